@@ -1,0 +1,135 @@
+//! What a commit is made of: preconditions and changes on one repository, applied together or not at all.
+//!
+//! Owns: [`Batch`], [`Require`], [`Change`], [`Origin`], [`ManifestEntry`], [`FinishedBlob`].
+//! Refuses: deciding anything; `commit` judges and applies.
+
+use bytes::Bytes;
+
+use crate::digest::Digest;
+use crate::extent::{Extent, Lsn};
+use crate::lease::Pin;
+
+/// Who asked for a transaction; kept in the journal for audit. Both are cut at
+/// [`crate::limits::ORIGIN_BYTES_MAX`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Authenticated subject, or empty.
+    pub actor: String,
+    /// Request id, as in the log and the answer's header.
+    pub request: String,
+}
+
+/// Something that must hold at commit, judged against all transactions queued before this one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Require {
+    /// The repository exists.
+    Repository,
+    /// The blob is linked into the repository.
+    Linked(Digest),
+    /// The blob is linked into another repository (mount).
+    LinkedIn {
+        /// The other repository's name.
+        repository: String,
+        /// The blob.
+        digest: Digest,
+    },
+    /// The repository has this manifest.
+    Manifest(Digest),
+    /// The tag points at this manifest; `None`: the tag does not exist.
+    Tag {
+        /// The tag.
+        tag: String,
+        /// What it must point at.
+        digest: Option<Digest>,
+    },
+    /// The tag exists, wherever it points.
+    TagExists(String),
+    /// The blob's bytes are in the store, in whatever repository.
+    Stored(Digest),
+}
+
+/// One change. All of a batch become durable and visible together.
+#[derive(Debug)]
+pub enum Change {
+    /// Makes finished bytes a blob of the store. A no-op where the blob is already there intact.
+    Place(FinishedBlob),
+    /// Makes a blob visible in the repository.
+    Link(Digest),
+    /// Takes a blob's visibility in the repository away.
+    Unlink(Digest),
+    /// Adds or replaces a manifest of the repository; its bytes are a blob of the store.
+    PutManifest(ManifestEntry),
+    /// Removes a manifest and every tag of the repository that points at it.
+    DeleteManifest(Digest),
+    /// Points a tag at a manifest of the repository.
+    SetTag {
+        /// The tag.
+        tag: String,
+        /// The manifest.
+        digest: Digest,
+    },
+    /// Removes a tag.
+    DeleteTag(String),
+}
+
+/// What the catalog keeps of a manifest: its edges, and attributes that it never looks into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestEntry {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What it keeps alive: blobs and manifests it lists, without repeats.
+    pub children: Vec<Digest>,
+    /// What it refers to. The subject may be absent; the referrer keeps nothing alive.
+    pub subject: Option<Digest>,
+    /// Opaque to the engine (media type, artifact type); at most
+    /// [`crate::limits::MANIFEST_ATTRIBUTES_BYTES_MAX`].
+    pub attributes: Bytes,
+}
+
+/// Changes of one repository, with what must hold for them.
+#[derive(Debug)]
+pub struct Batch {
+    /// The repository's name.
+    pub repository: String,
+    /// Whether a missing repository is created; otherwise the batch is [`crate::Error::Unmet`].
+    pub create_repository: bool,
+    /// All must hold, or nothing changes.
+    pub requires: Vec<Require>,
+    /// Applied in order.
+    pub changes: Vec<Change>,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+/// A batch that is durable and visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Committed {
+    /// Its position in the journal.
+    pub lsn: Lsn,
+}
+
+/// Bytes that are hashed, on disk and synced, but that no transaction names yet. Dropped without a
+/// commit, they are reclaimed. Pins the digest until then.
+#[derive(Debug)]
+pub struct FinishedBlob {
+    pub(crate) digest: Digest,
+    pub(crate) length: u64,
+    pub(crate) extent: Extent,
+    /// Unlinks a dedicated segment that was never committed.
+    pub(crate) abandon: Option<crate::segment::AbandonGuard>,
+    pub(crate) pin: Pin,
+}
+
+impl FinishedBlob {
+    /// Digest of the bytes.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Their count.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+}

@@ -1,0 +1,141 @@
+//! The engine's whole public error surface.
+//!
+//! Owns: [`Error`], [`Corruption`]. Variants are named for what the caller does next.
+//! Refuses: variants that lost their cause. Absence is `Ok(None)`, not an error.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::batch::Require;
+use crate::digest::Digest;
+
+/// Result of an engine operation.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, by what the caller can do about it.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused; the operation named failed alone.
+    #[error("{op} {}: {source}", path.display())]
+    Io {
+        /// What was being done, a short verb phrase.
+        op: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// No space (or quota) left for this write; reads, deletes and other stores go on.
+    #[error("{op} {}: no space left for new data ({source}); free space or delete content", path.display())]
+    NoSpace {
+        /// What was being done.
+        op: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// Bytes on disk contradict their checksum; they are never served.
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+    /// Content did not hash to the digest it was announced as.
+    #[error("content is {found}, not {expected}")]
+    DigestMismatch {
+        /// The digest the caller gave.
+        expected: Digest,
+        /// The digest of the bytes.
+        found: Digest,
+    },
+    /// Something exceeds a bound of `limits.rs` or of the options.
+    #[error("{what} is {length} bytes, more than the {max} allowed")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// Its size in bytes or count.
+        length: u64,
+        /// The bound.
+        max: u64,
+    },
+    /// Preconditions of a batch that do not hold; nothing was changed.
+    #[error("{} precondition(s) of the commit do not hold; nothing was changed", .0.len())]
+    Unmet(Vec<Require>),
+    /// No such upload in that repository: it never was, ended, expired, or was not durable at a crash.
+    #[error("no such upload")]
+    UnknownUpload,
+    /// Another request is writing to this upload.
+    #[error("another request is writing to this upload")]
+    UploadBusy,
+    /// The store is locked by another process.
+    #[error("{} is in use by {}; stop it or use another --data", path.display(), holder(*pid))]
+    Locked {
+        /// The store's directory.
+        path: PathBuf,
+        /// The holder, where it is known.
+        pid: Option<u32>,
+    },
+    /// The directory holds something else than a store.
+    #[error("{} is not a Tonnage store: {why}; nothing in it was touched", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What was found.
+        why: String,
+    },
+    /// The store was written by a newer program, or needs a feature this one lacks.
+    #[error("{} needs {needs}; this program supports {supports}. Use a newer tonnage; nothing was touched", path.display())]
+    Unsupported {
+        /// The file that says so.
+        path: PathBuf,
+        /// What the store needs.
+        needs: String,
+        /// What this program has.
+        supports: String,
+    },
+    /// A write or sync of the journal or a shared segment failed earlier: no more writes until reopened.
+    #[error("the store takes no writes since an earlier failure ({cause}); reads go on. Check the drive, then restart")]
+    Poisoned {
+        /// The first failure.
+        cause: Arc<Error>,
+    },
+    /// The store is closing.
+    #[error("the store is closing")]
+    Closed,
+}
+
+/// Bytes on disk that contradict their checksum or structure.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{} is corrupt at byte {offset}: {what}", path.display())]
+pub struct Corruption {
+    /// File.
+    pub path: PathBuf,
+    /// Offset of the structure that does not hold.
+    pub offset: u64,
+    /// What does not hold, with expected and found values.
+    pub what: String,
+}
+
+impl Error {
+    /// Wraps an I/O error: no space becomes [`Error::NoSpace`], anything else [`Error::Io`].
+    pub fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let source = Arc::new(source);
+        if full { Self::NoSpace { op, path, source } } else { Self::Io { op, path, source } }
+    }
+
+    /// A corruption at `offset` of `path`.
+    pub fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
+        Self::Corrupt(Corruption { path: path.to_path_buf(), offset, what: what.into() })
+    }
+
+    /// Whether the failure is that no space was left.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. })
+    }
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+}

@@ -1,0 +1,83 @@
+//! Whole reads and writes over a backend that may move fewer bytes than asked.
+//!
+//! Owns: the only retry loops for short transfers and interrupted calls.
+//! Refuses: retrying anything else; a failed sync in particular is never repeated.
+
+use std::io;
+
+use bytes::{Buf, Bytes};
+
+use super::File;
+use crate::buffer::Buffer;
+
+/// Fills `buffer` up to its limit from `offset`, or up to the end of the file: the caller compares
+/// [`Buffer::len`] with what it wanted.
+pub async fn read_up_to(file: &dyn File, offset: u64, mut buffer: Buffer) -> io::Result<Buffer> {
+    let start = buffer.len();
+    while buffer.room() > 0 {
+        let at = offset + (buffer.len() - start) as u64;
+        let (back, count) = file.read_at(at, buffer).await?;
+        buffer = back;
+        if count == 0 {
+            break;
+        }
+    }
+    Ok(buffer)
+}
+
+/// Reads exactly as many bytes as `buffer` has room for; `UnexpectedEof` otherwise.
+pub async fn read_exact(file: &dyn File, offset: u64, buffer: Buffer) -> io::Result<Buffer> {
+    let buffer = read_up_to(file, offset, buffer).await?;
+    if buffer.room() > 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("file ends {} bytes early", buffer.room()),
+        ));
+    }
+    Ok(buffer)
+}
+
+/// Writes all slices at `offset`.
+pub async fn write_all(file: &dyn File, offset: u64, mut slices: Vec<Bytes>) -> io::Result<()> {
+    slices.retain(|slice| !slice.is_empty());
+    let mut at = offset;
+    while !slices.is_empty() {
+        let count = file.write_at(at, slices.clone()).await?;
+        if count == 0 {
+            return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took no bytes"));
+        }
+        at += count as u64;
+        advance(&mut slices, count);
+    }
+    Ok(())
+}
+
+/// Drops the first `count` bytes of the slices.
+fn advance(slices: &mut Vec<Bytes>, mut count: usize) {
+    let mut whole = 0;
+    for slice in slices.iter_mut() {
+        if slice.len() <= count {
+            count -= slice.len();
+            whole += 1;
+        } else {
+            slice.advance(count);
+            break;
+        }
+    }
+    slices.drain(..whole);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: a short write continues at the first byte that was not taken.
+    #[test]
+    fn advance_drops_exactly_count_bytes() {
+        let mut slices = vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de"), Bytes::from_static(b"f")];
+        advance(&mut slices, 4);
+        assert_eq!(slices, vec![Bytes::from_static(b"e"), Bytes::from_static(b"f")]);
+        advance(&mut slices, 2);
+        assert!(slices.is_empty());
+    }
+}

@@ -1,0 +1,171 @@
+//! The seam: everything the engine asks of the outside world.
+//!
+//! Owns: the traits [`Io`], [`File`], [`Map`], [`Clock`], [`Spawn`], [`Rng`] and their bundle [`Env`].
+//! Refuses: any knowledge of records, frames or digests.
+//!
+//! Invariants every implementation keeps:
+//! - A buffer handed to an operation belongs to the implementation until its future resolves, and
+//!   an operation whose future is dropped still runs to its end and keeps its buffers until then.
+//! - `read_at` and `write_at` may move fewer bytes than asked; [`exact`] holds the only loops.
+//! - `sync_data` covers every `write_at`, `allocate` and `set_len` whose future resolved before the call, file
+//!   size included; `sync_dir` covers the entries of one directory. Nothing else makes anything durable.
+
+pub mod exact;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::buffer::Buffer;
+
+/// What every operation of the seam returns: a future that owns all it needs.
+pub type IoFuture<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'static>>;
+
+/// A future without a result, for tasks and timers.
+pub type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
+
+/// An open file, shared; closed when the last handle drops.
+pub type FileRef = Arc<dyn File>;
+
+/// A read-only mapping of one immutable file, shared.
+pub type MapRef = Arc<dyn Map>;
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// Existing file, reads only.
+    Read,
+    /// Existing file, reads and writes.
+    Write,
+    /// New file, reads and writes; `AlreadyExists` if the name is taken.
+    CreateNew,
+}
+
+/// Space of the file system that holds the store, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Size of the file system.
+    pub total_bytes: u64,
+    /// What an unprivileged writer may still use.
+    pub available_bytes: u64,
+}
+
+/// Result of trying to take the store's lock.
+#[derive(Debug)]
+pub enum LockAttempt {
+    /// Ours until the guard drops.
+    Held(Box<dyn LockGuard>),
+    /// Another process holds it; its pid where it is known.
+    Taken(Option<u32>),
+}
+
+/// Releases the store's lock when dropped.
+pub trait LockGuard: Send + Sync + Debug {}
+
+/// The name space of a disk.
+pub trait Io: Send + Sync + Debug {
+    /// Name of this backend for logs and `serve`'s first lines, e.g. `threads`.
+    fn backend(&self) -> &'static str;
+    /// Creates one directory; its parent must exist. `AlreadyExists` if it is there.
+    fn create_dir(&self, path: &Path) -> IoFuture<()>;
+    /// Names (not paths) of the entries of a directory, in no order.
+    fn list_dir(&self, path: &Path) -> IoFuture<Vec<String>>;
+    /// Makes the entries of a directory durable (creations, removals).
+    fn sync_dir(&self, path: &Path) -> IoFuture<()>;
+    /// Opens a file.
+    fn open(&self, path: &Path, mode: OpenMode) -> IoFuture<FileRef>;
+    /// Removes a file's name; open handles and maps stay valid.
+    fn unlink(&self, path: &Path) -> IoFuture<()>;
+    /// Maps a whole immutable file for reading and asks the kernel to make it resident.
+    fn map(&self, path: &Path) -> IoFuture<MapRef>;
+    /// Takes the exclusive lock file at `path`, creating it, and writes our pid into it.
+    fn lock(&self, path: &Path) -> IoFuture<LockAttempt>;
+    /// Space on the file system that holds `path`.
+    fn space(&self, path: &Path) -> IoFuture<Space>;
+}
+
+/// One open file.
+pub trait File: Send + Sync + Debug {
+    /// Reads at `offset` into the free part of `buffer` (up to its limit) and returns it with the count of
+    /// bytes added, which may be short; 0 means end of file.
+    fn read_at(&self, offset: u64, buffer: Buffer) -> IoFuture<(Buffer, usize)>;
+    /// As `read_at`, at once and only from memory: `WouldBlock` if the first byte is not resident. May
+    /// return fewer bytes than are resident. Never waits for the disk.
+    fn read_cached(&self, offset: u64, buffer: &mut Buffer) -> io::Result<usize>;
+    /// Writes the slices one after the other at `offset`; returns the count written, which may be short.
+    fn write_at(&self, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize>;
+    /// Makes data and size durable.
+    fn sync_data(&self) -> IoFuture<()>;
+    /// Starts writing dirty pages of the range to the disk without waiting; a hint, no promise.
+    fn start_writeback(&self, offset: u64, length: u64) -> IoFuture<()>;
+    /// Reserves space for the range and grows the file to its end; new bytes read as zero.
+    fn allocate(&self, offset: u64, length: u64) -> IoFuture<()>;
+    /// Sets the size.
+    fn set_len(&self, length: u64) -> IoFuture<()>;
+    /// The current size in bytes.
+    fn len(&self) -> IoFuture<u64>;
+}
+
+/// A mapped immutable file. Alignment of the first byte is at least 16.
+pub trait Map: Send + Sync + Debug {
+    /// The whole file.
+    fn bytes(&self) -> &[u8];
+}
+
+/// Time.
+pub trait Clock: Send + Sync + Debug {
+    /// Monotonic time since some fixed point of this run.
+    fn monotonic(&self) -> Duration;
+    /// Milliseconds since 1970-01-01 UTC; may jump, orders nothing.
+    fn wall_unix_ms(&self) -> u64;
+    /// Resolves after `duration`.
+    fn sleep(&self, duration: Duration) -> TaskFuture;
+}
+
+/// Where tasks and computations run.
+pub trait Spawn: Send + Sync + Debug {
+    /// Runs a task until it ends; `name` is for logs.
+    fn spawn(&self, name: &'static str, task: TaskFuture);
+    /// Runs a computation of at most a few milliseconds off the async workers.
+    fn compute(&self, job: Box<dyn FnOnce() + Send>);
+}
+
+/// Randomness: upload ids, nonces, the store's secret.
+pub trait Rng: Send + Sync + Debug {
+    /// Fills `bytes`.
+    fn fill(&self, bytes: &mut [u8]);
+}
+
+/// All an engine is given. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Env {
+    /// The disk.
+    pub io: Arc<dyn Io>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Tasks and computations.
+    pub spawn: Arc<dyn Spawn>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+}
+
+impl Env {
+    /// Runs `job` off the async workers and resolves to its result; `None` if the job never ran or panicked.
+    pub async fn compute<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (done, result) = tokio::sync::oneshot::channel();
+        self.spawn.compute(Box::new(move || {
+            // The caller may have gone; then nobody wants the result.
+            drop(done.send(job()));
+        }));
+        result.await.ok()
+    }
+}

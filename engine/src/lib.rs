@@ -1,0 +1,18 @@
+//! A log-structured, content-addressed blob store with a catalog and one commit point.
+//!
+//! Read `ARCHITECTURE.md` at the top of the repository for the map, `FORMAT.md` beside this crate for
+//! every byte on disk, and `DURABILITY.md` for what is promised when a call returns.
+
+pub mod batch;
+pub mod buffer;
+pub mod digest;
+pub mod error;
+pub mod extent;
+pub mod io;
+pub mod lease;
+pub mod limits;
+pub mod segment;
+
+pub use batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};
+pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
+pub use error::{Corruption, Error, Result};

@@ -1,0 +1,28 @@
+//! Every bound in the engine, with the arithmetic that ties them together.
+//!
+//! Owns: constants only. Formats cite them; `const` asserts keep them consistent.
+
+/// Payload bytes under one checksum.
+pub const CHUNK_BYTES: usize = 64 << 10;
+/// Unit in which journal frames are written and padded; one torn write never reaches a neighbour's block.
+pub const JOURNAL_BLOCK_BYTES: usize = 4 << 10;
+/// Largest payload of one journal frame: one transaction of the largest manifest (4 MiB of JSON holds
+/// fewer than 40 000 descriptors of about 100 encoded bytes), with room to spare.
+pub const FRAME_PAYLOAD_BYTES_MAX: usize = 8 << 20;
+/// Payload at which a frame stops taking in more transactions.
+pub const FRAME_PAYLOAD_BYTES_TARGET: usize = 256 << 10;
+/// Transactions in one frame. The LSN jumps by this much at every open, so a lost frame's LSNs stay unused.
+pub const FRAME_TRANSACTIONS_MAX: usize = 4096;
+/// Children of one manifest.
+pub const MANIFEST_CHILDREN_MAX: usize = 65_536;
+/// Opaque attributes of one manifest (media type, artifact type).
+pub const MANIFEST_ATTRIBUTES_BYTES_MAX: usize = 4096;
+/// Bytes of a repository's name (distribution-spec: host and name together at most 255).
+pub const REPOSITORY_NAME_BYTES_MAX: usize = 255;
+/// Bytes of a tag (distribution-spec grammar: 1 + 127).
+pub const TAG_BYTES_MAX: usize = 128;
+/// Bytes of an actor or request id in a transaction; longer ones are cut.
+pub const ORIGIN_BYTES_MAX: usize = 256;
+
+const _: () = assert!(CHUNK_BYTES.is_multiple_of(JOURNAL_BLOCK_BYTES));
+const _: () = assert!(FRAME_PAYLOAD_BYTES_TARGET < FRAME_PAYLOAD_BYTES_MAX);

@@ -1,0 +1,2 @@
+//! The registry.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Support for the tests: the simulated disk and executor, the reference model, servers on loopback.
