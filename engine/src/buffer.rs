@@ -36,7 +36,12 @@ struct Home {
 impl Buffer {
     /// A buffer of its own, outside any pool: for headers, tables and offline tools.
     pub fn unpooled(limit: usize) -> Self {
-        Self { bytes: vec![0; limit], len: 0, limit, home: None }
+        Self {
+            bytes: vec![0; limit],
+            len: 0,
+            limit,
+            home: None,
+        }
     }
 
     /// Bytes filled so far.
@@ -66,7 +71,10 @@ impl Buffer {
 
     /// Counts `count` bytes of the free part as filled.
     pub fn advance(&mut self, count: usize) {
-        assert!(count <= self.room(), "a backend filled more than it was given");
+        assert!(
+            count <= self.room(),
+            "a backend filled more than it was given"
+        );
         self.len += count;
     }
 
@@ -145,14 +153,25 @@ impl BufferPool {
             None => unreachable!("a buffer of {limit} bytes was asked for; see CLASSES"),
         };
         let units = u32::try_from(size / UNIT_BYTES).unwrap_or(u32::MAX);
-        let permit = match Arc::clone(&self.shared.budget).acquire_many_owned(units).await {
+        let permit = match Arc::clone(&self.shared.budget)
+            .acquire_many_owned(units)
+            .await
+        {
             Ok(permit) => permit,
             Err(closed) => unreachable!("the buffer budget is never closed: {closed}"),
         };
         let reused = self.shared.free.lock().get_mut(class).and_then(Vec::pop);
         let bytes = reused.unwrap_or_else(|| vec![0; size]);
-        let home = Some(Home { pool: Arc::clone(&self.shared), _permit: permit });
-        Buffer { bytes, len: 0, limit, home }
+        let home = Some(Home {
+            pool: Arc::clone(&self.shared),
+            _permit: permit,
+        });
+        Buffer {
+            bytes,
+            len: 0,
+            limit,
+            home,
+        }
     }
 
     /// The largest buffer that [`BufferPool::take`] gives.

@@ -94,7 +94,9 @@ pub enum Error {
         supports: String,
     },
     /// A write or sync of the journal or a shared segment failed earlier: no more writes until reopened.
-    #[error("the store takes no writes since an earlier failure ({cause}); reads go on. Check the drive, then restart")]
+    #[error(
+        "the store takes no writes since an earlier failure ({cause}); reads go on. Check the drive, then restart"
+    )]
     Poisoned {
         /// The first failure.
         cause: Arc<Error>,
@@ -120,14 +122,25 @@ impl Error {
     /// Wraps an I/O error: no space becomes [`Error::NoSpace`], anything else [`Error::Io`].
     pub fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
-        let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let full = matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        );
         let source = Arc::new(source);
-        if full { Self::NoSpace { op, path, source } } else { Self::Io { op, path, source } }
+        if full {
+            Self::NoSpace { op, path, source }
+        } else {
+            Self::Io { op, path, source }
+        }
     }
 
     /// A corruption at `offset` of `path`.
     pub fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
-        Self::Corrupt(Corruption { path: path.to_path_buf(), offset, what: what.into() })
+        Self::Corrupt(Corruption {
+            path: path.to_path_buf(),
+            offset,
+            what: what.into(),
+        })
     }
 
     /// Whether the failure is that no space was left.
@@ -137,5 +150,8 @@ impl Error {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
 }
