@@ -11,6 +11,7 @@
 //!   size included; `sync_dir` covers the entries of one directory. Nothing else makes anything durable.
 
 pub mod exact;
+pub mod threads;
 
 use std::fmt::Debug;
 use std::future::Future;
