@@ -12,6 +12,7 @@ pub mod io;
 pub mod lease;
 pub mod limits;
 pub mod segment;
+pub mod table;
 
 pub use batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
