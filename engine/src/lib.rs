@@ -14,6 +14,7 @@ pub mod journal;
 pub mod lease;
 pub mod limits;
 pub mod segment;
+pub mod table;
 
 pub use batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
