@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Sizes of pooled blocks; a request takes the smallest class that fits.
-const CLASSES: [usize; 4] = [16 << 10, 128 << 10, 512 << 10, 2 << 20];
+const CLASSES: [usize; 4] = [16 << 10, 128 << 10, 512 << 10, LARGEST_BYTES];
+/// The largest block.
+const LARGEST_BYTES: usize = 2 << 20;
 /// Unit of the budget's semaphore, so that its permits fit in 32 bits.
 const UNIT_BYTES: usize = 4 << 10;
 
@@ -124,7 +126,7 @@ impl PoolShared {
 impl BufferPool {
     /// A pool that never has more than `budget_bytes` out at once.
     pub fn new(budget_bytes: usize) -> Self {
-        let budget_bytes = budget_bytes.max(2 * CLASSES[CLASSES.len() - 1]);
+        let budget_bytes = budget_bytes.max(2 * LARGEST_BYTES);
         Self {
             shared: Arc::new(PoolShared {
                 budget: Arc::new(Semaphore::new(budget_bytes / UNIT_BYTES)),
@@ -148,9 +150,8 @@ impl BufferPool {
     /// the largest block (2 MiB) are our own mistake.
     pub async fn take(&self, limit: usize) -> Buffer {
         let class = CLASSES.iter().position(|size| *size >= limit);
-        let (class, size) = match class.and_then(|c| CLASSES.get(c).map(|s| (c, *s))) {
-            Some(found) => found,
-            None => unreachable!("a buffer of {limit} bytes was asked for; see CLASSES"),
+        let Some((class, size)) = class.and_then(|c| CLASSES.get(c).map(|s| (c, *s))) else {
+            unreachable!("a buffer of {limit} bytes was asked for; see CLASSES")
         };
         let units = u32::try_from(size / UNIT_BYTES).unwrap_or(u32::MAX);
         let permit = match Arc::clone(&self.shared.budget)
@@ -175,8 +176,8 @@ impl BufferPool {
     }
 
     /// The largest buffer that [`BufferPool::take`] gives.
-    pub fn largest_bytes() -> usize {
-        CLASSES[CLASSES.len() - 1]
+    pub const fn largest_bytes() -> usize {
+        LARGEST_BYTES
     }
 }
 

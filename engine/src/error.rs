@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::batch::Require;
 use crate::digest::Digest;
+use crate::format::codec::Malformed;
 
 /// Result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -141,6 +142,18 @@ impl Error {
             offset,
             what: what.into(),
         })
+    }
+
+    /// A row of the index or catalog that does not decode. Base files are caches: deleting `base/` and the
+    /// checkpoints while the store is closed rebuilds them from the journal.
+    pub fn bad_row(key: &[u8], what: &Malformed) -> Self {
+        use std::fmt::Write as _;
+        let key = key.iter().take(24).fold(String::new(), |mut out, byte| {
+            // Writing to a String cannot fail.
+            write!(out, "{byte:02x}").unwrap_or_default();
+            out
+        });
+        Self::corrupt(Path::new("base"), 0, format!("row {key}: {what}"))
     }
 
     /// Whether the failure is that no space was left.

@@ -5,6 +5,8 @@
 
 pub mod batch;
 pub mod buffer;
+pub mod catalog;
+pub mod commit;
 pub mod digest;
 pub mod error;
 pub mod extent;
@@ -13,7 +15,9 @@ pub mod io;
 pub mod journal;
 pub mod lease;
 pub mod limits;
+pub mod poison;
 pub mod segment;
+pub mod state;
 pub mod table;
 
 pub use batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};

@@ -235,7 +235,7 @@ impl Encoder {
 
 /// Checks a structure that ends with its own checksum and returns what stands before it.
 pub fn unseal(bytes: &[u8], length: usize) -> Result<&[u8], Malformed> {
-    let body = length.checked_sub(4).unwrap_or_default();
+    let body = length.saturating_sub(4);
     let mut decoder = Decoder::new(bytes);
     let covered = decoder.bytes(body)?;
     let stored = decoder.u32()?;

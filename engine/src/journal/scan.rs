@@ -74,7 +74,7 @@ pub fn frames(
             Ok(frame) if frame.close => return Ok(walk.done(Tail::Clean)),
             Ok(frame) => walk.visit(bytes, &frame, offset, visit)?,
             Err(what) if end.is_some() => return Err(BadFrame { offset, what }),
-            Err(what) => return tail(bytes, header, walk, what),
+            Err(what) => return tail(bytes, header, walk, &what),
         }
     }
 }
@@ -84,7 +84,7 @@ fn tail(
     bytes: &[u8],
     header: &JournalHeader,
     walk: Walk,
-    what: Malformed,
+    what: &Malformed,
 ) -> Result<Scanned, BadFrame> {
     let rest = slice(bytes, walk.at);
     let later = rest
