@@ -254,20 +254,15 @@ impl View {
         }))
     }
 
-    /// Whether a manifest or a link keeps a digest: then it needs no lease.
+    /// Whether a manifest of any repository keeps a digest alive: then it needs no lease. Links do not count: they give
+    /// visibility, not life.
     pub fn referenced(&self, digest: &Digest) -> Result<bool> {
-        for prefix in [keys::parents(digest), keys::holders(digest)] {
-            if self
-                .state
-                .scan_prefix(&prefix, None)
-                .next()
-                .transpose()?
-                .is_some()
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(self
+            .state
+            .scan_prefix(&keys::parents(digest), None)
+            .next()
+            .transpose()?
+            .is_some())
     }
 
     /// Segments with what lives in them, in the order of their ids.

@@ -11,6 +11,8 @@
 pub mod group;
 pub mod resolve;
 pub mod sequencer;
+#[cfg(test)]
+mod tests;
 
 pub use group::run_journal;
 pub use resolve::resolve;
