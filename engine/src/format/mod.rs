@@ -5,7 +5,11 @@
 //!
 //! Invariant: no input makes a decoder panic or allocate more than the input's own size.
 
+pub mod checksum;
 pub mod codec;
 pub mod journal;
+pub mod record;
+pub mod segment;
 pub mod superblock;
 pub mod transaction;
+pub mod upload_log;
