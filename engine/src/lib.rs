@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod buffer;
 pub mod catalog;
+pub mod checkpoint;
 pub mod commit;
 pub mod digest;
 pub mod error;
