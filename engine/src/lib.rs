@@ -19,6 +19,7 @@ pub mod lease;
 pub mod limits;
 pub mod options;
 pub mod poison;
+pub mod recovery;
 pub mod segment;
 pub mod state;
 pub mod table;
