@@ -21,6 +21,7 @@ pub mod poison;
 pub mod segment;
 pub mod state;
 pub mod table;
+pub mod upload;
 
 pub use batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
