@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::batch::Require;
 use crate::digest::Digest;
 use crate::format::codec::Malformed;
+use crate::options::BadOption;
 
 /// Result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -110,6 +111,9 @@ pub enum Error {
         /// The first failure.
         cause: Arc<Error>,
     },
+    /// Options out of their bounds, all of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    BadOptions(Vec<BadOption>),
     /// The store is closing.
     #[error("the store is closing")]
     Closed,

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod buffer;
 pub mod catalog;
+pub mod checkpoint;
 pub mod commit;
 pub mod digest;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod lease;
 pub mod limits;
 pub mod options;
 pub mod poison;
+pub mod recovery;
 pub mod segment;
 pub mod state;
 pub mod table;
