@@ -69,6 +69,14 @@ pub enum Error {
     /// Another request is writing to this upload.
     #[error("another request is writing to this upload")]
     UploadBusy,
+    /// The bound on unfinished uploads is reached.
+    #[error(
+        "{max} uploads are unfinished, which is the limit; finish or cancel some, or try again when idle ones have expired"
+    )]
+    TooManyUploads {
+        /// The bound.
+        max: usize,
+    },
     /// The store is locked by another process.
     #[error("{} is in use by {}; stop it or use another --data", path.display(), holder(*pid))]
     Locked {

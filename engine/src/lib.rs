@@ -23,6 +23,7 @@ pub mod recovery;
 pub mod segment;
 pub mod state;
 pub mod table;
+pub mod upload;
 
 pub use batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
