@@ -5,6 +5,8 @@
 //!
 //! Invariant: no input makes a decoder panic or allocate more than the input's own size.
 
+pub mod base;
+pub mod checkpoint;
 pub mod checksum;
 pub mod codec;
 pub mod journal;

@@ -8,7 +8,13 @@
 //! layer below holds may still be deleted: a deletion is kept until the next checkpoint.
 
 mod base;
+mod builder;
+mod fingerprint;
+mod partition;
+mod plan;
+mod rewrite;
 mod scan;
+mod site;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -16,9 +22,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use base::Base;
+pub use fingerprint::INDEX_TABLE;
+pub use partition::Unusable;
+pub(crate) use partition::{file_id, file_name};
+pub use plan::FileSizes;
+pub use rewrite::{Rewritten, rewrite};
 pub use scan::Scan;
+pub use site::{PageSizes, Site};
 
 use crate::error::Result;
+pub use crate::format::checkpoint::PartitionRef;
 
 /// Rows newer than the base, a persistent ordered map. `None`: the row is deleted.
 pub type Delta = imbl::OrdMap<Bytes, Option<Bytes>>;
@@ -187,6 +200,11 @@ impl Layers {
     pub fn base(&self) -> &Arc<Base> {
         &self.base
     }
+}
+
+/// Whether keys of this one's table have fingerprints.
+fn has_fingerprints(key: &[u8]) -> bool {
+    key.first() == Some(&INDEX_TABLE)
 }
 
 /// The first key behind all keys that start with `prefix`; `None` if there is none.
