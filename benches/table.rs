@@ -77,7 +77,7 @@ fn status_mib(field: &str) -> u64 {
         .find_map(|line| line.strip_prefix(field))
         .unwrap_or_default();
     line.split_whitespace()
-        .nth(1)
+        .next()
         .and_then(|kib| kib.parse::<u64>().ok())
         .unwrap_or_default()
         >> 10
@@ -110,51 +110,45 @@ impl Sampler {
     }
 }
 
-/// Builds the rows in one checkpoint, changes 1 % in a second one, and prints what that took.
+/// Blobs between two checkpoints: about the delta at which a store starts one.
+const WAVE: u64 = 50_000;
+
+/// Builds the rows in waves with a checkpoint after each, and prints what each took.
 async fn build(root: &Path, count: u64) -> Layers {
     let site = Site::new(tonnage_server::runtime::env(), root, [7; 16]);
     let mut layers = Layers::new(Base::empty());
-    let start = Instant::now();
-    for n in 0..count {
-        put_blob(&mut layers, n);
-    }
-    let (put, delta) = (start.elapsed(), layers.delta_bytes() >> 20);
-    println!(
-        "{count} blobs, 3 rows each: put {put:?}, delta estimated {delta} MiB, RssAnon {} MiB",
-        status_mib("RssAnon:")
-    );
     let mut history = History::default();
-    for what in ["first checkpoint", "checkpoint after 1 % more"] {
-        let frozen = layers.freeze();
+    for wave in 0..count.div_ceil(WAVE) {
+        let start = Instant::now();
+        for n in wave * WAVE..count.min((wave + 1) * WAVE) {
+            put_blob(&mut layers, n);
+        }
+        let (put, delta) = (start.elapsed(), layers.delta_bytes() >> 20);
         let before = status_mib("RssAnon:");
+        let frozen = layers.freeze();
         let sampler = Sampler::start();
         let start = Instant::now();
         let done = checkpoint::run(&site, &history, FACTS, &frozen)
             .await
             .expect("a checkpoint");
         println!(
-            "{what}: {:?}, RssAnon {before} MiB before, {} MiB at most, {} MiB in {} files; base {} MiB, resident {} KiB",
+            "wave {wave}: put {put:?}, delta estimated {delta} MiB; checkpoint {:?}, {} MiB in {} files; \
+             RssAnon {before} MiB before, {} MiB at most; base {} rows, {} MiB, resident {} KiB",
             start.elapsed(),
-            sampler.stop(),
             done.bytes_written >> 20,
             done.files_written,
+            sampler.stop(),
+            done.base.rows(),
             done.base.bytes() >> 20,
             done.base.resident_bytes() >> 10
         );
         layers = frozen.rebase(done.base);
-        drop(frozen);
         history = done.history;
-        for n in count..count + count / 100 {
-            put_blob(&mut layers, n);
-        }
     }
     let start = Instant::now();
     let loaded = checkpoint::load(&site).await;
-    println!(
-        "open: {:?}, {} rows",
-        start.elapsed(),
-        loaded.chosen.map_or(0, |chosen| chosen.base.rows())
-    );
+    let rows = loaded.chosen.map_or(0, |chosen| chosen.base.rows());
+    println!("open: {:?}, {rows} rows", start.elapsed());
     layers
 }
 
