@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::check_config::CheckConfig;
 use crate::commands::config_show::ConfigShow;
+use crate::commands::smoke::Smoke;
 use crate::exit::Exit;
 
 /// A container and model registry for bare metal, on a storage engine of its own.
@@ -21,6 +22,10 @@ pub(crate) struct Cli {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Try a registry from outside: push, pull, compare, time and delete made-up content
+    #[command(after_help = "Examples:\n  tonnage smoke\n  \
+        tonnage smoke http://127.0.0.1:5000 --size '1 GiB'\n  tonnage smoke --strict --json")]
+    Smoke(Smoke),
     /// Check the configuration and report everything that is wrong with it
     #[command(after_help = "Example:\n  tonnage check-config --config tonnage.toml")]
     CheckConfig(CheckConfig),

@@ -10,6 +10,7 @@ mod config;
 mod exit;
 mod failure;
 mod output;
+mod smoke;
 mod units;
 
 use std::process::ExitCode;

@@ -121,6 +121,11 @@ pub(crate) fn format_duration(duration: Duration) -> String {
     }
 }
 
+/// A rate for the end of a line.
+pub(crate) fn format_rate(mib_per_second: f64) -> String {
+    format!("  {mib_per_second:>8.1} MiB/s")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -215,3 +215,21 @@ fn help_documents_exit_codes_and_variables() {
     let (_, stdout, _) = run(&mut tonnage(&["check-config", "--help"]));
     assert!(stdout.contains("TONNAGE_STORAGE_LEASE_GRACE"), "{stdout}");
 }
+
+/// Guards: with nobody at the address, `smoke` ends with the network's code and says what to check.
+#[test]
+fn smoke_says_when_nobody_answers() {
+    // The port was free a moment ago, and a listener that is gone refuses at once.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("http://127.0.0.1:{port}");
+    let (code, stdout, stderr) = run(&mut tonnage(&["smoke", &url, "--size", "1 MiB"]));
+    assert_eq!(code, 4, "{stdout}");
+    assert!(
+        stdout.contains("FAILED") && stderr.contains(&url),
+        "{stderr}"
+    );
+}

@@ -5,6 +5,7 @@
 
 pub(crate) mod check_config;
 pub(crate) mod config_show;
+pub(crate) mod smoke;
 
 use crate::cli::{Cli, Command, ConfigCommand};
 use crate::exit::Exit;
@@ -14,6 +15,7 @@ use crate::failure::Failure;
 pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Smoke(arguments) => smoke::run(&arguments),
         Command::Config(ConfigCommand::Show(arguments)) => config_show::run(&arguments),
     }
 }
