@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::batch::Require;
 use crate::digest::Digest;
+use crate::format::codec::Malformed;
 
 /// Result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -94,7 +95,9 @@ pub enum Error {
         supports: String,
     },
     /// A write or sync of the journal or a shared segment failed earlier: no more writes until reopened.
-    #[error("the store takes no writes since an earlier failure ({cause}); reads go on. Check the drive, then restart")]
+    #[error(
+        "the store takes no writes since an earlier failure ({cause}); reads go on. Check the drive, then restart"
+    )]
     Poisoned {
         /// The first failure.
         cause: Arc<Error>,
@@ -120,14 +123,37 @@ impl Error {
     /// Wraps an I/O error: no space becomes [`Error::NoSpace`], anything else [`Error::Io`].
     pub fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
-        let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let full = matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        );
         let source = Arc::new(source);
-        if full { Self::NoSpace { op, path, source } } else { Self::Io { op, path, source } }
+        if full {
+            Self::NoSpace { op, path, source }
+        } else {
+            Self::Io { op, path, source }
+        }
     }
 
     /// A corruption at `offset` of `path`.
     pub fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
-        Self::Corrupt(Corruption { path: path.to_path_buf(), offset, what: what.into() })
+        Self::Corrupt(Corruption {
+            path: path.to_path_buf(),
+            offset,
+            what: what.into(),
+        })
+    }
+
+    /// A row of the index or catalog that does not decode. Base files are caches: deleting `base/` and the
+    /// checkpoints while the store is closed rebuilds them from the journal.
+    pub fn bad_row(key: &[u8], what: &Malformed) -> Self {
+        use std::fmt::Write as _;
+        let key = key.iter().take(24).fold(String::new(), |mut out, byte| {
+            // Writing to a String cannot fail.
+            write!(out, "{byte:02x}").unwrap_or_default();
+            out
+        });
+        Self::corrupt(Path::new("base"), 0, format!("row {key}: {what}"))
     }
 
     /// Whether the failure is that no space was left.
@@ -137,5 +163,8 @@ impl Error {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
 }
