@@ -7,12 +7,13 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::check_config::CheckConfig;
 use crate::commands::config_show::ConfigShow;
+use crate::commands::inspect::Inspect;
 use crate::commands::smoke::Smoke;
 use crate::exit::Exit;
 
 /// A container and model registry for bare metal, on a storage engine of its own.
 #[derive(Debug, Parser)]
-#[command(name = "tonnage", version, after_long_help = after_help(), max_term_width = 100)]
+#[command(name = "tonnage", version = version(), after_long_help = after_help(), max_term_width = 100)]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -22,6 +23,10 @@ pub(crate) struct Cli {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Show what the bytes of a store's files say; reads only, and may run beside a server
+    #[command(after_help = "Examples:\n  tonnage inspect --data ./tonnage-data\n  \
+        tonnage inspect ./tonnage-data/journal/0000000000000001.journal --json")]
+    Inspect(Inspect),
     /// Try a registry from outside: push, pull, compare, time and delete made-up content
     #[command(after_help = "Examples:\n  tonnage smoke\n  \
         tonnage smoke http://127.0.0.1:5000 --size '1 GiB'\n  tonnage smoke --strict --json")]
@@ -41,6 +46,14 @@ pub(crate) enum ConfigCommand {
     #[command(after_help = "Examples:\n  tonnage config show\n  \
         TONNAGE_LOG_LEVEL=debug tonnage config show --config tonnage.toml --json")]
     Show(ConfigShow),
+}
+
+fn version() -> String {
+    format!(
+        "{} (on-disk format {})",
+        env!("CARGO_PKG_VERSION"),
+        tonnage_engine::format::superblock::FORMAT_VERSION
+    )
 }
 
 fn after_help() -> String {

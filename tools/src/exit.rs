@@ -44,7 +44,9 @@ impl Exit {
     const fn meaning(self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::Problems => "the check ran to its end and found problems (check-config, smoke)",
+            Self::Problems => {
+                "the check ran to its end and found problems (check-config, inspect, smoke)"
+            }
             Self::Usage => "the command line or the configuration is wrong; nothing was done",
             Self::Disk => "the disk or the output refused: not writable, full, or an I/O error",
             Self::Network => "a server cannot be reached, or an address cannot be listened on",

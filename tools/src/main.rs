@@ -9,6 +9,7 @@ mod commands;
 mod config;
 mod exit;
 mod failure;
+mod inspect;
 mod output;
 mod smoke;
 mod units;

@@ -233,3 +233,56 @@ fn smoke_says_when_nobody_answers() {
         "{stderr}"
     );
 }
+
+/// Guards: `inspect` names a damaged copy of the superblock and ends with 1, and never shows the secret key.
+#[test]
+fn inspect_names_what_does_not_hold_and_keeps_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("superblock");
+    let superblock = tonnage_engine::format::superblock::Superblock {
+        store_id: [0xab; 16],
+        hash_key: [0xcd; 16],
+        compatible: 0,
+        read_only_compatible: 0,
+        incompatible: 0,
+        created_unix_ms: 1_700_000_000_123,
+    };
+    let mut bytes = superblock.encode();
+    std::fs::write(&path, &bytes).unwrap();
+    let inspect = |json: &[&str]| run(tonnage(&["inspect"]).arg(&path).args(json));
+    let (code, stdout, _) = inspect(&[]);
+    assert_eq!(code, 0, "{stdout}");
+    assert!(
+        stdout.contains(&"ab".repeat(16)) && !stdout.contains("cdcd"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("created: 2023-11-14T22:13:20.123Z"),
+        "{stdout}"
+    );
+    bytes[2 * 4096 + 100] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let (code, stdout, _) = inspect(&["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &report["version"]), (1, &1.into()));
+    let problems = report["files"][0]["problems"].as_array().unwrap();
+    assert!(
+        problems.len() == 1 && problems[0].as_str().unwrap().contains("copy 2"),
+        "{stdout}"
+    );
+}
+
+/// Guards: a file that is none of ours is said to be so, and one that is not there ends with the disk's code.
+#[test]
+fn inspect_refuses_what_is_not_a_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "not a store");
+    let (code, stdout, _) = run(&mut tonnage(&["inspect", &file]));
+    assert_eq!(code, 1);
+    assert!(stdout.contains("no magic"), "{stdout}");
+    let (code, _, stderr) = run(&mut tonnage(&["inspect", "/nowhere/superblock"]));
+    assert!(
+        code == 3 && stderr.contains("/nowhere/superblock"),
+        "{code} {stderr}"
+    );
+}

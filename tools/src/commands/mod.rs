@@ -5,6 +5,7 @@
 
 pub(crate) mod check_config;
 pub(crate) mod config_show;
+pub(crate) mod inspect;
 pub(crate) mod smoke;
 
 use crate::cli::{Cli, Command, ConfigCommand};
@@ -15,6 +16,7 @@ use crate::failure::Failure;
 pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Smoke(arguments) => smoke::run(&arguments),
         Command::Config(ConfigCommand::Show(arguments)) => config_show::run(&arguments),
     }
