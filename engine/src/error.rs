@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::batch::Require;
 use crate::digest::Digest;
 use crate::format::codec::Malformed;
+use crate::options::BadOption;
 
 /// Result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -68,6 +69,14 @@ pub enum Error {
     /// Another request is writing to this upload.
     #[error("another request is writing to this upload")]
     UploadBusy,
+    /// The bound on unfinished uploads is reached.
+    #[error(
+        "{max} uploads are unfinished, which is the limit; finish or cancel some, or try again when idle ones have expired"
+    )]
+    TooManyUploads {
+        /// The bound.
+        max: usize,
+    },
     /// The store is locked by another process.
     #[error("{} is in use by {}; stop it or use another --data", path.display(), holder(*pid))]
     Locked {
@@ -102,6 +111,9 @@ pub enum Error {
         /// The first failure.
         cause: Arc<Error>,
     },
+    /// Options out of their bounds, all of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    BadOptions(Vec<BadOption>),
     /// The store is closing.
     #[error("the store is closing")]
     Closed,

@@ -147,7 +147,7 @@ mod tests {
     fn leases_end_with_grace_and_pins_with_drop() {
         let clock = Arc::new(HandClock::default());
         let as_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let leases = Leases::new(as_clock, Duration::from_secs(60));
+        let leases = Leases::new(as_clock, Duration::from_mins(1));
         let digest = Digest::of(Algorithm::Sha256, b"a");
         assert!(!leases.holds(&digest));
         leases.grant(digest);

@@ -19,9 +19,11 @@ pub mod lease;
 pub mod limits;
 pub mod options;
 pub mod poison;
+pub mod recovery;
 pub mod segment;
 pub mod state;
 pub mod table;
+pub mod upload;
 
 pub use batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};

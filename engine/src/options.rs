@@ -33,6 +33,10 @@ pub struct Options {
     pub upload_ttl: Duration,
     /// Time for which bytes that nothing references are kept after an answer promised them.
     pub lease_grace: Duration,
+    /// Memory for rows of index and catalog that no checkpoint holds yet; a checkpoint starts when it is used up.
+    pub delta_budget_bytes: usize,
+    /// Size of a journal file.
+    pub journal_file_bytes: u64,
     /// Space set aside so that deletes can be journalled on a full disk.
     pub reserve_bytes: u64,
 }
@@ -51,7 +55,9 @@ impl Default for Options {
             uploads_max: 10_000,
             upload_ttl: Duration::from_hours(24),
             lease_grace: Duration::from_hours(1),
-            reserve_bytes: 16 << 20,
+            delta_budget_bytes: 32 << 20,
+            journal_file_bytes: 16 << 20,
+            reserve_bytes: 32 << 20,
         }
     }
 }
@@ -112,6 +118,18 @@ impl Options {
             ),
             ("upload_window_bytes", window, chunk, 64 << 20),
             ("open_files_max", self.open_files_max as u64, 8, 1 << 20),
+            (
+                "delta_budget_bytes",
+                self.delta_budget_bytes as u64,
+                64 << 10,
+                1 << 36,
+            ),
+            (
+                "journal_file_bytes",
+                self.journal_file_bytes,
+                32 << 10,
+                1 << 32,
+            ),
             ("uploads_max", self.uploads_max as u64, 1, 1 << 24),
         ];
         let bad: Vec<BadOption> = bounds

@@ -217,7 +217,7 @@ mod tests {
                 "test",
                 Box::pin(async move {
                     clock.sleep(Duration::from_millis(2)).await;
-                    drop(done.send(clock.monotonic()));
+                    done.send(clock.monotonic()).unwrap();
                 }),
             );
             assert!(ended.await.unwrap() >= before + Duration::from_millis(2));

@@ -1,1 +1,3 @@
 //! Support for the tests: the simulated disk and executor, the reference model, servers on loopback.
+
+pub mod sim;

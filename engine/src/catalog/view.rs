@@ -82,6 +82,12 @@ impl View {
         })
     }
 
+    /// How many repositories there are; walks their names.
+    pub fn repository_count(&self) -> Result<u64> {
+        let names = self.state.scan_prefix(&keys::repositories(), None);
+        names.map(|found| found.map(|_| 1)).sum()
+    }
+
     /// What a tag points at.
     pub fn tag(&self, repository: &str, tag: &str) -> Result<Option<TagInfo>> {
         let Some(id) = self.repository(repository)? else {
@@ -240,6 +246,43 @@ impl View {
         })
     }
 
+    /// Whether the reverse of a link is there.
+    pub(crate) fn is_holder(&self, digest: &Digest, repository: &str) -> Result<bool> {
+        self.has(repository, |id| keys::holder(digest, id))
+    }
+
+    /// Whether the reverse of an edge is there.
+    pub(crate) fn is_parent(
+        &self,
+        child: &Digest,
+        repository: &str,
+        parent: &Digest,
+    ) -> Result<bool> {
+        self.has(repository, |id| keys::parent(child, id, parent))
+    }
+
+    /// Whether a manifest is listed as a referrer.
+    pub(crate) fn is_referrer(
+        &self,
+        repository: &str,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> Result<bool> {
+        self.has(repository, |id| keys::referrer(id, subject, referrer))
+    }
+
+    /// Whether the reverse of a tag is there.
+    pub(crate) fn is_tagged(&self, repository: &str, digest: &Digest, tag: &str) -> Result<bool> {
+        self.has(repository, |id| keys::tagged(id, digest, tag))
+    }
+
+    fn has(&self, repository: &str, key: impl FnOnce(RepositoryId) -> Bytes) -> Result<bool> {
+        match self.repository(repository)? {
+            None => Ok(false),
+            Some(id) => Ok(self.state.get(&key(id))?.is_some()),
+        }
+    }
+
     /// Where a blob is; says nothing of who may see it.
     pub fn blob(&self, digest: &Digest) -> Result<Option<BlobInfo>> {
         let key = keys::blob(&self.state.hash_key, digest);
@@ -275,12 +318,23 @@ impl View {
         })
     }
 
-    /// Every index row: the slot of each blob, in the order of the keyed hash.
-    pub fn slots(&self) -> impl Iterator<Item = Result<Slot>> + use<> {
+    /// Every index row, key and slot, in the order of the keyed hash.
+    pub fn slots(&self) -> impl Iterator<Item = Result<(Bytes, Slot)>> + use<> {
         self.state.scan_prefix(&keys::blobs(), None).map(|found| {
             let (key, value) = found?;
-            row(&key, Slot::decode(&value))
+            let slot = row(&key, Slot::decode(&value))?;
+            Ok((key, slot))
         })
+    }
+
+    /// Whether `key` is the index row of `digest`.
+    pub fn is_slot_of(&self, key: &[u8], digest: &Digest) -> bool {
+        keys::blob(&self.state.hash_key, digest) == key
+    }
+
+    /// The rows themselves, for checks that compare them with each other.
+    pub(crate) fn state(&self) -> &State {
+        &self.state
     }
 
     /// Whether a precondition of a batch on `repository` holds here.

@@ -8,6 +8,7 @@
 //! can be torn. A file is never written again once it has a successor, and its successor's header says where it ends.
 
 pub mod read;
+pub mod reserve;
 pub mod scan;
 pub mod writer;
 

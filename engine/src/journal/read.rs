@@ -86,7 +86,31 @@ pub async fn walk(
     if walked.last.is_none() && matches!(next, Loaded::Unfinished) {
         walked.unfinished = Some(start.number);
     }
+    let absent = walked
+        .last
+        .as_ref()
+        .map_or(start.number, |last| last.number + 1);
+    check_gap(io, store, absent).await?;
     Ok(walked)
+}
+
+/// The journal seems to end before file `absent`: a file behind it would mean that one in between is lost.
+async fn check_gap(io: &dyn Io, store: &Path, absent: u64) -> Result<()> {
+    for number in absent + 1..=absent + 2 {
+        let path = file_path(store, number);
+        match io.open(&path, OpenMode::Read).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::io("look for journal file", &path, source)),
+            Ok(_) => {
+                let what = format!(
+                    "missing, but {} exists; restore it before opening the store",
+                    path.display()
+                );
+                return Err(Error::corrupt(&file_path(store, absent), 0, what));
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Walked {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::{Position, directory, file_path};
+use super::{Position, directory, file_path, reserve};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::format::codec::checksum;
@@ -198,7 +198,10 @@ impl JournalWriter {
         let capacity = needed.max(self.spec.file_bytes);
         match prepare(&self.env, &self.spec, number, capacity).await {
             Err(error) if error.is_no_space() => {
-                spend_reserve(&self.env, &self.spec.store).await?;
+                tracing::warn!(
+                    "the disk is full: the reserve is given up so that deletes can go on"
+                );
+                reserve::spend(&*self.env.io, &self.spec.store).await?;
                 prepare(&self.env, &self.spec, number, capacity).await
             }
             other => other,
@@ -330,17 +333,4 @@ async fn remove(env: &Env, spec: &JournalSpec, path: &Path) -> Result<()> {
         .sync_dir(&directory)
         .await
         .map_err(|source| Error::io("sync", &directory, source))
-}
-
-/// Gives the reserve file's space up, so that deletes can be journalled on a full disk.
-async fn spend_reserve(env: &Env, store: &Path) -> Result<()> {
-    let path = store.join("reserve");
-    match env.io.unlink(&path).await {
-        Ok(()) => {
-            tracing::warn!(path = %path.display(), "the disk is full: the reserve was given up so that deletes can go on");
-            Ok(())
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::io("give up the reserve", &path, source)),
-    }
 }

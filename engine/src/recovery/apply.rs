@@ -17,7 +17,9 @@ pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
     if let Some(number) = plan.unfinished_journal {
         remove(io, &journal::file_path(store, number)).await?;
         let directory = journal::directory(store);
-        io.sync_dir(&directory).await.map_err(|source| Error::io("sync", &directory, source))?;
+        io.sync_dir(&directory)
+            .await
+            .map_err(|source| Error::io("sync", &directory, source))?;
     }
     for id in &plan.orphans {
         remove(io, &segment_path(store, *id)).await?;
@@ -28,8 +30,15 @@ pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
 /// The segment files of a store.
 pub async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<SegmentId>> {
     let directory = store.join("segments");
-    let names = io.list_dir(&directory).await.map_err(|source| Error::io("list", &directory, source))?;
-    Ok(names.iter().filter_map(|name| numbered(name, ".segment")).map(SegmentId).collect())
+    let names = io
+        .list_dir(&directory)
+        .await
+        .map_err(|source| Error::io("list", &directory, source))?;
+    Ok(names
+        .iter()
+        .filter_map(|name| numbered(name, ".segment"))
+        .map(SegmentId)
+        .collect())
 }
 
 /// The number of a file that is named by 16 hexadecimal digits and `suffix`.

@@ -46,16 +46,26 @@ pub struct Plan {
 pub fn plan(facts: &Facts) -> Plan {
     let found = facts.found.as_ref();
     let orphans = found.map_or_else(Vec::new, |found| {
-        found.iter().copied().filter(|id| !facts.named.contains(id) && !facts.uploading.contains(id)).collect()
+        found
+            .iter()
+            .copied()
+            .filter(|id| !facts.named.contains(id) && !facts.uploading.contains(id))
+            .collect()
     });
-    let missing = found.map_or_else(Vec::new, |found| facts.named.difference(found).copied().collect());
+    let missing = found.map_or_else(Vec::new, |found| {
+        facts.named.difference(found).copied().collect()
+    });
     let last_lsn = facts.state_lsn.max(facts.walked.last_lsn);
     Plan {
         orphans,
         missing,
         unfinished_journal: facts.walked.unfinished,
         previous: facts.walked.last.as_ref().map(|_| facts.walked.end),
-        epoch: facts.walked.last.as_ref().map_or(1, |header| header.epoch + 1),
+        epoch: facts
+            .walked
+            .last
+            .as_ref()
+            .map_or(1, |header| header.epoch + 1),
         first_lsn: Lsn(last_lsn.0 + 1 + FRAME_TRANSACTIONS_MAX as u64),
     }
 }
@@ -72,7 +82,10 @@ mod tests {
     fn facts() -> Facts {
         let walked = Walked {
             last: None,
-            end: Position { number: 3, offset: 8192 },
+            end: Position {
+                number: 3,
+                offset: 8192,
+            },
             tail: Tail::Torn,
             last_lsn: Lsn(10),
             unfinished: Some(4),
@@ -110,6 +123,9 @@ mod tests {
     fn a_clean_stop_finds_no_orphans() {
         let mut facts = facts();
         facts.found = None;
-        assert_eq!((plan(&facts).orphans, plan(&facts).missing), (vec![], vec![]));
+        assert_eq!(
+            (plan(&facts).orphans, plan(&facts).missing),
+            (vec![], vec![])
+        );
     }
 }

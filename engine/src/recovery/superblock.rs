@@ -44,7 +44,10 @@ pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
     let ours = |name: &String| name == LOCK || DIRECTORIES.contains(&name.as_str());
     if let Some(other) = names.iter().find(|name| !ours(name)) {
         let why = format!("it has no superblock, and it holds {other:?}");
-        return Err(Error::Foreign { path: store.to_path_buf(), why });
+        return Err(Error::Foreign {
+            path: store.to_path_buf(),
+            why,
+        });
     }
     Ok(Kind::Fresh)
 }
@@ -57,23 +60,33 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
     let buffer = Buffer::unpooled(SUPERBLOCK_BYTES);
     let bytes = exact::read_up_to(&*file, 0, buffer).await.map_err(failed)?;
     match Superblock::decode(bytes.filled()) {
-        Decoded::Usable { read_only: true, .. } => Err(Error::Unsupported {
+        Decoded::Usable {
+            read_only: true, ..
+        } => Err(Error::Unsupported {
             path,
             needs: "a feature that this program can only read".to_owned(),
             supports: format!("on-disk format {FORMAT_VERSION}"),
         }),
-        Decoded::Usable { superblock, damaged_copies, read_only: false } => {
-            Ok(Some((superblock, damaged_copies)))
-        }
-        Decoded::Unsupported { needs } => {
-            Err(Error::Unsupported { path, needs, supports: format!("on-disk format {FORMAT_VERSION}") })
-        }
+        Decoded::Usable {
+            superblock,
+            damaged_copies,
+            read_only: false,
+        } => Ok(Some((superblock, damaged_copies))),
+        Decoded::Unsupported { needs } => Err(Error::Unsupported {
+            path,
+            needs,
+            supports: format!("on-disk format {FORMAT_VERSION}"),
+        }),
         Decoded::Damaged(what) => {
             // The superblock is synced before the first journal file is made: none means creation was cut short.
             if journal_is_empty(io, store).await? {
                 return Ok(None);
             }
-            Err(Error::corrupt(&path, 0, format!("no copy is intact ({what}), and the store has a journal")))
+            Err(Error::corrupt(
+                &path,
+                0,
+                format!("no copy is intact ({what}), and the store has a journal"),
+            ))
         }
     }
 }
@@ -107,11 +120,15 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
     let path = store.join(SUPERBLOCK);
     let failed = |source| Error::io("write", &path, source);
     let file = match env.io.open(&path, OpenMode::CreateNew).await {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => env.io.open(&path, OpenMode::Write).await,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            env.io.open(&path, OpenMode::Write).await
+        }
         other => other,
     }
     .map_err(failed)?;
-    exact::write_all(&*file, 0, vec![Bytes::from(superblock.encode())]).await.map_err(failed)?;
+    exact::write_all(&*file, 0, vec![Bytes::from(superblock.encode())])
+        .await
+        .map_err(failed)?;
     file.sync_data().await.map_err(failed)?;
     sync_dir(&*env.io, store).await?;
     Ok(superblock)
@@ -129,5 +146,7 @@ pub async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
 
 /// Makes the entries of a directory durable.
 pub async fn sync_dir(io: &dyn Io, path: &Path) -> Result<()> {
-    io.sync_dir(path).await.map_err(|source| Error::io("sync directory", path, source))
+    io.sync_dir(path)
+        .await
+        .map_err(|source| Error::io("sync directory", path, source))
 }

@@ -7,6 +7,7 @@
 //! bytes; dropped unfinished, the file goes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 
@@ -30,7 +31,7 @@ pub struct DedicatedWriter {
     abandon: Option<AbandonGuard>,
     /// Whether the file may reach beyond what was written: then it is cut at the end.
     longer: bool,
-    named: bool,
+    named: Arc<AtomicBool>,
 }
 
 impl DedicatedWriter {
@@ -50,7 +51,7 @@ impl DedicatedWriter {
             file,
             abandon,
             longer: false,
-            named: false,
+            named: Arc::default(),
         };
         if let Some(length) = length_hint.filter(|length| *length <= 1 << 50) {
             writer.longer = true;
@@ -96,7 +97,7 @@ impl DedicatedWriter {
             file,
             abandon,
             longer: false,
-            named: true,
+            named: Arc::new(AtomicBool::new(true)),
         })
     }
 
@@ -118,26 +119,20 @@ impl DedicatedWriter {
         }
     }
 
-    /// Makes all written payload durable; the file's name is not part of it.
+    /// Makes all written payload and the file's name durable; the future owns all it needs.
     pub fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let file = Arc::clone(&self.file);
+        let (file, files) = (Arc::clone(&self.file), Arc::clone(&self.files));
+        let (named, poison) = (Arc::clone(&self.named), Arc::clone(&self.poison));
         async move {
             let synced = file.file().sync_data().await;
-            synced.map_err(|error| Error::io("sync segment", file.path(), error))
+            synced.map_err(|error| Error::io("sync segment", file.path(), error))?;
+            if !named.load(Ordering::Acquire) {
+                // Other segments' names share this sync, and a failed one does not tell which are lost.
+                files.sync_dir().await.map_err(|error| poison.set(error))?;
+                named.store(true, Ordering::Release);
+            }
+            Ok(())
         }
-    }
-
-    /// Makes the file's name durable; once is enough.
-    pub async fn sync_name(&mut self) -> Result<()> {
-        if !self.named {
-            // Other segments' names share this sync, and a failed one does not tell which are lost.
-            self.files
-                .sync_dir()
-                .await
-                .map_err(|error| self.poison.set(error))?;
-            self.named = true;
-        }
-        Ok(())
     }
 
     /// The payload shrank (rollback): the file may be longer than what will be written.
@@ -145,14 +140,14 @@ impl DedicatedWriter {
         self.longer = true;
     }
 
-    /// Puts table and frame behind the payload and makes everything durable. May be called again after an error
-    /// that is no failed sync.
-    pub async fn finish(
+    /// Puts table and frame behind the payload and makes everything durable. The future owns all it needs, and must be
+    /// seen to its end before anything else is written: what it started goes on.
+    pub fn finish(
         &mut self,
         length: u64,
         digest: Digest,
         checksums: &[u32],
-    ) -> Result<Extent> {
+    ) -> impl Future<Output = Result<Extent>> + Send + 'static + use<> {
         let extent = Extent {
             volume: VolumeId::default(),
             segment: self.file.id(),
@@ -160,39 +155,43 @@ impl DedicatedWriter {
             length,
             layout: Layout::Trailing,
         };
-        let (places, path) = (RecordPlaces::trailing(length), self.file.path());
+        let (file, store, sync) = (Arc::clone(&self.file), self.files.store(), self.sync());
         let table = encode_table(checksums);
-        let frame = RecordFrame::new(self.files.store(), digest, &extent, &table)
-            .map_err(|what| Error::corrupt(path, places.frame, what.0))?;
-        let end = DEDICATED_PAYLOAD + length;
-        let table_end = places.table + table.len() as u64;
-        let slices = vec![
-            zeros(places.table - end),
-            table,
-            zeros(places.frame - table_end),
-            frame.encode().into(),
-        ];
-        let file = self.file.file();
-        // Behind a failure the file may reach further than this attempt.
+        // Behind a failure the file may reach further than the next attempt.
         let longer = std::mem::replace(&mut self.longer, true);
-        write_all(file, end, slices)
-            .await
-            .map_err(|error| Error::io("finish segment", path, error))?;
-        if longer {
-            file.set_len(places.end)
-                .await
-                .map_err(|error| Error::io("cut segment", path, error))?;
+        async move {
+            let (places, path) = (RecordPlaces::trailing(length), file.path());
+            let frame = RecordFrame::new(store, digest, &extent, &table)
+                .map_err(|what| Error::corrupt(path, places.frame, what.0))?;
+            let end = DEDICATED_PAYLOAD + length;
+            let gaps = (
+                places.table - end,
+                places.frame - places.table - table.len() as u64,
+            );
+            let slices = vec![zeros(gaps.0), table, zeros(gaps.1), frame.encode().into()];
+            let written = write_all(file.file(), end, slices).await;
+            written.map_err(|error| Error::io("finish segment", path, error))?;
+            if longer {
+                let cut = file.file().set_len(places.end).await;
+                cut.map_err(|error| Error::io("cut segment", path, error))?;
+            }
+            sync.await?;
+            Ok(extent)
         }
-        self.sync().await?;
-        self.sync_name().await?;
-        Ok(extent)
     }
 
     /// Hands the finished file over: it is unlinked unless the guard is told to keep it.
-    pub fn into_guard(mut self) -> AbandonGuard {
+    pub fn take_guard(&mut self) -> AbandonGuard {
         match self.abandon.take() {
             Some(guard) => guard,
-            None => unreachable!("the guard is taken with the writer"),
+            None => unreachable!("a segment is handed over once"),
+        }
+    }
+
+    /// The file stays although it is not finished: an upload log names it.
+    pub fn leave(mut self) {
+        if let Some(guard) = self.abandon.take() {
+            guard.keep();
         }
     }
 }
