@@ -10,6 +10,7 @@ pub(crate) mod flags;
 pub(crate) mod options;
 mod raw;
 pub(crate) mod resolve;
+pub(crate) mod settings;
 pub(crate) mod source;
 pub(crate) mod value;
 

@@ -127,6 +127,12 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         "Largest manifest that is accepted",
     ),
     option(
+        "limits.tags_per_push",
+        Kind::Count { min: 10, max: 1000 },
+        "64",
+        "Most tags that one manifest push may set",
+    ),
+    option(
         "limits.uploads",
         Kind::Count {
             min: 1,
@@ -170,21 +176,6 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         },
         "256 MiB",
         "Size at which a shared segment is sealed",
-    ),
-    option(
-        "storage.journal_file_size",
-        Kind::Size {
-            min: 16 * MIB,
-            max: 4 * GIB,
-        },
-        "64 MiB",
-        "Size of a journal file",
-    ),
-    option(
-        "storage.checkpoint_delta",
-        Kind::Size { min: MIB, max: TIB },
-        "32 MiB",
-        "Memory of changes since the last checkpoint at which the next one begins",
     ),
     option(
         "storage.upload_ttl",

@@ -5,10 +5,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::diagnose::Mistake;
 use crate::config::options::{OPTIONS, OptionSpec};
 use crate::config::raw::Raw;
+use crate::config::settings;
 use crate::config::source::Source;
 use crate::config::value::{Typed, Value};
 use crate::exit::Exit;
@@ -66,19 +68,40 @@ impl Resolved {
         }
     }
 
-    fn address(&self, key: &str) -> Option<SocketAddr> {
-        if let Value::Address(address) = self.effective(key).value {
-            Some(address)
-        } else {
-            None
+    /// An address, `None` for `off`.
+    pub(crate) fn address(&self, key: &str) -> Option<SocketAddr> {
+        match self.effective(key).value {
+            Value::Address(address) => Some(address),
+            Value::Off => None,
+            ref other @ (Value::Path(_)
+            | Value::Size(_)
+            | Value::Duration(_)
+            | Value::Count(_)
+            | Value::Choice(_)
+            | Value::Switch(_)) => unreachable!("{key} is an address, not {other:?}"),
         }
     }
 
-    fn size(&self, key: &str) -> u64 {
-        let Value::Size(bytes) = self.effective(key).value else {
-            unreachable!("{key} is not a size")
+    /// Bytes, or a count.
+    pub(crate) fn number(&self, key: &str) -> u64 {
+        let (Value::Size(number) | Value::Count(number)) = self.effective(key).value else {
+            unreachable!("{key} is not a number");
         };
-        bytes
+        number
+    }
+
+    /// A number that counts things in memory.
+    pub(crate) fn count(&self, key: &str) -> usize {
+        // Bounds in the table keep numbers far below 64 bits; on a smaller machine all memory is the bound.
+        usize::try_from(self.number(key)).unwrap_or(usize::MAX)
+    }
+
+    /// A span of time.
+    pub(crate) fn duration(&self, key: &str) -> Duration {
+        let Value::Duration(duration) = self.effective(key).value else {
+            unreachable!("{key} is not a duration");
+        };
+        duration
     }
 
     fn switch(&self, key: &str) -> bool {
@@ -136,6 +159,15 @@ fn default_of(option: &'static OptionSpec) -> Effective {
     }
 }
 
+/// The store's own bounds, checked by itself, by the option that leads to each.
+const STORE_OPTIONS: [(&str, &str); 5] = [
+    ("spill_threshold_bytes", "storage.spill_threshold"),
+    ("staging_budget_bytes", "storage.staging_budget"),
+    ("read_budget_bytes", "storage.read_budget"),
+    ("shared_segment_bytes", "storage.shared_segment_size"),
+    ("uploads_max", "limits.uploads"),
+];
+
 /// Rules that no value can break alone.
 fn check_together(resolved: &mut Resolved) {
     let mut broken: Vec<(&str, String)> = Vec::new();
@@ -156,27 +188,23 @@ fn check_together(resolved: &mut Resolved) {
         );
         broken.push(("listen", what));
     }
-    let spill = resolved.size("storage.spill_threshold");
-    for (key, words) in [
-        (
-            "storage.staging_budget",
-            "no upload of that size could ever be held",
-        ),
-        (
-            "storage.shared_segment_size",
-            "a blob of that size must fit into a shared segment",
-        ),
-    ] {
-        if resolved.size(key) <= spill {
-            let value = resolved.effective(key).value.show();
-            let spill = resolved.effective("storage.spill_threshold").value.show();
-            broken.push((
-                key,
-                format!(
-                    "{key}: {value} is not more than storage.spill_threshold ({spill}): {words}"
-                ),
-            ));
-        }
+    for bad in settings::store_options(resolved)
+        .validate()
+        .err()
+        .into_iter()
+        .flatten()
+    {
+        let Some((_, key)) = STORE_OPTIONS
+            .iter()
+            .find(|(option, _)| *option == bad.option)
+        else {
+            unreachable!("{bad}: no option of ours leads there");
+        };
+        let shown = resolved.effective(key).value.show();
+        broken.push((
+            key,
+            format!("{key}: {shown} ({}) must be {}", bad.value, bad.rule),
+        ));
     }
     for (key, what) in broken {
         let at = resolved.effective(key).source.clone();
@@ -296,7 +324,16 @@ mod tests {
         );
         let both = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0")];
         assert!(resolve_from("", &[], &both).mistakes.is_empty());
-        let flags = [("storage.spill_threshold", "64 MiB")];
-        assert_eq!(resolve_from("", &[], &flags).mistakes.len(), 1);
+        let flags = [
+            ("storage.spill_threshold", "64 MiB"),
+            ("storage.shared_segment_size", "16 MiB"),
+        ];
+        let resolved = resolve_from("", &[], &flags);
+        assert_eq!(resolved.mistakes.len(), 1);
+        assert!(
+            resolved.mistakes[0]
+                .to_string()
+                .starts_with("--storage-spill-threshold: ")
+        );
     }
 }
