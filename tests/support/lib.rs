@@ -1,1 +1,7 @@
 //! Support for the tests: the simulated disk and executor, the reference model, servers on loopback.
+
+pub mod content;
+pub mod http;
+pub mod process;
+pub mod push;
+pub mod say;
