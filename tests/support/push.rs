@@ -68,63 +68,67 @@ impl Pusher {
         location(&answer.expect(StatusCode::ACCEPTED, "open an upload")?)
     }
 
-    /// Pushes `content` and returns its digest, or what went wrong. `Ok` means the 201 came.
-    pub async fn blob(&mut self, content: Content, shape: Shape) -> Result<String, String> {
-        self.blob_timed(content, &content.digest(), shape).await?;
-        Ok(content.digest())
-    }
-
-    /// The same for a digest that is known already; returns how long the 201 took after the last byte was handed over.
-    pub async fn blob_timed(
+    /// Pushes `content` under its `digest`; returns how long the 201 took after the last byte was handed over.
+    pub async fn blob(
         &mut self,
         content: Content,
         digest: &str,
         shape: Shape,
     ) -> Result<Duration, String> {
-        let last: LastByte = Arc::default();
         let mut at = self.open_upload().await?;
+        self.send_blob(&mut at, content, digest, shape).await
+    }
+
+    /// The same for an upload that is open. `at` always tells where the upload continues, also after an error.
+    pub async fn send_blob(
+        &mut self,
+        at: &mut String,
+        content: Content,
+        digest: &str,
+        shape: Shape,
+    ) -> Result<Duration, String> {
+        let last: LastByte = Arc::default();
         let end = content.length;
         match shape {
             Shape::Monolithic => {
                 let body = Upload::part(content, 0, end).noting(&last);
-                self.close_upload(&at, digest, body).await?;
+                self.close_upload(at, digest, body).await?;
             }
             Shape::Streamed => {
                 let body = Upload::part(content, 0, end).uncounted().noting(&last);
-                let answer = self.client.send(Method::PATCH, &at, &OCTETS, body).await?;
-                at = location(&answer.expect(StatusCode::ACCEPTED, "PATCH")?)?;
-                self.close_upload(&at, digest, Upload::empty()).await?;
+                let answer = self.client.send(Method::PATCH, at, &OCTETS, body).await?;
+                *at = location(&answer.expect(StatusCode::ACCEPTED, "PATCH")?)?;
+                self.close_upload(at, digest, Upload::empty()).await?;
             }
             Shape::Chunked(size) => {
-                at = self.chunks(&at, content, 0..end, size, &last).await?;
-                self.close_upload(&at, digest, Upload::empty()).await?;
+                self.chunks(at, content, 0..end, size, &last).await?;
+                self.close_upload(at, digest, Upload::empty()).await?;
             }
         }
         let handed = last.lock().expect("nobody panics holding it").take();
         Ok(handed.map_or(Duration::ZERO, |then| Instant::now() - then))
     }
 
-    /// Sends `range` of `content` to the upload at `at` in pieces of `size` and returns where it continues.
+    /// Sends `range` of `content` to the upload at `at` in pieces of `size`.
     pub async fn chunks(
         &mut self,
-        at: &str,
+        at: &mut String,
         content: Content,
         range: std::ops::Range<u64>,
         size: u64,
         last: &LastByte,
-    ) -> Result<String, String> {
-        let mut at = at.to_owned();
+    ) -> Result<(), String> {
         let mut begin = range.start;
         while begin < range.end {
             let end = (begin + size).min(range.end);
             let span = format!("{begin}-{}", end - 1);
             let headers = [OCTETS[0], ("content-range", span.as_str())];
             let body = Upload::part(content, begin, end).noting(last);
-            let answer = self.client.send(Method::PATCH, &at, &headers, body).await?;
-            at = location(&answer.expect(StatusCode::ACCEPTED, "PATCH")?)?;
+            let answer = self.client.send(Method::PATCH, at, &headers, body).await?;
+            *at = location(&answer.expect(StatusCode::ACCEPTED, "PATCH")?)?;
             begin = end;
         }
-        Ok(at)
+        Ok(())
     }
 
     /// Finishes the upload at `at` with `body` as its last part.
