@@ -132,4 +132,17 @@ impl FinishedBlob {
     pub fn length(&self) -> u64 {
         self.length
     }
+
+    /// Where they are.
+    pub(crate) fn extent(&self) -> Extent {
+        self.extent
+    }
+
+    /// A durable transaction names the bytes now: keep them.
+    pub(crate) fn committed(self) {
+        drop(self.pin);
+        if let Some(guard) = self.abandon {
+            guard.keep();
+        }
+    }
 }

@@ -13,7 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Sizes of pooled blocks; a request takes the smallest class that fits.
-const CLASSES: [usize; 4] = [16 << 10, 128 << 10, 512 << 10, 2 << 20];
+const CLASSES: [usize; 4] = [16 << 10, 128 << 10, 512 << 10, LARGEST_BYTES];
+/// The largest block.
+const LARGEST_BYTES: usize = 2 << 20;
 /// Unit of the budget's semaphore, so that its permits fit in 32 bits.
 const UNIT_BYTES: usize = 4 << 10;
 
@@ -36,7 +38,12 @@ struct Home {
 impl Buffer {
     /// A buffer of its own, outside any pool: for headers, tables and offline tools.
     pub fn unpooled(limit: usize) -> Self {
-        Self { bytes: vec![0; limit], len: 0, limit, home: None }
+        Self {
+            bytes: vec![0; limit],
+            len: 0,
+            limit,
+            home: None,
+        }
     }
 
     /// Bytes filled so far.
@@ -66,7 +73,10 @@ impl Buffer {
 
     /// Counts `count` bytes of the free part as filled.
     pub fn advance(&mut self, count: usize) {
-        assert!(count <= self.room(), "a backend filled more than it was given");
+        assert!(
+            count <= self.room(),
+            "a backend filled more than it was given"
+        );
         self.len += count;
     }
 
@@ -116,7 +126,7 @@ impl PoolShared {
 impl BufferPool {
     /// A pool that never has more than `budget_bytes` out at once.
     pub fn new(budget_bytes: usize) -> Self {
-        let budget_bytes = budget_bytes.max(2 * CLASSES[CLASSES.len() - 1]);
+        let budget_bytes = budget_bytes.max(2 * LARGEST_BYTES);
         Self {
             shared: Arc::new(PoolShared {
                 budget: Arc::new(Semaphore::new(budget_bytes / UNIT_BYTES)),
@@ -140,24 +150,34 @@ impl BufferPool {
     /// the largest block (2 MiB) are our own mistake.
     pub async fn take(&self, limit: usize) -> Buffer {
         let class = CLASSES.iter().position(|size| *size >= limit);
-        let (class, size) = match class.and_then(|c| CLASSES.get(c).map(|s| (c, *s))) {
-            Some(found) => found,
-            None => unreachable!("a buffer of {limit} bytes was asked for; see CLASSES"),
+        let Some((class, size)) = class.and_then(|c| CLASSES.get(c).map(|s| (c, *s))) else {
+            unreachable!("a buffer of {limit} bytes was asked for; see CLASSES")
         };
         let units = u32::try_from(size / UNIT_BYTES).unwrap_or(u32::MAX);
-        let permit = match Arc::clone(&self.shared.budget).acquire_many_owned(units).await {
+        let permit = match Arc::clone(&self.shared.budget)
+            .acquire_many_owned(units)
+            .await
+        {
             Ok(permit) => permit,
             Err(closed) => unreachable!("the buffer budget is never closed: {closed}"),
         };
         let reused = self.shared.free.lock().get_mut(class).and_then(Vec::pop);
         let bytes = reused.unwrap_or_else(|| vec![0; size]);
-        let home = Some(Home { pool: Arc::clone(&self.shared), _permit: permit });
-        Buffer { bytes, len: 0, limit, home }
+        let home = Some(Home {
+            pool: Arc::clone(&self.shared),
+            _permit: permit,
+        });
+        Buffer {
+            bytes,
+            len: 0,
+            limit,
+            home,
+        }
     }
 
     /// The largest buffer that [`BufferPool::take`] gives.
-    pub fn largest_bytes() -> usize {
-        CLASSES[CLASSES.len() - 1]
+    pub const fn largest_bytes() -> usize {
+        LARGEST_BYTES
     }
 }
 

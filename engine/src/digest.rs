@@ -55,12 +55,16 @@ impl Algorithm {
 
     /// The algorithm of a code on disk.
     pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.code() == code)
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.code() == code)
     }
 
     /// The algorithm of a name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|algorithm| algorithm.name() == name)
+        Self::ALL
+            .into_iter()
+            .find(|algorithm| algorithm.name() == name)
     }
 }
 
@@ -97,17 +101,21 @@ impl Digest {
 
     /// Its raw bytes, 32 or 64 of them.
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.algorithm.digest_bytes()).unwrap_or_default()
+        self.bytes
+            .get(..self.algorithm.digest_bytes())
+            .unwrap_or_default()
     }
 
     /// The part after the colon: lowercase hexadecimal.
     pub fn hex(&self) -> String {
         use fmt::Write as _;
-        self.as_bytes().iter().fold(String::with_capacity(128), |mut out, byte| {
-            // Writing to a String cannot fail.
-            write!(out, "{byte:02x}").unwrap_or_default();
-            out
-        })
+        self.as_bytes()
+            .iter()
+            .fold(String::with_capacity(128), |mut out, byte| {
+                // Writing to a String cannot fail.
+                write!(out, "{byte:02x}").unwrap_or_default();
+                out
+            })
     }
 
     /// The fixed-size key of the index: the digest itself at 32 bytes, otherwise SHA-256 over
@@ -122,7 +130,10 @@ impl Digest {
             hasher.update(self.as_bytes());
             key.copy_from_slice(&hasher.finalize());
         }
-        DigestKey { algorithm: self.algorithm, bytes: key }
+        DigestKey {
+            algorithm: self.algorithm,
+            bytes: key,
+        }
     }
 }
 
@@ -157,7 +168,9 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (name, encoded) = text.split_once(':').ok_or(ParseDigestError::Malformed)?;
-        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+._-".contains(&byte);
+        let legal = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+._-".contains(&byte)
+        };
         if name.is_empty() || encoded.is_empty() || !name.bytes().all(legal) {
             return Err(ParseDigestError::Malformed);
         }
@@ -288,9 +301,20 @@ mod tests {
     fn known_answers() {
         let abc = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Digest::of(Algorithm::Sha256, b"abc").to_string(), abc);
-        assert_eq!(abc.parse::<Digest>().unwrap(), Digest::of(Algorithm::Sha256, b"abc"));
-        assert!(Digest::of(Algorithm::Sha512, b"abc").hex().starts_with("ddaf35a193617aba"));
-        assert!(Digest::of(Algorithm::Blake3, b"").hex().starts_with("af1349b9f5f9a1a6"));
+        assert_eq!(
+            abc.parse::<Digest>().unwrap(),
+            Digest::of(Algorithm::Sha256, b"abc")
+        );
+        assert!(
+            Digest::of(Algorithm::Sha512, b"abc")
+                .hex()
+                .starts_with("ddaf35a193617aba")
+        );
+        assert!(
+            Digest::of(Algorithm::Blake3, b"")
+                .hex()
+                .starts_with("af1349b9f5f9a1a6")
+        );
     }
 
     /// Guards: anything but lowercase hex of the right length is refused, with the reason.
@@ -303,9 +327,18 @@ mod tests {
             ("sha256:", Malformed),
             (":00", Malformed),
             ("sha256:baddigeststring", Encoding(Algorithm::Sha256)),
-            (&format!("sha256:{}", "A".repeat(64)), Encoding(Algorithm::Sha256)),
-            (&format!("sha512:{}", "a".repeat(64)), Encoding(Algorithm::Sha512)),
-            ("md5:d41d8cd98f00b204e9800998ecf8427e", UnknownAlgorithm("md5".to_owned())),
+            (
+                &format!("sha256:{}", "A".repeat(64)),
+                Encoding(Algorithm::Sha256),
+            ),
+            (
+                &format!("sha512:{}", "a".repeat(64)),
+                Encoding(Algorithm::Sha512),
+            ),
+            (
+                "md5:d41d8cd98f00b204e9800998ecf8427e",
+                UnknownAlgorithm("md5".to_owned()),
+            ),
         ];
         for (text, why) in cases {
             assert_eq!(text.parse::<Digest>(), Err(why), "{text}");
@@ -315,7 +348,9 @@ mod tests {
     /// Guards: a hash continued from a mid-state equals one that never stopped, at odd offsets.
     #[test]
     fn mid_state_resumes() {
-        let content: Vec<u8> = (0..100_000_u32).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+        let content: Vec<u8> = (0..100_000_u32)
+            .map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1])
+            .collect();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             for cut in [0, 1, 63, 64, 65, 127, 128, 99_999] {
                 let mut first = Hasher::new(algorithm);

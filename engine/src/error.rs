@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use crate::batch::Require;
 use crate::digest::Digest;
+use crate::format::codec::Malformed;
+use crate::options::BadOption;
 
 /// Result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -67,6 +69,14 @@ pub enum Error {
     /// Another request is writing to this upload.
     #[error("another request is writing to this upload")]
     UploadBusy,
+    /// The bound on unfinished uploads is reached.
+    #[error(
+        "{max} uploads are unfinished, which is the limit; finish or cancel some, or try again when idle ones have expired"
+    )]
+    TooManyUploads {
+        /// The bound.
+        max: usize,
+    },
     /// The store is locked by another process.
     #[error("{} is in use by {}; stop it or use another --data", path.display(), holder(*pid))]
     Locked {
@@ -94,11 +104,16 @@ pub enum Error {
         supports: String,
     },
     /// A write or sync of the journal or a shared segment failed earlier: no more writes until reopened.
-    #[error("the store takes no writes since an earlier failure ({cause}); reads go on. Check the drive, then restart")]
+    #[error(
+        "the store takes no writes since an earlier failure ({cause}); reads go on. Check the drive, then restart"
+    )]
     Poisoned {
         /// The first failure.
         cause: Arc<Error>,
     },
+    /// Options out of their bounds, all of them.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    BadOptions(Vec<BadOption>),
     /// The store is closing.
     #[error("the store is closing")]
     Closed,
@@ -120,14 +135,37 @@ impl Error {
     /// Wraps an I/O error: no space becomes [`Error::NoSpace`], anything else [`Error::Io`].
     pub fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();
-        let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let full = matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        );
         let source = Arc::new(source);
-        if full { Self::NoSpace { op, path, source } } else { Self::Io { op, path, source } }
+        if full {
+            Self::NoSpace { op, path, source }
+        } else {
+            Self::Io { op, path, source }
+        }
     }
 
     /// A corruption at `offset` of `path`.
     pub fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
-        Self::Corrupt(Corruption { path: path.to_path_buf(), offset, what: what.into() })
+        Self::Corrupt(Corruption {
+            path: path.to_path_buf(),
+            offset,
+            what: what.into(),
+        })
+    }
+
+    /// A row of the index or catalog that does not decode. Base files are caches: deleting `base/` and the
+    /// checkpoints while the store is closed rebuilds them from the journal.
+    pub fn bad_row(key: &[u8], what: &Malformed) -> Self {
+        use std::fmt::Write as _;
+        let key = key.iter().take(24).fold(String::new(), |mut out, byte| {
+            // Writing to a String cannot fail.
+            write!(out, "{byte:02x}").unwrap_or_default();
+            out
+        });
+        Self::corrupt(Path::new("base"), 0, format!("row {key}: {what}"))
     }
 
     /// Whether the failure is that no space was left.
@@ -137,5 +175,8 @@ impl Error {
 }
 
 fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
+    pid.map_or_else(
+        || "another process".to_owned(),
+        |pid| format!("process {pid}"),
+    )
 }

@@ -55,6 +55,10 @@ impl fmt::Display for Lsn {
 
 impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "segment {} at {}+{}", self.segment, self.offset, self.length)
+        write!(
+            f,
+            "segment {} at {}+{}",
+            self.segment, self.offset, self.length
+        )
     }
 }

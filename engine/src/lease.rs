@@ -40,7 +40,12 @@ impl Leases {
     /// No leases yet; each grant lasts `grace`.
     pub fn new(clock: Arc<dyn Clock>, grace: Duration) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Arc::new(Self { shards, hasher: std::hash::RandomState::new(), clock, grace })
+        Arc::new(Self {
+            shards,
+            hasher: std::hash::RandomState::new(),
+            clock,
+            grace,
+        })
     }
 
     fn shard(&self, digest: &Digest) -> &Mutex<HashMap<Digest, Entry>> {
@@ -65,14 +70,19 @@ impl Leases {
         for digest in digests {
             self.shard(digest).lock().entry(*digest).or_default().pins += 1;
         }
-        Pin { leases: Arc::clone(self), digests: digests.to_vec() }
+        Pin {
+            leases: Arc::clone(self),
+            digests: digests.to_vec(),
+        }
     }
 
     /// Whether a pin or an unexpired lease holds `digest`.
     pub fn holds(&self, digest: &Digest) -> bool {
         let now = self.clock.monotonic();
         let shard = self.shard(digest).lock();
-        shard.get(digest).is_some_and(|entry| entry.pins > 0 || entry.until > now)
+        shard
+            .get(digest)
+            .is_some_and(|entry| entry.pins > 0 || entry.until > now)
     }
 
     /// Forgets what has expired; returns how many digests are still held.
@@ -137,7 +147,7 @@ mod tests {
     fn leases_end_with_grace_and_pins_with_drop() {
         let clock = Arc::new(HandClock::default());
         let as_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let leases = Leases::new(as_clock, Duration::from_secs(60));
+        let leases = Leases::new(as_clock, Duration::from_mins(1));
         let digest = Digest::of(Algorithm::Sha256, b"a");
         assert!(!leases.holds(&digest));
         leases.grant(digest);

@@ -5,13 +5,25 @@
 
 pub mod batch;
 pub mod buffer;
+pub mod catalog;
+pub mod checkpoint;
+pub mod commit;
 pub mod digest;
 pub mod error;
 pub mod extent;
+pub mod format;
+mod in_flight;
 pub mod io;
+pub mod journal;
 pub mod lease;
 pub mod limits;
+pub mod options;
+pub mod poison;
+pub mod recovery;
 pub mod segment;
+pub mod state;
+pub mod table;
+pub mod upload;
 
 pub use batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};

@@ -1,2 +1,4 @@
 //! The registry.
 #![forbid(unsafe_code)]
+
+pub mod runtime;

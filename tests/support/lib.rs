@@ -5,3 +5,4 @@ pub mod http;
 pub mod process;
 pub mod push;
 pub mod say;
+pub mod sim;

@@ -44,7 +44,10 @@ pub async fn write_all(file: &dyn File, offset: u64, mut slices: Vec<Bytes>) -> 
     while !slices.is_empty() {
         let count = file.write_at(at, slices.clone()).await?;
         if count == 0 {
-            return Err(io::Error::new(io::ErrorKind::WriteZero, "the disk took no bytes"));
+            return Err(io::Error::new(
+                io::ErrorKind::WriteZero,
+                "the disk took no bytes",
+            ));
         }
         at += count as u64;
         advance(&mut slices, count);
@@ -74,9 +77,16 @@ mod tests {
     /// Guards: a short write continues at the first byte that was not taken.
     #[test]
     fn advance_drops_exactly_count_bytes() {
-        let mut slices = vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de"), Bytes::from_static(b"f")];
+        let mut slices = vec![
+            Bytes::from_static(b"abc"),
+            Bytes::from_static(b"de"),
+            Bytes::from_static(b"f"),
+        ];
         advance(&mut slices, 4);
-        assert_eq!(slices, vec![Bytes::from_static(b"e"), Bytes::from_static(b"f")]);
+        assert_eq!(
+            slices,
+            vec![Bytes::from_static(b"e"), Bytes::from_static(b"f")]
+        );
         advance(&mut slices, 2);
         assert!(slices.is_empty());
     }

@@ -11,6 +11,7 @@
 //!   size included; `sync_dir` covers the entries of one directory. Nothing else makes anything durable.
 
 pub mod exact;
+pub mod threads;
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -91,6 +92,10 @@ pub trait Io: Send + Sync + Debug {
 }
 
 /// One open file.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "nobody asks a file whether it is empty"
+)]
 pub trait File: Send + Sync + Debug {
     /// Reads at `offset` into the free part of `buffer` (up to its limit) and returns it with the count of
     /// bytes added, which may be short; 0 means end of file.

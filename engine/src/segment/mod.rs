@@ -1,5 +1,122 @@
 //! Segments: append-only files that hold the bytes of blobs.
+//!
+//! Owns: their names, ids, open handles, the two writers and the one reader; [`Segments`] is all of them
+//! together. Refuses: knowing which blobs exist (`commit`) or are dead (`collect`).
+//!
+//! Invariants: written bytes never change once an extent was handed out; an id is never used twice; space
+//! comes back by unlink only, and never under a reader.
 
-/// Unlinks a dedicated segment that was never committed, when dropped.
+mod appender;
+mod damaged;
+mod dedicated;
+mod files;
+mod ids;
+mod reader;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::buffer::BufferPool;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::extent::{Extent, SegmentId};
+use crate::io::Env;
+use crate::options::Options;
+use crate::poison::Poison;
+
+pub use appender::{Appender, SmallBlob};
+pub use damaged::Damaged;
+pub use dedicated::DedicatedWriter;
+pub use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
+pub use ids::{RESERVE_IDS, SegmentIds};
+pub use reader::{BlobReader, BlobStream};
+
+/// The segments of an open store.
 #[derive(Debug)]
-pub struct AbandonGuard;
+pub struct Segments {
+    files: Arc<SegmentFiles>,
+    ids: Arc<SegmentIds>,
+    poison: Arc<Poison>,
+    appender: Appender,
+    pool: BufferPool,
+    damaged: Arc<Damaged>,
+}
+
+impl Segments {
+    /// The segments in `dir`, which exists, of the store with the id `store`. Starts the appending task; it creates
+    /// nothing before the first small blob.
+    pub fn new(
+        env: Env,
+        dir: PathBuf,
+        store: [u8; 16],
+        ids: Arc<SegmentIds>,
+        poison: Arc<Poison>,
+        options: &Options,
+    ) -> Arc<Self> {
+        let files = SegmentFiles::new(env, dir, store, options.open_files_max);
+        let appender = Appender::start(
+            Arc::clone(&files),
+            Arc::clone(&ids),
+            Arc::clone(&poison),
+            options.shared_segment_bytes,
+        );
+        let pool = BufferPool::new(options.read_budget_bytes);
+        let damaged = Arc::default();
+        Arc::new(Self {
+            files,
+            ids,
+            poison,
+            appender,
+            pool,
+            damaged,
+        })
+    }
+
+    /// The files.
+    pub fn files(&self) -> &Arc<SegmentFiles> {
+        &self.files
+    }
+
+    /// The ids.
+    pub fn ids(&self) -> &Arc<SegmentIds> {
+        &self.ids
+    }
+
+    /// The appender of the shared segment.
+    pub fn appender(&self) -> &Appender {
+        &self.appender
+    }
+
+    /// Memory for reads.
+    pub fn pool(&self) -> &BufferPool {
+        &self.pool
+    }
+
+    /// What was found damaged.
+    pub fn damaged(&self) -> &Arc<Damaged> {
+        &self.damaged
+    }
+
+    /// Begins a dedicated segment.
+    pub async fn create_dedicated(&self, length_hint: Option<u64>) -> Result<DedicatedWriter> {
+        let (files, poison) = (Arc::clone(&self.files), Arc::clone(&self.poison));
+        DedicatedWriter::create(files, &self.ids, poison, length_hint).await
+    }
+
+    /// Takes up the dedicated segment of an upload that survived a restart.
+    pub async fn resume_dedicated(&self, id: SegmentId, length: u64) -> Result<DedicatedWriter> {
+        let (files, poison) = (Arc::clone(&self.files), Arc::clone(&self.poison));
+        DedicatedWriter::resume(files, poison, id, length).await
+    }
+
+    /// Opens the blob `digest`, which the index says is at `extent`. The reader keeps the bytes readable, whatever
+    /// is collected meanwhile.
+    pub async fn open_blob(&self, digest: Digest, extent: Extent) -> Result<BlobReader> {
+        BlobReader::open(&self.files, &self.pool, &self.damaged, digest, extent).await
+    }
+
+    /// Whether `digest` was found damaged anywhere since the store opened, and not placed anew.
+    pub fn is_damaged(&self, digest: &Digest) -> bool {
+        self.damaged.anywhere(digest)
+    }
+}

@@ -1,0 +1,14 @@
+//! The catalog and the index as rows: names, links, edges, referrers, and where blobs are.
+//!
+//! Owns: which rows exist ([`keys`]), which rows an operation changes ([`apply`]), and typed reads of them ([`view`]).
+//! Refuses: storage of rows (`table`), durability and judgement (`commit`).
+//!
+//! Invariants: every row is a function of the journal; a fact and its reverse (edge and parent, tag and tagged manifest,
+//! link and holder) change in the same operation. Counts are never stored where a scan of rows can tell, except
+//! a segment's live bytes, which each placement adjusts.
+
+pub mod apply;
+pub mod keys;
+pub mod view;
+
+pub use view::{BlobInfo, TagInfo, View};

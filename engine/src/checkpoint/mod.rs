@@ -1,0 +1,58 @@
+//! Checkpoints: durable images of the rows at one LSN, so that replay starts there and not at the beginning.
+//!
+//! Owns: `base/` and `checkpoint.0`, `.1`, `.2`, all of them caches: whatever is wrong with them costs a replay of the journal.
+//! Refuses: freezing and publishing states; the sequencer does that around [`run`].
+
+mod load;
+mod policy;
+mod run;
+
+use std::sync::Arc;
+
+pub use load::{Chosen, Loaded, Rejected, load};
+pub use policy::{Since, Thresholds, is_due};
+pub use run::{Done, Facts, run};
+
+pub use crate::format::checkpoint::{CheckpointRecord, PartitionRef};
+
+/// Files that take checkpoint records in turn.
+const SLOTS: u64 = 3;
+
+/// The checkpoints that are known to be on disk.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    // The highest sequence number seen, usable or not: the next one is higher.
+    sequence: u64,
+    newest: Option<Arc<CheckpointRecord>>,
+    older: Option<Arc<CheckpointRecord>>,
+}
+
+impl History {
+    /// The newest usable checkpoint.
+    pub fn newest(&self) -> Option<&Arc<CheckpointRecord>> {
+        self.newest.as_ref()
+    }
+
+    /// The one before. The journal is needed from here on.
+    pub fn older(&self) -> Option<&Arc<CheckpointRecord>> {
+        self.older.as_ref()
+    }
+
+    fn next_sequence(&self) -> u64 {
+        self.sequence + 1
+    }
+
+    /// After `record` became durable.
+    fn with(&self, record: Arc<CheckpointRecord>) -> Self {
+        Self {
+            sequence: record.sequence,
+            newest: Some(record),
+            older: self.newest.clone(),
+        }
+    }
+}
+
+/// Name of the file for a sequence number.
+fn slot_name(sequence: u64) -> String {
+    format!("checkpoint.{}", sequence % SLOTS)
+}

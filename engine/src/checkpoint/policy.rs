@@ -1,0 +1,66 @@
+//! When a checkpoint starts. Pure.
+
+/// What has come together since the last checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Since {
+    /// Estimated memory of the live delta.
+    pub delta_bytes: usize,
+    /// Journal written, which a restart would replay.
+    pub journal_bytes: u64,
+    /// Whether a checkpoint runs now.
+    pub running: bool,
+}
+
+/// Bounds on what may come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Bounds memory: while a checkpoint runs, a frozen delta of this size and a live one coexist.
+    pub delta_bytes: usize,
+    /// Bounds the time a restart takes.
+    pub journal_bytes: u64,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            delta_bytes: 32 << 20,
+            journal_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Whether to start a checkpoint: one at a time, and none for an empty delta.
+pub fn is_due(since: Since, thresholds: Thresholds) -> bool {
+    let enough = since.delta_bytes >= thresholds.delta_bytes
+        || since.journal_bytes >= thresholds.journal_bytes;
+    enough && since.delta_bytes > 0 && !since.running
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: either bound starts one, a running one or an empty delta does not.
+    #[test]
+    fn either_bound_starts_one() {
+        let thresholds = Thresholds {
+            delta_bytes: 10,
+            journal_bytes: 100,
+        };
+        let due = |delta_bytes, journal_bytes, running| {
+            is_due(
+                Since {
+                    delta_bytes,
+                    journal_bytes,
+                    running,
+                },
+                thresholds,
+            )
+        };
+        assert!(!due(9, 99, false));
+        assert!(due(10, 0, false));
+        assert!(due(1, 100, false));
+        assert!(!due(0, 100, false));
+        assert!(!due(10, 100, true));
+    }
+}

@@ -1,0 +1,219 @@
+//! What a batch means. Pure: a state in, operations out.
+//!
+//! Owns: preconditions, stated and implied. Refuses: applying anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::batch::{Batch, Change, ManifestEntry, Require};
+use crate::catalog::View;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::format::transaction::{Operation, RepositoryId};
+use crate::limits;
+
+/// The operations of `batch` on top of `view`; [`Error::Unmet`] with everything that does not hold.
+///
+/// Besides what the batch requires, it must not link, tag or enter what the store does not have.
+/// `next_repository` becomes the id of a repository that the batch creates. `damaged` says whether a stored blob is known
+/// to be corrupt: then a new copy takes its place.
+pub fn resolve(
+    batch: &Batch,
+    view: &View,
+    next_repository: u64,
+    damaged: &dyn Fn(&Digest) -> bool,
+) -> Result<Vec<Operation>> {
+    let mut unmet = Vec::new();
+    for require in &batch.requires {
+        if !view.holds(&batch.repository, require)? {
+            unmet.push(require.clone());
+        }
+    }
+    let mut operations = Vec::new();
+    let repository = match view.repository(&batch.repository)? {
+        Some(id) => id,
+        None if batch.create_repository => {
+            check_length(
+                "repository name",
+                batch.repository.len(),
+                limits::REPOSITORY_NAME_BYTES_MAX,
+            )?;
+            let id = RepositoryId(next_repository);
+            operations.push(Operation::CreateRepository {
+                id,
+                name: batch.repository.clone(),
+            });
+            id
+        }
+        None => {
+            unmet.push(Require::Repository);
+            return Err(Error::Unmet(unmet));
+        }
+    };
+    let mut resolver = Resolver {
+        view,
+        name: &batch.repository,
+        repository,
+        damaged,
+        operations,
+        unmet,
+        placed: BTreeSet::new(),
+        entered: BTreeSet::new(),
+        tags: BTreeMap::new(),
+    };
+    for change in &batch.changes {
+        resolver.change(change)?;
+    }
+    if resolver.unmet.is_empty() {
+        Ok(resolver.operations)
+    } else {
+        Err(Error::Unmet(resolver.unmet))
+    }
+}
+
+fn check_length(what: &'static str, length: usize, max: usize) -> Result<()> {
+    if length <= max {
+        return Ok(());
+    }
+    Err(Error::TooLarge {
+        what,
+        length: length as u64,
+        max: max as u64,
+    })
+}
+
+/// Resolves changes one by one; remembers what earlier changes of the batch did.
+struct Resolver<'a> {
+    view: &'a View,
+    name: &'a str,
+    repository: RepositoryId,
+    damaged: &'a dyn Fn(&Digest) -> bool,
+    operations: Vec<Operation>,
+    unmet: Vec<Require>,
+    placed: BTreeSet<Digest>,
+    entered: BTreeSet<Digest>,
+    tags: BTreeMap<String, Option<Digest>>,
+}
+
+impl Resolver<'_> {
+    fn change(&mut self, change: &Change) -> Result<()> {
+        let repository = self.repository;
+        match change {
+            Change::Place(blob) => {
+                let digest = blob.digest();
+                if self.view.blob(&digest)?.is_none() || (self.damaged)(&digest) {
+                    self.operations.push(Operation::PlaceBlob {
+                        digest,
+                        extent: blob.extent(),
+                    });
+                }
+                self.placed.insert(digest);
+            }
+            Change::Link(digest) => {
+                self.need_stored(digest)?;
+                self.operations.push(Operation::Link {
+                    repository,
+                    digest: *digest,
+                });
+            }
+            Change::Unlink(digest) => {
+                self.need(Require::Linked(*digest))?;
+                self.operations.push(Operation::Unlink {
+                    repository,
+                    digest: *digest,
+                });
+            }
+            Change::PutManifest(entry) => self.put_manifest(entry)?,
+            Change::DeleteManifest(digest) => self.delete_manifest(digest)?,
+            Change::SetTag { tag, digest } => self.set_tag(tag, digest)?,
+            Change::DeleteTag(tag) => match self.tag(tag)? {
+                None => self.unmet.push(Require::TagExists(tag.clone())),
+                Some(old) => {
+                    self.tags.insert(tag.clone(), None);
+                    self.operations.push(Operation::DeleteTag {
+                        repository,
+                        tag: tag.clone(),
+                        old,
+                    });
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn need(&mut self, require: Require) -> Result<()> {
+        if !self.view.holds(self.name, &require)? {
+            self.unmet.push(require);
+        }
+        Ok(())
+    }
+
+    fn need_stored(&mut self, digest: &Digest) -> Result<()> {
+        if !self.placed.contains(digest) {
+            self.need(Require::Stored(*digest))?;
+        }
+        Ok(())
+    }
+
+    /// What a tag points at, earlier changes of this batch included.
+    fn tag(&self, tag: &str) -> Result<Option<Digest>> {
+        match self.tags.get(tag) {
+            Some(known) => Ok(*known),
+            None => Ok(self.view.tag(self.name, tag)?.map(|found| found.digest)),
+        }
+    }
+
+    fn put_manifest(&mut self, entry: &ManifestEntry) -> Result<()> {
+        check_length(
+            "manifest attributes",
+            entry.attributes.len(),
+            limits::MANIFEST_ATTRIBUTES_BYTES_MAX,
+        )?;
+        check_length(
+            "manifest's child list",
+            entry.children.len(),
+            limits::MANIFEST_CHILDREN_MAX,
+        )?;
+        self.need_stored(&entry.digest)?;
+        self.entered.insert(entry.digest);
+        self.operations.push(Operation::PutManifest {
+            repository: self.repository,
+            entry: entry.clone(),
+        });
+        Ok(())
+    }
+
+    fn delete_manifest(&mut self, digest: &Digest) -> Result<()> {
+        self.need(Require::Manifest(*digest))?;
+        let repository = self.repository;
+        for tag in self.view.tags_of(repository, digest, usize::MAX)? {
+            self.tags.insert(tag.clone(), None);
+            self.operations.push(Operation::DeleteTag {
+                repository,
+                tag,
+                old: *digest,
+            });
+        }
+        self.operations.push(Operation::DeleteManifest {
+            repository,
+            digest: *digest,
+        });
+        Ok(())
+    }
+
+    fn set_tag(&mut self, tag: &str, digest: &Digest) -> Result<()> {
+        check_length("tag", tag.len(), limits::TAG_BYTES_MAX)?;
+        if !self.entered.contains(digest) {
+            self.need(Require::Manifest(*digest))?;
+        }
+        let old = self.tag(tag)?;
+        self.tags.insert(tag.to_owned(), Some(*digest));
+        let (repository, tag, digest) = (self.repository, tag.to_owned(), *digest);
+        self.operations.push(Operation::SetTag {
+            repository,
+            tag,
+            digest,
+            old,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,369 @@
+//! The queue of transactions, and the states they lead to.
+//!
+//! Owns: LSNs, the head state (durable plus queued), the durable state that readers see, and the split of both when a
+//! checkpoint freezes. Refuses: I/O.
+//!
+//! Invariants: `durable.lsn` < LSNs in flight < LSNs queued <= `head.lsn`, each queued transaction holds the
+//! state after it. A checkpoint freezes exactly the durable state; what is in flight or queued is applied again on
+//! top of the frozen one.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use super::resolve;
+use crate::batch::{Batch, Change, Committed, FinishedBlob, Origin};
+use crate::catalog::{View, apply};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::extent::{Lsn, SegmentId};
+use crate::format::codec::Encoder;
+use crate::format::transaction::{Operation, Transaction};
+use crate::io::Clock;
+use crate::journal::Position;
+use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
+use crate::poison::Poison;
+use crate::state::State;
+use crate::table::Base;
+
+/// The order of transactions of an open store. Share by `Arc`.
+#[derive(Debug)]
+pub struct Sequencer {
+    inner: Mutex<Inner>,
+    durable: ArcSwap<State>,
+    clock: Arc<dyn Clock>,
+    poison: Arc<Poison>,
+    /// Something was queued, or the store is closing.
+    queued: Notify,
+    /// Something was published or a checkpoint ended.
+    pub(crate) published: Notify,
+}
+
+#[derive(Debug)]
+struct Inner {
+    head: State,
+    next_lsn: u64,
+    in_flight: VecDeque<Queued>,
+    queue: VecDeque<Queued>,
+    /// Behind the durable state's last frame.
+    position: Position,
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct Queued {
+    transaction: Transaction,
+    payload: Vec<u8>,
+    after: State,
+    done: oneshot::Sender<Result<Committed>>,
+    blobs: Blobs,
+}
+
+/// The finished bytes of a batch, held until its transaction is durable.
+#[derive(Debug, Default)]
+struct Blobs {
+    /// The transaction places these: their files stay.
+    named: Vec<FinishedBlob>,
+    /// The store had these already: only their pins matter, and their files go.
+    #[expect(dead_code, reason = "held for its drop")]
+    spare: Vec<FinishedBlob>,
+}
+
+impl Blobs {
+    /// The transaction is, or may be, in the journal: what it names must not be unlinked.
+    fn keep(self) {
+        for blob in self.named {
+            blob.committed();
+        }
+    }
+}
+
+/// What one journal frame will carry.
+#[derive(Debug)]
+pub struct Group {
+    /// LSN of its first transaction.
+    pub first_lsn: Lsn,
+    /// How many transactions.
+    pub transactions: u32,
+    /// Their encodings, one after the other.
+    pub payload: Vec<u8>,
+}
+
+/// A durable state whose deltas are frozen, for a checkpoint to write out.
+#[derive(Debug, Clone)]
+pub struct Frozen {
+    /// The state; `state.layers.frozen()` is what the checkpoint merges.
+    pub state: Arc<State>,
+    /// Where replay begins on top of it.
+    pub position: Position,
+}
+
+impl Sequencer {
+    /// A sequencer that continues from `state`, whose journal ends at `position`.
+    pub fn new(
+        state: State,
+        position: Position,
+        next_lsn: Lsn,
+        clock: Arc<dyn Clock>,
+        poison: Arc<Poison>,
+    ) -> Self {
+        assert!(
+            next_lsn > state.lsn,
+            "the next LSN is behind the state's last"
+        );
+        let inner = Inner {
+            head: state.clone(),
+            next_lsn: next_lsn.0,
+            in_flight: VecDeque::new(),
+            queue: VecDeque::new(),
+            position,
+            closing: false,
+        };
+        Self {
+            inner: Mutex::new(inner),
+            durable: ArcSwap::from_pointee(state),
+            clock,
+            poison,
+            queued: Notify::new(),
+            published: Notify::new(),
+        }
+    }
+
+    /// The durable state.
+    pub fn durable(&self) -> Arc<State> {
+        self.durable.load_full()
+    }
+
+    /// Bytes in the live delta, queued transactions included.
+    pub fn delta_bytes(&self) -> usize {
+        self.inner.lock().head.layers.delta_bytes()
+    }
+
+    /// Behind the last durable frame.
+    pub fn position(&self) -> Position {
+        self.inner.lock().position
+    }
+
+    /// Judges a batch and queues its transaction; the receiver resolves when it is durable and visible.
+    pub fn submit(
+        &self,
+        mut batch: Batch,
+        damaged: &dyn Fn(&Digest) -> bool,
+    ) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let mut inner = self.open_for_writes()?;
+        let view = View::new(Arc::new(inner.head.clone()));
+        let operations = resolve(&batch, &view, inner.head.next_repository, damaged)?;
+        drop(view);
+        let blobs = batch.changes.drain(..).filter_map(|change| match change {
+            Change::Place(blob) => Some(blob),
+            Change::Link(_)
+            | Change::Unlink(_)
+            | Change::PutManifest(_)
+            | Change::DeleteManifest(_)
+            | Change::SetTag { .. }
+            | Change::DeleteTag(_) => None,
+        });
+        let named = |blob: &FinishedBlob| {
+            operations.iter().any(|operation| {
+                matches!(operation, Operation::PlaceBlob { extent, .. } if *extent == blob.extent())
+            })
+        };
+        let (named, spare) = blobs.partition(named);
+        let blobs = Blobs { named, spare };
+        self.queue(&mut inner, batch.origin, operations, blobs)
+    }
+
+    /// Queues the reservation of segment ids below `limit`.
+    pub fn reserve_segments(
+        &self,
+        limit: SegmentId,
+    ) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let mut inner = self.open_for_writes()?;
+        let operations = vec![Operation::ReserveSegmentIds { limit }];
+        self.queue(&mut inner, Origin::default(), operations, Blobs::default())
+    }
+
+    fn open_for_writes(&self) -> Result<parking_lot::MutexGuard<'_, Inner>> {
+        let inner = self.inner.lock();
+        self.poison.check()?;
+        if inner.closing {
+            return Err(Error::Closed);
+        }
+        Ok(inner)
+    }
+
+    fn queue(
+        &self,
+        inner: &mut Inner,
+        origin: Origin,
+        operations: Vec<Operation>,
+        blobs: Blobs,
+    ) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let unix_ms = self.clock.wall_unix_ms();
+        let transaction = Transaction {
+            lsn: Lsn(inner.next_lsn),
+            unix_ms,
+            origin,
+            operations,
+        };
+        let mut payload = Encoder::new();
+        transaction.encode(&mut payload);
+        let payload = payload.finish();
+        if payload.len() > FRAME_PAYLOAD_BYTES_MAX {
+            let (length, max) = (payload.len() as u64, FRAME_PAYLOAD_BYTES_MAX as u64);
+            return Err(Error::TooLarge {
+                what: "transaction",
+                length,
+                max,
+            });
+        }
+        let mut after = inner.head.clone();
+        apply::transaction(&mut after, &transaction)?;
+        inner.next_lsn += 1;
+        inner.head = after.clone();
+        let (done, waiting) = oneshot::channel();
+        inner.queue.push_back(Queued {
+            transaction,
+            payload,
+            after,
+            done,
+            blobs,
+        });
+        self.queued.notify_one();
+        Ok(waiting)
+    }
+
+    /// What the next frame carries; waits for something. `None`: closing, and nothing is left.
+    pub(super) async fn next_group(&self) -> Option<Group> {
+        loop {
+            if let Some(group) = self.take_group() {
+                return Some(group);
+            }
+            if self.inner.lock().closing {
+                return None;
+            }
+            self.queued.notified().await;
+        }
+    }
+
+    fn take_group(&self) -> Option<Group> {
+        let mut inner = self.inner.lock();
+        assert!(
+            inner.in_flight.is_empty(),
+            "a frame is taken while another is in flight"
+        );
+        let first_lsn = inner.queue.front()?.transaction.lsn;
+        let mut group = Group {
+            first_lsn,
+            transactions: 0,
+            payload: Vec::new(),
+        };
+        while let Some(next) = inner.queue.front() {
+            let full = group.payload.len() + next.payload.len() > FRAME_PAYLOAD_BYTES_TARGET
+                || inner.in_flight.len() >= FRAME_TRANSACTIONS_MAX;
+            if full && group.transactions > 0 {
+                break;
+            }
+            let Some(mut next) = inner.queue.pop_front() else {
+                break;
+            };
+            group.payload.append(&mut next.payload);
+            group.transactions += 1;
+            inner.in_flight.push_back(next);
+        }
+        Some(group)
+    }
+
+    /// The frame in flight is durable: readers see it, then its committers are answered.
+    pub(super) fn publish(&self, position: Position) {
+        let mut inner = self.inner.lock();
+        inner.position = position;
+        let done = std::mem::take(&mut inner.in_flight);
+        if let Some(last) = done.back() {
+            self.durable.store(Arc::new(last.after.clone()));
+        }
+        drop(inner);
+        for queued in done {
+            queued.blobs.keep();
+            // A committer that went away left its transaction behind, which is as it should be.
+            drop(queued.done.send(Ok(Committed {
+                lsn: queued.transaction.lsn,
+            })));
+        }
+        self.published.notify_waiters();
+    }
+
+    /// Nothing in flight or queued will be published: back to the durable state, everybody is told `error`.
+    /// `maybe_written`: a frame may have reached the disk, and the next open may find its transactions.
+    pub(super) fn fail_queued(&self, error: &Error, maybe_written: bool) {
+        let mut inner = self.inner.lock();
+        let failed: Vec<_> = {
+            let Inner {
+                in_flight, queue, ..
+            } = &mut *inner;
+            in_flight.drain(..).chain(queue.drain(..)).collect()
+        };
+        inner.head = (*self.durable.load_full()).clone();
+        drop(inner);
+        for queued in failed {
+            if maybe_written {
+                queued.blobs.keep();
+            }
+            drop(queued.done.send(Err(error.clone())));
+        }
+        self.published.notify_waiters();
+    }
+
+    /// Freezes the durable state for a checkpoint. `None` if one is frozen already.
+    pub fn freeze(&self) -> Result<Option<Frozen>> {
+        let mut inner = self.inner.lock();
+        let durable = self.durable.load_full();
+        if durable.layers.frozen().is_some() {
+            return Ok(None);
+        }
+        let mut frozen = (*durable).clone();
+        frozen.layers = durable.layers.freeze();
+        let mut head = frozen.clone();
+        let Inner {
+            in_flight, queue, ..
+        } = &mut *inner;
+        for queued in in_flight.iter_mut().chain(queue) {
+            apply::transaction(&mut head, &queued.transaction)?;
+            queued.after = head.clone();
+        }
+        inner.head = head;
+        let state = Arc::new(frozen);
+        self.durable.store(Arc::clone(&state));
+        Ok(Some(Frozen {
+            state,
+            position: inner.position,
+        }))
+    }
+
+    /// What was frozen is in `base` now.
+    pub fn install(&self, base: &Arc<Base>) {
+        let mut inner = self.inner.lock();
+        let rebase = |state: &mut State| state.layers = state.layers.rebase(Arc::clone(base));
+        rebase(&mut inner.head);
+        let Inner {
+            in_flight, queue, ..
+        } = &mut *inner;
+        for queued in in_flight.iter_mut().chain(queue) {
+            rebase(&mut queued.after);
+        }
+        let mut durable = (*self.durable.load_full()).clone();
+        rebase(&mut durable);
+        self.durable.store(Arc::new(durable));
+        drop(inner);
+        self.published.notify_waiters();
+    }
+
+    /// Takes no more transactions; the journal task ends when the queue is empty.
+    pub fn close(&self) {
+        self.inner.lock().closing = true;
+        self.queued.notify_one();
+    }
+}

@@ -1,0 +1,314 @@
+//! The sequencer and the resolver without a disk: what a frame's outcome means for readers and committers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
+
+use super::sequencer::Sequencer;
+use crate::batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};
+use crate::catalog::View;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
+use crate::io::{Clock, TaskFuture};
+use crate::journal::Position;
+use crate::lease::Leases;
+use crate::poison::Poison;
+use crate::state::State;
+use crate::table::{Base, Layers};
+
+#[derive(Debug)]
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn wall_unix_ms(&self) -> u64 {
+        1
+    }
+    fn sleep(&self, _: Duration) -> TaskFuture {
+        Box::pin(std::future::pending())
+    }
+}
+
+struct Rig {
+    sequencer: Sequencer,
+    poison: Arc<Poison>,
+    leases: Arc<Leases>,
+    offset: u64,
+}
+
+type Waiting = oneshot::Receiver<Result<Committed>>;
+
+impl Rig {
+    fn new() -> Self {
+        let state = State {
+            lsn: Lsn(0),
+            layers: Layers::new(Base::empty()),
+            next_repository: 1,
+            segment_limit: SegmentId(1),
+            hash_key: [5; 16],
+        };
+        let poison = Arc::new(Poison::default());
+        let clock: Arc<dyn Clock> = Arc::new(StoppedClock);
+        let position = Position {
+            number: 1,
+            offset: 4096,
+        };
+        let sequencer = Sequencer::new(
+            state,
+            position,
+            Lsn(1),
+            Arc::clone(&clock),
+            Arc::clone(&poison),
+        );
+        let leases = Leases::new(clock, Duration::ZERO);
+        Self {
+            sequencer,
+            poison,
+            leases,
+            offset: 4096,
+        }
+    }
+
+    fn blob(&mut self, content: &[u8]) -> FinishedBlob {
+        let digest = digest(content);
+        let length = content.len() as u64;
+        let extent = Extent {
+            volume: VolumeId(0),
+            segment: SegmentId(1),
+            offset: self.offset,
+            length,
+            layout: Layout::Leading,
+        };
+        self.offset += 4096;
+        FinishedBlob {
+            digest,
+            length,
+            extent,
+            abandon: None,
+            pin: self.leases.pin(&[digest]),
+        }
+    }
+
+    fn submit(&self, requires: Vec<Require>, changes: Vec<Change>) -> Result<Waiting> {
+        let origin = Origin::default();
+        let batch = Batch {
+            repository: "r".into(),
+            create_repository: true,
+            requires,
+            changes,
+            origin,
+        };
+        self.sequencer.submit(batch, &|_| false)
+    }
+
+    fn push_blob(&mut self, content: &[u8]) -> Waiting {
+        let blob = self.blob(content);
+        let digest = blob.digest();
+        self.submit(vec![], vec![Change::Place(blob), Change::Link(digest)])
+            .unwrap()
+    }
+
+    /// As the journal task does it, with a frame that succeeds.
+    fn write_frame(&self) -> u32 {
+        let group = self.sequencer.next_group().now_or_never().unwrap().unwrap();
+        self.sequencer.publish(Position {
+            number: 1,
+            offset: 8192,
+        });
+        group.transactions
+    }
+
+    fn view(&self) -> View {
+        View::new(self.sequencer.durable())
+    }
+}
+
+fn digest(content: &[u8]) -> Digest {
+    Digest::of(Algorithm::Sha256, content)
+}
+
+fn manifest(content: &[u8], children: &[&[u8]]) -> ManifestEntry {
+    ManifestEntry {
+        digest: digest(content),
+        size: content.len() as u64,
+        children: children.iter().map(|child| digest(child)).collect(),
+        subject: None,
+        attributes: Bytes::new(),
+    }
+}
+
+fn tag(name: &str, content: &[u8]) -> Change {
+    Change::SetTag {
+        tag: name.into(),
+        digest: digest(content),
+    }
+}
+
+fn outcome(waiting: Waiting) -> Option<Result<Committed>> {
+    waiting.now_or_never().map(|received| received.unwrap())
+}
+
+/// Guards: readers see nothing of a transaction before its frame is durable, and committers are not answered.
+#[test]
+fn nothing_is_visible_or_answered_before_it_is_durable() {
+    let mut rig = Rig::new();
+    let mut waiting = rig.push_blob(b"layer");
+    assert!(!rig.view().linked("r", &digest(b"layer")).unwrap());
+    assert!((&mut waiting).now_or_never().is_none());
+    assert_eq!(rig.write_frame(), 1);
+    assert!(rig.view().linked("r", &digest(b"layer")).unwrap());
+    assert_eq!(outcome(waiting).unwrap().unwrap().lsn, Lsn(1));
+}
+
+/// Guards: preconditions are judged against what is queued, so two compare-and-set of one tag cannot both win.
+#[test]
+fn preconditions_see_queued_transactions() {
+    let mut rig = Rig::new();
+    let (first, second) = (rig.blob(b"m1"), rig.blob(b"m2"));
+    let absent = || {
+        vec![Require::Tag {
+            tag: "t".into(),
+            digest: None,
+        }]
+    };
+    let put = |blob, content: &[u8]| {
+        vec![
+            Change::Place(blob),
+            Change::PutManifest(manifest(content, &[])),
+            tag("t", content),
+        ]
+    };
+    let won = rig.submit(absent(), put(first, b"m1")).unwrap();
+    let lost = rig.submit(absent(), put(second, b"m2"));
+    assert!(matches!(lost, Err(Error::Unmet(unmet)) if unmet == absent()));
+    rig.write_frame();
+    assert!(outcome(won).unwrap().is_ok());
+    assert_eq!(
+        rig.view().tag("r", "t").unwrap().unwrap().digest,
+        digest(b"m1")
+    );
+}
+
+/// Guards: a batch cannot link, tag or enter what the store does not have, and then changes nothing at all.
+#[test]
+fn a_batch_with_something_missing_changes_nothing() {
+    let mut rig = Rig::new();
+    let blob = rig.blob(b"m");
+    let changes = vec![
+        Change::Link(digest(b"nowhere")),
+        Change::Place(blob),
+        Change::PutManifest(manifest(b"m", &[b"x"])),
+        tag("t", b"other"),
+        Change::DeleteTag("gone".into()),
+    ];
+    let unmet = match rig.submit(vec![Require::Linked(digest(b"x"))], changes) {
+        Err(Error::Unmet(unmet)) => unmet,
+        other => panic!("{other:?}"),
+    };
+    let expected = [
+        Require::Linked(digest(b"x")),
+        Require::Stored(digest(b"nowhere")),
+        Require::Manifest(digest(b"other")),
+        Require::TagExists("gone".into()),
+    ];
+    assert_eq!(unmet, expected);
+    assert!(rig.sequencer.next_group().now_or_never().is_none());
+}
+
+/// Guards: deleting a manifest takes its tags and edges with it, those of the queue included.
+#[test]
+fn deleting_a_manifest_takes_its_tags_and_edges() {
+    let mut rig = Rig::new();
+    drop(rig.push_blob(b"layer"));
+    let blob = rig.blob(b"m");
+    let changes = vec![
+        Change::Place(blob),
+        Change::PutManifest(manifest(b"m", &[b"layer"])),
+        tag("a", b"m"),
+        tag("b", b"m"),
+    ];
+    drop(rig.submit(vec![], changes).unwrap());
+    assert_eq!(rig.write_frame(), 2);
+    assert!(rig.view().referenced(&digest(b"layer")).unwrap());
+    drop(
+        rig.submit(vec![], vec![Change::DeleteManifest(digest(b"m"))])
+            .unwrap(),
+    );
+    rig.write_frame();
+    let view = rig.view();
+    assert_eq!(view.tags("r", None, 10).unwrap(), []);
+    assert!(view.manifest("r", &digest(b"m")).unwrap().is_none());
+    assert!(!view.referenced(&digest(b"layer")).unwrap());
+    assert!(
+        view.linked("r", &digest(b"layer")).unwrap(),
+        "visibility is not an edge"
+    );
+}
+
+/// Guards: after a failed frame the head is the durable state again, and everybody queued is told.
+#[test]
+fn a_failed_frame_takes_the_queue_with_it() {
+    let mut rig = Rig::new();
+    drop(rig.push_blob(b"kept"));
+    rig.write_frame();
+    let lost = rig.push_blob(b"lost");
+    let group = rig.sequencer.next_group().now_or_never().unwrap().unwrap();
+    assert_eq!(group.transactions, 1);
+    let behind = rig
+        .submit(vec![], vec![Change::Link(digest(b"lost"))])
+        .unwrap();
+    rig.sequencer.fail_queued(&Error::Closed, false);
+    assert!(matches!(outcome(lost), Some(Err(Error::Closed))));
+    assert!(matches!(outcome(behind), Some(Err(Error::Closed))));
+    let again = rig.submit(vec![], vec![Change::Link(digest(b"lost"))]);
+    assert!(
+        matches!(again, Err(Error::Unmet(_))),
+        "the lost blob is not stored"
+    );
+    assert!(rig.view().linked("r", &digest(b"kept")).unwrap());
+}
+
+/// Guards: a poisoned store takes no transactions and still answers reads.
+#[test]
+fn a_poisoned_store_reads_but_does_not_write() {
+    let mut rig = Rig::new();
+    drop(rig.push_blob(b"kept"));
+    rig.write_frame();
+    drop(rig.poison.set(Error::Closed));
+    let refused = rig.submit(vec![], vec![Change::Link(digest(b"kept"))]);
+    assert!(matches!(refused, Err(Error::Poisoned { .. })));
+    assert!(rig.view().linked("r", &digest(b"kept")).unwrap());
+}
+
+/// Guards: a freeze holds exactly what is durable; what was in flight or queued is applied on top of it, and is neither
+/// lost nor published early, also when the new base is installed meanwhile.
+#[test]
+fn a_freeze_splits_at_the_durable_state() {
+    let mut rig = Rig::new();
+    drop(rig.push_blob(b"durable"));
+    rig.write_frame();
+    drop(rig.push_blob(b"in flight"));
+    let group = rig.sequencer.next_group().now_or_never().unwrap().unwrap();
+    assert_eq!(group.transactions, 1);
+    drop(rig.push_blob(b"queued"));
+    let frozen = rig.sequencer.freeze().unwrap().unwrap();
+    assert_eq!(frozen.state.lsn, Lsn(1));
+    assert!(rig.sequencer.freeze().unwrap().is_none(), "one at a time");
+    let has = |content: &[u8]| rig.view().linked("r", &digest(content)).unwrap();
+    assert!(has(b"durable") && !has(b"in flight"));
+    rig.sequencer.publish(Position {
+        number: 1,
+        offset: 8192,
+    });
+    assert!(has(b"in flight") && !has(b"queued"));
+    rig.write_frame();
+    assert!(has(b"durable") && has(b"queued"));
+    let rows = frozen.state.layers.frozen().unwrap().len();
+    assert!(rows > 0 && frozen.state.layers.delta_rows() == 0);
+}

@@ -1,0 +1,34 @@
+//! The journal: the log of metadata transactions, and the only commit point.
+//!
+//! Owns: `journal/`, its files and frames; the LSN. [`scan`] turns one file's bytes into facts, [`read`] walks the files of
+//! a closed store, [`writer`] appends frames to an open one.
+//! Refuses: knowing what a transaction means (`catalog`), and deciding what to commit (`commit`).
+//!
+//! Invariants: a frame is written only after the sync of the one before returned, so only the last frame
+//! can be torn. A file is never written again once it has a successor, and its successor's header says where it ends.
+
+pub mod read;
+pub mod reserve;
+pub mod scan;
+pub mod writer;
+
+use std::path::{Path, PathBuf};
+
+/// A place in the journal: the start of a frame, or the end of the last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Number of the file.
+    pub number: u64,
+    /// Byte offset in it.
+    pub offset: u64,
+}
+
+/// The directory of a store's journal.
+pub fn directory(store: &Path) -> PathBuf {
+    store.join("journal")
+}
+
+/// The path of journal file `number`.
+pub fn file_path(store: &Path, number: u64) -> PathBuf {
+    directory(store).join(format!("{number:016x}.journal"))
+}

@@ -1,0 +1,171 @@
+//! Reading the journal of a store that nobody writes to.
+//!
+//! Owns: finding the chain of files, deciding by their headers where each ends, feeding transactions in order.
+//! Refuses: changing anything; what to do about what was found is `recovery`'s decision.
+
+use std::io;
+use std::path::Path;
+
+use super::scan::{self, Scanned, Tail};
+use super::{Position, file_path};
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::extent::Lsn;
+use crate::format::codec::Malformed;
+use crate::format::journal::{HEADER_BYTES, JournalHeader};
+use crate::format::transaction::Transaction;
+use crate::io::{Io, OpenMode, exact};
+
+/// The journal after a walk through all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Walked {
+    /// Header of the last intact file; `None` if the store has no journal file yet.
+    pub last: Option<JournalHeader>,
+    /// Behind the last intact frame.
+    pub end: Position,
+    /// How the last file ends.
+    pub tail: Tail,
+    /// LSN of the last transaction seen.
+    pub last_lsn: Lsn,
+    /// A file whose creation was cut short, to be removed.
+    pub unfinished: Option<u64>,
+    /// Files, frames, transactions and bytes walked, for reports.
+    pub files: u64,
+    /// Frames walked.
+    pub frames: u64,
+    /// Transactions handed out.
+    pub transactions: u64,
+}
+
+/// Walks the journal from `start` (a frame's start) to its end and hands every transaction to `visit`.
+pub async fn walk(
+    io: &dyn Io,
+    store: &Path,
+    store_id: &[u8; 16],
+    start: Position,
+    visit: &mut (dyn FnMut(Transaction) -> std::result::Result<(), Malformed> + Send),
+) -> Result<Walked> {
+    let mut walked = Walked {
+        last: None,
+        end: start,
+        tail: Tail::Unclosed,
+        last_lsn: Lsn(0),
+        unfinished: None,
+        files: 0,
+        frames: 0,
+        transactions: 0,
+    };
+    let mut next = load(io, store, store_id, start.number).await?;
+    while let Loaded::Intact { header, bytes } = next {
+        let number = header.number;
+        next = load(io, store, store_id, number + 1).await?;
+        let end = match &next {
+            Loaded::Intact {
+                header: successor, ..
+            } => Some(successor.previous_end),
+            Loaded::Absent | Loaded::Unfinished => None,
+        };
+        let from = if number == start.number {
+            start.offset
+        } else {
+            HEADER_BYTES as u64
+        };
+        let mut count = 0;
+        let scanned = scan::frames(bytes.filled(), &header, from, end, &mut |transaction| {
+            count += 1;
+            visit(transaction)
+        });
+        let scanned = scanned
+            .map_err(|bad| Error::corrupt(&file_path(store, number), bad.offset, bad.what.0))?;
+        walked.transactions += count;
+        walked.note(header, &scanned);
+        if matches!(next, Loaded::Unfinished) {
+            walked.unfinished = Some(number + 1);
+        }
+    }
+    if walked.last.is_none() && matches!(next, Loaded::Unfinished) {
+        walked.unfinished = Some(start.number);
+    }
+    let absent = walked
+        .last
+        .as_ref()
+        .map_or(start.number, |last| last.number + 1);
+    check_gap(io, store, absent).await?;
+    Ok(walked)
+}
+
+/// The journal seems to end before file `absent`: a file behind it would mean that one in between is lost.
+async fn check_gap(io: &dyn Io, store: &Path, absent: u64) -> Result<()> {
+    for number in absent + 1..=absent + 2 {
+        let path = file_path(store, number);
+        match io.open(&path, OpenMode::Read).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::io("look for journal file", &path, source)),
+            Ok(_) => {
+                let what = format!(
+                    "missing, but {} exists; restore it before opening the store",
+                    path.display()
+                );
+                return Err(Error::corrupt(&file_path(store, absent), 0, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Walked {
+    fn note(&mut self, header: JournalHeader, scanned: &Scanned) {
+        self.end = Position {
+            number: header.number,
+            offset: scanned.end,
+        };
+        self.tail = scanned.tail;
+        // A file without transactions still says how far LSNs had got when it was begun.
+        let floor = Lsn(header.first_lsn.0.saturating_sub(1));
+        self.last_lsn = self
+            .last_lsn
+            .max(scanned.last_lsn.unwrap_or(floor))
+            .max(floor);
+        self.files += 1;
+        self.frames += scanned.frames;
+        self.last = Some(header);
+    }
+}
+
+enum Loaded {
+    Intact {
+        header: JournalHeader,
+        bytes: Buffer,
+    },
+    /// Created, but its header never became durable, and nothing was written behind it.
+    Unfinished,
+    Absent,
+}
+
+async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Result<Loaded> {
+    let path = file_path(store, number);
+    let read = |source| Error::io("read journal file", &path, source);
+    let file = match io.open(&path, OpenMode::Read).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Absent),
+        Err(error) => return Err(read(error)),
+    };
+    let length = usize::try_from(file.len().await.map_err(read)?).unwrap_or(usize::MAX);
+    let buffer = exact::read_up_to(&*file, 0, Buffer::unpooled(length))
+        .await
+        .map_err(read)?;
+    match JournalHeader::decode(buffer.filled(), store_id, number) {
+        Ok(header) => Ok(Loaded::Intact {
+            header,
+            bytes: buffer,
+        }),
+        Err(what) => {
+            // The header is synced before the first frame is written: a frame behind a bad header means damage.
+            let behind = buffer.filled().get(HEADER_BYTES..).unwrap_or_default();
+            if behind.iter().any(|byte| *byte != 0) {
+                return Err(Error::corrupt(&path, 0, format!("header: {what}")));
+            }
+            Ok(Loaded::Unfinished)
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! A file of allocated space that is given up when the disk is full, so that deletes can still be journalled.
+//!
+//! Owns: `reserve`. Refuses: anything but making it and giving it up.
+
+use std::io;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::io::{Io, OpenMode};
+
+const NAME: &str = "reserve";
+
+/// Makes the reserve if it is not there. A disk too full for it is a warning, not an error: the store opens.
+pub async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
+    let path = store.join(NAME);
+    let file = match io.open(&path, OpenMode::CreateNew).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        Err(source) => return no_space_is_a_warning(Error::io("create", &path, source)),
+    };
+    if let Err(source) = file.allocate(0, bytes).await {
+        drop(file);
+        spend(io, store).await?;
+        return no_space_is_a_warning(Error::io("set space aside in", &path, source));
+    }
+    Ok(())
+}
+
+fn no_space_is_a_warning(error: Error) -> Result<()> {
+    if !error.is_no_space() {
+        return Err(error);
+    }
+    tracing::warn!(%error, "no space could be set aside; once the disk is full, deletes will fail too");
+    Ok(())
+}
+
+/// Gives the reserve up. It is made again by the next open that has room.
+pub async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
+    let path = store.join(NAME);
+    match io.unlink(&path).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(Error::io("give up the reserve", &path, source)),
+    }
+}

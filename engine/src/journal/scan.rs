@@ -1,0 +1,342 @@
+//! Facts from the bytes of one journal file. Pure.
+//!
+//! Owns: walking frames, and telling a torn tail from corruption.
+//! Refuses: repairing, skipping, or searching for records in payload bytes. The one search there is, behind a bad frame, looks
+//! only for headers with the file's secret nonce, which no client can forge.
+
+use crate::extent::Lsn;
+use crate::format::codec::{Decoder, Malformed, checksum};
+use crate::format::journal::{
+    FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes,
+};
+use crate::format::transaction::Transaction;
+use crate::limits::JOURNAL_BLOCK_BYTES;
+
+/// How the frames of a file end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail {
+    /// With a close frame, or where the successor says.
+    Clean,
+    /// Without a close frame; zeros behind.
+    Unclosed,
+    /// With an unfinished frame behind the last intact one, as a crash leaves it.
+    Torn,
+}
+
+/// What one file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scanned {
+    /// Offset behind the last intact frame.
+    pub end: u64,
+    /// How it ends.
+    pub tail: Tail,
+    /// Intact frames.
+    pub frames: u64,
+    /// LSN of the last transaction, if there was one.
+    pub last_lsn: Option<Lsn>,
+}
+
+/// A frame or transaction that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadFrame {
+    /// Where.
+    pub offset: u64,
+    /// Why.
+    pub what: Malformed,
+}
+
+/// Walks the frames of a file from `from` on and hands every transaction to `visit`.
+///
+/// `end` is where a successor says that the frames end; without it the file is the last one and may have a torn
+/// tail. `visit` returns an error for a transaction that cannot be applied.
+pub fn frames(
+    bytes: &[u8],
+    header: &JournalHeader,
+    from: u64,
+    end: Option<u64>,
+    visit: &mut dyn FnMut(Transaction) -> Result<(), Malformed>,
+) -> Result<Scanned, BadFrame> {
+    let mut walk = Walk {
+        at: from,
+        previous_crc: None,
+        frames: 0,
+        last_lsn: None,
+    };
+    if from == HEADER_BYTES as u64 {
+        walk.previous_crc = Some(0);
+    }
+    loop {
+        if end == Some(walk.at) {
+            return Ok(walk.done(Tail::Clean));
+        }
+        let offset = walk.at;
+        match walk.next(bytes, header) {
+            Ok(frame) if frame.close => return Ok(walk.done(Tail::Clean)),
+            Ok(frame) => walk.visit(bytes, &frame, offset, visit)?,
+            Err(what) if end.is_some() => return Err(BadFrame { offset, what }),
+            Err(what) => return tail(bytes, header, walk, &what),
+        }
+    }
+}
+
+/// Judges what follows the last intact frame of the last file.
+fn tail(
+    bytes: &[u8],
+    header: &JournalHeader,
+    walk: Walk,
+    what: &Malformed,
+) -> Result<Scanned, BadFrame> {
+    let rest = slice(bytes, walk.at);
+    let later = rest
+        .chunks(JOURNAL_BLOCK_BYTES)
+        .enumerate()
+        .skip(1)
+        .find(|(block, chunk)| {
+            let offset = walk.at + (*block * JOURNAL_BLOCK_BYTES) as u64;
+            FrameHeader::decode(chunk, header.nonce, offset).is_ok()
+        });
+    if let Some((block, _)) = later {
+        let offset = walk.at + (block * JOURNAL_BLOCK_BYTES) as u64;
+        let what = Malformed(format!(
+            "{what}, but an intact frame follows at byte {offset}"
+        ));
+        return Err(BadFrame {
+            offset: walk.at,
+            what,
+        });
+    }
+    let torn = rest.iter().any(|byte| *byte != 0);
+    Ok(walk.done(if torn { Tail::Torn } else { Tail::Unclosed }))
+}
+
+struct Walk {
+    at: u64,
+    /// Unknown (`None`) when the walk starts in the middle of a file.
+    previous_crc: Option<u32>,
+    frames: u64,
+    last_lsn: Option<Lsn>,
+}
+
+impl Walk {
+    fn done(self, tail: Tail) -> Scanned {
+        Scanned {
+            end: self.at,
+            tail,
+            frames: self.frames,
+            last_lsn: self.last_lsn,
+        }
+    }
+
+    /// The frame here, checked whole; moves behind it.
+    fn next(&mut self, bytes: &[u8], header: &JournalHeader) -> Result<FrameHeader, Malformed> {
+        let rest = slice(bytes, self.at);
+        let frame = FrameHeader::decode(rest, header.nonce, self.at)?;
+        if self
+            .previous_crc
+            .is_some_and(|crc| crc != frame.previous_crc)
+        {
+            return Err(Malformed::new(
+                "the frame does not follow the one before it",
+            ));
+        }
+        let payload = payload(rest, &frame)?;
+        let found = checksum(payload);
+        if found != frame.payload_crc {
+            return Err(Malformed(format!(
+                "payload checksum {found:08x}, expected {:08x}",
+                frame.payload_crc
+            )));
+        }
+        let whole = frame_bytes(payload.len());
+        let padding = rest.get(FRAME_HEADER_BYTES + payload.len()..whole);
+        if padding.is_none_or(|padding| padding.iter().any(|byte| *byte != 0)) {
+            return Err(Malformed::new(
+                "padding behind the frame is cut or not zero",
+            ));
+        }
+        self.previous_crc = Some(frame.crc());
+        self.at += whole as u64;
+        self.frames += 1;
+        Ok(frame)
+    }
+
+    /// Hands out the transactions of an intact frame. What does not decode here was written so: corrupt.
+    fn visit(
+        &mut self,
+        bytes: &[u8],
+        frame: &FrameHeader,
+        offset: u64,
+        visit: &mut dyn FnMut(Transaction) -> Result<(), Malformed>,
+    ) -> Result<(), BadFrame> {
+        let bad = |what| BadFrame { offset, what };
+        let mut decoder = Decoder::new(payload(slice(bytes, offset), frame).map_err(bad)?);
+        for _ in 0..frame.transactions {
+            let transaction = Transaction::decode(&mut decoder).map_err(bad)?;
+            let lsn = transaction.lsn;
+            if lsn < frame.first_lsn || self.last_lsn.is_some_and(|last| last >= lsn) {
+                return Err(bad(Malformed(format!("LSN {lsn} is out of order"))));
+            }
+            self.last_lsn = Some(lsn);
+            visit(transaction).map_err(bad)?;
+        }
+        decoder.end().map_err(bad)
+    }
+}
+
+fn slice(bytes: &[u8], at: u64) -> &[u8] {
+    usize::try_from(at)
+        .ok()
+        .and_then(|at| bytes.get(at..))
+        .unwrap_or_default()
+}
+
+fn payload<'a>(frame: &'a [u8], header: &FrameHeader) -> Result<&'a [u8], Malformed> {
+    let mut decoder = Decoder::new(frame);
+    decoder.bytes(FRAME_HEADER_BYTES)?;
+    decoder.bytes(usize::try_from(header.payload_bytes).unwrap_or(usize::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Origin;
+    use crate::format::codec::Encoder;
+
+    const NONCE: u64 = 0x5eed;
+
+    fn header() -> JournalHeader {
+        JournalHeader {
+            store_id: [1; 16],
+            number: 1,
+            epoch: 1,
+            nonce: NONCE,
+            first_lsn: Lsn(1),
+            previous_end: 0,
+            created_unix_ms: 0,
+        }
+    }
+
+    /// A file with one frame per entry of `frames`, each with that many transactions; returns frame offsets too.
+    fn file(frames: &[u32], close: bool) -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = header().encode();
+        let (mut lsn, mut previous_crc, mut offsets) = (1, 0, Vec::new());
+        let plan = frames
+            .iter()
+            .map(|count| (*count, false))
+            .chain(close.then_some((0, true)));
+        for (count, close) in plan {
+            let mut payload = Encoder::new();
+            let first_lsn = Lsn(lsn);
+            for _ in 0..count {
+                let origin = Origin {
+                    actor: "x".repeat(200),
+                    request: String::new(),
+                };
+                Transaction {
+                    lsn: Lsn(lsn),
+                    unix_ms: 0,
+                    origin,
+                    operations: vec![],
+                }
+                .encode(&mut payload);
+                lsn += 1;
+            }
+            let payload = payload.finish();
+            let frame = FrameHeader {
+                close,
+                nonce: NONCE,
+                offset: bytes.len() as u64,
+                first_lsn,
+                transactions: count,
+                payload_bytes: u32::try_from(payload.len()).unwrap(),
+                payload_crc: checksum(&payload),
+                previous_crc,
+            };
+            previous_crc = frame.crc();
+            offsets.push(bytes.len());
+            let end = bytes.len() + frame_bytes(payload.len());
+            bytes.extend(frame.encode());
+            bytes.extend(payload);
+            bytes.resize(end, 0);
+        }
+        offsets.push(bytes.len());
+        bytes.resize(bytes.len() + 16 * JOURNAL_BLOCK_BYTES, 0);
+        (bytes, offsets)
+    }
+
+    fn scan(bytes: &[u8], end: Option<u64>) -> Result<(Vec<u64>, Scanned), BadFrame> {
+        let mut lsns = Vec::new();
+        let scanned = frames(bytes, &header(), 4096, end, &mut |transaction| {
+            lsns.push(transaction.lsn.0);
+            Ok(())
+        })?;
+        Ok((lsns, scanned))
+    }
+
+    /// Guards: all transactions in order; a file without a close frame ends where zeros begin.
+    #[test]
+    fn frames_are_walked_to_the_end() {
+        let (bytes, offsets) = file(&[1, 40, 2], false);
+        let (lsns, scanned) = scan(&bytes, None).unwrap();
+        assert_eq!(lsns, (1..=43).collect::<Vec<_>>());
+        assert_eq!(
+            (scanned.tail, scanned.end),
+            (Tail::Unclosed, offsets[3] as u64)
+        );
+        let (bytes, _) = file(&[1], true);
+        assert_eq!(scan(&bytes, None).unwrap().1.tail, Tail::Clean);
+    }
+
+    /// Guards: a last frame cut or changed anywhere is torn, and everything before it stays.
+    #[test]
+    fn a_bad_last_frame_is_torn() {
+        let (bytes, offsets) = file(&[3, 40], false);
+        for at in (offsets[1]..offsets[2]).step_by(61) {
+            let mut torn = bytes.clone();
+            torn[at] ^= 0x40;
+            let (lsns, scanned) = scan(&torn, None).unwrap();
+            assert_eq!(lsns, [1, 2, 3], "byte {at}");
+            assert_eq!((scanned.tail, scanned.end), (Tail::Torn, offsets[1] as u64));
+        }
+    }
+
+    /// Guards: a bad frame with an intact one behind it is corruption; nothing acknowledged is dropped.
+    #[test]
+    fn a_bad_frame_before_an_intact_one_is_corrupt() {
+        let (bytes, offsets) = file(&[3, 40, 1], false);
+        for at in (offsets[0]..offsets[2]).step_by(97) {
+            let mut bad = bytes.clone();
+            bad[at] ^= 0x01;
+            assert!(scan(&bad, None).is_err(), "byte {at}");
+        }
+    }
+
+    /// Guards: where a successor names the end, nothing behind it counts and everything before it must hold.
+    #[test]
+    fn the_successor_decides_where_a_file_ends() {
+        let (mut bytes, offsets) = file(&[1, 1, 1], false);
+        let (lsns, scanned) = scan(&bytes, Some(offsets[2] as u64)).unwrap();
+        assert_eq!((lsns, scanned.tail), (vec![1, 2], Tail::Clean));
+        bytes[offsets[1] + 70] ^= 1;
+        assert!(scan(&bytes, Some(offsets[2] as u64)).is_err());
+    }
+
+    /// Guards: bytes chosen by a client that look like a frame do not count without the file's nonce.
+    #[test]
+    fn forged_frames_behind_a_torn_one_are_ignored() {
+        let (mut bytes, offsets) = file(&[1, 40], false);
+        let at = offsets[1] + JOURNAL_BLOCK_BYTES;
+        let forged = FrameHeader {
+            close: false,
+            nonce: 0,
+            offset: at as u64,
+            first_lsn: Lsn(100),
+            transactions: 0,
+            payload_bytes: 0,
+            payload_crc: 0,
+            previous_crc: 0,
+        };
+        bytes[at..at + FRAME_HEADER_BYTES].copy_from_slice(&forged.encode());
+        assert_eq!(scan(&bytes, None).unwrap().1.tail, Tail::Torn);
+    }
+}

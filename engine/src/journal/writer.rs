@@ -1,0 +1,336 @@
+//! Appending frames to the journal of an open store.
+//!
+//! Owns: the active file, the file prepared behind it, and the order write, sync, next.
+//! Refuses: batching, LSNs and publishing (`commit`); retrying anything.
+//!
+//! Invariants: one `append` at a time (`&mut self`), and it returns only after its frame is durable. A file is
+//! prepared (zeros, durable, directory synced) before it is needed; its header is durable before its first frame. Zeros rather than
+//! a bare allocation: turning unwritten extents into written ones would cost every sync a file-system commit.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::{Position, directory, file_path, reserve};
+use crate::error::{Error, Result};
+use crate::extent::Lsn;
+use crate::format::codec::checksum;
+use crate::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
+use crate::io::{Env, FileRef, OpenMode, exact};
+
+/// Bytes of zeros written at a time when a file is prepared.
+const ZERO_RUN_BYTES: usize = 1 << 20;
+
+/// What a journal needs to know about its store.
+#[derive(Debug, Clone)]
+pub struct JournalSpec {
+    /// The store's directory.
+    pub store: PathBuf,
+    /// The store.
+    pub store_id: [u8; 16],
+    /// This open's epoch.
+    pub epoch: u64,
+    /// Size of a file; a single larger frame gets a file that fits it.
+    pub file_bytes: u64,
+}
+
+/// Why a frame was not appended.
+#[derive(Debug, Clone)]
+pub enum AppendError {
+    /// Nothing of the frame was written: no file could be prepared for it. The journal is as it was.
+    NotStarted(Error),
+    /// A write or sync failed half-way. What is on disk is unknown until the next open.
+    Failed(Error),
+}
+
+/// The journal of an open store.
+#[derive(Debug)]
+pub struct JournalWriter {
+    env: Env,
+    spec: Arc<JournalSpec>,
+    active: Active,
+    /// A result means a file is prepared, or why not.
+    next: Option<oneshot::Receiver<Result<Prepared>>>,
+}
+
+#[derive(Debug)]
+struct Active {
+    file: FileRef,
+    path: PathBuf,
+    header: JournalHeader,
+    capacity: u64,
+    offset: u64,
+    previous_crc: u32,
+}
+
+#[derive(Debug)]
+struct Prepared {
+    file: FileRef,
+    path: PathBuf,
+    number: u64,
+    capacity: u64,
+}
+
+impl JournalWriter {
+    /// Begins the file of a new epoch behind `previous` (`None`: the first file of a store). The file
+    /// must not exist.
+    pub async fn begin(
+        env: Env,
+        spec: JournalSpec,
+        previous: Option<Position>,
+        first_lsn: Lsn,
+    ) -> Result<Self> {
+        let spec = Arc::new(spec);
+        let number = previous.map_or(1, |position| position.number + 1);
+        let prepared = prepare(&env, &spec, number, spec.file_bytes).await?;
+        let previous_end = previous.map_or(0, |position| position.offset);
+        let active = activate(&env, &spec, prepared, previous_end, first_lsn).await?;
+        Ok(Self {
+            env,
+            spec,
+            active,
+            next: None,
+        })
+    }
+
+    /// Behind the last durable frame.
+    pub fn position(&self) -> Position {
+        Position {
+            number: self.active.header.number,
+            offset: self.active.offset,
+        }
+    }
+
+    /// Makes one frame of `transactions` encoded transactions durable; returns the position behind it.
+    pub async fn append(
+        &mut self,
+        first_lsn: Lsn,
+        transactions: u32,
+        payload: Vec<u8>,
+    ) -> std::result::Result<Position, AppendError> {
+        let needed = frame_bytes(payload.len()) as u64;
+        if self.active.offset + needed > self.active.capacity {
+            self.roll(needed, first_lsn).await?;
+        }
+        let frame = self.frame(first_lsn, transactions, &payload);
+        self.write(&frame, payload)
+            .await
+            .map_err(AppendError::Failed)?;
+        if self.next.is_none() && self.active.offset * 2 > self.active.capacity {
+            self.prepare_next();
+        }
+        Ok(self.position())
+    }
+
+    /// Writes the frame that says: closed cleanly, nothing follows.
+    pub async fn close(mut self) -> Result<()> {
+        let mut frame = self.frame(self.active.header.first_lsn, 0, &[]);
+        frame.close = true;
+        if self.active.offset + frame_bytes(0) as u64 <= self.active.capacity {
+            self.write(&frame, Vec::new()).await?;
+        }
+        self.discard_next().await
+    }
+
+    fn frame(&self, first_lsn: Lsn, transactions: u32, payload: &[u8]) -> FrameHeader {
+        FrameHeader {
+            close: false,
+            nonce: self.active.header.nonce,
+            offset: self.active.offset,
+            first_lsn,
+            transactions,
+            payload_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+            payload_crc: checksum(payload),
+            previous_crc: self.active.previous_crc,
+        }
+    }
+
+    async fn write(&mut self, frame: &FrameHeader, payload: Vec<u8>) -> Result<()> {
+        let header = frame.encode();
+        let whole = frame_bytes(payload.len());
+        let padding = whole - header.len() - payload.len();
+        let slices = vec![
+            Bytes::from(header),
+            Bytes::from(payload),
+            Bytes::from(vec![0; padding]),
+        ];
+        let active = &mut self.active;
+        exact::write_all(&*active.file, active.offset, slices)
+            .await
+            .map_err(|source| Error::io("write journal frame to", &active.path, source))?;
+        active
+            .file
+            .sync_data()
+            .await
+            .map_err(|source| Error::io("sync journal file", &active.path, source))?;
+        active.offset += whole as u64;
+        active.previous_crc = frame.crc();
+        Ok(())
+    }
+
+    /// Switches to the prepared file.
+    async fn roll(&mut self, needed: u64, first_lsn: Lsn) -> std::result::Result<(), AppendError> {
+        let prepared = self
+            .take_next(needed)
+            .await
+            .map_err(AppendError::NotStarted)?;
+        let end = self.active.offset;
+        self.active = activate(&self.env, &self.spec, prepared, end, first_lsn)
+            .await
+            .map_err(AppendError::Failed)?;
+        Ok(())
+    }
+
+    async fn take_next(&mut self, needed: u64) -> Result<Prepared> {
+        let number = self.active.header.number + 1;
+        let needed = needed + HEADER_BYTES as u64;
+        if let Some(waiting) = self.next.take() {
+            match waiting.await {
+                Ok(Ok(prepared)) if prepared.capacity >= needed => return Ok(prepared),
+                Ok(Ok(small)) => remove(&self.env, &self.spec, &small.path).await?,
+                Ok(Err(error)) if !error.is_no_space() => return Err(error),
+                // Out of space, or the task went with its runtime: try once more on the spot.
+                Ok(Err(_)) | Err(_) => {}
+            }
+        }
+        let capacity = needed.max(self.spec.file_bytes);
+        match prepare(&self.env, &self.spec, number, capacity).await {
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(
+                    "the disk is full: the reserve is given up so that deletes can go on"
+                );
+                reserve::spend(&*self.env.io, &self.spec.store).await?;
+                prepare(&self.env, &self.spec, number, capacity).await
+            }
+            other => other,
+        }
+    }
+
+    /// Starts preparing the next file while the active one fills.
+    fn prepare_next(&mut self) {
+        let (done, waiting) = oneshot::channel();
+        let (env, spec, number) = (
+            self.env.clone(),
+            Arc::clone(&self.spec),
+            self.active.header.number + 1,
+        );
+        self.next = Some(waiting);
+        let task = async move {
+            let prepared = prepare(&env, &spec, number, spec.file_bytes).await;
+            // The writer may have gone; recovery removes a prepared file that was never used.
+            drop(done.send(prepared));
+        };
+        self.env.spawn.spawn("journal-prepare", Box::pin(task));
+    }
+
+    /// Removes a prepared file that nobody will use, so that a clean stop leaves nothing behind.
+    async fn discard_next(&mut self) -> Result<()> {
+        if let Some(waiting) = self.next.take()
+            && let Ok(Ok(prepared)) = waiting.await
+        {
+            remove(&self.env, &self.spec, &prepared.path).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Creates file `number` full of zeros, durable under its name. Leaves no file behind on failure.
+async fn prepare(env: &Env, spec: &JournalSpec, number: u64, capacity: u64) -> Result<Prepared> {
+    let path = file_path(&spec.store, number);
+    let failed = |source| Error::io("prepare journal file", &path, source);
+    let file = env
+        .io
+        .open(&path, OpenMode::CreateNew)
+        .await
+        .map_err(failed)?;
+    match fill(env, spec, &file, &path, capacity).await {
+        Ok(()) => Ok(Prepared {
+            file,
+            path,
+            number,
+            capacity,
+        }),
+        Err(error) => {
+            if let Err(left) = remove(env, spec, &path).await {
+                tracing::warn!(%left, "an unfinished journal file could not be removed; the next start removes it");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn fill(
+    env: &Env,
+    spec: &JournalSpec,
+    file: &FileRef,
+    path: &Path,
+    capacity: u64,
+) -> Result<()> {
+    let failed = |source| Error::io("prepare journal file", path, source);
+    let zeros = Bytes::from(vec![0; ZERO_RUN_BYTES]);
+    let mut at = 0;
+    while at < capacity {
+        let run = usize::try_from(capacity - at)
+            .unwrap_or(usize::MAX)
+            .min(ZERO_RUN_BYTES);
+        exact::write_all(&**file, at, vec![zeros.slice(..run)])
+            .await
+            .map_err(failed)?;
+        at += run as u64;
+    }
+    file.sync_data().await.map_err(failed)?;
+    let directory = directory(&spec.store);
+    env.io
+        .sync_dir(&directory)
+        .await
+        .map_err(|source| Error::io("sync", &directory, source))
+}
+
+/// Gives a prepared file its header, which makes it the end of the journal.
+async fn activate(
+    env: &Env,
+    spec: &JournalSpec,
+    prepared: Prepared,
+    previous_end: u64,
+    first_lsn: Lsn,
+) -> Result<Active> {
+    let mut nonce = [0; 8];
+    env.rng.fill(&mut nonce);
+    let header = JournalHeader {
+        store_id: spec.store_id,
+        number: prepared.number,
+        epoch: spec.epoch,
+        nonce: u64::from_le_bytes(nonce),
+        first_lsn,
+        previous_end,
+        created_unix_ms: env.clock.wall_unix_ms(),
+    };
+    let path = prepared.path;
+    let failed = |source| Error::io("write the header of journal file", &path, source);
+    exact::write_all(&*prepared.file, 0, vec![Bytes::from(header.encode())])
+        .await
+        .map_err(failed)?;
+    prepared.file.sync_data().await.map_err(failed)?;
+    Ok(Active {
+        file: prepared.file,
+        path,
+        header,
+        capacity: prepared.capacity,
+        offset: HEADER_BYTES as u64,
+        previous_crc: 0,
+    })
+}
+
+async fn remove(env: &Env, spec: &JournalSpec, path: &Path) -> Result<()> {
+    env.io
+        .unlink(path)
+        .await
+        .map_err(|source| Error::io("remove", path, source))?;
+    let directory = directory(&spec.store);
+    env.io
+        .sync_dir(&directory)
+        .await
+        .map_err(|source| Error::io("sync", &directory, source))
+}

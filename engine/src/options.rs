@@ -1,0 +1,169 @@
+//! Every knob of an open store, unit in the name, validated once when the store opens.
+//!
+//! Owns: [`Options`] and what may stand in it. Refuses: knobs that change a format; those stand in the
+//! superblock.
+
+use std::time::Duration;
+
+use crate::buffer::BufferPool;
+use crate::limits::CHUNK_BYTES;
+
+/// How a store behaves. The defaults suit a server with a few GiB of memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Blobs below this go into shared segments; larger ones stream into a segment of their own.
+    pub spill_threshold_bytes: u64,
+    /// Memory for the bytes of all unfinished uploads together; uploads spill earlier when it is used up.
+    pub staging_budget_bytes: usize,
+    /// Memory for reads that are on their way to clients.
+    pub read_budget_bytes: usize,
+    /// Size at which a shared segment is sealed and the next one begun.
+    pub shared_segment_bytes: u64,
+    /// Bytes between two upload checkpoints: what a crash costs an upload at most.
+    pub upload_checkpoint_bytes: u64,
+    /// Bytes of one upload that may be unsynced before its sender is slowed down.
+    pub unsynced_bytes_max: u64,
+    /// Unit in which uploads are hashed and written.
+    pub upload_window_bytes: usize,
+    /// Segment files kept open.
+    pub open_files_max: usize,
+    /// Unfinished uploads at once.
+    pub uploads_max: usize,
+    /// Idle time after which an unfinished upload is dropped.
+    pub upload_ttl: Duration,
+    /// Time for which bytes that nothing references are kept after an answer promised them.
+    pub lease_grace: Duration,
+    /// Memory for rows of index and catalog that no checkpoint holds yet; a checkpoint starts when it is used up.
+    pub delta_budget_bytes: usize,
+    /// Size of a journal file.
+    pub journal_file_bytes: u64,
+    /// Space set aside so that deletes can be journalled on a full disk.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            spill_threshold_bytes: 8 << 20,
+            staging_budget_bytes: 64 << 20,
+            read_budget_bytes: 64 << 20,
+            shared_segment_bytes: 256 << 20,
+            upload_checkpoint_bytes: 64 << 20,
+            unsynced_bytes_max: 64 << 20,
+            upload_window_bytes: 1 << 20,
+            open_files_max: 512,
+            uploads_max: 10_000,
+            upload_ttl: Duration::from_hours(24),
+            lease_grace: Duration::from_hours(1),
+            delta_budget_bytes: 32 << 20,
+            journal_file_bytes: 16 << 20,
+            reserve_bytes: 32 << 20,
+        }
+    }
+}
+
+/// An option out of its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{option} is {value}; it must be {rule}")]
+pub struct BadOption {
+    /// The option's name.
+    pub option: &'static str,
+    /// What was given.
+    pub value: u64,
+    /// What is allowed.
+    pub rule: String,
+}
+
+impl Options {
+    /// Checks every bound; all that are broken are reported at once.
+    pub fn validate(&self) -> Result<(), Vec<BadOption>> {
+        let chunk = CHUNK_BYTES as u64;
+        let window = self.upload_window_bytes as u64;
+        let bounds = [
+            (
+                "spill_threshold_bytes",
+                self.spill_threshold_bytes,
+                chunk,
+                self.shared_segment_bytes / 2,
+            ),
+            (
+                "staging_budget_bytes",
+                self.staging_budget_bytes as u64,
+                1 << 20,
+                1 << 40,
+            ),
+            (
+                "read_budget_bytes",
+                self.read_budget_bytes as u64,
+                2 * BufferPool::largest_bytes() as u64,
+                1 << 40,
+            ),
+            (
+                "shared_segment_bytes",
+                self.shared_segment_bytes,
+                1 << 20,
+                1 << 40,
+            ),
+            (
+                "upload_checkpoint_bytes",
+                self.upload_checkpoint_bytes,
+                window,
+                1 << 40,
+            ),
+            (
+                "unsynced_bytes_max",
+                self.unsynced_bytes_max,
+                2 * window,
+                1 << 40,
+            ),
+            ("upload_window_bytes", window, chunk, 64 << 20),
+            ("open_files_max", self.open_files_max as u64, 8, 1 << 20),
+            (
+                "delta_budget_bytes",
+                self.delta_budget_bytes as u64,
+                64 << 10,
+                1 << 36,
+            ),
+            (
+                "journal_file_bytes",
+                self.journal_file_bytes,
+                32 << 10,
+                1 << 32,
+            ),
+            ("uploads_max", self.uploads_max as u64, 1, 1 << 24),
+        ];
+        let bad: Vec<BadOption> = bounds
+            .into_iter()
+            .filter(|(_, value, low, high)| value < low || value > high)
+            .map(|(option, value, low, high)| BadOption {
+                option,
+                value,
+                rule: format!("between {low} and {high}"),
+            })
+            .collect();
+        if bad.is_empty() { Ok(()) } else { Err(bad) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: the defaults are valid, and every broken bound is named.
+    #[test]
+    fn bounds_are_checked_together() {
+        Options::default().validate().unwrap();
+        let bad = Options {
+            open_files_max: 0,
+            uploads_max: 0,
+            ..Options::default()
+        };
+        let named: Vec<_> = bad
+            .validate()
+            .unwrap_err()
+            .into_iter()
+            .map(|bad| bad.option)
+            .collect();
+        assert_eq!(named, ["open_files_max", "uploads_max"]);
+    }
+}

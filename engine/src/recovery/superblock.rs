@@ -1,0 +1,152 @@
+//! Finding, creating and judging the superblock.
+//!
+//! Owns: what a directory is: a store, the beginnings of one, empty, or something else that is left alone.
+//! Refuses: changing a directory that holds anything of somebody else's.
+
+use std::io;
+use std::path::Path;
+
+use bytes::Bytes;
+
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::format::superblock::{Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock};
+use crate::io::{Env, Io, OpenMode, exact};
+
+/// Directories of a store.
+pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
+/// The superblock's file.
+pub const SUPERBLOCK: &str = "superblock";
+/// The lock file.
+pub const LOCK: &str = "lock";
+
+/// What a directory is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// Not there.
+    Absent,
+    /// Empty, or the beginnings of a store whose creation was cut short.
+    Fresh,
+    /// Has a superblock.
+    Store,
+}
+
+/// Says what `store` is without touching it. [`Error::Foreign`] if it holds something else.
+pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
+    let names = match io.list_dir(store).await {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kind::Absent),
+        Err(source) => return Err(Error::io("list", store, source)),
+    };
+    if names.iter().any(|name| name == SUPERBLOCK) {
+        return Ok(Kind::Store);
+    }
+    let ours = |name: &String| name == LOCK || DIRECTORIES.contains(&name.as_str());
+    if let Some(other) = names.iter().find(|name| !ours(name)) {
+        let why = format!("it has no superblock, and it holds {other:?}");
+        return Err(Error::Foreign {
+            path: store.to_path_buf(),
+            why,
+        });
+    }
+    Ok(Kind::Fresh)
+}
+
+/// Reads and judges the superblock of a store. `Ok(None)`: its creation was cut short.
+pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u32>)>> {
+    let path = store.join(SUPERBLOCK);
+    let failed = |source| Error::io("read", &path, source);
+    let file = io.open(&path, OpenMode::Read).await.map_err(failed)?;
+    let buffer = Buffer::unpooled(SUPERBLOCK_BYTES);
+    let bytes = exact::read_up_to(&*file, 0, buffer).await.map_err(failed)?;
+    match Superblock::decode(bytes.filled()) {
+        Decoded::Usable {
+            read_only: true, ..
+        } => Err(Error::Unsupported {
+            path,
+            needs: "a feature that this program can only read".to_owned(),
+            supports: format!("on-disk format {FORMAT_VERSION}"),
+        }),
+        Decoded::Usable {
+            superblock,
+            damaged_copies,
+            read_only: false,
+        } => Ok(Some((superblock, damaged_copies))),
+        Decoded::Unsupported { needs } => Err(Error::Unsupported {
+            path,
+            needs,
+            supports: format!("on-disk format {FORMAT_VERSION}"),
+        }),
+        Decoded::Damaged(what) => {
+            // The superblock is synced before the first journal file is made: none means creation was cut short.
+            if journal_is_empty(io, store).await? {
+                return Ok(None);
+            }
+            Err(Error::corrupt(
+                &path,
+                0,
+                format!("no copy is intact ({what}), and the store has a journal"),
+            ))
+        }
+    }
+}
+
+async fn journal_is_empty(io: &dyn Io, store: &Path) -> Result<bool> {
+    let path = crate::journal::directory(store);
+    match io.list_dir(&path).await {
+        Ok(names) => Ok(names.is_empty()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(source) => Err(Error::io("list", &path, source)),
+    }
+}
+
+/// Creates the directories and the superblock, durable on return. Goes on where an earlier attempt was cut off.
+pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
+    for name in DIRECTORIES {
+        create_dir(&*env.io, &store.join(name)).await?;
+    }
+    let mut random = [0; 32];
+    env.rng.fill(&mut random);
+    let (store_id, hash_key) = random.split_at(16);
+    let superblock = Superblock {
+        store_id: <[u8; 16]>::try_from(store_id).unwrap_or_default(),
+        hash_key: <[u8; 16]>::try_from(hash_key).unwrap_or_default(),
+        compatible: 0,
+        read_only_compatible: 0,
+        incompatible: 0,
+        created_unix_ms: env.clock.wall_unix_ms(),
+    };
+    sync_dir(&*env.io, store).await?;
+    let path = store.join(SUPERBLOCK);
+    let failed = |source| Error::io("write", &path, source);
+    let file = match env.io.open(&path, OpenMode::CreateNew).await {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            env.io.open(&path, OpenMode::Write).await
+        }
+        other => other,
+    }
+    .map_err(failed)?;
+    exact::write_all(&*file, 0, vec![Bytes::from(superblock.encode())])
+        .await
+        .map_err(failed)?;
+    file.sync_data().await.map_err(failed)?;
+    sync_dir(&*env.io, store).await?;
+    Ok(superblock)
+}
+
+/// Creates a directory unless it is there, and makes its name durable.
+pub async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
+    match io.create_dir(path).await {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(source) => return Err(Error::io("create directory", path, source)),
+    }
+    Ok(())
+}
+
+/// Makes the entries of a directory durable.
+pub async fn sync_dir(io: &dyn Io, path: &Path) -> Result<()> {
+    io.sync_dir(path)
+        .await
+        .map_err(|source| Error::io("sync directory", path, source))
+}

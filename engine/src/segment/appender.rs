@@ -1,0 +1,239 @@
+//! The one appender of the shared segment.
+//!
+//! Owns: the task that writes small blobs, many in one write and one sync; rolling to the next segment.
+//! Refuses: appending to a segment of an earlier run; recovery seals what it finds.
+//!
+//! Invariants: records follow each other without gaps; an extent is handed out only after the sync that
+//! covers it returned; bytes at or above the good offset were never handed out and may be written again.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::files::{SegmentFile, SegmentFiles};
+use super::ids::SegmentIds;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::extent::{Extent, Layout, VolumeId};
+use crate::format::checksum::encode_table;
+use crate::format::record::{RECORD_ALIGN, RecordFrame, RecordPlaces, pad64};
+use crate::format::segment::{HEADER_BYTES, SegmentClass};
+use crate::io::exact::write_all;
+use crate::poison::Poison;
+
+/// Blobs in one write.
+const BATCH_BLOBS_MAX: usize = 256;
+/// Payload at which a write takes in no more blobs.
+const BATCH_BYTES_TARGET: u64 = 4 << 20;
+/// Blobs that may wait; more senders wait for room.
+const QUEUE_BLOBS: usize = 1024;
+
+/// A small blob, hashed.
+#[derive(Debug)]
+pub struct SmallBlob {
+    /// Its bytes, in pieces.
+    pub payload: Vec<Bytes>,
+    /// Count of the bytes of all pieces.
+    pub length: u64,
+    /// Their digest.
+    pub digest: Digest,
+    /// Their chunk checksums.
+    pub checksums: Vec<u32>,
+}
+
+/// The way to the appending task. Cheap to clone; the task ends when the last clone drops.
+#[derive(Debug, Clone)]
+pub struct Appender {
+    queue: mpsc::Sender<Job>,
+}
+
+#[derive(Debug)]
+struct Job {
+    blob: SmallBlob,
+    done: oneshot::Sender<Result<Extent>>,
+}
+
+impl Appender {
+    /// Starts the task. It creates its first segment when the first blob comes.
+    pub fn start(
+        files: Arc<SegmentFiles>,
+        ids: Arc<SegmentIds>,
+        poison: Arc<Poison>,
+        shared_segment_bytes: u64,
+    ) -> Self {
+        let (queue, jobs) = mpsc::channel(QUEUE_BLOBS);
+        let env = files.env().clone();
+        let task = Task {
+            files,
+            ids,
+            poison,
+            shared_segment_bytes,
+            active: None,
+        };
+        env.spawn
+            .spawn("append small blobs", Box::pin(task.run(jobs)));
+        Self { queue }
+    }
+
+    /// Writes a blob into the shared segment; returns once it is durable.
+    pub async fn append(&self, blob: SmallBlob) -> Result<Extent> {
+        let (done, result) = oneshot::channel();
+        if self.queue.send(Job { blob, done }).await.is_err() {
+            return Err(Error::Closed);
+        }
+        result.await.unwrap_or(Err(Error::Closed))
+    }
+}
+
+struct Task {
+    files: Arc<SegmentFiles>,
+    ids: Arc<SegmentIds>,
+    poison: Arc<Poison>,
+    shared_segment_bytes: u64,
+    active: Option<Active>,
+}
+
+/// The segment that is appended to.
+struct Active {
+    file: Arc<SegmentFile>,
+    /// Behind the last record that was synced, padding included.
+    good: u64,
+}
+
+/// What one write is made of.
+struct Laid {
+    slices: Vec<Bytes>,
+    extents: Vec<Extent>,
+    end: u64,
+}
+
+impl Task {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.recv().await {
+            let mut bytes = first.blob.length;
+            let mut batch = vec![first];
+            while batch.len() < BATCH_BLOBS_MAX
+                && bytes < BATCH_BYTES_TARGET
+                && let Ok(job) = jobs.try_recv()
+            {
+                bytes += job.blob.length;
+                batch.push(job);
+            }
+            let mut blobs = Vec::with_capacity(batch.len());
+            let mut waiters = Vec::with_capacity(batch.len());
+            for job in batch {
+                blobs.push(job.blob);
+                waiters.push(job.done);
+            }
+            answer(waiters, self.write(blobs).await);
+        }
+    }
+
+    /// Writes and syncs one batch.
+    async fn write(&mut self, blobs: Vec<SmallBlob>) -> Result<Vec<Extent>> {
+        self.poison.check()?;
+        let size: u64 = blobs
+            .iter()
+            .map(|blob| RecordPlaces::leading(0, blob.length).end + RECORD_ALIGN)
+            .sum();
+        let active = match self.active.take() {
+            Some(active) if active.good + size <= self.shared_segment_bytes => active,
+            _ => self.create().await?,
+        };
+        let laid = lay_out(blobs, &active.file, active.good, self.files.store())?;
+        let file = Arc::clone(&active.file);
+        if let Err(error) = write_all(file.file(), active.good, laid.slices).await {
+            let error = Error::io("append to segment", file.path(), error);
+            // A full disk says nothing about the segment; anything else does, and seals it.
+            if error.is_no_space() {
+                self.active = Some(active);
+            }
+            return Err(error);
+        }
+        if let Err(error) = file.file().sync_data().await {
+            return Err(self
+                .poison
+                .set(Error::io("sync segment", file.path(), error)));
+        }
+        self.active = Some(Active {
+            good: laid.end,
+            ..active
+        });
+        Ok(laid.extents)
+    }
+
+    /// Begins the next segment: header and name durable before the first record.
+    async fn create(&self) -> Result<Active> {
+        let id = self.ids.take().await?;
+        let file = self.files.create(id, SegmentClass::Shared).await?;
+        if let Err(error) = file.file().sync_data().await {
+            let error = Error::io("sync segment", file.path(), error);
+            self.files.retire(id);
+            return Err(error);
+        }
+        if let Err(error) = self.files.sync_dir().await {
+            // Other segments' names share this sync, and it is not known which of them are lost.
+            return Err(self.poison.set(error));
+        }
+        Ok(Active {
+            file,
+            good: HEADER_BYTES as u64,
+        })
+    }
+}
+
+/// Places records one after the other from `start`.
+fn lay_out(blobs: Vec<SmallBlob>, file: &SegmentFile, start: u64, store: [u8; 16]) -> Result<Laid> {
+    static ZEROS: [u8; 64] = [0; 64];
+    let zeros = |from: u64, to: u64| {
+        Bytes::from_static(
+            ZEROS
+                .get(..usize::try_from(to - from).unwrap_or_default())
+                .unwrap_or_default(),
+        )
+    };
+    let mut laid = Laid {
+        slices: Vec::new(),
+        extents: Vec::with_capacity(blobs.len()),
+        end: start,
+    };
+    for blob in blobs {
+        let places = RecordPlaces::leading(laid.end, blob.length);
+        let extent = Extent {
+            volume: VolumeId::default(),
+            segment: file.id(),
+            offset: places.payload,
+            length: blob.length,
+            layout: Layout::Leading,
+        };
+        let table = encode_table(&blob.checksums);
+        let frame = RecordFrame::new(store, blob.digest, &extent, &table)
+            .map_err(|what| Error::corrupt(file.path(), places.frame, what.0))?;
+        let table_end = places.table + table.len() as u64;
+        laid.slices.push(Bytes::from(frame.encode()));
+        laid.slices.push(table);
+        laid.slices.push(zeros(table_end, places.payload));
+        laid.slices.extend(blob.payload);
+        laid.end = pad64(places.end);
+        laid.slices.push(zeros(places.end, laid.end));
+        laid.extents.push(extent);
+    }
+    Ok(laid)
+}
+
+/// Tells every waiter its part; one who has gone leaves garbage that compaction finds.
+fn answer(waiters: Vec<oneshot::Sender<Result<Extent>>>, written: Result<Vec<Extent>>) {
+    match written {
+        Ok(extents) => {
+            for (waiter, extent) in waiters.into_iter().zip(extents) {
+                drop(waiter.send(Ok(extent)));
+            }
+        }
+        Err(error) => {
+            for waiter in waiters {
+                drop(waiter.send(Err(error.clone())));
+            }
+        }
+    }
+}

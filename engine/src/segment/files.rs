@@ -1,0 +1,330 @@
+//! Segment files: names, handles and their end.
+//!
+//! Owns: creating, opening (a bounded number stay open), and unlinking. Refuses: what is inside, but for
+//! the header, which says that the file is the one its name claims.
+//!
+//! Invariants: at most one handle per segment exists; a retired segment is unlinked when the last holder of
+//! its handle drops it, because bytes handed to a socket may be read after the call returned (D6).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::extent::{SegmentId, VolumeId};
+use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
+use crate::io::exact::{read_up_to, write_all};
+use crate::io::{Env, FileRef, OpenMode};
+
+const SUFFIX: &str = ".segment";
+
+/// The file name of a segment.
+pub fn segment_name(id: SegmentId) -> String {
+    format!("{id}{SUFFIX}")
+}
+
+/// The segment of a file name; `None` if it is not one that [`segment_name`] gives.
+pub fn parse_segment_name(name: &str) -> Option<SegmentId> {
+    let id = SegmentId(u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()?);
+    (segment_name(id) == name).then_some(id)
+}
+
+/// The directory of segment files.
+#[derive(Debug)]
+pub struct SegmentFiles {
+    env: Env,
+    dir: PathBuf,
+    store: [u8; 16],
+    open_files_max: usize,
+    handles: Mutex<Handles>,
+}
+
+/// Who has which segment open.
+#[derive(Debug, Default)]
+struct Handles {
+    live: HashMap<SegmentId, Weak<SegmentFile>>,
+    // What is kept open for the next reader, by last use.
+    kept: HashMap<SegmentId, (Arc<SegmentFile>, u64)>,
+    by_use: BTreeMap<u64, SegmentId>,
+    uses: u64,
+}
+
+/// One open segment.
+#[derive(Debug)]
+pub struct SegmentFile {
+    id: SegmentId,
+    path: PathBuf,
+    file: FileRef,
+    retired: AtomicBool,
+    home: Weak<SegmentFiles>,
+}
+
+impl SegmentFiles {
+    /// The segments in `dir`, which exists, of the store with the id `store`.
+    pub fn new(env: Env, dir: PathBuf, store: [u8; 16], open_files_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            env,
+            dir,
+            store,
+            open_files_max,
+            handles: Mutex::default(),
+        })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The store's id.
+    pub fn store(&self) -> [u8; 16] {
+        self.store
+    }
+
+    /// What the engine was given.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// The path of a segment.
+    pub fn path(&self, id: SegmentId) -> PathBuf {
+        self.dir.join(segment_name(id))
+    }
+
+    /// Creates a segment and writes its header. Nothing is synced. A failure leaves no file behind.
+    pub async fn create(
+        self: &Arc<Self>,
+        id: SegmentId,
+        class: SegmentClass,
+    ) -> Result<Arc<SegmentFile>> {
+        let path = self.path(id);
+        let file = self.env.io.open(&path, OpenMode::CreateNew).await;
+        let file = file.map_err(|error| Error::io("create segment", &path, error))?;
+        let file = self.keep(id, path, file);
+        let header = SegmentHeader {
+            class,
+            store: self.store,
+            segment: id,
+            volume: VolumeId::default(),
+        };
+        if let Err(error) = write_all(file.file(), 0, vec![header.encode()]).await {
+            let error = Error::io("write header of segment", file.path(), error);
+            self.retire(id);
+            return Err(error);
+        }
+        Ok(file)
+    }
+
+    /// Opens a segment for reading, or gives the handle that is open already.
+    pub async fn open(self: &Arc<Self>, id: SegmentId) -> Result<Arc<SegmentFile>> {
+        self.open_as(id, OpenMode::Read).await
+    }
+
+    /// Opens a segment that an upload goes on writing.
+    pub async fn open_to_write(self: &Arc<Self>, id: SegmentId) -> Result<Arc<SegmentFile>> {
+        self.open_as(id, OpenMode::Write).await
+    }
+
+    async fn open_as(self: &Arc<Self>, id: SegmentId, mode: OpenMode) -> Result<Arc<SegmentFile>> {
+        if let Some(file) = self.find(id) {
+            return Ok(file);
+        }
+        let path = self.path(id);
+        let opened = self.env.io.open(&path, mode).await;
+        let file = opened.map_err(|error| Error::io("open segment", &path, error))?;
+        let header = read_up_to(file.as_ref(), 0, Buffer::unpooled(HEADER_BYTES)).await;
+        let header = header.map_err(|error| Error::io("read header of segment", &path, error))?;
+        SegmentHeader::decode_of(header.filled(), &self.store, id)
+            .map_err(|what| Error::corrupt(&path, 0, what.0))?;
+        Ok(self.keep(id, path, file))
+    }
+
+    /// The open handle, counted as used.
+    fn find(&self, id: SegmentId) -> Option<Arc<SegmentFile>> {
+        let mut handles = self.handles.lock();
+        let file = handles.live.get(&id)?.upgrade()?;
+        let evicted = handles.touch(&file, self.open_files_max);
+        drop(handles);
+        // Dropped here: closing a file takes the lock again.
+        drop(evicted);
+        Some(file)
+    }
+
+    /// Keeps a handle open; gives the one that another task opened meanwhile if there is one.
+    fn keep(self: &Arc<Self>, id: SegmentId, path: PathBuf, file: FileRef) -> Arc<SegmentFile> {
+        let home = Arc::downgrade(self);
+        let opened = Arc::new(SegmentFile {
+            id,
+            path,
+            file,
+            retired: AtomicBool::new(false),
+            home,
+        });
+        let mut handles = self.handles.lock();
+        let earlier = handles.live.get(&id).and_then(Weak::upgrade);
+        let file = earlier.unwrap_or_else(|| Arc::clone(&opened));
+        handles.live.insert(id, Arc::downgrade(&file));
+        let evicted = handles.touch(&file, self.open_files_max);
+        drop(handles);
+        drop((evicted, opened));
+        file
+    }
+
+    /// The segment's bytes are no longer needed: unlinks it once nobody holds it. Best effort; recovery
+    /// removes what is left.
+    pub fn retire(self: &Arc<Self>, id: SegmentId) {
+        let mut handles = self.handles.lock();
+        let file = handles.live.get(&id).and_then(Weak::upgrade);
+        let kept = handles.forget(id);
+        drop(handles);
+        match &file {
+            Some(file) => file.retired.store(true, Ordering::Release),
+            None => self.unlink(id),
+        }
+        drop((kept, file));
+    }
+
+    fn unlink(&self, id: SegmentId) {
+        let (path, io) = (self.path(id), Arc::clone(&self.env.io));
+        let task = async move {
+            if let Err(error) = io.unlink(&path).await {
+                tracing::warn!(path = %path.display(), %error, "a segment nobody needs could not be removed");
+            }
+        };
+        self.env.spawn.spawn("unlink segment", Box::pin(task));
+    }
+
+    /// Makes the names of all segments created so far durable.
+    pub async fn sync_dir(&self) -> Result<()> {
+        let synced = self.env.io.sync_dir(&self.dir).await;
+        synced.map_err(|error| Error::io("sync directory", &self.dir, error))
+    }
+}
+
+impl Handles {
+    /// Counts a use of `file` and returns what must be closed to stay within `max`.
+    fn touch(&mut self, file: &Arc<SegmentFile>, max: usize) -> Vec<Arc<SegmentFile>> {
+        if file.retired.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.uses += 1;
+        if let Some((_, before)) = self.kept.insert(file.id, (Arc::clone(file), self.uses)) {
+            self.by_use.remove(&before);
+        }
+        self.by_use.insert(self.uses, file.id);
+        let mut evicted = Vec::new();
+        while self.kept.len() > max
+            && let Some((_, oldest)) = self.by_use.pop_first()
+        {
+            evicted.extend(self.kept.remove(&oldest).map(|(file, _)| file));
+        }
+        evicted
+    }
+
+    fn forget(&mut self, id: SegmentId) -> Option<Arc<SegmentFile>> {
+        let (file, last_use) = self.kept.remove(&id)?;
+        self.by_use.remove(&last_use);
+        Some(file)
+    }
+}
+
+impl SegmentFile {
+    /// Its id.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &dyn crate::io::File {
+        self.file.as_ref()
+    }
+
+    /// The open file, shared.
+    pub fn share(&self) -> FileRef {
+        Arc::clone(&self.file)
+    }
+}
+
+impl Drop for SegmentFile {
+    fn drop(&mut self) {
+        let Some(home) = self.home.upgrade() else {
+            return;
+        };
+        let mut handles = home.handles.lock();
+        // A handle that lost the race to be kept is not the one in the list.
+        if handles
+            .live
+            .get(&self.id)
+            .is_some_and(|weak| weak.strong_count() == 0)
+        {
+            handles.live.remove(&self.id);
+        }
+        drop(handles);
+        if *self.retired.get_mut() {
+            home.unlink(self.id);
+        }
+    }
+}
+
+/// Unlinks a dedicated segment that was never committed, when dropped.
+#[derive(Debug)]
+pub struct AbandonGuard {
+    files: Option<Arc<SegmentFiles>>,
+    id: SegmentId,
+}
+
+impl AbandonGuard {
+    /// Guards the segment `id`.
+    pub fn new(files: Arc<SegmentFiles>, id: SegmentId) -> Self {
+        Self {
+            files: Some(files),
+            id,
+        }
+    }
+
+    /// The segment stays: a durable transaction names it, or may do so (its outcome is not known).
+    pub fn keep(mut self) {
+        self.files = None;
+    }
+}
+
+impl Drop for AbandonGuard {
+    fn drop(&mut self) {
+        if let Some(files) = self.files.take() {
+            files.retire(self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: only names that we give are taken for segments.
+    #[test]
+    fn names_round_trip() {
+        assert_eq!(segment_name(SegmentId(0xab)), "00000000000000ab.segment");
+        assert_eq!(
+            parse_segment_name("00000000000000ab.segment"),
+            Some(SegmentId(0xab))
+        );
+        for name in [
+            "ab.segment",
+            "00000000000000AB.segment",
+            "+0000000000000ab.segment",
+            ".segment",
+            "x",
+        ] {
+            assert_eq!(parse_segment_name(name), None, "{name}");
+        }
+    }
+}

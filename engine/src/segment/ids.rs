@@ -1,0 +1,128 @@
+//! Segment ids: numbers below a durable reservation.
+//!
+//! Owns: handing each number out once. Refuses: journalling; `commit` reserves the next block in the journal
+//! when [`SegmentIds::low`] says so, and raises the limit once that is durable.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::error::Result;
+use crate::extent::SegmentId;
+use crate::poison::Poison;
+
+/// Ids that are reserved in one journal transaction.
+pub const RESERVE_IDS: u64 = 1024;
+
+/// The ids that may be used now.
+#[derive(Debug)]
+pub struct SegmentIds {
+    block: Mutex<Block>,
+    raised: Notify,
+    low: Notify,
+    poison: Arc<Poison>,
+}
+
+#[derive(Debug)]
+struct Block {
+    next: u64,
+    limit: u64,
+}
+
+impl SegmentIds {
+    /// Hands out from `next` on. Recovery passes the reservation's end for both, since ids below it may have
+    /// been used, then reserves and raises.
+    pub fn new(next: SegmentId, limit: SegmentId, poison: Arc<Poison>) -> Arc<Self> {
+        let block = Mutex::new(Block {
+            next: next.0,
+            limit: limit.0,
+        });
+        Arc::new(Self {
+            block,
+            raised: Notify::new(),
+            low: Notify::new(),
+            poison,
+        })
+    }
+
+    /// The next id; waits while all reserved ones are used. Fails if the store is poisoned.
+    pub async fn take(&self) -> Result<SegmentId> {
+        loop {
+            let mut raised = std::pin::pin!(self.raised.notified());
+            raised.as_mut().enable();
+            self.poison.check()?;
+            let taken = self.try_take();
+            if self.is_low() {
+                self.low.notify_one();
+            }
+            if let Some(id) = taken {
+                return Ok(id);
+            }
+            raised.await;
+        }
+    }
+
+    fn try_take(&self) -> Option<SegmentId> {
+        let mut block = self.block.lock();
+        if block.next >= block.limit {
+            return None;
+        }
+        let id = SegmentId(block.next);
+        block.next += 1;
+        Some(id)
+    }
+
+    /// Ids below `limit` are durably reserved now.
+    pub fn raise(&self, limit: SegmentId) {
+        let mut block = self.block.lock();
+        block.limit = block.limit.max(limit.0);
+        drop(block);
+        self.raised.notify_waiters();
+    }
+
+    /// Lets those who wait look again, after the store was poisoned.
+    pub fn wake(&self) {
+        self.raised.notify_waiters();
+    }
+
+    /// The first id that is not reserved.
+    pub fn limit(&self) -> SegmentId {
+        SegmentId(self.block.lock().limit)
+    }
+
+    /// Whether less than half a block is left.
+    pub fn is_low(&self) -> bool {
+        let block = self.block.lock();
+        block.limit.saturating_sub(block.next) < RESERVE_IDS / 2
+    }
+
+    /// Resolves when ids run low; for the one task that reserves more.
+    pub async fn low(&self) {
+        loop {
+            if self.is_low() {
+                return;
+            }
+            self.low.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    /// Guards: no id is handed out twice or above the durable limit, and a waiter goes on once it is raised.
+    #[test]
+    fn ids_wait_for_the_reservation() {
+        let ids = SegmentIds::new(SegmentId(5), SegmentId(6), Arc::default());
+        assert_eq!(ids.take().now_or_never().unwrap().unwrap(), SegmentId(5));
+        let mut waiting = Box::pin(ids.take());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(ids.low().now_or_never().is_some());
+        ids.raise(SegmentId(6 + RESERVE_IDS));
+        assert_eq!(waiting.now_or_never().unwrap().unwrap(), SegmentId(6));
+        assert!(ids.low().now_or_never().is_none());
+    }
+}

@@ -1,0 +1,373 @@
+//! The verifying reader of one blob.
+//!
+//! Owns: windows, read-ahead, and the check of every chunk on every read. Refuses: finding blobs (index) and
+//! healing them; damage is marked and the read ends in an error.
+//!
+//! Invariants: no byte leaves that was not checked in this read; memory comes from the pool's budget; a
+//! dropped stream costs nothing further.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::Stream;
+
+use super::damaged::Damaged;
+use super::files::{SegmentFile, SegmentFiles};
+use crate::buffer::{Buffer, BufferPool};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::extent::{Extent, Layout};
+use crate::format::checksum::{check_chunks, decode_table};
+use crate::format::codec::{Malformed, checksum};
+use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
+use crate::in_flight::InFlight;
+use crate::io::exact::read_up_to;
+use crate::limits::CHUNK_BYTES;
+
+/// Payload of the first window of a stream.
+const WINDOW_FIRST_BYTES: u64 = 256 << 10;
+/// Payload of the largest window.
+const WINDOW_MAX_BYTES: u64 = 2 << 20;
+/// Checksums that are read and kept at once: 4 KiB of table, for 64 MiB of payload.
+const TABLE_SLICE_ENTRIES: u64 = 1024;
+
+const CHUNK: u64 = CHUNK_BYTES as u64;
+
+/// One blob, open for reading. Cheap to clone; holds its segment, so that its bytes stay
+/// readable whatever is collected meanwhile.
+#[derive(Debug, Clone)]
+pub struct BlobReader {
+    source: Arc<Source>,
+}
+
+#[derive(Debug)]
+struct Source {
+    file: Arc<SegmentFile>,
+    store: [u8; 16],
+    pool: BufferPool,
+    damaged: Arc<Damaged>,
+    extent: Extent,
+    places: RecordPlaces,
+    digest: Digest,
+}
+
+impl BlobReader {
+    /// Opens the segment of `extent`, where the index says `digest` is.
+    pub(super) async fn open(
+        files: &Arc<SegmentFiles>,
+        pool: &BufferPool,
+        damaged: &Arc<Damaged>,
+        digest: Digest,
+        extent: Extent,
+    ) -> Result<Self> {
+        let opened = async {
+            let wrong = |what: Malformed| {
+                Error::corrupt(&files.path(extent.segment), extent.offset, what.0)
+            };
+            let places = RecordPlaces::of(&extent).map_err(wrong)?;
+            Ok((places, files.open(extent.segment).await?))
+        };
+        let (places, file) = opened.await.inspect_err(|error| {
+            if matches!(error, Error::Corrupt(_)) {
+                damaged.mark(digest, extent);
+            }
+        })?;
+        let (store, pool, damaged) = (files.store(), pool.clone(), Arc::clone(damaged));
+        let source = Source {
+            file,
+            store,
+            pool,
+            damaged,
+            extent,
+            places,
+            digest,
+        };
+        Ok(Self {
+            source: Arc::new(source),
+        })
+    }
+
+    /// The blob's length in bytes.
+    pub fn len(&self) -> u64 {
+        self.source.extent.length
+    }
+
+    /// Whether the blob is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The blob's digest.
+    pub fn digest(&self) -> Digest {
+        self.source.digest
+    }
+
+    /// The bytes of `range`, cut at the blob's end, as a stream that reads when it is asked.
+    pub fn read(&self, range: Range<u64>) -> BlobStream {
+        BlobStream {
+            source: Arc::clone(&self.source),
+            position: range.start,
+            end: range.end.min(self.len()),
+            window: WINDOW_FIRST_BYTES,
+            table: TableSlice::default(),
+            ahead: None,
+        }
+    }
+
+    /// The whole blob in one piece, for small ones: more than `max` bytes are an error.
+    pub async fn read_whole(&self, max: u64) -> Result<Bytes> {
+        if self.len() > max {
+            return Err(Error::TooLarge {
+                what: "blob",
+                length: self.len(),
+                max,
+            });
+        }
+        let mut stream = self.read(0..self.len());
+        let first = stream.next().await?.unwrap_or_default();
+        if first.len() as u64 == self.len() {
+            return Ok(first);
+        }
+        let mut whole = Vec::with_capacity(usize::try_from(self.len()).unwrap_or_default());
+        whole.extend_from_slice(&first);
+        while let Some(piece) = stream.next().await? {
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.into())
+    }
+}
+
+/// Bytes of a blob, window by window.
+#[derive(Debug)]
+pub struct BlobStream {
+    source: Arc<Source>,
+    position: u64,
+    end: u64,
+    window: u64,
+    table: TableSlice,
+    ahead: Option<Ahead>,
+}
+
+/// Checksums of consecutive chunks.
+#[derive(Debug, Default)]
+struct TableSlice {
+    first: u64,
+    entries: Vec<u32>,
+}
+
+/// The read of the next window.
+#[derive(Debug)]
+struct Ahead {
+    span: Range<u64>,
+    read: InFlight<Result<Fetched>>,
+}
+
+/// Raw bytes of a span of the file.
+#[derive(Debug)]
+struct Fetched {
+    buffer: Buffer,
+    /// Whether the disk had to be asked.
+    cold: bool,
+}
+
+impl BlobStream {
+    /// Bytes still to come.
+    pub fn remaining(&self) -> u64 {
+        self.end.saturating_sub(self.position)
+    }
+
+    /// The next piece, checked; `None` at the end. Given up and called again, it goes on where it was.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.position >= self.end {
+            return Ok(None);
+        }
+        if self.source.extent.layout == Layout::Leading
+            && self.table.entries.is_empty()
+            && self.source.places.end - self.source.places.frame <= WINDOW_FIRST_BYTES
+        {
+            return self.whole_record().await.map(Some);
+        }
+        let span = match &self.ahead {
+            Some(ahead) => ahead.span.clone(),
+            None => self.span_at(self.position),
+        };
+        self.load_table(&span).await?;
+        let fetched = match &mut self.ahead {
+            Some(ahead) => ahead.read.done().await.take(),
+            None => Some(Arc::clone(&self.source).fetch_payload(span.clone()).await),
+        };
+        self.ahead = None;
+        let Some(fetched) = fetched else {
+            unreachable!("a read-ahead is taken once")
+        };
+        let fetched = fetched?;
+        self.check(&span, fetched.buffer.filled())?;
+        let cold = fetched.cold;
+        let from = usize::try_from(self.position - span.start).unwrap_or(usize::MAX);
+        let to = usize::try_from(self.end.min(span.end) - span.start).unwrap_or(usize::MAX);
+        let piece = fetched.buffer.freeze().slice(from..to);
+        self.position = span.end.min(self.end);
+        self.window = (self.window * 2).min(WINDOW_MAX_BYTES);
+        self.read_ahead(cold);
+        Ok(Some(piece))
+    }
+
+    /// The same bytes as a [`Stream`]; it ends after an error.
+    pub fn into_stream(self) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+        futures_util::stream::try_unfold(self, |mut stream| async move {
+            Ok(stream.next().await?.map(|piece| (piece, stream)))
+        })
+    }
+
+    /// The chunk-aligned window at `position`, smaller when memory for reads is short.
+    fn span_at(&self, position: u64) -> Range<u64> {
+        let start = position / CHUNK * CHUNK;
+        let quarter = self.source.pool.available_bytes() as u64 / 4;
+        let window = self.window.min(quarter / CHUNK * CHUNK).max(CHUNK);
+        let wanted = self
+            .end
+            .next_multiple_of(CHUNK)
+            .min(self.source.extent.length);
+        start..(start + window).min(wanted)
+    }
+
+    /// Starts reading the next window if the disk is slow enough for that to pay.
+    fn read_ahead(&mut self, cold: bool) {
+        let pool = &self.source.pool;
+        if !cold || self.position >= self.end || pool.available_bytes() < pool.budget_bytes() / 2 {
+            return;
+        }
+        let span = self.span_at(self.position);
+        let read = InFlight::start(Arc::clone(&self.source).fetch_payload(span.clone()));
+        self.ahead = Some(Ahead { span, read });
+    }
+
+    /// A small blob in one read: frame, table, payload.
+    async fn whole_record(&mut self) -> Result<Bytes> {
+        let (source, places) = (Arc::clone(&self.source), self.source.places);
+        let fetched = Arc::clone(&source).fetch(places.frame..places.end).await?;
+        let (head, payload) = split(fetched.buffer.filled(), places.payload - places.frame);
+        self.table = TableSlice {
+            first: 0,
+            entries: source.check_head(head)?,
+        };
+        self.check(&(0..source.extent.length), payload)?;
+        let skip = places.payload - places.frame;
+        let from = usize::try_from(skip + self.position).unwrap_or(usize::MAX);
+        let to = usize::try_from(skip + self.end).unwrap_or(usize::MAX);
+        self.position = self.end;
+        Ok(fetched.buffer.freeze().slice(from..to))
+    }
+
+    /// Makes sure that the checksums of `span` are there.
+    async fn load_table(&mut self, span: &Range<u64>) -> Result<()> {
+        let (first, last) = (span.start / CHUNK, (span.end - 1) / CHUNK);
+        let known = self.table.first..self.table.first + self.table.entries.len() as u64;
+        if known.contains(&first) && known.contains(&last) {
+            return Ok(());
+        }
+        let source = Arc::clone(&self.source);
+        let places = source.places;
+        if source.extent.layout == Layout::Leading {
+            let head = Arc::clone(&source)
+                .fetch(places.frame..places.payload)
+                .await?;
+            self.table = TableSlice {
+                first: 0,
+                entries: source.check_head(head.buffer.filled())?,
+            };
+            return Ok(());
+        }
+        let from = places.table + 4 * first;
+        let to =
+            (from + 4 * TABLE_SLICE_ENTRIES).min(places.table + table_bytes(source.extent.length));
+        let slice = Arc::clone(&source).fetch(from..to).await?;
+        self.table = TableSlice {
+            first,
+            entries: decode_table(slice.buffer.filled()),
+        };
+        Ok(())
+    }
+
+    /// Checks the chunks of `span` (payload offsets), whose bytes are `payload`.
+    fn check(&self, span: &Range<u64>, payload: &[u8]) -> Result<()> {
+        let skip = usize::try_from(span.start / CHUNK - self.table.first).unwrap_or(usize::MAX);
+        let table = self.table.entries.get(skip..).unwrap_or_default();
+        check_chunks(payload, table).map_err(|(at, what)| {
+            let offset = span.start + at as u64;
+            let chunk = offset / CHUNK;
+            self.source.damage(
+                self.source.places.payload + offset,
+                &format!("chunk {chunk}: {what}"),
+            )
+        })
+    }
+}
+
+impl Source {
+    async fn fetch_payload(self: Arc<Self>, span: Range<u64>) -> Result<Fetched> {
+        let start = self.places.payload;
+        self.fetch(start + span.start..start + span.end).await
+    }
+
+    /// Reads a span of the file, from memory where possible.
+    async fn fetch(self: Arc<Self>, span: Range<u64>) -> Result<Fetched> {
+        let wanted = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
+        let mut buffer = self.pool.take(wanted).await;
+        let file = self.file.file();
+        while buffer.room() > 0 {
+            let at = span.start + buffer.len() as u64;
+            match file.read_cached(at, &mut buffer) {
+                Ok(count) if count > 0 => {}
+                // Not resident, the end, or an error: the backend tells which.
+                Ok(_) | Err(_) => break,
+            }
+        }
+        let cold = buffer.room() > 0;
+        if cold {
+            let at = span.start + buffer.len() as u64;
+            buffer = read_up_to(file, at, buffer).await.map_err(|error| {
+                self.damaged.mark(self.digest, self.extent);
+                Error::io("read segment", self.file.path(), error)
+            })?;
+        }
+        if buffer.room() > 0 {
+            let end = span.start + buffer.len() as u64;
+            return Err(self.damage(end, &format!("the file ends {} bytes early", buffer.room())));
+        }
+        Ok(Fetched { buffer, cold })
+    }
+
+    /// Checks frame and table of a leading record and gives the table.
+    fn check_head(&self, head: &[u8]) -> Result<Vec<u32>> {
+        let found = FoundFrame::decode_of(head, &self.store, &self.digest, &self.extent)
+            .map_err(|what| self.damage(self.places.frame, &what.0))?;
+        let (_, table) = split(head, FRAME_BYTES as u64);
+        let (table, _) = split(table, table_bytes(self.extent.length));
+        let computed = checksum(table);
+        if computed != found.table_checksum {
+            let stored = found.table_checksum;
+            let what = format!(
+                "checksum table: its checksum is {stored:08x}, its bytes give {computed:08x}"
+            );
+            return Err(self.damage(self.places.table, &what));
+        }
+        Ok(decode_table(table))
+    }
+
+    /// Marks the blob and tells where it is damaged.
+    fn damage(&self, offset: u64, what: &str) -> Error {
+        self.damaged.mark(self.digest, self.extent);
+        Error::corrupt(
+            self.file.path(),
+            offset,
+            format!("{what} (blob {})", self.digest),
+        )
+    }
+}
+
+/// Splits at `at`, or at the end if there is less.
+fn split(bytes: &[u8], at: u64) -> (&[u8], &[u8]) {
+    bytes.split_at(usize::try_from(at).unwrap_or(usize::MAX).min(bytes.len()))
+}

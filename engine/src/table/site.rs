@@ -1,0 +1,92 @@
+//! Where base files and checkpoints live and how they are cut.
+//!
+//! Owns: [`Site`]: the store's directory and identity as far as caches need them, and the numbers of base files.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::fingerprint::INDEX_TABLE;
+use super::plan::FileSizes;
+use crate::format::base::PAGE_BYTES_MAX;
+use crate::io::Env;
+
+/// Sizes of pages, in bytes, by the table their rows are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageSizes {
+    /// Index rows: looked up one at a time.
+    pub index_bytes: usize,
+    /// All others: mostly scanned.
+    pub other_bytes: usize,
+}
+
+impl Default for PageSizes {
+    fn default() -> Self {
+        Self {
+            index_bytes: 4 << 10,
+            other_bytes: 16 << 10,
+        }
+    }
+}
+
+impl PageSizes {
+    /// The size that pages of a table aim at; a larger row has a page of its own.
+    pub fn of(self, table: u8) -> usize {
+        let wanted = if table == INDEX_TABLE {
+            self.index_bytes
+        } else {
+            self.other_bytes
+        };
+        wanted.min(PAGE_BYTES_MAX / 2)
+    }
+}
+
+/// The place of a store's caches.
+#[derive(Debug)]
+pub struct Site {
+    /// The outside world.
+    pub env: Env,
+    /// The store's directory; base files are in `base/` inside it.
+    pub root: PathBuf,
+    /// The store's id.
+    pub store_id: [u8; 16],
+    /// How files are cut.
+    pub files: FileSizes,
+    /// How pages are cut.
+    pub pages: PageSizes,
+    // Grows through every attempt, so that a file of a failed one, whose removal is still on its way, is never met.
+    next_file: AtomicU64,
+}
+
+impl Site {
+    /// With the sizes that serve; tests take smaller ones.
+    pub fn new(env: Env, root: &Path, store_id: [u8; 16]) -> Self {
+        Self {
+            env,
+            root: root.to_path_buf(),
+            store_id,
+            files: FileSizes::default(),
+            pages: PageSizes::default(),
+            next_file: AtomicU64::new(0),
+        }
+    }
+
+    /// The directory of the base files.
+    pub fn base_dir(&self) -> PathBuf {
+        self.root.join("base")
+    }
+
+    /// The first number of a base file not given out.
+    pub fn next_file(&self) -> u64 {
+        self.next_file.load(Ordering::Relaxed)
+    }
+
+    /// Takes a number for a new base file.
+    pub(crate) fn claim_file(&self) -> u64 {
+        self.next_file.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Never gives out a number below `floor` from here on.
+    pub(crate) fn raise_next_file(&self, floor: u64) {
+        self.next_file.fetch_max(floor, Ordering::Relaxed);
+    }
+}

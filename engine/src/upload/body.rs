@@ -1,0 +1,509 @@
+//! The pipeline of one upload: received pieces become windows, and each full window is hashed and written
+//! while the next one is received.
+//!
+//! Owns: windows, where the bytes are kept (memory, then a dedicated segment), and going back. Refuses:
+//! sessions and names (`session`, `sessions`).
+//!
+//! Invariants: `offset = submitted + pending`; what is submitted is hashed in order, one window at a time; every
+//! wait can be given up and taken up again, since a client may go at any moment.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::UploadId;
+use super::digestion::{Digestion, DigestionMark};
+use super::log::LogFile;
+use super::spill::Spill;
+use super::staging::{Staged, StagingBudget};
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::format::upload_log::{UploadCheckpoint, UploadHeader};
+use crate::in_flight::InFlight;
+use crate::io::Env;
+use crate::options::Options;
+use crate::segment::Segments;
+
+/// Pieces below this are copied together, so that they do not pin the larger blocks they are cut from.
+const TINY_BYTES: usize = 4 << 10;
+/// Windows up to this are hashed on the spot: cheaper than handing them to another thread.
+const HASH_INLINE_BYTES: u64 = 32 << 10;
+
+/// What all uploads of a store share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) env: Env,
+    pub(super) dir: PathBuf,
+    pub(super) segments: Arc<Segments>,
+    pub(super) options: Options,
+    pub(super) staging: Arc<StagingBudget>,
+}
+
+/// Whose bytes these are.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    pub(super) id: UploadId,
+    pub(super) repository: String,
+    pub(super) actor: String,
+    pub(super) created_unix_ms: u64,
+}
+
+/// The bytes of one upload, on their way.
+#[derive(Debug)]
+pub(super) struct Body {
+    shared: Arc<Shared>,
+    subject: Subject,
+    algorithm: Algorithm,
+    length_hint: Option<u64>,
+    /// Received, not yet submitted: whole pieces, then tiny ones copied together.
+    pending: Vec<Bytes>,
+    tiny: BytesMut,
+    pending_bytes: u64,
+    submitted: u64,
+    work: Work,
+    kept: Kept,
+    staged: Staged,
+    failed: Option<Error>,
+}
+
+/// Where the hash is.
+#[derive(Debug)]
+enum Work {
+    Ready(Digestion),
+    Hashing(InFlight<Option<Digestion>>),
+    /// Resumed without a mid-state: everything has to be hashed again first.
+    Again(UploadCheckpoint),
+    Lost,
+}
+
+/// Where submitted bytes are.
+#[derive(Debug)]
+pub(super) enum Kept {
+    Memory(Vec<Bytes>),
+    Spilled(Box<Spill>),
+}
+
+/// A point of a body to go back to.
+#[derive(Debug)]
+pub(super) struct BodyMark {
+    digestion: DigestionMark,
+    pending: Vec<Bytes>,
+    pending_bytes: u64,
+    pieces: usize,
+}
+
+impl Body {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        subject: Subject,
+        algorithm: Algorithm,
+        length_hint: Option<u64>,
+    ) -> Self {
+        let staged = shared.staging.share();
+        Self {
+            shared,
+            subject,
+            algorithm,
+            length_hint,
+            pending: Vec::new(),
+            tiny: BytesMut::new(),
+            pending_bytes: 0,
+            submitted: 0,
+            work: Work::Ready(Digestion::new(algorithm)),
+            kept: Kept::Memory(Vec::new()),
+            staged,
+            failed: None,
+        }
+    }
+
+    /// Goes on from a checkpoint, with the bytes that `spill` has.
+    pub(super) fn resume(
+        shared: Arc<Shared>,
+        subject: Subject,
+        checkpoint: UploadCheckpoint,
+        spill: Spill,
+    ) -> Self {
+        let mut body = Self::new(shared, subject, checkpoint.algorithm, None);
+        body.submitted = checkpoint.mark.length;
+        body.kept = Kept::Spilled(Box::new(spill.at(checkpoint.mark.length)));
+        body.work = match Digestion::resume(&checkpoint) {
+            Some(digestion) => Work::Ready(digestion),
+            None => Work::Again(checkpoint),
+        };
+        body
+    }
+
+    /// Bytes received.
+    pub(super) fn offset(&self) -> u64 {
+        self.submitted + self.pending_bytes
+    }
+
+    /// The algorithm that runs.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Whether the upload cannot go on.
+    pub(super) fn is_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers an error after which the bytes are not all there.
+    pub(super) fn fail<T>(&mut self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result {
+            self.failed.get_or_insert_with(|| error.clone());
+        }
+        result
+    }
+
+    /// Takes in the next bytes; waits while the pipeline is full. An error ends the upload.
+    pub(super) async fn write(&mut self, piece: Bytes) -> Result<()> {
+        self.check()?;
+        let outcome = self.try_write(piece).await;
+        self.fail(outcome)
+    }
+
+    async fn try_write(&mut self, mut piece: Bytes) -> Result<()> {
+        self.hash_again_if_due().await?;
+        let window = self.shared.options.upload_window_bytes as u64;
+        while !piece.is_empty() {
+            self.spill_if_due(piece.len() as u64).await?;
+            let room = usize::try_from(window - self.pending_bytes).unwrap_or(usize::MAX);
+            let part_bytes = room.min(piece.len());
+            self.stage(part_bytes as u64).await?;
+            // Staging may have submitted what was pending; then there is more room than this, never less.
+            self.push(piece.split_to(part_bytes));
+            if self.pending_bytes >= window {
+                self.submit().await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, part: Bytes) {
+        self.pending_bytes += part.len() as u64;
+        if part.len() < TINY_BYTES {
+            self.tiny.extend_from_slice(&part);
+        } else {
+            self.seal_tiny();
+            self.pending.push(part);
+        }
+    }
+
+    fn seal_tiny(&mut self) {
+        if !self.tiny.is_empty() {
+            self.pending.push(self.tiny.split().freeze());
+        }
+    }
+
+    /// Moves to a dedicated segment when the blob is, or is announced to be, large.
+    async fn spill_if_due(&mut self, more: u64) -> Result<()> {
+        let threshold = self.shared.options.spill_threshold_bytes;
+        let large = self.offset() + more > threshold
+            || self.length_hint.is_some_and(|hint| hint > threshold);
+        if large { self.spill().await } else { Ok(()) }
+    }
+
+    /// Moves what memory holds to a dedicated segment.
+    pub(super) async fn spill(&mut self) -> Result<()> {
+        if matches!(self.kept, Kept::Spilled(_)) {
+            return Ok(());
+        }
+        let writer = self
+            .shared
+            .segments
+            .create_dedicated(self.length_hint)
+            .await?;
+        let header = UploadHeader {
+            store: self.shared.segments.files().store(),
+            upload: *self.subject.id.as_bytes(),
+            segment: writer.file().id(),
+            created_unix_ms: self.subject.created_unix_ms,
+            repository: self.subject.repository.clone(),
+            actor: self.subject.actor.clone(),
+        };
+        let log = LogFile::new(self.shared.env.clone(), &self.shared.dir, self.subject.id);
+        let mut spill = Spill::new(self.shared.env.clone(), writer, header, log);
+        if let Kept::Memory(pieces) = &mut self.kept
+            && !pieces.is_empty()
+        {
+            spill.start_write(0, std::mem::take(pieces));
+        }
+        self.kept = Kept::Spilled(Box::new(spill));
+        Ok(())
+    }
+
+    /// Accounts for `bytes` more in memory. Where the budget is used up, the upload goes to disk, and on with one piece
+    /// at a time beyond it.
+    async fn stage(&mut self, bytes: u64) -> Result<()> {
+        if self.staged.try_add(bytes) {
+            return Ok(());
+        }
+        self.spill().await?;
+        if self.pending_bytes > 0 {
+            self.submit().await?;
+        }
+        self.settle_hash().await?;
+        if let Kept::Spilled(spill) = &mut self.kept {
+            spill.settle_writes(0).await?;
+        }
+        self.release();
+        self.staged.try_add(bytes);
+        Ok(())
+    }
+
+    /// Gives back memory that is no longer held.
+    fn release(&mut self) {
+        let kept = match &self.kept {
+            Kept::Memory(_) => self.submitted,
+            Kept::Spilled(spill) => spill.bytes_in_flight(),
+        };
+        self.staged.release_to(kept + self.pending_bytes);
+    }
+
+    /// Hands the pending window to hash and disk.
+    async fn submit(&mut self) -> Result<()> {
+        let options = &self.shared.options;
+        let (unsynced_max, record_every) =
+            (options.unsynced_bytes_max, options.upload_checkpoint_bytes);
+        self.settle_hash().await?;
+        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
+            spill
+                .pace(digestion, unsynced_max / 2, record_every)
+                .await?;
+            spill.make_room(self.submitted, unsynced_max).await?;
+        }
+        // From here on nothing waits: a window is submitted as a whole or not at all.
+        self.release();
+        self.seal_tiny();
+        let pieces = std::mem::take(&mut self.pending);
+        let bytes = std::mem::take(&mut self.pending_bytes);
+        self.start_hash(&pieces, bytes);
+        match &mut self.kept {
+            Kept::Memory(kept) => kept.extend(pieces),
+            Kept::Spilled(spill) => spill.start_write(self.submitted, pieces),
+        }
+        self.submitted += bytes;
+        Ok(())
+    }
+
+    fn start_hash(&mut self, pieces: &[Bytes], bytes: u64) {
+        let Work::Ready(mut digestion) = std::mem::replace(&mut self.work, Work::Lost) else {
+            unreachable!("the hash of the window before was waited for");
+        };
+        if bytes <= HASH_INLINE_BYTES {
+            digestion.take_in(pieces);
+            self.work = Work::Ready(digestion);
+            return;
+        }
+        let (env, pieces) = (self.shared.env.clone(), pieces.to_vec());
+        self.work = Work::Hashing(InFlight::start(async move {
+            let hashed = env.compute(move || {
+                digestion.take_in(&pieces);
+                digestion
+            });
+            hashed.await
+        }));
+    }
+
+    /// Waits until everything submitted is hashed.
+    async fn settle_hash(&mut self) -> Result<()> {
+        if let Work::Hashing(hashing) = &mut self.work {
+            self.work = match hashing.done().await.take().flatten() {
+                Some(digestion) => Work::Ready(digestion),
+                None => Work::Lost,
+            };
+        }
+        // Lost: the computation never ran, which happens only when the program is being stopped.
+        if matches!(self.work, Work::Lost) {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Builds the hash anew after a restart, where no mid-state could be kept.
+    async fn hash_again_if_due(&mut self) -> Result<()> {
+        let Work::Again(checkpoint) = &self.work else {
+            return Ok(());
+        };
+        let (length, mark) = (checkpoint.mark.length, checkpoint.clone());
+        let hasher = self
+            .hash_with(checkpoint.algorithm, length, table_of(&mark))
+            .await?;
+        self.work = Digestion::with_hasher(hasher, &mark).map_or(Work::Lost, Work::Ready);
+        Ok(())
+    }
+
+    /// Hashes what is in the dedicated segment.
+    async fn hash_with(
+        &mut self,
+        algorithm: Algorithm,
+        length: u64,
+        table: Vec<u32>,
+    ) -> Result<Hasher> {
+        let pool = self.shared.segments.pool().clone();
+        match &mut self.kept {
+            Kept::Spilled(spill) => spill.hash_again(&pool, algorithm, length, &table).await,
+            Kept::Memory(pieces) => {
+                let mut hasher = Hasher::new(algorithm);
+                for piece in pieces.clone() {
+                    let hashed = self.shared.env.compute(move || {
+                        hasher.update(&piece);
+                        hasher
+                    });
+                    hasher = hashed.await.ok_or(Error::Closed)?;
+                }
+                Ok(hasher)
+            }
+        }
+    }
+
+    /// Everything received is submitted and hashed.
+    pub(super) async fn flush(&mut self) -> Result<&Digestion> {
+        self.check()?;
+        let outcome = self.try_flush().await;
+        self.fail(outcome)?;
+        match &self.work {
+            Work::Ready(digestion) => Ok(digestion),
+            Work::Hashing(_) | Work::Again(_) | Work::Lost => {
+                unreachable!("a flushed body is hashed")
+            }
+        }
+    }
+
+    async fn try_flush(&mut self) -> Result<()> {
+        self.hash_again_if_due().await?;
+        if self.pending_bytes > 0 {
+            self.submit().await?;
+        }
+        self.settle_hash().await
+    }
+
+    /// The digest of everything received, under any algorithm. Under another one than runs, the bytes are read
+    /// again (D9: the one exception to a commit whose cost does not depend on the size).
+    pub(super) async fn digest(&mut self, algorithm: Algorithm) -> Result<Digest> {
+        let running = self.algorithm;
+        let digestion = self.flush().await?;
+        if algorithm == running {
+            return Ok(digestion.digest());
+        }
+        let (length, table) = (digestion.length(), digestion.table());
+        Ok(self.hash_with(algorithm, length, table).await?.finish())
+    }
+
+    /// The flushed bytes, to be finished.
+    pub(super) fn flushed(&mut self) -> (&Digestion, &mut Kept) {
+        match &self.work {
+            Work::Ready(digestion) if self.pending_bytes == 0 => (digestion, &mut self.kept),
+            Work::Ready(_) | Work::Hashing(_) | Work::Again(_) | Work::Lost => {
+                unreachable!("only a flushed body is finished")
+            }
+        }
+    }
+
+    /// Remembers where we are.
+    pub(super) async fn mark(&mut self) -> Result<BodyMark> {
+        self.check()?;
+        let settled = async {
+            self.hash_again_if_due().await?;
+            self.settle_hash().await
+        };
+        let outcome = settled.await;
+        self.fail(outcome)?;
+        self.seal_tiny();
+        let Work::Ready(digestion) = &self.work else {
+            unreachable!("the hash was waited for")
+        };
+        let pieces = match &self.kept {
+            Kept::Memory(pieces) => pieces.len(),
+            Kept::Spilled(_) => 0,
+        };
+        let (pending, pending_bytes) = (self.pending.clone(), self.pending_bytes);
+        Ok(BodyMark {
+            digestion: digestion.mark(),
+            pending,
+            pending_bytes,
+            pieces,
+        })
+    }
+
+    /// Goes back to a mark of this body: what came after it was never received.
+    pub(super) async fn back_to(&mut self, mark: BodyMark) -> Result<()> {
+        self.check()?;
+        let outcome = self.try_back_to(mark).await;
+        self.fail(outcome)
+    }
+
+    async fn try_back_to(&mut self, mark: BodyMark) -> Result<()> {
+        self.settle_hash().await?;
+        let Work::Ready(digestion) = &mut self.work else {
+            unreachable!("the hash was waited for")
+        };
+        if mark.digestion.mark.length < digestion.length() {
+            digestion.back_to(&mark.digestion);
+        }
+        self.submitted = mark.digestion.mark.length;
+        self.tiny.clear();
+        (self.pending, self.pending_bytes) = (mark.pending, mark.pending_bytes);
+        match &mut self.kept {
+            Kept::Memory(pieces) => pieces.truncate(mark.pieces),
+            Kept::Spilled(spill) => spill.back_to(digestion).await?,
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// Makes everything received survive a restart.
+    pub(super) async fn record(&mut self) -> Result<()> {
+        // A resumed upload that nobody touched is in its log already.
+        if self.offset() == 0 || matches!(self.work, Work::Again(_)) {
+            return Ok(());
+        }
+        self.flush().await?;
+        self.spill().await?;
+        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
+            spill.record(digestion).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the sync in flight end, whatever comes of it, so that its log can be removed.
+    pub(super) async fn settle(&mut self) {
+        if let Kept::Spilled(spill) = &mut self.kept {
+            let settled = spill.settle_sync().await;
+            self.fail(settled).unwrap_or_default();
+        }
+    }
+
+    /// The upload is over without a result: nothing of it stays.
+    pub(super) fn abandon(&mut self) {
+        self.failed.get_or_insert(Error::UnknownUpload);
+        if let Kept::Spilled(spill) = &mut self.kept {
+            spill.abandon();
+        }
+        self.kept = Kept::Memory(Vec::new());
+        self.pending = Vec::new();
+        self.tiny = BytesMut::new();
+        self.staged.release_to(0);
+    }
+}
+
+/// The checksum table of a checkpoint, the unfinished chunk included.
+fn table_of(checkpoint: &UploadCheckpoint) -> Vec<u32> {
+    let mut table = checkpoint.checksums.clone();
+    if checkpoint
+        .mark
+        .length
+        .div_ceil(crate::limits::CHUNK_BYTES as u64)
+        > table.len() as u64
+    {
+        table.push(checkpoint.mark.partial);
+    }
+    table
+}

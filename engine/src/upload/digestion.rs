@@ -1,0 +1,105 @@
+//! The running hash and chunk checksums of an upload.
+//!
+//! Owns: taking in bytes, marks to go back to, and the form that survives a restart. Refuses: I/O.
+
+use bytes::Bytes;
+
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::format::checksum::{ChunkChecksums, ChunkMark};
+use crate::format::upload_log::UploadCheckpoint;
+
+/// Version of mid-states as sha2 0.11 serializes them (FORMAT.md, "Upload logs").
+const MID_STATE_VERSION: u8 = 1;
+
+/// Everything that is computed over the payload.
+#[derive(Debug, Clone)]
+pub(super) struct Digestion {
+    hasher: Hasher,
+    checksums: ChunkChecksums,
+}
+
+/// A point of a [`Digestion`] to go back to.
+#[derive(Debug, Clone)]
+pub(super) struct DigestionMark {
+    hasher: Hasher,
+    pub(super) mark: ChunkMark,
+}
+
+impl Digestion {
+    pub(super) fn new(algorithm: Algorithm) -> Self {
+        Self {
+            hasher: Hasher::new(algorithm),
+            checksums: ChunkChecksums::default(),
+        }
+    }
+
+    /// Continues from a checkpoint whose checksums are all there; `None` if the hash cannot be.
+    pub(super) fn resume(checkpoint: &UploadCheckpoint) -> Option<Self> {
+        if checkpoint.mid_state_version != MID_STATE_VERSION {
+            return None;
+        }
+        let hasher = Hasher::from_mid_state(checkpoint.algorithm, &checkpoint.mid_state)?;
+        Self::with_hasher(hasher, checkpoint)
+    }
+
+    /// Continues with a hash that was run over the payload again.
+    pub(super) fn with_hasher(hasher: Hasher, checkpoint: &UploadCheckpoint) -> Option<Self> {
+        let checksums = ChunkChecksums::resume(checkpoint.checksums.clone(), checkpoint.mark)?;
+        Some(Self { hasher, checksums })
+    }
+
+    pub(super) fn take_in(&mut self, pieces: &[Bytes]) {
+        for piece in pieces {
+            self.hasher.update(piece);
+            self.checksums.update(piece);
+        }
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.checksums.length()
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
+    pub(super) fn table(&self) -> Vec<u32> {
+        self.checksums.table()
+    }
+
+    pub(super) fn mark(&self) -> DigestionMark {
+        DigestionMark {
+            hasher: self.hasher.clone(),
+            mark: self.checksums.mark(),
+        }
+    }
+
+    pub(super) fn back_to(&mut self, mark: &DigestionMark) {
+        self.hasher = mark.hasher.clone();
+        self.checksums.back_to(mark.mark);
+    }
+
+    /// What a checkpoint says, with the checksums from chunk `first` on.
+    pub(super) fn checkpoint(&self, first: u64, unix_ms: u64) -> UploadCheckpoint {
+        let skip = usize::try_from(first).unwrap_or(usize::MAX);
+        let mid_state = self.hasher.mid_state();
+        UploadCheckpoint {
+            unix_ms,
+            mark: self.checksums.mark(),
+            algorithm: self.hasher.algorithm(),
+            mid_state_version: if mid_state.is_some() {
+                MID_STATE_VERSION
+            } else {
+                0
+            },
+            mid_state: mid_state.unwrap_or_default(),
+            first_chunk: first,
+            checksums: self
+                .checksums
+                .whole()
+                .get(skip..)
+                .unwrap_or_default()
+                .to_vec(),
+        }
+    }
+}

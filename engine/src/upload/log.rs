@@ -1,0 +1,142 @@
+//! The upload log's file.
+//!
+//! Owns: creating it with its first checkpoint, appending, removing. Refuses: the bytes (`format::upload_log`).
+//!
+//! Invariant: a log that once failed is not appended to again, so that nothing stands behind a torn checkpoint.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::UploadId;
+use crate::error::{Error, Result};
+use crate::format::upload_log::{HEADER_BYTES, UploadCheckpoint, UploadHeader};
+use crate::io::exact::write_all;
+use crate::io::{Env, FileRef, OpenMode};
+
+const SUFFIX: &str = ".upload";
+
+/// The log of one upload; its file exists once it was appended to.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    env: Env,
+    dir: PathBuf,
+    path: PathBuf,
+    upload: UploadId,
+    file: Option<FileRef>,
+    end: u64,
+    failed: bool,
+}
+
+impl LogFile {
+    /// A log that does not exist yet.
+    pub(super) fn new(env: Env, dir: &Path, upload: UploadId) -> Self {
+        let path = dir.join(format!("{upload}{SUFFIX}"));
+        Self {
+            env,
+            dir: dir.to_path_buf(),
+            path,
+            upload,
+            file: None,
+            end: 0,
+            failed: false,
+        }
+    }
+
+    /// The upload of a file name.
+    pub(super) fn parse_name(name: &str) -> Option<UploadId> {
+        name.strip_suffix(SUFFIX)?.parse().ok()
+    }
+
+    /// Goes on behind `end` of a log that was read; what stands there is cut off.
+    pub(super) async fn resume(mut self, file: FileRef, end: u64) -> Result<Self> {
+        file.set_len(end)
+            .await
+            .map_err(|error| self.error("cut upload log", error))?;
+        (self.file, self.end) = (Some(file), end);
+        Ok(self)
+    }
+
+    /// Its path.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether checkpoints can be appended.
+    pub(super) fn usable(&self) -> bool {
+        !self.failed
+    }
+
+    /// Appends a checkpoint durably. A failure costs the upload its way over a restart, nothing else.
+    pub(super) async fn append(
+        &mut self,
+        header: &UploadHeader,
+        checkpoint: &UploadCheckpoint,
+    ) -> Result<()> {
+        if self.failed {
+            return Err(Error::Closed);
+        }
+        // Also if this future is dropped half-way.
+        self.failed = true;
+        let done = self.try_append(header, checkpoint).await;
+        match &done {
+            Ok(()) => self.failed = false,
+            Err(_) => self.remove(),
+        }
+        done
+    }
+
+    async fn try_append(
+        &mut self,
+        header: &UploadHeader,
+        checkpoint: &UploadCheckpoint,
+    ) -> Result<()> {
+        let created = self.file.is_none();
+        let file = match &self.file {
+            Some(file) => Arc::clone(file),
+            None => self.create(header).await?,
+        };
+        let record = Bytes::from(checkpoint.encode(self.upload.as_bytes(), self.end));
+        let length = record.len() as u64;
+        let written = write_all(file.as_ref(), self.end, vec![record]).await;
+        written.map_err(|error| self.error("write upload log", error))?;
+        file.sync_data()
+            .await
+            .map_err(|error| self.error("sync upload log", error))?;
+        if created {
+            let synced = self.env.io.sync_dir(&self.dir).await;
+            synced.map_err(|error| Error::io("sync directory", &self.dir, error))?;
+        }
+        self.end += length;
+        Ok(())
+    }
+
+    async fn create(&mut self, header: &UploadHeader) -> Result<FileRef> {
+        let opened = self.env.io.open(&self.path, OpenMode::CreateNew).await;
+        let file = opened.map_err(|error| self.error("create upload log", error))?;
+        self.file = Some(Arc::clone(&file));
+        let written = write_all(file.as_ref(), 0, vec![header.encode().into()]).await;
+        written.map_err(|error| self.error("write upload log", error))?;
+        self.end = HEADER_BYTES as u64;
+        Ok(file)
+    }
+
+    fn error(&self, op: &'static str, error: std::io::Error) -> Error {
+        Error::io(op, &self.path, error)
+    }
+
+    /// Removes the file, if there is one, in the background. What is left after a crash is removed at open.
+    pub(super) fn remove(&mut self) {
+        if self.file.take().is_some() {
+            let (io, path) = (Arc::clone(&self.env.io), self.path.clone());
+            let task = async move {
+                if let Err(error) = io.unlink(&path).await {
+                    tracing::warn!(path = %path.display(), %error, "an upload log could not be removed");
+                }
+            };
+            self.env.spawn.spawn("remove upload log", Box::pin(task));
+        }
+        self.failed = true;
+    }
+}

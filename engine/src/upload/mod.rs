@@ -1,0 +1,106 @@
+//! Uploads: bytes on their way in.
+//!
+//! Owns: sessions, their pipeline (receive, hash, write at once), memory under one budget, and what of them
+//! survives a restart. Refuses: making anything exist; that is a commit of the [`crate::FinishedBlob`].
+//!
+//! Invariants: an upload has one writer at a time; what was received stays received when a request ends,
+//! however it ends; memory does not grow with the size of a blob, but for 4 bytes a chunk.
+
+mod body;
+mod digestion;
+mod log;
+mod resume;
+mod session;
+mod sessions;
+mod spill;
+mod staging;
+
+use std::fmt::{self, Debug};
+use std::str::FromStr;
+
+use crate::digest::{Algorithm, Digest};
+use crate::extent::Extent;
+
+pub use session::{Savepoint, Upload};
+pub use sessions::Uploads;
+
+/// Name of an upload: a random UUID, which is all that a client needs to go on with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UploadId(uuid::Uuid);
+
+impl UploadId {
+    /// A version 4 UUID of these random bytes.
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
+    }
+
+    /// The id of 16 bytes on disk.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(uuid::Uuid::from_bytes(bytes))
+    }
+
+    /// Its 16 bytes.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for UploadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.0.as_hyphenated(), f)
+    }
+}
+
+/// Not an upload id as we write them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an upload id is a UUID in lowercase with hyphens")]
+pub struct ParseUploadIdError;
+
+impl FromStr for UploadId {
+    type Err = ParseUploadIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let id = uuid::Uuid::try_parse(text)
+            .map(Self)
+            .ok()
+            .ok_or(ParseUploadIdError)?;
+        // The parser takes other spellings, too; one upload has one name.
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(ParseUploadIdError)
+        }
+    }
+}
+
+/// What an upload begins with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UploadSpec {
+    /// The repository it belongs to; others do not see it.
+    pub repository: String,
+    /// Who begins it; cut at [`crate::limits::ORIGIN_BYTES_MAX`].
+    pub actor: String,
+    /// The digest algorithm to run; SHA-256 if none is named.
+    pub algorithm: Option<Algorithm>,
+    /// Bytes that are announced: a hint, never trusted.
+    pub length_hint: Option<u64>,
+}
+
+/// How far an upload has got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadStatus {
+    /// Bytes received.
+    pub offset: u64,
+    /// The algorithm that runs.
+    pub algorithm: Algorithm,
+    /// Who began it.
+    pub actor: String,
+    /// When it began, Unix ms.
+    pub created_unix_ms: u64,
+}
+
+/// What the store has already, so that it is not written again.
+pub trait Existing: Send + Sync + Debug {
+    /// Where the content of `digest` is, as of the last durable transaction. The digest is pinned when this is asked.
+    fn stored(&self, digest: &Digest) -> Option<Extent>;
+}

@@ -1,0 +1,113 @@
+//! Uploads that survived a restart.
+//!
+//! Owns: reading the logs at open. Refuses: anything while the store runs.
+//!
+//! Invariants: a segment that a transaction names is never touched, whatever a log says; an upload that
+//! cannot be resumed is forgotten, and its log removed.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::UploadId;
+use super::body::{Body, Subject};
+use super::log::LogFile;
+use super::sessions::Uploads;
+use super::spill::Spill;
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::extent::SegmentId;
+use crate::format::upload_log::{UploadLog, replay};
+use crate::io::exact::read_up_to;
+use crate::io::{FileRef, OpenMode};
+
+/// Larger logs belong to no upload that we can hold: 4 bytes a chunk make this 4 TiB and more.
+const LOG_BYTES_MAX: u64 = 256 << 20;
+
+impl Uploads {
+    /// Takes up the uploads whose logs hold, and returns their segments, which recovery must keep. `committed` tells whether
+    /// a transaction names a segment: a log that outlived its upload's commit is only removed.
+    pub async fn resume(
+        &self,
+        committed: &(dyn Fn(SegmentId) -> bool + Send + Sync),
+    ) -> Result<HashSet<SegmentId>> {
+        let shared = self.shared();
+        let names = shared.env.io.list_dir(&shared.dir).await;
+        let names = names.map_err(|error| Error::io("list directory", &shared.dir, error))?;
+        let mut kept = HashSet::new();
+        for id in names.iter().filter_map(|name| LogFile::parse_name(name)) {
+            let log = LogFile::new(shared.env.clone(), &shared.dir, id);
+            let path = log.path().to_path_buf();
+            match self.resume_one(id, log, committed).await {
+                Ok(Some(segment)) => {
+                    kept.insert(segment);
+                }
+                Ok(None) => self.remove_log(&path).await,
+                Err(error) => {
+                    tracing::warn!(upload = %id, %error, "an upload cannot be resumed; its client will begin anew");
+                    self.remove_log(&path).await;
+                }
+            }
+        }
+        Ok(kept)
+    }
+
+    async fn resume_one(
+        &self,
+        id: UploadId,
+        log: LogFile,
+        committed: &(dyn Fn(SegmentId) -> bool + Send + Sync),
+    ) -> Result<Option<SegmentId>> {
+        let shared = self.shared();
+        let (file, bytes) = self.read_log(log.path()).await?;
+        let Some(UploadLog { header, last, end }) = replay(&bytes) else {
+            return Ok(None);
+        };
+        let ours =
+            header.store == shared.segments.files().store() && header.upload == *id.as_bytes();
+        if !ours || committed(header.segment) {
+            return Ok(None);
+        }
+        let writer = shared
+            .segments
+            .resume_dedicated(header.segment, last.mark.length)
+            .await?;
+        let log = log.resume(file, end).await?;
+        let subject = Subject {
+            id,
+            repository: header.repository.clone(),
+            actor: header.actor.clone(),
+            created_unix_ms: header.created_unix_ms,
+        };
+        let segment = header.segment;
+        let spill = Spill::new(shared.env.clone(), writer, header, log);
+        let body = Body::resume(Arc::clone(shared), subject.clone(), last, spill);
+        self.add(subject, body);
+        Ok(Some(segment))
+    }
+
+    async fn read_log(&self, path: &Path) -> Result<(FileRef, Vec<u8>)> {
+        let io = &self.shared().env.io;
+        let failed = |error| Error::io("read upload log", path, error);
+        let file = io.open(path, OpenMode::Write).await.map_err(failed)?;
+        let length = file.len().await.map_err(failed)?;
+        if length > LOG_BYTES_MAX {
+            return Err(Error::TooLarge {
+                what: "upload log",
+                length,
+                max: LOG_BYTES_MAX,
+            });
+        }
+        let room = usize::try_from(length).unwrap_or(usize::MAX);
+        let read = read_up_to(file.as_ref(), 0, Buffer::unpooled(room))
+            .await
+            .map_err(failed)?;
+        Ok((file, read.filled().to_vec()))
+    }
+
+    async fn remove_log(&self, path: &Path) {
+        if let Err(error) = self.shared().env.io.unlink(path).await {
+            tracing::warn!(path = %path.display(), %error, "an upload log could not be removed");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! All unfinished uploads of a store.
+//!
+//! Owns: [`Uploads`]: beginning, finding, ending and expiring them. Refuses: what one upload does (`session`).
+//!
+//! Invariants: their number is bounded; an upload is found only through its own repository; no lock is held
+//! across an I/O but an upload's own.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::body::{Body, Shared, Subject};
+use super::digestion::Digestion;
+use super::session::Upload;
+use super::staging::StagingBudget;
+use super::{Existing, UploadId, UploadSpec, UploadStatus};
+use crate::batch::FinishedBlob;
+use crate::digest::Algorithm;
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::extent::Extent;
+use crate::io::Env;
+use crate::lease::Leases;
+use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX};
+use crate::options::Options;
+use crate::segment::{Segments, SmallBlob};
+
+/// The uploads of an open store.
+#[derive(Debug)]
+pub struct Uploads {
+    shared: Arc<Shared>,
+    leases: Arc<Leases>,
+    existing: Arc<dyn Existing>,
+    sessions: Mutex<HashMap<UploadId, Arc<Session>>>,
+}
+
+/// One upload as others see it.
+#[derive(Debug)]
+pub(super) struct Session {
+    subject: Subject,
+    body: Arc<tokio::sync::Mutex<Body>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    offset: u64,
+    algorithm: Algorithm,
+    at: Duration,
+}
+
+impl Session {
+    pub(super) fn id(&self) -> UploadId {
+        self.subject.id
+    }
+
+    /// Notes how far the upload is, for those who do not hold it.
+    pub(super) fn seen(&self, uploads: &Uploads, body: &Body) {
+        let mut seen = self.seen.lock();
+        seen.offset = body.offset();
+        seen.at = uploads.shared.env.clock.monotonic();
+    }
+}
+
+impl Uploads {
+    /// No uploads yet. Their logs are in `dir`, which exists.
+    pub fn new(
+        env: Env,
+        dir: PathBuf,
+        segments: Arc<Segments>,
+        leases: Arc<Leases>,
+        existing: Arc<dyn Existing>,
+        options: &Options,
+    ) -> Arc<Self> {
+        let staging = StagingBudget::new(options.staging_budget_bytes as u64);
+        let options = options.clone();
+        let shared = Arc::new(Shared {
+            env,
+            dir,
+            segments,
+            options,
+            staging,
+        });
+        Arc::new(Self {
+            shared,
+            leases,
+            existing,
+            sessions: Mutex::default(),
+        })
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn leases(&self) -> &Arc<Leases> {
+        &self.leases
+    }
+
+    pub(super) fn segments(&self) -> &Segments {
+        &self.shared.segments
+    }
+
+    /// Where the store has `digest`, unless it is known to be damaged there.
+    pub(super) fn stored_intact(&self, digest: &Digest) -> Option<Extent> {
+        let extent = self.existing.stored(digest)?;
+        (!self.segments().damaged().contains(digest, &extent)).then_some(extent)
+    }
+
+    /// Unfinished uploads.
+    pub fn len(&self) -> usize {
+        self.sessions.lock().len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Begins an upload. No file is made before its bytes outgrow memory.
+    pub fn begin(&self, spec: UploadSpec) -> Result<UploadId> {
+        let (length, max) = (
+            spec.repository.len() as u64,
+            REPOSITORY_NAME_BYTES_MAX as u64,
+        );
+        if length > max {
+            return Err(Error::TooLarge {
+                what: "repository name",
+                length,
+                max,
+            });
+        }
+        let mut random = [0; 16];
+        self.shared.env.rng.fill(&mut random);
+        let id = UploadId::from_random(random);
+        let actor = spec
+            .actor
+            .get(..spec.actor.floor_char_boundary(ORIGIN_BYTES_MAX));
+        let subject = Subject {
+            id,
+            repository: spec.repository,
+            actor: actor.unwrap_or_default().to_owned(),
+            created_unix_ms: self.shared.env.clock.wall_unix_ms(),
+        };
+        let algorithm = spec.algorithm.unwrap_or(Algorithm::Sha256);
+        let body = Body::new(
+            Arc::clone(&self.shared),
+            subject.clone(),
+            algorithm,
+            spec.length_hint,
+        );
+        let max = self.shared.options.uploads_max;
+        if self.len() >= max {
+            return Err(Error::TooManyUploads { max });
+        }
+        self.add(subject, body);
+        Ok(id)
+    }
+
+    pub(super) fn add(&self, subject: Subject, body: Body) {
+        let at = self.shared.env.clock.monotonic();
+        let seen = Seen {
+            offset: body.offset(),
+            algorithm: body.algorithm(),
+            at,
+        };
+        let id = subject.id;
+        let body = Arc::new(tokio::sync::Mutex::new(body));
+        let session = Arc::new(Session {
+            subject,
+            body,
+            seen: Mutex::new(seen),
+        });
+        self.sessions.lock().insert(id, session);
+    }
+
+    fn find(&self, id: UploadId, repository: &str) -> Option<Arc<Session>> {
+        let sessions = self.sessions.lock();
+        let session = sessions
+            .get(&id)
+            .filter(|session| session.subject.repository == repository);
+        session.map(Arc::clone)
+    }
+
+    /// How far an upload has got; `None` if the repository has no such upload.
+    pub fn status(&self, id: UploadId, repository: &str) -> Option<UploadStatus> {
+        let session = self.find(id, repository)?;
+        let seen = session.seen.lock();
+        Some(UploadStatus {
+            offset: seen.offset,
+            algorithm: seen.algorithm,
+            actor: session.subject.actor.clone(),
+            created_unix_ms: session.subject.created_unix_ms,
+        })
+    }
+
+    /// Opens an upload for writing, alone.
+    pub fn open(self: &Arc<Self>, id: UploadId, repository: &str) -> Result<Upload> {
+        let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
+        let body = Arc::clone(&session.body)
+            .try_lock_owned()
+            .map_err(|_busy| Error::UploadBusy)?;
+        // It may have ended between finding and locking it.
+        if self.find(id, repository).is_none() {
+            return Err(Error::UnknownUpload);
+        }
+        Ok(Upload::new(Arc::clone(self), session, body))
+    }
+
+    /// Ends an upload and drops its bytes.
+    pub async fn cancel(&self, id: UploadId, repository: &str) -> Result<()> {
+        let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
+        let mut body = session.body.try_lock().map_err(|_busy| Error::UploadBusy)?;
+        self.forget(id).ok_or(Error::UnknownUpload)?;
+        body.settle().await;
+        body.abandon();
+        Ok(())
+    }
+
+    pub(super) fn forget(&self, id: UploadId) -> Option<Arc<Session>> {
+        self.sessions.lock().remove(&id)
+    }
+
+    /// Drops uploads that were idle for the TTL at `now` (monotonic) and returns how many.
+    pub fn expire(&self, now: Duration) -> usize {
+        let ttl = self.shared.options.upload_ttl;
+        let all: Vec<_> = self.sessions.lock().values().map(Arc::clone).collect();
+        let idle = |session: &&Arc<Session>| now.saturating_sub(session.seen.lock().at) >= ttl;
+        let mut expired = 0;
+        for session in all.iter().filter(idle) {
+            // One that is busy is not idle.
+            if let Ok(mut body) = session.body.try_lock() {
+                self.forget(session.id());
+                body.abandon();
+                expired += 1;
+            }
+        }
+        expired
+    }
+
+    /// Makes all that was received survive a clean stop. Uploads that a request still writes to keep their last
+    /// checkpoint. The first error is returned after all were tried.
+    pub async fn checkpoint_all(&self) -> Result<()> {
+        let all: Vec<_> = self.sessions.lock().values().map(Arc::clone).collect();
+        let mut outcome = Ok(());
+        for session in all {
+            match session.body.try_lock() {
+                Ok(mut body) => {
+                    let recorded = body.record().await;
+                    outcome = outcome.and(recorded);
+                }
+                Err(_busy) => {
+                    tracing::warn!(upload = %session.id(), "an upload is being written to while the store closes");
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Makes small content durable in one go, for manifests. Nothing names it yet.
+    pub async fn put_small(&self, content: Bytes, algorithm: Algorithm) -> Result<FinishedBlob> {
+        let (length, max) = (
+            content.len() as u64,
+            self.shared.options.spill_threshold_bytes,
+        );
+        if length > max {
+            return Err(Error::TooLarge {
+                what: "small content",
+                length,
+                max,
+            });
+        }
+        let mut digestion = Digestion::new(algorithm);
+        let payload = vec![content.clone()];
+        let hashed = self.shared.env.compute(move || {
+            digestion.take_in(&[content]);
+            digestion
+        });
+        let digestion = hashed.await.ok_or(Error::Closed)?;
+        let digest = digestion.digest();
+        let pin = self.leases.pin(&[digest]);
+        let stored = self.stored_intact(&digest);
+        let extent = if let Some(extent) = stored {
+            extent
+        } else {
+            let checksums = digestion.table();
+            let blob = SmallBlob {
+                payload,
+                length,
+                digest,
+                checksums,
+            };
+            self.segments().appender().append(blob).await?
+        };
+        Ok(FinishedBlob {
+            digest,
+            length,
+            extent,
+            abandon: None,
+            pin,
+        })
+    }
+}

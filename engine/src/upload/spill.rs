@@ -1,0 +1,372 @@
+//! The part of an upload that is in a dedicated segment.
+//!
+//! Owns: writes in flight, pacing of syncs, upload checkpoints. Refuses: hashing and windows (`body`).
+//!
+//! Invariants: at most [`WRITES_IN_FLIGHT`] windows are being written and a bounded number of bytes is
+//! unsynced; a checkpoint names only bytes that were synced before it was written. Every wait can be given up and
+//! taken up again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::digestion::Digestion;
+use super::log::LogFile;
+use crate::buffer::BufferPool;
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::extent::Extent;
+use crate::format::checksum::check_chunks;
+use crate::format::record::DEDICATED_PAYLOAD;
+use crate::format::upload_log::UploadHeader;
+use crate::in_flight::InFlight;
+use crate::io::Env;
+use crate::io::exact::read_exact;
+use crate::limits::CHUNK_BYTES;
+use crate::segment::{AbandonGuard, DedicatedWriter, SegmentFile};
+
+/// Windows being written at once.
+const WRITES_IN_FLIGHT: usize = 2;
+/// Bytes after which the kernel is asked to start writing back.
+const WRITEBACK_BYTES: u64 = 8 << 20;
+
+/// How far the payload has got on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Spill {
+    env: Env,
+    // `None` once the segment was handed over, left behind or abandoned.
+    writer: Option<DedicatedWriter>,
+    writes: VecDeque<Write>,
+    syncing: Option<Syncing>,
+    finishing: Option<InFlight<Result<Extent>>>,
+    /// Payload whose write returned.
+    written: u64,
+    /// Payload that the last sync to return covered, and the last one to start.
+    synced: u64,
+    sync_started: u64,
+    writeback_started: u64,
+    header: UploadHeader,
+    // `None` while a sync that appends to it is in flight.
+    log: Option<LogFile>,
+    /// Payload and whole chunks that the log tells of.
+    recorded: u64,
+    recorded_chunks: u64,
+}
+
+#[derive(Debug)]
+struct Write {
+    end: u64,
+    bytes: u64,
+    work: InFlight<Result<()>>,
+}
+
+#[derive(Debug)]
+struct Syncing {
+    end: u64,
+    work: InFlight<Synced>,
+}
+
+#[derive(Debug)]
+struct Synced {
+    outcome: Result<()>,
+    /// The log, if it was appended to, and the chunks that it tells of now.
+    log: Option<(LogFile, Option<u64>)>,
+}
+
+impl Spill {
+    pub(super) fn new(
+        env: Env,
+        writer: DedicatedWriter,
+        header: UploadHeader,
+        log: LogFile,
+    ) -> Self {
+        Self {
+            env,
+            writer: Some(writer),
+            writes: VecDeque::new(),
+            syncing: None,
+            finishing: None,
+            written: 0,
+            synced: 0,
+            sync_started: 0,
+            writeback_started: 0,
+            header,
+            log: Some(log),
+            recorded: 0,
+            recorded_chunks: 0,
+        }
+    }
+
+    /// Counts `length` bytes as written, synced and told of by the log: after a restart.
+    pub(super) fn at(mut self, length: u64) -> Self {
+        (self.written, self.synced, self.sync_started) = (length, length, length);
+        (self.writeback_started, self.recorded) = (length, length);
+        self.recorded_chunks = length / CHUNK_BYTES as u64;
+        self
+    }
+
+    fn writer(&mut self) -> &mut DedicatedWriter {
+        match &mut self.writer {
+            Some(writer) => writer,
+            None => unreachable!("an upload that ended is not written to"),
+        }
+    }
+
+    /// Bytes that are being written.
+    pub(super) fn bytes_in_flight(&self) -> u64 {
+        self.writes.iter().map(|write| write.bytes).sum()
+    }
+
+    /// Starts writing `pieces` at `offset` of the payload.
+    pub(super) fn start_write(&mut self, offset: u64, pieces: Vec<Bytes>) {
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let work = InFlight::start(self.writer().write(offset, pieces));
+        self.writes.push_back(Write {
+            end: offset + bytes,
+            bytes,
+            work,
+        });
+    }
+
+    /// Waits until one more window may be written with `unsynced_max` bytes unsynced at most.
+    pub(super) async fn make_room(&mut self, submitted: u64, unsynced_max: u64) -> Result<()> {
+        self.settle_writes(WRITES_IN_FLIGHT - 1).await?;
+        if submitted.saturating_sub(self.synced) >= unsynced_max {
+            self.settle_sync().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until at most `left` writes are in flight.
+    pub(super) async fn settle_writes(&mut self, left: usize) -> Result<()> {
+        // Of a request that was given up: its write must not land on top of a later one.
+        self.settle_finish().await?;
+        while self.writes.len() > left
+            && let Some(write) = self.writes.front_mut()
+        {
+            let (outcome, end) = (write.work.done().await.take(), write.end);
+            self.writes.pop_front();
+            outcome.unwrap_or(Err(Error::Closed))?;
+            self.written = end;
+            if end.saturating_sub(self.writeback_started) >= WRITEBACK_BYTES {
+                self.start_writeback();
+            }
+        }
+        Ok(())
+    }
+
+    fn start_writeback(&mut self) {
+        let (from, length) = (
+            self.writeback_started,
+            self.written - self.writeback_started,
+        );
+        self.writeback_started = self.written;
+        let file = self.writer().file().share();
+        // A hint: its result tells nothing that the sync does not tell.
+        drop(InFlight::start(async move {
+            file.start_writeback(DEDICATED_PAYLOAD + from, length).await
+        }));
+    }
+
+    /// Waits for the sync in flight, if there is one.
+    pub(super) async fn settle_sync(&mut self) -> Result<()> {
+        let Some(syncing) = &mut self.syncing else {
+            return Ok(());
+        };
+        let (done, end) = (syncing.work.done().await.take(), syncing.end);
+        self.syncing = None;
+        let Some(done) = done else {
+            return Err(Error::Closed);
+        };
+        if let Some((log, chunks)) = done.log {
+            self.log = Some(log);
+            if let Some(chunks) = chunks {
+                (self.recorded, self.recorded_chunks) = (end, chunks);
+            }
+        }
+        done.outcome?;
+        self.synced = self.synced.max(end);
+        Ok(())
+    }
+
+    /// Starts a sync, with a checkpoint of `digestion` where that is due. All bytes of `digestion` were handed to
+    /// [`Spill::start_write`], and no others.
+    pub(super) async fn pace(
+        &mut self,
+        digestion: &Digestion,
+        sync_every: u64,
+        record_every: u64,
+    ) -> Result<()> {
+        let length = digestion.length();
+        let record = length.saturating_sub(self.recorded) >= record_every;
+        if !record && length.saturating_sub(self.sync_started) < sync_every {
+            return Ok(());
+        }
+        if self.syncing.is_some() && length.saturating_sub(self.synced) < 2 * sync_every {
+            return Ok(());
+        }
+        self.settle_sync().await?;
+        self.settle_writes(0).await?;
+        self.start_sync(digestion, record);
+        Ok(())
+    }
+
+    fn start_sync(&mut self, digestion: &Digestion, record: bool) {
+        let length = digestion.length();
+        let sync = self.writer().sync();
+        let log = if record {
+            self.log.take_if(|log| log.usable())
+        } else {
+            None
+        };
+        let first = self.recorded_chunks.min(length / CHUNK_BYTES as u64);
+        let checkpoint = digestion.checkpoint(first, self.env.clock.wall_unix_ms());
+        let header = self.header.clone();
+        let work = InFlight::start(async move {
+            let outcome = sync.await;
+            let Some(mut log) = log else {
+                return Synced { outcome, log: None };
+            };
+            if outcome.is_err() {
+                return Synced {
+                    outcome,
+                    log: Some((log, None)),
+                };
+            }
+            let chunks = match log.append(&header, &checkpoint).await {
+                Ok(()) => Some(length / CHUNK_BYTES as u64),
+                Err(error) => {
+                    tracing::warn!(%error, "an upload will not survive a restart");
+                    None
+                }
+            };
+            Synced {
+                outcome,
+                log: Some((log, chunks)),
+            }
+        });
+        self.sync_started = length;
+        self.syncing = Some(Syncing { end: length, work });
+    }
+
+    /// Writes a checkpoint of all bytes now.
+    pub(super) async fn record(&mut self, digestion: &Digestion) -> Result<()> {
+        self.settle_writes(0).await?;
+        self.settle_sync().await?;
+        self.start_sync(digestion, true);
+        self.settle_sync().await
+    }
+
+    /// Goes back to what `digestion` has taken in. Bytes behind it will be written again, and a checkpoint
+    /// that told of them is replaced.
+    pub(super) async fn back_to(&mut self, digestion: &Digestion) -> Result<()> {
+        self.settle_writes(0).await?;
+        self.settle_sync().await?;
+        let length = digestion.length();
+        self.writer().went_back();
+        self.written = self.written.min(length);
+        self.synced = self.synced.min(length);
+        self.sync_started = self.sync_started.min(length);
+        self.writeback_started = self.writeback_started.min(length);
+        if self.recorded > length {
+            self.record(digestion).await?;
+        }
+        Ok(())
+    }
+
+    /// Hashes the first `length` bytes of the payload again, each chunk checked against `table`.
+    pub(super) async fn hash_again(
+        &mut self,
+        pool: &BufferPool,
+        algorithm: Algorithm,
+        length: u64,
+        table: &[u32],
+    ) -> Result<Hasher> {
+        self.settle_writes(0).await?;
+        let (env, file) = (self.env.clone(), Arc::clone(self.writer().file()));
+        let mut hasher = Hasher::new(algorithm);
+        let window = BufferPool::largest_bytes() / 2;
+        let mut entries = table.chunks(window / CHUNK_BYTES);
+        let mut offset = 0;
+        while offset < length {
+            let entries = entries.next().unwrap_or_default().to_vec();
+            let bytes = usize::try_from(length - offset).map_or(window, |left| left.min(window));
+            let piece = read_piece(pool, &file, offset, bytes).await?;
+            let hashed = env.compute(move || {
+                check_chunks(&piece, &entries)?;
+                hasher.update(&piece);
+                Ok(hasher)
+            });
+            let checked: Option<std::result::Result<Hasher, (usize, _)>> = hashed.await;
+            hasher = checked.ok_or(Error::Closed)?.map_err(
+                |(at, what): (usize, crate::format::codec::Malformed)| {
+                    Error::corrupt(file.path(), DEDICATED_PAYLOAD + offset + at as u64, what.0)
+                },
+            )?;
+            offset += bytes as u64;
+        }
+        Ok(hasher)
+    }
+
+    /// Completes the record behind the payload and makes all of it durable.
+    pub(super) async fn finish(&mut self, digest: Digest, digestion: &Digestion) -> Result<Extent> {
+        self.settle_writes(0).await?;
+        self.settle_sync().await?;
+        let (length, table) = (digestion.length(), digestion.table());
+        self.finishing = Some(InFlight::start(
+            self.writer().finish(length, digest, &table),
+        ));
+        self.settle_finish().await?.ok_or(Error::Closed)
+    }
+
+    async fn settle_finish(&mut self) -> Result<Option<Extent>> {
+        let Some(finishing) = &mut self.finishing else {
+            return Ok(None);
+        };
+        let done = finishing.done().await.take();
+        self.finishing = None;
+        done.transpose()
+    }
+
+    /// The upload is over: removes its log and hands over its segment.
+    pub(super) fn hand_over(&mut self) -> AbandonGuard {
+        if let Some(log) = &mut self.log {
+            log.remove();
+        }
+        match self.writer.take() {
+            Some(mut writer) => writer.take_guard(),
+            None => unreachable!("an upload ends once"),
+        }
+    }
+
+    /// The upload is over without a result: its log and its segment go.
+    pub(super) fn abandon(&mut self) {
+        if self.writer.is_some() {
+            drop(self.hand_over());
+        }
+    }
+}
+
+impl Drop for Spill {
+    /// A store that closes leaves behind what can be resumed.
+    fn drop(&mut self) {
+        if self.recorded > 0
+            && let Some(writer) = self.writer.take()
+        {
+            writer.leave();
+        }
+    }
+}
+
+async fn read_piece(
+    pool: &BufferPool,
+    file: &Arc<SegmentFile>,
+    offset: u64,
+    bytes: usize,
+) -> Result<Bytes> {
+    let buffer = pool.take(bytes).await;
+    let read = read_exact(file.file(), DEDICATED_PAYLOAD + offset, buffer).await;
+    read.map(crate::buffer::Buffer::freeze)
+        .map_err(|error| Error::io("read segment", file.path(), error))
+}

@@ -1,0 +1,231 @@
+//! The real world behind the engine's seam: tokio's tasks and timers, the system's clocks and randomness.
+//!
+//! Owns: [`env`], and the threads that hash.
+//! Refuses: the disk, which is [`Threads`]; starting a runtime, which is the program's.
+//!
+//! Computations have threads of their own, as many as the machine has processors, and not tokio's blocking
+//! pool: that one grows to 512 threads, so that a hundred uploads hashing at once would take the processors
+//! from the workers that answer requests. What does not fit waits in the queue.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Debug, Formatter};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_util::FutureExt as _;
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+use tonnage_engine::io::threads::Threads;
+use tonnage_engine::io::{Clock, Env, Rng, Spawn, TaskFuture};
+
+/// The real environment: tasks go to the tokio runtime this is called in (a panic where there is none).
+/// Call it once for a store: each has its own threads for the disk and for computations.
+pub fn env() -> Env {
+    Env {
+        io: Arc::new(Threads::new()),
+        clock: Arc::new(SystemClock {
+            origin: Instant::now(),
+        }),
+        spawn: Arc::new(Tasks {
+            handle: Handle::current(),
+            jobs: Workers::start(),
+        }),
+        rng: Arc::new(SystemRng),
+    }
+}
+
+#[derive(Debug)]
+struct SystemClock {
+    origin: Instant,
+}
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn wall_unix_ms(&self) -> u64 {
+        // A clock set before 1970 reads as 1970: it orders nothing.
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn sleep(&self, duration: Duration) -> TaskFuture {
+        let until = tokio::time::Instant::now() + duration;
+        Box::pin(async move { tokio::time::sleep_until(until).await })
+    }
+}
+
+#[derive(Debug)]
+struct Tasks {
+    handle: Handle,
+    jobs: Workers,
+}
+
+impl Spawn for Tasks {
+    fn spawn(&self, name: &'static str, task: TaskFuture) {
+        self.handle.spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                tracing::error!(
+                    task = name,
+                    "a background task ended in a panic; restart the server"
+                );
+            }
+        });
+    }
+
+    fn compute(&self, job: Box<dyn FnOnce() + Send>) {
+        self.jobs.submit(job);
+    }
+}
+
+#[derive(Debug)]
+struct SystemRng;
+
+impl Rng for SystemRng {
+    fn fill(&self, bytes: &mut [u8]) {
+        if let Err(why) = getrandom::fill(bytes) {
+            unreachable!("the system has no randomness ({why}), which Linux rules out after boot");
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that compute. They end when this drops, after what they were given.
+#[derive(Debug)]
+struct Workers {
+    queue: Arc<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    closed: bool,
+}
+
+impl Debug for Queue {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Queue")
+            .field("threads", &state.threads)
+            .field("waiting", &state.jobs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Workers {
+    fn start() -> Self {
+        let wanted = std::thread::available_parallelism().map_or(2, usize::from);
+        let queue = Arc::new(Queue::default());
+        for _ in 0..wanted {
+            let shared = Arc::clone(&queue);
+            let thread = std::thread::Builder::new().name("tonnage-compute".to_owned());
+            match thread.spawn(move || shared.work()) {
+                Ok(_) => queue.state.lock().threads += 1,
+                Err(why) => tracing::warn!(%why, "a thread for hashing could not be started"),
+            }
+        }
+        Self { queue }
+    }
+
+    fn submit(&self, job: Job) {
+        let mut state = self.queue.state.lock();
+        if state.threads == 0 {
+            drop(state);
+            // No thread could be started at all: slower, but still right.
+            job();
+            return;
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        self.queue.wake.notify_one();
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.queue.state.lock().closed = true;
+        self.queue.wake.notify_all();
+    }
+}
+
+impl Queue {
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            // A panic was reported by the hook, and the one who waits for the result gets none.
+            drop(catch_unwind(AssertUnwindSafe(job)));
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                return Some(job);
+            }
+            if state.closed {
+                return None;
+            }
+            self.wake.wait(&mut state);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap()
+    }
+
+    /// Guards: a computation's result comes back, a panicking one yields none, and neither ends the pool.
+    #[test]
+    fn computations_return_and_survive_a_panic() {
+        runtime().block_on(async {
+            let env = env();
+            for _ in 0..8 {
+                assert_eq!(env.compute(|| -> u32 { panic!("on purpose") }).await, None);
+            }
+            assert_eq!(env.compute(|| 6 * 7).await, Some(42));
+        });
+    }
+
+    /// Guards: tasks run on the runtime, time moves forward, and randomness differs between calls.
+    #[test]
+    fn tasks_clock_and_randomness_are_real() {
+        runtime().block_on(async {
+            let env = env();
+            let (done, ended) = tokio::sync::oneshot::channel();
+            let clock = Arc::clone(&env.clock);
+            let before = env.clock.monotonic();
+            env.spawn.spawn(
+                "test",
+                Box::pin(async move {
+                    clock.sleep(Duration::from_millis(2)).await;
+                    done.send(clock.monotonic()).unwrap();
+                }),
+            );
+            assert!(ended.await.unwrap() >= before + Duration::from_millis(2));
+            let (mut one, mut other) = ([0; 16], [0; 16]);
+            env.rng.fill(&mut one);
+            env.rng.fill(&mut other);
+            assert_ne!(one, other);
+            assert!(env.clock.wall_unix_ms() > 1_600_000_000_000);
+        });
+    }
+}

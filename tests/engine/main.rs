@@ -1,0 +1,4 @@
+//! Tests of the engine through its public interface, one module per subject.
+
+mod seam;
+mod table;

@@ -1,0 +1,291 @@
+//! The real backend keeps the seam's promises, on a real file system.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+use tonnage_engine::buffer::Buffer;
+use tonnage_engine::io::threads::Threads;
+use tonnage_engine::io::{FileRef, Io, LockAttempt, OpenMode, exact};
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+async fn create(io: &Threads, path: &Path, content: &[u8]) -> FileRef {
+    let file = io.open(path, OpenMode::CreateNew).await.unwrap();
+    exact::write_all(&*file, 0, vec![Bytes::copy_from_slice(content)])
+        .await
+        .unwrap();
+    file
+}
+
+async fn read(file: &FileRef, offset: u64, count: usize) -> Vec<u8> {
+    let buffer = exact::read_up_to(&**file, offset, Buffer::unpooled(count))
+        .await
+        .unwrap();
+    buffer.filled().to_vec()
+}
+
+/// Guards: each way to open says what stands in its way, with the operating system's code.
+#[test]
+fn opening_reports_missing_and_existing_names() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let path = directory.path().join("a");
+        for mode in [OpenMode::Read, OpenMode::Write] {
+            let missing = io.open(&path, mode).await.unwrap_err();
+            assert_eq!(
+                (missing.kind(), missing.raw_os_error()),
+                (ErrorKind::NotFound, Some(2))
+            );
+        }
+        io.open(&path, OpenMode::CreateNew).await.unwrap();
+        let taken = io.open(&path, OpenMode::CreateNew).await.unwrap_err();
+        assert_eq!(
+            (taken.kind(), taken.raw_os_error()),
+            (ErrorKind::AlreadyExists, Some(17))
+        );
+        let inner = directory.path().join("d");
+        io.create_dir(&inner).await.unwrap();
+        let taken = io.create_dir(&inner).await.unwrap_err();
+        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
+        let orphan = io
+            .create_dir(&directory.path().join("x/y"))
+            .await
+            .unwrap_err();
+        assert_eq!(orphan.kind(), ErrorKind::NotFound);
+        let mut names = io.list_dir(directory.path()).await.unwrap();
+        names.sort();
+        assert_eq!(names, ["a", "d"]);
+        io.sync_dir(directory.path()).await.unwrap();
+    });
+}
+
+/// Guards: a file opened for reading takes no writes.
+#[test]
+fn a_file_opened_for_reading_refuses_writes() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let path = directory.path().join("a");
+        create(&io, &path, b"abc").await;
+        let file = io.open(&path, OpenMode::Read).await.unwrap();
+        let refused = file
+            .write_at(0, vec![Bytes::from_static(b"x")])
+            .await
+            .unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(9));
+        assert_eq!(read(&file, 0, 3).await, b"abc");
+    });
+}
+
+/// Guards: a read that meets the end of the file is short, and one behind it moves nothing.
+#[test]
+fn reads_at_the_end_of_a_file_are_short() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let file = create(&io, &directory.path().join("a"), b"0123456789").await;
+        let (buffer, count) = file.read_at(6, Buffer::unpooled(100)).await.unwrap();
+        assert_eq!((buffer.filled(), count), (&b"6789"[..], 4));
+        let (buffer, count) = file.read_at(10, buffer).await.unwrap();
+        assert_eq!((buffer.len(), count), (4, 0));
+        let early = exact::read_exact(&*file, 6, Buffer::unpooled(5))
+            .await
+            .unwrap_err();
+        assert_eq!(early.kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(file.len().await.unwrap(), 10);
+    });
+}
+
+/// Guards: what was just written is found in memory (or the file system says it cannot tell), appended
+/// behind what the buffer already has.
+#[test]
+fn what_was_just_written_is_read_from_memory() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let file = create(&io, &directory.path().join("a"), &[7; 100_000]).await;
+        let mut buffer = Buffer::unpooled(1000);
+        buffer.free_mut()[..4].copy_from_slice(b"head");
+        buffer.advance(4);
+        match file.read_cached(500, &mut buffer) {
+            Ok(count) => {
+                assert!(count > 0 && count <= 996);
+                assert_eq!(buffer.len(), 4 + count);
+                assert_eq!(&buffer.filled()[..4], b"head");
+                assert!(buffer.filled()[4..].iter().all(|byte| *byte == 7));
+                assert_eq!(
+                    file.read_cached(100_000, &mut Buffer::unpooled(1)).unwrap(),
+                    0
+                );
+            }
+            Err(refused) => {
+                assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+                eprintln!("SKIPPED: cached reads, because this file system has no RWF_NOWAIT");
+            }
+        }
+    });
+}
+
+/// Guards: more slices than one system call takes (1024) are written in order, none lost.
+#[test]
+fn many_slices_are_written_in_order() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let path = directory.path().join("a");
+        let file = io.open(&path, OpenMode::CreateNew).await.unwrap();
+        let slices: Vec<Bytes> = (0..3000u32)
+            .map(|number| Bytes::copy_from_slice(&number.to_le_bytes()))
+            .collect();
+        let first = file.write_at(0, slices.clone()).await.unwrap();
+        assert_eq!(first, 1024 * 4);
+        exact::write_all(&*file, 5, slices.clone()).await.unwrap();
+        file.sync_data().await.unwrap();
+        assert_eq!(read(&file, 5, 20_000).await, slices.concat());
+    });
+}
+
+/// Guards: a held lock is refused with its holder's pid, and is free again once the guard drops.
+#[test]
+fn a_taken_lock_names_its_holder() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let path = directory.path().join("lock");
+        std::fs::write(&path, "4000000000 and something longer than a pid\n").unwrap();
+        let LockAttempt::Held(guard) = io.lock(&path).await.unwrap() else {
+            panic!("nobody holds the lock");
+        };
+        let me = std::process::id();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{me}\n"));
+        // flock belongs to the open file, so a second open in one process stands for another process.
+        let other = Threads::new();
+        let LockAttempt::Taken(holder) = other.lock(&path).await.unwrap() else {
+            panic!("the lock was given out twice");
+        };
+        assert_eq!(holder, Some(me));
+        drop(guard);
+        assert!(matches!(
+            other.lock(&path).await.unwrap(),
+            LockAttempt::Held(_)
+        ));
+    });
+}
+
+/// Guards: a lock is refused while another process holds it.
+#[test]
+fn a_lock_of_another_process_is_respected() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    if let Ok(path) = std::env::var("TONNAGE_TEST_LOCK_CHILD") {
+        let attempt = run(Threads::new().lock(Path::new(&path))).unwrap();
+        assert!(matches!(attempt, LockAttempt::Held(_)));
+        std::io::stdout().write_all(b"\nlocked\n").unwrap();
+        std::io::stdin().lines().next();
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("lock");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args([
+            "--exact",
+            "seam::a_lock_of_another_process_is_respected",
+            "--nocapture",
+        ])
+        .env("TONNAGE_TEST_LOCK_CHILD", &path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(
+        lines.map_while(Result::ok).any(|line| line == "locked"),
+        "the child took the lock"
+    );
+    let LockAttempt::Taken(holder) = run(Threads::new().lock(&path)).unwrap() else {
+        panic!("the lock was given out twice");
+    };
+    assert_eq!(holder, Some(child.id()));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(matches!(
+        run(Threads::new().lock(&path)).unwrap(),
+        LockAttempt::Held(_)
+    ));
+}
+
+/// Guards: allocated space counts into the size and reads as zeros; `set_len` cuts it.
+#[test]
+fn allocated_space_reads_as_zeros() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let file = create(&io, &directory.path().join("a"), b"abc").await;
+        file.allocate(0, 100_000).await.unwrap();
+        assert_eq!(file.len().await.unwrap(), 100_000);
+        let content = read(&file, 0, 200_000).await;
+        assert_eq!(content.len(), 100_000);
+        assert_eq!(&content[..3], b"abc");
+        assert!(content[3..].iter().all(|byte| *byte == 0));
+        file.set_len(2).await.unwrap();
+        file.start_writeback(0, 2).await.unwrap();
+        assert_eq!(read(&file, 0, 10).await, b"ab");
+    });
+}
+
+/// Guards: a map shows the whole file, aligned, outlives its name, and an empty file maps to no bytes.
+#[test]
+fn a_map_shows_the_whole_file() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let path = directory.path().join("a");
+        let content: Vec<u8> = (0..=255).cycle().take(70_001).collect();
+        create(&io, &path, &content).await;
+        let map = io.map(&path).await.unwrap();
+        io.unlink(&path).await.unwrap();
+        assert_eq!(map.bytes(), content);
+        assert_eq!(map.bytes().as_ptr().align_offset(16), 0);
+        create(&io, &path, b"").await;
+        assert!(io.map(&path).await.unwrap().bytes().is_empty());
+        assert_eq!(
+            io.map(&directory.path().join("b"))
+                .await
+                .unwrap_err()
+                .kind(),
+            ErrorKind::NotFound
+        );
+    });
+}
+
+/// Guards: removing a name leaves open files whole.
+#[test]
+fn unlink_keeps_open_files_readable() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let path = directory.path().join("a");
+        let file = create(&io, &path, b"still here").await;
+        io.unlink(&path).await.unwrap();
+        assert_eq!(
+            io.unlink(&path).await.unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+        assert!(io.list_dir(directory.path()).await.unwrap().is_empty());
+        assert_eq!(read(&file, 0, 100).await, b"still here");
+    });
+}
+
+/// Guards: files stay usable when the backend they came from is dropped.
+#[test]
+fn files_outlive_the_backend() {
+    run(async {
+        let directory = TempDir::new().unwrap();
+        let io = Threads::with_bounds(1, 1);
+        let file = create(&io, &directory.path().join("a"), b"abc").await;
+        let space = io.space(directory.path()).await.unwrap();
+        assert!(space.available_bytes <= space.total_bytes && space.total_bytes > 0);
+        drop(io);
+        file.sync_data().await.unwrap();
+        assert_eq!(read(&file, 0, 3).await, b"abc");
+    });
+}
