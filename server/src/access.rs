@@ -170,9 +170,16 @@ impl Gate {
     }
 
     /// Asks the policy whether `caller` may do `action`.
-    pub fn authorize<A: Action>(&self, caller: &Caller, action: A) -> Result<Authorized<A>, Refused> {
+    pub fn authorize<A: Action>(
+        &self,
+        caller: &Caller,
+        action: A,
+    ) -> Result<Authorized<A>, Refused> {
         match self.policy.decide(caller, action.permission()) {
-            Verdict::Granted => Ok(Authorized { action, caller: caller.clone() }),
+            Verdict::Granted => Ok(Authorized {
+                action,
+                caller: caller.clone(),
+            }),
             Verdict::Unauthenticated => Err(Refused::Unauthenticated),
             Verdict::Denied => Err(Refused::Denied),
         }

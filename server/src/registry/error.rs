@@ -9,7 +9,8 @@ use tonnage_engine::{Digest, ParseDigestError};
 
 use crate::access::Refused;
 use crate::oci::{
-    InvalidName, InvalidPage, InvalidTag, ManifestError, Reference, RepositoryName, range::InvalidChunkRange,
+    InvalidName, InvalidPage, InvalidTag, ManifestError, Reference, RepositoryName,
+    range::InvalidChunkRange,
 };
 
 /// Result of a use case.
@@ -48,7 +49,9 @@ pub enum Error {
         digest: Digest,
     },
     /// No such upload.
-    #[error("there is no such upload; it ended, was cancelled, expired, or was lost in a crash. Begin another")]
+    #[error(
+        "there is no such upload; it ended, was cancelled, expired, or was lost in a crash. Begin another"
+    )]
     UploadUnknown,
 
     /// A name that is none.
@@ -69,7 +72,7 @@ pub enum Error {
         /// Announced.
         expected: Digest,
         /// Received.
-        found: Digest,
+        found: Box<Digest>,
     },
     /// A page that is none.
     #[error(transparent)]
@@ -84,13 +87,17 @@ pub enum Error {
         offset: u64,
     },
     /// Another request is writing to the upload.
-    #[error("another request is writing to this upload; ask for its status and continue when that one ended")]
+    #[error(
+        "another request is writing to this upload; ask for its status and continue when that one ended"
+    )]
     UploadBusy,
     /// A chunk whose range is none.
     #[error(transparent)]
     ChunkRangeInvalid(#[from] InvalidChunkRange),
     /// A body that is not as long as its Content-Range.
-    #[error("the Content-Range says {announced} bytes, the body has {received}; nothing of it was kept")]
+    #[error(
+        "the Content-Range says {announced} bytes, the body has {received}; nothing of it was kept"
+    )]
     ChunkLength {
         /// By Content-Range.
         announced: u64,
@@ -140,7 +147,9 @@ pub enum Error {
     #[error("the registry's disk is full; pulls and deletes go on. Free space, then push again")]
     Full(#[source] Cause),
     /// No writes since a failure.
-    #[error("the registry takes no pushes since its storage failed; pulls go on. Its operator has to look")]
+    #[error(
+        "the registry takes no pushes since its storage failed; pulls go on. Its operator has to look"
+    )]
     ReadOnly(#[source] Cause),
     /// Shutting down.
     #[error("the registry is shutting down; try again")]
@@ -161,12 +170,18 @@ impl Error {
 
     /// A manifest that is not there.
     pub(crate) fn manifest_unknown(repository: &RepositoryName, reference: &Reference) -> Self {
-        Self::ManifestUnknown { repository: repository.clone(), reference: reference.to_string() }
+        Self::ManifestUnknown {
+            repository: repository.clone(),
+            reference: reference.to_string(),
+        }
     }
 
     /// A blob that is not there.
     pub(crate) fn blob_unknown(repository: &RepositoryName, digest: Digest) -> Self {
-        Self::BlobUnknown { repository: repository.clone(), digest }
+        Self::BlobUnknown {
+            repository: repository.clone(),
+            digest,
+        }
     }
 }
 

@@ -115,7 +115,10 @@ pub trait Upload: Send + Debug {
 
 /// One change of a batch; [`tonnage_engine::Change`] says what each means.
 #[derive(Debug)]
-#[expect(missing_docs, reason = "the same words as the engine's, described there")]
+#[expect(
+    missing_docs,
+    reason = "the same words as the engine's, described there"
+)]
 pub enum Change {
     Place(Staged),
     Link(Digest),
@@ -169,7 +172,11 @@ pub trait View: Send + Sync + Debug {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<String>>>;
     /// What a tag points at.
-    fn tag<'a>(&'a self, repository: &'a str, tag: &'a str) -> BoxFuture<'a, Result<Option<Digest>>>;
+    fn tag<'a>(
+        &'a self,
+        repository: &'a str,
+        tag: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Digest>>>;
     /// Tags of a repository.
     fn tags<'a>(
         &'a self,
@@ -184,8 +191,11 @@ pub trait View: Send + Sync + Debug {
         digest: Digest,
     ) -> BoxFuture<'a, Result<Option<ManifestEntry>>>;
     /// Length of a blob that is linked into the repository and stored intact.
-    fn blob<'a>(&'a self, repository: &'a str, digest: Digest)
-    -> BoxFuture<'a, Result<Option<u64>>>;
+    fn blob<'a>(
+        &'a self,
+        repository: &'a str,
+        digest: Digest,
+    ) -> BoxFuture<'a, Result<Option<u64>>>;
     /// Manifests of the repository whose subject is `subject`.
     fn referrers<'a>(
         &'a self,
