@@ -70,7 +70,7 @@ impl Default for ServerOptions {
             policy: Arc::new(GrantAll),
             limits: Limits::default(),
             header_timeout: Duration::from_secs(10),
-            body_idle_timeout: Duration::from_secs(60),
+            body_idle_timeout: Duration::from_mins(1),
             drain: Duration::from_secs(30),
         }
     }
