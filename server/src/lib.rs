@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod embedded;
 mod http;
 pub mod oci;
 pub mod registry;

@@ -39,6 +39,9 @@ pub(super) async fn serve(
     }
     let media_type = found.media_type.as_deref().unwrap_or(OCTETS);
     if exchange.is_head() {
+        if exchange.registry().is_damaged(found) {
+            return Err(gone().into());
+        }
         let builder =
             base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
         return Ok(builder

@@ -100,7 +100,10 @@ impl Failure {
         response
             .headers_mut()
             .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
             response.headers_mut().insert(
                 header::RETRY_AFTER,
                 HeaderValue::from_static(RETRY_AFTER_SECONDS),
@@ -149,6 +152,7 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         Error::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
         Error::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, Code::ManifestInvalid),
         Error::RangeUnsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
+        Error::TooManyUploads { .. } => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
         Error::Full(_) | Error::ReadOnly(_) | Error::Closing => {
             (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
         }

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, response};
 use tonnage_engine::Digest;
-use uuid::Uuid;
+use tonnage_engine::upload::UploadId;
 
 use super::Reply;
 use super::body::Body;
@@ -64,7 +64,7 @@ pub(super) fn json_with(
 }
 
 /// Where an upload goes on.
-pub(super) fn upload_location(name: &RepositoryName, id: Uuid) -> String {
+pub(super) fn upload_location(name: &RepositoryName, id: UploadId) -> String {
     format!("/v2/{name}/blobs/uploads/{id}")
 }
 

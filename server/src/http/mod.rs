@@ -59,8 +59,27 @@ struct Exchange<'a> {
 }
 
 impl Api {
-    /// Answers a request.
-    pub(crate) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a request. One that writes goes on when its client goes away, so that an upload is never left to its
+    /// expiry and a commit's outcome is always accounted for.
+    pub(crate) async fn answer_whole(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            return self.handle(request).await;
+        }
+        let id = request_id::of(request.headers());
+        match tokio::spawn(self.handle(request)).await {
+            Ok(response) => response,
+            Err(error) => {
+                let mut response = Failure::from(Error::internal(error)).into_response(&id);
+                headers::stamp(&mut response, &id);
+                response
+            }
+        }
+    }
+
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let started = Instant::now();
         let (head, incoming) = request.into_parts();
         let id = request_id::of(&head.headers);

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use uuid::Uuid;
+use tonnage_engine::upload::UploadId;
 
 use super::error::Failure;
 use crate::oci::{
@@ -37,7 +37,7 @@ pub(super) enum Route {
     },
     Upload {
         name: RepositoryName,
-        id: Uuid,
+        id: UploadId,
     },
     Referrers {
         name: RepositoryName,
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     #[expect(clippy::too_many_lines, reason = "one table")]
     fn paths_are_matched_from_the_right() {
-        let id = Uuid::from_u128(7);
+        let id = UploadId::from_bytes([7; 16]);
         let digest = digest();
         let tag = |name: &str, tag: &str| Route::Manifest {
             name: self::name(name),

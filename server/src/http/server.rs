@@ -23,10 +23,12 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tonnage_engine::store::Store;
 
 use super::Api;
 use super::admin::{self, Admin};
 use crate::access::{Gate, GrantAll, Policy};
+use crate::embedded;
 use crate::registry::{Limits, Registry};
 use crate::telemetry::Metrics;
 
@@ -152,6 +154,17 @@ impl Bound {
         &self.options.limits
     }
 
+    /// Serves the registry in `store` until `shutdown` resolves and connections are drained. The caller closes the
+    /// store.
+    pub async fn run(
+        self,
+        store: Store,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServeError> {
+        let registry = embedded::registry(store, self.options.limits.clone());
+        self.run_registry(registry, shutdown).await
+    }
+
     /// Serves a registry over any pair of ports until `shutdown` resolves and connections are drained.
     pub async fn run_registry(
         self,
@@ -189,7 +202,7 @@ impl Bound {
         });
         let service = service_fn(move |request: Request<Incoming>| {
             let api = Arc::clone(&api);
-            async move { Ok::<_, Infallible>(api.handle(request).await) }
+            async move { Ok::<_, Infallible>(api.answer_whole(request).await) }
         });
         let shutdown = async {
             shutdown.await;

@@ -3,7 +3,7 @@
 //! Owns: the headers by which clients find their way back into an upload: Location and Range, also on a 416.
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
-use uuid::Uuid;
+use tonnage_engine::upload::UploadId;
 
 use super::body::Body;
 use super::error::Failure;
@@ -37,7 +37,7 @@ pub(super) async fn begin(exchange: Exchange<'_>, name: RepositoryName) -> Reply
 }
 
 /// The methods of one upload.
-pub(super) async fn handle(exchange: Exchange<'_>, name: RepositoryName, id: Uuid) -> Reply {
+pub(super) async fn handle(exchange: Exchange<'_>, name: RepositoryName, id: UploadId) -> Reply {
     let push = exchange.authorize(Push(name))?;
     let registry = &exchange.api.registry;
     match exchange.head.method {
@@ -156,7 +156,12 @@ fn created(name: &RepositoryName, digest: Digest) -> Reply {
     Ok(builder.body(Body::empty())?)
 }
 
-fn located(status: StatusCode, name: &RepositoryName, id: Uuid, offset: u64) -> response::Builder {
+fn located(
+    status: StatusCode,
+    name: &RepositoryName,
+    id: UploadId,
+    offset: u64,
+) -> response::Builder {
     Response::builder()
         .status(status)
         .header(header::LOCATION, headers::upload_location(name, id))
@@ -172,7 +177,7 @@ fn located(status: StatusCode, name: &RepositoryName, id: Uuid, offset: u64) -> 
 async fn way_back(
     exchange: &Exchange<'_>,
     push: &Authorized<Push>,
-    id: Uuid,
+    id: UploadId,
     error: Error,
 ) -> Failure {
     let offset = match &error {

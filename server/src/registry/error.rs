@@ -143,6 +143,12 @@ pub enum Error {
         length: u64,
     },
 
+    /// Too many uploads at once.
+    #[error("the registry has {max} unfinished uploads, as many as it takes; try again later")]
+    TooManyUploads {
+        /// The limit.
+        max: usize,
+    },
     /// No space.
     #[error("the registry's disk is full; pulls and deletes go on. Free space, then push again")]
     Full(#[source] Cause),

@@ -55,7 +55,7 @@ impl Registry {
         let digest = digest_of(&pushed)?;
         let manifest = Manifest::parse(&pushed.bytes, pushed.content_type)?;
         let view = self.view().await?;
-        let (children, mut requires) = find_children(&*view, repository, &manifest).await?;
+        let (children, mut requires) = self.find_children(&*view, repository, &manifest).await?;
         let precondition = &pushed.precondition;
         requires.extend(
             precondition
@@ -108,6 +108,57 @@ impl Registry {
             tags: pushed.tags,
         })
     }
+
+    /// The children that the repository has, and what makes sure that it still has them at commit.
+    async fn find_children(
+        &self,
+        view: &dyn View,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+    ) -> Result<(Vec<Digest>, Vec<Require>)> {
+        let mut children = Vec::with_capacity(manifest.children.len());
+        let mut requires = Vec::with_capacity(manifest.children.len());
+        let mut missing = Vec::new();
+        for Child {
+            digest,
+            role,
+            optional,
+        } in &manifest.children
+        {
+            match self.find_child(view, repository, *digest, *role).await? {
+                Some(require) => {
+                    children.push(*digest);
+                    requires.push(require);
+                }
+                None if *optional => {}
+                None => missing.push(*digest),
+            }
+        }
+        if missing.is_empty() {
+            Ok((children, requires))
+        } else {
+            Err(Error::ManifestBlobUnknown(missing))
+        }
+    }
+
+    async fn find_child(
+        &self,
+        view: &dyn View,
+        repository: &RepositoryName,
+        digest: Digest,
+        role: Role,
+    ) -> Result<Option<Require>> {
+        let repository = repository.as_str();
+        // Build caches list blobs in indexes, so an entry may be either.
+        if role == Role::Entry
+            && !self.blobs.is_damaged(digest)
+            && view.manifest(repository, digest).await?.is_some()
+        {
+            return Ok(Some(Require::Manifest(digest)));
+        }
+        let linked = self.intact(view, repository, digest).await?.is_some();
+        Ok(linked.then_some(Require::Linked(digest)))
+    }
 }
 
 fn digest_of(pushed: &ManifestPush<'_>) -> Result<Digest> {
@@ -124,52 +175,6 @@ fn digest_of(pushed: &ManifestPush<'_>) -> Result<Digest> {
             found: Box::new(found),
         })
     }
-}
-
-/// The children that the repository has, and what makes sure that it still has them at commit.
-async fn find_children(
-    view: &dyn View,
-    repository: &RepositoryName,
-    manifest: &Manifest,
-) -> Result<(Vec<Digest>, Vec<Require>)> {
-    let mut children = Vec::with_capacity(manifest.children.len());
-    let mut requires = Vec::with_capacity(manifest.children.len());
-    let mut missing = Vec::new();
-    for Child {
-        digest,
-        role,
-        optional,
-    } in &manifest.children
-    {
-        match find_child(view, repository, *digest, *role).await? {
-            Some(require) => {
-                children.push(*digest);
-                requires.push(require);
-            }
-            None if *optional => {}
-            None => missing.push(*digest),
-        }
-    }
-    if missing.is_empty() {
-        Ok((children, requires))
-    } else {
-        Err(Error::ManifestBlobUnknown(missing))
-    }
-}
-
-async fn find_child(
-    view: &dyn View,
-    repository: &RepositoryName,
-    digest: Digest,
-    role: Role,
-) -> Result<Option<Require>> {
-    let repository = repository.as_str();
-    // Build caches list blobs in indexes, so an entry may be either.
-    if role == Role::Entry && view.manifest(repository, digest).await?.is_some() {
-        return Ok(Some(Require::Manifest(digest)));
-    }
-    let linked = view.blob(repository, digest).await?.is_some();
-    Ok(linked.then_some(Require::Linked(digest)))
 }
 
 /// What lost a race since the view was taken.

@@ -10,9 +10,8 @@ use super::{Registry, Result, Transaction};
 use crate::access::{Authorized, Gate, Pull, Push};
 use crate::oci::RepositoryName;
 
-/// Holders looked at per step, and steps, when the client names no source.
-const HOLDERS_PER_STEP: usize = 100;
-const STEPS_MAX: usize = 10;
+/// Holders looked at when the client names no source.
+const HOLDERS_MAX: usize = 1000;
 
 impl Registry {
     /// Links `digest` into the repository, from `source` or, without one, from any repository that holds it and that `gate`
@@ -26,8 +25,8 @@ impl Registry {
     ) -> Result<bool> {
         let view = self.view().await?;
         let own = push.repository().as_str();
-        if view.blob(own, digest).await?.is_some() {
-            self.blobs.lease(digest);
+        if self.intact(&*view, own, digest).await?.is_some() {
+            self.blobs.lease(digest)?;
             return Ok(true);
         }
         let lender = match source {
@@ -37,10 +36,14 @@ impl Registry {
         let Some(lender) = lender else {
             return Ok(false);
         };
-        if view.blob(lender.as_str(), digest).await?.is_none() {
+        if self
+            .intact(&*view, lender.as_str(), digest)
+            .await?
+            .is_none()
+        {
             return Ok(false);
         }
-        self.blobs.lease(digest);
+        self.blobs.lease(digest)?;
         let transaction = Transaction {
             caller: push.caller(),
             repository: own,
@@ -64,24 +67,14 @@ impl Registry {
         digest: Digest,
         gate: &Gate,
     ) -> Result<Option<RepositoryName>> {
-        let view = self.view().await?;
-        let mut after: Option<String> = None;
-        for _ in 0..STEPS_MAX {
-            let holders = view
-                .holders(digest, after.as_deref(), HOLDERS_PER_STEP)
-                .await?;
-            for holder in &holders {
-                let Ok(name) = holder.parse::<RepositoryName>() else {
-                    continue;
-                };
-                if let Ok(pull) = gate.authorize(push.caller(), Pull(name)) {
-                    return Ok(Some(pull.repository().clone()));
-                }
+        let holders = self.view().await?.holders(digest, HOLDERS_MAX).await?;
+        for holder in holders {
+            let Ok(name) = holder.parse::<RepositoryName>() else {
+                continue;
+            };
+            if let Ok(pull) = gate.authorize(push.caller(), Pull(name)) {
+                return Ok(Some(pull.repository().clone()));
             }
-            if holders.len() < HOLDERS_PER_STEP {
-                return Ok(None);
-            }
-            after = holders.into_iter().next_back();
         }
         Ok(None)
     }

@@ -16,14 +16,11 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+pub use tonnage_engine::upload::{UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Digest};
 pub use tonnage_engine::{ManifestEntry, Origin, Require};
-use uuid::Uuid;
 
 use super::error::{Error, Result};
-
-/// Names an upload; random, so that it cannot be guessed.
-pub type UploadId = Uuid;
 
 /// Windows of a blob's bytes, in order; ends early with an error, never with fewer bytes than asked.
 pub type Windows = BoxStream<'static, Result<Bytes>>;
@@ -37,19 +34,6 @@ pub struct Staged {
     pub length: u64,
     /// What the pair's catalog needs of its blob store to place them.
     pub ticket: Box<dyn Any + Send + Sync>,
-}
-
-/// How an upload begins.
-#[derive(Debug, Clone)]
-pub struct UploadSpec {
-    /// The repository it belongs to.
-    pub repository: String,
-    /// Authenticated subject, or empty.
-    pub actor: String,
-    /// The digest algorithm, where the client announced one.
-    pub algorithm: Option<Algorithm>,
-    /// Bytes to come, where known. A hint.
-    pub length_hint: Option<u64>,
 }
 
 /// How fit for work a pair is.
@@ -82,7 +66,9 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Stages a small content, such as a manifest.
     fn put_small(&self, content: Bytes, algorithm: Algorithm) -> BoxFuture<'_, Result<Staged>>;
     /// Keeps the blob for the grace period although nothing may reference it: its existence was promised.
-    fn lease(&self, digest: Digest);
+    fn lease(&self, digest: Digest) -> Result<()>;
+    /// Whether the blob's stored bytes are known to be damaged. Pushing it again heals it.
+    fn is_damaged(&self, digest: Digest) -> bool;
     /// How fit for work it is.
     fn condition(&self) -> Condition;
 }
@@ -190,7 +176,7 @@ pub trait View: Send + Sync + Debug {
         repository: &'a str,
         digest: Digest,
     ) -> BoxFuture<'a, Result<Option<ManifestEntry>>>;
-    /// Length of a blob that is linked into the repository and stored intact.
+    /// Length of a blob that is linked into the repository and stored.
     fn blob<'a>(
         &'a self,
         repository: &'a str,
@@ -204,11 +190,6 @@ pub trait View: Send + Sync + Debug {
         after: Option<Digest>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Digest>>>;
-    /// Names of repositories that link the blob.
-    fn holders<'a>(
-        &'a self,
-        digest: Digest,
-        after: Option<&'a str>,
-        limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<String>>>;
+    /// Names of repositories that link the blob, at most `limit`, in no promised order.
+    fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>>;
 }

@@ -6,7 +6,7 @@
 use tonnage_engine::Digest;
 
 use super::attributes::Attributes;
-use super::ports::Blob;
+use super::ports::{Blob, View};
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::Reference;
@@ -58,7 +58,7 @@ impl Registry {
         let view = self.view().await?;
         let length = view.blob(repository.as_str(), digest).await?;
         let length = length.ok_or_else(|| Error::blob_unknown(repository, digest))?;
-        self.blobs.lease(digest);
+        self.blobs.lease(digest)?;
         Ok(Found {
             digest,
             length,
@@ -66,7 +66,26 @@ impl Registry {
         })
     }
 
-    /// Opens what was found. `None` if its bytes are gone meanwhile, or known to be damaged.
+    /// Whether its bytes are known to be damaged. An existence check then answers no, so that the client pushes it
+    /// again, which heals it.
+    pub fn is_damaged(&self, found: &Found) -> bool {
+        self.blobs.is_damaged(found.digest)
+    }
+
+    /// Length of a blob that the repository links and that is not known to be damaged.
+    pub(super) async fn intact(
+        &self,
+        view: &dyn View,
+        repository: &str,
+        digest: Digest,
+    ) -> Result<Option<u64>> {
+        if self.blobs.is_damaged(digest) {
+            return Ok(None);
+        }
+        view.blob(repository, digest).await
+    }
+
+    /// Opens what was found. `None` if its bytes are gone meanwhile.
     pub async fn open(&self, found: &Found) -> Result<Option<Box<dyn Blob>>> {
         self.blobs.open(found.digest).await
     }
