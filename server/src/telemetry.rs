@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -49,7 +49,7 @@ struct AnswerLabels {
 }
 
 /// How something ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// As asked.
     Ok,
@@ -61,13 +61,13 @@ pub(crate) enum Outcome {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PushLabels {
-    result: Outcome,
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PullLabels {
     kind: &'static str,
-    result: Outcome,
+    result: &'static str,
 }
 
 /// All families.
@@ -156,21 +156,28 @@ impl Metrics {
             .get_or_create(labels)
             .observe(elapsed.as_secs_f64());
         if route == "/v2/{name}/manifests/{reference}" {
-            let result = outcome(status);
+            let outcome = outcome(status);
             match method {
-                "PUT" => drop(self.pushes.get_or_create(&PushLabels { result }).inc()),
-                "GET" => self.pulled("manifest", result),
+                "PUT" => drop(
+                    self.pushes
+                        .get_or_create(&PushLabels {
+                            result: outcome.label(),
+                        })
+                        .inc(),
+                ),
+                "GET" => self.pulled("manifest", outcome),
                 _ => {}
             }
         }
     }
 
     /// Counts the end of a blob's or manifest's transfer.
-    pub(crate) fn blob_pulled(&self, result: Outcome) {
-        self.pulled("blob", result);
+    pub(crate) fn blob_pulled(&self, outcome: Outcome) {
+        self.pulled("blob", outcome);
     }
 
-    fn pulled(&self, kind: &'static str, result: Outcome) {
+    fn pulled(&self, kind: &'static str, outcome: Outcome) {
+        let result = outcome.label();
         self.pulls.get_or_create(&PullLabels { kind, result }).inc();
     }
 
@@ -183,6 +190,16 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.families)?;
         Ok(text)
+    }
+}
+
+impl Outcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Client => "client",
+            Self::Error => "error",
+        }
     }
 }
 

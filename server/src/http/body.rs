@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use http::{HeaderMap, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -170,23 +171,27 @@ pub(super) struct RequestBody {
     length: Option<u64>,
     idle: Duration,
     broken: bool,
+    /// The client waits for a 100 before it sends, which hyper says when the body is first asked for.
+    waiting: bool,
 }
 
 impl RequestBody {
     /// `idle` is how long the client may keep silent inside the body.
-    pub(super) fn new(incoming: Incoming, idle: Duration) -> Self {
+    pub(super) fn new(incoming: Incoming, headers: &HeaderMap, idle: Duration) -> Self {
         let length = incoming.size_hint().exact();
+        let waiting = headers.contains_key(header::EXPECT);
         Self {
             incoming,
             length,
             idle,
             broken: false,
+            waiting,
         }
     }
 
-    /// Whether there is anything left to read.
+    /// Whether nothing more will come: it ended, or the client was never asked for it.
     pub(super) fn is_over(&self) -> bool {
-        self.broken || self.incoming.is_end_stream()
+        self.broken || self.waiting || self.incoming.is_end_stream()
     }
 
     /// The whole body; `None` if it is longer than `max` bytes, without reading on.
@@ -211,6 +216,7 @@ impl Source for RequestBody {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.waiting = false;
         loop {
             match tokio::time::timeout(self.idle, self.incoming.frame()).await {
                 Ok(None) => return Ok(None),

@@ -91,7 +91,7 @@ impl Api {
         let span =
             tracing::info_span!("request", id = %id, method = %head.method, route = labels.route);
         let _in_flight = self.metrics.enter();
-        let mut body = RequestBody::new(incoming, self.body_idle);
+        let mut body = RequestBody::new(incoming, &head.headers, self.body_idle);
         let reply = self
             .answer(&head, route, &mut body, &id)
             .instrument(span.clone())
