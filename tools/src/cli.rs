@@ -7,8 +7,11 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::check_config::CheckConfig;
 use crate::commands::config_show::ConfigShow;
+use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
+use crate::commands::serve::Serve;
 use crate::commands::smoke::Smoke;
+use crate::commands::stats::Stats;
 use crate::exit::Exit;
 
 /// A container and model registry for bare metal, on a storage engine of its own.
@@ -23,6 +26,18 @@ pub(crate) struct Cli {
 /// Every command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the registry
+    #[command(after_help = "Examples:\n  tonnage serve\n  \
+        tonnage serve --data /srv/tonnage --config /etc/tonnage.toml\n  \
+        tonnage serve --listen 0.0.0.0:5000 --insecure-anonymous")]
+    Serve(Serve),
+    /// Say what a closed store holds
+    #[command(after_help = "Example:\n  tonnage stats --data ./tonnage-data --json")]
+    Stats(Stats),
+    /// Check everything in a closed store; repairs nothing
+    #[command(after_help = "Examples:\n  tonnage fsck --data ./tonnage-data\n  \
+        tonnage fsck --data ./tonnage-data --deep --json")]
+    Fsck(Fsck),
     /// Show what the bytes of a store's files say; reads only, and may run beside a server
     #[command(after_help = "Examples:\n  tonnage inspect --data ./tonnage-data\n  \
         tonnage inspect ./tonnage-data/journal/0000000000000001.journal --json")]

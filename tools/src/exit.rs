@@ -16,6 +16,14 @@ pub(crate) enum Exit {
     Usage,
     /// The disk or the output refused: not writable, full, or an I/O error.
     Disk,
+    /// Another process has the store open.
+    InUse,
+    /// The directory holds something else than a store.
+    NotAStore,
+    /// The store needs a newer program.
+    NewerStore,
+    /// The store is damaged so that it cannot be opened.
+    Damaged,
     /// A server could not be reached, or an address could not be listened on.
     Network,
 }
@@ -38,6 +46,10 @@ impl Exit {
             Self::Usage => 2,
             Self::Disk => 3,
             Self::Network => 4,
+            Self::InUse => 5,
+            Self::NotAStore => 6,
+            Self::NewerStore => 7,
+            Self::Damaged => 8,
         }
     }
 
@@ -45,11 +57,17 @@ impl Exit {
         match self {
             Self::Done => "done",
             Self::Problems => {
-                "the check ran to its end and found problems (check-config, inspect, smoke)"
+                "the check ran to its end and found problems (check-config, fsck, inspect, smoke)"
             }
             Self::Usage => "the command line or the configuration is wrong; nothing was done",
             Self::Disk => "the disk or the output refused: not writable, full, or an I/O error",
             Self::Network => "a server cannot be reached, or an address cannot be listened on",
+            Self::InUse => "the store is in use by another process",
+            Self::NotAStore => {
+                "the directory holds something else than a store; nothing was touched"
+            }
+            Self::NewerStore => "the store needs a newer tonnage; nothing was touched",
+            Self::Damaged => "the store is damaged and cannot be opened; nothing was touched",
         }
     }
 

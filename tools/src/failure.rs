@@ -5,6 +5,9 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
+
+use tonnage_engine::Error;
 
 use crate::exit::Exit;
 
@@ -48,6 +51,53 @@ impl fmt::Display for Failure {
         self.next
             .iter()
             .try_for_each(|line| write!(f, "\n  {line}"))
+    }
+}
+
+impl Failure {
+    /// What the engine refused to do with the store at `data`.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the lists of the engine and of std grow; what is not named here says itself what to do"
+    )]
+    pub(crate) fn of_store(error: &Error, data: &Path) -> Self {
+        let at = data.display();
+        let failure = |exit| Self::new(exit, error.to_string());
+        match error {
+            Error::Locked { pid, .. } => {
+                let who = pid.map_or_else(
+                    || "another process".to_owned(),
+                    |pid| format!("process {pid}"),
+                );
+                let failure = Self::new(Exit::InUse, format!("the store {at} is in use by {who}"))
+                    .next("one process at a time may open a store; nothing was touched")
+                    .next("to ask it about itself: its /metrics, by default http://127.0.0.1:5001/metrics");
+                let stop = pid.map(|pid| format!("to stop it: kill {pid}"));
+                stop.into_iter()
+                    .fold(failure, Self::next)
+                    .next("to use another store: --data DIR")
+            }
+            Error::Foreign { .. } => failure(Exit::NotAStore)
+                .next("use an empty directory, or one that does not exist yet: --data DIR"),
+            Error::Unsupported { .. } => failure(Exit::NewerStore),
+            Error::Corrupt(_) => failure(Exit::Damaged)
+                .next("nothing was changed; keep a copy of the directory before anything else")
+                .next(format!("to see what holds: tonnage inspect --data {at}")),
+            Error::NoSpace { .. } => {
+                failure(Exit::Disk).next("free space, or move the store to a larger disk")
+            }
+            Error::Io { source, .. } => match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    failure(Exit::Disk)
+                        .next(format!("the directory {at} must be writable for this user"))
+                }
+                io::ErrorKind::NotFound => failure(Exit::Disk).next(format!(
+                    "the directory above it must be there: mkdir -p {at}"
+                )),
+                _ => failure(Exit::Disk),
+            },
+            _ => failure(Exit::Disk),
+        }
     }
 }
 

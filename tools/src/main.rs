@@ -10,7 +10,10 @@ mod config;
 mod exit;
 mod failure;
 mod inspect;
+mod logging;
+mod offline;
 mod output;
+mod serve;
 mod smoke;
 mod units;
 

@@ -121,6 +121,18 @@ pub(crate) fn format_duration(duration: Duration) -> String {
     }
 }
 
+/// Writes a size for reading only, rounded: `3.4 GiB`.
+pub(crate) fn format_about(bytes: u64) -> String {
+    match SIZES.iter().find(|(_, factor)| bytes >= *factor) {
+        Some((unit, factor)) if *factor > 1 => {
+            // One decimal, by whole numbers: bytes may need all 64 bits.
+            let tenths = u128::from(bytes) * 10 / u128::from(*factor);
+            format!("{}.{} {unit}", tenths / 10, tenths % 10)
+        }
+        _ => format!("{bytes} B"),
+    }
+}
+
 /// A rate for the end of a line.
 pub(crate) fn format_rate(mib_per_second: f64) -> String {
     format!("  {mib_per_second:>8.1} MiB/s")

@@ -5,8 +5,11 @@
 
 pub(crate) mod check_config;
 pub(crate) mod config_show;
+pub(crate) mod fsck;
 pub(crate) mod inspect;
+pub(crate) mod serve;
 pub(crate) mod smoke;
+pub(crate) mod stats;
 
 use crate::cli::{Cli, Command, ConfigCommand};
 use crate::exit::Exit;
@@ -15,6 +18,9 @@ use crate::failure::Failure;
 /// Carries out a command.
 pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
+        Command::Serve(arguments) => serve::run(&arguments),
+        Command::Stats(arguments) => stats::run(&arguments),
+        Command::Fsck(arguments) => fsck::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Smoke(arguments) => smoke::run(&arguments),

@@ -178,6 +178,24 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         "Size at which a shared segment is sealed",
     ),
     option(
+        "storage.journal_file_size",
+        Kind::Size {
+            min: 16 * MIB,
+            max: 4 * GIB,
+        },
+        "16 MiB",
+        "Size at which the next journal file is begun",
+    ),
+    option(
+        "storage.delta_budget",
+        Kind::Size {
+            min: MIB,
+            max: 64 * GIB,
+        },
+        "32 MiB",
+        "Memory of changes since the last checkpoint at which the next one begins",
+    ),
+    option(
         "storage.upload_ttl",
         Kind::Duration {
             min_ms: 60_000,

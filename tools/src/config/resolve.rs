@@ -4,7 +4,7 @@
 //! Refuses: stopping at the first mistake; also a value that another source overrides is checked.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::diagnose::Mistake;
@@ -104,6 +104,22 @@ impl Resolved {
         duration
     }
 
+    /// A path.
+    pub(crate) fn path(&self, key: &str) -> &Path {
+        let Value::Path(path) = &self.effective(key).value else {
+            unreachable!("{key} is not a path");
+        };
+        path
+    }
+
+    /// A word.
+    pub(crate) fn word(&self, key: &str) -> &'static str {
+        let Value::Choice(word) = self.effective(key).value else {
+            unreachable!("{key} is not a choice");
+        };
+        word
+    }
+
     fn switch(&self, key: &str) -> bool {
         self.effective(key).value == Value::Switch(true)
     }
@@ -160,11 +176,13 @@ fn default_of(option: &'static OptionSpec) -> Effective {
 }
 
 /// The store's own bounds, checked by itself, by the option that leads to each.
-const STORE_OPTIONS: [(&str, &str); 5] = [
+const STORE_OPTIONS: [(&str, &str); 7] = [
     ("spill_threshold_bytes", "storage.spill_threshold"),
     ("staging_budget_bytes", "storage.staging_budget"),
     ("read_budget_bytes", "storage.read_budget"),
     ("shared_segment_bytes", "storage.shared_segment_size"),
+    ("delta_budget_bytes", "storage.delta_budget"),
+    ("journal_file_bytes", "storage.journal_file_size"),
     ("uploads_max", "limits.uploads"),
 ];
 

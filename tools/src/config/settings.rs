@@ -4,9 +4,43 @@
 //! that needs it.
 //! Refuses: bounds; the table and the libraries have them.
 
+use std::path::PathBuf;
+
 use tonnage_engine::options::Options;
+use tonnage_server::ServerOptions;
+use tonnage_server::registry::Limits;
 
 use crate::config::resolve::Resolved;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Where the store is, absolute: what is printed must mean the same in any directory.
+pub(crate) fn data(resolved: &Resolved) -> Result<PathBuf, Failure> {
+    let path = resolved.path("data");
+    std::path::absolute(path).map_err(|error| {
+        Failure::new(
+            Exit::Disk,
+            format!("{} has no absolute path: {error}", path.display()),
+        )
+    })
+}
+
+/// The server's options, but for what it must be asked at run time.
+pub(crate) fn server_options(resolved: &Resolved) -> ServerOptions {
+    let Some(listen) = resolved.address("listen") else {
+        unreachable!("the registry cannot be switched off");
+    };
+    ServerOptions {
+        listen,
+        admin_listen: resolved.address("admin_listen"),
+        limits: Limits {
+            manifest_bytes: resolved.number("limits.manifest_bytes"),
+            tags_per_push: resolved.count("limits.tags_per_push"),
+        },
+        drain: resolved.duration("drain_timeout"),
+        ..ServerOptions::default()
+    }
+}
 
 /// The store's options.
 pub(crate) fn store_options(resolved: &Resolved) -> Options {
@@ -15,6 +49,8 @@ pub(crate) fn store_options(resolved: &Resolved) -> Options {
         staging_budget_bytes: resolved.count("storage.staging_budget"),
         read_budget_bytes: resolved.count("storage.read_budget"),
         shared_segment_bytes: resolved.number("storage.shared_segment_size"),
+        delta_budget_bytes: resolved.count("storage.delta_budget"),
+        journal_file_bytes: resolved.number("storage.journal_file_size"),
         uploads_max: resolved.count("limits.uploads"),
         upload_ttl: resolved.duration("storage.upload_ttl"),
         lease_grace: resolved.duration("storage.lease_grace"),
@@ -28,10 +64,18 @@ mod tests {
     use crate::config::flags::ConfigFlags;
     use crate::config::{raw, resolve};
 
-    /// Guards: the defaults in the table of options are the engine's own.
+    /// Guards: the defaults in the table of options are the libraries' own.
     #[test]
-    fn defaults_are_those_of_the_engine() {
+    fn defaults_are_those_of_the_libraries() {
         let resolved = resolve::resolve(raw::read(&ConfigFlags::default(), std::iter::empty()));
+        let (ours, theirs) = (server_options(&resolved), ServerOptions::default());
+        assert_eq!(
+            (ours.listen, ours.admin_listen),
+            (theirs.listen, theirs.admin_listen)
+        );
+        assert_eq!(ours.limits.manifest_bytes, theirs.limits.manifest_bytes);
+        assert_eq!(ours.limits.tags_per_push, theirs.limits.tags_per_push);
+        assert_eq!(ours.drain, theirs.drain);
         assert_eq!(store_options(&resolved), Options::default());
     }
 }

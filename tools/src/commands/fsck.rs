@@ -1,0 +1,155 @@
+//! `tonnage fsck`: everything in a closed store, checked.
+//!
+//! Owns: the report's two forms and the progress. Refuses: repairing, and judging; the engine grades findings.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+
+use serde::Serialize;
+use tonnage_engine::fsck::{self, FsckOptions, FsckReport, Severity};
+
+use crate::config;
+use crate::config::flags::ConfigFlags;
+use crate::config::settings;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::offline;
+use crate::output;
+use crate::units::format_about;
+
+/// Arguments of `fsck`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Fsck {
+    /// Compute the digest of every blob too, not only its checksums
+    #[arg(long)]
+    deep: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+#[derive(Serialize)]
+struct Report {
+    /// No acknowledged content is lost and nothing contradicts itself.
+    ok: bool,
+    data: PathBuf,
+    closed_cleanly: bool,
+    lsn: u64,
+    transactions: u64,
+    repositories: u64,
+    manifests: u64,
+    tags: u64,
+    blobs: u64,
+    blob_bytes: u64,
+    uploads: u64,
+    findings: Vec<Found>,
+}
+
+#[derive(Serialize)]
+struct Found {
+    severity: &'static str,
+    path: PathBuf,
+    what: String,
+}
+
+/// Checks the store.
+pub(crate) fn run(arguments: &Fsck) -> Result<Exit, Failure> {
+    let resolved = config::load(&arguments.flags).without_mistakes()?;
+    let data = settings::data(&resolved)?;
+    let options = FsckOptions {
+        deep: arguments.deep,
+    };
+    let shows = io::stderr().is_terminal();
+    let checked = offline::run(async |env| {
+        let progress = |done: u64, all: u64| {
+            if shows {
+                let line = format!("\rchecked {} of {} MiB\x1b[K", done >> 20, all >> 20);
+                io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+            }
+        };
+        fsck::check(&env, &data, options, &progress).await
+    })?;
+    if shows {
+        io::stderr().write_all(b"\r\x1b[K").unwrap_or_default();
+    }
+    let checked = checked.map_err(|error| Failure::of_store(&error, &data))?;
+    let report = report_of(checked, data);
+    if arguments.json {
+        output::json(&report)?;
+    } else {
+        print(&report)?;
+    }
+    Ok(if report.ok {
+        Exit::Done
+    } else {
+        Exit::Problems
+    })
+}
+
+fn report_of(checked: FsckReport, data: PathBuf) -> Report {
+    Report {
+        ok: checked.is_sound(),
+        data,
+        closed_cleanly: checked.clean,
+        lsn: checked.lsn.0,
+        transactions: checked.transactions,
+        repositories: checked.repositories,
+        manifests: checked.manifests,
+        tags: checked.tags,
+        blobs: checked.blobs,
+        blob_bytes: checked.blob_bytes,
+        uploads: checked.uploads,
+        findings: checked
+            .findings
+            .into_iter()
+            .map(|finding| Found {
+                severity: word_of(finding.severity),
+                path: finding.path,
+                what: finding.what,
+            })
+            .collect(),
+    }
+}
+
+fn word_of(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Damage => "damage",
+        Severity::Cache => "cache",
+        Severity::Leftover => "leftover",
+    }
+}
+
+fn print(report: &Report) -> Result<(), Failure> {
+    for Found {
+        severity,
+        path,
+        what,
+    } in &report.findings
+    {
+        output::result(&format!("{severity}: {}: {what}", path.display()))?;
+    }
+    output::result(&format!(
+        "{}: {} repositories, {} manifests, {} tags, {} blobs ({}), {} unfinished uploads, {} transactions",
+        report.data.display(),
+        report.repositories,
+        report.manifests,
+        report.tags,
+        report.blobs,
+        format_about(report.blob_bytes),
+        report.uploads,
+        report.transactions
+    ))?;
+    let damage = report
+        .findings
+        .iter()
+        .filter(|found| found.severity == "damage")
+        .count();
+    output::result(&match (damage, report.findings.len()) {
+        (0, 0) => "sound".to_owned(),
+        (0, _) => "sound; the next open takes care of what is listed above".to_owned(),
+        (count, _) => format!("DAMAGED: {count} finding(s) of damage; nothing was changed"),
+    })?;
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Log lines: text for people, JSON for programs, both on standard error.
+//!
+//! Owns: the one subscriber of the process.
+//! Refuses: colour where nobody sees it, or where `NO_COLOR` is set.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Starts logging at `level` and above. Libraries of others speak from `warn` on, so that `debug` shows ours.
+pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
+    let others = if level == "error" { "error" } else { "warn" };
+    let filter = format!("{others},tonnage={level},tonnage_server={level},tonnage_engine={level}");
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(filter))
+        .with_writer(io::stderr);
+    let started = if json {
+        builder.json().flatten_event(true).try_init()
+    } else {
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        builder
+            .with_ansi(io::stderr().is_terminal() && !plain)
+            .try_init()
+    };
+    started.map_err(|error| Failure::new(Exit::Usage, format!("logging cannot start: {error}")))
+}

@@ -1,0 +1,75 @@
+//! Commands on a closed store: a small runtime, the engine's environment, the lock.
+//!
+//! Owns: what `stats` and `fsck` share.
+//! Refuses: opening a store for writing; what is asked here must not change it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tonnage_engine::catalog::View;
+use tonnage_engine::io::{Env, LockAttempt, LockGuard};
+use tonnage_engine::recovery::superblock::{self, Kind, LOCK};
+use tonnage_engine::recovery::{self, Recovered};
+use tonnage_engine::table::Site;
+use tonnage_engine::{Error, Result};
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// Runs `work` on a runtime of its own, with the real environment.
+pub(crate) fn run<T, W: Future<Output = T>>(
+    work: impl FnOnce(Env) -> W,
+) -> std::result::Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| {
+        Failure::new(Exit::Disk, format!("no runtime could be started: {error}"))
+    })?;
+    Ok(runtime.block_on(async { work(tonnage_server::runtime::env()).await }))
+}
+
+/// A closed store as its checkpoint and journal tell it; nobody opens it while this lives.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    /// What it holds.
+    pub(crate) view: View,
+    // Held for its drop.
+    _lock: Box<dyn LockGuard>,
+}
+
+/// Reads the catalog and index of the store at `path`, changing nothing.
+pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
+    let foreign = |why: &str| Error::Foreign {
+        path: path.to_path_buf(),
+        why: why.to_owned(),
+    };
+    match superblock::look(&*env.io, path).await? {
+        Kind::Store => {}
+        Kind::Absent => return Err(foreign("there is no such directory")),
+        Kind::Fresh => return Err(foreign("it has no superblock")),
+    }
+    let lock_path = path.join(LOCK);
+    let attempt = env.io.lock(&lock_path).await;
+    let lock = match attempt.map_err(|source| Error::io("lock", &lock_path, source))? {
+        LockAttempt::Held(guard) => guard,
+        LockAttempt::Taken(pid) => {
+            return Err(Error::Locked {
+                path: path.to_path_buf(),
+                pid,
+            });
+        }
+    };
+    let Some((superblock, _)) = superblock::read(&*env.io, path).await? else {
+        return Err(foreign(
+            "its creation was cut short; `tonnage serve` starts it again",
+        ));
+    };
+    let site = Site::new(env.clone(), path, superblock.store_id);
+    let Recovered { state, .. } = recovery::replay(&site, &superblock).await?;
+    Ok(Closed {
+        view: View::new(Arc::new(state)),
+        _lock: lock,
+    })
+}

@@ -1,0 +1,133 @@
+//! The registry's life in one process: listen, open, serve, drain, close.
+//!
+//! Owns: the order of these, and what is said about them.
+//! Refuses: HTTP and storage; the libraries have them.
+
+mod banner;
+mod signals;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tonnage_engine::options::Options;
+use tonnage_engine::store::Store;
+use tonnage_server::{Bound, ServeError, Server, ServerOptions};
+
+use self::banner::Started;
+use self::signals::Signals;
+use crate::exit::Exit;
+use crate::failure::Failure;
+
+/// What to serve, and how.
+#[derive(Debug)]
+pub(crate) struct ServeOptions {
+    /// Directory of the store, absolute.
+    pub(crate) data: PathBuf,
+    /// The store's options.
+    pub(crate) store: Options,
+    /// The server's options.
+    pub(crate) server: ServerOptions,
+    /// The I/O backend that was asked for.
+    pub(crate) io: &'static str,
+    /// Whether lines are JSON.
+    pub(crate) json: bool,
+}
+
+/// Serves until a signal comes, then drains and closes.
+pub(crate) async fn serve(options: ServeOptions) -> Result<Exit, Failure> {
+    let mut signals = Signals::take()
+        .map_err(|error| Failure::new(Exit::Disk, format!("signals cannot be taken: {error}")))?;
+    let bound = Server::bind(options.server)
+        .await
+        .map_err(|error| of_listen(&error))?;
+    let env = tonnage_server::runtime::env();
+    let backend = env.io.backend();
+    let opened = tokio::select! {
+        opened = Store::open(env, &options.data, options.store) => opened,
+        // Recovery may be cut off anywhere.
+        (name, code) = signals.next() => {
+            tracing::warn!(signal = name, "stopped while opening the store");
+            ended_by(code)
+        }
+    };
+    let (store, report) = opened.map_err(|error| Failure::of_store(&error, &options.data))?;
+    let started = Started {
+        data: &options.data,
+        address: bound.address(),
+        admin: bound.admin_address(),
+        backend,
+        asked: options.io,
+        report: &report,
+    };
+    if options.json {
+        started.log();
+    } else {
+        started.print();
+    }
+    started.warn();
+    run(bound, store.clone(), signals).await?;
+    // What is still held by a request that was cut must not keep the journal from being closed.
+    store
+        .close()
+        .await
+        .map_err(|error| Failure::of_store(&error, &options.data))?;
+    tracing::info!("the store is closed");
+    Ok(Exit::Done)
+}
+
+/// Serves until the first signal; the second ends the process at once.
+async fn run(bound: Bound, store: Store, mut signals: Signals) -> Result<(), Failure> {
+    let drain = Arc::new(tokio::sync::Notify::new());
+    let asked = Arc::clone(&drain);
+    let watch = async move {
+        let (name, _) = signals.next().await;
+        tracing::info!(signal = name, "draining; a second signal ends at once");
+        asked.notify_one();
+        let (name, code) = signals.next().await;
+        tracing::warn!(signal = name, "ending at once; the next start recovers");
+        ended_by(code)
+    };
+    let serving = bound.run(store, async move { drain.notified().await });
+    tokio::select! {
+        served = serving => served
+            .map_err(|error| Failure::new(Exit::Network, format!("the server stopped: {error}"))),
+        never = watch => never,
+    }
+}
+
+/// Ends the process as a shell expects after a signal.
+#[expect(
+    clippy::exit,
+    reason = "that is what a second signal asks for: no destructor may delay it"
+)]
+fn ended_by(signal: i32) -> ! {
+    std::process::exit(128 + signal)
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "std's list of kinds grows")]
+fn of_listen(error: &ServeError) -> Failure {
+    let failure = Failure::new(Exit::Network, error.to_string());
+    let ServeError::Bind {
+        source, purpose, ..
+    } = error
+    else {
+        return failure;
+    };
+    let flag = if *purpose == "the registry" {
+        "--listen"
+    } else {
+        "--admin-listen"
+    };
+    match source.kind() {
+        std::io::ErrorKind::AddrInUse => failure
+            .next("another process has this address, perhaps another tonnage")
+            .next(format!("take another one: {flag} 127.0.0.1:PORT")),
+        std::io::ErrorKind::PermissionDenied => failure.next(format!(
+            "ports below 1024 need a privilege; take another one: {flag} ADDR"
+        )),
+        std::io::ErrorKind::AddrNotAvailable => failure.next(format!(
+            "this machine has no such address; name one of its own: {flag} ADDR"
+        )),
+        _ => failure,
+    }
+}

@@ -1,0 +1,297 @@
+//! `tonnage serve` as a process: what it says, how it ends, what it refuses; and the offline commands beside it.
+//!
+//! Owns: end-to-end tests that need a running server. Refuses: any address but loopback, any port but a free one.
+#![expect(
+    clippy::expect_used,
+    reason = "what surrounds the tests may fail loudly, like the tests"
+)]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+fn tonnage(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TONNAGE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments);
+    command
+}
+
+fn run(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let code = output.status.code().expect("an exit code, not a signal");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+/// A server on a free port; killed when dropped.
+struct Serving {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+    banner: String,
+    url: String,
+}
+
+impl Serving {
+    fn start(data: &Path, arguments: &[&str]) -> Self {
+        let mut command = tonnage(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+        command.arg("--data").arg(data).args(arguments);
+        let mut child = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (mut banner, mut url) = (String::new(), None);
+        // The last line of the banner is the one for podman.
+        while !banner.contains("podman") {
+            let mut line = String::new();
+            assert!(
+                stderr.read_line(&mut line).expect("UTF-8") > 0,
+                "it ended:\n{banner}"
+            );
+            if let Some((_, rest)) = line.split_once("registry  ") {
+                url = Some(rest.trim().to_owned());
+            }
+            banner.push_str(&line);
+        }
+        Self {
+            child,
+            stderr,
+            banner,
+            url: url.expect("the banner names the address"),
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill")
+            .args([name, &pid])
+            .status()
+            .expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Waits for the end: exit code and what was still said.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).expect("UTF-8");
+        (self.child.wait().expect("a child").code(), rest)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().unwrap_or_default();
+        drop(self.child.wait());
+    }
+}
+
+/// Guards: from start to end: the banner says where everything is, smoke finds nothing wrong, SIGTERM ends with 0, and
+/// the closed store is sound, deeply too, and empties its content into counts.
+#[test]
+fn a_registry_starts_works_and_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let server = Serving::start(&data, &[]);
+    assert!(
+        server
+            .banner
+            .contains(&format!("data      {}", data.display())),
+        "{}",
+        server.banner
+    );
+    assert!(
+        server.banner.contains("a new store was made"),
+        "{}",
+        server.banner
+    );
+    assert!(
+        server.banner.contains("may push, pull and delete"),
+        "{}",
+        server.banner
+    );
+    let smoke = [
+        "smoke",
+        &server.url,
+        "--size",
+        "9 MiB",
+        "--strict",
+        "--keep",
+    ];
+    let (code, stdout, _) = run(&mut tonnage(&smoke));
+    assert_eq!(code, 0, "{stdout}");
+    server.signal("-TERM");
+    let (code, rest) = server.end();
+    assert_eq!(code, Some(0), "{rest}");
+    let fsck = ["fsck", "--deep", "--json", "--data"];
+    let (code, stdout, stderr) = run(tonnage(&fsck).arg(&data));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (&report["version"], &report["closed_cleanly"]),
+        (&1.into(), &true.into())
+    );
+    assert_eq!(
+        (&report["tags"], &report["manifests"]),
+        (&1.into(), &2.into()),
+        "{stdout}"
+    );
+    let (code, stdout, _) = run(tonnage(&["stats", "--json", "--data"]).arg(&data));
+    let stats: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &stats["blobs"]), (0, &report["blobs"]), "{stdout}");
+    let (code, stdout, _) =
+        run(tonnage(&["inspect"]).arg(data.join("journal/0000000000000001.journal")));
+    assert!(
+        code == 0 && stdout.contains("set tag smoke in 1 to sha256:"),
+        "{stdout}"
+    );
+}
+
+/// Guards: kill -9 costs nothing that was acknowledged, and the next start says that it recovered.
+#[test]
+fn a_killed_registry_starts_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Serving::start(directory.path(), &[]);
+    let smoke = [
+        "smoke",
+        &server.url,
+        "--size",
+        "1 MiB",
+        "--keep",
+        "--strict",
+    ];
+    assert_eq!(run(&mut tonnage(&smoke)).0, 0);
+    server.signal("-KILL");
+    assert_eq!(server.end().0, None);
+    let (code, stdout, stderr) = run(tonnage(&["fsck", "--data"]).arg(directory.path()));
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let server = Serving::start(directory.path(), &[]);
+    assert!(
+        server.banner.contains("not closed cleanly"),
+        "{}",
+        server.banner
+    );
+}
+
+/// Guards: a store has one process; every other command names its pid, ends with 5 and touches nothing.
+#[test]
+fn a_store_in_use_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Serving::start(directory.path(), &[]);
+    let pid = format!("process {}", server.child.id());
+    let second = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "off",
+        "--data",
+    ];
+    for command in [&second[..], &["stats", "--data"], &["fsck", "--data"]] {
+        let (code, stdout, stderr) = run(tonnage(command).arg(directory.path()));
+        assert_eq!((code, stdout.as_str()), (5, ""), "{command:?}: {stderr}");
+        assert!(stderr.contains(&pid), "{command:?}: {stderr}");
+    }
+}
+
+/// Guards: directories that cannot be served: with something else in them, without a store, from a newer program.
+#[test]
+fn what_is_no_store_of_ours_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let serve = || {
+        let mut command = tonnage(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+        command.arg("--data").arg(directory.path());
+        run(&mut command)
+    };
+    std::fs::write(directory.path().join("holiday.jpg"), "x").unwrap();
+    let (code, _, stderr) = serve();
+    assert!(
+        code == 6 && stderr.contains("holiday.jpg"),
+        "{code} {stderr}"
+    );
+    let (code, _, stderr) = run(&mut tonnage(&["stats", "--data", "/nowhere/at/all"]));
+    assert!(
+        code == 6 && stderr.contains("/nowhere/at/all"),
+        "{code} {stderr}"
+    );
+    std::fs::remove_file(directory.path().join("holiday.jpg")).unwrap();
+    let superblock = tonnage_engine::format::superblock::Superblock {
+        store_id: [1; 16],
+        hash_key: [2; 16],
+        compatible: 0,
+        read_only_compatible: 0,
+        incompatible: 1 << 40,
+        created_unix_ms: 0,
+    };
+    std::fs::write(directory.path().join("superblock"), superblock.encode()).unwrap();
+    let (code, _, stderr) = serve();
+    assert_eq!(code, 7, "{stderr}");
+}
+
+/// Guards: an address in use and an open address without permission are refused before the store is touched.
+#[test]
+fn addresses_are_refused_before_the_store_is_touched() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, _, stderr) = run(tonnage(&["serve", "--listen", &address, "--data"]).arg(&data));
+    assert!(code == 4 && stderr.contains("--listen"), "{code} {stderr}");
+    let (code, _, stderr) = run(tonnage(&["serve", "--listen", "0.0.0.0:0", "--data"]).arg(&data));
+    assert!(
+        code == 2 && stderr.contains("--insecure-anonymous"),
+        "{code} {stderr}"
+    );
+    assert!(!data.exists(), "the store was made all the same");
+}
+
+/// Guards: while a request is under way the first signal waits for it, and the second ends at once with 128 + 15.
+#[test]
+fn the_second_signal_ends_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = Serving::start(directory.path(), &["--drain-timeout", "10m"]);
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let mut request = BufReader::new(TcpStream::connect(&address).unwrap());
+    let begin = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+    request.get_mut().write_all(begin.as_bytes()).unwrap();
+    let mut location = String::new();
+    while !location.to_lowercase().starts_with("location:") {
+        location.clear();
+        assert!(
+            request.read_line(&mut location).unwrap() > 0,
+            "no upload began"
+        );
+    }
+    let upload = location.split_once(':').unwrap().1.trim();
+    let path = upload.split_once("/v2/").unwrap().1;
+    // The server says 100 when it waits for the body: from there on the request is under way.
+    let head = format!("PATCH /v2/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n");
+    let expect = format!("{head}Expect: 100-continue\r\n\r\n");
+    request.get_mut().write_all(expect.as_bytes()).unwrap();
+    let mut status = String::new();
+    while !status.starts_with("HTTP/1.1 100") {
+        status.clear();
+        assert!(
+            request.read_line(&mut status).unwrap() > 0,
+            "no 100 Continue came"
+        );
+    }
+    server.signal("-TERM");
+    let mut line = String::new();
+    while !line.contains("draining") {
+        line.clear();
+        assert!(
+            server.stderr.read_line(&mut line).unwrap() > 0,
+            "it did not wait"
+        );
+    }
+    server.signal("-TERM");
+    let (code, rest) = server.end();
+    assert_eq!(code, Some(143), "{rest}");
+}
