@@ -1,4 +1,7 @@
 //! Tests of the engine through its public interface, one module per subject.
 
 mod seam;
+mod segment;
 mod table;
+mod upload;
+mod workbench;
