@@ -3,5 +3,6 @@
 mod seam;
 mod segment;
 mod table;
+mod table_crash;
 mod upload;
 mod workbench;

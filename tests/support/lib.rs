@@ -1,1 +1,8 @@
 //! Support for the tests: the simulated disk and executor, the reference model, servers on loopback.
+
+pub mod content;
+pub mod http;
+pub mod process;
+pub mod push;
+pub mod say;
+pub mod sim;

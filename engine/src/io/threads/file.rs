@@ -42,6 +42,14 @@ impl ThreadFile {
     }
 }
 
+impl Drop for ThreadFile {
+    fn drop(&mut self) {
+        // Closing a removed file frees its space, which takes long for a large one: not on an async worker.
+        // Where the pool cannot take it in, it is closed here.
+        drop(self.run(Lane::Namespace, |_| Ok(())));
+    }
+}
+
 impl File for ThreadFile {
     fn read_at(&self, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
         self.run(Lane::Transfer, move |descriptor| {

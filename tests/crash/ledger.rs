@@ -1,0 +1,147 @@
+//! What the server acknowledged, and what it must therefore still have.
+//!
+//! Owns: [`Ledger`] of one pusher and the check of it. Refuses: assumptions about writes that got no answer: they may
+//! have happened or not, but as a whole.
+
+use hyper::StatusCode;
+use tonnage_tests::content::{Content, digest_of_bytes};
+use tonnage_tests::http::LastByte;
+use tonnage_tests::push::Pusher;
+
+/// What one pusher knows of its own repository. Nobody else writes there, so it knows all of it.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Content of every blob that got its 201.
+    pub blobs: Vec<(Content, String)>,
+    /// Every manifest that got its 201 and was not deleted since, by digest.
+    pub manifests: Vec<Vec<u8>>,
+    /// Digests of manifests whose delete got its 202.
+    pub deleted: Vec<String>,
+    /// Manifests that were being written or deleted when the connection broke: either state is right.
+    pub doubtful: Vec<Vec<u8>>,
+    /// Each tag this pusher moves.
+    pub tags: Vec<Tag>,
+    /// The upload that was being sent when the connection broke: where, and what it was to become.
+    pub unfinished: Option<(String, Content)>,
+}
+
+/// Where a tag may point.
+#[derive(Debug, Clone, Default)]
+pub struct Tag {
+    pub name: String,
+    /// What the last acknowledged write left (`None`: no such tag).
+    pub settled: Option<String>,
+    /// What a write without an answer would have left. Outer `None`: no write is in flight.
+    pub in_flight: Option<Option<String>>,
+}
+
+impl Ledger {
+    pub fn tag(&mut self, name: &str) -> &mut Tag {
+        if let Some(at) = self.tags.iter().position(|tag| tag.name == name) {
+            return &mut self.tags[at];
+        }
+        self.tags.push(Tag {
+            name: name.to_owned(),
+            ..Tag::default()
+        });
+        self.tags.last_mut().expect("it was pushed just now")
+    }
+
+    /// Asks for everything, settles what was in doubt, and finishes the unfinished upload.
+    pub async fn check(&mut self, pusher: &mut Pusher) -> Result<(), String> {
+        for (content, digest) in &self.blobs {
+            let path = pusher.blob_path(digest);
+            if !pusher.client.get_compare(&path, *content).await? {
+                return Err(format!("acknowledged blob {path} ({content:?}) is gone"));
+            }
+        }
+        for bytes in &self.manifests {
+            if !has_manifest(pusher, bytes).await? {
+                let digest = digest_of_bytes(bytes);
+                return Err(format!(
+                    "acknowledged manifest {} is gone",
+                    pusher.manifest_path(&digest)
+                ));
+            }
+        }
+        for digest in &self.deleted {
+            let answer = pusher.get_manifest(digest).await?;
+            answer.expect(
+                StatusCode::NOT_FOUND,
+                &format!("GET of the deleted manifest {digest}"),
+            )?;
+        }
+        for bytes in std::mem::take(&mut self.doubtful) {
+            if has_manifest(pusher, &bytes).await? {
+                self.manifests.push(bytes);
+            }
+        }
+        for tag in &mut self.tags {
+            check_tag(tag, pusher).await?;
+        }
+        self.finish_upload(pusher).await
+    }
+
+    /// The status tells a true offset if sending the rest from there gives the right digest.
+    async fn finish_upload(&mut self, pusher: &mut Pusher) -> Result<(), String> {
+        let Some((at, content)) = self.unfinished.take() else {
+            return Ok(());
+        };
+        let Some((offset, mut next)) = pusher.upload_offset(&at).await? else {
+            return Ok(());
+        };
+        if offset > content.length {
+            return Err(format!(
+                "upload {at} claims {offset} bytes of {}",
+                content.length
+            ));
+        }
+        let rest = offset..content.length;
+        let last = LastByte::default();
+        pusher
+            .chunks(&mut next, content, rest, 4 << 20, &last)
+            .await?;
+        let digest = content.digest();
+        pusher
+            .close_upload(&next, &digest, tonnage_tests::http::Upload::empty())
+            .await
+            .map_err(|why| format!("upload {at} resumed at {offset} of {content:?}: {why}"))?;
+        self.blobs.push((content, digest));
+        Ok(())
+    }
+}
+
+async fn has_manifest(pusher: &mut Pusher, bytes: &[u8]) -> Result<bool, String> {
+    let digest = digest_of_bytes(bytes);
+    let answer = pusher.get_manifest(&digest).await?;
+    if answer.status == StatusCode::NOT_FOUND {
+        return Ok(false);
+    }
+    let answer = answer.expect(StatusCode::OK, &format!("GET of manifest {digest}"))?;
+    if answer.body == bytes {
+        return Ok(true);
+    }
+    Err(format!(
+        "manifest {digest} has other bytes: {}",
+        digest_of_bytes(&answer.body)
+    ))
+}
+
+async fn check_tag(tag: &mut Tag, pusher: &mut Pusher) -> Result<(), String> {
+    let answer = pusher.get_manifest(&tag.name).await?;
+    let found = match answer.status {
+        StatusCode::OK => Some(digest_of_bytes(&answer.body)),
+        StatusCode::NOT_FOUND => None,
+        other => return Err(format!("GET of tag {}: {other}", tag.name)),
+    };
+    let in_flight = tag.in_flight.take();
+    if found == tag.settled || in_flight.as_ref() == Some(&found) {
+        tag.settled = found;
+        return Ok(());
+    }
+    let path = pusher.manifest_path(&tag.name);
+    Err(format!(
+        "{path} is {found:?}, not {:?} (in flight: {in_flight:?})",
+        tag.settled
+    ))
+}

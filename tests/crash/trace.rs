@@ -1,0 +1,424 @@
+//! The order of writes and syncs before each 201, as the kernel saw it.
+//!
+//! Owns: running the server under strace, and [`judge`], which reads the trace. Refuses: a trace in which nothing was
+//! written (a 201 without a segment and a journal write is not a proof of anything).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tonnage_tests::content::Content;
+use tonnage_tests::http::Client;
+use tonnage_tests::process::{Server, folder};
+use tonnage_tests::push::{EMPTY_JSON, Pusher, Shape};
+use tonnage_tests::say;
+
+const CALLS: &str = "openat,write,pwrite64,pwritev,pwritev2,writev,sendto,sendmsg,fsync,fdatasync,\
+    sync_file_range,unlink,unlinkat,rename,renameat2";
+/// The empty object, a small blob, a large one, a manifest.
+const PUSHES: usize = 4;
+
+/// Pushes under strace and judges the trace. Skips aloud where strace cannot run.
+pub fn watch() -> Result<(), String> {
+    if let Err(why) = strace_runs() {
+        say::skipped("every_201_leaves_after_its_syncs", &why);
+        return if say::required("TONNAGE_TEST_STRACE") {
+            Err(format!("strace is required (TONNAGE_TEST_STRACE): {why}"))
+        } else {
+            Ok(())
+        };
+    }
+    let folder = folder()?;
+    let trace = folder.path().join("trace");
+    let trace_option = format!("trace={CALLS}");
+    let wrapper = ["strace", "-f", "-y", "-s", "64", "-e", &trace_option, "-o"];
+    let mut wrapper = wrapper.map(str::to_owned).to_vec();
+    wrapper.push(trace.display().to_string());
+    let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+    let mut server = Server::start_on(&data, &log, &wrapper)?;
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
+    runtime.block_on(push(&server))?;
+    server.stop()?;
+    let text = read(&trace)?;
+    let seen = judge(&text).map_err(|why| format!("{why}\ntrace:\n{}", excerpt(&text)))?;
+    if seen != PUSHES {
+        return Err(format!(
+            "{seen} answers 201 in the trace of {PUSHES} pushes"
+        ));
+    }
+    Ok(())
+}
+
+fn strace_runs() -> Result<(), String> {
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-y", "-e", "trace=openat", "true"])
+        .stdin(Stdio::null());
+    let output = command
+        .output()
+        .map_err(|e| format!("strace cannot be run: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "strace cannot trace here: {}",
+        String::from_utf8_lossy(&output.stderr)
+    ))
+}
+
+async fn push(server: &Server) -> Result<(), String> {
+    let client = Client::connect(server.address()).await?;
+    let mut pusher = Pusher::new(client, "crash/traced");
+    pusher.empty_json().await?;
+    let (small, large) = (Content::new(1, 1000), Content::new(2, 70 << 20));
+    let (small_digest, large_digest) = (small.digest(), large.digest());
+    pusher.blob(small, &small_digest, Shape::Monolithic).await?;
+    pusher.blob(large, &large_digest, Shape::Streamed).await?;
+    let layers = [(small_digest, small.length), (large_digest, large.length)];
+    pusher
+        .put_manifest("v1", &Pusher::manifest(&layers, EMPTY_JSON.len() as u64))
+        .await
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let bytes = fs::read(path).map_err(|e| format!("read {}: {e}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Only what the judgement looks at, and not too much of it.
+fn excerpt(trace: &str) -> String {
+    let telling = |line: &&str| {
+        ["/segments", "/journal", "HTTP/1.1 201"]
+            .iter()
+            .any(|word| line.contains(word))
+    };
+    let lines: Vec<&str> = trace.lines().filter(telling).collect();
+    lines[lines.len().saturating_sub(200)..].join("\n")
+}
+
+/// What is known of one file at a moment of the trace.
+#[derive(Debug, Default)]
+struct File {
+    /// Writes that were begun since the last sync began.
+    unsynced: usize,
+    /// Writes begun and not ended, by thread.
+    writing: Vec<String>,
+    /// `unsynced` at the moment the running sync of a thread began: what it covers when it ends well.
+    syncing: BTreeMap<String, usize>,
+    /// Created, and its directory not synced since.
+    unlisted: bool,
+}
+
+/// A call that entered the kernel.
+#[derive(Debug)]
+struct Call {
+    name: String,
+    path: String,
+    /// New files whose directory this call syncs.
+    covered: Vec<String>,
+}
+
+/// A place in the trace; counts lines.
+type At = usize;
+
+#[derive(Debug, Default)]
+struct Judge {
+    files: BTreeMap<String, File>,
+    /// When the last segment write, segment sync or directory sync ended.
+    data_done: At,
+    /// When the last journal write began.
+    journal_written: At,
+    segment_writes: usize,
+    journal_writes: usize,
+    /// The call each thread is in.
+    open_calls: BTreeMap<String, Call>,
+    answers: usize,
+}
+
+/// Reads a trace (`strace -f -y -o`) of a server with one sequential client and returns how many answers 201 it saw, each after
+/// its syncs; or the first that was not.
+pub fn judge(trace: &str) -> Result<usize, String> {
+    let mut judge = Judge::default();
+    for (at, line) in trace.lines().enumerate() {
+        judge
+            .line(at + 1, line)
+            .map_err(|why| format!("line {}: {why}: {line}", at + 1))?;
+    }
+    Ok(judge.answers)
+}
+
+impl Judge {
+    fn line(&mut self, at: At, line: &str) -> Result<(), String> {
+        let Some((thread, rest)) = line.split_once(' ') else {
+            return Ok(());
+        };
+        let (thread, rest) = (thread.to_owned(), rest.trim_start());
+        if let Some(rest) = rest.strip_prefix("<... ") {
+            let Some(call) = self.open_calls.remove(&thread) else {
+                return Ok(());
+            };
+            return self.end(at, &thread, &call, rest);
+        }
+        let Some((name, arguments)) = rest.split_once('(') else {
+            return Ok(());
+        };
+        let path = path_of(name, arguments);
+        let covered = self.begin(at, &thread, name, &path, arguments)?;
+        let call = Call {
+            name: name.to_owned(),
+            path,
+            covered,
+        };
+        if rest.ends_with("<unfinished ...>") {
+            self.open_calls.insert(thread, call);
+            return Ok(());
+        }
+        self.end(at, &thread, &call, arguments)
+    }
+
+    /// A call enters the kernel. Returns the files of a directory whose creation a sync of it will cover.
+    fn begin(
+        &mut self,
+        at: At,
+        thread: &str,
+        call: &str,
+        path: &str,
+        arguments: &str,
+    ) -> Result<Vec<String>, String> {
+        match call {
+            "write" | "pwrite64" | "pwritev" | "pwritev2" if is_kept(path) => {
+                let file = self.files.entry(path.to_owned()).or_default();
+                file.unsynced += 1;
+                file.writing.push(thread.to_owned());
+                if is_journal(path) {
+                    self.journal_written = at;
+                    self.journal_writes += 1;
+                } else {
+                    self.segment_writes += 1;
+                }
+            }
+            "fsync" | "fdatasync" if is_kept(path) => {
+                let file = self.files.entry(path.to_owned()).or_default();
+                // A write still in flight when the sync begins is not covered by it.
+                let covered = if file.writing.is_empty() {
+                    file.unsynced
+                } else {
+                    0
+                };
+                file.syncing.insert(thread.to_owned(), covered);
+            }
+            "fsync" | "fdatasync" if is_folder(path) => {
+                let inside = format!("{path}/");
+                let unlisted = self.files.iter().filter(|(_, file)| file.unlisted);
+                return Ok(unlisted
+                    .map(|(name, _)| name.clone())
+                    .filter(|name| name.starts_with(&inside))
+                    .collect());
+            }
+            "write" | "writev" | "sendto" | "sendmsg" if arguments.contains("HTTP/1.1 201") => {
+                self.answer()?;
+            }
+            _ => {}
+        }
+        Ok(Vec::new())
+    }
+
+    /// A call leaves the kernel.
+    fn end(&mut self, at: At, thread: &str, call: &Call, rest: &str) -> Result<(), String> {
+        let path = call.path.as_str();
+        let result = rest.rsplit_once(" = ").map_or("", |(_, result)| result);
+        let failed = result.starts_with('-') || result.starts_with('?');
+        match call.name.as_str() {
+            "write" | "pwrite64" | "pwritev" | "pwritev2" if is_kept(path) => {
+                let file = self.files.entry(path.to_owned()).or_default();
+                file.writing.retain(|writer| writer != thread);
+                self.note_data(at, path);
+            }
+            "fsync" | "fdatasync" if is_kept(path) => {
+                let file = self.files.entry(path.to_owned()).or_default();
+                let covered = file.syncing.remove(thread).unwrap_or(0);
+                if failed {
+                    return Err("a sync failed".into());
+                }
+                file.unsynced -= covered.min(file.unsynced);
+                // Another sync that began with the same writes covers them no second time.
+                let left = file.unsynced;
+                file.syncing
+                    .values_mut()
+                    .for_each(|other| *other = (*other).min(left));
+                self.note_data(at, path);
+            }
+            "fsync" | "fdatasync" if is_folder(path) && !failed => {
+                for name in &call.covered {
+                    self.files.entry(name.clone()).or_default().unlisted = false;
+                }
+                if path.ends_with("/segments") {
+                    self.data_done = at;
+                }
+            }
+            "openat" if rest.contains("O_CREAT") && !failed => {
+                if let Some(path) = between(result, '<', '>').filter(|path| is_kept(path)) {
+                    let known = self.files.contains_key(path);
+                    let file = self.files.entry(path.to_owned()).or_default();
+                    file.unlisted |= !known;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn note_data(&mut self, at: At, path: &str) {
+        if !is_journal(path) {
+            self.data_done = at;
+        }
+    }
+
+    /// A 201 is about to leave: everything before it must be down, in order.
+    fn answer(&mut self) -> Result<(), String> {
+        for (path, file) in &self.files {
+            if file.unsynced > 0 {
+                return Err(format!(
+                    "a 201 leaves with {} unsynced writes to {path}",
+                    file.unsynced
+                ));
+            }
+            if file.unlisted {
+                return Err(format!(
+                    "a 201 leaves and the directory of the new {path} is not synced"
+                ));
+            }
+        }
+        if self.segment_writes == 0 {
+            return Err("a 201 leaves and no segment was written for it".into());
+        }
+        if self.journal_writes == 0 {
+            return Err("a 201 leaves and the journal was not written for it".into());
+        }
+        if self.journal_written < self.data_done {
+            return Err(format!(
+                "the journal was written at line {}, before its data was down at line {}",
+                self.journal_written, self.data_done
+            ));
+        }
+        (self.segment_writes, self.journal_writes) = (0, 0);
+        self.answers += 1;
+        Ok(())
+    }
+}
+
+/// The file a call is about, as `-y` shows descriptors: `9</path>`.
+fn path_of(call: &str, arguments: &str) -> String {
+    if call == "openat" {
+        return String::new();
+    }
+    let descriptor = arguments.split([',', ')']).next().unwrap_or_default();
+    between(descriptor, '<', '>').unwrap_or_default().to_owned()
+}
+
+fn between(text: &str, open: char, close: char) -> Option<&str> {
+    text.split_once(open)?
+        .1
+        .split_once(close)
+        .map(|(inside, _)| inside)
+}
+
+fn is_journal(path: &str) -> bool {
+    path.ends_with(".journal")
+}
+
+fn is_kept(path: &str) -> bool {
+    is_journal(path) || path.ends_with(".segment")
+}
+
+fn is_folder(path: &str) -> bool {
+    path.ends_with("/segments") || path.ends_with("/journal")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::judge;
+
+    const GOOD: &[&str] = &[
+        r#"1 openat(AT_FDCWD</d>, "/d/journal/01.journal", O_RDWR|O_CREAT|O_EXCL, 0600) = 5</d/journal/01.journal>"#,
+        "1 fsync(6</d/journal>) = 0",
+        r#"2 openat(AT_FDCWD</d>, "/d/segments/01.segment", O_RDWR|O_CREAT|O_EXCL, 0600) = 7</d/segments/01.segment>"#,
+        r#"2 pwrite64(7</d/segments/01.segment>, "abc"..., 4096, 0) = 4096"#,
+        "2 fdatasync(7</d/segments/01.segment> <unfinished ...>",
+        r#"3 sendto(9<socket:[1]>, "HTTP/1.1 202 Accepted"..., 21, 0, NULL, 0) = 21"#,
+        "2 <... fdatasync resumed>) = 0",
+        "2 fsync(8</d/segments>) = 0",
+        r#"1 pwrite64(5</d/journal/01.journal>, "TFRM"..., 4096, 4096) = 4096"#,
+        "1 fdatasync(5</d/journal/01.journal>) = 0",
+        r#"3 writev(9<socket:[1]>, [{iov_base="HTTP/1.1 201 Created\r\n", iov_len=22}], 1) = 22"#,
+    ];
+
+    fn with(change: impl Fn(&mut Vec<&str>)) -> Result<usize, String> {
+        let mut lines = GOOD.to_vec();
+        change(&mut lines);
+        judge(&lines.join("\n"))
+    }
+
+    /// Guards: the lane accepts the order that DURABILITY.md promises.
+    #[test]
+    fn the_promised_order_is_accepted() {
+        assert_eq!(with(|_| {}), Ok(1));
+    }
+
+    /// Guards: leaving out any one write or sync is noticed.
+    #[test]
+    fn each_missing_step_is_noticed() {
+        for gone in [1, 7, 9] {
+            assert!(
+                with(|lines| {
+                    lines.remove(gone);
+                })
+                .is_err(),
+                "without {}",
+                GOOD[gone]
+            );
+        }
+        assert!(
+            with(|lines| drop(lines.drain(2..8)))
+                .unwrap_err()
+                .contains("no segment")
+        );
+        assert!(
+            with(|lines| drop(lines.drain(8..10)))
+                .unwrap_err()
+                .contains("journal was not")
+        );
+        let without_data_sync = with(|lines| {
+            lines.remove(6);
+            lines.remove(4);
+        });
+        assert!(without_data_sync.unwrap_err().contains("unsynced"));
+    }
+
+    /// Guards: a journal frame that is written before its data is down is noticed.
+    #[test]
+    fn the_wrong_order_is_noticed() {
+        let early_journal = with(|lines| {
+            let frame = lines.remove(8);
+            lines.insert(5, frame);
+        });
+        assert!(early_journal.unwrap_err().contains("before its data"));
+        let sync_during_write = with(|lines| {
+            lines[3] =
+                r#"4 pwrite64(7</d/segments/01.segment>, "abc"..., 4096, 0 <unfinished ...>"#;
+            lines.insert(7, "4 <... pwrite64 resumed>) = 4096");
+        });
+        assert!(sync_during_write.unwrap_err().contains("unsynced"));
+    }
+
+    /// Guards: `sync_file_range` starts writeback and is no sync.
+    #[test]
+    fn writeback_is_not_a_sync() {
+        let weak = with(|lines| {
+            lines[4] = "2 sync_file_range(7</d/segments/01.segment>, 0, 0, 2 <unfinished ...>";
+            lines[6] = "2 <... sync_file_range resumed>) = 0";
+        });
+        assert!(weak.unwrap_err().contains("unsynced"));
+    }
+}

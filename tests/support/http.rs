@@ -1,0 +1,297 @@
+//! A small HTTP/1.1 client: one connection, one request at a time, bodies of any size made up as they are sent.
+//!
+//! Owns: [`Client`], [`Answer`], [`Upload`] bodies. Refuses: retries and pools, which would hide what the server did.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::content::Content;
+
+/// The longest any single answer may take; a registry that is stuck fails the test instead of hanging it.
+const ANSWER_BOUND: Duration = Duration::from_secs(300);
+const FRAME: u64 = 1 << 20;
+
+/// One connection to a registry.
+#[derive(Debug)]
+pub struct Client {
+    address: SocketAddr,
+    sender: SendRequest<Upload>,
+}
+
+/// What came back, with the whole body.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, unless it was counted away (see [`Client::get_compare`]).
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// A header as text; absent and unreadable are the same to a test.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// This answer if it has the status `wanted`, else what it said.
+    pub fn expect(self, wanted: StatusCode, doing: &str) -> Result<Self, String> {
+        if self.status == wanted {
+            return Ok(self);
+        }
+        let body = String::from_utf8_lossy(&self.body);
+        Err(format!(
+            "{doing}: {} instead of {wanted}: {body}",
+            self.status
+        ))
+    }
+}
+
+impl Client {
+    /// Connects.
+    pub async fn connect(address: SocketAddr) -> Result<Self, String> {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|e| format!("connect to {address}: {e}"))?;
+        stream
+            .set_nodelay(true)
+            .map_err(|e| format!("set TCP_NODELAY: {e}"))?;
+        let (sender, connection) = handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| format!("handshake: {e}"))?;
+        // Ends with the connection; its error reaches the request that waits on it.
+        tokio::spawn(connection);
+        Ok(Self { address, sender })
+    }
+
+    /// Sends one request and reads the whole answer. `target` is a path, or an absolute URL of this server.
+    pub async fn send(
+        &mut self,
+        method: Method,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Upload,
+    ) -> Result<Answer, String> {
+        let (parts, mut incoming) = self.begin(&method, target, headers, body).await?;
+        let whole = tokio::time::timeout(ANSWER_BOUND, async {
+            let mut all = Vec::new();
+            while let Some(frame) = incoming.frame().await {
+                let frame = frame.map_err(|e| format!("{method} {target}: reading: {e}"))?;
+                if let Ok(data) = frame.into_data() {
+                    all.extend_from_slice(&data);
+                }
+            }
+            Ok::<_, String>(all)
+        });
+        let body = whole
+            .await
+            .map_err(|_| format!("{method} {target}: no end of the answer"))??;
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.into(),
+        })
+    }
+
+    /// A GET whose body is compared with `content` as it arrives. A 404 is `Ok(false)`.
+    pub async fn get_compare(&mut self, target: &str, content: Content) -> Result<bool, String> {
+        let (parts, mut incoming) = self
+            .begin(&Method::GET, target, &[], Upload::empty())
+            .await?;
+        let (mut at, mut wanted) = (0_u64, Vec::new());
+        let mut refused = Vec::new();
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|e| format!("GET {target}: at {at}: {e}"))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if parts.status != StatusCode::OK {
+                refused.extend_from_slice(&data);
+                continue;
+            }
+            wanted.resize(data.len(), 0);
+            let there = content.read_at(at, &mut wanted);
+            if wanted[..there] != data[..] {
+                return Err(format!(
+                    "GET {target}: bytes differ within {at}+{}",
+                    data.len()
+                ));
+            }
+            at += data.len() as u64;
+        }
+        match parts.status {
+            StatusCode::OK if at == content.length => Ok(true),
+            StatusCode::OK => Err(format!("GET {target}: {at} bytes of {}", content.length)),
+            StatusCode::NOT_FOUND => Ok(false),
+            other => Err(format!(
+                "GET {target}: {other}: {}",
+                String::from_utf8_lossy(&refused)
+            )),
+        }
+    }
+
+    async fn begin(
+        &mut self,
+        method: &Method,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: Upload,
+    ) -> Result<(hyper::http::response::Parts, hyper::body::Incoming), String> {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path_of(target, self.address)?)
+            .header(HOST, self.address.to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if body.counted && *method != Method::GET && *method != Method::HEAD {
+            request = request.header(CONTENT_LENGTH, body.left());
+        }
+        let request = request
+            .body(body)
+            .map_err(|e| format!("{method} {target}: {e}"))?;
+        let answer = tokio::time::timeout(ANSWER_BOUND, async {
+            self.sender.ready().await?;
+            self.sender.send_request(request).await
+        });
+        let answer = answer
+            .await
+            .map_err(|_| format!("{method} {target}: no answer in {ANSWER_BOUND:?}"))?
+            .map_err(|e| format!("{method} {target}: {e}"))?;
+        Ok(answer.into_parts())
+    }
+}
+
+/// Path and query of a Location, which may be relative or absolute.
+fn path_of(target: &str, address: SocketAddr) -> Result<&str, String> {
+    if target.starts_with('/') {
+        return Ok(target);
+    }
+    target
+        .strip_prefix("http://")
+        .and_then(|rest| rest.strip_prefix(address.to_string().as_str()))
+        .ok_or_else(|| format!("{target} does not lead to {address}"))
+}
+
+/// When the last piece of a body was handed to the connection.
+pub type LastByte = Arc<Mutex<Option<Instant>>>;
+
+/// A request's body: bytes at hand, or a part of [`Content`] made up while it is sent.
+#[derive(Debug)]
+pub struct Upload {
+    source: Source,
+    counted: bool,
+    last: Option<LastByte>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Bytes(Bytes),
+    Content { content: Content, at: u64, end: u64 },
+}
+
+impl Upload {
+    /// No body.
+    pub fn empty() -> Self {
+        Self::bytes(Bytes::new())
+    }
+
+    /// These bytes.
+    pub fn bytes(bytes: impl Into<Bytes>) -> Self {
+        Self {
+            source: Source::Bytes(bytes.into()),
+            counted: true,
+            last: None,
+        }
+    }
+
+    /// The bytes of `content` from `at` up to `end`.
+    pub fn part(content: Content, at: u64, end: u64) -> Self {
+        Self {
+            source: Source::Content { content, at, end },
+            counted: true,
+            last: None,
+        }
+    }
+
+    /// Sent with `Transfer-Encoding: chunked`, its length unknown to the server.
+    #[must_use]
+    pub fn uncounted(mut self) -> Self {
+        self.counted = false;
+        self
+    }
+
+    /// Notes into `last` when the last piece was handed over.
+    #[must_use]
+    pub fn noting(mut self, last: &LastByte) -> Self {
+        self.last = Some(Arc::clone(last));
+        self
+    }
+
+    fn left(&self) -> u64 {
+        match &self.source {
+            Source::Bytes(bytes) => bytes.len() as u64,
+            Source::Content { at, end, .. } => end - at,
+        }
+    }
+
+    fn take(&mut self) -> Option<Bytes> {
+        if self.left() == 0 {
+            return None;
+        }
+        let piece = match &mut self.source {
+            Source::Bytes(bytes) => std::mem::take(bytes),
+            Source::Content { content, at, end } => {
+                let size = usize::try_from((*end - *at).min(FRAME)).expect("a frame is small");
+                let mut piece = vec![0; size];
+                content.read_at(*at, &mut piece);
+                *at += size as u64;
+                piece.into()
+            }
+        };
+        if self.left() == 0
+            && let Some(last) = &self.last
+        {
+            *last.lock().expect("nobody panics holding it") = Some(Instant::now());
+        }
+        Some(piece)
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.take().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left() == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        if self.counted {
+            SizeHint::with_exact(self.left())
+        } else {
+            SizeHint::default()
+        }
+    }
+}

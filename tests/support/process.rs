@@ -1,0 +1,346 @@
+//! The `tonnage` program as a process of its own, the way its users run it.
+//!
+//! Owns: finding (or building) the program, starting it on a free loopback port and a data folder, `kill -9`, a clean
+//! stop, a restart on the same data. Refuses: sleeping until it is probably up; it asks until the answer comes, within a bound.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use crate::say;
+
+const START_BOUND: Duration = Duration::from_secs(120);
+const STOP_BOUND: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);
+
+/// A running server and the data it serves. Dropping it kills the process.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    data: PathBuf,
+    log: PathBuf,
+    wrapper: Vec<String>,
+    // Removed last, when the process is gone.
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Server {
+    /// Starts on an empty data folder that goes when this value goes.
+    pub fn start() -> Result<Self, String> {
+        let folder = folder()?;
+        let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+        Self::spawn(data, log, &[], Some(folder))
+    }
+
+    /// Starts on `data`, which the caller keeps, under `wrapper` (`strace ...`) if it is not empty.
+    pub fn start_on(data: &Path, log: &Path, wrapper: &[String]) -> Result<Self, String> {
+        Self::spawn(data.to_owned(), log.to_owned(), wrapper, None)
+    }
+
+    fn spawn(
+        data: PathBuf,
+        log: PathBuf,
+        wrapper: &[String],
+        folder: Option<tempfile::TempDir>,
+    ) -> Result<Self, String> {
+        let (child, address) = launch(&data, &log, wrapper)?;
+        Ok(Self {
+            child,
+            address,
+            data,
+            log,
+            wrapper: wrapper.to_vec(),
+            _folder: folder,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its data folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// What it wrote to stdout and stderr since the last start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// `kill -9`, also of what it was wrapped in. It has no chance to write another byte.
+    pub fn kill(&mut self) {
+        // The group is gone already when the process ended by itself; the wait below is what counts.
+        let _ = kill_process_group(self.group(), Signal::KILL);
+        drop(self.child.wait());
+    }
+
+    /// SIGTERM; waits until the process has drained and ended.
+    pub fn stop(&mut self) -> Result<ExitStatus, String> {
+        let pid = self.server_pid()?;
+        kill_process(pid, Signal::TERM).map_err(|e| format!("send SIGTERM to {pid:?}: {e}"))?;
+        let begin = Instant::now();
+        while begin.elapsed() < STOP_BOUND {
+            if let Some(status) = self.child.try_wait().map_err(|e| format!("wait: {e}"))? {
+                return Ok(status);
+            }
+            std::thread::sleep(POLL);
+        }
+        self.kill();
+        Err(format!(
+            "the server did not end within {STOP_BOUND:?} of SIGTERM:\n{}",
+            self.log()
+        ))
+    }
+
+    /// Starts again on the same data, after [`kill`](Self::kill) or [`stop`](Self::stop).
+    pub fn restart(&mut self) -> Result<(), String> {
+        self.kill();
+        (self.child, self.address) = launch(&self.data, &self.log, &self.wrapper)?;
+        Ok(())
+    }
+
+    fn group(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// The server itself, which is the only child of what it is wrapped in.
+    fn server_pid(&self) -> Result<Pid, String> {
+        let own = self.child.id();
+        if self.wrapper.is_empty() {
+            return Ok(self.group());
+        }
+        let path = format!("/proc/{own}/task/{own}/children");
+        let children = fs::read_to_string(&path).map_err(|e| format!("read {path}: {e}"))?;
+        let first = children
+            .split_whitespace()
+            .next()
+            .and_then(|pid| pid.parse().ok());
+        first
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| format!("{path} names no process"))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A temporary folder on the disk that cargo builds on, for `/tmp` may be memory, where nothing is ever synced.
+pub fn folder() -> Result<tempfile::TempDir, String> {
+    let parent = target_dir()?.join("test-data");
+    fs::create_dir_all(&parent).map_err(|e| format!("create {}: {e}", parent.display()))?;
+    tempfile::Builder::new()
+        .prefix("t")
+        .tempdir_in(&parent)
+        .map_err(|e| format!("create a folder in {}: {e}", parent.display()))
+}
+
+/// Bytes that a program without privileges may still write on the file system that holds `path`.
+pub fn free_bytes(path: &Path) -> Result<u64, String> {
+    let stat = rustix::fs::statvfs(path).map_err(|e| format!("statvfs {}: {e}", path.display()))?;
+    Ok(stat.f_bavail * stat.f_frsize)
+}
+
+/// The `tonnage` program under test. Looked for once per test process: `TONNAGE_TEST_BINARY`, else what cargo
+/// builds now (which costs nothing when it is fresh, and an older binary would test older code), else one that was built before.
+pub fn program() -> Result<&'static Path, String> {
+    static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| {
+        let path = find_program()?;
+        say::aloud(&format!("program under test: {}", path.display()));
+        Ok(path)
+    });
+    found.as_deref().map_err(Clone::clone)
+}
+
+fn find_program() -> Result<PathBuf, String> {
+    if let Some(named) = std::env::var_os("TONNAGE_TEST_BINARY") {
+        let path = PathBuf::from(named);
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(format!(
+                "TONNAGE_TEST_BINARY names {}, which is no file",
+                path.display()
+            ))
+        };
+    }
+    let target = target_dir()?;
+    let profile = profile_dir()?;
+    let built = profile.join("tonnage");
+    match build(&target, &profile) {
+        Ok(()) if built.is_file() => Ok(built),
+        Ok(()) => Err(format!(
+            "cargo built it, but {} is not there",
+            built.display()
+        )),
+        Err(why) if built.is_file() => {
+            say::aloud(&format!("using a program that was built before: {why}"));
+            Ok(built)
+        }
+        Err(why) => Err(why),
+    }
+}
+
+fn build(target: &Path, profile: &Path) -> Result<(), String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    // The whole workspace is selected so that features unify as in `cargo test --workspace`, and nothing is built twice.
+    command
+        .args([
+            "build",
+            "--quiet",
+            "--workspace",
+            "--bin",
+            "tonnage",
+            "--target-dir",
+        ])
+        .arg(target);
+    match profile.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => {}
+        Some(name) => {
+            command.args(["--profile", name]);
+        }
+    }
+    command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(Stdio::null());
+    let output = command
+        .output()
+        .map_err(|e| format!("run cargo build: {e}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(format!(
+        "cargo build of tonnage failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    ))
+}
+
+/// `target/<profile>`: this program is `target/<profile>/deps/<name>` there.
+fn profile_dir() -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|e| format!("find the own program: {e}"))?;
+    let parent = own
+        .parent()
+        .filter(|p| p.ends_with("deps"))
+        .and_then(Path::parent);
+    parent.map(Path::to_owned).ok_or_else(|| {
+        format!(
+            "{} is not in a target folder; set TONNAGE_TEST_BINARY",
+            own.display()
+        )
+    })
+}
+
+fn target_dir() -> Result<PathBuf, String> {
+    let profile = profile_dir()?;
+    profile
+        .parent()
+        .map(Path::to_owned)
+        .ok_or_else(|| "the target folder has no parent".into())
+}
+
+/// Starts the program and waits until it answers. A port that somebody else took in between is retried.
+fn launch(data: &Path, log: &Path, wrapper: &[String]) -> Result<(Child, SocketAddr), String> {
+    let mut last = String::new();
+    for _ in 0..3 {
+        let address = free_address()?;
+        let mut child = spawn_process(data, log, wrapper, address)?;
+        match wait_ready(&mut child, address) {
+            Ok(()) => return Ok((child, address)),
+            Err(why) => {
+                let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
+                drop(child.wait());
+                let said = fs::read_to_string(log).unwrap_or_default();
+                last = format!("start the server on {}: {why}\n{said}", data.display());
+                if !said.to_lowercase().contains("address already in use") {
+                    return Err(last);
+                }
+            }
+        }
+    }
+    Err(last)
+}
+
+fn spawn_process(
+    data: &Path,
+    log: &Path,
+    wrapper: &[String],
+    address: SocketAddr,
+) -> Result<Child, String> {
+    let out = File::create(log).map_err(|e| format!("create {}: {e}", log.display()))?;
+    let err = out
+        .try_clone()
+        .map_err(|e| format!("share {}: {e}", log.display()))?;
+    let program = program()?;
+    let mut command = match wrapper.split_first() {
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command
+        .arg("serve")
+        .arg("--data")
+        .arg(data)
+        .args(["--listen", &address.to_string()]);
+    command
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .process_group(0);
+    command
+        .spawn()
+        .map_err(|e| format!("run {}: {e}", program.display()))
+}
+
+fn free_address() -> Result<SocketAddr, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("find a port: {e}"))?;
+    listener
+        .local_addr()
+        .map_err(|e| format!("find a port: {e}"))
+}
+
+/// Asks `/v2/` until it answers 200: that is ready in a client's sense, whoever the server is.
+fn wait_ready(child: &mut Child, address: SocketAddr) -> Result<(), String> {
+    let begin = Instant::now();
+    let mut last = String::from("nothing was tried");
+    while begin.elapsed() < START_BOUND {
+        if let Some(status) = child.try_wait().map_err(|e| format!("wait: {e}"))? {
+            return Err(format!("it ended with {status}"));
+        }
+        match ask_v2(address) {
+            Ok(status) if status.contains(" 200 ") => return Ok(()),
+            Ok(status) => last = format!("GET /v2/ answered {status}"),
+            Err(e) => last = e.to_string(),
+        }
+        std::thread::sleep(POLL);
+    }
+    Err(format!("not ready after {START_BOUND:?}: {last}"))
+}
+
+/// The status line of `GET /v2/`.
+pub fn ask_v2(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(
+        format!("GET /v2/ HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = String::new();
+    stream.take(4096).read_to_string(&mut answer)?;
+    Ok(answer.lines().next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,292 @@
+//! The simulated disk behind the seam: operations that take effect in any order, fail, stop, and are logged.
+//!
+//! Owns: [`SimDisk`]. Its `Io` is in `names`, its `File` in `file`; what an operation changes is in `state`,
+//! what goes wrong in `fault`, which images a stop may leave in `crash`.
+//!
+//! Invariants: an operation begins at its call and takes effect when the executor picks it. After the stop
+//! nothing changes any more, and what had not taken effect never resolves.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tonnage_engine::io::IoFuture;
+
+use super::executor::Executor;
+use super::fault::{ENOSPC, Fault, Noise, OpKind};
+use super::handle::Handle;
+use super::image::Image;
+use super::op::{Op, OpRecord};
+use super::prng::Prng;
+use super::state::{Inode, Machine};
+
+/// A disk in memory. Cheap to clone; all clones are one disk.
+#[derive(Clone)]
+pub struct SimDisk {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    handle: Handle,
+    state: Mutex<DiskState>,
+}
+
+pub(super) struct DiskState {
+    pub(super) machine: Machine,
+    pub(super) prng: Prng,
+    pub(super) noise: Noise,
+    pub(super) capacity: Option<u64>,
+    faults: Vec<Fault>,
+    points: u64,
+    stop_after: Option<u64>,
+    stopped: bool,
+    pub(super) locked: bool,
+    log: Vec<OpRecord>,
+}
+
+impl fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.shared.state.lock();
+        f.debug_struct("SimDisk")
+            .field("points", &state.points)
+            .field("stopped", &state.stopped)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SimDisk {
+    /// A disk that holds `image`, all of it durable, on the machine of `executor`. No faults, some noise.
+    pub fn new(executor: &Executor, image: &Image) -> Self {
+        let state = DiskState {
+            machine: Machine::from_image(image),
+            prng: Prng::new(executor.seed() ^ 0x6469_736b_6469_736b),
+            noise: Noise::default(),
+            capacity: None,
+            faults: Vec::new(),
+            points: 0,
+            stop_after: None,
+            stopped: false,
+            locked: false,
+            log: Vec::new(),
+        };
+        let handle = executor.handle();
+        Self {
+            shared: Arc::new(Shared {
+                handle,
+                state: Mutex::new(state),
+            }),
+        }
+    }
+
+    /// Stops the machine when the crash point after the `points`-th is about to take effect: that one and all
+    /// later ones never do, and everything that follows from the earlier ones has had its chance to happen.
+    pub fn stop_after(&self, points: u64) {
+        self.shared.state.lock().stop_after = Some(points);
+    }
+
+    /// Stops the machine now.
+    pub fn stop(&self) {
+        self.shared.state.lock().stopped = true;
+        self.shared.handle.crash();
+    }
+
+    /// Crash points that took effect so far.
+    pub fn points(&self) -> u64 {
+        self.shared.state.lock().points
+    }
+
+    /// Adds a fault; they are asked in the order in which they were added.
+    pub fn add_fault(&self, fault: Fault) {
+        self.shared.state.lock().faults.push(fault);
+    }
+
+    /// Forgets all faults.
+    pub fn clear_faults(&self) {
+        self.shared.state.lock().faults.clear();
+    }
+
+    /// Sets how much a sound disk varies.
+    pub fn set_noise(&self, noise: Noise) {
+        self.shared.state.lock().noise = noise;
+    }
+
+    /// Sets how many bytes all files together may have, holes included; `None`: no bound.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.shared.state.lock().capacity = bytes;
+    }
+
+    /// Bytes of all files that have a name or are open.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.state.lock().machine.used_bytes()
+    }
+
+    /// Every operation so far, in the order in which they took effect.
+    pub fn log(&self) -> Vec<OpRecord> {
+        self.shared.state.lock().log.clone()
+    }
+
+    /// The log as text, one operation a line.
+    pub fn log_text(&self) -> String {
+        self.shared
+            .state
+            .lock()
+            .log
+            .iter()
+            .map(|record| format!("{record}\n"))
+            .collect()
+    }
+
+    /// What `kill -9` leaves: all that took effect.
+    pub fn live_image(&self) -> Image {
+        self.shared.state.lock().machine.live_image()
+    }
+
+    pub(super) fn with_state<T>(&self, look: impl FnOnce(&mut DiskState) -> T) -> T {
+        look(&mut self.shared.state.lock())
+    }
+
+    /// Starts an operation. `effect` returns its result and how many bytes it moved.
+    pub(super) fn submit<T: Send + 'static>(
+        &self,
+        op: Op,
+        effect: impl FnOnce(&mut DiskState) -> io::Result<(T, u64)> + Send + 'static,
+    ) -> IoFuture<T> {
+        self.submit_or(op, effect, |_| ())
+    }
+
+    /// As `submit`; where a fault strikes, `failed` happens in place of `effect`.
+    pub(super) fn submit_or<T: Send + 'static>(
+        &self,
+        op: Op,
+        effect: impl FnOnce(&mut DiskState) -> io::Result<(T, u64)> + Send + 'static,
+        failed: impl FnOnce(&mut DiskState) + Send + 'static,
+    ) -> IoFuture<T> {
+        let (done, result) = oneshot::channel();
+        let disk = self.clone();
+        self.shared.handle.submit(Box::new(move || {
+            if let Some(result) = disk.perform(op, effect, failed) {
+                // The caller may have dropped its future; the operation took effect all the same.
+                drop(done.send(result));
+            }
+        }));
+        Box::pin(async move {
+            match result.await {
+                Ok(result) => result,
+                Err(_stopped) => std::future::pending().await,
+            }
+        })
+    }
+
+    /// Lets an operation take effect; `None` if the machine is stopped.
+    fn perform<T>(
+        &self,
+        op: Op,
+        effect: impl FnOnce(&mut DiskState) -> io::Result<(T, u64)>,
+        failed: impl FnOnce(&mut DiskState),
+    ) -> Option<io::Result<T>> {
+        let mut state = self.shared.state.lock();
+        if op.kind.is_crash_point() && state.stop_after == Some(state.points) {
+            state.stopped = true;
+        }
+        if state.stopped {
+            drop(state);
+            self.shared.handle.crash();
+            return None;
+        }
+        let result = match state.strike(op.kind, &op.path) {
+            Some(errno) => {
+                failed(&mut state);
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            None => effect(&mut state),
+        };
+        Some(state.record(op, result))
+    }
+}
+
+impl DiskState {
+    /// The code of the first fault that strikes this operation.
+    fn strike(&mut self, kind: OpKind, path: &Path) -> Option<i32> {
+        let Self { faults, prng, .. } = self;
+        let mut struck = None;
+        for fault in faults {
+            if fault.strikes(kind, path, prng) && struck.is_none() {
+                struck = Some(fault.errno);
+            }
+        }
+        struck
+    }
+
+    fn record<T>(&mut self, op: Op, result: io::Result<(T, u64)>) -> io::Result<T> {
+        let Op {
+            kind,
+            path,
+            offset,
+            length,
+        } = op;
+        let mut record = OpRecord {
+            point: None,
+            kind,
+            path,
+            offset,
+            length,
+            errno: None,
+        };
+        let result = match result {
+            Ok((value, moved)) => {
+                if kind.is_crash_point() {
+                    self.points += 1;
+                    record.point = Some(self.points);
+                }
+                record.length = moved;
+                Ok(value)
+            }
+            Err(refused) => {
+                record.errno = Some(refused.raw_os_error().unwrap_or_default());
+                Err(refused)
+            }
+        };
+        self.log.push(record);
+        result
+    }
+
+    /// How many of `wanted` bytes the disk can take in addition.
+    pub(super) fn room(&self, wanted: u64) -> u64 {
+        match self.capacity {
+            Some(capacity) => capacity
+                .saturating_sub(self.machine.used_bytes())
+                .min(wanted),
+            None => wanted,
+        }
+    }
+
+    /// ENOSPC where `wanted` more bytes do not fit.
+    pub(super) fn check_room(&self, wanted: u64) -> io::Result<()> {
+        if self.room(wanted) < wanted {
+            return Err(io::Error::from_raw_os_error(ENOSPC));
+        }
+        Ok(())
+    }
+
+    /// `count`, or less where the noise shortens it; never 0 unless `count` is.
+    pub(super) fn maybe_short(&mut self, count: usize) -> usize {
+        if count > 1 && self.prng.percent(self.noise.short) {
+            1 + self.prng.below(count - 1)
+        } else {
+            count
+        }
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+}
+
+impl SimDisk {
+    pub(super) fn close(&self, inode: Inode) {
+        self.with_state(|state| state.machine.drop_handle(inode));
+    }
+}

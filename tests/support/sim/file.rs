@@ -1,0 +1,169 @@
+//! One open file of the simulated disk.
+
+use std::io;
+use std::path::PathBuf;
+
+use bytes::{Bytes, BytesMut};
+use tonnage_engine::buffer::Buffer;
+use tonnage_engine::io::{File, IoFuture, OpenMode};
+
+use super::disk::{DiskState, SimDisk};
+use super::fault::{ENOSPC, OpKind};
+use super::op::Op;
+use super::state::{Data, Inode};
+
+const EBADF: i32 = 9;
+const EINVAL: i32 = 22;
+/// As many as Linux takes in one call.
+const SLICES_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct SimFile {
+    disk: SimDisk,
+    path: PathBuf,
+    inode: Inode,
+    writable: bool,
+}
+
+impl SimFile {
+    /// A handle that the machine has counted already.
+    pub(super) fn new(disk: SimDisk, path: PathBuf, inode: Inode, mode: OpenMode) -> Self {
+        Self {
+            disk,
+            path,
+            inode,
+            writable: mode != OpenMode::Read,
+        }
+    }
+
+    fn op(&self, kind: OpKind) -> Op {
+        Op::new(kind, &self.path)
+    }
+
+    /// Starts an operation that a file opened for reading refuses.
+    fn change<T: Send + 'static>(
+        &self,
+        op: Op,
+        effect: impl FnOnce(&mut DiskState) -> io::Result<(T, u64)> + Send + 'static,
+    ) -> IoFuture<T> {
+        let writable = self.writable;
+        self.disk.submit(op, move |state| {
+            if !writable {
+                return Err(io::Error::from_raw_os_error(EBADF));
+            }
+            effect(state)
+        })
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.disk.close(self.inode);
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
+        let op = self.op(OpKind::Read).at(offset, buffer.room() as u64);
+        let inode = self.inode;
+        self.disk.submit(op, move |state| {
+            let there = state.machine.files[inode]
+                .live
+                .read(offset, buffer.free_mut());
+            let count = state.maybe_short(there);
+            buffer.advance(count);
+            Ok(((buffer, count), count as u64))
+        })
+    }
+
+    fn read_cached(&self, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
+        self.disk.with_state(|state| {
+            if state.is_stopped() || state.prng.percent(state.noise.would_block) {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let there = state.machine.files[self.inode]
+                .live
+                .read(offset, buffer.free_mut());
+            let count = state.maybe_short(there);
+            buffer.advance(count);
+            Ok(count)
+        })
+    }
+
+    fn write_at(&self, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+        let mut bytes = BytesMut::new();
+        let taken = slices.iter().take(SLICES_MAX);
+        taken.for_each(|slice| bytes.extend_from_slice(slice));
+        let op = self.op(OpKind::Write).at(offset, bytes.len() as u64);
+        let (inode, bytes) = (self.inode, bytes.freeze());
+        self.change(op, move |state| {
+            let len = state.machine.files[inode].live.len();
+            let end = offset + bytes.len() as u64;
+            // Of a write over the end of the disk, what fits is written.
+            let missing = end.saturating_sub(len);
+            let cut = missing - state.room(missing);
+            let fits = (bytes.len() as u64).saturating_sub(cut) as usize;
+            if fits == 0 && !bytes.is_empty() {
+                return Err(io::Error::from_raw_os_error(ENOSPC));
+            }
+            let count = state.maybe_short(fits);
+            if count > 0 {
+                let bytes = bytes.slice(..count);
+                state
+                    .machine
+                    .change_data(inode, Data::Write { offset, bytes });
+            }
+            Ok((count, count as u64))
+        })
+    }
+
+    fn sync_data(&self) -> IoFuture<()> {
+        let inode = self.inode;
+        let covers = self.disk.with_state(|state| state.machine.newest());
+        self.disk.submit_or(
+            self.op(OpKind::SyncData),
+            move |state| {
+                state.machine.sync_file(inode, covers, true);
+                Ok(((), 0))
+            },
+            move |state| state.machine.sync_file(inode, covers, false),
+        )
+    }
+
+    fn start_writeback(&self, offset: u64, length: u64) -> IoFuture<()> {
+        self.disk
+            .submit(self.op(OpKind::Ask).at(offset, length), |_| Ok(((), 0)))
+    }
+
+    fn allocate(&self, offset: u64, length: u64) -> IoFuture<()> {
+        let op = self.op(OpKind::Allocate).at(offset, length);
+        let inode = self.inode;
+        self.change(op, move |state| {
+            if length == 0 {
+                return Err(io::Error::from_raw_os_error(EINVAL));
+            }
+            let (len, end) = (state.machine.files[inode].live.len(), offset + length);
+            state.check_room(end.saturating_sub(len))?;
+            state.machine.change_data(inode, Data::Grow(end));
+            Ok(((), length))
+        })
+    }
+
+    fn set_len(&self, length: u64) -> IoFuture<()> {
+        let inode = self.inode;
+        self.change(self.op(OpKind::SetLen).at(0, length), move |state| {
+            let len = state.machine.files[inode].live.len();
+            state.check_room(length.saturating_sub(len))?;
+            state.machine.change_data(inode, Data::SetLen(length));
+            Ok(((), length))
+        })
+    }
+
+    fn len(&self) -> IoFuture<u64> {
+        let inode = self.inode;
+        self.disk.submit(self.op(OpKind::Ask), move |state| {
+            let len = state.machine.files[inode].live.len();
+            Ok((len, len))
+        })
+    }
+}

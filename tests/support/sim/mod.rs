@@ -1,0 +1,69 @@
+//! The simulated machine: one seeded executor and a disk that keeps only what it was made to keep.
+//!
+//! Owns: [`SimEnv`], [`Executor`], [`SimDisk`], [`Image`], [`Policy`], [`Fault`].
+//! Refuses: threads, real time, real files, and any order that does not follow from the seed.
+//!
+//! A crash test is two loops: run the workload once to count its crash points ([`SimDisk::points`]); then
+//! for each `k` run it again from the same seed with [`SimDisk::stop_after`]`(k)` under
+//! [`Executor::run_until_crash`], and open every one of [`SimDisk::crash_images`] on a new machine.
+
+mod content;
+mod crash;
+mod disk;
+mod executor;
+mod fault;
+mod file;
+mod handle;
+mod image;
+mod names;
+mod op;
+mod prng;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use tonnage_engine::io::Env;
+
+pub use self::content::Content;
+pub use self::crash::{CrashImage, Policy};
+pub use self::disk::SimDisk;
+pub use self::executor::{Executor, Outcome};
+pub use self::fault::{EIO, ENOSPC, Fault, Noise, OpKind, When};
+pub use self::handle::Handle;
+pub use self::image::Image;
+pub use self::names::SIM_PID;
+pub use self::op::OpRecord;
+pub use self::prng::Prng;
+
+/// A machine that was just switched on.
+#[derive(Debug)]
+pub struct SimEnv {
+    /// Runs everything; dropping it drops all tasks.
+    pub executor: Executor,
+    /// The disk behind `env.io`.
+    pub disk: SimDisk,
+    /// What an engine is given.
+    pub env: Env,
+}
+
+impl SimEnv {
+    /// A machine whose disk holds `image`, all of it durable. Everything that happens follows from `seed`.
+    pub fn new(seed: u64, image: &Image) -> Self {
+        let executor = Executor::new(seed);
+        let handle = Arc::new(executor.handle());
+        let disk = SimDisk::new(&executor, image);
+        let env = Env {
+            io: Arc::new(disk.clone()),
+            clock: Arc::clone(&handle) as _,
+            spawn: Arc::clone(&handle) as _,
+            rng: handle,
+        };
+        Self {
+            executor,
+            disk,
+            env,
+        }
+    }
+}

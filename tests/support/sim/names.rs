@@ -1,0 +1,156 @@
+//! The name space of the simulated disk: its side of `Io`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tonnage_engine::io::{
+    FileRef, Io, IoFuture, LockAttempt, LockGuard, Map, MapRef, OpenMode, Space,
+};
+
+use super::disk::SimDisk;
+use super::fault::OpKind;
+use super::file::SimFile;
+use super::op::Op;
+
+/// The pid that a taken lock is said to be held by.
+pub const SIM_PID: u32 = 4242;
+/// Size of a disk without a capacity.
+const ENDLESS_BYTES: u64 = 1 << 40;
+
+impl Io for SimDisk {
+    fn backend(&self) -> &'static str {
+        "simulated"
+    }
+
+    fn create_dir(&self, path: &Path) -> IoFuture<()> {
+        let op = Op::new(OpKind::CreateDir, path);
+        let path = path.to_owned();
+        self.submit(op, move |state| Ok((state.machine.create_dir(&path)?, 0)))
+    }
+
+    fn list_dir(&self, path: &Path) -> IoFuture<Vec<String>> {
+        let op = Op::new(OpKind::List, path);
+        let path = path.to_owned();
+        self.submit(op, move |state| {
+            let mut names = state.machine.list(&path)?;
+            state.prng.shuffle(&mut names);
+            Ok((names, 0))
+        })
+    }
+
+    fn sync_dir(&self, path: &Path) -> IoFuture<()> {
+        let op = Op::new(OpKind::SyncDir, path);
+        let covers = self.with_state(|state| state.machine.newest());
+        let (path, again) = (path.to_owned(), path.to_owned());
+        self.submit_or(
+            op,
+            move |state| {
+                state.machine.check_dir(&path)?;
+                state.machine.sync_dir(&path, covers, true);
+                Ok(((), 0))
+            },
+            move |state| state.machine.sync_dir(&again, covers, false),
+        )
+    }
+
+    fn open(&self, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
+        let new = mode == OpenMode::CreateNew;
+        let op = Op::new(if new { OpKind::Create } else { OpKind::Open }, path);
+        let (disk, path) = (self.clone(), path.to_owned());
+        self.submit(op, move |state| {
+            let machine = &mut state.machine;
+            let inode = if new {
+                machine.create_file(&path)?
+            } else {
+                machine.file_at(&path)?
+            };
+            machine.add_handle(inode);
+            let file: FileRef = Arc::new(SimFile::new(disk, path, inode, mode));
+            Ok((file, 0))
+        })
+    }
+
+    fn unlink(&self, path: &Path) -> IoFuture<()> {
+        let op = Op::new(OpKind::Unlink, path);
+        let path = path.to_owned();
+        self.submit(op, move |state| Ok((state.machine.unlink(&path)?, 0)))
+    }
+
+    fn map(&self, path: &Path) -> IoFuture<MapRef> {
+        let op = Op::new(OpKind::Map, path);
+        let path = path.to_owned();
+        self.submit(op, move |state| {
+            let inode = state.machine.file_at(&path)?;
+            let map = Copied::new(&state.machine.files[inode].live.to_vec());
+            let length = map.length as u64;
+            let map: MapRef = Arc::new(map);
+            Ok((map, length))
+        })
+    }
+
+    fn lock(&self, path: &Path) -> IoFuture<LockAttempt> {
+        let op = Op::new(OpKind::Lock, path);
+        let (disk, path) = (self.clone(), path.to_owned());
+        self.submit(op, move |state| {
+            if state.machine.file_at(&path).is_err() {
+                state.machine.create_file(&path)?;
+            }
+            if std::mem::replace(&mut state.locked, true) {
+                return Ok((LockAttempt::Taken(Some(SIM_PID)), 0));
+            }
+            Ok((LockAttempt::Held(Box::new(Held(disk))), 0))
+        })
+    }
+
+    fn space(&self, path: &Path) -> IoFuture<Space> {
+        self.submit(Op::new(OpKind::Ask, path), move |state| {
+            let total_bytes = state.capacity.unwrap_or(ENDLESS_BYTES);
+            let available_bytes = total_bytes.saturating_sub(state.machine.used_bytes());
+            Ok((
+                Space {
+                    total_bytes,
+                    available_bytes,
+                },
+                0,
+            ))
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Held(SimDisk);
+
+impl LockGuard for Held {}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.with_state(|state| state.locked = false);
+    }
+}
+
+/// A copy whose first byte is aligned to 16: it starts that far into its block.
+#[derive(Debug)]
+struct Copied {
+    block: Box<[u8]>,
+    start: usize,
+    length: usize,
+}
+
+impl Copied {
+    fn new(content: &[u8]) -> Self {
+        let mut block = vec![0; content.len() + 15].into_boxed_slice();
+        let start = block.as_ptr().align_offset(16);
+        block[start..start + content.len()].copy_from_slice(content);
+        Self {
+            block,
+            start,
+            length: content.len(),
+        }
+    }
+}
+
+impl Map for Copied {
+    fn bytes(&self) -> &[u8] {
+        &self.block[self.start..self.start + self.length]
+    }
+}

@@ -1,0 +1,58 @@
+//! Tests of the tester: a simulator that is too kind makes every crash test pass.
+
+mod disk;
+mod executor;
+mod images;
+mod stops;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use bytes::Bytes;
+use tonnage_engine::io::{Env, FileRef, OpenMode, exact};
+
+use super::*;
+
+const DIR: &str = "/store";
+
+fn path(name: &str) -> std::path::PathBuf {
+    Path::new(DIR).join(name)
+}
+
+fn machine(seed: u64) -> SimEnv {
+    let sim = SimEnv::new(seed, &Image::with_dir(DIR));
+    sim.disk.set_noise(Noise::NONE);
+    sim
+}
+
+async fn create(env: &Env, name: &str) -> FileRef {
+    env.io.open(&path(name), OpenMode::CreateNew).await.unwrap()
+}
+
+async fn write(file: &FileRef, offset: u64, content: &[u8]) {
+    exact::write_all(&**file, offset, vec![Bytes::copy_from_slice(content)])
+        .await
+        .unwrap();
+}
+
+fn content(image: &Image, name: &str) -> Option<Vec<u8>> {
+    image.files.get(&path(name)).map(Content::to_vec)
+}
+
+/// Bytes of `name` in every crash image.
+fn outcomes(disk: &SimDisk, name: &str) -> BTreeSet<Option<Vec<u8>>> {
+    let images = disk.crash_images(&Policy::thorough(1));
+    images
+        .iter()
+        .map(|crash| content(&crash.image, name))
+        .collect()
+}
+
+/// A file of this content whose data and name are durable.
+async fn durable(env: &Env, name: &str, bytes: &[u8]) -> FileRef {
+    let file = create(env, name).await;
+    write(&file, 0, bytes).await;
+    file.sync_data().await.unwrap();
+    env.io.sync_dir(Path::new(DIR)).await.unwrap();
+    file
+}
