@@ -11,7 +11,7 @@ use tonnage_engine::options::Options;
 use tonnage_engine::segment::SmallBlob;
 use tonnage_engine::{Algorithm, Digest, Error};
 
-use crate::workbench::{Workbench, content, run, small_options};
+use crate::workbench::{Workbench, content, eventually, run, small_options};
 
 const CHUNK: usize = 64 << 10;
 
@@ -256,9 +256,7 @@ fn a_retired_segment_goes_with_its_last_reader() {
         assert_eq!(rest, bytes);
         assert_eq!(bench.names("segments").len(), 1);
         drop(stream);
-        while !bench.names("segments").is_empty() {
-            tokio::task::yield_now().await;
-        }
+        eventually("the unlink", || bench.names("segments").is_empty()).await;
     });
 }
 
@@ -282,10 +280,14 @@ fn open_files_are_bounded() {
             );
         }
         let segments = dir.path().join("segments");
-        let open = std::fs::read_dir("/proc/self/fd").unwrap().filter(|entry| {
-            std::fs::read_link(entry.as_ref().unwrap().path())
-                .is_ok_and(|target| target.starts_with(&segments))
-        });
-        assert_eq!(open.count(), 8);
+        let open = || {
+            let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+            let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+            targets
+                .filter(|target| target.starts_with(&segments))
+                .count()
+        };
+        // A disk thread may hold the last file it served for a moment longer.
+        eventually("8 files open", || open() == 8).await;
     });
 }

@@ -9,7 +9,7 @@ use tonnage_engine::options::Options;
 use tonnage_engine::upload::{UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Digest, Error, FinishedBlob};
 
-use crate::workbench::{REPOSITORY, Workbench, content, run, small_options, write};
+use crate::workbench::{REPOSITORY, Workbench, content, eventually, run, small_options, write};
 
 const CHUNK: usize = 64 << 10;
 const WINDOW: usize = 128 << 10;
@@ -32,9 +32,8 @@ async fn assert_reads(bench: &Workbench, digest: Digest, extent: Extent, bytes: 
 
 /// Waits until `directory` holds `count` names; removals run in the background.
 async fn settled(bench: &Workbench, directory: &str, count: usize) {
-    while bench.names(directory).len() != count {
-        tokio::task::yield_now().await;
-    }
+    let what = format!("{count} files in {directory}");
+    eventually(&what, || bench.names(directory).len() == count).await;
 }
 
 /// Guards: sizes around chunk, window and threshold, in small and large pieces, under each algorithm, come back

@@ -171,3 +171,15 @@ pub(crate) fn small_options() -> Options {
         ..Options::default()
     }
 }
+
+/// Waits until `done`: for what the engine does in the background. Bounded by turns, not by time.
+pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..200_000 {
+        if done() {
+            return;
+        }
+        std::thread::yield_now();
+        tokio::task::yield_now().await;
+    }
+    panic!("never happened: {what}");
+}
