@@ -134,7 +134,7 @@ impl FinishedBlob {
     }
 
     /// Where they are.
-    pub(crate) fn extent(&self) -> Extent {
+    pub fn extent(&self) -> Extent {
         self.extent
     }
 

@@ -1,5 +1,8 @@
 //! Tests of the engine through its public interface, one module per subject.
 
 mod seam;
+mod segment;
 mod table;
 mod table_crash;
+mod upload;
+mod workbench;

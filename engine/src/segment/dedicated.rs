@@ -43,8 +43,16 @@ impl DedicatedWriter {
         length_hint: Option<u64>,
     ) -> Result<Self> {
         let id = ids.take().await?;
-        let file = files.create(id, SegmentClass::Dedicated).await?;
-        let abandon = Some(AbandonGuard::new(Arc::clone(&files), id));
+        // Before the file: whoever waits for it may give up.
+        let guard = AbandonGuard::new(Arc::clone(&files), id);
+        let file = match files.create(id, SegmentClass::Dedicated).await {
+            Ok(file) => file,
+            Err(error) => {
+                guard.keep();
+                return Err(error);
+            }
+        };
+        let abandon = Some(guard);
         let mut writer = Self {
             files,
             poison,
