@@ -14,7 +14,7 @@ use crate::format::codec::{Decoder, Encoder, Malformed};
 use crate::format::transaction::{RepositoryId, decode_extent, encode_extent};
 
 /// Prefix of the index: the rows whose keys go on with a keyed hash.
-pub const INDEX_PREFIX: u8 = b'b';
+pub const INDEX_PREFIX: u8 = crate::table::INDEX_TABLE;
 
 /// Prefix bytes, one per kind of row.
 mod prefix {
