@@ -293,11 +293,12 @@ fn spawn_process(
         }
         None => Command::new(program),
     };
-    command
-        .arg("serve")
-        .arg("--data")
-        .arg(data)
-        .args(["--listen", &address.to_string()]);
+    command.arg("serve").arg("--data").arg(data).args([
+        "--listen",
+        &address.to_string(),
+        "--admin-listen",
+        "off",
+    ]);
     command
         .stdin(Stdio::null())
         .stdout(out)

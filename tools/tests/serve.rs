@@ -3,6 +3,8 @@
 //! Owns: end-to-end tests that need a running server. Refuses: any address but loopback, any port but a free one.
 #![expect(
     clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "what surrounds the tests may fail loudly, like the tests"
 )]
 
@@ -294,4 +296,66 @@ fn the_second_signal_ends_at_once() {
     server.signal("-TERM");
     let (code, rest) = server.end();
     assert_eq!(code, Some(143), "{rest}");
+}
+
+/// Passes everything through to `server`, but flips one bit behind the first 2 MiB of every connection's answers.
+fn flipping_proxy(server: String) -> std::net::SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, upstream) = (client.unwrap(), TcpStream::connect(&server).unwrap());
+            let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+            // A side that hung up ends its copy; the other notices by itself.
+            std::thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
+            std::thread::spawn(move || flip(upstream, client));
+        }
+    });
+    address
+}
+
+fn flip(mut from: TcpStream, mut to: TcpStream) {
+    let (mut passed, mut buffer) = (0usize, vec![0; 64 << 10]);
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        if (passed..passed + count).contains(&(2 << 20)) {
+            buffer[(2 << 20) - passed] ^= 1;
+        }
+        passed += count;
+        if to.write_all(&buffer[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Guards: one flipped bit in an answer is noticed by `smoke`: it names the byte, ends with 1, and cleans up.
+#[test]
+fn smoke_notices_one_flipped_bit() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Serving::start(directory.path(), &[]);
+    let proxy = flipping_proxy(server.url.trim_start_matches("http://").to_owned());
+    let smoke = [
+        "smoke",
+        &format!("http://{proxy}"),
+        "--size",
+        "1 MiB",
+        "--json",
+    ];
+    let (code, stdout, stderr) = run(&mut tonnage(&smoke));
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let steps = report["steps"].as_array().unwrap();
+    let failed: Vec<_> = steps
+        .iter()
+        .filter(|step| step["verdict"] == "failed")
+        .collect();
+    assert_eq!(failed.len(), 1, "{stdout}");
+    assert_eq!(failed[0]["name"], "pull and compare the chunked layer");
+    assert!(
+        failed[0]["expected"]
+            .as_str()
+            .unwrap()
+            .contains("at byte 20"),
+        "{stdout}"
+    );
+    assert_eq!(steps.last().unwrap()["name"], "clean up after the failure");
 }
