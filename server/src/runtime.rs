@@ -4,8 +4,10 @@
 //! Refuses: the disk, which is [`Threads`]; starting a runtime, which is the program's.
 //!
 //! Computations have threads of their own, as many as the machine has processors, and not tokio's blocking
-//! pool: that one grows to 512 threads, so that a hundred uploads hashing at once would take the processors
-//! from the workers that answer requests. What does not fit waits in the queue.
+//! pool: that one grows to 512 threads, so that many uploads hashing at once take the processors from the
+//! workers that answer requests. What does not fit waits in the queue. Measured on 2 processors (busy with
+//! other work too): an empty job there and back 6 to 8 us against 17 to 27 us; while 64 streams compute
+//! 0.5 ms jobs, in the same total time, a timer of 1 ms fires after 2.8 to 4.6 ms (p99) against 41 to 46 ms.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug, Formatter};

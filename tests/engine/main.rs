@@ -2,3 +2,4 @@
 
 mod seam;
 mod table;
+mod table_crash;

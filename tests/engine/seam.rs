@@ -1,4 +1,5 @@
-//! The real backend keeps the seam's promises, on a real file system.
+//! Both backends keep the seam's promises: the threads on a real file system, and the simulated disk, which
+//! is worth nothing where it behaves otherwise.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -8,6 +9,7 @@ use tempfile::TempDir;
 use tonnage_engine::buffer::Buffer;
 use tonnage_engine::io::threads::Threads;
 use tonnage_engine::io::{FileRef, Io, LockAttempt, OpenMode, exact};
+use tonnage_tests::sim::{Image, Noise, SimEnv};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
@@ -16,7 +18,16 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-async fn create(io: &Threads, path: &Path, content: &[u8]) -> FileRef {
+/// Runs a test on each backend, in an empty directory.
+fn on_both(test: impl AsyncFn(&dyn Io, &Path)) {
+    let directory = TempDir::new().unwrap();
+    run(test(&Threads::new(), directory.path()));
+    let sim = SimEnv::new(1, &Image::with_dir("/store"));
+    sim.disk.set_noise(Noise::NONE);
+    sim.executor.block_on(test(&sim.disk, Path::new("/store")));
+}
+
+async fn create(io: &dyn Io, path: &Path, content: &[u8]) -> FileRef {
     let file = io.open(path, OpenMode::CreateNew).await.unwrap();
     exact::write_all(&*file, 0, vec![Bytes::copy_from_slice(content)])
         .await
@@ -34,9 +45,8 @@ async fn read(file: &FileRef, offset: u64, count: usize) -> Vec<u8> {
 /// Guards: each way to open says what stands in its way, with the operating system's code.
 #[test]
 fn opening_reports_missing_and_existing_names() {
-    run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
-        let path = directory.path().join("a");
+    on_both(async |io, directory| {
+        let path = directory.join("a");
         for mode in [OpenMode::Read, OpenMode::Write] {
             let missing = io.open(&path, mode).await.unwrap_err();
             assert_eq!(
@@ -50,29 +60,25 @@ fn opening_reports_missing_and_existing_names() {
             (taken.kind(), taken.raw_os_error()),
             (ErrorKind::AlreadyExists, Some(17))
         );
-        let inner = directory.path().join("d");
+        let inner = directory.join("d");
         io.create_dir(&inner).await.unwrap();
         let taken = io.create_dir(&inner).await.unwrap_err();
         assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
-        let orphan = io
-            .create_dir(&directory.path().join("x/y"))
-            .await
-            .unwrap_err();
+        let orphan = io.create_dir(&directory.join("x/y")).await.unwrap_err();
         assert_eq!(orphan.kind(), ErrorKind::NotFound);
-        let mut names = io.list_dir(directory.path()).await.unwrap();
+        let mut names = io.list_dir(directory).await.unwrap();
         names.sort();
         assert_eq!(names, ["a", "d"]);
-        io.sync_dir(directory.path()).await.unwrap();
+        io.sync_dir(directory).await.unwrap();
     });
 }
 
 /// Guards: a file opened for reading takes no writes.
 #[test]
 fn a_file_opened_for_reading_refuses_writes() {
-    run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
-        let path = directory.path().join("a");
-        create(&io, &path, b"abc").await;
+    on_both(async |io, directory| {
+        let path = directory.join("a");
+        create(io, &path, b"abc").await;
         let file = io.open(&path, OpenMode::Read).await.unwrap();
         let refused = file
             .write_at(0, vec![Bytes::from_static(b"x")])
@@ -86,9 +92,8 @@ fn a_file_opened_for_reading_refuses_writes() {
 /// Guards: a read that meets the end of the file is short, and one behind it moves nothing.
 #[test]
 fn reads_at_the_end_of_a_file_are_short() {
-    run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
-        let file = create(&io, &directory.path().join("a"), b"0123456789").await;
+    on_both(async |io, directory| {
+        let file = create(io, &directory.join("a"), b"0123456789").await;
         let (buffer, count) = file.read_at(6, Buffer::unpooled(100)).await.unwrap();
         assert_eq!((buffer.filled(), count), (&b"6789"[..], 4));
         let (buffer, count) = file.read_at(10, buffer).await.unwrap();
@@ -133,9 +138,8 @@ fn what_was_just_written_is_read_from_memory() {
 /// Guards: more slices than one system call takes (1024) are written in order, none lost.
 #[test]
 fn many_slices_are_written_in_order() {
-    run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
-        let path = directory.path().join("a");
+    on_both(async |io, directory| {
+        let path = directory.join("a");
         let file = io.open(&path, OpenMode::CreateNew).await.unwrap();
         let slices: Vec<Bytes> = (0..3000u32)
             .map(|number| Bytes::copy_from_slice(&number.to_le_bytes()))
@@ -219,9 +223,8 @@ fn a_lock_of_another_process_is_respected() {
 /// Guards: allocated space counts into the size and reads as zeros; `set_len` cuts it.
 #[test]
 fn allocated_space_reads_as_zeros() {
-    run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
-        let file = create(&io, &directory.path().join("a"), b"abc").await;
+    on_both(async |io, directory| {
+        let file = create(io, &directory.join("a"), b"abc").await;
         file.allocate(0, 100_000).await.unwrap();
         assert_eq!(file.len().await.unwrap(), 100_000);
         let content = read(&file, 0, 200_000).await;
@@ -237,22 +240,18 @@ fn allocated_space_reads_as_zeros() {
 /// Guards: a map shows the whole file, aligned, outlives its name, and an empty file maps to no bytes.
 #[test]
 fn a_map_shows_the_whole_file() {
-    run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
-        let path = directory.path().join("a");
+    on_both(async |io, directory| {
+        let path = directory.join("a");
         let content: Vec<u8> = (0..=255).cycle().take(70_001).collect();
-        create(&io, &path, &content).await;
+        create(io, &path, &content).await;
         let map = io.map(&path).await.unwrap();
         io.unlink(&path).await.unwrap();
         assert_eq!(map.bytes(), content);
         assert_eq!(map.bytes().as_ptr().align_offset(16), 0);
-        create(&io, &path, b"").await;
+        create(io, &path, b"").await;
         assert!(io.map(&path).await.unwrap().bytes().is_empty());
         assert_eq!(
-            io.map(&directory.path().join("b"))
-                .await
-                .unwrap_err()
-                .kind(),
+            io.map(&directory.join("b")).await.unwrap_err().kind(),
             ErrorKind::NotFound
         );
     });
@@ -261,16 +260,15 @@ fn a_map_shows_the_whole_file() {
 /// Guards: removing a name leaves open files whole.
 #[test]
 fn unlink_keeps_open_files_readable() {
-    run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
-        let path = directory.path().join("a");
-        let file = create(&io, &path, b"still here").await;
+    on_both(async |io, directory| {
+        let path = directory.join("a");
+        let file = create(io, &path, b"still here").await;
         io.unlink(&path).await.unwrap();
         assert_eq!(
             io.unlink(&path).await.unwrap_err().kind(),
             ErrorKind::NotFound
         );
-        assert!(io.list_dir(directory.path()).await.unwrap().is_empty());
+        assert!(io.list_dir(directory).await.unwrap().is_empty());
         assert_eq!(read(&file, 0, 100).await, b"still here");
     });
 }

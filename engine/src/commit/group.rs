@@ -4,12 +4,23 @@
 
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use super::Sequencer;
 use crate::error::Result;
 use crate::journal::writer::{AppendError, JournalWriter};
 use crate::poison::Poison;
 
-/// Runs until the sequencer closes, then closes the journal. Returns what closing found.
+/// The journal task's end, in two steps: the queue is empty, and whether the stop is a clean one.
+#[derive(Debug)]
+pub struct Ending {
+    /// Told when the queue is empty and no more transactions come.
+    pub drained: oneshot::Sender<()>,
+    /// Says that nothing was left behind. Dropped without a word, the stop is not a clean one.
+    pub seal: oneshot::Receiver<()>,
+}
+
+/// Runs until the sequencer closes, then closes the journal as `ending` says. Returns what closing found.
 ///
 /// A frame that could not be started (no space for a new file) fails what is queued and leaves the journal intact; one
 /// that failed half-way stops all writes.
@@ -17,6 +28,7 @@ pub async fn run_journal(
     sequencer: Arc<Sequencer>,
     mut journal: JournalWriter,
     poison: Arc<Poison>,
+    ending: Ending,
 ) -> Result<()> {
     while let Some(group) = sequencer.next_group().await {
         match journal
@@ -34,6 +46,13 @@ pub async fn run_journal(
             }
         }
     }
+    // Nobody listens where the store was dropped without a close.
+    ending.drained.send(()).unwrap_or_default();
+    let sealed = ending.seal.await.is_ok();
     poison.check()?;
-    journal.close().await
+    if sealed {
+        journal.close().await
+    } else {
+        Ok(())
+    }
 }

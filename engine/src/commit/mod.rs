@@ -14,6 +14,6 @@ pub mod sequencer;
 #[cfg(test)]
 mod tests;
 
-pub use group::run_journal;
+pub use group::{Ending, run_journal};
 pub use resolve::resolve;
 pub use sequencer::{Frozen, Sequencer};

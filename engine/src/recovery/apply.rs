@@ -4,13 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::io::Io;
 use crate::journal;
+use crate::segment::{parse_segment_name, segment_name};
 
 /// Removes what the plan names. Cut off anywhere, the next open draws up the rest of it again.
 pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
@@ -21,23 +22,34 @@ pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
             .await
             .map_err(|source| Error::io("sync", &directory, source))?;
     }
-    for id in &plan.orphans {
+    remove_segments(io, store, &plan.orphans).await
+}
+
+/// Removes segment files, durably: a clean stop promises that there is nothing to look for.
+pub async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Result<()> {
+    for id in ids {
         remove(io, &segment_path(store, *id)).await?;
     }
-    Ok(())
+    let directory = segments_directory(store);
+    io.sync_dir(&directory)
+        .await
+        .map_err(|source| Error::io("sync", &directory, source))
+}
+
+fn segments_directory(store: &Path) -> PathBuf {
+    store.join("segments")
 }
 
 /// The segment files of a store.
 pub async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<SegmentId>> {
-    let directory = store.join("segments");
+    let directory = segments_directory(store);
     let names = io
         .list_dir(&directory)
         .await
         .map_err(|source| Error::io("list", &directory, source))?;
     Ok(names
         .iter()
-        .filter_map(|name| numbered(name, ".segment"))
-        .map(SegmentId)
+        .filter_map(|name| parse_segment_name(name))
         .collect())
 }
 
@@ -50,8 +62,8 @@ pub fn numbered(name: &str, suffix: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok()
 }
 
-fn segment_path(store: &Path, id: SegmentId) -> std::path::PathBuf {
-    store.join("segments").join(format!("{id}.segment"))
+fn segment_path(store: &Path, id: SegmentId) -> PathBuf {
+    segments_directory(store).join(segment_name(id))
 }
 
 async fn remove(io: &dyn Io, path: &Path) -> Result<()> {

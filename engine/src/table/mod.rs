@@ -40,9 +40,9 @@ pub type Delta = imbl::OrdMap<Bytes, Option<Bytes>>;
 /// 64 KiB.
 pub const ROW_BYTES_MAX: usize = 60 << 10;
 
-/// What a row of a delta costs in memory beside its bytes: two handles, two heads of allocations, its
-/// share of tree nodes. An estimate that drives when a checkpoint starts.
-const DELTA_ROW_OVERHEAD_BYTES: usize = 160;
+/// What a row of a delta costs in memory beside its bytes: two handles, heads of allocations, its share of
+/// tree nodes. Measured with three million rows of 54 bytes; drives when a checkpoint starts.
+const DELTA_ROW_OVERHEAD_BYTES: usize = 176;
 
 /// The rows of one state of the store.
 #[derive(Clone, Debug)]

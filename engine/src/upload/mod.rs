@@ -21,6 +21,7 @@ use std::str::FromStr;
 use crate::digest::{Algorithm, Digest};
 use crate::extent::Extent;
 
+pub use resume::surviving;
 pub use session::{Savepoint, Upload};
 pub use sessions::Uploads;
 

@@ -5,7 +5,7 @@
 //! Invariants: a segment that a transaction names is never touched, whatever a log says; an upload that
 //! cannot be resumed is forgotten, and its log removed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::format::upload_log::{UploadLog, replay};
 use crate::io::exact::read_up_to;
-use crate::io::{FileRef, OpenMode};
+use crate::io::{Env, FileRef, OpenMode};
 
 /// Larger logs belong to no upload that we can hold: 4 bytes a chunk make this 4 TiB and more.
 const LOG_BYTES_MAX: u64 = 256 << 20;
@@ -87,22 +87,7 @@ impl Uploads {
     }
 
     async fn read_log(&self, path: &Path) -> Result<(FileRef, Vec<u8>)> {
-        let io = &self.shared().env.io;
-        let failed = |error| Error::io("read upload log", path, error);
-        let file = io.open(path, OpenMode::Write).await.map_err(failed)?;
-        let length = file.len().await.map_err(failed)?;
-        if length > LOG_BYTES_MAX {
-            return Err(Error::TooLarge {
-                what: "upload log",
-                length,
-                max: LOG_BYTES_MAX,
-            });
-        }
-        let room = usize::try_from(length).unwrap_or(usize::MAX);
-        let read = read_up_to(file.as_ref(), 0, Buffer::unpooled(room))
-            .await
-            .map_err(failed)?;
-        Ok((file, read.filled().to_vec()))
+        read_log(&self.shared().env, path, OpenMode::Write).await
     }
 
     async fn remove_log(&self, path: &Path) {
@@ -110,4 +95,38 @@ impl Uploads {
             tracing::warn!(path = %path.display(), %error, "an upload log could not be removed");
         }
     }
+}
+
+/// The segments of uploads that the next open can take up, without touching anything: for `fsck`. `dir` is the
+/// directory of the logs.
+pub async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
+    let names = env.io.list_dir(dir).await;
+    let names = names.map_err(|error| Error::io("list directory", dir, error))?;
+    let mut segments = BTreeSet::new();
+    for name in names
+        .iter()
+        .filter(|name| LogFile::parse_name(name).is_some())
+    {
+        let (_, bytes) = read_log(env, &dir.join(name), OpenMode::Read).await?;
+        segments.extend(replay(&bytes).map(|log| log.header.segment));
+    }
+    Ok(segments)
+}
+
+async fn read_log(env: &Env, path: &Path, mode: OpenMode) -> Result<(FileRef, Vec<u8>)> {
+    let failed = |error| Error::io("read upload log", path, error);
+    let file = env.io.open(path, mode).await.map_err(failed)?;
+    let length = file.len().await.map_err(failed)?;
+    if length > LOG_BYTES_MAX {
+        return Err(Error::TooLarge {
+            what: "upload log",
+            length,
+            max: LOG_BYTES_MAX,
+        });
+    }
+    let room = usize::try_from(length).unwrap_or(usize::MAX);
+    let read = read_up_to(file.as_ref(), 0, Buffer::unpooled(room))
+        .await
+        .map_err(failed)?;
+    Ok((file, read.filled().to_vec()))
 }

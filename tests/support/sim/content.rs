@@ -5,16 +5,53 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const PAGE_BYTES: usize = 4096;
 const ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
+/// A page, and a sum of its bytes once somebody asked: images share most of their pages.
+#[derive(Clone)]
+struct Page {
+    bytes: [u8; PAGE_BYTES],
+    sum: OnceLock<u64>,
+}
+
+impl Page {
+    fn zeros() -> Arc<Self> {
+        Arc::new(Self {
+            bytes: ZEROS,
+            sum: OnceLock::new(),
+        })
+    }
+
+    /// 0 for a page of zeros, which is the same as no page.
+    fn sum(&self) -> u64 {
+        *self.sum.get_or_init(|| {
+            if self.bytes == ZEROS {
+                return 0;
+            }
+            let hash = blake3::hash(&self.bytes);
+            hash.as_bytes()
+                .first_chunk()
+                .map_or(1, |first| u64::from_le_bytes(*first))
+                .max(1)
+        })
+    }
+
+    /// The bytes of a page that is ours alone, to be changed.
+    fn change(page: &mut Arc<Self>) -> &mut [u8; PAGE_BYTES] {
+        let page = Arc::make_mut(page);
+        page.sum = OnceLock::new();
+        &mut page.bytes
+    }
+}
 
 /// What a file holds. Cheap to copy; equal when length and bytes are.
 #[derive(Clone, Default)]
 pub struct Content {
     len: u64,
-    pages: BTreeMap<u64, Arc<[u8; PAGE_BYTES]>>,
+    pages: BTreeMap<u64, Arc<Page>>,
 }
 
 impl std::fmt::Debug for Content {
@@ -55,7 +92,7 @@ impl Content {
         for (page, within, range) in pieces(offset, there) {
             let part = &mut target[range];
             match self.pages.get(&page) {
-                Some(bytes) => part.copy_from_slice(&bytes[within..within + part.len()]),
+                Some(page) => part.copy_from_slice(&page.bytes[within..within + part.len()]),
                 None => part.fill(0),
             }
         }
@@ -66,8 +103,8 @@ impl Content {
     pub fn write(&mut self, offset: u64, bytes: &[u8]) {
         for (page, within, range) in pieces(offset, bytes.len()) {
             let part = &bytes[range];
-            let kept = self.pages.entry(page).or_insert_with(|| Arc::new(ZEROS));
-            Arc::make_mut(kept)[within..within + part.len()].copy_from_slice(part);
+            let kept = self.pages.entry(page).or_insert_with(Page::zeros);
+            Page::change(kept)[within..within + part.len()].copy_from_slice(part);
         }
         if !bytes.is_empty() {
             self.grow(offset + bytes.len() as u64);
@@ -87,20 +124,22 @@ impl Content {
             if within > 0
                 && let Some(page) = self.pages.get_mut(&last)
             {
-                Arc::make_mut(page)[within..].fill(0);
+                Page::change(page)[within..].fill(0);
             }
         }
         self.len = len;
     }
 
-    fn written(&self) -> impl Iterator<Item = (&u64, &Arc<[u8; PAGE_BYTES]>)> {
-        self.pages.iter().filter(|(_, page)| ***page != ZEROS)
+    fn written(&self) -> impl Iterator<Item = (u64, &Page)> {
+        let pages = self.pages.iter().map(|(number, page)| (*number, &**page));
+        pages.filter(|(_, page)| page.sum() != 0)
     }
 }
 
 impl PartialEq for Content {
     fn eq(&self, other: &Self) -> bool {
-        self.len == other.len && self.written().eq(other.written())
+        let bytes = |(number, page): (u64, &Page)| (number, page.bytes);
+        self.len == other.len && self.written().map(bytes).eq(other.written().map(bytes))
     }
 }
 
@@ -111,7 +150,7 @@ impl Hash for Content {
         self.len.hash(state);
         for (number, page) in self.written() {
             number.hash(state);
-            state.write(&page[..]);
+            page.sum().hash(state);
         }
     }
 }

@@ -270,7 +270,6 @@ impl Shared {
 
 impl State {
     fn next_timer(&mut self) -> Step {
-        self.timers.retain(|_, timer| !timer.is_closed());
         match self.timers.pop_first() {
             Some(((at, _), timer)) => {
                 self.now = self.now.max(at);

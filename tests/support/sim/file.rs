@@ -14,6 +14,8 @@ use super::state::{Data, Inode};
 
 const EBADF: i32 = 9;
 const EINVAL: i32 = 22;
+/// As many as Linux takes in one call.
+const SLICES_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct SimFile {
@@ -90,9 +92,8 @@ impl File for SimFile {
 
     fn write_at(&self, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
         let mut bytes = BytesMut::new();
-        slices
-            .iter()
-            .for_each(|slice| bytes.extend_from_slice(slice));
+        let taken = slices.iter().take(SLICES_MAX);
+        taken.for_each(|slice| bytes.extend_from_slice(slice));
         let op = self.op(OpKind::Write).at(offset, bytes.len() as u64);
         let (inode, bytes) = (self.inode, bytes.freeze());
         self.change(op, move |state| {

@@ -186,6 +186,9 @@ mod tests {
 
     use super::*;
 
+    /// Far longer than anything here takes: a wait that would never end fails instead.
+    const NEVER: Duration = Duration::from_secs(30);
+
     /// Guards: threads grow to the bound and not beyond, and what waits behind them is still run.
     #[test]
     fn threads_grow_on_demand_to_the_bound() {
@@ -197,12 +200,14 @@ mod tests {
             let started = started.clone();
             let job = move || {
                 started.send(number).unwrap();
-                gate.recv().unwrap();
+                gate.recv_timeout(2 * NEVER).unwrap();
             };
             queue.submit(Box::new(job)).unwrap();
             gates.push(open);
         }
-        let mut first: Vec<i32> = starts.iter().take(3).collect();
+        let mut first: Vec<i32> = (0..3)
+            .map(|_| starts.recv_timeout(NEVER).unwrap())
+            .collect();
         first.sort_unstable();
         assert_eq!(first, [0, 1, 2]);
         assert_eq!(queue.state.lock().threads, 3);
@@ -210,7 +215,9 @@ mod tests {
         for gate in gates {
             gate.send(()).unwrap();
         }
-        let mut rest: Vec<i32> = starts.iter().take(2).collect();
+        let mut rest: Vec<i32> = (0..2)
+            .map(|_| starts.recv_timeout(NEVER).unwrap())
+            .collect();
         rest.sort_unstable();
         assert_eq!(rest, [3, 4]);
     }
@@ -224,13 +231,13 @@ mod tests {
         let owned = Arc::new(());
         let held = Arc::clone(&owned);
         drop(pool.run(Lane::Transfer, move || {
-            gate.recv().unwrap();
+            gate.recv_timeout(2 * NEVER).unwrap();
             told.send(Arc::strong_count(&held)).unwrap();
             Ok(())
         }));
         drop(pool);
         open.send(()).unwrap();
-        assert_eq!(ends.recv().unwrap(), 2);
+        assert_eq!(ends.recv_timeout(NEVER).unwrap(), 2);
     }
 
     /// Guards: syncs that fill their lane do not keep a read from running.
@@ -239,7 +246,7 @@ mod tests {
         let pool = Pool::new(1, 1);
         let (open, gate) = mpsc::channel::<()>();
         drop(pool.run(Lane::Namespace, move || {
-            gate.recv().unwrap();
+            gate.recv_timeout(2 * NEVER).unwrap();
             Ok(())
         }));
         let (told, ran) = mpsc::channel();
@@ -247,7 +254,7 @@ mod tests {
             told.send(()).unwrap();
             Ok(())
         }));
-        ran.recv().unwrap();
+        ran.recv_timeout(NEVER).unwrap();
         open.send(()).unwrap();
     }
 }

@@ -1,0 +1,174 @@
+//! A store of a million blobs with links, edges and names: what checkpoints and starts cost there.
+//!
+//! `cargo run --release -p tonnage-benches --bin million -- DIR [BLOBS]` fills a new store in `DIR` through the engine's own
+//! push path (one manifest, nine blobs and a tag at a time, 64 writers), then prints, each as one line of JSON: filling,
+//! a checkpoint under load (its peak memory, the bytes it writes, the longest commit meanwhile), a start after
+//! a clean stop, and a start from the journal alone (base files and checkpoints deleted).
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tonnage_engine::{Algorithm, Batch, Change, Digest, ManifestEntry, Options, Origin, Store};
+use tonnage_server::runtime;
+
+const WRITERS: u64 = 64;
+const BLOBS_PER_IMAGE: u64 = 10;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let dir = PathBuf::from(arguments.next().ok_or("usage: million DIR [BLOBS]")?);
+    let blobs = arguments.next().map_or(Ok(1_000_000), |text| text.parse::<u64>())?;
+    let (store, _) = Store::open(runtime::env(), &dir, Options::default()).await?;
+    let images = blobs / BLOBS_PER_IMAGE;
+
+    let began = Instant::now();
+    let idle = push_images(&store, 0, images, None).await?;
+    let took = began.elapsed();
+    println!(
+        "{{\"step\":\"fill\",\"blobs\":{blobs},\"seconds\":{:.1},\"blobs_per_second\":{:.0},\"commit_max_ms\":{:.1},\"rss_anon_mib\":{}}}",
+        took.as_secs_f64(),
+        blobs as f64 / took.as_secs_f64(),
+        idle.as_secs_f64() * 1e3,
+        rss_anon_mib()?
+    );
+    store.checkpoint().await?;
+    checkpoint_under_load(&store, images).await?;
+    store.close().await?;
+    drop(store);
+    start(&dir, "start after a clean stop").await?;
+    for name in ["checkpoint.0", "checkpoint.1", "checkpoint.2"] {
+        remove(&dir.join(name))?;
+    }
+    for entry in std::fs::read_dir(dir.join("base"))? {
+        std::fs::remove_file(entry?.path())?;
+    }
+    start(&dir, "start from the journal alone").await
+}
+
+/// A checkpoint while the writers go on: memory, bytes and the longest commit.
+async fn checkpoint_under_load(store: &Store, images: u64) -> Result<()> {
+    let share = (images / 20).max(100);
+    push_images(store, images, share, None).await?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (load, sampler) = (store.clone(), tokio::spawn(peak_rss(Arc::clone(&stop))));
+    let flag = Arc::clone(&stop);
+    let before = rss_anon_mib()?;
+    let pushing = tokio::spawn(async move { push_images(&load, images + share, u64::MAX / 2, Some(flag)).await });
+    let began = Instant::now();
+    let report = store.checkpoint().await?;
+    let took = began.elapsed();
+    stop.store(true, Ordering::Release);
+    let longest = pushing.await??;
+    let peak = sampler.await?;
+    println!(
+        "{{\"step\":\"checkpoint under load\",\"seconds\":{:.2},\"bytes_written\":{},\"rss_anon_before_mib\":{before},\"rss_anon_peak_mib\":{peak},\"longest_push_ms\":{:.1}}}",
+        took.as_secs_f64(),
+        report.bytes_written,
+        longest.as_secs_f64() * 1e3
+    );
+    Ok(())
+}
+
+async fn start(dir: &Path, step: &str) -> Result<()> {
+    let began = Instant::now();
+    let (store, report) = Store::open(runtime::env(), dir, Options::default()).await?;
+    let took = began.elapsed();
+    println!(
+        "{{\"step\":\"{step}\",\"seconds\":{:.3},\"transactions_replayed\":{},\"rss_anon_mib\":{}}}",
+        took.as_secs_f64(),
+        report.replayed,
+        rss_anon_mib()?
+    );
+    store.close().await?;
+    Ok(())
+}
+
+/// Pushes `count` images numbered from `first`; returns the longest time one commit took.
+async fn push_images(store: &Store, first: u64, count: u64, stop: Option<Arc<AtomicBool>>) -> Result<Duration> {
+    let next = Arc::new(AtomicU64::new(0));
+    let longest = Arc::new(AtomicU64::new(0));
+    let mut writers = tokio::task::JoinSet::new();
+    for _ in 0..WRITERS {
+        let (store, next, longest, stop) = (store.clone(), Arc::clone(&next), Arc::clone(&longest), stop.clone());
+        writers.spawn(async move {
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= count || stop.as_ref().is_some_and(|stop| stop.load(Ordering::Acquire)) {
+                    return Ok(());
+                }
+                push_image(&store, first + number, &longest).await?;
+            }
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        let done: Result<()> = done?;
+        done?;
+    }
+    Ok(Duration::from_nanos(longest.load(Ordering::Relaxed)))
+}
+
+/// One manifest with nine blobs of a few hundred bytes, all different, and a tag.
+async fn push_image(store: &Store, number: u64, longest: &AtomicU64) -> Result<()> {
+    let repository = format!("load/{:03}", number % 500);
+    let mut children = Vec::new();
+    for part in 0..BLOBS_PER_IMAGE - 1 {
+        let content = Bytes::from(format!("{number}/{part}/").repeat(32));
+        let blob = store.put_small(content, Algorithm::Sha256).await?;
+        children.push(blob.digest());
+        let digest = blob.digest();
+        commit(store, &repository, vec![Change::Place(blob), Change::Link(digest)], longest).await?;
+    }
+    let content = Bytes::from(format!("manifest {number}").repeat(24));
+    let size = content.len() as u64;
+    let blob = store.put_small(content, Algorithm::Sha256).await?;
+    let digest: Digest = blob.digest();
+    let attributes = Bytes::from_static(b"application/vnd.oci.image.manifest.v1+json");
+    let entry = ManifestEntry { digest, size, children, subject: None, attributes };
+    let tag = Change::SetTag { tag: format!("v{number}"), digest };
+    commit(store, &repository, vec![Change::Place(blob), Change::PutManifest(entry), tag], longest).await
+}
+
+async fn commit(store: &Store, repository: &str, changes: Vec<Change>, longest: &AtomicU64) -> Result<()> {
+    let batch = Batch {
+        repository: repository.to_owned(),
+        create_repository: true,
+        requires: Vec::new(),
+        changes,
+        origin: Origin::default(),
+    };
+    let began = Instant::now();
+    store.commit(batch).await?;
+    let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    longest.fetch_max(nanos, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Samples this process's anonymous memory ten times a second until told to stop; the highest, in MiB.
+async fn peak_rss(stop: Arc<AtomicBool>) -> u64 {
+    let mut peak = 0;
+    while !stop.load(Ordering::Acquire) {
+        peak = peak.max(rss_anon_mib().unwrap_or_default());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    peak
+}
+
+fn rss_anon_mib() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).ok_or("no RssAnon in /proc/self/status")?;
+    let kib: u64 = line.split_whitespace().nth(1).ok_or("RssAnon has no value")?.parse()?;
+    Ok(kib / 1024)
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}

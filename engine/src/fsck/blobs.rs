@@ -1,0 +1,203 @@
+//! Is every record that the index names whole?
+//!
+//! Owns: reading every blob once, in the order of segments and offsets. Refuses: judging records that nothing names.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::{FsckOptions, FsckReport};
+use crate::buffer::Buffer;
+use crate::catalog::View;
+use crate::catalog::keys::Slot;
+use crate::digest::Hasher;
+use crate::error::{Error, Result};
+use crate::format::checksum::{check_chunks, decode_table};
+use crate::format::codec::checksum;
+use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, pad64, table_bytes};
+use crate::format::segment::{HEADER_BYTES, SegmentHeader};
+use crate::io::{File, FileRef, OpenMode, exact};
+use crate::segment::segment_name;
+use crate::table::Site;
+
+/// Payload read at once; a multiple of the chunk.
+const WINDOW_BYTES: u64 = 2 << 20;
+/// Index rows sorted by place at once; bounds memory to a few tens of MiB.
+const SORT_ROWS: usize = 200_000;
+
+/// Checks the record of every index row.
+pub(super) async fn check(
+    site: &Site,
+    view: &View,
+    options: FsckOptions,
+    progress: &(dyn Fn(u64, u64) + Send + Sync),
+    report: &mut FsckReport,
+) -> Result<()> {
+    let total = view
+        .segments()
+        .map(|segment| segment.map(|(_, used)| used.live_bytes))
+        .sum::<Result<u64>>()?;
+    let mut slots = view.slots();
+    let mut open: Option<Open> = None;
+    loop {
+        let mut batch = slots
+            .by_ref()
+            .take(SORT_ROWS)
+            .collect::<Result<Vec<(Bytes, Slot)>>>()?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        batch.sort_unstable_by_key(|(_, slot)| (slot.extent.segment, slot.extent.offset));
+        for (key, slot) in batch {
+            report.blobs += 1;
+            report.blob_bytes += slot.extent.length;
+            let checked = async {
+                let segment = Open::get(site, &mut open, &slot).await?;
+                record(site, segment, view, &key, &slot, options.deep).await
+            };
+            if let Err(error) = checked.await {
+                report.note(
+                    &site
+                        .root
+                        .join("segments")
+                        .join(segment_name(slot.extent.segment)),
+                    &error,
+                );
+            }
+            progress(report.blob_bytes, total);
+        }
+    }
+}
+
+/// The segment that was read last; neighbours in the batch mostly share it.
+struct Open {
+    segment: crate::extent::SegmentId,
+    path: std::path::PathBuf,
+    file: FileRef,
+}
+
+impl Open {
+    async fn get<'a>(site: &Site, open: &'a mut Option<Self>, slot: &Slot) -> Result<&'a Self> {
+        let segment = slot.extent.segment;
+        if open.as_ref().is_none_or(|open| open.segment != segment) {
+            let path = site.root.join("segments").join(segment_name(segment));
+            let io = &site.env.io;
+            let file = io
+                .open(&path, OpenMode::Read)
+                .await
+                .map_err(|source| Error::io("open", &path, source))?;
+            let header = read(&*file, &path, 0, HEADER_BYTES as u64).await?;
+            SegmentHeader::decode_of(header.filled(), &site.store_id, segment)
+                .map_err(|what| Error::corrupt(&path, 0, format!("header: {what}")))?;
+            *open = Some(Self {
+                segment,
+                path,
+                file,
+            });
+        }
+        match open {
+            Some(open) => Ok(open),
+            None => unreachable!("it was opened just above"),
+        }
+    }
+}
+
+/// Frame, table and every chunk of one record; with `deep` the digest too.
+async fn record(
+    site: &Site,
+    segment: &Open,
+    view: &View,
+    key: &[u8],
+    slot: &Slot,
+    deep: bool,
+) -> Result<()> {
+    let Open { path, file, .. } = segment;
+    let extent = slot.extent;
+    let bad = |offset: u64, what: String| Error::corrupt(path, offset, what);
+    let places = RecordPlaces::of(&extent).map_err(|what| bad(extent.offset, what.0))?;
+    let frame = read(&**file, path, places.frame, FRAME_BYTES as u64).await?;
+    let frame = FoundFrame::decode(frame.filled())
+        .map_err(|what| bad(places.frame, format!("frame: {what}")))?;
+    let table_length = table_bytes(extent.length);
+    let table = read(&**file, path, places.table, pad64(table_length)).await?;
+    let (table, padding) = table
+        .filled()
+        .split_at(usize::try_from(table_length).unwrap_or_default());
+    if padding.iter().any(|byte| *byte != 0) {
+        return Err(bad(
+            places.table,
+            "padding behind the checksum table is not zero".to_owned(),
+        ));
+    }
+    let store_head = site.store_id.split_at(8).0;
+    let agrees = frame.segment == extent.segment
+        && frame.offset == places.frame
+        && frame.length == extent.length
+        && frame.layout == extent.layout
+        && frame.store_head == store_head
+        && view.is_slot_of(key, &frame.digest);
+    if !agrees {
+        return Err(bad(
+            places.frame,
+            format!("the frame is of another record: {frame:?}"),
+        ));
+    }
+    if checksum(table) != frame.table_checksum {
+        return Err(bad(
+            places.table,
+            format!("the checksum table of {} does not hold", frame.digest),
+        ));
+    }
+    payload(segment, slot, &decode_table(table), &frame, deep).await
+}
+
+async fn payload(
+    segment: &Open,
+    slot: &Slot,
+    table: &[u32],
+    frame: &FoundFrame,
+    deep: bool,
+) -> Result<()> {
+    let Open { path, file, .. } = segment;
+    let extent = slot.extent;
+    let mut hasher = deep.then(|| Hasher::new(frame.digest.algorithm()));
+    let mut rest = table;
+    let mut at = 0;
+    while at < extent.length {
+        let length = WINDOW_BYTES.min(extent.length - at);
+        let window = read(&**file, path, extent.offset + at, length).await?;
+        let chunks = crate::format::checksum::chunk_count(length);
+        let (sums, behind) =
+            rest.split_at(usize::try_from(chunks).unwrap_or_default().min(rest.len()));
+        check_chunks(window.filled(), sums).map_err(|(chunk, what)| {
+            let offset = extent.offset + at + chunk as u64 * crate::limits::CHUNK_BYTES as u64;
+            Error::corrupt(path, offset, format!("blob {}: {what}", frame.digest))
+        })?;
+        if let Some(hasher) = &mut hasher {
+            hasher.update(window.filled());
+        }
+        rest = behind;
+        at += length;
+    }
+    match hasher.map(Hasher::finish) {
+        Some(found) if found != frame.digest => Err(Error::DigestMismatch {
+            expected: frame.digest,
+            found,
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+async fn read(file: &dyn File, path: &Path, offset: u64, length: u64) -> Result<Buffer> {
+    let limit = usize::try_from(length).unwrap_or(usize::MAX);
+    let buffer = exact::read_up_to(file, offset, Buffer::unpooled(limit)).await;
+    let buffer = buffer.map_err(|source| Error::io("read", path, source))?;
+    if buffer.room() > 0 {
+        return Err(Error::corrupt(
+            path,
+            offset,
+            format!("the file ends {} bytes early", buffer.room()),
+        ));
+    }
+    Ok(buffer)
+}

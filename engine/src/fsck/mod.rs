@@ -1,0 +1,209 @@
+//! Checking a closed store: reads everything, reports, repairs nothing.
+//!
+//! Owns: what is looked at and how a finding is graded. Refuses: trusting anything it reads, and writing (but for the lock).
+//!
+//! What is checked: the superblock's copies; every frame of the journal from its beginning; that the newest checkpoint leads to
+//! the same rows as the whole journal; that rows and their reverses agree; every record that the index names, chunk by
+//! chunk; with `deep`, every digest; files that nothing names.
+
+mod blobs;
+mod files;
+mod rows;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::catalog::View;
+use crate::error::{Error, Result};
+use crate::extent::Lsn;
+use crate::io::{Env, LockAttempt};
+use crate::recovery::superblock::{self as superblocks, LOCK, SUPERBLOCK};
+use crate::recovery::{self, plan};
+use crate::table::Site;
+
+/// What to check beyond the checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FsckOptions {
+    /// Compute the digest of every blob too, not only its checksums.
+    pub deep: bool,
+}
+
+/// What a finding means for the person who reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Acknowledged content is lost or unreadable, or the catalog contradicts itself.
+    Damage,
+    /// A cache is unusable; the next open rebuilds it from the journal.
+    Cache,
+    /// Left behind by a crash; the next open removes it.
+    Leftover,
+}
+
+/// One thing that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The file, or the store's directory where no single file is at fault.
+    pub path: PathBuf,
+    /// What was found, in words.
+    pub what: String,
+}
+
+/// The result of a check.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FsckReport {
+    /// Everything that is not as it should be.
+    pub findings: Vec<Finding>,
+    /// The last transaction of the journal.
+    pub lsn: Lsn,
+    /// Whether the store was closed cleanly.
+    pub clean: bool,
+    /// Transactions in the journal.
+    pub transactions: u64,
+    /// Blobs checked.
+    pub blobs: u64,
+    /// Payload bytes checked.
+    pub blob_bytes: u64,
+    /// Repositories.
+    pub repositories: u64,
+    /// Manifests.
+    pub manifests: u64,
+    /// Tags.
+    pub tags: u64,
+    /// Uploads that can be continued.
+    pub uploads: u64,
+}
+
+impl FsckReport {
+    /// Whether no acknowledged content is lost and nothing contradicts itself.
+    pub fn is_sound(&self) -> bool {
+        !self
+            .findings
+            .iter()
+            .any(|finding| finding.severity == Severity::Damage)
+    }
+
+    fn add(&mut self, severity: Severity, path: &Path, what: impl Into<String>) {
+        self.findings.push(Finding {
+            severity,
+            path: path.to_path_buf(),
+            what: what.into(),
+        });
+    }
+
+    /// Takes a failed read as damage; what cannot be read cannot be served.
+    fn note(&mut self, path: &Path, error: &Error) {
+        let Error::Corrupt(corruption) = error else {
+            return self.add(Severity::Damage, path, error.to_string());
+        };
+        let what = format!("byte {}: {}", corruption.offset, corruption.what);
+        self.add(Severity::Damage, &corruption.path, what);
+    }
+}
+
+/// Checks the store in `path`, which no process may hold. `progress` is called with payload bytes done and in all.
+///
+/// An error means that there is nothing to check: no store, held by a process, or of a newer format.
+pub async fn check(
+    env: &Env,
+    path: &Path,
+    options: FsckOptions,
+    progress: &(dyn Fn(u64, u64) + Send + Sync),
+) -> Result<FsckReport> {
+    if superblocks::look(&*env.io, path).await? != superblocks::Kind::Store {
+        let why = "it has no superblock".to_owned();
+        return Err(Error::Foreign {
+            path: path.to_path_buf(),
+            why,
+        });
+    }
+    let lock_path = path.join(LOCK);
+    let attempt = env
+        .io
+        .lock(&lock_path)
+        .await
+        .map_err(|source| Error::io("lock", &lock_path, source))?;
+    let _lock = match attempt {
+        LockAttempt::Held(guard) => guard,
+        LockAttempt::Taken(pid) => {
+            return Err(Error::Locked {
+                path: path.to_path_buf(),
+                pid,
+            });
+        }
+    };
+    let mut report = FsckReport::default();
+    let Some((superblock, damaged_copies)) = superblocks::read(&*env.io, path).await? else {
+        report.add(
+            Severity::Leftover,
+            path,
+            "its creation was cut short; the next open starts it again",
+        );
+        return Ok(report);
+    };
+    for copy in damaged_copies {
+        let what = format!("copy {copy} of 4 is damaged; the store opens with any other");
+        report.add(Severity::Damage, &path.join(SUPERBLOCK), what);
+    }
+    let site = Site::new(env.clone(), path, superblock.store_id);
+    let (state, walked) = match recovery::replay_from_start(&site, &superblock).await {
+        Ok(replayed) => replayed,
+        Err(error) => {
+            report.note(path, &error);
+            return Ok(report);
+        }
+    };
+    report.lsn = state.lsn;
+    report.clean = plan::closed_cleanly(&walked);
+    report.transactions = walked.transactions;
+    let view = View::new(Arc::new(state));
+    compare_with_checkpoint(&site, &superblock, &view, &mut report).await;
+    rows::check(&view, path, &mut report)?;
+    files::check(env, path, &view, &walked, &mut report).await?;
+    blobs::check(&site, &view, options, progress, &mut report).await?;
+    Ok(report)
+}
+
+/// The newest checkpoint with the journal behind it must lead to the same rows as the journal alone.
+async fn compare_with_checkpoint(
+    site: &Site,
+    superblock: &crate::format::superblock::Superblock,
+    whole: &View,
+    report: &mut FsckReport,
+) {
+    let recovered = match recovery::replay(site, superblock).await {
+        Ok(recovered) => recovered,
+        Err(error) => return report.note(&site.root, &error),
+    };
+    for rejected in &recovered.checkpoints.rejected {
+        report.add(Severity::Cache, &rejected.path, rejected.why.clone());
+    }
+    if recovered.checkpoints.chosen.is_none() {
+        return;
+    }
+    let mut from_start = whole.state().layers.scan_prefix(b"", None);
+    let mut from_checkpoint = recovered.state.layers.scan_prefix(b"", None);
+    loop {
+        match (from_start.next(), from_checkpoint.next()) {
+            (None, None) => return,
+            (Some(Ok(one)), Some(Ok(other))) if one == other => {}
+            (Some(Err(error)), _) | (_, Some(Err(error))) => {
+                return report.note(&site.root, &error);
+            }
+            (one, other) => {
+                let key = |row: &Option<Result<(bytes::Bytes, bytes::Bytes)>>| match row {
+                    Some(Ok((key, _))) => key.escape_ascii().to_string(),
+                    Some(Err(_)) | None => "nothing".to_owned(),
+                };
+                let what = format!(
+                    "the checkpoint contradicts the journal: row {} there, {} here. The journal is right: delete base/ and \
+                     checkpoint.* while the store is closed, and the next open rebuilds them",
+                    key(&other),
+                    key(&one)
+                );
+                return report.add(Severity::Damage, &site.root, what);
+            }
+        }
+    }
+}

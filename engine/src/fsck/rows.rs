@@ -1,0 +1,179 @@
+//! Do the rows agree with each other?
+//!
+//! Owns: every fact against its reverse, every reference against what it refers to, live bytes against the index. Refuses: I/O
+//! beyond the mapped pages.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{FsckReport, Severity};
+use crate::catalog::View;
+use crate::catalog::keys::SegmentUse;
+use crate::error::Result;
+use crate::extent::SegmentId;
+
+/// Rows taken in one go from a listing.
+const PAGE: usize = 1000;
+
+/// Checks all rows of `view`.
+pub(super) fn check(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+    segments(view, store, report)?;
+    let mut after = None;
+    loop {
+        let names = view.repositories(after.as_deref(), PAGE)?;
+        for name in &names {
+            report.repositories += 1;
+            repository(view, store, name, report)?;
+        }
+        match names.last() {
+            None => return Ok(()),
+            Some(last) => after = Some(last.clone()),
+        }
+    }
+}
+
+/// Live bytes of each segment, counted anew from the index.
+fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+    let mut counted: BTreeMap<SegmentId, SegmentUse> = BTreeMap::new();
+    for slot in view.slots() {
+        let (_, slot) = slot?;
+        let used = counted.entry(slot.extent.segment).or_default();
+        used.live_bytes += slot.extent.length;
+        used.live_blobs += 1;
+    }
+    for segment in view.segments() {
+        let (id, kept) = segment?;
+        let found = counted.remove(&id).unwrap_or_default();
+        if found != kept {
+            let what = format!("segment {id}: the catalog counts {kept:?}, the index {found:?}");
+            report.add(Severity::Damage, store, what);
+        }
+    }
+    for id in counted.keys() {
+        report.add(
+            Severity::Damage,
+            store,
+            format!("segment {id}: in the index, unknown to the catalog"),
+        );
+    }
+    Ok(())
+}
+
+fn repository(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+    let Some(id) = view.repository(name)? else {
+        report.add(
+            Severity::Damage,
+            store,
+            format!("repository {name:?} is listed and cannot be found"),
+        );
+        return Ok(());
+    };
+    if view.repository_name(id)?.as_deref() != Some(name) {
+        report.add(
+            Severity::Damage,
+            store,
+            format!("repository {name:?} has an id that does not lead back to it"),
+        );
+    }
+    links(view, store, name, report)?;
+    manifests(view, store, name, report)?;
+    tags(view, store, name, report)
+}
+
+fn links(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+    let mut after = None;
+    loop {
+        let page = view.links(name, after.as_ref(), PAGE)?;
+        for digest in &page {
+            if view.blob(digest)?.is_none() {
+                report.add(
+                    Severity::Damage,
+                    store,
+                    format!("{name}: blob {digest} is linked and not stored"),
+                );
+            }
+            if !view.is_holder(digest, name)? {
+                report.add(
+                    Severity::Damage,
+                    store,
+                    format!("{name}: the link to {digest} has no reverse"),
+                );
+            }
+        }
+        match page.last() {
+            None => return Ok(()),
+            Some(last) => after = Some(*last),
+        }
+    }
+}
+
+fn manifests(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+    let mut after = None;
+    loop {
+        let page = view.manifests(name, after.as_ref(), PAGE)?;
+        for entry in &page {
+            report.manifests += 1;
+            let digest = &entry.digest;
+            match view.blob(digest)? {
+                Some(blob) if blob.length == entry.size => {}
+                Some(blob) => {
+                    let what = format!(
+                        "{name}: manifest {digest} has {} bytes, not {}",
+                        blob.length, entry.size
+                    );
+                    report.add(Severity::Damage, store, what);
+                }
+                None => report.add(
+                    Severity::Damage,
+                    store,
+                    format!("{name}: manifest {digest} is not stored"),
+                ),
+            }
+            for child in view.children(name, digest)? {
+                if !view.is_parent(&child, name, digest)? {
+                    let what = format!("{name}: the edge from {digest} to {child} has no reverse");
+                    report.add(Severity::Damage, store, what);
+                }
+            }
+            if let Some(subject) = &entry.subject
+                && !view.is_referrer(name, subject, digest)?
+            {
+                let what =
+                    format!("{name}: {digest} is not among the referrers of its subject {subject}");
+                report.add(Severity::Damage, store, what);
+            }
+        }
+        match page.last() {
+            None => return Ok(()),
+            Some(last) => after = Some(last.digest),
+        }
+    }
+}
+
+fn tags(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+    let mut after: Option<String> = None;
+    loop {
+        let page = view.tags(name, after.as_deref(), PAGE)?;
+        for tag in &page {
+            report.tags += 1;
+            if view.manifest(name, &tag.digest)?.is_none() {
+                let what = format!(
+                    "{name}:{} points at {}, which the repository does not have",
+                    tag.tag, tag.digest
+                );
+                report.add(Severity::Damage, store, what);
+            }
+            if !view.is_tagged(name, &tag.digest, &tag.tag)? {
+                report.add(
+                    Severity::Damage,
+                    store,
+                    format!("{name}:{} has no reverse", tag.tag),
+                );
+            }
+        }
+        match page.last() {
+            None => return Ok(()),
+            Some(last) => after = Some(last.tag.clone()),
+        }
+    }
+}

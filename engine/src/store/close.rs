@@ -1,0 +1,74 @@
+//! Closing a store so that the next open is quick and has nothing to look for.
+//!
+//! Owns: the order: uploads, queue, checkpoint, leftovers, close frame. Refuses: the steps themselves.
+
+use std::path::Path;
+
+use tokio::sync::oneshot;
+
+use super::{Inner, Store};
+use crate::catalog::View;
+use crate::error::{Error, Result};
+use crate::io::Env;
+use crate::recovery::apply;
+use crate::upload::surviving;
+
+/// The ends of the journal task that a close holds.
+#[derive(Debug)]
+pub(super) struct JournalTask {
+    /// The queue is empty and stays so.
+    pub(super) drained: oneshot::Receiver<()>,
+    /// Tells the task that the stop is a clean one.
+    pub(super) seal: oneshot::Sender<()>,
+    /// The task ended.
+    pub(super) ended: oneshot::Receiver<Result<()>>,
+}
+
+impl Store {
+    /// Stops taking writes, makes uploads resumable, writes a checkpoint, removes what nothing names and closes the
+    /// journal. Reads go on until the last clone drops. What fails on the way makes the stop an unclean one, which the
+    /// next open recovers from, and is returned.
+    pub async fn close(&self) -> Result<()> {
+        let inner = &self.inner;
+        let task = inner.journal.lock().take();
+        let Some(task) = task else { return Ok(()) };
+        inner.closing.send_replace(true);
+        let uploads = inner.uploads.checkpoint_all().await;
+        inner.sequencer.close();
+        task.drained.await.map_err(|_gone| Error::Closed)?;
+        let tidied = match (uploads, inner.poison.check()) {
+            (Ok(()), Ok(())) => tidy(inner).await,
+            (uploads, poisoned) => poisoned.and(uploads),
+        };
+        if tidied.is_ok() {
+            // The task is there: it waits for this.
+            task.seal.send(()).unwrap_or_default();
+        } else {
+            drop(task.seal);
+        }
+        let ended = task.ended.await.map_err(|_gone| Error::Closed)?;
+        tidied.and(ended)
+    }
+}
+
+/// A last checkpoint, then away with segment files that nothing names.
+async fn tidy(inner: &Inner) -> Result<()> {
+    inner.checkpoints.run(inner).await?;
+    let view = View::new(inner.sequencer.durable());
+    remove_unnamed(&inner.env, &inner.path, &view).await
+}
+
+async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {
+    let mut unnamed = apply::list_segments(&*env.io, store).await?;
+    for id in surviving(env, &store.join("uploads")).await? {
+        unnamed.remove(&id);
+    }
+    for segment in view.segments() {
+        let (id, used) = segment?;
+        if used.live_blobs > 0 {
+            unnamed.remove(&id);
+        }
+    }
+    let unnamed: Vec<_> = unnamed.into_iter().collect();
+    apply::remove_segments(&*env.io, store, &unnamed).await
+}

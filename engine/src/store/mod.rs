@@ -1,0 +1,183 @@
+//! The facade: everything a program does with a store.
+//!
+//! Owns: [`Store`] and how its parts are wired. Refuses: logic of its own; each method says in a line or two
+//! which part does the work.
+//!
+//! Files of a store and who owns them:
+//!
+//! | path | owner |
+//! |---|---|
+//! | `superblock`, `lock` | `recovery::superblock`, [`Store::open`] |
+//! | `reserve` | `journal::writer` spends it, open makes it again |
+//! | `journal/` | `journal` |
+//! | `segments/` | `segment` |
+//! | `uploads/` | `upload` |
+//! | `base/`, `checkpoint.*` | `checkpoint` |
+
+mod background;
+mod close;
+mod open;
+mod stats;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use self::close::JournalTask;
+use crate::batch::{Batch, Change, Committed, FinishedBlob};
+use crate::catalog::View;
+use crate::commit::Sequencer;
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use crate::io::{Env, LockGuard};
+use crate::lease::Leases;
+use crate::options::Options;
+use crate::poison::Poison;
+use crate::segment::{BlobReader, Segments};
+use crate::upload::{Upload, UploadId, UploadSpec, UploadStatus, Uploads};
+
+pub use background::CheckpointReport;
+pub use open::OpenReport;
+pub use stats::StoreStats;
+
+/// An open store. Cheap to clone; close it with [`Store::close`] so that the next open is quick.
+#[derive(Debug, Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    env: Env,
+    path: PathBuf,
+    options: Options,
+    sequencer: Arc<Sequencer>,
+    poison: Arc<Poison>,
+    leases: Arc<Leases>,
+    segments: Arc<Segments>,
+    uploads: Arc<Uploads>,
+    checkpoints: background::Checkpoints,
+    /// True once the store closes: background tasks end.
+    closing: watch::Sender<bool>,
+    journal: Mutex<Option<JournalTask>>,
+    /// Held until the last clone of the store drops and the journal task ends.
+    #[expect(dead_code, reason = "held for its drop")]
+    lock: Arc<dyn LockGuard>,
+}
+
+impl Store {
+    /// A consistent snapshot of names, links, edges and placements, as of the last durable transaction.
+    pub fn view(&self) -> View {
+        View::new(self.inner.sequencer.durable())
+    }
+
+    /// The directory of the store.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// Makes a batch durable and visible, or says what does not hold.
+    pub async fn commit(&self, batch: Batch) -> Result<Committed> {
+        let inner = &self.inner;
+        inner.checkpoints.wait_for_room(inner).await;
+        let damaged = |digest: &Digest| inner.segments.is_damaged(digest);
+        let placed = placed(&batch);
+        let waiting = inner.sequencer.submit(batch, &damaged)?;
+        let committed = waiting.await.map_err(|_gone| Error::Closed)??;
+        for digest in &placed {
+            inner.segments.damaged().forget(digest);
+        }
+        inner.checkpoints.poke_if_due(inner);
+        Ok(committed)
+    }
+
+    /// A reader of a blob's bytes; `None` if the store does not have it. Says nothing of who may see it.
+    pub async fn open_blob(&self, digest: &Digest) -> Result<Option<BlobReader>> {
+        let Some(info) = self.view().blob(digest)? else {
+            return Ok(None);
+        };
+        self.inner
+            .segments
+            .open_blob(*digest, info.extent)
+            .await
+            .map(Some)
+    }
+
+    /// Whether a blob's bytes are known to be corrupt: found by a read, healed by pushing the blob again.
+    pub fn is_damaged(&self, digest: &Digest) -> bool {
+        self.inner.segments.is_damaged(digest)
+    }
+
+    /// An answer is about to promise that `digest` exists: keeps it from collection for the grace period.
+    /// What a manifest references needs no lease and costs no memory.
+    pub fn lease(&self, digest: &Digest) -> Result<()> {
+        if !self.view().referenced(digest)? {
+            self.inner.leases.grant(*digest);
+        }
+        Ok(())
+    }
+
+    /// Begins an upload; costs no file until bytes arrive.
+    pub fn begin_upload(&self, spec: UploadSpec) -> Result<UploadId> {
+        self.inner.poison.check()?;
+        self.inner.uploads.begin(spec)
+    }
+
+    /// How far an upload has got.
+    pub fn upload_status(&self, id: UploadId, repository: &str) -> Option<UploadStatus> {
+        self.inner.uploads.status(id, repository)
+    }
+
+    /// Opens an upload for writing, alone.
+    pub fn open_upload(&self, id: UploadId, repository: &str) -> Result<Upload> {
+        self.inner.poison.check()?;
+        self.inner.uploads.open(id, repository)
+    }
+
+    /// Ends an upload and drops its bytes.
+    pub async fn cancel_upload(&self, id: UploadId, repository: &str) -> Result<()> {
+        self.inner.uploads.cancel(id, repository).await
+    }
+
+    /// Makes a small content (a manifest) durable, not yet named by anything.
+    pub async fn put_small(&self, content: Bytes, algorithm: Algorithm) -> Result<FinishedBlob> {
+        self.inner.poison.check()?;
+        self.inner.uploads.put_small(content, algorithm).await
+    }
+
+    /// The first failure that stopped writes, if there was one.
+    pub fn poisoned(&self) -> Option<Arc<Error>> {
+        self.inner.poison.cause()
+    }
+
+    /// Numbers for operators.
+    pub async fn stats(&self) -> Result<StoreStats> {
+        stats::gather(&self.inner).await
+    }
+
+    /// Writes a checkpoint now, unless nothing changed since the last.
+    pub async fn checkpoint(&self) -> Result<CheckpointReport> {
+        self.inner.checkpoints.run(&self.inner).await
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Without a close: what is queued still becomes durable, then the journal task ends and the lock goes.
+        self.sequencer.close();
+    }
+}
+
+fn placed(batch: &Batch) -> Vec<Digest> {
+    let places = |change: &Change| {
+        if let Change::Place(blob) = change {
+            Some(blob.digest())
+        } else {
+            None
+        }
+    };
+    batch.changes.iter().filter_map(places).collect()
+}

@@ -1,0 +1,319 @@
+//! Opening a store: lock, superblock, replay, plan, apply, new epoch, tasks.
+//!
+//! Owns: the order of these steps, and what is reported of them. Refuses: the steps themselves.
+
+use std::collections::{BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use super::background::{self, Checkpoints};
+use super::close::JournalTask;
+use super::{Inner, Store};
+use crate::catalog::{View, keys};
+use crate::commit::{Ending, Sequencer, run_journal};
+use crate::digest::Digest;
+use crate::error::{Error, Result};
+use crate::extent::{Extent, Lsn, SegmentId};
+use crate::format::superblock::Superblock;
+use crate::io::{Env, LockAttempt, LockGuard};
+use crate::journal::reserve;
+use crate::journal::writer::{JournalSpec, JournalWriter};
+use crate::lease::Leases;
+use crate::options::Options;
+use crate::poison::Poison;
+use crate::recovery::plan::{self, Facts};
+use crate::recovery::superblock::{self as superblocks, Kind, LOCK};
+use crate::recovery::{self, Recovered, apply};
+use crate::segment::{SegmentIds, Segments};
+use crate::table::Site;
+use crate::upload::{Existing, Uploads};
+
+/// What open found and did, for the first lines of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReport {
+    /// The store was created just now.
+    pub created: bool,
+    /// The last stop was clean.
+    pub clean: bool,
+    /// LSN of the checkpoint that replay began on; `None`: replay from the journal's beginning.
+    pub checkpoint: Option<Lsn>,
+    /// Why newer checkpoints were passed over, if any were.
+    pub checkpoints_unusable: Vec<String>,
+    /// Transactions replayed.
+    pub replayed: u64,
+    /// Segment files that nothing named and that were removed.
+    pub orphans_removed: u64,
+    /// Segments that should hold live blobs and have no file: their blobs cannot be read.
+    pub segments_missing: Vec<SegmentId>,
+    /// Uploads that can be continued.
+    pub uploads_resumed: u64,
+    /// Superblock copies that are damaged.
+    pub superblock_copies_damaged: Vec<u32>,
+    /// Time for all of it.
+    pub took: Duration,
+}
+
+impl Store {
+    /// Opens the store in `path`, creating it where there is none. Recovers after any stop, without a flag.
+    pub async fn open(env: Env, path: &Path, options: Options) -> Result<(Self, OpenReport)> {
+        options.validate().map_err(Error::BadOptions)?;
+        let began = env.clock.monotonic();
+        let claim = claim(env, path).await?;
+        let site = Site::new(claim.env.clone(), path, claim.superblock.store_id);
+        let recovered = recovery::replay(&site, &claim.superblock).await?;
+        let mut report = OpenReport {
+            created: claim.created,
+            clean: claim.created || plan::closed_cleanly(&recovered.walked),
+            checkpoint: recovered
+                .checkpoints
+                .chosen
+                .as_ref()
+                .map(|chosen| chosen.record.lsn),
+            checkpoints_unusable: recovered
+                .checkpoints
+                .rejected
+                .iter()
+                .map(|rejected| rejected.why.clone())
+                .collect(),
+            replayed: recovered.walked.transactions,
+            orphans_removed: 0,
+            segments_missing: Vec::new(),
+            uploads_resumed: 0,
+            superblock_copies_damaged: claim.damaged_copies.clone(),
+            took: Duration::ZERO,
+        };
+        let inner = assemble(claim, options, recovered, site, &mut report).await?;
+        report.took = inner.env.clock.monotonic().saturating_sub(began);
+        background::start(&inner);
+        Ok((Self { inner }, report))
+    }
+}
+
+/// A store's directory, locked, with its identity.
+struct Claim {
+    env: Env,
+    path: PathBuf,
+    lock: Arc<dyn LockGuard>,
+    superblock: Superblock,
+    damaged_copies: Vec<u32>,
+    created: bool,
+}
+
+/// Takes the lock and reads the superblock, making a new one where the directory is empty or absent.
+async fn claim(env: Env, path: &Path) -> Result<Claim> {
+    let kind = superblocks::look(&*env.io, path).await?;
+    if kind == Kind::Absent {
+        superblocks::create_dir(&*env.io, path).await?;
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        superblocks::sync_dir(&*env.io, parent.unwrap_or(Path::new("."))).await?;
+    }
+    let lock_path = path.join(LOCK);
+    let attempt = env
+        .io
+        .lock(&lock_path)
+        .await
+        .map_err(|source| Error::io("lock", &lock_path, source))?;
+    let path = path.to_path_buf();
+    let lock = match attempt {
+        LockAttempt::Held(guard) => Arc::from(guard),
+        LockAttempt::Taken(pid) => return Err(Error::Locked { path, pid }),
+    };
+    if kind == Kind::Store
+        && let Some((superblock, damaged_copies)) = superblocks::read(&*env.io, &path).await?
+    {
+        return Ok(Claim {
+            env,
+            path,
+            lock,
+            superblock,
+            damaged_copies,
+            created: false,
+        });
+    }
+    let superblock = superblocks::create(&env, &path).await?;
+    Ok(Claim {
+        env,
+        path,
+        lock,
+        superblock,
+        damaged_copies: Vec::new(),
+        created: true,
+    })
+}
+
+/// Draws up and carries out the plan, begins the epoch, and puts the parts together.
+async fn assemble(
+    claim: Claim,
+    options: Options,
+    recovered: Recovered,
+    site: Site,
+    report: &mut OpenReport,
+) -> Result<Arc<Inner>> {
+    let Claim {
+        env,
+        path,
+        lock,
+        superblock,
+        ..
+    } = claim;
+    let poison = Arc::new(Poison::default());
+    let leases = Leases::new(Arc::clone(&env.clock), options.lease_grace);
+    // Ids below the limit may have been used before the stop: only newly reserved ones are given out.
+    let used = recovered.state.segment_limit;
+    let ids = SegmentIds::new(used, used, Arc::clone(&poison));
+    let segments = Segments::new(
+        env.clone(),
+        path.join("segments"),
+        superblock.store_id,
+        Arc::clone(&ids),
+        Arc::clone(&poison),
+        &options,
+    );
+    let stored = Arc::new(Stored::default());
+    let uploads = uploads(&env, &path, &segments, &leases, &stored, &options);
+    let placed = recovered.state.clone();
+    // Rows that cannot be read count as named: nothing is touched on a doubt.
+    let committed = move |id| !matches!(placed.get(&keys::segment(id)), Ok(None));
+    let uploading = uploads.resume(&committed).await?;
+    report.uploads_resumed = uploading.len() as u64;
+
+    let plan = plan::plan(&facts(&env, &path, &recovered, uploading, report.clean).await?);
+    apply::apply(&*env.io, &path, &plan).await?;
+    report.orphans_removed = plan.orphans.len() as u64;
+    report.segments_missing.clone_from(&plan.missing);
+
+    reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
+    let spec = JournalSpec {
+        store: path.clone(),
+        store_id: superblock.store_id,
+        epoch: plan.epoch,
+        file_bytes: options.journal_file_bytes,
+    };
+    let journal = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn).await?;
+    let position = journal.position();
+    let clock = Arc::clone(&env.clock);
+    let sequencer = Arc::new(Sequencer::new(
+        recovered.state,
+        position,
+        plan.first_lsn,
+        clock,
+        Arc::clone(&poison),
+    ));
+    stored.sequencer.get_or_init(|| Arc::clone(&sequencer));
+    let journal_task = start_journal(&env, &sequencer, journal, &poison, &lock);
+    let last = plan.previous.unwrap_or(position);
+    let inner = Arc::new(Inner {
+        checkpoints: Checkpoints::new(site, recovered.checkpoints.history, last),
+        env,
+        path,
+        options,
+        sequencer,
+        poison,
+        leases,
+        segments,
+        uploads,
+        closing: watch::Sender::new(false),
+        journal: Mutex::new(Some(journal_task)),
+        lock,
+    });
+    background::reserve(&inner).await?;
+    Ok(inner)
+}
+
+fn uploads(
+    env: &Env,
+    path: &Path,
+    segments: &Arc<Segments>,
+    leases: &Arc<Leases>,
+    stored: &Arc<Stored>,
+    options: &Options,
+) -> Arc<Uploads> {
+    let existing: Arc<dyn Existing> = Arc::<Stored>::clone(stored);
+    let (segments, leases) = (Arc::clone(segments), Arc::clone(leases));
+    Uploads::new(
+        env.clone(),
+        path.join("uploads"),
+        segments,
+        leases,
+        existing,
+        options,
+    )
+}
+
+/// Tells uploads what the store has already; until the journal runs, nothing.
+#[derive(Debug, Default)]
+struct Stored {
+    sequencer: OnceLock<Arc<Sequencer>>,
+}
+
+impl Existing for Stored {
+    fn stored(&self, digest: &Digest) -> Option<Extent> {
+        let view = View::new(self.sequencer.get()?.durable());
+        // A row that cannot be read is as good as none: the bytes are written again.
+        view.blob(digest).ok().flatten().map(|blob| blob.extent)
+    }
+}
+
+/// What the plan is drawn up from.
+async fn facts(
+    env: &Env,
+    path: &Path,
+    recovered: &Recovered,
+    uploading: HashSet<SegmentId>,
+    clean: bool,
+) -> Result<Facts> {
+    let mut named = BTreeSet::new();
+    let mut found = None;
+    if !clean {
+        found = Some(apply::list_segments(&*env.io, path).await?);
+        for segment in View::new(Arc::new(recovered.state.clone())).segments() {
+            let (id, used) = segment?;
+            if used.live_blobs > 0 {
+                named.insert(id);
+            }
+        }
+    }
+    Ok(Facts {
+        walked: recovered.walked.clone(),
+        state_lsn: recovered.state.lsn,
+        named,
+        uploading: uploading.into_iter().collect(),
+        found,
+    })
+}
+
+/// Starts the journal task; it holds the store's lock until it ends.
+fn start_journal(
+    env: &Env,
+    sequencer: &Arc<Sequencer>,
+    journal: JournalWriter,
+    poison: &Arc<Poison>,
+    lock: &Arc<dyn LockGuard>,
+) -> JournalTask {
+    let (drained, when_drained) = oneshot::channel();
+    let (seal, when_sealed) = oneshot::channel();
+    let (ended, when_ended) = oneshot::channel();
+    let (sequencer, poison, lock) = (Arc::clone(sequencer), Arc::clone(poison), Arc::clone(lock));
+    let ending = Ending {
+        drained,
+        seal: when_sealed,
+    };
+    let task = async move {
+        let closed = run_journal(sequencer, journal, poison, ending).await;
+        drop(lock);
+        // Nobody waits where the store was dropped without a close.
+        drop(ended.send(closed));
+    };
+    env.spawn.spawn("journal", Box::pin(task));
+    JournalTask {
+        drained: when_drained,
+        seal,
+        ended: when_ended,
+    }
+}

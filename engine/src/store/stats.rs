@@ -1,0 +1,59 @@
+//! Numbers for operators: what is stored, what is in progress.
+//!
+//! Owns: [`StoreStats`]. Refuses: a metrics library; the server exports these.
+
+use super::Inner;
+use crate::catalog::View;
+use crate::error::{Error, Result};
+use crate::extent::Lsn;
+
+/// A store in numbers, at one LSN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStats {
+    /// The last durable transaction.
+    pub lsn: Lsn,
+    /// Blobs whose bytes are stored.
+    pub blobs: u64,
+    /// Their payload bytes.
+    pub blob_bytes: u64,
+    /// Segments that hold live blobs.
+    pub segments: u64,
+    /// Repositories.
+    pub repositories: u64,
+    /// Unfinished uploads.
+    pub uploads: u64,
+    /// Bytes of index and catalog in memory, not yet in a checkpoint.
+    pub delta_bytes: u64,
+    /// Size of the file system.
+    pub disk_total_bytes: u64,
+    /// What is left on it.
+    pub disk_available_bytes: u64,
+    /// Whether an earlier failure stopped writes.
+    pub poisoned: bool,
+}
+
+/// Counts. Cost grows with the number of segments and repositories, not of blobs.
+pub(super) async fn gather(inner: &Inner) -> Result<StoreStats> {
+    let space = inner.env.io.space(&inner.path).await;
+    let space = space.map_err(|source| Error::io("ask for the space on", &inner.path, source))?;
+    let view = View::new(inner.sequencer.durable());
+    let mut stats = StoreStats {
+        lsn: view.lsn(),
+        blobs: 0,
+        blob_bytes: 0,
+        segments: 0,
+        repositories: view.repository_count()?,
+        uploads: inner.uploads.len() as u64,
+        delta_bytes: inner.sequencer.delta_bytes() as u64,
+        disk_total_bytes: space.total_bytes,
+        disk_available_bytes: space.available_bytes,
+        poisoned: inner.poison.cause().is_some(),
+    };
+    for segment in view.segments() {
+        let (_, used) = segment?;
+        stats.segments += u64::from(used.live_blobs > 0);
+        stats.blobs += used.live_blobs;
+        stats.blob_bytes += used.live_bytes;
+    }
+    Ok(stats)
+}

@@ -1,0 +1,8 @@
+//! Crashes on the simulated machine: whatever was acknowledged is there afterwards, whole, and nothing is half-done.
+//!
+//! `enumerate` stops scripted workloads after every write, sync and change of a name in turn, builds the images a real disk
+//! might hold then, and opens each. `recovery` stops the opening, too.
+
+mod check;
+mod enumerate;
+mod workload;

@@ -1,0 +1,78 @@
+//! The command line: names, arguments, help.
+//!
+//! Owns: the tree of commands as clap sees it.
+//! Refuses: options that the table in `config::options` could hold; they become flags there.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::check_config::CheckConfig;
+use crate::commands::config_show::ConfigShow;
+use crate::commands::inspect::Inspect;
+use crate::commands::smoke::Smoke;
+use crate::exit::Exit;
+
+/// A container and model registry for bare metal, on a storage engine of its own.
+#[derive(Debug, Parser)]
+#[command(name = "tonnage", version = version(), after_long_help = after_help(), max_term_width = 100)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what the bytes of a store's files say; reads only, and may run beside a server
+    #[command(after_help = "Examples:\n  tonnage inspect --data ./tonnage-data\n  \
+        tonnage inspect ./tonnage-data/journal/0000000000000001.journal --json")]
+    Inspect(Inspect),
+    /// Try a registry from outside: push, pull, compare, time and delete made-up content
+    #[command(after_help = "Examples:\n  tonnage smoke\n  \
+        tonnage smoke http://127.0.0.1:5000 --size '1 GiB'\n  tonnage smoke --strict --json")]
+    Smoke(Smoke),
+    /// Check the configuration and report everything that is wrong with it
+    #[command(after_help = "Example:\n  tonnage check-config --config tonnage.toml")]
+    CheckConfig(CheckConfig),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+/// Commands about the configuration.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every effective value and where it came from
+    #[command(after_help = "Examples:\n  tonnage config show\n  \
+        TONNAGE_LOG_LEVEL=debug tonnage config show --config tonnage.toml --json")]
+    Show(ConfigShow),
+}
+
+fn version() -> String {
+    format!(
+        "{} (on-disk format {})",
+        env!("CARGO_PKG_VERSION"),
+        tonnage_engine::format::superblock::FORMAT_VERSION
+    )
+}
+
+fn after_help() -> String {
+    format!(
+        "{}\nOptions come from a flag, else a TONNAGE_* variable, else the file given with --config, \
+         else the default.\nResults go to standard output, everything else to standard error.",
+        Exit::table()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// Guards: clap's own consistency checks of the tree of commands (clashing names, missing values).
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

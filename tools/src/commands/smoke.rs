@@ -1,0 +1,187 @@
+//! `tonnage smoke`: whether a registry works, and how fast, with no other client.
+//!
+//! Owns: arguments and the summary.
+//! Refuses: credentials and TLS, which it cannot speak.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+use crate::smoke::{self, Recorder, SmokeOptions, Step, Verdict};
+use crate::units;
+
+/// Arguments of `smoke`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Smoke {
+    /// The registry: http://HOST:PORT
+    #[arg(default_value = "http://127.0.0.1:5000")]
+    url: String,
+    /// Size of the large layer
+    #[arg(long, default_value = "64 MiB", value_parser = size)]
+    size: u64,
+    /// Repository to push to [default: tonnage-smoke/<seed>]
+    #[arg(long, value_name = "NAME")]
+    repository: Option<String>,
+    /// Seed of the content; the same seed makes the same bytes [default: random]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Longest wait without a byte moving
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::parse_duration)]
+    timeout: Duration,
+    /// Fail also where the registry lacks an optional part of the protocol
+    #[arg(long)]
+    strict: bool,
+    /// Leave what was pushed on the registry
+    #[arg(long)]
+    keep: bool,
+    /// Print the result as JSON, at the end
+    #[arg(long)]
+    json: bool,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    match units::parse_size(text)? {
+        0 => Err("the layer needs at least one byte".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    ok: bool,
+    url: &'a str,
+    repository: &'a str,
+    seed: u64,
+    size_bytes: u64,
+    push_mib_per_second: Option<f64>,
+    pull_mib_per_second: Option<f64>,
+    steps: &'a [Step],
+}
+
+/// Runs against one registry.
+pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
+    let seed = match arguments.seed {
+        Some(seed) => seed,
+        None => getrandom::u64().map_err(|error| {
+            Failure::new(
+                Exit::Disk,
+                format!("no random seed from the system: {error}"),
+            )
+        })?,
+    };
+    let repository = arguments.repository.clone();
+    let options = SmokeOptions {
+        url: base_of(&arguments.url)?,
+        repository: repository.unwrap_or_else(|| format!("tonnage-smoke/{seed:016x}")),
+        seed,
+        size_bytes: arguments.size,
+        patience: arguments.timeout,
+        strict: arguments.strict,
+        keep: arguments.keep,
+        print: !arguments.json,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| {
+        Failure::new(Exit::Disk, format!("no runtime could be started: {error}"))
+    })?;
+    let recorder = runtime.block_on(smoke::run(&options));
+    report(arguments, &options, &recorder)?;
+    match recorder.count(Verdict::Failed) {
+        0 => Ok(Exit::Done),
+        _ if recorder.nobody_there() => Err(unreachable_registry(&options)),
+        _ => Ok(Exit::Problems),
+    }
+}
+
+fn unreachable_registry(options: &SmokeOptions) -> Failure {
+    Failure::new(
+        Exit::Network,
+        format!("no registry answered at {}", options.url),
+    )
+    .next("is it running, and is this its address?")
+}
+
+fn report(arguments: &Smoke, options: &SmokeOptions, recorder: &Recorder) -> Result<(), Failure> {
+    let (push, pull) = smoke::rates(recorder);
+    let failed = recorder.count(Verdict::Failed);
+    if arguments.json {
+        output::json(&Report {
+            ok: failed == 0,
+            url: &options.url,
+            repository: &options.repository,
+            seed: options.seed,
+            size_bytes: options.size_bytes,
+            push_mib_per_second: push,
+            pull_mib_per_second: pull,
+            steps: recorder.steps(),
+        })?;
+        return Ok(());
+    }
+    let say =
+        |rate: Option<f64>| rate.map_or("not measured".to_owned(), |r| format!("{r:.1} MiB/s"));
+    let total = recorder.steps().len();
+    let missing = recorder.count(Verdict::NotOffered);
+    output::result(&format!(
+        "{} of {total} steps ok, {missing} not offered, {failed} failed; push {}, pull {} (seed {})",
+        recorder.count(Verdict::Ok),
+        say(push),
+        say(pull),
+        options.seed
+    ))?;
+    if arguments.keep {
+        output::note(&format!("kept: repository {}", options.repository));
+    }
+    Ok(())
+}
+
+/// `http://host:port` of what was typed.
+fn base_of(url: &str) -> Result<String, Failure> {
+    let usage = |what: String| Failure::new(Exit::Usage, what);
+    let typed = if url.contains("://") {
+        url.to_owned()
+    } else {
+        format!("http://{url}")
+    };
+    let uri: http::Uri = typed
+        .parse()
+        .map_err(|error| usage(format!("{url} is no address: {error}")))?;
+    if uri.scheme_str() != Some("http") {
+        return Err(usage(format!("{url}: smoke speaks plain http only")));
+    }
+    let Some(authority) = uri.authority().filter(|a| !a.as_str().contains('@')) else {
+        return Err(usage(format!(
+            "{url} names no host, or credentials, which smoke does not send"
+        )));
+    };
+    if !matches!(uri.path(), "" | "/") {
+        return Err(usage(format!(
+            "{url}: a registry has no path; --repository names a repository"
+        )));
+    }
+    Ok(format!("http://{authority}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: what people type for a registry is understood, and what smoke cannot speak is refused.
+    #[test]
+    fn addresses_are_understood() {
+        for typed in [
+            "http://127.0.0.1:5000",
+            "http://127.0.0.1:5000/",
+            "127.0.0.1:5000",
+        ] {
+            assert_eq!(base_of(typed).unwrap(), "http://127.0.0.1:5000");
+        }
+        for wrong in ["https://a", "http://a/b", "http://u:p@a", "", "http://"] {
+            assert_eq!(base_of(wrong).unwrap_err().exit, Exit::Usage, "{wrong}");
+        }
+    }
+}

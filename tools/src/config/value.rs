@@ -1,0 +1,282 @@
+//! Values of options: what may be typed, and what it turns into.
+//!
+//! Owns: [`Kind`] (the grammar of an option), [`Typed`] (what somebody wrote) and [`Value`] (what it is).
+//! Refuses: guessing; a value that is not of its kind is a mistake that says what to write instead.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::units;
+
+/// What the values of an option look like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    /// A path.
+    Path,
+    /// An IP address and a port.
+    Address,
+    /// An IP address and a port, or `off`.
+    AddressOrOff,
+    /// Bytes.
+    Size {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+    /// A span of time.
+    Duration {
+        /// Least, in milliseconds.
+        min_ms: u64,
+        /// Most, in milliseconds.
+        max_ms: u64,
+    },
+    /// A whole number.
+    Count {
+        /// Least.
+        min: u64,
+        /// Most.
+        max: u64,
+    },
+    /// A number of threads, or `auto`.
+    Threads,
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+    /// `true` or `false`.
+    Switch,
+}
+
+/// A value as it was written, before anybody asked what it means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Typed {
+    /// A flag, a variable, or a string in the file.
+    Text(String),
+    /// An integer in the file.
+    Integer(String),
+    /// `true` or `false` in the file.
+    Boolean(bool),
+    /// Something no option takes, by its TOML name.
+    Other(&'static str),
+}
+
+/// A value that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Value {
+    /// Of [`Kind::Path`].
+    Path(PathBuf),
+    /// Of [`Kind::Address`] and [`Kind::AddressOrOff`].
+    Address(SocketAddr),
+    /// `off`.
+    Off,
+    /// Bytes.
+    Size(u64),
+    /// A span of time.
+    Duration(Duration),
+    /// A number.
+    Count(u64),
+    /// One of the words of [`Kind::Choice`].
+    Choice(&'static str),
+    /// `true` or `false`.
+    Switch(bool),
+}
+
+impl Kind {
+    /// Understands what was written in a file, where TOML's types count.
+    pub(crate) fn understand(&self, typed: &Typed) -> Result<Value, String> {
+        match (typed, self) {
+            (Typed::Text(_), Self::Switch | Self::Count { .. }) => {
+                Err(format!("{} goes without quotes", self.expects()))
+            }
+            (Typed::Text(text), _) => self.parse(text),
+            (Typed::Integer(digits), Self::Size { .. } | Self::Count { .. } | Self::Threads) => {
+                self.parse(digits)
+            }
+            (Typed::Boolean(value), Self::Switch) => Ok(Value::Switch(*value)),
+            (Typed::Integer(found), _) => Err(format!("{found} is not {}", self.expects())),
+            (Typed::Boolean(found), _) => Err(format!("{found} is not {}", self.expects())),
+            (Typed::Other(found), _) => {
+                Err(format!("this is a TOML {found}, not {}", self.expects()))
+            }
+        }
+    }
+
+    /// Understands the text of a flag, a variable or a default.
+    pub(crate) fn parse(&self, text: &str) -> Result<Value, String> {
+        let wrong = || format!("\"{text}\" is not {}", self.expects());
+        match *self {
+            Self::Path if text.is_empty() => Err("the path is empty".to_owned()),
+            Self::Path => Ok(Value::Path(PathBuf::from(text))),
+            Self::AddressOrOff if text == "off" => Ok(Value::Off),
+            Self::Address | Self::AddressOrOff => {
+                text.parse().map(Value::Address).ok().ok_or_else(wrong)
+            }
+            Self::Size { min, max } => {
+                let show = |bytes| units::format_size(bytes);
+                within(units::parse_size(text)?, min, max, show).map(Value::Size)
+            }
+            Self::Duration { min_ms, max_ms } => {
+                let show = |ms| units::format_duration(Duration::from_millis(ms));
+                let found = units::parse_duration(text)?;
+                let found_ms = u64::try_from(found.as_millis()).unwrap_or(u64::MAX);
+                within(found_ms, min_ms, max_ms, show).map(|_| Value::Duration(found))
+            }
+            Self::Count { min, max } => {
+                let found = text.parse().ok().ok_or_else(wrong)?;
+                within(found, min, max, |n| n.to_string()).map(Value::Count)
+            }
+            Self::Threads if text == "auto" => Ok(Value::Count(
+                std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+            )),
+            Self::Threads => {
+                let found = text.parse().ok().ok_or_else(wrong)?;
+                within(found, 1, 1024, |n| n.to_string()).map(Value::Count)
+            }
+            Self::Choice(words) => words
+                .iter()
+                .find(|word| **word == text)
+                .map(|word| Value::Choice(word))
+                .ok_or_else(wrong),
+            Self::Switch => text.parse().map(Value::Switch).ok().ok_or_else(wrong),
+        }
+    }
+
+    /// What to write, as a noun phrase.
+    pub(crate) fn expects(&self) -> String {
+        match self {
+            Self::Path => "a path".to_owned(),
+            Self::Address => {
+                "an IP address with a port, such as 127.0.0.1:5000, 0.0.0.0:5000 or [::]:5000"
+                    .to_owned()
+            }
+            Self::AddressOrOff => {
+                "off, or an IP address with a port, such as 127.0.0.1:5001".to_owned()
+            }
+            Self::Size { .. } => "a size, such as \"8 MiB\"".to_owned(),
+            Self::Duration { .. } => "a duration with its unit, such as \"30s\"".to_owned(),
+            Self::Count { .. } => "a whole number".to_owned(),
+            Self::Threads => "a number of threads, or \"auto\"".to_owned(),
+            Self::Choice(words) => format!("one of {}", words.join(", ")),
+            Self::Switch => "true or false".to_owned(),
+        }
+    }
+
+    /// What stands for the value in `--help`.
+    pub(crate) fn placeholder(&self) -> &'static str {
+        match self {
+            Self::Path => "DIR",
+            Self::Address | Self::AddressOrOff => "ADDR",
+            Self::Size { .. } => "SIZE",
+            Self::Duration { .. } => "TIME",
+            Self::Count { .. } | Self::Threads => "N",
+            Self::Choice(_) => "WORD",
+            Self::Switch => "BOOL",
+        }
+    }
+}
+
+fn within(found: u64, min: u64, max: u64, show: impl Fn(u64) -> String) -> Result<u64, String> {
+    if found < min {
+        return Err(format!(
+            "{} is less than the least that works, {}",
+            show(found),
+            show(min)
+        ));
+    }
+    if found > max {
+        return Err(format!(
+            "{} is more than the most that works, {}",
+            show(found),
+            show(max)
+        ));
+    }
+    Ok(found)
+}
+
+impl Value {
+    /// The value as it could be typed.
+    pub(crate) fn show(&self) -> String {
+        match self {
+            Self::Path(path) => path.display().to_string(),
+            Self::Address(address) => address.to_string(),
+            Self::Off => "off".to_owned(),
+            Self::Size(bytes) => units::format_size(*bytes),
+            Self::Duration(duration) => units::format_duration(*duration),
+            Self::Count(count) => count.to_string(),
+            Self::Choice(word) => (*word).to_owned(),
+            Self::Switch(on) => on.to_string(),
+        }
+    }
+
+    /// The value for a program: sizes in bytes, durations in milliseconds.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        match self {
+            Self::Size(number) | Self::Count(number) => (*number).into(),
+            Self::Duration(duration) => u64::try_from(duration.as_millis())
+                .unwrap_or(u64::MAX)
+                .into(),
+            Self::Switch(on) => (*on).into(),
+            Self::Path(_) | Self::Address(_) | Self::Off | Self::Choice(_) => self.show().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: bounds are inclusive, and what is beyond them says which bound it crossed.
+    #[test]
+    fn bounds_are_inclusive_and_named() {
+        let kind = Kind::Size {
+            min: 1024,
+            max: 2048,
+        };
+        assert_eq!(kind.parse("1 KiB"), Ok(Value::Size(1024)));
+        assert_eq!(kind.parse("2 KiB"), Ok(Value::Size(2048)));
+        assert!(kind.parse("1023").unwrap_err().contains("1 KiB"));
+        assert!(kind.parse("2049").unwrap_err().contains("2 KiB"));
+    }
+
+    /// Guards: TOML's types count in a file: no number in quotes, no bare number for a duration.
+    #[test]
+    fn the_type_in_the_file_counts() {
+        let text = |t: &str| Typed::Text(t.to_owned());
+        let number = Typed::Integer("30".to_owned());
+        let duration = Kind::Duration {
+            min_ms: 0,
+            max_ms: u64::MAX,
+        };
+        assert!(duration.understand(&number).unwrap_err().contains("unit"));
+        assert!(duration.understand(&text("30s")).is_ok());
+        assert!(
+            Kind::Switch
+                .understand(&text("true"))
+                .unwrap_err()
+                .contains("quotes")
+        );
+        assert!(Kind::Address.understand(&number).is_err());
+        assert!(
+            Kind::Path
+                .understand(&Typed::Other("array"))
+                .unwrap_err()
+                .contains("array")
+        );
+    }
+
+    /// Guards: an address is never looked up in DNS and never lacks its port.
+    #[test]
+    fn an_address_is_an_ip_address_and_a_port() {
+        assert!(Kind::Address.parse("[::1]:5000").is_ok());
+        for wrong in ["localhost:5000", ":5000", "127.0.0.1", "off", ""] {
+            assert!(
+                Kind::Address
+                    .parse(wrong)
+                    .unwrap_err()
+                    .contains("127.0.0.1:5000"),
+                "{wrong}"
+            );
+        }
+        assert_eq!(Kind::AddressOrOff.parse("off"), Ok(Value::Off));
+    }
+}

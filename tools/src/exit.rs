@@ -1,0 +1,82 @@
+//! The one table of exit codes.
+//!
+//! Owns: [`Exit`] and its text for `--help`.
+//! Refuses: a code that only one command knows; every command picks from this table.
+
+use std::process::ExitCode;
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// It did what it was asked.
+    Done,
+    /// It ran to its end, and what it checked is not in order.
+    Problems,
+    /// The command line or the configuration is wrong; nothing was done.
+    Usage,
+    /// The disk or the output refused: not writable, full, or an I/O error.
+    Disk,
+    /// A server could not be reached, or an address could not be listened on.
+    Network,
+}
+
+impl Exit {
+    /// All of them, in the order of their codes.
+    const ALL: [Self; 5] = [
+        Self::Done,
+        Self::Problems,
+        Self::Usage,
+        Self::Disk,
+        Self::Network,
+    ];
+
+    /// The number the shell sees. Numbers are never reused for another meaning.
+    const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Problems => 1,
+            Self::Usage => 2,
+            Self::Disk => 3,
+            Self::Network => 4,
+        }
+    }
+
+    const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Problems => {
+                "the check ran to its end and found problems (check-config, inspect, smoke)"
+            }
+            Self::Usage => "the command line or the configuration is wrong; nothing was done",
+            Self::Disk => "the disk or the output refused: not writable, full, or an I/O error",
+            Self::Network => "a server cannot be reached, or an address cannot be listened on",
+        }
+    }
+
+    /// The table, for the end of `tonnage --help`.
+    pub(crate) fn table() -> String {
+        let rows = Self::ALL.map(|exit| format!("  {:>3}  {}\n", exit.code(), exit.meaning()));
+        format!("Exit codes of every command:\n{}", rows.concat())
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: no two meanings share a code, and the table in `--help` names every one.
+    #[test]
+    fn every_code_has_one_meaning() {
+        let table = Exit::table();
+        for (place, exit) in Exit::ALL.into_iter().enumerate() {
+            assert_eq!(usize::from(exit.code()), place);
+            assert!(table.contains(exit.meaning()), "{exit:?}");
+        }
+    }
+}

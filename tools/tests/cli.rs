@@ -1,0 +1,288 @@
+//! The `tonnage` binary as a person or a script meets it: streams, exit codes, messages.
+//!
+//! Owns: end-to-end tests of the command line. They are in this package because only here Cargo says where
+//! the binary is.
+//! Refuses: anything outside a temporary directory and 127.0.0.1.
+#![expect(
+    clippy::expect_used,
+    reason = "what surrounds the tests may fail loudly, like the tests"
+)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The binary, without the variables of whoever runs the tests.
+fn tonnage(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TONNAGE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments);
+    command
+}
+
+fn run(command: &mut Command) -> (i32, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (
+        status.code().expect("an exit code, not a signal"),
+        text(stdout),
+        text(stderr),
+    )
+}
+
+fn write(directory: &Path, text: &str) -> String {
+    let path = directory.join("tonnage.toml");
+    std::fs::write(&path, text).expect("a file in a temporary directory");
+    path.to_str().expect("UTF-8").to_owned()
+}
+
+/// Guards: a file with three mistakes gets three reports, each with its line, and exit code 1.
+#[test]
+fn three_mistakes_are_three_reports_with_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let text =
+        "lisen = \"127.0.0.1:5000\"\n\n[storage]\nspill_threshold = \"8 MB\"\nupload_ttl = 3600\n";
+    let file = write(directory.path(), text);
+    let (code, stdout, stderr) = run(&mut tonnage(&["check-config", "--config", &file]));
+    assert_eq!(code, 1, "{stderr}");
+    let lines: Vec<_> = stdout.lines().collect();
+    assert_eq!(lines.len(), 4, "{stdout}");
+    assert!(
+        lines[0].starts_with(&format!("{file}:1: ")) && lines[0].contains("\"listen\""),
+        "{stdout}"
+    );
+    assert!(
+        lines[1].starts_with(&format!("{file}:4: ")) && lines[1].contains("8 MiB"),
+        "{stdout}"
+    );
+    assert!(
+        lines[2].starts_with(&format!("{file}:5: ")) && lines[2].contains("unit"),
+        "{stdout}"
+    );
+    assert!(lines[3].starts_with("3 mistakes in "), "{stdout}");
+}
+
+/// Guards: the JSON report carries a version, and the same mistakes and lines as the text.
+#[test]
+fn check_config_reports_as_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "\nlog = 3\nx = \n");
+    let (code, stdout, _) = run(&mut tonnage(&["check-config", "--json", "--config", &file]));
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(
+        (code, &report["version"], &report["ok"]),
+        (1, &1.into(), &false.into())
+    );
+    let lines: Vec<_> = report["mistakes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| &m["at"]["line"])
+        .collect();
+    assert!(
+        lines.contains(&&2.into()) && lines.contains(&&3.into()),
+        "{stdout}"
+    );
+}
+
+/// Guards: a clean configuration is said to be clean, with exit code 0 and nothing on standard error.
+#[test]
+fn a_clean_configuration_passes() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "[log]\nlevel = \"debug\"\n");
+    let (code, stdout, stderr) = run(&mut tonnage(&["check-config", "--config", &file]));
+    assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
+    assert!(stdout.starts_with("no mistakes"), "{stdout}");
+}
+
+/// Guards: a file that is not there is a mistake with its path, not a default.
+#[test]
+fn a_missing_file_is_reported() {
+    let (code, stdout, _) = run(&mut tonnage(&[
+        "check-config",
+        "--config",
+        "/nowhere/tonnage.toml",
+    ]));
+    assert_eq!(code, 1);
+    assert!(
+        stdout.starts_with("/nowhere/tonnage.toml: cannot be read"),
+        "{stdout}"
+    );
+}
+
+/// Guards: flag over variable over file over default, and `config show` says which it was.
+#[test]
+fn config_show_names_the_source_of_every_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "drain_timeout = \"1m\"\n[log]\nlevel = \"warn\"\nformat = \"json\"\n";
+    let file = write(directory.path(), text);
+    let (code, stdout, stderr) =
+        run(
+            tonnage(&["config", "show", "--config", &file, "--log-level", "error"])
+                .env("TONNAGE_LOG_LEVEL", "debug")
+                .env("TONNAGE_LOG_FORMAT", "text"),
+        );
+    assert_eq!(code, 0, "{stderr}");
+    let has = |key: &str, value: &str, source: &str| {
+        let line = stdout
+            .lines()
+            .find(|line| line.starts_with(&format!("{key} ")))
+            .unwrap();
+        assert!(line.contains(&format!(" = {value} ")), "{line}");
+        assert!(line.contains(&format!("# {source}: ")), "{line}");
+    };
+    has("log.level", "error", "--log-level");
+    has("log.format", "text", "TONNAGE_LOG_FORMAT");
+    has("drain_timeout", "1m", &format!("{file}:1"));
+    has("listen", "127.0.0.1:5000", "default");
+}
+
+/// Guards: JSON values are numbers a program can use, with their source and a version.
+#[test]
+fn config_show_as_json_has_numbers_and_sources() {
+    let mut command = tonnage(&["config", "show", "--json"]);
+    let (code, stdout, _) = run(command.env("TONNAGE_STORAGE_SPILL_THRESHOLD", "1 MiB"));
+    let listing: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &listing["version"]), (0, &1.into()));
+    let options = listing["options"].as_array().unwrap();
+    let spill = options
+        .iter()
+        .find(|o| o["key"] == "storage.spill_threshold")
+        .unwrap();
+    assert_eq!(spill["value"], 1_048_576);
+    assert_eq!(spill["source"]["name"], "TONNAGE_STORAGE_SPILL_THRESHOLD");
+}
+
+/// Guards: `TONNAGE_CONFIG` names the file, and `--config` wins over it.
+#[test]
+fn the_file_is_named_by_flag_or_variable() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "[log]\nlevel = \"warn\"\n");
+    let (_, stdout, _) = run(tonnage(&["config", "show"]).env("TONNAGE_CONFIG", &file));
+    assert!(stdout.contains(&format!("# {file}:2: ")), "{stdout}");
+    let mut command = tonnage(&["config", "show", "--config", &file]);
+    let (code, _, stderr) = run(command.env("TONNAGE_CONFIG", "/nowhere"));
+    assert_eq!(code, 0, "{stderr}");
+}
+
+/// Guards: a misspelt variable warns on standard error and changes nothing; what Kubernetes injects for a
+/// service named `tonnage` is silent.
+#[test]
+fn unknown_variables_warn_and_injected_ones_do_not() {
+    let mut command = tonnage(&["config", "show"]);
+    let (code, _, stderr) = run(command
+        .env("TONNAGE_LSITEN", "0.0.0.0:5000")
+        .env("TONNAGE_PORT", "tcp://10.0.0.1:5000")
+        .env("TONNAGE_PORT_5000_TCP", "tcp://10.0.0.1:5000")
+        .env("TONNAGE_SERVICE_HOST", "10.0.0.1")
+        .env("TONNAGE_TEST_FULL", "1"));
+    assert_eq!(code, 0);
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(
+        stderr.starts_with("warning: TONNAGE_LSITEN") && stderr.contains("TONNAGE_LISTEN"),
+        "{stderr}"
+    );
+}
+
+/// Guards: usage mistakes end with 2 and print nothing on standard output, also those of values.
+#[test]
+fn usage_mistakes_end_with_two() {
+    for arguments in [
+        &["no-such-command"][..],
+        &["config", "show", "--no-such-flag"],
+        &["config", "show", "--listen", "nowhere"],
+        &["config", "show", "--listen", "0.0.0.0:5000"],
+    ] {
+        let (code, stdout, stderr) = run(&mut tonnage(arguments));
+        assert_eq!((code, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
+        assert!(!stderr.is_empty());
+    }
+}
+
+/// Guards: `--help` documents the exit codes, and every option with its variable.
+#[test]
+fn help_documents_exit_codes_and_variables() {
+    let (code, stdout, _) = run(&mut tonnage(&["--help"]));
+    assert_eq!(code, 0);
+    assert!(stdout.contains("Exit codes"), "{stdout}");
+    let (_, stdout, _) = run(&mut tonnage(&["check-config", "--help"]));
+    assert!(stdout.contains("TONNAGE_STORAGE_LEASE_GRACE"), "{stdout}");
+}
+
+/// Guards: with nobody at the address, `smoke` ends with the network's code and says what to check.
+#[test]
+fn smoke_says_when_nobody_answers() {
+    // The port was free a moment ago, and a listener that is gone refuses at once.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("http://127.0.0.1:{port}");
+    let (code, stdout, stderr) = run(&mut tonnage(&["smoke", &url, "--size", "1 MiB"]));
+    assert_eq!(code, 4, "{stdout}");
+    assert!(
+        stdout.contains("FAILED") && stderr.contains(&url),
+        "{stderr}"
+    );
+}
+
+/// Guards: `inspect` names a damaged copy of the superblock and ends with 1, and never shows the secret key.
+#[test]
+fn inspect_names_what_does_not_hold_and_keeps_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("superblock");
+    let superblock = tonnage_engine::format::superblock::Superblock {
+        store_id: [0xab; 16],
+        hash_key: [0xcd; 16],
+        compatible: 0,
+        read_only_compatible: 0,
+        incompatible: 0,
+        created_unix_ms: 1_700_000_000_123,
+    };
+    let mut bytes = superblock.encode();
+    std::fs::write(&path, &bytes).unwrap();
+    let inspect = |json: &[&str]| run(tonnage(&["inspect"]).arg(&path).args(json));
+    let (code, stdout, _) = inspect(&[]);
+    assert_eq!(code, 0, "{stdout}");
+    assert!(
+        stdout.contains(&"ab".repeat(16)) && !stdout.contains("cdcd"),
+        "{stdout}"
+    );
+    assert!(
+        stdout.contains("created: 2023-11-14T22:13:20.123Z"),
+        "{stdout}"
+    );
+    bytes[2 * 4096 + 100] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let (code, stdout, _) = inspect(&["--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((code, &report["version"]), (1, &1.into()));
+    let problems = report["files"][0]["problems"].as_array().unwrap();
+    assert!(
+        problems.len() == 1 && problems[0].as_str().unwrap().contains("copy 2"),
+        "{stdout}"
+    );
+}
+
+/// Guards: a file that is none of ours is said to be so, and one that is not there ends with the disk's code.
+#[test]
+fn inspect_refuses_what_is_not_a_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(directory.path(), "not a store");
+    let (code, stdout, _) = run(&mut tonnage(&["inspect", &file]));
+    assert_eq!(code, 1);
+    assert!(stdout.contains("no magic"), "{stdout}");
+    let (code, _, stderr) = run(&mut tonnage(&["inspect", "/nowhere/superblock"]));
+    assert!(
+        code == 3 && stderr.contains("/nowhere/superblock"),
+        "{code} {stderr}"
+    );
+}
