@@ -217,12 +217,13 @@ async fn push_blob(
         0 => choices.between(65 << 20, 80 << 20),
         1..6 => choices.between(8 << 20, 12 << 20),
         6..12 => choices.between(60_000, 1 << 20),
-        _ => choices.between(1, 20_000),
+        // The Range of an upload's status says the same of one byte and of none.
+        _ => choices.between(16, 20_000),
     };
     let shape = match choices.between(0, 3) {
         0 => Shape::Monolithic,
         1 => Shape::Streamed,
-        _ => Shape::Chunked(choices.between(length / 5 + 1, length + 2)),
+        _ => Shape::Chunked(choices.between(length / 5 + 2, length + 3)),
     };
     let content = Content::new(choices.bits(), length);
     let digest = content.digest();

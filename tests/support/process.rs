@@ -297,7 +297,9 @@ fn spawn_process(
         .arg("serve")
         .arg("--data")
         .arg(data)
-        .args(["--listen", &address.to_string()]);
+        .args(["--listen", &address.to_string()])
+        // Metrics have a fixed port by default, which servers of several tests would fight over.
+        .args(["--admin-listen", "off"]);
     command
         .stdin(Stdio::null())
         .stdout(out)

@@ -91,7 +91,7 @@ impl Rival {
         match kind {
             Kind::Tonnage => {
                 command.arg("serve").arg("--data").arg(folder.join("data"));
-                command.args(["--listen", &address.to_string()]);
+                command.args(["--listen", &address.to_string(), "--admin-listen", "off"]);
             }
             Kind::DockerRegistry => {
                 let config = folder.join("config.yml");
