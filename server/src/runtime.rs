@@ -1,6 +1,6 @@
 //! The real world behind the engine's seam: tokio's tasks and timers, the system's clocks and randomness.
 //!
-//! Owns: [`env`], and the threads that hash.
+//! Owns: [`env()`], and the threads that hash.
 //! Refuses: the disk, which is [`Threads`]; starting a runtime, which is the program's.
 //!
 //! Computations have threads of their own, as many as the machine has processors, and not tokio's blocking

@@ -1,8 +1,10 @@
 //! Support for the tests: the simulated disk and executor, the reference model, servers on loopback.
 
+pub mod client;
 pub mod content;
 pub mod http;
 pub mod process;
 pub mod push;
+pub mod registry;
 pub mod say;
 pub mod sim;

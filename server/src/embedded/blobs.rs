@@ -1,0 +1,138 @@
+//! [`BlobStore`] on the engine.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::future::{self, BoxFuture, FutureExt as _};
+use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use tonnage_engine::segment::BlobReader;
+use tonnage_engine::store::Store;
+use tonnage_engine::{Algorithm, Digest, FinishedBlob, upload};
+
+use super::error;
+use crate::registry::ports::{
+    Blob, BlobStore, Condition, Savepoint, Staged, Upload, UploadId, UploadSpec, Windows,
+};
+use crate::registry::{Error, Result};
+
+#[derive(Debug)]
+pub(super) struct Embedded(pub(super) Store);
+
+#[derive(Debug)]
+struct Reader(BlobReader);
+
+#[derive(Debug)]
+struct Writer(upload::Upload);
+
+impl BlobStore for Embedded {
+    fn open(&self, digest: Digest) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>> {
+        async move {
+            let reader = self.0.open_blob(&digest).await.map_err(error)?;
+            Ok(reader.map(|reader| Box::new(Reader(reader)) as Box<dyn Blob>))
+        }
+        .boxed()
+    }
+
+    fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>> {
+        future::ready(self.0.begin_upload(spec).map_err(error)).boxed()
+    }
+
+    fn offset<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<u64>> {
+        let status = self.0.upload_status(id, repository);
+        future::ready(
+            status
+                .map(|status| status.offset)
+                .ok_or(Error::UploadUnknown),
+        )
+        .boxed()
+    }
+
+    fn resume<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Upload>>> {
+        let upload = self.0.open_upload(id, repository).map_err(error);
+        future::ready(upload.map(|upload| Box::new(Writer(upload)) as Box<dyn Upload>)).boxed()
+    }
+
+    fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>> {
+        async move { self.0.cancel_upload(id, repository).await.map_err(error) }.boxed()
+    }
+
+    fn put_small(&self, content: Bytes, algorithm: Algorithm) -> BoxFuture<'_, Result<Staged>> {
+        async move {
+            Ok(staged(
+                self.0.put_small(content, algorithm).await.map_err(error)?,
+            ))
+        }
+        .boxed()
+    }
+
+    fn lease(&self, digest: Digest) -> Result<()> {
+        self.0.lease(&digest).map_err(error)
+    }
+
+    fn is_damaged(&self, digest: Digest) -> bool {
+        self.0.is_damaged(&digest)
+    }
+
+    fn condition(&self) -> Condition {
+        if self.0.poisoned().is_some() {
+            Condition::ReadOnly
+        } else {
+            Condition::Ready
+        }
+    }
+}
+
+fn staged(blob: FinishedBlob) -> Staged {
+    Staged {
+        digest: blob.digest(),
+        length: blob.length(),
+        ticket: Box::new(blob),
+    }
+}
+
+impl Blob for Reader {
+    fn length(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn read(&self, range: Range<u64>) -> Windows {
+        self.0.read(range).into_stream().map_err(error).boxed()
+    }
+}
+
+impl Upload for Writer {
+    fn offset(&self) -> u64 {
+        self.0.offset()
+    }
+
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>> {
+        async move { self.0.write(bytes).await.map_err(error) }.boxed()
+    }
+
+    fn savepoint(&mut self) -> BoxFuture<'_, Result<Savepoint>> {
+        async move {
+            Ok(Savepoint(Box::new(
+                self.0.savepoint().await.map_err(error)?,
+            )))
+        }
+        .boxed()
+    }
+
+    fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>> {
+        async move {
+            let Ok(savepoint) = to.0.downcast::<upload::Savepoint>() else {
+                unreachable!("a savepoint of another blob store was given to this one")
+            };
+            self.0.rollback(*savepoint).await.map_err(error)
+        }
+        .boxed()
+    }
+
+    fn finish(&mut self, expected: Digest) -> BoxFuture<'_, Result<Staged>> {
+        async move { Ok(staged(self.0.finish(expected).await.map_err(error)?)) }.boxed()
+    }
+}

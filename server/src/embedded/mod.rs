@@ -1,0 +1,42 @@
+//! The embedded engine behind the registry's ports.
+//!
+//! Owns: [`registry`], and how the engine's errors read to the registry.
+//! Refuses: decisions; each method is the engine's of the same meaning.
+
+mod blobs;
+mod catalog;
+
+use std::sync::Arc;
+
+use tonnage_engine::store::Store;
+
+use crate::registry::{Error, Limits, Registry};
+
+/// A registry over an open store.
+pub fn registry(store: Store, limits: Limits) -> Registry {
+    let catalog = catalog::Embedded(store.clone());
+    Registry::new(Arc::new(blobs::Embedded(store)), Arc::new(catalog), limits)
+}
+
+/// What the engine's error means to a client. Its text may name paths, so it becomes the cause, for the log.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the engine's error grows; what is new is ours to explain"
+)]
+fn error(error: tonnage_engine::Error) -> Error {
+    use tonnage_engine::Error as Engine;
+    match error {
+        Engine::DigestMismatch { expected, found } => Error::DigestMismatch {
+            expected,
+            found: Box::new(found),
+        },
+        Engine::UnknownUpload => Error::UploadUnknown,
+        Engine::UploadBusy => Error::UploadBusy,
+        Engine::TooManyUploads { max } => Error::TooManyUploads { max },
+        Engine::NoSpace { .. } => Error::Full(Arc::new(error)),
+        Engine::Poisoned { .. } => Error::ReadOnly(Arc::new(error)),
+        Engine::Corrupt(_) => Error::Damaged(Arc::new(error)),
+        Engine::Closed => Error::Closing,
+        other => Error::Internal(Arc::new(other)),
+    }
+}

@@ -1,0 +1,240 @@
+//! Bodies, both ways.
+//!
+//! Owns: [`Body`], which hands verified windows to the connection as they are, and [`RequestBody`].
+//! Refuses: copying; ending an answer early as if it were whole.
+//!
+//! Invariant: an answer's body has exactly the bytes that its Content-Length says, or fails, which makes the
+//! connection break off.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use http::{HeaderMap, header};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use crate::registry::ports::Windows;
+use crate::registry::{Error, Result, Source};
+use crate::telemetry::{Metrics, Outcome};
+
+/// An answer's body.
+pub(crate) struct Body {
+    content: Content,
+    remaining: u64,
+}
+
+enum Content {
+    Whole(Bytes),
+    Windows {
+        first: Option<Bytes>,
+        rest: Windows,
+        transfer: Transfer,
+    },
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} bytes to go)", self.remaining)
+    }
+}
+
+/// Counts a transfer once, by how it ended.
+struct Transfer {
+    metrics: Arc<Metrics>,
+    outcome: Option<Outcome>,
+    span: tracing::Span,
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        // Dropped before its end without a fault of ours: the client went away.
+        self.metrics
+            .blob_pulled(self.outcome.unwrap_or(Outcome::Client));
+    }
+}
+
+impl Body {
+    pub(super) fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    pub(super) fn full(bytes: Bytes) -> Self {
+        Self {
+            remaining: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            content: Content::Whole(bytes),
+        }
+    }
+
+    /// `length` bytes of windows. Waits for the first, so that damage found there becomes an error with a
+    /// status instead of a broken connection.
+    pub(super) async fn windows(
+        length: u64,
+        mut rest: Windows,
+        metrics: &Arc<Metrics>,
+    ) -> Result<Self> {
+        let transfer = |outcome| Transfer {
+            metrics: Arc::clone(metrics),
+            outcome,
+            span: tracing::Span::current(),
+        };
+        let first = match rest.next().await.transpose() {
+            Ok(first) => first,
+            Err(error) => {
+                drop(transfer(Some(Outcome::Error)));
+                return Err(error);
+            }
+        };
+        Ok(Self {
+            remaining: length,
+            content: Content::Windows {
+                first,
+                rest,
+                transfer: transfer(None),
+            },
+        })
+    }
+}
+
+impl Body {
+    fn settle(&mut self, window: Option<Result<Bytes>>) -> Result<Frame<Bytes>> {
+        let wrong = || Error::internal("storage gave out more or fewer bytes than the content has");
+        let outcome = window.unwrap_or_else(|| Err(wrong())).and_then(|bytes| {
+            let length = u64::try_from(bytes.len()).map_err(Error::internal)?;
+            Ok((self.remaining.checked_sub(length).ok_or_else(wrong)?, bytes))
+        });
+        let transfer = match &mut self.content {
+            Content::Whole(_) => None,
+            Content::Windows { transfer, .. } => Some(transfer),
+        };
+        match (outcome, transfer) {
+            (Ok((left, bytes)), transfer) => {
+                self.remaining = left;
+                if let (0, Some(transfer)) = (left, transfer) {
+                    transfer.outcome = Some(Outcome::Ok);
+                }
+                Ok(Frame::data(bytes))
+            }
+            (Err(error), None) => Err(error),
+            (Err(error), Some(transfer)) => {
+                transfer.outcome = Some(Outcome::Error);
+                let cause = std::error::Error::source(&error).map(tracing::field::display);
+                transfer
+                    .span
+                    .in_scope(|| tracing::error!(%error, cause, "broke off an answer"));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        if this.remaining == 0 {
+            return Poll::Ready(None);
+        }
+        let window = match &mut this.content {
+            Content::Whole(bytes) => Some(Ok(std::mem::take(bytes))),
+            Content::Windows { first, rest, .. } => match first.take() {
+                Some(first) => Some(Ok(first)),
+                None => ready!(rest.poll_next_unpin(cx)),
+            },
+        };
+        Poll::Ready(Some(this.settle(window)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}
+
+/// A request's body.
+#[derive(Debug)]
+pub(super) struct RequestBody {
+    incoming: Incoming,
+    length: Option<u64>,
+    idle: Duration,
+    broken: bool,
+    /// The client waits for a 100 before it sends, which hyper says when the body is first asked for.
+    waiting: bool,
+}
+
+impl RequestBody {
+    /// `idle` is how long the client may keep silent inside the body.
+    pub(super) fn new(incoming: Incoming, headers: &HeaderMap, idle: Duration) -> Self {
+        let length = incoming.size_hint().exact();
+        let waiting = headers.contains_key(header::EXPECT);
+        Self {
+            incoming,
+            length,
+            idle,
+            broken: false,
+            waiting,
+        }
+    }
+
+    /// Whether nothing more will come: it ended, or the client was never asked for it.
+    pub(super) fn is_over(&self) -> bool {
+        self.broken || self.waiting || self.incoming.is_end_stream()
+    }
+
+    /// The whole body; `None` if it is longer than `max` bytes, without reading on.
+    pub(super) async fn collect(&mut self, max: u64) -> Result<Option<Bytes>> {
+        if self.length.is_some_and(|length| length > max) {
+            return Ok(None);
+        }
+        let mut all = BytesMut::new();
+        while let Some(bytes) = self.next().await? {
+            if all.len().saturating_add(bytes.len()) > usize::try_from(max).unwrap_or(usize::MAX) {
+                return Ok(None);
+            }
+            all.extend_from_slice(&bytes);
+        }
+        Ok(Some(all.freeze()))
+    }
+}
+
+impl Source for RequestBody {
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        self.waiting = false;
+        loop {
+            match tokio::time::timeout(self.idle, self.incoming.frame()).await {
+                Ok(None) => return Ok(None),
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
+                    // Empty frames and trailers carry no content.
+                    Ok(_) | Err(_) => {}
+                },
+                Ok(Some(Err(error))) => {
+                    self.broken = true;
+                    tracing::debug!(%error, "the body ended early");
+                    return Err(Error::BodyBroken);
+                }
+                Err(_elapsed) => {
+                    self.broken = true;
+                    return Err(Error::BodyBroken);
+                }
+            }
+        }
+    }
+}

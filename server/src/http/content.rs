@@ -1,0 +1,158 @@
+//! Serving stored bytes: whole, one range, or several.
+//!
+//! Owns: the headers of content and the choice among 200, 206, 304 and 416 (RFC 9110 section 14).
+//! Refuses: negotiating; what is stored is what is served, whatever Accept says.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderValue, StatusCode, header, response};
+
+use super::body::Body;
+use super::error::Failure;
+use super::{Exchange, Reply, conditional, headers};
+use crate::oci::RangeAnswer;
+use crate::registry::ports::{Blob, Windows};
+use crate::registry::{Error, Found};
+
+const OCTETS: &str = "application/octet-stream";
+/// How long others may keep an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Freshness {
+    /// Named by digest: for good.
+    Immutable,
+    /// Named by tag: ask again.
+    Moving,
+}
+
+/// Answers GET and HEAD for something found; `gone` is the error if its bytes are not there any more.
+pub(super) async fn serve(
+    exchange: &Exchange<'_>,
+    found: &Found,
+    freshness: Freshness,
+    gone: impl FnOnce() -> Error,
+) -> Reply {
+    let request = &exchange.head.headers;
+    if conditional::not_modified(request, found.digest) {
+        return Ok(base(StatusCode::NOT_MODIFIED, found, freshness).body(Body::empty())?);
+    }
+    let media_type = found.media_type.as_deref().unwrap_or(OCTETS);
+    if exchange.is_head() {
+        if exchange.registry().is_damaged(found) {
+            return Err(gone().into());
+        }
+        let builder =
+            base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
+        return Ok(builder
+            .header(header::CONTENT_LENGTH, found.length)
+            .body(Body::empty())?);
+    }
+    let blob = exchange.registry().open(found).await?.ok_or_else(gone)?;
+    let range = request
+        .get(header::RANGE)
+        .and_then(|value| value.to_str().ok())
+        .filter(|_| conditional::range_applies(request, found.digest));
+    let answer = range.map_or(RangeAnswer::Whole, |range| {
+        RangeAnswer::of(range, blob.length())
+    });
+    match answer {
+        RangeAnswer::Whole => {
+            let length = blob.length();
+            let builder =
+                base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
+            send(exchange, builder, length, blob.read(0..length)).await
+        }
+        RangeAnswer::One(range) => {
+            let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness)
+                .header(header::CONTENT_TYPE, media_type)
+                .header(header::CONTENT_RANGE, content_range(&range, blob.length()));
+            send(exchange, builder, range.end - range.start, blob.read(range)).await
+        }
+        RangeAnswer::Several(ranges) => {
+            let boundary = boundary();
+            let (length, windows) = multipart(blob, &ranges, media_type, &boundary);
+            let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness).header(
+                header::CONTENT_TYPE,
+                format!("multipart/byteranges; boundary={boundary}"),
+            );
+            send(exchange, builder, length, windows).await
+        }
+        RangeAnswer::Unsatisfiable => {
+            let all = HeaderValue::try_from(format!("bytes */{}", blob.length()));
+            let all = all.map_err(Error::internal)?;
+            let failure = Failure::from(Error::RangeUnsatisfiable {
+                length: blob.length(),
+            });
+            Err(failure.with(header::CONTENT_RANGE, all))
+        }
+        RangeAnswer::Excessive => Err(Error::RangesExcessive.into()),
+    }
+}
+
+fn base(status: StatusCode, found: &Found, freshness: Freshness) -> response::Builder {
+    let cache = match freshness {
+        Freshness::Immutable => "private, max-age=31536000, immutable",
+        Freshness::Moving => "no-cache",
+    };
+    headers::with_digest(status, found.digest)
+        .header(header::ETAG, conditional::etag(found.digest))
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CACHE_CONTROL, cache)
+}
+
+async fn send(
+    exchange: &Exchange<'_>,
+    builder: response::Builder,
+    length: u64,
+    windows: Windows,
+) -> Reply {
+    let body = Body::windows(length, windows, &exchange.api.metrics).await?;
+    Ok(builder.header(header::CONTENT_LENGTH, length).body(body)?)
+}
+
+fn content_range(range: &Range<u64>, length: u64) -> String {
+    format!(
+        "bytes {}-{}/{length}",
+        range.start,
+        range.end.saturating_sub(1)
+    )
+}
+
+/// What separates the parts: random, so that content cannot be made to contain it.
+fn boundary() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// Parts in the order asked; each is read when its turn comes.
+fn multipart(
+    blob: Box<dyn Blob>,
+    ranges: &[Range<u64>],
+    media_type: &str,
+    boundary: &str,
+) -> (u64, Windows) {
+    let total = blob.length();
+    let parts: Vec<(Bytes, Range<u64>)> = ranges
+        .iter()
+        .map(|range| {
+            let head = format!(
+                "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: {}\r\n\r\n",
+                content_range(range, total)
+            );
+            (Bytes::from(head), range.clone())
+        })
+        .collect();
+    let end = Bytes::from(format!("\r\n--{boundary}--\r\n"));
+    let bytes = |bytes: &Bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let length = parts.iter().fold(bytes(&end), |sum, (head, range)| {
+        sum + bytes(head) + (range.end - range.start)
+    });
+    let windows = stream::iter(parts)
+        .flat_map(move |(head, range)| one(head).chain(blob.read(range)))
+        .chain(one(end));
+    (length, windows.boxed())
+}
+
+fn one(bytes: Bytes) -> Windows {
+    stream::once(async move { Ok(bytes) }).boxed()
+}

@@ -1,0 +1,238 @@
+//! Errors to answers.
+//!
+//! Owns: the only map from [`Error`] to status and code, and the error body (distribution-spec, "Error Codes").
+//! Refuses: internal text in a body; a 5xx says what to do and the request id, and its cause goes to the log here.
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::body::Body;
+use super::headers;
+use crate::oci::Code;
+use crate::registry::Error;
+
+/// Missing children named one by one in a body; clients read at most 64 KiB of an error.
+const MISSING_NAMED_MAX: usize = 200;
+/// Seconds after which a client may try again, where waiting helps.
+const RETRY_AFTER_SECONDS: &str = "30";
+
+/// A request that gets an error for an answer.
+#[derive(Debug)]
+pub(super) struct Failure(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    what: What,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Debug)]
+enum What {
+    Refused(Error),
+    NoSuchPath,
+    Method(&'static str),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new(What::Refused(error))
+    }
+}
+
+impl From<http::Error> for Failure {
+    fn from(error: http::Error) -> Self {
+        Error::internal(error).into()
+    }
+}
+
+impl Failure {
+    fn new(what: What) -> Self {
+        Self(Box::new(Inner {
+            what,
+            headers: Vec::new(),
+        }))
+    }
+
+    pub(super) fn no_such_path() -> Self {
+        Self::new(What::NoSuchPath)
+    }
+
+    pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
+        Self::new(What::Method(allowed)).with(header::ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// Adds a header to the answer.
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.push((name, value));
+        self
+    }
+
+    /// The answer. Logs the cause of what is our fault.
+    pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
+        let Inner { what, headers } = *self.0;
+        let (status, code, message) = match &what {
+            What::Refused(error) => {
+                let (status, code) = answer_to(error);
+                log(error, status);
+                (status, code, error.to_string())
+            }
+            What::NoSuchPath => {
+                let message = "no such path; the registry's paths begin with /v2/".to_owned();
+                (StatusCode::NOT_FOUND, Code::Unsupported, message)
+            }
+            What::Method(allowed) => {
+                let message = format!("this path takes {allowed}");
+                (StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
+            }
+        };
+        let errors = match &what {
+            What::Refused(error) => details(error, code, &message, request_id),
+            What::NoSuchPath | What::Method(_) => {
+                vec![entry(code, &message, json!({ "requestId": request_id }))]
+            }
+        };
+        let text = json!({ "errors": errors }).to_string();
+        let mut response = Response::new(Body::full(text.into()));
+        *response.status_mut() = status;
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, headers::JSON);
+        response
+            .headers_mut()
+            .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
+            response.headers_mut().insert(
+                header::RETRY_AFTER,
+                HeaderValue::from_static(RETRY_AFTER_SECONDS),
+            );
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Basic realm=\"Tonnage\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response.headers_mut().extend(headers);
+        response
+    }
+}
+
+/// Status and code of every error.
+fn answer_to(error: &Error) -> (StatusCode, Code) {
+    match error {
+        Error::Unauthenticated => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
+        Error::Denied => (StatusCode::FORBIDDEN, Code::Denied),
+        Error::NameUnknown(_) => (StatusCode::NOT_FOUND, Code::NameUnknown),
+        Error::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, Code::ManifestUnknown),
+        Error::BlobUnknown { .. } => (StatusCode::NOT_FOUND, Code::BlobUnknown),
+        Error::UploadUnknown => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
+        Error::NameInvalid(_) => (StatusCode::BAD_REQUEST, Code::NameInvalid),
+        Error::DigestInvalid(_) | Error::DigestMissing | Error::DigestMismatch { .. } => {
+            (StatusCode::BAD_REQUEST, Code::DigestInvalid)
+        }
+        Error::PageInvalid(_) => (StatusCode::BAD_REQUEST, Code::Unsupported),
+        Error::OutOfOrder { .. } | Error::UploadBusy => {
+            (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid)
+        }
+        Error::ChunkRangeInvalid(_) | Error::BodyBroken => {
+            (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid)
+        }
+        Error::ChunkLength { .. } | Error::RangesExcessive => {
+            (StatusCode::BAD_REQUEST, Code::SizeInvalid)
+        }
+        Error::ContentEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unsupported),
+        Error::ManifestInvalid(_) | Error::TagInvalid(_) => {
+            (StatusCode::BAD_REQUEST, Code::ManifestInvalid)
+        }
+        Error::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid),
+        Error::ManifestBlobUnknown(_) => (StatusCode::BAD_REQUEST, Code::ManifestBlobUnknown),
+        Error::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
+        Error::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, Code::ManifestInvalid),
+        Error::RangeUnsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
+        Error::TooManyUploads { .. } => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
+        Error::Full(_) | Error::ReadOnly(_) | Error::Closing => {
+            (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
+        }
+        Error::Damaged(_) | Error::Internal(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown)
+        }
+    }
+}
+
+fn log(error: &Error, status: StatusCode) {
+    if !status.is_server_error() {
+        tracing::debug!(%error, "refused");
+        return;
+    }
+    let cause = std::error::Error::source(error).map(tracing::field::display);
+    if matches!(error, Error::Closing) {
+        tracing::info!(%error, "refused");
+    } else {
+        tracing::error!(%error, cause, "failed");
+    }
+}
+
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "made for the call; it moves into the entry"
+)]
+fn entry(code: Code, message: &str, detail: Value) -> Value {
+    json!({ "code": code.as_str(), "message": message, "detail": detail })
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most errors have nothing to add"
+)]
+fn details(error: &Error, code: Code, message: &str, request_id: &str) -> Vec<Value> {
+    let one = |detail: Value| vec![entry(code, message, detail)];
+    match error {
+        Error::ManifestBlobUnknown(missing) => missing
+            .iter()
+            .take(MISSING_NAMED_MAX)
+            .map(|digest| {
+                let detail = json!({ "digest": digest.to_string(), "requestId": request_id });
+                entry(code, message, detail)
+            })
+            .collect(),
+        Error::DigestMismatch { expected, found } => one(json!({
+            "expected": expected.to_string(), "found": found.to_string(), "requestId": request_id,
+        })),
+        Error::OutOfOrder { first, offset } => {
+            one(json!({ "first": first, "offset": offset, "requestId": request_id }))
+        }
+        _ => one(json!({ "requestId": request_id })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// Guards: a failure of ours tells the client the request id and nothing of its cause.
+    #[tokio::test]
+    async fn internal_text_stays_inside() {
+        let secret = "/srv/data/seg-7: EIO";
+        for error in [
+            Error::Internal(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
+                secret,
+            ))),
+            Error::Full(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
+                secret,
+            ))),
+        ] {
+            let response = Failure::from(error).into_response("id-7");
+            assert!(response.status().is_server_error());
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            assert!(!text.contains("srv") && text.contains("id-7"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Headers of answers.
+//!
+//! Owns: their names and forms. Locations and links are relative, so that no proxy in front can make them wrong.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header, response};
+use tonnage_engine::Digest;
+use tonnage_engine::upload::UploadId;
+
+use super::Reply;
+use super::body::Body;
+use super::request_id::X_REQUEST_ID;
+use crate::oci::RepositoryName;
+
+pub(super) const DOCKER_CONTENT_DIGEST: HeaderName =
+    HeaderName::from_static("docker-content-digest");
+pub(super) const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Puts on every answer what every answer has.
+pub(super) fn stamp(response: &mut Response<Body>, request_id: &str) {
+    let headers = response.headers_mut();
+    headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+}
+
+/// An answer with its digest.
+pub(super) fn with_digest(status: StatusCode, digest: Digest) -> response::Builder {
+    Response::builder()
+        .status(status)
+        .header(DOCKER_CONTENT_DIGEST, digest.to_string())
+}
+
+/// A JSON answer; for HEAD only its length.
+pub(super) fn json(status: StatusCode, text: Bytes, head: bool) -> Reply {
+    json_with(Response::builder().status(status), JSON, text, head)
+}
+
+/// A JSON answer of another media type, or with more headers.
+pub(super) fn json_with(
+    builder: response::Builder,
+    media_type: HeaderValue,
+    text: Bytes,
+    head: bool,
+) -> Reply {
+    let builder = builder
+        .header(header::CONTENT_TYPE, media_type)
+        .header(header::CONTENT_LENGTH, text.len());
+    Ok(builder.body(if head {
+        Body::empty()
+    } else {
+        Body::full(text)
+    })?)
+}
+
+/// Where an upload goes on.
+pub(super) fn upload_location(name: &RepositoryName, id: UploadId) -> String {
+    format!("/v2/{name}/blobs/uploads/{id}")
+}
+
+/// Where a blob is pulled from.
+pub(super) fn blob_location(name: &RepositoryName, digest: Digest) -> String {
+    format!("/v2/{name}/blobs/{digest}")
+}
+
+/// Where a manifest is pulled from.
+pub(super) fn manifest_location(name: &RepositoryName, digest: Digest) -> String {
+    format!("/v2/{name}/manifests/{digest}")
+}
+
+/// `Range` of an upload. An empty one is `0-0` like one of one byte: clients break on `0--1`.
+pub(super) fn upload_range(offset: u64) -> String {
+    format!("0-{}", offset.saturating_sub(1))
+}
+
+/// `Link` to the next page (RFC 8288).
+pub(super) fn next_link(path: &str, query: &str) -> String {
+    format!("<{path}?{query}>; rel=\"next\"")
+}

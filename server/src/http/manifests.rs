@@ -1,0 +1,94 @@
+//! `/v2/<name>/manifests/<reference>`
+
+use http::{Method, StatusCode, header};
+
+use super::body::Body;
+use super::content::{self, Freshness};
+use super::{Exchange, Reply, conditional, headers, query, uploads};
+use crate::access::{Authorized, Delete, Pull, Push};
+use crate::oci::{Reference, RepositoryName, Tag};
+use crate::registry::{Error, ManifestPush};
+
+pub(super) async fn handle(
+    exchange: Exchange<'_>,
+    name: RepositoryName,
+    reference: Reference,
+) -> Reply {
+    match exchange.head.method {
+        Method::PUT => {
+            let push = exchange.authorize(Push(name))?;
+            put(exchange, &push, &reference).await
+        }
+        Method::DELETE => delete(&exchange, name, &reference).await,
+        _ => get(&exchange, name, &reference).await,
+    }
+}
+
+async fn get(exchange: &Exchange<'_>, name: RepositoryName, reference: &Reference) -> Reply {
+    let pull = exchange.authorize(Pull(name))?;
+    let found = exchange.registry().find_manifest(&pull, reference).await?;
+    let freshness = match reference {
+        Reference::Tag(_) => Freshness::Moving,
+        Reference::Digest(_) => Freshness::Immutable,
+    };
+    let gone = || Error::ManifestUnknown {
+        repository: pull.repository().clone(),
+        reference: reference.to_string(),
+    };
+    content::serve(exchange, &found, freshness, gone).await
+}
+
+async fn put(exchange: Exchange<'_>, push: &Authorized<Push>, reference: &Reference) -> Reply {
+    let request = &exchange.head.headers;
+    uploads::refuse_encoding(request)?;
+    let tags = match reference {
+        Reference::Digest(_) => query::all(exchange.head, "tag")
+            .map(|tag| tag.parse::<Tag>().map_err(Error::TagInvalid))
+            .collect::<Result<Vec<_>, _>>()?,
+        // Only a push by digest takes them (distribution-spec, "Pushing Manifests"); a path with a tag has its own.
+        Reference::Tag(_) => Vec::new(),
+    };
+    let max = exchange.registry().limits().manifest_bytes;
+    let bytes = exchange
+        .body
+        .collect(max)
+        .await?
+        .ok_or(Error::ManifestTooLarge { max })?;
+    let pushed = ManifestPush {
+        reference,
+        tags,
+        content_type: request
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok()),
+        bytes,
+        precondition: conditional::precondition(request),
+    };
+    let done = exchange.registry().push_manifest(push, pushed).await?;
+    let mut builder = headers::with_digest(StatusCode::CREATED, done.digest)
+        .header(
+            header::LOCATION,
+            headers::manifest_location(push.repository(), done.digest),
+        )
+        .header(header::ETAG, conditional::etag(done.digest));
+    if let Some(subject) = done.subject {
+        builder = builder.header(headers::OCI_SUBJECT, subject.to_string());
+    }
+    for tag in &done.tags {
+        builder = builder.header(headers::OCI_TAG, tag.as_str());
+    }
+    Ok(builder.body(Body::empty())?)
+}
+
+async fn delete(exchange: &Exchange<'_>, name: RepositoryName, reference: &Reference) -> Reply {
+    let delete = exchange.authorize(Delete(name))?;
+    let precondition = conditional::precondition(&exchange.head.headers);
+    exchange
+        .registry()
+        .delete_manifest(&delete, reference, &precondition)
+        .await?;
+    let mut builder = http::Response::builder().status(StatusCode::ACCEPTED);
+    if let Reference::Digest(digest) = reference {
+        builder = builder.header(headers::DOCKER_CONTENT_DIGEST, digest.to_string());
+    }
+    Ok(builder.body(Body::empty())?)
+}

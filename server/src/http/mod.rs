@@ -1,0 +1,168 @@
+//! The registry over HTTP: routes, headers, statuses.
+//!
+//! Owns: [`Api`], which turns one request into one answer. One file per resource; `error` is the only map from errors to
+//! statuses, `route` the only reader of paths.
+//! Refuses: deciding anything about content; `registry` does.
+//!
+//! Invariants: permission is asked before the body is looked at; a digest or name from the path is a type before
+//! anything uses it; an answer never has a content-encoding; an unread body is drained within bounds.
+
+mod admin;
+mod blobs;
+mod body;
+mod catalog;
+mod conditional;
+mod content;
+mod drain;
+mod error;
+mod headers;
+mod manifests;
+mod query;
+mod referrers;
+mod request_id;
+mod route;
+pub(crate) mod server;
+mod tags;
+mod uploads;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use ::http::{Method, Request, Response, StatusCode, request::Parts};
+use hyper::body::Incoming;
+use tracing::Instrument as _;
+
+use self::body::{Body, RequestBody};
+use self::error::Failure;
+use self::route::Route;
+use crate::access::{Caller, Gate, Ping};
+use crate::registry::{Error, Registry};
+use crate::telemetry::{HttpLabels, Metrics};
+
+type Reply = Result<Response<Body>, Failure>;
+
+/// Everything a request needs.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) registry: Registry,
+    pub(crate) gate: Gate,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) body_idle: std::time::Duration,
+}
+
+/// One request on its way through a handler.
+struct Exchange<'a> {
+    api: &'a Api,
+    head: &'a Parts,
+    caller: Caller,
+    body: &'a mut RequestBody,
+}
+
+impl Api {
+    /// Answers a request. One that writes goes on when its client goes away, so that an upload is never left to its
+    /// expiry and a commit's outcome is always accounted for.
+    pub(crate) async fn answer_whole(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            return self.handle(request).await;
+        }
+        let id = request_id::of(request.headers());
+        match tokio::spawn(self.handle(request)).await {
+            Ok(response) => response,
+            Err(error) => {
+                let mut response = Failure::from(Error::internal(error)).into_response(&id);
+                headers::stamp(&mut response, &id);
+                response
+            }
+        }
+    }
+
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let started = Instant::now();
+        let (head, incoming) = request.into_parts();
+        let id = request_id::of(&head.headers);
+        let route = route::parse(head.uri.path());
+        let labels = HttpLabels::new(
+            route.as_ref().map_or("unknown", Route::template),
+            &head.method,
+        );
+        let span =
+            tracing::info_span!("request", id = %id, method = %head.method, route = labels.route);
+        let _in_flight = self.metrics.enter();
+        let mut body = RequestBody::new(incoming, &head.headers, self.body_idle);
+        let reply = self
+            .answer(&head, route, &mut body, &id)
+            .instrument(span.clone())
+            .await;
+        let mut response =
+            reply.unwrap_or_else(|failure| span.in_scope(|| failure.into_response(&id)));
+        headers::stamp(&mut response, &id);
+        drain::unread(body, head.version);
+        let status = response.status();
+        self.metrics.answered(&labels, status, started.elapsed());
+        span.in_scope(
+            || tracing::debug!(status = status.as_u16(), elapsed = ?started.elapsed(), "answered"),
+        );
+        response
+    }
+
+    async fn answer(
+        &self,
+        head: &Parts,
+        route: Result<Route, route::RouteError>,
+        body: &mut RequestBody,
+        id: &str,
+    ) -> Reply {
+        let route = route.map_err(|error| error.into_failure(&head.method))?;
+        if !route.resource().allows(&head.method) {
+            return Err(Failure::method_not_allowed(route.resource().methods()));
+        }
+        let caller = Caller {
+            subject: String::new(),
+            request: id.to_owned(),
+        };
+        let exchange = Exchange {
+            api: self,
+            head,
+            caller,
+            body,
+        };
+        match route {
+            Route::Base => exchange.ping(),
+            Route::Catalog => catalog::list(&exchange).await,
+            Route::Tags { name } => tags::list(&exchange, name).await,
+            Route::Blob { name, digest } => blobs::handle(&exchange, name, digest).await,
+            Route::Manifest { name, reference } => {
+                manifests::handle(exchange, name, reference).await
+            }
+            Route::Uploads { name } => uploads::begin(exchange, name).await,
+            Route::Upload { name, id } => uploads::handle(exchange, name, id).await,
+            Route::Referrers { name, subject } => referrers::list(&exchange, name, subject).await,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    fn registry(&self) -> &Registry {
+        &self.api.registry
+    }
+
+    fn authorize<A: crate::access::Action>(
+        &self,
+        action: A,
+    ) -> Result<crate::access::Authorized<A>, Error> {
+        Ok(self.api.gate.authorize(&self.caller, action)?)
+    }
+
+    fn is_head(&self) -> bool {
+        self.head.method == Method::HEAD
+    }
+
+    /// distribution-spec, "Determining Support".
+    fn ping(&self) -> Reply {
+        self.authorize(Ping)?;
+        headers::json(StatusCode::OK, b"{}".as_slice().into(), self.is_head())
+    }
+}

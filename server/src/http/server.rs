@@ -1,0 +1,308 @@
+//! The listeners: accepting connections, serving them, draining them at the end.
+//!
+//! Owns: [`Server`], [`Bound`], [`ServerOptions`] and every bound of a connection (timeouts, header sizes, windows).
+//! Refuses: opening a store or reading a configuration; `tools` does.
+//!
+//! Invariants: addresses are bound before anything is served, so a caller can say where; after shutdown no
+//! connection is accepted, requests under way have [`ServerOptions::drain`] to end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tonnage_engine::store::Store;
+
+use super::Api;
+use super::admin::{self, Admin};
+use crate::access::{Gate, GrantAll, Policy};
+use crate::embedded;
+use crate::registry::{Limits, Registry};
+use crate::telemetry::Metrics;
+
+/// Largest body frame that HTTP/1.1 hands up, and with it the unit of copying on a push.
+const H1_BUFFER_BYTES: usize = 512 << 10;
+/// Headers of one HTTP/2 request; 1024 byte ranges take 23 KB, and hyper's own default is 16 KiB.
+const H2_HEADER_BYTES: u32 = 64 << 10;
+const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const H2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+const H2_FRAME_BYTES: u32 = 256 << 10;
+const H2_SEND_BUFFER_BYTES: usize = 1 << 20;
+const H2_STREAMS: u32 = 128;
+/// Pause after an accept that failed for want of file descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How a server listens and behaves.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Address of the registry; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Address of metrics and health; `None` for neither.
+    pub admin_listen: Option<SocketAddr>,
+    /// Who may do what.
+    pub policy: Arc<dyn Policy>,
+    /// Bounds of manifests and tags.
+    pub limits: Limits,
+    /// Time for the head of a request to arrive.
+    pub header_timeout: Duration,
+    /// Time a client may keep silent inside a body.
+    pub body_idle_timeout: Duration,
+    /// Time that requests under way have to end after shutdown.
+    pub drain: Duration,
+}
+
+impl Default for ServerOptions {
+    /// Loopback, everybody may do everything.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 5001))),
+            policy: Arc::new(GrantAll),
+            limits: Limits::default(),
+            header_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_mins(1),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why a server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address could not be taken.
+    #[error("cannot listen on {address} for {purpose}: {source}")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// What for.
+        purpose: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The runtime ended a listener's task.
+    #[error("a listener's task ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A registry's server.
+#[derive(Debug)]
+pub struct Server;
+
+/// A server that has its addresses and does not serve yet.
+#[derive(Debug)]
+pub struct Bound {
+    options: ServerOptions,
+    api: (TcpListener, SocketAddr),
+    admin: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Server {
+    /// Takes the addresses.
+    pub async fn bind(options: ServerOptions) -> Result<Bound, ServeError> {
+        let api = bind(options.listen, "the registry").await?;
+        let admin = match options.admin_listen {
+            Some(address) => Some(bind(address, "metrics and health").await?),
+            None => None,
+        };
+        Ok(Bound {
+            options,
+            api,
+            admin,
+        })
+    }
+}
+
+async fn bind(
+    address: SocketAddr,
+    purpose: &'static str,
+) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Bind {
+        address,
+        purpose,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+impl Bound {
+    /// Where the registry listens.
+    pub fn address(&self) -> SocketAddr {
+        self.api.1
+    }
+
+    /// Where metrics and health are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address)| *address)
+    }
+
+    /// The bounds that a [`Registry`] for [`Bound::run_registry`] should keep.
+    pub fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    /// Serves the registry in `store` until `shutdown` resolves and connections are drained. The caller closes the
+    /// store.
+    pub async fn run(
+        self,
+        store: Store,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServeError> {
+        let registry = embedded::registry(store, self.options.limits.clone());
+        self.run_registry(registry, shutdown).await
+    }
+
+    /// Serves a registry over any pair of ports until `shutdown` resolves and connections are drained.
+    pub async fn run_registry(
+        self,
+        registry: Registry,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServeError> {
+        let metrics = Arc::new(Metrics::new());
+        let api = Arc::new(Api {
+            registry: registry.clone(),
+            gate: Gate::new(Arc::clone(&self.options.policy)),
+            metrics: Arc::clone(&metrics),
+            body_idle: self.options.body_idle_timeout,
+        });
+        let builder = builder(&self.options);
+        let draining = Arc::new(AtomicBool::new(false));
+        let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+        let admin = self.admin.map(|(listener, _)| {
+            let admin = Admin {
+                registry,
+                metrics,
+                draining: Arc::clone(&draining),
+            };
+            let service = TowerToHyperService::new(admin::router(admin));
+            let stopped = async {
+                // The sender drops when the registry is done; either way it is time.
+                admin_stopped.await.unwrap_or_default();
+            };
+            tokio::spawn(serve(
+                listener,
+                service,
+                builder.clone(),
+                Duration::ZERO,
+                stopped,
+            ))
+        });
+        let service = service_fn(move |request: Request<Incoming>| {
+            let api = Arc::clone(&api);
+            async move { Ok::<_, Infallible>(api.answer_whole(request).await) }
+        });
+        let shutdown = async {
+            shutdown.await;
+            draining.store(true, Ordering::Relaxed);
+        };
+        serve(self.api.0, service, builder, self.options.drain, shutdown).await;
+        drop(stop_admin);
+        if let Some(admin) = admin {
+            admin.await?;
+        }
+        Ok(())
+    }
+}
+
+fn builder(options: &ServerOptions) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_buf_size(H1_BUFFER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
+        .max_frame_size(H2_FRAME_BYTES)
+        .max_send_buf_size(H2_SEND_BUFFER_BYTES)
+        .max_concurrent_streams(H2_STREAMS)
+        .max_header_list_size(H2_HEADER_BYTES);
+    builder
+}
+
+/// Accepts until `shutdown`, then waits for at most `drain`.
+async fn serve<S, B>(
+    listener: TcpListener,
+    service: S,
+    builder: Builder<TokioExecutor>,
+    drain: Duration,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let stream = tokio::select! {
+            () = &mut shutdown => break,
+            Some(ended) = connections.join_next() => {
+                report(ended);
+                continue;
+            }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        set_nodelay(&stream);
+        let connection = builder
+            .serve_connection(TokioIo::new(stream), service.clone())
+            .into_owned();
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                // Clients that go away are everyday; what was ours was logged where it happened.
+                tracing::debug!(error, "a connection ended");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            left = connections.len(),
+            "closing connections that did not end in time"
+        );
+    }
+    connections.shutdown().await;
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection's task failed");
+    }
+}
+
+fn set_nodelay(stream: &TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was refused; small answers may be late");
+    }
+}

@@ -1,0 +1,52 @@
+//! `/v2/<name>/tags/list`
+
+use http::{Response, StatusCode, header};
+use serde_json::json;
+
+use super::{Exchange, Reply, headers, query};
+use crate::access::Pull;
+use crate::oci::{Page, RepositoryName};
+use crate::registry::{Error, Listing};
+
+pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName) -> Reply {
+    let pull = exchange.authorize(Pull(name))?;
+    let page = page(exchange)?;
+    let listing = exchange.registry().list_tags(&pull, &page).await?;
+    let name = pull.repository();
+    let text = json!({ "name": name.as_str(), "tags": listing.entries });
+    answer(
+        exchange,
+        &format!("/v2/{name}/tags/list"),
+        &page,
+        &listing,
+        &text,
+    )
+}
+
+/// The page that a request asks for.
+pub(super) fn page(exchange: &Exchange<'_>) -> Result<Page, Error> {
+    let n = query::first(exchange.head, "n");
+    let last = query::first(exchange.head, "last");
+    Ok(Page::new(n.as_deref(), last.as_deref())?)
+}
+
+/// A page as JSON, with a link to the next one where there is one.
+pub(super) fn answer(
+    exchange: &Exchange<'_>,
+    path: &str,
+    page: &Page,
+    listing: &Listing,
+    text: &serde_json::Value,
+) -> Reply {
+    let mut builder = Response::builder().status(StatusCode::OK);
+    if let (true, Some(last)) = (listing.more, listing.entries.last()) {
+        let next = query::encode([("n", page.limit.to_string().as_str()), ("last", last)]);
+        builder = builder.header(header::LINK, headers::next_link(path, &next));
+    }
+    headers::json_with(
+        builder,
+        headers::JSON,
+        text.to_string().into(),
+        exchange.is_head(),
+    )
+}

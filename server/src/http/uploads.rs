@@ -1,0 +1,201 @@
+//! `/v2/<name>/blobs/uploads/` and `/v2/<name>/blobs/uploads/<id>`
+//!
+//! Owns: the headers by which clients find their way back into an upload: Location and Range, also on a 416.
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
+use tonnage_engine::upload::UploadId;
+
+use super::body::Body;
+use super::error::Failure;
+use super::{Exchange, Reply, headers, query};
+use crate::access::{Authorized, Pull, Push};
+use crate::oci::{Algorithm, ChunkRange, Digest, ParseDigestError, RepositoryName};
+use crate::registry::Error;
+
+/// POST: begins an upload, takes a whole blob, or mounts one.
+pub(super) async fn begin(exchange: Exchange<'_>, name: RepositoryName) -> Reply {
+    let push = exchange.authorize(Push(name))?;
+    refuse_encoding(&exchange.head.headers)?;
+    let announced = algorithm(&exchange)?;
+    if let Some(mount) = query::first(exchange.head, "mount") {
+        let digest: Digest = mount.parse().map_err(Error::DigestInvalid)?;
+        if mount_blob(&exchange, &push, digest).await? {
+            return created(push.repository(), digest);
+        }
+        return opened(&exchange, &push, announced.or(Some(digest.algorithm()))).await;
+    }
+    if let Some(digest) = query::first(exchange.head, "digest") {
+        let digest: Digest = digest.parse().map_err(Error::DigestInvalid)?;
+        exchange
+            .api
+            .registry
+            .push_blob(&push, digest, exchange.body)
+            .await?;
+        return created(push.repository(), digest);
+    }
+    opened(&exchange, &push, announced).await
+}
+
+/// The methods of one upload.
+pub(super) async fn handle(exchange: Exchange<'_>, name: RepositoryName, id: UploadId) -> Reply {
+    let push = exchange.authorize(Push(name))?;
+    let registry = &exchange.api.registry;
+    match exchange.head.method {
+        Method::PATCH => {
+            let chunk = chunk(&exchange.head.headers)?;
+            let outcome = registry
+                .append_to_upload(&push, id, chunk, exchange.body)
+                .await;
+            match outcome {
+                Ok(offset) => {
+                    let builder = located(StatusCode::ACCEPTED, push.repository(), id, offset);
+                    Ok(builder
+                        .header(header::CONTENT_LENGTH, 0)
+                        .body(Body::empty())?)
+                }
+                Err(error) => Err(way_back(&exchange, &push, id, error).await),
+            }
+        }
+        Method::PUT => {
+            let chunk = chunk(&exchange.head.headers)?;
+            let digest = query::first(exchange.head, "digest").ok_or(Error::DigestMissing)?;
+            let digest: Digest = digest.parse().map_err(Error::DigestInvalid)?;
+            match registry
+                .close_upload(&push, id, digest, chunk, exchange.body)
+                .await
+            {
+                Ok(()) => created(push.repository(), digest),
+                Err(error) => Err(way_back(&exchange, &push, id, error).await),
+            }
+        }
+        Method::DELETE => {
+            registry.cancel_upload(&push, id).await?;
+            Ok(Response::builder()
+                .status(StatusCode::NO_CONTENT)
+                .body(Body::empty())?)
+        }
+        _ => {
+            let offset = registry.upload_offset(&push, id).await?;
+            let builder = located(StatusCode::NO_CONTENT, push.repository(), id, offset);
+            Ok(builder.body(Body::empty())?)
+        }
+    }
+}
+
+/// Refuses compressed bodies: digests are of the bytes as they are stored.
+pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<(), Error> {
+    let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(value) if !plain(value) => Err(Error::ContentEncoding),
+        _ => Ok(()),
+    }
+}
+
+fn chunk(headers: &HeaderMap) -> Result<Option<ChunkRange>, Error> {
+    refuse_encoding(headers)?;
+    let value = headers.get(header::CONTENT_RANGE);
+    value
+        .map(|value| {
+            value
+                .to_str()
+                .unwrap_or_default()
+                .parse()
+                .map_err(Error::ChunkRangeInvalid)
+        })
+        .transpose()
+}
+
+fn algorithm(exchange: &Exchange<'_>) -> Result<Option<Algorithm>, Error> {
+    let Some(name) = query::first(exchange.head, "digest-algorithm") else {
+        return Ok(None);
+    };
+    let unknown = || ParseDigestError::UnknownAlgorithm(name.chars().take(32).collect());
+    Ok(Some(Algorithm::from_name(&name).ok_or_else(unknown)?))
+}
+
+async fn mount_blob(
+    exchange: &Exchange<'_>,
+    push: &Authorized<Push>,
+    digest: Digest,
+) -> Result<bool, Error> {
+    let from = query::first(exchange.head, "from").filter(|from| !from.is_empty());
+    let source = match from {
+        None => None,
+        // A source that is no name or may not be read cannot lend; that is no error of the push.
+        Some(from) => match from.parse().map(|name| exchange.authorize(Pull(name))) {
+            Ok(Ok(source)) => Some(source),
+            Ok(Err(_)) | Err(_) => return Ok(false),
+        },
+    };
+    exchange
+        .registry()
+        .mount_blob(push, digest, source.as_ref(), &exchange.api.gate)
+        .await
+}
+
+async fn opened(
+    exchange: &Exchange<'_>,
+    push: &Authorized<Push>,
+    algorithm: Option<Algorithm>,
+) -> Reply {
+    // Nobody sends content with a plain POST; a length here would be the request's, not the blob's.
+    let id = exchange
+        .registry()
+        .begin_upload(push, algorithm, None)
+        .await?;
+    let builder = located(StatusCode::ACCEPTED, push.repository(), id, 0);
+    Ok(builder
+        .header(header::CONTENT_LENGTH, 0)
+        .body(Body::empty())?)
+}
+
+fn created(name: &RepositoryName, digest: Digest) -> Reply {
+    let builder = headers::with_digest(StatusCode::CREATED, digest)
+        .header(header::LOCATION, headers::blob_location(name, digest))
+        .header(header::CONTENT_LENGTH, 0);
+    Ok(builder.body(Body::empty())?)
+}
+
+fn located(
+    status: StatusCode,
+    name: &RepositoryName,
+    id: UploadId,
+    offset: u64,
+) -> response::Builder {
+    Response::builder()
+        .status(status)
+        .header(header::LOCATION, headers::upload_location(name, id))
+        .header(header::RANGE, headers::upload_range(offset))
+        .header(headers::DOCKER_UPLOAD_UUID, id.to_string())
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "only these leave an upload to go on with"
+)]
+/// Adds Location and Range to a refusal that the upload outlives: clients go on from there.
+async fn way_back(
+    exchange: &Exchange<'_>,
+    push: &Authorized<Push>,
+    id: UploadId,
+    error: Error,
+) -> Failure {
+    let offset = match &error {
+        Error::OutOfOrder { offset, .. } => Some(*offset),
+        Error::UploadBusy | Error::ChunkLength { .. } | Error::DigestMismatch { .. } => {
+            exchange.registry().upload_offset(push, id).await.ok()
+        }
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    let location = HeaderValue::try_from(headers::upload_location(push.repository(), id));
+    match (
+        offset.map(|offset| HeaderValue::try_from(headers::upload_range(offset))),
+        location,
+    ) {
+        (Some(Ok(range)), Ok(location)) => failure
+            .with(header::LOCATION, location)
+            .with(header::RANGE, range),
+        _ => failure,
+    }
+}

@@ -1,0 +1,24 @@
+//! The words of the OCI distribution and image specifications, as types.
+//!
+//! Owns: parsing and printing of names, references, ranges, media types, manifests, error codes, pages.
+//! Refuses: I/O, HTTP types, any knowledge of what is stored.
+//!
+//! Invariant: a value that exists is valid; text from a client becomes one of these types at the edge or
+//! goes no further. A digest is [`tonnage_engine::Digest`].
+
+pub mod error;
+pub mod manifest;
+pub mod media_type;
+pub mod name;
+pub mod page;
+pub mod range;
+pub mod reference;
+
+pub use error::Code;
+pub use manifest::{Child, Kind, Manifest, ManifestError, Role};
+pub use media_type::MediaType;
+pub use name::{InvalidName, RepositoryName};
+pub use page::{InvalidPage, Page};
+pub use range::{ChunkRange, RangeAnswer};
+pub use reference::{InvalidReference, InvalidTag, Reference, Tag};
+pub use tonnage_engine::{Algorithm, Digest, ParseDigestError};

@@ -1,0 +1,62 @@
+//! Pages of lists (distribution-spec, "Listing Tags").
+//!
+//! Owns: [`Page`], parsed from `n` and `last`. Refuses: pages larger than [`PAGE_MAX`] entries.
+
+/// Most entries of one answer; also the default.
+pub const PAGE_MAX: usize = 1000;
+
+/// Which part of a sorted list is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// At most this many entries; 0 is a legal question with an empty answer.
+    pub limit: usize,
+    /// Entries behind this one only.
+    pub last: Option<String>,
+}
+
+/// `n` is no number.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("n is the number of entries wanted, 0 or more")]
+pub struct InvalidPage;
+
+impl Page {
+    /// The page that the query asks for. More than [`PAGE_MAX`] is cut to it; the answer then carries a Link.
+    pub fn new(n: Option<&str>, last: Option<&str>) -> Result<Self, InvalidPage> {
+        let limit = match n {
+            None => PAGE_MAX,
+            Some(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                text.parse().unwrap_or(PAGE_MAX).min(PAGE_MAX)
+            }
+            Some(_) => return Err(InvalidPage),
+        };
+        Ok(Self {
+            limit,
+            last: last.filter(|last| !last.is_empty()).map(str::to_owned),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: distribution-spec, "Listing Tags": `n` caps, `n=0` is legal, `last` works without `n`.
+    #[test]
+    fn pages() {
+        let page = |limit, last: Option<&str>| {
+            Ok(Page {
+                limit,
+                last: last.map(str::to_owned),
+            })
+        };
+        assert_eq!(Page::new(None, None), page(PAGE_MAX, None));
+        assert_eq!(Page::new(Some("0"), Some("a")), page(0, Some("a")));
+        assert_eq!(
+            Page::new(Some("99999999999999999999"), Some("")),
+            page(PAGE_MAX, None)
+        );
+        for bad in ["", "-1", "+1", "a", "1.0"] {
+            assert_eq!(Page::new(Some(bad), None), Err(InvalidPage), "{bad:?}");
+        }
+    }
+}

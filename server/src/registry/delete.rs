@@ -1,0 +1,81 @@
+//! Deleting tags, manifests and blobs (distribution-spec, "Content Management").
+//!
+//! Owns: what each takes along: a manifest its tags, a blob its link in this repository and nothing else.
+
+use tonnage_engine::{Digest, Require};
+
+use super::ports::{Change, CommitError};
+use super::{Error, Precondition, Registry, Result, Transaction};
+use crate::access::{Authorized, Delete};
+use crate::oci::Reference;
+
+impl Registry {
+    /// Deletes a tag, or a manifest with every tag of the repository that points at it.
+    pub async fn delete_manifest(
+        &self,
+        delete: &Authorized<Delete>,
+        reference: &Reference,
+        precondition: &Precondition,
+    ) -> Result<()> {
+        let repository = delete.repository();
+        let (require, change) = match reference {
+            Reference::Tag(tag) => {
+                let tag = tag.as_str().to_owned();
+                (Require::TagExists(tag.clone()), Change::DeleteTag(tag))
+            }
+            Reference::Digest(digest) => {
+                (Require::Manifest(*digest), Change::DeleteManifest(*digest))
+            }
+        };
+        let view = self.view().await?;
+        if !view.repository_exists(repository.as_str()).await? {
+            return Err(Error::NameUnknown(repository.clone()));
+        }
+        let mut requires = vec![require];
+        requires.extend(precondition.requires(&*view, repository, reference).await?);
+        drop(view);
+        self.take_away(delete, requires, change)
+            .await
+            .map_err(|error| match error {
+                CommitError::Failed(error) => error,
+                // Without the thing itself no condition on it matters.
+                CommitError::Unmet(unmet)
+                    if unmet.iter().all(|r| matches!(r, Require::Tag { .. })) =>
+                {
+                    Error::PreconditionFailed
+                }
+                CommitError::Unmet(_) => Error::manifest_unknown(repository, reference),
+            })
+    }
+
+    /// Takes a blob out of the repository; others keep it.
+    pub async fn delete_blob(&self, delete: &Authorized<Delete>, digest: Digest) -> Result<()> {
+        let outcome = self
+            .take_away(
+                delete,
+                vec![Require::Linked(digest)],
+                Change::Unlink(digest),
+            )
+            .await;
+        outcome.map_err(|error| match error {
+            CommitError::Failed(error) => error,
+            CommitError::Unmet(_) => Error::blob_unknown(delete.repository(), digest),
+        })
+    }
+
+    async fn take_away(
+        &self,
+        delete: &Authorized<Delete>,
+        requires: Vec<Require>,
+        change: Change,
+    ) -> std::result::Result<(), CommitError> {
+        let transaction = Transaction {
+            caller: delete.caller(),
+            repository: delete.repository().as_str(),
+            create_repository: false,
+            requires,
+            changes: vec![change],
+        };
+        self.commit(transaction).await
+    }
+}

@@ -1,0 +1,201 @@
+//! What can go wrong in a use case, by what it means to the client.
+//!
+//! Owns: [`Error`]. Refuses: statuses and codes (`http::error` maps them), and anything internal in a message: what
+//! the cause was goes to the log through `source`.
+
+use std::sync::Arc;
+
+use tonnage_engine::{Digest, ParseDigestError};
+
+use crate::access::Refused;
+use crate::oci::{
+    InvalidName, InvalidPage, InvalidTag, ManifestError, Reference, RepositoryName,
+    range::InvalidChunkRange,
+};
+
+/// Result of a use case.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A cause kept for the log.
+pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// What went wrong. The message is for the client.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// No credentials.
+    #[error("this needs credentials")]
+    Unauthenticated,
+    /// Credentials that do not suffice.
+    #[error("these credentials do not allow this")]
+    Denied,
+
+    /// No such repository.
+    #[error("there is no repository {0}")]
+    NameUnknown(RepositoryName),
+    /// No such manifest or tag.
+    #[error("{repository} has no manifest {reference}")]
+    ManifestUnknown {
+        /// Where.
+        repository: RepositoryName,
+        /// What was asked for.
+        reference: String,
+    },
+    /// No such blob in the repository.
+    #[error("{repository} has no blob {digest}")]
+    BlobUnknown {
+        /// Where.
+        repository: RepositoryName,
+        /// What was asked for.
+        digest: Digest,
+    },
+    /// No such upload.
+    #[error(
+        "there is no such upload; it ended, was cancelled, expired, or was lost in a crash. Begin another"
+    )]
+    UploadUnknown,
+
+    /// A name that is none.
+    #[error(transparent)]
+    NameInvalid(#[from] InvalidName),
+    /// A tag that is none.
+    #[error(transparent)]
+    TagInvalid(#[from] InvalidTag),
+    /// A digest that is none, or of an algorithm that is not supported.
+    #[error(transparent)]
+    DigestInvalid(#[from] ParseDigestError),
+    /// An upload closed without saying its digest.
+    #[error("closing an upload needs ?digest= with the digest of the whole blob")]
+    DigestMissing,
+    /// The content is something else than announced.
+    #[error("the content is {found}, not {expected}; nothing of this request was kept")]
+    DigestMismatch {
+        /// Announced.
+        expected: Digest,
+        /// Received.
+        found: Box<Digest>,
+    },
+    /// A page that is none.
+    #[error(transparent)]
+    PageInvalid(#[from] InvalidPage),
+
+    /// The chunk does not continue the upload.
+    #[error("the chunk begins at byte {first}, but the upload has {offset} bytes; continue there")]
+    OutOfOrder {
+        /// Where the chunk begins.
+        first: u64,
+        /// Where it should.
+        offset: u64,
+    },
+    /// Another request is writing to the upload.
+    #[error(
+        "another request is writing to this upload; ask for its status and continue when that one ended"
+    )]
+    UploadBusy,
+    /// A chunk whose range is none.
+    #[error(transparent)]
+    ChunkRangeInvalid(#[from] InvalidChunkRange),
+    /// A body that is not as long as its Content-Range.
+    #[error(
+        "the Content-Range says {announced} bytes, the body has {received}; nothing of it was kept"
+    )]
+    ChunkLength {
+        /// By Content-Range.
+        announced: u64,
+        /// By Content-Length, or counted; at least this many.
+        received: u64,
+    },
+    /// The connection failed inside the body.
+    #[error("the request's body ended early or came too slowly")]
+    BodyBroken,
+    /// Compressed bodies are not content.
+    #[error("Content-Encoding is not supported; send the bytes that the digest is of")]
+    ContentEncoding,
+
+    /// Not a manifest that we take.
+    #[error(transparent)]
+    ManifestInvalid(#[from] ManifestError),
+    /// Too large a manifest.
+    #[error("a manifest has at most {max} bytes")]
+    ManifestTooLarge {
+        /// The limit.
+        max: u64,
+    },
+    /// What the manifest lists is not in the repository.
+    #[error("{} of the manifest's blobs and manifests are not in the repository; push those first", .0.len())]
+    ManifestBlobUnknown(Vec<Digest>),
+    /// Too many tags in one request.
+    #[error("one request sets at most {max} tags")]
+    TooManyTags {
+        /// The limit.
+        max: usize,
+    },
+    /// If-Match or If-None-Match does not hold.
+    #[error("the condition of If-Match or If-None-Match does not hold; nothing was changed")]
+    PreconditionFailed,
+
+    /// Too many or overlapping ranges.
+    #[error("too many byte ranges, or overlapping ones; ask for fewer at a time")]
+    RangesExcessive,
+    /// No range inside the content.
+    #[error("no byte range asked for lies inside the {length} bytes")]
+    RangeUnsatisfiable {
+        /// The content's length.
+        length: u64,
+    },
+
+    /// Too many uploads at once.
+    #[error("the registry has {max} unfinished uploads, as many as it takes; try again later")]
+    TooManyUploads {
+        /// The limit.
+        max: usize,
+    },
+    /// No space.
+    #[error("the registry's disk is full; pulls and deletes go on. Free space, then push again")]
+    Full(#[source] Cause),
+    /// No writes since a failure.
+    #[error(
+        "the registry takes no pushes since its storage failed; pulls go on. Its operator has to look"
+    )]
+    ReadOnly(#[source] Cause),
+    /// Shutting down.
+    #[error("the registry is shutting down; try again")]
+    Closing,
+    /// Stored bytes are damaged.
+    #[error("the stored content is damaged and is not served; pushing it again repairs it")]
+    Damaged(#[source] Cause),
+    /// Anything else; ours.
+    #[error("the registry failed; its log says why under this request id")]
+    Internal(#[source] Cause),
+}
+
+impl Error {
+    /// A broken expectation of ours, told to the log.
+    pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal(Arc::from(cause.into()))
+    }
+
+    /// A manifest that is not there.
+    pub(crate) fn manifest_unknown(repository: &RepositoryName, reference: &Reference) -> Self {
+        Self::ManifestUnknown {
+            repository: repository.clone(),
+            reference: reference.to_string(),
+        }
+    }
+
+    /// A blob that is not there.
+    pub(crate) fn blob_unknown(repository: &RepositoryName, digest: Digest) -> Self {
+        Self::BlobUnknown {
+            repository: repository.clone(),
+            digest,
+        }
+    }
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unauthenticated => Self::Unauthenticated,
+            Refused::Denied => Self::Denied,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Lists of tags and of repositories, page by page, in the order of bytes.
+
+use super::{Error, Registry, Result};
+use crate::access::{Authorized, ListRepositories, Pull};
+use crate::oci::Page;
+
+/// One page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Its entries.
+    pub entries: Vec<String>,
+    /// Whether more follow behind the last entry.
+    pub more: bool,
+}
+
+impl Listing {
+    /// From one entry more than the page has, if there are as many.
+    fn of(mut entries: Vec<String>, limit: usize) -> Self {
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        Self { entries, more }
+    }
+}
+
+impl Registry {
+    /// Tags of the repository.
+    pub async fn list_tags(&self, pull: &Authorized<Pull>, page: &Page) -> Result<Listing> {
+        let repository = pull.repository();
+        let view = self.view().await?;
+        if !view.repository_exists(repository.as_str()).await? {
+            return Err(Error::NameUnknown(repository.clone()));
+        }
+        if page.limit == 0 {
+            return Ok(Listing {
+                entries: Vec::new(),
+                more: false,
+            });
+        }
+        let tags = view
+            .tags(repository.as_str(), page.last.as_deref(), page.limit + 1)
+            .await?;
+        Ok(Listing::of(tags, page.limit))
+    }
+
+    /// Names of all repositories.
+    pub async fn list_repositories(
+        &self,
+        _: &Authorized<ListRepositories>,
+        page: &Page,
+    ) -> Result<Listing> {
+        if page.limit == 0 {
+            return Ok(Listing {
+                entries: Vec::new(),
+                more: false,
+            });
+        }
+        let view = self.view().await?;
+        let names = view
+            .repositories(page.last.as_deref(), page.limit + 1)
+            .await?;
+        Ok(Listing::of(names, page.limit))
+    }
+}

@@ -1,0 +1,201 @@
+//! Pushing manifests.
+//!
+//! Owns: what a manifest must name that is already there, and the one commit of bytes, edges and tags.
+//! Refuses: manifests whose children the repository lacks. A subject may be absent (distribution-spec, "Pushing
+//! Manifests with Subject").
+
+use bytes::Bytes;
+use tonnage_engine::{Algorithm, Digest, ManifestEntry, Require};
+
+use super::attributes::Attributes;
+use super::ports::{Change, CommitError, View};
+use super::{Error, Precondition, Registry, Result, Transaction};
+use crate::access::{Authorized, Push};
+use crate::oci::{Child, Manifest, Reference, RepositoryName, Role, Tag};
+
+/// A manifest as it was pushed.
+#[derive(Debug)]
+pub struct ManifestPush<'a> {
+    /// The tag or digest in the path.
+    pub reference: &'a Reference,
+    /// Further tags, of `?tag=`.
+    pub tags: Vec<Tag>,
+    /// Content-Type.
+    pub content_type: Option<&'a str>,
+    /// The body.
+    pub bytes: Bytes,
+    /// If-Match, If-None-Match.
+    pub precondition: Precondition,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushedManifest {
+    /// Its digest: of the reference's algorithm, SHA-256 for a tag.
+    pub digest: Digest,
+    /// Its subject.
+    pub subject: Option<Digest>,
+    /// The further tags, all of which were set.
+    pub tags: Vec<Tag>,
+}
+
+impl Registry {
+    /// Stores a manifest and points its tags at it, all or nothing.
+    pub async fn push_manifest(
+        &self,
+        push: &Authorized<Push>,
+        pushed: ManifestPush<'_>,
+    ) -> Result<PushedManifest> {
+        let repository = push.repository();
+        if pushed.tags.len() > self.limits.tags_per_push {
+            return Err(Error::TooManyTags {
+                max: self.limits.tags_per_push,
+            });
+        }
+        let digest = digest_of(&pushed)?;
+        let manifest = Manifest::parse(&pushed.bytes, pushed.content_type)?;
+        let view = self.view().await?;
+        let (children, mut requires) = self.find_children(&*view, repository, &manifest).await?;
+        let precondition = &pushed.precondition;
+        requires.extend(
+            precondition
+                .requires(&*view, repository, pushed.reference)
+                .await?,
+        );
+        drop(view);
+
+        let size = u64::try_from(pushed.bytes.len()).map_err(Error::internal)?;
+        let attributes = Attributes {
+            media_type: manifest.media_type.to_string(),
+            artifact_type: manifest.artifact_type,
+        };
+        let subject = manifest.subject;
+        let entry = ManifestEntry {
+            digest,
+            size,
+            children,
+            subject,
+            attributes: attributes.encode()?,
+        };
+        let staged = self
+            .blobs
+            .put_small(pushed.bytes, digest.algorithm())
+            .await?;
+        let mut changes = vec![Change::Place(staged), Change::PutManifest(entry)];
+        let own = match pushed.reference {
+            Reference::Tag(tag) => Some(tag),
+            Reference::Digest(_) => None,
+        };
+        changes.extend(
+            own.into_iter()
+                .chain(&pushed.tags)
+                .map(|tag| Change::SetTag {
+                    tag: tag.as_str().to_owned(),
+                    digest,
+                }),
+        );
+        let transaction = Transaction {
+            caller: push.caller(),
+            repository: repository.as_str(),
+            create_repository: true,
+            requires,
+            changes,
+        };
+        self.commit(transaction).await.map_err(refusal)?;
+        Ok(PushedManifest {
+            digest,
+            subject,
+            tags: pushed.tags,
+        })
+    }
+
+    /// The children that the repository has, and what makes sure that it still has them at commit.
+    async fn find_children(
+        &self,
+        view: &dyn View,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+    ) -> Result<(Vec<Digest>, Vec<Require>)> {
+        let mut children = Vec::with_capacity(manifest.children.len());
+        let mut requires = Vec::with_capacity(manifest.children.len());
+        let mut missing = Vec::new();
+        for Child {
+            digest,
+            role,
+            optional,
+        } in &manifest.children
+        {
+            match self.find_child(view, repository, *digest, *role).await? {
+                Some(require) => {
+                    children.push(*digest);
+                    requires.push(require);
+                }
+                None if *optional => {}
+                None => missing.push(*digest),
+            }
+        }
+        if missing.is_empty() {
+            Ok((children, requires))
+        } else {
+            Err(Error::ManifestBlobUnknown(missing))
+        }
+    }
+
+    async fn find_child(
+        &self,
+        view: &dyn View,
+        repository: &RepositoryName,
+        digest: Digest,
+        role: Role,
+    ) -> Result<Option<Require>> {
+        let repository = repository.as_str();
+        // Build caches list blobs in indexes, so an entry may be either.
+        if role == Role::Entry
+            && !self.blobs.is_damaged(digest)
+            && view.manifest(repository, digest).await?.is_some()
+        {
+            return Ok(Some(Require::Manifest(digest)));
+        }
+        let linked = self.intact(view, repository, digest).await?.is_some();
+        Ok(linked.then_some(Require::Linked(digest)))
+    }
+}
+
+fn digest_of(pushed: &ManifestPush<'_>) -> Result<Digest> {
+    let expected = match pushed.reference {
+        Reference::Tag(_) => return Ok(Digest::of(Algorithm::Sha256, &pushed.bytes)),
+        Reference::Digest(expected) => *expected,
+    };
+    let found = Digest::of(expected.algorithm(), &pushed.bytes);
+    if found == expected {
+        Ok(found)
+    } else {
+        Err(Error::DigestMismatch {
+            expected,
+            found: Box::new(found),
+        })
+    }
+}
+
+/// What lost a race since the view was taken.
+fn refusal(error: CommitError) -> Error {
+    let unmet = match error {
+        CommitError::Failed(error) => return error,
+        CommitError::Unmet(unmet) => unmet,
+    };
+    let mut missing = Vec::new();
+    for require in &unmet {
+        match require {
+            Require::Linked(digest) | Require::Manifest(digest) | Require::Stored(digest) => {
+                missing.push(*digest);
+            }
+            Require::Tag { .. } | Require::TagExists(_) => return Error::PreconditionFailed,
+            Require::Repository | Require::LinkedIn { .. } => {
+                return Error::internal(format!(
+                    "a commit was refused for {require:?}, which it did not ask"
+                ));
+            }
+        }
+    }
+    Error::ManifestBlobUnknown(missing)
+}

@@ -1,0 +1,132 @@
+//! The registry's use cases, in types of `oci` and of the ports.
+//!
+//! Owns: [`Registry`] and what each operation means: which preconditions a push has, what a mount may read, what a
+//! delete takes along.
+//! Refuses: HTTP types, storage details.
+//!
+//! Invariants: every use case takes an `Authorized` action and works on that action's repository; every change
+//! is one commit with preconditions, so two requests at once are explained by some order of the two.
+
+mod attributes;
+mod delete;
+pub mod error;
+mod list;
+mod manifest;
+mod mount;
+pub mod ports;
+mod pull;
+mod push;
+mod referrers;
+mod tag;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tonnage_engine::{Origin, Require};
+
+pub use error::{Error, Result};
+pub use list::Listing;
+pub use manifest::{ManifestPush, PushedManifest};
+pub use pull::Found;
+pub use referrers::{Referrer, ReferrersPage};
+pub use tag::Precondition;
+
+use crate::access::Caller;
+use ports::{Batch, BlobStore, Catalog, Change, CommitError, View};
+
+/// Bounds that an operator may set.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest manifest in bytes; the specification wants at least 4 MB.
+    pub manifest_bytes: u64,
+    /// Most tags that one manifest push sets; the specification wants at least 10.
+    pub tags_per_push: usize,
+}
+
+impl Default for Limits {
+    /// 4 MiB is what clients refuse to pull beyond.
+    fn default() -> Self {
+        Self {
+            manifest_bytes: 4 << 20,
+            tags_per_push: 64,
+        }
+    }
+}
+
+/// A body on its way in.
+pub trait Source: Send {
+    /// Its length in bytes where it was announced.
+    fn length(&self) -> Option<u64>;
+    /// The next bytes, `None` at the end; [`Error::BodyBroken`] if it ended early.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
+}
+
+/// The registry over one pair of ports. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Registry {
+    blobs: Arc<dyn BlobStore>,
+    catalog: Arc<dyn Catalog>,
+    limits: Limits,
+}
+
+impl Registry {
+    /// A registry over `blobs` and `catalog`, which must belong together.
+    pub fn new(blobs: Arc<dyn BlobStore>, catalog: Arc<dyn Catalog>, limits: Limits) -> Self {
+        Self {
+            blobs,
+            catalog,
+            limits,
+        }
+    }
+
+    /// The bounds it keeps.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// How fit for work its storage is.
+    pub fn condition(&self) -> ports::Condition {
+        self.blobs.condition()
+    }
+
+    async fn view(&self) -> Result<Box<dyn View>> {
+        self.catalog.view().await
+    }
+
+    async fn commit(&self, change: Transaction<'_>) -> std::result::Result<(), CommitError> {
+        let batch = Batch {
+            repository: change.repository.to_owned(),
+            create_repository: change.create_repository,
+            requires: change.requires,
+            changes: change.changes,
+            origin: Origin {
+                actor: change.caller.subject.clone(),
+                request: change.caller.request.clone(),
+            },
+        };
+        self.catalog.commit(batch).await
+    }
+}
+
+/// What a use case wants committed.
+struct Transaction<'a> {
+    caller: &'a Caller,
+    repository: &'a str,
+    create_repository: bool,
+    requires: Vec<Require>,
+    changes: Vec<Change>,
+}
+
+impl From<CommitError> for Error {
+    /// For use cases that expect every precondition to hold.
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Failed(error) => error,
+            CommitError::Unmet(requires) => Self::internal(format!(
+                "a commit that requires nothing else was refused: {requires:?}"
+            )),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Mounting a blob of another repository.
+//!
+//! Owns: which repository may lend it. Refuses: repositories that the caller may not read; those count as not
+//! having it, and the answer is an upload instead (distribution-spec, "Mounting a blob from another repository").
+
+use tonnage_engine::{Digest, Require};
+
+use super::ports::{Change, CommitError};
+use super::{Registry, Result, Transaction};
+use crate::access::{Authorized, Gate, Pull, Push};
+use crate::oci::RepositoryName;
+
+/// Holders looked at when the client names no source.
+const HOLDERS_MAX: usize = 1000;
+
+impl Registry {
+    /// Links `digest` into the repository, from `source` or, without one, from any repository that holds it and that `gate`
+    /// lets the caller read. Whether it could.
+    pub async fn mount_blob(
+        &self,
+        push: &Authorized<Push>,
+        digest: Digest,
+        source: Option<&Authorized<Pull>>,
+        gate: &Gate,
+    ) -> Result<bool> {
+        let view = self.view().await?;
+        let own = push.repository().as_str();
+        if self.intact(&*view, own, digest).await?.is_some() {
+            self.blobs.lease(digest)?;
+            return Ok(true);
+        }
+        let lender = match source {
+            Some(source) => Some(source.repository().clone()),
+            None => self.find_lender(push, digest, gate).await?,
+        };
+        let Some(lender) = lender else {
+            return Ok(false);
+        };
+        if self
+            .intact(&*view, lender.as_str(), digest)
+            .await?
+            .is_none()
+        {
+            return Ok(false);
+        }
+        self.blobs.lease(digest)?;
+        let transaction = Transaction {
+            caller: push.caller(),
+            repository: own,
+            create_repository: true,
+            requires: vec![Require::LinkedIn {
+                repository: lender.as_str().to_owned(),
+                digest,
+            }],
+            changes: vec![Change::Link(digest)],
+        };
+        match self.commit(transaction).await {
+            Ok(()) => Ok(true),
+            Err(CommitError::Unmet(_)) => Ok(false),
+            Err(CommitError::Failed(error)) => Err(error),
+        }
+    }
+
+    async fn find_lender(
+        &self,
+        push: &Authorized<Push>,
+        digest: Digest,
+        gate: &Gate,
+    ) -> Result<Option<RepositoryName>> {
+        let holders = self.view().await?.holders(digest, HOLDERS_MAX).await?;
+        for holder in holders {
+            let Ok(name) = holder.parse::<RepositoryName>() else {
+                continue;
+            };
+            if let Ok(pull) = gate.authorize(push.caller(), Pull(name)) {
+                return Ok(Some(pull.repository().clone()));
+            }
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,195 @@
+//! What the registry asks of storage: a [`BlobStore`] for bytes and a [`Catalog`] for names, links and edges.
+//!
+//! Owns: the two interfaces and their words. `embedded` implements them on the engine; a pair on object
+//! storage and a relational database can implement them as well, which is why every read may wait and why a commit is
+//! one batch with preconditions instead of locks.
+//! Refuses: HTTP, OCI JSON, policy.
+//!
+//! Invariants every pair keeps: a committed batch is durable when `commit` returns; a [`View`] shows one state
+//! throughout; a window of a blob's bytes was verified before it is handed out; an answer that promises existence
+//! (finished, leased) keeps the bytes for the pair's grace period.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+pub use tonnage_engine::upload::{UploadId, UploadSpec};
+use tonnage_engine::{Algorithm, Digest};
+pub use tonnage_engine::{ManifestEntry, Origin, Require};
+
+use super::error::{Error, Result};
+
+/// Windows of a blob's bytes, in order; ends early with an error, never with fewer bytes than asked.
+pub type Windows = BoxStream<'static, Result<Bytes>>;
+
+/// Bytes that are stored but that no commit names yet. Dropped, they are reclaimed.
+#[derive(Debug)]
+pub struct Staged {
+    /// Their digest.
+    pub digest: Digest,
+    /// Their count.
+    pub length: u64,
+    /// What the pair's catalog needs of its blob store to place them.
+    pub ticket: Box<dyn Any + Send + Sync>,
+}
+
+/// How fit for work a pair is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Reads and writes.
+    Ready,
+    /// Reads only, after a failure that a restart may cure.
+    ReadOnly,
+    /// Neither.
+    Closed,
+}
+
+/// Bytes by digest, and uploads.
+pub trait BlobStore: Send + Sync + Debug {
+    /// A reader of the blob, `None` if it is not stored.
+    fn open(&self, digest: Digest) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>>;
+    /// Begins an upload; cheap until its first byte.
+    fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>>;
+    /// Bytes received so far; [`Error::UploadUnknown`] if the repository has no such upload.
+    fn offset<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<u64>>;
+    /// Takes the upload for writing; [`Error::UploadBusy`] while another request has it.
+    fn resume<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Upload>>>;
+    /// Ends the upload without trace.
+    fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>>;
+    /// Stages a small content, such as a manifest.
+    fn put_small(&self, content: Bytes, algorithm: Algorithm) -> BoxFuture<'_, Result<Staged>>;
+    /// Keeps the blob for the grace period although nothing may reference it: its existence was promised.
+    fn lease(&self, digest: Digest) -> Result<()>;
+    /// Whether the blob's stored bytes are known to be damaged. Pushing it again heals it.
+    fn is_damaged(&self, digest: Digest) -> bool;
+    /// How fit for work it is.
+    fn condition(&self) -> Condition;
+}
+
+/// An open blob; its bytes stay while this lives.
+pub trait Blob: Send + Debug {
+    /// Its length in bytes.
+    fn length(&self) -> u64;
+    /// Its bytes in `range`, which must lie inside it.
+    fn read(&self, range: Range<u64>) -> Windows;
+}
+
+/// A place in an upload to return to.
+#[derive(Debug)]
+pub struct Savepoint(pub Box<dyn Any + Send + Sync>);
+
+/// An upload held for writing. Dropped, it keeps what it received.
+pub trait Upload: Send + Debug {
+    /// Bytes received so far.
+    fn offset(&self) -> u64;
+    /// Takes in more bytes; returns when there is room for more.
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
+    /// Remembers this place.
+    fn savepoint(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
+    /// Forgets what came after the place.
+    fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>>;
+    /// Ends the upload as `expected`. [`Error::DigestMismatch`] leaves it as it was.
+    fn finish(&mut self, expected: Digest) -> BoxFuture<'_, Result<Staged>>;
+}
+
+/// One change of a batch; [`tonnage_engine::Change`] says what each means.
+#[derive(Debug)]
+#[expect(
+    missing_docs,
+    reason = "the same words as the engine's, described there"
+)]
+pub enum Change {
+    Place(Staged),
+    Link(Digest),
+    Unlink(Digest),
+    PutManifest(ManifestEntry),
+    DeleteManifest(Digest),
+    SetTag { tag: String, digest: Digest },
+    DeleteTag(String),
+}
+
+/// Changes of one repository, applied together or not at all.
+#[derive(Debug)]
+pub struct Batch {
+    /// The repository.
+    pub repository: String,
+    /// Whether it is created where it is missing.
+    pub create_repository: bool,
+    /// All must hold.
+    pub requires: Vec<Require>,
+    /// Applied in order.
+    pub changes: Vec<Change>,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+/// Why a batch was not committed.
+#[derive(Debug)]
+pub enum CommitError {
+    /// These preconditions do not hold; nothing changed.
+    Unmet(Vec<Require>),
+    /// Anything else.
+    Failed(Error),
+}
+
+/// Names, links and edges.
+pub trait Catalog: Send + Sync + Debug {
+    /// The state now.
+    fn view(&self) -> BoxFuture<'_, Result<Box<dyn View>>>;
+    /// Applies the batch; durable and visible when it returns.
+    fn commit(&self, batch: Batch) -> BoxFuture<'_, std::result::Result<(), CommitError>>;
+}
+
+/// One state of the catalog. Lists are sorted by bytes; `after` is exclusive.
+pub trait View: Send + Sync + Debug {
+    /// Whether the repository exists.
+    fn repository_exists<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, Result<bool>>;
+    /// Names of repositories.
+    fn repositories<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<String>>>;
+    /// What a tag points at.
+    fn tag<'a>(
+        &'a self,
+        repository: &'a str,
+        tag: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Digest>>>;
+    /// Tags of a repository.
+    fn tags<'a>(
+        &'a self,
+        repository: &'a str,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<String>>>;
+    /// A manifest of the repository.
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a str,
+        digest: Digest,
+    ) -> BoxFuture<'a, Result<Option<ManifestEntry>>>;
+    /// Length of a blob that is linked into the repository and stored.
+    fn blob<'a>(
+        &'a self,
+        repository: &'a str,
+        digest: Digest,
+    ) -> BoxFuture<'a, Result<Option<u64>>>;
+    /// Manifests of the repository whose subject is `subject`.
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a str,
+        subject: Digest,
+        after: Option<Digest>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Digest>>>;
+    /// Names of repositories that link the blob, at most `limit`, in no promised order.
+    fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>>;
+}

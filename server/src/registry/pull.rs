@@ -1,0 +1,92 @@
+//! Pulling manifests and blobs.
+//!
+//! Owns: what a reference resolves to, and opening its bytes.
+//! Refuses: blobs that the repository does not link, even where the store has them.
+
+use tonnage_engine::Digest;
+
+use super::attributes::Attributes;
+use super::ports::{Blob, View};
+use super::{Error, Registry, Result};
+use crate::access::{Authorized, Pull};
+use crate::oci::Reference;
+
+/// Content that exists in the repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub length: u64,
+    /// Its media type; blobs have none.
+    pub media_type: Option<String>,
+}
+
+impl Registry {
+    /// The manifest that a reference names.
+    pub async fn find_manifest(
+        &self,
+        pull: &Authorized<Pull>,
+        reference: &Reference,
+    ) -> Result<Found> {
+        let repository = pull.repository();
+        let view = self.view().await?;
+        let digest = match reference {
+            Reference::Digest(digest) => Some(*digest),
+            Reference::Tag(tag) => view.tag(repository.as_str(), tag.as_str()).await?,
+        };
+        let entry = match digest {
+            Some(digest) => view.manifest(repository.as_str(), digest).await?,
+            None => None,
+        };
+        match entry {
+            Some(entry) => Ok(Found {
+                digest: entry.digest,
+                length: entry.size,
+                media_type: Some(Attributes::decode(&entry.attributes)?.media_type),
+            }),
+            None if !view.repository_exists(repository.as_str()).await? => {
+                Err(Error::NameUnknown(repository.clone()))
+            }
+            None => Err(Error::manifest_unknown(repository, reference)),
+        }
+    }
+
+    /// The blob of that digest, if the repository links it.
+    pub async fn find_blob(&self, pull: &Authorized<Pull>, digest: Digest) -> Result<Found> {
+        let repository = pull.repository();
+        let view = self.view().await?;
+        let length = view.blob(repository.as_str(), digest).await?;
+        let length = length.ok_or_else(|| Error::blob_unknown(repository, digest))?;
+        self.blobs.lease(digest)?;
+        Ok(Found {
+            digest,
+            length,
+            media_type: None,
+        })
+    }
+
+    /// Whether its bytes are known to be damaged. An existence check then answers no, so that the client pushes it
+    /// again, which heals it.
+    pub fn is_damaged(&self, found: &Found) -> bool {
+        self.blobs.is_damaged(found.digest)
+    }
+
+    /// Length of a blob that the repository links and that is not known to be damaged.
+    pub(super) async fn intact(
+        &self,
+        view: &dyn View,
+        repository: &str,
+        digest: Digest,
+    ) -> Result<Option<u64>> {
+        if self.blobs.is_damaged(digest) {
+            return Ok(None);
+        }
+        view.blob(repository, digest).await
+    }
+
+    /// Opens what was found. `None` if its bytes are gone meanwhile.
+    pub async fn open(&self, found: &Found) -> Result<Option<Box<dyn Blob>>> {
+        self.blobs.open(found.digest).await
+    }
+}

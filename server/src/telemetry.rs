@@ -1,0 +1,214 @@
+//! What the registry counts.
+//!
+//! Owns: the metric families and their names. Labels are route templates, methods, codes and outcomes.
+//! Refuses: repositories, digests, users and addresses as labels; their number is up to clients.
+
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry as Families;
+
+use crate::registry::ports::Condition;
+
+/// Upper bounds of the time to first byte in seconds: 1 ms to about 30 s, each twice the one before.
+const FIRST_BYTE_SECONDS: [f64; 16] = [
+    0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
+    8.192, 16.384, 32.768,
+];
+
+/// Route and method of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct HttpLabels {
+    pub(crate) route: &'static str,
+    method: &'static str,
+}
+
+impl HttpLabels {
+    pub(crate) fn new(route: &'static str, method: &Method) -> Self {
+        // Clients can make up methods.
+        let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
+        let method = known
+            .into_iter()
+            .find(|known| *known == method.as_str())
+            .unwrap_or("other");
+        Self { route, method }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnswerLabels {
+    route: &'static str,
+    method: &'static str,
+    code: u16,
+}
+
+/// How something ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As asked.
+    Ok,
+    /// By a fault of the client's, or because it went away.
+    Client,
+    /// By a fault of ours.
+    Error,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PushLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PullLabels {
+    kind: &'static str,
+    result: &'static str,
+}
+
+/// All families.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    families: Families,
+    requests: Family<AnswerLabels, Counter>,
+    first_byte: Family<HttpLabels, Histogram>,
+    in_flight: Gauge<i64, AtomicI64>,
+    pushes: Family<PushLabels, Counter>,
+    pulls: Family<PullLabels, Counter>,
+    read_only: Gauge<i64, AtomicI64>,
+}
+
+/// Counts a request as in flight until it drops.
+#[derive(Debug)]
+pub(crate) struct InFlight(Gauge<i64, AtomicI64>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut families = Families::with_prefix("registry");
+        let requests = Family::<AnswerLabels, Counter>::default();
+        families.register(
+            "http_requests",
+            "Requests by route, method and status",
+            requests.clone(),
+        );
+        let first_byte = Family::<HttpLabels, Histogram>::new_with_constructor(|| {
+            Histogram::new(FIRST_BYTE_SECONDS)
+        });
+        families.register(
+            "http_first_byte_seconds",
+            "Time from a request's head to its answer's first bytes",
+            first_byte.clone(),
+        );
+        let in_flight = Gauge::default();
+        families.register(
+            "http_in_flight_requests",
+            "Requests without an answer yet",
+            in_flight.clone(),
+        );
+        let pushes = Family::<PushLabels, Counter>::default();
+        families.register("push", "Pushes, counted at their manifest", pushes.clone());
+        let pulls = Family::<PullLabels, Counter>::default();
+        families.register("pull", "Pulls of manifests and blobs", pulls.clone());
+        let read_only = Gauge::default();
+        families.register(
+            "storage_read_only",
+            "1 while the storage takes no writes since a failure",
+            read_only.clone(),
+        );
+        Self {
+            families,
+            requests,
+            first_byte,
+            in_flight,
+            pushes,
+            pulls,
+            read_only,
+        }
+    }
+
+    pub(crate) fn enter(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// Counts an answer whose head is ready.
+    pub(crate) fn answered(&self, labels: &HttpLabels, status: StatusCode, elapsed: Duration) {
+        let HttpLabels { route, method } = *labels;
+        let code = status.as_u16();
+        self.requests
+            .get_or_create(&AnswerLabels {
+                route,
+                method,
+                code,
+            })
+            .inc();
+        self.first_byte
+            .get_or_create(labels)
+            .observe(elapsed.as_secs_f64());
+        if route == "/v2/{name}/manifests/{reference}" {
+            let outcome = outcome(status);
+            match method {
+                "PUT" => drop(
+                    self.pushes
+                        .get_or_create(&PushLabels {
+                            result: outcome.label(),
+                        })
+                        .inc(),
+                ),
+                "GET" => self.pulled("manifest", outcome),
+                _ => {}
+            }
+        }
+    }
+
+    /// Counts the end of a blob's or manifest's transfer.
+    pub(crate) fn blob_pulled(&self, outcome: Outcome) {
+        self.pulled("blob", outcome);
+    }
+
+    fn pulled(&self, kind: &'static str, outcome: Outcome) {
+        let result = outcome.label();
+        self.pulls.get_or_create(&PullLabels { kind, result }).inc();
+    }
+
+    pub(crate) fn set_condition(&self, condition: Condition) {
+        self.read_only.set(i64::from(condition != Condition::Ready));
+    }
+
+    /// Everything in the `OpenMetrics` text form.
+    pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.families)?;
+        Ok(text)
+    }
+}
+
+impl Outcome {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Client => "client",
+            Self::Error => "error",
+        }
+    }
+}
+
+fn outcome(status: StatusCode) -> Outcome {
+    if status.is_server_error() {
+        Outcome::Error
+    } else if status.is_client_error() {
+        Outcome::Client
+    } else {
+        Outcome::Ok
+    }
+}

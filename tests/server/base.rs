@@ -1,0 +1,233 @@
+//! Support for the API, errors, request ids, the admin listener.
+
+use http::Method;
+use tonnage_tests::client::{chunked, whole};
+use tonnage_tests::registry::TestRegistry;
+
+use crate::{content, push_image};
+
+/// Guards: spec, "Determining Support" (end-1), with and without the slash, by GET and HEAD.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_is_there() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    for path in ["/v2/", "/v2"] {
+        let answer = client.get(path).await.expect(200);
+        assert_eq!(
+            answer.header("docker-distribution-api-version"),
+            "registry/2.0"
+        );
+        assert_eq!(&answer.body[..], b"{}");
+        let answer = client.head(path).await.expect(200);
+        assert_eq!(
+            (answer.header("content-length"), answer.body.len()),
+            ("2", 0)
+        );
+    }
+}
+
+/// Guards: spec, "Error Codes": every refusal is JSON of the specification's form with the request's id.
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_are_error_json() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let nowhere = format!("sha256:{}", "0".repeat(64));
+    for (method, path, status, code) in [
+        (Method::GET, "/".to_owned(), 404, "UNSUPPORTED"),
+        (
+            Method::GET,
+            "/v2/a/tags/list".to_owned(),
+            404,
+            "NAME_UNKNOWN",
+        ),
+        (
+            Method::GET,
+            "/v2/A/tags/list".to_owned(),
+            400,
+            "NAME_INVALID",
+        ),
+        (
+            Method::GET,
+            "/v2/a/manifests/latest".to_owned(),
+            404,
+            "NAME_UNKNOWN",
+        ),
+        (
+            Method::GET,
+            "/v2/a/manifests/.INVALID".to_owned(),
+            404,
+            "MANIFEST_UNKNOWN",
+        ),
+        (
+            Method::PUT,
+            "/v2/a/manifests/.INVALID".to_owned(),
+            400,
+            "MANIFEST_INVALID",
+        ),
+        (
+            Method::GET,
+            "/v2/a/manifests/sha256:bad".to_owned(),
+            400,
+            "DIGEST_INVALID",
+        ),
+        (
+            Method::GET,
+            format!("/v2/a/blobs/{nowhere}"),
+            404,
+            "BLOB_UNKNOWN",
+        ),
+        (
+            Method::GET,
+            "/v2/a/blobs/md5:00".to_owned(),
+            400,
+            "DIGEST_INVALID",
+        ),
+        (
+            Method::GET,
+            "/v2/a/blobs/uploads/7".to_owned(),
+            404,
+            "BLOB_UPLOAD_UNKNOWN",
+        ),
+        (
+            Method::POST,
+            "/v2/a/blobs/uploads/?digest=bad".to_owned(),
+            400,
+            "DIGEST_INVALID",
+        ),
+        (
+            Method::POST,
+            "/v2/a/blobs/uploads/?digest-algorithm=md5".to_owned(),
+            400,
+            "DIGEST_INVALID",
+        ),
+        (
+            Method::GET,
+            "/v2/a/referrers/bad".to_owned(),
+            400,
+            "DIGEST_INVALID",
+        ),
+        (
+            Method::GET,
+            "/v2/_catalog?n=x".to_owned(),
+            400,
+            "UNSUPPORTED",
+        ),
+        (Method::PUT, "/v2/_catalog".to_owned(), 405, "UNSUPPORTED"),
+        (
+            Method::DELETE,
+            format!("/v2/a/blobs/{nowhere}"),
+            404,
+            "BLOB_UNKNOWN",
+        ),
+        (
+            Method::DELETE,
+            "/v2/a/manifests/latest".to_owned(),
+            404,
+            "NAME_UNKNOWN",
+        ),
+    ] {
+        let answer = client.call(method.clone(), &path).send().await;
+        assert_eq!(
+            answer.status.as_u16(),
+            status,
+            "{method} {path}: {:?}",
+            answer.body
+        );
+        answer.expect_error(status, code);
+    }
+    let answer = client.delete("/v2/").await.expect(405);
+    assert_eq!(answer.header("allow"), "GET, HEAD");
+}
+
+/// Guards: one request id through header and body; a client's own is kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn request_ids_come_back() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let call = client
+        .call(Method::GET, "/v2/x/tags/list")
+        .header("x-request-id", "build-7");
+    let answer = call.send().await.expect_error(404, "NAME_UNKNOWN");
+    assert_eq!(answer.header("x-request-id"), "build-7");
+}
+
+/// Guards: a compressed body is refused before it is read; digests are of the bytes sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_encodings_are_refused() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    for path in ["/v2/a/blobs/uploads/", "/v2/a/manifests/latest"] {
+        let method = if path.ends_with('/') {
+            Method::POST
+        } else {
+            Method::PUT
+        };
+        let call = client.call(method, path).header("content-encoding", "gzip");
+        call.body(whole("x"))
+            .send()
+            .await
+            .expect_error(415, "UNSUPPORTED");
+    }
+}
+
+/// Guards: a client that sends all of a refused body still reads the refusal (bounded draining).
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unread_body_is_drained() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    for _ in 0..5 {
+        let pieces = (0..64).map(|n| content(n, 64 << 10).into()).collect();
+        let call = client
+            .call(Method::POST, "/v2/a/blobs/uploads/?digest=bad")
+            .body(chunked(pieces));
+        call.send().await.expect_error(400, "DIGEST_INVALID");
+    }
+}
+
+/// Guards: metrics and health on their own listener, and no names in labels.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_admin_listener_tells_health_and_metrics() {
+    let registry = TestRegistry::start().await;
+    push_image(&registry.client(), "secret-name", "latest", b"layer").await;
+    registry
+        .client()
+        .get("/v2/secret-name/manifests/latest")
+        .await
+        .expect(200);
+    let admin = registry.admin();
+    assert_eq!(&admin.get("/healthz").await.expect(200).body[..], b"ok\n");
+    assert_eq!(&admin.get("/readyz").await.expect(200).body[..], b"ready\n");
+    let text = String::from_utf8(admin.get("/metrics").await.expect(200).body.to_vec()).unwrap();
+    for line in [
+        "registry_http_requests_total{route=\"/v2/{name}/manifests/{reference}\",method=\"PUT\",code=\"201\"} 1",
+        "registry_push_total{result=\"ok\"} 1",
+        "registry_pull_total{kind=\"manifest\",result=\"ok\"} 1",
+        "registry_storage_read_only 0",
+    ] {
+        assert!(text.contains(line), "{line} in\n{text}");
+    }
+    assert!(!text.contains("secret-name"));
+    registry.client().get("/metrics").await.expect(404);
+    admin.get("/v2/").await.expect(404);
+}
+
+/// Guards: after shutdown and restart what was pushed is there, and requests under way are not cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_keeps_everything() {
+    let registry = TestRegistry::start().await;
+    let digest = push_image(&registry.client(), "a", "latest", &content(1, 100_000)).await;
+    let registry = registry.restart().await;
+    let answer = registry
+        .client()
+        .get("/v2/a/manifests/latest")
+        .await
+        .expect(200);
+    assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+    let layer = crate::sha256(&content(1, 100_000));
+    let answer = registry
+        .client()
+        .get(&format!("/v2/a/blobs/{layer}"))
+        .await
+        .expect(200);
+    assert_eq!(answer.body, content(1, 100_000));
+}

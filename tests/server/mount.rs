@@ -1,0 +1,104 @@
+//! Mounting blobs of other repositories.
+
+use std::sync::Arc;
+
+use tonnage_server::ServerOptions;
+use tonnage_server::access::{Caller, Permission, Policy, Verdict};
+use tonnage_tests::registry::TestRegistry;
+
+use crate::{push_blob, sha256};
+
+/// Guards: spec, "Mounting a blob from another repository" (end-11): 201 and a Location where it can, 202 and a session
+/// where it cannot, with and without `from`.
+#[tokio::test(flavor = "multi_thread")]
+async fn mounts() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let digest = push_blob(&client, "a", b"content").await;
+    for (name, query) in [
+        ("b", "&from=a"),
+        ("c", ""),
+        ("a", "&from=nowhere"),
+        ("d", "&from=a&origin=x"),
+    ] {
+        let answer = client
+            .post(&format!("/v2/{name}/blobs/uploads/?mount={digest}{query}"))
+            .await
+            .expect(201);
+        assert_eq!(
+            answer.header("location"),
+            format!("/v2/{name}/blobs/{digest}")
+        );
+        assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+        assert_eq!(
+            &client.get(answer.header("location")).await.expect(200).body[..],
+            b"content"
+        );
+    }
+    let missing = sha256(b"missing");
+    for (mount, query) in [
+        (digest, "&from=nowhere"),
+        (digest, "&from=BAD"),
+        (missing, ""),
+        (missing, "&from=a"),
+    ] {
+        let answer = client
+            .post(&format!("/v2/e/blobs/uploads/?mount={mount}{query}"))
+            .await
+            .expect(202);
+        let location = answer.header("location");
+        let close = format!("{location}?digest={}", sha256(b"uploaded"));
+        client.put(&close, "uploaded").await.expect(201);
+    }
+    client
+        .get(&format!("/v2/e/blobs/{digest}"))
+        .await
+        .expect_error(404, "BLOB_UNKNOWN");
+    client
+        .post("/v2/e/blobs/uploads/?mount=bad")
+        .await
+        .expect_error(400, "DIGEST_INVALID");
+}
+
+#[derive(Debug)]
+struct SecretIsSecret;
+
+impl Policy for SecretIsSecret {
+    fn decide(&self, _: &Caller, permission: Permission<'_>) -> Verdict {
+        match permission {
+            Permission::Pull(name) if name.as_str().starts_with("secret") => Verdict::Denied,
+            _ => Verdict::Granted,
+        }
+    }
+}
+
+/// Guards: what the caller may not read cannot be mounted, and the refusal is a plain 202 that tells nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_repositories_lend_nothing() {
+    let options = ServerOptions {
+        policy: Arc::new(SecretIsSecret),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let client = registry.client();
+    let digest = push_blob(&client, "secret/a", b"content").await;
+    client
+        .get(&format!("/v2/secret/a/blobs/{digest}"))
+        .await
+        .expect_error(403, "DENIED");
+    for query in ["&from=secret/a", ""] {
+        client
+            .post(&format!("/v2/b/blobs/uploads/?mount={digest}{query}"))
+            .await
+            .expect(202);
+    }
+    client
+        .head(&format!("/v2/b/blobs/{digest}"))
+        .await
+        .expect(404);
+    push_blob(&client, "open", b"content").await;
+    client
+        .post(&format!("/v2/b/blobs/uploads/?mount={digest}"))
+        .await
+        .expect(201);
+}

@@ -1,0 +1,134 @@
+//! HTTP/2, keep-alive, and permission before bodies.
+
+use std::sync::Arc;
+
+use http::Method;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonnage_server::ServerOptions;
+use tonnage_server::access::{Caller, Permission, Policy, Verdict};
+use tonnage_tests::client::whole;
+use tonnage_tests::registry::TestRegistry;
+
+use crate::{content, push_blob, sha256};
+
+/// Guards: cleartext HTTP/2 with prior knowledge: push, pull, and a header of 1024 ranges (23 KB).
+#[tokio::test(flavor = "multi_thread")]
+async fn http2() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let blob = content(1, 3 << 20);
+    let digest = sha256(&blob);
+    let path = format!("/v2/a/blobs/uploads/?digest={digest}");
+    client
+        .call(Method::POST, &path)
+        .body(whole(blob.clone()))
+        .send_h2()
+        .await
+        .expect(201);
+    let path = format!("/v2/a/blobs/{digest}");
+    let answer = client.call(Method::GET, &path).send_h2().await.expect(200);
+    assert!(answer.body == blob);
+    let answer = client.call(Method::HEAD, &path).send_h2().await.expect(200);
+    assert_eq!(answer.header("content-length"), blob.len().to_string());
+    let list: Vec<String> = (0..1024)
+        .map(|n| format!("{:010}-{:010}", n * 2000, n * 2000 + 9))
+        .collect();
+    let call = client
+        .call(Method::GET, &path)
+        .header("range", format!("bytes={}", list.join(",")));
+    call.send_h2().await.expect(206);
+    client
+        .call(Method::GET, "/v2/a/tags/list?n=x")
+        .send_h2()
+        .await
+        .expect_error(400, "UNSUPPORTED");
+}
+
+/// Guards: one HTTP/1.1 connection serves request after request, also behind an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_kept() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let digest = push_blob(&client, "a", b"content").await;
+    let mut stream = tokio::net::TcpStream::connect(client.address())
+        .await
+        .unwrap();
+    let get = |path: String, last: &str| format!("GET {path} HTTP/1.1\r\nHost: x\r\n{last}\r\n");
+    let requests = [
+        get("/v2/nothing".to_owned(), ""),
+        get(format!("/v2/a/blobs/{digest}"), ""),
+        get("/v2/".to_owned(), "Connection: close\r\n"),
+    ];
+    stream
+        .write_all(requests.concat().as_bytes())
+        .await
+        .unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    let text = String::from_utf8(all).unwrap();
+    assert_eq!(text.matches("HTTP/1.1 404").count(), 1, "{text}");
+    assert_eq!(text.matches("HTTP/1.1 200").count(), 2, "{text}");
+}
+
+#[derive(Debug)]
+struct Nothing(Verdict);
+
+impl Policy for Nothing {
+    fn decide(&self, _: &Caller, _: Permission<'_>) -> Verdict {
+        self.0
+    }
+}
+
+/// Guards: no route works without permission, and permission is asked before a body is (no 100 Continue).
+#[tokio::test(flavor = "multi_thread")]
+async fn permission_comes_first() {
+    let digest = sha256(b"");
+    for (verdict, status, code) in [
+        (Verdict::Unauthenticated, 401, "UNAUTHORIZED"),
+        (Verdict::Denied, 403, "DENIED"),
+    ] {
+        let options = ServerOptions {
+            policy: Arc::new(Nothing(verdict)),
+            ..ServerOptions::default()
+        };
+        let registry = TestRegistry::with(options).await;
+        let client = registry.client();
+        let upload = "/v2/a/blobs/uploads/00000000-0000-4000-8000-000000000000";
+        for (method, path) in [
+            (Method::GET, "/v2/".to_owned()),
+            (Method::GET, "/v2/_catalog".to_owned()),
+            (Method::GET, "/v2/a/tags/list".to_owned()),
+            (Method::GET, format!("/v2/a/referrers/{digest}")),
+            (Method::GET, "/v2/a/manifests/t".to_owned()),
+            (Method::PUT, "/v2/a/manifests/t".to_owned()),
+            (Method::DELETE, "/v2/a/manifests/t".to_owned()),
+            (Method::GET, format!("/v2/a/blobs/{digest}")),
+            (Method::DELETE, format!("/v2/a/blobs/{digest}")),
+            (Method::POST, "/v2/a/blobs/uploads/".to_owned()),
+            (Method::POST, format!("/v2/a/blobs/uploads/?mount={digest}")),
+            (
+                Method::POST,
+                format!("/v2/a/blobs/uploads/?digest={digest}"),
+            ),
+            (Method::GET, upload.to_owned()),
+            (Method::PATCH, upload.to_owned()),
+            (Method::PUT, format!("{upload}?digest={digest}")),
+            (Method::DELETE, upload.to_owned()),
+        ] {
+            let answer = client
+                .call(method, &path)
+                .send()
+                .await
+                .expect_error(status, code);
+            assert_eq!(answer.lacks("www-authenticate"), status != 401);
+        }
+        let mut stream = tokio::net::TcpStream::connect(client.address())
+            .await
+            .unwrap();
+        let head = "PUT /v2/a/manifests/t HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut line = vec![0; 12];
+        stream.read_exact(&mut line).await.unwrap();
+        assert_eq!(line, format!("HTTP/1.1 {status}").as_bytes());
+    }
+}

@@ -1,0 +1,346 @@
+//! Pushing blobs: in one request, in two, as a stream, in chunks; and what is refused.
+
+use http::Method;
+use tonnage_engine::{Algorithm, Digest};
+use tonnage_tests::client::{chunked, whole};
+use tonnage_tests::registry::TestRegistry;
+
+use crate::{begin, content, push_blob, sha256};
+
+/// Guards: spec, "Single POST" (end-4b); 201 with a Location that can be pulled.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_post() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    for length in [0, 1, 2, 100_000] {
+        let blob = content(1, length);
+        let digest = sha256(&blob);
+        for body in [whole(blob.clone()), chunked(vec![blob.clone().into()])] {
+            let path = format!("/v2/a/blobs/uploads/?digest={digest}");
+            let answer = client
+                .call(Method::POST, &path)
+                .body(body)
+                .send()
+                .await
+                .expect(201);
+            assert_eq!(answer.header("location"), format!("/v2/a/blobs/{digest}"));
+            assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+            assert_eq!(
+                client.get(answer.header("location")).await.expect(200).body,
+                blob
+            );
+        }
+    }
+}
+
+/// Guards: spec, "POST then PUT" (end-4a, end-6): the shape of containerd, oras and helm.
+#[tokio::test(flavor = "multi_thread")]
+async fn post_then_put() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let answer = client.post("/v2/a/blobs/uploads/").await.expect(202);
+    assert_eq!(answer.header("range"), "0-0");
+    assert_eq!(answer.header("content-length"), "0");
+    let location = answer.header("location");
+    assert!(
+        location.starts_with("/v2/a/blobs/uploads/"),
+        "relative, under the repository: {location}"
+    );
+    assert!(location.ends_with(answer.header("docker-upload-uuid")));
+    let blob = content(2, 300_000);
+    let digest = sha256(&blob);
+    let answer = client
+        .put(&format!("{location}?digest={digest}"), blob.clone())
+        .await
+        .expect(201);
+    assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+    assert_eq!(
+        client.get(answer.header("location")).await.expect(200).body,
+        blob
+    );
+    client
+        .get(location)
+        .await
+        .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+/// Guards: the shape of docker, podman and crane: PATCH of everything without Content-Range, then an empty PUT.
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_then_empty_put() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let location = begin(&client, "a").await;
+    let blob = content(3, 3_000_000);
+    let pieces = blob
+        .chunks(70_000)
+        .map(|piece| piece.to_vec().into())
+        .collect();
+    let answer = client
+        .call(Method::PATCH, &location)
+        .body(chunked(pieces))
+        .send()
+        .await
+        .expect(202);
+    assert_eq!(answer.header("range"), "0-2999999");
+    let location = answer.header("location").to_owned();
+    let answer = client
+        .put(&format!("{location}?digest={}", sha256(&blob)), "")
+        .await
+        .expect(201);
+    assert_eq!(
+        client.get(answer.header("location")).await.expect(200).body,
+        blob
+    );
+}
+
+/// Guards: spec, "Pushing a blob in chunks" (end-5, end-13): 416 on a chunk out of order by PATCH and by PUT, with the
+/// way back; the session is unchanged and goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_in_and_out_of_order() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let blob = content(4, 3000);
+    let digest = sha256(&blob);
+    let location = begin(&client, "a").await;
+    let chunk = |method: Method, path: &str, from: usize, to: usize| {
+        let call = client
+            .call(method, path)
+            .header("content-range", format!("{from}-{}", to - 1));
+        call.body(whole(blob[from..to].to_vec())).send()
+    };
+    let refused = |answer: tonnage_tests::client::Answer, range: &str| {
+        let answer = answer.expect_error(416, "BLOB_UPLOAD_INVALID");
+        assert_eq!(
+            (answer.header("range"), answer.header("location")),
+            (range, location.as_str())
+        );
+    };
+    refused(chunk(Method::PATCH, &location, 1000, 2000).await, "0-0");
+    assert_eq!(
+        client.get(&location).await.expect(204).header("range"),
+        "0-0"
+    );
+    let answer = chunk(Method::PATCH, &location, 0, 1000).await.expect(202);
+    assert_eq!(answer.header("range"), "0-999");
+    refused(chunk(Method::PATCH, &location, 0, 1000).await, "0-999");
+    refused(chunk(Method::PATCH, &location, 2000, 3000).await, "0-999");
+    let close = format!("{location}?digest={digest}");
+    refused(chunk(Method::PUT, &close, 2000, 3000).await, "0-999");
+    let answer = client.get(&location).await.expect(204);
+    assert_eq!(
+        (answer.header("range"), answer.header("location")),
+        ("0-999", location.as_str())
+    );
+    chunk(Method::PATCH, &location, 1000, 2000)
+        .await
+        .expect(202);
+    chunk(Method::PUT, &close, 2000, 3000).await.expect(201);
+    assert_eq!(
+        client
+            .get(&format!("/v2/a/blobs/{digest}"))
+            .await
+            .expect(200)
+            .body,
+        blob
+    );
+}
+
+/// Guards: a body of another length than its Content-Range changes nothing, also when it has no length of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_of_the_wrong_length() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let location = begin(&client, "a").await;
+    client.patch(&location, "abc").await.expect(202);
+    for (range, code) in [
+        ("3-9", "SIZE_INVALID"),
+        ("9-3", "BLOB_UPLOAD_INVALID"),
+        ("x", "BLOB_UPLOAD_INVALID"),
+    ] {
+        for length in [3, 8] {
+            let bodies = [
+                whole(content(0, length)),
+                chunked(vec![content(0, length).into()]),
+            ];
+            for body in bodies {
+                let call = client
+                    .call(Method::PATCH, &location)
+                    .header("content-range", range);
+                call.body(body).send().await.expect_error(400, code);
+                assert_eq!(
+                    client.get(&location).await.expect(204).header("range"),
+                    "0-2"
+                );
+            }
+        }
+    }
+    client
+        .put(&format!("{location}?digest={}", sha256(b"abc")), "")
+        .await
+        .expect(201);
+}
+
+/// Guards: an upload closed with the wrong digest is rolled back to before that request's body and lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_digests_change_nothing() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let location = begin(&client, "a").await;
+    client.patch(&location, "hello ").await.expect(202);
+    let wrong = sha256(b"something else");
+    for body in ["", "world!"] {
+        let answer = client
+            .put(&format!("{location}?digest={wrong}"), body)
+            .await;
+        let answer = answer.expect_error(400, "DIGEST_INVALID");
+        assert_eq!(
+            answer.json()["errors"][0]["detail"]["expected"],
+            wrong.to_string()
+        );
+        assert_eq!(
+            client.get(&location).await.expect(204).header("range"),
+            "0-5"
+        );
+    }
+    for query in [
+        "",
+        "?digest=",
+        "?digest=sha256:bad",
+        "?digest=md5:d41d8cd98f00b204e9800998ecf8427e",
+    ] {
+        client
+            .put(&format!("{location}{query}"), "x")
+            .await
+            .expect_error(400, "DIGEST_INVALID");
+    }
+    client
+        .put(
+            &format!("{location}?digest={}", sha256(b"hello world")),
+            "world",
+        )
+        .await
+        .expect(201);
+    let path = format!("/v2/a/blobs/uploads/?digest={wrong}");
+    let call = client.call(Method::POST, &path).body(whole("x"));
+    call.send().await.expect_error(400, "DIGEST_INVALID");
+    client
+        .head(&format!("/v2/a/blobs/{wrong}"))
+        .await
+        .expect(404);
+}
+
+/// Guards: spec, "Cancel" (end-14): 204, then the session is gone; another repository never sees it.
+#[tokio::test(flavor = "multi_thread")]
+async fn cancelled_and_foreign_uploads() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let location = begin(&client, "a").await;
+    let foreign = location.replace("/v2/a/", "/v2/b/");
+    for method in [Method::GET, Method::PATCH, Method::DELETE] {
+        client
+            .call(method, &foreign)
+            .send()
+            .await
+            .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    }
+    client.patch(&location, "abc").await.expect(202);
+    client.delete(&location).await.expect(204);
+    client
+        .delete(&location)
+        .await
+        .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    client
+        .get(&location)
+        .await
+        .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    client
+        .patch(&location, "abc")
+        .await
+        .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+}
+
+/// Guards: every registered algorithm, announced by `digest-algorithm`, by `?digest=` of the body's request, or not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_algorithms_announced_or_not() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    for algorithm in Algorithm::ALL {
+        for announced in ["", &format!("?digest-algorithm={}", algorithm.name())] {
+            let blob = content(algorithm.code(), 200_000 + announced.len());
+            let digest = Digest::of(algorithm, &blob);
+            let answer = client
+                .post(&format!("/v2/a/blobs/uploads/{announced}"))
+                .await
+                .expect(202);
+            let location = answer.header("location").to_owned();
+            client
+                .patch(&location, blob[..100_000].to_vec())
+                .await
+                .expect(202);
+            let close = format!("{location}?digest={digest}");
+            client
+                .put(&close, blob[100_000..].to_vec())
+                .await
+                .expect(201);
+            let answer = client
+                .get(&format!("/v2/a/blobs/{digest}"))
+                .await
+                .expect(200);
+            assert_eq!(answer.body, blob);
+            assert_eq!(answer.header("docker-content-digest"), digest.to_string());
+        }
+    }
+}
+
+/// Guards: a blob larger than memory staging goes the other way through the engine and comes back the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_blob() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let blob = content(9, 20 << 20);
+    let digest = push_blob(&client, "a", &blob).await;
+    let answer = client
+        .get(&format!("/v2/a/blobs/{digest}"))
+        .await
+        .expect(200);
+    assert_eq!(answer.header("content-length"), (20 << 20).to_string());
+    assert!(answer.body == blob, "20 MiB differ");
+}
+
+/// Guards: a connection that breaks inside a body leaves what arrived; status tells the offset and the upload goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_connection_keeps_the_prefix() {
+    use tokio::io::AsyncWriteExt as _;
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let location = begin(&client, "a").await;
+    let blob = content(5, 100_000);
+    let mut stream = tokio::net::TcpStream::connect(client.address())
+        .await
+        .unwrap();
+    let head = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&blob[..60_000]).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut rest = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest)
+        .await
+        .unwrap_or_default();
+    // The server may still be noticing: the session answers 416 until it let go, then says where it is.
+    let kept = loop {
+        let answer = client.get(&location).await.expect(204);
+        let range = answer.header("range").to_owned();
+        let kept: usize = range.trim_start_matches("0-").parse::<usize>().unwrap() + 1;
+        let probe = client
+            .call(Method::PATCH, &location)
+            .header("content-range", format!("{kept}-99999"));
+        let answer = probe.body(whole(blob[kept..].to_vec())).send().await;
+        if answer.status == 202 {
+            break kept;
+        }
+        answer.expect(416);
+    };
+    assert!(kept > 1, "nothing was kept");
+    let close = format!("{location}?digest={}", sha256(&blob));
+    client.put(&close, "").await.expect(201);
+}

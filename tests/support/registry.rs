@@ -1,0 +1,98 @@
+//! A registry on loopback over a real store in a directory of its own.
+//!
+//! Owns: starting, stopping and restarting it. Refuses: anything simulated; that is `engine`'s tests.
+
+use std::net::SocketAddr;
+
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonnage_engine::options::Options;
+use tonnage_engine::store::Store;
+use tonnage_server::{ServeError, Server, ServerOptions};
+
+use crate::client::Client;
+
+/// A registry that serves.
+#[derive(Debug)]
+pub struct TestRegistry {
+    /// Its store, for looking behind the protocol.
+    pub store: Store,
+    address: SocketAddr,
+    admin: SocketAddr,
+    directory: TempDir,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<Result<(), ServeError>>,
+}
+
+impl TestRegistry {
+    /// Starts one with default options on free ports.
+    pub async fn start() -> Self {
+        Self::with(ServerOptions::default()).await
+    }
+
+    /// Starts one with these options, except for the addresses.
+    pub async fn with(options: ServerOptions) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::over(directory, options).await
+    }
+
+    async fn over(directory: TempDir, options: ServerOptions) -> Self {
+        let data = directory.path().join("data");
+        let env = tonnage_server::runtime::env();
+        let (store, _) = Store::open(env, &data, Options::default())
+            .await
+            .expect("the store opens");
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let options = ServerOptions {
+            listen: free,
+            admin_listen: Some(free),
+            ..options
+        };
+        let bound = Server::bind(options).await.expect("free ports");
+        let (address, admin) = (
+            bound.address(),
+            bound.admin_address().expect("an admin address"),
+        );
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async {
+            stopped.await.unwrap_or_default();
+        };
+        let serving = tokio::spawn(bound.run(store.clone(), shutdown));
+        Self {
+            store,
+            address,
+            admin,
+            directory,
+            stop,
+            serving,
+        }
+    }
+
+    /// A client of the registry.
+    pub fn client(&self) -> Client {
+        Client::new(self.address)
+    }
+
+    /// A client of the admin listener.
+    pub fn admin(&self) -> Client {
+        Client::new(self.admin)
+    }
+
+    /// Shuts down as on SIGTERM and returns the data.
+    pub async fn stop(self) -> TempDir {
+        self.stop.send(()).expect("the server is running");
+        self.serving
+            .await
+            .expect("the server's task")
+            .expect("a clean end");
+        self.store.close().await.expect("the store closes");
+        self.directory
+    }
+
+    /// Stops and starts again over the same data.
+    pub async fn restart(self) -> Self {
+        let directory = self.stop().await;
+        Self::over(directory, ServerOptions::default()).await
+    }
+}
