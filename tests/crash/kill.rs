@@ -73,12 +73,10 @@ fn one_store(
         fsck(&data, "after kill -9")?;
         server.restart()?;
         let checked = check_all(&server, &mut ledgers);
-        let (blobs, manifests) = runtime
+        let found = runtime
             .block_on(checked)
             .map_err(|why| format!("round {round}: {why}\nserver log:\n{}", server.log()))?;
-        say::aloud(&format!(
-            "round {round}: {blobs} blobs and {manifests} manifests are whole"
-        ));
+        say::aloud(&format!("round {round}: {found}"));
     }
     let status = server.stop()?;
     if !status.success() {
@@ -110,8 +108,8 @@ fn fsck(data: &Path, when: &str) -> Result<(), String> {
         .map_err(|e| format!("fsck {when} printed no JSON ({e}): {said}"))
 }
 
-async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<(usize, usize), String> {
-    let (mut blobs, mut manifests) = (0, 0);
+async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<String, String> {
+    let (mut blobs, mut manifests, mut uploads, mut bytes) = (0, 0, 0, 0);
     for (number, ledger) in (0..).zip(ledgers) {
         let client = Client::connect(server.address()).await?;
         ledger
@@ -119,8 +117,14 @@ async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<(usize, us
             .await?;
         blobs += ledger.blobs.len();
         manifests += ledger.manifests.len();
+        uploads += ledger.resumed.0;
+        bytes += ledger.resumed.1;
     }
-    Ok((blobs, manifests))
+    Ok(format!(
+        "{blobs} blobs and {manifests} manifests are whole; so far {uploads} uploads were finished after a \
+         restart, {} MiB of them kept",
+        bytes >> 20
+    ))
 }
 
 fn repository(number: u64) -> String {
