@@ -117,6 +117,8 @@ struct Call {
     path: String,
     /// New files whose directory this call syncs.
     covered: Vec<String>,
+    /// It may create its file. Said where the call begins, and not where it ends.
+    creates: bool,
 }
 
 /// A place in the trace; counts lines.
@@ -169,6 +171,7 @@ impl Judge {
             name: name.to_owned(),
             path,
             covered,
+            creates: arguments.contains("O_CREAT"),
         };
         if rest.ends_with("<unfinished ...>") {
             self.open_calls.insert(thread, call);
@@ -257,7 +260,7 @@ impl Judge {
                     self.data_done = at;
                 }
             }
-            "openat" if rest.contains("O_CREAT") && !failed => {
+            "openat" if call.creates && !failed => {
                 if let Some(path) = between(result, '<', '>').filter(|path| is_kept(path)) {
                     let known = self.files.contains_key(path);
                     let file = self.files.entry(path.to_owned()).or_default();
@@ -364,6 +367,23 @@ mod tests {
     #[test]
     fn the_promised_order_is_accepted() {
         assert_eq!(with(|_| {}), Ok(1));
+    }
+
+    /// Guards: a new file is noticed also when another thread's call comes in between.
+    #[test]
+    fn a_creation_in_two_lines_is_noticed() {
+        let without_folder_sync = with(|lines| {
+            lines.remove(7);
+            let whole = lines.remove(2);
+            let (begin, end) = whole.split_once(") = ").expect("a whole call");
+            let begin = format!("{begin} <unfinished ...>");
+            lines.insert(2, Box::leak(begin.into_boxed_str()));
+            lines.insert(
+                3,
+                Box::leak(format!("2 <... openat resumed>) = {end}").into_boxed_str()),
+            );
+        });
+        assert!(without_folder_sync.unwrap_err().contains("directory"));
     }
 
     /// Guards: leaving out any one write or sync is noticed.

@@ -293,12 +293,13 @@ fn spawn_process(
         }
         None => Command::new(program),
     };
-    command.arg("serve").arg("--data").arg(data).args([
-        "--listen",
-        &address.to_string(),
-        "--admin-listen",
-        "off",
-    ]);
+    command
+        .arg("serve")
+        .arg("--data")
+        .arg(data)
+        .args(["--listen", &address.to_string()])
+        // Metrics have a fixed port by default, which servers of several tests would fight over.
+        .args(["--admin-listen", "off"]);
     command
         .stdin(Stdio::null())
         .stdout(out)
