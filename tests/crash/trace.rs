@@ -14,7 +14,7 @@ use tonnage_tests::process::{Server, folder};
 use tonnage_tests::push::{EMPTY_JSON, Pusher, Shape};
 use tonnage_tests::say;
 
-const CALLS: &str = "openat,write,pwrite64,pwritev,pwritev2,writev,sendto,sendmsg,fsync,fdatasync,\
+const CALLS: &str = "open,openat,openat2,write,pwrite64,pwritev,pwritev2,writev,sendto,sendmsg,fsync,fdatasync,\
     sync_file_range,unlink,unlinkat,rename,renameat2";
 /// The empty object, a small blob, a large one, a manifest.
 const PUSHES: usize = 4;
@@ -108,6 +108,8 @@ struct File {
     syncing: BTreeMap<String, usize>,
     /// Created, and its directory not synced since.
     unlisted: bool,
+    /// Its creation was in the trace.
+    created: bool,
 }
 
 /// A call that entered the kernel.
@@ -260,11 +262,11 @@ impl Judge {
                     self.data_done = at;
                 }
             }
-            "openat" if call.creates && !failed => {
+            "open" | "openat" | "openat2" if call.creates && !failed => {
                 if let Some(path) = between(result, '<', '>').filter(|path| is_kept(path)) {
-                    let known = self.files.contains_key(path);
                     let file = self.files.entry(path.to_owned()).or_default();
-                    file.unlisted |= !known;
+                    file.unlisted |= !file.created;
+                    file.created = true;
                 }
             }
             _ => {}
@@ -286,6 +288,9 @@ impl Judge {
                     "a 201 leaves with {} unsynced writes to {path}",
                     file.unsynced
                 ));
+            }
+            if !file.created {
+                return Err(format!("the trace does not show how {path} was created"));
             }
             if file.unlisted {
                 return Err(format!(
@@ -313,7 +318,7 @@ impl Judge {
 
 /// The file a call is about, as `-y` shows descriptors: `9</path>`.
 fn path_of(call: &str, arguments: &str) -> String {
-    if call == "openat" {
+    if call.starts_with("open") {
         return String::new();
     }
     let descriptor = arguments.split([',', ')']).next().unwrap_or_default();
@@ -389,7 +394,7 @@ mod tests {
     /// Guards: leaving out any one write or sync is noticed.
     #[test]
     fn each_missing_step_is_noticed() {
-        for gone in [1, 7, 9] {
+        for gone in [0, 1, 2, 7, 9] {
             assert!(
                 with(|lines| {
                     lines.remove(gone);
