@@ -23,7 +23,7 @@ pub struct Facts {
     pub named: BTreeSet<SegmentId>,
     /// Segments that unfinished uploads own.
     pub uploading: BTreeSet<SegmentId>,
-    /// Segment files found; `None` after a clean stop, when no directory is walked.
+    /// Segment files found; `None` after a clean stop that left a checkpoint, when no directory is walked.
     pub found: Option<BTreeSet<SegmentId>>,
 }
 

@@ -267,7 +267,8 @@ impl Existing for Stored {
 async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Result<Facts> {
     let mut named = BTreeSet::new();
     let mut found = None;
-    if !clean {
+    // A clean stop leaves a checkpoint: without one, somebody was here since.
+    if !clean || recovered.checkpoints.chosen.is_none() {
         found = Some(apply::list_segments(&*env.io, path).await?);
         for segment in View::new(Arc::new(recovered.state.clone())).segments() {
             let (id, used) = segment?;
