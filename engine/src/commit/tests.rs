@@ -106,7 +106,7 @@ impl Rig {
             changes,
             origin,
         };
-        self.sequencer.submit(batch, &|_| false)
+        self.sequencer.submit(batch, &|_, _| false)
     }
 
     fn push_blob(&mut self, content: &[u8]) -> Waiting {

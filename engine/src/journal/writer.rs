@@ -84,7 +84,7 @@ impl JournalWriter {
     ) -> Result<Self> {
         let spec = Arc::new(spec);
         let number = previous.map_or(1, |position| position.number + 1);
-        let prepared = prepare(&env, &spec, number, spec.file_bytes).await?;
+        let prepared = prepare_or_spend(&env, &spec, number, spec.file_bytes).await?;
         let previous_end = previous.map_or(0, |position| position.offset);
         let active = activate(&env, &spec, prepared, previous_end, first_lsn).await?;
         Ok(Self {
@@ -196,16 +196,7 @@ impl JournalWriter {
             }
         }
         let capacity = needed.max(self.spec.file_bytes);
-        match prepare(&self.env, &self.spec, number, capacity).await {
-            Err(error) if error.is_no_space() => {
-                tracing::warn!(
-                    "the disk is full: the reserve is given up so that deletes can go on"
-                );
-                reserve::spend(&*self.env.io, &self.spec.store).await?;
-                prepare(&self.env, &self.spec, number, capacity).await
-            }
-            other => other,
-        }
+        prepare_or_spend(&self.env, &self.spec, number, capacity).await
     }
 
     /// Starts preparing the next file while the active one fills.
@@ -225,6 +216,11 @@ impl JournalWriter {
         self.env.spawn.spawn("journal-prepare", Box::pin(task));
     }
 
+    /// Ends without the frame that says so: the next open recovers. On return nothing touches the journal any more.
+    pub async fn abandon(mut self) -> Result<()> {
+        self.discard_next().await
+    }
+
     /// Removes a prepared file that nobody will use, so that a clean stop leaves nothing behind.
     async fn discard_next(&mut self) -> Result<()> {
         if let Some(waiting) = self.next.take()
@@ -233,6 +229,23 @@ impl JournalWriter {
             remove(&self.env, &self.spec, &prepared.path).await?;
         }
         Ok(())
+    }
+}
+
+/// Prepares a file, giving up the reserve where the disk is full.
+async fn prepare_or_spend(
+    env: &Env,
+    spec: &JournalSpec,
+    number: u64,
+    capacity: u64,
+) -> Result<Prepared> {
+    match prepare(env, spec, number, capacity).await {
+        Err(error) if error.is_no_space() => {
+            tracing::warn!("the disk is full: the reserve is given up so that deletes can go on");
+            reserve::spend(&*env.io, &spec.store).await?;
+            prepare(env, spec, number, capacity).await
+        }
+        other => other,
     }
 }
 
