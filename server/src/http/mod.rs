@@ -22,6 +22,7 @@ mod referrers;
 mod request_id;
 mod route;
 pub(crate) mod server;
+mod socket;
 mod tags;
 mod uploads;
 
