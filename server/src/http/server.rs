@@ -22,6 +22,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonnage_engine::store::Store;
 
@@ -47,6 +48,8 @@ const H2_PING_EVERY: Duration = Duration::from_secs(30);
 const H2_PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time that requests have to end once their connections are cut off: an upload's last writes, or one commit.
+const CUT_OFF: Duration = Duration::from_secs(10);
 
 /// How a server listens and behaves.
 #[derive(Debug, Clone)]
@@ -179,11 +182,13 @@ impl Bound {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let metrics = Arc::new(Metrics::new());
+        let (under_way, mut all_ended) = mpsc::channel(1);
         let api = Arc::new(Api {
             registry: registry.clone(),
             gate: Gate::new(Arc::clone(&self.options.policy)),
             metrics: Arc::clone(&metrics),
             body_idle: self.options.body_idle_timeout,
+            under_way,
         });
         let manners = Manners::of(&self.options);
         let draining = Arc::new(AtomicBool::new(false));
@@ -216,6 +221,10 @@ impl Bound {
             draining.store(true, Ordering::Relaxed);
         };
         serve(self.api.0, service, manners, self.options.drain, shutdown).await;
+        // A push whose connection was cut puts away what it received before the store may close.
+        if let Err(_late) = tokio::time::timeout(CUT_OFF, all_ended.recv()).await {
+            tracing::warn!("requests are still under way; what they received last may be lost");
+        }
         drop(stop_admin);
         if let Some(admin) = admin {
             admin.await?;
