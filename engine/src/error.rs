@@ -168,6 +168,11 @@ impl Error {
         Self::corrupt(Path::new("base"), 0, format!("row {key}: {what}"))
     }
 
+    /// Whether the failure is that a file or directory is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether the failure is that no space was left.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })

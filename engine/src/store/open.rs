@@ -106,11 +106,7 @@ struct Claim {
 /// Takes the lock and reads the superblock, making a new one where the directory is empty or absent.
 async fn claim(env: Env, path: &Path) -> Result<Claim> {
     if superblocks::look(&*env.io, path).await? == Kind::Absent {
-        superblocks::create_dir(&*env.io, path).await?;
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        superblocks::sync_dir(&*env.io, parent.unwrap_or(Path::new("."))).await?;
+        superblocks::create_path(&*env.io, path).await?;
     }
     let lock_path = path.join(LOCK);
     let attempt = env
