@@ -64,7 +64,8 @@ impl Store {
         let began = env.clock.monotonic();
         let claim = claim(env, path).await?;
         let site = Site::new(claim.env.clone(), path, claim.superblock.store_id);
-        let recovered = recovery::replay(&site, &claim.superblock).await?;
+        let bound = Some(options.delta_budget_bytes);
+        let recovered = recovery::replay(&site, &claim.superblock, bound).await?;
         let mut report = OpenReport {
             created: claim.created,
             clean: claim.created || plan::closed_cleanly(&recovered.walked),
@@ -207,7 +208,7 @@ async fn assemble(
     let journal_task = start_journal(&env, &sequencer, journal, &poison, &lock);
     let last = plan.previous.unwrap_or(position);
     let inner = Arc::new(Inner {
-        checkpoints: Checkpoints::new(site, recovered.checkpoints.history, last),
+        checkpoints: Checkpoints::new(site, recovered.history, last),
         env,
         path,
         options,
