@@ -190,6 +190,31 @@ async fn unread_answers_are_broken_off() {
     client.get(&path).await.expect(200);
 }
 
+/// Guards: connections beyond the limit wait instead of taking the store's file descriptors, and are served in their turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_have_a_limit() {
+    let options = ServerOptions {
+        connections_max: 1,
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let address = registry.client().address();
+    let get = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut first = TcpStream::connect(address).await.unwrap();
+    first.write_all(get).await.unwrap();
+    let mut line = [0; 12];
+    first.read_exact(&mut line).await.unwrap();
+    let mut second = TcpStream::connect(address).await.unwrap();
+    second.write_all(get).await.unwrap();
+    let mut early = [0; 12];
+    let answer = second.read_exact(&mut early);
+    let served = tokio::time::timeout(Duration::from_millis(200), answer).await;
+    assert!(served.is_err(), "a second connection was served");
+    drop(first);
+    second.read_exact(&mut line).await.unwrap();
+    assert_eq!(&line, b"HTTP/1.1 200");
+}
+
 /// A frame of HTTP/2 (RFC 9113 section 4.1).
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
