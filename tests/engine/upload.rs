@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tonnage_engine::extent::{Extent, Layout};
+use tonnage_engine::limits::SMALL_CONTENT_BYTES;
 use tonnage_engine::options::Options;
 use tonnage_engine::upload::{UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Digest, Error, FinishedBlob};
@@ -423,6 +424,22 @@ fn stored_content_is_written_again_only_if_damaged() {
             .await
             .unwrap();
         assert_eq!(put.digest(), Digest::of(Algorithm::Sha512, &manifest));
+        assert_reads(&bench, put.digest(), put.extent(), &manifest).await;
+    });
+}
+
+/// Guards: the largest manifest is taken however low the threshold of large blobs is.
+#[test]
+fn manifests_do_not_know_the_threshold() {
+    run(|dir| async move {
+        let options = small_options();
+        assert!(options.spill_threshold_bytes < SMALL_CONTENT_BYTES);
+        let bench = Workbench::open(dir.path(), 1, &options);
+        let manifest = content(4, 4 << 20);
+        let put = bench
+            .uploads
+            .put_small(manifest.clone().into(), Algorithm::Sha256);
+        let put = put.await.unwrap();
         assert_reads(&bench, put.digest(), put.extent(), &manifest).await;
     });
 }

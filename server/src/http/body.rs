@@ -184,6 +184,8 @@ impl http_body::Body for Body {
 pub(super) struct RequestBody {
     incoming: Incoming,
     length: Option<u64>,
+    /// Bytes of `length` that did not come yet.
+    missing: u64,
     idle: Duration,
     broken: bool,
     /// The client waits for a 100 before it sends, which hyper says when the body is first asked for.
@@ -198,6 +200,7 @@ impl RequestBody {
         Self {
             incoming,
             length,
+            missing: length.unwrap_or(0),
             idle,
             broken: false,
             waiting,
@@ -234,9 +237,18 @@ impl Source for RequestBody {
         self.waiting = false;
         loop {
             match tokio::time::timeout(self.idle, self.incoming.frame()).await {
-                Ok(None) => return Ok(None),
+                Ok(None) if self.missing == 0 => return Ok(None),
+                // hyper ends a body like this where HTTP/2 resets its stream without an error.
+                Ok(None) => {
+                    self.broken = true;
+                    return Err(Error::BodyBroken);
+                }
                 Ok(Some(Ok(frame))) => match frame.into_data() {
-                    Ok(bytes) if !bytes.is_empty() => return Ok(Some(bytes)),
+                    Ok(bytes) if !bytes.is_empty() => {
+                        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                        self.missing = self.missing.saturating_sub(length);
+                        return Ok(Some(bytes));
+                    }
                     // Empty frames and trailers carry no content.
                     Ok(_) | Err(_) => {}
                 },

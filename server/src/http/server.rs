@@ -48,6 +48,8 @@ const H2_PING_EVERY: Duration = Duration::from_secs(30);
 const H2_PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time that the admin listener's own connections have to end, after the registry's.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 /// Time that requests have to end once their connections are cut off: an upload's last writes, or one commit.
 const CUT_OFF: Duration = Duration::from_secs(10);
 
@@ -68,6 +70,8 @@ pub struct ServerOptions {
     pub body_idle_timeout: Duration,
     /// Time a client may leave an answer unread.
     pub unread_timeout: Duration,
+    /// Most connections at a time; more wait to be accepted. Each takes a file descriptor from the store's.
+    pub connections_max: usize,
     /// Time that requests under way have to end after shutdown.
     pub drain: Duration,
 }
@@ -83,6 +87,7 @@ impl Default for ServerOptions {
             header_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_mins(1),
             unread_timeout: Duration::from_mins(5),
+            connections_max: 4096,
             drain: Duration::from_secs(30),
         }
     }
@@ -208,7 +213,7 @@ impl Bound {
                 listener,
                 service,
                 manners.clone(),
-                Duration::ZERO,
+                ADMIN_DRAIN,
                 stopped,
             ))
         });
@@ -260,6 +265,7 @@ struct Manners {
     builder: Builder<TokioExecutor>,
     header_timeout: Duration,
     unread_timeout: Duration,
+    connections_max: usize,
 }
 
 impl Manners {
@@ -268,6 +274,7 @@ impl Manners {
             builder: builder(options),
             header_timeout: options.header_timeout,
             unread_timeout: options.unread_timeout,
+            connections_max: options.connections_max,
         }
     }
 }
@@ -297,7 +304,7 @@ async fn serve<S, B>(
                 report(ended);
                 continue;
             }
-            accepted = listener.accept() => match accepted {
+            accepted = listener.accept(), if connections.len() < manners.connections_max => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");

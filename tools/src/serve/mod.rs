@@ -4,6 +4,7 @@
 //! Refuses: HTTP and storage; the libraries have them.
 
 mod banner;
+mod files;
 mod signals;
 
 use std::path::{Path, PathBuf};
@@ -34,7 +35,10 @@ pub(crate) struct ServeOptions {
 }
 
 /// Serves until a signal comes, then drains and closes.
-pub(crate) async fn serve(options: ServeOptions) -> Result<Exit, Failure> {
+pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
+    // Half of the files are the store's.
+    let half = usize::try_from(files::allow_many() / 2).unwrap_or(usize::MAX);
+    options.server.connections_max = options.server.connections_max.min(half);
     let mut signals = Signals::take()
         .map_err(|error| Failure::new(Exit::Disk, format!("signals cannot be taken: {error}")))?;
     let bound = Server::bind(options.server)
