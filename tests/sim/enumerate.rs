@@ -1,8 +1,7 @@
 //! Stops after every write, sync and change of a name.
 //!
-//! A sweep runs the workload once to count its crash points, then once for each of them (every one with
-//! `TONNAGE_TEST_FULL=1`, otherwise every seventh, beginning at a different one for each seed), and opens the images that a disk
-//! may hold after the stop. `TONNAGE_TEST_SEED` replays a run.
+//! A sweep runs the workload once to count its crash points, then once for each of them, and opens the images that a disk
+//! may hold after the stop; with one seed, or with eight under `TONNAGE_TEST_FULL=1`. `TONNAGE_TEST_SEED` replays a run.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -50,12 +49,16 @@ fn run(seed: u64, scripts: &[Script], stop_after: Option<u64>) -> Run {
     Run { machine, progress }
 }
 
-fn seed() -> u64 {
-    let seed = std::env::var("TONNAGE_TEST_SEED").map_or(1, |text| {
-        text.parse().expect("TONNAGE_TEST_SEED is a number")
-    });
-    println!("seed {seed}; replay with TONNAGE_TEST_SEED={seed}");
-    seed
+/// The seeds to run: each orders tasks, completions and losses differently.
+fn seeds() -> Vec<u64> {
+    let given = std::env::var("TONNAGE_TEST_SEED");
+    let seeds: Vec<u64> = match given {
+        Ok(text) => vec![text.parse().expect("TONNAGE_TEST_SEED is a number")],
+        Err(_) if full() => (1..=8).collect(),
+        Err(_) => vec![1],
+    };
+    println!("seeds {seeds:?}; replay one with TONNAGE_TEST_SEED");
+    seeds
 }
 
 fn full() -> bool {
@@ -65,33 +68,37 @@ fn full() -> bool {
 /// Guards: the workload, the model and the check agree when nothing goes wrong; otherwise the sweep proves nothing.
 #[test]
 fn an_undisturbed_run_ends_as_the_model_says() {
-    let seed = seed();
     let scripts = workload::scripts();
-    let run = run(seed, &scripts, None);
-    run.machine.executor.settle();
-    for (script, progress) in scripts.iter().zip(&run.progress) {
-        assert_eq!(progress.done, script.steps.len());
+    for seed in seeds() {
+        let run = run(seed, &scripts, None);
+        run.machine.executor.settle();
+        for (script, progress) in scripts.iter().zip(&run.progress) {
+            assert_eq!(progress.done, script.steps.len());
+        }
+        check::recovered(
+            seed,
+            &run.machine.disk.live_image(),
+            &scripts,
+            &run.progress,
+        )
+        .unwrap();
     }
-    check::recovered(
-        seed,
-        &run.machine.disk.live_image(),
-        &scripts,
-        &run.progress,
-    )
-    .unwrap();
 }
 
 /// Guards: DURABILITY.md, every row, at every crash point: whatever the disk kept of what was not synced, the store opens,
 /// holds what was acknowledged, holds nothing half, and `fsck` agrees before and after.
 #[test]
 fn every_crash_point_recovers() {
-    let seed = seed();
-    let scripts = workload::scripts();
-    let points = run(seed, &scripts, None).machine.disk.points();
-    let stride = if full() { 1 } else { 7 };
+    for seed in seeds() {
+        sweep(seed, &workload::scripts());
+    }
+}
+
+fn sweep(seed: u64, scripts: &[Script]) {
+    let points = run(seed, scripts, None).machine.disk.points();
     let (mut images, mut distinct) = (0_u64, HashSet::new());
-    for stop_after in (seed % stride..points).step_by(usize::try_from(stride).unwrap()) {
-        let run = run(seed, &scripts, Some(stop_after));
+    for stop_after in 0..points {
+        let run = run(seed, scripts, Some(stop_after));
         for crash in run
             .machine
             .disk
@@ -101,7 +108,7 @@ fn every_crash_point_recovers() {
             if !distinct.insert(crash.image.stable_hash()) {
                 continue;
             }
-            if let Err(why) = check::recovered(seed ^ 0xfeed, &crash.image, &scripts, &run.progress)
+            if let Err(why) = check::recovered(seed ^ 0xfeed, &crash.image, scripts, &run.progress)
             {
                 let log = run.machine.disk.log_text();
                 let tail: Vec<_> = log.lines().rev().take(25).collect();
@@ -114,11 +121,11 @@ fn every_crash_point_recovers() {
         }
     }
     println!(
-        "{points} crash points, {images} images, {} distinct, all recovered",
+        "seed {seed}: {points} crash points, {images} images, {} distinct, all recovered",
         distinct.len()
     );
     assert!(
-        points > 200 && distinct.len() > 200,
+        points > 200 && distinct.len() > 1000,
         "the workload shrank: {points} points, {} images",
         distinct.len()
     );
@@ -127,13 +134,17 @@ fn every_crash_point_recovers() {
 /// Guards: recovery cut off anywhere, with any of its own unsynced effects lost, leaves a store that opens and holds the same.
 #[test]
 fn recovery_cut_off_anywhere_recovers() {
-    let seed = seed();
-    let scripts = workload::scripts();
-    let points = run(seed, &scripts, None).machine.disk.points();
-    let (outer, inner) = if full() { (9, 1) } else { (61, 5) };
+    for seed in seeds() {
+        cut_openings(seed, &workload::scripts());
+    }
+}
+
+/// Every ninth stop of the workload, three of its images, every crash point of opening them.
+fn cut_openings(seed: u64, scripts: &[Script]) {
+    let points = run(seed, scripts, None).machine.disk.points();
     let (mut cuts, mut distinct) = (0_u64, HashSet::new());
-    for stop_after in (seed % outer..points).step_by(usize::try_from(outer).unwrap()) {
-        let run = run(seed, &scripts, Some(stop_after));
+    for stop_after in (seed % 9..points).step_by(9) {
+        let run = run(seed, scripts, Some(stop_after));
         let images = run
             .machine
             .disk
@@ -141,13 +152,13 @@ fn recovery_cut_off_anywhere_recovers() {
         let picked = images.iter().take(2).chain(images.last());
         for first in picked {
             let recovery_points = points_of_open(seed, &first.image);
-            for cut in (seed % inner..recovery_points).step_by(usize::try_from(inner).unwrap()) {
+            for cut in 0..recovery_points {
                 cuts += 1;
                 for second in images_of_cut_open(seed, &first.image, cut) {
                     if !distinct.insert(second.image.stable_hash()) {
                         continue;
                     }
-                    if let Err(why) = check::recovered(seed, &second.image, &scripts, &run.progress)
+                    if let Err(why) = check::recovered(seed, &second.image, scripts, &run.progress)
                     {
                         panic!(
                             "seed {seed}, stopped after {stop_after} of {points}, image {:?}, opening stopped after {cut} of {recovery_points}, image {:?}: {why}",
@@ -159,10 +170,10 @@ fn recovery_cut_off_anywhere_recovers() {
         }
     }
     println!(
-        "{cuts} openings cut off, {} distinct images, all recovered",
+        "seed {seed}: {cuts} openings cut off, {} distinct images, all recovered",
         distinct.len()
     );
-    assert!(cuts > 50, "recovery shrank: {cuts} cuts");
+    assert!(cuts > 1000, "recovery shrank: {cuts} cuts");
 }
 
 /// Crash points of opening and closing an image.

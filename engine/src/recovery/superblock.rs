@@ -85,7 +85,13 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
             superblock,
             damaged_copies,
             read_only: false,
-        } => Ok(Some((superblock, damaged_copies))),
+        } => {
+            // Copies that a cut write left behind would stay damaged for ever: nothing is stored yet, so begin again.
+            if !damaged_copies.is_empty() && journal_is_empty(io, store).await? {
+                return Ok(None);
+            }
+            Ok(Some((superblock, damaged_copies)))
+        }
         Decoded::Unsupported { needs } => Err(Error::Unsupported {
             path,
             needs,
