@@ -13,6 +13,8 @@ pub const FRAME_PAYLOAD_BYTES_MAX: usize = 8 << 20;
 pub const FRAME_PAYLOAD_BYTES_TARGET: usize = 256 << 10;
 /// Transactions in one frame. The LSN jumps by this much at every open, so a lost frame's LSNs stay unused.
 pub const FRAME_TRANSACTIONS_MAX: usize = 4096;
+/// Content of this many bytes may be put in one piece whatever the threshold of large blobs is: a manifest.
+pub const SMALL_CONTENT_BYTES: u64 = 4 << 20;
 /// Children of one manifest.
 pub const MANIFEST_CHILDREN_MAX: usize = 65_536;
 /// Opaque attributes of one manifest (media type, artifact type).

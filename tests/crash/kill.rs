@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hyper::StatusCode;
 use tokio::sync::Notify;
 use tonnage_tests::content::{Content, Seeded, digest_of_bytes};
-use tonnage_tests::http::Client;
+use tonnage_tests::http::{Client, LastByte};
 use tonnage_tests::process::{Server, folder, program};
 use tonnage_tests::push::{Pusher, Shape};
 use tonnage_tests::say;
@@ -66,19 +66,18 @@ fn one_store(
     let folder = folder()?;
     let data = folder.path().join("data");
     let mut server = Server::start_on(&data, &folder.path().join("log"), &[])?;
-    let mut ledgers: Vec<Ledger> = (0..PUSHERS).map(|_| Ledger::default()).collect();
+    // One more than pushers: the last one is of the long upload.
+    let mut ledgers: Vec<Ledger> = (0..=PUSHERS).map(|_| Ledger::default()).collect();
     for round in 0..rounds {
         let work = push_until_killed(server, ledgers, choices);
         (server, ledgers) = runtime.block_on(work)?;
         fsck(&data, "after kill -9")?;
         server.restart()?;
         let checked = check_all(&server, &mut ledgers);
-        let (blobs, manifests) = runtime
+        let found = runtime
             .block_on(checked)
             .map_err(|why| format!("round {round}: {why}\nserver log:\n{}", server.log()))?;
-        say::aloud(&format!(
-            "round {round}: {blobs} blobs and {manifests} manifests are whole"
-        ));
+        say::aloud(&format!("round {round}: {found}"));
     }
     let status = server.stop()?;
     if !status.success() {
@@ -110,8 +109,8 @@ fn fsck(data: &Path, when: &str) -> Result<(), String> {
         .map_err(|e| format!("fsck {when} printed no JSON ({e}): {said}"))
 }
 
-async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<(usize, usize), String> {
-    let (mut blobs, mut manifests) = (0, 0);
+async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<String, String> {
+    let (mut blobs, mut manifests, mut uploads, mut bytes) = (0, 0, 0, 0);
     for (number, ledger) in (0..).zip(ledgers) {
         let client = Client::connect(server.address()).await?;
         ledger
@@ -119,8 +118,14 @@ async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<(usize, us
             .await?;
         blobs += ledger.blobs.len();
         manifests += ledger.manifests.len();
+        uploads += ledger.resumed.0;
+        bytes += ledger.resumed.1;
     }
-    Ok((blobs, manifests))
+    Ok(format!(
+        "{blobs} blobs and {manifests} manifests are whole; so far {uploads} uploads were finished after a \
+         restart, {} MiB of them kept",
+        bytes >> 20
+    ))
 }
 
 fn repository(number: u64) -> String {
@@ -133,18 +138,44 @@ struct Round {
     acknowledged: AtomicU64,
     target: u64,
     reached: Notify,
+    /// Bytes that the long upload must have sent before the kill.
+    long_target: u64,
+    long_reached: Notify,
     killed: AtomicBool,
+}
+
+impl Round {
+    /// A failure before the kill must not leave the kill waiting.
+    fn end_early(&self) {
+        self.reached.notify_one();
+        self.long_reached.notify_one();
+    }
 }
 
 async fn push_until_killed(
     mut server: Server,
-    ledgers: Vec<Ledger>,
+    mut ledgers: Vec<Ledger>,
     choices: &mut Seeded,
 ) -> Result<(Server, Vec<Ledger>), String> {
+    // About every third one is well past an upload checkpoint (64 MiB) when the kill comes: it resumes instead of being unknown.
+    let long_target = match choices.between(0, 3) {
+        0 => 1 << 20,
+        1 => 9 << 20,
+        _ => 130 << 20,
+    };
+    let target = choices.between(1, 120);
     let round = Arc::new(Round {
-        target: choices.between(1, 120),
+        target,
+        long_target,
         ..Round::default()
     });
+    let long = ledgers.pop().ok_or("no ledger for the long upload")?;
+    let pusher = Pusher::new(
+        Client::connect(server.address()).await?,
+        &repository(PUSHERS),
+    );
+    let content = Content::new(choices.bits(), long_target + (26 << 20));
+    let long = tokio::spawn(push_long(pusher, long, content, Arc::clone(&round)));
     let mut pushers = Vec::new();
     for (number, ledger) in (0..).zip(ledgers) {
         let client = Client::connect(server.address()).await?;
@@ -153,6 +184,7 @@ async fn push_until_killed(
         pushers.push(tokio::spawn(push(pusher, ledger, own, round)));
     }
     round.reached.notified().await;
+    round.long_reached.notified().await;
     round.killed.store(true, Ordering::SeqCst);
     let server = tokio::task::spawn_blocking(move || {
         server.kill();
@@ -160,7 +192,7 @@ async fn push_until_killed(
     });
     let server = server.await.map_err(|e| format!("kill the server: {e}"))?;
     let mut ledgers = Vec::new();
-    for pusher in pushers {
+    for pusher in pushers.into_iter().chain([long]) {
         let ended = pusher.await.map_err(|e| format!("a pusher ended: {e}"))?;
         ledgers.push(ended.map_err(|why| format!("{why}\nserver log:\n{}", server.log()))?);
     }
@@ -185,12 +217,51 @@ async fn push(
     if round.killed.load(Ordering::SeqCst) {
         return Ok(ledger);
     }
-    // Nobody else may reach the target: end the round, so that the failure is told.
-    round.reached.notify_one();
+    round.end_early();
     Err(format!(
         "before the kill: {}",
         result.err().unwrap_or_default()
     ))
+}
+
+/// Sends one upload chunk by chunk and never closes it.
+async fn push_long(
+    mut pusher: Pusher,
+    mut ledger: Ledger,
+    content: Content,
+    round: Arc<Round>,
+) -> Result<Ledger, String> {
+    let result = send_long(&mut pusher, &mut ledger, content, &round).await;
+    if result.is_ok() || round.killed.load(Ordering::SeqCst) {
+        return Ok(ledger);
+    }
+    round.end_early();
+    result
+        .map(|()| ledger)
+        .map_err(|why| format!("long upload, before the kill: {why}"))
+}
+
+async fn send_long(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    content: Content,
+    round: &Round,
+) -> Result<(), String> {
+    const CHUNK: u64 = 3 << 20;
+    let at = pusher.open_upload().await?;
+    let (at, _) = ledger.unfinished.insert((at, content));
+    let mut sent = 0;
+    while sent < content.length {
+        let end = (sent + CHUNK).min(content.length);
+        pusher
+            .chunks(at, content, sent..end, CHUNK, &LastByte::default())
+            .await?;
+        if sent < round.long_target && end >= round.long_target {
+            round.long_reached.notify_one();
+        }
+        sent = end;
+    }
+    Ok(())
 }
 
 /// One operation. The ledger is written before it as what may happen, and after its answer as what did.
@@ -217,12 +288,13 @@ async fn push_blob(
         0 => choices.between(65 << 20, 80 << 20),
         1..6 => choices.between(8 << 20, 12 << 20),
         6..12 => choices.between(60_000, 1 << 20),
-        _ => choices.between(1, 20_000),
+        // The Range of an upload's status says the same of one byte and of none.
+        _ => choices.between(16, 20_000),
     };
     let shape = match choices.between(0, 3) {
         0 => Shape::Monolithic,
         1 => Shape::Streamed,
-        _ => Shape::Chunked(choices.between(length / 5 + 1, length + 2)),
+        _ => Shape::Chunked(choices.between(length / 5 + 2, length + 3)),
     };
     let content = Content::new(choices.bits(), length);
     let digest = content.digest();

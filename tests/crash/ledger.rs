@@ -23,6 +23,8 @@ pub struct Ledger {
     pub tags: Vec<Tag>,
     /// The upload that was being sent when the connection broke: where, and what it was to become.
     pub unfinished: Option<(String, Content)>,
+    /// Uploads that were finished after a restart: how many, and how many bytes of them did not have to be sent again.
+    pub resumed: (u64, u64),
 }
 
 /// Where a tag may point.
@@ -107,6 +109,7 @@ impl Ledger {
             .await
             .map_err(|why| format!("upload {at} resumed at {offset} of {content:?}: {why}"))?;
         self.blobs.push((content, digest));
+        self.resumed = (self.resumed.0 + 1, self.resumed.1 + offset);
         Ok(())
     }
 }

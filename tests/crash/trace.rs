@@ -14,7 +14,7 @@ use tonnage_tests::process::{Server, folder};
 use tonnage_tests::push::{EMPTY_JSON, Pusher, Shape};
 use tonnage_tests::say;
 
-const CALLS: &str = "openat,write,pwrite64,pwritev,pwritev2,writev,sendto,sendmsg,fsync,fdatasync,\
+const CALLS: &str = "open,openat,openat2,write,pwrite64,pwritev,pwritev2,writev,sendto,sendmsg,fsync,fdatasync,\
     sync_file_range,unlink,unlinkat,rename,renameat2";
 /// The empty object, a small blob, a large one, a manifest.
 const PUSHES: usize = 4;
@@ -108,6 +108,8 @@ struct File {
     syncing: BTreeMap<String, usize>,
     /// Created, and its directory not synced since.
     unlisted: bool,
+    /// Its creation was in the trace.
+    created: bool,
 }
 
 /// A call that entered the kernel.
@@ -117,6 +119,8 @@ struct Call {
     path: String,
     /// New files whose directory this call syncs.
     covered: Vec<String>,
+    /// It may create its file. Said where the call begins, and not where it ends.
+    creates: bool,
 }
 
 /// A place in the trace; counts lines.
@@ -169,6 +173,7 @@ impl Judge {
             name: name.to_owned(),
             path,
             covered,
+            creates: arguments.contains("O_CREAT"),
         };
         if rest.ends_with("<unfinished ...>") {
             self.open_calls.insert(thread, call);
@@ -257,11 +262,11 @@ impl Judge {
                     self.data_done = at;
                 }
             }
-            "openat" if rest.contains("O_CREAT") && !failed => {
+            "open" | "openat" | "openat2" if call.creates && !failed => {
                 if let Some(path) = between(result, '<', '>').filter(|path| is_kept(path)) {
-                    let known = self.files.contains_key(path);
                     let file = self.files.entry(path.to_owned()).or_default();
-                    file.unlisted |= !known;
+                    file.unlisted |= !file.created;
+                    file.created = true;
                 }
             }
             _ => {}
@@ -283,6 +288,9 @@ impl Judge {
                     "a 201 leaves with {} unsynced writes to {path}",
                     file.unsynced
                 ));
+            }
+            if !file.created {
+                return Err(format!("the trace does not show how {path} was created"));
             }
             if file.unlisted {
                 return Err(format!(
@@ -310,7 +318,7 @@ impl Judge {
 
 /// The file a call is about, as `-y` shows descriptors: `9</path>`.
 fn path_of(call: &str, arguments: &str) -> String {
-    if call == "openat" {
+    if call.starts_with("open") {
         return String::new();
     }
     let descriptor = arguments.split([',', ')']).next().unwrap_or_default();
@@ -366,10 +374,27 @@ mod tests {
         assert_eq!(with(|_| {}), Ok(1));
     }
 
+    /// Guards: a new file is noticed also when another thread's call comes in between.
+    #[test]
+    fn a_creation_in_two_lines_is_noticed() {
+        let without_folder_sync = with(|lines| {
+            lines.remove(7);
+            let whole = lines.remove(2);
+            let (begin, end) = whole.split_once(") = ").expect("a whole call");
+            let begin = format!("{begin} <unfinished ...>");
+            lines.insert(2, Box::leak(begin.into_boxed_str()));
+            lines.insert(
+                3,
+                Box::leak(format!("2 <... openat resumed>) = {end}").into_boxed_str()),
+            );
+        });
+        assert!(without_folder_sync.unwrap_err().contains("directory"));
+    }
+
     /// Guards: leaving out any one write or sync is noticed.
     #[test]
     fn each_missing_step_is_noticed() {
-        for gone in [1, 7, 9] {
+        for gone in [0, 1, 2, 7, 9] {
             assert!(
                 with(|lines| {
                     lines.remove(gone);

@@ -1,5 +1,9 @@
 //! Tests of the engine through its public interface, one module per subject.
 
+mod directory;
 mod seam;
+mod segment;
 mod table;
 mod table_crash;
+mod upload;
+mod workbench;

@@ -6,6 +6,7 @@ mod blobs;
 mod concurrent;
 mod content;
 mod delete;
+mod failures;
 mod manifests;
 mod mount;
 mod referrers;

@@ -1,15 +1,20 @@
 //! HTTP/2, keep-alive, and permission before bodies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonnage_server::ServerOptions;
 use tonnage_server::access::{Caller, Permission, Policy, Verdict};
 use tonnage_tests::client::whole;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{content, push_blob, sha256};
+
+/// By then a wait has failed: far beyond any time out that is tested.
+const HANG: Duration = Duration::from_secs(60);
 
 /// Guards: cleartext HTTP/2 with prior knowledge: push, pull, and a header of 1024 ranges (23 KB).
 #[tokio::test(flavor = "multi_thread")]
@@ -131,4 +136,139 @@ async fn permission_comes_first() {
         stream.read_exact(&mut line).await.unwrap();
         assert_eq!(line, format!("HTTP/1.1 {status}").as_bytes());
     }
+}
+
+/// Guards: a connection on which nothing, or not enough to know the protocol, is ever said is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_are_closed() {
+    let options = ServerOptions {
+        header_timeout: Duration::from_millis(50),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    for opening in [
+        "",
+        "G",
+        "PRI * HTTP/2.0\r\n\r\nSM",
+        "GET /v2/ HTTP/1.1\r\nHost: x\r\n",
+    ] {
+        for address in [registry.client().address(), registry.admin().address()] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(opening.as_bytes()).await.unwrap();
+            let mut all = Vec::new();
+            let end = tokio::time::timeout(HANG, stream.read_to_end(&mut all)).await;
+            assert!(end.is_ok(), "{opening:?} keeps a connection open");
+        }
+    }
+}
+
+/// Guards: a client that asks and does not read gives its buffers back, so that it cannot starve other pulls.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_answers_are_broken_off() {
+    let options = ServerOptions {
+        unread_timeout: Duration::from_millis(50),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let client = registry.client();
+    let digest = push_blob(&client, "a", &content(3, 32 << 20)).await;
+    let mut stream = TcpStream::connect(client.address()).await.unwrap();
+    let head = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let counted = async {
+        loop {
+            let answer = registry.admin().get("/metrics").await.expect(200);
+            let text = String::from_utf8(answer.body.to_vec()).unwrap();
+            if text.contains("registry_pull_total{kind=\"blob\",result=\"client\"} 1") {
+                break;
+            }
+        }
+    };
+    let end = tokio::time::timeout(HANG, counted).await;
+    assert!(end.is_ok(), "an unread answer is kept");
+    let path = format!("/v2/a/blobs/{digest}");
+    client.get(&path).await.expect(200);
+}
+
+/// Guards: connections beyond the limit wait instead of taking the store's file descriptors, and are served in their turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_have_a_limit() {
+    let options = ServerOptions {
+        connections_max: 1,
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let address = registry.client().address();
+    let get = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut first = TcpStream::connect(address).await.unwrap();
+    first.write_all(get).await.unwrap();
+    let mut line = [0; 12];
+    first.read_exact(&mut line).await.unwrap();
+    let mut second = TcpStream::connect(address).await.unwrap();
+    second.write_all(get).await.unwrap();
+    let mut early = [0; 12];
+    let answer = second.read_exact(&mut early);
+    let served = tokio::time::timeout(Duration::from_millis(200), answer).await;
+    assert!(served.is_err(), "a second connection was served");
+    drop(first);
+    second.read_exact(&mut line).await.unwrap();
+    assert_eq!(&line, b"HTTP/1.1 200");
+}
+
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut all = length[1..].to_vec();
+    all.extend([kind, flags]);
+    all.extend(stream.to_be_bytes());
+    all.extend(payload);
+    all
+}
+
+/// Headers without compression (RFC 7541 section 6.2.2).
+fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut all = vec![0];
+    for text in [name, value] {
+        all.push(u8::try_from(text.len()).unwrap());
+        all.extend(text.bytes());
+    }
+    all
+}
+
+/// Guards: a body that a reset without an error cuts short is not taken for whole: hyper ends it as if it were
+/// (RFC 9113 section 8.1), and a chunk would be kept that is shorter than it says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_short_body_is_no_whole_one() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let digest = sha256(b"abc");
+    let head = [
+        field(":method", "POST"),
+        field(":scheme", "http"),
+        field(":authority", "x"),
+        field(":path", &format!("/v2/a/blobs/uploads/?digest={digest}")),
+        field("content-length", "10"),
+    ];
+    let mut stream = TcpStream::connect(client.address()).await.unwrap();
+    let sent = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &[]),
+        frame(1, 4, 1, &head.concat()),
+        frame(0, 0, 1, b"abc"),
+        frame(3, 0, 1, &0_u32.to_be_bytes()),
+    ];
+    stream.write_all(&sent.concat()).await.unwrap();
+    let label = "route=\"/v2/{name}/blobs/uploads/\",method=\"POST\",code=\"";
+    let code = loop {
+        let answer = registry.admin().get("/metrics").await.expect(200);
+        let text = String::from_utf8(answer.body.to_vec()).unwrap();
+        if let Some((_, rest)) = text.split_once(label) {
+            break rest[..3].to_owned();
+        }
+    };
+    assert_eq!(code, "400");
+    client
+        .head(&format!("/v2/a/blobs/{digest}"))
+        .await
+        .expect(404);
 }

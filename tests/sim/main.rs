@@ -2,12 +2,14 @@
 //!
 //! `enumerate` stops scripted workloads after every write, sync and change of a name in turn, builds the images a real disk
 //! might hold then, and opens each, and stops that opening, too. `given_up` drops calls half-way, as when a client goes.
-//! `resume` goes on with uploads after a stop. In `faults` the disk fails, in `damage` a closed store was changed.
+//! `resume` goes on with uploads after a stop. In `faults` the disk fails, in `damage` a closed store was changed, in `rebuild`
+//! its caches are gone.
 
 mod check;
 mod damage;
 mod enumerate;
 mod faults;
 mod given_up;
+mod rebuild;
 mod resume;
 mod workload;

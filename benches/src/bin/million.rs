@@ -23,7 +23,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let dir = PathBuf::from(arguments.next().ok_or("usage: million DIR [BLOBS]")?);
-    let blobs = arguments.next().map_or(Ok(1_000_000), |text| text.parse::<u64>())?;
+    let blobs = arguments
+        .next()
+        .map_or(Ok(1_000_000), |text| text.parse::<u64>())?;
     let (store, _) = Store::open(runtime::env(), &dir, Options::default()).await?;
     let images = blobs / BLOBS_PER_IMAGE;
 
@@ -59,7 +61,10 @@ async fn checkpoint_under_load(store: &Store, images: u64) -> Result<()> {
     let (load, sampler) = (store.clone(), tokio::spawn(peak_rss(Arc::clone(&stop))));
     let flag = Arc::clone(&stop);
     let before = rss_anon_mib()?;
-    let pushing = tokio::spawn(async move { push_images(&load, images + share, u64::MAX / 2, Some(flag)).await });
+    let pushing =
+        tokio::spawn(
+            async move { push_images(&load, images + share, u64::MAX / 2, Some(flag)).await },
+        );
     let began = Instant::now();
     let report = store.checkpoint().await?;
     let took = began.elapsed();
@@ -90,16 +95,30 @@ async fn start(dir: &Path, step: &str) -> Result<()> {
 }
 
 /// Pushes `count` images numbered from `first`; returns the longest time one commit took.
-async fn push_images(store: &Store, first: u64, count: u64, stop: Option<Arc<AtomicBool>>) -> Result<Duration> {
+async fn push_images(
+    store: &Store,
+    first: u64,
+    count: u64,
+    stop: Option<Arc<AtomicBool>>,
+) -> Result<Duration> {
     let next = Arc::new(AtomicU64::new(0));
     let longest = Arc::new(AtomicU64::new(0));
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..WRITERS {
-        let (store, next, longest, stop) = (store.clone(), Arc::clone(&next), Arc::clone(&longest), stop.clone());
+        let (store, next, longest, stop) = (
+            store.clone(),
+            Arc::clone(&next),
+            Arc::clone(&longest),
+            stop.clone(),
+        );
         writers.spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count || stop.as_ref().is_some_and(|stop| stop.load(Ordering::Acquire)) {
+                if number >= count
+                    || stop
+                        .as_ref()
+                        .is_some_and(|stop| stop.load(Ordering::Acquire))
+                {
                     return Ok(());
                 }
                 push_image(&store, first + number, &longest).await?;
@@ -122,19 +141,45 @@ async fn push_image(store: &Store, number: u64, longest: &AtomicU64) -> Result<(
         let blob = store.put_small(content, Algorithm::Sha256).await?;
         children.push(blob.digest());
         let digest = blob.digest();
-        commit(store, &repository, vec![Change::Place(blob), Change::Link(digest)], longest).await?;
+        commit(
+            store,
+            &repository,
+            vec![Change::Place(blob), Change::Link(digest)],
+            longest,
+        )
+        .await?;
     }
     let content = Bytes::from(format!("manifest {number}").repeat(24));
     let size = content.len() as u64;
     let blob = store.put_small(content, Algorithm::Sha256).await?;
     let digest: Digest = blob.digest();
     let attributes = Bytes::from_static(b"application/vnd.oci.image.manifest.v1+json");
-    let entry = ManifestEntry { digest, size, children, subject: None, attributes };
-    let tag = Change::SetTag { tag: format!("v{number}"), digest };
-    commit(store, &repository, vec![Change::Place(blob), Change::PutManifest(entry), tag], longest).await
+    let entry = ManifestEntry {
+        digest,
+        size,
+        children,
+        subject: None,
+        attributes,
+    };
+    let tag = Change::SetTag {
+        tag: format!("v{number}"),
+        digest,
+    };
+    commit(
+        store,
+        &repository,
+        vec![Change::Place(blob), Change::PutManifest(entry), tag],
+        longest,
+    )
+    .await
 }
 
-async fn commit(store: &Store, repository: &str, changes: Vec<Change>, longest: &AtomicU64) -> Result<()> {
+async fn commit(
+    store: &Store,
+    repository: &str,
+    changes: Vec<Change>,
+    longest: &AtomicU64,
+) -> Result<()> {
     let batch = Batch {
         repository: repository.to_owned(),
         create_repository: true,
@@ -161,8 +206,15 @@ async fn peak_rss(stop: Arc<AtomicBool>) -> u64 {
 
 fn rss_anon_mib() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("RssAnon:")).ok_or("no RssAnon in /proc/self/status")?;
-    let kib: u64 = line.split_whitespace().nth(1).ok_or("RssAnon has no value")?.parse()?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("RssAnon:"))
+        .ok_or("no RssAnon in /proc/self/status")?;
+    let kib: u64 = line
+        .split_whitespace()
+        .nth(1)
+        .ok_or("RssAnon has no value")?
+        .parse()?;
     Ok(kib / 1024)
 }
 

@@ -4,13 +4,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::batch::{Batch, Change, ManifestEntry, Require};
+use crate::batch::{Batch, Change};
 use crate::catalog::View;
 use crate::digest::Digest;
+use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::transaction::{Operation, RepositoryId};
 use crate::limits;
+use crate::require::Require;
 
 /// The operations of `batch` on top of `view`; [`Error::Unmet`] with everything that does not hold.
 ///

@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::resolve;
-use crate::batch::{Batch, Change, Committed, FinishedBlob, Origin};
+use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::{View, apply};
 use crate::digest::Digest;
+use crate::entry::Origin;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Encoder;

@@ -14,6 +14,8 @@ pub mod writer;
 
 use std::path::{Path, PathBuf};
 
+use crate::format::journal::HEADER_BYTES;
+
 const SUFFIX: &str = ".journal";
 
 /// A place in the journal: the start of a frame, or the end of the last one.
@@ -23,6 +25,14 @@ pub struct Position {
     pub number: u64,
     /// Byte offset in it.
     pub offset: u64,
+}
+
+impl Position {
+    /// Where the journal of every store begins.
+    pub const FIRST: Self = Self {
+        number: 1,
+        offset: HEADER_BYTES as u64,
+    };
 }
 
 /// The directory of a store's journal.

@@ -37,13 +37,25 @@ pub struct Walked {
     pub transactions: u64,
 }
 
-/// Walks the journal from `start` (a frame's start) to its end and hands every transaction to `visit`.
+/// What a walk is for.
+pub trait Visitor: Send {
+    /// Takes the next transaction; an error means that it cannot be applied.
+    fn transaction(&mut self, transaction: Transaction) -> std::result::Result<(), Malformed>;
+
+    /// All transactions before `position`, the start of the next file, were handed out: a moment to make room.
+    fn file_done(&mut self, position: Position) -> impl Future<Output = Result<()>> + Send {
+        let _ = position;
+        std::future::ready(Ok(()))
+    }
+}
+
+/// Walks the journal from `start` (a frame's start) to its end and hands every transaction to `visitor`.
 pub async fn walk(
     io: &dyn Io,
     store: &Path,
     store_id: &[u8; 16],
     start: Position,
-    visit: &mut (dyn FnMut(Transaction) -> std::result::Result<(), Malformed> + Send),
+    visitor: &mut impl Visitor,
 ) -> Result<Walked> {
     let mut walked = Walked {
         last: None,
@@ -73,12 +85,16 @@ pub async fn walk(
         let mut count = 0;
         let scanned = scan::frames(bytes.filled(), &header, from, end, &mut |transaction| {
             count += 1;
-            visit(transaction)
+            visitor.transaction(transaction)
         });
         let scanned = scanned
             .map_err(|bad| Error::corrupt(&file_path(store, number), bad.offset, bad.what.0))?;
         walked.transactions += count;
         walked.note(header, &scanned);
+        if end.is_some() {
+            let (number, offset) = (number + 1, HEADER_BYTES as u64);
+            visitor.file_done(Position { number, offset }).await?;
+        }
         if matches!(next, Loaded::Unfinished) {
             walked.unfinished = Some(number + 1);
         }

@@ -210,7 +210,7 @@ fn payload<'a>(frame: &'a [u8], header: &FrameHeader) -> Result<&'a [u8], Malfor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Origin;
+    use crate::entry::Origin;
     use crate::format::codec::Encoder;
 
     const NONCE: u64 = 0x5eed;

@@ -23,6 +23,9 @@ use crate::io::{Env, FileRef, OpenMode, exact};
 /// Bytes of zeros written at a time when a file is prepared.
 const ZERO_RUN_BYTES: usize = 1 << 20;
 
+/// Size of an epoch's first file where the disk is too full for a whole one.
+const SMALL_FILE_BYTES: u64 = 1 << 20;
+
 /// What a journal needs to know about its store.
 #[derive(Debug, Clone)]
 pub struct JournalSpec {
@@ -84,7 +87,7 @@ impl JournalWriter {
     ) -> Result<Self> {
         let spec = Arc::new(spec);
         let number = previous.map_or(1, |position| position.number + 1);
-        let prepared = prepare_or_spend(&env, &spec, number, spec.file_bytes).await?;
+        let prepared = prepare_first(&env, &spec, number).await?;
         let previous_end = previous.map_or(0, |position| position.offset);
         let active = activate(&env, &spec, prepared, previous_end, first_lsn).await?;
         Ok(Self {
@@ -247,6 +250,23 @@ async fn prepare_or_spend(
         }
         other => other,
     }
+}
+
+/// Prepares the file of a new epoch. A full disk must not keep a store from opening, for pulls and deletes go on: there
+/// a small file does, and the reserve gives a part of itself for it, so that it lasts for many starts.
+async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Prepared> {
+    let small = spec.file_bytes.min(SMALL_FILE_BYTES);
+    match prepare(env, spec, number, spec.file_bytes).await {
+        Err(error) if error.is_no_space() => {}
+        prepared => return prepared,
+    }
+    match prepare(env, spec, number, small).await {
+        Err(error) if error.is_no_space() => {}
+        prepared => return prepared,
+    }
+    tracing::warn!("the disk is full: a part of the reserve is given up so that the store opens");
+    reserve::shrink(&*env.io, &spec.store, 2 * small).await?;
+    prepare(env, spec, number, small).await
 }
 
 /// Creates file `number` full of zeros, durable under its name. Leaves no file behind on failure.

@@ -64,7 +64,8 @@ impl Store {
         let began = env.clock.monotonic();
         let claim = claim(env, path).await?;
         let site = Site::new(claim.env.clone(), path, claim.superblock.store_id);
-        let recovered = recovery::replay(&site, &claim.superblock).await?;
+        let bound = Some(options.delta_budget_bytes);
+        let recovered = recovery::replay(&site, &claim.superblock, bound).await?;
         let mut report = OpenReport {
             created: claim.created,
             clean: claim.created || plan::closed_cleanly(&recovered.walked),
@@ -106,11 +107,7 @@ struct Claim {
 /// Takes the lock and reads the superblock, making a new one where the directory is empty or absent.
 async fn claim(env: Env, path: &Path) -> Result<Claim> {
     if superblocks::look(&*env.io, path).await? == Kind::Absent {
-        superblocks::create_dir(&*env.io, path).await?;
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        superblocks::sync_dir(&*env.io, parent.unwrap_or(Path::new("."))).await?;
+        superblocks::create_path(&*env.io, path).await?;
     }
     let lock_path = path.join(LOCK);
     let attempt = env
@@ -211,7 +208,7 @@ async fn assemble(
     let journal_task = start_journal(&env, &sequencer, journal, &poison, &lock);
     let last = plan.previous.unwrap_or(position);
     let inner = Arc::new(Inner {
-        checkpoints: Checkpoints::new(site, recovered.checkpoints.history, last),
+        checkpoints: Checkpoints::new(site, recovered.history, last),
         env,
         path,
         options,

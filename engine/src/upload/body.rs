@@ -23,7 +23,7 @@ use crate::format::upload_log::{UploadCheckpoint, UploadHeader};
 use crate::in_flight::InFlight;
 use crate::io::Env;
 use crate::options::Options;
-use crate::segment::Segments;
+use crate::segment::{DedicatedWriter, Segments};
 
 /// Pieces below this are copied together, so that they do not pin the larger blocks they are cut from.
 const TINY_BYTES: usize = 4 << 10;
@@ -63,6 +63,8 @@ pub(super) struct Body {
     submitted: u64,
     work: Work,
     kept: Kept,
+    /// The dedicated segment on its way: a request that gives up leaves it to the next.
+    opening: Option<InFlight<Result<DedicatedWriter>>>,
     staged: Staged,
     failed: Option<Error>,
 }
@@ -112,6 +114,7 @@ impl Body {
             submitted: 0,
             work: Work::Ready(Digestion::new(algorithm)),
             kept: Kept::Memory(Vec::new()),
+            opening: None,
             staged,
             failed: None,
         }
@@ -216,11 +219,13 @@ impl Body {
         if matches!(self.kept, Kept::Spilled(_)) {
             return Ok(());
         }
-        let writer = self
-            .shared
-            .segments
-            .create_dedicated(self.length_hint)
-            .await?;
+        let opening = self.opening.get_or_insert_with(|| {
+            let (segments, hint) = (Arc::clone(&self.shared.segments), self.length_hint);
+            InFlight::start(async move { segments.create_dedicated(hint).await })
+        });
+        let opened = opening.done().await.take();
+        self.opening = None;
+        let writer = opened.unwrap_or(Err(Error::Closed))?;
         let header = UploadHeader {
             store: self.shared.segments.files().store(),
             upload: *self.subject.id.as_bytes(),
@@ -506,6 +511,7 @@ impl Body {
             spill.abandon();
         }
         self.kept = Kept::Memory(Vec::new());
+        self.opening = None;
         self.pending = Vec::new();
         self.tiny = BytesMut::new();
         self.staged.release_to(0);

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::io::Env;
 use crate::lease::Leases;
-use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX};
+use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX, SMALL_CONTENT_BYTES};
 use crate::options::Options;
 use crate::segment::{Segments, SmallBlob};
 
@@ -273,10 +273,8 @@ impl Uploads {
 
     /// Makes small content durable in one go, for manifests. Nothing names it yet.
     pub async fn put_small(&self, content: Bytes, algorithm: Algorithm) -> Result<FinishedBlob> {
-        let (length, max) = (
-            content.len() as u64,
-            self.shared.options.spill_threshold_bytes,
-        );
+        let length = content.len() as u64;
+        let max = SMALL_CONTENT_BYTES.max(self.shared.options.spill_threshold_bytes);
         if length > max {
             return Err(Error::TooLarge {
                 what: "small content",

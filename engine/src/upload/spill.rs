@@ -39,7 +39,9 @@ pub(super) struct Spill {
     writer: Option<DedicatedWriter>,
     writes: VecDeque<Write>,
     syncing: Option<Syncing>,
-    finishing: Option<InFlight<Result<Extent>>>,
+    finishing: Option<Finishing>,
+    /// A finish that nobody waited for to its end: the next one need not repeat it.
+    finished: Option<(Digest, Extent)>,
     /// Payload whose write returned.
     written: u64,
     /// Payload that the last sync to return covered, and the last one to start.
@@ -68,6 +70,12 @@ struct Syncing {
 }
 
 #[derive(Debug)]
+struct Finishing {
+    digest: Digest,
+    work: InFlight<Result<Extent>>,
+}
+
+#[derive(Debug)]
 struct Synced {
     outcome: Result<()>,
     /// The log, if it was appended to, and the chunks that it tells of now.
@@ -87,6 +95,7 @@ impl Spill {
             writes: VecDeque::new(),
             syncing: None,
             finishing: None,
+            finished: None,
             written: 0,
             synced: 0,
             sync_started: 0,
@@ -121,6 +130,7 @@ impl Spill {
     /// Starts writing `pieces` at `offset` of the payload.
     pub(super) fn start_write(&mut self, offset: u64, pieces: Vec<Bytes>) {
         let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        self.finished = None;
         let work = InFlight::start(self.writer().write(offset, pieces));
         self.writes.push_back(Write {
             end: offset + bytes,
@@ -282,6 +292,7 @@ impl Spill {
             self.writes.is_empty() && self.syncing.is_none(),
             "an upload goes back while bytes are on their way"
         );
+        self.finished = None;
         self.writer().went_back();
         self.written = self.written.min(length);
         self.synced = self.synced.min(length);
@@ -332,20 +343,26 @@ impl Spill {
     pub(super) async fn finish(&mut self, digest: Digest, digestion: &Digestion) -> Result<Extent> {
         self.settle_writes(0).await?;
         self.settle_sync().await?;
-        let (length, table) = (digestion.length(), digestion.table());
-        self.finishing = Some(InFlight::start(
-            self.writer().finish(length, digest, &table),
-        ));
-        self.settle_finish().await?.ok_or(Error::Closed)
+        let length = digestion.length();
+        if let Some((earlier, extent)) = self.finished
+            && (earlier, extent.length) == (digest, length)
+        {
+            return Ok(extent);
+        }
+        let work = InFlight::start(self.writer().finish(length, digest, &digestion.table()));
+        self.finishing = Some(Finishing { digest, work });
+        self.settle_finish().await?;
+        self.finished.map(|(_, extent)| extent).ok_or(Error::Closed)
     }
 
-    async fn settle_finish(&mut self) -> Result<Option<Extent>> {
+    async fn settle_finish(&mut self) -> Result<()> {
         let Some(finishing) = &mut self.finishing else {
-            return Ok(None);
+            return Ok(());
         };
-        let done = finishing.done().await.take();
+        let (digest, done) = (finishing.digest, finishing.work.done().await.take());
         self.finishing = None;
-        done.transpose()
+        self.finished = done.transpose()?.map(|extent| (digest, extent));
+        Ok(())
     }
 
     /// The upload is over: removes its log and hands over its segment.

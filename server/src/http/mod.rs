@@ -13,6 +13,7 @@ mod body;
 mod catalog;
 mod conditional;
 mod content;
+pub(crate) mod control;
 mod drain;
 mod error;
 mod headers;
@@ -22,14 +23,17 @@ mod referrers;
 mod request_id;
 mod route;
 pub(crate) mod server;
+mod socket;
 mod tags;
 mod uploads;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::{Method, Request, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use self::body::{Body, RequestBody};
@@ -48,6 +52,9 @@ pub(crate) struct Api {
     pub(crate) gate: Gate,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) body_idle: std::time::Duration,
+    /// Dropped with the last request.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) under_way: mpsc::Sender<Infallible>,
 }
 
 /// One request on its way through a handler.
@@ -65,11 +72,13 @@ impl Api {
         self: Arc<Self>,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        if matches!(*request.method(), Method::GET | Method::HEAD) {
-            return self.handle(request).await;
-        }
         let id = request_id::of(request.headers());
-        match tokio::spawn(self.handle(request)).await {
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            return self.handle(request, &id).await;
+        }
+        let under_id = id.clone();
+        let handling = tokio::spawn(async move { self.handle(request, &under_id).await });
+        match handling.await {
             Ok(response) => response,
             Err(error) => {
                 let mut response = Failure::from(Error::internal(error)).into_response(&id);
@@ -79,10 +88,9 @@ impl Api {
         }
     }
 
-    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(&self, request: Request<Incoming>, id: &str) -> Response<Body> {
         let started = Instant::now();
         let (head, incoming) = request.into_parts();
-        let id = request_id::of(&head.headers);
         let route = route::parse(head.uri.path());
         let labels = HttpLabels::new(
             route.as_ref().map_or("unknown", Route::template),
@@ -93,12 +101,12 @@ impl Api {
         let _in_flight = self.metrics.enter();
         let mut body = RequestBody::new(incoming, &head.headers, self.body_idle);
         let reply = self
-            .answer(&head, route, &mut body, &id)
+            .answer(&head, route, &mut body, id)
             .instrument(span.clone())
             .await;
         let mut response =
-            reply.unwrap_or_else(|failure| span.in_scope(|| failure.into_response(&id)));
-        headers::stamp(&mut response, &id);
+            reply.unwrap_or_else(|failure| span.in_scope(|| failure.into_response(id)));
+        headers::stamp(&mut response, id);
         drain::unread(body, head.version);
         let status = response.status();
         self.metrics.answered(&labels, status, started.elapsed());

@@ -22,7 +22,7 @@ pub(crate) struct Smoke {
     /// Size of the large layer
     #[arg(long, default_value = "64 MiB", value_parser = size)]
     size: u64,
-    /// Repository to push to [default: tonnage-smoke/<seed>]
+    /// Repository to push to [default: tonnage-smoke/ and the seed]
     #[arg(long, value_name = "NAME")]
     repository: Option<String>,
     /// Seed of the content; the same seed makes the same bytes [default: random]

@@ -1,0 +1,328 @@
+//! Segments on a real file system: what was written comes back, what rotted does not.
+
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tonnage_engine::extent::{Extent, Layout};
+use tonnage_engine::format::checksum::ChunkChecksums;
+use tonnage_engine::options::Options;
+use tonnage_engine::segment::SmallBlob;
+use tonnage_engine::{Algorithm, Digest, Error};
+
+use crate::workbench::{Workbench, content, eventually, run, small_options};
+
+const CHUNK: usize = 64 << 10;
+
+async fn append(bench: &Workbench, bytes: &[u8]) -> (Digest, Extent) {
+    let digest = Digest::of(Algorithm::Sha256, bytes);
+    let mut checksums = ChunkChecksums::default();
+    checksums.update(bytes);
+    let (head, tail) = bytes.split_at(bytes.len() / 3);
+    let payload = vec![Bytes::copy_from_slice(head), Bytes::copy_from_slice(tail)];
+    let blob = SmallBlob {
+        payload,
+        length: bytes.len() as u64,
+        digest,
+        checksums: checksums.table(),
+    };
+    (
+        digest,
+        bench.segments.appender().append(blob).await.unwrap(),
+    )
+}
+
+async fn dedicated(bench: &Workbench, bytes: &[u8], hint: Option<u64>) -> (Digest, Extent) {
+    let digest = Digest::of(Algorithm::Sha256, bytes);
+    let mut checksums = ChunkChecksums::default();
+    checksums.update(bytes);
+    let mut writer = bench.segments.create_dedicated(hint).await.unwrap();
+    writer
+        .write(0, vec![Bytes::copy_from_slice(bytes)])
+        .await
+        .unwrap();
+    let extent = writer
+        .finish(bytes.len() as u64, digest, &checksums.table())
+        .await
+        .unwrap();
+    writer.take_guard().keep();
+    (digest, extent)
+}
+
+/// Guards: blobs of every size around chunk and window come back whole and in every kind of range, from both
+/// classes of segment.
+#[test]
+fn sizes_and_ranges_come_back() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &Options::default());
+        let sizes = [
+            0,
+            1,
+            63,
+            64,
+            CHUNK - 1,
+            CHUNK,
+            CHUNK + 1,
+            4 * CHUNK - 1,
+            4 * CHUNK,
+            4 * CHUNK + 1,
+            5 << 20,
+        ];
+        for (seed, size) in sizes.into_iter().enumerate() {
+            let bytes = content(seed as u64, size);
+            let shared = append(&bench, &bytes).await;
+            let alone = dedicated(&bench, &bytes, Some(3 * size as u64)).await;
+            assert_eq!(
+                (shared.1.layout, alone.1.layout),
+                (Layout::Leading, Layout::Trailing)
+            );
+            let on_disk = std::fs::metadata(bench.segment_path(alone.1.segment))
+                .unwrap()
+                .len();
+            let padded = |length: u64| length.next_multiple_of(64);
+            let expected =
+                4096 + padded(size as u64) + padded(4 * (size as u64).div_ceil(CHUNK as u64)) + 128;
+            assert_eq!(
+                on_disk, expected,
+                "a hint too large leaves nothing behind the frame"
+            );
+            for (digest, extent) in [shared, alone] {
+                let end = size as u64;
+                let mid = end / 2;
+                let ranges = [
+                    0..end,
+                    0..1,
+                    mid..mid + 1,
+                    mid..end,
+                    end.saturating_sub(1)..end,
+                    0..u64::MAX,
+                    end..end + 5,
+                ];
+                for range in ranges {
+                    let got = bench.read(digest, extent, range.clone()).await.unwrap();
+                    let to = usize::try_from(range.end.min(end)).unwrap();
+                    let from = usize::try_from(range.start).unwrap().min(to);
+                    assert_eq!(got, bytes[from..to], "{size} bytes, {range:?}, {extent}");
+                }
+            }
+        }
+    });
+}
+
+/// Guards: a flipped bit anywhere in payload, table or (shared) frame is never served, is told with file and
+/// blob, and marks the blob; other blobs of the segment are read as before.
+#[test]
+fn rot_is_never_served() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &Options::default());
+        let (small, large) = (content(1, 3000), content(2, 6 * CHUNK + 5));
+        let other = append(&bench, &content(3, 100)).await;
+        let blobs = [
+            (append(&bench, &small).await, small.len() as u64, 128 + 64),
+            (append(&bench, &large).await, large.len() as u64, 128 + 64),
+            (dedicated(&bench, &large, None).await, large.len() as u64, 0),
+        ];
+        for ((digest, extent), length, before) in blobs {
+            let behind = if extent.layout == Layout::Trailing {
+                64 + 4 * 7
+            } else {
+                0
+            };
+            let file = std::fs::File::options()
+                .read(true)
+                .write(true)
+                .open(bench.segment_path(extent.segment))
+                .unwrap();
+            let table = match extent.layout {
+                Layout::Leading => extent.offset - before..extent.offset - before + 128 + 4,
+                Layout::Trailing => {
+                    extent.offset + length.next_multiple_of(64)
+                        ..extent.offset + length + behind - 36
+                }
+            };
+            let payload = (extent.offset..extent.offset + length).step_by(40_009);
+            for at in payload.chain(table) {
+                let mut byte = [0];
+                file.read_exact_at(&mut byte, at).unwrap();
+                file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
+                let error = bench.read(digest, extent, 0..length).await.unwrap_err();
+                let Error::Corrupt(corruption) = &error else {
+                    panic!("{error} at {at} of {extent}")
+                };
+                assert_eq!(corruption.path, bench.segment_path(extent.segment));
+                assert!(
+                    bench.segments.damaged().contains(&digest, &extent),
+                    "at {at} of {extent}"
+                );
+                file.write_all_at(&byte, at).unwrap();
+                bench.segments.damaged().keep_only(&digest, &other.1);
+            }
+            bench.read(digest, extent, 0..length).await.unwrap();
+            assert!(!bench.segments.damaged().anywhere(&digest));
+            assert!(!bench.segments.damaged().anywhere(&other.0));
+        }
+    });
+}
+
+/// Guards: a file that ends early and a file of another segment under this name are damage, not short reads.
+#[test]
+fn short_and_swapped_files_are_damage() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &Options::default());
+        let bytes = content(1, 3 * CHUNK);
+        let (first, second) = (
+            dedicated(&bench, &bytes, None).await,
+            dedicated(&bench, &bytes, None).await,
+        );
+        let (first_path, second_path) = (
+            bench.segment_path(first.1.segment),
+            bench.segment_path(second.1.segment),
+        );
+        drop(bench);
+        std::fs::copy(&first_path, &second_path).unwrap();
+        let cut = std::fs::File::options()
+            .write(true)
+            .open(&first_path)
+            .unwrap();
+        cut.set_len(4096 + 2 * CHUNK as u64).unwrap();
+        let bench = Workbench::open(dir.path(), 100, &Options::default());
+        for (digest, extent) in [first, second] {
+            let error = bench.read(digest, extent, 0..u64::MAX).await.unwrap_err();
+            assert!(matches!(error, Error::Corrupt(_)), "{error}");
+            assert!(bench.segments.damaged().contains(&digest, &extent));
+        }
+    });
+}
+
+/// Guards: blobs appended at once end up in the same segment, whole and without gaps; a full segment is followed by
+/// the next; a later run never appends to an old one.
+#[test]
+fn appends_at_once_share_a_segment_and_roll() {
+    run(|dir| async move {
+        let options = small_options();
+        let bench = Arc::new(Workbench::open(dir.path(), 1, &options));
+        let blobs: Vec<Vec<u8>> = (0..16)
+            .map(|n| content(n, 1000 + 7 * usize::try_from(n).unwrap()))
+            .collect();
+        let placed = join_all(blobs.iter().map(|bytes| append(&bench, bytes))).await;
+        let mut extents: Vec<Extent> = placed.iter().map(|(_, extent)| *extent).collect();
+        for ((digest, extent), bytes) in placed.iter().zip(&blobs) {
+            assert_eq!(
+                bench.read(*digest, *extent, 0..u64::MAX).await.unwrap(),
+                *bytes
+            );
+        }
+        extents.sort_by_key(|extent| extent.offset);
+        let mut end = 4096;
+        for extent in &extents {
+            assert_eq!(extent.segment, extents[0].segment);
+            assert_eq!(
+                extent.offset,
+                end + 128 + 64,
+                "records follow each other without gaps"
+            );
+            end = (extent.offset + extent.length).next_multiple_of(64);
+        }
+        let big = content(99, 3 << 20);
+        let (digest, rolled) = append(&bench, &big).await;
+        let (_, next) = append(&bench, &big).await;
+        assert_eq!(rolled.segment, extents[0].segment, "it fits");
+        assert_ne!(next.segment, rolled.segment, "the segment was full");
+        drop(bench);
+        let bench = Workbench::open(dir.path(), 50, &options);
+        let (_, fresh) = append(&bench, &[1]).await;
+        assert_eq!(fresh.segment.0, 50);
+        assert_eq!(bench.read(digest, rolled, 0..u64::MAX).await.unwrap(), big);
+    });
+}
+
+/// Guards: a retired segment stays readable for who reads it, and is unlinked when the last reader goes.
+#[test]
+fn a_retired_segment_goes_with_its_last_reader() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &Options::default());
+        let bytes = content(1, 3 << 20);
+        let (digest, extent) = dedicated(&bench, &bytes, None).await;
+        let reader = bench.segments.open_blob(digest, extent).await.unwrap();
+        let mut stream = reader.read(0..u64::MAX);
+        let first = stream.next().await.unwrap().unwrap();
+        bench.segments.files().retire(extent.segment);
+        drop(reader);
+        let mut rest = first.to_vec();
+        while let Some(piece) = stream.next().await.unwrap() {
+            rest.extend_from_slice(&piece);
+        }
+        assert_eq!(rest, bytes);
+        assert_eq!(bench.names("segments").len(), 1);
+        drop(stream);
+        eventually("the unlink", || bench.names("segments").is_empty()).await;
+    });
+}
+
+/// Guards: open files are bounded although more segments than that are read.
+#[test]
+fn open_files_are_bounded() {
+    run(|dir| async move {
+        let options = Options {
+            open_files_max: 8,
+            ..Options::default()
+        };
+        let bench = Workbench::open(dir.path(), 1, &options);
+        let mut blobs = Vec::new();
+        for n in 0..20 {
+            blobs.push((n, dedicated(&bench, &content(n, 1000), None).await));
+        }
+        for (n, (digest, extent)) in blobs {
+            assert_eq!(
+                bench.read(digest, extent, 0..1000).await.unwrap(),
+                content(n, 1000)
+            );
+        }
+        let segments = dir.path().join("segments");
+        let open = || {
+            let entries = std::fs::read_dir("/proc/self/fd").unwrap();
+            let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+            targets
+                .filter(|target| target.starts_with(&segments))
+                .count()
+        };
+        // A disk thread may hold the last file it served for a moment longer.
+        eventually("8 files open", || open() == 8).await;
+    });
+}
+
+/// Guards: an announced length costs its sender nothing, so it must not cost the disk: space is reserved a little
+/// ahead of what came, and what cannot fit is refused before there is a file.
+#[test]
+fn announced_bytes_do_not_fill_the_disk() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &Options::default());
+        let refused = bench.segments.create_dedicated(Some(1 << 49)).await;
+        let refused = refused.expect_err("no disk has 512 TiB free");
+        assert!(refused.is_no_space(), "{refused}");
+        assert_eq!(bench.names("segments"), [""; 0]);
+
+        let mut writer = bench
+            .segments
+            .create_dedicated(Some(1 << 30))
+            .await
+            .unwrap();
+        let path = bench.segment_path(writer.file().id());
+        let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;
+        let piece = Bytes::from(vec![7; 1 << 20]);
+        for written in 0..40 {
+            let most = written.max(16) + written + 1;
+            assert!(
+                allocated() <= (most << 20) + (64 << 10),
+                "{written} MiB: {}",
+                allocated()
+            );
+            writer
+                .write(written << 20, vec![piece.clone()])
+                .await
+                .unwrap();
+        }
+        assert!(allocated() >= 41 << 20, "nothing was reserved ahead");
+    });
+}

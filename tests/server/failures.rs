@@ -1,0 +1,198 @@
+//! When the disk, the client or the operator gets in the way.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonnage_server::ServerOptions;
+use tonnage_server::access::{Caller, Permission, Policy, Verdict};
+use tonnage_tests::registry::TestRegistry;
+
+use crate::{begin, content, push_blob, sha256};
+
+/// Turns every place where `needle` stands in a segment into something else.
+fn damage(data: &Path, needle: &[u8]) {
+    let mut places = 0;
+    for entry in fs::read_dir(data.join("segments")).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = fs::read(&path).unwrap();
+        while let Some(at) = bytes
+            .windows(needle.len())
+            .position(|window| window == needle)
+        {
+            bytes[at] ^= 1;
+            places += 1;
+        }
+        fs::write(&path, bytes).unwrap();
+    }
+    assert!(places > 0, "the content is not where it was looked for");
+}
+
+/// Guards: damaged bytes are never served: found before the head they are a 500 without internal text; once known, an
+/// existence check says 404, so that the client pushes again, which heals. Other blobs go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_blobs_are_not_served_and_heal() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let blob = content(1, 100_000);
+    let digest = push_blob(&client, "a", &blob).await;
+    let other = push_blob(&client, "a", b"intact").await;
+    damage(registry.store.path(), &blob[40_000..40_064]);
+    let path = format!("/v2/a/blobs/{digest}");
+    client.head(&path).await.expect(200);
+    let answer = client.get(&path).await.expect_error(500, "UNKNOWN");
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert!(!text.contains("segment") && !text.contains('/'), "{text}");
+    client.head(&path).await.expect(404);
+    client
+        .get(&format!("/v2/a/blobs/{other}"))
+        .await
+        .expect(200);
+    push_blob(&client, "a", &blob).await;
+    client.head(&path).await.expect(200);
+    assert_eq!(client.get(&path).await.expect(200).body, blob);
+}
+
+/// Guards: damage behind the first window breaks the answer off; the client never takes it for whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_damage_behind_is_broken_off() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let blob = content(2, 12 << 20);
+    let digest = push_blob(&client, "a", &blob).await;
+    let mut bad = blob.clone();
+    let mark = b"a mark that stands nowhere else in the content";
+    bad[11 << 20..(11 << 20) + mark.len()].copy_from_slice(mark);
+    let bad_digest = push_blob(&client, "a", &bad).await;
+    damage(registry.store.path(), mark);
+    let mut stream = TcpStream::connect(client.address()).await.unwrap();
+    let head = format!("GET /v2/a/blobs/{bad_digest} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    // A reset is as good an end as an early one.
+    stream.read_to_end(&mut all).await.unwrap_or_default();
+    assert!(all.starts_with(b"HTTP/1.1 200"));
+    assert!(
+        all.len() < bad.len(),
+        "{} bytes of {} came",
+        all.len(),
+        bad.len()
+    );
+    client
+        .get(&format!("/v2/a/blobs/{digest}"))
+        .await
+        .expect(200);
+}
+
+/// Guards: a client that falls silent inside a body is answered, keeps what it sent and holds nothing up.
+#[tokio::test(flavor = "multi_thread")]
+async fn silent_clients_are_let_go() {
+    let options = ServerOptions {
+        body_idle_timeout: Duration::from_millis(50),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let client = registry.client();
+    let location = begin(&client, "a").await;
+    let mut stream = TcpStream::connect(client.address()).await.unwrap();
+    let head = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    assert!(
+        all.starts_with(b"HTTP/1.1 400"),
+        "{:?}",
+        String::from_utf8_lossy(&all)
+    );
+    assert_eq!(
+        client.get(&location).await.expect(204).header("range"),
+        "0-2"
+    );
+    client.patch(&location, "def").await.expect(202);
+    client
+        .put(&format!("{location}?digest={}", sha256(b"abcdef")), "")
+        .await
+        .expect(201);
+}
+
+/// Guards: a request under way when the server is told to stop is answered; the listener is closed at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_under_way_end_well() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let mut stream = TcpStream::connect(client.address()).await.unwrap();
+    let digest = sha256(b"0123456789");
+    let head = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\
+         Expect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    let stopping = tokio::spawn(registry.stop());
+    // The listener closes first; then nobody is let in any more.
+    while TcpStream::connect(client.address()).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    stream.write_all(b"0123456789").await.unwrap();
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).await.unwrap();
+    assert!(
+        all.starts_with(b"HTTP/1.1 201"),
+        "{:?}",
+        String::from_utf8_lossy(&all)
+    );
+    stopping.await.unwrap();
+}
+
+/// Lets a push wait until it is told to go on.
+#[derive(Debug)]
+struct Held {
+    began: mpsc::Sender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Policy for Held {
+    fn decide(&self, _: &Caller, permission: Permission<'_>) -> Verdict {
+        if matches!(permission, Permission::Push(_)) {
+            self.began.send(()).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
+        }
+        Verdict::Granted
+    }
+}
+
+/// Guards: a push whose connection is cut when the time to drain is over still ends before the store is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_push_that_is_cut_off_ends_before_the_store_closes() {
+    let (began, has_begun) = mpsc::channel();
+    let (release, go_on) = mpsc::channel();
+    let go_on = Mutex::new(go_on);
+    let options = ServerOptions {
+        drain: Duration::ZERO,
+        policy: Arc::new(Held { began, go_on }),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let digest = sha256(b"");
+    let mut stream = TcpStream::connect(registry.client().address())
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::task::spawn_blocking(move || has_begun.recv().unwrap())
+        .await
+        .unwrap();
+    let mut restarting = std::pin::pin!(registry.restart());
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut restarting).await;
+    assert!(early.is_err(), "the store was closed under a push");
+    release.send(()).unwrap();
+    let registry = restarting.await;
+    let path = format!("/v2/a/blobs/{digest}");
+    registry.client().get(&path).await.expect(200);
+}
