@@ -28,6 +28,15 @@ impl<T: Send + 'static> InFlight<T> {
         }
     }
 
+    /// Lets work of several operations begin its next one, where the one before is done. Does not wait.
+    pub(crate) fn nudge(&mut self) {
+        if let Self::Running(work) = self
+            && let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        {
+            *self = Self::Done(Some(done));
+        }
+    }
+
     /// Waits until the result is there and borrows it; `None` once it was taken.
     pub(crate) async fn done(&mut self) -> &mut Option<T> {
         if let Self::Running(work) = self {

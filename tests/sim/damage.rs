@@ -111,7 +111,7 @@ fn flipped(image: &Image, path: &Path, offset: u64) -> Image {
 fn places(image: &Image, path: &Path) -> Vec<u64> {
     let used = used_bytes(image, path);
     assert!(used > 0, "{} is empty", path.display());
-    let step = (used / 24).max(1) | 1;
+    let step = (used / 10).max(1) | 1;
     let mut places: Vec<u64> = (0..used).step_by(usize::try_from(step).unwrap()).collect();
     places.push(used - 1);
     places

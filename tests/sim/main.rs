@@ -2,7 +2,8 @@
 //!
 //! `enumerate` stops scripted workloads after every write, sync and change of a name in turn, builds the images a real disk
 //! might hold then, and opens each, and stops that opening, too. `given_up` drops calls half-way, as when a client goes.
-//! In `faults` the disk fails, in `damage` a closed store was changed, in `rebuild` its caches are gone.
+//! `resume` goes on with uploads after a stop. In `faults` the disk fails, in `damage` a closed store was changed, in `rebuild`
+//! its caches are gone.
 
 mod check;
 mod damage;
@@ -10,4 +11,5 @@ mod enumerate;
 mod faults;
 mod given_up;
 mod rebuild;
+mod resume;
 mod workload;

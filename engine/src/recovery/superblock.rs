@@ -58,9 +58,9 @@ pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
         });
     }
     // The superblock is synced before the first journal file is made.
-    if !journal_is_empty(io, store).await? {
+    if !is_unused(io, store).await? {
         let path = store.join(SUPERBLOCK);
-        let what = "missing, and the store has a journal; restore it before opening the store";
+        let what = "missing, and the store was in use; restore it before opening the store";
         return Err(Error::corrupt(&path, 0, what));
     }
     Ok(Kind::Fresh)
@@ -86,8 +86,8 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
             damaged_copies,
             read_only: false,
         } => {
-            // Copies that a cut write left behind would stay damaged for ever: nothing is stored yet, so begin again.
-            if !damaged_copies.is_empty() && journal_is_empty(io, store).await? {
+            // Copies are damaged and nothing was ever stored: the write of all four was cut short.
+            if !damaged_copies.is_empty() && is_unused(io, store).await? {
                 return Ok(None);
             }
             Ok(Some((superblock, damaged_copies)))
@@ -99,25 +99,30 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
         }),
         Decoded::Damaged(what) => {
             // The superblock is synced before the first journal file is made: none means creation was cut short.
-            if journal_is_empty(io, store).await? {
+            if is_unused(io, store).await? {
                 return Ok(None);
             }
             Err(Error::corrupt(
                 &path,
                 0,
-                format!("no copy is intact ({what}), and the store has a journal"),
+                format!("no copy is intact ({what}), and the store was in use"),
             ))
         }
     }
 }
 
-async fn journal_is_empty(io: &dyn Io, store: &Path) -> Result<bool> {
-    let path = crate::journal::directory(store);
-    match io.list_dir(&path).await {
-        Ok(names) => Ok(names.is_empty()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(source) => Err(Error::io("list", &path, source)),
+/// Whether nothing was ever put into the store: no journal file and no segment.
+async fn is_unused(io: &dyn Io, store: &Path) -> Result<bool> {
+    for name in ["journal", "segments"] {
+        let path = store.join(name);
+        match io.list_dir(&path).await {
+            Ok(names) if names.is_empty() => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::io("list", &path, source)),
+        }
     }
+    Ok(true)
 }
 
 /// Creates the directories and the superblock, durable on return. Goes on where an earlier attempt was cut off.

@@ -264,8 +264,9 @@ impl Existing for Stored {
 async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Result<Facts> {
     let mut named = BTreeSet::new();
     let mut found = None;
-    // A clean stop leaves a checkpoint: without one, somebody was here since.
-    if !clean || recovered.checkpoints.chosen.is_none() {
+    // A clean stop leaves a checkpoint of everything: with less than that, somebody was here since.
+    let tidy = recovered.checkpoints.chosen.is_some() && recovered.walked.transactions == 0;
+    if !clean || !tidy {
         found = Some(apply::list_segments(&*env.io, path).await?);
         for segment in View::new(Arc::new(recovered.state.clone())).segments() {
             let (id, used) = segment?;

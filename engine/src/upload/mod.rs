@@ -85,6 +85,8 @@ pub struct UploadSpec {
     pub algorithm: Option<Algorithm>,
     /// Bytes that are announced: a hint, never trusted.
     pub length_hint: Option<u64>,
+    /// Its one writer is all that knows of it: when it is let go, the upload is over.
+    pub unlisted: bool,
 }
 
 /// How far an upload has got.

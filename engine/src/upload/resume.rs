@@ -82,7 +82,7 @@ impl Uploads {
         let segment = header.segment;
         let spill = Spill::new(shared.env.clone(), writer, header, log);
         let body = Body::resume(Arc::clone(shared), subject.clone(), last, spill);
-        self.add(subject, body);
+        self.add(subject, body, false);
         Ok(Some(segment))
     }
 

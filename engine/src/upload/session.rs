@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::segment::{AbandonGuard, SmallBlob};
 
-/// An upload, ours alone until dropped. Dropping keeps what was received.
+/// An upload, ours alone until dropped. Dropping keeps what was received, unless the upload is unlisted.
 #[derive(Debug)]
 pub struct Upload {
     uploads: Arc<Uploads>,
@@ -140,7 +140,7 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.session.seen(&self.uploads, &self.body);
-        if self.body.is_failed() {
+        if self.body.is_failed() || self.session.is_unlisted() {
             self.uploads.forget(self.session.id());
             self.body.abandon();
         }

@@ -42,6 +42,7 @@ pub struct Uploads {
 #[derive(Debug)]
 pub(super) struct Session {
     subject: Subject,
+    unlisted: bool,
     body: Arc<tokio::sync::Mutex<Body>>,
     seen: Mutex<Seen>,
 }
@@ -56,6 +57,11 @@ struct Seen {
 impl Session {
     pub(super) fn id(&self) -> UploadId {
         self.subject.id
+    }
+
+    /// Whether nobody can come back for it.
+    pub(super) fn is_unlisted(&self) -> bool {
+        self.unlisted
     }
 
     /// Notes how far the upload is, for those who do not hold it.
@@ -157,11 +163,11 @@ impl Uploads {
         if self.len() >= max {
             return Err(Error::TooManyUploads { max });
         }
-        self.add(subject, body);
+        self.add(subject, body, spec.unlisted);
         Ok(id)
     }
 
-    pub(super) fn add(&self, subject: Subject, body: Body) {
+    pub(super) fn add(&self, subject: Subject, body: Body, unlisted: bool) {
         let at = self.shared.env.clock.monotonic();
         let seen = Seen {
             offset: body.offset(),
@@ -172,6 +178,7 @@ impl Uploads {
         let body = Arc::new(tokio::sync::Mutex::new(body));
         let session = Arc::new(Session {
             subject,
+            unlisted,
             body,
             seen: Mutex::new(seen),
         });

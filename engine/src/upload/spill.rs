@@ -211,6 +211,10 @@ impl Spill {
         sync_every: u64,
         record_every: u64,
     ) -> Result<()> {
+        if let Some(syncing) = &mut self.syncing {
+            // Its checkpoint follows the sync, and nobody may wait for it for a long time.
+            syncing.work.nudge();
+        }
         let length = digestion.length();
         if self.recorded > length {
             // Going back was given up before the log was told: no byte that it tells of may change before it is.
@@ -376,6 +380,17 @@ impl Spill {
     pub(super) fn abandon(&mut self) {
         if self.writer.is_some() {
             drop(self.hand_over());
+        }
+        if let Some(mut syncing) = self.syncing.take() {
+            // It has the log, and may be making its file just now.
+            let task = async move {
+                let done = syncing.work.done().await.take();
+                if let Some((mut log, _)) = done.and_then(|done| done.log) {
+                    log.remove();
+                }
+            };
+            let spawn = &self.env.spawn;
+            spawn.spawn("remove upload log", Box::pin(task));
         }
     }
 }

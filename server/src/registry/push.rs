@@ -22,11 +22,22 @@ impl Registry {
         algorithm: Option<Algorithm>,
         length_hint: Option<u64>,
     ) -> Result<UploadId> {
+        self.begin(push, algorithm, length_hint, false).await
+    }
+
+    async fn begin(
+        &self,
+        push: &Authorized<Push>,
+        algorithm: Option<Algorithm>,
+        length_hint: Option<u64>,
+        unlisted: bool,
+    ) -> Result<UploadId> {
         let spec = UploadSpec {
             repository: push.repository().as_str().to_owned(),
             actor: push.caller().subject.clone(),
             algorithm,
             length_hint,
+            unlisted,
         };
         self.blobs.begin(spec).await
     }
@@ -87,18 +98,10 @@ impl Registry {
         digest: Digest,
         source: &mut impl Source,
     ) -> Result<()> {
-        let id = self
-            .begin_upload(push, Some(digest.algorithm()), source.length())
-            .await?;
-        let outcome = self.close_upload(push, id, digest, None, source).await;
-        if outcome.is_err() {
-            // The client never learnt the id. That it is already gone is as good.
-            let cancelled = self.cancel_upload(push, id).await;
-            if !matches!(cancelled, Err(Error::UploadUnknown)) {
-                cancelled?;
-            }
-        }
-        outcome
+        // The client never learns the id: when this request ends, however it ends, so does the upload.
+        let (algorithm, length) = (digest.algorithm(), source.length());
+        let id = self.begin(push, Some(algorithm), length, true).await?;
+        self.close_upload(push, id, digest, None, source).await
     }
 
     async fn link_blob(&self, push: &Authorized<Push>, staged: Staged) -> Result<()> {

@@ -1,0 +1,194 @@
+//! Uploads across a stop: an upload that is there after a crash goes on at the offset that it tells, and ends as the content
+//! that was sent, whatever was taken back on the way.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use bytes::Bytes;
+use tonnage_engine::upload::{UploadId, UploadSpec};
+use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, FinishedBlob, Origin, Store};
+use tonnage_tests::sim::{Image, Outcome, Policy, SimEnv};
+
+use super::check;
+
+const REPOSITORY: &str = "library/a";
+const KEPT: usize = 200_000;
+const TAKEN_BACK: usize = 300_000;
+
+/// What the client sends: the second part is taken back before the third.
+fn parts() -> [Bytes; 3] {
+    let part = |salt: u8, length: usize| {
+        (0..length)
+            .map(|at| (at % 241) as u8 ^ (at / 4096) as u8 ^ salt)
+            .collect()
+    };
+    [part(1, KEPT), part(2, TAKEN_BACK), part(3, 350_000)]
+}
+
+/// What the upload is in the end.
+fn content() -> Bytes {
+    let [first, _, third] = parts();
+    [first, third].concat().into()
+}
+
+/// How far the client got, as far as it was told.
+#[derive(Debug, Default)]
+struct Told {
+    /// 1: the second part goes out; 2: it is taken back; 3: it was taken back; 4: committed.
+    phase: AtomicU8,
+    id: std::sync::OnceLock<UploadId>,
+}
+
+async fn open(machine: &SimEnv) -> Store {
+    let opened = Store::open(machine.env.clone(), &check::store_path(), check::options()).await;
+    opened.expect("the store opens").0
+}
+
+async fn link(store: &Store, blob: FinishedBlob) -> Result<(), Error> {
+    let digest = blob.digest();
+    let batch = Batch {
+        repository: REPOSITORY.to_owned(),
+        create_repository: true,
+        requires: vec![],
+        changes: vec![Change::Place(blob), Change::Link(digest)],
+        origin: Origin::default(),
+    };
+    store.commit(batch).await.map(drop)
+}
+
+/// The client's side of the upload.
+async fn push(store: &Store, told: &Told) -> Result<(), Error> {
+    let id = store.begin_upload(UploadSpec {
+        repository: REPOSITORY.to_owned(),
+        ..UploadSpec::default()
+    })?;
+    told.id.get_or_init(|| id);
+    let [first, second, third] = parts();
+    let mut upload = store.open_upload(id, REPOSITORY)?;
+    upload.write(first).await?;
+    let before = upload.savepoint().await?;
+    told.phase.store(1, Ordering::Relaxed);
+    upload.write(second).await?;
+    told.phase.store(2, Ordering::Relaxed);
+    upload.rollback(before).await?;
+    told.phase.store(3, Ordering::Relaxed);
+    upload.write(third).await?;
+    let blob = upload
+        .finish(Digest::of(Algorithm::Sha256, &content()))
+        .await?;
+    link(store, blob).await?;
+    told.phase.store(4, Ordering::Relaxed);
+    Ok(())
+}
+
+fn run(seed: u64, stop_after: Option<u64>) -> (SimEnv, Told) {
+    let machine = SimEnv::new(seed, &check::empty_disk());
+    if let Some(points) = stop_after {
+        machine.disk.stop_after(points);
+    }
+    let told = Told::default();
+    let outcome = machine.executor.run_until_crash(async {
+        let store = open(&machine).await;
+        push(&store, &told).await.expect("the push succeeds");
+        store.close().await.expect("the store closes");
+    });
+    assert_eq!(matches!(outcome, Outcome::Crashed), stop_after.is_some());
+    (machine, told)
+}
+
+/// Goes on with the upload after a stop, if it is there, and ends it. Returns whether it was.
+async fn go_on(store: &Store, told: &Told) -> Result<bool, String> {
+    let phase = told.phase.load(Ordering::Relaxed);
+    let digest = Digest::of(Algorithm::Sha256, &content());
+    let status = told
+        .id
+        .get()
+        .and_then(|id| Some((*id, store.upload_status(*id, REPOSITORY)?)));
+    let Some((id, status)) = status else {
+        let stored = store.open_blob(&digest).await;
+        let stored = stored.map_err(|error| error.to_string())?;
+        if stored.is_none() && phase == 4 {
+            return Err("the acknowledged blob is gone".to_owned());
+        }
+        return Ok(false);
+    };
+    if phase == 4 {
+        return Err("an upload that ended is back".to_owned());
+    }
+    let [first, second, third] = parts();
+    let taken_back: Bytes = [first, second, third].concat().into();
+    // Until the client was told that the second part is taken back, it may be there.
+    let candidates = if phase < 3 {
+        vec![content(), taken_back]
+    } else {
+        vec![content()]
+    };
+    let offset = usize::try_from(status.offset).map_err(|error| error.to_string())?;
+    let fail = |error: Error| format!("from {offset} in phase {phase}: {error}");
+    let mut upload = store.open_upload(id, REPOSITORY).map_err(fail)?;
+    for whole in candidates {
+        let before = upload.savepoint().await.map_err(fail)?;
+        upload.write(whole.slice(offset..)).await.map_err(fail)?;
+        let digest = Digest::of(Algorithm::Sha256, &whole);
+        match upload.finish(digest).await {
+            Ok(blob) => {
+                link(store, blob).await.map_err(fail)?;
+                let reader = store.open_blob(&digest).await.map_err(fail)?;
+                let reader = reader.ok_or("not stored")?;
+                let bytes = reader.read_whole(1 << 30).await.map_err(fail)?;
+                return if bytes == whole {
+                    Ok(true)
+                } else {
+                    Err("other bytes".to_owned())
+                };
+            }
+            Err(Error::DigestMismatch { .. }) => upload.rollback(before).await.map_err(fail)?,
+            Err(error) => return Err(fail(error)),
+        }
+    }
+    Err(format!(
+        "what {offset} bytes in phase {phase} hold is not what was sent"
+    ))
+}
+
+fn check_image(seed: u64, image: &Image, told: &Told) -> Result<bool, String> {
+    let machine = SimEnv::new(seed, image);
+    let resumed = machine.executor.block_on(async {
+        let store = open(&machine).await;
+        let resumed = go_on(&store, told).await?;
+        store.close().await.map_err(|error| error.to_string())?;
+        Ok::<_, String>(resumed)
+    })?;
+    machine.executor.settle();
+    check::fsck_image(seed, &machine.disk.live_image())?;
+    Ok(resumed)
+}
+
+/// Guards: whatever a crash left of an upload, it goes on at the offset that its status tells and ends as what was sent, or it is
+/// unknown; bytes that were taken back never come back once the client was told; one that was committed does not come back.
+#[test]
+fn an_upload_goes_on_after_a_crash_anywhere() {
+    let full = std::env::var("TONNAGE_TEST_FULL").is_ok_and(|value| value == "1");
+    let stride = if full { 1 } else { 9 };
+    let (mut images, mut resumed) = (0, 0);
+    for seed in 1..=2 {
+        let points = run(seed, None).0.disk.points();
+        for stop_after in (seed..points).step_by(stride) {
+            let (machine, told) = run(seed, Some(stop_after));
+            for crash in machine
+                .disk
+                .crash_images(&Policy::coarse(seed ^ stop_after))
+            {
+                images += 1;
+                match check_image(seed, &crash.image, &told) {
+                    Ok(went_on) => resumed += u32::from(went_on),
+                    Err(why) => panic!(
+                        "seed {seed}, stopped after {stop_after} of {points}, image {:?}: {why}",
+                        crash.label
+                    ),
+                }
+            }
+        }
+    }
+    println!("{images} images, {resumed} uploads went on");
+    assert!(resumed > 20, "{resumed} of {images} uploads went on");
+}
