@@ -7,10 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::Require;
 use crate::digest::Digest;
 use crate::format::codec::Malformed;
 use crate::options::BadOption;
+use crate::require::Require;
 
 /// Result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -59,6 +59,13 @@ pub(crate) enum Outcome {
     Error,
 }
 
+/// What is transferred to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pulled {
+    Blob,
+    Manifest,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PushLabels {
     result: &'static str,
@@ -118,7 +125,11 @@ impl Metrics {
         let pushes = Family::<PushLabels, Counter>::default();
         families.register("push", "Pushes, counted at their manifest", pushes.clone());
         let pulls = Family::<PullLabels, Counter>::default();
-        families.register("pull", "Pulls of manifests and blobs", pulls.clone());
+        families.register(
+            "pull",
+            "Transfers of manifests and blobs that began, by how they ended",
+            pulls.clone(),
+        );
         let read_only = Gauge::default();
         families.register(
             "storage_read_only",
@@ -155,29 +166,15 @@ impl Metrics {
         self.first_byte
             .get_or_create(labels)
             .observe(elapsed.as_secs_f64());
-        if route == "/v2/{name}/manifests/{reference}" {
-            let outcome = outcome(status);
-            match method {
-                "PUT" => drop(
-                    self.pushes
-                        .get_or_create(&PushLabels {
-                            result: outcome.label(),
-                        })
-                        .inc(),
-                ),
-                "GET" => self.pulled("manifest", outcome),
-                _ => {}
-            }
+        if (method, route) == ("PUT", "/v2/{name}/manifests/{reference}") {
+            let result = outcome(status).label();
+            self.pushes.get_or_create(&PushLabels { result }).inc();
         }
     }
 
     /// Counts the end of a blob's or manifest's transfer.
-    pub(crate) fn blob_pulled(&self, outcome: Outcome) {
-        self.pulled("blob", outcome);
-    }
-
-    fn pulled(&self, kind: &'static str, outcome: Outcome) {
-        let result = outcome.label();
+    pub(crate) fn pulled(&self, kind: Pulled, outcome: Outcome) {
+        let (kind, result) = (kind.label(), outcome.label());
         self.pulls.get_or_create(&PullLabels { kind, result }).inc();
     }
 
@@ -190,6 +187,15 @@ impl Metrics {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.families)?;
         Ok(text)
+    }
+}
+
+impl Pulled {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Blob => "blob",
+            Self::Manifest => "manifest",
+        }
     }
 }
 

@@ -194,6 +194,9 @@ async fn the_admin_listener_tells_health_and_metrics() {
         .get("/v2/secret-name/manifests/latest")
         .await
         .expect(200);
+    let empty = crate::push_blob(&registry.client(), "secret-name", b"").await;
+    let path = format!("/v2/secret-name/blobs/{empty}");
+    registry.client().get(&path).await.expect(200);
     let admin = registry.admin();
     assert_eq!(&admin.get("/healthz").await.expect(200).body[..], b"ok\n");
     assert_eq!(&admin.get("/readyz").await.expect(200).body[..], b"ready\n");
@@ -202,11 +205,13 @@ async fn the_admin_listener_tells_health_and_metrics() {
         "registry_http_requests_total{route=\"/v2/{name}/manifests/{reference}\",method=\"PUT\",code=\"201\"} 1",
         "registry_push_total{result=\"ok\"} 1",
         "registry_pull_total{kind=\"manifest\",result=\"ok\"} 1",
+        "registry_pull_total{kind=\"blob\",result=\"ok\"} 1",
         "registry_storage_read_only 0",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
     assert!(!text.contains("secret-name"));
+    assert!(!text.contains("result=\"client\""), "{text}");
     registry.client().get("/metrics").await.expect(404);
     admin.get("/v2/").await.expect(404);
 }

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonnage_server::ServerOptions;
+use tonnage_server::access::{Caller, Permission, Policy, Verdict};
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{begin, content, push_blob, sha256};
@@ -144,4 +146,53 @@ async fn requests_under_way_end_well() {
         String::from_utf8_lossy(&all)
     );
     stopping.await.unwrap();
+}
+
+/// Lets a push wait until it is told to go on.
+#[derive(Debug)]
+struct Held {
+    began: mpsc::Sender<()>,
+    go_on: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Policy for Held {
+    fn decide(&self, _: &Caller, permission: Permission<'_>) -> Verdict {
+        if matches!(permission, Permission::Push(_)) {
+            self.began.send(()).unwrap();
+            self.go_on.lock().unwrap().recv().unwrap();
+        }
+        Verdict::Granted
+    }
+}
+
+/// Guards: a push whose connection is cut when the time to drain is over still ends before the store is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_push_that_is_cut_off_ends_before_the_store_closes() {
+    let (began, has_begun) = mpsc::channel();
+    let (release, go_on) = mpsc::channel();
+    let go_on = Mutex::new(go_on);
+    let options = ServerOptions {
+        drain: Duration::ZERO,
+        policy: Arc::new(Held { began, go_on }),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let digest = sha256(b"");
+    let mut stream = TcpStream::connect(registry.client().address())
+        .await
+        .unwrap();
+    let head = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    tokio::task::spawn_blocking(move || has_begun.recv().unwrap())
+        .await
+        .unwrap();
+    let mut restarting = std::pin::pin!(registry.restart());
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut restarting).await;
+    assert!(early.is_err(), "the store was closed under a push");
+    release.send(()).unwrap();
+    let registry = restarting.await;
+    let path = format!("/v2/a/blobs/{digest}");
+    registry.client().get(&path).await.expect(200);
 }

@@ -107,7 +107,13 @@ async fn referrers_page_by_page() {
     referrer["subject"] = json!({"mediaType": MANIFEST, "digest": subject.to_string(), "size": 1});
     referrer["artifactType"] = json!("a/b");
     for n in 0..9 {
-        referrer["annotations"] = json!({"n": format!("{n}"), "big": "x".repeat(400_000)});
+        // Alone the largest fill a page; control characters take six bytes each.
+        let big = match n % 4 {
+            0 | 2 => "x".repeat(3_900_000),
+            1 => "x".repeat(400_000),
+            _ => "\u{1}".repeat(100_000),
+        };
+        referrer["annotations"] = json!({"n": format!("{n}"), "big": big});
         put_manifest(&client, "a", &format!("r{n}"), &referrer).await;
     }
     let mut path = format!("/v2/a/referrers/{subject}?artifactType=a/b");

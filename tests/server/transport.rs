@@ -1,15 +1,20 @@
 //! HTTP/2, keep-alive, and permission before bodies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonnage_server::ServerOptions;
 use tonnage_server::access::{Caller, Permission, Policy, Verdict};
 use tonnage_tests::client::whole;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{content, push_blob, sha256};
+
+/// By then a wait has failed: far beyond any time out that is tested.
+const HANG: Duration = Duration::from_secs(60);
 
 /// Guards: cleartext HTTP/2 with prior knowledge: push, pull, and a header of 1024 ranges (23 KB).
 #[tokio::test(flavor = "multi_thread")]
@@ -131,4 +136,56 @@ async fn permission_comes_first() {
         stream.read_exact(&mut line).await.unwrap();
         assert_eq!(line, format!("HTTP/1.1 {status}").as_bytes());
     }
+}
+
+/// Guards: a connection on which nothing, or not enough to know the protocol, is ever said is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_say_nothing_are_closed() {
+    let options = ServerOptions {
+        header_timeout: Duration::from_millis(50),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    for opening in [
+        "",
+        "G",
+        "PRI * HTTP/2.0\r\n\r\nSM",
+        "GET /v2/ HTTP/1.1\r\nHost: x\r\n",
+    ] {
+        for address in [registry.client().address(), registry.admin().address()] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(opening.as_bytes()).await.unwrap();
+            let mut all = Vec::new();
+            let end = tokio::time::timeout(HANG, stream.read_to_end(&mut all)).await;
+            assert!(end.is_ok(), "{opening:?} keeps a connection open");
+        }
+    }
+}
+
+/// Guards: a client that asks and does not read gives its buffers back, so that it cannot starve other pulls.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_answers_are_broken_off() {
+    let options = ServerOptions {
+        unread_timeout: Duration::from_millis(50),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let client = registry.client();
+    let digest = push_blob(&client, "a", &content(3, 32 << 20)).await;
+    let mut stream = TcpStream::connect(client.address()).await.unwrap();
+    let head = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let counted = async {
+        loop {
+            let answer = registry.admin().get("/metrics").await.expect(200);
+            let text = String::from_utf8(answer.body.to_vec()).unwrap();
+            if text.contains("registry_pull_total{kind=\"blob\",result=\"client\"} 1") {
+                break;
+            }
+        }
+    };
+    let end = tokio::time::timeout(HANG, counted).await;
+    assert!(end.is_ok(), "an unread answer is kept");
+    let path = format!("/v2/a/blobs/{digest}");
+    client.get(&path).await.expect(200);
 }

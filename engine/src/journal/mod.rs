@@ -14,6 +14,8 @@ pub mod writer;
 
 use std::path::{Path, PathBuf};
 
+const SUFFIX: &str = ".journal";
+
 /// A place in the journal: the start of a frame, or the end of the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -30,5 +32,15 @@ pub fn directory(store: &Path) -> PathBuf {
 
 /// The path of journal file `number`.
 pub fn file_path(store: &Path, number: u64) -> PathBuf {
-    directory(store).join(format!("{number:016x}.journal"))
+    directory(store).join(file_name(number))
+}
+
+/// The number of a journal file's name; `None` if it is not one that we give.
+pub fn parse_name(name: &str) -> Option<u64> {
+    let number = u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()?;
+    (file_name(number) == name).then_some(number)
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number:016x}{SUFFIX}")
 }

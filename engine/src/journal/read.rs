@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::scan::{self, Scanned, Tail};
-use super::{Position, file_path};
+use super::{Position, directory, file_path, parse_name};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
@@ -96,21 +96,23 @@ pub async fn walk(
 
 /// The journal seems to end before file `absent`: a file behind it would mean that one in between is lost.
 async fn check_gap(io: &dyn Io, store: &Path, absent: u64) -> Result<()> {
-    for number in absent + 1..=absent + 2 {
-        let path = file_path(store, number);
-        match io.open(&path, OpenMode::Read).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::io("look for journal file", &path, source)),
-            Ok(_) => {
-                let what = format!(
-                    "missing, but {} exists; restore it before opening the store",
-                    path.display()
-                );
-                return Err(Error::corrupt(&file_path(store, absent), 0, what));
-            }
-        }
-    }
-    Ok(())
+    let directory = directory(store);
+    let names = match io.list_dir(&directory).await {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::io("list", &directory, source)),
+    };
+    let behind = names
+        .iter()
+        .filter_map(|name| parse_name(name))
+        .filter(|number| *number > absent)
+        .min();
+    let Some(behind) = behind else { return Ok(()) };
+    let what = format!(
+        "missing, but {} exists; restore it before opening the store",
+        file_path(store, behind).display()
+    );
+    Err(Error::corrupt(&file_path(store, absent), 0, what))
 }
 
 impl Walked {

@@ -199,16 +199,7 @@ impl JournalWriter {
             }
         }
         let capacity = needed.max(self.spec.file_bytes);
-        match prepare(&self.env, &self.spec, number, capacity).await {
-            Err(error) if error.is_no_space() => {
-                tracing::warn!(
-                    "the disk is full: the reserve is given up so that deletes can go on"
-                );
-                reserve::spend(&*self.env.io, &self.spec.store).await?;
-                prepare(&self.env, &self.spec, number, capacity).await
-            }
-            other => other,
-        }
+        prepare_or_spend(&self.env, &self.spec, number, capacity).await
     }
 
     /// Starts preparing the next file while the active one fills.
@@ -226,6 +217,11 @@ impl JournalWriter {
             drop(done.send(prepared));
         };
         self.env.spawn.spawn("journal-prepare", Box::pin(task));
+    }
+
+    /// Ends without the frame that says so: the next open recovers. On return nothing touches the journal any more.
+    pub async fn abandon(mut self) -> Result<()> {
+        self.discard_next().await
     }
 
     /// Removes a prepared file that nobody will use, so that a clean stop leaves nothing behind.
@@ -254,6 +250,23 @@ async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Pre
     tracing::warn!("the disk is full: a part of the reserve is given up so that the store opens");
     reserve::shrink(&*env.io, &spec.store, 2 * small).await?;
     prepare(env, spec, number, small).await
+}
+
+/// Prepares a file, giving up the reserve where the disk is full.
+async fn prepare_or_spend(
+    env: &Env,
+    spec: &JournalSpec,
+    number: u64,
+    capacity: u64,
+) -> Result<Prepared> {
+    match prepare(env, spec, number, capacity).await {
+        Err(error) if error.is_no_space() => {
+            tracing::warn!("the disk is full: the reserve is given up so that deletes can go on");
+            reserve::spend(&*env.io, &spec.store).await?;
+            prepare(env, spec, number, capacity).await
+        }
+        other => other,
+    }
 }
 
 /// Creates file `number` full of zeros, durable under its name. Leaves no file behind on failure.

@@ -35,7 +35,8 @@ pub enum Kind {
     Store,
 }
 
-/// Says what `store` is without touching it. [`Error::Foreign`] if it holds something else.
+/// Says what `store` is without touching it. [`Error::Foreign`] if it holds something else, [`Error::Corrupt`] if it is a
+/// store that lost its superblock.
 pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
     let names = match io.list_dir(store).await {
         Ok(names) => names,
@@ -55,6 +56,12 @@ pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
             path: store.to_path_buf(),
             why,
         });
+    }
+    // The superblock is synced before the first journal file is made.
+    if !journal_is_empty(io, store).await? {
+        let path = store.join(SUPERBLOCK);
+        let what = "missing, and the store has a journal; restore it before opening the store";
+        return Err(Error::corrupt(&path, 0, what));
     }
     Ok(Kind::Fresh)
 }

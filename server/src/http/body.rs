@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 
 use crate::registry::ports::Windows;
 use crate::registry::{Error, Result, Source};
-use crate::telemetry::{Metrics, Outcome};
+use crate::telemetry::{Metrics, Outcome, Pulled};
 
 /// An answer's body.
 pub(crate) struct Body {
@@ -47,15 +47,24 @@ impl fmt::Debug for Body {
 /// Counts a transfer once, by how it ended.
 struct Transfer {
     metrics: Arc<Metrics>,
-    outcome: Option<Outcome>,
+    kind: Pulled,
+    ended: bool,
     span: tracing::Span,
+}
+
+impl Transfer {
+    /// Counts it, the first time.
+    fn end(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.metrics.pulled(self.kind, outcome);
+        }
+    }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
         // Dropped before its end without a fault of ours: the client went away.
-        self.metrics
-            .blob_pulled(self.outcome.unwrap_or(Outcome::Client));
+        self.end(Outcome::Client);
     }
 }
 
@@ -77,25 +86,31 @@ impl Body {
         length: u64,
         mut rest: Windows,
         metrics: &Arc<Metrics>,
+        kind: Pulled,
     ) -> Result<Self> {
-        let transfer = |outcome| Transfer {
+        let mut transfer = Transfer {
             metrics: Arc::clone(metrics),
-            outcome,
+            kind,
+            ended: false,
             span: tracing::Span::current(),
         };
         let first = match rest.next().await.transpose() {
             Ok(first) => first,
             Err(error) => {
-                drop(transfer(Some(Outcome::Error)));
+                transfer.end(Outcome::Error);
                 return Err(error);
             }
         };
+        if length == 0 {
+            // Nothing is ever asked of an empty one.
+            transfer.end(Outcome::Ok);
+        }
         Ok(Self {
             remaining: length,
             content: Content::Windows {
                 first,
                 rest,
-                transfer: transfer(None),
+                transfer,
             },
         })
     }
@@ -116,13 +131,13 @@ impl Body {
             (Ok((left, bytes)), transfer) => {
                 self.remaining = left;
                 if let (0, Some(transfer)) = (left, transfer) {
-                    transfer.outcome = Some(Outcome::Ok);
+                    transfer.end(Outcome::Ok);
                 }
                 Ok(Frame::data(bytes))
             }
             (Err(error), None) => Err(error),
             (Err(error), Some(transfer)) => {
-                transfer.outcome = Some(Outcome::Error);
+                transfer.end(Outcome::Error);
                 let cause = std::error::Error::source(&error).map(tracing::field::display);
                 transfer
                     .span

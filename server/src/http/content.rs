@@ -15,6 +15,7 @@ use super::{Exchange, Reply, conditional, headers};
 use crate::oci::RangeAnswer;
 use crate::registry::ports::{Blob, Windows};
 use crate::registry::{Error, Found};
+use crate::telemetry::Pulled;
 
 const OCTETS: &str = "application/octet-stream";
 /// How long others may keep an answer.
@@ -37,7 +38,10 @@ pub(super) async fn serve(
     if conditional::not_modified(request, found.digest) {
         return Ok(base(StatusCode::NOT_MODIFIED, found, freshness).body(Body::empty())?);
     }
-    let media_type = found.media_type.as_deref().unwrap_or(OCTETS);
+    let (kind, media_type) = match &found.media_type {
+        Some(media_type) => (Pulled::Manifest, media_type.as_str()),
+        None => (Pulled::Blob, OCTETS),
+    };
     if exchange.is_head() {
         if exchange.registry().is_damaged(found) {
             return Err(gone().into());
@@ -61,13 +65,14 @@ pub(super) async fn serve(
             let length = blob.length();
             let builder =
                 base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
-            send(exchange, builder, length, blob.read(0..length)).await
+            send(exchange, builder, length, blob.read(0..length), kind).await
         }
         RangeAnswer::One(range) => {
             let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness)
                 .header(header::CONTENT_TYPE, media_type)
                 .header(header::CONTENT_RANGE, content_range(&range, blob.length()));
-            send(exchange, builder, range.end - range.start, blob.read(range)).await
+            let length = range.end - range.start;
+            send(exchange, builder, length, blob.read(range), kind).await
         }
         RangeAnswer::Several(ranges) => {
             let boundary = boundary();
@@ -76,7 +81,7 @@ pub(super) async fn serve(
                 header::CONTENT_TYPE,
                 format!("multipart/byteranges; boundary={boundary}"),
             );
-            send(exchange, builder, length, windows).await
+            send(exchange, builder, length, windows, kind).await
         }
         RangeAnswer::Unsatisfiable => {
             let all = HeaderValue::try_from(format!("bytes */{}", blob.length()));
@@ -106,8 +111,9 @@ async fn send(
     builder: response::Builder,
     length: u64,
     windows: Windows,
+    kind: Pulled,
 ) -> Reply {
-    let body = Body::windows(length, windows, &exchange.api.metrics).await?;
+    let body = Body::windows(length, windows, &exchange.api.metrics, kind).await?;
     Ok(builder.header(header::CONTENT_LENGTH, length).body(body)?)
 }
 

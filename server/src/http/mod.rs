@@ -23,14 +23,17 @@ mod referrers;
 mod request_id;
 mod route;
 pub(crate) mod server;
+mod socket;
 mod tags;
 mod uploads;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ::http::{Method, Request, Response, StatusCode, request::Parts};
 use hyper::body::Incoming;
+use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
 use self::body::{Body, RequestBody};
@@ -49,6 +52,9 @@ pub(crate) struct Api {
     pub(crate) gate: Gate,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) body_idle: std::time::Duration,
+    /// Dropped with the last request.
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(crate) under_way: mpsc::Sender<Infallible>,
 }
 
 /// One request on its way through a handler.

@@ -22,11 +22,13 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tonnage_engine::store::Store;
 
 use super::Api;
 use super::admin::{self, Admin};
+use super::socket::Socket;
 use crate::access::{Gate, GrantAll, Policy};
 use crate::embedded;
 use crate::registry::{Limits, Registry};
@@ -41,8 +43,13 @@ const H2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const H2_FRAME_BYTES: u32 = 256 << 10;
 const H2_SEND_BUFFER_BYTES: usize = 1 << 20;
 const H2_STREAMS: u32 = 128;
+/// A peer that is gone without a word is noticed by an unanswered ping.
+const H2_PING_EVERY: Duration = Duration::from_secs(30);
+const H2_PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Time that requests have to end once their connections are cut off: an upload's last writes, or one commit.
+const CUT_OFF: Duration = Duration::from_secs(10);
 
 /// How a server listens and behaves.
 #[derive(Debug, Clone)]
@@ -59,6 +66,8 @@ pub struct ServerOptions {
     pub header_timeout: Duration,
     /// Time a client may keep silent inside a body.
     pub body_idle_timeout: Duration,
+    /// Time a client may leave an answer unread.
+    pub unread_timeout: Duration,
     /// Time that requests under way have to end after shutdown.
     pub drain: Duration,
 }
@@ -73,6 +82,7 @@ impl Default for ServerOptions {
             limits: Limits::default(),
             header_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_mins(1),
+            unread_timeout: Duration::from_mins(5),
             drain: Duration::from_secs(30),
         }
     }
@@ -172,13 +182,15 @@ impl Bound {
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let metrics = Arc::new(Metrics::new());
+        let (under_way, mut all_ended) = mpsc::channel(1);
         let api = Arc::new(Api {
             registry: registry.clone(),
             gate: Gate::new(Arc::clone(&self.options.policy)),
             metrics: Arc::clone(&metrics),
             body_idle: self.options.body_idle_timeout,
+            under_way,
         });
-        let builder = builder(&self.options);
+        let manners = Manners::of(&self.options);
         let draining = Arc::new(AtomicBool::new(false));
         let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
         let admin = self.admin.map(|(listener, _)| {
@@ -195,7 +207,7 @@ impl Bound {
             tokio::spawn(serve(
                 listener,
                 service,
-                builder.clone(),
+                manners.clone(),
                 Duration::ZERO,
                 stopped,
             ))
@@ -208,7 +220,11 @@ impl Bound {
             shutdown.await;
             draining.store(true, Ordering::Relaxed);
         };
-        serve(self.api.0, service, builder, self.options.drain, shutdown).await;
+        serve(self.api.0, service, manners, self.options.drain, shutdown).await;
+        // A push whose connection was cut puts away what it received before the store may close.
+        if let Err(_late) = tokio::time::timeout(CUT_OFF, all_ended.recv()).await {
+            tracing::warn!("requests are still under way; what they received last may be lost");
+        }
         drop(stop_admin);
         if let Some(admin) = admin {
             admin.await?;
@@ -232,15 +248,35 @@ fn builder(options: &ServerOptions) -> Builder<TokioExecutor> {
         .max_frame_size(H2_FRAME_BYTES)
         .max_send_buf_size(H2_SEND_BUFFER_BYTES)
         .max_concurrent_streams(H2_STREAMS)
-        .max_header_list_size(H2_HEADER_BYTES);
+        .max_header_list_size(H2_HEADER_BYTES)
+        .keep_alive_interval(H2_PING_EVERY)
+        .keep_alive_timeout(H2_PONG_WITHIN);
     builder
+}
+
+/// How every connection is treated.
+#[derive(Clone)]
+struct Manners {
+    builder: Builder<TokioExecutor>,
+    header_timeout: Duration,
+    unread_timeout: Duration,
+}
+
+impl Manners {
+    fn of(options: &ServerOptions) -> Self {
+        Self {
+            builder: builder(options),
+            header_timeout: options.header_timeout,
+            unread_timeout: options.unread_timeout,
+        }
+    }
 }
 
 /// Accepts until `shutdown`, then waits for at most `drain`.
 async fn serve<S, B>(
     listener: TcpListener,
     service: S,
-    builder: Builder<TokioExecutor>,
+    manners: Manners,
     drain: Duration,
     shutdown: impl Future<Output = ()>,
 ) where
@@ -271,8 +307,10 @@ async fn serve<S, B>(
             },
         };
         set_nodelay(&stream);
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), service.clone())
+        let socket = Socket::new(stream, manners.header_timeout, manners.unread_timeout);
+        let connection = manners
+            .builder
+            .serve_connection(TokioIo::new(socket), service.clone())
             .into_owned();
         let connection = graceful.watch(connection);
         connections.spawn(async move {

@@ -16,8 +16,10 @@ use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::Manifest;
 
-/// Bytes of descriptors at which a page ends; clients take at most 4 MiB.
+/// Bytes of descriptors in a page that has more than one; clients take at most 4 MiB.
 const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of manifests at which a page ends: what one request makes the server read.
+const READ_BYTES: u64 = 16 << 20;
 /// Referrers looked at for one page.
 const SCANNED_MAX: usize = 1000;
 /// Referrers asked of the catalog at a time.
@@ -61,18 +63,17 @@ impl Registry {
         let repository = pull.repository().as_str();
         let view = self.view().await?;
         let mut page = ReferrersPage::default();
-        let mut size = 0;
-        let mut scanned = 0;
+        let (mut size, mut scanned, mut read) = (0, 0, 0_u64);
         let mut after = after;
         loop {
             let step = view.referrers(repository, subject, after, STEP).await?;
             for digest in &step {
-                if size >= PAGE_BYTES || scanned >= SCANNED_MAX {
+                if scanned >= SCANNED_MAX || read >= READ_BYTES {
                     page.next = after;
                     return Ok(page);
                 }
                 scanned += 1;
-                after = Some(*digest);
+                let before = after.replace(*digest);
                 let Some(entry) = view.manifest(repository, *digest).await? else {
                     continue;
                 };
@@ -83,7 +84,12 @@ impl Registry {
                     continue;
                 }
                 let referrer = self.describe(&entry, attributes).await?;
+                read = read.saturating_add(entry.size);
                 size += weight(&referrer);
+                if size > PAGE_BYTES && !page.referrers.is_empty() {
+                    page.next = before;
+                    return Ok(page);
+                }
                 page.referrers.push(referrer);
             }
             if step.len() < STEP {
@@ -131,10 +137,22 @@ impl Registry {
     }
 }
 
+/// About the bytes that its descriptor has in the page.
 fn weight(referrer: &Referrer) -> usize {
     let annotations = referrer
         .annotations
         .iter()
-        .map(|(key, value)| key.len() + value.len() + 8);
-    DESCRIPTOR_BYTES + annotations.sum::<usize>()
+        .map(|(key, value)| escaped(key) + escaped(value) + 6);
+    let artifact_type = referrer.artifact_type.as_deref().map_or(0, escaped);
+    DESCRIPTOR_BYTES + referrer.media_type.len() + artifact_type + annotations.sum::<usize>()
+}
+
+/// Bytes of a text in JSON: at most six for a control character, two for a quote or backslash.
+fn escaped(text: &str) -> usize {
+    let bytes = text.bytes().map(|byte| match byte {
+        0..0x20 => 6,
+        b'"' | b'\\' => 2,
+        _ => 1,
+    });
+    bytes.sum()
 }

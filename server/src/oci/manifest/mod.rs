@@ -113,6 +113,8 @@ pub enum ManifestError {
 
 /// Longest artifact type kept, in bytes.
 const ARTIFACT_TYPE_BYTES_MAX: usize = 1024;
+/// Longest quotation of a JSON reader's complaint, in bytes.
+const REASON_BYTES_MAX: usize = 300;
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -141,9 +143,8 @@ struct Descriptor {
 impl Manifest {
     /// Reads a manifest pushed with `content_type` (parameters already cut), or stored with it.
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, ManifestError> {
-        let json = |error: serde_json::Error| ManifestError::Json(error.to_string());
-        keys::check(bytes).map_err(json)?;
-        let document: Document = serde_json::from_slice(bytes).map_err(json)?;
+        keys::check(bytes).map_err(|error| not_json(&error))?;
+        let document: Document = serde_json::from_slice(bytes).map_err(|error| not_json(&error))?;
         let media_type = media_type(&document, content_type)?;
         let kind = kind(&document, &media_type)?;
         let artifact_type = artifact_type(&document, kind)?;
@@ -161,6 +162,20 @@ impl Manifest {
             annotations: document.annotations.unwrap_or_default(),
         })
     }
+}
+
+/// Says why, without giving the client its own megabytes back: the reader quotes keys and strings whole.
+fn not_json(error: &serde_json::Error) -> ManifestError {
+    let mut text = error.to_string();
+    if text.len() > REASON_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
+        text = format!(
+            "{text}... at line {} column {}",
+            error.line(),
+            error.column()
+        );
+    }
+    ManifestError::Json(text)
 }
 
 fn media_type(document: &Document, header: Option<&str>) -> Result<MediaType, ManifestError> {
@@ -403,6 +418,22 @@ mod tests {
                         .all(|child| child.role == Role::Entry)
                 );
             }
+        }
+    }
+
+    /// Guards: an error body is small whatever the client sent: clients read at most 64 KiB of one.
+    #[test]
+    fn refusals_do_not_quote_megabytes() {
+        let long = "\u{e4}\u{1}".repeat(100_000);
+        let mut wrong = image();
+        wrong["schemaVersion"] = json!(long);
+        let twice = format!("{{\"{0}\":1,\"{0}\":2}}", long.replace('\u{1}', "x"));
+        for text in [wrong.to_string(), twice] {
+            let refused = Manifest::parse(text.as_bytes(), None)
+                .unwrap_err()
+                .to_string();
+            assert!(refused.len() < 500, "{} bytes", refused.len());
+            assert!(refused.contains("at line 1 column "), "{refused}");
         }
     }
 

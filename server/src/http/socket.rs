@@ -1,0 +1,131 @@
+//! A connection's socket, watched for clients that hold it and do nothing.
+//!
+//! Owns: the time that a client has for its first bytes, and the time that it may leave an answer unread. hyper watches
+//! neither: its header timeout begins once it knows the protocol, and it waits for room to write without end, while the
+//! answer holds buffers of the read budget that all pulls share.
+//! Refuses: everything inside a request; `server` and `body` bound that.
+//!
+//! Invariant: an error here ends the connection; progress, however slow, never does.
+
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Bytes after which the protocol is known: the length of HTTP/2's preface.
+const OPENING_BYTES: usize = 24;
+
+/// A socket under watch.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: TcpStream,
+    /// Bytes still missing from the client's opening, and when patience for them ends.
+    opening: Option<(usize, Pin<Box<Sleep>>)>,
+    unread_max: Duration,
+    /// Since when there is no room to write.
+    full_since: Option<Instant>,
+    /// Fires at or after `full_since + unread_max`; moved on only when it fires too early, so that a full socket, which
+    /// every fast pull sees all the time, costs a reading of the clock.
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+impl Socket {
+    pub(super) fn new(stream: TcpStream, opening_max: Duration, unread_max: Duration) -> Self {
+        Self {
+            stream,
+            opening: Some((OPENING_BYTES, Box::pin(sleep(opening_max)))),
+            unread_max,
+            full_since: None,
+            alarm: None,
+        }
+    }
+
+    /// Passes on what a write came to, and gives up on a client that reads nothing.
+    fn watched<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        outcome: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
+            // Whoever is answered has said enough.
+            self.opening = None;
+            self.full_since = None;
+            return outcome;
+        }
+        let until = *self.full_since.get_or_insert_with(Instant::now) + self.unread_max;
+        let unread_max = self.unread_max;
+        let alarm = self
+            .alarm
+            .get_or_insert_with(|| Box::pin(sleep(unread_max)));
+        loop {
+            ready!(alarm.as_mut().poll(cx));
+            if Instant::now() >= until {
+                return Poll::Ready(Err(late("the client does not read its answer")));
+            }
+            alarm.as_mut().reset(until);
+        }
+    }
+}
+
+fn late(why: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, why)
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        if let Some((missing, patience)) = &mut this.opening {
+            *missing = missing.saturating_sub(buffer.filled().len() - before);
+            if *missing == 0 {
+                this.opening = None;
+            } else if outcome.is_pending() {
+                ready!(patience.as_mut().poll(cx));
+                return Poll::Ready(Err(late("the client says nothing")));
+            }
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watched(cx, outcome)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        self.watched(cx, outcome)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
