@@ -249,7 +249,7 @@ async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Pre
     }
     tracing::warn!("the disk is full: a part of the reserve is given up so that the store opens");
     reserve::shrink(&*env.io, &spec.store, 2 * small).await?;
-    prepare(env, spec, number, small).await
+    prepare_or_spend(env, spec, number, small).await
 }
 
 /// Prepares a file, giving up the reserve where the disk is full.
