@@ -83,7 +83,7 @@ impl SmallDisk {
 
     /// From now on it refuses every write.
     pub fn make_read_only(&mut self) {
-        self.run("mount -o remount,ro").expect("remounted");
+        self.run("mount -o remount,bind,ro").expect("remounted");
     }
 
     /// Where it is.

@@ -235,6 +235,23 @@ impl JournalWriter {
     }
 }
 
+/// Prepares the file of a new epoch. A full disk must not keep a store from opening, for pulls and deletes go on: there
+/// a small file does, and the reserve gives a part of itself for it, so that it lasts for many starts.
+async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Prepared> {
+    let small = spec.file_bytes.min(SMALL_FILE_BYTES);
+    match prepare(env, spec, number, spec.file_bytes).await {
+        Err(error) if error.is_no_space() => {}
+        prepared => return prepared,
+    }
+    match prepare(env, spec, number, small).await {
+        Err(error) if error.is_no_space() => {}
+        prepared => return prepared,
+    }
+    tracing::warn!("the disk is full: a part of the reserve is given up so that the store opens");
+    reserve::shrink(&*env.io, &spec.store, 2 * small).await?;
+    prepare_or_spend(env, spec, number, small).await
+}
+
 /// Prepares a file, giving up the reserve where the disk is full.
 async fn prepare_or_spend(
     env: &Env,
@@ -250,23 +267,6 @@ async fn prepare_or_spend(
         }
         other => other,
     }
-}
-
-/// Prepares the file of a new epoch. A full disk must not keep a store from opening, for pulls and deletes go on: there
-/// a small file does, and the reserve gives a part of itself for it, so that it lasts for many starts.
-async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Prepared> {
-    let small = spec.file_bytes.min(SMALL_FILE_BYTES);
-    match prepare(env, spec, number, spec.file_bytes).await {
-        Err(error) if error.is_no_space() => {}
-        prepared => return prepared,
-    }
-    match prepare(env, spec, number, small).await {
-        Err(error) if error.is_no_space() => {}
-        prepared => return prepared,
-    }
-    tracing::warn!("the disk is full: a part of the reserve is given up so that the store opens");
-    reserve::shrink(&*env.io, &spec.store, 2 * small).await?;
-    prepare(env, spec, number, small).await
 }
 
 /// Creates file `number` full of zeros, durable under its name. Leaves no file behind on failure.
