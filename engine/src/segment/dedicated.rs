@@ -22,6 +22,10 @@ use crate::format::segment::SegmentClass;
 use crate::io::exact::write_all;
 use crate::poison::Poison;
 
+/// Most payload for which space is taken before it comes: one extent of a large file system. What a client announces costs it
+/// nothing, so it must not take the disk from others.
+const ALLOCATE_BYTES_MAX: u64 = 128 << 20;
+
 /// One dedicated segment that is being written.
 #[derive(Debug)]
 pub struct DedicatedWriter {
@@ -35,7 +39,7 @@ pub struct DedicatedWriter {
 }
 
 impl DedicatedWriter {
-    /// Creates the file. A known length reserves its space, so that a full disk shows at once.
+    /// Creates the file. Of a known length the first part of its space is reserved.
     pub async fn create(
         files: Arc<SegmentFiles>,
         ids: &SegmentIds,
@@ -61,13 +65,10 @@ impl DedicatedWriter {
             longer: false,
             named: Arc::default(),
         };
-        if let Some(length) = length_hint.filter(|length| *length <= 1 << 50) {
+        if let Some(length) = length_hint {
             writer.longer = true;
-            let allocated = writer
-                .file
-                .file()
-                .allocate(0, RecordPlaces::trailing(length).end)
-                .await;
+            let ahead = RecordPlaces::trailing(length.min(ALLOCATE_BYTES_MAX)).end;
+            let allocated = writer.file.file().allocate(0, ahead).await;
             if let Err(error) = allocated {
                 let error = Error::io("reserve space for segment", writer.file.path(), error);
                 // Only a hint: file systems without preallocation do without.
