@@ -1,52 +1,13 @@
 //! What a commit is made of: preconditions and changes on one repository, applied together or not at all.
 //!
-//! Owns: [`Batch`], [`Require`], [`Change`], [`Origin`], [`ManifestEntry`], [`FinishedBlob`].
+//! Owns: [`Batch`], [`Change`], [`Committed`], [`FinishedBlob`].
 //! Refuses: deciding anything; `commit` judges and applies.
 
-use bytes::Bytes;
-
 use crate::digest::Digest;
+use crate::entry::{ManifestEntry, Origin};
 use crate::extent::{Extent, Lsn};
 use crate::lease::Pin;
-
-/// Who asked for a transaction; kept in the journal for audit. Both are cut at
-/// [`crate::limits::ORIGIN_BYTES_MAX`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Origin {
-    /// Authenticated subject, or empty.
-    pub actor: String,
-    /// Request id, as in the log and the answer's header.
-    pub request: String,
-}
-
-/// Something that must hold at commit, judged against all transactions queued before this one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Require {
-    /// The repository exists.
-    Repository,
-    /// The blob is linked into the repository.
-    Linked(Digest),
-    /// The blob is linked into another repository (mount).
-    LinkedIn {
-        /// The other repository's name.
-        repository: String,
-        /// The blob.
-        digest: Digest,
-    },
-    /// The repository has this manifest.
-    Manifest(Digest),
-    /// The tag points at this manifest; `None`: the tag does not exist.
-    Tag {
-        /// The tag.
-        tag: String,
-        /// What it must point at.
-        digest: Option<Digest>,
-    },
-    /// The tag exists, wherever it points.
-    TagExists(String),
-    /// The blob's bytes are in the store, in whatever repository.
-    Stored(Digest),
-}
+use crate::require::Require;
 
 /// One change. All of a batch become durable and visible together.
 #[derive(Debug)]
@@ -70,22 +31,6 @@ pub enum Change {
     },
     /// Removes a tag.
     DeleteTag(String),
-}
-
-/// What the catalog keeps of a manifest: its edges, and attributes that it never looks into.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ManifestEntry {
-    /// The manifest's digest.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// What it keeps alive: blobs and manifests it lists, without repeats.
-    pub children: Vec<Digest>,
-    /// What it refers to. The subject may be absent; the referrer keeps nothing alive.
-    pub subject: Option<Digest>,
-    /// Opaque to the engine (media type, artifact type); at most
-    /// [`crate::limits::MANIFEST_ATTRIBUTES_BYTES_MAX`].
-    pub attributes: Bytes,
 }
 
 /// Changes of one repository, with what must hold for them.

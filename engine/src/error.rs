@@ -7,10 +7,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::Require;
 use crate::digest::Digest;
 use crate::format::codec::Malformed;
 use crate::options::BadOption;
+use crate::require::Require;
 
 /// Result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -166,6 +166,11 @@ impl Error {
             out
         });
         Self::corrupt(Path::new("base"), 0, format!("row {key}: {what}"))
+    }
+
+    /// Whether the failure is that a file or directory is not there.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
     /// Whether the failure is that no space was left.

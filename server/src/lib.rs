@@ -12,4 +12,5 @@ pub mod registry;
 pub mod runtime;
 mod telemetry;
 
+pub use crate::http::control::{Control, STATS_PATH, Stats, StatsAnswer, with_short};
 pub use crate::http::server::{Bound, ServeError, Server, ServerOptions};

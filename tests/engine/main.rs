@@ -1,5 +1,6 @@
 //! Tests of the engine through its public interface, one module per subject.
 
+mod directory;
 mod seam;
 mod segment;
 mod table;

@@ -1,6 +1,6 @@
 //! Segments on a real file system: what was written comes back, what rotted does not.
 
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -156,11 +156,11 @@ fn rot_is_never_served() {
                     "at {at} of {extent}"
                 );
                 file.write_all_at(&byte, at).unwrap();
-                bench.segments.damaged().forget(&digest);
+                bench.segments.damaged().keep_only(&digest, &other.1);
             }
             bench.read(digest, extent, 0..length).await.unwrap();
-            assert!(!bench.segments.is_damaged(&digest));
-            assert!(!bench.segments.is_damaged(&other.0));
+            assert!(!bench.segments.damaged().anywhere(&digest));
+            assert!(!bench.segments.damaged().anywhere(&other.0));
         }
     });
 }
@@ -289,5 +289,40 @@ fn open_files_are_bounded() {
         };
         // A disk thread may hold the last file it served for a moment longer.
         eventually("8 files open", || open() == 8).await;
+    });
+}
+
+/// Guards: an announced length costs its sender nothing, so it must not cost the disk: space is reserved a little
+/// ahead of what came, and what cannot fit is refused before there is a file.
+#[test]
+fn announced_bytes_do_not_fill_the_disk() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &Options::default());
+        let refused = bench.segments.create_dedicated(Some(1 << 49)).await;
+        let refused = refused.expect_err("no disk has 512 TiB free");
+        assert!(refused.is_no_space(), "{refused}");
+        assert_eq!(bench.names("segments"), [""; 0]);
+
+        let mut writer = bench
+            .segments
+            .create_dedicated(Some(1 << 30))
+            .await
+            .unwrap();
+        let path = bench.segment_path(writer.file().id());
+        let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;
+        let piece = Bytes::from(vec![7; 1 << 20]);
+        for written in 0..40 {
+            let most = written.max(16) + written + 1;
+            assert!(
+                allocated() <= (most << 20) + (64 << 10),
+                "{written} MiB: {}",
+                allocated()
+            );
+            writer
+                .write(written << 20, vec![piece.clone()])
+                .await
+                .unwrap();
+        }
+        assert!(allocated() >= 41 << 20, "nothing was reserved ahead");
     });
 }

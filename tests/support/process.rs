@@ -77,6 +77,11 @@ impl Server {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its process id; that of the wrapper, if it runs in one.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// `kill -9`, also of what it was wrapped in. It has no chance to write another byte.
     pub fn kill(&mut self) {
         // The group is gone already when the process ended by itself; the wait below is what counts.

@@ -31,8 +31,11 @@ pub(crate) enum Command {
         tonnage serve --data /srv/tonnage --config /etc/tonnage.toml\n  \
         tonnage serve --listen 0.0.0.0:5000 --insecure-anonymous")]
     Serve(Serve),
-    /// Say what a closed store holds
-    #[command(after_help = "Example:\n  tonnage stats --data ./tonnage-data --json")]
+    /// Say what a store holds, whether a server has it open or not
+    #[command(
+        after_help = "Examples:\n  tonnage stats --data ./tonnage-data --json\n  \
+        tonnage stats --server ./tonnage-data/admin.sock"
+    )]
     Stats(Stats),
     /// Check everything in a closed store; repairs nothing
     #[command(after_help = "Examples:\n  tonnage fsck --data ./tonnage-data\n  \

@@ -30,12 +30,16 @@ pub(crate) enum Exit {
 
 impl Exit {
     /// All of them, in the order of their codes.
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 9] = [
         Self::Done,
         Self::Problems,
         Self::Usage,
         Self::Disk,
         Self::Network,
+        Self::InUse,
+        Self::NotAStore,
+        Self::NewerStore,
+        Self::Damaged,
     ];
 
     /// The number the shell sees. Numbers are never reused for another meaning.

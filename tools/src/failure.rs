@@ -71,7 +71,9 @@ impl Failure {
                 );
                 let failure = Self::new(Exit::InUse, format!("the store {at} is in use by {who}"))
                     .next("one process at a time may open a store; nothing was touched")
-                    .next("to ask it about itself: its /metrics, by default http://127.0.0.1:5001/metrics");
+                    .next(format!(
+                        "to ask the server that has it open: tonnage stats --data {at}"
+                    ));
                 let stop = pid.map(|pid| format!("to stop it: kill {pid}"));
                 stop.into_iter()
                     .fold(failure, Self::next)
@@ -91,9 +93,8 @@ impl Failure {
                     failure(Exit::Disk)
                         .next(format!("the directory {at} must be writable for this user"))
                 }
-                io::ErrorKind::NotFound => failure(Exit::Disk).next(format!(
-                    "the directory above it must be there: mkdir -p {at}"
-                )),
+                io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => failure(Exit::Disk)
+                    .next("a store is a directory, and so is everything above it: --data DIR"),
                 _ => failure(Exit::Disk),
             },
             _ => failure(Exit::Disk),

@@ -12,6 +12,7 @@ mod failure;
 mod inspect;
 mod logging;
 mod offline;
+mod online;
 mod output;
 mod serve;
 mod smoke;

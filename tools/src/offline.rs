@@ -67,7 +67,7 @@ pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
         ));
     };
     let site = Site::new(env.clone(), path, superblock.store_id);
-    let Recovered { state, .. } = recovery::replay(&site, &superblock).await?;
+    let Recovered { state, .. } = recovery::replay(&site, &superblock, None).await?;
     Ok(Closed {
         view: View::new(Arc::new(state)),
         _lock: lock,

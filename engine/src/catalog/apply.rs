@@ -7,8 +7,8 @@
 use bytes::Bytes;
 
 use super::keys::{self, SegmentUse, Slot, TagValue};
-use crate::batch::ManifestEntry;
 use crate::digest::Digest;
+use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
 use crate::format::transaction::{Operation, RepositoryId, Transaction};

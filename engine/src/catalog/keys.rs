@@ -7,8 +7,8 @@ use std::hash::Hasher as _;
 use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
-use crate::batch::ManifestEntry;
 use crate::digest::Digest;
+use crate::entry::ManifestEntry;
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::{Decoder, Encoder, Malformed};
 use crate::format::transaction::{RepositoryId, decode_extent, encode_extent};

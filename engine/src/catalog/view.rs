@@ -7,12 +7,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::keys::{self, SegmentUse, Slot, TagValue};
-use crate::batch::{ManifestEntry, Require};
 use crate::digest::Digest;
+use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Malformed;
 use crate::format::transaction::RepositoryId;
+use crate::require::Require;
 use crate::state::State;
 
 /// A snapshot of names, links, edges and placements. Cheap to clone, never changes.

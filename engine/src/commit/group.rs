@@ -49,10 +49,9 @@ pub async fn run_journal(
     // Nobody listens where the store was dropped without a close.
     ending.drained.send(()).unwrap_or_default();
     let sealed = ending.seal.await.is_ok();
-    poison.check()?;
-    if sealed {
-        journal.close().await
-    } else {
-        Ok(())
+    if sealed && poison.cause().is_none() {
+        return journal.close().await;
     }
+    let abandoned = journal.abandon().await;
+    poison.check().and(abandoned)
 }

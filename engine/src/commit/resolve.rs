@@ -4,23 +4,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::batch::{Batch, Change, ManifestEntry, Require};
+use crate::batch::{Batch, Change};
 use crate::catalog::View;
 use crate::digest::Digest;
+use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
+use crate::extent::Extent;
 use crate::format::transaction::{Operation, RepositoryId};
 use crate::limits;
+use crate::require::Require;
 
 /// The operations of `batch` on top of `view`; [`Error::Unmet`] with everything that does not hold.
 ///
 /// Besides what the batch requires, it must not link, tag or enter what the store does not have.
-/// `next_repository` becomes the id of a repository that the batch creates. `damaged` says whether a stored blob is known
-/// to be corrupt: then a new copy takes its place.
+/// `next_repository` becomes the id of a repository that the batch creates. `damaged` says whether a blob is known to
+/// be corrupt where it is stored: then a new copy takes its place.
 pub fn resolve(
     batch: &Batch,
     view: &View,
     next_repository: u64,
-    damaged: &dyn Fn(&Digest) -> bool,
+    damaged: &dyn Fn(&Digest, &Extent) -> bool,
 ) -> Result<Vec<Operation>> {
     let mut unmet = Vec::new();
     for require in &batch.requires {
@@ -86,7 +89,7 @@ struct Resolver<'a> {
     view: &'a View,
     name: &'a str,
     repository: RepositoryId,
-    damaged: &'a dyn Fn(&Digest) -> bool,
+    damaged: &'a dyn Fn(&Digest, &Extent) -> bool,
     operations: Vec<Operation>,
     unmet: Vec<Require>,
     placed: BTreeSet<Digest>,
@@ -99,14 +102,14 @@ impl Resolver<'_> {
         let repository = self.repository;
         match change {
             Change::Place(blob) => {
-                let digest = blob.digest();
-                if self.view.blob(&digest)?.is_none() || (self.damaged)(&digest) {
-                    self.operations.push(Operation::PlaceBlob {
-                        digest,
-                        extent: blob.extent(),
-                    });
+                let (digest, extent) = (blob.digest(), blob.extent());
+                let stored = self.view.blob(&digest)?.map(|stored| stored.extent);
+                // A copy that is the damaged one itself heals nothing.
+                let wanted = stored.is_none_or(|at| at != extent && (self.damaged)(&digest, &at));
+                if self.placed.insert(digest) && wanted {
+                    self.operations
+                        .push(Operation::PlaceBlob { digest, extent });
                 }
-                self.placed.insert(digest);
             }
             Change::Link(digest) => {
                 self.need_stored(digest)?;

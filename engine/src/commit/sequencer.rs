@@ -15,11 +15,12 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
 use super::resolve;
-use crate::batch::{Batch, Change, Committed, FinishedBlob, Origin};
+use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::{View, apply};
 use crate::digest::Digest;
+use crate::entry::Origin;
 use crate::error::{Error, Result};
-use crate::extent::{Lsn, SegmentId};
+use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Encoder;
 use crate::format::transaction::{Operation, Transaction};
 use crate::io::Clock;
@@ -151,7 +152,7 @@ impl Sequencer {
     pub fn submit(
         &self,
         mut batch: Batch,
-        damaged: &dyn Fn(&Digest) -> bool,
+        damaged: &dyn Fn(&Digest, &Extent) -> bool,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let mut inner = self.open_for_writes()?;
         let view = View::new(Arc::new(inner.head.clone()));
@@ -330,9 +331,14 @@ impl Sequencer {
         let Inner {
             in_flight, queue, ..
         } = &mut *inner;
-        for queued in in_flight.iter_mut().chain(queue) {
+        // All or nothing: a row of the base that cannot be read leaves everything as it was.
+        let mut states = Vec::with_capacity(in_flight.len() + queue.len());
+        for queued in in_flight.iter().chain(queue.iter()) {
             apply::transaction(&mut head, &queued.transaction)?;
-            queued.after = head.clone();
+            states.push(head.clone());
+        }
+        for (queued, after) in in_flight.iter_mut().chain(queue).zip(states) {
+            queued.after = after;
         }
         inner.head = head;
         let state = Arc::new(frozen);

@@ -8,15 +8,17 @@ use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 
 use super::sequencer::Sequencer;
-use crate::batch::{Batch, Change, Committed, FinishedBlob, ManifestEntry, Origin, Require};
+use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::View;
 use crate::digest::{Algorithm, Digest};
+use crate::entry::{ManifestEntry, Origin};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 use crate::io::{Clock, TaskFuture};
 use crate::journal::Position;
 use crate::lease::Leases;
 use crate::poison::Poison;
+use crate::require::Require;
 use crate::state::State;
 use crate::table::{Base, Layers};
 
@@ -104,7 +106,7 @@ impl Rig {
             changes,
             origin,
         };
-        self.sequencer.submit(batch, &|_| false)
+        self.sequencer.submit(batch, &|_, _| false)
     }
 
     fn push_blob(&mut self, content: &[u8]) -> Waiting {

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed};
-use crate::batch::{ManifestEntry, Origin};
 use crate::digest::Digest;
+use crate::entry::{ManifestEntry, Origin};
 use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 use crate::limits::{MANIFEST_ATTRIBUTES_BYTES_MAX, MANIFEST_CHILDREN_MAX, ORIGIN_BYTES_MAX};
 

@@ -12,6 +12,7 @@ use crate::catalog::View;
 use crate::catalog::keys::Slot;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
+use crate::extent::Layout;
 use crate::format::checksum::{check_chunks, decode_table};
 use crate::format::codec::checksum;
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, pad64, table_bytes};
@@ -141,6 +142,16 @@ async fn record(
             places.frame,
             format!("the frame is of another record: {frame:?}"),
         ));
+    }
+    let behind = places.payload + extent.length;
+    let next = match extent.layout {
+        Layout::Leading => pad64(places.end),
+        Layout::Trailing => places.table,
+    };
+    let padding = read(&**file, path, behind, next - behind).await?;
+    if padding.filled().iter().any(|byte| *byte != 0) {
+        let what = "padding behind the payload is not zero".to_owned();
+        return Err(bad(behind, what));
     }
     if checksum(table) != frame.table_checksum {
         return Err(bad(

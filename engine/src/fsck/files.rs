@@ -7,10 +7,10 @@ use std::path::Path;
 
 use super::{FsckReport, Severity};
 use crate::catalog::View;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::io::Env;
 use crate::journal::{self, read::Walked};
-use crate::recovery::apply::{list_segments, numbered};
+use crate::recovery::apply::list_segments;
 use crate::segment::segment_name;
 use crate::upload::surviving;
 
@@ -40,8 +40,13 @@ pub(super) async fn check(
             "missing, and the index says that live blobs are in it",
         );
     }
+    let limit = view.state().segment_limit;
+    for id in found.range(limit..) {
+        let what = "newer than the journal: the end of the journal is missing";
+        report.add(Severity::Damage, &path(*id), what);
+    }
     for id in found
-        .iter()
+        .range(..limit)
         .filter(|id| !named.contains(id) && !uploads.contains(id))
     {
         report.add(
@@ -49,28 +54,6 @@ pub(super) async fn check(
             &path(*id),
             "no transaction and no upload names this segment",
         );
-    }
-    journal_files(env, store, walked, report).await
-}
-
-async fn journal_files(
-    env: &Env,
-    store: &Path,
-    walked: &Walked,
-    report: &mut FsckReport,
-) -> Result<()> {
-    let directory = journal::directory(store);
-    let names = env
-        .io
-        .list_dir(&directory)
-        .await
-        .map_err(|source| Error::io("list", &directory, source))?;
-    let last = walked.last.as_ref().map_or(0, |header| header.number);
-    for number in names.iter().filter_map(|name| numbered(name, ".journal")) {
-        if number > last && walked.unfinished != Some(number) {
-            let what = "a journal file behind the end of the journal: one before it is missing";
-            report.add(Severity::Damage, &journal::file_path(store, number), what);
-        }
     }
     if let Some(number) = walked.unfinished {
         let what = "prepared or created just before the stop, and never used";

@@ -172,7 +172,7 @@ async fn compare_with_checkpoint(
     whole: &View,
     report: &mut FsckReport,
 ) {
-    let recovered = match recovery::replay(site, superblock).await {
+    let recovered = match recovery::replay(site, superblock, None).await {
         Ok(recovered) => recovered,
         Err(error) => return report.note(&site.root, &error),
     };

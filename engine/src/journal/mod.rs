@@ -14,6 +14,10 @@ pub mod writer;
 
 use std::path::{Path, PathBuf};
 
+use crate::format::journal::HEADER_BYTES;
+
+const SUFFIX: &str = ".journal";
+
 /// A place in the journal: the start of a frame, or the end of the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -23,6 +27,14 @@ pub struct Position {
     pub offset: u64,
 }
 
+impl Position {
+    /// Where the journal of every store begins.
+    pub const FIRST: Self = Self {
+        number: 1,
+        offset: HEADER_BYTES as u64,
+    };
+}
+
 /// The directory of a store's journal.
 pub fn directory(store: &Path) -> PathBuf {
     store.join("journal")
@@ -30,5 +42,15 @@ pub fn directory(store: &Path) -> PathBuf {
 
 /// The path of journal file `number`.
 pub fn file_path(store: &Path, number: u64) -> PathBuf {
-    directory(store).join(format!("{number:016x}.journal"))
+    directory(store).join(file_name(number))
+}
+
+/// The number of a journal file's name; `None` if it is not one that we give.
+pub fn parse_name(name: &str) -> Option<u64> {
+    let number = u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()?;
+    (file_name(number) == name).then_some(number)
+}
+
+fn file_name(number: u64) -> String {
+    format!("{number:016x}{SUFFIX}")
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::path::Path;
 
 use super::scan::{self, Scanned, Tail};
-use super::{Position, file_path};
+use super::{Position, directory, file_path, parse_name};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
@@ -37,13 +37,25 @@ pub struct Walked {
     pub transactions: u64,
 }
 
-/// Walks the journal from `start` (a frame's start) to its end and hands every transaction to `visit`.
+/// What a walk is for.
+pub trait Visitor: Send {
+    /// Takes the next transaction; an error means that it cannot be applied.
+    fn transaction(&mut self, transaction: Transaction) -> std::result::Result<(), Malformed>;
+
+    /// All transactions before `position`, the start of the next file, were handed out: a moment to make room.
+    fn file_done(&mut self, position: Position) -> impl Future<Output = Result<()>> + Send {
+        let _ = position;
+        std::future::ready(Ok(()))
+    }
+}
+
+/// Walks the journal from `start` (a frame's start) to its end and hands every transaction to `visitor`.
 pub async fn walk(
     io: &dyn Io,
     store: &Path,
     store_id: &[u8; 16],
     start: Position,
-    visit: &mut (dyn FnMut(Transaction) -> std::result::Result<(), Malformed> + Send),
+    visitor: &mut impl Visitor,
 ) -> Result<Walked> {
     let mut walked = Walked {
         last: None,
@@ -73,12 +85,16 @@ pub async fn walk(
         let mut count = 0;
         let scanned = scan::frames(bytes.filled(), &header, from, end, &mut |transaction| {
             count += 1;
-            visit(transaction)
+            visitor.transaction(transaction)
         });
         let scanned = scanned
             .map_err(|bad| Error::corrupt(&file_path(store, number), bad.offset, bad.what.0))?;
         walked.transactions += count;
         walked.note(header, &scanned);
+        if end.is_some() {
+            let (number, offset) = (number + 1, HEADER_BYTES as u64);
+            visitor.file_done(Position { number, offset }).await?;
+        }
         if matches!(next, Loaded::Unfinished) {
             walked.unfinished = Some(number + 1);
         }
@@ -96,21 +112,23 @@ pub async fn walk(
 
 /// The journal seems to end before file `absent`: a file behind it would mean that one in between is lost.
 async fn check_gap(io: &dyn Io, store: &Path, absent: u64) -> Result<()> {
-    for number in absent + 1..=absent + 2 {
-        let path = file_path(store, number);
-        match io.open(&path, OpenMode::Read).await {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::io("look for journal file", &path, source)),
-            Ok(_) => {
-                let what = format!(
-                    "missing, but {} exists; restore it before opening the store",
-                    path.display()
-                );
-                return Err(Error::corrupt(&file_path(store, absent), 0, what));
-            }
-        }
-    }
-    Ok(())
+    let directory = directory(store);
+    let names = match io.list_dir(&directory).await {
+        Ok(names) => names,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::io("list", &directory, source)),
+    };
+    let behind = names
+        .iter()
+        .filter_map(|name| parse_name(name))
+        .filter(|number| *number > absent)
+        .min();
+    let Some(behind) = behind else { return Ok(()) };
+    let what = format!(
+        "missing, but {} exists; restore it before opening the store",
+        file_path(store, behind).display()
+    );
+    Err(Error::corrupt(&file_path(store, absent), 0, what))
 }
 
 impl Walked {

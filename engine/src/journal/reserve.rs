@@ -43,3 +43,20 @@ pub async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
         Err(source) => Err(Error::io("give up the reserve", &path, source)),
     }
 }
+
+/// Gives up `bytes` of the reserve, or all that is left of it.
+pub async fn shrink(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
+    let path = store.join(NAME);
+    let failed = |source| Error::io("give up a part of the reserve", &path, source);
+    let file = match io.open(&path, OpenMode::Write).await {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(failed(source)),
+    };
+    let left = file.len().await.map_err(failed)?.saturating_sub(bytes);
+    if left == 0 {
+        drop(file);
+        return spend(io, store).await;
+    }
+    file.set_len(left).await.map_err(failed)
+}

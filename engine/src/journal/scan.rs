@@ -71,7 +71,18 @@ pub fn frames(
         }
         let offset = walk.at;
         match walk.next(bytes, header) {
-            Ok(frame) if frame.close => return Ok(walk.done(Tail::Clean)),
+            Ok(frame) if frame.close => {
+                if let Some(end) = end.filter(|end| *end != walk.at) {
+                    let what = format!(
+                        "closed here, but the next file says that frames end at byte {end}"
+                    );
+                    return Err(BadFrame {
+                        offset,
+                        what: Malformed(what),
+                    });
+                }
+                return Ok(walk.done(Tail::Clean));
+            }
             Ok(frame) => walk.visit(bytes, &frame, offset, visit)?,
             Err(what) if end.is_some() => return Err(BadFrame { offset, what }),
             Err(what) => return tail(bytes, header, walk, &what),
@@ -199,7 +210,7 @@ fn payload<'a>(frame: &'a [u8], header: &FrameHeader) -> Result<&'a [u8], Malfor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Origin;
+    use crate::entry::Origin;
     use crate::format::codec::Encoder;
 
     const NONCE: u64 = 0x5eed;

@@ -23,6 +23,9 @@ use crate::io::{Env, FileRef, OpenMode, exact};
 /// Bytes of zeros written at a time when a file is prepared.
 const ZERO_RUN_BYTES: usize = 1 << 20;
 
+/// Size of an epoch's first file where the disk is too full for a whole one.
+const SMALL_FILE_BYTES: u64 = 1 << 20;
+
 /// What a journal needs to know about its store.
 #[derive(Debug, Clone)]
 pub struct JournalSpec {
@@ -84,7 +87,7 @@ impl JournalWriter {
     ) -> Result<Self> {
         let spec = Arc::new(spec);
         let number = previous.map_or(1, |position| position.number + 1);
-        let prepared = prepare(&env, &spec, number, spec.file_bytes).await?;
+        let prepared = prepare_first(&env, &spec, number).await?;
         let previous_end = previous.map_or(0, |position| position.offset);
         let active = activate(&env, &spec, prepared, previous_end, first_lsn).await?;
         Ok(Self {
@@ -196,16 +199,7 @@ impl JournalWriter {
             }
         }
         let capacity = needed.max(self.spec.file_bytes);
-        match prepare(&self.env, &self.spec, number, capacity).await {
-            Err(error) if error.is_no_space() => {
-                tracing::warn!(
-                    "the disk is full: the reserve is given up so that deletes can go on"
-                );
-                reserve::spend(&*self.env.io, &self.spec.store).await?;
-                prepare(&self.env, &self.spec, number, capacity).await
-            }
-            other => other,
-        }
+        prepare_or_spend(&self.env, &self.spec, number, capacity).await
     }
 
     /// Starts preparing the next file while the active one fills.
@@ -225,6 +219,11 @@ impl JournalWriter {
         self.env.spawn.spawn("journal-prepare", Box::pin(task));
     }
 
+    /// Ends without the frame that says so: the next open recovers. On return nothing touches the journal any more.
+    pub async fn abandon(mut self) -> Result<()> {
+        self.discard_next().await
+    }
+
     /// Removes a prepared file that nobody will use, so that a clean stop leaves nothing behind.
     async fn discard_next(&mut self) -> Result<()> {
         if let Some(waiting) = self.next.take()
@@ -234,6 +233,40 @@ impl JournalWriter {
         }
         Ok(())
     }
+}
+
+/// Prepares a file, giving up the reserve where the disk is full.
+async fn prepare_or_spend(
+    env: &Env,
+    spec: &JournalSpec,
+    number: u64,
+    capacity: u64,
+) -> Result<Prepared> {
+    match prepare(env, spec, number, capacity).await {
+        Err(error) if error.is_no_space() => {
+            tracing::warn!("the disk is full: the reserve is given up so that deletes can go on");
+            reserve::spend(&*env.io, &spec.store).await?;
+            prepare(env, spec, number, capacity).await
+        }
+        other => other,
+    }
+}
+
+/// Prepares the file of a new epoch. A full disk must not keep a store from opening, for pulls and deletes go on: there
+/// a small file does, and the reserve gives a part of itself for it, so that it lasts for many starts.
+async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Prepared> {
+    let small = spec.file_bytes.min(SMALL_FILE_BYTES);
+    match prepare(env, spec, number, spec.file_bytes).await {
+        Err(error) if error.is_no_space() => {}
+        prepared => return prepared,
+    }
+    match prepare(env, spec, number, small).await {
+        Err(error) if error.is_no_space() => {}
+        prepared => return prepared,
+    }
+    tracing::warn!("the disk is full: a part of the reserve is given up so that the store opens");
+    reserve::shrink(&*env.io, &spec.store, 2 * small).await?;
+    prepare(env, spec, number, small).await
 }
 
 /// Creates file `number` full of zeros, durable under its name. Leaves no file behind on failure.

@@ -53,16 +53,8 @@ pub async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<Segment
         .collect())
 }
 
-/// The number of a file that is named by 16 hexadecimal digits and `suffix`.
-pub fn numbered(name: &str, suffix: &str) -> Option<u64> {
-    let digits = name.strip_suffix(suffix)?;
-    if digits.len() != 16 {
-        return None;
-    }
-    u64::from_str_radix(digits, 16).ok()
-}
-
-fn segment_path(store: &Path, id: SegmentId) -> PathBuf {
+/// The path of a segment.
+pub fn segment_path(store: &Path, id: SegmentId) -> PathBuf {
     segments_directory(store).join(segment_name(id))
 }
 

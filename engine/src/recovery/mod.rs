@@ -15,55 +15,56 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::apply as rows;
-use crate::checkpoint;
+use crate::checkpoint::{self, History};
 use crate::error::{Error, Result};
 use crate::extent::{Lsn, SegmentId};
 use crate::format::codec::Malformed;
-use crate::format::journal::HEADER_BYTES;
 use crate::format::superblock::Superblock;
-use crate::journal::{self, Position, read::Walked};
+use crate::format::transaction::Transaction;
+use crate::journal::read::{Visitor, Walked};
+use crate::journal::{self, Position};
 use crate::state::State;
 use crate::table::{Base, Layers, Site};
 
-/// A store as its journal tells it, before anything was changed.
+/// A store as its journal tells it.
 #[derive(Debug)]
 pub struct Recovered {
     /// Everything the journal says.
     pub state: State,
     /// The walk through the journal.
     pub walked: Walked,
-    /// The checkpoints on disk, and which one replay began on.
+    /// The checkpoints on disk before, and which one replay began on.
     pub checkpoints: checkpoint::Loaded,
+    /// The checkpoints on disk now: those, or what a bounded replay wrote.
+    pub history: History,
     /// How long loading and replaying took.
     pub took: Duration,
 }
 
-/// Loads the newest usable checkpoint and replays the journal behind it. Changes nothing on disk.
-pub async fn replay(site: &Site, superblock: &Superblock) -> Result<Recovered> {
+/// Loads the newest usable checkpoint and replays the journal behind it.
+///
+/// With `bound_bytes`, rows beyond that many bytes go into a checkpoint between two journal files, so that rebuilding a store of any size
+/// takes bounded memory; the caller holds the store's lock. Without, nothing on disk is changed.
+pub async fn replay(
+    site: &Site,
+    superblock: &Superblock,
+    bound_bytes: Option<usize>,
+) -> Result<Recovered> {
     let clock = &site.env.clock;
     let began = clock.monotonic();
     let checkpoints = checkpoint::load(site).await;
-    let (mut state, start) = match &checkpoints.chosen {
+    let (state, start) = match &checkpoints.chosen {
         Some(chosen) => (state_of(chosen, superblock), chosen_position(chosen)),
-        None => (
-            empty(superblock),
-            Position {
-                number: 1,
-                offset: HEADER_BYTES as u64,
-            },
-        ),
+        None => (empty(superblock), Position::FIRST),
     };
-    let walked = journal::read::walk(
-        &*site.env.io,
-        &site.root,
-        &site.store_id,
-        start,
-        &mut |transaction| {
-            rows::transaction(&mut state, &transaction)
-                .map_err(|error| Malformed(error.to_string()))
-        },
-    )
-    .await?;
+    let history = checkpoints.history.clone();
+    let mut replay = Replay {
+        site,
+        state,
+        bound_bytes,
+        history,
+    };
+    let walked = replay.walk(start).await?;
     if checkpoints.chosen.is_some() && walked.last.is_none() {
         let path = journal::file_path(&site.root, start.number);
         let what =
@@ -71,33 +72,77 @@ pub async fn replay(site: &Site, superblock: &Superblock) -> Result<Recovered> {
         return Err(Error::corrupt(&path, 0, what));
     }
     let took = clock.monotonic().saturating_sub(began);
+    let Replay { state, history, .. } = replay;
     Ok(Recovered {
         state,
         walked,
         checkpoints,
+        history,
         took,
     })
 }
 
-/// Replays the whole journal, without any checkpoint: the state that everything else must agree with.
+/// Replays the whole journal, without any checkpoint: the state that everything else must agree with. Takes memory for all
+/// rows of the store.
 pub async fn replay_from_start(site: &Site, superblock: &Superblock) -> Result<(State, Walked)> {
-    let mut state = empty(superblock);
-    let start = Position {
-        number: 1,
-        offset: HEADER_BYTES as u64,
+    let history = History::default();
+    let mut replay = Replay {
+        site,
+        state: empty(superblock),
+        bound_bytes: None,
+        history,
     };
-    let walked = journal::read::walk(
-        &*site.env.io,
-        &site.root,
-        &site.store_id,
-        start,
-        &mut |transaction| {
-            rows::transaction(&mut state, &transaction)
-                .map_err(|error| Malformed(error.to_string()))
-        },
-    )
-    .await?;
-    Ok((state, walked))
+    let walked = replay.walk(Position::FIRST).await?;
+    Ok((replay.state, walked))
+}
+
+/// A replay under way.
+struct Replay<'a> {
+    site: &'a Site,
+    state: State,
+    bound_bytes: Option<usize>,
+    history: History,
+}
+
+impl Replay<'_> {
+    async fn walk(&mut self, start: Position) -> Result<Walked> {
+        let site = self.site;
+        journal::read::walk(&*site.env.io, &site.root, &site.store_id, start, self).await
+    }
+
+    /// Moves the rows so far into base files.
+    async fn checkpoint(&mut self, position: Position) -> Result<()> {
+        let facts = checkpoint::Facts {
+            lsn: self.state.lsn,
+            journal_number: position.number,
+            journal_offset: position.offset,
+            next_repository: self.state.next_repository,
+            next_segment: self.state.segment_limit.0,
+        };
+        let frozen = self.state.layers.freeze();
+        let done = checkpoint::run(self.site, &self.history, facts, &frozen).await?;
+        self.state.layers = frozen.rebase(done.base);
+        self.history = done.history;
+        Ok(())
+    }
+}
+
+impl Visitor for Replay<'_> {
+    fn transaction(&mut self, transaction: Transaction) -> std::result::Result<(), Malformed> {
+        rows::transaction(&mut self.state, &transaction)
+            .map_err(|error| Malformed(error.to_string()))
+    }
+
+    async fn file_done(&mut self, position: Position) -> Result<()> {
+        let full = self
+            .bound_bytes
+            .is_some_and(|bound| self.state.layers.delta_bytes() > bound);
+        if full && let Err(error) = self.checkpoint(position).await {
+            tracing::warn!(%error, "the replay goes on in memory alone: no checkpoint could be written");
+            self.bound_bytes = None;
+        }
+        Ok(())
+    }
 }
 
 fn chosen_position(chosen: &checkpoint::Chosen) -> Position {

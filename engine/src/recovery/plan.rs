@@ -15,13 +15,15 @@ use crate::limits::FRAME_TRANSACTIONS_MAX;
 pub struct Facts {
     /// The walk through the journal.
     pub walked: Walked,
+    /// Segment ids from here on were never given out, says the journal.
+    pub segment_limit: SegmentId,
     /// LSN of the state, which a checkpoint may have put ahead of the walk.
     pub state_lsn: Lsn,
     /// Segments that hold live blobs.
     pub named: BTreeSet<SegmentId>,
     /// Segments that unfinished uploads own.
     pub uploading: BTreeSet<SegmentId>,
-    /// Segment files found; `None` after a clean stop, when no directory is walked.
+    /// Segment files found; `None` after a clean stop that left a checkpoint, when no directory is walked.
     pub found: Option<BTreeSet<SegmentId>>,
 }
 
@@ -40,6 +42,14 @@ pub struct Plan {
     pub epoch: u64,
     /// Its first LSN: past all that a lost frame may have carried.
     pub first_lsn: Lsn,
+}
+
+/// Whether the journal can be the whole one. An id is used only after its reservation is durable, so a segment
+/// with an id that was never given out says that the journal's end is missing: then nothing may be changed.
+pub fn check(facts: &Facts) -> Result<(), SegmentId> {
+    let found = facts.found.as_ref();
+    let newer = found.and_then(|found| found.range(facts.segment_limit..).next());
+    newer.map_or(Ok(()), |newer| Err(*newer))
 }
 
 /// Draws up the plan.
@@ -96,6 +106,7 @@ mod tests {
         let ids = |ids: &[u64]| ids.iter().copied().map(SegmentId).collect::<BTreeSet<_>>();
         Facts {
             walked,
+            segment_limit: SegmentId(5),
             state_lsn: Lsn(10),
             named: ids(&[1, 2, 9]),
             uploading: ids(&[3]),
@@ -110,6 +121,15 @@ mod tests {
         assert_eq!(plan.orphans, [SegmentId(4)]);
         assert_eq!(plan.missing, [SegmentId(9)]);
         assert_eq!(plan.unfinished_journal, Some(4));
+    }
+
+    /// Guards: a segment that the journal cannot know of says that the end of the journal is missing.
+    #[test]
+    fn a_segment_newer_than_the_journal_is_noticed() {
+        assert_eq!(check(&facts()), Ok(()));
+        let mut facts = facts();
+        facts.segment_limit = SegmentId(4);
+        assert_eq!(check(&facts), Err(SegmentId(4)));
     }
 
     /// Guards: LSNs that a lost frame may have carried are never used again.

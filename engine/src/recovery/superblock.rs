@@ -19,6 +19,10 @@ pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
 pub const SUPERBLOCK: &str = "superblock";
 /// The lock file.
 pub const LOCK: &str = "lock";
+/// The socket on which a running server answers its operator.
+pub const ADMIN_SOCKET: &str = "admin.sock";
+/// What a fresh ext4 file system has in its root, where a store may be made.
+const LOST_AND_FOUND: &str = "lost+found";
 
 /// What a directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +35,8 @@ pub enum Kind {
     Store,
 }
 
-/// Says what `store` is without touching it. [`Error::Foreign`] if it holds something else.
+/// Says what `store` is without touching it. [`Error::Foreign`] if it holds something else, [`Error::Corrupt`] if it is a
+/// store that lost its superblock.
 pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
     let names = match io.list_dir(store).await {
         Ok(names) => names,
@@ -41,13 +46,22 @@ pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
     if names.iter().any(|name| name == SUPERBLOCK) {
         return Ok(Kind::Store);
     }
-    let ours = |name: &String| name == LOCK || DIRECTORIES.contains(&name.as_str());
-    if let Some(other) = names.iter().find(|name| !ours(name)) {
+    let harmless = [LOCK, ADMIN_SOCKET, LOST_AND_FOUND];
+    let stranger = |name: &&String| {
+        !harmless.contains(&name.as_str()) && !DIRECTORIES.contains(&name.as_str())
+    };
+    if let Some(other) = names.iter().find(stranger) {
         let why = format!("it has no superblock, and it holds {other:?}");
         return Err(Error::Foreign {
             path: store.to_path_buf(),
             why,
         });
+    }
+    // The superblock is synced before the first journal file is made.
+    if !journal_is_empty(io, store).await? {
+        let path = store.join(SUPERBLOCK);
+        let what = "missing, and the store has a journal; restore it before opening the store";
+        return Err(Error::corrupt(&path, 0, what));
     }
     Ok(Kind::Fresh)
 }
@@ -134,8 +148,36 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
     Ok(superblock)
 }
 
-/// Creates a directory unless it is there, and makes its name durable.
-pub async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
+/// Creates the store's own directory and those above it that are missing, their names durable on return.
+pub async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
+    let mut missing = Vec::new();
+    let mut next = path;
+    loop {
+        match (create_dir(io, next).await, above(next)) {
+            (Err(error), Some(parent)) if error.is_not_found() => {
+                missing.push(next);
+                next = parent;
+            }
+            (created, parent) => {
+                created?;
+                sync_dir(io, parent.unwrap_or(Path::new("."))).await?;
+                break;
+            }
+        }
+    }
+    for path in missing.into_iter().rev() {
+        create_dir(io, path).await?;
+        sync_dir(io, above(path).unwrap_or(Path::new("."))).await?;
+    }
+    Ok(())
+}
+
+fn above(path: &Path) -> Option<&Path> {
+    path.parent().filter(|above| !above.as_os_str().is_empty())
+}
+
+/// Creates a directory unless it is there.
+async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
     match io.create_dir(path).await {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -41,9 +41,15 @@ impl Damaged {
         self.places.lock().contains_key(digest)
     }
 
-    /// Forgets `digest`: its bytes are elsewhere now, or gone.
-    pub fn forget(&self, digest: &Digest) {
-        self.places.lock().remove(digest);
+    /// The bytes of `digest` are at `extent` now: forgets what was found elsewhere.
+    pub fn keep_only(&self, digest: &Digest, extent: &Extent) {
+        let mut places = self.places.lock();
+        if let Some(extents) = places.get_mut(digest) {
+            extents.retain(|damaged| damaged == extent);
+            if extents.is_empty() {
+                places.remove(digest);
+            }
+        }
     }
 
     /// All that is known to be damaged.

@@ -4,8 +4,11 @@
 //! (`upload`).
 //!
 //! Invariants: the payload starts at 4096 and is written in place of nothing but this upload's own earlier
-//! bytes; dropped unfinished, the file goes.
+//! bytes; dropped unfinished, the file goes; space is reserved ahead of what was written by no more than as much again
+//! ([`reserved_to`]), for an announced length costs its sender nothing.
 
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,9 +25,12 @@ use crate::format::segment::SegmentClass;
 use crate::io::exact::write_all;
 use crate::poison::Poison;
 
-/// Most payload for which space is taken before it comes: one extent of a large file system. What a client announces costs it
-/// nothing, so it must not take the disk from others.
-const ALLOCATE_BYTES_MAX: u64 = 128 << 20;
+/// Space reserved before the first byte, as far as the announced length goes.
+const AHEAD_BYTES_MIN: u64 = 16 << 20;
+/// Most space reserved ahead of what was written.
+const AHEAD_BYTES_MAX: u64 = 1 << 30;
+/// Announced lengths above this are taken for none at all; none of ours can be written.
+const ANNOUNCED_BYTES_MAX: u64 = 1 << 50;
 
 /// One dedicated segment that is being written.
 #[derive(Debug)]
@@ -36,16 +42,27 @@ pub struct DedicatedWriter {
     /// Whether the file may reach beyond what was written: then it is cut at the end.
     longer: bool,
     named: Arc<AtomicBool>,
+    /// The end of the file by the announced length, while space is reserved ahead.
+    announced_end: Option<u64>,
+    /// Space is reserved up to here.
+    reserved: u64,
 }
 
 impl DedicatedWriter {
-    /// Creates the file. Of a known length the first part of its space is reserved.
+    /// Creates the file. An announced length that does not fit on the disk is refused at once; for one that does,
+    /// space is reserved in steps, a little ahead of the writes.
     pub async fn create(
         files: Arc<SegmentFiles>,
         ids: &SegmentIds,
         poison: Arc<Poison>,
         length_hint: Option<u64>,
     ) -> Result<Self> {
+        let announced_end = length_hint
+            .filter(|length| *length <= ANNOUNCED_BYTES_MAX)
+            .map(|length| RecordPlaces::trailing(length).end);
+        if let Some(end) = announced_end {
+            check_space(&files, end).await?;
+        }
         let id = ids.take().await?;
         // Before the file: whoever waits for it may give up.
         let guard = AbandonGuard::new(Arc::clone(&files), id);
@@ -56,28 +73,32 @@ impl DedicatedWriter {
                 return Err(error);
             }
         };
-        let abandon = Some(guard);
         let mut writer = Self {
             files,
             poison,
             file,
-            abandon,
-            longer: false,
+            abandon: Some(guard),
+            longer: announced_end.is_some(),
             named: Arc::default(),
+            announced_end,
+            reserved: 0,
         };
-        if let Some(length) = length_hint {
-            writer.longer = true;
-            let ahead = RecordPlaces::trailing(length.min(ALLOCATE_BYTES_MAX)).end;
-            let allocated = writer.file.file().allocate(0, ahead).await;
-            if let Err(error) = allocated {
-                let error = Error::io("reserve space for segment", writer.file.path(), error);
-                // Only a hint: file systems without preallocation do without.
-                if error.is_no_space() {
-                    return Err(error);
-                }
-            }
+        if let Some(range) = writer.next_reserve(0)
+            && !reserve(&writer.file, range).await?
+        {
+            writer.announced_end = None;
         }
         Ok(writer)
+    }
+
+    /// What has to be reserved before the file is written up to `end`, if anything.
+    fn next_reserve(&mut self, end: u64) -> Option<Range<u64>> {
+        let announced = self.announced_end?;
+        if end < self.reserved || self.reserved >= announced {
+            return None;
+        }
+        let from = std::mem::replace(&mut self.reserved, reserved_to(end, announced));
+        Some(from..self.reserved)
     }
 
     /// Takes up the file of an upload that survived a restart and cuts it to `length` payload bytes.
@@ -107,6 +128,8 @@ impl DedicatedWriter {
             abandon,
             longer: false,
             named: Arc::new(AtomicBool::new(true)),
+            announced_end: None,
+            reserved: 0,
         })
     }
 
@@ -117,12 +140,17 @@ impl DedicatedWriter {
 
     /// Writes `slices` at `offset` of the payload; the future owns all it needs.
     pub fn write(
-        &self,
+        &mut self,
         offset: u64,
         slices: Vec<Bytes>,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let file = Arc::clone(&self.file);
+        let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
+        let ahead = self.next_reserve(DEDICATED_PAYLOAD + offset + bytes);
         async move {
+            if let Some(range) = ahead {
+                reserve(&file, range).await?;
+            }
             let written = write_all(file.file(), DEDICATED_PAYLOAD + offset, slices).await;
             written.map_err(|error| Error::io("write segment", file.path(), error))
         }
@@ -205,6 +233,63 @@ impl DedicatedWriter {
     }
 }
 
+/// How far space is reserved once the file was written up to `end`, of `announced` in all.
+fn reserved_to(end: u64, announced: u64) -> u64 {
+    let ahead = end.clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
+    end.saturating_add(ahead).min(announced).max(end)
+}
+
+/// Refuses what cannot fit. Not a promise: others write as well.
+async fn check_space(files: &SegmentFiles, bytes: u64) -> Result<()> {
+    let space = files.env().io.space(files.dir()).await;
+    let available = match space {
+        Ok(space) => space.available_bytes,
+        // Then the writes will tell.
+        Err(_) => return Ok(()),
+    };
+    if bytes <= available {
+        return Ok(());
+    }
+    let full = io::Error::new(
+        io::ErrorKind::StorageFull,
+        format!("{bytes} bytes were announced, {available} are free"),
+    );
+    Err(Error::io("reserve space in", files.dir(), full))
+}
+
+/// Reserves a part of the file. False where the file system cannot: then there is no use in going on with it.
+async fn reserve(file: &SegmentFile, range: Range<u64>) -> Result<bool> {
+    let length = range.end - range.start;
+    let Err(error) = file.file().allocate(range.start, length).await else {
+        return Ok(true);
+    };
+    let error = Error::io("reserve space for segment", file.path(), error);
+    if error.is_no_space() {
+        return Err(error);
+    }
+    Ok(false)
+}
+
 fn zeros(count: u64) -> Bytes {
     Bytes::from(vec![0; usize::try_from(count).unwrap_or_default()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: space reserved for bytes that may never come is bounded by what did come, and by the announced end.
+    #[test]
+    fn space_is_reserved_a_little_ahead() {
+        const TIB: u64 = 1 << 40;
+        assert_eq!(reserved_to(0, TIB), AHEAD_BYTES_MIN);
+        assert_eq!(reserved_to(0, 9 << 20), 9 << 20);
+        assert_eq!(reserved_to(100 << 20, TIB), 200 << 20);
+        assert_eq!(reserved_to(6 << 30, TIB), 7 << 30);
+        assert_eq!(
+            reserved_to(6 << 30, 5 << 30),
+            6 << 30,
+            "more came than was announced"
+        );
+    }
 }

@@ -16,9 +16,11 @@ mod reader;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
+
 use crate::buffer::BufferPool;
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
 use crate::io::Env;
 use crate::options::Options;
@@ -100,7 +102,16 @@ impl Segments {
     /// Begins a dedicated segment.
     pub async fn create_dedicated(&self, length_hint: Option<u64>) -> Result<DedicatedWriter> {
         let (files, poison) = (Arc::clone(&self.files), Arc::clone(&self.poison));
-        DedicatedWriter::create(files, &self.ids, poison, length_hint).await
+        let ids = Arc::clone(&self.ids);
+        let (done, created) = oneshot::channel();
+        // A task of its own: who waits may go at any moment, and a file that is being created then would have no owner. The
+        // writer that nobody takes removes it.
+        let task = async move {
+            drop(done.send(DedicatedWriter::create(files, &ids, poison, length_hint).await));
+        };
+        let spawn = &self.files.env().spawn;
+        spawn.spawn("create segment", Box::pin(task));
+        created.await.unwrap_or(Err(Error::Closed))
     }
 
     /// Takes up the dedicated segment of an upload that survived a restart.
@@ -113,10 +124,5 @@ impl Segments {
     /// is collected meanwhile.
     pub async fn open_blob(&self, digest: Digest, extent: Extent) -> Result<BlobReader> {
         BlobReader::open(&self.files, &self.pool, &self.damaged, digest, extent).await
-    }
-
-    /// Whether `digest` was found damaged anywhere since the store opened, and not placed anew.
-    pub fn is_damaged(&self, digest: &Digest) -> bool {
-        self.damaged.anywhere(digest)
     }
 }

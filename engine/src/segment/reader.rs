@@ -69,7 +69,7 @@ impl BlobReader {
             Ok((places, files.open(extent.segment).await?))
         };
         let (places, file) = opened.await.inspect_err(|error| {
-            if matches!(error, Error::Corrupt(_)) {
+            if is_damage(error) {
                 damaged.mark(digest, extent);
             }
         })?;
@@ -365,6 +365,12 @@ impl Source {
             format!("{what} (blob {})", self.digest),
         )
     }
+}
+
+/// Whether a segment that does not open is lost: wrong inside, or gone. Anything else may pass.
+fn is_damage(error: &Error) -> bool {
+    let gone = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
+    matches!(error, Error::Corrupt(_)) || matches!(error, Error::Io { source, .. } if gone(source))
 }
 
 /// Splits at `at`, or at the end if there is less.

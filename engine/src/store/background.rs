@@ -43,7 +43,7 @@ pub(super) struct Checkpoints {
 struct Progress {
     /// The checkpoints on disk.
     history: History,
-    /// Frozen by an attempt that failed; the next one goes on with it.
+    /// Frozen by an attempt that failed or was dropped; the next one goes on with it.
     pending: Option<Frozen>,
 }
 
@@ -124,37 +124,51 @@ impl Checkpoints {
                 ),
             },
         };
-        self.running.store(true, Ordering::Release);
-        let written = checkpoint::run(
+        // Until it is in a base, the next attempt goes on with it: also if this future is dropped.
+        progress.pending = Some(frozen.clone());
+        let running = Running::new(self, inner);
+        let Done {
+            base,
+            history,
+            bytes_written,
+            files_written,
+            ..
+        } = checkpoint::run(
             &self.site,
             &progress.history,
             facts(&frozen),
             &frozen.state.layers,
         )
-        .await;
-        self.running.store(false, Ordering::Release);
-        match written {
-            Ok(Done {
-                base,
-                history,
-                bytes_written,
-                files_written,
-                ..
-            }) => {
-                inner.sequencer.install(&base);
-                *self.last.lock() = frozen.position;
-                progress.history = history;
-                Ok(CheckpointReport {
-                    bytes_written,
-                    files_written,
-                })
-            }
-            Err(error) => {
-                progress.pending = Some(frozen);
-                inner.sequencer.published.notify_waiters();
-                Err(error)
-            }
-        }
+        .await?;
+        drop(running);
+        inner.sequencer.install(&base);
+        *self.last.lock() = frozen.position;
+        progress.history = history;
+        progress.pending = None;
+        Ok(CheckpointReport {
+            bytes_written,
+            files_written,
+        })
+    }
+}
+
+/// A checkpoint runs until this drops; then those who wait for room look again.
+struct Running<'a> {
+    checkpoints: &'a Checkpoints,
+    inner: &'a Inner,
+}
+
+impl<'a> Running<'a> {
+    fn new(checkpoints: &'a Checkpoints, inner: &'a Inner) -> Self {
+        checkpoints.running.store(true, Ordering::Release);
+        Self { checkpoints, inner }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.checkpoints.running.store(false, Ordering::Release);
+        self.inner.sequencer.published.notify_waiters();
     }
 }
 
@@ -227,6 +241,11 @@ async fn segment_ids(store: Weak<Inner>, mut closing: watch::Receiver<bool>) {
         }
         let Some(inner) = store.upgrade() else { return };
         if let Err(error) = reserve(&inner).await {
+            if inner.poison.cause().is_some() {
+                // No id will ever come: whoever waits for one is told so.
+                ids.wake();
+                return;
+            }
             tracing::warn!(%error, "segment ids could not be reserved; uploads wait");
             let pause = inner.env.clock.sleep(Duration::from_secs(1));
             drop(inner);

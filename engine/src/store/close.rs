@@ -32,8 +32,9 @@ impl Store {
         let inner = &self.inner;
         let task = inner.journal.lock().take();
         let Some(task) = task else { return Ok(()) };
-        inner.closing.send_replace(true);
+        // First: an upload that is still in memory takes a segment id, and the task that reserves them ends with `closing`.
         let uploads = inner.uploads.checkpoint_all().await;
+        inner.closing.send_replace(true);
         inner.sequencer.close();
         task.drained.await.map_err(|_gone| Error::Closed)?;
         let tidied = match (uploads, inner.poison.check()) {

@@ -32,6 +32,7 @@ use crate::catalog::View;
 use crate::commit::Sequencer;
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
+use crate::extent::Extent;
 use crate::io::{Env, LockGuard};
 use crate::lease::Leases;
 use crate::options::Options;
@@ -83,12 +84,14 @@ impl Store {
     pub async fn commit(&self, batch: Batch) -> Result<Committed> {
         let inner = &self.inner;
         inner.checkpoints.wait_for_room(inner).await;
-        let damaged = |digest: &Digest| inner.segments.is_damaged(digest);
+        let damaged = |digest: &Digest, at: &Extent| inner.segments.damaged().contains(digest, at);
         let placed = placed(&batch);
         let waiting = inner.sequencer.submit(batch, &damaged)?;
         let committed = waiting.await.map_err(|_gone| Error::Closed)??;
         for digest in &placed {
-            inner.segments.damaged().forget(digest);
+            if let Ok(Some(stored)) = self.view().blob(digest) {
+                inner.segments.damaged().keep_only(digest, &stored.extent);
+            }
         }
         inner.checkpoints.poke_if_due(inner);
         Ok(committed)
@@ -108,7 +111,12 @@ impl Store {
 
     /// Whether a blob's bytes are known to be corrupt: found by a read, healed by pushing the blob again.
     pub fn is_damaged(&self, digest: &Digest) -> bool {
-        self.inner.segments.is_damaged(digest)
+        let damaged = self.inner.segments.damaged();
+        // Marks of places that the blob has left since do not count.
+        damaged.anywhere(digest)
+            && self.view().blob(digest).is_ok_and(|stored| {
+                stored.is_some_and(|stored| damaged.contains(digest, &stored.extent))
+            })
     }
 
     /// An answer is about to promise that `digest` exists: keeps it from collection for the grace period.

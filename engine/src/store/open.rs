@@ -2,7 +2,7 @@
 //!
 //! Owns: the order of these steps, and what is reported of them. Refuses: the steps themselves.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -64,7 +64,8 @@ impl Store {
         let began = env.clock.monotonic();
         let claim = claim(env, path).await?;
         let site = Site::new(claim.env.clone(), path, claim.superblock.store_id);
-        let recovered = recovery::replay(&site, &claim.superblock).await?;
+        let bound = Some(options.delta_budget_bytes);
+        let recovered = recovery::replay(&site, &claim.superblock, bound).await?;
         let mut report = OpenReport {
             created: claim.created,
             clean: claim.created || plan::closed_cleanly(&recovered.walked),
@@ -105,13 +106,8 @@ struct Claim {
 
 /// Takes the lock and reads the superblock, making a new one where the directory is empty or absent.
 async fn claim(env: Env, path: &Path) -> Result<Claim> {
-    let kind = superblocks::look(&*env.io, path).await?;
-    if kind == Kind::Absent {
-        superblocks::create_dir(&*env.io, path).await?;
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        superblocks::sync_dir(&*env.io, parent.unwrap_or(Path::new("."))).await?;
+    if superblocks::look(&*env.io, path).await? == Kind::Absent {
+        superblocks::create_path(&*env.io, path).await?;
     }
     let lock_path = path.join(LOCK);
     let attempt = env
@@ -124,7 +120,8 @@ async fn claim(env: Env, path: &Path) -> Result<Claim> {
         LockAttempt::Held(guard) => Arc::from(guard),
         LockAttempt::Taken(pid) => return Err(Error::Locked { path, pid }),
     };
-    if kind == Kind::Store
+    // Looked at again, now that nobody else can be making a store here.
+    if superblocks::look(&*env.io, &path).await? == Kind::Store
         && let Some((superblock, damaged_copies)) = superblocks::read(&*env.io, &path).await?
     {
         return Ok(Claim {
@@ -177,13 +174,15 @@ async fn assemble(
     );
     let stored = Arc::new(Stored::default());
     let uploads = uploads(&env, &path, &segments, &leases, &stored, &options);
+    let mut facts = facts(&env, &path, &recovered, report.clean).await?;
     let placed = recovered.state.clone();
     // Rows that cannot be read count as named: nothing is touched on a doubt.
     let committed = move |id| !matches!(placed.get(&keys::segment(id)), Ok(None));
     let uploading = uploads.resume(&committed).await?;
     report.uploads_resumed = uploading.len() as u64;
+    facts.uploading = uploading.into_iter().collect();
 
-    let plan = plan::plan(&facts(&env, &path, &recovered, uploading, report.clean).await?);
+    let plan = plan::plan(&facts);
     apply::apply(&*env.io, &path, &plan).await?;
     report.orphans_removed = plan.orphans.len() as u64;
     report.segments_missing.clone_from(&plan.missing);
@@ -209,7 +208,7 @@ async fn assemble(
     let journal_task = start_journal(&env, &sequencer, journal, &poison, &lock);
     let last = plan.previous.unwrap_or(position);
     let inner = Arc::new(Inner {
-        checkpoints: Checkpoints::new(site, recovered.checkpoints.history, last),
+        checkpoints: Checkpoints::new(site, recovered.history, last),
         env,
         path,
         options,
@@ -260,17 +259,13 @@ impl Existing for Stored {
     }
 }
 
-/// What the plan is drawn up from.
-async fn facts(
-    env: &Env,
-    path: &Path,
-    recovered: &Recovered,
-    uploading: HashSet<SegmentId>,
-    clean: bool,
-) -> Result<Facts> {
+/// What the plan is drawn up from; the uploads are not known yet. Nothing was cut or removed before this, so that a journal
+/// which lost its end is found out in time.
+async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Result<Facts> {
     let mut named = BTreeSet::new();
     let mut found = None;
-    if !clean {
+    // A clean stop leaves a checkpoint: without one, somebody was here since.
+    if !clean || recovered.checkpoints.chosen.is_none() {
         found = Some(apply::list_segments(&*env.io, path).await?);
         for segment in View::new(Arc::new(recovered.state.clone())).segments() {
             let (id, used) = segment?;
@@ -279,13 +274,19 @@ async fn facts(
             }
         }
     }
-    Ok(Facts {
+    let facts = Facts {
         walked: recovered.walked.clone(),
+        segment_limit: recovered.state.segment_limit,
         state_lsn: recovered.state.lsn,
         named,
-        uploading: uploading.into_iter().collect(),
+        uploading: BTreeSet::new(),
         found,
-    })
+    };
+    plan::check(&facts).map_err(|newer| {
+        let what = "newer than the journal, whose end is missing: restore the journal files before opening the store";
+        Error::corrupt(&apply::segment_path(path, newer), 0, what)
+    })?;
+    Ok(facts)
 }
 
 /// Starts the journal task; it holds the store's lock until it ends.

@@ -6,6 +6,7 @@ use super::Inner;
 use crate::catalog::View;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
+use crate::io::Space;
 
 /// A store in numbers, at one LSN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,28 +33,40 @@ pub struct StoreStats {
     pub poisoned: bool,
 }
 
-/// Counts. Cost grows with the number of segments and repositories, not of blobs.
+impl StoreStats {
+    /// Counts what `view` shows, on a file system with `space`. Uploads are not among it. Cost grows with the
+    /// number of segments and repositories, not of blobs.
+    pub fn count(view: &View, space: Space) -> Result<Self> {
+        let mut stats = Self {
+            lsn: view.lsn(),
+            blobs: 0,
+            blob_bytes: 0,
+            segments: 0,
+            repositories: view.repository_count()?,
+            uploads: 0,
+            delta_bytes: view.state().layers.delta_bytes() as u64,
+            disk_total_bytes: space.total_bytes,
+            disk_available_bytes: space.available_bytes,
+            poisoned: false,
+        };
+        for segment in view.segments() {
+            let (_, used) = segment?;
+            stats.segments += u64::from(used.live_blobs > 0);
+            stats.blobs += used.live_blobs;
+            stats.blob_bytes += used.live_bytes;
+        }
+        Ok(stats)
+    }
+}
+
 pub(super) async fn gather(inner: &Inner) -> Result<StoreStats> {
     let space = inner.env.io.space(&inner.path).await;
     let space = space.map_err(|source| Error::io("ask for the space on", &inner.path, source))?;
     let view = View::new(inner.sequencer.durable());
-    let mut stats = StoreStats {
-        lsn: view.lsn(),
-        blobs: 0,
-        blob_bytes: 0,
-        segments: 0,
-        repositories: view.repository_count()?,
+    Ok(StoreStats {
         uploads: inner.uploads.len() as u64,
         delta_bytes: inner.sequencer.delta_bytes() as u64,
-        disk_total_bytes: space.total_bytes,
-        disk_available_bytes: space.available_bytes,
         poisoned: inner.poison.cause().is_some(),
-    };
-    for segment in view.segments() {
-        let (_, used) = segment?;
-        stats.segments += u64::from(used.live_blobs > 0);
-        stats.blobs += used.live_blobs;
-        stats.blob_bytes += used.live_bytes;
-    }
-    Ok(stats)
+        ..StoreStats::count(&view, space)?
+    })
 }

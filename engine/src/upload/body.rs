@@ -178,10 +178,12 @@ impl Body {
             self.spill_if_due(piece.len() as u64).await?;
             let room = usize::try_from(window - self.pending_bytes).unwrap_or(usize::MAX);
             let part_bytes = room.min(piece.len());
-            self.stage(part_bytes as u64).await?;
+            let within_budget = self.stage(part_bytes as u64).await?;
             // Staging may have submitted what was pending; then there is more room than this, never less.
             self.push(piece.split_to(part_bytes));
-            if self.pending_bytes >= window {
+            if !within_budget {
+                self.drain().await?;
+            } else if self.pending_bytes >= window {
                 self.submit().await?;
             }
         }
@@ -243,13 +245,19 @@ impl Body {
         Ok(())
     }
 
-    /// Accounts for `bytes` more in memory. Where the budget is used up, the upload goes to disk, and on with one piece
-    /// at a time beyond it.
-    async fn stage(&mut self, bytes: u64) -> Result<()> {
+    /// Accounts for `bytes` more in memory. Where the budget is used up, the upload goes to disk; false if there is none left
+    /// even so: then whoever adds them must [`Body::drain`] them, so that an idle upload holds nothing beyond the budget.
+    async fn stage(&mut self, bytes: u64) -> Result<bool> {
         if self.staged.try_add(bytes) {
-            return Ok(());
+            return Ok(true);
         }
         self.spill().await?;
+        self.drain().await?;
+        Ok(self.staged.try_add(bytes))
+    }
+
+    /// Everything received is hashed and in the dedicated segment, and nothing of it in memory.
+    async fn drain(&mut self) -> Result<()> {
         if self.pending_bytes > 0 {
             self.submit().await?;
         }
@@ -258,7 +266,6 @@ impl Body {
             spill.settle_writes(0).await?;
         }
         self.release();
-        self.staged.try_add(bytes);
         Ok(())
     }
 
@@ -447,6 +454,11 @@ impl Body {
 
     async fn try_back_to(&mut self, mark: BodyMark) -> Result<()> {
         self.settle_hash().await?;
+        if let Kept::Spilled(spill) = &mut self.kept {
+            // A write still on its way must not land on top of what comes next.
+            spill.settle().await?;
+        }
+        // From here on nothing waits: an upload goes back as a whole or not at all.
         let Work::Ready(digestion) = &mut self.work else {
             unreachable!("the hash was waited for")
         };
@@ -458,9 +470,15 @@ impl Body {
         (self.pending, self.pending_bytes) = (mark.pending, mark.pending_bytes);
         match &mut self.kept {
             Kept::Memory(pieces) => pieces.truncate(mark.pieces),
-            Kept::Spilled(spill) => spill.back_to(digestion).await?,
+            Kept::Spilled(spill) => spill.back_to(self.submitted),
         }
         self.release();
+        // Given up here, the next window makes up for it.
+        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work)
+            && spill.tells_of_more(self.submitted)
+        {
+            spill.record(digestion).await?;
+        }
         Ok(())
     }
 

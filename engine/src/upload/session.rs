@@ -95,11 +95,14 @@ impl Upload {
         let pin = self.uploads.leases().pin(&[expected]);
         let length = self.body.offset();
         let (extent, abandon) = match self.uploads.stored_intact(&expected) {
-            Some(extent) => (extent, None),
+            Some(extent) => {
+                self.body.settle().await;
+                (extent, None)
+            }
             None => self.store(expected).await?,
         };
+        // From here on nothing waits: given up in between, the upload would come back at the next open.
         self.uploads.forget(self.session.id());
-        self.body.settle().await;
         self.body.abandon();
         Ok(FinishedBlob {
             digest: expected,

@@ -215,8 +215,9 @@ impl Uploads {
     pub async fn cancel(&self, id: UploadId, repository: &str) -> Result<()> {
         let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
         let mut body = session.body.try_lock().map_err(|_busy| Error::UploadBusy)?;
-        self.forget(id).ok_or(Error::UnknownUpload)?;
+        // Nothing waits between forgetting and abandoning: given up in between, the upload would come back at the next open.
         body.settle().await;
+        self.forget(id).ok_or(Error::UnknownUpload)?;
         body.abandon();
         Ok(())
     }
@@ -232,8 +233,10 @@ impl Uploads {
         let idle = |session: &&Arc<Session>| now.saturating_sub(session.seen.lock().at) >= ttl;
         let mut expired = 0;
         for session in all.iter().filter(idle) {
-            // One that is busy is not idle.
-            if let Ok(mut body) = session.body.try_lock() {
+            // One that is busy is not idle, nor is one that was written to since we looked.
+            if let Ok(mut body) = session.body.try_lock()
+                && idle(&session)
+            {
                 self.forget(session.id());
                 body.abandon();
                 expired += 1;

@@ -190,10 +190,13 @@ impl Spill {
             return Err(Error::Closed);
         };
         if let Some((log, chunks)) = done.log {
-            self.log = Some(log);
             if let Some(chunks) = chunks {
                 (self.recorded, self.recorded_chunks) = (end, chunks);
+            } else if !log.usable() {
+                // It is gone, with all that it told.
+                (self.recorded, self.recorded_chunks) = (0, 0);
             }
+            self.log = Some(log);
         }
         done.outcome?;
         self.synced = self.synced.max(end);
@@ -209,6 +212,10 @@ impl Spill {
         record_every: u64,
     ) -> Result<()> {
         let length = digestion.length();
+        if self.recorded > length {
+            // Going back was given up before the log was told: no byte that it tells of may change before it is.
+            self.record(digestion).await?;
+        }
         let record = length.saturating_sub(self.recorded) >= record_every;
         if !record && length.saturating_sub(self.sync_started) < sync_every {
             return Ok(());
@@ -268,22 +275,30 @@ impl Spill {
         self.settle_sync().await
     }
 
-    /// Goes back to what `digestion` has taken in. Bytes behind it will be written again, and a checkpoint
-    /// that told of them is replaced.
-    pub(super) async fn back_to(&mut self, digestion: &Digestion) -> Result<()> {
+    /// Nothing is on its way to the disk any more.
+    pub(super) async fn settle(&mut self) -> Result<()> {
         self.settle_writes(0).await?;
-        self.settle_sync().await?;
-        let length = digestion.length();
+        self.settle_sync().await
+    }
+
+    /// Goes back to `length` bytes; all was settled. Bytes behind it will be written again, and a checkpoint that told
+    /// of them is replaced before.
+    pub(super) fn back_to(&mut self, length: u64) {
+        assert!(
+            self.writes.is_empty() && self.syncing.is_none(),
+            "an upload goes back while bytes are on their way"
+        );
         self.finished = None;
         self.writer().went_back();
         self.written = self.written.min(length);
         self.synced = self.synced.min(length);
         self.sync_started = self.sync_started.min(length);
         self.writeback_started = self.writeback_started.min(length);
-        if self.recorded > length {
-            self.record(digestion).await?;
-        }
-        Ok(())
+    }
+
+    /// Whether the log tells of more than `length` bytes.
+    pub(super) fn tells_of_more(&self, length: u64) -> bool {
+        self.recorded > length
     }
 
     /// Hashes the first `length` bytes of the payload again, each chunk checked against `table`.

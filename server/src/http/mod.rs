@@ -13,6 +13,7 @@ mod body;
 mod catalog;
 mod conditional;
 mod content;
+pub(crate) mod control;
 mod drain;
 mod error;
 mod headers;

@@ -1,12 +1,14 @@
-//! `tonnage stats`: what a closed store holds.
+//! `tonnage stats`: what a store holds, asked of the server that has it open or counted in the closed store.
 //!
-//! Owns: counting and the text form. Refuses: reading payloads; `fsck` does.
+//! Owns: the text form, and who is asked. Refuses: reading payloads; `fsck` does.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use tonnage_engine::Result;
 use tonnage_engine::io::Env;
+use tonnage_engine::store::StoreStats;
+use tonnage_engine::{Error, Result};
+use tonnage_server::{STATS_PATH, Stats as Numbers, StatsAnswer};
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
@@ -14,6 +16,7 @@ use crate::config::settings;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::offline;
+use crate::online::Socket;
 use crate::output;
 use crate::units::format_about;
 
@@ -23,70 +26,87 @@ pub(crate) struct Stats {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+    /// Ask the server with this socket [default: the one in the data directory]
+    #[arg(long, value_name = "PATH")]
+    server: Option<String>,
     #[command(flatten)]
     flags: ConfigFlags,
 }
 
 #[derive(Debug, Serialize)]
 struct Counted {
+    /// The store, or the socket that was named instead.
     data: PathBuf,
-    lsn: u64,
-    repositories: u64,
-    blobs: u64,
-    blob_bytes: u64,
-    segments: u64,
-    disk_total_bytes: u64,
-    disk_available_bytes: u64,
+    /// Whether a server has it open.
+    open: bool,
+    #[serde(flatten)]
+    numbers: Numbers,
 }
 
 /// Counts what the store holds.
 pub(crate) fn run(arguments: &Stats) -> std::result::Result<Exit, Failure> {
     let resolved = config::load(&arguments.flags).without_mistakes()?;
     let data = settings::data(&resolved)?;
-    let counted = offline::run(|env| count(env, data.clone()))?;
-    let counted = counted.map_err(|error| Failure::of_store(&error, &data))?;
+    let socket = Socket::find(arguments.server.as_deref(), &data)?;
+    let named = arguments.server.as_ref().map(PathBuf::from);
+    let counted = offline::run(async |env| match socket.get(STATS_PATH).await? {
+        Some(StatsAnswer { stats, .. }) => Ok((true, stats)),
+        None => match count(env, &data).await {
+            Ok(stats) => Ok((false, stats.into())),
+            Err(error) => Err(Failure::of_store(&error, &data)),
+        },
+    })?;
+    let (open, numbers) = counted?;
+    let counted = Counted {
+        data: named.unwrap_or(data),
+        open,
+        numbers,
+    };
     if arguments.json {
         output::json(&counted)?;
-        return Ok(Exit::Done);
+    } else {
+        print(&counted)?;
     }
-    let (stored, free) = (counted.blob_bytes, counted.disk_available_bytes);
-    output::result(&format!("store         {}", data.display()))?;
-    output::result(&format!("repositories  {}", counted.repositories))?;
-    output::result(&format!(
-        "blobs         {}, {}",
-        counted.blobs,
-        format_about(stored)
-    ))?;
-    output::result(&format!("segments      {}", counted.segments))?;
-    let total = format_about(counted.disk_total_bytes);
-    output::result(&format!(
-        "disk          {} of {total} free",
-        format_about(free)
-    ))?;
-    output::result(&format!("last LSN      {}", counted.lsn))?;
     Ok(Exit::Done)
 }
 
-async fn count(env: Env, data: PathBuf) -> Result<Counted> {
-    let closed = offline::read(&env, &data).await?;
-    let space = env.io.space(&data).await;
-    let space =
-        space.map_err(|source| tonnage_engine::Error::io("ask for the space on", &data, source))?;
-    let mut counted = Counted {
-        lsn: closed.view.lsn().0,
-        repositories: closed.view.repository_count()?,
-        blobs: 0,
-        blob_bytes: 0,
-        segments: 0,
-        disk_total_bytes: space.total_bytes,
-        disk_available_bytes: space.available_bytes,
+fn print(counted: &Counted) -> std::result::Result<(), Failure> {
+    let Counted {
         data,
+        open,
+        numbers,
+    } = counted;
+    let state = match (open, numbers.poisoned) {
+        (false, _) => "closed",
+        (true, false) => "open, a server runs",
+        (true, true) => "open, but it takes no writes since a failure; the server's log says which",
     };
-    for segment in closed.view.segments() {
-        let (_, used) = segment?;
-        counted.segments += u64::from(used.live_blobs > 0);
-        counted.blobs += used.live_blobs;
-        counted.blob_bytes += used.live_bytes;
+    let stored = format_about(numbers.blob_bytes);
+    let free = format_about(numbers.disk_available_bytes);
+    let total = format_about(numbers.disk_total_bytes);
+    for (name, value) in [
+        ("store", data.display().to_string()),
+        ("state", state.to_owned()),
+        ("repositories", numbers.repositories.to_string()),
+        ("blobs", format!("{}, {stored}", numbers.blobs)),
+        ("uploads", format!("{} unfinished", numbers.uploads)),
+        ("segments", numbers.segments.to_string()),
+        ("disk", format!("{free} of {total} free")),
+        ("last LSN", numbers.lsn.to_string()),
+    ] {
+        output::result(&format!("{name:<12}  {value}"))?;
     }
-    Ok(counted)
+    Ok(())
+}
+
+async fn count(env: Env, data: &Path) -> Result<StoreStats> {
+    let closed = offline::read(&env, data).await?;
+    let space = env.io.space(data).await;
+    let space = space.map_err(|source| Error::io("ask for the space on", data, source))?;
+    let counted = StoreStats::count(&closed.view, space)?;
+    let uploads = tonnage_engine::upload::surviving(&env, &data.join("uploads")).await?;
+    Ok(StoreStats {
+        uploads: uploads.len() as u64,
+        ..counted
+    })
 }

@@ -1,4 +1,4 @@
-//! The registry's life in one process: listen, open, serve, drain, close.
+//! The registry's life in one process: listen, open, answer the operator, serve, drain, close.
 //!
 //! Owns: the order of these, and what is said about them.
 //! Refuses: HTTP and storage; the libraries have them.
@@ -7,12 +7,12 @@ mod banner;
 mod files;
 mod signals;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tonnage_engine::options::Options;
 use tonnage_engine::store::Store;
-use tonnage_server::{Bound, ServeError, Server, ServerOptions};
+use tonnage_server::{Bound, Control, ServeError, Server, ServerOptions};
 
 use self::banner::Started;
 use self::signals::Signals;
@@ -48,13 +48,14 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     let backend = env.io.backend();
     let opened = tokio::select! {
         opened = Store::open(env, &options.data, options.store) => opened,
-        // Recovery may be cut off anywhere.
-        (name, code) = signals.next() => {
-            tracing::warn!(signal = name, "stopped while opening the store");
-            ended_by(code)
+        // Recovery may be cut off anywhere: there is nothing to drain, and the next start begins it again.
+        (name, _) = signals.next() => {
+            tracing::info!(signal = name, "stopped while the store was being opened; the next start opens it");
+            return Ok(Exit::Done);
         }
     };
     let (store, report) = opened.map_err(|error| Failure::of_store(&error, &options.data))?;
+    let control = answer_operator(&store, &options.data);
     let started = Started {
         data: &options.data,
         address: bound.address(),
@@ -75,8 +76,25 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         .close()
         .await
         .map_err(|error| Failure::of_store(&error, &options.data))?;
+    // Last, while `store` still holds the lock: the next server's socket has the same name.
+    if let Some(control) = control {
+        control.stop().await;
+    }
     tracing::info!("the store is closed");
     Ok(Exit::Done)
+}
+
+/// Pushes and pulls do not depend on it, so a file system without sockets is no reason not to serve.
+fn answer_operator(store: &Store, data: &Path) -> Option<Control> {
+    Control::start(store.clone())
+        .inspect_err(|error| {
+            tracing::warn!(
+                %error,
+                data = %data.display(),
+                "no socket for the operator: `tonnage stats` works only while this server is stopped"
+            );
+        })
+        .ok()
 }
 
 /// Serves until the first signal; the second ends the process at once.

@@ -8,91 +8,14 @@
     reason = "what surrounds the tests may fail loudly, like the tests"
 )]
 
+mod online;
+mod refused;
+mod serving;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
 
-fn tonnage(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TONNAGE_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(arguments);
-    command
-}
-
-fn run(command: &mut Command) -> (i32, String, String) {
-    let output = command.output().expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    let code = output.status.code().expect("an exit code, not a signal");
-    (code, text(output.stdout), text(output.stderr))
-}
-
-/// A server on a free port; killed when dropped.
-struct Serving {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
-    banner: String,
-    url: String,
-}
-
-impl Serving {
-    fn start(data: &Path, arguments: &[&str]) -> Self {
-        let mut command = tonnage(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
-        command.arg("--data").arg(data).args(arguments);
-        let mut child = command
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
-        let (mut banner, mut url) = (String::new(), None);
-        // The last line of the banner is the one for podman.
-        while !banner.contains("podman") {
-            let mut line = String::new();
-            assert!(
-                stderr.read_line(&mut line).expect("UTF-8") > 0,
-                "it ended:\n{banner}"
-            );
-            if let Some((_, rest)) = line.split_once("registry  ") {
-                url = Some(rest.trim().to_owned());
-            }
-            banner.push_str(&line);
-        }
-        Self {
-            child,
-            stderr,
-            banner,
-            url: url.expect("the banner names the address"),
-        }
-    }
-
-    fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        let status = Command::new("kill")
-            .args([name, &pid])
-            .status()
-            .expect("kill runs");
-        assert!(status.success());
-    }
-
-    /// Waits for the end: exit code and what was still said.
-    fn end(mut self) -> (Option<i32>, String) {
-        let mut rest = String::new();
-        self.stderr.read_to_string(&mut rest).expect("UTF-8");
-        (self.child.wait().expect("a child").code(), rest)
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.child.kill().unwrap_or_default();
-        drop(self.child.wait());
-    }
-}
+use self::serving::{Serving, run, tonnage};
 
 /// Guards: from start to end: the banner says where everything is, smoke finds nothing wrong, SIGTERM ends with 0, and
 /// the closed store is sound, deeply too, and empties its content into counts.
@@ -179,61 +102,6 @@ fn a_killed_registry_starts_again() {
         "{}",
         server.banner
     );
-}
-
-/// Guards: a store has one process; every other command names its pid, ends with 5 and touches nothing.
-#[test]
-fn a_store_in_use_is_refused_by_name() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = Serving::start(directory.path(), &[]);
-    let pid = format!("process {}", server.child.id());
-    let second = [
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--admin-listen",
-        "off",
-        "--data",
-    ];
-    for command in [&second[..], &["stats", "--data"], &["fsck", "--data"]] {
-        let (code, stdout, stderr) = run(tonnage(command).arg(directory.path()));
-        assert_eq!((code, stdout.as_str()), (5, ""), "{command:?}: {stderr}");
-        assert!(stderr.contains(&pid), "{command:?}: {stderr}");
-    }
-}
-
-/// Guards: directories that cannot be served: with something else in them, without a store, from a newer program.
-#[test]
-fn what_is_no_store_of_ours_is_refused() {
-    let directory = tempfile::tempdir().unwrap();
-    let serve = || {
-        let mut command = tonnage(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
-        command.arg("--data").arg(directory.path());
-        run(&mut command)
-    };
-    std::fs::write(directory.path().join("holiday.jpg"), "x").unwrap();
-    let (code, _, stderr) = serve();
-    assert!(
-        code == 6 && stderr.contains("holiday.jpg"),
-        "{code} {stderr}"
-    );
-    let (code, _, stderr) = run(&mut tonnage(&["stats", "--data", "/nowhere/at/all"]));
-    assert!(
-        code == 6 && stderr.contains("/nowhere/at/all"),
-        "{code} {stderr}"
-    );
-    std::fs::remove_file(directory.path().join("holiday.jpg")).unwrap();
-    let superblock = tonnage_engine::format::superblock::Superblock {
-        store_id: [1; 16],
-        hash_key: [2; 16],
-        compatible: 0,
-        read_only_compatible: 0,
-        incompatible: 1 << 40,
-        created_unix_ms: 0,
-    };
-    std::fs::write(directory.path().join("superblock"), superblock.encode()).unwrap();
-    let (code, _, stderr) = serve();
-    assert_eq!(code, 7, "{stderr}");
 }
 
 /// Guards: an address in use and an open address without permission are refused before the store is touched.

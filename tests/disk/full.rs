@@ -1,0 +1,194 @@
+//! A disk that runs full under a serving registry.
+
+use std::path::Path;
+
+use tonnage_tests::client::{Answer, Client, whole};
+use tonnage_tests::content::{Content, digest_of_bytes};
+use tonnage_tests::push::{EMPTY_JSON, MANIFEST, Pusher};
+
+use crate::mount::SmallDisk;
+use crate::served::{Served, run};
+
+const MIB: u64 = 1 << 20;
+const DISK_MIB: u64 = 192;
+const BALLAST: usize = 40 << 20;
+
+/// Pushes and remembers what was acknowledged.
+struct Pushed {
+    client: Client,
+    stored: Vec<Content>,
+    seed: u64,
+}
+
+fn path_of(content: Content) -> String {
+    format!("/v2/full/blobs/{}", content.digest())
+}
+
+async fn put(client: &Client, bytes: Vec<u8>) -> Answer {
+    let digest = digest_of_bytes(&bytes);
+    let opened = client.post("/v2/full/blobs/uploads/").await;
+    if opened.status != 202 {
+        return opened;
+    }
+    let target = format!("{}?digest={digest}", opened.header("location"));
+    client.put(&target, bytes).await
+}
+
+impl Pushed {
+    /// Pushes blobs of `bytes` until one is refused, and returns the refusal.
+    async fn until_refused(&mut self, bytes: u64) -> Answer {
+        let most = self.stored.len() as u64 + DISK_MIB * MIB / bytes + 1;
+        loop {
+            assert!((self.stored.len() as u64) < most, "more than the disk has");
+            self.seed += 1;
+            let content = Content::new(self.seed, bytes);
+            let answer = put(&self.client, content.bytes()).await;
+            if answer.status != 201 {
+                return answer;
+            }
+            self.stored.push(content);
+        }
+    }
+
+    async fn check_all(&self) {
+        for content in &self.stored {
+            let answer = self.client.get(&path_of(*content)).await.expect(200);
+            assert!(
+                answer.body[..] == content.bytes()[..],
+                "{content:?} differs"
+            );
+        }
+    }
+}
+
+/// A refusal for want of space: an OCI error that says so, when to come back, and nothing of our insides.
+fn check_refusal(answer: Answer, data: &Path) {
+    let answer = answer.expect_error(503, "UNKNOWN");
+    assert!(answer.header("retry-after").parse::<u32>().is_ok());
+    let said = String::from_utf8(answer.body.to_vec()).unwrap();
+    assert!(said.contains("disk is full"), "{said}");
+    for inside in [data.to_str().unwrap(), "segment", "journal", "os error"] {
+        assert!(!said.contains(inside), "{inside} in {said}");
+    }
+}
+
+async fn check_admin(served: &Served) {
+    let admin = Client::new(served.admin);
+    let ready = admin.get("/readyz").await.expect(200);
+    assert_eq!(&ready.body[..], b"ready\n");
+    let metrics = admin.get("/metrics").await.expect(200);
+    let metrics = String::from_utf8(metrics.body.to_vec()).unwrap();
+    assert!(
+        metrics.contains("registry_storage_read_only 0"),
+        "{metrics}"
+    );
+    let refused = |line: &&str| line.contains("requests_total") && line.contains("code=\"503\"");
+    assert!(metrics.lines().any(|line| refused(&line)), "{metrics}");
+}
+
+/// An image of one layer under a tag.
+async fn push_image(client: &Client, layer: Content, tag: &str) {
+    put(client, EMPTY_JSON.to_vec()).await.expect(201);
+    let manifest = Pusher::manifest(&[(layer.digest(), layer.length)], 1);
+    let path = format!("/v2/full/manifests/{tag}");
+    let call = client.call(http::Method::PUT, &path);
+    let call = call.header("content-type", MANIFEST).body(whole(manifest));
+    call.send().await.expect(201);
+}
+
+/// Guards: a full disk fails the push that does not fit, clearly; pulls, deletes and the server go on, also over a
+/// kill and a start; with room, pushes work again; and the store is sound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_fails_pushes_alone() {
+    let Some(disk) = SmallDisk::mount(DISK_MIB, "a registry whose disk runs full") else {
+        return;
+    };
+    let (data, ballast) = (disk.path().join("data"), disk.path().join("ballast"));
+    std::fs::write(&ballast, vec![1; BALLAST]).unwrap();
+    let mut served = Served::start(&data).unwrap();
+    let client = Client::new(served.address);
+    let mut pushed = Pushed {
+        client,
+        stored: vec![Content::new(1, MIB)],
+        seed: 1,
+    };
+    put(&client, pushed.stored[0].bytes()).await.expect(201);
+    push_image(&client, pushed.stored[0], "first").await;
+
+    // Segments of their own, then the shared one, then its last gaps.
+    for bytes in [12 * MIB, 3 * MIB, 64 << 10] {
+        check_refusal(pushed.until_refused(bytes).await, &data);
+    }
+    assert!(disk.free() < MIB, "{} bytes are free", disk.free());
+    assert!(
+        pushed.stored.len() > 4,
+        "{} blobs fitted",
+        pushed.stored.len()
+    );
+    pushed.check_all().await;
+    check_admin(&served).await;
+    let (code, said) = run(&["stats"], &data);
+    assert!(code == Some(0) && said.contains("a server runs"), "{said}");
+    let gone = pushed.stored.pop().unwrap();
+    client.delete(&path_of(gone)).await.expect(202);
+    client.get(&path_of(gone)).await.expect(404);
+    client.get("/v2/full/manifests/first").await.expect(200);
+    client.delete("/v2/full/manifests/first").await.expect(202);
+    client.get("/v2/full/manifests/first").await.expect(404);
+    assert!(served.runs());
+
+    // Several times, for each start begins a journal file, and what a start frees must not run out.
+    for _ in 0..4 {
+        served.kill();
+        served = Served::start(&data).expect("a full disk is no reason not to start");
+        pushed.client = Client::new(served.address);
+        check_refusal(pushed.until_refused(64 << 10).await, &data);
+    }
+    pushed.check_all().await;
+    let gone = pushed.stored.pop().unwrap();
+    pushed.client.delete(&path_of(gone)).await.expect(202);
+
+    std::fs::remove_file(&ballast).unwrap();
+    let again = Content::new(0, 12 * MIB);
+    put(&pushed.client, again.bytes()).await.expect(201);
+    pushed.stored.push(again);
+    push_image(&pushed.client, again, "again").await;
+    pushed.check_all().await;
+    let (code, said) = served.stop();
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = run(&["fsck", "--deep"], &data);
+    assert!(code == Some(0) && said.ends_with("sound\n"), "{said}");
+}
+
+/// Guards: a length that cannot fit is refused when its first bytes come, and leaves nothing behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_announced_terabyte_is_refused_at_once() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let Some(disk) = SmallDisk::mount(DISK_MIB, "a push of more than the disk has") else {
+        return;
+    };
+    let data = disk.path().join("data");
+    let served = Served::start(&data).unwrap();
+    let free = disk.free();
+    let head = format!(
+        "POST /v2/full/blobs/uploads/?digest=sha256:{} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        "0".repeat(64),
+        1u64 << 40
+    );
+    let mut stream = tokio::net::TcpStream::connect(served.address)
+        .await
+        .unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&vec![0; 1 << 20]).await.unwrap();
+    let mut start = [0; 12];
+    stream.read_exact(&mut start).await.unwrap();
+    assert_eq!(&start, b"HTTP/1.1 503");
+    drop(stream);
+    assert!(
+        disk.free() + MIB > free,
+        "{} of {free} bytes are left",
+        disk.free()
+    );
+    let (code, said) = served.stop();
+    assert_eq!(code, Some(0), "{said}");
+}

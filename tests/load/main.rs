@@ -1,0 +1,3 @@
+//! The server under load: what it may use while it works.
+
+mod memory;

@@ -1,0 +1,131 @@
+//! Memory: eight pushes and eight pulls at once, 2 GiB each in full runs (32 MiB otherwise), while the server's own memory is
+//! sampled ten times a second.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tonnage_tests::content::Content;
+use tonnage_tests::http::Client;
+use tonnage_tests::process::{Server, free_bytes};
+use tonnage_tests::push::{Pusher, Shape};
+use tonnage_tests::say;
+
+const STREAMS: u64 = 8;
+const PLAIN: u64 = 32 << 20;
+const FULL: u64 = 2 << 30;
+/// `RssAnon + RssShmem`, in KiB.
+const LIMIT_KIB: u64 = 256 << 10;
+
+/// Guards: memory does not grow with the size or the number of bodies on their way: every buffer on the way of a push or a
+/// pull is drawn from a budget.
+#[test]
+fn eight_pushes_and_eight_pulls_stay_within_256_mib() {
+    let server = Server::start().unwrap();
+    let length = length(server.data());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let sampler = std::thread::spawn({
+        let (stop, pid) = (Arc::clone(&stop), server.pid());
+        move || peak_kib(pid, &stop)
+    });
+    runtime.block_on(async {
+        let pulled = Content::new(0xb10b, length);
+        push(&server, "pulled", pulled).await.unwrap();
+        let failures = Arc::new(AtomicU64::new(0));
+        let mut streams = tokio::task::JoinSet::new();
+        for number in 0..STREAMS {
+            let address = server.address();
+            streams.spawn(async move {
+                let content = Content::new(0x9054 + number, length);
+                let client = Client::connect(address).await?;
+                let shape = if number % 2 == 0 {
+                    Shape::Monolithic
+                } else {
+                    Shape::Streamed
+                };
+                Pusher::new(client, "pushed")
+                    .blob(content, &content.digest(), shape)
+                    .await
+                    .map(drop)
+            });
+            streams.spawn(async move {
+                let mut client = Client::connect(address).await?;
+                let path = format!("/v2/pulled/blobs/{}", pulled.digest());
+                match client.get_compare(&path, pulled).await? {
+                    true => Ok(()),
+                    false => Err("a pull gave other bytes".to_owned()),
+                }
+            });
+        }
+        while let Some(ended) = streams.join_next().await {
+            if let Err(why) = ended.unwrap() {
+                failures.fetch_add(1, Ordering::Relaxed);
+                println!("{why}");
+            }
+        }
+        assert_eq!(failures.load(Ordering::Relaxed), 0);
+    });
+    stop.store(true, Ordering::Release);
+    let (peak, samples) = sampler.join().unwrap();
+    say::aloud(&format!(
+        "peak RssAnon + RssShmem {} MiB in {samples} samples, {STREAMS} pushes and {STREAMS} pulls of {} MiB",
+        peak >> 10,
+        length >> 20
+    ));
+    assert!(
+        samples > 0 && peak > 0,
+        "the server's memory was never seen"
+    );
+    assert!(peak < LIMIT_KIB, "{peak} KiB");
+}
+
+async fn push(server: &Server, repository: &str, content: Content) -> Result<(), String> {
+    let client = Client::connect(server.address()).await?;
+    Pusher::new(client, repository)
+        .blob(content, &content.digest(), Shape::Monolithic)
+        .await
+        .map(drop)
+}
+
+fn length(data: &Path) -> u64 {
+    if !say::full() {
+        return PLAIN;
+    }
+    let (free, needed) = (free_bytes(data).unwrap(), (STREAMS + 2) * FULL);
+    if free >= needed {
+        return FULL;
+    }
+    let why = format!(
+        "{} GiB are free and {} are needed",
+        free >> 30,
+        needed >> 30
+    );
+    say::skipped("2 GiB a stream (32 MiB instead)", &why);
+    PLAIN
+}
+
+/// The highest sample until `stop`, and how many there were.
+fn peak_kib(pid: u32, stop: &AtomicBool) -> (u64, u64) {
+    let (mut peak, mut samples) = (0, 0);
+    while !stop.load(Ordering::Acquire) {
+        if let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) {
+            peak = peak.max(field(&status, "RssAnon:") + field(&status, "RssShmem:"));
+            samples += 1;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    (peak, samples)
+}
+
+fn field(status: &str, name: &str) -> u64 {
+    let line = status.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.split_whitespace().nth(1))
+        .and_then(|kib| kib.parse().ok())
+        .unwrap_or_default()
+}

@@ -1,0 +1,408 @@
+//! A disk that fails: what each failure costs, and what it must not cost.
+//!
+//! A full disk and an error on data cost the push they hit. A failed sync of what many share stops writes until the store is opened
+//! again. Nothing that was acknowledged is lost by either.
+
+use std::path::Path;
+
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tonnage_engine::upload::UploadSpec;
+use tonnage_engine::{Algorithm, Error, Store};
+use tonnage_tests::sim::{ENOSPC, Fault, Noise, OpKind, Policy, SimEnv};
+
+use super::check;
+use super::workload::{self, Progress, Script, Step};
+
+const REPOSITORY: &str = "library/a";
+
+/// One repository, step by step, with what was acknowledged.
+struct Play {
+    store: Store,
+    script: Script,
+    progress: Progress,
+}
+
+impl Play {
+    async fn open(machine: &SimEnv) -> Self {
+        let opened = Store::open(machine.env.clone(), &check::store_path(), check::options()).await;
+        Self {
+            store: opened.expect("the store opens").0,
+            script: Script {
+                repository: REPOSITORY,
+                steps: Vec::new(),
+            },
+            progress: Progress::default(),
+        }
+    }
+
+    /// Takes a step that succeeds.
+    async fn good(&mut self, step: Step) {
+        let taken = self.attempt(step.clone()).await;
+        taken.unwrap_or_else(|error| panic!("{step:?}: {error}"));
+    }
+
+    /// Takes a step of which nothing is there if it fails.
+    async fn attempt(&mut self, step: Step) -> Result<(), Error> {
+        workload::take(&self.store, REPOSITORY, &step).await?;
+        self.script.steps.push(step);
+        (self.progress.begun, self.progress.done) =
+            (self.progress.begun + 1, self.progress.done + 1);
+        Ok(())
+    }
+
+    /// Takes a step that fails, and may be there all the same after the next start.
+    async fn lost(&mut self, step: Step) -> Error {
+        let taken = workload::take(&self.store, REPOSITORY, &step).await;
+        self.script.steps.push(step);
+        self.progress.begun += 1;
+        taken.expect_err("the step fails")
+    }
+
+    /// What was acknowledged is there and reads back.
+    async fn holds(&self) {
+        let (scripts, progress) = (std::slice::from_ref(&self.script), [self.progress]);
+        let held = check::contract(&self.store, scripts, &progress).await;
+        held.unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Every image that the disk may hold after a stop now recovers to what was acknowledged.
+    fn recovers(&self, machine: &SimEnv) {
+        let seed = machine.executor.seed();
+        let (scripts, progress) = (std::slice::from_ref(&self.script), [self.progress]);
+        for crash in machine.disk.crash_images(&Policy::coarse(seed)) {
+            check::recovered(seed, &crash.image, scripts, &progress)
+                .unwrap_or_else(|why| panic!("image {:?}: {why}", crash.label));
+        }
+    }
+}
+
+fn machine(seed: u64) -> SimEnv {
+    SimEnv::new(seed, &check::empty_disk())
+}
+
+fn manifest(number: u32, children: &[u32], tag: &'static str) -> Step {
+    Step::Manifest {
+        number,
+        children: children.to_vec(),
+        tag,
+    }
+}
+
+/// Guards: a full disk fails the push that needs space, small or large, with `NoSpace`; reads and deletes go on, also when the
+/// journal needs a new file; the store takes pushes again once there is space.
+#[test]
+fn a_full_disk_fails_that_push_alone() {
+    for seed in 1..=3 {
+        let machine = machine(seed);
+        let play = machine.executor.block_on(async {
+            let mut play = Play::open(&machine).await;
+            play.good(Step::Push(1)).await;
+            play.good(Step::Push(7)).await;
+            for number in 100..106 {
+                play.good(manifest(number, &[1, 7], "latest")).await;
+            }
+            machine
+                .disk
+                .set_capacity(Some(machine.disk.used_bytes() + 5000));
+            for number in [4, 9, 5, 8] {
+                let failed = play.attempt(Step::Push(number)).await;
+                assert!(matches!(failed, Err(Error::NoSpace { .. })), "{failed:?}");
+                play.holds().await;
+            }
+            // Frames of 4 KiB in files of 32 KiB: some of these need a file, whose space the reserve gives.
+            for number in 100..106 {
+                play.good(Step::DeleteManifest(number)).await;
+            }
+            play.good(Step::Unlink(7)).await;
+            play.holds().await;
+            assert!(play.store.poisoned().is_none());
+            machine.disk.set_capacity(None);
+            for number in [4, 9, 5, 8] {
+                play.good(Step::Push(number)).await;
+            }
+            play.holds().await;
+            play.store.close().await.expect("the store closes");
+            play
+        });
+        play.recovers(&machine);
+    }
+}
+
+/// Guards: when not even the reserve is left, deletes fail with `NoSpace`, change nothing, and succeed once there is space.
+#[test]
+fn a_journal_without_space_refuses_and_goes_on_later() {
+    let machine = machine(1);
+    let play = machine.executor.block_on(async {
+        let mut play = Play::open(&machine).await;
+        play.good(Step::Push(1)).await;
+        play.good(manifest(100, &[1], "latest")).await;
+        machine.disk.set_capacity(Some(machine.disk.used_bytes()));
+        let mut taken = 0;
+        let refused = loop {
+            match play.attempt(Step::Tag("other", 100)).await {
+                Ok(()) => taken += 1,
+                Err(error) => break error,
+            }
+            assert!(taken < 100, "the disk is never full");
+        };
+        assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
+        assert!(taken > 10, "the reserve gave nothing: {taken} steps");
+        play.holds().await;
+        assert!(play.store.poisoned().is_none());
+        machine.disk.set_capacity(None);
+        play.good(Step::Untag("other")).await;
+        play.good(Step::Push(9)).await;
+        play.store.close().await.expect("the store closes");
+        play
+    });
+    play.recovers(&machine);
+}
+
+/// Guards: a store opens on a full disk, out of its reserve: reads and deletes are what is needed then.
+#[test]
+fn a_store_opens_on_a_full_disk() {
+    let first = machine(1);
+    let mut play = first.executor.block_on(async {
+        let mut play = Play::open(&first).await;
+        play.good(Step::Push(9)).await;
+        play.good(manifest(100, &[9], "latest")).await;
+        play.store.close().await.expect("the store closes");
+        play
+    });
+    let second = SimEnv::new(1, &first.disk.live_image());
+    second.disk.set_capacity(Some(second.disk.used_bytes()));
+    second.executor.block_on(async {
+        play.store = Play::open(&second).await.store;
+        play.holds().await;
+        play.good(Step::DeleteManifest(100)).await;
+        let failed = play.attempt(Step::Push(8)).await;
+        assert!(matches!(failed, Err(Error::NoSpace { .. })), "{failed:?}");
+        play.holds().await;
+    });
+    play.recovers(&second);
+}
+
+/// Guards: an error on data of a dedicated segment, be it a write or its sync, fails that upload alone; nothing of it stays.
+#[test]
+fn an_error_on_a_large_push_fails_it_alone() {
+    let faults = [
+        Fault::nth(OpKind::Write, 1).on(".segment"),
+        Fault::nth(OpKind::Write, 3).on(".segment"),
+        Fault::nth(OpKind::SyncData, 1).on(".segment"),
+        Fault::nth(OpKind::SyncData, 2).on(".segment"),
+        Fault::nth(OpKind::SetLen, 1).on(".segment"),
+        Fault::nth(OpKind::Create, 1).on(".segment"),
+        Fault::nth(OpKind::Write, 2)
+            .on(".segment")
+            .with_errno(ENOSPC),
+    ];
+    for (seed, fault) in faults.into_iter().enumerate() {
+        let machine = machine(seed as u64);
+        let play = machine.executor.block_on(async {
+            let mut play = Play::open(&machine).await;
+            play.good(Step::Push(1)).await;
+            let struck = fault.kind != OpKind::SetLen;
+            machine.disk.add_fault(fault.clone());
+            let failed = play.attempt(Step::Push(9)).await;
+            assert_eq!(failed.is_err(), struck, "{fault:?}: {failed:?}");
+            machine.disk.clear_faults();
+            assert!(play.store.poisoned().is_none(), "{fault:?}");
+            play.good(Step::Push(2)).await;
+            play.good(Step::Push(9)).await;
+            play.holds().await;
+            play.store.close().await.expect("the store closes");
+            play
+        });
+        play.recovers(&machine);
+    }
+}
+
+/// Guards: a log that cannot be written costs an upload its way over a restart, and nothing else.
+#[test]
+fn an_error_on_an_upload_log_costs_only_the_resumption() {
+    for kind in [OpKind::Create, OpKind::Write, OpKind::SyncData] {
+        for n in 1..=3 {
+            let machine = machine(n);
+            let play = machine.executor.block_on(async {
+                let mut play = Play::open(&machine).await;
+                machine.disk.add_fault(Fault::nth(kind, n).on(".upload"));
+                play.good(Step::Push(9)).await;
+                play.holds().await;
+                assert!(play.store.poisoned().is_none());
+                play.store.close().await.expect("the store closes");
+                play
+            });
+            play.recovers(&machine);
+        }
+    }
+}
+
+/// Guards: a failed sync of what many share (the shared segment, the directory, the journal) or a failed journal write stops all
+/// writes with `Poisoned`, also when the disk is well again; reads go on; the next open has all that was acknowledged.
+#[test]
+fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
+    // The file that frames go to; the next one may be in preparation, and its failure would cost nothing.
+    let journal = "0001.journal";
+    let faults = [
+        Fault::nth(OpKind::SyncData, 1).on(".segment"),
+        Fault::nth(OpKind::SyncData, 1).on(journal),
+        Fault::nth(OpKind::Write, 1).on(journal),
+    ];
+    for (seed, fault) in faults.into_iter().enumerate() {
+        let machine = machine(seed as u64);
+        let play = machine.executor.block_on(async {
+            let mut play = Play::open(&machine).await;
+            play.good(Step::Push(1)).await;
+            play.good(Step::Push(9)).await;
+            play.good(manifest(100, &[1, 9], "latest")).await;
+            machine.disk.add_fault(fault.clone());
+            let error = play.lost(Step::Push(2)).await;
+            assert!(
+                matches!(error, Error::Poisoned { .. }),
+                "{fault:?}: {error}"
+            );
+            machine.disk.clear_faults();
+            refuses_writes(&play.store).await;
+            play.holds().await;
+            let closed = play.store.close().await;
+            assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
+            play
+        });
+        play.recovers(&machine);
+    }
+}
+
+/// Every kind of write answers `Poisoned`.
+async fn refuses_writes(store: &Store) {
+    let spec = UploadSpec {
+        repository: REPOSITORY.to_owned(),
+        ..UploadSpec::default()
+    };
+    let begun = store.begin_upload(spec).map(drop);
+    let manifest = store
+        .put_small(workload::manifest(1), Algorithm::Sha256)
+        .await;
+    let tagged = workload::take(store, REPOSITORY, &Step::Tag("other", 100)).await;
+    let untagged = workload::take(store, REPOSITORY, &Step::Untag("latest")).await;
+    for answer in [begun, manifest.map(drop), tagged, untagged] {
+        assert!(matches!(answer, Err(Error::Poisoned { .. })), "{answer:?}");
+    }
+    assert!(store.poisoned().is_some());
+}
+
+/// Guards: a failed sync of the directory of segments, which others share, stops writes, whoever met it.
+#[test]
+fn a_failed_sync_of_the_segments_directory_stops_writes() {
+    for step in [Step::Push(1), Step::Push(9)] {
+        let machine = machine(1);
+        let play = machine.executor.block_on(async {
+            let mut play = Play::open(&machine).await;
+            machine
+                .disk
+                .add_fault(Fault::nth(OpKind::SyncDir, 1).on("segments"));
+            let error = play.lost(step.clone()).await;
+            assert!(matches!(error, Error::Poisoned { .. }), "{error}");
+            machine.disk.clear_faults();
+            refuses_writes(&play.store).await;
+            play
+        });
+        play.recovers(&machine);
+    }
+}
+
+/// Guards: a checkpoint that fails anywhere leaves the store as it was, and the next one succeeds.
+#[test]
+fn a_failed_checkpoint_costs_nothing() {
+    for kind in [
+        OpKind::Create,
+        OpKind::Write,
+        OpKind::SyncData,
+        OpKind::SyncDir,
+        OpKind::Map,
+    ] {
+        let machine = machine(1);
+        let play = machine.executor.block_on(async {
+            let mut play = Play::open(&machine).await;
+            play.good(Step::Push(1)).await;
+            let part = if kind == OpKind::SyncDir {
+                "store"
+            } else {
+                ".base"
+            };
+            machine.disk.add_fault(Fault::nth(kind, 1).on(part));
+            let failed = play.store.checkpoint().await;
+            assert!(failed.is_err(), "{kind:?}");
+            play.good(Step::Push(2)).await;
+            play.holds().await;
+            play.good(Step::Checkpoint).await;
+            play.good(manifest(100, &[1, 2], "latest")).await;
+            play.holds().await;
+            play.store.close().await.expect("the store closes");
+            play
+        });
+        play.recovers(&machine);
+    }
+}
+
+/// Guards: short reads and writes everywhere, and nothing resident, change nothing but the time it takes.
+#[test]
+fn short_transfers_change_nothing() {
+    for seed in 1..=2 {
+        let scripts = workload::scripts();
+        let machine = machine(seed);
+        machine.disk.set_noise(Noise {
+            short: 80,
+            would_block: 95,
+        });
+        let progress = machine.executor.block_on(async {
+            let opened =
+                Store::open(machine.env.clone(), &check::store_path(), check::options()).await;
+            let (store, _) = opened.expect("a new store opens");
+            let progress: Vec<_> = scripts
+                .iter()
+                .map(|_| Arc::new(Mutex::new(Progress::default())))
+                .collect();
+            let runs = scripts.iter().zip(&progress).map(|(script, progress)| {
+                workload::run(store.clone(), script.clone(), Arc::clone(progress))
+            });
+            for ended in futures_util::future::join_all(runs).await {
+                ended.expect("no step fails");
+            }
+            let progress: Vec<_> = progress.iter().map(|progress| *progress.lock()).collect();
+            let held = check::contract(&store, &scripts, &progress).await;
+            held.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+            store.close().await.expect("the store closes");
+            progress
+        });
+        let image = machine.disk.live_image();
+        check::recovered(seed, &image, &scripts, &progress).unwrap();
+    }
+}
+
+/// Guards: a blob whose segment file is gone is never taken for stored: once a read has noticed, pushing it again heals it.
+#[test]
+fn a_push_heals_a_blob_whose_segment_is_gone() {
+    let machine = machine(1);
+    let play = machine.executor.block_on(async {
+        let mut play = Play::open(&machine).await;
+        play.good(Step::Push(9)).await;
+        play.store.close().await.expect("the store closes");
+        play
+    });
+    let mut image = machine.disk.live_image();
+    let is_segment = |path: &Path| path.extension().is_some_and(|kind| kind == "segment");
+    image.files.retain(|path, _| !is_segment(path));
+    let next = SimEnv::new(1, &image);
+    next.executor.block_on(async {
+        let store = Play::open(&next).await.store;
+        assert!(store.open_blob(&workload::digest(9)).await.is_err());
+        assert!(store.is_damaged(&workload::digest(9)));
+        let pushed = workload::take(&store, REPOSITORY, &Step::Push(9)).await;
+        pushed.expect("the push heals it");
+        assert!(!store.is_damaged(&workload::digest(9)));
+        let (scripts, progress) = (std::slice::from_ref(&play.script), [play.progress]);
+        check::contract(&store, scripts, &progress).await.unwrap();
+        store.close().await.expect("the store closes");
+    });
+}

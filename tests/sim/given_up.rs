@@ -1,0 +1,304 @@
+//! Calls that are given up half-way, as when a client goes: whatever was under way, the store and the upload stay whole.
+//!
+//! Each test drops a call after its first, second, ... poll until it runs to its end, so every wait in it is one where it is dropped.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use bytes::Bytes;
+use tonnage_engine::upload::{UploadId, UploadSpec};
+use tonnage_engine::{
+    Algorithm, Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store,
+};
+use tonnage_tests::sim::SimEnv;
+
+use super::check;
+
+const REPOSITORY: &str = "library/a";
+
+/// Polls a future at most `polls` times; `None` if it was dropped before its end.
+async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(move |context| match future.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if left <= 1 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// Plays `scene` with more and more polls until it says that nothing was given up any more; then every file must be one
+/// that something names.
+fn at_every_wait(scene: impl AsyncFn(&SimEnv, Store, usize) -> bool) {
+    for seed in 1..=4 {
+        let mut polls = 1;
+        loop {
+            let machine = SimEnv::new(seed, &check::empty_disk());
+            let ended = machine.executor.block_on(async {
+                let store = open(&machine).await;
+                let ended = scene(&machine, store.clone(), polls).await;
+                store.close().await.expect("the store closes");
+                ended
+            });
+            machine.executor.settle();
+            let report = check::fsck_image(seed, &machine.disk.live_image());
+            let report = report.unwrap_or_else(|why| panic!("seed {seed}, {polls} polls: {why}"));
+            assert!(
+                report.clean && report.findings.is_empty(),
+                "seed {seed}, {polls} polls: {report:?}"
+            );
+            if ended {
+                break;
+            }
+            polls += 1;
+            assert!(polls < 500, "seed {seed}: no end");
+        }
+        println!("seed {seed}: given up after 1 to {} polls", polls - 1);
+        assert!(polls > 1, "seed {seed}: nothing was ever given up");
+    }
+}
+
+/// Syncs of uploads are rare here: they wait for all writes, and hide what is to be found.
+fn options() -> Options {
+    Options {
+        upload_checkpoint_bytes: 256 << 10,
+        unsynced_bytes_max: 1 << 20,
+        ..check::options()
+    }
+}
+
+async fn open(machine: &SimEnv) -> Store {
+    let opened = Store::open(machine.env.clone(), &check::store_path(), options()).await;
+    opened.expect("the store opens").0
+}
+
+/// The store as the next start finds it, on a machine of its own.
+fn after_restart(machine: &SimEnv, look: impl AsyncFnOnce(&Store)) {
+    let next = SimEnv::new(machine.executor.seed(), &machine.disk.live_image());
+    next.executor.block_on(async {
+        let store = open(&next).await;
+        look(&store).await;
+        store.close().await.expect("the store closes");
+    });
+}
+
+/// Lets what was begun and given up come to its end.
+async fn rest(machine: &SimEnv) {
+    let pause = std::time::Duration::from_secs(1);
+    machine.env.clock.sleep(pause).await;
+}
+
+fn begin(store: &Store) -> UploadId {
+    let spec = UploadSpec {
+        repository: REPOSITORY.to_owned(),
+        ..UploadSpec::default()
+    };
+    store.begin_upload(spec).expect("an upload begins")
+}
+
+/// `length` bytes that depend on `salt`.
+fn bytes(salt: u8, length: usize) -> Bytes {
+    (0..length)
+        .map(|at| (at % 251) as u8 ^ (at / 4096) as u8 ^ salt)
+        .collect()
+}
+
+async fn link(store: &Store, blob: FinishedBlob) -> Result<(), Error> {
+    let digest = blob.digest();
+    let batch = Batch {
+        repository: REPOSITORY.to_owned(),
+        create_repository: true,
+        requires: vec![],
+        changes: vec![Change::Place(blob), Change::Link(digest)],
+        origin: Origin::default(),
+    };
+    store.commit(batch).await.map(drop)
+}
+
+async fn read(store: &Store, digest: &Digest) -> Result<Bytes, Error> {
+    let reader = store.open_blob(digest).await?.expect("the blob is stored");
+    reader.read_whole(1 << 30).await
+}
+
+/// Guards: going back to a savepoint that is given up leaves no write under way that lands on later bytes, and no checkpoint
+/// that tells of bytes which were replaced: what is pushed afterwards is stored as it was sent.
+#[test]
+fn a_rollback_given_up_does_not_mix_bytes() {
+    const KEPT: usize = 150_000;
+    // One window, which may be on its way when its place is written again; many, of which checkpoints tell.
+    for taken_back in [60_000, 500_000] {
+        at_every_wait(async |_, store, polls| {
+            let id = begin(&store);
+            let mut upload = store.open_upload(id, REPOSITORY).expect("it opens");
+            upload.write(bytes(1, KEPT)).await.expect("sent");
+            let before = upload.savepoint().await.expect("a savepoint");
+            upload.write(bytes(2, taken_back)).await.expect("sent");
+            let done = give_up_after(polls, upload.rollback(before)).await;
+            // What the client is told, and goes on from.
+            let offset = usize::try_from(upload.offset()).expect("small");
+            assert!(
+                offset == KEPT || offset == KEPT + taken_back,
+                "offset {offset}"
+            );
+            let mut sent = [bytes(1, KEPT), bytes(2, taken_back)].concat();
+            sent.truncate(offset);
+            sent.extend_from_slice(&bytes(3, 300_000));
+            upload.write(bytes(3, 300_000)).await.expect("sent");
+            let digest = Digest::of(Algorithm::Sha256, &sent);
+            let blob = upload.finish(digest).await.expect("finished");
+            link(&store, blob).await.expect("linked");
+            assert!(read(&store, &digest).await.expect("intact") == sent);
+            done.is_some()
+        });
+    }
+}
+
+/// Guards: a write that is given up anywhere leaves an upload whose offset is what it has, and which goes on from there.
+#[test]
+fn a_write_given_up_goes_on_at_the_offset() {
+    at_every_wait(async |_, store, polls| {
+        let whole = bytes(4, 700_000);
+        let id = begin(&store);
+        let mut upload = store.open_upload(id, REPOSITORY).expect("it opens");
+        upload.write(whole.slice(..50_000)).await.expect("sent");
+        let done = give_up_after(polls, upload.write(whole.slice(50_000..500_000))).await;
+        drop(upload);
+        let status = store.upload_status(id, REPOSITORY).expect("it lives");
+        let mut upload = store.open_upload(id, REPOSITORY).expect("it opens");
+        assert_eq!(upload.offset(), status.offset);
+        let rest = whole.slice(usize::try_from(status.offset).expect("small")..);
+        upload.write(rest).await.expect("sent");
+        let digest = Digest::of(Algorithm::Sha256, &whole);
+        let blob = upload.finish(digest).await.expect("finished");
+        link(&store, blob).await.expect("linked");
+        assert!(read(&store, &digest).await.expect("intact") == whole);
+        done.is_some()
+    });
+}
+
+/// Guards: an upload whose end is given up can be ended again, with more bytes or without.
+#[test]
+fn a_finish_given_up_can_be_repeated() {
+    for more in [0, 100_000] {
+        at_every_wait(async |_, store, polls| {
+            let first = bytes(5, 333_333);
+            let id = begin(&store);
+            let mut upload = store.open_upload(id, REPOSITORY).expect("it opens");
+            upload.write(first.clone()).await.expect("sent");
+            let digest = Digest::of(Algorithm::Sha256, &first);
+            let done = give_up_after(polls, upload.finish(digest)).await;
+            let ended = done.is_some();
+            if let Some(blob) = done {
+                link(&store, blob.expect("finished")).await.expect("linked");
+                assert!(read(&store, &digest).await.expect("intact") == first);
+                return ended;
+            }
+            drop(upload);
+            let mut upload = store.open_upload(id, REPOSITORY).expect("it opens");
+            let whole = [first, bytes(6, more)].concat();
+            upload.write(bytes(6, more)).await.expect("sent");
+            let digest = Digest::of(Algorithm::Sha256, &whole);
+            let blob = upload.finish(digest).await.expect("finished");
+            link(&store, blob).await.expect("linked");
+            assert!(read(&store, &digest).await.expect("intact") == whole);
+            ended
+        });
+    }
+}
+
+/// Guards: a cancel that is given up either ended the upload without trace or did nothing; it never comes back.
+#[test]
+fn a_cancel_given_up_leaves_the_upload_or_nothing() {
+    at_every_wait(async |machine, store, polls| {
+        let id = begin(&store);
+        let mut upload = store.open_upload(id, REPOSITORY).expect("it opens");
+        upload.write(bytes(7, 400_000)).await.expect("sent");
+        drop(upload);
+        let done = give_up_after(polls, store.cancel_upload(id, REPOSITORY)).await;
+        let ended = done.is_some();
+        let lives = store.upload_status(id, REPOSITORY).is_some();
+        assert_ne!(ended, lives);
+        rest(machine).await;
+        store.close().await.expect("the store closes");
+        after_restart(machine, async |again| {
+            assert_eq!(lives, again.upload_status(id, REPOSITORY).is_some());
+        });
+        ended
+    });
+}
+
+/// Guards: a file that was being created for an upload when its client went is removed.
+#[test]
+fn a_segment_that_nobody_waits_for_is_removed() {
+    at_every_wait(async |machine, store, polls| {
+        let id = begin(&store);
+        let mut upload = store.open_upload(id, REPOSITORY).expect("it opens");
+        let done = give_up_after(polls, upload.write(bytes(8, 200_000))).await;
+        drop(upload);
+        rest(machine).await;
+        store
+            .cancel_upload(id, REPOSITORY)
+            .await
+            .expect("cancelled");
+        rest(machine).await;
+        let segments = check::store_path().join("segments");
+        let left = machine.env.io.list_dir(&segments).await.expect("listed");
+        assert!(left.is_empty(), "{polls} polls left {left:?}");
+        done.is_some()
+    });
+}
+
+/// Guards: a checkpoint that is given up is taken up by the next one; commits go on meanwhile.
+#[test]
+fn a_checkpoint_given_up_is_taken_up_by_the_next() {
+    at_every_wait(async |machine, store, polls| {
+        let push = async |salt| {
+            let blob = store.put_small(bytes(salt, 100), Algorithm::Sha256).await;
+            link(&store, blob.expect("stored")).await.expect("linked");
+        };
+        push(1).await;
+        let done = give_up_after(polls, store.checkpoint()).await;
+        push(2).await;
+        rest(machine).await;
+        store.checkpoint().await.expect("a checkpoint");
+        push(3).await;
+        store.checkpoint().await.expect("a checkpoint");
+        store.close().await.expect("the store closes");
+        after_restart(machine, async |again| {
+            for salt in 1..=3 {
+                let digest = Digest::of(Algorithm::Sha256, &bytes(salt, 100));
+                let found = read(again, &digest).await.expect("intact");
+                assert_eq!(found, bytes(salt, 100));
+            }
+        });
+        done.is_some()
+    });
+}
+
+/// Guards: a store closes with more unfinished uploads in memory than segment ids are reserved, and all of them go on.
+#[test]
+fn many_unfinished_uploads_survive_a_close() {
+    const UPLOADS: usize = 1500;
+    let machine = SimEnv::new(1, &check::empty_disk());
+    machine.disk.set_noise(tonnage_tests::sim::Noise::NONE);
+    machine.executor.block_on(async {
+        let store = open(&machine).await;
+        for _ in 0..UPLOADS {
+            let id = begin(&store);
+            let mut upload = store.open_upload(id, REPOSITORY).expect("it opens");
+            upload.write(bytes(9, 10)).await.expect("sent");
+        }
+        store.close().await.expect("the store closes");
+        drop(store);
+        let path = check::store_path();
+        let opened = Store::open(machine.env.clone(), &path, options()).await;
+        let (store, report) = opened.expect("it opens");
+        assert_eq!(report.uploads_resumed, UPLOADS as u64);
+        store.close().await.expect("it closes");
+    });
+}

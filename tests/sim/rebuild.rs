@@ -1,0 +1,143 @@
+//! Index and catalog come back from the journal alone, in bounded memory.
+
+use bytes::Bytes;
+use tonnage_engine::{Algorithm, Batch, Change, ManifestEntry, Options, Origin, Store};
+use tonnage_tests::sim::{Image, SimEnv};
+
+use super::check;
+
+const TAGS: usize = 600;
+
+/// Options under which a few hundred rows are more than memory is to hold.
+fn tight() -> Options {
+    Options {
+        delta_budget_bytes: 64 << 10,
+        ..check::options()
+    }
+}
+
+fn tag(number: usize) -> String {
+    format!("a-tag-with-a-name-of-some-length-{number:04}")
+}
+
+/// A closed store with one manifest and many tags, without its base files and checkpoints.
+fn store_without_caches(seed: u64) -> Image {
+    let machine = SimEnv::new(seed, &check::empty_disk());
+    machine.executor.block_on(async {
+        let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
+        let (store, _) = opened.expect("a new store opens");
+        let blob = store
+            .put_small(Bytes::from_static(b"{}"), Algorithm::Sha256)
+            .await
+            .unwrap();
+        let digest = blob.digest();
+        let entry = ManifestEntry {
+            digest,
+            size: 2,
+            children: vec![],
+            subject: None,
+            attributes: Bytes::new(),
+        };
+        commit(
+            &store,
+            vec![Change::Place(blob), Change::PutManifest(entry)],
+        )
+        .await;
+        for number in 0..TAGS {
+            commit(
+                &store,
+                vec![Change::SetTag {
+                    tag: tag(number),
+                    digest,
+                }],
+            )
+            .await;
+        }
+        store.close().await.expect("a store closes");
+    });
+    machine.executor.settle();
+    let mut image = machine.disk.live_image();
+    image.files.retain(|path, _| {
+        let name = path
+            .strip_prefix(check::store_path())
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
+        !name.starts_with("base/") && !name.starts_with("checkpoint.")
+    });
+    image
+}
+
+async fn commit(store: &Store, changes: Vec<Change>) {
+    let repository = "r".to_owned();
+    let (requires, origin) = (vec![], Origin::default());
+    let batch = Batch {
+        repository,
+        create_repository: true,
+        requires,
+        changes,
+        origin,
+    };
+    store
+        .commit(batch)
+        .await
+        .expect("a healthy disk takes a commit");
+}
+
+fn base_files(image: &Image) -> usize {
+    image
+        .files
+        .keys()
+        .filter(|path| path.starts_with(check::store_path().join("base")))
+        .count()
+}
+
+/// Guards: a rebuild puts rows beyond the delta's budget into base files as it goes, also when it is stopped in between, and ends with
+/// every tag.
+#[test]
+fn a_rebuild_takes_bounded_memory_and_loses_nothing() {
+    let seed = 5;
+    let image = store_without_caches(seed);
+    assert_eq!(base_files(&image), 0);
+    let whole = open_and_count(seed, &image, None);
+    assert!(
+        whole.base_files > 0,
+        "rows went into base files before the store was open"
+    );
+    for stop_after in (1..whole.points).step_by(9) {
+        let cut = open_and_count(seed, &image, Some(stop_after));
+        open_and_count(seed, &cut.image, None);
+    }
+}
+
+struct Opened {
+    image: Image,
+    base_files: usize,
+    points: u64,
+}
+
+/// Opens an image, counts its tags unless it is stopped before, and lets the store go without a close.
+fn open_and_count(seed: u64, image: &Image, stop_after: Option<u64>) -> Opened {
+    let machine = SimEnv::new(seed, image);
+    if let Some(points) = stop_after {
+        machine.disk.stop_after(points);
+    }
+    let mut files = 0;
+    machine.executor.run_until_crash(async {
+        let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
+        let (store, report) = opened.expect("a store without caches opens");
+        files = base_files(&machine.disk.live_image());
+        assert!(stop_after.is_some() || report.replayed > 0);
+        let tags = store.view().tags("r", None, 10_000).unwrap();
+        assert_eq!(
+            tags.len(),
+            TAGS,
+            "seed {seed}, stopped after {stop_after:?}"
+        );
+    });
+    Opened {
+        image: machine.disk.durable_image(),
+        base_files: files,
+        points: machine.disk.points(),
+    }
+}

@@ -1,0 +1,134 @@
+//! The operator's socket of a running server, and what becomes of it.
+
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::serving::{Serving, run, tonnage};
+
+fn stats(data: &Path) -> Value {
+    let (code, stdout, stderr) = run(tonnage(&["stats", "--json", "--data"]).arg(data));
+    assert_eq!(code, 0, "{stderr}");
+    serde_json::from_str(&stdout).unwrap()
+}
+
+/// Guards: `stats` asks the server while it has the store and reads the store when it is closed: the same fields, the
+/// same content; the socket is its owner's alone and goes with the server.
+#[test]
+fn stats_are_the_same_online_and_offline() {
+    let directory = tempfile::tempdir().unwrap();
+    // Longer than the address of a socket may be.
+    let data = directory.path().join("d".repeat(120));
+    let socket = data.join("admin.sock");
+    let server = Serving::start(&data, &[]);
+    let smoke = ["smoke", &server.url, "--size", "1 MiB", "--keep"];
+    assert_eq!(run(&mut tonnage(&smoke)).0, 0);
+    let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let online = stats(&data);
+    assert_eq!(
+        (&online["version"], &online["open"]),
+        (&1.into(), &true.into())
+    );
+    assert!(online["blobs"].as_u64().unwrap() > 3, "{online}");
+    let (code, stdout, stderr) = run(tonnage(&["stats", "--server"]).arg(&socket));
+    assert!(
+        code == 0 && stdout.contains("a server runs"),
+        "{stdout}{stderr}"
+    );
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(0));
+    assert!(!socket.exists(), "the socket outlived its server");
+    let offline = stats(&data);
+    assert_eq!(offline["open"], false);
+    let fields = |value: &Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(fields(&online), fields(&offline));
+    // Not the uploads: one without a byte is no more when the server stops.
+    for field in ["lsn", "repositories", "blobs", "blob_bytes", "segments"] {
+        assert_eq!(online[field], offline[field], "{field}");
+    }
+}
+
+/// Guards: what a killed server left behind is no server: offline commands read the store, and the next server takes
+/// the socket's place.
+#[test]
+fn the_socket_of_a_killed_server_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Serving::start(directory.path(), &[]);
+    server.signal("-KILL");
+    assert_eq!(server.end().0, None);
+    assert!(directory.path().join("admin.sock").exists());
+    assert_eq!(stats(directory.path())["open"], false);
+    let _server = Serving::start(directory.path(), &[]);
+    assert_eq!(stats(directory.path())["open"], true);
+}
+
+/// Guards: a server that was named must answer; what is no path of a socket is a mistake on the command line.
+#[test]
+fn a_named_server_must_be_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let (code, _, stderr) = run(tonnage(&["stats", "--server"]).arg(&socket));
+    assert!(
+        code == 4 && stderr.contains("no server is running"),
+        "{code} {stderr}"
+    );
+    let (code, _, stderr) = run(&mut tonnage(&[
+        "stats",
+        "--server",
+        "http://127.0.0.1:5001",
+    ]));
+    assert!(
+        code == 2 && stderr.contains("admin.sock"),
+        "{code} {stderr}"
+    );
+}
+
+/// Guards: SIGTERM while the store is being opened stops the server with 0.
+#[test]
+fn a_signal_while_opening_ends_with_zero() {
+    let directory = tempfile::tempdir().unwrap();
+    // Opening this for reading waits for a writer, and none comes: the store stays in the middle of being opened.
+    let superblock = directory.path().join("superblock");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&superblock)
+        .status();
+    assert!(made.expect("mkfifo runs").success());
+    // Free a moment ago; the tests' servers take others.
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let mut child = tonnage(&["serve", "--admin-listen", "off", "--listen"])
+        .arg(address.to_string())
+        .arg("--data")
+        .arg(directory.path())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    // Signals are taken before the address is.
+    while TcpStream::connect(address).is_err() {
+        assert!(child.try_wait().expect("a child").is_none(), "it ended");
+        std::thread::yield_now();
+    }
+    let kill = std::process::Command::new("kill")
+        .arg(child.id().to_string())
+        .status();
+    assert!(kill.expect("kill runs").success(), "it had ended");
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(
+        stderr.contains("while the store was being opened"),
+        "{stderr}"
+    );
+}

@@ -1,0 +1,104 @@
+//! The binary and a server under test.
+//!
+//! Owns: [`Serving`], and how the binary is run. Refuses: the variables of whoever runs the tests.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+
+pub(crate) fn tonnage(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TONNAGE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments);
+    command
+}
+
+pub(crate) fn run(command: &mut Command) -> (i32, String, String) {
+    let output = command.output().expect("the binary runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    let code = output.status.code().expect("an exit code, not a signal");
+    (code, text(output.stdout), text(output.stderr))
+}
+
+/// A server on a free port; killed when dropped.
+pub(crate) struct Serving {
+    pub(crate) child: Child,
+    pub(crate) stderr: BufReader<ChildStderr>,
+    pub(crate) banner: String,
+    pub(crate) url: String,
+}
+
+impl Serving {
+    pub(crate) fn start(data: &Path, arguments: &[&str]) -> Self {
+        let mut command = tonnage(&["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+        command.arg("--data").arg(data).args(arguments);
+        let mut child = command
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        let (mut banner, mut url) = (String::new(), None);
+        // The last line of the banner is the one for podman.
+        while !banner.contains("podman") {
+            let mut line = String::new();
+            assert!(
+                stderr.read_line(&mut line).expect("UTF-8") > 0,
+                "it ended:\n{banner}"
+            );
+            if let Some((_, rest)) = line.split_once("registry  ") {
+                url = Some(rest.trim().to_owned());
+            }
+            banner.push_str(&line);
+        }
+        Self {
+            child,
+            stderr,
+            banner,
+            url: url.expect("the banner names the address"),
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill")
+            .args([name, &pid])
+            .status()
+            .expect("kill runs");
+        assert!(status.success());
+    }
+
+    /// Waits for the end: exit code and what was still said.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).expect("UTF-8");
+        (self.child.wait().expect("a child").code(), rest)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().unwrap_or_default();
+        drop(self.child.wait());
+    }
+}
+
+/// GETs a path of a server: status and body.
+pub(crate) fn get(url: &str, path: &str) -> (u16, Vec<u8>) {
+    let address = url.trim_start_matches("http://");
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("a request");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    let end = end.expect("a head");
+    let head = String::from_utf8(answer[..end].to_vec()).expect("UTF-8");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (status.expect("a status"), answer.split_off(end + 4))
+}
