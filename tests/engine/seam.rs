@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tonnage_engine::buffer::Buffer;
 use tonnage_engine::io::threads::Threads;
 use tonnage_engine::io::{FileRef, Io, LockAttempt, OpenMode, exact};
+use tonnage_tests::say;
 use tonnage_tests::sim::{Image, Noise, SimEnv};
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -129,7 +130,7 @@ fn what_was_just_written_is_read_from_memory() {
             }
             Err(refused) => {
                 assert_eq!(refused.kind(), ErrorKind::WouldBlock);
-                eprintln!("SKIPPED: cached reads, because this file system has no RWF_NOWAIT");
+                say::skipped("cached reads", "this file system has no RWF_NOWAIT");
             }
         }
     });

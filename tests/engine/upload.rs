@@ -428,6 +428,29 @@ fn stored_content_is_written_again_only_if_damaged() {
     });
 }
 
+/// Guards: an announced length takes no more of the disk than a bounded start, and is only a hint.
+#[test]
+fn announcing_costs_little() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &small_options());
+        for announced in [1 << 30, u64::MAX] {
+            let spec = UploadSpec {
+                repository: REPOSITORY.to_owned(),
+                length_hint: Some(announced),
+                ..UploadSpec::default()
+            };
+            let mut upload = bench.upload(bench.uploads.begin(spec).unwrap());
+            upload.write(Bytes::from_static(b"abc")).await.unwrap();
+            for file in std::fs::read_dir(dir.path().join("segments")).unwrap() {
+                assert!(file.unwrap().metadata().unwrap().len() < 256 << 20);
+            }
+            let digest = Digest::of(Algorithm::Sha256, b"abc");
+            let finished = upload.finish(digest).await.unwrap();
+            assert_reads(&bench, digest, finished.extent(), b"abc").await;
+        }
+    });
+}
+
 /// Guards: the largest manifest is taken however low the threshold of large blobs is.
 #[test]
 fn manifests_do_not_know_the_threshold() {

@@ -272,3 +272,32 @@ async fn a_short_body_is_no_whole_one() {
         .await
         .expect(404);
 }
+
+/// Guards: an HTTP/2 client that leaves single streams unread, while its connection lives, gives their buffers back.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_streams_are_broken_off() {
+    let options = ServerOptions {
+        unread_timeout: Duration::from_millis(50),
+        ..ServerOptions::default()
+    };
+    let registry = TestRegistry::with(options).await;
+    let digest = push_blob(&registry.client(), "a", &content(4, 300_000)).await;
+    let head = [
+        field(":method", "GET"),
+        field(":scheme", "http"),
+        field(":authority", "x"),
+        field(":path", &format!("/v2/a/blobs/{digest}")),
+    ];
+    let address = registry.client().address();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // SETTINGS_INITIAL_WINDOW_SIZE = 1 (RFC 9113 section 6.5.2).
+    let sent = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &[0, 4, 0, 0, 0, 1]),
+        frame(1, 5, 1, &head.concat()),
+    ];
+    stream.write_all(&sent.concat()).await.unwrap();
+    let mut all = Vec::new();
+    let end = tokio::time::timeout(HANG, stream.read_to_end(&mut all)).await;
+    assert!(end.is_ok(), "an unread stream is kept");
+}

@@ -191,11 +191,10 @@ fn find_program() -> Result<PathBuf, String> {
             "cargo built it, but {} is not there",
             built.display()
         )),
-        Err(why) if built.is_file() => {
-            say::aloud(&format!("using a program that was built before: {why}"));
-            Ok(built)
-        }
-        Err(why) => Err(why),
+        // One that was built before is another program than the one under test.
+        Err(why) => Err(format!(
+            "{why}; to test a program that is there, name it: TONNAGE_TEST_BINARY"
+        )),
     }
 }
 

@@ -19,6 +19,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::watch::{Watch, Watched};
 use crate::registry::ports::Windows;
 use crate::registry::{Error, Result, Source};
 use crate::telemetry::{Metrics, Outcome, Pulled};
@@ -49,6 +50,7 @@ struct Transfer {
     metrics: Arc<Metrics>,
     kind: Pulled,
     ended: bool,
+    watched: Option<Watched>,
     span: tracing::Span,
 }
 
@@ -87,11 +89,13 @@ impl Body {
         mut rest: Windows,
         metrics: &Arc<Metrics>,
         kind: Pulled,
+        watch: Option<&Watch>,
     ) -> Result<Self> {
         let mut transfer = Transfer {
             metrics: Arc::clone(metrics),
             kind,
             ended: false,
+            watched: None,
             span: tracing::Span::current(),
         };
         let first = match rest.next().await.transpose() {
@@ -101,6 +105,8 @@ impl Body {
                 return Err(error);
             }
         };
+        // From here on it is the client who lets it wait.
+        transfer.watched = watch.map(Watch::begin);
         if length == 0 {
             // Nothing is ever asked of an empty one.
             transfer.end(Outcome::Ok);
@@ -162,10 +168,19 @@ impl http_body::Body for Body {
         }
         let window = match &mut this.content {
             Content::Whole(bytes) => Some(Ok(std::mem::take(bytes))),
-            Content::Windows { first, rest, .. } => match first.take() {
-                Some(first) => Some(Ok(first)),
-                None => ready!(rest.poll_next_unpin(cx)),
-            },
+            Content::Windows {
+                first,
+                rest,
+                transfer,
+            } => {
+                if let Some(watched) = &transfer.watched {
+                    watched.asked();
+                }
+                match first.take() {
+                    Some(first) => Some(Ok(first)),
+                    None => ready!(rest.poll_next_unpin(cx)),
+                }
+            }
         };
         Poll::Ready(Some(this.settle(window)))
     }

@@ -7,10 +7,11 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderValue, StatusCode, header, response};
+use http::{HeaderValue, StatusCode, Version, header, response};
 
 use super::body::Body;
 use super::error::Failure;
+use super::watch::Watch;
 use super::{Exchange, Reply, conditional, headers};
 use crate::oci::RangeAnswer;
 use crate::registry::ports::{Blob, Windows};
@@ -113,7 +114,10 @@ async fn send(
     windows: Windows,
     kind: Pulled,
 ) -> Reply {
-    let body = Body::windows(length, windows, &exchange.api.metrics, kind).await?;
+    // One answer at a time is the socket's to watch, to the byte.
+    let several = exchange.head.version == Version::HTTP_2;
+    let watch = exchange.head.extensions.get::<Watch>().filter(|_| several);
+    let body = Body::windows(length, windows, &exchange.api.metrics, kind, watch).await?;
     Ok(builder.header(header::CONTENT_LENGTH, length).body(body)?)
 }
 

@@ -26,6 +26,7 @@ pub(crate) mod server;
 mod socket;
 mod tags;
 mod uploads;
+mod watch;
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -29,6 +29,7 @@ use tonnage_engine::store::Store;
 use super::Api;
 use super::admin::{self, Admin};
 use super::socket::Socket;
+use super::watch::Watch;
 use crate::access::{Gate, GrantAll, Policy};
 use crate::embedded;
 use crate::registry::{Limits, Registry};
@@ -315,15 +316,24 @@ async fn serve<S, B>(
         };
         set_nodelay(&stream);
         let socket = Socket::new(stream, manners.header_timeout, manners.unread_timeout);
+        let (watch, patience) = (Watch::default(), manners.unread_timeout);
+        let (service, seen) = (service.clone(), watch.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(seen.clone());
+            service.call(request)
+        });
         let connection = manners
             .builder
-            .serve_connection(TokioIo::new(socket), service.clone())
+            .serve_connection(TokioIo::new(socket), service)
             .into_owned();
         let connection = graceful.watch(connection);
         connections.spawn(async move {
-            if let Err(error) = connection.await {
-                // Clients that go away are everyday; what was ours was logged where it happened.
-                tracing::debug!(error, "a connection ended");
+            tokio::select! {
+                ended = connection => if let Err(error) = ended {
+                    // Clients that go away are everyday; what was ours was logged where it happened.
+                    tracing::debug!(error, "a connection ended");
+                },
+                () = watch.forgotten(patience) => tracing::debug!("an answer was left unread"),
             }
         });
     }
