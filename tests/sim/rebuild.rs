@@ -141,3 +141,25 @@ fn open_and_count(seed: u64, image: &Image, stop_after: Option<u64>) -> Opened {
         points: machine.disk.points(),
     }
 }
+
+/// Guards: a start does not cost the size of a journal file for good: what the finished one never used is cut off.
+#[test]
+fn a_finished_journal_file_keeps_no_unused_space() {
+    let machine = SimEnv::new(3, &check::empty_disk());
+    for _ in 0..2 {
+        machine.executor.block_on(async {
+            let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
+            let (store, _) = opened.expect("the store opens");
+            store.close().await.expect("the store closes");
+        });
+        machine.executor.settle();
+    }
+    let image = machine.disk.live_image();
+    let size = |number: u64| {
+        let name = format!("journal/{number:016x}.journal");
+        image.files[&check::store_path().join(name)].len()
+    };
+    // Header, the frame that reserves segment ids, close frame.
+    assert_eq!(size(1), 3 * 4096);
+    assert_eq!(size(2), tight().journal_file_bytes);
+}

@@ -90,6 +90,9 @@ impl JournalWriter {
         let prepared = prepare_first(&env, &spec, number).await?;
         let previous_end = previous.map_or(0, |position| position.offset);
         let active = activate(&env, &spec, prepared, previous_end, first_lsn).await?;
+        if let Some(previous) = previous {
+            trim(&env, &spec.store, previous).await;
+        }
         Ok(Self {
             env,
             spec,
@@ -319,6 +322,19 @@ async fn fill(
         .sync_dir(&directory)
         .await
         .map_err(|source| Error::io("sync", &directory, source))
+}
+
+/// Cuts what a finished file was prepared for and never used, now that its successor says where it ends: otherwise
+/// every start would cost the size of a whole file. Best effort: what stays costs space only.
+async fn trim(env: &Env, store: &Path, end: Position) {
+    let path = file_path(store, end.number);
+    let cut = async {
+        let file = env.io.open(&path, OpenMode::Write).await?;
+        file.set_len(end.offset).await
+    };
+    if let Err(error) = cut.await {
+        tracing::warn!(path = %path.display(), %error, "a finished journal file keeps its unused space");
+    }
 }
 
 /// Gives a prepared file its header, which makes it the end of the journal.
