@@ -1,7 +1,7 @@
 //! Checkpoints: durable images of the rows at one LSN, so that replay starts there and not at the beginning.
 //!
 //! Owns: `base/` and `checkpoint.0`, `.1`, `.2`, all of them caches: whatever is wrong with them costs a replay of the journal.
-//! Refuses: freezing and publishing states; the sequencer does that around [`run`].
+//! Refuses: freezing and publishing states; the sequencer does that around [`run()`].
 
 mod load;
 mod policy;
