@@ -32,7 +32,7 @@ impl Handle {
         }
     }
 
-    /// Stops the machine: the run that is going on ends with [`Outcome::Crashed`].
+    /// Stops the machine: the run that is going on ends with [`super::Outcome::Crashed`].
     pub(super) fn crash(&self) {
         self.shared.state.lock().stopped = true;
     }
