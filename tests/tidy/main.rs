@@ -1,0 +1,188 @@
+//! The rules of the house that a compiler does not check: which way imports point, how long a file is, how it opens.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Modules of the engine from the floor up: each may use those before it, none behind it (ARCHITECTURE.md).
+const ENGINE: [&str; 25] = [
+    "digest",
+    "extent",
+    "limits",
+    "buffer",
+    "entry",
+    "require",
+    "options",
+    "format",
+    "error",
+    "io",
+    "poison",
+    "in_flight",
+    "lease",
+    "journal",
+    "segment",
+    "table",
+    "state",
+    "batch",
+    "catalog",
+    "checkpoint",
+    "commit",
+    "upload",
+    "recovery",
+    "store",
+    "fsck",
+];
+/// Modules of the server from the floor up.
+const SERVER: [&str; 7] = [
+    "oci",
+    "access",
+    "registry",
+    "embedded",
+    "runtime",
+    "telemetry",
+    "http",
+];
+/// A file longer than this has lost its subject.
+const LINES_MAX: usize = 800;
+/// Names that say nothing.
+const NAMELESS: [&str; 6] = ["util", "utils", "common", "helpers", "manager", "misc"];
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Every Rust file below `folder`, with its text.
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+    {
+        let path = entry.unwrap().path();
+        if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    found
+}
+
+fn all() -> Vec<(PathBuf, String)> {
+    ["engine", "server", "tools", "tests", "benches"]
+        .iter()
+        .flat_map(|name| sources(&top().join(name)))
+        .collect()
+}
+
+/// The code of a file without its unit tests, which may look anywhere.
+fn code(text: &str) -> &str {
+    text.split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or(text)
+}
+
+/// Modules named behind `crate::` in a piece of code.
+fn imports(code: &str) -> Vec<&str> {
+    let word = |rest: &str| {
+        rest.find(|c: char| !c.is_ascii_lowercase() && c != '_')
+            .unwrap_or(rest.len())
+    };
+    code.split("crate::")
+        .skip(1)
+        .map(|rest| &rest[..word(rest)])
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// Import by import: is it against the order? Returns how many were looked at.
+fn check_order(source: &Path, order: &[&str]) -> usize {
+    let rank = |name: &str| order.iter().position(|module| *module == name);
+    let (mut looked, mut wrong) = (0, Vec::new());
+    for (path, text) in sources(source) {
+        let inside = path.strip_prefix(source).unwrap();
+        let module = inside
+            .iter()
+            .next()
+            .unwrap()
+            .to_string_lossy()
+            .replace(".rs", "");
+        if module == "lib" || inside.ends_with("tests.rs") {
+            continue;
+        }
+        let own = rank(&module)
+            .unwrap_or_else(|| panic!("module {module} has no place in the order; give it one"));
+        for name in imports(code(&text)) {
+            looked += 1;
+            if rank(name).is_some_and(|other| other > own) {
+                wrong.push(format!("{} uses {name}", inside.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports that point up: {wrong:#?}");
+    looked
+}
+
+/// Guards: arrows run one way inside the engine.
+#[test]
+fn modules_of_the_engine_use_only_what_is_below_them() {
+    assert!(
+        check_order(&top().join("engine/src"), &ENGINE) > 200,
+        "imports were not recognised"
+    );
+}
+
+/// Guards: arrows run one way inside the server, and only its edges know HTTP or the engine's store.
+#[test]
+fn modules_of_the_server_use_only_what_is_below_them() {
+    assert!(
+        check_order(&top().join("server/src"), &SERVER) > 40,
+        "imports were not recognised"
+    );
+    for folder in ["oci", "registry"] {
+        for (path, text) in sources(&top().join("server/src").join(folder)) {
+            let prose = |line: &&str| line.trim_start().starts_with("//");
+            let lines: String = code(&text).lines().filter(|line| !prose(line)).collect();
+            for word in [
+                "hyper",
+                "axum",
+                "http::",
+                "StatusCode",
+                "tonnage_engine::store",
+            ] {
+                assert!(!lines.contains(word), "{} knows {word}", path.display());
+            }
+        }
+    }
+}
+
+/// Guards: every file says first what it owns, and none has outgrown its reader.
+#[test]
+fn files_open_with_their_purpose_and_stay_short() {
+    let files = all();
+    assert!(files.len() > 150, "{} files were found", files.len());
+    for (path, text) in files {
+        assert!(
+            text.starts_with("//!"),
+            "{} does not open with //!",
+            path.display()
+        );
+        assert!(
+            text.lines().count() <= LINES_MAX,
+            "{} is longer than {LINES_MAX} lines",
+            path.display()
+        );
+        let name = path.file_stem().unwrap().to_string_lossy();
+        assert!(
+            !NAMELESS.contains(&&*name),
+            "{} says nothing by its name",
+            path.display()
+        );
+    }
+}
+
+/// Guards: the check itself; an import that points up is found.
+#[test]
+fn imports_are_recognised() {
+    let text = "use crate::store::Store;\nfn f() { crate::io::exact() }\n#[cfg(test)]\nmod tests { use crate::fsck; }";
+    assert_eq!(imports(code(text)), ["store", "io"]);
+}
