@@ -50,6 +50,12 @@ pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
         Kind::Absent => return Err(foreign("there is no such directory")),
         Kind::Fresh => return Err(foreign("it has no superblock")),
     }
+    // Before the lock: a store that this program must not use is left without so much as a lock file.
+    let Some((superblock, _)) = superblock::read(&*env.io, path).await? else {
+        return Err(foreign(
+            "its creation was cut short; `tonnage serve` starts it again",
+        ));
+    };
     let lock_path = path.join(LOCK);
     let attempt = env.io.lock(&lock_path).await;
     let lock = match attempt.map_err(|source| Error::io("lock", &lock_path, source))? {
@@ -60,11 +66,6 @@ pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
                 pid,
             });
         }
-    };
-    let Some((superblock, _)) = superblock::read(&*env.io, path).await? else {
-        return Err(foreign(
-            "its creation was cut short; `tonnage serve` starts it again",
-        ));
     };
     let site = Site::new(env.clone(), path, superblock.store_id);
     let Recovered { state, .. } = recovery::replay(&site, &superblock, None).await?;

@@ -118,6 +118,20 @@ pub async fn check(
             why,
         });
     }
+    // Before the lock: a store that this program must not use is left without so much as a lock file.
+    let mut report = FsckReport::default();
+    let Some((superblock, damaged_copies)) = superblocks::read(&*env.io, path).await? else {
+        report.add(
+            Severity::Leftover,
+            path,
+            "its creation was cut short; the next open starts it again",
+        );
+        return Ok(report);
+    };
+    for copy in damaged_copies {
+        let what = format!("copy {copy} of 4 is damaged; the store opens with any other");
+        report.add(Severity::Damage, &path.join(SUPERBLOCK), what);
+    }
     let lock_path = path.join(LOCK);
     let attempt = env
         .io
@@ -133,19 +147,6 @@ pub async fn check(
             });
         }
     };
-    let mut report = FsckReport::default();
-    let Some((superblock, damaged_copies)) = superblocks::read(&*env.io, path).await? else {
-        report.add(
-            Severity::Leftover,
-            path,
-            "its creation was cut short; the next open starts it again",
-        );
-        return Ok(report);
-    };
-    for copy in damaged_copies {
-        let what = format!("copy {copy} of 4 is damaged; the store opens with any other");
-        report.add(Severity::Damage, &path.join(SUPERBLOCK), what);
-    }
     let site = Site::new(env.clone(), path, superblock.store_id);
     let (state, walked) = match recovery::replay_from_start(&site, &superblock).await {
         Ok(replayed) => replayed,

@@ -106,8 +106,11 @@ struct Claim {
 
 /// Takes the lock and reads the superblock, making a new one where the directory is empty or absent.
 async fn claim(env: Env, path: &Path) -> Result<Claim> {
-    if superblocks::look(&*env.io, path).await? == Kind::Absent {
-        superblocks::create_path(&*env.io, path).await?;
+    match superblocks::look(&*env.io, path).await? {
+        Kind::Absent => superblocks::create_path(&*env.io, path).await?,
+        // A store that this program must not use is left without so much as a lock file.
+        Kind::Store => drop(superblocks::read(&*env.io, path).await?),
+        Kind::Fresh => {}
     }
     let lock_path = path.join(LOCK);
     let attempt = env

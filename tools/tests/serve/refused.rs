@@ -124,6 +124,10 @@ fn a_newer_store_is_left_alone() {
             assert!(stderr.contains("newer tonnage"), "{stderr}");
         }
         assert_eq!(files(directory.path()), before);
+        assert!(
+            !directory.path().join("lock").exists(),
+            "nothing was touched"
+        );
     }
 }
 
