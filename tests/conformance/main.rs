@@ -1,0 +1,62 @@
+//! The official OCI conformance program against a `tonnage` of its own: every API and every data set of the
+//! distribution spec's main branch (`OCI_VERSION=dev`).
+//!
+//! Owns: the lane and what a good report is; `program` runs the program, `report` reads what it wrote. Refuses: its exit
+//! code as a proof, for it ends with 0 when it could not begin, and takes a skip for a pass. A program that is not here
+//! is a loud line (`TONNAGE_TEST_CLIENTS=require` makes it a failure).
+
+mod program;
+mod report;
+
+use tonnage_tests::process::{Server, folder};
+use tonnage_tests::say;
+
+use crate::program::Program;
+use crate::report::Report;
+
+/// Guards: the distribution API to the letter, as the people who wrote the spec test it: no failure, no error, no skip
+/// (distribution-spec main, all of it; the 1.1 release's rules are part of that).
+#[test]
+fn the_official_program_finds_nothing_to_fail_or_skip() -> Result<(), String> {
+    let program = match Program::find() {
+        Ok(program) => program,
+        Err(why) => {
+            say::skipped("the OCI conformance program", &why);
+            return if say::required("TONNAGE_TEST_CLIENTS") {
+                Err(format!(
+                    "the conformance program is required (TONNAGE_TEST_CLIENTS): {why}"
+                ))
+            } else {
+                Ok(())
+            };
+        }
+    };
+    let results = folder()?;
+    let server = Server::start()?;
+    let result = judge(&program, &server, results.path());
+    result.map_err(|why| {
+        let kept = results.keep();
+        format!(
+            "{why}\nEvery request and answer: {}\nThe server said:\n{}",
+            kept.join("report.html").display(),
+            server.log()
+        )
+    })
+}
+
+fn judge(program: &Program, server: &Server, results: &std::path::Path) -> Result<(), String> {
+    let said = program.run(server.address(), results)?;
+    let report = Report::read(results)
+        .and_then(|report| {
+            say::aloud(&format!("conformance {}: {report}", program.version()));
+            report.complaints()
+        })
+        .map_err(|why| format!("{why}\nThe program ended with {said}"));
+    report?;
+    if said.success {
+        return Ok(());
+    }
+    Err(format!(
+        "all rows pass, yet the program ended with {said}: its report has a part this lane does not read"
+    ))
+}
