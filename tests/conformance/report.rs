@@ -29,7 +29,7 @@ pub struct Report {
     disabled: usize,
     /// The cases of `junit.xml` that passed.
     cases: usize,
-    /// Every case that did not pass, as `STATUS NAME`.
+    /// Every case that did not pass, as `STATUS NAME: REASON`.
     others: Vec<String>,
 }
 
@@ -72,13 +72,14 @@ impl Report {
             cases: 0,
             others: Vec::new(),
         };
-        for test in elements(junit, "testcase") {
-            match attribute(test, "status") {
+        for case in junit.split("<testcase ").skip(1) {
+            match attribute(case, "status") {
                 Some("passed") => report.cases += 1,
                 status => report.others.push(format!(
-                    "{} {}",
-                    status.unwrap_or("without status:"),
-                    attribute(test, "name").unwrap_or("without name")
+                    "{} {}: {}",
+                    status.unwrap_or("no status"),
+                    attribute(case, "name").unwrap_or("no name"),
+                    reason(case)
                 )),
             }
         }
@@ -169,9 +170,19 @@ fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
+/// What the program says about a case that did not pass.
+fn reason(case: &str) -> String {
+    let said = case.split_once("<system-out>").map(|(_, rest)| rest);
+    let said = said.and_then(|rest| rest.split('<').next());
+    let said = said.unwrap_or("no reason given");
+    said.replace("&#xA;", " ").replace("&#34;", "\"")
+}
+
 fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
-    let (_, rest) = tag.split_once(&format!(" {name}=\""))?;
-    rest.split('"').next()
+    let tag = tag.split('>').next()?;
+    let (before, rest) = tag.split_once(&format!("{name}=\""))?;
+    let whole = before.is_empty() || before.ends_with(' ');
+    whole.then(|| rest.split('"').next())?
 }
 
 /// Guards: the reading of the report, which must tell a good one from every kind of bad one.
