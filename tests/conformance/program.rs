@@ -38,7 +38,11 @@ impl Program {
             Some(named) => PathBuf::from(named),
             None => Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/bin/conformance"),
         };
-        let bytes = fs::read(&path).map_err(|e| {
+        // It runs in another folder, so a relative path must end here.
+        let read = path
+            .canonicalize()
+            .and_then(|path| Ok((fs::read(&path)?, path)));
+        let (bytes, path) = read.map_err(|e| {
             format!(
                 "{} cannot be read ({e}); build it: cd tests/clients && go build -o bin/ tool",
                 path.display()
