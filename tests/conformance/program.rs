@@ -1,0 +1,145 @@
+//! The conformance program: where it is, which version it is, and one run of it within a bound.
+//!
+//! Owns: [`Program`], [`Said`]. Refuses: settings of the person at this machine (`OCI_*` variables, a configuration file
+//! in the folder, proxies), which could switch tests off. Invariant: all switches stay as the program's `dev` profile has them.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// It takes about a second; this is for a server that hangs.
+const RUN_BOUND: Duration = Duration::from_secs(300);
+const POLL: Duration = Duration::from_millis(10);
+const MODULE: &str = "github.com/opencontainers/distribution-spec/conformance";
+
+/// The conformance program.
+#[derive(Debug)]
+pub struct Program {
+    path: PathBuf,
+    version: String,
+}
+
+/// How a run ended, and the last lines it wrote.
+#[derive(Debug)]
+pub struct Said {
+    pub success: bool,
+    ended: String,
+    tail: String,
+}
+
+impl Program {
+    /// `TONNAGE_TEST_CONFORMANCE`, else what `go build` and `.ci/run` put into `tests/clients/bin`. Not PATH: the
+    /// program's name is too common for that.
+    pub fn find() -> Result<Self, String> {
+        let path = match std::env::var_os("TONNAGE_TEST_CONFORMANCE") {
+            Some(named) => PathBuf::from(named),
+            None => Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/bin/conformance"),
+        };
+        // It runs in another folder, so a relative path must end here.
+        let read = path
+            .canonicalize()
+            .and_then(|path| Ok((fs::read(&path)?, path)));
+        let (bytes, path) = read.map_err(|e| {
+            format!(
+                "{} cannot be read ({e}); build it: cd tests/clients && go build -o bin/ tool",
+                path.display()
+            )
+        })?;
+        let version = built_in_version(&bytes).unwrap_or_else(|| "of unknown version".into());
+        Ok(Self { path, version })
+    }
+
+    /// The module's version that Go wrote into the program, which has no option to ask for it.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Runs all of it against the registry at `address`, over cleartext HTTP; the reports go into `results`.
+    pub fn run(&self, address: SocketAddr, results: &Path) -> Result<Said, String> {
+        let log = results.join("said");
+        let out = File::create(&log).map_err(|e| format!("create {}: {e}", log.display()))?;
+        let err = out
+            .try_clone()
+            .map_err(|e| format!("share {}: {e}", log.display()))?;
+        let mut command = Command::new(&self.path);
+        for (name, _) in std::env::vars_os() {
+            let known = name.to_string_lossy().to_ascii_uppercase();
+            if known.starts_with("OCI_") || known.ends_with("_PROXY") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("OCI_REGISTRY", address.to_string())
+            .env("OCI_TLS", "disabled")
+            .env("OCI_VERSION", "dev")
+            .env("OCI_RESULTS_DIR", results)
+            .current_dir(results)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err);
+        let name = self.path.display();
+        let mut child = command.spawn().map_err(|e| format!("run {name}: {e}"))?;
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = child
+                .try_wait()
+                .map_err(|e| format!("wait for {name}: {e}"))?
+            {
+                return Ok(Said {
+                    success: status.success(),
+                    ended: status.to_string(),
+                    tail: tail(&log),
+                });
+            }
+            if begin.elapsed() > RUN_BOUND {
+                drop(child.kill());
+                drop(child.wait());
+                return Err(format!(
+                    "{name} did not end within {RUN_BOUND:?}:\n{}",
+                    tail(&log)
+                ));
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; its last lines:\n{}", self.ended, self.tail)
+    }
+}
+
+/// What `go version -m` prints as the main module's version.
+fn built_in_version(program: &[u8]) -> Option<String> {
+    let key = format!("mod\t{MODULE}\t");
+    let found = program
+        .windows(key.len())
+        .position(|window| window == key.as_bytes())?;
+    let rest = program.get(found + key.len()..)?;
+    let version = rest.split(|byte| matches!(byte, b'\t' | b'\n')).next()?;
+    String::from_utf8(version.to_vec()).ok()
+}
+
+fn tail(log: &Path) -> String {
+    let said = fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.lines().collect();
+    let from = lines.len().saturating_sub(12);
+    lines.get(from..).unwrap_or_default().join("\n")
+}
+
+/// Guards: the version printed beside the counts is the program's own.
+#[test]
+fn the_version_is_read_out_of_the_program() {
+    let program =
+        format!("\0\x7fELF\npath\t{MODULE}\nmod\t{MODULE}\tv0.0.0-1-abc\th1:x=\ndep\tother\tv2\n");
+    assert_eq!(
+        built_in_version(program.as_bytes()).as_deref(),
+        Some("v0.0.0-1-abc")
+    );
+    assert_eq!(built_in_version(b"no Go program"), None);
+}
