@@ -1,6 +1,7 @@
 //! Memory: eight pushes and eight pulls at once, 2 GiB each in full runs (32 MiB otherwise), while the server's own memory is
 //! sampled ten times a second.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,29 +35,36 @@ fn eight_pushes_and_eight_pulls_stay_within_256_mib() {
         let (stop, pid) = (Arc::clone(&stop), server.pid());
         move || peak_kib(pid, &stop)
     });
+    // Before anything connects: the server does not wait for long for the head of a request.
+    let pulled = Content::new(0xb10b, length);
+    let pulled_digest = pulled.digest();
+    let pushed: Vec<_> = (0..STREAMS)
+        .map(|number| Content::new(0x9054 + number, length))
+        .map(|content| (content, content.digest()))
+        .collect();
     runtime.block_on(async {
-        let pulled = Content::new(0xb10b, length);
-        push(&server, "pulled", pulled).await.unwrap();
+        push(
+            server.address(),
+            "pulled",
+            pulled,
+            &pulled_digest,
+            Shape::Monolithic,
+        )
+        .await
+        .unwrap();
         let failures = Arc::new(AtomicU64::new(0));
         let mut streams = tokio::task::JoinSet::new();
-        for number in 0..STREAMS {
+        for (number, (content, digest)) in pushed.into_iter().enumerate() {
             let address = server.address();
-            streams.spawn(async move {
-                let content = Content::new(0x9054 + number, length);
-                let client = Client::connect(address).await?;
-                let shape = if number % 2 == 0 {
-                    Shape::Monolithic
-                } else {
-                    Shape::Streamed
-                };
-                Pusher::new(client, "pushed")
-                    .blob(content, &content.digest(), shape)
-                    .await
-                    .map(drop)
-            });
+            let shape = if number % 2 == 0 {
+                Shape::Monolithic
+            } else {
+                Shape::Streamed
+            };
+            streams.spawn(async move { push(address, "pushed", content, &digest, shape).await });
+            let path = format!("/v2/pulled/blobs/{pulled_digest}");
             streams.spawn(async move {
                 let mut client = Client::connect(address).await?;
-                let path = format!("/v2/pulled/blobs/{}", pulled.digest());
                 match client.get_compare(&path, pulled).await? {
                     true => Ok(()),
                     false => Err("a pull gave other bytes".to_owned()),
@@ -69,7 +77,7 @@ fn eight_pushes_and_eight_pulls_stay_within_256_mib() {
                 println!("{why}");
             }
         }
-        assert_eq!(failures.load(Ordering::Relaxed), 0);
+        assert_eq!(failures.load(Ordering::Relaxed), 0, "{}", server.log());
     });
     stop.store(true, Ordering::Release);
     let (peak, samples) = sampler.join().unwrap();
@@ -85,10 +93,16 @@ fn eight_pushes_and_eight_pulls_stay_within_256_mib() {
     assert!(peak < LIMIT_KIB, "{peak} KiB");
 }
 
-async fn push(server: &Server, repository: &str, content: Content) -> Result<(), String> {
-    let client = Client::connect(server.address()).await?;
+async fn push(
+    address: SocketAddr,
+    repository: &str,
+    content: Content,
+    digest: &str,
+    shape: Shape,
+) -> Result<(), String> {
+    let client = Client::connect(address).await?;
     Pusher::new(client, repository)
-        .blob(content, &content.digest(), Shape::Monolithic)
+        .blob(content, digest, shape)
         .await
         .map(drop)
 }

@@ -65,7 +65,7 @@ pub struct ServerOptions {
     pub policy: Arc<dyn Policy>,
     /// Bounds of manifests and tags.
     pub limits: Limits,
-    /// Time for the head of a request to arrive.
+    /// Time for the head of a request to arrive, the wait for it on an open connection included.
     pub header_timeout: Duration,
     /// Time a client may keep silent inside a body.
     pub body_idle_timeout: Duration,
@@ -85,7 +85,8 @@ impl Default for ServerOptions {
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 5001))),
             policy: Arc::new(GrantAll),
             limits: Limits::default(),
-            header_timeout: Duration::from_secs(10),
+            // Longer than clients keep connections for their next request (Go's transports: 90 s).
+            header_timeout: Duration::from_secs(100),
             body_idle_timeout: Duration::from_mins(1),
             unread_timeout: Duration::from_mins(5),
             connections_max: 4096,
