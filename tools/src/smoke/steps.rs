@@ -137,12 +137,14 @@ impl<'a> Repository<'a> {
 
     /// Bytes under a digest that is not theirs are refused and leave no blob.
     pub(crate) async fn refuse_wrong_digest(&self, sent: &Blob, claimed: &Blob) -> StepResult {
-        let target = self
-            .begin_upload()
-            .await?
-            .location(&format!("digest={}", claimed.digest))?;
+        let upload = self.begin_upload().await?;
+        let target = upload.location(&format!("digest={}", claimed.digest))?;
         let answer = self.put_upload(&target, &sent.content).await?;
         answer.expect(&[StatusCode::BAD_REQUEST]).await?;
+        // The upload may live on, for its right digest; where it does, it is left for nobody. Not every registry cancels.
+        self.registry
+            .send(Method::DELETE, &upload.location("")?)
+            .await?;
         self.is_gone(&self.blob_path(claimed)).await
     }
 
