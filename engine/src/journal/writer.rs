@@ -20,6 +20,8 @@ use crate::format::codec::checksum;
 use crate::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
 use crate::io::{Env, FileRef, OpenMode, exact};
 
+/// Free space, in journal files, from which on a disk is not nearly full.
+const ROOMY_FILES: u64 = 4;
 /// Bytes of zeros written at a time when a file is prepared.
 const ZERO_RUN_BYTES: usize = 1 << 20;
 
@@ -91,7 +93,7 @@ impl JournalWriter {
         let previous_end = previous.map_or(0, |position| position.offset);
         let active = activate(&env, &spec, prepared, previous_end, first_lsn).await?;
         if let Some(previous) = previous {
-            trim(&env, &spec.store, previous).await;
+            trim(&env, &spec, previous).await;
         }
         Ok(Self {
             env,
@@ -325,8 +327,14 @@ async fn fill(
 }
 
 /// Cuts what a finished file was prepared for and never used, now that its successor says where it ends: otherwise
-/// every start would cost the size of a whole file. Best effort: what stays costs space only.
-async fn trim(env: &Env, store: &Path, end: Position) {
+/// every start would cost the size of a whole file. Best effort: what stays costs space only. On a disk that is nearly full
+/// nothing is cut: pushes would take what it frees, and the next start needs it.
+async fn trim(env: &Env, spec: &JournalSpec, end: Position) {
+    let store = &spec.store;
+    let space = env.io.space(store).await;
+    if !space.is_ok_and(|space| space.available_bytes > ROOMY_FILES * spec.file_bytes) {
+        return;
+    }
     let path = file_path(store, end.number);
     let cut = async {
         let file = env.io.open(&path, OpenMode::Write).await?;
