@@ -158,11 +158,6 @@ impl Layers {
         self.frozen.as_ref().map(|frozen| &frozen.rows)
     }
 
-    /// Estimated memory of the frozen delta.
-    pub fn frozen_bytes(&self) -> usize {
-        self.frozen.as_ref().map_or(0, |frozen| frozen.bytes)
-    }
-
     /// The same rows once `base` holds what was frozen: the frozen delta goes, the live one stays.
     #[must_use]
     pub fn rebase(&self, base: Arc<Base>) -> Self {
