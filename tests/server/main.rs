@@ -10,6 +10,7 @@ mod failures;
 mod manifests;
 mod mount;
 mod referrers;
+mod strict;
 mod tags;
 mod transport;
 mod uploads;

@@ -1,4 +1,10 @@
 //! Conditional requests (RFC 9110 section 13). An entity tag is the digest in quotes.
+//!
+//! Owns: which condition a request states, and whether content that is served meets it.
+//! Refuses: judging what a PUT or DELETE demands; the commit does.
+//!
+//! Ours are strong tags. A client may hold one in its weak form (`W/`, as proxies that compress make it): enough to know that it
+//! has the content, never enough to change something (If-Match) or to put parts together (If-Range).
 
 use http::{HeaderMap, HeaderName, header};
 use tonnage_engine::Digest;
@@ -12,10 +18,18 @@ pub(super) fn etag(digest: Digest) -> String {
 
 /// Whether the client of a GET or HEAD has the content already: 304.
 pub(super) fn not_modified(headers: &HeaderMap, digest: Digest) -> bool {
-    match tags(headers, &header::IF_NONE_MATCH) {
+    match tags(headers, &header::IF_NONE_MATCH, Comparison::Weak) {
         Tags::None => false,
         Tags::Any => true,
         Tags::Some(digests) => digests.contains(&digest),
+    }
+}
+
+/// Whether a GET or HEAD wants other content than what is there: 412. Clients that resume a pull by tag ask like that.
+pub(super) fn moved_on(headers: &HeaderMap, digest: Digest) -> bool {
+    match tags(headers, &header::IF_MATCH, Comparison::Strong) {
+        Tags::None | Tags::Any => false,
+        Tags::Some(digests) => !digests.contains(&digest),
     }
 }
 
@@ -29,8 +43,8 @@ pub(super) fn range_applies(headers: &HeaderMap, digest: Digest) -> bool {
 /// What a PUT or DELETE demands. If-Match goes before If-None-Match, as in the RFC.
 pub(super) fn precondition(headers: &HeaderMap) -> Precondition {
     match (
-        tags(headers, &header::IF_MATCH),
-        tags(headers, &header::IF_NONE_MATCH),
+        tags(headers, &header::IF_MATCH, Comparison::Strong),
+        tags(headers, &header::IF_NONE_MATCH, Comparison::Weak),
     ) {
         (Tags::Any, _) => Precondition::Exists,
         (Tags::Some(digests), _) => Precondition::IsOneOf(digests),
@@ -46,19 +60,34 @@ enum Tags {
     Some(Vec<Digest>),
 }
 
+/// How two entity tags are compared (RFC 9110 section 8.8.3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    /// A weak tag matches nothing.
+    Strong,
+    /// Weak or not makes no difference.
+    Weak,
+}
+
 /// A tag that is no digest of ours matches nothing, so it is left out.
-fn tags(headers: &HeaderMap, name: &HeaderName) -> Tags {
+fn tags(headers: &HeaderMap, name: &HeaderName, comparison: Comparison) -> Tags {
     let mut values = headers.get_all(name).iter().peekable();
     if values.peek().is_none() {
         return Tags::None;
     }
     let mut digests = Vec::new();
     for value in values {
-        for item in value.to_str().unwrap_or_default().split(',').map(str::trim) {
-            if item == "*" {
-                return Tags::Any;
-            }
-            let item = item.strip_prefix("W/").unwrap_or(item);
+        let value = value.to_str().unwrap_or_default();
+        // Only alone it is the wildcard; in a list it may be part of somebody's opaque tag.
+        if value.trim() == "*" {
+            return Tags::Any;
+        }
+        for item in value.split(',').map(str::trim) {
+            let item = match (item.strip_prefix("W/"), comparison) {
+                (Some(_), Comparison::Strong) => continue,
+                (Some(weak), Comparison::Weak) => weak,
+                (None, _) => item,
+            };
             let quoted = item
                 .strip_prefix('"')
                 .and_then(|item| item.strip_suffix('"'));
@@ -113,5 +142,37 @@ mod tests {
             of(header::IF_NONE_MATCH, &tag),
             Precondition::IsNoneOf(vec![digest])
         );
+    }
+
+    /// Guards: RFC 9110 section 8.8.3.2: If-Match and If-Range compare strongly, If-None-Match weakly; an asterisk is the
+    /// wildcard only where it is the whole field.
+    #[test]
+    fn weak_tags_change_nothing() {
+        let digest = Digest::of(Algorithm::Sha256, b"a");
+        let weak = format!("W/{}", etag(digest));
+        let of = |name, value: &str| precondition(&headers(name, value));
+        assert_eq!(of(header::IF_MATCH, &weak), Precondition::IsOneOf(vec![]));
+        assert!(moved_on(&headers(header::IF_MATCH, &weak), digest));
+        assert!(!range_applies(&headers(header::IF_RANGE, &weak), digest));
+        assert_eq!(
+            of(header::IF_NONE_MATCH, &weak),
+            Precondition::IsNoneOf(vec![digest])
+        );
+        assert!(not_modified(&headers(header::IF_NONE_MATCH, &weak), digest));
+        let odd = "\"a,*,b\"";
+        assert_eq!(of(header::IF_MATCH, odd), Precondition::IsOneOf(vec![]));
+        assert_eq!(of(header::IF_MATCH, " * "), Precondition::Exists);
+        for (value, expected) in [
+            (etag(digest).as_str(), false),
+            ("\"x\"", true),
+            ("*", false),
+        ] {
+            assert_eq!(
+                moved_on(&headers(header::IF_MATCH, value), digest),
+                expected,
+                "{value}"
+            );
+        }
+        assert!(!moved_on(&HeaderMap::new(), digest));
     }
 }

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderValue, StatusCode, Version, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, response};
 
 use super::body::Body;
 use super::error::Failure;
@@ -36,6 +36,9 @@ pub(super) async fn serve(
     gone: impl FnOnce() -> Error,
 ) -> Reply {
     let request = &exchange.head.headers;
+    if conditional::moved_on(request, found.digest) {
+        return Err(Error::PreconditionFailed.into());
+    }
     if conditional::not_modified(request, found.digest) {
         return Ok(base(StatusCode::NOT_MODIFIED, found, freshness).body(Body::empty())?);
     }
@@ -54,10 +57,8 @@ pub(super) async fn serve(
             .body(Body::empty())?);
     }
     let blob = exchange.registry().open(found).await?.ok_or_else(gone)?;
-    let range = request
-        .get(header::RANGE)
-        .and_then(|value| value.to_str().ok())
-        .filter(|_| conditional::range_applies(request, found.digest));
+    let range =
+        only(request, &header::RANGE).filter(|_| conditional::range_applies(request, found.digest));
     let answer = range.map_or(RangeAnswer::Whole, |range| {
         RangeAnswer::of(range, blob.length())
     });
@@ -94,6 +95,13 @@ pub(super) async fn serve(
         }
         RangeAnswer::Excessive => Err(Error::RangesExcessive.into()),
     }
+}
+
+/// The text of a header that is there once. Range is no list: two of them mean nothing that is agreed upon.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
 }
 
 fn base(status: StatusCode, found: &Found, freshness: Freshness) -> response::Builder {

@@ -38,6 +38,7 @@ impl RangeAnswer {
             return Self::Whole;
         }
         let mut ranges = Vec::new();
+        let mut specs = 0;
         for (count, spec) in set
             .split(',')
             .map(str::trim)
@@ -47,11 +48,16 @@ impl RangeAnswer {
             if count == RANGES_MAX {
                 return Self::Excessive;
             }
+            specs = count + 1;
             match one(spec, length) {
                 Spec::Malformed => return Self::Whole,
                 Spec::Outside => {}
                 Spec::Inside(range) => ranges.push(range),
             }
+        }
+        // A set of nothing is malformed (`1#range-spec`), and a malformed one is ignored.
+        if specs == 0 {
+            return Self::Whole;
         }
         let total = ranges.iter().fold(0_u64, |sum, range| {
             sum.saturating_add(range.end - range.start)
@@ -157,6 +163,9 @@ mod tests {
             ("items=0-1", Whole),
             ("bytes", Whole),
             ("bytes=-", Whole),
+            ("bytes=", Whole),
+            ("bytes= , ,", Whole),
+            ("bytes=,0-0,", One(0..1)),
             ("bytes=a-b", Whole),
             ("bytes=1-2-3", Whole),
             ("bytes=+1-2", Whole),

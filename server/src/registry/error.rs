@@ -130,7 +130,7 @@ pub enum Error {
         max: usize,
     },
     /// If-Match or If-None-Match does not hold.
-    #[error("the condition of If-Match or If-None-Match does not hold; nothing was changed")]
+    #[error("the condition of If-Match or If-None-Match does not hold; nothing was done")]
     PreconditionFailed,
 
     /// Too many or overlapping ranges.

@@ -14,7 +14,7 @@ use super::attributes::Attributes;
 use super::ports::ManifestEntry;
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
-use crate::oci::Manifest;
+use crate::oci::stored_annotations;
 
 /// Bytes of descriptors in a page that has more than one; clients take at most 4 MiB.
 const PAGE_BYTES: usize = 1 << 20;
@@ -99,7 +99,7 @@ impl Registry {
     }
 
     async fn describe(&self, entry: &ManifestEntry, attributes: Attributes) -> Result<Referrer> {
-        let annotations = match self.annotations(entry, &attributes).await {
+        let annotations = match self.annotations(entry).await {
             Ok(annotations) => annotations,
             // One damaged referrer must not hide the others.
             Err(error @ Error::Damaged(_)) => {
@@ -118,11 +118,7 @@ impl Registry {
         })
     }
 
-    async fn annotations(
-        &self,
-        entry: &ManifestEntry,
-        attributes: &Attributes,
-    ) -> Result<BTreeMap<String, String>> {
+    async fn annotations(&self, entry: &ManifestEntry) -> Result<BTreeMap<String, String>> {
         let Some(blob) = self.blobs.open(entry.digest).await? else {
             return Ok(BTreeMap::new());
         };
@@ -131,9 +127,11 @@ impl Registry {
         while let Some(window) = windows.try_next().await? {
             bytes.extend_from_slice(&window);
         }
-        let manifest =
-            Manifest::parse(&bytes, Some(&attributes.media_type)).map_err(Error::internal)?;
-        Ok(manifest.annotations)
+        // It was judged when it was pushed, by the rules of then; one that cannot be read must not hide the others.
+        Ok(stored_annotations(&bytes).unwrap_or_else(|error| {
+            tracing::warn!(digest = %entry.digest, %error, "listing a referrer without annotations");
+            BTreeMap::new()
+        }))
     }
 }
 

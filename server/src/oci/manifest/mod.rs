@@ -17,6 +17,9 @@ use tonnage_engine::limits::MANIFEST_CHILDREN_MAX;
 use super::media_type::{MediaType, OCI_INDEX, OCI_MANIFEST};
 
 mod keys;
+mod object;
+
+use object::Object;
 
 /// What shape a manifest has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,11 +125,11 @@ struct Document {
     schema_version: Option<u64>,
     media_type: Option<String>,
     artifact_type: Option<String>,
-    config: Option<Descriptor>,
-    layers: Option<Vec<Descriptor>>,
-    manifests: Option<Vec<Descriptor>>,
-    blobs: Option<Vec<Descriptor>>,
-    subject: Option<Descriptor>,
+    config: Option<Object<Descriptor>>,
+    layers: Option<Vec<Object<Descriptor>>>,
+    manifests: Option<Vec<Object<Descriptor>>>,
+    blobs: Option<Vec<Object<Descriptor>>>,
+    subject: Option<Object<Descriptor>>,
     annotations: Option<BTreeMap<String, String>>,
 }
 
@@ -162,6 +165,16 @@ impl Manifest {
             annotations: document.annotations.unwrap_or_default(),
         })
     }
+}
+
+/// The annotations of a manifest that was taken before, maybe by a release that was less strict: nothing else of it is judged.
+pub fn stored_annotations(bytes: &[u8]) -> Result<BTreeMap<String, String>, ManifestError> {
+    #[derive(Deserialize)]
+    struct Annotated {
+        annotations: Option<BTreeMap<String, String>>,
+    }
+    let document: Annotated = serde_json::from_slice(bytes).map_err(|error| not_json(&error))?;
+    Ok(document.annotations.unwrap_or_default())
 }
 
 /// Says why, without giving the client its own megabytes back: the reader quotes keys and strings whole.
@@ -276,7 +289,7 @@ fn digest(descriptor: &Descriptor, place: &'static str) -> Result<Digest, Manife
 }
 
 fn children(document: &Document) -> Result<Vec<Child>, ManifestError> {
-    let list = |list: &'static str, of: &Option<Vec<Descriptor>>, role| {
+    let list = |list: &'static str, of: &Option<Vec<Object<Descriptor>>>, role| {
         let entries = of.iter().flatten().map(move |descriptor| {
             let kind = descriptor
                 .media_type
@@ -437,6 +450,26 @@ mod tests {
         }
     }
 
+    /// The same with every descriptor as a list of its fields' values.
+    fn as_lists(image: &Value) -> Value {
+        let list = |of: &Value| json!([of["mediaType"], of["digest"], of["size"]]);
+        let mut image = image.clone();
+        image["config"] = list(&image["config"]);
+        image["layers"] = json!([list(&image["layers"][0])]);
+        image
+    }
+
+    /// Guards: what a release took that was less strict is still listed among referrers with its annotations.
+    #[test]
+    fn annotations_of_stored_manifests_are_read_leniently() {
+        let mut old = as_lists(&image());
+        old["annotations"] = json!({"a": "1"});
+        let found = stored_annotations(old.to_string().as_bytes()).unwrap();
+        assert_eq!(found.get("a").map(String::as_str), Some("1"));
+        assert_eq!(stored_annotations(b"{}"), Ok(BTreeMap::new()));
+        assert!(stored_annotations(b"{\"annotations\":7}").is_err());
+    }
+
     /// Guards: no document is taken that two readers may read differently (CVE-2021-41190 and its kin).
     #[test]
     fn ambiguous_documents_are_refused() {
@@ -465,6 +498,10 @@ mod tests {
             ),
             (format!("[{text}]"), "not an object"),
             (text.replace("\"size\":1", "\"size\":-1"), "negative size"),
+            (
+                as_lists(&image()).to_string(),
+                "descriptors without field names",
+            ),
             (String::new(), "nothing"),
         ] {
             let outcome = Manifest::parse(bad.as_bytes(), None);
