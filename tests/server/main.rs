@@ -3,6 +3,7 @@
 
 mod base;
 mod blobs;
+mod cancel;
 mod concurrent;
 mod content;
 mod delete;

@@ -59,8 +59,10 @@ impl Upload {
         self.body.algorithm()
     }
 
-    /// Takes in the next bytes; waits while hash and disk are behind. After an error the upload is gone.
+    /// Takes in the next bytes; waits while hash and disk are behind. After an error the upload is gone;
+    /// [`Error::UnknownUpload`]: it was cancelled meanwhile.
     pub async fn write(&mut self, piece: Bytes) -> Result<()> {
+        self.session.check()?;
         let written = self.body.write(piece).await;
         self.session.seen(&self.uploads, &self.body);
         written
@@ -68,6 +70,7 @@ impl Upload {
 
     /// Remembers where we are.
     pub async fn savepoint(&mut self) -> Result<Savepoint> {
+        self.session.check()?;
         Ok(Savepoint {
             upload: self.id(),
             mark: self.body.mark().await?,
@@ -88,6 +91,7 @@ impl Upload {
     /// Ends the upload: the bytes are checked against `expected`, on disk and synced. [`Error::DigestMismatch`] leaves
     /// the upload as it was; a failure to write or sync a large one ends it. After success it is gone.
     pub async fn finish(&mut self, expected: Digest) -> Result<FinishedBlob> {
+        self.session.check()?;
         let found = self.body.digest(expected.algorithm()).await?;
         if found != expected {
             return Err(Error::DigestMismatch { expected, found });
@@ -102,6 +106,7 @@ impl Upload {
             None => self.store(expected).await?,
         };
         // From here on nothing waits: given up in between, the upload would come back at the next open.
+        self.session.finish()?;
         self.uploads.forget(self.session.id());
         self.body.abandon();
         Ok(FinishedBlob {
@@ -140,7 +145,8 @@ impl Upload {
 impl Drop for Upload {
     fn drop(&mut self) {
         self.session.seen(&self.uploads, &self.body);
-        if self.body.is_failed() || self.session.is_unlisted() {
+        let cancelled = self.session.released();
+        if cancelled || self.body.is_failed() || self.session.is_unlisted() {
             self.uploads.forget(self.session.id());
             self.body.abandon();
         }

@@ -52,6 +52,20 @@ struct Seen {
     offset: u64,
     algorithm: Algorithm,
     at: Duration,
+    hold: Hold,
+}
+
+/// What becomes of the bytes, decided in one place for the request that writes and the one that cancels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// Nobody writes: who holds the body decides.
+    Free,
+    /// A request writes.
+    Writing,
+    /// A request writes and must put the bytes away: the upload is not found any more.
+    Cancelled,
+    /// It became a blob.
+    Finished,
 }
 
 impl Session {
@@ -62,6 +76,52 @@ impl Session {
     /// Whether nobody can come back for it.
     pub(super) fn is_unlisted(&self) -> bool {
         self.unlisted
+    }
+
+    /// A request begins to write.
+    fn taken(&self) {
+        self.seen.lock().hold = Hold::Writing;
+    }
+
+    /// The request that writes ends; whether the bytes are to be put away.
+    pub(super) fn released(&self) -> bool {
+        let mut seen = self.seen.lock();
+        let cancelled = seen.hold == Hold::Cancelled;
+        if seen.hold == Hold::Writing {
+            seen.hold = Hold::Free;
+        }
+        cancelled
+    }
+
+    /// An error if the upload was cancelled under the request that writes.
+    pub(super) fn check(&self) -> Result<()> {
+        match self.seen.lock().hold {
+            Hold::Cancelled => Err(Error::UnknownUpload),
+            Hold::Free | Hold::Writing | Hold::Finished => Ok(()),
+        }
+    }
+
+    /// The request that writes made a blob of it, unless it was cancelled before.
+    pub(super) fn finish(&self) -> Result<()> {
+        let mut seen = self.seen.lock();
+        if seen.hold == Hold::Cancelled {
+            return Err(Error::UnknownUpload);
+        }
+        seen.hold = Hold::Finished;
+        Ok(())
+    }
+
+    /// Cancels it under the request that writes: `None` if there is none.
+    fn cancel_under_writer(&self) -> Option<Result<()>> {
+        let mut seen = self.seen.lock();
+        match seen.hold {
+            Hold::Free => None,
+            Hold::Writing => {
+                seen.hold = Hold::Cancelled;
+                Some(Ok(()))
+            }
+            Hold::Cancelled | Hold::Finished => Some(Err(Error::UnknownUpload)),
+        }
     }
 
     /// Notes how far the upload is, for those who do not hold it.
@@ -173,6 +233,7 @@ impl Uploads {
             offset: body.offset(),
             algorithm: body.algorithm(),
             at,
+            hold: Hold::Free,
         };
         let id = subject.id;
         let body = Arc::new(tokio::sync::Mutex::new(body));
@@ -211,17 +272,31 @@ impl Uploads {
         let body = Arc::clone(&session.body)
             .try_lock_owned()
             .map_err(|_busy| Error::UploadBusy)?;
+        session.taken();
+        let upload = Upload::new(Arc::clone(self), session, body);
         // It may have ended between finding and locking it.
         if self.find(id, repository).is_none() {
             return Err(Error::UnknownUpload);
         }
-        Ok(Upload::new(Arc::clone(self), session, body))
+        Ok(upload)
     }
 
-    /// Ends an upload and drops its bytes.
+    /// Ends an upload and drops its bytes. A request that writes to it finds it unknown at its next piece and puts them
+    /// away: a client that gave up on a slow request cancels while we still wait for that request's bytes.
     pub async fn cancel(&self, id: UploadId, repository: &str) -> Result<()> {
         let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
-        let mut body = session.body.try_lock().map_err(|_busy| Error::UploadBusy)?;
+        let body = session.body.try_lock();
+        let mut body = match body {
+            Ok(body) => body,
+            Err(_busy) => match session.cancel_under_writer() {
+                Some(outcome) => {
+                    self.forget(id);
+                    return outcome;
+                }
+                // Its writer is just leaving, or it is being recorded: nothing that waits for a client.
+                None => session.body.lock().await,
+            },
+        };
         // Nothing waits between forgetting and abandoning: given up in between, the upload would come back at the next open.
         body.settle().await;
         self.forget(id).ok_or(Error::UnknownUpload)?;
