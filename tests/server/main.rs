@@ -8,6 +8,7 @@ mod concurrent;
 mod content;
 mod delete;
 mod failures;
+mod leases;
 mod manifests;
 mod mount;
 mod referrers;

@@ -3,13 +3,16 @@
 //! Owns: starting, stopping and restarting it. Refuses: anything simulated; that is `engine`'s tests.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonnage_engine::options::Options;
 use tonnage_engine::store::Store;
-use tonnage_server::{ServeError, Server, ServerOptions};
+use tonnage_server::registry::Registry;
+use tonnage_server::registry::ports::BlobStore;
+use tonnage_server::{ServeError, Server, ServerOptions, embedded};
 
 use crate::client::Client;
 
@@ -37,7 +40,23 @@ impl TestRegistry {
         Self::over(directory, options).await
     }
 
+    /// Starts one whose blob store is `wrap` of the real one.
+    pub async fn wrapped(
+        wrap: impl FnOnce(&Store, Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
+    ) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::over_ports(directory, ServerOptions::default(), wrap).await
+    }
+
     async fn over(directory: TempDir, options: ServerOptions) -> Self {
+        Self::over_ports(directory, options, |_, blobs| blobs).await
+    }
+
+    async fn over_ports(
+        directory: TempDir,
+        options: ServerOptions,
+        wrap: impl FnOnce(&Store, Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
+    ) -> Self {
         let data = directory.path().join("data");
         let env = tonnage_server::runtime::env();
         let (store, _) = Store::open(env, &data, Options::default())
@@ -58,7 +77,9 @@ impl TestRegistry {
         let shutdown = async {
             stopped.await.unwrap_or_default();
         };
-        let serving = tokio::spawn(bound.run(store.clone(), shutdown));
+        let (blobs, catalog) = embedded::ports(store.clone());
+        let registry = Registry::new(wrap(&store, blobs), catalog, bound.limits().clone());
+        let serving = tokio::spawn(bound.run_registry(registry, shutdown));
         Self {
             store,
             address,

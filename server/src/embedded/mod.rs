@@ -1,6 +1,6 @@
 //! The embedded engine behind the registry's ports.
 //!
-//! Owns: [`registry`], and how the engine's errors read to the registry.
+//! Owns: [`registry`], [`ports`], and how the engine's errors read to the registry.
 //! Refuses: decisions; each method is the engine's of the same meaning.
 
 mod blobs;
@@ -10,12 +10,19 @@ use std::sync::Arc;
 
 use tonnage_engine::store::Store;
 
+use crate::registry::ports::{BlobStore, Catalog};
 use crate::registry::{Error, Limits, Registry};
 
 /// A registry over an open store.
 pub fn registry(store: Store, limits: Limits) -> Registry {
+    let (blobs, catalog) = ports(store);
+    Registry::new(blobs, catalog, limits)
+}
+
+/// The two ports of an open store.
+pub fn ports(store: Store) -> (Arc<dyn BlobStore>, Arc<dyn Catalog>) {
     let catalog = catalog::Embedded(store.clone());
-    Registry::new(Arc::new(blobs::Embedded(store)), Arc::new(catalog), limits)
+    (Arc::new(blobs::Embedded(store)), Arc::new(catalog))
 }
 
 /// What the engine's error means to a client. Its text may name paths, so it becomes the cause, for the log.

@@ -25,8 +25,9 @@ impl Registry {
     ) -> Result<bool> {
         let view = self.view().await?;
         let own = push.repository().as_str();
-        if self.intact(&*view, own, digest).await?.is_some() {
-            self.blobs.lease(digest)?;
+        if self.intact(&*view, own, digest).await?.is_some()
+            && self.promise(own, digest).await?.is_some()
+        {
             return Ok(true);
         }
         let lender = match source {
@@ -43,6 +44,7 @@ impl Registry {
         {
             return Ok(false);
         }
+        // Before the commit, which looks again: what it finds then is held from here on.
         self.blobs.lease(digest)?;
         let transaction = Transaction {
             caller: push.caller(),

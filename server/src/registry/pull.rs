@@ -55,10 +55,11 @@ impl Registry {
     /// The blob of that digest, if the repository links it.
     pub async fn find_blob(&self, pull: &Authorized<Pull>, digest: Digest) -> Result<Found> {
         let repository = pull.repository();
-        let view = self.view().await?;
-        let length = view.blob(repository.as_str(), digest).await?;
-        let length = length.ok_or_else(|| Error::blob_unknown(repository, digest))?;
-        self.blobs.lease(digest)?;
+        let unknown = || Error::blob_unknown(repository, digest);
+        let seen = self.view().await?.blob(repository.as_str(), digest).await?;
+        seen.ok_or_else(unknown)?;
+        let length = self.promise(repository.as_str(), digest).await?;
+        let length = length.ok_or_else(unknown)?;
         Ok(Found {
             digest,
             length,
@@ -83,6 +84,13 @@ impl Registry {
             return Ok(None);
         }
         view.blob(repository, digest).await
+    }
+
+    /// Leases a blob that was seen in the repository, and looks again: between the look and the lease it may have been deleted
+    /// and collected. Its length, if it is still there; from then on the lease holds it.
+    pub(super) async fn promise(&self, repository: &str, digest: Digest) -> Result<Option<u64>> {
+        self.blobs.lease(digest)?;
+        self.view().await?.blob(repository, digest).await
     }
 
     /// Opens what was found. `None` if its bytes are gone meanwhile.

@@ -1,0 +1,110 @@
+//! What an answer promises is held from before the last look (DESIGN, "An answer is a lease").
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tonnage_engine::store::Store;
+use tonnage_engine::{Algorithm, Batch, Change, Digest, Origin};
+use tonnage_server::registry::Result;
+use tonnage_server::registry::ports::{
+    Blob, BlobStore, Condition, Staged, Upload, UploadId, UploadSpec,
+};
+use tonnage_tests::registry::TestRegistry;
+
+use crate::push_blob;
+
+/// A blob store before whose every lease somebody deletes the blob from these repositories.
+#[derive(Debug)]
+struct Interfered {
+    real: Arc<dyn BlobStore>,
+    store: Store,
+    deleting: Arc<Mutex<Vec<&'static str>>>,
+}
+
+impl BlobStore for Interfered {
+    fn lease(&self, digest: Digest) -> Result<()> {
+        for repository in self.deleting.lock().drain(..) {
+            let batch = Batch {
+                repository: repository.to_owned(),
+                create_repository: false,
+                requires: Vec::new(),
+                changes: vec![Change::Unlink(digest)],
+                origin: Origin::default(),
+            };
+            let delete = self.store.commit(batch);
+            tokio::task::block_in_place(|| Handle::current().block_on(delete)).expect("a delete");
+        }
+        self.real.lease(digest)
+    }
+
+    fn open(&self, digest: Digest) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>> {
+        self.real.open(digest)
+    }
+    fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>> {
+        self.real.begin(spec)
+    }
+    fn offset<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<u64>> {
+        self.real.offset(id, repository)
+    }
+    fn resume<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Box<dyn Upload>>> {
+        self.real.resume(id, repository)
+    }
+    fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>> {
+        self.real.cancel(id, repository)
+    }
+    fn put_small(
+        &self,
+        content: bytes::Bytes,
+        algorithm: Algorithm,
+    ) -> BoxFuture<'_, Result<Staged>> {
+        self.real.put_small(content, algorithm)
+    }
+    fn is_damaged(&self, digest: Digest) -> bool {
+        self.real.is_damaged(digest)
+    }
+    fn condition(&self) -> Condition {
+        self.real.condition()
+    }
+}
+
+/// Guards: a blob deleted between the look and the lease is not promised: HEAD and GET are 404, a mount is an upload
+/// (spec, "Checking if content exists" and "Mounting a blob from another repository").
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_goes_before_the_lease_is_not_promised() {
+    let deleting = Arc::new(Mutex::new(Vec::new()));
+    let meanwhile = Arc::clone(&deleting);
+    let registry = TestRegistry::wrapped(move |store, real| {
+        let store = store.clone();
+        Arc::new(Interfered {
+            real,
+            store,
+            deleting: meanwhile,
+        })
+    })
+    .await;
+    let client = registry.client();
+    for method in [http::Method::HEAD, http::Method::GET] {
+        let digest = push_blob(&client, "a", b"content").await;
+        let path = format!("/v2/a/blobs/{digest}");
+        client.call(method.clone(), &path).send().await.expect(200);
+        deleting.lock().push("a");
+        client.call(method, &path).send().await.expect(404);
+    }
+    let digest = push_blob(&client, "a", b"content").await;
+    let mount = format!("/v2/a/blobs/uploads/?mount={digest}");
+    client.post(&mount).await.expect(201);
+    deleting.lock().push("a");
+    client.post(&mount).await.expect(202);
+    push_blob(&client, "a", b"content").await;
+    let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
+    deleting.lock().push("a");
+    client.post(&mount).await.expect(202);
+    push_blob(&client, "a", b"content").await;
+    client.post(&mount).await.expect(201);
+}
