@@ -1,7 +1,8 @@
 //! The conformance program: where it is, which version it is, and one run of it within a bound.
 //!
 //! Owns: [`Program`], [`Said`]. Refuses: settings of the person at this machine (`OCI_*` variables, a configuration file
-//! in the folder, proxies), which could switch tests off. Invariant: all switches stay as the program's `dev` profile has them.
+//! in the folder, proxies), which could switch tests off. Invariant: all switches stay as the program's `dev` profile has them,
+//! but for the one set of data that is off there and that a run may add.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -57,8 +58,9 @@ impl Program {
         &self.version
     }
 
-    /// Runs all of it against the registry at `address`, over cleartext HTTP; the reports go into `results`.
-    pub fn run(&self, address: SocketAddr, results: &Path) -> Result<Said, String> {
+    /// Runs all of it against the registry at `address`, over cleartext HTTP; the reports go into `results`. `sparse` adds
+    /// manifests that list what is never pushed.
+    pub fn run(&self, address: SocketAddr, sparse: bool, results: &Path) -> Result<Said, String> {
         let log = results.join("said");
         let out = File::create(&log).map_err(|e| format!("create {}: {e}", log.display()))?;
         let err = out
@@ -75,6 +77,7 @@ impl Program {
             .env("OCI_REGISTRY", address.to_string())
             .env("OCI_TLS", "disabled")
             .env("OCI_VERSION", "dev")
+            .env("OCI_DATA_SPARSE", sparse.to_string())
             .env("OCI_RESULTS_DIR", results)
             .current_dir(results)
             .stdin(Stdio::null())

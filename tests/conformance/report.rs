@@ -14,7 +14,7 @@ const LEAST_TESTS: usize = 900;
 const LEAST_CASES: usize = 700;
 
 /// Off in the program's `dev` profile: what it pushes lacks blobs that the registry refuses to do without by default.
-const MAY_BE_DISABLED: &str = "Sparse Manifests";
+const SPARSE: &str = "Sparse Manifests";
 
 /// Both reports, as counts and rows.
 #[derive(Debug, PartialEq, Eq)]
@@ -92,8 +92,8 @@ impl Report {
         Ok(report)
     }
 
-    /// An error that lists everything that is not as it must be.
-    pub fn complaints(&self) -> Result<(), String> {
+    /// An error that lists everything that is not as it must be. `sparse`: whether the run had that set of data on.
+    pub fn complaints(&self, sparse: bool) -> Result<(), String> {
         let mut wrong = Vec::new();
         for (what, there, least) in [
             ("API rows", self.apis.len(), LEAST_APIS),
@@ -108,10 +108,16 @@ impl Report {
             }
         }
         for row in self.apis.iter().chain(&self.data) {
-            let off = row.name == MAY_BE_DISABLED && row.status == "Disabled";
-            if row.status != "Pass" && !off {
+            let wanted = match row.name == SPARSE && !sparse {
+                true => "Disabled",
+                false => "Pass",
+            };
+            if row.status != wanted {
                 wrong.push(format!("row {}: {}", row.name, row.status));
             }
+        }
+        if !self.data.iter().any(|row| row.name == SPARSE) {
+            wrong.push(format!("there is no row {SPARSE}"));
         }
         if [self.failures, self.errors, self.skipped, self.disabled] != [0; 4] {
             wrong.push(format!("junit.xml counts {self}"));
@@ -189,7 +195,9 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
 #[test]
 fn only_a_full_report_without_a_skip_is_a_good_one() {
     let good = (sample_yaml(), sample_junit());
-    let judge = |yaml: &str, junit: &str| Report::parse(yaml, junit).and_then(|r| r.complaints());
+    let judge =
+        |yaml: &str, junit: &str| Report::parse(yaml, junit).and_then(|r| r.complaints(false));
+    let sparse = |yaml: &str| Report::parse(yaml, &good.1).and_then(|r| r.complaints(true));
     judge(&good.0, &good.1).expect("a good report");
 
     let yaml = |from: &str, to: &str| judge(&good.0.replacen(from, to, 1), &good.1);
@@ -198,7 +206,15 @@ fn only_a_full_report_without_a_skip_is_a_good_one() {
     yaml("Data 3: Pass", "Data 3: Disabled").expect_err("a set of data that is off");
     yaml("Data 3: Pass", "Data 3: Error").expect_err("an error");
     yaml("Sparse Manifests: Disabled", "Sparse Manifests: Skip").expect_err("a skipped set");
-    yaml("Sparse Manifests: Disabled", "Sparse Manifests: Pass").expect("may be on as well");
+    yaml("Sparse Manifests: Disabled", "Sparse Manifests: Pass").expect_err("not what was run");
+    yaml("  Sparse Manifests: Disabled\n", "  Api 99: Pass\n").expect_err("the set is unknown");
+    sparse(&good.0).expect_err("the set was asked for and is off");
+    sparse(
+        &good
+            .0
+            .replace("Sparse Manifests: Disabled", "Sparse Manifests: Pass"),
+    )
+    .expect("a good report with the set");
     yaml("  Api 7: Pass\n", "").expect_err("an API is gone");
     yaml("\napis:\n", "\n").expect_err("all APIs are gone");
 

@@ -12,6 +12,7 @@ mod leases;
 mod manifests;
 mod mount;
 mod referrers;
+mod sparse;
 mod strict;
 mod tags;
 mod transport;

@@ -27,9 +27,18 @@ pub struct Server {
     address: SocketAddr,
     data: PathBuf,
     log: PathBuf,
-    wrapper: Vec<String>,
+    how: How,
     // Removed last, when the process is gone.
     _folder: Option<tempfile::TempDir>,
+}
+
+/// How a server is run, also after a restart.
+#[derive(Debug, Clone, Default)]
+struct How {
+    /// What it runs under (`strace ...`).
+    wrapper: Vec<String>,
+    /// Options of `serve` beside those that every test needs.
+    options: Vec<String>,
 }
 
 impl Server {
@@ -37,27 +46,42 @@ impl Server {
     pub fn start() -> Result<Self, String> {
         let folder = folder()?;
         let (data, log) = (folder.path().join("data"), folder.path().join("log"));
-        Self::spawn(data, log, &[], Some(folder))
+        Self::spawn(data, log, How::default(), Some(folder))
+    }
+
+    /// The same with further options of `serve`.
+    pub fn start_with(options: &[&str]) -> Result<Self, String> {
+        let folder = folder()?;
+        let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+        let how = How {
+            options: options.iter().map(|option| (*option).to_owned()).collect(),
+            ..How::default()
+        };
+        Self::spawn(data, log, how, Some(folder))
     }
 
     /// Starts on `data`, which the caller keeps, under `wrapper` (`strace ...`) if it is not empty.
     pub fn start_on(data: &Path, log: &Path, wrapper: &[String]) -> Result<Self, String> {
-        Self::spawn(data.to_owned(), log.to_owned(), wrapper, None)
+        let how = How {
+            wrapper: wrapper.to_vec(),
+            ..How::default()
+        };
+        Self::spawn(data.to_owned(), log.to_owned(), how, None)
     }
 
     fn spawn(
         data: PathBuf,
         log: PathBuf,
-        wrapper: &[String],
+        how: How,
         folder: Option<tempfile::TempDir>,
     ) -> Result<Self, String> {
-        let (child, address) = launch(&data, &log, wrapper)?;
+        let (child, address) = launch(&data, &log, &how)?;
         Ok(Self {
             child,
             address,
             data,
             log,
-            wrapper: wrapper.to_vec(),
+            how,
             _folder: folder,
         })
     }
@@ -110,7 +134,7 @@ impl Server {
     /// Starts again on the same data, after [`kill`](Self::kill) or [`stop`](Self::stop).
     pub fn restart(&mut self) -> Result<(), String> {
         self.kill();
-        (self.child, self.address) = launch(&self.data, &self.log, &self.wrapper)?;
+        (self.child, self.address) = launch(&self.data, &self.log, &self.how)?;
         Ok(())
     }
 
@@ -121,7 +145,7 @@ impl Server {
     /// The server itself, which is the only child of what it is wrapped in.
     fn server_pid(&self) -> Result<Pid, String> {
         let own = self.child.id();
-        if self.wrapper.is_empty() {
+        if self.how.wrapper.is_empty() {
             return Ok(self.group());
         }
         let path = format!("/proc/{own}/task/{own}/children");
@@ -257,11 +281,11 @@ fn target_dir() -> Result<PathBuf, String> {
 }
 
 /// Starts the program and waits until it answers. A port that somebody else took in between is retried.
-fn launch(data: &Path, log: &Path, wrapper: &[String]) -> Result<(Child, SocketAddr), String> {
+fn launch(data: &Path, log: &Path, how: &How) -> Result<(Child, SocketAddr), String> {
     let mut last = String::new();
     for _ in 0..3 {
         let address = free_address()?;
-        let mut child = spawn_process(data, log, wrapper, address)?;
+        let mut child = spawn_process(data, log, how, address)?;
         match wait_ready(&mut child, address) {
             Ok(()) => return Ok((child, address)),
             Err(why) => {
@@ -278,18 +302,13 @@ fn launch(data: &Path, log: &Path, wrapper: &[String]) -> Result<(Child, SocketA
     Err(last)
 }
 
-fn spawn_process(
-    data: &Path,
-    log: &Path,
-    wrapper: &[String],
-    address: SocketAddr,
-) -> Result<Child, String> {
+fn spawn_process(data: &Path, log: &Path, how: &How, address: SocketAddr) -> Result<Child, String> {
     let out = File::create(log).map_err(|e| format!("create {}: {e}", log.display()))?;
     let err = out
         .try_clone()
         .map_err(|e| format!("share {}: {e}", log.display()))?;
     let program = program()?;
-    let mut command = match wrapper.split_first() {
+    let mut command = match how.wrapper.split_first() {
         Some((first, rest)) => {
             let mut command = Command::new(first);
             command.args(rest).arg(program);
@@ -303,7 +322,8 @@ fn spawn_process(
         .arg(data)
         .args(["--listen", &address.to_string()])
         // Metrics have a fixed port by default, which servers of several tests would fight over.
-        .args(["--admin-listen", "off"]);
+        .args(["--admin-listen", "off"])
+        .args(&how.options);
     command
         .stdin(Stdio::null())
         .stdout(out)

@@ -4,7 +4,7 @@ use http::{Method, StatusCode, header};
 
 use super::body::Body;
 use super::content::{self, Freshness};
-use super::{Exchange, Reply, conditional, headers, query, uploads};
+use super::{Exchange, Reply, conditional, headers, query, uploads, warning};
 use crate::access::{Authorized, Delete, Pull, Push};
 use crate::oci::{Reference, RepositoryName, Tag};
 use crate::registry::{Error, ManifestPush};
@@ -72,6 +72,14 @@ async fn put(exchange: Exchange<'_>, push: &Authorized<Push>, reference: &Refere
         .header(header::ETAG, conditional::etag(done.digest));
     if let Some(subject) = done.subject {
         builder = builder.header(headers::OCI_SUBJECT, subject.to_string());
+    }
+    if done.missing > 0 {
+        let text = format!(
+            "{} of the blobs and manifests that this manifest lists are not in {}; pulling it whole needs them pushed there",
+            done.missing,
+            push.repository()
+        );
+        builder = warning::with(builder, [text.as_str()]);
     }
     for tag in &done.tags {
         builder = builder.header(headers::OCI_TAG, tag.as_str());

@@ -26,6 +26,7 @@ pub(crate) mod server;
 mod socket;
 mod tags;
 mod uploads;
+mod warning;
 mod watch;
 
 use std::convert::Infallible;

@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod media_type;
 pub mod name;
 pub mod page;
+pub mod pattern;
 pub mod range;
 pub mod reference;
 
@@ -19,6 +20,7 @@ pub use manifest::{Child, Kind, Manifest, ManifestError, Role, stored_annotation
 pub use media_type::MediaType;
 pub use name::{InvalidName, RepositoryName};
 pub use page::{InvalidPage, Page};
+pub use pattern::{InvalidPattern, RepositoryPattern};
 pub use range::{ChunkRange, RangeAnswer};
 pub use reference::{InvalidReference, InvalidTag, Reference, Tag};
 pub use tonnage_engine::{Algorithm, Digest, ParseDigestError};

@@ -1,8 +1,12 @@
 //! Pushing manifests.
 //!
 //! Owns: what a manifest must name that is already there, and the one commit of bytes, edges and tags.
-//! Refuses: manifests whose children the repository lacks. A subject may be absent (distribution-spec, "Pushing
-//! Manifests with Subject").
+//! Refuses: manifests whose children the repository lacks, but for the repositories where the operator allows that ("sparse").
+//! A subject may be absent everywhere (distribution-spec, "Pushing Manifests with Subject").
+//!
+//! Invariant: the edges of a manifest lead to everything that it lists, also to what is not there yet (in a sparse repository, or
+//! a non-distributable layer): pushed later, it is held from its first moment on, and no order of the two pushes matters. An edge
+//! gives life, not visibility; only a link does that, so naming a digest shows nobody what other repositories have.
 
 use bytes::Bytes;
 use tonnage_engine::{Algorithm, Digest, ManifestEntry, Require};
@@ -37,6 +41,19 @@ pub struct PushedManifest {
     pub subject: Option<Digest>,
     /// The further tags, all of which were set.
     pub tags: Vec<Tag>,
+    /// How many of the blobs and manifests it lists the repository lacked; more than none only where that is allowed.
+    pub missing: usize,
+}
+
+/// What a manifest lists, as far as the commit is concerned.
+#[derive(Debug, Default)]
+struct Children {
+    /// Edges.
+    kept: Vec<Digest>,
+    /// What makes sure that they are still there at commit.
+    requires: Vec<Require>,
+    /// Needed, and not in the repository.
+    missing: Vec<Digest>,
 }
 
 impl Registry {
@@ -55,7 +72,12 @@ impl Registry {
         let digest = digest_of(&pushed)?;
         let manifest = Manifest::parse(&pushed.bytes, pushed.content_type)?;
         let view = self.view().await?;
-        let (children, mut requires) = self.find_children(&*view, repository, &manifest).await?;
+        let children = self.find_children(&*view, repository, &manifest).await?;
+        let missing = children.missing.len();
+        if missing > 0 && !self.is_sparse(repository) {
+            return Err(Error::ManifestBlobUnknown(children.missing));
+        }
+        let mut requires = children.requires;
         let precondition = &pushed.precondition;
         requires.extend(
             precondition
@@ -73,7 +95,7 @@ impl Registry {
         let entry = ManifestEntry {
             digest,
             size,
-            children,
+            children: children.kept,
             subject,
             attributes: attributes.encode()?,
         };
@@ -106,39 +128,40 @@ impl Registry {
             digest,
             subject,
             tags: pushed.tags,
+            missing,
         })
     }
 
-    /// The children that the repository has, and what makes sure that it still has them at commit.
+    /// Whether manifests of the repository may list what is not there.
+    fn is_sparse(&self, repository: &RepositoryName) -> bool {
+        let rules = &self.limits.sparse;
+        rules.iter().any(|pattern| pattern.matches(repository))
+    }
+
     async fn find_children(
         &self,
         view: &dyn View,
         repository: &RepositoryName,
         manifest: &Manifest,
-    ) -> Result<(Vec<Digest>, Vec<Require>)> {
-        let mut children = Vec::with_capacity(manifest.children.len());
-        let mut requires = Vec::with_capacity(manifest.children.len());
-        let mut missing = Vec::new();
-        for Child {
-            digest,
-            role,
-            optional,
-        } in &manifest.children
-        {
-            match self.find_child(view, repository, *digest, *role).await? {
-                Some(require) => {
-                    children.push(*digest);
-                    requires.push(require);
-                }
-                None if *optional => {}
-                None => missing.push(*digest),
+    ) -> Result<Children> {
+        let sparse = self.is_sparse(repository);
+        let mut children = Children::default();
+        for child in &manifest.children {
+            let Child {
+                digest,
+                role,
+                optional,
+            } = *child;
+            match self.find_child(view, repository, digest, role).await? {
+                // What may be missing may also go missing before the commit.
+                Some(_) if sparse => {}
+                Some(require) => children.requires.push(require),
+                None if optional => {}
+                None => children.missing.push(digest),
             }
+            children.kept.push(digest);
         }
-        if missing.is_empty() {
-            Ok((children, requires))
-        } else {
-            Err(Error::ManifestBlobUnknown(missing))
-        }
+        Ok(children)
     }
 
     async fn find_child(

@@ -34,15 +34,18 @@ pub use referrers::{Referrer, ReferrersPage};
 pub use tag::Precondition;
 
 use crate::access::Caller;
+use crate::oci::RepositoryPattern;
 use ports::{Batch, BlobStore, Catalog, Change, CommitError, View};
 
-/// Bounds that an operator may set.
+/// What an operator may set: bounds, and where a rule is another one.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// Largest manifest in bytes; the specification wants at least 4 MB.
     pub manifest_bytes: u64,
     /// Most tags that one manifest push sets; the specification wants at least 10.
     pub tags_per_push: usize,
+    /// Repositories whose manifests may list what is not there.
+    pub sparse: Vec<RepositoryPattern>,
 }
 
 impl Default for Limits {
@@ -51,6 +54,7 @@ impl Default for Limits {
         Self {
             manifest_bytes: 4 << 20,
             tags_per_push: 64,
+            sparse: Vec::new(),
         }
     }
 }

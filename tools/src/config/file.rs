@@ -115,7 +115,17 @@ fn typed(value: &DeValue<'_>) -> Typed {
         DeValue::Boolean(on) => Typed::Boolean(*on),
         DeValue::Float(_) => Typed::Other("float"),
         DeValue::Datetime(_) => Typed::Other("date"),
-        DeValue::Array(_) => Typed::Other("array"),
+        DeValue::Array(entries) => {
+            let texts = entries.iter().map(|entry| match entry.get_ref() {
+                DeValue::String(text) => Some(text.to_string()),
+                _ => None,
+            });
+            let texts = texts.collect::<Option<Vec<_>>>();
+            texts.map_or(
+                Typed::Other("array of other things than strings"),
+                Typed::List,
+            )
+        }
         DeValue::Table(_) => Typed::Other("table"),
     }
 }

@@ -6,7 +6,7 @@
 //! Invariants (tested): keys are unique, every default is a value of its option, and no variable begins
 //! with what Kubernetes injects for a service named `tonnage`.
 
-use crate::config::value::Kind;
+use crate::config::value::{Entry, Kind};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -83,6 +83,12 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         Kind::Switch,
         "false",
         "Let anybody who reaches a non-loopback address push, pull and delete",
+    ),
+    option(
+        "sparse_repositories",
+        Kind::List(Entry::Repository),
+        "none",
+        "Repositories whose manifests may list content that is not there: names, prefix/* for all below, * for all",
     ),
     option(
         "drain_timeout",

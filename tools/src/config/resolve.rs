@@ -78,7 +78,8 @@ impl Resolved {
             | Value::Duration(_)
             | Value::Count(_)
             | Value::Choice(_)
-            | Value::Switch(_)) => unreachable!("{key} is an address, not {other:?}"),
+            | Value::Switch(_)
+            | Value::List(_)) => unreachable!("{key} is an address, not {other:?}"),
         }
     }
 
@@ -118,6 +119,14 @@ impl Resolved {
             unreachable!("{key} is not a choice");
         };
         word
+    }
+
+    /// The entries of a list.
+    pub(crate) fn list(&self, key: &str) -> &[String] {
+        let Value::List(entries) = &self.effective(key).value else {
+            unreachable!("{key} is not a list");
+        };
+        entries
     }
 
     fn switch(&self, key: &str) -> bool {

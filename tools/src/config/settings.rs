@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use tonnage_engine::options::Options;
 use tonnage_server::ServerOptions;
+use tonnage_server::oci::RepositoryPattern;
 use tonnage_server::registry::Limits;
 
 use crate::config::resolve::Resolved;
@@ -36,10 +37,19 @@ pub(crate) fn server_options(resolved: &Resolved) -> ServerOptions {
         limits: Limits {
             manifest_bytes: resolved.number("limits.manifest_bytes"),
             tags_per_push: resolved.count("limits.tags_per_push"),
+            sparse: patterns(resolved.list("sparse_repositories")),
         },
         drain: resolved.duration("drain_timeout"),
         ..ServerOptions::default()
     }
+}
+
+fn patterns(entries: &[String]) -> Vec<RepositoryPattern> {
+    let patterns = entries.iter().map(|entry| match entry.parse() {
+        Ok(pattern) => pattern,
+        Err(why) => unreachable!("{why}, and yet it was understood"),
+    });
+    patterns.collect()
 }
 
 /// The store's options.
@@ -64,6 +74,16 @@ mod tests {
     use crate::config::flags::ConfigFlags;
     use crate::config::{raw, resolve};
 
+    /// Guards: the repositories that are named are those that the registry treats differently.
+    #[test]
+    fn sparse_repositories_reach_the_registry() {
+        let variable = ("TONNAGE_SPARSE_REPOSITORIES".into(), "a,b/*".into());
+        let resolved = resolve::resolve(raw::read(&ConfigFlags::default(), [variable].into_iter()));
+        let sparse = server_options(&resolved).limits.sparse;
+        let shown: Vec<_> = sparse.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["a", "b/*"]);
+    }
+
     /// Guards: the defaults in the table of options are the libraries' own.
     #[test]
     fn defaults_are_those_of_the_libraries() {
@@ -75,6 +95,7 @@ mod tests {
         );
         assert_eq!(ours.limits.manifest_bytes, theirs.limits.manifest_bytes);
         assert_eq!(ours.limits.tags_per_push, theirs.limits.tags_per_push);
+        assert_eq!(ours.limits.sparse, theirs.limits.sparse);
         assert_eq!(ours.drain, theirs.drain);
         assert_eq!(store_options(&resolved), Options::default());
     }

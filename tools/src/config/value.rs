@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tonnage_server::oci::RepositoryPattern;
+
 use crate::units;
 
 /// What the values of an option look like.
@@ -45,7 +47,21 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
     /// `true` or `false`.
     Switch,
+    /// Any number of entries: an array in the file, elsewhere separated by commas.
+    List(Entry),
 }
+
+/// What the entries of a list look like.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Entry {
+    /// Repositories.
+    Repository,
+    /// Registries as clients name them.
+    Registry,
+}
+
+/// A list without entries, where no array can say so.
+const NONE: &str = "none";
 
 /// A value as it was written, before anybody asked what it means.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +72,8 @@ pub(crate) enum Typed {
     Integer(String),
     /// `true` or `false` in the file.
     Boolean(bool),
+    /// An array of strings in the file.
+    List(Vec<String>),
     /// Something no option takes, by its TOML name.
     Other(&'static str),
 }
@@ -79,6 +97,29 @@ pub(crate) enum Value {
     Choice(&'static str),
     /// `true` or `false`.
     Switch(bool),
+    /// Of [`Kind::List`].
+    List(Vec<String>),
+}
+
+impl Entry {
+    fn check(self, entry: &str) -> Result<(), String> {
+        match self {
+            Self::Repository => match entry.parse::<RepositoryPattern>() {
+                Ok(_) => Ok(()),
+                Err(why) => Err(why.to_string()),
+            },
+            Self::Registry => {
+                let plain =
+                    |letter: char| letter.is_ascii_alphanumeric() || ".-:[]_".contains(letter);
+                if (1..=255).contains(&entry.len()) && entry.chars().all(plain) {
+                    return Ok(());
+                }
+                Err(format!(
+                    "\"{entry}\" is no registry: write its host as clients do, such as docker.io or registry.example:5000"
+                ))
+            }
+        }
+    }
 }
 
 impl Kind {
@@ -88,11 +129,16 @@ impl Kind {
             (Typed::Text(_), Self::Switch | Self::Count { .. }) => {
                 Err(format!("{} goes without quotes", self.expects()))
             }
+            (Typed::Text(text), Self::List(_)) => {
+                Err(format!("\"{text}\" is not {}", self.expects()))
+            }
             (Typed::Text(text), _) => self.parse(text),
             (Typed::Integer(digits), Self::Size { .. } | Self::Count { .. } | Self::Threads) => {
                 self.parse(digits)
             }
             (Typed::Boolean(value), Self::Switch) => Ok(Value::Switch(*value)),
+            (Typed::List(entries), Self::List(of)) => list(entries.iter().map(String::as_str), *of),
+            (Typed::List(_), _) => Err(format!("this is a TOML array, not {}", self.expects())),
             (Typed::Integer(found), _) => Err(format!("{found} is not {}", self.expects())),
             (Typed::Boolean(found), _) => Err(format!("{found} is not {}", self.expects())),
             (Typed::Other(found), _) => {
@@ -138,6 +184,8 @@ impl Kind {
                 .map(|word| Value::Choice(word))
                 .ok_or_else(wrong),
             Self::Switch => text.parse().map(Value::Switch).ok().ok_or_else(wrong),
+            Self::List(_) if text == NONE || text.is_empty() => Ok(Value::List(Vec::new())),
+            Self::List(of) => list(text.split(',').map(str::trim), of),
         }
     }
 
@@ -158,6 +206,13 @@ impl Kind {
             Self::Threads => "a number of threads, or \"auto\"".to_owned(),
             Self::Choice(words) => format!("one of {}", words.join(", ")),
             Self::Switch => "true or false".to_owned(),
+            Self::List(Entry::Repository) => {
+                "a list of repositories: in a file [\"team/app\", \"mirror/*\"], elsewhere team/app,mirror/*"
+                    .to_owned()
+            }
+            Self::List(Entry::Registry) => {
+                "a list of registries: in a file [\"docker.io\"], elsewhere docker.io,quay.io".to_owned()
+            }
         }
     }
 
@@ -171,8 +226,14 @@ impl Kind {
             Self::Count { .. } | Self::Threads => "N",
             Self::Choice(_) => "WORD",
             Self::Switch => "BOOL",
+            Self::List(_) => "LIST",
         }
     }
+}
+
+fn list<'a>(entries: impl Iterator<Item = &'a str>, of: Entry) -> Result<Value, String> {
+    let checked = entries.map(|entry| of.check(entry).map(|()| entry.to_owned()));
+    checked.collect::<Result<_, _>>().map(Value::List)
 }
 
 fn within(found: u64, min: u64, max: u64, show: impl Fn(u64) -> String) -> Result<u64, String> {
@@ -205,6 +266,8 @@ impl Value {
             Self::Count(count) => count.to_string(),
             Self::Choice(word) => (*word).to_owned(),
             Self::Switch(on) => on.to_string(),
+            Self::List(entries) if entries.is_empty() => NONE.to_owned(),
+            Self::List(entries) => entries.join(","),
         }
     }
 
@@ -216,6 +279,7 @@ impl Value {
                 .unwrap_or(u64::MAX)
                 .into(),
             Self::Switch(on) => (*on).into(),
+            Self::List(entries) => entries.clone().into(),
             Self::Path(_) | Self::Address(_) | Self::Off | Self::Choice(_) => self.show().into(),
         }
     }
@@ -262,6 +326,55 @@ mod tests {
                 .unwrap_err()
                 .contains("array")
         );
+    }
+
+    /// Guards: a list is an array in a file and separated by commas elsewhere, none is a list too, and one wrong entry is named.
+    #[test]
+    fn lists_are_checked_entry_by_entry() {
+        let kind = Kind::List(Entry::Repository);
+        let list = |entries: &[&str]| {
+            Value::List(entries.iter().map(|entry| (*entry).to_owned()).collect())
+        };
+        assert_eq!(kind.parse("a/b, mirror/*"), Ok(list(&["a/b", "mirror/*"])));
+        for none in ["none", ""] {
+            assert_eq!(kind.parse(none), Ok(list(&[])));
+        }
+        assert_eq!(list(&[]).show(), "none");
+        assert_eq!(list(&["a", "b/*"]).show(), "a,b/*");
+        let array = |entries: &[&str]| {
+            Typed::List(entries.iter().map(|entry| (*entry).to_owned()).collect())
+        };
+        assert_eq!(
+            kind.understand(&array(&["none", "*"])),
+            Ok(list(&["none", "*"]))
+        );
+        assert_eq!(kind.understand(&array(&[])), Ok(list(&[])));
+        for wrong in ["a,,b", "A", "a/**"] {
+            assert!(kind.parse(wrong).unwrap_err().contains("team/*"), "{wrong}");
+        }
+        assert!(
+            kind.understand(&array(&["a", "B"]))
+                .unwrap_err()
+                .contains("\"B\"")
+        );
+        assert!(
+            kind.understand(&Typed::Text("a".to_owned()))
+                .unwrap_err()
+                .contains("[\"team/app\"")
+        );
+        assert!(Kind::Path.understand(&array(&["a"])).is_err());
+        let registries = Kind::List(Entry::Registry);
+        assert!(
+            registries
+                .parse("docker.io,[::1]:5000,localhost:5000")
+                .is_ok()
+        );
+        for wrong in ["https://docker.io", "docker.io/library", "a b", "a,,b"] {
+            assert!(
+                registries.parse(wrong).unwrap_err().contains("docker.io"),
+                "{wrong}"
+            );
+        }
     }
 
     /// Guards: an address is never looked up in DNS and never lacks its port.
