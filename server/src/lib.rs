@@ -13,4 +13,4 @@ pub mod runtime;
 mod telemetry;
 
 pub use crate::http::control::{Control, STATS_PATH, Stats, StatsAnswer, with_short};
-pub use crate::http::server::{Bound, ServeError, Server, ServerOptions};
+pub use crate::http::server::{Bound, Http2Options, ServeError, Server, ServerOptions};

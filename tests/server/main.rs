@@ -3,6 +3,7 @@
 
 mod base;
 mod blobs;
+mod bounds;
 mod cancel;
 mod concurrent;
 mod content;
@@ -11,6 +12,7 @@ mod failures;
 mod leases;
 mod manifests;
 mod mount;
+mod namespaces;
 mod referrers;
 mod sparse;
 mod strict;

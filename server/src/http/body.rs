@@ -232,7 +232,9 @@ impl RequestBody {
         if self.length.is_some_and(|length| length > max) {
             return Ok(None);
         }
-        let mut all = BytesMut::new();
+        // What was announced came to be allowed, so it may be allocated.
+        let announced = usize::try_from(self.length.unwrap_or(0)).unwrap_or(0);
+        let mut all = BytesMut::with_capacity(announced);
         while let Some(bytes) = self.next().await? {
             if all.len().saturating_add(bytes.len()) > usize::try_from(max).unwrap_or(usize::MAX) {
                 return Ok(None);

@@ -125,7 +125,9 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
     match error {
         Error::Unauthenticated => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
         Error::Denied => (StatusCode::FORBIDDEN, Code::Denied),
-        Error::NameUnknown(_) => (StatusCode::NOT_FOUND, Code::NameUnknown),
+        Error::NameUnknown(_) | Error::NamespaceUnknown => {
+            (StatusCode::NOT_FOUND, Code::NameUnknown)
+        }
         Error::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, Code::ManifestUnknown),
         Error::BlobUnknown { .. } => (StatusCode::NOT_FOUND, Code::BlobUnknown),
         Error::UploadUnknown => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
@@ -152,7 +154,9 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         Error::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
         Error::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, Code::ManifestInvalid),
         Error::RangeUnsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
-        Error::TooManyUploads { .. } => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
+        Error::TooManyUploads { .. } | Error::TooManyManifests => {
+            (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests)
+        }
         Error::Full(_) | Error::ReadOnly(_) | Error::Closing => {
             (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
         }

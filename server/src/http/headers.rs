@@ -17,6 +17,7 @@ pub(super) const DOCKER_CONTENT_DIGEST: HeaderName =
 pub(super) const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+pub(super) const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");

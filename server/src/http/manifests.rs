@@ -49,18 +49,15 @@ async fn put(exchange: Exchange<'_>, push: &Authorized<Push>, reference: &Refere
         Reference::Tag(_) => Vec::new(),
     };
     let max = exchange.registry().limits().manifest_bytes;
-    let bytes = exchange
-        .body
-        .collect(max)
-        .await?
-        .ok_or(Error::ManifestTooLarge { max })?;
+    // Held until the commit: what is parsed is the body's memory too.
+    let admitted = exchange.api.manifests.receive(exchange.body, max).await?;
     let pushed = ManifestPush {
         reference,
         tags,
         content_type: request
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok()),
-        bytes,
+        bytes: admitted.bytes.clone(),
         precondition: conditional::precondition(request),
     };
     let done = exchange.registry().push_manifest(push, pushed).await?;

@@ -8,16 +8,19 @@
 //! anything uses it; an answer never has a content-encoding; an unread body is drained within bounds.
 
 mod admin;
+mod admission;
 mod blobs;
 mod body;
 mod catalog;
 mod conditional;
+mod connection;
 mod content;
 pub(crate) mod control;
 mod drain;
 mod error;
 mod headers;
 mod manifests;
+mod namespace;
 mod query;
 mod referrers;
 mod request_id;
@@ -38,8 +41,10 @@ use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
+use self::admission::Admission;
 use self::body::{Body, RequestBody};
 use self::error::Failure;
+use self::namespace::Scope;
 use self::route::Route;
 use crate::access::{Caller, Gate, Ping};
 use crate::registry::{Error, Registry};
@@ -54,6 +59,11 @@ pub(crate) struct Api {
     pub(crate) gate: Gate,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) body_idle: std::time::Duration,
+    pub(crate) manifests: Admission,
+    /// Shortest chunk that clients are asked for, if not 0.
+    pub(crate) chunk_min_bytes: u64,
+    /// Registries whose content is mirrored here; none: `ns` is ignored.
+    pub(crate) mirror_of: Vec<String>,
     /// Dropped with the last request.
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) under_way: mpsc::Sender<Infallible>,
@@ -101,14 +111,21 @@ impl Api {
         let span =
             tracing::info_span!("request", id = %id, method = %head.method, route = labels.route);
         let _in_flight = self.metrics.enter();
+        let scope = route.as_ref().map_or(Scope::Unscoped, |route| {
+            Scope::of(&head, route, &self.mirror_of)
+        });
         let mut body = RequestBody::new(incoming, &head.headers, self.body_idle);
         let reply = self
-            .answer(&head, route, &mut body, id)
+            .answer(&head, route, &scope, &mut body, id)
             .instrument(span.clone())
             .await;
         let mut response =
             reply.unwrap_or_else(|failure| span.in_scope(|| failure.into_response(id)));
         headers::stamp(&mut response, id);
+        if let Scope::Mirrored(host) = scope {
+            let headers = response.headers_mut();
+            headers.insert(namespace::OCI_NAMESPACE, host);
+        }
         drain::unread(body, head.version);
         let status = response.status();
         self.metrics.answered(&labels, status, started.elapsed());
@@ -122,6 +139,7 @@ impl Api {
         &self,
         head: &Parts,
         route: Result<Route, route::RouteError>,
+        scope: &Scope,
         body: &mut RequestBody,
         id: &str,
     ) -> Reply {
@@ -129,6 +147,7 @@ impl Api {
         if !route.resource().allows(&head.method) {
             return Err(Failure::method_not_allowed(route.resource().methods()));
         }
+        scope.check()?;
         let caller = Caller {
             subject: String::new(),
             request: id.to_owned(),

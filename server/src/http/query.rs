@@ -1,6 +1,6 @@
 //! The query of a request.
 //!
-//! Owns: finding parameters by name. Unknown ones (`origin`, `ns`) are no error: clients send them.
+//! Owns: finding parameters by name. Unknown ones (`origin`) are no error: clients send them.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
 //! The listeners: accepting connections, serving them, draining them at the end.
 //!
-//! Owns: [`Server`], [`Bound`], [`ServerOptions`] and every bound of a connection (timeouts, header sizes, windows).
-//! Refuses: opening a store or reading a configuration; `tools` does.
+//! Owns: [`Server`], [`Bound`], [`ServerOptions`].
+//! Refuses: opening a store or reading a configuration, which `tools` does; what one connection does, which is `connection`'s.
 //!
 //! Invariants: addresses are bound before anything is served, so a caller can say where; after shutdown no
 //! connection is accepted, requests under way have [`ServerOptions::drain`] to end.
@@ -17,36 +17,21 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonnage_engine::store::Store;
 
 use super::Api;
 use super::admin::{self, Admin};
-use super::socket::Socket;
-use super::watch::Watch;
+use super::admission::Admission;
+use super::connection::{self, Manners};
 use crate::access::{Gate, GrantAll, Policy};
 use crate::embedded;
 use crate::registry::{Limits, Registry};
 use crate::telemetry::Metrics;
 
-/// Largest body frame that HTTP/1.1 hands up, and with it the unit of copying on a push.
-const H1_BUFFER_BYTES: usize = 512 << 10;
-/// Headers of one HTTP/2 request; 1024 byte ranges take 23 KB, and hyper's own default is 16 KiB.
-const H2_HEADER_BYTES: u32 = 64 << 10;
-const H2_STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const H2_CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-const H2_FRAME_BYTES: u32 = 256 << 10;
-const H2_SEND_BUFFER_BYTES: usize = 1 << 20;
-const H2_STREAMS: u32 = 128;
-/// A peer that is gone without a word is noticed by an unanswered ping.
-const H2_PING_EVERY: Duration = Duration::from_secs(30);
-const H2_PONG_WITHIN: Duration = Duration::from_secs(20);
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time that the admin listener's own connections have to end, after the registry's.
@@ -69,12 +54,47 @@ pub struct ServerOptions {
     pub header_timeout: Duration,
     /// Time a client may keep silent inside a body.
     pub body_idle_timeout: Duration,
+    /// Time for a whole manifest to arrive, and to wait for the memory it needs.
+    pub manifest_timeout: Duration,
+    /// Memory for the bodies of manifests that are being pushed, in bytes; further ones wait.
+    pub manifest_budget_bytes: u64,
     /// Time a client may leave an answer unread.
     pub unread_timeout: Duration,
     /// Most connections at a time; more wait to be accepted. Each takes a file descriptor from the store's.
     pub connections_max: usize,
+    /// Shortest chunk of an upload that clients are asked for, in bytes; 0: none. Shorter ones are taken too.
+    pub chunk_min_bytes: u64,
+    /// Hosts of the registries whose content is mirrored here. A pull with `ns=` of another is 404; if there are none, `ns` is ignored.
+    pub mirror_of: Vec<String>,
+    /// Bounds of HTTP/2.
+    pub http2: Http2Options,
     /// Time that requests under way have to end after shutdown.
     pub drain: Duration,
+}
+
+/// Bounds of one HTTP/2 connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http2Options {
+    /// Most requests at a time.
+    pub streams: u32,
+    /// What a client may send in one request before it was read.
+    pub stream_window_bytes: u32,
+    /// The same for all requests of a connection together.
+    pub connection_window_bytes: u32,
+    /// Largest head of a request, names and values.
+    pub header_bytes: u32,
+}
+
+impl Default for Http2Options {
+    fn default() -> Self {
+        Self {
+            streams: 128,
+            stream_window_bytes: 1 << 20,
+            connection_window_bytes: 4 << 20,
+            // 1024 byte ranges take 23 KB, and hyper's own default is 16 KiB.
+            header_bytes: 64 << 10,
+        }
+    }
 }
 
 impl Default for ServerOptions {
@@ -88,8 +108,14 @@ impl Default for ServerOptions {
             // Longer than clients keep connections for their next request (Go's transports: 90 s).
             header_timeout: Duration::from_secs(100),
             body_idle_timeout: Duration::from_mins(1),
+            manifest_timeout: Duration::from_mins(2),
+            // Sixteen of the largest, thousands of the usual ones.
+            manifest_budget_bytes: 64 << 20,
             unread_timeout: Duration::from_mins(5),
             connections_max: 4096,
+            chunk_min_bytes: 0,
+            mirror_of: Vec::new(),
+            http2: Http2Options::default(),
             drain: Duration::from_secs(30),
         }
     }
@@ -195,6 +221,12 @@ impl Bound {
             gate: Gate::new(Arc::clone(&self.options.policy)),
             metrics: Arc::clone(&metrics),
             body_idle: self.options.body_idle_timeout,
+            manifests: Admission::new(
+                self.options.manifest_budget_bytes,
+                self.options.manifest_timeout,
+            ),
+            chunk_min_bytes: self.options.chunk_min_bytes,
+            mirror_of: self.options.mirror_of.clone(),
             under_way,
         });
         let manners = Manners::of(&self.options);
@@ -240,47 +272,6 @@ impl Bound {
     }
 }
 
-fn builder(options: &ServerOptions) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(options.header_timeout)
-        .max_buf_size(H1_BUFFER_BYTES);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(H2_CONNECTION_WINDOW_BYTES)
-        .max_frame_size(H2_FRAME_BYTES)
-        .max_send_buf_size(H2_SEND_BUFFER_BYTES)
-        .max_concurrent_streams(H2_STREAMS)
-        .max_header_list_size(H2_HEADER_BYTES)
-        .keep_alive_interval(H2_PING_EVERY)
-        .keep_alive_timeout(H2_PONG_WITHIN);
-    builder
-}
-
-/// How every connection is treated.
-#[derive(Clone)]
-struct Manners {
-    builder: Builder<TokioExecutor>,
-    header_timeout: Duration,
-    unread_timeout: Duration,
-    connections_max: usize,
-}
-
-impl Manners {
-    fn of(options: &ServerOptions) -> Self {
-        Self {
-            builder: builder(options),
-            header_timeout: options.header_timeout,
-            unread_timeout: options.unread_timeout,
-            connections_max: options.connections_max,
-        }
-    }
-}
-
 /// Accepts until `shutdown`, then waits for at most `drain`.
 async fn serve<S, B>(
     listener: TcpListener,
@@ -289,14 +280,14 @@ async fn serve<S, B>(
     drain: Duration,
     shutdown: impl Future<Output = ()>,
 ) where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
     S::Future: Send + 'static,
-    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    B: http_body::Body + Send + 'static,
+    B: http_body::Body + Unpin + Send + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let graceful = GracefulShutdown::new();
+    let draining = watch::Sender::new(false);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -316,33 +307,21 @@ async fn serve<S, B>(
             },
         };
         set_nodelay(&stream);
-        let socket = Socket::new(stream, manners.header_timeout, manners.unread_timeout);
-        let (watch, patience) = (Watch::default(), manners.unread_timeout);
-        let (service, seen) = (service.clone(), watch.clone());
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(seen.clone());
-            service.call(request)
-        });
-        let connection = manners
-            .builder
-            .serve_connection(TokioIo::new(socket), service)
-            .into_owned();
-        let connection = graceful.watch(connection);
-        connections.spawn(async move {
-            tokio::select! {
-                ended = connection => if let Err(error) = ended {
-                    // Clients that go away are everyday; what was ours was logged where it happened.
-                    tracing::debug!(error, "a connection ended");
-                },
-                () = watch.forgotten(patience) => tracing::debug!("an answer was left unread"),
-            }
-        });
+        connections.spawn(connection::drive(
+            stream,
+            service.clone(),
+            manners.clone(),
+            draining.subscribe(),
+        ));
     }
     drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown())
-        .await
-        .is_err()
-    {
+    draining.send_replace(true);
+    let ended = async {
+        while let Some(ended) = connections.join_next().await {
+            report(ended);
+        }
+    };
+    if tokio::time::timeout(drain, ended).await.is_err() {
         tracing::warn!(
             left = connections.len(),
             "closing connections that did not end in time"

@@ -143,7 +143,12 @@ async fn opened(
         .registry()
         .begin_upload(push, algorithm, None)
         .await?;
-    let builder = located(StatusCode::ACCEPTED, push.repository(), id, 0);
+    let mut builder = located(StatusCode::ACCEPTED, push.repository(), id, 0);
+    // Advice only (distribution-spec, "Pushing a blob in chunks": a client SHOULD). A chunk is not known to be the last, which may be
+    // shorter, before the upload is closed, and clients that send no Content-Range never read this header.
+    if exchange.api.chunk_min_bytes > 0 {
+        builder = builder.header(headers::OCI_CHUNK_MIN_LENGTH, exchange.api.chunk_min_bytes);
+    }
     Ok(builder
         .header(header::CONTENT_LENGTH, 0)
         .body(Body::empty())?)

@@ -32,6 +32,9 @@ pub enum Error {
     /// No such repository.
     #[error("there is no repository {0}")]
     NameUnknown(RepositoryName),
+    /// Content of a registry that is not mirrored here.
+    #[error("this registry does not mirror the one that ns= names; ask that one, or leave ns out")]
+    NamespaceUnknown,
     /// No such manifest or tag.
     #[error("{repository} has no manifest {reference}")]
     ManifestUnknown {
@@ -149,6 +152,9 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
+    /// No memory for another manifest.
+    #[error("the registry is taking in as many manifests as it has memory for; try again later")]
+    TooManyManifests,
     /// No space.
     #[error("the registry's disk is full; pulls and deletes go on. Free space, then push again")]
     Full(#[source] Cause),

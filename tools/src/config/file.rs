@@ -116,9 +116,9 @@ fn typed(value: &DeValue<'_>) -> Typed {
         DeValue::Float(_) => Typed::Other("float"),
         DeValue::Datetime(_) => Typed::Other("date"),
         DeValue::Array(entries) => {
-            let texts = entries.iter().map(|entry| match entry.get_ref() {
-                DeValue::String(text) => Some(text.to_string()),
-                _ => None,
+            let texts = entries.iter().map(|entry| match typed(entry.get_ref()) {
+                Typed::Text(text) => Some(text),
+                Typed::Integer(_) | Typed::Boolean(_) | Typed::List(_) | Typed::Other(_) => None,
             });
             let texts = texts.collect::<Option<Vec<_>>>();
             texts.map_or(

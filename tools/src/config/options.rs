@@ -12,6 +12,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
+const HOUR_MS: u64 = 3_600_000;
 
 /// One option.
 #[derive(Debug)]
@@ -91,6 +92,12 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         "Repositories whose manifests may list content that is not there: names, prefix/* for all below, * for all",
     ),
     option(
+        "mirror_of",
+        Kind::List(Entry::Registry),
+        "none",
+        "Registries whose content is mirrored here: a pull with ?ns= of another gets 404; none ignores ns",
+    ),
+    option(
         "drain_timeout",
         Kind::Duration {
             min_ms: 0,
@@ -133,6 +140,30 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         "Largest manifest that is accepted",
     ),
     option(
+        "limits.manifest_memory",
+        Kind::Size {
+            min: 4 * MIB,
+            max: 4 * GIB - 1,
+        },
+        "64 MiB",
+        "Memory for the bodies of manifests that are being pushed; more wait their turn",
+    ),
+    option(
+        "limits.chunk_min",
+        Kind::Size { min: 0, max: TIB },
+        "0 B",
+        "Shortest chunk of an upload that clients are asked for, as advice; 0 B asks for none",
+    ),
+    option(
+        "limits.connections",
+        Kind::Count {
+            min: 1,
+            max: 1_000_000,
+        },
+        "4096",
+        "Connections at a time, but at most half of the files that may be open; more wait",
+    ),
+    option(
         "limits.tags_per_push",
         Kind::Count { min: 10, max: 1000 },
         "64",
@@ -146,6 +177,78 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         },
         "10000",
         "Unfinished uploads at a time, in all repositories together",
+    ),
+    option(
+        "timeouts.header",
+        Kind::Duration {
+            min_ms: 1000,
+            max_ms: HOUR_MS,
+        },
+        "1m40s",
+        "How long a connection may ask for nothing, or take over the head of a request",
+    ),
+    option(
+        "timeouts.body_idle",
+        Kind::Duration {
+            min_ms: 1000,
+            max_ms: HOUR_MS,
+        },
+        "1m",
+        "How long a client may keep silent inside a body",
+    ),
+    option(
+        "timeouts.manifest",
+        Kind::Duration {
+            min_ms: 1000,
+            max_ms: HOUR_MS,
+        },
+        "2m",
+        "How long a whole manifest may take to arrive, and to wait for its memory",
+    ),
+    option(
+        "timeouts.unread",
+        Kind::Duration {
+            min_ms: 1000,
+            max_ms: 24 * HOUR_MS,
+        },
+        "5m",
+        "How long a client may leave an answer unread",
+    ),
+    option(
+        "http2.streams",
+        Kind::Count {
+            min: 1,
+            max: 10_000,
+        },
+        "128",
+        "Requests at a time on one HTTP/2 connection",
+    ),
+    option(
+        "http2.stream_window",
+        Kind::Size {
+            min: 64 * KIB,
+            max: GIB,
+        },
+        "1 MiB",
+        "What one HTTP/2 request may send before it was read",
+    ),
+    option(
+        "http2.connection_window",
+        Kind::Size {
+            min: 64 * KIB,
+            max: GIB,
+        },
+        "4 MiB",
+        "What all requests of an HTTP/2 connection may send before it was read",
+    ),
+    option(
+        "http2.header_bytes",
+        Kind::Size {
+            min: 16 * KIB,
+            max: 16 * MIB,
+        },
+        "64 KiB",
+        "Largest head of an HTTP/2 request; 1024 byte ranges take 23 KB",
     ),
     option(
         "storage.spill_threshold",

@@ -7,9 +7,9 @@
 use std::path::PathBuf;
 
 use tonnage_engine::options::Options;
-use tonnage_server::ServerOptions;
 use tonnage_server::oci::RepositoryPattern;
 use tonnage_server::registry::Limits;
+use tonnage_server::{Http2Options, ServerOptions};
 
 use crate::config::resolve::Resolved;
 use crate::exit::Exit;
@@ -39,9 +39,28 @@ pub(crate) fn server_options(resolved: &Resolved) -> ServerOptions {
             tags_per_push: resolved.count("limits.tags_per_push"),
             sparse: patterns(resolved.list("sparse_repositories")),
         },
+        header_timeout: resolved.duration("timeouts.header"),
+        body_idle_timeout: resolved.duration("timeouts.body_idle"),
+        manifest_timeout: resolved.duration("timeouts.manifest"),
+        unread_timeout: resolved.duration("timeouts.unread"),
+        manifest_budget_bytes: resolved.number("limits.manifest_memory"),
+        connections_max: resolved.count("limits.connections"),
+        chunk_min_bytes: resolved.number("limits.chunk_min"),
+        mirror_of: resolved.list("mirror_of").to_vec(),
+        http2: Http2Options {
+            streams: small(resolved, "http2.streams"),
+            stream_window_bytes: small(resolved, "http2.stream_window"),
+            connection_window_bytes: small(resolved, "http2.connection_window"),
+            header_bytes: small(resolved, "http2.header_bytes"),
+        },
         drain: resolved.duration("drain_timeout"),
         ..ServerOptions::default()
     }
+}
+
+/// A number whose bounds in the table keep it below 32 bits.
+fn small(resolved: &Resolved, key: &str) -> u32 {
+    u32::try_from(resolved.number(key)).unwrap_or(u32::MAX)
 }
 
 fn patterns(entries: &[String]) -> Vec<RepositoryPattern> {
@@ -97,6 +116,17 @@ mod tests {
         assert_eq!(ours.limits.tags_per_push, theirs.limits.tags_per_push);
         assert_eq!(ours.limits.sparse, theirs.limits.sparse);
         assert_eq!(ours.drain, theirs.drain);
+        let times = |options: &ServerOptions| {
+            let waits = (options.header_timeout, options.body_idle_timeout);
+            (waits, options.manifest_timeout, options.unread_timeout)
+        };
+        assert_eq!(times(&ours), times(&theirs));
+        let bounds = |options: &ServerOptions| {
+            let bytes = (options.manifest_budget_bytes, options.chunk_min_bytes);
+            (bytes, options.connections_max, options.http2.clone())
+        };
+        assert_eq!(bounds(&ours), bounds(&theirs));
+        assert_eq!(ours.mirror_of, theirs.mirror_of);
         assert_eq!(store_options(&resolved), Options::default());
     }
 }

@@ -1,0 +1,208 @@
+//! One connection's life: what it is served with, and what ends it.
+//!
+//! Owns: [`drive`], and when a connection that asks for nothing is over. hyper bounds the wait for a head of HTTP/1.1; an HTTP/2 client
+//! that answers pings and asks for nothing would be kept for good, and with it one of [`ServerOptions::connections_max`] places.
+//! Refuses: accepting, which is `server`'s, and bytes, which are `socket`'s and `body`'s.
+//!
+//! Invariant: whether for the end of the server or for silence, requests under way end first; cut off is only an answer that is not read,
+//! and a connection that was told to go and asked for nothing since.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::server::ServerOptions;
+use super::socket::Socket;
+use super::watch::Watch;
+
+/// Largest body frame that HTTP/1.1 hands up, and with it the unit of copying on a push.
+const H1_BUFFER_BYTES: usize = 512 << 10;
+const H2_FRAME_BYTES: u32 = 256 << 10;
+const H2_SEND_BUFFER_BYTES: usize = 1 << 20;
+/// A peer that is gone without a word is noticed by an unanswered ping.
+const H2_PING_EVERY: Duration = Duration::from_secs(30);
+const H2_PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// How every connection is treated.
+#[derive(Clone)]
+pub(super) struct Manners {
+    builder: Builder<TokioExecutor>,
+    header_timeout: Duration,
+    unread_timeout: Duration,
+    pub(super) connections_max: usize,
+}
+
+impl Manners {
+    pub(super) fn of(options: &ServerOptions) -> Self {
+        Self {
+            builder: builder(options),
+            header_timeout: options.header_timeout,
+            unread_timeout: options.unread_timeout,
+            connections_max: options.connections_max,
+        }
+    }
+}
+
+fn builder(options: &ServerOptions) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(options.header_timeout)
+        .max_buf_size(H1_BUFFER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(options.http2.stream_window_bytes)
+        .initial_connection_window_size(options.http2.connection_window_bytes)
+        .max_frame_size(H2_FRAME_BYTES)
+        .max_send_buf_size(H2_SEND_BUFFER_BYTES)
+        .max_concurrent_streams(options.http2.streams)
+        .max_header_list_size(options.http2.header_bytes)
+        .keep_alive_interval(H2_PING_EVERY)
+        .keep_alive_timeout(H2_PONG_WITHIN);
+    builder
+}
+
+/// Serves one connection to its end. Once `draining` is true it takes no further requests.
+pub(super) async fn drive<S, B>(
+    stream: TcpStream,
+    service: S,
+    manners: Manners,
+    mut draining: watch::Receiver<bool>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let patience = manners.unread_timeout;
+    let socket = Socket::new(stream, manners.header_timeout, patience);
+    let (watch, requests) = (Watch::default(), Requests::default());
+    let (seen, counted) = (watch.clone(), requests.clone());
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(seen.clone());
+        let under_way = counted.begin();
+        let answer = service.call(request);
+        async move {
+            let answer = answer.await?;
+            Ok::<_, Infallible>(answer.map(|body| Counted { body, under_way }))
+        }
+    });
+    let connection = manners
+        .builder
+        .serve_connection(TokioIo::new(socket), service);
+    let mut connection = pin!(connection);
+    let mut idle = pin!(requests.idle(manners.header_timeout));
+    let mut forgotten = pin!(watch.forgotten(patience));
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    // Clients that go away are everyday; what was ours was logged where it happened.
+                    tracing::debug!(error, "a connection ended");
+                }
+                return;
+            }
+            () = &mut forgotten => return tracing::debug!("an answer was left unread"),
+            () = &mut idle => {
+                // Told to go and still here: HTTP/2 waits for an answer to that.
+                if ending {
+                    return tracing::debug!("a connection that asked for nothing did not end");
+                }
+                idle.set(requests.idle(manners.header_timeout));
+            }
+            // The sender lives as long as connections do; its end would be the end of the server too.
+            _ = draining.wait_for(|draining| *draining), if !ending => {}
+        }
+        ending = true;
+        connection.as_mut().graceful_shutdown();
+    }
+}
+
+/// How many requests of a connection are under way: from their head to the last byte of the answer.
+#[derive(Debug, Clone)]
+struct Requests(watch::Sender<usize>);
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+/// Counts until it drops.
+#[derive(Debug)]
+struct UnderWay(watch::Sender<usize>);
+
+impl Requests {
+    fn begin(&self) -> UnderWay {
+        self.0.send_modify(|count| *count += 1);
+        UnderWay(self.0.clone())
+    }
+
+    /// Resolves once there was none for `patience`.
+    fn idle(&self, patience: Duration) -> impl Future<Output = ()> + use<> {
+        let mut count = self.0.subscribe();
+        async move {
+            loop {
+                if count.wait_for(|count| *count == 0).await.is_err() {
+                    return;
+                }
+                if tokio::time::timeout(patience, count.changed())
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
+/// An answer's body that holds its request under way.
+#[derive(Debug)]
+struct Counted<B> {
+    body: B,
+    #[expect(dead_code, reason = "held for its drop")]
+    under_way: UnderWay,
+}
+
+impl<B: Body + Unpin> Body for Counted<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
