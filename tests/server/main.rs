@@ -9,6 +9,7 @@ mod concurrent;
 mod content;
 mod delete;
 mod failures;
+mod large;
 mod leases;
 mod manifests;
 mod mount;

@@ -178,11 +178,32 @@ impl Resolver<'_> {
         )?;
         self.need_stored(&entry.digest)?;
         self.entered.insert(entry.digest);
+        if self.is_entered_already(entry)? {
+            return Ok(());
+        }
         self.operations.push(Operation::PutManifest {
             repository: self.repository,
             entry: entry.clone(),
         });
         Ok(())
+    }
+
+    /// Whether the repository has exactly this entry, edges included: pushed again, it costs neither rows nor journal.
+    fn is_entered_already(&self, entry: &ManifestEntry) -> Result<bool> {
+        let deleted = |operation: &Operation| matches!(operation, Operation::DeleteManifest { digest, .. } if *digest == entry.digest);
+        let Some(known) = self.view.manifest(self.name, &entry.digest)? else {
+            return Ok(false);
+        };
+        let same = (known.size, known.subject, &known.attributes)
+            == (entry.size, entry.subject, &entry.attributes);
+        if !same || self.operations.iter().any(deleted) {
+            return Ok(false);
+        }
+        let known = self.view.children(self.name, &entry.digest)?;
+        let known: BTreeSet<Digest> = known.into_iter().collect();
+        Ok(known
+            .iter()
+            .eq(&entry.children.iter().copied().collect::<BTreeSet<_>>()))
     }
 
     fn delete_manifest(&mut self, digest: &Digest) -> Result<()> {

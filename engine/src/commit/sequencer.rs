@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
+use super::foresee::{Foreseen, removes};
 use super::resolve;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::{View, apply};
@@ -46,6 +47,8 @@ pub struct Sequencer {
 #[derive(Debug)]
 struct Inner {
     head: State,
+    /// How often something was removed from `head`: by a transaction, or with those that failed.
+    removals: u64,
     next_lsn: u64,
     in_flight: VecDeque<Queued>,
     queue: VecDeque<Queued>,
@@ -117,6 +120,7 @@ impl Sequencer {
         );
         let inner = Inner {
             head: state.clone(),
+            removals: 0,
             next_lsn: next_lsn.0,
             in_flight: VecDeque::new(),
             queue: VecDeque::new(),
@@ -148,13 +152,26 @@ impl Sequencer {
         self.inner.lock().position
     }
 
-    /// Judges a batch and queues its transaction; the receiver resolves when it is durable and visible.
+    /// The state with everything queued, and the number of removals that led to it, to foresee by.
+    pub fn head(&self) -> (View, u64) {
+        let inner = self.inner.lock();
+        (View::new(Arc::new(inner.head.clone())), inner.removals)
+    }
+
+    /// Judges a batch and queues its transaction; the receiver resolves when it is durable and visible. What was foreseen is
+    /// judged anew if anything was removed since.
     pub fn submit(
         &self,
         mut batch: Batch,
+        foreseen: Option<Foreseen>,
         damaged: &dyn Fn(&Digest, &Extent) -> bool,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let mut inner = self.open_for_writes()?;
+        if let Some(foreseen) = foreseen
+            && foreseen.removals != inner.removals
+        {
+            batch.requires.extend(foreseen.requires);
+        }
         let view = View::new(Arc::new(inner.head.clone()));
         let operations = resolve(&batch, &view, inner.head.next_repository, damaged)?;
         drop(view);
@@ -223,6 +240,7 @@ impl Sequencer {
         }
         let mut after = inner.head.clone();
         apply::transaction(&mut after, &transaction)?;
+        inner.removals += u64::from(transaction.operations.iter().any(removes));
         inner.next_lsn += 1;
         inner.head = after.clone();
         let (done, waiting) = oneshot::channel();
@@ -308,6 +326,7 @@ impl Sequencer {
             in_flight.drain(..).chain(queue.drain(..)).collect()
         };
         inner.head = (*self.durable.load_full()).clone();
+        inner.removals += 1;
         drop(inner);
         for queued in failed {
             if maybe_written {

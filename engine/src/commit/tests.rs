@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 
+use super::foresee::Foreseen;
 use super::sequencer::Sequencer;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::View;
@@ -98,6 +99,15 @@ impl Rig {
     }
 
     fn submit(&self, requires: Vec<Require>, changes: Vec<Change>) -> Result<Waiting> {
+        self.submit_foreseen(requires, None, changes)
+    }
+
+    fn submit_foreseen(
+        &self,
+        requires: Vec<Require>,
+        foreseen: Option<Foreseen>,
+        changes: Vec<Change>,
+    ) -> Result<Waiting> {
         let origin = Origin::default();
         let batch = Batch {
             repository: "r".into(),
@@ -106,7 +116,13 @@ impl Rig {
             changes,
             origin,
         };
-        self.sequencer.submit(batch, &|_, _| false)
+        self.sequencer.submit(batch, foreseen, &|_, _| false)
+    }
+
+    /// As if these had held now.
+    fn foreseen(&self, requires: Vec<Require>) -> Foreseen {
+        let (_, removals) = self.sequencer.head();
+        Foreseen { removals, requires }
     }
 
     fn push_blob(&mut self, content: &[u8]) -> Waiting {
@@ -274,6 +290,91 @@ fn a_failed_frame_takes_the_queue_with_it() {
         "the lost blob is not stored"
     );
     assert!(rig.view().linked("r", &digest(b"kept")).unwrap());
+}
+
+/// Guards: a manifest pushed again changes nothing but its tags: with tens of thousands of edges, writing them anew would cost
+/// megabytes of journal and hold the others up. One of whose entry anything differs is written.
+#[test]
+fn a_manifest_pushed_again_is_no_operation() {
+    let mut rig = Rig::new();
+    let entry = ManifestEntry {
+        digest: digest(b"m"),
+        size: 1,
+        children: vec![digest(b"b"), digest(b"a")],
+        subject: None,
+        attributes: Bytes::from_static(b"type"),
+    };
+    let blob = rig.blob(b"m");
+    let changes = vec![Change::Place(blob), Change::PutManifest(entry.clone())];
+    drop(rig.submit(vec![], changes).unwrap());
+    rig.write_frame();
+    let view = rig.view();
+    let operations = |changes: Vec<Change>| {
+        let batch = Batch {
+            repository: "r".into(),
+            create_repository: true,
+            requires: vec![],
+            changes,
+            origin: Origin::default(),
+        };
+        super::resolve(&batch, &view, 9, &|_, _| false)
+            .unwrap()
+            .len()
+    };
+    let tag = || Change::SetTag {
+        tag: "t".into(),
+        digest: digest(b"m"),
+    };
+    let again = || Change::PutManifest(entry.clone());
+    assert_eq!(operations(vec![again()]), 0);
+    assert_eq!(operations(vec![again(), tag()]), 1);
+    assert_eq!(
+        operations(vec![Change::DeleteManifest(entry.digest), again()]),
+        2
+    );
+    let with = |change: fn(&mut ManifestEntry)| {
+        let mut entry = entry.clone();
+        change(&mut entry);
+        operations(vec![Change::PutManifest(entry)])
+    };
+    assert_eq!(with(|entry| entry.children.reverse()), 0);
+    assert_eq!(with(|entry| entry.children.truncate(1)), 1);
+    assert_eq!(with(|entry| entry.children.push(digest(b"c"))), 1);
+    assert_eq!(with(|entry| entry.subject = Some(digest(b"s"))), 1);
+    assert_eq!(with(|entry| entry.attributes = Bytes::new()), 1);
+}
+
+/// Guards: what was foreseen is not judged again while nothing is removed, and is after a removal, also of what never became durable:
+/// a large manifest neither holds the others up nor names what is gone.
+#[test]
+fn what_was_foreseen_holds_until_something_is_removed() {
+    let mut rig = Rig::new();
+    drop(rig.push_blob(b"there"));
+    let linked = |content: &[u8]| vec![Require::Linked(digest(content))];
+    let link = || vec![Change::Link(digest(b"there"))];
+    let made_up = rig.foreseen(linked(b"nowhere"));
+    drop(rig.push_blob(b"more"));
+    let taken = rig.submit_foreseen(vec![], Some(made_up), link());
+    assert!(taken.is_ok(), "additions end nothing");
+
+    let foreseen = rig.foreseen(linked(b"there"));
+    let unlink = Change::Unlink(digest(b"more"));
+    drop(rig.submit(vec![], vec![unlink]).unwrap());
+    let still = rig.submit_foreseen(vec![], Some(foreseen), link());
+    assert!(still.is_ok(), "another one was removed");
+
+    let foreseen = rig.foreseen(linked(b"there"));
+    let unlink = Change::Unlink(digest(b"there"));
+    drop(rig.submit(vec![], vec![unlink]).unwrap());
+    let gone = rig.submit_foreseen(vec![], Some(foreseen), link());
+    assert!(matches!(gone, Err(Error::Unmet(unmet)) if unmet == linked(b"there")));
+
+    let foreseen = rig.foreseen(linked(b"more"));
+    rig.sequencer.fail_queued(&Error::Closed, false);
+    let lost = rig.submit_foreseen(vec![], Some(foreseen), vec![]);
+    assert!(
+        matches!(lost, Err(Error::Unmet(unmet)) if unmet.contains(&Require::Linked(digest(b"more"))))
+    );
 }
 
 /// Guards: a poisoned store takes no transactions and still answers reads.

@@ -24,12 +24,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use self::close::JournalTask;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::View;
-use crate::commit::Sequencer;
+use crate::commit::{Sequencer, foresee};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -84,9 +84,8 @@ impl Store {
     pub async fn commit(&self, batch: Batch) -> Result<Committed> {
         let inner = &self.inner;
         inner.checkpoints.wait_for_room(inner).await;
-        let damaged = |digest: &Digest, at: &Extent| inner.segments.damaged().contains(digest, at);
         let placed = placed(&batch);
-        let waiting = inner.sequencer.submit(batch, &damaged)?;
+        let waiting = inner.submit(batch).await?;
         let committed = waiting.await.map_err(|_gone| Error::Closed)??;
         for digest in &placed {
             if let Ok(Some(stored)) = self.view().blob(digest) {
@@ -169,6 +168,24 @@ impl Store {
     /// Writes a checkpoint now, unless nothing changed since the last.
     pub async fn checkpoint(&self) -> Result<CheckpointReport> {
         self.inner.checkpoints.run(&self.inner).await
+    }
+}
+
+impl Inner {
+    /// Queues a batch; a large one off the async workers, since it takes milliseconds to judge and to apply.
+    async fn submit(&self, mut batch: Batch) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let foreseen = foresee(&self.env, &mut batch, || self.sequencer.head()).await?;
+        let (sequencer, segments) = (Arc::clone(&self.sequencer), Arc::clone(&self.segments));
+        let large = foreseen.is_some();
+        let submit = move || {
+            let damaged = |digest: &Digest, at: &Extent| segments.damaged().contains(digest, at);
+            sequencer.submit(batch, foreseen, &damaged)
+        };
+        if large {
+            self.env.compute(submit).await.ok_or(Error::Closed)?
+        } else {
+            submit()
+        }
     }
 }
 

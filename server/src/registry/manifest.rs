@@ -17,6 +17,11 @@ use super::{Error, Precondition, Registry, Result, Transaction};
 use crate::access::{Authorized, Push};
 use crate::oci::{Child, Manifest, Reference, RepositoryName, Role, Tag};
 
+/// A manifest of this many bytes is read off the async workers. Most have a few thousand.
+const LARGE_BYTES: usize = 128 << 10;
+/// Children looked up before others have a turn on the thread: about a millisecond.
+const CHILDREN_A_TURN: usize = 64;
+
 /// A manifest as it was pushed.
 #[derive(Debug)]
 pub struct ManifestPush<'a> {
@@ -69,8 +74,7 @@ impl Registry {
                 max: self.limits.tags_per_push,
             });
         }
-        let digest = digest_of(&pushed)?;
-        let manifest = Manifest::parse(&pushed.bytes, pushed.content_type)?;
+        let (digest, manifest) = judge(&pushed).await?;
         let view = self.view().await?;
         let children = self.find_children(&*view, repository, &manifest).await?;
         let missing = children.missing.len();
@@ -146,7 +150,11 @@ impl Registry {
     ) -> Result<Children> {
         let sparse = self.is_sparse(repository);
         let mut children = Children::default();
-        for child in &manifest.children {
+        for (count, child) in manifest.children.iter().enumerate() {
+            // Looking things up in memory never waits, so nobody else would have a turn on this thread.
+            if count % CHILDREN_A_TURN == CHILDREN_A_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             let Child {
                 digest,
                 role,
@@ -184,12 +192,31 @@ impl Registry {
     }
 }
 
-fn digest_of(pushed: &ManifestPush<'_>) -> Result<Digest> {
+/// Its digest and what it says; off the async workers where that takes milliseconds.
+async fn judge(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
     let expected = match pushed.reference {
-        Reference::Tag(_) => return Ok(Digest::of(Algorithm::Sha256, &pushed.bytes)),
-        Reference::Digest(expected) => *expected,
+        Reference::Tag(_) => None,
+        Reference::Digest(expected) => Some(*expected),
     };
-    let found = Digest::of(expected.algorithm(), &pushed.bytes);
+    let (bytes, content_type) = (pushed.bytes.clone(), pushed.content_type.map(str::to_owned));
+    let judging = move || {
+        let digest = digest_of(&bytes, expected)?;
+        let manifest = Manifest::parse(&bytes, content_type.as_deref())?;
+        Ok((digest, manifest))
+    };
+    if pushed.bytes.len() < LARGE_BYTES {
+        return judging();
+    }
+    // Few at a time: all manifests under way share one budget of memory.
+    let judged = tokio::task::spawn_blocking(judging).await;
+    judged.map_err(Error::internal)?
+}
+
+fn digest_of(bytes: &[u8], expected: Option<Digest>) -> Result<Digest> {
+    let Some(expected) = expected else {
+        return Ok(Digest::of(Algorithm::Sha256, bytes));
+    };
+    let found = Digest::of(expected.algorithm(), bytes);
     if found == expected {
         Ok(found)
     } else {

@@ -1,0 +1,85 @@
+//! Judging preconditions before it is a batch's turn.
+//!
+//! Owns: [`Foreseen`]: preconditions that held a moment ago and hold still unless something was taken away since. A manifest may have
+//! tens of thousands of them, and judging them in turn would make every other commit wait.
+//! Refuses: deciding; the sequencer takes it as judged only while nothing was removed, and judges anew otherwise.
+//!
+//! Invariant: only facts that nothing but a removal can end are foreseen.
+
+use crate::batch::Batch;
+use crate::catalog::View;
+use crate::error::{Error, Result};
+use crate::format::transaction::Operation;
+use crate::io::Env;
+use crate::require::Require;
+
+/// Fewer preconditions are judged in turn: cheaper than the way to another thread.
+const JUDGED_IN_TURN: usize = 256;
+
+/// Preconditions that held when there had been `removals` removals.
+#[derive(Debug)]
+pub struct Foreseen {
+    pub(super) removals: u64,
+    pub(super) requires: Vec<Require>,
+}
+
+/// Judges a large batch's preconditions off the async workers and takes those out that hold. `head` gives the state with everything
+/// queued, and the number of removals before it. [`Error::Unmet`] with all that do not hold.
+pub async fn foresee(
+    env: &Env,
+    batch: &mut Batch,
+    head: impl FnOnce() -> (View, u64),
+) -> Result<Option<Foreseen>> {
+    if batch.requires.len() <= JUDGED_IN_TURN {
+        return Ok(None);
+    }
+    let (lasting, rest) = std::mem::take(&mut batch.requires)
+        .into_iter()
+        .partition::<Vec<_>, _>(lasts);
+    batch.requires = rest;
+    let (view, removals) = head();
+    let repository = batch.repository.clone();
+    let judged = env.compute(move || judge(&view, &repository, lasting));
+    let requires = judged.await.ok_or(Error::Closed)??;
+    Ok(Some(Foreseen { removals, requires }))
+}
+
+fn judge(view: &View, repository: &str, requires: Vec<Require>) -> Result<Vec<Require>> {
+    let mut unmet = Vec::new();
+    for require in &requires {
+        if !view.holds(repository, require)? {
+            unmet.push(require.clone());
+        }
+    }
+    if unmet.is_empty() {
+        Ok(requires)
+    } else {
+        Err(Error::Unmet(unmet))
+    }
+}
+
+/// Whether only a removal ends it.
+fn lasts(require: &Require) -> bool {
+    match require {
+        Require::Repository
+        | Require::Linked(_)
+        | Require::LinkedIn { .. }
+        | Require::Manifest(_)
+        | Require::Stored(_) => true,
+        Require::Tag { .. } | Require::TagExists(_) => false,
+    }
+}
+
+/// Whether an operation may end what [`lasts`]. Everything that is not known to add only does.
+pub(super) fn removes(operation: &Operation) -> bool {
+    !matches!(
+        operation,
+        Operation::CreateRepository { .. }
+            | Operation::Link { .. }
+            | Operation::PutManifest { .. }
+            | Operation::PlaceBlob { .. }
+            | Operation::SetTag { .. }
+            | Operation::DeleteTag { .. }
+            | Operation::ReserveSegmentIds { .. }
+    )
+}
