@@ -176,7 +176,9 @@ impl Inner {
     async fn submit(&self, mut batch: Batch) -> Result<oneshot::Receiver<Result<Committed>>> {
         let foreseen = foresee(&self.env, &mut batch, || self.sequencer.head()).await?;
         let (sequencer, segments) = (Arc::clone(&self.sequencer), Arc::clone(&self.segments));
-        let large = foreseen.is_some();
+        // How many edges a manifest takes along is not known before it is looked at.
+        let deletes = |change: &Change| matches!(change, Change::DeleteManifest(_));
+        let large = foreseen.is_some() || batch.changes.iter().any(deletes);
         let submit = move || {
             let damaged = |digest: &Digest, at: &Extent| segments.damaged().contains(digest, at);
             sequencer.submit(batch, foreseen, &damaged)

@@ -282,7 +282,8 @@ impl Uploads {
     }
 
     /// Ends an upload and drops its bytes. A request that writes to it finds it unknown at its next piece and puts them
-    /// away: a client that gave up on a slow request cancels while we still wait for that request's bytes.
+    /// away: a client that gave up on a slow request cancels while we still wait for that request's bytes. A crash before
+    /// it got there may leave the upload to its expiry.
     pub async fn cancel(&self, id: UploadId, repository: &str) -> Result<()> {
         let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
         let body = session.body.try_lock();
