@@ -17,8 +17,9 @@ use super::{Error, Precondition, Registry, Result, Transaction};
 use crate::access::{Authorized, Push};
 use crate::oci::{Child, Manifest, Reference, RepositoryName, Role, Tag};
 
-/// A manifest of this many bytes is read off the async workers. Most have a few thousand.
-const LARGE_BYTES: usize = 128 << 10;
+/// A manifest of this many bytes is read off the async workers, and may list so much that few should be worked on at a time. Most
+/// have a few thousand.
+pub const LARGE_MANIFEST_BYTES: usize = 128 << 10;
 /// Children looked up before others have a turn on the thread: about a millisecond.
 const CHILDREN_A_TURN: usize = 64;
 
@@ -204,10 +205,10 @@ async fn judge(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
         let manifest = Manifest::parse(&bytes, content_type.as_deref())?;
         Ok((digest, manifest))
     };
-    if pushed.bytes.len() < LARGE_BYTES {
+    if pushed.bytes.len() < LARGE_MANIFEST_BYTES {
         return judging();
     }
-    // Few at a time: all manifests under way share one budget of memory.
+    // Few at a time; who hands them to us sees to that.
     let judged = tokio::task::spawn_blocking(judging).await;
     judged.map_err(Error::internal)?
 }

@@ -28,7 +28,7 @@ use tonnage_engine::{Origin, Require};
 
 pub use error::{Error, Result};
 pub use list::Listing;
-pub use manifest::{ManifestPush, PushedManifest};
+pub use manifest::{LARGE_MANIFEST_BYTES, ManifestPush, PushedManifest};
 pub use pull::Found;
 pub use referrers::{Referrer, ReferrersPage};
 pub use tag::Precondition;
