@@ -128,6 +128,12 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a lease that an answer granted, or work in progress, keeps the bytes of `digest` although nothing references
+    /// them. Expired leases do not count.
+    pub fn is_leased(&self, digest: &Digest) -> bool {
+        self.inner.leases.holds(digest)
+    }
+
     /// Begins an upload; costs no file until bytes arrive.
     pub fn begin_upload(&self, spec: UploadSpec) -> Result<UploadId> {
         self.inner.poison.check()?;
