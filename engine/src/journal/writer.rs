@@ -118,7 +118,8 @@ impl JournalWriter {
         transactions: u32,
         payload: Vec<u8>,
     ) -> std::result::Result<Position, AppendError> {
-        let needed = frame_bytes(payload.len()) as u64;
+        // With the frame that closes the journal: it must fit whenever the stop comes, or a clean stop would not be known as one.
+        let needed = (frame_bytes(payload.len()) + frame_bytes(0)) as u64;
         if self.active.offset + needed > self.active.capacity {
             self.roll(needed, first_lsn).await?;
         }
@@ -136,9 +137,11 @@ impl JournalWriter {
     pub async fn close(mut self) -> Result<()> {
         let mut frame = self.frame(self.active.header.first_lsn, 0, &[]);
         frame.close = true;
-        if self.active.offset + frame_bytes(0) as u64 <= self.active.capacity {
-            self.write(&frame, Vec::new()).await?;
-        }
+        assert!(
+            self.active.offset + frame_bytes(0) as u64 <= self.active.capacity,
+            "a journal file keeps room for its close frame"
+        );
+        self.write(&frame, Vec::new()).await?;
         self.discard_next().await
     }
 
