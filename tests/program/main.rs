@@ -2,6 +2,7 @@
 //!
 //! Owns: the command line, the threads, the tables. Exit status 1 on a violation, 2 on a wrong command line.
 
+mod mutants;
 mod options;
 mod runs;
 mod tables;

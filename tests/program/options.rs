@@ -4,16 +4,17 @@ use std::path::PathBuf;
 
 /// Printed where the command line is wrong.
 pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state FILE] [--threads N]
-           [--mutation NAME | --mutations | --list-mutations] [--tables]
+           [--mutation NAME | --mutations | --list-mutations] [--tables] [--places N]
 
   --seed S           first seed (1)
-  --seeds N          histories to run (1, or 32 with a mutation)
+  --seeds N          histories to run (1; for each mutation 250)
   --images N         run histories until N distinct crash images were recovered
   --state FILE       go on where FILE says, and write to it how far this got
   --threads N        histories at once (one a processor)
-  --mutation NAME    run a known-bad engine: succeeds if it is caught
-  --mutations        run every known-bad engine, and print which check caught it after how many histories
+  --mutation NAME    run a known-bad engine; its violation is reported as any other
+  --mutations        run every known-bad engine (or the one named), and print which check caught it and how soon
   --list-mutations   print their names
+  --places N         fail if a place of the engine that changes the disk was reached fewer than N times
   --tables           print what was generated, how recoveries went and how often each step of the engine was reached";
 
 /// What is asked for.
@@ -28,6 +29,7 @@ pub struct Options {
     pub mutations: bool,
     pub list: bool,
     pub tables: bool,
+    pub places: u64,
 }
 
 impl Options {
@@ -43,6 +45,7 @@ impl Options {
             mutations: false,
             list: false,
             tables: false,
+            places: 0,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || {
@@ -60,6 +63,7 @@ impl Options {
                 "--images" => options.images = Some(number(value()?)?),
                 "--state" => options.state = Some(value()?.into()),
                 "--threads" => options.threads = number(value()?)?.max(1) as usize,
+                "--places" => options.places = number(value()?)?,
                 "--mutation" => options.mutation = Some(value()?),
                 "--mutations" => options.mutations = true,
                 "--list-mutations" => options.list = true,

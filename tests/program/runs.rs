@@ -15,15 +15,33 @@ use tonnage_tests::model::generate;
 use tonnage_tests::model::shrink;
 use tonnage_tests::model::sweep::{Depth, Failure, sweep};
 
+use tonnage_engine::probe::{self, Mutation};
+
 use super::options::Options;
-use super::tables;
+use super::{mutants, tables};
 
 /// Sweeps that shrinking may cost.
 const SHRINK_ATTEMPTS: usize = 150;
 
 /// Does what was asked for.
 pub fn run(options: &Options) -> ExitCode {
+    if options.list {
+        for mutation in Mutation::ALL {
+            println!("{}", mutation.name());
+        }
+        return ExitCode::SUCCESS;
+    }
+    if options.mutations {
+        return mutants::run_all(options);
+    }
     let began = Instant::now();
+    let mutation = match options.mutation.as_deref().map(mutants::named).transpose() {
+        Ok(mutation) => mutation,
+        Err(why) => {
+            eprintln!("sim: {why}");
+            return ExitCode::from(2);
+        }
+    };
     let mut state = match options.state.as_deref().map(State::load).transpose() {
         Ok(state) => state.unwrap_or(State::new(options.seed)),
         Err(why) => {
@@ -40,7 +58,7 @@ pub fn run(options: &Options) -> ExitCode {
     });
     let first = state.next_seed;
     let last = first.saturating_add(seeds);
-    in_order(options.threads, first..last, |seed, swept| {
+    in_order(options.threads, mutation, first..last, |seed, swept| {
         census.add(&swept.0);
         state.take_in(seed, &swept.0);
         if let Some(path) = &options.state
@@ -78,14 +96,30 @@ pub fn run(options: &Options) -> ExitCode {
         );
     }
     let Some((seed, failure)) = failed else {
-        return ExitCode::SUCCESS;
+        let rare = census
+            .by_place
+            .iter()
+            .filter(|(_, count)| **count < options.places);
+        let rare: Vec<_> = rare
+            .map(|(name, count)| format!("{name} ({count})"))
+            .collect();
+        if rare.is_empty() {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!(
+            "reached fewer than {} times: {}",
+            options.places,
+            rare.join(", ")
+        );
+        return ExitCode::FAILURE;
     };
-    report(seed, failure);
+    report(seed, mutation, failure);
     ExitCode::FAILURE
 }
 
 /// Prints a violation: how to replay it, and the shortest history that has it.
-fn report(seed: u64, failure: Failure) {
+fn report(seed: u64, mutation: Option<Mutation>, failure: Failure) {
+    probe::switch(mutation);
     let say = |failure: &Failure| {
         eprintln!(
             "violation of \"{}\" in life {}, {}:\n{}",
@@ -104,11 +138,12 @@ fn report(seed: u64, failure: Failure) {
     eprintln!("last operations of the disk:\n{}", failure.log);
 }
 
-type Outcome = (Census, Option<Failure>);
+pub type Outcome = (Census, Option<Failure>);
 
 /// Sweeps seeds on `threads` threads and hands the results over in the order of the seeds, until `take` says that it is enough.
-fn in_order(
+pub fn in_order(
     threads: usize,
+    mutation: Option<Mutation>,
     seeds: std::ops::Range<u64>,
     mut take: impl FnMut(u64, Outcome) -> bool,
 ) {
@@ -119,6 +154,7 @@ fn in_order(
         for _ in 0..threads {
             let (send, next, enough) = (send.clone(), &next, &enough);
             scope.spawn(move || {
+                probe::switch(mutation);
                 while !enough.load(std::sync::atomic::Ordering::Relaxed) {
                     let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     if seed >= seeds.end {

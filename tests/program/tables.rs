@@ -13,7 +13,8 @@ pub fn print(census: &Census) {
         .map(|size| (size, census.by_size.get(size).unwrap_or(&0)));
     table("bytes pushed at once, calls", sizes);
     table("openings", census.by_branch.iter());
-    table("damage to closed stores", census.by_damage.iter());
+    table("damage to stopped stores", census.by_damage.iter());
+    table("places that change the disk", census.by_place.iter());
 }
 
 fn table<'a, K: Display + 'a>(title: &str, rows: impl Iterator<Item = (K, &'a u64)>) {

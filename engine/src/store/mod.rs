@@ -37,6 +37,7 @@ use crate::io::{Env, LockGuard};
 use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
+use crate::probe::{Mutation, mutated};
 use crate::segment::{BlobReader, Segments};
 use crate::upload::{Upload, UploadId, UploadSpec, UploadStatus, Uploads};
 
@@ -122,7 +123,7 @@ impl Store {
     /// An answer is about to promise that `digest` exists: keeps it from collection for the grace period.
     /// What a manifest references needs no lease and costs no memory.
     pub fn lease(&self, digest: &Digest) -> Result<()> {
-        if !self.view().referenced(digest)? {
+        if !self.view().referenced(digest)? && !mutated(Mutation::NoLeaseOnHead) {
             self.inner.leases.grant(*digest);
         }
         Ok(())

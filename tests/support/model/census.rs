@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use tonnage_engine::OpenReport;
+use tonnage_engine::{OpenReport, probe};
 
 use super::content::SIZES;
 use super::generate::History;
@@ -37,6 +37,8 @@ pub struct Census {
     pub by_branch: BTreeMap<&'static str, u64>,
     /// Damage by what came of it.
     pub by_damage: BTreeMap<&'static str, u64>,
+    /// Places of the engine that change the disk, by how often they were reached, recoveries included.
+    pub by_place: BTreeMap<&'static str, u64>,
 }
 
 impl Census {
@@ -84,6 +86,13 @@ impl Census {
         }
     }
 
+    /// Counts the places that this thread reached since it was last asked.
+    pub fn note_places(&mut self) {
+        for (place, count) in probe::take_counts() {
+            *self.by_place.entry(place.name()).or_default() += count;
+        }
+    }
+
     /// Adds another one.
     pub fn add(&mut self, other: &Self) {
         self.histories += other.histories;
@@ -98,6 +107,7 @@ impl Census {
         merge(&mut self.by_size, &other.by_size);
         merge(&mut self.by_branch, &other.by_branch);
         merge(&mut self.by_damage, &other.by_damage);
+        merge(&mut self.by_place, &other.by_place);
     }
 }
 

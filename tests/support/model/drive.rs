@@ -13,7 +13,7 @@ use tonnage_engine::{
 };
 
 use super::content;
-use super::operation::{Call, How, Operation};
+use super::operation::{Call, How, Operation, many_tag};
 use super::record::{Answer, SentUpload, Shared};
 
 /// Bytes that are sent and taken back.
@@ -148,6 +148,16 @@ impl Client {
                     digest,
                 };
                 self.commit(place, call.clone(), false, requires, vec![change])
+                    .await
+            }
+            Operation::TagMany { count, number } => {
+                let digest = content::manifest_digest(*number);
+                let set = |tag| Change::SetTag {
+                    tag: many_tag(tag),
+                    digest,
+                };
+                let changes = (0..*count).map(set).collect();
+                self.commit(place, call.clone(), false, vec![], changes)
                     .await
             }
             Operation::Untag(tag) => {

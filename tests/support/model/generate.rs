@@ -39,6 +39,7 @@ enum Kind {
     Referrer,
     Tag,
     Swap,
+    TagMany,
     Untag,
     DeleteManifest,
     Unlink,
@@ -60,6 +61,8 @@ pub struct History {
     pub roomy: bool,
     /// Whether checkpoints come by themselves.
     pub tight: bool,
+    /// Whether the reserve is too small for a journal file.
+    pub poor: bool,
     /// What happens between an open and the next stop.
     pub lives: Vec<Life>,
 }
@@ -96,6 +99,11 @@ impl History {
         };
         if self.tight {
             options.delta_budget_bytes = 64 << 10;
+        }
+        if self.poor {
+            options.reserve_bytes = 4 << 10;
+        } else if self.seed % 4 == 1 {
+            options.reserve_bytes = 256 << 10; // an opening on a full disk takes a part of it
         }
         options
     }
@@ -140,6 +148,8 @@ struct Generator {
     prng: Prng,
     seed: u64,
     roomy: bool,
+    poor: bool,
+    crowded: bool,
     contents: Vec<u32>,
     manifests: Vec<u32>,
     repositories: usize,
@@ -159,6 +169,8 @@ impl Generator {
             prng,
             seed,
             roomy,
+            poor: seed % 4 == 3,
+            crowded: seed % 16 == 8,
             contents,
             manifests,
             repositories,
@@ -175,13 +187,17 @@ impl Generator {
             seed: self.seed,
             roomy: self.roomy,
             tight,
+            poor: self.poor,
             lives,
         }
     }
 
     fn life(&mut self, number: usize) -> Life {
         let clients = 1 + self.prng.below(3);
-        let calls = if number == 0 { 6 } else { 2 } + self.prng.below(6);
+        let mut calls = if number == 0 { 6 } else { 2 } + self.prng.below(6);
+        if self.prng.percent(12) {
+            calls += 14; // several journal files
+        }
         let mut scripts = vec![Vec::new(); clients];
         for _ in 0..calls {
             for script in &mut scripts {
@@ -191,9 +207,9 @@ impl Generator {
         }
         let (mut faults, mut room) = (Vec::new(), None);
         // Every other history is of a sound disk.
-        if self.seed % 2 == 1 && self.prng.percent(60) {
+        if self.seed % 2 == 1 && self.prng.percent(75) {
             match self.prng.below(5) {
-                0 => room = Some(self.prng.below(300_000) as u64),
+                0 | 1 => room = Some(self.room()),
                 _ => faults.push(self.fault()),
             }
         }
@@ -206,28 +222,56 @@ impl Generator {
         }
     }
 
+    /// Bytes left: for some data, or for hardly a journal file.
+    fn room(&mut self) -> u64 {
+        if self.seed % 4 == 1 {
+            return self.prng.below(8000) as u64;
+        }
+        let bound = if self.poor || self.prng.percent(50) {
+            40_000
+        } else {
+            300_000
+        };
+        self.prng.below(bound) as u64
+    }
+
     fn fault(&mut self) -> Fault {
         use OpKind::{Create, Map, Read, SetLen, SyncData, SyncDir, Unlink, Write};
-        let kinds = [
-            Write, Write, SyncData, SyncData, SyncDir, Create, Unlink, SetLen, Map, Read,
-        ];
+        // Where a failure must cost neither too little nor too much; an empty place is any.
         let places = [
-            "",
-            "",
-            ".segment",
-            ".journal",
-            ".upload",
-            ".base",
-            "checkpoint.",
-            "segments",
-            "journal",
+            (SyncData, ".journal"),
+            (SyncData, ".journal"),
+            (SyncData, ".segment"),
+            (SyncData, ""),
+            (SyncDir, "segments"),
+            (SyncDir, "journal"),
+            (SyncDir, ""),
+            (Write, ".journal"),
+            (Write, ".segment"),
+            (Write, ".upload"),
+            (Write, ".base"),
+            (SyncData, ".base"),
+            (SyncData, ".base"),
+            (Write, ""),
+            (Create, ".journal"),
+            (Create, ".journal"),
+            (Create, ".segment"),
+            (Create, ""),
+            (SetLen, ""),
+            (Unlink, ""),
+            (Map, ".base"),
+            (Read, ".segment"),
+            (Read, ""),
         ];
         let codes = [EIO, EIO, ENOSPC, EDQUOT, EINTR];
-        let kind = kinds[self.prng.below(kinds.len())];
-        let place = places[self.prng.below(places.len())];
+        let (kind, place) = places[self.prng.below(places.len())];
         let code = codes[self.prng.below(codes.len())];
+        if (kind, place) == (Create, ".journal") && self.prng.percent(70) {
+            // No room for a journal file, now and then: what was queued is refused, and the store goes on.
+            return Fault::percent(kind, 60).on(place).with_errno(ENOSPC);
+        }
         let fault = if self.prng.percent(70) {
-            Fault::nth(kind, 1 + self.prng.below(12) as u64)
+            Fault::nth(kind, 1 + self.prng.below(6) as u64)
         } else {
             Fault::percent(kind, 3 + self.prng.below(8) as u8)
         };
@@ -244,6 +288,10 @@ impl Generator {
         let total: u32 = CHANGE_WEIGHTS.iter().map(|(weight, _)| weight).sum();
         let mut drawn = self.prng.below(total as usize) as u32;
         let mut kind = Kind::Push;
+        if self.crowded && !self.put.is_empty() && self.prng.percent(10) {
+            drawn = total; // none of those below
+            kind = Kind::TagMany;
+        }
         for (weight, candidate) in CHANGE_WEIGHTS {
             if drawn < weight {
                 kind = candidate;
@@ -266,7 +314,7 @@ impl Generator {
                 let how = How {
                     announced: self.prng.percent(40),
                     wrong_digest: self.prng.percent(8),
-                    taken_back: self.prng.percent(12),
+                    taken_back: self.prng.percent(20),
                 };
                 Operation::Push { content, how }
             }
@@ -302,6 +350,11 @@ impl Generator {
                     old: Some(old),
                 }
             }
+            // A frame larger than a journal file, and more rows than one write of a checkpoint takes.
+            Kind::TagMany => Operation::TagMany {
+                count: 1000,
+                number: self.put_to(repository),
+            },
             Kind::Untag => Operation::Untag(self.tag()),
             Kind::DeleteManifest => Operation::DeleteManifest(self.put_to(repository)),
             Kind::Unlink => Operation::Unlink(self.pushed_to(repository)),

@@ -44,6 +44,13 @@ pub enum Operation {
         /// What it must point at.
         old: Option<Option<u32>>,
     },
+    /// Points as many tags at a manifest, all in one transaction.
+    TagMany {
+        /// How many; their names are as long as names may be.
+        count: u32,
+        /// The manifest.
+        number: u32,
+    },
     /// Removes a tag.
     Untag(String),
     /// Removes a manifest with its tags.
@@ -89,6 +96,11 @@ pub struct How {
     pub taken_back: bool,
 }
 
+/// The name of one of many tags.
+pub fn many_tag(number: u32) -> String {
+    format!("{number:0128}")
+}
+
 impl Operation {
     /// Its name in tables.
     pub fn name(&self) -> &'static str {
@@ -100,6 +112,7 @@ impl Operation {
             Self::Manifest { .. } => "put manifest",
             Self::Tag { old: Some(_), .. } => "compare and set tag",
             Self::Tag { .. } => "set tag",
+            Self::TagMany { .. } => "set many tags",
             Self::Untag(_) => "delete tag",
             Self::DeleteManifest(_) => "delete manifest",
             Self::Unlink(_) => "unlink",

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
 use tonnage_engine::upload::UploadId;
-use tonnage_engine::{Digest, Error, OpenReport, Options, Store};
+use tonnage_engine::{Batch, Change, Digest, Error, OpenReport, Options, Origin, Store};
 
 use super::found;
 use super::record::SentUpload;
@@ -150,7 +150,7 @@ async fn look(task: &Task, machine: &SimEnv, lsn: u64) -> Result<Found, Violatio
             .map_err(failed("names"))?
             .is_some()
         {
-            whole(&store, digest).await?;
+            whole_content(&store, digest).await?;
             model.stored.insert(*digest);
         }
     }
@@ -170,7 +170,7 @@ async fn look(task: &Task, machine: &SimEnv, lsn: u64) -> Result<Found, Violatio
 }
 
 /// Reads a blob and computes its digest anew.
-async fn whole(store: &Store, digest: &Digest) -> Result<(), Violation> {
+async fn whole_content(store: &Store, digest: &Digest) -> Result<(), Violation> {
     let wrong = |what: String| Violation::new("content", format!("{digest}: {what}"));
     let reader = store.open_blob(digest).await;
     let reader = reader.map_err(|error| wrong(error.to_string()))?;
@@ -203,7 +203,18 @@ async fn go_on(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, V
         let rest = whole.slice(usize::try_from(offset).unwrap_or_default()..);
         upload.write(rest).await.map_err(fail)?;
         match upload.finish(Digest::of(sent.algorithm, whole)).await {
-            Ok(_unlinked) => return Ok(taken_back),
+            Ok(blob) => {
+                let digest = blob.digest();
+                let batch = Batch {
+                    repository: sent.repository.clone(),
+                    create_repository: true,
+                    requires: vec![],
+                    changes: vec![Change::Place(blob), Change::Link(digest)],
+                    origin: Origin::default(),
+                };
+                store.commit(batch).await.map_err(fail)?;
+                return whole_content(store, &digest).await.map(|()| taken_back);
+            }
             Err(Error::DigestMismatch { .. }) => upload.rollback(before).await.map_err(fail)?,
             Err(error) => return Err(fail(error)),
         }

@@ -84,10 +84,11 @@ fn shorter(history: &History) -> Vec<History> {
 /// A history as text, one call a line.
 pub fn describe(history: &History) -> String {
     let mut text = format!(
-        "history of seed {}{}{}\n",
+        "history of seed {}{}{}{}\n",
         history.seed,
         if history.roomy { ", roomy" } else { "" },
         if history.tight { ", tight" } else { "" },
+        if history.poor { ", poor" } else { "" },
     );
     for (number, life) in history.lives.iter().enumerate() {
         let end = if life.closed { "closed" } else { "stopped" };

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tonnage_engine::Digest;
 
 use super::content;
-use super::operation::{Call, Operation};
+use super::operation::{Call, Operation, many_tag};
 
 /// What a store holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
@@ -108,6 +108,14 @@ impl Model {
                 let there = repository.manifests.contains_key(&digest);
                 require(there, || format!("manifest {number} is not there"))?;
                 repository.tags.insert(tag.clone(), digest);
+            }
+            Operation::TagMany { count, number } => {
+                let repository = self.existing(name)?;
+                let digest = content::manifest_digest(*number);
+                let there = repository.manifests.contains_key(&digest);
+                require(there, || format!("manifest {number} is not there"))?;
+                let tags = (0..*count).map(|tag| (many_tag(tag), digest));
+                repository.tags.extend(tags);
             }
             Operation::Untag(tag) => {
                 let gone = self.existing(name)?.tags.remove(tag);

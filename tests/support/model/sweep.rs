@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tonnage_engine::Store;
+use tonnage_engine::{Store, probe};
 
 use super::census::Census;
 use super::damage;
@@ -29,7 +29,7 @@ const CUT_EVERY: usize = 24;
 pub struct Depth {
     /// How many images a stop gives.
     pub policy: fn(u64) -> Policy,
-    /// Whether closed stores are damaged on purpose, too.
+    /// Whether what the last stop leaves is damaged on purpose, too.
     pub damage: bool,
 }
 
@@ -67,6 +67,7 @@ pub struct Swept {
 /// Runs a history and everything that may come of it.
 pub fn sweep(history: &History, depth: Depth) -> Swept {
     let mut swept = Swept::default();
+    drop(probe::take_counts());
     swept.census.note_history(history);
     let mut carry = Carry {
         image: empty_disk(),
@@ -89,6 +90,7 @@ pub fn sweep(history: &History, depth: Depth) -> Swept {
             }
         }
     }
+    swept.census.note_places();
     swept
 }
 
@@ -247,10 +249,14 @@ impl LifeRun<'_> {
             Some(Ok(found)) => Arc::clone(found),
             _ => unreachable!("every image was recovered and judged"),
         };
-        if closed && self.depth.damage {
-            let damaged = damage::check(&recoveries.task, &image, &found, census);
+        if self.depth.damage && has_store(&image) {
+            let damaged = damage::check(&recoveries.task, &image, &found, closed, census);
             damaged.map_err(|violation| {
-                self.failure(&machine, violation, "after a clean stop".to_owned())
+                self.failure(
+                    &machine,
+                    violation,
+                    "damaged after the last stop".to_owned(),
+                )
             })?;
         }
         let left = match ended {
@@ -271,9 +277,14 @@ impl LifeRun<'_> {
         let grace = options.lease_grace;
         let faulty = self.life.is_faulty();
         machine.executor.block_on(async {
+            // The next openings meet the full disk already, the first one has nothing to lose yet.
+            self.fill_disk(machine, self.number > 0);
             let opened = Store::open(machine.env.clone(), &store_path(), options).await;
             let (store, report) = match opened {
                 Ok(opened) => opened,
+                Err(error) if self.life.room.is_some() && error.is_no_space() => {
+                    return Ended::Stopped(Vec::new());
+                }
                 Err(error) => {
                     record.complain("open", error.to_string());
                     return Ended::Stopped(Vec::new());
@@ -315,11 +326,7 @@ impl LifeRun<'_> {
         for fault in &self.life.faults {
             machine.disk.add_fault(fault.clone());
         }
-        if let Some(room) = self.life.room {
-            machine
-                .disk
-                .set_capacity(Some(machine.disk.used_bytes() + room));
-        }
+        self.fill_disk(machine, self.number == 0);
         let (disk, clock) = (machine.disk.clone(), Arc::clone(&machine.env.clock));
         let mend = async move {
             clock.sleep(std::time::Duration::from_secs(30)).await;
@@ -327,6 +334,13 @@ impl LifeRun<'_> {
             disk.set_capacity(None);
         };
         machine.env.spawn.spawn("mend the disk", Box::pin(mend));
+    }
+
+    fn fill_disk(&self, machine: &SimEnv, now: bool) {
+        if let Some(room) = self.life.room.filter(|_| now) {
+            let used = machine.disk.used_bytes();
+            machine.disk.set_capacity(Some(used + room));
+        }
     }
 
     fn noise(&self) -> Noise {
