@@ -60,7 +60,10 @@ pub fn run(options: &Options) -> ExitCode {
     let last = first.saturating_add(seeds);
     in_order(options.threads, mutation, first..last, |seed, swept| {
         census.add(&swept.0);
-        state.take_in(seed, &swept.0);
+        // A seed that failed is run again by whoever goes on.
+        if swept.1.is_none() {
+            state.take_in(seed, &swept.0);
+        }
         if let Some(path) = &options.state
             && let Err(error) = state.save(path)
         {

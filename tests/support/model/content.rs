@@ -1,6 +1,6 @@
 //! Bytes by number: what histories push, the same in every run.
 //!
-//! Owns: [`SIZES`], the sizes around every boundary there is; [`bytes`], [`digest`], and the same of manifests.
+//! Owns: [`SIZES`], the sizes around every boundary there is; [`bytes()`], [`digest()`], and the same of manifests.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -13,9 +13,9 @@ use crate::sim::Prng;
 
 /// One chunk under one checksum.
 const CHUNK: usize = 64 << 10;
-/// From here on a blob has a segment of its own, in stores of [`super::options`].
+/// From here on a blob has a segment of its own, in stores of [`super::generate::options`].
 pub const THRESHOLD: usize = 96 << 10;
-/// The same in stores of [`super::roomy_options`], half a shared segment.
+/// The same in stores of [`super::generate::roomy_options`], half a shared segment.
 pub const ROOMY_THRESHOLD: usize = 512 << 10;
 /// Two records of these payloads fill a shared segment of 1 MiB to its last byte: header 4096, frame 128, table 64 each, and
 /// the 64 bytes of alignment that the appender asks for.
