@@ -354,6 +354,7 @@ fn short_transfers_change_nothing() {
         machine.disk.set_noise(Noise {
             short: 80,
             would_block: 95,
+            stall: 10,
         });
         let progress = machine.executor.block_on(async {
             let opened =

@@ -163,3 +163,30 @@ fn a_finished_journal_file_keeps_no_unused_space() {
     assert_eq!(size(1), 3 * 4096);
     assert_eq!(size(2), tight().journal_file_bytes);
 }
+
+/// Guards: a journal file keeps room for the frame that closes it, so that a clean stop is one however many frames came before:
+/// with as many as fit, one less, and one more.
+#[test]
+fn a_full_journal_file_can_be_closed() {
+    for commits in 0..20 {
+        let machine = SimEnv::new(commits, &check::empty_disk());
+        machine.executor.block_on(async {
+            let path = check::store_path();
+            let opened = Store::open(machine.env.clone(), &path, check::options()).await;
+            let (store, _) = opened.expect("a new store opens");
+            let blob = store
+                .put_small(Bytes::from_static(b"{}"), Algorithm::Sha256)
+                .await;
+            let blob = blob.expect("stored");
+            let digest = blob.digest();
+            commit(&store, vec![Change::Place(blob), Change::Link(digest)]).await;
+            for _ in 0..commits {
+                commit(&store, vec![Change::Link(digest)]).await;
+            }
+            store.close().await.expect("a store closes");
+        });
+        machine.executor.settle();
+        let report = check::fsck_image(1, &machine.disk.live_image()).expect("sound");
+        assert!(report.clean, "after {commits} commits: {report:?}");
+    }
+}

@@ -13,6 +13,8 @@ use super::{CheckpointRecord, History, slot_name};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::{OpenMode, exact};
+use crate::limits::JOURNAL_BLOCK_BYTES;
+use crate::probe::{Mutation, Place, mutated, reached};
 use crate::table::{Base, Layers, Site, file_id, rewrite};
 
 /// What a checkpoint says beside its rows; all of it as of the moment the delta was frozen.
@@ -59,7 +61,12 @@ pub async fn run(site: &Site, history: &History, facts: Facts, layers: &Layers) 
         sequence: history.next_sequence(),
         lsn: facts.lsn,
         journal_number: facts.journal_number,
-        journal_offset: facts.journal_offset,
+        journal_offset: facts.journal_offset
+            + if mutated(Mutation::CheckpointTooNew) {
+                JOURNAL_BLOCK_BYTES as u64
+            } else {
+                0
+            },
         next_repository: facts.next_repository,
         next_segment: facts.next_segment,
         next_file: site.next_file(),
@@ -82,6 +89,7 @@ pub async fn run(site: &Site, history: &History, facts: Facts, layers: &Layers) 
 /// Numbers of the base files that are there; creates their directory if it is missing.
 async fn list_base(site: &Site) -> Result<Vec<u64>> {
     let dir = site.base_dir();
+    reached(Place::BaseDirectoryCreate);
     match site.env.io.create_dir(&dir).await {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(Error::io("creating the directory", &dir, error));
@@ -101,6 +109,7 @@ async fn write_record(site: &Site, record: &CheckpointRecord) -> Result<()> {
     };
     let file = match site.env.io.open(&path, OpenMode::Write).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            reached(Place::CheckpointCreate);
             site.env.io.open(&path, OpenMode::CreateNew).await
         }
         opened => opened,
@@ -108,13 +117,17 @@ async fn write_record(site: &Site, record: &CheckpointRecord) -> Result<()> {
     let file = file.map_err(failed("opening", &path))?;
     let bytes = Bytes::from(record.encode());
     let length = bytes.len() as u64;
+    reached(Place::CheckpointWrite);
     let written = exact::write_all(file.as_ref(), 0, vec![bytes]).await;
     written.map_err(failed("writing", &path))?;
+    reached(Place::CheckpointCut);
     file.set_len(length)
         .await
         .map_err(failed("cutting", &path))?;
+    reached(Place::CheckpointSync);
     file.sync_data().await.map_err(failed("syncing", &path))?;
     // Always, not only for a new name: an attempt that failed before this may have left the name undurable.
+    reached(Place::CheckpointDirectorySync);
     let synced = site.env.io.sync_dir(&site.root).await;
     synced.map_err(failed("syncing the directory", &site.root))
 }
@@ -130,6 +143,7 @@ async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) -> usiz
     let mut unlinked = 0;
     for id in present.iter().filter(|id| !named.contains(id)) {
         let path = dir.join(crate::table::file_name(*id));
+        reached(Place::BaseUnlink);
         match site.env.io.unlink(&path).await {
             Ok(()) => unlinked += 1,
             // A failed attempt's own clean-up came first.

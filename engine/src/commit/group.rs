@@ -10,6 +10,7 @@ use super::Sequencer;
 use crate::error::Result;
 use crate::journal::writer::{AppendError, JournalWriter};
 use crate::poison::Poison;
+use crate::probe::{Mutation, mutated};
 
 /// The journal task's end, in two steps: the queue is empty, and whether the stop is a clean one.
 #[derive(Debug)]
@@ -31,6 +32,9 @@ pub async fn run_journal(
     ending: Ending,
 ) -> Result<()> {
     while let Some(group) = sequencer.next_group().await {
+        if mutated(Mutation::PublishBeforeCommit) || mutated(Mutation::AnswerBeforePublish) {
+            sequencer.publish_early();
+        }
         match journal
             .append(group.first_lsn, group.transactions, group.payload)
             .await

@@ -28,6 +28,7 @@ use crate::io::Clock;
 use crate::journal::Position;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
 use crate::poison::Poison;
+use crate::probe::{Mutation, mutated};
 use crate::state::State;
 use crate::table::Base;
 
@@ -172,7 +173,11 @@ impl Sequencer {
         {
             batch.requires.extend(foreseen.requires);
         }
-        let view = View::new(Arc::new(inner.head.clone()));
+        let view = if mutated(Mutation::StalePrecondition) {
+            View::new(self.durable())
+        } else {
+            View::new(Arc::new(inner.head.clone()))
+        };
         let operations = resolve(&batch, &view, inner.head.next_repository, damaged)?;
         drop(view);
         let blobs = batch.changes.drain(..).filter_map(|change| match change {
@@ -296,6 +301,23 @@ impl Sequencer {
         Some(group)
     }
 
+    /// What a known-bad engine does before its frame is written: readers see it, or committers are answered.
+    pub(super) fn publish_early(&self) {
+        let mut inner = self.inner.lock();
+        if mutated(Mutation::PublishBeforeCommit)
+            && let Some(last) = inner.in_flight.back()
+        {
+            self.durable.store(Arc::new(last.after.clone()));
+        }
+        if mutated(Mutation::AnswerBeforePublish) {
+            for queued in &mut inner.in_flight {
+                let done = std::mem::replace(&mut queued.done, oneshot::channel().0);
+                let lsn = queued.transaction.lsn;
+                drop(done.send(Ok(Committed { lsn })));
+            }
+        }
+    }
+
     /// The frame in flight is durable: readers see it, then its committers are answered.
     pub(super) fn publish(&self, position: Position) {
         let mut inner = self.inner.lock();
@@ -325,7 +347,9 @@ impl Sequencer {
             } = &mut *inner;
             in_flight.drain(..).chain(queue.drain(..)).collect()
         };
-        inner.head = (*self.durable.load_full()).clone();
+        if !mutated(Mutation::FailedFrameStays) {
+            inner.head = (*self.durable.load_full()).clone();
+        }
         inner.removals += 1;
         drop(inner);
         for queued in failed {
@@ -371,7 +395,14 @@ impl Sequencer {
     /// What was frozen is in `base` now.
     pub fn install(&self, base: &Arc<Base>) {
         let mut inner = self.inner.lock();
-        let rebase = |state: &mut State| state.layers = state.layers.rebase(Arc::clone(base));
+        let rebase = |state: &mut State| {
+            let base = if mutated(Mutation::StaleBase) {
+                state.layers.base()
+            } else {
+                base
+            };
+            state.layers = state.layers.rebase(Arc::clone(base));
+        };
         rebase(&mut inner.head);
         let Inner {
             in_flight, queue, ..

@@ -15,6 +15,7 @@ use crate::format::codec::Malformed;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::transaction::Transaction;
 use crate::io::{Io, OpenMode, exact};
+use crate::probe::{Mutation, mutated};
 
 /// The journal after a walk through all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +72,11 @@ pub async fn walk(
     while let Loaded::Intact { header, bytes } = next {
         let number = header.number;
         next = load(io, store, store_id, number + 1).await?;
+        if mutated(Mutation::WrongEpoch)
+            && matches!(&next, Loaded::Intact { header: newer, .. } if newer.epoch > header.epoch)
+        {
+            next = Loaded::Absent;
+        }
         let end = match &next {
             Loaded::Intact {
                 header: successor, ..

@@ -7,17 +7,20 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::io::{Io, OpenMode};
+use crate::probe::{Place, reached};
 
 const NAME: &str = "reserve";
 
 /// Makes the reserve if it is not there. A disk too full for it is a warning, not an error: the store opens.
 pub async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     let path = store.join(NAME);
+    reached(Place::ReserveCreate);
     let file = match io.open(&path, OpenMode::CreateNew).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(source) => return no_space_is_a_warning(Error::io("create", &path, source)),
     };
+    reached(Place::ReserveAllocate);
     if let Err(source) = file.allocate(0, bytes).await {
         drop(file);
         spend(io, store).await?;
@@ -37,6 +40,7 @@ fn no_space_is_a_warning(error: Error) -> Result<()> {
 /// Gives the reserve up. It is made again by the next open that has room.
 pub async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
     let path = store.join(NAME);
+    reached(Place::ReserveUnlink);
     match io.unlink(&path).await {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -58,5 +62,6 @@ pub async fn shrink(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
         drop(file);
         return spend(io, store).await;
     }
+    reached(Place::ReserveCut);
     file.set_len(left).await.map_err(failed)
 }

@@ -11,6 +11,7 @@ use crate::format::journal::{
 };
 use crate::format::transaction::Transaction;
 use crate::limits::JOURNAL_BLOCK_BYTES;
+use crate::probe::{Mutation, mutated};
 
 /// How the frames of a file end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +107,9 @@ fn tail(
             let offset = walk.at + (*block * JOURNAL_BLOCK_BYTES) as u64;
             FrameHeader::decode(chunk, header.nonce, offset).is_ok()
         });
-    if let Some((block, _)) = later {
+    if let Some((block, _)) = later
+        && !mutated(Mutation::CorruptIsTorn)
+    {
         let offset = walk.at + (block * JOURNAL_BLOCK_BYTES) as u64;
         let what = Malformed(format!(
             "{what}, but an intact frame follows at byte {offset}"
@@ -117,6 +120,12 @@ fn tail(
         });
     }
     let torn = rest.iter().any(|byte| *byte != 0);
+    if torn && mutated(Mutation::TornIsCorrupt) {
+        return Err(BadFrame {
+            offset: walk.at,
+            what: what.clone(),
+        });
+    }
     Ok(walk.done(if torn { Tail::Torn } else { Tail::Unclosed }))
 }
 
@@ -152,7 +161,7 @@ impl Walk {
         }
         let payload = payload(rest, &frame)?;
         let found = checksum(payload);
-        if found != frame.payload_crc {
+        if found != frame.payload_crc && !mutated(Mutation::FrameUnchecked) {
             return Err(Malformed(format!(
                 "payload checksum {found:08x}, expected {:08x}",
                 frame.payload_crc

@@ -19,6 +19,7 @@ use crate::extent::Lsn;
 use crate::format::codec::checksum;
 use crate::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
 use crate::io::{Env, FileRef, OpenMode, exact};
+use crate::probe::{Mutation, Place, mutated, reached};
 
 /// Free space, in journal files, from which on a disk is not nearly full.
 const ROOMY_FILES: u64 = 4;
@@ -118,7 +119,8 @@ impl JournalWriter {
         transactions: u32,
         payload: Vec<u8>,
     ) -> std::result::Result<Position, AppendError> {
-        let needed = frame_bytes(payload.len()) as u64;
+        // With the frame that closes the journal: it must fit whenever the stop comes, or a clean stop would not be known as one.
+        let needed = (frame_bytes(payload.len()) + frame_bytes(0)) as u64;
         if self.active.offset + needed > self.active.capacity {
             self.roll(needed, first_lsn).await?;
         }
@@ -136,9 +138,11 @@ impl JournalWriter {
     pub async fn close(mut self) -> Result<()> {
         let mut frame = self.frame(self.active.header.first_lsn, 0, &[]);
         frame.close = true;
-        if self.active.offset + frame_bytes(0) as u64 <= self.active.capacity {
-            self.write(&frame, Vec::new()).await?;
-        }
+        assert!(
+            self.active.offset + frame_bytes(0) as u64 <= self.active.capacity,
+            "a journal file keeps room for its close frame"
+        );
+        self.write(&frame, Vec::new()).await?;
         self.discard_next().await
     }
 
@@ -165,14 +169,27 @@ impl JournalWriter {
             Bytes::from(vec![0; padding]),
         ];
         let active = &mut self.active;
+        reached(Place::JournalFrame);
         exact::write_all(&*active.file, active.offset, slices)
             .await
             .map_err(|source| Error::io("write journal frame to", &active.path, source))?;
-        active
-            .file
-            .sync_data()
-            .await
-            .map_err(|source| Error::io("sync journal file", &active.path, source))?;
+        reached(Place::JournalFrameSync);
+        if mutated(Mutation::NextFrameBeforeSync) {
+            let file = Arc::clone(&active.file);
+            self.env.spawn.spawn(
+                "late sync",
+                Box::pin(async move { drop(file.sync_data().await) }),
+            );
+        } else if !mutated(Mutation::SkipFrameSync) {
+            let mut synced = active.file.sync_data().await;
+            if synced.is_err() && mutated(Mutation::SyncTriedAgain) {
+                synced = active.file.sync_data().await;
+            }
+            if mutated(Mutation::SyncErrorSwallowed) {
+                synced = Ok(());
+            }
+            synced.map_err(|source| Error::io("sync journal file", &active.path, source))?;
+        }
         active.offset += whole as u64;
         active.previous_crc = frame.crc();
         Ok(())
@@ -278,6 +295,7 @@ async fn prepare_or_spend(
 async fn prepare(env: &Env, spec: &JournalSpec, number: u64, capacity: u64) -> Result<Prepared> {
     let path = file_path(&spec.store, number);
     let failed = |source| Error::io("prepare journal file", &path, source);
+    reached(Place::JournalCreate);
     let file = env
         .io
         .open(&path, OpenMode::CreateNew)
@@ -313,13 +331,19 @@ async fn fill(
         let run = usize::try_from(capacity - at)
             .unwrap_or(usize::MAX)
             .min(ZERO_RUN_BYTES);
+        reached(Place::JournalZeros);
         exact::write_all(&**file, at, vec![zeros.slice(..run)])
             .await
             .map_err(failed)?;
         at += run as u64;
     }
+    reached(Place::JournalZerosSync);
     file.sync_data().await.map_err(failed)?;
+    if mutated(Mutation::SkipJournalDirectorySync) {
+        return Ok(());
+    }
     let directory = directory(&spec.store);
+    reached(Place::JournalDirectorySync);
     env.io
         .sync_dir(&directory)
         .await
@@ -338,6 +362,7 @@ async fn trim(env: &Env, spec: &JournalSpec, end: Position) {
     let path = file_path(store, end.number);
     let cut = async {
         let file = env.io.open(&path, OpenMode::Write).await?;
+        reached(Place::JournalTrim);
         file.set_len(end.offset).await
     };
     if let Err(error) = cut.await {
@@ -366,10 +391,14 @@ async fn activate(
     };
     let path = prepared.path;
     let failed = |source| Error::io("write the header of journal file", &path, source);
+    reached(Place::JournalHeader);
     exact::write_all(&*prepared.file, 0, vec![Bytes::from(header.encode())])
         .await
         .map_err(failed)?;
-    prepared.file.sync_data().await.map_err(failed)?;
+    reached(Place::JournalHeaderSync);
+    if !mutated(Mutation::SkipJournalHeaderSync) {
+        prepared.file.sync_data().await.map_err(failed)?;
+    }
     Ok(Active {
         file: prepared.file,
         path,
@@ -381,11 +410,13 @@ async fn activate(
 }
 
 async fn remove(env: &Env, spec: &JournalSpec, path: &Path) -> Result<()> {
+    reached(Place::JournalRemove);
     env.io
         .unlink(path)
         .await
         .map_err(|source| Error::io("remove", path, source))?;
     let directory = directory(&spec.store);
+    reached(Place::JournalRemoveSync);
     env.io
         .sync_dir(&directory)
         .await

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::io::Io;
 use crate::journal;
+use crate::probe::{Place, reached};
 use crate::segment::{parse_segment_name, segment_name};
 
 /// Removes what the plan names. Cut off anywhere, the next open draws up the rest of it again.
@@ -18,6 +19,7 @@ pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
     if let Some(number) = plan.unfinished_journal {
         remove(io, &journal::file_path(store, number)).await?;
         let directory = journal::directory(store);
+        reached(Place::RecoveryJournalSync);
         io.sync_dir(&directory)
             .await
             .map_err(|source| Error::io("sync", &directory, source))?;
@@ -31,6 +33,7 @@ pub async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Re
         remove(io, &segment_path(store, *id)).await?;
     }
     let directory = segments_directory(store);
+    reached(Place::RecoverySegmentsSync);
     io.sync_dir(&directory)
         .await
         .map_err(|source| Error::io("sync", &directory, source))
@@ -59,6 +62,7 @@ pub fn segment_path(store: &Path, id: SegmentId) -> PathBuf {
 }
 
 async fn remove(io: &dyn Io, path: &Path) -> Result<()> {
+    reached(Place::RecoveryUnlink);
     match io.unlink(path).await {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -8,7 +8,8 @@ use crate::extent::{Lsn, SegmentId};
 use crate::journal::Position;
 use crate::journal::read::Walked;
 use crate::journal::scan::Tail;
-use crate::limits::FRAME_TRANSACTIONS_MAX;
+use crate::limits::{FRAME_TRANSACTIONS_MAX, JOURNAL_BLOCK_BYTES};
+use crate::probe::{Mutation, mutated};
 
 /// What the disk and the journal say.
 #[derive(Debug, Clone)]
@@ -59,7 +60,10 @@ pub fn plan(facts: &Facts) -> Plan {
         found
             .iter()
             .copied()
-            .filter(|id| !facts.named.contains(id) && !facts.uploading.contains(id))
+            .filter(|id| {
+                let named = facts.named.contains(id) && !mutated(Mutation::OrphansByName);
+                !named && !facts.uploading.contains(id)
+            })
             .collect()
     });
     let missing = found.map_or_else(Vec::new, |found| {
@@ -70,7 +74,13 @@ pub fn plan(facts: &Facts) -> Plan {
         orphans,
         missing,
         unfinished_journal: facts.walked.unfinished,
-        previous: facts.walked.last.as_ref().map(|_| facts.walked.end),
+        previous: facts.walked.last.as_ref().map(|_| {
+            let mut end = facts.walked.end;
+            if mutated(Mutation::TornFrameCounted) && facts.walked.tail == Tail::Torn {
+                end.offset += JOURNAL_BLOCK_BYTES as u64;
+            }
+            end
+        }),
         epoch: facts
             .walked
             .last

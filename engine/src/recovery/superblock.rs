@@ -12,6 +12,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::format::superblock::{Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock};
 use crate::io::{Env, Io, OpenMode, exact};
+use crate::probe::{Place, reached};
 
 /// Directories of a store.
 pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
@@ -144,6 +145,7 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
     sync_dir(&*env.io, store).await?;
     let path = store.join(SUPERBLOCK);
     let failed = |source| Error::io("write", &path, source);
+    reached(Place::SuperblockCreate);
     let file = match env.io.open(&path, OpenMode::CreateNew).await {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             env.io.open(&path, OpenMode::Write).await
@@ -151,9 +153,11 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
         other => other,
     }
     .map_err(failed)?;
+    reached(Place::SuperblockWrite);
     exact::write_all(&*file, 0, vec![Bytes::from(superblock.encode())])
         .await
         .map_err(failed)?;
+    reached(Place::SuperblockSync);
     file.sync_data().await.map_err(failed)?;
     sync_dir(&*env.io, store).await?;
     Ok(superblock)
@@ -189,6 +193,7 @@ fn above(path: &Path) -> Option<&Path> {
 
 /// Creates a directory unless it is there.
 async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
+    reached(Place::DirectoryCreate);
     match io.create_dir(path).await {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -199,6 +204,7 @@ async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
 
 /// Makes the entries of a directory durable.
 pub async fn sync_dir(io: &dyn Io, path: &Path) -> Result<()> {
+    reached(Place::SuperblockDirectorySync);
     io.sync_dir(path)
         .await
         .map_err(|source| Error::io("sync directory", path, source))

@@ -21,6 +21,7 @@ use crate::format::record::{RECORD_ALIGN, RecordFrame, RecordPlaces, pad64};
 use crate::format::segment::{HEADER_BYTES, SegmentClass};
 use crate::io::exact::write_all;
 use crate::poison::Poison;
+use crate::probe::{Mutation, Place, mutated, reached};
 
 /// Blobs in one write.
 const BATCH_BLOBS_MAX: usize = 256;
@@ -143,15 +144,30 @@ impl Task {
         };
         let laid = lay_out(blobs, &active.file, active.good, self.files.store())?;
         let file = Arc::clone(&active.file);
+        reached(Place::SharedAppend);
         if let Err(error) = write_all(file.file(), active.good, laid.slices).await {
             let error = Error::io("append to segment", file.path(), error);
+            if error.is_no_space() && mutated(Mutation::NoSpaceSwallowed) {
+                self.active = Some(active);
+                return Ok(laid.extents);
+            }
             // A full disk says nothing about the segment; anything else does, and seals it.
             if error.is_no_space() {
                 self.active = Some(active);
             }
             return Err(error);
         }
-        if let Err(error) = file.file().sync_data().await {
+        reached(Place::SharedSync);
+        let late = if mutated(Mutation::JournalBeforeData) {
+            let file = Arc::clone(&file);
+            let task = async move { drop(file.file().sync_data().await) };
+            let spawn = &self.files.env().spawn;
+            spawn.spawn("late sync", Box::pin(task));
+            true
+        } else {
+            mutated(Mutation::SkipSharedSync)
+        };
+        if !late && let Err(error) = file.file().sync_data().await {
             return Err(self
                 .poison
                 .set(Error::io("sync segment", file.path(), error)));
@@ -167,6 +183,7 @@ impl Task {
     async fn create(&self) -> Result<Active> {
         let id = self.ids.take().await?;
         let file = self.files.create(id, SegmentClass::Shared).await?;
+        reached(Place::SharedHeaderSync);
         if let Err(error) = file.file().sync_data().await {
             let error = Error::io("sync segment", file.path(), error);
             self.files.retire(id);

@@ -24,6 +24,7 @@ use crate::format::record::{DEDICATED_PAYLOAD, RecordFrame, RecordPlaces};
 use crate::format::segment::SegmentClass;
 use crate::io::exact::write_all;
 use crate::poison::Poison;
+use crate::probe::{Mutation, Place, mutated, reached};
 
 /// Space reserved before the first byte, as far as the announced length goes.
 const AHEAD_BYTES_MIN: u64 = 16 << 20;
@@ -119,6 +120,7 @@ impl DedicatedWriter {
                 format!("it ends before byte {wanted}"),
             ));
         }
+        reached(Place::DedicatedResume);
         file.file().set_len(wanted).await.map_err(failed)?;
         let abandon = Some(AbandonGuard::new(Arc::clone(&files), id));
         Ok(Self {
@@ -151,6 +153,7 @@ impl DedicatedWriter {
             if let Some(range) = ahead {
                 reserve(&file, range).await?;
             }
+            reached(Place::DedicatedWrite);
             let written = write_all(file.file(), DEDICATED_PAYLOAD + offset, slices).await;
             written.map_err(|error| Error::io("write segment", file.path(), error))
         }
@@ -161,7 +164,12 @@ impl DedicatedWriter {
         let (file, files) = (Arc::clone(&self.file), Arc::clone(&self.files));
         let (named, poison) = (Arc::clone(&self.named), Arc::clone(&self.poison));
         async move {
-            let synced = file.file().sync_data().await;
+            reached(Place::DedicatedSync);
+            let synced = if mutated(Mutation::SkipDedicatedSync) {
+                Ok(())
+            } else {
+                file.file().sync_data().await
+            };
             synced.map_err(|error| Error::io("sync segment", file.path(), error))?;
             if !named.load(Ordering::Acquire) {
                 // Other segments' names share this sync, and a failed one does not tell which are lost.
@@ -206,9 +214,11 @@ impl DedicatedWriter {
                 places.frame - places.table - table.len() as u64,
             );
             let slices = vec![zeros(gaps.0), table, zeros(gaps.1), frame.encode().into()];
+            reached(Place::DedicatedFinish);
             let written = write_all(file.file(), end, slices).await;
             written.map_err(|error| Error::io("finish segment", path, error))?;
             if longer {
+                reached(Place::DedicatedCut);
                 let cut = file.file().set_len(places.end).await;
                 cut.map_err(|error| Error::io("cut segment", path, error))?;
             }
@@ -260,6 +270,7 @@ async fn check_space(files: &SegmentFiles, bytes: u64) -> Result<()> {
 /// Reserves a part of the file. False where the file system cannot: then there is no use in going on with it.
 async fn reserve(file: &SegmentFile, range: Range<u64>) -> Result<bool> {
     let length = range.end - range.start;
+    reached(Place::DedicatedReserve);
     let Err(error) = file.file().allocate(range.start, length).await else {
         return Ok(true);
     };

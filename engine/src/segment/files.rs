@@ -19,6 +19,7 @@ use crate::extent::{SegmentId, VolumeId};
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all};
 use crate::io::{Env, FileRef, OpenMode};
+use crate::probe::{Mutation, Place, mutated, reached};
 
 const SUFFIX: &str = ".segment";
 
@@ -102,6 +103,7 @@ impl SegmentFiles {
         class: SegmentClass,
     ) -> Result<Arc<SegmentFile>> {
         let path = self.path(id);
+        reached(Place::SegmentCreate);
         let file = self.env.io.open(&path, OpenMode::CreateNew).await;
         let file = file.map_err(|error| Error::io("create segment", &path, error))?;
         let file = self.keep(id, path, file);
@@ -111,6 +113,7 @@ impl SegmentFiles {
             segment: id,
             volume: VolumeId::default(),
         };
+        reached(Place::SegmentHeader);
         if let Err(error) = write_all(file.file(), 0, vec![header.encode()]).await {
             let error = Error::io("write header of segment", file.path(), error);
             self.retire(id);
@@ -191,6 +194,7 @@ impl SegmentFiles {
     fn unlink(&self, id: SegmentId) {
         let (path, io) = (self.path(id), Arc::clone(&self.env.io));
         let task = async move {
+            reached(Place::SegmentUnlink);
             if let Err(error) = io.unlink(&path).await {
                 tracing::warn!(path = %path.display(), %error, "a segment nobody needs could not be removed");
             }
@@ -200,6 +204,10 @@ impl SegmentFiles {
 
     /// Makes the names of all segments created so far durable.
     pub async fn sync_dir(&self) -> Result<()> {
+        reached(Place::SegmentDirectorySync);
+        if mutated(Mutation::SkipSegmentDirectorySync) {
+            return Ok(());
+        }
         let synced = self.env.io.sync_dir(&self.dir).await;
         synced.map_err(|error| Error::io("sync directory", &self.dir, error))
     }
@@ -293,6 +301,9 @@ impl AbandonGuard {
 
     /// The segment stays: a durable transaction names it, or may do so (its outcome is not known).
     pub fn keep(mut self) {
+        if mutated(Mutation::AbandonCommitted) {
+            return;
+        }
         self.files = None;
     }
 }

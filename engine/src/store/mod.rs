@@ -37,6 +37,7 @@ use crate::io::{Env, LockGuard};
 use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
+use crate::probe::{Mutation, mutated};
 use crate::segment::{BlobReader, Segments};
 use crate::upload::{Upload, UploadId, UploadSpec, UploadStatus, Uploads};
 
@@ -121,10 +122,16 @@ impl Store {
     /// An answer is about to promise that `digest` exists: keeps it from collection for the grace period.
     /// What a manifest references needs no lease and costs no memory.
     pub fn lease(&self, digest: &Digest) -> Result<()> {
-        if !self.view().referenced(digest)? {
+        if !self.view().referenced(digest)? && !mutated(Mutation::NoLeaseOnHead) {
             self.inner.leases.grant(*digest);
         }
         Ok(())
+    }
+
+    /// Whether a lease that an answer granted, or work in progress, keeps the bytes of `digest` although nothing references
+    /// them. Expired leases do not count.
+    pub fn is_leased(&self, digest: &Digest) -> bool {
+        self.inner.leases.holds(digest)
     }
 
     /// Begins an upload; costs no file until bytes arrive.

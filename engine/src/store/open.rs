@@ -25,10 +25,11 @@ use crate::journal::writer::{JournalSpec, JournalWriter};
 use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
+use crate::probe::{Mutation, mutated};
 use crate::recovery::plan::{self, Facts};
 use crate::recovery::superblock::{self as superblocks, Kind, LOCK};
 use crate::recovery::{self, Recovered, apply};
-use crate::segment::{SegmentIds, Segments};
+use crate::segment::{RESERVE_IDS, SegmentIds, Segments};
 use crate::table::Site;
 use crate::upload::{Existing, Uploads};
 
@@ -165,7 +166,7 @@ async fn assemble(
     let poison = Arc::new(Poison::default());
     let leases = Leases::new(Arc::clone(&env.clock), options.lease_grace);
     // Ids below the limit may have been used before the stop: only newly reserved ones are given out.
-    let used = recovered.state.segment_limit;
+    let used = first_unused(recovered.state.segment_limit);
     let ids = SegmentIds::new(used, used, Arc::clone(&poison));
     let segments = Segments::new(
         env.clone(),
@@ -226,6 +227,13 @@ async fn assemble(
     });
     background::reserve(&inner).await?;
     Ok(inner)
+}
+
+fn first_unused(limit: SegmentId) -> SegmentId {
+    if mutated(Mutation::SegmentIdReused) {
+        return SegmentId(limit.0.saturating_sub(RESERVE_IDS).max(1));
+    }
+    limit
 }
 
 fn uploads(

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::upload_log::{HEADER_BYTES, UploadCheckpoint, UploadHeader};
 use crate::io::exact::write_all;
 use crate::io::{Env, FileRef, OpenMode};
+use crate::probe::{Place, reached};
 
 const SUFFIX: &str = ".upload";
 
@@ -51,6 +52,7 @@ impl LogFile {
 
     /// Goes on behind `end` of a log that was read; what stands there is cut off.
     pub(super) async fn resume(mut self, file: FileRef, end: u64) -> Result<Self> {
+        reached(Place::UploadLogCut);
         file.set_len(end)
             .await
             .map_err(|error| self.error("cut upload log", error))?;
@@ -99,12 +101,15 @@ impl LogFile {
         };
         let record = Bytes::from(checkpoint.encode(self.upload.as_bytes(), self.end));
         let length = record.len() as u64;
+        reached(Place::UploadLogAppend);
         let written = write_all(file.as_ref(), self.end, vec![record]).await;
         written.map_err(|error| self.error("write upload log", error))?;
+        reached(Place::UploadLogSync);
         file.sync_data()
             .await
             .map_err(|error| self.error("sync upload log", error))?;
         if created {
+            reached(Place::UploadLogDirectorySync);
             let synced = self.env.io.sync_dir(&self.dir).await;
             synced.map_err(|error| Error::io("sync directory", &self.dir, error))?;
         }
@@ -113,9 +118,11 @@ impl LogFile {
     }
 
     async fn create(&mut self, header: &UploadHeader) -> Result<FileRef> {
+        reached(Place::UploadLogCreate);
         let opened = self.env.io.open(&self.path, OpenMode::CreateNew).await;
         let file = opened.map_err(|error| self.error("create upload log", error))?;
         self.file = Some(Arc::clone(&file));
+        reached(Place::UploadLogHeader);
         let written = write_all(file.as_ref(), 0, vec![header.encode().into()]).await;
         written.map_err(|error| self.error("write upload log", error))?;
         self.end = HEADER_BYTES as u64;
@@ -131,6 +138,7 @@ impl LogFile {
         if self.file.take().is_some() {
             let (io, path) = (Arc::clone(&self.env.io), self.path.clone());
             let task = async move {
+                reached(Place::UploadLogUnlink);
                 if let Err(error) = io.unlink(&path).await {
                     tracing::warn!(path = %path.display(), %error, "an upload log could not be removed");
                 }

@@ -25,6 +25,8 @@ pub struct Policy {
     pub prefixes: usize,
     /// Everything but one effect.
     pub single_losses: usize,
+    /// Everything but two effects.
+    pub pairs: usize,
     /// Everything, but the last write in part: once cut off, once with sectors missing.
     pub torn: usize,
     /// Any subset, some writes in part.
@@ -39,8 +41,21 @@ impl Policy {
         Self {
             prefixes: 6,
             single_losses: 6,
+            pairs: 0,
             torn: 6,
             subsets: 6,
+            seed,
+        }
+    }
+
+    /// A few images for each stop: for sweeps over many histories.
+    pub fn sparse(seed: u64) -> Self {
+        Self {
+            prefixes: 1,
+            single_losses: 1,
+            pairs: 1,
+            torn: 2,
+            subsets: 2,
             seed,
         }
     }
@@ -50,6 +65,7 @@ impl Policy {
         Self {
             prefixes: 100,
             single_losses: 100,
+            pairs: 60,
             torn: 40,
             subsets: 60,
             seed,
@@ -64,6 +80,8 @@ pub struct CrashImage {
     pub label: String,
     /// What is there.
     pub image: Image,
+    /// [`Image::stable_hash`] of it.
+    pub hash: u64,
 }
 
 /// What becomes of an effect.
@@ -83,13 +101,18 @@ impl SimDisk {
     /// Legal images of this disk after a stop now, each different from the others; the first holds only
     /// what is durable, the second everything (where it differs).
     pub fn crash_images(&self, policy: &Policy) -> Vec<CrashImage> {
-        self.with_state(|state| Enumeration::new(&state.machine, policy).run())
+        self.with_state(|state| images_of(&state.machine, policy))
     }
 
     /// What is left if nothing survives that was not synced.
     pub fn durable_image(&self) -> Image {
         self.with_state(|state| build(&state.machine, |_, _| Luck::Lost))
     }
+}
+
+/// As [`SimDisk::crash_images`].
+pub(super) fn images_of(machine: &Machine, policy: &Policy) -> Vec<CrashImage> {
+    Enumeration::new(machine, policy).run()
 }
 
 struct Enumeration<'a> {
@@ -154,6 +177,7 @@ impl<'a> Enumeration<'a> {
                 }
             });
         }
+        self.lose_pairs();
         self.tear_last_write();
         for number in 0..self.policy.subsets {
             let mut prng = Prng::new(self.prng.next_u64());
@@ -167,6 +191,30 @@ impl<'a> Enumeration<'a> {
             );
         }
         self.images
+    }
+
+    fn lose_pairs(&mut self) {
+        let total = self.effects.len();
+        if total < 3 {
+            return; // two of two: the durable image
+        }
+        for _ in 0..self.policy.pairs.min(total * (total - 1) / 2) {
+            let first = self.prng.below(total);
+            let second = (first + 1 + self.prng.below(total - 1)) % total;
+            let gone = [self.effects[first], self.effects[second]];
+            let label = format!(
+                "without effects {} and {} of {total}",
+                first + 1,
+                second + 1
+            );
+            self.add(label, |number, _| {
+                if gone.contains(&number) {
+                    Luck::Lost
+                } else {
+                    Luck::Kept
+                }
+            });
+        }
     }
 
     fn tear_last_write(&mut self) {
@@ -223,8 +271,9 @@ impl<'a> Enumeration<'a> {
 
     fn add(&mut self, label: String, luck: impl FnMut(u64, Option<&Data>) -> Luck) {
         let image = build(self.machine, luck);
-        if self.seen.insert(image.stable_hash()) {
-            self.images.push(CrashImage { label, image });
+        let hash = image.stable_hash();
+        if self.seen.insert(hash) {
+            self.images.push(CrashImage { label, image, hash });
         }
     }
 }

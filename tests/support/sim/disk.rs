@@ -10,11 +10,13 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tonnage_engine::io::IoFuture;
+use tonnage_engine::io::{Clock as _, IoFuture, Spawn as _};
 
+use super::crash::{CrashImage, Policy, images_of};
 use super::executor::Executor;
 use super::fault::{ENOSPC, Fault, Noise, OpKind};
 use super::handle::Handle;
@@ -45,6 +47,24 @@ pub(super) struct DiskState {
     stopped: bool,
     pub(super) locked: bool,
     log: Vec<OpRecord>,
+    watcher: Option<Watcher>,
+}
+
+type Watcher = Box<dyn FnMut(&Stop<'_>) + Send>;
+
+/// The machine as it would be found if it stopped right now: a watcher looks at it.
+#[derive(Debug)]
+pub struct Stop<'a> {
+    /// Crash points that took effect.
+    pub points: u64,
+    machine: &'a Machine,
+}
+
+impl Stop<'_> {
+    /// As [`SimDisk::crash_images`].
+    pub fn images(&self, policy: &Policy) -> Vec<CrashImage> {
+        images_of(self.machine, policy)
+    }
 }
 
 impl fmt::Debug for SimDisk {
@@ -71,6 +91,7 @@ impl SimDisk {
             stopped: false,
             locked: false,
             log: Vec::new(),
+            watcher: None,
         };
         let handle = executor.handle();
         Self {
@@ -85,6 +106,18 @@ impl SimDisk {
     /// later ones never do, and everything that follows from the earlier ones has had its chance to happen.
     pub fn stop_after(&self, points: u64) {
         self.shared.state.lock().stop_after = Some(points);
+    }
+
+    /// Calls `watcher` before each crash point takes effect, when everything that follows from the earlier ones has had its
+    /// chance to happen: one run shows every stop that [`SimDisk::stop_after`] would make.
+    pub fn watch(&self, watcher: impl FnMut(&Stop<'_>) + Send + 'static) {
+        self.shared.state.lock().watcher = Some(Box::new(watcher));
+    }
+
+    /// Forgets the watcher.
+    pub fn unwatch(&self) {
+        let watcher = self.shared.state.lock().watcher.take();
+        drop(watcher);
     }
 
     /// Stops the machine now.
@@ -166,12 +199,25 @@ impl SimDisk {
     ) -> IoFuture<T> {
         let (done, result) = oneshot::channel();
         let disk = self.clone();
-        self.shared.handle.submit(Box::new(move || {
+        let stall = self.with_state(DiskState::maybe_stall);
+        let operation = Box::new(move || {
             if let Some(result) = disk.perform(op, effect, failed) {
                 // The caller may have dropped its future; the operation took effect all the same.
                 drop(done.send(result));
             }
-        }));
+        });
+        let handle = self.shared.handle.clone();
+        match stall {
+            None => handle.submit(operation),
+            Some(time) => {
+                let later = handle.clone();
+                let waiting = async move {
+                    later.sleep(time).await;
+                    later.submit(operation);
+                };
+                handle.spawn("stalled operation", Box::pin(waiting));
+            }
+        }
         Box::pin(async move {
             match result.await {
                 Ok(result) => result,
@@ -196,6 +242,9 @@ impl SimDisk {
             self.shared.handle.crash();
             return None;
         }
+        if op.kind.is_crash_point() {
+            state.show_stop();
+        }
         let result = match state.strike(op.kind, &op.path) {
             Some(errno) => {
                 failed(&mut state);
@@ -212,12 +261,33 @@ impl DiskState {
     fn strike(&mut self, kind: OpKind, path: &Path) -> Option<i32> {
         let Self { faults, prng, .. } = self;
         let mut struck = None;
-        for fault in faults {
+        for fault in faults.iter_mut().filter(|fault| !fault.flips) {
             if fault.strikes(kind, path, prng) && struck.is_none() {
                 struck = Some(fault.errno);
             }
         }
         struck
+    }
+
+    /// Flips a bit of bytes that were just read, where a fault says so.
+    pub(super) fn maybe_flip(&mut self, kind: OpKind, path: &Path, bytes: &mut [u8]) {
+        let Self { faults, prng, .. } = self;
+        for fault in faults.iter_mut().filter(|fault| fault.flips) {
+            if fault.strikes(kind, path, prng) && !bytes.is_empty() {
+                let at = prng.below(bytes.len());
+                bytes[at] ^= 1 << prng.below(8);
+            }
+        }
+    }
+
+    fn show_stop(&mut self) {
+        if let Some(mut watcher) = self.watcher.take() {
+            watcher(&Stop {
+                points: self.points,
+                machine: &self.machine,
+            });
+            self.watcher = Some(watcher);
+        }
     }
 
     fn record<T>(&mut self, op: Op, result: io::Result<(T, u64)>) -> io::Result<T> {
@@ -278,6 +348,12 @@ impl DiskState {
         } else {
             count
         }
+    }
+
+    /// How long an operation waits before it is under way, where the noise delays it.
+    fn maybe_stall(&mut self) -> Option<Duration> {
+        let stalls = self.noise.stall > 0 && self.prng.percent(self.noise.stall);
+        stalls.then(|| Duration::from_millis(1 + self.prng.below(500) as u64))
     }
 
     pub(super) fn is_stopped(&self) -> bool {

@@ -8,6 +8,10 @@ use super::prng::Prng;
 pub const EIO: i32 = 5;
 /// Code of a full file system.
 pub const ENOSPC: i32 = 28;
+/// Code of a quota that is used up.
+pub const EDQUOT: i32 = 122;
+/// Code of a call that a signal interrupted.
+pub const EINTR: i32 = 4;
 
 /// What an operation does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +77,8 @@ pub struct Fault {
     pub when: When,
     /// Code the operation fails with.
     pub errno: i32,
+    /// It does not fail: a read or a map gives bytes of which one bit is wrong. The disk keeps the right ones.
+    pub flips: bool,
 }
 
 impl Fault {
@@ -83,6 +89,7 @@ impl Fault {
             path: String::new(),
             when: When::Nth(n),
             errno: EIO,
+            flips: false,
         }
     }
 
@@ -93,6 +100,7 @@ impl Fault {
             path: String::new(),
             when: When::Percent(percent),
             errno: EIO,
+            flips: false,
         }
     }
 
@@ -105,6 +113,12 @@ impl Fault {
     /// With another code than EIO.
     pub fn with_errno(mut self, errno: i32) -> Self {
         self.errno = errno;
+        self
+    }
+
+    /// Gives wrong bytes in place of an error; for reads and maps.
+    pub fn flipping(mut self) -> Self {
+        self.flips = true;
         self
     }
 
@@ -131,6 +145,8 @@ pub struct Noise {
     pub short: u8,
     /// Chance in 100 that a cached read finds nothing resident.
     pub would_block: u8,
+    /// Chance in 100 that an operation waits for some milliseconds before it takes effect, while others overtake it.
+    pub stall: u8,
 }
 
 impl Default for Noise {
@@ -138,6 +154,7 @@ impl Default for Noise {
         Self {
             short: 10,
             would_block: 50,
+            stall: 0,
         }
     }
 }
@@ -147,5 +164,6 @@ impl Noise {
     pub const NONE: Self = Self {
         short: 0,
         would_block: 0,
+        stall: 0,
     };
 }

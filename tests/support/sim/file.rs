@@ -65,12 +65,13 @@ impl Drop for SimFile {
 impl File for SimFile {
     fn read_at(&self, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
         let op = self.op(OpKind::Read).at(offset, buffer.room() as u64);
-        let inode = self.inode;
+        let (inode, path) = (self.inode, self.path.clone());
         self.disk.submit(op, move |state| {
             let there = state.machine.files[inode]
                 .live
                 .read(offset, buffer.free_mut());
             let count = state.maybe_short(there);
+            state.maybe_flip(OpKind::Read, &path, &mut buffer.free_mut()[..count]);
             buffer.advance(count);
             Ok(((buffer, count), count as u64))
         })
@@ -85,6 +86,7 @@ impl File for SimFile {
                 .live
                 .read(offset, buffer.free_mut());
             let count = state.maybe_short(there);
+            state.maybe_flip(OpKind::Read, &self.path, &mut buffer.free_mut()[..count]);
             buffer.advance(count);
             Ok(count)
         })

@@ -3,9 +3,9 @@
 //! Owns: [`SimEnv`], [`Executor`], [`SimDisk`], [`Image`], [`Policy`], [`Fault`].
 //! Refuses: threads, real time, real files, and any order that does not follow from the seed.
 //!
-//! A crash test is two loops: run the workload once to count its crash points ([`SimDisk::points`]); then
-//! for each `k` run it again from the same seed with [`SimDisk::stop_after`]`(k)` under
-//! [`Executor::run_until_crash`], and open every one of [`SimDisk::crash_images`] on a new machine.
+//! A crash test runs its workload once under [`SimDisk::watch`], which shows every crash point with the images that a stop there
+//! may leave, and opens each on a new machine. To go on from one of them, or to stop for good: [`SimDisk::stop_after`]`(k)`
+//! under [`Executor::run_until_crash`].
 
 mod content;
 mod crash;
@@ -28,9 +28,9 @@ use tonnage_engine::io::Env;
 
 pub use self::content::Content;
 pub use self::crash::{CrashImage, Policy};
-pub use self::disk::SimDisk;
+pub use self::disk::{SimDisk, Stop};
 pub use self::executor::{Executor, Outcome};
-pub use self::fault::{EIO, ENOSPC, Fault, Noise, OpKind, When};
+pub use self::fault::{EDQUOT, EINTR, EIO, ENOSPC, Fault, Noise, OpKind, When};
 pub use self::handle::Handle;
 pub use self::image::Image;
 pub use self::names::SIM_PID;

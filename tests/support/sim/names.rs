@@ -81,7 +81,9 @@ impl Io for SimDisk {
         let path = path.to_owned();
         self.submit(op, move |state| {
             let inode = state.machine.file_at(&path)?;
-            let map = Copied::new(&state.machine.files[inode].live.to_vec());
+            let mut bytes = state.machine.files[inode].live.to_vec();
+            state.maybe_flip(OpKind::Map, &path, &mut bytes);
+            let map = Copied::new(&bytes);
             let length = map.length as u64;
             let map: MapRef = Arc::new(map);
             Ok((map, length))

@@ -94,6 +94,7 @@ fn noise_shortens_transfers_and_empties_the_cache() {
     disk.set_noise(Noise {
         short: 100,
         would_block: 50,
+        stall: 0,
     });
     executor.block_on(async {
         let file = create(&env, "a").await;

@@ -75,7 +75,7 @@ fn the_machine_stops_after_each_crash_point() {
             whole.disk.log()[..log.len()],
             "the history up to the stop is the same"
         );
-        for CrashImage { label, image } in sim.disk.crash_images(&Policy::coarse(stop)) {
+        for CrashImage { label, image, .. } in sim.disk.crash_images(&Policy::coarse(stop)) {
             let again = SimEnv::new(stop, &image);
             let names = again
                 .executor

@@ -1,0 +1,23 @@
+//! `sim`: generated histories against the engine on the simulated disk, stopped everywhere.
+//!
+//! Owns: the command line, the threads, the tables. Exit status 1 on a violation, 2 on a wrong command line.
+
+mod mutants;
+mod options;
+mod runs;
+mod tables;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options = match options::Options::parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(why) => {
+            eprintln!("sim: {why}\n\n{}", options::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    // A mutated engine panics on purpose, and a violation says what a panic said.
+    std::panic::set_hook(Box::new(|_| {}));
+    runs::run(&options)
+}

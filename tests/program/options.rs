@@ -1,0 +1,76 @@
+//! The command line of `sim`.
+
+use std::path::PathBuf;
+
+/// Printed where the command line is wrong.
+pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state FILE] [--threads N]
+           [--mutation NAME | --mutations | --list-mutations] [--tables] [--places N]
+
+  --seed S           first seed (1)
+  --seeds N          histories to run (1; for each mutation 250)
+  --images N         run histories until N distinct crash images were recovered
+  --state FILE       go on where FILE says, and write to it how far this got
+  --threads N        histories at once (one a processor)
+  --mutation NAME    run a known-bad engine; its violation is reported as any other
+  --mutations        run every known-bad engine (or the one named), and print which check caught it and how soon
+  --list-mutations   print their names
+  --places N         fail if a place of the engine that changes the disk was reached fewer than N times
+  --tables           print what was generated, how recoveries went and how often each step of the engine was reached";
+
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub seed: u64,
+    pub seeds: Option<u64>,
+    pub images: Option<u64>,
+    pub state: Option<PathBuf>,
+    pub threads: usize,
+    pub mutation: Option<String>,
+    pub mutations: bool,
+    pub list: bool,
+    pub tables: bool,
+    pub places: u64,
+}
+
+impl Options {
+    /// Reads the arguments behind the program's name.
+    pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self {
+            seed: 1,
+            seeds: None,
+            images: None,
+            state: None,
+            threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            mutation: None,
+            mutations: false,
+            list: false,
+            tables: false,
+            places: 0,
+        };
+        while let Some(argument) = arguments.next() {
+            let mut value = || {
+                arguments
+                    .next()
+                    .ok_or_else(|| format!("{argument} wants a value"))
+            };
+            let number = |text: String| {
+                text.parse::<u64>()
+                    .map_err(|_| format!("{text} is not a number"))
+            };
+            match argument.as_str() {
+                "--seed" => options.seed = number(value()?)?,
+                "--seeds" => options.seeds = Some(number(value()?)?),
+                "--images" => options.images = Some(number(value()?)?),
+                "--state" => options.state = Some(value()?.into()),
+                "--threads" => options.threads = number(value()?)?.max(1) as usize,
+                "--places" => options.places = number(value()?)?,
+                "--mutation" => options.mutation = Some(value()?),
+                "--mutations" => options.mutations = true,
+                "--list-mutations" => options.list = true,
+                "--tables" => options.tables = true,
+                other => return Err(format!("{other} is not an option")),
+            }
+        }
+        Ok(options)
+    }
+}

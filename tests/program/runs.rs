@@ -1,0 +1,251 @@
+//! Runs histories on several threads, in the order of their seeds.
+//!
+//! Owns: what is run and when it is enough. Results are taken in by seed, so that counts and the first violation do not depend on the
+//! number of threads.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use tonnage_tests::model::census::Census;
+use tonnage_tests::model::generate;
+use tonnage_tests::model::shrink;
+use tonnage_tests::model::sweep::{Depth, Failure, sweep};
+
+use tonnage_engine::probe::{self, Mutation};
+
+use super::options::Options;
+use super::{mutants, tables};
+
+/// Sweeps that shrinking may cost.
+const SHRINK_ATTEMPTS: usize = 150;
+
+/// Does what was asked for.
+pub fn run(options: &Options) -> ExitCode {
+    if options.list {
+        for mutation in Mutation::ALL {
+            println!("{}", mutation.name());
+        }
+        return ExitCode::SUCCESS;
+    }
+    if options.mutations {
+        return mutants::run_all(options);
+    }
+    let began = Instant::now();
+    let mutation = match options.mutation.as_deref().map(mutants::named).transpose() {
+        Ok(mutation) => mutation,
+        Err(why) => {
+            eprintln!("sim: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut state = match options.state.as_deref().map(State::load).transpose() {
+        Ok(state) => state.unwrap_or(State::new(options.seed)),
+        Err(why) => {
+            eprintln!("sim: {why}");
+            return ExitCode::from(2);
+        }
+    };
+    let mut census = Census::default();
+    let mut failed = None;
+    let seeds = options.seeds.unwrap_or(if options.images.is_some() {
+        u64::MAX
+    } else {
+        1
+    });
+    let first = state.next_seed;
+    let last = first.saturating_add(seeds);
+    in_order(options.threads, mutation, first..last, |seed, swept| {
+        census.add(&swept.0);
+        // A seed that failed is run again by whoever goes on.
+        if swept.1.is_none() {
+            state.take_in(seed, &swept.0);
+        }
+        if let Some(path) = &options.state
+            && let Err(error) = state.save(path)
+        {
+            eprintln!("sim: {}: {error}", path.display());
+        }
+        if let Some(failure) = swept.1 {
+            failed = Some((seed, failure));
+            return false;
+        }
+        options.images.is_none_or(|wanted| state.images < wanted)
+    });
+    if options.tables {
+        tables::print(&census);
+    }
+    let violations = u64::from(failed.is_some());
+    println!(
+        "histories {} operations {} crash points {} images {} distinct {} recoveries {} cut openings {} damaged stores {} violations {violations} seeds {first}..={} in {:.1} s",
+        census.histories,
+        census.operations,
+        census.points,
+        census.images,
+        census.distinct,
+        census.recoveries,
+        census.cut_openings,
+        census.damaged,
+        state.next_seed.saturating_sub(1),
+        began.elapsed().as_secs_f64()
+    );
+    if options.state.is_some() {
+        println!(
+            "in all: histories {} distinct crash images {} recoveries {}",
+            state.histories, state.images, state.recoveries
+        );
+    }
+    let Some((seed, failure)) = failed else {
+        let rare = census
+            .by_place
+            .iter()
+            .filter(|(_, count)| **count < options.places);
+        let rare: Vec<_> = rare
+            .map(|(name, count)| format!("{name} ({count})"))
+            .collect();
+        if rare.is_empty() {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!(
+            "reached fewer than {} times: {}",
+            options.places,
+            rare.join(", ")
+        );
+        return ExitCode::FAILURE;
+    };
+    report(seed, mutation, failure);
+    ExitCode::FAILURE
+}
+
+/// Prints a violation: how to replay it, and the shortest history that has it.
+fn report(seed: u64, mutation: Option<Mutation>, failure: Failure) {
+    probe::switch(mutation);
+    let say = |failure: &Failure| {
+        eprintln!(
+            "violation of \"{}\" in life {}, {}:\n{}",
+            failure.violation.check, failure.life, failure.stop, failure.violation.what
+        );
+    };
+    eprintln!(
+        "seed {seed}; replay with: cargo run --release -p tonnage-tests --bin sim -- --seed {seed}"
+    );
+    say(&failure);
+    eprintln!("shrinking ...");
+    let history = generate::generate(seed);
+    let (short, failure) = shrink::shrink(&history, failure, Depth::default(), SHRINK_ATTEMPTS);
+    eprintln!("{}", shrink::describe(&short));
+    say(&failure);
+    eprintln!("last operations of the disk:\n{}", failure.log);
+}
+
+pub type Outcome = (Census, Option<Failure>);
+
+/// Sweeps seeds on `threads` threads and hands the results over in the order of the seeds, until `take` says that it is enough.
+pub fn in_order(
+    threads: usize,
+    mutation: Option<Mutation>,
+    seeds: std::ops::Range<u64>,
+    mut take: impl FnMut(u64, Outcome) -> bool,
+) {
+    let next = std::sync::atomic::AtomicU64::new(seeds.start);
+    let enough = std::sync::atomic::AtomicBool::new(false);
+    let (send, receive) = mpsc::sync_channel::<(u64, Outcome)>(threads);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (send, next, enough) = (send.clone(), &next, &enough);
+            scope.spawn(move || {
+                probe::switch(mutation);
+                while !enough.load(std::sync::atomic::Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let swept = sweep(&generate::generate(seed), Depth::default());
+                    if send.send((seed, (swept.census, swept.failure))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        let mut early = BTreeMap::new();
+        let mut due = seeds.start;
+        while let Ok((seed, outcome)) = receive.recv() {
+            early.insert(seed, outcome);
+            while let Some(outcome) = early.remove(&due) {
+                if !enough.load(std::sync::atomic::Ordering::Relaxed) && !take(due, outcome) {
+                    enough.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                due += 1;
+            }
+        }
+    });
+}
+
+/// How far a run that goes on another day has got.
+#[derive(Debug)]
+struct State {
+    next_seed: u64,
+    histories: u64,
+    images: u64,
+    recoveries: u64,
+}
+
+impl State {
+    fn new(next_seed: u64) -> Self {
+        Self {
+            next_seed,
+            histories: 0,
+            images: 0,
+            recoveries: 0,
+        }
+    }
+
+    fn load(path: &Path) -> Result<Self, String> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Ok(Self::new(1));
+            }
+            Err(error) => return Err(format!("{}: {error}", path.display())),
+        };
+        let mut state = Self::new(1);
+        for line in text.lines() {
+            let Some((name, value)) = line.split_once(' ') else {
+                continue;
+            };
+            let value = value
+                .parse()
+                .map_err(|_| format!("{}: {line} is not a number", path.display()))?;
+            match name {
+                "next_seed" => state.next_seed = value,
+                "histories" => state.histories = value,
+                "distinct_images" => state.images = value,
+                "recoveries" => state.recoveries = value,
+                _ => return Err(format!("{}: {name} is unknown", path.display())),
+            }
+        }
+        Ok(state)
+    }
+
+    fn take_in(&mut self, seed: u64, census: &Census) {
+        self.next_seed = seed + 1;
+        self.histories += census.histories;
+        self.images += census.distinct;
+        self.recoveries += census.recoveries;
+    }
+
+    /// Whole or not at all: a run may be killed at any time.
+    fn save(&self, path: &Path) -> std::io::Result<()> {
+        let text = format!(
+            "next_seed {}\nhistories {}\ndistinct_images {}\nrecoveries {}\n",
+            self.next_seed, self.histories, self.images, self.recoveries
+        );
+        let new = path.with_extension("new");
+        fs::write(&new, text)?;
+        fs::rename(new, path)
+    }
+}

@@ -1,0 +1,104 @@
+//! Bytes by number: what histories push, the same in every run.
+//!
+//! Owns: [`SIZES`], the sizes around every boundary there is; [`bytes()`], [`digest()`], and the same of manifests.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tonnage_engine::{Algorithm, Digest};
+
+use crate::sim::Prng;
+
+/// One chunk under one checksum.
+const CHUNK: usize = 64 << 10;
+/// From here on a blob has a segment of its own, in stores of [`super::generate::options`].
+pub const THRESHOLD: usize = 96 << 10;
+/// The same in stores of [`super::generate::roomy_options`], half a shared segment.
+pub const ROOMY_THRESHOLD: usize = 512 << 10;
+/// Two records of these payloads fill a shared segment of 1 MiB to its last byte: header 4096, frame 128, table 64 each, and
+/// the 64 bytes of alignment that the appender asks for.
+const FIRST_HALF: usize = 522_048;
+const SECOND_HALF: usize = 521_984;
+
+/// Sizes of contents: content `n` has `SIZES[n % SIZES.len()]` bytes.
+pub const SIZES: [usize; 34] = [
+    0,
+    1,
+    511,
+    4096,
+    CHUNK - 1,
+    CHUNK,
+    CHUNK + 1,
+    100_000,
+    2 * CHUNK,
+    200_001,
+    3,
+    1000,
+    63,
+    64,
+    65,
+    512,
+    513,
+    4095,
+    4097,
+    THRESHOLD - 1,
+    THRESHOLD,
+    THRESHOLD + 1,
+    2 * CHUNK - 1,
+    2 * CHUNK + 1,
+    330_000,
+    FIRST_HALF - 1,
+    FIRST_HALF,
+    FIRST_HALF + 1,
+    SECOND_HALF - 1,
+    SECOND_HALF,
+    SECOND_HALF + 1,
+    ROOMY_THRESHOLD - 1,
+    ROOMY_THRESHOLD,
+    ROOMY_THRESHOLD + 1,
+];
+/// How many of [`SIZES`] are small enough for every history.
+pub const COMMON_SIZES: usize = 25;
+
+/// Bytes of content `number`.
+pub fn bytes(number: u32) -> Bytes {
+    known(number).0
+}
+
+/// Digest of content `number`.
+pub fn digest(number: u32) -> Digest {
+    known(number).1
+}
+
+/// The algorithm that content `number` goes by: SHA-256 for the first two of each size, then one of the others.
+pub fn algorithm(number: u32) -> Algorithm {
+    match (number as usize / SIZES.len(), number % 2) {
+        (0 | 1, _) => Algorithm::Sha256,
+        (_, 0) => Algorithm::Blake3,
+        _ => Algorithm::Sha512,
+    }
+}
+
+fn known(number: u32) -> (Bytes, Digest) {
+    static KNOWN: OnceLock<Mutex<HashMap<u32, (Bytes, Digest)>>> = OnceLock::new();
+    let mut known = KNOWN.get_or_init(Mutex::default).lock();
+    let (bytes, digest) = known.entry(number).or_insert_with(|| {
+        let mut bytes = vec![0; SIZES[number as usize % SIZES.len()]];
+        Prng::new(u64::from(number) ^ 0x636f_6e74_656e_7400).fill(&mut bytes);
+        let digest = Digest::of(algorithm(number), &bytes);
+        (Bytes::from(bytes), digest)
+    });
+    (bytes.clone(), *digest)
+}
+
+/// Bytes of manifest `number`.
+pub fn manifest(number: u32) -> Bytes {
+    Bytes::from(format!("{{\"manifest\":{number}}}"))
+}
+
+/// Digest of manifest `number`.
+pub fn manifest_digest(number: u32) -> Digest {
+    Digest::of(Algorithm::Sha256, &manifest(number))
+}

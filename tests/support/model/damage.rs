@@ -1,0 +1,201 @@
+//! A stopped store with wrong bytes: flipped bits, sectors of zeros, blocks that went to another place.
+//!
+//! Owns: [`check`]. Demanded: nothing wrong is served, nothing panics, no names are lost in silence. The one place where damage
+//! cannot be told from a torn write is the last frame of a journal that was not closed; it is left alone there.
+
+use std::path::PathBuf;
+
+use tonnage_engine::{Digest, Error, Store};
+
+use super::census::Census;
+use super::found;
+use super::recover::{Found, Task, Violation, fsck_image, guarded, store_path};
+use crate::sim::{Image, Prng, SimEnv};
+
+/// Damaged copies of each store.
+const COPIES: usize = 16;
+/// Bytes drawn in search of one that is not zero: most of a small store is padding.
+const DRAWS: usize = 6;
+const BLOCK: u64 = 4096;
+const SECTOR: usize = 512;
+
+/// Damages a closed store in several ways, one at a time, and looks at each.
+pub fn check(
+    task: &Task,
+    image: &Image,
+    found: &Found,
+    closed: bool,
+    census: &mut Census,
+) -> Result<(), Violation> {
+    let tail = if closed { None } else { last_frames(image) };
+    let mut prng = Prng::new(task.seed ^ 0x6461_6d61_6765);
+    for _ in 0..COPIES {
+        let Some((damaged, what)) = damage(image, tail.as_ref(), &mut prng) else {
+            continue;
+        };
+        census.damaged += 1;
+        let outcome = guarded("panic on damage", || look(task, &damaged, found));
+        let outcome = outcome.map_err(|violation| {
+            Violation::new(violation.check, format!("{what}: {}", violation.what))
+        })?;
+        *census.by_damage.entry(outcome).or_default() += 1;
+    }
+    Ok(())
+}
+
+/// Where the last frame but one of the journal begins: the last may be torn, and then the one before it is the last that holds.
+fn last_frames(image: &Image) -> Option<(PathBuf, u64)> {
+    let began = |path: &&PathBuf| {
+        let mut magic = [0; 8];
+        image.files[*path].read(0, &mut magic);
+        path.to_string_lossy().ends_with(".journal") && magic == *b"TNJOURNL"
+    };
+    let path = image.files.keys().rfind(began)?;
+    let bytes = image.files[path].to_vec();
+    let frames = bytes.chunks(BLOCK as usize).enumerate();
+    let frames = frames.filter(|(_, block)| block.starts_with(b"TFRM"));
+    let places: Vec<u64> = frames.map(|(number, _)| number as u64 * BLOCK).collect();
+    let from = places.len().checked_sub(2).map_or(0, |at| places[at]);
+    Some((path.clone(), from))
+}
+
+/// A copy in which one thing is wrong, and what. `tail` is left alone.
+fn damage(
+    image: &Image,
+    tail: Option<&(PathBuf, u64)>,
+    prng: &mut Prng,
+) -> Option<(Image, String)> {
+    let weights = |path: &PathBuf| {
+        let name = path.to_string_lossy();
+        usize::from(name.ends_with(".journal")) * 6
+            + usize::from(name.ends_with(".segment")) * 4
+            + usize::from(name.ends_with(".base")) * 2
+            + usize::from(name.contains("checkpoint."))
+            + usize::from(name.ends_with("superblock"))
+            + usize::from(name.ends_with(".upload"))
+    };
+    let files: Vec<&PathBuf> = image
+        .files
+        .iter()
+        .filter(|(_, content)| !content.is_empty())
+        .flat_map(|(path, _)| std::iter::repeat_n(path, weights(path)))
+        .collect();
+    if files.is_empty() {
+        return None;
+    }
+    let path = files[prng.below(files.len())].clone();
+    let mut damaged = image.clone();
+    let content = damaged.files.get_mut(&path)?;
+    let mut at = 0;
+    for _ in 0..DRAWS {
+        at = prng.below(content.len() as usize) as u64;
+        let mut byte = [0];
+        content.read(at, &mut byte);
+        if byte != [0] {
+            break;
+        }
+    }
+    let name = path.file_name()?.to_string_lossy().into_owned();
+    let what = match prng.below(4) {
+        0 | 1 => {
+            let mut byte = [0];
+            content.read(at, &mut byte);
+            byte[0] ^= 1 << prng.below(8);
+            content.write(at, &byte);
+            format!("a bit of byte {at} of {name} flipped")
+        }
+        2 => {
+            let at = at / SECTOR as u64 * SECTOR as u64;
+            let length = SECTOR.min((content.len() - at) as usize);
+            content.write(at, &vec![0; length]);
+            format!("the sector at byte {at} of {name} zero")
+        }
+        _ => {
+            let (from, to) = (
+                at / BLOCK * BLOCK,
+                prng.below(content.len() as usize) as u64,
+            );
+            let to = to / BLOCK * BLOCK;
+            let length = BLOCK.min(content.len() - from.max(to)) as usize;
+            let mut block = vec![0; length];
+            content.read(from, &mut block);
+            content.write(to, &block);
+            format!("the block at byte {from} of {name} written to byte {to}")
+        }
+    };
+    let spared = |(journal, from): &(PathBuf, u64)| {
+        let end = |image: &Image| {
+            let mut bytes = image.files[journal].to_vec();
+            bytes.split_off((*from as usize).min(bytes.len()))
+        };
+        end(image) == end(&damaged)
+    };
+    (damaged != *image && tail.is_none_or(spared)).then_some((damaged, what))
+}
+
+/// What comes of it: where it is noticed.
+fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Violation> {
+    let noticed = match fsck_image(task.seed, image) {
+        Ok(report) => !report.findings.is_empty(),
+        Err(_) => true,
+    };
+    let machine = SimEnv::new(task.seed, image);
+    machine.executor.block_on(async {
+        let opened = Store::open(machine.env.clone(), &store_path(), task.options.clone()).await;
+        let Ok((store, _)) = opened else {
+            return if noticed {
+                Ok("refused at open")
+            } else {
+                Err(Violation::new(
+                    "damage",
+                    "fsck finds nothing wrong with what does not open",
+                ))
+            };
+        };
+        let mut model = match found::snapshot(&store) {
+            Ok(model) => model,
+            Err(_) => return Ok("error on a listing"),
+        };
+        let mut unreadable = false;
+        for digest in &task.universe {
+            let stored = store.view().blob(digest);
+            if !matches!(stored, Ok(None)) {
+                model.stored.insert(*digest);
+                unreadable |= !read(&store, digest).await?;
+            }
+        }
+        if model != found.model {
+            let what = format!("names changed:\n found {model:?}\n were  {:?}", found.model);
+            return Err(Violation::new("damage", what));
+        }
+        if unreadable && !noticed {
+            return Err(Violation::new("damage", "fsck does not see a damaged blob"));
+        }
+        drop(store.close().await);
+        Ok(match (unreadable, noticed) {
+            (true, _) => "error on a read",
+            (false, true) => "found by fsck, a cache or an upload",
+            (false, false) => "no byte that matters",
+        })
+    })
+}
+
+/// Whether a blob reads back; other bytes than its own are a violation.
+async fn read(store: &Store, digest: &Digest) -> Result<bool, Violation> {
+    let read = async {
+        let reader = store.open_blob(digest).await?;
+        match reader {
+            Some(reader) => reader.read_whole(1 << 30).await.map(Some),
+            None => Ok(None),
+        }
+    };
+    match read.await {
+        Err(Error::Corrupt(_) | Error::Io { .. }) | Ok(None) => Ok(false),
+        Err(error) => Err(Violation::new("damage", format!("{digest}: {error}"))),
+        Ok(Some(bytes)) if Digest::of(digest.algorithm(), &bytes) == *digest => Ok(true),
+        Ok(Some(_)) => Err(Violation::new(
+            "damage",
+            format!("{digest} was served with other bytes"),
+        )),
+    }
+}

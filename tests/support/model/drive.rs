@@ -1,0 +1,477 @@
+//! Carries calls out against a store, simulated or real, and notes what a client sees.
+//!
+//! Owns: [`Client`]. Refuses: judging what a stop leaves (`judge`); what is wrong at once (other bytes than were pushed, a
+//! lease that an answer promised and that is not held) is a complaint in the record.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tonnage_engine::io::Env;
+use tonnage_engine::upload::{Upload, UploadId, UploadSpec};
+use tonnage_engine::{
+    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Origin, Require, Store,
+};
+
+use super::content;
+use super::operation::{Call, How, Operation, many_tag};
+use super::record::{Answer, SentUpload, Shared};
+
+/// Bytes that are sent and taken back.
+const TAKEN_BACK: usize = 70_000;
+/// Pieces in which contents are sent.
+const PIECE: usize = 30_011;
+
+/// One client: makes its calls one after the other.
+#[derive(Debug)]
+pub struct Client {
+    number: usize,
+    store: Store,
+    env: Env,
+    record: Shared,
+    lease_grace: std::time::Duration,
+    left: Vec<Left>,
+}
+
+/// An upload that was left open.
+#[derive(Debug, Clone)]
+pub struct Left {
+    /// Its id.
+    pub id: UploadId,
+    /// Its repository.
+    pub repository: String,
+    /// What it is to become.
+    pub content: u32,
+    /// Bytes that it must have: it was at rest when the store was closed.
+    pub certain: Option<u64>,
+}
+
+impl Client {
+    /// A client of an open store that may go on with uploads of an earlier life.
+    pub fn new(
+        number: usize,
+        store: Store,
+        env: Env,
+        record: Shared,
+        lease_grace: std::time::Duration,
+        left: Vec<Left>,
+    ) -> Self {
+        Self {
+            number,
+            store,
+            env,
+            record,
+            lease_grace,
+            left,
+        }
+    }
+
+    /// Makes all calls, then tells which uploads it left.
+    pub async fn run(mut self, calls: Vec<Call>) -> Vec<Left> {
+        for call in &calls {
+            let place = self
+                .record
+                .begin(self.number, call, self.store.view().lsn().0);
+            let taken = self.take(call, place).await;
+            let answer = taken.unwrap_or_else(|error| match error {
+                Error::Unmet(unmet) => Answer::Refused(format!("{unmet:?}")),
+                error @ (Error::NoSpace { .. } | Error::UnknownUpload | Error::UploadBusy) => {
+                    Answer::Failed(error.to_string())
+                }
+                error => Answer::Unknown(error.to_string()),
+            });
+            if let Answer::Committed(lsn) = answer
+                && self.store.view().lsn().0 < lsn
+            {
+                self.record.complain(
+                    "visible when answered",
+                    format!("{call:?} was answered at LSN {lsn}, which readers do not see"),
+                );
+            }
+            self.record.answer(place, answer);
+            self.check_leases(call);
+        }
+        self.left
+    }
+
+    async fn take(&mut self, call: &Call, place: usize) -> Result<Answer, Error> {
+        let repository = call.repository.as_str();
+        match &call.operation {
+            Operation::Push { content, how } => {
+                let blob = self.push(repository, *content, *how).await?;
+                self.link(place, repository, *content, blob).await
+            }
+            Operation::Manifest {
+                number,
+                children,
+                subject,
+                tag,
+            } => {
+                let blob = self
+                    .store
+                    .put_small(content::manifest(*number), Algorithm::Sha256)
+                    .await?;
+                let requires = children
+                    .iter()
+                    .map(|child| Require::Linked(content::digest(*child)))
+                    .collect();
+                let entry = ManifestEntry {
+                    digest: content::manifest_digest(*number),
+                    size: content::manifest(*number).len() as u64,
+                    children: children
+                        .iter()
+                        .map(|child| content::digest(*child))
+                        .collect(),
+                    subject: subject.map(content::manifest_digest),
+                    attributes: Bytes::from_static(b"test"),
+                };
+                let mut changes = vec![Change::Place(blob), Change::PutManifest(entry)];
+                if let Some(tag) = tag {
+                    changes.push(Change::SetTag {
+                        tag: tag.clone(),
+                        digest: content::manifest_digest(*number),
+                    });
+                }
+                self.commit(place, call.clone(), true, requires, changes)
+                    .await
+            }
+            Operation::Tag { tag, number, old } => {
+                let digest = content::manifest_digest(*number);
+                let requires = old
+                    .iter()
+                    .map(|old| Require::Tag {
+                        tag: tag.clone(),
+                        digest: old.map(content::manifest_digest),
+                    })
+                    .collect();
+                let change = Change::SetTag {
+                    tag: tag.clone(),
+                    digest,
+                };
+                self.commit(place, call.clone(), false, requires, vec![change])
+                    .await
+            }
+            Operation::TagMany { count, number } => {
+                let digest = content::manifest_digest(*number);
+                let set = |tag| Change::SetTag {
+                    tag: many_tag(tag),
+                    digest,
+                };
+                let changes = (0..*count).map(set).collect();
+                self.commit(place, call.clone(), false, vec![], changes)
+                    .await
+            }
+            Operation::Untag(tag) => {
+                self.change(place, call, Change::DeleteTag(tag.clone()))
+                    .await
+            }
+            Operation::DeleteManifest(number) => {
+                let digest = content::manifest_digest(*number);
+                self.change(place, call, Change::DeleteManifest(digest))
+                    .await
+            }
+            Operation::Unlink(content) => {
+                let digest = content::digest(*content);
+                self.change(place, call, Change::Unlink(digest)).await
+            }
+            Operation::Mount { content, from } => {
+                let digest = content::digest(*content);
+                let requires = vec![Require::LinkedIn {
+                    repository: from.clone(),
+                    digest,
+                }];
+                self.commit(
+                    place,
+                    call.clone(),
+                    true,
+                    requires,
+                    vec![Change::Link(digest)],
+                )
+                .await
+            }
+            Operation::Leave { content, percent } => {
+                self.leave(repository, *content, *percent).await
+            }
+            Operation::Resume => self.resume(place).await,
+            Operation::Cancel => self.cancel().await,
+            Operation::Head(content) => self.head(repository, *content),
+            Operation::Read(content, from, to) => {
+                self.read(repository, *content, (*from, *to)).await
+            }
+            Operation::Checkpoint => self.store.checkpoint().await.map(|_| Answer::Done),
+            Operation::Wait(time) => {
+                self.env.clock.sleep(*time).await;
+                Ok(Answer::Done)
+            }
+        }
+    }
+
+    async fn change(&self, place: usize, call: &Call, change: Change) -> Result<Answer, Error> {
+        self.commit(place, call.clone(), false, vec![], vec![change])
+            .await
+    }
+
+    async fn link(
+        &self,
+        place: usize,
+        repository: &str,
+        content: u32,
+        blob: FinishedBlob,
+    ) -> Result<Answer, Error> {
+        let digest = blob.digest();
+        let effect = Call {
+            repository: repository.to_owned(),
+            operation: Operation::Push {
+                content,
+                how: How::default(),
+            },
+        };
+        let changes = vec![Change::Place(blob), Change::Link(digest)];
+        self.commit(place, effect, true, vec![], changes).await
+    }
+
+    async fn commit(
+        &self,
+        place: usize,
+        effect: Call,
+        create_repository: bool,
+        requires: Vec<Require>,
+        changes: Vec<Change>,
+    ) -> Result<Answer, Error> {
+        let repository = effect.repository.clone();
+        self.record.intends(place, effect);
+        let batch = Batch {
+            repository,
+            create_repository,
+            requires,
+            changes,
+            origin: Origin::default(),
+        };
+        let committed = self.store.commit(batch).await?;
+        Ok(Answer::Committed(committed.lsn.0))
+    }
+
+    fn begin(
+        &self,
+        repository: &str,
+        number: u32,
+        length_hint: Option<u64>,
+    ) -> Result<UploadId, Error> {
+        let id = self.store.begin_upload(UploadSpec {
+            repository: repository.to_owned(),
+            algorithm: Some(content::algorithm(number)),
+            length_hint,
+            ..UploadSpec::default()
+        })?;
+        let upload = SentUpload {
+            repository: repository.to_owned(),
+            whole: content::bytes(number),
+            with_taken_back: None,
+            taken_back: None,
+            algorithm: content::algorithm(number),
+            at_rest: None,
+        };
+        self.record.0.lock().uploads.insert(id, upload);
+        Ok(id)
+    }
+
+    async fn push(&self, repository: &str, number: u32, how: How) -> Result<FinishedBlob, Error> {
+        let whole = content::bytes(number);
+        let hint = how.announced.then_some(whole.len() as u64);
+        let id = self.begin(repository, number, hint)?;
+        let mut upload = self.store.open_upload(id, repository)?;
+        let half = whole.len() / 2;
+        send(&mut upload, whole.slice(..half)).await?;
+        if how.taken_back {
+            let other = Bytes::from(vec![0x5a; TAKEN_BACK]);
+            let with = [&whole[..half], &other[..]].concat();
+            self.note(id, |upload| upload.with_taken_back = Some(with.into()));
+            let before = upload.savepoint().await?;
+            send(&mut upload, other).await?;
+            upload.rollback(before).await?;
+            let now = self.record.tick();
+            self.note(id, |upload| upload.taken_back = Some(now));
+        }
+        send(&mut upload, whole.slice(half..)).await?;
+        if how.wrong_digest {
+            let wrong = Digest::of(content::algorithm(number), b"something else");
+            match upload.finish(wrong).await {
+                Err(Error::DigestMismatch { .. }) => {}
+                Err(error) => return Err(error),
+                Ok(_) => self.record.complain(
+                    "digest",
+                    format!("content {number} was taken for another one's digest"),
+                ),
+            }
+        }
+        upload.finish(content::digest(number)).await
+    }
+
+    fn note(&self, id: UploadId, change: impl FnOnce(&mut SentUpload)) {
+        if let Some(upload) = self.record.0.lock().uploads.get_mut(&id) {
+            change(upload);
+        }
+    }
+
+    async fn leave(&mut self, repository: &str, number: u32, percent: u8) -> Result<Answer, Error> {
+        let whole = content::bytes(number);
+        let part = whole.len() * usize::from(percent) / 100;
+        let id = self.begin(repository, number, None)?;
+        let mut upload = self.store.open_upload(id, repository)?;
+        send(&mut upload, whole.slice(..part)).await?;
+        drop(upload);
+        self.note(id, |upload| upload.at_rest = Some(part as u64));
+        self.left.push(Left {
+            id,
+            repository: repository.to_owned(),
+            content: number,
+            certain: None,
+        });
+        Ok(Answer::Done)
+    }
+
+    async fn resume(&mut self, place: usize) -> Result<Answer, Error> {
+        let Some(left) = self.left.pop() else {
+            return Ok(Answer::Done);
+        };
+        self.note(left.id, |upload| upload.at_rest = None);
+        let status = self.store.upload_status(left.id, &left.repository);
+        let Some(status) = status else {
+            return Ok(Answer::Done);
+        };
+        let whole = content::bytes(left.content);
+        let offset = usize::try_from(status.offset).unwrap_or(usize::MAX);
+        if offset > whole.len() {
+            let what = format!("upload {} says that it has {offset} bytes", left.id);
+            self.record.complain("uploads", what);
+            return Ok(Answer::Done);
+        }
+        let mut upload = self.store.open_upload(left.id, &left.repository)?;
+        send(&mut upload, whole.slice(offset..)).await?;
+        let blob = match upload.finish(content::digest(left.content)).await {
+            Err(Error::DigestMismatch { expected, found }) => {
+                let what = format!(
+                    "upload {} went on at {offset} and became {found}, not {expected}",
+                    left.id
+                );
+                self.record.complain("uploads", what);
+                return Ok(Answer::Done);
+            }
+            other => other?,
+        };
+        self.link(place, &left.repository, left.content, blob).await
+    }
+
+    async fn cancel(&mut self) -> Result<Answer, Error> {
+        if let Some(left) = self.left.pop() {
+            self.note(left.id, |upload| upload.at_rest = None);
+            let status = self.store.upload_status(left.id, &left.repository);
+            if status.is_none() {
+                return Ok(Answer::Done); // a crash took it
+            }
+            self.store.cancel_upload(left.id, &left.repository).await?;
+            if self
+                .store
+                .upload_status(left.id, &left.repository)
+                .is_some()
+            {
+                let what = format!("upload {} is there after it was cancelled", left.id);
+                self.record.complain("uploads", what);
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    /// As a HEAD does: a blob that is linked is answered for, and the answer leases it.
+    fn head(&self, repository: &str, number: u32) -> Result<Answer, Error> {
+        let (view, digest) = (self.store.view(), content::digest(number));
+        if view.linked(repository, &digest)? {
+            self.store.lease(&digest)?;
+            if !view.referenced(&digest)? {
+                let until = self.env.clock.monotonic() + self.lease_grace;
+                let mut record = self.record.0.lock();
+                let lease = record.leases.entry(digest).or_default();
+                *lease = until.max(*lease);
+            }
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Every lease that an answer promised and that has not expired is held.
+    fn check_leases(&self, after: &Call) {
+        let now = self.env.clock.monotonic();
+        let promised = self.record.0.lock().leases.clone();
+        for (digest, until) in promised {
+            if until > now && !self.store.is_leased(&digest) {
+                let what =
+                    format!("after {after:?}: nothing holds {digest}, which an answer promised");
+                self.record.complain("leases", what);
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        repository: &str,
+        number: u32,
+        (from, to): (u8, u8),
+    ) -> Result<Answer, Error> {
+        let digest = content::digest(number);
+        if !self.store.view().linked(repository, &digest)? {
+            return Ok(Answer::Done);
+        }
+        let Some(reader) = self.store.open_blob(&digest).await? else {
+            let what = format!("content {number} is linked in {repository} and not stored");
+            self.record.complain("reads", what);
+            return Ok(Answer::Done);
+        };
+        let whole = content::bytes(number);
+        let at = |percent: u8| whole.len() * usize::from(percent) / 100;
+        let mut stream = reader.read(at(from) as u64..at(to) as u64);
+        let mut found = Vec::new();
+        while let Some(piece) = stream.next().await? {
+            found.extend_from_slice(&piece);
+        }
+        if found != whole[at(from)..at(to)] {
+            let what = format!("content {number} reads as other bytes from {from} % to {to} %");
+            self.record.complain("reads", what);
+        }
+        Ok(Answer::Done)
+    }
+}
+
+async fn send(upload: &mut Upload, bytes: Bytes) -> Result<(), Error> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let piece = rest.split_to(rest.len().min(PIECE));
+        upload.write(piece).await?;
+    }
+    Ok(())
+}
+
+/// Runs all clients side by side; returns what each left.
+pub async fn run_clients(
+    store: &Store,
+    env: &Env,
+    record: &Shared,
+    lease_grace: std::time::Duration,
+    clients: &[Vec<Call>],
+    left: &[Left],
+) -> Vec<Left> {
+    let share = |number: usize| -> Vec<Left> {
+        let mine = left.iter().skip(number).step_by(clients.len().max(1));
+        mine.cloned().collect()
+    };
+    let runs = clients.iter().enumerate().map(|(number, calls)| {
+        let client = Client::new(
+            number,
+            store.clone(),
+            env.clone(),
+            Shared(Arc::clone(&record.0)),
+            lease_grace,
+            share(number),
+        );
+        client.run(calls.clone())
+    });
+    let left = futures_util::future::join_all(runs).await;
+    left.into_iter().flatten().collect()
+}

@@ -1,0 +1,72 @@
+//! What an open store holds, as a value that compares with the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tonnage_engine::{Digest, Error, Store};
+
+use super::state::{Manifest, Model, Repository};
+
+const ALL: usize = 100_000;
+
+/// Everything that readers of the store can see, read through every listing and each of their reverses.
+pub fn snapshot(store: &Store) -> Result<Model, Error> {
+    let view = store.view();
+    let mut found = Model::default();
+    for name in view.repositories(None, ALL)? {
+        let repository = repository(store, &name)?;
+        found.repositories.insert(name, repository);
+    }
+    Ok(found)
+}
+
+/// What one repository holds; nothing if it does not exist.
+pub fn repository(store: &Store, name: &str) -> Result<Repository, Error> {
+    let view = store.view();
+    let mut found = Repository {
+        links: view.links(name, None, ALL)?.into_iter().collect(),
+        manifests: BTreeMap::new(),
+        tags: view
+            .tags(name, None, ALL)?
+            .into_iter()
+            .map(|tag| (tag.tag, tag.digest))
+            .collect(),
+    };
+    for entry in view.manifests(name, None, ALL)? {
+        let children = view.children(name, &entry.digest)?.into_iter().collect();
+        let manifest = Manifest {
+            size: entry.size,
+            children,
+            subject: entry.subject,
+        };
+        found.manifests.insert(entry.digest, manifest);
+    }
+    Ok(found)
+}
+
+/// Whether what is listed the other way round agrees: referrers of each subject, holders of each link.
+pub fn reverses(store: &Store, found: &Model) -> Result<Result<(), String>, Error> {
+    let view = store.view();
+    for (name, repository) in &found.repositories {
+        let subjects: BTreeSet<Digest> = repository
+            .manifests
+            .values()
+            .filter_map(|manifest| manifest.subject)
+            .chain(repository.manifests.keys().copied())
+            .collect();
+        for subject in subjects {
+            let listed: BTreeSet<Digest> = view
+                .referrers(name, &subject, None, ALL)?
+                .into_iter()
+                .collect();
+            if listed != repository.referrers(&subject) {
+                return Ok(Err(format!("referrers of {subject} in {name}: {listed:?}")));
+            }
+        }
+        for link in &repository.links {
+            if !view.holders(link, ALL)?.contains(name) {
+                return Ok(Err(format!("{name} is not among the holders of {link}")));
+            }
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,459 @@
+//! Histories out of a seed.
+//!
+//! Owns: [`History`] and [`generate`]. A history is data, so that it can be printed, measured (`census`) and shrunk.
+//!
+//! Small universes on purpose: a few names that clients fight for find more than many names that nobody else uses.
+
+use std::time::Duration;
+
+use tonnage_engine::Options;
+
+use super::content::{self, COMMON_SIZES, ROOMY_THRESHOLD, SIZES, THRESHOLD};
+use super::operation::{Call, How, Operation};
+use crate::sim::{EDQUOT, EINTR, EIO, ENOSPC, Fault, OpKind, Prng};
+
+const REPOSITORIES: [&str; 3] = ["library/a", "b", "team/with/a/long/path"];
+const TAGS: [&str; 3] = ["latest", "v1", "a-tag"];
+const CHANGE_WEIGHTS: [(u32, Kind); 15] = [
+    (20, Kind::Push),
+    (16, Kind::Manifest),
+    (6, Kind::Referrer),
+    (6, Kind::Tag),
+    (8, Kind::Swap),
+    (4, Kind::Untag),
+    (6, Kind::DeleteManifest),
+    (4, Kind::Unlink),
+    (5, Kind::Mount),
+    (6, Kind::Leave),
+    (6, Kind::Resume),
+    (2, Kind::Cancel),
+    (6, Kind::Head),
+    (10, Kind::Read),
+    (5, Kind::Checkpoint),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Push,
+    Manifest,
+    Referrer,
+    Tag,
+    Swap,
+    TagMany,
+    Untag,
+    DeleteManifest,
+    Unlink,
+    Mount,
+    Leave,
+    Resume,
+    Cancel,
+    Head,
+    Read,
+    Checkpoint,
+}
+
+/// A store's lives, one after the other, on one disk.
+#[derive(Debug, Clone)]
+pub struct History {
+    /// Where it came from; also orders tasks, completions and losses.
+    pub seed: u64,
+    /// Whether two contents fill a shared segment, and the threshold is half of one.
+    pub roomy: bool,
+    /// Whether checkpoints come by themselves.
+    pub tight: bool,
+    /// Whether the reserve is too small for a journal file.
+    pub poor: bool,
+    /// What happens between an open and the next stop.
+    pub lives: Vec<Life>,
+}
+
+/// From an open to a stop.
+#[derive(Debug, Clone)]
+pub struct Life {
+    /// What each client does, side by side.
+    pub clients: Vec<Vec<Call>>,
+    /// Whether the store is closed; otherwise the power goes.
+    pub closed: bool,
+    /// What goes wrong meanwhile.
+    pub faults: Vec<Fault>,
+    /// Bytes that the disk has left, for a while.
+    pub room: Option<u64>,
+    /// Operations stall, and transfers are short.
+    pub slow: bool,
+}
+
+impl Life {
+    /// Whether an error may be answered.
+    pub fn is_faulty(&self) -> bool {
+        !self.faults.is_empty() || self.room.is_some()
+    }
+}
+
+impl History {
+    /// Options of its store.
+    pub fn options(&self) -> Options {
+        let mut options = if self.roomy {
+            roomy_options()
+        } else {
+            options()
+        };
+        if self.tight {
+            options.delta_budget_bytes = 64 << 10;
+        }
+        if self.poor {
+            options.reserve_bytes = 4 << 10;
+        } else if self.seed % 4 == 1 {
+            options.reserve_bytes = 256 << 10; // an opening on a full disk takes a part of it
+        }
+        options
+    }
+
+    /// Calls in all lives.
+    pub fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.lives
+            .iter()
+            .flat_map(|life| life.clients.iter().flatten())
+    }
+}
+
+/// A store so small that every boundary is crossed: journal files roll, windows fill, uploads spill and checkpoint.
+pub fn options() -> Options {
+    Options {
+        spill_threshold_bytes: THRESHOLD as u64,
+        staging_budget_bytes: 1 << 20,
+        shared_segment_bytes: 1 << 20,
+        upload_checkpoint_bytes: 64 << 10,
+        unsynced_bytes_max: 128 << 10,
+        upload_window_bytes: 64 << 10,
+        journal_file_bytes: 32 << 10,
+        reserve_bytes: 64 << 10,
+        ..Options::default()
+    }
+}
+
+/// The same with a threshold so high that two blobs fill a shared segment.
+pub fn roomy_options() -> Options {
+    Options {
+        spill_threshold_bytes: ROOMY_THRESHOLD as u64,
+        ..options()
+    }
+}
+
+/// The history of a seed.
+pub fn generate(seed: u64) -> History {
+    Generator::new(seed).history()
+}
+
+struct Generator {
+    prng: Prng,
+    seed: u64,
+    roomy: bool,
+    poor: bool,
+    crowded: bool,
+    contents: Vec<u32>,
+    manifests: Vec<u32>,
+    repositories: usize,
+    /// What was pushed and put so far, as if one after the other: most calls then have something to work on.
+    pushed: Vec<(usize, u32)>,
+    put: Vec<(usize, u32)>,
+}
+
+impl Generator {
+    fn new(seed: u64) -> Self {
+        let mut prng = Prng::new(seed ^ 0x6869_7374_6f72_7900);
+        let roomy = seed % 16 == 5;
+        let contents = contents(seed, roomy, &mut prng);
+        let manifests = (0..3 + prng.below(3) as u32).map(|n| 100 + n).collect();
+        let repositories = 1 + prng.below(REPOSITORIES.len());
+        Self {
+            prng,
+            seed,
+            roomy,
+            poor: seed % 4 == 3,
+            crowded: seed % 16 == 8,
+            contents,
+            manifests,
+            repositories,
+            pushed: Vec::new(),
+            put: Vec::new(),
+        }
+    }
+
+    fn history(mut self) -> History {
+        let tight = self.prng.percent(20);
+        let count = 1 + self.prng.below(3);
+        let lives = (0..count).map(|number| self.life(number)).collect();
+        History {
+            seed: self.seed,
+            roomy: self.roomy,
+            tight,
+            poor: self.poor,
+            lives,
+        }
+    }
+
+    fn life(&mut self, number: usize) -> Life {
+        let clients = 1 + self.prng.below(3);
+        let mut calls = if number == 0 { 6 } else { 2 } + self.prng.below(6);
+        if self.prng.percent(12) {
+            calls += 14; // several journal files
+        }
+        let mut scripts = vec![Vec::new(); clients];
+        for _ in 0..calls {
+            for script in &mut scripts {
+                let call = self.call();
+                script.push(call);
+            }
+        }
+        let (mut faults, mut room) = (Vec::new(), None);
+        // Every other history is of a sound disk.
+        if self.seed % 2 == 1 && self.prng.percent(75) {
+            match self.prng.below(5) {
+                0 | 1 => room = Some(self.room()),
+                _ => faults.push(self.fault()),
+            }
+        }
+        Life {
+            clients: scripts,
+            closed: self.prng.percent(50),
+            faults,
+            room,
+            slow: self.prng.percent(25),
+        }
+    }
+
+    /// Bytes left: for some data, or for hardly a journal file.
+    fn room(&mut self) -> u64 {
+        if self.seed % 4 == 1 {
+            return self.prng.below(8000) as u64;
+        }
+        let bound = if self.poor || self.prng.percent(50) {
+            40_000
+        } else {
+            300_000
+        };
+        self.prng.below(bound) as u64
+    }
+
+    fn fault(&mut self) -> Fault {
+        use OpKind::{Create, Map, Read, SetLen, SyncData, SyncDir, Unlink, Write};
+        // Where a failure must cost neither too little nor too much; an empty place is any.
+        let places = [
+            (SyncData, ".journal"),
+            (SyncData, ".journal"),
+            (SyncData, ".segment"),
+            (SyncData, ""),
+            (SyncDir, "segments"),
+            (SyncDir, "journal"),
+            (SyncDir, ""),
+            (Write, ".journal"),
+            (Write, ".segment"),
+            (Write, ".upload"),
+            (Write, ".base"),
+            (SyncData, ".base"),
+            (SyncData, ".base"),
+            (Write, ""),
+            (Create, ".journal"),
+            (Create, ".journal"),
+            (Create, ".segment"),
+            (Create, ""),
+            (SetLen, ""),
+            (Unlink, ""),
+            (Map, ".base"),
+            (Read, ".segment"),
+            (Read, ""),
+        ];
+        let codes = [EIO, EIO, ENOSPC, EDQUOT, EINTR];
+        let (kind, place) = places[self.prng.below(places.len())];
+        let code = codes[self.prng.below(codes.len())];
+        if (kind, place) == (Create, ".journal") && self.prng.percent(70) {
+            // No room for a journal file, now and then: what was queued is refused, and the store goes on.
+            return Fault::percent(kind, 60).on(place).with_errno(ENOSPC);
+        }
+        let fault = if self.prng.percent(70) {
+            Fault::nth(kind, 1 + self.prng.below(6) as u64)
+        } else {
+            Fault::percent(kind, 3 + self.prng.below(8) as u8)
+        };
+        let fault = fault.on(place).with_errno(code);
+        if kind == Read && self.prng.percent(50) {
+            fault.flipping()
+        } else {
+            fault
+        }
+    }
+
+    fn call(&mut self) -> Call {
+        let repository = self.prng.below(self.repositories);
+        let total: u32 = CHANGE_WEIGHTS.iter().map(|(weight, _)| weight).sum();
+        let mut drawn = self.prng.below(total as usize) as u32;
+        let mut kind = Kind::Push;
+        if self.crowded && !self.put.is_empty() && self.prng.percent(10) {
+            drawn = total; // none of those below
+            kind = Kind::TagMany;
+        }
+        for (weight, candidate) in CHANGE_WEIGHTS {
+            if drawn < weight {
+                kind = candidate;
+                break;
+            }
+            drawn -= weight;
+        }
+        let operation = self.operation(kind, repository);
+        Call {
+            repository: REPOSITORIES[repository].to_owned(),
+            operation,
+        }
+    }
+
+    fn operation(&mut self, kind: Kind, repository: usize) -> Operation {
+        match kind {
+            Kind::Push => {
+                let content = self.content();
+                self.pushed.push((repository, content));
+                let how = How {
+                    announced: self.prng.percent(40),
+                    wrong_digest: self.prng.percent(8),
+                    taken_back: self.prng.percent(20),
+                };
+                Operation::Push { content, how }
+            }
+            Kind::Manifest | Kind::Referrer => {
+                let number = self.manifest();
+                let subject = match kind {
+                    Kind::Referrer => Some(self.manifest()),
+                    _ => None,
+                };
+                let count = self.prng.below(4);
+                let mut children: Vec<u32> =
+                    (0..count).map(|_| self.pushed_to(repository)).collect();
+                children.sort_unstable();
+                children.dedup();
+                self.put.push((repository, number));
+                Operation::Manifest {
+                    number,
+                    children,
+                    subject,
+                    tag: self.prng.percent(60).then(|| self.tag()),
+                }
+            }
+            Kind::Tag => Operation::Tag {
+                tag: self.tag(),
+                number: self.put_to(repository),
+                old: None,
+            },
+            Kind::Swap => {
+                let old = self.prng.percent(60).then(|| self.put_to(repository));
+                Operation::Tag {
+                    tag: self.tag(),
+                    number: self.put_to(repository),
+                    old: Some(old),
+                }
+            }
+            // A frame larger than a journal file, and more rows than one write of a checkpoint takes.
+            Kind::TagMany => Operation::TagMany {
+                count: 1000,
+                number: self.put_to(repository),
+            },
+            Kind::Untag => Operation::Untag(self.tag()),
+            Kind::DeleteManifest => Operation::DeleteManifest(self.put_to(repository)),
+            Kind::Unlink => Operation::Unlink(self.pushed_to(repository)),
+            Kind::Mount => {
+                let from = self.prng.below(self.repositories);
+                Operation::Mount {
+                    content: self.pushed_to(from),
+                    from: REPOSITORIES[from].to_owned(),
+                }
+            }
+            Kind::Leave => Operation::Leave {
+                content: self.content(),
+                percent: [50, 90, 100, 30][self.prng.below(4)],
+            },
+            Kind::Resume => Operation::Resume,
+            Kind::Cancel => Operation::Cancel,
+            Kind::Head => Operation::Head(self.pushed_to(repository)),
+            Kind::Read => {
+                let (from, to) = [(0, 100), (0, 50), (50, 100), (33, 66)][self.prng.below(4)];
+                Operation::Read(self.pushed_to(repository), from, to)
+            }
+            Kind::Checkpoint if self.prng.percent(70) => Operation::Checkpoint,
+            Kind::Checkpoint => {
+                let minutes = [1, 20, 50][self.prng.below(3)];
+                Operation::Wait(Duration::from_mins(minutes))
+            }
+        }
+    }
+
+    fn content(&mut self) -> u32 {
+        self.contents[self.prng.below(self.contents.len())]
+    }
+
+    fn manifest(&mut self) -> u32 {
+        self.manifests[self.prng.below(self.manifests.len())]
+    }
+
+    fn tag(&mut self) -> String {
+        TAGS[self.prng.below(TAGS.len())].to_owned()
+    }
+
+    /// Something that was pushed there, mostly.
+    fn pushed_to(&mut self, repository: usize) -> u32 {
+        let there: Vec<u32> = matching(&self.pushed, repository);
+        if there.is_empty() || self.prng.percent(5) {
+            return self.content();
+        }
+        there[self.prng.below(there.len())]
+    }
+
+    fn put_to(&mut self, repository: usize) -> u32 {
+        let there: Vec<u32> = matching(&self.put, repository);
+        if there.is_empty() || self.prng.percent(5) {
+            return self.manifest();
+        }
+        there[self.prng.below(there.len())]
+    }
+}
+
+fn matching(of: &[(usize, u32)], repository: usize) -> Vec<u32> {
+    let there = of.iter().filter(|(at, _)| *at == repository);
+    there.map(|(_, number)| *number).collect()
+}
+
+/// The contents of a history: sizes in turn over the seeds, so that none is left out, and some at random.
+fn contents(seed: u64, roomy: bool, prng: &mut Prng) -> Vec<u32> {
+    let turn = |n: u64| (n % COMMON_SIZES as u64) as u32;
+    let mut chosen: Vec<u32> = (0..3).map(|n| turn(seed * 3 + n)).collect();
+    chosen.extend((0..3).map(|_| turn(prng.next_u64())));
+    if roomy {
+        let large = SIZES.len() - COMMON_SIZES;
+        let at = |n: usize| (COMMON_SIZES + n % large) as u32;
+        let shift = (seed / 16) as usize % 3;
+        // One of each half of a segment, each ± 1 in turn, and one around the threshold.
+        chosen = vec![at(shift), at(3 + shift), at(1), at(4), at(6 + shift), 1];
+    }
+    // The same size with other bytes, under each algorithm.
+    let salt = |number: u32, prng: &mut Prng| number + SIZES.len() as u32 * prng.below(3) as u32;
+    let mut contents: Vec<u32> = chosen.into_iter().map(|n| salt(n, prng)).collect();
+    contents.sort_unstable();
+    contents.dedup();
+    contents
+}
+
+/// Every digest that a history may store.
+pub fn universe(history: &History) -> Vec<tonnage_engine::Digest> {
+    let mut digests = std::collections::BTreeSet::new();
+    for call in history.calls() {
+        match &call.operation {
+            Operation::Push { content, .. }
+            | Operation::Leave { content, .. }
+            | Operation::Mount { content, .. } => {
+                digests.insert(content::digest(*content));
+            }
+            Operation::Manifest { number, .. } => {
+                digests.insert(content::manifest_digest(*number));
+            }
+            _ => {}
+        }
+    }
+    digests.into_iter().collect()
+}

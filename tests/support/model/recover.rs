@@ -1,0 +1,225 @@
+//! Opens what a stop left, looks at everything in it, goes on with its uploads, closes it, and lets `fsck` look before and after.
+//!
+//! Owns: [`recover`]: from an image to what was found there, the same whoever asks. Whether that is what should be there is `judge`'s.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
+use tonnage_engine::upload::UploadId;
+use tonnage_engine::{Batch, Change, Digest, Error, OpenReport, Options, Origin, Store};
+
+use super::found;
+use super::record::SentUpload;
+use super::state::Model;
+use crate::sim::{Image, SimEnv};
+
+/// A promise that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which check noticed.
+    pub check: &'static str,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl Violation {
+    /// `check` noticed `what`.
+    pub fn new(check: &'static str, what: impl Into<String>) -> Self {
+        Self {
+            check,
+            what: what.into(),
+        }
+    }
+}
+
+/// What an open made of an image.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The last transaction.
+    pub lsn: u64,
+    /// What readers see, and which blobs are stored.
+    pub model: Model,
+    /// Uploads that were there: whether what they had was the bytes that were later taken back.
+    pub uploads: BTreeMap<UploadId, bool>,
+    /// What the open said.
+    pub report: OpenReport,
+}
+
+/// Where the store is on the simulated disk.
+pub fn store_path() -> PathBuf {
+    PathBuf::from("/srv/store")
+}
+
+/// A disk with the directory that the store will be made in.
+pub fn empty_disk() -> Image {
+    Image::with_dir("/srv")
+}
+
+/// Whether anything is there that makes this image differ from those of another seed: a store has a random identity.
+pub fn has_store(image: &Image) -> bool {
+    let superblock = image.files.get(&store_path().join("superblock"));
+    superblock.is_some_and(|content| !content.is_empty())
+}
+
+/// What to look for in an image.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// Orders tasks and completions.
+    pub seed: u64,
+    /// Options of the store.
+    pub options: Options,
+    /// Digests that may be stored.
+    pub universe: Vec<Digest>,
+    /// Uploads that may be there.
+    pub uploads: BTreeMap<UploadId, SentUpload>,
+}
+
+/// Runs `what`; a panic is a violation.
+pub fn guarded<T>(
+    check: &'static str,
+    what: impl FnOnce() -> Result<T, Violation>,
+) -> Result<T, Violation> {
+    catch_unwind(AssertUnwindSafe(what)).unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
+        let what = text.unwrap_or("a panic without words").to_owned();
+        Err(Violation::new(check, what))
+    })
+}
+
+/// Recovers `image` and tells what it found.
+pub fn recover(task: &Task, image: &Image) -> Result<Found, Violation> {
+    guarded("panic in recovery", || {
+        let mut lsn = 0;
+        if image.files.contains_key(&store_path().join("superblock")) {
+            lsn = sound(task.seed, image, "fsck before")?.lsn.0;
+        }
+        let machine = SimEnv::new(task.seed, image);
+        let found = machine.executor.block_on(look(task, &machine, lsn))?;
+        machine.executor.settle();
+        let report = sound(task.seed, &machine.disk.live_image(), "fsck after")?;
+        if !report.clean || !report.findings.is_empty() {
+            let what = format!("not clean after a clean stop: {report:?}");
+            return Err(Violation::new("clean stop", what));
+        }
+        Ok(found)
+    })
+}
+
+/// `fsck` of an image; damage is a violation, leftovers and caches are not.
+pub fn sound(seed: u64, image: &Image, check: &'static str) -> Result<FsckReport, Violation> {
+    let report = fsck_image(seed, image);
+    let report = report.map_err(|error| Violation::new(check, error.to_string()))?;
+    if report.is_sound() {
+        Ok(report)
+    } else {
+        Err(Violation::new(check, format!("{:?}", report.findings)))
+    }
+}
+
+/// `fsck` of an image.
+pub fn fsck_image(seed: u64, image: &Image) -> Result<FsckReport, Error> {
+    let machine = SimEnv::new(seed, image);
+    machine.executor.block_on(fsck_at(&machine, &store_path()))
+}
+
+async fn fsck_at(machine: &SimEnv, path: &Path) -> Result<FsckReport, Error> {
+    fsck::check(&machine.env, path, FsckOptions { deep: true }, &|_, _| {}).await
+}
+
+async fn look(task: &Task, machine: &SimEnv, lsn: u64) -> Result<Found, Violation> {
+    let failed = |check| move |error: Error| Violation::new(check, error.to_string());
+    let opened = Store::open(machine.env.clone(), &store_path(), task.options.clone()).await;
+    let (store, report) = opened.map_err(failed("open"))?;
+    if !report.segments_missing.is_empty() {
+        let what = format!("segments are missing: {:?}", report.segments_missing);
+        return Err(Violation::new("open", what));
+    }
+    let mut model = found::snapshot(&store).map_err(failed("names"))?;
+    let reverses = found::reverses(&store, &model).map_err(failed("names"))?;
+    reverses.map_err(|what| Violation::new("names", what))?;
+    for digest in &task.universe {
+        if store
+            .view()
+            .blob(digest)
+            .map_err(failed("names"))?
+            .is_some()
+        {
+            whole_content(&store, digest).await?;
+            model.stored.insert(*digest);
+        }
+    }
+    let mut uploads = BTreeMap::new();
+    for (id, sent) in &task.uploads {
+        if store.upload_status(*id, &sent.repository).is_some() {
+            uploads.insert(*id, go_on(&store, *id, sent).await?);
+        }
+    }
+    store.close().await.map_err(failed("close"))?;
+    Ok(Found {
+        lsn,
+        model,
+        uploads,
+        report,
+    })
+}
+
+/// Reads a blob and computes its digest anew.
+async fn whole_content(store: &Store, digest: &Digest) -> Result<(), Violation> {
+    let wrong = |what: String| Violation::new("content", format!("{digest}: {what}"));
+    let reader = store.open_blob(digest).await;
+    let reader = reader.map_err(|error| wrong(error.to_string()))?;
+    let reader = reader.ok_or_else(|| wrong("named and not stored".to_owned()))?;
+    let bytes = reader.read_whole(1 << 30).await;
+    let bytes = bytes.map_err(|error| wrong(error.to_string()))?;
+    let found = Digest::of(digest.algorithm(), &bytes);
+    if found == *digest {
+        Ok(())
+    } else {
+        Err(wrong(format!("reads as {found}")))
+    }
+}
+
+/// Ends an upload that survived, as its client would: from the offset that it tells. True if it had what was taken back later.
+async fn go_on(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, Violation> {
+    let wrong = |what: String| Violation::new("uploads", format!("{id}: {what}"));
+    let fail = |error: Error| wrong(error.to_string());
+    let mut upload = store.open_upload(id, &sent.repository).map_err(fail)?;
+    let offset = upload.offset();
+    let candidates: [(bool, Option<&Bytes>); 2] = [
+        (false, Some(&sent.whole)),
+        (true, sent.with_taken_back.as_ref()),
+    ];
+    for (taken_back, whole) in candidates {
+        let Some(whole) = whole.filter(|whole| whole.len() as u64 >= offset) else {
+            continue;
+        };
+        let before = upload.savepoint().await.map_err(fail)?;
+        let rest = whole.slice(usize::try_from(offset).unwrap_or_default()..);
+        upload.write(rest).await.map_err(fail)?;
+        match upload.finish(Digest::of(sent.algorithm, whole)).await {
+            Ok(blob) => {
+                let digest = blob.digest();
+                let batch = Batch {
+                    repository: sent.repository.clone(),
+                    create_repository: true,
+                    requires: vec![],
+                    changes: vec![Change::Place(blob), Change::Link(digest)],
+                    origin: Origin::default(),
+                };
+                store.commit(batch).await.map_err(fail)?;
+                return whole_content(store, &digest).await.map(|()| taken_back);
+            }
+            Err(Error::DigestMismatch { .. }) => upload.rollback(before).await.map_err(fail)?,
+            Err(error) => return Err(fail(error)),
+        }
+    }
+    Err(wrong(format!(
+        "the {offset} bytes that it has are not what was sent"
+    )))
+}

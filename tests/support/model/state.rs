@@ -1,0 +1,178 @@
+//! The reference model: what a store holds after a sequence of transactions. Small enough to check by eye.
+//!
+//! Owns: [`Model`]. Refuses: bytes, disks, time and everything else that could go wrong.
+//!
+//! The engine gives every transaction a number (LSN) and promises that it is as if they happened one after the other in
+//! that order, and that a stop keeps a prefix of them, with everything that was answered. So a model is a value, a
+//! transaction a function from one to the next, and "what is durable" a number: [`super::judge`] demands that what a stop left is
+//! this model after exactly the transactions up to the LSN it was recovered to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tonnage_engine::Digest;
+
+use super::content;
+use super::operation::{Call, Operation, many_tag};
+
+/// What a store holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Model {
+    /// Repositories by name.
+    pub repositories: BTreeMap<String, Repository>,
+    /// Blobs whose bytes are there, whoever may see them.
+    pub stored: BTreeSet<Digest>,
+}
+
+/// What a repository holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Repository {
+    /// Visible blobs.
+    pub links: BTreeSet<Digest>,
+    /// Manifests.
+    pub manifests: BTreeMap<Digest, Manifest>,
+    /// Tags and what they point at.
+    pub tags: BTreeMap<String, Digest>,
+}
+
+/// A manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Manifest {
+    /// Its bytes.
+    pub size: u64,
+    /// What it keeps alive.
+    pub children: BTreeSet<Digest>,
+    /// What it refers to.
+    pub subject: Option<Digest>,
+}
+
+/// The model does not allow it now: the engine must have refused it, too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused(pub String);
+
+impl Model {
+    /// The model after a call that is one transaction; unchanged if that is refused.
+    pub fn apply(&mut self, call: &Call) -> Result<(), Refused> {
+        let mut next = self.clone();
+        next.change(call)?;
+        *self = next;
+        Ok(())
+    }
+
+    fn change(&mut self, call: &Call) -> Result<(), Refused> {
+        let name = &call.repository;
+        match &call.operation {
+            Operation::Push { content, .. } => self.link(name, content::digest(*content)),
+            Operation::Mount { content, from } => {
+                let digest = content::digest(*content);
+                let there = self
+                    .repositories
+                    .get(from)
+                    .is_some_and(|from| from.links.contains(&digest));
+                require(there, || format!("content {content} is not in {from}"))?;
+                self.link(name, digest);
+            }
+            Operation::Manifest {
+                number,
+                children,
+                subject,
+                tag,
+            } => {
+                let repository = self.repositories.entry(name.clone()).or_default();
+                for child in children {
+                    let linked = repository.links.contains(&content::digest(*child));
+                    require(linked, || format!("child {child} is not linked"))?;
+                }
+                let manifest = Manifest {
+                    size: content::manifest(*number).len() as u64,
+                    children: children
+                        .iter()
+                        .map(|child| content::digest(*child))
+                        .collect(),
+                    subject: subject.map(content::manifest_digest),
+                };
+                let digest = content::manifest_digest(*number);
+                repository.manifests.insert(digest, manifest);
+                if let Some(tag) = tag {
+                    repository.tags.insert(tag.clone(), digest);
+                }
+                self.stored.insert(digest);
+            }
+            Operation::Tag { tag, number, old } => {
+                let repository = self.existing(name)?;
+                let digest = content::manifest_digest(*number);
+                if let Some(old) = old {
+                    let now = repository.tags.get(tag).copied();
+                    let wanted = old.map(content::manifest_digest);
+                    require(now == wanted, || format!("{tag} points at {now:?}"))?;
+                }
+                let there = repository.manifests.contains_key(&digest);
+                require(there, || format!("manifest {number} is not there"))?;
+                repository.tags.insert(tag.clone(), digest);
+            }
+            Operation::TagMany { count, number } => {
+                let repository = self.existing(name)?;
+                let digest = content::manifest_digest(*number);
+                let there = repository.manifests.contains_key(&digest);
+                require(there, || format!("manifest {number} is not there"))?;
+                let tags = (0..*count).map(|tag| (many_tag(tag), digest));
+                repository.tags.extend(tags);
+            }
+            Operation::Untag(tag) => {
+                let gone = self.existing(name)?.tags.remove(tag);
+                require(gone.is_some(), || format!("{tag} does not exist"))?;
+            }
+            Operation::DeleteManifest(number) => {
+                let repository = self.existing(name)?;
+                let digest = content::manifest_digest(*number);
+                let gone = repository.manifests.remove(&digest);
+                require(gone.is_some(), || format!("manifest {number} is not there"))?;
+                repository.tags.retain(|_, target| *target != digest);
+            }
+            Operation::Unlink(content) => {
+                let gone = self
+                    .existing(name)?
+                    .links
+                    .remove(&content::digest(*content));
+                require(gone, || format!("content {content} is not linked"))?;
+            }
+            Operation::Leave { .. }
+            | Operation::Resume
+            | Operation::Cancel
+            | Operation::Head(_)
+            | Operation::Read(..)
+            | Operation::Checkpoint
+            | Operation::Wait(_) => {
+                return Err(Refused("it is no transaction".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, name: &str, digest: Digest) {
+        let repository = self.repositories.entry(name.to_owned()).or_default();
+        repository.links.insert(digest);
+        self.stored.insert(digest);
+    }
+
+    fn existing(&mut self, name: &str) -> Result<&mut Repository, Refused> {
+        self.repositories
+            .get_mut(name)
+            .ok_or_else(|| Refused(format!("repository {name} does not exist")))
+    }
+}
+
+impl Repository {
+    /// Manifests that refer to `subject`.
+    pub fn referrers(&self, subject: &Digest) -> BTreeSet<Digest> {
+        let refers = |manifest: &Manifest| manifest.subject.as_ref() == Some(subject);
+        let found = self
+            .manifests
+            .iter()
+            .filter(|(_, manifest)| refers(manifest));
+        found.map(|(digest, _)| *digest).collect()
+    }
+}
+
+fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), Refused> {
+    if holds { Ok(()) } else { Err(Refused(why())) }
+}

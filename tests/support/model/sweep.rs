@@ -1,0 +1,458 @@
+//! One history on the simulated machine: every stop, every kind of image, every image recovered and judged.
+//!
+//! Owns: [`sweep`]. Each life runs once; before every write, sync and change of a name its disk shows the images that a stop there
+//! may leave. An image is recovered once, however often it comes up, and judged each time: what may be in it depends on what was
+//! answered by then. A life that ends without a close leaves one of its images to the next, whose opening is then stopped
+//! everywhere in turn; so are openings of images picked on the way.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tonnage_engine::{Store, probe};
+
+use super::census::Census;
+use super::damage;
+use super::drive::{self, Left};
+use super::generate::{self, History, Life};
+use super::judge::Timeline;
+use super::record::{Moment, Shared};
+use super::recover::{Found, Task, Violation, empty_disk, guarded, has_store, recover, store_path};
+use super::state::Model;
+use crate::sim::{CrashImage, Image, Noise, Policy, Prng, SimEnv};
+
+/// Of distinct images, one in so many has its opening stopped everywhere, too.
+const CUT_EVERY: usize = 24;
+
+/// How far a sweep goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Depth {
+    /// How many images a stop gives.
+    pub policy: fn(u64) -> Policy,
+    /// Whether what the last stop leaves is damaged on purpose, too.
+    pub damage: bool,
+}
+
+impl Default for Depth {
+    fn default() -> Self {
+        Self {
+            policy: Policy::sparse,
+            damage: true,
+        }
+    }
+}
+
+/// A violation and how to get there.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What does not hold.
+    pub violation: Violation,
+    /// Which life of the history, counted from 1.
+    pub life: usize,
+    /// Where it was stopped and what survived.
+    pub stop: String,
+    /// The last operations of the disk before that, newest last.
+    pub log: String,
+}
+
+/// What a sweep did, and the first thing that it found wrong.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Counts.
+    pub census: Census,
+    /// The first violation.
+    pub failure: Option<Failure>,
+}
+
+/// Runs a history and everything that may come of it.
+pub fn sweep(history: &History, depth: Depth) -> Swept {
+    let mut swept = Swept::default();
+    drop(probe::take_counts());
+    swept.census.note_history(history);
+    let mut carry = Carry {
+        image: empty_disk(),
+        model: Model::default(),
+        lsn: 0,
+        left: Vec::new(),
+    };
+    for (number, life) in history.lives.iter().enumerate() {
+        let run = LifeRun {
+            history,
+            life,
+            number,
+            depth,
+        };
+        match run.run(&carry, &mut swept.census) {
+            Ok(next) => carry = next,
+            Err(failure) => {
+                swept.failure = Some(*failure);
+                break;
+            }
+        }
+    }
+    swept.census.note_places();
+    swept
+}
+
+/// What one life leaves to the next.
+struct Carry {
+    image: Image,
+    model: Model,
+    lsn: u64,
+    left: Vec<Left>,
+}
+
+struct LifeRun<'a> {
+    history: &'a History,
+    life: &'a Life,
+    number: usize,
+    depth: Depth,
+}
+
+/// An image that came up, and when.
+struct Occurrence {
+    hash: u64,
+    moment: Moment,
+    points: u64,
+    label: String,
+    /// The image whose opening was stopped, where this is one of a second stop.
+    parent: Option<u64>,
+}
+
+/// Everything recovered so far in this life.
+struct Recoveries {
+    task: Task,
+    record: Shared,
+    depth: Depth,
+    known: HashMap<u64, Result<Arc<Found>, Violation>>,
+    occurrences: Vec<Occurrence>,
+    cut: usize,
+    census: Census,
+}
+
+impl Recoveries {
+    fn take_in(&mut self, points: u64, images: Vec<CrashImage>, parent: Option<u64>) {
+        let moment = self.record.now();
+        for CrashImage { label, image, hash } in images {
+            self.census.images += 1;
+            let new = !self.known.contains_key(&hash);
+            if new {
+                self.recover(hash, &image);
+            }
+            let occurrence = Occurrence {
+                hash,
+                moment,
+                points,
+                label: label.clone(),
+                parent,
+            };
+            self.occurrences.push(occurrence);
+            if new && parent.is_none() && has_store(&image) {
+                self.cut += 1;
+                if self.cut.is_multiple_of(CUT_EVERY) {
+                    self.cut_opening(points, &label, &image, hash);
+                }
+            }
+        }
+    }
+
+    fn recover(&mut self, hash: u64, image: &Image) {
+        self.task.uploads = self.record.0.lock().uploads.clone();
+        let found = recover(&self.task, image);
+        self.census.recoveries += 1;
+        self.census.distinct += u64::from(has_store(image));
+        if let Ok(found) = &found {
+            self.census.note_open(&found.report, found.uploads.len());
+        }
+        self.known.insert(hash, found.map(Arc::new));
+    }
+
+    /// Stops the opening of an image everywhere in turn.
+    fn cut_opening(&mut self, points: u64, label: &str, image: &Image, hash: u64) {
+        let machine = SimEnv::new(self.task.seed ^ 0xc7, image);
+        let stops = Arc::new(Mutex::new(Vec::new()));
+        let (seen, seed, policy) = (Arc::clone(&stops), self.task.seed, self.depth.policy);
+        machine.disk.watch(move |stop| {
+            let images = stop.images(&policy(seed ^ stop.points));
+            seen.lock().push((stop.points, images));
+        });
+        let (env, options) = (machine.env.clone(), self.task.options.clone());
+        let opened = guarded("panic in recovery", || {
+            machine.executor.block_on(async {
+                if let Ok((store, _)) = Store::open(env, &store_path(), options).await {
+                    drop(store.close().await);
+                }
+            });
+            Ok(())
+        });
+        machine.disk.unwatch();
+        if opened.is_err() {
+            return; // the image itself is judged
+        }
+        self.census.cut_openings += 1;
+        let stops = std::mem::take(&mut *stops.lock());
+        for (cut, images) in stops {
+            let relabelled = images.into_iter().map(|mut crash| {
+                crash.label = format!("{label}, its opening stopped after {cut}: {}", crash.label);
+                crash
+            });
+            self.take_in(points, relabelled.collect(), Some(hash));
+        }
+    }
+}
+
+impl LifeRun<'_> {
+    fn seed(&self) -> u64 {
+        self.history.seed ^ ((self.number as u64 + 1) << 56)
+    }
+
+    fn run(&self, carry: &Carry, census: &mut Census) -> Result<Carry, Box<Failure>> {
+        let record = Shared::default();
+        let machine = SimEnv::new(self.seed(), &carry.image);
+        machine.disk.set_noise(self.noise());
+        let recoveries = Arc::new(Mutex::new(Recoveries {
+            task: Task {
+                seed: self.seed() ^ 0xfeed,
+                options: self.history.options(),
+                universe: generate::universe(self.history),
+                uploads: std::collections::BTreeMap::new(),
+            },
+            record: record.clone(),
+            depth: self.depth,
+            known: HashMap::new(),
+            occurrences: Vec::new(),
+            cut: 0,
+            census: Census::default(),
+        }));
+        let (watching, policy, seed) = (Arc::clone(&recoveries), self.depth.policy, self.seed());
+        machine.disk.watch(move |stop| {
+            let images = stop.images(&policy(seed ^ stop.points));
+            watching.lock().take_in(stop.points, images, None);
+        });
+        let ran = guarded("panic", || Ok(self.live(&machine, &record, carry)));
+        machine.disk.unwatch();
+        let ended = match ran {
+            Ok(ended) => ended,
+            Err(violation) => {
+                return Err(self.failure(&machine, violation, "while it ran".to_owned()));
+            }
+        };
+        let closed = matches!(ended, Ended::Closed(_));
+        let last = machine.disk.crash_images(&policy(seed ^ 0x1a57));
+        let mut recoveries = recoveries.lock();
+        recoveries.take_in(machine.disk.points(), last.clone(), None);
+        census.add(&recoveries.census);
+        census.points += machine.disk.points();
+        self.judge(carry, &record, &recoveries, &machine)?;
+        let (image, hash) = self.pick(&last, closed);
+        let found = match recoveries.known.get(&hash) {
+            Some(Ok(found)) => Arc::clone(found),
+            _ => unreachable!("every image was recovered and judged"),
+        };
+        if self.depth.damage && has_store(&image) {
+            let damaged = damage::check(&recoveries.task, &image, &found, closed, census);
+            damaged.map_err(|violation| {
+                self.failure(
+                    &machine,
+                    violation,
+                    "damaged after the last stop".to_owned(),
+                )
+            })?;
+        }
+        let left = match ended {
+            Ended::Closed(left) => self.certain(left, &record),
+            Ended::Stopped(left) => left,
+        };
+        Ok(Carry {
+            image,
+            model: found.model.clone(),
+            lsn: found.lsn,
+            left,
+        })
+    }
+
+    /// From the open to the stop.
+    fn live(&self, machine: &SimEnv, record: &Shared, carry: &Carry) -> Ended {
+        let options = self.history.options();
+        let grace = options.lease_grace;
+        let faulty = self.life.is_faulty();
+        machine.executor.block_on(async {
+            // The next openings meet the full disk already, the first one has nothing to lose yet.
+            self.fill_disk(machine, self.number > 0);
+            let opened = Store::open(machine.env.clone(), &store_path(), options).await;
+            let (store, report) = match opened {
+                Ok(opened) => opened,
+                Err(error) if self.life.room.is_some() && error.is_no_space() => {
+                    return Ended::Stopped(Vec::new());
+                }
+                Err(error) => {
+                    record.complain("open", error.to_string());
+                    return Ended::Stopped(Vec::new());
+                }
+            };
+            if !carry.left.is_empty() {
+                check_left(&store, &carry.left, record);
+            }
+            drop(report);
+            self.break_disk(machine);
+            let left = drive::run_clients(
+                &store,
+                &machine.env,
+                record,
+                grace,
+                &self.life.clients,
+                &carry.left,
+            )
+            .await;
+            if !self.life.closed {
+                return Ended::Stopped(left);
+            }
+            match store.close().await {
+                Ok(()) => Ended::Closed(left),
+                Err(_) if faulty => Ended::Stopped(left),
+                Err(error) => {
+                    record.complain("close", error.to_string());
+                    Ended::Stopped(left)
+                }
+            }
+        })
+    }
+
+    /// The faults of this life, and somebody who mends the disk when everybody waits.
+    fn break_disk(&self, machine: &SimEnv) {
+        if !self.life.is_faulty() {
+            return;
+        }
+        for fault in &self.life.faults {
+            machine.disk.add_fault(fault.clone());
+        }
+        self.fill_disk(machine, self.number == 0);
+        let (disk, clock) = (machine.disk.clone(), Arc::clone(&machine.env.clock));
+        let mend = async move {
+            clock.sleep(std::time::Duration::from_secs(30)).await;
+            disk.clear_faults();
+            disk.set_capacity(None);
+        };
+        machine.env.spawn.spawn("mend the disk", Box::pin(mend));
+    }
+
+    fn fill_disk(&self, machine: &SimEnv, now: bool) {
+        if let Some(room) = self.life.room.filter(|_| now) {
+            let used = machine.disk.used_bytes();
+            machine.disk.set_capacity(Some(used + room));
+        }
+    }
+
+    fn noise(&self) -> Noise {
+        if self.life.slow {
+            Noise {
+                short: 60,
+                would_block: 90,
+                stall: 20,
+            }
+        } else {
+            Noise::default()
+        }
+    }
+
+    /// Judges every occurrence of every image.
+    fn judge(
+        &self,
+        carry: &Carry,
+        record: &Shared,
+        recoveries: &Recoveries,
+        machine: &SimEnv,
+    ) -> Result<(), Box<Failure>> {
+        let record = record.0.lock();
+        let timeline = Timeline::new(&carry.model, carry.lsn, &record, self.life.is_faulty());
+        let timeline = timeline
+            .map_err(|violation| self.failure(machine, violation, "while it ran".to_owned()))?;
+        for occurrence in &recoveries.occurrences {
+            let known = &recoveries.known;
+            let parent = occurrence.parent.map(|parent| &known[&parent]);
+            let judged = match (&known[&occurrence.hash], parent) {
+                (Err(violation), _) => Err(violation.clone()),
+                (Ok(found), None) => timeline.judge(found, occurrence.moment),
+                // LSNs go on behind those of the first stop: what counts is that nothing changed.
+                (Ok(found), Some(Ok(parent))) if found.model == parent.model => {
+                    timeline.judge_uploads(found, occurrence.moment)
+                }
+                (Ok(found), Some(Ok(parent))) => Err(Violation::new(
+                    "recovery cut off",
+                    format!("found    {:?}\n expected {:?}", found.model, parent.model),
+                )),
+                (Ok(_), Some(Err(violation))) => Err(violation.clone()),
+            };
+            judged.map_err(|violation| {
+                let stop = format!(
+                    "stopped after crash point {}, image {:?}",
+                    occurrence.points, occurrence.label
+                );
+                self.failure(machine, violation, stop)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The image that the next life begins with.
+    fn pick(&self, last: &[CrashImage], closed: bool) -> (Image, u64) {
+        // After a close all is durable, and after a stop anything goes.
+        let number = if closed {
+            0
+        } else {
+            Prng::new(self.seed()).below(last.len())
+        };
+        (last[number].image.clone(), last[number].hash)
+    }
+
+    /// Uploads that were at rest when the store was closed are there at the next open.
+    fn certain(&self, left: Vec<Left>, record: &Shared) -> Vec<Left> {
+        if self.life.is_faulty() {
+            return left;
+        }
+        let record = record.0.lock();
+        let with = |mut left: Left| {
+            let known = record.uploads.get(&left.id);
+            left.certain = known
+                .and_then(|sent| sent.at_rest)
+                .or(left.certain)
+                .filter(|bytes| *bytes > 0);
+            left
+        };
+        left.into_iter().map(with).collect()
+    }
+
+    fn failure(&self, machine: &SimEnv, violation: Violation, stop: String) -> Box<Failure> {
+        let log = machine.disk.log_text();
+        let lines: Vec<&str> = log.lines().collect();
+        let from = lines.len().saturating_sub(40);
+        Box::new(Failure {
+            violation,
+            life: self.number + 1,
+            stop,
+            log: lines[from..].join("\n"),
+        })
+    }
+}
+
+enum Ended {
+    Closed(Vec<Left>),
+    Stopped(Vec<Left>),
+}
+
+fn check_left(store: &Store, left: &[Left], record: &Shared) {
+    for left in left {
+        let Some(certain) = left.certain else {
+            continue;
+        };
+        let found = store.upload_status(left.id, &left.repository);
+        let found = found.map(|status| status.offset);
+        if found != Some(certain) {
+            let what = format!(
+                "upload {} had {certain} bytes when the store was closed and has {found:?} after it was opened",
+                left.id
+            );
+            record.complain("uploads", what);
+        }
+    }
+}
