@@ -1,78 +1,16 @@
 //! Is a store, after whatever happened to it, what DURABILITY.md promises?
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
-use tonnage_engine::{Algorithm, Digest, Error, Options, Store};
+use tonnage_engine::{Digest, Error, Store};
 use tonnage_tests::sim::{Image, SimEnv};
 
-use super::workload::{Expected, Progress, Script};
+use super::workload::{Progress, Script};
+use tonnage_tests::model::found;
 
-/// Where the store is on the simulated disk.
-pub fn store_path() -> PathBuf {
-    PathBuf::from("/srv/store")
-}
-
-/// A disk with the directory that the store will be made in.
-pub fn empty_disk() -> Image {
-    Image::with_dir("/srv")
-}
-
-/// A store so small that every boundary is crossed: journal files roll, windows fill, uploads spill and checkpoint.
-pub fn options() -> Options {
-    Options {
-        spill_threshold_bytes: 96 << 10,
-        staging_budget_bytes: 1 << 20,
-        shared_segment_bytes: 1 << 20,
-        upload_checkpoint_bytes: 64 << 10,
-        unsynced_bytes_max: 128 << 10,
-        upload_window_bytes: 64 << 10,
-        journal_file_bytes: 32 << 10,
-        reserve_bytes: 64 << 10,
-        ..Options::default()
-    }
-}
-
-/// What a repository of an open store holds.
-pub fn snapshot(store: &Store, repository: &str) -> Result<Expected, Error> {
-    const ALL: usize = 10_000;
-    let view = store.view();
-    let mut found = Expected {
-        links: view.links(repository, None, ALL)?.into_iter().collect(),
-        manifests: BTreeMap::new(),
-        tags: view
-            .tags(repository, None, ALL)?
-            .into_iter()
-            .map(|tag| (tag.tag, tag.digest))
-            .collect(),
-        referrers: BTreeMap::new(),
-    };
-    for entry in view.manifests(repository, None, ALL)? {
-        let children = view
-            .children(repository, &entry.digest)?
-            .into_iter()
-            .collect();
-        found.manifests.insert(entry.digest, children);
-        if let Some(subject) = entry.subject {
-            let referrers: BTreeSet<Digest> = view
-                .referrers(repository, &subject, None, ALL)?
-                .into_iter()
-                .collect();
-            found.referrers.insert(subject, referrers);
-        }
-    }
-    Ok(found)
-}
-
-/// Forgets subjects without referrers: a listing cannot tell them from subjects that never had one.
-fn trimmed(expected: &Expected) -> Expected {
-    let mut trimmed = expected.clone();
-    trimmed
-        .referrers
-        .retain(|_, referrers| !referrers.is_empty());
-    trimmed
-}
+pub use tonnage_tests::model::generate::options;
+pub use tonnage_tests::model::recover::{empty_disk, store_path};
 
 /// Checks an open store: each repository is as its last acknowledged step left it, or as the step in flight would; every
 /// blob and manifest it holds reads back whole.
@@ -82,11 +20,11 @@ pub async fn contract(
     progress: &[Progress],
 ) -> Result<(), String> {
     for (script, progress) in scripts.iter().zip(progress) {
-        let found = snapshot(store, script.repository).map_err(|error| error.to_string())?;
-        let acknowledged = Expected::after_steps(&script.steps, progress.done);
-        let attempted = Expected::after_steps(&script.steps, progress.begun);
-        let found = trimmed(&found);
-        if found != trimmed(&acknowledged) && found != trimmed(&attempted) {
+        let found = found::repository(store, script.repository);
+        let found = found.map_err(|error| error.to_string())?;
+        let acknowledged = script.after(progress.done);
+        let attempted = script.after(progress.begun);
+        if found != acknowledged && found != attempted {
             return Err(format!(
                 "{} after {progress:?}:\n found        {found:?}\n acknowledged {acknowledged:?}\n attempted    {attempted:?}",
                 script.repository
@@ -110,7 +48,7 @@ async fn whole(store: &Store, digest: &Digest) -> Result<(), String> {
         .read_whole(1 << 30)
         .await
         .map_err(|error| format!("{digest}: {error}"))?;
-    let found = Digest::of(Algorithm::Sha256, &bytes);
+    let found = Digest::of(digest.algorithm(), &bytes);
     if found == *digest {
         Ok(())
     } else {

@@ -3,25 +3,20 @@
 
 use std::path::{Path, PathBuf};
 
-use tonnage_engine::fsck::{self, FsckOptions, FsckReport, Severity};
+use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
 use tonnage_engine::{Error, OpenReport, Options, Store};
+use tonnage_tests::model::operation::Operation;
 use tonnage_tests::sim::{Image, SimEnv};
 
 use super::check;
-use super::workload::{self, Progress, Script, Step};
+use super::workload::{Progress, Script, manifest, push};
 
 const SEED: u64 = 1;
 
 /// Contents of every size in shared segments and segments of their own, names, and a journal of several files.
 fn script() -> Script {
-    let mut steps: Vec<_> = [1, 3, 5, 6, 7, 8, 9].map(Step::Push).to_vec();
-    for number in 100..122 {
-        steps.push(Step::Manifest {
-            number,
-            children: vec![1, 3, 9],
-            tag: "latest",
-        });
-    }
+    let mut steps: Vec<_> = [1, 3, 5, 6, 7, 8, 9].map(push).to_vec();
+    steps.extend((100..122).map(|number| manifest(number, &[1, 3, 9], "latest")));
     Script {
         repository: "library/a",
         steps,
@@ -49,12 +44,12 @@ async fn open(machine: &SimEnv) -> Result<(Store, OpenReport), Error> {
 }
 
 /// Takes `steps` in a store on `image` and closes it.
-fn closed_after(image: &Image, script: &Script, steps: &[Step]) -> Image {
+fn closed_after(image: &Image, script: &Script, steps: &[Operation]) -> Image {
     let machine = SimEnv::new(SEED, image);
     machine.executor.block_on(async {
         let (store, _) = open(&machine).await.expect("it opens");
         for step in steps {
-            let taken = workload::take(&store, script.repository, step).await;
+            let taken = script.take(&store, &machine.env, step).await;
             taken.expect("the step succeeds");
         }
         store.close().await.expect("it closes");
@@ -88,15 +83,6 @@ fn files(image: &Image, extension: &str) -> Vec<PathBuf> {
     image.files.keys().filter(wanted).cloned().collect()
 }
 
-/// Bytes of a file up to its last one that is not zero.
-fn used_bytes(image: &Image, path: &Path) -> u64 {
-    let bytes = image.files[path].to_vec();
-    bytes
-        .iter()
-        .rposition(|byte| *byte != 0)
-        .map_or(0, |last| last as u64 + 1)
-}
-
 /// The image with one bit of a file turned.
 fn flipped(image: &Image, path: &Path, offset: u64) -> Image {
     let mut image = image.clone();
@@ -105,88 +91,6 @@ fn flipped(image: &Image, path: &Path, offset: u64) -> Image {
     assert_eq!(content.read(offset, &mut byte), 1);
     content.write(offset, &[byte[0] ^ 1 << (offset % 8)]);
     image
-}
-
-/// Some places of a file: its beginning and end, and a spread over the rest.
-fn places(image: &Image, path: &Path) -> Vec<u64> {
-    let used = used_bytes(image, path);
-    assert!(used > 0, "{} is empty", path.display());
-    let step = (used / 10).max(1) | 1;
-    let mut places: Vec<u64> = (0..used).step_by(usize::try_from(step).unwrap()).collect();
-    places.push(used - 1);
-    places
-}
-
-/// Guards: a bit that turns in a payload, table, frame, header or padding of a segment is named by `fsck`, and no read gives
-/// other bytes than were pushed.
-#[test]
-fn a_flipped_bit_in_a_segment_is_found_and_never_served() {
-    let script = script();
-    let image = closed(&script);
-    for path in files(&image, "segment") {
-        for at in places(&image, &path) {
-            let damaged = flipped(&image, &path, at);
-            let report = fsck(&damaged);
-            assert!(
-                names(&report, &path) && !report.is_sound(),
-                "byte {at} of {}: {:?}",
-                path.display(),
-                report.findings
-            );
-            let machine = SimEnv::new(SEED, &damaged);
-            machine.executor.block_on(async {
-                let (store, _) = open(&machine).await.expect("it opens");
-                for number in [1, 3, 5, 6, 7, 8, 9] {
-                    let read = async {
-                        let digest = workload::digest(number);
-                        let reader = store.open_blob(&digest).await?.expect("it is stored");
-                        reader.read_whole(1 << 20).await
-                    };
-                    match read.await {
-                        Ok(bytes) => assert!(bytes == workload::content(number)),
-                        Err(error) => assert!(matches!(error, Error::Corrupt(_)), "{error}"),
-                    }
-                }
-            });
-        }
-    }
-}
-
-/// Guards: a bit that turns in the journal, but for the frame that says "closed", keeps the store from opening, and the message
-/// names the file; nothing is changed by the attempt.
-#[test]
-fn a_flipped_bit_in_the_journal_is_refused() {
-    let script = script();
-    let mut image = closed(&script);
-    // Without them every frame counts.
-    image
-        .files
-        .retain(|path, _| !path.to_string_lossy().contains("checkpoint."));
-    let journals = files(&image, "journal");
-    assert!(journals.len() > 1, "the journal never rolled");
-    for path in &journals {
-        let close_frame = used_bytes(&image, path) / 4096 * 4096;
-        for at in places(&image, path) {
-            let damaged = flipped(&image, path, at);
-            let machine = SimEnv::new(SEED, &damaged);
-            let opened = machine.executor.block_on(open(&machine));
-            let report = fsck(&damaged);
-            if path == &journals[journals.len() - 1] && at >= close_frame {
-                opened.expect("only the word that it was closed is lost");
-                assert!(!report.clean);
-                let (scripts, progress) = (std::slice::from_ref(&script), all_of(&script));
-                check::recovered(SEED, &damaged, scripts, &progress).unwrap();
-                continue;
-            }
-            assert!(names(&report, path), "byte {at}: {:?}", report.findings);
-            match opened {
-                Err(Error::Corrupt(found)) => assert_eq!(&found.path, path),
-                Err(other) => panic!("byte {at} of {}: {other}", path.display()),
-                Ok(_) => panic!("byte {at} of {}: it opens", path.display()),
-            }
-            assert!(machine.disk.live_image() == with_lock(damaged));
-        }
-    }
 }
 
 /// What any attempt to open leaves behind.
@@ -201,31 +105,6 @@ fn with_lock(mut image: Image) -> Image {
         image.files.insert(lock, lock_file.clone());
     }
     image
-}
-
-/// Guards: a bit that turns in a base file or a checkpoint costs a replay of the journal, which `fsck` foretells, and nothing else.
-#[test]
-fn a_flipped_bit_in_a_cache_costs_only_a_rebuild() {
-    let script = script();
-    let image = closed(&script);
-    let mut caches = files(&image, "base");
-    caches.extend((0..3).map(|slot| check::store_path().join(format!("checkpoint.{slot}"))));
-    caches.retain(|path| image.files.contains_key(path));
-    assert!(caches.len() >= 2, "{caches:?}");
-    for path in &caches {
-        for at in places(&image, path) {
-            let damaged = flipped(&image, path, at);
-            let report = fsck(&damaged);
-            let cache = |severity: Severity| severity == Severity::Cache;
-            assert!(
-                report.is_sound() && report.findings.iter().any(|found| cache(found.severity)),
-                "byte {at} of {}: {:?}",
-                path.display(),
-                report.findings
-            );
-            rebuilds(&damaged, &script);
-        }
-    }
 }
 
 /// Guards: caches deleted while the store is closed, all or some, come back from the journal.

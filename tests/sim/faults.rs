@@ -7,18 +7,22 @@ use std::path::Path;
 
 use parking_lot::Mutex;
 use std::sync::Arc;
+use tonnage_engine::io::Env;
 use tonnage_engine::upload::UploadSpec;
 use tonnage_engine::{Algorithm, Error, Store};
+use tonnage_tests::model::content;
+use tonnage_tests::model::operation::Operation;
 use tonnage_tests::sim::{ENOSPC, Fault, Noise, OpKind, Policy, SimEnv};
 
 use super::check;
-use super::workload::{self, Progress, Script, Step};
+use super::workload::{self, Progress, Script, manifest, push, tag, untag};
 
 const REPOSITORY: &str = "library/a";
 
 /// One repository, step by step, with what was acknowledged.
 struct Play {
     store: Store,
+    env: Env,
     script: Script,
     progress: Progress,
 }
@@ -28,6 +32,7 @@ impl Play {
         let opened = Store::open(machine.env.clone(), &check::store_path(), check::options()).await;
         Self {
             store: opened.expect("the store opens").0,
+            env: machine.env.clone(),
             script: Script {
                 repository: REPOSITORY,
                 steps: Vec::new(),
@@ -37,14 +42,14 @@ impl Play {
     }
 
     /// Takes a step that succeeds.
-    async fn good(&mut self, step: Step) {
+    async fn good(&mut self, step: Operation) {
         let taken = self.attempt(step.clone()).await;
         taken.unwrap_or_else(|error| panic!("{step:?}: {error}"));
     }
 
     /// Takes a step of which nothing is there if it fails.
-    async fn attempt(&mut self, step: Step) -> Result<(), Error> {
-        workload::take(&self.store, REPOSITORY, &step).await?;
+    async fn attempt(&mut self, step: Operation) -> Result<(), Error> {
+        self.script.take(&self.store, &self.env, &step).await?;
         self.script.steps.push(step);
         (self.progress.begun, self.progress.done) =
             (self.progress.begun + 1, self.progress.done + 1);
@@ -52,8 +57,8 @@ impl Play {
     }
 
     /// Takes a step that fails, and may be there all the same after the next start.
-    async fn lost(&mut self, step: Step) -> Error {
-        let taken = workload::take(&self.store, REPOSITORY, &step).await;
+    async fn lost(&mut self, step: Operation) -> Error {
+        let taken = self.script.take(&self.store, &self.env, &step).await;
         self.script.steps.push(step);
         self.progress.begun += 1;
         taken.expect_err("the step fails")
@@ -81,14 +86,6 @@ fn machine(seed: u64) -> SimEnv {
     SimEnv::new(seed, &check::empty_disk())
 }
 
-fn manifest(number: u32, children: &[u32], tag: &'static str) -> Step {
-    Step::Manifest {
-        number,
-        children: children.to_vec(),
-        tag,
-    }
-}
-
 /// Guards: a full disk fails the push that needs space, small or large, with `NoSpace`; reads and deletes go on, also when the
 /// journal needs a new file; the store takes pushes again once there is space.
 #[test]
@@ -97,8 +94,8 @@ fn a_full_disk_fails_that_push_alone() {
         let machine = machine(seed);
         let play = machine.executor.block_on(async {
             let mut play = Play::open(&machine).await;
-            play.good(Step::Push(1)).await;
-            play.good(Step::Push(7)).await;
+            play.good(push(1)).await;
+            play.good(push(7)).await;
             for number in 100..106 {
                 play.good(manifest(number, &[1, 7], "latest")).await;
             }
@@ -106,20 +103,20 @@ fn a_full_disk_fails_that_push_alone() {
                 .disk
                 .set_capacity(Some(machine.disk.used_bytes() + 5000));
             for number in [4, 9, 5, 8] {
-                let failed = play.attempt(Step::Push(number)).await;
+                let failed = play.attempt(push(number)).await;
                 assert!(matches!(failed, Err(Error::NoSpace { .. })), "{failed:?}");
                 play.holds().await;
             }
             // Frames of 4 KiB in files of 32 KiB: some of these need a file, whose space the reserve gives.
             for number in 100..106 {
-                play.good(Step::DeleteManifest(number)).await;
+                play.good(Operation::DeleteManifest(number)).await;
             }
-            play.good(Step::Unlink(7)).await;
+            play.good(Operation::Unlink(7)).await;
             play.holds().await;
             assert!(play.store.poisoned().is_none());
             machine.disk.set_capacity(None);
             for number in [4, 9, 5, 8] {
-                play.good(Step::Push(number)).await;
+                play.good(push(number)).await;
             }
             play.holds().await;
             play.store.close().await.expect("the store closes");
@@ -135,12 +132,12 @@ fn a_journal_without_space_refuses_and_goes_on_later() {
     let machine = machine(1);
     let play = machine.executor.block_on(async {
         let mut play = Play::open(&machine).await;
-        play.good(Step::Push(1)).await;
+        play.good(push(1)).await;
         play.good(manifest(100, &[1], "latest")).await;
         machine.disk.set_capacity(Some(machine.disk.used_bytes()));
         let mut taken = 0;
         let refused = loop {
-            match play.attempt(Step::Tag("other", 100)).await {
+            match play.attempt(tag("other", 100)).await {
                 Ok(()) => taken += 1,
                 Err(error) => break error,
             }
@@ -151,8 +148,8 @@ fn a_journal_without_space_refuses_and_goes_on_later() {
         play.holds().await;
         assert!(play.store.poisoned().is_none());
         machine.disk.set_capacity(None);
-        play.good(Step::Untag("other")).await;
-        play.good(Step::Push(9)).await;
+        play.good(untag("other")).await;
+        play.good(push(9)).await;
         play.store.close().await.expect("the store closes");
         play
     });
@@ -165,7 +162,7 @@ fn a_store_opens_on_a_full_disk() {
     let first = machine(1);
     let mut play = first.executor.block_on(async {
         let mut play = Play::open(&first).await;
-        play.good(Step::Push(9)).await;
+        play.good(push(9)).await;
         play.good(manifest(100, &[9], "latest")).await;
         play.store.close().await.expect("the store closes");
         play
@@ -175,8 +172,8 @@ fn a_store_opens_on_a_full_disk() {
     second.executor.block_on(async {
         play.store = Play::open(&second).await.store;
         play.holds().await;
-        play.good(Step::DeleteManifest(100)).await;
-        let failed = play.attempt(Step::Push(8)).await;
+        play.good(Operation::DeleteManifest(100)).await;
+        let failed = play.attempt(push(8)).await;
         assert!(matches!(failed, Err(Error::NoSpace { .. })), "{failed:?}");
         play.holds().await;
     });
@@ -201,15 +198,15 @@ fn an_error_on_a_large_push_fails_it_alone() {
         let machine = machine(seed as u64);
         let play = machine.executor.block_on(async {
             let mut play = Play::open(&machine).await;
-            play.good(Step::Push(1)).await;
+            play.good(push(1)).await;
             let struck = fault.kind != OpKind::SetLen;
             machine.disk.add_fault(fault.clone());
-            let failed = play.attempt(Step::Push(9)).await;
+            let failed = play.attempt(push(9)).await;
             assert_eq!(failed.is_err(), struck, "{fault:?}: {failed:?}");
             machine.disk.clear_faults();
             assert!(play.store.poisoned().is_none(), "{fault:?}");
-            play.good(Step::Push(2)).await;
-            play.good(Step::Push(9)).await;
+            play.good(push(2)).await;
+            play.good(push(9)).await;
             play.holds().await;
             play.store.close().await.expect("the store closes");
             play
@@ -227,7 +224,7 @@ fn an_error_on_an_upload_log_costs_only_the_resumption() {
             let play = machine.executor.block_on(async {
                 let mut play = Play::open(&machine).await;
                 machine.disk.add_fault(Fault::nth(kind, n).on(".upload"));
-                play.good(Step::Push(9)).await;
+                play.good(push(9)).await;
                 play.holds().await;
                 assert!(play.store.poisoned().is_none());
                 play.store.close().await.expect("the store closes");
@@ -253,17 +250,17 @@ fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
         let machine = machine(seed as u64);
         let play = machine.executor.block_on(async {
             let mut play = Play::open(&machine).await;
-            play.good(Step::Push(1)).await;
-            play.good(Step::Push(9)).await;
+            play.good(push(1)).await;
+            play.good(push(9)).await;
             play.good(manifest(100, &[1, 9], "latest")).await;
             machine.disk.add_fault(fault.clone());
-            let error = play.lost(Step::Push(2)).await;
+            let error = play.lost(push(2)).await;
             assert!(
                 matches!(error, Error::Poisoned { .. }),
                 "{fault:?}: {error}"
             );
             machine.disk.clear_faults();
-            refuses_writes(&play.store).await;
+            refuses_writes(&play).await;
             play.holds().await;
             let closed = play.store.close().await;
             assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
@@ -274,17 +271,18 @@ fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
 }
 
 /// Every kind of write answers `Poisoned`.
-async fn refuses_writes(store: &Store) {
+async fn refuses_writes(play: &Play) {
+    let (store, script) = (&play.store, &play.script);
     let spec = UploadSpec {
         repository: REPOSITORY.to_owned(),
         ..UploadSpec::default()
     };
     let begun = store.begin_upload(spec).map(drop);
     let manifest = store
-        .put_small(workload::manifest(1), Algorithm::Sha256)
+        .put_small(content::manifest(1), Algorithm::Sha256)
         .await;
-    let tagged = workload::take(store, REPOSITORY, &Step::Tag("other", 100)).await;
-    let untagged = workload::take(store, REPOSITORY, &Step::Untag("latest")).await;
+    let tagged = script.take(store, &play.env, &tag("other", 100)).await;
+    let untagged = script.take(store, &play.env, &untag("latest")).await;
     for answer in [begun, manifest.map(drop), tagged, untagged] {
         assert!(matches!(answer, Err(Error::Poisoned { .. })), "{answer:?}");
     }
@@ -294,7 +292,7 @@ async fn refuses_writes(store: &Store) {
 /// Guards: a failed sync of the directory of segments, which others share, stops writes, whoever met it.
 #[test]
 fn a_failed_sync_of_the_segments_directory_stops_writes() {
-    for step in [Step::Push(1), Step::Push(9)] {
+    for step in [push(1), push(9)] {
         let machine = machine(1);
         let play = machine.executor.block_on(async {
             let mut play = Play::open(&machine).await;
@@ -304,7 +302,7 @@ fn a_failed_sync_of_the_segments_directory_stops_writes() {
             let error = play.lost(step.clone()).await;
             assert!(matches!(error, Error::Poisoned { .. }), "{error}");
             machine.disk.clear_faults();
-            refuses_writes(&play.store).await;
+            refuses_writes(&play).await;
             play
         });
         play.recovers(&machine);
@@ -324,7 +322,7 @@ fn a_failed_checkpoint_costs_nothing() {
         let machine = machine(1);
         let play = machine.executor.block_on(async {
             let mut play = Play::open(&machine).await;
-            play.good(Step::Push(1)).await;
+            play.good(push(1)).await;
             let part = if kind == OpKind::SyncDir {
                 "store"
             } else {
@@ -333,9 +331,9 @@ fn a_failed_checkpoint_costs_nothing() {
             machine.disk.add_fault(Fault::nth(kind, 1).on(part));
             let failed = play.store.checkpoint().await;
             assert!(failed.is_err(), "{kind:?}");
-            play.good(Step::Push(2)).await;
+            play.good(push(2)).await;
             play.holds().await;
-            play.good(Step::Checkpoint).await;
+            play.good(Operation::Checkpoint).await;
             play.good(manifest(100, &[1, 2], "latest")).await;
             play.holds().await;
             play.store.close().await.expect("the store closes");
@@ -365,7 +363,7 @@ fn short_transfers_change_nothing() {
                 .map(|_| Arc::new(Mutex::new(Progress::default())))
                 .collect();
             let runs = scripts.iter().zip(&progress).map(|(script, progress)| {
-                workload::run(store.clone(), script.clone(), Arc::clone(progress))
+                script.run(store.clone(), machine.env.clone(), Arc::clone(progress))
             });
             for ended in futures_util::future::join_all(runs).await {
                 ended.expect("no step fails");
@@ -387,7 +385,7 @@ fn a_push_heals_a_blob_whose_segment_is_gone() {
     let machine = machine(1);
     let play = machine.executor.block_on(async {
         let mut play = Play::open(&machine).await;
-        play.good(Step::Push(9)).await;
+        play.good(push(9)).await;
         play.store.close().await.expect("the store closes");
         play
     });
@@ -397,11 +395,11 @@ fn a_push_heals_a_blob_whose_segment_is_gone() {
     let next = SimEnv::new(1, &image);
     next.executor.block_on(async {
         let store = Play::open(&next).await.store;
-        assert!(store.open_blob(&workload::digest(9)).await.is_err());
-        assert!(store.is_damaged(&workload::digest(9)));
-        let pushed = workload::take(&store, REPOSITORY, &Step::Push(9)).await;
+        assert!(store.open_blob(&content::digest(9)).await.is_err());
+        assert!(store.is_damaged(&content::digest(9)));
+        let pushed = play.script.take(&store, &next.env, &push(9)).await;
         pushed.expect("the push heals it");
-        assert!(!store.is_damaged(&workload::digest(9)));
+        assert!(!store.is_damaged(&content::digest(9)));
         let (scripts, progress) = (std::slice::from_ref(&play.script), [play.progress]);
         check::contract(&store, scripts, &progress).await.unwrap();
         store.close().await.expect("the store closes");

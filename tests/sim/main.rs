@@ -9,6 +9,7 @@ mod check;
 mod damage;
 mod enumerate;
 mod faults;
+mod flips;
 mod given_up;
 mod rebuild;
 mod resume;

@@ -475,3 +475,22 @@ pub async fn run_clients(
     let left = futures_util::future::join_all(runs).await;
     left.into_iter().flatten().collect()
 }
+
+/// Carries one call out. What a client would complain of panics.
+pub async fn take(store: &Store, env: &Env, call: &Call) -> Result<(), Error> {
+    let record = Shared::default();
+    let grace = std::time::Duration::ZERO;
+    let mut client = Client::new(
+        0,
+        store.clone(),
+        env.clone(),
+        record.clone(),
+        grace,
+        Vec::new(),
+    );
+    let place = record.begin(0, call, store.view().lsn().0);
+    let taken = client.take(call, place).await;
+    let complaints = &record.0.lock().complaints;
+    assert!(complaints.is_empty(), "{complaints:?}");
+    taken.map(drop)
+}
