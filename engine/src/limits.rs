@@ -6,6 +6,8 @@
 pub const CHUNK_BYTES: usize = 64 << 10;
 /// Unit in which journal frames are written and padded; one torn write never reaches a neighbour's block.
 pub const JOURNAL_BLOCK_BYTES: usize = 4 << 10;
+/// What a drive writes as a whole, at least: a torn write has some of these and not others.
+pub const DRIVE_SECTOR_BYTES: usize = 512;
 /// Largest payload of one journal frame: one transaction of the largest manifest (4 MiB of JSON holds
 /// fewer than 40 000 descriptors of about 100 encoded bytes), with room to spare.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 8 << 20;

@@ -1,7 +1,8 @@
-//! `sim`: generated histories against the engine on the simulated disk, stopped everywhere.
+//! `sim`: generated histories against the engine on the simulated disk, stopped everywhere; stores with each byte damaged in turn.
 //!
 //! Owns: the command line, the threads, the tables. Exit status 1 on a violation, 2 on a wrong command line.
 
+mod flips;
 mod mutants;
 mod options;
 mod runs;
@@ -19,5 +20,8 @@ fn main() -> ExitCode {
     };
     // A mutated engine panics on purpose, and a violation says what a panic said.
     std::panic::set_hook(Box::new(|_| {}));
-    runs::run(&options)
+    match options.flips {
+        Some(step) => flips::run(step, options.threads),
+        None => runs::run(&options),
+    }
 }

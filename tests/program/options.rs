@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Printed where the command line is wrong.
 pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state FILE] [--threads N]
-           [--mutation NAME | --mutations | --list-mutations] [--tables] [--places N]
+           [--mutation NAME | --mutations | --list-mutations] [--tables] [--places N] [--flips STEP]
 
   --seed S           first seed (1)
   --seeds N          histories to run (1; for each mutation 250)
@@ -15,6 +15,7 @@ pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state
   --mutations        run every known-bad engine (or the one named), and print which check caught it and how soon
   --list-mutations   print their names
   --places N         fail if a place of the engine that changes the disk was reached fewer than N times
+  --flips STEP       turn one bit in every STEP-th byte of two small stores, one at a time, instead of running histories
   --tables           print what was generated, how recoveries went and how often each step of the engine was reached";
 
 /// What is asked for.
@@ -30,6 +31,7 @@ pub struct Options {
     pub list: bool,
     pub tables: bool,
     pub places: u64,
+    pub flips: Option<u64>,
 }
 
 impl Options {
@@ -46,6 +48,7 @@ impl Options {
             list: false,
             tables: false,
             places: 0,
+            flips: None,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || {
@@ -64,6 +67,7 @@ impl Options {
                 "--state" => options.state = Some(value()?.into()),
                 "--threads" => options.threads = number(value()?)?.max(1) as usize,
                 "--places" => options.places = number(value()?)?,
+                "--flips" => options.flips = Some(number(value()?)?.max(1)),
                 "--mutation" => options.mutation = Some(value()?),
                 "--mutations" => options.mutations = true,
                 "--list-mutations" => options.list = true,

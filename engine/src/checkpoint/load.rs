@@ -89,6 +89,27 @@ pub async fn load(site: &Site) -> Loaded {
     loaded
 }
 
+/// What is wrong with the checkpoint that an open falls back to when the newest is unusable, for `fsck`. Once it is, that one was
+/// chosen, and the one before it has lost its files rightly.
+pub async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
+    let older = loaded.history.older.as_ref()?;
+    if !loaded.rejected.is_empty() {
+        return None;
+    }
+    let (base, partitions) = (site.base_dir(), &older.partitions);
+    let opened = Base::open(&site.env, &base, site.store_id, partitions).await;
+    let unusable = opened.err()?;
+    // After a rebuild the slots still tell of checkpoints whose files are gone.
+    let there = site.env.io.open(&unusable.path, OpenMode::Read).await;
+    if there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return None;
+    }
+    Some(Rejected {
+        path: site.root.join(slot_name(older.sequence)),
+        why: unusable.to_string(),
+    })
+}
+
 /// The record in a slot; `None` if the slot was never written.
 async fn read_slot(site: &Site, slot: u64) -> Result<Option<CheckpointRecord>, String> {
     let path = site.root.join(slot_name(slot));

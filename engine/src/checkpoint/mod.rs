@@ -9,7 +9,7 @@ mod run;
 
 use std::sync::Arc;
 
-pub use load::{Chosen, Loaded, Rejected, load};
+pub use load::{Chosen, Loaded, Rejected, check_fallback, load};
 pub use policy::{Since, Thresholds, is_due};
 pub use run::{Done, Facts, run};
 

@@ -125,6 +125,16 @@ impl FrameHeader {
 
     /// Reads the header of the frame at `offset` of the file with `nonce`.
     pub fn decode(bytes: &[u8], nonce: u64, offset: u64) -> Result<Self, Malformed> {
+        let header = Self::decode_anywhere(bytes, nonce)?;
+        if header.offset == offset {
+            Ok(header)
+        } else {
+            Err(Malformed(format!("a frame of offset {}", header.offset)))
+        }
+    }
+
+    /// Reads the header of a frame of the file with `nonce`, wherever it lies.
+    pub fn decode_anywhere(bytes: &[u8], nonce: u64) -> Result<Self, Malformed> {
         let mut decoder = Decoder::new(unseal(bytes, FRAME_HEADER_BYTES)?);
         if decoder.array::<4>()? != *FRAME_MAGIC {
             return Err(Malformed::new("not a frame"));
@@ -146,9 +156,6 @@ impl FrameHeader {
         }
         if header.nonce != nonce {
             return Err(Malformed::new("a frame of another journal file"));
-        }
-        if header.offset != offset {
-            return Err(Malformed(format!("a frame of offset {}", header.offset)));
         }
         let payload = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
         let transactions = usize::try_from(header.transactions).unwrap_or(usize::MAX);

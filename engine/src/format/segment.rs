@@ -102,6 +102,11 @@ impl SegmentHeader {
         })
     }
 
+    /// Whether the block's checksum holds: what is wrong with it then is no rot.
+    pub fn is_whole(bytes: &[u8]) -> bool {
+        unseal(bytes, HEADER_BYTES).is_ok()
+    }
+
     /// Reads a header's block that must be that of `segment` in `store`.
     pub fn decode_of(
         bytes: &[u8],

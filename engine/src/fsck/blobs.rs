@@ -181,7 +181,7 @@ async fn payload(
         let (sums, behind) =
             rest.split_at(usize::try_from(chunks).unwrap_or_default().min(rest.len()));
         check_chunks(window.filled(), sums).map_err(|(chunk, what)| {
-            let offset = extent.offset + at + chunk as u64 * crate::limits::CHUNK_BYTES as u64;
+            let offset = extent.offset + at + chunk as u64;
             Error::corrupt(path, offset, format!("blob {}: {what}", frame.digest))
         })?;
         if let Some(hasher) = &mut hasher {
@@ -199,7 +199,7 @@ async fn payload(
     }
 }
 
-async fn read(file: &dyn File, path: &Path, offset: u64, length: u64) -> Result<Buffer> {
+pub(super) async fn read(file: &dyn File, path: &Path, offset: u64, length: u64) -> Result<Buffer> {
     let limit = usize::try_from(length).unwrap_or(usize::MAX);
     let buffer = exact::read_up_to(file, offset, Buffer::unpooled(limit)).await;
     let buffer = buffer.map_err(|source| Error::io("read", path, source))?;

@@ -3,28 +3,24 @@
 //! Owns: comparing directories with what the journal names. Refuses: removing; the next open does that.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use super::{FsckReport, Severity};
+use super::{FsckReport, Severity, uploads};
 use crate::catalog::View;
 use crate::error::Result;
-use crate::io::Env;
 use crate::journal::{self, read::Walked};
 use crate::recovery::apply::list_segments;
 use crate::segment::segment_name;
-use crate::upload::surviving;
+use crate::table::Site;
 
 /// Compares directories with the catalog.
 pub(super) async fn check(
-    env: &Env,
-    store: &Path,
+    site: &Site,
     view: &View,
     walked: &Walked,
     report: &mut FsckReport,
 ) -> Result<()> {
-    let found = list_segments(&*env.io, store).await?;
-    let uploads = surviving(env, &store.join("uploads")).await?;
-    report.uploads = uploads.len() as u64;
+    let store = &*site.root;
+    let found = list_segments(&*site.env.io, store).await?;
     let mut named = BTreeSet::new();
     for segment in view.segments() {
         let (id, used) = segment?;
@@ -32,6 +28,7 @@ pub(super) async fn check(
             named.insert(id);
         }
     }
+    let uploads = uploads::check(site, &named, report).await?;
     let path = |id| store.join("segments").join(segment_name(id));
     for id in named.difference(&found) {
         report.add(

@@ -4,19 +4,22 @@
 //!
 //! What is checked: the superblock's copies; every frame of the journal from its beginning; that the newest checkpoint leads to
 //! the same rows as the whole journal; that rows and their reverses agree; every record that the index names, chunk by
-//! chunk; with `deep`, every digest; files that nothing names.
+//! chunk; with `deep`, every digest; what unfinished uploads would go on from; files that nothing names.
 
 mod blobs;
 mod files;
 mod rows;
+mod uploads;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::catalog::View;
+use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::{Env, LockAttempt};
+use crate::journal;
 use crate::recovery::superblock::{self as superblocks, LOCK, SUPERBLOCK};
 use crate::recovery::{self, plan};
 use crate::table::Site;
@@ -158,10 +161,18 @@ pub async fn check(
     report.lsn = state.lsn;
     report.clean = plan::closed_cleanly(&walked);
     report.transactions = walked.transactions;
+    for stray in &walked.stray {
+        let path = journal::file_path(path, stray.number);
+        let what = format!(
+            "byte {} is not zero, behind the end of the frames; it is ignored",
+            stray.offset
+        );
+        report.add(Severity::Damage, &path, what);
+    }
     let view = View::new(Arc::new(state));
     compare_with_checkpoint(&site, &superblock, &view, &mut report).await;
     rows::check(&view, path, &mut report)?;
-    files::check(env, path, &view, &walked, &mut report).await?;
+    files::check(&site, &view, &walked, &mut report).await?;
     blobs::check(&site, &view, options, progress, &mut report).await?;
     Ok(report)
 }
@@ -177,7 +188,8 @@ async fn compare_with_checkpoint(
         Ok(recovered) => recovered,
         Err(error) => return report.note(&site.root, &error),
     };
-    for rejected in &recovered.checkpoints.rejected {
+    let fallback = checkpoint::check_fallback(site, &recovered.checkpoints).await;
+    for rejected in recovered.checkpoints.rejected.iter().chain(&fallback) {
         report.add(Severity::Cache, &rejected.path, rejected.why.clone());
     }
     if recovered.checkpoints.chosen.is_none() {

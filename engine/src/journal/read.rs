@@ -36,6 +36,9 @@ pub struct Walked {
     pub frames: u64,
     /// Transactions handed out.
     pub transactions: u64,
+    /// Bytes that are not zero where no stop can have left any: behind a close frame, or behind the end of a file that the same
+    /// run of the store went on from.
+    pub stray: Vec<Position>,
 }
 
 /// What a walk is for.
@@ -67,6 +70,7 @@ pub async fn walk(
         files: 0,
         frames: 0,
         transactions: 0,
+        stray: Vec::new(),
     };
     let mut next = load(io, store, store_id, start.number).await?;
     while let Loaded::Intact { header, bytes } = next {
@@ -96,6 +100,13 @@ pub async fn walk(
         let scanned = scanned
             .map_err(|bad| Error::corrupt(&file_path(store, number), bad.offset, bad.what.0))?;
         walked.transactions += count;
+        let rolled =
+            matches!(&next, Loaded::Intact { header: newer, .. } if newer.epoch == header.epoch);
+        if rolled || scanned.closed {
+            let stray = scan::stray(bytes.filled(), scanned.end);
+            let stray = stray.map(|offset| Position { number, offset });
+            walked.stray.extend(stray);
+        }
         walked.note(header, &scanned);
         if end.is_some() {
             let (number, offset) = (number + 1, HEADER_BYTES as u64);

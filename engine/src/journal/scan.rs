@@ -1,8 +1,8 @@
 //! Facts from the bytes of one journal file. Pure.
 //!
 //! Owns: walking frames, and telling a torn tail from corruption.
-//! Refuses: repairing, skipping, or searching for records in payload bytes. The one search there is, behind a bad frame, looks
-//! only for headers with the file's secret nonce, which no client can forge.
+//! Refuses: repairing, skipping, or searching for records in payload bytes. The one search there is, from a bad frame on, looks
+//! only for headers with the file's secret nonce, which no client can forge: a torn write leaves none but its own.
 
 use crate::extent::Lsn;
 use crate::format::codec::{Decoder, Malformed, checksum};
@@ -10,7 +10,7 @@ use crate::format::journal::{
     FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes,
 };
 use crate::format::transaction::Transaction;
-use crate::limits::JOURNAL_BLOCK_BYTES;
+use crate::limits::DRIVE_SECTOR_BYTES;
 use crate::probe::{Mutation, mutated};
 
 /// How the frames of a file end.
@@ -35,6 +35,8 @@ pub struct Scanned {
     pub frames: u64,
     /// LSN of the last transaction, if there was one.
     pub last_lsn: Option<Lsn>,
+    /// Whether the last frame says that the store was closed.
+    pub closed: bool,
 }
 
 /// A frame or transaction that does not hold.
@@ -82,13 +84,22 @@ pub fn frames(
                         what: Malformed(what),
                     });
                 }
-                return Ok(walk.done(Tail::Clean));
+                return Ok(Scanned {
+                    closed: true,
+                    ..walk.done(Tail::Clean)
+                });
             }
             Ok(frame) => walk.visit(bytes, &frame, offset, visit)?,
             Err(what) if end.is_some() => return Err(BadFrame { offset, what }),
             Err(what) => return tail(bytes, header, walk, &what),
         }
     }
+}
+
+/// The first byte from `end` on that is not zero.
+pub fn stray(bytes: &[u8], end: u64) -> Option<u64> {
+    let found = slice(bytes, end).iter().position(|byte| *byte != 0)?;
+    Some(end + found as u64)
 }
 
 /// Judges what follows the last intact frame of the last file.
@@ -99,24 +110,24 @@ fn tail(
     what: &Malformed,
 ) -> Result<Scanned, BadFrame> {
     let rest = slice(bytes, walk.at);
-    let later = rest
-        .chunks(JOURNAL_BLOCK_BYTES)
-        .enumerate()
-        .skip(1)
-        .find(|(block, chunk)| {
-            let offset = walk.at + (*block * JOURNAL_BLOCK_BYTES) as u64;
-            FrameHeader::decode(chunk, header.nonce, offset).is_ok()
-        });
-    if let Some((block, _)) = later
+    let sectors = rest.chunks(DRIVE_SECTOR_BYTES).enumerate();
+    let mut headers = sectors.filter_map(|(sector, chunk)| {
+        let at = walk.at + (sector * DRIVE_SECTOR_BYTES) as u64;
+        let found = FrameHeader::decode_anywhere(chunk, header.nonce).ok()?;
+        // The torn frame's own header may be whole.
+        (at != walk.at || found.offset != at).then_some((at, found.offset))
+    });
+    if let Some((at, belongs)) = headers.next()
         && !mutated(Mutation::CorruptIsTorn)
     {
-        let offset = walk.at + (block * JOURNAL_BLOCK_BYTES) as u64;
-        let what = Malformed(format!(
-            "{what}, but an intact frame follows at byte {offset}"
-        ));
+        let what = if at == belongs {
+            format!("{what}, but an intact frame follows at byte {at}")
+        } else {
+            format!("{what}: the frame for byte {belongs} was written to byte {at}")
+        };
         return Err(BadFrame {
             offset: walk.at,
-            what,
+            what: Malformed(what),
         });
     }
     let torn = rest.iter().any(|byte| *byte != 0);
@@ -144,6 +155,7 @@ impl Walk {
             tail,
             frames: self.frames,
             last_lsn: self.last_lsn,
+            closed: false,
         }
     }
 
@@ -221,6 +233,7 @@ mod tests {
     use super::*;
     use crate::entry::Origin;
     use crate::format::codec::Encoder;
+    use crate::limits::JOURNAL_BLOCK_BYTES;
 
     const NONCE: u64 = 0x5eed;
 
@@ -328,6 +341,22 @@ mod tests {
             let mut bad = bytes.clone();
             bad[at] ^= 0x01;
             assert!(scan(&bad, None).is_err(), "byte {at}");
+        }
+    }
+
+    /// Guards: a frame that was written over another one, at any sector, is no torn write: the other one may have been acknowledged.
+    #[test]
+    fn a_frame_at_another_ones_place_is_corrupt() {
+        let (bytes, offsets) = file(&[3, 1, 2], false);
+        let (last, moved) = (offsets[1], offsets[2]);
+        let frame = bytes[moved..moved + 4096].to_vec();
+        for sector in 0..8 {
+            let mut bad = bytes.clone();
+            bad[moved..].fill(0);
+            let at = last + sector * DRIVE_SECTOR_BYTES;
+            bad[at..at + frame.len()].copy_from_slice(&frame);
+            let found = scan(&bad, None).unwrap_err();
+            assert!(found.what.0.contains("was written to byte"), "{found:?}");
         }
     }
 

@@ -112,6 +112,7 @@ mod tests {
             files: 0,
             frames: 0,
             transactions: 0,
+            stray: Vec::new(),
         };
         let ids = |ids: &[u64]| ids.iter().copied().map(SegmentId).collect::<BTreeSet<_>>();
         Facts {

@@ -1,7 +1,8 @@
 //! Segment files: names, handles and their end.
 //!
 //! Owns: creating, opening (a bounded number stay open), and unlinking. Refuses: what is inside, but for
-//! the header, which says that the file is the one its name claims.
+//! the header, which says that the file is the one its name claims. Rot in it costs no blob: whoever reads then has a record's
+//! own frame to go by.
 //!
 //! Invariants: at most one handle per segment exists; a retired segment is unlinked when the last holder of
 //! its handle drops it, because bytes handed to a socket may be read after the call returned (D6).
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::extent::{SegmentId, VolumeId};
+use crate::format::codec::Malformed;
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all};
 use crate::io::{Env, FileRef, OpenMode};
@@ -62,6 +64,7 @@ pub struct SegmentFile {
     file: FileRef,
     retired: AtomicBool,
     home: Weak<SegmentFiles>,
+    header_holds: bool,
 }
 
 impl SegmentFiles {
@@ -106,7 +109,7 @@ impl SegmentFiles {
         reached(Place::SegmentCreate);
         let file = self.env.io.open(&path, OpenMode::CreateNew).await;
         let file = file.map_err(|error| Error::io("create segment", &path, error))?;
-        let file = self.keep(id, path, file);
+        let file = self.keep(id, path, file, true);
         let header = SegmentHeader {
             class,
             store: self.store,
@@ -133,17 +136,29 @@ impl SegmentFiles {
     }
 
     async fn open_as(self: &Arc<Self>, id: SegmentId, mode: OpenMode) -> Result<Arc<SegmentFile>> {
-        if let Some(file) = self.find(id) {
-            return Ok(file);
-        }
         let path = self.path(id);
+        let rotten = |what: Malformed| Error::corrupt(&path, 0, what.0);
+        if let Some(file) = self.find(id) {
+            return if mode == OpenMode::Write && !file.header_holds {
+                Err(rotten(Malformed::new("segment header: it does not hold")))
+            } else {
+                Ok(file)
+            };
+        }
         let opened = self.env.io.open(&path, mode).await;
         let file = opened.map_err(|error| Error::io("open segment", &path, error))?;
         let header = read_up_to(file.as_ref(), 0, Buffer::unpooled(HEADER_BYTES)).await;
         let header = header.map_err(|error| Error::io("read header of segment", &path, error))?;
-        SegmentHeader::decode_of(header.filled(), &self.store, id)
-            .map_err(|what| Error::corrupt(&path, 0, what.0))?;
-        Ok(self.keep(id, path, file))
+        let checked = SegmentHeader::decode_of(header.filled(), &self.store, id);
+        let header_holds = checked.is_ok();
+        if let Err(what) = checked {
+            // Whole, and of another segment: the file is not ours. Rotten: its records still say what they are.
+            if mode != OpenMode::Read || SegmentHeader::is_whole(header.filled()) {
+                return Err(rotten(what));
+            }
+            tracing::error!(path = %path.display(), %what, "the header of a segment does not hold; its blobs are read by their own frames");
+        }
+        Ok(self.keep(id, path, file, header_holds))
     }
 
     /// The open handle, counted as used.
@@ -158,7 +173,13 @@ impl SegmentFiles {
     }
 
     /// Keeps a handle open; gives the one that another task opened meanwhile if there is one.
-    fn keep(self: &Arc<Self>, id: SegmentId, path: PathBuf, file: FileRef) -> Arc<SegmentFile> {
+    fn keep(
+        self: &Arc<Self>,
+        id: SegmentId,
+        path: PathBuf,
+        file: FileRef,
+        header_holds: bool,
+    ) -> Arc<SegmentFile> {
         let home = Arc::downgrade(self);
         let opened = Arc::new(SegmentFile {
             id,
@@ -166,6 +187,7 @@ impl SegmentFiles {
             file,
             retired: AtomicBool::new(false),
             home,
+            header_holds,
         });
         let mut handles = self.handles.lock();
         let earlier = handles.live.get(&id).and_then(Weak::upgrade);
@@ -249,6 +271,11 @@ impl SegmentFile {
     /// Its path, for messages.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether the header was whole when the segment was opened.
+    pub fn header_holds(&self) -> bool {
+        self.header_holds
     }
 
     /// The open file.

@@ -74,6 +74,7 @@ impl BlobReader {
             }
         })?;
         let (store, pool, damaged) = (files.store(), pool.clone(), Arc::clone(damaged));
+        let unsure = extent.layout == Layout::Trailing && !file.header_holds();
         let source = Source {
             file,
             store,
@@ -83,9 +84,12 @@ impl BlobReader {
             places,
             digest,
         };
-        Ok(Self {
-            source: Arc::new(source),
-        })
+        let source = Arc::new(source);
+        if unsure {
+            // Reads of this layout go by payload and table alone.
+            Arc::clone(&source).check_trailing_frame().await?;
+        }
+        Ok(Self { source })
     }
 
     /// The blob's length in bytes.
@@ -252,7 +256,10 @@ impl BlobStream {
             first: 0,
             entries: source.check_head(head)?,
         };
-        self.check(&(0..source.extent.length), payload)?;
+        // Only what was asked for: damage elsewhere in the blob is none of this read's.
+        let from = self.position / CHUNK * CHUNK;
+        let to = self.end.next_multiple_of(CHUNK).min(source.extent.length);
+        self.check(&(from..to), split(split(payload, to).0, from).1)?;
         let skip = places.payload - places.frame;
         let from = usize::try_from(skip + self.position).unwrap_or(usize::MAX);
         let to = usize::try_from(skip + self.end).unwrap_or(usize::MAX);
@@ -337,6 +344,20 @@ impl Source {
             return Err(self.damage(end, &format!("the file ends {} bytes early", buffer.room())));
         }
         Ok(Fetched { buffer, cold })
+    }
+
+    /// Checks that the frame behind a payload is this blob's, and of the table that is there.
+    async fn check_trailing_frame(self: Arc<Self>) -> Result<()> {
+        let places = self.places;
+        let fetched = Arc::clone(&self).fetch(places.frame..places.end).await?;
+        FoundFrame::decode_of(
+            fetched.buffer.filled(),
+            &self.store,
+            &self.digest,
+            &self.extent,
+        )
+        .map(drop)
+        .map_err(|what| self.damage(places.frame, &what.0))
     }
 
     /// Checks frame and table of a leading record and gives the table.

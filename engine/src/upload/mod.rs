@@ -22,6 +22,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::extent::Extent;
 
 pub use resume::surviving;
+pub(crate) use resume::{FoundLog, logs};
 pub use session::{Savepoint, Upload};
 pub use sessions::Uploads;
 

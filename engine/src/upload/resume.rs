@@ -6,7 +6,7 @@
 //! cannot be resumed is forgotten, and its log removed.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::UploadId;
@@ -102,20 +102,40 @@ impl Uploads {
     }
 }
 
-/// The segments of uploads that the next open can take up, without touching anything: for `fsck`. `dir` is the
-/// directory of the logs.
-pub async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
+/// An upload log as it lies on the disk.
+#[derive(Debug)]
+pub(crate) struct FoundLog {
+    /// Its path.
+    pub path: PathBuf,
+    /// What it says; `None` if nothing in it holds, or it is not of the upload that its name says.
+    pub log: Option<UploadLog>,
+    /// Its bytes.
+    pub length: u64,
+}
+
+/// Every upload log, without touching anything: for `fsck`. `dir` is the directory of the logs.
+pub(crate) async fn logs(env: &Env, dir: &Path) -> Result<Vec<FoundLog>> {
     let names = env.io.list_dir(dir).await;
     let names = names.map_err(|error| Error::io("list directory", dir, error))?;
-    let mut segments = BTreeSet::new();
-    for name in names
-        .iter()
-        .filter(|name| LogFile::parse_name(name).is_some())
-    {
-        let (_, bytes) = read_log(env, &dir.join(name), OpenMode::Read).await?;
-        segments.extend(replay(&bytes).map(|log| log.header.segment));
+    let mut found = Vec::new();
+    for name in &names {
+        let Some(id) = LogFile::parse_name(name) else {
+            continue;
+        };
+        let path = dir.join(name);
+        let (_, bytes) = read_log(env, &path, OpenMode::Read).await?;
+        let log = replay(&bytes).filter(|log| log.header.upload == *id.as_bytes());
+        let length = bytes.len() as u64;
+        found.push(FoundLog { path, log, length });
     }
-    Ok(segments)
+    Ok(found)
+}
+
+/// The segments of uploads that the next open can take up, without touching anything.
+pub async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
+    let logs = logs(env, dir).await?;
+    let segments = logs.into_iter().filter_map(|found| found.log);
+    Ok(segments.map(|log| log.header.segment).collect())
 }
 
 async fn read_log(env: &Env, path: &Path, mode: OpenMode) -> Result<(FileRef, Vec<u8>)> {

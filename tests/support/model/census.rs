@@ -29,6 +29,8 @@ pub struct Census {
     pub cut_openings: u64,
     /// Damaged stores looked at.
     pub damaged: u64,
+    /// Stores over which an unsynced write went astray.
+    pub strays: u64,
     /// Calls by name.
     pub by_operation: BTreeMap<&'static str, u64>,
     /// Pushes by size.
@@ -103,6 +105,7 @@ impl Census {
         self.recoveries += other.recoveries;
         self.cut_openings += other.cut_openings;
         self.damaged += other.damaged;
+        self.strays += other.strays;
         merge(&mut self.by_operation, &other.by_operation);
         merge(&mut self.by_size, &other.by_size);
         merge(&mut self.by_branch, &other.by_branch);

@@ -1,6 +1,6 @@
-//! A stopped store with wrong bytes: flipped bits, sectors of zeros, blocks that went to another place.
+//! A stopped store with wrong bytes: flipped bits, sectors of zeros, blocks and unsynced writes that went to another place.
 //!
-//! Owns: [`check`]. Demanded: nothing wrong is served, nothing panics, no names are lost in silence. The one place where damage
+//! Owns: [`check`], [`astray`]. Demanded: nothing wrong is served, nothing panics, no names are lost in silence. The one place where damage
 //! cannot be told from a torn write is the last frame of a journal that was not closed; it is left alone there.
 
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use tonnage_engine::{Digest, Error, Store};
 use super::census::Census;
 use super::found;
 use super::recover::{Found, Task, Violation, fsck_image, guarded, store_path};
-use crate::sim::{Image, Prng, SimEnv};
+use crate::sim::{Image, Prng, SimEnv, Stray};
 
 /// Damaged copies of each store.
 const COPIES: usize = 16;
@@ -43,8 +43,42 @@ pub fn check(
     Ok(())
 }
 
+/// Looks at a store over which an unsynced write went astray. `found` is what is there without it.
+pub fn astray(
+    task: &Task,
+    stray: &Stray,
+    found: &Found,
+    census: &mut Census,
+) -> Result<(), Violation> {
+    let tail = last_frames(&stray.without.image);
+    let spared = tail
+        .as_ref()
+        .is_none_or(|tail| is_spared(tail, &stray.without.image, &stray.image));
+    // A frame is known by its place: over the last one, too, it is no torn write.
+    if stray.image == stray.without.image || !(spared || stray.is_frame) {
+        return Ok(());
+    }
+    census.strays += 1;
+    let looked = guarded("panic on damage", || look(task, &stray.image, found));
+    let outcome = looked.map_err(|violation| {
+        let what = format!("{}: {}", stray.label, violation.what);
+        Violation::new(violation.check, what)
+    })?;
+    *census.by_damage.entry(outcome).or_default() += 1;
+    Ok(())
+}
+
+/// Whether nothing changed from the last frames of the journal on.
+fn is_spared((journal, from): &(PathBuf, u64), one: &Image, other: &Image) -> bool {
+    let end = |image: &Image| {
+        let mut bytes = image.files[journal].to_vec();
+        bytes.split_off((*from as usize).min(bytes.len()))
+    };
+    end(one) == end(other)
+}
+
 /// Where the last frame but one of the journal begins: the last may be torn, and then the one before it is the last that holds.
-fn last_frames(image: &Image) -> Option<(PathBuf, u64)> {
+pub(super) fn last_frames(image: &Image) -> Option<(PathBuf, u64)> {
     let began = |path: &&PathBuf| {
         let mut magic = [0; 8];
         image.files[*path].read(0, &mut magic);
@@ -123,14 +157,8 @@ fn damage(
             format!("the block at byte {from} of {name} written to byte {to}")
         }
     };
-    let spared = |(journal, from): &(PathBuf, u64)| {
-        let end = |image: &Image| {
-            let mut bytes = image.files[journal].to_vec();
-            bytes.split_off((*from as usize).min(bytes.len()))
-        };
-        end(image) == end(&damaged)
-    };
-    (damaged != *image && tail.is_none_or(spared)).then_some((damaged, what))
+    (damaged != *image && tail.is_none_or(|tail| is_spared(tail, image, &damaged)))
+        .then_some((damaged, what))
 }
 
 /// What comes of it: where it is noticed.
@@ -181,7 +209,7 @@ fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Viola
 }
 
 /// Whether a blob reads back; other bytes than its own are a violation.
-async fn read(store: &Store, digest: &Digest) -> Result<bool, Violation> {
+pub(super) async fn read(store: &Store, digest: &Digest) -> Result<bool, Violation> {
     let read = async {
         let reader = store.open_blob(digest).await?;
         match reader {

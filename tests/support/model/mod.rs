@@ -15,6 +15,7 @@ pub mod census;
 pub mod content;
 pub mod damage;
 pub mod drive;
+pub mod flips;
 pub mod found;
 pub mod generate;
 pub mod judge;

@@ -19,10 +19,15 @@ use super::judge::Timeline;
 use super::record::{Moment, Shared};
 use super::recover::{Found, Task, Violation, empty_disk, guarded, has_store, recover, store_path};
 use super::state::Model;
-use crate::sim::{CrashImage, Image, Noise, Policy, Prng, SimEnv};
+use crate::sim::{CrashImage, Image, Noise, Policy, Prng, SimEnv, Stray};
 
 /// Of distinct images, one in so many has its opening stopped everywhere, too.
 const CUT_EVERY: usize = 24;
+
+/// Of crash points, one in so many has unsynced writes go astray, too.
+const STRAY_EVERY: u64 = 8;
+/// How many, each time.
+const STRAYS: usize = 2;
 
 /// How far a sweep goes.
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +133,8 @@ struct Recoveries {
     occurrences: Vec<Occurrence>,
     cut: usize,
     census: Census,
+    /// The first stray write that did harm, and when.
+    astray: Option<(u64, Violation)>,
 }
 
 impl Recoveries {
@@ -165,6 +172,25 @@ impl Recoveries {
             self.census.note_open(&found.report, found.uploads.len());
         }
         self.known.insert(hash, found.map(Arc::new));
+    }
+
+    /// Looks at what is left where unsynced writes went astray.
+    fn look_astray(&mut self, points: u64, strays: Vec<Stray>) {
+        for stray in strays {
+            let hash = stray.without.hash;
+            self.take_in(points, vec![stray.without.clone()], None);
+            let Some(Ok(found)) = self.known.get(&hash) else {
+                continue; // that image itself is judged
+            };
+            let found = Arc::clone(found);
+            if !has_store(&stray.image) {
+                continue;
+            }
+            let looked = damage::astray(&self.task, &stray, &found, &mut self.census);
+            if let (Err(violation), None) = (looked, &self.astray) {
+                self.astray = Some((points, violation));
+            }
+        }
     }
 
     /// Stops the opening of an image everywhere in turn.
@@ -223,11 +249,18 @@ impl LifeRun<'_> {
             occurrences: Vec::new(),
             cut: 0,
             census: Census::default(),
+            astray: None,
         }));
         let (watching, policy, seed) = (Arc::clone(&recoveries), self.depth.policy, self.seed());
+        let damage = self.depth.damage;
         machine.disk.watch(move |stop| {
             let images = stop.images(&policy(seed ^ stop.points));
-            watching.lock().take_in(stop.points, images, None);
+            let mut watching = watching.lock();
+            watching.take_in(stop.points, images, None);
+            if damage && stop.points.is_multiple_of(STRAY_EVERY) {
+                let strays = stop.strays(seed ^ stop.points, STRAYS);
+                watching.look_astray(stop.points, strays);
+            }
         });
         let ran = guarded("panic", || Ok(self.live(&machine, &record, carry)));
         machine.disk.unwatch();
@@ -244,6 +277,10 @@ impl LifeRun<'_> {
         census.add(&recoveries.census);
         census.points += machine.disk.points();
         self.judge(carry, &record, &recoveries, &machine)?;
+        if let Some((points, violation)) = recoveries.astray.take() {
+            let stop = format!("a write astray after crash point {points}");
+            return Err(self.failure(&machine, violation, stop));
+        }
         let (image, hash) = self.pick(&last, closed);
         let found = match recoveries.known.get(&hash) {
             Some(Ok(found)) => Arc::clone(found),

@@ -86,7 +86,7 @@ pub struct CrashImage {
 
 /// What becomes of an effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum Luck {
+pub(super) enum Luck {
     #[default]
     Kept,
     Lost,
@@ -279,7 +279,7 @@ impl<'a> Enumeration<'a> {
 }
 
 /// Builds the image in which each effect that is not durable has the luck it is given.
-fn build(machine: &Machine, mut luck: impl FnMut(u64, Option<&Data>) -> Luck) -> Image {
+pub(super) fn build(machine: &Machine, mut luck: impl FnMut(u64, Option<&Data>) -> Luck) -> Image {
     let mut names = machine.durable_names.clone();
     for entry in machine.entries.values().flatten() {
         if entry.fate == Fate::Durable || luck(entry.number, None) != Luck::Lost {

@@ -61,6 +61,10 @@ pub struct Stop<'a> {
 }
 
 impl Stop<'_> {
+    pub(super) fn machine(&self) -> &Machine {
+        self.machine
+    }
+
     /// As [`SimDisk::crash_images`].
     pub fn images(&self, policy: &Policy) -> Vec<CrashImage> {
         images_of(self.machine, policy)

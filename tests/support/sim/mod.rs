@@ -19,6 +19,7 @@ mod names;
 mod op;
 mod prng;
 mod state;
+mod stray;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ pub use self::image::Image;
 pub use self::names::SIM_PID;
 pub use self::op::OpRecord;
 pub use self::prng::Prng;
+pub use self::stray::Stray;
 
 /// A machine that was just switched on.
 #[derive(Debug)]

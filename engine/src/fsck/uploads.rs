@@ -1,0 +1,103 @@
+//! Can every unfinished upload go on from bytes that are what its client sent?
+//!
+//! Owns: logs, and the payload that their checkpoints speak for. Refuses: judging uploads that the next open forgets; nothing was
+//! promised for them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::blobs::read;
+use super::{FsckReport, Severity};
+use crate::error::{Error, Result};
+use crate::extent::SegmentId;
+use crate::format::checksum::{check_chunks, chunk_count};
+use crate::format::codec::checksum;
+use crate::format::record::DEDICATED_PAYLOAD;
+use crate::format::segment::{HEADER_BYTES, SegmentHeader};
+use crate::format::upload_log::UploadLog;
+use crate::io::OpenMode;
+use crate::limits::CHUNK_BYTES;
+use crate::segment::segment_name;
+use crate::table::Site;
+use crate::upload::{FoundLog, logs};
+
+/// Payload read at once; a multiple of the chunk.
+const WINDOW_BYTES: u64 = 2 << 20;
+
+/// Checks every log with its segment, and returns the segments of uploads that can go on. `named` tells which segments a
+/// transaction names: such an upload has ended.
+pub(super) async fn check(
+    site: &Site,
+    named: &BTreeSet<SegmentId>,
+    report: &mut FsckReport,
+) -> Result<BTreeSet<SegmentId>> {
+    let mut segments = BTreeSet::new();
+    for FoundLog { path, log, length } in logs(&site.env, &site.root.join("uploads")).await? {
+        let Some(log) = log.filter(|log| log.header.store == site.store_id) else {
+            let what =
+                "no checkpoint in it holds; the next open removes it, and its client begins anew";
+            report.add(Severity::Leftover, &path, what);
+            continue;
+        };
+        segments.insert(log.header.segment);
+        if named.contains(&log.header.segment) {
+            report.add(Severity::Leftover, &path, "its upload was committed");
+            continue;
+        }
+        report.uploads += 1;
+        if log.end < length {
+            let (end, from) = (log.end, log.last.mark.length);
+            let what = format!(
+                "what is behind byte {end} does not hold; the upload goes on from its byte {from}"
+            );
+            report.add(Severity::Leftover, &path, what);
+        }
+        let segment = segment_name(log.header.segment);
+        let segment = site.root.join("segments").join(segment);
+        match payload(site, &log, &segment).await {
+            Ok(None) => {}
+            Ok(Some((offset, what))) => {
+                let log = path.display();
+                let what = format!(
+                    "byte {offset}, of an unfinished upload: {what}; remove {log}, and its client begins anew"
+                );
+                report.add(Severity::Damage, &segment, what);
+            }
+            Err(error) => {
+                let what = format!("the next open forgets this upload: {error}");
+                report.add(Severity::Leftover, &path, what);
+            }
+        }
+    }
+    Ok(segments)
+}
+
+/// Checks every byte that the last checkpoint speaks for, and says where one does not hold. An error is one with which the upload
+/// does not go on either.
+async fn payload(site: &Site, log: &UploadLog, path: &Path) -> Result<Option<(u64, String)>> {
+    let file = site.env.io.open(path, OpenMode::Read).await;
+    let file = file.map_err(|source| Error::io("open", path, source))?;
+    let header = read(&*file, path, 0, HEADER_BYTES as u64).await?;
+    SegmentHeader::decode_of(header.filled(), &site.store_id, log.header.segment)
+        .map_err(|what| Error::corrupt(path, 0, what.0))?;
+    let (mut rest, mut at) = (log.last.checksums.as_slice(), 0);
+    let length = log.last.mark.length;
+    let whole = length / CHUNK_BYTES as u64 * CHUNK_BYTES as u64;
+    let part = read(&*file, path, DEDICATED_PAYLOAD + whole, length - whole).await?;
+    if checksum(part.filled()) != log.last.mark.partial {
+        let what = "its last, unfinished chunk does not hold".to_owned();
+        return Ok(Some((DEDICATED_PAYLOAD + whole, what)));
+    }
+    while at < whole {
+        let window = WINDOW_BYTES.min(whole - at);
+        let window = read(&*file, path, DEDICATED_PAYLOAD + at, window).await?;
+        let count = usize::try_from(chunk_count(window.len() as u64)).unwrap_or_default();
+        let (sums, behind) = rest.split_at(count.min(rest.len()));
+        if let Err((chunk, what)) = check_chunks(window.filled(), sums) {
+            return Ok(Some((DEDICATED_PAYLOAD + at + chunk as u64, what.0)));
+        }
+        rest = behind;
+        at += window.len() as u64;
+    }
+    Ok(None)
+}

@@ -1,0 +1,418 @@
+//! Every byte of a store with one of its bits turned, one at a time.
+//!
+//! Owns: [`Specimen`]: a small store that holds every structure of FORMAT.md, closed or stopped; and what is demanded of each byte of
+//! it ([`Specimen::flip`]): nothing wrong is served, no name is lost, what FORMAT.md marks as covered is noticed, and the damage
+//! reaches no farther than its section "Blast radius" says.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use tonnage_engine::upload::UploadId;
+use tonnage_engine::{Digest, Error, Store};
+
+use super::content;
+use super::damage::{last_frames, read};
+use super::drive;
+use super::found;
+use super::generate;
+use super::operation::{Call, How, Operation};
+use super::record::{SentUpload, Shared};
+use super::recover::{
+    Found, Task, Violation, empty_disk, fsck_image, guarded, recover, store_path,
+};
+use crate::sim::{Image, SimEnv};
+
+const SEED: u64 = 1;
+const CHUNK: u64 = 64 << 10;
+/// Small contents under each algorithm, two chunks in a shared segment, and one with a segment of its own.
+const CONTENTS: [u32; 7] = [0, 1, 11, 6, 20, 68 + 1, 68 + 34 + 10];
+/// The content of the upload that is left open, behind its first checkpoint.
+const LEFT: u32 = 24;
+
+/// What came of a turned bit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// The store does not open.
+    Refused,
+    /// One blob, or one chunk of it, does not read.
+    Unreadable,
+    /// `fsck` names the file; readers notice nothing.
+    Found,
+    /// The upload that it belongs to goes on from an earlier place, or not at all.
+    Upload,
+    /// Nobody notices: FORMAT.md says that the byte does not count.
+    Uncovered,
+}
+
+/// A store whose bytes are turned.
+#[derive(Debug)]
+pub struct Specimen {
+    /// Whether it was closed.
+    pub closed: bool,
+    /// Its bytes.
+    pub image: Image,
+    task: Task,
+    found: Found,
+    /// Where each payload lies: file, first byte, length.
+    payloads: BTreeMap<Digest, (PathBuf, u64, u64)>,
+    tail: Option<(PathBuf, u64)>,
+    /// Where uploads go on.
+    resumed: BTreeMap<UploadId, u64>,
+}
+
+impl Specimen {
+    /// Fills a store; `closed` or with the power gone at its end, everything synced that was answered.
+    pub fn new(closed: bool) -> Self {
+        let options = generate::options();
+        let machine = SimEnv::new(SEED, &empty_disk());
+        let record = Shared::default();
+        machine.executor.block_on(async {
+            let opened = Store::open(machine.env.clone(), &store_path(), options.clone()).await;
+            let (store, _) = opened.expect("a new store opens");
+            let grace = options.lease_grace;
+            let clients = [calls()];
+            drive::run_clients(&store, &machine.env, &record, grace, &clients, &[]).await;
+            if closed {
+                store.close().await.expect("it closes");
+            }
+        });
+        let image = if closed {
+            machine.executor.settle();
+            machine.disk.live_image()
+        } else {
+            machine.disk.durable_image()
+        };
+        let uploads: BTreeMap<UploadId, SentUpload> = record.0.lock().uploads.clone();
+        let mut universe: Vec<Digest> = CONTENTS.map(content::digest).to_vec();
+        universe.extend((100..106).map(content::manifest_digest));
+        let task = Task {
+            seed: SEED,
+            options,
+            universe,
+            uploads,
+        };
+        let found = recover(&task, &image).expect("the store is sound");
+        assert_eq!(found.uploads.len(), 1, "the upload that was left is there");
+        let payloads = payloads(&image, &task.universe);
+        let tail = if closed { None } else { last_frames(&image) };
+        let mut specimen = Self {
+            closed,
+            image,
+            task,
+            found,
+            payloads,
+            tail,
+            resumed: BTreeMap::new(),
+        };
+        specimen.resumed = specimen.offsets();
+        specimen
+    }
+
+    /// Where the uploads of the undamaged store go on.
+    fn offsets(&self) -> BTreeMap<UploadId, u64> {
+        let machine = SimEnv::new(SEED, &self.image);
+        machine.executor.block_on(async {
+            let options = self.task.options.clone();
+            let opened = Store::open(machine.env.clone(), &store_path(), options).await;
+            let (store, _) = opened.expect("the store opens");
+            let status = |(id, sent): (&UploadId, &SentUpload)| {
+                let status = store.upload_status(*id, &sent.repository)?;
+                Some((*id, status.offset))
+            };
+            self.task.uploads.iter().filter_map(status).collect()
+        })
+    }
+
+    /// Files and their sizes, but for what is no part of the store or holds nothing.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let part = |(path, content): (&PathBuf, &crate::sim::Content)| {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            (name != "lock" && name != "reserve").then(|| (path.clone(), content.len()))
+        };
+        self.image.files.iter().filter_map(part).collect()
+    }
+
+    /// Turns one bit and looks at what comes of it.
+    pub fn flip(&self, path: &Path, at: u64) -> Result<Outcome, Violation> {
+        let mut image = self.image.clone();
+        let content = image.files.get_mut(path).expect("the file is there");
+        let mut byte = [0];
+        content.read(at, &mut byte);
+        content.write(at, &[byte[0] ^ 1 << (at % 8)]);
+        let looked = guarded("panic on damage", || self.look(&image, path, at));
+        looked.map_err(|violation| {
+            let what = format!("byte {at} of {}: {}", path.display(), violation.what);
+            Violation::new(violation.check, what)
+        })
+    }
+
+    fn look(&self, image: &Image, path: &Path, at: u64) -> Result<Outcome, Violation> {
+        let wrong = |what: String| Err(Violation::new("flips", what));
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        let name = name.unwrap_or_default();
+        let noticed = match fsck_image(self.task.seed, image) {
+            Ok(report) if self.closed && !report.clean => true,
+            Ok(report) if self.chunk_at(path, at).is_some() => {
+                let place = self
+                    .chunk_at(path, at)
+                    .map(|chunk| format!("byte {chunk}:"));
+                let place = place.unwrap_or_default();
+                let named = |what: &str| what.starts_with(&place);
+                report.findings.iter().any(|finding| named(&finding.what))
+            }
+            Ok(report) => report.findings.iter().any(|finding| {
+                // A base file is named by what says that its checkpoint cannot be used.
+                finding.path == path || finding.what.contains(&*name)
+            }),
+            Err(_) => true,
+        };
+        let machine = SimEnv::new(self.task.seed, image);
+        let tail = self
+            .tail
+            .as_ref()
+            .is_some_and(|(journal, from)| journal == path && at >= *from);
+        machine.executor.block_on(async {
+            let options = self.task.options.clone();
+            let store = match Store::open(machine.env.clone(), &store_path(), options).await {
+                Ok((store, _)) => store,
+                Err(error) if !may_refuse(path) => {
+                    return wrong(format!("more than a cache or a blob is lost: {error}"));
+                }
+                Err(_) if noticed => return Ok(Outcome::Refused),
+                Err(error) => return wrong(format!("fsck is silent, open says: {error}")),
+            };
+            let (lost, model) = self.read_all(&store, path, at).await?;
+            let uploads = self.go_on(&store, path).await?;
+            drop(store.close().await);
+            if tail {
+                // The last frame of a journal that was not closed: what it held may be taken for torn.
+                return Ok(Outcome::Found);
+            }
+            if model != self.found.model {
+                let was = &self.found.model;
+                return wrong(format!("names changed:\n found {model:?}\n were  {was:?}"));
+            }
+            match (lost, uploads, noticed) {
+                (true, _, false) => wrong("fsck does not see a damaged blob".to_owned()),
+                (true, _, true) => Ok(Outcome::Unreadable),
+                (false, false, _) => Ok(Outcome::Upload),
+                (false, true, true) => Ok(Outcome::Found),
+                (false, true, false) if self.is_covered(path, at) => {
+                    wrong("a covered byte changed, and nobody notices".to_owned())
+                }
+                (false, true, false) => Ok(Outcome::Uncovered),
+            }
+        })
+    }
+
+    /// Where the chunk of a blob begins that this byte is in.
+    fn chunk_at(&self, path: &Path, at: u64) -> Option<u64> {
+        let mut payloads = self.payloads.values();
+        let (_, first, _) = payloads
+            .find(|(file, first, length)| file == path && (*first..first + length).contains(&at))?;
+        Some(first + (at - first) / CHUNK * CHUNK)
+    }
+
+    /// Reads every blob: at most one may be lost, the one that the byte belongs to, and of a payload only the chunk.
+    async fn read_all(
+        &self,
+        store: &Store,
+        path: &Path,
+        at: u64,
+    ) -> Result<(bool, super::state::Model), Violation> {
+        let wrong = |what: String| Violation::new("blast radius", what);
+        let mut model = found::snapshot(store).map_err(|error| wrong(error.to_string()))?;
+        let mut lost = Vec::new();
+        for digest in &self.task.universe {
+            match store.view().blob(digest) {
+                Ok(None) => continue,
+                Ok(Some(_)) => drop(model.stored.insert(*digest)),
+                Err(error) => return Err(wrong(error.to_string())),
+            }
+            if !read(store, digest).await? {
+                lost.push(*digest);
+            }
+        }
+        let [digest] = lost[..] else {
+            return if lost.is_empty() {
+                Ok((false, model))
+            } else {
+                Err(wrong(format!("one byte costs {} blobs", lost.len())))
+            };
+        };
+        // Of an empty blob there is a frame, somewhere in a shared segment.
+        let Some((file, first, length)) = self.payloads.get(&digest) else {
+            return Ok((true, model));
+        };
+        if file != path {
+            return Err(wrong(format!("{digest} is not in this file")));
+        }
+        if (*first..first + length).contains(&at) {
+            let hit = (at - first) / CHUNK;
+            for chunk in 0..length.div_ceil(CHUNK) {
+                let range = chunk * CHUNK..((chunk + 1) * CHUNK).min(*length);
+                let whole = read_range(store, &digest, range).await;
+                if whole.is_ok() == (chunk == hit) {
+                    let what = format!("chunk {chunk} of {digest}, chunk {hit} hit: {whole:?}");
+                    return Err(wrong(what));
+                }
+            }
+        }
+        Ok((true, model))
+    }
+
+    /// Whether the upload that was left goes on from where it was. It may go on from earlier or be gone where its own
+    /// files are damaged, and never becomes other bytes than were sent.
+    async fn go_on(&self, store: &Store, path: &Path) -> Result<bool, Violation> {
+        let wrong = |what: String| Violation::new("uploads", what);
+        let mut whole = true;
+        for (id, sent) in &self.task.uploads {
+            if !self.found.uploads.contains_key(id) {
+                continue; // it was finished
+            }
+            let resumed = resume(store, *id, sent).await;
+            let Ok(from) = resumed else {
+                if !belongs_to_uploads(path) && !is_segment(path) {
+                    return Err(wrong(format!("{id} is gone: {resumed:?}")));
+                }
+                whole = false;
+                continue;
+            };
+            whole &= self.resumed.get(id) == Some(&from);
+        }
+        Ok(whole)
+    }
+
+    /// What FORMAT.md does not cover: behind the record of a checkpoint, behind the last record of a shared segment, behind the last
+    /// checkpoint of an upload.
+    fn is_covered(&self, path: &Path, at: u64) -> bool {
+        let bytes = self.image.files[path].to_vec();
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        if name.is_some_and(|name| name.starts_with("checkpoint.")) {
+            let size = bytes[12..16].try_into().map_or(0, u32::from_le_bytes);
+            return at < u64::from(size);
+        }
+        if is_segment(path) {
+            let ends = self.payloads.values().filter(|(file, ..)| file == path);
+            return ends.map(|(_, first, length)| first + length).max() > Some(at);
+        }
+        true
+    }
+}
+
+/// What fills the store: every kind of row and transaction, a checkpoint in the middle, several journal files.
+fn calls() -> Vec<Call> {
+    let mut calls = Vec::new();
+    let mut add = |repository: &str, operation| {
+        calls.push(Call {
+            repository: repository.to_owned(),
+            operation,
+        });
+    };
+    let how = How::default();
+    for content in CONTENTS {
+        add("library/a", Operation::Push { content, how });
+    }
+    let manifest = |number, children: &[u32], subject, tag: &str| Operation::Manifest {
+        number,
+        children: children.to_vec(),
+        subject,
+        tag: (!tag.is_empty()).then(|| tag.to_owned()),
+    };
+    add("library/a", manifest(100, &[1, 11], None, "latest"));
+    add("library/a", manifest(101, &[6], Some(100), ""));
+    add("library/a", manifest(102, &[], None, "gone"));
+    add("library/a", Operation::DeleteManifest(102));
+    add(
+        "library/a",
+        Operation::Leave {
+            content: LEFT,
+            percent: 60,
+        },
+    );
+    add(
+        "library/a",
+        Operation::Wait(std::time::Duration::from_mins(1)),
+    );
+    add("library/a", Operation::Checkpoint);
+    let from = "library/a".to_owned();
+    add("b", Operation::Mount { content: 1, from });
+    add("b", manifest(103, &[1], None, "v1"));
+    add("b", Operation::Unlink(1));
+    for number in [104, 105] {
+        add("b", manifest(number, &[], None, "v1"));
+        add("b", Operation::Untag("v1".to_owned()));
+    }
+    calls
+}
+
+fn is_segment(path: &Path) -> bool {
+    path.extension().is_some_and(|found| found == "segment")
+}
+
+fn is_journal(path: &Path) -> bool {
+    path.extension().is_some_and(|found| found == "journal")
+}
+
+fn belongs_to_uploads(path: &Path) -> bool {
+    path.extension().is_some_and(|found| found == "upload")
+}
+
+/// Only what cannot be made good or told apart keeps a store from opening.
+fn may_refuse(path: &Path) -> bool {
+    is_journal(path)
+}
+
+/// Finds each payload by its bytes; empty ones are nowhere.
+fn payloads(image: &Image, universe: &[Digest]) -> BTreeMap<Digest, (PathBuf, u64, u64)> {
+    let contents = CONTENTS
+        .map(|number| (content::digest(number), content::bytes(number)))
+        .into_iter();
+    let manifests = (100..106).map(|n| (content::manifest_digest(n), content::manifest(n)));
+    let known: BTreeMap<Digest, bytes::Bytes> = contents.chain(manifests).collect();
+    let mut places = BTreeMap::new();
+    for (path, content) in image.files.iter().filter(|(path, _)| is_segment(path)) {
+        let bytes = content.to_vec();
+        for digest in universe {
+            let payload = &known[digest];
+            // A record's payload begins at a multiple of 64.
+            let starts = (4096..bytes.len()).step_by(64);
+            let mut starts = starts.filter(|at| bytes[*at..].starts_with(payload));
+            if let Some(first) = starts.next() {
+                let place = (path.clone(), first as u64, payload.len() as u64);
+                places.entry(*digest).or_insert(place);
+            }
+        }
+    }
+    places
+}
+
+async fn read_range(
+    store: &Store,
+    digest: &Digest,
+    range: std::ops::Range<u64>,
+) -> Result<(), Error> {
+    let Some(reader) = store.open_blob(digest).await? else {
+        return Ok(());
+    };
+    let mut stream = reader.read(range);
+    while stream.next().await?.is_some() {}
+    Ok(())
+}
+
+/// Goes on with an upload and ends it; returns where it went on.
+async fn resume(store: &Store, id: UploadId, sent: &SentUpload) -> Result<u64, Error> {
+    let mut upload = store.open_upload(id, &sent.repository)?;
+    let offset = upload.offset();
+    let rest = usize::try_from(offset).unwrap_or(usize::MAX);
+    if rest <= sent.whole.len() {
+        upload.write(sent.whole.slice(rest..)).await?;
+    }
+    let blob = upload
+        .finish(Digest::of(sent.algorithm, &sent.whole))
+        .await?;
+    drop(blob);
+    Ok(offset)
+}
