@@ -1,6 +1,7 @@
 //! Tests of the engine through its public interface, one module per subject.
 
 mod directory;
+mod fixtures;
 mod seam;
 mod segment;
 mod table;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tonnage_engine::upload::UploadId;
-use tonnage_engine::{Digest, Error, Store};
+use tonnage_engine::{Digest, Error, Options, Store};
 
 use super::content;
 use super::damage::{last_frames, read};
@@ -51,8 +51,10 @@ pub struct Specimen {
     pub closed: bool,
     /// Its bytes.
     pub image: Image,
-    task: Task,
-    found: Found,
+    /// What to look for in it.
+    pub task: Task,
+    /// What is in it.
+    pub found: Found,
     /// Where each payload lies: file, first byte, length.
     payloads: BTreeMap<Digest, (PathBuf, u64, u64)>,
     tail: Option<(PathBuf, u64)>,
@@ -63,7 +65,7 @@ pub struct Specimen {
 impl Specimen {
     /// Fills a store; `closed` or with the power gone at its end, everything synced that was answered.
     pub fn new(closed: bool) -> Self {
-        let options = generate::options();
+        let options = options();
         let machine = SimEnv::new(SEED, &empty_disk());
         let record = Shared::default();
         machine.executor.block_on(async {
@@ -83,14 +85,7 @@ impl Specimen {
             machine.disk.durable_image()
         };
         let uploads: BTreeMap<UploadId, SentUpload> = record.0.lock().uploads.clone();
-        let mut universe: Vec<Digest> = CONTENTS.map(content::digest).to_vec();
-        universe.extend((100..106).map(content::manifest_digest));
-        let task = Task {
-            seed: SEED,
-            options,
-            universe,
-            uploads,
-        };
+        let task = task(uploads);
         let found = recover(&task, &image).expect("the store is sound");
         assert_eq!(found.uploads.len(), 1, "the upload that was left is there");
         let payloads = payloads(&image, &task.universe);
@@ -300,6 +295,35 @@ impl Specimen {
         }
         true
     }
+}
+
+/// What to look for in such a store, with the uploads that were begun in it.
+pub fn task(uploads: BTreeMap<UploadId, SentUpload>) -> Task {
+    let mut universe: Vec<Digest> = CONTENTS.map(content::digest).to_vec();
+    universe.extend((100..106).map(content::manifest_digest));
+    Task {
+        seed: SEED,
+        options: options(),
+        universe,
+        uploads,
+    }
+}
+
+/// The upload that is left open in it.
+pub fn left() -> SentUpload {
+    SentUpload {
+        repository: "library/a".to_owned(),
+        whole: content::bytes(LEFT),
+        with_taken_back: None,
+        taken_back: None,
+        algorithm: content::algorithm(LEFT),
+        at_rest: None,
+    }
+}
+
+/// Options of its store.
+pub fn options() -> Options {
+    generate::options()
 }
 
 /// What fills the store: every kind of row and transaction, a checkpoint in the middle, several journal files.

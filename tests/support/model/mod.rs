@@ -9,12 +9,14 @@
 //! | [`found`] [`recover`] | what an open store holds; opens what a stop left |
 //! | [`judge`] | is that what DURABILITY.md promises? |
 //! | [`sweep`] [`damage`] [`shrink`] | one history on the simulated disk, stopped everywhere; damaged; made short |
+//! | [`flips`] [`fixture`] | every byte of a store damaged in turn; stores that earlier versions wrote |
 //! | [`real`] | the same history on a real folder |
 
 pub mod census;
 pub mod content;
 pub mod damage;
 pub mod drive;
+pub mod fixture;
 pub mod flips;
 pub mod found;
 pub mod generate;
