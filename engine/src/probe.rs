@@ -122,6 +122,7 @@ named! {
         TornFrameCounted => "torn-frame-counted-into-the-old-epoch",
         StalePrecondition => "precondition-against-durable-state",
         PreconditionUnchecked => "precondition-not-checked",
+        RefuseBeforeDurable => "refused-before-the-reason-is-durable",
         StaleBase => "stale-base-after-checkpoint",
         CheckpointTooNew => "checkpoint-names-newer-journal-position",
         SegmentIdReused => "segment-id-reused-after-crash",

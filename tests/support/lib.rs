@@ -3,6 +3,7 @@
 pub mod client;
 pub mod content;
 pub mod http;
+pub mod linear;
 pub mod model;
 pub mod process;
 pub mod push;

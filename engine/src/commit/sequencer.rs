@@ -29,6 +29,7 @@ use crate::journal::Position;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
 use crate::poison::Poison;
 use crate::probe::{Mutation, mutated};
+use crate::require::Require;
 use crate::state::State;
 use crate::table::Base;
 
@@ -65,6 +66,15 @@ struct Queued {
     after: State,
     done: oneshot::Sender<Result<Committed>>,
     blobs: Blobs,
+    /// Batches that were judged with this transaction the last before them, and refused.
+    refused: Vec<Refused>,
+}
+
+/// A refusal that is not told yet, since what it is founded on is not durable yet.
+#[derive(Debug)]
+struct Refused {
+    unmet: Vec<Require>,
+    done: oneshot::Sender<Result<Committed>>,
 }
 
 /// The finished bytes of a batch, held until its transaction is durable.
@@ -75,6 +85,19 @@ struct Blobs {
     /// The store had these already: only their pins matter, and their files go.
     #[expect(dead_code, reason = "held for its drop")]
     spare: Vec<FinishedBlob>,
+}
+
+impl Inner {
+    /// Refuses what was judged against `head`: at once if readers see all of that, or together with the last of it.
+    fn refuse(&mut self, unmet: Vec<Require>) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let last = self.queue.back_mut().or(self.in_flight.back_mut());
+        let Some(last) = last else {
+            return Err(Error::Unmet(unmet));
+        };
+        let (done, waiting) = oneshot::channel();
+        last.refused.push(Refused { unmet, done });
+        Ok(waiting)
+    }
 }
 
 impl Blobs {
@@ -159,8 +182,9 @@ impl Sequencer {
         (View::new(Arc::new(inner.head.clone())), inner.removals)
     }
 
-    /// Judges a batch and queues its transaction; the receiver resolves when it is durable and visible. What was foreseen is
-    /// judged anew if anything was removed since.
+    /// Judges a batch and queues its transaction; the receiver resolves when it is durable and visible. A refusal that depends
+    /// on what is queued comes the same way: told earlier, it would speak of what no reader sees and a crash may undo. What was
+    /// foreseen is judged anew if anything was removed since.
     pub fn submit(
         &self,
         mut batch: Batch,
@@ -178,7 +202,12 @@ impl Sequencer {
         } else {
             View::new(Arc::new(inner.head.clone()))
         };
-        let operations = resolve(&batch, &view, inner.head.next_repository, damaged)?;
+        let operations = match resolve(&batch, &view, inner.head.next_repository, damaged) {
+            Err(Error::Unmet(unmet)) if !mutated(Mutation::RefuseBeforeDurable) => {
+                return inner.refuse(unmet);
+            }
+            judged => judged?,
+        };
         drop(view);
         let blobs = batch.changes.drain(..).filter_map(|change| match change {
             Change::Place(blob) => Some(blob),
@@ -255,6 +284,7 @@ impl Sequencer {
             after,
             done,
             blobs,
+            refused: Vec::new(),
         });
         self.queued.notify_one();
         Ok(waiting)
@@ -333,6 +363,9 @@ impl Sequencer {
             drop(queued.done.send(Ok(Committed {
                 lsn: queued.transaction.lsn,
             })));
+            for Refused { unmet, done } in queued.refused {
+                drop(done.send(Err(Error::Unmet(unmet))));
+            }
         }
         self.published.notify_waiters();
     }
@@ -357,6 +390,10 @@ impl Sequencer {
                 queued.blobs.keep();
             }
             drop(queued.done.send(Err(error.clone())));
+            // What they were refused for is not so after all; whether something else is, is not known.
+            for refused in queued.refused {
+                drop(refused.done.send(Err(error.clone())));
+            }
         }
         self.published.notify_waiters();
     }

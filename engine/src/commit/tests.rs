@@ -203,14 +203,49 @@ fn preconditions_see_queued_transactions() {
         ]
     };
     let won = rig.submit(absent(), put(first, b"m1")).unwrap();
-    let lost = rig.submit(absent(), put(second, b"m2"));
-    assert!(matches!(lost, Err(Error::Unmet(unmet)) if unmet == absent()));
+    let lost = rig.submit(absent(), put(second, b"m2")).unwrap();
     rig.write_frame();
     assert!(outcome(won).unwrap().is_ok());
+    assert!(matches!(outcome(lost), Some(Err(Error::Unmet(unmet))) if unmet == absent()));
     assert_eq!(
         rig.view().tag("r", "t").unwrap().unwrap().digest,
         digest(b"m1")
     );
+}
+
+/// Guards: nobody is refused for what no reader sees yet: the refusal waits for the last transaction that it was judged with, in
+/// flight or queued, and is none if that fails.
+#[test]
+fn refusals_wait_for_what_they_are_founded_on() {
+    let mut rig = Rig::new();
+    drop(rig.push_blob(b"m"));
+    rig.write_frame();
+    let gone = || vec![Change::Unlink(digest(b"m"))];
+    let linked = || vec![Require::Linked(digest(b"m"))];
+    drop(rig.submit(linked(), gone()).unwrap());
+    let group = rig.sequencer.next_group().now_or_never().unwrap().unwrap();
+    assert_eq!(group.transactions, 1);
+    let mut first = rig.submit(linked(), gone()).unwrap();
+    drop(rig.push_blob(b"another"));
+    let mut second = rig.submit(linked(), gone()).unwrap();
+    assert!(rig.view().linked("r", &digest(b"m")).unwrap());
+    assert!((&mut first).now_or_never().is_none());
+    rig.sequencer.publish(Position {
+        number: 1,
+        offset: 8192,
+    });
+    assert!(matches!(outcome(first), Some(Err(Error::Unmet(_)))));
+    assert!((&mut second).now_or_never().is_none());
+    rig.write_frame();
+    assert!(matches!(outcome(second), Some(Err(Error::Unmet(_)))));
+    // Nothing is queued: nothing to wait for.
+    assert!(matches!(rig.submit(linked(), gone()), Err(Error::Unmet(_))));
+
+    drop(rig.push_blob(b"m"));
+    let absent = vec![Require::Linked(digest(b"nowhere"))];
+    let refused = rig.submit(absent, gone()).unwrap();
+    rig.sequencer.fail_queued(&Error::Closed, false);
+    assert!(matches!(outcome(refused), Some(Err(Error::Closed))));
 }
 
 /// Guards: a batch cannot link, tag or enter what the store does not have, and then changes nothing at all.
@@ -366,14 +401,16 @@ fn what_was_foreseen_holds_until_something_is_removed() {
     let foreseen = rig.foreseen(linked(b"there"));
     let unlink = Change::Unlink(digest(b"there"));
     drop(rig.submit(vec![], vec![unlink]).unwrap());
-    let gone = rig.submit_foreseen(vec![], Some(foreseen), link());
-    assert!(matches!(gone, Err(Error::Unmet(unmet)) if unmet == linked(b"there")));
+    let gone = rig.submit_foreseen(vec![], Some(foreseen), link()).unwrap();
+    rig.write_frame();
+    assert!(matches!(outcome(gone), Some(Err(Error::Unmet(unmet))) if unmet == linked(b"there")));
 
-    let foreseen = rig.foreseen(linked(b"more"));
+    drop(rig.push_blob(b"lost"));
+    let foreseen = rig.foreseen(linked(b"lost"));
     rig.sequencer.fail_queued(&Error::Closed, false);
     let lost = rig.submit_foreseen(vec![], Some(foreseen), vec![]);
     assert!(
-        matches!(lost, Err(Error::Unmet(unmet)) if unmet.contains(&Require::Linked(digest(b"more"))))
+        matches!(lost, Err(Error::Unmet(unmet)) if unmet.contains(&Require::Linked(digest(b"lost"))))
     );
 }
 

@@ -48,6 +48,10 @@ impl Precondition {
             return Err(Error::PreconditionFailed);
         }
         Ok(match (reference, current) {
+            // Not what it points at now: that may move, and the condition still holds.
+            (Reference::Tag(tag), _) if *self == Self::Exists => {
+                Some(Require::TagExists(tag.as_str().to_owned()))
+            }
             (Reference::Tag(tag), digest) => Some(Require::Tag {
                 tag: tag.as_str().to_owned(),
                 digest,

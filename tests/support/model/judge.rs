@@ -4,7 +4,7 @@
 //!
 //! What is demanded: every accepted transaction was allowed where its LSN puts it, every refused one was forbidden at some
 //! moment of its call; what is recovered is the model after exactly the transactions up to the recovered LSN; that LSN is not
-//! below any that was answered, or seen by a reader, before the stop.
+//! below any that was answered, seen by a reader, or the reason of a refusal, before the stop.
 
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub struct Timeline<'a> {
     states: Vec<(u64, Arc<Model>)>,
     /// Calls that failed half-way: each may have happened, behind all that were answered.
     unknown: Vec<&'a Entry>,
+    /// When a call was refused, and the LSN of the transaction that was the reason.
+    refused: Vec<(Moment, u64)>,
 }
 
 impl<'a> Timeline<'a> {
@@ -67,17 +69,19 @@ impl<'a> Timeline<'a> {
             })?;
             states.push((lsn, Arc::new(model.clone())));
         }
-        let timeline = Self {
+        let mut timeline = Self {
             record,
             states,
             unknown,
+            refused: Vec::new(),
         };
         timeline.check_refused()?;
         Ok(timeline)
     }
 
-    /// Every call that was refused had a reason at some moment between its beginning and its answer.
-    fn check_refused(&self) -> Result<(), Violation> {
+    /// Every call that was refused had a reason at some moment between its beginning and its answer. Being told of it, the client
+    /// knows that transaction: a stop must not undo it.
+    fn check_refused(&mut self) -> Result<(), Violation> {
         if !self.unknown.is_empty() {
             return Ok(()); // a call that failed later may have been the reason
         }
@@ -92,12 +96,13 @@ impl<'a> Timeline<'a> {
                 .partition_point(|(lsn, _)| *lsn <= entry.begun_lsn);
             let newest = self.newest_begun(*when);
             let last = self.states.partition_point(|(lsn, _)| *lsn <= newest);
-            let during = &self.states[first.saturating_sub(1)..last.max(first)];
-            let allowed = |model: &Arc<Model>| (**model).clone().apply(effect).is_ok();
-            if during.iter().all(|(_, model)| allowed(model)) {
+            let mut during = self.states[first.saturating_sub(1)..last.max(first)].iter();
+            let refuses = |model: &Arc<Model>| (**model).clone().apply(effect).is_err();
+            let Some((reason, _)) = during.find(|(_, model)| refuses(model)) else {
                 let what = format!("{effect:?} was refused ({why}) and was allowed all the time");
                 return Err(Violation::new("refusals", what));
-            }
+            };
+            self.refused.push((*when, *reason));
         }
         Ok(())
     }
@@ -127,7 +132,9 @@ impl<'a> Timeline<'a> {
             Some(Answer::Committed(lsn)) => *lsn.max(&entry.begun_lsn),
             _ => entry.begun_lsn,
         });
-        lsns.max().unwrap_or_default()
+        let told = self.refused.iter().filter(|(when, _)| *when <= moment);
+        let reasons = told.map(|(_, reason)| *reason);
+        lsns.chain(reasons).max().unwrap_or_default()
     }
 
     /// The model up to `lsn`.

@@ -1,0 +1,248 @@
+//! Fifty clients at once on the same tags and repositories: is every answer one that some serial order explains?
+//!
+//! Owns: the tests. What a repository may answer is in `repository`, what the clients do in `clients`, the search for an
+//! order in `tonnage_tests::linear`. Refuses: choices that cannot be replayed. The seed is printed and
+//! `TONNAGE_TEST_SEED` gives it back; how the requests meet is the machine's, so a replay may need several runs.
+
+mod clients;
+mod repository;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tonnage_tests::linear::{Call, Object as _, explain};
+use tonnage_tests::registry::TestRegistry;
+use tonnage_tests::say;
+
+use clients::{Client, Clock, Names, REPOSITORIES};
+use repository::{Condition, Repository, Set, Step};
+
+const CLIENTS: u64 = 50;
+/// Requests of each client in the short form.
+const REQUESTS: u64 = 60;
+/// How long the full form goes on.
+const FULL: Duration = Duration::from_secs(60);
+
+fn seed() -> u64 {
+    match std::env::var("TONNAGE_TEST_SEED") {
+        Ok(text) => text.parse().expect("TONNAGE_TEST_SEED is a number"),
+        Err(_) => SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs()),
+    }
+}
+
+/// Clause: spec, "Content Management" and "Push" (what was answered is visible to whoever asks next); RFC 9110 section 13.
+/// Guards: concurrent pushes and deletes of tags, manifests and blobs, conditional ones among them, are answered as if one
+/// went after the other, and after a restart everything is as the last of them left it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fifty_clients_are_answered_in_some_order() {
+    let seed = seed();
+    say::aloud(&format!("fifty clients: TONNAGE_TEST_SEED={seed}"));
+    let registry = TestRegistry::start().await;
+    let address = registry.client().address();
+    let (clock, names) = (Clock::default(), Arc::new(Names::new()));
+    let mut last = Client::connect(address, seed, &clock, &names)
+        .await
+        .unwrap();
+    last.prepare().await.unwrap();
+
+    let began = Instant::now();
+    let mut running = tokio::task::JoinSet::new();
+    for number in 0..CLIENTS {
+        let seed = seed.wrapping_mul(CLIENTS).wrapping_add(number + 1);
+        let (clock, names) = (clock.clone(), Arc::clone(&names));
+        running.spawn(async move {
+            let mut client = Client::connect(address, seed, &clock, &names).await?;
+            let mut done = 0;
+            while if say::full() {
+                began.elapsed() < FULL
+            } else {
+                done < REQUESTS
+            } {
+                client.act().await?;
+                done += 1;
+            }
+            Ok::<_, String>(client.calls)
+        });
+    }
+    let mut calls: Vec<Vec<Call<Step>>> = (0..REPOSITORIES).map(|_| Vec::new()).collect();
+    let mut add = |more: Vec<Vec<Call<Step>>>| {
+        for (all, more) in calls.iter_mut().zip(more) {
+            all.extend(more);
+        }
+    };
+    while let Some(ended) = running.join_next().await {
+        match ended.unwrap() {
+            Ok(more) => add(more),
+            Err(why) => panic!("TONNAGE_TEST_SEED={seed}: {why}"),
+        }
+    }
+    last.look_at_all().await.unwrap();
+    add(last.calls);
+    let registry = registry.restart().await;
+    let address = registry.client().address();
+    let mut after = Client::connect(address, seed, &clock, &names)
+        .await
+        .unwrap();
+    after.look_at_all().await.unwrap();
+    add(after.calls);
+
+    for (number, calls) in calls.iter().enumerate() {
+        let changes = calls
+            .iter()
+            .filter(|call| !Repository::only_reads(&call.step))
+            .count();
+        match explain(Repository::default(), calls) {
+            Ok(explained) => say::aloud(&format!(
+                "fifty clients: r{number}: {} answers, {changes} of them to changes, have an order; at most {} states at once",
+                calls.len(),
+                explained.widest
+            )),
+            Err(found) => {
+                let mut all: Vec<_> = calls.iter().collect();
+                all.sort_by_key(|call| call.begin);
+                let text: String = all.iter().map(|call| format!("{call:?}\n")).collect();
+                let name = format!("tonnage-fifty-clients-{seed}-r{number}");
+                let path = std::env::temp_dir().join(name);
+                std::fs::write(&path, text).unwrap();
+                let path = path.display();
+                panic!("TONNAGE_TEST_SEED={seed}: r{number}: {found}; all answers are in {path}")
+            }
+        }
+        assert!(
+            changes * 5 > calls.len(),
+            "too few requests changed anything to show much"
+        );
+    }
+}
+
+/// Steps with their beginnings and ends.
+type History = Vec<(u64, u64, Step)>;
+
+fn judge(steps: &[(u64, u64, Step)]) -> Result<(), String> {
+    let calls = steps
+        .iter()
+        .map(|&(begin, end, step)| Call { begin, end, step });
+    explain(Repository::default(), &calls.collect::<Vec<_>>())
+        .map(drop)
+        .map_err(|found| found.to_string())
+}
+
+fn put(manifest: u8, tag: u8) -> Step {
+    Step::PutManifest {
+        manifest,
+        tags: Set::of([tag]),
+        when: None,
+    }
+}
+
+/// Clause: spec, "Content Management"; RFC 9110 section 13.1.
+/// Guards: the judgement itself: hand-written histories of a registry that breaks a rule have no order.
+#[test]
+fn broken_registries_are_found_out() {
+    // Manifest 0 has the blobs 0 and 1.
+    let ready = [
+        (1, 2, Step::PushedBlob(0)),
+        (3, 4, Step::PushedBlob(1)),
+        (5, 6, put(0, 0)),
+    ];
+    let saw = |manifest| Step::SawTag { tag: 0, manifest };
+    let deleted = Step::DeletedManifest {
+        manifest: 0,
+        done: true,
+    };
+    let refused = Step::Refused {
+        tag: 0,
+        when: Condition::Absent,
+    };
+    let first = |when| Step::PutManifest {
+        manifest: 0,
+        tags: Set::of([1]),
+        when: Some((1, when)),
+    };
+    let cases: [(&str, History); 8] = [
+        ("answered before it is visible", vec![(7, 8, saw(None))]),
+        (
+            "a tag that outlives its manifest",
+            vec![(7, 8, deleted), (9, 10, saw(Some(0)))],
+        ),
+        (
+            "a tag list that shows what is deleted",
+            vec![(7, 8, deleted), (9, 10, Step::ListedTags(Set::of([0])))],
+        ),
+        (
+            "a manifest without its blobs",
+            vec![
+                (
+                    7,
+                    8,
+                    Step::DeletedBlob {
+                        blob: 1,
+                        done: true,
+                    },
+                ),
+                (9, 10, put(0, 1)),
+            ],
+        ),
+        (
+            "two that both create a tag",
+            vec![
+                (7, 10, first(Condition::Absent)),
+                (8, 9, first(Condition::Absent)),
+            ],
+        ),
+        (
+            "a condition that holds and is refused",
+            vec![(7, 8, deleted), (9, 10, refused)],
+        ),
+        (
+            "a missing blob that is there",
+            vec![(
+                7,
+                8,
+                Step::LackedBlobs {
+                    manifest: 0,
+                    missing: Set::of([1]),
+                },
+            )],
+        ),
+        (
+            "a list that is of no moment: one tag from before, one from after",
+            vec![
+                (7, 20, put(0, 1)),
+                (
+                    8,
+                    21,
+                    Step::DeletedTag {
+                        tag: 0,
+                        only: None,
+                        done: true,
+                    },
+                ),
+                (
+                    9,
+                    10,
+                    Step::SawTag {
+                        tag: 1,
+                        manifest: Some(0),
+                    },
+                ),
+                (11, 12, saw(None)),
+                (13, 14, Step::ListedTags(Set::of([0, 1]))),
+            ],
+        ),
+    ];
+    for (what, steps) in cases {
+        let all: Vec<_> = ready.iter().copied().chain(steps).collect();
+        assert!(judge(&all).is_err(), "{what} was explained");
+    }
+    let fine = [
+        (7, 20, deleted),
+        (8, 9, saw(Some(0))),
+        (10, 11, saw(None)),
+        (12, 13, Step::ListedTags(Set::default())),
+    ];
+    let all: Vec<_> = ready.iter().copied().chain(fine).collect();
+    judge(&all).unwrap();
+}
