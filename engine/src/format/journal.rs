@@ -11,6 +11,8 @@ use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_TRANSACTIONS_MAX, JOURNAL_BLO
 pub const HEADER_BYTES: usize = JOURNAL_BLOCK_BYTES;
 /// Size of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = 64;
+/// Bytes of a file's header that say something; zeros follow, and its checksum.
+const FIELDS_BYTES: usize = 80;
 const MAGIC: &[u8; 8] = b"TNJOURNL";
 const VERSION: u32 = 1;
 const FRAME_MAGIC: &[u8; 4] = b"TFRM";
@@ -83,6 +85,25 @@ impl JournalHeader {
             )));
         }
         Ok(header)
+    }
+
+    /// Whether `bytes`, which do not decode, can be what a stop left of the header of file `number` while it was written over zeros:
+    /// each byte is zero or the header's. Anything else was written there later, or is no header's.
+    pub fn may_be_torn(bytes: &[u8], store_id: &[u8; 16], number: u64) -> bool {
+        let known = Encoder::new()
+            .bytes(MAGIC)
+            .u32(VERSION)
+            .u32(0)
+            .bytes(store_id)
+            .u64(number)
+            .finish();
+        let reserved = bytes.get(FIELDS_BYTES..HEADER_BYTES - 4);
+        let reserved = reserved.or(bytes.get(FIELDS_BYTES..)).unwrap_or_default();
+        bytes
+            .iter()
+            .zip(known)
+            .all(|(found, own)| *found == 0 || *found == own)
+            && reserved.iter().all(|byte| *byte == 0)
     }
 }
 
@@ -234,6 +255,29 @@ mod tests {
         let bytes = frame().encode();
         assert!(FrameHeader::decode(&bytes, 78, 4096).is_err());
         assert!(FrameHeader::decode(&bytes, 77, 8192).is_err());
+    }
+
+    /// Guards: a header of which any part is missing may be torn; one over which something else was written is not.
+    #[test]
+    fn what_a_stop_leaves_of_a_header_is_told_from_what_was_written_over_it() {
+        let whole = header().encode();
+        let torn = |bytes: &[u8]| JournalHeader::may_be_torn(bytes, &[3; 16], 5);
+        for cut in 0..whole.len() {
+            let mut begin = whole.clone();
+            begin[cut..].fill(0);
+            let mut end = whole.clone();
+            end[..cut].fill(0);
+            assert!(
+                torn(&begin) && torn(&end) && torn(&whole[..cut]),
+                "cut at {cut}"
+            );
+        }
+        for at in (0..whole.len()).step_by(512) {
+            let mut over = whole.clone();
+            over[at..at + FRAME_HEADER_BYTES].copy_from_slice(&frame().encode());
+            assert!(!torn(&over), "a frame at byte {at}");
+        }
+        assert!(!JournalHeader::may_be_torn(&whole, &[3; 16], 6));
     }
 
     /// Guards: every bit of both headers is covered.

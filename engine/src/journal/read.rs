@@ -195,9 +195,11 @@ async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Re
             bytes: buffer,
         }),
         Err(what) => {
-            // The header is synced before the first frame is written: a frame behind a bad header means damage.
+            // The header is synced before the first frame is written: anything behind a bad header means damage. So does anything
+            // but zeros in place of a part of the header: a frame that went astray may have taken the first one with it.
             let behind = buffer.filled().get(HEADER_BYTES..).unwrap_or_default();
-            if behind.iter().any(|byte| *byte != 0) {
+            let torn = JournalHeader::may_be_torn(buffer.filled(), store_id, number);
+            if !torn || behind.iter().any(|byte| *byte != 0) {
                 return Err(Error::corrupt(&path, 0, format!("header: {what}")));
             }
             Ok(Loaded::Unfinished)
