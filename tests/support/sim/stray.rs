@@ -78,7 +78,9 @@ fn stray(machine: &Machine, prng: &mut Prng) -> Option<Stray> {
         path.display()
     );
     content.write(to, &bytes[..room]);
-    Some(Stray {
+    // At its own place it went nowhere.
+    let kept = build(machine, |_, _| Luck::Kept);
+    (image != kept).then(|| Stray {
         without,
         image,
         label,
