@@ -15,6 +15,7 @@ mod manifests;
 mod mount;
 mod namespaces;
 mod referrers;
+mod repositories;
 mod serial;
 mod sparse;
 mod strict;
