@@ -5,6 +5,7 @@ mod base;
 mod blobs;
 mod bounds;
 mod cancel;
+mod clauses;
 mod concurrent;
 mod content;
 mod delete;
