@@ -31,6 +31,9 @@ pub enum Change {
     },
     /// Removes a tag.
     DeleteTag(String),
+    /// Removes the repository with everything that has a name in it; no later change of the batch finds it. What is pushed to the
+    /// name from then on makes another repository.
+    DeleteRepository,
 }
 
 /// Changes of one repository, with what must hold for them.

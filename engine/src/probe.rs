@@ -133,6 +133,8 @@ named! {
         RollbackKeepsLog => "rollback-leaves-upload-log",
         TagsOutliveManifest => "tags-outlive-their-manifest",
         EdgesOutliveManifest => "edges-outlive-their-manifest",
+        RemainsForgotten => "rows-outlive-their-repository",
+        RepositoryIdReused => "repository-id-reused",
         FailedFrameStays => "failed-frame-stays-in-head",
         DroppedShortWrite => "short-write-taken-for-whole",
         AbandonCommitted => "segment-unlinked-after-commit",

@@ -1,16 +1,21 @@
 //! The registry: the OCI distribution API over a blob store and a catalog.
 //!
 //! Three layers, each using only those before it: [`oci`] (words, pure), [`registry`] (use cases, speaking to
-//! storage through [`registry::ports`]), `http` (routes, headers, statuses). [`access`] decides who may do what.
+//! storage through [`registry::ports`]), `http` (routes, headers, statuses). [`access`] decides who may do what; [`operator`] is for those
+//! who may open the store's files.
 #![forbid(unsafe_code)]
 
 pub mod access;
 pub mod embedded;
 mod http;
 pub mod oci;
+pub mod operator;
 pub mod registry;
 pub mod runtime;
 mod telemetry;
 
-pub use crate::http::control::{Control, STATS_PATH, Stats, StatsAnswer, with_short};
+pub use crate::http::control::{
+    Control, DELETE_REPOSITORY_PATH, DELETE_TAGS_PATH, LIST_REPOSITORIES_PATH, LIST_TAGS_PATH,
+    STATS_PATH, Stats, StatsAnswer, with_short,
+};
 pub use crate::http::server::{Bound, Http2Options, ServeError, Server, ServerOptions};

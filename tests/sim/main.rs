@@ -3,7 +3,7 @@
 //! `enumerate` stops scripted workloads after every write, sync and change of a name in turn, builds the images a real disk
 //! might hold then, and opens each, and stops that opening, too. `given_up` drops calls half-way, as when a client goes.
 //! `resume` goes on with uploads after a stop. In `faults` the disk fails, in `damage` a closed store was changed, in `rebuild`
-//! its caches are gone.
+//! its caches are gone. `repositories` deletes some.
 
 mod check;
 mod damage;
@@ -12,5 +12,6 @@ mod faults;
 mod flips;
 mod given_up;
 mod rebuild;
+mod repositories;
 mod resume;
 mod workload;

@@ -9,9 +9,13 @@ use crate::commands::check_config::CheckConfig;
 use crate::commands::config_show::ConfigShow;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
+use crate::commands::repo_delete::RepoDelete;
+use crate::commands::repo_list::RepoList;
 use crate::commands::serve::Serve;
 use crate::commands::smoke::Smoke;
 use crate::commands::stats::Stats;
+use crate::commands::tag_delete::TagDelete;
+use crate::commands::tag_list::TagList;
 use crate::exit::Exit;
 
 /// A container and model registry for bare metal, on a storage engine of its own.
@@ -37,6 +41,12 @@ pub(crate) enum Command {
         tonnage stats --server ./tonnage-data/admin.sock"
     )]
     Stats(Stats),
+    /// List and delete repositories
+    #[command(subcommand)]
+    Repo(RepoCommand),
+    /// List and delete tags
+    #[command(subcommand)]
+    Tag(TagCommand),
     /// Check everything in a closed store; repairs nothing
     #[command(after_help = "Examples:\n  tonnage fsck --data ./tonnage-data\n  \
         tonnage fsck --data ./tonnage-data --deep --json")]
@@ -55,6 +65,34 @@ pub(crate) enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
+}
+
+/// Commands about repositories.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RepoCommand {
+    /// Print the names of all repositories
+    #[command(after_help = "Examples:\n  tonnage repo list --data /srv/tonnage\n  \
+        tonnage repo list --json")]
+    List(RepoList),
+    /// Delete a repository with all its tags and manifests; blobs that others hold stay theirs
+    #[command(after_help = "Examples:\n  tonnage repo delete team/app --dry-run\n  \
+        tonnage repo delete team/app --data /srv/tonnage")]
+    Delete(RepoDelete),
+}
+
+/// Commands about tags.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TagCommand {
+    /// Print a repository's tags: since when, what they point at, their names
+    #[command(after_help = "Examples:\n  tonnage tag list team/app\n  \
+        tonnage tag list team/app --json --server /srv/tonnage/admin.sock")]
+    List(TagList),
+    /// Delete tags, all of them or none; the manifests stay
+    #[command(
+        after_help = "Examples:\n  tonnage tag delete team/app old older --dry-run\n  \
+        tonnage tag delete team/app old older"
+    )]
+    Delete(TagDelete),
 }
 
 /// Commands about the configuration.

@@ -26,11 +26,13 @@ pub(crate) enum Exit {
     Damaged,
     /// A server could not be reached, or an address could not be listened on.
     Network,
+    /// What was named is not in the store; nothing was done.
+    NotFound,
 }
 
 impl Exit {
     /// All of them, in the order of their codes.
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Done,
         Self::Problems,
         Self::Usage,
@@ -40,6 +42,7 @@ impl Exit {
         Self::NotAStore,
         Self::NewerStore,
         Self::Damaged,
+        Self::NotFound,
     ];
 
     /// The number the shell sees. Numbers are never reused for another meaning.
@@ -54,6 +57,7 @@ impl Exit {
             Self::NotAStore => 6,
             Self::NewerStore => 7,
             Self::Damaged => 8,
+            Self::NotFound => 9,
         }
     }
 
@@ -72,6 +76,7 @@ impl Exit {
             }
             Self::NewerStore => "the store needs a newer tonnage; nothing was touched",
             Self::Damaged => "the store is damaged and cannot be opened; nothing was touched",
+            Self::NotFound => "what was named is not in the store; nothing was done",
         }
     }
 

@@ -11,6 +11,7 @@ mod exit;
 mod failure;
 mod inspect;
 mod logging;
+mod names;
 mod offline;
 mod online;
 mod output;

@@ -1,15 +1,18 @@
 //! Commands on a closed store: a small runtime, the engine's environment, the lock.
 //!
-//! Owns: what `stats` and `fsck` share.
-//! Refuses: opening a store for writing; what is asked here must not change it.
+//! Owns: what commands on a closed store share: reading it, which changes nothing, and opening it for one change.
+//! Refuses: making a store where there is none.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use tonnage_engine::catalog::View;
+use tonnage_engine::format::superblock::Superblock;
 use tonnage_engine::io::{Env, LockAttempt, LockGuard};
+use tonnage_engine::options::Options;
 use tonnage_engine::recovery::superblock::{self, Kind, LOCK};
 use tonnage_engine::recovery::{self, Recovered};
+use tonnage_engine::store::Store;
 use tonnage_engine::table::Site;
 use tonnage_engine::{Error, Result};
 
@@ -39,8 +42,15 @@ pub(crate) struct Closed {
     _lock: Box<dyn LockGuard>,
 }
 
-/// Reads the catalog and index of the store at `path`, changing nothing.
-pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
+/// Opens the store at `path` for a change, as `serve` would. To be closed again.
+pub(crate) async fn open(env: Env, path: &Path, options: Options) -> Result<Store> {
+    identify(&env, path).await?;
+    let (store, _) = Store::open(env, path, options).await?;
+    Ok(store)
+}
+
+/// The superblock of the store at `path`, which must be one.
+async fn identify(env: &Env, path: &Path) -> Result<Superblock> {
     let foreign = |why: &str| Error::Foreign {
         path: path.to_path_buf(),
         why: why.to_owned(),
@@ -56,6 +66,12 @@ pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
             "its creation was cut short; `tonnage serve` starts it again",
         ));
     };
+    Ok(superblock)
+}
+
+/// Reads the catalog and index of the store at `path`, changing nothing.
+pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
+    let superblock = identify(env, path).await?;
     let lock_path = path.join(LOCK);
     let attempt = env.io.lock(&lock_path).await;
     let lock = match attempt.map_err(|source| Error::io("lock", &lock_path, source))? {

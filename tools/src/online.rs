@@ -1,6 +1,7 @@
 //! Asking a running server through its Unix socket.
 //!
-//! Owns: finding the socket, one request, its answer. Refuses: guessing: that nobody answers is told apart from a refusal.
+//! Owns: finding the socket, one request, its answer. Refuses: guessing: that nobody answers is told apart from a refusal, and that what
+//! was named is not there from everything else.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,14 +9,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tonnage_engine::recovery::superblock::ADMIN_SOCKET;
+use tonnage_server::operator::Missing;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::names;
 
 /// Time for a whole answer; counting takes milliseconds.
 const ANSWER_BOUND: Duration = Duration::from_secs(30);
@@ -54,15 +58,46 @@ impl Socket {
 
     /// GETs `path` as JSON; `None` if there is no server and none was named.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        self.exchange(path, None).await
+    }
+
+    /// POSTs a question to `path` as JSON; `None` if there is no server and none was named.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &impl Serialize,
+    ) -> Result<Option<T>, Failure> {
+        let question =
+            serde_json::to_vec(question).map_err(|error| self.failed(&error.to_string()))?;
+        self.exchange(path, Some(question.into())).await
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: Option<Bytes>,
+    ) -> Result<Option<T>, Failure> {
         let stream = match self.connect() {
             Ok(stream) => stream,
             Err(error) if !self.named && nobody(&error) => return Ok(None),
             Err(error) => return Err(self.unreachable(&error)),
         };
-        let answered = tokio::time::timeout(ANSWER_BOUND, ask(stream, path)).await;
+        let answered = tokio::time::timeout(ANSWER_BOUND, send(stream, path, question)).await;
         let (status, body) = answered
             .map_err(|late| self.failed(&late.to_string()))?
             .map_err(|error| self.failed(&error.to_string()))?;
+        if status == StatusCode::NOT_FOUND
+            && let Ok(missing) = serde_json::from_slice::<Missing>(&body)
+        {
+            return Err(names::not_found(&missing));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let said = String::from_utf8_lossy(&body);
+            return Err(
+                Failure::new(Exit::Disk, format!("the server refused: {}", said.trim()))
+                    .next("nothing was done; its log says more"),
+            );
+        }
         if status != StatusCode::OK {
             let said = String::from_utf8_lossy(&body);
             return Err(self.failed(&format!("{status}: {}", said.trim())));
@@ -120,15 +155,23 @@ fn nobody(error: &io::Error) -> bool {
 
 type Refused = Box<dyn std::error::Error + Send + Sync>;
 
-async fn ask(stream: UnixStream, path: &str) -> Result<(StatusCode, Bytes), Refused> {
+async fn send(
+    stream: UnixStream,
+    path: &str,
+    question: Option<Bytes>,
+) -> Result<(StatusCode, Bytes), Refused> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends with the answer; what goes wrong with it reaches the request.
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let mut request = Request::get(path);
+    if question.is_some() {
+        request = Request::post(path).header(http::header::CONTENT_TYPE, "application/json");
+    }
+    let request = request
         .header(http::header::HOST, "tonnage")
         .header(http::header::CONNECTION, "close")
-        .body(Empty::<Bytes>::new())?;
+        .body(Full::new(question.unwrap_or_default()))?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?;
     Ok((head.status, body.to_bytes()))

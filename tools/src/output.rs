@@ -6,6 +6,7 @@
 use std::io::{self, Write as _};
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 /// Version of the layout of every `--json` result; grows when a field changes its meaning or goes.
 pub(crate) const JSON_VERSION: u32 = 1;
@@ -30,6 +31,72 @@ pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
         value,
     })?;
     result(&text)
+}
+
+/// A result of many entries, printed as they come: one line each, or one JSON document with `"version"` as its first field.
+#[derive(Debug)]
+pub(crate) struct List {
+    json: bool,
+    head: Map<String, Value>,
+    name: &'static str,
+    begun: bool,
+}
+
+impl List {
+    /// A list that is called `name` in JSON.
+    pub(crate) fn new(json: bool, name: &'static str) -> Self {
+        let head = Map::from_iter([("version".to_owned(), JSON_VERSION.into())]);
+        Self {
+            json,
+            head,
+            name,
+            begun: false,
+        }
+    }
+
+    /// Adds a field before the entries, in JSON.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.head.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Prints one entry.
+    pub(crate) fn entry(
+        &mut self,
+        entry: &impl Serialize,
+        line: impl FnOnce() -> String,
+    ) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        if !self.json {
+            return writeln!(stdout, "{}", line());
+        }
+        let separator = if self.begun { ",\n" } else { "" };
+        self.begin(&mut stdout)?;
+        let entry = serde_json::to_string(entry)?;
+        write!(stdout, "{separator}    {entry}")
+    }
+
+    /// Prints what ends the list. Without it a JSON result is cut short, as it should be after an error.
+    pub(crate) fn end(mut self) -> io::Result<()> {
+        let mut stdout = io::stdout().lock();
+        if self.json {
+            let line = if self.begun { "\n" } else { "" };
+            self.begin(&mut stdout)?;
+            writeln!(stdout, "{line}  ]\n}}")?;
+        }
+        stdout.flush()
+    }
+
+    fn begin(&mut self, out: &mut impl io::Write) -> io::Result<()> {
+        if std::mem::replace(&mut self.begun, true) {
+            return Ok(());
+        }
+        writeln!(out, "{{")?;
+        for (name, value) in &self.head {
+            writeln!(out, "  \"{name}\": {value},")?;
+        }
+        writeln!(out, "  \"{}\": [", self.name)
+    }
 }
 
 /// One line for the person at the terminal, not part of the result. That nobody may be reading standard

@@ -71,6 +71,12 @@ fn operation(state: &mut State, operation: &Operation, within: &Transaction) -> 
             state.delete(keys::tag(*repository, tag));
             state.delete(keys::tagged(*repository, old, tag));
         }
+        Operation::DeleteRepository { id, name } => {
+            state.delete(keys::repository_by_name(name));
+            state.delete(keys::repository_by_id(*id));
+            state.put(keys::deleted(*id), Bytes::copy_from_slice(name.as_bytes()));
+        }
+        Operation::ForgetRepository { id } => state.delete(keys::deleted(*id)),
         Operation::PlaceBlob { digest, extent } => place(state, digest, *extent, within)?,
         Operation::ReserveSegmentIds { limit } => {
             state.segment_limit = state.segment_limit.max(*limit);

@@ -20,6 +20,7 @@ pub const INDEX_PREFIX: u8 = crate::table::INDEX_TABLE;
 mod prefix {
     pub(super) const REPOSITORY_BY_NAME: u8 = b'R';
     pub(super) const REPOSITORY_BY_ID: u8 = b'I';
+    pub(super) const DELETED: u8 = b'd';
     pub(super) const LINK: u8 = b'l';
     pub(super) const HOLDER: u8 = b'h';
     pub(super) const MANIFEST: u8 = b'm';
@@ -91,6 +92,38 @@ pub fn repositories() -> Bytes {
 /// Repository by id.
 pub fn repository_by_id(id: RepositoryId) -> Bytes {
     Key::new(prefix::REPOSITORY_BY_ID).number(id.0).done()
+}
+
+/// Deleted repository of which rows remain.
+pub fn deleted(id: RepositoryId) -> Bytes {
+    Key::new(prefix::DELETED).number(id.0).done()
+}
+
+/// Prefix of all deleted repositories of which rows remain.
+pub fn all_deleted() -> Bytes {
+    Key::new(prefix::DELETED).done()
+}
+
+/// Prefixes of the rows that go on with a repository's id.
+pub const OWNED_PREFIXES: [u8; 6] = [
+    prefix::LINK,
+    prefix::MANIFEST,
+    prefix::CHILD,
+    prefix::REFERRER,
+    prefix::TAG,
+    prefix::TAGGED,
+];
+
+/// Prefix of a repository's rows of one table of [`OWNED_PREFIXES`].
+pub fn owned(table: u8, id: RepositoryId) -> Bytes {
+    Key::new(table).number(id.0).done()
+}
+
+/// The repository of a row of one of [`OWNED_PREFIXES`].
+#[expect(clippy::big_endian_bytes, reason = "keys sort as numbers do")]
+pub fn owner(key: &[u8]) -> Result<RepositoryId, Malformed> {
+    let mut decoder = Decoder::new(key.get(1..).unwrap_or_default());
+    Ok(RepositoryId(u64::from_be_bytes(decoder.array()?)))
 }
 
 /// Visibility of a blob in a repository.

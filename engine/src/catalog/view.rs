@@ -45,7 +45,7 @@ pub struct TagInfo {
 }
 
 /// Decodes a row's value.
-fn row<T>(key: &[u8], decoded: std::result::Result<T, Malformed>) -> Result<T> {
+pub(super) fn row<T>(key: &[u8], decoded: std::result::Result<T, Malformed>) -> Result<T> {
     decoded.map_err(|what| Error::bad_row(key, &what))
 }
 

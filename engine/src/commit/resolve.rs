@@ -41,7 +41,10 @@ pub fn resolve(
                 batch.repository.len(),
                 limits::REPOSITORY_NAME_BYTES_MAX,
             )?;
-            let id = RepositoryId(next_repository);
+            let mut id = RepositoryId(next_repository);
+            if mutated(Mutation::RepositoryIdReused) {
+                id.0 = id.0.saturating_sub(1).max(1);
+            }
             operations.push(Operation::CreateRepository {
                 id,
                 name: batch.repository.clone(),
@@ -63,6 +66,7 @@ pub fn resolve(
         placed: BTreeSet::new(),
         entered: BTreeSet::new(),
         tags: BTreeMap::new(),
+        deleted: false,
     };
     for change in &batch.changes {
         resolver.change(change)?;
@@ -96,11 +100,17 @@ struct Resolver<'a> {
     placed: BTreeSet<Digest>,
     entered: BTreeSet<Digest>,
     tags: BTreeMap<String, Option<Digest>>,
+    /// The repository is no more, for changes behind the one that deleted it.
+    deleted: bool,
 }
 
 impl Resolver<'_> {
     fn change(&mut self, change: &Change) -> Result<()> {
         let repository = self.repository;
+        if self.deleted {
+            self.unmet.push(Require::Repository);
+            return Ok(());
+        }
         match change {
             Change::Place(blob) => {
                 let (digest, extent) = (blob.digest(), blob.extent());
@@ -140,6 +150,13 @@ impl Resolver<'_> {
                     });
                 }
             },
+            Change::DeleteRepository => {
+                self.deleted = true;
+                self.operations.push(Operation::DeleteRepository {
+                    id: repository,
+                    name: self.name.to_owned(),
+                });
+            }
         }
         Ok(())
     }

@@ -216,7 +216,8 @@ impl Sequencer {
             | Change::PutManifest(_)
             | Change::DeleteManifest(_)
             | Change::SetTag { .. }
-            | Change::DeleteTag(_) => None,
+            | Change::DeleteTag(_)
+            | Change::DeleteRepository => None,
         });
         let named = |blob: &FinishedBlob| {
             operations.iter().any(|operation| {
@@ -236,6 +237,19 @@ impl Sequencer {
         let mut inner = self.open_for_writes()?;
         let operations = vec![Operation::ReserveSegmentIds { limit }];
         self.queue(&mut inner, Origin::default(), operations, Blobs::default())
+    }
+
+    /// Queues a step of clearing away what remains of a deleted repository. Nobody can name what it removes, so it is no
+    /// removal to those who foresee.
+    pub fn sweep(
+        &self,
+        operations: Vec<Operation>,
+    ) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let mut inner = self.open_for_writes()?;
+        let removals = inner.removals;
+        let queued = self.queue(&mut inner, Origin::default(), operations, Blobs::default());
+        inner.removals = removals;
+        queued
     }
 
     fn open_for_writes(&self) -> Result<parking_lot::MutexGuard<'_, Inner>> {

@@ -86,6 +86,18 @@ pub enum Operation {
         /// What it pointed at.
         old: Digest,
     },
+    /// A name loses its repository. Its rows remain, reachable by nobody, until operations behind this one removed them.
+    DeleteRepository {
+        /// The id.
+        id: RepositoryId,
+        /// The name.
+        name: String,
+    },
+    /// Nothing remains of a deleted repository.
+    ForgetRepository {
+        /// The id.
+        id: RepositoryId,
+    },
     /// A blob's bytes are at an extent, from this LSN on.
     PlaceBlob {
         /// The blob.
@@ -204,6 +216,14 @@ impl Operation {
                 out.u64(repository.0).text(tag).digest(old);
                 7
             }
+            Self::DeleteRepository { id, name } => {
+                out.u64(id.0).text(name);
+                8
+            }
+            Self::ForgetRepository { id } => {
+                out.u64(id.0);
+                9
+            }
             Self::PlaceBlob { digest, extent } => {
                 out.digest(digest);
                 encode_extent(extent, out);
@@ -249,6 +269,13 @@ impl Operation {
                 repository: RepositoryId(from.u64()?),
                 tag: from.text()?,
                 old: from.digest()?,
+            },
+            8 => Self::DeleteRepository {
+                id: RepositoryId(from.u64()?),
+                name: from.text()?,
+            },
+            9 => Self::ForgetRepository {
+                id: RepositoryId(from.u64()?),
             },
             64 => Self::PlaceBlob {
                 digest: from.digest()?,
@@ -381,6 +408,11 @@ mod tests {
                 tag: "v1".into(),
                 old: digest,
             },
+            Operation::DeleteRepository {
+                id: repository,
+                name: "a/b".into(),
+            },
+            Operation::ForgetRepository { id: repository },
             Operation::PlaceBlob { digest, extent },
             Operation::ReserveSegmentIds {
                 limit: SegmentId(4096),
@@ -412,11 +444,11 @@ mod tests {
     fn golden_bytes() {
         let bytes = encoded(&sample());
         assert_eq!(Transaction::decode(&mut Decoder::new(&bytes)), Ok(sample()));
-        assert_eq!(bytes.len(), 779);
+        assert_eq!(bytes.len(), 816);
         assert_eq!(crate::format::codec::checksum(&bytes), GOLDEN);
     }
 
-    const GOLDEN: u32 = 1_659_547_110;
+    const GOLDEN: u32 = 3_356_760_219;
 
     /// Guards: a cut or changed transaction is an error, never a panic or a misreading past its end.
     #[test]

@@ -1,7 +1,7 @@
 //! Do the rows agree with each other?
 //!
-//! Owns: every fact against its reverse, every reference against what it refers to, live bytes against the index. Refuses: I/O
-//! beyond the mapped pages.
+//! Owns: every fact against its reverse, every reference against what it refers to, live bytes against the index, every row's repository.
+//! Refuses: I/O beyond the mapped pages.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,6 +18,14 @@ const PAGE: usize = 1000;
 /// Checks all rows of `view`.
 pub(super) fn check(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     segments(view, store, report)?;
+    for (id, table) in view.ownerless()? {
+        let what = format!(
+            "rows {:?} of repository {}, which neither exists nor was deleted",
+            char::from(table),
+            id.0
+        );
+        report.add(Severity::Damage, store, what);
+    }
     let mut after = None;
     loop {
         let names = view.repositories(after.as_deref(), PAGE)?;

@@ -1,6 +1,6 @@
 //! The tasks of an open store, and when each acts.
 //!
-//! Owns: the loops around the journal, checkpoints, segment ids and expiry. Refuses: the work itself.
+//! Owns: the loops around checkpoints, segment ids and expiry, and starting all. Refuses: the work itself.
 //!
 //! Invariants: a task holds the store weakly, so that a store that is dropped without a close ends its tasks; only the journal
 //! task outlives it, until its queue is empty, and it keeps the store's lock that long.
@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::sync::{Mutex, Notify, watch};
 
-use super::Inner;
+use super::{Inner, sweep};
 use crate::checkpoint::{self, Done, Facts, History, Since, Thresholds};
 use crate::commit::Frozen;
 use crate::error::{Error, Result};
@@ -201,13 +201,24 @@ pub(super) fn start(inner: &Arc<Inner>) {
         )),
     );
     spawn.spawn(
+        "sweep",
+        Box::pin(sweep::task(
+            Arc::downgrade(inner),
+            Arc::clone(&inner.deleted),
+            inner.closing.subscribe(),
+        )),
+    );
+    spawn.spawn(
         "expiry",
         Box::pin(expiry(Arc::downgrade(inner), inner.closing.subscribe())),
     );
 }
 
 /// Resolves to false when the store closes first.
-async fn or_closing(event: impl Future<Output = ()>, closing: &mut watch::Receiver<bool>) -> bool {
+pub(super) async fn or_closing(
+    event: impl Future<Output = ()>,
+    closing: &mut watch::Receiver<bool>,
+) -> bool {
     // An error means that the store was dropped.
     let closed = pin!(closing.wait_for(|closing| *closing));
     matches!(select(pin!(event), closed).await, Either::Left(_))

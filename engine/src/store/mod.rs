@@ -18,13 +18,14 @@ mod background;
 mod close;
 mod open;
 mod stats;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 use self::close::JournalTask;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
@@ -62,6 +63,8 @@ struct Inner {
     segments: Arc<Segments>,
     uploads: Arc<Uploads>,
     checkpoints: background::Checkpoints,
+    /// A repository was deleted: something is to be cleared away.
+    deleted: Arc<Notify>,
     /// True once the store closes: background tasks end.
     closing: watch::Sender<bool>,
     journal: Mutex<Option<JournalTask>>,
@@ -86,7 +89,13 @@ impl Store {
         let inner = &self.inner;
         inner.checkpoints.wait_for_room(inner).await;
         let placed = placed(&batch);
+        let deletes = |change: &Change| matches!(change, Change::DeleteRepository);
+        let deletes = batch.changes.iter().any(deletes);
         let waiting = inner.submit(batch).await?;
+        if deletes {
+            // It is queued, which is enough: whether anybody waits for it or not, the sweep's steps queue behind it.
+            inner.deleted.notify_one();
+        }
         let committed = waiting.await.map_err(|_gone| Error::Closed)??;
         for digest in &placed {
             if let Ok(Some(stored)) = self.view().blob(digest) {

@@ -221,6 +221,7 @@ async fn assemble(
         leases,
         segments,
         uploads,
+        deleted: Arc::default(),
         closing: watch::Sender::new(false),
         journal: Mutex::new(Some(journal_task)),
         lock,

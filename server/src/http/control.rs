@@ -1,7 +1,7 @@
 //! The operator's socket: a Unix socket in the store's directory, for the online commands.
 //!
-//! Owns: [`Control`], [`Stats`] and the socket's life. Who may connect is who may open the file: mode 0600.
-//! Refuses: anything of the registry's content, and any address of a network.
+//! Owns: [`Control`], [`Stats`], the socket's paths and its life. Who may connect is who may open the file: mode 0600.
+//! Refuses: what its questions mean (`operator`), bytes of blobs, and any address of a network.
 //!
 //! Invariants: the socket is made only while the store's lock is held, so whatever has its name is a killed server's; its
 //! mode is set before anybody can connect; it is gone before the lock is.
@@ -11,18 +11,33 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use axum::Router;
-use axum::extract::State;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::{StatusCode, header};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixSocket};
 use tokio::task::JoinHandle;
+use tonnage_engine::Error;
 use tonnage_engine::recovery::superblock::ADMIN_SOCKET;
 use tonnage_engine::store::{Store, StoreStats};
 
+use crate::operator::{self, Refusal};
+
 /// Where the numbers of a store are asked for.
 pub const STATS_PATH: &str = "/v1/stats";
+/// Where pages of repositories are asked for.
+pub const LIST_REPOSITORIES_PATH: &str = "/v1/repositories/list";
+/// Where a repository's deletion is asked for.
+pub const DELETE_REPOSITORY_PATH: &str = "/v1/repositories/delete";
+/// Where pages of tags are asked for.
+pub const LIST_TAGS_PATH: &str = "/v1/tags/list";
+/// Where the deletion of tags is asked for.
+pub const DELETE_TAGS_PATH: &str = "/v1/tags/delete";
+/// Largest question: as many tags as a command line holds.
+const QUESTION_BYTES_MAX: usize = 8 << 20;
 /// Version of the answers' layout; grows when a field changes its meaning or goes.
 const VERSION: u32 = 1;
 /// Most bytes of a Unix socket's address that the kernel takes, its closing zero included.
@@ -91,6 +106,11 @@ impl Control {
         let listener = listen(&path)?;
         let router = Router::new()
             .route(STATS_PATH, get(stats))
+            .route(LIST_REPOSITORIES_PATH, post(list_repositories))
+            .route(DELETE_REPOSITORY_PATH, post(delete_repository))
+            .route(LIST_TAGS_PATH, post(list_tags))
+            .route(DELETE_TAGS_PATH, post(delete_tags))
+            .layer(DefaultBodyLimit::max(QUESTION_BYTES_MAX))
             .with_state(store);
         let task = tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
@@ -156,6 +176,78 @@ async fn stats(State(store): State<Store>) -> Response {
             tracing::error!(%error, "the store could not be counted");
             // Whoever asks may read the store's files anyway, so the cause is no secret here.
             (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+async fn list_repositories(State(store): State<Store>, question: Bytes) -> Response {
+    answer(&question, async |asked: operator::ListRepositories| {
+        operator::repositories(&store.view(), &asked)
+    })
+    .await
+}
+
+async fn list_tags(State(store): State<Store>, question: Bytes) -> Response {
+    answer(&question, async |asked: operator::ListTags| {
+        operator::tags(&store.view(), &asked)
+    })
+    .await
+}
+
+async fn delete_repository(State(store): State<Store>, question: Bytes) -> Response {
+    answer(&question, async |asked: operator::DeleteRepository| {
+        if asked.dry_run {
+            operator::holdings(&store.view(), &asked.repository).await
+        } else {
+            operator::delete_repository(&store, &asked.repository).await
+        }
+    })
+    .await
+}
+
+async fn delete_tags(State(store): State<Store>, question: Bytes) -> Response {
+    answer(&question, async |asked: operator::DeleteTags| {
+        let tags = if asked.dry_run {
+            operator::find_tags(&store.view(), &asked.repository, &asked.tags)
+        } else {
+            operator::delete_tags(&store, &asked.repository, &asked.tags).await
+        };
+        Ok(operator::DeletedTags { tags: tags? })
+    })
+    .await
+}
+
+/// What is not there is 404 with a body that says so; a path that is not there has none.
+async fn answer<Q: DeserializeOwned, A: Serialize>(
+    question: &[u8],
+    ask: impl AsyncFnOnce(Q) -> Result<A, Refusal>,
+) -> Response {
+    let asked = match serde_json::from_slice(question) {
+        Ok(asked) => asked,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    };
+    match ask(asked).await {
+        Ok(found) => json(StatusCode::OK, &found),
+        Err(Refusal::Missing(missing)) => json(StatusCode::NOT_FOUND, &missing),
+        Err(Refusal::Failed(error)) => {
+            tracing::error!(%error, "the operator's request failed");
+            let refused = matches!(error, Error::NoSpace { .. } | Error::Poisoned { .. });
+            let status = if refused {
+                StatusCode::SERVICE_UNAVAILABLE
+            } else {
+                StatusCode::INTERNAL_SERVER_ERROR
+            };
+            (status, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    match serde_json::to_vec(value) {
+        Ok(text) => (status, [(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the answer to the operator could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
 }

@@ -11,8 +11,8 @@ use super::headers;
 use crate::oci::Code;
 use crate::registry::Error;
 
-/// Missing children named one by one in a body; clients read at most 64 KiB of an error.
-const MISSING_NAMED_MAX: usize = 200;
+/// Bytes of a body in which missing children are named one by one; clients read at most 64 KiB of an error.
+const MISSING_NAMED_BYTES: usize = 48 << 10;
 /// Seconds after which a client may try again, where waiting helps.
 const RETRY_AFTER_SECONDS: &str = "30";
 
@@ -194,14 +194,18 @@ fn entry(code: Code, message: &str, detail: Value) -> Value {
 fn details(error: &Error, code: Code, message: &str, request_id: &str) -> Vec<Value> {
     let one = |detail: Value| vec![entry(code, message, detail)];
     match error {
-        Error::ManifestBlobUnknown(missing) => missing
-            .iter()
-            .take(MISSING_NAMED_MAX)
-            .map(|digest| {
+        Error::ManifestBlobUnknown(missing) => {
+            let mut bytes = 0;
+            let named = missing.iter().map(|digest| {
                 let detail = json!({ "digest": digest.to_string(), "requestId": request_id });
                 entry(code, message, detail)
-            })
-            .collect(),
+            });
+            let fits = |entry: &Value| {
+                bytes += entry.to_string().len() + 1;
+                bytes <= MISSING_NAMED_BYTES
+            };
+            named.take_while(fits).collect()
+        }
         Error::DigestMismatch { expected, found } => one(json!({
             "expected": expected.to_string(), "found": found.to_string(), "requestId": request_id,
         })),
@@ -234,6 +238,9 @@ mod tests {
         ] {
             let response = Failure::from(error).into_response("id-7");
             assert!(response.status().is_server_error());
+            // spec: Retry-After where waiting may help.
+            let unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(response.headers().contains_key("retry-after"), unavailable);
             let body = response.into_body().collect().await.unwrap().to_bytes();
             let text = String::from_utf8(body.to_vec()).unwrap();
             assert!(!text.contains("srv") && text.contains("id-7"), "{text}");

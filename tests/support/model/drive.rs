@@ -169,6 +169,7 @@ impl Client {
                 self.change(place, call, Change::DeleteManifest(digest))
                     .await
             }
+            Operation::DeleteRepository => self.change(place, call, Change::DeleteRepository).await,
             Operation::Unlink(content) => {
                 let digest = content::digest(*content);
                 self.change(place, call, Change::Unlink(digest)).await

@@ -42,6 +42,7 @@ enum Kind {
     TagMany,
     Untag,
     DeleteManifest,
+    DeleteRepository,
     Unlink,
     Mount,
     Leave,
@@ -150,6 +151,8 @@ struct Generator {
     roomy: bool,
     poor: bool,
     crowded: bool,
+    /// Repositories are deleted.
+    fleeting: bool,
     contents: Vec<u32>,
     manifests: Vec<u32>,
     repositories: usize,
@@ -171,6 +174,7 @@ impl Generator {
             roomy,
             poor: seed % 4 == 3,
             crowded: seed % 16 == 8,
+            fleeting: matches!(seed % 8, 2 | 5) || seed % 32 == 8,
             contents,
             manifests,
             repositories,
@@ -299,6 +303,10 @@ impl Generator {
             drawn = total; // none of those below
             kind = Kind::TagMany;
         }
+        if self.fleeting && !self.pushed.is_empty() && self.prng.percent(12) {
+            drawn = total;
+            kind = Kind::DeleteRepository;
+        }
         for (weight, candidate) in CHANGE_WEIGHTS {
             if drawn < weight {
                 kind = candidate;
@@ -364,6 +372,7 @@ impl Generator {
             },
             Kind::Untag => Operation::Untag(self.tag()),
             Kind::DeleteManifest => Operation::DeleteManifest(self.put_to(repository)),
+            Kind::DeleteRepository => Operation::DeleteRepository,
             Kind::Unlink => Operation::Unlink(self.pushed_to(repository)),
             Kind::Mount => {
                 let from = self.prng.below(self.repositories);

@@ -55,6 +55,8 @@ pub enum Operation {
     Untag(String),
     /// Removes a manifest with its tags.
     DeleteManifest(u32),
+    /// Removes a repository with everything in it.
+    DeleteRepository,
     /// Takes a content's visibility away.
     Unlink(u32),
     /// Links a content that another repository has.
@@ -115,6 +117,7 @@ impl Operation {
             Self::TagMany { .. } => "set many tags",
             Self::Untag(_) => "delete tag",
             Self::DeleteManifest(_) => "delete manifest",
+            Self::DeleteRepository => "delete repository",
             Self::Unlink(_) => "unlink",
             Self::Mount { .. } => "mount",
             Self::Leave { .. } => "leave upload",

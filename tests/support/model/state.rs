@@ -128,6 +128,12 @@ impl Model {
                 require(gone.is_some(), || format!("manifest {number} is not there"))?;
                 repository.tags.retain(|_, target| *target != digest);
             }
+            Operation::DeleteRepository => {
+                let gone = self.repositories.remove(name);
+                require(gone.is_some(), || {
+                    format!("repository {name} does not exist")
+                })?;
+            }
             Operation::Unlink(content) => {
                 let gone = self
                     .existing(name)?

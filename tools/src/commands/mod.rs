@@ -7,11 +7,15 @@ pub(crate) mod check_config;
 pub(crate) mod config_show;
 pub(crate) mod fsck;
 pub(crate) mod inspect;
+pub(crate) mod repo_delete;
+pub(crate) mod repo_list;
 pub(crate) mod serve;
 pub(crate) mod smoke;
 pub(crate) mod stats;
+pub(crate) mod tag_delete;
+pub(crate) mod tag_list;
 
-use crate::cli::{Cli, Command, ConfigCommand};
+use crate::cli::{Cli, Command, ConfigCommand, RepoCommand, TagCommand};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -20,6 +24,10 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
         Command::Serve(arguments) => serve::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
+        Command::Repo(RepoCommand::List(arguments)) => repo_list::run(&arguments),
+        Command::Repo(RepoCommand::Delete(arguments)) => repo_delete::run(&arguments),
+        Command::Tag(TagCommand::List(arguments)) => tag_list::run(&arguments),
+        Command::Tag(TagCommand::Delete(arguments)) => tag_delete::run(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

@@ -117,6 +117,8 @@ fn words_of(operation: &Operation) -> String {
         } => {
             format!("delete tag {tag} in {} (was {old})", repository.0)
         }
+        Operation::DeleteRepository { id, name } => format!("delete repository {} ({name})", id.0),
+        Operation::ForgetRepository { id } => format!("forget repository {}", id.0),
         Operation::PlaceBlob { digest, extent } => format!("place {digest} in {extent}"),
         Operation::ReserveSegmentIds { limit } => format!("reserve segment ids below {limit}"),
     }

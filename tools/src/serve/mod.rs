@@ -91,7 +91,7 @@ fn answer_operator(store: &Store, data: &Path) -> Option<Control> {
             tracing::warn!(
                 %error,
                 data = %data.display(),
-                "no socket for the operator: `tonnage stats` works only while this server is stopped"
+                "no socket for the operator: `tonnage stats`, `repo` and `tag` work only while this server is stopped"
             );
         })
         .ok()

@@ -8,6 +8,7 @@
     reason = "what surrounds the tests may fail loudly, like the tests"
 )]
 
+mod names;
 mod online;
 mod refused;
 mod serving;

@@ -90,10 +90,19 @@ impl Drop for Serving {
 
 /// GETs a path of a server: status and body.
 pub(crate) fn get(url: &str, path: &str) -> (u16, Vec<u8>) {
+    send(url, &format!("GET {path}"), "text/plain", b"")
+}
+
+/// Sends a request: status and body.
+pub(crate) fn send(url: &str, line: &str, media_type: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let address = url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).expect("a connection");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     stream.write_all(request.as_bytes()).expect("a request");
+    stream.write_all(body).expect("a request");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");

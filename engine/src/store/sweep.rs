@@ -1,0 +1,70 @@
+//! Clears away what deleted repositories leave behind, beside all other work.
+//!
+//! Owns: the loop, and when it pauses. Refuses: what a step is (`catalog::remains`).
+//!
+//! Invariant: one step at a time, each durable before the next is drawn up: the steps never hold others up for longer than one of them
+//! takes, and the memory they need is that of one of them and of what a checkpoint has not written yet.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::Inner;
+use super::background::or_closing;
+use crate::catalog::remains::Sweep;
+use crate::error::{Error, Result};
+
+/// Pause after a step failed (a full disk, mostly), before the next attempt.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Goes on with what an earlier stop left, then with every deletion that `due` tells of.
+pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::Receiver<bool>) {
+    let mut sweep = None;
+    loop {
+        let Some(inner) = store.upgrade() else { return };
+        match step(&inner, &mut sweep).await {
+            Ok(true) => {}
+            Ok(false) => {
+                drop(inner);
+                if !or_closing(due.notified(), &mut closing).await {
+                    return;
+                }
+            }
+            Err(Error::Closed | Error::Poisoned { .. }) => return,
+            Err(error) => {
+                tracing::warn!(%error, "what remains of a deleted repository could not be cleared away; it is tried again");
+                let pause = inner.env.clock.sleep(RETRY);
+                drop(inner);
+                if !or_closing(pause, &mut closing).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// One step, durable on return. False: nothing remains.
+async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
+    inner.checkpoints.wait_for_room(inner).await;
+    // With what is queued: a step queues behind the deletion, and fails with it.
+    let (view, _) = inner.sequencer.head();
+    let mut next = match sweep.as_ref().filter(|sweep| !sweep.is_over()) {
+        Some(sweep) => sweep.clone(),
+        None => match view.next_deleted()? {
+            Some(repository) => Sweep::of(repository),
+            None => return Ok(false),
+        },
+    };
+    let sequencer = Arc::clone(&inner.sequencer);
+    // A manifest may take tens of thousands of edges along.
+    let drawn_up = move || {
+        let operations = next.step(&view)?;
+        Ok::<_, Error>((sequencer.sweep(operations)?, next))
+    };
+    let (waiting, next) = inner.env.compute(drawn_up).await.ok_or(Error::Closed)??;
+    waiting.await.map_err(|_gone| Error::Closed)??;
+    *sweep = Some(next);
+    inner.checkpoints.poke_if_due(inner);
+    Ok(true)
+}

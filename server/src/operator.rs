@@ -1,0 +1,306 @@
+//! What an operator asks of a store by name: lists of repositories and tags, and their deletion.
+//!
+//! Owns: [`repositories`], [`tags`], [`delete_repository`], [`delete_tags`], the same for the socket of a running server and for commands
+//! on a closed store, and the words in which the socket asks and answers.
+//! Refuses: deciding who may ask; whoever may open the store's files may.
+//!
+//! Invariants: a list is asked for page by page, each of one state, so that its memory does not grow with the store; a deletion is
+//! one transaction: all of it or nothing, also of many tags.
+
+use serde::{Deserialize, Serialize};
+use tonnage_engine::catalog::{TagInfo, View};
+use tonnage_engine::store::Store;
+use tonnage_engine::{Batch, Change, Error, Origin, Require};
+
+/// Most entries of a page.
+pub const PAGE_MAX: usize = 1000;
+/// Rows counted before others have a turn on the thread.
+const COUNTED_A_TURN: usize = 1000;
+/// Who is named in the journal.
+const ACTOR: &str = "operator";
+
+/// Asks for a page of repositories.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ListRepositories {
+    /// Behind this name.
+    pub last: Option<String>,
+}
+
+/// A page of repositories, in the order of bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RepositoryPage {
+    /// Their names.
+    pub repositories: Vec<String>,
+    /// Whether there may be more behind the last.
+    pub more: bool,
+}
+
+/// Asks for a page of a repository's tags.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListTags {
+    /// The repository.
+    pub repository: String,
+    /// Behind this tag.
+    pub last: Option<String>,
+}
+
+/// A page of tags, in the order of bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TagPage {
+    /// Them.
+    pub tags: Vec<TagEntry>,
+    /// Whether there may be more behind the last.
+    pub more: bool,
+}
+
+/// A tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagEntry {
+    /// Its name.
+    pub tag: String,
+    /// What it points at.
+    pub digest: String,
+    /// Since when, Unix ms.
+    pub set_unix_ms: u64,
+}
+
+/// Asks for a repository's deletion.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeleteRepository {
+    /// The repository.
+    pub repository: String,
+    /// Only tell what it holds.
+    pub dry_run: bool,
+}
+
+/// What a repository held, or holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holdings {
+    /// Tags.
+    pub tags: u64,
+    /// Manifests.
+    pub manifests: u64,
+    /// Blobs, manifests not among them.
+    pub blobs: u64,
+}
+
+/// Asks for the deletion of tags, all or none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeleteTags {
+    /// The repository.
+    pub repository: String,
+    /// Its tags.
+    pub tags: Vec<String>,
+    /// Only tell what they point at.
+    pub dry_run: bool,
+}
+
+/// The tags that were deleted, or would be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeletedTags {
+    /// With what they pointed at.
+    pub tags: Vec<TagEntry>,
+}
+
+/// Why nothing was done.
+#[derive(Debug)]
+pub enum Refusal {
+    /// What was named is not there.
+    Missing(Missing),
+    /// The store failed.
+    Failed(Error),
+}
+
+/// What is not there: a repository, or tags of one that is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    /// The repository.
+    pub repository: String,
+    /// The tags; none: the repository itself.
+    pub tags: Vec<String>,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn no_repository(name: &str) -> Refusal {
+    Refusal::Missing(Missing {
+        repository: name.to_owned(),
+        tags: Vec::new(),
+    })
+}
+
+/// A page of repositories.
+pub fn repositories(view: &View, asked: &ListRepositories) -> Result<RepositoryPage, Refusal> {
+    let repositories = view.repositories(asked.last.as_deref(), PAGE_MAX)?;
+    let more = repositories.len() == PAGE_MAX;
+    Ok(RepositoryPage { repositories, more })
+}
+
+/// A page of a repository's tags.
+pub fn tags(view: &View, asked: &ListTags) -> Result<TagPage, Refusal> {
+    if !view.repository_exists(&asked.repository)? {
+        return Err(no_repository(&asked.repository));
+    }
+    let found = view.tags(&asked.repository, asked.last.as_deref(), PAGE_MAX)?;
+    let more = found.len() == PAGE_MAX;
+    let tags = found.into_iter().map(TagEntry::from).collect();
+    Ok(TagPage { tags, more })
+}
+
+impl From<TagInfo> for TagEntry {
+    fn from(found: TagInfo) -> Self {
+        Self {
+            tag: found.tag,
+            digest: found.digest.to_string(),
+            set_unix_ms: found.unix_ms,
+        }
+    }
+}
+
+/// What a repository holds, counted page by page.
+pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal> {
+    if !view.repository_exists(repository)? {
+        return Err(no_repository(repository));
+    }
+    let (mut tags, mut manifests, mut blobs) = (0, 0, 0);
+    let mut last = None;
+    loop {
+        let page = view.tags(repository, last.as_deref(), COUNTED_A_TURN)?;
+        tags += page.len() as u64;
+        let Some(found) = page.into_iter().next_back() else {
+            break;
+        };
+        last = Some(found.tag);
+        tokio::task::yield_now().await;
+    }
+    let mut last = None;
+    loop {
+        let page = view.manifests(repository, last.as_ref(), COUNTED_A_TURN)?;
+        manifests += page.len() as u64;
+        let Some(found) = page.last() else { break };
+        last = Some(found.digest);
+        tokio::task::yield_now().await;
+    }
+    let mut last = None;
+    loop {
+        let page = view.links(repository, last.as_ref(), COUNTED_A_TURN)?;
+        blobs += page.len() as u64;
+        let Some(found) = page.last() else { break };
+        last = Some(*found);
+        tokio::task::yield_now().await;
+    }
+    Ok(Holdings {
+        tags,
+        manifests,
+        blobs,
+    })
+}
+
+/// Deletes a repository with everything in it, and tells what it held a moment before.
+pub async fn delete_repository(store: &Store, repository: &str) -> Result<Holdings, Refusal> {
+    let held = holdings(&store.view(), repository).await?;
+    let changes = vec![Change::DeleteRepository];
+    commit(store, repository, Vec::new(), changes).await?;
+    tracing::info!(
+        repository,
+        tags = held.tags,
+        manifests = held.manifests,
+        blobs = held.blobs,
+        "the operator deleted a repository"
+    );
+    Ok(held)
+}
+
+/// What the tags point at.
+pub fn find_tags(
+    view: &View,
+    repository: &str,
+    names: &[String],
+) -> Result<Vec<TagEntry>, Refusal> {
+    if !view.repository_exists(repository)? {
+        return Err(no_repository(repository));
+    }
+    let (mut found, mut missing) = (Vec::new(), Vec::new());
+    for name in names {
+        match view.tag(repository, name)? {
+            Some(tag) => found.push(tag.into()),
+            None => missing.push(name.clone()),
+        }
+    }
+    if missing.is_empty() {
+        return Ok(found);
+    }
+    Err(Refusal::Missing(Missing {
+        repository: repository.to_owned(),
+        tags: missing,
+    }))
+}
+
+/// Deletes tags, all or none; their manifests stay.
+pub async fn delete_tags(
+    store: &Store,
+    repository: &str,
+    names: &[String],
+) -> Result<Vec<TagEntry>, Refusal> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names.dedup();
+    let found = find_tags(&store.view(), repository, &names)?;
+    let requires = names.iter().cloned().map(Require::TagExists).collect();
+    let changes = names.iter().cloned().map(Change::DeleteTag).collect();
+    commit(store, repository, requires, changes).await?;
+    tracing::info!(repository, tags = names.len(), "the operator deleted tags");
+    Ok(found)
+}
+
+async fn commit(
+    store: &Store,
+    repository: &str,
+    requires: Vec<Require>,
+    changes: Vec<Change>,
+) -> Result<(), Refusal> {
+    let batch = Batch {
+        repository: repository.to_owned(),
+        create_repository: false,
+        requires,
+        changes,
+        origin: Origin {
+            actor: ACTOR.to_owned(),
+            request: String::new(),
+        },
+    };
+    match store.commit(batch).await {
+        Ok(_) => Ok(()),
+        // Somebody else was quicker.
+        Err(Error::Unmet(unmet)) => Err(Refusal::Missing(gone(repository, &unmet))),
+        Err(error) => Err(Refusal::Failed(error)),
+    }
+}
+
+fn gone(repository: &str, unmet: &[Require]) -> Missing {
+    let mut tags = Vec::new();
+    for require in unmet {
+        match require {
+            Require::TagExists(tag) => tags.push(tag.clone()),
+            Require::Repository => {
+                tags.clear();
+                break;
+            }
+            Require::Linked(_)
+            | Require::LinkedIn { .. }
+            | Require::Manifest(_)
+            | Require::Tag { .. }
+            | Require::Stored(_) => {}
+        }
+    }
+    tags.sort_unstable();
+    tags.dedup();
+    Missing {
+        repository: repository.to_owned(),
+        tags,
+    }
+}

@@ -1,0 +1,96 @@
+//! Repositories that are deleted, as clients see it.
+
+use http::Method;
+use serde_json::json;
+use tonnage_server::operator::{self, Holdings};
+use tonnage_tests::client::whole;
+use tonnage_tests::registry::TestRegistry;
+
+use crate::{MANIFEST, begin, push_blob, push_image, push_layers, put_manifest, sha256};
+
+/// Guards: a deleted repository is gone from every list and answer at once, lends nothing and leaves the others as they were; its name,
+/// used anew, starts empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_repository_is_gone() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let digest = push_image(&client, "team/a", "t", b"layer").await;
+    let mut referrer = push_layers(&client, "team/a", &[]).await;
+    referrer["subject"] = json!({"mediaType": MANIFEST, "digest": digest.to_string(), "size": 1});
+    put_manifest(&client, "team/a", "r", &referrer).await;
+    push_blob(&client, "team/a", b"only here").await;
+    push_image(&client, "team/a/b", "t", b"layer").await;
+    let held = operator::delete_repository(&registry.store, "team/a").await;
+    let expected = Holdings {
+        tags: 2,
+        manifests: 2,
+        blobs: 3,
+    };
+    assert_eq!(held.expect("it is there"), expected);
+
+    let catalog = client.get("/v2/_catalog").await.expect(200);
+    assert_eq!(catalog.json(), json!({"repositories": ["team/a/b"]}));
+    for path in ["/v2/team/a/tags/list", "/v2/team/a/manifests/t"] {
+        client.get(path).await.expect_error(404, "NAME_UNKNOWN");
+    }
+    let path = format!("/v2/team/a/manifests/{digest}");
+    client.get(&path).await.expect_error(404, "NAME_UNKNOWN");
+    client.delete(&path).await.expect_error(404, "NAME_UNKNOWN");
+    let listed = client.get(&format!("/v2/team/a/referrers/{digest}")).await;
+    assert_eq!(listed.expect(200).json()["manifests"], json!([]));
+    let only = sha256(b"only here");
+    for name in ["team/a", "team/a/b"] {
+        let path = format!("/v2/{name}/blobs/{only}");
+        client.get(&path).await.expect_error(404, "BLOB_UNKNOWN");
+    }
+    for query in ["", "&from=team/a"] {
+        let path = format!("/v2/c/blobs/uploads/?mount={only}{query}");
+        client.post(&path).await.expect(202);
+    }
+    let path = format!("/v2/team/a/b/blobs/{}", sha256(b"layer"));
+    client.get(&path).await.expect(200);
+
+    push_blob(&client, "team/a", b"new").await;
+    let tags = client.get("/v2/team/a/tags/list").await.expect(200);
+    assert_eq!(tags.json()["tags"], json!([]));
+    client
+        .head(&format!("/v2/team/a/blobs/{only}"))
+        .await
+        .expect(404);
+    let registry = registry.restart().await;
+    let tags = registry.client().get("/v2/team/a/tags/list").await;
+    assert_eq!(tags.expect(200).json()["tags"], json!([]));
+    operator::delete_repository(&registry.store, "team/z")
+        .await
+        .expect_err("it is not there");
+}
+
+/// Guards: what a push under way meets: an upload goes on and makes the repository anew; a manifest whose blobs went with the old one
+/// is refused with their names, on which clients push those again.
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_under_way_start_anew() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let manifest = push_layers(&client, "a", &[b"one"]).await;
+    let upload = begin(&client, "a").await;
+    client.patch(&upload, "tw").await.expect(202);
+    operator::delete_repository(&registry.store, "a")
+        .await
+        .expect("it is there");
+    client
+        .put(&format!("{upload}?digest={}", sha256(b"two")), "o")
+        .await
+        .expect(201);
+    let put = || {
+        let call = client
+            .call(Method::PUT, "/v2/a/manifests/t")
+            .header("content-type", MANIFEST);
+        call.body(whole(manifest.to_string())).send()
+    };
+    let refused = put().await.expect_error(400, "MANIFEST_BLOB_UNKNOWN");
+    assert_eq!(refused.json()["errors"].as_array().unwrap().len(), 2);
+    push_layers(&client, "a", &[b"one"]).await;
+    put().await.expect(201);
+    let blob = format!("/v2/a/blobs/{}", sha256(b"two"));
+    client.get(&blob).await.expect(200);
+}

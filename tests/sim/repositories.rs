@@ -1,0 +1,152 @@
+//! Deleted repositories across a stop: gone at once and for good, and what they leave behind is cleared away by whichever store opens next.
+
+use bytes::Bytes;
+use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, ManifestEntry, Origin, Store};
+use tonnage_tests::sim::{Outcome, Policy, SimEnv};
+
+use super::check;
+
+const DOOMED: &str = "library/a";
+const OTHER: &str = "b";
+const TAGS: usize = 600;
+
+async fn open(machine: &SimEnv) -> Store {
+    let opened = Store::open(machine.env.clone(), &check::store_path(), check::options()).await;
+    opened.expect("the store opens").0
+}
+
+async fn commit(store: &Store, name: &str, changes: Vec<Change>) -> Result<(), Error> {
+    let batch = Batch {
+        repository: name.to_owned(),
+        create_repository: true,
+        requires: vec![],
+        changes,
+        origin: Origin::default(),
+    };
+    store.commit(batch).await.map(drop)
+}
+
+/// A manifest over a linked blob, both under the same name in either repository.
+async fn fill(store: &Store, name: &str, number: u8) -> Result<Digest, Error> {
+    let content = Bytes::from(vec![number; 100]);
+    let blob = store.put_small(content, Algorithm::Sha256).await?;
+    let child = blob.digest();
+    commit(store, name, vec![Change::Place(blob), Change::Link(child)]).await?;
+    let text = Bytes::from(vec![number; 200]);
+    let blob = store.put_small(text, Algorithm::Sha256).await?;
+    let digest = blob.digest();
+    let entry = ManifestEntry {
+        digest,
+        size: 200,
+        children: vec![child],
+        subject: Some(child),
+        attributes: Bytes::new(),
+    };
+    let changes = vec![Change::Place(blob), Change::PutManifest(entry)];
+    commit(store, name, changes).await?;
+    Ok(digest)
+}
+
+fn tag(number: usize, digest: Digest) -> Change {
+    let tag = format!("a-tag-{number:04}");
+    Change::SetTag { tag, digest }
+}
+
+/// Fills two repositories, deletes one, pushes to its name again, and goes on in the other meanwhile.
+async fn scene(store: &Store, deleted: &dyn Fn()) -> Result<(), Error> {
+    let mut last = None;
+    for number in 0..5 {
+        last = Some(fill(store, DOOMED, number).await?);
+        fill(store, OTHER, number).await?;
+    }
+    let Some(digest) = last else { return Ok(()) };
+    let tags = (0..TAGS).map(|number| tag(number, digest)).collect();
+    commit(store, DOOMED, tags).await?;
+    commit(store, DOOMED, vec![Change::DeleteRepository]).await?;
+    deleted();
+    for number in 0..8 {
+        commit(store, OTHER, vec![tag(number, digest)]).await?;
+    }
+    fill(store, DOOMED, 77).await.map(drop)
+}
+
+/// Polls until nothing remains; the simulated clock stands still while there is anything to do.
+async fn cleared(machine: &SimEnv, store: &Store) {
+    for _ in 0..100 {
+        if store.view().deleted_repositories().unwrap() == 0 {
+            return;
+        }
+        let pause = std::time::Duration::from_secs(1);
+        machine.env.clock.sleep(pause).await;
+    }
+    panic!("what remains is never cleared away");
+}
+
+/// Guards: DURABILITY.md, "the deletion of a repository": wherever it is stopped, it is there as a whole or not at all; what was
+/// deleted stays so; the name used anew starts empty; the next open clears away the rest, and nothing else is touched.
+#[test]
+fn a_deleted_repository_stays_deleted_and_is_cleared_away() {
+    let seed = 3;
+    let machine = SimEnv::new(seed, &check::empty_disk());
+    let from = std::cell::Cell::new(0);
+    machine.executor.block_on(async {
+        let store = open(&machine).await;
+        let begun = || from.set(machine.disk.points());
+        scene(&store, &begun).await.expect("a sound disk");
+        cleared(&machine, &store).await;
+        assert!(store.view().repository_exists(DOOMED).unwrap());
+        assert!(store.view().tags(DOOMED, None, 9).unwrap().is_empty());
+        assert_eq!(store.view().manifests(DOOMED, None, 9).unwrap().len(), 1);
+        store.close().await.expect("the store closes");
+    });
+    machine.executor.settle();
+    let report = check::fsck_image(seed, &machine.disk.live_image()).expect("a sound store");
+    assert_eq!((report.tags, report.manifests), (8, 6), "{report:?}");
+    let (from, to) = (from.get(), machine.disk.points());
+    println!("seed {seed}: stopped at points {} to {to}", from - 12);
+    let mut interrupted = 0;
+    for stop_after in (from - 12..to).step_by(7) {
+        interrupted += u32::from(stopped(seed, stop_after, from));
+    }
+    assert!(interrupted > 2, "no stop fell between two steps");
+}
+
+/// Stops there, opens what the disk may hold then. Whether something was left to clear away.
+fn stopped(seed: u64, stop_after: u64, answered: u64) -> bool {
+    let machine = SimEnv::new(seed, &check::empty_disk());
+    machine.disk.stop_after(stop_after);
+    let outcome = machine.executor.run_until_crash(async {
+        let store = open(&machine).await;
+        // It ends where the disk stops.
+        drop(scene(&store, &|| {}).await);
+        cleared(&machine, &store).await;
+        store.close().await
+    });
+    assert!(matches!(outcome, Outcome::Crashed), "stop {stop_after}");
+    let mut left = false;
+    for image in machine
+        .disk
+        .crash_images(&Policy::coarse(seed ^ stop_after))
+    {
+        check::fsck_image(seed, &image.image).unwrap_or_else(|why| panic!("{stop_after}: {why}"));
+        let next = SimEnv::new(seed, &image.image);
+        next.executor.block_on(async {
+            let store = open(&next).await;
+            left |= store.view().deleted_repositories().unwrap() > 0;
+            let tags = store.view().tags(DOOMED, None, TAGS).unwrap().len();
+            assert!(tags == 0 || tags == TAGS, "{stop_after}: {tags} tags");
+            assert!(
+                tags == 0 || stop_after < answered,
+                "{stop_after}: back again"
+            );
+            cleared(&next, &store).await;
+            assert_eq!(store.view().manifests(OTHER, None, 9).unwrap().len(), 5);
+            store.close().await.expect("the store closes");
+        });
+        next.executor.settle();
+        let report = check::fsck_image(seed, &next.disk.live_image());
+        let report = report.unwrap_or_else(|why| panic!("{stop_after}: {why}"));
+        assert!(report.clean && report.findings.is_empty(), "{report:?}");
+    }
+    left
+}
