@@ -98,6 +98,34 @@ impl Inner {
         last.refused.push(Refused { unmet, done });
         Ok(waiting)
     }
+
+    /// What the next frame carries, if anything is queued.
+    fn take_group(&mut self) -> Option<Group> {
+        assert!(
+            self.in_flight.is_empty(),
+            "a frame is taken while another is in flight"
+        );
+        let first_lsn = self.queue.front()?.transaction.lsn;
+        let mut group = Group {
+            first_lsn,
+            transactions: 0,
+            payload: Vec::new(),
+        };
+        while let Some(next) = self.queue.front() {
+            let full = group.payload.len() + next.payload.len() > FRAME_PAYLOAD_BYTES_TARGET
+                || self.in_flight.len() >= FRAME_TRANSACTIONS_MAX;
+            if full && group.transactions > 0 {
+                break;
+            }
+            let Some(mut next) = self.queue.pop_front() else {
+                break;
+            };
+            group.payload.append(&mut next.payload);
+            group.transactions += 1;
+            self.in_flight.push_back(next);
+        }
+        Some(group)
+    }
 }
 
 impl Blobs {
@@ -293,42 +321,18 @@ impl Sequencer {
     /// What the next frame carries; waits for something. `None`: closing, and nothing is left.
     pub(super) async fn next_group(&self) -> Option<Group> {
         loop {
-            if let Some(group) = self.take_group() {
-                return Some(group);
-            }
-            if self.inner.lock().closing {
-                return None;
+            {
+                // Under one lock: a transaction that comes just before the close is not left behind.
+                let mut inner = self.inner.lock();
+                if let Some(group) = inner.take_group() {
+                    return Some(group);
+                }
+                if inner.closing {
+                    return None;
+                }
             }
             self.queued.notified().await;
         }
-    }
-
-    fn take_group(&self) -> Option<Group> {
-        let mut inner = self.inner.lock();
-        assert!(
-            inner.in_flight.is_empty(),
-            "a frame is taken while another is in flight"
-        );
-        let first_lsn = inner.queue.front()?.transaction.lsn;
-        let mut group = Group {
-            first_lsn,
-            transactions: 0,
-            payload: Vec::new(),
-        };
-        while let Some(next) = inner.queue.front() {
-            let full = group.payload.len() + next.payload.len() > FRAME_PAYLOAD_BYTES_TARGET
-                || inner.in_flight.len() >= FRAME_TRANSACTIONS_MAX;
-            if full && group.transactions > 0 {
-                break;
-            }
-            let Some(mut next) = inner.queue.pop_front() else {
-                break;
-            };
-            group.payload.append(&mut next.payload);
-            group.transactions += 1;
-            inner.in_flight.push_back(next);
-        }
-        Some(group)
     }
 
     /// What a known-bad engine does before its frame is written: readers see it, or committers are answered.
