@@ -220,14 +220,23 @@ impl Uploads {
             spec.length_hint,
         );
         let max = self.shared.options.uploads_max;
-        if self.len() >= max {
+        let session = self.session(subject, body, spec.unlisted);
+        let mut sessions = self.sessions.lock();
+        // Counted and added under one lock: two that come together do not both take the last place.
+        if sessions.len() >= max {
             return Err(Error::TooManyUploads { max });
         }
-        self.add(subject, body, spec.unlisted);
+        sessions.insert(id, session);
         Ok(id)
     }
 
+    /// Takes in an upload that was there before the stop.
     pub(super) fn add(&self, subject: Subject, body: Body, unlisted: bool) {
+        let session = self.session(subject, body, unlisted);
+        self.sessions.lock().insert(session.id(), session);
+    }
+
+    fn session(&self, subject: Subject, body: Body, unlisted: bool) -> Arc<Session> {
         let at = self.shared.env.clock.monotonic();
         let seen = Seen {
             offset: body.offset(),
@@ -235,15 +244,13 @@ impl Uploads {
             at,
             hold: Hold::Free,
         };
-        let id = subject.id;
         let body = Arc::new(tokio::sync::Mutex::new(body));
-        let session = Arc::new(Session {
+        Arc::new(Session {
             subject,
             unlisted,
             body,
             seen: Mutex::new(seen),
-        });
-        self.sessions.lock().insert(id, session);
+        })
     }
 
     fn find(&self, id: UploadId, repository: &str) -> Option<Arc<Session>> {
