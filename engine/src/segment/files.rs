@@ -205,10 +205,13 @@ impl SegmentFiles {
         let mut handles = self.handles.lock();
         let file = handles.live.get(&id).and_then(Weak::upgrade);
         let kept = handles.forget(id);
+        // Under the lock: whoever finds the handle from now on does not put it back among those that stay open.
+        if let Some(file) = &file {
+            file.retired.store(true, Ordering::Release);
+        }
         drop(handles);
-        match &file {
-            Some(file) => file.retired.store(true, Ordering::Release),
-            None => self.unlink(id),
+        if file.is_none() {
+            self.unlink(id);
         }
         drop((kept, file));
     }
