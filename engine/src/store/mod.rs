@@ -23,8 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use self::close::JournalTask;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
@@ -41,6 +40,7 @@ use crate::probe::{Mutation, mutated};
 use crate::segment::{BlobReader, Segments};
 use crate::upload::{Upload, UploadId, UploadSpec, UploadStatus, Uploads};
 
+use crate::sync::{Mutex, oneshot};
 pub use background::CheckpointReport;
 pub use open::OpenReport;
 pub use stats::StoreStats;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::body::{Body, Shared, Subject};
 use super::digestion::Digestion;
@@ -27,7 +26,9 @@ use crate::io::Env;
 use crate::lease::Leases;
 use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX, SMALL_CONTENT_BYTES};
 use crate::options::Options;
+use crate::probe::{Race, raced};
 use crate::segment::{Segments, SmallBlob};
+use crate::sync::Mutex;
 
 /// The uploads of an open store.
 #[derive(Debug)]
@@ -106,6 +107,10 @@ impl Session {
         let mut seen = self.seen.lock();
         if seen.hold == Hold::Cancelled {
             return Err(Error::UnknownUpload);
+        }
+        if raced(Race::FinishedApart) {
+            drop(seen);
+            seen = self.seen.lock();
         }
         seen.hold = Hold::Finished;
         Ok(())
@@ -222,8 +227,13 @@ impl Uploads {
         let max = self.shared.options.uploads_max;
         let session = self.session(subject, body, spec.unlisted);
         let mut sessions = self.sessions.lock();
+        let full = sessions.len() >= max;
+        if raced(Race::UploadsCountedEarly) {
+            drop(sessions);
+            sessions = self.sessions.lock();
+        }
         // Counted and added under one lock: two that come together do not both take the last place.
-        if sessions.len() >= max {
+        if full {
             return Err(Error::TooManyUploads { max });
         }
         sessions.insert(id, session);
