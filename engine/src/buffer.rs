@@ -8,8 +8,8 @@
 
 use std::sync::Arc;
 
+use crate::sync::Mutex;
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Sizes of pooled blocks; a request takes the smallest class that fits.

@@ -13,10 +13,10 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::digest::Digest;
 use crate::io::Clock;
+use crate::probe::{Race, raced};
+use crate::sync::Mutex;
 
 const SHARDS: usize = 64;
 
@@ -113,7 +113,12 @@ impl Drop for Pin {
             if let Some(entry) = shard.get_mut(digest) {
                 assert!(entry.pins > 0, "a pin on {digest} was dropped twice");
                 entry.pins -= 1;
-                if entry.pins == 0 && entry.until <= now {
+                let unheld = entry.pins == 0 && entry.until <= now;
+                if raced(Race::PinDroppedApart) {
+                    drop(shard);
+                    shard = self.leases.shard(digest).lock();
+                }
+                if unheld {
                     shard.remove(digest);
                 }
             }

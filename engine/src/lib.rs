@@ -27,6 +27,7 @@ pub mod require;
 pub mod segment;
 pub mod state;
 pub mod store;
+mod sync;
 pub mod table;
 pub mod upload;
 

@@ -3,9 +3,10 @@
 //! Owns: the first failure that left the disk in an unknown state. Refuses: being reset; recovery runs only at open, and a
 //! failed sync is never repeated (a kernel may drop the dirty pages with the error).
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::sync::OnceLock;
 
 /// Unset, or the first failure. Share by `Arc`.
 #[derive(Debug, Default)]

@@ -1,8 +1,9 @@
 //! What tests see of the inside, and what they can break on purpose.
 //!
 //! Owns: [`Place`], every place that writes or syncs, counted when it is reached; [`Mutation`], known-bad changes, of which one can
-//! be switched on. Both exist only with the feature `mutations`, which only the tests ask for; without it [`reached`] and
-//! [`mutated`] are constants that the compiler removes.
+//! be switched on; [`Race`], such changes that only another thread at the wrong moment shows. All exist only with the feature
+//! `mutations`, which only the tests ask for; without it [`reached`], [`mutated`] and [`raced`] are constants that the compiler
+//! removes.
 //!
 //! Invariant: counts and the switch belong to a thread. The simulated machine runs on one, so that several can run side by side.
 
@@ -141,6 +142,26 @@ named! {
     }
 }
 
+named! {
+    /// A known-bad change that one thread alone never notices: for `tests/races`.
+    Race {
+        FreezeLoadsEarly => "freeze-loads-the-state-before-the-lock",
+        InstallLoadsEarly => "install-loads-the-state-before-the-lock",
+        PublishUnlocked => "published-outside-the-lock",
+        AnswerFirst => "answered-a-moment-before-it-is-published",
+        JudgedApart => "judged-and-queued-in-two-steps",
+        CheckedEarly => "poison-and-close-checked-before-the-lock",
+        ClosingApart => "close-looked-at-apart-from-the-queue",
+        RoomBeforeListening => "room-looked-at-before-listening",
+        PinDroppedApart => "pin-dropped-in-two-steps",
+        PromisedAtFirstLook => "promised-without-a-second-look",
+        FinishedApart => "upload-finished-in-two-steps",
+        UploadsCountedEarly => "uploads-counted-before-one-is-added",
+        IdTakenApart => "segment-id-read-and-counted-apart",
+        RetiredUnlocked => "segment-retired-outside-the-lock",
+    }
+}
+
 /// The engine is about to change the disk here.
 #[cfg(not(feature = "mutations"))]
 #[inline]
@@ -153,8 +174,16 @@ pub const fn mutated(_: Mutation) -> bool {
     false
 }
 
+/// Whether a known-bad change of this sort is on.
+#[cfg(not(feature = "mutations"))]
+#[inline]
+pub const fn raced(_: Race) -> bool {
+    false
+}
+
 #[cfg(feature = "mutations")]
 thread_local! {
+    static RACE: Cell<Option<Race>> = const { Cell::new(None) };
     static COUNTS: RefCell<Vec<u64>> = RefCell::new(vec![0; Place::ALL.len()]);
     static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
 }
@@ -179,6 +208,18 @@ pub fn mutated(mutation: Mutation) -> bool {
 #[cfg(feature = "mutations")]
 pub fn switch(mutation: Option<Mutation>) {
     ACTIVE.set(mutation);
+}
+
+/// Whether a known-bad change of this sort is on.
+#[cfg(feature = "mutations")]
+pub fn raced(race: Race) -> bool {
+    RACE.get() == Some(race)
+}
+
+/// Switches a known-bad change of this sort on for this thread, or all off.
+#[cfg(feature = "mutations")]
+pub fn switch_race(race: Option<Race>) {
+    RACE.set(race);
 }
 
 /// How often this thread reached each place since it was last asked.

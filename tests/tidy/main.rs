@@ -4,8 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Modules of the engine from the floor up: each may use those before it, none behind it (ARCHITECTURE.md).
-const ENGINE: [&str; 26] = [
+const ENGINE: [&str; 27] = [
     "probe",
+    "sync",
     "digest",
     "extent",
     "limits",
@@ -224,4 +225,46 @@ fn every_change_of_the_disk_is_counted() {
     }
     assert!(looked > 40, "only {looked} calls were found");
     assert!(missing.is_empty(), "not counted:\n{}", missing.join("\n"));
+}
+
+/// Guards: the schedules of `tests/races` switch threads at every lock, flag and wake-up of the engine, because all of them come
+/// from its `sync`; the pool behind the seam, which is replaced there, has its own.
+#[test]
+fn what_threads_share_comes_from_one_module() {
+    let shared = [
+        "parking_lot",
+        "arc_swap",
+        "Mutex",
+        "RwLock",
+        "OnceLock",
+        "LazyLock",
+        "AtomicBool",
+        "AtomicU64",
+        "AtomicUsize",
+        "Notify",
+        "oneshot",
+    ];
+    let engine = top().join("engine/src");
+    let (mut looked, mut wrong) = (0, Vec::new());
+    for (path, text) in sources(&engine) {
+        let inside = path.strip_prefix(&engine).unwrap().display().to_string();
+        if inside == "sync.rs" || inside.starts_with("io/threads") {
+            continue;
+        }
+        for line in code(&text).lines().filter(|line| line.starts_with("use ")) {
+            let named = shared.iter().any(|name| line.contains(name));
+            looked += usize::from(named);
+            if named && !line.starts_with("use crate::sync::") {
+                wrong.push(format!("{inside}: {line}"));
+            }
+        }
+        wrong.extend(
+            code(&text)
+                .lines()
+                .filter(|line| line.contains("parking_lot::"))
+                .map(|line| format!("{inside}: {line}")),
+        );
+    }
+    assert!(looked > 15, "only {looked} imports were found");
+    assert!(wrong.is_empty(), "not from `sync`:\n{}", wrong.join("\n"));
 }

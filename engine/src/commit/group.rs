@@ -4,28 +4,27 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::Sequencer;
 use crate::error::Result;
 use crate::journal::writer::{AppendError, JournalWriter};
 use crate::poison::Poison;
 use crate::probe::{Mutation, mutated};
+use crate::sync::oneshot;
 
 /// The journal task's end, in two steps: the queue is empty, and whether the stop is a clean one.
 #[derive(Debug)]
-pub struct Ending {
+pub(crate) struct Ending {
     /// Told when the queue is empty and no more transactions come.
-    pub drained: oneshot::Sender<()>,
+    pub(crate) drained: oneshot::Sender<()>,
     /// Says that nothing was left behind. Dropped without a word, the stop is not a clean one.
-    pub seal: oneshot::Receiver<()>,
+    pub(crate) seal: oneshot::Receiver<()>,
 }
 
 /// Runs until the sequencer closes, then closes the journal as `ending` says. Returns what closing found.
 ///
 /// A frame that could not be started (no space for a new file) fails what is queued and leaves the journal intact; one
 /// that failed half-way stops all writes.
-pub async fn run_journal(
+pub(crate) async fn run_journal(
     sequencer: Arc<Sequencer>,
     mut journal: JournalWriter,
     poison: Arc<Poison>,

@@ -17,6 +17,6 @@ pub mod sequencer;
 mod tests;
 
 pub use foresee::{Foreseen, foresee};
-pub use group::{Ending, run_journal};
+pub(crate) use group::{Ending, run_journal};
 pub use resolve::resolve;
 pub use sequencer::{Frozen, Sequencer};

@@ -10,10 +10,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
-
 use super::foresee::{Foreseen, removes};
 use super::resolve;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
@@ -28,9 +24,10 @@ use crate::io::Clock;
 use crate::journal::Position;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
 use crate::poison::Poison;
-use crate::probe::{Mutation, mutated};
+use crate::probe::{Mutation, Race, mutated, raced};
 use crate::require::Require;
 use crate::state::State;
+use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
 use crate::table::Base;
 
 /// The order of transactions of an open store. Share by `Arc`.
@@ -97,6 +94,34 @@ impl Inner {
         let (done, waiting) = oneshot::channel();
         last.refused.push(Refused { unmet, done });
         Ok(waiting)
+    }
+
+    /// What the next frame carries, if anything is queued.
+    fn take_group(&mut self) -> Option<Group> {
+        assert!(
+            self.in_flight.is_empty(),
+            "a frame is taken while another is in flight"
+        );
+        let first_lsn = self.queue.front()?.transaction.lsn;
+        let mut group = Group {
+            first_lsn,
+            transactions: 0,
+            payload: Vec::new(),
+        };
+        while let Some(next) = self.queue.front() {
+            let full = group.payload.len() + next.payload.len() > FRAME_PAYLOAD_BYTES_TARGET
+                || self.in_flight.len() >= FRAME_TRANSACTIONS_MAX;
+            if full && group.transactions > 0 {
+                break;
+            }
+            let Some(mut next) = self.queue.pop_front() else {
+                break;
+            };
+            group.payload.append(&mut next.payload);
+            group.transactions += 1;
+            self.in_flight.push_back(next);
+        }
+        Some(group)
     }
 }
 
@@ -209,6 +234,10 @@ impl Sequencer {
             judged => judged?,
         };
         drop(view);
+        if raced(Race::JudgedApart) {
+            drop(inner);
+            inner = self.open_for_writes()?;
+        }
         let blobs = batch.changes.drain(..).filter_map(|change| match change {
             Change::Place(blob) => Some(blob),
             Change::Link(_)
@@ -252,11 +281,15 @@ impl Sequencer {
         queued
     }
 
-    fn open_for_writes(&self) -> Result<parking_lot::MutexGuard<'_, Inner>> {
-        let inner = self.inner.lock();
+    fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
+        let mut inner = self.inner.lock();
         self.poison.check()?;
         if inner.closing {
             return Err(Error::Closed);
+        }
+        if raced(Race::CheckedEarly) {
+            drop(inner);
+            inner = self.inner.lock();
         }
         Ok(inner)
     }
@@ -307,42 +340,22 @@ impl Sequencer {
     /// What the next frame carries; waits for something. `None`: closing, and nothing is left.
     pub(super) async fn next_group(&self) -> Option<Group> {
         loop {
-            if let Some(group) = self.take_group() {
-                return Some(group);
-            }
-            if self.inner.lock().closing {
-                return None;
+            {
+                // Under one lock: a transaction that comes just before the close is not left behind.
+                let mut inner = self.inner.lock();
+                if let Some(group) = inner.take_group() {
+                    return Some(group);
+                }
+                if raced(Race::ClosingApart) {
+                    drop(inner);
+                    inner = self.inner.lock();
+                }
+                if inner.closing {
+                    return None;
+                }
             }
             self.queued.notified().await;
         }
-    }
-
-    fn take_group(&self) -> Option<Group> {
-        let mut inner = self.inner.lock();
-        assert!(
-            inner.in_flight.is_empty(),
-            "a frame is taken while another is in flight"
-        );
-        let first_lsn = inner.queue.front()?.transaction.lsn;
-        let mut group = Group {
-            first_lsn,
-            transactions: 0,
-            payload: Vec::new(),
-        };
-        while let Some(next) = inner.queue.front() {
-            let full = group.payload.len() + next.payload.len() > FRAME_PAYLOAD_BYTES_TARGET
-                || inner.in_flight.len() >= FRAME_TRANSACTIONS_MAX;
-            if full && group.transactions > 0 {
-                break;
-            }
-            let Some(mut next) = inner.queue.pop_front() else {
-                break;
-            };
-            group.payload.append(&mut next.payload);
-            group.transactions += 1;
-            inner.in_flight.push_back(next);
-        }
-        Some(group)
     }
 
     /// What a known-bad engine does before its frame is written: readers see it, or committers are answered.
@@ -354,11 +367,7 @@ impl Sequencer {
             self.durable.store(Arc::new(last.after.clone()));
         }
         if mutated(Mutation::AnswerBeforePublish) {
-            for queued in &mut inner.in_flight {
-                let done = std::mem::replace(&mut queued.done, oneshot::channel().0);
-                let lsn = queued.transaction.lsn;
-                drop(done.send(Ok(Committed { lsn })));
-            }
+            answer(&mut inner.in_flight);
         }
     }
 
@@ -366,7 +375,14 @@ impl Sequencer {
     pub(super) fn publish(&self, position: Position) {
         let mut inner = self.inner.lock();
         inner.position = position;
-        let done = std::mem::take(&mut inner.in_flight);
+        let mut done = std::mem::take(&mut inner.in_flight);
+        if raced(Race::PublishUnlocked) || raced(Race::AnswerFirst) {
+            drop(inner);
+            if raced(Race::AnswerFirst) {
+                answer(&mut done);
+            }
+            inner = self.inner.lock();
+        }
         if let Some(last) = done.back() {
             self.durable.store(Arc::new(last.after.clone()));
         }
@@ -414,8 +430,9 @@ impl Sequencer {
 
     /// Freezes the durable state for a checkpoint. `None` if one is frozen already.
     pub fn freeze(&self) -> Result<Option<Frozen>> {
+        let early = raced(Race::FreezeLoadsEarly).then(|| self.durable());
         let mut inner = self.inner.lock();
-        let durable = self.durable.load_full();
+        let durable = early.unwrap_or_else(|| self.durable());
         if durable.layers.frozen().is_some() {
             return Ok(None);
         }
@@ -445,6 +462,7 @@ impl Sequencer {
 
     /// What was frozen is in `base` now.
     pub fn install(&self, base: &Arc<Base>) {
+        let early = raced(Race::InstallLoadsEarly).then(|| self.durable());
         let mut inner = self.inner.lock();
         let rebase = |state: &mut State| {
             let base = if mutated(Mutation::StaleBase) {
@@ -461,7 +479,7 @@ impl Sequencer {
         for queued in in_flight.iter_mut().chain(queue) {
             rebase(&mut queued.after);
         }
-        let mut durable = (*self.durable.load_full()).clone();
+        let mut durable = (*early.unwrap_or_else(|| self.durable())).clone();
         rebase(&mut durable);
         self.durable.store(Arc::new(durable));
         drop(inner);
@@ -472,5 +490,14 @@ impl Sequencer {
     pub fn close(&self) {
         self.inner.lock().closing = true;
         self.queued.notify_one();
+    }
+}
+
+/// What a known-bad engine does too early: committers are told.
+fn answer(transactions: &mut VecDeque<Queued>) {
+    for queued in transactions {
+        let done = std::mem::replace(&mut queued.done, oneshot::channel().0);
+        let lsn = queued.transaction.lsn;
+        drop(done.send(Ok(Committed { lsn })));
     }
 }

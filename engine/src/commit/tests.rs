@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use tokio::sync::oneshot;
 
 use super::foresee::Foreseen;
 use super::sequencer::Sequencer;
@@ -21,6 +20,7 @@ use crate::lease::Leases;
 use crate::poison::Poison;
 use crate::require::Require;
 use crate::state::State;
+use crate::sync::oneshot;
 use crate::table::{Base, Layers};
 
 #[derive(Debug)]

@@ -24,6 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::buffer::Buffer;
+use crate::sync::oneshot;
 
 /// What every operation of the seam returns: a future that owns all it needs.
 pub type IoFuture<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'static>>;
@@ -166,7 +167,7 @@ impl Env {
         &self,
         job: impl FnOnce() -> T + Send + 'static,
     ) -> Option<T> {
-        let (done, result) = tokio::sync::oneshot::channel();
+        let (done, result) = oneshot::channel();
         self.spawn.compute(Box::new(move || {
             // The caller may have gone; then nobody wants the result.
             drop(done.send(job()));

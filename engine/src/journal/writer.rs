@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
 use super::{Position, directory, file_path, reserve};
 use crate::error::{Error, Result};
@@ -20,6 +19,7 @@ use crate::format::codec::checksum;
 use crate::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
 use crate::io::{Env, FileRef, OpenMode, exact};
 use crate::probe::{Mutation, Place, mutated, reached};
+use crate::sync::oneshot;
 
 /// Free space, in journal files, from which on a disk is not nearly full.
 const ROOMY_FILES: u64 = 4;

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::files::{SegmentFile, SegmentFiles};
 use super::ids::SegmentIds;
@@ -22,6 +22,7 @@ use crate::format::segment::{HEADER_BYTES, SegmentClass};
 use crate::io::exact::write_all;
 use crate::poison::Poison;
 use crate::probe::{Mutation, Place, mutated, reached};
+use crate::sync::oneshot;
 
 /// Blobs in one write.
 const BATCH_BLOBS_MAX: usize = 256;

@@ -5,10 +5,9 @@
 
 use std::collections::HashMap;
 
-use parking_lot::Mutex;
-
 use crate::digest::Digest;
 use crate::extent::Extent;
+use crate::sync::Mutex;
 
 /// Which bytes must not be taken for a blob's content. Share by `Arc`.
 #[derive(Debug, Default)]

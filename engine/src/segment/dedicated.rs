@@ -10,7 +10,7 @@
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -25,6 +25,7 @@ use crate::format::segment::SegmentClass;
 use crate::io::exact::write_all;
 use crate::poison::Poison;
 use crate::probe::{Mutation, Place, mutated, reached};
+use crate::sync::AtomicBool;
 
 /// Space reserved before the first byte, as far as the announced length goes.
 const AHEAD_BYTES_MIN: u64 = 16 << 20;

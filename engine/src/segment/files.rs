@@ -9,10 +9,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-
-use parking_lot::Mutex;
 
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -21,7 +19,8 @@ use crate::format::codec::Malformed;
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all};
 use crate::io::{Env, FileRef, OpenMode};
-use crate::probe::{Mutation, Place, mutated, reached};
+use crate::probe::{Mutation, Place, Race, mutated, raced, reached};
+use crate::sync::{AtomicBool, Mutex};
 
 const SUFFIX: &str = ".segment";
 
@@ -205,10 +204,17 @@ impl SegmentFiles {
         let mut handles = self.handles.lock();
         let file = handles.live.get(&id).and_then(Weak::upgrade);
         let kept = handles.forget(id);
+        if raced(Race::RetiredUnlocked) {
+            drop(handles);
+            handles = self.handles.lock();
+        }
+        // Under the lock: whoever finds the handle from now on does not put it back among those that stay open.
+        if let Some(file) = &file {
+            file.retired.store(true, Ordering::Release);
+        }
         drop(handles);
-        match &file {
-            Some(file) => file.retired.store(true, Ordering::Release),
-            None => self.unlink(id),
+        if file.is_none() {
+            self.unlink(id);
         }
         drop((kept, file));
     }

@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-
 use crate::error::Result;
 use crate::extent::SegmentId;
 use crate::poison::Poison;
+use crate::probe::{Race, raced};
+use crate::sync::{Mutex, Notify};
 
 /// Ids that are reserved in one journal transaction.
 pub const RESERVE_IDS: u64 = 1024;
@@ -69,6 +68,10 @@ impl SegmentIds {
             return None;
         }
         let id = SegmentId(block.next);
+        if raced(Race::IdTakenApart) {
+            drop(block);
+            block = self.block.lock();
+        }
         block.next += 1;
         Some(id)
     }

@@ -16,8 +16,6 @@ mod reader;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use crate::buffer::BufferPool;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -26,6 +24,7 @@ use crate::io::Env;
 use crate::options::Options;
 use crate::poison::Poison;
 
+use crate::sync::oneshot;
 pub use appender::{Appender, SmallBlob};
 pub use damaged::Damaged;
 pub use dedicated::DedicatedWriter;

@@ -7,12 +7,12 @@
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::watch;
 
 use super::{Inner, sweep};
 use crate::checkpoint::{self, Done, Facts, History, Since, Thresholds};
@@ -20,7 +20,9 @@ use crate::commit::Frozen;
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::journal::Position;
+use crate::probe::{Race, raced};
 use crate::segment::RESERVE_IDS;
+use crate::sync::{AtomicBool, Mutex, Notify};
 use crate::table::Site;
 
 /// How often expired leases and uploads are looked for.
@@ -32,11 +34,11 @@ const CHECKPOINT_RETRY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     site: Site,
-    progress: Mutex<Progress>,
+    progress: tokio::sync::Mutex<Progress>,
     due: Arc<Notify>,
     running: AtomicBool,
     /// Journal position of the last checkpoint, for the policy.
-    last: parking_lot::Mutex<Position>,
+    last: Mutex<Position>,
 }
 
 #[derive(Debug)]
@@ -61,23 +63,30 @@ impl Checkpoints {
     pub(super) fn new(site: Site, history: History, last: Position) -> Self {
         Self {
             site,
-            progress: Mutex::new(Progress {
+            progress: tokio::sync::Mutex::new(Progress {
                 history,
                 pending: None,
             }),
             due: Arc::default(),
             running: AtomicBool::new(false),
-            last: parking_lot::Mutex::new(last),
+            last: Mutex::new(last),
         }
     }
 
     /// Back-pressure: waits while a checkpoint runs and the live delta has grown to twice its budget.
     pub(super) async fn wait_for_room(&self, inner: &Inner) {
         loop {
+            let late = raced(Race::RoomBeforeListening);
+            let waits = || {
+                let full = inner.sequencer.delta_bytes() > 2 * inner.options.delta_budget_bytes;
+                full && self.running.load(Ordering::Acquire)
+            };
+            if late && !waits() {
+                return;
+            }
             let mut published = pin!(inner.sequencer.published.notified());
             published.as_mut().enable();
-            let full = inner.sequencer.delta_bytes() > 2 * inner.options.delta_budget_bytes;
-            if !full || !self.running.load(Ordering::Acquire) {
+            if !late && !waits() {
                 return;
             }
             published.await;

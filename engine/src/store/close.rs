@@ -4,13 +4,12 @@
 
 use std::path::Path;
 
-use tokio::sync::oneshot;
-
 use super::{Inner, Store};
 use crate::catalog::View;
 use crate::error::{Error, Result};
 use crate::io::Env;
 use crate::recovery::apply;
+use crate::sync::oneshot;
 use crate::upload::surviving;
 
 /// The ends of the journal task that a close holds.

@@ -24,8 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::watch;
 
 use self::close::JournalTask;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
@@ -42,6 +41,7 @@ use crate::probe::{Mutation, mutated};
 use crate::segment::{BlobReader, Segments};
 use crate::upload::{Upload, UploadId, UploadSpec, UploadStatus, Uploads};
 
+use crate::sync::{Mutex, Notify, oneshot};
 pub use background::CheckpointReport;
 pub use open::OpenReport;
 pub use stats::StoreStats;

@@ -4,11 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use super::background::{self, Checkpoints};
 use super::close::JournalTask;
@@ -30,6 +29,7 @@ use crate::recovery::plan::{self, Facts};
 use crate::recovery::superblock::{self as superblocks, Kind, LOCK};
 use crate::recovery::{self, Recovered, apply};
 use crate::segment::{RESERVE_IDS, SegmentIds, Segments};
+use crate::sync::{Mutex, OnceLock, oneshot};
 use crate::table::Site;
 use crate::upload::{Existing, Uploads};
 

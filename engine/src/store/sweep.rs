@@ -8,12 +8,13 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::Inner;
 use super::background::or_closing;
 use crate::catalog::remains::Sweep;
 use crate::error::{Error, Result};
+use crate::sync::Notify;
 
 /// Pause after a step failed (a full disk, mostly), before the next attempt.
 const RETRY: Duration = Duration::from_secs(10);

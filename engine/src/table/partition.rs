@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::ops::{Range, RangeBounds};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -22,6 +22,7 @@ use crate::format::base::{
 use crate::format::checkpoint::PartitionRef;
 use crate::format::codec::{Malformed, checksum};
 use crate::io::{Env, MapRef};
+use crate::sync::AtomicU64;
 
 /// Pages checked in one job while opening: at most 4 MiB at the usual page sizes, a few milliseconds.
 const PAGES_PER_JOB: usize = 256;

@@ -3,12 +3,13 @@
 //! Owns: [`Site`]: the store's directory and identity as far as caches need them, and the numbers of base files.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::fingerprint::INDEX_TABLE;
 use super::plan::FileSizes;
 use crate::format::base::PAGE_BYTES_MAX;
 use crate::io::Env;
+use crate::sync::AtomicU64;
 
 /// Sizes of pages, in bytes, by the table their rows are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

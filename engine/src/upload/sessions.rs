@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use super::body::{Body, Shared, Subject};
 use super::digestion::Digestion;
@@ -27,7 +26,9 @@ use crate::io::Env;
 use crate::lease::Leases;
 use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX, SMALL_CONTENT_BYTES};
 use crate::options::Options;
+use crate::probe::{Race, raced};
 use crate::segment::{Segments, SmallBlob};
+use crate::sync::Mutex;
 
 /// The uploads of an open store.
 #[derive(Debug)]
@@ -106,6 +107,10 @@ impl Session {
         let mut seen = self.seen.lock();
         if seen.hold == Hold::Cancelled {
             return Err(Error::UnknownUpload);
+        }
+        if raced(Race::FinishedApart) {
+            drop(seen);
+            seen = self.seen.lock();
         }
         seen.hold = Hold::Finished;
         Ok(())
@@ -220,14 +225,28 @@ impl Uploads {
             spec.length_hint,
         );
         let max = self.shared.options.uploads_max;
-        if self.len() >= max {
+        let session = self.session(subject, body, spec.unlisted);
+        let mut sessions = self.sessions.lock();
+        let full = sessions.len() >= max;
+        if raced(Race::UploadsCountedEarly) {
+            drop(sessions);
+            sessions = self.sessions.lock();
+        }
+        // Counted and added under one lock: two that come together do not both take the last place.
+        if full {
             return Err(Error::TooManyUploads { max });
         }
-        self.add(subject, body, spec.unlisted);
+        sessions.insert(id, session);
         Ok(id)
     }
 
+    /// Takes in an upload that was there before the stop.
     pub(super) fn add(&self, subject: Subject, body: Body, unlisted: bool) {
+        let session = self.session(subject, body, unlisted);
+        self.sessions.lock().insert(session.id(), session);
+    }
+
+    fn session(&self, subject: Subject, body: Body, unlisted: bool) -> Arc<Session> {
         let at = self.shared.env.clock.monotonic();
         let seen = Seen {
             offset: body.offset(),
@@ -235,15 +254,13 @@ impl Uploads {
             at,
             hold: Hold::Free,
         };
-        let id = subject.id;
         let body = Arc::new(tokio::sync::Mutex::new(body));
-        let session = Arc::new(Session {
+        Arc::new(Session {
             subject,
             unlisted,
             body,
             seen: Mutex::new(seen),
-        });
-        self.sessions.lock().insert(id, session);
+        })
     }
 
     fn find(&self, id: UploadId, repository: &str) -> Option<Arc<Session>> {

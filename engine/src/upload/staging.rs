@@ -3,9 +3,8 @@
 //! Owns: one budget for all uploads, and each one's share. Refuses: waiting; who gets nothing spills
 //! and goes on with one piece at a time, so idle uploads cannot stop others.
 
+use crate::sync::Mutex;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 /// The budget. Share by `Arc`.
 #[derive(Debug)]

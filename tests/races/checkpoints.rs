@@ -1,0 +1,149 @@
+//! Checkpoints: freeze, stream, publish, drop the old base, while transactions and readers go on.
+
+use shuttle::future::block_on;
+use tonnage_engine::extent::Lsn;
+use tonnage_engine::{Change, Digest, Store};
+use tonnage_races::explore::explore;
+use tonnage_races::world::{Notes, World, batch, digest, link, options, push, thread};
+
+/// The state of the link of each repository that a thread has changed and been answered for.
+type Answers = Notes<(Lsn, &'static str, bool)>;
+
+async fn look(store: Store, answers: Answers, linked: Digest) {
+    let old = store.view();
+    let of_old = |repository| old.linked(repository, &linked).expect("rows are readable");
+    let before = ["r", "w1", "w2"].map(of_old);
+    let mut last = Lsn(0);
+    for _ in 0..4 {
+        let answered = answers.all();
+        let view = store.view();
+        assert!(view.lsn() >= last, "a reader went back to {}", view.lsn());
+        last = view.lsn();
+        for repository in ["w1", "w2"] {
+            let said = answered.iter().rev().find(|(_, of, _)| *of == repository);
+            if let Some((lsn, _, wanted)) = said {
+                assert!(view.lsn() >= *lsn, "{lsn} was answered and is not visible");
+                let there = view.linked(repository, &linked).expect("rows are readable");
+                // Its thread may have gone on since; only the last word of a thread that ended is final.
+                let ended = answered
+                    .iter()
+                    .filter(|(_, of, _)| *of == repository)
+                    .count()
+                    == 3;
+                assert!(
+                    !ended || there == *wanted,
+                    "the row of {repository} is {there} after {lsn} made it {wanted}"
+                );
+            }
+        }
+        assert!(
+            view.linked("r", &linked).expect("rows are readable"),
+            "a row of the oldest layer vanished"
+        );
+        assert_eq!(
+            ["r", "w1", "w2"].map(of_old),
+            before,
+            "a state that a reader holds changed"
+        );
+    }
+}
+
+/// Links, takes the link away and links again: three rows over one another.
+async fn change(store: Store, answers: Answers, repository: &'static str) {
+    let linked = link(&store, repository, "a")
+        .await
+        .expect("a blob that is there");
+    answers.add((linked.lsn, repository, true));
+    let away = batch(repository, vec![], vec![Change::Unlink(digest("a"))]);
+    let away = store
+        .commit(away)
+        .await
+        .expect("what was linked a moment ago");
+    answers.add((away.lsn, repository, false));
+    let linked = link(&store, repository, "a")
+        .await
+        .expect("a blob that is there");
+    answers.add((linked.lsn, repository, true));
+}
+
+pub fn body() {
+    let world = World::default();
+    let store = world.open(options());
+    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    let answers = Answers::default();
+    let checkpoints = {
+        let store = store.clone();
+        thread(async move {
+            for _ in 0..2 {
+                store.checkpoint().await.expect("a sound disk");
+            }
+        })
+    };
+    let reader = thread(look(store.clone(), answers.clone(), digest("a")));
+    let writers = ["w1", "w2"].map(|of| thread(change(store.clone(), answers.clone(), of)));
+    for thread in writers.into_iter().chain([reader, checkpoints]) {
+        thread.join().expect("a thread ends");
+    }
+    let view = store.view();
+    for repository in ["r", "w1", "w2"] {
+        let there = view
+            .linked(repository, &digest("a"))
+            .expect("rows are readable");
+        assert!(there, "the row of {repository} vanished");
+    }
+    block_on(store.close()).expect("a clean stop");
+    drop(store);
+    let store = world.open(options());
+    for repository in ["r", "w1", "w2"] {
+        let there = store
+            .view()
+            .linked(repository, &digest("a"))
+            .expect("rows are readable");
+        assert!(there, "the row of {repository} is not in the checkpoint");
+    }
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Guards: while checkpoints freeze, merge and swap layers, no row vanishes or comes back, states that readers hold stay as they
+/// were, and the last checkpoint holds everything.
+#[test]
+fn checkpoints() {
+    explore("checkpoints", 40, body);
+}
+
+/// Rows enough for the back-pressure of a tiny delta: committers wait for checkpoints, and each is woken.
+pub fn pressure() {
+    let world = World::default();
+    let store = world.open(tonnage_engine::Options {
+        delta_budget_bytes: 64 << 10,
+        ..options()
+    });
+    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    let writers = ["x", "y"].map(|prefix| {
+        let store = store.clone();
+        thread(async move {
+            for number in 0..6 {
+                // Names of 200 bytes, 200 of them in a batch: a third of the budget.
+                let changes = (0..60)
+                    .map(|tag| Change::SetTag {
+                        tag: format!("{prefix}{number}-{tag:0>100}"),
+                        digest: digest("a"),
+                    })
+                    .collect();
+                let mut batch = batch("r", vec![], changes);
+                batch.changes.insert(0, tonnage_races::world::manifest("a"));
+                store.commit(batch).await.expect("a sound disk");
+            }
+        })
+    });
+    for writer in writers {
+        writer.join().expect("a writer ends");
+    }
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Guards: a committer that waits for room is woken whenever the checkpoint ends.
+#[test]
+fn back_pressure() {
+    explore("back_pressure", 3, pressure);
+}

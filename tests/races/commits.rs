@@ -1,0 +1,114 @@
+//! Commit and publish: group commit, preconditions, refusals, and what readers see meanwhile.
+
+use shuttle::future::block_on;
+use tonnage_engine::extent::Lsn;
+use tonnage_engine::{Change, Digest, Error, Require, Store};
+use tonnage_races::disk::Disk;
+use tonnage_races::explore::explore;
+use tonnage_races::world::{Notes, World, batch, digest, link, manifest, options, push, thread};
+
+/// Answers that were given: what readers must see from then on.
+type Answers = Notes<(Lsn, &'static str)>;
+
+/// A reader goes on looking: never back, never beyond what is durable, never without what was answered before.
+async fn read(store: Store, disk: Disk, answers: Answers, linked: Digest) {
+    let mut last = Lsn(0);
+    for _ in 0..4 {
+        let answered = answers.all();
+        let view = store.view();
+        let seen = view.lsn();
+        assert!(seen >= last, "a reader went back from {last} to {seen}");
+        assert!(
+            seen <= disk.durable(),
+            "a reader saw {seen}, which is not durable"
+        );
+        for (lsn, repository) in answered {
+            assert!(seen >= lsn, "{lsn} was answered, a reader sees {seen}");
+            let there = view.linked(repository, &linked).expect("rows are readable");
+            assert!(there, "what {lsn} did was answered and is not there");
+        }
+        last = seen;
+    }
+}
+
+/// Points a tag that must not exist at a manifest; whoever is refused sees why.
+async fn create_tag(store: Store, disk: Disk, text: &'static str) -> bool {
+    let free = Require::Tag {
+        tag: "t".to_owned(),
+        digest: None,
+    };
+    let set = Change::SetTag {
+        tag: "t".to_owned(),
+        digest: digest(text),
+    };
+    let changes = vec![manifest(text), set];
+    match store.commit(batch("r", vec![free], changes)).await {
+        Ok(committed) => {
+            assert!(
+                store.view().lsn() >= committed.lsn,
+                "answered before it is visible"
+            );
+            assert!(
+                disk.durable() >= committed.lsn,
+                "answered before it is durable"
+            );
+            true
+        }
+        Err(Error::Unmet(unmet)) => {
+            assert_eq!(unmet.len(), 1);
+            let tag = store.view().tag("r", "t").expect("rows are readable");
+            assert!(tag.is_some(), "refused for a tag that nobody sees");
+            false
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+pub fn body() {
+    let world = World::default();
+    let store = world.open(options());
+    let disk = &world.disk;
+    let blobs = async {
+        push(&store, "r", "a").await?;
+        push(&store, "r", "b").await
+    };
+    block_on(blobs).expect("nothing is wrong yet");
+    let answers = Answers::default();
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let (store, disk) = (store.clone(), disk.clone());
+            thread(read(store, disk, answers.clone(), digest("a")))
+        })
+        .collect();
+    let taggers = ["a", "b"].map(|text| thread(create_tag(store.clone(), disk.clone(), text)));
+    let writers = [["w1", "w2"], ["w3", "w4"]].map(|repositories| {
+        let (store, answers) = (store.clone(), answers.clone());
+        thread(async move {
+            for repository in repositories {
+                let committed = link(&store, repository, "a").await;
+                let lsn = committed.expect("a link to a blob that is there").lsn;
+                answers.add((lsn, repository));
+            }
+        })
+    });
+    let won = taggers
+        .into_iter()
+        .map(|tagger| tagger.join().expect("a tagger ends"))
+        .filter(|won| *won)
+        .count();
+    assert_eq!(won, 1, "one creates the tag, the other is refused");
+    for thread in readers.into_iter().chain(writers) {
+        thread.join().expect("a thread ends");
+    }
+    let lsns: std::collections::BTreeSet<_> =
+        answers.all().into_iter().map(|(lsn, _)| lsn).collect();
+    assert_eq!(lsns.len(), 4, "each transaction has an LSN of its own");
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Guards: whatever the order of threads, readers see only durable states, in order, with everything that was answered; of two who
+/// create the same tag one wins, and the other is refused when it can see why.
+#[test]
+fn commits() {
+    explore("commits", 60, body);
+}

@@ -1,0 +1,140 @@
+//! Ends: a close or a failure while others wait. Nobody may hang: `shuttle` calls that a deadlock.
+
+use shuttle::future::block_on;
+use tonnage_engine::{Error, Store};
+use tonnage_races::explore::explore;
+use tonnage_races::world::{Notes, World, digest, link, options, push, thread};
+
+/// Links until told otherwise; notes what was answered.
+async fn write(
+    store: Store,
+    names: [&'static str; 2],
+    answers: Notes<&'static str>,
+) -> Option<Error> {
+    for name in names {
+        match link(&store, name, "a").await {
+            Ok(_) => answers.add(name),
+            Err(error) => return Some(error),
+        }
+    }
+    None
+}
+
+fn reopened_has(world: &World, answers: &Notes<&'static str>) {
+    let store = world.open(options());
+    for name in answers.all() {
+        let there = store
+            .view()
+            .linked(name, &digest("a"))
+            .expect("rows are readable");
+        assert!(there, "{name} was answered and is gone after the stop");
+    }
+    block_on(store.close()).expect("a clean stop");
+}
+
+pub fn close() {
+    let world = World::default();
+    let store = world.open(options());
+    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    let answers = Notes::default();
+    let writers = [["w1", "w2"], ["w3", "w4"]]
+        .map(|names| thread(write(store.clone(), names, answers.clone())));
+    let closers = [0, 1].map(|_| {
+        let store = store.clone();
+        thread(async move { store.close().await })
+    });
+    for writer in writers {
+        let error = writer.join().expect("a writer ends");
+        assert!(matches!(error, None | Some(Error::Closed)), "{error:?}");
+    }
+    for closer in closers {
+        closer.join().expect("a close ends").expect("a clean stop");
+    }
+    drop(store);
+    reopened_has(&world, &answers);
+}
+
+/// Guards: whoever commits while the store closes is answered, with a transaction that survives or with a refusal.
+#[test]
+fn closing() {
+    explore("closing", 60, close);
+}
+
+pub fn poison() {
+    let world = World::default();
+    let store = world.open(options());
+    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    world.disk.fail_journal_sync(1);
+    let answers = Notes::default();
+    let writers = [["w1", "w2"], ["w3", "w4"], ["w5", "w6"]]
+        .map(|names| thread(write(store.clone(), names, answers.clone())));
+    let reader = {
+        let (store, disk) = (store.clone(), world.disk.clone());
+        thread(async move {
+            for _ in 0..4 {
+                let lsn = store.view().lsn();
+                assert!(
+                    lsn <= disk.durable(),
+                    "a reader saw {lsn}, which is not durable"
+                );
+            }
+        })
+    };
+    for writer in writers {
+        let error = writer.join().expect("a writer ends");
+        assert!(matches!(error, Some(Error::Poisoned { .. })), "{error:?}");
+    }
+    reader.join().expect("a reader ends");
+    assert_eq!(
+        answers.all().len(),
+        0,
+        "answered although the first sync failed"
+    );
+    assert!(store.poisoned().is_some());
+    assert!(
+        !world.disk.wrote_after_failure(),
+        "a frame was written after the failed one"
+    );
+    block_on(store.close()).expect_err("a stop that is not clean");
+    drop(store);
+    reopened_has(&world, &answers);
+}
+
+/// Guards: a failed sync ends every commit that waits or comes, nothing is written behind it, and reads go on.
+#[test]
+fn poisoning() {
+    explore("poisoning", 60, poison);
+}
+
+/// The last handle goes while commits wait: they become durable, and the lock is given back.
+pub fn drop_without_close() {
+    let world = World::default();
+    let store = world.open(options());
+    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    let answers = Notes::default();
+    let writers = [["w1", "w2"], ["w3", "w4"]].map(|names| {
+        let answers = answers.clone();
+        let store = store.clone();
+        thread(write(store, names, answers))
+    });
+    drop(store);
+    for writer in writers {
+        let error = writer.join().expect("a writer ends");
+        assert!(error.is_none(), "{error:?}");
+    }
+    while block_on(tonnage_engine::io::Io::lock(
+        &world.disk,
+        std::path::Path::new("l"),
+    ))
+    .is_ok_and(|attempt| matches!(attempt, tonnage_engine::io::LockAttempt::Taken(_)))
+    {
+        shuttle::thread::yield_now();
+    }
+    reopened_has(&world, &answers);
+}
+
+/// Guards: a store that is dropped without a close ends its tasks and gives its lock back, and keeps what was answered.
+#[test]
+fn dropping() {
+    explore("dropping", 20, drop_without_close);
+}

@@ -1,0 +1,172 @@
+//! An engine in a world whose every switch between threads is the scheduler's.
+//!
+//! Owns: [`World`], and the calls that several tests make. Refuses: time: nothing sleeps to its end, so that no test waits for it.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use shuttle::future::block_on;
+use tonnage_engine::io::{Clock, Env, Rng, Spawn, TaskFuture};
+use tonnage_engine::{
+    Algorithm, Batch, Change, Committed, Digest, ManifestEntry, Options, Origin, Require, Result,
+    Store,
+};
+
+use crate::disk::Disk;
+
+/// Where the store is.
+pub const ROOT: &str = "/store";
+
+/// One machine. All clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub struct World {
+    /// Its disk.
+    pub disk: Disk,
+    rest: Arc<Rest>,
+}
+
+#[derive(Debug, Default)]
+struct Rest {
+    now: AtomicU64,
+    random: AtomicU64,
+}
+
+impl Clock for Rest {
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(1000 + self.now.load(Ordering::Relaxed))
+    }
+
+    fn wall_unix_ms(&self) -> u64 {
+        1_800_000_000_000
+    }
+
+    fn sleep(&self, _: Duration) -> TaskFuture {
+        Box::pin(std::future::pending())
+    }
+}
+
+impl Spawn for Rest {
+    fn spawn(&self, _: &'static str, task: TaskFuture) {
+        drop(shuttle::future::spawn(task));
+    }
+
+    fn compute(&self, job: Box<dyn FnOnce() + Send>) {
+        drop(shuttle::future::spawn(async move { job() }));
+    }
+}
+
+impl Rng for Rest {
+    fn fill(&self, bytes: &mut [u8]) {
+        let drawn = self.random.fetch_add(1, Ordering::Relaxed) + 1;
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = drawn.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[at % 8] ^ at as u8;
+        }
+    }
+}
+
+/// Small enough that a schedule is short.
+pub fn options() -> Options {
+    Options {
+        journal_file_bytes: 32 << 10,
+        reserve_bytes: 0,
+        shared_segment_bytes: 1 << 20,
+        spill_threshold_bytes: 64 << 10,
+        ..Options::default()
+    }
+}
+
+impl World {
+    /// What an engine is given.
+    pub fn env(&self) -> Env {
+        Env {
+            io: Arc::new(self.disk.clone()),
+            clock: Arc::clone(&self.rest) as _,
+            spawn: Arc::clone(&self.rest) as _,
+            rng: Arc::clone(&self.rest) as _,
+        }
+    }
+
+    /// Time goes on.
+    pub fn pass(&self, time: Duration) {
+        self.rest.now.fetch_add(time.as_secs(), Ordering::Relaxed);
+    }
+
+    /// Opens the store.
+    pub fn open(&self, options: Options) -> Store {
+        let opened = block_on(Store::open(self.env(), Path::new(ROOT), options));
+        opened.expect("the store opens").0
+    }
+}
+
+/// A thread of its own that runs a future to its end.
+pub fn thread<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> shuttle::thread::JoinHandle<T> {
+    shuttle::thread::spawn(move || block_on(work))
+}
+
+/// A batch in `repository`.
+pub fn batch(repository: &str, requires: Vec<Require>, changes: Vec<Change>) -> Batch {
+    Batch {
+        repository: repository.to_owned(),
+        create_repository: true,
+        requires,
+        changes,
+        origin: Origin::default(),
+    }
+}
+
+/// The digest of this text.
+pub fn digest(text: &str) -> Digest {
+    Digest::of(Algorithm::Sha256, text.as_bytes())
+}
+
+/// Pushes `text` as a blob of `repository`.
+pub async fn push(store: &Store, repository: &str, text: &str) -> Result<Committed> {
+    let content = Bytes::copy_from_slice(text.as_bytes());
+    let blob = store.put_small(content, Algorithm::Sha256).await?;
+    let changes = vec![Change::Place(blob), Change::Link(digest(text))];
+    store.commit(batch(repository, vec![], changes)).await
+}
+
+/// Makes `text`, a blob of the store, visible in `repository`.
+pub async fn link(store: &Store, repository: &str, text: &str) -> Result<Committed> {
+    let changes = vec![Change::Link(digest(text))];
+    store.commit(batch(repository, vec![], changes)).await
+}
+
+/// A manifest of `repository` without children, whose bytes are the blob `text`.
+pub fn manifest(text: &str) -> Change {
+    Change::PutManifest(ManifestEntry {
+        digest: digest(text),
+        size: text.len() as u64,
+        children: Vec::new(),
+        subject: None,
+        attributes: Bytes::new(),
+    })
+}
+
+/// A list that threads of a schedule add to without a point of their own.
+#[derive(Debug, Clone)]
+pub struct Notes<T>(Arc<Mutex<Vec<T>>>);
+
+impl<T> Default for Notes<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Clone> Notes<T> {
+    /// Adds one.
+    pub fn add(&self, note: T) {
+        self.0.lock().expect("nobody panics with it").push(note);
+    }
+
+    /// All so far.
+    pub fn all(&self) -> Vec<T> {
+        self.0.lock().expect("nobody panics with it").clone()
+    }
+}

@@ -1,0 +1,146 @@
+//! Uploads: one writer at a time, one end, one place for a digest.
+
+use bytes::Bytes;
+use shuttle::future::block_on;
+use tonnage_engine::upload::{UploadId, UploadSpec};
+use tonnage_engine::{Change, Error, Options, Store};
+use tonnage_races::explore::explore;
+use tonnage_races::world::{World, batch, digest, options, thread};
+
+fn begin(store: &Store) -> tonnage_engine::Result<UploadId> {
+    store.begin_upload(UploadSpec {
+        repository: "r".to_owned(),
+        ..UploadSpec::default()
+    })
+}
+
+/// Takes the session, writes and finishes; whether it made the blob. Small enough to stay in memory, or with a file of its own.
+async fn write(store: Store, id: UploadId, text: Bytes) -> bool {
+    let name = digest(std::str::from_utf8(&text).expect("text"));
+    let mut upload = match store.open_upload(id, "r") {
+        Ok(upload) => upload,
+        Err(Error::UploadBusy | Error::UnknownUpload) => return false,
+        Err(other) => panic!("{other}"),
+    };
+    if upload.offset() == 0 {
+        match upload.write(text).await {
+            Ok(()) => {}
+            Err(Error::UnknownUpload) => return false,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let finished = match upload.finish(name).await {
+        Ok(finished) => finished,
+        Err(Error::UnknownUpload) => return false,
+        Err(other) => panic!("{other}"),
+    };
+    let changes = vec![Change::Place(finished), Change::Link(name)];
+    store
+        .commit(batch("r", vec![], changes))
+        .await
+        .expect("a sound disk");
+    true
+}
+
+async fn check_content(store: &Store, text: &str) {
+    let opened = store.open_blob(&digest(text)).await.expect("a sound disk");
+    let reader = opened.expect("a blob that was committed");
+    assert_eq!(reader.len(), text.len() as u64);
+}
+
+/// Two requests take the same session, and a third cancels it.
+pub fn same_session() {
+    let world = World::default();
+    let store = world.open(options());
+    let id = begin(&store).expect("room for one");
+    let writers = [0, 1].map(|_| thread(write(store.clone(), id, Bytes::from_static(b"a"))));
+    let cancel = {
+        let store = store.clone();
+        thread(async move { store.cancel_upload(id, "r").await })
+    };
+    let made = writers
+        .map(|writer| writer.join().expect("a writer ends"))
+        .iter()
+        .filter(|made| **made)
+        .count();
+    let cancelled = cancel.join().expect("a cancel ends").is_ok();
+    assert!(
+        made + usize::from(cancelled) <= 1,
+        "an upload ended twice: {made} blobs, cancelled: {cancelled}"
+    );
+    assert!(
+        made + usize::from(cancelled) == 1 || store.upload_status(id, "r").is_some(),
+        "an upload was lost"
+    );
+    if made == 1 {
+        block_on(check_content(&store, "a"));
+    }
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Guards: a session taken twice has one writer, and ends once: as a blob, or cancelled.
+#[test]
+fn one_session_taken_twice() {
+    explore("one_session_taken_twice", 60, same_session);
+}
+
+/// Two uploads of the same content, each large enough for a segment of its own.
+pub fn same_digest() {
+    let world = World::default();
+    let store = world.open(options());
+    let text = "x".repeat(70 << 10);
+    let writers = [0, 1].map(|_| {
+        let (store, text) = (store.clone(), text.clone());
+        thread(async move {
+            let id = begin(&store).expect("room for two");
+            assert!(
+                write(store, id, Bytes::from(text)).await,
+                "nobody else has it"
+            );
+        })
+    });
+    for writer in writers {
+        writer.join().expect("a writer ends");
+    }
+    block_on(check_content(&store, &text));
+    block_on(store.close()).expect("a clean stop");
+    drop(store);
+    let store = world.open(options());
+    let stats = block_on(store.stats()).expect("a sound disk");
+    assert_eq!(
+        (stats.blobs, stats.segments),
+        (1, 1),
+        "one place for a digest"
+    );
+    block_on(check_content(&store, &text));
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Guards: of two uploads of the same content one is placed, the other's file goes and takes nothing along.
+#[test]
+fn one_digest_pushed_twice() {
+    explore("one_digest_pushed_twice", 20, same_digest);
+}
+
+/// More begin than may be.
+pub fn bound() {
+    let world = World::default();
+    let store = world.open(Options {
+        uploads_max: 1,
+        ..options()
+    });
+    let begun = [0, 1].map(|_| {
+        let store = store.clone();
+        shuttle::thread::spawn(move || begin(&store).is_ok())
+    });
+    let begun = begun.map(|thread| thread.join().expect("a thread ends"));
+    let count = begun.iter().filter(|begun| **begun).count();
+    assert_eq!(count, 1, "the number of uploads is bounded");
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Guards: uploads that begin at the same moment are counted one after the other.
+#[test]
+fn uploads_are_bounded() {
+    explore("uploads_are_bounded", 20, bound);
+}
