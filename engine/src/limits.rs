@@ -8,6 +8,8 @@ pub const CHUNK_BYTES: usize = 64 << 10;
 pub const JOURNAL_BLOCK_BYTES: usize = 4 << 10;
 /// What a drive writes as a whole, at least: a torn write has some of these and not others.
 pub const DRIVE_SECTOR_BYTES: usize = 512;
+/// Largest journal file: it is read as a whole.
+pub const JOURNAL_FILE_BYTES_MAX: u64 = 4 << 30;
 /// Largest payload of one journal frame: one transaction of the largest manifest (4 MiB of JSON holds
 /// fewer than 40 000 descriptors of about 100 encoded bytes), with room to spare.
 pub const FRAME_PAYLOAD_BYTES_MAX: usize = 8 << 20;
@@ -25,8 +27,14 @@ pub const MANIFEST_ATTRIBUTES_BYTES_MAX: usize = 4096;
 pub const REPOSITORY_NAME_BYTES_MAX: usize = 255;
 /// Bytes of a tag (distribution-spec grammar: 1 + 127).
 pub const TAG_BYTES_MAX: usize = 128;
+/// Largest LSN, epoch, number of a file, id, offset or length on disk (FORMAT.md): far above what a store can reach, and a few of
+/// them added up still fit 64 bits.
+pub const COUNTER_MAX: u64 = (1 << 62) - 1;
+/// A store that has counted this far is not gone on with: none is that old, and what would be written next could not be read.
+pub const COUNTER_USED_MAX: u64 = 1 << 61;
 /// Bytes of an actor or request id in a transaction; longer ones are cut.
 pub const ORIGIN_BYTES_MAX: usize = 256;
 
 const _: () = assert!(CHUNK_BYTES.is_multiple_of(JOURNAL_BLOCK_BYTES));
 const _: () = assert!(FRAME_PAYLOAD_BYTES_TARGET < FRAME_PAYLOAD_BYTES_MAX);
+const _: () = assert!(COUNTER_USED_MAX < COUNTER_MAX && COUNTER_MAX < u64::MAX / 2);

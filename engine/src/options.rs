@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::buffer::BufferPool;
-use crate::limits::CHUNK_BYTES;
+use crate::limits::{CHUNK_BYTES, JOURNAL_FILE_BYTES_MAX};
 
 /// How a store behaves. The defaults suit a server with a few GiB of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +128,7 @@ impl Options {
                 "journal_file_bytes",
                 self.journal_file_bytes,
                 32 << 10,
-                1 << 32,
+                JOURNAL_FILE_BYTES_MAX,
             ),
             ("uploads_max", self.uploads_max as u64, 1, 1 << 24),
         ];

@@ -1,7 +1,8 @@
-//! Support for the tests: the simulated disk and executor, the reference model, servers on loopback.
+//! Support for the tests: the simulated disk and executor, the reference model, what is fuzzed, servers on loopback.
 
 pub mod client;
 pub mod content;
+pub mod fuzz;
 pub mod http;
 pub mod linear;
 pub mod model;

@@ -308,7 +308,7 @@ impl Slot {
             return Err(Malformed(format!("index slot of kind {kind}")));
         }
         let slot = Self {
-            generation: Lsn(decoder.u64()?),
+            generation: Lsn(decoder.counter()?),
             extent: decode_extent(&mut decoder)?,
         };
         decoder.end()?;
@@ -328,7 +328,7 @@ pub fn encode_manifest(entry: &ManifestEntry) -> Bytes {
 /// A manifest from its row, without its children.
 pub fn decode_manifest(digest: Digest, value: &Bytes) -> Result<ManifestEntry, Malformed> {
     let mut decoder = Decoder::new(value);
-    let size = decoder.u64()?;
+    let size = decoder.counter()?;
     let subject = decoder.optional_digest()?;
     let attributes = value.slice(value.len() - decoder.remaining()..);
     Ok(ManifestEntry {
@@ -364,7 +364,7 @@ impl TagValue {
         let mut decoder = Decoder::new(value);
         let tag = Self {
             digest: decoder.digest()?,
-            lsn: Lsn(decoder.u64()?),
+            lsn: Lsn(decoder.counter()?),
             unix_ms: decoder.u64()?,
         };
         decoder.end()?;
@@ -393,8 +393,8 @@ impl SegmentUse {
     pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut decoder = Decoder::new(value);
         let used = Self {
-            live_bytes: decoder.u64()?,
-            live_blobs: decoder.u64()?,
+            live_bytes: decoder.counter()?,
+            live_blobs: decoder.counter()?,
         };
         decoder.end()?;
         Ok(used)
@@ -410,7 +410,7 @@ pub fn encode_id(id: RepositoryId) -> Bytes {
 /// From a repository-by-name row.
 pub fn decode_id(value: &[u8]) -> Result<RepositoryId, Malformed> {
     let mut decoder = Decoder::new(value);
-    let id = RepositoryId(decoder.u64()?);
+    let id = RepositoryId(decoder.counter()?);
     decoder.end()?;
     Ok(id)
 }

@@ -11,6 +11,7 @@ use super::{CheckpointRecord, History, SLOTS, slot_name};
 use crate::buffer::Buffer;
 use crate::format::checkpoint::RECORD_BYTES_MAX;
 use crate::io::{OpenMode, exact};
+use crate::limits::COUNTER_USED_MAX;
 use crate::table::{Base, Site};
 
 /// A checkpoint whose files are all intact.
@@ -129,6 +130,9 @@ async fn read_slot(site: &Site, slot: u64) -> Result<Option<CheckpointRecord>, S
     let record = CheckpointRecord::decode(bytes.filled()).map_err(|malformed| malformed.0)?;
     if record.store_id != site.store_id {
         return Err("it belongs to another store".to_owned());
+    }
+    if record.sequence.max(record.next_file) > COUNTER_USED_MAX {
+        return Err("it counts farther than a store can have counted".to_owned());
     }
     if record.sequence % SLOTS != slot {
         return Err(format!(

@@ -73,10 +73,10 @@ impl FileHeader {
         let pages = fields.u32()?;
         let header = Self {
             store_id: fields.array()?,
-            file_id: fields.u64()?,
-            file_bytes: fields.u64()?,
-            rows: fields.u64()?,
-            directory_offset: fields.u64()?,
+            file_id: fields.counter()?,
+            file_bytes: fields.counter()?,
+            rows: fields.counter()?,
+            directory_offset: fields.counter()?,
             directory_crc: fields.u32()?,
             pages,
         };

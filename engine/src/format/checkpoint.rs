@@ -98,20 +98,20 @@ impl CheckpointRecord {
         fields.bytes(16)?;
         let mut record = Self {
             store_id: fields.array()?,
-            sequence: fields.u64()?,
-            lsn: Lsn(fields.u64()?),
-            journal_number: fields.u64()?,
-            journal_offset: fields.u64()?,
-            next_repository: fields.u64()?,
-            next_segment: fields.u64()?,
-            next_file: fields.u64()?,
+            sequence: fields.counter()?,
+            lsn: Lsn(fields.counter()?),
+            journal_number: fields.counter()?,
+            journal_offset: fields.counter()?,
+            next_repository: fields.counter()?,
+            next_segment: fields.counter()?,
+            next_file: fields.counter()?,
             partitions: Vec::new(),
         };
         let count = fields.u32()?;
         fields.zeros(4)?;
         for _ in 0..count {
-            let (id, rows, bytes, crc) =
-                (fields.u64()?, fields.u64()?, fields.u64()?, fields.u32()?);
+            let (id, rows, bytes) = (fields.counter()?, fields.counter()?, fields.counter()?);
+            let crc = fields.u32()?;
             let length = fields.count()?;
             let first_key = Bytes::copy_from_slice(fields.bytes(length)?);
             record.partitions.push(PartitionRef {

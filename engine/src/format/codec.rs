@@ -4,6 +4,7 @@
 //! Refuses: knowing any structure.
 
 use crate::digest::{Algorithm, Digest};
+use crate::limits::COUNTER_MAX;
 use crate::probe::{Mutation, mutated};
 
 /// A structure that does not hold: what, in words for the operator.
@@ -76,6 +77,14 @@ impl<'a> Decoder<'a> {
     /// Eight bytes.
     pub fn u64(&mut self) -> Result<u64, Malformed> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    /// Eight bytes that others are counted on from or added to: an LSN, an epoch, a number or id, an offset, a length.
+    pub fn counter(&mut self) -> Result<u64, Malformed> {
+        match self.u64()? {
+            counter if counter <= COUNTER_MAX => Ok(counter),
+            beyond => Err(Malformed(format!("no number of a store reaches {beyond}"))),
+        }
     }
 
     /// Four bytes that count something in memory.
@@ -247,4 +256,19 @@ pub fn unseal(bytes: &[u8], length: usize) -> Result<&[u8], Malformed> {
         )));
     }
     Ok(covered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: numbers that would overflow when they are counted on from are refused where they are read.
+    #[test]
+    fn numbers_that_cannot_be_counted_on_from_are_refused() {
+        let read = |number: u64| Decoder::new(&number.to_le_bytes()).counter();
+        assert_eq!(read(COUNTER_MAX), Ok(COUNTER_MAX));
+        for beyond in [COUNTER_MAX + 1, u64::MAX] {
+            assert!(read(beyond).unwrap_err().0.contains("reaches"));
+        }
+    }
 }

@@ -67,11 +67,11 @@ impl JournalHeader {
         decoder.zeros(4)?;
         let header = Self {
             store_id: decoder.array()?,
-            number: decoder.u64()?,
-            epoch: decoder.u64()?,
+            number: decoder.counter()?,
+            epoch: decoder.counter()?,
             nonce: decoder.u64()?,
-            first_lsn: Lsn(decoder.u64()?),
-            previous_end: decoder.u64()?,
+            first_lsn: Lsn(decoder.counter()?),
+            previous_end: decoder.counter()?,
             created_unix_ms: decoder.u64()?,
         };
         decoder.zeros(decoder.remaining())?;
@@ -164,8 +164,8 @@ impl FrameHeader {
         let header = Self {
             close: flags == FLAG_CLOSE,
             nonce: decoder.u64()?,
-            offset: decoder.u64()?,
-            first_lsn: Lsn(decoder.u64()?),
+            offset: decoder.counter()?,
+            first_lsn: Lsn(decoder.counter()?),
             transactions: decoder.u32()?,
             payload_bytes: decoder.u32()?,
             payload_crc: decoder.u32()?,

@@ -212,7 +212,8 @@ impl FoundFrame {
                 )));
             }
         };
-        let (segment, offset, length) = (SegmentId(block.u64()?), block.u64()?, block.u64()?);
+        let segment = SegmentId(block.counter()?);
+        let (offset, length) = (block.counter()?, block.counter()?);
         let store_head = block.array()?;
         let (code, digest_length) = (block.u8()?, usize::from(block.u8()?));
         block.zeros(6)?;

@@ -84,7 +84,7 @@ impl SegmentHeader {
                 )));
             }
         };
-        let (store, segment) = (block.array()?, SegmentId(block.u64()?));
+        let (store, segment) = (block.array()?, SegmentId(block.counter()?));
         let volume = VolumeId(block.u16()?);
         block.zeros(6)?;
         let chunk = block.u32()?;

@@ -136,7 +136,7 @@ impl Transaction {
     pub fn decode(from: &mut Decoder<'_>) -> Result<Self, Malformed> {
         let length = from.count()?;
         let mut body = Decoder::new(from.bytes(length)?);
-        let lsn = Lsn(body.u64()?);
+        let lsn = Lsn(body.counter()?);
         let unix_ms = body.u64()?;
         let origin = Origin {
             actor: body.text()?,
@@ -240,33 +240,33 @@ impl Operation {
     fn decode(kind: u16, from: &mut Decoder<'_>) -> Result<Option<Self>, Malformed> {
         let operation = match kind {
             1 => Self::CreateRepository {
-                id: RepositoryId(from.u64()?),
+                id: RepositoryId(from.counter()?),
                 name: from.text()?,
             },
             2 => Self::Link {
-                repository: RepositoryId(from.u64()?),
+                repository: RepositoryId(from.counter()?),
                 digest: from.digest()?,
             },
             3 => Self::Unlink {
-                repository: RepositoryId(from.u64()?),
+                repository: RepositoryId(from.counter()?),
                 digest: from.digest()?,
             },
             4 => Self::PutManifest {
-                repository: RepositoryId(from.u64()?),
+                repository: RepositoryId(from.counter()?),
                 entry: decode_manifest(from)?,
             },
             5 => Self::DeleteManifest {
-                repository: RepositoryId(from.u64()?),
+                repository: RepositoryId(from.counter()?),
                 digest: from.digest()?,
             },
             6 => Self::SetTag {
-                repository: RepositoryId(from.u64()?),
+                repository: RepositoryId(from.counter()?),
                 tag: from.text()?,
                 digest: from.digest()?,
                 old: from.optional_digest()?,
             },
             7 => Self::DeleteTag {
-                repository: RepositoryId(from.u64()?),
+                repository: RepositoryId(from.counter()?),
                 tag: from.text()?,
                 old: from.digest()?,
             },
@@ -282,7 +282,7 @@ impl Operation {
                 extent: decode_extent(from)?,
             },
             65 => Self::ReserveSegmentIds {
-                limit: SegmentId(from.u64()?),
+                limit: SegmentId(from.counter()?),
             },
             _ => return Ok(None),
         };
@@ -303,7 +303,7 @@ fn encode_manifest(entry: &ManifestEntry, out: &mut Encoder) {
 
 fn decode_manifest(from: &mut Decoder<'_>) -> Result<ManifestEntry, Malformed> {
     let digest = from.digest()?;
-    let size = from.u64()?;
+    let size = from.counter()?;
     let subject = from.optional_digest()?;
     let count = from.count()?;
     if count > MANIFEST_CHILDREN_MAX {
@@ -345,9 +345,9 @@ pub fn encode_extent(extent: &Extent, out: &mut Encoder) {
 pub fn decode_extent(from: &mut Decoder<'_>) -> Result<Extent, Malformed> {
     Ok(Extent {
         volume: VolumeId(from.u16()?),
-        segment: SegmentId(from.u64()?),
-        offset: from.u64()?,
-        length: from.u64()?,
+        segment: SegmentId(from.counter()?),
+        offset: from.counter()?,
+        length: from.counter()?,
         layout: match from.u8()? {
             0 => Layout::Leading,
             1 => Layout::Trailing,

@@ -91,7 +91,7 @@ impl UploadHeader {
         let header = Self {
             store: block.array()?,
             upload: block.array()?,
-            segment: SegmentId(block.u64()?),
+            segment: SegmentId(block.counter()?),
             created_unix_ms: block.u64()?,
             repository: block.text()?,
             actor: block.text()?,
@@ -152,10 +152,10 @@ impl UploadCheckpoint {
         }
         let unix_ms = block.u64()?;
         let mark = ChunkMark {
-            length: block.u64()?,
+            length: block.counter()?,
             partial: block.u32()?,
         };
-        let (first_chunk, count) = (block.u64()?, block.count()?);
+        let (first_chunk, count) = (block.counter()?, block.count()?);
         let code = block.u8()?;
         let algorithm = Algorithm::from_code(code).ok_or_else(|| {
             Malformed(format!("upload checkpoint: algorithm {code} is not known"))

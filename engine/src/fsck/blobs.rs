@@ -34,10 +34,9 @@ pub(super) async fn check(
     progress: &(dyn Fn(u64, u64) + Send + Sync),
     report: &mut FsckReport,
 ) -> Result<()> {
-    let total = view
-        .segments()
-        .map(|segment| segment.map(|(_, used)| used.live_bytes))
-        .sum::<Result<u64>>()?;
+    let total = view.segments().try_fold(0_u64, |sum, segment| {
+        segment.map(|(_, used)| sum.saturating_add(used.live_bytes))
+    })?;
     let mut slots = view.slots();
     let mut open: Option<Open> = None;
     loop {
@@ -51,7 +50,7 @@ pub(super) async fn check(
         batch.sort_unstable_by_key(|(_, slot)| (slot.extent.segment, slot.extent.offset));
         for (key, slot) in batch {
             report.blobs += 1;
-            report.blob_bytes += slot.extent.length;
+            report.blob_bytes = report.blob_bytes.saturating_add(slot.extent.length);
             let checked = async {
                 let segment = Open::get(site, &mut open, &slot).await?;
                 record(site, segment, view, &key, &slot, options.deep).await
@@ -200,15 +199,20 @@ async fn payload(
 }
 
 pub(super) async fn read(file: &dyn File, path: &Path, offset: u64, length: u64) -> Result<Buffer> {
+    // What a row or frame says is no reason to take memory for it: the bytes have to be there.
+    let there = file.len().await;
+    let there = there.map_err(|source| Error::io("read", path, source))?;
+    let missing = offset.saturating_add(length).saturating_sub(there);
+    if missing > 0 {
+        let what = format!("the file ends {missing} bytes early");
+        return Err(Error::corrupt(path, offset, what));
+    }
     let limit = usize::try_from(length).unwrap_or(usize::MAX);
     let buffer = exact::read_up_to(file, offset, Buffer::unpooled(limit)).await;
     let buffer = buffer.map_err(|source| Error::io("read", path, source))?;
     if buffer.room() > 0 {
-        return Err(Error::corrupt(
-            path,
-            offset,
-            format!("the file ends {} bytes early", buffer.room()),
-        ));
+        let what = format!("the file ends {} bytes early", buffer.room());
+        return Err(Error::corrupt(path, offset, what));
     }
     Ok(buffer)
 }

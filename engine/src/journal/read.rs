@@ -15,6 +15,7 @@ use crate::format::codec::Malformed;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::transaction::Transaction;
 use crate::io::{Io, OpenMode, exact};
+use crate::limits::JOURNAL_FILE_BYTES_MAX;
 use crate::probe::{Mutation, mutated};
 
 /// The journal after a walk through all of it.
@@ -185,7 +186,12 @@ async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Re
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Absent),
         Err(error) => return Err(read(error)),
     };
-    let length = usize::try_from(file.len().await.map_err(read)?).unwrap_or(usize::MAX);
+    let length = file.len().await.map_err(read)?;
+    if length > JOURNAL_FILE_BYTES_MAX {
+        let what = format!("{length} bytes are more than a journal file can have");
+        return Err(Error::corrupt(&path, JOURNAL_FILE_BYTES_MAX, what));
+    }
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
     let buffer = exact::read_up_to(&*file, 0, Buffer::unpooled(length))
         .await
         .map_err(read)?;

@@ -8,7 +8,7 @@ use crate::extent::{Lsn, SegmentId};
 use crate::journal::Position;
 use crate::journal::read::Walked;
 use crate::journal::scan::Tail;
-use crate::limits::{FRAME_TRANSACTIONS_MAX, JOURNAL_BLOCK_BYTES};
+use crate::limits::{COUNTER_USED_MAX, FRAME_TRANSACTIONS_MAX, JOURNAL_BLOCK_BYTES};
 use crate::probe::{Mutation, mutated};
 
 /// What the disk and the journal say.
@@ -51,6 +51,21 @@ pub fn check(facts: &Facts) -> Result<(), SegmentId> {
     let found = facts.found.as_ref();
     let newer = found.and_then(|found| found.range(facts.segment_limit..).next());
     newer.map_or(Ok(()), |newer| Err(*newer))
+}
+
+/// Whether there are numbers left to count on with, in a store whose next repository would get `next_repository`. Checksums do not tell
+/// a number that was forged.
+pub fn can_count_on(facts: &Facts, next_repository: u64) -> bool {
+    let last = facts.walked.last.as_ref();
+    let counters = [
+        facts.state_lsn.0,
+        facts.walked.last_lsn.0,
+        facts.walked.end.number,
+        facts.segment_limit.0,
+        next_repository,
+        last.map_or(0, |header| header.epoch),
+    ];
+    counters.iter().all(|counter| *counter <= COUNTER_USED_MAX)
 }
 
 /// Draws up the plan.
@@ -147,6 +162,19 @@ mod tests {
     #[test]
     fn the_lsn_skips_what_a_lost_frame_may_have_carried() {
         assert_eq!(plan(&facts()).first_lsn, Lsn(10 + 1 + 4096));
+    }
+
+    /// Guards: a store that has used up its numbers is noticed before one of them is given out twice.
+    #[test]
+    fn numbers_that_are_used_up_are_noticed() {
+        let (used, over) = (COUNTER_USED_MAX, COUNTER_USED_MAX + 1);
+        assert!(can_count_on(&facts(), used) && !can_count_on(&facts(), over));
+        let mut far = facts();
+        far.segment_limit = SegmentId(over);
+        assert!(!can_count_on(&far, 1));
+        far = facts();
+        far.walked.last_lsn = Lsn(over);
+        assert!(!can_count_on(&far, 1));
     }
 
     /// Guards: without a listing (clean stop) nothing is called an orphan.

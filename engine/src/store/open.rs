@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::superblock::Superblock;
 use crate::io::{Env, LockAttempt, LockGuard};
-use crate::journal::reserve;
 use crate::journal::writer::{JournalSpec, JournalWriter};
+use crate::journal::{self, reserve};
 use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
@@ -299,6 +299,11 @@ async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Re
         let what = "newer than the journal, whose end is missing: restore the journal files before opening the store";
         Error::corrupt(&apply::segment_path(path, newer), 0, what)
     })?;
+    if !plan::can_count_on(&facts, recovered.state.next_repository) {
+        let what =
+            "a number in it is higher than a store can have counted: restore the journal files";
+        return Err(Error::corrupt(&journal::directory(path), 0, what));
+    }
     Ok(facts)
 }
 

@@ -22,6 +22,7 @@ use crate::format::base::{
 use crate::format::checkpoint::PartitionRef;
 use crate::format::codec::{Malformed, checksum};
 use crate::io::{Env, MapRef};
+use crate::limits::COUNTER_USED_MAX;
 use crate::sync::AtomicU64;
 
 /// Pages checked in one job while opening: at most 4 MiB at the usual page sizes, a few milliseconds.
@@ -42,11 +43,11 @@ pub(crate) fn file_name(id: u64) -> String {
     format!("{id:016x}.base")
 }
 
-/// The number of a base file, from its name.
+/// The number of a base file, from its name. One that no store reaches is a stranger's.
 pub(crate) fn file_id(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".base")?;
     let id = u64::from_str_radix(digits, 16).ok()?;
-    (file_name(id) == name).then_some(id)
+    (id <= COUNTER_USED_MAX && file_name(id) == name).then_some(id)
 }
 
 /// A mapped base file.

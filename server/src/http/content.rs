@@ -98,7 +98,7 @@ pub(super) async fn serve(
 }
 
 /// The text of a header that is there once. Range is no list: two of them mean nothing that is agreed upon.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)

@@ -16,6 +16,8 @@ mod conditional;
 mod connection;
 mod content;
 pub(crate) mod control;
+#[cfg(feature = "doors")]
+pub(crate) mod door;
 mod drain;
 mod error;
 mod headers;

@@ -91,7 +91,7 @@ pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<(), Error> {
     }
 }
 
-fn chunk(headers: &HeaderMap) -> Result<Option<ChunkRange>, Error> {
+pub(super) fn chunk(headers: &HeaderMap) -> Result<Option<ChunkRange>, Error> {
     refuse_encoding(headers)?;
     let value = headers.get(header::CONTENT_RANGE);
     value

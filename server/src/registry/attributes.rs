@@ -32,3 +32,9 @@ impl Attributes {
         serde_json::from_slice(bytes).map_err(Error::internal)
     }
 }
+
+/// Whether bytes of the disk are attributes, for the fuzzers of tests/.
+#[cfg(feature = "doors")]
+pub fn read_attributes(bytes: &[u8]) -> bool {
+    Attributes::decode(bytes).is_ok()
+}

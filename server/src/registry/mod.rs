@@ -26,6 +26,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonnage_engine::{Origin, Require};
 
+#[cfg(feature = "doors")]
+pub use attributes::read_attributes;
 pub use error::{Error, Result};
 pub use list::Listing;
 pub use manifest::{LARGE_MANIFEST_BYTES, ManifestPush, PushedManifest};

@@ -427,7 +427,7 @@ async fn read_range(
 }
 
 /// Goes on with an upload and ends it; returns where it went on.
-async fn resume(store: &Store, id: UploadId, sent: &SentUpload) -> Result<u64, Error> {
+pub async fn resume(store: &Store, id: UploadId, sent: &SentUpload) -> Result<u64, Error> {
     let mut upload = store.open_upload(id, &sent.repository)?;
     let offset = upload.offset();
     let rest = usize::try_from(offset).unwrap_or(usize::MAX);

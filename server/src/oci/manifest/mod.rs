@@ -211,7 +211,16 @@ fn media_type(document: &Document, header: Option<&str>) -> Result<MediaType, Ma
             }
             Ok(header)
         }
-        (Some(text), None) | (None, Some(text)) => parse(text),
+        (Some(header), None) => parse(header),
+        // Parameters are a header's matter. Here they would be cut off what is served, and the document say another type.
+        (None, Some(body)) => {
+            let parsed = parse(body)?;
+            if parsed.as_str() == body {
+                Ok(parsed)
+            } else {
+                Err(ManifestError::MediaType(body.chars().take(255).collect()))
+            }
+        }
         (None, None) if document.manifests.is_some() => parse(OCI_INDEX),
         (None, None) => parse(OCI_MANIFEST),
     }
@@ -538,6 +547,10 @@ mod tests {
             with("mediaType", json!(OCI_INDEX)),
             Err(ManifestError::Shape(_))
         ));
+        for odd in ["application/vnd.x+json;a=b", " application/vnd.x+json"] {
+            let odd = with("mediaType", json!(odd));
+            assert!(matches!(odd, Err(ManifestError::MediaType(_))), "{odd:?}");
+        }
         let odd = with("subject", json!({"digest": "md5:00", "size": 0}));
         assert!(matches!(
             odd,

@@ -1,0 +1,126 @@
+//! One file of the journal: its frames, the transactions in them, and the rows that these mean.
+//!
+//! The input: a byte of choices, then either the bytes behind the file's header as they are, or (lowest bit) pieces of which each becomes
+//! the payload of a frame that holds. Demanded: what is read is written and read again as the same, offsets ascend, and applying any
+//! transaction gives rows or an error.
+
+use std::sync::Arc;
+
+use tonnage_engine::catalog::{View, apply};
+use tonnage_engine::extent::{Lsn, SegmentId};
+use tonnage_engine::format::codec::{Decoder, Encoder, checksum};
+use tonnage_engine::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
+use tonnage_engine::format::transaction::Transaction;
+use tonnage_engine::journal::scan;
+use tonnage_engine::limits::ORIGIN_BYTES_MAX;
+use tonnage_engine::state::State;
+use tonnage_engine::table::{Base, Layers};
+
+use super::input::Input;
+
+/// The nonce of the file, for seeds.
+pub const NONCE: u64 = 0x0102_0304_0506_0708;
+const BUILD: u8 = 1;
+const ENDS: u8 = 2;
+/// Frames that are built at most.
+const FRAMES_MAX: usize = 64;
+
+/// Takes one file.
+pub fn run(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let choices = input.byte();
+    let header = header();
+    let mut file = header.encode();
+    if choices & BUILD == 0 {
+        file.extend(input.all());
+    } else {
+        build(&mut file, input);
+    }
+    let end = (choices & ENDS != 0).then_some(file.len() as u64);
+    let mut state = State {
+        lsn: Lsn(0),
+        layers: Layers::new(Base::empty()),
+        next_repository: 1,
+        segment_limit: SegmentId(1),
+        hash_key: [9; 16],
+    };
+    let scanned = scan::frames(&file, &header, HEADER_BYTES as u64, end, &mut |read| {
+        written_again(&read);
+        // What cannot be applied is corrupt; the state is not used any more then.
+        drop(apply::transaction(&mut state, &read));
+        Ok(())
+    });
+    if let Ok(scanned) = scanned {
+        assert!(scanned.end >= HEADER_BYTES as u64 && scanned.end <= file.len() as u64);
+        assert_eq!(scanned.last_lsn.is_some(), state.lsn != Lsn(0));
+    }
+    let _ = scan::stray(&file, end.unwrap_or_default());
+    look(state);
+}
+
+/// Reads what was applied through the catalog.
+fn look(state: State) {
+    let view = View::new(Arc::new(state));
+    for name in view.repositories(None, 100).unwrap_or_default() {
+        drop(view.tags(&name, None, 100));
+        drop(view.links(&name, None, 100));
+        for entry in view.manifests(&name, None, 100).unwrap_or_default() {
+            drop(view.children(&name, &entry.digest));
+            drop(view.referrers(&name, &entry.digest, None, 100));
+        }
+    }
+}
+
+fn header() -> JournalHeader {
+    JournalHeader {
+        store_id: [7; 16],
+        number: 1,
+        epoch: 1,
+        nonce: NONCE,
+        first_lsn: Lsn(1),
+        previous_end: 0,
+        created_unix_ms: 1,
+    }
+}
+
+/// Frames with right checksums: for each the number of transactions (a byte), the length of the payload, the payload.
+fn build(file: &mut Vec<u8>, mut input: Input<'_>) {
+    let mut previous_crc = 0;
+    for _ in 0..FRAMES_MAX {
+        if input.is_empty() {
+            break;
+        }
+        let transactions = input.byte();
+        let length = usize::from(input.word());
+        let payload = input.piece(length);
+        let frame = FrameHeader {
+            close: transactions == 0,
+            nonce: NONCE,
+            offset: file.len() as u64,
+            first_lsn: Lsn(1),
+            transactions: u32::from(transactions),
+            payload_bytes: u32::try_from(payload.len()).expect("a piece is short"),
+            payload_crc: checksum(payload),
+            previous_crc,
+        };
+        previous_crc = frame.crc();
+        let end = file.len() + frame_bytes(payload.len());
+        file.extend(frame.encode());
+        file.extend(payload);
+        file.resize(end, 0);
+    }
+}
+
+/// A transaction that was read is written as one that reads the same. Longer origins than are kept are cut.
+fn written_again(read: &Transaction) {
+    let texts = [&read.origin.actor, &read.origin.request];
+    if texts.iter().any(|text| text.len() > ORIGIN_BYTES_MAX) {
+        return;
+    }
+    let mut out = Encoder::new();
+    read.encode(&mut out);
+    let bytes = out.finish();
+    let mut decoder = Decoder::new(&bytes);
+    assert_eq!(Transaction::decode(&mut decoder).as_ref(), Ok(read));
+    decoder.end().expect("all of it was read");
+}

@@ -1,0 +1,76 @@
+//! Keys and values of rows, and what the registry keeps beside a manifest.
+//!
+//! The input: which one (a byte), then its bytes. Demanded: what is taken is written again as the same bytes.
+
+use bytes::Bytes;
+use tonnage_engine::catalog::keys::{
+    self, SegmentUse, Slot, TagValue, digest_behind, number_behind, text_behind,
+};
+use tonnage_engine::format::codec::{Decoder, Encoder};
+use tonnage_engine::format::record::RecordPlaces;
+use tonnage_engine::{Algorithm, Digest};
+use tonnage_server::doors;
+
+use super::input::Input;
+
+/// Takes one row's part.
+pub fn run(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let which = input.byte();
+    let rest = input.all();
+    match which {
+        0 => {
+            if let Ok(slot) = Slot::decode(rest) {
+                assert_eq!(slot.encode(), rest);
+                drop(RecordPlaces::of(&slot.extent));
+            }
+        }
+        1 => {
+            let digest = Digest::of(Algorithm::Sha256, b"");
+            let value = Bytes::copy_from_slice(rest);
+            if let Ok(entry) = keys::decode_manifest(digest, &value) {
+                assert_eq!(keys::encode_manifest(&entry), rest);
+            }
+        }
+        2 => {
+            if let Ok(tag) = TagValue::decode(rest) {
+                assert_eq!(tag.encode(), rest);
+            }
+        }
+        3 => {
+            if let Ok(used) = SegmentUse::decode(rest) {
+                assert_eq!(used.encode(), rest);
+            }
+        }
+        4 => {
+            if let Ok(id) = keys::decode_id(rest) {
+                assert_eq!(keys::encode_id(id), rest);
+            }
+        }
+        5 => key(rest),
+        6 => drop(doors::read_attributes(rest)),
+        _ => {}
+    }
+}
+
+/// A key behind a prefix whose length is its first byte, as long as the key or longer.
+fn key(rest: &[u8]) {
+    let mut input = Input::new(rest);
+    let prefix = vec![b'x'; usize::from(input.byte())];
+    let key = input.all();
+    let behind = key.get(prefix.len()..).unwrap_or_default();
+    if let Ok(digest) = digest_behind(key, &prefix) {
+        let mut out = Encoder::new();
+        assert_eq!(out.digest(&digest).finish(), behind);
+        assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+        let mut decoder = Decoder::new(behind);
+        assert_eq!(decoder.digest(), Ok(digest));
+        assert_eq!(digest.key().algorithm, digest.algorithm());
+    }
+    if let Ok(text) = text_behind(key, &prefix) {
+        assert_eq!(text.as_bytes(), behind);
+    }
+    if number_behind(key, &prefix).is_ok() {
+        assert_eq!(behind.len(), 8);
+    }
+}

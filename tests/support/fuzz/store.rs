@@ -1,0 +1,229 @@
+//! A small store that the engine wrote, with some of its bytes changed, then checked, opened, read and closed.
+//!
+//! The input: a byte of choices (which store; whether checksums are put right again), then changes one after the other: what kind, which file,
+//! where, and with what. Demanded: no panic, no end that does not come, no memory without a bound; other bytes than a digest's own are
+//! served only where `fsck --deep` says so; and a store that opened and closed is one that opens again.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use tonnage_engine::fsck::FsckReport;
+use tonnage_engine::{Digest, Error, Store};
+
+use super::input::Input;
+use super::seal;
+use crate::model::flips::{self, Specimen};
+use crate::model::found;
+use crate::model::recover::{fsck_image, store_path};
+use crate::sim::{Content, Image, SimEnv};
+
+const STOPPED: u8 = 1;
+const SEAL: u8 = 2;
+/// A file that grows or is cut ends below this, but for the kind of change that makes it huge.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+const CHANGES_MAX: usize = 16;
+const SEED: u64 = 1;
+
+/// Takes one set of changes.
+pub fn run(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let choices = input.byte();
+    let specimen = specimen(choices & STOPPED == 0);
+    let mut image = specimen.image.clone();
+    let mut changed = Vec::new();
+    for _ in 0..CHANGES_MAX {
+        if input.is_empty() {
+            break;
+        }
+        changed.extend(change(&mut image, &mut input));
+    }
+    if choices & SEAL != 0 {
+        reseal(&mut image, &changed);
+    }
+    let report = fsck_image(SEED, &image);
+    let wrong = open_and_read(specimen, &image);
+    if let (Some(digest), Ok(report)) = (wrong, &report) {
+        assert!(
+            !report.is_sound(),
+            "{digest} is served with other bytes, and fsck is silent: {report:?}"
+        );
+    }
+    if let Ok(report) = report {
+        look_at(&report);
+    }
+}
+
+/// The store, made once.
+fn specimen(closed: bool) -> &'static Specimen {
+    static CLOSED: OnceLock<Specimen> = OnceLock::new();
+    static STOPPED: OnceLock<Specimen> = OnceLock::new();
+    let which = if closed { &CLOSED } else { &STOPPED };
+    which.get_or_init(|| Specimen::new(closed))
+}
+
+/// One change; gives the file.
+fn change(image: &mut Image, input: &mut Input<'_>) -> Option<PathBuf> {
+    let kind = input.byte();
+    let paths: Vec<PathBuf> = files(image);
+    let path = paths
+        .get(usize::from(input.byte()) % paths.len().max(1))?
+        .clone();
+    let content = image.files.get_mut(&path)?;
+    // An offset below 2^16 as it is, or counted from the end of the file.
+    let from = u64::from(input.word());
+    let at = if kind & 0x80 == 0 {
+        from
+    } else {
+        content.len().saturating_sub(from)
+    };
+    match kind & 0x7f {
+        0..=5 => {
+            let length = usize::from(input.byte());
+            let bytes = input.piece(length);
+            if at <= content.len() {
+                content.write(at, bytes);
+            }
+        }
+        6 => content.set_len(at.min(content.len())),
+        7 => content.grow(at.saturating_mul(64).min(FILE_BYTES_MAX)),
+        8 => {
+            image.files.remove(&path);
+        }
+        9 => {
+            // Another file's bytes under this name.
+            let other = paths.get(usize::from(input.byte()) % paths.len())?;
+            let bytes = image.files[other].clone();
+            image.files.insert(path.clone(), bytes);
+        }
+        10 => {
+            // A piece of another file, or of this one, at this place.
+            let other = paths.get(usize::from(input.byte()) % paths.len())?;
+            let (offset, length) = (u64::from(input.word()), usize::from(input.word()));
+            let mut piece = vec![0; length];
+            let there = image.files[other].read(offset, &mut piece);
+            let content = image.files.get_mut(&path)?;
+            if at <= content.len() {
+                content.write(at, &piece[..there]);
+            }
+        }
+        11 => {
+            // A file of a name that the store may take for one of its own.
+            let number = u64::from_le_bytes(input.array());
+            let end = path
+                .extension()
+                .map_or("journal", |end| end.to_str().unwrap_or("x"));
+            let name = path.with_file_name(format!("{number:016x}.{end}"));
+            let bytes = image.files[&path].clone();
+            image.files.insert(name.clone(), bytes);
+            return Some(name);
+        }
+        // A hole at the end: up to 16 MiB, or from 8 GiB on, longer than what is read as a whole. A map of it would be a copy here.
+        12 if path.extension().is_none_or(|end| end != "base") => {
+            let exponent = input.byte() % 34;
+            content.grow(
+                1 << if exponent > 24 {
+                    exponent + 8
+                } else {
+                    exponent
+                },
+            );
+        }
+        _ => return None,
+    }
+    Some(path)
+}
+
+/// The store's files in the order of their names.
+fn files(image: &Image) -> Vec<PathBuf> {
+    let part = |path: &&PathBuf| !path.ends_with("lock") && !path.ends_with("reserve");
+    image.files.keys().filter(part).cloned().collect()
+}
+
+/// Right checksums in the files that were changed, and in what names them.
+fn reseal(image: &mut Image, changed: &[PathBuf]) {
+    for path in changed {
+        if let Some(content) = image.files.get_mut(path)
+            && content.len() <= FILE_BYTES_MAX
+        {
+            let mut bytes = content.to_vec();
+            seal::file(path, &mut bytes);
+            *content = Content::from(bytes.as_slice());
+        }
+    }
+    if changed
+        .iter()
+        .any(|path| path.extension().is_some_and(|end| end == "base"))
+    {
+        for slot in 0..3 {
+            let path = store_path().join(format!("checkpoint.{slot}"));
+            let Some(content) = image.files.get(&path) else {
+                continue;
+            };
+            let mut record = content.to_vec();
+            seal::name_headers(&mut record, |id| {
+                let path = store_path().join("base").join(format!("{id:016x}.base"));
+                let mut header = vec![0; 4096];
+                let there = image.files.get(&path)?.read(0, &mut header);
+                (there == 4096).then(|| seal::header_crc(&header))
+            });
+            image.files.insert(path, Content::from(record.as_slice()));
+        }
+    }
+}
+
+/// Opens the store, reads all that it has, goes on with its upload, closes it, opens it again. A digest that other bytes were served for.
+fn open_and_read(specimen: &Specimen, image: &Image) -> Option<Digest> {
+    let machine = SimEnv::new(SEED, image);
+    let (wrong, closed) = machine.executor.block_on(async {
+        let opened = Store::open(machine.env.clone(), &store_path(), flips::options()).await;
+        let Ok((store, _)) = opened else {
+            return (None, false);
+        };
+        if let Ok(model) = found::snapshot(&store) {
+            drop(found::reverses(&store, &model));
+        }
+        let mut wrong = None;
+        for digest in &specimen.task.universe {
+            if read(&store, digest).await == Ok(false) {
+                wrong = Some(*digest);
+            }
+        }
+        for (id, sent) in &specimen.task.uploads {
+            drop(flips::resume(&store, *id, sent).await);
+        }
+        drop(store.stats().await);
+        (wrong, store.close().await.is_ok())
+    });
+    if closed {
+        machine.executor.settle();
+        let again = SimEnv::new(SEED, &machine.disk.live_image());
+        again.executor.block_on(async {
+            let opened = Store::open(again.env.clone(), &store_path(), flips::options()).await;
+            if let Err(error) = opened {
+                panic!("a store that was closed does not open: {error}");
+            }
+        });
+    }
+    wrong
+}
+
+/// Whether a blob's bytes are its own; an error if they are not served.
+async fn read(store: &Store, digest: &Digest) -> Result<bool, ()> {
+    let read = async {
+        match store.open_blob(digest).await? {
+            Some(reader) => reader.read_whole(8 << 20).await.map(Some),
+            None => Ok::<_, Error>(None),
+        }
+    };
+    match read.await {
+        Ok(Some(bytes)) => Ok(Digest::of(digest.algorithm(), &bytes) == *digest),
+        Ok(None) | Err(_) => Err(()),
+    }
+}
+
+/// Findings are words for people: none empty, none endless.
+fn look_at(report: &FsckReport) {
+    for finding in &report.findings {
+        assert!((1..4096).contains(&finding.what.len()), "{finding:?}");
+    }
+}

@@ -1,0 +1,66 @@
+//! Names, references, digests, media types, patterns, pages, ids of uploads: text from a path, a query or a header.
+//!
+//! Demanded: what is taken prints back as it was written (a media type without its parameters) and is taken again; nothing
+//! is longer than its limit.
+
+use std::fmt::{Debug, Display};
+use std::str::FromStr;
+
+use tonnage_engine::Algorithm;
+use tonnage_engine::limits::{REPOSITORY_NAME_BYTES_MAX, TAG_BYTES_MAX};
+use tonnage_engine::upload::UploadId;
+use tonnage_server::oci::page::PAGE_MAX;
+use tonnage_server::oci::{
+    Digest, MediaType, Page, Reference, RepositoryName, RepositoryPattern, Tag,
+};
+
+/// A refusal is a sentence in an error body, not the client's text given back.
+const REFUSAL_BYTES_MAX: usize = 2048;
+
+/// Takes one text as each word.
+pub fn run(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let name = exact::<RepositoryName>(text, REPOSITORY_NAME_BYTES_MAX);
+    exact::<Tag>(text, TAG_BYTES_MAX);
+    exact::<Reference>(text, 7 + 128);
+    exact::<Digest>(text, 7 + 128);
+    exact::<UploadId>(text, 36);
+    let pattern = exact::<RepositoryPattern>(text, REPOSITORY_NAME_BYTES_MAX + 2);
+    if let (Some(pattern), Some(name)) = (pattern, name) {
+        assert!(pattern.matches(&name), "{text:?} is not for itself");
+    }
+    if let Some(algorithm) = Algorithm::from_name(text) {
+        assert_eq!(algorithm.name(), text);
+    }
+    if let Ok(media_type) = text.parse::<MediaType>() {
+        let printed = media_type.to_string();
+        assert!(printed.len() <= 255 && text.trim_start().starts_with(&printed));
+        assert_eq!(printed.parse::<MediaType>().as_ref(), Ok(&media_type));
+        assert!(!(media_type.is_image() && media_type.is_index()));
+    }
+    let (n, last) = text.split_once('\n').unwrap_or((text, ""));
+    if let Ok(page) = Page::new(Some(n), Some(last)) {
+        assert!(page.limit <= PAGE_MAX && page.last.as_deref() != Some(""));
+    }
+}
+
+/// `text` as a `T`, which prints as it was written.
+fn exact<T: FromStr<Err: Display> + Display + Debug + PartialEq>(
+    text: &str,
+    bytes_max: usize,
+) -> Option<T> {
+    match text.parse::<T>() {
+        Ok(parsed) => {
+            assert!(text.len() <= bytes_max, "{} bytes were taken", text.len());
+            assert_eq!(parsed.to_string(), text);
+            Some(parsed)
+        }
+        Err(error) => {
+            let refusal = error.to_string();
+            assert!(refusal.len() <= REFUSAL_BYTES_MAX, "{refusal}");
+            None
+        }
+    }
+}
