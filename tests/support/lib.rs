@@ -5,6 +5,7 @@ pub mod content;
 pub mod http;
 pub mod linear;
 pub mod model;
+pub mod mount;
 pub mod process;
 pub mod push;
 pub mod registry;
