@@ -59,8 +59,24 @@ impl Tag {
         self.settled.as_ref() == at || self.in_doubt.iter().any(|one| one.as_ref() == at)
     }
 
-    /// Asks where it is, which settles it.
+    /// Asks where it is. What is seen there stays; but that something is not there settles nothing while the server may still
+    /// find it at its next start.
     pub async fn look(&mut self, pusher: &mut Pusher) -> Result<(), String> {
+        let found = self.ask(pusher).await?;
+        if self.settled != found {
+            self.settle(found);
+        }
+        Ok(())
+    }
+
+    /// Asks where it is once nothing is unknown any more, which settles it.
+    pub async fn check(&mut self, pusher: &mut Pusher) -> Result<(), String> {
+        let found = self.ask(pusher).await?;
+        self.settle(found);
+        Ok(())
+    }
+
+    async fn ask(&mut self, pusher: &mut Pusher) -> Result<Option<String>, String> {
         let answer = pusher.get_manifest(&self.name).await?;
         let found = match answer.status {
             StatusCode::OK => Some(digest_of_bytes(&answer.body)),
@@ -68,8 +84,7 @@ impl Tag {
             other => return Err(format!("GET of tag {}: {other}", self.name)),
         };
         if self.may_be(found.as_ref()) {
-            self.settle(found);
-            return Ok(());
+            return Ok(found);
         }
         let path = pusher.manifest_path(&self.name);
         Err(format!(
@@ -121,7 +136,7 @@ impl Ledger {
             }
         }
         for tag in &mut self.tags {
-            tag.look(pusher).await?;
+            tag.check(pusher).await?;
         }
         self.finish_upload(pusher).await
     }

@@ -1,14 +1,16 @@
 //! The real program on real disks: killed at any moment, and watched by strace while it answers.
 //!
-//! Owns: the tests. What they do is in `kill`, `work`, `ledger` and `trace`. Refuses: choices that cannot be replayed
+//! Owns: the tests. What they do is in `kill`, `faults`, `work`, `ledger` and `trace`. Refuses: choices that cannot be replayed
 //! (the seed is printed; `TONNAGE_TEST_SEED` gives it back), and waiting by sleeping.
 
+mod faults; // a hundred clients on a disk that fails
 mod kill; // what concurrent pushers do, and the kill
 mod lane; // what the lanes share
 mod ledger; // what was acknowledged, and the judgement of what is there afterwards
 mod trace; // the order of syncs before each 201
 mod work; // what a pusher does
 
+use tonnage_tests::faulty::FaultyDisk;
 use tonnage_tests::mount::{FileSystem, SmallDisk, or_skip};
 use tonnage_tests::say;
 
@@ -52,6 +54,26 @@ fn on_a_loop_device(kind: FileSystem, name: &'static str) {
         return;
     };
     if let Err(why) = kill::rounds(&Disk::Small(name, disk), rounds) {
+        panic!("{why}");
+    }
+}
+
+/// Guards: DURABILITY.md, "When a write fails while the store runs": with faults below it the server never answers 200, 201 or 202
+/// falsely, ends every request, serves what it promised once the faults are over, and loses nothing of it to a power cut
+/// in the middle of them.
+#[test]
+fn a_failing_disk_makes_no_promise_false() {
+    let (seed, seconds) = match (lane::seed(), faults::seconds()) {
+        (Ok(seed), Ok(seconds)) => (seed, seconds),
+        (Err(why), _) | (_, Err(why)) => panic!("{why}"),
+    };
+    say::aloud(&format!(
+        "faulty disk: {seconds} s, TONNAGE_TEST_SEED={seed}"
+    ));
+    let Some(disk) = or_skip(FaultyDisk::mount(seed), "a server on a failing disk") else {
+        return;
+    };
+    if let Err(why) = faults::lane(disk, seed, seconds) {
         panic!("{why}");
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod content;
+pub mod faulty;
 pub mod http;
 pub mod linear;
 pub mod model;
