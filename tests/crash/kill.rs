@@ -1,69 +1,92 @@
 //! Concurrent pushers, and a `kill -9` in the middle of what they do.
 //!
-//! Owns: [`rounds`]. Refuses: a kill by the clock: it comes after a number of acknowledged operations that the seed chooses,
+//! Owns: [`rounds`], for any [`Disk`]. Refuses: a kill by the clock: it comes after a number of acknowledged operations that the seed chooses,
 //! while the other pushers are wherever they are.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use hyper::StatusCode;
 use tokio::sync::Notify;
-use tonnage_tests::content::{Content, Seeded, digest_of_bytes};
-use tonnage_tests::http::{Client, LastByte};
-use tonnage_tests::process::{Server, folder, program};
-use tonnage_tests::push::{Pusher, Shape};
+use tonnage_tests::content::{Content, Seeded};
+use tonnage_tests::http::{Client, Ended, LastByte};
+use tonnage_tests::mount::SmallDisk;
+use tonnage_tests::process::{Server, folder};
+use tonnage_tests::push::Pusher;
 use tonnage_tests::say;
 
+use crate::lane::{fsck, number, seed};
 use crate::ledger::Ledger;
+use crate::work::{Kind, operation};
 
 const PUSHERS: u64 = 6;
+const KIND: Kind = Kind {
+    huge: true,
+    unreadable: false,
+};
 /// A store serves this many rounds, then the next one begins with an empty folder: bounds the disk this lane takes.
 const ROUNDS_A_STORE: u64 = 10;
 
-/// As many rounds as asked for: 5, or 50 in full runs, or `TONNAGE_TEST_KILL_ROUNDS`.
-pub fn rounds() -> Result<(), String> {
-    let rounds = number("TONNAGE_TEST_KILL_ROUNDS")?.unwrap_or(if say::full() { 50 } else { 5 });
-    let seed = match number("TONNAGE_TEST_SEED")? {
-        Some(seed) => seed,
-        None => SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_secs()),
-    };
+/// The disk of a lane: the one that cargo builds on, or one of our own.
+#[derive(Debug)]
+pub enum Disk {
+    Own,
+    Small(&'static str, SmallDisk),
+}
+
+impl Disk {
+    fn name(&self) -> &str {
+        match self {
+            Self::Own => "on the disk of the build",
+            Self::Small(name, _) => name,
+        }
+    }
+}
+
+/// As many rounds as asked for: 5, or 50 in full runs, or `TONNAGE_TEST_KILL_ROUNDS`; on disks of our own a fifth or a sixth
+/// as many, which is none where that is less than one.
+pub fn wanted(own_disk: bool) -> Result<u64, String> {
+    let asked = number("TONNAGE_TEST_KILL_ROUNDS")?;
+    Ok(match (asked, own_disk) {
+        (Some(rounds), true) => rounds,
+        (Some(rounds), false) => rounds / 6,
+        (None, true) if say::full() => 50,
+        (None, true) => 5,
+        (None, false) if say::full() => 10,
+        (None, false) => 0,
+    })
+}
+
+/// Kills and checks `rounds` times.
+pub fn rounds(disk: &Disk, rounds: u64) -> Result<(), String> {
+    let (seed, name) = (seed()?, disk.name());
     say::aloud(&format!(
-        "kill -9: {rounds} rounds, TONNAGE_TEST_SEED={seed}"
+        "kill -9 {name}: {rounds} rounds, TONNAGE_TEST_SEED={seed}"
     ));
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
     let mut choices = Seeded::new(seed);
     let mut left = rounds;
     while left > 0 {
         let now = left.min(ROUNDS_A_STORE);
-        one_store(&runtime, &mut choices, now).map_err(|why| {
-            format!("TONNAGE_TEST_SEED={seed}, {left} rounds before the end: {why}")
+        one_store(&runtime, disk, &mut choices, now).map_err(|why| {
+            format!("{name}, TONNAGE_TEST_SEED={seed}, {left} rounds before the end: {why}")
         })?;
         left -= now;
     }
+    say::aloud(&format!("kill -9 {name}: passed {rounds} rounds"));
     Ok(())
-}
-
-fn number(name: &str) -> Result<Option<u64>, String> {
-    let Ok(value) = std::env::var(name) else {
-        return Ok(None);
-    };
-    value
-        .parse()
-        .map(Some)
-        .map_err(|e| format!("{name}={value}: {e}"))
 }
 
 fn one_store(
     runtime: &tokio::runtime::Runtime,
+    disk: &Disk,
     choices: &mut Seeded,
     rounds: u64,
 ) -> Result<(), String> {
-    let folder = folder()?;
+    let folder = match disk {
+        Disk::Own => folder()?,
+        Disk::Small(_, disk) => tempfile::tempdir_in(disk.path())
+            .map_err(|e| format!("create a folder in {}: {e}", disk.path().display()))?,
+    };
     let data = folder.path().join("data");
     let mut server = Server::start_on(&data, &folder.path().join("log"), &[])?;
     // One more than pushers: the last one is of the long upload.
@@ -89,40 +112,21 @@ fn one_store(
     fsck(&data, "after a clean stop")
 }
 
-fn fsck(data: &Path, when: &str) -> Result<(), String> {
-    let mut command = Command::new(program()?);
-    command
-        .arg("fsck")
-        .arg("--data")
-        .arg(data)
-        .arg("--json")
-        .stdin(Stdio::null());
-    let output = command.output().map_err(|e| format!("run fsck: {e}"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("fsck {when}: {}: {said}{complaint}", output.status));
-    }
-    let report: Result<serde_json::Value, _> = serde_json::from_str(&said);
-    report
-        .map(drop)
-        .map_err(|e| format!("fsck {when} printed no JSON ({e}): {said}"))
-}
-
 async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<String, String> {
-    let (mut blobs, mut manifests, mut uploads, mut bytes) = (0, 0, 0, 0);
+    let (mut blobs, mut manifests, mut deleted, mut uploads, mut bytes) = (0, 0, 0, 0, 0);
     for (number, ledger) in (0..).zip(ledgers) {
         let client = Client::connect(server.address()).await?;
         ledger
             .check(&mut Pusher::new(client, &repository(number)))
             .await?;
-        blobs += ledger.blobs.len();
+        blobs += ledger.blobs.len() + ledger.mounted.len();
+        deleted += ledger.deleted.len() + ledger.deleted_blobs.len();
         manifests += ledger.manifests.len();
         uploads += ledger.resumed.0;
         bytes += ledger.resumed.1;
     }
     Ok(format!(
-        "{blobs} blobs and {manifests} manifests are whole; so far {uploads} uploads were finished after a \
+        "{blobs} blobs and {manifests} manifests are whole, {deleted} deleted ones are gone; so far {uploads} uploads were finished after a \
          restart, {} MiB of them kept",
         bytes >> 20
     ))
@@ -212,14 +216,15 @@ async fn push(
         if count == round.target {
             round.reached.notify_one();
         }
-        result = operation(&mut pusher, &mut ledger, &mut choices).await;
+        result = operation(&mut pusher, &mut ledger, &mut choices, KIND).await;
     }
-    if round.killed.load(Ordering::SeqCst) {
+    // Only a kill breaks connections, and only that may go wrong.
+    if round.killed.load(Ordering::SeqCst) && pusher.client.ended() == Ended::Broken {
         return Ok(ledger);
     }
     round.end_early();
     Err(format!(
-        "before the kill: {}",
+        "not by the kill: {}",
         result.err().unwrap_or_default()
     ))
 }
@@ -232,13 +237,14 @@ async fn push_long(
     round: Arc<Round>,
 ) -> Result<Ledger, String> {
     let result = send_long(&mut pusher, &mut ledger, content, &round).await;
-    if result.is_ok() || round.killed.load(Ordering::SeqCst) {
+    let killed = round.killed.load(Ordering::SeqCst) && pusher.client.ended() == Ended::Broken;
+    if result.is_ok() || killed {
         return Ok(ledger);
     }
     round.end_early();
     result
         .map(|()| ledger)
-        .map_err(|why| format!("long upload, before the kill: {why}"))
+        .map_err(|why| format!("long upload, not by the kill: {why}"))
 }
 
 async fn send_long(
@@ -262,153 +268,4 @@ async fn send_long(
         sent = end;
     }
     Ok(())
-}
-
-/// One operation. The ledger is written before it as what may happen, and after its answer as what did.
-async fn operation(
-    pusher: &mut Pusher,
-    ledger: &mut Ledger,
-    choices: &mut Seeded,
-) -> Result<(), String> {
-    match choices.between(0, 100) {
-        0..45 => push_blob(pusher, ledger, choices).await,
-        45..70 => push_manifest(pusher, ledger, choices).await,
-        70..85 => move_tag(pusher, ledger, choices).await,
-        85..93 => delete_tag(pusher, ledger, choices).await,
-        _ => delete_manifest(pusher, ledger, choices).await,
-    }
-}
-
-async fn push_blob(
-    pusher: &mut Pusher,
-    ledger: &mut Ledger,
-    choices: &mut Seeded,
-) -> Result<(), String> {
-    let length = match choices.between(0, 64) {
-        0 => choices.between(65 << 20, 80 << 20),
-        1..6 => choices.between(8 << 20, 12 << 20),
-        6..12 => choices.between(60_000, 1 << 20),
-        // The Range of an upload's status says the same of one byte and of none.
-        _ => choices.between(16, 20_000),
-    };
-    let shape = match choices.between(0, 3) {
-        0 => Shape::Monolithic,
-        1 => Shape::Streamed,
-        _ => Shape::Chunked(choices.between(length / 5 + 2, length + 3)),
-    };
-    let content = Content::new(choices.bits(), length);
-    let digest = content.digest();
-    let at = pusher.open_upload().await?;
-    let (at, _) = ledger.unfinished.insert((at, content));
-    pusher.send_blob(at, content, &digest, shape).await?;
-    ledger.unfinished = None;
-    ledger.blobs.push((content, digest));
-    Ok(())
-}
-
-async fn push_manifest(
-    pusher: &mut Pusher,
-    ledger: &mut Ledger,
-    choices: &mut Seeded,
-) -> Result<(), String> {
-    let layers: Vec<_> = (0..choices.between(0, 4))
-        .filter_map(|_| pick(&ledger.blobs, choices))
-        .map(|(content, digest)| (digest.clone(), content.length))
-        .collect();
-    let bytes = Pusher::manifest(&layers, choices.bits());
-    let digest = digest_of_bytes(&bytes);
-    ledger.doubtful.push(bytes.clone());
-    if choices.between(0, 3) == 0 {
-        pusher.put_manifest(&digest, &bytes).await?;
-    } else {
-        put_tag(pusher, ledger, choices, &bytes).await?;
-    }
-    ledger.doubtful.pop();
-    ledger.manifests.push(bytes);
-    Ok(())
-}
-
-async fn move_tag(
-    pusher: &mut Pusher,
-    ledger: &mut Ledger,
-    choices: &mut Seeded,
-) -> Result<(), String> {
-    let Some(bytes) = pick(&ledger.manifests, choices).cloned() else {
-        return Ok(());
-    };
-    put_tag(pusher, ledger, choices, &bytes).await
-}
-
-async fn put_tag(
-    pusher: &mut Pusher,
-    ledger: &mut Ledger,
-    choices: &mut Seeded,
-    bytes: &[u8],
-) -> Result<(), String> {
-    let digest = Some(digest_of_bytes(bytes));
-    let tag = ledger.tag(&format!("t{}", choices.between(0, 5)));
-    tag.in_flight = Some(digest.clone());
-    pusher.put_manifest(&tag.name, bytes).await?;
-    tag.in_flight = None;
-    tag.settled = digest;
-    Ok(())
-}
-
-async fn delete_tag(
-    pusher: &mut Pusher,
-    ledger: &mut Ledger,
-    choices: &mut Seeded,
-) -> Result<(), String> {
-    let tag = ledger.tag(&format!("t{}", choices.between(0, 5)));
-    if tag.settled.is_none() {
-        return Ok(());
-    }
-    tag.in_flight = Some(None);
-    let answer = pusher.delete_manifest(&tag.name).await?;
-    answer.expect(StatusCode::ACCEPTED, &format!("DELETE of tag {}", tag.name))?;
-    tag.in_flight = None;
-    tag.settled = None;
-    Ok(())
-}
-
-/// A manifest's delete takes its tags with it.
-async fn delete_manifest(
-    pusher: &mut Pusher,
-    ledger: &mut Ledger,
-    choices: &mut Seeded,
-) -> Result<(), String> {
-    if ledger.manifests.is_empty() {
-        return Ok(());
-    }
-    let at = choices.between(0, ledger.manifests.len() as u64);
-    let bytes = ledger
-        .manifests
-        .swap_remove(usize::try_from(at).expect("an index"));
-    let digest = digest_of_bytes(&bytes);
-    ledger.doubtful.push(bytes);
-    let mut tags: Vec<_> = ledger.tags.iter_mut().collect();
-    tags.retain(|tag| tag.settled.as_ref() == Some(&digest));
-    for tag in &mut tags {
-        tag.in_flight = Some(None);
-    }
-    let answer = pusher.delete_manifest(&digest).await?;
-    answer.expect(
-        StatusCode::ACCEPTED,
-        &format!("DELETE of manifest {digest}"),
-    )?;
-    for tag in tags {
-        tag.in_flight = None;
-        tag.settled = None;
-    }
-    ledger.doubtful.pop();
-    ledger.deleted.push(digest);
-    Ok(())
-}
-
-fn pick<'a, T>(from: &'a [T], choices: &mut Seeded) -> Option<&'a T> {
-    if from.is_empty() {
-        return None;
-    }
-    let at = choices.between(0, from.len() as u64);
-    from.get(usize::try_from(at).expect("an index"))
 }

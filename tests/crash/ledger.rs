@@ -1,7 +1,9 @@
 //! What the server acknowledged, and what it must therefore still have.
 //!
-//! Owns: [`Ledger`] of one pusher and the check of it. Refuses: assumptions about writes that got no answer: they may
-//! have happened or not, but as a whole.
+//! Owns: [`Ledger`] of one pusher and the check of it. Refuses: assumptions about writes that got no answer or an error: they
+//! may have happened or not, but as a whole; once seen, they happened.
+
+use std::collections::HashSet;
 
 use hyper::StatusCode;
 use tonnage_tests::content::{Content, digest_of_bytes};
@@ -11,13 +13,21 @@ use tonnage_tests::push::Pusher;
 /// What one pusher knows of its own repository. Nobody else writes there, so it knows all of it.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Content of every blob that got its 201.
+    /// Content of every blob that got its 201 and was not deleted since.
     pub blobs: Vec<(Content, String)>,
-    /// Every manifest that got its 201 and was not deleted since, by digest.
+    /// Blobs that a manifest named. They are not deleted by themselves.
+    pub named: HashSet<String>,
+    /// Digests of blobs whose delete got its 202.
+    pub deleted_blobs: Vec<String>,
+    /// Blobs that were being deleted when no 202 came: there, as a whole, or not.
+    pub doubtful_blobs: Vec<(Content, String)>,
+    /// Blobs whose mount into the second repository got its 201.
+    pub mounted: Vec<(Content, String)>,
+    /// Every manifest that got its 201 and was not deleted since.
     pub manifests: Vec<Vec<u8>>,
     /// Digests of manifests whose delete got its 202.
     pub deleted: Vec<String>,
-    /// Manifests that were being written or deleted when the connection broke: either state is right.
+    /// Manifests that were being written or deleted when no answer came that says so: either state is right.
     pub doubtful: Vec<Vec<u8>>,
     /// Each tag this pusher moves.
     pub tags: Vec<Tag>,
@@ -33,8 +43,60 @@ pub struct Tag {
     pub name: String,
     /// What the last acknowledged write left (`None`: no such tag).
     pub settled: Option<String>,
-    /// What a write without an answer would have left. Outer `None`: no write is in flight.
-    pub in_flight: Option<Option<String>>,
+    /// What later writes without such an answer would have left.
+    pub in_doubt: Vec<Option<String>>,
+}
+
+impl Tag {
+    /// A write of this was acknowledged, or it was seen there.
+    pub fn settle(&mut self, at: Option<String>) {
+        self.settled = at;
+        self.in_doubt.clear();
+    }
+
+    /// Whether it may be there, absent, or at a digest.
+    pub fn may_be(&self, at: Option<&String>) -> bool {
+        self.settled.as_ref() == at || self.in_doubt.iter().any(|one| one.as_ref() == at)
+    }
+
+    /// Asks where it is. What is seen there stays; but that something is not there settles nothing while the server may still
+    /// find it at its next start.
+    pub async fn look(&mut self, pusher: &mut Pusher) -> Result<(), String> {
+        let found = self.ask(pusher).await?;
+        if self.settled != found {
+            self.settle(found);
+        }
+        Ok(())
+    }
+
+    /// Asks where it is once nothing is unknown any more, which settles it.
+    pub async fn check(&mut self, pusher: &mut Pusher) -> Result<(), String> {
+        let found = self.ask(pusher).await?;
+        self.settle(found);
+        Ok(())
+    }
+
+    async fn ask(&mut self, pusher: &mut Pusher) -> Result<Option<String>, String> {
+        let answer = pusher.get_manifest(&self.name).await?;
+        let found = match answer.status {
+            StatusCode::OK => Some(digest_of_bytes(&answer.body)),
+            StatusCode::NOT_FOUND => None,
+            other => return Err(format!("GET of tag {}: {other}", self.name)),
+        };
+        if self.may_be(found.as_ref()) {
+            return Ok(found);
+        }
+        let path = pusher.manifest_path(&self.name);
+        Err(format!(
+            "{path} is {found:?}, not {:?} (in doubt: {:?})",
+            self.settled, self.in_doubt
+        ))
+    }
+}
+
+/// Where blobs are mounted from `repository`.
+pub fn beside(repository: &str) -> String {
+    format!("{repository}-beside")
 }
 
 impl Ledger {
@@ -51,12 +113,7 @@ impl Ledger {
 
     /// Asks for everything, settles what was in doubt, and finishes the unfinished upload.
     pub async fn check(&mut self, pusher: &mut Pusher) -> Result<(), String> {
-        for (content, digest) in &self.blobs {
-            let path = pusher.blob_path(digest);
-            if !pusher.client.get_compare(&path, *content).await? {
-                return Err(format!("acknowledged blob {path} ({content:?}) is gone"));
-            }
-        }
+        self.check_blobs(pusher).await?;
         for bytes in &self.manifests {
             if !has_manifest(pusher, bytes).await? {
                 let digest = digest_of_bytes(bytes);
@@ -79,9 +136,37 @@ impl Ledger {
             }
         }
         for tag in &mut self.tags {
-            check_tag(tag, pusher).await?;
+            tag.check(pusher).await?;
         }
         self.finish_upload(pusher).await
+    }
+
+    async fn check_blobs(&mut self, pusher: &mut Pusher) -> Result<(), String> {
+        let beside = beside(pusher.repository());
+        let here = self.blobs.iter().map(|blob| (blob, false));
+        for ((content, digest), mounted) in here.chain(self.mounted.iter().map(|blob| (blob, true)))
+        {
+            let path = if mounted {
+                format!("/v2/{beside}/blobs/{digest}")
+            } else {
+                pusher.blob_path(digest)
+            };
+            if !pusher.client.get_compare(&path, *content).await? {
+                return Err(format!("acknowledged blob {path} ({content:?}) is gone"));
+            }
+        }
+        for digest in &self.deleted_blobs {
+            let answer = pusher.head_blob(digest).await?;
+            let what = format!("HEAD of the deleted blob {digest}");
+            answer.expect(StatusCode::NOT_FOUND, &what)?;
+        }
+        for (content, digest) in std::mem::take(&mut self.doubtful_blobs) {
+            let path = pusher.blob_path(&digest);
+            if pusher.client.get_compare(&path, content).await? {
+                self.blobs.push((content, digest));
+            }
+        }
+        Ok(())
     }
 
     /// The status tells a true offset if sending the rest from there gives the right digest.
@@ -114,7 +199,8 @@ impl Ledger {
     }
 }
 
-async fn has_manifest(pusher: &mut Pusher, bytes: &[u8]) -> Result<bool, String> {
+/// Whether it is there, byte for byte.
+pub async fn has_manifest(pusher: &mut Pusher, bytes: &[u8]) -> Result<bool, String> {
     let digest = digest_of_bytes(bytes);
     let answer = pusher.get_manifest(&digest).await?;
     if answer.status == StatusCode::NOT_FOUND {
@@ -127,24 +213,5 @@ async fn has_manifest(pusher: &mut Pusher, bytes: &[u8]) -> Result<bool, String>
     Err(format!(
         "manifest {digest} has other bytes: {}",
         digest_of_bytes(&answer.body)
-    ))
-}
-
-async fn check_tag(tag: &mut Tag, pusher: &mut Pusher) -> Result<(), String> {
-    let answer = pusher.get_manifest(&tag.name).await?;
-    let found = match answer.status {
-        StatusCode::OK => Some(digest_of_bytes(&answer.body)),
-        StatusCode::NOT_FOUND => None,
-        other => return Err(format!("GET of tag {}: {other}", tag.name)),
-    };
-    let in_flight = tag.in_flight.take();
-    if found == tag.settled || in_flight.as_ref() == Some(&found) {
-        tag.settled = found;
-        return Ok(());
-    }
-    let path = pusher.manifest_path(&tag.name);
-    Err(format!(
-        "{path} is {found:?}, not {:?} (in flight: {in_flight:?})",
-        tag.settled
     ))
 }

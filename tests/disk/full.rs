@@ -4,9 +4,9 @@ use std::path::Path;
 
 use tonnage_tests::client::{Answer, Client, whole};
 use tonnage_tests::content::{Content, digest_of_bytes};
+use tonnage_tests::mount::SmallDisk;
 use tonnage_tests::push::{EMPTY_JSON, MANIFEST, Pusher};
 
-use crate::mount::SmallDisk;
 use crate::served::{Served, run};
 
 const MIB: u64 = 1 << 20;

@@ -1,6 +1,7 @@
 //! A data directory that cannot be written to.
 
-use crate::mount::SmallDisk;
+use tonnage_tests::mount::SmallDisk;
+
 use crate::served::{SERVE, Served, run};
 
 /// Guards: on a file system that refuses writes `serve` ends with 3 and says that the directory must be writable, for

@@ -29,6 +29,18 @@ const FRAME: u64 = 1 << 20;
 pub struct Client {
     address: SocketAddr,
     sender: SendRequest<Upload>,
+    ended: Ended,
+}
+
+/// How the last request of a client ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// With a whole answer.
+    Answered(StatusCode),
+    /// The connection was closed before or within its answer.
+    Broken,
+    /// Not within the bound, or it was given up from outside.
+    Not,
 }
 
 /// What came back, with the whole body.
@@ -75,7 +87,16 @@ impl Client {
             .map_err(|e| format!("handshake: {e}"))?;
         // Ends with the connection; its error reaches the request that waits on it.
         tokio::spawn(connection);
-        Ok(Self { address, sender })
+        Ok(Self {
+            address,
+            sender,
+            ended: Ended::Not,
+        })
+    }
+
+    /// How the last request ended.
+    pub fn ended(&self) -> Ended {
+        self.ended
     }
 
     /// Sends one request and reads the whole answer. `target` is a path, or an absolute URL of this server.
@@ -87,10 +108,14 @@ impl Client {
         body: Upload,
     ) -> Result<Answer, String> {
         let (parts, mut incoming) = self.begin(&method, target, headers, body).await?;
+        let ended = &mut self.ended;
         let whole = tokio::time::timeout(ANSWER_BOUND, async {
             let mut all = Vec::new();
             while let Some(frame) = incoming.frame().await {
-                let frame = frame.map_err(|e| format!("{method} {target}: reading: {e}"))?;
+                let frame = frame.map_err(|e| {
+                    *ended = Ended::Broken;
+                    format!("{method} {target}: reading: {e}")
+                })?;
                 if let Ok(data) = frame.into_data() {
                     all.extend_from_slice(&data);
                 }
@@ -100,6 +125,7 @@ impl Client {
         let body = whole
             .await
             .map_err(|_| format!("{method} {target}: no end of the answer"))??;
+        self.ended = Ended::Answered(parts.status);
         Ok(Answer {
             status: parts.status,
             headers: parts.headers,
@@ -114,8 +140,18 @@ impl Client {
             .await?;
         let (mut at, mut wanted) = (0_u64, Vec::new());
         let mut refused = Vec::new();
-        while let Some(frame) = incoming.frame().await {
-            let frame = frame.map_err(|e| format!("GET {target}: at {at}: {e}"))?;
+        loop {
+            let frame = tokio::time::timeout(ANSWER_BOUND, incoming.frame());
+            let frame = frame
+                .await
+                .map_err(|_| format!("GET {target}: nothing after {at} in {ANSWER_BOUND:?}"))?;
+            let Some(frame) = frame else {
+                break;
+            };
+            let frame = frame.map_err(|e| {
+                self.ended = Ended::Broken;
+                format!("GET {target}: at {at}: {e}")
+            })?;
             let Ok(data) = frame.into_data() else {
                 continue;
             };
@@ -133,6 +169,7 @@ impl Client {
             }
             at += data.len() as u64;
         }
+        self.ended = Ended::Answered(parts.status);
         match parts.status {
             StatusCode::OK if at == content.length => Ok(true),
             StatusCode::OK => Err(format!("GET {target}: {at} bytes of {}", content.length)),
@@ -161,6 +198,7 @@ impl Client {
         if body.counted && *method != Method::GET && *method != Method::HEAD {
             request = request.header(CONTENT_LENGTH, body.left());
         }
+        self.ended = Ended::Not;
         let request = request
             .body(body)
             .map_err(|e| format!("{method} {target}: {e}"))?;
@@ -171,7 +209,10 @@ impl Client {
         let answer = answer
             .await
             .map_err(|_| format!("{method} {target}: no answer in {ANSWER_BOUND:?}"))?
-            .map_err(|e| format!("{method} {target}: {e}"))?;
+            .map_err(|e| {
+                self.ended = Ended::Broken;
+                format!("{method} {target}: {e}")
+            })?;
         Ok(answer.into_parts())
     }
 }

@@ -2,10 +2,12 @@
 
 pub mod client;
 pub mod content;
+pub mod faulty;
 pub mod fuzz;
 pub mod http;
 pub mod linear;
 pub mod model;
+pub mod mount;
 pub mod process;
 pub mod push;
 pub mod registry;

@@ -220,6 +220,14 @@ impl Pusher {
             .await
     }
 
+    /// HEAD of a blob, as it is.
+    pub async fn head_blob(&mut self, digest: &str) -> Result<Answer, String> {
+        let path = self.blob_path(digest);
+        self.client
+            .send(Method::HEAD, &path, &[], Upload::empty())
+            .await
+    }
+
     /// DELETEs a manifest or tag; returns the answer whatever it is.
     pub async fn delete_manifest(&mut self, reference: &str) -> Result<Answer, String> {
         let path = self.manifest_path(reference);

@@ -1,0 +1,399 @@
+//! A hundred clients on a server whose disk fails.
+//!
+//! Owns: [`lane`]. Refuses: guesses about which fault hits whom: an error is always right while faults are on, and a promise
+//! that is not kept never is.
+//!
+//! A phase: one kind of fault is on, everybody pushes, pulls and deletes, and in the end the faults are off. Then either
+//! everybody stops first, or the power goes in the middle of what they do. Then all that was acknowledged is looked at; a store
+//! that takes no more writes is stopped and started before, which is what its log asks for.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use tokio::task::JoinSet;
+use tonnage_tests::content::Seeded;
+use tonnage_tests::faulty::{FaultyDisk, Rates};
+use tonnage_tests::http::{Client, Ended};
+use tonnage_tests::process::Server;
+use tonnage_tests::push::Pusher;
+use tonnage_tests::say;
+
+use crate::lane::{fsck, number};
+use crate::ledger::Ledger;
+use crate::work::{Kind, operation};
+
+const CLIENTS: u64 = 100;
+/// An operation is a few requests; one that takes longer hangs.
+const OPERATION_BOUND: Duration = Duration::from_secs(150);
+/// A store serves this many phases, then the next one begins with an empty folder: bounds what each check reads.
+const PHASES_A_STORE: u64 = 6;
+
+/// How long it goes on: 300 s, 45 s in full runs, 5 s else; or `TONNAGE_TEST_FAULT_SECONDS`.
+pub fn seconds() -> Result<u64, String> {
+    let asked = number("TONNAGE_TEST_FAULT_SECONDS")?;
+    Ok(asked.unwrap_or(if say::full() { 45 } else { 5 }))
+}
+
+/// The kinds of faults, in turn. Each is rare enough that most requests still succeed.
+const KINDS: [(&str, Rates); 6] = {
+    const NONE: Rates = Rates {
+        reads: 0,
+        writes: 0,
+        syncs: 0,
+        names: 0,
+        full: 0,
+        short: 0,
+        interrupted: 0,
+    };
+    const SHORT: Rates = Rates {
+        short: 3000,
+        interrupted: 500,
+        ..NONE
+    };
+    [
+        ("short and interrupted transfers", SHORT),
+        (
+            "unreadable",
+            Rates {
+                reads: 500,
+                ..SHORT
+            },
+        ),
+        ("full", Rates { full: 500, ..NONE }),
+        (
+            "unwritable",
+            Rates {
+                writes: 30,
+                ..SHORT
+            },
+        ),
+        ("failing syncs", Rates { syncs: 150, ..NONE }),
+        (
+            "all at once",
+            Rates {
+                reads: 100,
+                writes: 15,
+                syncs: 30,
+                names: 100,
+                full: 50,
+                short: 1000,
+                interrupted: 200,
+            },
+        ),
+    ]
+};
+
+/// What all clients of a phase share.
+#[derive(Debug, Default)]
+struct Phase {
+    /// Reads fail.
+    unreadable: bool,
+    over: AtomicBool,
+    /// The power is off: connections break.
+    killed: AtomicBool,
+    done: AtomicU64,
+    refused: AtomicU64,
+    broken: AtomicU64,
+}
+
+impl Phase {
+    fn kind(&self) -> Kind {
+        Kind {
+            huge: false,
+            unreadable: self.unreadable,
+        }
+    }
+}
+
+struct Lane {
+    runtime: tokio::runtime::Runtime,
+    disk: FaultyDisk,
+    choices: Seeded,
+    phase: Duration,
+    totals: [u64; 3],
+    poisoned: u64,
+    cuts: u64,
+}
+
+/// Runs for about `seconds` of faults.
+pub fn lane(disk: FaultyDisk, seed: u64, seconds: u64) -> Result<(), String> {
+    // Each kind comes twice at least in a long run, and once in all runs.
+    let phase = Duration::from_millis((seconds * 1000 / KINDS.len() as u64).min(12_500));
+    let phases = (seconds * 1000).div_ceil(u64::try_from(phase.as_millis()).unwrap_or(1).max(1));
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
+    let mut lane = Lane {
+        runtime,
+        disk,
+        choices: Seeded::new(seed),
+        phase,
+        totals: [0; 3],
+        poisoned: 0,
+        cuts: 0,
+    };
+    let mut number = 0;
+    while number < phases {
+        let last = (number + PHASES_A_STORE).min(phases);
+        lane.one_store(number..last)
+            .map_err(|why| format!("TONNAGE_TEST_SEED={seed}: {why}"))?;
+        number = last;
+    }
+    let [done, refused, broken] = lane.totals;
+    let faults = lane.disk.done();
+    say::aloud(&format!(
+        "faulty disk: {CLIENTS} clients for {seconds} s: {done} operations acknowledged, {refused} refused, {broken} cut \
+         off; {} faults ({} of them failed syncs), {} short transfers, {} writes lost; {} power cuts, {} times no more writes",
+        faults.failed, faults.syncs, faults.short, faults.lost, lane.cuts, lane.poisoned
+    ));
+    if done == 0 || faults.failed == 0 || faults.short == 0 {
+        return Err(
+            "nothing was acknowledged, or no fault was injected: this proves nothing".into(),
+        );
+    }
+    Ok(())
+}
+
+impl Lane {
+    fn one_store(&mut self, phases: std::ops::Range<u64>) -> Result<(), String> {
+        let data = self.disk.path().join(format!("data{}", phases.start));
+        let log = PathBuf::from(format!("{}.log", data.display()));
+        let mut server = Server::start_on(&data, &log, &[])?;
+        let mut ledgers: Vec<Ledger> = (0..CLIENTS).map(|_| Ledger::default()).collect();
+        let (clean, _) = self.everybody(&mut server, ledgers, Duration::ZERO, false, false)?;
+        ledgers = clean;
+        for number in phases {
+            let kinds = KINDS.len() as u64;
+            let (name, rates) = KINDS[usize::try_from(number % kinds).expect("a few")];
+            let cut = self.choices.between(0, 2) == 0;
+            let unreadable = rates.reads > 0;
+            self.disk.fail(rates);
+            let worked = self.everybody(&mut server, ledgers, self.phase, unreadable, cut);
+            self.disk.fail(Rates::default());
+            let phase;
+            (ledgers, phase) = worked.map_err(|why| format!("phase {number}, {name}: {why}"))?;
+            let after = self.after(&mut server, unreadable, cut)?;
+            let [done, refused, broken] =
+                [&phase.done, &phase.refused, &phase.broken].map(|n| n.load(Ordering::SeqCst));
+            say::aloud(&format!(
+                "phase {number}, {name}: {done} acknowledged, {refused} refused, {broken} cut off; then {after}"
+            ));
+            for (total, more) in self.totals.iter_mut().zip([done, refused, broken]) {
+                *total += more;
+            }
+            ledgers = self.check(&server, ledgers).map_err(|why| {
+                format!(
+                    "after phase {number}, {name}: {why}\nserver log:\n{}",
+                    server.log()
+                )
+            })?;
+        }
+        let status = server.stop()?;
+        if !status.success() {
+            return Err(format!("after SIGTERM: {status}:\n{}", server.log()));
+        }
+        fsck(&data, "after a clean stop")
+    }
+
+    /// A power cut, or a restart where the store takes no more writes, or nothing.
+    fn after(
+        &mut self,
+        server: &mut Server,
+        unreadable: bool,
+        cut: bool,
+    ) -> Result<&'static str, String> {
+        if cut {
+            // It is killed already.
+            self.disk.cut_power()?;
+            self.cuts += 1;
+            fsck(server.data(), "after a power cut")?;
+            server.restart()?;
+            return Ok("the power was cut");
+        }
+        let takes_writes = self.runtime.block_on(takes_writes(server))?;
+        if takes_writes && unreadable {
+            server.stop()?;
+            server.restart()?;
+            return Ok("it was restarted");
+        }
+        if takes_writes {
+            return Ok("it took writes again");
+        }
+        self.poisoned += 1;
+        server.stop()?;
+        server.restart()?;
+        Ok("it took no more writes and was restarted")
+    }
+
+    /// Everybody works for `time` (none: prepares); then the server is killed, or everybody comes to an end.
+    fn everybody(
+        &mut self,
+        server: &mut Server,
+        ledgers: Vec<Ledger>,
+        time: Duration,
+        unreadable: bool,
+        cut: bool,
+    ) -> Result<(Vec<Ledger>, Arc<Phase>), String> {
+        let phase = Arc::new(Phase {
+            unreadable,
+            ..Phase::default()
+        });
+        let address = server.address();
+        let mut everybody = JoinSet::new();
+        let _in = self.runtime.enter();
+        for (number, ledger) in (0_u64..).zip(ledgers) {
+            let (choices, phase) = (Seeded::new(self.choices.bits()), Arc::clone(&phase));
+            everybody.spawn(async move {
+                let worked = if time.is_zero() {
+                    prepare(address, number).await.map(|()| ledger)
+                } else {
+                    work(address, number, ledger, choices, &phase).await
+                };
+                (
+                    number,
+                    worked.map_err(|why| format!("client {number}: {why}")),
+                )
+            });
+        }
+        let runtime = &self.runtime;
+        let first = runtime.block_on(async {
+            if time.is_zero() {
+                return None;
+            }
+            // How long this phase is, and no wait for anything; but whoever ends before it ends it.
+            let ended = tokio::time::timeout(time, everybody.join_next()).await;
+            ended.ok().flatten()
+        });
+        let mut ended: Vec<_> = first.into_iter().collect();
+        if cut && ended.is_empty() {
+            phase.killed.store(true, Ordering::SeqCst);
+            server.kill();
+        }
+        phase.over.store(true, Ordering::SeqCst);
+        self.disk.fail(Rates::default());
+        runtime.block_on(async {
+            while let Some(one) = everybody.join_next().await {
+                ended.push(one);
+            }
+        });
+        let mut ledgers = Vec::new();
+        for one in ended {
+            let (number, ledger) = one.map_err(|e| format!("a client ended: {e}"))?;
+            let ledger = ledger.map_err(|why| format!("{why}\nserver log:\n{}", server.log()))?;
+            ledgers.push((number, ledger));
+        }
+        ledgers.sort_by_key(|(number, _)| *number);
+        Ok((
+            ledgers.into_iter().map(|(_, ledger)| ledger).collect(),
+            phase,
+        ))
+    }
+
+    fn check(&self, server: &Server, ledgers: Vec<Ledger>) -> Result<Vec<Ledger>, String> {
+        let address = server.address();
+        self.runtime.block_on(async {
+            let mut everybody = JoinSet::new();
+            for (number, mut ledger) in (0_u64..).zip(ledgers) {
+                everybody.spawn(async move {
+                    let client = Client::connect(address).await?;
+                    ledger
+                        .check(&mut Pusher::new(client, &repository(number)))
+                        .await?;
+                    Ok::<_, String>((number, ledger))
+                });
+            }
+            let mut ledgers = Vec::new();
+            while let Some(one) = everybody.join_next().await {
+                ledgers.push(one.map_err(|e| format!("a check ended: {e}"))??);
+            }
+            ledgers.sort_by_key(|(number, _)| *number);
+            Ok(ledgers.into_iter().map(|(_, ledger)| ledger).collect())
+        })
+    }
+}
+
+fn repository(number: u64) -> String {
+    format!("faulty/client-{number}")
+}
+
+/// What every manifest names, pushed before anything fails.
+async fn prepare(address: SocketAddr, number: u64) -> Result<(), String> {
+    let client = Client::connect(address).await?;
+    Pusher::new(client, &repository(number)).empty_json().await
+}
+
+/// One client. It ends with the phase, or with the connection once the power is off.
+async fn work(
+    address: SocketAddr,
+    number: u64,
+    mut ledger: Ledger,
+    mut choices: Seeded,
+    phase: &Phase,
+) -> Result<Ledger, String> {
+    let mut pusher = None;
+    loop {
+        let connected = match pusher.as_mut() {
+            Some(connected) => connected,
+            None => match Client::connect(address).await {
+                Ok(client) => pusher.insert(Pusher::new(client, &repository(number))),
+                Err(_) if phase.killed.load(Ordering::SeqCst) => return Ok(ledger),
+                Err(why) => return Err(why),
+            },
+        };
+        let begun = Instant::now();
+        let done = operation(connected, &mut ledger, &mut choices, phase.kind());
+        let done = tokio::time::timeout(OPERATION_BOUND, done)
+            .await
+            .map_err(|_| format!("an operation without an end after {:?}", begun.elapsed()))?;
+        match done {
+            Ok(()) => {
+                phase.done.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(why) => {
+                let ended = connected.client.ended();
+                judge(ended, phase).map_err(|how| format!("{how}: {why}"))?;
+                pusher = None;
+            }
+        }
+        if phase.over.load(Ordering::SeqCst) {
+            return Ok(ledger);
+        }
+    }
+}
+
+/// Whether a request may end like this on a disk that fails.
+fn judge(ended: Ended, phase: &Phase) -> Result<(), &'static str> {
+    match ended {
+        Ended::Answered(status) if status.is_server_error() => {
+            phase.refused.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        // An answer whose body cannot be read to its end, an upload that is refused before its end, or the kill.
+        Ended::Broken => {
+            phase.broken.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        // A manifest names what could not be read.
+        Ended::Answered(StatusCode::BAD_REQUEST) if phase.unreadable => {
+            phase.refused.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        Ended::Answered(_) => Err("an answer that is wrong whatever the disk does"),
+        Ended::Not => Err("a request without an end"),
+    }
+}
+
+/// Whether a small push succeeds, with a disk that is sound.
+async fn takes_writes(server: &Server) -> Result<bool, String> {
+    let client = Client::connect(server.address()).await?;
+    let mut pusher = Pusher::new(client, "faulty/probe");
+    match pusher.empty_json().await {
+        Ok(()) => Ok(true),
+        Err(_) if pusher.client.ended() == Ended::Answered(StatusCode::SERVICE_UNAVAILABLE) => {
+            Ok(false)
+        }
+        Err(why) => Err(format!("a push on a sound disk: {why}\n{}", server.log())),
+    }
+}

@@ -1,0 +1,305 @@
+//! What a pusher does to its repository, one operation after the other, and what it writes down of it.
+//!
+//! Owns: [`operation`], used by the lanes of this folder. Refuses: operations whose right answer depends on another
+//! pusher; each has its repository to itself.
+
+use hyper::{Method, StatusCode};
+use tonnage_tests::content::{Content, Seeded, digest_of_bytes};
+use tonnage_tests::http::Upload;
+use tonnage_tests::push::{Pusher, Shape};
+
+use crate::ledger::{Ledger, beside, has_manifest};
+
+/// What a lane's operations are like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    /// Blobs past an upload checkpoint (64 MiB), now and then; else none larger than what gets a segment of its own.
+    pub huge: bool,
+    /// Reads fail. What could not be read counts as damaged until the next start or until it is pushed again: it is not there for
+    /// HEAD, for a mount and for a manifest that names it.
+    pub unreadable: bool,
+}
+
+/// One operation. The ledger is written before it as what may happen, and after its answer as what did.
+pub async fn operation(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+    kind: Kind,
+) -> Result<(), String> {
+    match choices.between(0, 100) {
+        0..38 => push_blob(pusher, ledger, choices, kind).await,
+        38..57 => push_manifest(pusher, ledger, choices).await,
+        57..67 => move_tag(pusher, ledger, choices).await,
+        67..74 => delete_tag(pusher, ledger, choices).await,
+        74..80 => delete_manifest(pusher, ledger, choices).await,
+        80..86 => delete_blob(pusher, ledger, choices).await,
+        86..90 => mount(pusher, ledger, choices, kind).await,
+        _ => pull(pusher, ledger, choices, kind).await,
+    }
+}
+
+async fn push_blob(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+    kind: Kind,
+) -> Result<(), String> {
+    let length = match choices.between(0, 64) {
+        0 if kind.huge => choices.between(65 << 20, 80 << 20),
+        0 => choices.between(8 << 20, 12 << 20),
+        1..6 if kind.huge => choices.between(8 << 20, 12 << 20),
+        1..12 => choices.between(60_000, 1 << 20),
+        // The Range of an upload's status says the same of one byte and of none.
+        _ => choices.between(16, 20_000),
+    };
+    let shape = match choices.between(0, 3) {
+        0 => Shape::Monolithic,
+        1 => Shape::Streamed,
+        _ => Shape::Chunked(choices.between(length / 5 + 2, length + 3)),
+    };
+    let content = Content::new(choices.bits(), length);
+    let digest = content.digest();
+    let at = pusher.open_upload().await?;
+    let (at, _) = ledger.unfinished.insert((at, content));
+    pusher.send_blob(at, content, &digest, shape).await?;
+    ledger.unfinished = None;
+    ledger.blobs.push((content, digest));
+    Ok(())
+}
+
+async fn push_manifest(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+) -> Result<(), String> {
+    let layers: Vec<_> = (0..choices.between(0, 4))
+        .filter_map(|_| pick(&ledger.blobs, choices))
+        .map(|(content, digest)| (digest.clone(), content.length))
+        .collect();
+    let digests = layers.iter().map(|(digest, _)| digest.clone());
+    ledger.named.extend(digests);
+    let bytes = Pusher::manifest(&layers, choices.bits());
+    let digest = digest_of_bytes(&bytes);
+    ledger.doubtful.push(bytes.clone());
+    if choices.between(0, 3) == 0 {
+        pusher.put_manifest(&digest, &bytes).await?;
+    } else {
+        put_tag(pusher, ledger, choices, &bytes).await?;
+    }
+    ledger.doubtful.pop();
+    ledger.manifests.push(bytes);
+    Ok(())
+}
+
+async fn move_tag(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+) -> Result<(), String> {
+    let Some(bytes) = pick(&ledger.manifests, choices).cloned() else {
+        return Ok(());
+    };
+    put_tag(pusher, ledger, choices, &bytes).await
+}
+
+async fn put_tag(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+    bytes: &[u8],
+) -> Result<(), String> {
+    let digest = Some(digest_of_bytes(bytes));
+    let tag = ledger.tag(&tag_name(choices));
+    tag.in_doubt.push(digest.clone());
+    pusher.put_manifest(&tag.name, bytes).await?;
+    tag.settle(digest);
+    Ok(())
+}
+
+async fn delete_tag(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+) -> Result<(), String> {
+    let tag = ledger.tag(&tag_name(choices));
+    if tag.settled.is_none() {
+        return Ok(());
+    }
+    let may_be_gone = tag.may_be(None);
+    tag.in_doubt.push(None);
+    let answer = pusher.delete_manifest(&tag.name).await?;
+    if !(may_be_gone && answer.status == StatusCode::NOT_FOUND) {
+        answer.expect(StatusCode::ACCEPTED, &format!("DELETE of tag {}", tag.name))?;
+    }
+    tag.settle(None);
+    Ok(())
+}
+
+/// A manifest's delete takes its tags with it.
+async fn delete_manifest(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+) -> Result<(), String> {
+    let Some(at) = place(&ledger.manifests, choices) else {
+        return Ok(());
+    };
+    let bytes = ledger.manifests.swap_remove(at);
+    let digest = digest_of_bytes(&bytes);
+    ledger.doubtful.push(bytes);
+    let mut tags: Vec<_> = ledger.tags.iter_mut().collect();
+    tags.retain(|tag| tag.may_be(Some(&digest)));
+    for tag in &mut tags {
+        tag.in_doubt.push(None);
+    }
+    let answer = pusher.delete_manifest(&digest).await?;
+    let what = format!("DELETE of manifest {digest}");
+    answer.expect(StatusCode::ACCEPTED, &what)?;
+    for tag in tags {
+        tag.in_doubt.pop();
+        for one in tag.in_doubt.iter_mut().chain([&mut tag.settled]) {
+            one.take_if(|at| *at == digest);
+        }
+    }
+    ledger.doubtful.pop();
+    ledger.deleted.push(digest);
+    Ok(())
+}
+
+/// One that no manifest names, so that nothing else changes with it.
+async fn delete_blob(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+) -> Result<(), String> {
+    let Some(at) = place(&ledger.blobs, choices) else {
+        return Ok(());
+    };
+    if ledger.named.contains(&ledger.blobs[at].1) {
+        return Ok(());
+    }
+    let (content, digest) = ledger.blobs.swap_remove(at);
+    ledger.doubtful_blobs.push((content, digest.clone()));
+    let path = pusher.blob_path(&digest);
+    let answer = pusher
+        .client
+        .send(Method::DELETE, &path, &[], Upload::empty());
+    let what = format!("DELETE of {path}");
+    answer.await?.expect(StatusCode::ACCEPTED, &what)?;
+    ledger.doubtful_blobs.pop();
+    ledger.deleted_blobs.push(digest);
+    Ok(())
+}
+
+/// Into a repository beside the pusher's own, where the blob outlives its delete in the first.
+async fn mount(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+    kind: Kind,
+) -> Result<(), String> {
+    let Some((content, digest)) = pick(&ledger.blobs, choices).cloned() else {
+        return Ok(());
+    };
+    let from = pusher.repository();
+    let to = beside(from);
+    let target = format!("/v2/{to}/blobs/uploads/?mount={digest}&from={from}");
+    let answer = pusher
+        .client
+        .send(Method::POST, &target, &[], Upload::empty());
+    let answer = answer.await?;
+    if kind.unreadable && answer.status == StatusCode::ACCEPTED {
+        return Ok(());
+    }
+    answer.expect(StatusCode::CREATED, "mount a blob")?;
+    ledger.mounted.push((content, digest));
+    Ok(())
+}
+
+/// What was acknowledged is there at any time, whatever goes on.
+async fn pull(
+    pusher: &mut Pusher,
+    ledger: &mut Ledger,
+    choices: &mut Seeded,
+    kind: Kind,
+) -> Result<(), String> {
+    let what = choices.between(0, 5);
+    if what == 0 {
+        let name = tag_name(choices);
+        return ledger.tag(&name).look(pusher).await;
+    }
+    if what == 1 {
+        let Some(bytes) = pick(&ledger.manifests, choices) else {
+            return Ok(());
+        };
+        return match has_manifest(pusher, bytes).await? {
+            true => Ok(()),
+            false => Err("an acknowledged manifest is gone".to_owned()),
+        };
+    }
+    let Some((content, digest)) = pick(&ledger.blobs, choices) else {
+        return Ok(());
+    };
+    let path = pusher.blob_path(digest);
+    if what == 2 {
+        let answer = pusher.head_blob(digest).await?;
+        if kind.unreadable && answer.status == StatusCode::NOT_FOUND {
+            return Ok(());
+        }
+        let answer = answer.expect(StatusCode::OK, &format!("HEAD of {path}"))?;
+        let length = content.length.to_string();
+        return match answer.header("content-length") == Some(&length) {
+            true => Ok(()),
+            false => Err(format!("HEAD of {path} ({content:?}) tells another length")),
+        };
+    }
+    if what == 3 {
+        let first = choices.between(0, content.length);
+        let last = choices.between(first, content.length);
+        return pull_range(pusher, &path, *content, first, last).await;
+    }
+    match pusher.client.get_compare(&path, *content).await? {
+        true => Ok(()),
+        false => Err(format!("acknowledged blob {path} ({content:?}) is gone")),
+    }
+}
+
+async fn pull_range(
+    pusher: &mut Pusher,
+    path: &str,
+    content: Content,
+    first: u64,
+    last: u64,
+) -> Result<(), String> {
+    let range = format!("bytes={first}-{last}");
+    let headers = [("range", range.as_str())];
+    let answer = pusher
+        .client
+        .send(Method::GET, path, &headers, Upload::empty());
+    let what = format!("GET of {path}, {range}");
+    let answer = answer.await?.expect(StatusCode::PARTIAL_CONTENT, &what)?;
+    let length = usize::try_from(last - first + 1).expect("small content");
+    let mut wanted = vec![0; length];
+    content.read_at(first, &mut wanted);
+    match answer.body == wanted {
+        true => Ok(()),
+        false => Err(format!("{what}: bytes differ")),
+    }
+}
+
+fn tag_name(choices: &mut Seeded) -> String {
+    format!("t{}", choices.between(0, 5))
+}
+
+fn place<T>(from: &[T], choices: &mut Seeded) -> Option<usize> {
+    if from.is_empty() {
+        return None;
+    }
+    let at = choices.between(0, from.len() as u64);
+    Some(usize::try_from(at).expect("an index"))
+}
+
+fn pick<'a, T>(from: &'a [T], choices: &mut Seeded) -> Option<&'a T> {
+    place(from, choices).map(|at| &from[at])
+}

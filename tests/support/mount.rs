@@ -1,0 +1,185 @@
+//! File systems of our own, which go with the test.
+//!
+//! Owns: [`Namespace`], a mount namespace that nobody else sees; [`SmallDisk`], a file system in one; the one line, or the
+//! failure, where mounting is not allowed ([`or_skip`]). Refuses: mounts that outlive the process, whatever ends it: the
+//! namespace belongs to a shell that ends with its input.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use crate::process;
+use crate::say;
+
+/// What was mounted, or `None`, said aloud, where that is not allowed. With `TONNAGE_TEST_MOUNT=require` that is a failure.
+pub fn or_skip<T>(mounted: Result<T, String>, what: &str) -> Option<T> {
+    match mounted {
+        Ok(mounted) => Some(mounted),
+        Err(why) if say::required("TONNAGE_TEST_MOUNT") => {
+            panic!("{what}: no file system could be mounted: {why}")
+        }
+        Err(why) => {
+            say::skipped(what, &format!("no file system could be mounted: {why}"));
+            None
+        }
+    }
+}
+
+/// A folder in the mount namespace of a shell, which ends with this value; reached from outside through the shell's root.
+#[derive(Debug)]
+pub struct Namespace {
+    shell: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    path: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Namespace {
+    /// One in which nothing is mounted yet. `stderr` is the shell's and that of all that it runs.
+    pub fn new(stderr: Stdio) -> Result<Self, String> {
+        // Only a mount point: its path is kept short, for a socket in it has at most 107 bytes.
+        let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let mut command = Command::new("unshare");
+        if !rustix::process::geteuid().is_root() {
+            command.arg("--map-root-user");
+        }
+        let mut shell = command
+            .args(["--mount", "sh"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .map_err(|e| format!("run unshare: {e}"))?;
+        let (commands, answers) = (shell.stdin.take(), shell.stdout.take());
+        let (Some(commands), Some(answers)) = (commands, answers) else {
+            unreachable!("both are piped");
+        };
+        let mut namespace = Self {
+            shell,
+            commands,
+            answers: BufReader::new(answers),
+            path: PathBuf::new(),
+            folder,
+        };
+        // It answers once the namespace is its own.
+        namespace.run("true")?;
+        let root = PathBuf::from(format!("/proc/{}/root", namespace.shell.id()));
+        let inside = namespace.inside().strip_prefix("/");
+        namespace.path = root.join(inside.map_err(|e| e.to_string())?);
+        Ok(namespace)
+    }
+
+    /// Runs `command` with [`inside`](Self::inside) as its last argument.
+    pub fn run(&mut self, command: &str) -> Result<(), String> {
+        let line = format!(
+            "{{ {command} '{}'; }} >/dev/null; echo $?\n",
+            self.inside().display()
+        );
+        let mut code = String::new();
+        let asked = self.commands.write_all(line.as_bytes());
+        asked
+            .and_then(|()| self.answers.read_line(&mut code))
+            .map_err(|e| format!("{command}: {e}"))?;
+        match code.trim() {
+            "0" => Ok(()),
+            "" => Err("a mount namespace was refused".to_owned()),
+            code => Err(format!("`{command}` ended with {code}")),
+        }
+    }
+
+    /// Where the mount point is for what runs in the namespace.
+    pub fn inside(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where it is for everybody else.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // It ends with its input anyway.
+        drop(self.shell.kill());
+        drop(self.shell.wait());
+    }
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileSystem {
+    /// In memory.
+    Tmpfs,
+    /// XFS in a sparse file on a loop device.
+    Xfs,
+    /// Btrfs in a sparse file on a loop device.
+    Btrfs,
+}
+
+/// A file system of a chosen size.
+#[derive(Debug)]
+pub struct SmallDisk {
+    namespace: Namespace,
+    // Removed last: nothing is mounted from it any more then.
+    _image: Option<tempfile::TempDir>,
+}
+
+impl SmallDisk {
+    /// Mounts a tmpfs of `mebibytes`; see [`or_skip`].
+    pub fn mount(mebibytes: u64, what: &str) -> Option<Self> {
+        or_skip(Self::try_mount(FileSystem::Tmpfs, mebibytes), what)
+    }
+
+    /// Mounts one of `kind` and `mebibytes`. XFS takes no less than 300.
+    pub fn try_mount(kind: FileSystem, mebibytes: u64) -> Result<Self, String> {
+        let mut namespace = Namespace::new(Stdio::null())?;
+        let make = match kind {
+            FileSystem::Tmpfs => {
+                let options = format!("size={mebibytes}m,mode=0700");
+                namespace.run(&format!("mount -t tmpfs -o {options} tonnage-test"))?;
+                None
+            }
+            FileSystem::Xfs => Some("mkfs.xfs -q"),
+            FileSystem::Btrfs => Some("mkfs.btrfs -q"),
+        };
+        let image = match make {
+            None => None,
+            Some(make) => {
+                let folder = process::folder()?;
+                let image = folder.path().join("image");
+                let shown = image.display();
+                std::fs::File::create_new(&image)
+                    .and_then(|file| file.set_len(mebibytes << 20))
+                    .map_err(|e| format!("create {shown}: {e}"))?;
+                // `true` takes the mount point that comes last.
+                namespace.run(&format!("{make} '{shown}' && true"))?;
+                namespace.run(&format!("mount -o loop '{shown}'"))?;
+                Some(folder)
+            }
+        };
+        let path = namespace.path();
+        std::fs::read_dir(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Self {
+            namespace,
+            _image: image,
+        })
+    }
+
+    /// From now on it refuses every write.
+    pub fn make_read_only(&mut self) {
+        let made = self.namespace.run("mount -o remount,bind,ro");
+        made.expect("remounted");
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.namespace.path()
+    }
+
+    /// Bytes that are free on it.
+    pub fn free(&self) -> u64 {
+        process::free_bytes(self.path()).expect("statvfs")
+    }
+}
