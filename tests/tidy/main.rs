@@ -33,11 +33,12 @@ const ENGINE: [&str; 26] = [
     "fsck",
 ];
 /// Modules of the server from the floor up.
-const SERVER: [&str; 7] = [
+const SERVER: [&str; 8] = [
     "oci",
     "access",
     "registry",
     "embedded",
+    "operator",
     "runtime",
     "telemetry",
     "http",
