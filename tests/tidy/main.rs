@@ -34,11 +34,12 @@ const ENGINE: [&str; 27] = [
     "fsck",
 ];
 /// Modules of the server from the floor up.
-const SERVER: [&str; 7] = [
+const SERVER: [&str; 8] = [
     "oci",
     "access",
     "registry",
     "embedded",
+    "operator",
     "runtime",
     "telemetry",
     "http",
