@@ -52,6 +52,8 @@ named! {
         JournalHeaderSync => "journal: sync the header",
         JournalFrame => "journal: write a frame",
         JournalFrameSync => "journal: sync a frame",
+        JournalEnd => "journal: write its end again at an open",
+        JournalEndSync => "journal: sync its end at an open",
         JournalTrim => "journal: cut a finished file",
         JournalRemove => "journal: remove a prepared file",
         JournalRemoveSync => "journal: sync the removal",

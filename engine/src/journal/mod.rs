@@ -1,12 +1,13 @@
 //! The journal: the log of metadata transactions, and the only commit point.
 //!
 //! Owns: `journal/`, its files and frames; the LSN. [`scan`] turns one file's bytes into facts, [`read`] walks the files of
-//! a closed store, [`writer`] appends frames to an open one.
+//! a closed store, [`harden`] makes what was found durable, [`writer`] appends frames to an open one.
 //! Refuses: knowing what a transaction means (`catalog`), and deciding what to commit (`commit`).
 //!
 //! Invariants: a frame is written only after the sync of the one before returned, so only the last frame
 //! can be torn. A file is never written again once it has a successor, and its successor's header says where it ends.
 
+pub mod harden;
 pub mod read;
 pub mod reserve;
 pub mod scan;

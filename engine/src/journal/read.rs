@@ -25,6 +25,8 @@ pub struct Walked {
     pub last: Option<JournalHeader>,
     /// Behind the last intact frame.
     pub end: Position,
+    /// Where that frame begins in its file: all before it was synced before it was written.
+    pub last_frame: u64,
     /// How the last file ends.
     pub tail: Tail,
     /// LSN of the last transaction seen.
@@ -65,6 +67,7 @@ pub async fn walk(
     let mut walked = Walked {
         last: None,
         end: start,
+        last_frame: start.offset,
         tail: Tail::Unclosed,
         last_lsn: Lsn(0),
         unfinished: None,
@@ -155,6 +158,7 @@ impl Walked {
             number: header.number,
             offset: scanned.end,
         };
+        self.last_frame = scanned.last_frame;
         self.tail = scanned.tail;
         // A file without transactions still says how far LSNs had got when it was begun.
         let floor = Lsn(header.first_lsn.0.saturating_sub(1));

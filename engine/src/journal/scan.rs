@@ -29,6 +29,9 @@ pub enum Tail {
 pub struct Scanned {
     /// Offset behind the last intact frame.
     pub end: u64,
+    /// Offset of the last intact frame, or of the header where there is none. Where the scan began in the middle of a file: of where it
+    /// began.
+    pub last_frame: u64,
     /// How it ends.
     pub tail: Tail,
     /// Intact frames.
@@ -61,12 +64,14 @@ pub fn frames(
 ) -> Result<Scanned, BadFrame> {
     let mut walk = Walk {
         at: from,
+        last_frame: from,
         previous_crc: None,
         frames: 0,
         last_lsn: None,
     };
     if from == HEADER_BYTES as u64 {
         walk.previous_crc = Some(0);
+        walk.last_frame = 0;
     }
     loop {
         if end == Some(walk.at) {
@@ -142,6 +147,7 @@ fn tail(
 
 struct Walk {
     at: u64,
+    last_frame: u64,
     /// Unknown (`None`) when the walk starts in the middle of a file.
     previous_crc: Option<u32>,
     frames: u64,
@@ -152,6 +158,7 @@ impl Walk {
     fn done(self, tail: Tail) -> Scanned {
         Scanned {
             end: self.at,
+            last_frame: self.last_frame,
             tail,
             frames: self.frames,
             last_lsn: self.last_lsn,
@@ -187,6 +194,7 @@ impl Walk {
             ));
         }
         self.previous_crc = Some(frame.crc());
+        self.last_frame = self.at;
         self.at += whole as u64;
         self.frames += 1;
         Ok(frame)

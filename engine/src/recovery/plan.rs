@@ -121,6 +121,7 @@ mod tests {
                 number: 3,
                 offset: 8192,
             },
+            last_frame: 4096,
             tail: Tail::Torn,
             last_lsn: Lsn(10),
             unfinished: Some(4),

@@ -20,7 +20,7 @@ use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::superblock::Superblock;
 use crate::io::{Env, LockAttempt, LockGuard};
 use crate::journal::writer::{JournalSpec, JournalWriter};
-use crate::journal::{self, reserve};
+use crate::journal::{self, harden, reserve};
 use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
@@ -179,6 +179,11 @@ async fn assemble(
     let stored = Arc::new(Stored::default());
     let uploads = uploads(&env, &path, &segments, &leases, &stored, &options);
     let mut facts = facts(&env, &path, &recovered, report.clean).await?;
+    // Before anything is removed or answered on the strength of it.
+    if recovered.walked.last.is_some() {
+        let walked = &recovered.walked;
+        harden::harden(&*env.io, &path, walked.last_frame, walked.end).await?;
+    }
     let placed = recovered.state.clone();
     // Rows that cannot be read count as named: nothing is touched on a doubt.
     let committed = move |id| !matches!(placed.get(&keys::segment(id)), Ok(None));

@@ -1,0 +1,36 @@
+//! The end of the journal that an open found, made durable before anything is built on it.
+//!
+//! Owns: [`harden`]. Refuses: changing a byte; what is written is what was read.
+//!
+//! Why: a frame may have been written and never synced, or its sync failed, when the process ended. The page cache shows it to the
+//! next open, which replays it; a power cut after that would take it back, and with it the foundation of whatever was
+//! acknowledged since. A sync alone is not enough, because a failed one may have left its pages clean: they are written again.
+
+use std::path::Path;
+
+use super::{Position, file_path};
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::io::{Io, OpenMode, exact};
+use crate::probe::{Place, reached};
+
+/// Makes durable what lies from `from` up to `end`: the last frame, for every other one was synced before the next was written.
+pub async fn harden(io: &dyn Io, store: &Path, from: u64, end: Position) -> Result<()> {
+    let path = file_path(store, end.number);
+    let failed = |source| Error::io("make the end of the journal durable in", &path, source);
+    let file = io.open(&path, OpenMode::Write).await.map_err(failed)?;
+    let length = usize::try_from(end.offset.saturating_sub(from)).unwrap_or(usize::MAX);
+    let found = exact::read_up_to(&*file, from, Buffer::unpooled(length))
+        .await
+        .map_err(failed)?;
+    if found.room() > 0 {
+        let what = "its end was there a moment ago and is not any more";
+        return Err(Error::corrupt(&path, from, what));
+    }
+    reached(Place::JournalEnd);
+    exact::write_all(&*file, from, vec![found.freeze()])
+        .await
+        .map_err(failed)?;
+    reached(Place::JournalEndSync);
+    file.sync_data().await.map_err(failed)
+}
