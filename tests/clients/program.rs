@@ -207,16 +207,14 @@ impl Programs {
             .env("COSIGN_PASSWORD", "of a key that signs nothing but tests")
             .env_remove("REGISTRY_AUTH_FILE")
             .stdin(Stdio::null());
-        // Nothing here may leave the machine.
-        for proxy in [
-            "http_proxy",
-            "https_proxy",
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
-            "all_proxy",
-            "ALL_PROXY",
-        ] {
-            command.env_remove(proxy);
+        // Nothing here may leave the machine: whoever asks anybody but loopback is led to a port where nobody listens.
+        for proxy in ["http_proxy", "https_proxy", "all_proxy"] {
+            for name in [proxy.to_owned(), proxy.to_uppercase()] {
+                command.env(name, "http://127.0.0.1:9");
+            }
+        }
+        for name in ["no_proxy", "NO_PROXY"] {
+            command.env(name, "127.0.0.1,localhost");
         }
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         Call::new(command, home.join(format!("call-{number}")))
