@@ -6,7 +6,13 @@ use crate::lane::{Lane, Registry};
 use crate::layout::{Layers, same_content, same_layout, write_image};
 use crate::program::Client;
 
-const CLIENTS: [Client; 4] = [Client::Skopeo, Client::Crane, Client::Oras, Client::Podman];
+const CLIENTS: [Client; 5] = [
+    Client::Skopeo,
+    Client::Crane,
+    Client::Oras,
+    Client::Podman,
+    Client::Regctl,
+];
 
 /// Guards: what one client pushes, every other client pulls, byte for byte; blobs pushed twice are taken twice.
 pub fn round_trips(lane: &Lane) -> Result<(), String> {
@@ -90,7 +96,11 @@ fn push(lane: &Lane, client: Client, source: &Path, image: &str) -> Result<(), S
                 .run()?;
             pushed
         })?,
-        Client::OrasPy => return Err("the Python library pushes files, not images".into()),
+        Client::Regctl => lane.run(client, operation, |call| {
+            let call = call.args(["--host", &plain_http(image), "image", "copy"]);
+            call.arg(format!("ocidir://{tagged}")).arg(image)
+        })?,
+        other => return Err(format!("{} pushes no layouts", other.name())),
     };
     Ok(())
 }
@@ -161,6 +171,16 @@ fn pull(lane: &Lane, client: Client, image: &str, to: &Path) -> Result<String, S
                 .run()?;
             saved
         }
-        Client::OrasPy => Err("the Python library pulls files, not images".into()),
+        Client::Regctl => call
+            .args(["--host", &plain_http(image), "image", "copy", image])
+            .arg(format!("ocidir://{tagged}"))
+            .run(),
+        other => Err(format!("{} pulls no layouts", other.name())),
     }
+}
+
+/// What regctl wants to be told of the registry of `image`.
+fn plain_http(image: &str) -> String {
+    let address = image.split('/').next().unwrap_or(image);
+    format!("reg={address},tls=disabled")
 }

@@ -1,31 +1,36 @@
 //! What the tests of this lane share: the registry under test, the clients, and the table of what happened.
 //!
-//! Owns: [`Lane`], [`Outcome`], the rows of the table. Refuses: a client that is missing without a line that says so.
+//! Owns: [`Lane`], [`Registry`], [`Row`]. Refuses: a client that is missing without a line that says so.
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tonnage_tests::process::{Server, folder};
 use tonnage_tests::say;
 
-use crate::program::{Call, Client, Programs};
+use crate::call::Call;
+use crate::program::{Client, Programs, Required};
 
-/// Shared by all tests of the lane.
-#[derive(Debug)]
+/// What a test has in its hands; all but its name is shared by all tests.
+#[derive(Debug, Clone)]
 pub struct Lane {
-    pub programs: Programs,
-    rows: Mutex<Vec<Row>>,
-    names: AtomicU64,
+    pub programs: Arc<Programs>,
+    required: Required,
+    rows: Arc<Mutex<Vec<Row>>>,
+    names: Arc<AtomicU64>,
+    test: &'static str,
 }
 
-#[derive(Debug)]
-struct Row {
-    client: String,
-    version: String,
-    operation: String,
-    result: String,
+/// One line of the table.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row {
+    pub client: String,
+    pub version: String,
+    pub test: String,
+    pub operation: String,
+    pub result: String,
 }
 
 /// The registry one test talks to: its own `tonnage`, or the one that `TONNAGE_TEST_REGISTRY` names.
@@ -51,10 +56,25 @@ impl Registry {
 impl Lane {
     pub fn new() -> Result<Self, String> {
         Ok(Self {
-            programs: Programs::find()?,
-            rows: Mutex::default(),
-            names: AtomicU64::new(u64::from(std::process::id()) << 16),
+            programs: Arc::new(Programs::find()?),
+            required: Required::of_environment(),
+            rows: Arc::default(),
+            names: Arc::new(AtomicU64::new(u64::from(std::process::id()) << 16)),
+            test: "",
         })
+    }
+
+    /// The same lane for the test of this name.
+    pub fn of_test(&self, test: &'static str) -> Self {
+        Self {
+            test,
+            ..self.clone()
+        }
+    }
+
+    /// The test it is in the hands of.
+    pub fn test(&self) -> &'static str {
+        self.test
     }
 
     /// A registry for one test.
@@ -86,7 +106,7 @@ impl Lane {
         format!("lane/{purpose}-{number:x}")
     }
 
-    /// Whether `client` is here; if not, says so, or fails where clients are required.
+    /// Whether `client` is here; if not, says so, or fails where it is required.
     pub fn has(&self, client: Client, test: &str) -> Result<bool, String> {
         let Err(why) = self.programs.get(client) else {
             return Ok(true);
@@ -95,11 +115,11 @@ impl Lane {
         Ok(false)
     }
 
-    /// Notes that something was not tested; an error where clients are required.
+    /// Notes that something was not tested; an error where the client is required.
     pub fn skip(&self, client: Client, test: &str, why: &str) -> Result<(), String> {
         self.row(client, test, "SKIPPED");
         say::skipped(&format!("{} {test}", client.name()), why);
-        if say::required("TONNAGE_TEST_CLIENTS") {
+        if self.required.has(client) {
             return Err(format!(
                 "{} is required (TONNAGE_TEST_CLIENTS): {why}",
                 client.name()
@@ -136,47 +156,45 @@ impl Lane {
         result.map_err(|why| format!("{}: {operation}: {why}", client.name()))
     }
 
+    /// Does `work`, which sends what a client that cannot be had sends, and puts the result into the table.
+    pub fn replay<T>(
+        &self,
+        (client, version): (&str, &str),
+        operation: &str,
+        work: impl FnOnce() -> Result<T, String>,
+    ) -> Result<T, String> {
+        let result = work();
+        let word = if result.is_ok() { "ok" } else { "FAILED" };
+        self.push(format!("{client} (replayed)"), version, operation, word);
+        result.map_err(|why| format!("{client} (replayed): {operation}: {why}"))
+    }
+
     fn row(&self, client: Client, operation: &str, result: &str) {
-        let version = self
-            .programs
-            .get(client)
-            .map_or("-", |found| &found.version);
+        let found = self.programs.get(client);
+        let version = found.map_or("-", |found| &found.version);
+        self.push(client.name().to_owned(), version, operation, result);
+    }
+
+    fn push(&self, client: String, version: &str, operation: &str, result: &str) {
+        let row = Row {
+            client,
+            version: version.to_owned(),
+            test: self.test.to_owned(),
+            operation: operation.to_owned(),
+            result: result.to_owned(),
+        };
         self.rows
             .lock()
             .expect("nobody panics holding it")
-            .push(Row {
-                client: client.name().to_owned(),
-                version: version.to_owned(),
-                operation: operation.to_owned(),
-                result: result.to_owned(),
-            });
+            .push(row);
     }
 
-    /// Prints the table: client, version, operation, result; equal rows once with their number.
-    pub fn print_table(&self) {
-        let mut rows = self.rows.lock().expect("nobody panics holding it");
-        rows.sort_by(|a, b| {
-            (&a.client, &a.operation, &a.result).cmp(&(&b.client, &b.operation, &b.result))
-        });
-        say::aloud(&format!(
-            "\n{:<8} {:<8} {:<52} result",
-            "client", "version", "operation"
-        ));
-        let same = |a: &Row, b: &Row| {
-            (&a.client, &a.operation, &a.result) == (&b.client, &b.operation, &b.result)
-        };
-        for rows in rows.chunk_by(same) {
-            let row = &rows[0];
-            let times = if rows.len() > 1 {
-                format!(" x{}", rows.len())
-            } else {
-                String::new()
-            };
-            say::aloud(&format!(
-                "{:<8} {:<8} {:<52} {}{times}",
-                row.client, row.version, row.operation, row.result
-            ));
-        }
+    /// What happened so far, sorted, each once.
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows = self.rows.lock().expect("nobody panics holding it").clone();
+        rows.sort();
+        rows.dedup();
+        rows
     }
 }
 

@@ -1,12 +1,15 @@
 //! OCI image layouts on disk: one made of a real directory tree, and the comparison of two.
 //!
-//! Owns: [`write_image`], [`same_layout`], [`same_content`]. Refuses: trust in a file's name; every digest is recomputed from bytes.
+//! Owns: [`write_image`], [`push_layout`], [`same_layout`], [`same_content`]. Refuses: trust in a file's name; every digest is recomputed from bytes.
 
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tonnage_tests::content::{digest_of, digest_of_bytes, same_bytes};
+use tonnage_tests::http::{self, Upload};
+use tonnage_tests::push::Pusher;
 use tonnage_tests::say;
 
 use crate::lane::read;
@@ -87,6 +90,26 @@ pub fn write_image(programs: &Programs, layout: &Path, kind: Layers) -> Result<S
         &json!({"imageLayoutVersion": "1.0.0"}),
     )?;
     Ok(digest)
+}
+
+/// Pushes the image `manifest` of `layout` as `v1`, by the tests' own client.
+pub fn push_layout(
+    address: SocketAddr,
+    name: &str,
+    layout: &Path,
+    manifest: &str,
+) -> Result<(), String> {
+    let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
+    runtime.block_on(async {
+        let mut pusher = Pusher::new(http::Client::connect(address).await?, name);
+        let path = blob(layout, manifest);
+        for digest in parts(&parse(&path)?)? {
+            let at = pusher.open_upload().await?;
+            let body = Upload::bytes(read(&blob(layout, &digest))?);
+            pusher.close_upload(&at, &digest, body).await?;
+        }
+        pusher.put_manifest("v1", &read(&path)?).await
+    })
 }
 
 /// Every byte of the image `manifest` in `pulled` is what it is in `source`.

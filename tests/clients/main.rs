@@ -1,19 +1,31 @@
 //! Real clients against a running registry: what each pushes, lists, copies and deletes, every other one must see.
 //!
-//! Owns: the list of tests and the table at the end. Refuses: a client that is not here without a loud line
-//! (`TONNAGE_TEST_CLIENTS=require` makes it a failure). `TONNAGE_TEST_REGISTRY=http://127.0.0.1:PORT` aims the lane
-//! at a registry that runs already; otherwise each test starts a `tonnage` of its own.
+//! Owns: the list of tests. Refuses: a client that is not here without a loud line. `TONNAGE_TEST_CLIENTS=require` makes
+//! that a failure for those that are built quickly, `=all` for all. `TONNAGE_TEST_REGISTRY=http://127.0.0.1:PORT` aims the lane
+//! at a registry that runs already; otherwise each test starts a `tonnage` of its own. `TONNAGE_TEST_WRITE_TABLE=1` keeps the table.
 
+mod build;
+mod call;
+mod checks;
+mod containerd;
+mod crane;
+mod helm;
 mod image;
 mod lane;
 mod layer;
 mod layout;
 mod model;
+mod oras;
 mod program;
-mod verbs;
+mod recorder;
+mod regctl;
+mod replay_pull;
+mod replay_push;
+mod sign;
+mod skopeo;
+mod table;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -21,7 +33,7 @@ use crate::lane::Lane;
 
 type Test = fn(&Lane) -> Result<(), String>;
 
-const TESTS: [(&str, Test); 7] = [
+const TESTS: [(&str, Test); 22] = [
     (
         "an_image_of_a_root_file_system_round_trips_between_clients",
         image::round_trips,
@@ -31,10 +43,34 @@ const TESTS: [(&str, Test); 7] = [
         "a_layer_of_random_bytes_round_trips_between_clients",
         layer::round_trips,
     ),
-    ("skopeo_lists_inspects_copies_and_deletes", verbs::skopeo),
-    ("crane_lists_validates_mounts_and_deletes", verbs::crane),
-    ("oras_attaches_discovers_and_deletes", verbs::oras),
-    ("podman_builds_pushes_and_pulls", verbs::podman),
+    ("skopeo_lists_inspects_copies_and_deletes", skopeo::verbs),
+    ("skopeo_syncs", skopeo::sync),
+    ("crane_lists_validates_mounts_and_deletes", crane::verbs),
+    ("crane_changes_images_and_makes_indexes", crane::changes),
+    ("oras_attaches_discovers_and_deletes", oras::verbs),
+    ("oras_handles_single_blobs_and_manifests", oras::parts),
+    ("podman_builds_pushes_and_pulls", build::podman),
+    ("buildah_builds_pushes_and_pulls", build::buildah),
+    (
+        "regctl_copies_with_referrers_and_digest_tags",
+        regctl::copies,
+    ),
+    ("regctl_handles_indexes_blobs_and_manifests", regctl::parts),
+    ("helm_pushes_pulls_and_renders_charts", helm::charts),
+    ("notation_signs_and_verifies", sign::notation),
+    ("cosign_signs_verifies_and_attaches", sign::cosign),
+    (
+        "containerd_pulls_in_parallel_and_pushes",
+        containerd::pulls_and_pushes,
+    ),
+    ("replayed_docker_push", replay_push::docker),
+    (
+        "replayed_buildkit_and_containerd_push",
+        replay_push::buildkit,
+    ),
+    ("replayed_containerd_parallel_pull", replay_pull::containerd),
+    ("replayed_zstd_chunked_pull", replay_pull::zstd_chunked),
+    ("the_table_of_clients_is_current", table::is_current),
 ];
 
 fn main() -> ExitCode {
@@ -47,14 +83,14 @@ fn main() -> ExitCode {
         Some(Lane::new())
     };
     let lane = match lane.transpose() {
-        Ok(lane) => lane.map(Arc::new),
+        Ok(lane) => lane,
         Err(why) => {
             tonnage_tests::say::aloud(&format!("the lane of clients cannot start: {why}"));
             return ExitCode::FAILURE;
         }
     };
     let trials = TESTS.map(|(name, test)| {
-        let lane = lane.clone();
+        let lane = lane.as_ref().map(|lane| lane.of_test(name));
         Trial::test(name, move || match &lane {
             Some(lane) => test(lane).map_err(Into::into),
             None => Ok(()),
@@ -62,7 +98,12 @@ fn main() -> ExitCode {
     });
     let conclusion = libtest_mimic::run(&arguments, trials.into());
     if let Some(lane) = &lane {
-        lane.print_table();
+        let rows = lane.rows();
+        table::print(&rows);
+        if let Err(why) = table::write(&rows, &conclusion) {
+            tonnage_tests::say::aloud(&why);
+            return ExitCode::FAILURE;
+        }
     }
     conclusion.exit_code()
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::lane::{Lane, Registry};
 use crate::layout::same_files;
-use crate::program::{Client, Programs};
+use crate::program::{Client, Programs, Required};
 use tonnage_tests::say;
 
 const MODEL: &str = "model.safetensors";
@@ -151,7 +151,7 @@ fn find_model(lane: &Lane, registry: &Registry) -> Result<Option<PathBuf>, Strin
         Ok(_) => Ok(Some(to)),
         Err(why) => {
             say::skipped("model round trips of every client", &why);
-            if say::required("TONNAGE_TEST_CLIENTS") {
+            if Required::of_environment() != Required::None {
                 return Err(format!(
                     "the model is required (TONNAGE_TEST_CLIENTS): {why}"
                 ));

@@ -1,46 +1,105 @@
 //! The outside clients: where they are, which version, and running one within a bound.
 //!
-//! Owns: [`Client`], [`Programs`], [`Call`]. Refuses: the configuration of the person at this machine (credentials,
+//! Owns: [`Client`], [`Programs`]. Refuses: the configuration of the person at this machine (credentials,
 //! mirrors, storage): every client sees an empty home of its own.
 
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
-const CALL_BOUND: Duration = Duration::from_secs(1200);
-const POLL: Duration = Duration::from_millis(10);
+use crate::call::Call;
 
 /// A client that other people wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Client {
     Skopeo,
     Podman,
+    Buildah,
     Crane,
     Oras,
     /// The Python library `oras`, driven by `oras_py.py`.
     OrasPy,
+    Regctl,
+    Helm,
+    Notation,
+    /// Of the last line that attaches SBOMs; it writes both forms of signatures, that of tags and that of later releases.
+    Cosign,
+    /// `ctr`, which asks a `containerd` of the same release.
+    Ctr,
+}
+
+/// Who must be there: `TONNAGE_TEST_CLIENTS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Required {
+    None,
+    /// `require`: all but those that take long to build.
+    Quick,
+    /// `all`.
+    All,
+}
+
+impl Required {
+    pub fn of_environment() -> Self {
+        match std::env::var("TONNAGE_TEST_CLIENTS").as_deref() {
+            Ok("all") => Self::All,
+            Ok("require") => Self::Quick,
+            _ => Self::None,
+        }
+    }
+
+    pub fn has(self, client: Client) -> bool {
+        self == Self::All || (self == Self::Quick && client.is_quick())
+    }
 }
 
 impl Client {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 11] = [
         Self::Skopeo,
         Self::Podman,
+        Self::Buildah,
         Self::Crane,
         Self::Oras,
         Self::OrasPy,
+        Self::Regctl,
+        Self::Helm,
+        Self::Notation,
+        Self::Cosign,
+        Self::Ctr,
     ];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Skopeo => "skopeo",
             Self::Podman => "podman",
+            Self::Buildah => "buildah",
             Self::Crane => "crane",
             Self::Oras => "oras",
             Self::OrasPy => "oras-py",
+            Self::Regctl => "regctl",
+            Self::Helm => "helm",
+            Self::Notation => "notation",
+            Self::Cosign => "cosign",
+            Self::Ctr => "ctr",
+        }
+    }
+
+    /// Whether `.ci/run` has the time to build it; `.ci/long` builds all.
+    pub fn is_quick(self) -> bool {
+        self != Self::Cosign
+    }
+
+    /// The Go module that it is built from, and the folder below this one whose `go.mod` pins that.
+    pub fn module(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Crane => Some(("github.com/google/go-containerregistry", ".")),
+            Self::Oras => Some(("oras.land/oras", ".")),
+            Self::Regctl => Some(("github.com/regclient/regclient", "regctl")),
+            Self::Helm => Some(("helm.sh/helm/v4", "helm")),
+            Self::Notation => Some(("github.com/notaryproject/notation", "notation")),
+            Self::Cosign => Some(("github.com/sigstore/cosign/v2", "cosign")),
+            Self::Ctr => Some(("github.com/containerd/containerd/v2", "containerd")),
+            Self::Skopeo | Self::Podman | Self::Buildah | Self::OrasPy => None,
         }
     }
 }
@@ -50,6 +109,8 @@ impl Client {
 pub struct Programs {
     found: Vec<(Client, Result<Found, String>)>,
     home: tempfile::TempDir,
+    /// For what must have a short path: podman takes at most 50 characters for its state.
+    state: tempfile::TempDir,
     calls: AtomicU64,
 }
 
@@ -70,6 +131,7 @@ impl Programs {
         let mut programs = Self {
             found: Vec::new(),
             home,
+            state: tempfile::tempdir().map_err(|e| format!("create a folder: {e}"))?,
             calls: AtomicU64::new(0),
         };
         programs.found = Client::ALL
@@ -90,15 +152,21 @@ impl Programs {
         let found = self.get(client).map_err(str::to_owned)?;
         let mut call = self.prepare(&found.path);
         match client {
-            Client::Podman => {
-                for (option, folder) in [("--root", "r"), ("--runroot", "rr"), ("--tmpdir", "t")] {
-                    call = call.arg(option).arg(self.home.path().join(folder));
-                }
-                Ok(call.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs"]))
+            Client::Podman | Client::Buildah => {
+                let root = self.home.path().join(client.name());
+                let state = self.state.path().join(client.name());
+                call = call.arg("--root").arg(root).arg("--runroot").arg(&state);
+                call = call.arg("--storage-driver=vfs");
+                Ok(if client == Client::Podman {
+                    let call = call.arg("--tmpdir").arg(state.join("t"));
+                    call.arg("--cgroup-manager=cgroupfs")
+                } else {
+                    call
+                })
             }
             Client::Skopeo => Ok(call.arg("--insecure-policy")),
             Client::OrasPy => Ok(call.arg(source_dir().join("oras_py.py"))),
-            Client::Crane | Client::Oras => Ok(call),
+            _ => Ok(call),
         }
     }
 
@@ -122,34 +190,34 @@ impl Programs {
     fn prepare(&self, program: &Path) -> Call {
         let mut command = Command::new(program);
         let home = self.home.path();
+        for folder in [
+            "HOME",
+            "DOCKER_CONFIG",
+            "XDG_RUNTIME_DIR",
+            "XDG_CONFIG_HOME",
+            "XDG_CACHE_HOME",
+            "XDG_DATA_HOME",
+            "TMPDIR",
+            "TUF_ROOT",
+        ] {
+            command.env(folder, home);
+        }
         command
-            .env("HOME", home)
-            .env("DOCKER_CONFIG", home)
-            .env("XDG_RUNTIME_DIR", home);
-        command
-            .env("XDG_CONFIG_HOME", home)
-            .env("TMPDIR", home)
-            .env("PYTHONDONTWRITEBYTECODE", "1");
-        command
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("COSIGN_PASSWORD", "of a key that signs nothing but tests")
             .env_remove("REGISTRY_AUTH_FILE")
             .stdin(Stdio::null());
-        // Nothing here may leave the machine.
-        for proxy in [
-            "http_proxy",
-            "https_proxy",
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
-            "all_proxy",
-            "ALL_PROXY",
-        ] {
-            command.env_remove(proxy);
+        // Nothing here may leave the machine: whoever asks anybody but loopback is led to a port where nobody listens.
+        for proxy in ["http_proxy", "https_proxy", "all_proxy"] {
+            for name in [proxy.to_owned(), proxy.to_uppercase()] {
+                command.env(name, "http://127.0.0.1:9");
+            }
+        }
+        for name in ["no_proxy", "NO_PROXY"] {
+            command.env(name, "127.0.0.1,localhost");
         }
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        Call {
-            command,
-            said: home.join(format!("call-{number}")),
-            line: program.display().to_string(),
-        }
+        Call::new(command, home.join(format!("call-{number}")))
     }
 
     fn look_for(&self, client: Client) -> Result<Found, String> {
@@ -158,22 +226,35 @@ impl Programs {
                 let ask = "import importlib.metadata as m, oras.client; print(m.version('oras'))";
                 (Self::python(), &["-c", ask])
             }
-            Client::Crane => (locate("crane"), &["version"]),
-            Client::Oras => (locate("oras"), &["version"]),
-            Client::Skopeo => (locate("skopeo"), &["--version"]),
-            Client::Podman => (locate("podman"), &["--version"]),
+            Client::Skopeo | Client::Podman | Client::Buildah | Client::Ctr => {
+                (locate(client.name()), &["--version"])
+            }
+            _ => (locate(client.name()), &["version"]),
         };
         let said = self.prepare(&path).args(question).run()?;
-        let version = said.split_whitespace().find(|word| word.contains('.'));
-        let version = version
-            .unwrap_or("unknown")
-            .trim_start_matches('v')
-            .to_owned();
+        let built = client
+            .module()
+            .and_then(|(module, _)| self.built_from(&path, module));
+        let version = built.unwrap_or_else(|| {
+            let version = said.split_whitespace().find(|word| word.contains('.'));
+            version.unwrap_or("unknown").to_owned()
+        });
+        let version = version.trim_start_matches('v').to_owned();
         Ok(Found { path, version })
+    }
+
+    /// Which version of `module` a Go program was built from, as the linker noted in it: a tool that is built as a dependency
+    /// does not know its own version.
+    fn built_from(&self, program: &Path, module: &str) -> Option<String> {
+        let note = format!("\t{module}\tv[^\t]*");
+        let grep = self.other("grep");
+        let grep = grep.args(["--text", "--only-matching", "--max-count=1", &note]);
+        let found = grep.arg(program).run().ok()?;
+        Some(found.lines().next()?.rsplit('\t').next()?.to_owned())
     }
 }
 
-fn locate(name: &str) -> PathBuf {
+pub fn locate(name: &str) -> PathBuf {
     let own = source_dir().join("bin").join(name);
     if own.is_file() { own } else { name.into() }
 }
@@ -181,98 +262,4 @@ fn locate(name: &str) -> PathBuf {
 /// The folder of this lane in the sources.
 pub fn source_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
-}
-
-/// One run of a program.
-#[derive(Debug)]
-pub struct Call {
-    command: Command,
-    said: PathBuf,
-    line: String,
-}
-
-impl Call {
-    pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
-        self.line.push(' ');
-        self.line.push_str(&arg.as_ref().to_string_lossy());
-        self.command.arg(arg);
-        self
-    }
-
-    pub fn args<A: AsRef<OsStr>>(self, args: impl IntoIterator<Item = A>) -> Self {
-        args.into_iter().fold(self, Self::arg)
-    }
-
-    pub fn folder(mut self, folder: &Path) -> Self {
-        self.command.current_dir(folder);
-        self
-    }
-
-    /// Runs to the end and returns stdout. Anything but exit 0 is an error with all it said.
-    pub fn run(mut self) -> Result<String, String> {
-        let (out, err) = (
-            self.said.with_extension("out"),
-            self.said.with_extension("err"),
-        );
-        self.command.stdout(create(&out)?).stderr(create(&err)?);
-        let mut child = self
-            .command
-            .spawn()
-            .map_err(|e| format!("run {}: {e}", self.line))?;
-        let status = wait(&mut child, &self.line)?;
-        let said = String::from_utf8_lossy(&fs::read(&out).unwrap_or_default()).into_owned();
-        if status {
-            return Ok(said);
-        }
-        let complaint = fs::read(&err).unwrap_or_default();
-        let complaint = String::from_utf8_lossy(&complaint);
-        let tail: Vec<&str> = complaint.lines().rev().take(12).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
-        Err(format!("`{}` failed: {said}{}", self.line, tail.join("\n")))
-    }
-
-    /// Runs with stdout given to `read` as it comes.
-    pub fn stream<T>(
-        mut self,
-        read: impl FnOnce(&mut dyn Read) -> Result<T, String>,
-    ) -> Result<T, String> {
-        let err = self.said.with_extension("err");
-        self.command.stdout(Stdio::piped()).stderr(create(&err)?);
-        let mut child = self
-            .command
-            .spawn()
-            .map_err(|e| format!("run {}: {e}", self.line))?;
-        let mut stdout = child.stdout.take().ok_or("no stdout")?;
-        let seen = read(&mut stdout);
-        drop(stdout);
-        let status = wait(&mut child, &self.line)?;
-        let complaint = fs::read_to_string(&err).unwrap_or_default();
-        match (seen, status) {
-            (Ok(value), true) => Ok(value),
-            (Err(why), _) => Err(format!("`{}`: {why} {complaint}", self.line)),
-            (Ok(_), false) => Err(format!("`{}` failed: {complaint}", self.line)),
-        }
-    }
-}
-
-fn create(path: &Path) -> Result<File, String> {
-    File::create(path).map_err(|e| format!("create {}: {e}", path.display()))
-}
-
-fn wait(child: &mut Child, line: &str) -> Result<bool, String> {
-    let begin = Instant::now();
-    loop {
-        if let Some(status) = child
-            .try_wait()
-            .map_err(|e| format!("wait for {line}: {e}"))?
-        {
-            return Ok(status.success());
-        }
-        if begin.elapsed() > CALL_BOUND {
-            drop(child.kill());
-            drop(child.wait());
-            return Err(format!("`{line}` did not end within {CALL_BOUND:?}"));
-        }
-        std::thread::sleep(POLL);
-    }
 }

@@ -45,7 +45,7 @@ impl Program {
             .and_then(|path| Ok((fs::read(&path)?, path)));
         let (bytes, path) = read.map_err(|e| {
             format!(
-                "{} cannot be read ({e}); build it: cd tests/clients && go build -o bin/ tool",
+                "{} cannot be read ({e}); build it: .ci/clients quick",
                 path.display()
             )
         })?;

@@ -24,5 +24,5 @@ pub fn full() -> bool {
 /// Whether the environment variable `name` (`TONNAGE_TEST_CLIENTS`, `TONNAGE_TEST_STRACE`) turns a
 /// skip into a failure.
 pub fn required(name: &str) -> bool {
-    env::var(name).is_ok_and(|value| value == "require")
+    env::var(name).is_ok_and(|value| value == "require" || value == "all")
 }

@@ -1,0 +1,156 @@
+//! containerd of a 2.x release, asked by its `ctr`: pulls that fetch each layer by several requests at once, and pushes.
+//!
+//! Owns: the test of containerd and the daemon it starts. Refuses: to call a pull parallel because it was configured so;
+//! what it asked for is recorded on the way.
+
+use std::fs;
+use std::path::Path;
+
+use tonnage_tests::content::digest_of;
+
+use crate::call::{Call, Running};
+use crate::checks::{json, same, write};
+use crate::lane::{Lane, read};
+use crate::layout::{Layers, push_layout, write_image};
+use crate::program::{Client, locate};
+use crate::recorder::Recorder;
+
+/// Small, so that layers of a few MiB are fetched in pieces. The default of those who set it is 8 MiB and more.
+const BUFFER: usize = 256 << 10;
+
+/// Guards: an image is pulled with open-ended ranges that are closed early, several at a time, and is whole; it is pulled
+/// in one stream, pushed to another repository, and pulled from there.
+pub fn pulls_and_pushes(lane: &Lane) -> Result<(), String> {
+    if !lane.has(Client::Ctr, "pulls and pushes")? {
+        return Ok(());
+    }
+    let registry = lane.registry()?;
+    let source = registry.path("source");
+    let manifest = write_image(&lane.programs, &source, Layers::Mixed)?;
+    let name = lane.repository("containerd");
+    push_layout(registry.address, &name, &source, &manifest)?;
+    // A socket's path may have 108 bytes, so its folder is not below the sources.
+    let folder = tempfile::tempdir().map_err(|e| format!("create a folder: {e}"))?;
+    let recorder = Recorder::start(registry.address)?;
+
+    let daemon = start(lane, folder.path(), "parallel", BUFFER)?;
+    let image = format!("{}/{name}:v1", recorder.address());
+    let ctr = |daemon: &Daemon, operation: &str, rest: &[&str]| {
+        lane.step(Client::Ctr, operation, || {
+            daemon.ctr(lane)?.args(rest).run()
+        })
+    };
+    let pull = [
+        "images",
+        "pull",
+        "--plain-http",
+        "--snapshotter=native",
+        &image,
+    ];
+    ctr(&daemon, "pull with parallel layer fetch", &pull)?;
+    let operation = "pulled layers have their digests";
+    lane.step(Client::Ctr, operation, || {
+        whole(lane, &daemon, &source, &manifest)
+    })?;
+    let ranges = recorder.heads_with("\r\nrange: bytes=");
+    let behind = ranges
+        .iter()
+        .filter(|head| !head.contains("\r\nrange: bytes=0-\r\n"))
+        .count();
+    if behind < 2 || ranges.iter().any(|head| !head.contains("-\r\n")) {
+        return Err(format!(
+            "open-ended ranges behind the first: {behind}; heads: {ranges:?}"
+        ));
+    }
+    drop(daemon);
+
+    let daemon = start(lane, folder.path(), "plain", 0)?;
+    let image = format!("{}/{name}:v1", registry.address);
+    let copy = format!("{}:v1", registry.image(&lane.repository("ctr-copy")));
+    let pull = |image| {
+        [
+            "images",
+            "pull",
+            "--plain-http",
+            "--snapshotter=native",
+            image,
+        ]
+    };
+    ctr(&daemon, "pull in one stream", &pull(&image))?;
+    ctr(&daemon, "tag", &["images", "tag", &image, &copy])?;
+    let push = ["images", "push", "--plain-http", &copy];
+    ctr(&daemon, "push to another repository (mount)", &push)?;
+    drop(daemon);
+
+    let daemon = start(lane, folder.path(), "copy", 0)?;
+    ctr(&daemon, "pull what was pushed", &pull(&copy))?;
+    lane.step(Client::Ctr, operation, || {
+        whole(lane, &daemon, &source, &manifest)
+    })
+}
+
+/// Every blob of the image, as the daemon has it.
+fn whole(lane: &Lane, daemon: &Daemon, source: &Path, manifest: &str) -> Result<(), String> {
+    let path = source.join("blobs").join(manifest.replace(':', "/"));
+    let text = String::from_utf8_lossy(&read(&path)?).into_owned();
+    let text = json(&text)?;
+    let layers = text["layers"].as_array().ok_or("no layers")?;
+    let all = std::iter::once(&text["config"]).chain(layers);
+    for digest in all.filter_map(|part| part["digest"].as_str()) {
+        let get = daemon.ctr(lane)?.args(["content", "get", digest]);
+        let found = get.stream(|bytes| digest_of(bytes).map_err(|e| format!("read: {e}")))?;
+        same("digest", found.0, digest)?;
+    }
+    Ok(())
+}
+
+/// A daemon with a store of its own; ends with this value.
+struct Daemon {
+    socket: String,
+    _process: Running,
+}
+
+impl Daemon {
+    fn ctr(&self, lane: &Lane) -> Result<Call, String> {
+        let call = lane.programs.call(Client::Ctr)?;
+        Ok(call.args(["--address", &self.socket]))
+    }
+}
+
+fn start(lane: &Lane, folder: &Path, name: &str, buffer: usize) -> Result<Daemon, String> {
+    let own = folder.join(name);
+    fs::create_dir(&own).map_err(|e| format!("create {}: {e}", own.display()))?;
+    let at = own.display();
+    let socket = format!("{at}/socket");
+    let config = format!(
+        r#"version = 3
+root = "{at}/root"
+state = "{at}/state"
+[grpc]
+address = "{socket}"
+[ttrpc]
+address = "{socket}.ttrpc"
+[plugins."io.containerd.transfer.v1.local"]
+max_concurrent_downloads = 4
+concurrent_layer_fetch_buffer = {buffer}
+[[plugins."io.containerd.transfer.v1.local".unpack_config]]
+platform = "linux"
+snapshotter = "native"
+"#
+    );
+    write(&own.join("config.toml"), config)?;
+    let call = lane.programs.other(&locate("containerd").to_string_lossy());
+    let call = call
+        .args(["--log-level=debug", "--config"])
+        .arg(own.join("config.toml"));
+    let mut process = call.spawn()?;
+    let ctr = || -> Result<Call, String> {
+        let call = lane.programs.call(Client::Ctr)?;
+        Ok(call.args(["--address", &socket]))
+    };
+    process.until(|| ctr()?.arg("version").run().map(drop))?;
+    Ok(Daemon {
+        socket,
+        _process: process,
+    })
+}
