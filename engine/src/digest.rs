@@ -270,8 +270,11 @@ impl Hasher {
         }
     }
 
-    /// Continues from a [`Hasher::mid_state`]; `None` if the bytes are not one.
-    pub fn from_mid_state(algorithm: Algorithm, state: &[u8]) -> Option<Self> {
+    /// Continues from the [`Hasher::mid_state`] of `length` bytes of content; `None` if the bytes are not one, or of another length.
+    pub fn from_mid_state(algorithm: Algorithm, state: &[u8], length: u64) -> Option<Self> {
+        if counted(algorithm, state)? != u128::from(length) {
+            return None;
+        }
         match algorithm {
             Algorithm::Sha256 => {
                 let state = state.try_into().ok()?;
@@ -284,6 +287,23 @@ impl Hasher {
             Algorithm::Blake3 => None,
         }
     }
+}
+
+/// Bytes that a mid-state counts: whole blocks, behind the chaining value, and behind that how many an unfinished one has. The library
+/// takes any count and overflows on some.
+fn counted(algorithm: Algorithm, state: &[u8]) -> Option<u128> {
+    let (chaining, count, block) = match algorithm {
+        Algorithm::Sha256 => (32, 8, 64),
+        Algorithm::Sha512 => (64, 16, 128),
+        Algorithm::Blake3 => return None,
+    };
+    let (count, unfinished) = state.get(chaining..)?.split_at_checked(count)?;
+    let bytes = unfinished.first()?;
+    let blocks = count
+        .iter()
+        .rev()
+        .fold(0_u128, |sum, byte| (sum << 8) | u128::from(*byte));
+    blocks.checked_mul(block)?.checked_add(u128::from(*bytes))
 }
 
 impl fmt::Debug for Hasher {
@@ -345,7 +365,8 @@ mod tests {
         }
     }
 
-    /// Guards: a hash continued from a mid-state equals one that never stopped, at odd offsets.
+    /// Guards: a hash continued from a mid-state equals one that never stopped, at odd offsets, and a mid-state goes on at its own
+    /// offset only.
     #[test]
     fn mid_state_resumes() {
         let content: Vec<u8> = (0..100_000_u32)
@@ -356,11 +377,15 @@ mod tests {
                 let mut first = Hasher::new(algorithm);
                 first.update(&content[..cut]);
                 let state = first.mid_state().unwrap();
-                let mut second = Hasher::from_mid_state(algorithm, &state).unwrap();
+                let length = cut as u64;
+                let mut second = Hasher::from_mid_state(algorithm, &state, length).unwrap();
+                for other in [length + 1, length ^ 64, u64::MAX] {
+                    assert!(Hasher::from_mid_state(algorithm, &state, other).is_none());
+                }
                 second.update(&content[cut..]);
                 assert_eq!(second.finish(), Digest::of(algorithm, &content));
             }
         }
-        assert!(Hasher::from_mid_state(Algorithm::Sha256, b"short").is_none());
+        assert!(Hasher::from_mid_state(Algorithm::Sha256, b"short", 0).is_none());
     }
 }

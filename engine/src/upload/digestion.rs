@@ -38,7 +38,8 @@ impl Digestion {
         if checkpoint.mid_state_version != MID_STATE_VERSION {
             return None;
         }
-        let hasher = Hasher::from_mid_state(checkpoint.algorithm, &checkpoint.mid_state)?;
+        let (state, length) = (&checkpoint.mid_state, checkpoint.mark.length);
+        let hasher = Hasher::from_mid_state(checkpoint.algorithm, state, length)?;
         Self::with_hasher(hasher, checkpoint)
     }
 

@@ -39,9 +39,10 @@ pub fn run(bytes: &[u8]) {
     let encoded = again.encode(&log.header.upload, HEADER_BYTES as u64);
     let decoded = UploadCheckpoint::decode(&encoded, &log.header.upload, HEADER_BYTES as u64);
     assert_eq!(decoded, Ok((again, encoded.len())));
-    if let Some(mut hasher) = Hasher::from_mid_state(last.algorithm, &last.mid_state) {
+    let length = last.mark.length;
+    if let Some(mut hasher) = Hasher::from_mid_state(last.algorithm, &last.mid_state, length) {
         let state = hasher.mid_state();
-        let twin = state.and_then(|state| Hasher::from_mid_state(last.algorithm, &state));
+        let twin = state.and_then(|state| Hasher::from_mid_state(last.algorithm, &state, length));
         let mut twin = twin.expect("a state that was taken is written and taken again");
         for hasher in [&mut hasher, &mut twin] {
             hasher.update(b"what comes behind");
