@@ -289,23 +289,21 @@ impl Hasher {
     }
 }
 
-/// Bytes that a mid-state counts: whole blocks, behind the chaining value, and those of the unfinished block, which follows.
-/// The library takes any count and overflows on some.
+/// Bytes that a mid-state counts: whole blocks, behind the chaining value, and behind that how many an unfinished one has. The library
+/// takes any count and overflows on some.
 fn counted(algorithm: Algorithm, state: &[u8]) -> Option<u128> {
-    let (chaining, count) = match algorithm {
-        Algorithm::Sha256 => (32, 8),
-        Algorithm::Sha512 => (64, 16),
+    let (chaining, count, block) = match algorithm {
+        Algorithm::Sha256 => (32, 8, 64),
+        Algorithm::Sha512 => (64, 16, 128),
         Algorithm::Blake3 => return None,
     };
     let (count, unfinished) = state.get(chaining..)?.split_at_checked(count)?;
-    let (bytes, block) = unfinished.split_first()?;
+    let bytes = unfinished.first()?;
     let blocks = count
         .iter()
         .rev()
         .fold(0_u128, |sum, byte| (sum << 8) | u128::from(*byte));
-    blocks
-        .checked_mul(block.len() as u128)?
-        .checked_add(u128::from(*bytes))
+    blocks.checked_mul(block)?.checked_add(u128::from(*bytes))
 }
 
 impl fmt::Debug for Hasher {
