@@ -8,6 +8,8 @@ pub const CHUNK_BYTES: usize = 64 << 10;
 pub const JOURNAL_BLOCK_BYTES: usize = 4 << 10;
 /// What a drive writes as a whole, at least: a torn write has some of these and not others.
 pub const DRIVE_SECTOR_BYTES: usize = 512;
+/// Largest payload behind a leading frame: its checksum table is read with the frame, in one buffer.
+pub const LEADING_PAYLOAD_BYTES_MAX: u64 = 1 << 30;
 /// Largest journal file: it is read as a whole.
 pub const JOURNAL_FILE_BYTES_MAX: u64 = 4 << 30;
 /// Largest payload of one journal frame: one transaction of the largest manifest (4 MiB of JSON holds

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::buffer::BufferPool;
-use crate::limits::{CHUNK_BYTES, JOURNAL_FILE_BYTES_MAX};
+use crate::limits::{CHUNK_BYTES, JOURNAL_FILE_BYTES_MAX, LEADING_PAYLOAD_BYTES_MAX};
 
 /// How a store behaves. The defaults suit a server with a few GiB of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Options {
                 "spill_threshold_bytes",
                 self.spill_threshold_bytes,
                 chunk,
-                self.shared_segment_bytes / 2,
+                (self.shared_segment_bytes / 2).min(LEADING_PAYLOAD_BYTES_MAX),
             ),
             (
                 "staging_budget_bytes",

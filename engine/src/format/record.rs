@@ -8,6 +8,7 @@ use super::codec::{Decoder, Encoder, Malformed, checksum, unseal};
 use super::segment::HEADER_BYTES;
 use crate::digest::{Algorithm, Digest};
 use crate::extent::{Extent, Layout, SegmentId, VolumeId};
+use crate::limits::LEADING_PAYLOAD_BYTES_MAX;
 
 /// Bytes of a frame.
 pub const FRAME_BYTES: usize = 128;
@@ -81,6 +82,9 @@ impl RecordPlaces {
         }
         let places = match extent.layout {
             Layout::Leading => {
+                if extent.length > LEADING_PAYLOAD_BYTES_MAX {
+                    return Err(wrong());
+                }
                 let start = extent
                     .offset
                     .checked_sub(leading_bytes(extent.length))
@@ -390,6 +394,11 @@ mod tests {
                     "{offset} {length}"
                 );
             }
+        }
+        for (length, holds) in [(1 << 30, true), ((1 << 30) + 1, false)] {
+            let offset = 4096 + leading_bytes(length);
+            let places = RecordPlaces::of(&extent(offset, length, Layout::Leading));
+            assert_eq!(places.is_ok(), holds, "{length}");
         }
         let places = RecordPlaces::of(&extent(4096, 65_537, Layout::Trailing)).unwrap();
         assert_eq!(

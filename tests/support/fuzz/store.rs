@@ -22,6 +22,8 @@ const SEAL: u8 = 2;
 /// A file that grows or is cut ends below this, but for the kind of change that makes it huge.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 const CHANGES_MAX: usize = 16;
+/// What is read of a blob that may be too long to be read whole.
+const PIECE_BYTES: u64 = 100 << 10;
 const SEED: u64 = 1;
 
 /// Takes one set of changes.
@@ -37,6 +39,7 @@ pub fn run(bytes: &[u8]) {
         }
         changed.extend(change(&mut image, &mut input));
     }
+    cut_maps(&mut image);
     if choices & SEAL != 0 {
         reseal(&mut image, &changed);
     }
@@ -117,16 +120,13 @@ fn change(image: &mut Image, input: &mut Input<'_>) -> Option<PathBuf> {
             image.files.insert(name.clone(), bytes);
             return Some(name);
         }
-        // A hole at the end: up to 16 MiB, or from 8 GiB on, longer than what is read as a whole. A map of it would be a copy here.
-        12 if path.extension().is_none_or(|end| end != "base") => {
-            let exponent = input.byte() % 34;
-            content.grow(
-                1 << if exponent > 24 {
-                    exponent + 8
-                } else {
-                    exponent
-                },
-            );
+        // A hole at the end: up to 16 MiB, or from 8 GiB on, longer than what is read as a whole.
+        12 => {
+            let exponent = match input.byte() % 34 {
+                small @ ..=24 => small,
+                large => large + 8,
+            };
+            content.grow(1 << exponent);
         }
         _ => return None,
     }
@@ -137,6 +137,15 @@ fn change(image: &mut Image, input: &mut Input<'_>) -> Option<PathBuf> {
 fn files(image: &Image) -> Vec<PathBuf> {
     let part = |path: &&PathBuf| !path.ends_with("lock") && !path.ends_with("reserve");
     image.files.keys().filter(part).cloned().collect()
+}
+
+/// Base files are mapped, and a map is a copy here: none is longer than a copy may be.
+fn cut_maps(image: &mut Image) {
+    for (path, content) in &mut image.files {
+        if path.extension().is_some_and(|end| end == "base") && content.len() > FILE_BYTES_MAX {
+            content.set_len(FILE_BYTES_MAX);
+        }
+    }
 }
 
 /// Right checksums in the files that were changed, and in what names them.
@@ -156,7 +165,8 @@ fn reseal(image: &mut Image, changed: &[PathBuf]) {
     {
         for slot in 0..3 {
             let path = store_path().join(format!("checkpoint.{slot}"));
-            let Some(content) = image.files.get(&path) else {
+            let content = image.files.get(&path);
+            let Some(content) = content.filter(|content| content.len() <= FILE_BYTES_MAX) else {
                 continue;
             };
             let mut record = content.to_vec();
@@ -211,7 +221,12 @@ fn open_and_read(specimen: &Specimen, image: &Image) -> Option<Digest> {
 async fn read(store: &Store, digest: &Digest) -> Result<bool, ()> {
     let read = async {
         match store.open_blob(digest).await? {
-            Some(reader) => reader.read_whole(8 << 20).await.map(Some),
+            Some(reader) => {
+                // As a client that goes away: what is too long for the whole of it is begun all the same.
+                let mut beginning = reader.read(0..PIECE_BYTES);
+                while beginning.next().await?.is_some() {}
+                reader.read_whole(8 << 20).await.map(Some)
+            }
             None => Ok::<_, Error>(None),
         }
     };
