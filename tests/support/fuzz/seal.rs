@@ -1,6 +1,6 @@
 //! Puts right checksums where FORMAT.md has them, so that what stands behind them is reached.
 //!
-//! Owns: [`block`] for one structure, [`file`] for a whole file of a store, whatever is wrong with it otherwise. What is no
+//! Owns: [`block`] for one structure, [`file()`] for a whole file of a store, whatever is wrong with it otherwise. What is no
 //! structure any more stays as it is. A forger with the disk in his hands could do the same.
 
 use std::path::Path;
