@@ -23,6 +23,8 @@ use crate::names;
 
 /// Time for a whole answer; counting takes milliseconds.
 const ANSWER_BOUND: Duration = Duration::from_secs(30);
+/// How long an answer may take that comes after all of a repository was counted.
+const COUNTED_BOUND: Duration = Duration::from_mins(10);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -82,7 +84,12 @@ impl Socket {
             Err(error) if !self.named && nobody(&error) => return Ok(None),
             Err(error) => return Err(self.unreachable(&error)),
         };
-        let answered = tokio::time::timeout(ANSWER_BOUND, send(stream, path, question)).await;
+        let bound = if question.is_some() {
+            COUNTED_BOUND
+        } else {
+            ANSWER_BOUND
+        };
+        let answered = tokio::time::timeout(bound, send(stream, path, question)).await;
         let (status, body) = answered
             .map_err(|late| self.failed(&late.to_string()))?
             .map_err(|error| self.failed(&error.to_string()))?;

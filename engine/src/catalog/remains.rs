@@ -51,6 +51,11 @@ impl Sweep {
         }
     }
 
+    /// Whose rows it clears away.
+    pub(crate) fn repository(&self) -> RepositoryId {
+        self.repository
+    }
+
     /// Whether the last step was the last.
     pub(crate) fn is_over(&self) -> bool {
         self.part == Part::Nothing

@@ -16,15 +16,18 @@ use crate::require::Require;
 /// Fewer preconditions are judged in turn: cheaper than the way to another thread.
 const JUDGED_IN_TURN: usize = 256;
 
-/// Preconditions that held when there had been `removals` removals.
+/// How preconditions were judged when there had been `removals` removals.
 #[derive(Debug)]
 pub struct Foreseen {
     pub(super) removals: u64,
+    /// These held.
     pub(super) requires: Vec<Require>,
+    /// These did not: the batch is refused in its turn, when what that is founded on is durable.
+    pub(super) unmet: Vec<Require>,
 }
 
-/// Judges a large batch's preconditions off the async workers and takes those out that hold. `head` gives the state with everything
-/// queued, and the number of removals before it. [`Error::Unmet`] with all that do not hold.
+/// Judges a large batch's preconditions off the async workers and takes those out that were. `head` gives the state with everything
+/// queued, and the number of removals before it.
 pub async fn foresee(
     env: &Env,
     batch: &mut Batch,
@@ -40,22 +43,29 @@ pub async fn foresee(
     let (view, removals) = head();
     let repository = batch.repository.clone();
     let judged = env.compute(move || judge(&view, &repository, lasting));
-    let requires = judged.await.ok_or(Error::Closed)??;
-    Ok(Some(Foreseen { removals, requires }))
+    let (requires, unmet) = judged.await.ok_or(Error::Closed)??;
+    Ok(Some(Foreseen {
+        removals,
+        requires,
+        unmet,
+    }))
 }
 
-fn judge(view: &View, repository: &str, requires: Vec<Require>) -> Result<Vec<Require>> {
-    let mut unmet = Vec::new();
-    for require in &requires {
-        if !view.holds(repository, require)? {
-            unmet.push(require.clone());
+/// Those that hold, and those that do not.
+fn judge(
+    view: &View,
+    repository: &str,
+    requires: Vec<Require>,
+) -> Result<(Vec<Require>, Vec<Require>)> {
+    let (mut met, mut unmet) = (Vec::with_capacity(requires.len()), Vec::new());
+    for require in requires {
+        if view.holds(repository, &require)? {
+            met.push(require);
+        } else {
+            unmet.push(require);
         }
     }
-    if unmet.is_empty() {
-        Ok(requires)
-    } else {
-        Err(Error::Unmet(unmet))
-    }
+    Ok((met, unmet))
 }
 
 /// Whether only a removal ends it.

@@ -13,13 +13,13 @@ use std::sync::Arc;
 use super::foresee::{Foreseen, removes};
 use super::resolve;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
-use crate::catalog::{View, apply};
+use crate::catalog::{View, apply, keys};
 use crate::digest::Digest;
 use crate::entry::Origin;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Encoder;
-use crate::format::transaction::{Operation, Transaction};
+use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::io::Clock;
 use crate::journal::Position;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
@@ -217,10 +217,16 @@ impl Sequencer {
         damaged: &dyn Fn(&Digest, &Extent) -> bool,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let mut inner = self.open_for_writes()?;
-        if let Some(foreseen) = foreseen
-            && foreseen.removals != inner.removals
-        {
-            batch.requires.extend(foreseen.requires);
+        if let Some(foreseen) = foreseen {
+            if foreseen.removals != inner.removals {
+                batch.requires.extend(foreseen.requires);
+                batch.requires.extend(foreseen.unmet);
+            } else if !foreseen.unmet.is_empty() {
+                if mutated(Mutation::RefuseBeforeDurable) {
+                    return Err(Error::Unmet(foreseen.unmet));
+                }
+                return inner.refuse(foreseen.unmet);
+            }
         }
         let view = if mutated(Mutation::StalePrecondition) {
             View::new(self.durable())
@@ -268,17 +274,21 @@ impl Sequencer {
         self.queue(&mut inner, Origin::default(), operations, Blobs::default())
     }
 
-    /// Queues a step of clearing away what remains of a deleted repository. Nobody can name what it removes, so it is no
-    /// removal to those who foresee.
+    /// Queues a step of clearing away what remains of a deleted repository; `None` if it is not deleted: the deletion that the step was
+    /// drawn up behind failed meanwhile. Nobody can name what it removes, so it is no removal to those who foresee.
     pub fn sweep(
         &self,
+        repository: RepositoryId,
         operations: Vec<Operation>,
-    ) -> Result<oneshot::Receiver<Result<Committed>>> {
+    ) -> Result<Option<oneshot::Receiver<Result<Committed>>>> {
         let mut inner = self.open_for_writes()?;
+        if inner.head.get(&keys::deleted(repository))?.is_none() {
+            return Ok(None);
+        }
         let removals = inner.removals;
         let queued = self.queue(&mut inner, Origin::default(), operations, Blobs::default());
         inner.removals = removals;
-        queued
+        queued.map(Some)
     }
 
     fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {

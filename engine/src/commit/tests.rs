@@ -122,7 +122,11 @@ impl Rig {
     /// As if these had held now.
     fn foreseen(&self, requires: Vec<Require>) -> Foreseen {
         let (_, removals) = self.sequencer.head();
-        Foreseen { removals, requires }
+        Foreseen {
+            removals,
+            requires,
+            unmet: Vec::new(),
+        }
     }
 
     fn push_blob(&mut self, content: &[u8]) -> Waiting {

@@ -271,11 +271,11 @@ impl Operation {
                 old: from.digest()?,
             },
             8 => Self::DeleteRepository {
-                id: RepositoryId(from.u64()?),
+                id: RepositoryId(from.counter()?),
                 name: from.text()?,
             },
             9 => Self::ForgetRepository {
-                id: RepositoryId(from.u64()?),
+                id: RepositoryId(from.counter()?),
             },
             64 => Self::PlaceBlob {
                 digest: from.digest()?,

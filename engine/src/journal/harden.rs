@@ -8,11 +8,14 @@
 
 use std::path::Path;
 
-use super::{Position, file_path};
+use super::{Position, file_path, reserve};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::io::{Io, OpenMode, exact};
 use crate::probe::{Place, reached};
+
+/// Room that such a file system wants beside the bytes themselves.
+const ROOM_BYTES: u64 = 1 << 20;
 
 /// Makes durable what lies from `from` up to `end`: the last frame, for every other one was synced before the next was written.
 pub async fn harden(io: &dyn Io, store: &Path, from: u64, end: Position) -> Result<()> {
@@ -27,10 +30,23 @@ pub async fn harden(io: &dyn Io, store: &Path, from: u64, end: Position) -> Resu
         let what = "its end was there a moment ago and is not any more";
         return Err(Error::corrupt(&path, from, what));
     }
+    let found = found.freeze();
     reached(Place::JournalEnd);
-    exact::write_all(&*file, from, vec![found.freeze()])
+    let mut written = exact::write_all(&*file, from, vec![found.clone()])
         .await
-        .map_err(failed)?;
+        .map_err(failed);
+    if written.as_ref().is_err_and(Error::is_no_space) {
+        // A file system that copies on write has no room for the same bytes again: pulls and deletes must go on there, too.
+        tracing::warn!(
+            "the disk is full: a part of the reserve is given up so that the store opens"
+        );
+        reserve::shrink(io, store, found.len() as u64 + ROOM_BYTES).await?;
+        reached(Place::JournalEnd);
+        written = exact::write_all(&*file, from, vec![found])
+            .await
+            .map_err(failed);
+    }
+    written?;
     reached(Place::JournalEndSync);
     file.sync_data().await.map_err(failed)
 }

@@ -87,8 +87,9 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
             damaged_copies,
             read_only: false,
         } => {
-            // Copies are damaged and nothing was ever stored: the write of all four was cut short.
-            if !damaged_copies.is_empty() && is_unused(io, store).await? {
+            // Nothing was ever stored: the write of all four may have been cut short, or may never have been synced, which the page
+            // cache does not tell. It is written again.
+            if is_unused(io, store).await? {
                 return Ok(None);
             }
             Ok(Some((superblock, damaged_copies)))

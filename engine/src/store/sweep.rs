@@ -48,7 +48,8 @@ pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watc
 /// One step, durable on return. False: nothing remains.
 async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
     inner.checkpoints.wait_for_room(inner).await;
-    // With what is queued: a step queues behind the deletion, and fails with it.
+    // With what is queued: a step queues behind the deletion, and fails with it. Where the deletion failed before that, the step is not
+    // taken, and what there is to do is looked up anew.
     let (view, _) = inner.sequencer.head();
     let mut next = match sweep.as_ref().filter(|sweep| !sweep.is_over()) {
         Some(sweep) => sweep.clone(),
@@ -61,9 +62,13 @@ async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
     // A manifest may take tens of thousands of edges along.
     let drawn_up = move || {
         let operations = next.step(&view)?;
-        Ok::<_, Error>((sequencer.sweep(operations)?, next))
+        Ok::<_, Error>((sequencer.sweep(next.repository(), operations)?, next))
     };
-    let (waiting, next) = inner.env.compute(drawn_up).await.ok_or(Error::Closed)??;
+    let (queued, next) = inner.env.compute(drawn_up).await.ok_or(Error::Closed)??;
+    let Some(waiting) = queued else {
+        *sweep = None;
+        return Ok(true);
+    };
     waiting.await.map_err(|_gone| Error::Closed)??;
     *sweep = Some(next);
     inner.checkpoints.poke_if_due(inner);

@@ -36,8 +36,8 @@ pub const DELETE_REPOSITORY_PATH: &str = "/v1/repositories/delete";
 pub const LIST_TAGS_PATH: &str = "/v1/tags/list";
 /// Where the deletion of tags is asked for.
 pub const DELETE_TAGS_PATH: &str = "/v1/tags/delete";
-/// Largest question: as many tags as a command line holds.
-const QUESTION_BYTES_MAX: usize = 8 << 20;
+/// Largest question: the thousand tags that a command deletes at once.
+const QUESTION_BYTES_MAX: usize = 256 << 10;
 /// Version of the answers' layout; grows when a field changes its meaning or goes.
 const VERSION: u32 = 1;
 /// Most bytes of a Unix socket's address that the kernel takes, its closing zero included.
@@ -199,7 +199,8 @@ async fn delete_repository(State(store): State<Store>, question: Bytes) -> Respo
         if asked.dry_run {
             operator::holdings(&store.view(), &asked.repository).await
         } else {
-            operator::delete_repository(&store, &asked.repository).await
+            to_its_end(async move { operator::delete_repository(&store, &asked.repository).await })
+                .await
         }
     })
     .await
@@ -210,11 +211,24 @@ async fn delete_tags(State(store): State<Store>, question: Bytes) -> Response {
         let tags = if asked.dry_run {
             operator::find_tags(&store.view(), &asked.repository, &asked.tags)
         } else {
-            operator::delete_tags(&store, &asked.repository, &asked.tags).await
+            let deletion =
+                async move { operator::delete_tags(&store, &asked.repository, &asked.tags).await };
+            to_its_end(deletion).await
         };
         Ok(operator::DeletedTags { tags: tags? })
     })
     .await
+}
+
+/// Does what writes as a task of its own: it goes on, and is logged, when whoever asked went away.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    let ended = tokio::spawn(work).await;
+    ended.unwrap_or_else(|error| {
+        tracing::error!(%error, "the operator's request was cut off");
+        Err(Refusal::Failed(Error::Closed))
+    })
 }
 
 /// What is not there is 404 with a body that says so; a path that is not there has none.

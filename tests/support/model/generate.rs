@@ -184,9 +184,9 @@ impl Generator {
     }
 
     fn history(mut self) -> History {
-        let tight = self.prng.percent(20) || self.seed % 8 == 7;
+        let tight = self.prng.percent(20) || self.poor;
         // An opening on a full disk wants a life before it.
-        let count = if self.seed % 4 == 1 { 2 } else { 1 } + self.prng.below(3);
+        let count = if self.seed % 4 == 1 { 3 } else { 1 } + self.prng.below(3);
         let lives = (0..count).map(|number| self.life(number)).collect();
         History {
             seed: self.seed,
@@ -212,8 +212,8 @@ impl Generator {
         }
         let (mut faults, mut room) = (Vec::new(), None);
         // Every other history is of a sound disk.
-        if self.seed % 2 == 1 && self.prng.percent(75) {
-            let full = if self.seed % 4 == 1 { 4 } else { 2 };
+        if self.seed % 2 == 1 && self.prng.percent(85) {
+            let full = if self.seed % 4 == 1 { 5 } else { 1 };
             if self.prng.below(5) < full {
                 room = Some(self.room());
             } else {
@@ -271,12 +271,13 @@ impl Generator {
             (Read, ""),
         ];
         let codes = [EIO, EIO, ENOSPC, EDQUOT, EINTR];
-        let (mut kind, mut place) = places[self.prng.below(places.len())];
-        if self.seed % 8 == 7 && self.prng.percent(60) {
-            // This store's checkpoints come by themselves, and fail half-way.
-            (kind, place) = ([Write, SyncData][self.prng.below(2)], ".base");
-        }
+        let (kind, place) = places[self.prng.below(places.len())];
         let code = codes[self.prng.below(codes.len())];
+        if self.poor && self.prng.percent(75) {
+            // This store's checkpoints come by themselves, and fail half-way, over and over.
+            let kind = [Write, SyncData][self.prng.below(2)];
+            return Fault::percent(kind, 50).on(".base").with_errno(code);
+        }
         if (kind, place) == (Create, ".journal") && self.prng.percent(70) {
             // No room for a journal file, now and then: what was queued is refused, and the store goes on.
             return Fault::percent(kind, 60).on(place).with_errno(ENOSPC);

@@ -19,7 +19,7 @@ pub(crate) struct TagDelete {
     #[arg(value_name = "NAME")]
     repository: String,
     /// Its tags
-    #[arg(value_name = "TAG", required = true)]
+    #[arg(value_name = "TAG", required = true, num_args = 1..=1000)]
     tags: Vec<String>,
     /// Only tell what would be deleted
     #[arg(long)]
