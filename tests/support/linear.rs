@@ -44,6 +44,8 @@ pub struct Call<S> {
 pub struct Explained {
     /// Most states that were possible at once.
     pub widest: usize,
+    /// Answers that were judged: all, or those before the search got too wide.
+    pub judged: usize,
 }
 
 /// An answer that no order explains.
@@ -62,6 +64,8 @@ impl fmt::Display for Contradiction {
 
 /// Calls at the same time that one history may have: one bit each.
 const UNDER_WAY_MAX: usize = 64;
+/// Configurations looked at for one answer, beyond which the search is given up: they take gigabytes, and minutes each.
+const LOOKED_AT_MAX: usize = 1_000_000;
 /// States quoted in a contradiction.
 const QUOTED_MAX: usize = 8;
 
@@ -75,7 +79,7 @@ type UnderWay = Vec<Option<usize>>;
 pub fn explain<T: Object>(first: T, calls: &[Call<T::Step>]) -> Result<Explained, Contradiction> {
     let mut under_way: UnderWay = Vec::new();
     let mut possible = HashSet::from([(first, 0)]);
-    let mut widest = 1;
+    let (mut widest, mut judged) = (1, 0);
     for (_, ends, call) in events(calls) {
         if !ends {
             enter(&mut under_way, call);
@@ -88,14 +92,18 @@ pub fn explain<T: Object>(first: T, calls: &[Call<T::Step>]) -> Result<Explained
         let place = under_way.iter().position(|entry| *entry == Some(call));
         let place = place.expect("what ends has begun");
         let before = possible.clone();
-        possible = let_take_effect(possible, place, &under_way, calls);
+        let Some(after) = let_take_effect(possible, place, &under_way, calls) else {
+            break;
+        };
+        possible = after;
         if possible.is_empty() {
             return Err(contradiction(call, &before, &under_way, calls));
         }
         widest = widest.max(possible.len());
+        judged += 1;
         under_way[place] = None;
     }
-    Ok(Explained { widest })
+    Ok(Explained { widest, judged })
 }
 
 /// Beginnings and ends in the order of time; what begins when another ends is at the same time as it.
@@ -155,18 +163,21 @@ fn absorb<T: Object>(
     (state, done)
 }
 
-/// Every configuration in which the call at `place` took effect, behind whichever others went before it.
+/// Every configuration in which the call at `place` took effect, behind whichever others went before it. `None`: too many.
 fn let_take_effect<T: Object>(
     possible: HashSet<Configuration<T>>,
     place: usize,
     under_way: &UnderWay,
     calls: &[Call<T::Step>],
-) -> HashSet<Configuration<T>> {
+) -> Option<HashSet<Configuration<T>>> {
     let own = 1 << place;
     let mut ahead: Vec<_> = possible.iter().cloned().collect();
     let mut seen = possible;
     let mut found = HashSet::new();
     while let Some((state, done)) = ahead.pop() {
+        if seen.len() > LOOKED_AT_MAX {
+            return None;
+        }
         if done & own != 0 {
             found.insert((state, done & !own));
             continue;
@@ -181,7 +192,7 @@ fn let_take_effect<T: Object>(
             }
         }
     }
-    found
+    Some(found)
 }
 
 fn contradiction<T: Object>(

@@ -178,12 +178,7 @@ async fn assemble(
     );
     let stored = Arc::new(Stored::default());
     let uploads = uploads(&env, &path, &segments, &leases, &stored, &options);
-    let mut facts = facts(&env, &path, &recovered, report.clean).await?;
-    // Before anything is removed or answered on the strength of it.
-    if recovered.walked.last.is_some() {
-        let walked = &recovered.walked;
-        harden::harden(&*env.io, &path, walked.last_frame, walked.end).await?;
-    }
+    let mut facts = durable_facts(&env, &path, &recovered, report.clean).await?;
     let placed = recovered.state.clone();
     // Rows that cannot be read count as named: nothing is touched on a doubt.
     let committed = move |id| !matches!(placed.get(&keys::segment(id)), Ok(None));
@@ -233,6 +228,21 @@ async fn assemble(
     });
     background::reserve(&inner).await?;
     Ok(inner)
+}
+
+/// What the disk and the journal say, the journal's end made durable: before anything is removed or answered on the strength of it.
+async fn durable_facts(
+    env: &Env,
+    path: &Path,
+    recovered: &Recovered,
+    clean: bool,
+) -> Result<Facts> {
+    let facts = facts(env, path, recovered, clean).await?;
+    let walked = &recovered.walked;
+    if walked.last.is_some() {
+        harden::harden(&*env.io, path, walked.last_frame, walked.end).await?;
+    }
+    Ok(facts)
 }
 
 fn first_unused(limit: SegmentId) -> SegmentId {

@@ -9,6 +9,8 @@ use super::image::Image;
 use super::prng::Prng;
 use super::state::{Data, Fate, Machine};
 
+/// Bytes of a frame's header, its checksum included (FORMAT.md, "Journal").
+const FRAME_HEADER_BYTES: usize = 64;
 /// What a drive writes as a whole: writes go astray by multiples of it.
 const SECTOR_BYTES: u64 = 512;
 
@@ -84,6 +86,7 @@ fn stray(machine: &Machine, prng: &mut Prng) -> Option<Stray> {
         without,
         image,
         label,
-        is_frame: bytes.starts_with(b"TFRM"),
+        // Less than its header says nothing of where it belongs.
+        is_frame: bytes.starts_with(b"TFRM") && room >= FRAME_HEADER_BYTES,
     })
 }
