@@ -28,7 +28,7 @@ pub(crate) struct RepoDelete {
 }
 
 #[derive(Debug, Serialize)]
-struct Deleted<'a> {
+struct Deletion<'a> {
     repository: &'a str,
     deleted: bool,
     #[serde(flatten)]
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &RepoDelete) -> Result<Exit, Failure> {
     })??;
     let repository = arguments.repository.as_str();
     if arguments.json {
-        output::json(&Deleted {
+        output::json(&Deletion {
             repository,
             deleted: !arguments.dry_run,
             held,

@@ -32,7 +32,7 @@ pub(crate) struct TagDelete {
 }
 
 #[derive(Debug, Serialize)]
-struct Deleted<'a> {
+struct Deletion<'a> {
     repository: &'a str,
     deleted: bool,
     tags: Vec<Shown<'a>>,
@@ -48,7 +48,7 @@ pub(crate) fn run(arguments: &TagDelete) -> Result<Exit, Failure> {
     let tags =
         offline::run(async |env| Names::of(&arguments.place, env)?.delete_tags(&asked).await)??;
     let shown: Vec<Shown<'_>> = tags.iter().map(Shown::from).collect();
-    let deleted = Deleted {
+    let deleted = Deletion {
         repository: &arguments.repository,
         deleted: !arguments.dry_run,
         tags: shown,
