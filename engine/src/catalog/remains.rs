@@ -1,6 +1,6 @@
 //! What a deleted repository leaves behind, and its clearing away step by step.
 //!
-//! Owns: [`Sweep`], the way through what remains, and which deleted repositories still have rows.
+//! Owns: `Sweep`, the way through what remains, and which deleted repositories still have rows.
 //! Refuses: taking the steps (`store::sweep`).
 //!
 //! Deleting a repository takes its name away, in one small transaction: from then on nobody reaches its rows, and the name, used anew, gets

@@ -1,7 +1,7 @@
 //! Commit: from a batch to a durable, visible transaction.
 //!
 //! Owns: the order of transactions. [`resolve()`] (policy, pure) judges a batch against a state and says which operations
-//! it means; [`Sequencer`] queues transactions and publishes what became durable; [`run_journal`] is the one task that writes
+//! it means; [`Sequencer`] queues transactions and publishes what became durable; `run_journal` is the one task that writes
 //! frames.
 //! Refuses: a lock held across an I/O; a reader seeing what is not durable; a refusal for what is not durable; a failed frame
 //! being tried again.
