@@ -94,7 +94,7 @@ fn the_generator_leaves_nothing_out() {
     assert_eq!(sizes, SIZES.into_iter().collect());
     assert_eq!(
         census.by_operation.len(),
-        17,
+        18,
         "{:?}",
         census.by_operation.keys()
     );

@@ -270,38 +270,6 @@ fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
     }
 }
 
-/// Guards: a frame that the next open finds, though its sync failed, is made durable before anything is built on it: the page
-/// cache shows what the drive may not have, and a power cut after that open must not take it back.
-#[test]
-fn a_frame_whose_sync_failed_is_durable_once_it_was_replayed() {
-    for seed in 1..=4 {
-        let machine = machine(seed);
-        let play = machine.executor.block_on(async {
-            let mut play = Play::open(&machine).await;
-            play.good(push(1)).await;
-            play.good(manifest(100, &[1], "latest")).await;
-            // A step that is one frame and nothing else.
-            machine
-                .disk
-                .add_fault(Fault::nth(OpKind::SyncData, 1).on("0001.journal"));
-            let step = tag("other", 100);
-            play.lost(step.clone()).await;
-            machine.disk.clear_faults();
-            let closed = play.store.close().await;
-            assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
-            // The same disk goes on: nothing was cut off but the process.
-            play.store = Play::open(&machine).await.store;
-            let again = play.script.take(&play.store, &play.env, &step).await;
-            again.expect("the disk is well again");
-            play.progress.done = play.progress.begun;
-            play.good(push(2)).await;
-            play.holds().await;
-            play
-        });
-        play.recovers(&machine);
-    }
-}
-
 /// Every kind of write answers `Poisoned`.
 async fn refuses_writes(play: &Play) {
     let (store, script) = (&play.store, &play.script);
