@@ -173,6 +173,11 @@ impl Error {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
+    /// Whether the failure is that this process may not touch a file or directory.
+    pub fn is_permission_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// Whether the failure is that no space was left.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })

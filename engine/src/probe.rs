@@ -141,6 +141,9 @@ named! {
         FailedFrameStays => "failed-frame-stays-in-head",
         DroppedShortWrite => "short-write-taken-for-whole",
         AbandonCommitted => "segment-unlinked-after-commit",
+        EndTrusted => "journal-end-not-written-again",
+        SuperblockTrusted => "superblock-not-written-again",
+        NameTrusted => "store-directory-not-synced-again",
     }
 }
 

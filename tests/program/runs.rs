@@ -80,7 +80,7 @@ pub fn run(options: &Options) -> ExitCode {
     }
     let violations = u64::from(failed.is_some());
     println!(
-        "histories {} operations {} crash points {} images {} distinct {} recoveries {} cut openings {} damaged stores {} stray writes {} violations {violations} seeds {first}..={} in {:.1} s",
+        "histories {} operations {} crash points {} images {} distinct {} recoveries {} cut openings {} kills {} damaged stores {} stray writes {} violations {violations} seeds {first}..={} in {:.1} s",
         census.histories,
         census.operations,
         census.points,
@@ -88,6 +88,7 @@ pub fn run(options: &Options) -> ExitCode {
         census.distinct,
         census.recoveries,
         census.cut_openings,
+        census.killed,
         census.damaged,
         census.strays,
         state.next_seed.saturating_sub(1),

@@ -12,7 +12,7 @@ use tonnage_engine::upload::UploadSpec;
 use tonnage_engine::{Algorithm, Error, Store};
 use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
-use tonnage_tests::sim::{ENOSPC, Fault, Noise, OpKind, Policy, SimEnv};
+use tonnage_tests::sim::{ENOSPC, Fault, Noise, OpKind, OpRecord, Policy, SimEnv};
 
 use super::check;
 use super::workload::{self, Progress, Script, manifest, push, tag, untag};
@@ -268,6 +268,67 @@ fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
         });
         play.recovers(&machine);
     }
+}
+
+/// Guards: a frame that the next open finds, though its sync failed, is made durable before anything is built on it: the page
+/// cache shows what the drive may not have, and a power cut after that open must not take it back.
+#[test]
+fn a_frame_whose_sync_failed_is_durable_once_it_was_replayed() {
+    for seed in 1..=4 {
+        let first = machine(seed);
+        let step = tag("other", 100);
+        let mut play = first.executor.block_on(async {
+            let mut play = Play::open(&first).await;
+            play.good(push(1)).await;
+            play.good(manifest(100, &[1], "latest")).await;
+            // The step is one frame and nothing else.
+            first
+                .disk
+                .add_fault(Fault::nth(OpKind::SyncData, 1).on("0001.journal"));
+            play.lost(step.clone()).await;
+            let closed = play.store.close().await;
+            assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
+            play
+        });
+        // The process goes, the page cache stays.
+        let second = SimEnv::after_kill(seed, first.disk.killed());
+        let play = second.executor.block_on(async {
+            let next = Play::open(&second).await;
+            (play.store, play.env) = (next.store, next.env);
+            play.progress.done = play.progress.begun;
+            play.holds().await;
+            play.good(push(2)).await;
+            play
+        });
+        play.recovers(&second);
+    }
+}
+
+/// Guards: a file system that copies on write has no room for the journal's last frame again when it is full; a part of the reserve
+/// makes it, and the store opens for pulls and deletes.
+#[test]
+fn a_store_opens_where_its_last_frame_cannot_be_written_again() {
+    let first = machine(1);
+    let mut play = first.executor.block_on(async {
+        let mut play = Play::open(&first).await;
+        play.good(push(1)).await;
+        play.good(manifest(100, &[1], "latest")).await;
+        play
+    });
+    let second = SimEnv::after_kill(1, first.disk.killed());
+    let no_room = Fault::nth(OpKind::Write, 1).on("0001.journal");
+    second.disk.add_fault(no_room.with_errno(ENOSPC));
+    let play = second.executor.block_on(async {
+        let next = Play::open(&second).await;
+        (play.store, play.env) = (next.store, next.env);
+        play.holds().await;
+        play.good(Operation::DeleteManifest(100)).await;
+        play
+    });
+    let log = second.disk.log();
+    let gave_up = |op: &OpRecord| op.kind == OpKind::Unlink && op.path.ends_with("reserve");
+    assert!(log.iter().any(gave_up), "the reserve was not touched");
+    play.recovers(&second);
 }
 
 /// Every kind of write answers `Poisoned`.

@@ -1,8 +1,11 @@
 //! Index and catalog come back from the journal alone, in bounded memory.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tonnage_engine::{Algorithm, Batch, Change, ManifestEntry, Options, Origin, Store};
-use tonnage_tests::sim::{Image, SimEnv};
+use tonnage_tests::sim::{Image, Killed, Policy, SimEnv};
 
 use super::check;
 
@@ -139,6 +142,96 @@ fn open_and_count(seed: u64, image: &Image, stop_after: Option<u64>) -> Opened {
         image: machine.disk.durable_image(),
         base_files: files,
         points: machine.disk.points(),
+    }
+}
+
+/// A store with many tags, killed where the header of its newest journal file was written and not synced.
+fn killed_with_an_unsynced_header(seed: u64) -> Killed {
+    let machine = SimEnv::new(seed, &check::empty_disk());
+    let found = Arc::new(Mutex::new(None));
+    let kept = Arc::clone(&found);
+    machine.disk.watch(move |stop| {
+        let killed = stop.killed();
+        let (live, durable) = (killed.live_image(), &stop.images(&ENDS)[0].image);
+        if has_header(&live, 3) && !has_header(durable, 3) {
+            *kept.lock() = Some(killed);
+        }
+    });
+    machine.executor.block_on(async {
+        let path = check::store_path();
+        let opened = Store::open(machine.env.clone(), &path, check::options()).await;
+        let (store, _) = opened.expect("a new store opens");
+        let blob = store
+            .put_small(Bytes::from_static(b"{}"), Algorithm::Sha256)
+            .await
+            .unwrap();
+        let digest = blob.digest();
+        commit(&store, vec![Change::Place(blob), Change::Link(digest)]).await;
+        // One frame, larger than a file, so the next one goes to the third.
+        let tags = (0..TAGS).map(|number| Change::SetTag {
+            tag: tag(number),
+            digest,
+        });
+        let entry = ManifestEntry {
+            digest,
+            size: 2,
+            children: vec![],
+            subject: None,
+            attributes: Bytes::new(),
+        };
+        let mut changes = vec![Change::PutManifest(entry)];
+        changes.extend(tags);
+        commit(&store, changes).await;
+        commit(&store, vec![Change::Unlink(digest)]).await;
+    });
+    machine.disk.unwatch();
+    let found = found.lock().take();
+    found.expect("a stop with a header that is not synced")
+}
+
+/// Only what is durable, and everything.
+const ENDS: Policy = Policy {
+    prefixes: 0,
+    single_losses: 0,
+    pairs: 0,
+    torn: 0,
+    subsets: 0,
+    seed: 0,
+};
+
+fn has_header(image: &Image, number: u64) -> bool {
+    let name = format!("journal/{number:016x}.journal");
+    let mut start = [0; 8];
+    let file = image.files.get(&check::store_path().join(name));
+    file.is_some_and(|file| file.read(0, &mut start) == 8 && start != [0; 8])
+}
+
+/// Guards: a checkpoint that a rebuild writes names a journal file whose header only the page cache may have, after a `kill -9`: that is
+/// made durable first, or a power cut leaves a checkpoint of a journal that is not there.
+#[test]
+fn a_rebuild_writes_no_checkpoint_over_what_only_the_page_cache_has() {
+    let seed = 6;
+    let machine = SimEnv::after_kill(seed, killed_with_an_unsynced_header(seed));
+    let images = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&images);
+    machine
+        .disk
+        .watch(move |stop| kept.lock().extend(stop.images(&Policy::sparse(seed))));
+    machine.executor.block_on(async {
+        let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
+        drop(opened.expect("the store opens after a kill"));
+    });
+    machine.disk.unwatch();
+    let images = std::mem::take(&mut *images.lock());
+    assert!(images.iter().any(|crash| base_files(&crash.image) > 0));
+    for crash in images {
+        let machine = SimEnv::new(seed, &crash.image);
+        let tags = machine.executor.block_on(async {
+            let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
+            let (store, _) = opened.unwrap_or_else(|error| panic!("{}: {error}", crash.label));
+            store.view().tags("r", None, 10_000).unwrap().len()
+        });
+        assert_eq!(tags, TAGS, "{}", crash.label);
     }
 }
 

@@ -10,6 +10,7 @@ use super::foresee::Foreseen;
 use super::sequencer::Sequencer;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::View;
+use crate::catalog::remains::Sweep;
 use crate::digest::{Algorithm, Digest};
 use crate::entry::{ManifestEntry, Origin};
 use crate::error::{Error, Result};
@@ -416,6 +417,65 @@ fn what_was_foreseen_holds_until_something_is_removed() {
     assert!(
         matches!(lost, Err(Error::Unmet(unmet)) if unmet.contains(&Require::Linked(digest(b"lost"))))
     );
+}
+
+/// Guards: what was foreseen not to hold is refused when that is durable and not before: told earlier, it would speak of a removal that
+/// a crash may undo. Where that removal fails, nothing is refused.
+#[test]
+fn a_refusal_that_was_foreseen_waits_for_what_it_is_founded_on() {
+    let mut rig = Rig::new();
+    drop(rig.push_blob(b"kept"));
+    rig.write_frame();
+    let unlink = || vec![Change::Unlink(digest(b"kept"))];
+    let gone = vec![Require::Linked(digest(b"kept"))];
+    drop(rig.submit(vec![], unlink()).unwrap());
+    let foreseen = Foreseen {
+        unmet: gone.clone(),
+        ..rig.foreseen(vec![])
+    };
+    let mut refused = rig.submit_foreseen(vec![], Some(foreseen), vec![]).unwrap();
+    assert!((&mut refused).now_or_never().is_none(), "told too early");
+    rig.write_frame();
+    assert!(matches!(outcome(refused), Some(Err(Error::Unmet(unmet))) if unmet == gone));
+
+    drop(rig.push_blob(b"kept"));
+    rig.write_frame();
+    drop(rig.submit(vec![], unlink()).unwrap());
+    let foreseen = Foreseen {
+        unmet: gone,
+        ..rig.foreseen(vec![])
+    };
+    rig.sequencer.fail_queued(&Error::Closed, false);
+    let taken = rig.submit_foreseen(vec![], Some(foreseen), vec![]).unwrap();
+    rig.write_frame();
+    assert!(matches!(outcome(taken), Some(Ok(_))), "it is there still");
+}
+
+/// Guards: a step of clearing away is taken behind the deletion it was drawn up behind, or not at all: where the deletion failed, the
+/// repository is there and in use, and nothing of it may go.
+#[test]
+fn nothing_is_cleared_away_after_a_deletion_that_failed() {
+    let mut rig = Rig::new();
+    drop(rig.push_blob(b"kept"));
+    rig.write_frame();
+    drop(rig.submit(vec![], vec![Change::DeleteRepository]).unwrap());
+    let (view, _) = rig.sequencer.head();
+    let repository = view.next_deleted().unwrap().expect("a deleted repository");
+    let mut sweep = Sweep::of(repository);
+    let step = sweep.step(&view).unwrap();
+    assert!(!step.is_empty());
+    rig.sequencer.fail_queued(&Error::Closed, false);
+    let taken = rig.sequencer.sweep(repository, step).unwrap();
+    assert!(taken.is_none(), "a step on a repository that is in use");
+    drop(rig.push_blob(b"more"));
+    rig.write_frame();
+    assert!(rig.view().linked("r", &digest(b"kept")).unwrap());
+
+    drop(rig.submit(vec![], vec![Change::DeleteRepository]).unwrap());
+    let (view, _) = rig.sequencer.head();
+    let mut sweep = Sweep::of(repository);
+    let step = sweep.step(&view).unwrap();
+    assert!(rig.sequencer.sweep(repository, step).unwrap().is_some());
 }
 
 /// Guards: a poisoned store takes no transactions and still answers reads.

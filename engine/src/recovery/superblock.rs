@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::format::superblock::{Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock};
 use crate::io::{Env, Io, OpenMode, exact};
-use crate::probe::{Place, reached};
+use crate::probe::{Mutation, Place, mutated, reached};
 
 /// Directories of a store.
 pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
@@ -89,7 +89,7 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
         } => {
             // Nothing was ever stored: the write of all four may have been cut short, or may never have been synced, which the page
             // cache does not tell. It is written again.
-            if is_unused(io, store).await? {
+            if is_unused(io, store).await? && !mutated(Mutation::SuperblockTrusted) {
                 return Ok(None);
             }
             Ok(Some((superblock, damaged_copies)))
@@ -164,26 +164,37 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
     Ok(superblock)
 }
 
-/// Creates the store's own directory and those above it that are missing, their names durable on return.
+/// Creates the store's own directory and those above it that are missing.
 pub async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
-    let mut missing = Vec::new();
-    let mut next = path;
-    loop {
+    let mut missing = vec![path];
+    while let Some(next) = missing.last().copied() {
         match (create_dir(io, next).await, above(next)) {
-            (Err(error), Some(parent)) if error.is_not_found() => {
-                missing.push(next);
-                next = parent;
-            }
-            (created, parent) => {
+            (Err(error), Some(parent)) if error.is_not_found() => missing.push(parent),
+            (created, _) => {
                 created?;
-                sync_dir(io, parent.unwrap_or(Path::new("."))).await?;
-                break;
+                missing.pop();
             }
         }
     }
-    for path in missing.into_iter().rev() {
-        create_dir(io, path).await?;
-        sync_dir(io, above(path).unwrap_or(Path::new("."))).await?;
+    Ok(())
+}
+
+/// Makes the names of the store's directory and of those above it durable: they may have been made just now, or by an earlier process
+/// that was killed before it synced them, which the page cache does not tell.
+pub async fn sync_path(io: &dyn Io, path: &Path) -> Result<()> {
+    if mutated(Mutation::NameTrusted) {
+        return Ok(());
+    }
+    let parent = above(path).unwrap_or(Path::new("."));
+    sync_dir(io, parent).await?;
+    let mut next = parent;
+    while let Some(parent) = above(next) {
+        match sync_dir(io, parent).await {
+            // A directory that may not be read was not made by us.
+            Err(error) if error.is_permission_denied() => return Ok(()),
+            synced => synced?,
+        }
+        next = parent;
     }
     Ok(())
 }

@@ -137,6 +137,7 @@ async fn claim(env: Env, path: &Path) -> Result<Claim> {
             created: false,
         });
     }
+    superblocks::sync_path(&*env.io, &path).await?;
     let superblock = superblocks::create(&env, &path).await?;
     Ok(Claim {
         env,
@@ -239,7 +240,7 @@ async fn durable_facts(
 ) -> Result<Facts> {
     let facts = facts(env, path, recovered, clean).await?;
     let walked = &recovered.walked;
-    if walked.last.is_some() {
+    if walked.last.is_some() && !mutated(Mutation::EndTrusted) {
         harden::harden(&*env.io, path, walked.last_frame, walked.end).await?;
     }
     Ok(facts)

@@ -27,6 +27,8 @@ pub struct Census {
     pub recoveries: u64,
     /// Openings that were stopped everywhere.
     pub cut_openings: u64,
+    /// Stops that only killed the process, the next one being stopped everywhere.
+    pub killed: u64,
     /// Damaged stores looked at.
     pub damaged: u64,
     /// Stores over which an unsynced write went astray.
@@ -104,6 +106,7 @@ impl Census {
         self.distinct += other.distinct;
         self.recoveries += other.recoveries;
         self.cut_openings += other.cut_openings;
+        self.killed += other.killed;
         self.damaged += other.damaged;
         self.strays += other.strays;
         merge(&mut self.by_operation, &other.by_operation);

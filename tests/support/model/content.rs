@@ -62,6 +62,11 @@ pub const SIZES: [usize; 34] = [
 /// How many of [`SIZES`] are small enough for every history.
 pub const COMMON_SIZES: usize = 25;
 
+/// Repositories of all histories.
+pub const REPOSITORIES: [&str; 3] = ["library/a", "b", "team/with/a/long/path"];
+/// A content of one byte that no history pushes.
+pub const WITNESS: u32 = 9 * SIZES.len() as u32 + 1;
+
 /// Bytes of content `number`.
 pub fn bytes(number: u32) -> Bytes {
     known(number).0

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tonnage_engine::Options;
 
-use super::content::{self, COMMON_SIZES, ROOMY_THRESHOLD, SIZES, THRESHOLD};
+use super::content::{
+    self, COMMON_SIZES, REPOSITORIES, ROOMY_THRESHOLD, SIZES, THRESHOLD, WITNESS,
+};
 use super::operation::{Call, How, Operation};
 use crate::sim::{EDQUOT, EINTR, EIO, ENOSPC, Fault, OpKind, Prng};
 
-const REPOSITORIES: [&str; 3] = ["library/a", "b", "team/with/a/long/path"];
 const TAGS: [&str; 3] = ["latest", "v1", "a-tag"];
 const CHANGE_WEIGHTS: [(u32, Kind); 15] = [
     (20, Kind::Push),
@@ -39,7 +40,6 @@ enum Kind {
     Referrer,
     Tag,
     Swap,
-    TagMany,
     Untag,
     DeleteManifest,
     DeleteRepository,
@@ -150,7 +150,6 @@ struct Generator {
     seed: u64,
     roomy: bool,
     poor: bool,
-    crowded: bool,
     /// Repositories are deleted.
     fleeting: bool,
     contents: Vec<u32>,
@@ -173,7 +172,6 @@ impl Generator {
             seed,
             roomy,
             poor: seed % 4 == 3,
-            crowded: seed % 16 == 8,
             fleeting: matches!(seed % 8, 2 | 5) || seed % 32 == 8,
             contents,
             manifests,
@@ -187,13 +185,35 @@ impl Generator {
         let tight = self.prng.percent(20) || self.poor;
         // An opening on a full disk wants a life before it.
         let count = if self.seed % 4 == 1 { 3 } else { 1 } + self.prng.below(3);
-        let lives = (0..count).map(|number| self.life(number)).collect();
+        let mut lives: Vec<Life> = (0..count).map(|number| self.life(number)).collect();
+        if self.seed % 32 == 8 {
+            self.crowd(&mut lives);
+        }
         History {
             seed: self.seed,
             roomy: self.roomy,
             tight,
             poor: self.poor,
             lives,
+        }
+    }
+
+    /// A frame larger than a journal file, and more rows than one write of a checkpoint takes: near the end, for every image from there
+    /// on has all of them.
+    fn crowd(&mut self, lives: &mut [Life]) {
+        let (Some(life), Some((repository, number))) = (lives.last_mut(), self.put.last().copied())
+        else {
+            return;
+        };
+        let tag_many = Operation::TagMany {
+            count: 1600,
+            number,
+        };
+        for operation in [tag_many, Operation::Checkpoint] {
+            life.clients[0].push(Call {
+                repository: REPOSITORIES[repository].to_owned(),
+                operation,
+            });
         }
     }
 
@@ -300,12 +320,8 @@ impl Generator {
         let total: u32 = CHANGE_WEIGHTS.iter().map(|(weight, _)| weight).sum();
         let mut drawn = self.prng.below(total as usize) as u32;
         let mut kind = Kind::Push;
-        if self.crowded && !self.put.is_empty() && self.prng.percent(10) {
-            drawn = total; // none of those below
-            kind = Kind::TagMany;
-        }
         if self.fleeting && !self.pushed.is_empty() && self.prng.percent(12) {
-            drawn = total;
+            drawn = total; // none of those below
             kind = Kind::DeleteRepository;
         }
         for (weight, candidate) in CHANGE_WEIGHTS {
@@ -366,11 +382,6 @@ impl Generator {
                     old: Some(old),
                 }
             }
-            // A frame larger than a journal file, and more rows than one write of a checkpoint takes.
-            Kind::TagMany => Operation::TagMany {
-                count: 1000,
-                number: self.put_to(repository),
-            },
             Kind::Untag => Operation::Untag(self.tag()),
             Kind::DeleteManifest => Operation::DeleteManifest(self.put_to(repository)),
             Kind::DeleteRepository => Operation::DeleteRepository,
@@ -458,7 +469,7 @@ fn contents(seed: u64, roomy: bool, prng: &mut Prng) -> Vec<u32> {
 
 /// Every digest that a history may store.
 pub fn universe(history: &History) -> Vec<tonnage_engine::Digest> {
-    let mut digests = std::collections::BTreeSet::new();
+    let mut digests = std::collections::BTreeSet::from([content::digest(WITNESS)]);
     for call in history.calls() {
         match &call.operation {
             Operation::Push { content, .. }

@@ -8,7 +8,7 @@
 //! | [`drive`] [`record`] | carries a history out against any store; what clients saw |
 //! | [`found`] [`recover`] | what an open store holds; opens what a stop left |
 //! | [`judge`] | is that what DURABILITY.md promises? |
-//! | [`sweep`] [`damage`] [`shrink`] | one history on the simulated disk, stopped everywhere; damaged; made short |
+//! | [`sweep`] [`recoveries`] [`damage`] [`shrink`] | one history on the simulated disk, stopped everywhere; what that left; damaged; made short |
 //! | [`flips`] [`fixture`] | every byte of a store damaged in turn; stores that earlier versions wrote |
 //! | [`real`] | the same history on a real folder |
 
@@ -25,6 +25,7 @@ pub mod operation;
 pub mod real;
 pub mod record;
 pub mod recover;
+pub mod recoveries;
 pub mod shrink;
 pub mod state;
 pub mod sweep;

@@ -3,9 +3,9 @@
 //! Owns: [`sweep`]. Each life runs once; before every write, sync and change of a name its disk shows the images that a stop there
 //! may leave. An image is recovered once, however often it comes up, and judged each time: what may be in it depends on what was
 //! answered by then. A life that ends without a close leaves one of its images to the next, whose opening is then stopped
-//! everywhere in turn; so are openings of images picked on the way.
+//! everywhere in turn; so are openings of images picked on the way, and openings after a mere `kill -9`, on a page cache that the power
+//! takes away later.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -16,13 +16,14 @@ use super::damage;
 use super::drive::{self, Left};
 use super::generate::{self, History, Life};
 use super::judge::Timeline;
-use super::record::{Moment, Shared};
-use super::recover::{Found, Task, Violation, empty_disk, guarded, has_store, recover, store_path};
+use super::record::Shared;
+use super::recover::{Task, Violation, empty_disk, guarded, has_store, store_path};
+use super::recoveries::{Recoveries, Trouble};
 use super::state::Model;
-use crate::sim::{CrashImage, Image, Noise, Policy, Prng, SimEnv, Stray};
+use crate::sim::{CrashImage, Image, Noise, Policy, Prng, SimEnv};
 
-/// Of distinct images, one in so many has its opening stopped everywhere, too.
-const CUT_EVERY: usize = 24;
+/// Of crash points, one in so many is a `kill -9`, too: the next process begins on the page cache.
+const KILL_EVERY: u64 = 10;
 
 /// Of crash points, one in so many has unsynced writes go astray, too.
 const STRAY_EVERY: u64 = 8;
@@ -114,119 +115,6 @@ struct LifeRun<'a> {
     depth: Depth,
 }
 
-/// An image that came up, and when.
-struct Occurrence {
-    hash: u64,
-    moment: Moment,
-    points: u64,
-    label: String,
-    /// The image whose opening was stopped, where this is one of a second stop.
-    parent: Option<u64>,
-}
-
-/// Everything recovered so far in this life.
-struct Recoveries {
-    task: Task,
-    record: Shared,
-    depth: Depth,
-    known: HashMap<u64, Result<Arc<Found>, Violation>>,
-    occurrences: Vec<Occurrence>,
-    cut: usize,
-    census: Census,
-    /// The first stray write that did harm, and when.
-    astray: Option<(u64, Violation)>,
-}
-
-impl Recoveries {
-    fn take_in(&mut self, points: u64, images: Vec<CrashImage>, parent: Option<u64>) {
-        let moment = self.record.now();
-        for CrashImage { label, image, hash } in images {
-            self.census.images += 1;
-            let new = !self.known.contains_key(&hash);
-            if new {
-                self.recover(hash, &image);
-            }
-            let occurrence = Occurrence {
-                hash,
-                moment,
-                points,
-                label: label.clone(),
-                parent,
-            };
-            self.occurrences.push(occurrence);
-            if new && parent.is_none() && has_store(&image) {
-                self.cut += 1;
-                if self.cut.is_multiple_of(CUT_EVERY) {
-                    self.cut_opening(points, &label, &image, hash);
-                }
-            }
-        }
-    }
-
-    fn recover(&mut self, hash: u64, image: &Image) {
-        self.task.uploads = self.record.0.lock().uploads.clone();
-        let found = recover(&self.task, image);
-        self.census.recoveries += 1;
-        self.census.distinct += u64::from(has_store(image));
-        if let Ok(found) = &found {
-            self.census.note_open(&found.report, found.uploads.len());
-        }
-        self.known.insert(hash, found.map(Arc::new));
-    }
-
-    /// Looks at what is left where unsynced writes went astray.
-    fn look_astray(&mut self, points: u64, strays: Vec<Stray>) {
-        for stray in strays {
-            let hash = stray.without.hash;
-            self.take_in(points, vec![stray.without.clone()], None);
-            let Some(Ok(found)) = self.known.get(&hash) else {
-                continue; // that image itself is judged
-            };
-            let found = Arc::clone(found);
-            if !has_store(&stray.image) {
-                continue;
-            }
-            let looked = damage::astray(&self.task, &stray, &found, &mut self.census);
-            if let (Err(violation), None) = (looked, &self.astray) {
-                self.astray = Some((points, violation));
-            }
-        }
-    }
-
-    /// Stops the opening of an image everywhere in turn.
-    fn cut_opening(&mut self, points: u64, label: &str, image: &Image, hash: u64) {
-        let machine = SimEnv::new(self.task.seed ^ 0xc7, image);
-        let stops = Arc::new(Mutex::new(Vec::new()));
-        let (seen, seed, policy) = (Arc::clone(&stops), self.task.seed, self.depth.policy);
-        machine.disk.watch(move |stop| {
-            let images = stop.images(&policy(seed ^ stop.points));
-            seen.lock().push((stop.points, images));
-        });
-        let (env, options) = (machine.env.clone(), self.task.options.clone());
-        let opened = guarded("panic in recovery", || {
-            machine.executor.block_on(async {
-                if let Ok((store, _)) = Store::open(env, &store_path(), options).await {
-                    drop(store.close().await);
-                }
-            });
-            Ok(())
-        });
-        machine.disk.unwatch();
-        if opened.is_err() {
-            return; // the image itself is judged
-        }
-        self.census.cut_openings += 1;
-        let stops = std::mem::take(&mut *stops.lock());
-        for (cut, images) in stops {
-            let relabelled = images.into_iter().map(|mut crash| {
-                crash.label = format!("{label}, its opening stopped after {cut}: {}", crash.label);
-                crash
-            });
-            self.take_in(points, relabelled.collect(), Some(hash));
-        }
-    }
-}
-
 impl LifeRun<'_> {
     fn seed(&self) -> u64 {
         self.history.seed ^ ((self.number as u64 + 1) << 56)
@@ -236,27 +124,29 @@ impl LifeRun<'_> {
         let record = Shared::default();
         let machine = SimEnv::new(self.seed(), &carry.image);
         machine.disk.set_noise(self.noise());
-        let recoveries = Arc::new(Mutex::new(Recoveries {
-            task: Task {
-                seed: self.seed() ^ 0xfeed,
-                options: self.history.options(),
-                universe: generate::universe(self.history),
-                uploads: std::collections::BTreeMap::new(),
-            },
-            record: record.clone(),
-            depth: self.depth,
-            known: HashMap::new(),
-            occurrences: Vec::new(),
-            cut: 0,
-            census: Census::default(),
-            astray: None,
-        }));
+        let task = Task {
+            seed: self.seed() ^ 0xfeed,
+            options: self.history.options(),
+            universe: generate::universe(self.history),
+            uploads: std::collections::BTreeMap::new(),
+            spares_torn_checkpoints: false,
+        };
+        let trouble = match self.history.seed % 4 {
+            1 => Trouble::Full,
+            3 => Trouble::FailingBase,
+            _ => Trouble::Sound,
+        };
+        let recoveries = Recoveries::new(task, record.clone(), self.depth.policy, trouble);
+        let recoveries = Arc::new(Mutex::new(recoveries));
         let (watching, policy, seed) = (Arc::clone(&recoveries), self.depth.policy, self.seed());
         let damage = self.depth.damage;
         machine.disk.watch(move |stop| {
             let images = stop.images(&policy(seed ^ stop.points));
             let mut watching = watching.lock();
-            watching.take_in(stop.points, images, None);
+            watching.take_in(stop.points, images);
+            if stop.points % KILL_EVERY == seed % KILL_EVERY {
+                watching.kill(stop.points, stop.killed());
+            }
             if damage && stop.points.is_multiple_of(STRAY_EVERY) {
                 let strays = stop.strays(seed ^ stop.points, STRAYS);
                 watching.look_astray(stop.points, strays);
@@ -273,7 +163,7 @@ impl LifeRun<'_> {
         let closed = matches!(ended, Ended::Closed(_));
         let last = machine.disk.crash_images(&policy(seed ^ 0x1a57));
         let mut recoveries = recoveries.lock();
-        recoveries.take_in(machine.disk.points(), last.clone(), None);
+        recoveries.take_in(machine.disk.points(), last.clone());
         census.add(&recoveries.census);
         census.points += machine.disk.points();
         self.judge(carry, &record, &recoveries, &machine)?;
@@ -282,7 +172,7 @@ impl LifeRun<'_> {
             return Err(self.failure(&machine, violation, stop));
         }
         let (image, hash) = self.pick(&last, closed);
-        let found = match recoveries.known.get(&hash) {
+        let found = match recoveries.known(hash) {
             Some(Ok(found)) => Arc::clone(found),
             _ => unreachable!("every image was recovered and judged"),
         };
@@ -405,21 +295,7 @@ impl LifeRun<'_> {
         let timeline = timeline
             .map_err(|violation| self.failure(machine, violation, "while it ran".to_owned()))?;
         for occurrence in &recoveries.occurrences {
-            let known = &recoveries.known;
-            let parent = occurrence.parent.map(|parent| &known[&parent]);
-            let judged = match (&known[&occurrence.hash], parent) {
-                (Err(violation), _) => Err(violation.clone()),
-                (Ok(found), None) => timeline.judge(found, occurrence.moment),
-                // LSNs go on behind those of the first stop: what counts is that nothing changed.
-                (Ok(found), Some(Ok(parent))) if found.model == parent.model => {
-                    timeline.judge_uploads(found, occurrence.moment)
-                }
-                (Ok(found), Some(Ok(parent))) => Err(Violation::new(
-                    "recovery cut off",
-                    format!("found    {:?}\n expected {:?}", found.model, parent.model),
-                )),
-                (Ok(_), Some(Err(violation))) => Err(violation.clone()),
-            };
+            let judged = recoveries.judge(occurrence, &timeline);
             judged.map_err(|violation| {
                 let stop = format!(
                     "stopped after crash point {}, image {:?}",

@@ -69,6 +69,25 @@ impl Stop<'_> {
     pub fn images(&self, policy: &Policy) -> Vec<CrashImage> {
         images_of(self.machine, policy)
     }
+
+    /// Only the process ends: the machine goes on, and the power may go later.
+    pub fn killed(&self) -> Killed {
+        let machine = self.machine.without_processes();
+        Killed { machine }
+    }
+}
+
+/// What `kill -9` leaves: a page cache that shows all that took effect, over a disk that need not have it yet.
+#[derive(Debug)]
+pub struct Killed {
+    machine: Machine,
+}
+
+impl Killed {
+    /// What the next process sees.
+    pub fn live_image(&self) -> Image {
+        self.machine.live_image()
+    }
 }
 
 impl fmt::Debug for SimDisk {
@@ -84,8 +103,17 @@ impl fmt::Debug for SimDisk {
 impl SimDisk {
     /// A disk that holds `image`, all of it durable, on the machine of `executor`. No faults, some noise.
     pub fn new(executor: &Executor, image: &Image) -> Self {
+        Self::of(executor, Machine::from_image(image))
+    }
+
+    /// The disk and the page cache that a killed process leaves.
+    pub fn after_kill(executor: &Executor, killed: Killed) -> Self {
+        Self::of(executor, killed.machine)
+    }
+
+    fn of(executor: &Executor, machine: Machine) -> Self {
         let state = DiskState {
-            machine: Machine::from_image(image),
+            machine,
             prng: Prng::new(executor.seed() ^ 0x6469_736b_6469_736b),
             noise: Noise::default(),
             capacity: None,
@@ -179,6 +207,13 @@ impl SimDisk {
     /// What `kill -9` leaves: all that took effect.
     pub fn live_image(&self) -> Image {
         self.shared.state.lock().machine.live_image()
+    }
+
+    /// The machine after its processes were killed now.
+    pub fn killed(&self) -> Killed {
+        self.with_state(|state| Killed {
+            machine: state.machine.without_processes(),
+        })
     }
 
     pub(super) fn with_state<T>(&self, look: impl FnOnce(&mut DiskState) -> T) -> T {

@@ -29,7 +29,7 @@ use tonnage_engine::io::Env;
 
 pub use self::content::Content;
 pub use self::crash::{CrashImage, Policy};
-pub use self::disk::{SimDisk, Stop};
+pub use self::disk::{Killed, SimDisk, Stop};
 pub use self::executor::{Executor, Outcome};
 pub use self::fault::{EDQUOT, EINTR, EIO, ENOSPC, Fault, Noise, OpKind, When};
 pub use self::handle::Handle;
@@ -54,8 +54,19 @@ impl SimEnv {
     /// A machine whose disk holds `image`, all of it durable. Everything that happens follows from `seed`.
     pub fn new(seed: u64, image: &Image) -> Self {
         let executor = Executor::new(seed);
-        let handle = Arc::new(executor.handle());
         let disk = SimDisk::new(&executor, image);
+        Self::of(executor, disk)
+    }
+
+    /// The same machine after its processes were killed: what was not synced is in its page cache.
+    pub fn after_kill(seed: u64, killed: Killed) -> Self {
+        let executor = Executor::new(seed);
+        let disk = SimDisk::after_kill(&executor, killed);
+        Self::of(executor, disk)
+    }
+
+    fn of(executor: Executor, disk: SimDisk) -> Self {
+        let handle = Arc::new(executor.handle());
         let env = Env {
             io: Arc::new(disk.clone()),
             clock: Arc::clone(&handle) as _,

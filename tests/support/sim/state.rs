@@ -87,7 +87,7 @@ pub(super) struct Effect<T> {
 /// Effects of one file or directory, oldest first.
 type Effects<T> = Vec<Effect<T>>;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FileState {
     pub(super) live: Content,
     pub(super) durable: Content,
@@ -96,7 +96,7 @@ pub(super) struct FileState {
     handles: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Machine {
     pub(super) files: Vec<FileState>,
     pub(super) names: BTreeMap<PathBuf, Node>,
@@ -125,6 +125,15 @@ impl Machine {
             machine.files.push(file);
         }
         machine.durable_names.clone_from(&machine.names);
+        machine
+    }
+
+    /// The same disk and page cache with every process gone: nothing is open any more.
+    pub(super) fn without_processes(&self) -> Self {
+        let mut machine = self.clone();
+        for file in &mut machine.files {
+            file.handles = 0;
+        }
         machine
     }
 

@@ -1,0 +1,336 @@
+//! The images that come up in one life: each recovered once, and noted each time, with when that was.
+//!
+//! Owns: [`Recoveries`], [`Occurrence`]; which openings are themselves stopped everywhere, and what is asked of those. Refuses: what a
+//! first stop must have kept (`judge`), and when there is one (`sweep`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tonnage_engine::Store;
+
+use super::census::Census;
+use super::content::{REPOSITORIES, WITNESS};
+use super::damage;
+use super::drive::Client;
+use super::judge::Timeline;
+use super::operation::{Call, How, Operation};
+use super::record::{Answer, Entry, Moment, Shared};
+use super::recover::{Found, Task, Violation, guarded, has_store, recover, store_path};
+use crate::sim::{CrashImage, Fault, Image, Killed, OpKind, Policy, Prng, SimEnv, Stray};
+
+/// Of distinct images, one in so many has its opening stopped everywhere, too.
+const CUT_EVERY: usize = 24;
+
+/// Less than this has a disk that is full.
+const CRAMPED_BYTES: usize = 8000;
+
+/// An image that came up, and when.
+#[derive(Debug)]
+pub struct Occurrence {
+    /// Crash points before the first stop.
+    pub points: u64,
+    /// How it came to be.
+    pub label: String,
+    hash: u64,
+    moment: Moment,
+    after: After,
+}
+
+/// What happened between the first stop and this image.
+#[derive(Debug, Clone, Copy)]
+enum After {
+    /// Nothing: it is what the stop left.
+    Nothing,
+    /// Its image, of this hash, was being opened when the power went again.
+    Opening(u64),
+    /// Only the process was killed; the next one saw all that the page cache had, an image of this hash, and then the power went.
+    Kill {
+        seen: u64,
+        /// How far that one had come by then.
+        progress: Progress,
+    },
+}
+
+/// How far the process after a kill had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Progress {
+    /// Nobody has seen anything of what it found.
+    Opening,
+    /// What readers see is promised.
+    Opened,
+    /// So is what was acknowledged since: [`witness`].
+    Acknowledged,
+}
+
+/// What the disk does to the process after a kill, now and then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Nothing.
+    Sound,
+    /// It is full but for less than a journal file.
+    Full,
+    /// Files of checkpoints cannot be written, half of the time.
+    FailingBase,
+}
+
+/// A push after a kill: whoever loses something at the next stop does not get away with having had nothing to lose.
+fn witness() -> Call {
+    let how = How {
+        announced: false,
+        wrong_digest: false,
+        taken_back: false,
+    };
+    Call {
+        repository: REPOSITORIES[0].to_owned(),
+        operation: Operation::Push {
+            content: WITNESS,
+            how,
+        },
+    }
+}
+
+/// Everything recovered so far in this life.
+#[derive(Debug)]
+pub struct Recoveries {
+    /// What to look for.
+    pub task: Task,
+    /// What was noted.
+    pub occurrences: Vec<Occurrence>,
+    /// Counts.
+    pub census: Census,
+    /// The first stray write that did harm, and when.
+    pub astray: Option<(u64, Violation)>,
+    record: Shared,
+    policy: fn(u64) -> Policy,
+    trouble: Trouble,
+    known: HashMap<u64, Result<Arc<Found>, Violation>>,
+    cut: usize,
+}
+
+impl Recoveries {
+    /// None yet.
+    pub fn new(task: Task, record: Shared, policy: fn(u64) -> Policy, trouble: Trouble) -> Self {
+        Self {
+            task,
+            occurrences: Vec::new(),
+            census: Census::default(),
+            astray: None,
+            record,
+            policy,
+            trouble,
+            known: HashMap::new(),
+            cut: 0,
+        }
+    }
+
+    /// What was found in the image of this hash.
+    pub fn known(&self, hash: u64) -> Option<&Result<Arc<Found>, Violation>> {
+        self.known.get(&hash)
+    }
+
+    /// Recovers what a stop may leave.
+    pub fn take_in(&mut self, points: u64, images: Vec<CrashImage>) {
+        for crash in images {
+            if self.note(points, &crash, After::Nothing) && has_store(&crash.image) {
+                self.cut += 1;
+                if self.cut.is_multiple_of(CUT_EVERY) {
+                    self.cut_opening(points, &crash);
+                }
+            }
+        }
+    }
+
+    /// Notes an image, and recovers it if it is new.
+    fn note(&mut self, points: u64, crash: &CrashImage, after: After) -> bool {
+        self.census.images += 1;
+        let new = !self.known.contains_key(&crash.hash);
+        if new {
+            self.task.spares_torn_checkpoints = matches!(after, After::Kill { .. });
+            self.recover(crash.hash, &crash.image);
+        }
+        self.occurrences.push(Occurrence {
+            points,
+            label: crash.label.clone(),
+            hash: crash.hash,
+            moment: self.record.now(),
+            after,
+        });
+        new
+    }
+
+    fn recover(&mut self, hash: u64, image: &Image) {
+        self.task.uploads = self.record.0.lock().uploads.clone();
+        let found = recover(&self.task, image);
+        self.census.recoveries += 1;
+        self.census.distinct += u64::from(has_store(image));
+        if let Ok(found) = &found {
+            self.census.note_open(&found.report, found.uploads.len());
+        }
+        self.known.insert(hash, found.map(Arc::new));
+    }
+
+    /// Looks at what is left where unsynced writes went astray.
+    pub fn look_astray(&mut self, points: u64, strays: Vec<Stray>) {
+        for stray in strays {
+            let hash = stray.without.hash;
+            self.take_in(points, vec![stray.without.clone()]);
+            let Some(Ok(found)) = self.known.get(&hash) else {
+                continue; // that image itself is judged
+            };
+            let found = Arc::clone(found);
+            if !has_store(&stray.image) {
+                continue;
+            }
+            let looked = damage::astray(&self.task, &stray, &found, &mut self.census);
+            if let (Err(violation), None) = (looked, &self.astray) {
+                self.astray = Some((points, violation));
+            }
+        }
+    }
+
+    /// Stops the opening of an image everywhere in turn.
+    fn cut_opening(&mut self, points: u64, crash: &CrashImage) {
+        let machine = SimEnv::new(self.task.seed ^ 0xc7, &crash.image);
+        if let Some(stops) = self.open_and_stop(&machine, false) {
+            self.census.cut_openings += 1;
+            let parent = crash.hash;
+            self.take_in_second(points, &crash.label, stops, |_| After::Opening(parent));
+        }
+    }
+
+    /// Ends the process at this stop and nothing else: the next one opens what the page cache shows, and the power goes at each of
+    /// its own stops in turn.
+    pub fn kill(&mut self, points: u64, killed: Killed) {
+        let image = killed.live_image();
+        let crash = CrashImage {
+            label: "killed".to_owned(),
+            hash: image.stable_hash(),
+            image,
+        };
+        self.note(points, &crash, After::Nothing);
+        let machine = SimEnv::after_kill(self.task.seed ^ 0x6b, killed);
+        self.make_trouble(points, &machine);
+        if let Some(stops) = self.open_and_stop(&machine, true) {
+            self.census.killed += 1;
+            let seen = crash.hash;
+            let after = |progress| After::Kill { seen, progress };
+            self.take_in_second(points, &crash.label, stops, after);
+        }
+    }
+
+    fn make_trouble(&self, points: u64, machine: &SimEnv) {
+        let mut prng = Prng::new(self.task.seed ^ points);
+        match self.trouble {
+            Trouble::Full if prng.percent(50) => {
+                let room = prng.below(CRAMPED_BYTES) as u64;
+                let used = machine.disk.used_bytes();
+                machine.disk.set_capacity(Some(used + room));
+            }
+            Trouble::FailingBase if prng.percent(50) => {
+                let kind = [OpKind::Write, OpKind::SyncData][prng.below(2)];
+                machine.disk.add_fault(Fault::percent(kind, 50).on(".base"));
+            }
+            Trouble::Sound | Trouble::Full | Trouble::FailingBase => {}
+        }
+    }
+
+    /// The images at every stop of an open, a push and a close; `None` if the open panics, which the judgement of the image itself
+    /// tells of.
+    fn open_and_stop(&self, machine: &SimEnv, push: bool) -> Option<Vec<SecondStop>> {
+        let stops = Arc::new(Mutex::new(Vec::new()));
+        let progress = Arc::new(Mutex::new(Progress::Opening));
+        let (seen, reached) = (Arc::clone(&stops), Arc::clone(&progress));
+        let (seed, policy) = (self.task.seed, self.policy);
+        machine.disk.watch(move |stop| {
+            seen.lock().push(SecondStop {
+                points: stop.points,
+                progress: *reached.lock(),
+                images: stop.images(&policy(seed ^ stop.points)),
+            });
+        });
+        let (env, options) = (machine.env.clone(), self.task.options.clone());
+        let grace = options.lease_grace;
+        let ran = guarded("panic in recovery", || {
+            machine.executor.block_on(async {
+                let opened = Store::open(env.clone(), &store_path(), options).await;
+                let Ok((store, _)) = opened else { return };
+                *progress.lock() = Progress::Opened;
+                if push {
+                    let record = Shared::default();
+                    let client = Client::new(0, store.clone(), env, record.clone(), grace, vec![]);
+                    client.run(vec![witness()]).await;
+                    let committed =
+                        |entry: &Entry| matches!(entry.answered, Some((_, Answer::Committed(_))));
+                    if record.0.lock().entries.iter().any(committed) {
+                        *progress.lock() = Progress::Acknowledged;
+                    }
+                }
+                drop(store.close().await);
+            });
+            Ok(())
+        });
+        machine.disk.unwatch();
+        let stops = std::mem::take(&mut *stops.lock());
+        ran.is_ok().then_some(stops)
+    }
+
+    fn take_in_second(
+        &mut self,
+        points: u64,
+        label: &str,
+        stops: Vec<SecondStop>,
+        after: impl Fn(Progress) -> After,
+    ) {
+        for stop in stops {
+            for mut crash in stop.images {
+                crash.label = format!(
+                    "{label}, its opening stopped after {}: {}",
+                    stop.points, crash.label
+                );
+                self.note(points, &crash, after(stop.progress));
+            }
+        }
+    }
+
+    /// Is this image what it may be?
+    pub fn judge(&self, occurrence: &Occurrence, timeline: &Timeline<'_>) -> Result<(), Violation> {
+        let found = self.known[&occurrence.hash]
+            .as_ref()
+            .map_err(Clone::clone)?;
+        let (before, progress) = match occurrence.after {
+            After::Nothing => return timeline.judge(found, occurrence.moment),
+            After::Opening(parent) => (parent, None),
+            After::Kill { seen, progress } => (seen, Some(progress)),
+        };
+        let before = self.known[&before].as_ref().map_err(Clone::clone)?;
+        let mut expected = before.model.clone();
+        if progress.is_some() && expected.apply(&witness()).is_err() {
+            let what = "the model refuses what was pushed after a kill";
+            return Err(Violation::new("recovery cut off", what));
+        }
+        let unchanged = found.model == before.model && progress != Some(Progress::Acknowledged);
+        // Pushed, and answered or not.
+        let pushed = found.model == expected && progress >= Some(Progress::Opened);
+        // LSNs go on behind those of the first stop: what counts is that nothing else changed.
+        if unchanged || pushed {
+            return timeline.judge_uploads(found, occurrence.moment);
+        }
+        if progress == Some(Progress::Opening) {
+            // Nobody saw what the killed process had not made durable.
+            return timeline.judge(found, occurrence.moment);
+        }
+        let what = format!(
+            "{progress:?}:\n found    {:?}\n expected {:?}",
+            found.model, before.model
+        );
+        Err(Violation::new("recovery cut off", what))
+    }
+}
+
+/// A stop of an opening.
+struct SecondStop {
+    points: u64,
+    progress: Progress,
+    images: Vec<CrashImage>,
+}
