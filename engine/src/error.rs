@@ -173,9 +173,17 @@ impl Error {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether the failure is that this process may not touch a file or directory.
-    pub fn is_permission_denied(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    /// Whether the failure is that this process may not touch a file or directory, or nobody can as it wanted to: no permission, read-only,
+    /// an operation that the file system does not have.
+    pub fn is_out_of_reach(&self) -> bool {
+        use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+        let kinds = [
+            PermissionDenied,
+            ReadOnlyFilesystem,
+            InvalidInput,
+            Unsupported,
+        ];
+        matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
     }
 
     /// Whether the failure is that no space was left.

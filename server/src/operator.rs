@@ -7,6 +7,8 @@
 //! Invariants: a list is asked for page by page, each of one state, so that its memory does not grow with the store; a deletion is
 //! one transaction: all of it or nothing, also of many tags.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use tonnage_engine::catalog::{TagInfo, View};
 use tonnage_engine::store::Store;
@@ -18,6 +20,8 @@ pub const PAGE_MAX: usize = 1000;
 const COUNTED_A_TURN: usize = 1000;
 /// Who is named in the journal.
 const ACTOR: &str = "operator";
+/// Deletions of tags as they were found, before they are deleted wherever they point.
+const ATTEMPTS: u32 = 16;
 
 /// Asks for a page of repositories.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -221,13 +225,20 @@ pub fn find_tags(
     repository: &str,
     names: &[String],
 ) -> Result<Vec<TagEntry>, Refusal> {
+    let found = look_up(view, repository, names)?;
+    Ok(found.into_iter().map(TagEntry::from).collect())
+}
+
+/// All of them, each once, or what is missing.
+fn look_up(view: &View, repository: &str, names: &[String]) -> Result<Vec<TagInfo>, Refusal> {
     if !view.repository_exists(repository)? {
         return Err(no_repository(repository));
     }
+    let names: BTreeSet<&String> = names.iter().collect();
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in names {
         match view.tag(repository, name)? {
-            Some(tag) => found.push(tag.into()),
+            Some(tag) => found.push(tag),
             None => missing.push(name.clone()),
         }
     }
@@ -240,21 +251,38 @@ pub fn find_tags(
     }))
 }
 
-/// Deletes tags, all or none; their manifests stay.
+/// Deletes tags, all or none; their manifests stay. What is told of them is what they pointed at then, unless others move them
+/// all the time.
 pub async fn delete_tags(
     store: &Store,
     repository: &str,
     names: &[String],
 ) -> Result<Vec<TagEntry>, Refusal> {
-    let mut names = names.to_vec();
-    names.sort_unstable();
-    names.dedup();
-    let found = find_tags(&store.view(), repository, &names)?;
-    let requires = names.iter().cloned().map(Require::TagExists).collect();
-    let changes = names.iter().cloned().map(Change::DeleteTag).collect();
-    commit(store, repository, requires, changes).await?;
-    tracing::info!(repository, tags = names.len(), "the operator deleted tags");
-    Ok(found)
+    let mut attempts = 1;
+    loop {
+        let found = look_up(&store.view(), repository, names)?;
+        let as_found = |tag: &TagInfo| Require::Tag {
+            tag: tag.tag.clone(),
+            digest: Some(tag.digest),
+        };
+        let wherever = |tag: &TagInfo| Require::TagExists(tag.tag.clone());
+        let exactly = attempts < ATTEMPTS;
+        let requires = if exactly {
+            found.iter().map(as_found).collect()
+        } else {
+            found.iter().map(wherever).collect()
+        };
+        let changes = found.iter().map(|tag| Change::DeleteTag(tag.tag.clone()));
+        match commit(store, repository, requires, changes.collect()).await {
+            // Moved or deleted meanwhile: the next look tells which.
+            Err(Refusal::Missing(_)) if exactly => attempts += 1,
+            done => {
+                done?;
+                tracing::info!(repository, tags = found.len(), "the operator deleted tags");
+                return Ok(found.into_iter().map(TagEntry::from).collect());
+            }
+        }
+    }
 }
 
 async fn commit(

@@ -31,9 +31,6 @@ pub fn run(options: &Options) -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    if options.mutations {
-        return mutants::run_all(options);
-    }
     let began = Instant::now();
     let mutation = match options.mutation.as_deref().map(mutants::named).transpose() {
         Ok(mutation) => mutation,
@@ -42,6 +39,9 @@ pub fn run(options: &Options) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if options.mutations {
+        return mutants::run_all(options, mutation);
+    }
     let mut state = match options.state.as_deref().map(State::load).transpose() {
         Ok(state) => state.unwrap_or(State::new(options.seed)),
         Err(why) => {
@@ -125,6 +125,9 @@ pub fn run(options: &Options) -> ExitCode {
 /// Prints a violation: how to replay it, and the shortest history that has it.
 fn report(seed: u64, mutation: Option<Mutation>, failure: Failure) {
     probe::switch(mutation);
+    let switched = mutation.map_or(String::new(), |mutation| {
+        format!(" --mutation {}", mutation.name())
+    });
     let say = |failure: &Failure| {
         eprintln!(
             "violation of \"{}\" in life {}, {}:\n{}",
@@ -132,7 +135,7 @@ fn report(seed: u64, mutation: Option<Mutation>, failure: Failure) {
         );
     };
     eprintln!(
-        "seed {seed}; replay with: cargo run --release -p tonnage-tests --bin sim -- --seed {seed}"
+        "seed {seed}; replay with: cargo run --release -p tonnage-tests --bin sim -- --seed {seed}{switched}"
     );
     say(&failure);
     eprintln!("shrinking ...");
@@ -143,10 +146,10 @@ fn report(seed: u64, mutation: Option<Mutation>, failure: Failure) {
     eprintln!("last operations of the disk:\n{}", failure.log);
 }
 
-pub type Outcome = (Census, Option<Failure>);
+type Outcome = (Census, Option<Failure>);
 
 /// Sweeps seeds on `threads` threads and hands the results over in the order of the seeds, until `take` says that it is enough.
-pub fn in_order(
+fn in_order(
     threads: usize,
     mutation: Option<Mutation>,
     seeds: std::ops::Range<u64>,

@@ -28,7 +28,7 @@ fn seeds(few: u64, many: u64) -> Vec<u64> {
 #[test]
 fn every_crash_point_recovers() {
     let mut census = Census::default();
-    for seed in seeds(4, 24) {
+    for seed in seeds(3, 6) {
         let history = generate(seed);
         let swept = sweep(&history, Depth::default());
         census.add(&swept.census);

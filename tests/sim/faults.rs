@@ -12,11 +12,13 @@ use tonnage_engine::upload::UploadSpec;
 use tonnage_engine::{Algorithm, Error, Store};
 use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
-use tonnage_tests::sim::{ENOSPC, Fault, Noise, OpKind, OpRecord, Policy, SimEnv};
+use tonnage_tests::sim::{EIO, ENOSPC, Fault, Image, Noise, OpKind, OpRecord, Policy, SimEnv};
 
 use super::check;
 use super::workload::{self, Progress, Script, manifest, push, tag, untag};
 
+const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
 const REPOSITORY: &str = "library/a";
 
 /// One repository, step by step, with what was acknowledged.
@@ -301,6 +303,32 @@ fn a_frame_whose_sync_failed_is_durable_once_it_was_replayed() {
             play
         });
         play.recovers(&second);
+    }
+}
+
+/// Guards: the names of the directories above a new store are synced, as far as they can be: one that this process may not read, or that
+/// cannot be synced, was made by somebody else, unless this process has just made a directory in it. A real error is one.
+#[test]
+fn directories_above_a_new_store_are_synced_where_that_can_be() {
+    let (absent, there) = ("/srv", "/srv/store");
+    for (dirs, sync, errno, opens) in [
+        (there, 1, EACCES, true),
+        (there, 1, EINVAL, true),
+        (there, 2, EINVAL, true),
+        (there, 1, EIO, false),
+        (absent, 1, EACCES, false),
+        (absent, 2, EACCES, true),
+    ] {
+        let machine = SimEnv::new(1, &Image::with_dir(dirs));
+        let fault = Fault::nth(OpKind::SyncDir, sync).with_errno(errno);
+        machine.disk.add_fault(fault);
+        let opened = machine.executor.block_on(Store::open(
+            machine.env.clone(),
+            &check::store_path(),
+            check::options(),
+        ));
+        let case = format!("{dirs}, sync {sync}, code {errno}");
+        assert_eq!(opened.is_ok(), opens, "{case}: {:?}", opened.err());
     }
 }
 

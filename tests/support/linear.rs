@@ -65,7 +65,7 @@ impl fmt::Display for Contradiction {
 /// Calls at the same time that one history may have: one bit each.
 const UNDER_WAY_MAX: usize = 64;
 /// Configurations looked at for one answer, beyond which the search is given up: they take gigabytes, and minutes each.
-const LOOKED_AT_MAX: usize = 1_000_000;
+const LOOKED_AT_MAX: usize = 2_000_000;
 /// States quoted in a contradiction.
 const QUOTED_MAX: usize = 8;
 

@@ -168,25 +168,27 @@ impl Names {
 
     fn refused(&self, refusal: Refusal) -> Failure {
         match refusal {
-            Refusal::Missing(missing) => not_found(&missing),
+            Refusal::Missing(missing) => not_found(&missing, &self.socket.place()),
             Refusal::Failed(error) => Failure::of_store(&error, &self.data),
         }
     }
 }
 
-/// What is said about names that are not there.
-pub(crate) fn not_found(missing: &Missing) -> Failure {
+/// What is said about names that are not there; `place` are the options that lead to the same store again.
+pub(crate) fn not_found(missing: &Missing, place: &str) -> Failure {
     let Missing { repository, tags } = missing;
     if tags.is_empty() {
         let what = format!("there is no repository {repository}; nothing was done");
-        return Failure::new(Exit::NotFound, what).next("to see all: tonnage repo list");
+        return Failure::new(Exit::NotFound, what)
+            .next(format!("to see all: tonnage repo list {place}"));
     }
     let what = format!(
         "{repository} has no tag {}; nothing was done",
         tags.join(", no tag ")
     );
-    Failure::new(Exit::NotFound, what)
-        .next(format!("to see all it has: tonnage tag list {repository}"))
+    Failure::new(Exit::NotFound, what).next(format!(
+        "to see all it has: tonnage tag list {repository} {place}"
+    ))
 }
 
 /// A wall-clock time as RFC 3339 UTC.

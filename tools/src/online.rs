@@ -58,6 +58,14 @@ impl Socket {
         })
     }
 
+    /// The options that lead to the same store.
+    pub(crate) fn place(&self) -> String {
+        match self.path.parent().filter(|_| !self.named) {
+            Some(data) => format!("--data {}", data.display()),
+            None => format!("--server {}", self.path.display()),
+        }
+    }
+
     /// GETs `path` as JSON; `None` if there is no server and none was named.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
         self.exchange(path, None).await
@@ -96,7 +104,7 @@ impl Socket {
         if status == StatusCode::NOT_FOUND
             && let Ok(missing) = serde_json::from_slice::<Missing>(&body)
         {
-            return Err(names::not_found(&missing));
+            return Err(names::not_found(&missing, &self.place()));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             let said = String::from_utf8_lossy(&body);

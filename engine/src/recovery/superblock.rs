@@ -166,41 +166,40 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
 
 /// Creates the store's own directory and those above it that are missing.
 pub async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
-    let mut missing = vec![path];
-    while let Some(next) = missing.last().copied() {
-        match (create_dir(io, next).await, above(next)) {
-            (Err(error), Some(parent)) if error.is_not_found() => missing.push(parent),
-            (created, _) => {
-                created?;
-                missing.pop();
+    let mut missing = Vec::new();
+    let mut next = path;
+    while let Err(error) = create_dir(io, next).await {
+        match next.parent().filter(|above| !above.as_os_str().is_empty()) {
+            Some(above) if error.is_not_found() => {
+                missing.push(next);
+                next = above;
             }
+            _ => return Err(error),
         }
+    }
+    for path in missing.into_iter().rev() {
+        create_dir(io, path).await?;
     }
     Ok(())
 }
 
 /// Makes the names of the store's directory and of those above it durable: they may have been made just now, or by an earlier process
-/// that was killed before it synced them, which the page cache does not tell.
-pub async fn sync_path(io: &dyn Io, path: &Path) -> Result<()> {
+/// that was killed before it synced them, which the page cache does not tell. `made`: the last of them by this process.
+pub async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()> {
     if mutated(Mutation::NameTrusted) {
         return Ok(());
     }
-    let parent = above(path).unwrap_or(Path::new("."));
-    sync_dir(io, parent).await?;
-    let mut next = parent;
-    while let Some(parent) = above(next) {
-        match sync_dir(io, parent).await {
-            // A directory that may not be read was not made by us.
-            Err(error) if error.is_permission_denied() => return Ok(()),
+    let mut must = made;
+    for above in path.ancestors().skip(1) {
+        let here = above.as_os_str().is_empty();
+        match sync_dir(io, if here { Path::new(".") } else { above }).await {
+            // Others made what lies below a directory that this process may not read or that cannot be synced.
+            Err(error) if !must && error.is_out_of_reach() => return Ok(()),
             synced => synced?,
         }
-        next = parent;
+        must = false;
     }
     Ok(())
-}
-
-fn above(path: &Path) -> Option<&Path> {
-    path.parent().filter(|above| !above.as_os_str().is_empty())
 }
 
 /// Creates a directory unless it is there.

@@ -107,7 +107,8 @@ struct Claim {
 
 /// Takes the lock and reads the superblock, making a new one where the directory is empty or absent.
 async fn claim(env: Env, path: &Path) -> Result<Claim> {
-    match superblocks::look(&*env.io, path).await? {
+    let kind = superblocks::look(&*env.io, path).await?;
+    match kind {
         Kind::Absent => superblocks::create_path(&*env.io, path).await?,
         // A store that this program must not use is left without so much as a lock file.
         Kind::Store => drop(superblocks::read(&*env.io, path).await?),
@@ -137,7 +138,7 @@ async fn claim(env: Env, path: &Path) -> Result<Claim> {
             created: false,
         });
     }
-    superblocks::sync_path(&*env.io, &path).await?;
+    superblocks::sync_path(&*env.io, &path, kind == Kind::Absent).await?;
     let superblock = superblocks::create(&env, &path).await?;
     Ok(Claim {
         env,

@@ -306,7 +306,6 @@ pub fn task(uploads: BTreeMap<UploadId, SentUpload>) -> Task {
         options: options(),
         universe,
         uploads,
-        spares_torn_checkpoints: false,
     }
 }
 

@@ -171,7 +171,7 @@ impl Generator {
             prng,
             seed,
             roomy,
-            poor: seed % 4 == 3,
+            poor: seed % 8 == 3,
             fleeting: matches!(seed % 8, 2 | 5) || seed % 32 == 8,
             contents,
             manifests,
@@ -184,7 +184,7 @@ impl Generator {
     fn history(mut self) -> History {
         let tight = self.prng.percent(20) || self.poor;
         // An opening on a full disk wants a life before it.
-        let count = if self.seed % 4 == 1 { 3 } else { 1 } + self.prng.below(3);
+        let count = if self.seed % 8 == 1 { 3 } else { 1 } + self.prng.below(3);
         let mut lives: Vec<Life> = (0..count).map(|number| self.life(number)).collect();
         if self.seed % 32 == 8 {
             self.crowd(&mut lives);
@@ -209,7 +209,14 @@ impl Generator {
             count: 1600,
             number,
         };
-        for operation in [tag_many, Operation::Checkpoint] {
+        // Others may have deleted the manifest.
+        let again = Operation::Manifest {
+            number,
+            children: Vec::new(),
+            subject: None,
+            tag: None,
+        };
+        for operation in [again, tag_many, Operation::Checkpoint] {
             life.clients[0].push(Call {
                 repository: REPOSITORIES[repository].to_owned(),
                 operation,
@@ -220,7 +227,7 @@ impl Generator {
     fn life(&mut self, number: usize) -> Life {
         let clients = 1 + self.prng.below(3);
         let mut calls = if number == 0 { 6 } else { 2 } + self.prng.below(6);
-        if self.prng.percent(12) {
+        if self.seed % 8 == 5 || self.prng.percent(12) {
             calls += 14; // several journal files
         }
         let mut scripts = vec![Vec::new(); clients];
@@ -233,7 +240,7 @@ impl Generator {
         let (mut faults, mut room) = (Vec::new(), None);
         // Every other history is of a sound disk.
         if self.seed % 2 == 1 && self.prng.percent(85) {
-            let full = if self.seed % 4 == 1 { 5 } else { 1 };
+            let full = if self.seed % 8 == 1 { 3 } else { 1 };
             if self.prng.below(5) < full {
                 room = Some(self.room());
             } else {
@@ -251,7 +258,7 @@ impl Generator {
 
     /// Bytes left: for some data, or for hardly a journal file.
     fn room(&mut self) -> u64 {
-        if self.seed % 4 == 1 {
+        if self.seed % 8 == 1 {
             return self.prng.below(8000) as u64;
         }
         let bound = if self.poor || self.prng.percent(50) {
@@ -293,14 +300,22 @@ impl Generator {
         let codes = [EIO, EIO, ENOSPC, EDQUOT, EINTR];
         let (kind, place) = places[self.prng.below(places.len())];
         let code = codes[self.prng.below(codes.len())];
-        if self.poor && self.prng.percent(75) {
+        // Failures that chance alone brings too rarely, each to histories of its own.
+        match self.seed % 8 {
             // This store's checkpoints come by themselves, and fail half-way, over and over.
-            let kind = [Write, SyncData][self.prng.below(2)];
-            return Fault::percent(kind, 50).on(".base").with_errno(code);
-        }
-        if (kind, place) == (Create, ".journal") && self.prng.percent(70) {
+            3 if self.prng.percent(75) => {
+                let kind = [Write, SyncData][self.prng.below(2)];
+                return Fault::percent(kind, 50).on(".base").with_errno(code);
+            }
             // No room for a journal file, now and then: what was queued is refused, and the store goes on.
-            return Fault::percent(kind, 60).on(place).with_errno(ENOSPC);
+            5 if self.prng.percent(75) => {
+                return Fault::percent(Create, 60).on(".journal").with_errno(ENOSPC);
+            }
+            // What everything rests on is not there.
+            7 if self.prng.percent(70) => {
+                return Fault::nth(SyncData, 1 + self.prng.below(4) as u64).on(".journal");
+            }
+            _ => {}
         }
         let fault = if self.prng.percent(70) {
             Fault::nth(kind, 1 + self.prng.below(6) as u64)
@@ -317,25 +332,27 @@ impl Generator {
 
     fn call(&mut self) -> Call {
         let repository = self.prng.below(self.repositories);
-        let total: u32 = CHANGE_WEIGHTS.iter().map(|(weight, _)| weight).sum();
-        let mut drawn = self.prng.below(total as usize) as u32;
-        let mut kind = Kind::Push;
-        if self.fleeting && !self.pushed.is_empty() && self.prng.percent(12) {
-            drawn = total; // none of those below
-            kind = Kind::DeleteRepository;
-        }
-        for (weight, candidate) in CHANGE_WEIGHTS {
-            if drawn < weight {
-                kind = candidate;
-                break;
-            }
-            drawn -= weight;
-        }
+        let kind = self.kind();
         let operation = self.operation(kind, repository);
         Call {
             repository: REPOSITORIES[repository].to_owned(),
             operation,
         }
+    }
+
+    fn kind(&mut self) -> Kind {
+        if self.fleeting && !self.pushed.is_empty() && self.prng.percent(12) {
+            return Kind::DeleteRepository;
+        }
+        let total: u32 = CHANGE_WEIGHTS.iter().map(|(weight, _)| weight).sum();
+        let mut drawn = self.prng.below(total as usize) as u32;
+        for (weight, kind) in CHANGE_WEIGHTS {
+            if drawn < weight {
+                return kind;
+            }
+            drawn -= weight;
+        }
+        unreachable!("less than the sum of the weights was drawn")
     }
 
     fn operation(&mut self, kind: Kind, repository: usize) -> Operation {

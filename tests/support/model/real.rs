@@ -57,6 +57,7 @@ pub async fn run(history: &History, folder: &Path, env: impl Fn() -> Env) -> Res
             model: seen,
             uploads: std::collections::BTreeMap::new(),
             report,
+            torn_checkpoint: false,
         };
         if !checked.is_sound() {
             return Err(Violation::new(

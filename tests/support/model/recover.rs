@@ -46,6 +46,8 @@ pub struct Found {
     pub uploads: BTreeMap<UploadId, bool>,
     /// What the open said.
     pub report: OpenReport,
+    /// Whether `fsck` finds a checkpoint that does not hold even after the close.
+    pub torn_checkpoint: bool,
 }
 
 /// Where the store is on the simulated disk.
@@ -75,9 +77,6 @@ pub struct Task {
     pub universe: Vec<Digest>,
     /// Uploads that may be there.
     pub uploads: BTreeMap<UploadId, SentUpload>,
-    /// Two processes may each have left a checkpoint that the power tore, and a close overwrites one of them: the other waits for its
-    /// turn, a cache that nobody uses.
-    pub spares_torn_checkpoints: bool,
 }
 
 /// Runs `what`; a panic is a violation.
@@ -103,16 +102,15 @@ pub fn recover(task: &Task, image: &Image) -> Result<Found, Violation> {
             lsn = sound(task.seed, image, "fsck before")?.lsn.0;
         }
         let machine = SimEnv::new(task.seed, image);
-        let found = machine.executor.block_on(look(task, &machine, lsn))?;
+        let mut found = machine.executor.block_on(look(task, &machine, lsn))?;
         machine.executor.settle();
         let report = sound(task.seed, &machine.disk.live_image(), "fsck after")?;
-        let spared = |finding: &Finding| {
+        let is_checkpoint = |finding: &Finding| {
             let name = finding.path.file_name().unwrap_or_default();
-            task.spares_torn_checkpoints
-                && finding.severity == Severity::Cache
-                && name.to_string_lossy().starts_with("checkpoint.")
+            finding.severity == Severity::Cache && name.to_string_lossy().starts_with("checkpoint.")
         };
-        if !report.clean || !report.findings.iter().all(spared) {
+        found.torn_checkpoint = !report.findings.is_empty();
+        if !report.clean || !report.findings.iter().all(is_checkpoint) {
             let what = format!("not clean after a clean stop: {report:?}");
             return Err(Violation::new("clean stop", what));
         }
@@ -175,6 +173,7 @@ async fn look(task: &Task, machine: &SimEnv, lsn: u64) -> Result<Found, Violatio
         model,
         uploads,
         report,
+        torn_checkpoint: false,
     })
 }
 

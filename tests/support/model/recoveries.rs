@@ -1,13 +1,13 @@
 //! The images that come up in one life: each recovered once, and noted each time, with when that was.
 //!
 //! Owns: [`Recoveries`], [`Occurrence`]; which openings are themselves stopped everywhere, and what is asked of those. Refuses: what a
-//! first stop must have kept (`judge`), and when there is one (`sweep`).
+//! first stop must have kept (the `judge` module), and when there is one (`sweep`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tonnage_engine::Store;
+use tonnage_engine::{Error, Store};
 
 use super::census::Census;
 use super::content::{REPOSITORIES, WITNESS};
@@ -15,7 +15,7 @@ use super::damage;
 use super::drive::Client;
 use super::judge::Timeline;
 use super::operation::{Call, How, Operation};
-use super::record::{Answer, Entry, Moment, Shared};
+use super::record::{Answer, Moment, Shared};
 use super::recover::{Found, Task, Violation, guarded, has_store, recover, store_path};
 use crate::sim::{CrashImage, Fault, Image, Killed, OpKind, Policy, Prng, SimEnv, Stray};
 
@@ -63,6 +63,9 @@ enum Progress {
     Acknowledged,
 }
 
+/// The check that the process after a first stop can do its work.
+const DUTY: &str = "duty";
+
 /// What the disk does to the process after a kill, now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
@@ -99,12 +102,14 @@ pub struct Recoveries {
     pub occurrences: Vec<Occurrence>,
     /// Counts.
     pub census: Census,
-    /// The first stray write that did harm, and when.
-    pub astray: Option<(u64, Violation)>,
+    /// The first thing that is wrong with anything but an image that was recovered, and when.
+    pub beside: Option<(String, Violation)>,
     record: Shared,
     policy: fn(u64) -> Policy,
     trouble: Trouble,
     known: HashMap<u64, Result<Arc<Found>, Violation>>,
+    /// An image was not what it may be: that is enough, what comes later is not looked at.
+    broken: bool,
     cut: usize,
 }
 
@@ -115,11 +120,12 @@ impl Recoveries {
             task,
             occurrences: Vec::new(),
             census: Census::default(),
-            astray: None,
+            beside: None,
             record,
             policy,
             trouble,
             known: HashMap::new(),
+            broken: false,
             cut: 0,
         }
     }
@@ -143,10 +149,12 @@ impl Recoveries {
 
     /// Notes an image, and recovers it if it is new.
     fn note(&mut self, points: u64, crash: &CrashImage, after: After) -> bool {
+        if self.broken {
+            return false;
+        }
         self.census.images += 1;
         let new = !self.known.contains_key(&crash.hash);
         if new {
-            self.task.spares_torn_checkpoints = matches!(after, After::Kill { .. });
             self.recover(crash.hash, &crash.image);
         }
         self.occurrences.push(Occurrence {
@@ -167,6 +175,7 @@ impl Recoveries {
         if let Ok(found) = &found {
             self.census.note_open(&found.report, found.uploads.len());
         }
+        self.broken = found.is_err();
         self.known.insert(hash, found.map(Arc::new));
     }
 
@@ -183,25 +192,47 @@ impl Recoveries {
                 continue;
             }
             let looked = damage::astray(&self.task, &stray, &found, &mut self.census);
-            if let (Err(violation), None) = (looked, &self.astray) {
-                self.astray = Some((points, violation));
+            if let Err(violation) = looked {
+                self.complain(
+                    format!("a write astray after crash point {points}"),
+                    violation,
+                );
             }
         }
+    }
+
+    fn complain(&mut self, stop: String, violation: Violation) {
+        self.beside.get_or_insert((stop, violation));
     }
 
     /// Stops the opening of an image everywhere in turn.
     fn cut_opening(&mut self, points: u64, crash: &CrashImage) {
         let machine = SimEnv::new(self.task.seed ^ 0xc7, &crash.image);
-        if let Some(stops) = self.open_and_stop(&machine, false) {
-            self.census.cut_openings += 1;
-            let parent = crash.hash;
-            self.take_in_second(points, &crash.label, stops, |_| After::Opening(parent));
+        let second = self.second_life(&machine, false);
+        self.census.cut_openings += 1;
+        let parent = crash.hash;
+        let duty = if second.opened.is_ok() {
+            second.ran
+        } else {
+            Ok(()) // the judgement of the image itself tells of it
+        };
+        self.take_in_second(points, &crash.label, second.stops, |_| {
+            After::Opening(parent)
+        });
+        if let Err(violation) = duty {
+            self.complain(
+                format!("opened after crash point {points}, {:?}", crash.label),
+                violation,
+            );
         }
     }
 
     /// Ends the process at this stop and nothing else: the next one opens what the page cache shows, and the power goes at each of
     /// its own stops in turn.
     pub fn kill(&mut self, points: u64, killed: Killed) {
+        if self.broken {
+            return;
+        }
         let image = killed.live_image();
         let crash = CrashImage {
             label: "killed".to_owned(),
@@ -210,34 +241,48 @@ impl Recoveries {
         };
         self.note(points, &crash, After::Nothing);
         let machine = SimEnv::after_kill(self.task.seed ^ 0x6b, killed);
-        self.make_trouble(points, &machine);
-        if let Some(stops) = self.open_and_stop(&machine, true) {
-            self.census.killed += 1;
-            let seen = crash.hash;
-            let after = |progress| After::Kill { seen, progress };
-            self.take_in_second(points, &crash.label, stops, after);
+        let trouble = self.make_trouble(points, &machine);
+        let second = self.second_life(&machine, true);
+        self.census.killed += 1;
+        let seen = crash.hash;
+        let after = |progress| After::Kill { seen, progress };
+        self.take_in_second(points, &crash.label, second.stops, after);
+        let excused = match trouble {
+            Trouble::Sound => false,
+            Trouble::Full => second.opened.as_ref().err().is_none_or(Error::is_no_space),
+            Trouble::FailingBase => second.acknowledged, // the close needs a checkpoint
+        };
+        if let Err(violation) = second.ran
+            && !(excused && violation.check == DUTY)
+        {
+            let stop = format!("the next process after a kill at crash point {points}");
+            self.complain(stop, violation);
         }
     }
 
-    fn make_trouble(&self, points: u64, machine: &SimEnv) {
+    /// Breaks the disk now and then, and says how.
+    fn make_trouble(&self, points: u64, machine: &SimEnv) -> Trouble {
         let mut prng = Prng::new(self.task.seed ^ points);
+        if prng.percent(50) {
+            return Trouble::Sound;
+        }
         match self.trouble {
-            Trouble::Full if prng.percent(50) => {
+            Trouble::Sound => {}
+            Trouble::Full => {
                 let room = prng.below(CRAMPED_BYTES) as u64;
                 let used = machine.disk.used_bytes();
                 machine.disk.set_capacity(Some(used + room));
             }
-            Trouble::FailingBase if prng.percent(50) => {
+            Trouble::FailingBase => {
                 let kind = [OpKind::Write, OpKind::SyncData][prng.below(2)];
                 machine.disk.add_fault(Fault::percent(kind, 50).on(".base"));
             }
-            Trouble::Sound | Trouble::Full | Trouble::FailingBase => {}
         }
+        self.trouble
     }
 
-    /// The images at every stop of an open, a push and a close; `None` if the open panics, which the judgement of the image itself
-    /// tells of.
-    fn open_and_stop(&self, machine: &SimEnv, push: bool) -> Option<Vec<SecondStop>> {
+    /// An open, a push and a close, with the images at every stop.
+    fn second_life(&self, machine: &SimEnv, push: bool) -> SecondLife {
         let stops = Arc::new(Mutex::new(Vec::new()));
         let progress = Arc::new(Mutex::new(Progress::Opening));
         let (seen, reached) = (Arc::clone(&stops), Arc::clone(&progress));
@@ -251,28 +296,46 @@ impl Recoveries {
         });
         let (env, options) = (machine.env.clone(), self.task.options.clone());
         let grace = options.lease_grace;
-        let ran = guarded("panic in recovery", || {
+        let mut opened = Ok(());
+        let ran = guarded("panic after a first stop", || {
             machine.executor.block_on(async {
-                let opened = Store::open(env.clone(), &store_path(), options).await;
-                let Ok((store, _)) = opened else { return };
+                let store = match Store::open(env.clone(), &store_path(), options).await {
+                    Ok((store, _)) => store,
+                    Err(error) => {
+                        let what = format!("the open: {error}");
+                        opened = Err(error);
+                        return Err(Violation::new(DUTY, what));
+                    }
+                };
                 *progress.lock() = Progress::Opened;
                 if push {
                     let record = Shared::default();
                     let client = Client::new(0, store.clone(), env, record.clone(), grace, vec![]);
                     client.run(vec![witness()]).await;
-                    let committed =
-                        |entry: &Entry| matches!(entry.answered, Some((_, Answer::Committed(_))));
-                    if record.0.lock().entries.iter().any(committed) {
-                        *progress.lock() = Progress::Acknowledged;
+                    let record = record.0.lock();
+                    if let Some((check, what)) = record.complaints.first() {
+                        return Err(Violation::new(check, what.clone()));
                     }
+                    let answer = record
+                        .entries
+                        .first()
+                        .and_then(|entry| entry.answered.clone());
+                    if !matches!(answer, Some((_, Answer::Committed(_)))) {
+                        return Err(Violation::new(DUTY, format!("a push: {answer:?}")));
+                    }
+                    *progress.lock() = Progress::Acknowledged;
                 }
-                drop(store.close().await);
-            });
-            Ok(())
+                let closed = store.close().await;
+                closed.map_err(|error| Violation::new(DUTY, format!("the close: {error}")))
+            })
         });
         machine.disk.unwatch();
-        let stops = std::mem::take(&mut *stops.lock());
-        ran.is_ok().then_some(stops)
+        SecondLife {
+            stops: std::mem::take(&mut *stops.lock()),
+            opened,
+            acknowledged: *progress.lock() == Progress::Acknowledged,
+            ran,
+        }
     }
 
     fn take_in_second(
@@ -285,7 +348,7 @@ impl Recoveries {
         for stop in stops {
             for mut crash in stop.images {
                 crash.label = format!(
-                    "{label}, its opening stopped after {}: {}",
+                    "{label}, the next process stopped after {}: {}",
                     stop.points, crash.label
                 );
                 self.note(points, &crash, after(stop.progress));
@@ -299,11 +362,23 @@ impl Recoveries {
             .as_ref()
             .map_err(Clone::clone)?;
         let (before, progress) = match occurrence.after {
-            After::Nothing => return timeline.judge(found, occurrence.moment),
+            After::Nothing => {
+                no_torn_checkpoint(found)?;
+                return timeline.judge(found, occurrence.moment);
+            }
             After::Opening(parent) => (parent, None),
             After::Kill { seen, progress } => (seen, Some(progress)),
         };
+        // Two processes may each have left a checkpoint that the power tore, and a close overwrites one of them: the other waits for its
+        // turn, a cache that nobody uses.
+        if progress.is_none() {
+            no_torn_checkpoint(found)?;
+        }
         let before = self.known[&before].as_ref().map_err(Clone::clone)?;
+        if progress >= Some(Progress::Opened) && found.lsn < before.lsn {
+            let what = format!("LSN {} was seen, {} is the last", before.lsn, found.lsn);
+            return Err(Violation::new("recovery cut off", what));
+        }
         let mut expected = before.model.clone();
         if progress.is_some() && expected.apply(&witness()).is_err() {
             let what = "the model refuses what was pushed after a kill";
@@ -328,7 +403,24 @@ impl Recoveries {
     }
 }
 
-/// A stop of an opening.
+fn no_torn_checkpoint(found: &Found) -> Result<(), Violation> {
+    if found.torn_checkpoint {
+        let what = "fsck finds a checkpoint that does not hold after a clean stop";
+        return Err(Violation::new("clean stop", what));
+    }
+    Ok(())
+}
+
+/// The process after a first stop.
+struct SecondLife {
+    stops: Vec<SecondStop>,
+    opened: Result<(), Error>,
+    acknowledged: bool,
+    /// What it failed to do.
+    ran: Result<(), Violation>,
+}
+
+/// A stop of it.
 struct SecondStop {
     points: u64,
     progress: Progress,

@@ -37,6 +37,8 @@ pub struct Depth {
     pub policy: fn(u64) -> Policy,
     /// Whether what the last stop leaves is damaged on purpose, too.
     pub damage: bool,
+    /// Whether some stops only kill the process.
+    pub kills: bool,
 }
 
 impl Default for Depth {
@@ -44,6 +46,7 @@ impl Default for Depth {
         Self {
             policy: Policy::sparse,
             damage: true,
+            kills: true,
         }
     }
 }
@@ -129,7 +132,6 @@ impl LifeRun<'_> {
             options: self.history.options(),
             universe: generate::universe(self.history),
             uploads: std::collections::BTreeMap::new(),
-            spares_torn_checkpoints: false,
         };
         let trouble = match self.history.seed % 4 {
             1 => Trouble::Full,
@@ -139,12 +141,12 @@ impl LifeRun<'_> {
         let recoveries = Recoveries::new(task, record.clone(), self.depth.policy, trouble);
         let recoveries = Arc::new(Mutex::new(recoveries));
         let (watching, policy, seed) = (Arc::clone(&recoveries), self.depth.policy, self.seed());
-        let damage = self.depth.damage;
+        let Depth { damage, kills, .. } = self.depth;
         machine.disk.watch(move |stop| {
             let images = stop.images(&policy(seed ^ stop.points));
             let mut watching = watching.lock();
             watching.take_in(stop.points, images);
-            if stop.points % KILL_EVERY == seed % KILL_EVERY {
+            if kills && stop.points % KILL_EVERY == seed % KILL_EVERY {
                 watching.kill(stop.points, stop.killed());
             }
             if damage && stop.points.is_multiple_of(STRAY_EVERY) {
@@ -167,8 +169,7 @@ impl LifeRun<'_> {
         census.add(&recoveries.census);
         census.points += machine.disk.points();
         self.judge(carry, &record, &recoveries, &machine)?;
-        if let Some((points, violation)) = recoveries.astray.take() {
-            let stop = format!("a write astray after crash point {points}");
+        if let Some((stop, violation)) = recoveries.beside.take() {
             return Err(self.failure(&machine, violation, stop));
         }
         let (image, hash) = self.pick(&last, closed);

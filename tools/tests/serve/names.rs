@@ -113,7 +113,9 @@ fn tags_are_listed_and_deleted(data: &Path) {
         TAGS - 1
     );
     let (code, _, stderr) = at(data, &["tag", "list", "nowhere"]);
-    assert!(code == 9 && stderr.contains("repo list"), "{code} {stderr}");
+    // What is said to come next works when it is typed.
+    let next = format!("tonnage repo list --data {}", data.display());
+    assert!(code == 9 && stderr.contains(&next), "{code} {stderr}");
 }
 
 fn repositories_are_listed_and_deleted(data: &Path) {
