@@ -25,7 +25,7 @@ pub(super) struct JournalTask {
 
 impl Store {
     /// Stops taking writes, makes uploads resumable, writes a checkpoint, removes what nothing names and closes the
-    /// journal. Reads go on until the last clone drops. What fails on the way makes the stop an unclean one, which the
+    /// journal. Reads go on until the last clone drops, and with it the lock: the store's own tasks have ended when this returns. What fails on the way makes the stop an unclean one, which the
     /// next open recovers from, and is returned.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.inner;
@@ -46,8 +46,10 @@ impl Store {
         } else {
             drop(task.seal);
         }
-        let ended = task.ended.await.map_err(|_gone| Error::Closed)?;
-        tidied.and(ended)
+        let ended = task.ended.await;
+        // One of them may be in the middle of something, and hold the store.
+        inner.closing.closed().await;
+        tidied.and(ended.map_err(|_gone| Error::Closed)?)
     }
 }
 
