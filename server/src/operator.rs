@@ -20,8 +20,6 @@ pub const PAGE_MAX: usize = 1000;
 const COUNTED_A_TURN: usize = 1000;
 /// Who is named in the journal.
 const ACTOR: &str = "operator";
-/// Deletions of tags as they were found, before they are deleted wherever they point.
-const ATTEMPTS: u32 = 16;
 
 /// Asks for a page of repositories.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -208,7 +206,9 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
 pub async fn delete_repository(store: &Store, repository: &str) -> Result<Holdings, Refusal> {
     let held = holdings(&store.view(), repository).await?;
     let changes = vec![Change::DeleteRepository];
-    commit(store, repository, Vec::new(), changes).await?;
+    if !commit(store, repository, Vec::new(), changes).await? {
+        return Err(no_repository(repository));
+    }
     tracing::info!(
         repository,
         tags = held.tags,
@@ -251,46 +251,34 @@ fn look_up(view: &View, repository: &str, names: &[String]) -> Result<Vec<TagInf
     }))
 }
 
-/// Deletes tags, all or none; their manifests stay. What is told of them is what they pointed at then, unless others move them
-/// all the time.
+/// Deletes tags, all or none; their manifests stay. What is told of them is what they pointed at when they went.
 pub async fn delete_tags(
     store: &Store,
     repository: &str,
     names: &[String],
 ) -> Result<Vec<TagEntry>, Refusal> {
-    let mut attempts = 1;
+    // Each turn but the last is one in which somebody else moved or deleted one of them; the next look tells which.
     loop {
         let found = look_up(&store.view(), repository, names)?;
-        let as_found = |tag: &TagInfo| Require::Tag {
+        let requires = found.iter().map(|tag| Require::Tag {
             tag: tag.tag.clone(),
             digest: Some(tag.digest),
-        };
-        let wherever = |tag: &TagInfo| Require::TagExists(tag.tag.clone());
-        let exactly = attempts < ATTEMPTS;
-        let requires = if exactly {
-            found.iter().map(as_found).collect()
-        } else {
-            found.iter().map(wherever).collect()
-        };
+        });
         let changes = found.iter().map(|tag| Change::DeleteTag(tag.tag.clone()));
-        match commit(store, repository, requires, changes.collect()).await {
-            // Moved or deleted meanwhile: the next look tells which.
-            Err(Refusal::Missing(_)) if exactly => attempts += 1,
-            done => {
-                done?;
-                tracing::info!(repository, tags = found.len(), "the operator deleted tags");
-                return Ok(found.into_iter().map(TagEntry::from).collect());
-            }
+        if commit(store, repository, requires.collect(), changes.collect()).await? {
+            tracing::info!(repository, tags = found.len(), "the operator deleted tags");
+            return Ok(found.into_iter().map(TagEntry::from).collect());
         }
     }
 }
 
+/// False: what is required does not hold, because somebody else was quicker.
 async fn commit(
     store: &Store,
     repository: &str,
     requires: Vec<Require>,
     changes: Vec<Change>,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let batch = Batch {
         repository: repository.to_owned(),
         create_repository: false,
@@ -302,33 +290,8 @@ async fn commit(
         },
     };
     match store.commit(batch).await {
-        Ok(_) => Ok(()),
-        // Somebody else was quicker.
-        Err(Error::Unmet(unmet)) => Err(Refusal::Missing(gone(repository, &unmet))),
+        Ok(_) => Ok(true),
+        Err(Error::Unmet(_)) => Ok(false),
         Err(error) => Err(Refusal::Failed(error)),
-    }
-}
-
-fn gone(repository: &str, unmet: &[Require]) -> Missing {
-    let mut tags = Vec::new();
-    for require in unmet {
-        match require {
-            Require::TagExists(tag) => tags.push(tag.clone()),
-            Require::Repository => {
-                tags.clear();
-                break;
-            }
-            Require::Linked(_)
-            | Require::LinkedIn { .. }
-            | Require::Manifest(_)
-            | Require::Tag { .. }
-            | Require::Stored(_) => {}
-        }
-    }
-    tags.sort_unstable();
-    tags.dedup();
-    Missing {
-        repository: repository.to_owned(),
-        tags,
     }
 }

@@ -2,6 +2,7 @@
 
 use http::Method;
 use serde_json::json;
+use tonnage_engine::{Batch, Change, Error, Origin, Require};
 use tonnage_server::operator::{self, Holdings};
 use tonnage_tests::client::whole;
 use tonnage_tests::registry::TestRegistry;
@@ -93,4 +94,40 @@ async fn pushes_under_way_start_anew() {
     put().await.expect(201);
     let blob = format!("/v2/a/blobs/{}", sha256(b"two"));
     client.get(&blob).await.expect(200);
+}
+
+/// Guards: what is told of a deleted tag is what it pointed at when it went, also while somebody moves it all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_tag_is_told_as_it_went() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    for round in 0..20 {
+        let mut at = push_image(&client, "a", "t", b"one").await;
+        let mut next = push_image(&client, "a", "other", b"two").await;
+        let store = registry.store.clone();
+        let mover = tokio::spawn(async move {
+            loop {
+                let tag = "t".to_owned();
+                let moved = store.commit(Batch {
+                    repository: "a".to_owned(),
+                    create_repository: false,
+                    requires: vec![Require::Tag {
+                        tag: tag.clone(),
+                        digest: Some(at),
+                    }],
+                    changes: vec![Change::SetTag { tag, digest: next }],
+                    origin: Origin::default(),
+                });
+                match moved.await {
+                    Ok(_) => (at, next) = (next, at),
+                    Err(Error::Unmet(_)) => return at,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        let told = operator::delete_tags(&registry.store, "a", &["t".to_owned()]).await;
+        let told = told.expect("it is there");
+        let last = mover.await.expect("the mover ends");
+        assert_eq!(told[0].digest, last.to_string(), "round {round}");
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tonnage_engine::{Algorithm, Batch, Change, ManifestEntry, Options, Origin, Store};
+use tonnage_engine::{Algorithm, Batch, Change, Digest, ManifestEntry, Options, Origin, Store};
 use tonnage_tests::sim::{Image, Killed, Policy, SimEnv};
 
 use super::check;
@@ -23,38 +23,36 @@ fn tag(number: usize) -> String {
     format!("a-tag-with-a-name-of-some-length-{number:04}")
 }
 
+fn set_tag(number: usize, digest: Digest) -> Change {
+    let tag = tag(number);
+    Change::SetTag { tag, digest }
+}
+
+/// Puts the manifest that all tags point at.
+async fn put_manifest(store: &Store) -> Digest {
+    let stored = store.put_small(Bytes::from_static(b"{}"), Algorithm::Sha256);
+    let blob = stored.await.expect("stored");
+    let entry = ManifestEntry {
+        digest: blob.digest(),
+        size: 2,
+        children: vec![],
+        subject: None,
+        attributes: Bytes::new(),
+    };
+    let digest = entry.digest;
+    commit(store, vec![Change::Place(blob), Change::PutManifest(entry)]).await;
+    digest
+}
+
 /// A closed store with one manifest and many tags, without its base files and checkpoints.
 fn store_without_caches(seed: u64) -> Image {
     let machine = SimEnv::new(seed, &check::empty_disk());
     machine.executor.block_on(async {
         let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
         let (store, _) = opened.expect("a new store opens");
-        let blob = store
-            .put_small(Bytes::from_static(b"{}"), Algorithm::Sha256)
-            .await
-            .unwrap();
-        let digest = blob.digest();
-        let entry = ManifestEntry {
-            digest,
-            size: 2,
-            children: vec![],
-            subject: None,
-            attributes: Bytes::new(),
-        };
-        commit(
-            &store,
-            vec![Change::Place(blob), Change::PutManifest(entry)],
-        )
-        .await;
+        let digest = put_manifest(&store).await;
         for number in 0..TAGS {
-            commit(
-                &store,
-                vec![Change::SetTag {
-                    tag: tag(number),
-                    digest,
-                }],
-            )
-            .await;
+            commit(&store, vec![set_tag(number, digest)]).await;
         }
         store.close().await.expect("a store closes");
     });
@@ -161,28 +159,11 @@ fn killed_with_an_unsynced_header(seed: u64) -> Killed {
         let path = check::store_path();
         let opened = Store::open(machine.env.clone(), &path, check::options()).await;
         let (store, _) = opened.expect("a new store opens");
-        let blob = store
-            .put_small(Bytes::from_static(b"{}"), Algorithm::Sha256)
-            .await
-            .unwrap();
-        let digest = blob.digest();
-        commit(&store, vec![Change::Place(blob), Change::Link(digest)]).await;
+        let digest = put_manifest(&store).await;
         // One frame, larger than a file, so the next one goes to the third.
-        let tags = (0..TAGS).map(|number| Change::SetTag {
-            tag: tag(number),
-            digest,
-        });
-        let entry = ManifestEntry {
-            digest,
-            size: 2,
-            children: vec![],
-            subject: None,
-            attributes: Bytes::new(),
-        };
-        let mut changes = vec![Change::PutManifest(entry)];
-        changes.extend(tags);
-        commit(&store, changes).await;
-        commit(&store, vec![Change::Unlink(digest)]).await;
+        let tags = (0..TAGS).map(|number| set_tag(number, digest));
+        commit(&store, tags.collect()).await;
+        commit(&store, vec![set_tag(0, digest)]).await;
     });
     machine.disk.unwatch();
     let found = found.lock().take();

@@ -250,7 +250,7 @@ impl Recoveries {
         let excused = match trouble {
             Trouble::Sound => false,
             Trouble::Full => second.opened.as_ref().err().is_none_or(Error::is_no_space),
-            Trouble::FailingBase => second.acknowledged, // the close needs a checkpoint
+            Trouble::FailingBase => second.progress == Progress::Acknowledged, // the close needs a checkpoint
         };
         if let Err(violation) = second.ran
             && !(excused && violation.check == DUTY)
@@ -333,7 +333,7 @@ impl Recoveries {
         SecondLife {
             stops: std::mem::take(&mut *stops.lock()),
             opened,
-            acknowledged: *progress.lock() == Progress::Acknowledged,
+            progress: *progress.lock(),
             ran,
         }
     }
@@ -415,7 +415,7 @@ fn no_torn_checkpoint(found: &Found) -> Result<(), Violation> {
 struct SecondLife {
     stops: Vec<SecondStop>,
     opened: Result<(), Error>,
-    acknowledged: bool,
+    progress: Progress,
     /// What it failed to do.
     ran: Result<(), Violation>,
 }
