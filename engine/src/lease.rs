@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::io::Clock;
-use crate::probe::{Race, raced};
 use crate::sync::Mutex;
 
 const SHARDS: usize = 64;
@@ -113,12 +112,7 @@ impl Drop for Pin {
             if let Some(entry) = shard.get_mut(digest) {
                 assert!(entry.pins > 0, "a pin on {digest} was dropped twice");
                 entry.pins -= 1;
-                let unheld = entry.pins == 0 && entry.until <= now;
-                if raced(Race::PinDroppedApart) {
-                    drop(shard);
-                    shard = self.leases.shard(digest).lock();
-                }
-                if unheld {
+                if entry.pins == 0 && entry.until <= now {
                     shard.remove(digest);
                 }
             }

@@ -1,14 +1,12 @@
-//! What tests see of the inside, and what they can break on purpose.
+//! The places of the engine that change a disk, counted for the tests.
 //!
-//! Owns: [`Place`], every place that writes or syncs, counted when it is reached; [`Mutation`], known-bad changes, of which one can
-//! be switched on; [`Race`], such changes that only another thread at the wrong moment shows. All exist only with the feature
-//! `mutations`, which only the tests ask for; without it [`reached`], [`mutated`] and [`raced`] are constants that the compiler
-//! removes.
+//! Owns: [`Place`], every place that writes or syncs, counted when it is reached. The counts exist only with the feature `mutations`,
+//! which only the tests ask for; without it [`reached`] is empty and the compiler removes it.
 //!
-//! Invariant: counts and the switch belong to a thread. The simulated machine runs on one, so that several can run side by side.
+//! Invariant: counts belong to a thread. The simulated machine runs on one, so that several can run side by side.
 
 #[cfg(feature = "mutations")]
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 macro_rules! named {
     ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident => $text:literal,)* }) => {
@@ -98,99 +96,14 @@ named! {
     }
 }
 
-named! {
-    /// A known-bad change of the engine: tests that do not notice it are worth nothing.
-    Mutation {
-        SkipSharedSync => "skip-shared-sync",
-        SkipDedicatedSync => "skip-dedicated-sync",
-        SkipSegmentDirectorySync => "skip-segment-directory-sync",
-        SkipFrameSync => "skip-frame-sync",
-        SkipJournalDirectorySync => "skip-journal-directory-sync",
-        SkipJournalHeaderSync => "skip-journal-header-sync",
-        JournalBeforeData => "journal-before-data",
-        PublishBeforeCommit => "publish-before-commit",
-        NextFrameBeforeSync => "next-frame-before-sync",
-        AnswerBeforePublish => "answer-before-publish",
-        ChunkUnchecked => "chunk-checksum-not-checked",
-        FrameUnchecked => "frame-checksum-not-checked",
-        PageUnchecked => "page-checksum-not-checked",
-        SealUnchecked => "structure-checksum-not-checked",
-        TornIsCorrupt => "torn-taken-for-corrupt",
-        CorruptIsTorn => "corrupt-taken-for-torn",
-        NoLeaseOnHead => "no-lease-on-head",
-        NoSpaceSwallowed => "no-space-swallowed",
-        SyncErrorSwallowed => "sync-error-swallowed",
-        SyncTriedAgain => "failed-sync-tried-again",
-        WrongEpoch => "wrong-epoch-replayed",
-        TornFrameCounted => "torn-frame-counted-into-the-old-epoch",
-        StalePrecondition => "precondition-against-durable-state",
-        PreconditionUnchecked => "precondition-not-checked",
-        RefuseBeforeDurable => "refused-before-the-reason-is-durable",
-        StaleBase => "stale-base-after-checkpoint",
-        CheckpointTooNew => "checkpoint-names-newer-journal-position",
-        SegmentIdReused => "segment-id-reused-after-crash",
-        OrphansByName => "recovery-removes-named-segments",
-        UploadSegmentRemoved => "recovery-removes-segments-of-uploads",
-        UploadBeyondSync => "upload-checkpoint-before-sync",
-        ResumeCommitted => "resume-of-a-committed-upload",
-        RollbackKeepsLog => "rollback-leaves-upload-log",
-        TagsOutliveManifest => "tags-outlive-their-manifest",
-        EdgesOutliveManifest => "edges-outlive-their-manifest",
-        RemainsForgotten => "rows-outlive-their-repository",
-        RepositoryIdReused => "repository-id-reused",
-        FailedFrameStays => "failed-frame-stays-in-head",
-        DroppedShortWrite => "short-write-taken-for-whole",
-        AbandonCommitted => "segment-unlinked-after-commit",
-        EndTrusted => "journal-end-not-written-again",
-        SuperblockTrusted => "superblock-not-written-again",
-        NameTrusted => "store-directory-not-synced-again",
-    }
-}
-
-named! {
-    /// A known-bad change that one thread alone never notices: for `tests/races`.
-    Race {
-        FreezeLoadsEarly => "freeze-loads-the-state-before-the-lock",
-        InstallLoadsEarly => "install-loads-the-state-before-the-lock",
-        PublishUnlocked => "published-outside-the-lock",
-        AnswerFirst => "answered-a-moment-before-it-is-published",
-        JudgedApart => "judged-and-queued-in-two-steps",
-        CheckedEarly => "poison-and-close-checked-before-the-lock",
-        ClosingApart => "close-looked-at-apart-from-the-queue",
-        RoomBeforeListening => "room-looked-at-before-listening",
-        PinDroppedApart => "pin-dropped-in-two-steps",
-        PromisedAtFirstLook => "promised-without-a-second-look",
-        FinishedApart => "upload-finished-in-two-steps",
-        UploadsCountedEarly => "uploads-counted-before-one-is-added",
-        IdTakenApart => "segment-id-read-and-counted-apart",
-        RetiredUnlocked => "segment-retired-outside-the-lock",
-    }
-}
-
 /// The engine is about to change the disk here.
 #[cfg(not(feature = "mutations"))]
 #[inline]
 pub fn reached(_: Place) {}
 
-/// Whether a known-bad change is on.
-#[cfg(not(feature = "mutations"))]
-#[inline]
-pub const fn mutated(_: Mutation) -> bool {
-    false
-}
-
-/// Whether a known-bad change of this sort is on.
-#[cfg(not(feature = "mutations"))]
-#[inline]
-pub const fn raced(_: Race) -> bool {
-    false
-}
-
 #[cfg(feature = "mutations")]
 thread_local! {
-    static RACE: Cell<Option<Race>> = const { Cell::new(None) };
     static COUNTS: RefCell<Vec<u64>> = RefCell::new(vec![0; Place::ALL.len()]);
-    static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
 }
 
 /// The engine is about to change the disk here.
@@ -201,30 +114,6 @@ pub fn reached(place: Place) {
             *count += 1;
         }
     });
-}
-
-/// Whether a known-bad change is on.
-#[cfg(feature = "mutations")]
-pub fn mutated(mutation: Mutation) -> bool {
-    ACTIVE.get() == Some(mutation)
-}
-
-/// Switches a known-bad change on for this thread, or all off.
-#[cfg(feature = "mutations")]
-pub fn switch(mutation: Option<Mutation>) {
-    ACTIVE.set(mutation);
-}
-
-/// Whether a known-bad change of this sort is on.
-#[cfg(feature = "mutations")]
-pub fn raced(race: Race) -> bool {
-    RACE.get() == Some(race)
-}
-
-/// Switches a known-bad change of this sort on for this thread, or all off.
-#[cfg(feature = "mutations")]
-pub fn switch_race(race: Option<Race>) {
-    RACE.set(race);
 }
 
 /// How often this thread reached each place since it was last asked.

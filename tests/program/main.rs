@@ -3,7 +3,6 @@
 //! Owns: the command line, the threads, the tables. Exit status 1 on a violation, 2 on a wrong command line.
 
 mod flips;
-mod mutants;
 mod options;
 mod runs;
 mod tables;
@@ -18,7 +17,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // A mutated engine panics on purpose, and a violation says what a panic said.
+    // A violation says what a panic of the engine said.
     std::panic::set_hook(Box::new(|_| {}));
     match options.flips {
         Some(step) => flips::run(step, options.threads),

@@ -4,16 +4,13 @@ use std::path::PathBuf;
 
 /// Printed where the command line is wrong.
 pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state FILE] [--threads N]
-           [--mutation NAME | --mutations | --list-mutations] [--tables] [--places N] [--flips STEP]
+           [--tables] [--places N] [--flips STEP]
 
   --seed S           first seed (1)
-  --seeds N          histories to run (1; for each mutation 250)
+  --seeds N          histories to run (1)
   --images N         run histories until N distinct crash images were recovered
   --state FILE       go on where FILE says, and write to it how far this got
   --threads N        histories at once (one a processor)
-  --mutation NAME    run a known-bad engine; its violation is reported as any other
-  --mutations        run every known-bad engine (or the one named), and print which check caught it and how soon
-  --list-mutations   print their names
   --places N         fail if a place of the engine that changes the disk was reached fewer than N times
   --flips STEP       turn one bit in every STEP-th byte of two small stores, one at a time, instead of running histories
   --tables           print what was generated, how recoveries went and how often each step of the engine was reached";
@@ -26,9 +23,6 @@ pub struct Options {
     pub images: Option<u64>,
     pub state: Option<PathBuf>,
     pub threads: usize,
-    pub mutation: Option<String>,
-    pub mutations: bool,
-    pub list: bool,
     pub tables: bool,
     pub places: u64,
     pub flips: Option<u64>,
@@ -43,9 +37,6 @@ impl Options {
             images: None,
             state: None,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
-            mutation: None,
-            mutations: false,
-            list: false,
             tables: false,
             places: 0,
             flips: None,
@@ -68,9 +59,6 @@ impl Options {
                 "--threads" => options.threads = number(value()?)?.max(1) as usize,
                 "--places" => options.places = number(value()?)?,
                 "--flips" => options.flips = Some(number(value()?)?.max(1)),
-                "--mutation" => options.mutation = Some(value()?),
-                "--mutations" => options.mutations = true,
-                "--list-mutations" => options.list = true,
                 "--tables" => options.tables = true,
                 other => return Err(format!("{other} is not an option")),
             }

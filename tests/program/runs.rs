@@ -15,33 +15,15 @@ use tonnage_tests::model::generate;
 use tonnage_tests::model::shrink;
 use tonnage_tests::model::sweep::{Depth, Failure, sweep};
 
-use tonnage_engine::probe::{self, Mutation};
-
 use super::options::Options;
-use super::{mutants, tables};
+use super::tables;
 
 /// Sweeps that shrinking may cost.
 const SHRINK_ATTEMPTS: usize = 150;
 
 /// Does what was asked for.
 pub fn run(options: &Options) -> ExitCode {
-    if options.list {
-        for mutation in Mutation::ALL {
-            println!("{}", mutation.name());
-        }
-        return ExitCode::SUCCESS;
-    }
     let began = Instant::now();
-    let mutation = match options.mutation.as_deref().map(mutants::named).transpose() {
-        Ok(mutation) => mutation,
-        Err(why) => {
-            eprintln!("sim: {why}");
-            return ExitCode::from(2);
-        }
-    };
-    if options.mutations {
-        return mutants::run_all(options, mutation);
-    }
     let mut state = match options.state.as_deref().map(State::load).transpose() {
         Ok(state) => state.unwrap_or(State::new(options.seed)),
         Err(why) => {
@@ -58,7 +40,7 @@ pub fn run(options: &Options) -> ExitCode {
     });
     let first = state.next_seed;
     let last = first.saturating_add(seeds);
-    in_order(options.threads, mutation, first..last, |seed, swept| {
+    in_order(options.threads, first..last, |seed, swept| {
         census.add(&swept.0);
         // A seed that failed is run again by whoever goes on.
         if swept.1.is_none() {
@@ -118,16 +100,12 @@ pub fn run(options: &Options) -> ExitCode {
         );
         return ExitCode::FAILURE;
     };
-    report(seed, mutation, failure);
+    report(seed, failure);
     ExitCode::FAILURE
 }
 
 /// Prints a violation: how to replay it, and the shortest history that has it.
-fn report(seed: u64, mutation: Option<Mutation>, failure: Failure) {
-    probe::switch(mutation);
-    let switched = mutation.map_or(String::new(), |mutation| {
-        format!(" --mutation {}", mutation.name())
-    });
+fn report(seed: u64, failure: Failure) {
     let say = |failure: &Failure| {
         eprintln!(
             "violation of \"{}\" in life {}, {}:\n{}",
@@ -135,7 +113,7 @@ fn report(seed: u64, mutation: Option<Mutation>, failure: Failure) {
         );
     };
     eprintln!(
-        "seed {seed}; replay with: cargo run --release -p tonnage-tests --bin sim -- --seed {seed}{switched}"
+        "seed {seed}; replay with: cargo run --release -p tonnage-tests --bin sim -- --seed {seed}"
     );
     say(&failure);
     eprintln!("shrinking ...");
@@ -151,7 +129,6 @@ type Outcome = (Census, Option<Failure>);
 /// Sweeps seeds on `threads` threads and hands the results over in the order of the seeds, until `take` says that it is enough.
 fn in_order(
     threads: usize,
-    mutation: Option<Mutation>,
     seeds: std::ops::Range<u64>,
     mut take: impl FnMut(u64, Outcome) -> bool,
 ) {
@@ -162,7 +139,6 @@ fn in_order(
         for _ in 0..threads {
             let (send, next, enough) = (send.clone(), &next, &enough);
             scope.spawn(move || {
-                probe::switch(mutation);
                 while !enough.load(std::sync::atomic::Ordering::Relaxed) {
                     let seed = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                     if seed >= seeds.end {

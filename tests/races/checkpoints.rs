@@ -66,7 +66,7 @@ async fn change(store: Store, answers: Answers, repository: &'static str) {
     answers.add((linked.lsn, repository, true));
 }
 
-pub fn body() {
+fn body() {
     let world = World::default();
     let store = world.open(options());
     block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
@@ -112,7 +112,7 @@ fn checkpoints() {
 }
 
 /// Rows enough for the back-pressure of a tiny delta: committers wait for checkpoints, and each is woken.
-pub fn pressure() {
+fn pressure() {
     let world = World::default();
     let store = world.open(tonnage_engine::Options {
         delta_budget_bytes: 64 << 10,

@@ -64,7 +64,7 @@ async fn create_tag(store: Store, disk: Disk, text: &'static str) -> bool {
     }
 }
 
-pub fn body() {
+fn body() {
     let world = World::default();
     let store = world.open(options());
     let disk = &world.disk;

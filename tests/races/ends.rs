@@ -32,7 +32,7 @@ fn reopened_has(world: &World, answers: &Notes<&'static str>) {
     block_on(store.close()).expect("a clean stop");
 }
 
-pub fn close() {
+fn close() {
     let world = World::default();
     let store = world.open(options());
     block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
@@ -60,7 +60,7 @@ fn closing() {
     explore("closing", 60, close);
 }
 
-pub fn poison() {
+fn poison() {
     let world = World::default();
     let store = world.open(options());
     block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
@@ -107,7 +107,7 @@ fn poisoning() {
 }
 
 /// The last handle goes while commits wait: they become durable, and the lock is given back.
-pub fn drop_without_close() {
+fn drop_without_close() {
     let world = World::default();
     let store = world.open(options());
     block_on(push(&store, "r", "a")).expect("nothing is wrong yet");

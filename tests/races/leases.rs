@@ -64,7 +64,7 @@ async fn delete_and_collect(store: Store, deeds: Arc<Deeds>) {
     }
 }
 
-pub fn body() {
+fn body() {
     let world = World::default();
     let store = world.open(options());
     block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
@@ -86,7 +86,7 @@ fn leases() {
 }
 
 /// Pins come and go around a lease.
-pub fn pins() {
+fn pins() {
     let world = World::default();
     let leases = Leases::new(world.env().clock, Duration::from_secs(60));
     let pinned = digest("a");

@@ -10,7 +10,7 @@ use tonnage_engine::segment::SegmentFiles;
 use tonnage_races::explore::explore;
 use tonnage_races::world::{World, thread};
 
-pub fn retire() {
+fn retire() {
     let world = World::default();
     let dir = std::path::Path::new("/segments");
     block_on(world.disk.create_dir(dir)).expect("a sound disk");

@@ -49,7 +49,7 @@ async fn check_content(store: &Store, text: &str) {
 }
 
 /// Two requests take the same session, and a third cancels it.
-pub fn same_session() {
+fn same_session() {
     let world = World::default();
     let store = world.open(options());
     let id = begin(&store).expect("room for one");
@@ -85,7 +85,7 @@ fn one_session_taken_twice() {
 }
 
 /// Two uploads of the same content, each large enough for a segment of its own.
-pub fn same_digest() {
+fn same_digest() {
     let world = World::default();
     let store = world.open(options());
     let text = "x".repeat(70 << 10);
@@ -123,7 +123,7 @@ fn one_digest_pushed_twice() {
 }
 
 /// More begin than may be.
-pub fn bound() {
+fn bound() {
     let world = World::default();
     let store = world.open(Options {
         uploads_max: 1,

@@ -12,7 +12,6 @@ use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
-use crate::probe::{Mutation, mutated};
 use crate::state::State;
 
 /// Applies a transaction, which becomes the state's last.
@@ -117,9 +116,6 @@ fn delete_manifest(state: &mut State, repository: RepositoryId, digest: &Digest)
         .scan_prefix(&prefix, None)
         .collect::<Result<Vec<_>>>()?;
     for (edge, _) in edges {
-        if mutated(Mutation::EdgesOutliveManifest) {
-            break;
-        }
         let child =
             keys::digest_behind(&edge, &prefix).map_err(|what| Error::bad_row(&edge, &what))?;
         state.delete(keys::parent(&child, repository, digest));

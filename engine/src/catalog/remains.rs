@@ -16,7 +16,6 @@ use super::keys::{self, TagValue};
 use super::view::{View, row};
 use crate::error::Result;
 use crate::format::transaction::{Operation, RepositoryId};
-use crate::probe::{Mutation, mutated};
 
 /// Operations of one step.
 const STEP_OPERATIONS: usize = 256;
@@ -70,7 +69,7 @@ impl Sweep {
                 Part::Links | Part::Nothing => (keys::links(self.repository), Part::Nothing),
             };
             let operations = self.rows(view, &prefix)?;
-            if !operations.is_empty() && !mutated(Mutation::RemainsForgotten) {
+            if !operations.is_empty() {
                 return Ok(operations);
             }
             (self.part, self.after) = (next, None);

@@ -13,8 +13,7 @@ use super::{CheckpointRecord, History, slot_name};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::{OpenMode, exact};
-use crate::limits::JOURNAL_BLOCK_BYTES;
-use crate::probe::{Mutation, Place, mutated, reached};
+use crate::probe::{Place, reached};
 use crate::table::{Base, Layers, Site, file_id, rewrite};
 
 /// What a checkpoint says beside its rows; all of it as of the moment the delta was frozen.
@@ -61,12 +60,7 @@ pub async fn run(site: &Site, history: &History, facts: Facts, layers: &Layers) 
         sequence: history.next_sequence(),
         lsn: facts.lsn,
         journal_number: facts.journal_number,
-        journal_offset: facts.journal_offset
-            + if mutated(Mutation::CheckpointTooNew) {
-                JOURNAL_BLOCK_BYTES as u64
-            } else {
-                0
-            },
+        journal_offset: facts.journal_offset,
         next_repository: facts.next_repository,
         next_segment: facts.next_segment,
         next_file: site.next_file(),

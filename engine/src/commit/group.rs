@@ -8,7 +8,6 @@ use super::Sequencer;
 use crate::error::Result;
 use crate::journal::writer::{AppendError, JournalWriter};
 use crate::poison::Poison;
-use crate::probe::{Mutation, mutated};
 use crate::sync::oneshot;
 
 /// The journal task's end, in two steps: the queue is empty, and whether the stop is a clean one.
@@ -31,9 +30,6 @@ pub(crate) async fn run_journal(
     ending: Ending,
 ) -> Result<()> {
     while let Some(group) = sequencer.next_group().await {
-        if mutated(Mutation::PublishBeforeCommit) || mutated(Mutation::AnswerBeforePublish) {
-            sequencer.publish_early();
-        }
         match journal
             .append(group.first_lsn, group.transactions, group.payload)
             .await

@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::format::transaction::{Operation, RepositoryId};
 use crate::limits;
-use crate::probe::{Mutation, mutated};
 use crate::require::Require;
 
 /// The operations of `batch` on top of `view`; [`Error::Unmet`] with everything that does not hold.
@@ -28,7 +27,7 @@ pub fn resolve(
 ) -> Result<Vec<Operation>> {
     let mut unmet = Vec::new();
     for require in &batch.requires {
-        if !view.holds(&batch.repository, require)? && !mutated(Mutation::PreconditionUnchecked) {
+        if !view.holds(&batch.repository, require)? {
             unmet.push(require.clone());
         }
     }
@@ -41,10 +40,7 @@ pub fn resolve(
                 batch.repository.len(),
                 limits::REPOSITORY_NAME_BYTES_MAX,
             )?;
-            let mut id = RepositoryId(next_repository);
-            if mutated(Mutation::RepositoryIdReused) {
-                id.0 = id.0.saturating_sub(1).max(1);
-            }
+            let id = RepositoryId(next_repository);
             operations.push(Operation::CreateRepository {
                 id,
                 name: batch.repository.clone(),
@@ -228,9 +224,6 @@ impl Resolver<'_> {
         self.need(Require::Manifest(*digest))?;
         let repository = self.repository;
         for tag in self.view.tags_of(repository, digest, usize::MAX)? {
-            if mutated(Mutation::TagsOutliveManifest) {
-                break;
-            }
             self.tags.insert(tag.clone(), None);
             self.operations.push(Operation::DeleteTag {
                 repository,

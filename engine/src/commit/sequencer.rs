@@ -24,7 +24,6 @@ use crate::io::Clock;
 use crate::journal::Position;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
 use crate::poison::Poison;
-use crate::probe::{Mutation, Race, mutated, raced};
 use crate::require::Require;
 use crate::state::State;
 use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
@@ -222,28 +221,15 @@ impl Sequencer {
                 batch.requires.extend(foreseen.requires);
                 batch.requires.extend(foreseen.unmet);
             } else if !foreseen.unmet.is_empty() {
-                if mutated(Mutation::RefuseBeforeDurable) {
-                    return Err(Error::Unmet(foreseen.unmet));
-                }
                 return inner.refuse(foreseen.unmet);
             }
         }
-        let view = if mutated(Mutation::StalePrecondition) {
-            View::new(self.durable())
-        } else {
-            View::new(Arc::new(inner.head.clone()))
-        };
+        let view = View::new(Arc::new(inner.head.clone()));
         let operations = match resolve(&batch, &view, inner.head.next_repository, damaged) {
-            Err(Error::Unmet(unmet)) if !mutated(Mutation::RefuseBeforeDurable) => {
-                return inner.refuse(unmet);
-            }
+            Err(Error::Unmet(unmet)) => return inner.refuse(unmet),
             judged => judged?,
         };
         drop(view);
-        if raced(Race::JudgedApart) {
-            drop(inner);
-            inner = self.open_for_writes()?;
-        }
         let blobs = batch.changes.drain(..).filter_map(|change| match change {
             Change::Place(blob) => Some(blob),
             Change::Link(_)
@@ -292,14 +278,10 @@ impl Sequencer {
     }
 
     fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
-        let mut inner = self.inner.lock();
+        let inner = self.inner.lock();
         self.poison.check()?;
         if inner.closing {
             return Err(Error::Closed);
-        }
-        if raced(Race::CheckedEarly) {
-            drop(inner);
-            inner = self.inner.lock();
         }
         Ok(inner)
     }
@@ -356,10 +338,6 @@ impl Sequencer {
                 if let Some(group) = inner.take_group() {
                     return Some(group);
                 }
-                if raced(Race::ClosingApart) {
-                    drop(inner);
-                    inner = self.inner.lock();
-                }
                 if inner.closing {
                     return None;
                 }
@@ -368,31 +346,11 @@ impl Sequencer {
         }
     }
 
-    /// What a known-bad engine does before its frame is written: readers see it, or committers are answered.
-    pub(super) fn publish_early(&self) {
-        let mut inner = self.inner.lock();
-        if mutated(Mutation::PublishBeforeCommit)
-            && let Some(last) = inner.in_flight.back()
-        {
-            self.durable.store(Arc::new(last.after.clone()));
-        }
-        if mutated(Mutation::AnswerBeforePublish) {
-            answer(&mut inner.in_flight);
-        }
-    }
-
     /// The frame in flight is durable: readers see it, then its committers are answered.
     pub(super) fn publish(&self, position: Position) {
         let mut inner = self.inner.lock();
         inner.position = position;
-        let mut done = std::mem::take(&mut inner.in_flight);
-        if raced(Race::PublishUnlocked) || raced(Race::AnswerFirst) {
-            drop(inner);
-            if raced(Race::AnswerFirst) {
-                answer(&mut done);
-            }
-            inner = self.inner.lock();
-        }
+        let done = std::mem::take(&mut inner.in_flight);
         if let Some(last) = done.back() {
             self.durable.store(Arc::new(last.after.clone()));
         }
@@ -420,9 +378,7 @@ impl Sequencer {
             } = &mut *inner;
             in_flight.drain(..).chain(queue.drain(..)).collect()
         };
-        if !mutated(Mutation::FailedFrameStays) {
-            inner.head = (*self.durable.load_full()).clone();
-        }
+        inner.head = (*self.durable.load_full()).clone();
         inner.removals += 1;
         drop(inner);
         for queued in failed {
@@ -440,9 +396,8 @@ impl Sequencer {
 
     /// Freezes the durable state for a checkpoint. `None` if one is frozen already.
     pub fn freeze(&self) -> Result<Option<Frozen>> {
-        let early = raced(Race::FreezeLoadsEarly).then(|| self.durable());
         let mut inner = self.inner.lock();
-        let durable = early.unwrap_or_else(|| self.durable());
+        let durable = self.durable();
         if durable.layers.frozen().is_some() {
             return Ok(None);
         }
@@ -472,14 +427,8 @@ impl Sequencer {
 
     /// What was frozen is in `base` now.
     pub fn install(&self, base: &Arc<Base>) {
-        let early = raced(Race::InstallLoadsEarly).then(|| self.durable());
         let mut inner = self.inner.lock();
         let rebase = |state: &mut State| {
-            let base = if mutated(Mutation::StaleBase) {
-                state.layers.base()
-            } else {
-                base
-            };
             state.layers = state.layers.rebase(Arc::clone(base));
         };
         rebase(&mut inner.head);
@@ -489,7 +438,7 @@ impl Sequencer {
         for queued in in_flight.iter_mut().chain(queue) {
             rebase(&mut queued.after);
         }
-        let mut durable = (*early.unwrap_or_else(|| self.durable())).clone();
+        let mut durable = (*self.durable()).clone();
         rebase(&mut durable);
         self.durable.store(Arc::new(durable));
         drop(inner);
@@ -500,14 +449,5 @@ impl Sequencer {
     pub fn close(&self) {
         self.inner.lock().closing = true;
         self.queued.notify_one();
-    }
-}
-
-/// What a known-bad engine does too early: committers are told.
-fn answer(transactions: &mut VecDeque<Queued>) {
-    for queued in transactions {
-        let done = std::mem::replace(&mut queued.done, oneshot::channel().0);
-        let lsn = queued.transaction.lsn;
-        drop(done.send(Ok(Committed { lsn })));
     }
 }

@@ -9,7 +9,6 @@ use bytes::{Buf, Bytes};
 
 use super::File;
 use crate::buffer::Buffer;
-use crate::probe::{Mutation, mutated};
 
 /// Fills `buffer` up to its limit from `offset`, or up to the end of the file: the caller compares
 /// [`Buffer::len`] with what it wanted.
@@ -49,9 +48,6 @@ pub async fn write_all(file: &dyn File, offset: u64, mut slices: Vec<Bytes>) -> 
                 io::ErrorKind::WriteZero,
                 "the disk took no bytes",
             ));
-        }
-        if mutated(Mutation::DroppedShortWrite) {
-            break;
         }
         at += count as u64;
         advance(&mut slices, count);

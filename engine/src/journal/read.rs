@@ -16,7 +16,6 @@ use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::transaction::Transaction;
 use crate::io::{Io, OpenMode, exact};
 use crate::limits::JOURNAL_FILE_BYTES_MAX;
-use crate::probe::{Mutation, mutated};
 
 /// The journal after a walk through all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,11 +79,6 @@ pub async fn walk(
     while let Loaded::Intact { header, bytes } = next {
         let number = header.number;
         next = load(io, store, store_id, number + 1).await?;
-        if mutated(Mutation::WrongEpoch)
-            && matches!(&next, Loaded::Intact { header: newer, .. } if newer.epoch > header.epoch)
-        {
-            next = Loaded::Absent;
-        }
         let end = match &next {
             Loaded::Intact {
                 header: successor, ..

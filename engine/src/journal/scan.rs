@@ -11,7 +11,6 @@ use crate::format::journal::{
 };
 use crate::format::transaction::Transaction;
 use crate::limits::DRIVE_SECTOR_BYTES;
-use crate::probe::{Mutation, mutated};
 
 /// How the frames of a file end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,9 +121,7 @@ fn tail(
         // The torn frame's own header may be whole.
         (at != walk.at || found.offset != at).then_some((at, found.offset))
     });
-    if let Some((at, belongs)) = headers.next()
-        && !mutated(Mutation::CorruptIsTorn)
-    {
+    if let Some((at, belongs)) = headers.next() {
         let what = if at == belongs {
             format!("{what}, but an intact frame follows at byte {at}")
         } else {
@@ -136,12 +133,6 @@ fn tail(
         });
     }
     let torn = rest.iter().any(|byte| *byte != 0);
-    if torn && mutated(Mutation::TornIsCorrupt) {
-        return Err(BadFrame {
-            offset: walk.at,
-            what: what.clone(),
-        });
-    }
     Ok(walk.done(if torn { Tail::Torn } else { Tail::Unclosed }))
 }
 
@@ -180,7 +171,7 @@ impl Walk {
         }
         let payload = payload(rest, &frame)?;
         let found = checksum(payload);
-        if found != frame.payload_crc && !mutated(Mutation::FrameUnchecked) {
+        if found != frame.payload_crc {
             return Err(Malformed(format!(
                 "payload checksum {found:08x}, expected {:08x}",
                 frame.payload_crc

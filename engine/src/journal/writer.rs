@@ -18,7 +18,7 @@ use crate::extent::Lsn;
 use crate::format::codec::checksum;
 use crate::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
 use crate::io::{Env, FileRef, OpenMode, exact};
-use crate::probe::{Mutation, Place, mutated, reached};
+use crate::probe::{Place, reached};
 use crate::sync::oneshot;
 
 /// Free space, in journal files, from which on a disk is not nearly full.
@@ -174,22 +174,11 @@ impl JournalWriter {
             .await
             .map_err(|source| Error::io("write journal frame to", &active.path, source))?;
         reached(Place::JournalFrameSync);
-        if mutated(Mutation::NextFrameBeforeSync) {
-            let file = Arc::clone(&active.file);
-            self.env.spawn.spawn(
-                "late sync",
-                Box::pin(async move { drop(file.sync_data().await) }),
-            );
-        } else if !mutated(Mutation::SkipFrameSync) {
-            let mut synced = active.file.sync_data().await;
-            if synced.is_err() && mutated(Mutation::SyncTriedAgain) {
-                synced = active.file.sync_data().await;
-            }
-            if mutated(Mutation::SyncErrorSwallowed) {
-                synced = Ok(());
-            }
-            synced.map_err(|source| Error::io("sync journal file", &active.path, source))?;
-        }
+        active
+            .file
+            .sync_data()
+            .await
+            .map_err(|source| Error::io("sync journal file", &active.path, source))?;
         active.offset += whole as u64;
         active.previous_crc = frame.crc();
         Ok(())
@@ -339,9 +328,6 @@ async fn fill(
     }
     reached(Place::JournalZerosSync);
     file.sync_data().await.map_err(failed)?;
-    if mutated(Mutation::SkipJournalDirectorySync) {
-        return Ok(());
-    }
     let directory = directory(&spec.store);
     reached(Place::JournalDirectorySync);
     env.io
@@ -396,9 +382,7 @@ async fn activate(
         .await
         .map_err(failed)?;
     reached(Place::JournalHeaderSync);
-    if !mutated(Mutation::SkipJournalHeaderSync) {
-        prepared.file.sync_data().await.map_err(failed)?;
-    }
+    prepared.file.sync_data().await.map_err(failed)?;
     Ok(Active {
         file: prepared.file,
         path,

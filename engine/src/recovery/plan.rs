@@ -8,8 +8,7 @@ use crate::extent::{Lsn, SegmentId};
 use crate::journal::Position;
 use crate::journal::read::Walked;
 use crate::journal::scan::Tail;
-use crate::limits::{COUNTER_USED_MAX, FRAME_TRANSACTIONS_MAX, JOURNAL_BLOCK_BYTES};
-use crate::probe::{Mutation, mutated};
+use crate::limits::{COUNTER_USED_MAX, FRAME_TRANSACTIONS_MAX};
 
 /// What the disk and the journal say.
 #[derive(Debug, Clone)]
@@ -75,10 +74,7 @@ pub fn plan(facts: &Facts) -> Plan {
         found
             .iter()
             .copied()
-            .filter(|id| {
-                let named = facts.named.contains(id) && !mutated(Mutation::OrphansByName);
-                !named && !facts.uploading.contains(id)
-            })
+            .filter(|id| !facts.named.contains(id) && !facts.uploading.contains(id))
             .collect()
     });
     let missing = found.map_or_else(Vec::new, |found| {
@@ -89,13 +85,7 @@ pub fn plan(facts: &Facts) -> Plan {
         orphans,
         missing,
         unfinished_journal: facts.walked.unfinished,
-        previous: facts.walked.last.as_ref().map(|_| {
-            let mut end = facts.walked.end;
-            if mutated(Mutation::TornFrameCounted) && facts.walked.tail == Tail::Torn {
-                end.offset += JOURNAL_BLOCK_BYTES as u64;
-            }
-            end
-        }),
+        previous: facts.walked.last.as_ref().map(|_| facts.walked.end),
         epoch: facts
             .walked
             .last

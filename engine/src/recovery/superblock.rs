@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::format::superblock::{Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock};
 use crate::io::{Env, Io, OpenMode, exact};
-use crate::probe::{Mutation, Place, mutated, reached};
+use crate::probe::{Place, reached};
 
 /// Directories of a store.
 pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
@@ -89,7 +89,7 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
         } => {
             // Nothing was ever stored: the write of all four may have been cut short, or may never have been synced, which the page
             // cache does not tell. It is written again.
-            if is_unused(io, store).await? && !mutated(Mutation::SuperblockTrusted) {
+            if is_unused(io, store).await? {
                 return Ok(None);
             }
             Ok(Some((superblock, damaged_copies)))
@@ -186,9 +186,6 @@ pub async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
 /// Makes the names of the store's directory and of those above it durable: they may have been made just now, or by an earlier process
 /// that was killed before it synced them, which the page cache does not tell. `made`: the last of them by this process.
 pub async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()> {
-    if mutated(Mutation::NameTrusted) {
-        return Ok(());
-    }
     let mut must = made;
     for above in path.ancestors().skip(1) {
         let here = above.as_os_str().is_empty();

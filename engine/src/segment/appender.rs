@@ -21,7 +21,7 @@ use crate::format::record::{RECORD_ALIGN, RecordFrame, RecordPlaces, pad64};
 use crate::format::segment::{HEADER_BYTES, SegmentClass};
 use crate::io::exact::write_all;
 use crate::poison::Poison;
-use crate::probe::{Mutation, Place, mutated, reached};
+use crate::probe::{Place, reached};
 use crate::sync::oneshot;
 
 /// Blobs in one write.
@@ -148,10 +148,6 @@ impl Task {
         reached(Place::SharedAppend);
         if let Err(error) = write_all(file.file(), active.good, laid.slices).await {
             let error = Error::io("append to segment", file.path(), error);
-            if error.is_no_space() && mutated(Mutation::NoSpaceSwallowed) {
-                self.active = Some(active);
-                return Ok(laid.extents);
-            }
             // A full disk says nothing about the segment; anything else does, and seals it.
             if error.is_no_space() {
                 self.active = Some(active);
@@ -159,16 +155,7 @@ impl Task {
             return Err(error);
         }
         reached(Place::SharedSync);
-        let late = if mutated(Mutation::JournalBeforeData) {
-            let file = Arc::clone(&file);
-            let task = async move { drop(file.file().sync_data().await) };
-            let spawn = &self.files.env().spawn;
-            spawn.spawn("late sync", Box::pin(task));
-            true
-        } else {
-            mutated(Mutation::SkipSharedSync)
-        };
-        if !late && let Err(error) = file.file().sync_data().await {
+        if let Err(error) = file.file().sync_data().await {
             return Err(self
                 .poison
                 .set(Error::io("sync segment", file.path(), error)));

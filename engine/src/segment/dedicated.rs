@@ -24,7 +24,7 @@ use crate::format::record::{DEDICATED_PAYLOAD, RecordFrame, RecordPlaces};
 use crate::format::segment::SegmentClass;
 use crate::io::exact::write_all;
 use crate::poison::Poison;
-use crate::probe::{Mutation, Place, mutated, reached};
+use crate::probe::{Place, reached};
 use crate::sync::AtomicBool;
 
 /// Space reserved before the first byte, as far as the announced length goes.
@@ -166,11 +166,7 @@ impl DedicatedWriter {
         let (named, poison) = (Arc::clone(&self.named), Arc::clone(&self.poison));
         async move {
             reached(Place::DedicatedSync);
-            let synced = if mutated(Mutation::SkipDedicatedSync) {
-                Ok(())
-            } else {
-                file.file().sync_data().await
-            };
+            let synced = file.file().sync_data().await;
             synced.map_err(|error| Error::io("sync segment", file.path(), error))?;
             if !named.load(Ordering::Acquire) {
                 // Other segments' names share this sync, and a failed one does not tell which are lost.

@@ -19,7 +19,7 @@ use crate::format::codec::Malformed;
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all};
 use crate::io::{Env, FileRef, OpenMode};
-use crate::probe::{Mutation, Place, Race, mutated, raced, reached};
+use crate::probe::{Place, reached};
 use crate::sync::{AtomicBool, Mutex};
 
 const SUFFIX: &str = ".segment";
@@ -204,10 +204,6 @@ impl SegmentFiles {
         let mut handles = self.handles.lock();
         let file = handles.live.get(&id).and_then(Weak::upgrade);
         let kept = handles.forget(id);
-        if raced(Race::RetiredUnlocked) {
-            drop(handles);
-            handles = self.handles.lock();
-        }
         // Under the lock: whoever finds the handle from now on does not put it back among those that stay open.
         if let Some(file) = &file {
             file.retired.store(true, Ordering::Release);
@@ -233,9 +229,6 @@ impl SegmentFiles {
     /// Makes the names of all segments created so far durable.
     pub async fn sync_dir(&self) -> Result<()> {
         reached(Place::SegmentDirectorySync);
-        if mutated(Mutation::SkipSegmentDirectorySync) {
-            return Ok(());
-        }
         let synced = self.env.io.sync_dir(&self.dir).await;
         synced.map_err(|error| Error::io("sync directory", &self.dir, error))
     }
@@ -334,9 +327,6 @@ impl AbandonGuard {
 
     /// The segment stays: a durable transaction names it, or may do so (its outcome is not known).
     pub fn keep(mut self) {
-        if mutated(Mutation::AbandonCommitted) {
-            return;
-        }
         self.files = None;
     }
 }

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::extent::SegmentId;
 use crate::poison::Poison;
-use crate::probe::{Race, raced};
 use crate::sync::{Mutex, Notify};
 
 /// Ids that are reserved in one journal transaction.
@@ -68,10 +67,6 @@ impl SegmentIds {
             return None;
         }
         let id = SegmentId(block.next);
-        if raced(Race::IdTakenApart) {
-            drop(block);
-            block = self.block.lock();
-        }
         block.next += 1;
         Some(id)
     }

@@ -20,7 +20,6 @@ use crate::commit::Frozen;
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::journal::Position;
-use crate::probe::{Race, raced};
 use crate::segment::RESERVE_IDS;
 use crate::sync::{AtomicBool, Mutex, Notify};
 use crate::table::Site;
@@ -76,17 +75,10 @@ impl Checkpoints {
     /// Back-pressure: waits while a checkpoint runs and the live delta has grown to twice its budget.
     pub(super) async fn wait_for_room(&self, inner: &Inner) {
         loop {
-            let late = raced(Race::RoomBeforeListening);
-            let waits = || {
-                let full = inner.sequencer.delta_bytes() > 2 * inner.options.delta_budget_bytes;
-                full && self.running.load(Ordering::Acquire)
-            };
-            if late && !waits() {
-                return;
-            }
             let mut published = pin!(inner.sequencer.published.notified());
             published.as_mut().enable();
-            if !late && !waits() {
+            let full = inner.sequencer.delta_bytes() > 2 * inner.options.delta_budget_bytes;
+            if !full || !self.running.load(Ordering::Acquire) {
                 return;
             }
             published.await;

@@ -37,7 +37,6 @@ use crate::io::{Env, LockGuard};
 use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
-use crate::probe::{Mutation, mutated};
 use crate::segment::{BlobReader, Segments};
 use crate::upload::{Upload, UploadId, UploadSpec, UploadStatus, Uploads};
 
@@ -131,7 +130,7 @@ impl Store {
     /// An answer is about to promise that `digest` exists: keeps it from collection for the grace period.
     /// What a manifest references needs no lease and costs no memory.
     pub fn lease(&self, digest: &Digest) -> Result<()> {
-        if !self.view().referenced(digest)? && !mutated(Mutation::NoLeaseOnHead) {
+        if !self.view().referenced(digest)? {
             self.inner.leases.grant(*digest);
         }
         Ok(())

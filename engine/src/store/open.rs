@@ -24,11 +24,10 @@ use crate::journal::{self, harden, reserve};
 use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
-use crate::probe::{Mutation, mutated};
 use crate::recovery::plan::{self, Facts};
 use crate::recovery::superblock::{self as superblocks, Kind, LOCK};
 use crate::recovery::{self, Recovered, apply};
-use crate::segment::{RESERVE_IDS, SegmentIds, Segments};
+use crate::segment::{SegmentIds, Segments};
 use crate::sync::{Mutex, OnceLock, oneshot};
 use crate::table::Site;
 use crate::upload::{Existing, Uploads};
@@ -168,7 +167,7 @@ async fn assemble(
     let poison = Arc::new(Poison::default());
     let leases = Leases::new(Arc::clone(&env.clock), options.lease_grace);
     // Ids below the limit may have been used before the stop: only newly reserved ones are given out.
-    let used = first_unused(recovered.state.segment_limit);
+    let used = recovered.state.segment_limit;
     let ids = SegmentIds::new(used, used, Arc::clone(&poison));
     let segments = Segments::new(
         env.clone(),
@@ -241,17 +240,10 @@ async fn durable_facts(
 ) -> Result<Facts> {
     let facts = facts(env, path, recovered, clean).await?;
     let walked = &recovered.walked;
-    if walked.last.is_some() && !mutated(Mutation::EndTrusted) {
+    if walked.last.is_some() {
         harden::harden(&*env.io, path, walked.last_frame, walked.end).await?;
     }
     Ok(facts)
-}
-
-fn first_unused(limit: SegmentId) -> SegmentId {
-    if mutated(Mutation::SegmentIdReused) {
-        return SegmentId(limit.0.saturating_sub(RESERVE_IDS).max(1));
-    }
-    limit
 }
 
 fn uploads(

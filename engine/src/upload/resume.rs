@@ -20,7 +20,7 @@ use crate::extent::SegmentId;
 use crate::format::upload_log::{UploadLog, replay};
 use crate::io::exact::read_up_to;
 use crate::io::{Env, FileRef, OpenMode};
-use crate::probe::{Mutation, Place, mutated, reached};
+use crate::probe::{Place, reached};
 
 /// Larger logs belong to no upload that we can hold: 4 bytes a chunk make this 4 TiB and more.
 const LOG_BYTES_MAX: u64 = 256 << 20;
@@ -41,9 +41,6 @@ impl Uploads {
             let path = log.path().to_path_buf();
             match self.resume_one(id, log, committed).await {
                 Ok(Some(segment)) => {
-                    if mutated(Mutation::UploadSegmentRemoved) {
-                        continue;
-                    }
                     kept.insert(segment);
                 }
                 Ok(None) => self.remove_log(&path).await,
@@ -69,7 +66,7 @@ impl Uploads {
         };
         let ours =
             header.store == shared.segments.files().store() && header.upload == *id.as_bytes();
-        if !ours || (committed(header.segment) && !mutated(Mutation::ResumeCommitted)) {
+        if !ours || committed(header.segment) {
             return Ok(None);
         }
         let writer = shared

@@ -26,7 +26,6 @@ use crate::io::Env;
 use crate::lease::Leases;
 use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX, SMALL_CONTENT_BYTES};
 use crate::options::Options;
-use crate::probe::{Race, raced};
 use crate::segment::{Segments, SmallBlob};
 use crate::sync::Mutex;
 
@@ -107,10 +106,6 @@ impl Session {
         let mut seen = self.seen.lock();
         if seen.hold == Hold::Cancelled {
             return Err(Error::UnknownUpload);
-        }
-        if raced(Race::FinishedApart) {
-            drop(seen);
-            seen = self.seen.lock();
         }
         seen.hold = Hold::Finished;
         Ok(())
@@ -227,13 +222,8 @@ impl Uploads {
         let max = self.shared.options.uploads_max;
         let session = self.session(subject, body, spec.unlisted);
         let mut sessions = self.sessions.lock();
-        let full = sessions.len() >= max;
-        if raced(Race::UploadsCountedEarly) {
-            drop(sessions);
-            sessions = self.sessions.lock();
-        }
         // Counted and added under one lock: two that come together do not both take the last place.
-        if full {
+        if sessions.len() >= max {
             return Err(Error::TooManyUploads { max });
         }
         sessions.insert(id, session);

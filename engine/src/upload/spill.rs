@@ -24,7 +24,6 @@ use crate::in_flight::InFlight;
 use crate::io::Env;
 use crate::io::exact::read_exact;
 use crate::limits::CHUNK_BYTES;
-use crate::probe::{Mutation, mutated};
 use crate::segment::{AbandonGuard, DedicatedWriter, SegmentFile};
 
 /// Windows being written at once.
@@ -217,7 +216,7 @@ impl Spill {
             syncing.work.nudge();
         }
         let length = digestion.length();
-        if self.recorded > length && !mutated(Mutation::RollbackKeepsLog) {
+        if self.recorded > length {
             // Going back was given up before the log was told: no byte that it tells of may change before it is.
             self.record(digestion).await?;
         }
@@ -246,11 +245,7 @@ impl Spill {
         let checkpoint = digestion.checkpoint(first, self.env.clock.wall_unix_ms());
         let header = self.header.clone();
         let work = InFlight::start(async move {
-            let outcome = if mutated(Mutation::UploadBeyondSync) {
-                Ok(())
-            } else {
-                sync.await
-            };
+            let outcome = sync.await;
             let Some(mut log) = log else {
                 return Synced { outcome, log: None };
             };
@@ -307,7 +302,7 @@ impl Spill {
 
     /// Whether the log tells of more than `length` bytes.
     pub(super) fn tells_of_more(&self, length: u64) -> bool {
-        self.recorded > length && !mutated(Mutation::RollbackKeepsLog)
+        self.recorded > length
     }
 
     /// Hashes the first `length` bytes of the payload again, each chunk checked against `table`.

@@ -4,7 +4,6 @@
 //! Refuses: blobs that the repository does not link, even where the store has them.
 
 use tonnage_engine::Digest;
-use tonnage_engine::probe::{Race, raced};
 
 use super::attributes::Attributes;
 use super::ports::{Blob, View};
@@ -90,14 +89,7 @@ impl Registry {
     /// Leases a blob that was seen in the repository, and looks again: between the look and the lease it may have been deleted
     /// and collected. Its length, if it is still there; from then on the lease holds it.
     pub(super) async fn promise(&self, repository: &str, digest: Digest) -> Result<Option<u64>> {
-        let mut first = None;
-        if raced(Race::PromisedAtFirstLook) {
-            first = self.view().await?.blob(repository, digest).await?;
-        }
         self.blobs.lease(digest)?;
-        if first.is_some() {
-            return Ok(first);
-        }
         self.view().await?.blob(repository, digest).await
     }
 

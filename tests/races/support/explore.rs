@@ -1,6 +1,6 @@
 //! Many schedules of one body, and what replays one that failed.
 //!
-//! Owns: [`explore`], [`caught`], and how many schedules there are. Refuses: stopping at the first quiet run.
+//! Owns: [`explore`] and how many schedules there are. Refuses: stopping at the first quiet run.
 //!
 //! Each seed gives one schedule drawn at random (every choice even) and a batch of PCT's (few switches, at places that are hard to
 //! meet otherwise; its first only measures the length). A seed that failed is printed and replays the same two.
@@ -60,18 +60,4 @@ pub fn explore(name: &str, seeds: u64, body: fn()) {
         }
     }
     println!("{name}: {} schedules", count * (1 + PCT_BATCH as u64));
-}
-
-/// Runs `body` until a schedule fails; the seed of that one, and what it complained of.
-pub fn caught(seeds: u64, body: fn()) -> Option<(u64, String)> {
-    (1..=seeds).find_map(|seed| {
-        let failure = catch_unwind(AssertUnwindSafe(|| run(seed, body))).err()?;
-        let text = failure.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| {
-            failure
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-        });
-        Some((seed, text.unwrap_or_default()))
-    })
 }
