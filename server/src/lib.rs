@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod clock;
 pub mod embedded;
 mod http;
 pub mod oci;

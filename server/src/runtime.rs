@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::fmt::{self, Debug, Formatter};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
 use parking_lot::{Condvar, Mutex};
@@ -21,14 +21,14 @@ use tokio::runtime::Handle;
 use tonnage_engine::io::threads::Threads;
 use tonnage_engine::io::{Clock, Env, Rng, Spawn, TaskFuture};
 
+use crate::clock::RunningClock;
+
 /// The real environment: tasks go to the tokio runtime this is called in (a panic where there is none).
 /// Call it once for a store: each has its own threads for the disk and for computations.
 pub fn env() -> Env {
     Env {
         io: Arc::new(Threads::new()),
-        clock: Arc::new(SystemClock {
-            origin: Instant::now(),
-        }),
+        clock: Arc::new(SystemClock(RunningClock::start())),
         spawn: Arc::new(Tasks {
             handle: Handle::current(),
             jobs: Workers::start(),
@@ -37,14 +37,13 @@ pub fn env() -> Env {
     }
 }
 
+/// Leases, and the time for which unfinished uploads are kept, count only while the process runs.
 #[derive(Debug)]
-struct SystemClock {
-    origin: Instant,
-}
+struct SystemClock(RunningClock);
 
 impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
-        self.origin.elapsed()
+        self.0.now()
     }
 
     fn wall_unix_ms(&self) -> u64 {
@@ -56,8 +55,7 @@ impl Clock for SystemClock {
     }
 
     fn sleep(&self, duration: Duration) -> TaskFuture {
-        let until = tokio::time::Instant::now() + duration;
-        Box::pin(async move { tokio::time::sleep_until(until).await })
+        Box::pin(self.0.alarm(duration))
     }
 }
 

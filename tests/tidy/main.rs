@@ -34,12 +34,13 @@ const ENGINE: [&str; 27] = [
     "fsck",
 ];
 /// Modules of the server from the floor up.
-const SERVER: [&str; 8] = [
+const SERVER: [&str; 9] = [
     "oci",
     "access",
     "registry",
     "embedded",
     "operator",
+    "clock",
     "runtime",
     "telemetry",
     "http",

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::body::RequestBody;
+use crate::clock::RunningClock;
 use crate::registry::{Error, LARGE_MANIFEST_BYTES, Result, Source as _};
 
 /// Large manifests that are worked on at a time.
@@ -29,6 +30,7 @@ pub(crate) struct Admission {
     large: Arc<Semaphore>,
     budget: u64,
     patience: Duration,
+    clock: RunningClock,
 }
 
 /// A manifest's bytes, and the room they take until this drops.
@@ -43,7 +45,7 @@ pub(super) struct Admitted {
 
 impl Admission {
     /// Room for `budget` bytes; `patience` for each, to get it and to arrive.
-    pub(super) fn new(budget: u64, patience: Duration) -> Self {
+    pub(super) fn new(budget: u64, patience: Duration, clock: RunningClock) -> Self {
         let budget = budget.min(u64::from(u32::MAX));
         let room = usize::try_from(budget).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
@@ -51,6 +53,7 @@ impl Admission {
             large: Arc::new(Semaphore::new(LARGE_AT_A_TIME)),
             budget,
             patience,
+            clock,
         }
     }
 
@@ -61,7 +64,7 @@ impl Admission {
             return Err(Error::ManifestTooLarge { max });
         }
         let room = self.enter(wanted).await?;
-        let received = tokio::time::timeout(self.patience, body.collect(max)).await;
+        let received = self.clock.timeout(self.patience, body.collect(max)).await;
         let bytes = received.map_err(|_elapsed| Error::BodyBroken)??;
         let bytes = bytes.ok_or(Error::ManifestTooLarge { max })?;
         let work = self.work(bytes.len()).await?;
@@ -88,7 +91,7 @@ impl Admission {
         &self,
         entering: impl Future<Output = std::result::Result<OwnedSemaphorePermit, AcquireError>>,
     ) -> Result<OwnedSemaphorePermit> {
-        match tokio::time::timeout(self.patience, entering).await {
+        match self.clock.timeout(self.patience, entering).await {
             Ok(entered) => entered.map_err(Error::internal),
             Err(_elapsed) => Err(Error::TooManyManifests),
         }
@@ -105,7 +108,7 @@ mod tests {
     /// larger than the budget still gets through, alone.
     #[tokio::test]
     async fn manifests_share_a_budget() {
-        let admission = Admission::new(100, Duration::from_hours(1));
+        let admission = Admission::new(100, Duration::from_hours(1), RunningClock::start());
         let first = admission.enter(60).await.unwrap();
         let mut large = std::pin::pin!(admission.enter(1000));
         assert!(large.as_mut().now_or_never().is_none());
@@ -121,7 +124,7 @@ mod tests {
     /// Guards: what takes many times its bytes is worked on a few at a time, and nobody else waits for that.
     #[tokio::test]
     async fn few_large_manifests_are_worked_on_at_a_time() {
-        let admission = Admission::new(100, Duration::from_hours(1));
+        let admission = Admission::new(100, Duration::from_hours(1), RunningClock::start());
         let one = admission.work(LARGE_MANIFEST_BYTES).await.unwrap();
         let two = admission.work(LARGE_MANIFEST_BYTES).await.unwrap();
         assert!(one.is_some() && two.is_some());
@@ -137,7 +140,7 @@ mod tests {
     /// Guards: who waits too long is told to come again, and loses its place in the queue.
     #[tokio::test]
     async fn waiting_ends() {
-        let admission = Admission::new(100, Duration::from_millis(1));
+        let admission = Admission::new(100, Duration::from_millis(1), RunningClock::start());
         let all = admission.enter(100).await.unwrap();
         assert!(matches!(
             admission.enter(1).await,

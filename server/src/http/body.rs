@@ -20,6 +20,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::watch::{Watch, Watched};
+use crate::clock::RunningClock;
 use crate::registry::ports::Windows;
 use crate::registry::{Error, Result, Source};
 use crate::telemetry::{Metrics, Outcome, Pulled};
@@ -202,6 +203,7 @@ pub(super) struct RequestBody {
     /// Bytes of `length` that did not come yet.
     missing: u64,
     idle: Duration,
+    clock: RunningClock,
     broken: bool,
     /// The client waits for a 100 before it sends, which hyper says when the body is first asked for.
     waiting: bool,
@@ -209,7 +211,12 @@ pub(super) struct RequestBody {
 
 impl RequestBody {
     /// `idle` is how long the client may keep silent inside the body.
-    pub(super) fn new(incoming: Incoming, headers: &HeaderMap, idle: Duration) -> Self {
+    pub(super) fn new(
+        incoming: Incoming,
+        headers: &HeaderMap,
+        idle: Duration,
+        clock: &RunningClock,
+    ) -> Self {
         let length = incoming.size_hint().exact();
         let waiting = headers.contains_key(header::EXPECT);
         Self {
@@ -217,6 +224,7 @@ impl RequestBody {
             length,
             missing: length.unwrap_or(0),
             idle,
+            clock: clock.clone(),
             broken: false,
             waiting,
         }
@@ -253,7 +261,7 @@ impl Source for RequestBody {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         self.waiting = false;
         loop {
-            match tokio::time::timeout(self.idle, self.incoming.frame()).await {
+            match self.clock.timeout(self.idle, self.incoming.frame()).await {
                 Ok(None) if self.missing == 0 => return Ok(None),
                 // hyper ends a body like this where HTTP/2 resets its stream without an error.
                 Ok(None) => {

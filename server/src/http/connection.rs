@@ -17,7 +17,7 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use super::server::ServerOptions;
 use super::socket::Socket;
 use super::watch::Watch;
+use crate::clock::RunningClock;
 
 /// Largest body frame that HTTP/1.1 hands up, and with it the unit of copying on a push.
 const H1_BUFFER_BYTES: usize = 512 << 10;
@@ -40,13 +41,15 @@ pub(super) struct Manners {
     builder: Builder<TokioExecutor>,
     header_timeout: Duration,
     unread_timeout: Duration,
+    pub(super) clock: RunningClock,
     pub(super) connections_max: usize,
 }
 
 impl Manners {
-    pub(super) fn of(options: &ServerOptions) -> Self {
+    pub(super) fn of(options: &ServerOptions, clock: &RunningClock) -> Self {
         Self {
-            builder: builder(options),
+            builder: builder(options, clock),
+            clock: clock.clone(),
             header_timeout: options.header_timeout,
             unread_timeout: options.unread_timeout,
             connections_max: options.connections_max,
@@ -54,16 +57,16 @@ impl Manners {
     }
 }
 
-fn builder(options: &ServerOptions) -> Builder<TokioExecutor> {
+fn builder(options: &ServerOptions, clock: &RunningClock) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
+        .timer(clock.clone())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(H1_BUFFER_BYTES);
     builder
         .http2()
-        .timer(TokioTimer::new())
+        .timer(clock.clone())
         .initial_stream_window_size(options.http2.stream_window_bytes)
         .initial_connection_window_size(options.http2.connection_window_bytes)
         .max_frame_size(H2_FRAME_BYTES)
@@ -90,8 +93,8 @@ pub(super) async fn drive<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let patience = manners.unread_timeout;
-    let socket = Socket::new(stream, manners.header_timeout, patience);
-    let (watch, requests) = (Watch::default(), Requests::default());
+    let socket = Socket::new(stream, &manners.clock, manners.header_timeout, patience);
+    let (watch, requests) = (Watch::new(&manners.clock), Requests::default());
     let (seen, counted) = (watch.clone(), requests.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(seen.clone());
@@ -106,7 +109,7 @@ pub(super) async fn drive<S, B>(
         .builder
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
-    let mut idle = pin!(requests.idle(manners.header_timeout));
+    let mut idle = pin!(requests.idle(&manners.clock, manners.header_timeout));
     let mut forgotten = pin!(watch.forgotten(patience));
     let mut ending = false;
     loop {
@@ -124,7 +127,7 @@ pub(super) async fn drive<S, B>(
                 if ending {
                     return tracing::debug!("a connection that asked for nothing did not end");
                 }
-                idle.set(requests.idle(manners.header_timeout));
+                idle.set(requests.idle(&manners.clock, manners.header_timeout));
             }
             // The sender lives as long as connections do; its end would be the end of the server too.
             _ = draining.wait_for(|draining| *draining), if !ending => {}
@@ -155,17 +158,14 @@ impl Requests {
     }
 
     /// Resolves once there was none for `patience`.
-    fn idle(&self, patience: Duration) -> impl Future<Output = ()> + use<> {
-        let mut count = self.0.subscribe();
+    fn idle(&self, clock: &RunningClock, patience: Duration) -> impl Future<Output = ()> + use<> {
+        let (clock, mut count) = (clock.clone(), self.0.subscribe());
         async move {
             loop {
                 if count.wait_for(|count| *count == 0).await.is_err() {
                     return;
                 }
-                if tokio::time::timeout(patience, count.changed())
-                    .await
-                    .is_err()
-                {
+                if clock.timeout(patience, count.changed()).await.is_err() {
                     return;
                 }
             }

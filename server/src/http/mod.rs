@@ -49,6 +49,7 @@ use self::error::Failure;
 use self::namespace::Scope;
 use self::route::Route;
 use crate::access::{Caller, Gate, Ping};
+use crate::clock::RunningClock;
 use crate::registry::{Error, Registry};
 use crate::telemetry::{HttpLabels, Metrics};
 
@@ -61,6 +62,7 @@ pub(crate) struct Api {
     pub(crate) gate: Gate,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) body_idle: std::time::Duration,
+    pub(crate) clock: RunningClock,
     pub(crate) manifests: Admission,
     /// Shortest chunk that clients are asked for, if not 0.
     pub(crate) chunk_min_bytes: u64,
@@ -116,7 +118,7 @@ impl Api {
         let scope = route.as_ref().map_or(Scope::Unscoped, |route| {
             Scope::of(&head, route, &self.mirror_of)
         });
-        let mut body = RequestBody::new(incoming, &head.headers, self.body_idle);
+        let mut body = RequestBody::new(incoming, &head.headers, self.body_idle, &self.clock);
         let reply = self
             .answer(&head, route, &scope, &mut body, id)
             .instrument(span.clone())
@@ -128,7 +130,7 @@ impl Api {
             let headers = response.headers_mut();
             headers.insert(namespace::OCI_NAMESPACE, host);
         }
-        drain::unread(body, head.version);
+        drain::unread(body, head.version, &self.clock);
         let status = response.status();
         self.metrics.answered(&labels, status, started.elapsed());
         span.in_scope(

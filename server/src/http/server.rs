@@ -28,6 +28,7 @@ use super::admin::{self, Admin};
 use super::admission::Admission;
 use super::connection::{self, Manners};
 use crate::access::{Gate, GrantAll, Policy};
+use crate::clock::RunningClock;
 use crate::embedded;
 use crate::registry::{Limits, Registry};
 use crate::telemetry::Metrics;
@@ -214,6 +215,7 @@ impl Bound {
         registry: Registry,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
+        let clock = RunningClock::start();
         let metrics = Arc::new(Metrics::new());
         let (under_way, mut all_ended) = mpsc::channel(1);
         let api = Arc::new(Api {
@@ -221,15 +223,17 @@ impl Bound {
             gate: Gate::new(Arc::clone(&self.options.policy)),
             metrics: Arc::clone(&metrics),
             body_idle: self.options.body_idle_timeout,
+            clock: clock.clone(),
             manifests: Admission::new(
                 self.options.manifest_budget_bytes,
                 self.options.manifest_timeout,
+                clock.clone(),
             ),
             chunk_min_bytes: self.options.chunk_min_bytes,
             mirror_of: self.options.mirror_of.clone(),
             under_way,
         });
-        let manners = Manners::of(&self.options);
+        let manners = Manners::of(&self.options, &clock);
         let draining = Arc::new(AtomicBool::new(false));
         let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
         let admin = self.admin.map(|(listener, _)| {
@@ -261,7 +265,7 @@ impl Bound {
         };
         serve(self.api.0, service, manners, self.options.drain, shutdown).await;
         // A push whose connection was cut puts away what it received before the store may close.
-        if let Err(_late) = tokio::time::timeout(CUT_OFF, all_ended.recv()).await {
+        if let Err(_late) = clock.timeout(CUT_OFF, all_ended.recv()).await {
             tracing::warn!("requests are still under way; what they received last may be lost");
         }
         drop(stop_admin);
@@ -321,7 +325,7 @@ async fn serve<S, B>(
             report(ended);
         }
     };
-    if tokio::time::timeout(drain, ended).await.is_err() {
+    if manners.clock.timeout(drain, ended).await.is_err() {
         tracing::warn!(
             left = connections.len(),
             "closing connections that did not end in time"

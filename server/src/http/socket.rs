@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep};
+
+use crate::clock::{Alarm, RunningClock};
 
 /// Bytes after which the protocol is known: the length of HTTP/2's preface.
 const OPENING_BYTES: usize = 24;
@@ -25,22 +26,28 @@ const OPENING_BYTES: usize = 24;
 pub(super) struct Socket {
     stream: TcpStream,
     /// Bytes still missing from the client's opening, and when patience for them ends.
-    opening: Option<(usize, Pin<Box<Sleep>>)>,
+    opening: Option<(usize, Alarm)>,
     unread_max: Duration,
     /// Since when there is no room to write.
-    full_since: Option<Instant>,
-    /// Fires at or after `full_since + unread_max`; moved on only when it fires too early, so that a full socket, which
-    /// every fast pull sees all the time, costs a reading of the clock.
-    alarm: Option<Pin<Box<Sleep>>>,
+    full_since: Option<Duration>,
+    clock: RunningClock,
+    /// Fires at `full_since + unread_max`.
+    alarm: Option<Alarm>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, opening_max: Duration, unread_max: Duration) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        clock: &RunningClock,
+        opening_max: Duration,
+        unread_max: Duration,
+    ) -> Self {
         Self {
             stream,
-            opening: Some((OPENING_BYTES, Box::pin(sleep(opening_max)))),
+            opening: Some((OPENING_BYTES, clock.alarm(opening_max))),
             unread_max,
             full_since: None,
+            clock: clock.clone(),
             alarm: None,
         }
     }
@@ -57,18 +64,12 @@ impl Socket {
             self.full_since = None;
             return outcome;
         }
-        let until = *self.full_since.get_or_insert_with(Instant::now) + self.unread_max;
-        let unread_max = self.unread_max;
-        let alarm = self
-            .alarm
-            .get_or_insert_with(|| Box::pin(sleep(unread_max)));
-        loop {
-            ready!(alarm.as_mut().poll(cx));
-            if Instant::now() >= until {
-                return Poll::Ready(Err(late("the client does not read its answer")));
-            }
-            alarm.as_mut().reset(until);
-        }
+        let since = *self.full_since.get_or_insert_with(|| self.clock.now());
+        let until = since.saturating_add(self.unread_max);
+        let alarm = self.alarm.get_or_insert_with(|| self.clock.alarm_at(until));
+        alarm.set(until);
+        ready!(Pin::new(alarm).poll(cx));
+        Poll::Ready(Err(late("the client does not read its answer")))
     }
 }
 
@@ -90,7 +91,7 @@ impl AsyncRead for Socket {
             if *missing == 0 {
                 this.opening = None;
             } else if outcome.is_pending() {
-                ready!(patience.as_mut().poll(cx));
+                ready!(Pin::new(patience).poll(cx));
                 return Poll::Ready(Err(late("the client says nothing")));
             }
         }

@@ -9,16 +9,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+
+use crate::clock::RunningClock;
 
 /// One connection's answers. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Watch(Arc<Mutex<Answers>>);
+#[derive(Debug, Clone)]
+pub(super) struct Watch {
+    answers: Arc<Mutex<Answers>>,
+    clock: RunningClock,
+}
 
 #[derive(Debug, Default)]
 struct Answers {
     next: u64,
-    asked: HashMap<u64, Instant>,
+    asked: HashMap<u64, Duration>,
 }
 
 /// An answer under watch, until it drops.
@@ -29,12 +33,19 @@ pub(super) struct Watched {
 }
 
 impl Watch {
+    pub(super) fn new(clock: &RunningClock) -> Self {
+        Self {
+            answers: Arc::default(),
+            clock: clock.clone(),
+        }
+    }
+
     /// Begins to watch an answer.
     pub(super) fn begin(&self) -> Watched {
-        let mut answers = self.0.lock();
+        let mut answers = self.answers.lock();
         let number = answers.next;
         answers.next += 1;
-        answers.asked.insert(number, Instant::now());
+        answers.asked.insert(number, self.clock.now());
         Watched {
             watch: self.clone(),
             number,
@@ -44,12 +55,15 @@ impl Watch {
     /// Resolves once an answer was not asked for more for `patience`.
     pub(super) async fn forgotten(&self, patience: Duration) {
         loop {
-            let oldest = self.0.lock().asked.values().min().copied();
-            let until = oldest.unwrap_or_else(Instant::now) + patience;
-            if until <= Instant::now() {
+            let (oldest, now) = (
+                self.answers.lock().asked.values().min().copied(),
+                self.clock.now(),
+            );
+            let until = oldest.unwrap_or(now).saturating_add(patience);
+            if until <= now {
                 return;
             }
-            tokio::time::sleep_until(until).await;
+            self.clock.alarm_at(until).await;
         }
     }
 }
@@ -57,13 +71,13 @@ impl Watch {
 impl Watched {
     /// More of it was asked for.
     pub(super) fn asked(&self) {
-        let mut answers = self.watch.0.lock();
-        answers.asked.insert(self.number, Instant::now());
+        let now = self.watch.clock.now();
+        self.watch.answers.lock().asked.insert(self.number, now);
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.watch.0.lock().asked.remove(&self.number);
+        self.watch.answers.lock().asked.remove(&self.number);
     }
 }

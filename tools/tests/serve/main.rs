@@ -12,6 +12,7 @@ mod names;
 mod online;
 mod refused;
 mod serving;
+mod stopped;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

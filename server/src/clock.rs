@@ -1,0 +1,215 @@
+//! Time in which the server ran.
+//!
+//! Owns: [`RunningClock`], which every time limit of a client goes by, and [`Alarm`]. A process that is stopped (SIGSTOP, a frozen
+//! container, a machine that stalls) cannot answer, so its clients are not late: when it continues, timers of the system fire at once,
+//! and what the clients sent meanwhile was not read yet.
+//! Refuses: the time of day, and durations that are only measured.
+//!
+//! Invariants: the clock never goes back; a time without a look at it that is longer than [`GAP_MIN`] counts as [`TICK`].
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::{Instant, Sleep};
+
+/// The clock is looked at this often, at least, while the process runs.
+const TICK: Duration = Duration::from_millis(250);
+/// A longer time between two looks is one in which the process did not run.
+const GAP_MIN: Duration = Duration::from_millis(500);
+
+/// The clock. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct RunningClock(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    origin: Instant,
+    looks: Mutex<Looks>,
+}
+
+/// Both are durations since `origin`, or parts of such.
+#[derive(Debug, Default)]
+struct Looks {
+    last: Duration,
+    stopped: Duration,
+}
+
+/// A limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Elapsed;
+
+impl RunningClock {
+    /// A clock at zero, and the task that looks at it; both end with the last clone. Panics outside of a tokio runtime.
+    pub(crate) fn start() -> Self {
+        let shared = Arc::new(Shared {
+            origin: Instant::now(),
+            looks: Mutex::default(),
+        });
+        let ticked = Arc::downgrade(&shared);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TICK).await;
+                match ticked.upgrade() {
+                    Some(shared) => drop(shared.look()),
+                    None => return,
+                }
+            }
+        });
+        Self(shared)
+    }
+
+    /// Time that the process ran since the clock was started.
+    pub(crate) fn now(&self) -> Duration {
+        self.0.look()
+    }
+
+    /// Resolves after `duration` of this clock.
+    pub(crate) fn alarm(&self, duration: Duration) -> Alarm {
+        self.alarm_at(self.now().saturating_add(duration))
+    }
+
+    /// Resolves once this clock shows `until`.
+    pub(crate) fn alarm_at(&self, until: Duration) -> Alarm {
+        let left = until.saturating_sub(self.now());
+        Alarm {
+            clock: self.clone(),
+            until,
+            timer: Box::pin(tokio::time::sleep(left)),
+        }
+    }
+
+    /// Waits for `work`, at most for `patience`. What is ready when the limit is reached still counts.
+    pub(crate) async fn timeout<F: Future>(
+        &self,
+        patience: Duration,
+        work: F,
+    ) -> Result<F::Output, Elapsed> {
+        let mut work = pin!(work);
+        let mut alarm = self.alarm(patience);
+        tokio::select! {
+            biased;
+            done = work.as_mut() => Ok(done),
+            () = &mut alarm => Err(Elapsed),
+        }
+    }
+}
+
+impl Shared {
+    fn look(&self) -> Duration {
+        let mut looks = self.looks.lock();
+        // Read under the lock, so that a late reader does not look like a gap.
+        let real = self.origin.elapsed().max(looks.last);
+        let since = real.saturating_sub(looks.last);
+        if since > GAP_MIN {
+            looks.stopped += since.saturating_sub(TICK);
+        }
+        looks.last = real;
+        real.saturating_sub(looks.stopped)
+    }
+}
+
+/// Resolves when its clock shows the time it was set to.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    clock: RunningClock,
+    until: Duration,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Alarm {
+    /// Sets it to another time. A later one costs nothing before the system's timer fires.
+    pub(crate) fn set(&mut self, until: Duration) {
+        let earlier = until < self.until;
+        self.until = until;
+        if earlier {
+            self.wind();
+        }
+    }
+
+    fn wind(&mut self) {
+        let left = self.until.saturating_sub(self.clock.now());
+        self.timer.as_mut().reset(Instant::now() + left);
+    }
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            ready!(self.timer.as_mut().poll(context));
+            if self.clock.now() >= self.until {
+                return Poll::Ready(());
+            }
+            self.wind();
+        }
+    }
+}
+
+/// hyper's own time limits by this clock: the one of a head, and of an answer to a ping.
+impl hyper::rt::Timer for RunningClock {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        Box::pin(self.alarm(duration))
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn hyper::rt::Sleep>> {
+        let until = deadline.saturating_duration_since(self.0.origin.into_std());
+        Box::pin(self.alarm_at(until))
+    }
+
+    fn now(&self) -> std::time::Instant {
+        self.0.origin.into_std() + RunningClock::now(self)
+    }
+}
+
+impl hyper::rt::Sleep for Alarm {}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use hyper::rt::Timer as _;
+
+    use super::*;
+
+    const STOP: Duration = Duration::from_hours(1);
+
+    /// Guards: a time in which the process did not run does not count, for the clock, for limits that are running, and for hyper's.
+    #[tokio::test(start_paused = true)]
+    async fn a_stopped_process_is_no_late_client() {
+        let clock = RunningClock::start();
+        let limit = Duration::from_secs(10);
+        let mut ours = pin!(clock.timeout(limit, std::future::pending::<()>()));
+        let deadline = hyper::rt::Timer::now(&clock) + limit;
+        let (mut sleep, mut until) = (clock.sleep(limit), clock.sleep_until(deadline));
+        let begun = clock.now();
+        tokio::time::advance(STOP).await;
+        for late in [&mut sleep, &mut until] {
+            assert!(late.as_mut().now_or_never().is_none());
+        }
+        assert!(ours.as_mut().now_or_never().is_none());
+        assert!(clock.now().saturating_sub(begun) <= GAP_MIN);
+        assert_eq!(ours.await, Err(Elapsed));
+        let ran = clock.now().saturating_sub(begun);
+        assert!(ran >= limit && ran < limit + GAP_MIN, "{ran:?}");
+        sleep.await;
+        until.await;
+    }
+
+    /// Guards: what is ready when the limit is reached is not late, and an alarm may be set to another time either way.
+    #[tokio::test(start_paused = true)]
+    async fn limits_end() {
+        let clock = RunningClock::start();
+        assert_eq!(clock.timeout(Duration::ZERO, async { 7 }).await, Ok(7));
+        let mut alarm = clock.alarm(STOP);
+        alarm.set(clock.now() + Duration::from_secs(1));
+        (&mut alarm).await;
+        assert!(clock.now() >= Duration::from_secs(1) && clock.now() < STOP);
+        alarm.set(clock.now() + STOP);
+        alarm.await;
+        assert!(clock.now() >= STOP);
+    }
+}
