@@ -21,7 +21,6 @@ pub mod lease;
 pub mod limits;
 pub mod options;
 pub mod poison;
-pub mod probe;
 pub mod recovery;
 pub mod require;
 pub mod segment;

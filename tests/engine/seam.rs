@@ -8,9 +8,12 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tonnage_engine::buffer::Buffer;
 use tonnage_engine::io::threads::Threads;
-use tonnage_engine::io::{FileRef, Io, LockAttempt, OpenMode, exact};
+use tonnage_engine::io::{Call, Class, FileRef, Io, LockAttempt, OpenMode, exact};
 use tonnage_tests::say;
 use tonnage_tests::sim::{Image, Noise, SimEnv};
+
+/// For what does not depend on the class.
+const CALL: Call = Class::Background.call();
 
 fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
@@ -29,15 +32,15 @@ fn on_both(test: impl AsyncFn(&dyn Io, &Path)) {
 }
 
 async fn create(io: &dyn Io, path: &Path, content: &[u8]) -> FileRef {
-    let file = io.open(path, OpenMode::CreateNew).await.unwrap();
-    exact::write_all(&*file, 0, vec![Bytes::copy_from_slice(content)])
+    let file = io.open(CALL, path, OpenMode::CreateNew).await.unwrap();
+    exact::write_all(&*file, CALL, 0, vec![Bytes::copy_from_slice(content)])
         .await
         .unwrap();
     file
 }
 
 async fn read(file: &FileRef, offset: u64, count: usize) -> Vec<u8> {
-    let buffer = exact::read_up_to(&**file, offset, Buffer::unpooled(count))
+    let buffer = exact::read_up_to(&**file, CALL, offset, Buffer::unpooled(count))
         .await
         .unwrap();
     buffer.filled().to_vec()
@@ -49,28 +52,31 @@ fn opening_reports_missing_and_existing_names() {
     on_both(async |io, directory| {
         let path = directory.join("a");
         for mode in [OpenMode::Read, OpenMode::Write] {
-            let missing = io.open(&path, mode).await.unwrap_err();
+            let missing = io.open(CALL, &path, mode).await.unwrap_err();
             assert_eq!(
                 (missing.kind(), missing.raw_os_error()),
                 (ErrorKind::NotFound, Some(2))
             );
         }
-        io.open(&path, OpenMode::CreateNew).await.unwrap();
-        let taken = io.open(&path, OpenMode::CreateNew).await.unwrap_err();
+        io.open(CALL, &path, OpenMode::CreateNew).await.unwrap();
+        let taken = io.open(CALL, &path, OpenMode::CreateNew).await.unwrap_err();
         assert_eq!(
             (taken.kind(), taken.raw_os_error()),
             (ErrorKind::AlreadyExists, Some(17))
         );
         let inner = directory.join("d");
-        io.create_dir(&inner).await.unwrap();
-        let taken = io.create_dir(&inner).await.unwrap_err();
+        io.create_dir(CALL, &inner).await.unwrap();
+        let taken = io.create_dir(CALL, &inner).await.unwrap_err();
         assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
-        let orphan = io.create_dir(&directory.join("x/y")).await.unwrap_err();
+        let orphan = io
+            .create_dir(CALL, &directory.join("x/y"))
+            .await
+            .unwrap_err();
         assert_eq!(orphan.kind(), ErrorKind::NotFound);
-        let mut names = io.list_dir(directory).await.unwrap();
+        let mut names = io.list_dir(CALL, directory).await.unwrap();
         names.sort();
         assert_eq!(names, ["a", "d"]);
-        io.sync_dir(directory).await.unwrap();
+        io.sync_dir(CALL, directory).await.unwrap();
     });
 }
 
@@ -80,9 +86,9 @@ fn a_file_opened_for_reading_refuses_writes() {
     on_both(async |io, directory| {
         let path = directory.join("a");
         create(io, &path, b"abc").await;
-        let file = io.open(&path, OpenMode::Read).await.unwrap();
+        let file = io.open(CALL, &path, OpenMode::Read).await.unwrap();
         let refused = file
-            .write_at(0, vec![Bytes::from_static(b"x")])
+            .write_at(CALL, 0, vec![Bytes::from_static(b"x")])
             .await
             .unwrap_err();
         assert_eq!(refused.raw_os_error(), Some(9));
@@ -95,15 +101,15 @@ fn a_file_opened_for_reading_refuses_writes() {
 fn reads_at_the_end_of_a_file_are_short() {
     on_both(async |io, directory| {
         let file = create(io, &directory.join("a"), b"0123456789").await;
-        let (buffer, count) = file.read_at(6, Buffer::unpooled(100)).await.unwrap();
+        let (buffer, count) = file.read_at(CALL, 6, Buffer::unpooled(100)).await.unwrap();
         assert_eq!((buffer.filled(), count), (&b"6789"[..], 4));
-        let (buffer, count) = file.read_at(10, buffer).await.unwrap();
+        let (buffer, count) = file.read_at(CALL, 10, buffer).await.unwrap();
         assert_eq!((buffer.len(), count), (4, 0));
-        let early = exact::read_exact(&*file, 6, Buffer::unpooled(5))
+        let early = exact::read_exact(&*file, CALL, 6, Buffer::unpooled(5))
             .await
             .unwrap_err();
         assert_eq!(early.kind(), ErrorKind::UnexpectedEof);
-        assert_eq!(file.len().await.unwrap(), 10);
+        assert_eq!(file.len(CALL).await.unwrap(), 10);
     });
 }
 
@@ -117,14 +123,15 @@ fn what_was_just_written_is_read_from_memory() {
         let mut buffer = Buffer::unpooled(1000);
         buffer.free_mut()[..4].copy_from_slice(b"head");
         buffer.advance(4);
-        match file.read_cached(500, &mut buffer) {
+        match file.read_cached(CALL, 500, &mut buffer) {
             Ok(count) => {
                 assert!(count > 0 && count <= 996);
                 assert_eq!(buffer.len(), 4 + count);
                 assert_eq!(&buffer.filled()[..4], b"head");
                 assert!(buffer.filled()[4..].iter().all(|byte| *byte == 7));
                 assert_eq!(
-                    file.read_cached(100_000, &mut Buffer::unpooled(1)).unwrap(),
+                    file.read_cached(CALL, 100_000, &mut Buffer::unpooled(1))
+                        .unwrap(),
                     0
                 );
             }
@@ -141,14 +148,16 @@ fn what_was_just_written_is_read_from_memory() {
 fn many_slices_are_written_in_order() {
     on_both(async |io, directory| {
         let path = directory.join("a");
-        let file = io.open(&path, OpenMode::CreateNew).await.unwrap();
+        let file = io.open(CALL, &path, OpenMode::CreateNew).await.unwrap();
         let slices: Vec<Bytes> = (0..3000u32)
             .map(|number| Bytes::copy_from_slice(&number.to_le_bytes()))
             .collect();
-        let first = file.write_at(0, slices.clone()).await.unwrap();
+        let first = file.write_at(CALL, 0, slices.clone()).await.unwrap();
         assert_eq!(first, 1024 * 4);
-        exact::write_all(&*file, 5, slices.clone()).await.unwrap();
-        file.sync_data().await.unwrap();
+        exact::write_all(&*file, CALL, 5, slices.clone())
+            .await
+            .unwrap();
+        file.sync_data(CALL).await.unwrap();
         assert_eq!(read(&file, 5, 20_000).await, slices.concat());
     });
 }
@@ -160,20 +169,20 @@ fn a_taken_lock_names_its_holder() {
         let (directory, io) = (TempDir::new().unwrap(), Threads::new());
         let path = directory.path().join("lock");
         std::fs::write(&path, "4000000000 and something longer than a pid\n").unwrap();
-        let LockAttempt::Held(guard) = io.lock(&path).await.unwrap() else {
+        let LockAttempt::Held(guard) = io.lock(CALL, &path).await.unwrap() else {
             panic!("nobody holds the lock");
         };
         let me = std::process::id();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{me}\n"));
         // flock belongs to the open file, so a second open in one process stands for another process.
         let other = Threads::new();
-        let LockAttempt::Taken(holder) = other.lock(&path).await.unwrap() else {
+        let LockAttempt::Taken(holder) = other.lock(CALL, &path).await.unwrap() else {
             panic!("the lock was given out twice");
         };
         assert_eq!(holder, Some(me));
         drop(guard);
         assert!(matches!(
-            other.lock(&path).await.unwrap(),
+            other.lock(CALL, &path).await.unwrap(),
             LockAttempt::Held(_)
         ));
     });
@@ -185,7 +194,7 @@ fn a_lock_of_another_process_is_respected() {
     use std::io::{BufRead, BufReader, Write};
     use std::process::{Command, Stdio};
     if let Ok(path) = std::env::var("TONNAGE_TEST_LOCK_CHILD") {
-        let attempt = run(Threads::new().lock(Path::new(&path))).unwrap();
+        let attempt = run(Threads::new().lock(CALL, Path::new(&path))).unwrap();
         assert!(matches!(attempt, LockAttempt::Held(_)));
         std::io::stdout().write_all(b"\nlocked\n").unwrap();
         std::io::stdin().lines().next();
@@ -209,14 +218,14 @@ fn a_lock_of_another_process_is_respected() {
         lines.map_while(Result::ok).any(|line| line == "locked"),
         "the child took the lock"
     );
-    let LockAttempt::Taken(holder) = run(Threads::new().lock(&path)).unwrap() else {
+    let LockAttempt::Taken(holder) = run(Threads::new().lock(CALL, &path)).unwrap() else {
         panic!("the lock was given out twice");
     };
     assert_eq!(holder, Some(child.id()));
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(matches!(
-        run(Threads::new().lock(&path)).unwrap(),
+        run(Threads::new().lock(CALL, &path)).unwrap(),
         LockAttempt::Held(_)
     ));
 }
@@ -226,14 +235,14 @@ fn a_lock_of_another_process_is_respected() {
 fn allocated_space_reads_as_zeros() {
     on_both(async |io, directory| {
         let file = create(io, &directory.join("a"), b"abc").await;
-        file.allocate(0, 100_000).await.unwrap();
-        assert_eq!(file.len().await.unwrap(), 100_000);
+        file.allocate(CALL, 0, 100_000).await.unwrap();
+        assert_eq!(file.len(CALL).await.unwrap(), 100_000);
         let content = read(&file, 0, 200_000).await;
         assert_eq!(content.len(), 100_000);
         assert_eq!(&content[..3], b"abc");
         assert!(content[3..].iter().all(|byte| *byte == 0));
-        file.set_len(2).await.unwrap();
-        file.start_writeback(0, 2).await.unwrap();
+        file.set_len(CALL, 2).await.unwrap();
+        file.start_writeback(CALL, 0, 2).await.unwrap();
         assert_eq!(read(&file, 0, 10).await, b"ab");
     });
 }
@@ -245,14 +254,14 @@ fn a_map_shows_the_whole_file() {
         let path = directory.join("a");
         let content: Vec<u8> = (0..=255).cycle().take(70_001).collect();
         create(io, &path, &content).await;
-        let map = io.map(&path).await.unwrap();
-        io.unlink(&path).await.unwrap();
+        let map = io.map(CALL, &path).await.unwrap();
+        io.unlink(CALL, &path).await.unwrap();
         assert_eq!(map.bytes(), content);
         assert_eq!(map.bytes().as_ptr().align_offset(16), 0);
         create(io, &path, b"").await;
-        assert!(io.map(&path).await.unwrap().bytes().is_empty());
+        assert!(io.map(CALL, &path).await.unwrap().bytes().is_empty());
         assert_eq!(
-            io.map(&directory.join("b")).await.unwrap_err().kind(),
+            io.map(CALL, &directory.join("b")).await.unwrap_err().kind(),
             ErrorKind::NotFound
         );
     });
@@ -264,12 +273,12 @@ fn unlink_keeps_open_files_readable() {
     on_both(async |io, directory| {
         let path = directory.join("a");
         let file = create(io, &path, b"still here").await;
-        io.unlink(&path).await.unwrap();
+        io.unlink(CALL, &path).await.unwrap();
         assert_eq!(
-            io.unlink(&path).await.unwrap_err().kind(),
+            io.unlink(CALL, &path).await.unwrap_err().kind(),
             ErrorKind::NotFound
         );
-        assert!(io.list_dir(directory).await.unwrap().is_empty());
+        assert!(io.list_dir(CALL, directory).await.unwrap().is_empty());
         assert_eq!(read(&file, 0, 100).await, b"still here");
     });
 }
@@ -281,10 +290,10 @@ fn files_outlive_the_backend() {
         let directory = TempDir::new().unwrap();
         let io = Threads::with_bounds(1, 1);
         let file = create(&io, &directory.path().join("a"), b"abc").await;
-        let space = io.space(directory.path()).await.unwrap();
+        let space = io.space(CALL, directory.path()).await.unwrap();
         assert!(space.available_bytes <= space.total_bytes && space.total_bytes > 0);
         drop(io);
-        file.sync_data().await.unwrap();
+        file.sync_data(CALL).await.unwrap();
         assert_eq!(read(&file, 0, 3).await, b"abc");
     });
 }

@@ -83,13 +83,7 @@ pub fn run(options: &Options) -> ExitCode {
         );
     }
     let Some((seed, failure)) = failed else {
-        let rare = census
-            .by_place
-            .iter()
-            .filter(|(_, count)| **count < options.places);
-        let rare: Vec<_> = rare
-            .map(|(name, count)| format!("{name} ({count})"))
-            .collect();
+        let rare = census.rare_places(options.places);
         if rare.is_empty() {
             return ExitCode::SUCCESS;
         }

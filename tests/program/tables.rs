@@ -14,10 +14,21 @@ pub fn print(census: &Census) {
     table("bytes pushed at once, calls", sizes);
     table("openings", census.by_branch.iter());
     table("damage to stopped stores", census.by_damage.iter());
-    table("places that change the disk", census.by_place.iter());
+    let reached = |name| {
+        census
+            .by_place
+            .keys()
+            .any(|(place, class)| *place == name && !class.is_empty())
+    };
+    let places = census
+        .by_place
+        .iter()
+        .filter(|((place, class), _)| !class.is_empty() || !reached(*place))
+        .map(|((place, class), count)| (format!("{place} {class}"), count));
+    table("places that change the disk, and their classes", places);
 }
 
-fn table<'a, K: Display + 'a>(title: &str, rows: impl Iterator<Item = (K, &'a u64)>) {
+fn table<'a, K: Display>(title: &str, rows: impl Iterator<Item = (K, &'a u64)>) {
     println!("{title}");
     for (name, count) in rows {
         println!("  {count:>10}  {name}");

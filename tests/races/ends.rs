@@ -1,6 +1,7 @@
 //! Ends: a close or a failure while others wait. Nobody may hang: `shuttle` calls that a deadlock.
 
 use shuttle::future::block_on;
+use tonnage_engine::io::{Class, Io as _, LockAttempt};
 use tonnage_engine::{Error, Store};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{Notes, World, digest, link, options, push, thread};
@@ -122,11 +123,9 @@ fn drop_without_close() {
         let error = writer.join().expect("a writer ends");
         assert!(error.is_none(), "{error:?}");
     }
-    while block_on(tonnage_engine::io::Io::lock(
-        &world.disk,
-        std::path::Path::new("l"),
-    ))
-    .is_ok_and(|attempt| matches!(attempt, tonnage_engine::io::LockAttempt::Taken(_)))
+    let lock = std::path::Path::new("l");
+    while block_on(world.disk.lock(Class::Directory.call(), lock))
+        .is_ok_and(|attempt| matches!(attempt, LockAttempt::Taken(_)))
     {
         shuttle::thread::yield_now();
     }

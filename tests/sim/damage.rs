@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
+use tonnage_engine::io::Class;
 use tonnage_engine::{Error, OpenReport, Options, Store};
 use tonnage_tests::model::operation::Operation;
 use tonnage_tests::sim::{Image, SimEnv};
@@ -98,7 +99,14 @@ fn with_lock(mut image: Image) -> Image {
     let lock = check::store_path().join("lock");
     let content = SimEnv::new(SEED, &image);
     content.executor.block_on(async {
-        drop(content.env.io.lock(&lock).await.expect("locked"));
+        drop(
+            content
+                .env
+                .io
+                .lock(Class::Directory.call(), &lock)
+                .await
+                .expect("locked"),
+        );
     });
     let after = content.disk.live_image();
     if let Some(lock_file) = after.files.get(&lock) {

@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use bytes::Bytes;
+use tonnage_engine::io::Class;
 use tonnage_engine::upload::{UploadId, UploadSpec};
 use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store,
@@ -247,7 +248,12 @@ fn a_segment_that_nobody_waits_for_is_removed() {
             .expect("cancelled");
         rest(machine).await;
         let segments = check::store_path().join("segments");
-        let left = machine.env.io.list_dir(&segments).await.expect("listed");
+        let left = machine
+            .env
+            .io
+            .list_dir(Class::Directory.call(), &segments)
+            .await
+            .expect("listed");
         assert!(left.is_empty(), "{polls} polls left {left:?}");
         done.is_some()
     });
@@ -271,7 +277,12 @@ fn an_unlisted_upload_ends_with_its_writer() {
         assert_eq!(store.stats().await.expect("counted").uploads, 0);
         for directory in ["segments", "uploads"] {
             let directory = check::store_path().join(directory);
-            let left = machine.env.io.list_dir(&directory).await.expect("listed");
+            let left = machine
+                .env
+                .io
+                .list_dir(Class::Directory.call(), &directory)
+                .await
+                .expect("listed");
             assert!(left.is_empty(), "{polls} polls left {left:?}");
         }
         done.is_some()

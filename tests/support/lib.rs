@@ -8,6 +8,7 @@ pub mod http;
 pub mod linear;
 pub mod model;
 pub mod mount;
+pub mod places;
 pub mod process;
 pub mod push;
 pub mod registry;

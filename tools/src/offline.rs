@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tonnage_engine::catalog::View;
 use tonnage_engine::format::superblock::Superblock;
-use tonnage_engine::io::{Env, LockAttempt, LockGuard};
+use tonnage_engine::io::{Class, Env, LockAttempt, LockGuard};
 use tonnage_engine::options::Options;
 use tonnage_engine::recovery::superblock::{self, Kind, LOCK};
 use tonnage_engine::recovery::{self, Recovered};
@@ -73,7 +73,7 @@ async fn identify(env: &Env, path: &Path) -> Result<Superblock> {
 pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
     let superblock = identify(env, path).await?;
     let lock_path = path.join(LOCK);
-    let attempt = env.io.lock(&lock_path).await;
+    let attempt = env.io.lock(Class::Directory.call(), &lock_path).await;
     let lock = match attempt.map_err(|source| Error::io("lock", &lock_path, source))? {
         LockAttempt::Held(guard) => guard,
         LockAttempt::Taken(pid) => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{CheckpointRecord, History, SLOTS, slot_name};
 use crate::buffer::Buffer;
 use crate::format::checkpoint::RECORD_BYTES_MAX;
-use crate::io::{OpenMode, exact};
+use crate::io::{Class, OpenMode, exact};
 use crate::limits::COUNTER_USED_MAX;
 use crate::table::{Base, Site};
 
@@ -101,7 +101,11 @@ pub async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
     let opened = Base::open(&site.env, &base, site.store_id, partitions).await;
     let unusable = opened.err()?;
     // After a rebuild the slots still tell of checkpoints whose files are gone.
-    let there = site.env.io.open(&unusable.path, OpenMode::Read).await;
+    let there = site
+        .env
+        .io
+        .open(Class::Background.call(), &unusable.path, OpenMode::Read)
+        .await;
     if there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         return None;
     }
@@ -114,18 +118,32 @@ pub async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
 /// The record in a slot; `None` if the slot was never written.
 async fn read_slot(site: &Site, slot: u64) -> Result<Option<CheckpointRecord>, String> {
     let path = site.root.join(slot_name(slot));
-    let file = match site.env.io.open(&path, OpenMode::Read).await {
+    let file = match site
+        .env
+        .io
+        .open(Class::Background.call(), &path, OpenMode::Read)
+        .await
+    {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(|error| error.to_string())?,
     };
-    let length = file.len().await.map_err(|error| error.to_string())?;
+    let length = file
+        .len(Class::Background.call())
+        .await
+        .map_err(|error| error.to_string())?;
     if length > RECORD_BYTES_MAX {
         return Err(format!(
             "{length} bytes are too many for a checkpoint record"
         ));
     }
     let room = usize::try_from(length).map_err(|error| error.to_string())?;
-    let read = exact::read_exact(file.as_ref(), 0, Buffer::unpooled(room)).await;
+    let read = exact::read_exact(
+        file.as_ref(),
+        Class::Background.call(),
+        0,
+        Buffer::unpooled(room),
+    )
+    .await;
     let bytes = read.map_err(|error| error.to_string())?;
     let record = CheckpointRecord::decode(bytes.filled()).map_err(|malformed| malformed.0)?;
     if record.store_id != site.store_id {

@@ -12,8 +12,7 @@ use bytes::Bytes;
 use super::{CheckpointRecord, History, slot_name};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
-use crate::io::{OpenMode, exact};
-use crate::probe::{Place, reached};
+use crate::io::{Class, OpenMode, exact};
 use crate::table::{Base, Layers, Site, file_id, rewrite};
 
 /// What a checkpoint says beside its rows; all of it as of the moment the delta was frozen.
@@ -83,14 +82,13 @@ pub async fn run(site: &Site, history: &History, facts: Facts, layers: &Layers) 
 /// Numbers of the base files that are there; creates their directory if it is missing.
 async fn list_base(site: &Site) -> Result<Vec<u64>> {
     let dir = site.base_dir();
-    reached(Place::BaseDirectoryCreate);
-    match site.env.io.create_dir(&dir).await {
+    match site.env.io.create_dir(Class::Directory.call(), &dir).await {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             return Err(Error::io("creating the directory", &dir, error));
         }
         Ok(()) | Err(_) => {}
     }
-    let names = site.env.io.list_dir(&dir).await;
+    let names = site.env.io.list_dir(Class::Directory.call(), &dir).await;
     let names = names.map_err(|error| Error::io("listing the directory", &dir, error))?;
     Ok(names.iter().filter_map(|name| file_id(name)).collect())
 }
@@ -101,28 +99,37 @@ async fn write_record(site: &Site, record: &CheckpointRecord) -> Result<()> {
         let path = path.to_path_buf();
         move |error| Error::io(op, &path, error)
     };
-    let file = match site.env.io.open(&path, OpenMode::Write).await {
+    let file = match site
+        .env
+        .io
+        .open(Class::Background.call(), &path, OpenMode::Write)
+        .await
+    {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            reached(Place::CheckpointCreate);
-            site.env.io.open(&path, OpenMode::CreateNew).await
+            site.env
+                .io
+                .open(Class::Background.call(), &path, OpenMode::CreateNew)
+                .await
         }
         opened => opened,
     };
     let file = file.map_err(failed("opening", &path))?;
     let bytes = Bytes::from(record.encode());
     let length = bytes.len() as u64;
-    reached(Place::CheckpointWrite);
-    let written = exact::write_all(file.as_ref(), 0, vec![bytes]).await;
+    let written = exact::write_all(file.as_ref(), Class::Background.call(), 0, vec![bytes]).await;
     written.map_err(failed("writing", &path))?;
-    reached(Place::CheckpointCut);
-    file.set_len(length)
+    file.set_len(Class::Background.call(), length)
         .await
         .map_err(failed("cutting", &path))?;
-    reached(Place::CheckpointSync);
-    file.sync_data().await.map_err(failed("syncing", &path))?;
+    file.sync_data(Class::Background.call())
+        .await
+        .map_err(failed("syncing", &path))?;
     // Always, not only for a new name: an attempt that failed before this may have left the name undurable.
-    reached(Place::CheckpointDirectorySync);
-    let synced = site.env.io.sync_dir(&site.root).await;
+    let synced = site
+        .env
+        .io
+        .sync_dir(Class::Directory.call(), &site.root)
+        .await;
     synced.map_err(failed("syncing the directory", &site.root))
 }
 
@@ -137,8 +144,7 @@ async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) -> usiz
     let mut unlinked = 0;
     for id in present.iter().filter(|id| !named.contains(id)) {
         let path = dir.join(crate::table::file_name(*id));
-        reached(Place::BaseUnlink);
-        match site.env.io.unlink(&path).await {
+        match site.env.io.unlink(Class::Directory.call(), &path).await {
             Ok(()) => unlinked += 1,
             // A failed attempt's own clean-up came first.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

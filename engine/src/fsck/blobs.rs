@@ -17,7 +17,7 @@ use crate::format::checksum::{check_chunks, decode_table};
 use crate::format::codec::checksum;
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, pad64, table_bytes};
 use crate::format::segment::{HEADER_BYTES, SegmentHeader};
-use crate::io::{File, FileRef, OpenMode, exact};
+use crate::io::{Class, File, FileRef, OpenMode, exact};
 use crate::segment::segment_name;
 use crate::table::Site;
 
@@ -83,7 +83,7 @@ impl Open {
             let path = site.root.join("segments").join(segment_name(segment));
             let io = &site.env.io;
             let file = io
-                .open(&path, OpenMode::Read)
+                .open(Class::Background.call(), &path, OpenMode::Read)
                 .await
                 .map_err(|source| Error::io("open", &path, source))?;
             let header = read(&*file, &path, 0, HEADER_BYTES as u64).await?;
@@ -200,7 +200,7 @@ async fn payload(
 
 pub(super) async fn read(file: &dyn File, path: &Path, offset: u64, length: u64) -> Result<Buffer> {
     // What a row or frame says is no reason to take memory for it: the bytes have to be there.
-    let there = file.len().await;
+    let there = file.len(Class::Background.call()).await;
     let there = there.map_err(|source| Error::io("read", path, source))?;
     let missing = offset.saturating_add(length).saturating_sub(there);
     if missing > 0 {
@@ -208,7 +208,13 @@ pub(super) async fn read(file: &dyn File, path: &Path, offset: u64, length: u64)
         return Err(Error::corrupt(path, offset, what));
     }
     let limit = usize::try_from(length).unwrap_or(usize::MAX);
-    let buffer = exact::read_up_to(file, offset, Buffer::unpooled(limit)).await;
+    let buffer = exact::read_up_to(
+        file,
+        Class::Background.call(),
+        offset,
+        Buffer::unpooled(limit),
+    )
+    .await;
     let buffer = buffer.map_err(|source| Error::io("read", path, source))?;
     if buffer.room() > 0 {
         let what = format!("the file ends {} bytes early", buffer.room());

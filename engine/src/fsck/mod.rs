@@ -18,7 +18,7 @@ use crate::catalog::View;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
-use crate::io::{Env, LockAttempt};
+use crate::io::{Class, Env, LockAttempt};
 use crate::journal;
 use crate::recovery::superblock::{self as superblocks, LOCK, SUPERBLOCK};
 use crate::recovery::{self, plan};
@@ -138,7 +138,7 @@ pub async fn check(
     let lock_path = path.join(LOCK);
     let attempt = env
         .io
-        .lock(&lock_path)
+        .lock(Class::Directory.call(), &lock_path)
         .await
         .map_err(|source| Error::io("lock", &lock_path, source))?;
     let _lock = match attempt {

@@ -15,7 +15,7 @@ use crate::format::codec::checksum;
 use crate::format::record::DEDICATED_PAYLOAD;
 use crate::format::segment::{HEADER_BYTES, SegmentHeader};
 use crate::format::upload_log::UploadLog;
-use crate::io::OpenMode;
+use crate::io::{Class, OpenMode};
 use crate::limits::CHUNK_BYTES;
 use crate::segment::segment_name;
 use crate::table::Site;
@@ -75,7 +75,11 @@ pub(super) async fn check(
 /// Checks every byte that the last checkpoint speaks for, and says where one does not hold. An error is one with which the upload
 /// does not go on either.
 async fn payload(site: &Site, log: &UploadLog, path: &Path) -> Result<Option<(u64, String)>> {
-    let file = site.env.io.open(path, OpenMode::Read).await;
+    let file = site
+        .env
+        .io
+        .open(Class::Background.call(), path, OpenMode::Read)
+        .await;
     let file = file.map_err(|source| Error::io("open", path, source))?;
     let header = read(&*file, path, 0, HEADER_BYTES as u64).await?;
     SegmentHeader::decode_of(header.filled(), &site.store_id, log.header.segment)

@@ -7,16 +7,21 @@ use std::io;
 
 use bytes::{Buf, Bytes};
 
-use super::File;
+use super::{Call, File};
 use crate::buffer::Buffer;
 
 /// Fills `buffer` up to its limit from `offset`, or up to the end of the file: the caller compares
 /// [`Buffer::len`] with what it wanted.
-pub async fn read_up_to(file: &dyn File, offset: u64, mut buffer: Buffer) -> io::Result<Buffer> {
+pub async fn read_up_to(
+    file: &dyn File,
+    call: Call,
+    offset: u64,
+    mut buffer: Buffer,
+) -> io::Result<Buffer> {
     let start = buffer.len();
     while buffer.room() > 0 {
         let at = offset + (buffer.len() - start) as u64;
-        let (back, count) = file.read_at(at, buffer).await?;
+        let (back, count) = file.read_at(call, at, buffer).await?;
         buffer = back;
         if count == 0 {
             break;
@@ -26,8 +31,13 @@ pub async fn read_up_to(file: &dyn File, offset: u64, mut buffer: Buffer) -> io:
 }
 
 /// Reads exactly as many bytes as `buffer` has room for; `UnexpectedEof` otherwise.
-pub async fn read_exact(file: &dyn File, offset: u64, buffer: Buffer) -> io::Result<Buffer> {
-    let buffer = read_up_to(file, offset, buffer).await?;
+pub async fn read_exact(
+    file: &dyn File,
+    call: Call,
+    offset: u64,
+    buffer: Buffer,
+) -> io::Result<Buffer> {
+    let buffer = read_up_to(file, call, offset, buffer).await?;
     if buffer.room() > 0 {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
@@ -38,11 +48,16 @@ pub async fn read_exact(file: &dyn File, offset: u64, buffer: Buffer) -> io::Res
 }
 
 /// Writes all slices at `offset`.
-pub async fn write_all(file: &dyn File, offset: u64, mut slices: Vec<Bytes>) -> io::Result<()> {
+pub async fn write_all(
+    file: &dyn File,
+    call: Call,
+    offset: u64,
+    mut slices: Vec<Bytes>,
+) -> io::Result<()> {
     slices.retain(|slice| !slice.is_empty());
     let mut at = offset;
     while !slices.is_empty() {
-        let count = file.write_at(at, slices.clone()).await?;
+        let count = file.write_at(call, at, slices.clone()).await?;
         if count == 0 {
             return Err(io::Error::new(
                 io::ErrorKind::WriteZero,

@@ -4,12 +4,14 @@
 //! Refuses: any knowledge of records, frames or digests.
 //!
 //! Invariants every implementation keeps:
+//! - Every operation carries a [`Call`]: its class decides queue and priority, never what it does.
 //! - A buffer handed to an operation belongs to the implementation until its future resolves, and
 //!   an operation whose future is dropped still runs to its end and keeps its buffers until then.
 //! - `read_at` and `write_at` may move fewer bytes than asked; [`exact`] holds the only loops.
 //! - `sync_data` covers every `write_at`, `allocate` and `set_len` whose future resolved before the call, file
 //!   size included; `sync_dir` covers the entries of one directory. Nothing else makes anything durable.
 
+mod call;
 pub mod exact;
 pub mod threads;
 
@@ -25,6 +27,8 @@ use bytes::Bytes;
 
 use crate::buffer::Buffer;
 use crate::sync::oneshot;
+
+pub use self::call::{Call, Class};
 
 /// What every operation of the seam returns: a future that owns all it needs.
 pub type IoFuture<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'static>>;
@@ -75,47 +79,43 @@ pub trait Io: Send + Sync + Debug {
     /// Name of this backend for logs and `serve`'s first lines, e.g. `threads`.
     fn backend(&self) -> &'static str;
     /// Creates one directory; its parent must exist. `AlreadyExists` if it is there.
-    fn create_dir(&self, path: &Path) -> IoFuture<()>;
+    fn create_dir(&self, call: Call, path: &Path) -> IoFuture<()>;
     /// Names (not paths) of the entries of a directory, in no order.
-    fn list_dir(&self, path: &Path) -> IoFuture<Vec<String>>;
+    fn list_dir(&self, call: Call, path: &Path) -> IoFuture<Vec<String>>;
     /// Makes the entries of a directory durable (creations, removals).
-    fn sync_dir(&self, path: &Path) -> IoFuture<()>;
+    fn sync_dir(&self, call: Call, path: &Path) -> IoFuture<()>;
     /// Opens a file.
-    fn open(&self, path: &Path, mode: OpenMode) -> IoFuture<FileRef>;
+    fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef>;
     /// Removes a file's name; open handles and maps stay valid.
-    fn unlink(&self, path: &Path) -> IoFuture<()>;
+    fn unlink(&self, call: Call, path: &Path) -> IoFuture<()>;
     /// Maps a whole immutable file for reading and asks the kernel to make it resident.
-    fn map(&self, path: &Path) -> IoFuture<MapRef>;
+    fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef>;
     /// Takes the exclusive lock file at `path`, creating it, and writes our pid into it.
-    fn lock(&self, path: &Path) -> IoFuture<LockAttempt>;
+    fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt>;
     /// Space on the file system that holds `path`.
-    fn space(&self, path: &Path) -> IoFuture<Space>;
+    fn space(&self, call: Call, path: &Path) -> IoFuture<Space>;
 }
 
 /// One open file.
-#[expect(
-    clippy::len_without_is_empty,
-    reason = "nobody asks a file whether it is empty"
-)]
 pub trait File: Send + Sync + Debug {
     /// Reads at `offset` into the free part of `buffer` (up to its limit) and returns it with the count of
     /// bytes added, which may be short; 0 means end of file.
-    fn read_at(&self, offset: u64, buffer: Buffer) -> IoFuture<(Buffer, usize)>;
+    fn read_at(&self, call: Call, offset: u64, buffer: Buffer) -> IoFuture<(Buffer, usize)>;
     /// As `read_at`, at once and only from memory: `WouldBlock` if the first byte is not resident. May
     /// return fewer bytes than are resident. Never waits for the disk.
-    fn read_cached(&self, offset: u64, buffer: &mut Buffer) -> io::Result<usize>;
+    fn read_cached(&self, call: Call, offset: u64, buffer: &mut Buffer) -> io::Result<usize>;
     /// Writes the slices one after the other at `offset`; returns the count written, which may be short.
-    fn write_at(&self, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize>;
+    fn write_at(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize>;
     /// Makes data and size durable.
-    fn sync_data(&self) -> IoFuture<()>;
+    fn sync_data(&self, call: Call) -> IoFuture<()>;
     /// Starts writing dirty pages of the range to the disk without waiting; a hint, no promise.
-    fn start_writeback(&self, offset: u64, length: u64) -> IoFuture<()>;
+    fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()>;
     /// Reserves space for the range and grows the file to its end; new bytes read as zero.
-    fn allocate(&self, offset: u64, length: u64) -> IoFuture<()>;
+    fn allocate(&self, call: Call, offset: u64, length: u64) -> IoFuture<()>;
     /// Sets the size.
-    fn set_len(&self, length: u64) -> IoFuture<()>;
+    fn set_len(&self, call: Call, length: u64) -> IoFuture<()>;
     /// The current size in bytes.
-    fn len(&self) -> IoFuture<u64>;
+    fn len(&self, call: Call) -> IoFuture<u64>;
 }
 
 /// A mapped immutable file. Alignment of the first byte is at least 16.

@@ -11,8 +11,7 @@ use std::path::Path;
 use super::{Position, file_path, reserve};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
-use crate::io::{Io, OpenMode, exact};
-use crate::probe::{Place, reached};
+use crate::io::{Class, Io, OpenMode, exact};
 
 /// Room that such a file system wants beside the bytes themselves.
 const ROOM_BYTES: u64 = 1 << 20;
@@ -21,32 +20,38 @@ const ROOM_BYTES: u64 = 1 << 20;
 pub async fn harden(io: &dyn Io, store: &Path, from: u64, end: Position) -> Result<()> {
     let path = file_path(store, end.number);
     let failed = |source| Error::io("make the end of the journal durable in", &path, source);
-    let file = io.open(&path, OpenMode::Write).await.map_err(failed)?;
-    let length = usize::try_from(end.offset.saturating_sub(from)).unwrap_or(usize::MAX);
-    let found = exact::read_up_to(&*file, from, Buffer::unpooled(length))
+    let file = io
+        .open(Class::Journal.call(), &path, OpenMode::Write)
         .await
         .map_err(failed)?;
+    let length = usize::try_from(end.offset.saturating_sub(from)).unwrap_or(usize::MAX);
+    let found = exact::read_up_to(
+        &*file,
+        Class::Journal.call(),
+        from,
+        Buffer::unpooled(length),
+    )
+    .await
+    .map_err(failed)?;
     if found.room() > 0 {
         let what = "its end was there a moment ago and is not any more";
         return Err(Error::corrupt(&path, from, what));
     }
     let found = found.freeze();
-    reached(Place::JournalEnd);
-    let mut written = exact::write_all(&*file, from, vec![found.clone()])
-        .await
-        .map_err(failed);
+    let write = async || {
+        exact::write_all(&*file, Class::Journal.call(), from, vec![found.clone()])
+            .await
+            .map_err(failed)
+    };
+    let mut written = write().await;
     if written.as_ref().is_err_and(Error::is_no_space) {
         // A file system that copies on write has no room for the same bytes again: pulls and deletes must go on there, too.
         tracing::warn!(
             "the disk is full: a part of the reserve is given up so that the store opens"
         );
         reserve::shrink(io, store, found.len() as u64 + ROOM_BYTES).await?;
-        reached(Place::JournalEnd);
-        written = exact::write_all(&*file, from, vec![found])
-            .await
-            .map_err(failed);
+        written = write().await;
     }
     written?;
-    reached(Place::JournalEndSync);
-    file.sync_data().await.map_err(failed)
+    file.sync_data(Class::Journal.call()).await.map_err(failed)
 }

@@ -14,7 +14,7 @@ use crate::extent::Lsn;
 use crate::format::codec::Malformed;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::transaction::Transaction;
-use crate::io::{Io, OpenMode, exact};
+use crate::io::{Class, Io, OpenMode, exact};
 use crate::limits::JOURNAL_FILE_BYTES_MAX;
 
 /// The journal after a walk through all of it.
@@ -128,7 +128,7 @@ pub async fn walk(
 /// The journal seems to end before file `absent`: a file behind it would mean that one in between is lost.
 async fn check_gap(io: &dyn Io, store: &Path, absent: u64) -> Result<()> {
     let directory = directory(store);
-    let names = match io.list_dir(&directory).await {
+    let names = match io.list_dir(Class::Directory.call(), &directory).await {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(Error::io("list", &directory, source)),
@@ -179,18 +179,18 @@ enum Loaded {
 async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Result<Loaded> {
     let path = file_path(store, number);
     let read = |source| Error::io("read journal file", &path, source);
-    let file = match io.open(&path, OpenMode::Read).await {
+    let file = match io.open(Class::Journal.call(), &path, OpenMode::Read).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Absent),
         Err(error) => return Err(read(error)),
     };
-    let length = file.len().await.map_err(read)?;
+    let length = file.len(Class::Journal.call()).await.map_err(read)?;
     if length > JOURNAL_FILE_BYTES_MAX {
         let what = format!("{length} bytes are more than a journal file can have");
         return Err(Error::corrupt(&path, JOURNAL_FILE_BYTES_MAX, what));
     }
     let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let buffer = exact::read_up_to(&*file, 0, Buffer::unpooled(length))
+    let buffer = exact::read_up_to(&*file, Class::Journal.call(), 0, Buffer::unpooled(length))
         .await
         .map_err(read)?;
     match JournalHeader::decode(buffer.filled(), store_id, number) {

@@ -6,22 +6,22 @@ use std::io;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::io::{Io, OpenMode};
-use crate::probe::{Place, reached};
+use crate::io::{Class, Io, OpenMode};
 
 const NAME: &str = "reserve";
 
 /// Makes the reserve if it is not there. A disk too full for it is a warning, not an error: the store opens.
 pub async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     let path = store.join(NAME);
-    reached(Place::ReserveCreate);
-    let file = match io.open(&path, OpenMode::CreateNew).await {
+    let file = match io
+        .open(Class::Journal.call(), &path, OpenMode::CreateNew)
+        .await
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         Err(source) => return no_space_is_a_warning(Error::io("create", &path, source)),
     };
-    reached(Place::ReserveAllocate);
-    if let Err(source) = file.allocate(0, bytes).await {
+    if let Err(source) = file.allocate(Class::Journal.call(), 0, bytes).await {
         drop(file);
         spend(io, store).await?;
         return no_space_is_a_warning(Error::io("set space aside in", &path, source));
@@ -40,8 +40,7 @@ fn no_space_is_a_warning(error: Error) -> Result<()> {
 /// Gives the reserve up. It is made again by the next open that has room.
 pub async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
     let path = store.join(NAME);
-    reached(Place::ReserveUnlink);
-    match io.unlink(&path).await {
+    match io.unlink(Class::Directory.call(), &path).await {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(Error::io("give up the reserve", &path, source)),
@@ -52,16 +51,21 @@ pub async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
 pub async fn shrink(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     let path = store.join(NAME);
     let failed = |source| Error::io("give up a part of the reserve", &path, source);
-    let file = match io.open(&path, OpenMode::Write).await {
+    let file = match io.open(Class::Journal.call(), &path, OpenMode::Write).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(source) => return Err(failed(source)),
     };
-    let left = file.len().await.map_err(failed)?.saturating_sub(bytes);
+    let left = file
+        .len(Class::Journal.call())
+        .await
+        .map_err(failed)?
+        .saturating_sub(bytes);
     if left == 0 {
         drop(file);
         return spend(io, store).await;
     }
-    reached(Place::ReserveCut);
-    file.set_len(left).await.map_err(failed)
+    file.set_len(Class::Journal.call(), left)
+        .await
+        .map_err(failed)
 }

@@ -17,8 +17,7 @@ use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::format::codec::checksum;
 use crate::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
-use crate::io::{Env, FileRef, OpenMode, exact};
-use crate::probe::{Place, reached};
+use crate::io::{Class, Env, FileRef, OpenMode, exact};
 use crate::sync::oneshot;
 
 /// Free space, in journal files, from which on a disk is not nearly full.
@@ -169,14 +168,12 @@ impl JournalWriter {
             Bytes::from(vec![0; padding]),
         ];
         let active = &mut self.active;
-        reached(Place::JournalFrame);
-        exact::write_all(&*active.file, active.offset, slices)
+        exact::write_all(&*active.file, Class::Journal.call(), active.offset, slices)
             .await
             .map_err(|source| Error::io("write journal frame to", &active.path, source))?;
-        reached(Place::JournalFrameSync);
         active
             .file
-            .sync_data()
+            .sync_data(Class::Journal.call())
             .await
             .map_err(|source| Error::io("sync journal file", &active.path, source))?;
         active.offset += whole as u64;
@@ -284,10 +281,9 @@ async fn prepare_or_spend(
 async fn prepare(env: &Env, spec: &JournalSpec, number: u64, capacity: u64) -> Result<Prepared> {
     let path = file_path(&spec.store, number);
     let failed = |source| Error::io("prepare journal file", &path, source);
-    reached(Place::JournalCreate);
     let file = env
         .io
-        .open(&path, OpenMode::CreateNew)
+        .open(Class::Journal.call(), &path, OpenMode::CreateNew)
         .await
         .map_err(failed)?;
     match fill(env, spec, &file, &path, capacity).await {
@@ -320,18 +316,17 @@ async fn fill(
         let run = usize::try_from(capacity - at)
             .unwrap_or(usize::MAX)
             .min(ZERO_RUN_BYTES);
-        reached(Place::JournalZeros);
-        exact::write_all(&**file, at, vec![zeros.slice(..run)])
+        exact::write_all(&**file, Class::Journal.call(), at, vec![zeros.slice(..run)])
             .await
             .map_err(failed)?;
         at += run as u64;
     }
-    reached(Place::JournalZerosSync);
-    file.sync_data().await.map_err(failed)?;
+    file.sync_data(Class::Journal.call())
+        .await
+        .map_err(failed)?;
     let directory = directory(&spec.store);
-    reached(Place::JournalDirectorySync);
     env.io
-        .sync_dir(&directory)
+        .sync_dir(Class::Directory.call(), &directory)
         .await
         .map_err(|source| Error::io("sync", &directory, source))
 }
@@ -341,15 +336,17 @@ async fn fill(
 /// nothing is cut: pushes would take what it frees, and the next start needs it.
 async fn trim(env: &Env, spec: &JournalSpec, end: Position) {
     let store = &spec.store;
-    let space = env.io.space(store).await;
+    let space = env.io.space(Class::Directory.call(), store).await;
     if !space.is_ok_and(|space| space.available_bytes > ROOMY_FILES * spec.file_bytes) {
         return;
     }
     let path = file_path(store, end.number);
     let cut = async {
-        let file = env.io.open(&path, OpenMode::Write).await?;
-        reached(Place::JournalTrim);
-        file.set_len(end.offset).await
+        let file = env
+            .io
+            .open(Class::Journal.call(), &path, OpenMode::Write)
+            .await?;
+        file.set_len(Class::Journal.call(), end.offset).await
     };
     if let Err(error) = cut.await {
         tracing::warn!(path = %path.display(), %error, "a finished journal file keeps its unused space");
@@ -377,12 +374,19 @@ async fn activate(
     };
     let path = prepared.path;
     let failed = |source| Error::io("write the header of journal file", &path, source);
-    reached(Place::JournalHeader);
-    exact::write_all(&*prepared.file, 0, vec![Bytes::from(header.encode())])
+    exact::write_all(
+        &*prepared.file,
+        Class::Journal.call(),
+        0,
+        vec![Bytes::from(header.encode())],
+    )
+    .await
+    .map_err(failed)?;
+    prepared
+        .file
+        .sync_data(Class::Journal.call())
         .await
         .map_err(failed)?;
-    reached(Place::JournalHeaderSync);
-    prepared.file.sync_data().await.map_err(failed)?;
     Ok(Active {
         file: prepared.file,
         path,
@@ -394,15 +398,13 @@ async fn activate(
 }
 
 async fn remove(env: &Env, spec: &JournalSpec, path: &Path) -> Result<()> {
-    reached(Place::JournalRemove);
     env.io
-        .unlink(path)
+        .unlink(Class::Directory.call(), path)
         .await
         .map_err(|source| Error::io("remove", path, source))?;
     let directory = directory(&spec.store);
-    reached(Place::JournalRemoveSync);
     env.io
-        .sync_dir(&directory)
+        .sync_dir(Class::Directory.call(), &directory)
         .await
         .map_err(|source| Error::io("sync", &directory, source))
 }

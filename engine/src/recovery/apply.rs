@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
-use crate::io::Io;
+use crate::io::{Class, Io};
 use crate::journal;
-use crate::probe::{Place, reached};
 use crate::segment::{parse_segment_name, segment_name};
 
 /// Removes what the plan names. Cut off anywhere, the next open draws up the rest of it again.
@@ -19,8 +18,7 @@ pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
     if let Some(number) = plan.unfinished_journal {
         remove(io, &journal::file_path(store, number)).await?;
         let directory = journal::directory(store);
-        reached(Place::RecoveryJournalSync);
-        io.sync_dir(&directory)
+        io.sync_dir(Class::Directory.call(), &directory)
             .await
             .map_err(|source| Error::io("sync", &directory, source))?;
     }
@@ -33,8 +31,7 @@ pub async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Re
         remove(io, &segment_path(store, *id)).await?;
     }
     let directory = segments_directory(store);
-    reached(Place::RecoverySegmentsSync);
-    io.sync_dir(&directory)
+    io.sync_dir(Class::Directory.call(), &directory)
         .await
         .map_err(|source| Error::io("sync", &directory, source))
 }
@@ -47,7 +44,7 @@ fn segments_directory(store: &Path) -> PathBuf {
 pub async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<SegmentId>> {
     let directory = segments_directory(store);
     let names = io
-        .list_dir(&directory)
+        .list_dir(Class::Directory.call(), &directory)
         .await
         .map_err(|source| Error::io("list", &directory, source))?;
     Ok(names
@@ -62,8 +59,7 @@ pub fn segment_path(store: &Path, id: SegmentId) -> PathBuf {
 }
 
 async fn remove(io: &dyn Io, path: &Path) -> Result<()> {
-    reached(Place::RecoveryUnlink);
-    match io.unlink(path).await {
+    match io.unlink(Class::Directory.call(), path).await {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(Error::io("remove", path, source)),

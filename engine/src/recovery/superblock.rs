@@ -11,8 +11,7 @@ use bytes::Bytes;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::format::superblock::{Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock};
-use crate::io::{Env, Io, OpenMode, exact};
-use crate::probe::{Place, reached};
+use crate::io::{Class, Env, Io, OpenMode, exact};
 
 /// Directories of a store.
 pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
@@ -39,7 +38,7 @@ pub enum Kind {
 /// Says what `store` is without touching it. [`Error::Foreign`] if it holds something else, [`Error::Corrupt`] if it is a
 /// store that lost its superblock.
 pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
-    let names = match io.list_dir(store).await {
+    let names = match io.list_dir(Class::Directory.call(), store).await {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kind::Absent),
         Err(source) => return Err(Error::io("list", store, source)),
@@ -71,9 +70,14 @@ pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
 pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u32>)>> {
     let path = store.join(SUPERBLOCK);
     let failed = |source| Error::io("read", &path, source);
-    let file = io.open(&path, OpenMode::Read).await.map_err(failed)?;
+    let file = io
+        .open(Class::Background.call(), &path, OpenMode::Read)
+        .await
+        .map_err(failed)?;
     let buffer = Buffer::unpooled(SUPERBLOCK_BYTES);
-    let bytes = exact::read_up_to(&*file, 0, buffer).await.map_err(failed)?;
+    let bytes = exact::read_up_to(&*file, Class::Background.call(), 0, buffer)
+        .await
+        .map_err(failed)?;
     match Superblock::decode(bytes.filled()) {
         Decoded::Usable {
             read_only: true, ..
@@ -117,7 +121,7 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
 async fn is_unused(io: &dyn Io, store: &Path) -> Result<bool> {
     for name in ["journal", "segments"] {
         let path = store.join(name);
-        match io.list_dir(&path).await {
+        match io.list_dir(Class::Directory.call(), &path).await {
             Ok(names) if names.is_empty() => {}
             Ok(_) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -146,20 +150,30 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
     sync_dir(&*env.io, store).await?;
     let path = store.join(SUPERBLOCK);
     let failed = |source| Error::io("write", &path, source);
-    reached(Place::SuperblockCreate);
-    let file = match env.io.open(&path, OpenMode::CreateNew).await {
+    let file = match env
+        .io
+        .open(Class::Background.call(), &path, OpenMode::CreateNew)
+        .await
+    {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            env.io.open(&path, OpenMode::Write).await
+            env.io
+                .open(Class::Background.call(), &path, OpenMode::Write)
+                .await
         }
         other => other,
     }
     .map_err(failed)?;
-    reached(Place::SuperblockWrite);
-    exact::write_all(&*file, 0, vec![Bytes::from(superblock.encode())])
+    exact::write_all(
+        &*file,
+        Class::Background.call(),
+        0,
+        vec![Bytes::from(superblock.encode())],
+    )
+    .await
+    .map_err(failed)?;
+    file.sync_data(Class::Background.call())
         .await
         .map_err(failed)?;
-    reached(Place::SuperblockSync);
-    file.sync_data().await.map_err(failed)?;
     sync_dir(&*env.io, store).await?;
     Ok(superblock)
 }
@@ -201,8 +215,7 @@ pub async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()> {
 
 /// Creates a directory unless it is there.
 async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
-    reached(Place::DirectoryCreate);
-    match io.create_dir(path).await {
+    match io.create_dir(Class::Directory.call(), path).await {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(source) => return Err(Error::io("create directory", path, source)),
@@ -212,8 +225,7 @@ async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
 
 /// Makes the entries of a directory durable.
 pub async fn sync_dir(io: &dyn Io, path: &Path) -> Result<()> {
-    reached(Place::SuperblockDirectorySync);
-    io.sync_dir(path)
+    io.sync_dir(Class::Directory.call(), path)
         .await
         .map_err(|source| Error::io("sync directory", path, source))
 }

@@ -19,9 +19,9 @@ use crate::extent::{Extent, Layout, VolumeId};
 use crate::format::checksum::encode_table;
 use crate::format::record::{RECORD_ALIGN, RecordFrame, RecordPlaces, pad64};
 use crate::format::segment::{HEADER_BYTES, SegmentClass};
+use crate::io::Class;
 use crate::io::exact::write_all;
 use crate::poison::Poison;
-use crate::probe::{Place, reached};
 use crate::sync::oneshot;
 
 /// Blobs in one write.
@@ -145,8 +145,14 @@ impl Task {
         };
         let laid = lay_out(blobs, &active.file, active.good, self.files.store())?;
         let file = Arc::clone(&active.file);
-        reached(Place::SharedAppend);
-        if let Err(error) = write_all(file.file(), active.good, laid.slices).await {
+        if let Err(error) = write_all(
+            file.file(),
+            Class::CommitData.call(),
+            active.good,
+            laid.slices,
+        )
+        .await
+        {
             let error = Error::io("append to segment", file.path(), error);
             // A full disk says nothing about the segment; anything else does, and seals it.
             if error.is_no_space() {
@@ -154,8 +160,7 @@ impl Task {
             }
             return Err(error);
         }
-        reached(Place::SharedSync);
-        if let Err(error) = file.file().sync_data().await {
+        if let Err(error) = file.file().sync_data(Class::CommitData.call()).await {
             return Err(self
                 .poison
                 .set(Error::io("sync segment", file.path(), error)));
@@ -171,8 +176,7 @@ impl Task {
     async fn create(&self) -> Result<Active> {
         let id = self.ids.take().await?;
         let file = self.files.create(id, SegmentClass::Shared).await?;
-        reached(Place::SharedHeaderSync);
-        if let Err(error) = file.file().sync_data().await {
+        if let Err(error) = file.file().sync_data(Class::CommitData.call()).await {
             let error = Error::io("sync segment", file.path(), error);
             self.files.retire(id);
             return Err(error);

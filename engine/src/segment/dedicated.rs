@@ -22,9 +22,9 @@ use crate::extent::{Extent, Layout, SegmentId, VolumeId};
 use crate::format::checksum::encode_table;
 use crate::format::record::{DEDICATED_PAYLOAD, RecordFrame, RecordPlaces};
 use crate::format::segment::SegmentClass;
+use crate::io::Class;
 use crate::io::exact::write_all;
 use crate::poison::Poison;
-use crate::probe::{Place, reached};
 use crate::sync::AtomicBool;
 
 /// Space reserved before the first byte, as far as the announced length goes.
@@ -113,7 +113,11 @@ impl DedicatedWriter {
         let file = files.open_to_write(id).await?;
         let wanted = DEDICATED_PAYLOAD + length;
         let failed = |error| Error::io("resume segment", file.path(), error);
-        let found = file.file().len().await.map_err(failed)?;
+        let found = file
+            .file()
+            .len(Class::UploadWrite.call())
+            .await
+            .map_err(failed)?;
         if found < wanted {
             return Err(Error::corrupt(
                 file.path(),
@@ -121,8 +125,10 @@ impl DedicatedWriter {
                 format!("it ends before byte {wanted}"),
             ));
         }
-        reached(Place::DedicatedResume);
-        file.file().set_len(wanted).await.map_err(failed)?;
+        file.file()
+            .set_len(Class::UploadWrite.call(), wanted)
+            .await
+            .map_err(failed)?;
         let abandon = Some(AbandonGuard::new(Arc::clone(&files), id));
         Ok(Self {
             files,
@@ -154,8 +160,13 @@ impl DedicatedWriter {
             if let Some(range) = ahead {
                 reserve(&file, range).await?;
             }
-            reached(Place::DedicatedWrite);
-            let written = write_all(file.file(), DEDICATED_PAYLOAD + offset, slices).await;
+            let written = write_all(
+                file.file(),
+                Class::UploadWrite.call(),
+                DEDICATED_PAYLOAD + offset,
+                slices,
+            )
+            .await;
             written.map_err(|error| Error::io("write segment", file.path(), error))
         }
     }
@@ -165,8 +176,7 @@ impl DedicatedWriter {
         let (file, files) = (Arc::clone(&self.file), Arc::clone(&self.files));
         let (named, poison) = (Arc::clone(&self.named), Arc::clone(&self.poison));
         async move {
-            reached(Place::DedicatedSync);
-            let synced = file.file().sync_data().await;
+            let synced = file.file().sync_data(Class::UploadWrite.call()).await;
             synced.map_err(|error| Error::io("sync segment", file.path(), error))?;
             if !named.load(Ordering::Acquire) {
                 // Other segments' names share this sync, and a failed one does not tell which are lost.
@@ -211,12 +221,13 @@ impl DedicatedWriter {
                 places.frame - places.table - table.len() as u64,
             );
             let slices = vec![zeros(gaps.0), table, zeros(gaps.1), frame.encode().into()];
-            reached(Place::DedicatedFinish);
-            let written = write_all(file.file(), end, slices).await;
+            let written = write_all(file.file(), Class::UploadWrite.call(), end, slices).await;
             written.map_err(|error| Error::io("finish segment", path, error))?;
             if longer {
-                reached(Place::DedicatedCut);
-                let cut = file.file().set_len(places.end).await;
+                let cut = file
+                    .file()
+                    .set_len(Class::UploadWrite.call(), places.end)
+                    .await;
                 cut.map_err(|error| Error::io("cut segment", path, error))?;
             }
             sync.await?;
@@ -248,7 +259,11 @@ fn reserved_to(end: u64, announced: u64) -> u64 {
 
 /// Refuses what cannot fit. Not a promise: others write as well.
 async fn check_space(files: &SegmentFiles, bytes: u64) -> Result<()> {
-    let space = files.env().io.space(files.dir()).await;
+    let space = files
+        .env()
+        .io
+        .space(Class::Directory.call(), files.dir())
+        .await;
     let available = match space {
         Ok(space) => space.available_bytes,
         // Then the writes will tell.
@@ -267,8 +282,11 @@ async fn check_space(files: &SegmentFiles, bytes: u64) -> Result<()> {
 /// Reserves a part of the file. False where the file system cannot: then there is no use in going on with it.
 async fn reserve(file: &SegmentFile, range: Range<u64>) -> Result<bool> {
     let length = range.end - range.start;
-    reached(Place::DedicatedReserve);
-    let Err(error) = file.file().allocate(range.start, length).await else {
+    let Err(error) = file
+        .file()
+        .allocate(Class::UploadWrite.call(), range.start, length)
+        .await
+    else {
         return Ok(true);
     };
     let error = Error::io("reserve space for segment", file.path(), error);

@@ -18,8 +18,7 @@ use crate::extent::{SegmentId, VolumeId};
 use crate::format::codec::Malformed;
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all};
-use crate::io::{Env, FileRef, OpenMode};
-use crate::probe::{Place, reached};
+use crate::io::{Class, Env, FileRef, OpenMode};
 use crate::sync::{AtomicBool, Mutex};
 
 const SUFFIX: &str = ".segment";
@@ -105,8 +104,12 @@ impl SegmentFiles {
         class: SegmentClass,
     ) -> Result<Arc<SegmentFile>> {
         let path = self.path(id);
-        reached(Place::SegmentCreate);
-        let file = self.env.io.open(&path, OpenMode::CreateNew).await;
+        let io_class = match class {
+            SegmentClass::Shared => Class::CommitData,
+            SegmentClass::Dedicated => Class::UploadWrite,
+        };
+        let io = &self.env.io;
+        let file = io.open(io_class.call(), &path, OpenMode::CreateNew).await;
         let file = file.map_err(|error| Error::io("create segment", &path, error))?;
         let file = self.keep(id, path, file, true);
         let header = SegmentHeader {
@@ -115,8 +118,8 @@ impl SegmentFiles {
             segment: id,
             volume: VolumeId::default(),
         };
-        reached(Place::SegmentHeader);
-        if let Err(error) = write_all(file.file(), 0, vec![header.encode()]).await {
+        let slices = vec![header.encode()];
+        if let Err(error) = write_all(file.file(), io_class.call(), 0, slices).await {
             let error = Error::io("write header of segment", file.path(), error);
             self.retire(id);
             return Err(error);
@@ -144,9 +147,16 @@ impl SegmentFiles {
                 Ok(file)
             };
         }
-        let opened = self.env.io.open(&path, mode).await;
+        let io = &self.env.io;
+        let opened = io.open(Class::ForegroundRead.call(), &path, mode).await;
         let file = opened.map_err(|error| Error::io("open segment", &path, error))?;
-        let header = read_up_to(file.as_ref(), 0, Buffer::unpooled(HEADER_BYTES)).await;
+        let header = read_up_to(
+            file.as_ref(),
+            Class::ForegroundRead.call(),
+            0,
+            Buffer::unpooled(HEADER_BYTES),
+        )
+        .await;
         let header = header.map_err(|error| Error::io("read header of segment", &path, error))?;
         let checked = SegmentHeader::decode_of(header.filled(), &self.store, id);
         let header_holds = checked.is_ok();
@@ -218,8 +228,7 @@ impl SegmentFiles {
     fn unlink(&self, id: SegmentId) {
         let (path, io) = (self.path(id), Arc::clone(&self.env.io));
         let task = async move {
-            reached(Place::SegmentUnlink);
-            if let Err(error) = io.unlink(&path).await {
+            if let Err(error) = io.unlink(Class::Directory.call(), &path).await {
                 tracing::warn!(path = %path.display(), %error, "a segment nobody needs could not be removed");
             }
         };
@@ -228,8 +237,11 @@ impl SegmentFiles {
 
     /// Makes the names of all segments created so far durable.
     pub async fn sync_dir(&self) -> Result<()> {
-        reached(Place::SegmentDirectorySync);
-        let synced = self.env.io.sync_dir(&self.dir).await;
+        let synced = self
+            .env
+            .io
+            .sync_dir(Class::Directory.call(), &self.dir)
+            .await;
         synced.map_err(|error| Error::io("sync directory", &self.dir, error))
     }
 }

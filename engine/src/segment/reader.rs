@@ -22,6 +22,7 @@ use crate::format::checksum::{check_chunks, decode_table};
 use crate::format::codec::{Malformed, checksum};
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
 use crate::in_flight::InFlight;
+use crate::io::Class;
 use crate::io::exact::read_up_to;
 use crate::limits::CHUNK_BYTES;
 
@@ -325,7 +326,7 @@ impl Source {
         let file = self.file.file();
         while buffer.room() > 0 {
             let at = span.start + buffer.len() as u64;
-            match file.read_cached(at, &mut buffer) {
+            match file.read_cached(Class::ForegroundRead.call(), at, &mut buffer) {
                 Ok(count) if count > 0 => {}
                 // Not resident, the end, or an error: the backend tells which.
                 Ok(_) | Err(_) => break,
@@ -334,10 +335,12 @@ impl Source {
         let cold = buffer.room() > 0;
         if cold {
             let at = span.start + buffer.len() as u64;
-            buffer = read_up_to(file, at, buffer).await.map_err(|error| {
-                self.damaged.mark(self.digest, self.extent);
-                Error::io("read segment", self.file.path(), error)
-            })?;
+            buffer = read_up_to(file, Class::ForegroundRead.call(), at, buffer)
+                .await
+                .map_err(|error| {
+                    self.damaged.mark(self.digest, self.extent);
+                    Error::io("read segment", self.file.path(), error)
+                })?;
         }
         if buffer.room() > 0 {
             let end = span.start + buffer.len() as u64;

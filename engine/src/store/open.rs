@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::superblock::Superblock;
-use crate::io::{Env, LockAttempt, LockGuard};
+use crate::io::{Class, Env, LockAttempt, LockGuard};
 use crate::journal::writer::{JournalSpec, JournalWriter};
 use crate::journal::{self, harden, reserve};
 use crate::lease::Leases;
@@ -116,7 +116,7 @@ async fn claim(env: Env, path: &Path) -> Result<Claim> {
     let lock_path = path.join(LOCK);
     let attempt = env
         .io
-        .lock(&lock_path)
+        .lock(Class::Directory.call(), &lock_path)
         .await
         .map_err(|source| Error::io("lock", &lock_path, source))?;
     let path = path.to_path_buf();

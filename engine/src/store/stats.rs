@@ -6,7 +6,7 @@ use super::Inner;
 use crate::catalog::View;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
-use crate::io::Space;
+use crate::io::{Class, Space};
 
 /// A store in numbers, at one LSN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,7 +60,11 @@ impl StoreStats {
 }
 
 pub(super) async fn gather(inner: &Inner) -> Result<StoreStats> {
-    let space = inner.env.io.space(&inner.path).await;
+    let space = inner
+        .env
+        .io
+        .space(Class::Directory.call(), &inner.path)
+        .await;
     let space = space.map_err(|source| Error::io("ask for the space on", &inner.path, source))?;
     let view = View::new(inner.sequencer.durable());
     Ok(StoreStats {

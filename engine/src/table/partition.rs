@@ -21,7 +21,7 @@ use crate::format::base::{
 };
 use crate::format::checkpoint::PartitionRef;
 use crate::format::codec::{Malformed, checksum};
-use crate::io::{Env, MapRef};
+use crate::io::{Class, Env, MapRef};
 use crate::limits::COUNTER_USED_MAX;
 use crate::sync::AtomicU64;
 
@@ -83,7 +83,7 @@ impl Partition {
         };
         let map = env
             .io
-            .map(&path)
+            .map(Class::Background.call(), &path)
             .await
             .map_err(|error| unusable(error.to_string()))?;
         let mut opened = Self::read_directory(path.clone(), map, store_id, expected)

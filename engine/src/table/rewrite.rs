@@ -19,8 +19,10 @@ use super::{Base, Delta, PageSizes, Site};
 use crate::error::{Error, Result};
 use crate::format::base::FILE_HEADER_BYTES;
 use crate::format::checkpoint::PartitionRef;
-use crate::io::{Env, FileRef, OpenMode, exact};
-use crate::probe::{Place, reached};
+use crate::io::{Class, Env, FileRef, OpenMode, exact};
+
+/// What files of rows are written as.
+const CLASS: Class = Class::Background;
 
 /// Bytes of pages built in one job and written in one go: about a millisecond of computing.
 const WRITE_BYTES: usize = 256 << 10;
@@ -72,8 +74,11 @@ impl Drop for NewFiles {
         );
         let unlink = async move {
             for id in ids {
-                reached(Place::BaseAbandon);
-                if let Err(error) = env.io.unlink(&dir.join(file_name(id))).await {
+                if let Err(error) = env
+                    .io
+                    .unlink(Class::Directory.call(), &dir.join(file_name(id)))
+                    .await
+                {
                     tracing::debug!(file = file_name(id), %error, "left a base file that nothing names");
                 }
             }
@@ -115,8 +120,7 @@ pub async fn rewrite(site: &Site, base: &Arc<Base>, frozen: &Delta) -> Result<Re
     partitions.extend(standing.map(Arc::clone));
     if !written.is_empty() {
         let dir = site.base_dir();
-        reached(Place::BaseDirectorySync);
-        let synced = site.env.io.sync_dir(&dir).await;
+        let synced = site.env.io.sync_dir(Class::Directory.call(), &dir).await;
         synced.map_err(|error| Error::io("syncing the directory", &dir, error))?;
     }
     Ok(Rewritten {
@@ -189,31 +193,29 @@ async fn write_file(
                 open
             } else {
                 new_files.ids.push(id);
-                reached(Place::BaseCreate);
-                let opened = site.env.io.open(&path, OpenMode::CreateNew).await;
+                let io = &site.env.io;
+                let opened = io.open(CLASS.call(), &path, OpenMode::CreateNew).await;
                 opened.map_err(failed("creating"))?
             };
+            let to = open.as_ref();
             match output {
                 Output::Pages(pages) => {
                     let length = pages.len() as u64;
-                    reached(Place::BasePages);
-                    let written = exact::write_all(open.as_ref(), offset, vec![pages]).await;
+                    let written = exact::write_all(to, CLASS.call(), offset, vec![pages]).await;
                     written.map_err(failed("writing"))?;
                     // A hint: the sync at the end waits for less. Its failure shows there.
-                    drop(open.start_writeback(offset, length).await);
+                    drop(to.start_writeback(CLASS.call(), offset, length).await);
                     offset += length;
                     file = Some(open);
                     Ok(None)
                 }
                 Output::End(end) => {
-                    reached(Place::BaseTail);
-                    let written = exact::write_all(open.as_ref(), offset, vec![end.tail]).await;
+                    let written = exact::write_all(to, CLASS.call(), offset, vec![end.tail]).await;
                     written.map_err(failed("writing"))?;
-                    reached(Place::BaseHeader);
-                    let written = exact::write_all(open.as_ref(), 0, vec![end.header]).await;
+                    let written = exact::write_all(to, CLASS.call(), 0, vec![end.header]).await;
                     written.map_err(failed("writing"))?;
-                    reached(Place::BaseSync);
-                    open.sync_data().await.map_err(failed("syncing"))?;
+                    let synced = to.sync_data(CLASS.call()).await;
+                    synced.map_err(failed("syncing"))?;
                     Ok(Some(end.reference))
                 }
             }

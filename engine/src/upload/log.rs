@@ -13,8 +13,7 @@ use super::UploadId;
 use crate::error::{Error, Result};
 use crate::format::upload_log::{HEADER_BYTES, UploadCheckpoint, UploadHeader};
 use crate::io::exact::write_all;
-use crate::io::{Env, FileRef, OpenMode};
-use crate::probe::{Place, reached};
+use crate::io::{Class, Env, FileRef, OpenMode};
 
 const SUFFIX: &str = ".upload";
 
@@ -52,8 +51,7 @@ impl LogFile {
 
     /// Goes on behind `end` of a log that was read; what stands there is cut off.
     pub(super) async fn resume(mut self, file: FileRef, end: u64) -> Result<Self> {
-        reached(Place::UploadLogCut);
-        file.set_len(end)
+        file.set_len(Class::UploadWrite.call(), end)
             .await
             .map_err(|error| self.error("cut upload log", error))?;
         (self.file, self.end) = (Some(file), end);
@@ -101,16 +99,23 @@ impl LogFile {
         };
         let record = Bytes::from(checkpoint.encode(self.upload.as_bytes(), self.end));
         let length = record.len() as u64;
-        reached(Place::UploadLogAppend);
-        let written = write_all(file.as_ref(), self.end, vec![record]).await;
+        let written = write_all(
+            file.as_ref(),
+            Class::UploadWrite.call(),
+            self.end,
+            vec![record],
+        )
+        .await;
         written.map_err(|error| self.error("write upload log", error))?;
-        reached(Place::UploadLogSync);
-        file.sync_data()
+        file.sync_data(Class::UploadWrite.call())
             .await
             .map_err(|error| self.error("sync upload log", error))?;
         if created {
-            reached(Place::UploadLogDirectorySync);
-            let synced = self.env.io.sync_dir(&self.dir).await;
+            let synced = self
+                .env
+                .io
+                .sync_dir(Class::Directory.call(), &self.dir)
+                .await;
             synced.map_err(|error| Error::io("sync directory", &self.dir, error))?;
         }
         self.end += length;
@@ -118,12 +123,20 @@ impl LogFile {
     }
 
     async fn create(&mut self, header: &UploadHeader) -> Result<FileRef> {
-        reached(Place::UploadLogCreate);
-        let opened = self.env.io.open(&self.path, OpenMode::CreateNew).await;
+        let opened = self
+            .env
+            .io
+            .open(Class::UploadWrite.call(), &self.path, OpenMode::CreateNew)
+            .await;
         let file = opened.map_err(|error| self.error("create upload log", error))?;
         self.file = Some(Arc::clone(&file));
-        reached(Place::UploadLogHeader);
-        let written = write_all(file.as_ref(), 0, vec![header.encode().into()]).await;
+        let written = write_all(
+            file.as_ref(),
+            Class::UploadWrite.call(),
+            0,
+            vec![header.encode().into()],
+        )
+        .await;
         written.map_err(|error| self.error("write upload log", error))?;
         self.end = HEADER_BYTES as u64;
         Ok(file)
@@ -138,8 +151,7 @@ impl LogFile {
         if self.file.take().is_some() {
             let (io, path) = (Arc::clone(&self.env.io), self.path.clone());
             let task = async move {
-                reached(Place::UploadLogUnlink);
-                if let Err(error) = io.unlink(&path).await {
+                if let Err(error) = io.unlink(Class::Directory.call(), &path).await {
                     tracing::warn!(path = %path.display(), %error, "an upload log could not be removed");
                 }
             };

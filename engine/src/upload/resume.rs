@@ -19,8 +19,7 @@ use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::format::upload_log::{UploadLog, replay};
 use crate::io::exact::read_up_to;
-use crate::io::{Env, FileRef, OpenMode};
-use crate::probe::{Place, reached};
+use crate::io::{Class, Env, FileRef, OpenMode};
 
 /// Larger logs belong to no upload that we can hold: 4 bytes a chunk make this 4 TiB and more.
 const LOG_BYTES_MAX: u64 = 256 << 20;
@@ -33,7 +32,11 @@ impl Uploads {
         committed: &(dyn Fn(SegmentId) -> bool + Send + Sync),
     ) -> Result<HashSet<SegmentId>> {
         let shared = self.shared();
-        let names = shared.env.io.list_dir(&shared.dir).await;
+        let names = shared
+            .env
+            .io
+            .list_dir(Class::Directory.call(), &shared.dir)
+            .await;
         let names = names.map_err(|error| Error::io("list directory", &shared.dir, error))?;
         let mut kept = HashSet::new();
         for id in names.iter().filter_map(|name| LogFile::parse_name(name)) {
@@ -92,8 +95,13 @@ impl Uploads {
     }
 
     async fn remove_log(&self, path: &Path) {
-        reached(Place::UploadLogForget);
-        if let Err(error) = self.shared().env.io.unlink(path).await {
+        if let Err(error) = self
+            .shared()
+            .env
+            .io
+            .unlink(Class::Directory.call(), path)
+            .await
+        {
             tracing::warn!(path = %path.display(), %error, "an upload log could not be removed");
         }
     }
@@ -112,7 +120,7 @@ pub(crate) struct FoundLog {
 
 /// Every upload log, without touching anything: for `fsck`. `dir` is the directory of the logs.
 pub(crate) async fn logs(env: &Env, dir: &Path) -> Result<Vec<FoundLog>> {
-    let names = env.io.list_dir(dir).await;
+    let names = env.io.list_dir(Class::Directory.call(), dir).await;
     let names = names.map_err(|error| Error::io("list directory", dir, error))?;
     let mut found = Vec::new();
     for name in &names {
@@ -137,8 +145,12 @@ pub async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
 
 async fn read_log(env: &Env, path: &Path, mode: OpenMode) -> Result<(FileRef, Vec<u8>)> {
     let failed = |error| Error::io("read upload log", path, error);
-    let file = env.io.open(path, mode).await.map_err(failed)?;
-    let length = file.len().await.map_err(failed)?;
+    let file = env
+        .io
+        .open(Class::UploadWrite.call(), path, mode)
+        .await
+        .map_err(failed)?;
+    let length = file.len(Class::UploadWrite.call()).await.map_err(failed)?;
     if length > LOG_BYTES_MAX {
         return Err(Error::TooLarge {
             what: "upload log",
@@ -147,8 +159,13 @@ async fn read_log(env: &Env, path: &Path, mode: OpenMode) -> Result<(FileRef, Ve
         });
     }
     let room = usize::try_from(length).unwrap_or(usize::MAX);
-    let read = read_up_to(file.as_ref(), 0, Buffer::unpooled(room))
-        .await
-        .map_err(failed)?;
+    let read = read_up_to(
+        file.as_ref(),
+        Class::UploadWrite.call(),
+        0,
+        Buffer::unpooled(room),
+    )
+    .await
+    .map_err(failed)?;
     Ok((file, read.filled().to_vec()))
 }

@@ -21,8 +21,8 @@ use crate::format::checksum::check_chunks;
 use crate::format::record::DEDICATED_PAYLOAD;
 use crate::format::upload_log::UploadHeader;
 use crate::in_flight::InFlight;
-use crate::io::Env;
 use crate::io::exact::read_exact;
+use crate::io::{Class, Env};
 use crate::limits::CHUNK_BYTES;
 use crate::segment::{AbandonGuard, DedicatedWriter, SegmentFile};
 
@@ -175,7 +175,8 @@ impl Spill {
         let file = self.writer().file().share();
         // A hint: its result tells nothing that the sync does not tell.
         drop(InFlight::start(async move {
-            file.start_writeback(DEDICATED_PAYLOAD + from, length).await
+            file.start_writeback(Class::UploadWrite.call(), DEDICATED_PAYLOAD + from, length)
+                .await
         }));
     }
 
@@ -413,7 +414,13 @@ async fn read_piece(
     bytes: usize,
 ) -> Result<Bytes> {
     let buffer = pool.take(bytes).await;
-    let read = read_exact(file.file(), DEDICATED_PAYLOAD + offset, buffer).await;
+    let read = read_exact(
+        file.file(),
+        Class::UploadWrite.call(),
+        DEDICATED_PAYLOAD + offset,
+        buffer,
+    )
+    .await;
     read.map(crate::buffer::Buffer::freeze)
         .map_err(|error| Error::io("read segment", file.path(), error))
 }

@@ -18,7 +18,7 @@ use tonnage_engine::buffer::Buffer;
 use tonnage_engine::extent::Lsn;
 use tonnage_engine::format::journal::FrameHeader;
 use tonnage_engine::io::{
-    File, FileRef, Io, IoFuture, LockAttempt, LockGuard, Map, MapRef, OpenMode, Space,
+    Call, File, FileRef, Io, IoFuture, LockAttempt, LockGuard, Map, MapRef, OpenMode, Space,
 };
 
 /// All clones are one disk.
@@ -155,7 +155,7 @@ impl Io for Disk {
         "memory"
     }
 
-    fn create_dir(&self, path: &Path) -> IoFuture<()> {
+    fn create_dir(&self, _: Call, path: &Path) -> IoFuture<()> {
         let (state, path) = (Arc::clone(&self.state), path.to_owned());
         change(move || match held(&state).names.insert(path, Node::Dir) {
             None => Ok(()),
@@ -163,7 +163,7 @@ impl Io for Disk {
         })
     }
 
-    fn list_dir(&self, path: &Path) -> IoFuture<Vec<String>> {
+    fn list_dir(&self, _: Call, path: &Path) -> IoFuture<Vec<String>> {
         let (state, path) = (Arc::clone(&self.state), path.to_owned());
         ask(move || {
             let state = held(&state);
@@ -181,11 +181,11 @@ impl Io for Disk {
         })
     }
 
-    fn sync_dir(&self, _: &Path) -> IoFuture<()> {
+    fn sync_dir(&self, _: Call, _: &Path) -> IoFuture<()> {
         change(|| Ok(()))
     }
 
-    fn open(&self, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
+    fn open(&self, _: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
         let (disk, path) = (self.clone(), path.to_owned());
         let open = move || {
             let mut state = held(&disk.state);
@@ -213,7 +213,7 @@ impl Io for Disk {
         }
     }
 
-    fn unlink(&self, path: &Path) -> IoFuture<()> {
+    fn unlink(&self, _: Call, path: &Path) -> IoFuture<()> {
         let (state, path) = (Arc::clone(&self.state), path.to_owned());
         change(move || match held(&state).names.remove(&path) {
             Some(_) => Ok(()),
@@ -221,7 +221,7 @@ impl Io for Disk {
         })
     }
 
-    fn map(&self, path: &Path) -> IoFuture<MapRef> {
+    fn map(&self, _: Call, path: &Path) -> IoFuture<MapRef> {
         let (state, path) = (Arc::clone(&self.state), path.to_owned());
         ask(move || match held(&state).names.get(&path) {
             // A copy, as a mapping of an immutable file is one for all that can be seen.
@@ -230,7 +230,7 @@ impl Io for Disk {
         })
     }
 
-    fn lock(&self, _: &Path) -> IoFuture<LockAttempt> {
+    fn lock(&self, _: Call, _: &Path) -> IoFuture<LockAttempt> {
         let state = Arc::clone(&self.state);
         ask(move || {
             if std::mem::replace(&mut held(&state).locked, true) {
@@ -240,7 +240,7 @@ impl Io for Disk {
         })
     }
 
-    fn space(&self, _: &Path) -> IoFuture<Space> {
+    fn space(&self, _: Call, _: &Path) -> IoFuture<Space> {
         ask(|| {
             Ok(Space {
                 total_bytes: 1 << 40,
@@ -314,7 +314,7 @@ fn read(content: &[u8], offset: u64, buffer: &mut Buffer) -> usize {
 }
 
 impl File for MemFile {
-    fn read_at(&self, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
+    fn read_at(&self, _: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
         let content = Arc::clone(&self.content);
         ask(move || {
             let count = read(&held(&content), offset, &mut buffer);
@@ -322,11 +322,11 @@ impl File for MemFile {
         })
     }
 
-    fn read_cached(&self, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
+    fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
         Ok(read(&held(&self.content), offset, buffer))
     }
 
-    fn write_at(&self, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+    fn write_at(&self, _: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
         let (state, content) = (Arc::clone(&self.disk.state), Arc::clone(&self.content));
         let is_journal = self.is_journal;
         change(move || {
@@ -344,7 +344,7 @@ impl File for MemFile {
         })
     }
 
-    fn sync_data(&self) -> IoFuture<()> {
+    fn sync_data(&self, _: Call) -> IoFuture<()> {
         let state = Arc::clone(&self.disk.state);
         let (is_journal, covers) = (self.is_journal, held(&state).journal.written);
         change(move || {
@@ -356,11 +356,11 @@ impl File for MemFile {
         })
     }
 
-    fn start_writeback(&self, _: u64, _: u64) -> IoFuture<()> {
+    fn start_writeback(&self, _: Call, _: u64, _: u64) -> IoFuture<()> {
         ask(|| Ok(()))
     }
 
-    fn allocate(&self, offset: u64, length: u64) -> IoFuture<()> {
+    fn allocate(&self, _: Call, offset: u64, length: u64) -> IoFuture<()> {
         let content = Arc::clone(&self.content);
         change(move || {
             let mut content = held(&content);
@@ -372,7 +372,7 @@ impl File for MemFile {
         })
     }
 
-    fn set_len(&self, length: u64) -> IoFuture<()> {
+    fn set_len(&self, _: Call, length: u64) -> IoFuture<()> {
         let content = Arc::clone(&self.content);
         change(move || {
             held(&content).resize(length as usize, 0);
@@ -380,7 +380,7 @@ impl File for MemFile {
         })
     }
 
-    fn len(&self) -> IoFuture<u64> {
+    fn len(&self, _: Call) -> IoFuture<u64> {
         let content = Arc::clone(&self.content);
         ask(move || Ok(held(&content).len() as u64))
     }

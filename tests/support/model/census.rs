@@ -4,11 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use tonnage_engine::{OpenReport, probe};
+use tonnage_engine::OpenReport;
 
 use super::content::SIZES;
 use super::generate::History;
 use super::operation::Operation;
+use crate::places;
 
 /// Counts of a sweep, or of many.
 #[derive(Debug, Clone, Default)]
@@ -41,8 +42,8 @@ pub struct Census {
     pub by_branch: BTreeMap<&'static str, u64>,
     /// Damage by what came of it.
     pub by_damage: BTreeMap<&'static str, u64>,
-    /// Places of the engine that change the disk, by how often they were reached, recoveries included.
-    pub by_place: BTreeMap<&'static str, u64>,
+    /// Places of the engine that change the disk and their classes, by how often they were reached, recoveries included.
+    pub by_place: BTreeMap<(&'static str, &'static str), u64>,
 }
 
 impl Census {
@@ -92,9 +93,20 @@ impl Census {
 
     /// Counts the places that this thread reached since it was last asked.
     pub fn note_places(&mut self) {
-        for (place, count) in probe::take_counts() {
-            *self.by_place.entry(place.name()).or_default() += count;
+        for (place, count) in places::take_counts() {
+            *self.by_place.entry(place).or_default() += count;
         }
+    }
+
+    /// Places of the engine that were reached fewer than `wanted` times, each with how often.
+    pub fn rare_places(&self, wanted: u64) -> Vec<String> {
+        let mut by_name = BTreeMap::<_, u64>::new();
+        for ((name, _class), count) in &self.by_place {
+            *by_name.entry(*name).or_default() += count;
+        }
+        let rare = by_name.iter().filter(|(_, count)| **count < wanted);
+        rare.map(|(name, count)| format!("{name} ({count})"))
+            .collect()
     }
 
     /// Adds another one.

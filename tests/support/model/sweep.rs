@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tonnage_engine::{Store, probe};
+use tonnage_engine::Store;
 
 use super::census::Census;
 use super::damage;
@@ -20,6 +20,7 @@ use super::record::Shared;
 use super::recover::{Task, Violation, empty_disk, guarded, has_store, store_path};
 use super::recoveries::{Recoveries, Trouble};
 use super::state::Model;
+use crate::places;
 use crate::sim::{CrashImage, Image, Noise, Policy, Prng, SimEnv};
 
 /// Of crash points, one in so many is a `kill -9`, too: the next process begins on the page cache.
@@ -76,7 +77,7 @@ pub struct Swept {
 /// Runs a history and everything that may come of it.
 pub fn sweep(history: &History, depth: Depth) -> Swept {
     let mut swept = Swept::default();
-    drop(probe::take_counts());
+    drop(places::take_counts());
     swept.census.note_history(history);
     let mut carry = Carry {
         image: empty_disk(),

@@ -24,6 +24,7 @@ use super::image::Image;
 use super::op::{Op, OpRecord};
 use super::prng::Prng;
 use super::state::{Inode, Machine};
+use crate::places;
 
 /// A disk in memory. Cheap to clone; all clones are one disk.
 #[derive(Clone)]
@@ -282,6 +283,7 @@ impl SimDisk {
             return None;
         }
         if op.kind.is_crash_point() {
+            places::count(op.call);
             state.show_stop();
         }
         let result = match state.strike(op.kind, &op.path) {
@@ -331,6 +333,7 @@ impl DiskState {
 
     fn record<T>(&mut self, op: Op, result: io::Result<(T, u64)>) -> io::Result<T> {
         let Op {
+            call,
             kind,
             path,
             offset,
@@ -338,6 +341,7 @@ impl DiskState {
         } = op;
         let mut record = OpRecord {
             point: None,
+            call,
             kind,
             path,
             offset,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
 use tonnage_engine::buffer::Buffer;
-use tonnage_engine::io::{File, IoFuture, OpenMode};
+use tonnage_engine::io::{Call, File, IoFuture, OpenMode};
 
 use super::disk::{DiskState, SimDisk};
 use super::fault::{ENOSPC, OpKind};
@@ -36,8 +36,8 @@ impl SimFile {
         }
     }
 
-    fn op(&self, kind: OpKind) -> Op {
-        Op::new(kind, &self.path)
+    fn op(&self, call: Call, kind: OpKind) -> Op {
+        Op::new(call, kind, &self.path)
     }
 
     /// Starts an operation that a file opened for reading refuses.
@@ -63,8 +63,8 @@ impl Drop for SimFile {
 }
 
 impl File for SimFile {
-    fn read_at(&self, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
-        let op = self.op(OpKind::Read).at(offset, buffer.room() as u64);
+    fn read_at(&self, call: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
+        let op = self.op(call, OpKind::Read).at(offset, buffer.room() as u64);
         let (inode, path) = (self.inode, self.path.clone());
         self.disk.submit(op, move |state| {
             let there = state.machine.files[inode]
@@ -77,7 +77,7 @@ impl File for SimFile {
         })
     }
 
-    fn read_cached(&self, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
+    fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
         self.disk.with_state(|state| {
             if state.is_stopped() || state.prng.percent(state.noise.would_block) {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -92,11 +92,11 @@ impl File for SimFile {
         })
     }
 
-    fn write_at(&self, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+    fn write_at(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
         let mut bytes = BytesMut::new();
         let taken = slices.iter().take(SLICES_MAX);
         taken.for_each(|slice| bytes.extend_from_slice(slice));
-        let op = self.op(OpKind::Write).at(offset, bytes.len() as u64);
+        let op = self.op(call, OpKind::Write).at(offset, bytes.len() as u64);
         let (inode, bytes) = (self.inode, bytes.freeze());
         self.change(op, move |state| {
             let len = state.machine.files[inode].live.len();
@@ -119,11 +119,11 @@ impl File for SimFile {
         })
     }
 
-    fn sync_data(&self) -> IoFuture<()> {
+    fn sync_data(&self, call: Call) -> IoFuture<()> {
         let inode = self.inode;
         let covers = self.disk.with_state(|state| state.machine.newest());
         self.disk.submit_or(
-            self.op(OpKind::SyncData),
+            self.op(call, OpKind::SyncData),
             move |state| {
                 state.machine.sync_file(inode, covers, true);
                 Ok(((), 0))
@@ -132,13 +132,15 @@ impl File for SimFile {
         )
     }
 
-    fn start_writeback(&self, offset: u64, length: u64) -> IoFuture<()> {
+    fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
         self.disk
-            .submit(self.op(OpKind::Ask).at(offset, length), |_| Ok(((), 0)))
+            .submit(self.op(call, OpKind::Ask).at(offset, length), |_| {
+                Ok(((), 0))
+            })
     }
 
-    fn allocate(&self, offset: u64, length: u64) -> IoFuture<()> {
-        let op = self.op(OpKind::Allocate).at(offset, length);
+    fn allocate(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
+        let op = self.op(call, OpKind::Allocate).at(offset, length);
         let inode = self.inode;
         self.change(op, move |state| {
             if length == 0 {
@@ -151,9 +153,9 @@ impl File for SimFile {
         })
     }
 
-    fn set_len(&self, length: u64) -> IoFuture<()> {
+    fn set_len(&self, call: Call, length: u64) -> IoFuture<()> {
         let inode = self.inode;
-        self.change(self.op(OpKind::SetLen).at(0, length), move |state| {
+        self.change(self.op(call, OpKind::SetLen).at(0, length), move |state| {
             let len = state.machine.files[inode].live.len();
             state.check_room(length.saturating_sub(len))?;
             state.machine.change_data(inode, Data::SetLen(length));
@@ -161,9 +163,9 @@ impl File for SimFile {
         })
     }
 
-    fn len(&self) -> IoFuture<u64> {
+    fn len(&self, call: Call) -> IoFuture<u64> {
         let inode = self.inode;
-        self.disk.submit(self.op(OpKind::Ask), move |state| {
+        self.disk.submit(self.op(call, OpKind::Ask), move |state| {
             let len = state.machine.files[inode].live.len();
             Ok((len, len))
         })

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tonnage_engine::io::{
-    FileRef, Io, IoFuture, LockAttempt, LockGuard, Map, MapRef, OpenMode, Space,
+    Call, FileRef, Io, IoFuture, LockAttempt, LockGuard, Map, MapRef, OpenMode, Space,
 };
 
 use super::disk::SimDisk;
@@ -22,14 +22,14 @@ impl Io for SimDisk {
         "simulated"
     }
 
-    fn create_dir(&self, path: &Path) -> IoFuture<()> {
-        let op = Op::new(OpKind::CreateDir, path);
+    fn create_dir(&self, call: Call, path: &Path) -> IoFuture<()> {
+        let op = Op::new(call, OpKind::CreateDir, path);
         let path = path.to_owned();
         self.submit(op, move |state| Ok((state.machine.create_dir(&path)?, 0)))
     }
 
-    fn list_dir(&self, path: &Path) -> IoFuture<Vec<String>> {
-        let op = Op::new(OpKind::List, path);
+    fn list_dir(&self, call: Call, path: &Path) -> IoFuture<Vec<String>> {
+        let op = Op::new(call, OpKind::List, path);
         let path = path.to_owned();
         self.submit(op, move |state| {
             let mut names = state.machine.list(&path)?;
@@ -38,8 +38,8 @@ impl Io for SimDisk {
         })
     }
 
-    fn sync_dir(&self, path: &Path) -> IoFuture<()> {
-        let op = Op::new(OpKind::SyncDir, path);
+    fn sync_dir(&self, call: Call, path: &Path) -> IoFuture<()> {
+        let op = Op::new(call, OpKind::SyncDir, path);
         let covers = self.with_state(|state| state.machine.newest());
         let (path, again) = (path.to_owned(), path.to_owned());
         self.submit_or(
@@ -53,9 +53,9 @@ impl Io for SimDisk {
         )
     }
 
-    fn open(&self, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
+    fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
         let new = mode == OpenMode::CreateNew;
-        let op = Op::new(if new { OpKind::Create } else { OpKind::Open }, path);
+        let op = Op::new(call, if new { OpKind::Create } else { OpKind::Open }, path);
         let (disk, path) = (self.clone(), path.to_owned());
         self.submit(op, move |state| {
             let machine = &mut state.machine;
@@ -70,14 +70,14 @@ impl Io for SimDisk {
         })
     }
 
-    fn unlink(&self, path: &Path) -> IoFuture<()> {
-        let op = Op::new(OpKind::Unlink, path);
+    fn unlink(&self, call: Call, path: &Path) -> IoFuture<()> {
+        let op = Op::new(call, OpKind::Unlink, path);
         let path = path.to_owned();
         self.submit(op, move |state| Ok((state.machine.unlink(&path)?, 0)))
     }
 
-    fn map(&self, path: &Path) -> IoFuture<MapRef> {
-        let op = Op::new(OpKind::Map, path);
+    fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef> {
+        let op = Op::new(call, OpKind::Map, path);
         let path = path.to_owned();
         self.submit(op, move |state| {
             let inode = state.machine.file_at(&path)?;
@@ -90,8 +90,8 @@ impl Io for SimDisk {
         })
     }
 
-    fn lock(&self, path: &Path) -> IoFuture<LockAttempt> {
-        let op = Op::new(OpKind::Lock, path);
+    fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt> {
+        let op = Op::new(call, OpKind::Lock, path);
         let (disk, path) = (self.clone(), path.to_owned());
         self.submit(op, move |state| {
             if state.machine.file_at(&path).is_err() {
@@ -104,8 +104,8 @@ impl Io for SimDisk {
         })
     }
 
-    fn space(&self, path: &Path) -> IoFuture<Space> {
-        self.submit(Op::new(OpKind::Ask, path), move |state| {
+    fn space(&self, call: Call, path: &Path) -> IoFuture<Space> {
+        self.submit(Op::new(call, OpKind::Ask, path), move |state| {
             let total_bytes = state.capacity.unwrap_or(ENDLESS_BYTES);
             let available_bytes = total_bytes.saturating_sub(state.machine.used_bytes());
             Ok((

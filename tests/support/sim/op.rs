@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tonnage_engine::io::Call;
+
 use super::fault::OpKind;
 
 /// One operation that took effect or failed.
@@ -11,6 +13,8 @@ use super::fault::OpKind;
 pub struct OpRecord {
     /// Its number among the crash points, where it is one; the first is 1.
     pub point: Option<u64>,
+    /// What it was for, and which line of the engine asked for it.
+    pub call: Call,
     /// What it did.
     pub kind: OpKind,
     /// To which file or directory.
@@ -31,7 +35,8 @@ impl fmt::Display for OpRecord {
         }
         write!(
             f,
-            "{:?} {} {}+{}",
+            "{} {:?} {} {}+{}",
+            self.call.class.name(),
             self.kind,
             self.path.display(),
             self.offset,
@@ -46,6 +51,7 @@ impl fmt::Display for OpRecord {
 
 /// An operation before it took effect.
 pub(super) struct Op {
+    pub(super) call: Call,
     pub(super) kind: OpKind,
     pub(super) path: PathBuf,
     pub(super) offset: u64,
@@ -53,8 +59,9 @@ pub(super) struct Op {
 }
 
 impl Op {
-    pub(super) fn new(kind: OpKind, path: &Path) -> Self {
+    pub(super) fn new(call: Call, kind: OpKind, path: &Path) -> Self {
         Self {
+            call,
             kind,
             path: path.to_owned(),
             offset: 0,

@@ -13,7 +13,7 @@ use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::pool::{Lane, Pool};
 use crate::buffer::Buffer;
-use crate::io::{File, IoFuture};
+use crate::io::{Call, File, IoFuture};
 
 /// Slices one system call takes (`IOV_MAX` of Linux); more are written by the caller's next call.
 const SLICES_MAX: usize = 1024;
@@ -51,7 +51,7 @@ impl Drop for ThreadFile {
 }
 
 impl File for ThreadFile {
-    fn read_at(&self, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
+    fn read_at(&self, _: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
         self.run(Lane::Transfer, move |descriptor| {
             let count = retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset))?;
             buffer.advance(count);
@@ -59,7 +59,7 @@ impl File for ThreadFile {
         })
     }
 
-    fn read_cached(&self, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
+    fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
         let found = retry_on_intr(|| {
             let slices = &mut [IoSliceMut::new(buffer.free_mut())];
             rustix::io::preadv2(&*self.descriptor, slices, offset, ReadWriteFlags::NOWAIT)
@@ -75,7 +75,7 @@ impl File for ThreadFile {
         }
     }
 
-    fn write_at(&self, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+    fn write_at(&self, _: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
         self.run(Lane::Transfer, move |descriptor| {
             let vectors: Vec<IoSlice<'_>> = slices
                 .iter()
@@ -88,19 +88,19 @@ impl File for ThreadFile {
         })
     }
 
-    fn sync_data(&self) -> IoFuture<()> {
+    fn sync_data(&self, _: Call) -> IoFuture<()> {
         self.run(Lane::Namespace, |descriptor| {
             Ok(rustix::fs::fdatasync(descriptor)?)
         })
     }
 
-    fn start_writeback(&self, offset: u64, length: u64) -> IoFuture<()> {
+    fn start_writeback(&self, _: Call, offset: u64, length: u64) -> IoFuture<()> {
         self.run(Lane::Transfer, move |descriptor| {
             start_writeback(descriptor, offset, length)
         })
     }
 
-    fn allocate(&self, offset: u64, length: u64) -> IoFuture<()> {
+    fn allocate(&self, _: Call, offset: u64, length: u64) -> IoFuture<()> {
         self.run(Lane::Namespace, move |descriptor| {
             let flags = FallocateFlags::empty();
             Ok(retry_on_intr(|| {
@@ -109,13 +109,13 @@ impl File for ThreadFile {
         })
     }
 
-    fn set_len(&self, length: u64) -> IoFuture<()> {
+    fn set_len(&self, _: Call, length: u64) -> IoFuture<()> {
         self.run(Lane::Namespace, move |descriptor| {
             Ok(retry_on_intr(|| rustix::fs::ftruncate(descriptor, length))?)
         })
     }
 
-    fn len(&self) -> IoFuture<u64> {
+    fn len(&self, _: Call) -> IoFuture<u64> {
         self.run(Lane::Transfer, length)
     }
 }

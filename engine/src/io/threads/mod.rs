@@ -27,7 +27,7 @@ use rustix::io::retry_on_intr;
 
 use self::file::ThreadFile;
 use self::pool::{Lane, Pool};
-use super::{FileRef, Io, IoFuture, LockAttempt, MapRef, OpenMode, Space};
+use super::{Call, FileRef, Io, IoFuture, LockAttempt, MapRef, OpenMode, Space};
 
 /// Most threads that read and write at once by default.
 const TRANSFER_THREADS: usize = 48;
@@ -67,19 +67,19 @@ impl Io for Threads {
         "threads"
     }
 
-    fn create_dir(&self, path: &Path) -> IoFuture<()> {
+    fn create_dir(&self, _: Call, path: &Path) -> IoFuture<()> {
         let path = path.to_owned();
         self.pool.run(Lane::Namespace, move || {
             Ok(retry_on_intr(|| rustix::fs::mkdir(&path, Mode::RWXU))?)
         })
     }
 
-    fn list_dir(&self, path: &Path) -> IoFuture<Vec<String>> {
+    fn list_dir(&self, _: Call, path: &Path) -> IoFuture<Vec<String>> {
         let path = path.to_owned();
         self.pool.run(Lane::Namespace, move || list_dir(&path))
     }
 
-    fn sync_dir(&self, path: &Path) -> IoFuture<()> {
+    fn sync_dir(&self, _: Call, path: &Path) -> IoFuture<()> {
         let path = path.to_owned();
         self.pool.run(Lane::Namespace, move || {
             let directory = open_dir(&path)?;
@@ -87,7 +87,7 @@ impl Io for Threads {
         })
     }
 
-    fn open(&self, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
+    fn open(&self, _: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
         let path = path.to_owned();
         let pool = Arc::clone(&self.pool);
         self.pool.run(Lane::Namespace, move || {
@@ -102,14 +102,14 @@ impl Io for Threads {
         })
     }
 
-    fn unlink(&self, path: &Path) -> IoFuture<()> {
+    fn unlink(&self, _: Call, path: &Path) -> IoFuture<()> {
         let path = path.to_owned();
         self.pool.run(Lane::Namespace, move || {
             Ok(retry_on_intr(|| rustix::fs::unlink(&path))?)
         })
     }
 
-    fn map(&self, path: &Path) -> IoFuture<MapRef> {
+    fn map(&self, _: Call, path: &Path) -> IoFuture<MapRef> {
         let path = path.to_owned();
         self.pool.run(Lane::Namespace, move || {
             let descriptor = open_file(&path, OFlags::RDONLY)?;
@@ -117,13 +117,13 @@ impl Io for Threads {
         })
     }
 
-    fn lock(&self, path: &Path) -> IoFuture<LockAttempt> {
+    fn lock(&self, _: Call, path: &Path) -> IoFuture<LockAttempt> {
         let path = path.to_owned();
         self.pool
             .run(Lane::Namespace, move || lock::try_lock(&path))
     }
 
-    fn space(&self, path: &Path) -> IoFuture<Space> {
+    fn space(&self, _: Call, path: &Path) -> IoFuture<Space> {
         let path = path.to_owned();
         self.pool.run(Lane::Namespace, move || {
             let found = retry_on_intr(|| rustix::fs::statvfs(&path))?;

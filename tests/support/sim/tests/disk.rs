@@ -22,29 +22,36 @@ fn a_full_disk_says_so() {
     executor.block_on(async {
         let file = create(&env, "a").await;
         let count = file
-            .write_at(0, vec![Bytes::from(vec![1; 1500])])
+            .write_at(CALL, 0, vec![Bytes::from(vec![1; 1500])])
             .await
             .unwrap();
         assert_eq!(count, 1000);
         let full = file
-            .write_at(1000, vec![Bytes::from_static(b"x")])
+            .write_at(CALL, 1000, vec![Bytes::from_static(b"x")])
             .await
             .unwrap_err();
         assert_eq!(full.kind(), ErrorKind::StorageFull);
         assert_eq!(
-            file.allocate(0, 1001).await.unwrap_err().raw_os_error(),
+            file.allocate(CALL, 0, 1001)
+                .await
+                .unwrap_err()
+                .raw_os_error(),
             Some(ENOSPC)
         );
-        file.write_at(0, vec![Bytes::from(vec![2; 1000])])
+        file.write_at(CALL, 0, vec![Bytes::from(vec![2; 1000])])
             .await
             .unwrap();
-        let space = env.io.space(Path::new(DIR)).await.unwrap();
+        let space = env.io.space(CALL, Path::new(DIR)).await.unwrap();
         assert_eq!((space.total_bytes, space.available_bytes), (1000, 0));
-        env.io.unlink(&path("a")).await.unwrap();
+        env.io.unlink(CALL, &path("a")).await.unwrap();
         assert_eq!(disk.used_bytes(), 1000);
         drop(file);
         assert_eq!(disk.used_bytes(), 0);
-        create(&env, "b").await.allocate(0, 1000).await.unwrap();
+        create(&env, "b")
+            .await
+            .allocate(CALL, 0, 1000)
+            .await
+            .unwrap();
     });
 }
 
@@ -61,21 +68,25 @@ fn faults_strike_where_they_are_meant_to() {
         disk.add_fault(Fault::nth(OpKind::Write, 2).on("/b").with_errno(ENOSPC));
         let byte = || vec![Bytes::from_static(b"x")];
         for _ in 0..3 {
-            a.write_at(0, byte()).await.unwrap();
+            a.write_at(CALL, 0, byte()).await.unwrap();
         }
-        b.write_at(0, byte()).await.unwrap();
+        b.write_at(CALL, 0, byte()).await.unwrap();
         assert_eq!(
-            b.write_at(0, byte()).await.unwrap_err().kind(),
+            b.write_at(CALL, 0, byte()).await.unwrap_err().kind(),
             ErrorKind::StorageFull
         );
-        b.write_at(0, byte()).await.unwrap();
+        b.write_at(CALL, 0, byte()).await.unwrap();
         disk.add_fault(Fault::percent(OpKind::Map, 100));
         assert_eq!(
-            env.io.map(&path("a")).await.unwrap_err().raw_os_error(),
+            env.io
+                .map(CALL, &path("a"))
+                .await
+                .unwrap_err()
+                .raw_os_error(),
             Some(EIO)
         );
         disk.clear_faults();
-        let map = env.io.map(&path("a")).await.unwrap();
+        let map = env.io.map(CALL, &path("a")).await.unwrap();
         assert_eq!(
             (map.bytes(), map.bytes().as_ptr().align_offset(16)),
             (&b"x"[..], 0)
@@ -100,7 +111,7 @@ fn noise_shortens_transfers_and_empties_the_cache() {
         let file = create(&env, "a").await;
         let bytes: Vec<u8> = (0..=255).cycle().take(20_000).collect();
         write(&file, 100, &bytes).await;
-        let read = exact::read_exact(&*file, 100, Buffer::unpooled(20_000))
+        let read = exact::read_exact(&*file, CALL, 100, Buffer::unpooled(20_000))
             .await
             .unwrap();
         assert_eq!(read.filled(), bytes);
@@ -117,7 +128,7 @@ fn noise_shortens_transfers_and_empties_the_cache() {
                 .count()
                 > 1
         );
-        let cached = |_| file.read_cached(100, &mut Buffer::unpooled(50));
+        let cached = |_| file.read_cached(CALL, 100, &mut Buffer::unpooled(50));
         let (found, absent): (Vec<_>, Vec<_>) = (0..40).map(cached).partition(Result::is_ok);
         assert!(!found.is_empty() && !absent.is_empty());
         assert!(absent.iter().flatten().next().is_none());
@@ -134,18 +145,21 @@ fn the_lock_is_released_by_drop_and_by_a_crash() {
     } = machine(1);
     let lock = path("lock");
     executor.block_on(async {
-        let LockAttempt::Held(guard) = env.io.lock(&lock).await.unwrap() else {
+        let LockAttempt::Held(guard) = env.io.lock(CALL, &lock).await.unwrap() else {
             panic!("free")
         };
-        let second = env.io.lock(&lock).await.unwrap();
+        let second = env.io.lock(CALL, &lock).await.unwrap();
         assert!(matches!(second, LockAttempt::Taken(Some(SIM_PID))));
         drop(guard);
-        let LockAttempt::Held(guard) = env.io.lock(&lock).await.unwrap() else {
+        let LockAttempt::Held(guard) = env.io.lock(CALL, &lock).await.unwrap() else {
             panic!("free")
         };
         std::mem::forget(guard);
     });
     let next = SimEnv::new(2, &disk.live_image());
-    let attempt = next.executor.block_on(next.env.io.lock(&lock)).unwrap();
+    let attempt = next
+        .executor
+        .block_on(next.env.io.lock(CALL, &lock))
+        .unwrap();
     assert!(matches!(attempt, LockAttempt::Held(_)));
 }

@@ -37,16 +37,16 @@ fn unsynced_entries_are_lost_with_all_below() {
     } = machine(1);
     executor.block_on(async {
         durable(&env, "gone", b"x").await;
-        env.io.unlink(&path("gone")).await.unwrap();
-        create(&env, "a").await.sync_data().await.unwrap();
-        env.io.create_dir(&path("d")).await.unwrap();
-        create(&env, "d/b").await.sync_data().await.unwrap();
-        env.io.sync_dir(&path("d")).await.unwrap();
+        env.io.unlink(CALL, &path("gone")).await.unwrap();
+        create(&env, "a").await.sync_data(CALL).await.unwrap();
+        env.io.create_dir(CALL, &path("d")).await.unwrap();
+        create(&env, "d/b").await.sync_data(CALL).await.unwrap();
+        env.io.sync_dir(CALL, &path("d")).await.unwrap();
     });
     let image = disk.durable_image();
     assert_eq!(image.files.keys().collect::<Vec<_>>(), [&path("gone")]);
     assert!(!image.dirs.contains(&path("d")));
-    executor.block_on(async { env.io.sync_dir(Path::new(DIR)).await.unwrap() });
+    executor.block_on(async { env.io.sync_dir(CALL, Path::new(DIR)).await.unwrap() });
     let image = disk.durable_image();
     assert_eq!(
         image.files.keys().collect::<Vec<_>>(),
@@ -98,8 +98,8 @@ fn a_sync_covers_only_what_was_completed_before_it() {
         executor.block_on(async {
             let file = durable(&env, "a", b"----").await;
             write(&file, 0, b"1").await;
-            let sync = file.sync_data();
-            let write = file.write_at(1, vec![Bytes::from_static(b"2")]);
+            let sync = file.sync_data(CALL);
+            let write = file.write_at(CALL, 1, vec![Bytes::from_static(b"2")]);
             write.await.unwrap();
             sync.await.unwrap();
         });
@@ -131,8 +131,8 @@ fn a_sync_is_about_one_file() {
         let (a, b) = (durable(&env, "a", b"").await, durable(&env, "b", b"").await);
         write(&a, 0, b"x").await;
         write(&b, 0, b"y").await;
-        b.sync_data().await.unwrap();
-        env.io.sync_dir(Path::new(DIR)).await.unwrap();
+        b.sync_data(CALL).await.unwrap();
+        env.io.sync_dir(CALL, Path::new(DIR)).await.unwrap();
     });
     assert_eq!(content(&disk.durable_image(), "a").unwrap(), b"");
     assert_eq!(content(&disk.durable_image(), "b").unwrap(), b"y");
@@ -151,11 +151,11 @@ fn a_failed_sync_is_not_made_good_by_the_next() {
         write(&file, 0, b"1").await;
         disk.add_fault(Fault::nth(OpKind::SyncData, 1).on("store/a"));
         assert_eq!(
-            file.sync_data().await.unwrap_err().raw_os_error(),
+            file.sync_data(CALL).await.unwrap_err().raw_os_error(),
             Some(EIO)
         );
         write(&file, 1, b"2").await;
-        file.sync_data().await.unwrap();
+        file.sync_data(CALL).await.unwrap();
     });
     assert_eq!(content(&disk.durable_image(), "a").unwrap(), b"-2--");
     let expected = BTreeSet::from([Some(b"-2--".to_vec()), Some(b"12--".to_vec())]);
@@ -174,7 +174,7 @@ fn effects_on_one_region_keep_their_order() {
         let file = durable(&env, "a", b"0").await;
         write(&file, 0, b"1").await;
         write(&file, 0, b"2").await;
-        file.set_len(0).await.unwrap();
+        file.set_len(CALL, 0).await.unwrap();
         write(&file, 1, b"3").await;
     });
     let images = disk.crash_images(&Policy::thorough(1));

@@ -9,10 +9,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
-use tonnage_engine::io::{Env, FileRef, OpenMode, exact};
+use tonnage_engine::io::{Call, Class, Env, FileRef, OpenMode, exact};
 
 use super::*;
 
+/// The disk makes no difference between classes.
+const CALL: Call = Class::Background.call();
 const DIR: &str = "/store";
 
 fn path(name: &str) -> std::path::PathBuf {
@@ -26,11 +28,14 @@ fn machine(seed: u64) -> SimEnv {
 }
 
 async fn create(env: &Env, name: &str) -> FileRef {
-    env.io.open(&path(name), OpenMode::CreateNew).await.unwrap()
+    env.io
+        .open(CALL, &path(name), OpenMode::CreateNew)
+        .await
+        .unwrap()
 }
 
 async fn write(file: &FileRef, offset: u64, content: &[u8]) {
-    exact::write_all(&**file, offset, vec![Bytes::copy_from_slice(content)])
+    exact::write_all(&**file, CALL, offset, vec![Bytes::copy_from_slice(content)])
         .await
         .unwrap();
 }
@@ -52,7 +57,7 @@ fn outcomes(disk: &SimDisk, name: &str) -> BTreeSet<Option<Vec<u8>>> {
 async fn durable(env: &Env, name: &str, bytes: &[u8]) -> FileRef {
     let file = create(env, name).await;
     write(&file, 0, bytes).await;
-    file.sync_data().await.unwrap();
-    env.io.sync_dir(Path::new(DIR)).await.unwrap();
+    file.sync_data(CALL).await.unwrap();
+    env.io.sync_dir(CALL, Path::new(DIR)).await.unwrap();
     file
 }

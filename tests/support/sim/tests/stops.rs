@@ -25,8 +25,8 @@ fn workload(sim: &SimEnv) -> Outcome<Vec<u8>> {
                     .await;
                 let bytes = env.compute(move || vec![number; 3000]).await.unwrap();
                 write(&file, 0, &bytes).await;
-                file.sync_data().await.unwrap();
-                env.io.sync_dir(Path::new(DIR)).await.unwrap();
+                file.sync_data(CALL).await.unwrap();
+                env.io.sync_dir(CALL, Path::new(DIR)).await.unwrap();
                 order.lock().push(number);
                 done.send(()).unwrap();
             };
@@ -79,7 +79,7 @@ fn the_machine_stops_after_each_crash_point() {
             let again = SimEnv::new(stop, &image);
             let names = again
                 .executor
-                .block_on(again.env.io.list_dir(Path::new(DIR)))
+                .block_on(again.env.io.list_dir(CALL, Path::new(DIR)))
                 .unwrap();
             assert_eq!(names.len(), image.files.len(), "{label}");
         }
@@ -100,13 +100,13 @@ fn nothing_happens_after_the_stop() {
     let outcome = executor.run_until_crash(async {
         let file = create(&env, "a").await;
         *told.lock() += 1;
-        file.write_at(0, vec![Bytes::from_static(b"x")])
+        file.write_at(CALL, 0, vec![Bytes::from_static(b"x")])
             .await
             .unwrap();
         *told.lock() += 1;
     });
     assert_eq!((outcome, *reached.lock()), (Outcome::Crashed, 1));
     assert_eq!(content(&disk.live_image(), "a").unwrap(), b"");
-    let after = executor.run_until_crash(async { env.io.list_dir(Path::new(DIR)).await });
+    let after = executor.run_until_crash(async { env.io.list_dir(CALL, Path::new(DIR)).await });
     assert!(matches!(after, Outcome::Crashed));
 }

@@ -1,0 +1,217 @@
+//! Places of the engine that change the disk: which there are, from its source, and how often each was reached, as the disk saw it.
+//!
+//! Owns: [`Place`], [`all`], the counts. A place is one operation in the source, named by its file, its function and what it does.
+//!
+//! Invariant: counts belong to a thread. The simulated machine runs on one, so that several can run side by side.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use tonnage_engine::io::Call;
+
+/// Operations of the seam, and the loops over them, that change the disk or make a change durable.
+const CHANGES: [&str; 7] = [
+    "write_all",
+    "sync_data",
+    "sync_dir",
+    "unlink",
+    "create_dir",
+    "allocate",
+    "set_len",
+];
+/// Those that do neither; `open` changes the disk where it creates.
+const OTHERS: [&str; 9] = [
+    "open",
+    "read_up_to",
+    "read_exact",
+    "read_cached",
+    "start_writeback",
+    "len",
+    "list_dir",
+    "lock",
+    "space",
+];
+/// Maps a file; apart from the others because every iterator has one too.
+const MAP: &str = "map";
+
+/// One operation that changes the disk, as it stands in the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its file below `engine/src`.
+    pub file: String,
+    /// Line of its `Class::...call()`.
+    pub line: u32,
+    /// Names it in tables: file, function, operation, and a number where a function has several alike.
+    pub name: String,
+}
+
+/// All places, in the order of the source.
+pub fn all() -> &'static [Place] {
+    static ALL: OnceLock<Vec<Place>> = OnceLock::new();
+    ALL.get_or_init(|| scan().unwrap_or_else(|why| panic!("{why}")))
+}
+
+/// Reads the engine's source. An error names a call of which it is not plain which operation it belongs to.
+pub fn scan() -> Result<Vec<Place>, String> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src");
+    let mut files = Vec::new();
+    list(&top, &mut files);
+    files.sort();
+    let mut found = Vec::new();
+    for path in files {
+        let inside = path.strip_prefix(&top).unwrap_or(&path);
+        if inside.starts_with("io") || inside.ends_with("tests.rs") {
+            continue;
+        }
+        let text =
+            fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        found.extend(scan_text(&inside.display().to_string(), &text)?);
+    }
+    Ok(found)
+}
+
+fn list(folder: &Path, into: &mut Vec<PathBuf>) {
+    let entries =
+        fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            list(&path, into);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// The places of one file.
+fn scan_text(file: &str, text: &str) -> Result<Vec<Place>, String> {
+    let code = text
+        .split("#[cfg(test)]\nmod tests {")
+        .next()
+        .unwrap_or(text);
+    let mut found: Vec<Place> = Vec::new();
+    for (at, _) in code.match_indices(".call()") {
+        let before = &code[..at];
+        let line = before.matches('\n').count() as u32 + 1;
+        let (operation, arguments) = enclosing(code, at).ok_or_else(|| {
+            format!("{file}:{line}: a call outside of the arguments of an operation")
+        })?;
+        let creates = operation == "open" && arguments.contains("OpenMode::CreateNew");
+        if !creates && !CHANGES.contains(&operation) {
+            if OTHERS.contains(&operation) || operation == MAP {
+                continue;
+            }
+            return Err(format!(
+                "{file}:{line}: {operation} is no operation of the seam"
+            ));
+        }
+        let function = before.rsplit("fn ").next().unwrap_or_default();
+        let function = &function[..function.find(|c: char| !is_word(c)).unwrap_or(0)];
+        let operation = if creates { "create" } else { operation };
+        let plain = format!("{file} {function}: {operation}");
+        let alike = |place: &&Place| {
+            place.name == plain
+                || place
+                    .name
+                    .strip_prefix(&plain)
+                    .is_some_and(|rest| rest.starts_with(' '))
+        };
+        let name = match found.iter().filter(alike).count() {
+            0 => plain,
+            earlier => format!("{plain} {}", earlier + 1),
+        };
+        let file = file.to_owned();
+        found.push(Place { file, line, name });
+    }
+    Ok(found)
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+/// The name in front of the innermost list of arguments around `at`, and that list.
+fn enclosing(code: &str, at: usize) -> Option<(&str, &str)> {
+    let mut depth = 0;
+    let open = code[..at].char_indices().rev().find(|(_, c)| {
+        depth += match c {
+            ')' => 1,
+            '(' => -1,
+            _ => 0,
+        };
+        depth < 0
+    });
+    let open = open?.0;
+    let name = code[..open]
+        .rfind(|c| !is_word(c))
+        .map_or(0, |before| before + 1);
+    let mut depth = 0;
+    let close = code[open..].char_indices().find(|(_, c)| {
+        depth += match c {
+            '(' => 1,
+            ')' => -1,
+            _ => 0,
+        };
+        depth == 0
+    });
+    Some((&code[name..open], &code[open..open + close?.0]))
+}
+
+thread_local! {
+    static COUNTS: RefCell<HashMap<Call, u64>> = RefCell::default();
+}
+
+/// An operation of this call changed the disk of this thread's machine, or tried to.
+pub(crate) fn count(call: Call) {
+    COUNTS.with_borrow_mut(|counts| *counts.entry(call).or_default() += 1);
+}
+
+/// How often this thread reached each place since it was last asked, by place and class. A place that was not reached is there with an
+/// empty class. Calls of tests are left out.
+pub fn take_counts() -> Vec<((&'static str, &'static str), u64)> {
+    let counts = COUNTS.take();
+    let mut taken: Vec<_> = all()
+        .iter()
+        .map(|place| ((place.name.as_str(), ""), 0))
+        .collect();
+    for (call, count) in counts {
+        let Some(file) = call.site.file().strip_prefix("engine/src/") else {
+            continue;
+        };
+        let here = |place: &&Place| place.line == call.site.line() && place.file == file;
+        let place = all().iter().find(here);
+        let place = place.unwrap_or_else(|| panic!("{} changed the disk and was not found in the source; was it changed since it was compiled?", call.site));
+        taken.push(((place.name.as_str(), call.class.name()), count));
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: a place is found with the operation it belongs to and with a name that does not depend on its line; what only reads is none.
+    #[test]
+    fn places_are_named_by_function_and_operation() {
+        let text = "async fn put(f: F) {\n  exact::write_all(f.file(), Class::Journal.call(), 0, vec![a()]).await;\n  \
+                    f.sync_data(class.call());\n  f.sync_data(\n    Class::Journal.call(),\n  );\n}\n\
+                    fn make() { io.open(Class::Journal.call(), &p, OpenMode::CreateNew); io.open(Class::Journal.call(), &p, mode) }\n";
+        let places = scan_text("x.rs", text).unwrap();
+        let names: Vec<_> = places
+            .iter()
+            .map(|place| (place.line, place.name.as_str()))
+            .collect();
+        let wanted = [
+            (2, "x.rs put: write_all"),
+            (3, "x.rs put: sync_data"),
+            (5, "x.rs put: sync_data 2"),
+            (8, "x.rs make: create"),
+        ];
+        assert_eq!(names, wanted);
+        assert!(scan_text("x.rs", "fn f() { let call = Class::Journal.call(); }").is_err());
+        assert!(scan_text("x.rs", "fn f() { hidden(Class::Journal.call()) }").is_err());
+    }
+}
