@@ -1,12 +1,13 @@
 //! Leases: expiring pins on digests that nothing references yet (DESIGN D4).
 //!
 //! Owns: who may not be collected although the catalog would allow it. An answer that promises existence
-//! (upload finished, HEAD 200, mount 201) grants a lease; work in progress holds a [`Pin`].
+//! (upload finished, HEAD 200, GET 200, mount 201) grants a lease; work in progress holds a [`Pin`].
 //! Refuses: knowing what is referenced; the caller grants only where nothing is, so that a million
-//! HEADs of referenced blobs cost no memory.
+//! HEADs of referenced blobs cost no memory, and ends a lease once a manifest references its digest.
 //!
-//! Invariants: sharded by keyed hash, because clients choose digests; no lock is held across an I/O; a
-//! lease never shortens; time is monotonic and counts from this process's start at the earliest.
+//! Invariants: sharded by keyed hash, because clients choose digests; each shard's lock is what collection takes to
+//! decide; no lock is held across an I/O, and no two at once; a lease never shortens but by [`Leases::referenced`]; memory
+//! is bounded. The clock that it is given counts only time in which this process ran.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -15,18 +16,27 @@ use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::io::Clock;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 const SHARDS: usize = 64;
+/// Leases in one shard, about 110 bytes each. More make the shard hold every digest of its own until the last has expired.
+const LEASES_MAX: usize = 4096;
 
 /// All leases and pins of an open store.
 #[derive(Debug)]
 pub struct Leases {
-    shards: Vec<Mutex<HashMap<Digest, Entry>>>,
+    shards: Vec<Mutex<Shard>>,
     // std's RandomState is SipHash under a key of this process: clients cannot aim at one shard.
     hasher: std::hash::RandomState,
     clock: Arc<dyn Clock>,
     grace: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    entries: HashMap<Digest, Entry>,
+    /// Until then every digest of the shard is held: its leases had no room.
+    all_until: Duration,
 }
 
 #[derive(Debug, Default)]
@@ -47,28 +57,63 @@ impl Leases {
         })
     }
 
-    fn shard(&self, digest: &Digest) -> &Mutex<HashMap<Digest, Entry>> {
+    fn index(&self, digest: &Digest) -> usize {
         let wanted = self.hasher.hash_one(digest) % SHARDS as u64;
-        let index = usize::try_from(wanted).unwrap_or_default();
+        usize::try_from(wanted).unwrap_or_default()
+    }
+
+    fn lock(&self, index: usize) -> MutexGuard<'_, Shard> {
         match self.shards.get(index) {
-            Some(shard) => shard,
+            Some(shard) => shard.lock(),
             None => unreachable!("a shard number is below SHARDS"),
+        }
+    }
+
+    /// Acts on each digest under the lock of its shard, taking each lock once.
+    fn each(&self, digests: &[Digest], mut act: impl FnMut(&mut Shard, &Digest)) {
+        if let [digest] = digests {
+            return act(&mut self.lock(self.index(digest)), digest);
+        }
+        let mut by_shard: Vec<_> = digests.iter().map(|one| (self.index(one), one)).collect();
+        by_shard.sort_unstable_by_key(|(index, _)| *index);
+        for group in by_shard.chunk_by(|one, next| one.0 == next.0) {
+            let Some((index, _)) = group.first() else {
+                continue;
+            };
+            let mut shard = self.lock(*index);
+            for (_, digest) in group {
+                act(&mut shard, digest);
+            }
         }
     }
 
     /// Keeps `digest` from being collected for the grace period from now.
     pub fn grant(&self, digest: Digest) {
-        let until = self.clock.monotonic() + self.grace;
-        let mut shard = self.shard(&digest).lock();
-        let entry = shard.entry(digest).or_default();
+        let now = self.clock.monotonic();
+        let until = now + self.grace;
+        let mut shard = self.lock(self.index(&digest));
+        shard.make_room(&digest, now);
+        let entry = shard.entries.entry(digest).or_default();
         entry.until = entry.until.max(until);
+    }
+
+    /// Ends the leases of `digests`, which a manifest references now: their grace starts when the last reference goes.
+    pub fn referenced(&self, digests: &[Digest]) {
+        self.each(digests, |shard, digest| {
+            if let Some(entry) = shard.entries.get_mut(digest) {
+                entry.until = Duration::ZERO;
+                if entry.pins == 0 {
+                    shard.entries.remove(digest);
+                }
+            }
+        });
     }
 
     /// Keeps `digests` from being collected until the pin drops.
     pub fn pin(self: &Arc<Self>, digests: &[Digest]) -> Pin {
-        for digest in digests {
-            self.shard(digest).lock().entry(*digest).or_default().pins += 1;
-        }
+        self.each(digests, |shard, digest| {
+            shard.entries.entry(*digest).or_default().pins += 1;
+        });
         Pin {
             leases: Arc::clone(self),
             digests: digests.to_vec(),
@@ -78,22 +123,45 @@ impl Leases {
     /// Whether a pin or an unexpired lease holds `digest`.
     pub fn holds(&self, digest: &Digest) -> bool {
         let now = self.clock.monotonic();
-        let shard = self.shard(digest).lock();
-        shard
-            .get(digest)
-            .is_some_and(|entry| entry.pins > 0 || entry.until > now)
+        let shard = self.lock(self.index(digest));
+        let held = |entry: &Entry| entry.pins > 0 || entry.until > now;
+        shard.all_until > now || shard.entries.get(digest).is_some_and(held)
     }
 
-    /// Forgets what has expired; returns how many digests are still held.
+    /// Forgets what has expired; returns how many digests are still held by a pin or a lease of their own.
     pub fn expire(&self) -> usize {
         let now = self.clock.monotonic();
         let mut held = 0;
         for shard in &self.shards {
             let mut shard = shard.lock();
-            shard.retain(|_, entry| entry.pins > 0 || entry.until > now);
-            held += shard.len();
+            shard.expire(now);
+            held += shard.entries.len();
         }
         held
+    }
+}
+
+impl Shard {
+    fn expire(&mut self, now: Duration) {
+        self.entries
+            .retain(|_, entry| entry.pins > 0 || entry.until > now);
+    }
+
+    /// Sees to it that a lease of `digest` has room: if need be, all leases become one that holds everything.
+    fn make_room(&mut self, digest: &Digest, now: Duration) {
+        if self.entries.len() < LEASES_MAX || self.entries.contains_key(digest) {
+            return;
+        }
+        self.expire(now);
+        if self.entries.len() < LEASES_MAX {
+            return;
+        }
+        let last = self.entries.values().map(|entry| entry.until).max();
+        self.all_until = self.all_until.max(last.unwrap_or_default());
+        self.entries.retain(|_, entry| {
+            entry.until = Duration::ZERO;
+            entry.pins > 0
+        });
     }
 }
 
@@ -107,16 +175,15 @@ pub struct Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         let now = self.leases.clock.monotonic();
-        for digest in &self.digests {
-            let mut shard = self.leases.shard(digest).lock();
-            if let Some(entry) = shard.get_mut(digest) {
+        self.leases.each(&self.digests, |shard, digest| {
+            if let Some(entry) = shard.entries.get_mut(digest) {
                 assert!(entry.pins > 0, "a pin on {digest} was dropped twice");
                 entry.pins -= 1;
                 if entry.pins == 0 && entry.until <= now {
-                    shard.remove(digest);
+                    shard.entries.remove(digest);
                 }
             }
-        }
+        });
     }
 }
 
@@ -128,6 +195,12 @@ mod tests {
 
     #[derive(Debug, Default)]
     struct HandClock(Mutex<Duration>);
+
+    fn leases(grace: Duration) -> (Arc<HandClock>, Arc<Leases>) {
+        let clock = Arc::new(HandClock::default());
+        let as_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
+        (clock, Leases::new(as_clock, grace))
+    }
 
     impl Clock for HandClock {
         fn monotonic(&self) -> Duration {
@@ -144,18 +217,50 @@ mod tests {
     /// Guards: a lease ends with its grace, a pin with its drop, and neither leaves memory behind.
     #[test]
     fn leases_end_with_grace_and_pins_with_drop() {
-        let clock = Arc::new(HandClock::default());
-        let as_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let leases = Leases::new(as_clock, Duration::from_mins(1));
+        let (clock, leases) = leases(Duration::from_mins(1));
         let digest = Digest::of(Algorithm::Sha256, b"a");
         assert!(!leases.holds(&digest));
         leases.grant(digest);
         let pin = leases.pin(&[digest, digest]);
-        *clock.0.lock() = Duration::from_secs(61);
+        *clock.0.lock() += Duration::from_secs(61);
         assert!(leases.holds(&digest), "the pin outlives the lease");
         assert_eq!(leases.expire(), 1);
         drop(pin);
         assert!(!leases.holds(&digest));
         assert_eq!(leases.expire(), 0);
+    }
+
+    /// Guards: a lease ends when a manifest references its digest, and the pins of others stay.
+    #[test]
+    fn a_reference_ends_the_lease() {
+        let (_, leases) = leases(Duration::from_mins(1));
+        let digests = [b"a", b"b"].map(|content| Digest::of(Algorithm::Sha256, content));
+        leases.grant(digests[0]);
+        leases.grant(digests[1]);
+        let pin = leases.pin(&digests[1..]);
+        leases.referenced(&digests);
+        assert!(!leases.holds(&digests[0]) && leases.holds(&digests[1]));
+        drop(pin);
+        assert_eq!(leases.expire(), 0, "memory was left behind");
+    }
+
+    /// Guards: more leases than there is memory for hold everything for their time, and pins are not lost among them.
+    #[test]
+    fn leases_beyond_the_bound_hold_everything() {
+        let (clock, leases) = leases(Duration::from_mins(1));
+        let digest = |number: usize| {
+            let raw = [number.to_le_bytes(); 4].concat();
+            Digest::new(Algorithm::Sha256, &raw).unwrap()
+        };
+        let pinned = digest(usize::MAX);
+        let pin = leases.pin(&[pinned]);
+        let count = SHARDS * LEASES_MAX * 9 / 8;
+        (0..count).for_each(|number| leases.grant(digest(number)));
+        assert!(leases.expire() <= SHARDS * LEASES_MAX + 1);
+        assert!((0..count).all(|number| leases.holds(&digest(number))));
+        *clock.0.lock() += Duration::from_secs(61);
+        assert!(!leases.holds(&digest(0)) && leases.holds(&pinned));
+        drop(pin);
+        assert_eq!(leases.expire(), 0, "memory was left behind");
     }
 }

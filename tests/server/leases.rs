@@ -9,18 +9,21 @@ use tonnage_engine::store::Store;
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Origin};
 use tonnage_server::registry::Result;
 use tonnage_server::registry::ports::{
-    Blob, BlobStore, Condition, Staged, Upload, UploadId, UploadSpec,
+    Blob, BlobStore, Condition, Pinned, Staged, Upload, UploadId, UploadSpec,
 };
 use tonnage_tests::registry::TestRegistry;
 
-use crate::push_blob;
+use crate::{push_blob, push_image, put_manifest, sha256};
 
-/// A blob store before whose every lease somebody deletes the blob from these repositories.
+/// A blob store before whose every lease somebody deletes the blob from these repositories, and which notes whether this digest was
+/// held when a manifest's bytes were stored.
 #[derive(Debug)]
 struct Interfered {
     real: Arc<dyn BlobStore>,
     store: Store,
     deleting: Arc<Mutex<Vec<&'static str>>>,
+    watched: Digest,
+    held: Arc<Mutex<Vec<bool>>>,
 }
 
 impl BlobStore for Interfered {
@@ -63,7 +66,11 @@ impl BlobStore for Interfered {
         content: bytes::Bytes,
         algorithm: Algorithm,
     ) -> BoxFuture<'_, Result<Staged>> {
+        self.held.lock().push(self.store.is_leased(&self.watched));
         self.real.put_small(content, algorithm)
+    }
+    fn pin(&self, digests: &[Digest]) -> Pinned {
+        self.real.pin(digests)
     }
     fn is_damaged(&self, digest: Digest) -> bool {
         self.real.is_damaged(digest)
@@ -85,6 +92,8 @@ async fn what_goes_before_the_lease_is_not_promised() {
             real,
             store,
             deleting: meanwhile,
+            watched: sha256(b""),
+            held: Arc::default(),
         })
     })
     .await;
@@ -107,4 +116,47 @@ async fn what_goes_before_the_lease_is_not_promised() {
     client.post(&mount).await.expect(202);
     push_blob(&client, "a", b"content").await;
     client.post(&mount).await.expect(201);
+}
+
+/// Guards: an upload that finished is leased like a blob that a check found, until a manifest references it; from then on checks
+/// cost no lease; a manifest's children are held from its check to its commit, although nothing else holds them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn leases_begin_with_the_answer_and_end_with_a_reference() {
+    let held = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&held);
+    let layer = b"layer";
+    let registry = TestRegistry::wrapped(move |store, real| {
+        Arc::new(Interfered {
+            real,
+            store: store.clone(),
+            deleting: Arc::default(),
+            watched: sha256(layer),
+            held: noted,
+        })
+    })
+    .await;
+    let client = registry.client();
+    let digest = push_blob(&client, "a", layer).await;
+    assert!(registry.store.is_leased(&digest), "an upload finished");
+    let path = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
+    client.post(&path).await.expect(201);
+    push_image(&client, "a", "first", layer).await;
+    for _ in 0..2 {
+        assert!(!registry.store.is_leased(&digest), "a manifest references");
+        client
+            .head(&format!("/v2/a/blobs/{digest}"))
+            .await
+            .expect(200);
+    }
+    // Its lease ended with the first manifest: only the pin of the second holds it.
+    held.lock().clear();
+    let manifest = client.get("/v2/a/manifests/first").await.expect(200).json();
+    put_manifest(&client, "a", "second", &with_annotation(manifest)).await;
+    assert_eq!(*held.lock(), [true]);
+    assert!(!registry.store.is_leased(&digest), "the pin is gone");
+}
+
+fn with_annotation(mut manifest: serde_json::Value) -> serde_json::Value {
+    manifest["annotations"] = serde_json::json!({ "a": "b" });
+    manifest
 }

@@ -34,7 +34,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::io::{Env, LockGuard};
-use crate::lease::Leases;
+use crate::lease::{Leases, Pin};
 use crate::options::Options;
 use crate::poison::Poison;
 use crate::segment::{BlobReader, Segments};
@@ -44,6 +44,9 @@ use crate::sync::{Mutex, Notify, oneshot};
 pub use background::CheckpointReport;
 pub use open::OpenReport;
 pub use stats::StoreStats;
+
+/// Digests whose leases are ended on the spot; more take a millisecond.
+const LARGE_LIST: usize = 4096;
 
 /// An open store. Cheap to clone; close it with [`Store::close`] so that the next open is quick.
 #[derive(Debug, Clone)]
@@ -84,10 +87,15 @@ impl Store {
     }
 
     /// Makes a batch durable and visible, or says what does not hold.
+    /// What it links is leased then, where nothing references it.
     pub async fn commit(&self, batch: Batch) -> Result<Committed> {
         let inner = &self.inner;
         inner.checkpoints.wait_for_room(inner).await;
         let placed = placed(&batch);
+        let linked = linked(&batch);
+        let referenced = children(&batch);
+        // Held until the answer's lease: nothing references yet what is only linked.
+        let pin = inner.leases.pin(&linked);
         let deletes = |change: &Change| matches!(change, Change::DeleteRepository);
         let deletes = batch.changes.iter().any(deletes);
         let waiting = inner.submit(batch).await?;
@@ -101,6 +109,14 @@ impl Store {
                 inner.segments.damaged().keep_only(digest, &stored.extent);
             }
         }
+        for digest in linked {
+            // On a doubt it is leased: the commit is durable, whatever a row says.
+            if !self.view().referenced(&digest).unwrap_or(false) {
+                inner.leases.grant(digest);
+            }
+        }
+        drop(pin);
+        inner.end_leases(referenced).await;
         inner.checkpoints.poke_if_due(inner);
         Ok(committed)
     }
@@ -134,6 +150,11 @@ impl Store {
             self.inner.leases.grant(*digest);
         }
         Ok(())
+    }
+
+    /// Keeps `digests` from collection until the pin drops: for work that looks at them now and names them in a commit later.
+    pub fn pin(&self, digests: &[Digest]) -> Pin {
+        self.inner.leases.pin(digests)
     }
 
     /// Whether a lease that an answer granted, or work in progress, keeps the bytes of `digest` although nothing references
@@ -206,6 +227,19 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Ends the leases of what manifests reference now; those of many off the async workers.
+    async fn end_leases(&self, referenced: Vec<Digest>) {
+        if referenced.len() < LARGE_LIST {
+            return self.leases.referenced(&referenced);
+        }
+        let leases = Arc::clone(&self.leases);
+        let ended = self.env.compute(move || leases.referenced(&referenced));
+        // Not run: the program stops, and the leases with it.
+        ended.await.unwrap_or_default();
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         // Without a close: what is queued still becomes durable, then the journal task ends and the lock goes.
@@ -222,4 +256,28 @@ fn placed(batch: &Batch) -> Vec<Digest> {
         }
     };
     batch.changes.iter().filter_map(places).collect()
+}
+
+/// What the batch makes visible, and so promises.
+fn linked(batch: &Batch) -> Vec<Digest> {
+    let links = |change: &Change| {
+        if let Change::Link(digest) = change {
+            Some(*digest)
+        } else {
+            None
+        }
+    };
+    batch.changes.iter().filter_map(links).collect()
+}
+
+/// What the batch's manifests reference.
+fn children(batch: &Batch) -> Vec<Digest> {
+    let lists = |change: &Change| {
+        if let Change::PutManifest(entry) = change {
+            Some(entry.children.clone())
+        } else {
+            None
+        }
+    };
+    batch.changes.iter().filter_map(lists).flatten().collect()
 }

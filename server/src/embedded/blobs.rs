@@ -11,7 +11,7 @@ use tonnage_engine::{Algorithm, Digest, FinishedBlob, upload};
 
 use super::error;
 use crate::registry::ports::{
-    Blob, BlobStore, Condition, Savepoint, Staged, Upload, UploadId, UploadSpec, Windows,
+    Blob, BlobStore, Condition, Pinned, Savepoint, Staged, Upload, UploadId, UploadSpec, Windows,
 };
 use crate::registry::{Error, Result};
 
@@ -71,6 +71,10 @@ impl BlobStore for Embedded {
 
     fn lease(&self, digest: Digest) -> Result<()> {
         self.0.lease(&digest).map_err(error)
+    }
+
+    fn pin(&self, digests: &[Digest]) -> Pinned {
+        Pinned(Box::new(self.0.pin(digests)))
     }
 
     fn is_damaged(&self, digest: Digest) -> bool {

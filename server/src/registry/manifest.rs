@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tonnage_engine::{Algorithm, Digest, ManifestEntry, Require};
 
 use super::attributes::Attributes;
-use super::ports::{Change, CommitError, View};
+use super::ports::{Change, CommitError, Pinned, View};
 use super::{Error, Precondition, Registry, Result, Transaction};
 use crate::access::{Authorized, Push};
 use crate::oci::{Child, Manifest, Reference, RepositoryName, Role, Tag};
@@ -22,6 +22,8 @@ use crate::oci::{Child, Manifest, Reference, RepositoryName, Role, Tag};
 pub const LARGE_MANIFEST_BYTES: usize = 128 << 10;
 /// Children looked up before others have a turn on the thread: about a millisecond.
 const CHILDREN_A_TURN: usize = 64;
+/// Children pinned before others have a turn: less than a millisecond.
+const PINS_A_TURN: usize = 4096;
 
 /// A manifest as it was pushed.
 #[derive(Debug)]
@@ -76,6 +78,8 @@ impl Registry {
             });
         }
         let (digest, manifest) = judge(&pushed).await?;
+        // Before they are looked at: what is there then stays until the commit.
+        let pins = self.pin_children(&manifest).await;
         let view = self.view().await?;
         let children = self.find_children(&*view, repository, &manifest).await?;
         let missing = children.missing.len();
@@ -129,6 +133,7 @@ impl Registry {
             changes,
         };
         self.commit(transaction).await.map_err(refusal)?;
+        unpin(pins).await;
         Ok(PushedManifest {
             digest,
             subject,
@@ -141,6 +146,19 @@ impl Registry {
     fn is_sparse(&self, repository: &RepositoryName) -> bool {
         let rules = &self.limits.sparse;
         rules.iter().any(|pattern| pattern.matches(repository))
+    }
+
+    /// Keeps what the manifest lists from being collected.
+    async fn pin_children(&self, manifest: &Manifest) -> Vec<Pinned> {
+        let mut pins = Vec::new();
+        for turn in manifest.children.chunks(PINS_A_TURN) {
+            if !pins.is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let digests: Vec<_> = turn.iter().map(|child| child.digest).collect();
+            pins.push(self.blobs.pin(&digests));
+        }
+        pins
     }
 
     async fn find_children(
@@ -190,6 +208,16 @@ impl Registry {
         }
         let linked = self.intact(view, repository, digest).await?.is_some();
         Ok(linked.then_some(Require::Linked(digest)))
+    }
+}
+
+/// Lets go of what was pinned, a turn's worth at a time.
+async fn unpin(pins: Vec<Pinned>) {
+    let mut pins = pins.into_iter();
+    drop(pins.next());
+    for pinned in pins {
+        tokio::task::yield_now().await;
+        drop(pinned);
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! Invariants every pair keeps: a committed batch is durable when `commit` returns; a [`View`] shows one state
 //! throughout; a window of a blob's bytes was verified before it is handed out; an answer that promises existence
-//! (finished, leased) keeps the bytes for the pair's grace period.
+//! (finished, linked, leased) keeps the bytes for the pair's grace period.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -35,6 +35,10 @@ pub struct Staged {
     /// What the pair's catalog needs of its blob store to place them.
     pub ticket: Box<dyn Any + Send + Sync>,
 }
+
+/// Keeps blobs from being collected while it lives.
+#[derive(Debug)]
+pub struct Pinned(pub Box<dyn Any + Send + Sync>);
 
 /// How fit for work a pair is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +71,8 @@ pub trait BlobStore: Send + Sync + Debug {
     fn put_small(&self, content: Bytes, algorithm: Algorithm) -> BoxFuture<'_, Result<Staged>>;
     /// Keeps the blob for the grace period although nothing may reference it: its existence was promised.
     fn lease(&self, digest: Digest) -> Result<()>;
+    /// Keeps blobs, stored or not, from being collected until the pin drops.
+    fn pin(&self, digests: &[Digest]) -> Pinned;
     /// Whether the blob's stored bytes are known to be damaged. Pushing it again heals it.
     fn is_damaged(&self, digest: Digest) -> bool;
     /// How fit for work it is.

@@ -240,6 +240,14 @@ impl Client {
     ) -> Result<Answer, Error> {
         let repository = effect.repository.clone();
         self.record.intends(place, effect);
+        let (mut linked, mut referenced) = (Vec::new(), Vec::new());
+        for change in &changes {
+            match change {
+                Change::Link(digest) => linked.push(*digest),
+                Change::PutManifest(entry) => referenced.extend_from_slice(&entry.children),
+                _ => {}
+            }
+        }
         let batch = Batch {
             repository,
             create_repository,
@@ -248,7 +256,26 @@ impl Client {
             origin: Origin::default(),
         };
         let committed = self.store.commit(batch).await?;
+        // What was linked is leased with the answer, until a manifest references it.
+        for digest in linked {
+            self.leased(digest)?;
+        }
+        let mut record = self.record.0.lock();
+        record
+            .leases
+            .retain(|digest, _| !referenced.contains(digest));
         Ok(Answer::Committed(committed.lsn.0))
+    }
+
+    /// An answer promised this digest just now.
+    fn leased(&self, digest: Digest) -> Result<(), Error> {
+        if !self.store.view().referenced(&digest)? {
+            let until = self.env.clock.monotonic() + self.lease_grace;
+            let mut record = self.record.0.lock();
+            let lease = record.leases.entry(digest).or_default();
+            *lease = until.max(*lease);
+        }
+        Ok(())
     }
 
     fn begin(
@@ -387,12 +414,7 @@ impl Client {
         let (view, digest) = (self.store.view(), content::digest(number));
         if view.linked(repository, &digest)? {
             self.store.lease(&digest)?;
-            if !view.referenced(&digest)? {
-                let until = self.env.clock.monotonic() + self.lease_grace;
-                let mut record = self.record.0.lock();
-                let lease = record.leases.entry(digest).or_default();
-                *lease = until.max(*lease);
-            }
+            self.leased(digest)?;
         }
         Ok(Answer::Done)
     }
