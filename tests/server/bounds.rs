@@ -77,7 +77,8 @@ async fn a_dribbled_manifest_ends() {
     let opening = head("/v2/a/manifests/t");
     let said = dribble(&registry, opening.as_bytes(), b" ").await;
     let text = String::from_utf8_lossy(&said);
-    assert!(text.starts_with("HTTP/1.1 400"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 408"), "{text}");
+    assert!(text.contains("connection: close"), "{text}");
 }
 
 /// Guards: manifests under way share one budget of memory, and those beyond it wait, before their first byte is asked for.

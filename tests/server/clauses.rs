@@ -2,7 +2,6 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonnage_engine::{Algorithm, Digest};
 use tonnage_server::ServerOptions;
 use tonnage_server::registry::Limits;
@@ -423,7 +422,7 @@ async fn conditions_hold_for_digests_too() {
 }
 
 /// Guards: what lazy pullers send: 1024 ranges of ten-digit offsets, 23 KB in one header, over HTTP/1.1 too; parts that lie outside are
-/// left out, those inside come in order. A header that is longer than any sane one is refused and the server goes on.
+/// left out, those inside come in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_headers_over_http1() {
     let registry = TestRegistry::start().await;
@@ -451,19 +450,6 @@ async fn long_headers_over_http1() {
         .call(Method::GET, &path)
         .header("range", format!("bytes={}", outside.join(",")));
     call.send().await.expect_error(416, "SIZE_INVALID");
-    // What is left of it when the connection closes may cost the client its answer, but nobody else anything.
-    let mut stream = tokio::net::TcpStream::connect(client.address())
-        .await
-        .unwrap();
-    let head = format!(
-        "GET /v2/ HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n",
-        "x".repeat(1 << 20)
-    );
-    stream.write_all(head.as_bytes()).await.unwrap_or_default();
-    let mut all = Vec::new();
-    stream.read_to_end(&mut all).await.unwrap_or_default();
-    assert!(all.is_empty() || all.starts_with(b"HTTP/1.1 431"));
-    client.get("/v2/").await.expect(200);
 }
 
 /// Guards: spec, "Enabling the Referrers API": what a copy of a registry without it brings: an index under the fallback tag (cut to 64

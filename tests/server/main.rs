@@ -6,6 +6,7 @@ mod blobs;
 mod bounds;
 mod cancel;
 mod clauses;
+mod closing;
 mod concurrent;
 mod content;
 mod delete;
@@ -23,6 +24,7 @@ mod strict;
 mod tags;
 mod transport;
 mod uploads;
+mod wire;
 
 use serde_json::{Value, json};
 use tonnage_engine::{Algorithm, Digest};

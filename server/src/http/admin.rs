@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::extract::State;
-use axum::response::IntoResponse;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 
+use super::headers;
 use crate::registry::Registry;
 use crate::registry::ports::Condition;
 use crate::telemetry::Metrics;
@@ -31,6 +33,10 @@ pub(super) fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .layer(map_response(async |mut response: Response| {
+            headers::protect(response.headers_mut());
+            response
+        }))
         .with_state(admin)
 }
 

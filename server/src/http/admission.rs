@@ -65,7 +65,7 @@ impl Admission {
         }
         let room = self.enter(wanted).await?;
         let received = self.clock.timeout(self.patience, body.collect(max)).await;
-        let bytes = received.map_err(|_elapsed| Error::BodyBroken)??;
+        let bytes = received.map_err(|_elapsed| Error::BodyTimeout)??;
         let bytes = bytes.ok_or(Error::ManifestTooLarge { max })?;
         let work = self.work(bytes.len()).await?;
         Ok(Admitted { bytes, room, work })

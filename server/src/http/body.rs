@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
-use http::{HeaderMap, header};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -204,35 +203,60 @@ pub(super) struct RequestBody {
     missing: u64,
     idle: Duration,
     clock: RunningClock,
-    broken: bool,
-    /// The client waits for a 100 before it sends, which hyper says when the body is first asked for.
-    waiting: bool,
+    state: Progress,
+}
+
+/// How far a body has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// The client waits for a 100 before it sends, which hyper writes when the body is first asked for.
+    Expected,
+    /// More may come.
+    Coming,
+    /// It was read to its end.
+    Over,
+    /// It broke off, or nothing came for too long.
+    Broken,
 }
 
 impl RequestBody {
     /// `idle` is how long the client may keep silent inside the body.
     pub(super) fn new(
         incoming: Incoming,
-        headers: &HeaderMap,
+        expected: bool,
         idle: Duration,
         clock: &RunningClock,
     ) -> Self {
         let length = incoming.size_hint().exact();
-        let waiting = headers.contains_key(header::EXPECT);
+        let state = match (incoming.is_end_stream(), expected) {
+            (true, _) => Progress::Over,
+            (false, true) => Progress::Expected,
+            (false, false) => Progress::Coming,
+        };
         Self {
             incoming,
             length,
             missing: length.unwrap_or(0),
             idle,
             clock: clock.clone(),
-            broken: false,
-            waiting,
+            state,
         }
     }
 
-    /// Whether nothing more will come: it ended, or the client was never asked for it.
+    /// Whether nothing more will come.
     pub(super) fn is_over(&self) -> bool {
-        self.broken || self.waiting || self.incoming.is_end_stream()
+        self.state == Progress::Over || self.rest() == Some(0)
+    }
+
+    /// Bytes that will come, if that is known.
+    pub(super) fn rest(&self) -> Option<u64> {
+        let coming = self.state == Progress::Coming;
+        self.length.filter(|_| coming).map(|_| self.missing)
+    }
+
+    /// Whether more is on its way and only its end will tell how much.
+    pub(super) fn is_chunked(&self) -> bool {
+        self.state == Progress::Coming && self.length.is_none()
     }
 
     /// The whole body; `None` if it is longer than `max` bytes, without reading on.
@@ -259,15 +283,20 @@ impl Source for RequestBody {
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>> {
-        self.waiting = false;
+        match self.state {
+            Progress::Over => return Ok(None),
+            Progress::Broken => return Err(Error::BodyBroken),
+            Progress::Expected | Progress::Coming => self.state = Progress::Coming,
+        }
         loop {
-            match self.clock.timeout(self.idle, self.incoming.frame()).await {
-                Ok(None) if self.missing == 0 => return Ok(None),
-                // hyper ends a body like this where HTTP/2 resets its stream without an error.
-                Ok(None) => {
-                    self.broken = true;
-                    return Err(Error::BodyBroken);
+            let frame = self.clock.timeout(self.idle, self.incoming.frame());
+            let error = match frame.await {
+                Ok(None) if self.missing == 0 => {
+                    self.state = Progress::Over;
+                    return Ok(None);
                 }
+                // hyper ends a body like this where HTTP/2 resets its stream without an error.
+                Ok(None) => Error::BodyBroken,
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(bytes) if !bytes.is_empty() => {
                         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -275,18 +304,16 @@ impl Source for RequestBody {
                         return Ok(Some(bytes));
                     }
                     // Empty frames and trailers carry no content.
-                    Ok(_) | Err(_) => {}
+                    Ok(_) | Err(_) => continue,
                 },
                 Ok(Some(Err(error))) => {
-                    self.broken = true;
                     tracing::debug!(%error, "the body ended early");
-                    return Err(Error::BodyBroken);
+                    Error::BodyBroken
                 }
-                Err(_elapsed) => {
-                    self.broken = true;
-                    return Err(Error::BodyBroken);
-                }
-            }
+                Err(_elapsed) => Error::BodyTimeout,
+            };
+            self.state = Progress::Broken;
+            return Err(error);
         }
     }
 }

@@ -10,5 +10,5 @@ pub(super) async fn list(exchange: &Exchange<'_>) -> Reply {
     let page = tags::page(exchange)?;
     let listing = exchange.registry().list_repositories(&all, &page).await?;
     let text = json!({ "repositories": listing.entries });
-    tags::answer(exchange, "/v2/_catalog", &page, &listing, &text)
+    tags::answer("/v2/_catalog", &page, &listing, &text)
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns: [`drive`], and when a connection that asks for nothing is over. hyper bounds the wait for a head of HTTP/1.1; an HTTP/2 client
 //! that answers pings and asks for nothing would be kept for good, and with it one of [`ServerOptions::connections_max`] places.
-//! Refuses: accepting, which is `server`'s, and bytes, which are `socket`'s and `body`'s.
+//! Refuses: accepting, which is `server`'s, and bytes, which are `socket`'s, `body`'s and `linger`'s.
 //!
 //! Invariant: whether for the end of the server or for silence, requests under way end first; cut off is only an answer that is not read,
 //! and a connection that was told to go and asked for nothing since.
@@ -22,6 +22,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::linger;
 use super::server::ServerOptions;
 use super::socket::Socket;
 use super::watch::Watch;
@@ -63,6 +64,8 @@ fn builder(options: &ServerOptions, clock: &RunningClock) -> Builder<TokioExecut
         .http1()
         .timer(clock.clone())
         .header_read_timeout(options.header_timeout)
+        // A client may say with the end of its stream that its request is whole, and then wait for the answer.
+        .half_close(true)
         .max_buf_size(H1_BUFFER_BYTES);
     builder
         .http2()
@@ -78,12 +81,12 @@ fn builder(options: &ServerOptions, clock: &RunningClock) -> Builder<TokioExecut
     builder
 }
 
-/// Serves one connection to its end. Once `draining` is true it takes no further requests.
+/// Serves one connection to its end, and closes it. Once `draining` is true it takes no further requests.
 pub(super) async fn drive<S, B>(
     stream: TcpStream,
     service: S,
     manners: Manners,
-    mut draining: watch::Receiver<bool>,
+    draining: watch::Receiver<bool>,
 ) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
@@ -92,8 +95,32 @@ pub(super) async fn drive<S, B>(
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
+    let clock = manners.clock.clone();
+    let waits = (manners.header_timeout, manners.unread_timeout);
+    let (socket, mut returned) = Socket::new(stream, &clock, waits.0, waits.1);
+    if serve(socket, service, manners, draining).await
+        && let Ok(stream) = returned.try_recv()
+    {
+        linger::close(stream, &clock).await;
+    }
+}
+
+/// Answers the requests of a connection. Whether the client may have sent more than was read when the last answer was given.
+async fn serve<S, B>(
+    socket: Socket,
+    service: S,
+    manners: Manners,
+    mut draining: watch::Receiver<bool>,
+) -> bool
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S: Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + Unpin + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let patience = manners.unread_timeout;
-    let socket = Socket::new(stream, &manners.clock, manners.header_timeout, patience);
     let (watch, requests) = (Watch::new(&manners.clock), Requests::default());
     let (seen, counted) = (watch.clone(), requests.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -112,20 +139,25 @@ pub(super) async fn drive<S, B>(
     let mut idle = pin!(requests.idle(&manners.clock, manners.header_timeout));
     let mut forgotten = pin!(watch.forgotten(patience));
     let mut ending = false;
+    let mut asked = true;
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
-                if let Err(error) = ended {
-                    // Clients that go away are everyday; what was ours was logged where it happened.
-                    tracing::debug!(error, "a connection ended");
-                }
-                return;
+                let Err(error) = ended else { return asked };
+                // Clients that go away are everyday; what was ours was logged where it happened.
+                tracing::debug!(error, "a connection ended");
+                // hyper has answered a request that it does not understand.
+                return error.downcast_ref().is_some_and(hyper::Error::is_parse);
             }
-            () = &mut forgotten => return tracing::debug!("an answer was left unread"),
+            () = &mut forgotten => {
+                tracing::debug!("an answer was left unread");
+                return false;
+            }
             () = &mut idle => {
                 // Told to go and still here: HTTP/2 waits for an answer to that.
                 if ending {
-                    return tracing::debug!("a connection that asked for nothing did not end");
+                    tracing::debug!("a connection that asked for nothing did not end");
+                    return false;
                 }
                 idle.set(requests.idle(&manners.clock, manners.header_timeout));
             }
@@ -133,6 +165,7 @@ pub(super) async fn drive<S, B>(
             _ = draining.wait_for(|draining| *draining), if !ending => {}
         }
         ending = true;
+        asked = requests.are_under_way();
         connection.as_mut().graceful_shutdown();
     }
 }
@@ -155,6 +188,10 @@ impl Requests {
     fn begin(&self) -> UnderWay {
         self.0.send_modify(|count| *count += 1);
         UnderWay(self.0.clone())
+    }
+
+    fn are_under_way(&self) -> bool {
+        *self.0.borrow() > 0
     }
 
     /// Resolves once there was none for `patience`.

@@ -13,7 +13,7 @@ use super::body::Body;
 use super::error::Failure;
 use super::watch::Watch;
 use super::{Exchange, Reply, conditional, headers};
-use crate::oci::RangeAnswer;
+use crate::oci::{RangeAnswer, media_type::is_inert};
 use crate::registry::ports::{Blob, Windows};
 use crate::registry::{Error, Found};
 use crate::telemetry::Pulled;
@@ -43,7 +43,8 @@ pub(super) async fn serve(
         return Ok(base(StatusCode::NOT_MODIFIED, found, freshness).body(Body::empty())?);
     }
     let (kind, media_type) = match &found.media_type {
-        Some(media_type) => (Pulled::Manifest, media_type.as_str()),
+        Some(media_type) if is_inert(media_type) => (Pulled::Manifest, media_type.as_str()),
+        Some(_) => (Pulled::Manifest, OCTETS),
         None => (Pulled::Blob, OCTETS),
     };
     if exchange.is_head() {

@@ -142,6 +142,7 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         Error::ChunkRangeInvalid(_) | Error::BodyBroken => {
             (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid)
         }
+        Error::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid),
         Error::ChunkLength { .. } | Error::RangesExcessive => {
             (StatusCode::BAD_REQUEST, Code::SizeInvalid)
         }

@@ -1,9 +1,11 @@
 //! Headers of answers.
 //!
-//! Owns: their names and forms. Locations and links are relative, so that no proxy in front can make them wrong.
+//! Owns: their names and forms, and what every answer has or must not have. Locations and links are relative, so that no proxy in
+//! front can make them wrong.
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
+use http_body::Body as _;
 use tonnage_engine::Digest;
 use tonnage_engine::upload::UploadId;
 
@@ -22,17 +24,42 @@ pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// Puts on every answer what every answer has.
-pub(super) fn stamp(response: &mut Response<Body>, request_id: &str) {
+/// Makes an answer to a request with this method ready to be sent.
+pub(super) fn finish(response: &mut Response<Body>, method: &Method, request_id: &str) {
     let headers = response.headers_mut();
     headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    protect(headers);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(X_REQUEST_ID, id);
     }
+    strip(response, method);
+}
+
+/// Tells browsers to run nothing of an answer: content is whatever anybody pushed.
+pub(super) fn protect(headers: &mut HeaderMap) {
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    let nothing = HeaderValue::from_static("default-src 'none'; sandbox");
+    headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
+}
+
+/// Removes the body where the method or the status allows none (RFC 9110 sections 9.3.2 and 6.4.1). hyper does so for HTTP/1.1 only, and
+/// over HTTP/2 such a body is a protocol error.
+fn strip(response: &mut Response<Body>, method: &Method) {
+    let status = response.status();
+    let never = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if never {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    } else if *method == Method::HEAD {
+        let length = response.body().size_hint().exact().unwrap_or(0);
+        let headers = response.headers_mut();
+        headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert_with(|| length.into());
+    } else {
+        return;
+    }
+    *response.body_mut() = Body::empty();
 }
 
 /// An answer with its digest.
@@ -42,26 +69,17 @@ pub(super) fn with_digest(status: StatusCode, digest: Digest) -> response::Build
         .header(DOCKER_CONTENT_DIGEST, digest.to_string())
 }
 
-/// A JSON answer; for HEAD only its length.
-pub(super) fn json(status: StatusCode, text: Bytes, head: bool) -> Reply {
-    json_with(Response::builder().status(status), JSON, text, head)
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, text: Bytes) -> Reply {
+    json_with(Response::builder().status(status), JSON, text)
 }
 
 /// A JSON answer of another media type, or with more headers.
-pub(super) fn json_with(
-    builder: response::Builder,
-    media_type: HeaderValue,
-    text: Bytes,
-    head: bool,
-) -> Reply {
+pub(super) fn json_with(builder: response::Builder, media_type: HeaderValue, text: Bytes) -> Reply {
     let builder = builder
         .header(header::CONTENT_TYPE, media_type)
         .header(header::CONTENT_LENGTH, text.len());
-    Ok(builder.body(if head {
-        Body::empty()
-    } else {
-        Body::full(text)
-    })?)
+    Ok(builder.body(Body::full(text))?)
 }
 
 /// Where an upload goes on.

@@ -21,6 +21,7 @@ pub(crate) mod door;
 mod drain;
 mod error;
 mod headers;
+mod linger;
 mod manifests;
 mod namespace;
 mod query;
@@ -38,7 +39,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ::http::{Method, Request, Response, StatusCode, request::Parts};
+use ::http::header::EXPECT;
+use ::http::{Method, Request, Response, StatusCode, Version, request::Parts};
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
@@ -92,13 +94,13 @@ impl Api {
         if matches!(*request.method(), Method::GET | Method::HEAD) {
             return self.handle(request, &id).await;
         }
-        let under_id = id.clone();
+        let (under_id, method) = (id.clone(), request.method().clone());
         let handling = tokio::spawn(async move { self.handle(request, &under_id).await });
         match handling.await {
             Ok(response) => response,
             Err(error) => {
                 let mut response = Failure::from(Error::internal(error)).into_response(&id);
-                headers::stamp(&mut response, &id);
+                headers::finish(&mut response, &method, &id);
                 response
             }
         }
@@ -118,19 +120,20 @@ impl Api {
         let scope = route.as_ref().map_or(Scope::Unscoped, |route| {
             Scope::of(&head, route, &self.mirror_of)
         });
-        let mut body = RequestBody::new(incoming, &head.headers, self.body_idle, &self.clock);
+        let expected = head.version >= Version::HTTP_11 && head.headers.contains_key(EXPECT);
+        let mut body = RequestBody::new(incoming, expected, self.body_idle, &self.clock);
         let reply = self
             .answer(&head, route, &scope, &mut body, id)
             .instrument(span.clone())
             .await;
         let mut response =
             reply.unwrap_or_else(|failure| span.in_scope(|| failure.into_response(id)));
-        headers::stamp(&mut response, id);
+        headers::finish(&mut response, &head.method, id);
         if let Scope::Mirrored(host) = scope {
             let headers = response.headers_mut();
             headers.insert(namespace::OCI_NAMESPACE, host);
         }
-        drain::unread(body, head.version, &self.clock);
+        drain::settle(body, head.version, &self.clock, &mut response);
         let status = response.status();
         self.metrics.answered(&labels, status, started.elapsed());
         span.in_scope(
@@ -196,6 +199,6 @@ impl Exchange<'_> {
     /// distribution-spec, "Determining Support".
     fn ping(&self) -> Reply {
         self.authorize(Ping)?;
-        headers::json(StatusCode::OK, b"{}".as_slice().into(), self.is_head())
+        headers::json(StatusCode::OK, b"{}".as_slice().into())
     }
 }

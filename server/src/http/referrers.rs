@@ -36,12 +36,7 @@ pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName, subject:
     let manifests: Vec<Value> = page.referrers.into_iter().map(descriptor).collect();
     let text = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
     let media_type = HeaderValue::from_static(OCI_INDEX);
-    headers::json_with(
-        builder,
-        media_type,
-        text.to_string().into(),
-        exchange.is_head(),
-    )
+    headers::json_with(builder, media_type, text.to_string().into())
 }
 
 fn descriptor(referrer: Referrer) -> Value {

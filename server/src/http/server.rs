@@ -108,7 +108,8 @@ impl Default for ServerOptions {
             limits: Limits::default(),
             // Longer than clients keep connections for their next request (Go's transports: 90 s).
             header_timeout: Duration::from_secs(100),
-            body_idle_timeout: Duration::from_mins(1),
+            // A client that reads a slow disk, or whose link fails for a moment, is silent for minutes.
+            body_idle_timeout: Duration::from_mins(5),
             manifest_timeout: Duration::from_mins(2),
             // Sixteen of the largest, thousands of the usual ones.
             manifest_budget_bytes: 64 << 20,

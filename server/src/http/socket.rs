@@ -3,7 +3,8 @@
 //! Owns: the time that a client has for its first bytes, and the time that it may leave an answer unread. hyper watches
 //! neither: its header timeout begins once it knows the protocol, and it waits for room to write without end, while the
 //! answer holds buffers of the read budget that all pulls share.
-//! Refuses: everything inside a request; `server` and `body` bound that.
+//! Refuses: everything inside a request; `server` and `body` bound that. Closing it with care, which is `linger`'s: it gets the
+//! stream back once hyper is done with it.
 //!
 //! Invariant: an error here ends the connection; progress, however slow, never does.
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use crate::clock::{Alarm, RunningClock};
 
@@ -24,7 +26,10 @@ const OPENING_BYTES: usize = 24;
 /// A socket under watch.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    /// There until the socket drops.
+    stream: Option<TcpStream>,
+    /// Where the stream goes then.
+    back: Option<oneshot::Sender<TcpStream>>,
     /// Bytes still missing from the client's opening, and when patience for them ends.
     opening: Option<(usize, Alarm)>,
     unread_max: Duration,
@@ -36,20 +41,29 @@ pub(super) struct Socket {
 }
 
 impl Socket {
+    /// The socket, and what gives the stream back after it dropped.
     pub(super) fn new(
         stream: TcpStream,
         clock: &RunningClock,
         opening_max: Duration,
         unread_max: Duration,
-    ) -> Self {
-        Self {
-            stream,
+    ) -> (Self, oneshot::Receiver<TcpStream>) {
+        let (back, returned) = oneshot::channel();
+        let socket = Self {
+            stream: Some(stream),
+            back: Some(back),
             opening: Some((OPENING_BYTES, clock.alarm(opening_max))),
             unread_max,
             full_since: None,
             clock: clock.clone(),
             alarm: None,
-        }
+        };
+        (socket, returned)
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        let stream = self.stream.as_mut().map(Pin::new);
+        stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
     /// Passes on what a write came to, and gives up on a client that reads nothing.
@@ -73,6 +87,15 @@ impl Socket {
     }
 }
 
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
+            // Nobody may want it any more; then it closes.
+            drop(back.send(stream));
+        }
+    }
+}
+
 fn late(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, why)
 }
@@ -85,7 +108,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
-        let outcome = Pin::new(&mut this.stream).poll_read(cx, buffer);
+        let outcome = this.stream()?.poll_read(cx, buffer);
         if let Some((missing, patience)) = &mut this.opening {
             *missing = missing.saturating_sub(buffer.filled().len() - before);
             if *missing == 0 {
@@ -105,7 +128,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let outcome = self.stream()?.poll_write(cx, bytes);
         self.watched(cx, outcome)
     }
 
@@ -114,19 +137,21 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, pieces);
+        let outcome = self.stream()?.poll_write_vectored(cx, pieces);
         self.watched(cx, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream
+            .as_ref()
+            .is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream()?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream()?.poll_shutdown(cx)
     }
 }

@@ -14,13 +14,8 @@ pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName) -> Reply
     let listing = exchange.registry().list_tags(&pull, &page).await?;
     let name = pull.repository();
     let text = json!({ "name": name.as_str(), "tags": listing.entries });
-    answer(
-        exchange,
-        &format!("/v2/{name}/tags/list"),
-        &page,
-        &listing,
-        &text,
-    )
+    let path = format!("/v2/{name}/tags/list");
+    answer(&path, &page, &listing, &text)
 }
 
 /// The page that a request asks for.
@@ -32,7 +27,6 @@ pub(super) fn page(exchange: &Exchange<'_>) -> Result<Page, Error> {
 
 /// A page as JSON, with a link to the next one where there is one.
 pub(super) fn answer(
-    exchange: &Exchange<'_>,
     path: &str,
     page: &Page,
     listing: &Listing,
@@ -43,10 +37,5 @@ pub(super) fn answer(
         let next = query::encode([("n", page.limit.to_string().as_str()), ("last", last)]);
         builder = builder.header(header::LINK, headers::next_link(path, &next));
     }
-    headers::json_with(
-        builder,
-        headers::JSON,
-        text.to_string().into(),
-        exchange.is_head(),
-    )
+    headers::json_with(builder, headers::JSON, text.to_string().into())
 }

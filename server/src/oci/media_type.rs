@@ -62,6 +62,13 @@ impl MediaType {
     }
 }
 
+/// Whether no browser runs or renders content of this type: JSON and the types of vendors, unless they are XML.
+pub fn is_inert(media_type: &str) -> bool {
+    let text = media_type.to_ascii_lowercase();
+    let vendor = text.starts_with("application/vnd.") && !text.ends_with("xml");
+    vendor || text == "application/json" || text.ends_with("+json")
+}
+
 impl FromStr for MediaType {
     type Err = InvalidMediaType;
 
@@ -88,6 +95,27 @@ impl fmt::Display for MediaType {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Guards: a type that a browser would run is told from those of manifests, however it is written.
+    #[test]
+    fn types_that_browsers_run_are_not_inert() {
+        for manifest in [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST] {
+            assert!(is_inert(manifest), "{manifest}");
+        }
+        assert!(is_inert("application/vnd.example") && is_inert("application/json"));
+        for run in [
+            "text/html",
+            "Text/HTML",
+            "image/svg+xml",
+            "application/xhtml+xml",
+            "application/vnd.mozilla.xul+XML",
+            "application/javascript",
+            "application/pdf",
+            "multipart/x-mixed-replace",
+        ] {
+            assert!(!is_inert(run), "{run}");
+        }
+    }
 
     /// Guards: distribution-spec, "Pushing manifests": parameters of Content-Type are ignored.
     #[test]

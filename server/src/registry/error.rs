@@ -108,8 +108,13 @@ pub enum Error {
         received: u64,
     },
     /// The connection failed inside the body.
-    #[error("the request's body ended early or came too slowly")]
+    #[error("the request's body ended before the length that was announced; send it again")]
     BodyBroken,
+    /// The client was silent for too long inside the body, or took too long for all of it.
+    #[error(
+        "the rest of the request's body did not come in time; send it again, or ask for the upload's offset and continue there"
+    )]
+    BodyTimeout,
     /// Compressed bodies are not content.
     #[error("Content-Encoding is not supported; send the bytes that the digest is of")]
     ContentEncoding,

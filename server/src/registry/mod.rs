@@ -65,7 +65,8 @@ impl Default for Limits {
 pub trait Source: Send {
     /// Its length in bytes where it was announced.
     fn length(&self) -> Option<u64>;
-    /// The next bytes, `None` at the end; [`Error::BodyBroken`] if it ended early.
+    /// The next bytes, `None` at the end; [`Error::BodyBroken`] if it ended early, [`Error::BodyTimeout`] if it
+    /// did not come in time.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
 }
 

@@ -193,7 +193,7 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
             min_ms: 1000,
             max_ms: HOUR_MS,
         },
-        "1m",
+        "5m",
         "How long a client may keep silent inside a body",
     ),
     option(

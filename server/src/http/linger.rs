@@ -1,0 +1,58 @@
+//! The lingering close (RFC 9112 section 9.6).
+//!
+//! Owns: [`close`]. A client may still be sending when its answer is already known. If the socket is closed then, the kernel answers
+//! the rest with a reset, and the reset makes the client lose an answer that it has not read yet.
+//! Refuses: reading without end; bytes, silence and time are bounded, and nothing is kept of what arrives.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::clock::RunningClock;
+
+/// How long a client may go on sending.
+const TIME_MAX: Duration = Duration::from_secs(30);
+/// How long it may pause meanwhile.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Bytes that are read before the connection is closed all the same.
+const BYTES_MAX: usize = 8 << 30;
+/// Bytes that one read takes. They are on the stack of one call, so that a connection that lingers holds no memory.
+const READ_BYTES: usize = 16 << 10;
+/// Reads before other connections have their turn.
+const READS_IN_A_ROW: usize = 16;
+
+/// Says that nothing more comes, and reads until the client has nothing more to say either.
+pub(super) async fn close(mut stream: TcpStream, clock: &RunningClock) {
+    // A client that is gone already needs no answer.
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let discarding = discard(&stream, clock);
+    if clock.timeout(TIME_MAX, discarding).await.is_err() {
+        tracing::debug!("a client went on sending after its answer");
+    }
+}
+
+/// Ends with the client's side, with its silence, or with too much.
+async fn discard(stream: &TcpStream, clock: &RunningClock) {
+    let mut left = BYTES_MAX;
+    while let Ok(Ok(())) = clock.timeout(SILENCE_MAX, stream.readable()).await {
+        for _ in 0..READS_IN_A_ROW {
+            match read(stream) {
+                Ok(0) => return,
+                Ok(bytes) => match left.checked_sub(bytes) {
+                    Some(rest) => left = rest,
+                    None => return,
+                },
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_gone) => return,
+            }
+        }
+    }
+}
+
+fn read(stream: &TcpStream) -> io::Result<usize> {
+    stream.try_read(&mut [0; READ_BYTES])
+}

@@ -1,0 +1,206 @@
+//! How requests and connections end: answers without a body, answers that come early, and clients that end their side first.
+
+use http::Method;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonnage_tests::registry::TestRegistry;
+
+use crate::wire::{rest, say};
+use crate::{MANIFEST, begin, push_blob, push_layers, sha256};
+
+const NO_UPLOAD: &str = "/v2/a/blobs/uploads/00000000-0000-4000-8000-000000000000";
+
+/// Guards: RFC 9110 sections 9.3.2 and 6.4.1: no answer to HEAD, no 204 and no 304 has a body, errors included, on HTTP/2 too, where a
+/// client takes one for a protocol error; the answer to HEAD has the length that the one to GET has.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_without_a_body_have_none() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let digest = push_blob(&client, "a", b"content").await;
+    let location = begin(&client, "a").await;
+    let blob = format!("/v2/a/blobs/{digest}");
+    let absent = format!("/v2/a/blobs/{}", sha256(b"absent"));
+    let any = ("if-none-match", "*");
+    let other = ("if-match", "\"x\"");
+    let plain = ("accept", "*/*");
+    for (path, header, status) in [
+        ("/v2/none/manifests/x", plain, 404),
+        (&*absent, plain, 404),
+        ("/v2/a/blobs/sha256:x", plain, 400),
+        ("/v2/a/tags/list?n=x", plain, 400),
+        ("/nothing", plain, 404),
+        (&*blob, other, 412),
+        (&*blob, any, 304),
+        (&*location, plain, 204),
+        ("/v2/a/blobs/uploads/", plain, 405),
+    ] {
+        let call = |method| {
+            let call = client.call(method, path).header(header.0, header.1);
+            // Errors repeat it, so their lengths depend on it.
+            call.header("x-request-id", "1")
+        };
+        let get = call(Method::GET).send().await.expect(status);
+        for head in [
+            call(Method::HEAD).send().await.expect(status),
+            call(Method::HEAD).send_h2().await.expect(status),
+        ] {
+            assert!(head.body.is_empty(), "{path}");
+            let length = head.headers.get("content-length");
+            assert_eq!(length, get.headers.get("content-length"), "{path}");
+            assert_eq!(length.is_none(), [204, 304].contains(&status), "{path}");
+        }
+    }
+}
+
+/// Guards: RFC 9112 section 9.6: a client may end its side once its request is sent; it is answered, what it asked for is done, and a
+/// body that is shorter than it says is still told from a whole one.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_may_end_their_side_first() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let manifest = push_layers(&client, "a", &[b"one"]).await.to_string();
+    let put = |length: usize| {
+        format!(
+            "PUT /v2/a/manifests/t HTTP/1.1\r\nHost: localhost\r\nContent-Type: {MANIFEST}\r\nContent-Length: {length}\r\n\r\n{manifest}"
+        )
+    };
+    let get = "GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let chunked = format!(
+        "POST /v2/a/blobs/uploads/?digest={} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        sha256(b"ab")
+    );
+    for (request, expected) in [
+        (put(manifest.len()), vec!["201"]),
+        (get.to_owned(), vec!["200"]),
+        (get.repeat(2), vec!["200", "200"]),
+        (chunked, vec!["201"]),
+        (put(manifest.len() + 1), vec!["400"]),
+    ] {
+        // More than once: whether the end arrives together with the request is up to the kernel.
+        for _ in 0..20 {
+            let mut stream = TcpStream::connect(client.address()).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let said = rest(stream).await;
+            let statuses: Vec<_> = said
+                .split("HTTP/1.1 ")
+                .skip(1)
+                .map(|part| &part[..3])
+                .collect();
+            assert_eq!(statuses, expected, "{request}: {said}");
+        }
+    }
+    client.head("/v2/a/manifests/t").await.expect(200);
+}
+
+/// Sends `head` and `megabytes` of body, and only then reads.
+async fn send_all(registry: &TestRegistry, head: &str, megabytes: usize) -> String {
+    let mut stream = TcpStream::connect(registry.client().address())
+        .await
+        .unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let piece = vec![0; 1 << 20];
+    for _ in 0..megabytes {
+        stream.write_all(&piece).await.unwrap();
+    }
+    rest(stream).await
+}
+
+/// Guards: RFC 9112 section 9.6: an answer that is known before the body is read reaches a client that sends all of it before it
+/// listens, whatever its size and whether or not it was told to wait, and says that the connection closes.
+#[tokio::test(flavor = "multi_thread")]
+async fn early_answers_are_not_lost() {
+    let registry = TestRegistry::start().await;
+    let digest = sha256(b"");
+    for megabytes in [5, 9, 64] {
+        for expect in ["", "Expect: 100-continue\r\n"] {
+            let length = megabytes << 20;
+            for target in [
+                format!("PUT {NO_UPLOAD}?digest={digest}"),
+                format!("PUT {NO_UPLOAD}"),
+                "PUT /v2/a/manifests/t".to_owned(),
+                "GET /v2/none/manifests/t".to_owned(),
+            ] {
+                let head = format!(
+                    "{target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{expect}\r\n"
+                );
+                let said = send_all(&registry, &head, megabytes).await;
+                assert!(said.starts_with("HTTP/1.1 4"), "{head}: {said}");
+                assert!(said.contains("connection: close"), "{head}: {said}");
+                assert!(said.ends_with("]}"), "{head}: {said}");
+            }
+        }
+    }
+    // One chunk of 64 MiB.
+    let head = format!(
+        "PUT {NO_UPLOAD}?digest={digest} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4000000\r\n"
+    );
+    let said = send_all(&registry, &head, 64).await;
+    assert!(said.starts_with("HTTP/1.1 404"), "{said}");
+    assert!(said.contains("connection: close"), "{said}");
+}
+
+/// Guards: the answer to a head that is too long reaches a client that is still sending it.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_unreadable_heads_are_not_lost() {
+    let registry = TestRegistry::start().await;
+    let head = format!("GET /v2/ HTTP/1.1\r\nX-Long: {}", "x".repeat(16 << 20));
+    let said = say(registry.client().address(), head).await;
+    assert!(said.starts_with("HTTP/1.1 431"), "{said}");
+}
+
+/// Guards: a small body that nobody reads does not cost the connection; a client that waits for a 100 is not kept waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn small_unread_bodies_keep_the_connection() {
+    let registry = TestRegistry::start().await;
+    let address = registry.client().address();
+    let put = format!("PUT {NO_UPLOAD} HTTP/1.1\r\nHost: localhost\r\n");
+    let last = "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let body = "x".repeat(100_000);
+    let small = format!("{put}Content-Length: 100000\r\n\r\n{body}{last}");
+    let said = say(address, small).await;
+    assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+    assert!(said.contains("HTTP/1.1 200"), "{said}");
+    let waiting = format!("{put}Content-Length: 10\r\nExpect: 100-continue\r\n\r\n");
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(waiting.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+    assert!(said.contains("connection: close"), "{said}");
+}
+
+/// Guards: browsers run nothing that is served, whatever somebody pushed: every answer says so, errors and the other listener's too.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_runs_in_a_browser() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let digest = push_blob(&client, "a", b"<script>alert(1)</script>").await;
+    let mut answers = vec![
+        registry.admin().get("/metrics").await,
+        registry.admin().get("/nothing").await,
+    ];
+    for path in [
+        "/v2/",
+        "/nothing",
+        "/v2/a/manifests/none",
+        "/v2/_catalog",
+        &format!("/v2/a/blobs/{digest}"),
+    ] {
+        answers.push(client.get(path).await);
+        answers.push(client.head(path).await);
+    }
+    let blob = format!("/v2/a/blobs/{digest}");
+    let part = client
+        .call(Method::GET, &blob)
+        .header("range", "bytes=0-3,5-6");
+    answers.push(part.send().await.expect(206));
+    let same = client.call(Method::GET, &blob).header("if-none-match", "*");
+    answers.push(same.send().await.expect(304));
+    answers.push(client.post("/v2/a/blobs/uploads/").await.expect(202));
+    for answer in answers {
+        assert_eq!(answer.header("x-content-type-options"), "nosniff");
+        let policy = answer.header("content-security-policy");
+        assert_eq!(policy, "default-src 'none'; sandbox");
+    }
+}
