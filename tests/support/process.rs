@@ -182,8 +182,8 @@ pub fn free_bytes(path: &Path) -> Result<u64, String> {
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
-/// The `tonnage` program under test. Looked for once per test process: `TONNAGE_TEST_BINARY`, else what cargo
-/// builds now (which costs nothing when it is fresh, and an older binary would test older code), else one that was built before.
+/// The `tonnage` program under test, found once per test process: `TONNAGE_TEST_BINARY`, else the program that ships, which is
+/// `cargo build --release -p tonnage`. Cargo's own lock makes several test processes build it once.
 pub fn program() -> Result<&'static Path, String> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
@@ -195,89 +195,50 @@ pub fn program() -> Result<&'static Path, String> {
 }
 
 fn find_program() -> Result<PathBuf, String> {
-    if let Some(named) = std::env::var_os("TONNAGE_TEST_BINARY") {
-        let path = PathBuf::from(named);
-        return if path.is_file() {
-            Ok(path)
-        } else {
-            Err(format!(
-                "TONNAGE_TEST_BINARY names {}, which is no file",
-                path.display()
-            ))
-        };
+    let Some(named) = std::env::var_os("TONNAGE_TEST_BINARY") else {
+        return build();
+    };
+    let path = PathBuf::from(named);
+    if path.is_file() {
+        return Ok(path);
     }
-    let target = target_dir()?;
-    let profile = profile_dir()?;
-    let built = profile.join("tonnage");
-    match build(&target, &profile) {
-        Ok(()) if built.is_file() => Ok(built),
-        Ok(()) => Err(format!(
-            "cargo built it, but {} is not there",
-            built.display()
-        )),
-        // One that was built before is another program than the one under test.
-        Err(why) => Err(format!(
-            "{why}; to test a program that is there, name it: TONNAGE_TEST_BINARY"
-        )),
-    }
+    Err(format!(
+        "TONNAGE_TEST_BINARY names {}, which is not a file",
+        path.display()
+    ))
 }
 
-fn build(target: &Path, profile: &Path) -> Result<(), String> {
+/// Selects that one package, so that no feature that only tests ask for is unified into it. It is always built, never only
+/// looked for: an older one would test older code.
+fn build() -> Result<PathBuf, String> {
+    let target = target_dir()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    // The whole workspace is selected so that features unify as in `cargo test --workspace`, and nothing is built twice.
-    command
-        .args([
-            "build",
-            "--quiet",
-            "--workspace",
-            "--bin",
-            "tonnage",
-            "--target-dir",
-        ])
-        .arg(target);
-    match profile.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => {}
-        Some(name) => {
-            command.args(["--profile", name]);
-        }
-    }
-    command
+    let output = Command::new(cargo)
+        .args(["build", "--quiet", "--release", "--package", "tonnage"])
+        .arg("--target-dir")
+        .arg(&target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .stdin(Stdio::null());
-    let output = command
+        .stdin(Stdio::null())
         .output()
         .map_err(|e| format!("run cargo build: {e}"))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(target.join("release/tonnage"));
     }
     Err(format!(
-        "cargo build of tonnage failed:\n{}",
+        "build the program under test (TONNAGE_TEST_BINARY names another one): {}\n{}",
+        output.status,
         String::from_utf8_lossy(&output.stderr)
     ))
 }
 
-/// `target/<profile>`: this program is `target/<profile>/deps/<name>` there.
-fn profile_dir() -> Result<PathBuf, String> {
-    let own = std::env::current_exe().map_err(|e| format!("find the own program: {e}"))?;
-    let parent = own
-        .parent()
-        .filter(|p| p.ends_with("deps"))
-        .and_then(Path::parent);
-    parent.map(Path::to_owned).ok_or_else(|| {
-        format!(
-            "{} is not in a target folder; set TONNAGE_TEST_BINARY",
-            own.display()
-        )
-    })
-}
-
+/// The target folder: this program is `target/<profile>/deps/<name>` there.
 fn target_dir() -> Result<PathBuf, String> {
-    let profile = profile_dir()?;
-    profile
-        .parent()
+    let own = std::env::current_exe().map_err(|e| format!("find the own program: {e}"))?;
+    let deps = own.parent().filter(|parent| parent.ends_with("deps"));
+    let target = deps.and_then(Path::parent).and_then(Path::parent);
+    target
         .map(Path::to_owned)
-        .ok_or_else(|| "the target folder has no parent".into())
+        .ok_or_else(|| format!("{} is not in a target folder", own.display()))
 }
 
 /// Starts the program and waits until it answers. A port that somebody else took in between is retried.
