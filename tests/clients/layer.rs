@@ -65,7 +65,7 @@ fn own_push(lane: &Lane, registry: &Registry, content: Content) -> Result<(), St
         (Shape::Monolithic, "one PUT"),
     ] {
         let (commit, commit_small, took) = runtime.block_on(async {
-            let client = http::Client::connect(registry.address).await?;
+            let client = http::Connection::connect(registry.address).await?;
             let mut pusher = Pusher::new(client, &name);
             let commit_small = pusher.blob(small, &small.digest(), shape).await?;
             let begin = Instant::now();

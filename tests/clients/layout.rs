@@ -101,7 +101,7 @@ pub fn push_layout(
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
     runtime.block_on(async {
-        let mut pusher = Pusher::new(http::Client::connect(address).await?, name);
+        let mut pusher = Pusher::new(http::Connection::connect(address).await?, name);
         let path = blob(layout, manifest);
         for digest in parts(&parse(&path)?)? {
             let at = pusher.open_upload().await?;

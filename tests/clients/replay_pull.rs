@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hyper::{Method, StatusCode};
 use tonnage_tests::content::{Content, digest_of_bytes};
-use tonnage_tests::http::{Answer, Client, Upload};
+use tonnage_tests::http::{Answer, Connection, Upload};
 use tonnage_tests::push::{Pusher, Shape};
 
 use crate::checks::same;
@@ -27,7 +27,7 @@ fn pushed(lane: &Lane, content: Content) -> Result<(Registry, String), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
     let digest = content.digest();
     runtime.block_on(async {
-        let mut pusher = Pusher::new(Client::connect(registry.address).await?, &name);
+        let mut pusher = Pusher::new(Connection::connect(registry.address).await?, &name);
         pusher.blob(content, &digest, Shape::Monolithic).await
     })?;
     Ok((registry, format!("/v2/{name}/blobs/{digest}")))
@@ -122,7 +122,7 @@ pub fn zstd_chunked(lane: &Lane) -> Result<(), String> {
             .collect();
         let range = format!("bytes={}", list.join(","));
         runtime.block_on(async {
-            let mut client = Client::connect(registry.address).await?;
+            let mut client = Connection::connect(registry.address).await?;
             let headers = [("range", range.as_str())];
             client
                 .send(Method::GET, &path, &headers, Upload::empty())
@@ -158,7 +158,7 @@ pub fn zstd_chunked(lane: &Lane) -> Result<(), String> {
         },
     )?;
     lane.replay(CHUNKED, "pull: one range comes without parts", || {
-        let answer = get(&files[7..8])?.expect(StatusCode::PARTIAL_CONTENT, "GET")?;
+        let answer = get(&files[7..8])?.wanted(StatusCode::PARTIAL_CONTENT, "GET")?;
         holds(&answer.body, files[7], content)
     })
 }
@@ -170,7 +170,7 @@ fn parts(answer: &Answer, ranges: &[(u64, u64)], content: Content) -> Result<(),
         answer.status.as_u16(),
         StatusCode::PARTIAL_CONTENT.as_u16(),
     )?;
-    let kind = answer.header("content-type").unwrap_or_default();
+    let kind = answer.find("content-type").unwrap_or_default();
     let boundary = kind.strip_prefix("multipart/byteranges; boundary=");
     let boundary = boundary.ok_or_else(|| format!("an answer of type {kind}"))?;
     let mut rest = &answer.body[..];

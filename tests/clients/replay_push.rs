@@ -5,7 +5,7 @@
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use tonnage_tests::content::{Content, digest_of_bytes};
-use tonnage_tests::http::{Answer, Client, Upload};
+use tonnage_tests::http::{Answer, Connection, Upload};
 
 use crate::checks::same;
 use crate::lane::{Lane, Registry};
@@ -22,7 +22,7 @@ const CACHE: &str = "application/vnd.buildkit.cacheconfig.v0";
 
 /// One connection and the repository it works on.
 struct Session {
-    client: Client,
+    client: Connection,
     name: String,
 }
 
@@ -42,7 +42,7 @@ impl Session {
         };
         let doing = format!("{method} {target}");
         let answer = self.client.send(method, &target, headers, body).await?;
-        answer.expect(wanted, &doing)
+        answer.wanted(wanted, &doing)
     }
 
     async fn head(&mut self, path: &str, wanted: StatusCode) -> Result<Answer, String> {
@@ -74,7 +74,7 @@ impl Session {
 }
 
 fn header(answer: &Answer, name: &str) -> Result<String, String> {
-    let value = answer.header(name).map(str::to_owned);
+    let value = answer.find(name).map(str::to_owned);
     value.ok_or_else(|| format!("an answer without {name}: {:?}", answer.headers))
 }
 
@@ -85,7 +85,7 @@ fn run<F: Future<Output = Result<(), String>>>(
 ) -> Result<(), String> {
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
     runtime.block_on(async {
-        let client = Client::connect(registry.address).await?;
+        let client = Connection::connect(registry.address).await?;
         let name = name.to_owned();
         work(Session { client, name }).await
     })
@@ -216,7 +216,7 @@ pub fn buildkit(lane: &Lane) -> Result<(), String> {
                     .await?;
                 let answer = buildkit.manifest(&digest, MANIFEST, manifest).await?;
                 let subject = manifest["subject"]["digest"].as_str();
-                same("OCI-Subject", answer.header("oci-subject"), subject)?;
+                same("OCI-Subject", answer.find("oci-subject"), subject)?;
             }
             buildkit
                 .head("manifests/latest", StatusCode::NOT_FOUND)

@@ -17,7 +17,7 @@ use hyper::StatusCode;
 use tokio::task::JoinSet;
 use tonnage_tests::content::Seeded;
 use tonnage_tests::faulty::{FaultyDisk, Rates};
-use tonnage_tests::http::{Client, Ended};
+use tonnage_tests::http::{Connection, Ended};
 use tonnage_tests::process::Server;
 use tonnage_tests::push::Pusher;
 use tonnage_tests::say;
@@ -297,7 +297,7 @@ impl Lane {
             let mut everybody = JoinSet::new();
             for (number, mut ledger) in (0_u64..).zip(ledgers) {
                 everybody.spawn(async move {
-                    let client = Client::connect(address).await?;
+                    let client = Connection::connect(address).await?;
                     ledger
                         .check(&mut Pusher::new(client, &repository(number)))
                         .await?;
@@ -320,7 +320,7 @@ fn repository(number: u64) -> String {
 
 /// What every manifest names, pushed before anything fails.
 async fn prepare(address: SocketAddr, number: u64) -> Result<(), String> {
-    let client = Client::connect(address).await?;
+    let client = Connection::connect(address).await?;
     Pusher::new(client, &repository(number)).empty_json().await
 }
 
@@ -336,7 +336,7 @@ async fn work(
     loop {
         let connected = match pusher.as_mut() {
             Some(connected) => connected,
-            None => match Client::connect(address).await {
+            None => match Connection::connect(address).await {
                 Ok(client) => pusher.insert(Pusher::new(client, &repository(number))),
                 Err(_) if phase.killed.load(Ordering::SeqCst) => return Ok(ledger),
                 Err(why) => return Err(why),
@@ -387,7 +387,7 @@ fn judge(ended: Ended, phase: &Phase) -> Result<(), &'static str> {
 
 /// Whether a small push succeeds, with a disk that is sound.
 async fn takes_writes(server: &Server) -> Result<bool, String> {
-    let client = Client::connect(server.address()).await?;
+    let client = Connection::connect(server.address()).await?;
     let mut pusher = Pusher::new(client, "faulty/probe");
     match pusher.empty_json().await {
         Ok(()) => Ok(true),

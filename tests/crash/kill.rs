@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 use tonnage_tests::content::{Content, Seeded};
-use tonnage_tests::http::{Client, Ended, LastByte};
+use tonnage_tests::http::{Connection, Ended, LastByte};
 use tonnage_tests::mount::SmallDisk;
 use tonnage_tests::process::{Server, folder};
 use tonnage_tests::push::Pusher;
@@ -115,7 +115,7 @@ fn one_store(
 async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<String, String> {
     let (mut blobs, mut manifests, mut deleted, mut uploads, mut bytes) = (0, 0, 0, 0, 0);
     for (number, ledger) in (0..).zip(ledgers) {
-        let client = Client::connect(server.address()).await?;
+        let client = Connection::connect(server.address()).await?;
         ledger
             .check(&mut Pusher::new(client, &repository(number)))
             .await?;
@@ -175,14 +175,14 @@ async fn push_until_killed(
     });
     let long = ledgers.pop().ok_or("no ledger for the long upload")?;
     let pusher = Pusher::new(
-        Client::connect(server.address()).await?,
+        Connection::connect(server.address()).await?,
         &repository(PUSHERS),
     );
     let content = Content::new(choices.bits(), long_target + (26 << 20));
     let long = tokio::spawn(push_long(pusher, long, content, Arc::clone(&round)));
     let mut pushers = Vec::new();
     for (number, ledger) in (0..).zip(ledgers) {
-        let client = Client::connect(server.address()).await?;
+        let client = Connection::connect(server.address()).await?;
         let pusher = Pusher::new(client, &repository(number));
         let (own, round) = (Seeded::new(choices.bits()), Arc::clone(&round));
         pushers.push(tokio::spawn(push(pusher, ledger, own, round)));

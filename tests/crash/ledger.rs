@@ -125,7 +125,7 @@ impl Ledger {
         }
         for digest in &self.deleted {
             let answer = pusher.get_manifest(digest).await?;
-            answer.expect(
+            answer.wanted(
                 StatusCode::NOT_FOUND,
                 &format!("GET of the deleted manifest {digest}"),
             )?;
@@ -158,7 +158,7 @@ impl Ledger {
         for digest in &self.deleted_blobs {
             let answer = pusher.head_blob(digest).await?;
             let what = format!("HEAD of the deleted blob {digest}");
-            answer.expect(StatusCode::NOT_FOUND, &what)?;
+            answer.wanted(StatusCode::NOT_FOUND, &what)?;
         }
         for (content, digest) in std::mem::take(&mut self.doubtful_blobs) {
             let path = pusher.blob_path(&digest);
@@ -206,7 +206,7 @@ pub async fn has_manifest(pusher: &mut Pusher, bytes: &[u8]) -> Result<bool, Str
     if answer.status == StatusCode::NOT_FOUND {
         return Ok(false);
     }
-    let answer = answer.expect(StatusCode::OK, &format!("GET of manifest {digest}"))?;
+    let answer = answer.wanted(StatusCode::OK, &format!("GET of manifest {digest}"))?;
     if answer.body == bytes {
         return Ok(true);
     }

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tonnage_tests::content::Content;
-use tonnage_tests::http::Client;
+use tonnage_tests::http::Connection;
 use tonnage_tests::process::{Server, folder};
 use tonnage_tests::push::{EMPTY_JSON, Pusher, Shape};
 use tonnage_tests::say;
@@ -68,7 +68,7 @@ fn strace_runs() -> Result<(), String> {
 }
 
 async fn push(server: &Server) -> Result<(), String> {
-    let client = Client::connect(server.address()).await?;
+    let client = Connection::connect(server.address()).await?;
     let mut pusher = Pusher::new(client, "crash/traced");
     pusher.empty_json().await?;
     let (small, large) = (Content::new(1, 1000), Content::new(2, 70 << 20));

@@ -130,7 +130,7 @@ async fn delete_tag(
     tag.in_doubt.push(None);
     let answer = pusher.delete_manifest(&tag.name).await?;
     if !(may_be_gone && answer.status == StatusCode::NOT_FOUND) {
-        answer.expect(StatusCode::ACCEPTED, &format!("DELETE of tag {}", tag.name))?;
+        answer.wanted(StatusCode::ACCEPTED, &format!("DELETE of tag {}", tag.name))?;
     }
     tag.settle(None);
     Ok(())
@@ -155,7 +155,7 @@ async fn delete_manifest(
     }
     let answer = pusher.delete_manifest(&digest).await?;
     let what = format!("DELETE of manifest {digest}");
-    answer.expect(StatusCode::ACCEPTED, &what)?;
+    answer.wanted(StatusCode::ACCEPTED, &what)?;
     for tag in tags {
         tag.in_doubt.pop();
         for one in tag.in_doubt.iter_mut().chain([&mut tag.settled]) {
@@ -186,7 +186,7 @@ async fn delete_blob(
         .client
         .send(Method::DELETE, &path, &[], Upload::empty());
     let what = format!("DELETE of {path}");
-    answer.await?.expect(StatusCode::ACCEPTED, &what)?;
+    answer.await?.wanted(StatusCode::ACCEPTED, &what)?;
     ledger.doubtful_blobs.pop();
     ledger.deleted_blobs.push(digest);
     Ok(())
@@ -212,7 +212,7 @@ async fn mount(
     if kind.unreadable && answer.status == StatusCode::ACCEPTED {
         return Ok(());
     }
-    answer.expect(StatusCode::CREATED, "mount a blob")?;
+    answer.wanted(StatusCode::CREATED, "mount a blob")?;
     ledger.mounted.push((content, digest));
     Ok(())
 }
@@ -247,9 +247,9 @@ async fn pull(
         if kind.unreadable && answer.status == StatusCode::NOT_FOUND {
             return Ok(());
         }
-        let answer = answer.expect(StatusCode::OK, &format!("HEAD of {path}"))?;
+        let answer = answer.wanted(StatusCode::OK, &format!("HEAD of {path}"))?;
         let length = content.length.to_string();
-        return match answer.header("content-length") == Some(&length) {
+        return match answer.find("content-length") == Some(&length) {
             true => Ok(()),
             false => Err(format!("HEAD of {path} ({content:?}) tells another length")),
         };
@@ -278,7 +278,7 @@ async fn pull_range(
         .client
         .send(Method::GET, path, &headers, Upload::empty());
     let what = format!("GET of {path}, {range}");
-    let answer = answer.await?.expect(StatusCode::PARTIAL_CONTENT, &what)?;
+    let answer = answer.await?.wanted(StatusCode::PARTIAL_CONTENT, &what)?;
     let length = usize::try_from(last - first + 1).expect("small content");
     let mut wanted = vec![0; length];
     content.read_at(first, &mut wanted);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tonnage_tests::content::Content;
-use tonnage_tests::http::Client;
+use tonnage_tests::http::Connection;
 use tonnage_tests::process::{Server, free_bytes};
 use tonnage_tests::push::{Pusher, Shape};
 use tonnage_tests::say;
@@ -64,7 +64,7 @@ fn eight_pushes_and_eight_pulls_stay_within_256_mib() {
             streams.spawn(async move { push(address, "pushed", content, &digest, shape).await });
             let path = format!("/v2/pulled/blobs/{pulled_digest}");
             streams.spawn(async move {
-                let mut client = Client::connect(address).await?;
+                let mut client = Connection::connect(address).await?;
                 match client.get_compare(&path, pulled).await? {
                     true => Ok(()),
                     false => Err("a pull gave other bytes".to_owned()),
@@ -100,7 +100,7 @@ async fn push(
     digest: &str,
     shape: Shape,
 ) -> Result<(), String> {
-    let client = Client::connect(address).await?;
+    let client = Connection::connect(address).await?;
     Pusher::new(client, repository)
         .blob(content, digest, shape)
         .await

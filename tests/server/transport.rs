@@ -166,7 +166,7 @@ async fn connections_that_say_nothing_are_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_answers_are_broken_off() {
     let options = ServerOptions {
-        unread_timeout: Duration::from_millis(50),
+        unread_timeout: Duration::from_millis(500),
         ..ServerOptions::default()
     };
     let registry = TestRegistry::with(options).await;

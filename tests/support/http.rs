@@ -1,7 +1,9 @@
-//! A small HTTP/1.1 client: one connection, one request at a time, bodies of any size made up as they are sent.
+//! A small HTTP client: one connection, one request at a time, bodies of any size made up as they are sent.
 //!
-//! Owns: [`Client`], [`Answer`], [`Upload`] bodies. Refuses: retries and pools, which would hide what the server did.
+//! Owns: [`Connection`], [`Answer`], [`Upload`] bodies. `client` opens one for each request. Refuses: retries and pools, which
+//! would hide what the server did.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,10 +14,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::{http1, http2};
 use hyper::header::{CONTENT_LENGTH, HOST, HeaderMap};
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::content::Content;
@@ -26,13 +29,19 @@ const FRAME: u64 = 1 << 20;
 
 /// One connection to a registry.
 #[derive(Debug)]
-pub struct Client {
+pub struct Connection {
     address: SocketAddr,
-    sender: SendRequest<Upload>,
+    sender: Sender,
     ended: Ended,
 }
 
-/// How the last request of a client ended.
+#[derive(Debug)]
+enum Sender {
+    One(http1::SendRequest<Upload>),
+    Two(http2::SendRequest<Upload>),
+}
+
+/// How the last request of a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// With a whole answer.
@@ -50,18 +59,18 @@ pub struct Answer {
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, unless it was counted away (see [`Client::get_compare`]).
+    /// The body, unless it was counted away (see [`Connection::get_compare`]).
     pub body: Bytes,
 }
 
 impl Answer {
     /// A header as text; absent and unreadable are the same to a test.
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub fn find(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// This answer if it has the status `wanted`, else what it said.
-    pub fn expect(self, wanted: StatusCode, doing: &str) -> Result<Self, String> {
+    pub fn wanted(self, wanted: StatusCode, doing: &str) -> Result<Self, String> {
         if self.status == wanted {
             return Ok(self);
         }
@@ -71,25 +80,76 @@ impl Answer {
             self.status
         ))
     }
+
+    /// A header that must be there once.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        let values: Vec<_> = self.headers.get_all(name).iter().collect();
+        assert_eq!(values.len(), 1, "{name} in {:?}", self.headers);
+        values[0].to_str().expect("text")
+    }
+
+    /// Whether there is no such header.
+    pub fn lacks(&self, name: &str) -> bool {
+        !self.headers.contains_key(name)
+    }
+
+    /// The body as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    /// Asserts the status, showing the body where it differs.
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Self {
+        let (headers, body) = (&self.headers, &self.body);
+        assert_eq!(self.status.as_u16(), status, "{headers:?} {body:?}");
+        self
+    }
+
+    /// Asserts an error of the specification's form, with this status and code.
+    #[track_caller]
+    pub fn expect_error(self, status: u16, code: &str) -> Self {
+        let answer = self.expect(status);
+        assert_eq!(answer.header("content-type"), "application/json");
+        let document = answer.json();
+        let errors = document["errors"].as_array().expect("a list of errors");
+        assert!(!errors.is_empty());
+        for error in errors {
+            assert_eq!(error["code"], code, "{document}");
+            assert!(error["message"].is_string());
+            assert_eq!(error["detail"]["requestId"], answer.header("x-request-id"));
+        }
+        answer
+    }
 }
 
-impl Client {
-    /// Connects.
+impl Connection {
+    /// Connects, to speak HTTP/1.1.
     pub async fn connect(address: SocketAddr) -> Result<Self, String> {
-        let stream = TcpStream::connect(address)
-            .await
-            .map_err(|e| format!("connect to {address}: {e}"))?;
-        stream
-            .set_nodelay(true)
-            .map_err(|e| format!("set TCP_NODELAY: {e}"))?;
-        let (sender, connection) = handshake(TokioIo::new(stream))
+        let (sender, connection) = http1::handshake(stream(address).await?)
             .await
             .map_err(|e| format!("handshake: {e}"))?;
         // Ends with the connection; its error reaches the request that waits on it.
         tokio::spawn(connection);
         Ok(Self {
             address,
-            sender,
+            sender: Sender::One(sender),
+            ended: Ended::Not,
+        })
+    }
+
+    /// Connects, to speak HTTP/2 with prior knowledge.
+    pub async fn connect_h2(address: SocketAddr) -> Result<Self, String> {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream(address).await?)
+            .await
+            .map_err(|e| format!("handshake: {e}"))?;
+        tokio::spawn(connection);
+        Ok(Self {
+            address,
+            sender: Sender::Two(sender),
             ended: Ended::Not,
         })
     }
@@ -188,14 +248,18 @@ impl Client {
         headers: &[(&str, &str)],
         body: Upload,
     ) -> Result<(hyper::http::response::Parts, hyper::body::Incoming), String> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path_of(target, self.address)?)
-            .header(HOST, self.address.to_string());
+        let path = path_of(target, self.address)?;
+        let mut request = Request::builder().method(method);
+        request = match &self.sender {
+            Sender::One(_) => request.uri(path).header(HOST, self.address.to_string()),
+            Sender::Two(_) => request.uri(format!("http://{}{path}", self.address)),
+        };
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        if body.counted && *method != Method::GET && *method != Method::HEAD {
+        let bodiless = [Method::GET, Method::HEAD].contains(method) && body.left() == 0;
+        let counted = headers.iter().any(|(name, _)| CONTENT_LENGTH == *name);
+        if body.counted && !bodiless && !counted {
             request = request.header(CONTENT_LENGTH, body.left());
         }
         self.ended = Ended::Not;
@@ -203,8 +267,13 @@ impl Client {
             .body(body)
             .map_err(|e| format!("{method} {target}: {e}"))?;
         let answer = tokio::time::timeout(ANSWER_BOUND, async {
-            self.sender.ready().await?;
-            self.sender.send_request(request).await
+            match &mut self.sender {
+                Sender::One(sender) => {
+                    sender.ready().await?;
+                    sender.send_request(request).await
+                }
+                Sender::Two(sender) => sender.send_request(request).await,
+            }
         });
         let answer = answer
             .await
@@ -215,6 +284,16 @@ impl Client {
             })?;
         Ok(answer.into_parts())
     }
+}
+
+async fn stream(address: SocketAddr) -> Result<TokioIo<TcpStream>, String> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|e| format!("connect to {address}: {e}"))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|e| format!("set TCP_NODELAY: {e}"))?;
+    Ok(TokioIo::new(stream))
 }
 
 /// Path and query of a Location, which may be relative or absolute.
@@ -241,7 +320,7 @@ pub struct Upload {
 
 #[derive(Debug)]
 enum Source {
-    Bytes(Bytes),
+    Pieces(VecDeque<Bytes>),
     Content { content: Content, at: u64, end: u64 },
 }
 
@@ -254,8 +333,17 @@ impl Upload {
     /// These bytes.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self {
-            source: Source::Bytes(bytes.into()),
+            source: Source::Pieces(VecDeque::from([bytes.into()])),
             counted: true,
+            last: None,
+        }
+    }
+
+    /// These, one frame each, their length unknown to the server.
+    pub fn pieces(pieces: Vec<Bytes>) -> Self {
+        Self {
+            source: Source::Pieces(pieces.into()),
+            counted: false,
             last: None,
         }
     }
@@ -285,7 +373,7 @@ impl Upload {
 
     fn left(&self) -> u64 {
         match &self.source {
-            Source::Bytes(bytes) => bytes.len() as u64,
+            Source::Pieces(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
             Source::Content { at, end, .. } => end - at,
         }
     }
@@ -295,7 +383,7 @@ impl Upload {
             return None;
         }
         let piece = match &mut self.source {
-            Source::Bytes(bytes) => std::mem::take(bytes),
+            Source::Pieces(pieces) => pieces.pop_front()?,
             Source::Content { content, at, end } => {
                 let size = usize::try_from((*end - *at).min(FRAME)).expect("a frame is small");
                 let mut piece = vec![0; size];

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hyper::{Method, StatusCode};
 
 use crate::content::{Content, digest_of_bytes};
-use crate::http::{Answer, Client, LastByte, Upload};
+use crate::http::{Answer, Connection, LastByte, Upload};
 
 /// The media type of the manifests made here.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -30,13 +30,13 @@ pub enum Shape {
 #[derive(Debug)]
 pub struct Pusher {
     /// The connection; free for requests of other kinds.
-    pub client: Client,
+    pub client: Connection,
     repository: String,
 }
 
 impl Pusher {
     /// A pusher to `repository` over `client`.
-    pub fn new(client: Client, repository: &str) -> Self {
+    pub fn new(client: Connection, repository: &str) -> Self {
         Self {
             client,
             repository: repository.to_owned(),
@@ -65,7 +65,7 @@ impl Pusher {
             .client
             .send(Method::POST, &path, &[], Upload::empty())
             .await?;
-        location(&answer.expect(StatusCode::ACCEPTED, "open an upload")?)
+        location(&answer.wanted(StatusCode::ACCEPTED, "open an upload")?)
     }
 
     /// Pushes `content` under its `digest`; returns how long the 201 took after the last byte was handed over.
@@ -97,7 +97,7 @@ impl Pusher {
             Shape::Streamed => {
                 let body = Upload::part(content, 0, end).uncounted().noting(&last);
                 let answer = self.client.send(Method::PATCH, at, &OCTETS, body).await?;
-                *at = location(&answer.expect(StatusCode::ACCEPTED, "PATCH")?)?;
+                *at = location(&answer.wanted(StatusCode::ACCEPTED, "PATCH")?)?;
                 self.close_upload(at, digest, Upload::empty()).await?;
             }
             Shape::Chunked(size) => {
@@ -125,7 +125,7 @@ impl Pusher {
             let headers = [OCTETS[0], ("content-range", span.as_str())];
             let body = Upload::part(content, begin, end).noting(last);
             let answer = self.client.send(Method::PATCH, at, &headers, body).await?;
-            *at = location(&answer.expect(StatusCode::ACCEPTED, "PATCH")?)?;
+            *at = location(&answer.wanted(StatusCode::ACCEPTED, "PATCH")?)?;
             begin = end;
         }
         Ok(())
@@ -145,7 +145,7 @@ impl Pusher {
             .send(Method::PUT, &target, &OCTETS, body)
             .await?;
         answer
-            .expect(StatusCode::CREATED, "finish an upload")
+            .wanted(StatusCode::CREATED, "finish an upload")
             .map(drop)
     }
 
@@ -158,14 +158,14 @@ impl Pusher {
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
-        let answer = answer.expect(StatusCode::NO_CONTENT, "status of an upload")?;
-        let range = answer.header("range").ok_or("the status has no Range")?;
+        let answer = answer.wanted(StatusCode::NO_CONTENT, "status of an upload")?;
+        let range = answer.find("range").ok_or("the status has no Range")?;
         let last = range.trim_start_matches("bytes=").strip_prefix("0-");
         let last: u64 = last
             .and_then(|n| n.parse().ok())
             .ok_or_else(|| format!("the status has the Range {range}"))?;
         // `0-0` is what an empty upload says too: HTTP ranges cannot say "nothing". A server that has one byte is asked to take it again at 1.
-        let next = answer.header("location").unwrap_or(at).to_owned();
+        let next = answer.find("location").unwrap_or(at).to_owned();
         Ok(Some((if last == 0 { 0 } else { last + 1 }, next)))
     }
 
@@ -208,7 +208,7 @@ impl Pusher {
             .send(Method::PUT, &path, &[("content-type", MANIFEST)], body)
             .await?;
         answer
-            .expect(StatusCode::CREATED, "PUT of a manifest")
+            .wanted(StatusCode::CREATED, "PUT of a manifest")
             .map(drop)
     }
 
@@ -241,7 +241,7 @@ const OCTETS: [(&str, &str); 1] = [("content-type", "application/octet-stream")]
 
 fn location(answer: &Answer) -> Result<String, String> {
     answer
-        .header("location")
+        .find("location")
         .map(str::to_owned)
         .ok_or_else(|| "an answer without Location".into())
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use http::Method;
 use serde_json::{Value, json};
 use tonnage_tests::content::Seeded;
-use tonnage_tests::http::{Answer, Client as Connection, Upload};
+use tonnage_tests::http::{Answer, Connection, Upload};
 use tonnage_tests::linear::Call;
 
 use super::repository::{BLOBS, Condition, MANIFESTS, Set, Step, TAGS, children};
@@ -239,7 +239,7 @@ impl Client {
             let target = path(repository, "blobs/uploads/");
             let answer = self.send(Method::POST, &target, &[], "").await?;
             expect(&answer, &[202], "begin an upload")?;
-            let location = answer.header("location").ok_or("no Location")?;
+            let location = answer.find("location").ok_or("no Location")?;
             (Method::PUT, format!("{location}?digest={digest}"))
         };
         let answer = self.send(method, &target, &[], content).await?;
@@ -258,7 +258,7 @@ impl Client {
         expect(&answer, &[201, 202], "mount")?;
         let done = answer.status == 201;
         if !done {
-            let location = answer.header("location").ok_or("no Location")?;
+            let location = answer.find("location").ok_or("no Location")?;
             let answer = self.send(Method::DELETE, location, &[], "").await?;
             expect(&answer, &[204], "cancel")?;
         }
@@ -401,7 +401,7 @@ impl Client {
         if answer.status == 404 {
             return Ok(None);
         }
-        let digest = answer.header("docker-content-digest").ok_or("no digest")?;
+        let digest = answer.find("docker-content-digest").ok_or("no digest")?;
         let number = self.names.manifest_of(digest)?;
         if method == Method::GET && answer.body != self.names.manifest(number) {
             return Err(format!("manifest {number} came back as something else"));
