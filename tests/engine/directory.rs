@@ -5,7 +5,8 @@ use std::path::Path;
 
 use tonnage_engine::io::threads::Threads;
 use tonnage_engine::recovery::superblock::{ADMIN_SOCKET, Kind, look};
-use tonnage_engine::{Error, Options, Store};
+
+use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store};
 
 use crate::workbench::run;
 
@@ -64,5 +65,82 @@ fn missing_directories_above_are_made() {
             assert!(matches!(refused, Error::Io { .. }), "{name}: {refused}");
         }
         assert!(!dir.path().join("nowhere").exists());
+    });
+}
+
+async fn locked(path: &Path) -> bool {
+    let env = tonnage_server::runtime::env();
+    let opened = Store::open(env, path, Options::default()).await;
+    matches!(opened, Err(Error::Locked { .. }))
+}
+
+/// Guards: no file that can be deleted lets a second process in, and neither does another way to the same files.
+#[test]
+fn an_open_store_is_opened_by_nobody_else() {
+    run(|dir| async move {
+        let (path, moved) = (dir.path().join("store"), dir.path().join("moved"));
+        let env = tonnage_server::runtime::env();
+        let (store, _) = Store::open(env, &path, Options::default()).await.unwrap();
+        assert!(locked(&path).await);
+        let hard_links = dir.path().join("hard-links");
+        let copied = std::process::Command::new("cp")
+            .arg("-al")
+            .args([&path, &hard_links])
+            .status();
+        assert!(copied.unwrap().success());
+        assert!(locked(&hard_links).await, "its journal is the same file");
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(locked(&link).await);
+        std::fs::rename(&path, &moved).unwrap();
+        assert!(locked(&moved).await);
+        for entry in std::fs::read_dir(&moved).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() && entry.file_name() != "superblock" {
+                std::fs::remove_file(entry.path()).unwrap();
+                assert!(locked(&moved).await, "without {:?}", entry.file_name());
+            }
+        }
+        drop(store);
+    });
+}
+
+/// Guards: a store whose directory is moved while it is open goes on in it, and one that is made under the old name meanwhile is
+/// another one: what both acknowledged is in both.
+#[test]
+fn a_store_that_is_moved_stays_one_store() {
+    run(|dir| async move {
+        let (path, moved) = (dir.path().join("store"), dir.path().join("moved"));
+        let open = async |path: &Path| {
+            let env = tonnage_server::runtime::env();
+            Store::open(env, path, Options::default()).await.unwrap().0
+        };
+        let put = async |store: &Store, content: &'static [u8]| {
+            let blob = store.put_small(content.into(), Algorithm::Sha256);
+            let blob = blob.await.unwrap();
+            let digest = blob.digest();
+            let batch = Batch {
+                repository: "a".to_owned(),
+                create_repository: true,
+                requires: Vec::new(),
+                changes: vec![Change::Place(blob), Change::Link(digest)],
+                origin: Origin::default(),
+            };
+            store.commit(batch).await.unwrap();
+            digest
+        };
+        let first = open(&path).await;
+        std::fs::rename(&path, &moved).unwrap();
+        let second = open(&path).await;
+        let (one, other) = (put(&first, b"one").await, put(&second, b"other").await);
+        first.close().await.unwrap();
+        second.close().await.unwrap();
+        drop((first, second));
+        for (path, has, lacks) in [(&moved, one, other), (&path, other, one)] {
+            let store = open(path).await;
+            assert!(store.open_blob(&has).await.unwrap().is_some());
+            assert!(store.open_blob(&lacks).await.unwrap().is_none());
+            store.close().await.unwrap();
+        }
     });
 }

@@ -162,29 +162,75 @@ fn many_slices_are_written_in_order() {
     });
 }
 
-/// Guards: a held lock is refused with its holder's pid, and is free again once the guard drops.
+/// Guards: a held lock is refused with its holder's pid, wherever its directory was moved, and is free again once the guard drops.
 #[test]
 fn a_taken_lock_names_its_holder() {
     run(async {
         let (directory, io) = (TempDir::new().unwrap(), Threads::new());
-        let path = directory.path().join("lock");
-        std::fs::write(&path, "4000000000 and something longer than a pid\n").unwrap();
+        let (path, moved) = (directory.path().join("a"), directory.path().join("b"));
+        std::fs::create_dir(&path).unwrap();
         let LockAttempt::Held(guard) = io.lock(CALL, &path).await.unwrap() else {
             panic!("nobody holds the lock");
         };
-        let me = std::process::id();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{me}\n"));
+        assert_eq!(
+            std::fs::read_dir(&path).unwrap().count(),
+            0,
+            "nothing is written"
+        );
+        std::fs::rename(&path, &moved).unwrap();
         // flock belongs to the open file, so a second open in one process stands for another process.
         let other = Threads::new();
-        let LockAttempt::Taken(holder) = other.lock(CALL, &path).await.unwrap() else {
+        let LockAttempt::Taken(holder) = other.lock(CALL, &moved).await.unwrap() else {
             panic!("the lock was given out twice");
         };
-        assert_eq!(holder, Some(me));
+        assert_eq!(holder, Some(std::process::id()));
         drop(guard);
-        assert!(matches!(
-            other.lock(CALL, &path).await.unwrap(),
-            LockAttempt::Held(_)
-        ));
+        let free = other.lock(CALL, &moved).await.unwrap();
+        assert!(matches!(free, LockAttempt::Held(_)));
+    });
+}
+
+/// Guards: while a directory is locked, its files are reached through it and not by its name, which may lead to another one by
+/// now; afterwards by the name again.
+#[test]
+fn a_locked_directory_is_not_mistaken_for_its_successor() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let (path, moved) = (directory.path().join("a"), directory.path().join("b"));
+        std::fs::create_dir(&path).unwrap();
+        let LockAttempt::Held(guard) = io.lock(CALL, &path).await.unwrap() else {
+            panic!("nobody holds the lock");
+        };
+        std::fs::rename(&path, &moved).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        create(&io, &path.join("file"), b"abc").await;
+        io.create_dir(CALL, &path.join("inner")).await.unwrap();
+        io.sync_dir(CALL, &path).await.unwrap();
+        assert!(moved.join("file").exists() && moved.join("inner").is_dir());
+        assert_eq!(io.list_dir(CALL, &path).await.unwrap().len(), 2);
+        io.unlink(CALL, &path.join("file")).await.unwrap();
+        drop(guard);
+        assert_eq!(io.list_dir(CALL, &path).await.unwrap(), [""; 0]);
+    });
+}
+
+/// Guards: a FIFO, a socket or a directory in place of a file is an error at once, not a wait for a writer.
+#[test]
+fn only_regular_files_are_opened() {
+    run(async {
+        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let [fifo, socket, inner] =
+            ["fifo", "socket", "inner"].map(|name| directory.path().join(name));
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, mode).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        std::fs::create_dir(&inner).unwrap();
+        for path in [&fifo, &socket, &inner] {
+            for mode in [OpenMode::Read, OpenMode::Write] {
+                io.open(CALL, path, mode).await.unwrap_err();
+            }
+            io.map(CALL, path).await.unwrap_err();
+        }
     });
 }
 
@@ -201,14 +247,14 @@ fn a_lock_of_another_process_is_respected() {
         return;
     }
     let directory = TempDir::new().unwrap();
-    let path = directory.path().join("lock");
+    let path = directory.path();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
             "seam::a_lock_of_another_process_is_respected",
             "--nocapture",
         ])
-        .env("TONNAGE_TEST_LOCK_CHILD", &path)
+        .env("TONNAGE_TEST_LOCK_CHILD", path)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -218,14 +264,14 @@ fn a_lock_of_another_process_is_respected() {
         lines.map_while(Result::ok).any(|line| line == "locked"),
         "the child took the lock"
     );
-    let LockAttempt::Taken(holder) = run(Threads::new().lock(CALL, &path)).unwrap() else {
+    let LockAttempt::Taken(holder) = run(Threads::new().lock(CALL, path)).unwrap() else {
         panic!("the lock was given out twice");
     };
     assert_eq!(holder, Some(child.id()));
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(matches!(
-        run(Threads::new().lock(CALL, &path)).unwrap(),
+        run(Threads::new().lock(CALL, path)).unwrap(),
         LockAttempt::Held(_)
     ));
 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use tonnage_engine::catalog::View;
 use tonnage_engine::format::superblock::Superblock;
-use tonnage_engine::io::{Class, Env, LockAttempt, LockGuard};
+use tonnage_engine::io::Env;
 use tonnage_engine::options::Options;
-use tonnage_engine::recovery::superblock::{self, Kind, LOCK};
+use tonnage_engine::recovery::lock::{DirectoryLock, StoreLock};
+use tonnage_engine::recovery::superblock::{self, Kind};
 use tonnage_engine::recovery::{self, Recovered};
 use tonnage_engine::store::Store;
 use tonnage_engine::table::Site;
@@ -39,7 +40,7 @@ pub(crate) struct Closed {
     /// What it holds.
     pub(crate) view: View,
     // Held for its drop.
-    _lock: Box<dyn LockGuard>,
+    _lock: StoreLock,
 }
 
 /// Opens the store at `path` for a change, as `serve` would. To be closed again.
@@ -60,7 +61,6 @@ async fn identify(env: &Env, path: &Path) -> Result<Superblock> {
         Kind::Absent => return Err(foreign("there is no such directory")),
         Kind::Fresh => return Err(foreign("it has no superblock")),
     }
-    // Before the lock: a store that this program must not use is left without so much as a lock file.
     let Some((superblock, _)) = superblock::read(&*env.io, path).await? else {
         return Err(foreign(
             "its creation was cut short; `tonnage serve` starts it again",
@@ -72,17 +72,8 @@ async fn identify(env: &Env, path: &Path) -> Result<Superblock> {
 /// Reads the catalog and index of the store at `path`, changing nothing.
 pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
     let superblock = identify(env, path).await?;
-    let lock_path = path.join(LOCK);
-    let attempt = env.io.lock(Class::Directory.call(), &lock_path).await;
-    let lock = match attempt.map_err(|source| Error::io("lock", &lock_path, source))? {
-        LockAttempt::Held(guard) => guard,
-        LockAttempt::Taken(pid) => {
-            return Err(Error::Locked {
-                path: path.to_path_buf(),
-                pid,
-            });
-        }
-    };
+    let directory = DirectoryLock::take(&*env.io, path).await?;
+    let lock = directory.with_superblock(&*env.io, path).await?;
     let site = Site::new(env.clone(), path, superblock.store_id);
     let Recovered { state, .. } = recovery::replay(&site, &superblock, None).await?;
     Ok(Closed {

@@ -1,6 +1,6 @@
 //! Checking a closed store: reads everything, reports, repairs nothing.
 //!
-//! Owns: what is looked at and how a finding is graded. Refuses: trusting anything it reads, and writing (but for the lock).
+//! Owns: what is looked at and how a finding is graded. Refuses: trusting anything it reads, and writing.
 //!
 //! What is checked: the superblock's copies; every frame of the journal from its beginning; that the newest checkpoint leads to
 //! the same rows as the whole journal; that rows and their reverses agree; every record that the index names, chunk by
@@ -18,9 +18,10 @@ use crate::catalog::View;
 use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
-use crate::io::{Class, Env, LockAttempt};
+use crate::io::Env;
 use crate::journal;
-use crate::recovery::superblock::{self as superblocks, LOCK, SUPERBLOCK};
+use crate::recovery::lock::DirectoryLock;
+use crate::recovery::superblock::{self as superblocks, SUPERBLOCK};
 use crate::recovery::{self, plan};
 use crate::table::Site;
 
@@ -121,7 +122,7 @@ pub async fn check(
             why,
         });
     }
-    // Before the lock: a store that this program must not use is left without so much as a lock file.
+    let directory = DirectoryLock::take(&*env.io, path).await?;
     let mut report = FsckReport::default();
     let Some((superblock, damaged_copies)) = superblocks::read(&*env.io, path).await? else {
         report.add(
@@ -135,21 +136,7 @@ pub async fn check(
         let what = format!("copy {copy} of 4 is damaged; the store opens with any other");
         report.add(Severity::Damage, &path.join(SUPERBLOCK), what);
     }
-    let lock_path = path.join(LOCK);
-    let attempt = env
-        .io
-        .lock(Class::Directory.call(), &lock_path)
-        .await
-        .map_err(|source| Error::io("lock", &lock_path, source))?;
-    let _lock = match attempt {
-        LockAttempt::Held(guard) => guard,
-        LockAttempt::Taken(pid) => {
-            return Err(Error::Locked {
-                path: path.to_path_buf(),
-                pid,
-            });
-        }
-    };
+    let _lock = directory.with_superblock(&*env.io, path).await?;
     let site = Site::new(env.clone(), path, superblock.store_id);
     let (state, walked) = match recovery::replay_from_start(&site, &superblock).await {
         Ok(replayed) => replayed,

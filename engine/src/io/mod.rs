@@ -62,7 +62,7 @@ pub struct Space {
     pub available_bytes: u64,
 }
 
-/// Result of trying to take the store's lock.
+/// Result of trying to take a lock.
 #[derive(Debug)]
 pub enum LockAttempt {
     /// Ours until the guard drops.
@@ -71,7 +71,7 @@ pub enum LockAttempt {
     Taken(Option<u32>),
 }
 
-/// Releases the store's lock when dropped.
+/// Releases a lock when dropped.
 pub trait LockGuard: Send + Sync + Debug {}
 
 /// The name space of a disk.
@@ -90,7 +90,8 @@ pub trait Io: Send + Sync + Debug {
     fn unlink(&self, call: Call, path: &Path) -> IoFuture<()>;
     /// Maps a whole immutable file for reading and asks the kernel to make it resident.
     fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef>;
-    /// Takes the exclusive lock file at `path`, creating it, and writes our pid into it.
+    /// Locks what is at `path`, a directory or a file, for this process alone. It is not changed. While a directory is
+    /// held, names below it are resolved in it, wherever it is moved.
     fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt>;
     /// Space on the file system that holds `path`.
     fn space(&self, call: Call, path: &Path) -> IoFuture<Space>;

@@ -8,6 +8,7 @@
 //! upload names, and begins a new epoch last.
 
 pub mod apply;
+pub mod lock;
 pub mod plan;
 pub mod superblock;
 

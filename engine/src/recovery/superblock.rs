@@ -17,8 +17,6 @@ use crate::io::{Class, Env, Io, OpenMode, exact};
 pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
 /// The superblock's file.
 pub const SUPERBLOCK: &str = "superblock";
-/// The lock file.
-pub const LOCK: &str = "lock";
 /// The socket on which a running server answers its operator.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 /// What a fresh ext4 file system has in its root, where a store may be made.
@@ -46,7 +44,7 @@ pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
     if names.iter().any(|name| name == SUPERBLOCK) {
         return Ok(Kind::Store);
     }
-    let harmless = [LOCK, ADMIN_SOCKET, LOST_AND_FOUND];
+    let harmless = [ADMIN_SOCKET, LOST_AND_FOUND];
     let stranger = |name: &&String| {
         !harmless.contains(&name.as_str()) && !DIRECTORIES.contains(&name.as_str())
     };

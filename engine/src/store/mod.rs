@@ -7,7 +7,7 @@
 //!
 //! | path | owner |
 //! |---|---|
-//! | `superblock`, `lock` | `recovery::superblock`, [`Store::open`] |
+//! | `superblock` | `recovery::superblock`, [`Store::open`] |
 //! | `reserve` | `journal::writer` spends it, open makes it again |
 //! | `journal/` | `journal` |
 //! | `segments/` | `segment` |
@@ -33,10 +33,11 @@ use crate::commit::{Sequencer, foresee};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::io::{Env, LockGuard};
+use crate::io::Env;
 use crate::lease::{Leases, Pin};
 use crate::options::Options;
 use crate::poison::Poison;
+use crate::recovery::lock::StoreLock;
 use crate::segment::{BlobReader, Segments};
 use crate::upload::{Upload, UploadId, UploadSpec, UploadStatus, Uploads};
 
@@ -72,7 +73,7 @@ struct Inner {
     journal: Mutex<Option<JournalTask>>,
     /// Held until the last clone of the store drops and the journal task ends.
     #[expect(dead_code, reason = "held for its drop")]
-    lock: Arc<dyn LockGuard>,
+    lock: Arc<StoreLock>,
 }
 
 impl Store {

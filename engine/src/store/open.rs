@@ -18,14 +18,15 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::superblock::Superblock;
-use crate::io::{Class, Env, LockAttempt, LockGuard};
+use crate::io::Env;
 use crate::journal::writer::{JournalSpec, JournalWriter};
 use crate::journal::{self, harden, reserve};
 use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
+use crate::recovery::lock::{DirectoryLock, StoreLock};
 use crate::recovery::plan::{self, Facts};
-use crate::recovery::superblock::{self as superblocks, Kind, LOCK};
+use crate::recovery::superblock::{self as superblocks, Kind};
 use crate::recovery::{self, Recovered, apply};
 use crate::segment::{SegmentIds, Segments};
 use crate::sync::{Mutex, OnceLock, oneshot};
@@ -98,7 +99,7 @@ impl Store {
 struct Claim {
     env: Env,
     path: PathBuf,
-    lock: Arc<dyn LockGuard>,
+    lock: Arc<StoreLock>,
     superblock: Superblock,
     damaged_copies: Vec<u32>,
     created: bool,
@@ -106,46 +107,32 @@ struct Claim {
 
 /// Takes the lock and reads the superblock, making a new one where the directory is empty or absent.
 async fn claim(env: Env, path: &Path) -> Result<Claim> {
-    let kind = superblocks::look(&*env.io, path).await?;
-    match kind {
-        Kind::Absent => superblocks::create_path(&*env.io, path).await?,
-        // A store that this program must not use is left without so much as a lock file.
-        Kind::Store => drop(superblocks::read(&*env.io, path).await?),
-        Kind::Fresh => {}
+    let io = &*env.io;
+    let absent = superblocks::look(io, path).await? == Kind::Absent;
+    if absent {
+        superblocks::create_path(io, path).await?;
     }
-    let lock_path = path.join(LOCK);
-    let attempt = env
-        .io
-        .lock(Class::Directory.call(), &lock_path)
-        .await
-        .map_err(|source| Error::io("lock", &lock_path, source))?;
-    let path = path.to_path_buf();
-    let lock = match attempt {
-        LockAttempt::Held(guard) => Arc::from(guard),
-        LockAttempt::Taken(pid) => return Err(Error::Locked { path, pid }),
-    };
+    let directory = DirectoryLock::take(io, path).await?;
     // Looked at again, now that nobody else can be making a store here.
-    if superblocks::look(&*env.io, &path).await? == Kind::Store
-        && let Some((superblock, damaged_copies)) = superblocks::read(&*env.io, &path).await?
-    {
-        return Ok(Claim {
-            env,
-            path,
-            lock,
-            superblock,
-            damaged_copies,
-            created: false,
-        });
+    let mut existing = None;
+    if superblocks::look(io, path).await? == Kind::Store {
+        existing = superblocks::read(io, path).await?;
     }
-    superblocks::sync_path(&*env.io, &path, kind == Kind::Absent).await?;
-    let superblock = superblocks::create(&env, &path).await?;
+    let created = existing.is_none();
+    let (superblock, damaged_copies) = if let Some(found) = existing {
+        found
+    } else {
+        superblocks::sync_path(io, path, absent).await?;
+        (superblocks::create(&env, path).await?, Vec::new())
+    };
+    let lock = directory.with_superblock(io, path).await?;
     Ok(Claim {
-        env,
-        path,
-        lock,
+        path: path.to_path_buf(),
+        lock: Arc::new(lock),
         superblock,
-        damaged_copies: Vec::new(),
-        created: true,
+        damaged_copies,
+        created,
+        env,
     })
 }
 
@@ -322,7 +309,7 @@ fn start_journal(
     sequencer: &Arc<Sequencer>,
     journal: JournalWriter,
     poison: &Arc<Poison>,
-    lock: &Arc<dyn LockGuard>,
+    lock: &Arc<StoreLock>,
 ) -> JournalTask {
     let (drained, when_drained) = oneshot::channel();
     let (seal, when_sealed) = oneshot::channel();

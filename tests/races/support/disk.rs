@@ -30,7 +30,7 @@ pub struct Disk {
 #[derive(Default)]
 struct State {
     names: BTreeMap<PathBuf, Node>,
-    locked: bool,
+    locked: BTreeSet<PathBuf>,
     journal: Journal,
 }
 
@@ -230,13 +230,13 @@ impl Io for Disk {
         })
     }
 
-    fn lock(&self, _: Call, _: &Path) -> IoFuture<LockAttempt> {
-        let state = Arc::clone(&self.state);
+    fn lock(&self, _: Call, path: &Path) -> IoFuture<LockAttempt> {
+        let (state, path) = (Arc::clone(&self.state), path.to_owned());
         ask(move || {
-            if std::mem::replace(&mut held(&state).locked, true) {
+            if !held(&state).locked.insert(path.clone()) {
                 return Ok(LockAttempt::Taken(None));
             }
-            Ok(LockAttempt::Held(Box::new(Lock(Arc::clone(&state)))))
+            Ok(LockAttempt::Held(Box::new(Lock(Arc::clone(&state), path))))
         })
     }
 
@@ -250,7 +250,7 @@ impl Io for Disk {
     }
 }
 
-struct Lock(Arc<Mutex<State>>);
+struct Lock(Arc<Mutex<State>>, PathBuf);
 
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -262,7 +262,7 @@ impl LockGuard for Lock {}
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        held(&self.0).locked = false;
+        held(&self.0).locked.remove(&self.1);
     }
 }
 

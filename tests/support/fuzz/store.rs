@@ -135,7 +135,7 @@ fn change(image: &mut Image, input: &mut Input<'_>) -> Option<PathBuf> {
 
 /// The store's files in the order of their names.
 fn files(image: &Image) -> Vec<PathBuf> {
-    let part = |path: &&PathBuf| !path.ends_with("lock") && !path.ends_with("reserve");
+    let part = |path: &&PathBuf| !path.ends_with("reserve");
     image.files.keys().filter(part).cloned().collect()
 }
 

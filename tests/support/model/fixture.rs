@@ -39,7 +39,7 @@ pub fn save(image: &Image, folder: &Path) -> io::Result<()> {
         let Ok(name) = path.strip_prefix(&root) else {
             continue;
         };
-        if name == Path::new("lock") || name == Path::new("reserve") {
+        if name == Path::new("reserve") {
             continue;
         }
         let path = folder.join(name);

@@ -122,7 +122,7 @@ impl Specimen {
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
         let part = |(path, content): (&PathBuf, &crate::sim::Content)| {
             let name = path.file_name()?.to_string_lossy().into_owned();
-            (name != "lock" && name != "reserve").then(|| (path.clone(), content.len()))
+            (name != "reserve").then(|| (path.clone(), content.len()))
         };
         self.image.files.iter().filter_map(part).collect()
     }

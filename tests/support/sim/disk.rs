@@ -6,9 +6,10 @@
 //! Invariants: an operation begins at its call and takes effect when the executor picks it. After the stop
 //! nothing changes any more, and what had not taken effect never resolves.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,7 +47,7 @@ pub(super) struct DiskState {
     points: u64,
     stop_after: Option<u64>,
     stopped: bool,
-    pub(super) locked: bool,
+    pub(super) locked: BTreeSet<PathBuf>,
     log: Vec<OpRecord>,
     watcher: Option<Watcher>,
 }
@@ -122,7 +123,7 @@ impl SimDisk {
             points: 0,
             stop_after: None,
             stopped: false,
-            locked: false,
+            locked: BTreeSet::new(),
             log: Vec::new(),
             watcher: None,
         };

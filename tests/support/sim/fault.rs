@@ -40,7 +40,7 @@ pub enum OpKind {
     Map,
     /// Names listed.
     List,
-    /// The lock file tried.
+    /// A lock tried.
     Lock,
     /// Size or free space asked, writeback hinted.
     Ask,

@@ -1,6 +1,6 @@
 //! The name space of the simulated disk: its side of `Io`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tonnage_engine::io::{
@@ -94,13 +94,13 @@ impl Io for SimDisk {
         let op = Op::new(call, OpKind::Lock, path);
         let (disk, path) = (self.clone(), path.to_owned());
         self.submit(op, move |state| {
-            if state.machine.file_at(&path).is_err() {
-                state.machine.create_file(&path)?;
+            if state.machine.check_dir(&path).is_err() {
+                state.machine.file_at(&path)?;
             }
-            if std::mem::replace(&mut state.locked, true) {
+            if !state.locked.insert(path.clone()) {
                 return Ok((LockAttempt::Taken(Some(SIM_PID)), 0));
             }
-            Ok((LockAttempt::Held(Box::new(Held(disk))), 0))
+            Ok((LockAttempt::Held(Box::new(Held { disk, path })), 0))
         })
     }
 
@@ -120,13 +120,17 @@ impl Io for SimDisk {
 }
 
 #[derive(Debug)]
-struct Held(SimDisk);
+struct Held {
+    disk: SimDisk,
+    path: PathBuf,
+}
 
 impl LockGuard for Held {}
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.0.with_state(|state| state.locked = false);
+        self.disk
+            .with_state(|state| state.locked.remove(&self.path));
     }
 }
 

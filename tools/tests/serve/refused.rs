@@ -1,6 +1,7 @@
 //! What `serve` and the offline commands refuse, by which exit code, and that they leave it as it was.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
 use tonnage_engine::format::codec::checksum;
@@ -21,14 +22,14 @@ fn serve(data: &Path) -> (i32, String, String) {
     run(tonnage(&SERVE).arg(data))
 }
 
-/// Every file below `directory` with its bytes, but for the lock, which is not part of a store.
+/// Every file below `directory` with its bytes.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             found.extend(files(&path));
-        } else if path.file_name().unwrap() != "lock" {
+        } else {
             found.insert(path.clone(), std::fs::read(&path).unwrap());
         }
     }
@@ -95,7 +96,6 @@ fn a_foreign_directory_is_left_alone() {
     assert_eq!(code, 6, "{stderr}");
     assert!(stderr.contains("holiday.jpg"), "{stderr}");
     assert_eq!(files(directory.path()), before);
-    assert!(!directory.path().join("lock").exists());
     for command in ["stats", "fsck"] {
         let (code, _, stderr) = run(&mut tonnage(&[command, "--data", "/nowhere/at/all"]));
         assert_eq!(code, 6, "{command}: {stderr}");
@@ -124,10 +124,6 @@ fn a_newer_store_is_left_alone() {
             assert!(stderr.contains("newer tonnage"), "{stderr}");
         }
         assert_eq!(files(directory.path()), before);
-        assert!(
-            !directory.path().join("lock").exists(),
-            "nothing was touched"
-        );
     }
 }
 
@@ -169,6 +165,54 @@ fn a_damaged_store_is_not_opened() {
         std::fs::write(&path, whole).unwrap();
     }
     drop(Serving::start(&data, &[]));
+}
+
+/// Guards: a FIFO in place of any file of a store keeps neither `fsck` nor a start waiting for a writer.
+#[test]
+fn a_fifo_in_place_of_a_file_stops_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    fill(&data);
+    for path in files(&data).into_keys() {
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let name = path.strip_prefix(&data).unwrap();
+        let (code, stdout, stderr) = run(tonnage(&["fsck", "--data"]).arg(&data));
+        let notes = name.starts_with("reserve") || stdout.contains(&*path.to_string_lossy());
+        assert!(
+            notes || code != 0,
+            "{}: {code} {stdout} {stderr}",
+            name.display()
+        );
+        let mut server = tonnage(&SERVE)
+            .arg(&data)
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(server.stderr.take().unwrap()).lines();
+        let mut until = said.by_ref().map(Result::unwrap);
+        let decided = until.find(|line| line.contains("podman") || line.contains("FIFO"));
+        assert!(
+            decided.is_some(),
+            "{}: it neither starts nor says why not",
+            name.display()
+        );
+        let pid = server.id().to_string();
+        let kill = std::process::Command::new("kill").arg(pid).status();
+        assert!(kill.unwrap().success());
+        let rest: Vec<_> = said.map(Result::unwrap).collect();
+        let code = server.wait().unwrap().code();
+        assert!(
+            matches!(code, Some(0 | 3 | 8)),
+            "{}: {code:?} {rest:?}",
+            name.display()
+        );
+        if std::fs::remove_file(&path).is_ok() {
+            std::fs::write(&path, whole).unwrap();
+        }
+    }
 }
 
 /// Everything that can be pulled: tags, manifests, blobs.

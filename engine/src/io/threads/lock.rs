@@ -1,36 +1,43 @@
-//! The store's lock: flock on a file that says who holds it.
+//! The lock on a store: flock on its directory, and on its superblock.
 //!
-//! Owns: taking, naming the holder, releasing by closing.
-//! Refuses: removing the file; a name that comes and goes could be locked twice.
+//! Owns: taking, naming the holder, releasing by closing; the check that the name still leads to what was locked.
+//! Refuses: lock files: a name can be deleted or replaced while its file is locked, and then a second process locks another file.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, OFlags};
+use rustix::fs::{FileType, FlockOperation, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::open_file;
+use super::place::{Place, Roots};
 use crate::io::{LockAttempt, LockGuard};
 
 /// A process that was killed a moment ago may hold its lock until its last operation in the kernel ends.
 const ATTEMPTS: usize = 10;
 /// Time between attempts; all of them together stay under half a second.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(40);
-/// More digits than any pid has.
-const PID_BYTES_MAX: usize = 16;
 
-/// Released by closing: the descriptor is not shared and no child inherits it.
+/// Released by closing: no child process inherits the descriptor.
 #[derive(Debug)]
 struct Held {
-    _descriptor: OwnedFd,
+    descriptor: Arc<OwnedFd>,
+    roots: Arc<Roots>,
 }
 
 impl LockGuard for Held {}
 
-pub(super) fn try_lock(path: &Path) -> io::Result<LockAttempt> {
-    let descriptor = open_file(path, OFlags::RDWR | OFlags::CREATE)?;
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.roots.forget(&self.descriptor);
+    }
+}
+
+/// Locks the directory or file at `path`. While a directory is held, `roots` resolves what is below it.
+pub(super) fn try_lock(place: &Place, path: PathBuf, roots: Arc<Roots>) -> io::Result<LockAttempt> {
+    let descriptor = place.open_any(OFlags::RDONLY)?;
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
             std::thread::sleep(BETWEEN_ATTEMPTS);
@@ -38,33 +45,56 @@ pub(super) fn try_lock(path: &Path) -> io::Result<LockAttempt> {
         let operation = FlockOperation::NonBlockingLockExclusive;
         match retry_on_intr(|| rustix::fs::flock(&descriptor, operation)) {
             Ok(()) => {
-                write_pid(&descriptor)?;
-                return Ok(LockAttempt::Held(Box::new(Held {
-                    _descriptor: descriptor,
-                })));
+                let kind = check_identity(place, &descriptor)?;
+                let descriptor = Arc::new(descriptor);
+                if kind == FileType::Directory {
+                    roots.hold(path, &descriptor);
+                }
+                return Ok(LockAttempt::Held(Box::new(Held { descriptor, roots })));
             }
             Err(Errno::WOULDBLOCK) => {}
             Err(refused) => return Err(refused.into()),
         }
     }
-    Ok(LockAttempt::Taken(read_pid(&descriptor)?))
+    Ok(LockAttempt::Taken(holder(&descriptor)))
 }
 
-fn write_pid(descriptor: &OwnedFd) -> io::Result<()> {
-    let text = format!("{}\n", std::process::id());
-    retry_on_intr(|| rustix::fs::ftruncate(descriptor, 0))?;
-    let count = retry_on_intr(|| rustix::io::pwrite(descriptor, text.as_bytes(), 0))?;
-    if count == text.len() {
-        Ok(())
-    } else {
-        Err(io::ErrorKind::WriteZero.into())
+/// The name may have come to lead elsewhere between the open and the lock. Returns what was locked.
+fn check_identity(place: &Place, descriptor: &OwnedFd) -> io::Result<FileType> {
+    let locked = retry_on_intr(|| rustix::fs::fstat(descriptor))?;
+    let named = place.stat()?;
+    if (locked.st_dev, locked.st_ino) == (named.st_dev, named.st_ino) {
+        return Ok(FileType::from_raw_mode(locked.st_mode));
     }
+    let what = "it was replaced by another while it was being locked";
+    Err(io::Error::new(io::ErrorKind::ResourceBusy, what))
 }
 
-/// The holder's pid; `None` while it has not written it yet, or where the text is no pid.
-fn read_pid(descriptor: &OwnedFd) -> io::Result<Option<u32>> {
-    let mut text = [0; PID_BYTES_MAX];
-    let count = retry_on_intr(|| rustix::io::pread(descriptor, &mut text[..], 0))?;
-    let text = std::str::from_utf8(text.get(..count).unwrap_or_default()).unwrap_or_default();
-    Ok(text.trim().parse().ok())
+/// The holder's pid, from the kernel's list of locks; `None` where that does not tell (a holder in another pid namespace).
+fn holder(descriptor: &OwnedFd) -> Option<u32> {
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let stat = retry_on_intr(|| rustix::fs::fstat(descriptor.as_fd())).ok()?;
+    pid_in(&locks, &stat)
+}
+
+/// The pid of the one flock on the inode of `stat`. Some file systems show another device number than `stat` has.
+fn pid_in(locks: &str, stat: &Stat) -> Option<u32> {
+    let (major, minor) = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    let device = format!("{major:02x}:{minor:02x}");
+    let inode = stat.st_ino.to_string();
+    let on_inode = locks.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, _, pid, place, ..] = fields.as_slice() else {
+            return None;
+        };
+        let (found, number) = place.rsplit_once(':')?;
+        (number == inode).then_some((found == device, pid.parse().ok()?))
+    });
+    let found: Vec<(bool, u32)> = on_inode.collect();
+    let exact = found.iter().find(|(same_device, _)| *same_device);
+    let only = (found.len() == 1).then(|| found.first()).flatten();
+    exact.or(only).map(|(_, pid)| *pid)
 }

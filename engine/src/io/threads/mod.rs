@@ -10,22 +10,24 @@
 //!   nothing, and the others are repeatable. An interrupted sync is reported as it is, because what a second
 //!   one says about the first one's pages is not known.
 //! - Errors keep the code of the operating system (`raw_os_error`).
+//! - While a directory is locked, names below it are resolved in it, not by its path: a store that is moved stays one store.
 //! - What is created is readable and writable by its owner only: the superblock holds a secret.
 
 mod file;
 mod lock;
 mod map;
+mod place;
 mod pool;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{Dir, OFlags};
 use rustix::io::retry_on_intr;
 
 use self::file::ThreadFile;
+use self::place::{Place, Roots};
 use self::pool::{Lane, Pool};
 use super::{Call, FileRef, Io, IoFuture, LockAttempt, MapRef, OpenMode, Space};
 
@@ -39,6 +41,7 @@ const NAMESPACE_THREADS: usize = 16;
 #[derive(Debug)]
 pub struct Threads {
     pool: Arc<Pool>,
+    roots: Arc<Roots>,
 }
 
 impl Default for Threads {
@@ -58,6 +61,7 @@ impl Threads {
     pub fn with_bounds(transfer: usize, namespace: usize) -> Self {
         Self {
             pool: Arc::new(Pool::new(transfer, namespace)),
+            roots: Arc::default(),
         }
     }
 }
@@ -68,27 +72,25 @@ impl Io for Threads {
     }
 
     fn create_dir(&self, _: Call, path: &Path) -> IoFuture<()> {
-        let path = path.to_owned();
-        self.pool.run(Lane::Namespace, move || {
-            Ok(retry_on_intr(|| rustix::fs::mkdir(&path, Mode::RWXU))?)
-        })
+        let place = self.roots.place(path);
+        self.pool.run(Lane::Namespace, move || place.create_dir())
     }
 
     fn list_dir(&self, _: Call, path: &Path) -> IoFuture<Vec<String>> {
-        let path = path.to_owned();
-        self.pool.run(Lane::Namespace, move || list_dir(&path))
+        let place = self.roots.place(path);
+        self.pool.run(Lane::Namespace, move || list_dir(&place))
     }
 
     fn sync_dir(&self, _: Call, path: &Path) -> IoFuture<()> {
-        let path = path.to_owned();
+        let place = self.roots.place(path);
         self.pool.run(Lane::Namespace, move || {
-            let directory = open_dir(&path)?;
+            let directory = place.open_dir()?;
             Ok(rustix::fs::fsync(&directory)?)
         })
     }
 
     fn open(&self, _: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
-        let path = path.to_owned();
+        let place = self.roots.place(path);
         let pool = Arc::clone(&self.pool);
         self.pool.run(Lane::Namespace, move || {
             let flags = match mode {
@@ -96,37 +98,37 @@ impl Io for Threads {
                 OpenMode::Write => OFlags::RDWR,
                 OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             };
-            let descriptor = open_file(&path, flags)?;
+            let descriptor = place.open_file(flags)?;
             let file: FileRef = Arc::new(ThreadFile::new(descriptor, pool));
             Ok(file)
         })
     }
 
     fn unlink(&self, _: Call, path: &Path) -> IoFuture<()> {
-        let path = path.to_owned();
-        self.pool.run(Lane::Namespace, move || {
-            Ok(retry_on_intr(|| rustix::fs::unlink(&path))?)
-        })
+        let place = self.roots.place(path);
+        self.pool.run(Lane::Namespace, move || place.unlink())
     }
 
     fn map(&self, _: Call, path: &Path) -> IoFuture<MapRef> {
-        let path = path.to_owned();
+        let place = self.roots.place(path);
         self.pool.run(Lane::Namespace, move || {
-            let descriptor = open_file(&path, OFlags::RDONLY)?;
+            let descriptor = place.open_file(OFlags::RDONLY)?;
             map::map_whole(&descriptor)
         })
     }
 
     fn lock(&self, _: Call, path: &Path) -> IoFuture<LockAttempt> {
-        let path = path.to_owned();
+        let (place, path) = (self.roots.place(path), path.to_owned());
+        let roots = Arc::clone(&self.roots);
         self.pool
-            .run(Lane::Namespace, move || lock::try_lock(&path))
+            .run(Lane::Namespace, move || lock::try_lock(&place, path, roots))
     }
 
     fn space(&self, _: Call, path: &Path) -> IoFuture<Space> {
-        let path = path.to_owned();
+        let place = self.roots.place(path);
         self.pool.run(Lane::Namespace, move || {
-            let found = retry_on_intr(|| rustix::fs::statvfs(&path))?;
+            let directory = place.open_dir()?;
+            let found = retry_on_intr(|| rustix::fs::fstatvfs(&directory))?;
             Ok(Space {
                 total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
                 available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
@@ -135,21 +137,9 @@ impl Io for Threads {
     }
 }
 
-/// Opens a file so that no child process inherits it.
-fn open_file(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-    let mode = Mode::RUSR | Mode::WUSR;
-    Ok(retry_on_intr(|| {
-        rustix::fs::open(path, flags | OFlags::CLOEXEC, mode)
-    })?)
-}
-
-fn open_dir(path: &Path) -> io::Result<OwnedFd> {
-    open_file(path, OFlags::RDONLY | OFlags::DIRECTORY)
-}
-
-fn list_dir(path: &Path) -> io::Result<Vec<String>> {
+fn list_dir(place: &Place) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in Dir::new(open_dir(path)?)? {
+    for entry in Dir::new(place.open_dir()?)? {
         let entry = entry?;
         // Our own names are ASCII; what is not UTF-8 is foreign, and its name is only ever shown.
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -143,15 +143,15 @@ fn the_lock_is_released_by_drop_and_by_a_crash() {
         disk,
         env,
     } = machine(1);
-    let lock = path("lock");
+    let lock = Path::new(DIR);
     executor.block_on(async {
-        let LockAttempt::Held(guard) = env.io.lock(CALL, &lock).await.unwrap() else {
+        let LockAttempt::Held(guard) = env.io.lock(CALL, lock).await.unwrap() else {
             panic!("free")
         };
-        let second = env.io.lock(CALL, &lock).await.unwrap();
+        let second = env.io.lock(CALL, lock).await.unwrap();
         assert!(matches!(second, LockAttempt::Taken(Some(SIM_PID))));
         drop(guard);
-        let LockAttempt::Held(guard) = env.io.lock(CALL, &lock).await.unwrap() else {
+        let LockAttempt::Held(guard) = env.io.lock(CALL, lock).await.unwrap() else {
             panic!("free")
         };
         std::mem::forget(guard);
@@ -159,7 +159,7 @@ fn the_lock_is_released_by_drop_and_by_a_crash() {
     let next = SimEnv::new(2, &disk.live_image());
     let attempt = next
         .executor
-        .block_on(next.env.io.lock(CALL, &lock))
+        .block_on(next.env.io.lock(CALL, lock))
         .unwrap();
     assert!(matches!(attempt, LockAttempt::Held(_)));
 }
