@@ -2,6 +2,8 @@
 //!
 //! Owns: [`Require`]. Refuses: judging it (`commit::resolve`).
 
+use bytes::Bytes;
+
 use crate::digest::Digest;
 
 /// Something that must hold at commit, judged against all transactions queued before this one.
@@ -20,6 +22,13 @@ pub enum Require {
     },
     /// The repository has this manifest.
     Manifest(Digest),
+    /// The repository does not have this manifest, or has it with these attributes.
+    Attributes {
+        /// The manifest.
+        digest: Digest,
+        /// What it must have for attributes.
+        attributes: Bytes,
+    },
     /// The tag points at this manifest; `None`: the tag does not exist.
     Tag {
         /// The tag.

@@ -129,6 +129,209 @@ async fn children_must_be_there() {
         .expect_error(400, "MANIFEST_BLOB_UNKNOWN");
 }
 
+/// Guards: what is listed must be where clients look for it: an entry of a manifest's type among the manifests, layers
+/// and configs among the blobs. The first message names the first that is missing: some clients show nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn children_must_be_where_clients_look() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let image = push_layers(&client, "a", &[b"one"]).await;
+    let text = image.to_string();
+    let digest = push_blob(&client, "a", text.as_bytes()).await;
+    let index = |media_type: &str| {
+        let entries = [descriptor(media_type, text.as_bytes())];
+        json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).to_string()
+    };
+    let path = "/v2/a/manifests/x";
+    for media_type in [MANIFEST, &MANIFEST.to_uppercase(), INDEX] {
+        let answer = put(&client, path, INDEX, &index(media_type)).await;
+        let errors = answer.expect_error(400, "MANIFEST_BLOB_UNKNOWN").json();
+        let message = errors["errors"][0]["message"].as_str().unwrap();
+        assert!(message.contains(&digest.to_string()), "{message}");
+        assert!(message.contains("no manifest"), "{message}");
+    }
+    put(&client, path, INDEX, &index(LAYER)).await.expect(201);
+    put_manifest(&client, "a", "t", &image).await;
+    put(&client, path, INDEX, &index(MANIFEST))
+        .await
+        .expect(201);
+
+    client
+        .delete(&format!("/v2/a/blobs/{digest}"))
+        .await
+        .expect(202);
+    put(&client, path, INDEX, &index(LAYER))
+        .await
+        .expect_error(400, "MANIFEST_BLOB_UNKNOWN");
+    let mut over = image.clone();
+    over["layers"] = json!([descriptor("application/vnd.x", text.as_bytes())]);
+    let answer = put(&client, path, MANIFEST, &over.to_string()).await;
+    let errors = answer.expect_error(400, "MANIFEST_BLOB_UNKNOWN").json();
+    let message = errors["errors"][0]["message"].as_str().unwrap();
+    assert!(message.contains("no blob"), "{message}");
+    // Clients that go by the type pull this one as a manifest.
+    over["layers"] = json!([descriptor(MANIFEST, text.as_bytes())]);
+    put(&client, path, MANIFEST, &over.to_string())
+        .await
+        .expect(201);
+}
+
+/// Guards: a manifest keeps its media type while its repository has it, whoever pushes it again as which; the refusal
+/// names the type. Other repositories have their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stored_type_never_changes() {
+    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let mut image = push_layers(&client, "a", &[b"one"]).await;
+    push_layers(&client, "b", &[b"one"]).await;
+    image.as_object_mut().unwrap().remove("mediaType");
+    let text = image.to_string();
+    let digest = sha256(text.as_bytes());
+    put(&client, "/v2/a/manifests/t", MANIFEST, &text)
+        .await
+        .expect(201);
+    for reference in ["t", "u", &digest.to_string()] {
+        let path = format!("/v2/a/manifests/{reference}");
+        let answer = put(&client, &path, DOCKER, &text).await;
+        let errors = answer.expect_error(400, "MANIFEST_INVALID").json();
+        let message = errors["errors"][0]["message"].as_str().unwrap();
+        assert!(
+            message.contains(MANIFEST) && message.contains(&digest.to_string()),
+            "{message}"
+        );
+    }
+    client.head("/v2/a/manifests/u").await.expect(404);
+    let upper = MANIFEST.to_uppercase();
+    put(&client, "/v2/a/manifests/v", &upper, &text)
+        .await
+        .expect(201);
+    for reference in ["t", "v", &digest.to_string()] {
+        let answer = client
+            .head(&format!("/v2/a/manifests/{reference}"))
+            .await
+            .expect(200);
+        assert_eq!(answer.header("content-type"), MANIFEST);
+    }
+    put(&client, "/v2/b/manifests/t", DOCKER, &text)
+        .await
+        .expect(201);
+    let answer = client.get("/v2/b/manifests/t").await.expect(200);
+    assert_eq!(answer.header("content-type"), DOCKER);
+    client
+        .delete(&format!("/v2/a/manifests/{digest}"))
+        .await
+        .expect(202);
+    put(&client, "/v2/a/manifests/t", DOCKER, &text)
+        .await
+        .expect(201);
+}
+
+/// Guards: the same for pushes at the same moment: one type wins, and every answer agrees with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn types_do_not_race() {
+    const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    for round in 0..20 {
+        let layer = format!("layer {round}");
+        let mut image = push_layers(&client, "a", &[layer.as_bytes()]).await;
+        image.as_object_mut().unwrap().remove("mediaType");
+        let text = image.to_string();
+        let path = format!("/v2/a/manifests/{}", sha256(text.as_bytes()));
+        let push = |media_type| put(&client, &path, media_type, &text);
+        let types = [MANIFEST, DOCKER, MANIFEST, DOCKER];
+        let answers = futures_util::future::join_all(types.map(push)).await;
+        let stored = client.head(&path).await.expect(200);
+        for (media_type, answer) in types.into_iter().zip(answers) {
+            let right = stored.header("content-type") == media_type;
+            answer.expect(if right { 201 } else { 400 });
+        }
+    }
+}
+
+/// Guards: nothing that is no manifest is taken, whatever its type; a type that the document does not confirm is one of
+/// the known ones; no type that a browser runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn types_are_confirmed_by_the_document() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let image = push_layers(&client, "a", &[b"one"]).await;
+    let as_type = |media_type: &str| {
+        let mut image = image.clone();
+        image["mediaType"] = json!(media_type);
+        image.to_string()
+    };
+    let mut silent = image.clone();
+    silent.as_object_mut().unwrap().remove("mediaType");
+    let path = "/v2/a/manifests/x";
+    for media_type in [
+        "text/html",
+        "image/svg+xml",
+        "application/xhtml+xml",
+        "application/pdf",
+    ] {
+        for text in [&silent.to_string(), &as_type(media_type), "<script>", "{}"] {
+            let answer = put(&client, path, media_type, text).await;
+            answer.expect_error(400, "MANIFEST_INVALID");
+        }
+    }
+    for media_type in [
+        "application/json",
+        "application/octet-stream",
+        "application/vnd.x+json",
+    ] {
+        let answer = put(&client, path, media_type, &silent.to_string()).await;
+        answer.expect_error(400, "MANIFEST_INVALID");
+    }
+    let call = client
+        .call(Method::PUT, path)
+        .header("content-type", MANIFEST);
+    let twice = call
+        .header("content-type", INDEX)
+        .body(whole(silent.to_string()));
+    twice.send().await.expect_error(400, "MANIFEST_INVALID");
+    let own = "application/vnd.x+json";
+    for body in [
+        "{}",
+        "7",
+        "{\"mediaType\":\"application/vnd.x+json\",\"schemaVersion\":2}",
+    ] {
+        for media_type in [MANIFEST, INDEX, own] {
+            let answer = put(&client, path, media_type, body).await;
+            answer.expect_error(400, "MANIFEST_INVALID");
+        }
+    }
+    client.head(path).await.expect(404);
+    put(&client, path, own, &as_type(own)).await.expect(201);
+    let call = client.call(Method::PUT, path);
+    call.body(whole(silent.to_string()))
+        .send()
+        .await
+        .expect(201);
+    let answer = client.head(path).await.expect(200);
+    assert_eq!(answer.header("content-type"), MANIFEST);
+}
+
+/// Guards: what Go writes for an empty list is one; what is bounded is bounded however it is written, and no manifest
+/// makes the registry fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn null_lists_and_long_escapes() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let mut image = push_layers(&client, "a", &[b"one"]).await;
+    for key in ["layers", "annotations", "subject", "manifests"] {
+        let mut image = image.clone();
+        image[key] = Value::Null;
+        put_manifest(&client, "a", "t", &image).await;
+    }
+    let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": null});
+    put_manifest(&client, "a", "t", &index).await;
+    image["artifactType"] = json!("\u{1}".repeat(1024));
+    let answer = put(&client, "/v2/a/manifests/x", MANIFEST, &image.to_string()).await;
+    answer.expect_error(400, "MANIFEST_INVALID");
+}
+
 /// Guards: documents that can be read in two ways, or contradict their request, are refused and change nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_manifests_are_refused() {

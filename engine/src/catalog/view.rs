@@ -345,6 +345,9 @@ impl View {
             Require::Linked(digest) => self.linked(repository, digest)?,
             Require::LinkedIn { repository, digest } => self.linked(repository, digest)?,
             Require::Manifest(digest) => self.manifest(repository, digest)?.is_some(),
+            Require::Attributes { digest, attributes } => self
+                .manifest(repository, digest)?
+                .is_none_or(|known| known.attributes == *attributes),
             Require::Tag { tag, digest } => {
                 self.tag(repository, tag)?.map(|found| found.digest) == *digest
             }

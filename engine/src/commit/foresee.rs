@@ -76,7 +76,7 @@ fn lasts(require: &Require) -> bool {
         | Require::LinkedIn { .. }
         | Require::Manifest(_)
         | Require::Stored(_) => true,
-        Require::Tag { .. } | Require::TagExists(_) => false,
+        Require::Attributes { .. } | Require::Tag { .. } | Require::TagExists(_) => false,
     }
 }
 

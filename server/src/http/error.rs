@@ -147,7 +147,7 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
             (StatusCode::BAD_REQUEST, Code::SizeInvalid)
         }
         Error::ContentEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unsupported),
-        Error::ManifestInvalid(_) | Error::TagInvalid(_) => {
+        Error::ManifestInvalid(_) | Error::ManifestTypeStored { .. } | Error::TagInvalid(_) => {
             (StatusCode::BAD_REQUEST, Code::ManifestInvalid)
         }
         Error::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid),
@@ -197,9 +197,15 @@ fn details(error: &Error, code: Code, message: &str, request_id: &str) -> Vec<Va
     match error {
         Error::ManifestBlobUnknown(missing) => {
             let mut bytes = 0;
-            let named = missing.iter().map(|digest| {
-                let detail = json!({ "digest": digest.to_string(), "requestId": request_id });
-                entry(code, message, detail)
+            let named = missing.iter().enumerate().map(|(number, missing)| {
+                let digest = missing.digest.to_string();
+                let detail = json!({ "digest": digest, "requestId": request_id });
+                // Many clients show the first message and nothing else: that is the whole one.
+                if number == 0 {
+                    entry(code, message, detail)
+                } else {
+                    entry(code, &missing.to_string(), detail)
+                }
             });
             let fits = |entry: &Value| {
                 bytes += entry.to_string().len() + 1;

@@ -1,12 +1,12 @@
 //! `/v2/<name>/manifests/<reference>`
 
-use http::{Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 
 use super::body::Body;
 use super::content::{self, Freshness};
 use super::{Exchange, Reply, conditional, headers, query, uploads, warning};
 use crate::access::{Authorized, Delete, Pull, Push};
-use crate::oci::{Reference, RepositoryName, Tag};
+use crate::oci::{ManifestError, Reference, RepositoryName, Tag};
 use crate::registry::{Error, ManifestPush};
 
 pub(super) async fn handle(
@@ -54,9 +54,7 @@ async fn put(exchange: Exchange<'_>, push: &Authorized<Push>, reference: &Refere
     let pushed = ManifestPush {
         reference,
         tags,
-        content_type: request
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok()),
+        content_type: content_type(request)?,
         bytes: admitted.bytes.clone(),
         precondition: conditional::precondition(request),
     };
@@ -82,6 +80,18 @@ async fn put(exchange: Exchange<'_>, push: &Authorized<Push>, reference: &Refere
         builder = builder.header(headers::OCI_TAG, tag.as_str());
     }
     Ok(builder.body(Body::empty())?)
+}
+
+/// Content-Type as written, if it says anything; refused where it is no text or there are several.
+fn content_type(request: &HeaderMap) -> Result<Option<&str>, Error> {
+    let mut values = request.get_all(header::CONTENT_TYPE).iter();
+    let Some(value) = values.next().filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    match (value.to_str(), values.next()) {
+        (Ok(text), None) => Ok(Some(text)),
+        _ => Err(ManifestError::MediaType(format!("{value:?}")).into()),
+    }
 }
 
 async fn delete(exchange: &Exchange<'_>, name: RepositoryName, reference: &Reference) -> Reply {

@@ -17,13 +17,37 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker schema 1; the signed form ends in `+prettyjws`.
 const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+";
+/// Artifact manifests of the image-spec's release candidates and of what came before; they have no schema version.
+const ARTIFACT_MANIFESTS: [&str; 2] = [
+    "application/vnd.oci.artifact.manifest.v1+json",
+    "application/vnd.cncf.oras.artifact.manifest.v1+json",
+];
+/// Beginnings of the types of layers, configs and empty content, which every client pulls as blobs.
+const BLOBS: [&str; 5] = [
+    "application/vnd.oci.image.layer.",
+    "application/vnd.oci.image.config.",
+    "application/vnd.oci.empty.",
+    "application/vnd.docker.image.rootfs.",
+    "application/vnd.docker.container.image.",
+];
 
 /// Longest media type; RFC 6838 section 4.2 allows 127 characters on each side of the slash.
 const BYTES_MAX: usize = 255;
 
-/// A type and subtype, without parameters.
+/// A type and subtype in lower case, without parameters: case means nothing in them (RFC 9110 section 8.3.1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MediaType(Arc<str>);
+
+/// Where clients look for content of a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// Among manifests.
+    AsManifest,
+    /// Among blobs.
+    AsBlob,
+    /// That depends on the client.
+    Anywhere,
+}
 
 /// The string is no media type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +55,7 @@ pub struct MediaType(Arc<str>);
 pub struct InvalidMediaType;
 
 impl MediaType {
-    /// The type as written.
+    /// The type in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -44,6 +68,11 @@ impl MediaType {
     /// Whether it names an index or a manifest list.
     pub fn is_index(&self) -> bool {
         matches!(self.as_str(), OCI_INDEX | DOCKER_LIST)
+    }
+
+    /// Whether it names an artifact manifest of before image-spec 1.1.
+    pub fn is_artifact(&self) -> bool {
+        ARTIFACT_MANIFESTS.contains(&self.as_str())
     }
 
     /// Whether it names the manifest of Docker's schema 1, which has no digests of uncompressed meaning and
@@ -59,6 +88,23 @@ impl MediaType {
             || self
                 .0
                 .starts_with("application/vnd.docker.image.rootfs.foreign.")
+    }
+
+    /// Whether content of this type is JSON. No browser runs that, whatever page asks for it.
+    pub fn is_json(&self) -> bool {
+        let subtype = self.0.strip_prefix("application/");
+        subtype.is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
+    }
+
+    /// Where clients look for content of this type.
+    pub fn stored(&self) -> Stored {
+        if self.is_image() || self.is_index() || self.is_artifact() || self.is_schema1() {
+            Stored::AsManifest
+        } else if BLOBS.iter().any(|prefix| self.0.starts_with(prefix)) {
+            Stored::AsBlob
+        } else {
+            Stored::Anywhere
+        }
     }
 }
 
@@ -79,7 +125,7 @@ impl FromStr for MediaType {
         let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte);
         let good = |part: &str| !part.is_empty() && part.bytes().all(token);
         if good(kind) && good(subtype) && essence.len() <= BYTES_MAX {
-            Ok(Self(essence.into()))
+            Ok(Self(essence.to_ascii_lowercase().into()))
         } else {
             Err(InvalidMediaType)
         }
@@ -117,10 +163,12 @@ mod tests {
         }
     }
 
-    /// Guards: distribution-spec, "Pushing manifests": parameters of Content-Type are ignored.
+    /// Guards: distribution-spec, "Pushing manifests": parameters of Content-Type are ignored; RFC 9110 section 8.3.1:
+    /// so is case.
     #[test]
     fn parameters_are_cut_and_nonsense_refused() {
-        let parsed: MediaType = format!("{OCI_MANIFEST} ; charset=utf-8").parse().unwrap();
+        let text = format!("{} ; charset=utf-8", OCI_MANIFEST.to_ascii_uppercase());
+        let parsed: MediaType = text.parse().unwrap();
         assert_eq!(parsed.as_str(), OCI_MANIFEST);
         assert!(parsed.is_image() && !parsed.is_index());
         for bad in [
@@ -135,6 +183,26 @@ mod tests {
             &format!("a/{}", "b".repeat(254)),
         ] {
             assert_eq!(bad.parse::<MediaType>(), Err(InvalidMediaType), "{bad:?}");
+        }
+    }
+
+    /// Guards: what a manifest may be served as: nothing that a browser runs.
+    #[test]
+    fn only_json_is_json() {
+        for (text, json) in [
+            (OCI_INDEX, true),
+            ("application/json", true),
+            ("application/vnd.x+JSON", true),
+            ("text/html", false),
+            ("text/json", false),
+            ("image/svg+xml", false),
+            ("application/xhtml+xml", false),
+            ("application/javascript", false),
+            ("application/pdf", false),
+            ("application/+jsonx", false),
+        ] {
+            let parsed: MediaType = text.parse().unwrap();
+            assert_eq!(parsed.is_json(), json, "{text}");
         }
     }
 }

@@ -16,7 +16,7 @@ pub mod range;
 pub mod reference;
 
 pub use error::Code;
-pub use manifest::{Child, Kind, Manifest, ManifestError, Role, stored_annotations};
+pub use manifest::{Child, Kind, Manifest, ManifestError, Place, stored_annotations};
 pub use media_type::MediaType;
 pub use name::{InvalidName, RepositoryName};
 pub use page::{InvalidPage, Page};

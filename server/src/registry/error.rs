@@ -3,13 +3,14 @@
 //! Owns: [`Error`]. Refuses: statuses and codes (`http::error` maps them), and anything internal in a message: what
 //! the cause was goes to the log through `source`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use tonnage_engine::{Digest, ParseDigestError};
 
 use crate::access::Refused;
 use crate::oci::{
-    InvalidName, InvalidPage, InvalidTag, ManifestError, Reference, RepositoryName,
+    InvalidName, InvalidPage, InvalidTag, ManifestError, Place, Reference, RepositoryName,
     range::InvalidChunkRange,
 };
 
@@ -128,9 +129,20 @@ pub enum Error {
         /// The limit.
         max: u64,
     },
+    /// The repository has the manifest as another type.
+    #[error(
+        "the repository has {digest} as {stored}, and a manifest's type does not change; push it with \
+         that Content-Type, or delete it first"
+    )]
+    ManifestTypeStored {
+        /// The manifest.
+        digest: Digest,
+        /// The type that it has.
+        stored: String,
+    },
     /// What the manifest lists is not in the repository.
-    #[error("{} of the manifest's blobs and manifests are not in the repository; push those first", .0.len())]
-    ManifestBlobUnknown(Vec<Digest>),
+    #[error("{}{}", first(.0), more(.0))]
+    ManifestBlobUnknown(Vec<Missing>),
     /// Too many tags in one request.
     #[error("one request sets at most {max} tags")]
     TooManyTags {
@@ -177,6 +189,41 @@ pub enum Error {
     /// Anything else; ours.
     #[error("the registry failed; its log says why under this request id")]
     Internal(#[source] Cause),
+}
+
+/// Something that a manifest lists and that the repository lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    /// Its digest.
+    pub digest: Digest,
+    /// Where it is missing; it may be in the other place.
+    pub place: Place,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.place {
+            Place::Blob => "blob",
+            Place::Manifest => "manifest",
+            Place::Either | Place::Both => "blob or manifest",
+        };
+        let digest = self.digest;
+        write!(
+            f,
+            "the manifest lists {digest}, and the repository has no {kind} of that digest; push it first"
+        )
+    }
+}
+
+fn first(missing: &[Missing]) -> String {
+    missing.first().map(Missing::to_string).unwrap_or_default()
+}
+
+fn more(missing: &[Missing]) -> String {
+    match missing.len() {
+        0 | 1 => String::new(),
+        count => format!(" ({count} are missing)"),
+    }
 }
 
 impl Error {

@@ -2,7 +2,11 @@
 //!
 //! Owns: what a manifest must name that is already there, and the one commit of bytes, edges and tags.
 //! Refuses: manifests whose children the repository lacks, but for the repositories where the operator allows that ("sparse").
-//! A subject may be absent everywhere (distribution-spec, "Pushing Manifests with Subject").
+//! A subject may be absent everywhere (distribution-spec, "Pushing Manifests with Subject"). Also refused: a manifest
+//! that the repository has, pushed again as another type.
+//!
+//! Invariant: while a repository has a manifest, its media type stays: whoever pulled it by digest knows the type as
+//! well. Repositories do not share it: what one of them answers would tell what another one holds.
 //!
 //! Invariant: the edges of a manifest lead to everything that it lists, also to what is not there yet (in a sparse repository, or
 //! a non-distributable layer): pushed later, it is held from its first moment on, and no order of the two pushes matters. An edge
@@ -13,9 +17,9 @@ use tonnage_engine::{Algorithm, Digest, ManifestEntry, Require};
 
 use super::attributes::Attributes;
 use super::ports::{Change, CommitError, Pinned, View};
-use super::{Error, Precondition, Registry, Result, Transaction};
+use super::{Error, Missing, Precondition, Registry, Result, Transaction};
 use crate::access::{Authorized, Push};
-use crate::oci::{Child, Manifest, Reference, RepositoryName, Role, Tag};
+use crate::oci::{Child, Manifest, Place, Reference, RepositoryName, Tag};
 
 /// A manifest of this many bytes is read off the async workers, and may list so much that few should be worked on at a time. Most
 /// have a few thousand.
@@ -61,7 +65,16 @@ struct Children {
     /// What makes sure that they are still there at commit.
     requires: Vec<Require>,
     /// Needed, and not in the repository.
-    missing: Vec<Digest>,
+    missing: Vec<Missing>,
+}
+
+/// As what a child was found, as far as it was looked for.
+#[derive(Debug)]
+struct FoundChild {
+    manifest: bool,
+    blob: bool,
+    /// Where clients will look for it and not find it.
+    missing: Option<Place>,
 }
 
 impl Registry {
@@ -81,12 +94,14 @@ impl Registry {
         // Before they are looked at: what is there then stays until the commit.
         let pins = self.pin_children(&manifest).await;
         let view = self.view().await?;
+        let (attributes, same_type) = keep_type(&*view, repository, digest, &manifest).await?;
         let children = self.find_children(&*view, repository, &manifest).await?;
         let missing = children.missing.len();
         if missing > 0 && !self.is_sparse(repository) {
             return Err(Error::ManifestBlobUnknown(children.missing));
         }
         let mut requires = children.requires;
+        requires.push(same_type);
         let precondition = &pushed.precondition;
         requires.extend(
             precondition
@@ -96,17 +111,13 @@ impl Registry {
         drop(view);
 
         let size = u64::try_from(pushed.bytes.len()).map_err(Error::internal)?;
-        let attributes = Attributes {
-            media_type: manifest.media_type.to_string(),
-            artifact_type: manifest.artifact_type,
-        };
         let subject = manifest.subject;
         let entry = ManifestEntry {
             digest,
             size,
             children: children.kept,
             subject,
-            attributes: attributes.encode()?,
+            attributes,
         };
         let staged = self
             .blobs
@@ -132,7 +143,10 @@ impl Registry {
             requires,
             changes,
         };
-        self.commit(transaction).await.map_err(refusal)?;
+        if let Err(error) = self.commit(transaction).await {
+            let media_type = manifest.media_type.as_str();
+            return Err(self.refusal(repository, digest, media_type, error).await);
+        }
         unpin(pins).await;
         Ok(PushedManifest {
             digest,
@@ -140,6 +154,54 @@ impl Registry {
             tags: pushed.tags,
             missing,
         })
+    }
+
+    /// Why a commit was refused: what lost a race since the view was taken.
+    async fn refusal(
+        &self,
+        repository: &RepositoryName,
+        digest: Digest,
+        media_type: &str,
+        error: CommitError,
+    ) -> Error {
+        let unmet = match error {
+            CommitError::Failed(error) => return error,
+            CommitError::Unmet(unmet) => unmet,
+        };
+        let mut missing = Vec::new();
+        for require in unmet {
+            let (digest, place) = match require {
+                Require::Linked(digest) | Require::Stored(digest) => (digest, Place::Blob),
+                Require::Manifest(digest) => (digest, Place::Manifest),
+                Require::Attributes { .. } => {
+                    let again = self.recheck_type(repository, digest, media_type).await;
+                    // Unless it is gone again by now.
+                    return again.err().unwrap_or(Error::PreconditionFailed);
+                }
+                Require::Tag { .. } | Require::TagExists(_) => return Error::PreconditionFailed,
+                Require::Repository | Require::LinkedIn { .. } => {
+                    return Error::internal(format!(
+                        "a commit was refused for {require:?}, which it did not ask"
+                    ));
+                }
+            };
+            missing.push(Missing { digest, place });
+        }
+        Error::ManifestBlobUnknown(missing)
+    }
+
+    async fn recheck_type(
+        &self,
+        repository: &RepositoryName,
+        digest: Digest,
+        media_type: &str,
+    ) -> Result<()> {
+        let known = self
+            .view()
+            .await?
+            .manifest(repository.as_str(), digest)
+            .await?;
+        known.map_or(Ok(()), |known| check_type(digest, &known, media_type))
     }
 
     /// Whether manifests of the repository may list what is not there.
@@ -174,18 +236,17 @@ impl Registry {
             if count % CHILDREN_A_TURN == CHILDREN_A_TURN - 1 {
                 tokio::task::yield_now().await;
             }
-            let Child {
-                digest,
-                role,
-                optional,
-            } = *child;
-            match self.find_child(view, repository, digest, role).await? {
-                // What may be missing may also go missing before the commit.
-                Some(_) if sparse => {}
-                Some(require) => children.requires.push(require),
-                None if optional => {}
-                None => children.missing.push(digest),
+            let digest = child.digest;
+            let found = self.find_child(view, repository.as_str(), child).await?;
+            // What may be missing may also go missing before the commit.
+            if !sparse {
+                let manifest = found.manifest.then_some(Require::Manifest(digest));
+                let blob = found.blob.then_some(Require::Linked(digest));
+                children.requires.extend(manifest.into_iter().chain(blob));
             }
+            let missing = found.missing.filter(|_| !child.optional);
+            let missing = missing.map(|place| Missing { digest, place });
+            children.missing.extend(missing);
             children.kept.push(digest);
         }
         Ok(children)
@@ -194,20 +255,28 @@ impl Registry {
     async fn find_child(
         &self,
         view: &dyn View,
-        repository: &RepositoryName,
-        digest: Digest,
-        role: Role,
-    ) -> Result<Option<Require>> {
-        let repository = repository.as_str();
-        // Build caches list blobs in indexes, so an entry may be either.
-        if role == Role::Entry
+        repository: &str,
+        child: &Child,
+    ) -> Result<FoundChild> {
+        let (digest, place) = (child.digest, child.place);
+        let manifest = place != Place::Blob
             && !self.blobs.is_damaged(digest)
-            && view.manifest(repository, digest).await?.is_some()
-        {
-            return Ok(Some(Require::Manifest(digest)));
-        }
-        let linked = self.intact(view, repository, digest).await?.is_some();
-        Ok(linked.then_some(Require::Linked(digest)))
+            && view.manifest(repository, digest).await?.is_some();
+        // Only a digest that must be found in both places is looked for in both once it was found in one.
+        let blob = (matches!(place, Place::Blob | Place::Both)
+            || place == Place::Either && !manifest)
+            && self.intact(view, repository, digest).await?.is_some();
+        let missing = match place {
+            Place::Manifest | Place::Both if !manifest => Some(Place::Manifest),
+            Place::Blob | Place::Both if !blob => Some(Place::Blob),
+            Place::Either if !manifest && !blob => Some(Place::Either),
+            Place::Blob | Place::Manifest | Place::Either | Place::Both => None,
+        };
+        Ok(FoundChild {
+            manifest,
+            blob,
+            missing,
+        })
     }
 }
 
@@ -219,6 +288,39 @@ async fn unpin(pins: Vec<Pinned>) {
         tokio::task::yield_now().await;
         drop(pinned);
     }
+}
+
+/// The attributes of a manifest, and what makes sure at the commit that the repository does not have it as another type.
+async fn keep_type(
+    view: &dyn View,
+    repository: &RepositoryName,
+    digest: Digest,
+    manifest: &Manifest,
+) -> Result<(Bytes, Require)> {
+    let attributes = Attributes {
+        media_type: manifest.media_type.to_string(),
+        artifact_type: manifest.artifact_type.clone(),
+    };
+    let known = view.manifest(repository.as_str(), digest).await?;
+    if let Some(known) = &known {
+        check_type(digest, known, &attributes.media_type)?;
+    }
+    let attributes = attributes.encode()?;
+    let seen = known.map_or_else(|| attributes.clone(), |known| known.attributes);
+    let require = Require::Attributes {
+        digest,
+        attributes: seen,
+    };
+    Ok((attributes, require))
+}
+
+/// An error where the repository has the manifest as another type.
+fn check_type(digest: Digest, known: &ManifestEntry, pushed: &str) -> Result<()> {
+    let stored = Attributes::decode(&known.attributes)?.media_type;
+    if stored == pushed {
+        return Ok(());
+    }
+    Err(Error::ManifestTypeStored { digest, stored })
 }
 
 /// Its digest and what it says; off the async workers where that takes milliseconds.
@@ -254,27 +356,4 @@ fn digest_of(bytes: &[u8], expected: Option<Digest>) -> Result<Digest> {
             found: Box::new(found),
         })
     }
-}
-
-/// What lost a race since the view was taken.
-fn refusal(error: CommitError) -> Error {
-    let unmet = match error {
-        CommitError::Failed(error) => return error,
-        CommitError::Unmet(unmet) => unmet,
-    };
-    let mut missing = Vec::new();
-    for require in &unmet {
-        match require {
-            Require::Linked(digest) | Require::Manifest(digest) | Require::Stored(digest) => {
-                missing.push(*digest);
-            }
-            Require::Tag { .. } | Require::TagExists(_) => return Error::PreconditionFailed,
-            Require::Repository | Require::LinkedIn { .. } => {
-                return Error::internal(format!(
-                    "a commit was refused for {require:?}, which it did not ask"
-                ));
-            }
-        }
-    }
-    Error::ManifestBlobUnknown(missing)
 }

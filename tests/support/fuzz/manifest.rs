@@ -1,12 +1,18 @@
 //! The JSON of a manifest, and the media type that it comes with.
 //!
 //! The input: the Content-Type up to a line's end (none if it is empty), then the document. Demanded: what is taken is read the same a
-//! second time, also under the media type that it was taken as, its bounds hold, and a refusal does not give the document back.
+//! second time, also under the media type that it was taken as, and the same by clients in Go; its bounds hold, it is
+//! served as JSON, and a refusal does not give the document back.
+
+use std::collections::BTreeMap;
 
 use tonnage_engine::limits::MANIFEST_CHILDREN_MAX;
-use tonnage_server::oci::{Kind, Manifest, MediaType, Role, stored_annotations};
+use tonnage_server::oci::{Digest, Kind, Manifest, MediaType, stored_annotations};
+
+use super::go_json::{Reading, Value};
 
 const REFUSAL_BYTES_MAX: usize = 2048;
+const ARTIFACT_TYPE_BYTES_MAX: usize = 1024;
 
 /// Takes one manifest.
 pub fn run(bytes: &[u8]) {
@@ -35,16 +41,57 @@ pub fn run(bytes: &[u8]) {
         Ok(&manifest.annotations)
     );
     assert!(manifest.children.len() <= MANIFEST_CHILDREN_MAX);
-    let mut digests: Vec<_> = manifest.children.iter().map(|child| child.digest).collect();
-    digests.sort_unstable();
-    assert!(digests.is_sorted_by(|a, b| a < b), "a child listed twice");
-    let entries = manifest
-        .children
-        .iter()
-        .any(|child| child.role == Role::Entry);
-    assert!(manifest.kind == Kind::Index || !entries);
+    let artifact_type = serde_json::to_string(&manifest.artifact_type).unwrap_or_default();
+    assert!(artifact_type.len() <= ARTIFACT_TYPE_BYTES_MAX + 2);
+    assert!(manifest.media_type.is_json());
     let image = manifest.media_type.is_image();
     let index = manifest.media_type.is_index();
     assert!(!image || manifest.kind == Kind::Image);
     assert!(!index || manifest.kind == Kind::Index);
+    let text = std::str::from_utf8(document).unwrap_or_else(|_| panic!("Go replaces bytes of it"));
+    let value = Value::parse(text).unwrap_or_else(|_| panic!("Go refuses its syntax"));
+    let reading = value
+        .manifest()
+        .unwrap_or_else(|_| panic!("Go refuses a field"));
+    agree(&manifest, &reading);
+}
+
+/// The registry and Go's reader found the same.
+fn agree(manifest: &Manifest, reading: &Reading<'_>) {
+    let known = manifest.media_type.is_image() || manifest.media_type.is_index();
+    assert!(!known || reading.schema_version == 2);
+    let named = reading.media_type;
+    assert!(named.is_empty() || manifest.media_type.as_str().eq_ignore_ascii_case(named));
+    assert!(manifest.kind != Kind::Image || reading.config.is_some());
+    let lists = [&reading.layers, &reading.blobs, &reading.manifests];
+    let listed = reading.config.iter().chain(lists.into_iter().flatten());
+    let mut digests = Vec::new();
+    let mut known = std::collections::BTreeSet::new();
+    for (_, digest) in listed {
+        let digest: Digest = digest
+            .parse()
+            .unwrap_or_else(|_| panic!("{digest:?} was taken"));
+        if known.insert(digest) {
+            digests.push(digest);
+        }
+    }
+    let children: Vec<Digest> = manifest.children.iter().map(|child| child.digest).collect();
+    assert_eq!(children, digests, "children");
+    let subject = reading.subject.map(|(_, digest)| digest.to_owned());
+    assert_eq!(manifest.subject.map(|digest| digest.to_string()), subject);
+    let config = reading.config.map_or("", |(media_type, _)| media_type);
+    let artifact_type = match (reading.artifact_type, manifest.kind) {
+        ("", Kind::Image) => config,
+        (own, _) => own,
+    };
+    assert_eq!(
+        manifest.artifact_type.as_deref().unwrap_or_default(),
+        artifact_type
+    );
+    let annotations: BTreeMap<&str, &str> = manifest
+        .annotations
+        .iter()
+        .map(|(key, text)| (key.as_str(), text.as_str()))
+        .collect();
+    assert_eq!(annotations, reading.annotations);
 }

@@ -10,10 +10,13 @@
 //! | [`headers`] [`journal`] [`upload`] [`base`] [`rows`] | what lies on the disk, structure by structure |
 //! | [`store`] | a whole store with some of its bytes changed |
 //!
+//! `go_json` is what Go's reader makes of a manifest, to compare with.
+//!
 //! A decoder of disk bytes stands behind a checksum that a fuzzer would have to guess. So each of these targets can put the right
 //! checksums into what it was given ([`seal`]), and the input says whether it does.
 
 pub mod base;
+mod go_json;
 pub mod headers;
 pub mod input;
 pub mod journal;

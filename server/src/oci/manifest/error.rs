@@ -1,0 +1,96 @@
+//! Why bytes are no manifest that the registry takes.
+
+use super::super::media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
+
+/// Longest quotation of a JSON reader's complaint, or of a client's text, in bytes.
+const QUOTED_BYTES_MAX: usize = 300;
+
+/// Why bytes are no manifest that we take.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// Not one JSON object, or fields of the wrong kind, or keys that are read in several ways.
+    #[error("the manifest is not the JSON of a manifest: {0}")]
+    Json(String),
+    /// The digest of a descriptor.
+    #[error("{place}: {why}")]
+    Digest {
+        /// Which descriptor.
+        place: &'static str,
+        /// Why it is none.
+        why: tonnage_engine::ParseDigestError,
+    },
+    /// A descriptor without a digest or size.
+    #[error("{place}: a descriptor needs a digest and a size")]
+    Incomplete {
+        /// Which descriptor.
+        place: &'static str,
+    },
+    /// The content that a descriptor carries is not what it describes.
+    #[error("{place}: the data is not base64 of content with the descriptor's digest and size")]
+    Data {
+        /// Which descriptor.
+        place: &'static str,
+    },
+    /// `schemaVersion` is not 2.
+    #[error(
+        "schemaVersion is {0}, only 2 is supported; push with a client that is newer than Docker 1.10"
+    )]
+    SchemaVersion(i64),
+    /// `mediaType` and Content-Type differ.
+    #[error("the Content-Type is {header}, but the manifest's mediaType is {body}")]
+    MediaTypesDiffer {
+        /// Content-Type.
+        header: String,
+        /// `mediaType`.
+        body: String,
+    },
+    /// Content-Type or `mediaType` is none.
+    #[error("{0:?} is not a media type")]
+    MediaType(String),
+    /// A Content-Type that the document must confirm.
+    #[error(
+        "the manifest has no mediaType, so its Content-Type must be one of {OCI_MANIFEST}, \
+         {OCI_INDEX}, {DOCKER_MANIFEST} and {DOCKER_LIST}, not {0}"
+    )]
+    MediaTypeMissing(String),
+    /// A type of something other than JSON.
+    #[error(
+        "{0} is not the type of a manifest, which is JSON: application/json or application/...+json"
+    )]
+    NotJsonType(String),
+    /// Fields of an image and of an index, or not those that the type demands.
+    #[error("{0}")]
+    Shape(&'static str),
+    /// Too many descriptors, or too long a field.
+    #[error("{what}: {count} are more than the {max} allowed")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The bound.
+        max: usize,
+    },
+}
+
+impl From<serde_json::Error> for ManifestError {
+    /// Says why, without giving the client its own megabytes back: the reader quotes keys and strings whole.
+    fn from(error: serde_json::Error) -> Self {
+        let mut text = error.to_string();
+        if text.len() > QUOTED_BYTES_MAX {
+            text = format!(
+                "{}... at line {} column {}",
+                quoted(&text),
+                error.line(),
+                error.column()
+            );
+        }
+        Self::Json(text)
+    }
+}
+
+/// The beginning of a client's text.
+pub(super) fn quoted(text: &str) -> String {
+    let end = text.floor_char_boundary(QUOTED_BYTES_MAX);
+    text.get(..end).unwrap_or_default().to_owned()
+}
