@@ -86,7 +86,7 @@ impl Client {
 
     /// Whether `.ci/run` has the time to build it; `.ci/long` builds all.
     pub fn is_quick(self) -> bool {
-        self != Self::Cosign
+        !matches!(self, Self::Cosign | Self::Helm)
     }
 
     /// The Go module that it is built from, and the folder below this one whose `go.mod` pins that.

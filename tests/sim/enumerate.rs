@@ -1,7 +1,7 @@
 //! Generated histories, stopped before every write, sync and change of a name, and the same on a real folder.
 //!
 //! A few seeds here; `sim` (tests/program) runs as many as it is told to. `TONNAGE_TEST_SEED` replays one,
-//! `TONNAGE_TEST_FULL=1` runs more.
+//! `TONNAGE_TEST_FIRST_SEED` begins elsewhere, `TONNAGE_TEST_FULL=1` runs more.
 
 use std::collections::BTreeSet;
 
@@ -10,13 +10,19 @@ use tonnage_tests::model::content::SIZES;
 use tonnage_tests::model::generate::generate;
 use tonnage_tests::model::sweep::{Depth, sweep};
 use tonnage_tests::model::{real, shrink};
+use tonnage_tests::say;
 
 /// The seeds to run: each orders tasks, completions and losses differently.
 fn seeds(few: u64, many: u64) -> Vec<u64> {
-    let full = std::env::var("TONNAGE_TEST_FULL").is_ok_and(|value| value == "1");
-    let seeds: Vec<u64> = match std::env::var("TONNAGE_TEST_SEED") {
-        Ok(text) => vec![text.parse().expect("TONNAGE_TEST_SEED is a number")],
-        Err(_) => (1..=if full { many } else { few }).collect(),
+    let number = |name| {
+        let text = std::env::var(name).ok();
+        text.map(|text| text.parse::<u64>().expect("the seed is a number"))
+    };
+    let count = if say::full() { many } else { few };
+    let first = number("TONNAGE_TEST_FIRST_SEED").unwrap_or(1);
+    let seeds: Vec<u64> = match number("TONNAGE_TEST_SEED") {
+        Some(seed) => vec![seed],
+        None => (first..first + count).collect(),
     };
     println!("seeds {seeds:?}; replay one with TONNAGE_TEST_SEED");
     seeds

@@ -48,7 +48,10 @@ fn run(seed: u64, body: fn()) {
 pub fn explore(name: &str, seeds: u64, body: fn()) {
     let seeds = match number("TONNAGE_TEST_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 1..seeds * scale() + 1,
+        None => {
+            let first = number("TONNAGE_TEST_FIRST_SEED").unwrap_or(1);
+            first..first + seeds * scale()
+        }
     };
     let count = seeds.end - seeds.start;
     for seed in seeds {
