@@ -1,6 +1,7 @@
 //! Referrers.
 
 use serde_json::{Value, json};
+use tonnage_tests::client::whole;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{INDEX, MANIFEST, descriptor, push_image, push_layers, put_manifest, sha256};
@@ -135,4 +136,69 @@ async fn referrers_page_by_page() {
     seen.sort();
     assert!(pages > 1);
     assert_eq!(seen, (0..9).map(|n| n.to_string()).collect::<Vec<_>>());
+}
+
+/// Guards: spec, "Listing Referrers": a page does not end at referrers that are not of the type asked for, since some
+/// clients read no more than one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rare_type_is_on_the_first_page() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let subject = sha256(b"subject");
+    let mut referrer = push_layers(&client, "a", &[]).await;
+    referrer["subject"] = json!({"mediaType": MANIFEST, "digest": subject.to_string(), "size": 1});
+    referrer["artifactType"] = json!("a/many");
+    let put = async |text: String| {
+        let path = format!("/v2/a/manifests/{}", sha256(text.as_bytes()));
+        let call = client.call(http::Method::PUT, &path);
+        let call = call.header("content-type", MANIFEST).body(whole(text));
+        call.send().await.expect(201);
+    };
+    let mut greatest = None;
+    for n in 0..1100 {
+        referrer["annotations"] = json!({"n": n.to_string()});
+        let text = referrer.to_string();
+        greatest = greatest.max(Some(sha256(text.as_bytes())));
+        put(text).await;
+    }
+    referrer["artifactType"] = json!("a/rare");
+    let rare = (0..).map(|n| {
+        referrer["annotations"] = json!({"n": n.to_string()});
+        referrer.to_string()
+    });
+    let last = rare
+        .into_iter()
+        .find(|text| Some(sha256(text.as_bytes())) > greatest);
+    put(last.unwrap()).await;
+    let path = format!("/v2/a/referrers/{subject}?artifactType=a");
+    let listed = async |path: &str| {
+        let answer = client.get(path).await.expect(200);
+        assert!(answer.lacks("link"));
+        answer.json()["manifests"].as_array().unwrap().len()
+    };
+    assert_eq!(listed(&format!("{path}/rare")).await, 1);
+    assert_eq!(listed(&format!("{path}/many")).await, 1100);
+    assert_eq!(listed(&format!("{path}/none")).await, 0);
+}
+
+/// Guards: spec, "Listing Referrers": a page is nearly as large as clients accept.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_are_as_large_as_clients_accept() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let subject = sha256(b"subject");
+    let mut referrer = push_layers(&client, "a", &[]).await;
+    referrer["subject"] = json!({"mediaType": MANIFEST, "digest": subject.to_string(), "size": 1});
+    for n in 0..50 {
+        referrer["annotations"] = json!({"n": n.to_string(), "big": "x".repeat(100_000)});
+        put_manifest(&client, "a", &format!("t{n}"), &referrer).await;
+    }
+    let path = format!("/v2/a/referrers/{subject}");
+    let answer = client.get(&path).await.expect(200);
+    assert!(
+        (4_000_000..=4 << 20).contains(&answer.body.len()),
+        "{}",
+        answer.body.len()
+    );
+    answer.header("link");
 }

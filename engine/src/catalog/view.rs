@@ -247,6 +247,34 @@ impl View {
         })
     }
 
+    /// The same with what is kept of each.
+    pub fn referring(
+        &self,
+        repository: &str,
+        subject: &Digest,
+        after: Option<&Digest>,
+        limit: usize,
+    ) -> Result<Vec<ManifestEntry>> {
+        let Some(id) = self.repository(repository)? else {
+            return Ok(Vec::new());
+        };
+        let prefix = keys::referrers(id, subject);
+        let after = after.map(|referrer| keys::referrer(id, subject, referrer));
+        let mut found = Vec::new();
+        for referrer in self.state.scan_prefix(&prefix, after.as_deref()) {
+            let (key, _) = referrer?;
+            let digest = row(&key, keys::digest_behind(&key, &prefix))?;
+            let key = keys::manifest(id, &digest);
+            if let Some(value) = self.state.get(&key)? {
+                found.push(row(&key, keys::decode_manifest(digest, &value))?);
+            }
+            if found.len() == limit {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// Whether the reverse of a link is there.
     pub(crate) fn is_holder(&self, digest: &Digest, repository: &str) -> Result<bool> {
         self.has(repository, |id| keys::holder(digest, id))

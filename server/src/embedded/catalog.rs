@@ -115,10 +115,10 @@ impl View for Snapshot {
         subject: Digest,
         after: Option<Digest>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<Digest>>> {
+    ) -> BoxFuture<'a, Result<Vec<ManifestEntry>>> {
         ready(
             self.0
-                .referrers(repository, &subject, after.as_ref(), limit),
+                .referring(repository, &subject, after.as_ref(), limit),
         )
     }
 

@@ -155,7 +155,7 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         Error::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
         Error::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, Code::ManifestInvalid),
         Error::RangeUnsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
-        Error::TooManyUploads { .. } | Error::TooManyManifests => {
+        Error::TooManyUploads { .. } | Error::TooManyManifests | Error::TooManyLists => {
             (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests)
         }
         Error::Full(_) | Error::ReadOnly(_) | Error::Closing => {

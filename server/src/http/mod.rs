@@ -66,6 +66,7 @@ pub(crate) struct Api {
     pub(crate) body_idle: std::time::Duration,
     pub(crate) clock: RunningClock,
     pub(crate) manifests: Admission,
+    pub(crate) pages: referrers::PageMemory,
     /// Shortest chunk that clients are asked for, if not 0.
     pub(crate) chunk_min_bytes: u64,
     /// Registries whose content is mirrored here; none: `ns` is ignored.

@@ -172,6 +172,9 @@ pub enum Error {
     /// No memory for another manifest.
     #[error("the registry is taking in as many manifests as it has memory for; try again later")]
     TooManyManifests,
+    /// No memory for another long list.
+    #[error("the registry is sending as many long lists as it has memory for; try again later")]
+    TooManyLists,
     /// No space.
     #[error("the registry's disk is full; pulls and deletes go on. Free space, then push again")]
     Full(#[source] Cause),

@@ -24,6 +24,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tonnage_engine::{Origin, Require};
 
 #[cfg(feature = "doors")]
@@ -32,7 +33,7 @@ pub use error::{Error, Missing, Result};
 pub use list::Listing;
 pub use manifest::{LARGE_MANIFEST_BYTES, ManifestPush, PushedManifest};
 pub use pull::Found;
-pub use referrers::{Referrer, ReferrersPage};
+pub use referrers::{Referrer, ReferrersPage, ReferrersQuery};
 pub use tag::Precondition;
 
 use crate::access::Caller;
@@ -76,7 +77,14 @@ pub struct Registry {
     blobs: Arc<dyn BlobStore>,
     catalog: Arc<dyn Catalog>,
     limits: Limits,
+    /// Long lists that are gone through at a time.
+    turns: Arc<Semaphore>,
+    /// Large manifests that are read at a time, to list what they say.
+    large: Arc<Semaphore>,
 }
+
+/// Requests of each kind that are worked on at a time, where the work is long.
+const AT_A_TIME: usize = 2;
 
 impl Registry {
     /// A registry over `blobs` and `catalog`, which must belong together.
@@ -85,6 +93,8 @@ impl Registry {
             blobs,
             catalog,
             limits,
+            turns: Arc::new(Semaphore::new(AT_A_TIME)),
+            large: Arc::new(Semaphore::new(AT_A_TIME)),
         }
     }
 

@@ -195,7 +195,7 @@ pub trait View: Send + Sync + Debug {
         subject: Digest,
         after: Option<Digest>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<Digest>>>;
+    ) -> BoxFuture<'a, Result<Vec<ManifestEntry>>>;
     /// Names of repositories that link the blob, at most `limit`, in no promised order.
     fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>>;
 }

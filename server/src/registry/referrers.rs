@@ -1,10 +1,15 @@
 //! What refers to a manifest (distribution-spec, "Listing Referrers").
 //!
-//! Owns: pages of descriptors, filtered by artifact type. Annotations are read from each referrer's bytes, the only place
-//! where they are kept.
-//! Refuses: saying 404; an unknown subject or repository has no referrers.
+//! Owns: the way through a subject's referrers, filtered by artifact type. Annotations are read from each referrer's
+//! bytes, the only place where they are kept.
+//! Refuses: saying 404; an unknown subject or repository has no referrers. The size of a page is its taker's matter.
+//!
+//! Some clients read one page and no more, so a page is not ended because of referrers that do not match: it goes on
+//! until it has some, or to the end. That may be a long way. It is gone in pieces, other work has its turn after each,
+//! and only few such lists are gone through at a time.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 
 use bytes::BytesMut;
 use futures_util::TryStreamExt as _;
@@ -12,22 +17,20 @@ use tonnage_engine::Digest;
 
 use super::attributes::Attributes;
 use super::ports::ManifestEntry;
-use super::{Error, Registry, Result};
+use super::{Error, LARGE_MANIFEST_BYTES, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::stored_annotations;
 
-/// Bytes of descriptors in a page that has more than one; clients take at most 4 MiB.
-const PAGE_BYTES: usize = 1 << 20;
 /// Bytes of manifests at which a page ends: what one request makes the server read.
 const READ_BYTES: u64 = 16 << 20;
-/// Referrers looked at for one page.
-const SCANNED_MAX: usize = 1000;
-/// Referrers asked of the catalog at a time.
-const STEP: usize = 100;
-/// Bytes of a descriptor beside what varies, for the page's size.
-const DESCRIPTOR_BYTES: usize = 256;
+/// Referrers looked at for a page that has some.
+const SCANNED_MAX: usize = 10_000;
+/// Referrers looked at in one piece: a millisecond at most.
+const PIECE: usize = 100;
+/// Pieces after which a request takes its turn among those with long lists.
+const SHORT: usize = 10;
 
-/// The descriptor of one referrer.
+/// One referrer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referrer {
     /// Its digest.
@@ -42,63 +45,83 @@ pub struct Referrer {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// One page of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ReferrersPage {
-    /// In the order of their digests.
-    pub referrers: Vec<Referrer>,
-    /// Where the next page begins (exclusive), if there may be one.
-    pub next: Option<Digest>,
+/// Takes the referrers of a page.
+pub trait ReferrersPage: Send {
+    /// Takes one more; false: the page has no room for it.
+    fn take(&mut self, referrer: Referrer) -> impl Future<Output = Result<bool>> + Send;
+}
+
+/// Which referrers are wanted.
+#[derive(Debug, Clone)]
+pub struct ReferrersQuery<'a> {
+    /// Of what.
+    pub subject: Digest,
+    /// Of this artifact type only.
+    pub artifact_type: Option<&'a str>,
+    /// Greater ones only: where the last page ended.
+    pub after: Option<Digest>,
 }
 
 impl Registry {
-    /// Referrers of `subject` behind `after`, of one artifact type or all.
+    /// Fills a page with referrers in the order of their digests. Returns where the next one begins (exclusive), if
+    /// there may be one.
     pub async fn list_referrers(
         &self,
         pull: &Authorized<Pull>,
-        subject: Digest,
-        artifact_type: Option<&str>,
-        after: Option<Digest>,
-    ) -> Result<ReferrersPage> {
+        query: ReferrersQuery<'_>,
+        page: &mut impl ReferrersPage,
+    ) -> Result<Option<Digest>> {
         let repository = pull.repository().as_str();
         let view = self.view().await?;
-        let mut page = ReferrersPage::default();
-        let (mut size, mut scanned, mut read) = (0, 0, 0_u64);
-        let mut after = after;
-        loop {
-            let step = view.referrers(repository, subject, after, STEP).await?;
-            for digest in &step {
-                if scanned >= SCANNED_MAX || read >= READ_BYTES {
-                    page.next = after;
-                    return Ok(page);
+        let mut after = query.after;
+        let (mut scanned, mut taken, mut read) = (0, 0_usize, 0_u64);
+        for piece in 0.. {
+            let _turn = if piece < SHORT {
+                None
+            } else {
+                Some(self.turns.acquire().await.map_err(Error::internal)?)
+            };
+            let entries = view
+                .referrers(repository, query.subject, after, PIECE)
+                .await?;
+            for entry in &entries {
+                if taken > 0 && (scanned >= SCANNED_MAX || read >= READ_BYTES) {
+                    return Ok(after);
                 }
                 scanned += 1;
-                let before = after.replace(*digest);
-                let Some(entry) = view.manifest(repository, *digest).await? else {
-                    continue;
-                };
                 let attributes = Attributes::decode(&entry.attributes)?;
-                if artifact_type
-                    .is_some_and(|wanted| attributes.artifact_type.as_deref() != Some(wanted))
-                {
-                    continue;
+                let wanted = query.artifact_type;
+                if wanted.is_none_or(|wanted| attributes.artifact_type.as_deref() == Some(wanted)) {
+                    read = read.saturating_add(entry.size);
+                    if !self.pass(entry, attributes, page).await? {
+                        return Ok(after);
+                    }
+                    taken += 1;
                 }
-                let referrer = self.describe(&entry, attributes).await?;
-                read = read.saturating_add(entry.size);
-                size += weight(&referrer);
-                if size > PAGE_BYTES && !page.referrers.is_empty() {
-                    page.next = before;
-                    return Ok(page);
-                }
-                page.referrers.push(referrer);
+                after = Some(entry.digest);
             }
-            if step.len() < STEP {
-                return Ok(page);
+            if entries.len() < PIECE {
+                return Ok(None);
             }
+            tokio::task::yield_now().await;
         }
+        Ok(None)
     }
 
-    async fn describe(&self, entry: &ManifestEntry, attributes: Attributes) -> Result<Referrer> {
+    /// Passes a referrer on to the page.
+    async fn pass(
+        &self,
+        entry: &ManifestEntry,
+        attributes: Attributes,
+        page: &mut impl ReferrersPage,
+    ) -> Result<bool> {
+        // What it says takes several times its bytes until it is written.
+        let large = usize::try_from(entry.size).is_ok_and(|size| size >= LARGE_MANIFEST_BYTES);
+        let _turn = if large {
+            Some(self.large.acquire().await.map_err(Error::internal)?)
+        } else {
+            None
+        };
         let annotations = match self.annotations(entry).await {
             Ok(annotations) => annotations,
             // One damaged referrer must not hide the others.
@@ -109,13 +132,14 @@ impl Registry {
             }
             Err(error) => return Err(error),
         };
-        Ok(Referrer {
+        let referrer = Referrer {
             digest: entry.digest,
             length: entry.size,
             media_type: attributes.media_type,
             artifact_type: attributes.artifact_type,
             annotations,
-        })
+        };
+        page.take(referrer).await
     }
 
     async fn annotations(&self, entry: &ManifestEntry) -> Result<BTreeMap<String, String>> {
@@ -133,24 +157,4 @@ impl Registry {
             BTreeMap::new()
         }))
     }
-}
-
-/// About the bytes that its descriptor has in the page.
-fn weight(referrer: &Referrer) -> usize {
-    let annotations = referrer
-        .annotations
-        .iter()
-        .map(|(key, value)| escaped(key) + escaped(value) + 6);
-    let artifact_type = referrer.artifact_type.as_deref().map_or(0, escaped);
-    DESCRIPTOR_BYTES + referrer.media_type.len() + artifact_type + annotations.sum::<usize>()
-}
-
-/// Bytes of a text in JSON: at most six for a control character, two for a quote or backslash.
-fn escaped(text: &str) -> usize {
-    let bytes = text.bytes().map(|byte| match byte {
-        0..0x20 => 6,
-        b'"' | b'\\' => 2,
-        _ => 1,
-    });
-    bytes.sum()
 }
