@@ -146,7 +146,7 @@ async fn build(root: &Path, count: u64) -> Layers {
         history = done.history;
     }
     let start = Instant::now();
-    let loaded = checkpoint::load(&site).await;
+    let loaded = checkpoint::load(&site).await.unwrap();
     let rows = loaded.chosen.map_or(0, |chosen| chosen.base.rows());
     println!("open: {:?}, {rows} rows", start.elapsed());
     layers

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::format::codec::Malformed;
+use crate::io::IoError;
 use crate::options::BadOption;
 use crate::require::Require;
 
@@ -23,6 +24,17 @@ pub enum Error {
     #[error("{op} {}: {source}", path.display())]
     Io {
         /// What was being done, a short verb phrase.
+        op: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// The system had no means to begin (descriptors, threads, memory, a limit of this process): nothing was changed, and the same
+    /// may succeed later.
+    #[error("{op} {}: not attempted: {source}; nothing was changed, try again", path.display())]
+    NotAttempted {
+        /// What was to be done.
         op: &'static str,
         /// On which file or directory.
         path: PathBuf,
@@ -132,18 +144,20 @@ pub struct Corruption {
 }
 
 impl Error {
-    /// Wraps an I/O error: no space becomes [`Error::NoSpace`], anything else [`Error::Io`].
-    pub fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
-        let path = path.to_path_buf();
+    /// Wraps an error of the seam: not attempted becomes [`Error::NotAttempted`], no space [`Error::NoSpace`], anything else
+    /// [`Error::Io`].
+    pub fn io(op: &'static str, path: &Path, source: impl Into<IoError>) -> Self {
+        let (source, path) = (source.into(), path.to_path_buf());
+        let attempted = source.was_attempted();
+        let source = Arc::new(source.into_cause());
         let full = matches!(
             source.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         );
-        let source = Arc::new(source);
-        if full {
-            Self::NoSpace { op, path, source }
-        } else {
-            Self::Io { op, path, source }
+        match (attempted, full) {
+            (false, _) => Self::NotAttempted { op, path, source },
+            (true, true) => Self::NoSpace { op, path, source },
+            (true, false) => Self::Io { op, path, source },
         }
     }
 
@@ -184,6 +198,11 @@ impl Error {
             Unsupported,
         ];
         matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
+    }
+
+    /// Whether nothing was begun, so that nothing is known against the disk.
+    pub fn is_not_attempted(&self) -> bool {
+        matches!(self, Self::NotAttempted { .. })
     }
 
     /// Whether the failure is that no space was left.

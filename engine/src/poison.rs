@@ -28,8 +28,12 @@ impl Poison {
         self.cause.get().map(Arc::clone)
     }
 
-    /// Stops all writes because of `error`; returns what a waiting caller is told. Only the first failure is kept.
+    /// Stops all writes because of `error`; returns what a waiting caller is told. Only the first failure is kept. What was not attempted
+    /// is no failure of the disk: it is returned as it is, and stops nothing.
     pub fn set(&self, error: Error) -> Error {
+        if error.is_not_attempted() {
+            return error;
+        }
         let cause = Arc::clone(self.cause.get_or_init(|| {
             tracing::error!(%error, "the store takes no more writes; reads go on. Check the drive, then restart");
             Arc::new(error)

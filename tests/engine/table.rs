@@ -221,7 +221,7 @@ impl World {
                     chosen,
                     history,
                     rejected,
-                } = checkpoint::load(&self.site).await;
+                } = checkpoint::load(&self.site).await.unwrap();
                 assert_eq!(rejected, []);
                 self.layers = Layers::new(chosen.map_or_else(Base::empty, |chosen| chosen.base));
                 self.history = history;
@@ -383,7 +383,7 @@ fn base_files_are_those_of_two_checkpoints() {
                     .await
                     .unwrap_err();
                 layers = frozen.thaw();
-                let loaded = checkpoint::load(&site).await;
+                let loaded = checkpoint::load(&site).await.unwrap();
                 assert_eq!(loaded.chosen.unwrap().record.sequence, 3);
                 assert_eq!(loaded.rejected.len(), 1);
                 std::fs::remove_dir(&slot).unwrap();
@@ -434,7 +434,7 @@ fn damage_falls_back_to_the_checkpoint_before() {
         let intact = std::fs::read(&slot).unwrap();
         let record = std::fs::read(file_of(root, newest.partitions[0].id)).unwrap();
         let chosen = async || {
-            let loaded = checkpoint::load(&site(root)).await;
+            let loaded = checkpoint::load(&site(root)).await.unwrap();
             loaded
                 .chosen
                 .map(|chosen| (chosen.record.sequence, chosen.base.rows()))
@@ -451,7 +451,7 @@ fn damage_falls_back_to_the_checkpoint_before() {
         )
         .unwrap();
         let site = site(root);
-        let loaded = checkpoint::load(&site).await;
+        let loaded = checkpoint::load(&site).await.unwrap();
         assert_eq!(loaded.rejected[0].path, slot);
         assert_eq!(loaded.chosen.as_ref().unwrap().record.sequence, 3);
         assert_eq!(site.next_file(), newest.next_file);
@@ -500,7 +500,7 @@ fn a_dropped_checkpoint_leaves_the_one_before() {
         for polls in 0..1000 {
             let attempt = checkpoint::run(&site, &history, FACTS, &frozen);
             let done = Cut(Some(Box::pin(attempt)), polls).await;
-            let loaded = checkpoint::load(&site).await;
+            let loaded = checkpoint::load(&site).await.unwrap();
             let chosen = loaded.chosen.unwrap();
             if let Some(done) = done {
                 let done = done.unwrap();

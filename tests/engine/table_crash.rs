@@ -89,7 +89,7 @@ fn check_image(image: &Image, durable: u64, label: &str) {
     let machine = SimEnv::new(1, image);
     machine.executor.block_on(async {
         let site = site(&machine);
-        let loaded = checkpoint::load(&site).await;
+        let loaded = checkpoint::load(&site).await.unwrap();
         let round = loaded
             .chosen
             .as_ref()
@@ -112,7 +112,7 @@ fn check_image(image: &Image, durable: u64, label: &str) {
             expected(round + 1),
             "{label}"
         );
-        let again = checkpoint::load(&site).await.chosen.unwrap();
+        let again = checkpoint::load(&site).await.unwrap().chosen.unwrap();
         assert_eq!(again.record.lsn, Lsn(round + 1), "{label}");
     });
 }
@@ -188,6 +188,7 @@ fn fails_alone(machine: &SimEnv, site: &Site, fault: &Fault) -> bool {
     let chosen = machine
         .executor
         .block_on(checkpoint::load(site))
+        .unwrap()
         .chosen
         .unwrap();
     assert_eq!(chosen.record.lsn, Lsn(1), "{fault:?}");

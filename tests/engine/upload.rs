@@ -42,7 +42,7 @@ async fn settled(bench: &Workbench, directory: &str, count: usize) {
 #[test]
 fn sizes_come_back() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let around = |n: usize| [n - 1, n, n + 1];
         let sizes = [
             vec![0, 1],
@@ -74,7 +74,7 @@ fn sizes_come_back() {
 #[test]
 fn an_unclaimed_blob_leaves_nothing() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let bytes = content(1, 2 << 20);
         let digest = Digest::of(Algorithm::Sha256, &bytes);
         let blob = push(&bench, &bytes, 100_000, digest).await;
@@ -89,7 +89,7 @@ fn an_unclaimed_blob_leaves_nothing() {
 #[test]
 fn a_wrong_digest_leaves_the_upload_alive() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         for size in [1000, 2 << 20] {
             let bytes = content(7, size);
             let (right, wrong) = (
@@ -124,7 +124,7 @@ fn a_wrong_digest_leaves_the_upload_alive() {
 #[test]
 fn closing_under_another_algorithm_reads_again() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         for size in [0, 1000, 300_000, 3 * (1 << 20) + 17] {
             let bytes = content(8, size);
             for algorithm in [Algorithm::Sha512, Algorithm::Blake3] {
@@ -144,7 +144,7 @@ fn closing_under_another_algorithm_reads_again() {
 #[test]
 fn rollback_forgets_what_came_after() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         for (kept, lost) in [
             (0, 10),
             (10, 3000),
@@ -177,7 +177,7 @@ fn kill(bench: Workbench) {
 }
 
 async fn resume(dir: &std::path::Path, first_id: u64) -> Workbench {
-    let bench = Workbench::open(dir, first_id, &small_options());
+    let bench = Workbench::open(dir, first_id, &small_options()).await;
     bench.uploads.resume(&|_| false).await.unwrap();
     bench
 }
@@ -190,14 +190,15 @@ fn a_killed_upload_goes_on_from_its_checkpoint() {
         for (round, algorithm) in Algorithm::ALL.into_iter().enumerate() {
             let first_id = 1000 * (round as u64 + 1);
             let bytes = content(4, (5 << 20) + 12_345);
-            let bench = Workbench::open(dir.path(), first_id, &small_options());
+            let bench = Workbench::open(dir.path(), first_id, &small_options()).await;
             let id = bench.begin(algorithm);
             let mut upload = bench.upload(id);
             write(&mut upload, &bytes[..3 << 20], 10_007).await;
             drop(upload);
             kill(bench);
             for restart in 1..3 {
-                let bench = Workbench::open(dir.path(), first_id + restart * 10, &small_options());
+                let bench =
+                    Workbench::open(dir.path(), first_id + restart * 10, &small_options()).await;
                 let kept = bench.uploads.resume(&|_| false).await.unwrap();
                 assert_eq!(kept.iter().map(|id| id.0).collect::<Vec<_>>(), [first_id]);
                 let offset =
@@ -233,7 +234,7 @@ fn a_killed_upload_goes_on_from_its_checkpoint() {
 #[test]
 fn a_clean_stop_keeps_every_byte() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let mut ids = Vec::new();
         for (seed, size) in [(1, 0), (2, 10), (3, 100_001), (4, (2 << 20) + 5)] {
             let id = bench.begin(Algorithm::Sha256);
@@ -263,7 +264,7 @@ fn a_clean_stop_keeps_every_byte() {
 #[test]
 fn a_rollback_holds_across_a_kill() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let id = bench.begin(Algorithm::Sha256);
         let mut upload = bench.upload(id);
         write(&mut upload, &content(1, 100_000), 100_000).await;
@@ -285,7 +286,7 @@ fn a_rollback_holds_across_a_kill() {
 #[test]
 fn a_committed_segment_is_never_resumed() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let bytes = content(5, 3 << 20);
         let id = bench.begin(Algorithm::Sha256);
         write(&mut bench.upload(id), &bytes, 100_000).await;
@@ -304,7 +305,7 @@ fn a_committed_segment_is_never_resumed() {
         kill(bench);
         std::fs::write(&path, copy).unwrap();
         std::fs::write(&log, kept).unwrap();
-        let bench = Workbench::open(dir.path(), 100, &small_options());
+        let bench = Workbench::open(dir.path(), 100, &small_options()).await;
         let in_use = bench
             .uploads
             .resume(&|segment| segment == extent.segment)
@@ -320,7 +321,7 @@ fn a_committed_segment_is_never_resumed() {
 #[test]
 fn rot_under_a_resumed_upload_ends_it() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let bytes = content(6, 2 << 20);
         let id = bench.begin(Algorithm::Blake3);
         write(&mut bench.upload(id), &bytes, 100_000).await;
@@ -347,7 +348,7 @@ fn rot_under_a_resumed_upload_ends_it() {
 #[test]
 fn a_cancel_under_a_writer_wins() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let (large, small) = (content(1, 3 << 20), content(2, 1000));
         for (bytes, finishes) in [(&large, false), (&large, true), (&small, true)] {
             let id = bench.begin(Algorithm::Sha256);
@@ -380,7 +381,7 @@ fn sessions_are_exclusive_private_and_end_without_trace() {
             upload_ttl: Duration::from_secs(60),
             ..small_options()
         };
-        let bench = Workbench::open(dir.path(), 1, &options);
+        let bench = Workbench::open(dir.path(), 1, &options).await;
         let (first, second) = (
             bench.begin(Algorithm::Sha256),
             bench.begin(Algorithm::Sha256),
@@ -429,7 +430,7 @@ fn sessions_are_exclusive_private_and_end_without_trace() {
 #[test]
 fn stored_content_is_written_again_only_if_damaged() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         for size in [1000, 2 << 20] {
             let bytes = content(3, size);
             let digest = Digest::of(Algorithm::Sha256, &bytes);
@@ -457,7 +458,7 @@ fn stored_content_is_written_again_only_if_damaged() {
 #[test]
 fn announcing_costs_little() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         for announced in [1 << 30, u64::MAX] {
             let spec = UploadSpec {
                 repository: REPOSITORY.to_owned(),
@@ -482,7 +483,7 @@ fn manifests_do_not_know_the_threshold() {
     run(|dir| async move {
         let options = small_options();
         assert!(options.spill_threshold_bytes < SMALL_CONTENT_BYTES);
-        let bench = Workbench::open(dir.path(), 1, &options);
+        let bench = Workbench::open(dir.path(), 1, &options).await;
         let manifest = content(4, 4 << 20);
         let put = bench
             .uploads
@@ -501,7 +502,7 @@ fn a_used_up_staging_budget_stops_nobody() {
             staging_budget_bytes: 1 << 20,
             ..small_options()
         };
-        let bench = Arc::new(Workbench::open(dir.path(), 1, &options));
+        let bench = Arc::new(Workbench::open(dir.path(), 1, &options).await);
         let idle: Vec<_> = (0..3).map(|_| bench.begin(Algorithm::Sha256)).collect();
         for id in &idle {
             write(&mut bench.upload(*id), &content(1, 400_000), 10_000).await;
@@ -529,7 +530,7 @@ fn a_used_up_staging_budget_stops_nobody() {
 #[test]
 fn requests_given_up_at_any_wait_lose_nothing() {
     run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &small_options());
+        let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let bytes = content(11, (3 << 20) + 1);
         let digest = Digest::of(Algorithm::Sha256, &bytes);
         let id = bench.begin(Algorithm::Sha256);

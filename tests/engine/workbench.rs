@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tonnage_engine::extent::{Extent, SegmentId};
-use tonnage_engine::io::Env;
+use tonnage_engine::io::{Class, Directory, Env};
 use tonnage_engine::lease::Leases;
 use tonnage_engine::options::Options;
 use tonnage_engine::poison::Poison;
@@ -42,13 +42,18 @@ pub(crate) struct Workbench {
     pub(crate) dir: PathBuf,
 }
 
+async fn directory(env: &Env, path: &Path) -> Directory {
+    let opened = Directory::open(&*env.io, Class::Directory.call(), path);
+    opened.await.unwrap()
+}
+
 impl Workbench {
     /// Opens what is in `dir`; ids start at `first_id`, as after a reservation.
-    pub(crate) fn open(dir: &Path, first_id: u64, options: &Options) -> Self {
-        Self::open_with(tonnage_server::runtime::env(), dir, first_id, options)
+    pub(crate) async fn open(dir: &Path, first_id: u64, options: &Options) -> Self {
+        Self::open_with(tonnage_server::runtime::env(), dir, first_id, options).await
     }
 
-    pub(crate) fn open_with(env: Env, dir: &Path, first_id: u64, options: &Options) -> Self {
+    pub(crate) async fn open_with(env: Env, dir: &Path, first_id: u64, options: &Options) -> Self {
         for name in ["segments", "uploads"] {
             std::fs::create_dir_all(dir.join(name)).unwrap();
         }
@@ -60,7 +65,7 @@ impl Workbench {
         );
         let segments = Segments::new(
             env.clone(),
-            dir.join("segments"),
+            directory(&env, &dir.join("segments")).await,
             STORE,
             ids,
             Arc::clone(&poison),
@@ -70,7 +75,7 @@ impl Workbench {
         let index = Arc::new(Index::default());
         let uploads = Uploads::new(
             env.clone(),
-            dir.join("uploads"),
+            directory(&env, &dir.join("uploads")).await,
             Arc::clone(&segments),
             Arc::clone(&leases),
             Arc::clone(&index) as Arc<dyn Existing>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use shuttle::future::block_on;
 use tonnage_engine::extent::SegmentId;
 use tonnage_engine::format::segment::SegmentClass;
-use tonnage_engine::io::{Class, Io as _};
+use tonnage_engine::io::{Class, Directory, Io as _};
 use tonnage_engine::segment::SegmentFiles;
 use tonnage_races::explore::explore;
 use tonnage_races::world::{World, thread};
@@ -14,7 +14,9 @@ fn retire() {
     let world = World::default();
     let dir = std::path::Path::new("/segments");
     block_on(world.disk.create_dir(Class::Directory.call(), dir)).expect("a sound disk");
-    let files = SegmentFiles::new(world.env(), dir.to_owned(), [7; 16], 8);
+    let opened = Directory::open(&world.disk, Class::Directory.call(), dir);
+    let dir = block_on(opened).expect("a sound disk");
+    let files = SegmentFiles::new(world.env(), dir, [7; 16], 8);
     let id = SegmentId(1);
     drop(block_on(files.create(id, SegmentClass::Dedicated)).expect("a sound disk"));
     let readers = [0, 1].map(|_| {

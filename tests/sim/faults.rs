@@ -272,6 +272,93 @@ fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
     }
 }
 
+/// Guards: an operation that was not attempted (no descriptor, no thread, no memory), whichever it is, fails the request that needed it
+/// with an error that says so, and nothing else: the same request succeeds at once, nothing stops writes, and nothing is lost.
+#[test]
+fn what_was_not_attempted_fails_that_request_alone() {
+    let kinds = [
+        OpKind::Write,
+        OpKind::SyncData,
+        OpKind::SyncDir,
+        OpKind::Create,
+        OpKind::Open,
+        OpKind::Allocate,
+        OpKind::SetLen,
+        OpKind::Unlink,
+        OpKind::Read,
+    ];
+    let mut refused = 0;
+    for (kind, nth) in kinds
+        .into_iter()
+        .flat_map(|kind| [1, 2, 3, 5, 8].map(|nth| (kind, nth)))
+    {
+        let machine = machine(nth);
+        let play = machine.executor.block_on(async {
+            let mut play = Play::open(&machine).await;
+            machine
+                .disk
+                .add_fault(Fault::nth(kind, nth).not_attempted());
+            let mut steps = vec![push(1), push(9), manifest(100, &[1, 9], "latest"), push(2)];
+            // Enough for the journal to need another file.
+            steps.extend((0..8).map(|number| tag(["a", "b"][number % 2], 100)));
+            for step in steps {
+                let taken = play.attempt(step.clone()).await;
+                assert!(play.store.poisoned().is_none(), "{kind:?} {nth}: {taken:?}");
+                if let Err(error) = taken {
+                    assert!(
+                        matches!(error, Error::NotAttempted { .. }),
+                        "{kind:?} {nth}: {error}"
+                    );
+                    refused += 1;
+                    play.good(step).await;
+                }
+            }
+            machine.disk.clear_faults();
+            play.holds().await;
+            play.store.close().await.expect("the store closes");
+            play
+        });
+        play.recovers(&machine);
+    }
+    assert!(refused > 8, "only {refused} requests met one");
+}
+
+/// Guards: a read that was not attempted says nothing about the blob: it is not taken for damaged, and the next read gives it.
+#[test]
+fn a_read_that_was_not_attempted_is_no_damage() {
+    let kinds = [(OpKind::Open, 1), (OpKind::Read, 1), (OpKind::Read, 2)];
+    for (number, (kind, nth)) in [1, 9]
+        .into_iter()
+        .flat_map(|number| kinds.map(|at| (number, at)))
+    {
+        let first = machine(1);
+        let mut play = first.executor.block_on(async {
+            let mut play = Play::open(&first).await;
+            play.good(push(number)).await;
+            play.store.close().await.expect("the store closes");
+            play
+        });
+        let second = SimEnv::new(1, &first.disk.live_image());
+        // Nothing is resident: every read asks the disk.
+        second.disk.set_noise(Noise {
+            would_block: 100,
+            ..Noise::NONE
+        });
+        second.executor.block_on(async {
+            play.store = Play::open(&second).await.store;
+            second
+                .disk
+                .add_fault(Fault::nth(kind, nth).on(".segment").not_attempted());
+            let (scripts, progress) = (std::slice::from_ref(&play.script), [play.progress]);
+            let met = check::contract(&play.store, scripts, &progress).await;
+            assert!(met.is_err(), "{kind:?}: nothing was read");
+            let digest = content::digest(number);
+            assert!(!play.store.is_damaged(&digest), "{kind:?} {number}");
+            play.holds().await;
+        });
+    }
+}
+
 /// Guards: a frame that the next open finds, though its sync failed, is made durable before anything is built on it: the page
 /// cache shows what the drive may not have, and a power cut after that open must not take it back.
 #[test]

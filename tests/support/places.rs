@@ -13,9 +13,11 @@ use std::sync::OnceLock;
 use tonnage_engine::io::Call;
 
 /// Operations of the seam, and the loops over them, that change the disk or make a change durable.
-const CHANGES: [&str; 7] = [
+const CHANGES: [&str; 9] = [
     "write_all",
+    "write_all_and_sync",
     "sync_data",
+    "sync",
     "sync_dir",
     "unlink",
     "create_dir",
@@ -23,8 +25,9 @@ const CHANGES: [&str; 7] = [
     "set_len",
 ];
 /// Those that do neither; `open` changes the disk where it creates.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "open",
+    "advise",
     "read_up_to",
     "read_exact",
     "read_cached",

@@ -88,6 +88,8 @@ impl Failure {
             Error::NoSpace { .. } => {
                 failure(Exit::Disk).next("free space, or move the store to a larger disk")
             }
+            Error::NotAttempted { .. } => failure(Exit::Disk)
+                .next("free what it ran out of, or raise the limit (ulimit -a), then try again"),
             Error::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                     failure(Exit::Disk)

@@ -1,16 +1,18 @@
 //! Finds the checkpoint to start from.
 //!
-//! Owns: reading the three slots and opening the base files they name. Changes nothing on disk. Refuses: failing:
-//! whatever does not hold is reported and passed over, down to a replay from the start of the journal.
+//! Owns: reading the three slots and opening the base files they name. Changes nothing on disk. Refuses: failing because of what is
+//! there: whatever does not hold is reported and passed over, down to a replay from the start of the journal.
 
 use std::cmp::Reverse;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{CheckpointRecord, History, SLOTS, slot_name};
 use crate::buffer::Buffer;
+use crate::error::{Error, Result};
 use crate::format::checkpoint::RECORD_BYTES_MAX;
-use crate::io::{Class, OpenMode, exact};
+use crate::io::{Class, IoError, IoResult, OpenMode, exact};
 use crate::limits::COUNTER_USED_MAX;
 use crate::table::{Base, Site};
 
@@ -43,20 +45,24 @@ pub struct Loaded {
     pub rejected: Vec<Rejected>,
 }
 
-/// Reads the slots, and opens and checks every base file of the newest checkpoint for which that succeeds.
-pub async fn load(site: &Site) -> Loaded {
+/// Reads the slots, and opens and checks every base file of the newest checkpoint for which that succeeds. An error if it was not
+/// attempted: what cannot be looked at now costs no rebuild.
+pub async fn load(site: &Site) -> Result<Loaded> {
     let mut loaded = Loaded::default();
     let mut records = Vec::new();
     for slot in 0..SLOTS {
-        match read_slot(site, slot).await {
-            Ok(Some(record)) => records.push(Arc::new(record)),
-            Ok(None) => {}
-            Err(why) => {
-                loaded.rejected.push(Rejected {
-                    path: site.root.join(slot_name(slot)),
-                    why,
-                });
+        let path = site.root.join(slot_name(slot));
+        let record = match read_slot(site, &path).await {
+            Ok(None) => continue,
+            Ok(Some(bytes)) => judge(site, slot, bytes.filled()),
+            Err(error) if !error.was_attempted() => {
+                return Err(Error::io("read checkpoint", &path, error));
             }
+            Err(error) => Err(error.to_string()),
+        };
+        match record {
+            Ok(record) => records.push(Arc::new(record)),
+            Err(why) => loaded.rejected.push(Rejected { path, why }),
         }
     }
     records.sort_by_key(|record| Reverse(record.sequence));
@@ -81,13 +87,18 @@ pub async fn load(site: &Site) -> Loaded {
                 loaded.history.newest = Some(Arc::clone(&record));
                 loaded.chosen = Some(Chosen { record, base });
             }
+            Err(unusable) if !unusable.attempted => {
+                let cause = io::Error::other(unusable.why);
+                let error = IoError::NotAttempted(cause);
+                return Err(Error::io("open base file", &unusable.path, error));
+            }
             Err(unusable) => loaded.rejected.push(Rejected {
                 path: site.root.join(slot_name(record.sequence)),
                 why: unusable.to_string(),
             }),
         }
     }
-    loaded
+    Ok(loaded)
 }
 
 /// What is wrong with the checkpoint that an open falls back to when the newest is unusable, for `fsck`. Once it is, that one was
@@ -106,7 +117,7 @@ pub async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
         .io
         .open(Class::Background.call(), &unusable.path, OpenMode::Read)
         .await;
-    if there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+    if there.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return None;
     }
     Some(Rejected {
@@ -115,37 +126,31 @@ pub async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
     })
 }
 
-/// The record in a slot; `None` if the slot was never written.
-async fn read_slot(site: &Site, slot: u64) -> Result<Option<CheckpointRecord>, String> {
-    let path = site.root.join(slot_name(slot));
-    let file = match site
-        .env
-        .io
-        .open(Class::Background.call(), &path, OpenMode::Read)
+/// The bytes of a slot; `None` if the slot was never written.
+async fn read_slot(site: &Site, path: &Path) -> IoResult<Option<Buffer>> {
+    let io = &site.env.io;
+    let file = match io
+        .open(Class::Background.call(), path, OpenMode::Read)
         .await
     {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        opened => opened.map_err(|error| error.to_string())?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
     };
-    let length = file
-        .len(Class::Background.call())
-        .await
-        .map_err(|error| error.to_string())?;
-    if length > RECORD_BYTES_MAX {
+    let length = file.len(Class::Background.call()).await?;
+    let room = usize::try_from(length.min(RECORD_BYTES_MAX + 1)).unwrap_or(usize::MAX);
+    let buffer = Buffer::unpooled(room);
+    let read = exact::read_exact(&*file, Class::Background.call(), 0, buffer).await?;
+    Ok(Some(read))
+}
+
+/// The record that a slot's bytes are, or what does not hold.
+fn judge(site: &Site, slot: u64, bytes: &[u8]) -> std::result::Result<CheckpointRecord, String> {
+    if bytes.len() as u64 > RECORD_BYTES_MAX {
         return Err(format!(
-            "{length} bytes are too many for a checkpoint record"
+            "more than {RECORD_BYTES_MAX} bytes are too many for a checkpoint record"
         ));
     }
-    let room = usize::try_from(length).map_err(|error| error.to_string())?;
-    let read = exact::read_exact(
-        file.as_ref(),
-        Class::Background.call(),
-        0,
-        Buffer::unpooled(room),
-    )
-    .await;
-    let bytes = read.map_err(|error| error.to_string())?;
-    let record = CheckpointRecord::decode(bytes.filled()).map_err(|malformed| malformed.0)?;
+    let record = CheckpointRecord::decode(bytes).map_err(|malformed| malformed.0)?;
     if record.store_id != site.store_id {
         return Err("it belongs to another store".to_owned());
     }
@@ -158,5 +163,5 @@ async fn read_slot(site: &Site, slot: u64) -> Result<Option<CheckpointRecord>, S
             record.sequence
         ));
     }
-    Ok(Some(record))
+    Ok(record)
 }

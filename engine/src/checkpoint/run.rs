@@ -125,11 +125,7 @@ async fn write_record(site: &Site, record: &CheckpointRecord) -> Result<()> {
         .await
         .map_err(failed("syncing", &path))?;
     // Always, not only for a new name: an attempt that failed before this may have left the name undurable.
-    let synced = site
-        .env
-        .io
-        .sync_dir(Class::Directory.call(), &site.root)
-        .await;
+    let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &site.root).await;
     synced.map_err(failed("syncing the directory", &site.root))
 }
 

@@ -17,7 +17,7 @@ use crate::format::checksum::{check_chunks, decode_table};
 use crate::format::codec::checksum;
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, pad64, table_bytes};
 use crate::format::segment::{HEADER_BYTES, SegmentHeader};
-use crate::io::{Class, File, FileRef, OpenMode, exact};
+use crate::io::{Class, File, FileRef, OpenMode, Residency, exact};
 use crate::segment::segment_name;
 use crate::table::Site;
 
@@ -56,13 +56,8 @@ pub(super) async fn check(
                 record(site, segment, view, &key, &slot, options.deep).await
             };
             if let Err(error) = checked.await {
-                report.note(
-                    &site
-                        .root
-                        .join("segments")
-                        .join(segment_name(slot.extent.segment)),
-                    &error,
-                );
+                let name = segment_name(slot.extent.segment);
+                report.note(&site.root.join("segments").join(name), error)?;
             }
             progress(report.blob_bytes, total);
         }
@@ -189,6 +184,9 @@ async fn payload(
         rest = behind;
         at += length;
     }
+    // Read once, and not again: memory is for those who read more often. A hint, whose result tells nothing.
+    let hint = file.advise(Class::Background.call(), extent.offset, at, Residency::Done);
+    drop(hint.await);
     match hasher.map(Hasher::finish) {
         Some(found) if found != frame.digest => Err(Error::DigestMismatch {
             expected: frame.digest,

@@ -96,19 +96,24 @@ impl FsckReport {
         });
     }
 
-    /// Takes a failed read as damage; what cannot be read cannot be served.
-    fn note(&mut self, path: &Path, error: &Error) {
-        let Error::Corrupt(corruption) = error else {
-            return self.add(Severity::Damage, path, error.to_string());
-        };
-        let what = format!("byte {}: {}", corruption.offset, corruption.what);
-        self.add(Severity::Damage, &corruption.path, what);
+    /// Takes a failed read as damage; what cannot be read cannot be served. A read that was not attempted ends the check.
+    fn note(&mut self, path: &Path, error: Error) -> Result<()> {
+        if error.is_not_attempted() {
+            return Err(error);
+        }
+        if let Error::Corrupt(corruption) = error {
+            let what = format!("byte {}: {}", corruption.offset, corruption.what);
+            self.add(Severity::Damage, &corruption.path, what);
+        } else {
+            self.add(Severity::Damage, path, error.to_string());
+        }
+        Ok(())
     }
 }
 
 /// Checks the store in `path`, which no process may hold. `progress` is called with payload bytes done and in all.
 ///
-/// An error means that there is nothing to check: no store, held by a process, or of a newer format.
+/// An error means that there is nothing to check (no store, held by a process, or of a newer format), or that the check could not go on.
 pub async fn check(
     env: &Env,
     path: &Path,
@@ -141,7 +146,7 @@ pub async fn check(
     let (state, walked) = match recovery::replay_from_start(&site, &superblock).await {
         Ok(replayed) => replayed,
         Err(error) => {
-            report.note(path, &error);
+            report.note(path, error)?;
             return Ok(report);
         }
     };
@@ -157,7 +162,7 @@ pub async fn check(
         report.add(Severity::Damage, &path, what);
     }
     let view = View::new(Arc::new(state));
-    compare_with_checkpoint(&site, &superblock, &view, &mut report).await;
+    compare_with_checkpoint(&site, &superblock, &view, &mut report).await?;
     rows::check(&view, path, &mut report)?;
     files::check(&site, &view, &walked, &mut report).await?;
     blobs::check(&site, &view, options, progress, &mut report).await?;
@@ -170,26 +175,26 @@ async fn compare_with_checkpoint(
     superblock: &crate::format::superblock::Superblock,
     whole: &View,
     report: &mut FsckReport,
-) {
+) -> Result<()> {
     let recovered = match recovery::replay(site, superblock, None).await {
         Ok(recovered) => recovered,
-        Err(error) => return report.note(&site.root, &error),
+        Err(error) => return report.note(&site.root, error),
     };
     let fallback = checkpoint::check_fallback(site, &recovered.checkpoints).await;
     for rejected in recovered.checkpoints.rejected.iter().chain(&fallback) {
         report.add(Severity::Cache, &rejected.path, rejected.why.clone());
     }
     if recovered.checkpoints.chosen.is_none() {
-        return;
+        return Ok(());
     }
     let mut from_start = whole.state().layers.scan_prefix(b"", None);
     let mut from_checkpoint = recovered.state.layers.scan_prefix(b"", None);
     loop {
         match (from_start.next(), from_checkpoint.next()) {
-            (None, None) => return,
+            (None, None) => return Ok(()),
             (Some(Ok(one)), Some(Ok(other))) if one == other => {}
             (Some(Err(error)), _) | (_, Some(Err(error))) => {
-                return report.note(&site.root, &error);
+                return report.note(&site.root, error);
             }
             (one, other) => {
                 let key = |row: &Option<Result<(bytes::Bytes, bytes::Bytes)>>| match row {
@@ -202,7 +207,8 @@ async fn compare_with_checkpoint(
                     key(&other),
                     key(&one)
                 );
-                return report.add(Severity::Damage, &site.root, what);
+                report.add(Severity::Damage, &site.root, what);
+                return Ok(());
             }
         }
     }

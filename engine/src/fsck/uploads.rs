@@ -63,6 +63,7 @@ pub(super) async fn check(
                 );
                 report.add(Severity::Damage, &segment, what);
             }
+            Err(error) if error.is_not_attempted() => return Err(error),
             Err(error) => {
                 let what = format!("the next open forgets this upload: {error}");
                 report.add(Severity::Leftover, &path, what);

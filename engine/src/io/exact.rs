@@ -1,13 +1,15 @@
 //! Whole reads and writes over a backend that may move fewer bytes than asked.
 //!
-//! Owns: the only retry loops for short transfers and interrupted calls.
-//! Refuses: retrying anything else; a failed sync in particular is never repeated.
+//! Owns: the only retry loops for short transfers. Refuses: retrying anything else; a failed sync in particular is never repeated.
+//!
+//! Invariant: where a part was moved before an operation that was not attempted, the whole was attempted.
 
 use std::io;
+use std::path::Path;
 
 use bytes::{Buf, Bytes};
 
-use super::{Call, File};
+use super::{Call, File, Io, IoError, IoFuture, IoResult};
 use crate::buffer::Buffer;
 
 /// Fills `buffer` up to its limit from `offset`, or up to the end of the file: the caller compares
@@ -17,7 +19,7 @@ pub async fn read_up_to(
     call: Call,
     offset: u64,
     mut buffer: Buffer,
-) -> io::Result<Buffer> {
+) -> IoResult<Buffer> {
     let start = buffer.len();
     while buffer.room() > 0 {
         let at = offset + (buffer.len() - start) as u64;
@@ -36,13 +38,11 @@ pub async fn read_exact(
     call: Call,
     offset: u64,
     buffer: Buffer,
-) -> io::Result<Buffer> {
+) -> IoResult<Buffer> {
     let buffer = read_up_to(file, call, offset, buffer).await?;
     if buffer.room() > 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            format!("file ends {} bytes early", buffer.room()),
-        ));
+        let early = format!("file ends {} bytes early", buffer.room());
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, early).into());
     }
     Ok(buffer)
 }
@@ -52,22 +52,53 @@ pub async fn write_all(
     file: &dyn File,
     call: Call,
     offset: u64,
+    slices: Vec<Bytes>,
+) -> IoResult<()> {
+    write(offset, slices, |at, slices| file.write_at(call, at, slices)).await
+}
+
+/// Writes all slices at `offset`, at least one byte, and makes data and size durable.
+pub async fn write_all_and_sync(
+    file: &dyn File,
+    call: Call,
+    offset: u64,
+    slices: Vec<Bytes>,
+) -> IoResult<()> {
+    assert!(
+        slices.iter().any(|slice| !slice.is_empty()),
+        "nothing to write is nothing to sync"
+    );
+    let step = |at, slices| file.write_and_sync(call, at, slices);
+    write(offset, slices, step).await
+}
+
+async fn write(
+    offset: u64,
     mut slices: Vec<Bytes>,
-) -> io::Result<()> {
+    mut step: impl FnMut(u64, Vec<Bytes>) -> IoFuture<usize>,
+) -> IoResult<()> {
     slices.retain(|slice| !slice.is_empty());
     let mut at = offset;
     while !slices.is_empty() {
-        let count = file.write_at(call, at, slices.clone()).await?;
-        if count == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::WriteZero,
-                "the disk took no bytes",
-            ));
-        }
+        let count = match step(at, slices.clone()).await {
+            Ok(0) => {
+                return Err(
+                    io::Error::new(io::ErrorKind::WriteZero, "the disk took no bytes").into(),
+                );
+            }
+            Ok(count) => count,
+            Err(IoError::NotAttempted(cause)) if at > offset => return Err(IoError::Failed(cause)),
+            Err(error) => return Err(error),
+        };
         at += count as u64;
         advance(&mut slices, count);
     }
     Ok(())
+}
+
+/// Makes the entries of a directory durable that is not kept open.
+pub async fn sync_dir(io: &dyn Io, call: Call, path: &Path) -> IoResult<()> {
+    io.open_dir(call, path).await?.sync(call).await
 }
 
 /// Drops the first `count` bytes of the slices.

@@ -1,6 +1,6 @@
 //! The seam: everything the engine asks of the outside world.
 //!
-//! Owns: the traits [`Io`], [`File`], [`Map`], [`Clock`], [`Spawn`], [`Rng`] and their bundle [`Env`].
+//! Owns: the traits [`Io`], [`File`], [`Dir`], [`Map`], [`Clock`], [`Spawn`], [`Rng`] and their bundle [`Env`].
 //! Refuses: any knowledge of records, frames or digests.
 //!
 //! Invariants every implementation keeps:
@@ -9,15 +9,18 @@
 //!   an operation whose future is dropped still runs to its end and keeps its buffers until then.
 //! - `read_at` and `write_at` may move fewer bytes than asked; [`exact`] holds the only loops.
 //! - `sync_data` covers every `write_at`, `allocate` and `set_len` whose future resolved before the call, file
-//!   size included; `sync_dir` covers the entries of one directory. Nothing else makes anything durable.
+//!   size included; `write_and_sync` covers its own bytes too; [`Dir::sync`] covers the entries of one directory. Nothing else makes
+//!   anything durable.
+//! - An error says whether the operation was attempted: [`IoError::NotAttempted`] leaves the disk as it was.
 
 mod call;
+mod directory;
 pub mod exact;
+mod outcome;
 pub mod threads;
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,15 +32,20 @@ use crate::buffer::Buffer;
 use crate::sync::oneshot;
 
 pub use self::call::{Call, Class};
+pub use self::directory::Directory;
+pub use self::outcome::{IoError, IoResult};
 
 /// What every operation of the seam returns: a future that owns all it needs.
-pub type IoFuture<T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'static>>;
+pub type IoFuture<T> = Pin<Box<dyn Future<Output = IoResult<T>> + Send + 'static>>;
 
 /// A future without a result, for tasks and timers.
 pub type TaskFuture = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 
 /// An open file, shared; closed when the last handle drops.
 pub type FileRef = Arc<dyn File>;
+
+/// An open directory, shared; closed when the last handle drops.
+pub type DirRef = Arc<dyn Dir>;
 
 /// A read-only mapping of one immutable file, shared.
 pub type MapRef = Arc<dyn Map>;
@@ -51,6 +59,15 @@ pub enum OpenMode {
     Write,
     /// New file, reads and writes; `AlreadyExists` if the name is taken.
     CreateNew,
+}
+
+/// What a reader expects of a range of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Residency {
+    /// It will be read soon.
+    Wanted,
+    /// It will not be read again soon: its memory is better used for something else.
+    Done,
 }
 
 /// Space of the file system that holds the store, in bytes.
@@ -82,8 +99,8 @@ pub trait Io: Send + Sync + Debug {
     fn create_dir(&self, call: Call, path: &Path) -> IoFuture<()>;
     /// Names (not paths) of the entries of a directory, in no order.
     fn list_dir(&self, call: Call, path: &Path) -> IoFuture<Vec<String>>;
-    /// Makes the entries of a directory durable (creations, removals).
-    fn sync_dir(&self, call: Call, path: &Path) -> IoFuture<()>;
+    /// Opens a directory, so that it can be synced as often as needed without another descriptor.
+    fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef>;
     /// Opens a file.
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef>;
     /// Removes a file's name; open handles and maps stay valid.
@@ -102,21 +119,32 @@ pub trait File: Send + Sync + Debug {
     /// Reads at `offset` into the free part of `buffer` (up to its limit) and returns it with the count of
     /// bytes added, which may be short; 0 means end of file.
     fn read_at(&self, call: Call, offset: u64, buffer: Buffer) -> IoFuture<(Buffer, usize)>;
-    /// As `read_at`, at once and only from memory: `WouldBlock` if the first byte is not resident. May
+    /// As `read_at`, at once and only from memory: not attempted if the first byte is not resident. May
     /// return fewer bytes than are resident. Never waits for the disk.
-    fn read_cached(&self, call: Call, offset: u64, buffer: &mut Buffer) -> io::Result<usize>;
+    fn read_cached(&self, call: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize>;
     /// Writes the slices one after the other at `offset`; returns the count written, which may be short.
     fn write_at(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize>;
+    /// As `write_at`; where that took all of the bytes, makes data and size durable in the same operation. A count below their number
+    /// means that nothing was synced.
+    fn write_and_sync(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize>;
     /// Makes data and size durable.
     fn sync_data(&self, call: Call) -> IoFuture<()>;
     /// Starts writing dirty pages of the range to the disk without waiting; a hint, no promise.
     fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()>;
+    /// Says whether bytes of the range will be read soon or not again; a hint, no promise.
+    fn advise(&self, call: Call, offset: u64, length: u64, residency: Residency) -> IoFuture<()>;
     /// Reserves space for the range and grows the file to its end; new bytes read as zero.
     fn allocate(&self, call: Call, offset: u64, length: u64) -> IoFuture<()>;
     /// Sets the size.
     fn set_len(&self, call: Call, length: u64) -> IoFuture<()>;
     /// The current size in bytes.
     fn len(&self, call: Call) -> IoFuture<u64>;
+}
+
+/// One open directory.
+pub trait Dir: Send + Sync + Debug {
+    /// Makes its entries durable (creations, removals).
+    fn sync(&self, call: Call) -> IoFuture<()>;
 }
 
 /// A mapped immutable file. Alignment of the first byte is at least 16.

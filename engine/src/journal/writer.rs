@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Position, directory, file_path, reserve};
+use super::{Position, file_path, reserve};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::format::codec::checksum;
 use crate::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
-use crate::io::{Class, Env, FileRef, OpenMode, exact};
+use crate::io::{Class, Directory, Env, FileRef, OpenMode, exact};
 use crate::sync::oneshot;
 
 /// Free space, in journal files, from which on a disk is not nearly full.
@@ -33,6 +33,8 @@ const SMALL_FILE_BYTES: u64 = 1 << 20;
 pub struct JournalSpec {
     /// The store's directory.
     pub store: PathBuf,
+    /// `journal/` in it.
+    pub directory: Directory,
     /// The store.
     pub store_id: [u8; 16],
     /// This open's epoch.
@@ -44,10 +46,21 @@ pub struct JournalSpec {
 /// Why a frame was not appended.
 #[derive(Debug, Clone)]
 pub enum AppendError {
-    /// Nothing of the frame was written: no file could be prepared for it. The journal is as it was.
+    /// Nothing of the frame was written: no file could be prepared for it, or the write was not attempted. The journal is as it was.
     NotStarted(Error),
     /// A write or sync failed half-way. What is on disk is unknown until the next open.
     Failed(Error),
+}
+
+impl AppendError {
+    /// What was not attempted left the journal as it was.
+    fn of(error: Error) -> Self {
+        if error.is_not_attempted() {
+            Self::NotStarted(error)
+        } else {
+            Self::Failed(error)
+        }
+    }
 }
 
 /// The journal of an open store.
@@ -124,9 +137,7 @@ impl JournalWriter {
             self.roll(needed, first_lsn).await?;
         }
         let frame = self.frame(first_lsn, transactions, &payload);
-        self.write(&frame, payload)
-            .await
-            .map_err(AppendError::Failed)?;
+        self.write(&frame, payload).await.map_err(AppendError::of)?;
         if self.next.is_none() && self.active.offset * 2 > self.active.capacity {
             self.prepare_next();
         }
@@ -168,14 +179,9 @@ impl JournalWriter {
             Bytes::from(vec![0; padding]),
         ];
         let active = &mut self.active;
-        exact::write_all(&*active.file, Class::Journal.call(), active.offset, slices)
+        exact::write_all_and_sync(&*active.file, Class::Journal.call(), active.offset, slices)
             .await
-            .map_err(|source| Error::io("write journal frame to", &active.path, source))?;
-        active
-            .file
-            .sync_data(Class::Journal.call())
-            .await
-            .map_err(|source| Error::io("sync journal file", &active.path, source))?;
+            .map_err(|source| Error::io("write and sync a frame of", &active.path, source))?;
         active.offset += whole as u64;
         active.previous_crc = frame.crc();
         Ok(())
@@ -188,9 +194,8 @@ impl JournalWriter {
             .await
             .map_err(AppendError::NotStarted)?;
         let end = self.active.offset;
-        self.active = activate(&self.env, &self.spec, prepared, end, first_lsn)
-            .await
-            .map_err(AppendError::Failed)?;
+        let activated = activate(&self.env, &self.spec, prepared, end, first_lsn).await;
+        self.active = activated.map_err(AppendError::of)?;
         Ok(())
     }
 
@@ -201,11 +206,15 @@ impl JournalWriter {
             match waiting.await {
                 Ok(Ok(prepared)) if prepared.capacity >= needed => return Ok(prepared),
                 Ok(Ok(small)) => remove(&self.env, &self.spec, &small.path).await?,
-                Ok(Err(error)) if !error.is_no_space() => return Err(error),
-                // Out of space, or the task went with its runtime: try once more on the spot.
+                Ok(Err(error)) if !(error.is_no_space() || error.is_not_attempted()) => {
+                    return Err(error);
+                }
+                // Out of space, not attempted, or the task went with its runtime: try once more on the spot.
                 Ok(Err(_)) | Err(_) => {}
             }
         }
+        // An attempt that failed may not even have been able to remove its file.
+        remove_if_there(&self.env, &self.spec, number).await?;
         let capacity = needed.max(self.spec.file_bytes);
         prepare_or_spend(&self.env, &self.spec, number, capacity).await
     }
@@ -286,7 +295,7 @@ async fn prepare(env: &Env, spec: &JournalSpec, number: u64, capacity: u64) -> R
         .open(Class::Journal.call(), &path, OpenMode::CreateNew)
         .await
         .map_err(failed)?;
-    match fill(env, spec, &file, &path, capacity).await {
+    match fill(spec, &file, &path, capacity).await {
         Ok(()) => Ok(Prepared {
             file,
             path,
@@ -302,13 +311,7 @@ async fn prepare(env: &Env, spec: &JournalSpec, number: u64, capacity: u64) -> R
     }
 }
 
-async fn fill(
-    env: &Env,
-    spec: &JournalSpec,
-    file: &FileRef,
-    path: &Path,
-    capacity: u64,
-) -> Result<()> {
+async fn fill(spec: &JournalSpec, file: &FileRef, path: &Path, capacity: u64) -> Result<()> {
     let failed = |source| Error::io("prepare journal file", path, source);
     let zeros = Bytes::from(vec![0; ZERO_RUN_BYTES]);
     let mut at = 0;
@@ -324,11 +327,7 @@ async fn fill(
     file.sync_data(Class::Journal.call())
         .await
         .map_err(failed)?;
-    let directory = directory(&spec.store);
-    env.io
-        .sync_dir(Class::Directory.call(), &directory)
-        .await
-        .map_err(|source| Error::io("sync", &directory, source))
+    sync_directory(spec).await
 }
 
 /// Cuts what a finished file was prepared for and never used, now that its successor says where it ends: otherwise
@@ -374,17 +373,8 @@ async fn activate(
     };
     let path = prepared.path;
     let failed = |source| Error::io("write the header of journal file", &path, source);
-    exact::write_all(
-        &*prepared.file,
-        Class::Journal.call(),
-        0,
-        vec![Bytes::from(header.encode())],
-    )
-    .await
-    .map_err(failed)?;
-    prepared
-        .file
-        .sync_data(Class::Journal.call())
+    let header_bytes = vec![Bytes::from(header.encode())];
+    exact::write_all_and_sync(&*prepared.file, Class::Journal.call(), 0, header_bytes)
         .await
         .map_err(failed)?;
     Ok(Active {
@@ -402,9 +392,18 @@ async fn remove(env: &Env, spec: &JournalSpec, path: &Path) -> Result<()> {
         .unlink(Class::Directory.call(), path)
         .await
         .map_err(|source| Error::io("remove", path, source))?;
-    let directory = directory(&spec.store);
-    env.io
-        .sync_dir(Class::Directory.call(), &directory)
-        .await
-        .map_err(|source| Error::io("sync", &directory, source))
+    sync_directory(spec).await
+}
+
+/// Removes what is left of an attempt to prepare file `number`.
+async fn remove_if_there(env: &Env, spec: &JournalSpec, number: u64) -> Result<()> {
+    match remove(env, spec, &file_path(&spec.store, number)).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        removed => removed,
+    }
+}
+
+async fn sync_directory(spec: &JournalSpec) -> Result<()> {
+    let synced = spec.directory.sync(Class::Directory.call()).await;
+    synced.map_err(|source| Error::io("sync", spec.directory.path(), source))
 }

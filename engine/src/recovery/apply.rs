@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::plan::Plan;
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
-use crate::io::{Class, Io};
+use crate::io::{Class, Io, exact};
 use crate::journal;
 use crate::segment::{parse_segment_name, segment_name};
 
@@ -18,7 +18,7 @@ pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
     if let Some(number) = plan.unfinished_journal {
         remove(io, &journal::file_path(store, number)).await?;
         let directory = journal::directory(store);
-        io.sync_dir(Class::Directory.call(), &directory)
+        exact::sync_dir(io, Class::Directory.call(), &directory)
             .await
             .map_err(|source| Error::io("sync", &directory, source))?;
     }
@@ -31,7 +31,7 @@ pub async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Re
         remove(io, &segment_path(store, *id)).await?;
     }
     let directory = segments_directory(store);
-    io.sync_dir(Class::Directory.call(), &directory)
+    exact::sync_dir(io, Class::Directory.call(), &directory)
         .await
         .map_err(|source| Error::io("sync", &directory, source))
 }

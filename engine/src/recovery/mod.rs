@@ -53,7 +53,7 @@ pub async fn replay(
 ) -> Result<Recovered> {
     let clock = &site.env.clock;
     let began = clock.monotonic();
-    let checkpoints = checkpoint::load(site).await;
+    let checkpoints = checkpoint::load(site).await?;
     let (state, start) = match &checkpoints.chosen {
         Some(chosen) => (state_of(chosen, superblock), chosen_position(chosen)),
         None => (empty(superblock), Position::FIRST),

@@ -223,7 +223,7 @@ async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
 
 /// Makes the entries of a directory durable.
 pub async fn sync_dir(io: &dyn Io, path: &Path) -> Result<()> {
-    io.sync_dir(Class::Directory.call(), path)
+    exact::sync_dir(io, Class::Directory.call(), path)
         .await
         .map_err(|source| Error::io("sync directory", path, source))
 }

@@ -6,6 +6,7 @@
 //! Invariants: records follow each other without gaps; an extent is handed out only after the sync that
 //! covers it returned; bytes at or above the good offset were never handed out and may be written again.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,8 +20,8 @@ use crate::extent::{Extent, Layout, VolumeId};
 use crate::format::checksum::encode_table;
 use crate::format::record::{RECORD_ALIGN, RecordFrame, RecordPlaces, pad64};
 use crate::format::segment::{HEADER_BYTES, SegmentClass};
-use crate::io::Class;
-use crate::io::exact::write_all;
+use crate::io::exact::write_all_and_sync;
+use crate::io::{Class, IoError};
 use crate::poison::Poison;
 use crate::sync::oneshot;
 
@@ -145,25 +146,23 @@ impl Task {
         };
         let laid = lay_out(blobs, &active.file, active.good, self.files.store())?;
         let file = Arc::clone(&active.file);
-        if let Err(error) = write_all(
-            file.file(),
-            Class::CommitData.call(),
-            active.good,
-            laid.slices,
-        )
-        .await
-        {
+        let (to, at) = (file.file(), active.good);
+        let written = write_all_and_sync(to, Class::CommitData.call(), at, laid.slices).await;
+        if let Err(error) = written {
+            let sync_failed = matches!(error, IoError::SyncFailed(_));
+            let too_large = error.kind() == ErrorKind::FileTooLarge;
             let error = Error::io("append to segment", file.path(), error);
-            // A full disk says nothing about the segment; anything else does, and seals it.
-            if error.is_no_space() {
+            if sync_failed {
+                return Err(self.poison.set(error));
+            }
+            // A full disk, or a write that was not attempted, says nothing about the segment; anything else does, and seals it. So does
+            // a limit on the size of a file, which a new one has room below.
+            if error.is_no_space() || (error.is_not_attempted() && !too_large) {
                 self.active = Some(active);
+            } else if active.good == HEADER_BYTES as u64 {
+                self.files.retire(active.file.id());
             }
             return Err(error);
-        }
-        if let Err(error) = file.file().sync_data(Class::CommitData.call()).await {
-            return Err(self
-                .poison
-                .set(Error::io("sync segment", file.path(), error)));
         }
         self.active = Some(Active {
             good: laid.end,
@@ -176,12 +175,8 @@ impl Task {
     async fn create(&self) -> Result<Active> {
         let id = self.ids.take().await?;
         let file = self.files.create(id, SegmentClass::Shared).await?;
-        if let Err(error) = file.file().sync_data(Class::CommitData.call()).await {
-            let error = Error::io("sync segment", file.path(), error);
-            self.files.retire(id);
-            return Err(error);
-        }
         if let Err(error) = self.files.sync_dir().await {
+            self.files.retire(id);
             // Other segments' names share this sync, and it is not known which of them are lost.
             return Err(self.poison.set(error));
         }

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::extent::{SegmentId, VolumeId};
 use crate::format::codec::Malformed;
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
-use crate::io::exact::{read_up_to, write_all};
-use crate::io::{Class, Env, FileRef, OpenMode};
+use crate::io::exact::{read_up_to, write_all, write_all_and_sync};
+use crate::io::{Class, Directory, Env, FileRef, OpenMode};
 use crate::sync::{AtomicBool, Mutex};
 
 const SUFFIX: &str = ".segment";
@@ -38,7 +38,7 @@ pub fn parse_segment_name(name: &str) -> Option<SegmentId> {
 #[derive(Debug)]
 pub struct SegmentFiles {
     env: Env,
-    dir: PathBuf,
+    dir: Directory,
     store: [u8; 16],
     open_files_max: usize,
     handles: Mutex<Handles>,
@@ -66,8 +66,8 @@ pub struct SegmentFile {
 }
 
 impl SegmentFiles {
-    /// The segments in `dir`, which exists, of the store with the id `store`.
-    pub fn new(env: Env, dir: PathBuf, store: [u8; 16], open_files_max: usize) -> Arc<Self> {
+    /// The segments in `dir`, which is open, of the store with the id `store`.
+    pub fn new(env: Env, dir: Directory, store: [u8; 16], open_files_max: usize) -> Arc<Self> {
         Arc::new(Self {
             env,
             dir,
@@ -79,7 +79,7 @@ impl SegmentFiles {
 
     /// The directory.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.dir.path()
     }
 
     /// The store's id.
@@ -94,10 +94,10 @@ impl SegmentFiles {
 
     /// The path of a segment.
     pub fn path(&self, id: SegmentId) -> PathBuf {
-        self.dir.join(segment_name(id))
+        self.dir.path().join(segment_name(id))
     }
 
-    /// Creates a segment and writes its header. Nothing is synced. A failure leaves no file behind.
+    /// Creates a segment and writes its header, which is synced where the segment is shared. A failure leaves no file behind.
     pub async fn create(
         self: &Arc<Self>,
         id: SegmentId,
@@ -119,7 +119,14 @@ impl SegmentFiles {
             volume: VolumeId::default(),
         };
         let slices = vec![header.encode()];
-        if let Err(error) = write_all(file.file(), io_class.call(), 0, slices).await {
+        let written = match class {
+            SegmentClass::Shared => {
+                write_all_and_sync(file.file(), io_class.call(), 0, slices).await
+            }
+            // With its payload.
+            SegmentClass::Dedicated => write_all(file.file(), io_class.call(), 0, slices).await,
+        };
+        if let Err(error) = written {
             let error = Error::io("write header of segment", file.path(), error);
             self.retire(id);
             return Err(error);
@@ -237,12 +244,8 @@ impl SegmentFiles {
 
     /// Makes the names of all segments created so far durable.
     pub async fn sync_dir(&self) -> Result<()> {
-        let synced = self
-            .env
-            .io
-            .sync_dir(Class::Directory.call(), &self.dir)
-            .await;
-        synced.map_err(|error| Error::io("sync directory", &self.dir, error))
+        let synced = self.dir.sync(Class::Directory.call()).await;
+        synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))
     }
 }
 

@@ -13,14 +13,13 @@ mod files;
 mod ids;
 mod reader;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::buffer::BufferPool;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
-use crate::io::Env;
+use crate::io::{Directory, Env};
 use crate::options::Options;
 use crate::poison::Poison;
 
@@ -44,11 +43,11 @@ pub struct Segments {
 }
 
 impl Segments {
-    /// The segments in `dir`, which exists, of the store with the id `store`. Starts the appending task; it creates
+    /// The segments in `dir`, which is open, of the store with the id `store`. Starts the appending task; it creates
     /// nothing before the first small blob.
     pub fn new(
         env: Env,
-        dir: PathBuf,
+        dir: Directory,
         store: [u8; 16],
         ids: Arc<SegmentIds>,
         poison: Arc<Poison>,

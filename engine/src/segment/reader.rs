@@ -338,7 +338,9 @@ impl Source {
             buffer = read_up_to(file, Class::ForegroundRead.call(), at, buffer)
                 .await
                 .map_err(|error| {
-                    self.damaged.mark(self.digest, self.extent);
+                    if error.was_attempted() {
+                        self.damaged.mark(self.digest, self.extent);
+                    }
                     Error::io("read segment", self.file.path(), error)
                 })?;
         }

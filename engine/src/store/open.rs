@@ -18,7 +18,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::superblock::Superblock;
-use crate::io::Env;
+use crate::io::{Class, Directory, Env};
 use crate::journal::writer::{JournalSpec, JournalWriter};
 use crate::journal::{self, harden, reserve};
 use crate::lease::Leases;
@@ -156,16 +156,10 @@ async fn assemble(
     // Ids below the limit may have been used before the stop: only newly reserved ones are given out.
     let used = recovered.state.segment_limit;
     let ids = SegmentIds::new(used, used, Arc::clone(&poison));
-    let segments = Segments::new(
-        env.clone(),
-        path.join("segments"),
-        superblock.store_id,
-        Arc::clone(&ids),
-        Arc::clone(&poison),
-        &options,
-    );
+    let segments = segments(&env, &path, &superblock, &ids, &poison, &options).await?;
     let stored = Arc::new(Stored::default());
-    let uploads = uploads(&env, &path, &segments, &leases, &stored, &options);
+    let dir = open_dir(&env, &path.join("uploads")).await?;
+    let uploads = uploads(&env, dir, &segments, &leases, &stored, &options);
     let mut facts = durable_facts(&env, &path, &recovered, report.clean).await?;
     let placed = recovered.state.clone();
     // Rows that cannot be read count as named: nothing is touched on a doubt.
@@ -182,6 +176,7 @@ async fn assemble(
     reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
     let spec = JournalSpec {
         store: path.clone(),
+        directory: open_dir(&env, &journal::directory(&path)).await?,
         store_id: superblock.store_id,
         epoch: plan.epoch,
         file_bytes: options.journal_file_bytes,
@@ -233,9 +228,28 @@ async fn durable_facts(
     Ok(facts)
 }
 
-fn uploads(
+async fn segments(
     env: &Env,
     path: &Path,
+    superblock: &Superblock,
+    ids: &Arc<SegmentIds>,
+    poison: &Arc<Poison>,
+    options: &Options,
+) -> Result<Arc<Segments>> {
+    let dir = open_dir(env, &path.join("segments")).await?;
+    let (ids, poison) = (Arc::clone(ids), Arc::clone(poison));
+    let (env, store) = (env.clone(), superblock.store_id);
+    Ok(Segments::new(env, dir, store, ids, poison, options))
+}
+
+async fn open_dir(env: &Env, path: &Path) -> Result<Directory> {
+    let opened = Directory::open(&*env.io, Class::Directory.call(), path).await;
+    opened.map_err(|error| Error::io("open directory", path, error))
+}
+
+fn uploads(
+    env: &Env,
+    dir: Directory,
     segments: &Arc<Segments>,
     leases: &Arc<Leases>,
     stored: &Arc<Stored>,
@@ -243,14 +257,7 @@ fn uploads(
 ) -> Arc<Uploads> {
     let existing: Arc<dyn Existing> = Arc::<Stored>::clone(stored);
     let (segments, leases) = (Arc::clone(segments), Arc::clone(leases));
-    Uploads::new(
-        env.clone(),
-        path.join("uploads"),
-        segments,
-        leases,
-        existing,
-        options,
-    )
+    Uploads::new(env.clone(), dir, segments, leases, existing, options)
 }
 
 /// Tells uploads what the store has already; until the journal runs, nothing.

@@ -54,6 +54,7 @@ impl Base {
             return Err(Unusable {
                 path,
                 why: format!("partitions do not ascend: {pair:?}"),
+                attempted: true,
             });
         }
         Ok(Self::of(partitions.into_iter().map(Arc::new).collect()))

@@ -36,6 +36,8 @@ pub struct Unusable {
     pub path: PathBuf,
     /// What does not hold.
     pub why: String,
+    /// Whether it was looked at. If not, nothing is known against it.
+    pub attempted: bool,
 }
 
 /// Name of a base file in its directory.
@@ -80,12 +82,16 @@ impl Partition {
         let unusable = |why: String| Unusable {
             path: path.clone(),
             why,
+            attempted: true,
         };
         let map = env
             .io
             .map(Class::Background.call(), &path)
             .await
-            .map_err(|error| unusable(error.to_string()))?;
+            .map_err(|error| Unusable {
+                attempted: error.was_attempted(),
+                ..unusable(error.to_string())
+            })?;
         let mut opened = Self::read_directory(path.clone(), map, store_id, expected)
             .map_err(|malformed| unusable(malformed.0))?;
         let mut checked = 0;

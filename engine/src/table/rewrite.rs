@@ -120,7 +120,7 @@ pub async fn rewrite(site: &Site, base: &Arc<Base>, frozen: &Delta) -> Result<Re
     partitions.extend(standing.map(Arc::clone));
     if !written.is_empty() {
         let dir = site.base_dir();
-        let synced = site.env.io.sync_dir(Class::Directory.call(), &dir).await;
+        let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &dir).await;
         synced.map_err(|error| Error::io("syncing the directory", &dir, error))?;
     }
     Ok(Rewritten {

@@ -7,7 +7,6 @@
 //! Invariants: `offset = submitted + pending`; what is submitted is hashed in order, one window at a time; every
 //! wait can be given up and taken up again, since a client may go at any moment.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +20,7 @@ use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::format::upload_log::{UploadCheckpoint, UploadHeader};
 use crate::in_flight::InFlight;
-use crate::io::Env;
+use crate::io::{Directory, Env};
 use crate::options::Options;
 use crate::segment::{DedicatedWriter, Segments};
 
@@ -34,7 +33,7 @@ const HASH_INLINE_BYTES: u64 = 32 << 10;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) env: Env,
-    pub(super) dir: PathBuf,
+    pub(super) dir: Directory,
     pub(super) segments: Arc<Segments>,
     pub(super) options: Options,
     pub(super) staging: Arc<StagingBudget>,

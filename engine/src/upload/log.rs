@@ -12,8 +12,8 @@ use bytes::Bytes;
 use super::UploadId;
 use crate::error::{Error, Result};
 use crate::format::upload_log::{HEADER_BYTES, UploadCheckpoint, UploadHeader};
-use crate::io::exact::write_all;
-use crate::io::{Class, Env, FileRef, OpenMode};
+use crate::io::exact::write_all_and_sync;
+use crate::io::{Class, Directory, Env, FileRef, IoError, OpenMode};
 
 const SUFFIX: &str = ".upload";
 
@@ -21,7 +21,7 @@ const SUFFIX: &str = ".upload";
 #[derive(Debug)]
 pub(super) struct LogFile {
     env: Env,
-    dir: PathBuf,
+    dir: Directory,
     path: PathBuf,
     upload: UploadId,
     file: Option<FileRef>,
@@ -31,11 +31,11 @@ pub(super) struct LogFile {
 
 impl LogFile {
     /// A log that does not exist yet.
-    pub(super) fn new(env: Env, dir: &Path, upload: UploadId) -> Self {
-        let path = dir.join(format!("{upload}{SUFFIX}"));
+    pub(super) fn new(env: Env, dir: &Directory, upload: UploadId) -> Self {
+        let path = dir.path().join(format!("{upload}{SUFFIX}"));
         Self {
             env,
-            dir: dir.to_path_buf(),
+            dir: dir.clone(),
             path,
             upload,
             file: None,
@@ -93,56 +93,35 @@ impl LogFile {
         checkpoint: &UploadCheckpoint,
     ) -> Result<()> {
         let created = self.file.is_none();
-        let file = match &self.file {
-            Some(file) => Arc::clone(file),
-            None => self.create(header).await?,
+        let (file, mut slices) = match &self.file {
+            Some(file) => (Arc::clone(file), Vec::new()),
+            None => (self.create().await?, vec![header.encode().into()]),
         };
-        let record = Bytes::from(checkpoint.encode(self.upload.as_bytes(), self.end));
-        let length = record.len() as u64;
-        let written = write_all(
-            file.as_ref(),
-            Class::UploadWrite.call(),
-            self.end,
-            vec![record],
-        )
-        .await;
+        let at = if created { 0 } else { self.end };
+        let start = self.end.max(HEADER_BYTES as u64);
+        let record = Bytes::from(checkpoint.encode(self.upload.as_bytes(), start));
+        let end = start + record.len() as u64;
+        slices.push(record);
+        let written = write_all_and_sync(&*file, Class::UploadWrite.call(), at, slices).await;
         written.map_err(|error| self.error("write upload log", error))?;
-        file.sync_data(Class::UploadWrite.call())
-            .await
-            .map_err(|error| self.error("sync upload log", error))?;
         if created {
-            let synced = self
-                .env
-                .io
-                .sync_dir(Class::Directory.call(), &self.dir)
-                .await;
-            synced.map_err(|error| Error::io("sync directory", &self.dir, error))?;
+            let synced = self.dir.sync(Class::Directory.call()).await;
+            synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
         }
-        self.end += length;
+        self.end = end;
         Ok(())
     }
 
-    async fn create(&mut self, header: &UploadHeader) -> Result<FileRef> {
-        let opened = self
-            .env
-            .io
-            .open(Class::UploadWrite.call(), &self.path, OpenMode::CreateNew)
-            .await;
-        let file = opened.map_err(|error| self.error("create upload log", error))?;
+    async fn create(&mut self) -> Result<FileRef> {
+        let io = &self.env.io;
+        let opened = io.open(Class::UploadWrite.call(), &self.path, OpenMode::CreateNew);
+        let file = opened.await;
+        let file = file.map_err(|error| self.error("create upload log", error))?;
         self.file = Some(Arc::clone(&file));
-        let written = write_all(
-            file.as_ref(),
-            Class::UploadWrite.call(),
-            0,
-            vec![header.encode().into()],
-        )
-        .await;
-        written.map_err(|error| self.error("write upload log", error))?;
-        self.end = HEADER_BYTES as u64;
         Ok(file)
     }
 
-    fn error(&self, op: &'static str, error: std::io::Error) -> Error {
+    fn error(&self, op: &'static str, error: IoError) -> Error {
         Error::io(op, &self.path, error)
     }
 

@@ -35,9 +35,9 @@ impl Uploads {
         let names = shared
             .env
             .io
-            .list_dir(Class::Directory.call(), &shared.dir)
+            .list_dir(Class::Directory.call(), shared.dir.path())
             .await;
-        let names = names.map_err(|error| Error::io("list directory", &shared.dir, error))?;
+        let names = names.map_err(|error| Error::io("list directory", shared.dir.path(), error))?;
         let mut kept = HashSet::new();
         for id in names.iter().filter_map(|name| LogFile::parse_name(name)) {
             let log = LogFile::new(shared.env.clone(), &shared.dir, id);
@@ -47,6 +47,8 @@ impl Uploads {
                     kept.insert(segment);
                 }
                 Ok(None) => self.remove_log(&path).await,
+                // Says nothing about the upload: the open is tried again.
+                Err(error) if error.is_not_attempted() => return Err(error),
                 Err(error) => {
                     tracing::warn!(upload = %id, %error, "an upload cannot be resumed; its client will begin anew");
                     self.remove_log(&path).await;

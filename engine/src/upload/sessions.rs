@@ -6,7 +6,6 @@
 //! across an I/O but an upload's own.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ use crate::digest::Algorithm;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::io::Env;
+use crate::io::{Directory, Env};
 use crate::lease::Leases;
 use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX, SMALL_CONTENT_BYTES};
 use crate::options::Options;
@@ -133,10 +132,10 @@ impl Session {
 }
 
 impl Uploads {
-    /// No uploads yet. Their logs are in `dir`, which exists.
+    /// No uploads yet. Their logs are in `dir`.
     pub fn new(
         env: Env,
-        dir: PathBuf,
+        dir: Directory,
         segments: Arc<Segments>,
         leases: Arc<Leases>,
         existing: Arc<dyn Existing>,

@@ -41,6 +41,7 @@ fn error(error: tonnage_engine::Error) -> Error {
         Engine::UploadBusy => Error::UploadBusy,
         Engine::TooManyUploads { max } => Error::TooManyUploads { max },
         Engine::NoSpace { .. } => Error::Full(Arc::new(error)),
+        Engine::NotAttempted { .. } => Error::NotAttempted(Arc::new(error)),
         Engine::Poisoned { .. } => Error::ReadOnly(Arc::new(error)),
         Engine::Corrupt(_) => Error::Damaged(Arc::new(error)),
         Engine::Closed => Error::Closing,

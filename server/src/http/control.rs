@@ -245,7 +245,10 @@ async fn answer<Q: DeserializeOwned, A: Serialize>(
         Err(Refusal::Missing(missing)) => json(StatusCode::NOT_FOUND, &missing),
         Err(Refusal::Failed(error)) => {
             tracing::error!(%error, "the operator's request failed");
-            let refused = matches!(error, Error::NoSpace { .. } | Error::Poisoned { .. });
+            let refused = matches!(
+                error,
+                Error::NoSpace { .. } | Error::NotAttempted { .. } | Error::Poisoned { .. }
+            );
             let status = if refused {
                 StatusCode::SERVICE_UNAVAILABLE
             } else {

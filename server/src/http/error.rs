@@ -158,7 +158,7 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         Error::TooManyUploads { .. } | Error::TooManyManifests | Error::TooManyLists => {
             (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests)
         }
-        Error::Full(_) | Error::ReadOnly(_) | Error::Closing => {
+        Error::Full(_) | Error::NotAttempted(_) | Error::ReadOnly(_) | Error::Closing => {
             (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
         }
         Error::Damaged(_) | Error::Internal(_) => {

@@ -178,6 +178,11 @@ pub enum Error {
     /// No space.
     #[error("the registry's disk is full; pulls and deletes go on. Free space, then push again")]
     Full(#[source] Cause),
+    /// Not begun, for want of descriptors, threads or memory.
+    #[error(
+        "the registry is short of open files, threads or memory; nothing was changed, try again"
+    )]
+    NotAttempted(#[source] Cause),
     /// No writes since a failure.
     #[error(
         "the registry takes no pushes since its storage failed; pulls go on. Its operator has to look"

@@ -6,7 +6,7 @@
 //! Invariants: a change is a task of its own and takes effect at some later moment, whether or not anybody waits for it, as the seam
 //! says. The state's lock is an ordinary one, never held where another thread may be chosen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use tonnage_engine::buffer::Buffer;
 use tonnage_engine::extent::Lsn;
 use tonnage_engine::format::journal::FrameHeader;
 use tonnage_engine::io::{
-    Call, File, FileRef, Io, IoFuture, LockAttempt, LockGuard, Map, MapRef, OpenMode, Space,
+    Call, Dir, DirRef, File, FileRef, Io, IoError, IoFuture, IoResult, LockAttempt, LockGuard, Map,
+    MapRef, OpenMode, Residency, Space,
 };
 
 /// All clones are one disk.
@@ -66,14 +67,12 @@ fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn kind<T>(kind: io::ErrorKind) -> io::Result<T> {
-    Err(kind.into())
+fn kind<T>(kind: io::ErrorKind) -> IoResult<T> {
+    Err(io::Error::from(kind).into())
 }
 
 /// Starts a change. It happens when its task is chosen.
-fn change<T: Send + 'static>(
-    effect: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> IoFuture<T> {
+fn change<T: Send + 'static>(effect: impl FnOnce() -> IoResult<T> + Send + 'static) -> IoFuture<T> {
     let (done, result) = oneshot::channel();
     let happening = async move { drop(done.send(effect())) };
     drop(shuttle::future::spawn(happening));
@@ -86,7 +85,7 @@ fn change<T: Send + 'static>(
 }
 
 /// A question, answered when its future is polled.
-fn ask<T: Send + 'static>(answer: impl FnOnce() -> io::Result<T> + Send + 'static) -> IoFuture<T> {
+fn ask<T: Send + 'static>(answer: impl FnOnce() -> IoResult<T> + Send + 'static) -> IoFuture<T> {
     Box::pin(async move { answer() })
 }
 
@@ -136,13 +135,14 @@ impl Journal {
         }
     }
 
-    fn sync(&mut self, covers: u64) -> io::Result<()> {
+    fn sync(&mut self, covers: u64) -> IoResult<()> {
         if let Some(left) = &mut self.fails_in {
             *left -= 1;
             if *left == 0 {
                 self.fails_in = None;
                 self.failed = true;
-                return Err(io::Error::other("the drive failed"));
+                let cause = io::Error::other("the drive failed");
+                return Err(IoError::SyncFailed(cause));
             }
         }
         self.durable = self.durable.max(covers);
@@ -181,8 +181,11 @@ impl Io for Disk {
         })
     }
 
-    fn sync_dir(&self, _: Call, _: &Path) -> IoFuture<()> {
-        change(|| Ok(()))
+    fn open_dir(&self, _: Call, _: &Path) -> IoFuture<DirRef> {
+        ask(|| {
+            let dir: DirRef = Arc::new(MemDir);
+            Ok(dir)
+        })
     }
 
     fn open(&self, _: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
@@ -250,6 +253,15 @@ impl Io for Disk {
     }
 }
 
+#[derive(Debug)]
+struct MemDir;
+
+impl Dir for MemDir {
+    fn sync(&self, _: Call) -> IoFuture<()> {
+        change(|| Ok(()))
+    }
+}
+
 struct Lock(Arc<Mutex<State>>, PathBuf);
 
 impl fmt::Debug for Lock {
@@ -313,24 +325,11 @@ fn read(content: &[u8], offset: u64, buffer: &mut Buffer) -> usize {
     count
 }
 
-impl File for MemFile {
-    fn read_at(&self, _: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
-        let content = Arc::clone(&self.content);
-        ask(move || {
-            let count = read(&held(&content), offset, &mut buffer);
-            Ok((buffer, count))
-        })
-    }
-
-    fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
-        Ok(read(&held(&self.content), offset, buffer))
-    }
-
-    fn write_at(&self, _: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+impl MemFile {
+    fn write(&self, offset: u64, slices: &[Bytes]) -> impl FnOnce() -> usize + Send + use<> {
         let (state, content) = (Arc::clone(&self.disk.state), Arc::clone(&self.content));
-        let is_journal = self.is_journal;
-        change(move || {
-            let bytes = slices.concat();
+        let (is_journal, bytes) = (self.is_journal, slices.concat());
+        move || {
             if is_journal {
                 held(&state).journal.write(&bytes);
             }
@@ -340,20 +339,67 @@ impl File for MemFile {
                 content.resize(end, 0);
             }
             content[offset as usize..end].copy_from_slice(&bytes);
-            Ok(bytes.len())
+            bytes.len()
+        }
+    }
+}
+
+/// Starts a sync: of the journal it covers the frames that were written before.
+fn sync(state: Arc<Mutex<State>>, is_journal: bool) -> IoFuture<()> {
+    let covers = held(&state).journal.written;
+    change(move || {
+        if is_journal {
+            held(&state).journal.sync(covers)
+        } else {
+            Ok(())
+        }
+    })
+}
+
+impl File for MemFile {
+    fn read_at(&self, _: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
+        let content = Arc::clone(&self.content);
+        ask(move || {
+            let count = read(&held(&content), offset, &mut buffer);
+            Ok((buffer, count))
+        })
+    }
+
+    fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize> {
+        Ok(read(&held(&self.content), offset, buffer))
+    }
+
+    fn write_at(&self, _: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+        let write = self.write(offset, &slices);
+        change(move || Ok(write()))
+    }
+
+    fn write_and_sync(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+        let write = self.write_at(call, offset, slices);
+        let (state, is_journal) = (Arc::clone(&self.disk.state), self.is_journal);
+        let (done, result) = oneshot::channel();
+        let both = async move {
+            let count = write.await?;
+            sync(state, is_journal).await?;
+            Ok(count)
+        };
+        drop(shuttle::future::spawn(async move {
+            drop(done.send(both.await))
+        }));
+        Box::pin(async move {
+            match result.await {
+                Ok(result) => result,
+                Err(_torn_down) => std::future::pending().await,
+            }
         })
     }
 
     fn sync_data(&self, _: Call) -> IoFuture<()> {
-        let state = Arc::clone(&self.disk.state);
-        let (is_journal, covers) = (self.is_journal, held(&state).journal.written);
-        change(move || {
-            if is_journal {
-                held(&state).journal.sync(covers)
-            } else {
-                Ok(())
-            }
-        })
+        sync(Arc::clone(&self.disk.state), self.is_journal)
+    }
+
+    fn advise(&self, _: Call, _: u64, _: u64, _: Residency) -> IoFuture<()> {
+        ask(|| Ok(()))
     }
 
     fn start_writeback(&self, _: Call, _: u64, _: u64) -> IoFuture<()> {

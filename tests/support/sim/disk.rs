@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tonnage_engine::io::{Clock as _, IoFuture, Spawn as _};
+use tonnage_engine::io::{Clock as _, IoError, IoFuture, IoResult, Spawn as _};
 
 use super::crash::{CrashImage, Policy, images_of};
 use super::executor::Executor;
-use super::fault::{ENOSPC, Fault, Noise, OpKind};
+use super::fault::{ENOSPC, Fault, Noise, OpKind, Struck};
 use super::handle::Handle;
 use super::image::Image;
 use super::op::{Op, OpRecord};
@@ -226,7 +226,7 @@ impl SimDisk {
     pub(super) fn submit<T: Send + 'static>(
         &self,
         op: Op,
-        effect: impl FnOnce(&mut DiskState) -> io::Result<(T, u64)> + Send + 'static,
+        effect: impl FnOnce(&mut DiskState) -> IoResult<(T, u64)> + Send + 'static,
     ) -> IoFuture<T> {
         self.submit_or(op, effect, |_| ())
     }
@@ -235,7 +235,7 @@ impl SimDisk {
     pub(super) fn submit_or<T: Send + 'static>(
         &self,
         op: Op,
-        effect: impl FnOnce(&mut DiskState) -> io::Result<(T, u64)> + Send + 'static,
+        effect: impl FnOnce(&mut DiskState) -> IoResult<(T, u64)> + Send + 'static,
         failed: impl FnOnce(&mut DiskState) + Send + 'static,
     ) -> IoFuture<T> {
         let (done, result) = oneshot::channel();
@@ -267,13 +267,31 @@ impl SimDisk {
         })
     }
 
+    /// Starts what is several operations one after the other; it goes on whether or not anybody waits for it.
+    pub(super) fn chain<T: Send + 'static>(
+        &self,
+        operations: impl Future<Output = IoResult<T>> + Send + 'static,
+    ) -> IoFuture<T> {
+        let (done, result) = oneshot::channel();
+        let task = async move { drop(done.send(operations.await)) };
+        self.shared
+            .handle
+            .spawn("chained operations", Box::pin(task));
+        Box::pin(async move {
+            match result.await {
+                Ok(result) => result,
+                Err(_stopped) => std::future::pending().await,
+            }
+        })
+    }
+
     /// Lets an operation take effect; `None` if the machine is stopped.
     fn perform<T>(
         &self,
         op: Op,
-        effect: impl FnOnce(&mut DiskState) -> io::Result<(T, u64)>,
+        effect: impl FnOnce(&mut DiskState) -> IoResult<(T, u64)>,
         failed: impl FnOnce(&mut DiskState),
-    ) -> Option<io::Result<T>> {
+    ) -> Option<IoResult<T>> {
         let mut state = self.shared.state.lock();
         if op.kind.is_crash_point() && state.stop_after == Some(state.points) {
             state.stopped = true;
@@ -287,10 +305,19 @@ impl SimDisk {
             places::count(op.call);
             state.show_stop();
         }
-        let result = match state.strike(op.kind, &op.path) {
-            Some(errno) => {
-                failed(&mut state);
-                Err(io::Error::from_raw_os_error(errno))
+        let result = match state.strike(&op) {
+            Some(Struck { errno, attempted }) => {
+                let cause = io::Error::from_raw_os_error(errno);
+                if !attempted {
+                    Err(IoError::NotAttempted(cause))
+                } else {
+                    failed(&mut state);
+                    Err(if op.kind.is_sync() {
+                        IoError::SyncFailed(cause)
+                    } else {
+                        IoError::Failed(cause)
+                    })
+                }
             }
             None => effect(&mut state),
         };
@@ -299,13 +326,17 @@ impl SimDisk {
 }
 
 impl DiskState {
-    /// The code of the first fault that strikes this operation.
-    fn strike(&mut self, kind: OpKind, path: &Path) -> Option<i32> {
+    /// What the first fault does that strikes this operation.
+    fn strike(&mut self, op: &Op) -> Option<Struck> {
         let Self { faults, prng, .. } = self;
         let mut struck = None;
-        for fault in faults.iter_mut().filter(|fault| !fault.flips) {
-            if fault.strikes(kind, path, prng) && struck.is_none() {
-                struck = Some(fault.errno);
+        let apt = |fault: &&mut Fault| !fault.flips && (fault.attempted || !op.linked);
+        for fault in faults.iter_mut().filter(apt) {
+            if fault.strikes(op.kind, &op.path, prng) && struck.is_none() {
+                struck = Some(Struck {
+                    errno: fault.errno,
+                    attempted: fault.attempted,
+                });
             }
         }
         struck
@@ -332,13 +363,14 @@ impl DiskState {
         }
     }
 
-    fn record<T>(&mut self, op: Op, result: io::Result<(T, u64)>) -> io::Result<T> {
+    fn record<T>(&mut self, op: Op, result: IoResult<(T, u64)>) -> IoResult<T> {
         let Op {
             call,
             kind,
             path,
             offset,
             length,
+            linked: _,
         } = op;
         let mut record = OpRecord {
             point: None,
@@ -359,7 +391,7 @@ impl DiskState {
                 Ok(value)
             }
             Err(refused) => {
-                record.errno = Some(refused.raw_os_error().unwrap_or_default());
+                record.errno = Some(refused.cause().raw_os_error().unwrap_or_default());
                 Err(refused)
             }
         };
@@ -378,9 +410,9 @@ impl DiskState {
     }
 
     /// ENOSPC where `wanted` more bytes do not fit.
-    pub(super) fn check_room(&self, wanted: u64) -> io::Result<()> {
+    pub(super) fn check_room(&self, wanted: u64) -> IoResult<()> {
         if self.room(wanted) < wanted {
-            return Err(io::Error::from_raw_os_error(ENOSPC));
+            return Err(io::Error::from_raw_os_error(ENOSPC).into());
         }
         Ok(())
     }

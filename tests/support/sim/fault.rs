@@ -10,6 +10,8 @@ pub const EIO: i32 = 5;
 pub const ENOSPC: i32 = 28;
 /// Code of a quota that is used up.
 pub const EDQUOT: i32 = 122;
+/// Code of a process that has too many files open.
+pub const EMFILE: i32 = 24;
 /// Code of a call that a signal interrupted.
 pub const EINTR: i32 = 4;
 
@@ -47,6 +49,11 @@ pub enum OpKind {
 }
 
 impl OpKind {
+    /// Whether it makes something durable.
+    pub(super) fn is_sync(self) -> bool {
+        matches!(self, Self::SyncData | Self::SyncDir)
+    }
+
     /// Whether the machine can be stopped right after this operation.
     pub fn is_crash_point(self) -> bool {
         use OpKind::{Allocate, Create, CreateDir, SetLen, SyncData, SyncDir, Unlink, Write};
@@ -77,6 +84,8 @@ pub struct Fault {
     pub when: When,
     /// Code the operation fails with.
     pub errno: i32,
+    /// Whether it was begun; if not, it has no effect at all.
+    pub attempted: bool,
     /// It does not fail: a read or a map gives bytes of which one bit is wrong. The disk keeps the right ones.
     pub flips: bool,
 }
@@ -89,6 +98,7 @@ impl Fault {
             path: String::new(),
             when: When::Nth(n),
             errno: EIO,
+            attempted: true,
             flips: false,
         }
     }
@@ -100,6 +110,7 @@ impl Fault {
             path: String::new(),
             when: When::Percent(percent),
             errno: EIO,
+            attempted: true,
             flips: false,
         }
     }
@@ -113,6 +124,12 @@ impl Fault {
     /// With another code than EIO.
     pub fn with_errno(mut self, errno: i32) -> Self {
         self.errno = errno;
+        self
+    }
+
+    /// The operation is not even begun: there was no descriptor, thread or memory for it.
+    pub fn not_attempted(mut self) -> Self {
+        (self.errno, self.attempted) = (EMFILE, false);
         self
     }
 
@@ -136,6 +153,12 @@ impl Fault {
             When::Percent(percent) => prng.percent(*percent),
         }
     }
+}
+
+/// What a fault does to the operation that it strikes.
+pub(super) struct Struck {
+    pub(super) errno: i32,
+    pub(super) attempted: bool,
 }
 
 /// What every disk may do without being broken.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
 use tonnage_engine::buffer::Buffer;
-use tonnage_engine::io::{Call, File, IoFuture, OpenMode};
+use tonnage_engine::io::{Call, File, IoError, IoFuture, IoResult, OpenMode, Residency};
 
 use super::disk::{DiskState, SimDisk};
 use super::fault::{ENOSPC, OpKind};
@@ -44,12 +44,12 @@ impl SimFile {
     fn change<T: Send + 'static>(
         &self,
         op: Op,
-        effect: impl FnOnce(&mut DiskState) -> io::Result<(T, u64)> + Send + 'static,
+        effect: impl FnOnce(&mut DiskState) -> IoResult<(T, u64)> + Send + 'static,
     ) -> IoFuture<T> {
         let writable = self.writable;
         self.disk.submit(op, move |state| {
             if !writable {
-                return Err(io::Error::from_raw_os_error(EBADF));
+                return Err(io::Error::from_raw_os_error(EBADF).into());
             }
             effect(state)
         })
@@ -77,10 +77,10 @@ impl File for SimFile {
         })
     }
 
-    fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
+    fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize> {
         self.disk.with_state(|state| {
             if state.is_stopped() || state.prng.percent(state.noise.would_block) {
-                return Err(io::ErrorKind::WouldBlock.into());
+                return Err(IoError::NotAttempted(io::ErrorKind::WouldBlock.into()));
             }
             let there = state.machine.files[self.inode]
                 .live
@@ -106,7 +106,7 @@ impl File for SimFile {
             let cut = missing - state.room(missing);
             let fits = (bytes.len() as u64).saturating_sub(cut) as usize;
             if fits == 0 && !bytes.is_empty() {
-                return Err(io::Error::from_raw_os_error(ENOSPC));
+                return Err(io::Error::from_raw_os_error(ENOSPC).into());
             }
             let count = state.maybe_short(fits);
             if count > 0 {
@@ -119,17 +119,31 @@ impl File for SimFile {
         })
     }
 
+    fn write_and_sync(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+        let whole: usize = slices.iter().map(Bytes::len).sum();
+        // Two operations of the disk, between which it may stop.
+        let write = self.write_at(call, offset, slices);
+        let (disk, op, inode) = (
+            self.disk.clone(),
+            self.op(call, OpKind::SyncData).linked(),
+            self.inode,
+        );
+        self.disk.chain(async move {
+            let count = write.await?;
+            if count == whole {
+                sync(&disk, op, inode).await?;
+            }
+            Ok(count)
+        })
+    }
+
     fn sync_data(&self, call: Call) -> IoFuture<()> {
-        let inode = self.inode;
-        let covers = self.disk.with_state(|state| state.machine.newest());
-        self.disk.submit_or(
-            self.op(call, OpKind::SyncData),
-            move |state| {
-                state.machine.sync_file(inode, covers, true);
-                Ok(((), 0))
-            },
-            move |state| state.machine.sync_file(inode, covers, false),
-        )
+        sync(&self.disk, self.op(call, OpKind::SyncData), self.inode)
+    }
+
+    fn advise(&self, call: Call, offset: u64, length: u64, _: Residency) -> IoFuture<()> {
+        let op = self.op(call, OpKind::Ask).at(offset, length);
+        self.disk.submit(op, |_| Ok(((), 0)))
     }
 
     fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
@@ -144,7 +158,7 @@ impl File for SimFile {
         let inode = self.inode;
         self.change(op, move |state| {
             if length == 0 {
-                return Err(io::Error::from_raw_os_error(EINVAL));
+                return Err(io::Error::from_raw_os_error(EINVAL).into());
             }
             let (len, end) = (state.machine.files[inode].live.len(), offset + length);
             state.check_room(end.saturating_sub(len))?;
@@ -170,4 +184,17 @@ impl File for SimFile {
             Ok((len, len))
         })
     }
+}
+
+/// Starts a sync: it covers what took effect before.
+fn sync(disk: &SimDisk, op: Op, inode: Inode) -> IoFuture<()> {
+    let covers = disk.with_state(|state| state.machine.newest());
+    disk.submit_or(
+        op,
+        move |state| {
+            state.machine.sync_file(inode, covers, true);
+            Ok(((), 0))
+        },
+        move |state| state.machine.sync_file(inode, covers, false),
+    )
 }

@@ -31,7 +31,7 @@ pub use self::content::Content;
 pub use self::crash::{CrashImage, Policy};
 pub use self::disk::{Killed, SimDisk, Stop};
 pub use self::executor::{Executor, Outcome};
-pub use self::fault::{EDQUOT, EINTR, EIO, ENOSPC, Fault, Noise, OpKind, When};
+pub use self::fault::{EDQUOT, EINTR, EIO, EMFILE, ENOSPC, Fault, Noise, OpKind, When};
 pub use self::handle::Handle;
 pub use self::image::Image;
 pub use self::names::SIM_PID;

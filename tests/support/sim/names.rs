@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tonnage_engine::io::{
-    Call, FileRef, Io, IoFuture, LockAttempt, LockGuard, Map, MapRef, OpenMode, Space,
+    Call, Dir, DirRef, FileRef, Io, IoFuture, LockAttempt, LockGuard, Map, MapRef, OpenMode, Space,
 };
 
 use super::disk::SimDisk;
@@ -38,19 +38,13 @@ impl Io for SimDisk {
         })
     }
 
-    fn sync_dir(&self, call: Call, path: &Path) -> IoFuture<()> {
-        let op = Op::new(call, OpKind::SyncDir, path);
-        let covers = self.with_state(|state| state.machine.newest());
-        let (path, again) = (path.to_owned(), path.to_owned());
-        self.submit_or(
-            op,
-            move |state| {
-                state.machine.check_dir(&path)?;
-                state.machine.sync_dir(&path, covers, true);
-                Ok(((), 0))
-            },
-            move |state| state.machine.sync_dir(&again, covers, false),
-        )
+    fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef> {
+        let (disk, path) = (self.clone(), path.to_owned());
+        self.submit(Op::new(call, OpKind::Open, &path), move |state| {
+            state.machine.check_dir(&path)?;
+            let dir: DirRef = Arc::new(SimDir { disk, path });
+            Ok((dir, 0))
+        })
     }
 
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
@@ -116,6 +110,27 @@ impl Io for SimDisk {
                 0,
             ))
         })
+    }
+}
+
+#[derive(Debug)]
+struct SimDir {
+    disk: SimDisk,
+    path: PathBuf,
+}
+
+impl Dir for SimDir {
+    fn sync(&self, call: Call) -> IoFuture<()> {
+        let covers = self.disk.with_state(|state| state.machine.newest());
+        let (path, again) = (self.path.clone(), self.path.clone());
+        self.disk.submit_or(
+            Op::new(call, OpKind::SyncDir, &self.path),
+            move |state| {
+                state.machine.sync_dir(&path, covers, true);
+                Ok(((), 0))
+            },
+            move |state| state.machine.sync_dir(&again, covers, false),
+        )
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct Op {
     pub(super) path: PathBuf,
     pub(super) offset: u64,
     pub(super) length: u64,
+    /// It was begun together with the one before it, so it is certainly attempted.
+    pub(super) linked: bool,
 }
 
 impl Op {
@@ -66,7 +68,13 @@ impl Op {
             path: path.to_owned(),
             offset: 0,
             length: 0,
+            linked: false,
         }
+    }
+
+    pub(super) fn linked(mut self) -> Self {
+        self.linked = true;
+        self
     }
 
     pub(super) fn at(mut self, offset: u64, length: u64) -> Self {

@@ -4,16 +4,18 @@
 //! Refuses: loops over short transfers (`io::exact` has them).
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::pool::{Lane, Pool};
+use super::refusal::{begun, not_synced};
 use crate::buffer::Buffer;
-use crate::io::{Call, File, IoFuture};
+use crate::io::{Call, Dir, File, IoFuture, IoResult, Residency};
 
 /// Slices one system call takes (`IOV_MAX` of Linux); more are written by the caller's next call.
 const SLICES_MAX: usize = 1024;
@@ -35,7 +37,7 @@ impl ThreadFile {
     fn run<T: Send + 'static>(
         &self,
         lane: Lane,
-        operation: impl FnOnce(&OwnedFd) -> io::Result<T> + Send + 'static,
+        operation: impl FnOnce(&OwnedFd) -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
         let descriptor = Arc::clone(&self.descriptor);
         self.pool.run(lane, move || operation(&descriptor))
@@ -53,70 +55,120 @@ impl Drop for ThreadFile {
 impl File for ThreadFile {
     fn read_at(&self, _: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
         self.run(Lane::Transfer, move |descriptor| {
-            let count = retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset))?;
+            let read = retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset));
+            let count = read.map_err(begun)?;
             buffer.advance(count);
             Ok((buffer, count))
         })
     }
 
-    fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> io::Result<usize> {
+    fn read_cached(&self, _: Call, offset: u64, buffer: &mut Buffer) -> IoResult<usize> {
         let found = retry_on_intr(|| {
             let slices = &mut [IoSliceMut::new(buffer.free_mut())];
             rustix::io::preadv2(&*self.descriptor, slices, offset, ReadWriteFlags::NOWAIT)
         });
-        match found {
-            Ok(count) => {
-                buffer.advance(count);
-                Ok(count)
-            }
+        let count = found.map_err(|errno| {
             // A file system without this flag is one where nothing is known to be resident.
-            Err(Errno::AGAIN | Errno::OPNOTSUPP) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(refused) => Err(refused.into()),
-        }
+            begun(if errno == Errno::OPNOTSUPP {
+                Errno::AGAIN
+            } else {
+                errno
+            })
+        })?;
+        buffer.advance(count);
+        Ok(count)
     }
 
     fn write_at(&self, _: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
         self.run(Lane::Transfer, move |descriptor| {
-            let vectors: Vec<IoSlice<'_>> = slices
-                .iter()
-                .take(SLICES_MAX)
-                .map(|slice| IoSlice::new(slice))
-                .collect();
-            Ok(retry_on_intr(|| {
-                rustix::io::pwritev(descriptor, &vectors, offset)
-            })?)
+            write(descriptor, offset, &slices)
+        })
+    }
+
+    fn write_and_sync(&self, _: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+        self.run(Lane::Namespace, move |descriptor| {
+            let whole: usize = slices.iter().map(Bytes::len).sum();
+            let count = write(descriptor, offset, &slices)?;
+            if count == whole {
+                rustix::fs::fdatasync(descriptor).map_err(not_synced)?;
+            }
+            Ok(count)
         })
     }
 
     fn sync_data(&self, _: Call) -> IoFuture<()> {
         self.run(Lane::Namespace, |descriptor| {
-            Ok(rustix::fs::fdatasync(descriptor)?)
+            rustix::fs::fdatasync(descriptor).map_err(not_synced)
         })
     }
 
     fn start_writeback(&self, _: Call, offset: u64, length: u64) -> IoFuture<()> {
         self.run(Lane::Transfer, move |descriptor| {
-            start_writeback(descriptor, offset, length)
+            Ok(start_writeback(descriptor, offset, length)?)
+        })
+    }
+
+    fn advise(&self, _: Call, offset: u64, length: u64, residency: Residency) -> IoFuture<()> {
+        self.run(Lane::Transfer, move |descriptor| {
+            let advice = match residency {
+                Residency::Wanted => Advice::WillNeed,
+                Residency::Done => Advice::DontNeed,
+            };
+            let Some(length) = NonZeroU64::new(length) else {
+                return Ok(());
+            };
+            rustix::fs::fadvise(descriptor, offset, Some(length), advice).map_err(begun)
         })
     }
 
     fn allocate(&self, _: Call, offset: u64, length: u64) -> IoFuture<()> {
         self.run(Lane::Namespace, move |descriptor| {
             let flags = FallocateFlags::empty();
-            Ok(retry_on_intr(|| {
-                rustix::fs::fallocate(descriptor, flags, offset, length)
-            })?)
+            retry_on_intr(|| rustix::fs::fallocate(descriptor, flags, offset, length))
+                .map_err(begun)
         })
     }
 
     fn set_len(&self, _: Call, length: u64) -> IoFuture<()> {
         self.run(Lane::Namespace, move |descriptor| {
-            Ok(retry_on_intr(|| rustix::fs::ftruncate(descriptor, length))?)
+            retry_on_intr(|| rustix::fs::ftruncate(descriptor, length)).map_err(begun)
         })
     }
 
     fn len(&self, _: Call) -> IoFuture<u64> {
-        self.run(Lane::Transfer, length)
+        self.run(Lane::Transfer, |descriptor| Ok(length(descriptor)?))
+    }
+}
+
+fn write(descriptor: &OwnedFd, offset: u64, slices: &[Bytes]) -> IoResult<usize> {
+    let vectors: Vec<IoSlice<'_>> = slices
+        .iter()
+        .take(SLICES_MAX)
+        .map(|slice| IoSlice::new(slice))
+        .collect();
+    retry_on_intr(|| rustix::io::pwritev(descriptor, &vectors, offset)).map_err(begun)
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct ThreadDir {
+    descriptor: Arc<OwnedFd>,
+    pool: Arc<Pool>,
+}
+
+impl ThreadDir {
+    pub(super) fn new(descriptor: OwnedFd, pool: Arc<Pool>) -> Self {
+        let descriptor = Arc::new(descriptor);
+        Self { descriptor, pool }
+    }
+}
+
+impl Dir for ThreadDir {
+    fn sync(&self, _: Call) -> IoFuture<()> {
+        let descriptor = Arc::clone(&self.descriptor);
+        self.pool.run(Lane::Namespace, move || {
+            rustix::fs::fsync(&descriptor).map_err(not_synced)
+        })
     }
 }
 

@@ -18,6 +18,7 @@ mod lock;
 mod map;
 mod place;
 mod pool;
+mod refusal;
 
 use std::io;
 use std::path::Path;
@@ -26,10 +27,11 @@ use std::sync::Arc;
 use rustix::fs::{Dir, OFlags};
 use rustix::io::retry_on_intr;
 
-use self::file::ThreadFile;
+use self::file::{ThreadDir, ThreadFile};
 use self::place::{Place, Roots};
 use self::pool::{Lane, Pool};
-use super::{Call, FileRef, Io, IoFuture, LockAttempt, MapRef, OpenMode, Space};
+use self::refusal::begun;
+use super::{Call, DirRef, FileRef, Io, IoFuture, LockAttempt, MapRef, OpenMode, Space};
 
 /// Most threads that read and write at once by default.
 const TRANSFER_THREADS: usize = 48;
@@ -73,19 +75,23 @@ impl Io for Threads {
 
     fn create_dir(&self, _: Call, path: &Path) -> IoFuture<()> {
         let place = self.roots.place(path);
-        self.pool.run(Lane::Namespace, move || place.create_dir())
+        self.pool
+            .run(Lane::Namespace, move || place.create_dir().map_err(begun))
     }
 
     fn list_dir(&self, _: Call, path: &Path) -> IoFuture<Vec<String>> {
         let place = self.roots.place(path);
-        self.pool.run(Lane::Namespace, move || list_dir(&place))
+        self.pool
+            .run(Lane::Namespace, move || list_dir(&place).map_err(begun))
     }
 
-    fn sync_dir(&self, _: Call, path: &Path) -> IoFuture<()> {
+    fn open_dir(&self, _: Call, path: &Path) -> IoFuture<DirRef> {
         let place = self.roots.place(path);
+        let pool = Arc::clone(&self.pool);
         self.pool.run(Lane::Namespace, move || {
-            let directory = place.open_dir()?;
-            Ok(rustix::fs::fsync(&directory)?)
+            let descriptor = place.open_dir().map_err(begun)?;
+            let directory: DirRef = Arc::new(ThreadDir::new(descriptor, pool));
+            Ok(directory)
         })
     }
 
@@ -98,7 +104,7 @@ impl Io for Threads {
                 OpenMode::Write => OFlags::RDWR,
                 OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             };
-            let descriptor = place.open_file(flags)?;
+            let descriptor = place.open_file(flags).map_err(begun)?;
             let file: FileRef = Arc::new(ThreadFile::new(descriptor, pool));
             Ok(file)
         })
@@ -106,29 +112,31 @@ impl Io for Threads {
 
     fn unlink(&self, _: Call, path: &Path) -> IoFuture<()> {
         let place = self.roots.place(path);
-        self.pool.run(Lane::Namespace, move || place.unlink())
+        self.pool
+            .run(Lane::Namespace, move || place.unlink().map_err(begun))
     }
 
     fn map(&self, _: Call, path: &Path) -> IoFuture<MapRef> {
         let place = self.roots.place(path);
         self.pool.run(Lane::Namespace, move || {
-            let descriptor = place.open_file(OFlags::RDONLY)?;
-            map::map_whole(&descriptor)
+            let descriptor = place.open_file(OFlags::RDONLY).map_err(begun)?;
+            map::map_whole(&descriptor).map_err(begun)
         })
     }
 
     fn lock(&self, _: Call, path: &Path) -> IoFuture<LockAttempt> {
         let (place, path) = (self.roots.place(path), path.to_owned());
         let roots = Arc::clone(&self.roots);
-        self.pool
-            .run(Lane::Namespace, move || lock::try_lock(&place, path, roots))
+        self.pool.run(Lane::Namespace, move || {
+            lock::try_lock(&place, path, roots).map_err(begun)
+        })
     }
 
     fn space(&self, _: Call, path: &Path) -> IoFuture<Space> {
         let place = self.roots.place(path);
         self.pool.run(Lane::Namespace, move || {
-            let directory = place.open_dir()?;
-            let found = retry_on_intr(|| rustix::fs::fstatvfs(&directory))?;
+            let directory = place.open_dir().map_err(begun)?;
+            let found = retry_on_intr(|| rustix::fs::fstatvfs(&directory)).map_err(begun)?;
             Ok(Space {
                 total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
                 available_bytes: found.f_bavail.saturating_mul(found.f_frsize),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use crate::io::IoFuture;
+use crate::io::{IoError, IoFuture, IoResult};
 
 /// How long a thread waits for work before it ends.
 const IDLE_ENDS_AFTER: Duration = Duration::from_secs(10);
@@ -53,7 +53,7 @@ impl Pool {
     pub(super) fn run<T: Send + 'static>(
         &self,
         lane: Lane,
-        operation: impl FnOnce() -> io::Result<T> + Send + 'static,
+        operation: impl FnOnce() -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
         let queue = match lane {
             Lane::Transfer => &self.transfer,
@@ -65,10 +65,10 @@ impl Pool {
             drop(done.send(operation()));
         }));
         Box::pin(async move {
-            queued?;
+            queued.map_err(IoError::NotAttempted)?;
             match result.await {
                 Ok(result) => result,
-                Err(lost) => Err(io::Error::other(lost)),
+                Err(lost) => Err(io::Error::other(lost).into()),
             }
         })
     }

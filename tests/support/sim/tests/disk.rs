@@ -35,6 +35,7 @@ fn a_full_disk_says_so() {
             file.allocate(CALL, 0, 1001)
                 .await
                 .unwrap_err()
+                .cause()
                 .raw_os_error(),
             Some(ENOSPC)
         );
@@ -82,6 +83,7 @@ fn faults_strike_where_they_are_meant_to() {
                 .map(CALL, &path("a"))
                 .await
                 .unwrap_err()
+                .cause()
                 .raw_os_error(),
             Some(EIO)
         );

@@ -41,12 +41,16 @@ fn unsynced_entries_are_lost_with_all_below() {
         create(&env, "a").await.sync_data(CALL).await.unwrap();
         env.io.create_dir(CALL, &path("d")).await.unwrap();
         create(&env, "d/b").await.sync_data(CALL).await.unwrap();
-        env.io.sync_dir(CALL, &path("d")).await.unwrap();
+        exact::sync_dir(&*env.io, CALL, &path("d")).await.unwrap();
     });
     let image = disk.durable_image();
     assert_eq!(image.files.keys().collect::<Vec<_>>(), [&path("gone")]);
     assert!(!image.dirs.contains(&path("d")));
-    executor.block_on(async { env.io.sync_dir(CALL, Path::new(DIR)).await.unwrap() });
+    executor.block_on(async {
+        exact::sync_dir(&*env.io, CALL, Path::new(DIR))
+            .await
+            .unwrap()
+    });
     let image = disk.durable_image();
     assert_eq!(
         image.files.keys().collect::<Vec<_>>(),
@@ -132,7 +136,9 @@ fn a_sync_is_about_one_file() {
         write(&a, 0, b"x").await;
         write(&b, 0, b"y").await;
         b.sync_data(CALL).await.unwrap();
-        env.io.sync_dir(CALL, Path::new(DIR)).await.unwrap();
+        exact::sync_dir(&*env.io, CALL, Path::new(DIR))
+            .await
+            .unwrap();
     });
     assert_eq!(content(&disk.durable_image(), "a").unwrap(), b"");
     assert_eq!(content(&disk.durable_image(), "b").unwrap(), b"y");
@@ -151,7 +157,11 @@ fn a_failed_sync_is_not_made_good_by_the_next() {
         write(&file, 0, b"1").await;
         disk.add_fault(Fault::nth(OpKind::SyncData, 1).on("store/a"));
         assert_eq!(
-            file.sync_data(CALL).await.unwrap_err().raw_os_error(),
+            file.sync_data(CALL)
+                .await
+                .unwrap_err()
+                .cause()
+                .raw_os_error(),
             Some(EIO)
         );
         write(&file, 1, b"2").await;

@@ -58,6 +58,8 @@ async fn durable(env: &Env, name: &str, bytes: &[u8]) -> FileRef {
     let file = create(env, name).await;
     write(&file, 0, bytes).await;
     file.sync_data(CALL).await.unwrap();
-    env.io.sync_dir(CALL, Path::new(DIR)).await.unwrap();
+    exact::sync_dir(&*env.io, CALL, Path::new(DIR))
+        .await
+        .unwrap();
     file
 }

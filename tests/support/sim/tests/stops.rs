@@ -26,7 +26,9 @@ fn workload(sim: &SimEnv) -> Outcome<Vec<u8>> {
                 let bytes = env.compute(move || vec![number; 3000]).await.unwrap();
                 write(&file, 0, &bytes).await;
                 file.sync_data(CALL).await.unwrap();
-                env.io.sync_dir(CALL, Path::new(DIR)).await.unwrap();
+                exact::sync_dir(&*env.io, CALL, Path::new(DIR))
+                    .await
+                    .unwrap();
                 order.lock().push(number);
                 done.send(()).unwrap();
             };
