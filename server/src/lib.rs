@@ -26,4 +26,6 @@ pub use crate::http::control::{
     Control, DELETE_REPOSITORY_PATH, DELETE_TAGS_PATH, LIST_REPOSITORIES_PATH, LIST_TAGS_PATH,
     STATS_PATH, Stats, StatsAnswer, with_short,
 };
+pub use crate::http::host::{Host, Hostname, InvalidHost};
+pub use crate::http::locations::{InvalidLocations, Locations};
 pub use crate::http::server::{Bound, Http2Options, ServeError, Server, ServerOptions};

@@ -171,7 +171,7 @@ async fn an_announced_terabyte_is_refused_at_once() {
     let served = Served::start(&data).unwrap();
     let free = disk.free();
     let head = format!(
-        "POST /v2/full/blobs/uploads/?digest=sha256:{} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+        "POST /v2/full/blobs/uploads/?digest=sha256:{} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n",
         "0".repeat(64),
         1u64 << 40
     );

@@ -250,11 +250,14 @@ impl Connection {
     ) -> Result<(hyper::http::response::Parts, hyper::body::Incoming), String> {
         let path = path_of(target, self.address)?;
         let mut request = Request::builder().method(method);
+        let (host, headers): (Vec<_>, Vec<_>) = headers.iter().partition(|(name, _)| HOST == *name);
+        let host = host.first().map(|(_, host)| (*host).to_owned());
+        let host = host.unwrap_or_else(|| self.address.to_string());
         request = match &self.sender {
-            Sender::One(_) => request.uri(path).header(HOST, self.address.to_string()),
-            Sender::Two(_) => request.uri(format!("http://{}{path}", self.address)),
+            Sender::One(_) => request.uri(path).header(HOST, host),
+            Sender::Two(_) => request.uri(format!("http://{host}{path}")),
         };
-        for (name, value) in headers {
+        for (name, value) in &headers {
             request = request.header(*name, *value);
         }
         let bodiless = [Method::GET, Method::HEAD].contains(method) && body.left() == 0;

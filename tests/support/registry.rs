@@ -63,11 +63,13 @@ impl TestRegistry {
             .await
             .expect("the store opens");
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        let options = ServerOptions {
+        let mut options = ServerOptions {
             listen: free,
             admin_listen: Some(free),
             ..options
         };
+        // The host of requests that tests write as bytes.
+        options.hostnames.push("x".parse().expect("a host"));
         let bound = Server::bind(options).await.expect("free ports");
         let (address, admin) = (
             bound.address(),

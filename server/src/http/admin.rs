@@ -7,13 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
-use axum::extract::State;
-use axum::middleware::map_response;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::{StatusCode, header};
 
-use super::headers;
+use super::host::HostPolicy;
+use super::{head_check, headers, request_id};
 use crate::registry::Registry;
 use crate::registry::ports::Condition;
 use crate::telemetry::Metrics;
@@ -28,11 +30,26 @@ pub(super) struct Admin {
     pub(super) draining: Arc<AtomicBool>,
 }
 
-pub(super) fn router(admin: Admin) -> Router {
+pub(super) fn router(admin: Admin, hosts: HostPolicy) -> Router {
+    let hosts = Arc::new(hosts);
+    let check = move |request: Request, next: Next| {
+        let hosts = Arc::clone(&hosts);
+        async move {
+            let (head, body) = request.into_parts();
+            match head_check::check(&head, &hosts) {
+                Ok(_) => next.run(Request::from_parts(head, body)).await,
+                Err(refused) => {
+                    let id = request_id::of(&head.headers);
+                    refused.into_response(&id).map(Body::new)
+                }
+            }
+        }
+    };
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        .layer(from_fn(check))
         .layer(map_response(async |mut response: Response| {
             headers::protect(response.headers_mut());
             response

@@ -7,9 +7,10 @@ use http::request::Parts;
 use http_body::Body as _;
 use tonnage_engine::Digest;
 
+use super::host::HostPolicy;
 use super::namespace::Scope;
 use super::route::{self, Route};
-use super::{conditional, content, headers, query, request_id, uploads};
+use super::{conditional, content, head_check, headers, query, request_id, uploads};
 use crate::oci::{Algorithm, MediaType, Page, RangeAnswer, RepositoryName, Tag};
 
 /// What was read.
@@ -31,6 +32,8 @@ pub fn read_head(head: &Parts, digest: Digest, mirror_of: &[String]) -> Head {
         refusal_bytes: 0,
         request_id: id,
     };
+    let loopback = HostPolicy::new(([127, 0, 0, 1], 0).into(), Vec::new());
+    drop(head_check::check(head, &loopback));
     match route::parse(head.uri.path()) {
         Ok(route) => {
             let _ = route.resource().allows(&head.method);

@@ -29,8 +29,11 @@ struct Inner {
 #[derive(Debug)]
 enum What {
     Refused(Error),
-    NoSuchPath,
-    Method(&'static str),
+    Other {
+        status: StatusCode,
+        code: Code,
+        message: String,
+    },
 }
 
 impl From<Error> for Failure {
@@ -53,12 +56,19 @@ impl Failure {
         }))
     }
 
-    pub(super) fn no_such_path() -> Self {
-        Self::new(What::NoSuchPath)
+    /// An error of the protocol, which no use case has seen.
+    pub(super) fn other(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self::new(What::Other {
+            status,
+            code,
+            message: message.into(),
+        })
     }
 
     pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
-        Self::new(What::Method(allowed)).with(header::ALLOW, HeaderValue::from_static(allowed))
+        let message = format!("this path takes {allowed}");
+        Self::other(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
+            .with(header::ALLOW, HeaderValue::from_static(allowed))
     }
 
     /// Adds a header to the answer.
@@ -70,25 +80,20 @@ impl Failure {
     /// The answer. Logs the cause of what is our fault.
     pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
         let Inner { what, headers } = *self.0;
-        let (status, code, message) = match &what {
+        let (status, errors) = match what {
             What::Refused(error) => {
-                let (status, code) = answer_to(error);
-                log(error, status);
-                (status, code, error.to_string())
+                let (status, code) = answer_to(&error);
+                log(&error, status);
+                let errors = details(&error, code, &error.to_string(), request_id);
+                (status, errors)
             }
-            What::NoSuchPath => {
-                let message = "no such path; the registry's paths begin with /v2/".to_owned();
-                (StatusCode::NOT_FOUND, Code::Unsupported, message)
-            }
-            What::Method(allowed) => {
-                let message = format!("this path takes {allowed}");
-                (StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
-            }
-        };
-        let errors = match &what {
-            What::Refused(error) => details(error, code, &message, request_id),
-            What::NoSuchPath | What::Method(_) => {
-                vec![entry(code, &message, json!({ "requestId": request_id }))]
+            What::Other {
+                status,
+                code,
+                message,
+            } => {
+                let detail = json!({ "requestId": request_id });
+                (status, vec![entry(code, &message, detail)])
             }
         };
         let text = json!({ "errors": errors }).to_string();

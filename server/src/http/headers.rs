@@ -62,6 +62,12 @@ fn strip(response: &mut Response<Body>, method: &Method) {
     *response.body_mut() = Body::empty();
 }
 
+/// An answer that is nothing but the methods that may be used.
+pub(super) fn methods(allowed: &'static str) -> Reply {
+    let builder = Response::builder().status(StatusCode::NO_CONTENT);
+    Ok(builder.header(header::ALLOW, allowed).body(Body::empty())?)
+}
+
 /// An answer with its digest.
 pub(super) fn with_digest(status: StatusCode, digest: Digest) -> response::Builder {
     Response::builder()

@@ -4,7 +4,7 @@
 //! statuses, `route` the only reader of paths.
 //! Refuses: deciding anything about content; `registry` does.
 //!
-//! Invariants: permission is asked before the body is looked at; a digest or name from the path is a type before
+//! Invariants: a request's framing and host are checked before its path is read; permission is asked before the body is looked at; a digest or name from the path is a type before
 //! anything uses it; an answer never has a content-encoding; an unread body is drained within bounds.
 
 mod admin;
@@ -20,8 +20,11 @@ pub(crate) mod control;
 pub(crate) mod door;
 mod drain;
 mod error;
+mod head_check;
 mod headers;
+pub(crate) mod host;
 mod linger;
+pub(crate) mod locations;
 mod manifests;
 mod namespace;
 mod query;
@@ -48,6 +51,8 @@ use tracing::Instrument as _;
 use self::admission::Admission;
 use self::body::{Body, RequestBody};
 use self::error::Failure;
+use self::host::HostPolicy;
+use self::locations::Locations;
 use self::namespace::Scope;
 use self::route::Route;
 use crate::access::{Caller, Gate, Ping};
@@ -56,6 +61,9 @@ use crate::registry::{Error, Registry};
 use crate::telemetry::{HttpLabels, Metrics};
 
 type Reply = Result<Response<Body>, Failure>;
+
+/// All methods that some path takes.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// Everything a request needs.
 #[derive(Debug)]
@@ -71,6 +79,8 @@ pub(crate) struct Api {
     pub(crate) chunk_min_bytes: u64,
     /// Registries whose content is mirrored here; none: `ns` is ignored.
     pub(crate) mirror_of: Vec<String>,
+    hosts: HostPolicy,
+    locations: Locations,
     /// Dropped with the last request.
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) under_way: mpsc::Sender<Infallible>,
@@ -123,12 +133,17 @@ impl Api {
         });
         let expected = head.version >= Version::HTTP_11 && head.headers.contains_key(EXPECT);
         let mut body = RequestBody::new(incoming, expected, self.body_idle, &self.clock);
-        let reply = self
-            .answer(&head, route, &scope, &mut body, id)
-            .instrument(span.clone())
-            .await;
+        let (target, reply) = match head_check::check(&head, &self.hosts) {
+            Ok(target) => {
+                let answering = self.answer(&head, route, &scope, &mut body, id);
+                (target, answering.instrument(span.clone()).await)
+            }
+            Err(failure) => (None, Err(failure)),
+        };
         let mut response =
             reply.unwrap_or_else(|failure| span.in_scope(|| failure.into_response(id)));
+        self.locations
+            .write(response.headers_mut(), target.as_ref());
         headers::finish(&mut response, &head.method, id);
         if let Scope::Mirrored(host) = scope {
             let headers = response.headers_mut();
@@ -151,6 +166,12 @@ impl Api {
         body: &mut RequestBody,
         id: &str,
     ) -> Reply {
+        // Questions about the server and not about a path of it (RFC 9110 sections 9.3.6 and 9.3.7).
+        match (&head.method, head.uri.path()) {
+            (&Method::OPTIONS, "*") => return headers::methods(METHODS),
+            (&Method::CONNECT, _) => return Err(Failure::method_not_allowed(METHODS)),
+            _ => {}
+        }
         let route = route.map_err(|error| error.into_failure(&head.method))?;
         if !route.resource().allows(&head.method) {
             return Err(Failure::method_not_allowed(route.resource().methods()));

@@ -7,12 +7,12 @@
 
 use std::borrow::Cow;
 
-use http::Method;
+use http::{Method, StatusCode};
 use tonnage_engine::upload::UploadId;
 
 use super::error::Failure;
 use crate::oci::{
-    Digest, InvalidName, InvalidReference, ParseDigestError, Reference, RepositoryName,
+    Code, Digest, InvalidName, InvalidReference, ParseDigestError, Reference, RepositoryName,
 };
 use crate::registry::Error;
 
@@ -62,6 +62,9 @@ pub(super) enum Resource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RouteError {
     NoSuchPath,
+    EmptySegment,
+    FinalSlash,
+    Escape,
     Name(InvalidName),
     Reference {
         name: RepositoryName,
@@ -128,7 +131,12 @@ impl RouteError {
     /// Reading something that cannot exist is 404, writing it 400.
     pub(super) fn into_failure(self, method: &Method) -> Failure {
         match self {
-            Self::NoSuchPath => Failure::no_such_path(),
+            Self::NoSuchPath => no_such_path("the registry's paths begin with /v2/"),
+            Self::EmptySegment => no_such_path("it has two slashes in a row; send one"),
+            Self::FinalSlash => no_such_path("it ends in a slash; leave that out"),
+            Self::Escape => no_such_path(
+                "no escape but %3A is read; send the slashes of a name as / and not as %2F, and all else as it is",
+            ),
             Self::Name(why) => Error::NameInvalid(why).into(),
             Self::Digest(why)
             | Self::Reference {
@@ -152,9 +160,24 @@ impl RouteError {
     }
 }
 
+fn no_such_path(why: &str) -> Failure {
+    let message = format!("no such path; {why}");
+    Failure::other(StatusCode::NOT_FOUND, Code::Unsupported, message)
+}
+
 /// What a path (without its query) names.
 pub(super) fn parse(path: &str) -> Result<Route, RouteError> {
     let path = unescape(path)?;
+    match named(&path) {
+        Err(RouteError::NoSuchPath) if path.contains("//") => Err(RouteError::EmptySegment),
+        Err(RouteError::NoSuchPath) if path.len() > 1 && path.ends_with('/') => {
+            Err(RouteError::FinalSlash)
+        }
+        route => route,
+    }
+}
+
+fn named(path: &str) -> Result<Route, RouteError> {
     let rest = match path.strip_prefix("/v2") {
         Some("" | "/") => return Ok(Route::Base),
         Some(rest) => rest.strip_prefix('/').ok_or(RouteError::NoSuchPath)?,
@@ -220,7 +243,7 @@ fn unescape(path: &str) -> Result<Cow<'_, str>, RouteError> {
     }
     let plain = path.replace("%3A", ":").replace("%3a", ":");
     if plain.contains('%') {
-        Err(RouteError::NoSuchPath)
+        Err(RouteError::Escape)
     } else {
         Ok(Cow::Owned(plain))
     }
@@ -343,23 +366,32 @@ mod tests {
         for path in [
             "",
             "/",
-            "/v1/",
+            "/v1",
+            "*",
             "/v2x",
-            "/v2//",
             "/v2/a",
-            "/v2/a/",
             "/v2/a/tags",
-            "/v2/a/tags/list/",
-            "/v2/a/manifests/",
             "/v2/manifests/a",
-            "/v2/a/blobs/",
-            "/v2/_catalog/",
-            "/v2/a%2Fb/tags/list",
-            "/v2/a/tags/%6cist",
             "/v2/a/_ext/x/y",
             "/v2/a/manifests/x/y",
         ] {
             assert_eq!(parse(path), Err(RouteError::NoSuchPath), "{path}");
+        }
+        for path in ["//v2/", "/v2//", "//", "/v2//_catalog", "/v2/a/tags//list"] {
+            assert_eq!(parse(path), Err(RouteError::EmptySegment), "{path}");
+        }
+        for path in [
+            "/v1/",
+            "/v2/a/",
+            "/v2/a/tags/list/",
+            "/v2/a/manifests/",
+            "/v2/a/blobs/",
+            "/v2/_catalog/",
+        ] {
+            assert_eq!(parse(path), Err(RouteError::FinalSlash), "{path}");
+        }
+        for path in ["/v2/a%2Fb/tags/list", "/v2/a/tags/%6cist", "%"] {
+            assert_eq!(parse(path), Err(RouteError::Escape), "{path}");
         }
         for path in [
             "/v2/A/tags/list",

@@ -27,6 +27,8 @@ use super::Api;
 use super::admin::{self, Admin};
 use super::admission::Admission;
 use super::connection::{self, Manners};
+use super::host::{HostPolicy, Hostname};
+use super::locations::Locations;
 use crate::access::{Gate, GrantAll, Policy};
 use crate::clock::RunningClock;
 use crate::embedded;
@@ -67,6 +69,11 @@ pub struct ServerOptions {
     pub chunk_min_bytes: u64,
     /// Hosts of the registries whose content is mirrored here. A pull with `ns=` of another is 404; if there are none, `ns` is ignored.
     pub mirror_of: Vec<String>,
+    /// Hosts under which clients reach the registry. On loopback, others than these and loopback's own are refused; elsewhere so are others
+    /// than these, if there are any.
+    pub hostnames: Vec<Hostname>,
+    /// How the locations of uploads, blobs and manifests are written.
+    pub locations: Locations,
     /// Bounds of HTTP/2.
     pub http2: Http2Options,
     /// Time that requests under way have to end after shutdown.
@@ -117,6 +124,8 @@ impl Default for ServerOptions {
             connections_max: 4096,
             chunk_min_bytes: 0,
             mirror_of: Vec::new(),
+            hostnames: Vec::new(),
+            locations: Locations::Relative,
             http2: Http2Options::default(),
             drain: Duration::from_secs(30),
         }
@@ -233,18 +242,21 @@ impl Bound {
             ),
             chunk_min_bytes: self.options.chunk_min_bytes,
             mirror_of: self.options.mirror_of.clone(),
+            hosts: HostPolicy::new(self.api.1, self.options.hostnames.clone()),
+            locations: self.options.locations.clone(),
             under_way,
         });
         let manners = Manners::of(&self.options, &clock);
         let draining = Arc::new(AtomicBool::new(false));
         let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
-        let admin = self.admin.map(|(listener, _)| {
+        let admin = self.admin.map(|(listener, address)| {
             let admin = Admin {
                 registry,
                 metrics,
                 draining: Arc::clone(&draining),
             };
-            let service = TowerToHyperService::new(admin::router(admin));
+            let hosts = HostPolicy::new(address, self.options.hostnames.clone());
+            let service = TowerToHyperService::new(admin::router(admin, hosts));
             let stopped = async {
                 // The sender drops when the registry is done; either way it is time.
                 admin_stopped.await.unwrap_or_default();

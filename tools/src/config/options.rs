@@ -98,6 +98,18 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         "Registries whose content is mirrored here: a pull with ?ns= of another gets 404; none ignores ns",
     ),
     option(
+        "hostnames",
+        Kind::List(Entry::Hostname),
+        "none",
+        "Hosts under which clients reach the registry; on loopback others than these and loopback's own are refused, * for any",
+    ),
+    option(
+        "locations",
+        Kind::Locations,
+        "relative",
+        "How Location is written: relative; request, for http:// and the host of the request; or with a URL such as https://registry.example",
+    ),
+    option(
         "drain_timeout",
         Kind::Duration {
             min_ms: 0,

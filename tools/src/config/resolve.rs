@@ -79,6 +79,7 @@ impl Resolved {
             | Value::Count(_)
             | Value::Choice(_)
             | Value::Switch(_)
+            | Value::Text(_)
             | Value::List(_)) => unreachable!("{key} is an address, not {other:?}"),
         }
     }
@@ -119,6 +120,14 @@ impl Resolved {
             unreachable!("{key} is not a choice");
         };
         word
+    }
+
+    /// A text that its kind has checked.
+    pub(crate) fn text(&self, key: &str) -> &str {
+        let Value::Text(text) = &self.effective(key).value else {
+            unreachable!("{key} is not a text");
+        };
+        text
     }
 
     /// The entries of a list.

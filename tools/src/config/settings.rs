@@ -4,10 +4,11 @@
 //! that needs it.
 //! Refuses: bounds; the table and the libraries have them.
 
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use tonnage_engine::options::Options;
-use tonnage_server::oci::RepositoryPattern;
 use tonnage_server::registry::Limits;
 use tonnage_server::{Http2Options, ServerOptions};
 
@@ -37,7 +38,7 @@ pub(crate) fn server_options(resolved: &Resolved) -> ServerOptions {
         limits: Limits {
             manifest_bytes: resolved.number("limits.manifest_bytes"),
             tags_per_push: resolved.count("limits.tags_per_push"),
-            sparse: patterns(resolved.list("sparse_repositories")),
+            sparse: understood(resolved.list("sparse_repositories")),
         },
         header_timeout: resolved.duration("timeouts.header"),
         body_idle_timeout: resolved.duration("timeouts.body_idle"),
@@ -47,6 +48,8 @@ pub(crate) fn server_options(resolved: &Resolved) -> ServerOptions {
         connections_max: resolved.count("limits.connections"),
         chunk_min_bytes: resolved.number("limits.chunk_min"),
         mirror_of: resolved.list("mirror_of").to_vec(),
+        hostnames: understood(resolved.list("hostnames")),
+        locations: one(resolved.text("locations")),
         http2: Http2Options {
             streams: small(resolved, "http2.streams"),
             stream_window_bytes: small(resolved, "http2.stream_window"),
@@ -63,12 +66,16 @@ fn small(resolved: &Resolved, key: &str) -> u32 {
     u32::try_from(resolved.number(key)).unwrap_or(u32::MAX)
 }
 
-fn patterns(entries: &[String]) -> Vec<RepositoryPattern> {
-    let patterns = entries.iter().map(|entry| match entry.parse() {
-        Ok(pattern) => pattern,
+/// A value that the table of options has checked.
+fn one<T: FromStr<Err: Display>>(text: &str) -> T {
+    match text.parse() {
+        Ok(value) => value,
         Err(why) => unreachable!("{why}, and yet it was understood"),
-    });
-    patterns.collect()
+    }
+}
+
+fn understood<T: FromStr<Err: Display>>(entries: &[String]) -> Vec<T> {
+    entries.iter().map(|entry| one(entry)).collect()
 }
 
 /// The store's options.
@@ -127,6 +134,8 @@ mod tests {
         };
         assert_eq!(bounds(&ours), bounds(&theirs));
         assert_eq!(ours.mirror_of, theirs.mirror_of);
+        assert_eq!(ours.hostnames, theirs.hostnames);
+        assert_eq!(ours.locations, theirs.locations);
         assert_eq!(store_options(&resolved), Options::default());
     }
 }

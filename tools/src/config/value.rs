@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tonnage_server::oci::RepositoryPattern;
+use tonnage_server::{Hostname, Locations};
 
 use crate::units;
 
@@ -47,6 +48,8 @@ pub(crate) enum Kind {
     Choice(&'static [&'static str]),
     /// `true` or `false`.
     Switch,
+    /// How locations are written: `relative`, `request`, or a URL.
+    Locations,
     /// Any number of entries: an array in the file, elsewhere separated by commas.
     List(Entry),
 }
@@ -58,6 +61,8 @@ pub(crate) enum Entry {
     Repository,
     /// Registries as clients name them.
     Registry,
+    /// Hosts under which clients reach the registry.
+    Hostname,
 }
 
 /// A list without entries, where no array can say so.
@@ -97,6 +102,8 @@ pub(crate) enum Value {
     Choice(&'static str),
     /// `true` or `false`.
     Switch(bool),
+    /// Of [`Kind::Locations`].
+    Text(String),
     /// Of [`Kind::List`].
     List(Vec<String>),
 }
@@ -107,6 +114,10 @@ impl Entry {
             Self::Repository => match entry.parse::<RepositoryPattern>() {
                 Ok(_) => Ok(()),
                 Err(why) => Err(why.to_string()),
+            },
+            Self::Hostname => match entry.parse::<Hostname>() {
+                Ok(_) => Ok(()),
+                Err(why) => Err(format!("\"{entry}\": {why}")),
             },
             Self::Registry => {
                 let plain =
@@ -183,6 +194,10 @@ impl Kind {
                 .find(|word| **word == text)
                 .map(|word| Value::Choice(word))
                 .ok_or_else(wrong),
+            Self::Locations => match text.parse::<Locations>() {
+                Ok(_) => Ok(Value::Text(text.to_owned())),
+                Err(_) => Err(wrong()),
+            },
             Self::Switch => text.parse().map(Value::Switch).ok().ok_or_else(wrong),
             Self::List(_) if text == NONE || text.is_empty() => Ok(Value::List(Vec::new())),
             Self::List(of) => list(text.split(',').map(str::trim), of),
@@ -210,6 +225,13 @@ impl Kind {
                 "a list of repositories: in a file [\"team/app\", \"mirror/*\"], elsewhere team/app,mirror/*"
                     .to_owned()
             }
+            Self::Locations => {
+                "relative, request, or a URL without a path, such as https://registry.example".to_owned()
+            }
+            Self::List(Entry::Hostname) => {
+                "a list of hosts without ports: in a file [\"registry.example\"], elsewhere registry.example,10.0.0.7"
+                    .to_owned()
+            }
             Self::List(Entry::Registry) => {
                 "a list of registries: in a file [\"docker.io\"], elsewhere docker.io,quay.io".to_owned()
             }
@@ -224,7 +246,7 @@ impl Kind {
             Self::Size { .. } => "SIZE",
             Self::Duration { .. } => "TIME",
             Self::Count { .. } | Self::Threads => "N",
-            Self::Choice(_) => "WORD",
+            Self::Choice(_) | Self::Locations => "WORD",
             Self::Switch => "BOOL",
             Self::List(_) => "LIST",
         }
@@ -266,6 +288,7 @@ impl Value {
             Self::Count(count) => count.to_string(),
             Self::Choice(word) => (*word).to_owned(),
             Self::Switch(on) => on.to_string(),
+            Self::Text(text) => text.clone(),
             Self::List(entries) if entries.is_empty() => NONE.to_owned(),
             Self::List(entries) => entries.join(","),
         }
@@ -280,7 +303,9 @@ impl Value {
                 .into(),
             Self::Switch(on) => (*on).into(),
             Self::List(entries) => entries.clone().into(),
-            Self::Path(_) | Self::Address(_) | Self::Off | Self::Choice(_) => self.show().into(),
+            Self::Path(_) | Self::Address(_) | Self::Off | Self::Choice(_) | Self::Text(_) => {
+                self.show().into()
+            }
         }
     }
 }

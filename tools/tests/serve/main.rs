@@ -130,7 +130,8 @@ fn the_second_signal_ends_at_once() {
     let mut server = Serving::start(directory.path(), &["--drain-timeout", "10m"]);
     let address = server.url.trim_start_matches("http://").to_owned();
     let mut request = BufReader::new(TcpStream::connect(&address).unwrap());
-    let begin = "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n";
+    let begin =
+        "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
     request.get_mut().write_all(begin.as_bytes()).unwrap();
     let mut location = String::new();
     while !location.to_lowercase().starts_with("location:") {
@@ -143,7 +144,7 @@ fn the_second_signal_ends_at_once() {
     let upload = location.split_once(':').unwrap().1.trim();
     let path = upload.split_once("/v2/").unwrap().1;
     // The server says 100 when it waits for the body: from there on the request is under way.
-    let head = format!("PATCH /v2/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n");
+    let head = format!("PATCH /v2/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n");
     let expect = format!("{head}Expect: 100-continue\r\n\r\n");
     request.get_mut().write_all(expect.as_bytes()).unwrap();
     let mut status = String::new();
