@@ -57,7 +57,7 @@ async fn mounts() {
     client
         .post("/v2/e/blobs/uploads/?mount=bad")
         .await
-        .expect_error(400, "DIGEST_INVALID");
+        .expect(202);
 }
 
 #[derive(Debug)]

@@ -49,6 +49,7 @@ pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName, subject:
     let filter = query::first(exchange.head, "artifactType").map(|text| text.replace(' ', "+"));
     let filter = filter.filter(|text| !text.is_empty());
     let after = query::first(exchange.head, "last")
+        .filter(|last| !last.is_empty())
         .map(|last| last.parse())
         .transpose();
     let wanted = ReferrersQuery {

@@ -10,15 +10,19 @@ use super::error::Failure;
 use super::{Exchange, Reply, headers, query};
 use crate::access::{Authorized, Pull, Push};
 use crate::oci::{Algorithm, ChunkRange, Digest, ParseDigestError, RepositoryName};
-use crate::registry::Error;
+use crate::registry::{Error, Source as _};
 
 /// POST: begins an upload, takes a whole blob, or mounts one.
 pub(super) async fn begin(exchange: Exchange<'_>, name: RepositoryName) -> Reply {
     let push = exchange.authorize(Push(name))?;
     refuse_encoding(&exchange.head.headers)?;
     let announced = algorithm(&exchange)?;
-    if let Some(mount) = query::first(exchange.head, "mount") {
-        let digest: Digest = mount.parse().map_err(Error::DigestInvalid)?;
+    let mount = query::first(exchange.head, "mount").filter(|mount| !mount.is_empty());
+    if let Some(mount) = mount {
+        // What is no digest cannot be mounted, and what cannot be mounted is uploaded.
+        let Ok(digest) = mount.parse::<Digest>() else {
+            return opened(&exchange, &push, announced).await;
+        };
         if mount_blob(&exchange, &push, digest).await? {
             return created(push.repository(), digest);
         }
@@ -26,6 +30,14 @@ pub(super) async fn begin(exchange: Exchange<'_>, name: RepositoryName) -> Reply
     }
     if let Some(digest) = query::first(exchange.head, "digest") {
         let digest: Digest = digest.parse().map_err(Error::DigestInvalid)?;
+        // Without content it can only be a question: whether the repository has it, or how to go on.
+        let empty = Digest::of(digest.algorithm(), b"");
+        if exchange.body.length() == Some(0) && digest != empty {
+            if has_blob(&exchange, &push, digest).await? {
+                return created(push.repository(), digest);
+            }
+            return opened(&exchange, &push, announced.or(Some(digest.algorithm()))).await;
+        }
         exchange
             .api
             .registry
@@ -106,7 +118,8 @@ pub(super) fn chunk(headers: &HeaderMap) -> Result<Option<ChunkRange>, Error> {
 }
 
 fn algorithm(exchange: &Exchange<'_>) -> Result<Option<Algorithm>, Error> {
-    let Some(name) = query::first(exchange.head, "digest-algorithm") else {
+    let name = query::first(exchange.head, "digest-algorithm");
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
         return Ok(None);
     };
     let unknown = || ParseDigestError::UnknownAlgorithm(name.chars().take(32).collect());
@@ -130,6 +143,21 @@ async fn mount_blob(
     exchange
         .registry()
         .mount_blob(push, digest, source.as_ref(), &exchange.api.gate)
+        .await
+}
+
+/// Whether the repository itself has the blob.
+async fn has_blob(
+    exchange: &Exchange<'_>,
+    push: &Authorized<Push>,
+    digest: Digest,
+) -> Result<bool, Error> {
+    let Ok(own) = exchange.authorize(Pull(push.repository().clone())) else {
+        return Ok(false);
+    };
+    exchange
+        .registry()
+        .mount_blob(push, digest, Some(&own), &exchange.api.gate)
         .await
 }
 

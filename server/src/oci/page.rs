@@ -20,11 +20,11 @@ pub struct Page {
 pub struct InvalidPage;
 
 impl Page {
-    /// The page that the query asks for. More than [`PAGE_MAX`] is cut to it; the answer then carries a Link.
+    /// The page that the query asks for. A parameter without a value counts as not given. More than [`PAGE_MAX`] is cut to it; the answer then carries a Link.
     pub fn new(n: Option<&str>, last: Option<&str>) -> Result<Self, InvalidPage> {
         let limit = match n {
-            None => PAGE_MAX,
-            Some(text) if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) => {
+            None | Some("") => PAGE_MAX,
+            Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
                 text.parse().unwrap_or(PAGE_MAX).min(PAGE_MAX)
             }
             Some(_) => return Err(InvalidPage),
@@ -55,7 +55,8 @@ mod tests {
             Page::new(Some("99999999999999999999"), Some("")),
             page(PAGE_MAX, None)
         );
-        for bad in ["", "-1", "+1", "a", "1.0"] {
+        assert_eq!(Page::new(Some(""), None), page(PAGE_MAX, None));
+        for bad in ["-1", "+1", "a", "1.0"] {
             assert_eq!(Page::new(Some(bad), None), Err(InvalidPage), "{bad:?}");
         }
     }

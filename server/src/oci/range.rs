@@ -39,6 +39,7 @@ impl RangeAnswer {
         }
         let mut ranges = Vec::new();
         let mut specs = 0;
+        let mut suffix = false;
         for (count, spec) in set
             .split(',')
             .map(str::trim)
@@ -52,11 +53,16 @@ impl RangeAnswer {
             match one(spec, length) {
                 Spec::Malformed => return Self::Whole,
                 Spec::Outside => {}
+                Spec::WholeOfNothing => suffix = true,
                 Spec::Inside(range) => ranges.push(range),
             }
         }
         // A set of nothing is malformed (`1#range-spec`), and a malformed one is ignored.
         if specs == 0 {
+            return Self::Whole;
+        }
+        // No Content-Range can say it, so the answer is the whole content, which is empty.
+        if suffix {
             return Self::Whole;
         }
         let total = ranges.iter().fold(0_u64, |sum, range| {
@@ -74,6 +80,8 @@ impl RangeAnswer {
 enum Spec {
     Malformed,
     Outside,
+    /// The last bytes of empty content: satisfiable (RFC 9110 section 14.1.2).
+    WholeOfNothing,
     Inside(Range<u64>),
 }
 
@@ -87,6 +95,9 @@ fn one(spec: &str, length: u64) -> Spec {
         // Last before first may be ignored or refused; clients and the conformance program expect a refusal.
         (Some(_), Some(_)) => return Spec::Outside,
         (Some(first), None) if last.is_empty() => first..length,
+        (None, Some(suffix)) if first.is_empty() && suffix > 0 && length == 0 => {
+            return Spec::WholeOfNothing;
+        }
         (None, Some(suffix)) if first.is_empty() => length.saturating_sub(suffix)..length,
         _ => return Spec::Malformed,
     };
