@@ -1,7 +1,8 @@
 //! `sim`: generated histories against the engine on the simulated disk, stopped everywhere; stores with each byte damaged in turn.
 //!
-//! Owns: the command line, the threads, the tables. Exit status 1 on a violation, 2 on a wrong command line.
+//! Owns: the command line, the threads, the tables. Exit status 1 on a violation (3 with `--catch`), 2 on a wrong command line.
 
+mod catching;
 mod flips;
 mod options;
 mod runs;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     match options.flips {
         Some(step) => flips::run(step, options.threads),
+        None if options.catch => catching::run(&options),
         None => runs::run(&options),
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Printed where the command line is wrong.
 pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state FILE] [--threads N]
-           [--tables] [--places N] [--flips STEP]
+           [--tables] [--places N] [--flips STEP] [--catch]
 
   --seed S           first seed (1)
   --seeds N          histories to run (1)
@@ -13,6 +13,7 @@ pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state
   --threads N        histories at once (one a processor)
   --places N         fail if a place of the engine that changes the disk was reached fewer than N times
   --flips STEP       turn one bit in every STEP-th byte of two small stores, one at a time, instead of running histories
+  --catch            end at the first violation, with status 3 and the name of its check; 250 histories unless --seeds says otherwise
   --tables           print what was generated, how recoveries went and how often each step of the engine was reached";
 
 /// What is asked for.
@@ -26,6 +27,7 @@ pub struct Options {
     pub tables: bool,
     pub places: u64,
     pub flips: Option<u64>,
+    pub catch: bool,
 }
 
 impl Options {
@@ -40,6 +42,7 @@ impl Options {
             tables: false,
             places: 0,
             flips: None,
+            catch: false,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || {
@@ -59,6 +62,7 @@ impl Options {
                 "--threads" => options.threads = number(value()?)?.max(1) as usize,
                 "--places" => options.places = number(value()?)?,
                 "--flips" => options.flips = Some(number(value()?)?.max(1)),
+                "--catch" => options.catch = true,
                 "--tables" => options.tables = true,
                 other => return Err(format!("{other} is not an option")),
             }

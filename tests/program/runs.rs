@@ -40,7 +40,8 @@ pub fn run(options: &Options) -> ExitCode {
     });
     let first = state.next_seed;
     let last = first.saturating_add(seeds);
-    in_order(options.threads, first..last, |seed, swept| {
+    let depth = |_| Depth::default();
+    in_order(options.threads, first..last, depth, |seed, swept| {
         census.add(&swept.0);
         // A seed that failed is run again by whoever goes on.
         if swept.1.is_none() {
@@ -118,12 +119,13 @@ fn report(seed: u64, failure: Failure) {
     eprintln!("last operations of the disk:\n{}", failure.log);
 }
 
-type Outcome = (Census, Option<Failure>);
+pub type Outcome = (Census, Option<Failure>);
 
 /// Sweeps seeds on `threads` threads and hands the results over in the order of the seeds, until `take` says that it is enough.
-fn in_order(
+pub fn in_order(
     threads: usize,
     seeds: std::ops::Range<u64>,
+    depth: fn(u64) -> Depth,
     mut take: impl FnMut(u64, Outcome) -> bool,
 ) {
     let next = std::sync::atomic::AtomicU64::new(seeds.start);
@@ -138,7 +140,7 @@ fn in_order(
                     if seed >= seeds.end {
                         return;
                     }
-                    let swept = sweep(&generate::generate(seed), Depth::default());
+                    let swept = sweep(&generate::generate(seed), depth(seed));
                     if send.send((seed, (swept.census, swept.failure))).is_err() {
                         return;
                     }

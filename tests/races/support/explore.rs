@@ -50,7 +50,7 @@ pub fn explore(name: &str, seeds: u64, body: fn()) {
         Some(seed) => seed..seed + 1,
         None => {
             let first = number("TONNAGE_TEST_FIRST_SEED").unwrap_or(1);
-            first..first + seeds * scale()
+            first..first + number("TONNAGE_TEST_SEEDS").unwrap_or(seeds * scale())
         }
     };
     let count = seeds.end - seeds.start;
