@@ -58,6 +58,12 @@ pub struct Committed {
     pub lsn: Lsn,
 }
 
+/// Learns that a transaction which names a blob is durable; dropped unheard, that no commit came of it.
+pub(crate) trait CommitListener: Send + Sync + std::fmt::Debug {
+    /// The transaction is durable and visible, and its committer is not answered yet.
+    fn committed(self: Box<Self>);
+}
+
 /// Bytes that are hashed, on disk and synced, but that no transaction names yet. Dropped without a
 /// commit, they are reclaimed. Pins the digest until then.
 #[derive(Debug)]
@@ -68,6 +74,7 @@ pub struct FinishedBlob {
     /// Unlinks a dedicated segment that was never committed.
     pub(crate) abandon: Option<crate::segment::AbandonGuard>,
     pub(crate) pin: Pin,
+    pub(crate) listener: Option<Box<dyn CommitListener>>,
 }
 
 impl FinishedBlob {
@@ -87,10 +94,18 @@ impl FinishedBlob {
     }
 
     /// A durable transaction names the bytes now: keep them.
-    pub(crate) fn committed(self) {
-        drop(self.pin);
-        if let Some(guard) = self.abandon {
+    pub(crate) fn committed(mut self) {
+        if let Some(guard) = self.abandon.take() {
             guard.keep();
+        }
+        self.spared();
+    }
+
+    /// A durable transaction names the same content elsewhere: these bytes go.
+    pub(crate) fn spared(self) {
+        drop((self.pin, self.abandon));
+        if let Some(listener) = self.listener {
+            listener.committed();
         }
     }
 }

@@ -78,9 +78,17 @@ pub enum Error {
     /// No such upload in that repository: it never was, ended, expired, or was not durable at a crash.
     #[error("no such upload")]
     UnknownUpload,
-    /// Another request is writing to this upload.
+    /// Another request is writing to this upload, or took over from this one.
     #[error("another request is writing to this upload")]
     UploadBusy,
+    /// The request's bytes do not continue the upload.
+    #[error("the request begins at byte {first}, but the upload has {offset} bytes")]
+    OutOfOrder {
+        /// Where the request begins.
+        first: u64,
+        /// Where it would have to.
+        offset: u64,
+    },
     /// The bound on unfinished uploads is reached.
     #[error(
         "{max} uploads are unfinished, which is the limit; finish or cancel some, or try again when idle ones have expired"

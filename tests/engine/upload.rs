@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tonnage_engine::extent::{Extent, Layout};
 use tonnage_engine::limits::SMALL_CONTENT_BYTES;
 use tonnage_engine::options::Options;
-use tonnage_engine::upload::{UploadId, UploadSpec};
+use tonnage_engine::upload::{UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Digest, Error, FinishedBlob};
 
 use crate::workbench::{REPOSITORY, Workbench, content, eventually, run, small_options, write};
@@ -17,7 +17,7 @@ const WINDOW: usize = 128 << 10;
 const THRESHOLD: usize = 512 << 10;
 
 async fn push(bench: &Workbench, bytes: &[u8], piece: usize, digest: Digest) -> FinishedBlob {
-    let mut upload = bench.upload(bench.begin(digest.algorithm()));
+    let mut upload = bench.upload(bench.begin(digest.algorithm())).await;
     write(&mut upload, bytes, piece).await;
     assert_eq!(upload.offset(), bytes.len() as u64);
     upload.finish(digest).await.unwrap()
@@ -97,7 +97,7 @@ fn a_wrong_digest_leaves_the_upload_alive() {
                 Digest::of(Algorithm::Sha256, b"else"),
             );
             let id = bench.begin(Algorithm::Sha256);
-            let mut upload = bench.upload(id);
+            let mut upload = bench.upload(id).await;
             let (head, tail) = bytes.split_at(size / 2);
             write(&mut upload, head, 9000).await;
             let error = upload.finish(wrong).await.unwrap_err();
@@ -110,10 +110,11 @@ fn a_wrong_digest_leaves_the_upload_alive() {
                 bench.uploads.status(id, REPOSITORY).unwrap().offset,
                 head.len() as u64
             );
-            let mut upload = bench.upload(id);
+            let mut upload = bench.upload(id).await;
             write(&mut upload, tail, 9000).await;
             let blob = upload.finish(right).await.unwrap();
             assert_reads(&bench, right, blob.extent(), &bytes).await;
+            drop(blob);
             assert!(bench.uploads.status(id, REPOSITORY).is_none());
         }
     });
@@ -128,7 +129,7 @@ fn closing_under_another_algorithm_reads_again() {
         for size in [0, 1000, 300_000, 3 * (1 << 20) + 17] {
             let bytes = content(8, size);
             for algorithm in [Algorithm::Sha512, Algorithm::Blake3] {
-                let mut upload = bench.upload(bench.begin(Algorithm::Sha256));
+                let mut upload = bench.upload(bench.begin(Algorithm::Sha256)).await;
                 write(&mut upload, &bytes, 50_000).await;
                 assert!(upload.finish(Digest::of(algorithm, b"else")).await.is_err());
                 let digest = Digest::of(algorithm, &bytes);
@@ -154,7 +155,7 @@ fn rollback_forgets_what_came_after() {
         ] {
             let (bytes, junk, tail) = (content(1, kept), content(2, lost), content(3, 200_000));
             let id = bench.begin(Algorithm::Sha256);
-            let mut upload = bench.upload(id);
+            let mut upload = bench.upload(id).await;
             write(&mut upload, &bytes, 33_333).await;
             for _ in 0..2 {
                 let savepoint = upload.savepoint().await.unwrap();
@@ -192,7 +193,7 @@ fn a_killed_upload_goes_on_from_its_checkpoint() {
             let bytes = content(4, (5 << 20) + 12_345);
             let bench = Workbench::open(dir.path(), first_id, &small_options()).await;
             let id = bench.begin(algorithm);
-            let mut upload = bench.upload(id);
+            let mut upload = bench.upload(id).await;
             write(&mut upload, &bytes[..3 << 20], 10_007).await;
             drop(upload);
             kill(bench);
@@ -204,7 +205,7 @@ fn a_killed_upload_goes_on_from_its_checkpoint() {
                 let offset =
                     usize::try_from(bench.uploads.status(id, REPOSITORY).unwrap().offset).unwrap();
                 assert!(offset >= 1 << 20, "{algorithm:?}: resumed at {offset}");
-                let mut upload = bench.upload(id);
+                let mut upload = bench.upload(id).await;
                 assert_eq!(
                     (upload.offset(), upload.algorithm()),
                     (offset as u64, algorithm)
@@ -238,7 +239,7 @@ fn a_clean_stop_keeps_every_byte() {
         let mut ids = Vec::new();
         for (seed, size) in [(1, 0), (2, 10), (3, 100_001), (4, (2 << 20) + 5)] {
             let id = bench.begin(Algorithm::Sha256);
-            write(&mut bench.upload(id), &content(seed, size), 30_000).await;
+            write(&mut bench.upload(id).await, &content(seed, size), 30_000).await;
             ids.push((seed, size, id));
         }
         bench.uploads.checkpoint_all().await.unwrap();
@@ -249,7 +250,7 @@ fn a_clean_stop_keeps_every_byte() {
                 assert!(bench.uploads.status(id, REPOSITORY).is_none());
                 continue;
             }
-            let mut upload = bench.upload(id);
+            let mut upload = bench.upload(id).await;
             assert_eq!(upload.offset(), size as u64);
             write(&mut upload, &content(9, 999), 999).await;
             let whole = [content(seed, size), content(9, 999)].concat();
@@ -266,7 +267,7 @@ fn a_rollback_holds_across_a_kill() {
     run(|dir| async move {
         let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let id = bench.begin(Algorithm::Sha256);
-        let mut upload = bench.upload(id);
+        let mut upload = bench.upload(id).await;
         write(&mut upload, &content(1, 100_000), 100_000).await;
         let savepoint = upload.savepoint().await.unwrap();
         write(&mut upload, &content(2, 4 << 20), 100_000).await;
@@ -289,12 +290,12 @@ fn a_committed_segment_is_never_resumed() {
         let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let bytes = content(5, 3 << 20);
         let id = bench.begin(Algorithm::Sha256);
-        write(&mut bench.upload(id), &bytes, 100_000).await;
+        write(&mut bench.upload(id).await, &bytes, 100_000).await;
         bench.uploads.checkpoint_all().await.unwrap();
         let log = dir.path().join("uploads").join(format!("{id}.upload"));
         let kept = std::fs::read(&log).unwrap();
         let digest = Digest::of(Algorithm::Sha256, &bytes);
-        let blob = bench.upload(id).finish(digest).await.unwrap();
+        let blob = bench.upload(id).await.finish(digest).await.unwrap();
         let extent = blob.extent();
         settled(&bench, "uploads", 0).await;
         // The commit kept the segment; the log's removal was lost in the crash.
@@ -324,7 +325,7 @@ fn rot_under_a_resumed_upload_ends_it() {
         let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let bytes = content(6, 2 << 20);
         let id = bench.begin(Algorithm::Blake3);
-        write(&mut bench.upload(id), &bytes, 100_000).await;
+        write(&mut bench.upload(id).await, &bytes, 100_000).await;
         bench.uploads.checkpoint_all().await.unwrap();
         let path = bench.dir.join("segments").join(&bench.names("segments")[0]);
         kill(bench);
@@ -332,7 +333,7 @@ fn rot_under_a_resumed_upload_ends_it() {
         raw[4096 + 700_000] ^= 1;
         std::fs::write(&path, raw).unwrap();
         let bench = resume(dir.path(), 100).await;
-        let mut upload = bench.upload(id);
+        let mut upload = bench.upload(id).await;
         let error = upload
             .finish(Digest::of(Algorithm::Blake3, &bytes))
             .await
@@ -352,11 +353,11 @@ fn a_cancel_under_a_writer_wins() {
         let (large, small) = (content(1, 3 << 20), content(2, 1000));
         for (bytes, finishes) in [(&large, false), (&large, true), (&small, true)] {
             let id = bench.begin(Algorithm::Sha256);
-            let mut upload = bench.upload(id);
+            let mut upload = bench.upload(id).await;
             write(&mut upload, bytes, 100_000).await;
-            bench.uploads.cancel(id, REPOSITORY).await.unwrap();
+            bench.uploads.cancel(id, REPOSITORY).unwrap();
             assert!(bench.uploads.status(id, REPOSITORY).is_none());
-            let again = bench.uploads.cancel(id, REPOSITORY).await;
+            let again = bench.uploads.cancel(id, REPOSITORY);
             assert!(matches!(again, Err(Error::UnknownUpload)));
             let refused = if finishes {
                 let digest = Digest::of(Algorithm::Sha256, bytes);
@@ -394,30 +395,44 @@ fn sessions_are_exclusive_private_and_end_without_trace() {
             bench.uploads.begin(spec.clone()),
             Err(Error::TooManyUploads { max: 2 })
         ));
-        let mut upload = bench.upload(first);
+        let mut upload = bench.upload(first).await;
         assert!(matches!(
-            bench.uploads.open(first, REPOSITORY),
+            bench
+                .uploads
+                .open(first, REPOSITORY, UploadClaim::default())
+                .await,
             Err(Error::UploadBusy)
         ));
         assert!(matches!(
-            bench.uploads.open(first, "other"),
+            bench
+                .uploads
+                .open(first, "other", UploadClaim::default())
+                .await,
             Err(Error::UnknownUpload)
         ));
         assert!(bench.uploads.status(first, "other").is_none());
         let unknown = UploadId::from_random([7; 16]);
         assert!(matches!(
-            bench.uploads.open(unknown, REPOSITORY),
+            bench
+                .uploads
+                .open(unknown, REPOSITORY, UploadClaim::default())
+                .await,
             Err(Error::UnknownUpload)
         ));
         write(&mut upload, &content(1, 3 << 20), 100_000).await;
         drop(upload);
         assert_eq!(bench.names("segments").len(), 1);
-        bench.uploads.cancel(first, REPOSITORY).await.unwrap();
+        bench.uploads.cancel(first, REPOSITORY).unwrap();
         assert!(matches!(
-            bench.uploads.cancel(first, REPOSITORY).await,
+            bench.uploads.cancel(first, REPOSITORY),
             Err(Error::UnknownUpload)
         ));
-        write(&mut bench.upload(second), &content(1, 3 << 20), 100_000).await;
+        write(
+            &mut bench.upload(second).await,
+            &content(1, 3 << 20),
+            100_000,
+        )
+        .await;
         let now = bench.env.clock.monotonic();
         assert_eq!(bench.uploads.expire(now), 0);
         assert_eq!(bench.uploads.expire(now + Duration::from_secs(61)), 1);
@@ -465,7 +480,7 @@ fn announcing_costs_little() {
                 length_hint: Some(announced),
                 ..UploadSpec::default()
             };
-            let mut upload = bench.upload(bench.uploads.begin(spec).unwrap());
+            let mut upload = bench.upload(bench.uploads.begin(spec).unwrap()).await;
             upload.write(Bytes::from_static(b"abc")).await.unwrap();
             for file in std::fs::read_dir(dir.path().join("segments")).unwrap() {
                 assert!(file.unwrap().metadata().unwrap().len() < 256 << 20);
@@ -505,7 +520,7 @@ fn a_used_up_staging_budget_stops_nobody() {
         let bench = Arc::new(Workbench::open(dir.path(), 1, &options).await);
         let idle: Vec<_> = (0..3).map(|_| bench.begin(Algorithm::Sha256)).collect();
         for id in &idle {
-            write(&mut bench.upload(*id), &content(1, 400_000), 10_000).await;
+            write(&mut bench.upload(*id).await, &content(1, 400_000), 10_000).await;
         }
         let bytes = content(2, 300_000);
         let digest = Digest::of(Algorithm::Sha256, &bytes);
@@ -514,7 +529,7 @@ fn a_used_up_staging_budget_stops_nobody() {
             assert_reads(&bench, digest, blob.extent(), &bytes).await;
         }
         for id in idle {
-            bench.uploads.cancel(id, REPOSITORY).await.unwrap();
+            bench.uploads.cancel(id, REPOSITORY).unwrap();
         }
         let blob = push(&bench, &bytes, 10_000, digest).await;
         assert_eq!(
@@ -536,7 +551,7 @@ fn requests_given_up_at_any_wait_lose_nothing() {
         let id = bench.begin(Algorithm::Sha256);
         let mut given_up = 0;
         let blob = loop {
-            let mut upload = bench.upload(id);
+            let mut upload = bench.upload(id).await;
             let offset = usize::try_from(upload.offset()).unwrap();
             let step = async {
                 if offset < bytes.len() {

@@ -15,7 +15,7 @@ use tonnage_engine::lease::Leases;
 use tonnage_engine::options::Options;
 use tonnage_engine::poison::Poison;
 use tonnage_engine::segment::{SegmentIds, Segments};
-use tonnage_engine::upload::{Existing, Upload, UploadId, UploadSpec, Uploads};
+use tonnage_engine::upload::{Existing, Upload, UploadClaim, UploadId, UploadSpec, Uploads};
 use tonnage_engine::{Algorithm, Digest, Result};
 
 pub(crate) const STORE: [u8; 16] = *b"a store of tests";
@@ -103,8 +103,9 @@ impl Workbench {
             .unwrap()
     }
 
-    pub(crate) fn upload(&self, id: UploadId) -> Upload {
-        self.uploads.open(id, REPOSITORY).unwrap()
+    pub(crate) async fn upload(&self, id: UploadId) -> Upload {
+        let claim = UploadClaim::default();
+        self.uploads.open(id, REPOSITORY, claim).await.unwrap()
     }
 
     /// The bytes of `range` of a blob, in one piece.

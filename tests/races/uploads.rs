@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use shuttle::future::block_on;
-use tonnage_engine::upload::{UploadId, UploadSpec};
+use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Change, Error, Options, Store};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{World, batch, digest, options, thread};
@@ -17,7 +17,7 @@ fn begin(store: &Store) -> tonnage_engine::Result<UploadId> {
 /// Takes the session, writes and finishes; whether it made the blob. Small enough to stay in memory, or with a file of its own.
 async fn write(store: Store, id: UploadId, text: Bytes) -> bool {
     let name = digest(std::str::from_utf8(&text).expect("text"));
-    let mut upload = match store.open_upload(id, "r") {
+    let mut upload = match store.open_upload(id, "r", UploadClaim::default()).await {
         Ok(upload) => upload,
         Err(Error::UploadBusy | Error::UnknownUpload) => return false,
         Err(other) => panic!("{other}"),
@@ -56,7 +56,7 @@ fn same_session() {
     let writers = [0, 1].map(|_| thread(write(store.clone(), id, Bytes::from_static(b"a"))));
     let cancel = {
         let store = store.clone();
-        thread(async move { store.cancel_upload(id, "r").await })
+        thread(async move { store.cancel_upload(id, "r") })
     };
     let made = writers
         .map(|writer| writer.join().expect("a writer ends"))
@@ -82,6 +82,111 @@ fn same_session() {
 #[test]
 fn one_session_taken_twice() {
     explore("one_session_taken_twice", 60, same_session);
+}
+
+/// A request writes piece after piece and finishes; another one comes and goes on where it is.
+fn take_over() {
+    let world = World::default();
+    let store = world.open(options());
+    let id = begin(&store).expect("room for one");
+    let mut upload =
+        block_on(store.open_upload(id, "r", UploadClaim::default())).expect("nobody writes");
+    let older = {
+        let store = store.clone();
+        thread(async move {
+            for _ in 0..3 {
+                match upload.write(Bytes::from_static(b"a")).await {
+                    Ok(()) => {}
+                    Err(Error::UploadBusy) => return false,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+            commit(&store, upload, "aaa").await
+        })
+    };
+    let newer = {
+        let store = store.clone();
+        thread(async move {
+            loop {
+                let Some(status) = store.upload_status(id, "r") else {
+                    return false;
+                };
+                let claim = UploadClaim {
+                    place: Place::At(status.offset),
+                    ..UploadClaim::default()
+                };
+                let mut upload = match store.open_upload(id, "r", claim).await {
+                    Ok(upload) => upload,
+                    Err(Error::OutOfOrder { .. }) => continue,
+                    Err(Error::UnknownUpload) => return false,
+                    Err(other) => panic!("{other}"),
+                };
+                assert_eq!(upload.offset(), status.offset);
+                let before = "a".repeat(usize::try_from(status.offset).expect("small"));
+                upload
+                    .write(Bytes::from_static(b"b"))
+                    .await
+                    .expect("nobody takes over");
+                // Another digest, if the older request wrote anything after it lost its turn.
+                return commit(&store, upload, &format!("{before}b")).await;
+            }
+        })
+    };
+    let made = [older, newer].map(|thread| thread.join().expect("a request ends"));
+    assert_ne!(made[0], made[1], "one request makes the blob");
+    assert!(store.upload_status(id, "r").is_none(), "an upload was left");
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Makes a blob of it, or finds out that another request did.
+async fn commit(store: &Store, mut upload: Upload, text: &str) -> bool {
+    let finished = match upload.finish(digest(text)).await {
+        Ok(finished) => finished,
+        Err(Error::UploadBusy) => return upload.outcome().await == Some(digest(text)),
+        Err(Error::UnknownUpload) => return false,
+        Err(other) => panic!("{other}"),
+    };
+    let changes = vec![Change::Place(finished), Change::Link(digest(text))];
+    let committed = store.commit(batch("r", vec![], changes)).await;
+    committed.expect("a sound disk");
+    true
+}
+
+/// Guards: a request that takes over has what was received before, and nothing that the older one sends later.
+#[test]
+fn a_newer_request_takes_over() {
+    explore("a_newer_request_takes_over", 60, take_over);
+}
+
+/// An upload is closed twice at once.
+fn close_twice() {
+    let world = World::default();
+    let store = world.open(options());
+    let id = begin(&store).expect("room for one");
+    let closes = [0, 1].map(|_| {
+        let store = store.clone();
+        thread(async move {
+            let claim = UploadClaim {
+                place: Place::End,
+                ..UploadClaim::default()
+            };
+            match store.open_upload(id, "r", claim).await {
+                Ok(upload) => commit(&store, upload, "").await,
+                Err(Error::UnknownUpload) => store.finished_upload(id, "r") == Some(digest("")),
+                Err(other) => panic!("{other}"),
+            }
+        })
+    });
+    for close in closes {
+        assert!(close.join().expect("a close ends"), "a close was refused");
+    }
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Guards: a close that comes while another one commits finds out what became of it.
+#[test]
+fn an_upload_closed_twice() {
+    explore("an_upload_closed_twice", 60, close_twice);
 }
 
 /// Two uploads of the same content, each large enough for a segment of its own.

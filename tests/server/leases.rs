@@ -9,7 +9,7 @@ use tonnage_engine::store::Store;
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Origin};
 use tonnage_server::registry::Result;
 use tonnage_server::registry::ports::{
-    Blob, BlobStore, Condition, Pinned, Staged, Upload, UploadId, UploadSpec,
+    Blob, BlobStore, Condition, Pinned, Staged, Upload, UploadClaim, UploadId, UploadSpec,
 };
 use tonnage_tests::registry::TestRegistry;
 
@@ -55,8 +55,12 @@ impl BlobStore for Interfered {
         &'a self,
         id: UploadId,
         repository: &'a str,
+        claim: UploadClaim,
     ) -> BoxFuture<'a, Result<Box<dyn Upload>>> {
-        self.real.resume(id, repository)
+        self.real.resume(id, repository, claim)
+    }
+    fn finished(&self, id: UploadId, repository: &str) -> Option<Digest> {
+        self.real.finished(id, repository)
     }
     fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>> {
         self.real.cancel(id, repository)

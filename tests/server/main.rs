@@ -24,6 +24,7 @@ mod serial;
 mod sparse;
 mod strict;
 mod tags;
+mod takeover;
 mod transport;
 mod uploads;
 mod wire;

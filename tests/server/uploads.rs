@@ -326,7 +326,7 @@ async fn a_broken_connection_keeps_the_prefix() {
     tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest)
         .await
         .unwrap_or_default();
-    // The server may still be noticing: the session answers 416 until it let go, then says where it is.
+    // The server may still be taking in what came: then another byte is the next.
     let kept = loop {
         let answer = client.get(&location).await.expect(204);
         let range = answer.header("range").to_owned();
@@ -343,4 +343,44 @@ async fn a_broken_connection_keeps_the_prefix() {
     assert!(kept > 1, "nothing was kept");
     let close = format!("{location}?digest={}", sha256(&blob));
     client.put(&close, "").await.expect(201);
+}
+
+/// Guards: the algorithm of `?digest=` runs from the first byte, whatever was announced before; a chunk may name it, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_digest_that_comes_with_the_bytes_decides_the_algorithm() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let blob = content(3, 200_000);
+    for announced in Algorithm::ALL {
+        for named in Algorithm::ALL {
+            let path = format!("/v2/a/blobs/uploads/?digest-algorithm={}", announced.name());
+            let begun = client.post(&path).await.expect(202);
+            let location = begun.header("location").to_owned();
+            let id = begun.header("docker-upload-uuid").parse().unwrap();
+            let runs = |expected: Algorithm| {
+                let status = registry.store.upload_status(id, "a").unwrap();
+                assert_eq!(status.algorithm, expected, "{announced:?} {named:?}");
+            };
+            runs(announced);
+            let digest = Digest::of(named, &blob);
+            let chunk = format!("{location}?digest={digest}");
+            client
+                .patch(&chunk, blob[..70_000].to_vec())
+                .await
+                .expect(202);
+            runs(named);
+            let other = Digest::of(announced, b"");
+            let chunk = format!("{location}?digest={other}");
+            client
+                .patch(&chunk, blob[70_000..].to_vec())
+                .await
+                .expect(202);
+            runs(named);
+            let digest = Digest::of(announced, &blob);
+            client
+                .put(&format!("{location}?digest={digest}"), "")
+                .await
+                .expect(201);
+        }
+    }
 }

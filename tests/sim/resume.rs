@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::Bytes;
-use tonnage_engine::upload::{UploadId, UploadSpec};
+use tonnage_engine::upload::{UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, FinishedBlob, Origin, Store};
 use tonnage_tests::sim::{Image, Outcome, Policy, SimEnv};
 
@@ -63,7 +63,9 @@ async fn push(store: &Store, told: &Told) -> Result<(), Error> {
     })?;
     told.id.get_or_init(|| id);
     let [first, second, third] = parts();
-    let mut upload = store.open_upload(id, REPOSITORY)?;
+    let mut upload = store
+        .open_upload(id, REPOSITORY, UploadClaim::default())
+        .await?;
     upload.write(first).await?;
     let before = upload.savepoint().await?;
     told.phase.store(1, Ordering::Relaxed);
@@ -124,7 +126,10 @@ async fn go_on(store: &Store, told: &Told) -> Result<bool, String> {
     };
     let offset = usize::try_from(status.offset).map_err(|error| error.to_string())?;
     let fail = |error: Error| format!("from {offset} in phase {phase}: {error}");
-    let mut upload = store.open_upload(id, REPOSITORY).map_err(fail)?;
+    let mut upload = store
+        .open_upload(id, REPOSITORY, UploadClaim::default())
+        .await
+        .map_err(fail)?;
     for whole in candidates {
         let before = upload.savepoint().await.map_err(fail)?;
         upload.write(whole.slice(offset..)).await.map_err(fail)?;

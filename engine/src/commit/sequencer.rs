@@ -79,7 +79,6 @@ struct Blobs {
     /// The transaction places these: their files stay.
     named: Vec<FinishedBlob>,
     /// The store had these already: only their pins matter, and their files go.
-    #[expect(dead_code, reason = "held for its drop")]
     spare: Vec<FinishedBlob>,
 }
 
@@ -129,6 +128,9 @@ impl Blobs {
     fn keep(self) {
         for blob in self.named {
             blob.committed();
+        }
+        for blob in self.spare {
+            blob.spared();
         }
     }
 }

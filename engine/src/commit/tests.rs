@@ -96,6 +96,7 @@ impl Rig {
             extent,
             abandon: None,
             pin: self.leases.pin(&[digest]),
+            listener: None,
         }
     }
 

@@ -39,7 +39,7 @@ use crate::options::Options;
 use crate::poison::Poison;
 use crate::recovery::lock::StoreLock;
 use crate::segment::{BlobReader, Segments};
-use crate::upload::{Upload, UploadId, UploadSpec, UploadStatus, Uploads};
+use crate::upload::{Upload, UploadClaim, UploadId, UploadSpec, UploadStatus, Uploads};
 
 use crate::sync::{Mutex, Notify, oneshot};
 pub use background::CheckpointReport;
@@ -175,15 +175,25 @@ impl Store {
         self.inner.uploads.status(id, repository)
     }
 
-    /// Opens an upload for writing, alone.
-    pub fn open_upload(&self, id: UploadId, repository: &str) -> Result<Upload> {
+    /// Opens an upload for a request, which takes the turn from the one before if it may.
+    pub async fn open_upload(
+        &self,
+        id: UploadId,
+        repository: &str,
+        claim: UploadClaim,
+    ) -> Result<Upload> {
         self.inner.poison.check()?;
-        self.inner.uploads.open(id, repository)
+        self.inner.uploads.open(id, repository, claim).await
+    }
+
+    /// The digest that an upload of the repository became a short time ago, for a client that asks again.
+    pub fn finished_upload(&self, id: UploadId, repository: &str) -> Option<Digest> {
+        self.inner.uploads.finished(id, repository)
     }
 
     /// Ends an upload and drops its bytes.
-    pub async fn cancel_upload(&self, id: UploadId, repository: &str) -> Result<()> {
-        self.inner.uploads.cancel(id, repository).await
+    pub fn cancel_upload(&self, id: UploadId, repository: &str) -> Result<()> {
+        self.inner.uploads.cancel(id, repository)
     }
 
     /// Makes a small content (a manifest) durable, not yet named by anything.

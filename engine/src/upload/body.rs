@@ -146,6 +146,14 @@ impl Body {
         self.algorithm
     }
 
+    /// Runs this algorithm, if there is nothing yet that another one was run over.
+    pub(super) fn prefer(&mut self, algorithm: Algorithm) {
+        if self.offset() == 0 && algorithm != self.algorithm {
+            self.algorithm = algorithm;
+            self.work = Work::Ready(Digestion::new(algorithm));
+        }
+    }
+
     /// Whether the upload cannot go on.
     pub(super) fn is_failed(&self) -> bool {
         self.failed.is_some()

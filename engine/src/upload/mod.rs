@@ -3,15 +3,18 @@
 //! Owns: sessions, their pipeline (receive, hash, write at once), memory under one budget, and what of them
 //! survives a restart. Refuses: making anything exist; that is a commit of the [`crate::FinishedBlob`].
 //!
-//! Invariants: an upload has one writer at a time; what was received stays received when a request ends,
-//! however it ends; memory does not grow with the size of a blob, but for 4 bytes a chunk.
+//! Invariants: an upload has one writer at a time, the newest request that is in order; what was received stays received
+//! when a request ends, however it ends; memory does not grow with the size of a blob, but for 4 bytes a chunk.
 
 mod body;
 mod digestion;
+mod finished;
 mod log;
+mod request;
 mod resume;
 mod session;
 mod sessions;
+mod small;
 mod spill;
 mod staging;
 
@@ -21,9 +24,9 @@ use std::str::FromStr;
 use crate::digest::{Algorithm, Digest};
 use crate::extent::Extent;
 
+pub use request::{Savepoint, Upload};
 pub use resume::surviving;
 pub(crate) use resume::{FoundLog, logs};
-pub use session::{Savepoint, Upload};
 pub use sessions::Uploads;
 
 /// Name of an upload: a random UUID, which is all that a client needs to go on with it.
@@ -88,6 +91,28 @@ pub struct UploadSpec {
     pub length_hint: Option<u64>,
     /// Its one writer is all that knows of it: when it is let go, the upload is over.
     pub unlisted: bool,
+}
+
+/// Where the bytes of a request belong, and so whether it may take over from one that is still there: a client whose
+/// connection broke comes back on a new one, while the old one looks alive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Place {
+    /// From this byte on. Takes over if the upload is there.
+    At(u64),
+    /// Behind what is there, up to the end of the blob, whose digest proves it. Takes over.
+    End,
+    /// Behind what is there, by a client that does not say where that is. Takes over only from a request that stalled.
+    #[default]
+    Anywhere,
+}
+
+/// What a request wants of an upload.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UploadClaim {
+    /// Where its bytes belong.
+    pub place: Place,
+    /// The algorithm of the digest that it names: from now on that one runs, where there are no bytes yet.
+    pub algorithm: Option<Algorithm>,
 }
 
 /// How far an upload has got.

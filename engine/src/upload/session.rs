@@ -1,154 +1,327 @@
-//! One upload, held by the one request that writes to it.
+//! One upload as its requests share it: whose turn it is, how far it is, how it ends.
 //!
-//! Owns: [`Upload`], [`Savepoint`]. Refuses: the pipeline (`body`).
+//! Owns: [`Session`], [`Held`]. Refuses: the bytes (`body`) and finding it (`sessions`).
+//!
+//! Invariants: one request at a time has the turn, and only that one touches the body; a turn is taken while no step of
+//! the one before is under way; who ends it last puts its bytes away; no lock is held across an I/O but the body's.
 
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::MutexGuard;
+use tokio::sync::futures::Notified;
 
-use super::UploadId;
-use super::body::{Body, BodyMark, Kept};
-use super::sessions::{Session, Uploads};
-use crate::batch::FinishedBlob;
-use crate::digest::{Algorithm, Digest};
+use super::body::{Body, Subject};
+use super::sessions::Uploads;
+use super::{Place, UploadClaim, UploadId, UploadStatus};
+use crate::digest::Algorithm;
 use crate::error::{Error, Result};
-use crate::extent::Extent;
-use crate::segment::{AbandonGuard, SmallBlob};
+use crate::sync::{Mutex, Notify};
 
-/// An upload, ours alone until dropped. Dropping keeps what was received, unless the upload is unlisted.
+/// A request that received nothing for this long loses its turn to any other one.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// One upload.
 #[derive(Debug)]
-pub struct Upload {
-    uploads: Arc<Uploads>,
-    session: Arc<Session>,
-    body: OwnedMutexGuard<Body>,
+pub(super) struct Session {
+    subject: Subject,
+    unlisted: bool,
+    body: tokio::sync::Mutex<Body>,
+    state: Mutex<State>,
+    /// The turn, or how far its end is.
+    changed: Notify,
 }
 
-/// A point of an upload to go back to with [`Upload::rollback`].
 #[derive(Debug)]
-pub struct Savepoint {
-    upload: UploadId,
-    mark: BodyMark,
+struct State {
+    offset: u64,
+    algorithm: Algorithm,
+    /// When a request began or ended, or bytes came.
+    at: Duration,
+    /// Number of the request that came last; it alone may write.
+    turn: u64,
+    /// That request is not over.
+    writing: bool,
+    phase: Phase,
 }
 
-impl Upload {
-    pub(super) fn new(
-        uploads: Arc<Uploads>,
-        session: Arc<Session>,
-        body: OwnedMutexGuard<Body>,
-    ) -> Self {
-        Self {
-            uploads,
-            session,
-            body,
-        }
-    }
+/// How far the upload is from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It takes bytes.
+    Open,
+    /// A request is making a blob of it.
+    Finishing,
+    /// It is a blob, whose commit is under way.
+    Finished,
+    /// It is not found any more.
+    Ended,
+}
 
-    /// Its id.
-    pub fn id(&self) -> UploadId {
-        self.session.id()
-    }
-
-    /// Bytes received.
-    pub fn offset(&self) -> u64 {
-        self.body.offset()
-    }
-
-    /// The algorithm that runs.
-    pub fn algorithm(&self) -> Algorithm {
-        self.body.algorithm()
-    }
-
-    /// Takes in the next bytes; waits while hash and disk are behind. After an error the upload is gone;
-    /// [`Error::UnknownUpload`]: it was cancelled meanwhile.
-    pub async fn write(&mut self, piece: Bytes) -> Result<()> {
-        self.session.check()?;
-        let written = self.body.write(piece).await;
-        self.session.seen(&self.uploads, &self.body);
-        written
-    }
-
-    /// Remembers where we are.
-    pub async fn savepoint(&mut self) -> Result<Savepoint> {
-        self.session.check()?;
-        Ok(Savepoint {
-            upload: self.id(),
-            mark: self.body.mark().await?,
-        })
-    }
-
-    /// Makes the upload what it was at `savepoint`: what was written since was never received.
-    pub async fn rollback(&mut self, savepoint: Savepoint) -> Result<()> {
-        assert!(
-            savepoint.upload == self.id(),
-            "a savepoint belongs to one upload"
-        );
-        let done = self.body.back_to(savepoint.mark).await;
-        self.session.seen(&self.uploads, &self.body);
-        done
-    }
-
-    /// Ends the upload: the bytes are checked against `expected`, on disk and synced. [`Error::DigestMismatch`] leaves
-    /// the upload as it was; a failure to write or sync a large one ends it. After success it is gone.
-    pub async fn finish(&mut self, expected: Digest) -> Result<FinishedBlob> {
-        self.session.check()?;
-        let found = self.body.digest(expected.algorithm()).await?;
-        if found != expected {
-            return Err(Error::DigestMismatch { expected, found });
-        }
-        let pin = self.uploads.leases().pin(&[expected]);
-        let length = self.body.offset();
-        let (extent, abandon) = match self.uploads.stored_intact(&expected) {
-            Some(extent) => {
-                self.body.settle().await;
-                (extent, None)
-            }
-            None => self.store(expected).await?,
+impl Session {
+    pub(super) fn new(subject: Subject, unlisted: bool, body: Body, now: Duration) -> Self {
+        let state = State {
+            offset: body.offset(),
+            algorithm: body.algorithm(),
+            at: now,
+            turn: 0,
+            writing: false,
+            phase: Phase::Open,
         };
-        // From here on nothing waits: given up in between, the upload would come back at the next open.
-        self.session.finish()?;
-        self.uploads.forget(self.session.id());
-        self.body.abandon();
-        Ok(FinishedBlob {
-            digest: expected,
-            length,
-            extent,
-            abandon,
-            pin,
-        })
+        Self {
+            subject,
+            unlisted,
+            body: tokio::sync::Mutex::new(body),
+            state: Mutex::new(state),
+            changed: Notify::new(),
+        }
     }
 
-    async fn store(&mut self, digest: Digest) -> Result<(Extent, Option<AbandonGuard>)> {
-        let appender = self.uploads.segments().appender().clone();
-        let (digestion, kept) = self.body.flushed();
-        match kept {
-            Kept::Memory(pieces) => {
-                let (length, checksums) = (digestion.length(), digestion.table());
-                let blob = SmallBlob {
-                    payload: pieces.clone(),
-                    length,
-                    digest,
-                    checksums,
-                };
-                Ok((appender.append(blob).await?, None))
+    pub(super) fn id(&self) -> UploadId {
+        self.subject.id
+    }
+
+    /// Whether nobody can come back for it.
+    pub(super) fn is_unlisted(&self) -> bool {
+        self.unlisted
+    }
+
+    pub(super) fn repository(&self) -> &str {
+        &self.subject.repository
+    }
+
+    /// Bytes received, as of the last step that ended.
+    pub(super) fn offset(&self) -> u64 {
+        self.state.lock().offset
+    }
+
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.state.lock().algorithm
+    }
+
+    pub(super) fn status(&self) -> UploadStatus {
+        let state = self.state.lock();
+        UploadStatus {
+            offset: state.offset,
+            algorithm: state.algorithm,
+            actor: self.subject.actor.clone(),
+            created_unix_ms: self.subject.created_unix_ms,
+        }
+    }
+
+    /// Resolves at the next change of turn or phase after this call.
+    pub(super) fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
+    }
+
+    /// Gives the turn to a request, whose number is returned; `None` while the upload becomes a blob: then its end is waited for.
+    /// The caller holds the body, so no step of the request before is under way, and none will be.
+    pub(super) fn claim(
+        &self,
+        claim: &UploadClaim,
+        body: &mut Body,
+        now: Duration,
+    ) -> Result<Option<u64>> {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Open => {}
+            Phase::Finishing | Phase::Finished => return Ok(None),
+            Phase::Ended => return Err(Error::UnknownUpload),
+        }
+        let offset = body.offset();
+        match claim.place {
+            Place::At(first) if first != offset => {
+                return Err(Error::OutOfOrder { first, offset });
             }
-            Kept::Spilled(spill) => {
-                let finished = spill.finish(digest, digestion).await;
-                let guard = finished.is_ok().then(|| spill.hand_over());
-                // A sync is not tried twice, so the bytes count as lost.
-                Ok((self.body.fail(finished)?, guard))
+            Place::Anywhere if state.writing && now.saturating_sub(state.at) < STALLED_AFTER => {
+                return Err(Error::UploadBusy);
             }
+            Place::At(_) | Place::End | Place::Anywhere => {}
+        }
+        if let Some(algorithm) = claim.algorithm {
+            body.prefer(algorithm);
+            state.algorithm = body.algorithm();
+        }
+        state.turn += 1;
+        (state.writing, state.at) = (true, now);
+        let turn = state.turn;
+        drop(state);
+        self.changed.notify_waiters();
+        Ok(Some(turn))
+    }
+
+    /// An error if the request no longer has its turn.
+    pub(super) fn check(&self, turn: u64) -> Result<()> {
+        let state = self.state.lock();
+        if state.turn != turn {
+            Err(Error::UploadBusy)
+        } else if state.phase == Phase::Ended {
+            Err(Error::UnknownUpload)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The request is over; whether the upload is, too.
+    pub(super) fn release(&self, turn: u64, now: Duration) -> bool {
+        let mut state = self.state.lock();
+        if state.turn != turn {
+            return false;
+        }
+        (state.writing, state.at) = (false, now);
+        let over = self.unlisted && state.phase == Phase::Open;
+        if over {
+            state.phase = Phase::Ended;
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        over
+    }
+
+    /// Waits until it has ended or no request writes to it.
+    pub(super) async fn left_alone(&self) {
+        loop {
+            let changed = self.changed();
+            {
+                let state = self.state.lock();
+                if state.phase == Phase::Ended || (state.phase == Phase::Open && !state.writing) {
+                    return;
+                }
+            }
+            changed.await;
+        }
+    }
+
+    /// The request begins to make a blob of it.
+    pub(super) fn begin_finish(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return Err(Error::UnknownUpload);
+        }
+        state.phase = Phase::Finishing;
+        Ok(())
+    }
+
+    /// It is a blob now, unless it was cancelled meanwhile.
+    pub(super) fn finished(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Finishing {
+            return Err(Error::UnknownUpload);
+        }
+        state.phase = Phase::Finished;
+        Ok(())
+    }
+
+    /// No blob was made of it: it takes bytes again, unless it was cancelled meanwhile.
+    pub(super) fn reopen(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Finishing {
+            state.phase = Phase::Open;
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Ends it, unless it became a blob or has ended; whether it does.
+    pub(super) fn cancel(&self) -> bool {
+        self.end_if(|state| matches!(state.phase, Phase::Open | Phase::Finishing))
+    }
+
+    /// Ends it if no request wrote to it since `since`; whether it does.
+    pub(super) fn expire(&self, since: Duration) -> bool {
+        self.end_if(|state| state.phase == Phase::Open && !state.writing && state.at <= since)
+    }
+
+    /// Its commit is over.
+    pub(super) fn end(&self) {
+        self.end_if(|_| true);
+    }
+
+    fn end_if(&self, may: impl FnOnce(&State) -> bool) -> bool {
+        let mut state = self.state.lock();
+        let ends = may(&state);
+        if ends {
+            state.phase = Phase::Ended;
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        ends
+    }
+
+    /// Notes how far the body is; whether the upload is over.
+    fn note(&self, body: &Body, now: Duration) -> bool {
+        let mut state = self.state.lock();
+        match state.phase {
+            Phase::Finished => return false,
+            Phase::Ended => return true,
+            Phase::Open | Phase::Finishing => {}
+        }
+        if state.offset != body.offset() {
+            (state.offset, state.at) = (body.offset(), now);
+        }
+        if body.is_failed() {
+            state.phase = Phase::Ended;
+        }
+        state.phase == Phase::Ended
+    }
+
+    fn has_ended(&self) -> bool {
+        self.state.lock().phase == Phase::Ended
+    }
+
+    /// Waits until no step is under way.
+    pub(super) async fn hold<'a>(&'a self, uploads: &'a Uploads) -> Held<'a> {
+        Held {
+            session: self,
+            uploads,
+            body: Some(self.body.lock().await),
+        }
+    }
+
+    /// Puts the bytes away, unless a step is under way, at whose end that is done.
+    pub(super) fn put_away(&self) {
+        if let Ok(mut body) = self.body.try_lock() {
+            body.abandon();
         }
     }
 }
 
-impl Drop for Upload {
+/// The body, held for one step. At its end others learn how far it is.
+#[derive(Debug)]
+pub(super) struct Held<'a> {
+    session: &'a Session,
+    uploads: &'a Uploads,
+    body: Option<MutexGuard<'a, Body>>,
+}
+
+impl Deref for Held<'_> {
+    type Target = Body;
+
+    fn deref(&self) -> &Body {
+        match &self.body {
+            Some(body) => body,
+            None => unreachable!("a body is held until the drop"),
+        }
+    }
+}
+
+impl DerefMut for Held<'_> {
+    fn deref_mut(&mut self) -> &mut Body {
+        match &mut self.body {
+            Some(body) => body,
+            None => unreachable!("a body is held until the drop"),
+        }
+    }
+}
+
+impl Drop for Held<'_> {
     fn drop(&mut self) {
-        self.session.seen(&self.uploads, &self.body);
-        let cancelled = self.session.released();
-        if cancelled || self.body.is_failed() || self.session.is_unlisted() {
-            self.uploads.forget(self.session.id());
-            self.body.abandon();
+        if let Some(body) = self.body.take() {
+            self.session.note(&body, self.uploads.now());
+        }
+        // After the body was let go: whoever ended the upload meanwhile could not put it away.
+        if self.session.has_ended() {
+            self.uploads.forget(self.session);
         }
     }
 }

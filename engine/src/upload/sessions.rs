@@ -1,6 +1,6 @@
 //! All unfinished uploads of a store.
 //!
-//! Owns: [`Uploads`]: beginning, finding, ending and expiring them. Refuses: what one upload does (`session`).
+//! Owns: [`Uploads`]: beginning, finding, ending and expiring them. Refuses: what one upload does (`session`, `request`).
 //!
 //! Invariants: their number is bounded; an upload is found only through its own repository; no lock is held
 //! across an I/O but an upload's own.
@@ -9,23 +9,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::body::{Body, Shared, Subject};
-use super::digestion::Digestion;
-use super::session::Upload;
+use super::finished::Finished;
+use super::request::Upload;
+use super::session::Session;
 use super::staging::StagingBudget;
-use super::{Existing, UploadId, UploadSpec, UploadStatus};
-use crate::batch::FinishedBlob;
-use crate::digest::Algorithm;
-use crate::digest::Digest;
+use super::{Existing, UploadClaim, UploadId, UploadSpec, UploadStatus};
+use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::io::{Directory, Env};
 use crate::lease::Leases;
-use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX, SMALL_CONTENT_BYTES};
+use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX};
 use crate::options::Options;
-use crate::segment::{Segments, SmallBlob};
+use crate::segment::Segments;
 use crate::sync::Mutex;
 
 /// The uploads of an open store.
@@ -35,100 +32,7 @@ pub struct Uploads {
     leases: Arc<Leases>,
     existing: Arc<dyn Existing>,
     sessions: Mutex<HashMap<UploadId, Arc<Session>>>,
-}
-
-/// One upload as others see it.
-#[derive(Debug)]
-pub(super) struct Session {
-    subject: Subject,
-    unlisted: bool,
-    body: Arc<tokio::sync::Mutex<Body>>,
-    seen: Mutex<Seen>,
-}
-
-#[derive(Debug)]
-struct Seen {
-    offset: u64,
-    algorithm: Algorithm,
-    at: Duration,
-    hold: Hold,
-}
-
-/// What becomes of the bytes, decided in one place for the request that writes and the one that cancels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hold {
-    /// Nobody writes: who holds the body decides.
-    Free,
-    /// A request writes.
-    Writing,
-    /// A request writes and must put the bytes away: the upload is not found any more.
-    Cancelled,
-    /// It became a blob.
-    Finished,
-}
-
-impl Session {
-    pub(super) fn id(&self) -> UploadId {
-        self.subject.id
-    }
-
-    /// Whether nobody can come back for it.
-    pub(super) fn is_unlisted(&self) -> bool {
-        self.unlisted
-    }
-
-    /// A request begins to write.
-    fn taken(&self) {
-        self.seen.lock().hold = Hold::Writing;
-    }
-
-    /// The request that writes ends; whether the bytes are to be put away.
-    pub(super) fn released(&self) -> bool {
-        let mut seen = self.seen.lock();
-        let cancelled = seen.hold == Hold::Cancelled;
-        if seen.hold == Hold::Writing {
-            seen.hold = Hold::Free;
-        }
-        cancelled
-    }
-
-    /// An error if the upload was cancelled under the request that writes.
-    pub(super) fn check(&self) -> Result<()> {
-        match self.seen.lock().hold {
-            Hold::Cancelled => Err(Error::UnknownUpload),
-            Hold::Free | Hold::Writing | Hold::Finished => Ok(()),
-        }
-    }
-
-    /// The request that writes made a blob of it, unless it was cancelled before.
-    pub(super) fn finish(&self) -> Result<()> {
-        let mut seen = self.seen.lock();
-        if seen.hold == Hold::Cancelled {
-            return Err(Error::UnknownUpload);
-        }
-        seen.hold = Hold::Finished;
-        Ok(())
-    }
-
-    /// Cancels it under the request that writes: `None` if there is none.
-    fn cancel_under_writer(&self) -> Option<Result<()>> {
-        let mut seen = self.seen.lock();
-        match seen.hold {
-            Hold::Free => None,
-            Hold::Writing => {
-                seen.hold = Hold::Cancelled;
-                Some(Ok(()))
-            }
-            Hold::Cancelled | Hold::Finished => Some(Err(Error::UnknownUpload)),
-        }
-    }
-
-    /// Notes how far the upload is, for those who do not hold it.
-    pub(super) fn seen(&self, uploads: &Uploads, body: &Body) {
-        let mut seen = self.seen.lock();
-        seen.offset = body.offset();
-        seen.at = uploads.shared.env.clock.monotonic();
-    }
+    finished: Mutex<Finished>,
 }
 
 impl Uploads {
@@ -155,7 +59,12 @@ impl Uploads {
             leases,
             existing,
             sessions: Mutex::default(),
+            finished: Mutex::default(),
         })
+    }
+
+    pub(super) fn now(&self) -> Duration {
+        self.shared.env.clock.monotonic()
     }
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
@@ -236,162 +145,96 @@ impl Uploads {
     }
 
     fn session(&self, subject: Subject, body: Body, unlisted: bool) -> Arc<Session> {
-        let at = self.shared.env.clock.monotonic();
-        let seen = Seen {
-            offset: body.offset(),
-            algorithm: body.algorithm(),
-            at,
-            hold: Hold::Free,
-        };
-        let body = Arc::new(tokio::sync::Mutex::new(body));
-        Arc::new(Session {
-            subject,
-            unlisted,
-            body,
-            seen: Mutex::new(seen),
-        })
+        Arc::new(Session::new(subject, unlisted, body, self.now()))
     }
 
     fn find(&self, id: UploadId, repository: &str) -> Option<Arc<Session>> {
         let sessions = self.sessions.lock();
         let session = sessions
             .get(&id)
-            .filter(|session| session.subject.repository == repository);
+            .filter(|session| session.repository() == repository);
         session.map(Arc::clone)
     }
 
     /// How far an upload has got; `None` if the repository has no such upload.
     pub fn status(&self, id: UploadId, repository: &str) -> Option<UploadStatus> {
-        let session = self.find(id, repository)?;
-        let seen = session.seen.lock();
-        Some(UploadStatus {
-            offset: seen.offset,
-            algorithm: seen.algorithm,
-            actor: session.subject.actor.clone(),
-            created_unix_ms: session.subject.created_unix_ms,
-        })
+        Some(self.find(id, repository)?.status())
     }
 
-    /// Opens an upload for writing, alone.
-    pub fn open(self: &Arc<Self>, id: UploadId, repository: &str) -> Result<Upload> {
+    /// Opens an upload for a request, which takes the turn from the one before if it may ([`Place`]). Waits for a step that is
+    /// under way, never for a client; where the upload is becoming a blob, waits for what comes of that.
+    pub async fn open(
+        self: &Arc<Self>,
+        id: UploadId,
+        repository: &str,
+        claim: UploadClaim,
+    ) -> Result<Upload> {
+        loop {
+            let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
+            let changed = session.changed();
+            let turn = {
+                let mut body = session.hold(self).await;
+                session.claim(&claim, &mut body, self.now())?
+            };
+            match turn {
+                Some(turn) => return Ok(Upload::new(Arc::clone(self), Arc::clone(&session), turn)),
+                None => changed.await,
+            }
+        }
+    }
+
+    /// Ends an upload and drops its bytes, also under a request that writes: that one finds it unknown. A step that is under
+    /// way puts the bytes away at its end; a crash before that may leave the upload to its expiry.
+    pub fn cancel(&self, id: UploadId, repository: &str) -> Result<()> {
         let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
-        let body = Arc::clone(&session.body)
-            .try_lock_owned()
-            .map_err(|_busy| Error::UploadBusy)?;
-        session.taken();
-        let upload = Upload::new(Arc::clone(self), session, body);
-        // It may have ended between finding and locking it.
-        if self.find(id, repository).is_none() {
+        if !session.cancel() {
             return Err(Error::UnknownUpload);
         }
-        Ok(upload)
-    }
-
-    /// Ends an upload and drops its bytes. A request that writes to it finds it unknown at its next piece and puts them
-    /// away: a client that gave up on a slow request cancels while we still wait for that request's bytes. A crash before
-    /// it got there may leave the upload to its expiry.
-    pub async fn cancel(&self, id: UploadId, repository: &str) -> Result<()> {
-        let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
-        let body = session.body.try_lock();
-        let mut body = match body {
-            Ok(body) => body,
-            Err(_busy) => match session.cancel_under_writer() {
-                Some(outcome) => {
-                    self.forget(id);
-                    return outcome;
-                }
-                // Its writer is just leaving, or it is being recorded: nothing that waits for a client.
-                None => session.body.lock().await,
-            },
-        };
-        // Nothing waits between forgetting and abandoning: given up in between, the upload would come back at the next open.
-        body.settle().await;
-        self.forget(id).ok_or(Error::UnknownUpload)?;
-        body.abandon();
+        self.forget(&session);
         Ok(())
     }
 
-    pub(super) fn forget(&self, id: UploadId) -> Option<Arc<Session>> {
-        self.sessions.lock().remove(&id)
+    /// The session has ended: it is not found any more, and its bytes go.
+    pub(super) fn forget(&self, session: &Session) {
+        let forgotten = self.sessions.lock().remove(&session.id());
+        session.put_away();
+        drop(forgotten);
+    }
+
+    /// The upload became `digest`, durably.
+    pub(super) fn remember(&self, session: &Session, digest: Digest) {
+        let (id, repository) = (session.id(), session.repository());
+        let mut finished = self.finished.lock();
+        if !session.is_unlisted() {
+            finished.add(id, repository, digest, self.now());
+        }
+    }
+
+    /// The digest that an upload became a short time ago, if the repository had such an upload.
+    pub fn finished(&self, id: UploadId, repository: &str) -> Option<Digest> {
+        let now = self.now();
+        self.finished.lock().get(id, repository, now)
     }
 
     /// Drops uploads that were idle for the TTL at `now` (monotonic) and returns how many.
     pub fn expire(&self, now: Duration) -> usize {
-        let ttl = self.shared.options.upload_ttl;
+        self.finished.lock().expire(now);
+        let Some(since) = now.checked_sub(self.shared.options.upload_ttl) else {
+            return 0;
+        };
         let all: Vec<_> = self.sessions.lock().values().map(Arc::clone).collect();
-        let idle = |session: &&Arc<Session>| now.saturating_sub(session.seen.lock().at) >= ttl;
-        let mut expired = 0;
-        for session in all.iter().filter(idle) {
-            // One that is busy is not idle, nor is one that was written to since we looked.
-            if let Ok(mut body) = session.body.try_lock()
-                && idle(&session)
-            {
-                self.forget(session.id());
-                body.abandon();
-                expired += 1;
-            }
-        }
-        expired
+        let expired = all.iter().filter(|session| session.expire(since));
+        expired.map(|session| self.forget(session)).count()
     }
 
-    /// Makes all that was received survive a clean stop. Uploads that a request still writes to keep their last
-    /// checkpoint. The first error is returned after all were tried.
+    /// Makes all that was received survive a clean stop. The first error is returned after all were tried.
     pub async fn checkpoint_all(&self) -> Result<()> {
         let all: Vec<_> = self.sessions.lock().values().map(Arc::clone).collect();
         let mut outcome = Ok(());
         for session in all {
-            match session.body.try_lock() {
-                Ok(mut body) => {
-                    let recorded = body.record().await;
-                    outcome = outcome.and(recorded);
-                }
-                Err(_busy) => {
-                    tracing::warn!(upload = %session.id(), "an upload is being written to while the store closes");
-                }
-            }
+            let recorded = session.hold(self).await.record().await;
+            outcome = outcome.and(recorded);
         }
         outcome
-    }
-
-    /// Makes small content durable in one go, for manifests. Nothing names it yet.
-    pub async fn put_small(&self, content: Bytes, algorithm: Algorithm) -> Result<FinishedBlob> {
-        let length = content.len() as u64;
-        let max = SMALL_CONTENT_BYTES.max(self.shared.options.spill_threshold_bytes);
-        if length > max {
-            return Err(Error::TooLarge {
-                what: "small content",
-                length,
-                max,
-            });
-        }
-        let mut digestion = Digestion::new(algorithm);
-        let payload = vec![content.clone()];
-        let hashed = self.shared.env.compute(move || {
-            digestion.take_in(&[content]);
-            digestion
-        });
-        let digestion = hashed.await.ok_or(Error::Closed)?;
-        let digest = digestion.digest();
-        let pin = self.leases.pin(&[digest]);
-        let stored = self.stored_intact(&digest);
-        let extent = if let Some(extent) = stored {
-            extent
-        } else {
-            let checksums = digestion.table();
-            let blob = SmallBlob {
-                payload,
-                length,
-                digest,
-                checksums,
-            };
-            self.segments().appender().append(blob).await?
-        };
-        Ok(FinishedBlob {
-            digest,
-            length,
-            extent,
-            abandon: None,
-            pin,
-        })
     }
 }

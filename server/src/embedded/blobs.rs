@@ -11,7 +11,8 @@ use tonnage_engine::{Algorithm, Digest, FinishedBlob, upload};
 
 use super::error;
 use crate::registry::ports::{
-    Blob, BlobStore, Condition, Pinned, Savepoint, Staged, Upload, UploadId, UploadSpec, Windows,
+    Blob, BlobStore, Condition, Pinned, Savepoint, Staged, Upload, UploadClaim, UploadId,
+    UploadSpec, Windows,
 };
 use crate::registry::{Error, Result};
 
@@ -51,13 +52,21 @@ impl BlobStore for Embedded {
         &'a self,
         id: UploadId,
         repository: &'a str,
+        claim: UploadClaim,
     ) -> BoxFuture<'a, Result<Box<dyn Upload>>> {
-        let upload = self.0.open_upload(id, repository).map_err(error);
-        future::ready(upload.map(|upload| Box::new(Writer(upload)) as Box<dyn Upload>)).boxed()
+        async move {
+            let upload = self.0.open_upload(id, repository, claim).await;
+            Ok(Box::new(Writer(upload.map_err(error)?)) as Box<dyn Upload>)
+        }
+        .boxed()
+    }
+
+    fn finished(&self, id: UploadId, repository: &str) -> Option<Digest> {
+        self.0.finished_upload(id, repository)
     }
 
     fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>> {
-        async move { self.0.cancel_upload(id, repository).await.map_err(error) }.boxed()
+        future::ready(self.0.cancel_upload(id, repository).map_err(error)).boxed()
     }
 
     fn put_small(&self, content: Bytes, algorithm: Algorithm) -> BoxFuture<'_, Result<Staged>> {
@@ -111,6 +120,14 @@ impl Blob for Reader {
 impl Upload for Writer {
     fn offset(&self) -> u64 {
         self.0.offset()
+    }
+
+    fn interrupted(&self) -> BoxFuture<'static, Error> {
+        self.0.interrupted().map(error).boxed()
+    }
+
+    fn outcome(&self) -> BoxFuture<'static, Option<Digest>> {
+        self.0.outcome().boxed()
     }
 
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>> {

@@ -39,6 +39,7 @@ fn error(error: tonnage_engine::Error) -> Error {
         },
         Engine::UnknownUpload => Error::UploadUnknown,
         Engine::UploadBusy => Error::UploadBusy,
+        Engine::OutOfOrder { first, offset } => Error::OutOfOrder { first, offset },
         Engine::TooManyUploads { max } => Error::TooManyUploads { max },
         Engine::NoSpace { .. } => Error::Full(Arc::new(error)),
         Engine::NotAttempted { .. } => Error::NotAttempted(Arc::new(error)),

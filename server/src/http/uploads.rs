@@ -55,8 +55,12 @@ pub(super) async fn handle(exchange: Exchange<'_>, name: RepositoryName, id: Upl
     match exchange.head.method {
         Method::PATCH => {
             let chunk = chunk(&exchange.head.headers)?;
+            // No clause gives a chunk a digest; one that is there says what will be asked for at the end.
+            let digest = query::first(exchange.head, "digest");
+            let digest: Option<Digest> = digest.and_then(|digest| digest.parse().ok());
+            let algorithm = digest.map(|digest| digest.algorithm());
             let outcome = registry
-                .append_to_upload(&push, id, chunk, exchange.body)
+                .append_to_upload(&push, id, chunk, algorithm, exchange.body)
                 .await;
             match outcome {
                 Ok(offset) => {

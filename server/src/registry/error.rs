@@ -90,9 +90,9 @@ pub enum Error {
         /// Where it should.
         offset: u64,
     },
-    /// Another request is writing to the upload.
+    /// Another request is writing to the upload, or took over from this one.
     #[error(
-        "another request is writing to this upload; ask for its status and continue when that one ended"
+        "another request is writing to this upload; continue with a Content-Range that begins where the upload is"
     )]
     UploadBusy,
     /// A chunk whose range is none.

@@ -16,7 +16,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-pub use tonnage_engine::upload::{UploadId, UploadSpec};
+pub use tonnage_engine::upload::{Place, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Digest};
 pub use tonnage_engine::{ManifestEntry, Origin, Require};
 
@@ -59,12 +59,18 @@ pub trait BlobStore: Send + Sync + Debug {
     fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>>;
     /// Bytes received so far; [`Error::UploadUnknown`] if the repository has no such upload.
     fn offset<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<u64>>;
-    /// Takes the upload for writing; [`Error::UploadBusy`] while another request has it.
+    /// Takes the upload for writing. A request whose bytes belong where the upload is takes over from one that is still
+    /// there, which finds out by [`Upload::interrupted`] and writes nothing more; one that does not say where they belong gets
+    /// [`Error::UploadBusy`]. Waits while the upload becomes a blob.
     fn resume<'a>(
         &'a self,
         id: UploadId,
         repository: &'a str,
+        claim: UploadClaim,
     ) -> BoxFuture<'a, Result<Box<dyn Upload>>>;
+    /// The digest that an upload of the repository became a short time ago. Whether the repository still has it is another
+    /// question.
+    fn finished(&self, id: UploadId, repository: &str) -> Option<Digest>;
     /// Ends the upload without trace.
     fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>>;
     /// Stages a small content, such as a manifest.
@@ -95,6 +101,10 @@ pub struct Savepoint(pub Box<dyn Any + Send + Sync>);
 pub trait Upload: Send + Debug {
     /// Bytes received so far.
     fn offset(&self) -> u64;
+    /// Resolves when the request must not go on, to the reason: another one took over, or the upload was cancelled.
+    fn interrupted(&self) -> BoxFuture<'static, Error>;
+    /// What a request that took over made of the upload, once it has: the digest that it became, if it did.
+    fn outcome(&self) -> BoxFuture<'static, Option<Digest>>;
     /// Takes in more bytes; returns when there is room for more.
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
     /// Remembers this place.

@@ -4,12 +4,13 @@
 //! Refuses: chunks out of order; they change nothing and the upload lives on (distribution-spec, "Pushing a blob
 //! in chunks").
 //!
-//! Invariant: a request that is refused leaves the upload as it found it; a connection that breaks leaves what
-//! arrived, so that the client can ask for the offset and go on.
+//! Invariants: a request that is refused leaves the upload as it found it; a connection that breaks leaves what
+//! arrived, so that the client can ask for the offset and go on; the newest request that is in order writes, and the one before
+//! it ends; an upload closed again is closed again with the same answer.
 
 use tonnage_engine::{Algorithm, Digest};
 
-use super::ports::{Change, Savepoint, Staged, Upload, UploadId, UploadSpec};
+use super::ports::{Change, Place, Savepoint, Staged, Upload, UploadClaim, UploadId, UploadSpec};
 use super::{Error, Registry, Result, Source, Transaction};
 use crate::access::{Authorized, Push};
 use crate::oci::ChunkRange;
@@ -52,23 +53,27 @@ impl Registry {
         self.blobs.cancel(id, push.repository().as_str()).await
     }
 
-    /// Appends a body, all of it or, where `chunk` says where it belongs, only there. Returns the new offset.
+    /// Appends a body, all of it or, where `chunk` says where it belongs, only there. `algorithm` is that of the digest, if the
+    /// request names it. Returns the new offset.
     pub async fn append_to_upload(
         &self,
         push: &Authorized<Push>,
         id: UploadId,
         chunk: Option<ChunkRange>,
+        algorithm: Option<Algorithm>,
         source: &mut impl Source,
     ) -> Result<u64> {
-        let mut upload = self.blobs.resume(id, push.repository().as_str()).await?;
-        check_place(&*upload, chunk, source)?;
+        let place = chunk.map_or(Place::Anywhere, |chunk| Place::At(chunk.first));
+        let claim = UploadClaim { place, algorithm };
+        let mut upload = self.take_upload(push, id, chunk, claim, source).await?;
         // A length that hyper already holds the body to needs no way back.
         let revocable = chunk.is_some() && source.length().is_none();
         receive(&mut *upload, chunk, source, revocable).await?;
         Ok(upload.offset())
     }
 
-    /// Appends a body, if there is one, and ends the upload as `digest`.
+    /// Appends a body, if there is one, and ends the upload as `digest`. Done again by a client that lost the answer, it gets
+    /// the same.
     pub async fn close_upload(
         &self,
         push: &Authorized<Push>,
@@ -77,11 +82,22 @@ impl Registry {
         chunk: Option<ChunkRange>,
         source: &mut impl Source,
     ) -> Result<()> {
-        let mut upload = self.blobs.resume(id, push.repository().as_str()).await?;
-        check_place(&*upload, chunk, source)?;
+        let claim = UploadClaim {
+            place: chunk.map_or(Place::End, |chunk| Place::At(chunk.first)),
+            algorithm: Some(digest.algorithm()),
+        };
+        let mut upload = match self.take_upload(push, id, chunk, claim, source).await {
+            Err(Error::UploadUnknown) => return self.close_again(push, id, digest, source).await,
+            taken => taken?,
+        };
         let before = receive(&mut *upload, chunk, source, true).await?;
         match upload.finish(digest).await {
             Ok(staged) => self.link_blob(push, staged).await,
+            // All of this request was there when another one took over: most likely the same one, sent again.
+            Err(Error::UploadBusy) if upload.outcome().await == Some(digest) => {
+                let promised = self.promise(push.repository().as_str(), digest).await?;
+                promised.map(drop).ok_or(Error::UploadBusy)
+            }
             Err(error) => {
                 if let (Error::DigestMismatch { .. }, Some(before)) = (&error, before) {
                     upload.rollback(before).await?;
@@ -89,6 +105,54 @@ impl Registry {
                 Err(error)
             }
         }
+    }
+
+    /// The answer to a close whose upload ended with one before.
+    async fn close_again(
+        &self,
+        push: &Authorized<Push>,
+        id: UploadId,
+        digest: Digest,
+        source: &mut impl Source,
+    ) -> Result<()> {
+        let repository = push.repository().as_str();
+        let became = self.blobs.finished(id, repository);
+        if became != Some(digest)
+            || self.blobs.is_damaged(digest)
+            || self.promise(repository, digest).await?.is_none()
+        {
+            return Err(Error::UploadUnknown);
+        }
+        // What it sends is there already; a client that sends before it reads has to get rid of it.
+        while source.next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// Takes the upload, unless the body cannot be what `chunk` says.
+    async fn take_upload(
+        &self,
+        push: &Authorized<Push>,
+        id: UploadId,
+        chunk: Option<ChunkRange>,
+        claim: UploadClaim,
+        source: &impl Source,
+    ) -> Result<Box<dyn Upload>> {
+        let repository = push.repository().as_str();
+        if let (Some(ChunkRange { first, length }), Some(received)) = (chunk, source.length())
+            && received != length
+        {
+            // A request that is refused takes over from nobody.
+            let offset = self.blobs.offset(id, repository).await?;
+            return Err(if first == offset {
+                Error::ChunkLength {
+                    announced: length,
+                    received,
+                }
+            } else {
+                Error::OutOfOrder { first, offset }
+            });
+        }
+        self.blobs.resume(id, repository, claim).await
     }
 
     /// A whole blob in one request.
@@ -117,26 +181,8 @@ impl Registry {
     }
 }
 
-fn check_place(upload: &dyn Upload, chunk: Option<ChunkRange>, source: &impl Source) -> Result<()> {
-    let Some(ChunkRange { first, length }) = chunk else {
-        return Ok(());
-    };
-    if first != upload.offset() {
-        return Err(Error::OutOfOrder {
-            first,
-            offset: upload.offset(),
-        });
-    }
-    match source.length() {
-        Some(received) if received != length => Err(Error::ChunkLength {
-            announced: length,
-            received,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Writes the body. Returns the place before it, if `revocable` and anything came.
+/// Writes the body, unless the request is interrupted while it waits for its client. Returns the place before it, if
+/// `revocable` and anything came.
 async fn receive(
     upload: &mut dyn Upload,
     chunk: Option<ChunkRange>,
@@ -145,7 +191,16 @@ async fn receive(
 ) -> Result<Option<Savepoint>> {
     let start = upload.offset();
     let mut before = None;
-    while let Some(bytes) = source.next().await? {
+    let mut interrupted = upload.interrupted();
+    loop {
+        let piece = tokio::select! {
+            biased;
+            piece = source.next() => piece?,
+            reason = &mut interrupted => return Err(reason),
+        };
+        let Some(bytes) = piece else {
+            break;
+        };
         if revocable && before.is_none() {
             before = Some(upload.savepoint().await?);
         }

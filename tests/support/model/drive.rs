@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tonnage_engine::io::Env;
-use tonnage_engine::upload::{Upload, UploadId, UploadSpec};
+use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Origin, Require, Store,
 };
@@ -97,8 +97,14 @@ impl Client {
         let repository = call.repository.as_str();
         match &call.operation {
             Operation::Push { content, how } => {
-                let blob = self.push(repository, *content, *how).await?;
-                self.link(place, repository, *content, blob).await
+                let (id, blob) = self.push(repository, *content, *how).await?;
+                let answer = self.link(place, repository, *content, blob).await?;
+                let became = self.store.finished_upload(id, repository);
+                if became != Some(content::digest(*content)) {
+                    let what = format!("upload {id} of content {content} is said to be {became:?}");
+                    self.record.complain("uploads", what);
+                }
+                Ok(answer)
             }
             Operation::Manifest {
                 number,
@@ -193,7 +199,7 @@ impl Client {
                 self.leave(repository, *content, *percent).await
             }
             Operation::Resume => self.resume(place).await,
-            Operation::Cancel => self.cancel().await,
+            Operation::Cancel => self.cancel(),
             Operation::Head(content) => self.head(repository, *content),
             Operation::Read(content, from, to) => {
                 self.read(repository, *content, (*from, *to)).await
@@ -302,11 +308,19 @@ impl Client {
         Ok(id)
     }
 
-    async fn push(&self, repository: &str, number: u32, how: How) -> Result<FinishedBlob, Error> {
+    async fn push(
+        &self,
+        repository: &str,
+        number: u32,
+        how: How,
+    ) -> Result<(UploadId, FinishedBlob), Error> {
         let whole = content::bytes(number);
         let hint = how.announced.then_some(whole.len() as u64);
         let id = self.begin(repository, number, hint)?;
-        let mut upload = self.store.open_upload(id, repository)?;
+        let mut upload = self
+            .store
+            .open_upload(id, repository, UploadClaim::default())
+            .await?;
         let half = whole.len() / 2;
         send(&mut upload, whole.slice(..half)).await?;
         if how.taken_back {
@@ -318,6 +332,9 @@ impl Client {
             upload.rollback(before).await?;
             let now = self.record.tick();
             self.note(id, |upload| upload.taken_back = Some(now));
+        }
+        if how.taken_over {
+            upload = self.take_over(upload, repository).await?;
         }
         send(&mut upload, whole.slice(half..)).await?;
         if how.wrong_digest {
@@ -331,7 +348,27 @@ impl Client {
                 ),
             }
         }
-        upload.finish(content::digest(number)).await
+        Ok((id, upload.finish(content::digest(number)).await?))
+    }
+
+    /// Another request goes on where `older` is, which can write no more.
+    async fn take_over(&self, mut older: Upload, repository: &str) -> Result<Upload, Error> {
+        let claim = UploadClaim {
+            place: Place::At(older.offset()),
+            ..UploadClaim::default()
+        };
+        let newer = self
+            .store
+            .open_upload(older.id(), repository, claim)
+            .await?;
+        if !matches!(
+            older.write(Bytes::from_static(b"late")).await,
+            Err(Error::UploadBusy)
+        ) {
+            let what = format!("upload {} took bytes of two requests", older.id());
+            self.record.complain("uploads", what);
+        }
+        Ok(newer)
     }
 
     fn note(&self, id: UploadId, change: impl FnOnce(&mut SentUpload)) {
@@ -344,7 +381,10 @@ impl Client {
         let whole = content::bytes(number);
         let part = whole.len() * usize::from(percent) / 100;
         let id = self.begin(repository, number, None)?;
-        let mut upload = self.store.open_upload(id, repository)?;
+        let mut upload = self
+            .store
+            .open_upload(id, repository, UploadClaim::default())
+            .await?;
         send(&mut upload, whole.slice(..part)).await?;
         drop(upload);
         self.note(id, |upload| upload.at_rest = Some(part as u64));
@@ -373,7 +413,10 @@ impl Client {
             self.record.complain("uploads", what);
             return Ok(Answer::Done);
         }
-        let mut upload = self.store.open_upload(left.id, &left.repository)?;
+        let mut upload = self
+            .store
+            .open_upload(left.id, &left.repository, UploadClaim::default())
+            .await?;
         send(&mut upload, whole.slice(offset..)).await?;
         let blob = match upload.finish(content::digest(left.content)).await {
             Err(Error::DigestMismatch { expected, found }) => {
@@ -389,14 +432,14 @@ impl Client {
         self.link(place, &left.repository, left.content, blob).await
     }
 
-    async fn cancel(&mut self) -> Result<Answer, Error> {
+    fn cancel(&mut self) -> Result<Answer, Error> {
         if let Some(left) = self.left.pop() {
             self.note(left.id, |upload| upload.at_rest = None);
             let status = self.store.upload_status(left.id, &left.repository);
             if status.is_none() {
                 return Ok(Answer::Done); // a crash took it
             }
-            self.store.cancel_upload(left.id, &left.repository).await?;
+            self.store.cancel_upload(left.id, &left.repository)?;
             if self
                 .store
                 .upload_status(left.id, &left.repository)

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use tonnage_engine::upload::UploadId;
+use tonnage_engine::upload::{UploadClaim, UploadId};
 use tonnage_engine::{Digest, Error, Options, Store};
 
 use super::content;
@@ -428,7 +428,9 @@ async fn read_range(
 
 /// Goes on with an upload and ends it; returns where it went on.
 pub async fn resume(store: &Store, id: UploadId, sent: &SentUpload) -> Result<u64, Error> {
-    let mut upload = store.open_upload(id, &sent.repository)?;
+    let mut upload = store
+        .open_upload(id, &sent.repository, UploadClaim::default())
+        .await?;
     let offset = upload.offset();
     let rest = usize::try_from(offset).unwrap_or(usize::MAX);
     if rest <= sent.whole.len() {

@@ -364,6 +364,8 @@ impl Generator {
                     announced: self.prng.percent(40),
                     wrong_digest: self.prng.percent(8),
                     taken_back: self.prng.percent(20),
+                    // Not drawn: the histories of all seeds stay what they are.
+                    taken_over: content % 4 == 1,
                 };
                 Operation::Push { content, how }
             }

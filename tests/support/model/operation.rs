@@ -96,6 +96,8 @@ pub struct How {
     pub wrong_digest: bool,
     /// In the middle, other bytes are sent and taken back.
     pub taken_back: bool,
+    /// In the middle another request takes over from the first.
+    pub taken_over: bool,
 }
 
 /// The name of one of many tags.

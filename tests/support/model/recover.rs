@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tonnage_engine::fsck::{self, Finding, FsckOptions, FsckReport, Severity};
-use tonnage_engine::upload::UploadId;
+use tonnage_engine::upload::{UploadClaim, UploadId};
 use tonnage_engine::{Batch, Change, Digest, Error, OpenReport, Options, Origin, Store};
 
 use super::found;
@@ -197,7 +197,10 @@ async fn whole_content(store: &Store, digest: &Digest) -> Result<(), Violation> 
 async fn go_on(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, Violation> {
     let wrong = |what: String| Violation::new("uploads", format!("{id}: {what}"));
     let fail = |error: Error| wrong(error.to_string());
-    let mut upload = store.open_upload(id, &sent.repository).map_err(fail)?;
+    let mut upload = store
+        .open_upload(id, &sent.repository, UploadClaim::default())
+        .await
+        .map_err(fail)?;
     let offset = upload.offset();
     let candidates: [(bool, Option<&Bytes>); 2] = [
         (false, Some(&sent.whole)),

@@ -79,11 +79,7 @@ pub enum Trouble {
 
 /// A push after a kill: whoever loses something at the next stop does not get away with having had nothing to lose.
 fn witness() -> Call {
-    let how = How {
-        announced: false,
-        wrong_digest: false,
-        taken_back: false,
-    };
+    let how = How::default();
     Call {
         repository: REPOSITORIES[0].to_owned(),
         operation: Operation::Push {

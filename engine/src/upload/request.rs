@@ -1,0 +1,223 @@
+//! An upload in the hands of one request.
+//!
+//! Owns: [`Upload`], [`Savepoint`], and how an upload becomes a blob. Refuses: the pipeline (`body`) and whose turn it is
+//! (`session`).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::UploadId;
+use super::body::{Body, BodyMark, Kept};
+use super::session::{Held, Session};
+use super::sessions::Uploads;
+use crate::batch::{CommitListener, FinishedBlob};
+use crate::digest::{Algorithm, Digest};
+use crate::error::{Error, Result};
+use crate::extent::Extent;
+use crate::segment::{AbandonGuard, SmallBlob};
+
+/// An upload that this request writes to, until another one takes over ([`Error::UploadBusy`]) or it ends
+/// ([`Error::UnknownUpload`]). Dropping keeps what was received, unless the upload is unlisted.
+#[derive(Debug)]
+pub struct Upload {
+    uploads: Arc<Uploads>,
+    session: Arc<Session>,
+    turn: u64,
+}
+
+/// A point of an upload to go back to with [`Upload::rollback`].
+#[derive(Debug)]
+pub struct Savepoint {
+    upload: UploadId,
+    mark: BodyMark,
+}
+
+impl Upload {
+    pub(super) fn new(uploads: Arc<Uploads>, session: Arc<Session>, turn: u64) -> Self {
+        Self {
+            uploads,
+            session,
+            turn,
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> UploadId {
+        self.session.id()
+    }
+
+    /// Bytes received.
+    pub fn offset(&self) -> u64 {
+        self.session.offset()
+    }
+
+    /// The algorithm that runs.
+    pub fn algorithm(&self) -> Algorithm {
+        self.session.algorithm()
+    }
+
+    /// Resolves when this request must not go on, to the reason: for one that waits for its client.
+    pub fn interrupted(&self) -> impl Future<Output = Error> + Send + 'static + use<> {
+        let (session, turn) = (Arc::clone(&self.session), self.turn);
+        async move {
+            loop {
+                let changed = session.changed();
+                if let Err(reason) = session.check(turn) {
+                    return reason;
+                }
+                changed.await;
+            }
+        }
+    }
+
+    /// What a request that took over makes of the upload: the digest that it became. Waits for that request; `None` where it
+    /// makes nothing of it.
+    pub fn outcome(&self) -> impl Future<Output = Option<Digest>> + Send + 'static + use<> {
+        let (uploads, session) = (Arc::clone(&self.uploads), Arc::clone(&self.session));
+        async move {
+            session.left_alone().await;
+            uploads.finished(session.id(), session.repository())
+        }
+    }
+
+    async fn body(&self) -> Result<Held<'_>> {
+        let body = self.session.hold(&self.uploads).await;
+        self.session.check(self.turn)?;
+        Ok(body)
+    }
+
+    /// Takes in the next bytes; waits while hash and disk are behind. Other errors than of a lost turn end the upload.
+    pub async fn write(&mut self, piece: Bytes) -> Result<()> {
+        self.body().await?.write(piece).await
+    }
+
+    /// Remembers where we are.
+    pub async fn savepoint(&mut self) -> Result<Savepoint> {
+        Ok(Savepoint {
+            upload: self.id(),
+            mark: self.body().await?.mark().await?,
+        })
+    }
+
+    /// Makes the upload what it was at `savepoint`: what was written since was never received.
+    pub async fn rollback(&mut self, savepoint: Savepoint) -> Result<()> {
+        assert!(
+            savepoint.upload == self.id(),
+            "a savepoint belongs to one upload"
+        );
+        self.body().await?.back_to(savepoint.mark).await
+    }
+
+    /// Ends the upload: the bytes are checked against `expected`, on disk and synced. [`Error::DigestMismatch`] leaves
+    /// the upload as it was; a failure to write or sync a large one ends it. After success it takes no more bytes, and it ends
+    /// with the commit of the blob or its drop.
+    pub async fn finish(&mut self, expected: Digest) -> Result<FinishedBlob> {
+        let mut body = self.body().await?;
+        let mut ending = Ending::begin(&self.uploads, &self.session, expected)?;
+        let found = body.digest(expected.algorithm()).await?;
+        if found != expected {
+            return Err(Error::DigestMismatch { expected, found });
+        }
+        let pin = self.uploads.leases().pin(&[expected]);
+        let length = body.offset();
+        let (extent, abandon) = match self.uploads.stored_intact(&expected) {
+            Some(extent) => {
+                body.settle().await;
+                (extent, None)
+            }
+            None => self.store(&mut body, expected).await?,
+        };
+        // From here on nothing waits: given up in between, the upload would come back at the next open.
+        ending.finished()?;
+        body.abandon();
+        Ok(FinishedBlob {
+            digest: expected,
+            length,
+            extent,
+            abandon,
+            pin,
+            listener: Some(Box::new(ending)),
+        })
+    }
+
+    async fn store(
+        &self,
+        body: &mut Body,
+        digest: Digest,
+    ) -> Result<(Extent, Option<AbandonGuard>)> {
+        let appender = self.uploads.segments().appender().clone();
+        let (digestion, kept) = body.flushed();
+        match kept {
+            Kept::Memory(pieces) => {
+                let (length, checksums) = (digestion.length(), digestion.table());
+                let blob = SmallBlob {
+                    payload: pieces.clone(),
+                    length,
+                    digest,
+                    checksums,
+                };
+                Ok((appender.append(blob).await?, None))
+            }
+            Kept::Spilled(spill) => {
+                let finished = spill.finish(digest, digestion).await;
+                let guard = finished.is_ok().then(|| spill.hand_over());
+                // A sync is not tried twice, so the bytes count as lost.
+                Ok((body.fail(finished)?, guard))
+            }
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.session.release(self.turn, self.uploads.now()) {
+            self.uploads.forget(&self.session);
+        }
+    }
+}
+
+/// An upload on its way to a blob and its commit. Dropped before it is finished, it takes bytes again; dropped after, it
+/// ends.
+#[derive(Debug)]
+struct Ending {
+    uploads: Arc<Uploads>,
+    session: Arc<Session>,
+    digest: Digest,
+    finished: bool,
+}
+
+impl Ending {
+    fn begin(uploads: &Arc<Uploads>, session: &Arc<Session>, digest: Digest) -> Result<Self> {
+        session.begin_finish()?;
+        Ok(Self {
+            uploads: Arc::clone(uploads),
+            session: Arc::clone(session),
+            digest,
+            finished: false,
+        })
+    }
+
+    fn finished(&mut self) -> Result<()> {
+        self.session.finished()?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl CommitListener for Ending {
+    fn committed(self: Box<Self>) {
+        self.uploads.remember(&self.session, self.digest);
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if self.finished {
+            self.session.end();
+            self.uploads.forget(&self.session);
+        } else {
+            self.session.reopen();
+        }
+    }
+}

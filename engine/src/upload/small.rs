@@ -1,0 +1,58 @@
+//! Small content that comes in one piece.
+//!
+//! Owns: making it durable, not yet named by anything. Refuses: sessions.
+
+use bytes::Bytes;
+
+use super::digestion::Digestion;
+use super::sessions::Uploads;
+use crate::batch::FinishedBlob;
+use crate::digest::Algorithm;
+use crate::error::{Error, Result};
+use crate::limits::SMALL_CONTENT_BYTES;
+use crate::segment::SmallBlob;
+
+impl Uploads {
+    /// Makes small content durable in one go, for manifests. Nothing names it yet.
+    pub async fn put_small(&self, content: Bytes, algorithm: Algorithm) -> Result<FinishedBlob> {
+        let length = content.len() as u64;
+        let max = SMALL_CONTENT_BYTES.max(self.shared().options.spill_threshold_bytes);
+        if length > max {
+            return Err(Error::TooLarge {
+                what: "small content",
+                length,
+                max,
+            });
+        }
+        let mut digestion = Digestion::new(algorithm);
+        let payload = vec![content.clone()];
+        let hashed = self.shared().env.compute(move || {
+            digestion.take_in(&[content]);
+            digestion
+        });
+        let digestion = hashed.await.ok_or(Error::Closed)?;
+        let digest = digestion.digest();
+        let pin = self.leases().pin(&[digest]);
+        let stored = self.stored_intact(&digest);
+        let extent = if let Some(extent) = stored {
+            extent
+        } else {
+            let checksums = digestion.table();
+            let blob = SmallBlob {
+                payload,
+                length,
+                digest,
+                checksums,
+            };
+            self.segments().appender().append(blob).await?
+        };
+        Ok(FinishedBlob {
+            digest,
+            length,
+            extent,
+            abandon: None,
+            pin,
+            listener: None,
+        })
+    }
+}

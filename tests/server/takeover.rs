@@ -1,0 +1,162 @@
+//! A request that takes over an upload from one that is still there, and a close that is sent again.
+
+use http::Method;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonnage_tests::client::{Answer, Client, whole};
+use tonnage_tests::registry::TestRegistry;
+
+use crate::{begin, content, sha256};
+
+/// A request whose client sends `sent` of a longer body and then nothing more; the server has all of it.
+async fn half_open(client: &Client, request: &str, location: &str, sent: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(client.address()).await.unwrap();
+    let head = format!(
+        "{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The server asks for the body once it holds the upload.
+    let mut interim = [0; 25];
+    stream.read_exact(&mut interim).await.unwrap();
+    assert!(interim.starts_with(b"HTTP/1.1 100 Continue"));
+    stream.write_all(sent).await.unwrap();
+    let range = format!("0-{}", sent.len().saturating_sub(1));
+    while client.get(location).await.expect(204).header("range") != range {}
+    stream
+}
+
+async fn answer_to(mut stream: TcpStream) -> String {
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await.unwrap_or_default();
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+async fn send(client: &Client, method: Method, path: &str, from: usize, bytes: &[u8]) -> Answer {
+    let range = format!("{from}-{}", from + bytes.len() - 1);
+    let call = client.call(method, path).header("content-range", range);
+    call.body(whole(bytes.to_vec())).send().await
+}
+
+/// Guards: a client that comes back on a new connection and goes on where the upload is does not wait for its old connection
+/// to time out: the old request is told 416, nothing of it is written any more, and the blob is whole. Also where nothing had come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_order_takes_over() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let mut seed = 0;
+    for old in ["PATCH", "PUT"] {
+        for (kept, close, chunked) in [
+            (0, false, true),
+            (60_000, false, true),
+            (60_000, true, true),
+            (60_000, true, false),
+        ] {
+            seed += 1;
+            let blob = content(seed, 200_000);
+            let digest = sha256(&blob);
+            let location = begin(&client, "a").await;
+            let closing = format!("{location}?digest={digest}");
+            let path = if old == "PUT" { &closing } else { &location };
+            let request = format!("{old} {path}");
+            let stream = half_open(&client, &request, &location, &blob[..kept]).await;
+            match (close, chunked) {
+                (false, _) => {
+                    let rest = send(&client, Method::PATCH, &location, kept, &blob[kept..]).await;
+                    assert_eq!(rest.expect(202).header("range"), "0-199999");
+                    client.put(&closing, "").await.expect(201);
+                }
+                (true, true) => {
+                    let rest = send(&client, Method::PUT, &closing, kept, &blob[kept..]).await;
+                    rest.expect(201);
+                }
+                (true, false) => {
+                    let rest = client.put(&closing, blob[kept..].to_vec()).await;
+                    rest.expect(201);
+                }
+            }
+            let said = answer_to(stream).await;
+            assert!(said.starts_with("HTTP/1.1 4"), "{old} {kept}: {said}");
+            let pulled = client
+                .get(&format!("/v2/a/blobs/{digest}"))
+                .await
+                .expect(200);
+            assert!(pulled.body == blob, "{old} {kept}: other bytes");
+        }
+    }
+}
+
+/// Guards: a request that is not in order, or whose length contradicts its range, takes over from nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_out_of_order_takes_nothing_over() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let blob = content(1, 200_000);
+    let location = begin(&client, "a").await;
+    let request = format!("PATCH {location}");
+    let mut stream = half_open(&client, &request, &location, &blob[..100]).await;
+    for from in [0, 99, 101] {
+        let refused = send(&client, Method::PATCH, &location, from, &blob[..10]).await;
+        let refused = refused.expect_error(416, "BLOB_UPLOAD_INVALID");
+        assert_eq!(refused.header("range"), "0-99");
+    }
+    let call = client.call(Method::PATCH, &location);
+    let call = call.header("content-range", "100-300").body(whole("short"));
+    call.send().await.expect_error(400, "SIZE_INVALID");
+    stream.write_all(&blob[100..]).await.unwrap();
+    let said = answer_to(stream).await;
+    assert!(said.starts_with("HTTP/1.1 202"), "{said}");
+    let closing = format!("{location}?digest={}", sha256(&blob));
+    client.put(&closing, "").await.expect(201);
+}
+
+/// Guards: a client whose 201 was lost closes again and is told 201 again, with the bytes of the last chunk or without, as
+/// long as the repository has that blob; nobody else is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_sent_again_has_the_same_answer() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let blob = content(1, 100_000);
+    let digest = sha256(&blob);
+    let location = begin(&client, "a").await;
+    let close = format!("{location}?digest={digest}");
+    let first = client.put(&close, blob.clone()).await.expect(201);
+    for body in [blob.clone(), Vec::new()] {
+        let again = client.put(&close, body).await.expect(201);
+        for name in ["location", "docker-content-digest"] {
+            assert_eq!(again.header(name), first.header(name));
+        }
+    }
+    send(&client, Method::PUT, &close, 50_000, &blob[50_000..])
+        .await
+        .expect(201);
+    let unknown = |answer: Answer| drop(answer.expect_error(404, "BLOB_UPLOAD_UNKNOWN"));
+    unknown(client.get(&location).await);
+    unknown(client.patch(&location, "more").await);
+    unknown(client.delete(&location).await);
+    let other = sha256(b"other");
+    unknown(client.put(&format!("{location}?digest={other}"), "").await);
+    unknown(client.put(&close.replace("/v2/a/", "/v2/b/"), "").await);
+    let path = format!("/v2/a/blobs/{digest}");
+    client.delete(&path).await.expect(202);
+    unknown(client.put(&close, "").await);
+}
+
+/// Guards: of many that close one upload at once each is told 201: the later ones wait for the commit of the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn closes_at_once_are_all_answered() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    for size in [1000, 9 << 20] {
+        let blob = content(2, size);
+        let location = begin(&client, "a").await;
+        let close = format!("{location}?digest={}", sha256(&blob));
+        client.patch(&location, blob).await.expect(202);
+        let closes = (0..16).map(|_| {
+            let close = close.clone();
+            tokio::spawn(async move { client.put(&close, "").await.status.as_u16() })
+        });
+        for closed in closes.collect::<Vec<_>>() {
+            assert_eq!(closed.await.unwrap(), 201, "{size} bytes");
+        }
+    }
+}
