@@ -33,7 +33,7 @@ use crate::lane::Lane;
 
 type Test = fn(&Lane) -> Result<(), String>;
 
-const TESTS: [(&str, Test); 22] = [
+const TESTS: [(&str, Test); 21] = [
     (
         "an_image_of_a_root_file_system_round_trips_between_clients",
         image::round_trips,
@@ -68,7 +68,6 @@ const TESTS: [(&str, Test); 22] = [
         "replayed_buildkit_and_containerd_push",
         replay_push::buildkit,
     ),
-    ("replayed_containerd_parallel_pull", replay_pull::containerd),
     ("replayed_zstd_chunked_pull", replay_pull::zstd_chunked),
     ("the_table_of_clients_is_current", table::is_current),
 ];

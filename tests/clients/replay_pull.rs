@@ -1,25 +1,16 @@
-//! Pulls of clients that are not here, request by request: containerd's parallel fetch and zstd:chunked.
+//! The pull of a client that is not here, request by request: zstd:chunked.
 //!
 //! Owns: the shapes and what each client checks of the answers. Refuses: to be more lenient than the client is.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
-use std::time::Duration;
-
 use hyper::{Method, StatusCode};
-use tonnage_tests::content::{Content, digest_of_bytes};
+use tonnage_tests::content::Content;
 use tonnage_tests::http::{Answer, Connection, Upload};
 use tonnage_tests::push::{Pusher, Shape};
 
 use crate::checks::same;
 use crate::lane::{Lane, Registry};
 
-const CONTAINERD: (&str, &str) = ("containerd", "2026-08");
 const CHUNKED: (&str, &str) = ("podman, zstd:chunked", "2026-04");
-const CHUNK: u64 = 1 << 20;
-const WORKERS: usize = 4;
-const ANSWER_BOUND: Duration = Duration::from_secs(300);
 
 fn pushed(lane: &Lane, content: Content) -> Result<(Registry, String), String> {
     let registry = lane.registry()?;
@@ -31,82 +22,6 @@ fn pushed(lane: &Lane, content: Content) -> Result<(Registry, String), String> {
         pusher.blob(content, &digest, Shape::Monolithic).await
     })?;
     Ok((registry, format!("/v2/{name}/blobs/{digest}")))
-}
-
-/// Guards: the parallel fetch of containerd since 2.1: open-ended ranges, each broken off after one chunk by closing the
-/// connection, several at a time; together they are the blob, and nobody encodes it though the client would take that.
-pub fn containerd(lane: &Lane) -> Result<(), String> {
-    let content = Content::new(4, 24 << 20);
-    let (registry, path) = pushed(lane, content)?;
-    let operation = "pull: open-ended ranges, four at a time, each closed after a chunk";
-    lane.replay(CONTAINERD, operation, || {
-        let chunks = content.length.div_ceil(CHUNK);
-        let (next, found) = (
-            Mutex::new(0..chunks),
-            Mutex::new(vec![Vec::new(); chunks as usize]),
-        );
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..WORKERS)
-                .map(|_| {
-                    scope.spawn(|| {
-                        loop {
-                            let number = next.lock().expect("nobody panics holding it").next();
-                            let Some(number) = number else { return Ok(()) };
-                            let bytes =
-                                chunk(registry.address, &path, number * CHUNK, content.length)?;
-                            found.lock().expect("nobody panics holding it")[number as usize] =
-                                bytes;
-                        }
-                    })
-                })
-                .collect();
-            let ends = workers
-                .into_iter()
-                .map(|worker| worker.join().expect("no panic"));
-            ends.collect::<Result<(), String>>()
-        })?;
-        let all = found
-            .into_inner()
-            .expect("nobody panics holding it")
-            .concat();
-        same("digest", digest_of_bytes(&all), content.digest())
-    })
-}
-
-/// The first chunk of an answer that would go on to the end of the blob.
-fn chunk(address: SocketAddr, path: &str, from: u64, length: u64) -> Result<Vec<u8>, String> {
-    let failed = |e: std::io::Error| format!("GET {path} from {from}: {e}");
-    let mut stream = TcpStream::connect(address).map_err(failed)?;
-    stream
-        .set_read_timeout(Some(ANSWER_BOUND))
-        .map_err(failed)?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: containerd/2.4\r\nAccept: application/vnd.oci.image.layer.v1.tar, */*\r\n\
-         Accept-Encoding: zstd;q=1.0, gzip;q=0.8, deflate;q=0.5\r\nRange: bytes={from}-\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).map_err(failed)?;
-    let mut stream = BufReader::new(stream);
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if stream.read_line(&mut head).map_err(failed)? == 0 {
-            return Err(format!(
-                "GET {path}: the connection ended inside the head: {head}"
-            ));
-        }
-    }
-    let head = head.to_lowercase();
-    let range = format!(
-        "\r\ncontent-range: bytes {from}-{}/{length}\r\n",
-        length - 1
-    );
-    let left = format!("\r\ncontent-length: {}\r\n", length - from);
-    let fine = head.starts_with("http/1.1 206") && head.contains(&range) && head.contains(&left);
-    if !fine || head.contains("content-encoding") {
-        return Err(format!("GET {path} from {from}: {head}"));
-    }
-    let mut bytes = Vec::new();
-    stream.take(CHUNK).read_to_end(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }
 
 /// Guards: a pull of zstd:chunked as containers/storage does it: two ranges for the lists at the end, then as many as 1024 for
