@@ -20,6 +20,8 @@ pub struct State {
     pub next_repository: u64,
     /// Segment ids from here on were never in use.
     pub segment_limit: SegmentId,
+    /// Manifests that were deleted and of which rows remain: most of the time none, and then nobody looks for them.
+    pub retired: u64,
     /// Secret key of the index's hash, from the superblock.
     pub hash_key: [u8; 16],
 }

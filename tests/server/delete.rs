@@ -1,8 +1,121 @@
 //! Deleting (spec, "Content Management": end-9, end-10).
 
+use bytes::Bytes;
+use serde_json::json;
+use tonnage_engine::fsck::{self, FsckOptions};
+use tonnage_engine::{Algorithm, Batch, Change, ManifestEntry, Origin};
+use tonnage_tests::client::Client;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{content, push_blob, push_image, sha256};
+
+fn batch(changes: Vec<Change>) -> Batch {
+    Batch {
+        repository: "a".to_owned(),
+        create_repository: false,
+        requires: vec![],
+        changes,
+        origin: Origin::default(),
+    }
+}
+
+async fn tags(client: &Client) -> serde_json::Value {
+    client.get("/v2/a/tags/list").await.expect(200).json()["tags"].clone()
+}
+
+/// What was deleted is cleared away beside all other work.
+async fn cleared(registry: &TestRegistry) {
+    while registry.store.view().retired_manifests() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Guards: spec, "Deleting Manifests": a manifest with more tags than one transaction holds is deleted like any other, with
+/// all of them at once; the same manifest, pushed again before they are cleared away, has only its new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_with_very_many_tags() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    push_image(&client, "a", "other", b"another").await;
+    let digest = push_image(&client, "a", "t", b"layer").await;
+    for many in 0..2 {
+        let set = (0..24_000).map(|n| Change::SetTag {
+            tag: format!("{:0128}", many * 24_000 + n),
+            digest,
+        });
+        let set = registry.store.commit(batch(set.collect())).await;
+        set.expect("they fit");
+    }
+    let path = format!("/v2/a/manifests/{digest}");
+    client.delete(&path).await.expect(202);
+    for reference in ["t", &format!("{:0128}", 0), &format!("{:0128}", 47_999)] {
+        let path = format!("/v2/a/manifests/{reference}");
+        client
+            .get(&path)
+            .await
+            .expect_error(404, "MANIFEST_UNKNOWN");
+        client
+            .delete(&path)
+            .await
+            .expect_error(404, "MANIFEST_UNKNOWN");
+    }
+    assert_eq!(tags(&client).await, json!(["other"]));
+    push_image(&client, "a", "t", b"layer").await;
+    push_image(&client, "a", &format!("{:0128}", 40_000), b"another").await;
+    let now = json!([format!("{:0128}", 40_000), "other", "t"]);
+    assert_eq!(tags(&client).await, now);
+    cleared(&registry).await;
+    assert_eq!(tags(&client).await, now);
+    client.delete(&path).await.expect(202);
+    client.head("/v2/a/manifests/t").await.expect(404);
+    let directory = registry.stop().await;
+    let env = tonnage_server::runtime::env();
+    let data = directory.path().join("data");
+    let options = FsckOptions { deep: true };
+    let report = fsck::check(&env, &data, options, &|_, _| {}).await.unwrap();
+    assert!(report.is_sound() && report.tags == 2, "{report:?}");
+}
+
+/// Guards: the same of a manifest with very many edges: they keep nothing alive once they are cleared away, and those of
+/// the same manifest put again stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_with_very_many_edges() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    push_image(&client, "a", "other", b"another").await;
+    let store = &registry.store;
+    let children: Vec<_> = (0..3000_u32).map(|n| sha256(&n.to_le_bytes())).collect();
+    let put = async || {
+        let text = Bytes::from_static(b"text");
+        let blob = store.put_small(text, Algorithm::Sha256).await.unwrap();
+        let entry = ManifestEntry {
+            digest: blob.digest(),
+            size: 4,
+            children: children.clone(),
+            subject: None,
+            attributes: Bytes::new(),
+        };
+        let changes = vec![Change::Place(blob), Change::PutManifest(entry)];
+        store.commit(batch(changes)).await.expect("it is put");
+    };
+    let delete = || store.commit(batch(vec![Change::DeleteManifest(sha256(b"text"))]));
+    let held = || {
+        let view = store.view();
+        let held = children
+            .iter()
+            .filter(|child| view.referenced(child).unwrap());
+        held.count()
+    };
+    put().await;
+    delete().await.expect("it is there");
+    delete().await.expect_err("it is gone");
+    put().await;
+    cleared(&registry).await;
+    assert_eq!(held(), 3000);
+    delete().await.expect("it is there");
+    cleared(&registry).await;
+    assert_eq!(held(), 0);
+}
 
 /// Guards: a tag's deletion leaves its manifest; a manifest's takes all tags along; both at once visible.
 #[tokio::test(flavor = "multi_thread")]

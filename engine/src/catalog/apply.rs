@@ -51,16 +51,12 @@ fn operation(state: &mut State, operation: &Operation, within: &Transaction) -> 
             digest,
             old,
         } => {
-            if let Some(old) = old {
-                state.delete(keys::tagged(*repository, old, tag));
-            }
             let value = TagValue {
                 digest: *digest,
                 lsn: within.lsn,
                 unix_ms: within.unix_ms,
             };
-            state.put(keys::tag(*repository, tag), value.encode());
-            state.put(keys::tagged(*repository, digest, tag), Bytes::new());
+            set_tag(state, *repository, tag, value, old.as_ref());
         }
         Operation::DeleteTag {
             repository,
@@ -75,6 +71,21 @@ fn operation(state: &mut State, operation: &Operation, within: &Transaction) -> 
             state.delete(keys::repository_by_id(*id));
             state.put(keys::deleted(*id), Bytes::copy_from_slice(name.as_bytes()));
         }
+        Operation::RetireManifest { repository, digest } => {
+            retire_manifest(state, *repository, digest, within)?;
+        }
+        Operation::DropEdges {
+            repository,
+            digest,
+            children,
+        } => {
+            for child in children {
+                drop_edge(state, *repository, digest, child);
+            }
+        }
+        Operation::ForgetManifest { repository, digest } => {
+            forget_manifest(state, *repository, digest)?;
+        }
         Operation::ForgetRepository { id } => state.delete(keys::deleted(*id)),
         Operation::PlaceBlob { digest, extent } => place(state, digest, *extent, within)?,
         Operation::ReserveSegmentIds { limit } => {
@@ -84,9 +95,41 @@ fn operation(state: &mut State, operation: &Operation, within: &Transaction) -> 
     Ok(())
 }
 
+fn set_tag(
+    state: &mut State,
+    repository: RepositoryId,
+    tag: &str,
+    value: TagValue,
+    old: Option<&Digest>,
+) {
+    if let Some(old) = old {
+        state.delete(keys::tagged(repository, old, tag));
+    }
+    state.put(keys::tag(repository, tag), value.encode());
+    state.put(keys::tagged(repository, &value.digest, tag), Bytes::new());
+}
+
+fn forget_manifest(state: &mut State, repository: RepositoryId, digest: &Digest) -> Result<()> {
+    let key = keys::retired(repository, digest);
+    if state.get(&key)?.is_some() {
+        state.retired = state.retired.saturating_sub(1);
+        state.delete(key);
+    }
+    Ok(())
+}
+
+fn drop_edge(state: &mut State, repository: RepositoryId, digest: &Digest, child: &Digest) {
+    state.delete(keys::child(repository, digest, child));
+    state.delete(keys::parent(child, repository, digest));
+}
+
 fn put_manifest(state: &mut State, repository: RepositoryId, entry: &ManifestEntry) -> Result<()> {
     // The bytes of a digest never change, but what we keep of them may: an upgrade can learn new edges.
     delete_manifest(state, repository, &entry.digest)?;
+    if state.retired > 0 {
+        // Put again before the last of its edges went.
+        drop_edges(state, repository, &entry.digest)?;
+    }
     state.put(
         keys::manifest(repository, &entry.digest),
         keys::encode_manifest(entry),
@@ -111,6 +154,40 @@ fn delete_manifest(state: &mut State, repository: RepositoryId, digest: &Digest)
     };
     let entry =
         keys::decode_manifest(*digest, &value).map_err(|what| Error::bad_row(&key, &what))?;
+    drop_edges(state, repository, digest)?;
+    if let Some(subject) = &entry.subject {
+        state.delete(keys::referrer(repository, subject, digest));
+    }
+    state.delete(key);
+    Ok(())
+}
+
+/// Takes a manifest out of sight, and leaves its tags and edges where they are.
+fn retire_manifest(
+    state: &mut State,
+    repository: RepositoryId,
+    digest: &Digest,
+    within: &Transaction,
+) -> Result<()> {
+    let key = keys::manifest(repository, digest);
+    let Some(value) = state.get(&key)? else {
+        return Ok(());
+    };
+    let entry =
+        keys::decode_manifest(*digest, &value).map_err(|what| Error::bad_row(&key, &what))?;
+    if let Some(subject) = &entry.subject {
+        state.delete(keys::referrer(repository, subject, digest));
+    }
+    state.delete(key);
+    let mark = keys::retired(repository, digest);
+    if state.get(&mark)?.is_none() {
+        state.retired = state.retired.saturating_add(1);
+    }
+    state.put(mark, keys::encode_lsn(within.lsn));
+    Ok(())
+}
+
+fn drop_edges(state: &mut State, repository: RepositoryId, digest: &Digest) -> Result<()> {
     let prefix = keys::children(repository, digest);
     let edges = state
         .scan_prefix(&prefix, None)
@@ -121,10 +198,6 @@ fn delete_manifest(state: &mut State, repository: RepositoryId, digest: &Digest)
         state.delete(keys::parent(&child, repository, digest));
         state.delete(edge);
     }
-    if let Some(subject) = &entry.subject {
-        state.delete(keys::referrer(repository, subject, digest));
-    }
-    state.delete(key);
     Ok(())
 }
 

@@ -30,6 +30,7 @@ mod prefix {
     pub(super) const TAG: u8 = b't';
     pub(super) const TAGGED: u8 = b'u';
     pub(super) const SEGMENT: u8 = b'g';
+    pub(super) const RETIRED: u8 = b'x';
 }
 
 /// A key under construction.
@@ -105,13 +106,14 @@ pub fn all_deleted() -> Bytes {
 }
 
 /// Prefixes of the rows that go on with a repository's id.
-pub const OWNED_PREFIXES: [u8; 6] = [
+pub const OWNED_PREFIXES: [u8; 7] = [
     prefix::LINK,
     prefix::MANIFEST,
     prefix::CHILD,
     prefix::REFERRER,
     prefix::TAG,
     prefix::TAGGED,
+    prefix::RETIRED,
 ];
 
 /// Prefix of a repository's rows of one table of [`OWNED_PREFIXES`].
@@ -238,6 +240,38 @@ pub fn tagged_prefix(repository: RepositoryId, digest: &Digest) -> Bytes {
         .number(repository.0)
         .digest(digest)
         .done()
+}
+
+/// Deleted manifest of which rows remain.
+pub fn retired(repository: RepositoryId, digest: &Digest) -> Bytes {
+    Key::new(prefix::RETIRED)
+        .number(repository.0)
+        .digest(digest)
+        .done()
+}
+
+/// Prefix of all deleted manifests of a repository of which rows remain.
+pub fn retired_of(repository: RepositoryId) -> Bytes {
+    Key::new(prefix::RETIRED).number(repository.0).done()
+}
+
+/// Prefix of all deleted manifests of which rows remain.
+pub fn all_retired() -> Bytes {
+    Key::new(prefix::RETIRED).done()
+}
+
+/// Value of a row of a deleted manifest: the transaction that deleted it.
+pub fn encode_lsn(lsn: Lsn) -> Bytes {
+    let mut out = Encoder::new();
+    Bytes::from(out.u64(lsn.0).finish())
+}
+
+/// From a row of a deleted manifest.
+pub fn decode_lsn(value: &[u8]) -> Result<Lsn, Malformed> {
+    let mut decoder = Decoder::new(value);
+    let lsn = Lsn(decoder.counter()?);
+    decoder.end()?;
+    Ok(lsn)
 }
 
 /// Live bytes of a segment.

@@ -1,7 +1,7 @@
 //! The catalog and the index as rows: names, links, edges, referrers, and where blobs are.
 //!
 //! Owns: which rows exist ([`keys`]), which rows an operation changes ([`apply`]), typed reads of them ([`view`]), and what is left of a
-//! deleted repository ([`remains`]).
+//! deleted repository ([`remains`]) and of a large deleted manifest ([`retired`]).
 //! Refuses: storage of rows (`table`), durability and judgement (`commit`).
 //!
 //! Invariants: every row is a function of the journal; a fact and its reverse (edge and parent, tag and tagged manifest,
@@ -11,6 +11,7 @@
 pub mod apply;
 pub mod keys;
 pub mod remains;
+pub mod retired;
 pub mod view;
 
 pub use view::{BlobInfo, TagInfo, View};

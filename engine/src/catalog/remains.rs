@@ -36,6 +36,8 @@ pub(crate) struct Sweep {
 enum Part {
     Tags,
     Manifests,
+    /// Edges of manifests that were deleted before.
+    Retired,
     Links,
     Nothing,
 }
@@ -65,7 +67,8 @@ impl Sweep {
         loop {
             let (prefix, next) = match self.part {
                 Part::Tags => (keys::tags(self.repository), Part::Manifests),
-                Part::Manifests => (keys::manifests(self.repository), Part::Links),
+                Part::Manifests => (keys::manifests(self.repository), Part::Retired),
+                Part::Retired => (keys::retired_of(self.repository), Part::Links),
                 Part::Links | Part::Nothing => (keys::links(self.repository), Part::Nothing),
             };
             let operations = self.rows(view, &prefix)?;
@@ -85,6 +88,25 @@ impl Sweep {
         let (mut operations, mut edges) = (Vec::new(), 0);
         for found in view.state().scan_prefix(prefix, self.after.as_deref()) {
             let (key, value) = found?;
+            if self.part == Part::Retired {
+                let digest = row(&key, keys::digest_behind(&key, prefix))?;
+                let children = view.edges(repository, &digest, STEP_EDGES)?;
+                let last = children.len() < STEP_EDGES;
+                operations.push(Operation::DropEdges {
+                    repository,
+                    digest,
+                    children,
+                });
+                if !last {
+                    break;
+                }
+                operations.push(Operation::ForgetManifest { repository, digest });
+                self.after = Some(key);
+                if operations.len() >= STEP_OPERATIONS {
+                    break;
+                }
+                continue;
+            }
             operations.push(match self.part {
                 Part::Tags => Operation::DeleteTag {
                     repository,
@@ -98,7 +120,7 @@ impl Sweep {
                     edges += view.state().scan_prefix(&children, None).take(left).count();
                     Operation::DeleteManifest { repository, digest }
                 }
-                Part::Links | Part::Nothing => Operation::Unlink {
+                Part::Retired | Part::Links | Part::Nothing => Operation::Unlink {
                     repository,
                     digest: row(&key, keys::digest_behind(&key, prefix))?,
                 },

@@ -99,6 +99,9 @@ impl View {
             return Ok(None);
         };
         let value = row(&key, TagValue::decode(&value))?;
+        if !self.counts(id, &value)? {
+            return Ok(None);
+        }
         Ok(Some(TagInfo {
             tag: tag.to_owned(),
             digest: value.digest,
@@ -118,18 +121,34 @@ impl View {
         };
         let prefix = keys::tags(id);
         let after = after.map(|tag| keys::tag(id, tag));
-        self.collect(&prefix, after.as_deref(), limit, |key, value| {
-            let tag = keys::text_behind(key, &prefix)?;
-            let value = TagValue::decode(value)?;
-            Ok(TagInfo {
-                tag,
-                digest: value.digest,
-                unix_ms: value.unix_ms,
-            })
-        })
+        let mut found = Vec::new();
+        for entry in self.state.scan_prefix(&prefix, after.as_deref()) {
+            if found.len() == limit {
+                break;
+            }
+            let (key, value) = entry?;
+            let value = row(&key, TagValue::decode(&value))?;
+            if self.counts(id, &value)? {
+                found.push(TagInfo {
+                    tag: row(&key, keys::text_behind(&key, &prefix))?,
+                    digest: value.digest,
+                    unix_ms: value.unix_ms,
+                });
+            }
+        }
+        Ok(found)
     }
 
-    /// Tags of a repository that point at a manifest, at most `limit`.
+    /// What a tag's row points at, whether or not the tag counts: see [`super::retired`].
+    pub(crate) fn tag_row(&self, id: RepositoryId, tag: &str) -> Result<Option<TagValue>> {
+        let key = keys::tag(id, tag);
+        let value = self.state.get(&key)?;
+        value
+            .map(|value| row(&key, TagValue::decode(&value)))
+            .transpose()
+    }
+
+    /// Rows of tags that point at a manifest, whether or not they count, at most `limit`.
     pub fn tags_of(
         &self,
         repository: RepositoryId,

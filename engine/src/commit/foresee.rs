@@ -90,6 +90,8 @@ pub(super) fn removes(operation: &Operation) -> bool {
             | Operation::PlaceBlob { .. }
             | Operation::SetTag { .. }
             | Operation::DeleteTag { .. }
+            | Operation::DropEdges { .. }
+            | Operation::ForgetManifest { .. }
             | Operation::ReserveSegmentIds { .. }
     )
 }

@@ -19,4 +19,4 @@ mod tests;
 pub use foresee::{Foreseen, foresee};
 pub(crate) use group::{Ending, run_journal};
 pub use resolve::resolve;
-pub use sequencer::{Frozen, Sequencer};
+pub use sequencer::{Cleared, Frozen, Sequencer};

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Batch, Change};
-use crate::catalog::View;
+use crate::catalog::{View, retired};
 use crate::digest::Digest;
 use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
@@ -62,6 +62,7 @@ pub fn resolve(
         placed: BTreeSet::new(),
         entered: BTreeSet::new(),
         tags: BTreeMap::new(),
+        retired: BTreeSet::new(),
         deleted: false,
     };
     for change in &batch.changes {
@@ -96,6 +97,8 @@ struct Resolver<'a> {
     placed: BTreeSet<Digest>,
     entered: BTreeSet<Digest>,
     tags: BTreeMap<String, Option<Digest>>,
+    /// Manifests that were retired: no tag that the view has counts for them.
+    retired: BTreeSet<Digest>,
     /// The repository is no more, for changes behind the one that deleted it.
     deleted: bool,
 }
@@ -173,10 +176,20 @@ impl Resolver<'_> {
 
     /// What a tag points at, earlier changes of this batch included.
     fn tag(&self, tag: &str) -> Result<Option<Digest>> {
-        match self.tags.get(tag) {
-            Some(known) => Ok(*known),
-            None => Ok(self.view.tag(self.name, tag)?.map(|found| found.digest)),
+        if let Some(known) = self.tags.get(tag) {
+            return Ok(*known);
         }
+        let found = self.view.tag(self.name, tag)?.map(|found| found.digest);
+        Ok(found.filter(|digest| !self.retired.contains(digest)))
+    }
+
+    /// What a tag's row points at, also where the tag does not count any more: that row is replaced.
+    fn tag_row(&self, tag: &str) -> Result<Option<Digest>> {
+        if let Some(known) = self.tags.get(tag) {
+            return Ok(*known);
+        }
+        let row = self.view.tag_row(self.repository, tag)?;
+        Ok(row.map(|row| row.digest))
     }
 
     fn put_manifest(&mut self, entry: &ManifestEntry) -> Result<()> {
@@ -220,20 +233,35 @@ impl Resolver<'_> {
             .eq(&entry.children.iter().copied().collect::<BTreeSet<_>>()))
     }
 
+    /// Removes a manifest and its tags; where there are very many rows, only takes them out of sight.
     fn delete_manifest(&mut self, digest: &Digest) -> Result<()> {
         self.need(Require::Manifest(*digest))?;
-        let repository = self.repository;
-        for tag in self.view.tags_of(repository, digest, usize::MAX)? {
+        let (repository, digest) = (self.repository, *digest);
+        let here = self.tags.iter().filter(|(_, at)| **at == Some(digest));
+        let mut tags: Vec<String> = here.map(|(tag, _)| tag.clone()).collect();
+        let rows = self
+            .view
+            .tags_of(repository, &digest, retired::TAGS_AT_ONCE + 1)?;
+        let edges = self
+            .view
+            .edges(repository, &digest, retired::EDGES_AT_ONCE + 1)?;
+        let large = rows.len() > retired::TAGS_AT_ONCE || edges.len() > retired::EDGES_AT_ONCE;
+        if !large {
+            tags.extend(rows.into_iter().filter(|tag| !self.tags.contains_key(tag)));
+        }
+        for tag in tags {
             self.tags.insert(tag.clone(), None);
             self.operations.push(Operation::DeleteTag {
                 repository,
                 tag,
-                old: *digest,
+                old: digest,
             });
         }
-        self.operations.push(Operation::DeleteManifest {
-            repository,
-            digest: *digest,
+        self.operations.push(if large {
+            self.retired.insert(digest);
+            Operation::RetireManifest { repository, digest }
+        } else {
+            Operation::DeleteManifest { repository, digest }
         });
         Ok(())
     }
@@ -243,7 +271,7 @@ impl Resolver<'_> {
         if !self.entered.contains(digest) {
             self.need(Require::Manifest(*digest))?;
         }
-        let old = self.tag(tag)?;
+        let old = self.tag_row(tag)?;
         self.tags.insert(tag.to_owned(), Some(*digest));
         let (repository, tag, digest) = (self.repository, tag.to_owned(), *digest);
         self.operations.push(Operation::SetTag {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::foresee::{Foreseen, removes};
 use super::resolve;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
+use crate::catalog::retired::Clearing;
 use crate::catalog::{View, apply, keys};
 use crate::digest::Digest;
 use crate::entry::Origin;
@@ -80,6 +81,15 @@ struct Blobs {
     named: Vec<FinishedBlob>,
     /// The store had these already: only their pins matter, and their files go.
     spare: Vec<FinishedBlob>,
+}
+
+/// A step of clearing that was queued.
+#[derive(Debug)]
+pub struct Cleared {
+    /// Resolves when it is durable; none if there was nothing to do this time.
+    pub waiting: Option<oneshot::Receiver<Result<Committed>>>,
+    /// Whether it was the last.
+    pub last: bool,
 }
 
 impl Inner {
@@ -277,6 +287,27 @@ impl Sequencer {
         let queued = self.queue(&mut inner, Origin::default(), operations, Blobs::default());
         inner.removals = removals;
         queued.map(Some)
+    }
+
+    /// Queues a step of clearing away what remains of a deleted manifest, drawn up under the lock: tags may be set to the
+    /// same digest meanwhile. `None`: it was deleted again, or its repository was.
+    pub fn clear(&self, clearing: &mut Clearing) -> Result<Option<Cleared>> {
+        let mut inner = self.open_for_writes()?;
+        let view = View::new(Arc::new(inner.head.clone()));
+        if !clearing.holds(&view)? {
+            return Ok(None);
+        }
+        let (operations, last) = clearing.step(&view)?;
+        drop(view);
+        let waiting = if operations.is_empty() {
+            None
+        } else {
+            let removals = inner.removals;
+            let queued = self.queue(&mut inner, Origin::default(), operations, Blobs::default());
+            inner.removals = removals;
+            Some(queued?)
+        };
+        Ok(Some(Cleared { waiting, last }))
     }
 
     fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {

@@ -55,6 +55,7 @@ impl Rig {
             layers: Layers::new(Base::empty()),
             next_repository: 1,
             segment_limit: SegmentId(1),
+            retired: 0,
             hash_key: [5; 16],
         };
         let poison = Arc::new(Poison::default());

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::catalog::apply as rows;
+use crate::catalog::retired;
 use crate::checkpoint::{self, History};
 use crate::error::{Error, Result};
 use crate::extent::{Lsn, SegmentId};
@@ -55,7 +56,7 @@ pub async fn replay(
     let began = clock.monotonic();
     let checkpoints = checkpoint::load(site).await?;
     let (state, start) = match &checkpoints.chosen {
-        Some(chosen) => (state_of(chosen, superblock), chosen_position(chosen)),
+        Some(chosen) => (state_of(chosen, superblock)?, chosen_position(chosen)),
         None => (empty(superblock), Position::FIRST),
     };
     let history = checkpoints.history.clone();
@@ -155,14 +156,17 @@ fn chosen_position(chosen: &checkpoint::Chosen) -> Position {
     }
 }
 
-fn state_of(chosen: &checkpoint::Chosen, superblock: &Superblock) -> State {
-    State {
+fn state_of(chosen: &checkpoint::Chosen, superblock: &Superblock) -> Result<State> {
+    let mut state = State {
         lsn: chosen.record.lsn,
         layers: Layers::new(Arc::clone(&chosen.base)),
         next_repository: chosen.record.next_repository,
         segment_limit: SegmentId(chosen.record.next_segment),
+        retired: 0,
         hash_key: superblock.hash_key,
-    }
+    };
+    state.retired = retired::count(&state)?;
+    Ok(state)
 }
 
 fn empty(superblock: &Superblock) -> State {
@@ -171,6 +175,7 @@ fn empty(superblock: &Superblock) -> State {
         layers: Layers::new(Base::empty()),
         next_repository: 1,
         segment_limit: SegmentId(1),
+        retired: 0,
         hash_key: superblock.hash_key,
     }
 }

@@ -97,7 +97,9 @@ impl Store {
         let referenced = children(&batch);
         // Held until the answer's lease: nothing references yet what is only linked.
         let pin = inner.leases.pin(&linked);
-        let deletes = |change: &Change| matches!(change, Change::DeleteRepository);
+        let deletes = |change: &Change| {
+            matches!(change, Change::DeleteRepository | Change::DeleteManifest(_))
+        };
         let deletes = batch.changes.iter().any(deletes);
         let waiting = inner.submit(batch).await?;
         if deletes {

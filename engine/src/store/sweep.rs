@@ -12,7 +12,9 @@ use tokio::sync::watch;
 
 use super::Inner;
 use super::background::or_closing;
+use crate::catalog::View;
 use crate::catalog::remains::Sweep;
+use crate::commit::Cleared;
 use crate::error::{Error, Result};
 use crate::sync::Notify;
 
@@ -55,7 +57,7 @@ async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
         Some(sweep) => sweep.clone(),
         None => match view.next_deleted()? {
             Some(repository) => Sweep::of(repository),
-            None => return Ok(false),
+            None => return clear(inner, &view).await,
         },
     };
     let sequencer = Arc::clone(&inner.sequencer);
@@ -73,4 +75,28 @@ async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
     *sweep = Some(next);
     inner.checkpoints.poke_if_due(inner);
     Ok(true)
+}
+
+/// What remains of a deleted manifest, all steps. False: nothing remains.
+async fn clear(inner: &Inner, view: &View) -> Result<bool> {
+    let Some(mut clearing) = view.next_retired()? else {
+        return Ok(false);
+    };
+    loop {
+        inner.checkpoints.wait_for_room(inner).await;
+        let sequencer = Arc::clone(&inner.sequencer);
+        let step = move || Ok::<_, Error>((sequencer.clear(&mut clearing)?, clearing));
+        let (cleared, next) = inner.env.compute(step).await.ok_or(Error::Closed)??;
+        let Some(Cleared { waiting, last }) = cleared else {
+            return Ok(true);
+        };
+        if let Some(waiting) = waiting {
+            waiting.await.map_err(|_gone| Error::Closed)??;
+        }
+        inner.checkpoints.poke_if_due(inner);
+        if last {
+            return Ok(true);
+        }
+        clearing = next;
+    }
 }

@@ -42,6 +42,7 @@ pub fn run(bytes: &[u8]) {
         layers: Layers::new(Base::empty()),
         next_repository: 1,
         segment_limit: SegmentId(1),
+        retired: 0,
         hash_key: [9; 16],
     };
     let scanned = scan::frames(&file, &header, HEADER_BYTES as u64, end, &mut |read| {

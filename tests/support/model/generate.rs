@@ -11,7 +11,7 @@ use tonnage_engine::Options;
 use super::content::{
     self, COMMON_SIZES, REPOSITORIES, ROOMY_THRESHOLD, SIZES, THRESHOLD, WITNESS,
 };
-use super::operation::{Call, How, Operation};
+use super::operation::{Call, How, Operation, many_tag};
 use crate::sim::{EDQUOT, EINTR, EIO, ENOSPC, Fault, OpKind, Prng};
 
 const TAGS: [&str; 3] = ["latest", "v1", "a-tag"];
@@ -216,7 +216,23 @@ impl Generator {
             subject: None,
             tag: None,
         };
-        for operation in [again, tag_many, Operation::Checkpoint] {
+        // More tags than one step removes: gone at once, and the same manifest comes back without them.
+        let delete = Operation::DeleteManifest(number);
+        let back = again.clone();
+        let tag_one = Operation::Tag {
+            tag: many_tag(7),
+            number,
+            old: Some(None),
+        };
+        let all = [
+            again,
+            tag_many,
+            Operation::Checkpoint,
+            delete,
+            back,
+            tag_one,
+        ];
+        for operation in all {
             life.clients[0].push(Call {
                 repository: REPOSITORIES[repository].to_owned(),
                 operation,

@@ -119,6 +119,17 @@ fn words_of(operation: &Operation) -> String {
         }
         Operation::DeleteRepository { id, name } => format!("delete repository {} ({name})", id.0),
         Operation::ForgetRepository { id } => format!("forget repository {}", id.0),
+        Operation::RetireManifest { repository, digest } => {
+            format!("retire manifest {} {digest}", repository.0)
+        }
+        Operation::DropEdges {
+            repository,
+            digest,
+            children,
+        } => format!("drop {} edges of {} {digest}", children.len(), repository.0),
+        Operation::ForgetManifest { repository, digest } => {
+            format!("forget manifest {} {digest}", repository.0)
+        }
         Operation::PlaceBlob { digest, extent } => format!("place {digest} in {extent}"),
         Operation::ReserveSegmentIds { limit } => format!("reserve segment ids below {limit}"),
     }

@@ -1,0 +1,168 @@
+//! What a large deleted manifest leaves behind, and its clearing away step by step.
+//!
+//! Owns: which tags count, and `Clearing`, the way through what remains. Refuses: taking the steps (`store::sweep`).
+//!
+//! A manifest may have more tags than a transaction holds, and tens of thousands of edges. Where there are many, its
+//! deletion removes its row and marks its digest with its own LSN. A tag that points at a marked digest counts only if
+//! it was set since: all of them are gone at once, and the same manifest, pushed again, has none. Tags and edges then go
+//! in steps of bounded size, between other commits, and the mark goes last.
+//!
+//! Invariants: a tag's row and its reverse are there together, whether or not the tag counts; a mark's tags only become
+//! fewer; edges of a manifest that was put again are its own.
+
+use bytes::Bytes;
+
+use super::keys;
+use super::keys::TagValue;
+use super::view::{View, row};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::extent::Lsn;
+use crate::format::transaction::{Operation, RepositoryId};
+use crate::state::State;
+
+/// Tags that a deletion removes itself; with more it leaves them to steps.
+pub(crate) const TAGS_AT_ONCE: usize = 256;
+/// Edges that a deletion removes itself.
+pub(crate) const EDGES_AT_ONCE: usize = 1024;
+
+/// How many manifests are marked.
+pub(crate) fn count(state: &State) -> Result<u64> {
+    let marks = state.scan_prefix(&keys::all_retired(), None);
+    marks.map(|mark| mark.map(|_| 1)).sum()
+}
+
+/// A way through what remains of a marked manifest.
+#[derive(Debug, Clone)]
+pub struct Clearing {
+    repository: RepositoryId,
+    digest: Digest,
+    /// The deletion whose remains these are.
+    lsn: Lsn,
+    tags_done: bool,
+    after: Option<Bytes>,
+}
+
+impl Clearing {
+    /// Whether the manifest is still marked by the same deletion, in a repository that exists.
+    pub(crate) fn holds(&self, view: &View) -> Result<bool> {
+        let marked = view.retired_at(self.repository, &self.digest)?;
+        Ok(marked == Some(self.lsn) && view.repository_name(self.repository)?.is_some())
+    }
+
+    /// The next step on top of `view`; `None`: nothing to do this time, ask again. The last one forgets the mark.
+    pub(crate) fn step(&mut self, view: &View) -> Result<(Vec<Operation>, bool)> {
+        let (repository, digest) = (self.repository, self.digest);
+        if !self.tags_done {
+            let operations = self.tags(view)?;
+            if !operations.is_empty() || !self.tags_done {
+                return Ok((operations, false));
+            }
+        }
+        if view.has_manifest(repository, &digest)? {
+            return Ok((vec![Operation::ForgetManifest { repository, digest }], true));
+        }
+        let children = view.edges(repository, &digest, EDGES_AT_ONCE)?;
+        let last = children.len() < EDGES_AT_ONCE;
+        let mut operations = vec![Operation::DropEdges {
+            repository,
+            digest,
+            children,
+        }];
+        if last {
+            operations.push(Operation::ForgetManifest { repository, digest });
+        }
+        Ok((operations, last))
+    }
+
+    fn tags(&mut self, view: &View) -> Result<Vec<Operation>> {
+        let (repository, digest) = (self.repository, self.digest);
+        let prefix = keys::tagged_prefix(repository, &digest);
+        let (mut operations, mut looked_at) = (Vec::new(), 0);
+        for found in view.state().scan_prefix(&prefix, self.after.as_deref()) {
+            if looked_at == TAGS_AT_ONCE {
+                return Ok(operations);
+            }
+            looked_at += 1;
+            let (key, _) = found?;
+            let tag = row(&key, keys::text_behind(&key, &prefix))?;
+            let value = view.tag_row(repository, &tag)?;
+            if value.is_some_and(|value| value.digest == digest && value.lsn < self.lsn) {
+                operations.push(Operation::DeleteTag {
+                    repository,
+                    tag,
+                    old: digest,
+                });
+            }
+            self.after = Some(key);
+        }
+        self.tags_done = true;
+        Ok(operations)
+    }
+}
+
+impl View {
+    /// The deletion that marked a manifest.
+    pub(crate) fn retired_at(&self, id: RepositoryId, digest: &Digest) -> Result<Option<Lsn>> {
+        if self.state().retired == 0 {
+            return Ok(None);
+        }
+        let key = keys::retired(id, digest);
+        let value = self.state().get(&key)?;
+        value
+            .map(|value| row(&key, keys::decode_lsn(&value)))
+            .transpose()
+    }
+
+    /// Whether a tag counts: it was not set before its manifest was deleted.
+    pub(super) fn counts(&self, id: RepositoryId, tag: &TagValue) -> Result<bool> {
+        let marked = self.retired_at(id, &tag.digest)?;
+        Ok(marked.is_none_or(|deleted| tag.lsn >= deleted))
+    }
+
+    /// How many deleted manifests still have rows.
+    pub fn retired_manifests(&self) -> u64 {
+        self.state().retired
+    }
+
+    /// The marked manifest whose turn it is.
+    pub(crate) fn next_retired(&self) -> Result<Option<Clearing>> {
+        if self.state().retired == 0 {
+            return Ok(None);
+        }
+        let first = self.state().scan_prefix(&keys::all_retired(), None).next();
+        let Some((key, value)) = first.transpose()? else {
+            return Ok(None);
+        };
+        let repository = row(&key, keys::owner(&key))?;
+        let prefix = keys::retired_of(repository);
+        Ok(Some(Clearing {
+            repository,
+            digest: row(&key, keys::digest_behind(&key, &prefix))?,
+            lsn: row(&key, keys::decode_lsn(&value))?,
+            tags_done: false,
+            after: None,
+        }))
+    }
+
+    fn has_manifest(&self, id: RepositoryId, digest: &Digest) -> Result<bool> {
+        Ok(self.state().get(&keys::manifest(id, digest))?.is_some())
+    }
+
+    /// Some edges of a manifest, at most `limit`.
+    pub(crate) fn edges(
+        &self,
+        id: RepositoryId,
+        digest: &Digest,
+        limit: usize,
+    ) -> Result<Vec<Digest>> {
+        let prefix = keys::children(id, digest);
+        let edges = self.state().scan_prefix(&prefix, None).take(limit);
+        edges
+            .map(|edge| {
+                let (key, _) = edge?;
+                row(&key, keys::digest_behind(&key, &prefix))
+            })
+            .collect()
+    }
+}
