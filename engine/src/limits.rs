@@ -4,6 +4,8 @@
 
 /// Payload bytes under one checksum.
 pub const CHUNK_BYTES: usize = 64 << 10;
+/// Largest single read for a client.
+pub const READ_BYTES_MAX: usize = 2 << 20;
 /// Unit in which journal frames are written and padded; one torn write never reaches a neighbour's block.
 pub const JOURNAL_BLOCK_BYTES: usize = 4 << 10;
 /// What a drive writes as a whole, at least: a torn write has some of these and not others.

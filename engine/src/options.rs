@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
-use crate::buffer::BufferPool;
-use crate::limits::{CHUNK_BYTES, JOURNAL_FILE_BYTES_MAX, LEADING_PAYLOAD_BYTES_MAX};
+use crate::limits::{
+    CHUNK_BYTES, JOURNAL_FILE_BYTES_MAX, LEADING_PAYLOAD_BYTES_MAX, READ_BYTES_MAX,
+};
 
 /// How a store behaves. The defaults suit a server with a few GiB of memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub struct Options {
     pub staging_budget_bytes: usize,
     /// Memory for reads that are on their way to clients.
     pub read_budget_bytes: usize,
+    /// Time after which a client that takes nothing of an answer gives way, while others wait for its memory.
+    pub read_stall: Duration,
     /// Size at which a shared segment is sealed and the next one begun.
     pub shared_segment_bytes: u64,
     /// Bytes between two upload checkpoints: what a crash costs an upload at most.
@@ -47,6 +50,7 @@ impl Default for Options {
             spill_threshold_bytes: 8 << 20,
             staging_budget_bytes: 64 << 20,
             read_budget_bytes: 64 << 20,
+            read_stall: Duration::from_secs(2),
             shared_segment_bytes: 256 << 20,
             upload_checkpoint_bytes: 64 << 20,
             unsynced_bytes_max: 64 << 20,
@@ -95,7 +99,7 @@ impl Options {
             (
                 "read_budget_bytes",
                 self.read_budget_bytes as u64,
-                2 * BufferPool::largest_bytes() as u64,
+                2 * READ_BYTES_MAX as u64,
                 1 << 40,
             ),
             (

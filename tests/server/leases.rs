@@ -9,7 +9,8 @@ use tonnage_engine::store::Store;
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Origin};
 use tonnage_server::registry::Result;
 use tonnage_server::registry::ports::{
-    Blob, BlobStore, Condition, Pinned, Staged, Upload, UploadClaim, UploadId, UploadSpec,
+    Blob, BlobStore, Condition, Pinned, ReadAccount, Staged, Upload, UploadClaim, UploadId,
+    UploadSpec,
 };
 use tonnage_tests::registry::TestRegistry;
 
@@ -75,6 +76,9 @@ impl BlobStore for Interfered {
     }
     fn pin(&self, digests: &[Digest]) -> Pinned {
         self.real.pin(digests)
+    }
+    fn read_account(&self) -> Arc<dyn ReadAccount> {
+        self.real.read_account()
     }
     fn is_damaged(&self, digest: Digest) -> bool {
         self.real.is_damaged(digest)

@@ -26,6 +26,7 @@ mod strict;
 mod tags;
 mod takeover;
 mod transport;
+mod unread;
 mod uploads;
 mod wire;
 

@@ -40,26 +40,34 @@ impl TestRegistry {
         Self::over(directory, options).await
     }
 
+    /// Starts one with these options over a store with those.
+    pub async fn with_store(options: ServerOptions, store: Options) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self::over_ports(directory, options, store, |_, blobs| blobs).await
+    }
+
     /// Starts one whose blob store is `wrap` of the real one.
     pub async fn wrapped(
         wrap: impl FnOnce(&Store, Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
     ) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        Self::over_ports(directory, ServerOptions::default(), wrap).await
+        let (server, store) = (ServerOptions::default(), Options::default());
+        Self::over_ports(directory, server, store, wrap).await
     }
 
     async fn over(directory: TempDir, options: ServerOptions) -> Self {
-        Self::over_ports(directory, options, |_, blobs| blobs).await
+        Self::over_ports(directory, options, Options::default(), |_, blobs| blobs).await
     }
 
     async fn over_ports(
         directory: TempDir,
         options: ServerOptions,
+        store: Options,
         wrap: impl FnOnce(&Store, Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
     ) -> Self {
         let data = directory.path().join("data");
         let env = tonnage_server::runtime::env();
-        let (store, _) = Store::open(env, &data, Options::default())
+        let (store, _) = Store::open(env, &data, store)
             .await
             .expect("the store opens");
         let free = SocketAddr::from(([127, 0, 0, 1], 0));

@@ -15,13 +15,13 @@ mod reader;
 
 use std::sync::Arc;
 
-use crate::buffer::BufferPool;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
 use crate::io::{Directory, Env};
 use crate::options::Options;
 use crate::poison::Poison;
+use crate::reads::ReadPool;
 
 use crate::sync::oneshot;
 pub use appender::{Appender, SmallBlob};
@@ -38,7 +38,7 @@ pub struct Segments {
     ids: Arc<SegmentIds>,
     poison: Arc<Poison>,
     appender: Appender,
-    pool: BufferPool,
+    pool: ReadPool,
     damaged: Arc<Damaged>,
 }
 
@@ -53,6 +53,7 @@ impl Segments {
         poison: Arc<Poison>,
         options: &Options,
     ) -> Arc<Self> {
+        let clock = Arc::clone(&env.clock);
         let files = SegmentFiles::new(env, dir, store, options.open_files_max);
         let appender = Appender::start(
             Arc::clone(&files),
@@ -60,7 +61,7 @@ impl Segments {
             Arc::clone(&poison),
             options.shared_segment_bytes,
         );
-        let pool = BufferPool::new(options.read_budget_bytes);
+        let pool = ReadPool::new(options.read_budget_bytes, options.read_stall, clock);
         let damaged = Arc::default();
         Arc::new(Self {
             files,
@@ -88,7 +89,7 @@ impl Segments {
     }
 
     /// Memory for reads.
-    pub fn pool(&self) -> &BufferPool {
+    pub fn pool(&self) -> &ReadPool {
         &self.pool
     }
 

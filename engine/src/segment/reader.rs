@@ -14,7 +14,7 @@ use futures_util::Stream;
 
 use super::damaged::Damaged;
 use super::files::{SegmentFile, SegmentFiles};
-use crate::buffer::{Buffer, BufferPool};
+use crate::buffer::Buffer;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout};
@@ -24,12 +24,14 @@ use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
 use crate::in_flight::InFlight;
 use crate::io::Class;
 use crate::io::exact::read_up_to;
-use crate::limits::CHUNK_BYTES;
+use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
+use crate::reads::{Ahead, ReadPool, Reading};
+use crate::sync::Mutex;
 
-/// Payload of the first window of a stream.
+/// Payload of the first window of a stream, and of each that was in memory: it stays in the processor's cache.
 const WINDOW_FIRST_BYTES: u64 = 256 << 10;
-/// Payload of the largest window.
-const WINDOW_MAX_BYTES: u64 = 2 << 20;
+/// Payload of the largest window, which one that came from the disk grows to.
+const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
 /// Checksums that are read and kept at once: 4 KiB of table, for 64 MiB of payload.
 const TABLE_SLICE_ENTRIES: u64 = 1024;
 
@@ -46,7 +48,7 @@ pub struct BlobReader {
 struct Source {
     file: Arc<SegmentFile>,
     store: [u8; 16],
-    pool: BufferPool,
+    pool: ReadPool,
     damaged: Arc<Damaged>,
     extent: Extent,
     places: RecordPlaces,
@@ -57,7 +59,7 @@ impl BlobReader {
     /// Opens the segment of `extent`, where the index says `digest` is.
     pub(super) async fn open(
         files: &Arc<SegmentFiles>,
-        pool: &BufferPool,
+        pool: &ReadPool,
         damaged: &Arc<Damaged>,
         digest: Digest,
         extent: Extent,
@@ -108,10 +110,17 @@ impl BlobReader {
         self.source.digest
     }
 
-    /// The bytes of `range`, cut at the blob's end, as a stream that reads when it is asked.
+    /// The bytes of `range`, cut at the blob's end, as a stream that reads when it is asked. For who drops each piece
+    /// at once.
     pub fn read(&self, range: Range<u64>) -> BlobStream {
+        self.read_for(range, Reading::internal())
+    }
+
+    /// The same for a client, on its account: the next piece comes once the one before was dropped.
+    pub fn read_for(&self, range: Range<u64>, reading: Reading) -> BlobStream {
         BlobStream {
             source: Arc::clone(&self.source),
+            reading,
             position: range.start,
             end: range.end.min(self.len()),
             window: WINDOW_FIRST_BYTES,
@@ -147,11 +156,12 @@ impl BlobReader {
 #[derive(Debug)]
 pub struct BlobStream {
     source: Arc<Source>,
+    reading: Reading,
     position: u64,
     end: u64,
     window: u64,
     table: TableSlice,
-    ahead: Option<Ahead>,
+    ahead: Option<Arc<NextWindow>>,
 }
 
 /// Checksums of consecutive chunks.
@@ -163,9 +173,23 @@ struct TableSlice {
 
 /// The read of the next window.
 #[derive(Debug)]
-struct Ahead {
+struct NextWindow {
     span: Range<u64>,
-    read: InFlight<Result<Fetched>>,
+    read: Mutex<Option<InFlight<Result<Fetched>>>>,
+}
+
+impl Ahead for NextWindow {
+    fn bytes(&self) -> usize {
+        let held = self.read.lock().is_some();
+        usize::try_from(self.span.end - self.span.start)
+            .map_or(0, |bytes| bytes * usize::from(held))
+    }
+
+    fn give_up(&self) {
+        // Dropped without the lock: a buffer goes back to its pool.
+        let read = self.read.lock().take();
+        drop(read);
+    }
 }
 
 /// Raw bytes of a span of the file.
@@ -187,6 +211,7 @@ impl BlobStream {
         if self.position >= self.end {
             return Ok(None);
         }
+        self.reading.turn().await;
         if self.source.extent.layout == Layout::Leading
             && self.table.entries.is_empty()
             && self.source.places.end - self.source.places.frame <= WINDOW_FIRST_BYTES
@@ -198,22 +223,29 @@ impl BlobStream {
             None => self.span_at(self.position),
         };
         self.load_table(&span).await?;
-        let fetched = match &mut self.ahead {
-            Some(ahead) => ahead.read.done().await.take(),
-            None => Some(Arc::clone(&self.source).fetch_payload(span.clone()).await),
+        let ahead = self.ahead.take().and_then(|ahead| ahead.read.lock().take());
+        let fetched = match ahead {
+            Some(mut read) => read.done().await.take(),
+            None => None,
         };
-        self.ahead = None;
-        let Some(fetched) = fetched else {
-            unreachable!("a read-ahead is taken once")
+        // Not read ahead, or dropped since.
+        let fetched = if let Some(fetched) = fetched {
+            fetched?
+        } else {
+            let source = Arc::clone(&self.source);
+            source.fetch_payload(span.clone(), &self.reading).await?
         };
-        let fetched = fetched?;
         self.check(&span, fetched.buffer.filled())?;
         let cold = fetched.cold;
         let from = usize::try_from(self.position - span.start).unwrap_or(usize::MAX);
         let to = usize::try_from(self.end.min(span.end) - span.start).unwrap_or(usize::MAX);
         let piece = fetched.buffer.freeze().slice(from..to);
         self.position = span.end.min(self.end);
-        self.window = (self.window * 2).min(WINDOW_MAX_BYTES);
+        self.window = if cold {
+            (self.window * 2).min(WINDOW_MAX_BYTES)
+        } else {
+            WINDOW_FIRST_BYTES
+        };
         self.read_ahead(cold);
         Ok(Some(piece))
     }
@@ -228,8 +260,7 @@ impl BlobStream {
     /// The chunk-aligned window at `position`, smaller when memory for reads is short.
     fn span_at(&self, position: u64) -> Range<u64> {
         let start = position / CHUNK * CHUNK;
-        let quarter = self.source.pool.available_bytes() as u64 / 4;
-        let window = self.window.min(quarter / CHUNK * CHUNK).max(CHUNK);
+        let window = self.source.pool.window_bytes(self.window);
         let wanted = self
             .end
             .next_multiple_of(CHUNK)
@@ -240,18 +271,28 @@ impl BlobStream {
     /// Starts reading the next window if the disk is slow enough for that to pay.
     fn read_ahead(&mut self, cold: bool) {
         let pool = &self.source.pool;
-        if !cold || self.position >= self.end || pool.available_bytes() < pool.budget_bytes() / 2 {
+        if !cold || self.position >= self.end || !pool.is_roomy() {
             return;
         }
         let span = self.span_at(self.position);
-        let read = InFlight::start(Arc::clone(&self.source).fetch_payload(span.clone()));
-        self.ahead = Some(Ahead { span, read });
+        let (source, reading) = (Arc::clone(&self.source), self.reading.clone());
+        let to_read = span.clone();
+        let read = InFlight::start(async move { source.fetch_payload(to_read, &reading).await });
+        let next = Arc::new(NextWindow {
+            span,
+            read: Mutex::new(Some(read)),
+        });
+        let noted: Arc<dyn Ahead> = Arc::clone(&next) as _;
+        pool.note_ahead(&self.reading, &noted);
+        self.ahead = Some(next);
     }
 
     /// A small blob in one read: frame, table, payload.
     async fn whole_record(&mut self) -> Result<Bytes> {
         let (source, places) = (Arc::clone(&self.source), self.source.places);
-        let fetched = Arc::clone(&source).fetch(places.frame..places.end).await?;
+        let fetched = Arc::clone(&source)
+            .fetch(places.frame..places.end, &self.reading)
+            .await?;
         let (head, payload) = split(fetched.buffer.filled(), places.payload - places.frame);
         self.table = TableSlice {
             first: 0,
@@ -279,7 +320,7 @@ impl BlobStream {
         let places = source.places;
         if source.extent.layout == Layout::Leading {
             let head = Arc::clone(&source)
-                .fetch(places.frame..places.payload)
+                .fetch(places.frame..places.payload, &Reading::internal())
                 .await?;
             self.table = TableSlice {
                 first: 0,
@@ -290,7 +331,9 @@ impl BlobStream {
         let from = places.table + 4 * first;
         let to =
             (from + 4 * TABLE_SLICE_ENTRIES).min(places.table + table_bytes(source.extent.length));
-        let slice = Arc::clone(&source).fetch(from..to).await?;
+        let slice = Arc::clone(&source)
+            .fetch(from..to, &Reading::internal())
+            .await?;
         self.table = TableSlice {
             first,
             entries: decode_table(slice.buffer.filled()),
@@ -314,15 +357,20 @@ impl BlobStream {
 }
 
 impl Source {
-    async fn fetch_payload(self: Arc<Self>, span: Range<u64>) -> Result<Fetched> {
+    async fn fetch_payload(
+        self: Arc<Self>,
+        span: Range<u64>,
+        reading: &Reading,
+    ) -> Result<Fetched> {
         let start = self.places.payload;
-        self.fetch(start + span.start..start + span.end).await
+        self.fetch(start + span.start..start + span.end, reading)
+            .await
     }
 
     /// Reads a span of the file, from memory where possible.
-    async fn fetch(self: Arc<Self>, span: Range<u64>) -> Result<Fetched> {
+    async fn fetch(self: Arc<Self>, span: Range<u64>, reading: &Reading) -> Result<Fetched> {
         let wanted = usize::try_from(span.end - span.start).unwrap_or(usize::MAX);
-        let mut buffer = self.pool.take(wanted).await;
+        let mut buffer = self.pool.take(wanted, reading).await;
         let file = self.file.file();
         while buffer.room() > 0 {
             let at = span.start + buffer.len() as u64;
@@ -354,7 +402,9 @@ impl Source {
     /// Checks that the frame behind a payload is this blob's, and of the table that is there.
     async fn check_trailing_frame(self: Arc<Self>) -> Result<()> {
         let places = self.places;
-        let fetched = Arc::clone(&self).fetch(places.frame..places.end).await?;
+        let fetched = Arc::clone(&self)
+            .fetch(places.frame..places.end, &Reading::internal())
+            .await?;
         FoundFrame::decode_of(
             fetched.buffer.filled(),
             &self.store,

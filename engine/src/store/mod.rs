@@ -37,6 +37,7 @@ use crate::io::Env;
 use crate::lease::{Leases, Pin};
 use crate::options::Options;
 use crate::poison::Poison;
+use crate::reads::ReadAccount;
 use crate::recovery::lock::StoreLock;
 use crate::segment::{BlobReader, Segments};
 use crate::upload::{Upload, UploadClaim, UploadId, UploadSpec, UploadStatus, Uploads};
@@ -134,6 +135,11 @@ impl Store {
             .open_blob(*digest, info.extent)
             .await
             .map(Some)
+    }
+
+    /// An account for the reads of one client.
+    pub fn read_account(&self) -> ReadAccount {
+        self.inner.segments.pool().account()
     }
 
     /// Whether a blob's bytes are known to be corrupt: found by a read, healed by pushing the blob again.

@@ -13,7 +13,6 @@ use bytes::Bytes;
 
 use super::digestion::Digestion;
 use super::log::LogFile;
-use crate::buffer::BufferPool;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -23,7 +22,8 @@ use crate::format::upload_log::UploadHeader;
 use crate::in_flight::InFlight;
 use crate::io::exact::read_exact;
 use crate::io::{Class, Env};
-use crate::limits::CHUNK_BYTES;
+use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
+use crate::reads::{ReadPool, Reading};
 use crate::segment::{AbandonGuard, DedicatedWriter, SegmentFile};
 
 /// Windows being written at once.
@@ -309,7 +309,7 @@ impl Spill {
     /// Hashes the first `length` bytes of the payload again, each chunk checked against `table`.
     pub(super) async fn hash_again(
         &mut self,
-        pool: &BufferPool,
+        pool: &ReadPool,
         algorithm: Algorithm,
         length: u64,
         table: &[u32],
@@ -317,7 +317,7 @@ impl Spill {
         self.settle_writes(0).await?;
         let (env, file) = (self.env.clone(), Arc::clone(self.writer().file()));
         let mut hasher = Hasher::new(algorithm);
-        let window = BufferPool::largest_bytes() / 2;
+        let window = READ_BYTES_MAX / 2;
         let mut entries = table.chunks(window / CHUNK_BYTES);
         let mut offset = 0;
         while offset < length {
@@ -408,12 +408,12 @@ impl Drop for Spill {
 }
 
 async fn read_piece(
-    pool: &BufferPool,
+    pool: &ReadPool,
     file: &Arc<SegmentFile>,
     offset: u64,
     bytes: usize,
 ) -> Result<Bytes> {
-    let buffer = pool.take(bytes).await;
+    let buffer = pool.take(bytes, &Reading::internal()).await;
     let read = read_exact(
         file.file(),
         Class::UploadWrite.call(),

@@ -1,18 +1,19 @@
 //! [`BlobStore`] on the engine.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use tonnage_engine::segment::BlobReader;
 use tonnage_engine::store::Store;
-use tonnage_engine::{Algorithm, Digest, FinishedBlob, upload};
+use tonnage_engine::{Algorithm, Digest, FinishedBlob, Lane, Reading, upload};
 
 use super::error;
 use crate::registry::ports::{
-    Blob, BlobStore, Condition, Pinned, Savepoint, Staged, Upload, UploadClaim, UploadId,
-    UploadSpec, Windows,
+    AnswerReads, Blob, BlobStore, Condition, HeldMemory, Pinned, ReadAccount, Savepoint, Staged,
+    Upload, UploadClaim, UploadId, UploadSpec, Windows,
 };
 use crate::registry::{Error, Result};
 
@@ -21,6 +22,9 @@ pub(super) struct Embedded(pub(super) Store);
 
 #[derive(Debug)]
 struct Reader(BlobReader);
+
+#[derive(Debug)]
+struct Account(tonnage_engine::ReadAccount);
 
 #[derive(Debug)]
 struct Writer(upload::Upload);
@@ -32,6 +36,10 @@ impl BlobStore for Embedded {
             Ok(reader.map(|reader| Box::new(Reader(reader)) as Box<dyn Blob>))
         }
         .boxed()
+    }
+
+    fn read_account(&self) -> Arc<dyn ReadAccount> {
+        Arc::new(Account(self.0.read_account()))
     }
 
     fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>> {
@@ -112,8 +120,34 @@ impl Blob for Reader {
         self.0.len()
     }
 
-    fn read(&self, range: Range<u64>) -> Windows {
-        self.0.read(range).into_stream().map_err(error).boxed()
+    fn read(&self, range: Range<u64>, answer: Option<&AnswerReads>) -> Windows {
+        let stream = match answer {
+            None => self.0.read(range),
+            Some(AnswerReads(reading)) => match reading.downcast_ref::<Reading>() {
+                Some(reading) => self.0.read_for(range, reading.clone()),
+                None => unreachable!("an answer of another blob store was given to this one"),
+            },
+        };
+        stream.into_stream().map_err(error).boxed()
+    }
+}
+
+impl ReadAccount for Account {
+    fn progressed(&self) {
+        self.0.progressed();
+    }
+
+    fn revoked(&self) -> BoxFuture<'static, ()> {
+        self.0.revoked().boxed()
+    }
+
+    fn answer(&self, urgent: bool) -> AnswerReads {
+        let lane = if urgent { Lane::Urgent } else { Lane::Bulk };
+        AnswerReads(Arc::new(self.0.answer(lane)))
+    }
+
+    fn hold(&self, bytes: usize) -> BoxFuture<'_, HeldMemory> {
+        async move { HeldMemory(Box::new(self.0.hold(bytes).await)) }.boxed()
     }
 }
 

@@ -20,7 +20,7 @@ use hyper::body::Incoming;
 
 use super::watch::{Watch, Watched};
 use crate::clock::RunningClock;
-use crate::registry::ports::Windows;
+use crate::registry::ports::{HeldMemory, Windows};
 use crate::registry::{Error, Result, Source};
 use crate::telemetry::{Metrics, Outcome, Pulled};
 
@@ -42,6 +42,19 @@ enum Content {
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Body({} bytes to go)", self.remaining)
+    }
+}
+
+/// An answer in memory.
+struct HeldAnswer {
+    bytes: Bytes,
+    // Held for its drop.
+    _memory: HeldMemory,
+}
+
+impl AsRef<[u8]> for HeldAnswer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -80,6 +93,21 @@ impl Body {
             remaining: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
             content: Content::Whole(bytes),
         }
+    }
+
+    /// Keeps `memory` until its bytes are gone.
+    pub(super) fn holding(self, memory: Option<HeldMemory>) -> Self {
+        let Self { content, remaining } = self;
+        let content = match (content, memory) {
+            (Content::Whole(bytes), Some(memory)) if !bytes.is_empty() => {
+                Content::Whole(Bytes::from_owner(HeldAnswer {
+                    bytes,
+                    _memory: memory,
+                }))
+            }
+            (content, _) => content,
+        };
+        Self { content, remaining }
     }
 
     /// `length` bytes of windows. Waits for the first, so that damage found there becomes an error with a

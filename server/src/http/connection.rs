@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use super::server::ServerOptions;
 use super::socket::Socket;
 use super::watch::Watch;
 use crate::clock::RunningClock;
+use crate::registry::Registry;
+use crate::registry::ports::ReadAccount;
 
 /// Largest body frame that HTTP/1.1 hands up, and with it the unit of copying on a push.
 const H1_BUFFER_BYTES: usize = 512 << 10;
@@ -44,16 +47,23 @@ pub(super) struct Manners {
     unread_timeout: Duration,
     pub(super) clock: RunningClock,
     pub(super) connections_max: usize,
+    /// Whose memory answers take; the admin listener's are small.
+    registry: Option<Registry>,
 }
 
 impl Manners {
-    pub(super) fn of(options: &ServerOptions, clock: &RunningClock) -> Self {
+    pub(super) fn of(
+        options: &ServerOptions,
+        clock: &RunningClock,
+        registry: Option<Registry>,
+    ) -> Self {
         Self {
             builder: builder(options, clock),
             clock: clock.clone(),
             header_timeout: options.header_timeout,
             unread_timeout: options.unread_timeout,
             connections_max: options.connections_max,
+            registry,
         }
     }
 }
@@ -81,6 +91,24 @@ fn builder(options: &ServerOptions, clock: &RunningClock) -> Builder<TokioExecut
     builder
 }
 
+/// What a request knows of its client's connection.
+#[derive(Debug, Clone)]
+pub(super) struct Client {
+    pub(super) watch: Watch,
+    pub(super) account: Option<Arc<dyn ReadAccount>>,
+}
+
+/// How a connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Close {
+    /// With care: the client may have sent more than was read when the last answer was given.
+    Linger,
+    /// At once.
+    Plainly,
+    /// At once, and what the client did not take is forgotten by the kernel too.
+    Reset,
+}
+
 /// Serves one connection to its end, and closes it. Once `draining` is true it takes no further requests.
 pub(super) async fn drive<S, B>(
     stream: TcpStream,
@@ -97,21 +125,31 @@ pub(super) async fn drive<S, B>(
 {
     let clock = manners.clock.clone();
     let waits = (manners.header_timeout, manners.unread_timeout);
-    let (socket, mut returned) = Socket::new(stream, &clock, waits.0, waits.1);
-    if serve(socket, service, manners, draining).await
-        && let Ok(stream) = returned.try_recv()
-    {
-        linger::close(stream, &clock).await;
+    let account = manners.registry.as_ref().map(Registry::read_account);
+    let (socket, mut returned) = Socket::new(stream, &clock, waits.0, waits.1, account.clone());
+    let close = serve(socket, service, manners, account, draining).await;
+    let Ok(stream) = returned.try_recv() else {
+        return;
+    };
+    match close {
+        Close::Linger => linger::close(stream, &clock).await,
+        Close::Plainly => {}
+        Close::Reset => {
+            if let Err(error) = stream.set_zero_linger() {
+                tracing::debug!(%error, "an unread answer stays with the kernel for a while");
+            }
+        }
     }
 }
 
-/// Answers the requests of a connection. Whether the client may have sent more than was read when the last answer was given.
+/// Answers the requests of a connection.
 async fn serve<S, B>(
     socket: Socket,
     service: S,
     manners: Manners,
+    account: Option<Arc<dyn ReadAccount>>,
     mut draining: watch::Receiver<bool>,
-) -> bool
+) -> Close
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S: Clone + Send + 'static,
@@ -122,9 +160,20 @@ where
 {
     let patience = manners.unread_timeout;
     let (watch, requests) = (Watch::new(&manners.clock), Requests::default());
-    let (seen, counted) = (watch.clone(), requests.clone());
+    let revoked = account.as_ref().map(|account| account.revoked());
+    let mut revoked = pin!(async move {
+        match revoked {
+            Some(revoked) => revoked.await,
+            None => std::future::pending().await,
+        }
+    });
+    let client = Client {
+        watch: watch.clone(),
+        account,
+    };
+    let counted = requests.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(seen.clone());
+        request.extensions_mut().insert(client.clone());
         let under_way = counted.begin();
         let answer = service.call(request);
         async move {
@@ -139,25 +188,30 @@ where
     let mut idle = pin!(requests.idle(&manners.clock, manners.header_timeout));
     let mut forgotten = pin!(watch.forgotten(patience));
     let mut ending = false;
-    let mut asked = true;
+    let mut close = Close::Linger;
     loop {
         tokio::select! {
             ended = connection.as_mut() => {
-                let Err(error) = ended else { return asked };
+                let Err(error) = ended else { return close };
                 // Clients that go away are everyday; what was ours was logged where it happened.
                 tracing::debug!(error, "a connection ended");
                 // hyper has answered a request that it does not understand.
-                return error.downcast_ref().is_some_and(hyper::Error::is_parse);
+                let answered = error.downcast_ref().is_some_and(hyper::Error::is_parse);
+                return if answered { Close::Linger } else { Close::Plainly };
             }
             () = &mut forgotten => {
                 tracing::debug!("an answer was left unread");
-                return false;
+                return Close::Reset;
+            }
+            () = &mut revoked => {
+                tracing::debug!("an answer was left unread while others waited for its memory");
+                return Close::Reset;
             }
             () = &mut idle => {
                 // Told to go and still here: HTTP/2 waits for an answer to that.
                 if ending {
                     tracing::debug!("a connection that asked for nothing did not end");
-                    return false;
+                    return Close::Plainly;
                 }
                 idle.set(requests.idle(&manners.clock, manners.header_timeout));
             }
@@ -165,7 +219,11 @@ where
             _ = draining.wait_for(|draining| *draining), if !ending => {}
         }
         ending = true;
-        asked = requests.are_under_way();
+        close = if requests.are_under_way() {
+            Close::Linger
+        } else {
+            Close::Plainly
+        };
         connection.as_mut().graceful_shutdown();
     }
 }

@@ -10,15 +10,17 @@ use futures_util::{StreamExt as _, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, response};
 
 use super::body::Body;
+use super::connection::Client;
 use super::error::Failure;
-use super::watch::Watch;
 use super::{Exchange, Reply, conditional, headers};
 use crate::oci::{RangeAnswer, media_type::is_inert};
-use crate::registry::ports::{Blob, Windows};
+use crate::registry::ports::{AnswerReads, Blob, Windows};
 use crate::registry::{Error, Found};
 use crate::telemetry::Pulled;
 
 const OCTETS: &str = "application/octet-stream";
+/// Answers up to this length, as manifests, have a reserve of the memory for reads.
+const SMALL_BYTES: u64 = 64 << 10;
 /// How long others may keep an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Freshness {
@@ -58,6 +60,10 @@ pub(super) async fn serve(
             .body(Body::empty())?);
     }
     let blob = exchange.registry().open(found).await?.ok_or_else(gone)?;
+    let reads = |length: u64| {
+        let urgent = kind == Pulled::Manifest || length <= SMALL_BYTES;
+        exchange.account().map(|account| account.answer(urgent))
+    };
     let range =
         only(request, &header::RANGE).filter(|_| conditional::range_applies(request, found.digest));
     let answer = range.map_or(RangeAnswer::Whole, |range| {
@@ -68,18 +74,21 @@ pub(super) async fn serve(
             let length = blob.length();
             let builder =
                 base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
-            send(exchange, builder, length, blob.read(0..length), kind).await
+            let windows = blob.read(0..length, reads(length).as_ref());
+            send(exchange, builder, length, windows, kind).await
         }
         RangeAnswer::One(range) => {
             let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness)
                 .header(header::CONTENT_TYPE, media_type)
                 .header(header::CONTENT_RANGE, content_range(&range, blob.length()));
             let length = range.end - range.start;
-            send(exchange, builder, length, blob.read(range), kind).await
+            let windows = blob.read(range, reads(length).as_ref());
+            send(exchange, builder, length, windows, kind).await
         }
         RangeAnswer::Several(ranges) => {
             let boundary = boundary();
-            let (length, windows) = multipart(blob, &ranges, media_type, &boundary);
+            let reads = reads(u64::MAX);
+            let (length, windows) = multipart(blob, &ranges, media_type, &boundary, reads);
             let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness).header(
                 header::CONTENT_TYPE,
                 format!("multipart/byteranges; boundary={boundary}"),
@@ -125,7 +134,8 @@ async fn send(
 ) -> Reply {
     // One answer at a time is the socket's to watch, to the byte.
     let several = exchange.head.version == Version::HTTP_2;
-    let watch = exchange.head.extensions.get::<Watch>().filter(|_| several);
+    let client = exchange.head.extensions.get::<Client>();
+    let watch = client.map(|client| &client.watch).filter(|_| several);
     let body = Body::windows(length, windows, &exchange.api.metrics, kind, watch).await?;
     Ok(builder.header(header::CONTENT_LENGTH, length).body(body)?)
 }
@@ -149,6 +159,7 @@ fn multipart(
     ranges: &[Range<u64>],
     media_type: &str,
     boundary: &str,
+    reads: Option<AnswerReads>,
 ) -> (u64, Windows) {
     let total = blob.length();
     let parts: Vec<(Bytes, Range<u64>)> = ranges
@@ -167,7 +178,7 @@ fn multipart(
         sum + bytes(head) + (range.end - range.start)
     });
     let windows = stream::iter(parts)
-        .flat_map(move |(head, range)| one(head).chain(blob.read(range)))
+        .flat_map(move |(head, range)| one(head).chain(blob.read(range, reads.as_ref())))
         .chain(one(end));
     (length, windows.boxed())
 }

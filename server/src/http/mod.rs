@@ -50,6 +50,7 @@ use tracing::Instrument as _;
 
 use self::admission::Admission;
 use self::body::{Body, RequestBody};
+use self::connection::Client;
 use self::error::Failure;
 use self::host::HostPolicy;
 use self::locations::Locations;
@@ -57,6 +58,7 @@ use self::namespace::Scope;
 use self::route::Route;
 use crate::access::{Caller, Gate, Ping};
 use crate::clock::RunningClock;
+use crate::registry::ports::{HeldMemory, ReadAccount};
 use crate::registry::{Error, Registry};
 use crate::telemetry::{HttpLabels, Metrics};
 
@@ -212,6 +214,19 @@ impl Exchange<'_> {
         action: A,
     ) -> Result<crate::access::Authorized<A>, Error> {
         Ok(self.api.gate.authorize(&self.caller, action)?)
+    }
+
+    /// The account of the client's answers; none where requests do not come from a connection.
+    fn account(&self) -> Option<&Arc<dyn ReadAccount>> {
+        self.head.extensions.get::<Client>()?.account.as_ref()
+    }
+
+    /// Waits for memory for an answer of up to `bytes` that is not read from a blob.
+    async fn hold(&self, bytes: usize) -> Option<HeldMemory> {
+        match self.account() {
+            Some(account) => Some(account.hold(bytes).await),
+            None => None,
+        }
     }
 
     fn is_head(&self) -> bool {

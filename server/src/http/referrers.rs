@@ -20,7 +20,7 @@ use crate::registry::{Error, Referrer, ReferrersPage, ReferrersQuery, Result};
 
 /// Bytes of a page: a little less than what clients accept.
 const PAGE_BYTES: usize = (4 << 20) - (4 << 10);
-/// Bytes of a page that are not counted.
+/// Bytes of a page that are counted as the connection's reads.
 const SMALL_BYTES: usize = 64 << 10;
 /// Bytes counted at a time.
 const STEP_BYTES: usize = 256 << 10;
@@ -57,6 +57,7 @@ pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName, subject:
         artifact_type: filter.as_deref(),
         after: after.map_err(Error::DigestInvalid)?,
     };
+    let memory = exchange.hold(SMALL_BYTES).await;
     let mut page = Page::new(&exchange.api.pages, &exchange.api.clock);
     let registry = exchange.registry();
     let next = registry.list_referrers(&pull, wanted, &mut page).await?;
@@ -73,7 +74,8 @@ pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName, subject:
         builder = builder.header(header::LINK, headers::next_link(&path, &query));
     }
     let media_type = HeaderValue::from_static(OCI_INDEX);
-    headers::json_with(builder, media_type, page.finish())
+    let reply = headers::json_with(builder, media_type, page.finish())?;
+    Ok(reply.map(|body| body.holding(memory)))
 }
 
 /// A page being written.

@@ -246,7 +246,8 @@ impl Bound {
             locations: self.options.locations.clone(),
             under_way,
         });
-        let manners = Manners::of(&self.options, &clock);
+        let manners = Manners::of(&self.options, &clock, Some(registry.clone()));
+        let operators = Manners::of(&self.options, &clock, None);
         let draining = Arc::new(AtomicBool::new(false));
         let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
         let admin = self.admin.map(|(listener, address)| {
@@ -261,13 +262,7 @@ impl Bound {
                 // The sender drops when the registry is done; either way it is time.
                 admin_stopped.await.unwrap_or_default();
             };
-            tokio::spawn(serve(
-                listener,
-                service,
-                manners.clone(),
-                ADMIN_DRAIN,
-                stopped,
-            ))
+            tokio::spawn(serve(listener, service, operators, ADMIN_DRAIN, stopped))
         });
         let service = service_fn(move |request: Request<Incoming>| {
             let api = Arc::clone(&api);

@@ -11,6 +11,7 @@
 use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::clock::{Alarm, RunningClock};
+use crate::registry::ports::ReadAccount;
 
 /// Bytes after which the protocol is known: the length of HTTP/2's preface.
 const OPENING_BYTES: usize = 24;
@@ -38,6 +40,8 @@ pub(super) struct Socket {
     clock: RunningClock,
     /// Fires at `full_since + unread_max`.
     alarm: Option<Alarm>,
+    /// Whose answers these are.
+    account: Option<Arc<dyn ReadAccount>>,
 }
 
 impl Socket {
@@ -47,6 +51,7 @@ impl Socket {
         clock: &RunningClock,
         opening_max: Duration,
         unread_max: Duration,
+        account: Option<Arc<dyn ReadAccount>>,
     ) -> (Self, oneshot::Receiver<TcpStream>) {
         let (back, returned) = oneshot::channel();
         let socket = Self {
@@ -57,6 +62,7 @@ impl Socket {
             full_since: None,
             clock: clock.clone(),
             alarm: None,
+            account,
         };
         (socket, returned)
     }
@@ -76,6 +82,9 @@ impl Socket {
             // Whoever is answered has said enough.
             self.opening = None;
             self.full_since = None;
+            if let Some(account) = &self.account {
+                account.progressed();
+            }
             return outcome;
         }
         let since = *self.full_since.get_or_insert_with(|| self.clock.now());

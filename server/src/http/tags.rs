@@ -8,14 +8,19 @@ use crate::access::Pull;
 use crate::oci::{Page, RepositoryName};
 use crate::registry::{Error, Listing};
 
+/// About what a page of the longest names takes.
+pub(super) const PAGE_BYTES: usize = 256 << 10;
+
 pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName) -> Reply {
     let pull = exchange.authorize(Pull(name))?;
     let page = page(exchange)?;
+    let memory = exchange.hold(PAGE_BYTES).await;
     let listing = exchange.registry().list_tags(&pull, &page).await?;
     let name = pull.repository();
     let text = json!({ "name": name.as_str(), "tags": listing.entries });
     let path = format!("/v2/{name}/tags/list");
-    answer(&path, &page, &listing, &text)
+    let reply = answer(&path, &page, &listing, &text)?;
+    Ok(reply.map(|body| body.holding(memory)))
 }
 
 /// The page that a request asks for.

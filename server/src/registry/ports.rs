@@ -12,6 +12,7 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -55,6 +56,8 @@ pub enum Condition {
 pub trait BlobStore: Send + Sync + Debug {
     /// A reader of the blob, `None` if it is not stored.
     fn open(&self, digest: Digest) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>>;
+    /// An account for the memory that one client's reads take.
+    fn read_account(&self) -> Arc<dyn ReadAccount>;
     /// Begins an upload; cheap until its first byte.
     fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>>;
     /// Bytes received so far; [`Error::UploadUnknown`] if the repository has no such upload.
@@ -89,9 +92,29 @@ pub trait BlobStore: Send + Sync + Debug {
 pub trait Blob: Send + Debug {
     /// Its length in bytes.
     fn length(&self) -> u64;
-    /// Its bytes in `range`, which must lie inside it.
-    fn read(&self, range: Range<u64>) -> Windows;
+    /// Its bytes in `range`, which must lie inside it. `answer` is what they are for; without one they are dropped at once.
+    fn read(&self, range: Range<u64>, answer: Option<&AnswerReads>) -> Windows;
 }
+
+/// The memory that one client's answers take, of what all clients share. A client that takes nothing of them gives way to others.
+pub trait ReadAccount: Send + Sync + Debug {
+    /// Notes that the client took bytes.
+    fn progressed(&self);
+    /// Resolves once the client has to give way: all its answers are to be dropped.
+    fn revoked(&self) -> BoxFuture<'static, ()>;
+    /// Begins an answer that is read from blobs; an urgent one is small.
+    fn answer(&self, urgent: bool) -> AnswerReads;
+    /// Waits for memory for another answer.
+    fn hold(&self, bytes: usize) -> BoxFuture<'_, HeldMemory>;
+}
+
+/// The reads of one answer, for the pair that made it.
+#[derive(Debug, Clone)]
+pub struct AnswerReads(pub Arc<dyn Any + Send + Sync>);
+
+/// Memory of an answer, until it drops.
+#[derive(Debug)]
+pub struct HeldMemory(pub Box<dyn Any + Send + Sync>);
 
 /// A place in an upload to return to.
 #[derive(Debug)]

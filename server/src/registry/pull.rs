@@ -3,10 +3,12 @@
 //! Owns: what a reference resolves to, and opening its bytes.
 //! Refuses: blobs that the repository does not link, even where the store has them.
 
+use std::sync::Arc;
+
 use tonnage_engine::Digest;
 
 use super::attributes::Attributes;
-use super::ports::{Blob, View};
+use super::ports::{Blob, ReadAccount, View};
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::Reference;
@@ -91,6 +93,11 @@ impl Registry {
     pub(super) async fn promise(&self, repository: &str, digest: Digest) -> Result<Option<u64>> {
         self.blobs.lease(digest)?;
         self.view().await?.blob(repository, digest).await
+    }
+
+    /// An account for the memory that one client's answers take.
+    pub fn read_account(&self) -> Arc<dyn ReadAccount> {
+        self.blobs.read_account()
     }
 
     /// Opens what was found. `None` if its bytes are gone meanwhile.

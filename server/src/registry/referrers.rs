@@ -146,7 +146,7 @@ impl Registry {
         let Some(blob) = self.blobs.open(entry.digest).await? else {
             return Ok(BTreeMap::new());
         };
-        let mut windows = blob.read(0..blob.length());
+        let mut windows = blob.read(0..blob.length(), None);
         let mut bytes = BytesMut::new();
         while let Some(window) = windows.try_next().await? {
             bytes.extend_from_slice(&window);

@@ -1,0 +1,128 @@
+//! Clients that ask and do not read: the memory that their answers take is needed by others.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tonnage_engine::{Digest, Options};
+use tonnage_server::ServerOptions;
+use tonnage_tests::registry::TestRegistry;
+
+use crate::transport::{field, frame};
+use crate::{content, push_blob, push_image};
+
+/// By then a wait has failed; below the 50 s after which a client of HTTP/2 that answers no ping is gone anyway.
+const HANG: Duration = Duration::from_secs(30);
+/// More than the kernel keeps for a client that does not read.
+const LENGTH: usize = 8 << 20;
+
+/// A registry with little memory for reads, a large blob and an image under the tag `t` in `a`.
+async fn short_of_memory() -> (TestRegistry, Digest) {
+    let store = Options {
+        read_budget_bytes: 4 << 20,
+        read_stall: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let registry = TestRegistry::with_store(ServerOptions::default(), store).await;
+    let client = registry.client();
+    push_image(&client, "a", "t", b"layer").await;
+    let digest = push_blob(&client, "a", &content(5, LENGTH)).await;
+    (registry, digest)
+}
+
+/// A connection that takes few bytes unless they are read.
+async fn connect(registry: &TestRegistry) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(registry.client().address()).await.unwrap()
+}
+
+/// What others ask for meanwhile, small and large, is answered, over and over.
+async fn others_are_served(registry: &TestRegistry, digest: Digest) {
+    let client = registry.client();
+    let blob = format!("/v2/a/blobs/{digest}");
+    let served = async {
+        for _ in 0..3 {
+            client.get("/v2/a/manifests/t").await.expect(200);
+            client.get("/v2/a/tags/list").await.expect(200);
+            let answer = client.get(&blob).await.expect(200);
+            assert!(answer.body == content(5, LENGTH));
+        }
+    };
+    let served = tokio::time::timeout(HANG, served).await;
+    assert!(served.is_ok(), "others wait for clients that do not read");
+}
+
+/// Guards: clients that do not read give way to others, however many they are: every new one gets its first bytes, and the answers of
+/// those who read are whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_answers_stop_nobody() {
+    let (registry, digest) = short_of_memory().await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        let mut stream = connect(&registry).await;
+        let get = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(get.as_bytes()).await.unwrap();
+        silent.push(stream);
+    }
+    for (number, stream) in silent.iter_mut().enumerate() {
+        let mut line = [0; 12];
+        let begun = tokio::time::timeout(HANG, stream.read_exact(&mut line)).await;
+        begun
+            .unwrap_or_else(|_| panic!("client {number} waits"))
+            .unwrap();
+        assert_eq!(&line, b"HTTP/1.1 200");
+    }
+    others_are_served(&registry, digest).await;
+}
+
+/// Reads frames until answers have begun on `count` streams, or the connection ends.
+async fn begun(stream: &mut TcpStream, count: usize) {
+    let mut answers = 0;
+    let mut head = [0; 9];
+    while answers < count && stream.read_exact(&mut head).await.is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        // HEADERS is frame type 1 (RFC 9113 section 6.2).
+        answers += usize::from(head[3] == 1);
+        if stream.read_exact(&mut payload).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Guards: the same for connections of HTTP/2 with many streams that their windows leave unread, blobs and lists.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_streams_stop_nobody() {
+    let (registry, digest) = short_of_memory().await;
+    let mut connections = Vec::new();
+    for _ in 0..8 {
+        let mut stream = connect(&registry).await;
+        // SETTINGS_INITIAL_WINDOW_SIZE = 1 (RFC 9113 section 6.5.2).
+        let mut sent = [
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+            frame(4, 0, 0, &[0, 4, 0, 0, 0, 1]),
+        ]
+        .concat();
+        for number in 0..100 {
+            let path = match number % 2 {
+                0 => format!("/v2/a/blobs/{digest}"),
+                _ => "/v2/a/tags/list".to_owned(),
+            };
+            let head = [
+                field(":method", "GET"),
+                field(":scheme", "http"),
+                field(":authority", "x"),
+                field(":path", &path),
+            ];
+            sent.extend(frame(1, 5, 2 * number + 1, &head.concat()));
+        }
+        stream.write_all(&sent).await.unwrap();
+        connections.push(stream);
+    }
+    for (number, stream) in connections.iter_mut().enumerate() {
+        let begun = tokio::time::timeout(HANG, begun(stream, 4)).await;
+        assert!(begun.is_ok(), "connection {number} waits");
+    }
+    others_are_served(&registry, digest).await;
+}
