@@ -5,6 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonnage_tests::registry::TestRegistry;
 
+use crate::transport::{field, frame};
 use crate::wire::{rest, say};
 use crate::{MANIFEST, begin, push_blob, push_layers, sha256};
 
@@ -138,6 +139,54 @@ async fn early_answers_are_not_lost() {
     let said = send_all(&registry, &head, 64).await;
     assert!(said.starts_with("HTTP/1.1 404"), "{said}");
     assert!(said.contains("connection: close"), "{said}");
+}
+
+/// Guards: RFC 9113 section 8.1: an early answer to a client that is still sending is not followed by a reset at once, which curl takes
+/// for the answer, on HTTP/2 either: what it sends is read on, and the connection serves other requests meanwhile and after.
+#[tokio::test(flavor = "multi_thread")]
+async fn early_answers_over_http2_are_not_lost() {
+    let registry = TestRegistry::start().await;
+    let mut stream = TcpStream::connect(registry.client().address())
+        .await
+        .unwrap();
+    let head = |method: &str, path: &str| {
+        let fields = [
+            (":method", method),
+            (":scheme", "http"),
+            (":authority", "localhost"),
+        ];
+        let fields = fields.into_iter().chain([(":path", path)]);
+        fields
+            .flat_map(|(name, value)| field(name, value))
+            .collect::<Vec<u8>>()
+    };
+    let opening = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        frame(4, 0, 0, &[]),
+        frame(1, 4, 1, &head("PUT", NO_UPLOAD)),
+        frame(0, 0, 1, &[0; 10_000]),
+    ];
+    stream.write_all(&opening.concat()).await.unwrap();
+    let mut seen = Vec::new();
+    // Kind, stream and the end of the stream (RFC 9113 section 4.1).
+    let mut next = async |stream: &mut TcpStream| {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let [a, b, c, kind, flags, _, _, _, id] = head;
+        let length = u32::from_be_bytes([0, a, b, c]);
+        let mut payload = vec![0; usize::try_from(length).unwrap()];
+        stream.read_exact(&mut payload).await.unwrap();
+        seen.push(kind);
+        (kind, id, flags & 1 == 1)
+    };
+    while next(&mut stream).await != (0, 1, true) {}
+    let rest = [
+        frame(0, 1, 1, &[0; 10_000]),
+        frame(1, 5, 3, &head("GET", "/v2/")),
+    ];
+    stream.write_all(&rest.concat()).await.unwrap();
+    while next(&mut stream).await != (0, 3, true) {}
+    assert!(!seen.contains(&3), "{seen:?}");
 }
 
 /// Guards: the answer to a head that is too long reaches a client that is still sending it.

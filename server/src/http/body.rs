@@ -282,9 +282,14 @@ impl RequestBody {
         self.length.filter(|_| coming).map(|_| self.missing)
     }
 
+    /// Whether more is on its way, as far as is known.
+    pub(super) fn is_coming(&self) -> bool {
+        self.state == Progress::Coming
+    }
+
     /// Whether more is on its way and only its end will tell how much.
     pub(super) fn is_chunked(&self) -> bool {
-        self.state == Progress::Coming && self.length.is_none()
+        self.is_coming() && self.length.is_none()
     }
 
     /// The whole body; `None` if it is longer than `max` bytes, without reading on.

@@ -1,7 +1,8 @@
 //! What to do with a request's body that no handler read.
 //!
 //! Owns: the choice between a connection that is kept, for which the rest of the body is read beside the answer, and one that the
-//! answer closes. A closed one lingers (`linger`), so that a client that sends before it listens sees its answer.
+//! answer closes. A closed one lingers (`linger`), so that a client that sends before it listens sees its answer. A stream of HTTP/2 is
+//! read on for a little, and then reset.
 //! Refuses: reading much for the sake of a connection; a new one is cheaper.
 
 use std::time::Duration;
@@ -13,31 +14,50 @@ use super::body::{Body, RequestBody};
 use crate::clock::RunningClock;
 use crate::registry::Source as _;
 
-/// Most bytes that are read so that the connection can be kept.
+/// Most bytes that are read so that a connection of HTTP/1.1 can be kept.
 const BYTES_MAX: u64 = 256 << 10;
-/// How long they may take; then the connection is closed as if they had been more.
+/// Most bytes of a stream of HTTP/2 that are read before it is reset.
+const STREAM_BYTES_MAX: u64 = 16 << 20;
+/// How long they may take; then the connection is closed, or the stream reset, as if they had been more.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Settles what becomes of the rest of a body whose answer is known. HTTP/2 needs none of it: a stream is reset without harm to others.
+/// Settles what becomes of the rest of a body whose answer is known.
 pub(super) fn settle(
     mut body: RequestBody,
     version: Version,
     clock: &RunningClock,
     answer: &mut Response<Body>,
 ) {
-    if version >= Version::HTTP_2 || is_whole(&mut body) {
+    if is_whole(&mut body) {
         return;
     }
-    if body.rest().is_some_and(|bytes| bytes <= BYTES_MAX) {
+    let most = if version >= Version::HTTP_2 {
+        // A reset without an error (RFC 9113 section 8.1) would do, but some clients that are still sending take it for the answer.
+        Some(STREAM_BYTES_MAX).filter(|_| body.is_coming())
+    } else {
+        body.rest().filter(|bytes| *bytes <= BYTES_MAX)
+    };
+    if let Some(most) = most {
         let clock = clock.clone();
         tokio::spawn(async move {
-            let reading = async { while let Ok(Some(_)) = body.next().await {} };
+            let reading = read(&mut body, most);
             clock.timeout(TIME_MAX, reading).await.unwrap_or_default();
         });
-        return;
+    } else if version < Version::HTTP_2 {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(header::CONNECTION, close);
     }
-    let close = HeaderValue::from_static("close");
-    answer.headers_mut().insert(header::CONNECTION, close);
+}
+
+async fn read(body: &mut RequestBody, most: u64) {
+    let mut left = most;
+    while let Ok(Some(bytes)) = body.next().await {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        match left.checked_sub(length) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 /// Whether all of it was read, or is here to be read.
