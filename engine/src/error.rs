@@ -140,7 +140,7 @@ pub enum Error {
 }
 
 /// Bytes on disk that contradict their checksum or structure.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is corrupt at byte {offset}: {what}", path.display())]
 pub struct Corruption {
     /// File.

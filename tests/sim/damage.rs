@@ -43,6 +43,31 @@ async fn open(machine: &SimEnv) -> Result<(Store, OpenReport), Error> {
     Store::open(machine.env.clone(), &check::store_path(), options()).await
 }
 
+/// The script is taken in a store whose journal is one file; then it is closed, or the process killed.
+fn in_one_file(script: &Script, closed: bool) -> SimEnv {
+    let options = Options {
+        journal_file_bytes: 1 << 20,
+        ..options()
+    };
+    let machine = SimEnv::new(SEED, &check::empty_disk());
+    machine.executor.block_on(async {
+        let path = check::store_path();
+        let opened = Store::open(machine.env.clone(), &path, options).await;
+        let (store, _) = opened.expect("it opens");
+        for step in &script.steps {
+            let taken = script.take(&store, &machine.env, step).await;
+            taken.expect("the step succeeds");
+        }
+        if closed {
+            store.close().await.expect("it closes");
+        } else {
+            std::mem::forget(store);
+        }
+    });
+    machine.executor.settle();
+    machine
+}
+
 /// Takes `steps` in a store on `image` and closes it.
 fn closed_after(image: &Image, script: &Script, steps: &[Operation]) -> Image {
     let machine = SimEnv::new(SEED, image);
@@ -149,8 +174,9 @@ fn refused(image: &Image, why: &str) {
     );
 }
 
-/// Guards: a store with a journal file missing is refused, whichever it is, as far as anything left tells of it: a later
-/// file, a checkpoint, or a segment whose id it reserved. Its segments are not taken for orphans.
+/// Guards: a store with a journal file missing is refused, whichever it is, as far as anything left tells of it: the file before or
+/// behind it, a checkpoint, or a segment whose id it reserved. Its segments are not taken for orphans. Where a checkpoint makes up
+/// for the file, the store opens with all that was acknowledged, and says what is missing.
 #[test]
 fn a_missing_journal_file_is_refused() {
     let script = script();
@@ -169,14 +195,19 @@ fn a_missing_journal_file_is_refused() {
         without.files.remove(path);
         refused(&without, &format!("without {}", path.display()));
         assert!(!fsck(&without).is_sound());
-        // A checkpoint makes up for what is before it; fsck misses the file all the same.
         let mut without = image.clone();
         without.files.remove(path);
-        assert!(!fsck(&without).is_sound());
+        assert!(only_the_checkpoint(&without, &script, path));
     }
     let mut without = image.clone();
     without.files.remove(last);
     refused(&without, "without the last, which a checkpoint names");
+    let mut without = bare.clone();
+    without.files.remove(last);
+    refused(&without, "without the last, which the one before it names");
+    let mut without = bare.clone();
+    zero(&mut without, last, 0);
+    refused(&without, "with the last empty");
     let mut without = bare.clone();
     for path in &journals[first_epoch..] {
         without.files.remove(path);
@@ -194,6 +225,105 @@ fn a_missing_journal_file_is_refused() {
         without.files.remove(path);
     }
     refused(&without, "without all but the first and the last");
+}
+
+/// Overwrites a file with zeros from `from` on.
+fn zero(image: &mut Image, path: &Path, from: u64) {
+    let content = image.files.get_mut(path).expect("the file is there");
+    let length = content.len() - from;
+    content.write(from, &vec![0; usize::try_from(length).expect("small")]);
+}
+
+/// Where the frames of a journal file start.
+fn frames(image: &Image, path: &Path) -> Vec<u64> {
+    let bytes = image.files[path].to_vec();
+    let blocks = bytes.chunks(4096).zip((0u64..).step_by(4096));
+    let frames = blocks.filter(|(block, _)| block.starts_with(b"TFRM"));
+    frames.map(|(_, at)| at).collect()
+}
+
+/// Opens with all that was acknowledged and names `path`, as `fsck` does. False where it is refused instead.
+fn only_the_checkpoint(image: &Image, script: &Script, path: &Path) -> bool {
+    let found = fsck(image);
+    assert!(!found.is_sound() && names(&found, path), "{found:?}");
+    let advice: Vec<_> = found.findings.iter().map(|found| &*found.what).collect();
+    assert!(!advice.concat().contains("elete"), "{advice:?}");
+    let machine = SimEnv::new(SEED, image);
+    let opened = machine.executor.block_on(async {
+        let (store, report) = open(&machine).await.ok()?;
+        let unsound: Vec<_> = report.journal_unsound.iter().map(|bad| &bad.path).collect();
+        assert_eq!(unsound, [path]);
+        let scripts = std::slice::from_ref(script);
+        check::contract(&store, scripts, &all_of(script))
+            .await
+            .unwrap();
+        store.close().await.ok()
+    });
+    machine.executor.settle();
+    if opened.is_none() {
+        return false;
+    }
+    assert!(advice.concat().contains("only copy"), "{advice:?}");
+    // And after that as before.
+    assert!(names(&fsck(&machine.disk.live_image()), path));
+    true
+}
+
+/// Guards: a closed store whose journal lost frames at its end, while the checkpoint holds them all: it opens with everything, says
+/// that the checkpoint is the only copy, and nobody is told to delete it.
+#[test]
+fn a_checkpoint_that_holds_more_than_the_journal_is_kept() {
+    let script = script();
+    let image = in_one_file(&script, true).disk.live_image();
+    let path = files(&image, "journal").remove(0);
+    let frames = frames(&image, &path);
+    assert!(frames.len() > 10, "{frames:?}");
+    // The last one says that the store was closed, and holds nothing.
+    for at in &frames[..frames.len() - 1] {
+        let mut lost = image.clone();
+        zero(&mut lost, &path, *at);
+        assert!(only_the_checkpoint(&lost, &script, &path), "byte {at}");
+    }
+}
+
+/// Guards: a process was killed, and then frames at the end of its journal are lost: zeroed, overwritten or cut off. Everything that
+/// was acknowledged had its mark, so the store is refused instead of opened without it. Without its marks only what a drive
+/// could still have had in flight passes for torn: that is not covered.
+#[test]
+fn lost_frames_at_the_end_of_the_journal_are_noticed() {
+    let script = script();
+    let machine = in_one_file(&script, false);
+    let killed = machine.disk.live_image();
+    let path = files(&killed, "journal").remove(0);
+    let frames = frames(&killed, &path);
+    assert!(frames.len() > 10, "{frames:?}");
+    assert!(fsck(&killed).findings.is_empty());
+    let after_power_cut = machine.disk.durable_image();
+    for (number, at) in frames.iter().enumerate() {
+        let mut zeroed = killed.clone();
+        zero(&mut zeroed, &path, *at);
+        let mut garbled = killed.clone();
+        let content = garbled.files.get_mut(&path).expect("the file is there");
+        for place in &frames[number..] {
+            content.write(*place, &[0xa5; 100]);
+        }
+        let mut cut = killed.clone();
+        let content = cut.files.get_mut(&path).expect("the file is there");
+        content.set_len(*at);
+        for (image, how) in [(zeroed, "zeroed"), (garbled, "garbled"), (cut, "cut")] {
+            refused(&image, &format!("{how} from byte {at} on"));
+            assert!(names(&fsck(&image), &path), "{how} from byte {at} on");
+        }
+        // The mark of the last frame became durable with no later one.
+        if number + 1 < frames.len() {
+            let mut zeroed = after_power_cut.clone();
+            zero(&mut zeroed, &path, *at);
+            refused(
+                &zeroed,
+                &format!("zeroed from byte {at} on, after a power cut"),
+            );
+        }
+    }
 }
 
 /// Guards: a store that lost its superblock gets no new one; with three of four copies damaged it opens, and `fsck` names them.

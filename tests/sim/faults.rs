@@ -500,7 +500,7 @@ fn a_failed_checkpoint_costs_nothing() {
             let mut play = Play::open(&machine).await;
             play.good(push(1)).await;
             let part = if kind == OpKind::SyncDir {
-                "store"
+                "base"
             } else {
                 ".base"
             };

@@ -233,8 +233,8 @@ fn a_finished_journal_file_keeps_no_unused_space() {
         let name = format!("journal/{number:016x}.journal");
         image.files[&check::store_path().join(name)].len()
     };
-    // Header, the frame that reserves segment ids, close frame.
-    assert_eq!(size(1), 3 * 4096);
+    // Header, two marks, the frame that reserves segment ids, close frame.
+    assert_eq!(size(1), 5 * 4096);
     assert_eq!(size(2), tight().journal_file_bytes);
 }
 

@@ -7,12 +7,12 @@ use super::codec::{Decoder, Encoder, Malformed, checksum, unseal};
 use crate::extent::Lsn;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_TRANSACTIONS_MAX, JOURNAL_BLOCK_BYTES};
 
-/// Size of a file's header; the first frame stands behind it.
+/// Size of a file's header; marks and frames follow.
 pub const HEADER_BYTES: usize = JOURNAL_BLOCK_BYTES;
 /// Size of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = 64;
 /// Bytes of a file's header that say something; zeros follow, and its checksum.
-const FIELDS_BYTES: usize = 80;
+const FIELDS_BYTES: usize = 88;
 const MAGIC: &[u8; 8] = b"TNJOURNL";
 const VERSION: u32 = 1;
 const FRAME_MAGIC: &[u8; 4] = b"TFRM";
@@ -35,6 +35,8 @@ pub struct JournalHeader {
     pub previous_end: u64,
     /// Creation time.
     pub created_unix_ms: u64,
+    /// Size that the file was prepared with. Only a file with a successor may be shorter.
+    pub file_bytes: u64,
 }
 
 impl JournalHeader {
@@ -51,6 +53,7 @@ impl JournalHeader {
             .u64(self.first_lsn.0)
             .u64(self.previous_end)
             .u64(self.created_unix_ms)
+            .u64(self.file_bytes)
             .seal(HEADER_BYTES)
     }
 
@@ -73,6 +76,7 @@ impl JournalHeader {
             first_lsn: Lsn(decoder.counter()?),
             previous_end: decoder.counter()?,
             created_unix_ms: decoder.u64()?,
+            file_bytes: decoder.counter()?,
         };
         decoder.zeros(decoder.remaining())?;
         if header.store_id != *store_id {
@@ -213,6 +217,7 @@ mod tests {
             first_lsn: Lsn(9000),
             previous_end: 8192,
             created_unix_ms: 1,
+            file_bytes: 1 << 20,
         }
     }
 

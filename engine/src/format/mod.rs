@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod checksum;
 pub mod codec;
 pub mod journal;
+pub mod mark;
 pub mod record;
 pub mod segment;
 pub mod superblock;

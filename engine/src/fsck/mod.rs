@@ -8,21 +8,17 @@
 
 mod blobs;
 mod files;
+mod journal;
 mod rows;
 mod uploads;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::catalog::View;
-use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::Env;
-use crate::journal;
 use crate::recovery::lock::DirectoryLock;
 use crate::recovery::superblock::{self as superblocks, SUPERBLOCK};
-use crate::recovery::{self, plan};
 use crate::table::Site;
 
 /// What to check beyond the checksums.
@@ -143,73 +139,11 @@ pub async fn check(
     }
     let _lock = directory.with_superblock(&*env.io, path).await?;
     let site = Site::new(env.clone(), path, superblock.store_id);
-    let (state, walked) = match recovery::replay_from_start(&site, &superblock).await {
-        Ok(replayed) => replayed,
-        Err(error) => {
-            report.note(path, error)?;
-            return Ok(report);
-        }
+    let Some((view, walked)) = journal::check(&site, &superblock, &mut report).await? else {
+        return Ok(report);
     };
-    report.lsn = state.lsn;
-    report.clean = plan::closed_cleanly(&walked);
-    report.transactions = walked.transactions;
-    for stray in &walked.stray {
-        let path = journal::file_path(path, stray.number);
-        let what = format!(
-            "byte {} is not zero, behind the end of the frames; it is ignored",
-            stray.offset
-        );
-        report.add(Severity::Damage, &path, what);
-    }
-    let view = View::new(Arc::new(state));
-    compare_with_checkpoint(&site, &superblock, &view, &mut report).await?;
     rows::check(&view, path, &mut report)?;
     files::check(&site, &view, &walked, &mut report).await?;
     blobs::check(&site, &view, options, progress, &mut report).await?;
     Ok(report)
-}
-
-/// The newest checkpoint with the journal behind it must lead to the same rows as the journal alone.
-async fn compare_with_checkpoint(
-    site: &Site,
-    superblock: &crate::format::superblock::Superblock,
-    whole: &View,
-    report: &mut FsckReport,
-) -> Result<()> {
-    let recovered = match recovery::replay(site, superblock, None).await {
-        Ok(recovered) => recovered,
-        Err(error) => return report.note(&site.root, error),
-    };
-    let fallback = checkpoint::check_fallback(site, &recovered.checkpoints).await;
-    for rejected in recovered.checkpoints.rejected.iter().chain(&fallback) {
-        report.add(Severity::Cache, &rejected.path, rejected.why.clone());
-    }
-    if recovered.checkpoints.chosen.is_none() {
-        return Ok(());
-    }
-    let mut from_start = whole.state().layers.scan_prefix(b"", None);
-    let mut from_checkpoint = recovered.state.layers.scan_prefix(b"", None);
-    loop {
-        match (from_start.next(), from_checkpoint.next()) {
-            (None, None) => return Ok(()),
-            (Some(Ok(one)), Some(Ok(other))) if one == other => {}
-            (Some(Err(error)), _) | (_, Some(Err(error))) => {
-                return report.note(&site.root, error);
-            }
-            (one, other) => {
-                let key = |row: &Option<Result<(bytes::Bytes, bytes::Bytes)>>| match row {
-                    Some(Ok((key, _))) => key.escape_ascii().to_string(),
-                    Some(Err(_)) | None => "nothing".to_owned(),
-                };
-                let what = format!(
-                    "the checkpoint contradicts the journal: row {} there, {} here. The journal is right: delete base/ and \
-                     checkpoint.* while the store is closed, and the next open rebuilds them",
-                    key(&other),
-                    key(&one)
-                );
-                report.add(Severity::Damage, &site.root, what);
-                return Ok(());
-            }
-        }
-    }
 }

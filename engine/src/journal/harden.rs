@@ -8,10 +8,12 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
+
 use super::{Position, file_path, reserve};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
-use crate::io::{Class, Io, OpenMode, exact};
+use crate::io::{Class, FileRef, Io, OpenMode, exact};
 
 /// Room that such a file system wants beside the bytes themselves.
 const ROOM_BYTES: u64 = 1 << 20;
@@ -37,20 +39,29 @@ pub async fn harden(io: &dyn Io, store: &Path, from: u64, end: Position) -> Resu
         let what = "its end was there a moment ago and is not any more";
         return Err(Error::corrupt(&path, from, what));
     }
-    let found = found.freeze();
-    let write = async || {
-        exact::write_all(&*file, Class::Journal.call(), from, vec![found.clone()])
-            .await
-            .map_err(failed)
-    };
-    let mut written = write().await;
+    overwrite(io, store, &file, &path, from, found.freeze()).await
+}
+
+/// Writes over what is there already, or may be, and makes it durable.
+pub(super) async fn overwrite(
+    io: &dyn Io,
+    store: &Path,
+    file: &FileRef,
+    path: &Path,
+    at: u64,
+    bytes: Bytes,
+) -> Result<()> {
+    let failed = |source| Error::io("make the end of the journal durable in", path, source);
+    let mut written = exact::write_all(&**file, Class::Journal.call(), at, vec![bytes.clone()])
+        .await
+        .map_err(failed);
     if written.as_ref().is_err_and(Error::is_no_space) {
         // A file system that copies on write has no room for the same bytes again: pulls and deletes must go on there, too.
-        tracing::warn!(
-            "the disk is full: a part of the reserve is given up so that the store opens"
-        );
-        reserve::shrink(io, store, found.len() as u64 + ROOM_BYTES).await?;
-        written = write().await;
+        tracing::warn!("the disk is full: a part of the reserve is given up for the journal's end");
+        reserve::shrink(io, store, bytes.len() as u64 + ROOM_BYTES).await?;
+        written = exact::write_all(&**file, Class::Journal.call(), at, vec![bytes])
+            .await
+            .map_err(failed);
     }
     written?;
     file.sync_data(Class::Journal.call()).await.map_err(failed)

@@ -1,13 +1,15 @@
 //! The journal: the log of metadata transactions, and the only commit point.
 //!
 //! Owns: `journal/`, its files and frames; the LSN. [`scan`] turns one file's bytes into facts, [`read`] walks the files of
-//! a closed store, [`harden`] makes what was found durable, [`writer`] appends frames to an open one.
+//! a closed store, [`harden`] makes what was found durable, [`writer`] appends frames to an open one, with [`marks`] that say
+//! how far they were durable.
 //! Refuses: knowing what a transaction means (`catalog`), and deciding what to commit (`commit`).
 //!
 //! Invariants: a frame is written only after the sync of the one before returned, so only the last frame
-//! can be torn. A file is never written again once it has a successor, and its successor's header says where it ends.
+//! can be torn. Once a file has a successor, whose header says where it ends, only its marks are written, once more.
 
 pub mod harden;
+mod marks;
 pub mod read;
 pub mod reserve;
 pub mod scan;
@@ -15,7 +17,8 @@ pub mod writer;
 
 use std::path::{Path, PathBuf};
 
-use crate::format::journal::HEADER_BYTES;
+use crate::extent::Lsn;
+use crate::format::mark::FRAMES_START;
 
 const SUFFIX: &str = ".journal";
 
@@ -32,8 +35,19 @@ impl Position {
     /// Where the journal of every store begins.
     pub const FIRST: Self = Self {
         number: 1,
-        offset: HEADER_BYTES as u64,
+        offset: FRAMES_START,
     };
+}
+
+/// The file that a new one follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Predecessor {
+    /// Its number, and where its frames end.
+    pub end: Position,
+    /// Its nonce.
+    pub nonce: u64,
+    /// LSN of its last transaction, or a lower one.
+    pub lsn: Lsn,
 }
 
 /// The directory of a store's journal.

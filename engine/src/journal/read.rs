@@ -3,16 +3,18 @@
 //! Owns: finding the chain of files, deciding by their headers where each ends, feeding transactions in order.
 //! Refuses: changing anything; what to do about what was found is `recovery`'s decision.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
 use super::scan::{self, Scanned, Tail};
-use super::{Position, directory, file_path, parse_name};
+use super::{Position, directory, file_path, marks, parse_name};
 use crate::buffer::Buffer;
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::extent::Lsn;
 use crate::format::codec::Malformed;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
+use crate::format::mark::FRAMES_START;
 use crate::format::transaction::Transaction;
 use crate::io::{Class, Io, OpenMode, exact};
 use crate::limits::JOURNAL_FILE_BYTES_MAX;
@@ -38,9 +40,11 @@ pub struct Walked {
     pub frames: u64,
     /// Transactions handed out.
     pub transactions: u64,
-    /// Bytes that are not zero where no stop can have left any: behind a close frame, or behind the end of a file that the same
-    /// run of the store went on from.
-    pub stray: Vec<Position>,
+    /// What no stop can have left and costs nothing: bytes that are not zero behind a close frame, or behind the end of a file that
+    /// the same run of the store went on from; marks that do not hold.
+    pub harmless: Vec<Corruption>,
+    /// What is missing or does not hold before the walk's start: what a checkpoint makes up for as long as it holds.
+    pub unsound: Vec<Corruption>,
 }
 
 /// What a walk is for.
@@ -73,8 +77,11 @@ pub async fn walk(
         files: 0,
         frames: 0,
         transactions: 0,
-        stray: Vec::new(),
+        harmless: Vec::new(),
+        unsound: Vec::new(),
     };
+    // Known to be wrong once the file behind it has a frame: that was written after the seal.
+    let mut unsealed: Option<Corruption> = None;
     let mut next = load(io, store, store_id, start.number).await?;
     while let Loaded::Intact { header, bytes } = next {
         let number = header.number;
@@ -88,7 +95,7 @@ pub async fn walk(
         let from = if number == start.number {
             start.offset
         } else {
-            HEADER_BYTES as u64
+            FRAMES_START
         };
         let mut count = 0;
         let scanned = scan::frames(bytes.filled(), &header, from, end, &mut |transaction| {
@@ -97,17 +104,31 @@ pub async fn walk(
         });
         let scanned = scanned
             .map_err(|bad| Error::corrupt(&file_path(store, number), bad.offset, bad.what.0))?;
+        marks::check(store, &header, bytes.filled(), &scanned, end.is_some())?;
+        if number == start.number {
+            walked.look_back(store, &header, bytes.filled(), start.offset);
+        }
         walked.transactions += count;
         let rolled =
             matches!(&next, Loaded::Intact { header: newer, .. } if newer.epoch == header.epoch);
         if rolled || scanned.closed {
             let stray = scan::stray(bytes.filled(), scanned.end);
-            let stray = stray.map(|offset| Position { number, offset });
-            walked.stray.extend(stray);
+            walked.harmless.extend(stray.map(|offset| Corruption {
+                path: file_path(store, number),
+                offset,
+                what: "not zero, behind the end of the frames; it is ignored".to_owned(),
+            }));
+        }
+        if scanned.frames > 0 {
+            walked.harmless.extend(unsealed.take());
+        }
+        unsealed = marks::blemish(store, &header, bytes.filled(), end);
+        if scanned.closed && end.is_none() {
+            walked.harmless.extend(unsealed.take());
         }
         walked.note(header, &scanned);
         if end.is_some() {
-            let (number, offset) = (number + 1, HEADER_BYTES as u64);
+            let (number, offset) = (number + 1, FRAMES_START);
             visitor.file_done(Position { number, offset }).await?;
         }
         if matches!(next, Loaded::Unfinished) {
@@ -121,24 +142,35 @@ pub async fn walk(
         .last
         .as_ref()
         .map_or(start.number, |last| last.number + 1);
-    check_gap(io, store, absent).await?;
+    let missing = check_gap(io, store, start.number, absent).await?;
+    walked.unsound.extend(missing);
     Ok(walked)
 }
 
-/// The journal seems to end before file `absent`: a file behind it would mean that one in between is lost.
-async fn check_gap(io: &dyn Io, store: &Path, absent: u64) -> Result<()> {
+/// The journal seems to end before file `absent`: a file behind it would mean that one in between is lost. Returns what is missing
+/// before the file `start`, from which on the journal was read.
+async fn check_gap(
+    io: &dyn Io,
+    store: &Path,
+    start: u64,
+    absent: u64,
+) -> Result<Option<Corruption>> {
     let directory = directory(store);
     let names = match io.list_dir(Class::Directory.call(), &directory).await {
         Ok(names) => names,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(source) => return Err(Error::io("list", &directory, source)),
     };
-    let behind = names
-        .iter()
-        .filter_map(|name| parse_name(name))
-        .filter(|number| *number > absent)
-        .min();
-    let Some(behind) = behind else { return Ok(()) };
+    let found: BTreeSet<u64> = names.iter().filter_map(|name| parse_name(name)).collect();
+    let Some(behind) = found.range(absent + 1..).next().copied() else {
+        let mut needed = Position::FIRST.number..start;
+        let missing = needed.find(|number| !found.contains(number));
+        return Ok(missing.map(|number| Corruption {
+            path: file_path(store, number),
+            offset: 0,
+            what: "missing; the store cannot be rebuilt from its journal without it".to_owned(),
+        }));
+    };
     let what = format!(
         "missing, but {} exists; restore it before opening the store",
         file_path(store, behind).display()
@@ -147,6 +179,18 @@ async fn check_gap(io: &dyn Io, store: &Path, absent: u64) -> Result<()> {
 }
 
 impl Walked {
+    /// Checks the frames before `from`, where the walk began in a file.
+    fn look_back(&mut self, store: &Path, header: &JournalHeader, bytes: &[u8], from: u64) {
+        let before = scan::frames(bytes, header, FRAMES_START, Some(from), &mut |_| Ok(()));
+        if let Err(bad) = before {
+            self.unsound.push(Corruption {
+                path: file_path(store, header.number),
+                offset: bad.offset,
+                what: bad.what.0,
+            });
+        }
+    }
+
     fn note(&mut self, header: JournalHeader, scanned: &Scanned) {
         self.end = Position {
             number: header.number,

@@ -6,9 +6,8 @@
 
 use crate::extent::Lsn;
 use crate::format::codec::{Decoder, Malformed, checksum};
-use crate::format::journal::{
-    FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes,
-};
+use crate::format::journal::{FRAME_HEADER_BYTES, FrameHeader, JournalHeader, frame_bytes};
+use crate::format::mark::FRAMES_START;
 use crate::format::transaction::Transaction;
 use crate::limits::DRIVE_SECTOR_BYTES;
 
@@ -68,7 +67,7 @@ pub fn frames(
         frames: 0,
         last_lsn: None,
     };
-    if from == HEADER_BYTES as u64 {
+    if from == FRAMES_START {
         walk.previous_crc = Some(0);
         walk.last_frame = 0;
     }
@@ -245,12 +244,14 @@ mod tests {
             first_lsn: Lsn(1),
             previous_end: 0,
             created_unix_ms: 0,
+            file_bytes: 0,
         }
     }
 
     /// A file with one frame per entry of `frames`, each with that many transactions; returns frame offsets too.
     fn file(frames: &[u32], close: bool) -> (Vec<u8>, Vec<usize>) {
         let mut bytes = header().encode();
+        bytes.resize(usize::try_from(FRAMES_START).unwrap(), 0);
         let (mut lsn, mut previous_crc, mut offsets) = (1, 0, Vec::new());
         let plan = frames
             .iter()
@@ -298,7 +299,7 @@ mod tests {
 
     fn scan(bytes: &[u8], end: Option<u64>) -> Result<(Vec<u64>, Scanned), BadFrame> {
         let mut lsns = Vec::new();
-        let scanned = frames(bytes, &header(), 4096, end, &mut |transaction| {
+        let scanned = frames(bytes, &header(), FRAMES_START, end, &mut |transaction| {
             lsns.push(transaction.lsn.0);
             Ok(())
         })?;

@@ -12,11 +12,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Position, file_path, reserve};
+use super::marks::{Marks, seal};
+use super::{Position, Predecessor, file_path, reserve};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::format::codec::checksum;
-use crate::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
+use crate::format::journal::{FrameHeader, JournalHeader, frame_bytes};
+use crate::format::mark::{FRAMES_START, Mark};
 use crate::io::{Class, Directory, Env, FileRef, OpenMode, exact};
 use crate::sync::oneshot;
 
@@ -71,6 +73,8 @@ pub struct JournalWriter {
     active: Active,
     /// A result means a file is prepared, or why not.
     next: Option<oneshot::Receiver<Result<Prepared>>>,
+    /// The file before the active one, until it says that it is finished.
+    unsealed: Option<Active>,
 }
 
 #[derive(Debug)]
@@ -81,6 +85,9 @@ struct Active {
     capacity: u64,
     offset: u64,
     previous_crc: u32,
+    /// The floor of the last frame's LSNs.
+    last_lsn: Lsn,
+    marks: Marks,
 }
 
 #[derive(Debug)]
@@ -97,22 +104,23 @@ impl JournalWriter {
     pub async fn begin(
         env: Env,
         spec: JournalSpec,
-        previous: Option<Position>,
+        previous: Option<Predecessor>,
         first_lsn: Lsn,
     ) -> Result<Self> {
         let spec = Arc::new(spec);
-        let number = previous.map_or(1, |position| position.number + 1);
+        let number = previous.map_or(1, |previous| previous.end.number + 1);
         let prepared = prepare_first(&env, &spec, number).await?;
-        let previous_end = previous.map_or(0, |position| position.offset);
+        let previous_end = previous.map_or(0, |previous| previous.end.offset);
         let active = activate(&env, &spec, prepared, previous_end, first_lsn).await?;
         if let Some(previous) = previous {
-            trim(&env, &spec, previous).await;
+            finish(&env, &spec, previous).await?;
         }
         Ok(Self {
             env,
             spec,
             active,
             next: None,
+            unsealed: None,
         })
     }
 
@@ -134,10 +142,21 @@ impl JournalWriter {
         // With the frame that closes the journal: it must fit whenever the stop comes, or a clean stop would not be known as one.
         let needed = (frame_bytes(payload.len()) + frame_bytes(0)) as u64;
         if self.active.offset + needed > self.active.capacity {
+            self.settle().await.map_err(AppendError::of)?;
             self.roll(needed, first_lsn).await?;
         }
+        self.seal_finished().await.map_err(AppendError::of)?;
         let frame = self.frame(first_lsn, transactions, &payload);
         self.write(&frame, payload).await.map_err(AppendError::of)?;
+        let active = &mut self.active;
+        active.last_lsn = first_lsn;
+        let mark = Mark {
+            sealed: false,
+            nonce: active.header.nonce,
+            offset: active.offset,
+            lsn: first_lsn,
+        };
+        active.marks.begin(&active.file, &mark);
         if self.next.is_none() && self.active.offset * 2 > self.active.capacity {
             self.prepare_next();
         }
@@ -152,6 +171,7 @@ impl JournalWriter {
             self.active.offset + frame_bytes(0) as u64 <= self.active.capacity,
             "a journal file keeps room for its close frame"
         );
+        self.seal_finished().await?;
         self.write(&frame, Vec::new()).await?;
         self.discard_next().await
     }
@@ -178,6 +198,7 @@ impl JournalWriter {
             Bytes::from(payload),
             Bytes::from(vec![0; padding]),
         ];
+        self.settle().await?;
         let active = &mut self.active;
         exact::write_all_and_sync(&*active.file, Class::Journal.call(), active.offset, slices)
             .await
@@ -195,13 +216,40 @@ impl JournalWriter {
             .map_err(AppendError::NotStarted)?;
         let end = self.active.offset;
         let activated = activate(&self.env, &self.spec, prepared, end, first_lsn).await;
-        self.active = activated.map_err(AppendError::of)?;
+        let next = activated.map_err(AppendError::of)?;
+        self.unsealed = Some(std::mem::replace(&mut self.active, next));
         Ok(())
+    }
+
+    /// Seals the file before the active one, before anything in that is acknowledged.
+    async fn seal_finished(&mut self) -> Result<()> {
+        let Some(finished) = &self.unsealed else {
+            return Ok(());
+        };
+        let predecessor = Predecessor {
+            end: Position {
+                number: finished.header.number,
+                offset: finished.offset,
+            },
+            nonce: finished.header.nonce,
+            lsn: finished.last_lsn,
+        };
+        let (io, store) = (&*self.env.io, &self.spec.store);
+        seal(io, store, &finished.file, predecessor).await?;
+        self.unsealed = None;
+        Ok(())
+    }
+
+    /// Waits until no mark is being written.
+    async fn settle(&mut self) -> Result<()> {
+        let active = &mut self.active;
+        let settled = active.marks.settle().await;
+        settled.map_err(|source| Error::io("write a mark to journal file", &active.path, source))
     }
 
     async fn take_next(&mut self, needed: u64) -> Result<Prepared> {
         let number = self.active.header.number + 1;
-        let needed = needed + HEADER_BYTES as u64;
+        let needed = needed + FRAMES_START;
         if let Some(waiting) = self.next.take() {
             match waiting.await {
                 Ok(Ok(prepared)) if prepared.capacity >= needed => return Ok(prepared),
@@ -238,7 +286,8 @@ impl JournalWriter {
 
     /// Ends without the frame that says so: the next open recovers. On return nothing touches the journal any more.
     pub async fn abandon(mut self) -> Result<()> {
-        self.discard_next().await
+        let settled = self.settle().await;
+        self.discard_next().await.and(settled)
     }
 
     /// Removes a prepared file that nobody will use, so that a clean stop leaves nothing behind.
@@ -330,24 +379,30 @@ async fn fill(spec: &JournalSpec, file: &FileRef, path: &Path, capacity: u64) ->
     sync_directory(spec).await
 }
 
+/// Seals the file that the epoch before ended in, and gives back what it never used.
+async fn finish(env: &Env, spec: &JournalSpec, previous: Predecessor) -> Result<()> {
+    let path = file_path(&spec.store, previous.end.number);
+    let file = env
+        .io
+        .open(Class::Journal.call(), &path, OpenMode::Write)
+        .await
+        .map_err(|source| Error::io("open journal file", &path, source))?;
+    seal(&*env.io, &spec.store, &file, previous).await?;
+    trim(env, spec, &file, previous.end).await;
+    Ok(())
+}
+
 /// Cuts what a finished file was prepared for and never used, now that its successor says where it ends: otherwise
 /// every start would cost the size of a whole file. Best effort: what stays costs space only. On a disk that is nearly full
 /// nothing is cut: pushes would take what it frees, and the next start needs it.
-async fn trim(env: &Env, spec: &JournalSpec, end: Position) {
+async fn trim(env: &Env, spec: &JournalSpec, file: &FileRef, end: Position) {
     let store = &spec.store;
     let space = env.io.space(Class::Directory.call(), store).await;
     if !space.is_ok_and(|space| space.available_bytes > ROOMY_FILES * spec.file_bytes) {
         return;
     }
-    let path = file_path(store, end.number);
-    let cut = async {
-        let file = env
-            .io
-            .open(Class::Journal.call(), &path, OpenMode::Write)
-            .await?;
-        file.set_len(Class::Journal.call(), end.offset).await
-    };
-    if let Err(error) = cut.await {
+    if let Err(error) = file.set_len(Class::Journal.call(), end.offset).await {
+        let path = file_path(store, end.number);
         tracing::warn!(path = %path.display(), %error, "a finished journal file keeps its unused space");
     }
 }
@@ -370,6 +425,7 @@ async fn activate(
         first_lsn,
         previous_end,
         created_unix_ms: env.clock.wall_unix_ms(),
+        file_bytes: prepared.capacity,
     };
     let path = prepared.path;
     let failed = |source| Error::io("write the header of journal file", &path, source);
@@ -382,8 +438,10 @@ async fn activate(
         path,
         header,
         capacity: prepared.capacity,
-        offset: HEADER_BYTES as u64,
+        offset: FRAMES_START,
         previous_crc: 0,
+        last_lsn: first_lsn,
+        marks: Marks::default(),
     })
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::extent::{Lsn, SegmentId};
-use crate::journal::Position;
+use crate::journal::Predecessor;
 use crate::journal::read::Walked;
 use crate::journal::scan::Tail;
 use crate::limits::{COUNTER_USED_MAX, FRAME_TRANSACTIONS_MAX};
@@ -36,8 +36,8 @@ pub struct Plan {
     pub missing: Vec<SegmentId>,
     /// A journal file whose creation was cut short.
     pub unfinished_journal: Option<u64>,
-    /// Where the new epoch's first file is to say that the old journal ends; `None` in a new store.
-    pub previous: Option<Position>,
+    /// The file that the new epoch's first one follows; `None` in a new store.
+    pub previous: Option<Predecessor>,
     /// The new epoch.
     pub epoch: u64,
     /// Its first LSN: past all that a lost frame may have carried.
@@ -85,7 +85,11 @@ pub fn plan(facts: &Facts) -> Plan {
         orphans,
         missing,
         unfinished_journal: facts.walked.unfinished,
-        previous: facts.walked.last.as_ref().map(|_| facts.walked.end),
+        previous: facts.walked.last.as_ref().map(|last| Predecessor {
+            end: facts.walked.end,
+            nonce: last.nonce,
+            lsn: facts.walked.last_lsn,
+        }),
         epoch: facts
             .walked
             .last
@@ -103,6 +107,7 @@ pub fn closed_cleanly(walked: &Walked) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::Position;
 
     fn facts() -> Facts {
         let walked = Walked {
@@ -118,7 +123,8 @@ mod tests {
             files: 0,
             frames: 0,
             transactions: 0,
-            stray: Vec::new(),
+            harmless: Vec::new(),
+            unsound: Vec::new(),
         };
         let ids = |ids: &[u64]| ids.iter().copied().map(SegmentId).collect::<BTreeSet<_>>();
         Facts {

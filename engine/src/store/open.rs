@@ -15,7 +15,7 @@ use super::{Inner, Store};
 use crate::catalog::{View, keys};
 use crate::commit::{Ending, Sequencer, run_journal};
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::superblock::Superblock;
 use crate::io::{Class, Directory, Env};
@@ -44,6 +44,8 @@ pub struct OpenReport {
     pub checkpoint: Option<Lsn>,
     /// Why newer checkpoints were passed over, if any were.
     pub checkpoints_unusable: Vec<String>,
+    /// What of the journal before that checkpoint is missing or does not hold: without the checkpoint, its transactions are lost.
+    pub journal_unsound: Vec<Corruption>,
     /// Transactions replayed.
     pub replayed: u64,
     /// Segment files that nothing named and that were removed.
@@ -81,6 +83,7 @@ impl Store {
                 .iter()
                 .map(|rejected| rejected.why.clone())
                 .collect(),
+            journal_unsound: recovered.walked.unsound.clone(),
             replayed: recovered.walked.transactions,
             orphans_removed: 0,
             segments_missing: Vec::new(),
@@ -193,7 +196,7 @@ async fn assemble(
     ));
     stored.sequencer.get_or_init(|| Arc::clone(&sequencer));
     let journal_task = start_journal(&env, &sequencer, journal, &poison, &lock);
-    let last = plan.previous.unwrap_or(position);
+    let last = plan.previous.map_or(position, |previous| previous.end);
     let inner = Arc::new(Inner {
         checkpoints: Checkpoints::new(site, recovered.history, last),
         env,

@@ -8,6 +8,7 @@ use tonnage_engine::format::base::{FileHeader, decode_directory, encode_director
 use tonnage_engine::format::checkpoint::CheckpointRecord;
 use tonnage_engine::format::checksum::{ChunkChecksums, ChunkMark, check_chunks, decode_table};
 use tonnage_engine::format::journal::{FrameHeader, JournalHeader};
+use tonnage_engine::format::mark::Mark;
 use tonnage_engine::format::record::{FoundFrame, RecordFrame, RecordPlaces};
 use tonnage_engine::format::segment::SegmentHeader;
 use tonnage_engine::format::superblock::{COPY_BYTES, Decoded, Superblock};
@@ -43,6 +44,7 @@ pub fn run(bytes: &[u8]) {
         8 => directory(rest),
         9 => places(rest),
         10 => chunks(rest),
+        11 => mark(&shaped(64)),
         _ => {}
     }
 }
@@ -143,6 +145,14 @@ fn journal_header(bytes: &[u8]) {
     let (store, number) = (input.array(), u64::from_le_bytes(input.array()));
     if let Ok(header) = JournalHeader::decode(bytes, &store, number) {
         assert_eq!(header.encode(), bytes[..BLOCK]);
+    }
+}
+
+fn mark(bytes: &[u8]) {
+    let nonce = Input::new(bytes.get(8..).unwrap_or_default()).array();
+    let block = [bytes.get(..64).unwrap_or_default(), &[0; BLOCK - 64]].concat();
+    if let Ok(mark) = Mark::decode(&block, u64::from_le_bytes(nonce)) {
+        assert_eq!(mark.encode(), block);
     }
 }
 

@@ -1,6 +1,6 @@
 //! One file of the journal: its frames, the transactions in them, and the rows that these mean.
 //!
-//! The input: a byte of choices, then either the bytes behind the file's header as they are, or (lowest bit) pieces of which each becomes
+//! The input: a byte of choices, then either the bytes behind the file's marks as they are, or (lowest bit) pieces of which each becomes
 //! the payload of a frame that holds. Demanded: what is read is written and read again as the same, offsets ascend, and applying any
 //! transaction gives rows or an error.
 
@@ -9,7 +9,8 @@ use std::sync::Arc;
 use tonnage_engine::catalog::{View, apply};
 use tonnage_engine::extent::{Lsn, SegmentId};
 use tonnage_engine::format::codec::{Decoder, Encoder, checksum};
-use tonnage_engine::format::journal::{FrameHeader, HEADER_BYTES, JournalHeader, frame_bytes};
+use tonnage_engine::format::journal::{FrameHeader, JournalHeader, frame_bytes};
+use tonnage_engine::format::mark::FRAMES_START;
 use tonnage_engine::format::transaction::Transaction;
 use tonnage_engine::journal::scan;
 use tonnage_engine::limits::ORIGIN_BYTES_MAX;
@@ -31,6 +32,7 @@ pub fn run(bytes: &[u8]) {
     let choices = input.byte();
     let header = header();
     let mut file = header.encode();
+    file.resize(FRAMES_START as usize, 0);
     if choices & BUILD == 0 {
         file.extend(input.all());
     } else {
@@ -45,14 +47,14 @@ pub fn run(bytes: &[u8]) {
         retired: 0,
         hash_key: [9; 16],
     };
-    let scanned = scan::frames(&file, &header, HEADER_BYTES as u64, end, &mut |read| {
+    let scanned = scan::frames(&file, &header, FRAMES_START, end, &mut |read| {
         written_again(&read);
         // What cannot be applied is corrupt; the state is not used any more then.
         drop(apply::transaction(&mut state, &read));
         Ok(())
     });
     if let Ok(scanned) = scanned {
-        assert!(scanned.end >= HEADER_BYTES as u64 && scanned.end <= file.len() as u64);
+        assert!(scanned.end >= FRAMES_START && scanned.end <= file.len() as u64);
         assert_eq!(scanned.last_lsn.is_some(), state.lsn != Lsn(0));
     }
     let _ = scan::stray(&file, end.unwrap_or_default());
@@ -81,6 +83,7 @@ fn header() -> JournalHeader {
         first_lsn: Lsn(1),
         previous_end: 0,
         created_unix_ms: 1,
+        file_bytes: 0,
     }
 }
 

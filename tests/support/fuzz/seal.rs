@@ -85,7 +85,12 @@ fn number(bytes: &[u8], at: usize) -> u32 {
 
 fn journal(bytes: &mut [u8]) {
     within(bytes, 0, BLOCK);
-    let (mut at, mut previous) = (BLOCK, 0);
+    for mark in [BLOCK, 2 * BLOCK] {
+        if bytes.get(mark..mark + 4) == Some(b"TMRK") {
+            within(bytes, mark, 64);
+        }
+    }
+    let (mut at, mut previous) = (3 * BLOCK, 0);
     while bytes.get(at..at + 4) == Some(b"TFRM") {
         let length = number(bytes, at + 36) as usize;
         let payload = bytes.get(at + 64..(at + 64).saturating_add(length));

@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use tonnage_engine::format::journal::HEADER_BYTES;
+use tonnage_engine::format::mark::FRAMES_START;
 use tonnage_engine::upload::{UploadClaim, UploadId};
 use tonnage_engine::{Digest, Error, Options, Store};
 
@@ -279,9 +281,13 @@ impl Specimen {
     }
 
     /// What FORMAT.md does not cover: behind the record of a checkpoint, behind the last record of a shared segment, behind the last
-    /// checkpoint of an upload.
+    /// checkpoint of an upload, marks of a journal that was not closed.
     fn is_covered(&self, path: &Path, at: u64) -> bool {
         let bytes = self.image.files[path].to_vec();
+        let unclosed = self.tail.as_ref().is_some_and(|(tail, _)| tail == path);
+        if unclosed && (HEADER_BYTES as u64..FRAMES_START).contains(&at) {
+            return false;
+        }
         let name = path
             .file_name()
             .map(|name| name.to_string_lossy().into_owned());

@@ -6,6 +6,7 @@ use std::io::{self, Read as _};
 
 use serde_json::{Value, json};
 use tonnage_engine::format::journal::{HEADER_BYTES, JournalHeader};
+use tonnage_engine::format::mark::{FRAMES_START, Mark};
 use tonnage_engine::format::transaction::{Operation, Transaction};
 use tonnage_engine::journal::scan::{Tail, frames};
 
@@ -33,17 +34,15 @@ pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
     findings.fact("created", time(header.created_unix_ms));
     findings.fact("the file before it ends at", header.previous_end);
     let end = end_by_successor(file, &header);
+    if let Some(mark) = Mark::farthest(&bytes, header.nonce) {
+        findings.fact("durable up to byte", mark.offset);
+        findings.fact("a file was begun behind it", mark.sealed);
+    }
     let mut parts = Vec::new();
-    let scanned = frames(
-        &bytes,
-        &header,
-        HEADER_BYTES as u64,
-        end,
-        &mut |transaction| {
-            parts.push(part_of(&transaction));
-            Ok(())
-        },
-    );
+    let scanned = frames(&bytes, &header, FRAMES_START, end, &mut |transaction| {
+        parts.push(part_of(&transaction));
+        Ok(())
+    });
     findings.parts = parts;
     match scanned {
         Ok(scanned) => {

@@ -77,6 +77,12 @@ impl Started<'_> {
                 "a checkpoint could not be used; the journal was replayed instead"
             );
         }
+        for what in &self.report.journal_unsound {
+            tracing::error!(
+                %what,
+                "the journal is damaged: the checkpoint is the only copy of what it held; keep base/ and checkpoint.*, and restore the file"
+            );
+        }
         for copy in &self.report.superblock_copies_damaged {
             tracing::warn!(
                 copy,

@@ -1,0 +1,128 @@
+//! What do the journal and the newest checkpoint say, and do they agree?
+//!
+//! Owns: choosing the rows that everything else is held against, and the advice where the two differ. Refuses: repairing.
+//!
+//! Invariant: following the advice loses nothing that either of them still has.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{FsckReport, Severity};
+use crate::catalog::View;
+use crate::checkpoint;
+use crate::error::Result;
+use crate::extent::Lsn;
+use crate::format::superblock::Superblock;
+use crate::journal::read::Walked;
+use crate::recovery::{self, Recovered, plan};
+use crate::state::State;
+use crate::table::Site;
+
+/// Reads both; returns what the store is, as far as anything still tells, and the walk that told it.
+pub(super) async fn check(
+    site: &Site,
+    superblock: &Superblock,
+    report: &mut FsckReport,
+) -> Result<Option<(View, Walked)>> {
+    let whole = recovery::replay_from_start(site, superblock).await;
+    let recovered = recovery::replay(site, superblock, None).await;
+    if let Ok(recovered) = &recovered {
+        let fallback = checkpoint::check_fallback(site, &recovered.checkpoints).await;
+        for rejected in recovered.checkpoints.rejected.iter().chain(&fallback) {
+            report.add(Severity::Cache, &rejected.path, rejected.why.clone());
+        }
+    }
+    let (state, walked) = match (whole, recovered) {
+        (Ok((state, walked)), Ok(recovered)) => agree(site, (state, walked), recovered, report)?,
+        (Err(error), Ok(recovered)) => {
+            report.note(&site.root, error)?;
+            if let Some(chosen) = &recovered.checkpoints.chosen {
+                only_copy(&site.root, chosen.record.lsn, None, report);
+            }
+            (recovered.state, recovered.walked)
+        }
+        (Ok(whole), Err(error)) => {
+            report.note(&site.root, error)?;
+            whole
+        }
+        (Err(error), Err(same)) => {
+            let differ = error.to_string() != same.to_string();
+            report.note(&site.root, error)?;
+            if differ {
+                report.note(&site.root, same)?;
+            }
+            return Ok(None);
+        }
+    };
+    report.lsn = state.lsn;
+    report.clean = plan::closed_cleanly(&walked);
+    report.transactions = walked.transactions;
+    for found in &walked.harmless {
+        let what = format!("byte {}: {}", found.offset, found.what);
+        report.add(Severity::Damage, &found.path, what);
+    }
+    Ok(Some((View::new(Arc::new(state)), walked)))
+}
+
+/// The checkpoint with the journal behind it must lead to the same rows as the journal alone. Returns the one that holds more.
+fn agree(
+    site: &Site,
+    whole: (State, Walked),
+    recovered: Recovered,
+    report: &mut FsckReport,
+) -> Result<(State, Walked)> {
+    let Some(chosen) = &recovered.checkpoints.chosen else {
+        return Ok(whole);
+    };
+    let (journal_ends, checkpoint) = (whole.0.lsn, chosen.record.lsn);
+    if journal_ends < checkpoint {
+        only_copy(&site.root, checkpoint, Some(journal_ends), report);
+        return Ok((recovered.state, recovered.walked));
+    }
+    match first_difference(&whole.0, &recovered.state) {
+        Ok(None) => {}
+        Ok(Some((journal, checkpoint))) => {
+            let what = format!(
+                "the checkpoint contradicts the journal, which is whole: row {checkpoint} there, {journal} here. Move base/ and \
+                 checkpoint.* to another place while the store is closed; the next open builds them from the journal"
+            );
+            report.add(Severity::Damage, &site.root, what);
+        }
+        Err(error) => report.note(&site.root, error)?,
+    }
+    Ok(whole)
+}
+
+/// The checkpoint holds what the journal has lost.
+fn only_copy(root: &Path, checkpoint: Lsn, journal_ends: Option<Lsn>, report: &mut FsckReport) {
+    let ends = journal_ends.map_or_else(
+        || "the journal does not hold".to_owned(),
+        |lsn| format!("the journal ends at LSN {lsn}"),
+    );
+    let what = format!(
+        "{ends}, and the checkpoint holds everything up to LSN {checkpoint}: the store opens with it, and it is the only copy. \
+         Keep base/ and checkpoint.*, back them up, and restore the journal files if there is a copy of them"
+    );
+    report.add(Severity::Damage, root, what);
+}
+
+/// The first row that is not in both, as each has it.
+fn first_difference(one: &State, other: &State) -> Result<Option<(String, String)>> {
+    let mut ours = one.layers.scan_prefix(b"", None);
+    let mut theirs = other.layers.scan_prefix(b"", None);
+    let name = |row: Option<(Bytes, Bytes)>| {
+        row.map_or_else(
+            || "nothing".to_owned(),
+            |(key, _)| key.escape_ascii().to_string(),
+        )
+    };
+    loop {
+        match (ours.next().transpose()?, theirs.next().transpose()?) {
+            (None, None) => return Ok(None),
+            (Some(row), Some(same)) if row == same => {}
+            (row, differs) => return Ok(Some((name(row), name(differs)))),
+        }
+    }
+}
