@@ -67,19 +67,7 @@ pub async fn walk(
     start: Position,
     visitor: &mut impl Visitor,
 ) -> Result<Walked> {
-    let mut walked = Walked {
-        last: None,
-        end: start,
-        last_frame: start.offset,
-        tail: Tail::Unclosed,
-        last_lsn: Lsn(0),
-        unfinished: None,
-        files: 0,
-        frames: 0,
-        transactions: 0,
-        harmless: Vec::new(),
-        unsound: Vec::new(),
-    };
+    let mut walked = Walked::none(start);
     // Known to be wrong once the file behind it has a frame: that was written after the seal.
     let mut unsealed: Option<Corruption> = None;
     let mut next = load(io, store, store_id, start.number).await?;
@@ -112,12 +100,7 @@ pub async fn walk(
         let rolled =
             matches!(&next, Loaded::Intact { header: newer, .. } if newer.epoch == header.epoch);
         if rolled || scanned.closed {
-            let stray = scan::stray(bytes.filled(), scanned.end);
-            walked.harmless.extend(stray.map(|offset| Corruption {
-                path: file_path(store, number),
-                offset,
-                what: "not zero, behind the end of the frames; it is ignored".to_owned(),
-            }));
+            walked.look_behind(store, number, bytes.filled(), scanned.end);
         }
         if scanned.frames > 0 {
             walked.harmless.extend(unsealed.take());
@@ -179,6 +162,32 @@ async fn check_gap(
 }
 
 impl Walked {
+    fn none(start: Position) -> Self {
+        Self {
+            last: None,
+            end: start,
+            last_frame: start.offset,
+            tail: Tail::Unclosed,
+            last_lsn: Lsn(0),
+            unfinished: None,
+            files: 0,
+            frames: 0,
+            transactions: 0,
+            harmless: Vec::new(),
+            unsound: Vec::new(),
+        }
+    }
+
+    /// Looks for what is not zero behind the frames, which end at `end`.
+    fn look_behind(&mut self, store: &Path, number: u64, bytes: &[u8], end: u64) {
+        let stray = scan::stray(bytes, end);
+        self.harmless.extend(stray.map(|offset| Corruption {
+            path: file_path(store, number),
+            offset,
+            what: "not zero, behind the end of the frames; it is ignored".to_owned(),
+        }));
+    }
+
     /// Checks the frames before `from`, where the walk began in a file.
     fn look_back(&mut self, store: &Path, header: &JournalHeader, bytes: &[u8], from: u64) {
         let before = scan::frames(bytes, header, FRAMES_START, Some(from), &mut |_| Ok(()));
