@@ -97,10 +97,19 @@ impl Leases {
         entry.until = entry.until.max(until);
     }
 
-    /// Ends the leases of `digests`, which a manifest references now: their grace starts when the last reference goes.
-    pub fn referenced(&self, digests: &[Digest]) {
+    /// The time by this clock, for [`Leases::referenced`].
+    pub fn now(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// Ends the leases of `digests` that were granted by `since`; a manifest has referenced these digests since then, and their
+    /// grace starts when the last reference goes. A later lease stays: the reference may have gone before it was granted.
+    pub fn referenced(&self, digests: &[Digest], since: Duration) {
+        let latest = since.saturating_add(self.grace);
         self.each(digests, |shard, digest| {
-            if let Some(entry) = shard.entries.get_mut(digest) {
+            if let Some(entry) = shard.entries.get_mut(digest)
+                && entry.until <= latest
+            {
                 entry.until = Duration::ZERO;
                 if entry.pins == 0 {
                     shard.entries.remove(digest);
@@ -238,10 +247,22 @@ mod tests {
         leases.grant(digests[0]);
         leases.grant(digests[1]);
         let pin = leases.pin(&digests[1..]);
-        leases.referenced(&digests);
+        leases.referenced(&digests, leases.now());
         assert!(!leases.holds(&digests[0]) && leases.holds(&digests[1]));
         drop(pin);
         assert_eq!(leases.expire(), 0, "memory was left behind");
+    }
+
+    /// Guards: a lease that was granted after the commit, when the reference may be gone again, is not ended by it.
+    #[test]
+    fn a_later_lease_outlives_an_earlier_reference() {
+        let (clock, leases) = leases(Duration::from_mins(1));
+        let digest = Digest::of(Algorithm::Sha256, b"a");
+        let committed = leases.now();
+        *clock.0.lock() += Duration::from_millis(1);
+        leases.grant(digest);
+        leases.referenced(&[digest], committed);
+        assert!(leases.holds(&digest));
     }
 
     /// Guards: more leases than there is memory for hold everything for their time, and pins are not lost among them.

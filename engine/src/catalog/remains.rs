@@ -92,6 +92,7 @@ impl Sweep {
                 let digest = row(&key, keys::digest_behind(&key, prefix))?;
                 let children = view.edges(repository, &digest, STEP_EDGES)?;
                 let last = children.len() < STEP_EDGES;
+                edges += children.len();
                 operations.push(Operation::DropEdges {
                     repository,
                     digest,
@@ -102,7 +103,7 @@ impl Sweep {
                 }
                 operations.push(Operation::ForgetManifest { repository, digest });
                 self.after = Some(key);
-                if operations.len() >= STEP_OPERATIONS {
+                if operations.len() >= STEP_OPERATIONS || edges >= STEP_EDGES {
                     break;
                 }
                 continue;

@@ -223,7 +223,8 @@ impl Resolver<'_> {
         };
         let same = (known.size, known.subject, &known.attributes)
             == (entry.size, entry.subject, &entry.attributes);
-        if !same || self.operations.iter().any(deleted) {
+        let retired = self.retired.contains(&entry.digest);
+        if !same || retired || self.operations.iter().any(deleted) {
             return Ok(false);
         }
         let known = self.view.children(self.name, &entry.digest)?;

@@ -22,6 +22,7 @@ mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -98,6 +99,7 @@ impl Store {
         let referenced = children(&batch);
         // Held until the answer's lease: nothing references yet what is only linked.
         let pin = inner.leases.pin(&linked);
+        let begun = inner.leases.now();
         let deletes = |change: &Change| {
             matches!(change, Change::DeleteRepository | Change::DeleteManifest(_))
         };
@@ -120,7 +122,7 @@ impl Store {
             }
         }
         drop(pin);
-        inner.end_leases(referenced).await;
+        inner.end_leases(referenced, begun).await;
         inner.checkpoints.poke_if_due(inner);
         Ok(committed)
     }
@@ -247,13 +249,15 @@ impl Inner {
 }
 
 impl Inner {
-    /// Ends the leases of what manifests reference now; those of many off the async workers.
-    async fn end_leases(&self, referenced: Vec<Digest>) {
+    /// Ends the leases, granted by `since`, of what manifests reference now; those of many off the async workers.
+    async fn end_leases(&self, referenced: Vec<Digest>, since: Duration) {
         if referenced.len() < LARGE_LIST {
-            return self.leases.referenced(&referenced);
+            return self.leases.referenced(&referenced, since);
         }
         let leases = Arc::clone(&self.leases);
-        let ended = self.env.compute(move || leases.referenced(&referenced));
+        let ended = self
+            .env
+            .compute(move || leases.referenced(&referenced, since));
         // Not run: the program stops, and the leases with it.
         ended.await.unwrap_or_default();
     }

@@ -140,12 +140,14 @@ fn same_site(head: &Parts, target: Option<&Authority>, hosts: &HostPolicy) -> Re
     let origin = text(header::ORIGIN);
     let own = match (text(SEC_FETCH_SITE), origin) {
         (Some("same-origin" | "none"), _) | (None, None) => true,
-        (Some(_), _) => false,
-        (None, Some(origin)) => {
+        (Some(_), None) => false,
+        (site, Some(origin)) => {
             let from = origin
                 .split_once("://")
                 .and_then(|(_, host)| Authority::parse(host));
-            from.is_some_and(|from| Some(&from) == target || hosts.is_configured(&from.host))
+            // A browser that names the site has compared the origin with the target.
+            let same = |from: &Authority| site.is_none() && Some(from) == target;
+            from.is_some_and(|from| same(&from) || hosts.is_configured(&from.host))
         }
     };
     if own {

@@ -131,22 +131,30 @@ impl FromStr for Hostname {
 pub(super) struct HostPolicy {
     /// Whether there are any that it does not serve.
     restricted: bool,
+    /// Whether any IP address is served: no name can be rebound to one, and probes of a cluster use addresses that nobody can configure.
+    addresses: bool,
     hostnames: Vec<Hostname>,
 }
 
 impl HostPolicy {
-    /// Of a listener at `address`: on loopback only loopback and what is configured; elsewhere everything, unless something is configured.
+    /// Of a listener at `address`: on loopback only loopback and what is configured; elsewhere everything, or, where something is
+    /// configured, that and IP addresses.
     pub(super) fn new(address: SocketAddr, hostnames: Vec<Hostname>) -> Self {
         let loopback = address.ip().to_canonical().is_loopback();
         let restricted = loopback || !hostnames.is_empty();
         Self {
             restricted: restricted && !hostnames.contains(&Hostname::Any),
+            addresses: !loopback,
             hostnames,
         }
     }
 
     pub(super) fn serves(&self, host: &Host) -> bool {
-        !self.restricted || host.is_loopback() || self.is_configured(host)
+        let is_address = matches!(host, Host::Address(_));
+        !self.restricted
+            || host.is_loopback()
+            || (self.addresses && is_address)
+            || self.is_configured(host)
     }
 
     /// Whether it is one of those that were configured by name.
@@ -254,7 +262,12 @@ mod tests {
             ),
             ("127.0.0.1:1", &["*"], &["x"], &[]),
             ("0.0.0.0:1", &[], &["x", "10.0.0.1"], &[]),
-            ("10.0.0.1:1", &["x"], &["x", "localhost"], &["y"]),
+            (
+                "10.0.0.1:1",
+                &["x"],
+                &["x", "localhost", "10.0.0.2", "[2001:db8::1]"],
+                &["y"],
+            ),
         ] {
             let policy = policy(address, hostnames);
             for name in served {

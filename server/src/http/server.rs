@@ -256,7 +256,14 @@ impl Bound {
                 metrics,
                 draining: Arc::clone(&draining),
             };
-            let hosts = HostPolicy::new(address, self.options.hostnames.clone());
+            // `hostnames` are those of the registry: probes and collectors of metrics reach this listener by others.
+            let loopback = address.ip().to_canonical().is_loopback();
+            let hostnames = if loopback {
+                self.options.hostnames.clone()
+            } else {
+                Vec::new()
+            };
+            let hosts = HostPolicy::new(address, hostnames);
             let service = TowerToHyperService::new(admin::router(admin, hosts));
             let stopped = async {
                 // The sender drops when the registry is done; either way it is time.

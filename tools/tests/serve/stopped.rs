@@ -34,7 +34,7 @@ fn asked(address: &str, request: &str) -> TcpStream {
 /// A connection whose body, `announced` bytes of it, is waited for.
 fn half_sent(address: &str, line: &str, announced: usize) -> TcpStream {
     let head = format!(
-        "{line} HTTP/1.1\r\nHost: x\r\nContent-Length: {announced}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        "{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {announced}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     );
     let mut stream = asked(address, &head);
     let mut interim = [0; 25];
@@ -62,8 +62,9 @@ fn clients_of_a_stopped_server_are_not_late() {
     let (status, answer) = send(&server.url, &line, octets, &vec![0; LENGTH]);
     assert_eq!(status, 201, "{}", String::from_utf8_lossy(&answer));
     let address = server.url.trim_start_matches("http://");
-    let ping = "GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    let pull = format!("GET /v2/a/blobs/{ZEROS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let ping = "GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let pull =
+        format!("GET /v2/a/blobs/{ZEROS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
 
     let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     let push = format!("POST /v2/a/blobs/uploads/?digest=sha256:{empty}");

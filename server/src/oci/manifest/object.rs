@@ -14,6 +14,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use tonnage_engine::limits::MANIFEST_CHILDREN_MAX;
 
 /// A type that is read from the known fields of an object.
 pub(super) trait Fields<'de>: Default {
@@ -179,6 +180,12 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for List<S> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::new();
         while let Some(value) = list.next_element_seed(self.0)? {
+            // Before they are in memory, where each takes many times its bytes.
+            if values.len() >= MANIFEST_CHILDREN_MAX {
+                return Err(A::Error::custom(format_args!(
+                    "a list has more than {MANIFEST_CHILDREN_MAX} entries"
+                )));
+            }
             values.push(value);
         }
         Ok(values)
