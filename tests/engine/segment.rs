@@ -225,9 +225,10 @@ fn appends_at_once_share_a_segment_and_roll() {
             end = (extent.offset + extent.length).next_multiple_of(64);
         }
         let big = content(99, 3 << 20);
+        let (_, first) = append(&bench, &content(98, 900 << 10)).await;
         let (digest, rolled) = append(&bench, &big).await;
         let (_, next) = append(&bench, &big).await;
-        assert_eq!(rolled.segment, extents[0].segment, "it fits");
+        assert_eq!(rolled.segment, first.segment, "it fits");
         assert_ne!(next.segment, rolled.segment, "the segment was full");
         drop(bench);
         let bench = Workbench::open(dir.path(), 50, &options).await;
@@ -324,5 +325,27 @@ fn announced_bytes_do_not_fill_the_disk() {
                 .unwrap();
         }
         assert!(allocated() >= 41 << 20, "nothing was reserved ahead");
+    });
+}
+
+/// Guards: a small blob does not wait behind large ones that came before it, and shares no segment with them.
+#[test]
+fn a_small_blob_passes_large_ones() {
+    run(|dir| async move {
+        let bench = Workbench::open(dir.path(), 1, &Options::default()).await;
+        let ended = parking_lot::Mutex::new(Vec::new());
+        let push = async |size: usize| {
+            let (_, extent) = append(&bench, &content(size as u64, size)).await;
+            ended.lock().push((size, extent.segment));
+        };
+        let large = join_all((0..16).map(|n| push((4 << 20) + n)));
+        futures_util::future::join(large, push(1 << 10)).await;
+        let ended = ended.into_inner();
+        let place = ended.iter().position(|(size, _)| *size == 1 << 10);
+        assert!(place.is_some_and(|place| place < 15), "{ended:?}");
+        let shared = ended
+            .iter()
+            .filter(|(_, segment)| *segment == ended[place.unwrap_or(0)].1);
+        assert_eq!(shared.count(), 1);
     });
 }

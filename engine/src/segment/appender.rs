@@ -1,7 +1,9 @@
-//! The one appender of the shared segment.
+//! The appenders of shared segments.
 //!
-//! Owns: the task that writes small blobs, many in one write and one sync; rolling to the next segment.
-//! Refuses: appending to a segment of an earlier run; recovery seals what it finds.
+//! Owns: the tasks that write small blobs, many in one write and one sync; rolling to the next segment.
+//! Refuses: appending to a segment of an earlier run; recovery seals what it finds; the order of what waits (`waiting`).
+//!
+//! There are two, each with a segment of its own, so that the smallest blobs never wait behind writes of megabytes.
 //!
 //! Invariants: records follow each other without gaps; an extent is handed out only after the sync that
 //! covers it returned; bytes at or above the good offset were never handed out and may be written again.
@@ -14,6 +16,7 @@ use tokio::sync::mpsc;
 
 use super::files::{SegmentFile, SegmentFiles};
 use super::ids::SegmentIds;
+use super::waiting::Waiting;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, VolumeId};
@@ -25,11 +28,11 @@ use crate::io::{Class, IoError};
 use crate::poison::Poison;
 use crate::sync::oneshot;
 
-/// Blobs in one write.
-const BATCH_BLOBS_MAX: usize = 256;
-/// Payload at which a write takes in no more blobs.
-const BATCH_BYTES_TARGET: u64 = 4 << 20;
-/// Blobs that may wait; more senders wait for room.
+/// Blobs up to this are never in one segment with larger ones.
+const SMALL_BYTES: u64 = 64 << 10;
+/// Blobs that an appender orders among each other.
+const ORDERED_BLOBS_MAX: usize = 1024;
+/// Blobs that may wait beyond these; more senders wait for room.
 const QUEUE_BLOBS: usize = 1024;
 
 /// A small blob, hashed.
@@ -45,10 +48,11 @@ pub struct SmallBlob {
     pub checksums: Vec<u32>,
 }
 
-/// The way to the appending task. Cheap to clone; the task ends when the last clone drops.
+/// The way to the appending tasks. Cheap to clone; the tasks end when the last clone drops.
 #[derive(Debug, Clone)]
 pub struct Appender {
-    queue: mpsc::Sender<Job>,
+    small: mpsc::Sender<Job>,
+    large: mpsc::Sender<Job>,
 }
 
 #[derive(Debug)]
@@ -58,31 +62,41 @@ struct Job {
 }
 
 impl Appender {
-    /// Starts the task. It creates its first segment when the first blob comes.
+    /// Starts the tasks. Each creates its first segment when its first blob comes.
     pub fn start(
-        files: Arc<SegmentFiles>,
-        ids: Arc<SegmentIds>,
-        poison: Arc<Poison>,
+        files: &Arc<SegmentFiles>,
+        ids: &Arc<SegmentIds>,
+        poison: &Arc<Poison>,
         shared_segment_bytes: u64,
     ) -> Self {
-        let (queue, jobs) = mpsc::channel(QUEUE_BLOBS);
-        let env = files.env().clone();
-        let task = Task {
-            files,
-            ids,
-            poison,
-            shared_segment_bytes,
-            active: None,
+        let spawn = &files.env().spawn;
+        let start = |name| {
+            let (queue, jobs) = mpsc::channel(QUEUE_BLOBS);
+            let task = Task {
+                files: Arc::clone(files),
+                ids: Arc::clone(ids),
+                poison: Arc::clone(poison),
+                shared_segment_bytes,
+                active: None,
+            };
+            spawn.spawn(name, Box::pin(task.run(jobs)));
+            queue
         };
-        env.spawn
-            .spawn("append small blobs", Box::pin(task.run(jobs)));
-        Self { queue }
+        Self {
+            small: start("append small blobs"),
+            large: start("append larger blobs"),
+        }
     }
 
-    /// Writes a blob into the shared segment; returns once it is durable.
+    /// Writes a blob into a shared segment; returns once it is durable.
     pub async fn append(&self, blob: SmallBlob) -> Result<Extent> {
         let (done, result) = oneshot::channel();
-        if self.queue.send(Job { blob, done }).await.is_err() {
+        let queue = if blob.length <= SMALL_BYTES {
+            &self.small
+        } else {
+            &self.large
+        };
+        if queue.send(Job { blob, done }).await.is_err() {
             return Err(Error::Closed);
         }
         result.await.unwrap_or(Err(Error::Closed))
@@ -97,7 +111,7 @@ struct Task {
     active: Option<Active>,
 }
 
-/// The segment that is appended to.
+/// The segment that a task appends to.
 struct Active {
     file: Arc<SegmentFile>,
     /// Behind the last record that was synced, padding included.
@@ -113,16 +127,20 @@ struct Laid {
 
 impl Task {
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.recv().await {
-            let mut bytes = first.blob.length;
-            let mut batch = vec![first];
-            while batch.len() < BATCH_BLOBS_MAX
-                && bytes < BATCH_BYTES_TARGET
+        let mut waiting = Waiting::new();
+        loop {
+            if waiting.len() == 0 {
+                let Some(first) = jobs.recv().await else {
+                    return;
+                };
+                waiting.push(first.blob.length, first);
+            }
+            while waiting.len() < ORDERED_BLOBS_MAX
                 && let Ok(job) = jobs.try_recv()
             {
-                bytes += job.blob.length;
-                batch.push(job);
+                waiting.push(job.blob.length, job);
             }
+            let batch = waiting.take_batch();
             let mut blobs = Vec::with_capacity(batch.len());
             let mut waiters = Vec::with_capacity(batch.len());
             for job in batch {

@@ -12,6 +12,7 @@ mod dedicated;
 mod files;
 mod ids;
 mod reader;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -55,12 +56,7 @@ impl Segments {
     ) -> Arc<Self> {
         let clock = Arc::clone(&env.clock);
         let files = SegmentFiles::new(env, dir, store, options.open_files_max);
-        let appender = Appender::start(
-            Arc::clone(&files),
-            Arc::clone(&ids),
-            Arc::clone(&poison),
-            options.shared_segment_bytes,
-        );
+        let appender = Appender::start(&files, &ids, &poison, options.shared_segment_bytes);
         let pool = ReadPool::new(options.read_budget_bytes, options.read_stall, clock);
         let damaged = Arc::default();
         Arc::new(Self {
@@ -83,7 +79,7 @@ impl Segments {
         &self.ids
     }
 
-    /// The appender of the shared segment.
+    /// The appender of shared segments.
     pub fn appender(&self) -> &Appender {
         &self.appender
     }

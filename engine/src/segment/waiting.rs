@@ -1,0 +1,102 @@
+//! Which of the blobs that wait are written next.
+//!
+//! Owns: the order, which is policy. Refuses: writing.
+//!
+//! Invariants: one write is bounded in blobs and bytes; small ones go first, and the one that waited longest goes at the
+//! latest with every other write.
+
+/// Blobs in one write.
+const BATCH_BLOBS_MAX: usize = 256;
+/// Payload bytes in one write, but for a single blob that is larger.
+const BATCH_BYTES_MAX: u64 = 4 << 20;
+
+/// What waits.
+#[derive(Debug)]
+pub(super) struct Waiting<T> {
+    items: Vec<Item<T>>,
+    came: u64,
+    /// The next write begins with the one that waited longest.
+    oldest_first: bool,
+}
+
+#[derive(Debug)]
+struct Item<T> {
+    came: u64,
+    bytes: u64,
+    what: T,
+}
+
+impl<T> Waiting<T> {
+    /// Nothing waits.
+    pub(super) fn new() -> Self {
+        Self {
+            items: Vec::new(),
+            came: 0,
+            oldest_first: false,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Adds one of `bytes` bytes.
+    pub(super) fn push(&mut self, bytes: u64, what: T) {
+        self.came += 1;
+        let came = self.came;
+        self.items.push(Item { came, bytes, what });
+    }
+
+    /// Takes what the next write is made of; empty only if nothing waits.
+    pub(super) fn take_batch(&mut self) -> Vec<T> {
+        if self.oldest_first {
+            self.items.sort_unstable_by_key(|item| item.came);
+        } else {
+            self.items
+                .sort_unstable_by_key(|item| (item.bytes, item.came));
+        }
+        self.oldest_first = !self.oldest_first;
+        let mut total = 0;
+        let fits = |(count, item): &(usize, &Item<T>)| {
+            total += item.bytes;
+            *count == 0 || (*count < BATCH_BLOBS_MAX && total <= BATCH_BYTES_MAX)
+        };
+        let count = self.items.iter().enumerate().take_while(fits).count();
+        self.items.drain(..count).map(|item| item.what).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Guards: a write is bounded, small ones pass large ones, and large ones get their turn however many small ones come.
+    #[test]
+    fn small_ones_pass_and_large_ones_get_their_turn() {
+        let mut waiting = Waiting::new();
+        for _ in 0..3 {
+            waiting.push(8 * MIB, "large");
+        }
+        waiting.push(1 << 10, "small");
+        assert_eq!(waiting.take_batch(), ["small"]);
+        for _ in 0..3 {
+            for _ in 0..2 * BATCH_BLOBS_MAX {
+                waiting.push(1 << 10, "small");
+            }
+            assert_eq!(waiting.take_batch(), ["large"], "it waited longest");
+            assert_eq!(waiting.take_batch(), vec!["small"; BATCH_BLOBS_MAX]);
+        }
+        let mut left = 0;
+        while waiting.len() > 0 {
+            left += waiting.take_batch().len();
+        }
+        assert_eq!(left, 3 * BATCH_BLOBS_MAX);
+        waiting.push(3 * MIB, "first");
+        waiting.push(3 * MIB, "second");
+        assert_eq!(waiting.take_batch().len(), 1, "4 MiB at a time");
+        assert_eq!(waiting.take_batch().len(), 1);
+        assert!(waiting.take_batch().is_empty());
+    }
+}
