@@ -2,6 +2,7 @@
 //!
 //! Owns: the command line, the threads, the tables. Exit status 1 on a violation (3 with `--catch`), 2 on a wrong command line.
 
+mod bad_io;
 mod catching;
 mod flips;
 mod options;
@@ -20,6 +21,9 @@ fn main() -> ExitCode {
     };
     // A violation says what a panic of the engine said.
     std::panic::set_hook(Box::new(|_| {}));
+    if let Some(which) = &options.bad_io {
+        return bad_io::run(&options, which);
+    }
     match options.flips {
         Some(step) => flips::run(step, options.threads),
         None if options.catch => catching::run(&options),

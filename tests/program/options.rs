@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Printed where the command line is wrong.
 pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state FILE] [--threads N]
-           [--tables] [--places N] [--flips STEP] [--catch]
+           [--tables] [--places N] [--flips STEP] [--catch | --bad-io NAME]
 
   --seed S           first seed (1)
   --seeds N          histories to run (1)
@@ -12,6 +12,8 @@ pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state
   --state FILE       go on where FILE says, and write to it how far this got
   --threads N        histories at once (one a processor)
   --places N         fail if a place of the engine that changes the disk was reached fewer than N times
+  --bad-io NAME      run the engine over known-bad I/O, or over each with `all`, and print which check caught it and how soon;
+                     250 histories unless --seeds says otherwise
   --flips STEP       turn one bit in every STEP-th byte of two small stores, one at a time, instead of running histories
   --catch            end at the first violation, with status 3 and the name of its check; 250 histories unless --seeds says otherwise
   --tables           print what was generated, how recoveries went and how often each step of the engine was reached";
@@ -28,6 +30,7 @@ pub struct Options {
     pub places: u64,
     pub flips: Option<u64>,
     pub catch: bool,
+    pub bad_io: Option<String>,
 }
 
 impl Options {
@@ -43,6 +46,7 @@ impl Options {
             places: 0,
             flips: None,
             catch: false,
+            bad_io: None,
         };
         while let Some(argument) = arguments.next() {
             let mut value = || {
@@ -63,6 +67,7 @@ impl Options {
                 "--places" => options.places = number(value()?)?,
                 "--flips" => options.flips = Some(number(value()?)?.max(1)),
                 "--catch" => options.catch = true,
+                "--bad-io" => options.bad_io = Some(value()?),
                 "--tables" => options.tables = true,
                 other => return Err(format!("{other} is not an option")),
             }

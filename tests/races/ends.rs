@@ -1,10 +1,12 @@
 //! Ends: a close or a failure while others wait. Nobody may hang: `shuttle` calls that a deadlock.
 
+use std::path::Path;
+
 use shuttle::future::block_on;
 use tonnage_engine::io::{Class, Io as _, LockAttempt};
 use tonnage_engine::{Error, Store};
 use tonnage_races::explore::explore;
-use tonnage_races::world::{Notes, World, digest, link, options, push, thread};
+use tonnage_races::world::{Notes, ROOT, World, digest, link, options, push, thread};
 
 /// Links until told otherwise; notes what was answered.
 async fn write(
@@ -123,7 +125,7 @@ fn drop_without_close() {
         let error = writer.join().expect("a writer ends");
         assert!(error.is_none(), "{error:?}");
     }
-    let lock = std::path::Path::new("l");
+    let lock = Path::new(ROOT);
     while block_on(world.disk.lock(Class::Directory.call(), lock))
         .is_ok_and(|attempt| matches!(attempt, LockAttempt::Taken(_)))
     {

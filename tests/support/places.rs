@@ -172,6 +172,13 @@ pub(crate) fn count(call: Call) {
     COUNTS.with_borrow_mut(|counts| *counts.entry(call).or_default() += 1);
 }
 
+/// The place of a call; `None` for one of a test.
+pub fn name_of(call: Call) -> Option<&'static str> {
+    let file = call.site.file().strip_prefix("engine/src/")?;
+    let here = |place: &&Place| place.line == call.site.line() && place.file == file;
+    all().iter().find(here).map(|place| place.name.as_str())
+}
+
 /// How often this thread reached each place since it was last asked, by place and class. A place that was not reached is there with an
 /// empty class. Calls of tests are left out.
 pub fn take_counts() -> Vec<((&'static str, &'static str), u64)> {
@@ -181,13 +188,16 @@ pub fn take_counts() -> Vec<((&'static str, &'static str), u64)> {
         .map(|place| ((place.name.as_str(), ""), 0))
         .collect();
     for (call, count) in counts {
-        let Some(file) = call.site.file().strip_prefix("engine/src/") else {
+        if !call.site.file().starts_with("engine/src/") {
             continue;
+        }
+        let Some(name) = name_of(call) else {
+            panic!(
+                "{} changed the disk and was not found in the source; was it changed since it was compiled?",
+                call.site
+            );
         };
-        let here = |place: &&Place| place.line == call.site.line() && place.file == file;
-        let place = all().iter().find(here);
-        let place = place.unwrap_or_else(|| panic!("{} changed the disk and was not found in the source; was it changed since it was compiled?", call.site));
-        taken.push(((place.name.as_str(), call.class.name()), count));
+        taken.push(((name, call.class.name()), count));
     }
     taken
 }

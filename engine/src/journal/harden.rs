@@ -52,16 +52,17 @@ pub(super) async fn overwrite(
     bytes: Bytes,
 ) -> Result<()> {
     let failed = |source| Error::io("make the end of the journal durable in", path, source);
-    let mut written = exact::write_all(&**file, Class::Journal.call(), at, vec![bytes.clone()])
-        .await
-        .map_err(failed);
+    let write = async || {
+        exact::write_all(&**file, Class::Journal.call(), at, vec![bytes.clone()])
+            .await
+            .map_err(failed)
+    };
+    let mut written = write().await;
     if written.as_ref().is_err_and(Error::is_no_space) {
         // A file system that copies on write has no room for the same bytes again: pulls and deletes must go on there, too.
         tracing::warn!("the disk is full: a part of the reserve is given up for the journal's end");
         reserve::shrink(io, store, bytes.len() as u64 + ROOM_BYTES).await?;
-        written = exact::write_all(&**file, Class::Journal.call(), at, vec![bytes])
-            .await
-            .map_err(failed);
+        written = write().await;
     }
     written?;
     file.sync_data(Class::Journal.call()).await.map_err(failed)

@@ -27,6 +27,8 @@ use std::sync::Arc;
 
 use tonnage_engine::io::Env;
 
+use crate::bad_io;
+
 pub use self::content::Content;
 pub use self::crash::{CrashImage, Policy};
 pub use self::disk::{Killed, SimDisk, Stop};
@@ -67,8 +69,9 @@ impl SimEnv {
 
     fn of(executor: Executor, disk: SimDisk) -> Self {
         let handle = Arc::new(executor.handle());
+        let io = bad_io::around(Arc::new(disk.clone()), Arc::clone(&handle) as _);
         let env = Env {
-            io: Arc::new(disk.clone()),
+            io,
             clock: Arc::clone(&handle) as _,
             spawn: Arc::clone(&handle) as _,
             rng: handle,
