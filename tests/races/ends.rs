@@ -4,7 +4,7 @@ use std::path::Path;
 
 use shuttle::future::block_on;
 use tonnage_engine::io::{Class, Io as _, LockAttempt};
-use tonnage_engine::{Error, Store};
+use tonnage_engine::{Error, Options, Store};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{Notes, ROOT, World, digest, link, options, push, thread};
 
@@ -65,7 +65,11 @@ fn closing() {
 
 fn poison() {
     let world = World::default();
-    let store = world.open(options());
+    // So large that no next file is prepared: the sync that fails is to be that of a frame.
+    let store = world.open(Options {
+        journal_file_bytes: 64 << 10,
+        ..options()
+    });
     block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
     world.disk.fail_journal_sync(1);
     let answers = Notes::default();
