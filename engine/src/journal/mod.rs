@@ -1,7 +1,7 @@
 //! The journal: the log of metadata transactions, and the only commit point.
 //!
 //! Owns: `journal/`, its files and frames; the LSN. [`scan`] turns one file's bytes into facts, [`read`] walks the files of
-//! a closed store, [`harden`] makes what was found durable, [`writer`] appends frames to an open one, with [`marks`] that say
+//! a closed store, [`harden`] makes what was found durable, [`writer`] appends frames to an open one, with `marks` that say
 //! how far they were durable.
 //! Refuses: knowing what a transaction means (`catalog`), and deciding what to commit (`commit`).
 //!
