@@ -8,7 +8,6 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use tokio::sync::MutexGuard;
 use tokio::sync::futures::Notified;
 
 use super::body::{Body, Subject};
@@ -291,7 +290,7 @@ impl Session {
 pub(super) struct Held<'a> {
     session: &'a Session,
     uploads: &'a Uploads,
-    body: Option<MutexGuard<'a, Body>>,
+    body: Option<tokio::sync::MutexGuard<'a, Body>>,
 }
 
 impl Deref for Held<'_> {
