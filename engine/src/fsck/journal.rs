@@ -63,6 +63,10 @@ pub(super) async fn check(
         let what = format!("byte {}: {}", found.offset, found.what);
         report.add(Severity::Damage, &found.path, what);
     }
+    for found in &walked.unsettled {
+        let what = format!("byte {}: {}", found.offset, found.what);
+        report.add(Severity::Leftover, &found.path, what);
+    }
     Ok(Some((View::new(Arc::new(state)), walked)))
 }
 

@@ -4,8 +4,7 @@
 
 use std::panic::Location;
 
-/// What an operation is for. Backends choose its queue and priority by this, metrics are labelled with it, and tests choose by it where
-/// an error strikes.
+/// What an operation is for. Tests choose by it where an error strikes, and count coverage by it. The thread pool does not use it yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Frames of the journal, and its files.

@@ -4,7 +4,7 @@
 //! Refuses: any knowledge of records, frames or digests.
 //!
 //! Invariants every implementation keeps:
-//! - Every operation carries a [`Call`]: its class decides queue and priority, never what it does.
+//! - Every operation carries a [`Call`]: what it is for and who asks. It never changes what the operation does.
 //! - A buffer handed to an operation belongs to the implementation until its future resolves, and
 //!   an operation whose future is dropped still runs to its end and keeps its buffers until then.
 //! - `read_at` and `write_at` may move fewer bytes than asked; [`exact`] holds the only loops.

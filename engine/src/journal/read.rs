@@ -43,6 +43,8 @@ pub struct Walked {
     /// What no stop can have left and costs nothing: bytes that are not zero behind a close frame, or behind the end of a file that
     /// the same run of the store went on from; marks that do not hold.
     pub harmless: Vec<Corruption>,
+    /// A mark of the closed last file that does not hold. A stop that was killed before its sync, and a power cut, leave the same.
+    pub unsettled: Vec<Corruption>,
     /// What is missing or does not hold before the walk's start: what a checkpoint makes up for as long as it holds.
     pub unsound: Vec<Corruption>,
 }
@@ -107,7 +109,7 @@ pub async fn walk(
         }
         unsealed = marks::blemish(store, &header, bytes.filled(), end);
         if scanned.closed && end.is_none() {
-            walked.harmless.extend(unsealed.take());
+            walked.unsettled.extend(unsealed.take());
         }
         walked.note(header, &scanned);
         if end.is_some() {
@@ -174,6 +176,7 @@ impl Walked {
             frames: 0,
             transactions: 0,
             harmless: Vec::new(),
+            unsettled: Vec::new(),
             unsound: Vec::new(),
         }
     }

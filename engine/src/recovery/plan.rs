@@ -124,6 +124,7 @@ mod tests {
             frames: 0,
             transactions: 0,
             harmless: Vec::new(),
+            unsettled: Vec::new(),
             unsound: Vec::new(),
         };
         let ids = |ids: &[u64]| ids.iter().copied().map(SegmentId).collect::<BTreeSet<_>>();
