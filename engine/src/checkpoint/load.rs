@@ -126,7 +126,7 @@ pub async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
     })
 }
 
-/// The bytes of a slot; `None` if the slot was never written.
+/// The bytes of a slot; `None` if the slot was never written. What is too long for a record is not read.
 async fn read_slot(site: &Site, path: &Path) -> IoResult<Option<Buffer>> {
     let io = &site.env.io;
     let file = match io
@@ -137,7 +137,11 @@ async fn read_slot(site: &Site, path: &Path) -> IoResult<Option<Buffer>> {
         opened => opened?,
     };
     let length = file.len(Class::Background.call()).await?;
-    let room = usize::try_from(length.min(RECORD_BYTES_MAX + 1)).unwrap_or(usize::MAX);
+    if length > RECORD_BYTES_MAX {
+        let why = format!("{length} bytes are too many for a checkpoint record");
+        return Err(IoError::Failed(io::Error::new(ErrorKind::InvalidData, why)));
+    }
+    let room = usize::try_from(length).unwrap_or(usize::MAX);
     let buffer = Buffer::unpooled(room);
     let read = exact::read_exact(&*file, Class::Background.call(), 0, buffer).await?;
     Ok(Some(read))
@@ -145,11 +149,6 @@ async fn read_slot(site: &Site, path: &Path) -> IoResult<Option<Buffer>> {
 
 /// The record that a slot's bytes are, or what does not hold.
 fn judge(site: &Site, slot: u64, bytes: &[u8]) -> std::result::Result<CheckpointRecord, String> {
-    if bytes.len() as u64 > RECORD_BYTES_MAX {
-        return Err(format!(
-            "more than {RECORD_BYTES_MAX} bytes are too many for a checkpoint record"
-        ));
-    }
     let record = CheckpointRecord::decode(bytes).map_err(|malformed| malformed.0)?;
     if record.store_id != site.store_id {
         return Err("it belongs to another store".to_owned());
