@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tonnage_engine::upload::UploadId;
+use tonnage_tests::machine::Image;
 use tonnage_tests::model::fixture::{describe, load, save};
 use tonnage_tests::model::flips::{Specimen, left, task};
 use tonnage_tests::model::recover::{recover, store_path};
-use tonnage_tests::sim::Image;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use tonnage_engine::buffer::Buffer;
 use tonnage_engine::io::threads::Threads;
 use tonnage_engine::io::{Call, Class, FileRef, Io, LockAttempt, OpenMode, exact};
+use tonnage_tests::machine::{Image, Machine, Noise};
 use tonnage_tests::say;
-use tonnage_tests::sim::{Image, Noise, SimEnv};
 
 /// For what does not depend on the class.
 const CALL: Call = Class::Background.call();
@@ -26,9 +26,11 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 fn on_both(test: impl AsyncFn(&dyn Io, &Path)) {
     let directory = TempDir::new().unwrap();
     run(test(&Threads::new(), directory.path()));
-    let sim = SimEnv::new(1, &Image::with_dir("/store"));
-    sim.disk.set_noise(Noise::NONE);
-    sim.executor.block_on(test(&sim.disk, Path::new("/store")));
+    let machine = Machine::new(1, &Image::with_dir("/store"));
+    machine.disk.set_noise(Noise::NONE);
+    machine
+        .executor
+        .block_on(test(&machine.disk, Path::new("/store")));
 }
 
 async fn create(io: &dyn Io, path: &Path, content: &[u8]) -> FileRef {

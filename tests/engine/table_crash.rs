@@ -7,12 +7,12 @@ use bytes::Bytes;
 use tonnage_engine::checkpoint::{self, Facts, History};
 use tonnage_engine::extent::Lsn;
 use tonnage_engine::table::{Base, FileSizes, Layers, PageSizes, Site};
-use tonnage_tests::sim::{ENOSPC, Fault, Image, OpKind, Outcome, Policy, SimEnv};
+use tonnage_tests::machine::{ENOSPC, Fault, Image, Machine, OpKind, Outcome, Policy};
 
 const ROOT: &str = "/store";
 const ROUNDS: u64 = 3;
 
-fn site(machine: &SimEnv) -> Site {
+fn site(machine: &Machine) -> Site {
     let mut site = Site::new(machine.env.clone(), Path::new(ROOT), [7; 16]);
     site.files = FileSizes {
         target_bytes: 6 << 10,
@@ -86,7 +86,7 @@ fn named(history: &History) -> BTreeSet<PathBuf> {
 
 /// Opens what a stop left, checks it, and carries on from there with one more checkpoint.
 fn check_image(image: &Image, durable: u64, label: &str) {
-    let machine = SimEnv::new(1, image);
+    let machine = Machine::new(1, image);
     machine.executor.block_on(async {
         let site = site(&machine);
         let loaded = checkpoint::load(&site).await.unwrap();
@@ -123,13 +123,13 @@ fn check_image(image: &Image, durable: u64, label: &str) {
 fn a_stop_anywhere_leaves_the_newest_finished_checkpoint() {
     let seed = 11;
     println!("seed {seed}");
-    let machine = SimEnv::new(seed, &Image::with_dir(ROOT));
+    let machine = Machine::new(seed, &Image::with_dir(ROOT));
     machine.executor.block_on(workload(&site(&machine), |_| {}));
     let points = machine.disk.points();
     assert!(points > 30, "{points} crash points");
     let mut images = 0;
     for point in 0..points {
-        let machine = SimEnv::new(seed, &Image::with_dir(ROOT));
+        let machine = Machine::new(seed, &Image::with_dir(ROOT));
         machine.disk.stop_after(point);
         let mut durable = 0;
         let site = site(&machine);
@@ -153,7 +153,7 @@ fn a_stop_anywhere_leaves_the_newest_finished_checkpoint() {
 }
 
 /// One checkpoint without `fault`, one that meets it, one more; false if the fault met nothing.
-fn fails_alone(machine: &SimEnv, site: &Site, fault: &Fault) -> bool {
+fn fails_alone(machine: &Machine, site: &Site, fault: &Fault) -> bool {
     let mut layers = Layers::new(Base::empty());
     put_round(&mut layers, 1);
     let frozen = layers.freeze();
@@ -216,7 +216,7 @@ fn an_error_anywhere_fails_one_checkpoint_alone() {
     let mut failures = 0;
     for (kind, errno) in kinds {
         for n in 1.. {
-            let machine = SimEnv::new(3, &Image::with_dir(ROOT));
+            let machine = Machine::new(3, &Image::with_dir(ROOT));
             let site = site(&machine);
             if !fails_alone(&machine, &site, &Fault::nth(kind, n).with_errno(errno)) {
                 break;

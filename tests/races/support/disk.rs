@@ -1,7 +1,7 @@
 //! A disk in memory for one schedule.
 //!
 //! Owns: [`Disk`], files and names, and which LSN the journal has made durable. Refuses: crashes, torn writes, lies: those are the
-//! simulated machine's (`tests/support/sim`); here it only matters who runs when.
+//! simulated machine's (`tests/support/machine`); here it only matters who runs when.
 //!
 //! Invariants: a change is a task of its own and takes effect at some later moment, whether or not anybody waits for it, as the seam
 //! says. The state's lock is an ordinary one, never held where another thread may be chosen.

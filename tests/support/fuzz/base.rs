@@ -14,7 +14,7 @@ use tonnage_engine::table::{Base, Layers};
 
 use super::input::Input;
 use super::seal;
-use crate::sim::{Content, Image, SimEnv};
+use crate::machine::{Content, Image, Machine};
 
 const SEAL: u8 = 1;
 const BUILD: u8 = 2;
@@ -54,7 +54,7 @@ pub fn run(bytes: &[u8]) {
     let mut image = Image::with_dir("/base");
     let path = Path::new("/base").join(name);
     image.files.insert(path, Content::from(file.as_slice()));
-    let machine = SimEnv::new(1, &image);
+    let machine = Machine::new(1, &image);
     let (folder, named) = (Path::new("/base"), std::slice::from_ref(&reference));
     let opening = Base::open(&machine.env, folder, header.store_id, named);
     let Ok(base) = machine.executor.block_on(opening) else {

@@ -12,10 +12,10 @@ use tonnage_engine::{Digest, Error, Store};
 
 use super::input::Input;
 use super::seal;
+use crate::machine::{Content, Image, Machine};
 use crate::model::flips::{self, Specimen};
 use crate::model::found;
 use crate::model::recover::{fsck_image, store_path};
-use crate::sim::{Content, Image, SimEnv};
 
 const STOPPED: u8 = 1;
 const SEAL: u8 = 2;
@@ -183,7 +183,7 @@ fn reseal(image: &mut Image, changed: &[PathBuf]) {
 
 /// Opens the store, reads all that it has, goes on with its upload, closes it, opens it again. A digest that other bytes were served for.
 fn open_and_read(specimen: &Specimen, image: &Image) -> Option<Digest> {
-    let machine = SimEnv::new(SEED, image);
+    let machine = Machine::new(SEED, image);
     let (wrong, closed) = machine.executor.block_on(async {
         let opened = Store::open(machine.env.clone(), &store_path(), flips::options()).await;
         let Ok((store, _)) = opened else {
@@ -206,7 +206,7 @@ fn open_and_read(specimen: &Specimen, image: &Image) -> Option<Digest> {
     });
     if closed {
         machine.executor.settle();
-        let again = SimEnv::new(SEED, &machine.disk.live_image());
+        let again = Machine::new(SEED, &machine.disk.live_image());
         again.executor.block_on(async {
             let opened = Store::open(again.env.clone(), &store_path(), flips::options()).await;
             if let Err(error) = opened {

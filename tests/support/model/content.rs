@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tonnage_engine::{Algorithm, Digest};
 
-use crate::sim::Prng;
+use crate::machine::Prng;
 
 /// One chunk under one checksum.
 const CHUNK: usize = 64 << 10;

@@ -10,7 +10,7 @@ use tonnage_engine::{Digest, Error, Store};
 use super::census::Census;
 use super::found;
 use super::recover::{Found, Task, Violation, fsck_image, guarded, store_path};
-use crate::sim::{Image, Prng, SimEnv, Stray};
+use crate::machine::{Image, Machine, Prng, Stray};
 
 /// Damaged copies of each store.
 const COPIES: usize = 16;
@@ -167,7 +167,7 @@ fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Viola
         Ok(report) => !report.findings.is_empty(),
         Err(_) => true,
     };
-    let machine = SimEnv::new(task.seed, image);
+    let machine = Machine::new(task.seed, image);
     machine.executor.block_on(async {
         let opened = Store::open(machine.env.clone(), &store_path(), task.options.clone()).await;
         let Ok((store, _)) = opened else {

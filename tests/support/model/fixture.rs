@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use super::recover::{Found, empty_disk, store_path};
-use crate::sim::{Content, Image};
+use crate::machine::{Content, Image};
 
 /// What a version wrote, as a disk.
 pub fn load(folder: &Path) -> io::Result<Image> {

@@ -22,7 +22,7 @@ use super::record::{SentUpload, Shared};
 use super::recover::{
     Found, Task, Violation, empty_disk, fsck_image, guarded, recover, store_path,
 };
-use crate::sim::{Image, SimEnv};
+use crate::machine::{Image, Machine};
 
 const SEED: u64 = 1;
 const CHUNK: u64 = 64 << 10;
@@ -68,7 +68,7 @@ impl Specimen {
     /// Fills a store; `closed` or with the power gone at its end, everything synced that was answered.
     pub fn new(closed: bool) -> Self {
         let options = options();
-        let machine = SimEnv::new(SEED, &empty_disk());
+        let machine = Machine::new(SEED, &empty_disk());
         let record = Shared::default();
         machine.executor.block_on(async {
             let opened = Store::open(machine.env.clone(), &store_path(), options.clone()).await;
@@ -107,7 +107,7 @@ impl Specimen {
 
     /// Where the uploads of the undamaged store go on.
     fn offsets(&self) -> BTreeMap<UploadId, u64> {
-        let machine = SimEnv::new(SEED, &self.image);
+        let machine = Machine::new(SEED, &self.image);
         machine.executor.block_on(async {
             let options = self.task.options.clone();
             let opened = Store::open(machine.env.clone(), &store_path(), options).await;
@@ -122,7 +122,7 @@ impl Specimen {
 
     /// Files and their sizes, but for what is no part of the store or holds nothing.
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
-        let part = |(path, content): (&PathBuf, &crate::sim::Content)| {
+        let part = |(path, content): (&PathBuf, &crate::machine::Content)| {
             let name = path.file_name()?.to_string_lossy().into_owned();
             (name != "reserve").then(|| (path.clone(), content.len()))
         };
@@ -163,7 +163,7 @@ impl Specimen {
             }),
             Err(_) => true,
         };
-        let machine = SimEnv::new(self.task.seed, image);
+        let machine = Machine::new(self.task.seed, image);
         let tail = self
             .tail
             .as_ref()

@@ -12,7 +12,7 @@ use super::content::{
     self, COMMON_SIZES, REPOSITORIES, ROOMY_THRESHOLD, SIZES, THRESHOLD, WITNESS,
 };
 use super::operation::{Call, How, Operation, many_tag};
-use crate::sim::{EDQUOT, EINTR, EIO, ENOSPC, Fault, OpKind, Prng};
+use crate::machine::{EDQUOT, EINTR, EIO, ENOSPC, Fault, OpKind, Prng};
 
 const TAGS: [&str; 3] = ["latest", "v1", "a-tag"];
 const CHANGE_WEIGHTS: [(u32, Kind); 15] = [

@@ -14,7 +14,7 @@ use tonnage_engine::{Batch, Change, Digest, Error, OpenReport, Options, Origin, 
 use super::found;
 use super::record::SentUpload;
 use super::state::Model;
-use crate::sim::{Image, SimEnv};
+use crate::machine::{Image, Machine};
 
 /// A promise that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub fn recover(task: &Task, image: &Image) -> Result<Found, Violation> {
         if image.files.contains_key(&store_path().join("superblock")) {
             lsn = sound(task.seed, image, "fsck before")?.lsn.0;
         }
-        let machine = SimEnv::new(task.seed, image);
+        let machine = Machine::new(task.seed, image);
         let mut found = machine.executor.block_on(look(task, &machine, lsn))?;
         machine.executor.settle();
         let report = sound(task.seed, &machine.disk.live_image(), "fsck after")?;
@@ -131,15 +131,15 @@ pub fn sound(seed: u64, image: &Image, check: &'static str) -> Result<FsckReport
 
 /// `fsck` of an image.
 pub fn fsck_image(seed: u64, image: &Image) -> Result<FsckReport, Error> {
-    let machine = SimEnv::new(seed, image);
+    let machine = Machine::new(seed, image);
     machine.executor.block_on(fsck_at(&machine, &store_path()))
 }
 
-async fn fsck_at(machine: &SimEnv, path: &Path) -> Result<FsckReport, Error> {
+async fn fsck_at(machine: &Machine, path: &Path) -> Result<FsckReport, Error> {
     fsck::check(&machine.env, path, FsckOptions { deep: true }, &|_, _| {}).await
 }
 
-async fn look(task: &Task, machine: &SimEnv, lsn: u64) -> Result<Found, Violation> {
+async fn look(task: &Task, machine: &Machine, lsn: u64) -> Result<Found, Violation> {
     let failed = |check| move |error: Error| Violation::new(check, error.to_string());
     let opened = Store::open(machine.env.clone(), &store_path(), task.options.clone()).await;
     let (store, report) = opened.map_err(failed("open"))?;

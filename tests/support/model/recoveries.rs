@@ -17,7 +17,7 @@ use super::judge::Timeline;
 use super::operation::{Call, How, Operation};
 use super::record::{Answer, Moment, Shared};
 use super::recover::{Found, Task, Violation, guarded, has_store, recover, store_path};
-use crate::sim::{CrashImage, Fault, Image, Killed, OpKind, Policy, Prng, SimEnv, Stray};
+use crate::machine::{CrashImage, Fault, Image, Killed, Machine, OpKind, Policy, Prng, Stray};
 
 /// Of distinct images, one in so many has its opening stopped everywhere, too.
 const CUT_EVERY: usize = 24;
@@ -203,7 +203,7 @@ impl Recoveries {
 
     /// Stops the opening of an image everywhere in turn.
     fn cut_opening(&mut self, points: u64, crash: &CrashImage) {
-        let machine = SimEnv::new(self.task.seed ^ 0xc7, &crash.image);
+        let machine = Machine::new(self.task.seed ^ 0xc7, &crash.image);
         let second = self.second_life(&machine, false);
         self.census.cut_openings += 1;
         let parent = crash.hash;
@@ -236,7 +236,7 @@ impl Recoveries {
             image,
         };
         self.note(points, &crash, After::Nothing);
-        let machine = SimEnv::after_kill(self.task.seed ^ 0x6b, killed);
+        let machine = Machine::after_kill(self.task.seed ^ 0x6b, killed);
         let trouble = self.make_trouble(points, &machine);
         let second = self.second_life(&machine, true);
         self.census.killed += 1;
@@ -257,7 +257,7 @@ impl Recoveries {
     }
 
     /// Breaks the disk now and then, and says how.
-    fn make_trouble(&self, points: u64, machine: &SimEnv) -> Trouble {
+    fn make_trouble(&self, points: u64, machine: &Machine) -> Trouble {
         let mut prng = Prng::new(self.task.seed ^ points);
         if prng.percent(50) {
             return Trouble::Sound;
@@ -278,7 +278,7 @@ impl Recoveries {
     }
 
     /// An open, a push and a close, with the images at every stop.
-    fn second_life(&self, machine: &SimEnv, push: bool) -> SecondLife {
+    fn second_life(&self, machine: &Machine, push: bool) -> SecondLife {
         let stops = Arc::new(Mutex::new(Vec::new()));
         let progress = Arc::new(Mutex::new(Progress::Opening));
         let (seen, reached) = (Arc::clone(&stops), Arc::clone(&progress));

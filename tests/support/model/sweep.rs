@@ -20,8 +20,8 @@ use super::record::Shared;
 use super::recover::{Task, Violation, empty_disk, guarded, has_store, store_path};
 use super::recoveries::{Recoveries, Trouble};
 use super::state::Model;
+use crate::machine::{CrashImage, Image, Machine, Noise, Policy, Prng};
 use crate::places;
-use crate::sim::{CrashImage, Image, Noise, Policy, Prng, SimEnv};
 
 /// Of crash points, one in so many is a `kill -9`, too: the next process begins on the page cache.
 const KILL_EVERY: u64 = 10;
@@ -126,7 +126,7 @@ impl LifeRun<'_> {
 
     fn run(&self, carry: &Carry, census: &mut Census) -> Result<Carry, Box<Failure>> {
         let record = Shared::default();
-        let machine = SimEnv::new(self.seed(), &carry.image);
+        let machine = Machine::new(self.seed(), &carry.image);
         machine.disk.set_noise(self.noise());
         let task = Task {
             seed: self.seed() ^ 0xfeed,
@@ -201,7 +201,7 @@ impl LifeRun<'_> {
     }
 
     /// From the open to the stop.
-    fn live(&self, machine: &SimEnv, record: &Shared, carry: &Carry) -> Ended {
+    fn live(&self, machine: &Machine, record: &Shared, carry: &Carry) -> Ended {
         let options = self.history.options();
         let grace = options.lease_grace;
         let faulty = self.life.is_faulty();
@@ -248,7 +248,7 @@ impl LifeRun<'_> {
     }
 
     /// The faults of this life, and somebody who mends the disk when everybody waits.
-    fn break_disk(&self, machine: &SimEnv) {
+    fn break_disk(&self, machine: &Machine) {
         if !self.life.is_faulty() {
             return;
         }
@@ -265,7 +265,7 @@ impl LifeRun<'_> {
         machine.env.spawn.spawn("mend the disk", Box::pin(mend));
     }
 
-    fn fill_disk(&self, machine: &SimEnv, now: bool) {
+    fn fill_disk(&self, machine: &Machine, now: bool) {
         if let Some(room) = self.life.room.filter(|_| now) {
             let used = machine.disk.used_bytes();
             machine.disk.set_capacity(Some(used + room));
@@ -290,7 +290,7 @@ impl LifeRun<'_> {
         carry: &Carry,
         record: &Shared,
         recoveries: &Recoveries,
-        machine: &SimEnv,
+        machine: &Machine,
     ) -> Result<(), Box<Failure>> {
         let record = record.0.lock();
         let timeline = Timeline::new(&carry.model, carry.lsn, &record, self.life.is_faulty());
@@ -337,7 +337,7 @@ impl LifeRun<'_> {
         left.into_iter().map(with).collect()
     }
 
-    fn failure(&self, machine: &SimEnv, violation: Violation, stop: String) -> Box<Failure> {
+    fn failure(&self, machine: &Machine, violation: Violation, stop: String) -> Box<Failure> {
         let log = machine.disk.log_text();
         let lines: Vec<&str> = log.lines().collect();
         let from = lines.len().saturating_sub(40);

@@ -1,6 +1,6 @@
 //! The simulated machine: one seeded executor and a disk that keeps only what it was made to keep.
 //!
-//! Owns: [`SimEnv`], [`Executor`], [`SimDisk`], [`Image`], [`Policy`], [`Fault`].
+//! Owns: [`Machine`], [`Executor`], [`SimDisk`], [`Image`], [`Policy`], [`Fault`].
 //! Refuses: threads, real time, real files, and any order that does not follow from the seed.
 //!
 //! A crash test runs its workload once under [`SimDisk::watch`], which shows every crash point with the images that a stop there
@@ -43,7 +43,7 @@ pub use self::stray::Stray;
 
 /// A machine that was just switched on.
 #[derive(Debug)]
-pub struct SimEnv {
+pub struct Machine {
     /// Runs everything; dropping it drops all tasks.
     pub executor: Executor,
     /// The disk behind `env.io`.
@@ -52,7 +52,7 @@ pub struct SimEnv {
     pub env: Env,
 }
 
-impl SimEnv {
+impl Machine {
     /// A machine whose disk holds `image`, all of it durable. Everything that happens follows from `seed`.
     pub fn new(seed: u64, image: &Image) -> Self {
         let executor = Executor::new(seed);

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use tonnage_engine::io::Env;
 use tonnage_engine::upload::UploadSpec;
 use tonnage_engine::{Algorithm, Error, Store};
+use tonnage_tests::machine::{EIO, ENOSPC, Fault, Image, Machine, Noise, OpKind, OpRecord, Policy};
 use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
-use tonnage_tests::sim::{EIO, ENOSPC, Fault, Image, Noise, OpKind, OpRecord, Policy, SimEnv};
 
 use super::check;
 use super::workload::{self, Progress, Script, manifest, push, tag, untag};
@@ -30,7 +30,7 @@ struct Play {
 }
 
 impl Play {
-    async fn open(machine: &SimEnv) -> Self {
+    async fn open(machine: &Machine) -> Self {
         let opened = Store::open(machine.env.clone(), &check::store_path(), check::options()).await;
         Self {
             store: opened.expect("the store opens").0,
@@ -74,7 +74,7 @@ impl Play {
     }
 
     /// Every image that the disk may hold after a stop now recovers to what was acknowledged.
-    fn recovers(&self, machine: &SimEnv) {
+    fn recovers(&self, machine: &Machine) {
         let seed = machine.executor.seed();
         let (scripts, progress) = (std::slice::from_ref(&self.script), [self.progress]);
         for crash in machine.disk.crash_images(&Policy::coarse(seed)) {
@@ -84,8 +84,8 @@ impl Play {
     }
 }
 
-fn machine(seed: u64) -> SimEnv {
-    SimEnv::new(seed, &check::empty_disk())
+fn machine(seed: u64) -> Machine {
+    Machine::new(seed, &check::empty_disk())
 }
 
 /// Guards: a full disk fails the push that needs space, small or large, with `NoSpace`; reads and deletes go on, also when the
@@ -169,7 +169,7 @@ fn a_store_opens_on_a_full_disk() {
         play.store.close().await.expect("the store closes");
         play
     });
-    let second = SimEnv::new(1, &first.disk.live_image());
+    let second = Machine::new(1, &first.disk.live_image());
     second.disk.set_capacity(Some(second.disk.used_bytes()));
     second.executor.block_on(async {
         play.store = Play::open(&second).await.store;
@@ -338,7 +338,7 @@ fn a_read_that_was_not_attempted_is_no_damage() {
             play.store.close().await.expect("the store closes");
             play
         });
-        let second = SimEnv::new(1, &first.disk.live_image());
+        let second = Machine::new(1, &first.disk.live_image());
         // Nothing is resident: every read asks the disk.
         second.disk.set_noise(Noise {
             would_block: 100,
@@ -380,7 +380,7 @@ fn a_frame_whose_sync_failed_is_durable_once_it_was_replayed() {
             play
         });
         // The process goes, the page cache stays.
-        let second = SimEnv::after_kill(seed, first.disk.killed());
+        let second = Machine::after_kill(seed, first.disk.killed());
         let play = second.executor.block_on(async {
             let next = Play::open(&second).await;
             (play.store, play.env) = (next.store, next.env);
@@ -406,7 +406,7 @@ fn directories_above_a_new_store_are_synced_where_that_can_be() {
         (absent, 1, EACCES, false),
         (absent, 2, EACCES, true),
     ] {
-        let machine = SimEnv::new(1, &Image::with_dir(dirs));
+        let machine = Machine::new(1, &Image::with_dir(dirs));
         let fault = Fault::nth(OpKind::SyncDir, sync).with_errno(errno);
         machine.disk.add_fault(fault);
         let opened = machine.executor.block_on(Store::open(
@@ -430,7 +430,7 @@ fn a_store_opens_where_its_last_frame_cannot_be_written_again() {
         play.good(manifest(100, &[1], "latest")).await;
         play
     });
-    let second = SimEnv::after_kill(1, first.disk.killed());
+    let second = Machine::after_kill(1, first.disk.killed());
     let no_room = Fault::nth(OpKind::Write, 1).on("0001.journal");
     second.disk.add_fault(no_room.with_errno(ENOSPC));
     let play = second.executor.block_on(async {
@@ -568,7 +568,7 @@ fn a_push_heals_a_blob_whose_segment_is_gone() {
     let mut image = machine.disk.live_image();
     let is_segment = |path: &Path| path.extension().is_some_and(|kind| kind == "segment");
     image.files.retain(|path, _| !is_segment(path));
-    let next = SimEnv::new(1, &image);
+    let next = Machine::new(1, &image);
     next.executor.block_on(async {
         let store = Play::open(&next).await.store;
         assert!(store.open_blob(&content::digest(9)).await.is_err());

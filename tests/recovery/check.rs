@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
 use tonnage_engine::{Digest, Error, Store};
-use tonnage_tests::sim::{Image, SimEnv};
+use tonnage_tests::machine::{Image, Machine};
 
 use super::workload::{Progress, Script};
 use tonnage_tests::model::found;
@@ -58,7 +58,7 @@ async fn whole(store: &Store, digest: &Digest) -> Result<(), String> {
 
 /// Runs `fsck` on a disk. Everything but damage may be there after a crash.
 pub fn fsck_image(seed: u64, image: &Image) -> Result<FsckReport, String> {
-    let machine = SimEnv::new(seed, image);
+    let machine = Machine::new(seed, image);
     let checked = machine.executor.block_on(fsck_at(&machine, &store_path()));
     let report = checked.map_err(|error| format!("fsck: {error}"))?;
     if report.is_sound() {
@@ -68,7 +68,7 @@ pub fn fsck_image(seed: u64, image: &Image) -> Result<FsckReport, String> {
     }
 }
 
-async fn fsck_at(machine: &SimEnv, path: &Path) -> Result<FsckReport, Error> {
+async fn fsck_at(machine: &Machine, path: &Path) -> Result<FsckReport, Error> {
     fsck::check(&machine.env, path, FsckOptions { deep: true }, &|_, _| {}).await
 }
 
@@ -83,7 +83,7 @@ pub fn recovered(
     if has_store {
         fsck_image(seed, image)?;
     }
-    let machine = SimEnv::new(seed, image);
+    let machine = Machine::new(seed, image);
     machine.executor.block_on(async {
         let opened = Store::open(machine.env.clone(), &store_path(), options()).await;
         let (store, report) = opened.map_err(|error| format!("open: {error}"))?;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use bytes::Bytes;
 use tonnage_engine::upload::{UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, FinishedBlob, Origin, Store};
-use tonnage_tests::sim::{Image, Outcome, Policy, SimEnv};
+use tonnage_tests::machine::{Image, Machine, Outcome, Policy};
 
 use super::check;
 
@@ -38,7 +38,7 @@ struct Told {
     id: std::sync::OnceLock<UploadId>,
 }
 
-async fn open(machine: &SimEnv) -> Store {
+async fn open(machine: &Machine) -> Store {
     let opened = Store::open(machine.env.clone(), &check::store_path(), check::options()).await;
     opened.expect("the store opens").0
 }
@@ -82,8 +82,8 @@ async fn push(store: &Store, told: &Told) -> Result<(), Error> {
     Ok(())
 }
 
-fn run(seed: u64, stop_after: Option<u64>) -> (SimEnv, Told) {
-    let machine = SimEnv::new(seed, &check::empty_disk());
+fn run(seed: u64, stop_after: Option<u64>) -> (Machine, Told) {
+    let machine = Machine::new(seed, &check::empty_disk());
     if let Some(points) = stop_after {
         machine.disk.stop_after(points);
     }
@@ -156,7 +156,7 @@ async fn go_on(store: &Store, told: &Told) -> Result<bool, String> {
 }
 
 fn check_image(seed: u64, image: &Image, told: &Told) -> Result<bool, String> {
-    let machine = SimEnv::new(seed, image);
+    let machine = Machine::new(seed, image);
     let resumed = machine.executor.block_on(async {
         let store = open(&machine).await;
         let resumed = go_on(&store, told).await?;

@@ -10,7 +10,7 @@ use super::*;
 /// Guards: data that was not synced is gone from the durable image and there in the live one.
 #[test]
 fn unsynced_data_is_lost_in_the_durable_image_only() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -30,7 +30,7 @@ fn unsynced_data_is_lost_in_the_durable_image_only() {
 /// directory; a removal that was not synced may come undone.
 #[test]
 fn unsynced_entries_are_lost_with_all_below() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -67,7 +67,7 @@ fn unsynced_entries_are_lost_with_all_below() {
 /// Guards: names that were not synced are lost one by one, in any combination.
 #[test]
 fn unsynced_entries_are_lost_independently() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -94,7 +94,7 @@ fn unsynced_entries_are_lost_independently() {
 fn a_sync_covers_only_what_was_completed_before_it() {
     let mut later_write_first = 0;
     for seed in 0..20 {
-        let SimEnv {
+        let Machine {
             executor,
             disk,
             env,
@@ -126,7 +126,7 @@ fn a_sync_covers_only_what_was_completed_before_it() {
 /// another file durable.
 #[test]
 fn a_sync_is_about_one_file() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -147,7 +147,7 @@ fn a_sync_is_about_one_file() {
 /// Guards: a failed sync makes nothing durable, and a later one does not promise what it covered.
 #[test]
 fn a_failed_sync_is_not_made_good_by_the_next() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -175,7 +175,7 @@ fn a_failed_sync_is_not_made_good_by_the_next() {
 /// Guards: what is kept is applied in the order in which it happened; the newest kept write wins.
 #[test]
 fn effects_on_one_region_keep_their_order() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -207,7 +207,7 @@ fn effects_on_one_region_keep_their_order() {
 /// rest reads as the old bytes or zeros.
 #[test]
 fn a_torn_write_tears_at_sectors() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
 use tonnage_engine::{Error, OpenReport, Options, Store};
+use tonnage_tests::machine::{Image, Machine};
 use tonnage_tests::model::operation::Operation;
-use tonnage_tests::sim::{Image, SimEnv};
 
 use super::check;
 use super::workload::{Progress, Script, manifest, push};
@@ -39,17 +39,17 @@ fn options() -> Options {
     }
 }
 
-async fn open(machine: &SimEnv) -> Result<(Store, OpenReport), Error> {
+async fn open(machine: &Machine) -> Result<(Store, OpenReport), Error> {
     Store::open(machine.env.clone(), &check::store_path(), options()).await
 }
 
 /// The script is taken in a store whose journal is one file; then it is closed, or the process killed.
-fn in_one_file(script: &Script, closed: bool) -> SimEnv {
+fn in_one_file(script: &Script, closed: bool) -> Machine {
     let options = Options {
         journal_file_bytes: 1 << 20,
         ..options()
     };
-    let machine = SimEnv::new(SEED, &check::empty_disk());
+    let machine = Machine::new(SEED, &check::empty_disk());
     machine.executor.block_on(async {
         let path = check::store_path();
         let opened = Store::open(machine.env.clone(), &path, options).await;
@@ -70,7 +70,7 @@ fn in_one_file(script: &Script, closed: bool) -> SimEnv {
 
 /// Takes `steps` in a store on `image` and closes it.
 fn closed_after(image: &Image, script: &Script, steps: &[Operation]) -> Image {
-    let machine = SimEnv::new(SEED, image);
+    let machine = Machine::new(SEED, image);
     machine.executor.block_on(async {
         let (store, _) = open(&machine).await.expect("it opens");
         for step in steps {
@@ -89,7 +89,7 @@ fn closed(script: &Script) -> Image {
 }
 
 fn fsck(image: &Image) -> FsckReport {
-    let machine = SimEnv::new(SEED, image);
+    let machine = Machine::new(SEED, image);
     let options = FsckOptions { deep: true };
     let path = check::store_path();
     let checked = machine
@@ -142,7 +142,7 @@ fn deleted_caches_come_back_from_the_journal() {
 
 /// Opens without a checkpoint, with all that was acknowledged.
 fn rebuilds(image: &Image, script: &Script) {
-    let machine = SimEnv::new(SEED, image);
+    let machine = Machine::new(SEED, image);
     machine.executor.block_on(async {
         let (store, report) = open(&machine).await.expect("it opens");
         assert_eq!(report.checkpoint, None);
@@ -160,7 +160,7 @@ fn rebuilds(image: &Image, script: &Script) {
 
 /// Asserts that the store does not open, that `fsck` calls it damaged, and that the attempt removed nothing.
 fn refused(image: &Image, why: &str) {
-    let machine = SimEnv::new(SEED, image);
+    let machine = Machine::new(SEED, image);
     let opened = machine.executor.block_on(open(&machine));
     let opened = opened.map(|(_, report)| report);
     assert!(
@@ -248,7 +248,7 @@ fn only_the_checkpoint(image: &Image, script: &Script, path: &Path) -> bool {
     assert!(!found.is_sound() && names(&found, path), "{found:?}");
     let advice: Vec<_> = found.findings.iter().map(|found| &*found.what).collect();
     assert!(!advice.concat().contains("elete"), "{advice:?}");
-    let machine = SimEnv::new(SEED, image);
+    let machine = Machine::new(SEED, image);
     let opened = machine.executor.block_on(async {
         let (store, report) = open(&machine).await.ok()?;
         let unsound: Vec<_> = report.journal_unsound.iter().map(|bad| &bad.path).collect();
@@ -337,7 +337,7 @@ fn a_missing_superblock_is_refused_and_one_copy_is_enough() {
         damaged = flipped(&damaged, &path, copy * 4096 + 20);
     }
     assert!(names(&fsck(&damaged), &path));
-    let machine = SimEnv::new(SEED, &damaged);
+    let machine = Machine::new(SEED, &damaged);
     machine.executor.block_on(async {
         let (store, report) = open(&machine).await.expect("it opens");
         assert_eq!(report.superblock_copies_damaged, [0, 1, 3]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tonnage_engine::{Algorithm, Batch, Change, Digest, ManifestEntry, Options, Origin, Store};
-use tonnage_tests::sim::{Image, Killed, Policy, SimEnv};
+use tonnage_tests::machine::{Image, Killed, Machine, Policy};
 
 use super::check;
 
@@ -46,7 +46,7 @@ async fn put_manifest(store: &Store) -> Digest {
 
 /// A closed store with one manifest and many tags, without its base files and checkpoints.
 fn store_without_caches(seed: u64) -> Image {
-    let machine = SimEnv::new(seed, &check::empty_disk());
+    let machine = Machine::new(seed, &check::empty_disk());
     machine.executor.block_on(async {
         let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
         let (store, _) = opened.expect("a new store opens");
@@ -119,7 +119,7 @@ struct Opened {
 
 /// Opens an image, counts its tags unless it is stopped before, and lets the store go without a close.
 fn open_and_count(seed: u64, image: &Image, stop_after: Option<u64>) -> Opened {
-    let machine = SimEnv::new(seed, image);
+    let machine = Machine::new(seed, image);
     if let Some(points) = stop_after {
         machine.disk.stop_after(points);
     }
@@ -145,7 +145,7 @@ fn open_and_count(seed: u64, image: &Image, stop_after: Option<u64>) -> Opened {
 
 /// A store with many tags, killed where the header of its newest journal file was written and not synced.
 fn killed_with_an_unsynced_header(seed: u64) -> Killed {
-    let machine = SimEnv::new(seed, &check::empty_disk());
+    let machine = Machine::new(seed, &check::empty_disk());
     let found = Arc::new(Mutex::new(None));
     let kept = Arc::clone(&found);
     machine.disk.watch(move |stop| {
@@ -192,7 +192,7 @@ fn has_header(image: &Image, number: u64) -> bool {
 #[test]
 fn a_rebuild_writes_no_checkpoint_over_what_only_the_page_cache_has() {
     let seed = 6;
-    let machine = SimEnv::after_kill(seed, killed_with_an_unsynced_header(seed));
+    let machine = Machine::after_kill(seed, killed_with_an_unsynced_header(seed));
     let images = Arc::new(Mutex::new(Vec::new()));
     let kept = Arc::clone(&images);
     machine
@@ -206,7 +206,7 @@ fn a_rebuild_writes_no_checkpoint_over_what_only_the_page_cache_has() {
     let images = std::mem::take(&mut *images.lock());
     assert!(images.iter().any(|crash| base_files(&crash.image) > 0));
     for crash in images {
-        let machine = SimEnv::new(seed, &crash.image);
+        let machine = Machine::new(seed, &crash.image);
         let tags = machine.executor.block_on(async {
             let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
             let (store, _) = opened.unwrap_or_else(|error| panic!("{}: {error}", crash.label));
@@ -219,7 +219,7 @@ fn a_rebuild_writes_no_checkpoint_over_what_only_the_page_cache_has() {
 /// Guards: a start does not cost the size of a journal file for good: what the finished one never used is cut off.
 #[test]
 fn a_finished_journal_file_keeps_no_unused_space() {
-    let machine = SimEnv::new(3, &check::empty_disk());
+    let machine = Machine::new(3, &check::empty_disk());
     for _ in 0..2 {
         machine.executor.block_on(async {
             let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
@@ -243,7 +243,7 @@ fn a_finished_journal_file_keeps_no_unused_space() {
 #[test]
 fn a_full_journal_file_can_be_closed() {
     for commits in 0..20 {
-        let machine = SimEnv::new(commits, &check::empty_disk());
+        let machine = Machine::new(commits, &check::empty_disk());
         machine.executor.block_on(async {
             let path = check::store_path();
             let opened = Store::open(machine.env.clone(), &path, check::options()).await;

@@ -9,7 +9,7 @@ use super::*;
 /// Guards: a deadlock ends the test and names the waiting tasks and the seed.
 #[test]
 fn a_deadlock_is_reported() {
-    let SimEnv {
+    let Machine {
         executor,
         disk: _disk,
         env,
@@ -29,7 +29,7 @@ fn a_deadlock_is_reported() {
 /// Guards: time moves only when nothing else can, and in the order of the timers.
 #[test]
 fn time_moves_only_when_nothing_else_can() {
-    let SimEnv {
+    let Machine {
         executor,
         disk: _disk,
         env,
@@ -54,7 +54,7 @@ fn time_moves_only_when_nothing_else_can() {
 /// Guards: tasks that a run leaves behind go on, and are dropped with the executor.
 #[test]
 fn tasks_left_behind_go_on_and_end_with_the_executor() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,

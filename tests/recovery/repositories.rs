@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, ManifestEntry, Origin, Store};
-use tonnage_tests::sim::{Outcome, Policy, SimEnv};
+use tonnage_tests::machine::{Machine, Outcome, Policy};
 
 use super::check;
 
@@ -10,7 +10,7 @@ const DOOMED: &str = "library/a";
 const OTHER: &str = "b";
 const TAGS: usize = 600;
 
-async fn open(machine: &SimEnv) -> Store {
+async fn open(machine: &Machine) -> Store {
     let opened = Store::open(machine.env.clone(), &check::store_path(), check::options()).await;
     opened.expect("the store opens").0
 }
@@ -71,7 +71,7 @@ async fn scene(store: &Store, deleted: &dyn Fn()) -> Result<(), Error> {
 }
 
 /// Polls until nothing remains; the simulated clock stands still while there is anything to do.
-async fn cleared(machine: &SimEnv, store: &Store) {
+async fn cleared(machine: &Machine, store: &Store) {
     for _ in 0..100 {
         if store.view().deleted_repositories().unwrap() == 0 {
             return;
@@ -87,7 +87,7 @@ async fn cleared(machine: &SimEnv, store: &Store) {
 #[test]
 fn a_deleted_repository_stays_deleted_and_is_cleared_away() {
     let seed = 3;
-    let machine = SimEnv::new(seed, &check::empty_disk());
+    let machine = Machine::new(seed, &check::empty_disk());
     let from = std::cell::Cell::new(0);
     machine.executor.block_on(async {
         let store = open(&machine).await;
@@ -113,7 +113,7 @@ fn a_deleted_repository_stays_deleted_and_is_cleared_away() {
 
 /// Stops there, opens what the disk may hold then. Whether something was left to clear away.
 fn stopped(seed: u64, stop_after: u64, answered: u64) -> bool {
-    let machine = SimEnv::new(seed, &check::empty_disk());
+    let machine = Machine::new(seed, &check::empty_disk());
     machine.disk.stop_after(stop_after);
     let outcome = machine.executor.run_until_crash(async {
         let store = open(&machine).await;
@@ -129,7 +129,7 @@ fn stopped(seed: u64, stop_after: u64, answered: u64) -> bool {
         .crash_images(&Policy::coarse(seed ^ stop_after))
     {
         check::fsck_image(seed, &image.image).unwrap_or_else(|why| panic!("{stop_after}: {why}"));
-        let next = SimEnv::new(seed, &image.image);
+        let next = Machine::new(seed, &image.image);
         next.executor.block_on(async {
             let store = open(&next).await;
             left |= store.view().deleted_repositories().unwrap() > 0;

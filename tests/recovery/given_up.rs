@@ -12,7 +12,7 @@ use tonnage_engine::upload::{UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store,
 };
-use tonnage_tests::sim::SimEnv;
+use tonnage_tests::machine::Machine;
 
 use super::check;
 
@@ -35,11 +35,11 @@ async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Opti
 
 /// Plays `scene` with more and more polls until it says that nothing was given up any more; then every file must be one
 /// that something names.
-fn at_every_wait(scene: impl AsyncFn(&SimEnv, Store, usize) -> bool) {
+fn at_every_wait(scene: impl AsyncFn(&Machine, Store, usize) -> bool) {
     for seed in 1..=2 {
         let mut polls = 1;
         loop {
-            let machine = SimEnv::new(seed, &check::empty_disk());
+            let machine = Machine::new(seed, &check::empty_disk());
             let ended = machine.executor.block_on(async {
                 let store = open(&machine).await;
                 let ended = scene(&machine, store.clone(), polls).await;
@@ -73,14 +73,14 @@ fn options() -> Options {
     }
 }
 
-async fn open(machine: &SimEnv) -> Store {
+async fn open(machine: &Machine) -> Store {
     let opened = Store::open(machine.env.clone(), &check::store_path(), options()).await;
     opened.expect("the store opens").0
 }
 
 /// The store as the next start finds it, on a machine of its own.
-fn after_restart(machine: &SimEnv, look: impl AsyncFnOnce(&Store)) {
-    let next = SimEnv::new(machine.executor.seed(), &machine.disk.live_image());
+fn after_restart(machine: &Machine, look: impl AsyncFnOnce(&Store)) {
+    let next = Machine::new(machine.executor.seed(), &machine.disk.live_image());
     next.executor.block_on(async {
         let store = open(&next).await;
         look(&store).await;
@@ -89,7 +89,7 @@ fn after_restart(machine: &SimEnv, look: impl AsyncFnOnce(&Store)) {
 }
 
 /// Lets what was begun and given up come to its end.
-async fn rest(machine: &SimEnv) {
+async fn rest(machine: &Machine) {
     let pause = std::time::Duration::from_secs(1);
     machine.env.clock.sleep(pause).await;
 }
@@ -340,8 +340,8 @@ fn a_checkpoint_given_up_is_taken_up_by_the_next() {
 #[test]
 fn many_unfinished_uploads_survive_a_close() {
     const UPLOADS: usize = 1500;
-    let machine = SimEnv::new(1, &check::empty_disk());
-    machine.disk.set_noise(tonnage_tests::sim::Noise::NONE);
+    let machine = Machine::new(1, &check::empty_disk());
+    machine.disk.set_noise(tonnage_tests::machine::Noise::NONE);
     machine.executor.block_on(async {
         let store = open(&machine).await;
         for _ in 0..UPLOADS {

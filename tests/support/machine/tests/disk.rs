@@ -13,7 +13,7 @@ use super::*;
 /// file that is still open keeps its space.
 #[test]
 fn a_full_disk_says_so() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -59,7 +59,7 @@ fn a_full_disk_says_so() {
 /// Guards: a fault strikes the operation, path and time it is meant for, and then no more.
 #[test]
 fn faults_strike_where_they_are_meant_to() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -99,7 +99,7 @@ fn faults_strike_where_they_are_meant_to() {
 /// Guards: the noise moves fewer bytes and finds less resident, and the loops above it still get everything.
 #[test]
 fn noise_shortens_transfers_and_empties_the_cache() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -140,7 +140,7 @@ fn noise_shortens_transfers_and_empties_the_cache() {
 /// Guards: the lock is given once, again after its release, and to a new machine after a crash.
 #[test]
 fn the_lock_is_released_by_drop_and_by_a_crash() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
@@ -158,7 +158,7 @@ fn the_lock_is_released_by_drop_and_by_a_crash() {
         };
         std::mem::forget(guard);
     });
-    let next = SimEnv::new(2, &disk.live_image());
+    let next = Machine::new(2, &disk.live_image());
     let attempt = next
         .executor
         .block_on(next.env.io.lock(CALL, lock))

@@ -21,10 +21,10 @@ fn path(name: &str) -> std::path::PathBuf {
     Path::new(DIR).join(name)
 }
 
-fn machine(seed: u64) -> SimEnv {
-    let sim = SimEnv::new(seed, &Image::with_dir(DIR));
-    sim.disk.set_noise(Noise::NONE);
-    sim
+fn machine(seed: u64) -> Machine {
+    let machine = Machine::new(seed, &Image::with_dir(DIR));
+    machine.disk.set_noise(Noise::NONE);
+    machine
 }
 
 async fn create(env: &Env, name: &str) -> FileRef {

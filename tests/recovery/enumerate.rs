@@ -1,6 +1,6 @@
 //! Generated histories, stopped before every write, sync and change of a name, and the same on a real folder.
 //!
-//! A few seeds here; `sim` (tests/program) runs as many as it is told to. `TONNAGE_TEST_SEED` replays one,
+//! A few seeds here; `sim` (tests/recovery) runs as many as it is told to. `TONNAGE_TEST_SEED` replays one,
 //! `TONNAGE_TEST_FIRST_SEED` begins elsewhere, `TONNAGE_TEST_FULL=1` runs more.
 
 use std::collections::BTreeSet;

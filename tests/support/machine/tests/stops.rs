@@ -11,12 +11,12 @@ use parking_lot::Mutex;
 use super::*;
 
 /// A workload of some tasks with all kinds of operations; returns how it ended.
-fn workload(sim: &SimEnv) -> Outcome<Vec<u8>> {
+fn workload(machine: &Machine) -> Outcome<Vec<u8>> {
     let order = Arc::new(Mutex::new(Vec::new()));
-    sim.executor.run_until_crash(async {
+    machine.executor.run_until_crash(async {
         let mut ends = Vec::new();
         for number in 0..4u8 {
-            let (env, order) = (sim.env.clone(), Arc::clone(&order));
+            let (env, order) = (machine.env.clone(), Arc::clone(&order));
             let (done, end) = tokio::sync::oneshot::channel();
             let task = async move {
                 let file = create(&env, &format!("f{number}")).await;
@@ -32,7 +32,7 @@ fn workload(sim: &SimEnv) -> Outcome<Vec<u8>> {
                 order.lock().push(number);
                 done.send(()).unwrap();
             };
-            sim.env.spawn.spawn("writer", Box::pin(task));
+            machine.env.spawn.spawn("writer", Box::pin(task));
             ends.push(end);
         }
         for end in ends {
@@ -46,12 +46,12 @@ fn workload(sim: &SimEnv) -> Outcome<Vec<u8>> {
 #[test]
 fn equal_seeds_give_equal_histories() {
     let run = |seed| {
-        let sim = SimEnv::new(seed, &Image::with_dir(DIR));
-        let outcome = workload(&sim);
-        let images: Vec<u64> = (sim.disk.crash_images(&Policy::coarse(seed)).iter())
+        let machine = Machine::new(seed, &Image::with_dir(DIR));
+        let outcome = workload(&machine);
+        let images: Vec<u64> = (machine.disk.crash_images(&Policy::coarse(seed)).iter())
             .map(|crash| crash.image.stable_hash())
             .collect();
-        (sim.disk.log_text(), outcome, images)
+        (machine.disk.log_text(), outcome, images)
     };
     assert_eq!(run(7), run(7));
     let orders: BTreeSet<String> = (0..10).map(|seed| run(seed).0).collect();
@@ -67,18 +67,18 @@ fn the_machine_stops_after_each_crash_point() {
     let points = whole.disk.points();
     assert_eq!(points, 4 * 4);
     for stop in 0..points {
-        let sim = machine(3);
-        sim.disk.stop_after(stop);
-        assert_eq!(workload(&sim), Outcome::Crashed);
-        assert_eq!(sim.disk.points(), stop);
-        let log: Vec<OpRecord> = sim.disk.log();
+        let machine = machine(3);
+        machine.disk.stop_after(stop);
+        assert_eq!(workload(&machine), Outcome::Crashed);
+        assert_eq!(machine.disk.points(), stop);
+        let log: Vec<OpRecord> = machine.disk.log();
         assert_eq!(
             log[..],
             whole.disk.log()[..log.len()],
             "the history up to the stop is the same"
         );
-        for CrashImage { label, image, .. } in sim.disk.crash_images(&Policy::coarse(stop)) {
-            let again = SimEnv::new(stop, &image);
+        for CrashImage { label, image, .. } in machine.disk.crash_images(&Policy::coarse(stop)) {
+            let again = Machine::new(stop, &image);
             let names = again
                 .executor
                 .block_on(again.env.io.list_dir(CALL, Path::new(DIR)))
@@ -91,7 +91,7 @@ fn the_machine_stops_after_each_crash_point() {
 /// Guards: after the stop no operation resolves and no task goes on.
 #[test]
 fn nothing_happens_after_the_stop() {
-    let SimEnv {
+    let Machine {
         executor,
         disk,
         env,
