@@ -1,5 +1,6 @@
 //! Tests of the engine through its public interface, one module per subject.
 
+mod commits;
 mod directory;
 mod fixtures;
 mod seam;

@@ -13,8 +13,10 @@ use crate::format::transaction::Operation;
 use crate::io::Env;
 use crate::require::Require;
 
-/// Fewer preconditions are judged in turn: cheaper than the way to another thread.
-const JUDGED_IN_TURN: usize = 256;
+/// A batch of no more preconditions is judged in its turn: cheaper than the way to another thread.
+pub const JUDGED_IN_TURN: usize = 256;
+/// As many are one computation: between two of them, others have their turn.
+const JUDGED_AT_ONCE: usize = 1024;
 
 /// How preconditions were judged when there had been `removals` removals.
 #[derive(Debug)]
@@ -41,9 +43,19 @@ pub async fn foresee(
         .partition::<Vec<_>, _>(lasts);
     batch.requires = rest;
     let (view, removals) = head();
-    let repository = batch.repository.clone();
-    let judged = env.compute(move || judge(&view, &repository, lasting));
-    let (requires, unmet) = judged.await.ok_or(Error::Closed)??;
+    let (mut requires, mut unmet) = (Vec::with_capacity(lasting.len()), Vec::new());
+    let mut lasting = lasting.into_iter();
+    loop {
+        let piece: Vec<Require> = lasting.by_ref().take(JUDGED_AT_ONCE).collect();
+        if piece.is_empty() {
+            break;
+        }
+        let (view, repository) = (view.clone(), batch.repository.clone());
+        let judged = env.compute(move || judge(&view, &repository, piece));
+        let (held, failed) = judged.await.ok_or(Error::Closed)??;
+        requires.extend(held);
+        unmet.extend(failed);
+    }
     Ok(Some(Foreseen {
         removals,
         requires,

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 use self::close::JournalTask;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::View;
+use crate::commit::foresee::JUDGED_IN_TURN;
 use crate::commit::{Sequencer, foresee};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -63,6 +64,8 @@ struct Inner {
     path: PathBuf,
     options: Options,
     sequencer: Arc<Sequencer>,
+    /// One large batch is judged and applied at a time, in order: together they would take every thread that computes.
+    large_batches: tokio::sync::Mutex<()>,
     poison: Arc<Poison>,
     leases: Arc<Leases>,
     segments: Arc<Segments>,
@@ -231,20 +234,19 @@ impl Store {
 impl Inner {
     /// Queues a batch; a large one off the async workers, since it takes milliseconds to judge and to apply.
     async fn submit(&self, mut batch: Batch) -> Result<oneshot::Receiver<Result<Committed>>> {
-        let foreseen = foresee(&self.env, &mut batch, || self.sequencer.head()).await?;
         let (sequencer, segments) = (Arc::clone(&self.sequencer), Arc::clone(&self.segments));
-        // How many edges a manifest takes along is not known before it is looked at.
-        let deletes = |change: &Change| matches!(change, Change::DeleteManifest(_));
-        let large = foreseen.is_some() || batch.changes.iter().any(deletes);
-        let submit = move || {
+        let submit = move |batch, foreseen| {
             let damaged = |digest: &Digest, at: &Extent| segments.damaged().contains(digest, at);
             sequencer.submit(batch, foreseen, &damaged)
         };
-        if large {
-            self.env.compute(submit).await.ok_or(Error::Closed)?
-        } else {
-            submit()
+        if !is_large(&batch) {
+            return submit(batch, None);
         }
+        let turn = self.large_batches.lock().await;
+        let foreseen = foresee(&self.env, &mut batch, || self.sequencer.head()).await?;
+        let submitted = self.env.compute(move || submit(batch, foreseen)).await;
+        drop(turn);
+        submitted.ok_or(Error::Closed)?
     }
 }
 
@@ -268,6 +270,12 @@ impl Drop for Inner {
         // Without a close: what is queued still becomes durable, then the journal task ends and the lock goes.
         self.sequencer.close();
     }
+}
+
+/// Whether it takes milliseconds to judge or to apply. How many edges a manifest takes along is not known before it is looked at.
+fn is_large(batch: &Batch) -> bool {
+    let deletes = |change: &Change| matches!(change, Change::DeleteManifest(_));
+    batch.requires.len() > JUDGED_IN_TURN || batch.changes.iter().any(deletes)
 }
 
 fn placed(batch: &Batch) -> Vec<Digest> {

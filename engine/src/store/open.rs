@@ -203,6 +203,7 @@ async fn assemble(
         path,
         options,
         sequencer,
+        large_batches: tokio::sync::Mutex::default(),
         poison,
         leases,
         segments,

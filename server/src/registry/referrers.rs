@@ -76,7 +76,7 @@ impl Registry {
         let mut after = query.after;
         let (mut scanned, mut taken, mut read) = (0, 0_usize, 0_u64);
         for piece in 0.. {
-            let _turn = if piece < SHORT {
+            let turn = if piece < SHORT {
                 None
             } else {
                 Some(self.turns.acquire().await.map_err(Error::internal)?)
@@ -84,6 +84,8 @@ impl Registry {
             let entries = view
                 .referrers(repository, query.subject, after, PIECE)
                 .await?;
+            // The page may wait for memory, which a client that does not read holds.
+            drop(turn);
             for entry in &entries {
                 if taken > 0 && (scanned >= SCANNED_MAX || read >= READ_BYTES) {
                     return Ok(after);
@@ -117,12 +119,14 @@ impl Registry {
     ) -> Result<bool> {
         // What it says takes several times its bytes until it is written.
         let large = usize::try_from(entry.size).is_ok_and(|size| size >= LARGE_MANIFEST_BYTES);
-        let _turn = if large {
+        let turn = if large {
             Some(self.large.acquire().await.map_err(Error::internal)?)
         } else {
             None
         };
-        let annotations = match self.annotations(entry).await {
+        let annotations = self.annotations(entry).await;
+        drop(turn);
+        let annotations = match annotations {
             Ok(annotations) => annotations,
             // One damaged referrer must not hide the others.
             Err(error @ Error::Damaged(_)) => {
