@@ -1,1 +1,4 @@
-//! Workloads shared by the benchmarks.
+//! Servers and clients that the benchmarks share.
+
+pub mod rival;
+pub mod wire;

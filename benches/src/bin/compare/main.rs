@@ -6,8 +6,6 @@
 mod limits;
 mod measure;
 mod report;
-mod rival;
-mod wire;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,7 +14,7 @@ use clap::Parser;
 
 use crate::measure::{Blob, Stretch};
 use crate::report::{DOCKER_SYNCED, LIMIT, Samples};
-use crate::rival::{Kind, Rival};
+use tonnage_benches::rival::{Kind, Rival};
 
 /// Measures tonnage and docker-registry side by side. The table goes to stdout, everything else to stderr.
 #[derive(Debug, Parser)]
@@ -65,11 +63,11 @@ fn run(options: &Options) -> Result<(), String> {
         options
             .tonnage
             .clone()
-            .map_or_else(rival::find_tonnage, Ok)?,
+            .map_or_else(tonnage_benches::rival::find_tonnage, Ok)?,
         options
             .registry
             .clone()
-            .map_or_else(rival::find_registry, Ok)?,
+            .map_or_else(tonnage_benches::rival::find_registry, Ok)?,
     ];
     std::fs::create_dir_all(&options.folder)
         .map_err(|e| format!("create {}: {e}", options.folder.display()))?;

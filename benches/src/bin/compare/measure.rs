@@ -11,8 +11,8 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 
-use crate::rival::{Kind, Rival};
-use crate::wire::Wire;
+use tonnage_benches::rival::{Kind, Rival};
+use tonnage_benches::wire::Wire;
 
 const OCTETS: &str = "Content-Type: application/octet-stream\r\n";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -297,7 +297,7 @@ async fn open_upload(wire: &mut Wire) -> Result<String, String> {
 }
 
 /// Path and query of a Location, which one registry gives relative and the other absolute.
-fn location(answer: &crate::wire::Answer) -> Result<String, String> {
+fn location(answer: &tonnage_benches::wire::Answer) -> Result<String, String> {
     let location = answer
         .header("location")
         .ok_or("an answer without Location")?;

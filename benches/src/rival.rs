@@ -147,6 +147,16 @@ impl Rival {
         }
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its own resident memory in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        anonymous_kib(self.pid()).unwrap_or_default()
+    }
+
     /// Peak of its resident memory in MiB, mapped files included.
     pub fn peak_mib(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
@@ -164,6 +174,13 @@ impl Rival {
         let blobs = folder.join("data/docker/registry/v2/blobs/sha256");
         blobs.join(&hex[..2]).join(hex).join("data")
     }
+}
+
+/// `RssAnon` of a process in KiB: what it allocated, without mapped files.
+pub fn anonymous_kib(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// What the kernel counts CPU time in for programs; fixed on every architecture we build for.

@@ -1,0 +1,305 @@
+//! Mixed work for a long time, with clients that leave in the middle, and what the server holds meanwhile: a plateau, or not.
+//!
+//! Owns: the clients, and the table of memory, descriptors and threads. Refuses: judging it; `docs/evidence.md` has what was
+//! measured. Contents are drawn from a fixed set, so that the disk does not fill.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tonnage_benches::rival::{self, Kind, Rival};
+use tonnage_benches::wire::Wire;
+
+/// Works a server for a long time. A line of a table goes to stdout in each interval.
+#[derive(Debug, Clone, Parser)]
+struct Options {
+    /// The tonnage program; built by cargo when not given.
+    #[arg(long, value_name = "PATH")]
+    tonnage: Option<PathBuf>,
+    /// Folder on the disk to use; a temporary folder is made in it.
+    #[arg(long, value_name = "DIR", default_value = "target")]
+    folder: PathBuf,
+    /// How long, in seconds.
+    #[arg(long, default_value_t = 3600)]
+    seconds: u64,
+    /// Seconds between two lines of the table.
+    #[arg(long, default_value_t = 300)]
+    interval: u64,
+}
+
+/// Clients of each kind, and the time between two rounds of each.
+const CLIENTS: u64 = 4;
+const PACE: Duration = Duration::from_millis(50);
+/// Large contents, all clients together.
+const CONTENTS: u64 = 32;
+const LARGE_BYTES: usize = 8 << 20;
+/// Every so many rounds, a client leaves in the middle of a body.
+const LEAVES: u64 = 5;
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+#[derive(Debug, Default)]
+struct Counts {
+    rounds: AtomicU64,
+    left: AtomicU64,
+    failed: AtomicU64,
+}
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let outcome = runtime
+        .map_err(|e| format!("start a runtime: {e}"))
+        .and_then(|runtime| runtime.block_on(run(Options::parse())));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("soak: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), String> {
+    let program = options.tonnage.map_or_else(rival::find_tonnage, Ok)?;
+    fs::create_dir_all(&options.folder).map_err(|e| format!("create the folder: {e}"))?;
+    let folder =
+        tempfile::tempdir_in(&options.folder).map_err(|e| format!("make a folder: {e}"))?;
+    let server = Rival::start(Kind::Tonnage, &program, folder.path())?;
+    let (stop, counts) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(Counts::default()),
+    );
+    let clients: Vec<_> = (0..2 * CLIENTS)
+        .map(|number| {
+            let client = Client {
+                number,
+                address: server.address,
+                counts: Arc::clone(&counts),
+            };
+            tokio::spawn(client.work(Arc::clone(&stop)))
+        })
+        .collect();
+    println!("| s | rounds | left | failed | RssAnon, MiB | descriptors | threads | store, MiB |");
+    println!("|---|---|---|---|---|---|---|---|");
+    let began = Instant::now();
+    for line in 1..=options.seconds.div_ceil(options.interval.max(1)) {
+        let next = Duration::from_secs(line * options.interval);
+        tokio::time::sleep(next.saturating_sub(began.elapsed())).await;
+        let held = Held::of(server.pid())?;
+        println!(
+            "| {} | {} | {} | {} | {:.1} | {} | {} | {} |",
+            began.elapsed().as_secs(),
+            counts.rounds.load(Ordering::Relaxed),
+            counts.left.load(Ordering::Relaxed),
+            counts.failed.load(Ordering::Relaxed),
+            held.memory_kib / 1024.0,
+            held.descriptors,
+            held.threads,
+            size_of(&folder.path().join("data")) >> 20,
+        );
+    }
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.map_err(|e| format!("a client: {e}"))?;
+    }
+    Ok(())
+}
+
+/// What a process holds.
+struct Held {
+    memory_kib: f64,
+    descriptors: usize,
+    threads: usize,
+}
+
+impl Held {
+    fn of(pid: u32) -> Result<Self, String> {
+        let read = |what: &str| format!("/proc/{pid}/{what}");
+        let status = fs::read_to_string(read("status")).map_err(|e| format!("read status: {e}"))?;
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u32>().ok()
+        };
+        let memory_kib = field("RssAnon:").ok_or("no RssAnon in its status")?;
+        let entries = |what: &str| fs::read_dir(read(what)).map(Iterator::count);
+        Ok(Self {
+            memory_kib: f64::from(memory_kib),
+            descriptors: entries("fd").map_err(|e| format!("read fd: {e}"))?,
+            threads: entries("task").map_err(|e| format!("read task: {e}"))?,
+        })
+    }
+}
+
+/// Bytes of all files below a folder.
+fn size_of(folder: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.map(|entry| match entry.metadata() {
+        Ok(there) if there.is_dir() => size_of(&entry.path()),
+        Ok(there) => there.blocks() * 512,
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+#[derive(Debug)]
+struct Client {
+    number: u64,
+    address: SocketAddr,
+    counts: Arc<Counts>,
+}
+
+impl Client {
+    async fn work(self, stop: Arc<AtomicBool>) {
+        let mut wire = None;
+        let mut said = 0;
+        for round in 0.. {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            if round % LEAVES == LEAVES - 1 {
+                drop(self.leave(round).await);
+                self.counts.left.fetch_add(1, Ordering::Relaxed);
+            }
+            match self.round(&mut wire, round).await {
+                Ok(()) => {
+                    self.counts.rounds.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(why) => {
+                    self.counts.failed.fetch_add(1, Ordering::Relaxed);
+                    wire = None;
+                    said += 1;
+                    if said <= 5 {
+                        eprintln!("client {}, round {round}: {why}", self.number);
+                    }
+                }
+            }
+            tokio::time::sleep(PACE).await;
+        }
+    }
+
+    /// Pushes an image of one layer, large for half of the clients, pulls it, and deletes an older one.
+    async fn round(&self, wire: &mut Option<Wire>, round: u64) -> Result<(), String> {
+        let mut open = match wire.take() {
+            Some(open) => open,
+            None => Wire::connect(self.address).await?,
+        };
+        let repository = format!("soak/{}", self.number);
+        let layer = self.layer(round);
+        let digest = digest_of(&layer);
+        let v2 = format!("/v2/{repository}");
+        let uploads = format!("{v2}/blobs/uploads/");
+        let begun = open.request("POST", &uploads, "", &[], |_| {}).await?;
+        let begun = begun.expect(202, "begin an upload")?;
+        let location = begun.header("location").ok_or("no Location")?.to_owned();
+        let (first, rest) = layer.split_at(layer.len() / 2);
+        let patched = open
+            .request("PATCH", &location, "", &[first], |_| {})
+            .await?;
+        let patched = patched.expect(202, "send half of it")?;
+        let location = patched.header("location").ok_or("no Location")?;
+        let joint = if location.contains('?') { '&' } else { '?' };
+        let target = format!("{location}{joint}digest={digest}");
+        let closed = open.request("PUT", &target, "", &[rest], |_| {}).await?;
+        closed.expect(201, "send the rest")?;
+        let descriptor = format!(
+            r#"{{"mediaType":"application/octet-stream","digest":"{digest}","size":{}}}"#,
+            layer.len()
+        );
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{descriptor},"layers":[{descriptor}],"annotations":{{"round":"{round}"}}}}"#
+        );
+        let tag = format!("{v2}/manifests/t{}", round % 8);
+        let headers = format!("Content-Type: {MANIFEST}\r\n");
+        let body = [manifest.as_bytes()];
+        let put = open.request("PUT", &tag, &headers, &body, |_| {}).await?;
+        put.expect(201, "push a manifest")?;
+        let got = open.request("GET", &tag, "", &[], |_| {}).await?;
+        got.expect(200, "pull a manifest")?;
+        let mut hash = Sha256::new();
+        let blob = format!("{v2}/blobs/{digest}");
+        let got = open
+            .request("GET", &blob, "", &[], |piece| hash.update(piece))
+            .await?;
+        got.expect(200, "pull a layer")?;
+        if named(&hash.finalize()) != digest {
+            return Err(format!("other bytes than those of {digest}"));
+        }
+        if round % 4 == 3 {
+            let target = format!("{v2}/manifests/{}", digest_of(manifest.as_bytes()));
+            let deleted = open.request("DELETE", &target, "", &[], |_| {}).await?;
+            deleted.expect(202, "delete a manifest")?;
+        }
+        *wire = Some(open);
+        Ok(())
+    }
+
+    /// Begins an upload or asks for a layer, and goes away in the middle; an upload without a byte stays behind as well.
+    async fn leave(&self, round: u64) -> Result<(), String> {
+        let v2 = format!("/v2/soak/{}", self.number);
+        let mut open = Wire::connect(self.address).await?;
+        let uploads = format!("{v2}/blobs/uploads/");
+        let begun = open.request("POST", &uploads, "", &[], |_| {}).await?;
+        let begun = begun.expect(202, "begin an upload")?;
+        let location = begun.header("location").ok_or("no Location")?.to_owned();
+        drop(open);
+        let stream = TcpStream::connect(self.address).await;
+        let mut stream = stream.map_err(|e| format!("connect: {e}"))?;
+        let layer = self.layer(round);
+        let request = if round % (2 * LEAVES) < LEAVES {
+            let head = format!(
+                "PATCH {location} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+                self.address,
+                layer.len()
+            );
+            [head.as_bytes(), &layer[..layer.len() / 2]].concat()
+        } else {
+            let blob = digest_of(&layer);
+            let head = format!(
+                "GET {v2}/blobs/{blob} HTTP/1.1\r\nHost: {}\r\n\r\n",
+                self.address
+            );
+            head.into_bytes()
+        };
+        stream
+            .write_all(&request)
+            .await
+            .map_err(|e| format!("send: {e}"))
+    }
+
+    /// Small contents are always new, large ones are drawn from the set.
+    fn layer(&self, round: u64) -> Vec<u8> {
+        let (seed, length) = if self.number < CLIENTS {
+            (self.number << 32 | round, 1 << 10)
+        } else {
+            (u64::MAX - (self.number + round) % CONTENTS, LARGE_BYTES)
+        };
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let words = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        });
+        words.take(length / 8).flatten().collect()
+    }
+}
+
+fn digest_of(bytes: &[u8]) -> String {
+    named(&Sha256::digest(bytes))
+}
+
+fn named(hash: &[u8]) -> String {
+    let hex: Vec<String> = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{}", hex.concat())
+}
