@@ -71,7 +71,7 @@ fn poison() {
         ..options()
     });
     block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
-    world.disk.fail_journal_sync(1);
+    world.disk.fail_journal_sync();
     let answers = Notes::default();
     let writers = [["w1", "w2"], ["w3", "w4"], ["w5", "w6"]]
         .map(|names| thread(write(store.clone(), names, answers.clone())));
@@ -130,7 +130,7 @@ fn drop_without_close() {
         assert!(error.is_none(), "{error:?}");
     }
     let lock = Path::new(ROOT);
-    while block_on(world.disk.lock(Class::Directory.call(), lock))
+    while block_on(world.disk.0.lock(Class::Directory.call(), lock))
         .is_ok_and(|attempt| matches!(attempt, LockAttempt::Taken(_)))
     {
         shuttle::thread::yield_now();

@@ -13,8 +13,8 @@ use tonnage_races::world::{World, thread};
 fn retire() {
     let world = World::default();
     let dir = std::path::Path::new("/segments");
-    block_on(world.disk.create_dir(Class::Directory.call(), dir)).expect("a sound disk");
-    let opened = Directory::open(&world.disk, Class::Directory.call(), dir);
+    block_on(world.disk.0.create_dir(Class::Directory.call(), dir)).expect("a sound disk");
+    let opened = Directory::open(&world.disk.0, Class::Directory.call(), dir);
     let dir = block_on(opened).expect("a sound disk");
     let files = SegmentFiles::new(world.env(), dir, [7; 16], 8);
     let id = SegmentId(1);

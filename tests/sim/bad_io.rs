@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use tonnage_tests::bad_io::{self, BadIo};
+use tonnage_tests::machine::bad_io::{self, BadIo};
 use tonnage_tests::model::generate;
 use tonnage_tests::model::sweep::{Depth, sweep};
 

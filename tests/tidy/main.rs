@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tonnage_tests::places;
+use tonnage_tests::machine::places;
 
 /// Modules of the engine from the floor up: each may use those before it, none behind it (ARCHITECTURE.md).
 const ENGINE: [&str; 27] = [

@@ -14,6 +14,7 @@ use tonnage_engine::{
     Algorithm, Batch, Change, Committed, Digest, ManifestEntry, Options, Origin, Require, Result,
     Store,
 };
+use tonnage_machine::Host;
 
 use crate::disk::Disk;
 
@@ -21,11 +22,21 @@ use crate::disk::Disk;
 pub const ROOT: &str = "/store";
 
 /// One machine. All clones are the same one.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct World {
     /// Its disk.
     pub disk: Disk,
     rest: Arc<Rest>,
+}
+
+impl Default for World {
+    fn default() -> Self {
+        let rest = Arc::new(Rest::default());
+        Self {
+            disk: Disk::new(Arc::clone(&rest) as _),
+            rest,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +69,21 @@ impl Spawn for Rest {
     }
 }
 
+impl Host for Rest {
+    /// A question is answered at once; a change is a task, which happens when it is chosen.
+    fn submit(&self, changes: bool, operation: Box<dyn FnOnce() + Send>) {
+        if changes {
+            drop(shuttle::future::spawn(async move { operation() }));
+        } else {
+            operation();
+        }
+    }
+
+    fn stop(&self) {
+        unreachable!("nothing stops this machine");
+    }
+}
+
 impl Rng for Rest {
     fn fill(&self, bytes: &mut [u8]) {
         let drawn = self.random.fetch_add(1, Ordering::Relaxed) + 1;
@@ -71,7 +97,7 @@ impl Rng for Rest {
 pub fn options() -> Options {
     Options {
         journal_file_bytes: 32 << 10,
-        reserve_bytes: 0,
+        reserve_bytes: 4096,
         shared_segment_bytes: 1 << 20,
         spill_threshold_bytes: 64 << 10,
         ..Options::default()
@@ -82,7 +108,7 @@ impl World {
     /// What an engine is given.
     pub fn env(&self) -> Env {
         Env {
-            io: Arc::new(self.disk.clone()),
+            io: Arc::new(self.disk.0.clone()),
             clock: Arc::clone(&self.rest) as _,
             spawn: Arc::clone(&self.rest) as _,
             rng: Arc::clone(&self.rest) as _,

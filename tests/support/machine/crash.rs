@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashSet};
 use super::disk::SimDisk;
 use super::image::Image;
 use super::prng::Prng;
-use super::state::{Data, Fate, Machine, build_image};
+use super::state::{Data, Fate, MachineState, build_image};
 
 /// What a drive writes as a whole.
 const SECTOR_BYTES: u64 = 512;
@@ -111,12 +111,12 @@ impl SimDisk {
 }
 
 /// As [`SimDisk::crash_images`].
-pub(super) fn images_of(machine: &Machine, policy: &Policy) -> Vec<CrashImage> {
+pub(super) fn images_of(machine: &MachineState, policy: &Policy) -> Vec<CrashImage> {
     Enumeration::new(machine, policy).run()
 }
 
 struct Enumeration<'a> {
-    machine: &'a Machine,
+    machine: &'a MachineState,
     policy: &'a Policy,
     prng: Prng,
     /// Numbers of the effects that are not durable, oldest first.
@@ -126,7 +126,7 @@ struct Enumeration<'a> {
 }
 
 impl<'a> Enumeration<'a> {
-    fn new(machine: &'a Machine, policy: &'a Policy) -> Self {
+    fn new(machine: &'a MachineState, policy: &'a Policy) -> Self {
         let data = machine.files.iter().flat_map(|file| {
             file.effects
                 .iter()
@@ -279,7 +279,10 @@ impl<'a> Enumeration<'a> {
 }
 
 /// Builds the image in which each effect that is not durable has the luck it is given.
-pub(super) fn build(machine: &Machine, mut luck: impl FnMut(u64, Option<&Data>) -> Luck) -> Image {
+pub(super) fn build(
+    machine: &MachineState,
+    mut luck: impl FnMut(u64, Option<&Data>) -> Luck,
+) -> Image {
     let mut names = machine.durable_names.clone();
     for entry in machine.entries.values().flatten() {
         if entry.fate == Fate::Durable || luck(entry.number, None) != Luck::Lost {

@@ -15,17 +15,17 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
-use tonnage_engine::io::{Clock as _, IoError, IoFuture, IoResult, Spawn as _};
+use tonnage_engine::io::{IoError, IoFuture, IoResult};
 
 use super::crash::{CrashImage, Policy, images_of};
 use super::executor::Executor;
 use super::fault::{ENOSPC, Fault, Noise, OpKind, Struck};
-use super::handle::Handle;
+use super::host::Host;
 use super::image::Image;
 use super::op::{Op, OpRecord};
+use super::places;
 use super::prng::Prng;
-use super::state::{Inode, Machine};
-use crate::places;
+use super::state::{Inode, MachineState};
 
 /// A disk in memory. Cheap to clone; all clones are one disk.
 #[derive(Clone)]
@@ -34,12 +34,12 @@ pub struct SimDisk {
 }
 
 struct Shared {
-    handle: Handle,
+    host: Arc<dyn Host>,
     state: Mutex<DiskState>,
 }
 
 pub(super) struct DiskState {
-    pub(super) machine: Machine,
+    pub(super) machine: MachineState,
     pub(super) prng: Prng,
     pub(super) noise: Noise,
     pub(super) capacity: Option<u64>,
@@ -59,11 +59,11 @@ type Watcher = Box<dyn FnMut(&Stop<'_>) + Send>;
 pub struct Stop<'a> {
     /// Crash points that took effect.
     pub points: u64,
-    machine: &'a Machine,
+    machine: &'a MachineState,
 }
 
 impl Stop<'_> {
-    pub(super) fn machine(&self) -> &Machine {
+    pub(super) fn machine(&self) -> &MachineState {
         self.machine
     }
 
@@ -82,7 +82,7 @@ impl Stop<'_> {
 /// What `kill -9` leaves: a page cache that shows all that took effect, over a disk that need not have it yet.
 #[derive(Debug)]
 pub struct Killed {
-    machine: Machine,
+    machine: MachineState,
 }
 
 impl Killed {
@@ -105,18 +105,23 @@ impl fmt::Debug for SimDisk {
 impl SimDisk {
     /// A disk that holds `image`, all of it durable, on the machine of `executor`. No faults, some noise.
     pub fn new(executor: &Executor, image: &Image) -> Self {
-        Self::of(executor, Machine::from_image(image))
+        Self::on(Arc::new(executor.handle()), executor.seed(), image)
+    }
+
+    /// The same on another machine.
+    pub fn on(host: Arc<dyn Host>, seed: u64, image: &Image) -> Self {
+        Self::of(host, seed, MachineState::from_image(image))
     }
 
     /// The disk and the page cache that a killed process leaves.
     pub fn after_kill(executor: &Executor, killed: Killed) -> Self {
-        Self::of(executor, killed.machine)
+        Self::of(Arc::new(executor.handle()), executor.seed(), killed.machine)
     }
 
-    fn of(executor: &Executor, machine: Machine) -> Self {
+    fn of(host: Arc<dyn Host>, seed: u64, machine: MachineState) -> Self {
         let state = DiskState {
             machine,
-            prng: Prng::new(executor.seed() ^ 0x6469_736b_6469_736b),
+            prng: Prng::new(seed ^ 0x6469_736b_6469_736b),
             noise: Noise::default(),
             capacity: None,
             faults: Vec::new(),
@@ -127,10 +132,9 @@ impl SimDisk {
             log: Vec::new(),
             watcher: None,
         };
-        let handle = executor.handle();
         Self {
             shared: Arc::new(Shared {
-                handle,
+                host,
                 state: Mutex::new(state),
             }),
         }
@@ -157,7 +161,7 @@ impl SimDisk {
     /// Stops the machine now.
     pub fn stop(&self) {
         self.shared.state.lock().stopped = true;
-        self.shared.handle.crash();
+        self.shared.host.stop();
     }
 
     /// Crash points that took effect so far.
@@ -241,22 +245,23 @@ impl SimDisk {
         let (done, result) = oneshot::channel();
         let disk = self.clone();
         let stall = self.with_state(DiskState::maybe_stall);
+        let changes = op.kind.is_crash_point();
         let operation = Box::new(move || {
             if let Some(result) = disk.perform(op, effect, failed) {
                 // The caller may have dropped its future; the operation took effect all the same.
                 drop(done.send(result));
             }
         });
-        let handle = self.shared.handle.clone();
+        let host = &self.shared.host;
         match stall {
-            None => handle.submit(operation),
+            None => host.submit(changes, operation),
             Some(time) => {
-                let later = handle.clone();
+                let later = Arc::clone(host);
                 let waiting = async move {
                     later.sleep(time).await;
-                    later.submit(operation);
+                    later.submit(changes, operation);
                 };
-                handle.spawn("stalled operation", Box::pin(waiting));
+                host.spawn("stalled operation", Box::pin(waiting));
             }
         }
         Box::pin(async move {
@@ -274,9 +279,7 @@ impl SimDisk {
     ) -> IoFuture<T> {
         let (done, result) = oneshot::channel();
         let task = async move { drop(done.send(operations.await)) };
-        self.shared
-            .handle
-            .spawn("chained operations", Box::pin(task));
+        self.shared.host.spawn("chained operations", Box::pin(task));
         Box::pin(async move {
             match result.await {
                 Ok(result) => result,
@@ -298,7 +301,7 @@ impl SimDisk {
         }
         if state.stopped {
             drop(state);
-            self.shared.handle.crash();
+            self.shared.host.stop();
             return None;
         }
         if op.kind.is_crash_point() {

@@ -20,24 +20,6 @@ pub struct Handle {
     pub(super) shared: Arc<Shared>,
 }
 
-impl Handle {
-    /// Takes in an I/O operation, which happens when it is picked.
-    pub(super) fn submit(&self, operation: Job) {
-        let mut state = self.shared.state.lock();
-        if state.stopped {
-            drop(state);
-            drop(operation);
-        } else {
-            state.operations.push(operation);
-        }
-    }
-
-    /// Stops the machine: the run that is going on ends with [`super::Outcome::Crashed`].
-    pub(super) fn crash(&self) {
-        self.shared.state.lock().stopped = true;
-    }
-}
-
 impl Spawn for Handle {
     fn spawn(&self, name: &'static str, task: TaskFuture) {
         let mut state = self.shared.state.lock();

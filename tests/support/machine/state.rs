@@ -1,6 +1,6 @@
 //! What the simulated disk holds: live names and bytes, durable ones, and the effects between the two.
 //!
-//! Owns: [`Machine`], pure: no futures, no faults, no chance.
+//! Owns: [`MachineState`], pure: no futures, no faults, no chance.
 //!
 //! Invariants:
 //! - An effect is one completed change of one file or one directory, with a number that grows over the whole
@@ -97,7 +97,7 @@ pub(super) struct FileState {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Machine {
+pub(super) struct MachineState {
     pub(super) files: Vec<FileState>,
     pub(super) names: BTreeMap<PathBuf, Node>,
     pub(super) durable_names: BTreeMap<PathBuf, Node>,
@@ -105,7 +105,7 @@ pub(super) struct Machine {
     last_effect: u64,
 }
 
-impl Machine {
+impl MachineState {
     pub(super) fn from_image(image: &Image) -> Self {
         let mut machine = Self::default();
         for dir in &image.dirs {

@@ -7,7 +7,7 @@ use super::crash::{CrashImage, Luck, build};
 use super::disk::Stop;
 use super::image::Image;
 use super::prng::Prng;
-use super::state::{Data, Fate, Machine};
+use super::state::{Data, Fate, MachineState};
 
 /// Bytes of a frame's header, its checksum included (FORMAT.md, "Journal").
 const FRAME_HEADER_BYTES: usize = 64;
@@ -36,7 +36,7 @@ impl Stop<'_> {
     }
 }
 
-fn stray(machine: &Machine, prng: &mut Prng) -> Option<Stray> {
+fn stray(machine: &MachineState, prng: &mut Prng) -> Option<Stray> {
     let effects = machine.files.iter().flat_map(|file| &file.effects);
     let writes: Vec<_> = effects
         .filter(|effect| effect.fate != Fate::Durable)

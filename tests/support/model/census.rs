@@ -9,7 +9,7 @@ use tonnage_engine::OpenReport;
 use super::content::SIZES;
 use super::generate::History;
 use super::operation::Operation;
-use crate::places;
+use crate::machine::places;
 
 /// Counts of a sweep, or of many.
 #[derive(Debug, Clone, Default)]

@@ -20,8 +20,8 @@ use super::record::Shared;
 use super::recover::{Task, Violation, empty_disk, guarded, has_store, store_path};
 use super::recoveries::{Recoveries, Trouble};
 use super::state::Model;
+use crate::machine::places;
 use crate::machine::{CrashImage, Image, Machine, Noise, Policy, Prng};
-use crate::places;
 
 /// Of crash points, one in so many is a `kill -9`, too: the next process begins on the page cache.
 const KILL_EVERY: u64 = 10;

@@ -7,6 +7,7 @@
 //! may leave, and opens each on a new machine. To go on from one of them, or to stop for good: [`SimDisk::stop_after`]`(k)`
 //! under [`Executor::run_until_crash`].
 
+pub mod bad_io;
 mod content;
 mod crash;
 mod disk;
@@ -14,9 +15,11 @@ mod executor;
 mod fault;
 mod file;
 mod handle;
+mod host;
 mod image;
 mod names;
 mod op;
+pub mod places;
 mod prng;
 mod state;
 mod stray;
@@ -27,14 +30,13 @@ use std::sync::Arc;
 
 use tonnage_engine::io::Env;
 
-use crate::bad_io;
-
 pub use self::content::Content;
 pub use self::crash::{CrashImage, Policy};
 pub use self::disk::{Killed, SimDisk, Stop};
 pub use self::executor::{Executor, Outcome};
 pub use self::fault::{EDQUOT, EINTR, EIO, EMFILE, ENOSPC, Fault, Noise, OpKind, When};
 pub use self::handle::Handle;
+pub use self::host::Host;
 pub use self::image::Image;
 pub use self::names::SIM_PID;
 pub use self::op::OpRecord;

@@ -59,7 +59,7 @@ pub fn all() -> &'static [Place] {
 
 /// Reads the engine's source. An error names a call of which it is not plain which operation it belongs to.
 pub fn scan() -> Result<Vec<Place>, String> {
-    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/src");
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../engine/src");
     let mut files = Vec::new();
     list(&top, &mut files);
     files.sort();
