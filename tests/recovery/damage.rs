@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use tonnage_engine::extent::Layout;
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
 use tonnage_engine::{Error, OpenReport, Options, Store};
 use tonnage_tests::machine::{Image, Machine};
@@ -348,4 +349,112 @@ fn a_missing_superblock_is_refused_and_one_copy_is_enough() {
         !(text.contains("checkpoint.") || text.ends_with("reserve") || text.ends_with("superblock"))
     });
     refused(&image, "without superblock");
+}
+
+/// Guards: a segment that is missing or too short is noticed at open, after a clean stop and after a kill: exactly the blobs that are
+/// not whole in it count as damaged before anything reads them, are not served, and a push stores them anew, for good.
+#[test]
+fn a_lost_segment_counts_as_damaged_from_the_start() {
+    let script = script();
+    let killed = in_one_file(&script, false).disk.live_image();
+    for image in [closed(&script), killed] {
+        let segments = files(&image, "segment");
+        assert!(segments.len() > 2, "{segments:?}");
+        let mut cut_inside = 0;
+        for path in segments {
+            let length = image.files[&path].len();
+            let mut gone = image.clone();
+            gone.files.remove(&path);
+            loses(&gone, &script, &path, None);
+            for there in [4096, length / 2, length - 64] {
+                let mut cut = image.clone();
+                let content = cut.files.get_mut(&path).expect("the file is there");
+                content.set_len(there);
+                cut_inside += loses(&cut, &script, &path, Some(there));
+            }
+        }
+        assert!(cut_inside > 0, "no segment kept a part of its blobs");
+    }
+}
+
+/// Opens a store of which `path` is gone, or `there` bytes of it are left, and heals it. How many blobs in it were still whole.
+fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usize {
+    let why = format!("{} cut to {there:?}", path.display());
+    let machine = Machine::new(SEED, image);
+    let mut whole = 0;
+    machine.executor.block_on(async {
+        let (store, report) = open(&machine).await.expect("it opens");
+        let named = report.segments_missing.iter().chain(&report.segments_short);
+        let named: Vec<_> = named.map(|id| format!("{id}.segment")).collect();
+        let name = path.file_name().expect("a name").to_string_lossy();
+        assert_eq!(named, [&*name], "{why}");
+        assert_eq!(report.segments_missing.is_empty(), there.is_some(), "{why}");
+        let after = script.after(script.steps.len());
+        for digest in after.links.iter().chain(after.manifests.keys()) {
+            let stored = store.view().blob(digest).unwrap().expect("it is stored");
+            let inside = format!("{}.segment", stored.extent.segment) == name;
+            let end = stored.extent.offset + stored.extent.length;
+            let lost = inside
+                && (stored.extent.layout == Layout::Trailing || there.is_none_or(|at| at < end));
+            assert_eq!(store.is_damaged(digest), lost, "{why}: {digest}");
+            whole += usize::from(inside && !lost);
+            let read = async {
+                let reader = store.open_blob(digest).await?.expect("it is stored");
+                reader.read_whole(1 << 30).await
+            };
+            let read = read.await;
+            assert_eq!(matches!(read, Err(Error::Corrupt(_))), lost, "{why}");
+        }
+        for step in &script.steps {
+            let taken = script.take(&store, &machine.env, step).await;
+            taken.unwrap_or_else(|error| panic!("{why}: {error}"));
+        }
+        let scripts = std::slice::from_ref(script);
+        check::contract(&store, scripts, &all_of(script))
+            .await
+            .unwrap();
+        store.close().await.expect("it closes");
+    });
+    machine.executor.settle();
+    let healed = machine.disk.live_image();
+    assert!(fsck(&healed).is_sound(), "{why}: {:?}", fsck(&healed));
+    let machine = Machine::new(SEED, &healed);
+    machine.executor.block_on(async {
+        let (store, _) = open(&machine).await.expect("it opens");
+        for digest in script.after(script.steps.len()).links {
+            assert!(!store.is_damaged(&digest), "{why}: {digest}");
+        }
+    });
+    whole
+}
+
+/// Guards: copies of a store leave empty directories out: without `uploads/` it opens, and `fsck` finds nothing wrong; a store that
+/// holds no blob needs no `segments/` either. One that does is refused without it.
+#[test]
+fn empty_directories_may_be_missing() {
+    let script = script();
+    let uploads = check::store_path().join("uploads");
+    let segments = check::store_path().join("segments");
+    let mut image = closed(&script);
+    image.dirs.remove(&uploads);
+    goes_on(&image, &script);
+    let mut empty = closed_after(&check::empty_disk(), &script, &[]);
+    empty.dirs.remove(&uploads);
+    empty.dirs.remove(&segments);
+    goes_on(&empty, &script);
+    image.files.retain(|path, _| !path.starts_with(&segments));
+    image.dirs.remove(&segments);
+    let machine = Machine::new(SEED, &image);
+    let opened = machine.executor.block_on(open(&machine));
+    assert!(opened.is_err(), "its blobs are gone");
+    assert!(!fsck(&image).is_sound());
+}
+
+/// `fsck` finds nothing, and the store opens and takes the script.
+fn goes_on(image: &Image, script: &Script) {
+    let report = fsck(image);
+    assert!(report.clean && report.findings.is_empty(), "{report:?}");
+    let image = closed_after(image, script, &script.steps);
+    let report = fsck(&image);
+    assert!(report.clean && report.findings.is_empty(), "{report:?}");
 }

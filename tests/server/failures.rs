@@ -12,7 +12,7 @@ use tonnage_server::access::{Caller, Permission, Policy, Verdict};
 use tonnage_tests::registry::TestRegistry;
 
 use crate::wire::rest;
-use crate::{begin, content, push_blob, sha256};
+use crate::{begin, content, push_blob, push_image, sha256};
 
 /// Turns every place where `needle` stands in a segment into something else.
 fn damage(data: &Path, needle: &[u8]) {
@@ -55,6 +55,58 @@ async fn damaged_blobs_are_not_served_and_heal() {
     push_blob(&client, "a", &blob).await;
     client.head(&path).await.expect(200);
     assert_eq!(client.get(&path).await.expect(200).body, blob);
+}
+
+/// Guards: segment files that went missing or lost their end while the server was stopped are noticed at the start. Nothing claims
+/// that their blobs are there: HEAD 404, a mount opens an upload, GET is an error. The first push stores the bytes anew, for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_segments_are_denied_from_the_start_and_heal() {
+    let lose: [fn(&Path); 2] = [
+        |path| fs::remove_file(path).unwrap(),
+        |path| {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_len(4096 + 100).unwrap();
+        },
+    ];
+    for lose in lose {
+        let registry = TestRegistry::start().await;
+        let client = registry.client();
+        let (small, large) = (content(1, 100_000), content(2, 9 << 20));
+        for blob in [&small, &large] {
+            push_blob(&client, "a", blob).await;
+        }
+        let manifest = push_image(&client, "a", "latest", &small).await;
+        let registry = registry
+            .restart_after(|data| {
+                for entry in fs::read_dir(data.join("segments")).unwrap() {
+                    lose(&entry.unwrap().path());
+                }
+            })
+            .await;
+        let client = registry.client();
+        client.head("/v2/a/manifests/latest").await.expect(404);
+        for blob in [&small, &large] {
+            let digest = sha256(blob);
+            let path = format!("/v2/a/blobs/{digest}");
+            client.head(&path).await.expect(404);
+            client.get(&path).await.expect_error(500, "UNKNOWN");
+            let mount = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
+            client.post(&mount).await.expect(202);
+            push_blob(&client, "a", blob).await;
+            client.head(&path).await.expect(200);
+            assert!(client.get(&path).await.expect(200).body == *blob);
+        }
+        assert_eq!(push_image(&client, "a", "latest", &small).await, manifest);
+        client.head("/v2/a/manifests/latest").await.expect(200);
+        let registry = registry.restart().await;
+        let client = registry.client();
+        client.get("/v2/a/manifests/latest").await.expect(200);
+        for blob in [&small, &large] {
+            let path = format!("/v2/a/blobs/{}", sha256(blob));
+            client.head(&path).await.expect(200);
+            assert!(client.get(&path).await.expect(200).body == *blob);
+        }
+    }
 }
 
 /// Guards: damage behind the first window breaks the answer off; the client never takes it for whole.

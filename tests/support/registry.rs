@@ -3,6 +3,7 @@
 //! Owns: starting, stopping and restarting it. Refuses: anything simulated; that is `engine`'s tests.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use tempfile::TempDir;
@@ -123,7 +124,13 @@ impl TestRegistry {
 
     /// Stops and starts again over the same data.
     pub async fn restart(self) -> Self {
+        self.restart_after(|_| ()).await
+    }
+
+    /// Stops, lets `change` have the data directory, and starts again.
+    pub async fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
         let directory = self.stop().await;
+        change(&directory.path().join("data"));
         Self::over(directory, ServerOptions::default()).await
     }
 }

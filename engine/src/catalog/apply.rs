@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
+use crate::format::record::RecordPlaces;
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::State;
 
@@ -213,9 +214,12 @@ fn place(state: &mut State, digest: &Digest, extent: Extent, within: &Transactio
             used.live_blobs = used.live_blobs.saturating_sub(1);
         })?;
     }
+    // An extent that no record can lie around is found at its first read.
+    let end = RecordPlaces::of(&extent).map_or(0, |places| places.end);
     adjust(state, extent.segment, |used| {
         used.live_bytes = used.live_bytes.saturating_add(extent.length);
         used.live_blobs += 1;
+        used.end = used.end.max(end);
     })?;
     state.put(
         key,

@@ -413,13 +413,15 @@ pub struct SegmentUse {
     pub live_bytes: u64,
     /// How many such blobs.
     pub live_blobs: u64,
+    /// Behind the farthest record that was ever placed here: the file has at least this many bytes.
+    pub end: u64,
 }
 
 impl SegmentUse {
     /// As a row's value.
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
-        out.u64(self.live_bytes).u64(self.live_blobs);
+        out.u64(self.live_bytes).u64(self.live_blobs).u64(self.end);
         Bytes::from(out.finish())
     }
 
@@ -429,6 +431,7 @@ impl SegmentUse {
         let used = Self {
             live_bytes: decoder.counter()?,
             live_blobs: decoder.counter()?,
+            end: decoder.counter()?,
         };
         decoder.end()?;
         Ok(used)

@@ -8,7 +8,7 @@ use super::{FsckReport, Severity, uploads};
 use crate::catalog::View;
 use crate::error::Result;
 use crate::journal::{self, read::Walked};
-use crate::recovery::apply::list_segments;
+use crate::recovery::apply::segment_sizes;
 use crate::segment::segment_name;
 use crate::table::Site;
 
@@ -20,7 +20,8 @@ pub(super) async fn check(
     report: &mut FsckReport,
 ) -> Result<()> {
     let store = &*site.root;
-    let found = list_segments(&*site.env.io, store).await?;
+    let found = segment_sizes(&*site.env.io, store).await?;
+    let found: BTreeSet<_> = found.into_keys().collect();
     let mut named = BTreeSet::new();
     for segment in view.segments() {
         let (id, used) = segment?;

@@ -11,6 +11,7 @@ use crate::catalog::View;
 use crate::catalog::keys::SegmentUse;
 use crate::error::Result;
 use crate::extent::SegmentId;
+use crate::format::record::RecordPlaces;
 
 /// Rows taken in one go from a listing.
 const PAGE: usize = 1000;
@@ -49,11 +50,15 @@ fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
         // Rows may be forged.
         used.live_bytes = used.live_bytes.saturating_add(slot.extent.length);
         used.live_blobs += 1;
+        let end = RecordPlaces::of(&slot.extent).map_or(0, |places| places.end);
+        used.end = used.end.max(end);
     }
     for segment in view.segments() {
         let (id, kept) = segment?;
         let found = counted.remove(&id).unwrap_or_default();
-        if found != kept {
+        // Records that nothing names any more may have reached farther.
+        let end = found.end.max(kept.end);
+        if (SegmentUse { end, ..found }) != kept {
             let what = format!("segment {id}: the catalog counts {kept:?}, the index {found:?}");
             report.add(Severity::Damage, store, what);
         }

@@ -99,6 +99,9 @@ pub trait Io: Send + Sync + Debug {
     fn create_dir(&self, call: Call, path: &Path) -> IoFuture<()>;
     /// Names (not paths) of the entries of a directory, in no order.
     fn list_dir(&self, call: Call, path: &Path) -> IoFuture<Vec<String>>;
+    /// Names and sizes in bytes of the regular files in a directory, in no order. A name that leads to no file that can be looked at
+    /// is left out.
+    fn list_files(&self, call: Call, path: &Path) -> IoFuture<Vec<(String, u64)>>;
     /// Opens a directory, so that it can be synced as often as needed without another descriptor.
     fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef>;
     /// Opens a file.

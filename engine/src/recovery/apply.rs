@@ -2,7 +2,7 @@
 //!
 //! Owns: removing what nothing names. Refuses: deciding anything (`plan`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,17 @@ pub async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<Segment
         .iter()
         .filter_map(|name| parse_segment_name(name))
         .collect())
+}
+
+/// The same with their sizes in bytes. A directory that is not there holds none.
+pub async fn segment_sizes(io: &dyn Io, store: &Path) -> Result<BTreeMap<SegmentId, u64>> {
+    let directory = segments_directory(store);
+    let found = match io.list_files(Class::Directory.call(), &directory).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        found => found.map_err(|source| Error::io("list", &directory, source))?,
+    };
+    let segment = |(name, bytes): (String, u64)| Some((parse_segment_name(&name)?, bytes));
+    Ok(found.into_iter().filter_map(segment).collect())
 }
 
 /// The path of a segment.

@@ -2,7 +2,7 @@
 //!
 //! Owns: which files go, and the numbers a new epoch starts with. Refuses: touching the disk.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::extent::{Lsn, SegmentId};
 use crate::journal::Predecessor;
@@ -19,12 +19,14 @@ pub struct Facts {
     pub segment_limit: SegmentId,
     /// LSN of the state, which a checkpoint may have put ahead of the walk.
     pub state_lsn: Lsn,
-    /// Segments that hold live blobs.
-    pub named: BTreeSet<SegmentId>,
+    /// Segments that hold live blobs, with the bytes that each must have.
+    pub named: BTreeMap<SegmentId, u64>,
     /// Segments that unfinished uploads own.
     pub uploading: BTreeSet<SegmentId>,
-    /// Segment files found; `None` after a clean stop that left a checkpoint, when no directory is walked.
-    pub found: Option<BTreeSet<SegmentId>>,
+    /// Segment files found, with their sizes in bytes.
+    pub found: BTreeMap<SegmentId, u64>,
+    /// A clean stop that left a checkpoint: it removed what nothing names itself.
+    pub tidy: bool,
 }
 
 /// What to do.
@@ -32,8 +34,11 @@ pub struct Facts {
 pub struct Plan {
     /// Segment files that nothing names.
     pub orphans: Vec<SegmentId>,
-    /// Segments that hold live blobs and have no file: damage to report, nothing to do about it here.
+    /// Segments that hold live blobs and have no file: their blobs are damaged.
     pub missing: Vec<SegmentId>,
+    /// Segments whose file ends before the last record that was placed there, with the bytes that are there: blobs that reach farther
+    /// are damaged.
+    pub short: Vec<(SegmentId, u64)>,
     /// A journal file whose creation was cut short.
     pub unfinished_journal: Option<u64>,
     /// The file that the new epoch's first one follows; `None` in a new store.
@@ -47,9 +52,8 @@ pub struct Plan {
 /// Whether the journal can be the whole one. An id is used only after its reservation is durable, so a segment
 /// with an id that was never given out says that the journal's end is missing: then nothing may be changed.
 pub fn check(facts: &Facts) -> Result<(), SegmentId> {
-    let found = facts.found.as_ref();
-    let newer = found.and_then(|found| found.range(facts.segment_limit..).next());
-    newer.map_or(Ok(()), |newer| Err(*newer))
+    let newer = facts.found.range(facts.segment_limit..).next();
+    newer.map_or(Ok(()), |(newer, _)| Err(*newer))
 }
 
 /// Whether there are numbers left to count on with, in a store whose next repository would get `next_repository`. Checksums do not tell
@@ -69,21 +73,26 @@ pub fn can_count_on(facts: &Facts, next_repository: u64) -> bool {
 
 /// Draws up the plan.
 pub fn plan(facts: &Facts) -> Plan {
-    let found = facts.found.as_ref();
-    let orphans = found.map_or_else(Vec::new, |found| {
-        found
-            .iter()
-            .copied()
-            .filter(|id| !facts.named.contains(id) && !facts.uploading.contains(id))
-            .collect()
-    });
-    let missing = found.map_or_else(Vec::new, |found| {
-        facts.named.difference(found).copied().collect()
-    });
+    let unnamed =
+        |id: &&SegmentId| !facts.named.contains_key(id) && !facts.uploading.contains(id);
+    let orphans = if facts.tidy {
+        Vec::new()
+    } else {
+        facts.found.keys().filter(unnamed).copied().collect()
+    };
+    let (mut missing, mut short) = (Vec::new(), Vec::new());
+    for (id, needed) in &facts.named {
+        match facts.found.get(id) {
+            None => missing.push(*id),
+            Some(there) if there < needed => short.push((*id, *there)),
+            Some(_) => {}
+        }
+    }
     let last_lsn = facts.state_lsn.max(facts.walked.last_lsn);
     Plan {
         orphans,
         missing,
+        short,
         unfinished_journal: facts.walked.unfinished,
         previous: facts.walked.last.as_ref().map(|last| Predecessor {
             end: facts.walked.end,
@@ -127,23 +136,28 @@ mod tests {
             unsettled: Vec::new(),
             unsound: Vec::new(),
         };
-        let ids = |ids: &[u64]| ids.iter().copied().map(SegmentId).collect::<BTreeSet<_>>();
+        let sized = |ids: &[(u64, u64)]| {
+            let ids = ids.iter().map(|(id, bytes)| (SegmentId(*id), *bytes));
+            ids.collect::<BTreeMap<_, _>>()
+        };
         Facts {
             walked,
             segment_limit: SegmentId(5),
             state_lsn: Lsn(10),
-            named: ids(&[1, 2, 9]),
-            uploading: ids(&[3]),
-            found: Some(ids(&[1, 2, 3, 4])),
+            named: sized(&[(1, 5000), (2, 5000), (9, 5000)]),
+            uploading: BTreeSet::from([SegmentId(3)]),
+            found: sized(&[(1, 5000), (2, 4999), (3, 0), (4, 0)]),
+            tidy: false,
         }
     }
 
-    /// Guards: only files that nothing names go; what is named and gone is reported.
+    /// Guards: only files that nothing names go; what is named and gone, as a whole or at its end, is reported.
     #[test]
     fn orphans_go_and_missing_segments_are_reported() {
         let plan = plan(&facts());
         assert_eq!(plan.orphans, [SegmentId(4)]);
         assert_eq!(plan.missing, [SegmentId(9)]);
+        assert_eq!(plan.short, [(SegmentId(2), 4999)]);
         assert_eq!(plan.unfinished_journal, Some(4));
     }
 
@@ -175,14 +189,12 @@ mod tests {
         assert!(!can_count_on(&far, 1));
     }
 
-    /// Guards: without a listing (clean stop) nothing is called an orphan.
+    /// Guards: after a clean stop, which leaves no orphans, nothing is taken for one; what is gone is reported all the same.
     #[test]
     fn a_clean_stop_finds_no_orphans() {
         let mut facts = facts();
-        facts.found = None;
-        assert_eq!(
-            (plan(&facts).orphans, plan(&facts).missing),
-            (vec![], vec![])
-        );
+        facts.tidy = true;
+        assert_eq!(plan(&facts).orphans, []);
+        assert_eq!(plan(&facts).missing, [SegmentId(9)]);
     }
 }

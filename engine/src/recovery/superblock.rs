@@ -212,7 +212,7 @@ pub async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()> {
 }
 
 /// Creates a directory unless it is there.
-async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
+pub async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
     match io.create_dir(Class::Directory.call(), path).await {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

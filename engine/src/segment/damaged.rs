@@ -1,21 +1,36 @@
-//! Blobs that were found damaged since the store opened.
+//! Which bytes must not be taken for a blob's content.
 //!
-//! Owns: the set, in memory only; a read or scrub finds it again after a restart. Refuses: healing; an upload of
-//! the same digest consults it and writes the bytes anew.
+//! Owns: the places that were found damaged since the store opened, and the segments that were not whole when it did. Refuses:
+//! healing; an upload of the same digest consults it and writes the bytes anew.
 
 use std::collections::HashMap;
 
 use crate::digest::Digest;
-use crate::extent::Extent;
-use crate::sync::Mutex;
+use crate::extent::{Extent, SegmentId};
+use crate::format::record::RecordPlaces;
+use crate::sync::{Mutex, OnceLock};
 
-/// Which bytes must not be taken for a blob's content. Share by `Arc`.
+/// What is known to be damaged. Share by `Arc`.
 #[derive(Debug, Default)]
 pub struct Damaged {
     places: Mutex<HashMap<Digest, Vec<Extent>>>,
+    /// Segments that were missing or too short at open, with the bytes that are there.
+    cut: OnceLock<HashMap<SegmentId, u64>>,
 }
 
 impl Damaged {
+    /// Open found segments of which only so many bytes are there. Said once.
+    pub fn found_cut(&self, segments: HashMap<SegmentId, u64>) {
+        self.cut.get_or_init(|| segments);
+    }
+
+    /// The bytes that were there at open of the segment of `extent`, if they are too few for it.
+    pub fn cut_off(&self, extent: &Extent) -> Option<u64> {
+        let there = *self.cut.get()?.get(&extent.segment)?;
+        let whole = RecordPlaces::of(extent).is_ok_and(|places| places.end <= there);
+        (!whole).then_some(there)
+    }
+
     /// Remembers that `digest` is damaged at `extent`; true if that is news.
     pub fn mark(&self, digest: Digest, extent: Extent) -> bool {
         let mut places = self.places.lock();
@@ -27,17 +42,19 @@ impl Damaged {
         news
     }
 
-    /// Whether `digest` was found damaged at `extent`.
+    /// Whether `digest` is damaged at `extent`.
     pub fn contains(&self, digest: &Digest, extent: &Extent) -> bool {
-        self.places
-            .lock()
-            .get(digest)
-            .is_some_and(|extents| extents.contains(extent))
+        self.cut_off(extent).is_some()
+            || self
+                .places
+                .lock()
+                .get(digest)
+                .is_some_and(|extents| extents.contains(extent))
     }
 
-    /// Whether `digest` was found damaged at any place.
+    /// Whether `digest` may be damaged, wherever it is: a quick look that spares finding out where.
     pub fn anywhere(&self, digest: &Digest) -> bool {
-        self.places.lock().contains_key(digest)
+        self.cut.get().is_some_and(|cut| !cut.is_empty()) || self.places.lock().contains_key(digest)
     }
 
     /// The bytes of `digest` are at `extent` now: forgets what was found elsewhere.
@@ -51,7 +68,7 @@ impl Damaged {
         }
     }
 
-    /// All that is known to be damaged.
+    /// Places that were found damaged.
     pub fn list(&self) -> Vec<(Digest, Extent)> {
         let places = self.places.lock();
         let all = places

@@ -118,6 +118,12 @@ impl Segments {
     /// Opens the blob `digest`, which the index says is at `extent`. The reader keeps the bytes readable, whatever
     /// is collected meanwhile.
     pub async fn open_blob(&self, digest: Digest, extent: Extent) -> Result<BlobReader> {
+        if let Some(there) = self.damaged.cut_off(&extent) {
+            let what = format!(
+                "when the store was opened, {there} bytes were there, too few for blob {digest}; push it again"
+            );
+            return Err(Error::corrupt(&self.files.path(extent.segment), there, what));
+        }
         BlobReader::open(&self.files, &self.pool, &self.damaged, digest, extent).await
     }
 }

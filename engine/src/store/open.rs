@@ -2,7 +2,7 @@
 //!
 //! Owns: the order of these steps, and what is reported of them. Refuses: the steps themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +25,11 @@ use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
 use crate::recovery::lock::{DirectoryLock, StoreLock};
-use crate::recovery::plan::{self, Facts};
+use crate::recovery::plan::{self, Facts, Plan};
 use crate::recovery::superblock::{self as superblocks, Kind};
 use crate::recovery::{self, Recovered, apply};
 use crate::segment::{SegmentIds, Segments};
+use crate::state::State;
 use crate::sync::{Mutex, OnceLock, oneshot};
 use crate::table::Site;
 use crate::upload::{Existing, Uploads};
@@ -50,8 +51,10 @@ pub struct OpenReport {
     pub replayed: u64,
     /// Segment files that nothing named and that were removed.
     pub orphans_removed: u64,
-    /// Segments that should hold live blobs and have no file: their blobs cannot be read.
+    /// Segments that should hold live blobs and have no file: their blobs count as damaged.
     pub segments_missing: Vec<SegmentId>,
+    /// Segments whose file ends before the last record that was placed there: blobs that reach farther count as damaged.
+    pub segments_short: Vec<SegmentId>,
     /// Uploads that can be continued.
     pub uploads_resumed: u64,
     /// Superblock copies that are damaged.
@@ -87,6 +90,7 @@ impl Store {
             replayed: recovered.walked.transactions,
             orphans_removed: 0,
             segments_missing: Vec::new(),
+            segments_short: Vec::new(),
             uploads_resumed: 0,
             superblock_copies_damaged: claim.damaged_copies.clone(),
             took: Duration::ZERO,
@@ -159,9 +163,10 @@ async fn assemble(
     // Ids below the limit may have been used before the stop: only newly reserved ones are given out.
     let used = recovered.state.segment_limit;
     let ids = SegmentIds::new(used, used, Arc::clone(&poison));
-    let segments = segments(&env, &path, &superblock, &ids, &poison, &options).await?;
+    let dir = open_segments(&env, &path, &recovered.state).await?;
+    let segments = segments(&env, dir, &superblock, &ids, &poison, &options);
     let stored = Arc::new(Stored::default());
-    let dir = open_dir(&env, &path.join("uploads")).await?;
+    let dir = open_or_make(&env, &path, "uploads").await?;
     let uploads = uploads(&env, dir, &segments, &leases, &stored, &options);
     let mut facts = durable_facts(&env, &path, &recovered, report.clean).await?;
     let placed = recovered.state.clone();
@@ -174,7 +179,7 @@ async fn assemble(
     let plan = plan::plan(&facts);
     apply::apply(&*env.io, &path, &plan).await?;
     report.orphans_removed = plan.orphans.len() as u64;
-    report.segments_missing.clone_from(&plan.missing);
+    tell_of_damage(&plan, &segments, report);
 
     reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
     let spec = JournalSpec {
@@ -232,18 +237,49 @@ async fn durable_facts(
     Ok(facts)
 }
 
-async fn segments(
+fn segments(
     env: &Env,
-    path: &Path,
+    dir: Directory,
     superblock: &Superblock,
     ids: &Arc<SegmentIds>,
     poison: &Arc<Poison>,
     options: &Options,
-) -> Result<Arc<Segments>> {
-    let dir = open_dir(env, &path.join("segments")).await?;
+) -> Arc<Segments> {
     let (ids, poison) = (Arc::clone(ids), Arc::clone(poison));
     let (env, store) = (env.clone(), superblock.store_id);
-    Ok(Segments::new(env, dir, store, ids, poison, options))
+    Segments::new(env, dir, store, ids, poison, options)
+}
+
+/// What is not whole counts as damaged before anything reads it.
+fn tell_of_damage(plan: &Plan, segments: &Segments, report: &mut OpenReport) {
+    report.segments_missing.clone_from(&plan.missing);
+    report.segments_short = plan.short.iter().map(|(id, _)| *id).collect();
+    let gone = plan.missing.iter().map(|id| (*id, 0));
+    let cut = gone.chain(plan.short.iter().copied());
+    segments.damaged().found_cut(cut.collect());
+}
+
+/// Opens the directory of segments. Without a blob it was empty, and copies leave empty directories out; else it is lost with all that
+/// was in it.
+async fn open_segments(env: &Env, store: &Path, state: &State) -> Result<Directory> {
+    if named(state)?.is_empty() {
+        open_or_make(env, store, "segments").await
+    } else {
+        open_dir(env, &store.join("segments")).await
+    }
+}
+
+/// Opens a directory of the store whose loss costs nothing; made anew where it is not there, durable on return.
+async fn open_or_make(env: &Env, store: &Path, name: &str) -> Result<Directory> {
+    let path = store.join(name);
+    match open_dir(env, &path).await {
+        Err(error) if error.is_not_found() => {
+            superblocks::create_dir(&*env.io, &path).await?;
+            superblocks::sync_dir(&*env.io, store).await?;
+            open_dir(env, &path).await
+        }
+        opened => opened,
+    }
 }
 
 async fn open_dir(env: &Env, path: &Path) -> Result<Directory> {
@@ -281,26 +317,16 @@ impl Existing for Stored {
 /// What the plan is drawn up from; the uploads are not known yet. Nothing was cut or removed before this, so that a journal
 /// which lost its end is found out in time.
 async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Result<Facts> {
-    let mut named = BTreeSet::new();
-    let mut found = None;
     // A clean stop leaves a checkpoint of everything: with less than that, somebody was here since.
-    let tidy = recovered.checkpoints.chosen.is_some() && recovered.walked.transactions == 0;
-    if !clean || !tidy {
-        found = Some(apply::list_segments(&*env.io, path).await?);
-        for segment in View::new(Arc::new(recovered.state.clone())).segments() {
-            let (id, used) = segment?;
-            if used.live_blobs > 0 {
-                named.insert(id);
-            }
-        }
-    }
+    let whole = recovered.checkpoints.chosen.is_some() && recovered.walked.transactions == 0;
     let facts = Facts {
         walked: recovered.walked.clone(),
         segment_limit: recovered.state.segment_limit,
         state_lsn: recovered.state.lsn,
-        named,
+        named: named(&recovered.state)?,
         uploading: BTreeSet::new(),
-        found,
+        found: apply::segment_sizes(&*env.io, path).await?,
+        tidy: clean && whole,
     };
     plan::check(&facts).map_err(|newer| {
         let what = "newer than the journal, whose end is missing: restore the journal files before opening the store";
@@ -312,6 +338,18 @@ async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Re
         return Err(Error::corrupt(&journal::directory(path), 0, what));
     }
     Ok(facts)
+}
+
+/// Segments that hold live blobs, with the bytes that each must have.
+fn named(state: &State) -> Result<BTreeMap<SegmentId, u64>> {
+    let mut named = BTreeMap::new();
+    for segment in View::new(Arc::new(state.clone())).segments() {
+        let (id, used) = segment?;
+        if used.live_blobs > 0 {
+            named.insert(id, used.end);
+        }
+    }
+    Ok(named)
 }
 
 /// Starts the journal task; it holds the store's lock until it ends.

@@ -120,10 +120,12 @@ pub(crate) struct FoundLog {
     pub length: u64,
 }
 
-/// Every upload log, without touching anything: for `fsck`. `dir` is the directory of the logs.
+/// Every upload log, without touching anything: for `fsck`. `dir` is the directory of the logs; one that is not there holds none.
 pub(crate) async fn logs(env: &Env, dir: &Path) -> Result<Vec<FoundLog>> {
-    let names = env.io.list_dir(Class::Directory.call(), dir).await;
-    let names = names.map_err(|error| Error::io("list directory", dir, error))?;
+    let names = match env.io.list_dir(Class::Directory.call(), dir).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        names => names.map_err(|error| Error::io("list directory", dir, error))?,
+    };
     let mut found = Vec::new();
     for name in &names {
         let Some(id) = LogFile::parse_name(name) else {

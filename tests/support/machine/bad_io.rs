@@ -198,6 +198,10 @@ impl Io for Around {
         self.io.list_dir(call, path)
     }
 
+    fn list_files(&self, call: Call, path: &Path) -> IoFuture<Vec<(String, u64)>> {
+        self.io.list_files(call, path)
+    }
+
     fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef> {
         let (opened, rule) = (self.io.open_dir(call, path), self.rule.clone());
         Box::pin(async move {

@@ -38,6 +38,21 @@ impl Io for SimDisk {
         })
     }
 
+    fn list_files(&self, call: Call, path: &Path) -> IoFuture<Vec<(String, u64)>> {
+        let op = Op::new(call, OpKind::List, path);
+        let path = path.to_owned();
+        self.submit(op, move |state| {
+            let mut found = Vec::new();
+            for name in state.machine.list(&path)? {
+                if let Ok(inode) = state.machine.file_at(&path.join(&name)) {
+                    found.push((name, state.machine.files[inode].live.len()));
+                }
+            }
+            state.prng.shuffle(&mut found);
+            Ok((found, 0))
+        })
+    }
+
     fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef> {
         let (disk, path) = (self.clone(), path.to_owned());
         self.submit(Op::new(call, OpKind::Open, &path), move |state| {

@@ -25,7 +25,7 @@ const CHANGES: [&str; 9] = [
     "set_len",
 ];
 /// Those that do neither; `open` changes the disk where it creates.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
     "open",
     "advise",
     "read_up_to",
@@ -34,6 +34,7 @@ const OTHERS: [&str; 10] = [
     "start_writeback",
     "len",
     "list_dir",
+    "list_files",
     "lock",
     "space",
 ];

@@ -92,7 +92,13 @@ impl Started<'_> {
         for segment in &self.report.segments_missing {
             tracing::error!(
                 %segment,
-                "a segment that the index names is missing; its blobs cannot be pulled until they are pushed again"
+                "a segment that the index names is missing; its blobs cannot be pulled until they are pushed again, or the file is restored and the server restarted"
+            );
+        }
+        for segment in &self.report.segments_short {
+            tracing::error!(
+                %segment,
+                "a segment has lost its end; blobs that lie there cannot be pulled until they are pushed again, or the file is restored and the server restarted"
             );
         }
     }

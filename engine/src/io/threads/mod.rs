@@ -24,14 +24,16 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Dir, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::retry_on_intr;
 
 use self::file::{ThreadDir, ThreadFile};
 use self::place::{Place, Roots};
 use self::pool::{Lane, Pool};
 use self::refusal::begun;
-use super::{Call, DirRef, FileRef, Io, IoFuture, LockAttempt, MapRef, OpenMode, Space};
+use super::{
+    Call, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode, Space,
+};
 
 /// Most threads that read and write at once by default.
 const TRANSFER_THREADS: usize = 48;
@@ -83,6 +85,11 @@ impl Io for Threads {
         let place = self.roots.place(path);
         self.pool
             .run(Lane::Namespace, move || list_dir(&place).map_err(begun))
+    }
+
+    fn list_files(&self, _: Call, path: &Path) -> IoFuture<Vec<(String, u64)>> {
+        let place = self.roots.place(path);
+        self.pool.run(Lane::Namespace, move || list_files(&place))
     }
 
     fn open_dir(&self, _: Call, path: &Path) -> IoFuture<DirRef> {
@@ -156,4 +163,24 @@ fn list_dir(place: &Place) -> io::Result<Vec<String>> {
         }
     }
     Ok(names)
+}
+
+fn list_files(place: &Place) -> IoResult<Vec<(String, u64)>> {
+    let directory = place.open_dir().map_err(begun)?;
+    let mut found = Vec::new();
+    for name in list_dir(place).map_err(begun)? {
+        match retry_on_intr(|| rustix::fs::statat(&directory, name.as_str(), AtFlags::empty())) {
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
+                found.push((name, u64::try_from(stat.st_size).unwrap_or_default()));
+            }
+            Ok(_) => {}
+            Err(errno) => {
+                let error = begun(errno);
+                if !error.was_attempted() {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(found)
 }
