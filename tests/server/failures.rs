@@ -1,7 +1,7 @@
 //! When the disk, the client or the operator gets in the way.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -78,8 +78,8 @@ async fn lost_segments_are_denied_from_the_start_and_heal() {
         let manifest = push_image(&client, "a", "latest", &small).await;
         let registry = registry
             .restart_after(|data| {
-                for entry in fs::read_dir(data.join("segments")).unwrap() {
-                    lose(&entry.unwrap().path());
+                for path in segments(data) {
+                    lose(&path);
                 }
             })
             .await;
@@ -104,6 +104,80 @@ async fn lost_segments_are_denied_from_the_start_and_heal() {
         for blob in [&small, &large] {
             let path = format!("/v2/a/blobs/{}", sha256(blob));
             client.head(&path).await.expect(200);
+            assert!(client.get(&path).await.expect(200).body == *blob);
+        }
+    }
+}
+
+/// The segment files of a store, in order.
+fn segments(data: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(data.join("segments")).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Guards: a segment that cannot be opened, and not for want of means, is damage: after one failed read HEAD says 404, and the first
+/// push stores the bytes anew, whether or not anything was read before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_does_not_open_is_damage() {
+    let replace: [fn(&Path); 3] = [
+        |_| (),
+        |path| fs::create_dir(path).unwrap(),
+        |path| std::os::unix::fs::symlink(path, path).unwrap(),
+    ];
+    for (replace, read_before) in replace.into_iter().flat_map(|how| [(how, true), (how, false)]) {
+        let registry = TestRegistry::start().await;
+        let blob = content(1, 9 << 20);
+        let digest = push_blob(&registry.client(), "a", &blob).await;
+        // No handle is open from here on.
+        let registry = registry.restart().await;
+        let client = registry.client();
+        for path in segments(registry.store.path()) {
+            fs::remove_file(&path).unwrap();
+            replace(&path);
+        }
+        let path = format!("/v2/a/blobs/{digest}");
+        if read_before {
+            client.get(&path).await.expect_error(500, "UNKNOWN");
+            client.head(&path).await.expect(404);
+        }
+        push_blob(&client, "a", &blob).await;
+        client.head(&path).await.expect(200);
+        assert!(client.get(&path).await.expect(200).body == blob);
+    }
+}
+
+/// Guards: two dedicated segments of one length whose payloads and tables were exchanged agree with all their checksums, and are
+/// still not each other's blob: neither is served, and a push heals, whether or not anything was read before.
+#[tokio::test(flavor = "multi_thread")]
+async fn exchanged_payloads_are_never_served() {
+    for read_before in [true, false] {
+        let registry = TestRegistry::start().await;
+        let client = registry.client();
+        let blobs = [content(1, 9 << 20), content(2, 9 << 20)];
+        for blob in &blobs {
+            push_blob(&client, "a", blob).await;
+        }
+        let exchange = |data: &Path| {
+            let [one, other] = &segments(data)[..] else {
+                panic!("two segments")
+            };
+            let (mut first, mut second) = (fs::read(one).unwrap(), fs::read(other).unwrap());
+            let frame = first.len() - 128;
+            first[4096..frame].swap_with_slice(&mut second[4096..frame]);
+            fs::write(one, first).unwrap();
+            fs::write(other, second).unwrap();
+        };
+        let registry = registry.restart_after(exchange).await;
+        let client = registry.client();
+        for blob in &blobs {
+            let path = format!("/v2/a/blobs/{}", sha256(blob));
+            if read_before {
+                client.get(&path).await.expect_error(500, "UNKNOWN");
+                client.head(&path).await.expect(404);
+            }
+            push_blob(&client, "a", blob).await;
             assert!(client.get(&path).await.expect(200).body == *blob);
         }
     }

@@ -1,6 +1,6 @@
 //! Little-endian reading and writing, the base of every structure.
 //!
-//! Owns: [`Decoder`], [`Encoder`], [`Malformed`], zero checks and the header checksum idiom.
+//! Owns: [`Decoder`], [`Encoder`], [`Malformed`], [`RunningChecksum`], zero checks and the header checksum idiom.
 //! Refuses: knowing any structure.
 
 use crate::digest::{Algorithm, Digest};
@@ -21,6 +21,22 @@ impl Malformed {
 /// CRC-32 (IEEE) of `bytes`.
 pub fn checksum(bytes: &[u8]) -> u32 {
     crc32fast::hash(bytes)
+}
+
+/// The same of bytes that come in pieces.
+#[derive(Debug, Default)]
+pub struct RunningChecksum(crc32fast::Hasher);
+
+impl RunningChecksum {
+    /// Takes in the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Of all pieces.
+    pub fn finish(self) -> u32 {
+        self.0.finalize()
+    }
 }
 
 /// Reads a structure from front to back; every method fails instead of reading past the end.

@@ -63,6 +63,8 @@ pub struct SegmentFile {
     retired: AtomicBool,
     home: Weak<SegmentFiles>,
     header_holds: bool,
+    /// The record of a dedicated segment was found whole through this handle, its payload aside.
+    record_checked: AtomicBool,
 }
 
 impl SegmentFiles {
@@ -204,6 +206,7 @@ impl SegmentFiles {
             retired: AtomicBool::new(false),
             home,
             header_holds,
+            record_checked: AtomicBool::new(false),
         });
         let mut handles = self.handles.lock();
         let earlier = handles.live.get(&id).and_then(Weak::upgrade);
@@ -287,9 +290,14 @@ impl SegmentFile {
         &self.path
     }
 
-    /// Whether the header was whole when the segment was opened.
-    pub fn header_holds(&self) -> bool {
-        self.header_holds
+    /// Whether frame and table of a dedicated segment were found to belong to its blob since it was opened.
+    pub fn is_record_checked(&self) -> bool {
+        self.record_checked.load(Ordering::Acquire)
+    }
+
+    /// Remembers that they were.
+    pub fn set_record_checked(&self) {
+        self.record_checked.store(true, Ordering::Release);
     }
 
     /// The open file.

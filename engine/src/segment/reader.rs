@@ -3,8 +3,8 @@
 //! Owns: windows, read-ahead, and the check of every chunk on every read. Refuses: finding blobs (index) and
 //! healing them; damage is marked and the read ends in an error.
 //!
-//! Invariants: no byte leaves that was not checked in this read; memory comes from the pool's budget; a
-//! dropped stream costs nothing further.
+//! Invariants: no byte leaves that was not checked in this read, by a checksum table that a frame ties to the blob: a leading frame
+//! on every read, a trailing one once for each handle. Memory comes from the pool's budget; a dropped stream costs nothing further.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout};
 use crate::format::checksum::{check_chunks, decode_table};
-use crate::format::codec::{Malformed, checksum};
+use crate::format::codec::{Malformed, RunningChecksum, checksum};
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
 use crate::in_flight::InFlight;
 use crate::io::Class;
@@ -34,6 +34,8 @@ const WINDOW_FIRST_BYTES: u64 = 256 << 10;
 const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
 /// Checksums that are read and kept at once: 4 KiB of table, for 64 MiB of payload.
 const TABLE_SLICE_ENTRIES: u64 = 1024;
+/// Table that is read at once to check a whole one: for 1 GiB of payload.
+const TABLE_READ_BYTES: u64 = 64 << 10;
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
@@ -77,7 +79,6 @@ impl BlobReader {
             }
         })?;
         let (store, pool, damaged) = (files.store(), pool.clone(), Arc::clone(damaged));
-        let unsure = extent.layout == Layout::Trailing && !file.header_holds();
         let source = Source {
             file,
             store,
@@ -88,9 +89,10 @@ impl BlobReader {
             digest,
         };
         let source = Arc::new(source);
-        if unsure {
-            // Reads of this layout go by payload and table alone.
-            Arc::clone(&source).check_trailing_frame().await?;
+        // Reads of this layout go by payload and table alone.
+        if extent.layout == Layout::Trailing && !source.file.is_record_checked() {
+            source.check_trailing().await?;
+            source.file.set_record_checked();
         }
         Ok(Self { source })
     }
@@ -400,19 +402,34 @@ impl Source {
     }
 
     /// Checks that the frame behind a payload is this blob's, and of the table that is there.
-    async fn check_trailing_frame(self: Arc<Self>) -> Result<()> {
+    async fn check_trailing(self: &Arc<Self>) -> Result<()> {
         let places = self.places;
-        let fetched = Arc::clone(&self)
+        let frame = Arc::clone(self)
             .fetch(places.frame..places.end, &Reading::internal())
             .await?;
-        FoundFrame::decode_of(
-            fetched.buffer.filled(),
-            &self.store,
-            &self.digest,
-            &self.extent,
-        )
-        .map(drop)
-        .map_err(|what| self.damage(places.frame, &what.0))
+        let frame = frame.buffer.filled();
+        let found = FoundFrame::decode_of(frame, &self.store, &self.digest, &self.extent)
+            .map_err(|what| self.damage(places.frame, &what.0))?;
+        let (mut at, end) = (places.table, places.table + table_bytes(self.extent.length));
+        let mut computed = RunningChecksum::default();
+        while at < end {
+            let to = (at + TABLE_READ_BYTES).min(end);
+            let slice = Arc::clone(self).fetch(at..to, &Reading::internal()).await?;
+            computed.update(slice.buffer.filled());
+            at = to;
+        }
+        self.check_table(found.table_checksum, computed.finish())
+    }
+
+    /// Holds what a table's bytes give against what the frame says.
+    fn check_table(&self, stored: u32, computed: u32) -> Result<()> {
+        if computed == stored {
+            return Ok(());
+        }
+        let what = format!(
+            "checksum table: its checksum is {stored:08x}, its bytes give {computed:08x}"
+        );
+        Err(self.damage(self.places.table, &what))
     }
 
     /// Checks frame and table of a leading record and gives the table.
@@ -421,14 +438,7 @@ impl Source {
             .map_err(|what| self.damage(self.places.frame, &what.0))?;
         let (_, table) = split(head, FRAME_BYTES as u64);
         let (table, _) = split(table, table_bytes(self.extent.length));
-        let computed = checksum(table);
-        if computed != found.table_checksum {
-            let stored = found.table_checksum;
-            let what = format!(
-                "checksum table: its checksum is {stored:08x}, its bytes give {computed:08x}"
-            );
-            return Err(self.damage(self.places.table, &what));
-        }
+        self.check_table(found.table_checksum, checksum(table))?;
         Ok(decode_table(table))
     }
 
@@ -443,10 +453,10 @@ impl Source {
     }
 }
 
-/// Whether a segment that does not open is lost: wrong inside, or gone. Anything else may pass.
+/// Whether a segment that does not open counts as lost: wrong inside, gone, or refused by what is on the disk (no permission, no
+/// regular file). What was not attempted passes.
 fn is_damage(error: &Error) -> bool {
-    let gone = |source: &std::io::Error| source.kind() == std::io::ErrorKind::NotFound;
-    matches!(error, Error::Corrupt(_)) || matches!(error, Error::Io { source, .. } if gone(source))
+    matches!(error, Error::Corrupt(_) | Error::Io { .. })
 }
 
 /// Splits at `at`, or at the end if there is less.

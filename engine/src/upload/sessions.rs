@@ -79,10 +79,16 @@ impl Uploads {
         &self.shared.segments
     }
 
-    /// Where the store has `digest`, unless it is known to be damaged there.
-    pub(super) fn stored_intact(&self, digest: &Digest) -> Option<Extent> {
+    /// Where the store has `digest`, unless it is damaged there, as far as that is known or opening it tells: the bytes that were sent
+    /// are dropped for it.
+    pub(super) async fn stored_intact(&self, digest: &Digest) -> Option<Extent> {
         let extent = self.existing.stored(digest)?;
-        (!self.segments().damaged().contains(digest, &extent)).then_some(extent)
+        let damaged = self.segments().damaged();
+        if !damaged.contains(digest, &extent) {
+            // What fails for want of means says nothing, and what else fails is marked.
+            drop(self.segments().open_blob(*digest, extent).await);
+        }
+        (!damaged.contains(digest, &extent)).then_some(extent)
     }
 
     /// Unfinished uploads.
