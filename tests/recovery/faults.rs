@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tonnage_engine::io::Env;
 use tonnage_engine::upload::UploadSpec;
-use tonnage_engine::{Algorithm, Error, Store};
+use tonnage_engine::{Algorithm, Batch, Change, Error, Origin, Store};
 use tonnage_tests::machine::{EIO, ENOSPC, Fault, Image, Machine, Noise, OpKind, OpRecord, Policy};
 use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
@@ -580,4 +580,60 @@ fn a_push_heals_a_blob_whose_segment_is_gone() {
         check::contract(&store, scripts, &progress).await.unwrap();
         store.close().await.expect("the store closes");
     });
+}
+
+/// Guards: a journal file is sealed although the first attempt was not made and the next transaction needs a file of its own: before
+/// anything in a later file is acknowledged, every file before it says that it is finished.
+#[test]
+fn every_finished_journal_file_is_sealed() {
+    let mut rolled = 0;
+    for nth in 1..=24 {
+        let machine = machine(1);
+        machine.disk.set_noise(Noise::NONE);
+        machine.executor.block_on(async {
+            let mut play = Play::open(&machine).await;
+            play.good(push(1)).await;
+            play.good(manifest(100, &[1], "latest")).await;
+            let fault = Fault::nth(OpKind::Write, nth).on("0001.journal");
+            machine.disk.add_fault(fault.not_attempted());
+            let digest = content::manifest_digest(100);
+            let tags = |count: usize| Batch {
+                repository: REPOSITORY.to_owned(),
+                create_repository: false,
+                requires: vec![],
+                changes: (0..count)
+                    .map(|number| Change::SetTag {
+                        tag: format!("{number:0>120}"),
+                        digest,
+                    })
+                    .collect(),
+                origin: Origin::default(),
+            };
+            for _ in 0..16 {
+                if play.store.commit(tags(1)).await.is_err() {
+                    break;
+                }
+            }
+            // More than what any file has room for.
+            let committed = play.store.commit(tags(150)).await;
+            committed.expect("it has a file of its own");
+        });
+        let image = machine.disk.live_image();
+        let journals = image.files.iter().filter(|(path, _)| {
+            let name = path.to_string_lossy();
+            name.ends_with(".journal")
+        });
+        let journals: Vec<_> = journals.map(|(_, content)| content.to_vec()).collect();
+        let with_frames = |bytes: &&Vec<u8>| bytes[12288..].starts_with(b"TFRM");
+        let last = journals.iter().rposition(|bytes| with_frames(&bytes));
+        let last = last.expect("there are frames");
+        for (number, bytes) in journals[..last].iter().enumerate() {
+            for mark in [4096, 8192] {
+                let sealed = bytes[mark..].starts_with(b"TMRK") && bytes[mark + 4] & 1 == 1;
+                assert!(sealed, "write {nth}: file {} is not sealed", number + 1);
+            }
+        }
+        rolled += last;
+    }
+    assert!(rolled > 24, "nothing rolled");
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tonnage_engine::io::Class;
 use tonnage_engine::upload::{UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{
-    Algorithm, Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store,
+    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Options, Origin, Store,
 };
 use tonnage_tests::machine::Machine;
 
@@ -111,13 +111,7 @@ fn bytes(salt: u8, length: usize) -> Bytes {
 
 async fn link(store: &Store, blob: FinishedBlob) -> Result<(), Error> {
     let digest = blob.digest();
-    let batch = Batch {
-        repository: REPOSITORY.to_owned(),
-        create_repository: true,
-        requires: vec![],
-        changes: vec![Change::Place(blob), Change::Link(digest)],
-        origin: Origin::default(),
-    };
+    let batch = batch(vec![Change::Place(blob), Change::Link(digest)]);
     store.commit(batch).await.map(drop)
 }
 
@@ -360,4 +354,47 @@ fn many_unfinished_uploads_survive_a_close() {
         assert_eq!(report.uploads_resumed, UPLOADS as u64);
         store.close().await.expect("it closes");
     });
+}
+
+/// Guards: a deletion that nobody waits for any more, and that is queued all the same, has what it leaves cleared away by this open of
+/// the store.
+#[test]
+fn a_deletion_given_up_is_cleared_away() {
+    let tags = |put: &dyn Fn(String) -> Change| (0..300).map(|n| put(format!("t{n}"))).collect();
+    at_every_wait(async |machine, store, polls| {
+        let blob = store.put_small(bytes(1, 100), Algorithm::Sha256).await;
+        let blob = blob.expect("stored");
+        let (digest, size) = (blob.digest(), blob.length());
+        let entry = ManifestEntry {
+            digest,
+            size,
+            children: vec![],
+            subject: None,
+            attributes: Bytes::new(),
+        };
+        commit(&store, vec![Change::Place(blob), Change::PutManifest(entry)]).await;
+        commit(&store, tags(&|tag| Change::SetTag { tag, digest })).await;
+        let batch = batch(vec![Change::DeleteManifest(digest)]);
+        let done = give_up_after(polls, store.commit(batch)).await;
+        rest(machine).await;
+        assert_eq!(store.view().retired_manifests(), 0, "after {polls} polls");
+        let found = store.view().tags(REPOSITORY, None, 1).expect("listed");
+        let left = store.view().manifest(REPOSITORY, &digest).expect("read");
+        assert_eq!(found.is_empty(), left.is_none());
+        done.is_some()
+    });
+}
+
+fn batch(changes: Vec<Change>) -> Batch {
+    Batch {
+        repository: REPOSITORY.to_owned(),
+        create_repository: true,
+        requires: vec![],
+        changes,
+        origin: Origin::default(),
+    }
+}
+
+async fn commit(store: &Store, changes: Vec<Change>) {
+    store.commit(batch(changes)).await.expect("committed");
 }

@@ -208,8 +208,9 @@ impl JournalWriter {
         Ok(())
     }
 
-    /// Switches to the prepared file.
+    /// Switches to the prepared file. The file before must be sealed: only one is remembered that is not.
     async fn roll(&mut self, needed: u64, first_lsn: Lsn) -> std::result::Result<(), AppendError> {
+        self.seal_finished().await.map_err(AppendError::of)?;
         let prepared = self
             .take_next(needed)
             .await

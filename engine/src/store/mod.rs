@@ -103,15 +103,7 @@ impl Store {
         // Held until the answer's lease: nothing references yet what is only linked.
         let pin = inner.leases.pin(&linked);
         let begun = inner.leases.now();
-        let deletes = |change: &Change| {
-            matches!(change, Change::DeleteRepository | Change::DeleteManifest(_))
-        };
-        let deletes = batch.changes.iter().any(deletes);
         let waiting = inner.submit(batch).await?;
-        if deletes {
-            // It is queued, which is enough: whether anybody waits for it or not, the sweep's steps queue behind it.
-            inner.deleted.notify_one();
-        }
         let committed = waiting.await.map_err(|_gone| Error::Closed)??;
         for digest in &placed {
             if let Ok(Some(stored)) = self.view().blob(digest) {
@@ -235,9 +227,18 @@ impl Inner {
     /// Queues a batch; a large one off the async workers, since it takes milliseconds to judge and to apply.
     async fn submit(&self, mut batch: Batch) -> Result<oneshot::Receiver<Result<Committed>>> {
         let (sequencer, segments) = (Arc::clone(&self.sequencer), Arc::clone(&self.segments));
+        let deletes = |change: &Change| {
+            matches!(change, Change::DeleteRepository | Change::DeleteManifest(_))
+        };
+        let (deletes, deleted) = (batch.changes.iter().any(deletes), Arc::clone(&self.deleted));
         let submit = move |batch, foreseen| {
             let damaged = |digest: &Digest, at: &Extent| segments.damaged().contains(digest, at);
-            sequencer.submit(batch, foreseen, &damaged)
+            let queued = sequencer.submit(batch, foreseen, &damaged);
+            if deletes && queued.is_ok() {
+                // It is queued, which is enough: whether anybody waits for it or not, the sweep's steps queue behind it.
+                deleted.notify_one();
+            }
+            queued
         };
         if !is_large(&batch) {
             return submit(batch, None);
