@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use tonnage_engine::extent::Layout;
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
 use tonnage_engine::{Error, OpenReport, Options, Store};
-use tonnage_tests::machine::{Image, Machine};
+use tonnage_tests::machine::{Fault, Image, Machine, OpKind};
 use tonnage_tests::model::operation::Operation;
 
 use super::check;
-use super::workload::{Progress, Script, manifest, push};
+use super::workload::{Progress, Script, leave, manifest, push};
 
 const SEED: u64 = 1;
 
@@ -457,4 +457,50 @@ fn goes_on(image: &Image, script: &Script) {
     let image = closed_after(image, script, &script.steps);
     let report = fsck(&image);
     assert!(report.clean && report.findings.is_empty(), "{report:?}");
+}
+
+/// Guards: `fsck` goes on after an upload log that it cannot read, and still finds what is damaged behind it.
+#[test]
+fn fsck_goes_on_after_a_log_that_it_cannot_read() {
+    let mut script = script();
+    script.steps.push(leave(9));
+    let image = closed(&script);
+    let log = files(&image, "upload").remove(0);
+    let segment = files(&image, "segment").remove(0);
+    let damaged = flipped(&image, &segment, 4096 + 128 + 64);
+    let machine = Machine::new(SEED, &damaged);
+    let fault = Fault::nth(OpKind::Open, 1).on(".upload");
+    machine.disk.add_fault(fault);
+    let (path, options) = (check::store_path(), FsckOptions { deep: true });
+    let checked = machine
+        .executor
+        .block_on(fsck::check(&machine.env, &path, options, &|_, _| {}));
+    let report = checked.expect("the check does not end there");
+    assert!(
+        names(&report, &log) && names(&report, &segment),
+        "{report:?}"
+    );
+    assert!(!report.is_sound());
+}
+
+/// Guards: `fsck` notices bytes behind the end of a dedicated segment, which nothing reads.
+#[test]
+fn bytes_behind_a_dedicated_segment_are_noticed() {
+    let script = script();
+    let image = closed(&script);
+    let mut noticed = 0;
+    for path in files(&image, "segment") {
+        let mut longer = image.clone();
+        let content = longer.files.get_mut(&path).expect("the file is there");
+        let dedicated = {
+            let mut class = [0];
+            content.read(12, &mut class);
+            class == [2]
+        };
+        content.write(content.len(), &[7; 100]);
+        let report = fsck(&longer);
+        assert_eq!(names(&report, &path), dedicated, "{report:?}");
+        noticed += usize::from(dedicated);
+    }
+    assert!(noticed > 0, "no segment was a dedicated one");
 }

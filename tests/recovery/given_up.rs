@@ -372,7 +372,11 @@ fn a_deletion_given_up_is_cleared_away() {
             subject: None,
             attributes: Bytes::new(),
         };
-        commit(&store, vec![Change::Place(blob), Change::PutManifest(entry)]).await;
+        commit(
+            &store,
+            vec![Change::Place(blob), Change::PutManifest(entry)],
+        )
+        .await;
         commit(&store, tags(&|tag| Change::SetTag { tag, digest })).await;
         let batch = batch(vec![Change::DeleteManifest(digest)]);
         let done = give_up_after(polls, store.commit(batch)).await;

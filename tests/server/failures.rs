@@ -126,7 +126,10 @@ async fn a_segment_that_does_not_open_is_damage() {
         |path| fs::create_dir(path).unwrap(),
         |path| std::os::unix::fs::symlink(path, path).unwrap(),
     ];
-    for (replace, read_before) in replace.into_iter().flat_map(|how| [(how, true), (how, false)]) {
+    for (replace, read_before) in replace
+        .into_iter()
+        .flat_map(|how| [(how, true), (how, false)])
+    {
         let registry = TestRegistry::start().await;
         let blob = content(1, 9 << 20);
         let digest = push_blob(&registry.client(), "a", &blob).await;

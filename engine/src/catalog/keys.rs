@@ -184,6 +184,20 @@ pub fn children(repository: RepositoryId, parent: &Digest) -> Bytes {
         .done()
 }
 
+/// Prefix of all edges.
+pub fn all_children() -> Bytes {
+    Key::new(prefix::CHILD).done()
+}
+
+/// The repository and manifest of an edge's key.
+pub fn parent_of(key: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
+    let mut decoder = behind_owner(key);
+    let parent = decoder.digest()?;
+    decoder.digest()?;
+    decoder.end()?;
+    Ok((owner(key)?, parent))
+}
+
 /// Reverse of an edge: a manifest that keeps a digest alive.
 pub fn parent(child: &Digest, repository: RepositoryId, parent: &Digest) -> Bytes {
     Key::new(prefix::PARENT)
@@ -242,6 +256,22 @@ pub fn tagged_prefix(repository: RepositoryId, digest: &Digest) -> Bytes {
         .done()
 }
 
+/// Prefix of all reverses of tags.
+pub fn all_tagged() -> Bytes {
+    Key::new(prefix::TAGGED).done()
+}
+
+/// Repository, manifest and tag of the key of a tag's reverse.
+pub fn tagged_parts(key: &[u8]) -> Result<(RepositoryId, Digest, String), Malformed> {
+    let mut decoder = behind_owner(key);
+    let digest = decoder.digest()?;
+    let tag = text_behind(
+        key,
+        key.get(..key.len() - decoder.remaining()).unwrap_or(key),
+    )?;
+    Ok((owner(key)?, digest, tag))
+}
+
 /// Deleted manifest of which rows remain.
 pub fn retired(repository: RepositoryId, digest: &Digest) -> Bytes {
     Key::new(prefix::RETIRED)
@@ -258,6 +288,19 @@ pub fn retired_of(repository: RepositoryId) -> Bytes {
 /// Prefix of all deleted manifests of which rows remain.
 pub fn all_retired() -> Bytes {
     Key::new(prefix::RETIRED).done()
+}
+
+/// The repository and manifest of the key of a deleted manifest.
+pub fn retired_parts(key: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
+    let mut decoder = behind_owner(key);
+    let digest = decoder.digest()?;
+    decoder.end()?;
+    Ok((owner(key)?, digest))
+}
+
+/// What stands behind table and repository in a key of [`OWNED_PREFIXES`].
+fn behind_owner(key: &[u8]) -> Decoder<'_> {
+    Decoder::new(key.get(9..).unwrap_or_default())
 }
 
 /// Value of a row of a deleted manifest: the transaction that deleted it.

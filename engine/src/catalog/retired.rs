@@ -145,7 +145,8 @@ impl View {
         }))
     }
 
-    fn has_manifest(&self, id: RepositoryId, digest: &Digest) -> Result<bool> {
+    /// Whether a repository has a manifest.
+    pub(crate) fn has_manifest(&self, id: RepositoryId, digest: &Digest) -> Result<bool> {
         Ok(self.state().get(&keys::manifest(id, digest))?.is_some())
     }
 

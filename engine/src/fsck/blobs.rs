@@ -153,7 +153,16 @@ async fn record(
             format!("the checksum table of {} does not hold", frame.digest),
         ));
     }
-    payload(segment, slot, &decode_table(table), &frame, deep).await
+    payload(segment, slot, &decode_table(table), &frame, deep).await?;
+    let there = file.len(Class::Background.call()).await;
+    let there = there.map_err(|source| Error::io("read", path, source))?;
+    // Behind the records of a shared segment is what no transaction came to name.
+    if extent.layout == Layout::Trailing && there > places.end {
+        let more = there - places.end;
+        let what = format!("{more} bytes behind the end of the record, which is the file's");
+        return Err(bad(places.end, what));
+    }
+    Ok(())
 }
 
 async fn payload(

@@ -3,12 +3,14 @@
 //! Owns: what is looked at and how a finding is graded. Refuses: trusting anything it reads, and writing.
 //!
 //! What is checked: the superblock's copies; every frame of the journal from its beginning; that the newest checkpoint leads to
-//! the same rows as the whole journal; that rows and their reverses agree; every record that the index names, chunk by
-//! chunk; with `deep`, every digest; what unfinished uploads would go on from; files that nothing names.
+//! the same rows as the whole journal; that rows and their reverses agree; that what remains of deleted manifests is marked; every
+//! record that the index names, chunk by chunk; with `deep`, every digest; what unfinished uploads would go on from; files that nothing
+//! names. One that cannot be read is a finding, and the check goes on.
 
 mod blobs;
 mod files;
 mod journal;
+mod retired;
 mod rows;
 mod uploads;
 
@@ -143,6 +145,7 @@ pub async fn check(
         return Ok(report);
     };
     rows::check(&view, path, &mut report)?;
+    retired::check(&view, path, &mut report)?;
     files::check(&site, &view, &walked, &mut report).await?;
     blobs::check(&site, &view, options, progress, &mut report).await?;
     Ok(report)

@@ -19,7 +19,7 @@ use crate::io::{Class, OpenMode};
 use crate::limits::CHUNK_BYTES;
 use crate::segment::segment_name;
 use crate::table::Site;
-use crate::upload::{FoundLog, logs};
+use crate::upload::{FoundLog, ReadLog, logs};
 
 /// Payload read at once; a multiple of the chunk.
 const WINDOW_BYTES: u64 = 2 << 20;
@@ -32,7 +32,16 @@ pub(super) async fn check(
     report: &mut FsckReport,
 ) -> Result<BTreeSet<SegmentId>> {
     let mut segments = BTreeSet::new();
-    for FoundLog { path, log, length } in logs(&site.env, &site.root.join("uploads")).await? {
+    for FoundLog { path, read } in logs(&site.env, &site.root.join("uploads")).await? {
+        let ReadLog { log, length } = match read {
+            Err(error) if error.is_not_attempted() => return Err(error),
+            Err(error) => {
+                let what = format!("the next open forgets this upload: {error}");
+                report.add(Severity::Leftover, &path, what);
+                continue;
+            }
+            Ok(read) => read,
+        };
         let Some(log) = log.filter(|log| log.header.store == site.store_id) else {
             let what =
                 "no checkpoint in it holds; the next open removes it, and its client begins anew";

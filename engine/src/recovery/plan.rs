@@ -73,8 +73,7 @@ pub fn can_count_on(facts: &Facts, next_repository: u64) -> bool {
 
 /// Draws up the plan.
 pub fn plan(facts: &Facts) -> Plan {
-    let unnamed =
-        |id: &&SegmentId| !facts.named.contains_key(id) && !facts.uploading.contains(id);
+    let unnamed = |id: &&SegmentId| !facts.named.contains_key(id) && !facts.uploading.contains(id);
     let orphans = if facts.tidy {
         Vec::new()
     } else {

@@ -122,7 +122,11 @@ impl Segments {
             let what = format!(
                 "when the store was opened, {there} bytes were there, too few for blob {digest}; push it again"
             );
-            return Err(Error::corrupt(&self.files.path(extent.segment), there, what));
+            return Err(Error::corrupt(
+                &self.files.path(extent.segment),
+                there,
+                what,
+            ));
         }
         BlobReader::open(&self.files, &self.pool, &self.damaged, digest, extent).await
     }

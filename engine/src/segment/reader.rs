@@ -426,9 +426,8 @@ impl Source {
         if computed == stored {
             return Ok(());
         }
-        let what = format!(
-            "checksum table: its checksum is {stored:08x}, its bytes give {computed:08x}"
-        );
+        let what =
+            format!("checksum table: its checksum is {stored:08x}, its bytes give {computed:08x}");
         Err(self.damage(self.places.table, &what))
     }
 

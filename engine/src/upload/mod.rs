@@ -26,7 +26,7 @@ use crate::extent::Extent;
 
 pub use request::{Savepoint, Upload};
 pub use resume::surviving;
-pub(crate) use resume::{FoundLog, logs};
+pub(crate) use resume::{FoundLog, ReadLog, logs};
 pub use sessions::Uploads;
 
 /// Name of an upload: a random UUID, which is all that a client needs to go on with it.

@@ -114,7 +114,14 @@ impl Uploads {
 pub(crate) struct FoundLog {
     /// Its path.
     pub path: PathBuf,
-    /// What it says; `None` if nothing in it holds, or it is not of the upload that its name says.
+    /// What it says, or why it cannot be read.
+    pub read: Result<ReadLog>,
+}
+
+/// What an upload log says.
+#[derive(Debug)]
+pub(crate) struct ReadLog {
+    /// `None` if nothing in it holds, or it is not of the upload that its name says.
     pub log: Option<UploadLog>,
     /// Its bytes.
     pub length: u64,
@@ -132,19 +139,23 @@ pub(crate) async fn logs(env: &Env, dir: &Path) -> Result<Vec<FoundLog>> {
             continue;
         };
         let path = dir.join(name);
-        let (_, bytes) = read_log(env, &path, OpenMode::Read).await?;
-        let log = replay(&bytes).filter(|log| log.header.upload == *id.as_bytes());
-        let length = bytes.len() as u64;
-        found.push(FoundLog { path, log, length });
+        let read = read_log(env, &path, OpenMode::Read).await;
+        let read = read.map(|(_, bytes)| ReadLog {
+            log: replay(&bytes).filter(|log| log.header.upload == *id.as_bytes()),
+            length: bytes.len() as u64,
+        });
+        found.push(FoundLog { path, read });
     }
     Ok(found)
 }
 
 /// The segments of uploads that the next open can take up, without touching anything.
 pub async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
-    let logs = logs(env, dir).await?;
-    let segments = logs.into_iter().filter_map(|found| found.log);
-    Ok(segments.map(|log| log.header.segment).collect())
+    let mut segments = BTreeSet::new();
+    for found in logs(env, dir).await? {
+        segments.extend(found.read?.log.map(|log| log.header.segment));
+    }
+    Ok(segments)
 }
 
 async fn read_log(env: &Env, path: &Path, mode: OpenMode) -> Result<(FileRef, Vec<u8>)> {

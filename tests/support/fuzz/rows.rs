@@ -73,4 +73,11 @@ fn key(rest: &[u8]) {
     if number_behind(key, &prefix).is_ok() {
         assert_eq!(behind.len(), 8);
     }
+    drop(keys::parent_of(key));
+    if let Ok((id, digest)) = keys::retired_parts(key) {
+        assert_eq!(keys::retired(id, &digest)[1..], key[1..]);
+    }
+    if let Ok((id, digest, tag)) = keys::tagged_parts(key) {
+        assert_eq!(keys::tagged(id, &digest, &tag)[1..], key[1..]);
+    }
 }

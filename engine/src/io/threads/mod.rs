@@ -31,9 +31,7 @@ use self::file::{ThreadDir, ThreadFile};
 use self::place::{Place, Roots};
 use self::pool::{Lane, Pool};
 use self::refusal::begun;
-use super::{
-    Call, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode, Space,
-};
+use super::{Call, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode, Space};
 
 /// Most threads that read and write at once by default.
 const TRANSFER_THREADS: usize = 48;
