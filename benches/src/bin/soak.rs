@@ -33,11 +33,13 @@ struct Options {
     /// Seconds between two lines of the table.
     #[arg(long, default_value_t = 300)]
     interval: u64,
+    /// Milliseconds between two rounds of a client.
+    #[arg(long, default_value_t = 50)]
+    pace: u64,
 }
 
-/// Clients of each kind, and the time between two rounds of each.
+/// Clients of each kind.
 const CLIENTS: u64 = 4;
-const PACE: Duration = Duration::from_millis(50);
 /// Large contents, all clients together.
 const CONTENTS: u64 = 32;
 const LARGE_BYTES: usize = 8 << 20;
@@ -85,6 +87,7 @@ async fn run(options: Options) -> Result<(), String> {
                 number,
                 address: server.address,
                 counts: Arc::clone(&counts),
+                pace: Duration::from_millis(options.pace),
             };
             tokio::spawn(client.work(Arc::clone(&stop)))
         })
@@ -157,6 +160,7 @@ struct Client {
     number: u64,
     address: SocketAddr,
     counts: Arc<Counts>,
+    pace: Duration,
 }
 
 impl Client {
@@ -184,7 +188,7 @@ impl Client {
                     }
                 }
             }
-            tokio::time::sleep(PACE).await;
+            tokio::time::sleep(self.pace).await;
         }
     }
 
