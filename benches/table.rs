@@ -115,7 +115,7 @@ const WAVE: u64 = 50_000;
 
 /// Builds the rows in waves with a checkpoint after each, and prints what each took.
 async fn build(root: &Path, count: u64) -> Layers {
-    let site = Site::new(tonnage_server::runtime::env(), root, [7; 16]);
+    let site = Site::new(tonnage_server::runtime::env().unwrap(), root, [7; 16]);
     let mut layers = Layers::new(Base::empty());
     let mut history = History::default();
     for wave in 0..count.div_ceil(WAVE) {

@@ -1,7 +1,7 @@
 //! The real world behind the engine's seam: tokio's tasks and timers, the system's clocks and randomness.
 //!
 //! Owns: [`env()`], and the threads that hash.
-//! Refuses: the disk, which is [`Threads`]; starting a runtime, which is the program's.
+//! Refuses: the disk, which is the engine's ([`seam::native`]); starting a runtime, which is the program's.
 //!
 //! Computations have threads of their own, as many as the machine has processors, and not tokio's blocking
 //! pool: that one grows to 512 threads, so that many uploads hashing at once take the processors from the
@@ -9,32 +9,30 @@
 //! other work too): an empty job there and back 6 to 8 us against 17 to 27 us; while 64 streams compute
 //! 0.5 ms jobs, in the same total time, a timer of 1 ms fires after 2.8 to 4.6 ms (p99) against 41 to 46 ms.
 
-use std::collections::VecDeque;
-use std::fmt::{self, Debug, Formatter};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt as _;
-use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Handle;
-use tonnage_engine::io::threads::Threads;
-use tonnage_engine::io::{Clock, Env, Rng, Spawn, TaskFuture};
+use tonnage_engine::io::{self as seam, Clock, Env, Rng, Spawn, TaskFuture, Workers};
 
 use crate::clock::RunningClock;
 
 /// The real environment: tasks go to the tokio runtime this is called in (a panic where there is none).
-/// Call it once for a store: each has its own threads for the disk and for computations.
-pub fn env() -> Env {
-    Env {
-        io: Arc::new(Threads::new()),
+/// Call it once for a store: each has its own threads for the disk and for computations. An error if they cannot be started.
+pub fn env() -> io::Result<Env> {
+    let processors = std::thread::available_parallelism().map_or(2, usize::from);
+    Ok(Env {
+        io: seam::native()?,
         clock: Arc::new(SystemClock(RunningClock::start())),
         spawn: Arc::new(Tasks {
             handle: Handle::current(),
-            jobs: Workers::start(),
+            jobs: Workers::start("tonnage-compute", processors, processors)?,
         }),
         rng: Arc::new(SystemRng),
-    }
+    })
 }
 
 /// Leases, and the time for which unfinished uploads are kept, count only while the process runs.
@@ -78,7 +76,7 @@ impl Spawn for Tasks {
     }
 
     fn compute(&self, job: Box<dyn FnOnce() + Send>) {
-        self.jobs.submit(job);
+        self.jobs.submit(0, job);
     }
 }
 
@@ -89,95 +87,6 @@ impl Rng for SystemRng {
     fn fill(&self, bytes: &mut [u8]) {
         if let Err(why) = getrandom::fill(bytes) {
             unreachable!("the system has no randomness ({why}), which Linux rules out after boot");
-        }
-    }
-}
-
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Threads that compute. They end when this drops, after what they were given.
-#[derive(Debug)]
-struct Workers {
-    queue: Arc<Queue>,
-}
-
-#[derive(Default)]
-struct Queue {
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
-    threads: usize,
-    closed: bool,
-}
-
-impl Debug for Queue {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let state = self.state.lock();
-        f.debug_struct("Queue")
-            .field("threads", &state.threads)
-            .field("waiting", &state.jobs.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Workers {
-    fn start() -> Self {
-        let wanted = std::thread::available_parallelism().map_or(2, usize::from);
-        let queue = Arc::new(Queue::default());
-        for _ in 0..wanted {
-            let shared = Arc::clone(&queue);
-            let thread = std::thread::Builder::new().name("tonnage-compute".to_owned());
-            match thread.spawn(move || shared.work()) {
-                Ok(_) => queue.state.lock().threads += 1,
-                Err(why) => tracing::warn!(%why, "a thread for hashing could not be started"),
-            }
-        }
-        Self { queue }
-    }
-
-    fn submit(&self, job: Job) {
-        let mut state = self.queue.state.lock();
-        if state.threads == 0 {
-            drop(state);
-            // No thread could be started at all: slower, but still right.
-            job();
-            return;
-        }
-        state.jobs.push_back(job);
-        drop(state);
-        self.queue.wake.notify_one();
-    }
-}
-
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.queue.state.lock().closed = true;
-        self.queue.wake.notify_all();
-    }
-}
-
-impl Queue {
-    fn work(&self) {
-        while let Some(job) = self.next() {
-            // A panic was reported by the hook, and the one who waits for the result gets none.
-            drop(catch_unwind(AssertUnwindSafe(job)));
-        }
-    }
-
-    fn next(&self) -> Option<Job> {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
-            }
-            if state.closed {
-                return None;
-            }
-            self.wake.wait(&mut state);
         }
     }
 }
@@ -197,7 +106,7 @@ mod tests {
     #[test]
     fn computations_return_and_survive_a_panic() {
         runtime().block_on(async {
-            let env = env();
+            let env = env().unwrap();
             for _ in 0..8 {
                 assert_eq!(env.compute(|| -> u32 { panic!("on purpose") }).await, None);
             }
@@ -209,7 +118,7 @@ mod tests {
     #[test]
     fn tasks_clock_and_randomness_are_real() {
         runtime().block_on(async {
-            let env = env();
+            let env = env().unwrap();
             let (done, ended) = tokio::sync::oneshot::channel();
             let clock = Arc::clone(&env.clock);
             let before = env.clock.monotonic();

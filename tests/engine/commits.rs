@@ -39,7 +39,7 @@ impl Spawn for Counted {
 #[test]
 fn large_batches_leave_threads_to_others() {
     run(|dir| async move {
-        let mut env = tonnage_server::runtime::env();
+        let mut env = tonnage_server::runtime::env().unwrap();
         let counted = Arc::new(Counted {
             inner: Arc::clone(&env.spawn),
             outstanding: Arc::default(),

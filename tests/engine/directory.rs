@@ -11,7 +11,7 @@ use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store};
 use crate::workbench::run;
 
 async fn open(path: &Path) -> Result<bool, Error> {
-    let env = tonnage_server::runtime::env();
+    let env = tonnage_server::runtime::env().unwrap();
     let (store, report) = Store::open(env, path, Options::default()).await?;
     store.close().await?;
     Ok(report.created)
@@ -25,7 +25,10 @@ fn a_fresh_file_system_takes_a_store() {
         let path = dir.path();
         std::fs::create_dir(path.join("lost+found")).unwrap();
         let _socket = UnixListener::bind(path.join(ADMIN_SOCKET)).unwrap();
-        assert_eq!(look(&Threads::new(), path).await.unwrap(), Kind::Fresh);
+        assert_eq!(
+            look(&Threads::start().unwrap(), path).await.unwrap(),
+            Kind::Fresh
+        );
         assert!(open(path).await.unwrap(), "a new store was to be made");
         assert!(path.join("lost+found").is_dir());
         assert!(!open(path).await.unwrap(), "the store was there");
@@ -69,7 +72,7 @@ fn missing_directories_above_are_made() {
 }
 
 async fn locked(path: &Path) -> bool {
-    let env = tonnage_server::runtime::env();
+    let env = tonnage_server::runtime::env().unwrap();
     let opened = Store::open(env, path, Options::default()).await;
     matches!(opened, Err(Error::Locked { .. }))
 }
@@ -79,7 +82,7 @@ async fn locked(path: &Path) -> bool {
 fn an_open_store_is_opened_by_nobody_else() {
     run(|dir| async move {
         let (path, moved) = (dir.path().join("store"), dir.path().join("moved"));
-        let env = tonnage_server::runtime::env();
+        let env = tonnage_server::runtime::env().unwrap();
         let (store, _) = Store::open(env, &path, Options::default()).await.unwrap();
         assert!(locked(&path).await);
         let hard_links = dir.path().join("hard-links");
@@ -112,7 +115,7 @@ fn a_store_that_is_moved_stays_one_store() {
     run(|dir| async move {
         let (path, moved) = (dir.path().join("store"), dir.path().join("moved"));
         let open = async |path: &Path| {
-            let env = tonnage_server::runtime::env();
+            let env = tonnage_server::runtime::env().unwrap();
             Store::open(env, path, Options::default()).await.unwrap().0
         };
         let put = async |store: &Store, content: &'static [u8]| {

@@ -25,7 +25,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 /// Runs a test on each backend, in an empty directory.
 fn on_both(test: impl AsyncFn(&dyn Io, &Path)) {
     let directory = TempDir::new().unwrap();
-    run(test(&Threads::new(), directory.path()));
+    run(test(&Threads::start().unwrap(), directory.path()));
     let machine = Machine::new(1, &Image::with_dir("/store"));
     machine.disk.set_noise(Noise::NONE);
     machine
@@ -120,7 +120,7 @@ fn reads_at_the_end_of_a_file_are_short() {
 #[test]
 fn what_was_just_written_is_read_from_memory() {
     run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let (directory, io) = (TempDir::new().unwrap(), Threads::start().unwrap());
         let file = create(&io, &directory.path().join("a"), &[7; 100_000]).await;
         let mut buffer = Buffer::unpooled(1000);
         buffer.free_mut()[..4].copy_from_slice(b"head");
@@ -168,7 +168,7 @@ fn many_slices_are_written_in_order() {
 #[test]
 fn a_taken_lock_names_its_holder() {
     run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let (directory, io) = (TempDir::new().unwrap(), Threads::start().unwrap());
         let (path, moved) = (directory.path().join("a"), directory.path().join("b"));
         std::fs::create_dir(&path).unwrap();
         let LockAttempt::Held(guard) = io.lock(CALL, &path).await.unwrap() else {
@@ -181,7 +181,7 @@ fn a_taken_lock_names_its_holder() {
         );
         std::fs::rename(&path, &moved).unwrap();
         // flock belongs to the open file, so a second open in one process stands for another process.
-        let other = Threads::new();
+        let other = Threads::start().unwrap();
         let LockAttempt::Taken(holder) = other.lock(CALL, &moved).await.unwrap() else {
             panic!("the lock was given out twice");
         };
@@ -197,7 +197,7 @@ fn a_taken_lock_names_its_holder() {
 #[test]
 fn a_locked_directory_is_not_mistaken_for_its_successor() {
     run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let (directory, io) = (TempDir::new().unwrap(), Threads::start().unwrap());
         let (path, moved) = (directory.path().join("a"), directory.path().join("b"));
         std::fs::create_dir(&path).unwrap();
         let LockAttempt::Held(guard) = io.lock(CALL, &path).await.unwrap() else {
@@ -220,7 +220,7 @@ fn a_locked_directory_is_not_mistaken_for_its_successor() {
 #[test]
 fn only_regular_files_are_opened() {
     run(async {
-        let (directory, io) = (TempDir::new().unwrap(), Threads::new());
+        let (directory, io) = (TempDir::new().unwrap(), Threads::start().unwrap());
         let [fifo, socket, inner] =
             ["fifo", "socket", "inner"].map(|name| directory.path().join(name));
         let mode = rustix::fs::Mode::RWXU;
@@ -242,7 +242,7 @@ fn a_lock_of_another_process_is_respected() {
     use std::io::{BufRead, BufReader, Write};
     use std::process::{Command, Stdio};
     if let Ok(path) = std::env::var("TONNAGE_TEST_LOCK_CHILD") {
-        let attempt = run(Threads::new().lock(CALL, Path::new(&path))).unwrap();
+        let attempt = run(Threads::start().unwrap().lock(CALL, Path::new(&path))).unwrap();
         assert!(matches!(attempt, LockAttempt::Held(_)));
         std::io::stdout().write_all(b"\nlocked\n").unwrap();
         std::io::stdin().lines().next();
@@ -266,14 +266,15 @@ fn a_lock_of_another_process_is_respected() {
         lines.map_while(Result::ok).any(|line| line == "locked"),
         "the child took the lock"
     );
-    let LockAttempt::Taken(holder) = run(Threads::new().lock(CALL, path)).unwrap() else {
+    let LockAttempt::Taken(holder) = run(Threads::start().unwrap().lock(CALL, path)).unwrap()
+    else {
         panic!("the lock was given out twice");
     };
     assert_eq!(holder, Some(child.id()));
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(matches!(
-        run(Threads::new().lock(CALL, path)).unwrap(),
+        run(Threads::start().unwrap().lock(CALL, path)).unwrap(),
         LockAttempt::Held(_)
     ));
 }
@@ -336,7 +337,7 @@ fn unlink_keeps_open_files_readable() {
 fn files_outlive_the_backend() {
     run(async {
         let directory = TempDir::new().unwrap();
-        let io = Threads::with_bounds(1, 1);
+        let io = Threads::start().unwrap();
         let file = create(&io, &directory.path().join("a"), b"abc").await;
         let space = io.space(CALL, directory.path()).await.unwrap();
         assert!(space.available_bytes <= space.total_bytes && space.total_bytes > 0);

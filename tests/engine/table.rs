@@ -34,7 +34,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 
 /// A site whose files split after a few pages.
 fn site(root: &Path) -> Site {
-    let mut site = Site::new(tonnage_server::runtime::env(), root, STORE);
+    let mut site = Site::new(tonnage_server::runtime::env().unwrap(), root, STORE);
     site.files = FileSizes {
         target_bytes: 8 << 10,
         split_bytes: 16 << 10,

@@ -50,7 +50,13 @@ async fn directory(env: &Env, path: &Path) -> Directory {
 impl Workbench {
     /// Opens what is in `dir`; ids start at `first_id`, as after a reservation.
     pub(crate) async fn open(dir: &Path, first_id: u64, options: &Options) -> Self {
-        Self::open_with(tonnage_server::runtime::env(), dir, first_id, options).await
+        Self::open_with(
+            tonnage_server::runtime::env().unwrap(),
+            dir,
+            first_id,
+            options,
+        )
+        .await
     }
 
     pub(crate) async fn open_with(env: Env, dir: &Path, first_id: u64, options: &Options) -> Self {
@@ -68,7 +74,7 @@ impl Workbench {
             directory(&env, &dir.join("segments")).await,
             STORE,
             ids,
-            Arc::clone(&poison),
+            &poison,
             options,
         );
         let leases = Leases::new(Arc::clone(&env.clock), options.lease_grace);

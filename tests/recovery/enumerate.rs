@@ -71,11 +71,9 @@ fn the_same_histories_hold_on_a_real_folder() {
     for seed in seeds(12, 60) {
         let folder = tempfile::TempDir::new().expect("a folder");
         let history = generate(seed);
-        let held = runtime.block_on(real::run(
-            &history,
-            folder.path(),
-            tonnage_server::runtime::env,
-        ));
+        let held = runtime.block_on(real::run(&history, folder.path(), || {
+            tonnage_server::runtime::env().unwrap()
+        }));
         if let Err(violation) = held {
             panic!(
                 "seed {seed}: \"{}\": {}\n{}",

@@ -69,7 +69,7 @@ async fn a_manifest_with_very_many_tags() {
     client.delete(&path).await.expect(202);
     client.head("/v2/a/manifests/t").await.expect(404);
     let directory = registry.stop().await;
-    let env = tonnage_server::runtime::env();
+    let env = tonnage_server::runtime::env().unwrap();
     let data = directory.path().join("data");
     let options = FsckOptions { deep: true };
     let report = fsck::check(&env, &data, options, &|_, _| {}).await.unwrap();

@@ -135,7 +135,7 @@ async fn edges_lead_to_what_is_not_there_yet() {
     );
     assert!(held(&sha256(b"later")));
     let directory = registry.stop().await;
-    let env = tonnage_server::runtime::env();
+    let env = tonnage_server::runtime::env().unwrap();
     let data = directory.path().join("data");
     let options = FsckOptions { deep: true };
     let report = fsck::check(&env, &data, options, &|_, _| {}).await.unwrap();

@@ -67,7 +67,7 @@ impl TestRegistry {
         wrap: impl FnOnce(&Store, Arc<dyn BlobStore>) -> Arc<dyn BlobStore>,
     ) -> Self {
         let data = directory.path().join("data");
-        let env = tonnage_server::runtime::env();
+        let env = tonnage_server::runtime::env().unwrap();
         let (store, _) = Store::open(env, &data, store)
             .await
             .expect("the store opens");

@@ -19,19 +19,25 @@ use tonnage_engine::{Error, Result};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::serve::threads;
 
 /// Runs `work` on a runtime of its own, with the real environment.
 pub(crate) fn run<T, W: Future<Output = T>>(
     work: impl FnOnce(Env) -> W,
 ) -> std::result::Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    // One thread for tasks is enough, and this one is there.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| {
         Failure::new(Exit::Disk, format!("no runtime could be started: {error}"))
     })?;
-    Ok(runtime.block_on(async { work(tonnage_server::runtime::env()).await }))
+    runtime.block_on(async {
+        let env = tonnage_server::runtime::env().map_err(|error| {
+            threads::of_threads(format!("threads could not be started: {error}"))
+        })?;
+        Ok(work(env).await)
+    })
 }
 
 /// A closed store as its checkpoint and journal tell it; nobody opens it while this lives.

@@ -26,7 +26,7 @@ async fn main() -> Result<()> {
     let blobs = arguments
         .next()
         .map_or(Ok(1_000_000), |text| text.parse::<u64>())?;
-    let (store, _) = Store::open(runtime::env(), &dir, Options::default()).await?;
+    let (store, _) = Store::open(runtime::env()?, &dir, Options::default()).await?;
     let images = blobs / BLOBS_PER_IMAGE;
 
     let began = Instant::now();
@@ -82,7 +82,7 @@ async fn checkpoint_under_load(store: &Store, images: u64) -> Result<()> {
 
 async fn start(dir: &Path, step: &str) -> Result<()> {
     let began = Instant::now();
-    let (store, report) = Store::open(runtime::env(), dir, Options::default()).await?;
+    let (store, report) = Store::open(runtime::env()?, dir, Options::default()).await?;
     let took = began.elapsed();
     println!(
         "{{\"step\":\"{step}\",\"seconds\":{:.3},\"transactions_replayed\":{},\"rss_anon_mib\":{}}}",

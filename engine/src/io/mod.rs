@@ -16,6 +16,7 @@
 mod call;
 mod directory;
 pub mod exact;
+mod native;
 mod outcome;
 pub mod threads;
 
@@ -33,7 +34,9 @@ use crate::sync::oneshot;
 
 pub use self::call::{Call, Class};
 pub use self::directory::Directory;
+pub use self::native::native;
 pub use self::outcome::{IoError, IoResult};
+pub use self::threads::workers::Workers;
 
 /// What every operation of the seam returns: a future that owns all it needs.
 pub type IoFuture<T> = Pin<Box<dyn Future<Output = IoResult<T>> + Send + 'static>>;
@@ -70,6 +73,19 @@ pub enum Residency {
     Done,
 }
 
+/// Operations of one class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassCount {
+    /// Which.
+    pub class: Class,
+    /// All that ended.
+    pub operations: u64,
+    /// Those of them that failed.
+    pub failed: u64,
+    /// Those of them that were not attempted.
+    pub not_attempted: u64,
+}
+
 /// Space of the file system that holds the store, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
@@ -95,6 +111,10 @@ pub trait LockGuard: Send + Sync + Debug {}
 pub trait Io: Send + Sync + Debug {
     /// Name of this backend for logs and `serve`'s first lines, e.g. `threads`.
     fn backend(&self) -> &'static str;
+    /// How many operations there were since the backend was made, by class; nothing where that is not counted.
+    fn counts(&self) -> Vec<ClassCount> {
+        Vec::new()
+    }
     /// Creates one directory; its parent must exist. `AlreadyExists` if it is there.
     fn create_dir(&self, call: Call, path: &Path) -> IoFuture<()>;
     /// Names (not paths) of the entries of a directory, in no order.

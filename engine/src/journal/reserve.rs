@@ -30,7 +30,8 @@ pub async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
 }
 
 fn no_space_is_a_warning(error: Error) -> Result<()> {
-    if !error.is_no_space() {
+    // A limit on the size of files counts as no space.
+    if !error.is_no_space() && !error.is_not_attempted() {
         return Err(error);
     }
     tracing::warn!(%error, "no space could be set aside; once the disk is full, deletes will fail too");

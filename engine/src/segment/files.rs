@@ -158,7 +158,12 @@ impl SegmentFiles {
         }
         let io = &self.env.io;
         let opened = io.open(Class::ForegroundRead.call(), &path, mode).await;
-        let file = opened.map_err(|error| Error::io("open segment", &path, error))?;
+        let file = opened.map_err(|error| {
+            if !error.was_attempted() {
+                self.close_kept();
+            }
+            Error::io("open segment", &path, error)
+        })?;
         let header = read_up_to(
             file.as_ref(),
             Class::ForegroundRead.call(),
@@ -188,6 +193,16 @@ impl SegmentFiles {
         // Dropped here: closing a file takes the lock again.
         drop(evicted);
         Some(file)
+    }
+
+    /// Closes what is only kept open for the next reader: the process is short of descriptors, and some of them come back by this.
+    fn close_kept(&self) {
+        let mut handles = self.handles.lock();
+        let kept = std::mem::take(&mut handles.kept);
+        handles.by_use.clear();
+        drop(handles);
+        // Dropped here: closing a file takes the lock again.
+        drop(kept);
     }
 
     /// Keeps a handle open; gives the one that another task opened meanwhile if there is one.

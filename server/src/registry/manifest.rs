@@ -12,7 +12,10 @@
 //! a non-distributable layer): pushed later, it is held from its first moment on, and no order of the two pushes matters. An edge
 //! gives life, not visibility; only a link does that, so naming a digest shows nobody what other repositories have.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tonnage_engine::{Algorithm, Digest, ManifestEntry, Require};
 
 use super::attributes::Attributes;
@@ -338,9 +341,12 @@ async fn judge(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
     if pushed.bytes.len() < LARGE_MANIFEST_BYTES {
         return judging();
     }
-    // Few at a time; who hands them to us sees to that.
-    let judged = tokio::task::spawn_blocking(judging).await;
-    judged.map_err(Error::internal)?
+    // Few at a time; who hands them to us sees to that. A thread that cannot be started costs this push and nothing else.
+    let (done, judged) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("tonnage-manifest".to_owned());
+    let started = thread.spawn(move || drop(done.send(judging())));
+    started.map_err(|error| Error::NotAttempted(Arc::new(error)))?;
+    judged.await.map_err(Error::internal)?
 }
 
 fn digest_of(bytes: &[u8], expected: Option<Digest>) -> Result<Digest> {

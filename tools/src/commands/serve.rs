@@ -9,7 +9,7 @@ use crate::config::settings;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
-use crate::serve::{self, ServeOptions};
+use crate::serve::{self, ServeOptions, threads};
 
 /// Arguments of `serve`.
 #[derive(Debug, clap::Args)]
@@ -30,8 +30,10 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
         io: resolved.word("io"),
         json,
     };
+    let workers = resolved.count("worker_threads");
+    threads::check(workers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(resolved.count("worker_threads"))
+        .worker_threads(workers)
         .thread_name("tonnage-worker")
         .enable_all()
         .build()

@@ -6,6 +6,7 @@
 mod banner;
 mod files;
 mod signals;
+pub(crate) mod threads;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,15 +37,17 @@ pub(crate) struct ServeOptions {
 
 /// Serves until a signal comes, then drains and closes.
 pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
-    // Half of the files are the store's.
-    let half = usize::try_from(files::allow_many() / 2).unwrap_or(usize::MAX);
-    options.server.connections_max = options.server.connections_max.min(half);
+    let allowed = usize::try_from(files::allow_many()).unwrap_or(usize::MAX);
+    // Half of the files are the store's, and of these most are for what is being written.
+    options.server.connections_max = options.server.connections_max.min(allowed / 2);
+    options.store.open_files_max = options.store.open_files_max.min((allowed / 8).max(8));
     let mut signals = Signals::take()
         .map_err(|error| Failure::new(Exit::Disk, format!("signals cannot be taken: {error}")))?;
     let bound = Server::bind(options.server)
         .await
         .map_err(|error| of_listen(&error))?;
-    let env = tonnage_server::runtime::env();
+    let env = tonnage_server::runtime::env()
+        .map_err(|error| threads::of_threads(format!("threads could not be started: {error}")))?;
     let backend = env.io.backend();
     let opened = tokio::select! {
         opened = Store::open(env, &options.data, options.store) => opened,

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use tonnage_engine::io::{Class, Io, threads::Threads};
+use tonnage_engine::io::Class;
 
 const PIECE: usize = 1 << 20;
 
@@ -37,7 +37,8 @@ pub fn receive_hash_write_sync(path: &Path, bytes: &[u8]) -> Result<Duration, St
 pub fn write_from_map(path: &Path) -> Result<Duration, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|e| format!("start a runtime: {e}"))?;
-    let map = runtime.block_on(Threads::new().map(Class::Background.call(), path));
+    let io = tonnage_engine::io::native().map_err(|e| format!("start the disk's threads: {e}"))?;
+    let map = runtime.block_on(io.map(Class::Background.call(), path));
     let map = map.map_err(|e| format!("map {}: {e}", path.display()))?;
     let took = over_loopback(map.bytes(), |mut stream, begin| {
         let mut buffer = vec![0; PIECE];

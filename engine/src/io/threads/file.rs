@@ -12,7 +12,7 @@ use bytes::Bytes;
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::pool::{Lane, Pool};
+use super::pool::{Pool, Sort};
 use super::refusal::{begun, not_synced};
 use crate::buffer::Buffer;
 use crate::io::{Call, Dir, File, IoFuture, IoResult, Residency};
@@ -36,25 +36,26 @@ impl ThreadFile {
 
     fn run<T: Send + 'static>(
         &self,
-        lane: Lane,
+        call: Call,
+        sort: Sort,
         operation: impl FnOnce(&OwnedFd) -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
         let descriptor = Arc::clone(&self.descriptor);
-        self.pool.run(lane, move || operation(&descriptor))
+        self.pool.run(call, sort, move || operation(&descriptor))
     }
 }
 
 impl Drop for ThreadFile {
     fn drop(&mut self) {
         // Closing a removed file frees its space, which takes long for a large one: not on an async worker.
-        // Where the pool cannot take it in, it is closed here.
-        drop(self.run(Lane::Namespace, |_| Ok(())));
+        let descriptor = Arc::clone(&self.descriptor);
+        self.pool.run_last(move || drop(descriptor));
     }
 }
 
 impl File for ThreadFile {
-    fn read_at(&self, _: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
-        self.run(Lane::Transfer, move |descriptor| {
+    fn read_at(&self, call: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
+        self.run(call, Sort::Transfer, move |descriptor| {
             let read = retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset));
             let count = read.map_err(begun)?;
             buffer.advance(count);
@@ -79,14 +80,14 @@ impl File for ThreadFile {
         Ok(count)
     }
 
-    fn write_at(&self, _: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
-        self.run(Lane::Transfer, move |descriptor| {
+    fn write_at(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+        self.run(call, Sort::Transfer, move |descriptor| {
             write(descriptor, offset, &slices)
         })
     }
 
-    fn write_and_sync(&self, _: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
-        self.run(Lane::Namespace, move |descriptor| {
+    fn write_and_sync(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
+        self.run(call, Sort::Sync, move |descriptor| {
             let whole: usize = slices.iter().map(Bytes::len).sum();
             let count = write(descriptor, offset, &slices)?;
             if count == whole {
@@ -96,20 +97,20 @@ impl File for ThreadFile {
         })
     }
 
-    fn sync_data(&self, _: Call) -> IoFuture<()> {
-        self.run(Lane::Namespace, |descriptor| {
+    fn sync_data(&self, call: Call) -> IoFuture<()> {
+        self.run(call, Sort::Sync, |descriptor| {
             rustix::fs::fdatasync(descriptor).map_err(not_synced)
         })
     }
 
-    fn start_writeback(&self, _: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.run(Lane::Transfer, move |descriptor| {
+    fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
+        self.run(call, Sort::Transfer, move |descriptor| {
             Ok(start_writeback(descriptor, offset, length)?)
         })
     }
 
-    fn advise(&self, _: Call, offset: u64, length: u64, residency: Residency) -> IoFuture<()> {
-        self.run(Lane::Transfer, move |descriptor| {
+    fn advise(&self, call: Call, offset: u64, length: u64, residency: Residency) -> IoFuture<()> {
+        self.run(call, Sort::Transfer, move |descriptor| {
             let advice = match residency {
                 Residency::Wanted => Advice::WillNeed,
                 Residency::Done => Advice::DontNeed,
@@ -121,22 +122,22 @@ impl File for ThreadFile {
         })
     }
 
-    fn allocate(&self, _: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.run(Lane::Namespace, move |descriptor| {
+    fn allocate(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
+        self.run(call, Sort::Sync, move |descriptor| {
             let flags = FallocateFlags::empty();
             retry_on_intr(|| rustix::fs::fallocate(descriptor, flags, offset, length))
                 .map_err(begun)
         })
     }
 
-    fn set_len(&self, _: Call, length: u64) -> IoFuture<()> {
-        self.run(Lane::Namespace, move |descriptor| {
+    fn set_len(&self, call: Call, length: u64) -> IoFuture<()> {
+        self.run(call, Sort::Sync, move |descriptor| {
             retry_on_intr(|| rustix::fs::ftruncate(descriptor, length)).map_err(begun)
         })
     }
 
-    fn len(&self, _: Call) -> IoFuture<u64> {
-        self.run(Lane::Transfer, |descriptor| Ok(length(descriptor)?))
+    fn len(&self, call: Call) -> IoFuture<u64> {
+        self.run(call, Sort::Transfer, |descriptor| Ok(length(descriptor)?))
     }
 }
 
@@ -164,9 +165,9 @@ impl ThreadDir {
 }
 
 impl Dir for ThreadDir {
-    fn sync(&self, _: Call) -> IoFuture<()> {
+    fn sync(&self, call: Call) -> IoFuture<()> {
         let descriptor = Arc::clone(&self.descriptor);
-        self.pool.run(Lane::Namespace, move || {
+        self.pool.run(call, Sort::Sync, move || {
             rustix::fs::fsync(&descriptor).map_err(not_synced)
         })
     }

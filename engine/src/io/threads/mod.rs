@@ -19,6 +19,8 @@ mod map;
 mod place;
 mod pool;
 mod refusal;
+mod tally;
+pub(super) mod workers;
 
 use std::io;
 use std::path::Path;
@@ -29,42 +31,26 @@ use rustix::io::retry_on_intr;
 
 use self::file::{ThreadDir, ThreadFile};
 use self::place::{Place, Roots};
-use self::pool::{Lane, Pool};
+use self::pool::{Pool, Sort};
 use self::refusal::begun;
-use super::{Call, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode, Space};
+use super::{
+    Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode, Space,
+};
 
-/// Most threads that read and write at once by default.
-const TRANSFER_THREADS: usize = 48;
-/// Most threads that sync, open, unlink, allocate and map at once by default.
-const NAMESPACE_THREADS: usize = 16;
-
-/// The backend `threads`. Its threads end when they have been idle for a while, and all of them when the
-/// backend and every file opened through it are dropped.
+/// The backend `threads`. Its threads end when the backend and every file opened through it are dropped.
 #[derive(Debug)]
 pub struct Threads {
     pool: Arc<Pool>,
     roots: Arc<Roots>,
 }
 
-impl Default for Threads {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Threads {
-    /// A backend of at most 64 threads: 48 for reads and writes, 16 for everything else.
-    pub fn new() -> Self {
-        Self::with_bounds(TRANSFER_THREADS, NAMESPACE_THREADS)
-    }
-
-    /// A backend with at most `transfer` threads for reads and writes and `namespace` threads for syncs
-    /// and operations on names; at least one of each.
-    pub fn with_bounds(transfer: usize, namespace: usize) -> Self {
-        Self {
-            pool: Arc::new(Pool::new(transfer, namespace)),
+    /// Starts the backend with the threads that it keeps; more come with the work. An error if these few cannot be started.
+    pub fn start() -> io::Result<Self> {
+        Ok(Self {
+            pool: Arc::new(Pool::start()?),
             roots: Arc::default(),
-        }
+        })
     }
 }
 
@@ -73,37 +59,44 @@ impl Io for Threads {
         "threads"
     }
 
-    fn create_dir(&self, _: Call, path: &Path) -> IoFuture<()> {
+    fn counts(&self) -> Vec<ClassCount> {
+        self.pool.counts()
+    }
+
+    fn create_dir(&self, call: Call, path: &Path) -> IoFuture<()> {
+        let place = self.roots.place(path);
+        self.pool.run(call, Sort::Transfer, move || {
+            place.create_dir().map_err(begun)
+        })
+    }
+
+    fn list_dir(&self, call: Call, path: &Path) -> IoFuture<Vec<String>> {
+        let place = self.roots.place(path);
+        self.pool.run(call, Sort::Transfer, move || {
+            list_dir(&place).map_err(begun)
+        })
+    }
+
+    fn list_files(&self, call: Call, path: &Path) -> IoFuture<Vec<(String, u64)>> {
         let place = self.roots.place(path);
         self.pool
-            .run(Lane::Namespace, move || place.create_dir().map_err(begun))
+            .run(call, Sort::Transfer, move || list_files(&place))
     }
 
-    fn list_dir(&self, _: Call, path: &Path) -> IoFuture<Vec<String>> {
-        let place = self.roots.place(path);
-        self.pool
-            .run(Lane::Namespace, move || list_dir(&place).map_err(begun))
-    }
-
-    fn list_files(&self, _: Call, path: &Path) -> IoFuture<Vec<(String, u64)>> {
-        let place = self.roots.place(path);
-        self.pool.run(Lane::Namespace, move || list_files(&place))
-    }
-
-    fn open_dir(&self, _: Call, path: &Path) -> IoFuture<DirRef> {
+    fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef> {
         let place = self.roots.place(path);
         let pool = Arc::clone(&self.pool);
-        self.pool.run(Lane::Namespace, move || {
+        self.pool.run(call, Sort::Transfer, move || {
             let descriptor = place.open_dir().map_err(begun)?;
             let directory: DirRef = Arc::new(ThreadDir::new(descriptor, pool));
             Ok(directory)
         })
     }
 
-    fn open(&self, _: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
+    fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
         let place = self.roots.place(path);
         let pool = Arc::clone(&self.pool);
-        self.pool.run(Lane::Namespace, move || {
+        self.pool.run(call, Sort::Transfer, move || {
             let flags = match mode {
                 OpenMode::Read => OFlags::RDONLY,
                 OpenMode::Write => OFlags::RDWR,
@@ -115,31 +108,31 @@ impl Io for Threads {
         })
     }
 
-    fn unlink(&self, _: Call, path: &Path) -> IoFuture<()> {
+    fn unlink(&self, call: Call, path: &Path) -> IoFuture<()> {
         let place = self.roots.place(path);
         self.pool
-            .run(Lane::Namespace, move || place.unlink().map_err(begun))
+            .run(call, Sort::Transfer, move || place.unlink().map_err(begun))
     }
 
-    fn map(&self, _: Call, path: &Path) -> IoFuture<MapRef> {
+    fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef> {
         let place = self.roots.place(path);
-        self.pool.run(Lane::Namespace, move || {
+        self.pool.run(call, Sort::Transfer, move || {
             let descriptor = place.open_file(OFlags::RDONLY).map_err(begun)?;
             map::map_whole(&descriptor).map_err(begun)
         })
     }
 
-    fn lock(&self, _: Call, path: &Path) -> IoFuture<LockAttempt> {
+    fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt> {
         let (place, path) = (self.roots.place(path), path.to_owned());
         let roots = Arc::clone(&self.roots);
-        self.pool.run(Lane::Namespace, move || {
+        self.pool.run(call, Sort::Transfer, move || {
             lock::try_lock(&place, path, roots).map_err(begun)
         })
     }
 
-    fn space(&self, _: Call, path: &Path) -> IoFuture<Space> {
+    fn space(&self, call: Call, path: &Path) -> IoFuture<Space> {
         let place = self.roots.place(path);
-        self.pool.run(Lane::Namespace, move || {
+        self.pool.run(call, Sort::Transfer, move || {
             let directory = place.open_dir().map_err(begun)?;
             let found = retry_on_intr(|| rustix::fs::fstatvfs(&directory)).map_err(begun)?;
             Ok(Space {

@@ -1,236 +1,134 @@
-//! The threads behind the backend: two queues, each with threads of its own that come and go.
+//! The threads behind the backend: lanes, each with a queue and threads of its own.
 //!
-//! Owns: [`Pool`], [`Lane`]. Refuses: knowing what a job does.
+//! Owns: [`Pool`], which operation runs in which lane. Refuses: knowing what an operation does.
 //!
-//! Two queues because a sync may hold its thread for seconds on a busy drive: were they one, a burst of
-//! uploads would put all threads into fdatasync and every read behind them. Bounds add up, so neither can
-//! starve the other.
-//!
-//! Invariants: a job that was taken in is run, also when nobody waits for it and when the pool is being
-//! closed. A thread ends after `IDLE_ENDS_AFTER` without work, or once the pool is closed and its queue empty.
+//! Lanes because an operation may hold its thread for seconds on a busy drive: were there one queue, a burst of uploads would put all
+//! threads into fdatasync and everything else behind them. Bounds add up, so no lane can starve another; within a lane the class
+//! decides what comes first. Each lane has one thread that is started with the backend and stays.
 
-use std::collections::VecDeque;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use crate::io::{IoError, IoFuture, IoResult};
+use super::tally::Tally;
+use super::workers::Workers;
+use crate::io::{Call, Class, ClassCount, IoFuture, IoResult};
 
-/// How long a thread waits for work before it ends.
-const IDLE_ENDS_AFTER: Duration = Duration::from_secs(10);
+/// Most threads for the journal, for small blobs, and for the directory syncs that both wait for.
+const COMMIT_THREADS: usize = 6;
+/// Most threads for what clients read, cold opens included.
+const READ_THREADS: usize = 32;
+/// Most threads for bytes of large uploads.
+const UPLOAD_THREADS: usize = 16;
+/// Most threads for syncs of large uploads.
+const UPLOAD_SYNC_THREADS: usize = 8;
+/// Most threads for names: listed, removed, looked at.
+const NAME_THREADS: usize = 8;
+/// Most threads for checkpoints, and what else nobody waits for.
+const BACKGROUND_THREADS: usize = 4;
 
-type Job = Box<dyn FnOnce() + Send>;
-
-/// Which queue a job goes to.
+/// How long an operation may hold its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// Reads, writes and what is as short as they are.
+pub(super) enum Sort {
+    /// As long as bytes move.
     Transfer,
-    /// Syncs, and everything that touches names or allocation.
-    Namespace,
+    /// Until the file system or the drive is done: a sync, space reserved or given back.
+    Sync,
 }
 
-/// Both queues. Dropping it closes them; jobs already taken in still run.
+/// All lanes. Dropping it closes them; operations already taken in still run.
 #[derive(Debug)]
 pub(super) struct Pool {
-    transfer: Arc<Queue>,
-    namespace: Arc<Queue>,
+    commit: Workers,
+    read: Workers,
+    upload: Workers,
+    upload_sync: Workers,
+    names: Workers,
+    background: Workers,
+    tally: Arc<Tally>,
 }
 
 impl Pool {
-    pub(super) fn new(transfer: usize, namespace: usize) -> Self {
-        Self {
-            transfer: Arc::new(Queue::new("tonnage-io", transfer)),
-            namespace: Arc::new(Queue::new("tonnage-sync", namespace)),
+    /// Starts one thread for each lane. An error where one has none.
+    pub(super) fn start() -> io::Result<Self> {
+        Ok(Self {
+            commit: Workers::start("tonnage-commit", 1, COMMIT_THREADS)?,
+            read: Workers::start("tonnage-read", 1, READ_THREADS)?,
+            upload: Workers::start("tonnage-upload", 1, UPLOAD_THREADS)?,
+            upload_sync: Workers::start("tonnage-sync", 1, UPLOAD_SYNC_THREADS)?,
+            names: Workers::start("tonnage-names", 1, NAME_THREADS)?,
+            background: Workers::start("tonnage-idle", 1, BACKGROUND_THREADS)?,
+            tally: Arc::default(),
+        })
+    }
+
+    fn lane(&self, class: Class, sort: Sort) -> &Workers {
+        match (class, sort) {
+            (Class::Journal | Class::CommitData, _) | (Class::Directory, Sort::Sync) => {
+                &self.commit
+            }
+            (Class::ForegroundRead, _) => &self.read,
+            (Class::UploadWrite, Sort::Transfer) => &self.upload,
+            (Class::UploadWrite, Sort::Sync) => &self.upload_sync,
+            (Class::Directory, Sort::Transfer) => &self.names,
+            (Class::Background, _) => &self.background,
         }
     }
 
     /// Queues `operation` at once and returns a future of its result.
     pub(super) fn run<T: Send + 'static>(
         &self,
-        lane: Lane,
+        call: Call,
+        sort: Sort,
         operation: impl FnOnce() -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
-        let queue = match lane {
-            Lane::Transfer => &self.transfer,
-            Lane::Namespace => &self.namespace,
-        };
         let (done, result) = oneshot::channel();
-        let queued = queue.submit(Box::new(move || {
+        let (urgency, tally) = (call.class as u8, Arc::clone(&self.tally));
+        self.lane(call.class, sort).submit(urgency, move || {
+            let result = operation();
+            tally.count(call.class, &result);
             // The caller may have dropped its future; the operation and its buffers end here then.
-            drop(done.send(operation()));
-        }));
+            drop(done.send(result));
+        });
         Box::pin(async move {
-            queued.map_err(IoError::NotAttempted)?;
             match result.await {
                 Ok(result) => result,
                 Err(lost) => Err(io::Error::other(lost).into()),
             }
         })
     }
-}
 
-impl Drop for Pool {
-    fn drop(&mut self) {
-        self.transfer.close();
-        self.namespace.close();
-    }
-}
-
-struct Queue {
-    name: &'static str,
-    bound: usize,
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    jobs: VecDeque<Job>,
-    threads: usize,
-    idle: usize,
-    closed: bool,
-}
-
-impl std::fmt::Debug for Queue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let state = self.state.lock();
-        f.debug_struct("Queue")
-            .field("name", &self.name)
-            .field("bound", &self.bound)
-            .field("threads", &state.threads)
-            .field("idle", &state.idle)
-            .field("waiting", &state.jobs.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Queue {
-    fn new(name: &'static str, bound: usize) -> Self {
-        Self {
-            name,
-            bound: bound.max(1),
-            state: Mutex::default(),
-            wake: Condvar::new(),
-        }
+    /// Operations so far, by class.
+    pub(super) fn counts(&self) -> Vec<ClassCount> {
+        self.tally.read()
     }
 
-    /// Takes a job in. Fails only where no thread runs and none can be started.
-    fn submit(self: &Arc<Self>, job: Job) -> io::Result<()> {
-        let mut state = self.state.lock();
-        state.jobs.push_back(job);
-        // A thread that was woken but has not run yet still counts as idle, and its job as waiting.
-        if state.idle >= state.jobs.len() {
-            self.wake.notify_one();
-        } else if state.threads < self.bound {
-            match self.start_thread() {
-                Ok(()) => state.threads += 1,
-                Err(refused) if state.threads == 0 => {
-                    state.jobs.pop_back();
-                    return Err(refused);
-                }
-                Err(_) => {} // the threads there are will come to it
-            }
-        }
-        Ok(())
-    }
-
-    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
-        let queue = Arc::clone(self);
-        let thread = std::thread::Builder::new().name(self.name.to_owned());
-        thread.spawn(move || queue.work()).map(drop)
-    }
-
-    fn work(&self) {
-        while let Some(job) = self.next() {
-            // A panic in a job is our own defect and was reported by the panic hook; its waiter gets an
-            // error, and the jobs behind it still run.
-            drop(catch_unwind(AssertUnwindSafe(job)));
-        }
-    }
-
-    /// The next job; `None` ends the thread, which is no longer counted then.
-    fn next(&self) -> Option<Job> {
-        let mut state = self.state.lock();
-        loop {
-            if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
-            }
-            if state.closed {
-                state.threads -= 1;
-                return None;
-            }
-            state.idle += 1;
-            let waited = self.wake.wait_for(&mut state, IDLE_ENDS_AFTER);
-            state.idle -= 1;
-            if waited.timed_out() && state.jobs.is_empty() {
-                state.threads -= 1;
-                return None;
-            }
-        }
-    }
-
-    fn close(&self) {
-        self.state.lock().closed = true;
-        self.wake.notify_all();
+    /// Does something that nobody waits for.
+    pub(super) fn run_last(&self, work: impl FnOnce() + Send + 'static) {
+        self.names.submit(Class::Background as u8, work);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::*;
 
     /// Far longer than anything here takes: a wait that would never end fails instead.
     const NEVER: Duration = Duration::from_secs(30);
 
-    /// Guards: threads grow to the bound and not beyond, and what waits behind them is still run.
-    #[test]
-    fn threads_grow_on_demand_to_the_bound() {
-        let queue = Arc::new(Queue::new("test", 3));
-        let (started, starts) = mpsc::channel();
-        let mut gates = Vec::new();
-        for number in 0..5 {
-            let (open, gate) = mpsc::channel::<()>();
-            let started = started.clone();
-            let job = move || {
-                started.send(number).unwrap();
-                gate.recv_timeout(2 * NEVER).unwrap();
-            };
-            queue.submit(Box::new(job)).unwrap();
-            gates.push(open);
-        }
-        let mut first: Vec<i32> = (0..3)
-            .map(|_| starts.recv_timeout(NEVER).unwrap())
-            .collect();
-        first.sort_unstable();
-        assert_eq!(first, [0, 1, 2]);
-        assert_eq!(queue.state.lock().threads, 3);
-        assert_eq!(queue.state.lock().jobs.len(), 2);
-        for gate in gates {
-            gate.send(()).unwrap();
-        }
-        let mut rest: Vec<i32> = (0..2)
-            .map(|_| starts.recv_timeout(NEVER).unwrap())
-            .collect();
-        rest.sort_unstable();
-        assert_eq!(rest, [3, 4]);
-    }
-
     /// Guards: an operation whose future is dropped still runs, and keeps what it owns until its end.
     #[test]
     fn a_dropped_future_does_not_drop_the_operation() {
-        let pool = Pool::new(1, 1);
+        let pool = Pool::start().unwrap();
         let (open, gate) = mpsc::channel::<()>();
         let (told, ends) = mpsc::channel();
         let owned = Arc::new(());
         let held = Arc::clone(&owned);
-        drop(pool.run(Lane::Transfer, move || {
+        drop(pool.run(Class::Background.call(), Sort::Transfer, move || {
             gate.recv_timeout(2 * NEVER).unwrap();
             told.send(Arc::strong_count(&held)).unwrap();
             Ok(())
@@ -240,21 +138,39 @@ mod tests {
         assert_eq!(ends.recv_timeout(NEVER).unwrap(), 2);
     }
 
-    /// Guards: syncs that fill their lane do not keep a read from running.
+    /// Guards: large uploads whose syncs last, more of them than there are threads for, keep nothing else waiting: no frame, no small
+    /// blob, no read or cold open, no removal, no directory sync, no byte of another upload.
     #[test]
-    fn a_full_namespace_lane_leaves_transfers_alone() {
-        let pool = Pool::new(1, 1);
-        let (open, gate) = mpsc::channel::<()>();
-        drop(pool.run(Lane::Namespace, move || {
-            gate.recv_timeout(2 * NEVER).unwrap();
-            Ok(())
-        }));
+    fn syncs_of_uploads_keep_nothing_else_waiting() {
+        let pool = Pool::start().unwrap();
+        let mut gates = Vec::new();
+        for _ in 0..16 {
+            let (open, gate) = mpsc::channel::<()>();
+            drop(pool.run(Class::UploadWrite.call(), Sort::Sync, move || {
+                gate.recv_timeout(2 * NEVER).unwrap();
+                Ok(())
+            }));
+            gates.push(open);
+        }
         let (told, ran) = mpsc::channel();
-        drop(pool.run(Lane::Transfer, move || {
-            told.send(()).unwrap();
-            Ok(())
-        }));
-        ran.recv_timeout(NEVER).unwrap();
-        open.send(()).unwrap();
+        let others = Class::ALL.map(|class| [(class, Sort::Transfer), (class, Sort::Sync)]);
+        let others = others.into_iter().flatten();
+        let others = others.filter(|other| *other != (Class::UploadWrite, Sort::Sync));
+        let mut waiting = 0;
+        for (class, sort) in others {
+            let told = told.clone();
+            drop(pool.run(class.call(), sort, move || {
+                told.send((class, sort)).unwrap();
+                Ok(())
+            }));
+            waiting += 1;
+        }
+        assert_eq!(waiting, 11);
+        for _ in 0..waiting {
+            ran.recv_timeout(NEVER).unwrap();
+        }
+        for gate in gates {
+            gate.send(()).unwrap();
+        }
     }
 }

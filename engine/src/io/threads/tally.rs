@@ -1,0 +1,48 @@
+//! How many operations of each class there were, and how they ended.
+//!
+//! Owns: [`Tally`].
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::io::{Class, ClassCount, IoError, IoResult};
+
+/// One count of each class.
+#[derive(Debug, Default)]
+struct Counters {
+    operations: AtomicU64,
+    failed: AtomicU64,
+    not_attempted: AtomicU64,
+}
+
+/// The counts of a backend since it was made.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    classes: [Counters; Class::ALL.len()],
+}
+
+impl Tally {
+    /// Counts an operation by how it ended.
+    pub(super) fn count<T>(&self, class: Class, result: &IoResult<T>) {
+        let Some(counters) = self.classes.get(class as usize) else {
+            return;
+        };
+        counters.operations.fetch_add(1, Ordering::Relaxed);
+        let how = match result {
+            Ok(_) => return,
+            Err(IoError::NotAttempted(_)) => &counters.not_attempted,
+            Err(IoError::Failed(_) | IoError::SyncFailed(_)) => &counters.failed,
+        };
+        how.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All counts.
+    pub(super) fn read(&self) -> Vec<ClassCount> {
+        let one = |(class, counters): (&Class, &Counters)| ClassCount {
+            class: *class,
+            operations: counters.operations.load(Ordering::Relaxed),
+            failed: counters.failed.load(Ordering::Relaxed),
+            not_attempted: counters.not_attempted.load(Ordering::Relaxed),
+        };
+        Class::ALL.iter().zip(&self.classes).map(one).collect()
+    }
+}

@@ -1,0 +1,224 @@
+//! Threads that run jobs: one queue, the most urgent job first.
+//!
+//! Owns: [`Workers`]. Refuses: knowing what a job does.
+//!
+//! Invariants: a job that was taken in is run, also when nobody waits for it and when the queue is being closed. Jobs of one urgency run
+//! in the order in which they came. Threads that are kept are started with the queue and end with it, so that a limit on threads which
+//! is reached later stops nothing; others come with the work and end after `IDLE_ENDS_AFTER` without any.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// How long a thread that is not kept waits for work before it ends.
+const IDLE_ENDS_AFTER: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A queue of jobs and its threads. Dropping it closes the queue; jobs already taken in still run.
+#[derive(Debug)]
+pub struct Workers {
+    queue: Arc<Queue>,
+}
+
+impl Workers {
+    /// Starts `kept` threads, at least one, that stay, and at most `bound` together with those that come and go. An error where not
+    /// one can be started; with fewer than were asked for it works on.
+    pub fn start(name: &'static str, kept: usize, bound: usize) -> io::Result<Self> {
+        let kept = kept.max(1);
+        let queue = Arc::new(Queue {
+            name,
+            kept,
+            bound: bound.max(kept),
+            state: Mutex::default(),
+            wake: Condvar::new(),
+        });
+        let workers = Self { queue };
+        let mut state = workers.queue.state.lock();
+        while state.threads < kept {
+            match workers.queue.start_thread() {
+                Ok(()) => state.threads += 1,
+                Err(refused) if state.threads == 0 => return Err(refused),
+                Err(refused) => {
+                    let (threads, kept) = (state.threads, kept);
+                    tracing::warn!(%refused, name, threads, kept, "fewer threads could be started than wanted; it works on with these");
+                    break;
+                }
+            }
+        }
+        drop(state);
+        Ok(workers)
+    }
+
+    /// Takes a job in; those of a lower `urgency` run before it, whenever they come.
+    pub fn submit(&self, urgency: u8, job: impl FnOnce() + Send + 'static) {
+        self.queue.submit(urgency, Box::new(job));
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.queue.state.lock().closed = true;
+        self.queue.wake.notify_all();
+    }
+}
+
+struct Queue {
+    name: &'static str,
+    kept: usize,
+    bound: usize,
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// By urgency, then in the order in which they came.
+    jobs: BTreeMap<(u8, u64), Job>,
+    taken_in: u64,
+    threads: usize,
+    idle: usize,
+    closed: bool,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Queue")
+            .field("name", &self.name)
+            .field("bound", &self.bound)
+            .field("threads", &state.threads)
+            .field("idle", &state.idle)
+            .field("waiting", &state.jobs.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Queue {
+    fn submit(self: &Arc<Self>, urgency: u8, job: Job) {
+        let mut state = self.state.lock();
+        state.taken_in += 1;
+        let key = (urgency, state.taken_in);
+        state.jobs.insert(key, job);
+        // A thread that was woken but has not run yet still counts as idle, and its job as waiting.
+        if state.idle >= state.jobs.len() {
+            self.wake.notify_one();
+        } else if state.threads < self.bound && self.start_thread().is_ok() {
+            state.threads += 1;
+        }
+        // Otherwise the threads there are will come to it.
+    }
+
+    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+        let queue = Arc::clone(self);
+        let thread = std::thread::Builder::new().name(self.name.to_owned());
+        thread.spawn(move || queue.work()).map(drop)
+    }
+
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            // A panic in a job is our own defect and was reported by the panic hook; its waiter gets an
+            // error, and the jobs behind it still run.
+            drop(catch_unwind(AssertUnwindSafe(job)));
+        }
+    }
+
+    /// The next job; `None` ends the thread, which is no longer counted then.
+    fn next(&self) -> Option<Job> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some((_, job)) = state.jobs.pop_first() {
+                return Some(job);
+            }
+            if state.closed {
+                state.threads -= 1;
+                return None;
+            }
+            state.idle += 1;
+            let timed_out = if state.threads > self.kept {
+                self.wake.wait_for(&mut state, IDLE_ENDS_AFTER).timed_out()
+            } else {
+                self.wake.wait(&mut state);
+                false
+            };
+            state.idle -= 1;
+            if timed_out && state.jobs.is_empty() && state.threads > self.kept {
+                state.threads -= 1;
+                return None;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// Far longer than anything here takes: a wait that would never end fails instead.
+    const NEVER: Duration = Duration::from_secs(30);
+
+    /// A job that says when it runs and then waits for its gate.
+    fn gated(
+        workers: &Workers,
+        urgency: u8,
+        number: i32,
+        started: &mpsc::Sender<i32>,
+    ) -> mpsc::Sender<()> {
+        let (open, gate) = mpsc::channel::<()>();
+        let started = started.clone();
+        workers.submit(urgency, move || {
+            started.send(number).unwrap();
+            // An error once the gate is dropped, which opens it as well.
+            gate.recv_timeout(2 * NEVER).unwrap_or_default();
+        });
+        open
+    }
+
+    /// Guards: threads grow to the bound and not beyond, and what waits behind them is still run.
+    #[test]
+    fn threads_grow_on_demand_to_the_bound() {
+        let workers = Workers::start("test", 1, 3).unwrap();
+        let (started, starts) = mpsc::channel();
+        let gates: Vec<_> = (0..5)
+            .map(|number| gated(&workers, 0, number, &started))
+            .collect();
+        let next = |count: usize| {
+            let mut numbers: Vec<_> = (0..count)
+                .map(|_| starts.recv_timeout(NEVER).unwrap())
+                .collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        assert_eq!(next(3), [0, 1, 2]);
+        assert_eq!(workers.queue.state.lock().threads, 3);
+        assert_eq!(workers.queue.state.lock().jobs.len(), 2);
+        for gate in gates {
+            gate.send(()).unwrap();
+        }
+        assert_eq!(next(2), [3, 4]);
+    }
+
+    /// Guards: of what waits, the most urgent runs first, and among equals the one that came first.
+    #[test]
+    fn the_most_urgent_job_runs_first() {
+        let workers = Workers::start("test", 1, 1).unwrap();
+        let (started, starts) = mpsc::channel();
+        let gate = gated(&workers, 9, 0, &started);
+        assert_eq!(starts.recv_timeout(NEVER).unwrap(), 0);
+        for (urgency, number) in [(5, 4), (1, 2), (5, 5), (0, 1), (1, 3)] {
+            drop(gated(&workers, urgency, number, &started));
+        }
+        gate.send(()).unwrap();
+        let order: Vec<_> = (0..5)
+            .map(|_| starts.recv_timeout(NEVER).unwrap())
+            .collect();
+        assert_eq!(order, [1, 2, 3, 4, 5]);
+    }
+}
