@@ -9,8 +9,8 @@ use tonnage_engine::store::Store;
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Origin};
 use tonnage_server::registry::Result;
 use tonnage_server::registry::ports::{
-    Blob, BlobStore, Condition, Pinned, ReadAccount, Staged, Upload, UploadClaim, UploadId,
-    UploadSpec,
+    Blob, BlobStore, ClassCount, Condition, Pinned, ReadAccount, Staged, Upload, UploadClaim,
+    UploadId, UploadSpec,
 };
 use tonnage_tests::registry::TestRegistry;
 
@@ -85,6 +85,9 @@ impl BlobStore for Interfered {
     }
     fn condition(&self) -> Condition {
         self.real.condition()
+    }
+    fn io_counts(&self) -> Vec<ClassCount> {
+        self.real.io_counts()
     }
 }
 

@@ -35,7 +35,7 @@ use crate::commit::{Sequencer, foresee};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::io::Env;
+use crate::io::{ClassCount, Env};
 use crate::lease::{Leases, Pin};
 use crate::options::Options;
 use crate::poison::Poison;
@@ -120,6 +120,11 @@ impl Store {
         inner.end_leases(referenced, begun).await;
         inner.checkpoints.poke_if_due(inner);
         Ok(committed)
+    }
+
+    /// How many operations of the disk there were since its backend was made, by class.
+    pub fn io_counts(&self) -> Vec<ClassCount> {
+        self.inner.env.io.counts()
     }
 
     /// A reader of a blob's bytes; `None` if the store does not have it. Says nothing of who may see it.

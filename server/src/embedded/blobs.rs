@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use tonnage_engine::io::ClassCount;
 use tonnage_engine::segment::BlobReader;
 use tonnage_engine::store::Store;
 use tonnage_engine::{Algorithm, Digest, FinishedBlob, Lane, Reading, upload};
@@ -104,6 +105,10 @@ impl BlobStore for Embedded {
         } else {
             Condition::Ready
         }
+    }
+
+    fn io_counts(&self) -> Vec<ClassCount> {
+        self.0.io_counts()
     }
 }
 

@@ -59,6 +59,7 @@ pub(super) fn router(admin: Admin, hosts: HostPolicy) -> Router {
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     admin.metrics.set_condition(admin.registry.condition());
+    admin.metrics.set_io_counts(&admin.registry.io_counts());
     match admin.metrics.encode() {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => {

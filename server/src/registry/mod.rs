@@ -108,6 +108,11 @@ impl Registry {
         self.blobs.condition()
     }
 
+    /// As [`ports::BlobStore::io_counts`].
+    pub fn io_counts(&self) -> Vec<ports::ClassCount> {
+        self.blobs.io_counts()
+    }
+
     async fn view(&self) -> Result<Box<dyn View>> {
         self.catalog.view().await
     }

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+pub use tonnage_engine::io::ClassCount;
 pub use tonnage_engine::upload::{Place, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Digest};
 pub use tonnage_engine::{ManifestEntry, Origin, Require};
@@ -86,6 +87,8 @@ pub trait BlobStore: Send + Sync + Debug {
     fn is_damaged(&self, digest: Digest) -> bool;
     /// How fit for work it is.
     fn condition(&self) -> Condition;
+    /// How many operations of the disk there were, by what they were for; empty where there is no disk.
+    fn io_counts(&self) -> Vec<ClassCount>;
 }
 
 /// An open blob; its bytes stay while this lives.
