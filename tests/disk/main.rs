@@ -4,5 +4,6 @@
 //! Refuses: filling a disk that anybody else uses.
 
 mod full;
+mod limits;
 mod read_only;
 mod served;

@@ -1,0 +1,235 @@
+//! The program where the system gives it too few descriptors or threads, or no larger files.
+//!
+//! Owns: what a limit costs, and that it costs nothing once it is gone. What is not attempted fails that request; the store takes
+//! writes all the while.
+
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use http::Method;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use tonnage_tests::content::{Content, digest_of_bytes};
+use tonnage_tests::http::{Answer, Connection, Upload};
+use tonnage_tests::process::{Server, folder, program};
+use tonnage_tests::push::{Pusher, Shape};
+use tonnage_tests::say;
+
+const MIB: u64 = 1 << 20;
+/// A user that nobody else runs anything as.
+const LONE_USER: u32 = 61_234;
+
+/// Sets a limit of a running server and returns what it was.
+fn limit(server: &Server, resource: Resource, current: u64) -> Rlimit {
+    let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap());
+    let maximum = getrlimit(resource).maximum;
+    let current = Some(current);
+    prlimit(pid, resource, Rlimit { current, maximum }).expect("a limit of our own process")
+}
+
+fn lift(server: &Server, resource: Resource, was: Rlimit) {
+    let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap());
+    prlimit(pid, resource, was).expect("a limit of our own process");
+}
+
+async fn pusher(server: &Server) -> Pusher {
+    let connection = Connection::connect(server.address()).await.unwrap();
+    Pusher::new(connection, "limits/test")
+}
+
+async fn get(pusher: &mut Pusher, content: Content) -> Answer {
+    let path = pusher.blob_path(&content.digest());
+    let sent = pusher.client.send(Method::GET, &path, &[], Upload::empty());
+    sent.await.expect("an answer")
+}
+
+async fn push(pusher: &mut Pusher, content: Content) -> Result<(), String> {
+    let digest = content.digest();
+    let pushed = pusher.blob(content, &digest, Shape::Monolithic).await;
+    pushed.map(drop)
+}
+
+/// Everything that needs nothing new: a small blob, a manifest with a tag, and the tag's removal.
+async fn works(pusher: &mut Pusher, number: u64) {
+    let small = Content::new(number, 1000);
+    push(pusher, small).await.expect("a small blob");
+    pusher.empty_json().await.expect("the config");
+    let manifest = Pusher::manifest(&[(small.digest(), 1000)], number);
+    pusher
+        .put_manifest("tag", &manifest)
+        .await
+        .expect("a manifest");
+    let deleted = pusher.delete_manifest("tag").await.expect("an answer");
+    deleted.expect(202);
+}
+
+fn check_refusal(refused: &str, log: &str) {
+    assert!(
+        refused.contains("503") && refused.contains("nothing was changed"),
+        "{refused}"
+    );
+    assert!(log.contains("not attempted"), "{log}");
+    assert!(!log.contains("takes no more writes"), "{log}");
+}
+
+/// Guards: a server that has used up its descriptors refuses what needs a new one with 503 and a line in the log; commits need none, a
+/// blob that could not be opened is not taken for damaged, nothing stops writes, and all of it works again once there are some.
+#[tokio::test]
+async fn descriptors_that_run_out_cost_the_requests_that_need_one() {
+    let mut server = Server::start().unwrap();
+    let (cold, large) = (Content::new(1, 9 * MIB), Content::new(2, 9 * MIB));
+    push(&mut pusher(&server).await, cold).await.unwrap();
+    server.stop().unwrap();
+    server.restart().unwrap();
+    let mut client = pusher(&server).await;
+    works(&mut client, 10).await;
+
+    let was = limit(&server, Resource::Nofile, 3);
+    let refused = get(&mut client, cold).await.expect(503);
+    assert!(refused.header("retry-after").parse::<u32>().is_ok());
+    works(&mut client, 11).await;
+    let found = client.head_blob(&cold.digest()).await.expect("an answer");
+    found.expect(200);
+    let refused = push(&mut client, large).await.unwrap_err();
+    check_refusal(&refused, &server.log());
+
+    lift(&server, Resource::Nofile, was);
+    let mut client = pusher(&server).await;
+    let read = get(&mut client, cold).await.expect(200);
+    assert!(read.body[..] == cold.bytes()[..]);
+    push(&mut client, large).await.unwrap();
+    works(&mut client, 12).await;
+}
+
+/// Guards: a write beyond the largest file that the process may have (`ulimit -f`) is an error of that upload, with 503 and a line in the
+/// log, and does not end the process; what fits works all the while, and everything does once the limit is gone.
+#[tokio::test]
+async fn a_limit_on_the_size_of_files_fails_that_upload_alone() {
+    let data = folder().unwrap();
+    let (store, log) = (data.path().join("data"), data.path().join("log"));
+    // More than a journal file, less than the reserve.
+    let wrapper = ["prlimit", "--fsize=20971520:unlimited"].map(str::to_owned);
+    let server = Server::start_on(&store, &log, &wrapper).unwrap();
+    let mut client = pusher(&server).await;
+    works(&mut client, 10).await;
+    for (number, shape) in [(1, Shape::Monolithic), (2, Shape::Streamed)] {
+        let large = Content::new(number, 40 * MIB);
+        let digest = large.digest();
+        let refused = client.blob(large, &digest, shape).await.unwrap_err();
+        client = pusher(&server).await;
+        assert!(!refused.contains("201"), "{refused}");
+        works(&mut client, 10 + number).await;
+    }
+    // Many of these make a segment that would be too large: the next one takes over.
+    for number in 100..124 {
+        let content = Content::new(number, MIB);
+        if push(&mut client, content).await.is_err() {
+            client = pusher(&server).await;
+            push(&mut client, content).await.unwrap();
+        }
+    }
+    let said = server.log();
+    assert!(said.contains("File too large"), "{said}");
+    assert!(!said.contains("takes no more writes"), "{said}");
+    let unlimited = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    lift(&server, Resource::Fsize, unlimited);
+    push(&mut client, Content::new(1, 40 * MIB)).await.unwrap();
+    works(&mut client, 20).await;
+}
+
+/// A store folder that the lone user may write, and what runs the program as that user; `None` where we may not.
+fn as_lone_user(data: &Path) -> Option<Vec<String>> {
+    if !rustix::process::geteuid().is_root() {
+        say::skipped(
+            "a limit on threads",
+            "it counts all of a user's processes, and only root may become another user",
+        );
+        return None;
+    }
+    chown(data, Some(LONE_USER), Some(LONE_USER)).unwrap();
+    let user = [
+        format!("--reuid={LONE_USER}"),
+        format!("--regid={LONE_USER}"),
+    ];
+    let mut wrapper = vec!["setpriv".to_owned(), "--clear-groups".to_owned()];
+    wrapper.extend(user);
+    Some(wrapper)
+}
+
+/// Guards: where a server cannot have the threads it needs, it says so at the start and ends; it neither panics nor hangs.
+#[test]
+fn too_few_threads_are_an_error_at_the_start() {
+    let data = folder().unwrap();
+    let Some(user) = as_lone_user(data.path()) else {
+        return;
+    };
+    for threads in 1..=10 {
+        let limit = format!("ulimit -u {threads}; exec \"$@\"");
+        let output = Command::new("timeout")
+            .arg("60")
+            .args(&user)
+            .args(["sh", "-c", &limit, "sh"])
+            .arg(program().unwrap())
+            .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"])
+            .args(["--worker-threads", "2", "--data"])
+            .arg(data.path().join("data"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        let clear = said.contains("threads at least") && said.contains("ulimit -u");
+        assert!(
+            clear && !said.contains("panicked"),
+            "{threads}: {:?}\n{said}",
+            output.status
+        );
+        assert_eq!(output.status.code(), Some(3), "{threads}: {said}");
+    }
+}
+
+/// Guards: a limit on threads that is reached while the server runs fails nothing but a manifest so large that it needs a thread of its
+/// own; what has no further thread works on with those it has.
+#[tokio::test]
+async fn a_limit_on_threads_that_comes_later_stops_nothing() {
+    let data = folder().unwrap();
+    let Some(user) = as_lone_user(data.path()) else {
+        return;
+    };
+    let (store, log) = (data.path().join("data"), data.path().join("log"));
+    let server = Server::start_on(&store, &log, &user).unwrap();
+    let was = limit(&server, Resource::Nproc, 1);
+    let mut client = pusher(&server).await;
+    works(&mut client, 10).await;
+    for number in 1..4 {
+        let large = Content::new(number, 20 * MIB);
+        push(&mut client, large).await.unwrap();
+        let read = get(&mut client, large).await.expect(200);
+        assert!(read.body[..] == large.bytes()[..]);
+    }
+    let note = "x".repeat(200 << 10);
+    let manifest = Pusher::manifest(&[], 1);
+    let manifest = String::from_utf8(manifest)
+        .unwrap()
+        .replace("\"note\":\"1\"", &format!("\"note\":\"{note}\""));
+    assert!(manifest.len() > 200 << 10, "the note is not in it");
+    let refused = client
+        .put_manifest("large", manifest.as_bytes())
+        .await
+        .unwrap_err();
+    assert!(
+        refused.contains("503") && refused.contains("nothing was changed"),
+        "{refused}"
+    );
+    lift(&server, Resource::Nproc, was);
+    client
+        .put_manifest("large", manifest.as_bytes())
+        .await
+        .unwrap();
+    let stored = client.get_manifest("large").await.unwrap().expect(200);
+    assert_eq!(
+        digest_of_bytes(&stored.body),
+        digest_of_bytes(manifest.as_bytes())
+    );
+}
