@@ -32,7 +32,7 @@ pub enum Error {
     },
     /// The system had no means to begin (descriptors, threads, memory, a limit of this process): nothing was changed, and the same
     /// may succeed later.
-    #[error("{op} {}: not attempted: {source}; nothing was changed, try again", path.display())]
+    #[error("{op} {}: not attempted: {source}; nothing was changed, {}", path.display(), remedy(source))]
     NotAttempted {
         /// What was to be done.
         op: &'static str,
@@ -216,6 +216,15 @@ impl Error {
     /// Whether the failure is that no space was left.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })
+    }
+}
+
+/// What to do about an operation that was not attempted.
+fn remedy(source: &io::Error) -> &'static str {
+    if source.kind() == io::ErrorKind::FileTooLarge {
+        "raise the limit of a file's size (ulimit -f)"
+    } else {
+        "try again"
     }
 }
 

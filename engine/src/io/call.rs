@@ -4,7 +4,8 @@
 
 use std::panic::Location;
 
-/// What an operation is for. Tests choose by it where an error strikes, and count coverage by it. The thread pool does not use it yet.
+/// What an operation is for: it decides which threads do it and what they do first, labels the metrics, and is how tests choose where
+/// an error strikes and count coverage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Frames of the journal, and its files.

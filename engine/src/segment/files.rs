@@ -18,7 +18,7 @@ use crate::extent::{SegmentId, VolumeId};
 use crate::format::codec::Malformed;
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all, write_all_and_sync};
-use crate::io::{Class, Directory, Env, FileRef, OpenMode};
+use crate::io::{Call, Class, Directory, Env, FileRef, IoError, IoResult, OpenMode};
 use crate::sync::{AtomicBool, Mutex};
 
 const SUFFIX: &str = ".segment";
@@ -110,8 +110,8 @@ impl SegmentFiles {
             SegmentClass::Shared => Class::CommitData,
             SegmentClass::Dedicated => Class::UploadWrite,
         };
-        let io = &self.env.io;
-        let file = io.open(io_class.call(), &path, OpenMode::CreateNew).await;
+        let file = self.open_file(io_class.call(), &path, OpenMode::CreateNew);
+        let file = file.await;
         let file = file.map_err(|error| Error::io("create segment", &path, error))?;
         let file = self.keep(id, path, file, true);
         let header = SegmentHeader {
@@ -156,14 +156,9 @@ impl SegmentFiles {
                 Ok(file)
             };
         }
-        let io = &self.env.io;
-        let opened = io.open(Class::ForegroundRead.call(), &path, mode).await;
-        let file = opened.map_err(|error| {
-            if !error.was_attempted() {
-                self.close_kept();
-            }
-            Error::io("open segment", &path, error)
-        })?;
+        let opened = self.open_file(Class::ForegroundRead.call(), &path, mode);
+        let opened = opened.await;
+        let file = opened.map_err(|error| Error::io("open segment", &path, error))?;
         let header = read_up_to(
             file.as_ref(),
             Class::ForegroundRead.call(),
@@ -184,6 +179,17 @@ impl SegmentFiles {
         Ok(self.keep(id, path, file, header_holds))
     }
 
+    /// Opens a file. Where there is no descriptor for it, segments that are only kept open are closed, and it is tried once more.
+    async fn open_file(&self, call: Call, path: &Path, mode: OpenMode) -> IoResult<FileRef> {
+        let opened = self.env.io.open(call, path, mode).await;
+        match opened {
+            Err(IoError::NotAttempted(_)) if self.close_unused() => {
+                self.env.io.open(call, path, mode).await
+            }
+            opened => opened,
+        }
+    }
+
     /// The open handle, counted as used.
     fn find(&self, id: SegmentId) -> Option<Arc<SegmentFile>> {
         let mut handles = self.handles.lock();
@@ -195,14 +201,18 @@ impl SegmentFiles {
         Some(file)
     }
 
-    /// Closes what is only kept open for the next reader: the process is short of descriptors, and some of them come back by this.
-    fn close_kept(&self) {
+    /// Closes what is only kept open for the next reader, because descriptors are short. Returns whether there was anything.
+    fn close_unused(&self) -> bool {
         let mut handles = self.handles.lock();
         let kept = std::mem::take(&mut handles.kept);
         handles.by_use.clear();
         drop(handles);
+        let any = kept
+            .values()
+            .any(|(file, _)| Arc::strong_count(file) == 1);
         // Dropped here: closing a file takes the lock again.
         drop(kept);
+        any
     }
 
     /// Keeps a handle open; gives the one that another task opened meanwhile if there is one.

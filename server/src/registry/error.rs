@@ -180,7 +180,7 @@ pub enum Error {
     Full(#[source] Cause),
     /// Not begun, for want of descriptors, threads or memory.
     #[error(
-        "the registry is short of open files, threads or memory; nothing was changed, try again"
+        "the system does not let the registry have what this needs (open files, threads, memory, a larger file); nothing was changed, try again"
     )]
     NotAttempted(#[source] Cause),
     /// No writes since a failure.

@@ -47,9 +47,7 @@ impl ThreadFile {
 
 impl Drop for ThreadFile {
     fn drop(&mut self) {
-        // Closing a removed file frees its space, which takes long for a large one: not on an async worker.
-        let descriptor = Arc::clone(&self.descriptor);
-        self.pool.run_last(move || drop(descriptor));
+        self.pool.close(Arc::clone(&self.descriptor));
     }
 }
 
@@ -141,7 +139,16 @@ impl File for ThreadFile {
     }
 }
 
+/// Writes some of the slices. A write that would go beyond the limit of a file's size is not begun: the kernel would take what fits, and
+/// the rest would find a frame half written.
 fn write(descriptor: &OwnedFd, offset: u64, slices: &[Bytes]) -> IoResult<usize> {
+    let end = slices
+        .iter()
+        .fold(offset, |end, slice| end + slice.len() as u64);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
+    if limit.current.is_some_and(|largest| end > largest) {
+        return Err(begun(Errno::FBIG));
+    }
     let vectors: Vec<IoSlice<'_>> = slices
         .iter()
         .take(SLICES_MAX)

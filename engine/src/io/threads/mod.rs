@@ -13,6 +13,7 @@
 //! - While a directory is locked, names below it are resolved in it, not by its path: a store that is moved stays one store.
 //! - What is created is readable and writable by its owner only: the superblock holds a secret.
 
+mod closing;
 mod file;
 mod lock;
 mod map;
@@ -27,7 +28,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 
 use self::file::{ThreadDir, ThreadFile};
 use self::place::{Place, Roots};
@@ -71,38 +72,36 @@ impl Io for Threads {
     }
 
     fn list_dir(&self, call: Call, path: &Path) -> IoFuture<Vec<String>> {
-        let place = self.roots.place(path);
+        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
         self.pool.run(call, Sort::Transfer, move || {
-            list_dir(&place).map_err(begun)
+            opening(&pool, || list_dir(&place))
         })
     }
 
     fn list_files(&self, call: Call, path: &Path) -> IoFuture<Vec<(String, u64)>> {
-        let place = self.roots.place(path);
+        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
         self.pool
-            .run(call, Sort::Transfer, move || list_files(&place))
+            .run(call, Sort::Transfer, move || list_files(&pool, &place))
     }
 
     fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef> {
-        let place = self.roots.place(path);
-        let pool = Arc::clone(&self.pool);
+        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
         self.pool.run(call, Sort::Transfer, move || {
-            let descriptor = place.open_dir().map_err(begun)?;
+            let descriptor = opening(&pool, || place.open_dir())?;
             let directory: DirRef = Arc::new(ThreadDir::new(descriptor, pool));
             Ok(directory)
         })
     }
 
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
-        let place = self.roots.place(path);
-        let pool = Arc::clone(&self.pool);
+        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
         self.pool.run(call, Sort::Transfer, move || {
             let flags = match mode {
                 OpenMode::Read => OFlags::RDONLY,
                 OpenMode::Write => OFlags::RDWR,
                 OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             };
-            let descriptor = place.open_file(flags).map_err(begun)?;
+            let descriptor = opening(&pool, || place.open_file(flags))?;
             let file: FileRef = Arc::new(ThreadFile::new(descriptor, pool));
             Ok(file)
         })
@@ -115,25 +114,25 @@ impl Io for Threads {
     }
 
     fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef> {
-        let place = self.roots.place(path);
+        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
         self.pool.run(call, Sort::Transfer, move || {
-            let descriptor = place.open_file(OFlags::RDONLY).map_err(begun)?;
+            let descriptor = opening(&pool, || place.open_file(OFlags::RDONLY))?;
             map::map_whole(&descriptor).map_err(begun)
         })
     }
 
     fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt> {
         let (place, path) = (self.roots.place(path), path.to_owned());
-        let roots = Arc::clone(&self.roots);
+        let (roots, pool) = (Arc::clone(&self.roots), Arc::clone(&self.pool));
         self.pool.run(call, Sort::Transfer, move || {
-            lock::try_lock(&place, path, roots).map_err(begun)
+            opening(&pool, || lock::try_lock(&place, path.clone(), Arc::clone(&roots)))
         })
     }
 
     fn space(&self, call: Call, path: &Path) -> IoFuture<Space> {
-        let place = self.roots.place(path);
+        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
         self.pool.run(call, Sort::Transfer, move || {
-            let directory = place.open_dir().map_err(begun)?;
+            let directory = opening(&pool, || place.open_dir())?;
             let found = retry_on_intr(|| rustix::fs::fstatvfs(&directory)).map_err(begun)?;
             Ok(Space {
                 total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
@@ -141,6 +140,16 @@ impl Io for Threads {
             })
         })
     }
+}
+
+/// Runs `open`, which needs a descriptor. Where there is none, files on their way to be closed are closed first and it is tried again.
+fn opening<T>(pool: &Pool, open: impl Fn() -> io::Result<T>) -> IoResult<T> {
+    let opened = open();
+    let short = opened.as_ref().err().and_then(Errno::from_io_error);
+    if matches!(short, Some(Errno::MFILE | Errno::NFILE)) && pool.closing().close_all() {
+        return open().map_err(begun);
+    }
+    opened.map_err(begun)
 }
 
 fn list_dir(place: &Place) -> io::Result<Vec<String>> {
@@ -156,10 +165,10 @@ fn list_dir(place: &Place) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn list_files(place: &Place) -> IoResult<Vec<(String, u64)>> {
-    let directory = place.open_dir().map_err(begun)?;
+fn list_files(pool: &Pool, place: &Place) -> IoResult<Vec<(String, u64)>> {
+    let directory = opening(pool, || place.open_dir())?;
     let mut found = Vec::new();
-    for name in list_dir(place).map_err(begun)? {
+    for name in opening(pool, || list_dir(place))? {
         match retry_on_intr(|| rustix::fs::statat(&directory, name.as_str(), AtFlags::empty())) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 found.push((name, u64::try_from(stat.st_size).unwrap_or_default()));

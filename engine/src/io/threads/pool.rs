@@ -7,10 +7,12 @@
 //! decides what comes first. Each lane has one thread that is started with the backend and stays.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::closing::Closing;
 use super::tally::Tally;
 use super::workers::Workers;
 use crate::io::{Call, Class, ClassCount, IoFuture, IoResult};
@@ -47,6 +49,7 @@ pub(super) struct Pool {
     names: Workers,
     background: Workers,
     tally: Arc<Tally>,
+    closing: Arc<Closing>,
 }
 
 impl Pool {
@@ -60,6 +63,7 @@ impl Pool {
             names: Workers::start("tonnage-names", 1, NAME_THREADS)?,
             background: Workers::start("tonnage-idle", 1, BACKGROUND_THREADS)?,
             tally: Arc::default(),
+            closing: Arc::default(),
         })
     }
 
@@ -104,9 +108,18 @@ impl Pool {
         self.tally.read()
     }
 
-    /// Does something that nobody waits for.
-    pub(super) fn run_last(&self, work: impl FnOnce() + Send + 'static) {
-        self.names.submit(Class::Background as u8, work);
+    /// Closes a file that nobody uses any more, not on the caller's thread.
+    pub(super) fn close(&self, descriptor: Arc<OwnedFd>) {
+        self.closing.add(descriptor);
+        let closing = Arc::clone(&self.closing);
+        self.names.submit(Class::Background as u8, move || {
+            closing.close_one();
+        });
+    }
+
+    /// What is on its way to be closed.
+    pub(super) fn closing(&self) -> &Closing {
+        &self.closing
     }
 }
 
