@@ -190,6 +190,15 @@ impl Error {
         Self::corrupt(Path::new("base"), 0, format!("row {key}: {what}"))
     }
 
+    /// The failure itself, where the store was not open yet and could not take writes anyway.
+    pub(crate) fn unpoisoned(self) -> Self {
+        if let Self::Poisoned { cause } = self {
+            (*cause).clone()
+        } else {
+            self
+        }
+    }
+
     /// Whether the failure is that a file or directory is not there.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)

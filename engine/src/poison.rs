@@ -3,9 +3,11 @@
 //! Owns: the first failure that left the disk in an unknown state. Refuses: being reset; recovery runs only at open, and a
 //! failed sync is never repeated (a kernel may drop the dirty pages with the error).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::io::IoError;
 use crate::sync::OnceLock;
 
 /// Unset, or the first failure. Share by `Arc`.
@@ -39,5 +41,13 @@ impl Poison {
             Arc::new(error)
         }));
         Error::Poisoned { cause }
+    }
+
+    /// The error of a sync of the directory at `path`, whose names many files share. A failed one stops all writes, because it is not
+    /// known whose names are lost; a directory that could not even be opened for it was not synced, and stops nothing.
+    pub fn of_directory_sync(&self, path: &Path, error: IoError) -> Error {
+        let failed = matches!(error, IoError::SyncFailed(_));
+        let error = Error::io("sync directory", path, error);
+        if failed { self.set(error) } else { error }
     }
 }

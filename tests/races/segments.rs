@@ -16,7 +16,7 @@ fn retire() {
     block_on(world.disk.0.create_dir(Class::Directory.call(), dir)).expect("a sound disk");
     let opened = Directory::open(&world.disk.0, Class::Directory.call(), dir);
     let dir = block_on(opened).expect("a sound disk");
-    let files = SegmentFiles::new(world.env(), dir, [7; 16], 8);
+    let files = SegmentFiles::new(world.env(), dir, [7; 16], Arc::default(), 8);
     let id = SegmentId(1);
     drop(block_on(files.create(id, SegmentClass::Dedicated)).expect("a sound disk"));
     let readers = [0, 1].map(|_| {

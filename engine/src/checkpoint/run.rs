@@ -1,7 +1,8 @@
 //! Carries one checkpoint out.
 //!
 //! Order: base files and their directory durable, then the record, then files that neither of the two newest checkpoints
-//! names are unlinked. A failure leaves the checkpoints before it as they were, and the attempt can be repeated.
+//! names are unlinked. A failure leaves the checkpoints before it as they were, and the attempt can be repeated; but a failed sync of a
+//! directory stops all writes.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -124,9 +125,9 @@ async fn write_record(site: &Site, record: &CheckpointRecord) -> Result<()> {
     file.sync_data(Class::Background.call())
         .await
         .map_err(failed("syncing", &path))?;
-    // Always, not only for a new name: an attempt that failed before this may have left the name undurable.
+    // Always, not only for a new name: an attempt that got no descriptor for this may have left the name undurable.
     let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &site.root).await;
-    synced.map_err(failed("syncing the directory", &site.root))
+    synced.map_err(|error| site.poison.of_directory_sync(&site.root, error))
 }
 
 /// Unlinks what neither of the two newest checkpoints names. What cannot be unlinked is tried again by the next checkpoint.

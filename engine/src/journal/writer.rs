@@ -20,6 +20,7 @@ use crate::format::codec::checksum;
 use crate::format::journal::{FrameHeader, JournalHeader, frame_bytes};
 use crate::format::mark::{FRAMES_START, Mark};
 use crate::io::{Class, Directory, Env, FileRef, OpenMode, exact};
+use crate::poison::Poison;
 use crate::sync::oneshot;
 
 /// Free space, in journal files, from which on a disk is not nearly full.
@@ -37,6 +38,8 @@ pub struct JournalSpec {
     pub store: PathBuf,
     /// `journal/` in it.
     pub directory: Directory,
+    /// Stops all writes: a sync of `directory` that fails says nothing about which files keep their names.
+    pub poison: Arc<Poison>,
     /// The store.
     pub store_id: [u8; 16],
     /// This open's epoch.
@@ -464,5 +467,5 @@ async fn remove_if_there(env: &Env, spec: &JournalSpec, number: u64) -> Result<(
 
 async fn sync_directory(spec: &JournalSpec) -> Result<()> {
     let synced = spec.directory.sync(Class::Directory.call()).await;
-    synced.map_err(|source| Error::io("sync", spec.directory.path(), source))
+    synced.map_err(|source| spec.poison.of_directory_sync(spec.directory.path(), source))
 }

@@ -195,8 +195,7 @@ impl Task {
         let file = self.files.create(id, SegmentClass::Shared).await?;
         if let Err(error) = self.files.sync_dir().await {
             self.files.retire(id);
-            // Other segments' names share this sync, and it is not known which of them are lost.
-            return Err(self.poison.set(error));
+            return Err(error);
         }
         Ok(Active {
             file,

@@ -24,7 +24,6 @@ use crate::format::record::{DEDICATED_PAYLOAD, RecordFrame, RecordPlaces};
 use crate::format::segment::SegmentClass;
 use crate::io::Class;
 use crate::io::exact::write_all;
-use crate::poison::Poison;
 use crate::sync::AtomicBool;
 
 /// Space reserved before the first byte, as far as the announced length goes.
@@ -38,7 +37,6 @@ const ANNOUNCED_BYTES_MAX: u64 = 1 << 50;
 #[derive(Debug)]
 pub struct DedicatedWriter {
     files: Arc<SegmentFiles>,
-    poison: Arc<Poison>,
     file: Arc<SegmentFile>,
     abandon: Option<AbandonGuard>,
     /// Whether the file may reach beyond what was written: then it is cut at the end.
@@ -56,7 +54,6 @@ impl DedicatedWriter {
     pub async fn create(
         files: Arc<SegmentFiles>,
         ids: &SegmentIds,
-        poison: Arc<Poison>,
         length_hint: Option<u64>,
     ) -> Result<Self> {
         let announced_end = length_hint
@@ -77,7 +74,6 @@ impl DedicatedWriter {
         };
         let mut writer = Self {
             files,
-            poison,
             file,
             abandon: Some(guard),
             longer: announced_end.is_some(),
@@ -104,12 +100,7 @@ impl DedicatedWriter {
     }
 
     /// Takes up the file of an upload that survived a restart and cuts it to `length` payload bytes.
-    pub async fn resume(
-        files: Arc<SegmentFiles>,
-        poison: Arc<Poison>,
-        id: SegmentId,
-        length: u64,
-    ) -> Result<Self> {
+    pub async fn resume(files: Arc<SegmentFiles>, id: SegmentId, length: u64) -> Result<Self> {
         let file = files.open_to_write(id).await?;
         let wanted = DEDICATED_PAYLOAD + length;
         let failed = |error| Error::io("resume segment", file.path(), error);
@@ -132,7 +123,6 @@ impl DedicatedWriter {
         let abandon = Some(AbandonGuard::new(Arc::clone(&files), id));
         Ok(Self {
             files,
-            poison,
             file,
             abandon,
             longer: false,
@@ -174,13 +164,12 @@ impl DedicatedWriter {
     /// Makes all written payload and the file's name durable; the future owns all it needs.
     pub fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let (file, files) = (Arc::clone(&self.file), Arc::clone(&self.files));
-        let (named, poison) = (Arc::clone(&self.named), Arc::clone(&self.poison));
+        let named = Arc::clone(&self.named);
         async move {
             let synced = file.file().sync_data(Class::UploadWrite.call()).await;
             synced.map_err(|error| Error::io("sync segment", file.path(), error))?;
             if !named.load(Ordering::Acquire) {
-                // Other segments' names share this sync, and a failed one does not tell which are lost.
-                files.sync_dir().await.map_err(|error| poison.set(error))?;
+                files.sync_dir().await?;
                 named.store(true, Ordering::Release);
             }
             Ok(())

@@ -19,6 +19,7 @@ use crate::format::codec::Malformed;
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all, write_all_and_sync};
 use crate::io::{Call, Class, Directory, Env, FileRef, IoError, IoResult, OpenMode};
+use crate::poison::Poison;
 use crate::sync::{AtomicBool, Mutex};
 
 const SUFFIX: &str = ".segment";
@@ -40,6 +41,7 @@ pub struct SegmentFiles {
     env: Env,
     dir: Directory,
     store: [u8; 16],
+    poison: Arc<Poison>,
     open_files_max: usize,
     handles: Mutex<Handles>,
 }
@@ -69,11 +71,18 @@ pub struct SegmentFile {
 
 impl SegmentFiles {
     /// The segments in `dir`, which is open, of the store with the id `store`.
-    pub fn new(env: Env, dir: Directory, store: [u8; 16], open_files_max: usize) -> Arc<Self> {
+    pub fn new(
+        env: Env,
+        dir: Directory,
+        store: [u8; 16],
+        poison: Arc<Poison>,
+        open_files_max: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             env,
             dir,
             store,
+            poison,
             open_files_max,
             handles: Mutex::default(),
         })
@@ -270,10 +279,10 @@ impl SegmentFiles {
         self.env.spawn.spawn("unlink segment", Box::pin(task));
     }
 
-    /// Makes the names of all segments created so far durable.
+    /// Makes the names of all segments created so far durable. A failure stops all writes.
     pub async fn sync_dir(&self) -> Result<()> {
         let synced = self.dir.sync(Class::Directory.call()).await;
-        synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))
+        synced.map_err(|error| self.poison.of_directory_sync(self.dir.path(), error))
     }
 }
 

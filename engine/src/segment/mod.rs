@@ -37,7 +37,6 @@ pub use reader::{BlobReader, BlobStream};
 pub struct Segments {
     files: Arc<SegmentFiles>,
     ids: Arc<SegmentIds>,
-    poison: Arc<Poison>,
     appender: Appender,
     pool: ReadPool,
     damaged: Arc<Damaged>,
@@ -55,14 +54,13 @@ impl Segments {
         options: &Options,
     ) -> Arc<Self> {
         let clock = Arc::clone(&env.clock);
-        let files = SegmentFiles::new(env, dir, store, options.open_files_max);
+        let files = SegmentFiles::new(env, dir, store, Arc::clone(&poison), options.open_files_max);
         let appender = Appender::start(&files, &ids, &poison, options.shared_segment_bytes);
         let pool = ReadPool::new(options.read_budget_bytes, options.read_stall, clock);
         let damaged = Arc::default();
         Arc::new(Self {
             files,
             ids,
-            poison,
             appender,
             pool,
             damaged,
@@ -96,13 +94,12 @@ impl Segments {
 
     /// Begins a dedicated segment.
     pub async fn create_dedicated(&self, length_hint: Option<u64>) -> Result<DedicatedWriter> {
-        let (files, poison) = (Arc::clone(&self.files), Arc::clone(&self.poison));
-        let ids = Arc::clone(&self.ids);
+        let (files, ids) = (Arc::clone(&self.files), Arc::clone(&self.ids));
         let (done, created) = oneshot::channel();
         // A task of its own: who waits may go at any moment, and a file that is being created then would have no owner. The
         // writer that nobody takes removes it.
         let task = async move {
-            drop(done.send(DedicatedWriter::create(files, &ids, poison, length_hint).await));
+            drop(done.send(DedicatedWriter::create(files, &ids, length_hint).await));
         };
         let spawn = &self.files.env().spawn;
         spawn.spawn("create segment", Box::pin(task));
@@ -111,8 +108,7 @@ impl Segments {
 
     /// Takes up the dedicated segment of an upload that survived a restart.
     pub async fn resume_dedicated(&self, id: SegmentId, length: u64) -> Result<DedicatedWriter> {
-        let (files, poison) = (Arc::clone(&self.files), Arc::clone(&self.poison));
-        DedicatedWriter::resume(files, poison, id, length).await
+        DedicatedWriter::resume(Arc::clone(&self.files), id, length).await
     }
 
     /// Opens the blob `digest`, which the index says is at `extent`. The reader keeps the bytes readable, whatever

@@ -229,6 +229,9 @@ async fn checkpoints(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::R
     while or_closing(due.notified(), &mut closing).await {
         let Some(inner) = store.upgrade() else { return };
         if let Err(error) = inner.checkpoints.run(&inner).await {
+            if inner.poison.cause().is_some() {
+                return;
+            }
             tracing::error!(%error, "no checkpoint could be written; nothing is lost, but memory grows and the next start replays more");
             let pause = inner.env.clock.sleep(CHECKPOINT_RETRY);
             drop(inner);

@@ -71,7 +71,8 @@ impl Store {
         let claim = claim(env, path).await?;
         let site = Site::new(claim.env.clone(), path, claim.superblock.store_id);
         let bound = Some(options.delta_budget_bytes);
-        let recovered = recovery::replay(&site, &claim.superblock, bound).await?;
+        let recovered = recovery::replay(&site, &claim.superblock, bound).await;
+        let recovered = recovered.map_err(Error::unpoisoned)?;
         let mut report = OpenReport {
             created: claim.created,
             clean: claim.created || plan::closed_cleanly(&recovered.walked),
@@ -158,7 +159,7 @@ async fn assemble(
         superblock,
         ..
     } = claim;
-    let poison = Arc::new(Poison::default());
+    let poison = Arc::clone(&site.poison);
     let leases = Leases::new(Arc::clone(&env.clock), options.lease_grace);
     // Ids below the limit may have been used before the stop: only newly reserved ones are given out.
     let used = recovered.state.segment_limit;
@@ -185,11 +186,13 @@ async fn assemble(
     let spec = JournalSpec {
         store: path.clone(),
         directory: open_dir(&env, &journal::directory(&path)).await?,
+        poison: Arc::clone(&poison),
         store_id: superblock.store_id,
         epoch: plan.epoch,
         file_bytes: options.journal_file_bytes,
     };
-    let journal = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn).await?;
+    let journal = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn);
+    let journal = journal.await.map_err(Error::unpoisoned)?;
     let position = journal.position();
     let clock = Arc::clone(&env.clock);
     let sequencer = Arc::new(Sequencer::new(
@@ -245,8 +248,7 @@ fn segments(
     poison: &Arc<Poison>,
     options: &Options,
 ) -> Arc<Segments> {
-    let (ids, poison) = (Arc::clone(ids), Arc::clone(poison));
-    let (env, store) = (env.clone(), superblock.store_id);
+    let (env, store, ids) = (env.clone(), superblock.store_id, Arc::clone(ids));
     Segments::new(env, dir, store, ids, poison, options)
 }
 

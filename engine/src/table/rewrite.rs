@@ -121,7 +121,7 @@ pub async fn rewrite(site: &Site, base: &Arc<Base>, frozen: &Delta) -> Result<Re
     if !written.is_empty() {
         let dir = site.base_dir();
         let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &dir).await;
-        synced.map_err(|error| Error::io("syncing the directory", &dir, error))?;
+        synced.map_err(|error| site.poison.of_directory_sync(&dir, error))?;
     }
     Ok(Rewritten {
         base: Base::of(partitions),

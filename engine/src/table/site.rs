@@ -3,12 +3,14 @@
 //! Owns: [`Site`]: the store's directory and identity as far as caches need them, and the numbers of base files.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::fingerprint::INDEX_TABLE;
 use super::plan::FileSizes;
 use crate::format::base::PAGE_BYTES_MAX;
 use crate::io::Env;
+use crate::poison::Poison;
 use crate::sync::AtomicU64;
 
 /// Sizes of pages, in bytes, by the table their rows are of.
@@ -50,6 +52,8 @@ pub struct Site {
     pub root: PathBuf,
     /// The store's id.
     pub store_id: [u8; 16],
+    /// Stops writes to the store: also when the sync of a directory fails here.
+    pub poison: Arc<Poison>,
     /// How files are cut.
     pub files: FileSizes,
     /// How pages are cut.
@@ -65,6 +69,7 @@ impl Site {
             env,
             root: root.to_path_buf(),
             store_id,
+            poison: Arc::default(),
             files: FileSizes::default(),
             pages: PageSizes::default(),
             next_file: AtomicU64::new(0),

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use super::closing::Closing;
 use super::tally::Tally;
 use super::workers::Workers;
-use crate::io::{Call, Class, ClassCount, IoFuture, IoResult};
+use crate::io::{Call, Class, ClassCount, IoError, IoFuture, IoResult};
 
 /// Most threads for the journal, for small blobs, and for the directory syncs that both wait for.
 const COMMIT_THREADS: usize = 6;
@@ -98,6 +98,8 @@ impl Pool {
         Box::pin(async move {
             match result.await {
                 Ok(result) => result,
+                // The operation panicked. What a sync would have said is not known.
+                Err(lost) if sort == Sort::Sync => Err(IoError::SyncFailed(io::Error::other(lost))),
                 Err(lost) => Err(io::Error::other(lost).into()),
             }
         })
