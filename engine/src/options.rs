@@ -28,7 +28,7 @@ pub struct Options {
     pub unsynced_bytes_max: u64,
     /// Unit in which uploads are hashed and written.
     pub upload_window_bytes: usize,
-    /// Segment files kept open.
+    /// Files of blobs open at once: segments that are read, written or kept for the next reader, and logs of uploads.
     pub open_files_max: usize,
     /// Unfinished uploads at once.
     pub uploads_max: usize,
@@ -44,6 +44,11 @@ pub struct Options {
     pub reserve_bytes: u64,
 }
 
+/// Descriptors that an open store needs beside those of [`Options::open_files_max`]: lock and superblock, three directories, three files
+/// of the journal, four shared segments (two to be closed), two files of a checkpoint, and for a moment one for each thread that looks at
+/// names (8) or works in the background (4).
+pub const DESCRIPTORS_BESIDE_BLOBS: usize = 2 + 3 + 3 + 4 + 2 + 8 + 4;
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -55,7 +60,7 @@ impl Default for Options {
             upload_checkpoint_bytes: 64 << 20,
             unsynced_bytes_max: 64 << 20,
             upload_window_bytes: 1 << 20,
-            open_files_max: 512,
+            open_files_max: 8192,
             uploads_max: 10_000,
             upload_ttl: Duration::from_hours(24),
             lease_grace: Duration::from_hours(1),

@@ -28,4 +28,6 @@ pub use crate::http::control::{
 };
 pub use crate::http::host::{Host, Hostname, InvalidHost};
 pub use crate::http::locations::{InvalidLocations, Locations};
-pub use crate::http::server::{Bound, Http2Options, ServeError, Server, ServerOptions};
+pub use crate::http::server::{
+    ADMIN_CONNECTIONS_MAX, Bound, Http2Options, ServeError, Server, ServerOptions,
+};

@@ -19,6 +19,18 @@ const MIB: u64 = 1 << 20;
 /// A user that nobody else runs anything as.
 const LONE_USER: u32 = 61_234;
 
+/// Sets the limit on threads of a server of the lone user, as that user: not even root may always do it to another's process.
+fn limit_threads(server: &Server, user: &[String], limit: &str) {
+    let (first, rest) = user.split_first().expect("a wrapper");
+    let status = Command::new(first)
+        .args(rest)
+        .args(["prlimit", "--pid", &server.pid().to_string()])
+        .arg(format!("--nproc={limit}:"))
+        .status()
+        .unwrap();
+    assert!(status.success(), "prlimit: {status}");
+}
+
 /// Sets a limit of a running server and returns what it was.
 fn limit(server: &Server, resource: Resource, current: u64) -> Rlimit {
     let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap());
@@ -101,6 +113,99 @@ async fn descriptors_that_run_out_cost_the_requests_that_need_one() {
     works(&mut client, 12).await;
 }
 
+/// Starts a server with `options` under a hard limit of open files.
+fn with_open_files(data: &Path, limit: u32, options: &[&str]) -> Result<Server, String> {
+    let wrapper = ["prlimit".to_owned(), format!("--nofile={limit}:{limit}")];
+    let options = options.iter().map(|option| (*option).to_owned());
+    Server::start_as(
+        &data.join("data"),
+        &data.join("log"),
+        &wrapper,
+        options.collect(),
+    )
+}
+
+/// Guards: where the hard limit of open files is too low for the defaults, a server takes fewer connections and files, and says so; large
+/// uploads that are more than it has files for get 503, while small pushes, manifests and pulls that need another file go on; all of it
+/// works once the uploads are gone, and nothing stops writes.
+#[tokio::test]
+async fn uploads_that_hold_all_files_they_may_stop_nobody_else() {
+    let data = folder().unwrap();
+    let mut server = with_open_files(data.path(), 64, &[]).unwrap();
+    assert!(
+        server.log().contains("limit of open files is too low"),
+        "{}",
+        server.log()
+    );
+    let cold = Content::new(1, 9 * MIB);
+    push(&mut pusher(&server).await, cold).await.unwrap();
+    server.stop().unwrap();
+    server.restart().unwrap();
+    let mut client = pusher(&server).await;
+    let mut begun = Vec::new();
+    let refused = loop {
+        assert!(begun.len() < 64, "no upload was refused");
+        let content = Content::new(100 + begun.len() as u64, 9 * MIB);
+        let at = client.open_upload().await.unwrap();
+        let body = Upload::part(content, 0, 9 * MIB);
+        let answer = client.client.send(Method::PATCH, &at, &[], body).await;
+        let answer = answer.expect("an answer");
+        if answer.status != 202 {
+            break answer.expect(503);
+        }
+        begun.push(at);
+    };
+    // An early answer may have ended the connection.
+    client = pusher(&server).await;
+    assert!(begun.len() > 3, "only {} uploads had files", begun.len());
+    assert!(refused.header("retry-after").parse::<u32>().is_ok());
+    works(&mut client, 10).await;
+    let read = get(&mut client, cold).await.expect(200);
+    assert!(read.body[..] == cold.bytes()[..]);
+    let refused = push(&mut client, Content::new(3, 9 * MIB))
+        .await
+        .unwrap_err();
+    check_refusal(&refused, &server.log());
+    client = pusher(&server).await;
+    for at in begun {
+        let gone = client
+            .client
+            .send(Method::DELETE, &at, &[], Upload::empty());
+        gone.await.expect("an answer").expect(204);
+    }
+    push(&mut client, Content::new(3, 9 * MIB)).await.unwrap();
+    works(&mut client, 11).await;
+}
+
+/// Guards: a hard limit of open files that is too low for any server, or for what the operator asked for, is an error at the start, which
+/// says how many are needed and what to change.
+#[test]
+fn too_few_open_files_are_an_error_at_the_start() {
+    let data = folder().unwrap();
+    let cases: [(u32, &[&str], &str); 3] = [
+        (40, &[], "LimitNOFILE"),
+        (
+            1000,
+            &["--limits-connections", "2000"],
+            "limits.connections is 2000 (set)",
+        ),
+        (
+            1000,
+            &["--storage-open-files", "2000"],
+            "storage.open_files is 2000 (set)",
+        ),
+    ];
+    for (limit, options, said) in cases {
+        let refused = with_open_files(data.path(), limit, options).unwrap_err();
+        assert!(refused.contains(said), "{refused}");
+        let clear = format!("allows {limit} open files");
+        assert!(
+            refused.contains(&clear) && !refused.contains("panicked"),
+            "{refused}"
+        );
+    }
+}
+
 /// Guards: a write beyond the largest file that the process may have (`ulimit -f`) is an error of that upload, with 503 and a line in the
 /// log, and does not end the process; what fits works all the while, and everything does once the limit is gone.
 #[tokio::test]
@@ -117,7 +222,7 @@ async fn a_limit_on_the_size_of_files_fails_that_upload_alone() {
         let digest = large.digest();
         let refused = client.blob(large, &digest, shape).await.unwrap_err();
         client = pusher(&server).await;
-        assert!(!refused.contains("201"), "{refused}");
+        check_refusal(&refused, &server.log());
         works(&mut client, 10 + number).await;
     }
     // Many of these make a segment that would be too large: the next one takes over.
@@ -125,7 +230,8 @@ async fn a_limit_on_the_size_of_files_fails_that_upload_alone() {
         let content = Content::new(number, MIB);
         if push(&mut client, content).await.is_err() {
             client = pusher(&server).await;
-            push(&mut client, content).await.unwrap();
+            let again = push(&mut client, content).await;
+            again.unwrap_or_else(|error| panic!("{error}\n{}", server.log()));
         }
     }
     let said = server.log();
@@ -167,11 +273,11 @@ fn too_few_threads_are_an_error_at_the_start() {
         return;
     };
     for threads in 1..=10 {
-        let limit = format!("ulimit -u {threads}; exec \"$@\"");
         let output = Command::new("timeout")
             .arg("60")
             .args(&user)
-            .args(["sh", "-c", &limit, "sh"])
+            .arg("prlimit")
+            .arg(format!("--nproc={threads}:{threads}"))
             .arg(program().unwrap())
             .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "off"])
             .args(["--worker-threads", "2", "--data"])
@@ -199,7 +305,8 @@ async fn a_limit_on_threads_that_comes_later_stops_nothing() {
     };
     let (store, log) = (data.path().join("data"), data.path().join("log"));
     let server = Server::start_on(&store, &log, &user).unwrap();
-    let was = limit(&server, Resource::Nproc, 1);
+    let was = getrlimit(Resource::Nproc).current;
+    limit_threads(&server, &user, "1");
     let mut client = pusher(&server).await;
     works(&mut client, 10).await;
     for number in 1..4 {
@@ -222,7 +329,8 @@ async fn a_limit_on_threads_that_comes_later_stops_nothing() {
         refused.contains("503") && refused.contains("nothing was changed"),
         "{refused}"
     );
-    lift(&server, Resource::Nproc, was);
+    let was = was.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
+    limit_threads(&server, &user, &was);
     client
         .put_manifest("large", manifest.as_bytes())
         .await

@@ -69,6 +69,18 @@ impl Server {
         Self::spawn(data.to_owned(), log.to_owned(), how, None)
     }
 
+    /// The same with further options of `serve`.
+    pub fn start_as(
+        data: &Path,
+        log: &Path,
+        wrapper: &[String],
+        options: Vec<String>,
+    ) -> Result<Self, String> {
+        let wrapper = wrapper.to_vec();
+        let how = How { wrapper, options };
+        Self::spawn(data.to_owned(), log.to_owned(), how, None)
+    }
+
     fn spawn(
         data: PathBuf,
         log: PathBuf,
@@ -142,7 +154,7 @@ impl Server {
         Pid::from_child(&self.child)
     }
 
-    /// The server itself, which is the only child of what it is wrapped in.
+    /// The server itself: the only child of what it is wrapped in, or the wrapper, if that became the program (`prlimit`).
     fn server_pid(&self) -> Result<Pid, String> {
         let own = self.child.id();
         if self.how.wrapper.is_empty() {
@@ -154,9 +166,7 @@ impl Server {
             .split_whitespace()
             .next()
             .and_then(|pid| pid.parse().ok());
-        first
-            .and_then(Pid::from_raw)
-            .ok_or_else(|| format!("{path} names no process"))
+        Ok(first.and_then(Pid::from_raw).unwrap_or_else(|| self.group()))
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) enum Exit {
     Problems,
     /// The command line or the configuration is wrong; nothing was done.
     Usage,
-    /// The disk or the output refused: not writable, full, or an I/O error.
+    /// The disk, the output or a limit of the system refused: not writable, full, an I/O error, too few threads or open files.
     Disk,
     /// Another process has the store open.
     InUse,
@@ -68,7 +68,9 @@ impl Exit {
                 "the check ran to its end and found problems (check-config, fsck, inspect, smoke)"
             }
             Self::Usage => "the command line or the configuration is wrong; nothing was done",
-            Self::Disk => "the disk or the output refused: not writable, full, or an I/O error",
+            Self::Disk => {
+                "the disk, the output or a limit of the system refused: not writable, full, an I/O error, too few threads or open files"
+            }
             Self::Network => "a server cannot be reached, or an address cannot be listened on",
             Self::InUse => "the store is in use by another process",
             Self::NotAStore => {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use super::open_files::{Full, OpenFile, OpenFiles, Purpose};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::extent::{SegmentId, VolumeId};
@@ -42,7 +43,7 @@ pub struct SegmentFiles {
     dir: Directory,
     store: [u8; 16],
     poison: Arc<Poison>,
-    open_files_max: usize,
+    open: Arc<OpenFiles>,
     handles: Mutex<Handles>,
 }
 
@@ -67,6 +68,7 @@ pub struct SegmentFile {
     header_holds: bool,
     /// The record of a dedicated segment was found whole through this handle, its payload aside.
     record_checked: AtomicBool,
+    _counted: OpenFile,
 }
 
 impl SegmentFiles {
@@ -83,7 +85,7 @@ impl SegmentFiles {
             dir,
             store,
             poison,
-            open_files_max,
+            open: OpenFiles::new(open_files_max),
             handles: Mutex::default(),
         })
     }
@@ -115,14 +117,14 @@ impl SegmentFiles {
         class: SegmentClass,
     ) -> Result<Arc<SegmentFile>> {
         let path = self.path(id);
-        let io_class = match class {
-            SegmentClass::Shared => Class::CommitData,
-            SegmentClass::Dedicated => Class::UploadWrite,
+        let (io_class, purpose) = match class {
+            SegmentClass::Shared => (Class::CommitData, Purpose::Commit),
+            SegmentClass::Dedicated => (Class::UploadWrite, Purpose::Upload),
         };
-        let file = self.open_file(io_class.call(), &path, OpenMode::CreateNew);
-        let file = file.await;
-        let file = file.map_err(|error| Error::io("create segment", &path, error))?;
-        let file = self.keep(id, path, file, true);
+        let opened = open(self, io_class.call(), &path, OpenMode::CreateNew, purpose);
+        let opened = opened.await;
+        let opened = opened.map_err(|error| Error::io("create segment", &path, error))?;
+        let file = self.keep(id, path, opened, true);
         let header = SegmentHeader {
             class,
             store: self.store,
@@ -165,9 +167,13 @@ impl SegmentFiles {
                 Ok(file)
             };
         }
-        let opened = self.open_file(Class::ForegroundRead.call(), &path, mode);
+        let purpose = match mode {
+            OpenMode::Read => Purpose::Read,
+            OpenMode::Write | OpenMode::CreateNew => Purpose::Upload,
+        };
+        let opened = open(self, Class::ForegroundRead.call(), &path, mode, purpose);
         let opened = opened.await;
-        let file = opened.map_err(|error| Error::io("open segment", &path, error))?;
+        let (file, counted) = opened.map_err(|error| Error::io("open segment", &path, error))?;
         let header = read_up_to(
             file.as_ref(),
             Class::ForegroundRead.call(),
@@ -185,25 +191,19 @@ impl SegmentFiles {
             }
             tracing::error!(path = %path.display(), %what, "the header of a segment does not hold; its blobs are read by their own frames");
         }
-        Ok(self.keep(id, path, file, header_holds))
+        Ok(self.keep(id, path, (file, counted), header_holds))
     }
 
-    /// Opens a file. Where there is no descriptor for it, segments that are only kept open are closed, and it is tried once more.
-    async fn open_file(&self, call: Call, path: &Path, mode: OpenMode) -> IoResult<FileRef> {
-        let opened = self.env.io.open(call, path, mode).await;
-        match opened {
-            Err(IoError::NotAttempted(_)) if self.close_unused() => {
-                self.env.io.open(call, path, mode).await
-            }
-            opened => opened,
-        }
+    /// The count of open files, for files of blobs that are no segments.
+    pub fn open_files(&self) -> &Arc<OpenFiles> {
+        &self.open
     }
 
     /// The open handle, counted as used.
     fn find(&self, id: SegmentId) -> Option<Arc<SegmentFile>> {
         let mut handles = self.handles.lock();
         let file = handles.live.get(&id)?.upgrade()?;
-        let evicted = handles.touch(&file, self.open_files_max);
+        let evicted = handles.touch(&file, self.open.kept_max());
         drop(handles);
         // Dropped here: closing a file takes the lock again.
         drop(evicted);
@@ -216,9 +216,7 @@ impl SegmentFiles {
         let kept = std::mem::take(&mut handles.kept);
         handles.by_use.clear();
         drop(handles);
-        let any = kept
-            .values()
-            .any(|(file, _)| Arc::strong_count(file) == 1);
+        let any = kept.values().any(|(file, _)| Arc::strong_count(file) == 1);
         // Dropped here: closing a file takes the lock again.
         drop(kept);
         any
@@ -229,7 +227,7 @@ impl SegmentFiles {
         self: &Arc<Self>,
         id: SegmentId,
         path: PathBuf,
-        file: FileRef,
+        (file, counted): (FileRef, OpenFile),
         header_holds: bool,
     ) -> Arc<SegmentFile> {
         let home = Arc::downgrade(self);
@@ -241,12 +239,13 @@ impl SegmentFiles {
             home,
             header_holds,
             record_checked: AtomicBool::new(false),
+            _counted: counted,
         });
         let mut handles = self.handles.lock();
         let earlier = handles.live.get(&id).and_then(Weak::upgrade);
         let file = earlier.unwrap_or_else(|| Arc::clone(&opened));
         handles.live.insert(id, Arc::downgrade(&file));
-        let evicted = handles.touch(&file, self.open_files_max);
+        let evicted = handles.touch(&file, self.open.kept_max());
         drop(handles);
         drop((evicted, opened));
         file
@@ -284,6 +283,29 @@ impl SegmentFiles {
         let synced = self.dir.sync(Class::Directory.call()).await;
         synced.map_err(|error| self.poison.of_directory_sync(self.dir.path(), error))
     }
+}
+
+/// Opens a file. Where there is no room for it, or no descriptor, segments that are only kept open are closed, and it is tried once
+/// more.
+async fn open(
+    files: &SegmentFiles,
+    call: Call,
+    path: &Path,
+    mode: OpenMode,
+    purpose: Purpose,
+) -> IoResult<(FileRef, OpenFile)> {
+    let counted = match files.open.admit(purpose) {
+        Err(Full::All) if files.close_unused() => files.open.admit(purpose),
+        admitted => admitted,
+    };
+    let counted = counted.map_err(|full| files.open.refusal(full))?;
+    let opened = match files.env.io.open(call, path, mode).await {
+        Err(IoError::NotAttempted(_)) if files.close_unused() => {
+            files.env.io.open(call, path, mode).await
+        }
+        opened => opened,
+    };
+    Ok((opened?, counted))
 }
 
 impl Handles {

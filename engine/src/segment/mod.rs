@@ -11,6 +11,7 @@ mod damaged;
 mod dedicated;
 mod files;
 mod ids;
+mod open_files;
 mod reader;
 mod waiting;
 
@@ -30,6 +31,7 @@ pub use damaged::Damaged;
 pub use dedicated::DedicatedWriter;
 pub use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
 pub use ids::{RESERVE_IDS, SegmentIds};
+pub use open_files::{OpenFile, OpenFiles, Purpose};
 pub use reader::{BlobReader, BlobStream};
 
 /// The segments of an open store.
@@ -50,12 +52,12 @@ impl Segments {
         dir: Directory,
         store: [u8; 16],
         ids: Arc<SegmentIds>,
-        poison: Arc<Poison>,
+        poison: &Arc<Poison>,
         options: &Options,
     ) -> Arc<Self> {
         let clock = Arc::clone(&env.clock);
-        let files = SegmentFiles::new(env, dir, store, Arc::clone(&poison), options.open_files_max);
-        let appender = Appender::start(&files, &ids, &poison, options.shared_segment_bytes);
+        let files = SegmentFiles::new(env, dir, store, Arc::clone(poison), options.open_files_max);
+        let appender = Appender::start(&files, &ids, poison, options.shared_segment_bytes);
         let pool = ReadPool::new(options.read_budget_bytes, options.read_stall, clock);
         let damaged = Arc::default();
         Arc::new(Self {

@@ -241,7 +241,13 @@ impl Body {
             repository: self.subject.repository.clone(),
             actor: self.subject.actor.clone(),
         };
-        let log = LogFile::new(self.shared.env.clone(), &self.shared.dir, self.subject.id);
+        let open = self.shared.segments.files().open_files();
+        let log = LogFile::new(
+            self.shared.env.clone(),
+            &self.shared.dir,
+            open,
+            self.subject.id,
+        );
         let mut spill = Spill::new(self.shared.env.clone(), writer, header, log);
         if let Kept::Memory(pieces) = &mut self.kept
             && !pieces.is_empty()

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::upload_log::{HEADER_BYTES, UploadCheckpoint, UploadHeader};
 use crate::io::exact::write_all_and_sync;
 use crate::io::{Class, Directory, Env, FileRef, IoError, OpenMode};
+use crate::segment::{OpenFile, OpenFiles, Purpose};
 
 const SUFFIX: &str = ".upload";
 
@@ -24,20 +25,24 @@ pub(super) struct LogFile {
     dir: Directory,
     path: PathBuf,
     upload: UploadId,
+    open: Arc<OpenFiles>,
+    counted: Option<OpenFile>,
     file: Option<FileRef>,
     end: u64,
     failed: bool,
 }
 
 impl LogFile {
-    /// A log that does not exist yet.
-    pub(super) fn new(env: Env, dir: &Directory, upload: UploadId) -> Self {
+    /// A log that does not exist yet; its file will be one of `open`.
+    pub(super) fn new(env: Env, dir: &Directory, open: &Arc<OpenFiles>, upload: UploadId) -> Self {
         let path = dir.path().join(format!("{upload}{SUFFIX}"));
         Self {
             env,
             dir: dir.clone(),
             path,
             upload,
+            open: Arc::clone(open),
+            counted: None,
             file: None,
             end: 0,
             failed: false,
@@ -51,6 +56,7 @@ impl LogFile {
 
     /// Goes on behind `end` of a log that was read; what stands there is cut off.
     pub(super) async fn resume(mut self, file: FileRef, end: u64) -> Result<Self> {
+        self.count()?;
         file.set_len(Class::UploadWrite.call(), end)
             .await
             .map_err(|error| self.error("cut upload log", error))?;
@@ -113,12 +119,22 @@ impl LogFile {
     }
 
     async fn create(&mut self) -> Result<FileRef> {
+        self.count()?;
         let io = &self.env.io;
         let opened = io.open(Class::UploadWrite.call(), &self.path, OpenMode::CreateNew);
         let file = opened.await;
         let file = file.map_err(|error| self.error("create upload log", error))?;
         self.file = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Counts its file in.
+    fn count(&mut self) -> Result<()> {
+        let counted = self.open.admit(Purpose::Upload);
+        let counted =
+            counted.map_err(|full| self.error("open upload log", self.open.refusal(full)))?;
+        self.counted = Some(counted);
+        Ok(())
     }
 
     fn error(&self, op: &'static str, error: IoError) -> Error {
@@ -136,6 +152,7 @@ impl LogFile {
             };
             self.env.spawn.spawn("remove upload log", Box::pin(task));
         }
+        self.counted = None;
         self.failed = true;
     }
 }

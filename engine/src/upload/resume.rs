@@ -40,8 +40,14 @@ impl Uploads {
         let names = names.map_err(|error| Error::io("list directory", shared.dir.path(), error))?;
         let mut kept = HashSet::new();
         for id in names.iter().filter_map(|name| LogFile::parse_name(name)) {
-            let log = LogFile::new(shared.env.clone(), &shared.dir, id);
+            let open = shared.segments.files().open_files();
+            let log = LogFile::new(shared.env.clone(), &shared.dir, open, id);
             let path = log.path().to_path_buf();
+            if !open.has_room_for_upload() {
+                tracing::warn!(upload = %id, "an upload cannot be resumed, because more are unfinished than may have files open now; its client will begin anew");
+                self.remove_log(&path).await;
+                continue;
+            }
             match self.resume_one(id, log, committed).await {
                 Ok(Some(segment)) => {
                     kept.insert(segment);

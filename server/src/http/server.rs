@@ -35,6 +35,8 @@ use crate::embedded;
 use crate::registry::{Limits, Registry};
 use crate::telemetry::Metrics;
 
+/// Connections of the admin listener at a time.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time that the admin listener's own connections have to end, after the registry's.
@@ -247,7 +249,8 @@ impl Bound {
             under_way,
         });
         let manners = Manners::of(&self.options, &clock, Some(registry.clone()));
-        let operators = Manners::of(&self.options, &clock, None);
+        let mut operators = Manners::of(&self.options, &clock, None);
+        operators.connections_max = operators.connections_max.min(ADMIN_CONNECTIONS_MAX);
         let draining = Arc::new(AtomicBool::new(false));
         let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
         let admin = self.admin.map(|(listener, address)| {

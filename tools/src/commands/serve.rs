@@ -27,6 +27,8 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
         data: settings::data(&resolved)?,
         store: settings::store_options(&resolved),
         server: settings::server_options(&resolved),
+        connections_given: resolved.is_given("limits.connections"),
+        open_files_given: resolved.is_given("storage.open_files"),
         io: resolved.word("io"),
         json,
     };

@@ -173,7 +173,7 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
             max: 1_000_000,
         },
         "4096",
-        "Connections at a time, but at most half of the files that may be open; more wait",
+        "Connections at a time; more wait. Fewer where the system allows too few open files, unless this is set",
     ),
     option(
         "limits.tags_per_push",
@@ -297,6 +297,15 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
         },
         "256 MiB",
         "Size at which a shared segment is sealed",
+    ),
+    option(
+        "storage.open_files",
+        Kind::Count {
+            min: 8,
+            max: 1_000_000,
+        },
+        "8192",
+        "Files of blobs open at a time. Fewer where the system allows too few open files, unless this is set",
     ),
     option(
         "storage.journal_file_size",

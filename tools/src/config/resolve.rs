@@ -68,6 +68,11 @@ impl Resolved {
         }
     }
 
+    /// Whether somebody set an option, rather than its default.
+    pub(crate) fn is_given(&self, key: &str) -> bool {
+        self.effective(key).source != Source::Default
+    }
+
     /// An address, `None` for `off`.
     pub(crate) fn address(&self, key: &str) -> Option<SocketAddr> {
         match self.effective(key).value {
@@ -194,11 +199,12 @@ fn default_of(option: &'static OptionSpec) -> Effective {
 }
 
 /// The store's own bounds, checked by itself, by the option that leads to each.
-const STORE_OPTIONS: [(&str, &str); 7] = [
+const STORE_OPTIONS: [(&str, &str); 8] = [
     ("spill_threshold_bytes", "storage.spill_threshold"),
     ("staging_budget_bytes", "storage.staging_budget"),
     ("read_budget_bytes", "storage.read_budget"),
     ("shared_segment_bytes", "storage.shared_segment_size"),
+    ("open_files_max", "storage.open_files"),
     ("delta_budget_bytes", "storage.delta_budget"),
     ("journal_file_bytes", "storage.journal_file_size"),
     ("uploads_max", "limits.uploads"),

@@ -85,6 +85,7 @@ pub(crate) fn store_options(resolved: &Resolved) -> Options {
         staging_budget_bytes: resolved.count("storage.staging_budget"),
         read_budget_bytes: resolved.count("storage.read_budget"),
         shared_segment_bytes: resolved.number("storage.shared_segment_size"),
+        open_files_max: resolved.count("storage.open_files"),
         delta_budget_bytes: resolved.count("storage.delta_budget"),
         journal_file_bytes: resolved.number("storage.journal_file_size"),
         uploads_max: resolved.count("limits.uploads"),

@@ -1,24 +1,147 @@
-//! How many files the process may have open.
+//! How many files the process may have open, and who may have how many of them.
 //!
-//! Owns: raising the soft limit to the hard one. It is 1024 by default for the sake of programs that use `select`; here each
-//! connection takes one and each unfinished large upload two, and a journal that finds none left stops all writes.
-//! Refuses: the hard limit; the operator has it.
+//! Owns: raising the soft limit, which is 1024 by default for the sake of programs that use `select`, to what may be open at once; and
+//! what connections and blobs get where the hard limit is lower.
+//! Refuses: the hard limit, and what the operator asked for; where these contradict each other, nothing is served.
+//!
+//! Invariant: what may be open at once is at most what is allowed, so that no client can use up what others need.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tonnage_engine::options::DESCRIPTORS_BESIDE_BLOBS;
+use tonnage_server::ADMIN_CONNECTIONS_MAX;
 
-/// Enough for anything; some systems have a hard limit of a billion.
-const WANTED: u64 = 1 << 20;
+use crate::exit::Exit;
+use crate::failure::Failure;
 
-/// Allows as many files as the system does and returns how many that is.
-pub(super) fn allow_many() -> u64 {
+/// Standard streams (3), the runtime (4), signals (3), listeners (3).
+const PROCESS_FILES: usize = 3 + 4 + 3 + 3;
+/// Commands of the operator at a time; others wait to be accepted.
+const OPERATORS: usize = 4;
+/// Beside connections and blobs.
+const FIXED: usize = PROCESS_FILES + OPERATORS + DESCRIPTORS_BESIDE_BLOBS;
+/// With fewer connections a client of HTTP/1.1 does not get on.
+const CONNECTIONS_MIN: usize = 4;
+/// The least that the store takes.
+const BLOBS_MIN: usize = 8;
+
+/// Who may have how many files open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shares {
+    /// Connections to the registry; the admin listener has as many, but at most 64.
+    pub(super) connections: Share,
+    /// Segments and logs of uploads.
+    pub(super) blobs: Share,
+}
+
+/// One share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    /// How many.
+    pub(super) count: usize,
+    /// Whether the operator said so.
+    pub(super) given: bool,
+}
+
+impl Shares {
+    /// What may be open at once.
+    pub(super) fn needed(&self) -> usize {
+        FIXED + connections_with_admin(self.connections.count) + self.blobs.count
+    }
+
+    /// As many as fit within `allowed`; of what was not asked for, fewer.
+    pub(super) fn within(self, allowed: usize) -> Result<Self, Failure> {
+        let needed = self.needed();
+        if needed <= allowed {
+            return Ok(self);
+        }
+        let mut shares = self;
+        let least = Self {
+            connections: self.connections.or_least(CONNECTIONS_MIN),
+            blobs: self.blobs.or_least(BLOBS_MIN),
+        };
+        let room = allowed.saturating_sub(FIXED);
+        if !self.connections.given {
+            // A third, as by the defaults, or what the blobs leave.
+            let blobs = if self.blobs.given {
+                self.blobs.count
+            } else {
+                room - room / 3
+            };
+            let both = room.saturating_sub(blobs);
+            let connections = (both / 2).max(both.saturating_sub(ADMIN_CONNECTIONS_MAX));
+            shares.connections.count =
+                connections.clamp(CONNECTIONS_MIN, self.connections.count.max(CONNECTIONS_MIN));
+        }
+        if !self.blobs.given {
+            let blobs = room.saturating_sub(connections_with_admin(shares.connections.count));
+            shares.blobs.count = blobs.clamp(BLOBS_MIN, self.blobs.count);
+        }
+        if shares.needed() > allowed {
+            return Err(too_few(&self, allowed, least.needed()));
+        }
+        tracing::warn!(
+            allowed,
+            needed,
+            connections = shares.connections.count,
+            blobs = shares.blobs.count,
+            "the limit of open files is too low for limits.connections = {} and storage.open_files = {}: there will be fewer of them; raise it (ulimit -Hn, LimitNOFILE=) to {needed}, or set these options lower",
+            self.connections.count,
+            self.blobs.count,
+        );
+        Ok(shares)
+    }
+}
+
+impl Share {
+    fn or_least(self, least: usize) -> Self {
+        let count = if self.given {
+            self.count
+        } else {
+            self.count.min(least)
+        };
+        Self { count, ..self }
+    }
+}
+
+/// Connections to the registry and, beside them, to the admin listener.
+fn connections_with_admin(connections: usize) -> usize {
+    connections + connections.min(ADMIN_CONNECTIONS_MAX)
+}
+
+fn too_few(wanted: &Shares, allowed: usize, least: usize) -> Failure {
+    let (connections, blobs) = (wanted.connections, wanted.blobs);
+    let given = |share: Share| if share.given { "set" } else { "the default" };
+    let what = format!(
+        "the system allows {allowed} open files, and the server needs {least} at least: limits.connections is {} ({}), storage.open_files is {} ({}), {FIXED} are for the rest",
+        connections.count,
+        given(connections),
+        blobs.count,
+        given(blobs),
+    );
+    let failure = Failure::new(Exit::Disk, what).next(format!(
+        "raise the limit: ulimit -Hn {least} for this user, LimitNOFILE={least} for a service, --ulimit nofile={least} for a container"
+    ));
+    if connections.given || blobs.given {
+        return failure.next("or set limits.connections or storage.open_files lower");
+    }
+    failure
+}
+
+/// Allows `needed` open files, or as many as the system does, and returns how many that is.
+pub(super) fn allow(needed: usize) -> usize {
     let found = getrlimit(Resource::Nofile);
-    let had = found.current.unwrap_or(u64::MAX);
-    let wanted = found.maximum.map_or(WANTED, |hard| hard.min(WANTED));
+    let count = |limit: Option<u64>| {
+        limit.map_or(usize::MAX, |limit| {
+            usize::try_from(limit).unwrap_or(usize::MAX)
+        })
+    };
+    let (had, hard) = (count(found.current), count(found.maximum));
+    let wanted = needed.min(hard);
     if had >= wanted {
         return had;
     }
     let raised = Rlimit {
-        current: Some(wanted),
+        current: Some(wanted as u64),
         maximum: found.maximum,
     };
     match setrlimit(Resource::Nofile, raised) {
@@ -34,6 +157,50 @@ pub(super) fn allow_many() -> u64 {
 mod tests {
     use super::*;
 
+    fn shares(connections: (usize, bool), blobs: (usize, bool)) -> Shares {
+        let share = |(count, given)| Share { count, given };
+        Shares {
+            connections: share(connections),
+            blobs: share(blobs),
+        }
+    }
+
+    /// Guards: what may be open at once never exceeds what is allowed, whatever that is, and takes nearly all of it; what the operator set
+    /// stays as it is.
+    #[test]
+    fn what_may_be_open_is_what_is_allowed() {
+        let defaults = shares((4096, false), (8192, false));
+        let mut refused = 0;
+        for allowed in (1..2000).chain([4096, 10_000, 15_000, 1 << 20]) {
+            for wanted in [
+                defaults,
+                shares((100, true), (8192, false)),
+                shares((4096, false), (100, true)),
+                shares((100, true), (100, true)),
+            ] {
+                let Ok(found) = wanted.within(allowed) else {
+                    refused += 1;
+                    assert!(allowed < 310, "{allowed} {wanted:?}");
+                    continue;
+                };
+                assert!(found.needed() <= allowed, "{allowed}: {found:?}");
+                assert!(
+                    found == wanted || found.needed() + 2 >= allowed,
+                    "{allowed}: {found:?}"
+                );
+                for (found, wanted) in [
+                    (found.connections, wanted.connections),
+                    (found.blobs, wanted.blobs),
+                ] {
+                    assert!(!wanted.given || found == wanted, "{allowed}: {found:?}");
+                }
+            }
+        }
+        assert!(refused > 100);
+        assert_eq!(defaults.within(15_000).unwrap(), defaults);
+        defaults.within(64).unwrap();
+    }
+
     /// Guards: a soft limit below the hard one does not bound the server.
     #[test]
     fn the_soft_limit_is_raised() {
@@ -43,8 +210,7 @@ mod tests {
             maximum: found.maximum,
         };
         setrlimit(Resource::Nofile, low).unwrap();
-        let allowed = allow_many();
-        assert!(allowed > 200, "{found:?}");
-        assert_eq!(getrlimit(Resource::Nofile).current, Some(allowed));
+        assert_eq!(allow(300), 300, "{found:?}");
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(300));
     }
 }

@@ -16,6 +16,7 @@ use tonnage_engine::store::Store;
 use tonnage_server::{Bound, Control, ServeError, Server, ServerOptions};
 
 use self::banner::Started;
+use self::files::{Share, Shares};
 use self::signals::Signals;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -29,6 +30,10 @@ pub(crate) struct ServeOptions {
     pub(crate) store: Options,
     /// The server's options.
     pub(crate) server: ServerOptions,
+    /// Whether the operator set the number of connections.
+    pub(crate) connections_given: bool,
+    /// Whether the operator set the number of files of blobs.
+    pub(crate) open_files_given: bool,
     /// The I/O backend that was asked for.
     pub(crate) io: &'static str,
     /// Whether lines are JSON.
@@ -37,10 +42,7 @@ pub(crate) struct ServeOptions {
 
 /// Serves until a signal comes, then drains and closes.
 pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
-    let allowed = usize::try_from(files::allow_many()).unwrap_or(usize::MAX);
-    // Half of the files are the store's, and of these most are for what is being written.
-    options.server.connections_max = options.server.connections_max.min(allowed / 2);
-    options.store.open_files_max = options.store.open_files_max.min((allowed / 8).max(8));
+    keep_within_files(&mut options)?;
     let mut signals = Signals::take()
         .map_err(|error| Failure::new(Exit::Disk, format!("signals cannot be taken: {error}")))?;
     let bound = Server::bind(options.server)
@@ -85,6 +87,25 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     }
     tracing::info!("the store is closed");
     Ok(Exit::Done)
+}
+
+/// Allows as many open files as the options may take; where the system does not, takes fewer.
+fn keep_within_files(options: &mut ServeOptions) -> Result<(), Failure> {
+    let wanted = Shares {
+        connections: Share {
+            count: options.server.connections_max,
+            given: options.connections_given,
+        },
+        blobs: Share {
+            count: options.store.open_files_max,
+            given: options.open_files_given,
+        },
+    };
+    let allowed = files::allow(wanted.needed());
+    let shares = wanted.within(allowed)?;
+    options.server.connections_max = shares.connections.count;
+    options.store.open_files_max = shares.blobs.count;
+    Ok(())
 }
 
 /// Pushes and pulls do not depend on it, so a file system without sockets is no reason not to serve.

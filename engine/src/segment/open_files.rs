@@ -1,0 +1,135 @@
+//! How many files of blobs are open.
+//!
+//! Owns: [`OpenFiles`], their count and its bound; [`OpenFile`], one of them. Refuses: opening and closing, which is `files`'.
+//!
+//! A quarter is left to reads: uploads that keep their files for long do not stop pulls from opening theirs. Commits are never refused;
+//! the few shared segments that they write are counted beside the bound ([`crate::options::DESCRIPTORS_BESIDE_BLOBS`]).
+
+use std::io;
+use std::sync::Arc;
+
+use crate::io::IoError;
+use crate::sync::Mutex;
+
+/// What a file is open for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// Small blobs, of many pushes.
+    Commit,
+    /// What clients pull.
+    Read,
+    /// One large upload: its segment, or its log.
+    Upload,
+}
+
+/// The files that are open, and how many may be.
+#[derive(Debug)]
+pub struct OpenFiles {
+    max: usize,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: usize,
+    uploads: usize,
+}
+
+/// One open file, counted until this drops.
+#[derive(Debug)]
+pub struct OpenFile {
+    files: Arc<OpenFiles>,
+    purpose: Purpose,
+}
+
+/// Why a file may not be opened now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// As many are open as may be.
+    All,
+    /// Uploads have their share.
+    Uploads,
+}
+
+impl OpenFiles {
+    /// None is open; `max` may be.
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            counts: Mutex::default(),
+        })
+    }
+
+    /// Most files that are kept open for the next reader only.
+    pub fn kept_max(&self) -> usize {
+        self.max / 2
+    }
+
+    /// Counts a file in that is about to be opened.
+    pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Result<OpenFile, Full> {
+        let mut counts = self.counts.lock();
+        let upload = purpose == Purpose::Upload;
+        if purpose != Purpose::Commit && counts.all >= self.max {
+            return Err(Full::All);
+        }
+        if upload && counts.uploads >= self.uploads_max() {
+            return Err(Full::Uploads);
+        }
+        counts.all += 1;
+        counts.uploads += usize::from(upload);
+        drop(counts);
+        let files = Arc::clone(self);
+        Ok(OpenFile { files, purpose })
+    }
+
+    /// Whether an upload could have its two files, segment and log.
+    pub fn has_room_for_upload(&self) -> bool {
+        let counts = self.counts.lock();
+        counts.all + 2 <= self.max && counts.uploads + 2 <= self.uploads_max()
+    }
+
+    fn uploads_max(&self) -> usize {
+        self.max - self.max / 4
+    }
+
+    /// The error of an operation that needed a file which may not be opened.
+    pub fn refusal(&self, full: Full) -> IoError {
+        let share = match full {
+            Full::All => "all",
+            Full::Uploads => "unfinished uploads have their share",
+        };
+        let what = format!(
+            "too many files of blobs are open ({share} of open_files_max, {})",
+            self.max
+        );
+        IoError::NotAttempted(io::Error::other(what))
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let mut counts = self.files.counts.lock();
+        counts.all -= 1;
+        counts.uploads -= usize::from(self.purpose == Purpose::Upload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: uploads leave a quarter to reads, all together keep the bound, commits are never refused, and what is closed is free again.
+    #[test]
+    fn uploads_leave_room_for_reads() {
+        let files = OpenFiles::new(8);
+        let mut held: Vec<_> = (0..6)
+            .map(|_| files.admit(Purpose::Upload).unwrap())
+            .collect();
+        assert_eq!(files.admit(Purpose::Upload).unwrap_err(), Full::Uploads);
+        held.extend((0..2).map(|_| files.admit(Purpose::Read).unwrap()));
+        assert_eq!(files.admit(Purpose::Read).unwrap_err(), Full::All);
+        drop(files.admit(Purpose::Commit).unwrap());
+        held.remove(0);
+        files.admit(Purpose::Upload).unwrap();
+    }
+}
