@@ -5,5 +5,6 @@
 
 mod full;
 mod limits;
+mod mapped;
 mod read_only;
 mod served;

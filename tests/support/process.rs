@@ -129,6 +129,11 @@ impl Server {
     pub fn stop(&mut self) -> Result<ExitStatus, String> {
         let pid = self.server_pid()?;
         kill_process(pid, Signal::TERM).map_err(|e| format!("send SIGTERM to {pid:?}: {e}"))?;
+        self.ended()
+    }
+
+    /// Waits until the process has ended, by itself or because of a signal.
+    pub fn ended(&mut self) -> Result<ExitStatus, String> {
         let begin = Instant::now();
         while begin.elapsed() < STOP_BOUND {
             if let Some(status) = self.child.try_wait().map_err(|e| format!("wait: {e}"))? {
@@ -138,7 +143,7 @@ impl Server {
         }
         self.kill();
         Err(format!(
-            "the server did not end within {STOP_BOUND:?} of SIGTERM:\n{}",
+            "the server did not end within {STOP_BOUND:?}:\n{}",
             self.log()
         ))
     }
@@ -166,7 +171,9 @@ impl Server {
             .split_whitespace()
             .next()
             .and_then(|pid| pid.parse().ok());
-        Ok(first.and_then(Pid::from_raw).unwrap_or_else(|| self.group()))
+        Ok(first
+            .and_then(Pid::from_raw)
+            .unwrap_or_else(|| self.group()))
     }
 }
 

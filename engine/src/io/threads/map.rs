@@ -5,19 +5,27 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
 use memmap2::{Advice, Mmap, MmapOptions};
+use rustix::io::retry_on_intr;
 
 use super::file;
+use super::sigbus::Named;
 use crate::io::{Map, MapRef};
 
+const PIECE_BYTES: usize = 1 << 20;
+
 #[derive(Debug)]
-struct WholeFile(Mmap);
+struct WholeFile {
+    _named: Named,
+    map: Mmap,
+}
 
 impl Map for WholeFile {
     fn bytes(&self) -> &[u8] {
-        &self.0
+        &self.map
     }
 }
 
@@ -31,8 +39,8 @@ impl Map for Empty {
     }
 }
 
-/// Maps the file and reads all of it into memory.
-pub(super) fn map_whole(descriptor: &OwnedFd) -> io::Result<MapRef> {
+/// Maps the file, which is at `path`, and reads all of it into memory.
+pub(super) fn map_whole(descriptor: &OwnedFd, path: &Path) -> io::Result<MapRef> {
     let length = file::length(descriptor)?;
     if length == 0 {
         return Ok(Arc::new(Empty));
@@ -48,17 +56,31 @@ pub(super) fn map_whole(descriptor: &OwnedFd) -> io::Result<MapRef> {
     // SAFETY: the seam maps immutable files only: the store's lock keeps other processes of ours away, and
     // the engine never writes or truncates a file once it is mapped.
     let map = unsafe { options.map(descriptor) }?;
-    make_resident(&map)?;
-    Ok(Arc::new(WholeFile(map)))
+    make_resident(descriptor, &map)?;
+    let named = Named::new(&map, path);
+    Ok(Arc::new(WholeFile { map, _named: named }))
 }
 
 /// Reads the pages in now: a bad sector is an error of this call then, and no SIGBUS at some later touch.
-fn make_resident(map: &Mmap) -> io::Result<()> {
+fn make_resident(descriptor: &OwnedFd, map: &Mmap) -> io::Result<()> {
     match map.advise(Advice::PopulateRead) {
         // Linux before 5.14 does not know it and says EINVAL.
         Err(refused) if refused.raw_os_error() == Some(libc::EINVAL) => {
-            map.advise(Advice::WillNeed)
+            read_through(descriptor, map.len() as u64)
         }
         populated => populated,
     }
+}
+
+/// Reads every page, so that they are in the page cache and one that cannot be read is an error.
+fn read_through(descriptor: &OwnedFd, length: u64) -> io::Result<()> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = 0;
+    while at < length {
+        match retry_on_intr(|| rustix::io::pread(descriptor, &mut *piece, at))? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => at += read as u64,
+        }
+    }
+    Ok(())
 }

@@ -20,6 +20,7 @@ mod map;
 mod place;
 mod pool;
 mod refusal;
+pub(super) mod sigbus;
 mod tally;
 pub(super) mod workers;
 
@@ -115,9 +116,10 @@ impl Io for Threads {
 
     fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef> {
         let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
+        let path = path.to_owned();
         self.pool.run(call, Sort::Transfer, move || {
             let descriptor = opening(&pool, || place.open_file(OFlags::RDONLY))?;
-            map::map_whole(&descriptor).map_err(begun)
+            map::map_whole(&descriptor, &path).map_err(begun)
         })
     }
 
@@ -125,7 +127,9 @@ impl Io for Threads {
         let (place, path) = (self.roots.place(path), path.to_owned());
         let (roots, pool) = (Arc::clone(&self.roots), Arc::clone(&self.pool));
         self.pool.run(call, Sort::Transfer, move || {
-            opening(&pool, || lock::try_lock(&place, path.clone(), Arc::clone(&roots)))
+            opening(&pool, || {
+                lock::try_lock(&place, path.clone(), Arc::clone(&roots))
+            })
         })
     }
 
