@@ -2,17 +2,57 @@
 //!
 //! Owns: [`Buffer`]. Refuses: where blocks come from; `reads` has a budget for them.
 //!
-//! Invariants: bytes between `len` and the limit are initialised memory (never secrets of another
+//! Invariants: a block begins at a multiple of [`ALIGN_BYTES`]. Bytes between `len` and the limit are initialised memory (never secrets of another
 //! request: only `..len` is ever exposed). A block returns to its home when the last owner of its bytes drops them.
 
 use std::fmt::Debug;
 
 use bytes::Bytes;
 
+/// What a ring or direct I/O asks of memory that is read into.
+pub const ALIGN_BYTES: usize = 4096;
+
+/// Zeroed memory that begins at a multiple of [`ALIGN_BYTES`].
+#[derive(Debug, Default)]
+pub(crate) struct Block {
+    // Longer by what the beginning may have to move.
+    memory: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Block {
+    /// A block of `length` bytes.
+    pub(crate) fn new(length: usize) -> Self {
+        let memory = vec![0; length + ALIGN_BYTES - 1];
+        let start = memory.as_ptr().align_offset(ALIGN_BYTES);
+        Self {
+            memory,
+            start: start.min(ALIGN_BYTES - 1),
+            length,
+        }
+    }
+
+    /// Its size in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    fn bytes(&self) -> &[u8] {
+        let end = self.start + self.length;
+        self.memory.get(self.start..end).unwrap_or_default()
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        let end = self.start + self.length;
+        self.memory.get_mut(self.start..end).unwrap_or_default()
+    }
+}
+
 /// An owned block of memory that is filled from the front.
 #[derive(Debug)]
 pub struct Buffer {
-    bytes: Vec<u8>,
+    block: Block,
     len: usize,
     limit: usize,
     home: Option<Box<dyn Home>>,
@@ -23,14 +63,14 @@ pub(crate) trait Home: Send + Sync + Debug {
     /// The bytes leave for whoever asked for them.
     fn hand_over(&mut self);
     /// The block is free again.
-    fn take_back(&mut self, block: Vec<u8>);
+    fn take_back(&mut self, block: Block);
 }
 
 impl Buffer {
     /// A buffer of its own, outside any pool: for headers, tables and offline tools.
     pub fn unpooled(limit: usize) -> Self {
         Self {
-            bytes: vec![0; limit],
+            block: Block::new(limit),
             len: 0,
             limit,
             home: None,
@@ -38,9 +78,9 @@ impl Buffer {
     }
 
     /// `block` of a pool, of which `limit` bytes may be filled.
-    pub(crate) fn at_home(block: Vec<u8>, limit: usize, home: Box<dyn Home>) -> Self {
+    pub(crate) fn at_home(block: Block, limit: usize, home: Box<dyn Home>) -> Self {
         Self {
-            bytes: block,
+            block,
             len: 0,
             limit,
             home: Some(home),
@@ -64,12 +104,13 @@ impl Buffer {
 
     /// The filled part.
     pub fn filled(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+        self.block.bytes().get(..self.len).unwrap_or_default()
     }
 
     /// The free part, for a backend to read into; report with [`Buffer::advance`].
     pub fn free_mut(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.len..self.limit).unwrap_or_default()
+        let free = self.block.bytes_mut().get_mut(self.len..self.limit);
+        free.unwrap_or_default()
     }
 
     /// Counts `count` bytes of the free part as filled.
@@ -99,7 +140,25 @@ impl AsRef<[u8]> for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         if let Some(mut home) = self.home.take() {
-            home.take_back(std::mem::take(&mut self.bytes));
+            home.take_back(std::mem::take(&mut self.block));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: what is read into begins at a multiple of 4096 bytes, whatever its size, and all of it can be filled.
+    #[test]
+    fn buffers_are_aligned() {
+        let mut held = Vec::new();
+        for limit in [1, 100, 4096, 5000, 64 << 10, 2 << 20] {
+            let mut buffer = Buffer::unpooled(limit);
+            let free = buffer.free_mut();
+            assert_eq!(free.as_ptr().addr() % ALIGN_BYTES, 0, "{limit}");
+            assert_eq!(free.len(), limit);
+            held.push(buffer);
         }
     }
 }

@@ -207,8 +207,18 @@ async fn the_admin_listener_tells_health_and_metrics() {
         "registry_pull_total{kind=\"manifest\",result=\"ok\"} 1",
         "registry_pull_total{kind=\"blob\",result=\"ok\"} 1",
         "registry_storage_read_only 0",
+        "registry_io_failures_total{class=\"journal\",attempted=\"yes\"} 0",
+        "registry_io_failures_total{class=\"journal\",attempted=\"no\"} 0",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
+    }
+    for class in ["journal", "commit_data", "directory"] {
+        let line = format!("registry_io_operations_total{{class=\"{class}\"}} ");
+        let counted = text.split_once(&line).expect(&line).1.lines().next();
+        assert!(
+            counted.is_some_and(|count| count != "0"),
+            "{line}{counted:?}"
+        );
     }
     assert!(!text.contains("secret-name"));
     assert!(!text.contains("result=\"client\""), "{text}");

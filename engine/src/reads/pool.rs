@@ -14,7 +14,7 @@ use futures_util::future::{Either, select};
 use super::account::{Gate, ReadAccount, Reading, Signals};
 use super::ahead::Ahead;
 use super::budget::{Budget, Id};
-use crate::buffer::{Buffer, Home};
+use crate::buffer::{Block, Buffer, Home};
 use crate::io::Clock;
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::sync::{Mutex, oneshot};
@@ -50,7 +50,7 @@ struct Shared {
 /// Blocks that nobody uses.
 #[derive(Debug, Default)]
 struct Blocks {
-    classes: [Vec<Vec<u8>>; CLASSES.len()],
+    classes: [Vec<Block>; CLASSES.len()],
     bytes: usize,
 }
 
@@ -113,7 +113,7 @@ impl ReadPool {
         let permit = self.acquire(size, reading).await;
         let room = self.available_bytes();
         let kept = self.shared.blocks.lock().take(class, room);
-        let block = kept.unwrap_or_else(|| vec![0; size]);
+        let block = kept.unwrap_or_else(|| Block::new(size));
         Buffer::at_home(block, limit, Box::new(permit))
     }
 
@@ -220,9 +220,9 @@ fn grant(granted: Vec<oneshot::Sender<()>>) {
 
 impl Blocks {
     /// A kept block of a class, and no more kept than `room` beside it.
-    fn take(&mut self, class: usize, room: usize) -> Option<Vec<u8>> {
+    fn take(&mut self, class: usize, room: usize) -> Option<Block> {
         let block = self.classes.get_mut(class).and_then(Vec::pop);
-        self.bytes -= block.as_ref().map_or(0, Vec::len);
+        self.bytes -= block.as_ref().map_or(0, Block::len);
         for kept in self.classes.iter_mut().rev() {
             while self.bytes > room
                 && let Some(gone) = kept.pop()
@@ -233,7 +233,7 @@ impl Blocks {
         block
     }
 
-    fn put_back(&mut self, block: Vec<u8>) {
+    fn put_back(&mut self, block: Block) {
         let class = CLASSES.iter().position(|size| *size == block.len());
         if let Some(kept) = class.and_then(|class| self.classes.get_mut(class)) {
             self.bytes += block.len();
@@ -294,7 +294,7 @@ impl Home for Permit {
         self.taken = Some(taken);
     }
 
-    fn take_back(&mut self, block: Vec<u8>) {
+    fn take_back(&mut self, block: Block) {
         self.pool.shared.blocks.lock().put_back(block);
     }
 }
