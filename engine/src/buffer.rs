@@ -1,6 +1,6 @@
 //! Owned blocks of memory that are read into.
 //!
-//! Owns: [`Buffer`]. Refuses: where blocks come from; `reads` has a budget for them.
+//! Owns: [`Buffer`]. Refuses: where blocks come from; `memory` has a budget for them.
 //!
 //! Invariants: a block begins at a multiple of [`ALIGN_BYTES`]. Bytes between `len` and the limit are initialised memory (never secrets of another
 //! request: only `..len` is ever exposed). A block returns to its home when the last owner of its bytes drops them.

@@ -10,6 +10,7 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(crate) struct RunningClock(Arc<Shared>);
 struct Shared {
     origin: Instant,
     looks: Mutex<Looks>,
+    /// What the last look showed, in microseconds.
+    recent_us: AtomicU64,
 }
 
 /// Both are durations since `origin`, or parts of such.
@@ -48,6 +51,7 @@ impl RunningClock {
         let shared = Arc::new(Shared {
             origin: Instant::now(),
             looks: Mutex::default(),
+            recent_us: AtomicU64::new(0),
         });
         let ticked = Arc::downgrade(&shared);
         tokio::spawn(async move {
@@ -65,6 +69,11 @@ impl RunningClock {
     /// Time that the process ran since the clock was started.
     pub(crate) fn now(&self) -> Duration {
         self.0.look()
+    }
+
+    /// What the last look showed, at most a tick ago. For what is noted very often.
+    pub(crate) fn recent(&self) -> Duration {
+        Duration::from_micros(self.0.recent_us.load(Ordering::Relaxed))
     }
 
     /// Resolves after `duration` of this clock.
@@ -108,7 +117,10 @@ impl Shared {
             looks.stopped += since.saturating_sub(TICK);
         }
         looks.last = real;
-        real.saturating_sub(looks.stopped)
+        let now = real.saturating_sub(looks.stopped);
+        let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        self.recent_us.store(now_us, Ordering::Relaxed);
+        now
     }
 }
 

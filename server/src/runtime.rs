@@ -26,7 +26,7 @@ pub fn env() -> io::Result<Env> {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Env {
         io: seam::native()?,
-        clock: Arc::new(SystemClock(RunningClock::start())),
+        clock: Arc::new(RunningClock::start()),
         spawn: Arc::new(Tasks {
             handle: Handle::current(),
             jobs: Workers::start("tonnage-compute", processors, processors)?,
@@ -36,12 +36,9 @@ pub fn env() -> io::Result<Env> {
 }
 
 /// Leases, and the time for which unfinished uploads are kept, count only while the process runs.
-#[derive(Debug)]
-struct SystemClock(RunningClock);
-
-impl Clock for SystemClock {
+impl Clock for RunningClock {
     fn monotonic(&self) -> Duration {
-        self.0.now()
+        self.now()
     }
 
     fn wall_unix_ms(&self) -> u64 {
@@ -53,7 +50,7 @@ impl Clock for SystemClock {
     }
 
     fn sleep(&self, duration: Duration) -> TaskFuture {
-        Box::pin(self.0.alarm(duration))
+        Box::pin(self.alarm(duration))
     }
 }
 

@@ -6,10 +6,10 @@ use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonnage_server::ServerOptions;
-use tonnage_tests::client::whole;
+use tonnage_tests::client::{Call, Client, whole};
 use tonnage_tests::registry::TestRegistry;
 
-use crate::{MANIFEST, push_blob, push_layers};
+use crate::{MANIFEST, push_blob, push_layers, wire};
 
 /// By then a wait has failed: far beyond any time out that is tested.
 const HANG: Duration = Duration::from_secs(60);
@@ -46,7 +46,8 @@ async fn dribble(registry: &TestRegistry, opening: &[u8], more: &[u8]) -> Vec<u8
     said
 }
 
-/// Guards: the time for a head is for all of it (slow loris): a client that sends header after header, byte by byte, is let go.
+/// Guards: the time for a head is for all of it (slow loris): a client that sends header after header, byte by byte, is let go, and told
+/// why.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dribbled_head_ends() {
     let options = ServerOptions {
@@ -57,7 +58,7 @@ async fn a_dribbled_head_ends() {
     let opening = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n";
     let said = dribble(&registry, opening, b"X-A: b\r\n").await;
     let text = String::from_utf8_lossy(&said);
-    assert!(!text.starts_with("HTTP/1.1 2"), "{text}");
+    assert!(text.starts_with("HTTP/1.1 408"), "{text}");
     registry.client().get("/v2/").await.expect(200);
 }
 
@@ -81,78 +82,115 @@ async fn a_dribbled_manifest_ends() {
     assert!(text.contains("connection: close"), "{text}");
 }
 
-/// Guards: manifests under way share one budget of memory, and those beyond it wait, before their first byte is asked for.
+/// Guards: a manifest that breaks off is the manifest's error (distribution-spec, "Error Codes").
 #[tokio::test(flavor = "multi_thread")]
-async fn manifests_wait_for_memory() {
-    let options = ServerOptions {
-        manifest_budget_bytes: 1000,
-        ..ServerOptions::default()
-    };
-    let registry = TestRegistry::with(options).await;
-    let client = registry.client();
-    let text = push_layers(&client, "a", &[b"one"]).await.to_string();
-    let mut holder = TcpStream::connect(client.address()).await.unwrap();
+async fn a_broken_manifest_is_told_so() {
+    let registry = TestRegistry::start().await;
+    let address = registry.client().address();
+    let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "PUT /v2/a/manifests/first HTTP/1.1\r\nHost: x\r\nContent-Type: {MANIFEST}\r\nContent-Length: 1000\r\n\
-         Expect: 100-continue\r\nConnection: close\r\n\r\n"
+        "PUT /v2/a/manifests/t HTTP/1.1\r\nHost: x\r\nContent-Type: {MANIFEST}\r\nContent-Length: 9\r\n\r\n{{"
     );
-    holder.write_all(head.as_bytes()).await.unwrap();
-    // The server asks for the body once it has room for it.
-    let mut interim = [0; 25];
-    holder.read_exact(&mut interim).await.unwrap();
-    let put = client
-        .call(Method::PUT, "/v2/a/manifests/second")
-        .header("content-type", MANIFEST)
-        .body(whole(text.clone()));
-    let mut second = std::pin::pin!(put.send());
-    let early = tokio::time::timeout(Duration::from_millis(200), second.as_mut()).await;
-    assert!(early.is_err(), "there was room beyond the budget");
-    let padded = format!("{text:1000}");
-    holder.write_all(padded.as_bytes()).await.unwrap();
-    let mut rest = Vec::new();
-    holder.read_to_end(&mut rest).await.unwrap();
-    assert!(
-        rest.starts_with(b"HTTP/1.1 201"),
-        "{:?}",
-        String::from_utf8_lossy(&rest)
-    );
-    second.await.expect(201);
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let said = wire::rest(stream).await;
+    assert!(said.starts_with("HTTP/1.1 400"), "{said}");
+    assert!(said.contains("MANIFEST_INVALID"), "{said}");
 }
 
-/// Guards: one that waits for its turn longer than is useful is told so with 429 and Retry-After (spec, "Error Codes").
-#[tokio::test(flavor = "multi_thread")]
-async fn manifests_do_not_wait_for_ever() {
+/// What a client announces of a manifest that is as large as one may be.
+const LARGEST: usize = 4 << 20;
+
+/// A registry with memory for one and a half of the largest manifests beside a reserve of 2 MiB.
+async fn short_of_memory(stall: Duration) -> TestRegistry {
     let options = ServerOptions {
-        manifest_budget_bytes: 1000,
-        manifest_timeout: Duration::from_secs(1),
+        manifest_budget_bytes: 8 << 20,
+        manifest_stall: stall,
+        manifest_timeout: HANG,
         ..ServerOptions::default()
     };
-    let registry = TestRegistry::with(options).await;
+    TestRegistry::with(options).await
+}
+
+/// A client that announces the largest manifest, once it is asked for it, and has sent the first `sent` bytes.
+async fn announce(registry: &TestRegistry, sent: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(registry.client().address())
+        .await
+        .unwrap();
+    let head = format!(
+        "PUT /v2/a/manifests/slow HTTP/1.1\r\nHost: x\r\nContent-Type: {MANIFEST}\r\nContent-Length: {LARGEST}\r\n\
+         Expect: 100-continue\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.read_exact(&mut [0; 25]).await.unwrap();
+    stream.write_all(&vec![b' '; sent]).await.unwrap();
+    stream
+}
+
+/// A push of an image's manifest, padded to `bytes`.
+fn put(client: &Client, tag: &str, text: &str, bytes: usize) -> Call {
+    let path = format!("/v2/a/manifests/{tag}");
+    let call = client.call(Method::PUT, &path);
+    call.header("content-type", MANIFEST)
+        .body(whole(text.to_owned() + &" ".repeat(bytes - text.len())))
+}
+
+/// Guards: who announces much and sends little holds little: however many do, manifests of any size are pushed beside them. Who stops
+/// when it has sent much gives way to those who wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn announced_manifests_stop_nobody() {
+    let registry = short_of_memory(SOON).await;
     let client = registry.client();
     let text = push_layers(&client, "a", &[b"one"]).await.to_string();
-    let hold = async || {
-        let mut holder = TcpStream::connect(client.address()).await.unwrap();
-        let head = b"PUT /v2/a/manifests/first HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n";
-        holder.write_all(head).await.unwrap();
-        holder
-    };
-    // Two that send nothing, one behind the other, so that the third is out of time before the second is.
-    let mut first = hold().await;
-    first.read_exact(&mut [0; 25]).await.unwrap();
-    let refused = loop {
-        let second = hold().await;
-        let put = client
-            .call(Method::PUT, "/v2/a/manifests/third")
-            .header("content-type", MANIFEST)
-            .body(whole(text.clone()));
-        let answer = put.send().await;
-        drop(second);
-        if answer.status != 201 {
-            break answer;
+    let mut slow = Vec::new();
+    for _ in 0..32 {
+        slow.push(announce(&registry, 0).await);
+    }
+    for _ in 0..4 {
+        slow.push(announce(&registry, 100 << 10).await);
+    }
+    slow.push(announce(&registry, 3 << 20).await);
+    for bytes in [1000, 60_000, 100_000, LARGEST] {
+        let put = put(&client, "t", &text, bytes).send();
+        let answer = tokio::time::timeout(HANG, put).await;
+        answer
+            .expect("a push waits for those who send nothing")
+            .expect(201);
+    }
+}
+
+/// Guards: large manifests under way share one budget of memory, beside which one goes on, and those beyond it wait; a small one does
+/// not. All of them end.
+#[tokio::test(flavor = "multi_thread")]
+async fn manifests_wait_for_memory() {
+    let registry = short_of_memory(HANG).await;
+    let client = registry.client();
+    let text = push_layers(&client, "a", &[b"one"]).await.to_string();
+    let mut holders = Vec::new();
+    for _ in 0..2 {
+        holders.push(announce(&registry, 3 << 20).await);
+    }
+    // Not all that the holders have sent may have been received when the first of these begins.
+    let mut tries = 0;
+    let last = loop {
+        let mut last = Box::pin(put(&client, "last", &text, LARGEST).send());
+        let early = tokio::time::timeout(Duration::from_millis(200), last.as_mut()).await;
+        if early.is_err() {
+            break last;
         }
+        tries += 1;
+        assert!(tries < 20, "there was room beyond the budget");
     };
-    let refused = refused.expect_error(429, "TOOMANYREQUESTS");
-    assert_eq!(refused.header("retry-after"), "30");
+    put(&client, "small", &text, 1000).send().await.expect(201);
+    let rest = holders.into_iter().map(|mut holder| async move {
+        let more = vec![b' '; LARGEST - (3 << 20)];
+        holder.write_all(&more).await.unwrap();
+        // It is no manifest, but it was read to its end.
+        let said = wire::rest(holder).await;
+        assert!(said.contains("MANIFEST_INVALID"), "{said}");
+    });
+    let (_, last) = tokio::join!(futures_util::future::join_all(rest), last);
+    last.expect(201);
 }
 
 /// Guards: an HTTP/2 connection that asks for nothing ends as one of HTTP/1.1 does, also one that never asked; one whose answer is on

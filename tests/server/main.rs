@@ -17,6 +17,7 @@ mod leases;
 mod manifests;
 mod mount;
 mod namespaces;
+mod places;
 mod queries;
 mod referrers;
 mod repositories;

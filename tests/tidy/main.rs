@@ -20,7 +20,7 @@ const ENGINE: [&str; 27] = [
     "error",
     "poison",
     "in_flight",
-    "reads",
+    "memory",
     "lease",
     "journal",
     "segment",

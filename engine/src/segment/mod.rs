@@ -21,9 +21,9 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
 use crate::io::{Directory, Env};
+use crate::memory::ReadPool;
 use crate::options::Options;
 use crate::poison::Poison;
-use crate::reads::ReadPool;
 
 use crate::sync::oneshot;
 pub use appender::{Appender, SmallBlob};

@@ -25,7 +25,7 @@ use crate::in_flight::InFlight;
 use crate::io::Class;
 use crate::io::exact::read_up_to;
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
-use crate::reads::{Ahead, ReadPool, Reading};
+use crate::memory::{Ahead, ReadPool, Reading};
 use crate::sync::Mutex;
 
 /// Payload of the first window of a stream, and of each that was in memory: it stays in the processor's cache.

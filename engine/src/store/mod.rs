@@ -37,9 +37,9 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::io::{ClassCount, Env};
 use crate::lease::{Leases, Pin};
+use crate::memory::MemoryAccount;
 use crate::options::Options;
 use crate::poison::Poison;
-use crate::reads::ReadAccount;
 use crate::recovery::lock::StoreLock;
 use crate::segment::{BlobReader, Segments};
 use crate::upload::{Upload, UploadClaim, UploadId, UploadSpec, UploadStatus, Uploads};
@@ -140,8 +140,8 @@ impl Store {
     }
 
     /// An account for the reads of one client.
-    pub fn read_account(&self) -> ReadAccount {
-        self.inner.segments.pool().account()
+    pub fn read_account(&self) -> MemoryAccount {
+        self.inner.segments.pool().memory().account()
     }
 
     /// Whether a blob's bytes are known to be corrupt: found by a read, healed by pushing the blob again.

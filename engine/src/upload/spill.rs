@@ -23,7 +23,7 @@ use crate::in_flight::InFlight;
 use crate::io::exact::read_exact;
 use crate::io::{Class, Env};
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
-use crate::reads::{ReadPool, Reading};
+use crate::memory::{ReadPool, Reading};
 use crate::segment::{AbandonGuard, DedicatedWriter, SegmentFile};
 
 /// Windows being written at once.

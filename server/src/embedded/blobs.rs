@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use tonnage_engine::io::ClassCount;
+use tonnage_engine::memory::HeldBytes;
 use tonnage_engine::segment::BlobReader;
 use tonnage_engine::store::Store;
 use tonnage_engine::{Algorithm, Digest, FinishedBlob, Lane, Reading, upload};
@@ -25,7 +26,7 @@ pub(super) struct Embedded(pub(super) Store);
 struct Reader(BlobReader);
 
 #[derive(Debug)]
-struct Account(tonnage_engine::ReadAccount);
+struct Account(tonnage_engine::MemoryAccount);
 
 #[derive(Debug)]
 struct Writer(upload::Upload);
@@ -146,13 +147,25 @@ impl ReadAccount for Account {
         self.0.revoked().boxed()
     }
 
-    fn answer(&self, urgent: bool) -> AnswerReads {
-        let lane = if urgent { Lane::Urgent } else { Lane::Bulk };
-        AnswerReads(Arc::new(self.0.answer(lane)))
+    fn gave_way(&self) {
+        self.0.gave_way();
     }
 
-    fn hold(&self, bytes: usize) -> BoxFuture<'_, HeldMemory> {
-        async move { HeldMemory(Box::new(self.0.hold(bytes).await)) }.boxed()
+    fn answer(&self, urgent: bool) -> AnswerReads {
+        let lane = if urgent { Lane::Urgent } else { Lane::Bulk };
+        AnswerReads(Arc::new(Reading::answer(&self.0, lane)))
+    }
+
+    fn hold(&self, bytes: usize) -> BoxFuture<'_, Box<dyn HeldMemory>> {
+        let holding = self.0.hold(Lane::Urgent, bytes);
+        let boxed = |held| Box::new(held) as Box<dyn HeldMemory>;
+        holding.map(boxed).boxed()
+    }
+}
+
+impl HeldMemory for HeldBytes {
+    fn shrink(&mut self, bytes: usize) {
+        HeldBytes::shrink(self, bytes);
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -23,6 +23,9 @@ use crate::clock::RunningClock;
 use crate::registry::ports::{HeldMemory, Windows};
 use crate::registry::{Error, Result, Source};
 use crate::telemetry::{Metrics, Outcome, Pulled};
+
+/// Shorter pieces of a request's body are copied: they would keep the whole buffer that they were read into.
+const COPIED_BYTES: usize = 16 << 10;
 
 /// An answer's body.
 pub(crate) struct Body {
@@ -49,7 +52,7 @@ impl fmt::Debug for Body {
 struct HeldAnswer {
     bytes: Bytes,
     // Held for its drop.
-    _memory: HeldMemory,
+    _memory: Box<dyn HeldMemory>,
 }
 
 impl AsRef<[u8]> for HeldAnswer {
@@ -95,11 +98,12 @@ impl Body {
         }
     }
 
-    /// Keeps `memory` until its bytes are gone.
-    pub(super) fn holding(self, memory: Option<HeldMemory>) -> Self {
+    /// Keeps `memory` until its bytes are gone, as much as they need.
+    pub(super) fn holding(self, memory: Option<Box<dyn HeldMemory>>) -> Self {
         let Self { content, remaining } = self;
         let content = match (content, memory) {
-            (Content::Whole(bytes), Some(memory)) if !bytes.is_empty() => {
+            (Content::Whole(bytes), Some(mut memory)) if !bytes.is_empty() => {
+                memory.shrink(bytes.len());
                 Content::Whole(Bytes::from_owner(HeldAnswer {
                     bytes,
                     _memory: memory,
@@ -291,23 +295,6 @@ impl RequestBody {
     pub(super) fn is_chunked(&self) -> bool {
         self.is_coming() && self.length.is_none()
     }
-
-    /// The whole body; `None` if it is longer than `max` bytes, without reading on.
-    pub(super) async fn collect(&mut self, max: u64) -> Result<Option<Bytes>> {
-        if self.length.is_some_and(|length| length > max) {
-            return Ok(None);
-        }
-        // What was announced came to be allowed, so it may be allocated.
-        let announced = usize::try_from(self.length.unwrap_or(0)).unwrap_or(0);
-        let mut all = BytesMut::with_capacity(announced);
-        while let Some(bytes) = self.next().await? {
-            if all.len().saturating_add(bytes.len()) > usize::try_from(max).unwrap_or(usize::MAX) {
-                return Ok(None);
-            }
-            all.extend_from_slice(&bytes);
-        }
-        Ok(Some(all.freeze()))
-    }
 }
 
 impl Source for RequestBody {
@@ -334,6 +321,9 @@ impl Source for RequestBody {
                     Ok(bytes) if !bytes.is_empty() => {
                         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
                         self.missing = self.missing.saturating_sub(length);
+                        if bytes.len() < COPIED_BYTES {
+                            return Ok(Some(Bytes::copy_from_slice(&bytes)));
+                        }
                         return Ok(Some(bytes));
                     }
                     // Empty frames and trailers carry no content.

@@ -147,6 +147,7 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         Error::ChunkRangeInvalid(_) | Error::BodyBroken => {
             (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid)
         }
+        Error::ManifestBroken => (StatusCode::BAD_REQUEST, Code::ManifestInvalid),
         Error::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid),
         Error::ChunkLength { .. } | Error::RangesExcessive => {
             (StatusCode::BAD_REQUEST, Code::SizeInvalid)
@@ -160,9 +161,10 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         Error::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
         Error::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, Code::ManifestInvalid),
         Error::RangeUnsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
-        Error::TooManyUploads { .. } | Error::TooManyManifests | Error::TooManyLists => {
-            (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests)
-        }
+        Error::TooManyUploads { .. }
+        | Error::TooManyRequests
+        | Error::TooManyManifests
+        | Error::TooManyLists => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
         Error::Full(_) | Error::NotAttempted(_) | Error::ReadOnly(_) | Error::Closing => {
             (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
         }

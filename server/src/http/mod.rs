@@ -7,8 +7,10 @@
 //! Invariants: a request's framing and host are checked before its path is read; permission is asked before the body is looked at; a digest or name from the path is a type before
 //! anything uses it; an answer never has a content-encoding; an unread body is drained within bounds.
 
+mod accept;
 mod admin;
 mod admission;
+mod attended;
 mod blobs;
 mod body;
 mod catalog;
@@ -20,19 +22,27 @@ pub(crate) mod control;
 pub(crate) mod door;
 mod drain;
 mod error;
+mod frames;
 mod head_check;
 mod headers;
+mod heads;
 pub(crate) mod host;
+mod limits;
 mod linger;
 pub(crate) mod locations;
 mod manifests;
 mod namespace;
+mod opening;
+mod places;
 mod query;
+mod receive;
 mod referrers;
 mod request_id;
+mod requests;
 mod route;
 pub(crate) mod server;
 mod socket;
+mod streams;
 mod tags;
 mod uploads;
 mod warning;
@@ -168,6 +178,10 @@ impl Api {
         body: &mut RequestBody,
         id: &str,
     ) -> Reply {
+        let client = head.extensions.get::<Client>();
+        if client.is_some_and(|client| client.is_crowded) {
+            return Err(Error::TooManyRequests.into());
+        }
         // Questions about the server and not about a path of it (RFC 9110 sections 9.3.6 and 9.3.7).
         match (&head.method, head.uri.path()) {
             (&Method::OPTIONS, "*") => return headers::methods(METHODS),
@@ -222,7 +236,7 @@ impl Exchange<'_> {
     }
 
     /// Waits for memory for an answer of up to `bytes` that is not read from a blob.
-    async fn hold(&self, bytes: usize) -> Option<HeldMemory> {
+    async fn hold(&self, bytes: usize) -> Option<Box<dyn HeldMemory>> {
         match self.account() {
             Some(account) => Some(account.hold(bytes).await),
             None => None,

@@ -14,20 +14,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tonnage_engine::store::Store;
 
 use super::Api;
+use super::accept::Listening;
 use super::admin::{self, Admin};
 use super::admission::Admission;
-use super::connection::{self, Manners};
 use super::host::{HostPolicy, Hostname};
+use super::limits::ConnectionLimits;
 use super::locations::Locations;
 use crate::access::{Gate, GrantAll, Policy};
 use crate::clock::RunningClock;
@@ -37,8 +37,6 @@ use crate::telemetry::Metrics;
 
 /// Connections of the admin listener at a time.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// Pause after an accept that failed for want of file descriptors or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time that the admin listener's own connections have to end, after the registry's.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
 /// Time that requests have to end once their connections are cut off: an upload's last writes, or one commit.
@@ -62,10 +60,12 @@ pub struct ServerOptions {
     /// Time for a whole manifest to arrive, and to wait for the memory it needs.
     pub manifest_timeout: Duration,
     /// Memory for the bodies of manifests that are being pushed, in bytes; further ones wait.
-    pub manifest_budget_bytes: u64,
+    pub manifest_budget_bytes: usize,
+    /// Time after which a client that sends nothing of its manifest gives way, while others wait for its memory.
+    pub manifest_stall: Duration,
     /// Time a client may leave an answer unread.
     pub unread_timeout: Duration,
-    /// Most connections at a time; more wait to be accepted. Each takes a file descriptor from the store's.
+    /// Most connections at a time. When all places are taken an idle one leaves for a new one. Each takes a file descriptor from the store's.
     pub connections_max: usize,
     /// Shortest chunk of an upload that clients are asked for, in bytes; 0: none. Shorter ones are taken too.
     pub chunk_min_bytes: u64,
@@ -122,6 +122,7 @@ impl Default for ServerOptions {
             manifest_timeout: Duration::from_mins(2),
             // Sixteen of the largest, thousands of the usual ones.
             manifest_budget_bytes: 64 << 20,
+            manifest_stall: Duration::from_secs(2),
             unread_timeout: Duration::from_mins(5),
             connections_max: 4096,
             chunk_min_bytes: 0,
@@ -230,27 +231,10 @@ impl Bound {
         let clock = RunningClock::start();
         let metrics = Arc::new(Metrics::new());
         let (under_way, mut all_ended) = mpsc::channel(1);
-        let api = Arc::new(Api {
-            registry: registry.clone(),
-            gate: Gate::new(Arc::clone(&self.options.policy)),
-            metrics: Arc::clone(&metrics),
-            body_idle: self.options.body_idle_timeout,
-            clock: clock.clone(),
-            pages: super::referrers::PageMemory::default(),
-            manifests: Admission::new(
-                self.options.manifest_budget_bytes,
-                self.options.manifest_timeout,
-                clock.clone(),
-            ),
-            chunk_min_bytes: self.options.chunk_min_bytes,
-            mirror_of: self.options.mirror_of.clone(),
-            hosts: HostPolicy::new(self.api.1, self.options.hostnames.clone()),
-            locations: self.options.locations.clone(),
-            under_way,
-        });
-        let manners = Manners::of(&self.options, &clock, Some(registry.clone()));
-        let mut operators = Manners::of(&self.options, &clock, None);
-        operators.connections_max = operators.connections_max.min(ADMIN_CONNECTIONS_MAX);
+        let api = self.api(&registry, &clock, &metrics, under_way);
+        let limits = ConnectionLimits::new(&self.options, &clock, Some(registry.clone()));
+        let connections_max = self.options.connections_max;
+        let operators = ConnectionLimits::new(&self.options, &clock, None);
         let draining = Arc::new(AtomicBool::new(false));
         let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
         let admin = self.admin.map(|(listener, address)| {
@@ -272,7 +256,13 @@ impl Bound {
                 // The sender drops when the registry is done; either way it is time.
                 admin_stopped.await.unwrap_or_default();
             };
-            tokio::spawn(serve(listener, service, operators, ADMIN_DRAIN, stopped))
+            let operators = Listening {
+                listener,
+                limits: Arc::new(operators),
+                connections_max: ADMIN_CONNECTIONS_MAX.min(connections_max),
+                drain: ADMIN_DRAIN,
+            };
+            tokio::spawn(operators.serve(service, stopped))
         });
         let service = service_fn(move |request: Request<Incoming>| {
             let api = Arc::clone(&api);
@@ -282,7 +272,13 @@ impl Bound {
             shutdown.await;
             draining.store(true, Ordering::Relaxed);
         };
-        serve(self.api.0, service, manners, self.options.drain, shutdown).await;
+        let api = Listening {
+            listener: self.api.0,
+            limits: Arc::new(limits),
+            connections_max,
+            drain: self.options.drain,
+        };
+        api.serve(service, shutdown).await;
         // A push whose connection was cut puts away what it received before the store may close.
         if let Err(_late) = clock.timeout(CUT_OFF, all_ended.recv()).await {
             tracing::warn!("requests are still under way; what they received last may be lost");
@@ -293,74 +289,32 @@ impl Bound {
         }
         Ok(())
     }
-}
 
-/// Accepts until `shutdown`, then waits for at most `drain`.
-async fn serve<S, B>(
-    listener: TcpListener,
-    service: S,
-    manners: Manners,
-    drain: Duration,
-    shutdown: impl Future<Output = ()>,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
-    S: Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: http_body::Body + Unpin + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let draining = watch::Sender::new(false);
-    let mut connections = JoinSet::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let stream = tokio::select! {
-            () = &mut shutdown => break,
-            Some(ended) = connections.join_next() => {
-                report(ended);
-                continue;
-            }
-            accepted = listener.accept(), if connections.len() < manners.connections_max => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            },
-        };
-        set_nodelay(&stream);
-        connections.spawn(connection::drive(
-            stream,
-            service.clone(),
-            manners.clone(),
-            draining.subscribe(),
-        ));
-    }
-    drop(listener);
-    draining.send_replace(true);
-    let ended = async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
-        }
-    };
-    if manners.clock.timeout(drain, ended).await.is_err() {
-        tracing::warn!(
-            left = connections.len(),
-            "closing connections that did not end in time"
-        );
-    }
-    connections.shutdown().await;
-}
-
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a connection's task failed");
-    }
-}
-
-fn set_nodelay(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused; small answers may be late");
+    fn api(
+        &self,
+        registry: &Registry,
+        clock: &RunningClock,
+        metrics: &Arc<Metrics>,
+        under_way: mpsc::Sender<Infallible>,
+    ) -> Arc<Api> {
+        Arc::new(Api {
+            registry: registry.clone(),
+            gate: Gate::new(Arc::clone(&self.options.policy)),
+            metrics: Arc::clone(metrics),
+            body_idle: self.options.body_idle_timeout,
+            clock: clock.clone(),
+            pages: super::referrers::PageMemory::default(),
+            manifests: Admission::new(
+                self.options.manifest_budget_bytes,
+                self.options.manifest_timeout,
+                self.options.manifest_stall,
+                clock.clone(),
+            ),
+            chunk_min_bytes: self.options.chunk_min_bytes,
+            mirror_of: self.options.mirror_of.clone(),
+            hosts: HostPolicy::new(self.api.1, self.options.hostnames.clone()),
+            locations: self.options.locations.clone(),
+            under_way,
+        })
     }
 }

@@ -1,8 +1,8 @@
 //! A connection's socket, watched for clients that hold it and do nothing.
 //!
-//! Owns: the time that a client has for its first bytes, and the time that it may leave an answer unread. hyper watches
-//! neither: its header timeout begins once it knows the protocol, and it waits for room to write without end, while the
-//! answer holds buffers of the read budget that all pulls share.
+//! Owns: the time that it may leave an answer unread, which hyper does not watch: it waits for room to write without end; how much
+//! is read at once; and the notes of when something moved, by which it is decided who gives way to others. On HTTP/2 only heads and
+//! content count, and for an answer only content: pings would make any client look busy.
 //! Refuses: everything inside a request; `server` and `body` bound that. Closing it with care, which is `linger`'s: it gets the
 //! stream back once hyper is done with it.
 //!
@@ -15,25 +15,42 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use super::frames::{Frames, Moved};
+use super::limits::ConnectionLimits;
+use super::places::Taken;
+use super::receive::{NARROW_READ_BYTES, ReceiveMemory, WIDE_READ_BYTES, WideReceive};
 use crate::clock::{Alarm, RunningClock};
 use crate::registry::ports::ReadAccount;
 
-/// Bytes after which the protocol is known: the length of HTTP/2's preface.
-const OPENING_BYTES: usize = 24;
+/// Bytes of a connection after which its reads may be large, if they fill what they may take.
+const WIDE_FROM_BYTES: u64 = 256 << 10;
+/// What a connection's buffers take once its reads are large: one being filled, one being taken in.
+const WIDE_BUFFERS_BYTES: u32 = 1 << 20;
+/// Bytes that the kernel takes beyond what is on its way to the client.
+const UNSENT_BYTES: u32 = 256 << 10;
 
 /// A socket under watch.
 #[derive(Debug)]
 pub(super) struct Socket {
     /// There until the socket drops.
-    stream: Option<TcpStream>,
+    stream: Option<Take<TcpStream>>,
     /// Where the stream goes then.
     back: Option<oneshot::Sender<TcpStream>>,
-    /// Bytes still missing from the client's opening, and when patience for them ends.
-    opening: Option<(usize, Alarm)>,
+    /// Read before the protocol was known.
+    begun: Bytes,
+    /// Bytes read since, and a large part of the memory for them; of HTTP/1.1.
+    received: u64,
+    memory: Option<Arc<ReceiveMemory>>,
+    wide: Option<WideReceive>,
+    /// Of HTTP/2: what comes and what goes.
+    frames: Option<(Frames, Frames)>,
+    place: Arc<Taken>,
     unread_max: Duration,
     /// Since when there is no room to write.
     full_since: Option<Duration>,
@@ -48,19 +65,28 @@ impl Socket {
     /// The socket, and what gives the stream back after it dropped.
     pub(super) fn new(
         stream: TcpStream,
-        clock: &RunningClock,
-        opening_max: Duration,
-        unread_max: Duration,
+        begun: Bytes,
+        speaks_http2: bool,
+        limits: &ConnectionLimits,
+        place: Arc<Taken>,
         account: Option<Arc<dyn ReadAccount>>,
     ) -> (Self, oneshot::Receiver<TcpStream>) {
+        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
+            tracing::debug!(%error, "the kernel may keep much of an unread answer");
+        }
         let (back, returned) = oneshot::channel();
         let socket = Self {
-            stream: Some(stream),
+            stream: Some(stream.take(0)),
             back: Some(back),
-            opening: Some((OPENING_BYTES, clock.alarm(opening_max))),
-            unread_max,
+            begun,
+            received: 0,
+            memory: (!speaks_http2).then(|| Arc::clone(&limits.receive)),
+            wide: None,
+            frames: speaks_http2.then(Default::default),
+            place,
+            unread_max: limits.unread_timeout,
             full_since: None,
-            clock: clock.clone(),
+            clock: limits.clock.clone(),
             alarm: None,
             account,
         };
@@ -68,25 +94,67 @@ impl Socket {
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        let stream = self.stream.as_mut().map(Pin::new);
+        let stream = self.stream.as_mut();
+        let stream = stream.map(|stream| Pin::new(stream.get_mut()));
         stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
-    /// Passes on what a write came to, and gives up on a client that reads nothing.
-    fn watched<T>(
+    /// Reads what one read may take.
+    fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        outcome: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if outcome.is_ready() {
-            // Whoever is answered has said enough.
-            self.opening = None;
-            self.full_since = None;
-            if let Some(account) = &self.account {
-                account.progressed();
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Only HTTP/1.1 keeps a buffer that grows with what one read brings.
+        let most = if self.memory.is_none() || self.wide.is_some() {
+            WIDE_READ_BYTES
+        } else {
+            NARROW_READ_BYTES
+        };
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let before = buffer.filled().len();
+        stream.set_limit(u64::try_from(most).unwrap_or(u64::MAX));
+        let outcome = ready!(Pin::new(stream).poll_read(cx, buffer));
+        let count = buffer.filled().len() - before;
+        if count > 0 {
+            let received = buffer.filled().get(before..).unwrap_or_default();
+            let moved = match &mut self.frames {
+                Some((coming, _)) => coming.pass(received),
+                None => Moved::Data,
+            };
+            if moved > Moved::Nothing {
+                self.place.moved();
             }
+            self.place.set_asked(true);
+            self.received += u64::try_from(count).unwrap_or(u64::MAX);
+        }
+        if let Some(memory) = &self.memory
+            && count == most
+            && self.wide.is_none()
+            && self.received >= WIDE_FROM_BYTES
+        {
+            self.wide = memory.widen(WIDE_BUFFERS_BYTES);
+        }
+        Poll::Ready(outcome)
+    }
+
+    /// Passes on what a write of `pieces` came to, and gives up on a client that reads nothing.
+    fn watched(
+        &mut self,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+        outcome: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(written) = &outcome {
+            self.full_since = None;
+            self.place.set_blocked(false);
+            self.place.set_asked(false);
+            self.note_written(pieces, *written.as_ref().unwrap_or(&0));
             return outcome;
         }
+        self.place.set_blocked(true);
         let since = *self.full_since.get_or_insert_with(|| self.clock.now());
         let until = since.saturating_add(self.unread_max);
         let alarm = self.alarm.get_or_insert_with(|| self.clock.alarm_at(until));
@@ -96,11 +164,37 @@ impl Socket {
     }
 }
 
+impl Socket {
+    /// Notes that the client took `count` bytes of `pieces`.
+    fn note_written(&mut self, pieces: &[IoSlice<'_>], count: usize) {
+        let moved = match &mut self.frames {
+            None => Moved::Data,
+            Some((_, going)) => {
+                let mut left = count;
+                let passed = pieces.iter().map(|piece| {
+                    let taken = piece.get(..left).unwrap_or(piece);
+                    left -= taken.len();
+                    going.pass(taken)
+                });
+                passed.max().unwrap_or_default()
+            }
+        };
+        if moved > Moved::Nothing {
+            self.place.moved();
+        }
+        if moved == Moved::Data
+            && let Some(account) = &self.account
+        {
+            account.progressed();
+        }
+    }
+}
+
 impl Drop for Socket {
     fn drop(&mut self) {
         if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
             // Nobody may want it any more; then it closes.
-            drop(back.send(stream));
+            drop(back.send(stream.into_inner()));
         }
     }
 }
@@ -115,19 +209,13 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let before = buffer.filled().len();
-        let outcome = this.stream()?.poll_read(cx, buffer);
-        if let Some((missing, patience)) = &mut this.opening {
-            *missing = missing.saturating_sub(buffer.filled().len() - before);
-            if *missing == 0 {
-                this.opening = None;
-            } else if outcome.is_pending() {
-                ready!(Pin::new(patience).poll(cx));
-                return Poll::Ready(Err(late("the client says nothing")));
-            }
+        if self.begun.is_empty() {
+            return self.poll_receive(cx, buffer);
         }
-        outcome
+        self.place.set_asked(true);
+        let count = self.begun.len().min(buffer.remaining());
+        buffer.put_slice(&self.begun.split_to(count));
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -138,7 +226,7 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let outcome = self.stream()?.poll_write(cx, bytes);
-        self.watched(cx, outcome)
+        self.watched(cx, &[IoSlice::new(bytes)], outcome)
     }
 
     fn poll_write_vectored(
@@ -147,13 +235,13 @@ impl AsyncWrite for Socket {
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let outcome = self.stream()?.poll_write_vectored(cx, pieces);
-        self.watched(cx, outcome)
+        self.watched(cx, pieces, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream
             .as_ref()
-            .is_some_and(AsyncWrite::is_write_vectored)
+            .is_some_and(|stream| stream.get_ref().is_write_vectored())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -111,6 +111,9 @@ pub enum Error {
     /// The connection failed inside the body.
     #[error("the request's body ended before the length that was announced; send it again")]
     BodyBroken,
+    /// The same inside the body of a manifest.
+    #[error("the manifest ended before the length that was announced; push it again")]
+    ManifestBroken,
     /// The client was silent for too long inside the body, or took too long for all of it.
     #[error(
         "the rest of the request's body did not come in time; send it again, or ask for the upload's offset and continue there"
@@ -169,6 +172,11 @@ pub enum Error {
         /// The limit.
         max: usize,
     },
+    /// No memory for the head of another request.
+    #[error(
+        "too many requests with large heads are under way; send fewer at a time on one connection"
+    )]
+    TooManyRequests,
     /// No memory for another manifest.
     #[error("the registry is taking in as many manifests as it has memory for; try again later")]
     TooManyManifests,

@@ -103,12 +103,14 @@ pub trait Blob: Send + Debug {
 pub trait ReadAccount: Send + Sync + Debug {
     /// Notes that the client took bytes.
     fn progressed(&self);
-    /// Resolves once the client has to give way: all its answers are to be dropped.
+    /// Resolves once the client has to give way: an answer that it takes nothing of is to be dropped, or all of them.
     fn revoked(&self) -> BoxFuture<'static, ()>;
+    /// Notes that one of its answers was dropped; [`ReadAccount::revoked`] tells when that is not enough.
+    fn gave_way(&self);
     /// Begins an answer that is read from blobs; an urgent one is small.
     fn answer(&self, urgent: bool) -> AnswerReads;
     /// Waits for memory for another answer.
-    fn hold(&self, bytes: usize) -> BoxFuture<'_, HeldMemory>;
+    fn hold(&self, bytes: usize) -> BoxFuture<'_, Box<dyn HeldMemory>>;
 }
 
 /// The reads of one answer, for the pair that made it.
@@ -116,8 +118,10 @@ pub trait ReadAccount: Send + Sync + Debug {
 pub struct AnswerReads(pub Arc<dyn Any + Send + Sync>);
 
 /// Memory of an answer, until it drops.
-#[derive(Debug)]
-pub struct HeldMemory(pub Box<dyn Any + Send + Sync>);
+pub trait HeldMemory: Send + Sync + Debug {
+    /// Gives back what is beyond `bytes`: the answer is shorter than it might have been.
+    fn shrink(&mut self, bytes: usize);
+}
 
 /// A place in an upload to return to.
 #[derive(Debug)]

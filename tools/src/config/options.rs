@@ -154,11 +154,11 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
     option(
         "limits.manifest_memory",
         Kind::Size {
-            min: 4 * MIB,
+            min: 8 * MIB,
             max: 4 * GIB - 1,
         },
         "64 MiB",
-        "Memory for the bodies of manifests that are being pushed; more wait their turn",
+        "Memory for the bodies of manifests that are being pushed; more wait their turn, but a quarter is for small ones",
     ),
     option(
         "limits.chunk_min",
@@ -173,7 +173,7 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
             max: 1_000_000,
         },
         "4096",
-        "Connections at a time; more wait. Fewer where the system allows too few open files, unless this is set",
+        "Connections at a time; then an idle one leaves for a new one. Fewer where the system allows too few open files, unless this is set",
     ),
     option(
         "limits.tags_per_push",

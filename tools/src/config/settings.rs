@@ -44,7 +44,7 @@ pub(crate) fn server_options(resolved: &Resolved) -> ServerOptions {
         body_idle_timeout: resolved.duration("timeouts.body_idle"),
         manifest_timeout: resolved.duration("timeouts.manifest"),
         unread_timeout: resolved.duration("timeouts.unread"),
-        manifest_budget_bytes: resolved.number("limits.manifest_memory"),
+        manifest_budget_bytes: resolved.count("limits.manifest_memory"),
         connections_max: resolved.count("limits.connections"),
         chunk_min_bytes: resolved.number("limits.chunk_min"),
         mirror_of: resolved.list("mirror_of").to_vec(),

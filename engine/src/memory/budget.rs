@@ -1,11 +1,12 @@
-//! Who gets memory for reads, and who has to give it up.
+//! Who gets memory, and who has to give it up.
 //!
 //! Owns: the arithmetic, pure: what is granted, in which order, and which clients are told to let go.
-//! Refuses: waiting, clocks and blocks of memory (`pool`).
+//! Refuses: waiting and clocks (`shared`), and blocks of memory (`pool`).
 //!
 //! Invariants: never more than the total is out; bulk reads leave the reserve alone; within a lane who asked first is served first; one
-//! account takes no more than its share; a client is told to let go only while others wait, or the reserve is low, and only after it
-//! took nothing for `stall`, the longest first.
+//! account takes no more than its share, and what it has of the reserve is counted apart, so that its large answers do not hold its
+//! small ones up; a client is told to let go only while others wait, or the reserve is low, and only after it took nothing for `stall`,
+//! the longest first.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -17,6 +18,8 @@ use crate::sync::oneshot;
 
 /// What one account may have of the reserve: small answers fit, a connection full of unread ones does not.
 const URGENT_SHARE_BYTES: usize = 256 << 10;
+/// Time between two looks at all accounts, however many wait.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// A client that takes some bytes now and then, but one window in this many times `stall`, counts as stalled.
 const SLOW_FACTOR: u32 = 10;
 
@@ -42,6 +45,8 @@ pub(super) struct Budget {
     urgent: Queue,
     bulk: Queue,
     accounts: HashMap<Id, Account>,
+    /// When all accounts were last looked at.
+    looked: Option<Duration>,
     next: Id,
 }
 
@@ -66,14 +71,26 @@ struct Account {
     signals: Arc<Signals>,
     /// Granted to it.
     held: usize,
-    /// Granted, and waiting in a lane.
-    taken: usize,
+    /// Granted, and waiting in a lane; each lane apart.
+    urgent: usize,
+    bulk: usize,
     /// Waits for its own bytes to come back before it waits in a lane.
     parked: VecDeque<Waiter>,
     /// Windows that were handed over, and when.
     handed: Vec<(Id, Duration)>,
     ahead: Vec<Weak<dyn Ahead>>,
-    told: bool,
+    /// When it was told to let go.
+    told: Option<Duration>,
+}
+
+/// What asking came to.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) id: Id,
+    /// Where the bytes are counted.
+    pub(super) lane: Lane,
+    /// Resolves once they are granted; `None` if they are already.
+    pub(super) granted: Option<oneshot::Receiver<()>>,
 }
 
 /// What may have to be done, without the budget's lock.
@@ -109,6 +126,19 @@ impl Queue {
 }
 
 impl Account {
+    /// What it has of a lane.
+    fn taken(&mut self, lane: Lane) -> &mut usize {
+        match lane {
+            Lane::Urgent => &mut self.urgent,
+            Lane::Bulk => &mut self.bulk,
+        }
+    }
+
+    /// Whether it was told to let go, so short a time ago that it may still do so.
+    fn is_told(&self, now: Duration, stall: Duration) -> bool {
+        self.told.is_some_and(|at| now < at.saturating_add(stall))
+    }
+
     /// How long its client has taken nothing; for one that takes a little, a fraction of the time it has its oldest window.
     fn stalled(&self, now: Duration) -> Duration {
         let Some(oldest) = self.handed.iter().map(|(_, at)| *at).min() else {
@@ -120,17 +150,17 @@ impl Account {
 }
 
 impl Budget {
-    /// `largest` is the largest single grant.
-    pub(super) fn new(total: usize, largest: usize, stall: Duration) -> Self {
+    pub(super) fn new(total: usize, share: usize, stall: Duration) -> Self {
         Self {
             total,
             reserve: total / 4,
-            share: (total / 16).max(largest),
+            share,
             stall,
             free: total,
             urgent: Queue::default(),
             bulk: Queue::default(),
             accounts: HashMap::new(),
+            looked: None,
             next: 0,
         }
     }
@@ -171,11 +201,12 @@ impl Budget {
         let account = Account {
             signals,
             held: 0,
-            taken: 0,
+            urgent: 0,
+            bulk: 0,
             parked: VecDeque::new(),
             handed: Vec::new(),
             ahead: Vec::new(),
-            told: false,
+            told: None,
         };
         self.accounts.insert(id, account);
         id
@@ -186,13 +217,8 @@ impl Budget {
         self.accounts.remove(&account);
     }
 
-    /// Asks for `bytes`. `None`: they are granted. Otherwise they are once the receiver resolves.
-    pub(super) fn ask(
-        &mut self,
-        lane: Lane,
-        account: Option<Id>,
-        bytes: usize,
-    ) -> Option<(Id, oneshot::Receiver<()>)> {
+    /// Asks for `bytes`.
+    pub(super) fn ask(&mut self, lane: Lane, account: Option<Id>, bytes: usize) -> Asked {
         let id = self.next_id();
         let (grant, granted) = oneshot::channel();
         let mut waiter = Waiter {
@@ -203,21 +229,26 @@ impl Budget {
             grant,
         };
         if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id)) {
-            if account.taken + bytes > URGENT_SHARE_BYTES {
+            if account.urgent + bytes > URGENT_SHARE_BYTES {
                 waiter.lane = Lane::Bulk;
             }
-            if account.taken > 0 && account.taken + bytes > self.share {
+            let lane = waiter.lane;
+            let beyond = account.bulk > 0 && account.bulk + bytes > self.share;
+            if lane == Lane::Bulk && (beyond || !account.parked.is_empty()) {
                 account.parked.push_back(waiter);
-                return Some((id, granted));
+                let granted = Some(granted);
+                return Asked { id, lane, granted };
             }
-            account.taken += bytes;
+            *account.taken(lane) += bytes;
         }
+        let lane = waiter.lane;
         self.enqueue(waiter);
         // Nobody else can be granted anything by what was just added, so this is ours or none.
-        match self.grant().pop() {
+        let granted = match self.grant().pop() {
             Some(_ours) => None,
-            None => Some((id, granted)),
-        }
+            None => Some(granted),
+        };
+        Asked { id, lane, granted }
     }
 
     fn enqueue(&mut self, waiter: Waiter) {
@@ -245,12 +276,12 @@ impl Budget {
         }
     }
 
-    /// Takes back `bytes` that were granted, and serves who waited for them.
+    /// Takes back `bytes` that were granted in `lane`, and serves who waited for them.
     #[must_use]
     pub(super) fn release(
         &mut self,
         account: Option<Id>,
-        window: Id,
+        lane: Lane,
         bytes: usize,
     ) -> Vec<oneshot::Sender<()>> {
         self.free += bytes;
@@ -258,8 +289,10 @@ impl Budget {
             && let Some(account) = self.accounts.get_mut(&id)
         {
             account.held -= bytes;
-            account.taken -= bytes;
-            account.handed.retain(|(handed, _)| *handed != window);
+            *account.taken(lane) -= bytes;
+            if !account.signals.is_revoked() {
+                account.told = None;
+            }
         }
         self.unpark(account);
         self.grant()
@@ -270,10 +303,10 @@ impl Budget {
         while let Some(id) = account
             && let Some(account) = self.accounts.get_mut(&id)
             && let Some(first) = account.parked.front()
-            && (account.taken == 0 || account.taken + first.bytes <= self.share)
+            && (account.bulk == 0 || account.bulk + first.bytes <= self.share)
             && let Some(waiter) = account.parked.pop_front()
         {
-            account.taken += waiter.bytes;
+            account.bulk += waiter.bytes;
             self.enqueue(waiter);
         }
     }
@@ -284,15 +317,16 @@ impl Budget {
         account: Option<Id>,
         id: Id,
     ) -> Option<Vec<oneshot::Sender<()>>> {
-        if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id))
-            && let Some(place) = account.parked.iter().position(|waiter| waiter.id == id)
+        let asking = account.and_then(|id| self.accounts.get_mut(&id));
+        if let Some(asking) = asking
+            && let Some(place) = asking.parked.iter().position(|waiter| waiter.id == id)
         {
-            account.parked.remove(place);
-            return Some(Vec::new());
-        }
-        let waiter = self.urgent.remove(id).or_else(|| self.bulk.remove(id))?;
-        if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id)) {
-            account.taken -= waiter.bytes;
+            asking.parked.remove(place);
+        } else {
+            let waiter = self.urgent.remove(id).or_else(|| self.bulk.remove(id))?;
+            if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id)) {
+                *account.taken(waiter.lane) -= waiter.bytes;
+            }
         }
         self.unpark(account);
         Some(self.grant())
@@ -302,6 +336,13 @@ impl Budget {
     pub(super) fn handed(&mut self, account: Id, window: Id, now: Duration) {
         if let Some(account) = self.accounts.get_mut(&account) {
             account.handed.push((window, now));
+        }
+    }
+
+    /// Notes that nothing is waited for from the client for a window.
+    pub(super) fn settled(&mut self, account: Id, window: Id) {
+        if let Some(account) = self.accounts.get_mut(&account) {
+            account.handed.retain(|(handed, _)| *handed != window);
         }
     }
 
@@ -318,24 +359,43 @@ impl Budget {
         self.accounts.is_empty()
     }
 
-    /// Whether anybody waits in a lane, or the reserve is low.
-    pub(super) fn is_short(&self) -> bool {
-        !self.urgent.waiters.is_empty()
-            || !self.bulk.waiters.is_empty()
-            || self.free < self.reserve / 2
+    /// How many wait in a lane.
+    pub(super) fn waiting(&self) -> usize {
+        self.urgent.waiters.len() + self.bulk.waiters.len()
     }
 
-    /// Decides who gives way at `now`. Who waits for bulk reads is served in portions, so that not all give way at once.
-    pub(super) fn relieve(&mut self, now: Duration) -> Relief {
+    /// Whether anybody waits in a lane, or the reserve is low.
+    fn is_short(&self) -> bool {
+        self.waiting() > 0 || self.free < self.reserve / 2
+    }
+
+    /// Decides who gives way at `now`, for `asking` and for all others who wait. An account that waits for its own bytes drops what was
+    /// read ahead for it. Who waits for bulk reads is served in portions, so that not all give way at once.
+    pub(super) fn relieve(&mut self, now: Duration, asking: Option<Id>) -> Relief {
         let mut relief = Relief::default();
-        let bulk = match self.bulk.bytes {
-            0 => self.reserve / 2,
-            waiting => self.reserve + waiting.min(self.total / 8),
+        if let Some(asking) = asking.and_then(|id| self.accounts.get(&id))
+            && !asking.parked.is_empty()
+        {
+            relief
+                .ahead
+                .extend(asking.ahead.iter().filter_map(Weak::upgrade));
+        }
+        let looked_lately = |at: Duration| now < at.saturating_add(LOOK_PAUSE);
+        if !self.is_short() || self.looked.is_some_and(looked_lately) {
+            return relief;
+        }
+        self.looked = Some(now);
+        let bulk = match self.bulk.waiters.front() {
+            None => self.reserve / 2,
+            Some(first) => {
+                let portion = self.bulk.bytes.min(self.total / 8);
+                self.reserve + portion.max(first.bytes)
+            }
         };
         let coming: usize = self
             .accounts
             .values()
-            .filter(|account| account.told)
+            .filter(|account| account.is_told(now, self.stall))
             .map(|account| account.held)
             .sum();
         let wanted = self.urgent.bytes + bulk;
@@ -354,7 +414,7 @@ impl Budget {
         let mut stalled: Vec<(Duration, Id)> = self
             .accounts
             .iter()
-            .filter(|(_, account)| !account.told)
+            .filter(|(_, account)| !account.is_told(now, self.stall))
             .map(|(id, account)| (account.stalled(now), *id))
             .filter(|(stalled, _)| *stalled >= self.stall)
             .collect();
@@ -363,7 +423,7 @@ impl Budget {
             && let Some((_, id)) = stalled.pop()
             && let Some(account) = self.accounts.get_mut(&id)
         {
-            account.told = true;
+            account.told = Some(now);
             short = short.saturating_sub(account.held);
             relief.told.push(Arc::clone(&account.signals));
         }
@@ -388,8 +448,9 @@ mod tests {
         (budget.open(Arc::clone(&signals)), signals)
     }
 
-    fn is_granted(asked: Option<&mut (Id, oneshot::Receiver<()>)>) -> bool {
-        asked.is_none_or(|(_, granted)| granted.try_recv().is_ok())
+    fn is_granted(asked: &mut Asked) -> bool {
+        let granted = asked.granted.as_mut();
+        granted.is_none_or(|granted| granted.try_recv().is_ok())
     }
 
     fn send_all(granted: Vec<oneshot::Sender<()>>) {
@@ -404,25 +465,32 @@ mod tests {
         let mut budget = budget();
         for _ in 0..12 {
             let (id, _) = client(&mut budget);
-            assert!(budget.ask(Lane::Bulk, Some(id), 64 * K).is_none());
+            assert!(budget.ask(Lane::Bulk, Some(id), 64 * K).granted.is_none());
         }
         let (id, _) = client(&mut budget);
         let mut bulk = budget.ask(Lane::Bulk, Some(id), 64 * K);
-        assert!(!is_granted(bulk.as_mut()));
-        assert!(budget.ask(Lane::Urgent, None, 16 * K).is_none());
+        assert!(!is_granted(&mut bulk));
+        assert!(budget.ask(Lane::Urgent, None, 16 * K).granted.is_none());
         let (greedy, _) = client(&mut budget);
         budget.share = 1024 * K;
         for _ in 0..3 {
-            assert!(budget.ask(Lane::Urgent, Some(greedy), 64 * K).is_none());
+            assert!(
+                budget
+                    .ask(Lane::Urgent, Some(greedy), 64 * K)
+                    .granted
+                    .is_none()
+            );
         }
         let (other, _) = client(&mut budget);
         let mut fifth = budget.ask(Lane::Urgent, Some(greedy), 128 * K);
+        assert!(!is_granted(&mut fifth), "more than its part of the reserve");
         assert!(
-            !is_granted(fifth.as_mut()),
-            "more than its part of the reserve"
+            budget
+                .ask(Lane::Urgent, Some(other), 16 * K)
+                .granted
+                .is_none()
         );
-        assert!(budget.ask(Lane::Urgent, Some(other), 16 * K).is_none());
-        send_all(budget.release(None, 0, 64 * K));
+        send_all(budget.release(None, Lane::Urgent, 64 * K));
     }
 
     /// Guards: an account waits for its own bytes beyond its share and holds nobody up; who goes leaves its place to the next.
@@ -430,22 +498,121 @@ mod tests {
     fn who_waits_is_served_in_turn() {
         let mut budget = budget();
         let ((one, _), (two, _)) = (client(&mut budget), client(&mut budget));
-        assert!(budget.ask(Lane::Bulk, Some(one), 64 * K).is_none());
+        assert!(budget.ask(Lane::Bulk, Some(one), 64 * K).granted.is_none());
         let mut parked = budget.ask(Lane::Bulk, Some(one), 64 * K);
-        assert!(!is_granted(parked.as_mut()));
-        assert!(budget.ask(Lane::Bulk, Some(two), 64 * K).is_none());
-        send_all(budget.release(Some(one), 0, 64 * K));
-        assert!(is_granted(parked.as_mut()));
-        assert!(budget.ask(Lane::Bulk, None, 640 * K).is_none());
+        assert!(!is_granted(&mut parked));
+        assert!(budget.ask(Lane::Bulk, Some(two), 64 * K).granted.is_none());
+        send_all(budget.release(Some(one), Lane::Bulk, 64 * K));
+        assert!(is_granted(&mut parked));
+        assert!(budget.ask(Lane::Bulk, None, 640 * K).granted.is_none());
         let mut first = budget.ask(Lane::Bulk, None, 64 * K);
         let mut second = budget.ask(Lane::Bulk, None, 4 * K);
-        assert!(!is_granted(first.as_mut()) && !is_granted(second.as_mut()));
-        let first = first.as_ref().unwrap().0;
-        send_all(budget.withdraw(None, first).expect("it waited"));
-        assert!(!is_granted(second.as_mut()), "the reserve was used");
-        send_all(budget.release(Some(two), 0, 64 * K));
-        assert!(is_granted(second.as_mut()));
-        assert!(budget.withdraw(None, second.as_ref().unwrap().0).is_none());
+        assert!(!is_granted(&mut first) && !is_granted(&mut second));
+        send_all(budget.withdraw(None, first.id).expect("it waited"));
+        assert!(!is_granted(&mut second), "the reserve was used");
+        send_all(budget.release(Some(two), Lane::Bulk, 64 * K));
+        assert!(is_granted(&mut second));
+        assert!(budget.withdraw(None, second.id).is_none());
+    }
+
+    /// A window that is read ahead, until it is given up.
+    #[derive(Debug)]
+    struct Slot;
+
+    impl Ahead for Slot {
+        fn bytes(&self) -> usize {
+            64 * K
+        }
+        fn give_up(&self) {}
+    }
+
+    /// Guards: an account whose large answers have all of its share still gets small ones; what it waits for itself takes what was read
+    /// ahead for it, though nobody else waits; and a wait that is given up lets the next one of the same account go on.
+    #[test]
+    fn a_share_does_not_hold_small_answers_up() {
+        let mut budget = budget();
+        let (id, _) = client(&mut budget);
+        let ahead: Arc<dyn Ahead> = Arc::new(Slot);
+        assert!(budget.ask(Lane::Bulk, Some(id), 32 * K).granted.is_none());
+        budget.ahead(id, &ahead);
+        assert!(budget.relieve(STALL, Some(id)).ahead.is_empty());
+        let large = budget.ask(Lane::Bulk, Some(id), 64 * K);
+        let mut small = budget.ask(Lane::Bulk, Some(id), 16 * K);
+        assert!(large.granted.is_some() && !is_granted(&mut small));
+        for _ in 0..4 {
+            let urgent = budget.ask(Lane::Urgent, Some(id), 64 * K);
+            assert!(urgent.granted.is_none() && urgent.lane == Lane::Urgent);
+        }
+        assert_eq!(budget.relieve(STALL, Some(id)).ahead.len(), 1);
+        send_all(budget.withdraw(Some(id), large.id).expect("it waited"));
+        assert!(is_granted(&mut small));
+        let fifth = budget.ask(Lane::Urgent, Some(id), 64 * K);
+        assert_eq!(fifth.lane, Lane::Bulk, "its part of the reserve is used");
+        send_all(budget.release(Some(id), Lane::Urgent, 64 * K));
+        let sixth = budget.ask(Lane::Urgent, Some(id), 64 * K);
+        assert_eq!(sixth.lane, Lane::Urgent);
+    }
+
+    /// Guards: a client that gives one window up is told again only once that one is back, or did not come back for long.
+    #[test]
+    fn who_gave_way_is_told_again() {
+        let mut budget = budget();
+        let (id, signals) = client(&mut budget);
+        budget.share = 1024 * K;
+        for window in 1000..1003 {
+            assert!(budget.ask(Lane::Bulk, Some(id), 256 * K).granted.is_none());
+            budget.handed(id, window, Duration::ZERO);
+        }
+        let _waiting = budget.ask(Lane::Bulk, None, 512 * K);
+        let mut now = STALL;
+        assert_eq!(budget.relieve(now, None).told.len(), 1);
+        signals.unrevoke();
+        now += LOOK_PAUSE;
+        assert!(
+            budget.relieve(now, None).told.is_empty(),
+            "it is on its way"
+        );
+        budget.settled(id, 1000);
+        send_all(budget.release(Some(id), Lane::Bulk, 256 * K));
+        now += LOOK_PAUSE;
+        assert_eq!(budget.relieve(now, None).told.len(), 1, "it was not enough");
+        now += STALL;
+        assert_eq!(budget.relieve(now, None).told.len(), 1, "nothing came");
+    }
+
+    /// Guards: however many wait, all accounts are looked at only so often.
+    #[test]
+    fn accounts_are_looked_at_now_and_then() {
+        let mut budget = budget();
+        let (holder, signals) = client(&mut budget);
+        assert!(
+            budget
+                .ask(Lane::Bulk, Some(holder), 768 * K)
+                .granted
+                .is_none()
+        );
+        budget.handed(holder, 1000, Duration::ZERO);
+        let _waiting = budget.ask(Lane::Bulk, None, 64 * K);
+        signals.progressed(STALL);
+        assert!(budget.relieve(STALL, None).told.is_empty());
+        // As if it had been stalled before.
+        signals.progressed(Duration::ZERO);
+        let soon = STALL + LOOK_PAUSE / 2;
+        assert!(budget.relieve(soon, None).told.is_empty(), "looked again");
+        assert_eq!(budget.relieve(STALL + LOOK_PAUSE, None).told.len(), 1);
+    }
+
+    /// Guards: one that asks for more than a portion gets as many to give way as it needs.
+    #[test]
+    fn a_large_wait_ends() {
+        let mut budget = budget();
+        for number in 0..12 {
+            let (id, _) = client(&mut budget);
+            assert!(budget.ask(Lane::Urgent, Some(id), 64 * K).granted.is_none());
+            budget.handed(id, 1000 + number, Duration::ZERO);
+        }
+        let _waiting = budget.ask(Lane::Bulk, None, 512 * K);
+        assert_eq!(budget.relieve(STALL, None).told.len(), 8);
     }
 
     /// Guards: the client that took nothing for the longest time lets go first, only while others wait, and one that takes its bytes
@@ -456,32 +623,42 @@ mod tests {
         let mut clients = Vec::new();
         for number in 0..12 {
             let (id, signals) = client(&mut budget);
-            assert!(budget.ask(Lane::Bulk, Some(id), 64 * K).is_none());
+            assert!(budget.ask(Lane::Bulk, Some(id), 64 * K).granted.is_none());
             budget.handed(id, 1000 + number, Duration::from_millis(10 * number));
             clients.push((id, signals));
         }
         let told = |relief: &Relief| relief.told.len();
         let late = STALL * 2;
-        assert_eq!(told(&budget.relieve(late)), 0, "nobody waits");
+        assert_eq!(told(&budget.relieve(late, None)), 0, "nobody waits");
         let mut waiting = budget.ask(Lane::Bulk, None, 64 * K);
-        assert_eq!(told(&budget.relieve(STALL / 2)), 0, "none is stalled yet");
+        assert_eq!(
+            told(&budget.relieve(STALL / 2, None)),
+            0,
+            "none is stalled yet"
+        );
         clients[0].1.progressed(late);
-        let relief = budget.relieve(late);
+        let relief = budget.relieve(late, None);
         assert_eq!(told(&relief), 1);
         assert!(Arc::ptr_eq(&clients[1].1, &relief.told[0]));
-        assert_eq!(told(&budget.relieve(late)), 0, "its bytes are on their way");
-        send_all(budget.release(Some(clients[1].0), 1001, 64 * K));
-        assert!(is_granted(waiting.as_mut()));
+        let later = late + LOOK_PAUSE;
+        assert_eq!(
+            told(&budget.relieve(later, None)),
+            0,
+            "its bytes are on their way"
+        );
+        budget.settled(clients[1].0, 1001);
+        send_all(budget.release(Some(clients[1].0), Lane::Bulk, 64 * K));
+        assert!(is_granted(&mut waiting));
         for (_, signals) in &clients {
             signals.progressed(STALL * 9);
         }
         let _more = budget.ask(Lane::Bulk, None, 64 * K);
-        assert_eq!(told(&budget.relieve(STALL * 9)), 0, "all take bytes");
+        assert_eq!(told(&budget.relieve(STALL * 9, None)), 0, "all take bytes");
         for (_, signals) in &clients {
             signals.progressed(STALL * 10);
         }
         assert_eq!(
-            told(&budget.relieve(STALL * 10)),
+            told(&budget.relieve(STALL * 10, None)),
             1,
             "one window in ten stalls"
         );

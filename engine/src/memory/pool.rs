@@ -1,0 +1,330 @@
+//! Blocks of memory under the budget.
+//!
+//! Owns: [`ReadPool`] and its free blocks, [`Reading`]. Refuses: waiting for the budget (`shared`).
+//!
+//! Invariants: blocks that are out and blocks that are kept are together no more than the budget; a block is free again when the last
+//! owner of its bytes drops them; of free blocks a part of the budget is kept, the others go back to the system.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use super::account::{Gate, MemoryAccount};
+use super::ahead::Ahead;
+use super::budget::Lane;
+use super::shared::{MemoryBudget, Permit};
+use crate::buffer::{Block, Buffer, Home};
+use crate::io::Clock;
+use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
+use crate::sync::Mutex;
+
+/// Sizes of blocks; a read takes the smallest that fits.
+const CLASSES: [usize; 7] = [
+    16 << 10,
+    64 << 10,
+    128 << 10,
+    256 << 10,
+    512 << 10,
+    1 << 20,
+    READ_BYTES_MAX,
+];
+/// A window may take this part of what is left, so that the first readers leave room for many more.
+const WINDOW_PART: usize = 32;
+/// Free blocks are kept up to this part of the budget, so that one hour of many readers does not decide what is held for good.
+const KEPT_PART: usize = 4;
+
+/// A budget for reads, and blocks to read into. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ReadPool {
+    memory: MemoryBudget,
+    blocks: Arc<Mutex<Blocks>>,
+}
+
+/// Blocks that nobody uses.
+#[derive(Debug, Default)]
+struct Blocks {
+    classes: [Vec<Block>; CLASSES.len()],
+    bytes: usize,
+    kept_max: usize,
+}
+
+impl ReadPool {
+    /// A pool that never has more than `bytes`. A client that takes nothing for `stall` gives way to those who wait.
+    pub fn new(bytes: usize, stall: Duration, clock: Arc<dyn Clock>) -> Self {
+        let total = bytes.max(2 * READ_BYTES_MAX);
+        let share = (total / 16).max(READ_BYTES_MAX);
+        Self {
+            memory: MemoryBudget::new(total, share, stall, clock),
+            blocks: Arc::new(Mutex::new(Blocks {
+                kept_max: total / KEPT_PART,
+                ..Blocks::default()
+            })),
+        }
+    }
+
+    /// The budget.
+    pub fn memory(&self) -> &MemoryBudget {
+        &self.memory
+    }
+
+    /// The size of a window for a reader that would take `wanted` bytes, in whole chunks: smaller when memory is short.
+    pub(crate) fn window_bytes(&self, wanted: u64) -> u64 {
+        let chunk = CHUNK_BYTES as u64;
+        let part = (self.memory.spare_bytes() / WINDOW_PART) as u64;
+        wanted.min(part / chunk * chunk).max(chunk)
+    }
+
+    /// Whether there is room to read what was not asked for yet.
+    pub(crate) fn is_roomy(&self) -> bool {
+        self.memory.spare_bytes() >= self.memory.total_bytes() / 2
+    }
+
+    /// Notes that `ahead` may be dropped when memory is short.
+    pub(crate) fn note_ahead(&self, reading: &Reading, ahead: &Arc<dyn Ahead>) {
+        if let Some(account) = &reading.account {
+            self.memory.with(|budget| budget.ahead(account.id(), ahead));
+        }
+    }
+
+    /// A buffer with room for exactly `limit` bytes; waits while the budget is used up. More than
+    /// [`READ_BYTES_MAX`] is our own mistake.
+    pub async fn take(&self, limit: usize, reading: &Reading) -> Buffer {
+        let class = CLASSES.iter().position(|size| *size >= limit);
+        let Some((class, size)) = class.and_then(|c| CLASSES.get(c).map(|s| (c, *s))) else {
+            unreachable!("a buffer of {limit} bytes was asked for; see CLASSES")
+        };
+        let account = reading.account.as_ref();
+        let permit = self.memory.acquire(reading.lane, account, size).await;
+        let room = self.memory.free_bytes();
+        let kept = self.blocks.lock().take(class, room);
+        let block = kept.unwrap_or_else(|| Block::new(size));
+        let home = PooledBlock {
+            blocks: Arc::clone(&self.blocks),
+            gate: Arc::clone(&reading.gate),
+            permit,
+        };
+        Buffer::at_home(block, limit, Box::new(home))
+    }
+}
+
+impl Blocks {
+    /// A kept block of a class, and no more kept than `room` beside it.
+    fn take(&mut self, class: usize, room: usize) -> Option<Block> {
+        let block = self.classes.get_mut(class).and_then(Vec::pop);
+        self.bytes -= block.as_ref().map_or(0, Block::len);
+        for kept in self.classes.iter_mut().rev() {
+            while self.bytes > room
+                && let Some(gone) = kept.pop()
+            {
+                self.bytes -= gone.len();
+            }
+        }
+        block
+    }
+
+    /// Keeps a block, or gives it back.
+    fn put_back(&mut self, block: Block) -> Option<Block> {
+        let class = CLASSES.iter().position(|size| *size == block.len());
+        if self.bytes + block.len() <= self.kept_max
+            && let Some(kept) = class.and_then(|class| self.classes.get_mut(class))
+        {
+            self.bytes += block.len();
+            kept.push(block);
+            return None;
+        }
+        Some(block)
+    }
+}
+
+/// A block that is out.
+#[derive(Debug)]
+struct PooledBlock {
+    blocks: Arc<Mutex<Blocks>>,
+    gate: Arc<Gate>,
+    permit: Permit,
+}
+
+impl Home for PooledBlock {
+    fn hand_over(&mut self) {
+        self.permit.hand_over(Some(&self.gate));
+    }
+
+    fn take_back(&mut self, block: Block) {
+        // One that is not kept drops without the lock.
+        let gone = self.blocks.lock().put_back(block);
+        drop(gone);
+    }
+}
+
+/// Whom a read is for, and the order of its windows.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    lane: Lane,
+    account: Option<MemoryAccount>,
+    gate: Arc<Gate>,
+}
+
+impl Reading {
+    /// A read of the engine or of its owner, which drops what it gets at once. No client can hold it up.
+    pub fn internal() -> Self {
+        Self {
+            lane: Lane::Urgent,
+            account: None,
+            gate: Arc::default(),
+        }
+    }
+
+    /// An answer to a client, whose windows leave one after the other: the next is read once the one before was taken.
+    pub fn answer(account: &MemoryAccount, lane: Lane) -> Self {
+        Self {
+            lane,
+            account: Some(account.clone()),
+            gate: Arc::default(),
+        }
+    }
+
+    /// Waits until the client took the window before, so that it never holds two of one answer.
+    pub(crate) async fn turn(&self) {
+        poll_fn(|context| {
+            let mut gate = self.gate.lock();
+            if let Some(taken) = gate.as_mut() {
+                // Its sender is dropped with the window, and never sends.
+                let _closed = ready!(Pin::new(taken).poll(context));
+                *gate = None;
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bytes::Bytes;
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::io::TaskFuture;
+
+    const STALL: Duration = Duration::from_secs(2);
+
+    /// Whose sleepers wake at their second poll: who waits is polled by hand.
+    #[derive(Debug, Default)]
+    struct HandClock(AtomicU64);
+
+    impl Clock for HandClock {
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+        fn wall_unix_ms(&self) -> u64 {
+            0
+        }
+        fn sleep(&self, _: Duration) -> TaskFuture {
+            let mut polled = false;
+            Box::pin(poll_fn(move |_| {
+                if std::mem::replace(&mut polled, true) {
+                    Poll::Ready(())
+                } else {
+                    Poll::Pending
+                }
+            }))
+        }
+    }
+
+    fn pool() -> (ReadPool, Arc<HandClock>) {
+        let clock = Arc::new(HandClock::default());
+        let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+        (ReadPool::new(8 << 20, STALL, shared), clock)
+    }
+
+    fn window(pool: &ReadPool, reading: &Reading) -> Option<Bytes> {
+        let taken = pool.take(2 << 20, reading).now_or_never();
+        taken.map(Buffer::freeze)
+    }
+
+    /// Guards: the budget is given back when the last view of the bytes drops; blocks are used again, and no more are kept than a part of
+    /// the budget.
+    #[test]
+    fn a_dropped_buffer_returns_its_bytes_to_the_budget() {
+        let (pool, _) = pool();
+        let reading = Reading::internal();
+        let before = pool.memory.free_bytes();
+        let buffer = pool.take(100_000, &reading).now_or_never().unwrap();
+        assert_eq!(buffer.room(), 100_000);
+        assert_eq!(pool.memory.free_bytes(), before - (128 << 10));
+        let bytes = buffer.freeze();
+        let view = bytes.clone();
+        drop(bytes);
+        assert!(pool.memory.free_bytes() < before);
+        drop(view);
+        assert_eq!(pool.memory.free_bytes(), before);
+        assert_eq!(pool.blocks.lock().bytes, 128 << 10);
+        // Blocks of other sizes are not kept beyond the budget.
+        let all: Vec<Bytes> = std::iter::repeat_with(|| window(&pool, &reading).unwrap())
+            .take(4)
+            .collect();
+        assert_eq!(pool.blocks.lock().bytes, 0);
+        drop(all);
+        assert_eq!(pool.blocks.lock().bytes, 2 << 20);
+    }
+
+    /// Guards: an answer has one window at a time, and its next read waits until the client took the one before.
+    #[test]
+    fn windows_of_an_answer_leave_one_by_one() {
+        let (pool, _) = pool();
+        let reading = Reading::answer(&pool.memory.account(), Lane::Bulk);
+        reading.turn().now_or_never().unwrap();
+        let first = window(&pool, &reading).unwrap();
+        let mut turn = std::pin::pin!(reading.turn());
+        assert!(turn.as_mut().now_or_never().is_none());
+        drop(first);
+        turn.now_or_never().expect("its turn");
+    }
+
+    /// Guards: when nothing is left, the client that takes nothing is told to let go once it is stalled, and who waits gets its bytes;
+    /// a wait that is given up leaves nothing behind.
+    #[test]
+    fn a_stalled_client_gives_way() {
+        let (pool, clock) = pool();
+        let before = pool.memory.free_bytes();
+        let clients: Vec<MemoryAccount> = std::iter::repeat_with(|| pool.memory.account())
+            .take(3)
+            .collect();
+        let mut windows: Vec<Bytes> = clients
+            .iter()
+            .map(|client| window(&pool, &Reading::answer(client, Lane::Bulk)).unwrap())
+            .collect();
+        let other = Reading::answer(&pool.memory.account(), Lane::Bulk);
+        let mut given_up = Box::pin(pool.take(2 << 20, &other));
+        let mut waiting = Box::pin(pool.take(2 << 20, &other));
+        assert!(given_up.as_mut().now_or_never().is_none());
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(given_up);
+        let told = || {
+            clients
+                .iter()
+                .filter(|client| client.revoked().now_or_never().is_some())
+                .count()
+        };
+        clock.0.store(3, Ordering::Relaxed);
+        clients[1].progressed();
+        clients[2].progressed();
+        assert_eq!(told(), 0);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert_eq!(told(), 1);
+        clients[0]
+            .revoked()
+            .now_or_never()
+            .expect("the stalled one");
+        windows.remove(0);
+        let served = waiting.as_mut().now_or_never().expect("its turn");
+        drop(waiting);
+        drop((served, windows, clients, other));
+        assert_eq!(pool.memory.free_bytes(), before);
+        assert!(pool.memory.with(|budget| budget.has_no_accounts()));
+    }
+}

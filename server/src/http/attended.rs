@@ -1,0 +1,117 @@
+//! What may end a connection beside itself.
+//!
+//! Owns: [`Attended`], and when a connection that asks for nothing is over. hyper bounds the wait for a head of HTTP/1.1; an HTTP/2
+//! client that answers pings and asks for nothing would be kept for good.
+//!
+//! Invariant: whether for the end of the server or for silence, requests under way end first; cut off is only an answer that is not read,
+//! a connection on which nothing moves while others wait for its place, and one that was told to go and asked for nothing since.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use futures_util::future::{self, BoxFuture, FutureExt as _};
+use tokio::sync::watch;
+
+use super::connection::{Client, Close};
+use super::limits::ConnectionLimits;
+use super::places::{Leave, Taken};
+use super::requests::Requests;
+
+/// How long an idle connection that was told to leave may take for it.
+pub(super) const LEAVE_MAX: Duration = Duration::from_millis(100);
+
+/// A connection, and what is looked at beside it.
+pub(super) struct Attended<'a> {
+    pub(super) requests: Requests,
+    pub(super) client: Client,
+    pub(super) limits: &'a ConnectionLimits,
+    pub(super) place: &'a Taken,
+    pub(super) draining: watch::Receiver<bool>,
+}
+
+impl Attended<'_> {
+    /// Resolves once the client has to give way to others who wait for memory.
+    fn revoked(&self) -> BoxFuture<'static, ()> {
+        match &self.client.account {
+            Some(account) => account.revoked(),
+            None => future::pending().boxed(),
+        }
+    }
+
+    /// Ends the stream that the client takes nothing of, if that gives its memory back: what cannot be written stays with the connection.
+    fn gives_a_stream_up(&self) -> bool {
+        let ended = !self.place.is_blocked() && self.client.watch.end_oldest();
+        if let (true, Some(account)) = (ended, &self.client.account) {
+            account.gave_way();
+        }
+        ended
+    }
+
+    /// Answers requests until the end, whoever decides it. `shut_down` lets those under way end and takes no more.
+    pub(super) async fn serve<C: Future<Output = hyper::Result<()>>>(
+        self,
+        connection: C,
+        shut_down: fn(Pin<&mut C>),
+    ) -> Close {
+        let (clock, silence) = (&self.limits.clock, self.limits.header_timeout);
+        let (mut revoked, mut draining) = (self.revoked(), self.draining.clone());
+        let mut connection = pin!(connection);
+        let mut idle = pin!(self.requests.idle(clock, silence));
+        let mut forgotten = pin!(self.client.watch.forgotten(self.limits.unread_timeout));
+        let mut ending = false;
+        let mut close = Close::Linger;
+        loop {
+            let mut patience = silence;
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    let Err(error) = ended else { return close };
+                    // Clients that go away are everyday; what was ours was logged where it happened.
+                    tracing::debug!(%error, "a connection ended");
+                    // hyper has answered a request that it does not understand, and says nothing about one that is late.
+                    return match (error.is_parse(), error.is_timeout()) {
+                        (true, _) => Close::Linger,
+                        (false, true) if self.place.has_asked() => Close::Late,
+                        _ => Close::Plainly,
+                    };
+                }
+                () = &mut forgotten => {
+                    tracing::debug!("an answer was left unread");
+                    return Close::Reset;
+                }
+                () = &mut revoked => {
+                    if self.gives_a_stream_up() {
+                        revoked = self.revoked();
+                        continue;
+                    }
+                    tracing::debug!("an answer was left unread while others waited for its memory");
+                    return Close::Reset;
+                }
+                leave = self.place.told() => {
+                    if leave == Leave::Now {
+                        tracing::debug!("nothing moved on a connection while others waited for its place");
+                        return Close::Reset;
+                    }
+                    patience = LEAVE_MAX;
+                }
+                () = &mut idle => {
+                    // Told to go and still here: HTTP/2 waits for an answer to that.
+                    if ending {
+                        tracing::debug!("a connection that asked for nothing did not end");
+                        return Close::Plainly;
+                    }
+                }
+                // The sender lives as long as connections do; its end would be the end of the server too.
+                _ = draining.wait_for(|draining| *draining), if !ending => {}
+            }
+            idle.set(self.requests.idle(clock, patience));
+            ending = true;
+            close = if self.requests.are_under_way() {
+                Close::Linger
+            } else {
+                Close::Plainly
+            };
+            shut_down(connection.as_mut());
+        }
+    }
+}

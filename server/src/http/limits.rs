@@ -1,0 +1,95 @@
+//! How the connections of a listener are treated.
+//!
+//! Owns: [`ConnectionLimits`], and what of them hyper is told.
+//! Refuses: carrying them out where hyper does not, which `connection`, `socket` and `body` do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::{http1, http2};
+
+use super::receive::{ReceiveMemory, WideReceive};
+use super::server::{Http2Options, ServerOptions};
+use super::streams::StreamTasks;
+use crate::clock::RunningClock;
+use crate::registry::Registry;
+
+/// Largest head of an HTTP/1.1 request; a larger one is answered 431.
+const H1_HEAD_BYTES: usize = 64 << 10;
+/// Largest body frame that HTTP/1.1 hands up, and with it the unit of copying on a push. `socket` reads less where memory is short.
+const H1_BUFFER_BYTES: usize = 512 << 10;
+const H2_FRAME_BYTES: u32 = 64 << 10;
+const H2_SEND_BUFFER_BYTES: usize = 256 << 10;
+/// Windows of a connection of HTTP/2 while memory for what was received is short: the protocol's own.
+const H2_NARROW_BYTES: u32 = 65_535;
+/// A peer that is gone without a word is noticed by an unanswered ping.
+const H2_PING_EVERY: Duration = Duration::from_secs(30);
+const H2_PONG_WITHIN: Duration = Duration::from_secs(20);
+
+/// How every connection of a listener is treated.
+#[derive(Debug, Clone)]
+pub(super) struct ConnectionLimits {
+    pub(super) http1: http1::Builder,
+    http2: http2::Builder<StreamTasks>,
+    windows: Http2Options,
+    pub(super) header_timeout: Duration,
+    pub(super) unread_timeout: Duration,
+    pub(super) clock: RunningClock,
+    pub(super) receive: Arc<ReceiveMemory>,
+    /// Whose memory answers take; the admin listener's are small.
+    pub(super) registry: Option<Registry>,
+}
+
+impl ConnectionLimits {
+    pub(super) fn new(
+        options: &ServerOptions,
+        clock: &RunningClock,
+        registry: Option<Registry>,
+    ) -> Self {
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(clock.clone())
+            .header_read_timeout(options.header_timeout)
+            // A client may say with the end of its stream that its request is whole, and then wait for the answer.
+            .half_close(true)
+            .max_header_size(H1_HEAD_BYTES)
+            .max_buf_size(H1_BUFFER_BYTES);
+        let mut http2 = http2::Builder::new(StreamTasks);
+        http2
+            .timer(clock.clone())
+            .max_frame_size(H2_FRAME_BYTES)
+            .max_send_buf_size(H2_SEND_BUFFER_BYTES)
+            .max_concurrent_streams(options.http2.streams)
+            .max_header_list_size(options.http2.header_bytes)
+            .keep_alive_interval(H2_PING_EVERY)
+            .keep_alive_timeout(H2_PONG_WITHIN);
+        Self {
+            http1,
+            http2,
+            windows: options.http2.clone(),
+            clock: clock.clone(),
+            header_timeout: options.header_timeout,
+            unread_timeout: options.unread_timeout,
+            receive: ReceiveMemory::new(),
+            registry,
+        }
+    }
+
+    /// Memory for the large windows of a connection of HTTP/2, if there is some.
+    pub(super) fn widen(&self) -> Option<WideReceive> {
+        self.receive.widen(self.windows.connection_window_bytes)
+    }
+
+    /// HTTP/2 with the windows that there is memory for.
+    pub(super) fn http2(&self, wide: Option<&WideReceive>) -> http2::Builder<StreamTasks> {
+        let window = |bytes: u32| match wide {
+            Some(_) => bytes,
+            None => bytes.min(H2_NARROW_BYTES),
+        };
+        let mut builder = self.http2.clone();
+        builder
+            .initial_stream_window_size(window(self.windows.stream_window_bytes))
+            .initial_connection_window_size(window(self.windows.connection_window_bytes));
+        builder
+    }
+}

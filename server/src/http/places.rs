@@ -1,0 +1,394 @@
+//! Places for connections, and who leaves when all are taken.
+//!
+//! Owns: [`Places`]. Idle connections leave first, the one that has been idle the longest before the others; then those on which nothing
+//! has moved for [`SILENT_MIN`], though a request is under way. An address that has more than its share gives before others do. The
+//! share is all places by the number of addresses, so it matters only when the places are taken, and never for a single address, such as
+//! a proxy's. Of IPv6 a network of 64 bits counts as one address: that is what one client has.
+//! Refuses: closing anything; a connection is told, and `connection` ends it.
+//!
+//! Invariant: a new client waits only while on every connection something moves and its own address has its share.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::clock::RunningClock;
+
+/// A connection with a request on which nothing moves for so long may be cut for a new one.
+const SILENT_MIN: Duration = Duration::from_secs(10);
+/// Of the idle connections, one in so many leaves at a time.
+const AT_A_TIME_PART: usize = 64;
+/// `idle_since_us` of a connection with a request under way.
+const BUSY: u64 = u64::MAX;
+
+/// All places of a listener.
+#[derive(Debug)]
+pub(super) struct Places {
+    max: usize,
+    clock: RunningClock,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    taken: HashMap<u64, Arc<Place>>,
+    peers: HashMap<IpAddr, usize>,
+}
+
+/// One connection's place. It is free again when its [`Taken`] drops.
+#[derive(Debug)]
+pub(super) struct Place {
+    peer: IpAddr,
+    /// Since when nothing is under way, in microseconds of the clock.
+    idle_since_us: AtomicU64,
+    /// When a byte last moved.
+    moved_us: AtomicU64,
+    /// Whether there is no room to write.
+    blocked: AtomicBool,
+    /// Whether the last bytes that moved came from the client.
+    asked: AtomicBool,
+    leave: AtomicU8,
+    told: Notify,
+}
+
+/// How a connection is to leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Leave {
+    /// Once nothing is under way.
+    WhenIdle = 1,
+    /// At once.
+    Now = 2,
+}
+
+/// A place, until it drops.
+#[derive(Debug)]
+pub(super) struct Taken {
+    places: Arc<Places>,
+    id: u64,
+    place: Arc<Place>,
+}
+
+impl Places {
+    pub(super) fn new(max: usize, clock: &RunningClock) -> Arc<Self> {
+        Arc::new(Self {
+            max,
+            clock: clock.clone(),
+            table: Mutex::default(),
+        })
+    }
+
+    /// Takes a place for a client of `peer`, if one is free. Otherwise tells somebody to leave, if anybody can be.
+    pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Taken> {
+        let peer = client(peer);
+        let now_us = microseconds(self.clock.now());
+        let mut table = self.table.lock();
+        if table.taken.len() >= self.max {
+            table.make_room(self.max, peer, now_us);
+            return None;
+        }
+        let (id, place) = (table.next, Arc::new(Place::new(peer, now_us)));
+        table.next += 1;
+        table.taken.insert(id, Arc::clone(&place));
+        *table.peers.entry(peer).or_default() += 1;
+        Some(Taken {
+            places: Arc::clone(self),
+            id,
+            place,
+        })
+    }
+}
+
+/// The address by which a client is counted.
+fn client(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            let network = address.to_bits() >> 64 << 64;
+            Ipv6Addr::from_bits(network).into()
+        }
+    }
+}
+
+/// Who leaves first: the greatest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Claim {
+    /// Something moves, but its address has more than its share, and the newcomer's does not.
+    Excess,
+    Silent {
+        over_share: bool,
+    },
+    Idle {
+        over_share: bool,
+    },
+}
+
+impl Table {
+    /// Tells those to leave who come first, unless somebody is leaving already.
+    fn make_room(&self, max: usize, newcomer: IpAddr, now_us: u64) {
+        if self.taken.values().any(|place| place.is_leaving()) {
+            return;
+        }
+        let peers = self.peers.len() + usize::from(!self.peers.contains_key(&newcomer));
+        let share = (max / peers).max(1);
+        let count = |peer| self.peers.get(&peer).copied().unwrap_or_default();
+        let entitled = count(newcomer) < share;
+        let mut ranked: Vec<(Claim, u64, &Arc<Place>)> = self
+            .taken
+            .values()
+            .filter_map(|place| {
+                let (claim, since_us) = place.claim(count(place.peer) > share, entitled, now_us)?;
+                Some((claim, now_us.saturating_sub(since_us), place))
+            })
+            .collect();
+        ranked.sort_unstable_by_key(|(claim, age_us, _)| (*claim, *age_us));
+        // Several idle ones at a time, so that many clients at once do not wait for one after the other.
+        for _ in 0..(max / AT_A_TIME_PART).max(1) {
+            match ranked.pop() {
+                Some((Claim::Idle { .. }, _, place)) => place.tell(Leave::WhenIdle),
+                Some((Claim::Silent { .. } | Claim::Excess, _, place)) => {
+                    place.tell(Leave::Now);
+                    return;
+                }
+                None => return,
+            }
+        }
+    }
+}
+
+impl Place {
+    fn new(peer: IpAddr, now_us: u64) -> Self {
+        Self {
+            peer,
+            idle_since_us: AtomicU64::new(now_us),
+            moved_us: AtomicU64::new(now_us),
+            blocked: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
+            leave: AtomicU8::new(0),
+            told: Notify::new(),
+        }
+    }
+
+    /// What makes it leave, and since when that is so.
+    fn claim(&self, over_share: bool, entitled: bool, now_us: u64) -> Option<(Claim, u64)> {
+        if self.leave.load(Ordering::Relaxed) >= Leave::Now as u8 {
+            return None;
+        }
+        let (idle_us, moved_us) = (
+            self.idle_since_us.load(Ordering::Relaxed),
+            self.moved_us.load(Ordering::Relaxed),
+        );
+        if idle_us != BUSY {
+            return Some((Claim::Idle { over_share }, idle_us));
+        }
+        if now_us.saturating_sub(moved_us) >= microseconds(SILENT_MIN) {
+            return Some((Claim::Silent { over_share }, moved_us));
+        }
+        (over_share && entitled).then_some((Claim::Excess, moved_us))
+    }
+
+    /// Whether its place will be free in a moment.
+    fn is_leaving(&self) -> bool {
+        match self.leave.load(Ordering::Relaxed) {
+            0 => false,
+            leave => leave >= Leave::Now as u8 || self.is_idle(),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.idle_since_us.load(Ordering::Relaxed) != BUSY
+    }
+
+    fn tell(&self, leave: Leave) {
+        self.leave.fetch_max(leave as u8, Ordering::Relaxed);
+        self.told.notify_one();
+    }
+}
+
+impl Taken {
+    /// Nothing is under way any more, or something is.
+    pub(super) fn set_idle(&self, idle: bool) {
+        let since = if idle {
+            microseconds(self.places.clock.now())
+        } else {
+            BUSY
+        };
+        self.place.idle_since_us.store(since, Ordering::Relaxed);
+    }
+
+    /// Bytes were read or written.
+    pub(super) fn moved(&self) {
+        let now_us = microseconds(self.places.clock.recent());
+        self.place.moved_us.store(now_us, Ordering::Relaxed);
+    }
+
+    /// There is no room to write any more, or there is again.
+    pub(super) fn set_blocked(&self, blocked: bool) {
+        self.place.blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// The client has sent something, or was answered.
+    pub(super) fn set_asked(&self, asked: bool) {
+        self.place.asked.store(asked, Ordering::Relaxed);
+    }
+
+    /// Whether the client has begun to send what was not answered yet.
+    pub(super) fn has_asked(&self) -> bool {
+        self.place.asked.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.place.blocked.load(Ordering::Relaxed)
+    }
+
+    /// Whether the connection was told to leave before.
+    pub(super) fn was_told(&self) -> bool {
+        self.place.leave.load(Ordering::Relaxed) > 0
+    }
+
+    /// Resolves when the connection is told to leave, each time. Of several waits only one resolves.
+    pub(super) async fn told(&self) -> Leave {
+        loop {
+            self.place.told.notified().await;
+            match self.place.leave.load(Ordering::Relaxed) {
+                0 => {}
+                1 => return Leave::WhenIdle,
+                _ => return Leave::Now,
+            }
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let mut table = self.places.table.lock();
+        table.taken.remove(&self.id);
+        if let Some(count) = table.peers.get_mut(&self.place.peer) {
+            *count -= 1;
+            if *count == 0 {
+                table.peers.remove(&self.place.peer);
+            }
+        }
+    }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(BUSY - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn places(max: usize) -> Arc<Places> {
+        Places::new(max, &RunningClock::start())
+    }
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    /// The numbers of those who were told to leave, in their order.
+    fn told(taken: &[Taken]) -> Vec<(usize, Leave)> {
+        let told = taken.iter().map(|taken| taken.told().now_or_never());
+        told.enumerate()
+            .filter_map(|(number, leave)| Some((number, leave?)))
+            .collect()
+    }
+
+    async fn pass(time: Duration) {
+        // In steps that are no gaps.
+        for _ in 0..time.as_millis() / 200 {
+            tokio::time::advance(Duration::from_millis(200)).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Guards: when all places are taken the longest idle connection leaves, one at a time where there are few; a busy one does not
+    /// while bytes move on it, and does once they have not for long enough.
+    #[tokio::test(start_paused = true)]
+    async fn the_longest_idle_leaves_first() {
+        let places = places(3);
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            taken.push(places.take(peer(1)).expect("a place"));
+            pass(Duration::from_secs(1)).await;
+        }
+        taken[0].set_idle(false);
+        assert!(told(&taken).is_empty(), "there was room");
+        assert!(places.take(peer(1)).is_none());
+        assert_eq!(told(&taken), [(1, Leave::WhenIdle)]);
+        assert!(places.take(peer(1)).is_none());
+        assert_eq!(told(&taken), [], "one is leaving");
+        drop(taken.remove(1));
+        taken.push(places.take(peer(1)).expect("its place"));
+        for taken in &taken {
+            taken.set_idle(false);
+        }
+        assert!(places.take(peer(1)).is_none());
+        assert_eq!(told(&taken), [], "all are busy");
+        pass(SILENT_MIN).await;
+        taken[0].moved();
+        taken[1].moved();
+        assert!(places.take(peer(1)).is_none());
+        assert_eq!(told(&taken), [(2, Leave::Now)]);
+    }
+
+    /// Guards: one that was told to leave and was asked something since keeps its place, and another leaves.
+    #[tokio::test(start_paused = true)]
+    async fn who_is_asked_again_stays() {
+        let places = places(2);
+        let taken = [places.take(peer(1)).unwrap(), places.take(peer(1)).unwrap()];
+        assert!(places.take(peer(1)).is_none());
+        let (first, _) = told(&taken)[0];
+        taken[first].set_idle(false);
+        assert!(places.take(peer(1)).is_none());
+        assert_eq!(told(&taken), [(1 - first, Leave::WhenIdle)]);
+    }
+
+    /// Guards: an address with more than its share gives way to others, even where bytes move, and never to itself.
+    #[tokio::test(start_paused = true)]
+    async fn addresses_have_a_share() {
+        let places = places(4);
+        let mut taken = vec![places.take(peer(2)).unwrap()];
+        pass(Duration::from_secs(1)).await;
+        for _ in 0..3 {
+            taken.push(places.take(peer(1)).unwrap());
+        }
+        for taken in &taken[1..] {
+            taken.set_idle(false);
+        }
+        taken[3].set_idle(true);
+        assert!(places.take(peer(2)).is_none());
+        assert_eq!(
+            told(&taken),
+            [(3, Leave::WhenIdle)],
+            "idle, and over its share"
+        );
+        taken[3].set_idle(false);
+        taken[0].set_idle(false);
+        assert!(places.take(peer(1)).is_none());
+        assert_eq!(told(&taken), [], "it has its share");
+        assert!(places.take(peer(3)).is_none());
+        let told = told(&taken);
+        assert!(matches!(told[..], [(1..=3, Leave::Now)]), "{told:?}");
+    }
+
+    /// Guards: many addresses of one network of IPv6 have one share, and an address of IPv4 is the same one behind a socket of IPv6.
+    #[test]
+    fn one_client_has_one_share() {
+        let address = |text: &str| client(text.parse().expect("an address"));
+        assert_eq!(address("2001:db8::1"), address("2001:db8::2:3"));
+        assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
+        assert_eq!(address("::ffff:10.0.0.1"), address("10.0.0.1"));
+        assert_ne!(address("10.0.0.1"), address("10.0.0.2"));
+    }
+}

@@ -1,0 +1,95 @@
+//! Connections have places, heads have a size.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonnage_server::ServerOptions;
+use tonnage_tests::registry::TestRegistry;
+
+use crate::wire;
+
+const GET: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
+/// By then a wait has failed, below the time for which an idle connection is kept.
+const HANG: Duration = Duration::from_secs(20);
+
+async fn registry_with(connections_max: usize) -> TestRegistry {
+    let options = ServerOptions {
+        connections_max,
+        ..ServerOptions::default()
+    };
+    TestRegistry::with(options).await
+}
+
+/// A connection that has sent `bytes`.
+async fn sent(registry: &TestRegistry, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(registry.client().address())
+        .await
+        .unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream
+}
+
+/// Reads the first line of an answer.
+async fn status(stream: &mut TcpStream) -> String {
+    let mut line = [0; 12];
+    let read = tokio::time::timeout(HANG, stream.read_exact(&mut line)).await;
+    read.expect("no answer").expect("an answer");
+    String::from_utf8_lossy(&line).into_owned()
+}
+
+/// Guards: when all places are taken, the connection that has been idle the longest leaves for a new one: one that said nothing, one of
+/// HTTP/2, and one that was answered, in their order.
+#[tokio::test(flavor = "multi_thread")]
+async fn idle_connections_leave_for_new_ones() {
+    let registry = registry_with(3).await;
+    let silent = sent(&registry, b"").await;
+    // The preface and empty SETTINGS (RFC 9113 section 3.4).
+    let mut http2 = sent(
+        &registry,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    )
+    .await;
+    http2.read_exact(&mut [0; 9]).await.unwrap();
+    let mut answered = sent(&registry, GET).await;
+    assert_eq!(status(&mut answered).await, "HTTP/1.1 200");
+    let mut kept = Vec::new();
+    for mut idle in [silent, http2, answered] {
+        let mut new = sent(&registry, GET).await;
+        assert_eq!(status(&mut new).await, "HTTP/1.1 200");
+        // It has left before the new one had its place.
+        let ended = tokio::time::timeout(HANG, idle.read_to_end(&mut Vec::new())).await;
+        ended.expect("it is kept").unwrap();
+        kept.push(new);
+    }
+}
+
+/// Guards: a request under way keeps its place, and a client beyond the limit waits for it instead of taking the store's files.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_connection_keeps_its_place() {
+    let registry = registry_with(1).await;
+    let head = b"PUT /v2/a/manifests/t HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
+    let mut busy = sent(&registry, head).await;
+    assert_eq!(status(&mut busy).await, "HTTP/1.1 100");
+    let mut second = sent(&registry, GET).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), second.readable()).await;
+    assert!(early.is_err(), "a second connection was served");
+    drop(busy);
+    assert_eq!(status(&mut second).await, "HTTP/1.1 200");
+}
+
+/// Guards: the head of a request has a size of its own, far below what is read of a body at once, and one that is larger is told so
+/// (RFC 6585 section 5).
+#[tokio::test(flavor = "multi_thread")]
+async fn heads_have_a_size() {
+    let registry = TestRegistry::start().await;
+    let address = registry.client().address();
+    let get = |bytes: usize| {
+        let pad = "a".repeat(bytes);
+        format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Pad: {pad}\r\n\r\n")
+    };
+    let fits = wire::say(address, get(60 << 10)).await;
+    assert!(fits.starts_with("HTTP/1.1 200"), "{fits}");
+    let large = wire::say(address, get(65 << 10)).await;
+    assert!(large.starts_with("HTTP/1.1 431"), "{large}");
+}
