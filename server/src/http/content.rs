@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, resp
 use super::body::Body;
 use super::connection::Client;
 use super::error::Failure;
-use super::{Exchange, Reply, conditional, headers};
+use super::{Reply, RequestContext, conditional, headers};
 use crate::oci::{RangeAnswer, media_type::is_inert};
 use crate::registry::ports::{AnswerReads, Blob, Windows};
 use crate::registry::{Error, Found};
@@ -32,12 +32,12 @@ pub(super) enum Freshness {
 
 /// Answers GET and HEAD for something found; `gone` is the error if its bytes are not there any more.
 pub(super) async fn serve(
-    exchange: &Exchange<'_>,
+    context: &RequestContext<'_>,
     found: &Found,
     freshness: Freshness,
     gone: impl FnOnce() -> Error,
 ) -> Reply {
-    let request = &exchange.head.headers;
+    let request = &context.head.headers;
     if conditional::moved_on(request, found.digest) {
         return Err(Error::PreconditionFailed.into());
     }
@@ -49,8 +49,8 @@ pub(super) async fn serve(
         Some(_) => (Pulled::Manifest, OCTETS),
         None => (Pulled::Blob, OCTETS),
     };
-    if exchange.is_head() {
-        if exchange.registry().is_damaged(found) {
+    if context.is_head() {
+        if context.registry().is_damaged(found) {
             return Err(gone().into());
         }
         let builder =
@@ -59,10 +59,10 @@ pub(super) async fn serve(
             .header(header::CONTENT_LENGTH, found.length)
             .body(Body::empty())?);
     }
-    let blob = exchange.registry().open(found).await?.ok_or_else(gone)?;
+    let blob = context.registry().open(found).await?.ok_or_else(gone)?;
     let reads = |length: u64| {
         let urgent = kind == Pulled::Manifest || length <= SMALL_BYTES;
-        exchange.account().map(|account| account.answer(urgent))
+        context.account().map(|account| account.answer(urgent))
     };
     let range =
         only(request, &header::RANGE).filter(|_| conditional::range_applies(request, found.digest));
@@ -75,7 +75,7 @@ pub(super) async fn serve(
             let builder =
                 base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
             let windows = blob.read(0..length, reads(length).as_ref());
-            send(exchange, builder, length, windows, kind).await
+            send(context, builder, length, windows, kind).await
         }
         RangeAnswer::One(range) => {
             let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness)
@@ -83,7 +83,7 @@ pub(super) async fn serve(
                 .header(header::CONTENT_RANGE, content_range(&range, blob.length()));
             let length = range.end - range.start;
             let windows = blob.read(range, reads(length).as_ref());
-            send(exchange, builder, length, windows, kind).await
+            send(context, builder, length, windows, kind).await
         }
         RangeAnswer::Several(ranges) => {
             let boundary = boundary();
@@ -93,7 +93,7 @@ pub(super) async fn serve(
                 header::CONTENT_TYPE,
                 format!("multipart/byteranges; boundary={boundary}"),
             );
-            send(exchange, builder, length, windows, kind).await
+            send(context, builder, length, windows, kind).await
         }
         RangeAnswer::Unsatisfiable => {
             let all = HeaderValue::try_from(format!("bytes */{}", blob.length()));
@@ -126,17 +126,17 @@ fn base(status: StatusCode, found: &Found, freshness: Freshness) -> response::Bu
 }
 
 async fn send(
-    exchange: &Exchange<'_>,
+    context: &RequestContext<'_>,
     builder: response::Builder,
     length: u64,
     windows: Windows,
     kind: Pulled,
 ) -> Reply {
     // One answer at a time is the socket's to watch, to the byte.
-    let several = exchange.head.version == Version::HTTP_2;
-    let client = exchange.head.extensions.get::<Client>();
+    let several = context.head.version == Version::HTTP_2;
+    let client = context.head.extensions.get::<Client>();
     let watch = client.map(|client| &client.watch).filter(|_| several);
-    let body = Body::windows(length, windows, &exchange.api.metrics, kind, watch).await?;
+    let body = Body::windows(length, windows, &context.api.metrics, kind, watch).await?;
     Ok(builder.header(header::CONTENT_LENGTH, length).body(body)?)
 }
 

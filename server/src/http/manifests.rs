@@ -4,29 +4,29 @@ use http::{HeaderMap, Method, StatusCode, header};
 
 use super::body::Body;
 use super::content::{self, Freshness};
-use super::{Exchange, Reply, conditional, headers, query, uploads, warning};
+use super::{Reply, RequestContext, conditional, headers, query, uploads, warning};
 use crate::access::{Authorized, Delete, Pull, Push};
 use crate::oci::{ManifestError, Reference, RepositoryName, Tag};
 use crate::registry::{Error, ManifestPush};
 
 pub(super) async fn handle(
-    exchange: Exchange<'_>,
+    context: RequestContext<'_>,
     name: RepositoryName,
     reference: Reference,
 ) -> Reply {
-    match exchange.head.method {
+    match context.head.method {
         Method::PUT => {
-            let push = exchange.authorize(Push(name))?;
-            put(exchange, &push, &reference).await
+            let push = context.authorize(Push(name))?;
+            put(context, &push, &reference).await
         }
-        Method::DELETE => delete(&exchange, name, &reference).await,
-        _ => get(&exchange, name, &reference).await,
+        Method::DELETE => delete(&context, name, &reference).await,
+        _ => get(&context, name, &reference).await,
     }
 }
 
-async fn get(exchange: &Exchange<'_>, name: RepositoryName, reference: &Reference) -> Reply {
-    let pull = exchange.authorize(Pull(name))?;
-    let found = exchange.registry().find_manifest(&pull, reference).await?;
+async fn get(context: &RequestContext<'_>, name: RepositoryName, reference: &Reference) -> Reply {
+    let pull = context.authorize(Pull(name))?;
+    let found = context.registry().find_manifest(&pull, reference).await?;
     let freshness = match reference {
         Reference::Tag(_) => Freshness::Moving,
         Reference::Digest(_) => Freshness::Immutable,
@@ -35,22 +35,22 @@ async fn get(exchange: &Exchange<'_>, name: RepositoryName, reference: &Referenc
         repository: pull.repository().clone(),
         reference: reference.to_string(),
     };
-    content::serve(exchange, &found, freshness, gone).await
+    content::serve(context, &found, freshness, gone).await
 }
 
-async fn put(exchange: Exchange<'_>, push: &Authorized<Push>, reference: &Reference) -> Reply {
-    let request = &exchange.head.headers;
+async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &Reference) -> Reply {
+    let request = &context.head.headers;
     uploads::refuse_encoding(request)?;
     let tags = match reference {
-        Reference::Digest(_) => query::all(exchange.head, "tag")
+        Reference::Digest(_) => query::all(context.head, "tag")
             .map(|tag| tag.parse::<Tag>().map_err(Error::TagInvalid))
             .collect::<Result<Vec<_>, _>>()?,
         // Only a push by digest takes them (distribution-spec, "Pushing Manifests"); a path with a tag has its own.
         Reference::Tag(_) => Vec::new(),
     };
-    let max = exchange.registry().limits().manifest_bytes;
+    let max = context.registry().limits().manifest_bytes;
     // Held until the commit: what is parsed is the body's memory too.
-    let admitted = exchange.api.manifests.receive(exchange.body, max).await?;
+    let admitted = context.api.manifests.receive(context.body, max).await?;
     let pushed = ManifestPush {
         reference,
         tags,
@@ -58,7 +58,7 @@ async fn put(exchange: Exchange<'_>, push: &Authorized<Push>, reference: &Refere
         bytes: admitted.bytes.clone(),
         precondition: conditional::precondition(request),
     };
-    let done = exchange.registry().push_manifest(push, pushed).await?;
+    let done = context.registry().push_manifest(push, pushed).await?;
     let mut builder = headers::with_digest(StatusCode::CREATED, done.digest)
         .header(
             header::LOCATION,
@@ -94,10 +94,14 @@ fn content_type(request: &HeaderMap) -> Result<Option<&str>, Error> {
     }
 }
 
-async fn delete(exchange: &Exchange<'_>, name: RepositoryName, reference: &Reference) -> Reply {
-    let delete = exchange.authorize(Delete(name))?;
-    let precondition = conditional::precondition(&exchange.head.headers);
-    exchange
+async fn delete(
+    context: &RequestContext<'_>,
+    name: RepositoryName,
+    reference: &Reference,
+) -> Reply {
+    let delete = context.authorize(Delete(name))?;
+    let precondition = conditional::precondition(&context.head.headers);
+    context
         .registry()
         .delete_manifest(&delete, reference, &precondition)
         .await?;

@@ -99,7 +99,7 @@ pub(crate) struct Api {
 }
 
 /// One request on its way through a handler.
-struct Exchange<'a> {
+struct RequestContext<'a> {
     api: &'a Api,
     head: &'a Parts,
     caller: Caller,
@@ -197,28 +197,28 @@ impl Api {
             subject: String::new(),
             request: id.to_owned(),
         };
-        let exchange = Exchange {
+        let context = RequestContext {
             api: self,
             head,
             caller,
             body,
         };
         match route {
-            Route::Base => exchange.ping(),
-            Route::Catalog => catalog::list(&exchange).await,
-            Route::Tags { name } => tags::list(&exchange, name).await,
-            Route::Blob { name, digest } => blobs::handle(&exchange, name, digest).await,
+            Route::Base => context.ping(),
+            Route::Catalog => catalog::list(&context).await,
+            Route::Tags { name } => tags::list(&context, name).await,
+            Route::Blob { name, digest } => blobs::handle(&context, name, digest).await,
             Route::Manifest { name, reference } => {
-                manifests::handle(exchange, name, reference).await
+                manifests::handle(context, name, reference).await
             }
-            Route::Uploads { name } => uploads::begin(exchange, name).await,
-            Route::Upload { name, id } => uploads::handle(exchange, name, id).await,
-            Route::Referrers { name, subject } => referrers::list(&exchange, name, subject).await,
+            Route::Uploads { name } => uploads::begin(context, name).await,
+            Route::Upload { name, id } => uploads::handle(context, name, id).await,
+            Route::Referrers { name, subject } => referrers::list(&context, name, subject).await,
         }
     }
 }
 
-impl Exchange<'_> {
+impl RequestContext<'_> {
     fn registry(&self) -> &Registry {
         &self.api.registry
     }

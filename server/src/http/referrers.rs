@@ -12,7 +12,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Exchange, Reply, headers, query};
+use super::{Reply, RequestContext, headers, query};
 use crate::access::Pull;
 use crate::clock::RunningClock;
 use crate::oci::{Digest, RepositoryName, media_type::OCI_INDEX};
@@ -43,12 +43,16 @@ impl Default for PageMemory {
     }
 }
 
-pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName, subject: Digest) -> Reply {
-    let pull = exchange.authorize(Pull(name))?;
+pub(super) async fn list(
+    context: &RequestContext<'_>,
+    name: RepositoryName,
+    subject: Digest,
+) -> Reply {
+    let pull = context.authorize(Pull(name))?;
     // A media type has no spaces: one here is a plus that the client did not escape.
-    let filter = query::first(exchange.head, "artifactType").map(|text| text.replace(' ', "+"));
+    let filter = query::first(context.head, "artifactType").map(|text| text.replace(' ', "+"));
     let filter = filter.filter(|text| !text.is_empty());
-    let after = query::first(exchange.head, "last")
+    let after = query::first(context.head, "last")
         .filter(|last| !last.is_empty())
         .map(|last| last.parse())
         .transpose();
@@ -57,9 +61,9 @@ pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName, subject:
         artifact_type: filter.as_deref(),
         after: after.map_err(Error::DigestInvalid)?,
     };
-    let memory = exchange.hold(SMALL_BYTES).await;
-    let mut page = Page::new(&exchange.api.pages, &exchange.api.clock);
-    let registry = exchange.registry();
+    let memory = context.hold(SMALL_BYTES).await;
+    let mut page = Page::new(&context.api.pages, &context.api.clock);
+    let registry = context.registry();
     let next = registry.list_referrers(&pull, wanted, &mut page).await?;
 
     let mut builder = Response::builder().status(StatusCode::OK);

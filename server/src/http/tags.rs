@@ -3,7 +3,7 @@
 use http::{Response, StatusCode, header};
 use serde_json::json;
 
-use super::{Exchange, Reply, headers, query};
+use super::{Reply, RequestContext, headers, query};
 use crate::access::Pull;
 use crate::oci::{Page, RepositoryName};
 use crate::registry::{Error, Listing};
@@ -11,11 +11,11 @@ use crate::registry::{Error, Listing};
 /// About what a page of the longest names takes.
 pub(super) const PAGE_BYTES: usize = 256 << 10;
 
-pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName) -> Reply {
-    let pull = exchange.authorize(Pull(name))?;
-    let page = page(exchange)?;
-    let memory = exchange.hold(PAGE_BYTES).await;
-    let listing = exchange.registry().list_tags(&pull, &page).await?;
+pub(super) async fn list(context: &RequestContext<'_>, name: RepositoryName) -> Reply {
+    let pull = context.authorize(Pull(name))?;
+    let page = page(context)?;
+    let memory = context.hold(PAGE_BYTES).await;
+    let listing = context.registry().list_tags(&pull, &page).await?;
     let name = pull.repository();
     let text = json!({ "name": name.as_str(), "tags": listing.entries });
     let path = format!("/v2/{name}/tags/list");
@@ -24,9 +24,9 @@ pub(super) async fn list(exchange: &Exchange<'_>, name: RepositoryName) -> Reply
 }
 
 /// The page that a request asks for.
-pub(super) fn page(exchange: &Exchange<'_>) -> Result<Page, Error> {
-    let n = query::first(exchange.head, "n");
-    let last = query::first(exchange.head, "last");
+pub(super) fn page(context: &RequestContext<'_>) -> Result<Page, Error> {
+    let n = query::first(context.head, "n");
+    let last = query::first(context.head, "last");
     Ok(Page::new(n.as_deref(), last.as_deref())?)
 }
 

@@ -7,60 +7,64 @@ use tonnage_engine::upload::UploadId;
 
 use super::body::Body;
 use super::error::Failure;
-use super::{Exchange, Reply, headers, query};
+use super::{Reply, RequestContext, headers, query};
 use crate::access::{Authorized, Pull, Push};
 use crate::oci::{Algorithm, ChunkRange, Digest, ParseDigestError, RepositoryName};
 use crate::registry::{Error, Source as _};
 
 /// POST: begins an upload, takes a whole blob, or mounts one.
-pub(super) async fn begin(exchange: Exchange<'_>, name: RepositoryName) -> Reply {
-    let push = exchange.authorize(Push(name))?;
-    refuse_encoding(&exchange.head.headers)?;
-    let announced = algorithm(&exchange)?;
-    let mount = query::first(exchange.head, "mount").filter(|mount| !mount.is_empty());
+pub(super) async fn begin(context: RequestContext<'_>, name: RepositoryName) -> Reply {
+    let push = context.authorize(Push(name))?;
+    refuse_encoding(&context.head.headers)?;
+    let announced = algorithm(&context)?;
+    let mount = query::first(context.head, "mount").filter(|mount| !mount.is_empty());
     if let Some(mount) = mount {
         // What is no digest cannot be mounted, and what cannot be mounted is uploaded.
         let Ok(digest) = mount.parse::<Digest>() else {
-            return opened(&exchange, &push, announced).await;
+            return opened(&context, &push, announced).await;
         };
-        if mount_blob(&exchange, &push, digest).await? {
+        if mount_blob(&context, &push, digest).await? {
             return created(push.repository(), digest);
         }
-        return opened(&exchange, &push, announced.or(Some(digest.algorithm()))).await;
+        return opened(&context, &push, announced.or(Some(digest.algorithm()))).await;
     }
-    if let Some(digest) = query::first(exchange.head, "digest") {
+    if let Some(digest) = query::first(context.head, "digest") {
         let digest: Digest = digest.parse().map_err(Error::DigestInvalid)?;
         // Without content it can only be a question: whether the repository has it, or how to go on.
         let empty = Digest::of(digest.algorithm(), b"");
-        if exchange.body.length() == Some(0) && digest != empty {
-            if has_blob(&exchange, &push, digest).await? {
+        if context.body.length() == Some(0) && digest != empty {
+            if has_blob(&context, &push, digest).await? {
                 return created(push.repository(), digest);
             }
-            return opened(&exchange, &push, announced.or(Some(digest.algorithm()))).await;
+            return opened(&context, &push, announced.or(Some(digest.algorithm()))).await;
         }
-        exchange
+        context
             .api
             .registry
-            .push_blob(&push, digest, exchange.body)
+            .push_blob(&push, digest, context.body)
             .await?;
         return created(push.repository(), digest);
     }
-    opened(&exchange, &push, announced).await
+    opened(&context, &push, announced).await
 }
 
 /// The methods of one upload.
-pub(super) async fn handle(exchange: Exchange<'_>, name: RepositoryName, id: UploadId) -> Reply {
-    let push = exchange.authorize(Push(name))?;
-    let registry = &exchange.api.registry;
-    match exchange.head.method {
+pub(super) async fn handle(
+    context: RequestContext<'_>,
+    name: RepositoryName,
+    id: UploadId,
+) -> Reply {
+    let push = context.authorize(Push(name))?;
+    let registry = &context.api.registry;
+    match context.head.method {
         Method::PATCH => {
-            let chunk = chunk(&exchange.head.headers)?;
+            let chunk = chunk(&context.head.headers)?;
             // No clause gives a chunk a digest; one that is there says what will be asked for at the end.
-            let digest = query::first(exchange.head, "digest");
+            let digest = query::first(context.head, "digest");
             let digest: Option<Digest> = digest.and_then(|digest| digest.parse().ok());
             let algorithm = digest.map(|digest| digest.algorithm());
             let outcome = registry
-                .append_to_upload(&push, id, chunk, algorithm, exchange.body)
+                .append_to_upload(&push, id, chunk, algorithm, context.body)
                 .await;
             match outcome {
                 Ok(offset) => {
@@ -69,19 +73,19 @@ pub(super) async fn handle(exchange: Exchange<'_>, name: RepositoryName, id: Upl
                         .header(header::CONTENT_LENGTH, 0)
                         .body(Body::empty())?)
                 }
-                Err(error) => Err(way_back(&exchange, &push, id, error).await),
+                Err(error) => Err(way_back(&context, &push, id, error).await),
             }
         }
         Method::PUT => {
-            let chunk = chunk(&exchange.head.headers)?;
-            let digest = query::first(exchange.head, "digest").ok_or(Error::DigestMissing)?;
+            let chunk = chunk(&context.head.headers)?;
+            let digest = query::first(context.head, "digest").ok_or(Error::DigestMissing)?;
             let digest: Digest = digest.parse().map_err(Error::DigestInvalid)?;
             match registry
-                .close_upload(&push, id, digest, chunk, exchange.body)
+                .close_upload(&push, id, digest, chunk, context.body)
                 .await
             {
                 Ok(()) => created(push.repository(), digest),
-                Err(error) => Err(way_back(&exchange, &push, id, error).await),
+                Err(error) => Err(way_back(&context, &push, id, error).await),
             }
         }
         Method::DELETE => {
@@ -121,8 +125,8 @@ pub(super) fn chunk(headers: &HeaderMap) -> Result<Option<ChunkRange>, Error> {
         .transpose()
 }
 
-fn algorithm(exchange: &Exchange<'_>) -> Result<Option<Algorithm>, Error> {
-    let name = query::first(exchange.head, "digest-algorithm");
+fn algorithm(context: &RequestContext<'_>) -> Result<Option<Algorithm>, Error> {
+    let name = query::first(context.head, "digest-algorithm");
     let Some(name) = name.filter(|name| !name.is_empty()) else {
         return Ok(None);
     };
@@ -131,55 +135,55 @@ fn algorithm(exchange: &Exchange<'_>) -> Result<Option<Algorithm>, Error> {
 }
 
 async fn mount_blob(
-    exchange: &Exchange<'_>,
+    context: &RequestContext<'_>,
     push: &Authorized<Push>,
     digest: Digest,
 ) -> Result<bool, Error> {
-    let from = query::first(exchange.head, "from").filter(|from| !from.is_empty());
+    let from = query::first(context.head, "from").filter(|from| !from.is_empty());
     let source = match from {
         None => None,
         // A source that is no name or may not be read cannot lend; that is no error of the push.
-        Some(from) => match from.parse().map(|name| exchange.authorize(Pull(name))) {
+        Some(from) => match from.parse().map(|name| context.authorize(Pull(name))) {
             Ok(Ok(source)) => Some(source),
             Ok(Err(_)) | Err(_) => return Ok(false),
         },
     };
-    exchange
+    context
         .registry()
-        .mount_blob(push, digest, source.as_ref(), &exchange.api.gate)
+        .mount_blob(push, digest, source.as_ref(), &context.api.gate)
         .await
 }
 
 /// Whether the repository itself has the blob.
 async fn has_blob(
-    exchange: &Exchange<'_>,
+    context: &RequestContext<'_>,
     push: &Authorized<Push>,
     digest: Digest,
 ) -> Result<bool, Error> {
-    let Ok(own) = exchange.authorize(Pull(push.repository().clone())) else {
+    let Ok(own) = context.authorize(Pull(push.repository().clone())) else {
         return Ok(false);
     };
-    exchange
+    context
         .registry()
-        .mount_blob(push, digest, Some(&own), &exchange.api.gate)
+        .mount_blob(push, digest, Some(&own), &context.api.gate)
         .await
 }
 
 async fn opened(
-    exchange: &Exchange<'_>,
+    context: &RequestContext<'_>,
     push: &Authorized<Push>,
     algorithm: Option<Algorithm>,
 ) -> Reply {
     // Nobody sends content with a plain POST; a length here would be the request's, not the blob's.
-    let id = exchange
+    let id = context
         .registry()
         .begin_upload(push, algorithm, None)
         .await?;
     let mut builder = located(StatusCode::ACCEPTED, push.repository(), id, 0);
     // Advice only (distribution-spec, "Pushing a blob in chunks": a client SHOULD). A chunk is not known to be the last, which may be
     // shorter, before the upload is closed, and clients that send no Content-Range never read this header.
-    if exchange.api.chunk_min_bytes > 0 {
-        builder = builder.header(headers::OCI_CHUNK_MIN_LENGTH, exchange.api.chunk_min_bytes);
+    if context.api.chunk_min_bytes > 0 {
+        builder = builder.header(headers::OCI_CHUNK_MIN_LENGTH, context.api.chunk_min_bytes);
     }
     Ok(builder
         .header(header::CONTENT_LENGTH, 0)
@@ -212,7 +216,7 @@ fn located(
 )]
 /// Adds Location and Range to a refusal that the upload outlives: clients go on from there.
 async fn way_back(
-    exchange: &Exchange<'_>,
+    context: &RequestContext<'_>,
     push: &Authorized<Push>,
     id: UploadId,
     error: Error,
@@ -220,7 +224,7 @@ async fn way_back(
     let offset = match &error {
         Error::OutOfOrder { offset, .. } => Some(*offset),
         Error::UploadBusy | Error::ChunkLength { .. } | Error::DigestMismatch { .. } => {
-            exchange.registry().upload_offset(push, id).await.ok()
+            context.registry().upload_offset(push, id).await.ok()
         }
         _ => None,
     };
