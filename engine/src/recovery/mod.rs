@@ -142,6 +142,10 @@ impl Visitor for Replay<'_> {
             .bound_bytes
             .is_some_and(|bound| self.state.layers.delta_bytes() > bound);
         if full && let Err(error) = self.checkpoint(position).await {
+            // After a failed sync nothing may be written any more, and the open could only fail at its end.
+            if self.site.poison.cause().is_some() {
+                return Err(error);
+            }
             tracing::warn!(%error, "the replay goes on in memory alone: no checkpoint could be written");
             self.bound_bytes = None;
         }

@@ -193,7 +193,7 @@ impl Task {
     async fn create(&self) -> Result<Active> {
         let id = self.ids.take().await?;
         let file = self.files.create(id, SegmentClass::Shared).await?;
-        if let Err(error) = self.files.sync_dir().await {
+        if let Err(error) = self.files.sync_dir(Class::Directory.call()).await {
             self.files.retire(id);
             return Err(error);
         }

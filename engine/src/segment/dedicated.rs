@@ -169,7 +169,7 @@ impl DedicatedWriter {
             let synced = file.file().sync_data(Class::UploadWrite.call()).await;
             synced.map_err(|error| Error::io("sync segment", file.path(), error))?;
             if !named.load(Ordering::Acquire) {
-                files.sync_dir().await?;
+                files.sync_dir(Class::UploadWrite.call()).await?;
                 named.store(true, Ordering::Release);
             }
             Ok(())

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use super::open_files::{Full, OpenFile, OpenFiles, Purpose};
+use super::open_files::{OpenFile, OpenFiles, Purpose};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::extent::{SegmentId, VolumeId};
@@ -279,8 +279,8 @@ impl SegmentFiles {
     }
 
     /// Makes the names of all segments created so far durable. A failure stops all writes.
-    pub async fn sync_dir(&self) -> Result<()> {
-        let synced = self.dir.sync(Class::Directory.call()).await;
+    pub async fn sync_dir(&self, call: Call) -> Result<()> {
+        let synced = self.dir.sync(call).await;
         synced.map_err(|error| self.poison.of_directory_sync(self.dir.path(), error))
     }
 }
@@ -295,7 +295,7 @@ async fn open(
     purpose: Purpose,
 ) -> IoResult<(FileRef, OpenFile)> {
     let counted = match files.open.admit(purpose) {
-        Err(Full::All) if files.close_unused() => files.open.admit(purpose),
+        Err(_) if files.close_unused() => files.open.admit(purpose),
         admitted => admitted,
     };
     let counted = counted.map_err(|full| files.open.refusal(full))?;

@@ -404,12 +404,15 @@ impl Source {
     /// Checks that the frame behind a payload is this blob's, and of the table that is there.
     async fn check_trailing(self: &Arc<Self>) -> Result<()> {
         let places = self.places;
-        let frame = Arc::clone(self)
-            .fetch(places.frame..places.end, &Reading::internal())
-            .await?;
-        let frame = frame.buffer.filled();
-        let found = FoundFrame::decode_of(frame, &self.store, &self.digest, &self.extent)
-            .map_err(|what| self.damage(places.frame, &what.0))?;
+        // Its memory goes back before more is asked for: who holds some and waits for some stops all.
+        let found = {
+            let frame = Arc::clone(self)
+                .fetch(places.frame..places.end, &Reading::internal())
+                .await?;
+            let frame = frame.buffer.filled();
+            FoundFrame::decode_of(frame, &self.store, &self.digest, &self.extent)
+                .map_err(|what| self.damage(places.frame, &what.0))?
+        };
         let (mut at, end) = (places.table, places.table + table_bytes(self.extent.length));
         let mut computed = RunningChecksum::default();
         while at < end {

@@ -111,7 +111,7 @@ impl LogFile {
         let written = write_all_and_sync(&*file, Class::UploadWrite.call(), at, slices).await;
         written.map_err(|error| self.error("write upload log", error))?;
         if created {
-            let synced = self.dir.sync(Class::Directory.call()).await;
+            let synced = self.dir.sync(Class::UploadWrite.call()).await;
             synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
         }
         self.end = end;

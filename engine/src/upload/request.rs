@@ -121,7 +121,7 @@ impl Upload {
         }
         let pin = self.uploads.leases().pin(&[expected]);
         let length = body.offset();
-        let (extent, abandon) = match self.uploads.stored_intact(&expected).await {
+        let (extent, abandon) = match self.uploads.stored_intact(&expected).await? {
             Some(extent) => {
                 body.settle().await;
                 (extent, None)

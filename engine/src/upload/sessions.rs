@@ -81,14 +81,20 @@ impl Uploads {
 
     /// Where the store has `digest`, unless it is damaged there, as far as that is known or opening it tells: the bytes that were sent
     /// are dropped for it.
-    pub(super) async fn stored_intact(&self, digest: &Digest) -> Option<Extent> {
-        let extent = self.existing.stored(digest)?;
+    pub(super) async fn stored_intact(&self, digest: &Digest) -> Result<Option<Extent>> {
+        let Some(extent) = self.existing.stored(digest) else {
+            return Ok(None);
+        };
         let damaged = self.segments().damaged();
         if !damaged.contains(digest, &extent) {
-            // What fails for want of means says nothing, and what else fails is marked.
-            drop(self.segments().open_blob(*digest, extent).await);
+            match self.segments().open_blob(*digest, extent).await {
+                // Unknown: taken for stored, the bytes could be lost with a 201.
+                Err(error) if error.is_not_attempted() => return Err(error),
+                // What else fails is marked.
+                Ok(_) | Err(_) => {}
+            }
         }
-        (!damaged.contains(digest, &extent)).then_some(extent)
+        Ok((!damaged.contains(digest, &extent)).then_some(extent))
     }
 
     /// Unfinished uploads.

@@ -33,7 +33,7 @@ impl Uploads {
         let digestion = hashed.await.ok_or(Error::Closed)?;
         let digest = digestion.digest();
         let pin = self.leases().pin(&[digest]);
-        let stored = self.stored_intact(&digest).await;
+        let stored = self.stored_intact(&digest).await?;
         let extent = if let Some(extent) = stored {
             extent
         } else {

@@ -127,6 +127,9 @@ fn too_few(wanted: &Shares, allowed: usize, least: usize) -> Failure {
     failure
 }
 
+/// Descriptors beyond the bound, for those that wait to be closed and connections that wait for a place.
+pub(super) const SLACK: usize = 256;
+
 /// Allows `needed` open files, or as many as the system does, and returns how many that is.
 pub(super) fn allow(needed: usize) -> usize {
     let found = getrlimit(Resource::Nofile);

@@ -101,7 +101,7 @@ fn keep_within_files(options: &mut ServeOptions) -> Result<(), Failure> {
             given: options.open_files_given,
         },
     };
-    let allowed = files::allow(wanted.needed());
+    let allowed = files::allow(wanted.needed() + files::SLACK);
     let shares = wanted.within(allowed)?;
     options.server.connections_max = shares.connections.count;
     options.store.open_files_max = shares.blobs.count;

@@ -178,12 +178,10 @@ fn list_files(pool: &Pool, place: &Place) -> IoResult<Vec<(String, u64)>> {
                 found.push((name, u64::try_from(stat.st_size).unwrap_or_default()));
             }
             Ok(_) => {}
-            Err(errno) => {
-                let error = begun(errno);
-                if !error.was_attempted() {
-                    return Err(error);
-                }
-            }
+            // Removed since the directory was read.
+            Err(Errno::NOENT) => {}
+            // Without its size, sound content would pass for lost.
+            Err(errno) => return Err(begun(errno)),
         }
     }
     Ok(found)

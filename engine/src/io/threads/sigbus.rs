@@ -40,7 +40,7 @@ static TABLE: [Slot; SLOTS] = [const {
 }; SLOTS];
 
 /// What handled the signal before.
-static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
+static PREVIOUS: OnceLock<Result<libc::sigaction, i32>> = OnceLock::new();
 
 /// A mapping in the table, until this drops.
 #[derive(Debug)]
@@ -96,9 +96,15 @@ fn find(address: usize, line: &mut [u8]) -> Option<usize> {
 
 /// Says which file it was when a mapped page cannot be read. Once for a process.
 pub(in crate::io) fn install() -> io::Result<()> {
-    if PREVIOUS.get().is_some() {
-        return Ok(());
+    // Once, whoever asks: a second call would find this handler and take it for the one before.
+    match PREVIOUS.get_or_init(replace) {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(io::Error::from_raw_os_error(*errno)),
     }
+}
+
+/// Installs the handler and gives the one before, or the error of the system.
+fn replace() -> Result<libc::sigaction, i32> {
     let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) = handle;
     let mut action = nothing();
     action.sa_sigaction = handler as *const () as usize;
@@ -108,11 +114,11 @@ pub(in crate::io) fn install() -> io::Result<()> {
     // SAFETY: both pointers are to a `sigaction` on this stack, and the handler does only what one may do.
     let done = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, &raw mut before) };
     if done != 0 {
-        return Err(io::Error::last_os_error());
+        return Err(io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or_default());
     }
-    // Another thread may have been first; then what it found is what was there before both.
-    PREVIOUS.get_or_init(|| before);
-    Ok(())
+    Ok(before)
 }
 
 /// No handler, no flags, no signals.
@@ -138,7 +144,8 @@ extern "C" fn handle(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
         say(b": the file was cut or its device failed. The process ends; a start reads the file and rebuilds it from the journal. Check the device (dmesg)\n");
     }
     // The default, in the moment before it is known.
-    let previous = PREVIOUS.get().copied().unwrap_or_else(nothing);
+    let previous = PREVIOUS.get().copied().and_then(Result::ok);
+    let previous = previous.unwrap_or_else(nothing);
     #[expect(unsafe_code, reason = "no safe wrapper exists for this system call")]
     // SAFETY: the pointer is to a `sigaction` on this stack.
     unsafe {
