@@ -14,7 +14,8 @@ use crate::limits::{
 pub struct Options {
     /// Blobs below this go into shared segments; larger ones stream into a segment of their own.
     pub spill_threshold_bytes: u64,
-    /// Memory for the bytes of all unfinished uploads together; uploads spill earlier when it is used up.
+    /// Memory for the bytes of all unfinished uploads together; uploads spill earlier when it is used up. The last
+    /// quarter is for small ones.
     pub staging_budget_bytes: usize,
     /// Memory for reads that are on their way to clients.
     pub read_budget_bytes: usize,
@@ -29,8 +30,9 @@ pub struct Options {
     /// Unit in which uploads are hashed and written.
     pub upload_window_bytes: usize,
     /// Files of blobs open at once: segments that are read, written or kept for the next reader, and logs of uploads.
+    /// Uploads have at most half of them for their segments.
     pub open_files_max: usize,
-    /// Unfinished uploads at once.
+    /// Unfinished uploads at once; beyond it, idle ones give way.
     pub uploads_max: usize,
     /// Idle time after which an unfinished upload is dropped.
     pub upload_ttl: Duration,

@@ -125,11 +125,11 @@ fn with_open_files(data: &Path, limit: u32, options: &[&str]) -> Result<Server, 
     )
 }
 
-/// Guards: where the hard limit of open files is too low for the defaults, a server takes fewer connections and files, and says so; large
-/// uploads that are more than it has files for get 503, while small pushes, manifests and pulls that need another file go on; all of it
-/// works once the uploads are gone, and nothing stops writes.
+/// Guards: where the hard limit of open files is too low for the defaults, a server takes fewer connections and files, and
+/// says so; large uploads that are more than it has files for give theirs up while nothing comes, so that all go on, and
+/// small pushes, manifests and pulls that need another file, too; nothing stops writes.
 #[tokio::test]
-async fn uploads_that_hold_all_files_they_may_stop_nobody_else() {
+async fn uploads_that_are_left_open_stop_nobody() {
     let data = folder().unwrap();
     let mut server = with_open_files(data.path(), 64, &[]).unwrap();
     assert!(
@@ -143,37 +143,24 @@ async fn uploads_that_hold_all_files_they_may_stop_nobody_else() {
     server.restart().unwrap();
     let mut client = pusher(&server).await;
     let mut begun = Vec::new();
-    let refused = loop {
-        assert!(begun.len() < 64, "no upload was refused");
-        let content = Content::new(100 + begun.len() as u64, 9 * MIB);
+    for number in 0..20 {
+        let content = Content::new(100 + number, 9 * MIB);
         let at = client.open_upload().await.unwrap();
         let body = Upload::part(content, 0, 9 * MIB);
         let answer = client.client.send(Method::PATCH, &at, &[], body).await;
-        let answer = answer.expect("an answer");
-        if answer.status != 202 {
-            break answer.expect(503);
-        }
+        answer.expect("an answer").expect(202);
         begun.push(at);
-    };
-    // An early answer may have ended the connection.
-    client = pusher(&server).await;
-    assert!(begun.len() > 3, "only {} uploads had files", begun.len());
-    assert!(refused.header("retry-after").parse::<u32>().is_ok());
+    }
     works(&mut client, 10).await;
     let read = get(&mut client, cold).await.expect(200);
     assert!(read.body[..] == cold.bytes()[..]);
-    let refused = push(&mut client, Content::new(3, 9 * MIB))
-        .await
-        .unwrap_err();
-    check_refusal(&refused, &server.log());
-    client = pusher(&server).await;
+    push(&mut client, Content::new(3, 9 * MIB)).await.unwrap();
     for at in begun {
         let gone = client
             .client
             .send(Method::DELETE, &at, &[], Upload::empty());
         gone.await.expect("an answer").expect(204);
     }
-    push(&mut client, Content::new(3, 9 * MIB)).await.unwrap();
     works(&mut client, 11).await;
 }
 

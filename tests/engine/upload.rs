@@ -20,7 +20,7 @@ async fn push(bench: &Workbench, bytes: &[u8], piece: usize, digest: Digest) -> 
     let mut upload = bench.upload(bench.begin(digest.algorithm())).await;
     write(&mut upload, bytes, piece).await;
     assert_eq!(upload.offset(), bytes.len() as u64);
-    upload.finish(digest).await.unwrap()
+    upload.finish(digest, None).await.unwrap()
 }
 
 async fn assert_reads(bench: &Workbench, digest: Digest, extent: Extent, bytes: &[u8]) {
@@ -100,7 +100,7 @@ fn a_wrong_digest_leaves_the_upload_alive() {
             let mut upload = bench.upload(id).await;
             let (head, tail) = bytes.split_at(size / 2);
             write(&mut upload, head, 9000).await;
-            let error = upload.finish(wrong).await.unwrap_err();
+            let error = upload.finish(wrong, None).await.unwrap_err();
             let found = Digest::of(Algorithm::Sha256, head);
             assert!(
                 matches!(error, Error::DigestMismatch { expected, found: f } if expected == wrong && f == found)
@@ -112,7 +112,7 @@ fn a_wrong_digest_leaves_the_upload_alive() {
             );
             let mut upload = bench.upload(id).await;
             write(&mut upload, tail, 9000).await;
-            let blob = upload.finish(right).await.unwrap();
+            let blob = upload.finish(right, None).await.unwrap();
             assert_reads(&bench, right, blob.extent(), &bytes).await;
             drop(blob);
             assert!(bench.uploads.status(id, REPOSITORY).is_none());
@@ -131,9 +131,14 @@ fn closing_under_another_algorithm_reads_again() {
             for algorithm in [Algorithm::Sha512, Algorithm::Blake3] {
                 let mut upload = bench.upload(bench.begin(Algorithm::Sha256)).await;
                 write(&mut upload, &bytes, 50_000).await;
-                assert!(upload.finish(Digest::of(algorithm, b"else")).await.is_err());
+                assert!(
+                    upload
+                        .finish(Digest::of(algorithm, b"else"), None)
+                        .await
+                        .is_err()
+                );
                 let digest = Digest::of(algorithm, &bytes);
-                let blob = upload.finish(digest).await.unwrap();
+                let blob = upload.finish(digest, None).await.unwrap();
                 assert_reads(&bench, digest, blob.extent(), &bytes).await;
             }
         }
@@ -166,7 +171,7 @@ fn rollback_forgets_what_came_after() {
             write(&mut upload, &tail, 55_555).await;
             let whole = [bytes, tail].concat();
             let digest = Digest::of(Algorithm::Sha256, &whole);
-            let blob = upload.finish(digest).await.unwrap();
+            let blob = upload.finish(digest, None).await.unwrap();
             assert_reads(&bench, digest, blob.extent(), &whole).await;
         }
     });
@@ -218,7 +223,7 @@ fn a_killed_upload_goes_on_from_its_checkpoint() {
                 write(&mut upload, &bytes[offset..end], 65_000).await;
                 if restart == 2 {
                     let digest = Digest::of(algorithm, &bytes);
-                    let blob = upload.finish(digest).await.unwrap();
+                    let blob = upload.finish(digest, None).await.unwrap();
                     assert_reads(&bench, digest, blob.extent(), &bytes).await;
                     drop(blob);
                     settled(&bench, "uploads", 0).await;
@@ -255,7 +260,7 @@ fn a_clean_stop_keeps_every_byte() {
             write(&mut upload, &content(9, 999), 999).await;
             let whole = [content(seed, size), content(9, 999)].concat();
             let digest = Digest::of(Algorithm::Sha256, &whole);
-            let blob = upload.finish(digest).await.unwrap();
+            let blob = upload.finish(digest, None).await.unwrap();
             assert_reads(&bench, digest, blob.extent(), &whole).await;
         }
     });
@@ -295,7 +300,7 @@ fn a_committed_segment_is_never_resumed() {
         let log = dir.path().join("uploads").join(format!("{id}.upload"));
         let kept = std::fs::read(&log).unwrap();
         let digest = Digest::of(Algorithm::Sha256, &bytes);
-        let blob = bench.upload(id).await.finish(digest).await.unwrap();
+        let blob = bench.upload(id).await.finish(digest, None).await.unwrap();
         let extent = blob.extent();
         settled(&bench, "uploads", 0).await;
         // The commit kept the segment; the log's removal was lost in the crash.
@@ -335,7 +340,7 @@ fn rot_under_a_resumed_upload_ends_it() {
         let bench = resume(dir.path(), 100).await;
         let mut upload = bench.upload(id).await;
         let error = upload
-            .finish(Digest::of(Algorithm::Blake3, &bytes))
+            .finish(Digest::of(Algorithm::Blake3, &bytes), None)
             .await
             .unwrap_err();
         assert!(matches!(error, Error::Corrupt(_)), "{error}");
@@ -361,7 +366,7 @@ fn a_cancel_under_a_writer_wins() {
             assert!(matches!(again, Err(Error::UnknownUpload)));
             let refused = if finishes {
                 let digest = Digest::of(Algorithm::Sha256, bytes);
-                upload.finish(digest).await.map(drop)
+                upload.finish(digest, None).await.map(drop)
             } else {
                 upload.write(Bytes::from_static(b"more")).await
             };
@@ -486,7 +491,7 @@ fn announcing_costs_little() {
                 assert!(file.unwrap().metadata().unwrap().len() < 256 << 20);
             }
             let digest = Digest::of(Algorithm::Sha256, b"abc");
-            let finished = upload.finish(digest).await.unwrap();
+            let finished = upload.finish(digest, None).await.unwrap();
             assert_reads(&bench, digest, finished.extent(), b"abc").await;
         }
     });
@@ -561,7 +566,7 @@ fn requests_given_up_at_any_wait_lose_nothing() {
                         .await
                         .map(|()| None)
                 } else {
-                    upload.finish(digest).await.map(Some)
+                    upload.finish(digest, None).await.map(Some)
                 }
             };
             // The first poll, then away: what is in flight goes on without us.

@@ -29,7 +29,7 @@ async fn write(store: Store, id: UploadId, text: Bytes) -> bool {
             Err(other) => panic!("{other}"),
         }
     }
-    let finished = match upload.finish(name).await {
+    let finished = match upload.finish(name, None).await {
         Ok(finished) => finished,
         Err(Error::UnknownUpload) => return false,
         Err(other) => panic!("{other}"),
@@ -140,7 +140,7 @@ fn take_over() {
 
 /// Makes a blob of it, or finds out that another request did.
 async fn commit(store: &Store, mut upload: Upload, text: &str) -> bool {
-    let finished = match upload.finish(digest(text)).await {
+    let finished = match upload.finish(digest(text), None).await {
         Ok(finished) => finished,
         Err(Error::UploadBusy) => return upload.outcome().await == Some(digest(text)),
         Err(Error::UnknownUpload) => return false,
@@ -248,4 +248,49 @@ fn bound() {
 #[test]
 fn uploads_are_bounded() {
     explore("uploads_are_bounded", 20, bound);
+}
+
+/// A request takes an upload while another repository's upload needs its place.
+fn give_way() {
+    let world = World::default();
+    let store = world.open(Options {
+        uploads_max: 1,
+        ..options()
+    });
+    let id = begin(&store).expect("room for one");
+    let writer = {
+        let store = store.clone();
+        thread(async move {
+            let mut upload = match store.open_upload(id, "r", UploadClaim::default()).await {
+                Ok(upload) => upload,
+                Err(Error::UnknownUpload) => return false,
+                Err(other) => panic!("{other}"),
+            };
+            let written = upload.write(Bytes::from_static(b"a")).await;
+            written.expect("an upload in use does not give way");
+            commit(&store, upload, "a").await
+        })
+    };
+    let other = {
+        let store = store.clone();
+        shuttle::thread::spawn(move || {
+            let spec = UploadSpec {
+                repository: "other".to_owned(),
+                ..UploadSpec::default()
+            };
+            store.begin_upload(spec).is_ok()
+        })
+    };
+    let (made, begun) = (writer.join().expect("a writer ends"), other.join());
+    assert!(
+        made || begun.expect("a thread ends"),
+        "neither got the place"
+    );
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Guards: an upload that a request took does not give way, however close the two come.
+#[test]
+fn an_upload_in_use_does_not_give_way() {
+    explore("an_upload_in_use_does_not_give_way", 60, give_way);
 }

@@ -148,7 +148,7 @@ fn a_rollback_given_up_does_not_mix_bytes() {
             sent.extend_from_slice(&bytes(3, 300_000));
             upload.write(bytes(3, 300_000)).await.expect("sent");
             let digest = Digest::of(Algorithm::Sha256, &sent);
-            let blob = upload.finish(digest).await.expect("finished");
+            let blob = upload.finish(digest, None).await.expect("finished");
             link(&store, blob).await.expect("linked");
             assert!(read(&store, &digest).await.expect("intact") == sent);
             done.is_some()
@@ -178,7 +178,7 @@ fn a_write_given_up_goes_on_at_the_offset() {
         let rest = whole.slice(usize::try_from(status.offset).expect("small")..);
         upload.write(rest).await.expect("sent");
         let digest = Digest::of(Algorithm::Sha256, &whole);
-        let blob = upload.finish(digest).await.expect("finished");
+        let blob = upload.finish(digest, None).await.expect("finished");
         link(&store, blob).await.expect("linked");
         assert!(read(&store, &digest).await.expect("intact") == whole);
         done.is_some()
@@ -198,7 +198,7 @@ fn a_finish_given_up_can_be_repeated() {
                 .expect("it opens");
             upload.write(first.clone()).await.expect("sent");
             let digest = Digest::of(Algorithm::Sha256, &first);
-            let done = give_up_after(polls, upload.finish(digest)).await;
+            let done = give_up_after(polls, upload.finish(digest, None)).await;
             let ended = done.is_some();
             if let Some(blob) = done {
                 link(&store, blob.expect("finished")).await.expect("linked");
@@ -213,7 +213,7 @@ fn a_finish_given_up_can_be_repeated() {
             let whole = [first, bytes(6, more)].concat();
             upload.write(bytes(6, more)).await.expect("sent");
             let digest = Digest::of(Algorithm::Sha256, &whole);
-            let blob = upload.finish(digest).await.expect("finished");
+            let blob = upload.finish(digest, None).await.expect("finished");
             link(&store, blob).await.expect("linked");
             assert!(read(&store, &digest).await.expect("intact") == whole);
             ended

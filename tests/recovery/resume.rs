@@ -75,7 +75,7 @@ async fn push(store: &Store, told: &Told) -> Result<(), Error> {
     told.phase.store(3, Ordering::Relaxed);
     upload.write(third).await?;
     let blob = upload
-        .finish(Digest::of(Algorithm::Sha256, &content()))
+        .finish(Digest::of(Algorithm::Sha256, &content()), None)
         .await?;
     link(store, blob).await?;
     told.phase.store(4, Ordering::Relaxed);
@@ -134,7 +134,7 @@ async fn go_on(store: &Store, told: &Told) -> Result<bool, String> {
         let before = upload.savepoint().await.map_err(fail)?;
         upload.write(whole.slice(offset..)).await.map_err(fail)?;
         let digest = Digest::of(Algorithm::Sha256, &whole);
-        match upload.finish(digest).await {
+        match upload.finish(digest, None).await {
             Ok(blob) => {
                 link(store, blob).await.map_err(fail)?;
                 let reader = store.open_blob(&digest).await.map_err(fail)?;

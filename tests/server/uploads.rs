@@ -1,10 +1,13 @@
 //! Pushing blobs: in one request, in two, as a stream, in chunks; and what is refused.
 
 use http::Method;
+use tokio::io::AsyncWriteExt as _;
 use tonnage_engine::{Algorithm, Digest};
-use tonnage_tests::client::{chunked, whole};
+use tonnage_server::ServerOptions;
+use tonnage_tests::client::{Answer, Client, chunked, whole};
 use tonnage_tests::registry::TestRegistry;
 
+use crate::takeover::{answer_to, half_open};
 use crate::{begin, content, push_blob, sha256};
 
 /// Guards: spec, "Single POST" (end-4b); 201 with a Location that can be pulled.
@@ -383,4 +386,42 @@ async fn the_digest_that_comes_with_the_bytes_decides_the_algorithm() {
                 .expect(201);
         }
     }
+}
+
+async fn begin_in(client: &Client, repository: &str) -> Answer {
+    let path = format!("/v2/{repository}/blobs/uploads/");
+    client.post(&path).await
+}
+
+/// Guards: uploads that one repository leaves do not take the places of others: they give way, the oldest empty one
+/// first; to itself they do not at once, and one that a request holds never does.
+#[tokio::test(flavor = "multi_thread")]
+async fn abandoned_uploads_give_way() {
+    let store = tonnage_engine::Options {
+        uploads_max: 4,
+        ..tonnage_engine::Options::default()
+    };
+    let registry = TestRegistry::with_store(ServerOptions::default(), store).await;
+    let client = registry.client();
+    let location = begin(&client, "left").await;
+    let mut held = half_open(&client, &format!("PATCH {location}"), &location, b"abc").await;
+    let mut left = Vec::new();
+    for _ in 0..3 {
+        left.push(begin(&client, "left").await);
+    }
+    client.patch(&left[0], "partial").await.expect(202);
+    let refused = begin_in(&client, "left").await;
+    refused.expect_error(429, "TOOMANYREQUESTS");
+    push_blob(&client, "mine", b"one request").await;
+    let other = begin(&client, "mine").await;
+    for (location, status) in left.iter().zip([204, 404, 404]) {
+        assert_eq!(client.get(location).await.status, status, "{location}");
+    }
+    let unknown = client.patch(&left[1], "late").await;
+    unknown.expect_error(404, "BLOB_UPLOAD_UNKNOWN");
+    client.patch(&other, "here").await.expect(202);
+    let rest = vec![0; 200_000 - 3];
+    held.write_all(&rest).await.unwrap();
+    let said = answer_to(held).await;
+    assert!(said.starts_with("HTTP/1.1 202"), "{said}");
 }

@@ -36,7 +36,7 @@ const ORDERED_BLOBS_MAX: usize = 1024;
 const QUEUE_BLOBS: usize = 1024;
 
 /// A small blob, hashed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SmallBlob {
     /// Its bytes, in pieces.
     pub payload: Vec<Bytes>,

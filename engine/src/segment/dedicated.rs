@@ -13,15 +13,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::files::{AbandonGuard, SegmentFile, SegmentFiles};
+use super::files::{AbandonGuard, SegmentFile, SegmentFiles, WrittenFile};
 use super::ids::SegmentIds;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, SegmentId, VolumeId};
 use crate::format::checksum::encode_table;
 use crate::format::record::{DEDICATED_PAYLOAD, RecordFrame, RecordPlaces};
-use crate::format::segment::SegmentClass;
 use crate::io::Class;
 use crate::io::exact::write_all;
 use crate::sync::AtomicBool;
@@ -37,7 +37,9 @@ const ANNOUNCED_BYTES_MAX: u64 = 1 << 50;
 #[derive(Debug)]
 pub struct DedicatedWriter {
     files: Arc<SegmentFiles>,
-    file: Arc<SegmentFile>,
+    id: SegmentId,
+    /// `None` while nobody writes: an upload that is quiet keeps no descriptor.
+    file: Option<WrittenFile>,
     abandon: Option<AbandonGuard>,
     /// Whether the file may reach beyond what was written: then it is cut at the end.
     longer: bool,
@@ -54,6 +56,7 @@ impl DedicatedWriter {
     pub async fn create(
         files: Arc<SegmentFiles>,
         ids: &SegmentIds,
+        permit: OwnedSemaphorePermit,
         length_hint: Option<u64>,
     ) -> Result<Self> {
         let announced_end = length_hint
@@ -65,7 +68,7 @@ impl DedicatedWriter {
         let id = ids.take().await?;
         // Before the file: whoever waits for it may give up.
         let guard = AbandonGuard::new(Arc::clone(&files), id);
-        let file = match files.create(id, SegmentClass::Dedicated).await {
+        let file = match files.create_to_write(id, permit).await {
             Ok(file) => file,
             Err(error) => {
                 guard.keep();
@@ -74,7 +77,8 @@ impl DedicatedWriter {
         };
         let mut writer = Self {
             files,
-            file,
+            id,
+            file: Some(file),
             abandon: Some(guard),
             longer: announced_end.is_some(),
             named: Arc::default(),
@@ -82,7 +86,7 @@ impl DedicatedWriter {
             reserved: 0,
         };
         if let Some(range) = writer.next_reserve(0)
-            && !reserve(&writer.file, range).await?
+            && !reserve(writer.file(), range).await?
         {
             writer.announced_end = None;
         }
@@ -101,7 +105,8 @@ impl DedicatedWriter {
 
     /// Takes up the file of an upload that survived a restart and cuts it to `length` payload bytes.
     pub async fn resume(files: Arc<SegmentFiles>, id: SegmentId, length: u64) -> Result<Self> {
-        let file = files.open_to_write(id).await?;
+        let written = files.open_to_write(id).await?;
+        let file = written.file();
         let wanted = DEDICATED_PAYLOAD + length;
         let failed = |error| Error::io("resume segment", file.path(), error);
         let found = file
@@ -123,7 +128,8 @@ impl DedicatedWriter {
         let abandon = Some(AbandonGuard::new(Arc::clone(&files), id));
         Ok(Self {
             files,
-            file,
+            id,
+            file: Some(written),
             abandon,
             longer: false,
             named: Arc::new(AtomicBool::new(true)),
@@ -132,9 +138,36 @@ impl DedicatedWriter {
         })
     }
 
-    /// The segment.
+    /// Its id.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// The segment, which is open.
     pub fn file(&self) -> &Arc<SegmentFile> {
-        &self.file
+        match &self.file {
+            Some(written) => written.file(),
+            None => unreachable!("a writer is reopened before it is used"),
+        }
+    }
+
+    /// Whether it has a descriptor.
+    pub fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Gives its descriptor back. What was written must be synced: a failure to write back is told to those who have
+    /// the file open.
+    pub fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Opens the file again where it was closed.
+    pub async fn reopen(&mut self) -> Result<()> {
+        if self.file.is_none() {
+            self.file = Some(self.files.open_to_write(self.id).await?);
+        }
+        Ok(())
     }
 
     /// Writes `slices` at `offset` of the payload; the future owns all it needs.
@@ -143,7 +176,7 @@ impl DedicatedWriter {
         offset: u64,
         slices: Vec<Bytes>,
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let file = Arc::clone(&self.file);
+        let file = Arc::clone(self.file());
         let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
         let ahead = self.next_reserve(DEDICATED_PAYLOAD + offset + bytes);
         async move {
@@ -163,7 +196,7 @@ impl DedicatedWriter {
 
     /// Makes all written payload and the file's name durable; the future owns all it needs.
     pub fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
-        let (file, files) = (Arc::clone(&self.file), Arc::clone(&self.files));
+        let (file, files) = (Arc::clone(self.file()), Arc::clone(&self.files));
         let named = Arc::clone(&self.named);
         async move {
             let synced = file.file().sync_data(Class::UploadWrite.call()).await;
@@ -191,12 +224,12 @@ impl DedicatedWriter {
     ) -> impl Future<Output = Result<Extent>> + Send + 'static + use<> {
         let extent = Extent {
             volume: VolumeId::default(),
-            segment: self.file.id(),
+            segment: self.id,
             offset: DEDICATED_PAYLOAD,
             length,
             layout: Layout::Trailing,
         };
-        let (file, store, sync) = (Arc::clone(&self.file), self.files.store(), self.sync());
+        let (file, store, sync) = (Arc::clone(self.file()), self.files.store(), self.sync());
         let table = encode_table(checksums);
         // Behind a failure the file may reach further than the next attempt.
         let longer = std::mem::replace(&mut self.longer, true);

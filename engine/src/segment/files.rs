@@ -9,8 +9,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::open_files::{OpenFile, OpenFiles, Purpose};
 use crate::buffer::Buffer;
@@ -21,7 +24,7 @@ use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all, write_all_and_sync};
 use crate::io::{Call, Class, Directory, Env, FileRef, IoError, IoResult, OpenMode};
 use crate::poison::Poison;
-use crate::sync::{AtomicBool, Mutex};
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
 
 const SUFFIX: &str = ".segment";
 
@@ -45,6 +48,34 @@ pub struct SegmentFiles {
     poison: Arc<Poison>,
     open: Arc<OpenFiles>,
     handles: Mutex<Handles>,
+    /// One permit for each file that may be open to be written.
+    writers: Arc<Semaphore>,
+    unlinking: Arc<Unlinking>,
+}
+
+/// Removals of files that are under way.
+#[derive(Debug, Default)]
+struct Unlinking {
+    count: AtomicU64,
+    ended: Notify,
+}
+
+impl Unlinking {
+    fn begin(self: &Arc<Self>) -> Removal {
+        self.count.fetch_add(1, Ordering::AcqRel);
+        Removal(Arc::clone(self))
+    }
+}
+
+/// One of them; it is over when this drops, however it ended.
+#[derive(Debug)]
+struct Removal(Arc<Unlinking>);
+
+impl Drop for Removal {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
+        self.0.ended.notify_waiters();
+    }
 }
 
 /// Who has which segment open.
@@ -87,6 +118,8 @@ impl SegmentFiles {
             poison,
             open: OpenFiles::new(open_files_max),
             handles: Mutex::default(),
+            writers: Arc::new(Semaphore::new((open_files_max / 2).max(1))),
+            unlinking: Arc::default(),
         })
     }
 
@@ -108,6 +141,27 @@ impl SegmentFiles {
     /// The path of a segment.
     pub fn path(&self, id: SegmentId) -> PathBuf {
         self.dir.path().join(segment_name(id))
+    }
+
+    /// Waits until one more segment may be open to be written by an upload. First come, first served.
+    pub async fn writer_permit(&self) -> Result<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.writers).acquire_owned().await;
+        permit.map_err(|_closed| Error::Closed)
+    }
+
+    /// Whether [`SegmentFiles::writer_permit`] has to wait.
+    pub fn writers_wait(&self) -> bool {
+        self.writers.available_permits() == 0
+    }
+
+    /// Creates a dedicated segment, open to be written.
+    pub async fn create_to_write(
+        self: &Arc<Self>,
+        id: SegmentId,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<WrittenFile> {
+        let file = self.create(id, SegmentClass::Dedicated).await?;
+        Ok(WrittenFile { file, permit })
     }
 
     /// Creates a segment and writes its header, which is synced where the segment is shared. A failure leaves no file behind.
@@ -152,9 +206,11 @@ impl SegmentFiles {
         self.open_as(id, OpenMode::Read).await
     }
 
-    /// Opens a segment that an upload goes on writing.
-    pub async fn open_to_write(self: &Arc<Self>, id: SegmentId) -> Result<Arc<SegmentFile>> {
-        self.open_as(id, OpenMode::Write).await
+    /// Opens a segment that an upload goes on writing, once one more may be open.
+    pub async fn open_to_write(self: &Arc<Self>, id: SegmentId) -> Result<WrittenFile> {
+        let permit = self.writer_permit().await?;
+        let file = self.open_as(id, OpenMode::Write).await?;
+        Ok(WrittenFile { file, permit })
     }
 
     async fn open_as(self: &Arc<Self>, id: SegmentId, mode: OpenMode) -> Result<Arc<SegmentFile>> {
@@ -270,12 +326,26 @@ impl SegmentFiles {
 
     fn unlink(&self, id: SegmentId) {
         let (path, io) = (self.path(id), Arc::clone(&self.env.io));
+        let removal = self.unlinking.begin();
         let task = async move {
             if let Err(error) = io.unlink(Class::Directory.call(), &path).await {
                 tracing::warn!(path = %path.display(), %error, "a segment nobody needs could not be removed");
             }
+            drop(removal);
         };
         self.env.spawn.spawn("unlink segment", Box::pin(task));
+    }
+
+    /// Waits until the segments that were retired and that nobody holds are removed, so that their space is free.
+    pub async fn unlinked(&self) {
+        loop {
+            let mut ended = pin!(self.unlinking.ended.notified());
+            ended.as_mut().enable();
+            if self.unlinking.count.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            ended.await;
+        }
     }
 
     /// Makes the names of all segments created so far durable. A failure stops all writes.
@@ -384,6 +454,31 @@ impl Drop for SegmentFile {
         drop(handles);
         if *self.retired.get_mut() {
             home.unlink(self.id);
+        }
+    }
+}
+
+/// A segment that an upload has open to write it. When this drops, its descriptor is given back, and another upload may
+/// have one.
+#[derive(Debug)]
+pub struct WrittenFile {
+    file: Arc<SegmentFile>,
+    #[expect(dead_code, reason = "held for its drop")]
+    permit: OwnedSemaphorePermit,
+}
+
+impl WrittenFile {
+    /// The segment.
+    pub fn file(&self) -> &Arc<SegmentFile> {
+        &self.file
+    }
+}
+
+impl Drop for WrittenFile {
+    fn drop(&mut self) {
+        if let Some(files) = self.file.home.upgrade() {
+            let kept = files.handles.lock().forget(self.file.id);
+            drop(kept);
         }
     }
 }

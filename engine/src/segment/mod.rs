@@ -97,11 +97,12 @@ impl Segments {
     /// Begins a dedicated segment.
     pub async fn create_dedicated(&self, length_hint: Option<u64>) -> Result<DedicatedWriter> {
         let (files, ids) = (Arc::clone(&self.files), Arc::clone(&self.ids));
+        let permit = self.files.writer_permit().await?;
         let (done, created) = oneshot::channel();
         // A task of its own: who waits may go at any moment, and a file that is being created then would have no owner. The
         // writer that nobody takes removes it.
         let task = async move {
-            drop(done.send(DedicatedWriter::create(files, &ids, length_hint).await));
+            drop(done.send(DedicatedWriter::create(files, &ids, permit, length_hint).await));
         };
         let spawn = &self.files.env().spawn;
         spawn.spawn("create segment", Box::pin(task));

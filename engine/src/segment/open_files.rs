@@ -82,12 +82,6 @@ impl OpenFiles {
         Ok(OpenFile { files, purpose })
     }
 
-    /// Whether an upload could have its two files, segment and log.
-    pub fn has_room_for_upload(&self) -> bool {
-        let counts = self.counts.lock();
-        counts.all + 2 <= self.max && counts.uploads + 2 <= self.uploads_max()
-    }
-
     fn uploads_max(&self) -> usize {
         self.max - self.max / 4
     }

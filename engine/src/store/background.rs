@@ -23,6 +23,7 @@ use crate::journal::Position;
 use crate::segment::RESERVE_IDS;
 use crate::sync::{AtomicBool, Mutex, Notify};
 use crate::table::Site;
+use crate::upload::LOOK_INTERVAL;
 
 /// How often expired leases and uploads are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_mins(1);
@@ -210,6 +211,14 @@ pub(super) fn start(inner: &Arc<Inner>) {
         )),
     );
     spawn.spawn(
+        "quiet-uploads",
+        Box::pin(quiet_uploads(
+            Arc::downgrade(inner),
+            inner.uploads.held(),
+            inner.closing.subscribe(),
+        )),
+    );
+    spawn.spawn(
         "expiry",
         Box::pin(expiry(Arc::downgrade(inner), inner.closing.subscribe())),
     );
@@ -279,6 +288,27 @@ pub(super) async fn reserve(inner: &Inner) -> Result<()> {
     waiting.await.map_err(|_gone| Error::Closed)??;
     ids.raise(limit);
     Ok(())
+}
+
+/// Looks after uploads while one of them holds memory or a descriptor.
+async fn quiet_uploads(store: Weak<Inner>, held: Arc<Notify>, mut closing: watch::Receiver<bool>) {
+    while or_closing(held.notified(), &mut closing).await {
+        let mut holding = true;
+        while holding {
+            let Some(inner) = store.upgrade() else { return };
+            let pause = inner.env.clock.sleep(LOOK_INTERVAL);
+            drop(inner);
+            if !or_closing(pause, &mut closing).await {
+                return;
+            }
+            let Some(inner) = store.upgrade() else { return };
+            let put_away = async { holding = inner.uploads.put_away_quiet().await };
+            // Given up at the close, which writes all that is left.
+            if !or_closing(put_away, &mut closing).await {
+                return;
+            }
+        }
+    }
 }
 
 async fn expiry(store: Weak<Inner>, mut closing: watch::Receiver<bool>) {

@@ -7,13 +7,14 @@
 //! Invariants: `offset = submitted + pending`; what is submitted is hashed in order, one window at a time; every
 //! wait can be given up and taken up again, since a client may go at any moment.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
 
 use super::UploadId;
 use super::digestion::{Digestion, DigestionMark};
 use super::log::LogFile;
+use super::session_table::SessionTable;
 use super::spill::Spill;
 use super::staging::{Staged, StagingBudget};
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -23,6 +24,7 @@ use crate::in_flight::InFlight;
 use crate::io::{Directory, Env};
 use crate::options::Options;
 use crate::segment::{DedicatedWriter, Segments};
+use crate::sync::Notify;
 
 /// Pieces below this are copied together, so that they do not pin the larger blocks they are cut from.
 const TINY_BYTES: usize = 4 << 10;
@@ -37,6 +39,9 @@ pub(super) struct Shared {
     pub(super) segments: Arc<Segments>,
     pub(super) options: Options,
     pub(super) staging: Arc<StagingBudget>,
+    pub(super) sessions: Weak<SessionTable>,
+    /// An upload holds memory or a descriptor that it did not hold before.
+    pub(super) held: Arc<Notify>,
 }
 
 /// Whose bytes these are.
@@ -65,6 +70,8 @@ pub(super) struct Body {
     /// The dedicated segment on its way: a request that gives up leaves it to the next.
     opening: Option<InFlight<Result<DedicatedWriter>>>,
     staged: Staged,
+    /// Where a closing request began that has no answer yet.
+    unanswered: Option<BodyMark>,
     failed: Option<Error>,
 }
 
@@ -86,11 +93,9 @@ pub(super) enum Kept {
 }
 
 /// A point of a body to go back to.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct BodyMark {
     digestion: DigestionMark,
-    pending: Vec<Bytes>,
-    pending_bytes: u64,
     pieces: usize,
 }
 
@@ -115,6 +120,7 @@ impl Body {
             kept: Kept::Memory(Vec::new()),
             opening: None,
             staged,
+            unanswered: None,
             failed: None,
         }
     }
@@ -163,15 +169,19 @@ impl Body {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Remembers an error after which the bytes are not all there.
+    /// Remembers an error after which the bytes are not all there. After one of an operation that was not attempted
+    /// they are.
     pub(super) fn fail<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && !error.is_not_attempted()
+        {
             self.failed.get_or_insert_with(|| error.clone());
         }
         result
     }
 
-    /// Takes in the next bytes; waits while the pipeline is full. An error ends the upload.
+    /// Takes in the next bytes; waits while the pipeline is full. An error ends the upload, unless it is that
+    /// something was not attempted: then the offset tells how many of them were taken.
     pub(super) async fn write(&mut self, piece: Bytes) -> Result<()> {
         self.check()?;
         let outcome = self.try_write(piece).await;
@@ -226,17 +236,11 @@ impl Body {
         if matches!(self.kept, Kept::Spilled(_)) {
             return Ok(());
         }
-        let opening = self.opening.get_or_insert_with(|| {
-            let (segments, hint) = (Arc::clone(&self.shared.segments), self.length_hint);
-            InFlight::start(async move { segments.create_dedicated(hint).await })
-        });
-        let opened = opening.done().await.take();
-        self.opening = None;
-        let writer = opened.unwrap_or(Err(Error::Closed))?;
+        let writer = self.create_segment().await?;
         let header = UploadHeader {
             store: self.shared.segments.files().store(),
             upload: *self.subject.id.as_bytes(),
-            segment: writer.file().id(),
+            segment: writer.id(),
             created_unix_ms: self.subject.created_unix_ms,
             repository: self.subject.repository.clone(),
             actor: self.subject.actor.clone(),
@@ -248,7 +252,7 @@ impl Body {
             open,
             self.subject.id,
         );
-        let mut spill = Spill::new(self.shared.env.clone(), writer, header, log);
+        let mut spill = Spill::new(Arc::clone(&self.shared), writer, header, log);
         if let Kept::Memory(pieces) = &mut self.kept
             && !pieces.is_empty()
         {
@@ -258,15 +262,41 @@ impl Body {
         Ok(())
     }
 
+    async fn create_segment(&mut self) -> Result<DedicatedWriter> {
+        loop {
+            let opening = self.opening.get_or_insert_with(|| {
+                let (shared, own) = (Arc::clone(&self.shared), self.subject.id);
+                let hint = self.length_hint;
+                InFlight::start(async move {
+                    shared.keep_free(own, hint.unwrap_or(0)).await;
+                    shared.segments.create_dedicated(hint).await
+                })
+            });
+            let opened = opening.done().await.take();
+            self.opening = None;
+            match opened.unwrap_or(Err(Error::Closed)) {
+                // An announced length that does not fit is refused as it is: others gave way to it already, where
+                // that helped.
+                Err(error) if error.is_no_space() && self.length_hint.is_none() => {
+                    if !self.shared.make_space(self.subject.id).await {
+                        return Err(error);
+                    }
+                }
+                created => return created,
+            }
+        }
+    }
+
     /// Accounts for `bytes` more in memory. Where the budget is used up, the upload goes to disk; false if there is none left
     /// even so: then whoever adds them must [`Body::drain`] them, so that an idle upload holds nothing beyond the budget.
     async fn stage(&mut self, bytes: u64) -> Result<bool> {
-        if self.staged.try_add(bytes) {
+        let length = self.offset() + bytes;
+        if self.staged.try_add(bytes, length) {
             return Ok(true);
         }
         self.spill().await?;
         self.drain().await?;
-        Ok(self.staged.try_add(bytes))
+        Ok(self.staged.try_add(bytes, length))
     }
 
     /// Everything received is hashed and in the dedicated segment, and nothing of it in memory.
@@ -298,6 +328,7 @@ impl Body {
             (options.unsynced_bytes_max, options.upload_checkpoint_bytes);
         self.settle_hash().await?;
         if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
+            spill.reopen().await?;
             spill
                 .pace(digestion, unsynced_max / 2, record_every)
                 .await?;
@@ -434,28 +465,29 @@ impl Body {
 
     /// Remembers where we are.
     pub(super) async fn mark(&mut self) -> Result<BodyMark> {
-        self.check()?;
-        let settled = async {
-            self.hash_again_if_due().await?;
-            self.settle_hash().await
-        };
-        let outcome = settled.await;
-        self.fail(outcome)?;
-        self.seal_tiny();
-        let Work::Ready(digestion) = &self.work else {
-            unreachable!("the hash was waited for")
-        };
+        // Submitted, so that a mark holds no bytes of its own.
+        let digestion = self.flush().await?.mark();
         let pieces = match &self.kept {
             Kept::Memory(pieces) => pieces.len(),
             Kept::Spilled(_) => 0,
         };
-        let (pending, pending_bytes) = (self.pending.clone(), self.pending_bytes);
-        Ok(BodyMark {
-            digestion: digestion.mark(),
-            pending,
-            pending_bytes,
-            pieces,
-        })
+        Ok(BodyMark { digestion, pieces })
+    }
+
+    /// Remembers where a closing request begins. What an earlier one left here without an answer is forgotten first:
+    /// this is the same, sent again.
+    pub(super) async fn mark_close(&mut self) -> Result<BodyMark> {
+        if let Some(mark) = self.unanswered.clone() {
+            self.back_to(mark).await?;
+        }
+        let mark = self.mark().await?;
+        self.unanswered = Some(mark.clone());
+        Ok(mark)
+    }
+
+    /// A request says that its bytes belong behind all that is there.
+    pub(super) fn keep_unanswered(&mut self) {
+        self.unanswered = None;
     }
 
     /// Goes back to a mark of this body: what came after it was never received.
@@ -480,7 +512,8 @@ impl Body {
         }
         self.submitted = mark.digestion.mark.length;
         self.tiny.clear();
-        (self.pending, self.pending_bytes) = (mark.pending, mark.pending_bytes);
+        (self.pending, self.pending_bytes) = (Vec::new(), 0);
+        self.unanswered = None;
         match &mut self.kept {
             Kept::Memory(pieces) => pieces.truncate(mark.pieces),
             Kept::Spilled(spill) => spill.back_to(self.submitted),
@@ -502,10 +535,40 @@ impl Body {
             return Ok(());
         }
         self.flush().await?;
+        // Without room for a segment the bytes stay in memory.
         self.spill().await?;
-        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
-            spill.record(digestion).await?;
+        let recorded = match (&mut self.kept, &self.work) {
+            (Kept::Spilled(spill), Work::Ready(digestion)) => spill.record(digestion).await,
+            _ => Ok(()),
+        };
+        self.fail(recorded)
+    }
+
+    /// Whether it has memory or a descriptor that it can give back while nothing comes.
+    pub(super) fn holds(&self) -> bool {
+        let open = match &self.kept {
+            Kept::Memory(_) => self.opening.is_some(),
+            Kept::Spilled(spill) => spill.is_open(),
+        };
+        open || !self.staged.is_empty()
+    }
+
+    /// Gives back memory and descriptor: everything received is on disk and survives a restart.
+    pub(super) async fn put_away(&mut self) -> Result<()> {
+        if self.is_failed() {
+            return Ok(());
         }
+        if matches!(self.kept, Kept::Memory(_)) && self.shared.segments.files().writers_wait() {
+            // Those that have a descriptor are put away first; nothing may wait for one here.
+            self.opening = None;
+            return Ok(());
+        }
+        self.record().await?;
+        if let Kept::Spilled(spill) = &mut self.kept {
+            let closed = spill.close().await;
+            self.fail(closed)?;
+        }
+        self.release();
         Ok(())
     }
 
@@ -527,6 +590,7 @@ impl Body {
         self.opening = None;
         self.pending = Vec::new();
         self.tiny = BytesMut::new();
+        self.unanswered = None;
         self.staged.release_to(0);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Owns: creating it with its first checkpoint, appending, removing. Refuses: the bytes (`format::upload_log`).
 //!
-//! Invariant: a log that once failed is not appended to again, so that nothing stands behind a torn checkpoint.
+//! Invariants: a log that once failed is not appended to again, so that nothing stands behind a torn checkpoint;
+//! between two appends it has no descriptor.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,8 +27,11 @@ pub(super) struct LogFile {
     path: PathBuf,
     upload: UploadId,
     open: Arc<OpenFiles>,
-    counted: Option<OpenFile>,
-    file: Option<FileRef>,
+    /// The file is there, or may be.
+    exists: bool,
+    /// Its name is durable.
+    named: bool,
+    /// Where the next checkpoint goes; 0 while there is no header.
     end: u64,
     failed: bool,
 }
@@ -42,8 +46,8 @@ impl LogFile {
             path,
             upload,
             open: Arc::clone(open),
-            counted: None,
-            file: None,
+            exists: false,
+            named: false,
             end: 0,
             failed: false,
         }
@@ -54,13 +58,12 @@ impl LogFile {
         name.strip_suffix(SUFFIX)?.parse().ok()
     }
 
-    /// Goes on behind `end` of a log that was read; what stands there is cut off.
-    pub(super) async fn resume(mut self, file: FileRef, end: u64) -> Result<Self> {
-        self.count()?;
+    /// Goes on behind `end` of a log that was read from `file`; what stands there is cut off.
+    pub(super) async fn resume(mut self, file: &FileRef, end: u64) -> Result<Self> {
         file.set_len(Class::UploadWrite.call(), end)
             .await
             .map_err(|error| self.error("cut upload log", error))?;
-        (self.file, self.end) = (Some(file), end);
+        (self.exists, self.named, self.end) = (true, true, end);
         Ok(self)
     }
 
@@ -74,7 +77,8 @@ impl LogFile {
         !self.failed
     }
 
-    /// Appends a checkpoint durably. A failure costs the upload its way over a restart, nothing else.
+    /// Appends a checkpoint durably. A failure costs the upload its way over a restart, nothing else; what was not
+    /// attempted may be tried again.
     pub(super) async fn append(
         &mut self,
         header: &UploadHeader,
@@ -88,6 +92,7 @@ impl LogFile {
         let done = self.try_append(header, checkpoint).await;
         match &done {
             Ok(()) => self.failed = false,
+            Err(error) if error.is_not_attempted() => self.failed = false,
             Err(_) => self.remove(),
         }
         done
@@ -98,43 +103,44 @@ impl LogFile {
         header: &UploadHeader,
         checkpoint: &UploadCheckpoint,
     ) -> Result<()> {
-        let created = self.file.is_none();
-        let (file, mut slices) = match &self.file {
-            Some(file) => (Arc::clone(file), Vec::new()),
-            None => (self.create().await?, vec![header.encode().into()]),
-        };
-        let at = if created { 0 } else { self.end };
-        let start = self.end.max(HEADER_BYTES as u64);
+        let (file, counted) = self.open().await?;
+        let mut slices = Vec::new();
+        if self.end == 0 {
+            slices.push(header.encode().into());
+        }
+        let (at, start) = (self.end, self.end.max(HEADER_BYTES as u64));
         let record = Bytes::from(checkpoint.encode(self.upload.as_bytes(), start));
         let end = start + record.len() as u64;
         slices.push(record);
         let written = write_all_and_sync(&*file, Class::UploadWrite.call(), at, slices).await;
         written.map_err(|error| self.error("write upload log", error))?;
-        if created {
+        if !self.named {
             let synced = self.dir.sync(Class::UploadWrite.call()).await;
             synced.map_err(|error| Error::io("sync directory", self.dir.path(), error))?;
+            self.named = true;
         }
         self.end = end;
+        drop((file, counted));
         Ok(())
     }
 
-    async fn create(&mut self) -> Result<FileRef> {
-        self.count()?;
-        let io = &self.env.io;
-        let opened = io.open(Class::UploadWrite.call(), &self.path, OpenMode::CreateNew);
-        let file = opened.await;
-        let file = file.map_err(|error| self.error("create upload log", error))?;
-        self.file = Some(Arc::clone(&file));
-        Ok(file)
-    }
-
-    /// Counts its file in.
-    fn count(&mut self) -> Result<()> {
+    async fn open(&mut self) -> Result<(FileRef, OpenFile)> {
         let counted = self.open.admit(Purpose::Upload);
         let counted =
             counted.map_err(|full| self.error("open upload log", self.open.refusal(full)))?;
-        self.counted = Some(counted);
-        Ok(())
+        let io = &self.env.io;
+        if self.exists {
+            let opened = io.open(Class::UploadWrite.call(), &self.path, OpenMode::Write);
+            let file = opened.await;
+            let file = file.map_err(|error| self.error("open upload log", error))?;
+            return Ok((file, counted));
+        }
+        let created = io.open(Class::UploadWrite.call(), &self.path, OpenMode::CreateNew);
+        let file = created
+            .await
+            .map_err(|error| self.error("create upload log", error))?;
+        self.exists = true;
+        Ok((file, counted))
     }
 
     fn error(&self, op: &'static str, error: IoError) -> Error {
@@ -143,7 +149,7 @@ impl LogFile {
 
     /// Removes the file, if there is one, in the background. What is left after a crash is removed at open.
     pub(super) fn remove(&mut self) {
-        if self.file.take().is_some() {
+        if std::mem::take(&mut self.exists) {
             let (io, path) = (Arc::clone(&self.env.io), self.path.clone());
             let task = async move {
                 if let Err(error) = io.unlink(Class::Directory.call(), &path).await {
@@ -152,7 +158,6 @@ impl LogFile {
             };
             self.env.spawn.spawn("remove upload log", Box::pin(task));
         }
-        self.counted = None;
         self.failed = true;
     }
 }

@@ -3,18 +3,24 @@
 //! Owns: sessions, their pipeline (receive, hash, write at once), memory under one budget, and what of them
 //! survives a restart. Refuses: making anything exist; that is a commit of the [`crate::FinishedBlob`].
 //!
-//! Invariants: an upload has one writer at a time, the newest request that is in order; what was received stays received
-//! when a request ends, however it ends; memory does not grow with the size of a blob, but for 4 bytes a chunk.
+//! Invariants: an upload has one writer at a time, the newest request that is in order; what was received stays
+//! received when a request ends, however it ends; memory does not grow with the size of a blob, but for 4 bytes a
+//! chunk; an upload to which nothing comes holds neither bytes in memory nor a descriptor, and gives way where a
+//! limit is reached.
 
 mod body;
 mod digestion;
 mod finished;
 mod log;
+mod places;
+mod quiet;
 mod request;
 mod resume;
 mod session;
+mod session_table;
 mod sessions;
 mod small;
+mod space;
 mod spill;
 mod staging;
 
@@ -24,6 +30,7 @@ use std::str::FromStr;
 use crate::digest::{Algorithm, Digest};
 use crate::extent::Extent;
 
+pub(crate) use quiet::LOOK_INTERVAL;
 pub use request::{Savepoint, Upload};
 pub use resume::surviving;
 pub(crate) use resume::{FoundLog, ReadLog, logs};

@@ -11,6 +11,7 @@ use super::UploadId;
 use super::body::{Body, BodyMark, Kept};
 use super::session::{Held, Session};
 use super::sessions::Uploads;
+use super::staging::SMALL_BYTES;
 use crate::batch::{CommitListener, FinishedBlob};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -94,43 +95,81 @@ impl Upload {
 
     /// Remembers where we are.
     pub async fn savepoint(&mut self) -> Result<Savepoint> {
-        Ok(Savepoint {
-            upload: self.id(),
-            mark: self.body().await?.mark().await?,
-        })
+        let mark = self.body().await?.mark().await?;
+        Ok(self.at(mark))
+    }
+
+    /// Remembers where we are, as the place where the bytes of a closing request begin that does not say so itself.
+    /// What an earlier one sent from there on and got no answer to is forgotten: this is the same, sent again.
+    pub async fn savepoint_of_close(&mut self) -> Result<Savepoint> {
+        let mark = self.body().await?.mark_close().await?;
+        Ok(self.at(mark))
+    }
+
+    fn at(&self, mark: BodyMark) -> Savepoint {
+        let upload = self.id();
+        Savepoint { upload, mark }
     }
 
     /// Makes the upload what it was at `savepoint`: what was written since was never received.
     pub async fn rollback(&mut self, savepoint: Savepoint) -> Result<()> {
+        let mark = self.mark_of(savepoint);
+        self.body().await?.back_to(mark).await
+    }
+
+    fn mark_of(&self, savepoint: Savepoint) -> BodyMark {
         assert!(
             savepoint.upload == self.id(),
             "a savepoint belongs to one upload"
         );
-        self.body().await?.back_to(savepoint.mark).await
+        savepoint.mark
     }
 
-    /// Ends the upload: the bytes are checked against `expected`, on disk and synced. [`Error::DigestMismatch`] leaves
-    /// the upload as it was; a failure to write or sync a large one ends it. After success it takes no more bytes, and it ends
-    /// with the commit of the blob or its drop.
-    pub async fn finish(&mut self, expected: Digest) -> Result<FinishedBlob> {
+    /// Ends the upload: the bytes are checked against `expected`, on disk and synced. After an error that the upload
+    /// outlives, such as [`Error::DigestMismatch`], it is what it was at `back_to`, or unchanged without one; no
+    /// other request comes in between. A failure to write or sync a large one ends it. After success it takes no more
+    /// bytes, and it ends with the commit of the blob or its drop.
+    pub async fn finish(
+        &mut self,
+        expected: Digest,
+        back_to: Option<Savepoint>,
+    ) -> Result<FinishedBlob> {
+        let back_to = back_to.map(|savepoint| self.mark_of(savepoint));
         let mut body = self.body().await?;
-        let mut ending = Ending::begin(&self.uploads, &self.session, expected)?;
-        let found = body.digest(expected.algorithm()).await?;
-        if found != expected {
-            return Err(Error::DigestMismatch { expected, found });
-        }
-        let pin = self.uploads.leases().pin(&[expected]);
-        let length = body.offset();
-        let (extent, abandon) = match self.uploads.stored_intact(&expected).await? {
-            Some(extent) => {
-                body.settle().await;
-                (extent, None)
+        let ending = Ending::begin(&self.uploads, &self.session, expected)?;
+        match self.try_finish(&mut body, ending, expected).await {
+            Ok(blob) => Ok(blob),
+            Err((error, ending)) => {
+                if let Some(mark) = back_to
+                    && !body.is_failed()
+                    && let Err(error) = body.back_to(mark).await
+                {
+                    tracing::warn!(upload = %self.id(), %error, "bytes of a close that failed could not be taken back");
+                }
+                drop(ending);
+                Err(error)
             }
-            None => self.store(&mut body, expected).await?,
+        }
+    }
+
+    async fn try_finish(
+        &self,
+        body: &mut Held<'_>,
+        mut ending: Ending,
+        expected: Digest,
+    ) -> std::result::Result<FinishedBlob, (Error, Ending)> {
+        let pin = self.uploads.leases().pin(&[expected]);
+        let (extent, abandon) = match self.check_and_store(body, expected).await {
+            Ok(stored) => stored,
+            Err(error) => return Err((error, ending)),
         };
+        let length = body.offset();
         // From here on nothing waits: given up in between, the upload would come back at the next open.
-        ending.finished()?;
+        let finished = ending.finished();
         body.abandon();
+        if let Err(error) = finished {
+            return Err((error, ending));
+        }
         Ok(FinishedBlob {
             digest: expected,
             length,
@@ -141,31 +180,53 @@ impl Upload {
         })
     }
 
+    async fn check_and_store(
+        &self,
+        body: &mut Held<'_>,
+        expected: Digest,
+    ) -> Result<(Extent, Option<AbandonGuard>)> {
+        let found = body.digest(expected.algorithm()).await?;
+        if found != expected {
+            return Err(Error::DigestMismatch { expected, found });
+        }
+        if let Some(extent) = self.uploads.stored_intact(&expected).await? {
+            body.settle().await;
+            return Ok((extent, None));
+        }
+        self.store(body, expected).await
+    }
+
     async fn store(
         &self,
         body: &mut Body,
         digest: Digest,
     ) -> Result<(Extent, Option<AbandonGuard>)> {
-        let appender = self.uploads.segments().appender().clone();
+        let pool = self.uploads.segments().pool().clone();
+        let threshold = self.uploads.shared().options.spill_threshold_bytes;
         let (digestion, kept) = body.flushed();
-        match kept {
-            Kept::Memory(pieces) => {
-                let (length, checksums) = (digestion.length(), digestion.table());
-                let blob = SmallBlob {
-                    payload: pieces.clone(),
-                    length,
-                    digest,
-                    checksums,
-                };
-                Ok((appender.append(blob).await?, None))
+        let length = digestion.length();
+        let payload = match kept {
+            Kept::Memory(pieces) => pieces.clone(),
+            // It spilled because it was quiet or memory was short. A segment of its own would stay for good.
+            Kept::Spilled(spill) if length <= SMALL_BYTES.min(threshold) => {
+                let read = spill.read_back(&pool, digestion).await;
+                vec![body.fail(read)?]
             }
             Kept::Spilled(spill) => {
                 let finished = spill.finish(digest, digestion).await;
                 let guard = finished.is_ok().then(|| spill.hand_over());
                 // A sync is not tried twice, so the bytes count as lost.
-                Ok((body.fail(finished)?, guard))
+                return Ok((body.fail(finished)?, guard));
             }
-        }
+        };
+        let (digestion, _) = body.flushed();
+        let blob = SmallBlob {
+            payload,
+            length,
+            digest,
+            checksums: digestion.table(),
+        };
+        Ok((self.uploads.append(self.id(), blob).await?, None))
     }
 }
 
@@ -173,6 +234,8 @@ impl Drop for Upload {
     fn drop(&mut self) {
         if self.session.release(self.turn, self.uploads.now()) {
             self.uploads.forget(&self.session);
+        } else {
+            self.uploads.note(&self.session);
         }
     }
 }

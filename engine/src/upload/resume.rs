@@ -43,11 +43,6 @@ impl Uploads {
             let open = shared.segments.files().open_files();
             let log = LogFile::new(shared.env.clone(), &shared.dir, open, id);
             let path = log.path().to_path_buf();
-            if !open.has_room_for_upload() {
-                tracing::warn!(upload = %id, "an upload cannot be resumed, because more are unfinished than may have files open now; its client will begin anew");
-                self.remove_log(&path).await;
-                continue;
-            }
             match self.resume_one(id, log, committed).await {
                 Ok(Some(segment)) => {
                     kept.insert(segment);
@@ -80,11 +75,19 @@ impl Uploads {
         if !ours || committed(header.segment) {
             return Ok(None);
         }
-        let writer = shared
+        let mut writer = shared
             .segments
             .resume_dedicated(header.segment, last.mark.length)
             .await?;
-        let log = log.resume(file, end).await?;
+        let log = match log.resume(&file, end).await {
+            // The next open finds the upload as it was.
+            Err(error) if error.is_not_attempted() => {
+                writer.leave();
+                return Err(error);
+            }
+            resumed => resumed?,
+        };
+        writer.close();
         let subject = Subject {
             id,
             repository: header.repository.clone(),
@@ -92,7 +95,7 @@ impl Uploads {
             created_unix_ms: header.created_unix_ms,
         };
         let segment = header.segment;
-        let spill = Spill::new(shared.env.clone(), writer, header, log);
+        let spill = Spill::new(Arc::clone(shared), writer, header, log);
         let body = Body::resume(Arc::clone(shared), subject.clone(), last, spill);
         self.add(subject, body, false);
         Ok(Some(segment))

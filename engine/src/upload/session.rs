@@ -3,7 +3,7 @@
 //! Owns: [`Session`], [`Held`]. Refuses: the bytes (`body`) and finding it (`sessions`).
 //!
 //! Invariants: one request at a time has the turn, and only that one touches the body; a turn is taken while no step of
-//! the one before is under way; who ends it last puts its bytes away; no lock is held across an I/O but the body's.
+//! the one before is under way; who ends it last drops its bytes; no lock is held across an I/O but the body's.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::futures::Notified;
 
 use super::body::{Body, Subject};
+use super::places::Rank;
 use super::sessions::Uploads;
 use super::{Place, UploadClaim, UploadId, UploadStatus};
 use crate::digest::Algorithm;
@@ -42,6 +43,10 @@ struct State {
     /// That request is not over.
     writing: bool,
     phase: Phase,
+    /// The body has memory or a descriptor, as of the last step that ended.
+    holds: bool,
+    /// Before this it is not put away again.
+    retry_at: Duration,
 }
 
 /// How far the upload is from its end.
@@ -66,6 +71,8 @@ impl Session {
             turn: 0,
             writing: false,
             phase: Phase::Open,
+            holds: body.holds(),
+            retry_at: Duration::ZERO,
         };
         Self {
             subject,
@@ -135,7 +142,9 @@ impl Session {
             Place::Anywhere if state.writing && now.saturating_sub(state.at) < STALLED_AFTER => {
                 return Err(Error::UploadBusy);
             }
-            Place::At(_) | Place::End | Place::Anywhere => {}
+            // It knows how far the upload is, and goes on there.
+            Place::At(_) | Place::Anywhere => body.keep_unanswered(),
+            Place::End => {}
         }
         if let Some(algorithm) = claim.algorithm {
             body.prefer(algorithm);
@@ -231,6 +240,37 @@ impl Session {
         self.end_if(|state| state.phase == Phase::Open && !state.writing && state.at <= since)
     }
 
+    /// How it gives way to others; `None` while a request holds it or is on its way to it.
+    pub(super) fn rank(&self) -> Option<Rank> {
+        let state = self.state.lock();
+        let waits = state.phase == Phase::Open && !state.writing && !self.unlisted;
+        waits.then_some(Rank {
+            partial: state.offset > 0,
+            since: state.at,
+        })
+    }
+
+    /// Ends it for want of room, unless a request holds it; whether it does.
+    pub(super) fn evict(&self) -> bool {
+        self.end_if(|state| state.phase == Phase::Open && !state.writing)
+    }
+
+    /// Whether it holds memory or a descriptor although nothing came for `quiet`.
+    pub(super) fn is_quiet(&self, now: Duration, quiet: Duration) -> bool {
+        let state = self.state.lock();
+        let due = now.saturating_sub(state.at) >= quiet && now >= state.retry_at;
+        state.holds && state.phase == Phase::Open && due
+    }
+
+    /// Whether it holds memory or a descriptor.
+    pub(super) fn holds(&self) -> bool {
+        self.state.lock().holds
+    }
+
+    pub(super) fn retry_at(&self, at: Duration) {
+        self.state.lock().retry_at = at;
+    }
+
     /// Its commit is over.
     pub(super) fn end(&self) {
         self.end_if(|_| true);
@@ -247,13 +287,13 @@ impl Session {
         ends
     }
 
-    /// Notes how far the body is; whether the upload is over.
+    /// Notes how far the body is; whether it holds something now that it did not hold before.
     fn note(&self, body: &Body, now: Duration) -> bool {
         let mut state = self.state.lock();
-        match state.phase {
-            Phase::Finished => return false,
-            Phase::Ended => return true,
-            Phase::Open | Phase::Finishing => {}
+        let held = std::mem::replace(&mut state.holds, body.holds());
+        let begins = state.holds && !held;
+        if matches!(state.phase, Phase::Finished | Phase::Ended) {
+            return begins;
         }
         if state.offset != body.offset() {
             (state.offset, state.at) = (body.offset(), now);
@@ -261,7 +301,7 @@ impl Session {
         if body.is_failed() {
             state.phase = Phase::Ended;
         }
-        state.phase == Phase::Ended
+        begins
     }
 
     fn has_ended(&self) -> bool {
@@ -277,8 +317,18 @@ impl Session {
         }
     }
 
-    /// Puts the bytes away, unless a step is under way, at whose end that is done.
-    pub(super) fn put_away(&self) {
+    /// As [`Session::hold`], where none is.
+    pub(super) fn try_hold<'a>(&'a self, uploads: &'a Uploads) -> Option<Held<'a>> {
+        let body = self.body.try_lock().ok()?;
+        Some(Held {
+            session: self,
+            uploads,
+            body: Some(body),
+        })
+    }
+
+    /// Drops the bytes, unless a step is under way, at whose end that is done.
+    pub(super) fn abandon(&self) {
         if let Ok(mut body) = self.body.try_lock() {
             body.abandon();
         }
@@ -316,9 +366,12 @@ impl DerefMut for Held<'_> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if let Some(body) = self.body.take() {
-            self.session.note(&body, self.uploads.now());
+            let begins = self.session.note(&body, self.uploads.now());
+            if begins {
+                self.uploads.shared().held.notify_one();
+            }
         }
-        // After the body was let go: whoever ended the upload meanwhile could not put it away.
+        // After the body was let go: whoever ended the upload meanwhile could not drop its bytes.
         if self.session.has_ended() {
             self.uploads.forget(self.session);
         }

@@ -1,11 +1,11 @@
 //! All unfinished uploads of a store.
 //!
-//! Owns: [`Uploads`]: beginning, finding, ending and expiring them. Refuses: what one upload does (`session`, `request`).
+//! Owns: [`Uploads`]: beginning, finding, ending and expiring them. Refuses: what one upload does (`session`,
+//! `request`), and which one gives way to another (`places`).
 //!
 //! Invariants: their number is bounded; an upload is found only through its own repository; no lock is held
 //! across an I/O but an upload's own.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::body::{Body, Shared, Subject};
 use super::finished::Finished;
 use super::request::Upload;
 use super::session::Session;
+use super::session_table::SessionTable;
 use super::staging::StagingBudget;
 use super::{Existing, UploadClaim, UploadId, UploadSpec, UploadStatus};
 use crate::digest::{Algorithm, Digest};
@@ -31,7 +32,7 @@ pub struct Uploads {
     shared: Arc<Shared>,
     leases: Arc<Leases>,
     existing: Arc<dyn Existing>,
-    sessions: Mutex<HashMap<UploadId, Arc<Session>>>,
+    sessions: Arc<SessionTable>,
     finished: Mutex<Finished>,
 }
 
@@ -47,18 +48,21 @@ impl Uploads {
     ) -> Arc<Self> {
         let staging = StagingBudget::new(options.staging_budget_bytes as u64);
         let options = options.clone();
+        let sessions = Arc::<SessionTable>::default();
         let shared = Arc::new(Shared {
             env,
             dir,
             segments,
             options,
             staging,
+            sessions: Arc::downgrade(&sessions),
+            held: Arc::default(),
         });
         Arc::new(Self {
             shared,
             leases,
             existing,
-            sessions: Mutex::default(),
+            sessions,
             finished: Mutex::default(),
         })
     }
@@ -69,6 +73,10 @@ impl Uploads {
 
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    pub(super) fn table(&self) -> &SessionTable {
+        &self.sessions
     }
 
     pub(super) fn leases(&self) -> &Arc<Leases> {
@@ -99,7 +107,7 @@ impl Uploads {
 
     /// Unfinished uploads.
     pub fn len(&self) -> usize {
-        self.sessions.lock().len()
+        self.sessions.len()
     }
 
     /// Whether there is none.
@@ -107,7 +115,8 @@ impl Uploads {
         self.len() == 0
     }
 
-    /// Begins an upload. No file is made before its bytes outgrow memory.
+    /// Begins an upload. No file is made before its bytes outgrow memory. Where there are as many as may be, an idle
+    /// one gives way.
     pub fn begin(&self, spec: UploadSpec) -> Result<UploadId> {
         let (length, max) = (
             spec.repository.len() as u64,
@@ -141,19 +150,16 @@ impl Uploads {
         );
         let max = self.shared.options.uploads_max;
         let session = self.session(subject, body, spec.unlisted);
-        let mut sessions = self.sessions.lock();
-        // Counted and added under one lock: two that come together do not both take the last place.
-        if sessions.len() >= max {
-            return Err(Error::TooManyUploads { max });
+        for gone in self.sessions.add_within(session, max, self.now())? {
+            tracing::debug!(upload = %gone.id(), repository = gone.repository(), "an idle upload gave way to a new one");
+            gone.abandon();
         }
-        sessions.insert(id, session);
         Ok(id)
     }
 
     /// Takes in an upload that was there before the stop.
     pub(super) fn add(&self, subject: Subject, body: Body, unlisted: bool) {
-        let session = self.session(subject, body, unlisted);
-        self.sessions.lock().insert(session.id(), session);
+        self.sessions.add(self.session(subject, body, unlisted));
     }
 
     fn session(&self, subject: Subject, body: Body, unlisted: bool) -> Arc<Session> {
@@ -161,11 +167,12 @@ impl Uploads {
     }
 
     fn find(&self, id: UploadId, repository: &str) -> Option<Arc<Session>> {
-        let sessions = self.sessions.lock();
-        let session = sessions
-            .get(&id)
-            .filter(|session| session.repository() == repository);
-        session.map(Arc::clone)
+        self.sessions.find(id, repository)
+    }
+
+    /// A request took the session or let it go.
+    pub(super) fn note(&self, session: &Session) {
+        self.sessions.note(session);
     }
 
     /// How far an upload has got; `None` if the repository has no such upload.
@@ -189,7 +196,11 @@ impl Uploads {
                 session.claim(&claim, &mut body, self.now())?
             };
             match turn {
-                Some(turn) => return Ok(Upload::new(Arc::clone(self), Arc::clone(&session), turn)),
+                Some(turn) => {
+                    let upload = Upload::new(Arc::clone(self), Arc::clone(&session), turn);
+                    self.note(&session);
+                    return Ok(upload);
+                }
                 None => changed.await,
             }
         }
@@ -208,9 +219,8 @@ impl Uploads {
 
     /// The session has ended: it is not found any more, and its bytes go.
     pub(super) fn forget(&self, session: &Session) {
-        let forgotten = self.sessions.lock().remove(&session.id());
-        session.put_away();
-        drop(forgotten);
+        self.sessions.remove(session);
+        session.abandon();
     }
 
     /// The upload became `digest`, durably.
@@ -234,14 +244,13 @@ impl Uploads {
         let Some(since) = now.checked_sub(self.shared.options.upload_ttl) else {
             return 0;
         };
-        let all: Vec<_> = self.sessions.lock().values().map(Arc::clone).collect();
-        let expired = all.iter().filter(|session| session.expire(since));
-        expired.map(|session| self.forget(session)).count()
+        let expired = self.sessions.select(|session| session.expire(since));
+        expired.iter().map(|session| self.forget(session)).count()
     }
 
     /// Makes all that was received survive a clean stop. The first error is returned after all were tried.
     pub async fn checkpoint_all(&self) -> Result<()> {
-        let all: Vec<_> = self.sessions.lock().values().map(Arc::clone).collect();
+        let all = self.sessions.select(|_| true);
         let mut outcome = Ok(());
         for session in all {
             let recorded = session.hold(self).await.record().await;

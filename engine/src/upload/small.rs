@@ -4,11 +4,13 @@
 
 use bytes::Bytes;
 
+use super::UploadId;
 use super::digestion::Digestion;
 use super::sessions::Uploads;
 use crate::batch::FinishedBlob;
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
+use crate::extent::Extent;
 use crate::limits::SMALL_CONTENT_BYTES;
 use crate::segment::SmallBlob;
 
@@ -44,7 +46,8 @@ impl Uploads {
                 digest,
                 checksums,
             };
-            self.segments().appender().append(blob).await?
+            // Of no upload.
+            self.append(UploadId::from_bytes([0; 16]), blob).await?
         };
         Ok(FinishedBlob {
             digest,
@@ -54,5 +57,15 @@ impl Uploads {
             pin,
             listener: None,
         })
+    }
+
+    /// Appends to a shared segment; on a full disk uploads that are idle give way, but for `own`.
+    pub(super) async fn append(&self, own: UploadId, blob: SmallBlob) -> Result<Extent> {
+        loop {
+            match self.segments().appender().append(blob.clone()).await {
+                Err(error) if error.is_no_space() && self.shared().make_space(own).await => {}
+                appended => return appended,
+            }
+        }
     }
 }

@@ -4,13 +4,15 @@
 //!
 //! Invariants: at most [`WRITES_IN_FLIGHT`] windows are being written and a bounded number of bytes is
 //! unsynced; a checkpoint names only bytes that were synced before it was written. Every wait can be given up and
-//! taken up again.
+//! taken up again. What was not attempted costs nothing: it is tried again by whoever waits next.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::UploadId;
+use super::body::Shared;
 use super::digestion::Digestion;
 use super::log::LogFile;
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -20,8 +22,8 @@ use crate::format::checksum::check_chunks;
 use crate::format::record::DEDICATED_PAYLOAD;
 use crate::format::upload_log::UploadHeader;
 use crate::in_flight::InFlight;
+use crate::io::Class;
 use crate::io::exact::read_exact;
-use crate::io::{Class, Env};
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::memory::{ReadPool, Reading};
 use crate::segment::{AbandonGuard, DedicatedWriter, SegmentFile};
@@ -34,7 +36,7 @@ const WRITEBACK_BYTES: u64 = 8 << 20;
 /// How far the payload has got on its way to the disk.
 #[derive(Debug)]
 pub(super) struct Spill {
-    env: Env,
+    shared: Arc<Shared>,
     // `None` once the segment was handed over, left behind or abandoned.
     writer: Option<DedicatedWriter>,
     writes: VecDeque<Write>,
@@ -58,9 +60,11 @@ pub(super) struct Spill {
 
 #[derive(Debug)]
 struct Write {
+    offset: u64,
     end: u64,
-    bytes: u64,
-    work: InFlight<Result<()>>,
+    pieces: Vec<Bytes>,
+    /// `None` if it has to be begun again.
+    work: Option<InFlight<Result<()>>>,
 }
 
 #[derive(Debug)]
@@ -84,13 +88,13 @@ struct Synced {
 
 impl Spill {
     pub(super) fn new(
-        env: Env,
+        shared: Arc<Shared>,
         writer: DedicatedWriter,
         header: UploadHeader,
         log: LogFile,
     ) -> Self {
         Self {
-            env,
+            shared,
             writer: Some(writer),
             writes: VecDeque::new(),
             syncing: None,
@@ -124,18 +128,48 @@ impl Spill {
 
     /// Bytes that are being written.
     pub(super) fn bytes_in_flight(&self) -> u64 {
-        self.writes.iter().map(|write| write.bytes).sum()
+        let bytes = |write: &Write| write.end - write.offset;
+        self.writes.iter().map(bytes).sum()
+    }
+
+    fn own(&self) -> UploadId {
+        UploadId::from_bytes(self.header.upload)
+    }
+
+    /// Whether it has a descriptor.
+    pub(super) fn is_open(&self) -> bool {
+        self.writer.as_ref().is_some_and(DedicatedWriter::is_open)
+    }
+
+    /// Opens the file where [`Spill::close`] closed it.
+    pub(super) async fn reopen(&mut self) -> Result<()> {
+        self.writer().reopen().await
+    }
+
+    /// Gives the descriptor back; the bytes are synced.
+    pub(super) async fn close(&mut self) -> Result<()> {
+        self.settle().await?;
+        self.writer().close();
+        Ok(())
+    }
+
+    /// Whether all of `length` bytes is synced and, where there is a log, told of by it.
+    pub(super) fn is_recorded(&self, length: u64) -> bool {
+        let told = self.recorded == length || self.log.as_ref().is_some_and(|log| !log.usable());
+        let settled = self.writes.is_empty() && self.syncing.is_none();
+        settled && self.finishing.is_none() && self.synced >= length && told
     }
 
     /// Starts writing `pieces` at `offset` of the payload.
     pub(super) fn start_write(&mut self, offset: u64, pieces: Vec<Bytes>) {
-        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         self.finished = None;
-        let work = InFlight::start(self.writer().write(offset, pieces));
+        let work = InFlight::start(self.writer().write(offset, pieces.clone()));
         self.writes.push_back(Write {
+            offset,
             end: offset + bytes,
-            bytes,
-            work,
+            pieces,
+            work: Some(work),
         });
     }
 
@@ -155,13 +189,39 @@ impl Spill {
         while self.writes.len() > left
             && let Some(write) = self.writes.front_mut()
         {
-            let (outcome, end) = (write.work.done().await.take(), write.end);
-            self.writes.pop_front();
-            outcome.unwrap_or(Err(Error::Closed))?;
+            let Some(work) = &mut write.work else {
+                self.begin_again().await?;
+                continue;
+            };
+            let (outcome, end) = (work.done().await.take(), write.end);
+            match outcome.unwrap_or(Err(Error::Closed)) {
+                Ok(()) => self.writes.pop_front(),
+                Err(error) => {
+                    write.work = None;
+                    if error.is_no_space() && self.shared.make_space(self.own()).await {
+                        continue;
+                    }
+                    return Err(error);
+                }
+            };
             self.written = end;
             if end.saturating_sub(self.writeback_started) >= WRITEBACK_BYTES {
                 self.start_writeback();
             }
+        }
+        Ok(())
+    }
+
+    /// Begins the first write again.
+    async fn begin_again(&mut self) -> Result<()> {
+        self.reopen().await?;
+        let first = self.writes.front();
+        let Some((offset, pieces)) = first.map(|write| (write.offset, write.pieces.clone())) else {
+            return Ok(());
+        };
+        let work = InFlight::start(self.writer().write(offset, pieces));
+        if let Some(write) = self.writes.front_mut() {
+            write.work = Some(work);
         }
         Ok(())
     }
@@ -198,6 +258,10 @@ impl Spill {
                 (self.recorded, self.recorded_chunks) = (0, 0);
             }
             self.log = Some(log);
+        }
+        if done.outcome.is_err() {
+            // Not attempted, or the upload is over: the next one that is due covers these bytes, too.
+            self.sync_started = self.synced;
         }
         done.outcome?;
         self.synced = self.synced.max(end);
@@ -243,8 +307,11 @@ impl Spill {
             None
         };
         let first = self.recorded_chunks.min(length / CHUNK_BYTES as u64);
-        let checkpoint = digestion.checkpoint(first, self.env.clock.wall_unix_ms());
+        let unix_ms = self.shared.env.clock.wall_unix_ms();
+        let checkpoint = digestion.checkpoint(first, unix_ms);
         let header = self.header.clone();
+        // Bytes that the log tells of are written again after this, so it must not stay as it is.
+        let tells_of_more = self.tells_of_more(length);
         let work = InFlight::start(async move {
             let outcome = sync.await;
             let Some(mut log) = log else {
@@ -260,6 +327,9 @@ impl Spill {
                 Ok(()) => Some(length / CHUNK_BYTES as u64),
                 Err(error) => {
                     tracing::warn!(%error, "an upload will not survive a restart");
+                    if tells_of_more {
+                        log.remove();
+                    }
                     None
                 }
             };
@@ -274,8 +344,11 @@ impl Spill {
 
     /// Writes a checkpoint of all bytes now.
     pub(super) async fn record(&mut self, digestion: &Digestion) -> Result<()> {
-        self.settle_writes(0).await?;
-        self.settle_sync().await?;
+        self.settle().await?;
+        if self.is_recorded(digestion.length()) {
+            return Ok(());
+        }
+        self.reopen().await?;
         self.start_sync(digestion, true);
         self.settle_sync().await
     }
@@ -315,7 +388,8 @@ impl Spill {
         table: &[u32],
     ) -> Result<Hasher> {
         self.settle_writes(0).await?;
-        let (env, file) = (self.env.clone(), Arc::clone(self.writer().file()));
+        self.reopen().await?;
+        let (env, file) = (self.shared.env.clone(), Arc::clone(self.writer().file()));
         let mut hasher = Hasher::new(algorithm);
         let window = READ_BYTES_MAX / 2;
         let mut entries = table.chunks(window / CHUNK_BYTES);
@@ -340,10 +414,33 @@ impl Spill {
         Ok(hasher)
     }
 
+    /// The payload of a small upload, read back; each chunk is checked.
+    pub(super) async fn read_back(
+        &mut self,
+        pool: &ReadPool,
+        digestion: &Digestion,
+    ) -> Result<Bytes> {
+        self.settle_writes(0).await?;
+        self.reopen().await?;
+        let file = Arc::clone(self.writer().file());
+        let bytes = usize::try_from(digestion.length()).unwrap_or(usize::MAX);
+        if bytes == 0 {
+            return Ok(Bytes::new());
+        }
+        let piece = read_piece(pool, &file, 0, bytes).await?;
+        match check_chunks(&piece, &digestion.table()) {
+            Ok(()) => Ok(piece),
+            Err((at, what)) => {
+                let at = DEDICATED_PAYLOAD + at as u64;
+                Err(Error::corrupt(file.path(), at, what.0))
+            }
+        }
+    }
+
     /// Completes the record behind the payload and makes all of it durable.
     pub(super) async fn finish(&mut self, digest: Digest, digestion: &Digestion) -> Result<Extent> {
-        self.settle_writes(0).await?;
-        self.settle_sync().await?;
+        self.settle().await?;
+        self.reopen().await?;
         let length = digestion.length();
         if let Some((earlier, extent)) = self.finished
             && (earlier, extent.length) == (digest, length)
@@ -390,7 +487,7 @@ impl Spill {
                     log.remove();
                 }
             };
-            let spawn = &self.env.spawn;
+            let spawn = &self.shared.env.spawn;
             spawn.spawn("remove upload log", Box::pin(task));
         }
     }

@@ -2,21 +2,34 @@
 //!
 //! Owns: one budget for all uploads, and each one's share. Refuses: waiting; who gets nothing spills
 //! and goes on with one piece at a time, so idle uploads cannot stop others.
+//!
+//! Invariant: the last quarter is for small uploads, so that large ones do not push them out of the shared segments.
 
 use crate::sync::Mutex;
 use std::sync::Arc;
 
+/// An upload up to this size has the last quarter of the budget, and ends in a shared segment also where it had to
+/// spill.
+pub(super) const SMALL_BYTES: u64 = 256 << 10;
+
 /// The budget. Share by `Arc`.
 #[derive(Debug)]
 pub(super) struct StagingBudget {
+    total: u64,
     left: Mutex<u64>,
 }
 
 impl StagingBudget {
     pub(super) fn new(bytes: u64) -> Arc<Self> {
         Arc::new(Self {
+            total: bytes,
             left: Mutex::new(bytes),
         })
+    }
+
+    /// Whether less than half is left.
+    pub(super) fn is_short(&self) -> bool {
+        *self.left.lock() < self.total / 2
     }
 
     /// A share of nothing yet.
@@ -36,10 +49,20 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// Takes `bytes` more, if they are left.
-    pub(super) fn try_add(&mut self, bytes: u64) -> bool {
+    /// Whether it is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Takes `bytes` more for an upload that has `length` with them, if they are left for one of that size.
+    pub(super) fn try_add(&mut self, bytes: u64, length: u64) -> bool {
+        let kept = if length <= SMALL_BYTES {
+            0
+        } else {
+            self.budget.total / 4
+        };
         let mut left = self.budget.left.lock();
-        let enough = *left >= bytes;
+        let enough = *left >= bytes + kept;
         if enough {
             *left -= bytes;
             self.bytes += bytes;
@@ -70,11 +93,24 @@ mod tests {
     fn shares_come_back() {
         let budget = StagingBudget::new(10);
         let (mut first, mut second) = (budget.share(), budget.share());
-        assert!(first.try_add(8));
-        assert!(!second.try_add(3));
+        assert!(first.try_add(8, 8));
+        assert!(!second.try_add(3, 3));
         first.release_to(5);
-        assert!(second.try_add(5));
+        assert!(second.try_add(5, 5));
         drop((first, second));
         assert_eq!(*budget.left.lock(), 10);
+    }
+
+    /// Guards: large uploads leave a quarter to small ones.
+    #[test]
+    fn large_uploads_leave_room_for_small_ones() {
+        let large = SMALL_BYTES + 1;
+        let budget = StagingBudget::new(4 * large);
+        let (mut first, mut second) = (budget.share(), budget.share());
+        assert!(first.try_add(3 * large, 3 * large));
+        assert!(!first.try_add(1, 3 * large + 1));
+        assert!(!second.try_add(large, large));
+        assert!(second.try_add(SMALL_BYTES, SMALL_BYTES));
+        assert!(budget.is_short());
     }
 }

@@ -195,17 +195,34 @@ impl Upload for Writer {
         .boxed()
     }
 
-    fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>> {
+    fn savepoint_of_close(&mut self) -> BoxFuture<'_, Result<Savepoint>> {
         async move {
-            let Ok(savepoint) = to.0.downcast::<upload::Savepoint>() else {
-                unreachable!("a savepoint of another blob store was given to this one")
-            };
-            self.0.rollback(*savepoint).await.map_err(error)
+            let savepoint = self.0.savepoint_of_close().await.map_err(error)?;
+            Ok(Savepoint(Box::new(savepoint)))
         }
         .boxed()
     }
 
-    fn finish(&mut self, expected: Digest) -> BoxFuture<'_, Result<Staged>> {
-        async move { Ok(staged(self.0.finish(expected).await.map_err(error)?)) }.boxed()
+    fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>> {
+        async move { self.0.rollback(own(to)).await.map_err(error) }.boxed()
+    }
+
+    fn finish(
+        &mut self,
+        expected: Digest,
+        back_to: Option<Savepoint>,
+    ) -> BoxFuture<'_, Result<Staged>> {
+        async move {
+            let finished = self.0.finish(expected, back_to.map(own)).await;
+            Ok(staged(finished.map_err(error)?))
+        }
+        .boxed()
+    }
+}
+
+fn own(savepoint: Savepoint) -> upload::Savepoint {
+    match savepoint.0.downcast() {
+        Ok(savepoint) => *savepoint,
+        Err(_) => unreachable!("a savepoint of another blob store was given to this one"),
     }
 }

@@ -223,9 +223,10 @@ async fn way_back(
 ) -> Failure {
     let offset = match &error {
         Error::OutOfOrder { offset, .. } => Some(*offset),
-        Error::UploadBusy | Error::ChunkLength { .. } | Error::DigestMismatch { .. } => {
-            context.registry().upload_offset(push, id).await.ok()
-        }
+        Error::UploadBusy
+        | Error::ChunkLength { .. }
+        | Error::DigestMismatch { .. }
+        | Error::NotAttempted(_) => context.registry().upload_offset(push, id).await.ok(),
         _ => None,
     };
     let failure = Failure::from(error);

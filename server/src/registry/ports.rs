@@ -139,10 +139,18 @@ pub trait Upload: Send + Debug {
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
     /// Remembers this place.
     fn savepoint(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
+    /// Remembers this place as the one where the bytes of a closing request begin. What an earlier close sent from
+    /// there on and got no answer to is forgotten: this is the same, sent again.
+    fn savepoint_of_close(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
     /// Forgets what came after the place.
     fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>>;
-    /// Ends the upload as `expected`. [`Error::DigestMismatch`] leaves it as it was.
-    fn finish(&mut self, expected: Digest) -> BoxFuture<'_, Result<Staged>>;
+    /// Ends the upload as `expected`. After an error that it outlives, such as [`Error::DigestMismatch`], it is what
+    /// it was at `back_to`, or unchanged without one; no other request comes in between.
+    fn finish(
+        &mut self,
+        expected: Digest,
+        back_to: Option<Savepoint>,
+    ) -> BoxFuture<'_, Result<Staged>>;
 }
 
 /// One change of a batch; [`tonnage_engine::Change`] says what each means.

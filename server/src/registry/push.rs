@@ -5,8 +5,9 @@
 //! in chunks").
 //!
 //! Invariants: a request that is refused leaves the upload as it found it; a connection that breaks leaves what
-//! arrived, so that the client can ask for the offset and go on; the newest request that is in order writes, and the one before
-//! it ends; an upload closed again is closed again with the same answer.
+//! arrived, so that the client can ask for the offset and go on, or close the upload again with the same bytes; the
+//! newest request that is in order writes, and the one before it ends; an upload closed again is closed again with
+//! the same answer.
 
 use tonnage_engine::{Algorithm, Digest};
 
@@ -67,8 +68,12 @@ impl Registry {
         let claim = UploadClaim { place, algorithm };
         let mut upload = self.take_upload(push, id, chunk, claim, source).await?;
         // A length that hyper already holds the body to needs no way back.
-        let revocable = chunk.is_some() && source.length().is_none();
-        receive(&mut *upload, chunk, source, revocable).await?;
+        let way_back = if chunk.is_some() && source.length().is_none() {
+            WayBack::Here
+        } else {
+            WayBack::None
+        };
+        receive(&mut *upload, chunk, source, way_back).await?;
         Ok(upload.offset())
     }
 
@@ -90,20 +95,20 @@ impl Registry {
             Err(Error::UploadUnknown) => return self.close_again(push, id, digest, source).await,
             taken => taken?,
         };
-        let before = receive(&mut *upload, chunk, source, true).await?;
-        match upload.finish(digest).await {
+        let way_back = if chunk.is_some() {
+            WayBack::Here
+        } else {
+            WayBack::Close
+        };
+        let before = receive(&mut *upload, chunk, source, way_back).await?;
+        match upload.finish(digest, before).await {
             Ok(staged) => self.link_blob(push, staged).await,
             // All of this request was there when another one took over: most likely the same one, sent again.
             Err(Error::UploadBusy) if upload.outcome().await == Some(digest) => {
                 let promised = self.promise(push.repository().as_str(), digest).await?;
                 promised.map(drop).ok_or(Error::UploadBusy)
             }
-            Err(error) => {
-                if let (Error::DigestMismatch { .. }, Some(before)) = (&error, before) {
-                    upload.rollback(before).await?;
-                }
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -181,15 +186,26 @@ impl Registry {
     }
 }
 
+/// Where an upload returns to if the request fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WayBack {
+    /// What came stays.
+    None,
+    /// To where it is now.
+    Here,
+    /// To where the last closing request began, if that one had no answer.
+    Close,
+}
+
 /// Writes the body, unless the request is interrupted while it waits for its client. Returns the place before it, if
-/// `revocable` and anything came.
+/// anything came and there is a way back.
 async fn receive(
     upload: &mut dyn Upload,
     chunk: Option<ChunkRange>,
     source: &mut impl Source,
-    revocable: bool,
+    way_back: WayBack,
 ) -> Result<Option<Savepoint>> {
-    let start = upload.offset();
+    let mut start = upload.offset();
     let mut before = None;
     let mut interrupted = upload.interrupted();
     loop {
@@ -201,10 +217,26 @@ async fn receive(
         let Some(bytes) = piece else {
             break;
         };
-        if revocable && before.is_none() {
-            before = Some(upload.savepoint().await?);
+        if before.is_none() {
+            before = match way_back {
+                WayBack::None => None,
+                WayBack::Here => Some(upload.savepoint().await?),
+                WayBack::Close => Some(upload.savepoint_of_close().await?),
+            };
+            start = if before.is_some() {
+                upload.offset()
+            } else {
+                start
+            };
         }
-        upload.write(bytes).await?;
+        if let Err(error) = upload.write(bytes).await {
+            if let Some(before) = before {
+                // Without a way back it is over, or has another request, and then this one's bytes are that one's to
+                // judge.
+                upload.rollback(before).await.unwrap_or_default();
+            }
+            return Err(error);
+        }
         if chunk.is_some_and(|chunk| upload.offset() - start > chunk.length) {
             break;
         }

@@ -194,6 +194,11 @@ impl SimDisk {
         self.shared.state.lock().machine.used_bytes()
     }
 
+    /// Handles of files that are open.
+    pub fn open_files(&self) -> usize {
+        self.shared.state.lock().machine.open_files()
+    }
+
     /// Every operation so far, in the order in which they took effect.
     pub fn log(&self) -> Vec<OpRecord> {
         self.shared.state.lock().log.clone()

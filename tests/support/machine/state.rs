@@ -258,6 +258,11 @@ impl MachineState {
         self.files[inode].handles -= 1;
     }
 
+    /// Handles of files that are open.
+    pub(super) fn open_files(&self) -> usize {
+        self.files.iter().map(|file| file.handles).sum()
+    }
+
     /// Bytes in use: sizes of all files that have a name or are open. Holes count.
     pub(super) fn used_bytes(&self) -> u64 {
         let kept = self

@@ -4,10 +4,11 @@
 //! lease that an answer promised and that is not held) is a complaint in the record.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tonnage_engine::io::Env;
-use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
+use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec, UploadStatus};
 use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Origin, Require, Store,
 };
@@ -30,6 +31,8 @@ pub struct Client {
     record: Shared,
     lease_grace: std::time::Duration,
     left: Vec<Left>,
+    /// The call holds an upload.
+    holds: AtomicBool,
 }
 
 /// An upload that was left open.
@@ -62,6 +65,7 @@ impl Client {
             record,
             lease_grace,
             left,
+            holds: AtomicBool::new(false),
         }
     }
 
@@ -71,8 +75,19 @@ impl Client {
             let place = self
                 .record
                 .begin(self.number, call, self.store.view().lsn().0);
+            self.holds.store(false, Ordering::Relaxed);
             let taken = self.take(call, place).await;
             let answer = taken.unwrap_or_else(|error| match error {
+                Error::UnknownUpload if self.holds.load(Ordering::Relaxed) => {
+                    let what = format!("{call:?}: an upload ended under the request that held it");
+                    self.record.complain("uploads", what);
+                    Answer::Done
+                }
+                Error::UnknownUpload | Error::TooManyUploads { .. }
+                    if self.record.may_give_way() =>
+                {
+                    Answer::Done
+                }
                 Error::Unmet(unmet) => Answer::Refused(format!("{unmet:?}")),
                 error @ (Error::NoSpace { .. } | Error::UnknownUpload | Error::UploadBusy) => {
                     Answer::Failed(error.to_string())
@@ -304,8 +319,17 @@ impl Client {
             algorithm: content::algorithm(number),
             at_rest: None,
         };
-        self.record.0.lock().uploads.insert(id, upload);
+        let mut record = self.record.0.lock();
+        record.uploads.insert(id, upload);
+        record.places = record.places.map(|places| places.saturating_sub(1));
         Ok(id)
+    }
+
+    async fn open(&self, id: UploadId, repository: &str) -> Result<Upload, Error> {
+        let claim = UploadClaim::default();
+        let upload = self.store.open_upload(id, repository, claim).await?;
+        self.holds.store(true, Ordering::Relaxed);
+        Ok(upload)
     }
 
     async fn push(
@@ -317,10 +341,7 @@ impl Client {
         let whole = content::bytes(number);
         let hint = how.announced.then_some(whole.len() as u64);
         let id = self.begin(repository, number, hint)?;
-        let mut upload = self
-            .store
-            .open_upload(id, repository, UploadClaim::default())
-            .await?;
+        let mut upload = self.open(id, repository).await?;
         let half = whole.len() / 2;
         send(&mut upload, whole.slice(..half)).await?;
         if how.taken_back {
@@ -339,7 +360,7 @@ impl Client {
         send(&mut upload, whole.slice(half..)).await?;
         if how.wrong_digest {
             let wrong = Digest::of(content::algorithm(number), b"something else");
-            match upload.finish(wrong).await {
+            match upload.finish(wrong, None).await {
                 Err(Error::DigestMismatch { .. }) => {}
                 Err(error) => return Err(error),
                 Ok(_) => self.record.complain(
@@ -348,7 +369,7 @@ impl Client {
                 ),
             }
         }
-        Ok((id, upload.finish(content::digest(number)).await?))
+        Ok((id, upload.finish(content::digest(number), None).await?))
     }
 
     /// Another request goes on where `older` is, which can write no more.
@@ -381,10 +402,7 @@ impl Client {
         let whole = content::bytes(number);
         let part = whole.len() * usize::from(percent) / 100;
         let id = self.begin(repository, number, None)?;
-        let mut upload = self
-            .store
-            .open_upload(id, repository, UploadClaim::default())
-            .await?;
+        let mut upload = self.open(id, repository).await?;
         send(&mut upload, whole.slice(..part)).await?;
         drop(upload);
         self.note(id, |upload| upload.at_rest = Some(part as u64));
@@ -402,8 +420,7 @@ impl Client {
             return Ok(Answer::Done);
         };
         self.note(left.id, |upload| upload.at_rest = None);
-        let status = self.store.upload_status(left.id, &left.repository);
-        let Some(status) = status else {
+        let Some(status) = status_of(&self.store, &left, &self.record) else {
             return Ok(Answer::Done);
         };
         let whole = content::bytes(left.content);
@@ -413,12 +430,9 @@ impl Client {
             self.record.complain("uploads", what);
             return Ok(Answer::Done);
         }
-        let mut upload = self
-            .store
-            .open_upload(left.id, &left.repository, UploadClaim::default())
-            .await?;
+        let mut upload = self.open(left.id, &left.repository).await?;
         send(&mut upload, whole.slice(offset..)).await?;
-        let blob = match upload.finish(content::digest(left.content)).await {
+        let blob = match upload.finish(content::digest(left.content), None).await {
             Err(Error::DigestMismatch { expected, found }) => {
                 let what = format!(
                     "upload {} went on at {offset} and became {found}, not {expected}",
@@ -435,9 +449,8 @@ impl Client {
     fn cancel(&mut self) -> Result<Answer, Error> {
         if let Some(left) = self.left.pop() {
             self.note(left.id, |upload| upload.at_rest = None);
-            let status = self.store.upload_status(left.id, &left.repository);
-            if status.is_none() {
-                return Ok(Answer::Done); // a crash took it
+            if status_of(&self.store, &left, &self.record).is_none() {
+                return Ok(Answer::Done); // a crash took it, or it gave way
             }
             self.store.cancel_upload(left.id, &left.repository)?;
             if self
@@ -503,6 +516,17 @@ impl Client {
         }
         Ok(Answer::Done)
     }
+}
+
+/// How far an upload is that was left. One of this life is there, unless it may have given way.
+pub fn status_of(store: &Store, left: &Left, record: &Shared) -> Option<UploadStatus> {
+    let status = store.upload_status(left.id, &left.repository);
+    let begun = record.0.lock().uploads.contains_key(&left.id);
+    if status.is_none() && begun && !record.may_give_way() {
+        let what = format!("upload {} is gone, though there was room for it", left.id);
+        record.complain("uploads", what);
+    }
+    status
 }
 
 async fn send(upload: &mut Upload, bytes: Bytes) -> Result<(), Error> {

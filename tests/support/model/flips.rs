@@ -443,7 +443,7 @@ pub async fn resume(store: &Store, id: UploadId, sent: &SentUpload) -> Result<u6
         upload.write(sent.whole.slice(rest..)).await?;
     }
     let blob = upload
-        .finish(Digest::of(sent.algorithm, &sent.whole))
+        .finish(Digest::of(sent.algorithm, &sent.whole), None)
         .await?;
     drop(blob);
     Ok(offset)

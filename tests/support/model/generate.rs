@@ -101,6 +101,9 @@ impl History {
         if self.tight {
             options.delta_budget_bytes = 64 << 10;
         }
+        if self.seed % 8 == 6 {
+            options.uploads_max = 2 + (self.seed / 8 % 3) as usize; // some give way to others
+        }
         if self.poor {
             options.reserve_bytes = 4 << 10;
         } else if self.seed % 4 == 1 {

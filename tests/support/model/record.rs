@@ -75,6 +75,8 @@ pub struct Record {
     pub uploads: BTreeMap<UploadId, SentUpload>,
     /// What went wrong before any stop: a wrong byte, a lost lease.
     pub complaints: Vec<(&'static str, String)>,
+    /// On a sound disk, how many uploads can begin before one has to give way.
+    pub places: Option<usize>,
     /// Digests with the time until which an answer's lease holds them.
     pub leases: BTreeMap<Digest, std::time::Duration>,
 }
@@ -120,6 +122,11 @@ impl Shared {
     pub fn answer(&self, place: usize, answer: Answer) {
         let now = self.tick();
         self.0.lock().entries[place].answered = Some((now, answer));
+    }
+
+    /// Whether an upload that no request holds may be gone, or one that begins be refused.
+    pub fn may_give_way(&self) -> bool {
+        self.0.lock().places.is_none_or(|places| places == 0)
     }
 
     /// Something is wrong already, without any stop.

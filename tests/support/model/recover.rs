@@ -213,7 +213,7 @@ async fn go_on(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, V
         let before = upload.savepoint().await.map_err(fail)?;
         let rest = whole.slice(usize::try_from(offset).unwrap_or_default()..);
         upload.write(rest).await.map_err(fail)?;
-        match upload.finish(Digest::of(sent.algorithm, whole)).await {
+        match upload.finish(Digest::of(sent.algorithm, whole), None).await {
             Ok(blob) => {
                 let digest = blob.digest();
                 let batch = Batch {

@@ -223,8 +223,13 @@ impl LifeRun<'_> {
                 check_left(&store, &carry.left, record);
             }
             drop(report);
+            if !faulty {
+                let places = self.history.options().uploads_max;
+                let places = places.saturating_sub(carry.left.len());
+                record.0.lock().places = Some(places);
+            }
             self.break_disk(machine);
-            let left = drive::run_clients(
+            let mut left = drive::run_clients(
                 &store,
                 &machine.env,
                 record,
@@ -235,6 +240,9 @@ impl LifeRun<'_> {
             .await;
             if !self.life.closed {
                 return Ended::Stopped(left);
+            }
+            if !faulty {
+                left.retain(|left| drive::status_of(&store, left, record).is_some());
             }
             match store.close().await {
                 Ok(()) => Ended::Closed(left),

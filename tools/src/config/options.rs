@@ -188,7 +188,7 @@ pub(crate) static OPTIONS: &[OptionSpec] = &[
             max: 1_000_000,
         },
         "10000",
-        "Unfinished uploads at a time, in all repositories together",
+        "Unfinished uploads at a time, in all repositories together; idle ones give way",
     ),
     option(
         "timeouts.header",

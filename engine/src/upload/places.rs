@@ -1,0 +1,230 @@
+//! Which upload gives way where a limit is reached.
+//!
+//! Owns: [`Places`]: how many uploads each repository has, and those that no request holds, in the order in which
+//! they give way.
+//! Refuses: ending them (`session_table`).
+//!
+//! Invariants: an upload that a request holds never gives way; neither does one that was quiet for less than
+//! [`QUIET`], unless its repository has more than half of all places and another one asks. So nobody can fill the
+//! places of others.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::UploadId;
+
+/// An upload to which no byte and no request came for this long is idle.
+pub(super) const QUIET: Duration = Duration::from_secs(2);
+
+/// The order in which uploads give way: empty ones first, then the longest quiet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
+    /// It has bytes.
+    pub(super) partial: bool,
+    /// When a request or a byte came last.
+    pub(super) since: Duration,
+}
+
+type Ranked = (Rank, UploadId);
+
+/// Uploads by repository and rank.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    repositories: HashMap<Arc<str>, Repository>,
+    /// Repositories by how many uploads they have.
+    by_count: BTreeSet<(usize, Arc<str>)>,
+    /// Those that no request holds.
+    waiting: BTreeSet<Ranked>,
+    ranks: HashMap<UploadId, Rank>,
+}
+
+#[derive(Debug, Default)]
+struct Repository {
+    count: usize,
+    waiting: BTreeSet<Ranked>,
+}
+
+impl Places {
+    /// One more upload of `repository`.
+    pub(super) fn enter(&mut self, repository: &str) {
+        self.count(repository, |count| count + 1);
+    }
+
+    /// It is over.
+    pub(super) fn leave(&mut self, id: UploadId, repository: &str) {
+        self.rank(id, repository, None);
+        self.count(repository, |count| count.saturating_sub(1));
+    }
+
+    /// How it gives way from now on; not at all while a request holds it.
+    pub(super) fn rank(&mut self, id: UploadId, repository: &str, rank: Option<Rank>) {
+        let Some(of) = self.repositories.get_mut(repository) else {
+            return;
+        };
+        if let Some(before) = self.ranks.remove(&id) {
+            self.waiting.remove(&(before, id));
+            of.waiting.remove(&(before, id));
+        }
+        if let Some(rank) = rank {
+            self.ranks.insert(id, rank);
+            self.waiting.insert((rank, id));
+            of.waiting.insert((rank, id));
+        }
+    }
+
+    /// The upload that gives its place to one of `repository`, where there are `max` places.
+    pub(super) fn gives_way(
+        &self,
+        repository: &str,
+        max: usize,
+        now: Duration,
+    ) -> Option<UploadId> {
+        let is_quiet = |(rank, _): &Ranked| now.saturating_sub(rank.since) >= QUIET;
+        let crowd = self.by_count.last().filter(|(count, _)| *count > max / 2);
+        let of_crowd = crowd.and_then(|(_, name)| {
+            let own = **name == *repository;
+            let of = self.repositories.get(name)?;
+            firsts(&of.waiting).find(|ranked| !own || is_quiet(ranked))
+        });
+        let first = of_crowd.or_else(|| firsts(&self.waiting).find(is_quiet));
+        first.map(|(_, id)| id)
+    }
+
+    /// The upload that gives its bytes up where the disk is full.
+    pub(super) fn gives_up_bytes(&self, now: Duration) -> Option<UploadId> {
+        let (rank, id) = self.waiting.range(first_partial()..).next()?;
+        (now.saturating_sub(rank.since) >= QUIET).then_some(*id)
+    }
+
+    /// Those that [`Places::gives_up_bytes`] gives, one after the other.
+    pub(super) fn idle_partial(&self, now: Duration) -> impl Iterator<Item = UploadId> + '_ {
+        let all = self.waiting.range(first_partial()..);
+        all.take_while(move |(rank, _)| now.saturating_sub(rank.since) >= QUIET)
+            .map(|(_, id)| *id)
+    }
+
+    fn count(&mut self, repository: &str, change: impl FnOnce(usize) -> usize) {
+        let known = self.repositories.get_key_value(repository);
+        let name = known.map_or_else(|| Arc::from(repository), |(name, _)| Arc::clone(name));
+        let of = self.repositories.entry(Arc::clone(&name)).or_default();
+        let (before, after) = (of.count, change(of.count));
+        of.count = after;
+        if after == 0 {
+            self.repositories.remove(&name);
+        }
+        self.by_count.remove(&(before, Arc::clone(&name)));
+        if after > 0 {
+            self.by_count.insert((after, name));
+        }
+    }
+}
+
+fn first_partial() -> Ranked {
+    let rank = Rank {
+        partial: true,
+        since: Duration::ZERO,
+    };
+    (rank, UploadId::from_bytes([0; 16]))
+}
+
+/// The longest quiet empty one, then the longest quiet partial one.
+fn firsts(of: &BTreeSet<Ranked>) -> impl Iterator<Item = Ranked> {
+    let empty = of.first().filter(|(rank, _)| !rank.partial);
+    let partial = of.range(first_partial()..).next();
+    empty.into_iter().chain(partial).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    fn id(number: u8) -> UploadId {
+        UploadId::from_bytes([number; 16])
+    }
+
+    /// Uploads as (repository, partial, seconds of quiet), numbered from 1; a request holds those with `None`.
+    fn places(uploads: &[(&str, bool, Option<u64>)]) -> Places {
+        let mut places = Places::default();
+        for (number, (repository, partial, quiet)) in (1..).zip(uploads) {
+            places.enter(repository);
+            let rank = quiet.map(|quiet| Rank {
+                partial: *partial,
+                since: Duration::from_secs(100 - quiet),
+            });
+            places.rank(id(number), repository, rank);
+        }
+        places
+    }
+
+    /// Guards: empty before partial, then the longest quiet; one that a request holds never, and one that was quiet
+    /// for a moment only where its repository has more than half and another one asks.
+    #[test]
+    fn the_oldest_and_emptiest_gives_way() {
+        let (e, p) = (false, true);
+        let cases = [
+            (
+                vec![("a", p, Some(9)), ("b", e, Some(3)), ("c", e, Some(5))],
+                Some(3),
+            ),
+            (
+                vec![("a", p, Some(9)), ("b", e, None), ("c", p, Some(8))],
+                Some(1),
+            ),
+            (
+                vec![("a", p, Some(9)), ("b", e, Some(1)), ("c", p, None)],
+                Some(1),
+            ),
+            (
+                vec![("a", p, Some(1)), ("b", e, Some(1)), ("c", e, None)],
+                None,
+            ),
+            // "a" has more than half: it gives way at once, though others are older.
+            (
+                vec![("a", e, Some(0)), ("a", e, Some(1)), ("b", e, Some(9))],
+                Some(2),
+            ),
+            (
+                vec![("a", p, Some(0)), ("a", e, None), ("b", e, Some(9))],
+                Some(1),
+            ),
+            (
+                vec![("a", p, None), ("a", e, None), ("b", e, Some(9))],
+                Some(3),
+            ),
+            // To itself it does not.
+            (
+                vec![("new", e, Some(1)), ("new", e, Some(1)), ("b", e, Some(1))],
+                None,
+            ),
+            (
+                vec![("new", e, Some(1)), ("new", p, Some(2)), ("b", e, Some(9))],
+                Some(2),
+            ),
+        ];
+        for (uploads, expected) in cases {
+            let found = places(&uploads).gives_way("new", 3, NOW);
+            assert_eq!(found, expected.map(id), "{uploads:?}");
+        }
+    }
+
+    /// Guards: on a full disk the longest quiet upload with bytes goes, and nothing is left behind of what ended.
+    #[test]
+    fn only_partial_uploads_give_up_bytes() {
+        let mut places = places(&[
+            ("a", false, Some(9)),
+            ("a", true, Some(3)),
+            ("b", true, Some(1)),
+        ]);
+        assert_eq!(places.gives_up_bytes(NOW), Some(id(2)));
+        assert_eq!(places.idle_partial(NOW).collect::<Vec<_>>(), [id(2)]);
+        places.leave(id(2), "a");
+        assert_eq!(places.gives_up_bytes(NOW), None);
+        places.leave(id(1), "a");
+        places.leave(id(3), "b");
+        assert!(places.repositories.is_empty() && places.by_count.is_empty());
+        assert!(places.waiting.is_empty() && places.ranks.is_empty());
+    }
+}

@@ -1,0 +1,139 @@
+//! The sessions by their id.
+//!
+//! Owns: [`SessionTable`]: adding within the bound, finding, removing, and ending those that give way (`places`).
+//! Refuses: their bytes; what was removed is put away by who removed it.
+//!
+//! Invariant: the table's lock is taken before a session's, never after.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::UploadId;
+use super::places::Places;
+use super::session::Session;
+use crate::error::{Error, Result};
+use crate::sync::Mutex;
+
+/// All sessions. Share by `Arc`.
+#[derive(Debug, Default)]
+pub(super) struct SessionTable {
+    sessions: Mutex<Sessions>,
+}
+
+#[derive(Debug, Default)]
+struct Sessions {
+    all: HashMap<UploadId, Arc<Session>>,
+    places: Places,
+}
+
+impl SessionTable {
+    pub(super) fn len(&self) -> usize {
+        self.sessions.lock().all.len()
+    }
+
+    /// Adds a session where there are fewer than `max`; otherwise in the place of those that give way, which are
+    /// returned.
+    pub(super) fn add_within(
+        &self,
+        session: Arc<Session>,
+        max: usize,
+        now: Duration,
+    ) -> Result<Vec<Arc<Session>>> {
+        let mut gone = Vec::new();
+        let mut sessions = self.sessions.lock();
+        // Counted and added under one lock: two that come together do not both take the last place.
+        while sessions.all.len() >= max {
+            let Some(first) =
+                sessions.evict(|places| places.gives_way(session.repository(), max, now))
+            else {
+                return Err(Error::TooManyUploads { max });
+            };
+            gone.push(first);
+        }
+        sessions.add(session);
+        Ok(gone)
+    }
+
+    /// Adds a session that was there before the stop.
+    pub(super) fn add(&self, session: Arc<Session>) {
+        self.sessions.lock().add(session);
+    }
+
+    pub(super) fn find(&self, id: UploadId, repository: &str) -> Option<Arc<Session>> {
+        let sessions = self.sessions.lock();
+        let session = sessions.all.get(&id);
+        session
+            .filter(|session| session.repository() == repository)
+            .map(Arc::clone)
+    }
+
+    /// Those that `which` is true of.
+    pub(super) fn select(&self, which: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
+        let sessions = self.sessions.lock();
+        let chosen = sessions.all.values().filter(|session| which(session));
+        chosen.map(Arc::clone).collect()
+    }
+
+    /// A request took the session or let it go.
+    pub(super) fn note(&self, session: &Session) {
+        let mut sessions = self.sessions.lock();
+        if sessions.all.contains_key(&session.id()) {
+            sessions.note(session);
+        }
+    }
+
+    /// Ends the upload that gives its bytes up on a full disk, and returns it.
+    pub(super) fn evict_partial(&self, now: Duration) -> Option<Arc<Session>> {
+        let mut sessions = self.sessions.lock();
+        sessions.evict(|places| places.gives_up_bytes(now))
+    }
+
+    /// Bytes of those that [`SessionTable::evict_partial`] would end, one after the other.
+    pub(super) fn idle_bytes(&self, now: Duration) -> u64 {
+        let sessions = self.sessions.lock();
+        let idle = sessions.places.idle_partial(now);
+        let bytes = idle.filter_map(|id| sessions.all.get(&id).map(|session| session.offset()));
+        bytes.sum()
+    }
+
+    pub(super) fn remove(&self, session: &Session) {
+        let removed = self.sessions.lock().remove(session.id());
+        // Its last holder's drop may wait for nothing here.
+        drop(removed);
+    }
+}
+
+impl Sessions {
+    fn add(&mut self, session: Arc<Session>) {
+        self.places.enter(session.repository());
+        self.note(&session);
+        self.all.insert(session.id(), session);
+    }
+
+    fn note(&mut self, session: &Session) {
+        let rank = session.rank();
+        self.places.rank(session.id(), session.repository(), rank);
+    }
+
+    fn remove(&mut self, id: UploadId) -> Option<Arc<Session>> {
+        let session = self.all.remove(&id)?;
+        self.places.leave(id, session.repository());
+        Some(session)
+    }
+
+    /// Ends the first session of those that `first` names, unless a request has taken it meanwhile.
+    fn evict(&mut self, first: impl Fn(&Places) -> Option<UploadId>) -> Option<Arc<Session>> {
+        loop {
+            let id = first(&self.places)?;
+            let Some(session) = self.all.get(&id).map(Arc::clone) else {
+                unreachable!("a session leaves the table and the places together")
+            };
+            if session.evict() {
+                return self.remove(id);
+            }
+            // It is taken, and whoever took it notes that in a moment.
+            self.note(&session);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! Uploads to which nothing comes, and uploads that meet a shortage: what they hold, and who gives way.
+
+use bytes::Bytes;
+use tonnage_engine::extent::Layout;
+use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
+use tonnage_engine::{Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store};
+use tonnage_tests::machine::{Fault, Machine, OpKind};
+
+use super::check;
+
+const REPOSITORY: &str = "library/a";
+/// Far more than an upload has to be quiet for.
+const LONG: std::time::Duration = std::time::Duration::from_secs(5);
+
+struct Bench {
+    machine: Machine,
+    store: Store,
+}
+
+fn run(options: Options, test: impl AsyncFn(&Bench)) {
+    for seed in 1..=3 {
+        let machine = Machine::new(seed, &check::empty_disk());
+        let machine_ref = &machine;
+        let store = machine.executor.block_on(async {
+            let path = check::store_path();
+            let opened = Store::open(machine_ref.env.clone(), &path, options.clone()).await;
+            opened.expect("the store opens").0
+        });
+        let bench = Bench { machine, store };
+        bench.machine.executor.block_on(async {
+            test(&bench).await;
+            bench.store.close().await.expect("the store closes");
+        });
+        bench.machine.executor.settle();
+        check::fsck_image(seed, &bench.machine.disk.live_image())
+            .unwrap_or_else(|why| panic!("{why}"));
+    }
+}
+
+/// Other bytes for each salt.
+fn content(salt: usize, length: usize) -> Bytes {
+    let bytes = (0..length).map(|at| (at % 241) as u8 ^ (at / 4096) as u8 ^ salt as u8);
+    bytes.collect()
+}
+
+fn digest(whole: &Bytes) -> Digest {
+    Digest::of(tonnage_engine::Algorithm::Sha256, whole)
+}
+
+impl Bench {
+    fn begin(&self) -> Result<UploadId, Error> {
+        self.begin_in(REPOSITORY)
+    }
+
+    fn begin_in(&self, repository: &str) -> Result<UploadId, Error> {
+        self.store.begin_upload(UploadSpec {
+            repository: repository.to_owned(),
+            ..UploadSpec::default()
+        })
+    }
+
+    async fn open(&self, id: UploadId) -> Result<Upload, Error> {
+        let claim = UploadClaim::default();
+        self.store.open_upload(id, REPOSITORY, claim).await
+    }
+
+    /// Sends a part and leaves the upload open.
+    async fn leave(&self, part: Bytes) -> UploadId {
+        let id = self.begin().expect("room for an upload");
+        let mut upload = self.open(id).await.expect("it is there");
+        send(&mut upload, part).await.expect("a sound disk");
+        id
+    }
+
+    fn offset(&self, id: UploadId) -> Option<u64> {
+        let status = self.store.upload_status(id, REPOSITORY);
+        status.map(|status| status.offset)
+    }
+
+    /// Sends the rest, and links the blob that comes of it.
+    async fn go_on(&self, id: UploadId, whole: &Bytes) -> Result<(), Error> {
+        let mut upload = self.open(id).await?;
+        let rest = whole.slice(usize::try_from(upload.offset()).expect("small")..);
+        send(&mut upload, rest).await?;
+        let blob = upload.finish(digest(whole), None).await?;
+        self.link(blob).await?;
+        let reader = self.store.open_blob(&digest(whole)).await?;
+        let read = reader.expect("it is stored").read_whole(1 << 30).await?;
+        assert!(read == *whole, "other bytes");
+        Ok(())
+    }
+
+    async fn push(&self, whole: &Bytes) -> Result<(), Error> {
+        let id = self.begin()?;
+        self.go_on(id, whole).await
+    }
+
+    async fn link(&self, blob: FinishedBlob) -> Result<(), Error> {
+        let digest = blob.digest();
+        let batch = Batch {
+            repository: REPOSITORY.to_owned(),
+            create_repository: true,
+            requires: vec![],
+            changes: vec![Change::Place(blob), Change::Link(digest)],
+            origin: Origin::default(),
+        };
+        self.store.commit(batch).await.map(drop)
+    }
+
+    fn layout(&self, whole: &Bytes) -> Layout {
+        let stored = self.store.view().blob(&digest(whole));
+        stored
+            .expect("a sound row")
+            .expect("it is stored")
+            .extent
+            .layout
+    }
+
+    async fn wait(&self) {
+        self.machine.env.clock.sleep(LONG).await;
+    }
+
+    fn segments_created(&self) -> usize {
+        let log = self.machine.disk.log();
+        let created = |kind, path: &std::path::Path| {
+            kind == OpKind::Create && path.extension().is_some_and(|end| end == "segment")
+        };
+        log.iter()
+            .filter(|record| created(record.kind, &record.path))
+            .count()
+    }
+}
+
+async fn send(upload: &mut Upload, mut bytes: Bytes) -> Result<(), Error> {
+    while !bytes.is_empty() {
+        upload
+            .write(bytes.split_to(bytes.len().min(30_011)))
+            .await?;
+    }
+    Ok(())
+}
+
+/// Guards: uploads to which nothing comes give back memory and descriptors after a few seconds, and go on from where
+/// they were; so do those of requests that only wait for their client.
+#[test]
+fn quiet_uploads_hold_nothing() {
+    run(check::options(), async |bench| {
+        let open = bench.machine.disk.open_files();
+        // As much as the budget has; then nothing more fits into memory.
+        let small: Vec<_> = (0..16).map(|salt| content(salt, 64 << 10)).collect();
+        let mut left = Vec::new();
+        for whole in &small {
+            left.push(bench.leave(whole.slice(..60_000)).await);
+        }
+        let large = content(99, 300_000);
+        let id = bench.begin().expect("room");
+        let mut stalled = bench.open(id).await.expect("it is there");
+        send(&mut stalled, large.slice(..250_000))
+            .await
+            .expect("a sound disk");
+        bench.wait().await;
+        assert_eq!(bench.machine.disk.open_files(), open);
+        let created = bench.segments_created();
+        let more = content(100, 90_000);
+        bench.leave(more).await;
+        assert_eq!(
+            bench.segments_created(),
+            created,
+            "memory was not given back"
+        );
+        send(&mut stalled, large.slice(250_000..))
+            .await
+            .expect("a sound disk");
+        let blob = stalled
+            .finish(digest(&large), None)
+            .await
+            .expect("it is whole");
+        bench.link(blob).await.expect("a sound disk");
+        for (id, whole) in left.into_iter().zip(&small) {
+            assert_eq!(bench.offset(id), Some(60_000));
+            bench.go_on(id, whole).await.expect("it goes on");
+            assert_eq!(
+                bench.layout(whole),
+                Layout::Leading,
+                "small blobs share segments"
+            );
+        }
+    });
+}
+
+/// Guards: a small push goes into a shared segment also where idle uploads have used up the memory for uploads.
+#[test]
+fn small_pushes_share_segments_when_memory_is_short() {
+    run(check::options(), async |bench| {
+        for salt in 0..16 {
+            bench.leave(content(salt, 65_000)).await;
+        }
+        for salt in 0..4 {
+            let whole = content(200 + salt, 12_000);
+            bench.push(&whole).await.expect("a sound disk");
+            assert_eq!(bench.layout(&whole), Layout::Leading);
+        }
+    });
+}
+
+/// Guards: uploads have at most half of the files that may be open, wait for each other, and all get on.
+#[test]
+fn uploads_have_a_share_of_open_files() {
+    let options = Options {
+        open_files_max: 8,
+        ..check::options()
+    };
+    run(options, async |bench| {
+        let open = bench.machine.disk.open_files();
+        let whole: Vec<_> = (0..12).map(|salt| content(salt, 400_000)).collect();
+        let mut left = Vec::new();
+        for whole in &whole {
+            let id = bench.begin().expect("room");
+            let mut upload = bench.open(id).await.expect("it is there");
+            send(&mut upload, whole.slice(..200_000))
+                .await
+                .expect("a sound disk");
+            assert!(bench.machine.disk.open_files() <= open + 4);
+            // Half of the requests only wait for their client.
+            left.push((id, (left.len() % 2 == 0).then_some(upload)));
+        }
+        for ((id, upload), whole) in left.into_iter().zip(&whole) {
+            drop(upload);
+            bench.go_on(id, whole).await.expect("it goes on");
+        }
+    });
+}
+
+/// Guards: on a full disk the uploads that were idle for the longest time give way to those that go on, one at a
+/// time; one that a request holds, or that was used a moment ago, does not.
+#[test]
+fn idle_uploads_give_way_on_a_full_disk() {
+    let options = Options {
+        reserve_bytes: 64 << 10,
+        ..check::options()
+    };
+    run(options, async |bench| {
+        let part = || content(1, 250_000);
+        let held = bench.leave(part()).await;
+        let holder = bench.open(held).await.expect("it is there");
+        let first = bench.leave(part()).await;
+        bench.wait().await;
+        let second = bench.leave(part()).await;
+        bench.wait().await;
+        let used = bench.machine.disk.used_bytes();
+        bench.machine.disk.set_capacity(Some(used + 250_000));
+        let whole = content(7, 400_000);
+        bench.push(&whole).await.expect("the first gives way");
+        assert_eq!(bench.offset(first), None);
+        assert_eq!(bench.offset(second), Some(250_000));
+        let unknown = bench.open(first).await.map(drop);
+        assert!(matches!(unknown, Err(Error::UnknownUpload)), "{unknown:?}");
+
+        // Used a moment ago.
+        drop(bench.open(second).await.expect("it is there"));
+        let used = bench.machine.disk.used_bytes();
+        bench.machine.disk.set_capacity(Some(used + 100_000));
+        let full = bench.push(&content(8, 400_000)).await;
+        assert!(matches!(full, Err(Error::NoSpace { .. })), "{full:?}");
+        assert_eq!(bench.offset(second), Some(250_000));
+        drop(holder);
+        assert_eq!(bench.offset(held), Some(250_000));
+        bench.machine.disk.set_capacity(None);
+    });
+}
+
+/// Guards: an operation that was not attempted, whichever it is, ends no upload: the request fails with an error that
+/// says so, and the next one goes on at the offset that the upload tells.
+#[test]
+fn what_was_not_attempted_ends_no_upload() {
+    let places = [
+        (OpKind::Write, ".segment"),
+        (OpKind::SyncData, ".segment"),
+        (OpKind::SyncDir, "segments"),
+        (OpKind::Create, ".segment"),
+        (OpKind::Open, ".segment"),
+        (OpKind::SetLen, ".segment"),
+        (OpKind::Read, ".segment"),
+        (OpKind::Write, ".upload"),
+        (OpKind::Create, ".upload"),
+        (OpKind::SyncDir, "uploads"),
+    ];
+    let refused = std::sync::atomic::AtomicU32::new(0);
+    run(check::options(), async |bench| {
+        for (salt, ((kind, place), nth)) in places
+            .into_iter()
+            .flat_map(|place| [1, 2, 3, 5].map(|nth| (place, nth)))
+            .enumerate()
+        {
+            for length in [12_000, 400_000] {
+                let whole = content(salt, length + salt);
+                let id = bench.leave(whole.slice(..length / 2)).await;
+                if nth > 1 {
+                    // Put away, so that its file has to be opened again.
+                    bench.wait().await;
+                }
+                bench
+                    .machine
+                    .disk
+                    .add_fault(Fault::nth(kind, nth).on(place).not_attempted());
+                while let Err(error) = bench.go_on(id, &whole).await {
+                    if kind == OpKind::Write && matches!(error, Error::Io { .. }) {
+                        break; // a part was written before: that counts as attempted
+                    }
+                    let told = matches!(error, Error::NotAttempted { .. });
+                    assert!(told, "{kind:?} {place} {nth}: {error}");
+                    refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    if bench.store.finished_upload(id, REPOSITORY).is_some() {
+                        break; // only the look at the blob failed
+                    }
+                    assert!(
+                        bench.offset(id).is_some(),
+                        "{kind:?} {place} {nth}: the upload is gone"
+                    );
+                }
+                bench.machine.disk.clear_faults();
+                assert!(bench.store.poisoned().is_none());
+            }
+        }
+    });
+    let refused = refused.into_inner();
+    assert!(refused > 20, "only {refused} requests met one");
+}
+
+/// Guards: a close under a wrong digest takes its bytes back before another request comes in.
+#[test]
+fn a_failed_close_takes_its_bytes_back_at_once() {
+    run(check::options(), async |bench| {
+        for length in [12_000, 400_000] {
+            let whole = content(1, length);
+            let id = bench.leave(whole.slice(..length / 2)).await;
+            let close = UploadClaim {
+                place: Place::End,
+                ..UploadClaim::default()
+            };
+            let mut first = bench.open(id).await.expect("it is there");
+            let before = first.savepoint_of_close().await.expect("a place");
+            send(&mut first, content(2, 100_000))
+                .await
+                .expect("a sound disk");
+            let wrong = digest(&whole);
+            let (failed, second) = futures_util::future::join(
+                first.finish(wrong, Some(before)),
+                bench.store.open_upload(id, REPOSITORY, close),
+            )
+            .await;
+            assert!(matches!(failed, Err(Error::DigestMismatch { .. })));
+            let mut second = second.expect("it is there");
+            assert_eq!(second.offset(), length as u64 / 2);
+            send(&mut second, whole.slice(length / 2..))
+                .await
+                .expect("its turn");
+            let blob = second
+                .finish(digest(&whole), None)
+                .await
+                .expect("it is whole");
+            bench.link(blob).await.expect("a sound disk");
+        }
+    });
+}
