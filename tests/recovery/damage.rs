@@ -2,11 +2,13 @@
 //! thrown away on the word of a store that is not whole.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tonnage_engine::extent::Layout;
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
 use tonnage_engine::{Error, OpenReport, Options, Store};
 use tonnage_tests::machine::{Fault, Image, Machine, OpKind};
+use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
 
 use super::check;
@@ -503,4 +505,72 @@ fn bytes_behind_a_dedicated_segment_are_noticed() {
         noticed += usize::from(dedicated);
     }
     assert!(noticed > 0, "no segment was a dedicated one");
+}
+
+/// Guards: damage that a read finds is known after the next start, whether the store was closed or killed once the mark was durable, and
+/// until the blob is pushed again; nothing else counts as damaged.
+#[test]
+fn damage_is_remembered_until_it_is_healed() {
+    let script = script();
+    let digest = content::digest(9);
+    for closed_then in [true, false] {
+        let image = closed(&script);
+        let machine = Machine::new(SEED, &image);
+        let extent = machine.executor.block_on(async {
+            let (store, _) = open(&machine).await.expect("it opens");
+            let stored = store.view().blob(&digest).unwrap().expect("it is stored");
+            store.close().await.expect("it closes");
+            stored.extent
+        });
+        let path = check::store_path().join(format!("segments/{}.segment", extent.segment));
+        let damaged = flipped(&image, &path, extent.offset + 70_000);
+        let machine = Machine::new(SEED, &damaged);
+        machine.executor.block_on(async {
+            let (store, _) = open(&machine).await.expect("it opens");
+            assert!(!store.is_damaged(&digest));
+            let reader = store.open_blob(&digest).await.expect("it opens");
+            let read = reader.expect("it is stored").read_whole(1 << 30).await;
+            assert!(matches!(read, Err(Error::Corrupt(_))), "{read:?}");
+            assert!(store.is_damaged(&digest));
+            if closed_then {
+                store.close().await.expect("it closes");
+            } else {
+                machine.env.clock.sleep(Duration::from_secs(1)).await;
+                std::mem::forget(store);
+            }
+        });
+        let mut images = vec![machine.disk.live_image()];
+        if !closed_then {
+            images.push(machine.disk.durable_image());
+        }
+        for image in images {
+            let machine = Machine::new(SEED, &image);
+            machine.executor.block_on(async {
+                let (store, report) = open(&machine).await.expect("it opens");
+                assert_eq!(report.blobs_damaged, 1);
+                for number in [1, 3, 5, 6, 7, 8, 9] {
+                    let marked = store.is_damaged(&content::digest(number));
+                    assert_eq!(marked, number == 9, "content {number}");
+                }
+                let pushed = script.take(&store, &machine.env, &push(9)).await;
+                pushed.expect("the push heals it");
+                assert!(!store.is_damaged(&digest));
+                let scripts = std::slice::from_ref(&script);
+                check::contract(&store, scripts, &all_of(&script))
+                    .await
+                    .unwrap();
+                store.close().await.expect("it closes");
+            });
+            machine.executor.settle();
+            let healed = machine.disk.live_image();
+            let report = fsck(&healed);
+            assert!(report.clean && report.findings.is_empty(), "{report:?}");
+            let machine = Machine::new(SEED, &healed);
+            machine.executor.block_on(async {
+                let (store, report) = open(&machine).await.expect("it opens");
+                assert_eq!(report.blobs_damaged, 0);
+                assert!(!store.is_damaged(&digest));
+            });
+        }
+    }
 }

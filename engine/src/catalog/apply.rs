@@ -92,6 +92,7 @@ fn operation(state: &mut State, operation: &Operation, within: &Transaction) -> 
         Operation::ReserveSegmentIds { limit } => {
             state.segment_limit = state.segment_limit.max(*limit);
         }
+        Operation::MarkDamaged { digest, extent } => mark_damaged(state, digest, extent)?,
     }
     Ok(())
 }
@@ -203,11 +204,13 @@ fn drop_edges(state: &mut State, repository: RepositoryId, digest: &Digest) -> R
 }
 
 fn place(state: &mut State, digest: &Digest, extent: Extent, within: &Transaction) -> Result<()> {
-    let key = keys::blob(&state.hash_key, digest);
-    if let Some(value) = state.get(&key)? {
-        let old = Slot::decode(&value).map_err(|what| Error::bad_row(&key, &what))?;
+    if let Some(old) = slot(state, digest)? {
         if old.extent == extent {
             return Ok(());
+        }
+        let mark = keys::damaged(digest);
+        if state.get(&mark)?.is_some() {
+            state.delete(mark);
         }
         adjust(state, old.extent.segment, |used| {
             used.live_bytes = used.live_bytes.saturating_sub(old.extent.length);
@@ -222,7 +225,7 @@ fn place(state: &mut State, digest: &Digest, extent: Extent, within: &Transactio
         used.end = used.end.max(end);
     })?;
     state.put(
-        key,
+        keys::blob(&state.hash_key, digest),
         Slot {
             generation: within.lsn,
             extent,
@@ -230,6 +233,20 @@ fn place(state: &mut State, digest: &Digest, extent: Extent, within: &Transactio
         .encode(),
     );
     Ok(())
+}
+
+fn mark_damaged(state: &mut State, digest: &Digest, extent: &Extent) -> Result<()> {
+    if slot(state, digest)?.is_some_and(|slot| slot.extent == *extent) {
+        state.put(keys::damaged(digest), keys::encode_place(extent));
+    }
+    Ok(())
+}
+
+fn slot(state: &State, digest: &Digest) -> Result<Option<Slot>> {
+    let key = keys::blob(&state.hash_key, digest);
+    let value = state.get(&key)?;
+    let slot = value.map(|value| Slot::decode(&value));
+    slot.transpose().map_err(|what| Error::bad_row(&key, &what))
 }
 
 fn adjust(

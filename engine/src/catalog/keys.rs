@@ -31,6 +31,7 @@ mod prefix {
     pub(super) const TAGGED: u8 = b'u';
     pub(super) const SEGMENT: u8 = b'g';
     pub(super) const RETIRED: u8 = b'x';
+    pub(super) const DAMAGED: u8 = b'c';
 }
 
 /// A key under construction.
@@ -315,6 +316,31 @@ pub fn decode_lsn(value: &[u8]) -> Result<Lsn, Malformed> {
     let lsn = Lsn(decoder.counter()?);
     decoder.end()?;
     Ok(lsn)
+}
+
+/// Blob that was found damaged.
+pub fn damaged(digest: &Digest) -> Bytes {
+    Key::new(prefix::DAMAGED).digest(digest).done()
+}
+
+/// Prefix of all blobs that were found damaged.
+pub fn all_damaged() -> Bytes {
+    Key::new(prefix::DAMAGED).done()
+}
+
+/// Value of a row of a damaged blob: where.
+pub fn encode_place(extent: &Extent) -> Bytes {
+    let mut out = Encoder::new();
+    encode_extent(extent, &mut out);
+    Bytes::from(out.finish())
+}
+
+/// From a row of a damaged blob.
+pub fn decode_place(value: &[u8]) -> Result<Extent, Malformed> {
+    let mut decoder = Decoder::new(value);
+    let extent = decode_extent(&mut decoder)?;
+    decoder.end()?;
+    Ok(extent)
 }
 
 /// Live bytes of a segment.

@@ -345,6 +345,16 @@ impl View {
         }))
     }
 
+    /// Blobs that were found damaged where they are, and where that is.
+    pub fn damaged(&self) -> impl Iterator<Item = Result<(Digest, Extent)>> + use<> {
+        let prefix = keys::all_damaged();
+        self.state.scan_prefix(&prefix, None).map(move |found| {
+            let (key, value) = found?;
+            let digest = row(&key, keys::digest_behind(&key, &prefix))?;
+            Ok((digest, row(&key, keys::decode_place(&value))?))
+        })
+    }
+
     /// Whether a manifest of any repository keeps a digest alive: then it needs no lease. Links do not count: they give
     /// visibility, not life.
     pub fn referenced(&self, digest: &Digest) -> Result<bool> {

@@ -105,5 +105,6 @@ pub(super) fn removes(operation: &Operation) -> bool {
             | Operation::DropEdges { .. }
             | Operation::ForgetManifest { .. }
             | Operation::ReserveSegmentIds { .. }
+            | Operation::MarkDamaged { .. }
     )
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::foresee::{Foreseen, removes};
 use super::resolve;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
+use crate::catalog::keys::Slot;
 use crate::catalog::retired::Clearing;
 use crate::catalog::{View, apply, keys};
 use crate::digest::Digest;
@@ -270,6 +271,29 @@ impl Sequencer {
         let mut inner = self.open_for_writes()?;
         let operations = vec![Operation::ReserveSegmentIds { limit }];
         self.queue(&mut inner, Origin::default(), operations, Blobs::default())
+    }
+
+    /// Queues that blobs were found damaged; `None` if that is known already, or their bytes are elsewhere by now.
+    pub fn mark_damaged(
+        &self,
+        found: &[(Digest, Extent)],
+    ) -> Result<Option<oneshot::Receiver<Result<Committed>>>> {
+        let mut inner = self.open_for_writes()?;
+        let mut operations = Vec::new();
+        for (digest, extent) in found {
+            let stored = keys::blob(&inner.head.hash_key, digest);
+            let stored = inner.head.get(&stored)?.map(|slot| Slot::decode(&slot));
+            let here = matches!(stored, Some(Ok(slot)) if slot.extent == *extent);
+            if here && inner.head.get(&keys::damaged(digest))?.is_none() {
+                let (digest, extent) = (*digest, *extent);
+                operations.push(Operation::MarkDamaged { digest, extent });
+            }
+        }
+        if operations.is_empty() {
+            return Ok(None);
+        }
+        self.queue(&mut inner, Origin::default(), operations, Blobs::default())
+            .map(Some)
     }
 
     /// Queues a step of clearing away what remains of a deleted repository; `None` if it is not deleted: the deletion that the step was

@@ -19,6 +19,7 @@ const PAGE: usize = 1000;
 /// Checks all rows of `view`.
 pub(super) fn check(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     segments(view, store, report)?;
+    damaged(view, store, report)?;
     for (id, table) in view.ownerless()? {
         let what = format!(
             "rows {:?} of repository {}, which neither exists nor was deleted",
@@ -69,6 +70,18 @@ fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
             store,
             format!("segment {id}: in the index, unknown to the catalog"),
         );
+    }
+    Ok(())
+}
+
+/// Marks of damage speak of the bytes that are stored: a new copy takes them away.
+fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+    for mark in view.damaged() {
+        let (digest, extent) = mark?;
+        if view.blob(&digest)?.is_none_or(|blob| blob.extent != extent) {
+            let what = format!("{digest} is marked damaged at {extent}, where it is not stored");
+            report.add(Severity::Damage, store, what);
+        }
     }
     Ok(())
 }

@@ -74,7 +74,11 @@ impl BlobReader {
             Ok((places, files.open(extent.segment).await?))
         };
         let (places, file) = opened.await.inspect_err(|error| {
-            if is_damage(error) {
+            // What was not attempted says nothing.
+            if matches!(error, Error::Corrupt(_)) {
+                damaged.mark_lasting(digest, extent);
+            } else if matches!(error, Error::Io { .. }) {
+                // Gone, no permission, no regular file: an operator may put that right without a word, so only this run remembers it.
                 damaged.mark(digest, extent);
             }
         })?;
@@ -389,7 +393,7 @@ impl Source {
                 .await
                 .map_err(|error| {
                     if error.was_attempted() {
-                        self.damaged.mark(self.digest, self.extent);
+                        self.damaged.mark_lasting(self.digest, self.extent);
                     }
                     Error::io("read segment", self.file.path(), error)
                 })?;
@@ -446,19 +450,13 @@ impl Source {
 
     /// Marks the blob and tells where it is damaged.
     fn damage(&self, offset: u64, what: &str) -> Error {
-        self.damaged.mark(self.digest, self.extent);
+        self.damaged.mark_lasting(self.digest, self.extent);
         Error::corrupt(
             self.file.path(),
             offset,
             format!("{what} (blob {})", self.digest),
         )
     }
-}
-
-/// Whether a segment that does not open counts as lost: wrong inside, gone, or refused by what is on the disk (no permission, no
-/// regular file). What was not attempted passes.
-fn is_damage(error: &Error) -> bool {
-    matches!(error, Error::Corrupt(_) | Error::Io { .. })
 }
 
 /// Splits at `at`, or at the end if there is less.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
-use super::{Inner, sweep};
+use super::{Inner, damage, sweep};
 use crate::checkpoint::{self, Done, Facts, History, Since, Thresholds};
 use crate::commit::Frozen;
 use crate::error::{Error, Result};
@@ -207,6 +207,15 @@ pub(super) fn start(inner: &Arc<Inner>) {
         Box::pin(sweep::task(
             Arc::downgrade(inner),
             Arc::clone(&inner.deleted),
+            inner.closing.subscribe(),
+        )),
+    );
+    let damaged = Arc::clone(inner.segments.damaged());
+    spawn.spawn(
+        "damage",
+        Box::pin(damage::task(
+            Arc::downgrade(inner),
+            damaged,
             inner.closing.subscribe(),
         )),
     );

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{Inner, Store};
+use super::{Inner, Store, damage};
 use crate::catalog::View;
 use crate::error::{Error, Result};
 use crate::io::Env;
@@ -33,6 +33,9 @@ impl Store {
         let Some(task) = task else { return Ok(()) };
         // First: an upload that is still in memory takes a segment id, and the task that reserves them ends with `closing`.
         let uploads = inner.uploads.checkpoint_all().await;
+        if let Err(error) = damage::record(inner).await {
+            tracing::warn!(%error, "damage that was found is not recorded; reads find it again");
+        }
         inner.closing.send_replace(true);
         inner.sequencer.close();
         task.drained.await.map_err(|_gone| Error::Closed)?;

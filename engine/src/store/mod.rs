@@ -16,6 +16,7 @@
 
 mod background;
 mod close;
+mod damage;
 mod open;
 mod stats;
 mod sweep;

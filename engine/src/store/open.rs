@@ -55,6 +55,8 @@ pub struct OpenReport {
     pub segments_missing: Vec<SegmentId>,
     /// Segments whose file ends before the last record that was placed there: blobs that reach farther count as damaged.
     pub segments_short: Vec<SegmentId>,
+    /// Blobs that reads found damaged earlier, and that were not pushed again since.
+    pub blobs_damaged: u64,
     /// Uploads that can be continued.
     pub uploads_resumed: u64,
     /// Superblock copies that are damaged.
@@ -92,6 +94,7 @@ impl Store {
             orphans_removed: 0,
             segments_missing: Vec::new(),
             segments_short: Vec::new(),
+            blobs_damaged: 0,
             uploads_resumed: 0,
             superblock_copies_damaged: claim.damaged_copies.clone(),
             took: Duration::ZERO,
@@ -180,7 +183,7 @@ async fn assemble(
     let plan = plan::plan(&facts);
     apply::apply(&*env.io, &path, &plan).await?;
     report.orphans_removed = plan.orphans.len() as u64;
-    tell_of_damage(&plan, &segments, report);
+    tell_of_damage(&plan, &recovered.state, &segments, report)?;
 
     reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
     let spec = JournalSpec {
@@ -252,13 +255,24 @@ fn segments(
     Segments::new(env, dir, store, ids, poison, options)
 }
 
-/// What is not whole counts as damaged before anything reads it.
-fn tell_of_damage(plan: &Plan, segments: &Segments, report: &mut OpenReport) {
+/// What is not whole, and what reads found earlier, counts as damaged before anything reads it.
+fn tell_of_damage(
+    plan: &Plan,
+    state: &State,
+    segments: &Segments,
+    report: &mut OpenReport,
+) -> Result<()> {
     report.segments_missing.clone_from(&plan.missing);
     report.segments_short = plan.short.iter().map(|(id, _)| *id).collect();
     let gone = plan.missing.iter().map(|id| (*id, 0));
     let cut = gone.chain(plan.short.iter().copied());
     segments.damaged().found_cut(cut.collect());
+    for found in View::new(Arc::new(state.clone())).damaged() {
+        let (digest, extent) = found?;
+        segments.damaged().mark(digest, extent);
+        report.blobs_damaged += 1;
+    }
+    Ok(())
 }
 
 /// Opens the directory of segments. Without a blob it was empty, and copies leave empty directories out; else it is lost with all that

@@ -49,6 +49,11 @@ pub fn run(bytes: &[u8]) {
         }
         5 => key(rest),
         6 => drop(doors::read_attributes(rest)),
+        7 => {
+            if let Ok(extent) = keys::decode_place(rest) {
+                assert_eq!(keys::encode_place(&extent), rest);
+            }
+        }
         _ => {}
     }
 }

@@ -184,12 +184,16 @@ fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Viola
             Ok(model) => model,
             Err(_) => return Ok("error on a listing"),
         };
-        let mut unreadable = false;
+        let (mut unreadable, mut known) = (false, Vec::new());
         for digest in &task.universe {
             let stored = store.view().blob(digest);
-            if !matches!(stored, Ok(None)) {
-                model.stored.insert(*digest);
-                unreadable |= !read(&store, digest).await?;
+            if matches!(stored, Ok(None)) {
+                continue;
+            }
+            model.stored.insert(*digest);
+            if !read(&store, digest).await? {
+                unreadable = true;
+                known.extend(stored.is_ok().then_some(*digest));
             }
         }
         if model != found.model {
@@ -199,13 +203,35 @@ fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Viola
         if unreadable && !noticed {
             return Err(Violation::new("damage", "fsck does not see a damaged blob"));
         }
-        drop(store.close().await);
+        if store.close().await.is_ok() {
+            drop(store);
+            remembered(task, &machine, &known).await?;
+        }
         Ok(match (unreadable, noticed) {
             (true, _) => "error on a read",
             (false, true) => "found by fsck, a cache or an upload",
             (false, false) => "no byte that matters",
         })
     })
+}
+
+/// What reads found damaged is known to the next start, before it reads anything.
+async fn remembered(task: &Task, machine: &Machine, known: &[Digest]) -> Result<(), Violation> {
+    if known.is_empty() {
+        return Ok(());
+    }
+    let opened = Store::open(machine.env.clone(), &store_path(), task.options.clone()).await;
+    let (store, _) = opened.map_err(|error| Violation::new("damage", error.to_string()))?;
+    let forgotten: Vec<_> = known
+        .iter()
+        .filter(|digest| !store.is_damaged(digest))
+        .collect();
+    drop(store.close().await);
+    if forgotten.is_empty() {
+        return Ok(());
+    }
+    let what = format!("a restart forgot that these are damaged: {forgotten:?}");
+    Err(Violation::new("damage", what))
 }
 
 /// Whether a blob reads back; other bytes than its own are a violation.

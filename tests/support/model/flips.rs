@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tonnage_engine::format::journal::HEADER_BYTES;
 use tonnage_engine::format::mark::FRAMES_START;
@@ -22,12 +23,14 @@ use super::record::{SentUpload, Shared};
 use super::recover::{
     Found, Task, Violation, empty_disk, fsck_image, guarded, recover, store_path,
 };
-use crate::machine::{Image, Machine};
+use crate::machine::{Fault, Image, Machine, Noise, OpKind};
 
 const SEED: u64 = 1;
 const CHUNK: u64 = 64 << 10;
 /// Small contents under each algorithm, two chunks in a shared segment, and one with a segment of its own.
 const CONTENTS: [u32; 7] = [0, 1, 11, 6, 20, 68 + 1, 68 + 34 + 10];
+/// The content that is marked as damaged.
+const MARKED: u32 = 6;
 /// The content of the upload that is left open, behind its first checkpoint.
 const LEFT: u32 = 24;
 
@@ -76,6 +79,7 @@ impl Specimen {
             let grace = options.lease_grace;
             let clients = [calls()];
             drive::run_clients(&store, &machine.env, &record, grace, &clients, &[]).await;
+            mark_damaged(&machine, &store).await;
             if closed {
                 store.close().await.expect("it closes");
             }
@@ -301,6 +305,24 @@ impl Specimen {
         }
         true
     }
+}
+
+/// A read that gives a wrong bit, once: the store remembers the blob as damaged, though its bytes are right.
+async fn mark_damaged(machine: &Machine, store: &Store) {
+    let nothing_resident = Noise {
+        would_block: 100,
+        ..Noise::NONE
+    };
+    machine.disk.set_noise(nothing_resident);
+    let fault = Fault::nth(OpKind::Read, 1).on(".segment").flipping();
+    machine.disk.add_fault(fault);
+    let digest = content::digest(MARKED);
+    drop(read(store, &digest).await);
+    assert!(store.is_damaged(&digest), "the wrong bit was not noticed");
+    machine.disk.set_noise(Noise::default());
+    // The mark is durable by then.
+    machine.env.clock.sleep(Duration::from_secs(1)).await;
+    assert_eq!(store.view().damaged().count(), 1);
 }
 
 /// What to look for in such a store, with the uploads that were begun in it.

@@ -89,6 +89,12 @@ impl Started<'_> {
                 "a copy of the superblock is damaged; the drive may be failing"
             );
         }
+        if self.report.blobs_damaged > 0 {
+            tracing::error!(
+                blobs = self.report.blobs_damaged,
+                "blobs were found damaged earlier; they cannot be pulled until they are pushed again"
+            );
+        }
         for segment in &self.report.segments_missing {
             tracing::error!(
                 %segment,

@@ -1,0 +1,68 @@
+//! Records damage that reads find, so that the next open knows of it.
+//!
+//! Owns: the task, and when it tries again. Refuses: finding damage (`segment::reader`), and healing it: a push of the blob takes the
+//! mark away.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::Inner;
+use super::background::or_closing;
+use crate::error::{Error, Result};
+use crate::segment::Damaged;
+
+/// Marks of one transaction.
+const BATCH: usize = 256;
+/// Pause after marks could not be recorded (a full disk, mostly), before the next attempt.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// Records what is found, until the store closes.
+pub(super) async fn task(
+    store: Weak<Inner>,
+    damaged: Arc<Damaged>,
+    mut closing: watch::Receiver<bool>,
+) {
+    while or_closing(damaged.found(), &mut closing).await {
+        let Some(inner) = store.upgrade() else { return };
+        match record(&inner).await {
+            Ok(()) => {}
+            // It is remembered until the stop, and found again after it.
+            Err(Error::Closed | Error::Poisoned { .. }) => return,
+            Err(error) => {
+                tracing::warn!(%error, "damage that was found could not be recorded; it is tried again");
+                let pause = inner.env.clock.sleep(RETRY);
+                drop(inner);
+                if !or_closing(pause, &mut closing).await {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Records what was found so far, durable on return.
+pub(super) async fn record(inner: &Inner) -> Result<()> {
+    let damaged = inner.segments.damaged();
+    loop {
+        let found = damaged.take_unrecorded(BATCH);
+        if found.is_empty() {
+            return Ok(());
+        }
+        let recorded = async {
+            match inner.sequencer.mark_damaged(&found)? {
+                Some(waiting) => waiting.await.map_err(|_gone| Error::Closed)?.map(drop),
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = recorded.await {
+            damaged.put_back(found);
+            return Err(error);
+        }
+        for (digest, extent) in found {
+            tracing::error!(%digest, %extent, "a blob is damaged where it is stored; a push of the same content heals it");
+        }
+        inner.checkpoints.poke_if_due(inner);
+    }
+}
