@@ -177,9 +177,8 @@ fn list_files(pool: &Pool, place: &Place) -> IoResult<Vec<(String, u64)>> {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 found.push((name, u64::try_from(stat.st_size).unwrap_or_default()));
             }
-            Ok(_) => {}
-            // Removed since the directory was read.
-            Err(Errno::NOENT) => {}
+            // No regular file, or removed since the directory was read.
+            Ok(_) | Err(Errno::NOENT) => {}
             // Without its size, sound content would pass for lost.
             Err(errno) => return Err(begun(errno)),
         }
