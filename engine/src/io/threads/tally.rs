@@ -2,6 +2,7 @@
 //!
 //! Owns: [`Tally`].
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::io::{Class, ClassCount, IoError, IoResult};
@@ -29,6 +30,8 @@ impl Tally {
         counters.operations.fetch_add(1, Ordering::Relaxed);
         let how = match result {
             Ok(_) => return,
+            // An answer: whoever asks whether there is a file has it now.
+            Err(IoError::Failed(cause)) if cause.kind() == ErrorKind::NotFound => return,
             Err(IoError::NotAttempted(_)) => &counters.not_attempted,
             Err(IoError::Failed(_) | IoError::SyncFailed(_)) => &counters.failed,
         };
