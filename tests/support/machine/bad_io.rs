@@ -82,9 +82,14 @@ pub const ALL: &[BadIo] = &[
     bad("skip-dedicated-sync", Wrong::SkipSync, DEDICATED),
     bad("late-dedicated-sync", Wrong::LateSync, DEDICATED),
     bad(
-        "skip-segment-directory-sync",
+        "skip-dedicated-directory-sync",
         Wrong::SkipSync,
-        "segment/files.rs sync_dir: sync",
+        "segment/dedicated.rs sync: sync_dir",
+    ),
+    bad(
+        "skip-shared-directory-sync",
+        Wrong::SkipSync,
+        "segment/appender.rs create: sync_dir",
     ),
     bad(
         "skip-upload-log-sync",
