@@ -30,7 +30,7 @@ pub struct Options {
     /// Unit in which uploads are hashed and written.
     pub upload_window_bytes: usize,
     /// Files of blobs open at once: segments that are read, written or kept for the next reader, and logs of uploads.
-    /// Uploads have at most half of them for their segments.
+    /// Uploads have at most three quarters of them.
     pub open_files_max: usize,
     /// Unfinished uploads at once; beyond it, idle ones give way.
     pub uploads_max: usize,

@@ -118,7 +118,7 @@ impl SegmentFiles {
             poison,
             open: OpenFiles::new(open_files_max),
             handles: Mutex::default(),
-            writers: Arc::new(Semaphore::new((open_files_max / 2).max(1))),
+            writers: Arc::new(Semaphore::new(uploads_writing_max(open_files_max))),
             unlinking: Arc::default(),
         })
     }
@@ -456,6 +456,11 @@ impl Drop for SegmentFile {
             home.unlink(self.id);
         }
     }
+}
+
+/// Uploads that may have a segment open: each may have its log open beside it, and both count against their share.
+fn uploads_writing_max(open_files_max: usize) -> usize {
+    ((open_files_max - open_files_max / 4) / 2).max(1)
 }
 
 /// A segment that an upload has open to write it. When this drops, its descriptor is given back, and another upload may
