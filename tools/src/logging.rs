@@ -16,6 +16,8 @@ pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
     let filter = format!("{others},tonnage={level},tonnage_server={level},tonnage_engine={level}");
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
+        // It would say on stderr that stderr cannot be written to, and panic where that fails: on a full disk, in a request.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     let started = if json {
         builder.json().flatten_event(true).try_init()

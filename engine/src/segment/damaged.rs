@@ -43,7 +43,7 @@ impl Damaged {
         self.places.lock().add(digest, extent)
     }
 
-    /// The same for bytes that are wrong or that the drive does not give: to be recorded, so that the next open knows of it.
+    /// The same for bytes that are wrong: to be recorded, so that the next open knows of it.
     pub fn mark_lasting(&self, digest: Digest, extent: Extent) {
         let mut places = self.places.lock();
         let unrecorded = (digest, extent);

@@ -393,7 +393,8 @@ impl Source {
                 .await
                 .map_err(|error| {
                     if error.was_attempted() {
-                        self.damaged.mark_lasting(self.digest, self.extent);
+                        // The drive may give the bytes again later: only this run remembers it.
+                        self.damaged.mark(self.digest, self.extent);
                     }
                     Error::io("read segment", self.file.path(), error)
                 })?;
