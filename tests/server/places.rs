@@ -64,6 +64,17 @@ async fn idle_connections_leave_for_new_ones() {
     }
 }
 
+/// Guards: a connection that has said nothing does not delay a stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_who_said_nothing() {
+    let registry = TestRegistry::start().await;
+    let _silent = sent(&registry, b"").await;
+    // Accepted after it.
+    registry.client().get("/v2/").await.expect(200);
+    let stopped = tokio::time::timeout(HANG, registry.stop()).await;
+    assert!(stopped.is_ok(), "the stop waits for the whole drain time");
+}
+
 /// Guards: a request under way keeps its place, and a client beyond the limit waits for it instead of taking the store's files.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_connection_keeps_its_place() {

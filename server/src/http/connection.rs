@@ -72,9 +72,11 @@ pub(super) async fn drive<S, B>(
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let place = Arc::new(place);
+    let mut stopping = draining.clone();
     let opened = tokio::select! {
         opened = open(&stream, &limits) => opened,
         _ = place.told() => None,
+        () = stop(&mut stopping, &limits.clock) => None,
     };
     let Some((begun, speaks_http2)) = opened else {
         return;
@@ -104,6 +106,12 @@ pub(super) async fn drive<S, B>(
     if let Ok(stream) = returned.try_recv() {
         end(stream, close, &place, &limits.clock).await;
     }
+}
+
+/// Resolves when a client that has said nothing is no longer waited for, at the end of the server. What is on its way then is still read.
+async fn stop(draining: &mut watch::Receiver<bool>, clock: &RunningClock) {
+    _ = draining.wait_for(|draining| *draining).await;
+    clock.alarm(LEAVE_MAX).await;
 }
 
 /// Waits until the protocol is known: what was read for that, and whether it is HTTP/2. `None`: the client went, or was too slow.
