@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 use tonnage_server::ServerOptions;
 use tonnage_tests::registry::TestRegistry;
 
-use crate::wire;
+use crate::unread::connect;
+use crate::{content, push_blob, wire};
 
 const GET: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
 /// By then a wait has failed, below the time for which an idle connection is kept.
@@ -73,6 +74,27 @@ async fn a_stop_does_not_wait_for_who_said_nothing() {
     registry.client().get("/v2/").await.expect(200);
     let stopped = tokio::time::timeout(HANG, registry.stop()).await;
     assert!(stopped.is_ok(), "the stop waits for the whole drain time");
+}
+
+/// Guards: an answer that is known to its last byte, and not yet sent, keeps its connection's place.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tail_of_an_answer_keeps_its_place() {
+    let registry = registry_with(1).await;
+    // More than the kernel takes, and one window.
+    let blob = content(3, 768 << 10);
+    let digest = push_blob(&registry.client(), "a", &blob).await;
+    let mut slow = connect(&registry).await;
+    let get = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n");
+    slow.write_all(get.as_bytes()).await.unwrap();
+    assert_eq!(status(&mut slow).await, "HTTP/1.1 200");
+    let mut second = sent(&registry, GET).await;
+    let early = tokio::time::timeout(Duration::from_secs(1), second.readable()).await;
+    assert!(early.is_err(), "a second connection was served");
+    let mut rest = Vec::new();
+    let reading = tokio::time::timeout(HANG, slow.read_to_end(&mut rest)).await;
+    reading.expect("it is kept").unwrap();
+    assert!(rest.ends_with(&blob), "it was cut");
+    assert_eq!(status(&mut second).await, "HTTP/1.1 200");
 }
 
 /// Guards: a request under way keeps its place, and a client beyond the limit waits for it instead of taking the store's files.

@@ -31,7 +31,7 @@ async fn short_of_memory() -> (TestRegistry, Digest) {
 }
 
 /// A connection that takes few bytes unless they are read.
-async fn connect(registry: &TestRegistry) -> TcpStream {
+pub(crate) async fn connect(registry: &TestRegistry) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(registry.client().address()).await.unwrap()

@@ -96,9 +96,12 @@ impl Attended<'_> {
                 }
                 () = &mut idle => {
                     // Told to go and still here: HTTP/2 waits for an answer to that.
-                    if ending {
+                    if ending && !self.place.is_blocked() {
                         tracing::debug!("a connection that asked for nothing did not end");
                         return Close::Plainly;
+                    }
+                    if self.place.was_told() {
+                        patience = LEAVE_MAX;
                     }
                 }
                 // The sender lives as long as connections do; its end would be the end of the server too.

@@ -151,7 +151,7 @@ where
             is_crowded: head.is_none(),
             ..client.clone()
         });
-        let under_way = requests.begin(head);
+        let under_way = Arc::new(requests.begin(head));
         let answer = service.call(request);
         async move {
             let answer = answer.await?;

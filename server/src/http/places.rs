@@ -184,7 +184,7 @@ impl Place {
             self.idle_since_us.load(Ordering::Relaxed),
             self.moved_us.load(Ordering::Relaxed),
         );
-        if idle_us != BUSY {
+        if self.is_idle() {
             return Some((Claim::Idle { over_share }, idle_us));
         }
         if now_us.saturating_sub(moved_us) >= microseconds(SILENT_MIN) {
@@ -201,8 +201,10 @@ impl Place {
         }
     }
 
+    /// Whether nothing is under way and nothing waits for room: the head of an answer may.
     fn is_idle(&self) -> bool {
-        self.idle_since_us.load(Ordering::Relaxed) != BUSY
+        let none_under_way = self.idle_since_us.load(Ordering::Relaxed) != BUSY;
+        none_under_way && !self.blocked.load(Ordering::Relaxed)
     }
 
     fn tell(&self, leave: Leave) {

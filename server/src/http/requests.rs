@@ -1,13 +1,16 @@
 //! The requests of one connection.
 //!
-//! Owns: [`Requests`], how many are under way, from their head to the last byte of the answer, and [`Counted`] bodies.
+//! Owns: [`Requests`], how many are under way, and [`Counted`] bodies. A request is under way from its head until the connection has
+//! taken the last byte of the answer: hyper drops the body before that.
 
 use std::future::Future;
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::watch;
 
@@ -87,19 +90,31 @@ impl Drop for UnderWay {
 #[derive(Debug)]
 pub(super) struct Counted<B> {
     pub(super) body: B,
+    pub(super) under_way: Arc<UnderWay>,
+}
+
+/// A part of an answer that does the same until it is taken.
+#[derive(Debug)]
+pub(super) struct CountedData<D> {
+    data: D,
     #[expect(dead_code, reason = "held for its drop")]
-    pub(super) under_way: UnderWay,
+    under_way: Arc<UnderWay>,
 }
 
 impl<B: Body + Unpin> Body for Counted<B> {
-    type Data = B::Data;
+    type Data = CountedData<B::Data>;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+    ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let counted = |data| CountedData {
+            data,
+            under_way: Arc::clone(&self.under_way),
+        };
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -108,5 +123,23 @@ impl<B: Body + Unpin> Body for Counted<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl<D: Buf> Buf for CountedData<D> {
+    fn remaining(&self) -> usize {
+        self.data.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.data.chunk()
+    }
+
+    fn chunks_vectored<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> usize {
+        self.data.chunks_vectored(pieces)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.data.advance(count);
     }
 }
