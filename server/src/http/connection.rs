@@ -144,7 +144,7 @@ where
 {
     let limits = attended.limits;
     let (requests, client) = (attended.requests.clone(), attended.client.clone());
-    let heads = Heads::new(&limits.receive);
+    let heads = Heads::new(&limits.heads);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let head = heads.hold(&request);
         request.extensions_mut().insert(Client {
@@ -165,6 +165,10 @@ where
         return served.await;
     }
     let wide = limits.widen();
+    match &wide {
+        Some(_) => attended.place.set_wide(),
+        None => attended.place.want_wide(),
+    }
     let connection = limits
         .http2(wide.as_ref())
         .serve_connection(socket, service);

@@ -2,18 +2,19 @@
 //!
 //! Owns: [`Heads`]. A connection of HTTP/2 has many requests at a time, each with a head of up to 64 KiB and a task; while their bodies do
 //! not come, or their answers are not taken, these stay. So a connection has a small part for all of them, and what is beyond counts
-//! against what all connections share.
+//! against what all connections share. That is apart from the memory for bodies, so that pushes never cost anybody a request.
 //! Refuses: the size of one head, which hyper bounds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::Request;
-
-use super::receive::{ReceiveMemory, WideReceive};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// What a connection may have before it counts. One head is always taken.
 const FREE_BYTES: usize = 128 << 10;
+/// For what is beyond that, all connections of a listener together.
+const SHARED_BYTES: usize = 64 << 20;
 /// About what a request takes beside its head.
 const REQUEST_BYTES: usize = 8 << 10;
 /// What a field takes beside its name and value (RFC 9113 section 6.5.2 counts the same).
@@ -23,7 +24,7 @@ const FIELD_BYTES: usize = 32;
 #[derive(Debug, Clone)]
 pub(super) struct Heads {
     bytes: Arc<AtomicUsize>,
-    shared: Arc<ReceiveMemory>,
+    shared: Arc<Semaphore>,
 }
 
 /// One head, until it drops.
@@ -32,11 +33,16 @@ pub(super) struct HeldHead {
     heads: Heads,
     bytes: usize,
     #[expect(dead_code, reason = "held for its drop")]
-    beyond: Option<WideReceive>,
+    beyond: Option<OwnedSemaphorePermit>,
+}
+
+/// What all connections of a listener share.
+pub(super) fn shared() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(SHARED_BYTES))
 }
 
 impl Heads {
-    pub(super) fn new(shared: &Arc<ReceiveMemory>) -> Self {
+    pub(super) fn new(shared: &Arc<Semaphore>) -> Self {
         Self {
             bytes: Arc::default(),
             shared: Arc::clone(shared),
@@ -50,7 +56,12 @@ impl Heads {
         let beyond = if before == 0 || before + bytes <= FREE_BYTES {
             None
         } else {
-            Some(self.shared.widen(u32::try_from(bytes).ok()?)?)
+            let shared = Arc::clone(&self.shared);
+            Some(
+                shared
+                    .try_acquire_many_owned(u32::try_from(bytes).ok()?)
+                    .ok()?,
+            )
         };
         // Requests of a connection begin one after the other.
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -78,7 +89,6 @@ fn size<B>(request: &Request<B>) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::receive::RECEIVE_BYTES;
 
     fn request(bytes: usize) -> Request<()> {
         let builder = Request::get("/").header("x", "a".repeat(bytes - REQUEST_BYTES));
@@ -89,12 +99,12 @@ mod tests {
     /// and small ones never are; what ends gives its memory back.
     #[test]
     fn heads_are_counted() {
-        let shared = ReceiveMemory::new();
+        let shared = shared();
         let (one, other) = (Heads::new(&shared), Heads::new(&shared));
         let first = one.hold(&request(100_000)).expect("the first");
         let beyond = one.hold(&request(60_000)).expect("there is memory");
-        let all = u32::try_from(RECEIVE_BYTES - 100_000).expect("32 bits");
-        let taken = shared.widen(all).expect("there is memory");
+        let all = u32::try_from(SHARED_BYTES - 100_000).expect("32 bits");
+        let taken = shared.try_acquire_many(all).expect("there is memory");
         assert!(one.hold(&request(60_000)).is_none());
         let _others = other.hold(&request(200_000)).expect("its first");
         let third = Heads::new(&shared);

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
+use tokio::sync::Semaphore;
 
+use super::heads;
 use super::receive::{ReceiveMemory, WideReceive};
 use super::server::{Http2Options, ServerOptions};
 use super::streams::StreamTasks;
@@ -36,6 +38,7 @@ pub(super) struct ConnectionLimits {
     pub(super) unread_timeout: Duration,
     pub(super) clock: RunningClock,
     pub(super) receive: Arc<ReceiveMemory>,
+    pub(super) heads: Arc<Semaphore>,
     /// Whose memory answers take; the admin listener's are small.
     pub(super) registry: Option<Registry>,
 }
@@ -71,6 +74,7 @@ impl ConnectionLimits {
             header_timeout: options.header_timeout,
             unread_timeout: options.unread_timeout,
             receive: ReceiveMemory::new(),
+            heads: heads::shared(),
             registry,
         }
     }

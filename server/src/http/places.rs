@@ -23,6 +23,8 @@ use crate::clock::RunningClock;
 const SILENT_MIN: Duration = Duration::from_secs(10);
 /// Of the idle connections, one in so many leaves at a time.
 const AT_A_TIME_PART: usize = 64;
+/// A connection with large receive buffers may be ended for another's sake once it has been idle for so long.
+const WIDE_IDLE_MIN: Duration = Duration::from_secs(2);
 /// `idle_since_us` of a connection with a request under way.
 const BUSY: u64 = u64::MAX;
 
@@ -53,6 +55,8 @@ pub(super) struct Place {
     blocked: AtomicBool,
     /// Whether the last bytes that moved came from the client.
     asked: AtomicBool,
+    /// Whether its receive buffers are large.
+    wide: AtomicBool,
     leave: AtomicU8,
     told: Notify,
 }
@@ -170,6 +174,7 @@ impl Place {
             moved_us: AtomicU64::new(now_us),
             blocked: AtomicBool::new(false),
             asked: AtomicBool::new(false),
+            wide: AtomicBool::new(false),
             leave: AtomicU8::new(0),
             told: Notify::new(),
         }
@@ -247,6 +252,28 @@ impl Taken {
 
     pub(super) fn is_blocked(&self) -> bool {
         self.place.blocked.load(Ordering::Relaxed)
+    }
+
+    /// The connection has large receive buffers.
+    pub(super) fn set_wide(&self) {
+        self.place.wide.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection has none because there is no memory: of those with some, the one that has been idle the longest leaves.
+    pub(super) fn want_wide(&self) {
+        let now_us = microseconds(self.places.clock.now());
+        let table = self.places.table.lock();
+        let wide = table
+            .taken
+            .values()
+            .filter(|place| place.wide.load(Ordering::Relaxed));
+        let idle = wide.filter(|place| place.is_idle() && place.leave.load(Ordering::Relaxed) == 0);
+        let since = |place: &Place| place.idle_since_us.load(Ordering::Relaxed);
+        if let Some(place) = idle.min_by_key(|place| since(place))
+            && now_us.saturating_sub(since(place)) >= microseconds(WIDE_IDLE_MIN)
+        {
+            place.tell(Leave::WhenIdle);
+        }
     }
 
     /// Whether the connection was told to leave before.
@@ -342,6 +369,21 @@ mod tests {
         taken[1].moved();
         assert!(places.take(peer(1)).is_none());
         assert_eq!(told(&taken), [(2, Leave::Now)]);
+    }
+
+    /// Guards: a connection that wants large receive buffers gets those of one that has been idle for a while, and of no other.
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_give_large_buffers_back() {
+        let places = places(9);
+        let taken = [(); 4].map(|()| places.take(peer(1)).expect("a place"));
+        for taken in &taken[..3] {
+            taken.set_wide();
+        }
+        taken[0].set_idle(false);
+        pass(WIDE_IDLE_MIN).await;
+        taken[2].set_idle(true);
+        taken[3].want_wide();
+        assert_eq!(told(&taken), [(1, Leave::WhenIdle)]);
     }
 
     /// Guards: one that was told to leave and was asked something since keeps its place, and another leaves.

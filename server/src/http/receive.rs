@@ -2,7 +2,8 @@
 //!
 //! Owns: [`ReceiveMemory`]. hyper keeps a buffer for what it reads on each connection of HTTP/1.1, which never shrinks, and the unread
 //! frames of HTTP/2. For a fast push both have to be large; for many slow ones they must be small. So a connection begins with a small
-//! part, and a bounded number of them have a large one, until they end.
+//! part, and a bounded number of them have a large one, until they end. Those that are idle end for others that want one (`places`): hyper
+//! cannot make the windows of a connection smaller.
 //! Refuses: waiting; who gets no large part goes on with the small one, and slower.
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// For the large parts of all connections of a listener together.
-pub(super) const RECEIVE_BYTES: usize = 64 << 20;
+const RECEIVE_BYTES: usize = 64 << 20;
 /// What one read may take of a connection's first bytes, and of all of them while memory is short. Its buffer is twice as large.
 pub(super) const NARROW_READ_BYTES: usize = 16 << 10;
 /// What one read may take otherwise.

@@ -48,6 +48,8 @@ pub(super) struct Socket {
     received: u64,
     memory: Option<Arc<ReceiveMemory>>,
     wide: Option<WideReceive>,
+    /// Of how many bytes on idle connections are asked for theirs.
+    wanted_at: u64,
     /// Of HTTP/2: what comes and what goes.
     frames: Option<(Frames, Frames)>,
     place: Arc<Taken>,
@@ -82,6 +84,7 @@ impl Socket {
             received: 0,
             memory: (!speaks_http2).then(|| Arc::clone(&limits.receive)),
             wide: None,
+            wanted_at: WIDE_FROM_BYTES,
             frames: speaks_http2.then(Default::default),
             place,
             unread_max: limits.unread_timeout,
@@ -136,6 +139,12 @@ impl Socket {
             && self.received >= WIDE_FROM_BYTES
         {
             self.wide = memory.widen(WIDE_BUFFERS_BYTES);
+            if self.wide.is_some() {
+                self.place.set_wide();
+            } else if self.received >= self.wanted_at {
+                self.place.want_wide();
+                self.wanted_at = self.received.saturating_mul(2);
+            }
         }
         Poll::Ready(outcome)
     }
