@@ -89,7 +89,7 @@ impl Attended<'_> {
                 }
                 leave = self.place.told() => {
                     if leave == Leave::Now {
-                        tracing::debug!("nothing moved on a connection while others waited for its place");
+                        tracing::debug!("a connection was cut while others waited for its place");
                         return Close::Reset;
                     }
                     patience = LEAVE_MAX;

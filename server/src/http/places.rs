@@ -1,7 +1,8 @@
 //! Places for connections, and who leaves when all are taken.
 //!
 //! Owns: [`Places`]. Idle connections leave first, the one that has been idle the longest before the others; then those on which nothing
-//! has moved for [`SILENT_MIN`], though a request is under way. An address that has more than its share gives before others do. The
+//! has moved for [`SILENT_MIN`], though a request is under way. An address that has more than its share gives before others do, each
+//! connection after its request. The
 //! share is all places by the number of addresses, so it matters only when the places are taken, and never for a single address, such as
 //! a proxy's. Of IPv6 a network of 64 bits counts as one address: that is what one client has.
 //! Refuses: closing anything; a connection is told, and `connection` ends it.
@@ -25,6 +26,8 @@ const SILENT_MIN: Duration = Duration::from_secs(10);
 const AT_A_TIME_PART: usize = 64;
 /// A connection with large receive buffers may be ended for another's sake once it has been idle for so long.
 const WIDE_IDLE_MIN: Duration = Duration::from_secs(2);
+/// A connection that was told to leave after its request is cut after so long, if its address has more than its share.
+const EXCESS_MAX: Duration = Duration::from_mins(5);
 /// `idle_since_us` of a connection with a request under way.
 const BUSY: u64 = u64::MAX;
 
@@ -55,6 +58,8 @@ pub(super) struct Place {
     blocked: AtomicBool,
     /// Whether the last bytes that moved came from the client.
     asked: AtomicBool,
+    /// When it was told to leave first.
+    told_us: AtomicU64,
     /// Whether its receive buffers are large.
     wide: AtomicBool,
     leave: AtomicU8,
@@ -124,7 +129,9 @@ fn client(peer: IpAddr) -> IpAddr {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Claim {
     /// Something moves, but its address has more than its share, and the newcomer's does not.
-    Excess,
+    Excess {
+        was_told: bool,
+    },
     Silent {
         over_share: bool,
     },
@@ -143,11 +150,19 @@ impl Table {
         let share = (max / peers).max(1);
         let count = |peer| self.peers.get(&peer).copied().unwrap_or_default();
         let entitled = count(newcomer) < share;
+        let mut staying = HashMap::<IpAddr, usize>::new();
+        for place in self.taken.values().filter(|place| !place.was_told()) {
+            *staying.entry(place.peer).or_default() += 1;
+        }
         let mut ranked: Vec<(Claim, u64, &Arc<Place>)> = self
             .taken
             .values()
             .filter_map(|place| {
-                let (claim, since_us) = place.claim(count(place.peer) > share, entitled, now_us)?;
+                let over_share = count(place.peer) > share;
+                // As many of an address as it has beyond its share.
+                let more_leave = staying.get(&place.peer).is_some_and(|count| *count > share);
+                let excess = over_share && entitled && (more_leave || place.was_told());
+                let (claim, since_us) = place.claim(over_share, excess, now_us)?;
                 Some((claim, now_us.saturating_sub(since_us), place))
             })
             .collect();
@@ -155,9 +170,13 @@ impl Table {
         // Several idle ones at a time, so that many clients at once do not wait for one after the other.
         for _ in 0..(max / AT_A_TIME_PART).max(1) {
             match ranked.pop() {
-                Some((Claim::Idle { .. }, _, place)) => place.tell(Leave::WhenIdle),
-                Some((Claim::Silent { .. } | Claim::Excess, _, place)) => {
-                    place.tell(Leave::Now);
+                Some((Claim::Idle { .. }, _, place)) => place.tell(Leave::WhenIdle, now_us),
+                Some((Claim::Silent { .. } | Claim::Excess { was_told: true }, _, place)) => {
+                    place.tell(Leave::Now, now_us);
+                    return;
+                }
+                Some((Claim::Excess { was_told: false }, _, place)) => {
+                    place.tell(Leave::WhenIdle, now_us);
                     return;
                 }
                 None => return,
@@ -174,6 +193,7 @@ impl Place {
             moved_us: AtomicU64::new(now_us),
             blocked: AtomicBool::new(false),
             asked: AtomicBool::new(false),
+            told_us: AtomicU64::new(0),
             wide: AtomicBool::new(false),
             leave: AtomicU8::new(0),
             told: Notify::new(),
@@ -181,7 +201,7 @@ impl Place {
     }
 
     /// What makes it leave, and since when that is so.
-    fn claim(&self, over_share: bool, entitled: bool, now_us: u64) -> Option<(Claim, u64)> {
+    fn claim(&self, over_share: bool, excess: bool, now_us: u64) -> Option<(Claim, u64)> {
         if self.leave.load(Ordering::Relaxed) >= Leave::Now as u8 {
             return None;
         }
@@ -195,7 +215,15 @@ impl Place {
         if now_us.saturating_sub(moved_us) >= microseconds(SILENT_MIN) {
             return Some((Claim::Silent { over_share }, moved_us));
         }
-        (over_share && entitled).then_some((Claim::Excess, moved_us))
+        if !excess {
+            return None;
+        }
+        if !self.was_told() {
+            return Some((Claim::Excess { was_told: false }, moved_us));
+        }
+        let told_us = self.told_us.load(Ordering::Relaxed);
+        let is_late = now_us.saturating_sub(told_us) >= microseconds(EXCESS_MAX);
+        is_late.then_some((Claim::Excess { was_told: true }, told_us))
     }
 
     /// Whether its place will be free in a moment.
@@ -212,8 +240,14 @@ impl Place {
         none_under_way && !self.blocked.load(Ordering::Relaxed)
     }
 
-    fn tell(&self, leave: Leave) {
-        self.leave.fetch_max(leave as u8, Ordering::Relaxed);
+    fn was_told(&self) -> bool {
+        self.leave.load(Ordering::Relaxed) > 0
+    }
+
+    fn tell(&self, leave: Leave, now_us: u64) {
+        if self.leave.fetch_max(leave as u8, Ordering::Relaxed) == 0 {
+            self.told_us.store(now_us, Ordering::Relaxed);
+        }
         self.told.notify_one();
     }
 }
@@ -272,13 +306,13 @@ impl Taken {
         if let Some(place) = idle.min_by_key(|place| since(place))
             && now_us.saturating_sub(since(place)) >= microseconds(WIDE_IDLE_MIN)
         {
-            place.tell(Leave::WhenIdle);
+            place.tell(Leave::WhenIdle, now_us);
         }
     }
 
     /// Whether the connection was told to leave before.
     pub(super) fn was_told(&self) -> bool {
-        self.place.leave.load(Ordering::Relaxed) > 0
+        self.place.was_told()
     }
 
     /// Resolves when the connection is told to leave, each time. Of several waits only one resolves.
@@ -398,7 +432,8 @@ mod tests {
         assert_eq!(told(&taken), [(1 - first, Leave::WhenIdle)]);
     }
 
-    /// Guards: an address with more than its share gives way to others, even where bytes move, and never to itself.
+    /// Guards: an address with more than its share gives way to others, even where bytes move, and never to itself: after a request, or
+    /// after a while.
     #[tokio::test(start_paused = true)]
     async fn addresses_have_a_share() {
         let places = places(4);
@@ -422,8 +457,15 @@ mod tests {
         assert!(places.take(peer(1)).is_none());
         assert_eq!(told(&taken), [], "it has its share");
         assert!(places.take(peer(3)).is_none());
-        let told = told(&taken);
-        assert!(matches!(told[..], [(1..=3, Leave::Now)]), "{told:?}");
+        let first = told(&taken);
+        assert!(matches!(first[..], [(1 | 2, Leave::WhenIdle)]), "{first:?}");
+        assert!(places.take(peer(3)).is_none());
+        assert_eq!(told(&taken), [], "the third has its share");
+        pass(EXCESS_MAX).await;
+        taken.iter().for_each(Taken::moved);
+        assert!(places.take(peer(3)).is_none());
+        let late = told(&taken);
+        assert!(matches!(late[..], [(1..=3, Leave::Now)]), "{late:?}");
     }
 
     /// Guards: many addresses of one network of IPv6 have one share, and an address of IPv4 is the same one behind a socket of IPv6.
