@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::requests::{Awaited, UnderWay};
 use super::watch::{Watch, Watched};
 use crate::clock::RunningClock;
 use crate::registry::ports::{HeldMemory, Windows};
@@ -235,6 +236,7 @@ pub(super) struct RequestBody {
     missing: u64,
     idle: Duration,
     clock: RunningClock,
+    under_way: Weak<UnderWay>,
     state: Progress,
 }
 
@@ -271,8 +273,14 @@ impl RequestBody {
             missing: length.unwrap_or(0),
             idle,
             clock: clock.clone(),
+            under_way: Weak::new(),
             state,
         }
+    }
+
+    /// Notes whose body it is: where it is waited for, the client is.
+    pub(super) fn is_of(&mut self, request: &Weak<UnderWay>) {
+        self.under_way = Weak::clone(request);
     }
 
     /// Whether nothing more will come.
@@ -308,6 +316,7 @@ impl Source for RequestBody {
             Progress::Broken => return Err(Error::BodyBroken),
             Progress::Expected | Progress::Coming => self.state = Progress::Coming,
         }
+        let _awaited = self.under_way.upgrade().as_ref().map(Awaited::by);
         loop {
             let frame = self.clock.timeout(self.idle, self.incoming.frame());
             let error = match frame.await {

@@ -5,7 +5,7 @@
 //! `attended`'s; and bytes, which are `socket`'s, `body`'s and `linger`'s.
 
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -23,7 +23,7 @@ use super::limits::ConnectionLimits;
 use super::linger;
 use super::opening::{self, Opening};
 use super::places::Taken;
-use super::requests::{Counted, Requests};
+use super::requests::{Counted, Requests, UnderWay};
 use super::socket::Socket;
 use super::watch::Watch;
 use crate::clock::RunningClock;
@@ -39,6 +39,8 @@ const LATE_HEAD: &[u8] =
 pub(super) struct Client {
     pub(super) watch: Watch,
     pub(super) account: Option<Arc<dyn ReadAccount>>,
+    /// This request.
+    pub(super) under_way: Weak<UnderWay>,
     /// Whether there is no memory for the head of this request.
     pub(super) is_crowded: bool,
 }
@@ -93,6 +95,7 @@ pub(super) async fn drive<S, B>(
     let client = Client {
         watch: Watch::new(&limits.clock),
         account,
+        under_way: Weak::new(),
         is_crowded: false,
     };
     let attended = Attended {
@@ -147,15 +150,17 @@ where
     let heads = Heads::new(&limits.heads);
     let service = service_fn(move |mut request: Request<Incoming>| {
         let head = heads.hold(&request);
+        let is_crowded = head.is_none();
+        let under_way = Arc::new(requests.begin(head));
         request.extensions_mut().insert(Client {
-            is_crowded: head.is_none(),
+            under_way: Arc::downgrade(&under_way),
+            is_crowded,
             ..client.clone()
         });
-        let under_way = Arc::new(requests.begin(head));
         let answer = service.call(request);
         async move {
             let answer = answer.await?;
-            Ok::<_, Infallible>(answer.map(|body| Counted { body, under_way }))
+            Ok::<_, Infallible>(answer.map(|body| Counted::new(body, under_way)))
         }
     });
     let socket = TokioIo::new(socket);

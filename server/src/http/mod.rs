@@ -145,6 +145,9 @@ impl Api {
         });
         let expected = head.version >= Version::HTTP_11 && head.headers.contains_key(EXPECT);
         let mut body = RequestBody::new(incoming, expected, self.body_idle, &self.clock);
+        if let Some(client) = head.extensions.get::<Client>() {
+            body.is_of(&client.under_way);
+        }
         let (target, reply) = match head_check::check(&head, &self.hosts) {
             Ok(target) => {
                 let answering = self.answer(&head, route, &scope, &mut body, id);

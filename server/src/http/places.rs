@@ -1,7 +1,7 @@
 //! Places for connections, and who leaves when all are taken.
 //!
 //! Owns: [`Places`]. Idle connections leave first, the one that has been idle the longest before the others; then those on which nothing
-//! has moved for [`SILENT_MIN`], though a request is under way. An address that has more than its share gives before others do, each
+//! has moved for [`SILENT_MIN`], though their clients are awaited: where the server works on a request, its client is not silent. An address that has more than its share gives before others do, each
 //! connection after its request. The
 //! share is all places by the number of addresses, so it matters only when the places are taken, and never for a single address, such as
 //! a proxy's. Of IPv6 a network of 64 bits counts as one address: that is what one client has.
@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -52,8 +52,10 @@ pub(super) struct Place {
     peer: IpAddr,
     /// Since when nothing is under way, in microseconds of the clock.
     idle_since_us: AtomicU64,
-    /// When a byte last moved.
+    /// When a byte last moved, or the client was first awaited since.
     moved_us: AtomicU64,
+    /// Requests that the server works on. While two threads change it, it may be one too few.
+    working: AtomicIsize,
     /// Whether there is no room to write.
     blocked: AtomicBool,
     /// Whether the last bytes that moved came from the client.
@@ -191,6 +193,7 @@ impl Place {
             peer,
             idle_since_us: AtomicU64::new(now_us),
             moved_us: AtomicU64::new(now_us),
+            working: AtomicIsize::new(0),
             blocked: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             told_us: AtomicU64::new(0),
@@ -212,7 +215,8 @@ impl Place {
         if self.is_idle() {
             return Some((Claim::Idle { over_share }, idle_us));
         }
-        if now_us.saturating_sub(moved_us) >= microseconds(SILENT_MIN) {
+        let is_awaited = self.working.load(Ordering::Relaxed) <= 0;
+        if is_awaited && now_us.saturating_sub(moved_us) >= microseconds(SILENT_MIN) {
             return Some((Claim::Silent { over_share }, moved_us));
         }
         if !excess {
@@ -267,6 +271,18 @@ impl Taken {
     pub(super) fn moved(&self) {
         let now_us = microseconds(self.places.clock.recent());
         self.place.moved_us.store(now_us, Ordering::Relaxed);
+    }
+
+    /// The server works on one more request.
+    pub(super) fn work_begins(&self) {
+        self.place.working.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One of the requests is over, or its client is awaited.
+    pub(super) fn work_ends(&self) {
+        if self.place.working.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.moved();
+        }
     }
 
     /// There is no room to write any more, or there is again.
@@ -376,7 +392,7 @@ mod tests {
     }
 
     /// Guards: when all places are taken the longest idle connection leaves, one at a time where there are few; a busy one does not
-    /// while bytes move on it, and does once they have not for long enough.
+    /// while bytes move on it or the server works for it, and does once they have not for long enough.
     #[tokio::test(start_paused = true)]
     async fn the_longest_idle_leaves_first() {
         let places = places(3);
@@ -398,8 +414,8 @@ mod tests {
         }
         assert!(places.take(peer(1)).is_none());
         assert_eq!(told(&taken), [], "all are busy");
+        taken[0].work_begins();
         pass(SILENT_MIN).await;
-        taken[0].moved();
         taken[1].moved();
         assert!(places.take(peer(1)).is_none());
         assert_eq!(told(&taken), [(2, Leave::Now)]);

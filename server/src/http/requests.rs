@@ -1,13 +1,15 @@
 //! The requests of one connection.
 //!
 //! Owns: [`Requests`], how many are under way, and [`Counted`] bodies. A request is under way from its head until the connection has
-//! taken the last byte of the answer: hyper drops the body before that.
+//! taken the last byte of the answer: hyper drops the body before that. Meanwhile either the server works on it or the client is awaited
+//! ([`Awaited`]): to send more of its body, or to take more of the answer.
 
 use std::future::Future;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -29,9 +31,15 @@ pub(super) struct Requests {
 #[derive(Debug)]
 pub(super) struct UnderWay {
     requests: Requests,
+    /// How many [`Awaited`] there are.
+    awaits: AtomicUsize,
     #[expect(dead_code, reason = "held for its drop")]
     head: Option<HeldHead>,
 }
+
+/// The client is awaited, until it drops.
+#[derive(Debug)]
+pub(super) struct Awaited(Arc<UnderWay>);
 
 impl Requests {
     pub(super) fn new(place: Arc<Taken>) -> Self {
@@ -46,8 +54,12 @@ impl Requests {
             *count += 1;
             self.place.set_idle(false);
         });
-        let requests = self.clone();
-        UnderWay { requests, head }
+        self.place.work_begins();
+        UnderWay {
+            requests: self.clone(),
+            awaits: AtomicUsize::new(0),
+            head,
+        }
     }
 
     pub(super) fn are_under_way(&self) -> bool {
@@ -74,9 +86,27 @@ impl Requests {
     }
 }
 
+impl Awaited {
+    pub(super) fn by(under_way: &Arc<UnderWay>) -> Self {
+        if under_way.awaits.fetch_add(1, Ordering::Relaxed) == 0 {
+            under_way.requests.place.work_ends();
+        }
+        Self(Arc::clone(under_way))
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if self.0.awaits.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.requests.place.work_begins();
+        }
+    }
+}
+
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let Requests { count, place } = &self.requests;
+        place.work_ends();
         count.send_modify(|count| {
             *count -= 1;
             if *count == 0 {
@@ -89,8 +119,10 @@ impl Drop for UnderWay {
 /// An answer's body that holds its request under way.
 #[derive(Debug)]
 pub(super) struct Counted<B> {
-    pub(super) body: B,
-    pub(super) under_way: Arc<UnderWay>,
+    body: B,
+    under_way: Arc<UnderWay>,
+    /// Unless more of the answer was asked for and is not there yet.
+    awaited: Option<Awaited>,
 }
 
 /// A part of an answer that does the same until it is taken.
@@ -98,7 +130,17 @@ pub(super) struct Counted<B> {
 pub(super) struct CountedData<D> {
     data: D,
     #[expect(dead_code, reason = "held for its drop")]
-    under_way: Arc<UnderWay>,
+    awaited: Awaited,
+}
+
+impl<B> Counted<B> {
+    pub(super) fn new(body: B, under_way: Arc<UnderWay>) -> Self {
+        Self {
+            body,
+            awaited: Some(Awaited::by(&under_way)),
+            under_way,
+        }
+    }
 }
 
 impl<B: Body + Unpin> Body for Counted<B> {
@@ -109,12 +151,19 @@ impl<B: Body + Unpin> Body for Counted<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            self.awaited = None;
+            return Poll::Pending;
+        };
         let counted = |data| CountedData {
             data,
-            under_way: Arc::clone(&self.under_way),
+            awaited: Awaited::by(&self.under_way),
         };
-        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(counted))))
+        let frame = frame.map(|frame| frame.map(|frame| frame.map_data(counted)));
+        if self.awaited.is_none() {
+            self.awaited = Some(Awaited::by(&self.under_way));
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
