@@ -37,7 +37,7 @@ async fn dedicated(bench: &Workbench, bytes: &[u8], hint: Option<u64>) -> (Diges
     let digest = Digest::of(Algorithm::Sha256, bytes);
     let mut checksums = ChunkChecksums::default();
     checksums.update(bytes);
-    let mut writer = bench.segments.create_dedicated(hint).await.unwrap();
+    let mut writer = bench.create_dedicated(hint).await.unwrap();
     writer
         .write(0, vec![Bytes::copy_from_slice(bytes)])
         .await
@@ -343,16 +343,12 @@ fn open_files_are_bounded() {
 fn announced_bytes_do_not_fill_the_disk() {
     run(|dir| async move {
         let bench = Workbench::open(dir.path(), 1, &Options::default()).await;
-        let refused = bench.segments.create_dedicated(Some(1 << 49)).await;
+        let refused = bench.create_dedicated(Some(1 << 49)).await;
         let refused = refused.expect_err("no disk has 512 TiB free");
         assert!(refused.is_no_space(), "{refused}");
         assert_eq!(bench.names("segments"), [""; 0]);
 
-        let mut writer = bench
-            .segments
-            .create_dedicated(Some(1 << 30))
-            .await
-            .unwrap();
+        let mut writer = bench.create_dedicated(Some(1 << 30)).await.unwrap();
         let path = bench.segment_path(writer.file().id());
         let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;
         let piece = Bytes::from(vec![7; 1 << 20]);

@@ -14,7 +14,7 @@ use tonnage_engine::io::{Class, Directory, Env};
 use tonnage_engine::lease::Leases;
 use tonnage_engine::options::Options;
 use tonnage_engine::poison::Poison;
-use tonnage_engine::segment::{SegmentIds, Segments};
+use tonnage_engine::segment::{DedicatedWriter, SegmentIds, Segments};
 use tonnage_engine::upload::{Existing, Upload, UploadClaim, UploadId, UploadSpec, Uploads};
 use tonnage_engine::{Algorithm, Digest, Result};
 
@@ -128,6 +128,11 @@ impl Workbench {
             all.extend_from_slice(&piece);
         }
         Ok(all)
+    }
+
+    pub(crate) async fn create_dedicated(&self, length: Option<u64>) -> Result<DedicatedWriter> {
+        let permit = self.segments.files().writer_permit().await?;
+        self.segments.create_dedicated(permit, length).await
     }
 
     pub(crate) fn segment_path(&self, id: SegmentId) -> PathBuf {

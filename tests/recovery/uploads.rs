@@ -1,6 +1,9 @@
 //! Uploads to which nothing comes, and uploads that meet a shortage: what they hold, and who gives way.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
+use futures_util::future::{join, join_all};
 use tonnage_engine::extent::Layout;
 use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store};
@@ -227,6 +230,84 @@ fn uploads_have_a_share_of_open_files() {
         for ((id, upload), whole) in left.into_iter().zip(&whole) {
             drop(upload);
             bench.go_on(id, whole).await.expect("it goes on");
+        }
+    });
+}
+
+/// Guards: clients that send a little now and then, and so are never quiet, do not keep descriptors from others.
+#[test]
+fn slow_uploads_take_turns() {
+    let options = Options {
+        open_files_max: 8,
+        ..check::options()
+    };
+    run(options, async |bench| {
+        let done = AtomicBool::new(false);
+        let trickle = async |salt: usize| {
+            let id = bench.leave(content(salt, 200_000)).await;
+            let mut upload = bench.open(id).await.expect("it is there");
+            for _ in 0..300 {
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+                let bit = send(&mut upload, content(salt, 100)).await;
+                bit.expect("a sound disk");
+                let pause = std::time::Duration::from_millis(100);
+                bench.machine.env.clock.sleep(pause).await;
+            }
+            panic!("nobody else got on");
+        };
+        let push = async {
+            bench.wait().await;
+            for salt in 0..3 {
+                let whole = content(50 + salt, 400_000);
+                bench.push(&whole).await.expect("it gets on");
+            }
+            done.store(true, Ordering::Relaxed);
+        };
+        join(join_all((0..4).map(trickle)), push).await;
+    });
+}
+
+/// Guards: uploads that need a descriptor to be put away do not stop those that would give one back.
+#[test]
+fn stalled_uploads_give_descriptors_back() {
+    let options = Options {
+        open_files_max: 8,
+        ..check::options()
+    };
+    run(options, async |bench| {
+        let mut stalled = Vec::new();
+        for salt in 0..12 {
+            let id = bench.leave(content(salt, 200_000)).await;
+            stalled.push(bench.open(id).await.expect("it is there"));
+        }
+        bench.wait().await;
+        for upload in &mut stalled {
+            let part = send(upload, content(0, 100)).await;
+            part.expect("it stays in memory");
+        }
+        for salt in 20..24 {
+            bench.leave(content(salt, 200_000)).await;
+        }
+        bench.wait().await;
+        let whole = content(50, 400_000);
+        bench.push(&whole).await.expect("it gets on");
+    });
+}
+
+/// Guards: a stop for which there are no descriptors is a clean one.
+#[test]
+fn a_stop_without_descriptors_is_clean() {
+    run(check::options(), async |bench| {
+        bench.leave(content(1, 12_000)).await;
+        let disk = &bench.machine.disk;
+        for nth in 1..8 {
+            disk.add_fault(
+                Fault::nth(OpKind::Create, nth)
+                    .on("segments")
+                    .not_attempted(),
+            );
         }
     });
 }

@@ -105,7 +105,8 @@ impl DedicatedWriter {
 
     /// Takes up the file of an upload that survived a restart and cuts it to `length` payload bytes.
     pub async fn resume(files: Arc<SegmentFiles>, id: SegmentId, length: u64) -> Result<Self> {
-        let written = files.open_to_write(id).await?;
+        let permit = files.writer_permit().await?;
+        let written = files.open_to_write(id, permit).await?;
         let file = written.file();
         let wanted = DEDICATED_PAYLOAD + length;
         let failed = |error| Error::io("resume segment", file.path(), error);
@@ -162,11 +163,28 @@ impl DedicatedWriter {
         self.file = None;
     }
 
-    /// Opens the file again where it was closed.
+    /// Opens the file again where it was closed; waits for a descriptor.
     pub async fn reopen(&mut self) -> Result<()> {
         if self.file.is_none() {
-            self.file = Some(self.files.open_to_write(self.id).await?);
+            let permit = self.files.writer_permit().await?;
+            self.open_with(permit).await?;
         }
+        Ok(())
+    }
+
+    /// As [`DedicatedWriter::reopen`], without waiting for others: whether the file is open.
+    pub async fn try_reopen(&mut self) -> Result<bool> {
+        if self.file.is_none() {
+            let Some(permit) = self.files.try_writer_permit() else {
+                return Ok(false);
+            };
+            self.open_with(permit).await?;
+        }
+        Ok(true)
+    }
+
+    async fn open_with(&mut self, permit: OwnedSemaphorePermit) -> Result<()> {
+        self.file = Some(self.files.open_to_write(self.id, permit).await?);
         Ok(())
     }
 

@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::open_files::{OpenFile, OpenFiles, Purpose};
+use super::open_files::{Full, OpenFile, OpenFiles, Purpose};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::extent::{SegmentId, VolumeId};
@@ -27,6 +29,8 @@ use crate::poison::Poison;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
 
 const SUFFIX: &str = ".segment";
+/// How long an upload waits for others to give a descriptor back.
+const PERMIT_WAIT: Duration = Duration::from_secs(10);
 
 /// The file name of a segment.
 pub fn segment_name(id: SegmentId) -> String {
@@ -50,6 +54,10 @@ pub struct SegmentFiles {
     handles: Mutex<Handles>,
     /// One permit for each file that may be open to be written.
     writers: Arc<Semaphore>,
+    /// Uploads that wait for one.
+    waiting: AtomicU64,
+    /// One was asked for and not waited for.
+    wanted: AtomicBool,
     unlinking: Arc<Unlinking>,
 }
 
@@ -75,6 +83,16 @@ impl Drop for Removal {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, Ordering::AcqRel);
         self.0.ended.notify_waiters();
+    }
+}
+
+/// One of those that wait, until it drops.
+#[derive(Debug)]
+struct Counted<'a>(&'a AtomicU64);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -119,6 +137,8 @@ impl SegmentFiles {
             open: OpenFiles::new(open_files_max),
             handles: Mutex::default(),
             writers: Arc::new(Semaphore::new(uploads_writing_max(open_files_max))),
+            waiting: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
             unlinking: Arc::default(),
         })
     }
@@ -143,14 +163,43 @@ impl SegmentFiles {
         self.dir.path().join(segment_name(id))
     }
 
-    /// Waits until one more segment may be open to be written by an upload. First come, first served.
+    /// Waits until one more segment may be open to be written by an upload. First come, first served; those that have one
+    /// give it back after every window while others wait, so the wait is bounded.
     pub async fn writer_permit(&self) -> Result<OwnedSemaphorePermit> {
-        let permit = Arc::clone(&self.writers).acquire_owned().await;
-        permit.map_err(|_closed| Error::Closed)
+        if let Ok(permit) = Arc::clone(&self.writers).try_acquire_owned() {
+            return Ok(permit);
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _counted = Counted(&self.waiting);
+        let permit = pin!(Arc::clone(&self.writers).acquire_owned());
+        match select(permit, self.env.clock.sleep(PERMIT_WAIT)).await {
+            Either::Left((permit, _)) => permit.map_err(|_closed| Error::Closed),
+            Either::Right(_) => {
+                let full = self.open.refusal(Full::Uploads);
+                Err(Error::io("open segment in", self.dir(), full))
+            }
+        }
     }
 
-    /// Whether [`SegmentFiles::writer_permit`] has to wait.
+    /// As [`SegmentFiles::writer_permit`], for one that cannot wait.
+    pub fn try_writer_permit(&self) -> Option<OwnedSemaphorePermit> {
+        let permit = Arc::clone(&self.writers).try_acquire_owned().ok();
+        self.wanted.store(permit.is_none(), Ordering::Release);
+        permit
+    }
+
+    /// Whether uploads want a segment open, more than may be.
     pub fn writers_wait(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) > 0 || self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Forgets those that did not wait, until they ask again.
+    pub fn forget_wanted(&self) {
+        self.wanted.store(false, Ordering::Release);
+    }
+
+    /// Whether no more segment may be open to be written.
+    pub fn is_full_of_writers(&self) -> bool {
         self.writers.available_permits() == 0
     }
 
@@ -206,9 +255,12 @@ impl SegmentFiles {
         self.open_as(id, OpenMode::Read).await
     }
 
-    /// Opens a segment that an upload goes on writing, once one more may be open.
-    pub async fn open_to_write(self: &Arc<Self>, id: SegmentId) -> Result<WrittenFile> {
-        let permit = self.writer_permit().await?;
+    /// Opens a segment that an upload goes on writing.
+    pub async fn open_to_write(
+        self: &Arc<Self>,
+        id: SegmentId,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<WrittenFile> {
         let file = self.open_as(id, OpenMode::Write).await?;
         Ok(WrittenFile { file, permit })
     }

@@ -17,6 +17,8 @@ mod waiting;
 
 use std::sync::Arc;
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
@@ -95,9 +97,12 @@ impl Segments {
     }
 
     /// Begins a dedicated segment.
-    pub async fn create_dedicated(&self, length_hint: Option<u64>) -> Result<DedicatedWriter> {
+    pub async fn create_dedicated(
+        &self,
+        permit: OwnedSemaphorePermit,
+        length_hint: Option<u64>,
+    ) -> Result<DedicatedWriter> {
         let (files, ids) = (Arc::clone(&self.files), Arc::clone(&self.ids));
-        let permit = self.files.writer_permit().await?;
         let (done, created) = oneshot::channel();
         // A task of its own: who waits may go at any moment, and a file that is being created then would have no owner. The
         // writer that nobody takes removes it.

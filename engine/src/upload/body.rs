@@ -10,6 +10,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::UploadId;
 use super::digestion::{Digestion, DigestionMark};
@@ -202,9 +203,33 @@ impl Body {
                 self.drain().await?;
             } else if self.pending_bytes >= window {
                 self.submit().await?;
+            } else {
+                continue;
+            }
+            if self.shared.segments.files().writers_wait() {
+                self.give_way().await?;
             }
         }
         Ok(())
+    }
+
+    /// Gives the descriptor to an upload that waits for one, so that each gets on by a window in its turn.
+    async fn give_way(&mut self) -> Result<()> {
+        self.settle_hash().await?;
+        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
+            spill.give_way(digestion).await?;
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// As between two windows, for an upload whose client is slow.
+    pub(super) async fn give_way_idle(&mut self) -> Result<()> {
+        if self.is_failed() {
+            return Ok(());
+        }
+        let outcome = self.give_way().await;
+        self.fail(outcome)
     }
 
     fn push(&mut self, part: Bytes) {
@@ -236,7 +261,27 @@ impl Body {
         if matches!(self.kept, Kept::Spilled(_)) {
             return Ok(());
         }
-        let writer = self.create_segment().await?;
+        loop {
+            // Waited for here and not in flight: who gives up does not keep the permit that comes then.
+            let permit = match &self.opening {
+                None => Some(self.shared.segments.files().writer_permit().await?),
+                Some(_) => None,
+            };
+            match self.spill_with(permit).await {
+                // An announced length that does not fit is refused as it is: others gave way to it already, where
+                // that helped.
+                Err(error) if error.is_no_space() && self.length_hint.is_none() => {
+                    if !self.shared.make_space(self.subject.id).await {
+                        return Err(error);
+                    }
+                }
+                spilled => return spilled,
+            }
+        }
+    }
+
+    async fn spill_with(&mut self, permit: Option<OwnedSemaphorePermit>) -> Result<()> {
+        let writer = self.create_segment(permit).await?;
         let header = UploadHeader {
             store: self.shared.segments.files().store(),
             upload: *self.subject.id.as_bytes(),
@@ -262,29 +307,25 @@ impl Body {
         Ok(())
     }
 
-    async fn create_segment(&mut self) -> Result<DedicatedWriter> {
-        loop {
-            let opening = self.opening.get_or_insert_with(|| {
-                let (shared, own) = (Arc::clone(&self.shared), self.subject.id);
-                let hint = self.length_hint;
-                InFlight::start(async move {
-                    shared.keep_free(own, hint.unwrap_or(0)).await;
-                    shared.segments.create_dedicated(hint).await
-                })
-            });
-            let opened = opening.done().await.take();
-            self.opening = None;
-            match opened.unwrap_or(Err(Error::Closed)) {
-                // An announced length that does not fit is refused as it is: others gave way to it already, where
-                // that helped.
-                Err(error) if error.is_no_space() && self.length_hint.is_none() => {
-                    if !self.shared.make_space(self.subject.id).await {
-                        return Err(error);
-                    }
-                }
-                created => return created,
-            }
+    /// The segment that is on its way, or one made with `permit`.
+    async fn create_segment(
+        &mut self,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<DedicatedWriter> {
+        if let Some(permit) = permit {
+            let (shared, own) = (Arc::clone(&self.shared), self.subject.id);
+            let hint = self.length_hint;
+            self.opening = Some(InFlight::start(async move {
+                shared.keep_free(own, hint.unwrap_or(0)).await;
+                shared.segments.create_dedicated(permit, hint).await
+            }));
         }
+        let opened = match &mut self.opening {
+            Some(opening) => opening.done().await.take(),
+            None => None,
+        };
+        self.opening = None;
+        opened.unwrap_or(Err(Error::Closed))
     }
 
     /// Accounts for `bytes` more in memory. Where the budget is used up, the upload goes to disk; false if there is none left
@@ -546,22 +587,26 @@ impl Body {
 
     /// Whether it has memory or a descriptor that it can give back while nothing comes.
     pub(super) fn holds(&self) -> bool {
-        let open = match &self.kept {
-            Kept::Memory(_) => self.opening.is_some(),
-            Kept::Spilled(spill) => spill.is_open(),
-        };
-        open || !self.staged.is_empty()
+        let behind = matches!(&self.kept, Kept::Spilled(spill) if spill.is_behind());
+        self.is_open() || behind || !self.staged.is_empty()
     }
 
-    /// Gives back memory and descriptor: everything received is on disk and survives a restart.
-    pub(super) async fn put_away(&mut self) -> Result<()> {
-        if self.is_failed() {
-            return Ok(());
+    /// Whether it has a descriptor.
+    pub(super) fn is_open(&self) -> bool {
+        match &self.kept {
+            Kept::Memory(_) => self.opening.is_some(),
+            Kept::Spilled(spill) => spill.is_open(),
         }
-        if matches!(self.kept, Kept::Memory(_)) && self.shared.segments.files().writers_wait() {
-            // Those that have a descriptor are put away first; nothing may wait for one here.
-            self.opening = None;
-            return Ok(());
+    }
+
+    /// Gives back memory and descriptor: everything received is on disk and survives a restart. Never waits for the
+    /// descriptor of another upload, which may itself have to be put away first: false where it would have to.
+    pub(super) async fn put_away(&mut self) -> Result<bool> {
+        if self.is_failed() {
+            return Ok(true);
+        }
+        if !self.open_at_once().await? {
+            return Ok(false);
         }
         self.record().await?;
         if let Kept::Spilled(spill) = &mut self.kept {
@@ -569,7 +614,31 @@ impl Body {
             self.fail(closed)?;
         }
         self.release();
-        Ok(())
+        Ok(true)
+    }
+
+    /// Opens a segment to write what is not recorded, if there is any; false if a descriptor had to be waited for.
+    async fn open_at_once(&mut self) -> Result<bool> {
+        if let Kept::Spilled(spill) = &mut self.kept {
+            let recorded = self.pending_bytes == 0 && spill.is_recorded(self.submitted);
+            return if recorded {
+                Ok(true)
+            } else {
+                spill.try_reopen().await
+            };
+        }
+        if self.offset() == 0 {
+            self.opening = None;
+        } else if self.opening.is_some() {
+            // Of a request that gave up. It has its permit.
+            self.spill_with(None).await?;
+        } else {
+            let Some(permit) = self.shared.segments.files().try_writer_permit() else {
+                return Ok(false);
+            };
+            self.spill_with(Some(permit)).await?;
+        }
+        Ok(true)
     }
 
     /// Lets the sync in flight end, whatever comes of it, so that its log can be removed.

@@ -34,22 +34,54 @@ impl Uploads {
     /// client; whether any holds something after that.
     pub(crate) async fn put_away_quiet(&self) -> bool {
         let shared = self.shared();
-        let short = shared.staging.is_short() || shared.segments.files().writers_wait();
+        let writers_wait = shared.segments.files().writers_wait();
+        shared.segments.files().forget_wanted();
+        let short = shared.staging.is_short() || writers_wait;
         let quiet = if short { QUIET_WHEN_SHORT } else { QUIET };
         let now = self.now();
         let due = self.table().select(|session| session.is_quiet(now, quiet));
-        let put_away = |session: Arc<Session>| async move {
+        // Those that have a descriptor first: the others may need one.
+        for open in [true, false] {
+            let put_away = |session: Arc<Session>| self.put_away(session, open, now);
+            let due = stream::iter(due.iter().map(Arc::clone));
+            due.for_each_concurrent(AT_ONCE, put_away).await;
+            if open && writers_wait {
+                self.give_way().await;
+            }
+        }
+        !self.table().select(Session::holds).is_empty()
+    }
+
+    /// Puts one away of those that have a descriptor, or of those that have none.
+    async fn put_away(&self, session: Arc<Session>, open: bool, now: Duration) {
+        let Some(mut body) = session.try_hold(self) else {
+            return;
+        };
+        if body.is_open() != open {
+            return;
+        }
+        if let Err(error) = body.put_away().await {
+            tracing::debug!(upload = %session.id(), %error, "a quiet upload could not be put away");
+            session.retry_at(now + RETRY);
+        }
+    }
+
+    /// Takes descriptors from uploads to which bytes come slowly, while others wait for one.
+    async fn give_way(&self) {
+        let give_way = |session: Arc<Session>| async move {
+            if !self.shared().segments.files().is_full_of_writers() {
+                return;
+            }
             let Some(mut body) = session.try_hold(self) else {
                 return;
             };
-            if let Err(error) = body.put_away().await {
-                tracing::debug!(upload = %session.id(), %error, "a quiet upload could not be put away");
-                session.retry_at(now + RETRY);
+            if body.is_open()
+                && let Err(error) = body.give_way_idle().await
+            {
+                tracing::debug!(upload = %session.id(), %error, "a slow upload could not give its descriptor to others");
             }
         };
-        stream::iter(due)
-            .for_each_concurrent(AT_ONCE, put_away)
-            .await;
-        !self.table().select(Session::holds).is_empty()
+        let holding = stream::iter(self.table().select(Session::holds));
+        holding.for_each_concurrent(AT_ONCE, give_way).await;
     }
 }

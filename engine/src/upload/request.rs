@@ -3,9 +3,11 @@
 //! Owns: [`Upload`], [`Savepoint`], and how an upload becomes a blob. Refuses: the pipeline (`body`) and whose turn it is
 //! (`session`).
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 
 use super::UploadId;
 use super::body::{Body, BodyMark, Kept};
@@ -88,9 +90,15 @@ impl Upload {
         Ok(body)
     }
 
-    /// Takes in the next bytes; waits while hash and disk are behind. Other errors than of a lost turn end the upload.
+    /// Takes in the next bytes; waits while hash and disk are behind, until the upload is cancelled. Other errors than of a lost
+    /// turn end the upload.
     pub async fn write(&mut self, piece: Bytes) -> Result<()> {
-        self.body().await?.write(piece).await
+        let mut body = self.body().await?;
+        let written = pin!(body.write(piece));
+        match select(written, pin!(self.interrupted())).await {
+            Either::Left((written, _)) => written,
+            Either::Right((reason, _)) => Err(reason),
+        }
     }
 
     /// Remembers where we are.

@@ -248,13 +248,28 @@ impl Uploads {
         expired.iter().map(|session| self.forget(session)).count()
     }
 
-    /// Makes all that was received survive a clean stop. The first error is returned after all were tried.
+    /// Makes all that was received survive a clean stop, and gives back each descriptor for the next. The first error is
+    /// returned after all were tried; for want of descriptors an upload only loses what is not on disk yet.
     pub async fn checkpoint_all(&self) -> Result<()> {
         let all = self.sessions.select(|_| true);
         let mut outcome = Ok(());
-        for session in all {
-            let recorded = session.hold(self).await.record().await;
-            outcome = outcome.and(recorded);
+        for open in [true, false] {
+            for session in &all {
+                let mut body = session.hold(self).await;
+                if body.is_open() != open {
+                    continue;
+                }
+                let why = match body.put_away().await {
+                    Ok(true) => continue,
+                    Ok(false) => "too many files of blobs are open".to_owned(),
+                    Err(error) if error.is_not_attempted() => error.to_string(),
+                    Err(error) => {
+                        outcome = outcome.and(Err(error));
+                        continue;
+                    }
+                };
+                tracing::warn!(upload = %session.id(), repository = session.repository(), %why, "the last bytes of an upload are lost with the stop; its client sends them again");
+            }
         }
         outcome
     }

@@ -56,6 +56,8 @@ pub(super) struct Spill {
     /// Payload and whole chunks that the log tells of.
     recorded: u64,
     recorded_chunks: u64,
+    /// The descriptor was given to another upload before the log told of all bytes.
+    behind: bool,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Spill {
             log: Some(log),
             recorded: 0,
             recorded_chunks: 0,
+            behind: false,
         }
     }
 
@@ -146,11 +149,34 @@ impl Spill {
         self.writer().reopen().await
     }
 
+    /// As [`Spill::reopen`], without waiting for others: whether the file is open.
+    pub(super) async fn try_reopen(&mut self) -> Result<bool> {
+        self.writer().try_reopen().await
+    }
+
     /// Gives the descriptor back; the bytes are synced.
     pub(super) async fn close(&mut self) -> Result<()> {
         self.settle().await?;
         self.writer().close();
         Ok(())
+    }
+
+    /// Gives the descriptor to an upload that waits for one; all bytes of `digestion` are synced before.
+    pub(super) async fn give_way(&mut self, digestion: &Digestion) -> Result<()> {
+        self.settle().await?;
+        let length = digestion.length();
+        if self.is_open() && self.synced < length {
+            self.start_sync(digestion, false);
+            self.settle_sync().await?;
+        }
+        self.behind = !self.is_recorded(length);
+        self.writer().close();
+        Ok(())
+    }
+
+    /// Whether [`Spill::give_way`] left bytes that the log does not tell of.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind
     }
 
     /// Whether all of `length` bytes is synced and, where there is a log, told of by it.
@@ -345,6 +371,7 @@ impl Spill {
     /// Writes a checkpoint of all bytes now.
     pub(super) async fn record(&mut self, digestion: &Digestion) -> Result<()> {
         self.settle().await?;
+        self.behind = false;
         if self.is_recorded(digestion.length()) {
             return Ok(());
         }
