@@ -82,12 +82,14 @@ impl Places {
     ) -> Option<UploadId> {
         let is_quiet = |(rank, _): &Ranked| now.saturating_sub(rank.since) >= QUIET;
         let crowd = self.by_count.last().filter(|(count, _)| *count > max / 2);
-        let of_crowd = crowd.and_then(|(_, name)| {
-            let own = **name == *repository;
-            let of = self.repositories.get(name)?;
-            firsts(&of.waiting).find(|ranked| !own || is_quiet(ranked))
-        });
-        let first = of_crowd.or_else(|| firsts(&self.waiting).find(is_quiet));
+        let first = match crowd.and_then(|(_, name)| Some((name, self.repositories.get(name)?))) {
+            // Nobody else makes room for more of it.
+            Some((name, of)) if **name == *repository => firsts(&of.waiting).find(is_quiet),
+            Some((_, of)) => firsts(&of.waiting)
+                .next()
+                .or_else(|| firsts(&self.waiting).find(is_quiet)),
+            None => firsts(&self.waiting).find(is_quiet),
+        };
         first.map(|(_, id)| id)
     }
 
@@ -202,6 +204,11 @@ mod tests {
             (
                 vec![("new", e, Some(1)), ("new", p, Some(2)), ("b", e, Some(9))],
                 Some(2),
+            ),
+            // Nor do others to it.
+            (
+                vec![("new", e, Some(1)), ("new", p, None), ("b", p, Some(9))],
+                None,
             ),
         ];
         for (uploads, expected) in cases {
