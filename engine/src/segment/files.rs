@@ -129,14 +129,15 @@ impl SegmentFiles {
         poison: Arc<Poison>,
         open_files_max: usize,
     ) -> Arc<Self> {
+        let open = OpenFiles::new(open_files_max);
         Arc::new(Self {
             env,
             dir,
             store,
             poison,
-            open: OpenFiles::new(open_files_max),
+            writers: Arc::new(Semaphore::new(open.writers_max())),
+            open,
             handles: Mutex::default(),
-            writers: Arc::new(Semaphore::new(uploads_writing_max(open_files_max))),
             waiting: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             unlinking: Arc::default(),
@@ -508,11 +509,6 @@ impl Drop for SegmentFile {
             home.unlink(self.id);
         }
     }
-}
-
-/// Uploads that may have a segment open: each may have its log open beside it, and both count against their share.
-fn uploads_writing_max(open_files_max: usize) -> usize {
-    ((open_files_max - open_files_max / 4) / 2).max(1)
 }
 
 /// A segment that an upload has open to write it. When this drops, its descriptor is given back, and another upload may

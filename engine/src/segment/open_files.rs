@@ -18,8 +18,10 @@ pub enum Purpose {
     Commit,
     /// What clients pull.
     Read,
-    /// One large upload: its segment, or its log.
+    /// The segment of one large upload.
     Upload,
+    /// The log of one. They leave room for the segments of as many uploads as may write.
+    UploadLog,
 }
 
 /// The files that are open, and how many may be.
@@ -33,6 +35,7 @@ pub struct OpenFiles {
 struct Counts {
     all: usize,
     uploads: usize,
+    logs: usize,
 }
 
 /// One open file, counted until this drops.
@@ -68,22 +71,34 @@ impl OpenFiles {
     /// Counts a file in that is about to be opened.
     pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Result<OpenFile, Full> {
         let mut counts = self.counts.lock();
-        let upload = purpose == Purpose::Upload;
+        let log = purpose == Purpose::UploadLog;
+        let upload = log || purpose == Purpose::Upload;
         if purpose != Purpose::Commit && counts.all >= self.max {
             return Err(Full::All);
         }
-        if upload && counts.uploads >= self.uploads_max() {
+        let full_of_logs = log && counts.logs >= self.logs_max();
+        if full_of_logs || (upload && counts.uploads >= self.uploads_max()) {
             return Err(Full::Uploads);
         }
         counts.all += 1;
         counts.uploads += usize::from(upload);
+        counts.logs += usize::from(log);
         drop(counts);
         let files = Arc::clone(self);
         Ok(OpenFile { files, purpose })
     }
 
+    /// Most segments that are open to be written by uploads.
+    pub fn writers_max(&self) -> usize {
+        (self.max / 2).max(1)
+    }
+
     fn uploads_max(&self) -> usize {
         self.max - self.max / 4
+    }
+
+    fn logs_max(&self) -> usize {
+        (self.uploads_max() - self.writers_max()).max(1)
     }
 
     /// The error of an operation that needed a file which may not be opened.
@@ -104,7 +119,9 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         let mut counts = self.files.counts.lock();
         counts.all -= 1;
-        counts.uploads -= usize::from(self.purpose == Purpose::Upload);
+        let log = self.purpose == Purpose::UploadLog;
+        counts.logs -= usize::from(log);
+        counts.uploads -= usize::from(log || self.purpose == Purpose::Upload);
     }
 }
 

@@ -125,7 +125,7 @@ impl LogFile {
     }
 
     async fn open(&mut self) -> Result<(FileRef, OpenFile)> {
-        let counted = self.open.admit(Purpose::Upload);
+        let counted = self.open.admit(Purpose::UploadLog);
         let counted =
             counted.map_err(|full| self.error("open upload log", self.open.refusal(full)))?;
         let io = &self.env.io;
