@@ -223,6 +223,7 @@ fn uploads_have_a_share_of_open_files() {
             send(&mut upload, whole.slice(..200_000))
                 .await
                 .expect("a sound disk");
+            // Four segments, and two logs of those that are put away just now.
             assert!(bench.machine.disk.open_files() <= open + 6);
             // Half of the requests only wait for their client.
             left.push((id, (left.len() % 2 == 0).then_some(upload)));
