@@ -430,7 +430,7 @@ mod tests {
             taken.set_wide();
         }
         taken[0].set_idle(false);
-        pass(WIDE_IDLE_MIN).await;
+        pass(WIDE_IDLE_MIN + Duration::from_secs(1)).await;
         taken[2].set_idle(true);
         taken[3].want_wide();
         assert_eq!(told(&taken), [(1, Leave::WhenIdle)]);
