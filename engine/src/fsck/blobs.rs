@@ -1,12 +1,13 @@
 //! Is every record that the index names whole?
 //!
-//! Owns: reading every blob once, in the order of segments and offsets. Refuses: judging records that nothing names.
+//! Owns: reading every blob once, in the order of segments and offsets; bytes after the record of a dedicated segment.
+//! Refuses: judging records that nothing names.
 
 use std::path::Path;
 
 use bytes::Bytes;
 
-use super::{FsckOptions, FsckReport};
+use super::{FsckOptions, FsckReport, Severity};
 use crate::buffer::Buffer;
 use crate::catalog::View;
 use crate::catalog::keys::Slot;
@@ -51,13 +52,17 @@ pub(super) async fn check(
         for (key, slot) in batch {
             report.blobs += 1;
             report.blob_bytes = report.blob_bytes.saturating_add(slot.extent.length);
+            let path = site.root.join("segments");
+            let path = path.join(segment_name(slot.extent.segment));
             let checked = async {
-                let segment = Open::get(site, &mut open, &slot).await?;
-                record(site, segment, view, &key, &slot, options.deep).await
+                let segment = Open::get(site, &mut open, &path, &slot).await?;
+                record(site, segment, view, &key, &slot, options.deep).await?;
+                excess(segment, &slot).await
             };
-            if let Err(error) = checked.await {
-                let name = segment_name(slot.extent.segment);
-                report.note(&site.root.join("segments").join(name), error)?;
+            match checked.await {
+                Ok(None) => {}
+                Ok(Some(what)) => report.add(Severity::Leftover, &path, what),
+                Err(error) => report.note(&path, error)?,
             }
             progress(report.blob_bytes, total);
         }
@@ -72,21 +77,25 @@ struct Open {
 }
 
 impl Open {
-    async fn get<'a>(site: &Site, open: &'a mut Option<Self>, slot: &Slot) -> Result<&'a Self> {
+    async fn get<'a>(
+        site: &Site,
+        open: &'a mut Option<Self>,
+        path: &Path,
+        slot: &Slot,
+    ) -> Result<&'a Self> {
         let segment = slot.extent.segment;
         if open.as_ref().is_none_or(|open| open.segment != segment) {
-            let path = site.root.join("segments").join(segment_name(segment));
             let io = &site.env.io;
             let file = io
-                .open(Class::Background.call(), &path, OpenMode::Read)
+                .open(Class::Background.call(), path, OpenMode::Read)
                 .await
-                .map_err(|source| Error::io("open", &path, source))?;
-            let header = read(&*file, &path, 0, HEADER_BYTES as u64).await?;
+                .map_err(|source| Error::io("open", path, source))?;
+            let header = read(&*file, path, 0, HEADER_BYTES as u64).await?;
             SegmentHeader::decode_of(header.filled(), &site.store_id, segment)
-                .map_err(|what| Error::corrupt(&path, 0, format!("header: {what}")))?;
+                .map_err(|what| Error::corrupt(path, 0, format!("header: {what}")))?;
             *open = Some(Self {
                 segment,
-                path,
+                path: path.to_path_buf(),
                 file,
             });
         }
@@ -153,16 +162,28 @@ async fn record(
             format!("the checksum table of {} does not hold", frame.digest),
         ));
     }
-    payload(segment, slot, &decode_table(table), &frame, deep).await?;
+    payload(segment, slot, &decode_table(table), &frame, deep).await
+}
+
+/// Describes the bytes after the record of a dedicated segment, which should end the file. Nothing reads them, so no content is lost.
+async fn excess(segment: &Open, slot: &Slot) -> Result<Option<String>> {
+    let Open { path, file, .. } = segment;
+    // What follows the records of a shared segment is what no transaction came to name.
+    if slot.extent.layout != Layout::Trailing {
+        return Ok(None);
+    }
     let there = file.len(Class::Background.call()).await;
     let there = there.map_err(|source| Error::io("read", path, source))?;
-    // Behind the records of a shared segment is what no transaction came to name.
-    if extent.layout == Layout::Trailing && there > places.end {
-        let more = there - places.end;
-        let what = format!("{more} bytes behind the end of the record, which is the file's");
-        return Err(bad(places.end, what));
-    }
-    Ok(())
+    let end = RecordPlaces::of(&slot.extent)
+        .map_err(|what| Error::corrupt(path, slot.extent.offset, what.0))?
+        .end;
+    Ok((there > end).then(|| {
+        let more = there - end;
+        format!(
+            "{more} bytes follow the end of its blob, which is whole, at byte {end}; nothing reads them, and they are removed with \
+             the blob. `truncate -s {end}` on the file removes them now"
+        )
+    }))
 }
 
 async fn payload(

@@ -37,7 +37,7 @@ pub enum Severity {
     Damage,
     /// A cache is unusable; the next open rebuilds it from the journal.
     Cache,
-    /// Left behind by a crash; the next open removes it.
+    /// Nothing uses it. The next open removes what a crash left behind; of anything else the finding says what to do.
     Leftover,
 }
 

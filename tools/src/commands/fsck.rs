@@ -148,7 +148,7 @@ fn print(report: &Report) -> Result<(), Failure> {
         .count();
     output::result(&match (damage, report.findings.len()) {
         (0, 0) => "sound".to_owned(),
-        (0, _) => "sound; the next open takes care of what is listed above".to_owned(),
+        (0, _) => "sound; what is listed above costs no content".to_owned(),
         (count, _) => format!("DAMAGED: {count} finding(s) of damage; nothing was changed"),
     })?;
     Ok(())
