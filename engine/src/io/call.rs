@@ -8,7 +8,7 @@ use std::panic::Location;
 /// an error strikes and count coverage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Frames of the journal, and its files.
+    /// Frames of the journal, its files and their removal.
     Journal,
     /// Small blobs that a commit waits for: the shared segment.
     CommitData,
@@ -16,7 +16,7 @@ pub enum Class {
     ForegroundRead,
     /// Bytes of large uploads, and their logs.
     UploadWrite,
-    /// Names: directories listed and synced, files removed; the lock, and the space that is left.
+    /// Names: directories listed and synced, other files removed; the lock, and the space that is left.
     Directory,
     /// Checkpoints, `fsck`, and what an open reads.
     Background,

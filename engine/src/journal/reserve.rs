@@ -41,7 +41,7 @@ fn no_space_is_a_warning(error: Error) -> Result<()> {
 /// Gives the reserve up. It is made again by the next open that has room.
 pub async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
     let path = store.join(NAME);
-    match io.unlink(Class::Directory.call(), &path).await {
+    match io.unlink(Class::Journal.call(), &path).await {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(source) => Err(Error::io("give up the reserve", &path, source)),

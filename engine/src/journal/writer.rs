@@ -401,7 +401,7 @@ async fn finish(env: &Env, spec: &JournalSpec, previous: Predecessor) -> Result<
 /// nothing is cut: pushes would take what it frees, and the next start needs it.
 async fn trim(env: &Env, spec: &JournalSpec, file: &FileRef, end: Position) {
     let store = &spec.store;
-    let space = env.io.space(Class::Directory.call(), store).await;
+    let space = env.io.space(Class::Journal.call(), store).await;
     if !space.is_ok_and(|space| space.available_bytes > ROOMY_FILES * spec.file_bytes) {
         return;
     }
@@ -451,7 +451,7 @@ async fn activate(
 
 async fn remove(env: &Env, spec: &JournalSpec, path: &Path) -> Result<()> {
     env.io
-        .unlink(Class::Directory.call(), path)
+        .unlink(Class::Journal.call(), path)
         .await
         .map_err(|source| Error::io("remove", path, source))?;
     sync_directory(spec).await

@@ -27,8 +27,10 @@ const UPLOAD_THREADS: usize = 16;
 const UPLOAD_SYNC_THREADS: usize = 8;
 /// Most threads for names: listed, removed, looked at.
 const NAME_THREADS: usize = 8;
-/// Most threads for checkpoints, and what else nobody waits for.
+/// Most threads for checkpoints, and what else no client waits for.
 const BACKGROUND_THREADS: usize = 4;
+/// Most threads for closing files.
+const CLOSE_THREADS: usize = 2;
 
 /// How long an operation may hold its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,7 @@ pub(super) struct Pool {
     upload_sync: Workers,
     names: Workers,
     background: Workers,
+    close: Workers,
     tally: Arc<Tally>,
     closing: Arc<Closing>,
 }
@@ -62,6 +65,7 @@ impl Pool {
             upload_sync: Workers::start("tonnage-sync", 1, UPLOAD_SYNC_THREADS)?,
             names: Workers::start("tonnage-names", 1, NAME_THREADS)?,
             background: Workers::start("tonnage-idle", 1, BACKGROUND_THREADS)?,
+            close: Workers::start("tonnage-close", 1, CLOSE_THREADS)?,
             tally: Arc::default(),
             closing: Arc::default(),
         })
@@ -110,11 +114,12 @@ impl Pool {
         self.tally.read()
     }
 
-    /// Closes a file that nobody uses any more, not on the caller's thread.
+    /// Closes a file that is no longer used, in a lane of its own: closing a large removed file frees its space, which may take
+    /// seconds.
     pub(super) fn close(&self, descriptor: Arc<OwnedFd>) {
         self.closing.add(descriptor);
         let closing = Arc::clone(&self.closing);
-        self.names.submit(Class::Background as u8, move || {
+        self.close.submit(0, move || {
             closing.close_one();
         });
     }
@@ -127,8 +132,12 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
     use std::sync::mpsc;
     use std::time::Duration;
+
+    use parking_lot::Mutex;
 
     use super::*;
 
@@ -153,6 +162,35 @@ mod tests {
         assert_eq!(ends.recv_timeout(NEVER).unwrap(), 2);
     }
 
+    /// Guards: files are closed in a lane of their own, so closing large ones holds up nothing else.
+    #[test]
+    fn files_are_closed_in_a_lane_of_their_own() {
+        let pool = Pool::start().unwrap();
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        for (class, sort) in every_kind() {
+            for _ in 0..READ_THREADS {
+                let gate = Arc::clone(&gate);
+                drop(pool.run(class.call(), sort, move || {
+                    // Ends when the sender is dropped.
+                    gate.lock().recv().unwrap_or_default();
+                    Ok(())
+                }));
+            }
+        }
+        let (closed, mut peer) = UnixStream::pair().unwrap();
+        pool.close(Arc::new(closed.into()));
+        peer.set_read_timeout(Some(NEVER)).unwrap();
+        // The end of the stream: its other side is closed.
+        assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
+        drop(open);
+    }
+
+    fn every_kind() -> impl Iterator<Item = (Class, Sort)> {
+        let kinds = Class::ALL.map(|class| [(class, Sort::Transfer), (class, Sort::Sync)]);
+        kinds.into_iter().flatten()
+    }
+
     /// Guards: large uploads whose syncs last, more of them than there are threads for, keep nothing else waiting: no frame, no small
     /// blob, no read or cold open, no removal, no directory sync, no byte of another upload.
     #[test]
@@ -168,9 +206,7 @@ mod tests {
             gates.push(open);
         }
         let (told, ran) = mpsc::channel();
-        let others = Class::ALL.map(|class| [(class, Sort::Transfer), (class, Sort::Sync)]);
-        let others = others.into_iter().flatten();
-        let others = others.filter(|other| *other != (Class::UploadWrite, Sort::Sync));
+        let others = every_kind().filter(|other| *other != (Class::UploadWrite, Sort::Sync));
         let mut waiting = 0;
         for (class, sort) in others {
             let told = told.clone();
