@@ -8,13 +8,8 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{begin, content, sha256};
 
-/// A request whose client sends `sent` of a longer body and then nothing more; the server has all of it.
-pub(crate) async fn half_open(
-    client: &Client,
-    request: &str,
-    location: &str,
-    sent: &[u8],
-) -> TcpStream {
+/// A request whose client sends `sent` of a longer body and then nothing more.
+async fn begun(client: &Client, request: &str, sent: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(client.address()).await.unwrap();
     let head = format!(
         "{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
@@ -25,6 +20,17 @@ pub(crate) async fn half_open(
     stream.read_exact(&mut interim).await.unwrap();
     assert!(interim.starts_with(b"HTTP/1.1 100 Continue"));
     stream.write_all(sent).await.unwrap();
+    stream
+}
+
+/// The same, once the server has all of it.
+pub(crate) async fn half_open(
+    client: &Client,
+    request: &str,
+    location: &str,
+    sent: &[u8],
+) -> TcpStream {
+    let stream = begun(client, request, sent).await;
     let range = format!("0-{}", sent.len().saturating_sub(1));
     while client.get(location).await.expect(204).header("range") != range {}
     stream
@@ -75,9 +81,7 @@ async fn a_request_in_order_takes_over() {
                     rest.expect(201);
                 }
                 (true, false) => {
-                    // Without a range, bytes that a close sent and got no answer to are sent again.
-                    let from = if old == "PUT" { 0 } else { kept };
-                    let rest = client.put(&closing, blob[from..].to_vec()).await;
+                    let rest = client.put(&closing, blob[kept..].to_vec()).await;
                     rest.expect(201);
                 }
             }
@@ -169,22 +173,46 @@ async fn closes_at_once_are_all_answered() {
 }
 
 /// Guards: bytes of a closing request without a range that broke off do not count when it is sent again, whole; a
-/// client that asks for the offset instead goes on there.
+/// client that asks for the offset instead, by a status request or a chunk out of order, goes on there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_that_broke_off_is_sent_again() {
+    const SENT: usize = 60_000;
     let registry = TestRegistry::start().await;
     let client = registry.client();
-    for (seed, by_range) in [(1, false), (2, true)] {
+    for (seed, asked) in [(1, ""), (2, "status"), (3, "chunk"), (4, "stalled")] {
         let blob = content(seed, 200_000);
         let location = begin(&client, "a").await;
         let closing = format!("{location}?digest={}", sha256(&blob));
-        let request = format!("PUT {closing}");
-        drop(half_open(&client, &request, &location, &blob[..60_000]).await);
-        if by_range {
-            let rest = send(&client, Method::PUT, &closing, 60_000, &blob[60_000..]).await;
-            rest.expect(201);
+        let mut broken = begun(&client, &format!("PUT {closing}"), &blob[..SENT]).await;
+        let mut stalled = None;
+        if asked == "stalled" {
+            stalled = Some(broken);
         } else {
-            client.put(&closing, blob).await.expect(201);
+            broken.shutdown().await.unwrap();
+            // Its request is over.
+            answer_to(broken).await;
         }
+        let from = match asked {
+            "status" => {
+                client.get(&location).await.expect(204);
+                SENT
+            }
+            "chunk" => {
+                let early = send(&client, Method::PATCH, &location, SENT + 1, b"x").await;
+                early.expect_error(416, "BLOB_UPLOAD_INVALID");
+                SENT
+            }
+            _ => 0,
+        };
+        let rest = blob[from..].to_vec();
+        client.put(&closing, rest).await.expect(201);
+        drop(stalled);
     }
+    let blob = content(5, 200_000);
+    let location = begin(&client, "a").await;
+    let closing = format!("{location}?digest={}", sha256(&blob));
+    let broken = half_open(&client, &format!("PUT {closing}"), &location, &blob[..SENT]).await;
+    drop(broken);
+    let rest = send(&client, Method::PUT, &closing, SENT, &blob[SENT..]).await;
+    rest.expect(201);
 }

@@ -100,6 +100,13 @@ pub(super) struct BodyMark {
     pieces: usize,
 }
 
+impl BodyMark {
+    /// Bytes before it.
+    pub(super) fn offset(&self) -> u64 {
+        self.digestion.mark.length
+    }
+}
+
 impl Body {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -515,12 +522,13 @@ impl Body {
         Ok(BodyMark { digestion, pieces })
     }
 
-    /// Remembers where a closing request begins. What an earlier one left here without an answer is forgotten first:
-    /// this is the same, sent again.
+    /// Where a closing request began that has no answer.
+    pub(super) fn unanswered(&self) -> Option<BodyMark> {
+        self.unanswered.clone()
+    }
+
+    /// Remembers where a closing request begins.
     pub(super) async fn mark_close(&mut self) -> Result<BodyMark> {
-        if let Some(mark) = self.unanswered.clone() {
-            self.back_to(mark).await?;
-        }
         let mark = self.mark().await?;
         self.unanswered = Some(mark.clone());
         Ok(mark)

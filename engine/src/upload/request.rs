@@ -108,9 +108,16 @@ impl Upload {
     }
 
     /// Remembers where we are, as the place where the bytes of a closing request begin that does not say so itself.
-    /// What an earlier one sent from there on and got no answer to is forgotten: this is the same, sent again.
+    /// What an earlier one sent from there on is forgotten, unless an answer counted it: this is the same, sent again.
     pub async fn savepoint_of_close(&mut self) -> Result<Savepoint> {
-        let mark = self.body().await?.mark_close().await?;
+        let mut body = self.body().await?;
+        if let Some(mark) = body.unanswered()
+            && self.session.begin_take_back(mark.offset())
+        {
+            body.back_to(mark).await?;
+        }
+        let mark = body.mark_close().await?;
+        drop(body);
         Ok(self.at(mark))
     }
 

@@ -35,6 +35,8 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct State {
     offset: u64,
+    /// Largest offset that an answer named: the bytes before it are not taken back from the client without an error.
+    answered: u64,
     algorithm: Algorithm,
     /// When a request began or ended, or bytes came.
     at: Duration,
@@ -66,6 +68,7 @@ impl Session {
     pub(super) fn new(subject: Subject, unlisted: bool, body: Body, now: Duration) -> Self {
         let state = State {
             offset: body.offset(),
+            answered: 0,
             algorithm: body.algorithm(),
             at: now,
             turn: 0,
@@ -105,8 +108,10 @@ impl Session {
         self.state.lock().algorithm
     }
 
+    /// How far it is, for an answer to its client.
     pub(super) fn status(&self) -> UploadStatus {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        state.answered = state.answered.max(state.offset);
         UploadStatus {
             offset: state.offset,
             algorithm: state.algorithm,
@@ -137,6 +142,7 @@ impl Session {
         let offset = body.offset();
         match claim.place {
             Place::At(first) if first != offset => {
+                state.answered = state.answered.max(offset);
                 return Err(Error::OutOfOrder { first, offset });
             }
             Place::Anywhere if state.writing && now.saturating_sub(state.at) < STALLED_AFTER => {
@@ -156,6 +162,17 @@ impl Session {
         drop(state);
         self.changed.notify_waiters();
         Ok(Some(turn))
+    }
+
+    /// Whether bytes from `offset` on may be taken back, since no answer named them. If so, answers name `offset` from
+    /// now on.
+    pub(super) fn begin_take_back(&self, offset: u64) -> bool {
+        let mut state = self.state.lock();
+        let may = state.answered <= offset;
+        if may {
+            state.offset = state.offset.min(offset);
+        }
+        may
     }
 
     /// An error if the request no longer has its turn.
@@ -298,6 +315,8 @@ impl Session {
         if state.offset != body.offset() {
             (state.offset, state.at) = (body.offset(), now);
         }
+        // A request that failed went back, and its client has the error.
+        state.answered = state.answered.min(state.offset);
         if body.is_failed() {
             state.phase = Phase::Ended;
         }

@@ -140,7 +140,7 @@ pub trait Upload: Send + Debug {
     /// Remembers this place.
     fn savepoint(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
     /// Remembers this place as the one where the bytes of a closing request begin. What an earlier close sent from
-    /// there on and got no answer to is forgotten: this is the same, sent again.
+    /// there on is forgotten, unless an answer counted it: this is the same, sent again.
     fn savepoint_of_close(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
     /// Forgets what came after the place.
     fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>>;
