@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 const START_BOUND: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +82,14 @@ pub struct Rival {
 }
 
 impl Rival {
+    /// Starts `program`, or the tonnage that cargo builds, in a temporary folder in `parent`, which lives as long as the second part.
+    pub fn tonnage(program: Option<PathBuf>, parent: &Path) -> Result<(Self, TempDir), String> {
+        let program = program.map_or_else(find_tonnage, Ok)?;
+        fs::create_dir_all(parent).map_err(|e| format!("create the folder: {e}"))?;
+        let folder = tempfile::tempdir_in(parent).map_err(|e| format!("make a folder: {e}"))?;
+        Ok((Self::start(Kind::Tonnage, &program, folder.path())?, folder))
+    }
+
     /// Starts `program` on a new folder `folder`.
     pub fn start(kind: Kind, program: &Path, folder: &Path) -> Result<Self, String> {
         fs::create_dir_all(folder).map_err(|e| format!("create {}: {e}", folder.display()))?;
@@ -159,13 +169,7 @@ impl Rival {
 
     /// Peak of its resident memory in MiB, mapped files included.
     pub fn peak_mib(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-        line.split_whitespace()
-            .nth(1)?
-            .parse::<u64>()
-            .ok()
-            .map(|kib| kib >> 10)
+        status_kib(self.pid(), "VmHWM:").map(|kib| kib >> 10)
     }
 
     /// The file in which docker-registry keeps a blob.
@@ -178,9 +182,14 @@ impl Rival {
 
 /// `RssAnon` of a process in KiB: what it allocated, without mapped files.
 pub fn anonymous_kib(pid: u32) -> Option<u64> {
+    status_kib(pid, "RssAnon:")
+}
+
+/// A field of `/proc/PID/status` that is in KiB; `name` ends with its colon.
+pub fn status_kib(pid: u32, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
+    let field = status.lines().find_map(|line| line.strip_prefix(name))?;
+    field.split_whitespace().next()?.parse().ok()
 }
 
 /// What the kernel counts CPU time in for programs; fixed on every architecture we build for.

@@ -3,7 +3,6 @@
 //!
 //! Owns: the hostile clients, the figures. Refuses: judging them; `docs/evidence.md` has what was measured.
 
-use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,9 +14,9 @@ use clap::Parser;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
-use tonnage_benches::rival::{self, Kind, Rival};
+use tonnage_benches::digest_of;
+use tonnage_benches::rival::{self, Rival};
 use tonnage_benches::wire::Wire;
-use tonnage_engine::{Algorithm, Digest};
 
 /// Measures honest clients beside hostile ones. The table goes to stdout, everything else to stderr.
 #[derive(Debug, Clone, Parser)]
@@ -54,32 +53,12 @@ const PACE: Duration = Duration::from_millis(20);
 const AFTER: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let outcome = runtime
-        .map_err(|e| format!("start a runtime: {e}"))
-        .and_then(|runtime| runtime.block_on(run(Options::parse())));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("hostile: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    tonnage_benches::run("hostile", run(Options::parse()))
 }
 
 async fn run(options: Options) -> Result<(), String> {
     allow_many_files()?;
-    let program = options
-        .tonnage
-        .clone()
-        .map_or_else(rival::find_tonnage, Ok)?;
-    fs::create_dir_all(&options.folder).map_err(|e| format!("create the folder: {e}"))?;
-    let folder =
-        tempfile::tempdir_in(&options.folder).map_err(|e| format!("make a folder: {e}"))?;
-    let server = Rival::start(Kind::Tonnage, &program, folder.path())?;
+    let (server, _folder) = Rival::tonnage(options.tonnage.clone(), &options.folder)?;
     let large = prepare(server.address).await?;
     let time = Duration::from_secs(options.seconds);
     measure(server.address, PACE * 20).await;
@@ -143,10 +122,6 @@ fn allow_many_files() -> Result<(), String> {
         maximum: found.maximum,
     };
     setrlimit(Resource::Nofile, raised).map_err(|e| format!("raise the limit of open files: {e}"))
-}
-
-fn digest_of(bytes: &[u8]) -> String {
-    Digest::of(Algorithm::Sha256, bytes).to_string()
 }
 
 async fn push(wire: &mut Wire, bytes: &[u8]) -> Result<String, String> {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tonnage_benches::rival::anonymous_kib;
 use tonnage_engine::{Algorithm, Batch, Change, Digest, ManifestEntry, Options, Origin, Store};
 use tonnage_server::runtime;
 
@@ -205,16 +206,7 @@ async fn peak_rss(stop: Arc<AtomicBool>) -> u64 {
 }
 
 fn rss_anon_mib() -> Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("RssAnon:"))
-        .ok_or("no RssAnon in /proc/self/status")?;
-    let kib: u64 = line
-        .split_whitespace()
-        .nth(1)
-        .ok_or("RssAnon has no value")?
-        .parse()?;
+    let kib = anonymous_kib(std::process::id()).ok_or("no RssAnon in /proc/self/status")?;
     Ok(kib / 1024)
 }
 

@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tonnage_benches::rival::{self, Kind, Rival};
+use tonnage_benches::digest_of;
+use tonnage_benches::rival::{self, Rival};
 use tonnage_benches::wire::Wire;
 
 /// Works a server for a long time. A line of a table goes to stdout in each interval.
@@ -55,28 +55,11 @@ struct Counts {
 }
 
 fn main() -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    let outcome = runtime
-        .map_err(|e| format!("start a runtime: {e}"))
-        .and_then(|runtime| runtime.block_on(run(Options::parse())));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("soak: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    tonnage_benches::run("soak", run(Options::parse()))
 }
 
 async fn run(options: Options) -> Result<(), String> {
-    let program = options.tonnage.map_or_else(rival::find_tonnage, Ok)?;
-    fs::create_dir_all(&options.folder).map_err(|e| format!("create the folder: {e}"))?;
-    let folder =
-        tempfile::tempdir_in(&options.folder).map_err(|e| format!("make a folder: {e}"))?;
-    let server = Rival::start(Kind::Tonnage, &program, folder.path())?;
+    let (server, folder) = Rival::tonnage(options.tonnage, &options.folder)?;
     let (stop, counts) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(Counts::default()),
@@ -100,12 +83,12 @@ async fn run(options: Options) -> Result<(), String> {
         tokio::time::sleep(next.saturating_sub(began.elapsed())).await;
         let held = Held::of(server.pid())?;
         println!(
-            "| {} | {} | {} | {} | {:.1} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
             began.elapsed().as_secs(),
             counts.rounds.load(Ordering::Relaxed),
             counts.left.load(Ordering::Relaxed),
             counts.failed.load(Ordering::Relaxed),
-            held.memory_kib / 1024.0,
+            held.memory_kib >> 10,
             held.descriptors,
             held.threads,
             size_of(&folder.path().join("data")) >> 20,
@@ -120,7 +103,7 @@ async fn run(options: Options) -> Result<(), String> {
 
 /// What a process holds.
 struct Held {
-    memory_kib: f64,
+    memory_kib: u64,
     descriptors: usize,
     threads: usize,
 }
@@ -128,15 +111,10 @@ struct Held {
 impl Held {
     fn of(pid: u32) -> Result<Self, String> {
         let read = |what: &str| format!("/proc/{pid}/{what}");
-        let status = fs::read_to_string(read("status")).map_err(|e| format!("read status: {e}"))?;
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace().next()?.parse::<u32>().ok()
-        };
-        let memory_kib = field("RssAnon:").ok_or("no RssAnon in its status")?;
+        let memory_kib = rival::status_kib(pid, "RssAnon:").ok_or("no RssAnon in its status")?;
         let entries = |what: &str| fs::read_dir(read(what)).map(Iterator::count);
         Ok(Self {
-            memory_kib: f64::from(memory_kib),
+            memory_kib,
             descriptors: entries("fd").map_err(|e| format!("read fd: {e}"))?,
             threads: entries("task").map_err(|e| format!("read task: {e}"))?,
         })
@@ -230,13 +208,15 @@ impl Client {
         put.expect(201, "push a manifest")?;
         let got = open.request("GET", &tag, "", &[], |_| {}).await?;
         got.expect(200, "pull a manifest")?;
-        let mut hash = Sha256::new();
+        let mut pulled = Vec::with_capacity(layer.len());
         let blob = format!("{v2}/blobs/{digest}");
         let got = open
-            .request("GET", &blob, "", &[], |piece| hash.update(piece))
+            .request("GET", &blob, "", &[], |piece| {
+                pulled.extend_from_slice(piece)
+            })
             .await?;
         got.expect(200, "pull a layer")?;
-        if named(&hash.finalize()) != digest {
+        if pulled != layer {
             return Err(format!("other bytes than those of {digest}"));
         }
         if round % 4 == 3 {
@@ -297,13 +277,4 @@ impl Client {
         });
         words.take(length / 8).flatten().collect()
     }
-}
-
-fn digest_of(bytes: &[u8]) -> String {
-    named(&Sha256::digest(bytes))
-}
-
-fn named(hash: &[u8]) -> String {
-    let hex: Vec<String> = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{}", hex.concat())
 }
