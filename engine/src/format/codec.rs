@@ -109,7 +109,7 @@ impl<'a> Decoder<'a> {
 
     /// Bytes that must be zero.
     pub fn zeros(&mut self, count: usize) -> Result<(), Malformed> {
-        if self.bytes(count)?.iter().any(|byte| *byte != 0) {
+        if self.bytes(count)?.iter().fold(0, |all, byte| all | byte) != 0 {
             return Err(Malformed::new("reserved bytes are not zero"));
         }
         Ok(())

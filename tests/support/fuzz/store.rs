@@ -193,7 +193,7 @@ fn open_and_read(specimen: &Specimen, image: &Image) -> Option<Digest> {
             drop(found::reverses(&store, &model));
         }
         let mut wrong = None;
-        for digest in &specimen.task.universe {
+        for digest in specimen.task.universe.keys() {
             if read(&store, digest).await == Ok(false) {
                 wrong = Some(*digest);
             }

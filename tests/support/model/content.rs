@@ -2,7 +2,7 @@
 //!
 //! Owns: [`SIZES`], the sizes around every boundary there is; [`bytes()`], [`digest()`], and the same of manifests.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
@@ -66,6 +66,9 @@ pub const COMMON_SIZES: usize = 25;
 pub const REPOSITORIES: [&str; 3] = ["library/a", "b", "team/with/a/long/path"];
 /// A content of one byte that no history pushes.
 pub const WITNESS: u32 = 9 * SIZES.len() as u32 + 1;
+
+/// Contents by their digests.
+pub type Contents = BTreeMap<Digest, Bytes>;
 
 /// Bytes of content `number`.
 pub fn bytes(number: u32) -> Bytes {

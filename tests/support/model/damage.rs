@@ -185,7 +185,7 @@ fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Viola
             Err(_) => return Ok("error on a listing"),
         };
         let (mut unreadable, mut known) = (false, Vec::new());
-        for digest in &task.universe {
+        for digest in task.universe.keys() {
             let stored = store.view().blob(digest);
             if matches!(stored, Ok(None)) {
                 continue;

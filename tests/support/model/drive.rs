@@ -316,7 +316,7 @@ impl Client {
             whole: content::bytes(number),
             with_taken_back: None,
             taken_back: None,
-            algorithm: content::algorithm(number),
+            digest: content::digest(number),
             at_rest: None,
         };
         let mut record = self.record.0.lock();

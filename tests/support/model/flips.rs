@@ -13,7 +13,7 @@ use tonnage_engine::format::mark::FRAMES_START;
 use tonnage_engine::upload::{UploadClaim, UploadId};
 use tonnage_engine::{Digest, Error, Options, Store};
 
-use super::content;
+use super::content::{self, Contents};
 use super::damage::{last_frames, read};
 use super::drive;
 use super::found;
@@ -224,7 +224,7 @@ impl Specimen {
         let wrong = |what: String| Violation::new("blast radius", what);
         let mut model = found::snapshot(store).map_err(|error| wrong(error.to_string()))?;
         let mut lost = Vec::new();
-        for digest in &self.task.universe {
+        for digest in self.task.universe.keys() {
             match store.view().blob(digest) {
                 Ok(None) => continue,
                 Ok(Some(_)) => drop(model.stored.insert(*digest)),
@@ -327,12 +327,14 @@ async fn mark_damaged(machine: &Machine, store: &Store) {
 
 /// What to look for in such a store, with the uploads that were begun in it.
 pub fn task(uploads: BTreeMap<UploadId, SentUpload>) -> Task {
-    let mut universe: Vec<Digest> = CONTENTS.map(content::digest).to_vec();
-    universe.extend((100..106).map(content::manifest_digest));
+    let contents = CONTENTS
+        .map(|number| (content::digest(number), content::bytes(number)))
+        .into_iter();
+    let manifests = (100..106).map(|n| (content::manifest_digest(n), content::manifest(n)));
     Task {
         seed: SEED,
         options: options(),
-        universe,
+        universe: contents.chain(manifests).collect(),
         uploads,
     }
 }
@@ -344,7 +346,7 @@ pub fn left() -> SentUpload {
         whole: content::bytes(LEFT),
         with_taken_back: None,
         taken_back: None,
-        algorithm: content::algorithm(LEFT),
+        digest: content::digest(LEFT),
         at_rest: None,
     }
 }
@@ -418,17 +420,11 @@ fn may_refuse(path: &Path) -> bool {
 }
 
 /// Finds each payload by its bytes; empty ones are nowhere.
-fn payloads(image: &Image, universe: &[Digest]) -> BTreeMap<Digest, (PathBuf, u64, u64)> {
-    let contents = CONTENTS
-        .map(|number| (content::digest(number), content::bytes(number)))
-        .into_iter();
-    let manifests = (100..106).map(|n| (content::manifest_digest(n), content::manifest(n)));
-    let known: BTreeMap<Digest, bytes::Bytes> = contents.chain(manifests).collect();
+fn payloads(image: &Image, universe: &Contents) -> BTreeMap<Digest, (PathBuf, u64, u64)> {
     let mut places = BTreeMap::new();
     for (path, content) in image.files.iter().filter(|(path, _)| is_segment(path)) {
         let bytes = content.to_vec();
-        for digest in universe {
-            let payload = &known[digest];
+        for (digest, payload) in universe {
             // A record's payload begins at a multiple of 64.
             let starts = (4096..bytes.len()).step_by(64);
             let mut starts = starts.filter(|at| bytes[*at..].starts_with(payload));
@@ -464,9 +460,7 @@ pub async fn resume(store: &Store, id: UploadId, sent: &SentUpload) -> Result<u6
     if rest <= sent.whole.len() {
         upload.write(sent.whole.slice(rest..)).await?;
     }
-    let blob = upload
-        .finish(Digest::of(sent.algorithm, &sent.whole), None)
-        .await?;
+    let blob = upload.finish(sent.digest, None).await?;
     drop(blob);
     Ok(offset)
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tonnage_engine::Options;
 
 use super::content::{
-    self, COMMON_SIZES, REPOSITORIES, ROOMY_THRESHOLD, SIZES, THRESHOLD, WITNESS,
+    self, COMMON_SIZES, Contents, REPOSITORIES, ROOMY_THRESHOLD, SIZES, THRESHOLD, WITNESS,
 };
 use super::operation::{Call, How, Operation, many_tag};
 use crate::machine::{EDQUOT, EINTR, EIO, ENOSPC, Fault, OpKind, Prng};
@@ -505,21 +505,23 @@ fn contents(seed: u64, roomy: bool, prng: &mut Prng) -> Vec<u32> {
     contents
 }
 
-/// Every digest that a history may store.
-pub fn universe(history: &History) -> Vec<tonnage_engine::Digest> {
-    let mut digests = std::collections::BTreeSet::from([content::digest(WITNESS)]);
+/// Everything that a history may store.
+pub fn universe(history: &History) -> Contents {
+    let blob = |number| (content::digest(number), content::bytes(number));
+    let manifest = |number| (content::manifest_digest(number), content::manifest(number));
+    let mut contents = Contents::from([blob(WITNESS)]);
     for call in history.calls() {
         match &call.operation {
             Operation::Push { content, .. }
             | Operation::Leave { content, .. }
             | Operation::Mount { content, .. } => {
-                digests.insert(content::digest(*content));
+                contents.extend([blob(*content)]);
             }
             Operation::Manifest { number, .. } => {
-                digests.insert(content::manifest_digest(*number));
+                contents.extend([manifest(*number)]);
             }
             _ => {}
         }
     }
-    digests.into_iter().collect()
+    contents
 }

@@ -37,7 +37,7 @@ pub async fn run(history: &History, folder: &Path, env: impl Fn() -> Env) -> Res
         }
         left = drive::run_clients(&store, &env, &record, grace, &clients, &left).await;
         let mut seen = found::snapshot(&store).map_err(failed("names"))?;
-        for digest in generate::universe(history) {
+        for digest in generate::universe(history).into_keys() {
             if store
                 .view()
                 .blob(&digest)

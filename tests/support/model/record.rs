@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tonnage_engine::Digest;
 use tonnage_engine::upload::UploadId;
-use tonnage_engine::{Algorithm, Digest};
 
 use super::operation::Call;
 
@@ -59,8 +59,8 @@ pub struct SentUpload {
     pub with_taken_back: Option<Bytes>,
     /// When the client was told that they are.
     pub taken_back: Option<Moment>,
-    /// The digest's algorithm.
-    pub algorithm: Algorithm,
+    /// The digest of `whole`.
+    pub digest: Digest,
     /// Bytes of it that were received while nobody holds it: it survives a clean stop.
     pub at_rest: Option<u64>,
 }

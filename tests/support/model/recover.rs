@@ -11,6 +11,7 @@ use tonnage_engine::fsck::{self, Finding, FsckOptions, FsckReport, Severity};
 use tonnage_engine::upload::{UploadClaim, UploadId};
 use tonnage_engine::{Batch, Change, Digest, Error, OpenReport, Options, Origin, Store};
 
+use super::content::Contents;
 use super::found;
 use super::record::SentUpload;
 use super::state::Model;
@@ -73,8 +74,8 @@ pub struct Task {
     pub seed: u64,
     /// Options of the store.
     pub options: Options,
-    /// Digests that may be stored.
-    pub universe: Vec<Digest>,
+    /// What may be stored.
+    pub universe: Contents,
     /// Uploads that may be there.
     pub uploads: BTreeMap<UploadId, SentUpload>,
 }
@@ -150,14 +151,14 @@ async fn look(task: &Task, machine: &Machine, lsn: u64) -> Result<Found, Violati
     let mut model = found::snapshot(&store).map_err(failed("names"))?;
     let reverses = found::reverses(&store, &model).map_err(failed("names"))?;
     reverses.map_err(|what| Violation::new("names", what))?;
-    for digest in &task.universe {
+    for (digest, content) in &task.universe {
         if store
             .view()
             .blob(digest)
             .map_err(failed("names"))?
             .is_some()
         {
-            whole_content(&store, digest).await?;
+            check_content(&store, digest, content).await?;
             model.stored.insert(*digest);
         }
     }
@@ -177,18 +178,18 @@ async fn look(task: &Task, machine: &Machine, lsn: u64) -> Result<Found, Violati
     })
 }
 
-/// Reads a blob and computes its digest anew.
-async fn whole_content(store: &Store, digest: &Digest) -> Result<(), Violation> {
+/// Reads a blob and compares it with what was pushed.
+async fn check_content(store: &Store, digest: &Digest, content: &Bytes) -> Result<(), Violation> {
     let wrong = |what: String| Violation::new("content", format!("{digest}: {what}"));
     let reader = store.open_blob(digest).await;
     let reader = reader.map_err(|error| wrong(error.to_string()))?;
     let reader = reader.ok_or_else(|| wrong("named and not stored".to_owned()))?;
     let bytes = reader.read_whole(1 << 30).await;
     let bytes = bytes.map_err(|error| wrong(error.to_string()))?;
-    let found = Digest::of(digest.algorithm(), &bytes);
-    if found == *digest {
+    if bytes == *content {
         Ok(())
     } else {
+        let found = Digest::of(digest.algorithm(), &bytes);
         Err(wrong(format!("reads as {found}")))
     }
 }
@@ -202,18 +203,19 @@ async fn go_on(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, V
         .await
         .map_err(fail)?;
     let offset = upload.offset();
-    let candidates: [(bool, Option<&Bytes>); 2] = [
-        (false, Some(&sent.whole)),
-        (true, sent.with_taken_back.as_ref()),
-    ];
-    for (taken_back, whole) in candidates {
-        let Some(whole) = whole.filter(|whole| whole.len() as u64 >= offset) else {
+    let with_taken_back = sent.with_taken_back.as_ref().map(|whole| {
+        let digest = Digest::of(sent.digest.algorithm(), whole);
+        (true, whole, digest)
+    });
+    let candidates = [Some((false, &sent.whole, sent.digest)), with_taken_back];
+    for (taken_back, whole, digest) in candidates.into_iter().flatten() {
+        if offset > whole.len() as u64 {
             continue;
-        };
+        }
         let before = upload.savepoint().await.map_err(fail)?;
         let rest = whole.slice(usize::try_from(offset).unwrap_or_default()..);
         upload.write(rest).await.map_err(fail)?;
-        match upload.finish(Digest::of(sent.algorithm, whole), None).await {
+        match upload.finish(digest, None).await {
             Ok(blob) => {
                 let digest = blob.digest();
                 let batch = Batch {
@@ -224,7 +226,8 @@ async fn go_on(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, V
                     origin: Origin::default(),
                 };
                 store.commit(batch).await.map_err(fail)?;
-                return whole_content(store, &digest).await.map(|()| taken_back);
+                check_content(store, &digest, whole).await?;
+                return Ok(taken_back);
             }
             Err(Error::DigestMismatch { .. }) => upload.rollback(before).await.map_err(fail)?,
             Err(error) => return Err(fail(error)),

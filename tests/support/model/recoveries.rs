@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tonnage_engine::{Error, Store};
@@ -65,6 +66,8 @@ enum Progress {
 
 /// The check that the process after a first stop can do its work.
 const DUTY: &str = "duty";
+/// An upload without a request for this long makes room for another one.
+const IDLE_UPLOAD: Duration = Duration::from_secs(2);
 
 /// What the disk does to the process after a kill, now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,6 +308,8 @@ impl Recoveries {
                 };
                 *progress.lock() = Progress::Opened;
                 if push {
+                    // Uploads that were resumed may have all places; they make room once they are idle.
+                    env.clock.sleep(IDLE_UPLOAD).await;
                     let record = Shared::default();
                     let client = Client::new(0, store.clone(), env, record.clone(), grace, vec![]);
                     client.run(vec![witness()]).await;

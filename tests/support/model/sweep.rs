@@ -222,12 +222,13 @@ impl LifeRun<'_> {
             if !carry.left.is_empty() {
                 check_left(&store, &carry.left, record);
             }
-            drop(report);
             if !faulty {
+                // After a kill the store has more uploads than those that were left.
+                let used = usize::try_from(report.uploads_resumed).unwrap_or(usize::MAX);
                 let places = self.history.options().uploads_max;
-                let places = places.saturating_sub(carry.left.len());
-                record.0.lock().places = Some(places);
+                record.0.lock().places = Some(places.saturating_sub(used));
             }
+            drop(report);
             self.break_disk(machine);
             let mut left = drive::run_clients(
                 &store,
