@@ -1,9 +1,13 @@
 //! Uploads to which nothing comes, and uploads that meet a shortage: what they hold, and who gives way.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
+use tokio::sync::Notify;
 use tonnage_engine::extent::Layout;
 use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store};
@@ -13,7 +17,7 @@ use super::check;
 
 const REPOSITORY: &str = "library/a";
 /// Far more than an upload has to be quiet for.
-const LONG: std::time::Duration = std::time::Duration::from_secs(5);
+const LONG: Duration = Duration::from_secs(5);
 
 struct Bench {
     machine: Machine,
@@ -253,7 +257,7 @@ fn slow_uploads_take_turns() {
                 }
                 let bit = send(&mut upload, content(salt, 100)).await;
                 bit.expect("a sound disk");
-                let pause = std::time::Duration::from_millis(100);
+                let pause = Duration::from_millis(100);
                 bench.machine.env.clock.sleep(pause).await;
             }
             panic!("nobody else got on");
@@ -348,6 +352,46 @@ fn idle_uploads_give_way_on_a_full_disk() {
         drop(holder);
         assert_eq!(bench.offset(held), Some(250_000));
         bench.machine.disk.set_capacity(None);
+    });
+}
+
+/// Guards: an upload whose next request waits for a step that is under way, such as writing to disk what it held, is in
+/// use: no other upload takes its place.
+#[test]
+fn an_upload_with_a_request_waiting_is_in_use() {
+    let options = Options {
+        uploads_max: 1,
+        ..check::options()
+    };
+    run(options, async |bench| {
+        let written = Arc::new(Notify::new());
+        let signal = Arc::clone(&written);
+        bench.machine.disk.watch(move |_| signal.notify_one());
+        let id = bench.leave(content(1, 10_000)).await;
+        let opening = loop {
+            written.notified().await;
+            let mut opening = Box::pin(bench.open(id));
+            match opening.as_mut().now_or_never() {
+                None => break opening,
+                // Came too late: it holds something again, which will be written.
+                Some(upload) => {
+                    let mut upload = upload.expect("it is there");
+                    send(&mut upload, content(1, 10))
+                        .await
+                        .expect("a sound disk");
+                }
+            }
+        };
+        bench.machine.disk.unwatch();
+        let other = bench.begin_in("library/b");
+        assert!(
+            matches!(other, Err(Error::TooManyUploads { .. })),
+            "{other:?}"
+        );
+        drop(opening.await.expect("it is there"));
+        bench
+            .begin_in("library/b")
+            .expect("it is not in use any more");
     });
 }
 

@@ -44,6 +44,8 @@ struct State {
     turn: u64,
     /// That request is not over.
     writing: bool,
+    /// Requests that wait for their turn.
+    waiting: usize,
     phase: Phase,
     /// The body has memory or a descriptor, as of the last step that ended.
     holds: bool,
@@ -64,6 +66,13 @@ enum Phase {
     Ended,
 }
 
+impl State {
+    /// Whether nothing uses the upload, so that it may be ended for want of room or because of its age.
+    fn is_idle(&self) -> bool {
+        self.phase == Phase::Open && !self.writing && self.waiting == 0
+    }
+}
+
 impl Session {
     pub(super) fn new(subject: Subject, unlisted: bool, body: Body, now: Duration) -> Self {
         let state = State {
@@ -73,6 +82,7 @@ impl Session {
             at: now,
             turn: 0,
             writing: false,
+            waiting: 0,
             phase: Phase::Open,
             holds: body.holds(),
             retry_at: Duration::ZERO,
@@ -123,6 +133,16 @@ impl Session {
     /// Resolves at the next change of turn or phase after this call.
     pub(super) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// A request begins to wait for its turn: the upload is in use until [`Session::end_wait`].
+    pub(super) fn begin_wait(&self) {
+        self.state.lock().waiting += 1;
+    }
+
+    /// The request has its turn, was refused, or is gone.
+    pub(super) fn end_wait(&self) {
+        self.state.lock().waiting -= 1;
     }
 
     /// Gives the turn to a request, whose number is returned; `None` while the upload becomes a blob: then its end is waited for.
@@ -254,22 +274,22 @@ impl Session {
 
     /// Ends it if no request wrote to it since `since`; whether it does.
     pub(super) fn expire(&self, since: Duration) -> bool {
-        self.end_if(|state| state.phase == Phase::Open && !state.writing && state.at <= since)
+        self.end_if(|state| state.is_idle() && state.at <= since)
     }
 
-    /// How it gives way to others; `None` while a request holds it or is on its way to it.
+    /// Its place among those that may be ended for want of room; `None` while it is in use.
     pub(super) fn rank(&self) -> Option<Rank> {
         let state = self.state.lock();
-        let waits = state.phase == Phase::Open && !state.writing && !self.unlisted;
-        waits.then_some(Rank {
+        let evictable = state.is_idle() && !self.unlisted;
+        evictable.then_some(Rank {
             partial: state.offset > 0,
             since: state.at,
         })
     }
 
-    /// Ends it for want of room, unless a request holds it; whether it does.
+    /// Ends it for want of room, unless it is in use; whether it does.
     pub(super) fn evict(&self) -> bool {
-        self.end_if(|state| state.phase == Phase::Open && !state.writing)
+        self.end_if(State::is_idle)
     }
 
     /// Whether it holds memory or a descriptor although nothing came for `quiet`.

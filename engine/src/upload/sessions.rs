@@ -190,6 +190,7 @@ impl Uploads {
     ) -> Result<Upload> {
         loop {
             let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
+            let _waiting = Waiting::begin(self, &session);
             let changed = session.changed();
             let turn = {
                 let mut body = session.hold(self).await;
@@ -197,9 +198,7 @@ impl Uploads {
             };
             match turn {
                 Some(turn) => {
-                    let upload = Upload::new(Arc::clone(self), Arc::clone(&session), turn);
-                    self.note(&session);
-                    return Ok(upload);
+                    return Ok(Upload::new(Arc::clone(self), Arc::clone(&session), turn));
                 }
                 None => changed.await,
             }
@@ -272,5 +271,26 @@ impl Uploads {
             }
         }
         outcome
+    }
+}
+
+/// A request that waits for its turn.
+#[derive(Debug)]
+struct Waiting<'a> {
+    uploads: &'a Uploads,
+    session: &'a Session,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(uploads: &'a Uploads, session: &'a Session) -> Self {
+        session.begin_wait();
+        Self { uploads, session }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.session.end_wait();
+        self.uploads.note(self.session);
     }
 }
