@@ -222,6 +222,11 @@ impl Error {
         matches!(self, Self::NotAttempted { .. })
     }
 
+    /// Whether a limit of this process on the size of files is in the way.
+    pub(crate) fn is_beyond_file_size(&self) -> bool {
+        matches!(self, Self::NotAttempted { source, .. } if source.kind() == io::ErrorKind::FileTooLarge)
+    }
+
     /// Whether the failure is that no space was left.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })

@@ -42,7 +42,7 @@ pub struct Options {
     pub delta_budget_bytes: usize,
     /// Size of a journal file.
     pub journal_file_bytes: u64,
-    /// Space set aside so that deletes can be journalled on a full disk.
+    /// Space set aside so that deletes can be journalled on a full disk; 0 sets none aside.
     pub reserve_bytes: u64,
 }
 

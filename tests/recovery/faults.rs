@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use tonnage_engine::io::Env;
 use tonnage_engine::upload::UploadSpec;
-use tonnage_engine::{Algorithm, Batch, Change, Error, Origin, Store};
+use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store};
 use tonnage_tests::machine::{EIO, ENOSPC, Fault, Image, Machine, Noise, OpKind, OpRecord, Policy};
 use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
@@ -180,6 +180,39 @@ fn a_store_opens_on_a_full_disk() {
         play.holds().await;
     });
     play.recovers(&second);
+}
+
+/// Guards: an open that has no descriptor for the reserve fails, instead of leaving the store without one; a reserve of 0 bytes is
+/// none.
+#[test]
+fn the_reserve_is_made_unless_there_is_to_be_none() {
+    let machine = machine(1);
+    let path = check::store_path();
+    let open = |reserve_bytes| {
+        let options = Options {
+            reserve_bytes,
+            ..check::options()
+        };
+        Store::open(machine.env.clone(), &path, options)
+    };
+    let has_reserve = || {
+        let image = machine.disk.live_image();
+        image.files.contains_key(&path.join("reserve"))
+    };
+    machine.executor.block_on(async {
+        let create = Fault::nth(OpKind::Create, 1).on("reserve");
+        machine.disk.add_fault(create.not_attempted());
+        let refused = open(8192).await.map(drop);
+        assert!(
+            matches!(refused, Err(Error::NotAttempted { .. })),
+            "{refused:?}"
+        );
+        for (bytes, made) in [(8192, true), (0, false)] {
+            let (store, _) = open(bytes).await.expect("the store opens");
+            assert_eq!(has_reserve(), made, "{bytes} bytes");
+            store.close().await.expect("the store closes");
+        }
+    });
 }
 
 /// Guards: an error on data of a dedicated segment, be it a write or its sync, fails that upload alone; nothing of it stays.

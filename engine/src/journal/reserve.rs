@@ -10,8 +10,23 @@ use crate::io::{Class, Io, OpenMode};
 
 const NAME: &str = "reserve";
 
-/// Makes the reserve if it is not there. A disk too full for it is a warning, not an error: the store opens.
+/// Makes the reserve if it is not there; `bytes` of 0 means that there is to be none. A disk too full for it is a warning, not an error:
+/// the store opens.
 pub async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
+    if bytes == 0 {
+        return spend(io, store).await;
+    }
+    let Err(error) = make(io, store, bytes).await else {
+        return Ok(());
+    };
+    if !error.is_no_space() && !error.is_beyond_file_size() {
+        return Err(error);
+    }
+    tracing::warn!(%error, "no space could be set aside; once the disk is full, deletes will fail too");
+    Ok(())
+}
+
+async fn make(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     let path = store.join(NAME);
     let file = match io
         .open(Class::Journal.call(), &path, OpenMode::CreateNew)
@@ -19,22 +34,13 @@ pub async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
-        Err(source) => return no_space_is_a_warning(Error::io("create", &path, source)),
+        Err(source) => return Err(Error::io("create", &path, source)),
     };
     if let Err(source) = file.allocate(Class::Journal.call(), 0, bytes).await {
         drop(file);
         spend(io, store).await?;
-        return no_space_is_a_warning(Error::io("set space aside in", &path, source));
+        return Err(Error::io("set space aside in", &path, source));
     }
-    Ok(())
-}
-
-fn no_space_is_a_warning(error: Error) -> Result<()> {
-    // A limit on the size of files counts as no space.
-    if !error.is_no_space() && !error.is_not_attempted() {
-        return Err(error);
-    }
-    tracing::warn!(%error, "no space could be set aside; once the disk is full, deletes will fail too");
     Ok(())
 }
 
