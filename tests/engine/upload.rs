@@ -458,7 +458,7 @@ fn stored_content_is_written_again_only_if_damaged() {
             let stored = first.extent();
             bench.index.0.lock().insert(digest, stored);
             assert_eq!(push(&bench, &bytes, 100_000, digest).await.extent(), stored);
-            bench.segments.damaged().mark(digest, stored);
+            bench.segments.damaged().mark_wrong(digest, stored);
             let healed = push(&bench, &bytes, 100_000, digest).await;
             assert_ne!(healed.extent(), stored);
             assert_reads(&bench, digest, healed.extent(), &bytes).await;

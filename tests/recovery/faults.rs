@@ -404,13 +404,24 @@ fn what_was_not_attempted_fails_that_request_alone() {
     assert!(refused > 8, "only {refused} requests met one");
 }
 
-/// Guards: a read that was not attempted says nothing about the blob: it is not taken for damaged, and the next read gives it.
+/// Guards: what a read that fails says about the blob. One that was not attempted says nothing. One that the drive or the file's
+/// permissions refuse counts as damage until a read of the same place succeeds; wrong bytes do until the blob is pushed again, also
+/// if the drive gives the right ones later.
 #[test]
-fn a_read_that_was_not_attempted_is_no_damage() {
-    let kinds = [(OpKind::Open, 1), (OpKind::Read, 1), (OpKind::Read, 2)];
-    for (number, (kind, nth)) in [1, 9]
+fn a_failed_read_is_damage_by_its_cause() {
+    let blobs = [1, 9];
+    let opened = [EACCES, EIO].map(|errno| Fault::nth(OpKind::Open, 1).with_errno(errno));
+    let read = [1, 2].map(|nth| Fault::nth(OpKind::Read, nth));
+    let refused = opened.iter().chain(&read).cloned();
+    let not_attempted = refused.clone().map(Fault::not_attempted);
+    // The first read is of the segment's header, which no blob needs.
+    let wrong = read.iter().skip(1).cloned().map(Fault::flipping);
+    let cases = (not_attempted.map(|fault| (fault, false, false)))
+        .chain(refused.map(|fault| (fault, true, false)))
+        .chain(wrong.map(|fault| (fault, true, true)));
+    for (number, (fault, damaged, lasting)) in blobs
         .into_iter()
-        .flat_map(|number| kinds.map(|at| (number, at)))
+        .flat_map(|number| cases.clone().map(move |case| (number, case)))
     {
         let first = machine(1);
         let mut play = first.executor.block_on(async {
@@ -425,17 +436,19 @@ fn a_read_that_was_not_attempted_is_no_damage() {
             would_block: 100,
             ..Noise::NONE
         });
+        let case = format!("{fault:?} {number}");
         second.executor.block_on(async {
             play.store = Play::open(&second).await.store;
-            second
-                .disk
-                .add_fault(Fault::nth(kind, nth).on(".segment").not_attempted());
+            second.disk.add_fault(fault.on(".segment"));
             let (scripts, progress) = (std::slice::from_ref(&play.script), [play.progress]);
             let met = check::contract(&play.store, scripts, &progress).await;
-            assert!(met.is_err(), "{kind:?}: nothing was read");
+            assert!(met.is_err(), "{case}: nothing was read");
             let digest = content::digest(number);
-            assert!(!play.store.is_damaged(&digest), "{kind:?} {number}");
+            assert_eq!(play.store.is_damaged(&digest), damaged, "{case}");
             play.holds().await;
+            assert_eq!(play.store.is_damaged(&digest), lasting, "{case}");
+            play.good(push(number)).await;
+            assert!(!play.store.is_damaged(&digest), "{case}");
         });
     }
 }

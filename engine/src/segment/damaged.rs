@@ -1,57 +1,100 @@
 //! Which bytes must not be taken for a blob's content.
 //!
-//! Owns: the places that are known to be damaged, which of them are still to be recorded, and the segments that were not whole at
+//! Owns: the places that are known to be damaged, which of them are still to be recorded, and the segments that were truncated at
 //! open. Refuses: recording (`store::damage`) and healing; an upload of the same digest consults it and writes the bytes anew.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use crate::digest::Digest;
 use crate::extent::{Extent, SegmentId};
 use crate::format::record::RecordPlaces;
 use crate::sync::{Mutex, Notify, OnceLock};
 
+/// Most spans that are kept of one place; more are joined.
+const UNREAD_SPANS_MAX: usize = 64;
+
 /// What is known to be damaged. Share by `Arc`.
 #[derive(Debug, Default)]
 pub struct Damaged {
     places: Mutex<Places>,
     /// Segments that were missing or too short at open, with the bytes that are there.
-    cut: OnceLock<HashMap<SegmentId, u64>>,
+    truncated: OnceLock<HashMap<SegmentId, u64>>,
     found: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Places {
-    known: HashMap<Digest, Vec<Extent>>,
+    known: HashMap<Digest, HashMap<Extent, Damage>>,
     unrecorded: Vec<(Digest, Extent)>,
 }
 
+/// What is wrong with a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Damage {
+    /// These spans of the segment could not be read. A later read of them that is verified clears it; so does the end of this run.
+    Unread(Vec<Range<u64>>),
+    /// Its bytes are wrong. Only another copy of the blob clears it.
+    Wrong,
+}
+
 impl Damaged {
-    /// Open found segments of which only so many bytes are there. Said once.
-    pub fn found_cut(&self, segments: HashMap<SegmentId, u64>) {
-        self.cut.get_or_init(|| segments);
+    /// Sets the segments that open found truncated, with the bytes that are there. Called once.
+    pub fn set_truncated(&self, segments: HashMap<SegmentId, u64>) {
+        self.truncated.get_or_init(|| segments);
     }
 
     /// The bytes that were there at open of the segment of `extent`, if they are too few for it.
-    pub fn cut_off(&self, extent: &Extent) -> Option<u64> {
-        let there = *self.cut.get()?.get(&extent.segment)?;
+    pub fn truncated_at(&self, extent: &Extent) -> Option<u64> {
+        let there = *self.truncated.get()?.get(&extent.segment)?;
         let whole = RecordPlaces::of(extent).is_ok_and(|places| places.end <= there);
         (!whole).then_some(there)
     }
 
-    /// Remembers, until the store closes, that `digest` cannot be read at `extent`; true if that is news.
-    pub fn mark(&self, digest: Digest, extent: Extent) -> bool {
-        self.places.lock().add(digest, extent)
+    /// Remembers that `span` of the segment, which `digest` at `extent` needs, cannot be read.
+    pub fn mark_unread(&self, digest: Digest, extent: Extent, span: Range<u64>) {
+        let mut places = self.places.lock();
+        if let Damage::Unread(unread) = places.entry(digest, extent) {
+            subtract(unread, &span);
+            unread.push(span);
+            if unread.len() > UNREAD_SPANS_MAX {
+                let start = unread.iter().map(|span| span.start).min();
+                let end = unread.iter().map(|span| span.end).max();
+                *unread = start
+                    .zip(end)
+                    .map(|(start, end)| start..end)
+                    .into_iter()
+                    .collect();
+            }
+        }
     }
 
-    /// The same for bytes that are wrong: to be recorded, so that the next open knows of it.
-    pub fn mark_lasting(&self, digest: Digest, extent: Extent) {
+    /// Forgets that `span` of the segment could not be read for `digest` at `extent`: it was read now, and its checksums hold.
+    pub fn verified(&self, digest: &Digest, extent: &Extent, span: &Range<u64>) {
+        self.places.lock().retain(digest, |at, damage| {
+            let Damage::Unread(unread) = damage else {
+                return true;
+            };
+            if at == extent {
+                subtract(unread, span);
+            }
+            !unread.is_empty()
+        });
+    }
+
+    /// Remembers that the bytes of `digest` at `extent` are wrong: to be recorded, so that the next open knows of it.
+    pub fn mark_wrong(&self, digest: Digest, extent: Extent) {
         let mut places = self.places.lock();
-        let unrecorded = (digest, extent);
-        if places.add(digest, extent) {
-            places.unrecorded.push(unrecorded);
+        if places.set_wrong(digest, extent) {
+            places.unrecorded.push((digest, extent));
             drop(places);
             self.found.notify_one();
         }
+    }
+
+    /// Takes a place over that an earlier run recorded.
+    pub fn set_recorded(&self, digest: Digest, extent: Extent) {
+        self.places.lock().set_wrong(digest, extent);
     }
 
     /// Resolves when there is something to record; for the one task that does it.
@@ -76,37 +119,58 @@ impl Damaged {
     /// Whether `digest` is damaged at `extent`.
     pub fn contains(&self, digest: &Digest, extent: &Extent) -> bool {
         let marked = |places: &Places| {
-            let extents = places.known.get(digest);
-            extents.is_some_and(|extents| extents.contains(extent))
+            let known = places.known.get(digest);
+            known.is_some_and(|known| known.contains_key(extent))
         };
-        self.cut_off(extent).is_some() || marked(&self.places.lock())
+        self.truncated_at(extent).is_some() || marked(&self.places.lock())
     }
 
     /// Whether `digest` may be damaged, wherever it is: a quick look that spares finding out where.
     pub fn anywhere(&self, digest: &Digest) -> bool {
-        let cut = self.cut.get().is_some_and(|cut| !cut.is_empty());
-        cut || self.places.lock().known.contains_key(digest)
+        let truncated = self.truncated.get();
+        truncated.is_some_and(|segments| !segments.is_empty())
+            || self.places.lock().known.contains_key(digest)
     }
 
     /// The bytes of `digest` are at `extent` now: forgets what was found elsewhere.
     pub fn keep_only(&self, digest: &Digest, extent: &Extent) {
-        let mut places = self.places.lock();
-        if let Some(extents) = places.known.get_mut(digest) {
-            extents.retain(|damaged| damaged == extent);
-            if extents.is_empty() {
-                places.known.remove(digest);
+        self.places.lock().retain(digest, |at, _| at == extent);
+    }
+}
+
+impl Places {
+    /// What is known of a place, which is from now on a damaged one.
+    fn entry(&mut self, digest: Digest, extent: Extent) -> &mut Damage {
+        let known = self.known.entry(digest).or_default();
+        let none = Damage::Unread(Vec::new());
+        known.entry(extent).or_insert(none)
+    }
+
+    /// Returns whether that is news.
+    fn set_wrong(&mut self, digest: Digest, extent: Extent) -> bool {
+        let before = std::mem::replace(self.entry(digest, extent), Damage::Wrong);
+        before != Damage::Wrong
+    }
+
+    /// Keeps the places of `digest` for which `keep` returns true.
+    fn retain(&mut self, digest: &Digest, keep: impl Fn(&Extent, &mut Damage) -> bool) {
+        if let Some(known) = self.known.get_mut(digest) {
+            known.retain(|extent, damage| keep(extent, damage));
+            if known.is_empty() {
+                self.known.remove(digest);
             }
         }
     }
 }
 
-impl Places {
-    fn add(&mut self, digest: Digest, extent: Extent) -> bool {
-        let extents = self.known.entry(digest).or_default();
-        let news = !extents.contains(&extent);
-        if news {
-            extents.push(extent);
-        }
-        news
-    }
+/// Takes `span` out of all of `spans`.
+fn subtract(spans: &mut Vec<Range<u64>>, span: &Range<u64>) {
+    let rest = |one: &Range<u64>| {
+        [
+            one.start..one.end.min(span.start),
+            one.start.max(span.end)..one.end,
+        ]
+    };
+    let rest = spans.iter().flat_map(rest);
+    *spans = rest.filter(|one| !one.is_empty()).collect();
 }

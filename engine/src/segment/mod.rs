@@ -122,7 +122,7 @@ impl Segments {
     /// Opens the blob `digest`, which the index says is at `extent`. The reader keeps the bytes readable, whatever
     /// is collected meanwhile.
     pub async fn open_blob(&self, digest: Digest, extent: Extent) -> Result<BlobReader> {
-        if let Some(there) = self.damaged.cut_off(&extent) {
+        if let Some(there) = self.damaged.truncated_at(&extent) {
             let what = format!(
                 "when the store was opened, {there} bytes were there, too few for blob {digest}; push it again"
             );

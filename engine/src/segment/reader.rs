@@ -19,7 +19,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout};
 use crate::format::checksum::{check_chunks, decode_table};
-use crate::format::codec::{Malformed, RunningChecksum, checksum};
+use crate::format::codec::{RunningChecksum, checksum};
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
 use crate::in_flight::InFlight;
 use crate::io::Class;
@@ -66,20 +66,19 @@ impl BlobReader {
         digest: Digest,
         extent: Extent,
     ) -> Result<Self> {
-        let opened = async {
-            let wrong = |what: Malformed| {
-                Error::corrupt(&files.path(extent.segment), extent.offset, what.0)
-            };
-            let places = RecordPlaces::of(&extent).map_err(wrong)?;
-            Ok((places, files.open(extent.segment).await?))
-        };
-        let (places, file) = opened.await.inspect_err(|error| {
+        let places = RecordPlaces::of(&extent).map_err(|what| {
+            damaged.mark_wrong(digest, extent);
+            Error::corrupt(&files.path(extent.segment), extent.offset, what.0)
+        })?;
+        let file = files.open(extent.segment).await.inspect_err(|error| {
             // What was not attempted says nothing.
             if matches!(error, Error::Corrupt(_)) {
-                damaged.mark_lasting(digest, extent);
+                damaged.mark_wrong(digest, extent);
             } else if matches!(error, Error::Io { .. }) {
-                // Gone, no permission, no regular file: an operator may put that right without a word, so only this run remembers it.
-                damaged.mark(digest, extent);
+                // Gone, no permission, no regular file: an operator may put that right while the store is open. The frame is read
+                // after every opening.
+                let frame = places.frame..places.frame + FRAME_BYTES as u64;
+                damaged.mark_unread(digest, extent, frame);
             }
         })?;
         let (store, pool, damaged) = (files.store(), pool.clone(), Arc::clone(damaged));
@@ -340,6 +339,8 @@ impl BlobStream {
         let slice = Arc::clone(&source)
             .fetch(from..to, &Reading::internal())
             .await?;
+        // The table was checked when the segment was opened.
+        source.verified(from..to);
         self.table = TableSlice {
             first,
             entries: decode_table(slice.buffer.filled()),
@@ -358,7 +359,10 @@ impl BlobStream {
                 self.source.places.payload + offset,
                 &format!("chunk {chunk}: {what}"),
             )
-        })
+        })?;
+        let start = self.source.places.payload;
+        self.source.verified(start + span.start..start + span.end);
+        Ok(())
     }
 }
 
@@ -393,8 +397,8 @@ impl Source {
                 .await
                 .map_err(|error| {
                     if error.was_attempted() {
-                        // The drive may give the bytes again later: only this run remembers it.
-                        self.damaged.mark(self.digest, self.extent);
+                        self.damaged
+                            .mark_unread(self.digest, self.extent, at..span.end);
                     }
                     Error::io("read segment", self.file.path(), error)
                 })?;
@@ -426,7 +430,9 @@ impl Source {
             computed.update(slice.buffer.filled());
             at = to;
         }
-        self.check_table(found.table_checksum, computed.finish())
+        self.check_table(found.table_checksum, computed.finish())?;
+        self.verified(places.table..places.end);
+        Ok(())
     }
 
     /// Holds what a table's bytes give against what the frame says.
@@ -446,12 +452,18 @@ impl Source {
         let (_, table) = split(head, FRAME_BYTES as u64);
         let (table, _) = split(table, table_bytes(self.extent.length));
         self.check_table(found.table_checksum, checksum(table))?;
+        self.verified(self.places.frame..self.places.payload);
         Ok(decode_table(table))
+    }
+
+    /// Clears what could not be read before in a span of the file that was read and checked now.
+    fn verified(&self, span: Range<u64>) {
+        self.damaged.verified(&self.digest, &self.extent, &span);
     }
 
     /// Marks the blob and tells where it is damaged.
     fn damage(&self, offset: u64, what: &str) -> Error {
-        self.damaged.mark_lasting(self.digest, self.extent);
+        self.damaged.mark_wrong(self.digest, self.extent);
         Error::corrupt(
             self.file.path(),
             offset,

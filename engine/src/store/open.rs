@@ -265,11 +265,11 @@ fn tell_of_damage(
     report.segments_missing.clone_from(&plan.missing);
     report.segments_short = plan.short.iter().map(|(id, _)| *id).collect();
     let gone = plan.missing.iter().map(|id| (*id, 0));
-    let cut = gone.chain(plan.short.iter().copied());
-    segments.damaged().found_cut(cut.collect());
+    let truncated = gone.chain(plan.short.iter().copied());
+    segments.damaged().set_truncated(truncated.collect());
     for found in View::new(Arc::new(state.clone())).damaged() {
         let (digest, extent) = found?;
-        segments.damaged().mark(digest, extent);
+        segments.damaged().set_recorded(digest, extent);
         report.blobs_damaged += 1;
     }
     Ok(())
