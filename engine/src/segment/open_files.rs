@@ -103,12 +103,12 @@ impl OpenFiles {
 
     /// The error of an operation that needed a file which may not be opened.
     pub fn refusal(&self, full: Full) -> IoError {
-        let share = match full {
-            Full::All => "all",
-            Full::Uploads => "unfinished uploads have their share",
+        let by = match full {
+            Full::All => "",
+            Full::Uploads => " by unfinished uploads",
         };
         let what = format!(
-            "too many files of blobs are open ({share} of open_files_max, {})",
+            "too many files of blobs are open{by}; the limit is {} (storage.open_files)",
             self.max
         );
         IoError::NotAttempted(io::Error::other(what))
