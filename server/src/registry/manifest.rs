@@ -343,7 +343,7 @@ async fn judge(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
     }
     // Few at a time; who hands them to us sees to that. A thread that cannot be started costs this push and nothing else.
     let (done, judged) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("tonnage-manifest".to_owned());
+    let thread = std::thread::Builder::new().name("tonnage-parse".to_owned());
     let started = thread.spawn(move || drop(done.send(judging())));
     started.map_err(|error| Error::NotAttempted(Arc::new(error)))?;
     judged.await.map_err(Error::internal)?

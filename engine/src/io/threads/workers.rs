@@ -29,7 +29,11 @@ pub struct Workers {
 impl Workers {
     /// Starts `kept` threads, at least one, that stay, and at most `bound` together with those that come and go. An error where not
     /// one can be started; with fewer than were asked for it works on.
+    ///
+    /// # Panics
+    /// If `name` has more than 15 bytes, which the kernel would cut.
     pub fn start(name: &'static str, kept: usize, bound: usize) -> io::Result<Self> {
+        assert!(name.len() <= 15, "the kernel cuts {name:?}");
         let kept = kept.max(1);
         let queue = Arc::new(Queue {
             name,
