@@ -61,3 +61,15 @@ async fn a_base_file_that_is_cut_is_named_and_rebuilt() {
     assert!(found.body[..] == manifest[..]);
     client.head_blob(&blob.digest()).await.unwrap().expect(200);
 }
+
+/// Guards: a SIGBUS that a process sent ends the server as it does by default, and is not reported as an error of a device.
+#[tokio::test]
+async fn a_sigbus_from_outside_ends_the_server() {
+    let mut server = Server::start().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(server.pid()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::BUS).unwrap();
+    let ended = server.ended().unwrap();
+    let log = server.log();
+    assert_eq!(ended.signal(), Some(SIGBUS), "{ended}\n{log}");
+    assert!(!log.contains("mapped page"), "{log}");
+}

@@ -4,8 +4,9 @@
 //! device cannot read, or that a cut file no longer has, cannot be given to whoever touched it; the next open reads every page before it
 //! uses any, and rebuilds what does not hold from the journal.
 //!
-//! The handler allocates nothing, takes no lock and calls only `write` and `sigaction`, which a signal handler may. Then it puts back what
-//! was there before it and returns: the instruction faults again, and the process ends by the signal as if nobody had looked.
+//! The handler allocates nothing, takes no lock and calls only `write`, `sigaction` and `raise`, which a signal handler may. It restores
+//! what handled the signal before. Then the instruction faults again, and the process ends by the signal. One that a process sent
+//! gets the default action and is raised again.
 
 use std::ffi::{c_int, c_void};
 use std::io;
@@ -134,27 +135,44 @@ extern "C" fn handle(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
     #[expect(unsafe_code, reason = "the kernel gives a pointer")]
     // SAFETY: the kernel passes a valid one to a handler with SA_SIGINFO.
     let info = unsafe { &*info };
-    #[expect(unsafe_code, reason = "one field for several meanings")]
-    // SAFETY: SIGBUS has an address.
-    let address = unsafe { info.si_addr() }.addr();
-    let mut path = [0; PATH_BYTES];
-    if let Some(shown) = find(address, &mut path) {
-        say(b"tonnage: cannot read a mapped page of ");
-        say(path.get(..shown).unwrap_or_default());
-        say(b": the file was cut or its device failed. The process ends; a start reads the file and rebuilds it from the journal. Check the device (dmesg)\n");
+    // `kill`, `sigqueue` and `tgkill` give codes of at most 0.
+    let is_fault = info.si_code > 0;
+    if is_fault {
+        #[expect(unsafe_code, reason = "one field for several meanings")]
+        // SAFETY: a fault has an address.
+        let address = unsafe { info.si_addr() }.addr();
+        report(address);
     }
-    // The default, in the moment before it is known.
+    // A signal that was sent ends the process: the handler before, which is Rust's own, would wait for the instruction to fault again.
     let previous = PREVIOUS.get().copied().and_then(Result::ok);
-    let previous = previous.unwrap_or_else(nothing);
+    let next = previous.filter(|_| is_fault).unwrap_or_else(nothing);
     #[expect(unsafe_code, reason = "no safe wrapper exists for this system call")]
     // SAFETY: the pointer is to a `sigaction` on this stack.
     unsafe {
-        libc::sigaction(libc::SIGBUS, &raw const previous, ptr::null_mut());
+        libc::sigaction(libc::SIGBUS, &raw const next, ptr::null_mut());
+    }
+    if !is_fault {
+        #[expect(unsafe_code, reason = "no safe wrapper exists for this system call")]
+        // SAFETY: takes a number. The signal is delivered when this handler returns.
+        unsafe {
+            libc::raise(libc::SIGBUS);
+        }
     }
 }
 
-/// Writes to stderr; nobody could be told if that fails.
-fn say(bytes: &[u8]) {
+/// Names the file of a page that cannot be read.
+fn report(address: usize) {
+    let mut path = [0; PATH_BYTES];
+    let Some(shown) = find(address, &mut path) else {
+        return;
+    };
+    write_stderr(b"tonnage: cannot read a mapped page of ");
+    write_stderr(path.get(..shown).unwrap_or_default());
+    write_stderr(b": the file was truncated or its device failed. The process ends; the next start reads the file and rebuilds it from the journal. Check the device (dmesg)\n");
+}
+
+/// Writes to stderr. A failure cannot be reported anywhere.
+fn write_stderr(bytes: &[u8]) {
     #[expect(unsafe_code, reason = "a buffered stream may hold a lock")]
     // SAFETY: pointer and length are those of a slice.
     unsafe {
