@@ -82,6 +82,23 @@ fn opening_reports_missing_and_existing_names() {
     });
 }
 
+/// Guards: every file of a directory is listed once with its size, however many there are, and directories are not.
+#[test]
+fn files_are_listed_with_their_sizes() {
+    on_both(async |io, directory| {
+        let name = |number: usize| format!("{number:04}");
+        for number in 0..2100 {
+            let path = directory.join(name(number));
+            create(io, &path, &vec![0; number % 3]).await;
+        }
+        io.create_dir(CALL, &directory.join("d")).await.unwrap();
+        let mut found = io.list_files(CALL, directory).await.unwrap();
+        found.sort();
+        let expected = (0..2100).map(|number| (name(number), number as u64 % 3));
+        assert!(found.into_iter().eq(expected));
+    });
+}
+
 /// Guards: a file opened for reading takes no writes.
 #[test]
 fn a_file_opened_for_reading_refuses_writes() {

@@ -39,6 +39,9 @@ use super::{
     Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode, Space,
 };
 
+/// Files whose sizes one operation reads. Those of a large directory are spread over the threads of their lane.
+const SIZES_AT_ONCE: usize = 1024;
+
 /// The backend `threads`. Its threads end when the backend and every file opened through it are dropped.
 #[derive(Debug)]
 pub struct Threads {
@@ -80,9 +83,16 @@ impl Io for Threads {
     }
 
     fn list_files(&self, call: Call, path: &Path) -> IoFuture<Vec<(String, u64)>> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
-        self.pool
-            .run(call, Sort::Transfer, move || list_files(&pool, &place))
+        let names = self.list_dir(call, path);
+        let (place, pool) = (Arc::new(self.roots.place(path)), Arc::clone(&self.pool));
+        Box::pin(async move {
+            let names = names.await?;
+            let batches = names.chunks(SIZES_AT_ONCE).map(|names| {
+                let (names, place, opens) = (names.to_vec(), Arc::clone(&place), Arc::clone(&pool));
+                pool.run(call, Sort::Transfer, move || sizes(&opens, &place, names))
+            });
+            Ok(futures_util::future::try_join_all(batches).await?.concat())
+        })
     }
 
     fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef> {
@@ -169,10 +179,11 @@ fn list_dir(place: &Place) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn list_files(pool: &Pool, place: &Place) -> IoResult<Vec<(String, u64)>> {
+/// The regular files among `names`, with their sizes.
+fn sizes(pool: &Pool, place: &Place, names: Vec<String>) -> IoResult<Vec<(String, u64)>> {
     let directory = opening(pool, || place.open_dir())?;
-    let mut found = Vec::new();
-    for name in opening(pool, || list_dir(place))? {
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
         match retry_on_intr(|| rustix::fs::statat(&directory, name.as_str(), AtFlags::empty())) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 found.push((name, u64::try_from(stat.st_size).unwrap_or_default()));
