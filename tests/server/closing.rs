@@ -5,8 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonnage_tests::registry::TestRegistry;
 
-use crate::transport::{field, frame};
-use crate::wire::{rest, say};
+use crate::wire::{self, frame, head, rest, say};
 use crate::{MANIFEST, begin, push_blob, push_layers, sha256};
 
 const NO_UPLOAD: &str = "/v2/a/blobs/uploads/00000000-0000-4000-8000-000000000000";
@@ -149,20 +148,8 @@ async fn early_answers_over_http2_are_not_lost() {
     let mut stream = TcpStream::connect(registry.client().address())
         .await
         .unwrap();
-    let head = |method: &str, path: &str| {
-        let fields = [
-            (":method", method),
-            (":scheme", "http"),
-            (":authority", "localhost"),
-        ];
-        let fields = fields.into_iter().chain([(":path", path)]);
-        fields
-            .flat_map(|(name, value)| field(name, value))
-            .collect::<Vec<u8>>()
-    };
     let opening = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        frame(4, 0, 0, &[]),
+        wire::opening(65_535),
         frame(1, 4, 1, &head("PUT", NO_UPLOAD)),
         frame(0, 0, 1, &[0; 10_000]),
     ];

@@ -11,6 +11,7 @@ use tonnage_server::access::{Caller, Permission, Policy, Verdict};
 use tonnage_tests::client::whole;
 use tonnage_tests::registry::TestRegistry;
 
+use crate::wire::{self, field, frame, head, next_frame};
 use crate::{content, push_blob, sha256};
 
 /// By then a wait has failed: far beyond any time out that is tested.
@@ -190,26 +191,6 @@ async fn unread_answers_are_broken_off() {
     client.get(&path).await.expect(200);
 }
 
-/// A frame of HTTP/2 (RFC 9113 section 4.1).
-pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut all = length[1..].to_vec();
-    all.extend([kind, flags]);
-    all.extend(stream.to_be_bytes());
-    all.extend(payload);
-    all
-}
-
-/// Headers without compression (RFC 7541 section 6.2.2).
-pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
-    let mut all = vec![0];
-    for text in [name, value] {
-        all.push(u8::try_from(text.len()).unwrap());
-        all.extend(text.bytes());
-    }
-    all
-}
-
 /// Guards: a body that a reset without an error cuts short is not taken for whole: hyper ends it as if it were
 /// (RFC 9113 section 8.1), and a chunk would be kept that is shorter than it says.
 #[tokio::test(flavor = "multi_thread")]
@@ -217,17 +198,11 @@ async fn a_short_body_is_no_whole_one() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let digest = sha256(b"abc");
-    let head = [
-        field(":method", "POST"),
-        field(":scheme", "http"),
-        field(":authority", "x"),
-        field(":path", &format!("/v2/a/blobs/uploads/?digest={digest}")),
-        field("content-length", "10"),
-    ];
+    let path = format!("/v2/a/blobs/uploads/?digest={digest}");
+    let head = [head("POST", &path), field("content-length", "10")];
     let mut stream = TcpStream::connect(client.address()).await.unwrap();
     let sent = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        frame(4, 0, 0, &[]),
+        wire::opening(65_535),
         frame(1, 4, 1, &head.concat()),
         frame(0, 0, 1, b"abc"),
         frame(3, 0, 1, &0_u32.to_be_bytes()),
@@ -248,59 +223,28 @@ async fn a_short_body_is_no_whole_one() {
         .expect(404);
 }
 
-/// The payload of the next frame of `kind` on `stream`.
-async fn next_frame(from: &mut TcpStream, kind: u8, stream: u32) -> Vec<u8> {
-    let reading = async {
-        loop {
-            let mut head = [0; 9];
-            from.read_exact(&mut head).await.expect("a frame");
-            let [a, b, c, found, _, of @ ..] = head;
-            let length = u32::from_be_bytes([0, a, b, c]);
-            let mut payload = vec![0; usize::try_from(length).unwrap()];
-            from.read_exact(&mut payload).await.expect("its payload");
-            if (found, u32::from_be_bytes(of)) == (kind, stream) {
-                return payload;
-            }
-        }
-    };
-    let read = tokio::time::timeout(HANG, reading).await;
-    read.unwrap_or_else(|_| panic!("no frame of kind {kind} on stream {stream}"))
-}
-
-/// Guards: an HTTP/2 client that leaves single streams unread, while its connection lives, gives their buffers back: such a stream is
-/// reset, and the connection goes on.
+/// Guards: an HTTP/2 client that leaves single streams unread, while its connection lives, gives their buffers back, a blob's and a list's:
+/// such a stream is reset, and the connection continues.
 #[tokio::test(flavor = "multi_thread")]
-async fn unread_streams_are_broken_off() {
+async fn unread_streams_are_reset() {
     let options = ServerOptions {
         unread_timeout: Duration::from_millis(50),
         ..ServerOptions::default()
     };
     let registry = TestRegistry::with(options).await;
     let digest = push_blob(&registry.client(), "a", &content(4, 300_000)).await;
-    let head = [
-        field(":method", "GET"),
-        field(":scheme", "http"),
-        field(":authority", "x"),
-        field(":path", &format!("/v2/a/blobs/{digest}")),
-    ];
+    let blob = format!("/v2/a/blobs/{digest}");
     let address = registry.client().address();
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // SETTINGS_INITIAL_WINDOW_SIZE = 1 (RFC 9113 section 6.5.2).
-    let sent = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        frame(4, 0, 0, &[0, 4, 0, 0, 0, 1]),
-        frame(1, 5, 1, &head.concat()),
-    ];
-    stream.write_all(&sent.concat()).await.unwrap();
-    // RST_STREAM with CANCEL (RFC 9113 sections 6.4 and 7).
-    let reason = next_frame(&mut stream, 3, 1).await;
-    assert_eq!(reason, 8_u32.to_be_bytes());
-    let again = frame(
-        1,
-        5,
-        3,
-        &[field(":method", "HEAD"), head[1..].concat()].concat(),
-    );
-    stream.write_all(&again).await.unwrap();
-    next_frame(&mut stream, 1, 3).await;
+    stream.write_all(&wire::opening(1)).await.unwrap();
+    for (number, path) in [(1, &*blob), (5, "/v2/_catalog")] {
+        let get = frame(1, 5, number, &head("GET", path));
+        stream.write_all(&get).await.unwrap();
+        // RST_STREAM with CANCEL (RFC 9113 sections 6.4 and 7).
+        let reason = next_frame(&mut stream, 3, number).await;
+        assert_eq!(reason, 8_u32.to_be_bytes());
+        let again = frame(1, 5, number + 2, &head("HEAD", path));
+        stream.write_all(&again).await.unwrap();
+        next_frame(&mut stream, 1, number + 2).await;
+    }
 }

@@ -8,7 +8,7 @@ use tonnage_engine::{Digest, Options};
 use tonnage_server::ServerOptions;
 use tonnage_tests::registry::TestRegistry;
 
-use crate::transport::{field, frame};
+use crate::wire::{self, frame, head};
 use crate::{content, push_blob, push_image};
 
 /// By then a wait has failed; below the 50 s after which a client of HTTP/2 that answers no ping is gone anyway.
@@ -98,24 +98,13 @@ async fn unread_streams_stop_nobody() {
     let mut connections = Vec::new();
     for _ in 0..8 {
         let mut stream = connect(&registry).await;
-        // SETTINGS_INITIAL_WINDOW_SIZE = 1 (RFC 9113 section 6.5.2).
-        let mut sent = [
-            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-            frame(4, 0, 0, &[0, 4, 0, 0, 0, 1]),
-        ]
-        .concat();
+        let mut sent = wire::opening(1);
         for number in 0..100 {
             let path = match number % 2 {
                 0 => format!("/v2/a/blobs/{digest}"),
                 _ => "/v2/a/tags/list".to_owned(),
             };
-            let head = [
-                field(":method", "GET"),
-                field(":scheme", "http"),
-                field(":authority", "x"),
-                field(":path", &path),
-            ];
-            sent.extend(frame(1, 5, 2 * number + 1, &head.concat()));
+            sent.extend(frame(1, 5, 2 * number + 1, &head("GET", &path)));
         }
         stream.write_all(&sent).await.unwrap();
         connections.push(stream);
@@ -125,4 +114,41 @@ async fn unread_streams_stop_nobody() {
         assert!(begun.is_ok(), "connection {number} waits");
     }
     others_are_served(&registry, digest).await;
+}
+
+/// Guards: on a connection of HTTP/2 whose client takes nothing of a list only that stream ends when others need memory: a push on another
+/// stream, which waits for its client, is done, and the connection is not ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unread_list_ends_alone() {
+    let (registry, digest) = short_of_memory().await;
+    let pushed = crate::sha256(b"pushed");
+    let push = format!("/v2/a/blobs/uploads/?digest={pushed}");
+    let mut stream = connect(&registry).await;
+    let sent = [
+        wire::opening(1),
+        frame(1, 4, 1, &head("POST", &push)),
+        frame(0, 0, 1, b"push"),
+        frame(1, 5, 3, &head("GET", "/v2/a/tags/list")),
+    ];
+    stream.write_all(&sent.concat()).await.unwrap();
+    wire::next_frame(&mut stream, 1, 3).await;
+    let mut others = Vec::new();
+    let pressure = async {
+        loop {
+            let mut other = connect(&registry).await;
+            let get = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n");
+            other.write_all(get.as_bytes()).await.unwrap();
+            others.push(other);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        _ = wire::next_frame(&mut stream, 3, 3) => {}
+        () = pressure => {}
+    }
+    let rest = frame(0, 1, 1, b"ed");
+    stream.write_all(&rest).await.unwrap();
+    wire::next_frame(&mut stream, 1, 1).await;
+    let path = format!("/v2/a/blobs/{pushed}");
+    registry.client().head(&path).await.expect(200);
 }

@@ -1,9 +1,13 @@
 //! Requests as bytes, for what no client library would send.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+
+/// By then a wait has failed; below the 50 s after which a client of HTTP/2 that answers no ping is gone anyway.
+const HANG: Duration = Duration::from_secs(30);
 
 /// Everything that the server says to `bytes` until it closes; the client's side stays open.
 pub(crate) async fn say(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
@@ -17,4 +21,62 @@ pub(crate) async fn rest(mut stream: TcpStream) -> String {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).await.unwrap();
     String::from_utf8_lossy(&all).into_owned()
+}
+
+/// How a client of HTTP/2 begins whose streams have a window of `window` bytes (RFC 9113 sections 3.4 and 6.5.2).
+pub(crate) fn opening(window: u32) -> Vec<u8> {
+    let mut setting = vec![0, 4];
+    setting.extend(window.to_be_bytes());
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    [preface.to_vec(), frame(4, 0, 0, &setting)].concat()
+}
+
+/// A frame of HTTP/2 (RFC 9113 section 4.1).
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut all = length[1..].to_vec();
+    all.extend([kind, flags]);
+    all.extend(stream.to_be_bytes());
+    all.extend(payload);
+    all
+}
+
+/// Headers without compression (RFC 7541 section 6.2.2).
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut all = vec![0];
+    for text in [name, value] {
+        all.push(u8::try_from(text.len()).unwrap());
+        all.extend(text.bytes());
+    }
+    all
+}
+
+/// The headers that every request of HTTP/2 has.
+pub(crate) fn head(method: &str, path: &str) -> Vec<u8> {
+    let fields = [
+        field(":method", method),
+        field(":scheme", "http"),
+        field(":authority", "localhost"),
+        field(":path", path),
+    ];
+    fields.concat()
+}
+
+/// The payload of the next frame of `kind` on `stream`.
+pub(crate) async fn next_frame(from: &mut TcpStream, kind: u8, stream: u32) -> Vec<u8> {
+    let reading = async {
+        loop {
+            let mut head = [0; 9];
+            from.read_exact(&mut head).await.expect("a frame");
+            let [a, b, c, found, _, of @ ..] = head;
+            let length = u32::from_be_bytes([0, a, b, c]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            from.read_exact(&mut payload).await.expect("its payload");
+            if (found, u32::from_be_bytes(of)) == (kind, stream) {
+                return payload;
+            }
+        }
+    };
+    let read = tokio::time::timeout(HANG, reading).await;
+    read.unwrap_or_else(|_| panic!("no frame of kind {kind} on stream {stream}"))
 }

@@ -20,6 +20,8 @@ use super::requests::Requests;
 
 /// How long an idle connection that was told to leave may take for it.
 pub(super) const LEAVE_MAX: Duration = Duration::from_millis(100);
+/// A connection on which nothing can be written for so long is not read at all.
+const STUCK_MIN: Duration = Duration::from_secs(1);
 
 /// A connection, and what is looked at beside it.
 pub(super) struct Attended<'a> {
@@ -39,9 +41,11 @@ impl Attended<'_> {
         }
     }
 
-    /// Ends the stream that the client takes nothing of, if that gives its memory back: what cannot be written stays with the connection.
-    fn gives_a_stream_up(&self) -> bool {
-        let ended = !self.place.is_blocked() && self.client.watch.end_oldest();
+    /// Ends the stream of HTTP/2 that the client takes nothing of; false where that would give no memory back: what is being written
+    /// stays with the connection.
+    fn ends_a_stream(&self) -> bool {
+        let blocked = self.place.blocked_for().unwrap_or_default();
+        let ended = blocked < STUCK_MIN && self.requests.end_for_memory();
         if let (true, Some(account)) = (ended, &self.client.account) {
             account.gave_way();
         }
@@ -54,11 +58,11 @@ impl Attended<'_> {
         connection: C,
         shut_down: fn(Pin<&mut C>),
     ) -> Close {
-        let (clock, silence) = (&self.limits.clock, self.limits.header_timeout);
+        let silence = self.limits.header_timeout;
         let (mut revoked, mut draining) = (self.revoked(), self.draining.clone());
         let mut connection = pin!(connection);
-        let mut idle = pin!(self.requests.idle(clock, silence));
-        let mut forgotten = pin!(self.client.watch.forgotten(self.limits.unread_timeout));
+        let mut idle = pin!(self.requests.idle(silence));
+        let mut unread = pin!(self.requests.end_unread(self.limits.unread_timeout));
         let mut ending = false;
         let mut close = Close::Linger;
         loop {
@@ -75,12 +79,9 @@ impl Attended<'_> {
                         _ => Close::Plainly,
                     };
                 }
-                () = &mut forgotten => {
-                    tracing::debug!("an answer was left unread");
-                    return Close::Reset;
-                }
+                never = &mut unread => match never {},
                 () = &mut revoked => {
-                    if self.gives_a_stream_up() {
+                    if self.ends_a_stream() {
                         revoked = self.revoked();
                         continue;
                     }
@@ -96,7 +97,7 @@ impl Attended<'_> {
                 }
                 () = &mut idle => {
                     // Told to go and still here: HTTP/2 waits for an answer to that.
-                    if ending && !self.place.is_blocked() {
+                    if ending && self.place.blocked_for().is_none() {
                         tracing::debug!("a connection that asked for nothing did not end");
                         return Close::Plainly;
                     }
@@ -107,7 +108,7 @@ impl Attended<'_> {
                 // The sender lives as long as connections do; its end would be the end of the server too.
                 _ = draining.wait_for(|draining| *draining), if !ending => {}
             }
-            idle.set(self.requests.idle(clock, patience));
+            idle.set(self.requests.idle(patience));
             ending = true;
             close = if self.requests.are_under_way() {
                 Close::Linger

@@ -19,7 +19,6 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::requests::{Awaited, UnderWay};
-use super::watch::{Watch, Watched};
 use crate::clock::RunningClock;
 use crate::registry::ports::{HeldMemory, Windows};
 use crate::registry::{Error, Result, Source};
@@ -67,7 +66,6 @@ struct Transfer {
     metrics: Arc<Metrics>,
     kind: Pulled,
     ended: bool,
-    watched: Option<Watched>,
     span: tracing::Span,
 }
 
@@ -122,13 +120,11 @@ impl Body {
         mut rest: Windows,
         metrics: &Arc<Metrics>,
         kind: Pulled,
-        watch: Option<&Watch>,
     ) -> Result<Self> {
         let mut transfer = Transfer {
             metrics: Arc::clone(metrics),
             kind,
             ended: false,
-            watched: None,
             span: tracing::Span::current(),
         };
         let first = match rest.next().await.transpose() {
@@ -138,8 +134,6 @@ impl Body {
                 return Err(error);
             }
         };
-        // From here on it is the client who lets it wait.
-        transfer.watched = watch.map(Watch::begin);
         if length == 0 {
             // Nothing is ever asked of an empty one.
             transfer.end(Outcome::Ok);
@@ -201,19 +195,10 @@ impl http_body::Body for Body {
         }
         let window = match &mut this.content {
             Content::Whole(bytes) => Some(Ok(std::mem::take(bytes))),
-            Content::Windows {
-                first,
-                rest,
-                transfer,
-            } => {
-                if let Some(watched) = &transfer.watched {
-                    watched.asked();
-                }
-                match first.take() {
-                    Some(first) => Some(Ok(first)),
-                    None => ready!(rest.poll_next_unpin(cx)),
-                }
-            }
+            Content::Windows { first, rest, .. } => match first.take() {
+                Some(first) => Some(Ok(first)),
+                None => ready!(rest.poll_next_unpin(cx)),
+            },
         };
         Poll::Ready(Some(this.settle(window)))
     }

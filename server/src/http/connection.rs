@@ -17,15 +17,15 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::answer::AnswerBody;
 use super::attended::{Attended, LEAVE_MAX};
 use super::heads::Heads;
 use super::limits::ConnectionLimits;
 use super::linger;
 use super::opening::{self, Opening};
 use super::places::Taken;
-use super::requests::{Counted, Requests, UnderWay};
+use super::requests::{Requests, UnderWay};
 use super::socket::Socket;
-use super::watch::Watch;
 use crate::clock::RunningClock;
 use crate::registry::Registry;
 use crate::registry::ports::ReadAccount;
@@ -37,7 +37,6 @@ const LATE_HEAD: &[u8] =
 /// What a request knows of its client's connection.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
-    pub(super) watch: Watch,
     pub(super) account: Option<Arc<dyn ReadAccount>>,
     /// This request.
     pub(super) under_way: Weak<UnderWay>,
@@ -93,13 +92,12 @@ pub(super) async fn drive<S, B>(
         account.clone(),
     );
     let client = Client {
-        watch: Watch::new(&limits.clock),
         account,
         under_way: Weak::new(),
         is_crowded: false,
     };
     let attended = Attended {
-        requests: Requests::new(Arc::clone(&place)),
+        requests: Requests::new(Arc::clone(&place), &limits.clock),
         client,
         limits: &limits,
         place: &place,
@@ -151,7 +149,7 @@ where
     let service = service_fn(move |mut request: Request<Incoming>| {
         let head = heads.hold(&request);
         let is_crowded = head.is_none();
-        let under_way = Arc::new(requests.begin(head));
+        let under_way = requests.begin(head);
         request.extensions_mut().insert(Client {
             under_way: Arc::downgrade(&under_way),
             is_crowded,
@@ -160,7 +158,7 @@ where
         let answer = service.call(request);
         async move {
             let answer = answer.await?;
-            Ok::<_, Infallible>(answer.map(|body| Counted::new(body, under_way)))
+            Ok::<_, Infallible>(answer.map(|body| AnswerBody::new(body, under_way)))
         }
     });
     let socket = TokioIo::new(socket);

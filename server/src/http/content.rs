@@ -7,10 +7,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
 
 use super::body::Body;
-use super::connection::Client;
 use super::error::Failure;
 use super::{Reply, RequestContext, conditional, headers};
 use crate::oci::{RangeAnswer, media_type::is_inert};
@@ -132,11 +131,7 @@ async fn send(
     windows: Windows,
     kind: Pulled,
 ) -> Reply {
-    // One answer at a time is the socket's to watch, to the byte.
-    let several = context.head.version == Version::HTTP_2;
-    let client = context.head.extensions.get::<Client>();
-    let watch = client.map(|client| &client.watch).filter(|_| several);
-    let body = Body::windows(length, windows, &context.api.metrics, kind, watch).await?;
+    let body = Body::windows(length, windows, &context.api.metrics, kind).await?;
     Ok(builder.header(header::CONTENT_LENGTH, length).body(body)?)
 }
 

@@ -10,6 +10,7 @@
 mod accept;
 mod admin;
 mod admission;
+mod answer;
 mod attended;
 mod blobs;
 mod body;
@@ -46,7 +47,6 @@ mod streams;
 mod tags;
 mod uploads;
 mod warning;
-mod watch;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -233,9 +233,11 @@ impl RequestContext<'_> {
         Ok(self.api.gate.authorize(&self.caller, action)?)
     }
 
-    /// The account of the client's answers; none where requests do not come from a connection.
+    /// The account of the client's answers, for an answer that takes memory; none where requests do not come from a connection.
     fn account(&self) -> Option<&Arc<dyn ReadAccount>> {
-        self.head.extensions.get::<Client>()?.account.as_ref()
+        let client = self.head.extensions.get::<Client>()?;
+        client.under_way.upgrade()?.hold_memory();
+        client.account.as_ref()
     }
 
     /// Waits for memory for an answer of up to `bytes` that is not read from a blob.

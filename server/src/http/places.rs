@@ -56,8 +56,8 @@ pub(super) struct Place {
     moved_us: AtomicU64,
     /// Requests that the server works on. While two threads change it, it may be one too few.
     working: AtomicIsize,
-    /// Whether there is no room to write.
-    blocked: AtomicBool,
+    /// Since when there is no room to write; 0 while there is.
+    blocked_since_us: AtomicU64,
     /// Whether the last bytes that moved came from the client.
     asked: AtomicBool,
     /// When it was told to leave first.
@@ -194,7 +194,7 @@ impl Place {
             idle_since_us: AtomicU64::new(now_us),
             moved_us: AtomicU64::new(now_us),
             working: AtomicIsize::new(0),
-            blocked: AtomicBool::new(false),
+            blocked_since_us: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             told_us: AtomicU64::new(0),
             wide: AtomicBool::new(false),
@@ -241,7 +241,7 @@ impl Place {
     /// Whether nothing is under way and nothing waits for room: the head of an answer may.
     fn is_idle(&self) -> bool {
         let none_under_way = self.idle_since_us.load(Ordering::Relaxed) != BUSY;
-        none_under_way && !self.blocked.load(Ordering::Relaxed)
+        none_under_way && self.blocked_since_us.load(Ordering::Relaxed) == 0
     }
 
     fn was_told(&self) -> bool {
@@ -285,9 +285,12 @@ impl Taken {
         }
     }
 
-    /// There is no room to write any more, or there is again.
-    pub(super) fn set_blocked(&self, blocked: bool) {
-        self.place.blocked.store(blocked, Ordering::Relaxed);
+    /// There is no room to write since then, or there is again.
+    pub(super) fn set_blocked(&self, since: Option<Duration>) {
+        let since_us = since.map_or(0, |since| microseconds(since).max(1));
+        self.place
+            .blocked_since_us
+            .store(since_us, Ordering::Relaxed);
     }
 
     /// The client has sent something, or was answered.
@@ -300,8 +303,11 @@ impl Taken {
         self.place.asked.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_blocked(&self) -> bool {
-        self.place.blocked.load(Ordering::Relaxed)
+    /// How long there has been no room to write; `None` while there is.
+    pub(super) fn blocked_for(&self) -> Option<Duration> {
+        let since_us = self.place.blocked_since_us.load(Ordering::Relaxed);
+        let since = (since_us > 0).then(|| Duration::from_micros(since_us));
+        since.map(|since| self.places.clock.now().saturating_sub(since))
     }
 
     /// The connection has large receive buffers.

@@ -1,30 +1,31 @@
 //! The requests of one connection.
 //!
-//! Owns: [`Requests`], how many are under way, and [`Counted`] bodies. A request is under way from its head until the connection has
-//! taken the last byte of the answer: hyper drops the body before that. Meanwhile either the server works on it or the client is awaited
-//! ([`Awaited`]): to send more of its body, or to take more of the answer.
+//! Owns: [`Requests`], the requests that are under way, and [`UnderWay`], one of them. A request is under way from its head until the
+//! connection has taken the last byte of its answer. Meanwhile either the server works on it or the client is awaited ([`Awaited`]): to
+//! send more of its body, or to take more of the answer. A client of HTTP/2 can leave single answers unread, by their windows; the
+//! streams of such answers are ended, and the connection continues.
+//! Refuses: ending connections, which `connection` does; bytes, which are `answer`'s and `body`'s.
 
+use std::convert::Infallible;
 use std::future::Future;
-use std::io::IoSlice;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use bytes::Buf;
-use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::heads::HeldHead;
 use super::places::Taken;
+use super::streams::StreamEnd;
 use crate::clock::RunningClock;
 
-/// How many requests are under way. Cheap to clone.
+/// The requests that are under way. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Requests {
-    count: watch::Sender<usize>,
+    under_way: watch::Sender<Vec<Weak<UnderWay>>>,
     place: Arc<Taken>,
+    clock: RunningClock,
 }
 
 /// A request under way, until it drops.
@@ -33,6 +34,12 @@ pub(super) struct UnderWay {
     requests: Requests,
     /// How many [`Awaited`] there are.
     awaits: AtomicUsize,
+    /// Whether the answer holds memory of the client's account.
+    holds_memory: AtomicBool,
+    /// When the client last took a part of the answer, in microseconds of the clock.
+    taken_us: AtomicU64,
+    /// Ends the stream of the answer. There is none on HTTP/1.1, before the answer, and once it was used.
+    stream: Mutex<Option<StreamEnd>>,
     #[expect(dead_code, reason = "held for its drop")]
     head: Option<HeldHead>,
 }
@@ -42,56 +49,135 @@ pub(super) struct UnderWay {
 pub(super) struct Awaited(Arc<UnderWay>);
 
 impl Requests {
-    pub(super) fn new(place: Arc<Taken>) -> Self {
+    pub(super) fn new(place: Arc<Taken>, clock: &RunningClock) -> Self {
         Self {
-            count: watch::Sender::new(0),
+            under_way: watch::Sender::default(),
             place,
+            clock: clock.clone(),
         }
     }
 
-    pub(super) fn begin(&self, head: Option<HeldHead>) -> UnderWay {
-        self.count.send_modify(|count| {
-            *count += 1;
+    pub(super) fn begin(&self, head: Option<HeldHead>) -> Arc<UnderWay> {
+        let request = Arc::new(UnderWay {
+            requests: self.clone(),
+            awaits: AtomicUsize::new(0),
+            holds_memory: AtomicBool::new(false),
+            taken_us: AtomicU64::new(0),
+            stream: Mutex::new(None),
+            head,
+        });
+        self.under_way.send_modify(|under_way| {
+            under_way.push(Arc::downgrade(&request));
             self.place.set_idle(false);
         });
         self.place.work_begins();
-        UnderWay {
-            requests: self.clone(),
-            awaits: AtomicUsize::new(0),
-            head,
-        }
+        request
     }
 
     pub(super) fn are_under_way(&self) -> bool {
-        *self.count.borrow() > 0
+        !self.under_way.borrow().is_empty()
     }
 
     /// Resolves once there was none for `patience`.
-    pub(super) fn idle(
-        &self,
-        clock: &RunningClock,
-        patience: Duration,
-    ) -> impl Future<Output = ()> + use<> {
-        let (clock, mut count) = (clock.clone(), self.count.subscribe());
+    pub(super) fn idle(&self, patience: Duration) -> impl Future<Output = ()> + use<> {
+        let (clock, mut under_way) = (self.clock.clone(), self.under_way.subscribe());
         async move {
             loop {
-                if count.wait_for(|count| *count == 0).await.is_err() {
+                if under_way.wait_for(Vec::is_empty).await.is_err() {
                     return;
                 }
-                if clock.timeout(patience, count.changed()).await.is_err() {
+                let changed = under_way.changed();
+                if clock.timeout(patience, changed).await.is_err() {
                     return;
                 }
             }
         }
     }
+
+    /// Ends each stream of whose answer the client took nothing for `patience`.
+    pub(super) async fn end_unread(&self, patience: Duration) -> Infallible {
+        loop {
+            let now = self.clock.now();
+            let oldest = self.longest_unread(|_| true);
+            let until = oldest.as_ref().map_or(now, |request| request.taken());
+            let until = until.saturating_add(patience);
+            match oldest {
+                Some(oldest) if until <= now => oldest.end_stream(),
+                _ => {
+                    drop(oldest);
+                    self.clock.alarm_at(until).await;
+                }
+            }
+        }
+    }
+
+    /// Ends the stream of the answer that holds memory and of which the client took nothing for the longest time; false if none can be
+    /// ended.
+    pub(super) fn end_for_memory(&self) -> bool {
+        let holds_memory = |request: &UnderWay| request.holds_memory.load(Ordering::Relaxed);
+        let longest = self.longest_unread(holds_memory);
+        longest.inspect(|request| request.end_stream()).is_some()
+    }
+
+    /// Of the streams whose client is awaited to take the answer, the one on which that is so for the longest time.
+    fn longest_unread(&self, counts: impl Fn(&UnderWay) -> bool) -> Option<Arc<UnderWay>> {
+        // Collected first: a request that drops here needs the lock.
+        let under_way: Vec<_> = self.under_way.borrow().iter().map(Weak::clone).collect();
+        let under_way = under_way.iter().filter_map(Weak::upgrade);
+        let unread = under_way.filter(|request| request.is_unread() && counts(request));
+        unread.min_by_key(|request| request.taken())
+    }
+}
+
+impl UnderWay {
+    /// The answer holds memory of the client's account from now on.
+    pub(super) fn hold_memory(&self) {
+        self.holds_memory.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer is known, in the task of its stream.
+    pub(super) fn answer(&self) {
+        self.note_taken();
+        *self.stream.lock() = StreamEnd::current();
+    }
+
+    /// The client took a part of the answer.
+    pub(super) fn note_taken(&self) {
+        let now = self.requests.clock.recent();
+        let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        self.taken_us.store(now_us, Ordering::Relaxed);
+    }
+
+    /// Whether the answer is one of several on its connection, and may take long.
+    pub(super) fn is_ended_for_memory(&self) -> bool {
+        self.holds_memory.load(Ordering::Relaxed) && self.stream.lock().is_some()
+    }
+
+    fn taken(&self) -> Duration {
+        Duration::from_micros(self.taken_us.load(Ordering::Relaxed))
+    }
+
+    fn is_unread(&self) -> bool {
+        self.awaits.load(Ordering::Relaxed) > 0 && self.stream.lock().is_some()
+    }
+
+    fn end_stream(&self) {
+        let stream = self.stream.lock().take();
+        stream.inspect(StreamEnd::end);
+    }
 }
 
 impl Awaited {
-    pub(super) fn by(under_way: &Arc<UnderWay>) -> Self {
-        if under_way.awaits.fetch_add(1, Ordering::Relaxed) == 0 {
-            under_way.requests.place.work_ends();
+    pub(super) fn by(request: &Arc<UnderWay>) -> Self {
+        if request.awaits.fetch_add(1, Ordering::Relaxed) == 0 {
+            request.requests.place.work_ends();
         }
-        Self(Arc::clone(under_way))
+        Self(Arc::clone(request))
+    }
+
+    /// The request whose client it is.
+    pub(super) fn request(&self) -> &Arc<UnderWay> {
+        &self.0
     }
 }
 
@@ -105,90 +191,15 @@ impl Drop for Awaited {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let Requests { count, place } = &self.requests;
+        let Requests {
+            under_way, place, ..
+        } = &self.requests;
         place.work_ends();
-        count.send_modify(|count| {
-            *count -= 1;
-            if *count == 0 {
+        under_way.send_modify(|under_way| {
+            under_way.retain(|request| request.strong_count() > 0);
+            if under_way.is_empty() {
                 place.set_idle(true);
             }
         });
-    }
-}
-
-/// An answer's body that holds its request under way.
-#[derive(Debug)]
-pub(super) struct Counted<B> {
-    body: B,
-    under_way: Arc<UnderWay>,
-    /// Unless more of the answer was asked for and is not there yet.
-    awaited: Option<Awaited>,
-}
-
-/// A part of an answer that does the same until it is taken.
-#[derive(Debug)]
-pub(super) struct CountedData<D> {
-    data: D,
-    #[expect(dead_code, reason = "held for its drop")]
-    awaited: Awaited,
-}
-
-impl<B> Counted<B> {
-    pub(super) fn new(body: B, under_way: Arc<UnderWay>) -> Self {
-        Self {
-            body,
-            awaited: Some(Awaited::by(&under_way)),
-            under_way,
-        }
-    }
-}
-
-impl<B: Body + Unpin> Body for Counted<B> {
-    type Data = CountedData<B::Data>;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, B::Error>>> {
-        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) else {
-            self.awaited = None;
-            return Poll::Pending;
-        };
-        let counted = |data| CountedData {
-            data,
-            awaited: Awaited::by(&self.under_way),
-        };
-        let frame = frame.map(|frame| frame.map(|frame| frame.map_data(counted)));
-        if self.awaited.is_none() {
-            self.awaited = Some(Awaited::by(&self.under_way));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl<D: Buf> Buf for CountedData<D> {
-    fn remaining(&self) -> usize {
-        self.data.remaining()
-    }
-
-    fn chunk(&self) -> &[u8] {
-        self.data.chunk()
-    }
-
-    fn chunks_vectored<'a>(&'a self, pieces: &mut [IoSlice<'a>]) -> usize {
-        self.data.chunks_vectored(pieces)
-    }
-
-    fn advance(&mut self, count: usize) {
-        self.data.advance(count);
     }
 }

@@ -158,13 +158,13 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = &outcome {
             self.full_since = None;
-            self.place.set_blocked(false);
+            self.place.set_blocked(None);
             self.place.set_asked(false);
             self.note_written(pieces, *written.as_ref().unwrap_or(&0));
             return outcome;
         }
-        self.place.set_blocked(true);
         let since = *self.full_since.get_or_insert_with(|| self.clock.now());
+        self.place.set_blocked(Some(since));
         let until = since.saturating_add(self.unread_max);
         let alarm = self.alarm.get_or_insert_with(|| self.clock.alarm_at(until));
         alarm.set(until);
