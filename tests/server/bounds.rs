@@ -121,9 +121,13 @@ async fn announce(registry: &TestRegistry, sent: usize) -> TcpStream {
         "PUT /v2/a/manifests/slow HTTP/1.1\r\nHost: x\r\nContent-Type: {MANIFEST}\r\nContent-Length: {LARGEST}\r\n\
          Expect: 100-continue\r\nConnection: close\r\n\r\n"
     );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    stream.read_exact(&mut [0; 25]).await.unwrap();
-    stream.write_all(&vec![b' '; sent]).await.unwrap();
+    let announcing = async {
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.read_exact(&mut [0; 25]).await.unwrap();
+        stream.write_all(&vec![b' '; sent]).await.unwrap();
+    };
+    let announced = tokio::time::timeout(HANG, announcing).await;
+    announced.expect("an announced manifest is not asked for");
     stream
 }
 
@@ -135,21 +139,19 @@ fn put(client: &Client, tag: &str, text: &str, bytes: usize) -> Call {
         .body(whole(text.to_owned() + &" ".repeat(bytes - text.len())))
 }
 
-/// Guards: who announces much and sends little holds little: however many do, manifests of any size are pushed beside them. Who stops
-/// when it has sent much gives way to those who wait.
+/// Guards: memory for a manifest is counted as it arrives: however many are announced and not sent, manifests of any size are pushed beside
+/// them. One that stops after much has arrived is rejected where others wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn announced_manifests_stop_nobody() {
+async fn announced_manifests_take_no_memory() {
     let registry = short_of_memory(SOON).await;
     let client = registry.client();
     let text = push_layers(&client, "a", &[b"one"]).await.to_string();
     let mut slow = Vec::new();
-    for _ in 0..32 {
-        slow.push(announce(&registry, 0).await);
+    for (count, sent) in [(32, 0), (4, 100 << 10), (1, 3 << 20)] {
+        for _ in 0..count {
+            slow.push(announce(&registry, sent).await);
+        }
     }
-    for _ in 0..4 {
-        slow.push(announce(&registry, 100 << 10).await);
-    }
-    slow.push(announce(&registry, 3 << 20).await);
     for bytes in [1000, 60_000, 100_000, LARGEST] {
         let put = put(&client, "t", &text, bytes).send();
         let answer = tokio::time::timeout(HANG, put).await;
@@ -181,7 +183,9 @@ async fn manifests_wait_for_memory() {
         tries += 1;
         assert!(tries < 20, "there was room beyond the budget");
     };
-    put(&client, "small", &text, 1000).send().await.expect(201);
+    let small = put(&client, "small", &text, 1000).send();
+    let small = tokio::time::timeout(HANG, small).await;
+    small.expect("a small one waits").expect(201);
     let rest = holders.into_iter().map(|mut holder| async move {
         let more = vec![b' '; LARGEST - (3 << 20)];
         holder.write_all(&more).await.unwrap();
@@ -189,7 +193,9 @@ async fn manifests_wait_for_memory() {
         let said = wire::rest(holder).await;
         assert!(said.contains("MANIFEST_INVALID"), "{said}");
     });
-    let (_, last) = tokio::join!(futures_util::future::join_all(rest), last);
+    let all = futures_util::future::join(futures_util::future::join_all(rest), last);
+    let all = tokio::time::timeout(HANG, all).await;
+    let (_, last) = all.expect("they wait for each other");
     last.expect(201);
 }
 

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonnage_server::ServerOptions;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::unread::connect;
-use crate::{content, push_blob, wire};
+use crate::{MANIFEST, descriptor, push_layers, put_manifest, sha256, wire};
 
 const GET: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
 /// By then a wait has failed, below the time for which an idle connection is kept.
@@ -65,9 +66,22 @@ async fn idle_connections_leave_for_new_ones() {
     }
 }
 
-/// Guards: a connection that has said nothing does not delay a stop.
+/// Guards: a connection that was just accepted may send its first request, though another waits for its place.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_who_said_nothing() {
+async fn a_new_connection_may_ask_once() {
+    let registry = registry_with(1).await;
+    let mut first = sent(&registry, b"").await;
+    let mut second = sent(&registry, GET).await;
+    let early = tokio::time::timeout(Duration::from_millis(200), first.readable()).await;
+    assert!(early.is_err(), "the first was closed before it could ask");
+    first.write_all(GET).await.unwrap();
+    assert_eq!(status(&mut first).await, "HTTP/1.1 200");
+    assert_eq!(status(&mut second).await, "HTTP/1.1 200");
+}
+
+/// Guards: a stop waits for no request on a connection on which nothing was sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_silent_connections() {
     let registry = TestRegistry::start().await;
     let _silent = sent(&registry, b"").await;
     // Accepted after it.
@@ -76,24 +90,28 @@ async fn a_stop_does_not_wait_for_who_said_nothing() {
     assert!(stopped.is_ok(), "the stop waits for the whole drain time");
 }
 
-/// Guards: an answer that is known to its last byte, and not yet sent, keeps its connection's place.
+/// Guards: a connection whose answer is known to its last byte, and not sent yet, is not idle: it keeps its place.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_tail_of_an_answer_keeps_its_place() {
+async fn a_connection_keeps_its_place_until_its_answer_is_sent() {
     let registry = registry_with(1).await;
-    // More than the kernel takes, and one window.
-    let blob = content(3, 768 << 10);
-    let digest = push_blob(&registry.client(), "a", &blob).await;
+    let client = registry.client();
+    let mut referrer = push_layers(&client, "a", &[b"layer"]).await;
+    referrer["subject"] = descriptor(MANIFEST, b"subject");
+    // One piece, and more than the kernel takes.
+    referrer["annotations"] = json!({"a": "x".repeat(1 << 20)});
+    put_manifest(&client, "a", "t", &referrer).await;
     let mut slow = connect(&registry).await;
-    let get = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let subject = sha256(b"subject");
+    let get = format!("GET /v2/a/referrers/{subject} HTTP/1.1\r\nHost: x\r\n\r\n");
     slow.write_all(get.as_bytes()).await.unwrap();
     assert_eq!(status(&mut slow).await, "HTTP/1.1 200");
     let mut second = sent(&registry, GET).await;
-    let early = tokio::time::timeout(Duration::from_secs(1), second.readable()).await;
+    let early = tokio::time::timeout(Duration::from_secs(2), second.readable()).await;
     assert!(early.is_err(), "a second connection was served");
     let mut rest = Vec::new();
     let reading = tokio::time::timeout(HANG, slow.read_to_end(&mut rest)).await;
     reading.expect("it is kept").unwrap();
-    assert!(rest.ends_with(&blob), "it was cut");
+    assert!(rest.ends_with(b"]}"), "it was cut");
     assert_eq!(status(&mut second).await, "HTTP/1.1 200");
 }
 

@@ -1,13 +1,13 @@
 //! Places for connections, and who leaves when all are taken.
 //!
-//! Owns: [`Places`]. Idle connections leave first, the one that has been idle the longest before the others; then those on which nothing
-//! has moved for [`SILENT_MIN`], though their clients are awaited: where the server works on a request, its client is not silent. An address that has more than its share gives before others do, each
-//! connection after its request. The
-//! share is all places by the number of addresses, so it matters only when the places are taken, and never for a single address, such as
-//! a proxy's. Of IPv6 a network of 64 bits counts as one address: that is what one client has.
+//! Owns: [`Places`]. Idle connections leave first, the one that has been idle the longest before the others; where that one is new, it
+//! has [`GRACE`] for its first request. Then those on which nothing has moved for [`SILENT_MIN`] though their clients are awaited; where
+//! the server works on a request, its client is not silent. Connections of an address that has more than its share leave before those of
+//! others, each after its request. The share is all places by the number of addresses, so it matters only when the places are taken, and
+//! never for a single address, such as a proxy's. Of IPv6 a network of 64 bits counts as one address: that is what one client has.
 //! Refuses: closing anything; a connection is told, and `connection` ends it.
 //!
-//! Invariant: a new client waits only while on every connection something moves and its own address has its share.
+//! Invariant: a new client waits longer than [`GRACE`] only while on every connection something moves and its own address has its share.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -22,6 +22,8 @@ use crate::clock::RunningClock;
 
 /// A connection with a request on which nothing moves for so long may be cut for a new one.
 const SILENT_MIN: Duration = Duration::from_secs(10);
+/// Time that a new connection has for its first request before it may leave for another.
+const GRACE: Duration = Duration::from_secs(1);
 /// Of the idle connections, one in so many leaves at a time.
 const AT_A_TIME_PART: usize = 64;
 /// A connection with large receive buffers may be ended for another's sake once it has been idle for so long.
@@ -62,6 +64,8 @@ pub(super) struct Place {
     asked: AtomicBool,
     /// When it was told to leave first.
     told_us: AtomicU64,
+    /// Whether there was no request yet.
+    fresh: AtomicBool,
     /// Whether its receive buffers are large.
     wide: AtomicBool,
     leave: AtomicU8,
@@ -172,6 +176,12 @@ impl Table {
         // Several idle ones at a time, so that many clients at once do not wait for one after the other.
         for _ in 0..(max / AT_A_TIME_PART).max(1) {
             match ranked.pop() {
+                // Those that have been idle for less time leave no sooner than this one.
+                Some((Claim::Idle { .. }, age_us, place))
+                    if place.is_fresh() && age_us < microseconds(GRACE) =>
+                {
+                    return;
+                }
                 Some((Claim::Idle { .. }, _, place)) => place.tell(Leave::WhenIdle, now_us),
                 Some((Claim::Silent { .. } | Claim::Excess { was_told: true }, _, place)) => {
                     place.tell(Leave::Now, now_us);
@@ -197,6 +207,7 @@ impl Place {
             blocked_since_us: AtomicU64::new(0),
             asked: AtomicBool::new(false),
             told_us: AtomicU64::new(0),
+            fresh: AtomicBool::new(true),
             wide: AtomicBool::new(false),
             leave: AtomicU8::new(0),
             told: Notify::new(),
@@ -244,6 +255,10 @@ impl Place {
         none_under_way && self.blocked_since_us.load(Ordering::Relaxed) == 0
     }
 
+    fn is_fresh(&self) -> bool {
+        self.fresh.load(Ordering::Relaxed)
+    }
+
     fn was_told(&self) -> bool {
         self.leave.load(Ordering::Relaxed) > 0
     }
@@ -262,6 +277,7 @@ impl Taken {
         let since = if idle {
             microseconds(self.places.clock.now())
         } else {
+            self.place.fresh.store(false, Ordering::Relaxed);
             BUSY
         };
         self.place.idle_since_us.store(since, Ordering::Relaxed);
@@ -427,6 +443,22 @@ mod tests {
         assert_eq!(told(&taken), [(2, Leave::Now)]);
     }
 
+    /// Guards: a connection that was just accepted has a moment for its first request, whoever else wants its place; it leaves in its order
+    /// after that, and no other that was idle for less time leaves before it.
+    #[tokio::test(start_paused = true)]
+    async fn new_connections_have_a_moment() {
+        let places = places(2);
+        let taken = [places.take(peer(1)).unwrap(), places.take(peer(1)).unwrap()];
+        taken[1].set_idle(false);
+        pass(GRACE / 2).await;
+        taken[1].set_idle(true);
+        assert!(places.take(peer(2)).is_none());
+        assert_eq!(told(&taken), []);
+        pass(GRACE).await;
+        assert!(places.take(peer(2)).is_none());
+        assert_eq!(told(&taken), [(0, Leave::WhenIdle)]);
+    }
+
     /// Guards: a connection that wants large receive buffers gets those of one that has been idle for a while, and of no other.
     #[tokio::test(start_paused = true)]
     async fn idle_connections_give_large_buffers_back() {
@@ -447,6 +479,7 @@ mod tests {
     async fn who_is_asked_again_stays() {
         let places = places(2);
         let taken = [places.take(peer(1)).unwrap(), places.take(peer(1)).unwrap()];
+        pass(GRACE * 2).await;
         assert!(places.take(peer(1)).is_none());
         let (first, _) = told(&taken)[0];
         taken[first].set_idle(false);
