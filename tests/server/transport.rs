@@ -223,6 +223,27 @@ async fn a_short_body_is_no_whole_one() {
         .expect(404);
 }
 
+/// Guards: a frame of HTTP/2 has at most 16 KiB, as what is counted for a request assumes: its setting is not above that
+/// (SETTINGS_MAX_FRAME_SIZE, RFC 9113 section 6.5.2), on wide connections and others.
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_are_small() {
+    let registry = TestRegistry::start().await;
+    let mut connections = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(registry.client().address())
+            .await
+            .unwrap();
+        stream.write_all(&wire::opening(65_535)).await.unwrap();
+        let settings = next_frame(&mut stream, 4, 0).await;
+        let setting = settings.chunks_exact(6).find(|one| one[..2] == [0, 5]);
+        let largest = setting.map_or(16 << 10, |one| {
+            u32::from_be_bytes([one[2], one[3], one[4], one[5]])
+        });
+        assert_eq!(largest, 16 << 10);
+        connections.push(stream);
+    }
+}
+
 /// Guards: an HTTP/2 client that leaves single streams unread, while its connection lives, gives their buffers back, a blob's and a list's:
 /// such a stream is reset, and the connection continues.
 #[tokio::test(flavor = "multi_thread")]

@@ -8,15 +8,17 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use tokio::sync::watch;
 
-use super::connection::{Client, Close};
+use super::connection::Close;
 use super::limits::ConnectionLimits;
 use super::places::{Leave, Taken};
 use super::requests::Requests;
+use crate::registry::ports::ReadAccount;
 
 /// How long an idle connection that was told to leave may take for it.
 pub(super) const LEAVE_MAX: Duration = Duration::from_millis(100);
@@ -26,7 +28,7 @@ const STUCK_MIN: Duration = Duration::from_secs(1);
 /// A connection, and what is looked at beside it.
 pub(super) struct Attended<'a> {
     pub(super) requests: Requests,
-    pub(super) client: Client,
+    pub(super) account: Option<Arc<dyn ReadAccount>>,
     pub(super) limits: &'a ConnectionLimits,
     pub(super) place: &'a Taken,
     pub(super) draining: watch::Receiver<bool>,
@@ -35,7 +37,7 @@ pub(super) struct Attended<'a> {
 impl Attended<'_> {
     /// Resolves once the client has to give way to others who wait for memory.
     fn revoked(&self) -> BoxFuture<'static, ()> {
-        match &self.client.account {
+        match &self.account {
             Some(account) => account.revoked(),
             None => future::pending().boxed(),
         }
@@ -46,7 +48,7 @@ impl Attended<'_> {
     fn ends_a_stream(&self) -> bool {
         let blocked = self.place.blocked_for().unwrap_or_default();
         let ended = blocked < STUCK_MIN && self.requests.end_for_memory();
-        if let (true, Some(account)) = (ended, &self.client.account) {
+        if let (true, Some(account)) = (ended, &self.account) {
             account.gave_way();
         }
         ended

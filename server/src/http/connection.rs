@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::answer::AnswerBody;
 use super::attended::{Attended, LEAVE_MAX};
-use super::heads::Heads;
+use super::heads::{Heads, HeldHead};
 use super::limits::ConnectionLimits;
 use super::linger;
 use super::opening::{self, Opening};
@@ -40,8 +40,8 @@ pub(super) struct Client {
     pub(super) account: Option<Arc<dyn ReadAccount>>,
     /// This request.
     pub(super) under_way: Weak<UnderWay>,
-    /// Whether there is no memory for the head of this request.
-    pub(super) is_crowded: bool,
+    /// The memory that this request counts for; `None` if there was none left.
+    pub(super) head: Option<Arc<HeldHead>>,
 }
 
 /// How a connection is closed.
@@ -91,14 +91,9 @@ pub(super) async fn drive<S, B>(
         Arc::clone(&place),
         account.clone(),
     );
-    let client = Client {
-        account,
-        under_way: Weak::new(),
-        is_crowded: false,
-    };
     let attended = Attended {
         requests: Requests::new(Arc::clone(&place), &limits.clock),
-        client,
+        account,
         limits: &limits,
         place: &place,
         draining,
@@ -144,16 +139,15 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let limits = attended.limits;
-    let (requests, client) = (attended.requests.clone(), attended.client.clone());
-    let heads = Heads::new(&limits.heads);
+    let (requests, account) = (attended.requests.clone(), attended.account.clone());
+    let heads = Heads::new(&limits.heads, attended.place.peer());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let head = heads.hold(&request);
-        let is_crowded = head.is_none();
-        let under_way = requests.begin(head);
+        let head = heads.hold(&request).map(Arc::new);
+        let under_way = requests.begin(head.clone());
         request.extensions_mut().insert(Client {
+            account: account.clone(),
             under_way: Arc::downgrade(&under_way),
-            is_crowded,
-            ..client.clone()
+            head,
         });
         let answer = service.call(request);
         async move {
@@ -167,7 +161,7 @@ where
         let served = attended.serve(connection, http1::Connection::graceful_shutdown);
         return served.await;
     }
-    let wide = limits.widen();
+    let wide = limits.widen(attended.place);
     match &wide {
         Some(_) => attended.place.set_wide(),
         None => attended.place.want_wide(),

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
-use tokio::sync::Semaphore;
 
 use super::heads;
-use super::receive::{ReceiveMemory, WideReceive};
+use super::places::Taken;
+use super::receive::RECEIVE_BYTES;
 use super::server::{Http2Options, ServerOptions};
+use super::shares::{Share, SharedBytes};
 use super::streams::StreamTasks;
 use crate::clock::RunningClock;
 use crate::registry::Registry;
@@ -20,7 +21,8 @@ use crate::registry::Registry;
 const H1_HEAD_BYTES: usize = 64 << 10;
 /// Largest body frame that HTTP/1.1 hands up, and with it the unit of copying on a push. `socket` reads less where memory is short.
 const H1_BUFFER_BYTES: usize = 512 << 10;
-const H2_FRAME_BYTES: u32 = 64 << 10;
+/// Largest frame, the protocol's own: each request under way may have one of them between its stream and what takes it in.
+pub(super) const H2_FRAME_BYTES: u32 = 16 << 10;
 const H2_SEND_BUFFER_BYTES: usize = 256 << 10;
 /// Windows of a connection of HTTP/2 while memory for what was received is short: the protocol's own.
 const H2_NARROW_BYTES: u32 = 65_535;
@@ -37,8 +39,10 @@ pub(super) struct ConnectionLimits {
     pub(super) header_timeout: Duration,
     pub(super) unread_timeout: Duration,
     pub(super) clock: RunningClock,
-    pub(super) receive: Arc<ReceiveMemory>,
-    pub(super) heads: Arc<Semaphore>,
+    /// For the large receive buffers of connections.
+    pub(super) receive: Arc<SharedBytes>,
+    /// For requests beyond each connection's own part.
+    pub(super) heads: Arc<SharedBytes>,
     /// Whose memory answers take; the admin listener's are small.
     pub(super) registry: Option<Registry>,
 }
@@ -73,19 +77,20 @@ impl ConnectionLimits {
             clock: clock.clone(),
             header_timeout: options.header_timeout,
             unread_timeout: options.unread_timeout,
-            receive: ReceiveMemory::new(),
-            heads: heads::shared(),
+            receive: SharedBytes::new(RECEIVE_BYTES),
+            heads: SharedBytes::new(heads::SHARED_BYTES),
             registry,
         }
     }
 
     /// Memory for the large windows of a connection of HTTP/2, if there is some.
-    pub(super) fn widen(&self) -> Option<WideReceive> {
-        self.receive.widen(self.windows.connection_window_bytes)
+    pub(super) fn widen(&self, place: &Taken) -> Option<Share> {
+        let bytes = usize::try_from(self.windows.connection_window_bytes).ok()?;
+        self.receive.take(place.peer(), bytes)
     }
 
     /// HTTP/2 with the windows that there is memory for.
-    pub(super) fn http2(&self, wide: Option<&WideReceive>) -> http2::Builder<StreamTasks> {
+    pub(super) fn http2(&self, wide: Option<&Share>) -> http2::Builder<StreamTasks> {
         let window = |bytes: u32| match wide {
             Some(_) => bytes,
             None => bytes.min(H2_NARROW_BYTES),

@@ -42,6 +42,7 @@ mod request_id;
 mod requests;
 mod route;
 pub(crate) mod server;
+mod shares;
 mod socket;
 mod streams;
 mod tags;
@@ -182,7 +183,7 @@ impl Api {
         id: &str,
     ) -> Reply {
         let client = head.extensions.get::<Client>();
-        if client.is_some_and(|client| client.is_crowded) {
+        if client.is_some_and(|client| client.head.is_none()) {
             return Err(Error::TooManyRequests.into());
         }
         // Questions about the server and not about a path of it (RFC 9110 sections 9.3.6 and 9.3.7).

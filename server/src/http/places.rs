@@ -272,6 +272,11 @@ impl Place {
 }
 
 impl Taken {
+    /// The address by which the client is counted.
+    pub(super) fn peer(&self) -> IpAddr {
+        self.place.peer
+    }
+
     /// Nothing is under way any more, or something is.
     pub(super) fn set_idle(&self, idle: bool) {
         let since = if idle {

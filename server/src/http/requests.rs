@@ -41,7 +41,7 @@ pub(super) struct UnderWay {
     /// Ends the stream of the answer. There is none on HTTP/1.1, before the answer, and once it was used.
     stream: Mutex<Option<StreamEnd>>,
     #[expect(dead_code, reason = "held for its drop")]
-    head: Option<HeldHead>,
+    head: Option<Arc<HeldHead>>,
 }
 
 /// The client is awaited, until it drops.
@@ -57,7 +57,7 @@ impl Requests {
         }
     }
 
-    pub(super) fn begin(&self, head: Option<HeldHead>) -> Arc<UnderWay> {
+    pub(super) fn begin(&self, head: Option<Arc<HeldHead>>) -> Arc<UnderWay> {
         let request = Arc::new(UnderWay {
             requests: self.clone(),
             awaits: AtomicUsize::new(0),

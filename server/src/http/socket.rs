@@ -24,14 +24,15 @@ use tokio::sync::oneshot;
 use super::frames::{Frames, Moved};
 use super::limits::ConnectionLimits;
 use super::places::Taken;
-use super::receive::{NARROW_READ_BYTES, ReceiveMemory, WIDE_READ_BYTES, WideReceive};
+use super::receive::{NARROW_READ_BYTES, WIDE_READ_BYTES};
+use super::shares::{Share, SharedBytes};
 use crate::clock::{Alarm, RunningClock};
 use crate::registry::ports::ReadAccount;
 
 /// Bytes of a connection after which its reads may be large, if they fill what they may take.
 const WIDE_FROM_BYTES: u64 = 256 << 10;
 /// What a connection's buffers take once its reads are large: one being filled, one being taken in.
-const WIDE_BUFFERS_BYTES: u32 = 1 << 20;
+const WIDE_BUFFERS_BYTES: usize = 2 * WIDE_READ_BYTES;
 /// Bytes that the kernel takes beyond what is on its way to the client.
 const UNSENT_BYTES: u32 = 256 << 10;
 
@@ -46,8 +47,8 @@ pub(super) struct Socket {
     begun: Bytes,
     /// Bytes read since, and a large part of the memory for them; of HTTP/1.1.
     received: u64,
-    memory: Option<Arc<ReceiveMemory>>,
-    wide: Option<WideReceive>,
+    memory: Option<Arc<SharedBytes>>,
+    wide: Option<Share>,
     /// Of how many bytes on idle connections are asked for theirs.
     wanted_at: u64,
     /// Of HTTP/2: what comes and what goes.
@@ -138,7 +139,7 @@ impl Socket {
             && self.wide.is_none()
             && self.received >= WIDE_FROM_BYTES
         {
-            self.wide = memory.widen(WIDE_BUFFERS_BYTES);
+            self.wide = memory.take(self.place.peer(), WIDE_BUFFERS_BYTES);
             if self.wide.is_some() {
                 self.place.set_wide();
             } else if self.received >= self.wanted_at {
