@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonnage_tests::registry::TestRegistry;
 
-use crate::wire::{self, frame, head, rest, say};
+use crate::wire::{self, field, frame, head, rest, say};
 use crate::{MANIFEST, begin, push_blob, push_layers, sha256};
 
 const NO_UPLOAD: &str = "/v2/a/blobs/uploads/00000000-0000-4000-8000-000000000000";
@@ -89,6 +89,45 @@ async fn clients_may_end_their_side_first() {
                 .collect();
             assert_eq!(statuses, expected, "{request}: {said}");
         }
+    }
+    client.head("/v2/a/manifests/t").await.expect(200);
+}
+
+/// Guards: RFC 9113 section 8.1: a request of HTTP/2 whose stream has ended is whole, so that a client may end its side of the connection
+/// then: it is answered, and what it asked for is done; one whose stream has not ended fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_http2_may_end_their_side_first() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let manifest = push_layers(&client, "a", &[b"one"]).await.to_string();
+    let put = [
+        head("PUT", "/v2/a/manifests/t"),
+        field("content-type", MANIFEST),
+    ];
+    let get = head("GET", "/v2/");
+    for number in 0..20 {
+        let mut stream = TcpStream::connect(client.address()).await.unwrap();
+        let cut = number % 2 == 1;
+        let sent = [
+            wire::opening(65_535),
+            frame(1, 4, 1, &put.concat()),
+            frame(0, u8::from(!cut), 1, manifest.as_bytes()),
+            frame(1, 5, 3, &get),
+        ];
+        stream.write_all(&sent.concat()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answers = [(1, vec![]), (3, vec![])];
+        for _ in 0..2 {
+            let (of, head) = wire::next_head(&mut stream).await;
+            let answer = answers.iter_mut().find(|(stream, _)| *stream == of);
+            answer.expect("a stream").1 = head;
+        }
+        // Indexed fields of `:status` (RFC 7541 appendix A): 400 and 200.
+        let [(_, put), (_, get)] = answers;
+        assert_eq!(put.first() == Some(&0x8c), cut, "{put:?}");
+        assert_eq!(get.first(), Some(&0x88));
+        let ended = tokio::time::timeout(wire::HANG, stream.read_to_end(&mut Vec::new())).await;
+        ended.expect("the connection is kept").unwrap();
     }
     client.head("/v2/a/manifests/t").await.expect(200);
 }

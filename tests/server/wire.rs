@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// By then a wait has failed; below the 50 s after which a client of HTTP/2 that answers no ping is gone anyway.
-const HANG: Duration = Duration::from_secs(30);
+pub(crate) const HANG: Duration = Duration::from_secs(30);
 
 /// Everything that the server says to `bytes` until it closes; the client's side stays open.
 pub(crate) async fn say(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
@@ -64,19 +64,32 @@ pub(crate) fn head(method: &str, path: &str) -> Vec<u8> {
 
 /// The payload of the next frame of `kind` on `stream`.
 pub(crate) async fn next_frame(from: &mut TcpStream, kind: u8, stream: u32) -> Vec<u8> {
+    next(from, |found, of| (found, of) == (kind, stream))
+        .await
+        .1
+}
+
+/// The next HEADERS, and their stream.
+pub(crate) async fn next_head(from: &mut TcpStream) -> (u32, Vec<u8>) {
+    next(from, |kind, _| kind == 1).await
+}
+
+/// Reads frames up to one of a kind and stream that is wanted: its stream and payload.
+async fn next(from: &mut TcpStream, wanted: impl Fn(u8, u32) -> bool) -> (u32, Vec<u8>) {
     let reading = async {
         loop {
             let mut head = [0; 9];
             from.read_exact(&mut head).await.expect("a frame");
-            let [a, b, c, found, _, of @ ..] = head;
+            let [a, b, c, kind, _, stream @ ..] = head;
             let length = u32::from_be_bytes([0, a, b, c]);
             let mut payload = vec![0; usize::try_from(length).unwrap()];
             from.read_exact(&mut payload).await.expect("its payload");
-            if (found, u32::from_be_bytes(of)) == (kind, stream) {
-                return payload;
+            let stream = u32::from_be_bytes(stream);
+            if wanted(kind, stream) {
+                return (stream, payload);
             }
         }
     };
     let read = tokio::time::timeout(HANG, reading).await;
-    read.unwrap_or_else(|_| panic!("no frame of kind {kind} on stream {stream}"))
+    read.expect("no such frame comes")
 }

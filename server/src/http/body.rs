@@ -7,13 +7,14 @@
 //! connection break off.
 
 use std::fmt;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use futures_util::future::OptionFuture;
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -301,10 +302,22 @@ impl Source for RequestBody {
             Progress::Broken => return Err(Error::BodyBroken),
             Progress::Expected | Progress::Coming => self.state = Progress::Coming,
         }
-        let _awaited = self.under_way.upgrade().as_ref().map(Awaited::by);
+        let request = self.under_way.upgrade();
+        let _awaited = request.as_ref().map(Awaited::by);
+        let mut client_ended = pin!(OptionFuture::from(
+            request.as_ref().map(|request| request.client_ended())
+        ));
         loop {
             let frame = self.clock.timeout(self.idle, self.incoming.frame());
-            let error = match frame.await {
+            let frame = tokio::select! {
+                biased;
+                frame = frame => frame,
+                Some(()) = &mut client_ended => {
+                    self.state = Progress::Broken;
+                    return Err(Error::BodyBroken);
+                }
+            };
+            let error = match frame {
                 Ok(None) if self.missing == 0 => {
                     self.state = Progress::Over;
                     return Ok(None);

@@ -83,16 +83,17 @@ pub(super) async fn drive<S, B>(
         return;
     };
     let account = limits.registry.as_ref().map(Registry::read_account);
+    let requests = Requests::new(Arc::clone(&place), &limits.clock);
     let (socket, mut returned) = Socket::new(
         stream,
         begun,
         speaks_http2,
         &limits,
-        Arc::clone(&place),
+        &requests,
         account.clone(),
     );
     let attended = Attended {
-        requests: Requests::new(Arc::clone(&place), &limits.clock),
+        requests,
         account,
         limits: &limits,
         place: &place,

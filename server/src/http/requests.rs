@@ -24,6 +24,8 @@ use crate::clock::RunningClock;
 #[derive(Debug, Clone)]
 pub(super) struct Requests {
     under_way: watch::Sender<Vec<Weak<UnderWay>>>,
+    /// Whether a client of HTTP/2 has ended its side of the connection.
+    client_ended: watch::Sender<bool>,
     place: Arc<Taken>,
     clock: RunningClock,
 }
@@ -52,6 +54,7 @@ impl Requests {
     pub(super) fn new(place: Arc<Taken>, clock: &RunningClock) -> Self {
         Self {
             under_way: watch::Sender::default(),
+            client_ended: watch::Sender::default(),
             place,
             clock: clock.clone(),
         }
@@ -74,8 +77,18 @@ impl Requests {
         request
     }
 
+    /// The place of the connection.
+    pub(super) fn place(&self) -> &Arc<Taken> {
+        &self.place
+    }
+
     pub(super) fn are_under_way(&self) -> bool {
         !self.under_way.borrow().is_empty()
+    }
+
+    /// Notes that a client of HTTP/2 sends nothing any more: requests that are not whole fail.
+    pub(super) fn set_client_ended(&self) {
+        self.client_ended.send_replace(true);
     }
 
     /// Resolves once there was none for `patience`.
@@ -130,6 +143,16 @@ impl Requests {
 }
 
 impl UnderWay {
+    /// Resolves once the client has ended its side of the connection: what did not come will not.
+    pub(super) fn client_ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let mut ended = self.requests.client_ended.subscribe();
+        async move {
+            if ended.wait_for(|ended| *ended).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// The answer holds memory of the client's account from now on.
     pub(super) fn hold_memory(&self) {
         self.holds_memory.store(true, Ordering::Relaxed);

@@ -16,15 +16,18 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use super::attended::LEAVE_MAX;
 use super::frames::{Frames, Moved};
 use super::limits::ConnectionLimits;
 use super::places::Taken;
 use super::receive::{NARROW_READ_BYTES, WIDE_READ_BYTES};
+use super::requests::Requests;
 use super::shares::{Share, SharedBytes};
 use crate::clock::{Alarm, RunningClock};
 use crate::registry::ports::ReadAccount;
@@ -37,7 +40,6 @@ const WIDE_BUFFERS_BYTES: usize = 2 * WIDE_READ_BYTES;
 const UNSENT_BYTES: u32 = 256 << 10;
 
 /// A socket under watch.
-#[derive(Debug)]
 pub(super) struct Socket {
     /// There until the socket drops.
     stream: Option<Take<TcpStream>>,
@@ -53,6 +55,11 @@ pub(super) struct Socket {
     wanted_at: u64,
     /// Of HTTP/2: what comes and what goes.
     frames: Option<(Frames, Frames)>,
+    requests: Requests,
+    /// Whether the client's side of a connection of HTTP/2 has ended.
+    is_ended: bool,
+    /// Resolves when the requests that were under way then are answered.
+    ended: Option<BoxFuture<'static, ()>>,
     place: Arc<Taken>,
     unread_max: Duration,
     /// Since when there is no room to write.
@@ -71,7 +78,7 @@ impl Socket {
         begun: Bytes,
         speaks_http2: bool,
         limits: &ConnectionLimits,
-        place: Arc<Taken>,
+        requests: &Requests,
         account: Option<Arc<dyn ReadAccount>>,
     ) -> (Self, oneshot::Receiver<TcpStream>) {
         if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
@@ -87,7 +94,10 @@ impl Socket {
             wide: None,
             wanted_at: WIDE_FROM_BYTES,
             frames: speaks_http2.then(Default::default),
-            place,
+            requests: requests.clone(),
+            is_ended: false,
+            ended: None,
+            place: Arc::clone(requests.place()),
             unread_max: limits.unread_timeout,
             full_since: None,
             clock: limits.clock.clone(),
@@ -109,6 +119,10 @@ impl Socket {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(ended) = &mut self.ended {
+            ready!(ended.poll_unpin(cx));
+            self.ended = None;
+        }
         // Only HTTP/1.1 keeps a buffer that grows with what one read brings.
         let most = if self.memory.is_none() || self.wide.is_some() {
             WIDE_READ_BYTES
@@ -122,6 +136,13 @@ impl Socket {
         stream.set_limit(u64::try_from(most).unwrap_or(u64::MAX));
         let outcome = ready!(Pin::new(stream).poll_read(cx, buffer));
         let count = buffer.filled().len() - before;
+        let is_end = count == 0 && buffer.remaining() > 0 && outcome.is_ok();
+        if is_end && self.frames.is_some() && !std::mem::replace(&mut self.is_ended, true) {
+            // hyper takes this end for the connection's, and drops what is under way, or what it has read and not begun yet.
+            self.requests.set_client_ended();
+            self.ended = Some(self.requests.idle(LEAVE_MAX).boxed());
+            return self.poll_receive(cx, buffer);
+        }
         if count > 0 {
             let received = buffer.filled().get(before..).unwrap_or_default();
             let moved = match &mut self.frames {
