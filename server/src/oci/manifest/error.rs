@@ -9,7 +9,7 @@ const QUOTED_BYTES_MAX: usize = 300;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// Not one JSON object, or fields of the wrong kind, or keys that are read in several ways.
-    #[error("the manifest is not the JSON of a manifest: {0}")]
+    #[error("the manifest cannot be parsed: {0}")]
     Json(String),
     /// The digest of a descriptor.
     #[error("{place}: {why}")]
