@@ -338,16 +338,11 @@ fn open_files_are_bounded() {
 }
 
 /// Guards: an announced length costs its sender nothing, so it must not cost the disk: space is reserved a little
-/// ahead of what came, and what cannot fit is refused before there is a file.
+/// ahead of what came.
 #[test]
 fn announced_bytes_do_not_fill_the_disk() {
     run(|dir| async move {
         let bench = Workbench::open(dir.path(), 1, &Options::default()).await;
-        let refused = bench.create_dedicated(Some(1 << 49)).await;
-        let refused = refused.expect_err("no disk has 512 TiB free");
-        assert!(refused.is_no_space(), "{refused}");
-        assert_eq!(bench.names("segments"), [""; 0]);
-
         let mut writer = bench.create_dedicated(Some(1 << 30)).await.unwrap();
         let path = bench.segment_path(writer.file().id());
         let allocated = || std::fs::metadata(&path).unwrap().blocks() * 512;

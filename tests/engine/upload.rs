@@ -474,26 +474,36 @@ fn stored_content_is_written_again_only_if_damaged() {
     });
 }
 
-/// Guards: an announced length takes no more of the disk than a bounded start, and is only a hint.
+/// Guards: an announced length takes no more of the disk than a bounded start, and is only a hint; one that cannot fit is
+/// refused before there is a file.
 #[test]
 fn announcing_costs_little() {
     run(|dir| async move {
         let bench = Workbench::open(dir.path(), 1, &small_options()).await;
-        for announced in [1 << 30, u64::MAX] {
+        let announce = async |length| {
             let spec = UploadSpec {
                 repository: REPOSITORY.to_owned(),
-                length_hint: Some(announced),
+                length_hint: Some(length),
                 ..UploadSpec::default()
             };
             let mut upload = bench.upload(bench.uploads.begin(spec).unwrap()).await;
-            upload.write(Bytes::from_static(b"abc")).await.unwrap();
-            for file in std::fs::read_dir(dir.path().join("segments")).unwrap() {
-                assert!(file.unwrap().metadata().unwrap().len() < 256 << 20);
-            }
-            let digest = Digest::of(Algorithm::Sha256, b"abc");
-            let finished = upload.finish(digest, None).await.unwrap();
-            assert_reads(&bench, digest, finished.extent(), b"abc").await;
+            let written = upload.write(Bytes::from_static(b"abc")).await;
+            (upload, written)
+        };
+        // No disk has 512 TiB free.
+        for length in [1 << 49, u64::MAX] {
+            let refused = announce(length).await.1.unwrap_err();
+            assert!(refused.is_no_space(), "{refused}");
+            assert_eq!(bench.names("segments"), [""; 0]);
         }
+        let (mut upload, written) = announce(1 << 30).await;
+        written.unwrap();
+        for file in std::fs::read_dir(dir.path().join("segments")).unwrap() {
+            assert!(file.unwrap().metadata().unwrap().len() < 256 << 20);
+        }
+        let digest = Digest::of(Algorithm::Sha256, b"abc");
+        let finished = upload.finish(digest, None).await.unwrap();
+        assert_reads(&bench, digest, finished.extent(), b"abc").await;
     });
 }
 

@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
 use tokio::sync::Notify;
 use tonnage_engine::extent::Layout;
+use tonnage_engine::io::Class;
 use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store};
 use tonnage_tests::machine::{Fault, Machine, OpKind};
@@ -26,14 +27,7 @@ struct Bench {
 
 fn run(options: Options, test: impl AsyncFn(&Bench)) {
     for seed in 1..=3 {
-        let machine = Machine::new(seed, &check::empty_disk());
-        let machine_ref = &machine;
-        let store = machine.executor.block_on(async {
-            let path = check::store_path();
-            let opened = Store::open(machine_ref.env.clone(), &path, options.clone()).await;
-            opened.expect("the store opens").0
-        });
-        let bench = Bench { machine, store };
+        let bench = Bench::start(Machine::new(seed, &check::empty_disk()), options.clone());
         bench.machine.executor.block_on(async {
             test(&bench).await;
             bench.store.close().await.expect("the store closes");
@@ -55,6 +49,15 @@ fn digest(whole: &Bytes) -> Digest {
 }
 
 impl Bench {
+    fn start(machine: Machine, options: Options) -> Self {
+        let store = machine.executor.block_on(async {
+            let path = check::store_path();
+            let opened = Store::open(machine.env.clone(), &path, options).await;
+            opened.expect("the store opens").0
+        });
+        Self { machine, store }
+    }
+
     fn begin(&self) -> Result<UploadId, Error> {
         self.begin_in(REPOSITORY)
     }
@@ -392,6 +395,94 @@ fn an_upload_with_a_request_waiting_is_in_use() {
         bench
             .begin_in("library/b")
             .expect("it is not in use any more");
+    });
+}
+
+/// Guards: on a full disk an upload is ended only for bytes that a request writes, and only one that has bytes on disk:
+/// not for a length that is announced, nor to write what idle uploads hold in memory; a length that cannot fit is
+/// refused.
+#[test]
+fn space_is_made_for_bytes_that_are_written() {
+    run(check::options(), async |bench| {
+        let disk = &bench.machine.disk;
+        let on_disk = bench.leave(content(1, 250_000)).await;
+        bench.wait().await;
+        disk.set_capacity(Some(disk.used_bytes()));
+        let in_memory = bench.leave(content(2, 1_000)).await;
+        bench.wait().await;
+        assert_eq!(bench.offset(on_disk), Some(250_000));
+        assert_eq!(bench.offset(in_memory), Some(1_000));
+
+        disk.set_capacity(Some(disk.used_bytes() + 100_000));
+        let announce = async |length| {
+            let id = bench.store.begin_upload(UploadSpec {
+                repository: REPOSITORY.to_owned(),
+                length_hint: Some(length),
+                ..UploadSpec::default()
+            });
+            let id = id.expect("room for an upload");
+            let mut upload = bench.open(id).await.expect("it is there");
+            let sent = send(&mut upload, content(3, 10_000)).await;
+            sent.map(|()| (id, upload))
+        };
+        let refused = announce(100 << 30).await.map(drop);
+        let said = refused.expect_err("it cannot fit").to_string();
+        assert!(said.contains("107374182400 bytes were announced"), "{said}");
+        let (id, mut upload) = announce(300_000).await.expect("it may fit");
+        assert_eq!(bench.offset(on_disk), Some(250_000));
+        let whole = content(3, 300_000);
+        send(&mut upload, whole.slice(10_000..))
+            .await
+            .expect("space is made");
+        drop(upload);
+        assert_eq!(bench.offset(on_disk), None);
+        assert_eq!(bench.offset(in_memory), Some(1_000));
+
+        // The last bytes, which finish the segment, find it full.
+        let on_disk = bench.leave(content(4, 20_000)).await;
+        disk.set_capacity(None);
+        bench.wait().await;
+        disk.set_capacity(Some(disk.used_bytes()));
+        bench.go_on(id, &whole).await.expect("space is made");
+        assert_eq!(bench.offset(on_disk), None);
+        assert_eq!(bench.offset(in_memory), Some(1_000));
+        disk.set_capacity(None);
+    });
+}
+
+/// Guards: an upload that was ended for another one leaves no file, also where the other one found no place even so.
+#[test]
+fn an_upload_that_was_ended_in_vain_leaves_nothing() {
+    let mut left = Vec::new();
+    let bench = Bench::start(Machine::new(1, &check::empty_disk()), check::options());
+    bench.machine.executor.block_on(async {
+        for salt in 0..3 {
+            left.push(bench.leave(content(salt, 50_000)).await);
+        }
+        bench.store.close().await.expect("the store closes");
+    });
+    let options = Options {
+        uploads_max: 1,
+        ..check::options()
+    };
+    let bench = Bench::start(Machine::new(1, &bench.machine.disk.live_image()), options);
+    bench.machine.executor.block_on(async {
+        let held = [bench.open(left[0]).await, bench.open(left[1]).await];
+        assert!(held.iter().all(Result::is_ok), "{held:?}");
+        bench.wait().await;
+        let refused = bench.begin();
+        assert!(
+            matches!(refused, Err(Error::TooManyUploads { .. })),
+            "{refused:?}"
+        );
+        assert_eq!(bench.offset(left[2]), None);
+        bench.wait().await;
+        for directory in ["segments", "uploads"] {
+            let directory = check::store_path().join(directory);
+            let io = &bench.machine.env.io;
+            let listed = io.list_dir(Class::Directory.call(), &directory).await;
+            assert_eq!(listed.expect("listed").len(), 2, "{directory:?}");
+        }
     });
 }
 

@@ -7,7 +7,6 @@
 //! bytes; dropped unfinished, the file goes; space is reserved ahead of what was written by no more than as much again
 //! ([`reserved_to`]), for an announced length costs its sender nothing.
 
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, SegmentId, VolumeId};
 use crate::format::checksum::encode_table;
 use crate::format::record::{DEDICATED_PAYLOAD, RecordFrame, RecordPlaces};
-use crate::io::Class;
 use crate::io::exact::write_all;
+use crate::io::{Class, IoError};
 use crate::sync::AtomicBool;
 
 /// Space reserved before the first byte, as far as the announced length goes.
@@ -44,6 +43,8 @@ pub struct DedicatedWriter {
     /// Whether the file may reach beyond what was written: then it is cut at the end.
     longer: bool,
     named: Arc<AtomicBool>,
+    /// A sync failed.
+    sync_failed: Arc<AtomicBool>,
     /// The end of the file by the announced length, while space is reserved ahead.
     announced_end: Option<u64>,
     /// Space is reserved up to here.
@@ -51,8 +52,8 @@ pub struct DedicatedWriter {
 }
 
 impl DedicatedWriter {
-    /// Creates the file. An announced length that does not fit on the disk is refused at once; for one that does,
-    /// space is reserved in steps, a little ahead of the writes.
+    /// Creates the file. Of an announced length space is reserved in steps, a little ahead of the writes; where there is
+    /// none, the writes tell.
     pub async fn create(
         files: Arc<SegmentFiles>,
         ids: &SegmentIds,
@@ -62,9 +63,6 @@ impl DedicatedWriter {
         let announced_end = length_hint
             .filter(|length| *length <= ANNOUNCED_BYTES_MAX)
             .map(|length| RecordPlaces::trailing(length).end);
-        if let Some(end) = announced_end {
-            check_space(&files, end).await?;
-        }
         let id = ids.take().await?;
         // Before the file: whoever waits for it may give up.
         let guard = AbandonGuard::new(Arc::clone(&files), id);
@@ -82,12 +80,14 @@ impl DedicatedWriter {
             abandon: Some(guard),
             longer: announced_end.is_some(),
             named: Arc::default(),
+            sync_failed: Arc::default(),
             announced_end,
             reserved: 0,
         };
         if let Some(range) = writer.next_reserve(0)
-            && !reserve(writer.file(), range).await?
+            && !reserve(writer.file(), range).await
         {
+            writer.release_reserved(0).await;
             writer.announced_end = None;
         }
         Ok(writer)
@@ -101,6 +101,28 @@ impl DedicatedWriter {
         }
         let from = std::mem::replace(&mut self.reserved, reserved_to(end, announced));
         Some(from..self.reserved)
+    }
+
+    /// The end of the space that is reserved.
+    pub fn reserved_end(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Gives back the space that is reserved after `length` payload bytes, as far as the file is open and can be cut.
+    pub async fn release_reserved(&mut self, length: u64) {
+        let end = DEDICATED_PAYLOAD + length;
+        if self.reserved <= end {
+            return;
+        }
+        if let Some(written) = &self.file {
+            let file = written.file();
+            let cut = file.file().set_len(Class::UploadWrite.call(), end).await;
+            if let Err(error) = cut {
+                tracing::debug!(path = %file.path().display(), %error, "space that is reserved for an upload could not be given back");
+                return;
+            }
+            self.reserved = end;
+        }
     }
 
     /// Takes up the file of an upload that survived a restart and cuts it to `length` payload bytes.
@@ -134,6 +156,7 @@ impl DedicatedWriter {
             abandon,
             longer: false,
             named: Arc::new(AtomicBool::new(true)),
+            sync_failed: Arc::default(),
             announced_end: None,
             reserved: 0,
         })
@@ -155,6 +178,11 @@ impl DedicatedWriter {
     /// Whether it has a descriptor.
     pub fn is_open(&self) -> bool {
         self.file.is_some()
+    }
+
+    /// Whether a sync failed: then what was written counts as lost.
+    pub fn is_sync_failed(&self) -> bool {
+        self.sync_failed.load(Ordering::Acquire)
     }
 
     /// Gives its descriptor back. What was written must be synced: a failure to write back is told to those who have
@@ -199,7 +227,7 @@ impl DedicatedWriter {
         let ahead = self.next_reserve(DEDICATED_PAYLOAD + offset + bytes);
         async move {
             if let Some(range) = ahead {
-                reserve(&file, range).await?;
+                reserve(&file, range).await;
             }
             let written = write_all(
                 file.file(),
@@ -215,9 +243,12 @@ impl DedicatedWriter {
     /// Makes all written payload and the file's name durable; the future owns all it needs.
     pub fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let (file, files) = (Arc::clone(self.file()), Arc::clone(&self.files));
-        let named = Arc::clone(&self.named);
+        let (named, sync_failed) = (Arc::clone(&self.named), Arc::clone(&self.sync_failed));
         async move {
             let synced = file.file().sync_data(Class::UploadWrite.call()).await;
+            if synced.as_ref().is_err_and(IoError::was_attempted) {
+                sync_failed.store(true, Ordering::Release);
+            }
             synced.map_err(|error| Error::io("sync segment", file.path(), error))?;
             if !named.load(Ordering::Acquire) {
                 files.sync_dir(Class::UploadWrite.call()).await?;
@@ -297,43 +328,12 @@ fn reserved_to(end: u64, announced: u64) -> u64 {
     end.saturating_add(ahead).min(announced).max(end)
 }
 
-/// Refuses what cannot fit. Not a promise: others write as well.
-async fn check_space(files: &SegmentFiles, bytes: u64) -> Result<()> {
-    let space = files
-        .env()
-        .io
-        .space(Class::Directory.call(), files.dir())
-        .await;
-    let available = match space {
-        Ok(space) => space.available_bytes,
-        // Then the writes will tell.
-        Err(_) => return Ok(()),
-    };
-    if bytes <= available {
-        return Ok(());
-    }
-    let full = io::Error::new(
-        io::ErrorKind::StorageFull,
-        format!("{bytes} bytes were announced, {available} are free"),
-    );
-    Err(Error::io("reserve space in", files.dir(), full))
-}
-
-/// Reserves a part of the file. False where the file system cannot: then there is no use in going on with it.
-async fn reserve(file: &SegmentFile, range: Range<u64>) -> Result<bool> {
+/// Reserves a part of the file; whether that was possible. Where it was not, the writes tell whether there is space.
+async fn reserve(file: &SegmentFile, range: Range<u64>) -> bool {
     let length = range.end - range.start;
-    let Err(error) = file
-        .file()
-        .allocate(Class::UploadWrite.call(), range.start, length)
-        .await
-    else {
-        return Ok(true);
-    };
-    let error = Error::io("reserve space for segment", file.path(), error);
-    if error.is_no_space() {
-        return Err(error);
-    }
-    Ok(false)
+    let file = file.file();
+    let reserved = file.allocate(Class::UploadWrite.call(), range.start, length);
+    reserved.await.is_ok()
 }
 
 fn zeros(count: u64) -> Bytes {

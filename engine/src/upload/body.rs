@@ -16,6 +16,7 @@ use super::UploadId;
 use super::digestion::{Digestion, DigestionMark};
 use super::log::LogFile;
 use super::session_table::SessionTable;
+use super::space::Space;
 use super::spill::Spill;
 use super::staging::{Staged, StagingBudget};
 use crate::digest::{Algorithm, Digest, Hasher};
@@ -40,6 +41,7 @@ pub(super) struct Shared {
     pub(super) segments: Arc<Segments>,
     pub(super) options: Options,
     pub(super) staging: Arc<StagingBudget>,
+    pub(super) space: Space,
     pub(super) sessions: Weak<SessionTable>,
     /// An upload holds memory or a descriptor that it did not hold before.
     pub(super) held: Arc<Notify>,
@@ -177,47 +179,71 @@ impl Body {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Remembers an error after which the bytes are not all there. After one of an operation that was not attempted
-    /// they are.
+    /// Remembers an error after which the bytes are not all there. They are after an operation that was not attempted,
+    /// and after a write that found the disk full: it is begun again by the next step.
     pub(super) fn fail<T>(&mut self, result: Result<T>) -> Result<T> {
-        if let Err(error) = &result
-            && !error.is_not_attempted()
-        {
-            self.failed.get_or_insert_with(|| error.clone());
+        let sync_failed = matches!(&self.kept, Kept::Spilled(spill) if spill.is_sync_failed());
+        match &result {
+            Err(error) if error.is_not_attempted() || (error.is_no_space() && !sync_failed) => {}
+            Err(error) => self.end(error),
+            Ok(_) => {}
         }
         result
     }
 
-    /// Takes in the next bytes; waits while the pipeline is full. An error ends the upload, unless it is that
-    /// something was not attempted: then the offset tells how many of them were taken.
-    pub(super) async fn write(&mut self, piece: Bytes) -> Result<()> {
+    /// The upload cannot go on because of this error.
+    fn end(&mut self, error: &Error) {
+        self.failed.get_or_insert_with(|| error.clone());
+    }
+
+    /// A request failed. Where that is for want of space, an upload that has bytes on disk ends, so that they do not stay
+    /// there.
+    pub(super) fn end_without_space(&mut self, error: &Error) {
+        if error.is_no_space() && self.bytes_on_disk() > 0 {
+            self.end(error);
+        }
+    }
+
+    /// Bytes on disk, reserved ones included.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        match &self.kept {
+            Kept::Memory(_) => 0,
+            Kept::Spilled(spill) => spill.bytes_on_disk(),
+        }
+    }
+
+    /// Takes in bytes, and leaves in `piece` what it did not take; waits while the pipeline is full. Called again after
+    /// an error that did not end the upload, it takes up what was not done.
+    pub(super) async fn write(&mut self, piece: &mut Bytes) -> Result<()> {
         self.check()?;
         let outcome = self.try_write(piece).await;
         self.fail(outcome)
     }
 
-    async fn try_write(&mut self, mut piece: Bytes) -> Result<()> {
+    async fn try_write(&mut self, piece: &mut Bytes) -> Result<()> {
         self.hash_again_if_due().await?;
         let window = self.shared.options.upload_window_bytes as u64;
-        while !piece.is_empty() {
+        loop {
+            let is_over_budget = self.held_bytes() > self.staged.bytes();
+            let is_full = self.pending_bytes >= window;
+            if is_over_budget {
+                self.drain().await?;
+            } else if is_full {
+                self.submit().await?;
+            }
+            if (is_over_budget || is_full) && self.shared.segments.files().writers_wait() {
+                self.give_way().await?;
+            }
+            if piece.is_empty() {
+                return Ok(());
+            }
             self.spill_if_due(piece.len() as u64).await?;
             let room = usize::try_from(window - self.pending_bytes).unwrap_or(usize::MAX);
             let part_bytes = room.min(piece.len());
-            let within_budget = self.stage(part_bytes as u64).await?;
+            self.stage(part_bytes as u64).await?;
             // Staging may have submitted what was pending; then there is more room than this, never less.
             self.push(piece.split_to(part_bytes));
-            if !within_budget {
-                self.drain().await?;
-            } else if self.pending_bytes >= window {
-                self.submit().await?;
-            } else {
-                continue;
-            }
-            if self.shared.segments.files().writers_wait() {
-                self.give_way().await?;
-            }
         }
-        Ok(())
     }
 
     /// Gives the descriptor to an upload that waits for one, so that each gets on by a window in its turn.
@@ -268,23 +294,18 @@ impl Body {
         if matches!(self.kept, Kept::Spilled(_)) {
             return Ok(());
         }
-        loop {
-            // Waited for here and not in flight: who gives up does not keep the permit that comes then.
-            let permit = match &self.opening {
-                None => Some(self.shared.segments.files().writer_permit().await?),
-                Some(_) => None,
-            };
-            match self.spill_with(permit).await {
-                // An announced length that does not fit is refused as it is: others gave way to it already, where
-                // that helped.
-                Err(error) if error.is_no_space() && self.length_hint.is_none() => {
-                    if !self.shared.make_space(self.subject.id).await {
-                        return Err(error);
-                    }
-                }
-                spilled => return spilled,
-            }
+        if self.opening.is_some() {
+            return self.spill_with(None).await;
         }
+        if let Some(length) = self.length_hint
+            && let Err(error) = self.shared.check_announced(length).await
+        {
+            self.end(&error);
+            return Err(error);
+        }
+        // Waited for here and not in flight: a request that gives up does not keep the permit that comes then.
+        let permit = self.shared.segments.files().writer_permit().await?;
+        self.spill_with(Some(permit)).await
     }
 
     async fn spill_with(&mut self, permit: Option<OwnedSemaphorePermit>) -> Result<()> {
@@ -320,11 +341,9 @@ impl Body {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Result<DedicatedWriter> {
         if let Some(permit) = permit {
-            let (shared, own) = (Arc::clone(&self.shared), self.subject.id);
-            let hint = self.length_hint;
+            let (segments, hint) = (Arc::clone(&self.shared.segments), self.length_hint);
             self.opening = Some(InFlight::start(async move {
-                shared.keep_free(own, hint.unwrap_or(0)).await;
-                shared.segments.create_dedicated(permit, hint).await
+                segments.create_dedicated(permit, hint).await
             }));
         }
         let opened = match &mut self.opening {
@@ -335,16 +354,25 @@ impl Body {
         opened.unwrap_or(Err(Error::Closed))
     }
 
-    /// Accounts for `bytes` more in memory. Where the budget is used up, the upload goes to disk; false if there is none left
-    /// even so: then whoever adds them must [`Body::drain`] them, so that an idle upload holds nothing beyond the budget.
-    async fn stage(&mut self, bytes: u64) -> Result<bool> {
+    /// Accounts for `bytes` more in memory. Where the budget is used up, the upload goes to disk. Where none is left even
+    /// so, they are beyond the budget until [`Body::try_write`] has drained them.
+    async fn stage(&mut self, bytes: u64) -> Result<()> {
         let length = self.offset() + bytes;
-        if self.staged.try_add(bytes, length) {
-            return Ok(true);
+        if !self.staged.try_add(bytes, length) {
+            self.spill().await?;
+            self.drain().await?;
+            self.staged.try_add(bytes, length);
         }
-        self.spill().await?;
-        self.drain().await?;
-        Ok(self.staged.try_add(bytes, length))
+        Ok(())
+    }
+
+    /// Bytes in memory.
+    fn held_bytes(&self) -> u64 {
+        let kept = match &self.kept {
+            Kept::Memory(_) => self.submitted,
+            Kept::Spilled(spill) => spill.bytes_in_flight(),
+        };
+        kept + self.pending_bytes
     }
 
     /// Everything received is hashed and in the dedicated segment, and nothing of it in memory.
@@ -362,11 +390,7 @@ impl Body {
 
     /// Gives back memory that is no longer held.
     fn release(&mut self) {
-        let kept = match &self.kept {
-            Kept::Memory(_) => self.submitted,
-            Kept::Spilled(spill) => spill.bytes_in_flight(),
-        };
-        self.staged.release_to(kept + self.pending_bytes);
+        self.staged.release_to(self.held_bytes());
     }
 
     /// Hands the pending window to hash and disk.
@@ -540,13 +564,13 @@ impl Body {
     }
 
     /// Goes back to a mark of this body: what came after it was never received.
-    pub(super) async fn back_to(&mut self, mark: BodyMark) -> Result<()> {
+    pub(super) async fn back_to(&mut self, mark: &BodyMark) -> Result<()> {
         self.check()?;
         let outcome = self.try_back_to(mark).await;
         self.fail(outcome)
     }
 
-    async fn try_back_to(&mut self, mark: BodyMark) -> Result<()> {
+    async fn try_back_to(&mut self, mark: &BodyMark) -> Result<()> {
         self.settle_hash().await?;
         if let Kept::Spilled(spill) = &mut self.kept {
             // A write still on its way must not land on top of what comes next.

@@ -28,6 +28,23 @@ pub(super) struct Rank {
 
 type Ranked = (Rank, UploadId);
 
+/// Space on disk that an upload keeps while nothing comes for it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IdleSpace {
+    /// Bytes on disk.
+    pub(super) bytes: u64,
+    /// For how long nothing came.
+    pub(super) idle: Duration,
+}
+
+/// The upload that is ended where the disk is full: the one with the most bytes on disk times idle time. So an upload
+/// that was abandoned goes before a larger one whose client pauses, and few large ones before many small ones.
+pub(super) fn most_idle(uploads: impl Iterator<Item = (UploadId, IdleSpace)>) -> Option<UploadId> {
+    let weight = |space: &IdleSpace| u128::from(space.bytes) * space.idle.as_millis();
+    let most = uploads.max_by_key(|(_, space)| weight(space));
+    most.map(|(id, _)| id)
+}
+
 /// Uploads by repository and rank.
 #[derive(Debug, Default)]
 pub(super) struct Places {
@@ -73,8 +90,8 @@ impl Places {
         }
     }
 
-    /// The upload that gives its place to one of `repository`, where there are `max` places.
-    pub(super) fn gives_way(
+    /// The upload that is ended for a new one of `repository`, where there are `max` places.
+    pub(super) fn evictable(
         &self,
         repository: &str,
         max: usize,
@@ -91,19 +108,6 @@ impl Places {
             None => firsts(&self.waiting).find(is_quiet),
         };
         first.map(|(_, id)| id)
-    }
-
-    /// The upload that gives its bytes up where the disk is full.
-    pub(super) fn gives_up_bytes(&self, now: Duration) -> Option<UploadId> {
-        let (rank, id) = self.waiting.range(first_partial()..).next()?;
-        (now.saturating_sub(rank.since) >= QUIET).then_some(*id)
-    }
-
-    /// Those that [`Places::gives_up_bytes`] gives, one after the other.
-    pub(super) fn idle_partial(&self, now: Duration) -> impl Iterator<Item = UploadId> + '_ {
-        let all = self.waiting.range(first_partial()..);
-        all.take_while(move |(rank, _)| now.saturating_sub(rank.since) >= QUIET)
-            .map(|(_, id)| *id)
     }
 
     fn count(&mut self, repository: &str, change: impl FnOnce(usize) -> usize) {
@@ -212,26 +216,41 @@ mod tests {
             ),
         ];
         for (uploads, expected) in cases {
-            let found = places(&uploads).gives_way("new", 3, NOW);
+            let found = places(&uploads).evictable("new", 3, NOW);
             assert_eq!(found, expected.map(id), "{uploads:?}");
         }
     }
 
-    /// Guards: on a full disk the longest quiet upload with bytes goes, and nothing is left behind of what ended.
+    /// Guards: of what ended nothing is left behind.
     #[test]
-    fn only_partial_uploads_give_up_bytes() {
+    fn ended_uploads_leave_nothing() {
         let mut places = places(&[
             ("a", false, Some(9)),
             ("a", true, Some(3)),
-            ("b", true, Some(1)),
+            ("b", true, None),
         ]);
-        assert_eq!(places.gives_up_bytes(NOW), Some(id(2)));
-        assert_eq!(places.idle_partial(NOW).collect::<Vec<_>>(), [id(2)]);
-        places.leave(id(2), "a");
-        assert_eq!(places.gives_up_bytes(NOW), None);
-        places.leave(id(1), "a");
-        places.leave(id(3), "b");
+        for (number, repository) in [(2, "a"), (1, "a"), (3, "b")] {
+            places.leave(id(number), repository);
+        }
         assert!(places.repositories.is_empty() && places.by_count.is_empty());
         assert!(places.waiting.is_empty() && places.ranks.is_empty());
+    }
+
+    /// Guards: on a full disk the upload that kept the most bytes for the longest time is ended.
+    #[test]
+    fn the_most_idle_space_is_freed() {
+        let cases = [
+            (vec![(100, 5), (100, 9), (100, 7)], Some(2)),
+            (vec![(100, 5), (900, 5)], Some(2)),
+            (vec![(1 << 40, 3), (1 << 30, 9000)], Some(2)),
+            (vec![], None),
+        ];
+        for (idle, expected) in cases {
+            let idle = (1..).zip(idle).map(|(number, (bytes, seconds))| {
+                let idle = Duration::from_secs(seconds);
+                (id(number), IdleSpace { bytes, idle })
+            });
+            assert_eq!(most_idle(idle), expected.map(id));
+        }
     }
 }

@@ -36,6 +36,25 @@ pub struct Savepoint {
     mark: BodyMark,
 }
 
+/// Evaluates a step of a request, and again each time that it finds the disk full and an idle upload was ended to make
+/// space. Not a function, because a closure that lends what it borrows does not give a future that is `Send`.
+macro_rules! with_space {
+    ($upload:expr, $body:expr, $step:expr) => {{
+        let mut attempts = $upload.uploads.shared().attempts();
+        loop {
+            match $step {
+                // After a failed sync, or of a length that cannot fit, the upload is over.
+                Err(error) if !$body.is_failed() && attempts.again(&error).await => {}
+                Err(error) => {
+                    $body.end_without_space(&error);
+                    break Err(error);
+                }
+                done => break done,
+            }
+        }
+    }};
+}
+
 impl Upload {
     pub(super) fn new(uploads: Arc<Uploads>, session: Arc<Session>, turn: u64) -> Self {
         Self {
@@ -92,10 +111,10 @@ impl Upload {
 
     /// Takes in the next bytes; waits while hash and disk are behind, until the upload is cancelled. Other errors than of a lost
     /// turn end the upload.
-    pub async fn write(&mut self, piece: Bytes) -> Result<()> {
+    pub async fn write(&mut self, mut piece: Bytes) -> Result<()> {
         let mut body = self.body().await?;
-        let written = pin!(body.write(piece));
-        match select(written, pin!(self.interrupted())).await {
+        let written = async { with_space!(self, body, body.write(&mut piece).await) };
+        match select(pin!(written), pin!(self.interrupted())).await {
             Either::Left((written, _)) => written,
             Either::Right((reason, _)) => Err(reason),
         }
@@ -103,7 +122,8 @@ impl Upload {
 
     /// Remembers where we are.
     pub async fn savepoint(&mut self) -> Result<Savepoint> {
-        let mark = self.body().await?.mark().await?;
+        let mut body = self.body().await?;
+        let mark = with_space!(self, body, body.mark().await)?;
         Ok(self.at(mark))
     }
 
@@ -114,10 +134,9 @@ impl Upload {
         if let Some(mark) = body.unanswered()
             && self.session.begin_take_back(mark.offset())
         {
-            body.back_to(mark).await?;
+            self.go_back(&mut body, &mark).await?;
         }
-        let mark = body.mark_close().await?;
-        drop(body);
+        let mark = with_space!(self, body, body.mark_close().await)?;
         Ok(self.at(mark))
     }
 
@@ -129,7 +148,12 @@ impl Upload {
     /// Makes the upload what it was at `savepoint`: what was written since was never received.
     pub async fn rollback(&mut self, savepoint: Savepoint) -> Result<()> {
         let mark = self.mark_of(savepoint);
-        self.body().await?.back_to(mark).await
+        let mut body = self.body().await?;
+        self.go_back(&mut body, &mark).await
+    }
+
+    async fn go_back(&self, body: &mut Body, mark: &BodyMark) -> Result<()> {
+        with_space!(self, body, body.back_to(mark).await)
     }
 
     fn mark_of(&self, savepoint: Savepoint) -> BodyMark {
@@ -157,7 +181,7 @@ impl Upload {
             Err((error, ending)) => {
                 if let Some(mark) = back_to
                     && !body.is_failed()
-                    && let Err(error) = body.back_to(mark).await
+                    && let Err(error) = self.go_back(&mut body, &mark).await
                 {
                     tracing::warn!(upload = %self.id(), %error, "bytes of a close that failed could not be taken back");
                 }
@@ -169,12 +193,13 @@ impl Upload {
 
     async fn try_finish(
         &self,
-        body: &mut Held<'_>,
+        body: &mut Body,
         mut ending: Ending,
         expected: Digest,
     ) -> std::result::Result<FinishedBlob, (Error, Ending)> {
         let pin = self.uploads.leases().pin(&[expected]);
-        let (extent, abandon) = match self.check_and_store(body, expected).await {
+        let stored = with_space!(self, body, self.check_and_store(body, expected).await);
+        let (extent, abandon) = match stored {
             Ok(stored) => stored,
             Err(error) => return Err((error, ending)),
         };
@@ -197,7 +222,7 @@ impl Upload {
 
     async fn check_and_store(
         &self,
-        body: &mut Held<'_>,
+        body: &mut Body,
         expected: Digest,
     ) -> Result<(Extent, Option<AbandonGuard>)> {
         let found = body.digest(expected.algorithm()).await?;
@@ -241,7 +266,8 @@ impl Upload {
             digest,
             checksums: digestion.table(),
         };
-        Ok((self.uploads.append(self.id(), blob).await?, None))
+        let appender = self.uploads.segments().appender();
+        Ok((appender.append(blob).await?, None))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::futures::Notified;
 
 use super::body::{Body, Subject};
-use super::places::Rank;
+use super::places::{IdleSpace, QUIET, Rank};
 use super::sessions::Uploads;
 use super::{Place, UploadClaim, UploadId, UploadStatus};
 use crate::digest::Algorithm;
@@ -49,6 +49,8 @@ struct State {
     phase: Phase,
     /// The body has memory or a descriptor, as of the last step that ended.
     holds: bool,
+    /// Bytes on disk, as of then.
+    on_disk: u64,
     /// Before this it is not put away again.
     retry_at: Duration,
 }
@@ -85,6 +87,7 @@ impl Session {
             waiting: 0,
             phase: Phase::Open,
             holds: body.holds(),
+            on_disk: body.bytes_on_disk(),
             retry_at: Duration::ZERO,
         };
         Self {
@@ -287,6 +290,17 @@ impl Session {
         })
     }
 
+    /// The space that ending it would free, where it was idle for [`QUIET`].
+    pub(super) fn idle_space(&self, now: Duration) -> Option<IdleSpace> {
+        let state = self.state.lock();
+        let idle = now.saturating_sub(state.at);
+        let evictable = state.is_idle() && state.on_disk > 0 && idle >= QUIET;
+        evictable.then_some(IdleSpace {
+            bytes: state.on_disk,
+            idle,
+        })
+    }
+
     /// Ends it for want of room, unless it is in use; whether it does.
     pub(super) fn evict(&self) -> bool {
         self.end_if(State::is_idle)
@@ -328,6 +342,7 @@ impl Session {
     fn note(&self, body: &Body, now: Duration) -> bool {
         let mut state = self.state.lock();
         let held = std::mem::replace(&mut state.holds, body.holds());
+        state.on_disk = body.bytes_on_disk();
         let begins = state.holds && !held;
         if matches!(state.phase, Phase::Finished | Phase::Ended) {
             return begins;
@@ -371,6 +386,11 @@ impl Session {
         if let Ok(mut body) = self.body.try_lock() {
             body.abandon();
         }
+    }
+
+    /// As [`Session::abandon`], and waits for the step that is under way.
+    pub(super) async fn abandoned(&self) {
+        self.body.lock().await.abandon();
     }
 }
 

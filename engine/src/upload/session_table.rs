@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::UploadId;
-use super::places::Places;
+use super::places::{IdleSpace, Places, most_idle};
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
@@ -32,27 +32,29 @@ impl SessionTable {
         self.sessions.lock().all.len()
     }
 
-    /// Adds a session where there are fewer than `max`; otherwise in the place of those that give way, which are
-    /// returned.
+    /// Adds a session where there are fewer than `max`, or where ending others makes room. Those that were ended are
+    /// added to `evicted`, also where that did not suffice: the caller abandons them.
     pub(super) fn add_within(
         &self,
         session: Arc<Session>,
         max: usize,
         now: Duration,
-    ) -> Result<Vec<Arc<Session>>> {
-        let mut gone = Vec::new();
+        evicted: &mut Vec<Arc<Session>>,
+    ) -> Result<()> {
         let mut sessions = self.sessions.lock();
         // Counted and added under one lock: two that come together do not both take the last place.
         while sessions.all.len() >= max {
-            let Some(first) =
-                sessions.evict(|places| places.gives_way(session.repository(), max, now))
-            else {
+            let first = |sessions: &Sessions| {
+                let places = &sessions.places;
+                places.evictable(session.repository(), max, now)
+            };
+            let Some(ended) = sessions.evict(first) else {
                 return Err(Error::TooManyUploads { max });
             };
-            gone.push(first);
+            evicted.push(ended);
         }
         sessions.add(session);
-        Ok(gone)
+        Ok(())
     }
 
     /// Adds a session that was there before the stop.
@@ -83,18 +85,19 @@ impl SessionTable {
         }
     }
 
-    /// Ends the upload that gives its bytes up on a full disk, and returns it.
-    pub(super) fn evict_partial(&self, now: Duration) -> Option<Arc<Session>> {
+    /// Ends the upload that keeps the most space on disk while it is idle ([`most_idle`]), and returns it.
+    pub(super) fn evict_for_space(&self, now: Duration) -> Option<Arc<Session>> {
         let mut sessions = self.sessions.lock();
-        sessions.evict(|places| places.gives_up_bytes(now))
+        sessions.evict(|sessions| most_idle(sessions.idle_spaces(now)))
     }
 
-    /// Bytes of those that [`SessionTable::evict_partial`] would end, one after the other.
+    /// Bytes on disk of those that [`SessionTable::evict_for_space`] would end, one after the other.
     pub(super) fn idle_bytes(&self, now: Duration) -> u64 {
         let sessions = self.sessions.lock();
-        let idle = sessions.places.idle_partial(now);
-        let bytes = idle.filter_map(|id| sessions.all.get(&id).map(|session| session.offset()));
-        bytes.sum()
+        sessions
+            .idle_spaces(now)
+            .map(|(_, space)| space.bytes)
+            .sum()
     }
 
     pub(super) fn remove(&self, session: &Session) {
@@ -122,10 +125,15 @@ impl Sessions {
         Some(session)
     }
 
-    /// Ends the first session of those that `first` names, unless a request has taken it meanwhile.
-    fn evict(&mut self, first: impl Fn(&Places) -> Option<UploadId>) -> Option<Arc<Session>> {
+    fn idle_spaces(&self, now: Duration) -> impl Iterator<Item = (UploadId, IdleSpace)> {
+        let all = self.all.values();
+        all.filter_map(move |session| Some((session.id(), session.idle_space(now)?)))
+    }
+
+    /// Ends the session that `first` names, or the next one where a request has taken it meanwhile.
+    fn evict(&mut self, first: impl Fn(&Self) -> Option<UploadId>) -> Option<Arc<Session>> {
         loop {
-            let id = first(&self.places)?;
+            let id = first(self)?;
             let Some(session) = self.all.get(&id).map(Arc::clone) else {
                 unreachable!("a session leaves the table and the places together")
             };

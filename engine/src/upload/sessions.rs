@@ -14,6 +14,7 @@ use super::finished::Finished;
 use super::request::Upload;
 use super::session::Session;
 use super::session_table::SessionTable;
+use super::space::Space;
 use super::staging::StagingBudget;
 use super::{Existing, UploadClaim, UploadId, UploadSpec, UploadStatus};
 use crate::digest::{Algorithm, Digest};
@@ -55,6 +56,7 @@ impl Uploads {
             segments,
             options,
             staging,
+            space: Space::default(),
             sessions: Arc::downgrade(&sessions),
             held: Arc::default(),
         });
@@ -150,11 +152,15 @@ impl Uploads {
         );
         let max = self.shared.options.uploads_max;
         let session = self.session(subject, body, spec.unlisted);
-        for gone in self.sessions.add_within(session, max, self.now())? {
-            tracing::debug!(upload = %gone.id(), repository = gone.repository(), "an idle upload gave way to a new one");
-            gone.abandon();
+        let mut evicted = Vec::new();
+        let added = self
+            .sessions
+            .add_within(session, max, self.now(), &mut evicted);
+        for ended in evicted {
+            tracing::debug!(upload = %ended.id(), repository = ended.repository(), "an idle upload was ended for a new one");
+            ended.abandon();
         }
-        Ok(id)
+        added.map(|()| id)
     }
 
     /// Takes in an upload that was there before the stop.

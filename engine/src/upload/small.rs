@@ -4,13 +4,11 @@
 
 use bytes::Bytes;
 
-use super::UploadId;
 use super::digestion::Digestion;
 use super::sessions::Uploads;
 use crate::batch::FinishedBlob;
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
-use crate::extent::Extent;
 use crate::limits::SMALL_CONTENT_BYTES;
 use crate::segment::SmallBlob;
 
@@ -46,8 +44,13 @@ impl Uploads {
                 digest,
                 checksums,
             };
-            // Of no upload.
-            self.append(UploadId::from_bytes([0; 16]), blob).await?
+            let mut attempts = self.shared().attempts();
+            loop {
+                match self.segments().appender().append(blob.clone()).await {
+                    Err(error) if attempts.again(&error).await => {}
+                    appended => break appended?,
+                }
+            }
         };
         Ok(FinishedBlob {
             digest,
@@ -57,15 +60,5 @@ impl Uploads {
             pin,
             listener: None,
         })
-    }
-
-    /// Appends to a shared segment; on a full disk uploads that are idle give way, but for `own`.
-    pub(super) async fn append(&self, own: UploadId, blob: SmallBlob) -> Result<Extent> {
-        loop {
-            match self.segments().appender().append(blob.clone()).await {
-                Err(error) if error.is_no_space() && self.shared().make_space(own).await => {}
-                appended => return appended,
-            }
-        }
     }
 }

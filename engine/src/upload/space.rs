@@ -1,50 +1,123 @@
-//! Space for uploads that go on, taken from those that do not.
+//! Space for uploads on a full disk.
 //!
-//! Owns: when uploads without a request give way to others on a full disk. Refuses: which one that is (`places`).
+//! Owns: ending idle uploads for a write that found the disk full, and the check of announced lengths. Refuses: which
+//! upload is ended (`places`).
 //!
-//! Invariant: an upload is ended for space only if that can help: for a length that was announced and does not fit
-//! even so, none is.
+//! Invariants: an upload is ended only for bytes that a request is writing: never for a length that was announced, nor
+//! to write what another idle upload holds in memory. Uploads are ended one at a time, and no further one for a write
+//! once ending one freed nothing.
 
-use super::UploadId;
+use std::sync::atomic::Ordering;
+
 use super::body::Shared;
+use crate::error::{Error, Result};
 use crate::io::Class;
+use crate::sync::AtomicU64;
+
+/// The uploads that were ended for space.
+#[derive(Debug, Default)]
+pub(super) struct Space {
+    /// Held while one is being ended.
+    ending: tokio::sync::Mutex<()>,
+    /// Times that space came free.
+    freed: AtomicU64,
+}
+
+/// The attempts of one operation.
+#[derive(Debug)]
+pub(super) struct Attempts<'a> {
+    shared: &'a Shared,
+    freed_before: u64,
+    /// Cleared once ending an upload freed nothing.
+    may_end: bool,
+}
+
+impl Attempts<'_> {
+    /// Whether an attempt that failed with `error` is to be repeated: the disk was full, and an idle upload was ended.
+    pub(super) async fn again(&mut self, error: &Error) -> bool {
+        if !error.is_no_space() || !self.may_end {
+            return false;
+        }
+        let Some(freed) = self.shared.make_space(self.freed_before).await else {
+            return false;
+        };
+        self.freed_before = self.shared.space.freed();
+        self.may_end = freed;
+        true
+    }
+}
+
+impl Space {
+    fn freed(&self) -> u64 {
+        self.freed.load(Ordering::Acquire)
+    }
+}
 
 impl Shared {
-    /// A write of the upload `own` found the disk full. Ends the upload that was idle for the longest time, and waits
-    /// until its space is free; false where there is none, or it is that one.
-    pub(super) async fn make_space(&self, own: UploadId) -> bool {
-        let Some(sessions) = self.sessions.upgrade() else {
-            return false;
-        };
-        let Some(session) = sessions.evict_partial(self.env.clock.monotonic()) else {
-            return false;
-        };
-        tracing::info!(upload = %session.id(), repository = session.repository(), "an idle upload was ended, for the disk is full");
-        session.abandon();
-        let own = session.id() == own;
-        drop(session);
-        self.segments.files().unlinked().await;
-        !own
+    /// Before the first attempt of an operation that may find the disk full.
+    pub(super) fn attempts(&self) -> Attempts<'_> {
+        Attempts {
+            shared: self,
+            freed_before: self.space.freed(),
+            may_end: true,
+        }
     }
 
-    /// Ends uploads that are idle while less than the reserve would be left behind `wanted` more bytes.
-    pub(super) async fn keep_free(&self, own: UploadId, wanted: u64) {
-        let wanted = wanted.saturating_add(self.options.reserve_bytes);
-        loop {
-            let (io, path) = (&self.env.io, self.segments.files().dir());
-            // Where it is not known, the writes will tell.
-            let Ok(space) = io.space(Class::Directory.call(), path).await else {
-                return;
-            };
-            let short = wanted.saturating_sub(space.available_bytes);
-            let now = self.env.clock.monotonic();
-            let idle = self
-                .sessions
-                .upgrade()
-                .map(|sessions| sessions.idle_bytes(now));
-            if short == 0 || idle.unwrap_or_default() < short || !self.make_space(own).await {
-                return;
-            }
+    /// Ends an idle upload and waits until its files are removed; whether that freed space. `None` where none can be
+    /// ended. Ends none where another write made space since the counter was `freed_before`.
+    async fn make_space(&self, freed_before: u64) -> Option<bool> {
+        let _one_at_a_time = self.space.ending.lock().await;
+        if self.space.freed() != freed_before {
+            return Some(true);
         }
+        let sessions = self.sessions.upgrade()?;
+        let free_before = self.free_bytes().await;
+        let session = sessions.evict_for_space(self.env.clock.monotonic())?;
+        session.abandon();
+        tracing::info!(upload = %session.id(), repository = session.repository(), "an idle upload was ended because the disk is full");
+        session.abandoned().await;
+        drop(session);
+        self.segments.files().unlinked().await;
+        // Where it is not known, the next attempt tells.
+        let freed = match (free_before, self.free_bytes().await) {
+            (Some(before), Some(after)) => after > before,
+            _ => true,
+        };
+        if freed {
+            self.space.freed.fetch_add(1, Ordering::AcqRel);
+        }
+        Some(freed)
+    }
+
+    /// Fails where `length` bytes that were announced cannot fit, whichever idle uploads were ended for them. Not a
+    /// promise: others write as well.
+    pub(super) async fn check_announced(&self, length: u64) -> Result<()> {
+        // Where it is not known, the writes tell.
+        let Some(free) = self.free_bytes().await else {
+            return Ok(());
+        };
+        if length <= free {
+            return Ok(());
+        }
+        let now = self.env.clock.monotonic();
+        let sessions = self.sessions.upgrade();
+        let idle = sessions.map_or(0, |sessions| sessions.idle_bytes(now));
+        if length <= free.saturating_add(idle) {
+            return Ok(());
+        }
+        let full = std::io::Error::new(
+            std::io::ErrorKind::StorageFull,
+            format!(
+                "{length} bytes were announced, {free} are free and {idle} are of idle uploads"
+            ),
+        );
+        let dir = self.segments.files().dir();
+        Err(Error::io("find space for an upload in", dir, full))
+    }
+
+    async fn free_bytes(&self) -> Option<u64> {
+        let dir = self.segments.files().dir();
+        let space = self.env.io.space(Class::Directory.call(), dir).await;
+        space.ok().map(|space| space.available_bytes)
     }
 }

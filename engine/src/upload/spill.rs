@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::UploadId;
 use super::body::Shared;
 use super::digestion::Digestion;
 use super::log::LogFile;
@@ -135,8 +134,19 @@ impl Spill {
         self.writes.iter().map(bytes).sum()
     }
 
-    fn own(&self) -> UploadId {
-        UploadId::from_bytes(self.header.upload)
+    /// Bytes of its segment on disk, reserved ones included.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        let writer = self.writer.as_ref();
+        writer.map_or(0, |writer| {
+            writer.reserved_end().max(DEDICATED_PAYLOAD + self.written)
+        })
+    }
+
+    /// Whether a sync of its segment failed: then its bytes count as lost.
+    pub(super) fn is_sync_failed(&self) -> bool {
+        self.writer
+            .as_ref()
+            .is_some_and(DedicatedWriter::is_sync_failed)
     }
 
     /// Whether it has a descriptor.
@@ -154,9 +164,14 @@ impl Spill {
         self.writer().try_reopen().await
     }
 
-    /// Gives the descriptor back; the bytes are synced.
+    /// Gives the descriptor back, and the space that is reserved ahead; the bytes are synced.
     pub(super) async fn close(&mut self) -> Result<()> {
         self.settle().await?;
+        // Table and frame of a finish that is not handed over stay.
+        if self.finished.is_none() {
+            let end = self.written;
+            self.writer().release_reserved(end).await;
+        }
         self.writer().close();
         Ok(())
     }
@@ -224,9 +239,6 @@ impl Spill {
                 Ok(()) => self.writes.pop_front(),
                 Err(error) => {
                     write.work = None;
-                    if error.is_no_space() && self.shared.make_space(self.own()).await {
-                        continue;
-                    }
                     return Err(error);
                 }
             };

@@ -54,6 +54,11 @@ impl Staged {
         self.bytes == 0
     }
 
+    /// How much it is.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Takes `bytes` more for an upload that has `length` with them, if they are left for one of that size.
     pub(super) fn try_add(&mut self, bytes: u64, length: u64) -> bool {
         let kept = if length <= SMALL_BYTES {
