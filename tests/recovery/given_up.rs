@@ -7,12 +7,13 @@ use std::pin::pin;
 use std::task::Poll;
 
 use bytes::Bytes;
+use futures_util::future::{join, join_all};
 use tonnage_engine::io::Class;
 use tonnage_engine::upload::{UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Options, Origin, Store,
 };
-use tonnage_tests::machine::Machine;
+use tonnage_tests::machine::{Machine, Noise, OpKind, OpRecord};
 
 use super::check;
 
@@ -270,6 +271,40 @@ fn a_segment_that_nobody_waits_for_is_removed() {
     });
 }
 
+/// Guards: frame and table of a large blob are read once for all that open its segment at once, and the others succeed
+/// where the one that reads is given up.
+#[test]
+fn a_cold_record_is_read_once() {
+    at_every_wait(async |machine, store, polls| {
+        let whole = bytes(10, 300_000);
+        let id = begin(&store);
+        let upload = store.open_upload(id, REPOSITORY, UploadClaim::default());
+        let mut upload = upload.await.expect("it opens");
+        upload.write(whole.clone()).await.expect("sent");
+        let digest = Digest::of(Algorithm::Sha256, &whole);
+        let blob = upload.finish(digest, None).await.expect("finished");
+        link(&store, blob).await.expect("linked");
+        machine.disk.set_noise(Noise {
+            would_block: 100,
+            ..Noise::NONE
+        });
+        let before = machine.disk.log().len();
+        let others = join_all((0..3).map(|_| store.open_blob(&digest)));
+        let first = give_up_after(polls, store.open_blob(&digest));
+        let (first, others) = join(first, others).await;
+        for opened in others {
+            opened.expect("a sound disk").expect("the blob is stored");
+        }
+        let log = machine.disk.log();
+        let of_record = |op: &&OpRecord| op.kind == OpKind::Read && op.offset > 300_000;
+        let reads = log[before..].iter().filter(of_record).count();
+        // One that is given up before the others wait for it leaves nothing to them.
+        let most = if first.is_some() { 2 } else { 4 };
+        assert!((2..=most).contains(&reads), "{polls} polls: {reads} reads");
+        first.is_some()
+    });
+}
+
 /// Guards: an upload whose id nobody learnt ends with the request that it was for: it holds no memory, no file, no place.
 #[test]
 fn an_unlisted_upload_ends_with_its_writer() {
@@ -335,7 +370,7 @@ fn a_checkpoint_given_up_is_taken_up_by_the_next() {
 fn many_unfinished_uploads_survive_a_close() {
     const UPLOADS: usize = 1500;
     let machine = Machine::new(1, &check::empty_disk());
-    machine.disk.set_noise(tonnage_tests::machine::Noise::NONE);
+    machine.disk.set_noise(Noise::NONE);
     machine.executor.block_on(async {
         let store = open(&machine).await;
         for _ in 0..UPLOADS {

@@ -18,6 +18,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::open_files::{Full, OpenFile, OpenFiles, Purpose};
+use super::record_check::RecordCheck;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::extent::{SegmentId, VolumeId};
@@ -115,8 +116,8 @@ pub struct SegmentFile {
     retired: AtomicBool,
     home: Weak<SegmentFiles>,
     header_holds: bool,
-    /// The record of a dedicated segment was found whole through this handle, its payload aside.
-    record_checked: AtomicBool,
+    /// Of the record of a dedicated segment, its payload aside.
+    record_check: RecordCheck,
     _counted: OpenFile,
 }
 
@@ -347,7 +348,7 @@ impl SegmentFiles {
             retired: AtomicBool::new(false),
             home,
             header_holds,
-            record_checked: AtomicBool::new(false),
+            record_check: RecordCheck::default(),
             _counted: counted,
         });
         let mut handles = self.handles.lock();
@@ -469,14 +470,9 @@ impl SegmentFile {
         &self.path
     }
 
-    /// Whether frame and table of a dedicated segment were found to belong to its blob since it was opened.
-    pub fn is_record_checked(&self) -> bool {
-        self.record_checked.load(Ordering::Acquire)
-    }
-
-    /// Remembers that they were.
-    pub fn set_record_checked(&self) {
-        self.record_checked.store(true, Ordering::Release);
+    /// The check that frame and table of a dedicated segment belong to its blob.
+    pub(super) fn record_check(&self) -> &RecordCheck {
+        &self.record_check
     }
 
     /// The open file.

@@ -13,6 +13,7 @@ mod files;
 mod ids;
 mod open_files;
 mod reader;
+mod record_check;
 mod waiting;
 
 use std::sync::Arc;

@@ -93,9 +93,9 @@ impl BlobReader {
         };
         let source = Arc::new(source);
         // Reads of this layout go by payload and table alone.
-        if extent.layout == Layout::Trailing && !source.file.is_record_checked() {
-            source.check_trailing().await?;
-            source.file.set_record_checked();
+        if extent.layout == Layout::Trailing {
+            let check = Arc::clone(&source).check_trailing();
+            source.file.record_check().run(check).await?;
         }
         Ok(Self { source })
     }
@@ -411,11 +411,11 @@ impl Source {
     }
 
     /// Checks that the frame behind a payload is this blob's, and of the table that is there.
-    async fn check_trailing(self: &Arc<Self>) -> Result<()> {
+    async fn check_trailing(self: Arc<Self>) -> Result<()> {
         let places = self.places;
         // Its memory goes back before more is asked for: who holds some and waits for some stops all.
         let found = {
-            let frame = Arc::clone(self)
+            let frame = Arc::clone(&self)
                 .fetch(places.frame..places.end, &Reading::internal())
                 .await?;
             let frame = frame.buffer.filled();
@@ -426,7 +426,9 @@ impl Source {
         let mut computed = RunningChecksum::default();
         while at < end {
             let to = (at + TABLE_READ_BYTES).min(end);
-            let slice = Arc::clone(self).fetch(at..to, &Reading::internal()).await?;
+            let slice = Arc::clone(&self)
+                .fetch(at..to, &Reading::internal())
+                .await?;
             computed.update(slice.buffer.filled());
             at = to;
         }
