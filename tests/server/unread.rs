@@ -152,3 +152,32 @@ async fn an_unread_list_ends_alone() {
     let path = format!("/v2/a/blobs/{pushed}");
     registry.client().head(&path).await.expect(200);
 }
+
+/// Guards: clients that do not read keep no others from opening files of blobs: where as many are open as may be, each new one is answered,
+/// and an answer of which nothing was taken for long ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_answers_keep_no_files() {
+    let store = Options {
+        open_files_max: 8,
+        spill_threshold_bytes: 1 << 20,
+        read_stall: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let registry = TestRegistry::with_store(ServerOptions::default(), store).await;
+    let mut digests = Vec::new();
+    for seed in 0..12 {
+        let blob = content(seed, 2 << 20);
+        digests.push(push_blob(&registry.client(), "a", &blob).await);
+    }
+    let mut silent = Vec::new();
+    for digest in digests {
+        let mut stream = connect(&registry).await;
+        let get = format!("GET /v2/a/blobs/{digest} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(get.as_bytes()).await.unwrap();
+        let mut line = [0; 12];
+        let begun = tokio::time::timeout(HANG, stream.read_exact(&mut line)).await;
+        begun.expect("a client waits").unwrap();
+        assert_eq!(&line, b"HTTP/1.1 200");
+        silent.push(stream);
+    }
+}

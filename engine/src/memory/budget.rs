@@ -411,14 +411,7 @@ impl Budget {
                 relief.ahead.push(slot);
             }
         }
-        let mut stalled: Vec<(Duration, Id)> = self
-            .accounts
-            .iter()
-            .filter(|(_, account)| !account.is_told(now, self.stall))
-            .map(|(id, account)| (account.stalled(now), *id))
-            .filter(|(stalled, _)| *stalled >= self.stall)
-            .collect();
-        stalled.sort_unstable();
+        let mut stalled = self.stalled(now);
         while short > 0
             && let Some((_, id)) = stalled.pop()
             && let Some(account) = self.accounts.get_mut(&id)
@@ -428,6 +421,26 @@ impl Budget {
             relief.told.push(Arc::clone(&account.signals));
         }
         relief
+    }
+
+    /// The client that took nothing for the longest time, to be told to let go, if that is long enough.
+    pub(super) fn longest_stalled(&mut self, now: Duration) -> Option<Arc<Signals>> {
+        let (_, id) = self.stalled(now).pop()?;
+        let account = self.accounts.get_mut(&id)?;
+        account.told = Some(now);
+        Some(Arc::clone(&account.signals))
+    }
+
+    /// The accounts whose clients took nothing for long enough and were not told lately, the longest last.
+    fn stalled(&self, now: Duration) -> Vec<(Duration, Id)> {
+        let accounts = self.accounts.iter();
+        let mut stalled: Vec<_> = accounts
+            .filter(|(_, account)| !account.is_told(now, self.stall))
+            .map(|(id, account)| (account.stalled(now), *id))
+            .filter(|(stalled, _)| *stalled >= self.stall)
+            .collect();
+        stalled.sort_unstable();
+        stalled
     }
 }
 

@@ -77,7 +77,7 @@ impl MemoryBudget {
         act(&mut self.shared.budget.lock())
     }
 
-    pub(super) fn clock(&self) -> &Arc<dyn Clock> {
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.shared.clock
     }
 
@@ -141,6 +141,19 @@ impl MemoryBudget {
         for told in relief.told {
             told.revoke();
         }
+    }
+
+    /// Tells the client that took nothing for the longest time to let go, for the sake of something else than memory that its answers
+    /// hold.
+    pub(crate) fn revoke_longest_stalled(&self) {
+        let now = self.shared.clock.monotonic();
+        let told = self.with(|budget| budget.longest_stalled(now));
+        told.inspect(|told| told.revoke());
+    }
+
+    /// Time after which a client that takes nothing may be told so.
+    pub(crate) fn stall(&self) -> Duration {
+        self.with(|budget| budget.stall())
     }
 
     fn release(&self, account: Option<Id>, lane: Lane, bytes: usize) {

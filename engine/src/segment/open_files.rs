@@ -2,7 +2,8 @@
 //!
 //! Owns: [`OpenFiles`], their count and its bound; [`OpenFile`], one of them. Refuses: opening and closing, which is `files`'.
 //!
-//! A quarter is left to reads: uploads that keep their files for long do not stop pulls from opening theirs. Commits are never refused;
+//! A quarter is left to reads: uploads that keep their files for long do not stop pulls from opening theirs. Reads of clients that take
+//! nothing do not either: they end for others (`reader`). Commits are never refused;
 //! the few shared segments that they write are counted beside the bound ([`crate::options::DESCRIPTORS_BESIDE_BLOBS`]).
 
 use std::io;
@@ -86,6 +87,11 @@ impl OpenFiles {
         drop(counts);
         let files = Arc::clone(self);
         Ok(OpenFile { files, purpose })
+    }
+
+    /// Whether as many are open as may be.
+    pub fn is_full(&self) -> bool {
+        self.counts.lock().all >= self.max
     }
 
     /// Most segments that are open to be written by uploads.
