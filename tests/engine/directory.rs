@@ -4,7 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use tonnage_engine::io::threads::Threads;
-use tonnage_engine::recovery::superblock::{ADMIN_SOCKET, Kind, look};
+use tonnage_engine::recovery::superblock::{ADMIN_SOCKET, Kind, classify};
 
 use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store};
 
@@ -26,7 +26,7 @@ fn a_fresh_file_system_takes_a_store() {
         std::fs::create_dir(path.join("lost+found")).unwrap();
         let _socket = UnixListener::bind(path.join(ADMIN_SOCKET)).unwrap();
         assert_eq!(
-            look(&Threads::start().unwrap(), path).await.unwrap(),
+            classify(&Threads::start().unwrap(), path).await.unwrap(),
             Kind::Fresh
         );
         assert!(open(path).await.unwrap(), "a new store was to be made");

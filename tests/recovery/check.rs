@@ -87,7 +87,7 @@ pub fn recovered(
     machine.executor.block_on(async {
         let opened = Store::open(machine.env.clone(), &store_path(), options()).await;
         let (store, report) = opened.map_err(|error| format!("open: {error}"))?;
-        if !report.segments_missing.is_empty() || !report.segments_short.is_empty() {
+        if !report.segments_missing.is_empty() || !report.segments_truncated.is_empty() {
             return Err(format!("segments are missing or too short: {report:?}"));
         }
         contract(&store, scripts, progress).await?;

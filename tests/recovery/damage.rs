@@ -386,7 +386,10 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
     let mut whole = 0;
     machine.executor.block_on(async {
         let (store, report) = open(&machine).await.expect("it opens");
-        let named = report.segments_missing.iter().chain(&report.segments_short);
+        let named = report
+            .segments_missing
+            .iter()
+            .chain(&report.segments_truncated);
         let named: Vec<_> = named.map(|id| format!("{id}.segment")).collect();
         let name = path.file_name().expect("a name").to_string_lossy();
         assert_eq!(named, [&*name], "{why}");

@@ -270,26 +270,35 @@ fn an_error_on_an_upload_log_costs_only_the_resumption() {
     }
 }
 
-/// Guards: a failed sync of what many share (the shared segment, the directory, the journal) or a failed journal write stops all
-/// writes with `Poisoned`, also when the disk is well again; reads go on; the next open has all that was acknowledged.
+/// Guards: a failed sync of what many share (the shared segment, the directory of segments, the journal) or a failed journal write stops
+/// all writes with `Poisoned`, also when the disk is well again; reads go on; the next open has all that was acknowledged.
 #[test]
 fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
     // The file that frames go to; the next one may be in preparation, and its failure would cost nothing.
     let journal = "0001.journal";
-    let faults = [
-        Fault::nth(OpKind::SyncData, 1).on(".segment"),
-        Fault::nth(OpKind::SyncData, 1).on(journal),
-        Fault::nth(OpKind::Write, 1).on(journal),
+    let there = [push(1), push(9), manifest(100, &[1, 9], "latest")];
+    let segments = Fault::nth(OpKind::SyncDir, 1).on("segments");
+    let faults: [(Fault, &[Operation], Operation); 5] = [
+        (
+            Fault::nth(OpKind::SyncData, 1).on(".segment"),
+            &there,
+            push(2),
+        ),
+        (Fault::nth(OpKind::SyncData, 1).on(journal), &there, push(2)),
+        (Fault::nth(OpKind::Write, 1).on(journal), &there, push(2)),
+        // The push makes a segment.
+        (segments.clone(), &[], push(1)),
+        (segments, &[], push(9)),
     ];
-    for (seed, fault) in faults.into_iter().enumerate() {
+    for (seed, (fault, before, step)) in faults.into_iter().enumerate() {
         let machine = machine(seed as u64);
         let play = machine.executor.block_on(async {
             let mut play = Play::open(&machine).await;
-            play.good(push(1)).await;
-            play.good(push(9)).await;
-            play.good(manifest(100, &[1, 9], "latest")).await;
+            for step in before {
+                play.good(step.clone()).await;
+            }
             machine.disk.add_fault(fault.clone());
-            let error = play.lost(push(2)).await;
+            let error = play.lost(step).await;
             assert!(
                 matches!(error, Error::Poisoned { .. }),
                 "{fault:?}: {error}"
@@ -557,26 +566,6 @@ async fn refuses_writes(play: &Play) {
         assert!(matches!(answer, Err(Error::Poisoned { .. })), "{answer:?}");
     }
     assert!(store.poisoned().is_some());
-}
-
-/// Guards: a failed sync of the directory of segments, which others share, stops writes, whoever met it.
-#[test]
-fn a_failed_sync_of_the_segments_directory_stops_writes() {
-    for step in [push(1), push(9)] {
-        let machine = machine(1);
-        let play = machine.executor.block_on(async {
-            let mut play = Play::open(&machine).await;
-            machine
-                .disk
-                .add_fault(Fault::nth(OpKind::SyncDir, 1).on("segments"));
-            let error = play.lost(step.clone()).await;
-            assert!(matches!(error, Error::Poisoned { .. }), "{error}");
-            machine.disk.clear_faults();
-            refuses_writes(&play).await;
-            play
-        });
-        play.recovers(&machine);
-    }
 }
 
 /// Guards: a checkpoint that fails anywhere but at the sync of a directory leaves the store as it was, and the next one succeeds.

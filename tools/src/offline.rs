@@ -62,7 +62,7 @@ async fn identify(env: &Env, path: &Path) -> Result<Superblock> {
         path: path.to_path_buf(),
         why: why.to_owned(),
     };
-    match superblock::look(&*env.io, path).await? {
+    match superblock::classify(&*env.io, path).await? {
         Kind::Store => {}
         Kind::Absent => return Err(foreign("there is no such directory")),
         Kind::Fresh => return Err(foreign("it has no superblock")),

@@ -85,12 +85,12 @@ async fn list_base(site: &Site) -> Result<Vec<u64>> {
     let dir = site.base_dir();
     match site.env.io.create_dir(Class::Directory.call(), &dir).await {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(Error::io("creating the directory", &dir, error));
+            return Err(Error::io("create directory", &dir, error));
         }
         Ok(()) | Err(_) => {}
     }
     let names = site.env.io.list_dir(Class::Directory.call(), &dir).await;
-    let names = names.map_err(|error| Error::io("listing the directory", &dir, error))?;
+    let names = names.map_err(|error| Error::io("list", &dir, error))?;
     Ok(names.iter().filter_map(|name| file_id(name)).collect())
 }
 
@@ -114,17 +114,17 @@ async fn write_record(site: &Site, record: &CheckpointRecord) -> Result<()> {
         }
         opened => opened,
     };
-    let file = file.map_err(failed("opening", &path))?;
+    let file = file.map_err(failed("open", &path))?;
     let bytes = Bytes::from(record.encode());
     let length = bytes.len() as u64;
     let written = exact::write_all(file.as_ref(), Class::Background.call(), 0, vec![bytes]).await;
-    written.map_err(failed("writing", &path))?;
+    written.map_err(failed("write", &path))?;
     file.set_len(Class::Background.call(), length)
         .await
-        .map_err(failed("cutting", &path))?;
+        .map_err(failed("set the size of", &path))?;
     file.sync_data(Class::Background.call())
         .await
-        .map_err(failed("syncing", &path))?;
+        .map_err(failed("sync", &path))?;
     // Always, not only for a new name: an attempt that got no descriptor for this may have left the name undurable.
     let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &site.root).await;
     synced.map_err(|error| site.poison.of_directory_sync(&site.root, error))

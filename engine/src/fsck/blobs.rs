@@ -3,7 +3,8 @@
 //! Owns: reading every blob once, in the order of segments and offsets; bytes after the record of a dedicated segment.
 //! Refuses: judging records that nothing names.
 
-use std::path::Path;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -13,13 +14,13 @@ use crate::catalog::View;
 use crate::catalog::keys::Slot;
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
-use crate::extent::Layout;
-use crate::format::checksum::{check_chunks, decode_table};
-use crate::format::codec::checksum;
+use crate::extent::{Layout, SegmentId};
+use crate::format::checksum::{check_chunks, chunk_count, decode_table};
+use crate::format::codec::{Malformed, checksum};
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, pad64, table_bytes};
 use crate::format::segment::{HEADER_BYTES, SegmentHeader};
 use crate::io::{Class, File, FileRef, OpenMode, Residency, exact};
-use crate::segment::segment_name;
+use crate::recovery::apply::segment_path;
 use crate::table::Site;
 
 /// Payload read at once; a multiple of the chunk.
@@ -52,8 +53,7 @@ pub(super) async fn check(
         for (key, slot) in batch {
             report.blobs += 1;
             report.blob_bytes = report.blob_bytes.saturating_add(slot.extent.length);
-            let path = site.root.join("segments");
-            let path = path.join(segment_name(slot.extent.segment));
+            let path = segment_path(&site.root, slot.extent.segment);
             let checked = async {
                 let segment = Open::get(site, &mut open, &path, &slot).await?;
                 record(site, segment, view, &key, &slot, options.deep).await?;
@@ -62,7 +62,7 @@ pub(super) async fn check(
             match checked.await {
                 Ok(None) => {}
                 Ok(Some(what)) => report.add(Severity::Leftover, &path, what),
-                Err(error) => report.note(&path, error)?,
+                Err(error) => report.add_error(&path, error)?,
             }
             progress(report.blob_bytes, total);
         }
@@ -71,8 +71,8 @@ pub(super) async fn check(
 
 /// The segment that was read last; neighbours in the batch mostly share it.
 struct Open {
-    segment: crate::extent::SegmentId,
-    path: std::path::PathBuf,
+    segment: SegmentId,
+    path: PathBuf,
     file: FileRef,
 }
 
@@ -130,7 +130,7 @@ async fn record(
     if padding.iter().any(|byte| *byte != 0) {
         return Err(bad(
             places.table,
-            "padding behind the checksum table is not zero".to_owned(),
+            "padding after the checksum table is not zero".to_owned(),
         ));
     }
     let store_head = site.store_id.split_at(8).0;
@@ -153,7 +153,7 @@ async fn record(
     };
     let padding = read(&**file, path, behind, next - behind).await?;
     if padding.filled().iter().any(|byte| *byte != 0) {
-        let what = "padding behind the payload is not zero".to_owned();
+        let what = "padding after the payload is not zero".to_owned();
         return Err(bad(behind, what));
     }
     if checksum(table) != frame.table_checksum {
@@ -196,26 +196,19 @@ async fn payload(
     let Open { path, file, .. } = segment;
     let extent = slot.extent;
     let mut hasher = deep.then(|| Hasher::new(frame.digest.algorithm()));
-    let mut rest = table;
-    let mut at = 0;
-    while at < extent.length {
-        let length = WINDOW_BYTES.min(extent.length - at);
-        let window = read(&**file, path, extent.offset + at, length).await?;
-        let chunks = crate::format::checksum::chunk_count(length);
-        let (sums, behind) =
-            rest.split_at(usize::try_from(chunks).unwrap_or_default().min(rest.len()));
-        check_chunks(window.filled(), sums).map_err(|(chunk, what)| {
-            let offset = extent.offset + at + chunk as u64;
-            Error::corrupt(path, offset, format!("blob {}: {what}", frame.digest))
-        })?;
+    let span = extent.offset..extent.offset + extent.length;
+    let bad = check_chunks_of(&**file, path, span, table, |window| {
         if let Some(hasher) = &mut hasher {
-            hasher.update(window.filled());
+            hasher.update(window);
         }
-        rest = behind;
-        at += length;
+    });
+    if let Some((offset, what)) = bad.await? {
+        let what = format!("blob {}: {what}", frame.digest);
+        return Err(Error::corrupt(path, offset, what));
     }
-    // Read once, and not again: memory is for those who read more often. A hint, whose result tells nothing.
-    let hint = file.advise(Class::Background.call(), extent.offset, at, Residency::Done);
+    // It is not read again soon. A hint, whose result says nothing.
+    let (start, length) = (extent.offset, extent.length);
+    let hint = file.advise(Class::Background.call(), start, length, Residency::Done);
     drop(hint.await);
     match hasher.map(Hasher::finish) {
         Some(found) if found != frame.digest => Err(Error::DigestMismatch {
@@ -226,6 +219,32 @@ async fn payload(
     }
 }
 
+/// Reads the chunks in `span` of the file and checks each by its checksum in `sums`, handing windows that hold to `each`. Returns where
+/// the first bad chunk is, and what is wrong with it.
+pub(super) async fn check_chunks_of(
+    file: &dyn File,
+    path: &Path,
+    span: Range<u64>,
+    mut sums: &[u32],
+    mut each: impl FnMut(&[u8]),
+) -> Result<Option<(u64, Malformed)>> {
+    let mut at = span.start;
+    while at < span.end {
+        let length = WINDOW_BYTES.min(span.end - at);
+        let window = read(file, path, at, length).await?;
+        let chunks = usize::try_from(chunk_count(length)).unwrap_or_default();
+        let (these, rest) = sums.split_at(chunks.min(sums.len()));
+        if let Err((chunk, what)) = check_chunks(window.filled(), these) {
+            return Ok(Some((at + chunk as u64, what)));
+        }
+        each(window.filled());
+        sums = rest;
+        at += length;
+    }
+    Ok(None)
+}
+
+/// Reads exactly `length` bytes; a file that ends before them is corrupt.
 pub(super) async fn read(file: &dyn File, path: &Path, offset: u64, length: u64) -> Result<Buffer> {
     // What a row or frame says is no reason to take memory for it: the bytes have to be there.
     let there = file.len(Class::Background.call()).await;

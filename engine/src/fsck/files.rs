@@ -8,8 +8,7 @@ use super::{FsckReport, Severity, uploads};
 use crate::catalog::View;
 use crate::error::Result;
 use crate::journal::{self, read::Walked};
-use crate::recovery::apply::segment_sizes;
-use crate::segment::segment_name;
+use crate::recovery::apply::{segment_path, segment_sizes};
 use crate::table::Site;
 
 /// Compares directories with the catalog.
@@ -30,7 +29,7 @@ pub(super) async fn check(
         }
     }
     let uploads = uploads::check(site, &named, report).await?;
-    let path = |id| store.join("segments").join(segment_name(id));
+    let path = |id| segment_path(store, id);
     for id in named.difference(&found) {
         report.add(
             Severity::Damage,

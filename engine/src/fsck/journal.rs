@@ -37,21 +37,21 @@ pub(super) async fn check(
     let (state, walked) = match (whole, recovered) {
         (Ok((state, walked)), Ok(recovered)) => agree(site, (state, walked), recovered, report)?,
         (Err(error), Ok(recovered)) => {
-            report.note(&site.root, error)?;
+            report.add_error(&site.root, error)?;
             if let Some(chosen) = &recovered.checkpoints.chosen {
                 only_copy(&site.root, chosen.record.lsn, None, report);
             }
             (recovered.state, recovered.walked)
         }
         (Ok(whole), Err(error)) => {
-            report.note(&site.root, error)?;
+            report.add_error(&site.root, error)?;
             whole
         }
         (Err(error), Err(same)) => {
             let differ = error.to_string() != same.to_string();
-            report.note(&site.root, error)?;
+            report.add_error(&site.root, error)?;
             if differ {
-                report.note(&site.root, same)?;
+                report.add_error(&site.root, same)?;
             }
             return Ok(None);
         }
@@ -94,7 +94,7 @@ fn agree(
             );
             report.add(Severity::Damage, &site.root, what);
         }
-        Err(error) => report.note(&site.root, error)?,
+        Err(error) => report.add_error(&site.root, error)?,
     }
     Ok(whole)
 }

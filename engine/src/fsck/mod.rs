@@ -95,7 +95,7 @@ impl FsckReport {
     }
 
     /// Takes a failed read as damage; what cannot be read cannot be served. A read that was not attempted ends the check.
-    fn note(&mut self, path: &Path, error: Error) -> Result<()> {
+    fn add_error(&mut self, path: &Path, error: Error) -> Result<()> {
         if error.is_not_attempted() {
             return Err(error);
         }
@@ -118,7 +118,7 @@ pub async fn check(
     options: FsckOptions,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
 ) -> Result<FsckReport> {
-    if superblocks::look(&*env.io, path).await? != superblocks::Kind::Store {
+    if superblocks::classify(&*env.io, path).await? != superblocks::Kind::Store {
         let why = "it has no superblock".to_owned();
         return Err(Error::Foreign {
             path: path.to_path_buf(),

@@ -1,4 +1,4 @@
-//! Can every unfinished upload go on from bytes that are what its client sent?
+//! Can every unfinished upload continue from bytes that are what its client sent?
 //!
 //! Owns: logs, and the payload that their checkpoints speak for. Refuses: judging uploads that the next open forgets; nothing was
 //! promised for them.
@@ -6,23 +6,19 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::blobs::read;
+use super::blobs::{check_chunks_of, read};
 use super::{FsckReport, Severity};
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
-use crate::format::checksum::{check_chunks, chunk_count};
 use crate::format::codec::checksum;
 use crate::format::record::DEDICATED_PAYLOAD;
 use crate::format::segment::{HEADER_BYTES, SegmentHeader};
 use crate::format::upload_log::UploadLog;
 use crate::io::{Class, OpenMode};
 use crate::limits::CHUNK_BYTES;
-use crate::segment::segment_name;
+use crate::recovery::apply::segment_path;
 use crate::table::Site;
 use crate::upload::{FoundLog, ReadLog, logs};
-
-/// Payload read at once; a multiple of the chunk.
-const WINDOW_BYTES: u64 = 2 << 20;
 
 /// Checks every log with its segment, and returns the segments of uploads that can go on. `named` tells which segments a
 /// transaction names: such an upload has ended.
@@ -57,12 +53,11 @@ pub(super) async fn check(
         if log.end < length {
             let (end, from) = (log.end, log.last.mark.length);
             let what = format!(
-                "what is behind byte {end} does not hold; the upload goes on from its byte {from}"
+                "what follows byte {end} does not hold; the upload continues at its byte {from}"
             );
             report.add(Severity::Leftover, &path, what);
         }
-        let segment = segment_name(log.header.segment);
-        let segment = site.root.join("segments").join(segment);
+        let segment = segment_path(&site.root, log.header.segment);
         match payload(site, &log, &segment).await {
             Ok(None) => {}
             Ok(Some((offset, what))) => {
@@ -94,7 +89,6 @@ async fn payload(site: &Site, log: &UploadLog, path: &Path) -> Result<Option<(u6
     let header = read(&*file, path, 0, HEADER_BYTES as u64).await?;
     SegmentHeader::decode_of(header.filled(), &site.store_id, log.header.segment)
         .map_err(|what| Error::corrupt(path, 0, what.0))?;
-    let (mut rest, mut at) = (log.last.checksums.as_slice(), 0);
     let length = log.last.mark.length;
     let whole = length / CHUNK_BYTES as u64 * CHUNK_BYTES as u64;
     let part = read(&*file, path, DEDICATED_PAYLOAD + whole, length - whole).await?;
@@ -102,16 +96,7 @@ async fn payload(site: &Site, log: &UploadLog, path: &Path) -> Result<Option<(u6
         let what = "its last, unfinished chunk does not hold".to_owned();
         return Ok(Some((DEDICATED_PAYLOAD + whole, what)));
     }
-    while at < whole {
-        let window = WINDOW_BYTES.min(whole - at);
-        let window = read(&*file, path, DEDICATED_PAYLOAD + at, window).await?;
-        let count = usize::try_from(chunk_count(window.len() as u64)).unwrap_or_default();
-        let (sums, behind) = rest.split_at(count.min(rest.len()));
-        if let Err((chunk, what)) = check_chunks(window.filled(), sums) {
-            return Ok(Some((DEDICATED_PAYLOAD + at + chunk as u64, what.0)));
-        }
-        rest = behind;
-        at += window.len() as u64;
-    }
-    Ok(None)
+    let span = DEDICATED_PAYLOAD..DEDICATED_PAYLOAD + whole;
+    let bad = check_chunks_of(&*file, path, span, &log.last.checksums, |_| ());
+    Ok(bad.await?.map(|(offset, what)| (offset, what.0)))
 }

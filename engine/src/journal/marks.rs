@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::harden::overwrite;
+use super::resync::overwrite;
 use super::scan::Scanned;
 use super::{Predecessor, file_path};
 use crate::error::{Corruption, Error, Result};
@@ -67,7 +67,7 @@ pub(super) async fn seal(
     overwrite(io, store, file, &path, Mark::place(0), blocks).await
 }
 
-/// Holds a file to its marks: frames that were durable are there, and so is the file that was begun behind it. `successor` tells
+/// Checks a file against its marks: frames that were durable are there, and so is the file that was begun after it. `successor` says
 /// whether one is.
 pub(super) fn check(
     store: &Path,
@@ -78,7 +78,7 @@ pub(super) fn check(
 ) -> Result<()> {
     let path = file_path(store, header.number);
     if let Some(mark) = Mark::farthest(bytes, header.nonce) {
-        against(mark, store, &path, header, scanned, successor)?;
+        check_mark(mark, store, &path, header, scanned, successor)?;
     }
     let length = bytes.len() as u64;
     if !successor && length < header.file_bytes {
@@ -92,7 +92,7 @@ pub(super) fn check(
 }
 
 /// A place of a mark where no finished or closed file has what is there, given where a successor says that the file ends.
-pub(super) fn blemish(
+pub(super) fn bad_mark(
     store: &Path,
     header: &JournalHeader,
     bytes: &[u8],
@@ -106,7 +106,7 @@ pub(super) fn blemish(
     })
 }
 
-fn against(
+fn check_mark(
     mark: Mark,
     store: &Path,
     path: &Path,

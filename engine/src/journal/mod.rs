@@ -1,17 +1,17 @@
 //! The journal: the log of metadata transactions, and the only commit point.
 //!
 //! Owns: `journal/`, its files and frames; the LSN. [`scan`] turns one file's bytes into facts, [`read`] walks the files of
-//! a closed store, [`harden`] makes what was found durable, [`writer`] appends frames to an open one, with `marks` that say
+//! a closed store, [`resync`] makes what was found durable, [`writer`] appends frames to an open one, with `marks` that say
 //! how far they were durable.
 //! Refuses: knowing what a transaction means (`catalog`), and deciding what to commit (`commit`).
 //!
 //! Invariants: a frame is written only after the sync of the one before returned, so only the last frame
 //! can be torn. Once a file has a successor, whose header says where it ends, only its marks are written, once more.
 
-pub mod harden;
 mod marks;
 pub mod read;
 pub mod reserve;
+pub mod resync;
 pub mod scan;
 pub mod writer;
 

@@ -96,22 +96,22 @@ pub async fn walk(
             .map_err(|bad| Error::corrupt(&file_path(store, number), bad.offset, bad.what.0))?;
         marks::check(store, &header, bytes.filled(), &scanned, end.is_some())?;
         if number == start.number {
-            walked.look_back(store, &header, bytes.filled(), start.offset);
+            walked.check_before_start(store, &header, bytes.filled(), start.offset);
         }
         walked.transactions += count;
         let rolled =
             matches!(&next, Loaded::Intact { header: newer, .. } if newer.epoch == header.epoch);
         if rolled || scanned.closed {
-            walked.look_behind(store, number, bytes.filled(), scanned.end);
+            walked.check_after_end(store, number, bytes.filled(), scanned.end);
         }
         if scanned.frames > 0 {
             walked.harmless.extend(unsealed.take());
         }
-        unsealed = marks::blemish(store, &header, bytes.filled(), end);
+        unsealed = marks::bad_mark(store, &header, bytes.filled(), end);
         if scanned.closed && end.is_none() {
             walked.unsettled.extend(unsealed.take());
         }
-        walked.note(header, &scanned);
+        walked.add_file(header, &scanned);
         if end.is_some() {
             let (number, offset) = (number + 1, FRAMES_START);
             visitor.file_done(Position { number, offset }).await?;
@@ -182,8 +182,8 @@ impl Walked {
     }
 
     /// Looks for what is not zero behind the frames, which end at `end`.
-    fn look_behind(&mut self, store: &Path, number: u64, bytes: &[u8], end: u64) {
-        let stray = scan::stray(bytes, end);
+    fn check_after_end(&mut self, store: &Path, number: u64, bytes: &[u8], end: u64) {
+        let stray = scan::first_nonzero(bytes, end);
         self.harmless.extend(stray.map(|offset| Corruption {
             path: file_path(store, number),
             offset,
@@ -192,7 +192,13 @@ impl Walked {
     }
 
     /// Checks the frames before `from`, where the walk began in a file.
-    fn look_back(&mut self, store: &Path, header: &JournalHeader, bytes: &[u8], from: u64) {
+    fn check_before_start(
+        &mut self,
+        store: &Path,
+        header: &JournalHeader,
+        bytes: &[u8],
+        from: u64,
+    ) {
         let before = scan::frames(bytes, header, FRAMES_START, Some(from), &mut |_| Ok(()));
         if let Err(bad) = before {
             self.unsound.push(Corruption {
@@ -203,7 +209,7 @@ impl Walked {
         }
     }
 
-    fn note(&mut self, header: JournalHeader, scanned: &Scanned) {
+    fn add_file(&mut self, header: JournalHeader, scanned: &Scanned) {
         self.end = Position {
             number: header.number,
             offset: scanned.end,

@@ -100,7 +100,7 @@ pub fn frames(
 }
 
 /// The first byte from `end` on that is not zero.
-pub fn stray(bytes: &[u8], end: u64) -> Option<u64> {
+pub fn first_nonzero(bytes: &[u8], end: u64) -> Option<u64> {
     let found = slice(bytes, end).iter().position(|byte| *byte != 0)?;
     Some(end + found as u64)
 }

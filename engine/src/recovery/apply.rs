@@ -7,20 +7,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::plan::Plan;
+use super::superblock::sync_dir;
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
-use crate::io::{Class, Io, exact};
+use crate::io::{Class, Io};
 use crate::journal;
 use crate::segment::{parse_segment_name, segment_name};
 
-/// Removes what the plan names. Cut off anywhere, the next open draws up the rest of it again.
+/// Removes what the plan names. After a stop at any point, the next open plans what remains.
 pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
     if let Some(number) = plan.unfinished_journal {
         remove(io, &journal::file_path(store, number)).await?;
-        let directory = journal::directory(store);
-        exact::sync_dir(io, Class::Directory.call(), &directory)
-            .await
-            .map_err(|source| Error::io("sync", &directory, source))?;
+        sync_dir(io, &journal::directory(store)).await?;
     }
     remove_segments(io, store, &plan.orphans).await
 }
@@ -30,10 +28,7 @@ pub async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Re
     for id in ids {
         remove(io, &segment_path(store, *id)).await?;
     }
-    let directory = segments_directory(store);
-    exact::sync_dir(io, Class::Directory.call(), &directory)
-        .await
-        .map_err(|source| Error::io("sync", &directory, source))
+    sync_dir(io, &segments_directory(store)).await
 }
 
 fn segments_directory(store: &Path) -> PathBuf {

@@ -115,7 +115,7 @@ impl Replay<'_> {
     /// Moves the rows so far into base files.
     async fn checkpoint(&mut self, position: Position) -> Result<()> {
         // The checkpoint names this file, of which nobody knows yet whether more than the page cache has its header.
-        journal::harden::harden(&*self.site.env.io, &self.site.root, 0, position).await?;
+        journal::resync::resync_tail(&*self.site.env.io, &self.site.root, 0, position).await?;
         let facts = checkpoint::Facts {
             lsn: self.state.lsn,
             journal_number: position.number,

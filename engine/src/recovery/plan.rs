@@ -1,4 +1,4 @@
-//! What has to be done before a store takes writes. Pure: facts in, a plan out.
+//! Plans what an open does before the store takes writes. Pure: facts in, a plan out.
 //!
 //! Owns: which files go, and the numbers a new epoch starts with. Refuses: touching the disk.
 
@@ -38,7 +38,7 @@ pub struct Plan {
     pub missing: Vec<SegmentId>,
     /// Segments whose file ends before the last record that was placed there, with the bytes that are there: blobs that reach farther
     /// are damaged.
-    pub short: Vec<(SegmentId, u64)>,
+    pub truncated: Vec<(SegmentId, u64)>,
     /// A journal file whose creation was cut short.
     pub unfinished_journal: Option<u64>,
     /// The file that the new epoch's first one follows; `None` in a new store.
@@ -58,7 +58,7 @@ pub fn check(facts: &Facts) -> Result<(), SegmentId> {
 
 /// Whether there are numbers left to count on with, in a store whose next repository would get `next_repository`. Checksums do not tell
 /// a number that was forged.
-pub fn can_count_on(facts: &Facts, next_repository: u64) -> bool {
+pub fn has_numbers_left(facts: &Facts, next_repository: u64) -> bool {
     let last = facts.walked.last.as_ref();
     let counters = [
         facts.state_lsn.0,
@@ -71,7 +71,7 @@ pub fn can_count_on(facts: &Facts, next_repository: u64) -> bool {
     counters.iter().all(|counter| *counter <= COUNTER_USED_MAX)
 }
 
-/// Draws up the plan.
+/// Returns the plan.
 pub fn plan(facts: &Facts) -> Plan {
     let unnamed = |id: &&SegmentId| !facts.named.contains_key(id) && !facts.uploading.contains(id);
     let orphans = if facts.tidy {
@@ -79,11 +79,11 @@ pub fn plan(facts: &Facts) -> Plan {
     } else {
         facts.found.keys().filter(unnamed).copied().collect()
     };
-    let (mut missing, mut short) = (Vec::new(), Vec::new());
+    let (mut missing, mut truncated) = (Vec::new(), Vec::new());
     for (id, needed) in &facts.named {
         match facts.found.get(id) {
             None => missing.push(*id),
-            Some(there) if there < needed => short.push((*id, *there)),
+            Some(there) if there < needed => truncated.push((*id, *there)),
             Some(_) => {}
         }
     }
@@ -91,7 +91,7 @@ pub fn plan(facts: &Facts) -> Plan {
     Plan {
         orphans,
         missing,
-        short,
+        truncated,
         unfinished_journal: facts.walked.unfinished,
         previous: facts.walked.last.as_ref().map(|last| Predecessor {
             end: facts.walked.end,
@@ -156,7 +156,7 @@ mod tests {
         let plan = plan(&facts());
         assert_eq!(plan.orphans, [SegmentId(4)]);
         assert_eq!(plan.missing, [SegmentId(9)]);
-        assert_eq!(plan.short, [(SegmentId(2), 4999)]);
+        assert_eq!(plan.truncated, [(SegmentId(2), 4999)]);
         assert_eq!(plan.unfinished_journal, Some(4));
     }
 
@@ -179,13 +179,13 @@ mod tests {
     #[test]
     fn numbers_that_are_used_up_are_noticed() {
         let (used, over) = (COUNTER_USED_MAX, COUNTER_USED_MAX + 1);
-        assert!(can_count_on(&facts(), used) && !can_count_on(&facts(), over));
+        assert!(has_numbers_left(&facts(), used) && !has_numbers_left(&facts(), over));
         let mut far = facts();
         far.segment_limit = SegmentId(over);
-        assert!(!can_count_on(&far, 1));
+        assert!(!has_numbers_left(&far, 1));
         far = facts();
         far.walked.last_lsn = Lsn(over);
-        assert!(!can_count_on(&far, 1));
+        assert!(!has_numbers_left(&far, 1));
     }
 
     /// Guards: after a clean stop, which leaves no orphans, nothing is taken for one; what is gone is reported all the same.

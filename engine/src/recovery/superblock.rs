@@ -33,9 +33,9 @@ pub enum Kind {
     Store,
 }
 
-/// Says what `store` is without touching it. [`Error::Foreign`] if it holds something else, [`Error::Corrupt`] if it is a
+/// Returns what `store` is, without changing it. [`Error::Foreign`] if it holds something else, [`Error::Corrupt`] if it is a
 /// store that lost its superblock.
-pub async fn look(io: &dyn Io, store: &Path) -> Result<Kind> {
+pub async fn classify(io: &dyn Io, store: &Path) -> Result<Kind> {
     let names = match io.list_dir(Class::Directory.call(), store).await {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kind::Absent),
@@ -129,7 +129,7 @@ async fn is_unused(io: &dyn Io, store: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// Creates the directories and the superblock, durable on return. Goes on where an earlier attempt was cut off.
+/// Creates the directories and the superblock, durable on return. Continues where an earlier attempt stopped.
 pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
     for name in DIRECTORIES {
         create_dir(&*env.io, &store.join(name)).await?;

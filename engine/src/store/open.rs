@@ -20,7 +20,7 @@ use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::superblock::Superblock;
 use crate::io::{Class, Directory, Env};
 use crate::journal::writer::{JournalSpec, JournalWriter};
-use crate::journal::{self, harden, reserve};
+use crate::journal::{self, reserve, resync};
 use crate::lease::Leases;
 use crate::options::Options;
 use crate::poison::Poison;
@@ -54,7 +54,7 @@ pub struct OpenReport {
     /// Segments that should hold live blobs and have no file: their blobs count as damaged.
     pub segments_missing: Vec<SegmentId>,
     /// Segments whose file ends before the last record that was placed there: blobs that reach farther count as damaged.
-    pub segments_short: Vec<SegmentId>,
+    pub segments_truncated: Vec<SegmentId>,
     /// Blobs that reads found damaged earlier, and that were not pushed again since.
     pub blobs_damaged: u64,
     /// Uploads that can be continued.
@@ -93,7 +93,7 @@ impl Store {
             replayed: recovered.walked.transactions,
             orphans_removed: 0,
             segments_missing: Vec::new(),
-            segments_short: Vec::new(),
+            segments_truncated: Vec::new(),
             blobs_damaged: 0,
             uploads_resumed: 0,
             superblock_copies_damaged: claim.damaged_copies.clone(),
@@ -119,14 +119,14 @@ struct Claim {
 /// Takes the lock and reads the superblock, making a new one where the directory is empty or absent.
 async fn claim(env: Env, path: &Path) -> Result<Claim> {
     let io = &*env.io;
-    let absent = superblocks::look(io, path).await? == Kind::Absent;
+    let absent = superblocks::classify(io, path).await? == Kind::Absent;
     if absent {
         superblocks::create_path(io, path).await?;
     }
     let directory = DirectoryLock::take(io, path).await?;
     // Looked at again, now that nobody else can be making a store here.
     let mut existing = None;
-    if superblocks::look(io, path).await? == Kind::Store {
+    if superblocks::classify(io, path).await? == Kind::Store {
         existing = superblocks::read(io, path).await?;
     }
     let created = existing.is_none();
@@ -183,7 +183,7 @@ async fn assemble(
     let plan = plan::plan(&facts);
     apply::apply(&*env.io, &path, &plan).await?;
     report.orphans_removed = plan.orphans.len() as u64;
-    tell_of_damage(&plan, &recovered.state, &segments, report)?;
+    mark_damage(&plan, &recovered.state, &segments, report)?;
 
     reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
     let spec = JournalSpec {
@@ -238,7 +238,7 @@ async fn durable_facts(
     let facts = facts(env, path, recovered, clean).await?;
     let walked = &recovered.walked;
     if walked.last.is_some() {
-        harden::harden(&*env.io, path, walked.last_frame, walked.end).await?;
+        resync::resync_tail(&*env.io, path, walked.last_frame, walked.end).await?;
     }
     Ok(facts)
 }
@@ -256,16 +256,16 @@ fn segments(
 }
 
 /// What is not whole, and what reads found earlier, counts as damaged before anything reads it.
-fn tell_of_damage(
+fn mark_damage(
     plan: &Plan,
     state: &State,
     segments: &Segments,
     report: &mut OpenReport,
 ) -> Result<()> {
     report.segments_missing.clone_from(&plan.missing);
-    report.segments_short = plan.short.iter().map(|(id, _)| *id).collect();
+    report.segments_truncated = plan.truncated.iter().map(|(id, _)| *id).collect();
     let gone = plan.missing.iter().map(|id| (*id, 0));
-    let truncated = gone.chain(plan.short.iter().copied());
+    let truncated = gone.chain(plan.truncated.iter().copied());
     segments.damaged().set_truncated(truncated.collect());
     for found in View::new(Arc::new(state.clone())).damaged() {
         let (digest, extent) = found?;
@@ -348,7 +348,7 @@ async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Re
         let what = "newer than the journal, whose end is missing: restore the journal files before opening the store";
         Error::corrupt(&apply::segment_path(path, newer), 0, what)
     })?;
-    if !plan::can_count_on(&facts, recovered.state.next_repository) {
+    if !plan::has_numbers_left(&facts, recovered.state.next_repository) {
         let what =
             "a number in it is higher than a store can have counted: restore the journal files";
         return Err(Error::corrupt(&journal::directory(path), 0, what));

@@ -57,7 +57,7 @@ pub fn run(bytes: &[u8]) {
         assert!(scanned.end >= FRAMES_START && scanned.end <= file.len() as u64);
         assert_eq!(scanned.last_lsn.is_some(), state.lsn != Lsn(0));
     }
-    let _ = scan::stray(&file, end.unwrap_or_default());
+    let _ = scan::first_nonzero(&file, end.unwrap_or_default());
     look(state);
 }
 

@@ -74,7 +74,7 @@ pub const ALL: &[BadIo] = &[
     bad(
         "skip-journal-end-sync",
         Wrong::SkipSync,
-        "journal/harden.rs overwrite: sync_data",
+        "journal/resync.rs overwrite: sync_data",
     ),
     bad("skip-shared-sync", Wrong::SkipSync, SHARED),
     bad("late-shared-sync", Wrong::LateSync, SHARED),

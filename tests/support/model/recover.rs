@@ -144,7 +144,7 @@ async fn look(task: &Task, machine: &Machine, lsn: u64) -> Result<Found, Violati
     let failed = |check| move |error: Error| Violation::new(check, error.to_string());
     let opened = Store::open(machine.env.clone(), &store_path(), task.options.clone()).await;
     let (store, report) = opened.map_err(failed("open"))?;
-    if !report.segments_missing.is_empty() || !report.segments_short.is_empty() {
+    if !report.segments_missing.is_empty() || !report.segments_truncated.is_empty() {
         let what = format!("segments are missing or too short: {report:?}");
         return Err(Violation::new("open", what));
     }

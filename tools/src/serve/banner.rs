@@ -101,7 +101,7 @@ impl Started<'_> {
                 "a segment that the index names is missing; its blobs cannot be pulled until they are pushed again, or the file is restored and the server restarted"
             );
         }
-        for segment in &self.report.segments_short {
+        for segment in &self.report.segments_truncated {
             tracing::error!(
                 %segment,
                 "a segment has lost its end; blobs that lie there cannot be pulled until they are pushed again, or the file is restored and the server restarted"

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
-use super::pool::{Pool, Sort};
+use super::pool::{Blocking, Pool};
 use super::refusal::{begun, not_synced};
 use crate::buffer::Buffer;
 use crate::io::{Call, Dir, File, IoFuture, IoResult, Residency};
@@ -37,11 +37,12 @@ impl ThreadFile {
     fn run<T: Send + 'static>(
         &self,
         call: Call,
-        sort: Sort,
+        blocking: Blocking,
         operation: impl FnOnce(&OwnedFd) -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
         let descriptor = Arc::clone(&self.descriptor);
-        self.pool.run(call, sort, move || operation(&descriptor))
+        self.pool
+            .run(call, blocking, move || operation(&descriptor))
     }
 }
 
@@ -53,7 +54,7 @@ impl Drop for ThreadFile {
 
 impl File for ThreadFile {
     fn read_at(&self, call: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
-        self.run(call, Sort::Transfer, move |descriptor| {
+        self.run(call, Blocking::Transfer, move |descriptor| {
             let read = retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset));
             let count = read.map_err(begun)?;
             buffer.advance(count);
@@ -79,13 +80,13 @@ impl File for ThreadFile {
     }
 
     fn write_at(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
-        self.run(call, Sort::Transfer, move |descriptor| {
+        self.run(call, Blocking::Transfer, move |descriptor| {
             write(descriptor, offset, &slices)
         })
     }
 
     fn write_and_sync(&self, call: Call, offset: u64, slices: Vec<Bytes>) -> IoFuture<usize> {
-        self.run(call, Sort::Sync, move |descriptor| {
+        self.run(call, Blocking::Sync, move |descriptor| {
             let whole: usize = slices.iter().map(Bytes::len).sum();
             let count = write(descriptor, offset, &slices)?;
             if count == whole {
@@ -96,19 +97,19 @@ impl File for ThreadFile {
     }
 
     fn sync_data(&self, call: Call) -> IoFuture<()> {
-        self.run(call, Sort::Sync, |descriptor| {
+        self.run(call, Blocking::Sync, |descriptor| {
             rustix::fs::fdatasync(descriptor).map_err(not_synced)
         })
     }
 
     fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.run(call, Sort::Transfer, move |descriptor| {
+        self.run(call, Blocking::Transfer, move |descriptor| {
             Ok(start_writeback(descriptor, offset, length)?)
         })
     }
 
     fn advise(&self, call: Call, offset: u64, length: u64, residency: Residency) -> IoFuture<()> {
-        self.run(call, Sort::Transfer, move |descriptor| {
+        self.run(call, Blocking::Transfer, move |descriptor| {
             let advice = match residency {
                 Residency::Wanted => Advice::WillNeed,
                 Residency::Done => Advice::DontNeed,
@@ -121,7 +122,7 @@ impl File for ThreadFile {
     }
 
     fn allocate(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
-        self.run(call, Sort::Sync, move |descriptor| {
+        self.run(call, Blocking::Sync, move |descriptor| {
             let flags = FallocateFlags::empty();
             retry_on_intr(|| rustix::fs::fallocate(descriptor, flags, offset, length))
                 .map_err(begun)
@@ -129,13 +130,15 @@ impl File for ThreadFile {
     }
 
     fn set_len(&self, call: Call, length: u64) -> IoFuture<()> {
-        self.run(call, Sort::Sync, move |descriptor| {
+        self.run(call, Blocking::Sync, move |descriptor| {
             retry_on_intr(|| rustix::fs::ftruncate(descriptor, length)).map_err(begun)
         })
     }
 
     fn len(&self, call: Call) -> IoFuture<u64> {
-        self.run(call, Sort::Transfer, |descriptor| Ok(length(descriptor)?))
+        self.run(call, Blocking::Transfer, |descriptor| {
+            Ok(length(descriptor)?)
+        })
     }
 }
 
@@ -174,7 +177,7 @@ impl ThreadDir {
 impl Dir for ThreadDir {
     fn sync(&self, call: Call) -> IoFuture<()> {
         let descriptor = Arc::clone(&self.descriptor);
-        self.pool.run(call, Sort::Sync, move || {
+        self.pool.run(call, Blocking::Sync, move || {
             rustix::fs::fsync(&descriptor).map_err(not_synced)
         })
     }

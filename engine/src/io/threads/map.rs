@@ -12,14 +12,14 @@ use memmap2::{Advice, Mmap, MmapOptions};
 use rustix::io::retry_on_intr;
 
 use super::file;
-use super::sigbus::Named;
+use super::sigbus::Registration;
 use crate::io::{Map, MapRef};
 
 const PIECE_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 struct WholeFile {
-    _named: Named,
+    _registration: Registration,
     map: Mmap,
 }
 
@@ -57,8 +57,10 @@ pub(super) fn map_whole(descriptor: &OwnedFd, path: &Path) -> io::Result<MapRef>
     // the engine never writes or truncates a file once it is mapped.
     let map = unsafe { options.map(descriptor) }?;
     make_resident(descriptor, &map)?;
-    let named = Named::new(&map, path);
-    Ok(Arc::new(WholeFile { map, _named: named }))
+    Ok(Arc::new(WholeFile {
+        _registration: Registration::new(&map, path),
+        map,
+    }))
 }
 
 /// Reads the pages in now: a bad sector is an error of this call then, and no SIGBUS at some later touch.

@@ -33,7 +33,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use self::file::{ThreadDir, ThreadFile};
 use self::place::{Place, Roots};
-use self::pool::{Pool, Sort};
+use self::pool::{Blocking, Pool};
 use self::refusal::begun;
 use super::{
     Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode, Space,
@@ -70,14 +70,14 @@ impl Io for Threads {
 
     fn create_dir(&self, call: Call, path: &Path) -> IoFuture<()> {
         let place = self.roots.place(path);
-        self.pool.run(call, Sort::Transfer, move || {
+        self.pool.run(call, Blocking::Transfer, move || {
             place.create_dir().map_err(begun)
         })
     }
 
     fn list_dir(&self, call: Call, path: &Path) -> IoFuture<Vec<String>> {
         let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
-        self.pool.run(call, Sort::Transfer, move || {
+        self.pool.run(call, Blocking::Transfer, move || {
             opening(&pool, || list_dir(&place))
         })
     }
@@ -89,7 +89,9 @@ impl Io for Threads {
             let names = names.await?;
             let batches = names.chunks(SIZES_AT_ONCE).map(|names| {
                 let (names, place, opens) = (names.to_vec(), Arc::clone(&place), Arc::clone(&pool));
-                pool.run(call, Sort::Transfer, move || sizes(&opens, &place, names))
+                pool.run(call, Blocking::Transfer, move || {
+                    sizes(&opens, &place, names)
+                })
             });
             Ok(futures_util::future::try_join_all(batches).await?.concat())
         })
@@ -97,7 +99,7 @@ impl Io for Threads {
 
     fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef> {
         let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
-        self.pool.run(call, Sort::Transfer, move || {
+        self.pool.run(call, Blocking::Transfer, move || {
             let descriptor = opening(&pool, || place.open_dir())?;
             let directory: DirRef = Arc::new(ThreadDir::new(descriptor, pool));
             Ok(directory)
@@ -106,7 +108,7 @@ impl Io for Threads {
 
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
         let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
-        self.pool.run(call, Sort::Transfer, move || {
+        self.pool.run(call, Blocking::Transfer, move || {
             let flags = match mode {
                 OpenMode::Read => OFlags::RDONLY,
                 OpenMode::Write => OFlags::RDWR,
@@ -120,14 +122,15 @@ impl Io for Threads {
 
     fn unlink(&self, call: Call, path: &Path) -> IoFuture<()> {
         let place = self.roots.place(path);
-        self.pool
-            .run(call, Sort::Transfer, move || place.unlink().map_err(begun))
+        self.pool.run(call, Blocking::Transfer, move || {
+            place.unlink().map_err(begun)
+        })
     }
 
     fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef> {
         let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
         let path = path.to_owned();
-        self.pool.run(call, Sort::Transfer, move || {
+        self.pool.run(call, Blocking::Transfer, move || {
             let descriptor = opening(&pool, || place.open_file(OFlags::RDONLY))?;
             map::map_whole(&descriptor, &path).map_err(begun)
         })
@@ -136,7 +139,7 @@ impl Io for Threads {
     fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt> {
         let (place, path) = (self.roots.place(path), path.to_owned());
         let (roots, pool) = (Arc::clone(&self.roots), Arc::clone(&self.pool));
-        self.pool.run(call, Sort::Transfer, move || {
+        self.pool.run(call, Blocking::Transfer, move || {
             opening(&pool, || {
                 lock::try_lock(&place, path.clone(), Arc::clone(&roots))
             })
@@ -145,7 +148,7 @@ impl Io for Threads {
 
     fn space(&self, call: Call, path: &Path) -> IoFuture<Space> {
         let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
-        self.pool.run(call, Sort::Transfer, move || {
+        self.pool.run(call, Blocking::Transfer, move || {
             let directory = opening(&pool, || place.open_dir())?;
             let found = retry_on_intr(|| rustix::fs::fstatvfs(&directory)).map_err(begun)?;
             Ok(Space {

@@ -32,9 +32,9 @@ const BACKGROUND_THREADS: usize = 4;
 /// Most threads for closing files.
 const CLOSE_THREADS: usize = 2;
 
-/// How long an operation may hold its thread.
+/// How long an operation may block its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Sort {
+pub(super) enum Blocking {
     /// As long as bytes move.
     Transfer,
     /// Until the file system or the drive is done: a sync, space reserved or given back.
@@ -71,15 +71,15 @@ impl Pool {
         })
     }
 
-    fn lane(&self, class: Class, sort: Sort) -> &Workers {
-        match (class, sort) {
-            (Class::Journal | Class::CommitData, _) | (Class::Directory, Sort::Sync) => {
+    fn lane(&self, class: Class, blocking: Blocking) -> &Workers {
+        match (class, blocking) {
+            (Class::Journal | Class::CommitData, _) | (Class::Directory, Blocking::Sync) => {
                 &self.commit
             }
             (Class::ForegroundRead, _) => &self.read,
-            (Class::UploadWrite, Sort::Transfer) => &self.upload,
-            (Class::UploadWrite, Sort::Sync) => &self.upload_sync,
-            (Class::Directory, Sort::Transfer) => &self.names,
+            (Class::UploadWrite, Blocking::Transfer) => &self.upload,
+            (Class::UploadWrite, Blocking::Sync) => &self.upload_sync,
+            (Class::Directory, Blocking::Transfer) => &self.names,
             (Class::Background, _) => &self.background,
         }
     }
@@ -88,12 +88,12 @@ impl Pool {
     pub(super) fn run<T: Send + 'static>(
         &self,
         call: Call,
-        sort: Sort,
+        blocking: Blocking,
         operation: impl FnOnce() -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
         let (done, result) = oneshot::channel();
         let (urgency, tally) = (call.class as u8, Arc::clone(&self.tally));
-        self.lane(call.class, sort).submit(urgency, move || {
+        self.lane(call.class, blocking).submit(urgency, move || {
             let result = operation();
             tally.count(call.class, &result);
             // The caller may have dropped its future; the operation and its buffers end here then.
@@ -103,7 +103,9 @@ impl Pool {
             match result.await {
                 Ok(result) => result,
                 // The operation panicked. What a sync would have said is not known.
-                Err(lost) if sort == Sort::Sync => Err(IoError::SyncFailed(io::Error::other(lost))),
+                Err(lost) if blocking == Blocking::Sync => {
+                    Err(IoError::SyncFailed(io::Error::other(lost)))
+                }
                 Err(lost) => Err(io::Error::other(lost).into()),
             }
         })
@@ -152,11 +154,13 @@ mod tests {
         let (told, ends) = mpsc::channel();
         let owned = Arc::new(());
         let held = Arc::clone(&owned);
-        drop(pool.run(Class::Background.call(), Sort::Transfer, move || {
-            gate.recv_timeout(2 * NEVER).unwrap();
-            told.send(Arc::strong_count(&held)).unwrap();
-            Ok(())
-        }));
+        drop(
+            pool.run(Class::Background.call(), Blocking::Transfer, move || {
+                gate.recv_timeout(2 * NEVER).unwrap();
+                told.send(Arc::strong_count(&held)).unwrap();
+                Ok(())
+            }),
+        );
         drop(pool);
         open.send(()).unwrap();
         assert_eq!(ends.recv_timeout(NEVER).unwrap(), 2);
@@ -168,10 +172,10 @@ mod tests {
         let pool = Pool::start().unwrap();
         let (open, gate) = mpsc::channel::<()>();
         let gate = Arc::new(Mutex::new(gate));
-        for (class, sort) in every_kind() {
+        for (class, blocking) in every_kind() {
             for _ in 0..READ_THREADS {
                 let gate = Arc::clone(&gate);
-                drop(pool.run(class.call(), sort, move || {
+                drop(pool.run(class.call(), blocking, move || {
                     // Ends when the sender is dropped.
                     gate.lock().recv().unwrap_or_default();
                     Ok(())
@@ -186,8 +190,8 @@ mod tests {
         drop(open);
     }
 
-    fn every_kind() -> impl Iterator<Item = (Class, Sort)> {
-        let kinds = Class::ALL.map(|class| [(class, Sort::Transfer), (class, Sort::Sync)]);
+    fn every_kind() -> impl Iterator<Item = (Class, Blocking)> {
+        let kinds = Class::ALL.map(|class| [(class, Blocking::Transfer), (class, Blocking::Sync)]);
         kinds.into_iter().flatten()
     }
 
@@ -199,19 +203,21 @@ mod tests {
         let mut gates = Vec::new();
         for _ in 0..16 {
             let (open, gate) = mpsc::channel::<()>();
-            drop(pool.run(Class::UploadWrite.call(), Sort::Sync, move || {
-                gate.recv_timeout(2 * NEVER).unwrap();
-                Ok(())
-            }));
+            drop(
+                pool.run(Class::UploadWrite.call(), Blocking::Sync, move || {
+                    gate.recv_timeout(2 * NEVER).unwrap();
+                    Ok(())
+                }),
+            );
             gates.push(open);
         }
         let (told, ran) = mpsc::channel();
-        let others = every_kind().filter(|other| *other != (Class::UploadWrite, Sort::Sync));
+        let others = every_kind().filter(|other| *other != (Class::UploadWrite, Blocking::Sync));
         let mut waiting = 0;
-        for (class, sort) in others {
+        for (class, blocking) in others {
             let told = told.clone();
-            drop(pool.run(class.call(), sort, move || {
-                told.send((class, sort)).unwrap();
+            drop(pool.run(class.call(), blocking, move || {
+                told.send((class, blocking)).unwrap();
                 Ok(())
             }));
             waiting += 1;

@@ -1,7 +1,7 @@
-//! What is said before a mapped file ends the process.
+//! Names the mapped file that ends the process by SIGBUS.
 //!
-//! Owns: the table of live mappings, and the handler of SIGBUS that looks an address up in it. Refuses: going on after it. A page that the
-//! device cannot read, or that a cut file no longer has, cannot be given to whoever touched it; the next open reads every page before it
+//! Owns: the table of live mappings, and the handler of SIGBUS that looks an address up in it. Refuses: continuing after it. A page that the
+//! device cannot read, or that a truncated file no longer has, cannot be given to its reader; the next open reads every page before it
 //! uses any, and rebuilds what does not hold from the journal.
 //!
 //! The handler allocates nothing, takes no lock and calls only `write`, `sigaction` and `raise`, which a signal handler may. It restores
@@ -16,7 +16,7 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-/// Mappings that have a name; further ones end the process without one.
+/// Most mappings in the table; the files of others are not named.
 const SLOTS: usize = 1024;
 /// Longest path that is shown; of longer ones, the end.
 const PATH_BYTES: usize = 232;
@@ -45,10 +45,10 @@ static PREVIOUS: OnceLock<Result<libc::sigaction, i32>> = OnceLock::new();
 
 /// A mapping in the table, until this drops.
 #[derive(Debug)]
-pub(super) struct Named(Option<usize>);
+pub(super) struct Registration(Option<usize>);
 
-impl Named {
-    /// Names the mapping of the file at `path`.
+impl Registration {
+    /// Registers the mapping of the file at `path`.
     pub(super) fn new(mapped: &[u8], path: &Path) -> Self {
         let free = TABLE.iter().position(|slot| {
             let taken =
@@ -73,7 +73,7 @@ impl Named {
     }
 }
 
-impl Drop for Named {
+impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(slot) = self.0.and_then(|slot| TABLE.get(slot)) {
             slot.start.store(0, Ordering::Release);
@@ -95,9 +95,9 @@ fn find(address: usize, line: &mut [u8]) -> Option<usize> {
     Some(shown.min(line.len()))
 }
 
-/// Says which file it was when a mapped page cannot be read. Once for a process.
+/// Installs the handler, once for the process.
 pub(in crate::io) fn install() -> io::Result<()> {
-    // Once, whoever asks: a second call would find this handler and take it for the one before.
+    // A second call would find this handler and take it for the one before.
     match PREVIOUS.get_or_init(replace) {
         Ok(_) => Ok(()),
         Err(errno) => Err(io::Error::from_raw_os_error(*errno)),
@@ -189,8 +189,8 @@ mod tests {
     fn an_address_leads_to_its_file() {
         let (first, second) = (vec![0_u8; 100], vec![0_u8; 100]);
         let long = format!("/{}/0000000000000001.base", "x".repeat(300));
-        let _first = Named::new(&first, Path::new("/store/base/0.base"));
-        let named = Named::new(&second, Path::new(&long));
+        let _first = Registration::new(&first, Path::new("/store/base/0.base"));
+        let named = Registration::new(&second, Path::new(&long));
         let found = |bytes: &[u8], at: usize| {
             let mut line = [0; PATH_BYTES];
             let shown = find(bytes.as_ptr().addr() + at, &mut line)?;

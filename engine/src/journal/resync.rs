@@ -1,10 +1,9 @@
-//! The end of the journal that an open found, made durable before anything is built on it.
+//! Makes the end of the journal that an open found durable, before anything depends on it.
 //!
-//! Owns: [`harden`]. Refuses: changing a byte; what is written is what was read.
+//! Owns: [`resync_tail`]. Refuses: changing a byte; what is written is what was read.
 //!
 //! Why: a frame may have been written and never synced, or its sync failed, when the process ended. The page cache shows it to the
-//! next open, which replays it; a power cut after that would take it back, and with it the foundation of whatever was
-//! acknowledged since. A sync alone is not enough, because a failed one may have left its pages clean: they are written again.
+//! next open, which replays it; a power cut after that would remove it, though what was acknowledged since depends on it. A sync alone is not enough, because a failed one may have left its pages clean: they are written again.
 
 use std::path::Path;
 
@@ -19,7 +18,7 @@ use crate::io::{Class, FileRef, Io, OpenMode, exact};
 const ROOM_BYTES: u64 = 1 << 20;
 
 /// Makes durable what lies from `from` up to `end`: the last frame, for every other one was synced before the next was written.
-pub async fn harden(io: &dyn Io, store: &Path, from: u64, end: Position) -> Result<()> {
+pub async fn resync_tail(io: &dyn Io, store: &Path, from: u64, end: Position) -> Result<()> {
     let path = file_path(store, end.number);
     let failed = |source| Error::io("make the end of the journal durable in", &path, source);
     let file = io
