@@ -243,7 +243,7 @@ fn lay_out(blobs: Vec<SmallBlob>, file: &SegmentFile, start: u64, store: [u8; 16
     Ok(laid)
 }
 
-/// Tells every waiter its part; one who has gone leaves garbage that compaction finds.
+/// Sends every waiter its result; one that was dropped leaves garbage that compaction finds.
 fn answer(waiters: Vec<oneshot::Sender<Result<Extent>>>, written: Result<Vec<Extent>>) {
     match written {
         Ok(extents) => {

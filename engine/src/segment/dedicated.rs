@@ -37,7 +37,7 @@ const ANNOUNCED_BYTES_MAX: u64 = 1 << 50;
 pub struct DedicatedWriter {
     files: Arc<SegmentFiles>,
     id: SegmentId,
-    /// `None` while nobody writes: an upload that is quiet keeps no descriptor.
+    /// `None` while nothing is written: an upload that is quiet keeps no descriptor.
     file: Option<WrittenFile>,
     abandon: Option<AbandonGuard>,
     /// Whether the file may reach beyond what was written: then it is cut at the end.
@@ -64,7 +64,7 @@ impl DedicatedWriter {
             .filter(|length| *length <= ANNOUNCED_BYTES_MAX)
             .map(|length| RecordPlaces::trailing(length).end);
         let id = ids.take().await?;
-        // Before the file: whoever waits for it may give up.
+        // Before the file: the caller may be dropped.
         let guard = AbandonGuard::new(Arc::clone(&files), id);
         let file = match files.create_to_write(id, permit).await {
             Ok(file) => file,
@@ -263,8 +263,8 @@ impl DedicatedWriter {
         self.longer = true;
     }
 
-    /// Puts table and frame behind the payload and makes everything durable. The future owns all it needs, and must be
-    /// seen to its end before anything else is written: what it started goes on.
+    /// Writes table and frame after the payload and makes everything durable. The future owns all it needs, and must be
+    /// seen to its end before anything else is written: what it started continues.
     pub fn finish(
         &mut self,
         length: u64,

@@ -1,8 +1,8 @@
 //! Segment files: names, handles and their end.
 //!
 //! Owns: creating, opening (a bounded number stay open), and unlinking. Refuses: what is inside, but for
-//! the header, which says that the file is the one its name claims. Rot in it costs no blob: whoever reads then has a record's
-//! own frame to go by.
+//! the header, which says that the file is the one its name claims. Rot in it costs no blob: a reader
+//! then goes by the record's own frame.
 //!
 //! Invariants: at most one handle per segment exists; a retired segment is unlinked when the last holder of
 //! its handle drops it, because bytes handed to a socket may be read after the call returned (D6).
@@ -257,7 +257,7 @@ impl SegmentFiles {
         self.open_as(id, OpenMode::Read).await
     }
 
-    /// Opens a segment that an upload goes on writing.
+    /// Opens a segment that an upload continues to write.
     pub async fn open_to_write(
         self: &Arc<Self>,
         id: SegmentId,
@@ -361,13 +361,13 @@ impl SegmentFiles {
         file
     }
 
-    /// The segment's bytes are no longer needed: unlinks it once nobody holds it. Best effort; recovery
+    /// The segment's bytes are no longer needed: unlinks it once it has no holder. Best effort; recovery
     /// removes what is left.
     pub fn retire(self: &Arc<Self>, id: SegmentId) {
         let mut handles = self.handles.lock();
         let file = handles.live.get(&id).and_then(Weak::upgrade);
         let kept = handles.forget(id);
-        // Under the lock: whoever finds the handle from now on does not put it back among those that stay open.
+        // Under the lock: a lookup that finds the handle from now on does not put it back among those that stay open.
         if let Some(file) = &file {
             file.retired.store(true, Ordering::Release);
         }
@@ -383,14 +383,14 @@ impl SegmentFiles {
         let removal = self.unlinking.begin();
         let task = async move {
             if let Err(error) = io.unlink(Class::Directory.call(), &path).await {
-                tracing::warn!(path = %path.display(), %error, "a segment nobody needs could not be removed");
+                tracing::warn!(path = %path.display(), %error, "a segment that is not needed could not be removed");
             }
             drop(removal);
         };
         self.env.spawn.spawn("unlink segment", Box::pin(task));
     }
 
-    /// Waits until the segments that were retired and that nobody holds are removed, so that their space is free.
+    /// Waits until the segments that were retired and have no holder are removed, so that their space is free.
     pub async fn unlinked(&self) {
         loop {
             let mut ended = pin!(self.unlinking.ended.notified());

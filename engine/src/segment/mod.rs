@@ -105,8 +105,8 @@ impl Segments {
     ) -> Result<DedicatedWriter> {
         let (files, ids) = (Arc::clone(&self.files), Arc::clone(&self.ids));
         let (done, created) = oneshot::channel();
-        // A task of its own: who waits may go at any moment, and a file that is being created then would have no owner. The
-        // writer that nobody takes removes it.
+        // A task of its own: the caller may be dropped at any moment, and the file would have no owner. A writer that
+        // is not taken removes it.
         let task = async move {
             drop(done.send(DedicatedWriter::create(files, &ids, permit, length_hint).await));
         };

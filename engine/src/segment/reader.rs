@@ -142,8 +142,8 @@ impl BlobReader {
         self.source.digest
     }
 
-    /// The bytes of `range`, cut at the blob's end, as a stream that reads when it is asked. For who drops each piece
-    /// at once.
+    /// The bytes of `range`, cut at the blob's end, as a stream that reads when it is asked. For callers that drop each
+    /// piece at once.
     pub fn read(&self, range: Range<u64>) -> BlobStream {
         self.read_for(range, Reading::internal())
     }
@@ -238,7 +238,7 @@ impl BlobStream {
         self.end.saturating_sub(self.position)
     }
 
-    /// The next piece, checked; `None` at the end. Given up and called again, it goes on where it was.
+    /// The next piece, checked; `None` at the end. Given up and called again, it continues where it was.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         if self.position >= self.end {
             return Ok(None);
@@ -440,7 +440,7 @@ impl Source {
     /// Checks that the frame behind a payload is this blob's, and of the table that is there.
     async fn check_trailing(self: Arc<Self>) -> Result<()> {
         let places = self.places;
-        // Its memory goes back before more is asked for: who holds some and waits for some stops all.
+        // Its memory goes back before more is asked for: a reader that holds some and waits for more can stop all.
         let found = {
             let frame = Arc::clone(&self)
                 .fetch(places.frame..places.end, &Reading::internal())

@@ -1,9 +1,9 @@
 //! The check of a dedicated segment's record, once for each open handle.
 //!
-//! Owns: [`RecordCheck`]: who runs the check and who waits for it. Refuses: what is checked (`reader`).
+//! Owns: [`RecordCheck`]: the check that runs, and its result. Refuses: what is checked (`reader`).
 //!
-//! Invariants: at most one check of a handle runs, and all that come meanwhile have its result. It runs as long as any
-//! of them waits for it. After a failure the next one checks again.
+//! Invariants: at most one check of a handle runs, and callers that come meanwhile share its result. It runs as long as
+//! any of them waits for it. After a failure the next caller checks again.
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, WeakShared};

@@ -232,7 +232,7 @@ impl Body {
                 self.submit().await?;
             }
             if (is_over_budget || is_full) && self.shared.segments.files().writers_wait() {
-                self.give_way().await?;
+                self.release_descriptor().await?;
             }
             if piece.is_empty() {
                 return Ok(());
@@ -247,21 +247,21 @@ impl Body {
     }
 
     /// Gives the descriptor to an upload that waits for one, so that each gets on by a window in its turn.
-    async fn give_way(&mut self) -> Result<()> {
+    async fn release_descriptor(&mut self) -> Result<()> {
         self.settle_hash().await?;
         if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
-            spill.give_way(digestion).await?;
+            spill.release_descriptor(digestion).await?;
         }
         self.release();
         Ok(())
     }
 
     /// As between two windows, for an upload whose client is slow.
-    pub(super) async fn give_way_idle(&mut self) -> Result<()> {
+    pub(super) async fn release_descriptor_idle(&mut self) -> Result<()> {
         if self.is_failed() {
             return Ok(());
         }
-        let outcome = self.give_way().await;
+        let outcome = self.release_descriptor().await;
         self.fail(outcome)
     }
 
@@ -558,7 +558,7 @@ impl Body {
         Ok(mark)
     }
 
-    /// A request says that its bytes belong behind all that is there.
+    /// A request says that its bytes follow all that is there.
     pub(super) fn keep_unanswered(&mut self) {
         self.unanswered = None;
     }
@@ -594,7 +594,7 @@ impl Body {
         self.release();
         // Given up here, the next window makes up for it.
         if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work)
-            && spill.tells_of_more(self.submitted)
+            && spill.is_log_ahead_of(self.submitted)
         {
             spill.record(digestion).await?;
         }
@@ -603,7 +603,7 @@ impl Body {
 
     /// Makes everything received survive a restart.
     pub(super) async fn record(&mut self) -> Result<()> {
-        // A resumed upload that nobody touched is in its log already.
+        // A resumed upload that got no bytes is in its log already.
         if self.offset() == 0 || matches!(self.work, Work::Again(_)) {
             return Ok(());
         }

@@ -2,8 +2,8 @@
 //!
 //! Owns: [`Finished`]: which digest an upload became. Refuses: whether the repository still has it.
 //!
-//! Invariants: time and number are bounded; where there is no room, the repository with the most entries gives up its
-//! oldest, so that nobody's pushes make another's forgotten.
+//! Invariants: time and number are bounded; where there is no room, the repository with the most entries loses its
+//! oldest, so that pushes to one do not remove the entries of another.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! Owns: creating it with its first checkpoint, appending, removing. Refuses: the bytes (`format::upload_log`).
 //!
-//! Invariants: a log that once failed is not appended to again, so that nothing stands behind a torn checkpoint;
+//! Invariants: a log that once failed is not appended to again, so that nothing follows a torn checkpoint;
 //! between two appends it has no descriptor.
 
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ impl LogFile {
         name.strip_suffix(SUFFIX)?.parse().ok()
     }
 
-    /// Goes on behind `end` of a log that was read from `file`; what stands there is cut off.
+    /// Continues at `end` of a log that was read from `file`; what stands there is cut off.
     pub(super) async fn resume(mut self, file: &FileRef, end: u64) -> Result<Self> {
         file.set_len(Class::UploadWrite.call(), end)
             .await

@@ -5,8 +5,8 @@
 //!
 //! Invariants: an upload has one writer at a time, the newest request that is in order; what was received stays
 //! received when a request ends, however it ends; memory does not grow with the size of a blob, but for 4 bytes a
-//! chunk; an upload to which nothing comes holds neither bytes in memory nor a descriptor, and gives way where a
-//! limit is reached.
+//! chunk; an upload to which nothing comes holds neither bytes in memory nor a descriptor, and may be ended where
+//! a limit is reached.
 
 mod body;
 mod digestion;
@@ -36,7 +36,7 @@ pub use resume::surviving;
 pub(crate) use resume::{FoundLog, ReadLog, logs};
 pub use sessions::Uploads;
 
-/// Name of an upload: a random UUID, which is all that a client needs to go on with it.
+/// Name of an upload: a random UUID, which is all that a client needs to continue it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UploadId(uuid::Uuid);
 

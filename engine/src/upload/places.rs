@@ -1,12 +1,11 @@
-//! Which upload gives way where a limit is reached.
+//! Which upload is ended where a limit is reached.
 //!
 //! Owns: [`Places`]: how many uploads each repository has, and those that no request holds, in the order in which
-//! they give way.
+//! they are ended.
 //! Refuses: ending them (`session_table`).
 //!
-//! Invariants: an upload that a request holds never gives way; neither does one that was quiet for less than
-//! [`QUIET`], unless its repository has more than half of all places and another one asks. So nobody can fill the
-//! places of others.
+//! Invariants: an upload that a request holds is never ended; nor is one that was quiet for less than [`QUIET`], unless
+//! its repository has more than half of all places and another one asks. So one repository cannot fill all places.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use super::UploadId;
 /// An upload to which no byte and no request came for this long is idle.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
-/// The order in which uploads give way: empty ones first, then the longest quiet.
+/// The order in which uploads are ended: empty ones first, then the longest quiet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     /// It has bytes.
@@ -74,7 +73,7 @@ impl Places {
         self.count(repository, |count| count.saturating_sub(1));
     }
 
-    /// How it gives way from now on; not at all while a request holds it.
+    /// Its place in that order; none while a request holds it.
     pub(super) fn rank(&mut self, id: UploadId, repository: &str, rank: Option<Rank>) {
         let Some(of) = self.repositories.get_mut(repository) else {
             return;
@@ -100,7 +99,7 @@ impl Places {
         let is_quiet = |(rank, _): &Ranked| now.saturating_sub(rank.since) >= QUIET;
         let crowd = self.by_count.last().filter(|(count, _)| *count > max / 2);
         let first = match crowd.and_then(|(_, name)| Some((name, self.repositories.get(name)?))) {
-            // Nobody else makes room for more of it.
+            // Other repositories make no room for more of it.
             Some((name, of)) if **name == *repository => firsts(&of.waiting).find(is_quiet),
             Some((_, of)) => firsts(&of.waiting)
                 .next()
@@ -187,7 +186,7 @@ mod tests {
                 vec![("a", p, Some(1)), ("b", e, Some(1)), ("c", e, None)],
                 None,
             ),
-            // "a" has more than half: it gives way at once, though others are older.
+            // "a" has more than half: one of it is ended at once, though others are older.
             (
                 vec![("a", e, Some(0)), ("a", e, Some(1)), ("b", e, Some(9))],
                 Some(2),

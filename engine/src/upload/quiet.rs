@@ -46,7 +46,7 @@ impl Uploads {
             let due = stream::iter(due.iter().map(Arc::clone));
             due.for_each_concurrent(AT_ONCE, put_away).await;
             if open && writers_wait {
-                self.give_way().await;
+                self.release_descriptors().await;
             }
         }
         !self.table().select(Session::holds).is_empty()
@@ -67,8 +67,8 @@ impl Uploads {
     }
 
     /// Takes descriptors from uploads to which bytes come slowly, while others wait for one.
-    async fn give_way(&self) {
-        let give_way = |session: Arc<Session>| async move {
+    async fn release_descriptors(&self) {
+        let release = |session: Arc<Session>| async move {
             if !self.shared().segments.files().is_full_of_writers() {
                 return;
             }
@@ -76,12 +76,12 @@ impl Uploads {
                 return;
             };
             if body.is_open()
-                && let Err(error) = body.give_way_idle().await
+                && let Err(error) = body.release_descriptor_idle().await
             {
                 tracing::debug!(upload = %session.id(), %error, "a slow upload could not give its descriptor to others");
             }
         };
         let holding = stream::iter(self.table().select(Session::holds));
-        holding.for_each_concurrent(AT_ONCE, give_way).await;
+        holding.for_each_concurrent(AT_ONCE, release).await;
     }
 }

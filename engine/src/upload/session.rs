@@ -3,7 +3,7 @@
 //! Owns: [`Session`], [`Held`]. Refuses: the bytes (`body`) and finding it (`sessions`).
 //!
 //! Invariants: one request at a time has the turn, and only that one touches the body; a turn is taken while no step of
-//! the one before is under way; who ends it last drops its bytes; no lock is held across an I/O but the body's.
+//! the one before is under way; the last to end it drops its bytes; no lock is held across an I/O but the body's.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -103,7 +103,7 @@ impl Session {
         self.subject.id
     }
 
-    /// Whether nobody can come back for it.
+    /// Whether no other request can open it.
     pub(super) fn is_unlisted(&self) -> bool {
         self.unlisted
     }
@@ -171,7 +171,7 @@ impl Session {
             Place::Anywhere if state.writing && now.saturating_sub(state.at) < STALLED_AFTER => {
                 return Err(Error::UploadBusy);
             }
-            // It knows how far the upload is, and goes on there.
+            // It knows how far the upload is, and continues there.
             Place::At(_) | Place::Anywhere => body.keep_unanswered(),
             Place::End => {}
         }
@@ -430,7 +430,7 @@ impl Drop for Held<'_> {
                 self.uploads.shared().held.notify_one();
             }
         }
-        // After the body was let go: whoever ended the upload meanwhile could not drop its bytes.
+        // After the body was let go: a call that ended the upload meanwhile could not drop its bytes.
         if self.session.has_ended() {
             self.uploads.forget(self.session);
         }

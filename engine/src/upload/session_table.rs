@@ -1,7 +1,7 @@
 //! The sessions by their id.
 //!
-//! Owns: [`SessionTable`]: adding within the bound, finding, removing, and ending those that give way (`places`).
-//! Refuses: their bytes; what was removed is put away by who removed it.
+//! Owns: [`SessionTable`]: adding within the bound, finding, removing, and ending some for others (`places`).
+//! Refuses: their bytes; the caller abandons what was removed.
 //!
 //! Invariant: the table's lock is taken before a session's, never after.
 
@@ -140,7 +140,7 @@ impl Sessions {
             if session.evict() {
                 return self.remove(id);
             }
-            // It is taken, and whoever took it notes that in a moment.
+            // A request uses it, and has not noted that yet.
             self.note(&session);
         }
     }

@@ -1,7 +1,7 @@
 //! All unfinished uploads of a store.
 //!
 //! Owns: [`Uploads`]: beginning, finding, ending and expiring them. Refuses: what one upload does (`session`,
-//! `request`), and which one gives way to another (`places`).
+//! `request`), and which one is ended for another (`places`).
 //!
 //! Invariants: their number is bounded; an upload is found only through its own repository; no lock is held
 //! across an I/O but an upload's own.
@@ -118,7 +118,7 @@ impl Uploads {
     }
 
     /// Begins an upload. No file is made before its bytes outgrow memory. Where there are as many as may be, an idle
-    /// one gives way.
+    /// one is ended.
     pub fn begin(&self, spec: UploadSpec) -> Result<UploadId> {
         let (length, max) = (
             spec.repository.len() as u64,

@@ -4,7 +4,7 @@
 //!
 //! Invariants: at most [`WRITES_IN_FLIGHT`] windows are being written and a bounded number of bytes is
 //! unsynced; a checkpoint names only bytes that were synced before it was written. Every wait can be given up and
-//! taken up again. What was not attempted costs nothing: it is tried again by whoever waits next.
+//! taken up again. What was not attempted costs nothing: the next step that waits tries it again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(super) struct Spill {
     writes: VecDeque<Write>,
     syncing: Option<Syncing>,
     finishing: Option<Finishing>,
-    /// A finish that nobody waited for to its end: the next one need not repeat it.
+    /// A finish that was given up before its end: the next one need not repeat it.
     finished: Option<(Digest, Extent)>,
     /// Payload whose write returned.
     written: u64,
@@ -52,10 +52,10 @@ pub(super) struct Spill {
     header: UploadHeader,
     // `None` while a sync that appends to it is in flight.
     log: Option<LogFile>,
-    /// Payload and whole chunks that the log tells of.
+    /// Payload and whole chunks that the log names.
     recorded: u64,
     recorded_chunks: u64,
-    /// The descriptor was given to another upload before the log told of all bytes.
+    /// The descriptor was given to another upload before the log named all bytes.
     behind: bool,
 }
 
@@ -83,7 +83,7 @@ struct Finishing {
 #[derive(Debug)]
 struct Synced {
     outcome: Result<()>,
-    /// The log, if it was appended to, and the chunks that it tells of now.
+    /// The log, if it was appended to, and the chunks that it names now.
     log: Option<(LogFile, Option<u64>)>,
 }
 
@@ -113,7 +113,7 @@ impl Spill {
         }
     }
 
-    /// Counts `length` bytes as written, synced and told of by the log: after a restart.
+    /// Counts `length` bytes as written, synced and named by the log: after a restart.
     pub(super) fn at(mut self, length: u64) -> Self {
         (self.written, self.synced, self.sync_started) = (length, length, length);
         (self.writeback_started, self.recorded) = (length, length);
@@ -177,7 +177,7 @@ impl Spill {
     }
 
     /// Gives the descriptor to an upload that waits for one; all bytes of `digestion` are synced before.
-    pub(super) async fn give_way(&mut self, digestion: &Digestion) -> Result<()> {
+    pub(super) async fn release_descriptor(&mut self, digestion: &Digestion) -> Result<()> {
         self.settle().await?;
         let length = digestion.length();
         if self.is_open() && self.synced < length {
@@ -189,16 +189,16 @@ impl Spill {
         Ok(())
     }
 
-    /// Whether [`Spill::give_way`] left bytes that the log does not tell of.
+    /// Whether [`Spill::release_descriptor`] left bytes that the log does not name.
     pub(super) fn is_behind(&self) -> bool {
         self.behind
     }
 
-    /// Whether all of `length` bytes is synced and, where there is a log, told of by it.
+    /// Whether all of `length` bytes is synced and, where there is a log, named by it.
     pub(super) fn is_recorded(&self, length: u64) -> bool {
-        let told = self.recorded == length || self.log.as_ref().is_some_and(|log| !log.usable());
+        let named = self.recorded == length || self.log.as_ref().is_some_and(|log| !log.usable());
         let settled = self.writes.is_empty() && self.syncing.is_none();
-        settled && self.finishing.is_none() && self.synced >= length && told
+        settled && self.finishing.is_none() && self.synced >= length && named
     }
 
     /// Starts writing `pieces` at `offset` of the payload.
@@ -292,7 +292,7 @@ impl Spill {
             if let Some(chunks) = chunks {
                 (self.recorded, self.recorded_chunks) = (end, chunks);
             } else if !log.usable() {
-                // It is gone, with all that it told.
+                // It is removed, with all that it named.
                 (self.recorded, self.recorded_chunks) = (0, 0);
             }
             self.log = Some(log);
@@ -315,12 +315,12 @@ impl Spill {
         record_every: u64,
     ) -> Result<()> {
         if let Some(syncing) = &mut self.syncing {
-            // Its checkpoint follows the sync, and nobody may wait for it for a long time.
+            // Its checkpoint follows the sync, and it may be a long time until a step waits for it.
             syncing.work.nudge();
         }
         let length = digestion.length();
         if self.recorded > length {
-            // Going back was given up before the log was told: no byte that it tells of may change before it is.
+            // Going back was given up before its checkpoint: no byte that the log names may change before that.
             self.record(digestion).await?;
         }
         let record = length.saturating_sub(self.recorded) >= record_every;
@@ -348,8 +348,8 @@ impl Spill {
         let unix_ms = self.shared.env.clock.wall_unix_ms();
         let checkpoint = digestion.checkpoint(first, unix_ms);
         let header = self.header.clone();
-        // Bytes that the log tells of are written again after this, so it must not stay as it is.
-        let tells_of_more = self.tells_of_more(length);
+        // Bytes that the log names are written again after this, so it must not stay as it is.
+        let is_log_ahead = self.is_log_ahead_of(length);
         let work = InFlight::start(async move {
             let outcome = sync.await;
             let Some(mut log) = log else {
@@ -365,7 +365,7 @@ impl Spill {
                 Ok(()) => Some(length / CHUNK_BYTES as u64),
                 Err(error) => {
                     tracing::warn!(%error, "an upload will not survive a restart");
-                    if tells_of_more {
+                    if is_log_ahead {
                         log.remove();
                     }
                     None
@@ -398,8 +398,8 @@ impl Spill {
         self.settle_sync().await
     }
 
-    /// Goes back to `length` bytes; all was settled. Bytes behind it will be written again, and a checkpoint that told
-    /// of them is replaced before.
+    /// Goes back to `length` bytes; all was settled. Bytes after it will be written again, and a checkpoint that named
+    /// them is replaced before.
     pub(super) fn back_to(&mut self, length: u64) {
         assert!(
             self.writes.is_empty() && self.syncing.is_none(),
@@ -413,8 +413,8 @@ impl Spill {
         self.writeback_started = self.writeback_started.min(length);
     }
 
-    /// Whether the log tells of more than `length` bytes.
-    pub(super) fn tells_of_more(&self, length: u64) -> bool {
+    /// Whether the log names more than `length` bytes.
+    pub(super) fn is_log_ahead_of(&self, length: u64) -> bool {
         self.recorded > length
     }
 
@@ -476,7 +476,7 @@ impl Spill {
         }
     }
 
-    /// Completes the record behind the payload and makes all of it durable.
+    /// Completes the record after the payload and makes all of it durable.
     pub(super) async fn finish(&mut self, digest: Digest, digestion: &Digestion) -> Result<Extent> {
         self.settle().await?;
         self.reopen().await?;

@@ -1,7 +1,7 @@
 //! Memory for bytes of uploads that are neither hashed and written nor finished.
 //!
-//! Owns: one budget for all uploads, and each one's share. Refuses: waiting; who gets nothing spills
-//! and goes on with one piece at a time, so idle uploads cannot stop others.
+//! Owns: one budget for all uploads, and each one's share. Refuses: waiting; an upload that gets nothing
+//! spills and continues with one piece at a time, so idle uploads cannot stop others.
 //!
 //! Invariant: the last quarter is for small uploads, so that large ones do not push them out of the shared segments.
 
