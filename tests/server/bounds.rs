@@ -1,4 +1,4 @@
-//! Clients that are slow on purpose, or too many: nobody holds what is shared by doing nothing.
+//! Limits on clients that are slow on purpose, or too many.
 
 use std::time::Duration;
 

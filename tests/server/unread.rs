@@ -53,10 +53,10 @@ async fn others_are_served(registry: &TestRegistry, digest: Digest) {
     assert!(served.is_ok(), "others wait for clients that do not read");
 }
 
-/// Guards: clients that do not read give way to others, however many they are: every new one gets its first bytes, and the answers of
+/// Guards: clients that do not read lose their answers to others, however many they are: every new one gets its first bytes, and the answers of
 /// those who read are whole.
 #[tokio::test(flavor = "multi_thread")]
-async fn unread_answers_stop_nobody() {
+async fn unread_answers_leave_memory_to_others() {
     let (registry, digest) = short_of_memory().await;
     let mut silent = Vec::new();
     for _ in 0..100 {
@@ -93,7 +93,7 @@ async fn begun(stream: &mut TcpStream, count: usize) {
 
 /// Guards: the same for connections of HTTP/2 with many streams that their windows leave unread, blobs and lists.
 #[tokio::test(flavor = "multi_thread")]
-async fn unread_streams_stop_nobody() {
+async fn unread_streams_leave_memory_to_others() {
     let (registry, digest) = short_of_memory().await;
     let mut connections = Vec::new();
     for _ in 0..8 {

@@ -1,6 +1,6 @@
 //! Accepting connections, and draining them at the end.
 //!
-//! Owns: [`Listening`]. Refuses: who leaves when all places are taken, which is `places`'.
+//! Owns: [`Listening`]. Refuses: choosing the connections that end when all places are taken, which `places` does.
 //!
 //! Invariant: at most one connection beyond the places is accepted: the one that waits for the next to be free.
 

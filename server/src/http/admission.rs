@@ -3,11 +3,12 @@
 //! Owns: [`Admission`]. A manifest is held whole until it is committed, so without a bound clients decide how much memory that takes.
 //! Refuses: blobs, which stream through a budget of the engine's.
 //!
-//! Memory is counted as bytes arrive, never more than twice what has arrived, in the order of asking; for the first part of each there is
-//! a reserve. So small manifests always get in, and who announces much and sends little holds little. While others wait, the client of
-//! which nothing was received for the longest time gives way.
+//! Memory is counted as bytes arrive, never more than twice what has arrived, in the order of asking; for the first
+//! part of each there is a reserve. So small manifests always get in, and a client that announces much and sends
+//! little holds little. While others wait, the manifest of which nothing was received for the longest time is
+//! rejected.
 //!
-//! Where many large ones have a part of all memory and wait for the rest, one at a time goes on without: beside the budget there is
+//! Where many large ones have a part of all memory and wait for the rest, one at a time continues without: beside the budget there is
 //! memory for the largest manifest.
 //!
 //! What a manifest lists takes several times its bytes once it is read, and as rows of the catalog, so that only a few large ones are worked
@@ -39,7 +40,7 @@ const LARGE_AT_A_TIME: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Admission {
     memory: MemoryBudget,
-    /// Of the one that goes on without memory of the budget.
+    /// Held by the one that continues without memory of the budget.
     finish: Arc<Semaphore>,
     large: Arc<Semaphore>,
     patience: Duration,
@@ -71,7 +72,8 @@ struct Patience {
 }
 
 impl Admission {
-    /// Room for `budget` bytes; `patience` for each manifest, to get it and to arrive. Who sends nothing for `stall` gives way.
+    /// Room for `budget` bytes; `patience` for each manifest, to get it and to arrive. One of which nothing comes for `stall` is rejected
+    /// for others.
     pub(super) fn new(
         budget: usize,
         patience: Duration,
@@ -230,7 +232,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_hours(1);
 
-    /// Guards: what takes many times its bytes is worked on a few at a time, and nobody else waits for that.
+    /// Guards: what takes many times its bytes is worked on a few at a time, and small ones do not wait for that.
     #[tokio::test]
     async fn few_large_manifests_are_worked_on_at_a_time() {
         let admission = Admission::new(100, HOUR, HOUR, RunningClock::start());
@@ -246,10 +248,10 @@ mod tests {
         assert!(three.is_some());
     }
 
-    /// Guards: where all memory is used one goes on without, and the next one has its turn after it; who waits too long is told to come
-    /// again.
+    /// Guards: where all memory is used one continues without, and the next one has its turn after it; one that waits too long is
+    /// rejected.
     #[tokio::test(start_paused = true)]
-    async fn one_goes_on_without() {
+    async fn one_continues_without_memory() {
         let patience = Duration::from_secs(1);
         let admission = Admission::new(100, patience, HOUR, RunningClock::start());
         let accounts = [(); 3].map(|()| admission.memory.account());

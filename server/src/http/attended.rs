@@ -35,7 +35,7 @@ pub(super) struct Attended<'a> {
 }
 
 impl Attended<'_> {
-    /// Resolves once the client has to give way to others who wait for memory.
+    /// Resolves once others need the memory that the client's answers hold and that it does not take.
     fn revoked(&self) -> BoxFuture<'static, ()> {
         match &self.account {
             Some(account) => account.revoked(),
@@ -54,7 +54,7 @@ impl Attended<'_> {
         ended
     }
 
-    /// Answers requests until the end, whoever decides it. `shut_down` lets those under way end and takes no more.
+    /// Answers requests until the connection ends. `shut_down` lets those under way end and takes no more.
     pub(super) async fn serve<C: Future<Output = hyper::Result<()>>>(
         self,
         connection: C,

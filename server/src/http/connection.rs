@@ -1,8 +1,9 @@
 //! One connection's life: what it is served with, and how it is closed.
 //!
 //! Owns: [`drive`].
-//! Refuses: accepting, which is `accept`'s; who leaves when places are short, which is `places`'; when a connection is over, which is
-//! `attended`'s; and bytes, which are `socket`'s, `body`'s and `linger`'s.
+//! Refuses: accepting, which is `accept`'s; choosing the connections that end when places are short, which is
+//! `places`'; when a connection is over, which is `attended`'s; and bytes, which are `socket`'s, `body`'s and
+//! `linger`'s.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Weak};

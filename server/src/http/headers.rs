@@ -88,7 +88,7 @@ pub(super) fn json_with(builder: response::Builder, media_type: HeaderValue, tex
     Ok(builder.body(Body::full(text))?)
 }
 
-/// Where an upload goes on.
+/// Where an upload is continued.
 pub(super) fn upload_location(name: &RepositoryName, id: UploadId) -> String {
     format!("/v2/{name}/blobs/uploads/{id}")
 }

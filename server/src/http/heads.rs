@@ -3,7 +3,7 @@
 //! Owns: [`Heads`]. A connection of HTTP/2 has many requests at a time, each with a head of up to 64 KiB, a task, and one frame of its
 //! body that was read and is not taken in yet. So a connection has a small part for all of them, and what is beyond counts against what
 //! all connections share, of which one address leaves as much as it holds (`shares`). That is apart from the memory for bodies, so that
-//! pushes never cost anybody a request.
+//! pushes never use up what requests need.
 //! Refuses: the size of one head, which hyper bounds.
 
 use std::net::IpAddr;

@@ -29,7 +29,7 @@ pub enum Host {
 pub struct InvalidHost;
 
 impl Host {
-    /// Whether it is this machine, whoever resolves it: browsers resolve `localhost` and names below it without DNS (RFC 6761).
+    /// Whether it is this machine however it is resolved: browsers resolve `localhost` and names below it without DNS (RFC 6761).
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Address(address) => address.to_canonical().is_loopback(),
@@ -131,7 +131,7 @@ impl FromStr for Hostname {
 pub(super) struct HostPolicy {
     /// Whether there are any that it does not serve.
     restricted: bool,
-    /// Whether any IP address is served: no name can be rebound to one, and probes of a cluster use addresses that nobody can configure.
+    /// Whether any IP address is served: no name can be rebound to one, and probes of a cluster use addresses that cannot be configured.
     addresses: bool,
     hostnames: Vec<Hostname>,
 }

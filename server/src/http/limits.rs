@@ -43,7 +43,7 @@ pub(super) struct ConnectionLimits {
     pub(super) receive: Arc<SharedBytes>,
     /// For requests beyond each connection's own part.
     pub(super) heads: Arc<SharedBytes>,
-    /// Whose memory answers take; the admin listener's are small.
+    /// The registry whose memory answers take; those of the admin listener are small.
     pub(super) registry: Option<Registry>,
 }
 

@@ -108,7 +108,7 @@ struct RequestContext<'a> {
 }
 
 impl Api {
-    /// Answers a request. One that writes goes on when its client goes away, so that an upload is never left to its
+    /// Answers a request. One that writes continues when its client goes away, so that an upload is never left to its
     /// expiry and a commit's outcome is always accounted for.
     pub(crate) async fn answer_whole(
         self: Arc<Self>,

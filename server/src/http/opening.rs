@@ -1,6 +1,6 @@
 //! The first bytes of a connection, by which its protocol is known.
 //!
-//! Owns: [`read`]. A client that speaks HTTP/2 begins with its preface (RFC 9113 section 3.4); whoever begins differently speaks
+//! Owns: [`read`]. A client that speaks HTTP/2 begins with its preface (RFC 9113 section 3.4); one that begins differently speaks
 //! HTTP/1.1. Nothing but these bytes is kept for a connection that has said less.
 
 use std::io;

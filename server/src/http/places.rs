@@ -1,4 +1,4 @@
-//! Places for connections, and who leaves when all are taken.
+//! Places for connections, and the choice of those that end when all are taken.
 //!
 //! Owns: [`Places`]. Idle connections leave first, the one that has been idle the longest before the others; where that one is new, it
 //! has [`GRACE`] for its first request. Then those on which nothing has moved for [`SILENT_MIN`] though their clients are awaited; where
@@ -147,7 +147,7 @@ enum Claim {
 }
 
 impl Table {
-    /// Tells those to leave who come first, unless somebody is leaving already.
+    /// Tells the connections to leave that come first, unless one is leaving already.
     fn make_room(&self, max: usize, newcomer: IpAddr, now_us: u64) {
         if self.taken.values().any(|place| place.is_leaving()) {
             return;
@@ -402,7 +402,7 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
-    /// The numbers of those who were told to leave, in their order.
+    /// The numbers of the connections that were told to leave, in their order.
     fn told(taken: &[Taken]) -> Vec<(usize, Leave)> {
         let told = taken.iter().map(|taken| taken.told().now_or_never());
         told.enumerate()
@@ -448,8 +448,8 @@ mod tests {
         assert_eq!(told(&taken), [(2, Leave::Now)]);
     }
 
-    /// Guards: a connection that was just accepted has a moment for its first request, whoever else wants its place; it leaves in its order
-    /// after that, and no other that was idle for less time leaves before it.
+    /// Guards: a connection that was just accepted has a moment for its first request, though another wants its
+    /// place; it leaves in its order after that, and no other that was idle for less time leaves before it.
     #[tokio::test(start_paused = true)]
     async fn new_connections_have_a_moment() {
         let places = places(2);
@@ -481,7 +481,7 @@ mod tests {
 
     /// Guards: one that was told to leave and was asked something since keeps its place, and another leaves.
     #[tokio::test(start_paused = true)]
-    async fn who_is_asked_again_stays() {
+    async fn a_connection_that_is_asked_again_stays() {
         let places = places(2);
         let taken = [places.take(peer(1)).unwrap(), places.take(peer(1)).unwrap()];
         pass(GRACE * 2).await;
@@ -492,8 +492,8 @@ mod tests {
         assert_eq!(told(&taken), [(1 - first, Leave::WhenIdle)]);
     }
 
-    /// Guards: an address with more than its share gives way to others, even where bytes move, and never to itself: after a request, or
-    /// after a while.
+    /// Guards: an address with more than its share loses connections to others, even where bytes move, and never to
+    /// itself: after a request, or after a while.
     #[tokio::test(start_paused = true)]
     async fn addresses_have_a_share() {
         let places = places(4);

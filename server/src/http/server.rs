@@ -61,7 +61,7 @@ pub struct ServerOptions {
     pub manifest_timeout: Duration,
     /// Memory for the bodies of manifests that are being pushed, in bytes; further ones wait.
     pub manifest_budget_bytes: usize,
-    /// Time after which a client that sends nothing of its manifest gives way, while others wait for its memory.
+    /// Time after which a manifest of which nothing comes is rejected, while others wait for its memory.
     pub manifest_stall: Duration,
     /// Time a client may leave an answer unread.
     pub unread_timeout: Duration,

@@ -1,7 +1,7 @@
 //! A connection's socket, watched for clients that hold it and do nothing.
 //!
 //! Owns: the time that it may leave an answer unread, which hyper does not watch: it waits for room to write without end; how much
-//! is read at once; and the notes of when something moved, by which it is decided who gives way to others. On HTTP/2 only heads and
+//! is read at once; and the notes of when something moved, by which connections are chosen that end for others. On HTTP/2 only heads and
 //! content count, and for an answer only content: pings would make any client look busy.
 //! Refuses: everything inside a request; `server` and `body` bound that. Closing it with care, which is `linger`'s: it gets the
 //! stream back once hyper is done with it.
@@ -67,7 +67,7 @@ pub(super) struct Socket {
     clock: RunningClock,
     /// Fires at `full_since + unread_max`.
     alarm: Option<Alarm>,
-    /// Whose answers these are.
+    /// The account of the client's answers.
     account: Option<Arc<dyn ReadAccount>>,
 }
 
@@ -224,7 +224,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
-            // Nobody may want it any more; then it closes.
+            // Without a receiver it closes.
             drop(back.send(stream.into_inner()));
         }
     }

@@ -174,7 +174,7 @@ async fn opened(
     push: &Authorized<Push>,
     algorithm: Option<Algorithm>,
 ) -> Reply {
-    // Nobody sends content with a plain POST; a length here would be the request's, not the blob's.
+    // A plain POST has no content; a length here would be the request's, not the blob's.
     let id = context
         .registry()
         .begin_upload(push, algorithm, None)
