@@ -21,7 +21,7 @@ use crate::table::{Base, Layers, Site, file_id, rewrite};
 pub struct Facts {
     /// The last transaction in the frozen rows.
     pub lsn: Lsn,
-    /// Journal file in which replay goes on.
+    /// Journal file in which replay continues.
     pub journal_number: u64,
     /// Offset of the next frame in it.
     pub journal_offset: u64,

@@ -4,8 +4,8 @@
 //!
 //! What is checked: the superblock's copies; every frame of the journal from its beginning; that the newest checkpoint leads to
 //! the same rows as the whole journal; that rows and their reverses agree; that what remains of deleted manifests is marked; every
-//! record that the index names, chunk by chunk; with `deep`, every digest; what unfinished uploads would go on from; files that nothing
-//! names. One that cannot be read is a finding, and the check goes on.
+//! record that the index names, chunk by chunk; with `deep`, every digest; what unfinished uploads would continue from; files that nothing
+//! names. One that cannot be read is a finding, and the check continues.
 
 mod blobs;
 mod files;
@@ -111,7 +111,7 @@ impl FsckReport {
 
 /// Checks the store in `path`, which no process may hold. `progress` is called with payload bytes done and in all.
 ///
-/// An error means that there is nothing to check (no store, held by a process, or of a newer format), or that the check could not go on.
+/// An error means that there is nothing to check (no store, held by a process, or of a newer format), or that the check could not continue.
 pub async fn check(
     env: &Env,
     path: &Path,

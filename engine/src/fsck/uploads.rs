@@ -20,7 +20,7 @@ use crate::recovery::apply::segment_path;
 use crate::table::Site;
 use crate::upload::{FoundLog, ReadLog, logs};
 
-/// Checks every log with its segment, and returns the segments of uploads that can go on. `named` tells which segments a
+/// Checks every log with its segment, and returns the segments of uploads that can continue. `named` tells which segments a
 /// transaction names: such an upload has ended.
 pub(super) async fn check(
     site: &Site,
@@ -78,7 +78,7 @@ pub(super) async fn check(
 }
 
 /// Checks every byte that the last checkpoint speaks for, and says where one does not hold. An error is one with which the upload
-/// does not go on either.
+/// does not continue either.
 async fn payload(site: &Site, log: &UploadLog, path: &Path) -> Result<Option<(u64, String)>> {
     let file = site
         .env

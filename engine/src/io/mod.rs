@@ -221,7 +221,7 @@ impl Env {
     ) -> Option<T> {
         let (done, result) = oneshot::channel();
         self.spawn.compute(Box::new(move || {
-            // The caller may have gone; then nobody wants the result.
+            // The caller may have dropped its future.
             drop(done.send(job()));
         }));
         result.await.ok()

@@ -1,4 +1,4 @@
-//! Reading the journal of a store that nobody writes to.
+//! Reading the journal of a store that is not being written.
 //!
 //! Owns: finding the chain of files, deciding by their headers where each ends, feeding transactions in order.
 //! Refuses: changing anything; what to do about what was found is `recovery`'s decision.

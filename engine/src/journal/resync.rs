@@ -58,7 +58,7 @@ pub(super) async fn overwrite(
     };
     let mut written = write().await;
     if written.as_ref().is_err_and(Error::is_no_space) {
-        // A file system that copies on write has no room for the same bytes again: pulls and deletes must go on there, too.
+        // A file system that copies on write has no room for the same bytes again: pulls and deletes must stay possible there.
         tracing::warn!("the disk is full: a part of the reserve is given up for the journal's end");
         reserve::shrink(io, store, bytes.len() as u64 + ROOM_BYTES).await?;
         written = write().await;

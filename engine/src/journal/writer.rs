@@ -294,7 +294,7 @@ impl JournalWriter {
         self.discard_next().await.and(settled)
     }
 
-    /// Removes a prepared file that nobody will use, so that a clean stop leaves nothing behind.
+    /// Removes a prepared file that will not be used, so that a clean stop leaves nothing behind.
     async fn discard_next(&mut self) -> Result<()> {
         if let Some(waiting) = self.next.take()
             && let Ok(Ok(prepared)) = waiting.await
@@ -305,7 +305,7 @@ impl JournalWriter {
     }
 }
 
-/// Prepares the file of a new epoch. A full disk must not keep a store from opening, for pulls and deletes go on: there
+/// Prepares the file of a new epoch. A full disk must not keep a store from opening, because pulls and deletes stay possible: there
 /// a small file does, and the reserve gives a part of itself for it, so that it lasts for many starts.
 async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Prepared> {
     let small = spec.file_bytes.min(SMALL_FILE_BYTES);
@@ -331,7 +331,9 @@ async fn prepare_or_spend(
 ) -> Result<Prepared> {
     match prepare(env, spec, number, capacity).await {
         Err(error) if error.is_no_space() => {
-            tracing::warn!("the disk is full: the reserve is given up so that deletes can go on");
+            tracing::warn!(
+                "the disk is full: the reserve is given up so that deletes stay possible"
+            );
             reserve::spend(&*env.io, &spec.store).await?;
             prepare(env, spec, number, capacity).await
         }

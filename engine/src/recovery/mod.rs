@@ -114,7 +114,7 @@ impl Replay<'_> {
 
     /// Moves the rows so far into base files.
     async fn checkpoint(&mut self, position: Position) -> Result<()> {
-        // The checkpoint names this file, of which nobody knows yet whether more than the page cache has its header.
+        // The checkpoint names this file, whose header may be in the page cache only.
         journal::resync::resync_tail(&*self.site.env.io, &self.site.root, 0, position).await?;
         let facts = checkpoint::Facts {
             lsn: self.state.lsn,
@@ -146,7 +146,7 @@ impl Visitor for Replay<'_> {
             if self.site.poison.cause().is_some() {
                 return Err(error);
             }
-            tracing::warn!(%error, "the replay goes on in memory alone: no checkpoint could be written");
+            tracing::warn!(%error, "the replay continues in memory: no checkpoint could be written");
             self.bound_bytes = None;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Files that nobody uses any more, on their way to be closed.
+//! Files that are no longer used and not closed yet.
 //!
 //! Owns: [`Closing`]. Refuses: deciding when a file is no longer used.
 //!

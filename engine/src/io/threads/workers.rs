@@ -2,7 +2,7 @@
 //!
 //! Owns: [`Workers`]. Refuses: knowing what a job does.
 //!
-//! Invariants: a job that was taken in is run, also when nobody waits for it and when the queue is being closed. Jobs of one urgency run
+//! Invariants: a job that was taken in is run, also when its waiter is gone and when the queue is being closed. Jobs of one urgency run
 //! in the order in which they came. Threads that are kept are started with the queue and end with it, so that a limit on threads which
 //! is reached later stops nothing; others come with the work and end after `IDLE_ENDS_AFTER` without any.
 
