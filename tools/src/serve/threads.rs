@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Threads beside those that run requests: one for each lane of the disk, one that computes, one that reads a large manifest.
-const BESIDE_WORKERS: usize = 8;
+/// Threads beside those that run requests: one for each of the seven lanes of the disk, one that computes, one that reads a large
+/// manifest.
+const BESIDE_WORKERS: usize = 9;
 
 /// An error if a server with `workers` threads for requests could not have all that it needs at once.
 pub(crate) fn check(workers: usize) -> Result<(), Failure> {
