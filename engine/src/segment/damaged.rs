@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use crate::digest::Digest;
 use crate::extent::{Extent, SegmentId};
 use crate::format::record::RecordPlaces;
-use crate::sync::{Mutex, Notify, OnceLock};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Notify, OnceLock};
 
 /// Most spans that are kept of one place; more are joined.
 const UNREAD_SPANS_MAX: usize = 64;
@@ -18,6 +19,8 @@ const UNREAD_SPANS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub struct Damaged {
     places: Mutex<Places>,
+    /// Whether there is a damaged place. It spares readers the lock while there is none.
+    has_places: AtomicBool,
     /// Segments that were missing or too short at open, with the bytes that are there.
     truncated: OnceLock<HashMap<SegmentId, u64>>,
     found: Notify,
@@ -53,7 +56,7 @@ impl Damaged {
 
     /// Remembers that `span` of the segment, which `digest` at `extent` needs, cannot be read.
     pub fn mark_unread(&self, digest: Digest, extent: Extent, span: Range<u64>) {
-        let mut places = self.places.lock();
+        let mut places = self.lock_to_add();
         if let Damage::Unread(unread) = places.entry(digest, extent) {
             subtract(unread, &span);
             unread.push(span);
@@ -71,7 +74,10 @@ impl Damaged {
 
     /// Forgets that `span` of the segment could not be read for `digest` at `extent`: it was read now, and its checksums hold.
     pub fn verified(&self, digest: &Digest, extent: &Extent, span: &Range<u64>) {
-        self.places.lock().retain(digest, |at, damage| {
+        if !self.has_places.load(Ordering::Acquire) {
+            return;
+        }
+        self.retain(digest, |at, damage| {
             let Damage::Unread(unread) = damage else {
                 return true;
             };
@@ -84,7 +90,7 @@ impl Damaged {
 
     /// Remembers that the bytes of `digest` at `extent` are wrong: to be recorded, so that the next open knows of it.
     pub fn mark_wrong(&self, digest: Digest, extent: Extent) {
-        let mut places = self.places.lock();
+        let mut places = self.lock_to_add();
         if places.set_wrong(digest, extent) {
             places.unrecorded.push((digest, extent));
             drop(places);
@@ -94,7 +100,7 @@ impl Damaged {
 
     /// Takes a place over that an earlier run recorded.
     pub fn set_recorded(&self, digest: Digest, extent: Extent) {
-        self.places.lock().set_wrong(digest, extent);
+        self.lock_to_add().set_wrong(digest, extent);
     }
 
     /// Resolves when there is something to record; for the one task that does it.
@@ -134,7 +140,21 @@ impl Damaged {
 
     /// The bytes of `digest` are at `extent` now: forgets what was found elsewhere.
     pub fn keep_only(&self, digest: &Digest, extent: &Extent) {
-        self.places.lock().retain(digest, |at, _| at == extent);
+        self.retain(digest, |at, _| at == extent);
+    }
+
+    fn lock_to_add(&self) -> MutexGuard<'_, Places> {
+        let places = self.places.lock();
+        self.has_places.store(true, Ordering::Release);
+        places
+    }
+
+    /// Keeps the places of `digest` for which `keep` returns true.
+    fn retain(&self, digest: &Digest, keep: impl Fn(&Extent, &mut Damage) -> bool) {
+        let mut places = self.places.lock();
+        places.retain(digest, keep);
+        self.has_places
+            .store(!places.known.is_empty(), Ordering::Release);
     }
 }
 

@@ -45,8 +45,50 @@ impl RecordCheck {
                 running
             })
         };
-        running.await?;
-        *self.state.lock() = State::Passed;
-        Ok(())
+        let result = running.clone().await;
+        let mut state = self.state.lock();
+        match (&result, &*state) {
+            (Ok(()), _) => *state = State::Passed,
+            // Others may still hold the one that failed; it is not given to anyone new.
+            (Err(_), State::Running(weak))
+                if weak.upgrade().is_some_and(|one| one.ptr_eq(&running)) =>
+            {
+                *state = State::Unknown;
+            }
+            (Err(_), _) => {}
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::sync::oneshot;
+
+    /// Guards: callers that come while a check runs share its result, and one that comes after its failure checks again, also
+    /// while others have not seen that failure yet.
+    #[test]
+    fn a_failed_check_is_not_given_to_the_next() {
+        let record = RecordCheck::default();
+        let (fail, failed) = oneshot::channel::<()>();
+        let mut first = Box::pin(record.run(async {
+            failed.await.unwrap_or_default();
+            Err(Error::Closed)
+        }));
+        let mut second = Box::pin(record.run(async { Ok(()) }));
+        assert!(first.as_mut().now_or_never().is_none());
+        assert!(second.as_mut().now_or_never().is_none());
+        fail.send(()).unwrap();
+        assert!(first.now_or_never().unwrap().is_err());
+        let third = record.run(async { Ok(()) }).now_or_never();
+        third.unwrap().expect("a check of its own");
+        assert!(second.now_or_never().unwrap().is_err());
+        record
+            .run(async { Err(Error::Closed) })
+            .now_or_never()
+            .unwrap()
+            .expect("it passed before");
     }
 }
