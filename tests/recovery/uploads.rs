@@ -17,6 +17,7 @@ use tonnage_tests::machine::{Fault, Machine, OpKind};
 use super::check;
 
 const REPOSITORY: &str = "library/a";
+const ENOSPC: i32 = 28;
 /// Far more than an upload has to be quiet for.
 const LONG: Duration = Duration::from_secs(5);
 
@@ -317,6 +318,57 @@ fn a_stop_without_descriptors_is_clean() {
                     .not_attempted(),
             );
         }
+    });
+}
+
+/// Guards: a stop that finds the disk full is a clean one; the upload loses only what is not on disk yet.
+#[test]
+fn a_stop_on_a_full_disk_is_clean() {
+    run(check::options(), async |bench| {
+        // Idle and partly on disk, and with bytes in memory only.
+        let id = bench.leave(content(1, 250_000)).await;
+        bench.wait().await;
+        let mut upload = bench.open(id).await.expect("it is there");
+        let sent = send(&mut upload, content(2, 10_000)).await;
+        sent.expect("it stays in memory");
+        bench.leave(content(3, 12_000)).await;
+        for nth in 1..8 {
+            let full = Fault::nth(OpKind::Write, nth).on(".segment");
+            bench.machine.disk.add_fault(full.with_errno(ENOSPC));
+        }
+    });
+}
+
+/// Guards: bytes for which there was no memory and then no descriptor do not stay in memory: they are put away, too.
+#[test]
+fn bytes_beyond_the_budget_are_put_away() {
+    run(check::options(), async |bench| {
+        let id = bench.leave(content(1, 300_000)).await;
+        bench.wait().await;
+        for salt in 0..14 {
+            bench.leave(content(salt, 60_000)).await;
+        }
+        let disk = &bench.machine.disk;
+        disk.add_fault(Fault::nth(OpKind::Open, 1).on(".segment").not_attempted());
+        let mut upload = bench.open(id).await.expect("it is there");
+        let refused = send(&mut upload, content(2, 10_000)).await;
+        assert!(
+            matches!(refused, Err(Error::NotAttempted { .. })),
+            "{refused:?}"
+        );
+        drop(upload);
+        assert_eq!(bench.offset(id), Some(310_000));
+        let opened = |bench: &Bench| {
+            let is_segment =
+                |path: &std::path::Path| path.extension().is_some_and(|end| end == "segment");
+            let log = bench.machine.disk.log();
+            log.iter()
+                .filter(|op| op.kind == OpKind::Open && is_segment(&op.path))
+                .count()
+        };
+        let before = opened(bench);
+        bench.wait().await;
+        assert!(opened(bench) > before, "the bytes stay in memory");
     });
 }
 

@@ -620,7 +620,8 @@ impl Body {
     /// Whether it has memory or a descriptor that it can give back while nothing comes.
     pub(super) fn holds(&self) -> bool {
         let behind = matches!(&self.kept, Kept::Spilled(spill) if spill.is_behind());
-        self.is_open() || behind || !self.staged.is_empty()
+        // Bytes may be held beyond the budget ([`Body::stage`]).
+        self.is_open() || behind || self.held_bytes() > 0 || !self.staged.is_empty()
     }
 
     /// Whether it has a descriptor.

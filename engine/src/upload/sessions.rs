@@ -254,7 +254,7 @@ impl Uploads {
     }
 
     /// Makes all that was received survive a clean stop, and gives back each descriptor for the next. The first error is
-    /// returned after all were tried; for want of descriptors an upload only loses what is not on disk yet.
+    /// returned after all were tried; for want of descriptors or space an upload only loses what is not on disk yet.
     pub async fn checkpoint_all(&self) -> Result<()> {
         let all = self.sessions.select(|_| true);
         let mut outcome = Ok(());
@@ -267,7 +267,9 @@ impl Uploads {
                 let why = match body.put_away().await {
                     Ok(true) => continue,
                     Ok(false) => "too many files of blobs are open".to_owned(),
-                    Err(error) if error.is_not_attempted() => error.to_string(),
+                    Err(error) if error.is_not_attempted() || error.is_no_space() => {
+                        error.to_string()
+                    }
                     Err(error) => {
                         outcome = outcome.and(Err(error));
                         continue;
