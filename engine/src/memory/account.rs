@@ -149,7 +149,7 @@ impl HeldBytes {
 
     /// Something is waited for from the client again.
     pub fn unsettle(&self) {
-        self.0.note_handed();
+        self.0.note_handed(false);
     }
 }
 

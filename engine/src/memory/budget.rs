@@ -5,8 +5,8 @@
 //!
 //! Invariants: never more than the total is out; bulk reads leave the reserve alone; within a lane who asked first is served first; one
 //! account takes no more than its share, and what it has of the reserve is counted apart, so that its large answers do not hold its
-//! small ones up; a client is told to let go only while others wait, or the reserve is low, and only after it took nothing for `stall`,
-//! the longest first.
+//! small ones up; a client is told to let go only while others wait, for memory or for an open file, or the reserve is low, and only
+//! after it took nothing for `stall`, the longest first.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -45,8 +45,9 @@ pub(super) struct Budget {
     urgent: Queue,
     bulk: Queue,
     accounts: HashMap<Id, Account>,
-    /// When all accounts were last looked at.
+    /// When all accounts were last looked at, for memory and for a file.
     looked: Option<Duration>,
+    looked_for_file: Option<Duration>,
     next: Id,
 }
 
@@ -76,11 +77,20 @@ struct Account {
     bulk: usize,
     /// Waits for its own bytes to come back before it waits in a lane.
     parked: VecDeque<Waiter>,
-    /// Windows that were handed over, and when.
-    handed: Vec<(Id, Duration)>,
+    /// Windows that were handed over.
+    handed: Vec<Handed>,
     ahead: Vec<Weak<dyn Ahead>>,
     /// When it was told to let go.
     told: Option<Duration>,
+}
+
+/// A window that is with its client.
+#[derive(Debug)]
+struct Handed {
+    window: Id,
+    at: Duration,
+    /// Whether it was read from a file, which is open until the answer ends.
+    has_file: bool,
 }
 
 /// What asking came to.
@@ -141,11 +151,16 @@ impl Account {
 
     /// How long its client has taken nothing; for one that takes a little, a fraction of the time it has its oldest window.
     fn stalled(&self, now: Duration) -> Duration {
-        let Some(oldest) = self.handed.iter().map(|(_, at)| *at).min() else {
+        let Some(oldest) = self.handed.iter().map(|handed| handed.at).min() else {
             return Duration::ZERO;
         };
         let idle = now.saturating_sub(oldest.max(self.signals.progress()));
         idle.max(now.saturating_sub(oldest) / SLOW_FACTOR)
+    }
+
+    /// Whether an answer that its client has to take keeps a file open.
+    fn has_file(&self) -> bool {
+        self.handed.iter().any(|handed| handed.has_file)
     }
 }
 
@@ -161,6 +176,7 @@ impl Budget {
             bulk: Queue::default(),
             accounts: HashMap::new(),
             looked: None,
+            looked_for_file: None,
             next: 0,
         }
     }
@@ -332,17 +348,21 @@ impl Budget {
         Some(self.grant())
     }
 
-    /// Notes that a window is with its client.
-    pub(super) fn handed(&mut self, account: Id, window: Id, now: Duration) {
+    /// Notes that a window is with its client, and whether it `has_file` open.
+    pub(super) fn handed(&mut self, account: Id, window: Id, at: Duration, has_file: bool) {
         if let Some(account) = self.accounts.get_mut(&account) {
-            account.handed.push((window, now));
+            account.handed.push(Handed {
+                window,
+                at,
+                has_file,
+            });
         }
     }
 
     /// Notes that nothing is waited for from the client for a window.
     pub(super) fn settled(&mut self, account: Id, window: Id) {
         if let Some(account) = self.accounts.get_mut(&account) {
-            account.handed.retain(|(handed, _)| *handed != window);
+            account.handed.retain(|handed| handed.window != window);
         }
     }
 
@@ -380,8 +400,7 @@ impl Budget {
                 .ahead
                 .extend(asking.ahead.iter().filter_map(Weak::upgrade));
         }
-        let looked_lately = |at: Duration| now < at.saturating_add(LOOK_PAUSE);
-        if !self.is_short() || self.looked.is_some_and(looked_lately) {
+        if !self.is_short() || is_lately(self.looked, now) {
             return relief;
         }
         self.looked = Some(now);
@@ -411,7 +430,7 @@ impl Budget {
                 relief.ahead.push(slot);
             }
         }
-        let mut stalled = self.stalled(now);
+        let mut stalled = self.stalled(now, |_| true);
         while short > 0
             && let Some((_, id)) = stalled.pop()
             && let Some(account) = self.accounts.get_mut(&id)
@@ -423,25 +442,40 @@ impl Budget {
         relief
     }
 
-    /// The client that took nothing for the longest time, to be told to let go, if that is long enough.
-    pub(super) fn longest_stalled(&mut self, now: Duration) -> Option<Arc<Signals>> {
-        let (_, id) = self.stalled(now).pop()?;
+    /// Of the clients with an open file, the one that took nothing for the longest time, to be told to let go, if that is long enough.
+    /// One at a time: `None` while one that was told may still do so.
+    pub(super) fn longest_stalled_with_file(&mut self, now: Duration) -> Option<Arc<Signals>> {
+        if is_lately(self.looked_for_file, now) {
+            return None;
+        }
+        self.looked_for_file = Some(now);
+        let is_coming = |account: &Account| account.has_file() && account.is_told(now, self.stall);
+        if self.accounts.values().any(is_coming) {
+            return None;
+        }
+        let counts = |account: &Account| account.has_file() && !account.signals.is_revoked();
+        let (_, id) = self.stalled(now, counts).pop()?;
         let account = self.accounts.get_mut(&id)?;
         account.told = Some(now);
         Some(Arc::clone(&account.signals))
     }
 
-    /// The accounts whose clients took nothing for long enough and were not told lately, the longest last.
-    fn stalled(&self, now: Duration) -> Vec<(Duration, Id)> {
+    /// Of the accounts that count, those whose clients took nothing for long enough and were not told lately, the longest last.
+    fn stalled(&self, now: Duration, counts: impl Fn(&Account) -> bool) -> Vec<(Duration, Id)> {
         let accounts = self.accounts.iter();
         let mut stalled: Vec<_> = accounts
-            .filter(|(_, account)| !account.is_told(now, self.stall))
+            .filter(|(_, account)| counts(account) && !account.is_told(now, self.stall))
             .map(|(id, account)| (account.stalled(now), *id))
             .filter(|(stalled, _)| *stalled >= self.stall)
             .collect();
         stalled.sort_unstable();
         stalled
     }
+}
+
+/// Whether a look was so short a time ago that there is no other yet.
+fn is_lately(looked: Option<Duration>, now: Duration) -> bool {
+    looked.is_some_and(|at| now < at.saturating_add(LOOK_PAUSE))
 }
 
 #[cfg(test)]
@@ -574,7 +608,7 @@ mod tests {
         budget.share = 1024 * K;
         for window in 1000..1003 {
             assert!(budget.ask(Lane::Bulk, Some(id), 256 * K).granted.is_none());
-            budget.handed(id, window, Duration::ZERO);
+            budget.handed(id, window, Duration::ZERO, false);
         }
         let _waiting = budget.ask(Lane::Bulk, None, 512 * K);
         let mut now = STALL;
@@ -604,7 +638,7 @@ mod tests {
                 .granted
                 .is_none()
         );
-        budget.handed(holder, 1000, Duration::ZERO);
+        budget.handed(holder, 1000, Duration::ZERO, false);
         let _waiting = budget.ask(Lane::Bulk, None, 64 * K);
         signals.progressed(STALL);
         assert!(budget.relieve(STALL, None).told.is_empty());
@@ -615,6 +649,37 @@ mod tests {
         assert_eq!(budget.relieve(STALL + LOOK_PAUSE, None).told.len(), 1);
     }
 
+    /// Guards: for a file one client is told to let go at a time, the next once that one has or did not for long; only one with an open
+    /// file; and all accounts are looked at only so often.
+    #[test]
+    fn one_client_at_a_time_gives_a_file_up() {
+        let mut budget = budget();
+        let mut clients = Vec::new();
+        for number in 0..4 {
+            let (id, signals) = client(&mut budget);
+            let at = Duration::from_millis(number);
+            budget.handed(id, 1000 + number, at, number > 0);
+            clients.push((id, signals));
+        }
+        let told = |budget: &mut Budget, now| {
+            let told = budget.longest_stalled_with_file(now)?;
+            told.revoke();
+            clients.iter().position(|(_, one)| Arc::ptr_eq(one, &told))
+        };
+        let mut now = STALL / 2;
+        assert_eq!(told(&mut budget, now), None, "none is stalled yet");
+        now = STALL * 2;
+        assert_eq!(told(&mut budget, now), Some(1));
+        now += LOOK_PAUSE;
+        assert_eq!(told(&mut budget, now), None, "a file is on its way");
+        budget.close(clients[1].0);
+        assert_eq!(told(&mut budget, now), None, "looked again");
+        now += LOOK_PAUSE;
+        assert_eq!(told(&mut budget, now), Some(2), "it was not enough");
+        now += STALL;
+        assert_eq!(told(&mut budget, now), Some(3), "nothing came");
+    }
+
     /// Guards: one that asks for more than a portion gets as many to give way as it needs.
     #[test]
     fn a_large_wait_ends() {
@@ -622,7 +687,7 @@ mod tests {
         for number in 0..12 {
             let (id, _) = client(&mut budget);
             assert!(budget.ask(Lane::Urgent, Some(id), 64 * K).granted.is_none());
-            budget.handed(id, 1000 + number, Duration::ZERO);
+            budget.handed(id, 1000 + number, Duration::ZERO, false);
         }
         let _waiting = budget.ask(Lane::Bulk, None, 512 * K);
         assert_eq!(budget.relieve(STALL, None).told.len(), 8);
@@ -637,7 +702,7 @@ mod tests {
         for number in 0..12 {
             let (id, signals) = client(&mut budget);
             assert!(budget.ask(Lane::Bulk, Some(id), 64 * K).granted.is_none());
-            budget.handed(id, 1000 + number, Duration::from_millis(10 * number));
+            budget.handed(id, 1000 + number, Duration::from_millis(10 * number), false);
             clients.push((id, signals));
         }
         let told = |relief: &Relief| relief.told.len();

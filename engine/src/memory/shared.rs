@@ -143,11 +143,10 @@ impl MemoryBudget {
         }
     }
 
-    /// Tells the client that took nothing for the longest time to let go, for the sake of something else than memory that its answers
-    /// hold.
-    pub(crate) fn revoke_longest_stalled(&self) {
+    /// Tells the client with an open file that took nothing for the longest time to let go, unless a file is on its way already.
+    pub(crate) fn revoke_for_file(&self) {
         let now = self.shared.clock.monotonic();
-        let told = self.with(|budget| budget.longest_stalled(now));
+        let told = self.with(|budget| budget.longest_stalled_with_file(now));
         told.inspect(|told| told.revoke());
     }
 
@@ -215,9 +214,9 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    /// The bytes are with the client from now on; `gate` resolves when they are back.
+    /// The bytes are with the client from now on; `gate`, of what was read from a file, resolves when they are back.
     pub(super) fn hand_over(&mut self, gate: Option<&Gate>) {
-        self.note_handed();
+        self.note_handed(gate.is_some());
         if let (Some(gate), Some(_)) = (gate, &self.account) {
             let (taken, gone) = oneshot::channel();
             *gate.lock() = Some(gone);
@@ -226,11 +225,11 @@ impl Permit {
     }
 
     /// The bytes are waited for from now on.
-    pub(super) fn note_handed(&self) {
+    pub(super) fn note_handed(&self, has_file: bool) {
         if let Some(account) = &self.account {
             let now = self.memory.clock().monotonic();
             self.memory
-                .with(|budget| budget.handed(account.id(), self.window, now));
+                .with(|budget| budget.handed(account.id(), self.window, now, has_file));
         }
     }
 

@@ -15,9 +15,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 
-use super::open_files::{Full, OpenFile, OpenFiles, Purpose};
+use super::open_files::{Admitted, Full, OpenFile, OpenFiles, Purpose};
 use super::record_check::RecordCheck;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -26,12 +26,17 @@ use crate::format::codec::Malformed;
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all, write_all_and_sync};
 use crate::io::{Call, Class, Directory, Env, FileRef, IoError, IoResult, OpenMode};
+use crate::memory::MemoryBudget;
 use crate::poison::Poison;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
 
 const SUFFIX: &str = ".segment";
 /// How long an upload waits for others to give a descriptor back.
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
+/// How long a pull waits for another file to be closed, beside twice the time after which a client counts as stalled.
+const READ_WAIT: Duration = Duration::from_secs(1);
+/// Time between two tries of the one whose turn it is.
+const READ_PAUSE: Duration = Duration::from_millis(10);
 
 /// The file name of a segment.
 pub fn segment_name(id: SegmentId) -> String {
@@ -55,7 +60,9 @@ pub struct SegmentFiles {
     handles: Mutex<Handles>,
     /// One permit for each file that may be open to be written.
     writers: Arc<Semaphore>,
-    /// Uploads that wait for one.
+    /// Whose turn it is of the pulls that wait until they may open a file.
+    readers: AsyncMutex<()>,
+    /// Uploads that wait for a permit.
     waiting: AtomicU64,
     /// One was asked for and not waited for.
     wanted: AtomicBool,
@@ -139,6 +146,7 @@ impl SegmentFiles {
             writers: Arc::new(Semaphore::new(open.writers_max())),
             open,
             handles: Mutex::default(),
+            readers: AsyncMutex::default(),
             waiting: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             unlinking: Arc::default(),
@@ -226,7 +234,8 @@ impl SegmentFiles {
             SegmentClass::Shared => (Class::CommitData, Purpose::Commit),
             SegmentClass::Dedicated => (Class::UploadWrite, Purpose::Upload),
         };
-        let opened = open(self, io_class.call(), &path, OpenMode::CreateNew, purpose);
+        let admitted = self.admit(purpose);
+        let opened = open(self, io_class.call(), &path, OpenMode::CreateNew, admitted);
         let opened = opened.await;
         let opened = opened.map_err(|error| Error::io("create segment", &path, error))?;
         let file = self.keep(id, path, opened, true);
@@ -254,7 +263,49 @@ impl SegmentFiles {
 
     /// Opens a segment for reading, or gives the handle that is open already.
     pub async fn open(self: &Arc<Self>, id: SegmentId) -> Result<Arc<SegmentFile>> {
-        self.open_as(id, OpenMode::Read).await
+        if let Some(file) = self.find(id) {
+            return Ok(file);
+        }
+        let admitted = self.admit(Purpose::Read);
+        self.open_admitted(id, OpenMode::Read, admitted).await
+    }
+
+    /// The same for a pull, which waits while as many files are open as may be. First come, first served: meanwhile the client with an
+    /// open file that took nothing of its answer for the longest time is told to let go, one at a time.
+    pub async fn open_for_client(
+        self: &Arc<Self>,
+        id: SegmentId,
+        memory: &MemoryBudget,
+    ) -> Result<Arc<SegmentFile>> {
+        if let Some(file) = self.find(id) {
+            return Ok(file);
+        }
+        let clock = &self.env.clock;
+        let wait = memory.stall() * 2 + READ_WAIT;
+        let until = clock.monotonic() + wait;
+        // Where others wait, their turn comes first.
+        let mut admitted = match self.readers.try_lock() {
+            Ok(_free) => self.admit(Purpose::Read),
+            Err(_others) => Err(Full::All),
+        };
+        if admitted.is_err() {
+            let turn = pin!(self.readers.lock());
+            let turn = select(turn, clock.sleep(wait)).await;
+            loop {
+                // Others may want the same one.
+                if let Some(file) = self.find(id) {
+                    return Ok(file);
+                }
+                admitted = self.admit(Purpose::Read);
+                if admitted.is_ok() || clock.monotonic() >= until {
+                    break;
+                }
+                memory.revoke_for_file();
+                clock.sleep(READ_PAUSE).await;
+            }
+            drop(turn);
+        }
+        self.open_admitted(id, OpenMode::Read, admitted).await
     }
 
     /// Opens a segment that an upload continues to write.
@@ -263,25 +314,30 @@ impl SegmentFiles {
         id: SegmentId,
         permit: OwnedSemaphorePermit,
     ) -> Result<WrittenFile> {
-        let file = self.open_as(id, OpenMode::Write).await?;
+        let file = match self.find(id) {
+            Some(file) if !file.header_holds => {
+                let what = Malformed::new("segment header: it does not hold");
+                return Err(Error::corrupt(file.path(), 0, what.0));
+            }
+            Some(file) => file,
+            None => {
+                let admitted = self.admit(Purpose::Upload);
+                self.open_admitted(id, OpenMode::Write, admitted).await?
+            }
+        };
         Ok(WrittenFile { file, permit })
     }
 
-    async fn open_as(self: &Arc<Self>, id: SegmentId, mode: OpenMode) -> Result<Arc<SegmentFile>> {
+    /// Opens a segment that is not open, if that was `admitted`.
+    async fn open_admitted(
+        self: &Arc<Self>,
+        id: SegmentId,
+        mode: OpenMode,
+        admitted: Admitted,
+    ) -> Result<Arc<SegmentFile>> {
         let path = self.path(id);
         let rotten = |what: Malformed| Error::corrupt(&path, 0, what.0);
-        if let Some(file) = self.find(id) {
-            return if mode == OpenMode::Write && !file.header_holds {
-                Err(rotten(Malformed::new("segment header: it does not hold")))
-            } else {
-                Ok(file)
-            };
-        }
-        let purpose = match mode {
-            OpenMode::Read => Purpose::Read,
-            OpenMode::Write | OpenMode::CreateNew => Purpose::Upload,
-        };
-        let opened = open(self, Class::ForegroundRead.call(), &path, mode, purpose);
+        let opened = open(self, Class::ForegroundRead.call(), &path, mode, admitted);
         let opened = opened.await;
         let (file, counted) = opened.map_err(|error| Error::io("open segment", &path, error))?;
         let header = read_up_to(
@@ -307,6 +363,14 @@ impl SegmentFiles {
     /// The count of open files, for files of blobs that are no segments.
     pub fn open_files(&self) -> &Arc<OpenFiles> {
         &self.open
+    }
+
+    /// Counts a file in that is about to be opened. Where there is no room for it, segments that are only kept open are closed.
+    fn admit(&self, purpose: Purpose) -> Admitted {
+        match self.open.admit(purpose) {
+            Err(_) if self.close_unused() => self.open.admit(purpose),
+            admitted => admitted,
+        }
     }
 
     /// The open handle, counted as used.
@@ -409,20 +473,16 @@ impl SegmentFiles {
     }
 }
 
-/// Opens a file. Where there is no room for it, or no descriptor, segments that are only kept open are closed, and it is tried once
+/// Opens a file that was `admitted`. Where there is no descriptor, segments that are only kept open are closed, and it is tried once
 /// more.
 async fn open(
     files: &SegmentFiles,
     call: Call,
     path: &Path,
     mode: OpenMode,
-    purpose: Purpose,
+    admitted: Admitted,
 ) -> IoResult<(FileRef, OpenFile)> {
-    let counted = match files.open.admit(purpose) {
-        Err(_) if files.close_unused() => files.open.admit(purpose),
-        admitted => admitted,
-    };
-    let counted = counted.map_err(|full| files.open.refusal(full))?;
+    let counted = admitted.map_err(|full| files.open.refusal(full))?;
     let opened = match files.env.io.open(call, path, mode).await {
         Err(IoError::NotAttempted(_)) if files.close_unused() => {
             files.env.io.open(call, path, mode).await

@@ -3,7 +3,7 @@
 //! Owns: [`OpenFiles`], their count and its bound; [`OpenFile`], one of them. Refuses: opening and closing, which is `files`'.
 //!
 //! A quarter is left to reads: uploads that keep their files for long do not stop pulls from opening theirs. Reads of clients that take
-//! nothing do not either: they end for others (`reader`). Commits are never refused;
+//! nothing do not either: they end for others (`files`). Commits are never refused;
 //! the few shared segments that they write are counted beside the bound ([`crate::options::DESCRIPTORS_BESIDE_BLOBS`]).
 
 use std::io;
@@ -55,6 +55,9 @@ pub enum Full {
     Uploads,
 }
 
+/// A file that may be opened, or why it may not.
+pub(super) type Admitted = Result<OpenFile, Full>;
+
 impl OpenFiles {
     /// None is open; `max` may be.
     pub fn new(max: usize) -> Arc<Self> {
@@ -70,7 +73,7 @@ impl OpenFiles {
     }
 
     /// Counts a file in that is about to be opened.
-    pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Result<OpenFile, Full> {
+    pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Admitted {
         let mut counts = self.counts.lock();
         let log = purpose == Purpose::UploadLog;
         let upload = log || purpose == Purpose::Upload;
@@ -87,11 +90,6 @@ impl OpenFiles {
         drop(counts);
         let files = Arc::clone(self);
         Ok(OpenFile { files, purpose })
-    }
-
-    /// Whether as many are open as may be.
-    pub fn is_full(&self) -> bool {
-        self.counts.lock().all >= self.max
     }
 
     /// Most segments that are open to be written by uploads.

@@ -8,7 +8,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -18,7 +17,7 @@ use super::files::{SegmentFile, SegmentFiles};
 use crate::buffer::Buffer;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::extent::{Extent, Layout, SegmentId};
+use crate::extent::{Extent, Layout};
 use crate::format::checksum::{check_chunks, decode_table};
 use crate::format::codec::{RunningChecksum, checksum};
 use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
@@ -37,11 +36,6 @@ const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
 const TABLE_SLICE_ENTRIES: u64 = 1024;
 /// Table that is read at once to check a whole one: for 1 GiB of payload.
 const TABLE_READ_BYTES: u64 = 64 << 10;
-
-/// How long an open waits for another file to be closed, beside the time after which a client counts as stalled.
-const FULL_WAIT: Duration = Duration::from_secs(1);
-/// Time between two tries meanwhile.
-const FULL_PAUSE: Duration = Duration::from_millis(50);
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
@@ -63,25 +57,6 @@ struct Source {
     digest: Digest,
 }
 
-/// Opens a segment. While as many files are open as may be, clients that take nothing of their answers are told to let go.
-async fn open_file(
-    files: &Arc<SegmentFiles>,
-    pool: &ReadPool,
-    id: SegmentId,
-) -> Result<Arc<SegmentFile>> {
-    let (memory, clock) = (pool.memory(), pool.memory().clock());
-    let until = clock.monotonic() + memory.stall() * 2 + FULL_WAIT;
-    loop {
-        let opened = files.open(id).await;
-        let is_refused = opened.as_ref().is_err_and(Error::is_not_attempted);
-        if !is_refused || !files.open_files().is_full() || clock.monotonic() >= until {
-            return opened;
-        }
-        memory.revoke_longest_stalled();
-        clock.sleep(FULL_PAUSE).await;
-    }
-}
-
 impl BlobReader {
     /// Opens the segment of `extent`, where the index says `digest` is.
     pub(super) async fn open(
@@ -95,7 +70,8 @@ impl BlobReader {
             damaged.mark_wrong(digest, extent);
             Error::corrupt(&files.path(extent.segment), extent.offset, what.0)
         })?;
-        let file = open_file(files, pool, extent.segment)
+        let file = files
+            .open_for_client(extent.segment, pool.memory())
             .await
             .inspect_err(|error| {
                 // What was not attempted says nothing.
