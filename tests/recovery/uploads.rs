@@ -502,6 +502,46 @@ fn space_is_made_for_bytes_that_are_written() {
     });
 }
 
+/// Guards: the space of bytes that were taken back is given back; where it cannot be, it counts as the upload's.
+#[test]
+fn bytes_that_were_taken_back_free_their_space() {
+    run(check::options(), async |bench| {
+        let disk = &bench.machine.disk;
+        let smaller = bench.leave(content(1, 100_000)).await;
+        bench.wait().await;
+        let used = disk.used_bytes();
+        let fail_close = async || {
+            let id = bench.begin().expect("room for an upload");
+            let mut upload = bench.open(id).await.expect("it is there");
+            let before = upload.savepoint_of_close().await.expect("a place");
+            send(&mut upload, content(2, 400_000))
+                .await
+                .expect("a sound disk");
+            let failed = upload.finish(digest(&content(3, 10)), Some(before)).await;
+            assert!(matches!(failed, Err(Error::DigestMismatch { .. })));
+            assert!(disk.used_bytes() > used + 390_000);
+            id
+        };
+        let id = fail_close().await;
+        bench.wait().await;
+        assert_eq!(bench.offset(id), Some(0));
+        assert!(disk.used_bytes() < used + 10_000, "the bytes stay on disk");
+
+        disk.add_fault(Fault::percent(OpKind::SetLen, 100).on(".segment"));
+        let id = fail_close().await;
+        bench.wait().await;
+        disk.clear_faults();
+        disk.set_capacity(Some(disk.used_bytes()));
+        bench
+            .push(&content(4, 300_000))
+            .await
+            .expect("space is made");
+        assert_eq!(bench.offset(id), None);
+        assert_eq!(bench.offset(smaller), Some(100_000));
+        disk.set_capacity(None);
+    });
+}
+
 /// Guards: an upload that was ended for another one leaves no file, also where the other one found no place even so.
 #[test]
 fn an_upload_that_was_ended_in_vain_leaves_nothing() {

@@ -40,8 +40,8 @@ pub struct DedicatedWriter {
     /// `None` while nothing is written: an upload that is quiet keeps no descriptor.
     file: Option<WrittenFile>,
     abandon: Option<AbandonGuard>,
-    /// Whether the file may reach beyond what was written: then it is cut at the end.
-    longer: bool,
+    /// The file ends here at most, reserved space, failed writes and what was taken back included.
+    end: u64,
     named: Arc<AtomicBool>,
     /// A sync failed.
     sync_failed: Arc<AtomicBool>,
@@ -78,7 +78,7 @@ impl DedicatedWriter {
             id,
             file: Some(file),
             abandon: Some(guard),
-            longer: announced_end.is_some(),
+            end: DEDICATED_PAYLOAD,
             named: Arc::default(),
             sync_failed: Arc::default(),
             announced_end,
@@ -87,7 +87,7 @@ impl DedicatedWriter {
         if let Some(range) = writer.next_reserve(0)
             && !reserve(writer.file(), range).await
         {
-            writer.release_reserved(0).await;
+            writer.cut_to(0).await;
             writer.announced_end = None;
         }
         Ok(writer)
@@ -100,28 +100,30 @@ impl DedicatedWriter {
             return None;
         }
         let from = std::mem::replace(&mut self.reserved, reserved_to(end, announced));
+        self.end = self.end.max(self.reserved);
         Some(from..self.reserved)
     }
 
-    /// The end of the space that is reserved.
-    pub fn reserved_end(&self) -> u64 {
-        self.reserved
+    /// Where the file ends at most: the space that it has on disk.
+    pub fn end(&self) -> u64 {
+        self.end
     }
 
-    /// Gives back the space that is reserved after `length` payload bytes, as far as the file is open and can be cut.
-    pub async fn release_reserved(&mut self, length: u64) {
+    /// Gives back the space after `length` payload bytes, as far as the file is open and can be cut.
+    pub async fn cut_to(&mut self, length: u64) {
         let end = DEDICATED_PAYLOAD + length;
-        if self.reserved <= end {
+        if self.end <= end {
             return;
         }
         if let Some(written) = &self.file {
             let file = written.file();
             let cut = file.file().set_len(Class::UploadWrite.call(), end).await;
             if let Err(error) = cut {
-                tracing::debug!(path = %file.path().display(), %error, "space that is reserved for an upload could not be given back");
+                tracing::debug!(path = %file.path().display(), %error, "space that an upload does not use could not be given back");
                 return;
             }
-            self.reserved = end;
+            self.end = end;
+            self.reserved = self.reserved.min(end);
         }
     }
 
@@ -154,7 +156,7 @@ impl DedicatedWriter {
             id,
             file: Some(written),
             abandon,
-            longer: false,
+            end: wanted,
             named: Arc::new(AtomicBool::new(true)),
             sync_failed: Arc::default(),
             announced_end: None,
@@ -224,7 +226,9 @@ impl DedicatedWriter {
     ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let file = Arc::clone(self.file());
         let bytes: u64 = slices.iter().map(|slice| slice.len() as u64).sum();
-        let ahead = self.next_reserve(DEDICATED_PAYLOAD + offset + bytes);
+        let end = DEDICATED_PAYLOAD + offset + bytes;
+        self.end = self.end.max(end);
+        let ahead = self.next_reserve(end);
         async move {
             if let Some(range) = ahead {
                 reserve(&file, range).await;
@@ -258,11 +262,6 @@ impl DedicatedWriter {
         }
     }
 
-    /// The payload shrank (rollback): the file may be longer than what will be written.
-    pub fn went_back(&mut self) {
-        self.longer = true;
-    }
-
     /// Writes table and frame after the payload and makes everything durable. The future owns all it needs, and must be
     /// seen to its end before anything else is written: what it started continues.
     pub fn finish(
@@ -280,10 +279,11 @@ impl DedicatedWriter {
         };
         let (file, store, sync) = (Arc::clone(self.file()), self.files.store(), self.sync());
         let table = encode_table(checksums);
-        // Behind a failure the file may reach further than the next attempt.
-        let longer = std::mem::replace(&mut self.longer, true);
+        let places = RecordPlaces::trailing(length);
+        let longer = self.end > places.end;
+        self.end = self.end.max(places.end);
         async move {
-            let (places, path) = (RecordPlaces::trailing(length), file.path());
+            let path = file.path();
             let frame = RecordFrame::new(store, digest, &extent, &table)
                 .map_err(|what| Error::corrupt(path, places.frame, what.0))?;
             let end = DEDICATED_PAYLOAD + length;

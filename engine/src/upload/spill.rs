@@ -134,12 +134,9 @@ impl Spill {
         self.writes.iter().map(bytes).sum()
     }
 
-    /// Bytes of its segment on disk, reserved ones included.
+    /// Bytes of its segment on disk, reserved ones and those that were taken back included.
     pub(super) fn bytes_on_disk(&self) -> u64 {
-        let writer = self.writer.as_ref();
-        writer.map_or(0, |writer| {
-            writer.reserved_end().max(DEDICATED_PAYLOAD + self.written)
-        })
+        self.writer.as_ref().map_or(0, DedicatedWriter::end)
     }
 
     /// Whether a sync of its segment failed: then its bytes count as lost.
@@ -164,13 +161,13 @@ impl Spill {
         self.writer().try_reopen().await
     }
 
-    /// Gives the descriptor back, and the space that is reserved ahead; the bytes are synced.
+    /// Gives the descriptor back, and the space after what was written; the bytes are synced.
     pub(super) async fn close(&mut self) -> Result<()> {
         self.settle().await?;
         // Table and frame of a finish that is not handed over stay.
         if self.finished.is_none() {
             let end = self.written;
-            self.writer().release_reserved(end).await;
+            self.writer().cut_to(end).await;
         }
         self.writer().close();
         Ok(())
@@ -406,7 +403,6 @@ impl Spill {
             "an upload goes back while bytes are on their way"
         );
         self.finished = None;
-        self.writer().went_back();
         self.written = self.written.min(length);
         self.synced = self.synced.min(length);
         self.sync_started = self.sync_started.min(length);
