@@ -1,10 +1,11 @@
 //! Places for connections, and the choice of those that end when all are taken.
 //!
-//! Owns: [`Places`]. Idle connections leave first, the one that has been idle the longest before the others; where that one is new, it
-//! has [`GRACE`] for its first request. Then those on which nothing has moved for [`SILENT_MIN`] though their clients are awaited; where
-//! the server works on a request, its client is not silent. Connections of an address that has more than its share leave before those of
-//! others, each after its request. The share is all places by the number of addresses, so it matters only when the places are taken, and
-//! never for a single address, such as a proxy's. Of IPv6 a network of 64 bits counts as one address: that is what one client has.
+//! Owns: [`Places`]. Idle connections leave first, the one that has been idle the longest before the others; a new one has [`GRACE`] for
+//! its first request, and those that come after it and have been idle for less time do not leave before it. Then those on which nothing
+//! has moved for [`SILENT_MIN`] though their clients are awaited; where the server works on a request, its client is not silent.
+//! Connections of an address that has more than its share leave before those of others, each after its request. The share is all places
+//! by the number of addresses, so it matters only when the places are taken, and never for a single address, such as a proxy's. Of IPv6 a
+//! network of 64 bits counts as one address: that is what one client has.
 //! Refuses: closing anything; a connection is told, and `connection` ends it.
 //!
 //! Invariant: a new client waits longer than [`GRACE`] only while on every connection something moves and its own address has its share.
@@ -173,25 +174,29 @@ impl Table {
             })
             .collect();
         ranked.sort_unstable_by_key(|(claim, age_us, _)| (*claim, *age_us));
+        let mut new_us = None;
+        let leaving = ranked.into_iter().rev().filter(|(claim, age_us, place)| {
+            if !matches!(claim, Claim::Idle { .. }) {
+                return true;
+            }
+            if place.is_fresh() && *age_us < microseconds(GRACE) {
+                new_us = new_us.max(Some(*age_us));
+            }
+            // Those that come after a new one and have been idle for less time leave no sooner.
+            new_us.is_none_or(|new_us| *age_us > new_us)
+        });
         // Several idle ones at a time, so that many clients at once do not wait for one after the other.
-        for _ in 0..(max / AT_A_TIME_PART).max(1) {
-            match ranked.pop() {
-                // Those that have been idle for less time leave no sooner than this one.
-                Some((Claim::Idle { .. }, age_us, place))
-                    if place.is_fresh() && age_us < microseconds(GRACE) =>
-                {
-                    return;
-                }
-                Some((Claim::Idle { .. }, _, place)) => place.tell(Leave::WhenIdle, now_us),
-                Some((Claim::Silent { .. } | Claim::Excess { was_told: true }, _, place)) => {
+        for (claim, _, place) in leaving.take((max / AT_A_TIME_PART).max(1)) {
+            match claim {
+                Claim::Idle { .. } => place.tell(Leave::WhenIdle, now_us),
+                Claim::Silent { .. } | Claim::Excess { was_told: true } => {
                     place.tell(Leave::Now, now_us);
                     return;
                 }
-                Some((Claim::Excess { was_told: false }, _, place)) => {
+                Claim::Excess { was_told: false } => {
                     place.tell(Leave::WhenIdle, now_us);
                     return;
                 }
-                None => return,
             }
         }
     }
@@ -336,7 +341,8 @@ impl Taken {
         self.place.wide.store(true, Ordering::Relaxed);
     }
 
-    /// The connection has none because there is no memory: of those with some, the one that has been idle the longest leaves.
+    /// The connection has none because there is no memory: of those with some, the one that has been idle the longest leaves. An address
+    /// that has some is at its share, so only its own leave.
     pub(super) fn want_wide(&self) {
         let now_us = microseconds(self.places.clock.now());
         let table = self.places.table.lock();
@@ -344,6 +350,9 @@ impl Taken {
             .taken
             .values()
             .filter(|place| place.wide.load(Ordering::Relaxed));
+        let is_own = |place: &Place| place.peer == self.place.peer;
+        let has_own = wide.clone().any(|place| is_own(place));
+        let wide = wide.filter(|place| !has_own || is_own(place));
         let idle = wide.filter(|place| place.is_idle() && place.leave.load(Ordering::Relaxed) == 0);
         let since = |place: &Place| place.idle_since_us.load(Ordering::Relaxed);
         if let Some(place) = idle.min_by_key(|place| since(place))
@@ -464,7 +473,19 @@ mod tests {
         assert_eq!(told(&taken), [(0, Leave::WhenIdle)]);
     }
 
-    /// Guards: a connection that wants large receive buffers gets those of one that has been idle for a while, and of no other.
+    /// Guards: new connections of an address that has more than its share do not keep the places of others that have been idle for longer.
+    #[tokio::test(start_paused = true)]
+    async fn new_connections_keep_no_others() {
+        let places = places(4);
+        let mut taken = vec![places.take(peer(2)).unwrap()];
+        pass(GRACE * 2).await;
+        taken.extend((0..3).map(|_| places.take(peer(1)).unwrap()));
+        assert!(places.take(peer(3)).is_none());
+        assert_eq!(told(&taken), [(0, Leave::WhenIdle)]);
+    }
+
+    /// Guards: a connection that wants large receive buffers gets those of one that has been idle for a while, and of no
+    /// other; where its address has some already, of one of that address.
     #[tokio::test(start_paused = true)]
     async fn idle_connections_give_large_buffers_back() {
         let places = places(9);
@@ -475,8 +496,17 @@ mod tests {
         taken[0].set_idle(false);
         pass(WIDE_IDLE_MIN + Duration::from_secs(1)).await;
         taken[2].set_idle(true);
+        let newcomer = places.take(peer(2)).expect("a place");
+        newcomer.set_wide();
+        newcomer.set_idle(false);
+        newcomer.want_wide();
+        assert_eq!(told(&taken), [], "its address has some");
         taken[3].want_wide();
         assert_eq!(told(&taken), [(1, Leave::WhenIdle)]);
+        drop(newcomer);
+        pass(WIDE_IDLE_MIN).await;
+        places.take(peer(2)).expect("a place").want_wide();
+        assert_eq!(told(&taken), [(2, Leave::WhenIdle)], "it has none");
     }
 
     /// Guards: one that was told to leave and was asked something since keeps its place, and another leaves.
