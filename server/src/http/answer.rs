@@ -48,7 +48,7 @@ impl<B: Body> AnswerBody<B> {
 
     fn data(&mut self, mut data: impl Buf) -> AnswerData {
         let mut bytes = data.copy_to_bytes(data.remaining());
-        if bytes.len() > 1 && self.body.is_end_stream() && self.request.is_ended_for_memory() {
+        if bytes.len() > 1 && self.body.is_end_stream() && self.request.has_stream_for_memory() {
             let last = bytes.split_off(bytes.len() - 1);
             self.last = Some(Bytes::copy_from_slice(&last));
         }
@@ -76,6 +76,8 @@ impl<B: Body + Unpin> Body for AnswerBody<B> {
             return Poll::Pending;
         };
         if this.awaited.is_none() {
+            // Before it counts as unread: the time until now was the server's.
+            this.request.note_taken();
             this.awaited = Some(Awaited::by(&this.request));
         }
         let data = |data| this.data(data);
@@ -110,5 +112,67 @@ impl Buf for AnswerData {
     fn advance(&mut self, count: usize) {
         self.awaited.request().note_taken();
         self.bytes.advance(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use futures_util::{FutureExt as _, stream};
+    use http_body_util::{BodyExt as _, StreamBody};
+    use hyper::rt::Executor as _;
+    use tokio::sync::oneshot;
+
+    use super::super::places::Places;
+    use super::super::requests::Requests;
+    use super::super::streams::StreamTasks;
+    use super::*;
+    use crate::clock::RunningClock;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn pass(time: Duration) {
+        // In steps that are no gaps.
+        for _ in 0..time.as_millis() / 200 {
+            tokio::time::advance(Duration::from_millis(200)).await;
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Guards: the time in which the server prepares a part of an answer does not count as one in which the client left it unread; the
+    /// time after that does.
+    #[tokio::test(start_paused = true)]
+    async fn time_of_the_server_is_not_the_clients() {
+        let clock = RunningClock::start();
+        let places = Places::new(1, &clock);
+        let place = places.take(IpAddr::from([10, 0, 0, 1])).expect("a place");
+        let requests = Requests::new(Arc::new(place), &clock);
+        let request = requests.begin(None);
+        let (prepared, window) = oneshot::channel::<Bytes>();
+        let (stream_lives, stream_ended) = oneshot::channel::<()>();
+        StreamTasks.execute(async move {
+            let _lives = stream_lives;
+            let window = window.map(|window| window.map(Frame::data));
+            let mut body = AnswerBody::new(StreamBody::new(stream::once(window)), request);
+            let _unread = body.frame().await;
+            pending::<()>().await;
+        });
+        let mut ending = tokio::spawn(async move { requests.end_unread(PATIENCE).await });
+        let mut stream_ended = stream_ended.map(drop).fuse();
+        pass(PATIENCE * 2).await;
+        prepared
+            .send(Bytes::from_static(b"window"))
+            .expect("asked for");
+        pass(PATIENCE / 2).await;
+        assert!((&mut stream_ended).now_or_never().is_none(), "cut too soon");
+        pass(PATIENCE).await;
+        (&mut stream_ended)
+            .now_or_never()
+            .expect("it was left unread");
+        assert!((&mut ending).now_or_never().is_none());
+        ending.abort();
     }
 }

@@ -45,7 +45,7 @@ impl Attended<'_> {
 
     /// Ends the stream of HTTP/2 that the client takes nothing of; false where that would give no memory back: what is being written
     /// stays with the connection.
-    fn ends_a_stream(&self) -> bool {
+    fn end_stream_for_memory(&self) -> bool {
         let blocked = self.place.blocked_for().unwrap_or_default();
         let ended = blocked < STUCK_MIN && self.requests.end_for_memory();
         if let (true, Some(account)) = (ended, &self.account) {
@@ -83,7 +83,7 @@ impl Attended<'_> {
                 }
                 never = &mut unread => match never {},
                 () = &mut revoked => {
-                    if self.ends_a_stream() {
+                    if self.end_stream_for_memory() {
                         revoked = self.revoked();
                         continue;
                     }

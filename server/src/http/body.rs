@@ -13,8 +13,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use futures_util::future::OptionFuture;
+use futures_util::{FutureExt as _, StreamExt as _};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -313,8 +313,12 @@ impl Source for RequestBody {
                 biased;
                 frame = frame => frame,
                 Some(()) = &mut client_ended => {
-                    self.state = Progress::Broken;
-                    return Err(Error::BodyBroken);
+                    // What came after the look above came before the end.
+                    let Some(frame) = self.incoming.frame().now_or_never() else {
+                        self.state = Progress::Broken;
+                        return Err(Error::BodyBroken);
+                    };
+                    Ok(frame)
                 }
             };
             let error = match frame {

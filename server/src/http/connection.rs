@@ -20,11 +20,11 @@ use tokio::sync::watch;
 
 use super::answer::AnswerBody;
 use super::attended::{Attended, LEAVE_MAX};
-use super::heads::{Heads, HeldHead};
 use super::limits::ConnectionLimits;
 use super::linger;
 use super::opening::{self, Opening};
 use super::places::Taken;
+use super::request_memory::{HeldRequest, RequestMemory};
 use super::requests::{Requests, UnderWay};
 use super::socket::Socket;
 use crate::clock::RunningClock;
@@ -42,7 +42,7 @@ pub(super) struct Client {
     /// This request.
     pub(super) under_way: Weak<UnderWay>,
     /// The memory that this request counts for; `None` if there was none left.
-    pub(super) head: Option<Arc<HeldHead>>,
+    pub(super) held: Option<Arc<HeldRequest>>,
 }
 
 /// How a connection is closed.
@@ -142,14 +142,14 @@ where
 {
     let limits = attended.limits;
     let (requests, account) = (attended.requests.clone(), attended.account.clone());
-    let heads = Heads::new(&limits.heads, attended.place.peer());
+    let memory = RequestMemory::new(&limits.requests, attended.place.peer());
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let head = heads.hold(&request).map(Arc::new);
-        let under_way = requests.begin(head.clone());
+        let held = memory.hold(&request).map(Arc::new);
+        let under_way = requests.begin(held.clone());
         request.extensions_mut().insert(Client {
             account: account.clone(),
             under_way: Arc::downgrade(&under_way),
-            head,
+            held,
         });
         let answer = service.call(request);
         async move {

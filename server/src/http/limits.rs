@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 
-use super::heads;
 use super::places::Taken;
 use super::receive::RECEIVE_BYTES;
+use super::request_memory;
 use super::server::{Http2Options, ServerOptions};
 use super::shares::{Share, SharedBytes};
 use super::streams::StreamTasks;
@@ -42,7 +42,7 @@ pub(super) struct ConnectionLimits {
     /// For the large receive buffers of connections.
     pub(super) receive: Arc<SharedBytes>,
     /// For requests beyond each connection's own part.
-    pub(super) heads: Arc<SharedBytes>,
+    pub(super) requests: Arc<SharedBytes>,
     /// The registry whose memory answers take; those of the admin listener are small.
     pub(super) registry: Option<Registry>,
 }
@@ -78,7 +78,7 @@ impl ConnectionLimits {
             header_timeout: options.header_timeout,
             unread_timeout: options.unread_timeout,
             receive: SharedBytes::new(RECEIVE_BYTES),
-            heads: SharedBytes::new(heads::SHARED_BYTES),
+            requests: SharedBytes::new(request_memory::SHARED_BYTES),
             registry,
         }
     }

@@ -26,7 +26,6 @@ mod error;
 mod frames;
 mod head_check;
 mod headers;
-mod heads;
 pub(crate) mod host;
 mod limits;
 mod linger;
@@ -39,6 +38,7 @@ mod query;
 mod receive;
 mod referrers;
 mod request_id;
+mod request_memory;
 mod requests;
 mod route;
 pub(crate) mod server;
@@ -183,7 +183,7 @@ impl Api {
         id: &str,
     ) -> Reply {
         let client = head.extensions.get::<Client>();
-        if client.is_some_and(|client| client.head.is_none()) {
+        if client.is_some_and(|client| client.held.is_none()) {
             return Err(Error::TooManyRequests.into());
         }
         // Questions about the server and not about a path of it (RFC 9110 sections 9.3.6 and 9.3.7).

@@ -1,9 +1,9 @@
 //! Memory for requests under way, beside what their bodies and answers count for elsewhere.
 //!
-//! Owns: [`Heads`]. A connection of HTTP/2 has many requests at a time, each with a head of up to 64 KiB, a task, and one frame of its
-//! body that was read and is not taken in yet. So a connection has a small part for all of them, and what is beyond counts against what
-//! all connections share, of which one address leaves as much as it holds (`shares`). That is apart from the memory for bodies, so that
-//! pushes never use up what requests need.
+//! Owns: [`RequestMemory`]. A connection of HTTP/2 has many requests at a time, each with a head of up to 64 KiB, a task, and one frame
+//! of its body that was read and is not taken in yet. So a connection has a small part for all of them, and what is beyond counts against
+//! what all connections share, of which one address leaves as much as it holds (`shares`). That is apart from the memory for bodies, so
+//! that pushes never use up what requests need.
 //! Refuses: the size of one head, which hyper bounds.
 
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ const FIELD_BYTES: usize = 32;
 
 /// Of one connection.
 #[derive(Debug, Clone)]
-pub(super) struct Heads {
+pub(super) struct RequestMemory {
     bytes: Arc<AtomicUsize>,
     shared: Arc<SharedBytes>,
     peer: IpAddr,
@@ -35,14 +35,14 @@ pub(super) struct Heads {
 
 /// One request's part, until it drops.
 #[derive(Debug)]
-pub(super) struct HeldHead {
-    heads: Heads,
+pub(super) struct HeldRequest {
+    heads: RequestMemory,
     bytes: usize,
     #[expect(dead_code, reason = "held for its drop")]
     beyond: Option<Share>,
 }
 
-impl Heads {
+impl RequestMemory {
     pub(super) fn new(shared: &Arc<SharedBytes>, peer: IpAddr) -> Self {
         Self {
             bytes: Arc::default(),
@@ -52,7 +52,7 @@ impl Heads {
     }
 
     /// Counts a request; `None` if there is no memory for it.
-    pub(super) fn hold<B: Body>(&self, request: &Request<B>) -> Option<HeldHead> {
+    pub(super) fn hold<B: Body>(&self, request: &Request<B>) -> Option<HeldRequest> {
         let bytes = size(request);
         let before = self.bytes.load(Ordering::Relaxed);
         let beyond = if before == 0 || before + bytes <= FREE_BYTES {
@@ -62,7 +62,7 @@ impl Heads {
         };
         // Requests of a connection begin one after the other.
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Some(HeldHead {
+        Some(HeldRequest {
             heads: self.clone(),
             bytes,
             beyond,
@@ -70,7 +70,7 @@ impl Heads {
     }
 }
 
-impl Drop for HeldHead {
+impl Drop for HeldRequest {
     fn drop(&mut self) {
         self.heads.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -108,18 +108,18 @@ mod tests {
     #[test]
     fn heads_are_counted() {
         let shared = SharedBytes::new(SHARED_BYTES);
-        let one = Heads::new(&shared, peer(1));
+        let one = RequestMemory::new(&shared, peer(1));
         let first = one.hold(&request(100_000, "")).expect("the first");
         let holding = std::iter::from_fn(|| one.hold(&request(60_000, "")));
         let mut beyond: Vec<_> = holding.take(SHARED_BYTES / 60_000).collect();
         assert!((500..600).contains(&beyond.len()), "{}", beyond.len());
-        let same = Heads::new(&shared, peer(1));
+        let same = RequestMemory::new(&shared, peer(1));
         let _first = same.hold(&request(200_000, "")).expect("its first");
         assert!(same.hold(&request(60_000, "")).is_none());
-        let other = Heads::new(&shared, peer(2));
+        let other = RequestMemory::new(&shared, peer(2));
         let _first = other.hold(&request(200_000, "")).expect("its first");
         assert!(other.hold(&request(60_000, "")).is_some());
-        let third = Heads::new(&shared, peer(1));
+        let third = RequestMemory::new(&shared, peer(1));
         let small: Vec<_> = (0..10).map(|_| third.hold(&request(10_000, ""))).collect();
         assert!(small.iter().all(Option::is_some), "small ones");
         drop(beyond.pop());
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_frame_of_each_body_is_counted() {
         let shared = SharedBytes::new(0);
-        let heads = Heads::new(&shared, peer(1));
+        let heads = RequestMemory::new(&shared, peer(1));
         let count = |body| {
             let holding = std::iter::from_fn(|| heads.hold(&request(REQUEST_BYTES, body)));
             holding.take(100).collect::<Vec<_>>().len()

@@ -15,8 +15,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::heads::HeldHead;
 use super::places::Taken;
+use super::request_memory::HeldRequest;
 use super::streams::StreamEnd;
 use crate::clock::RunningClock;
 
@@ -43,7 +43,7 @@ pub(super) struct UnderWay {
     /// Ends the stream of the answer. There is none on HTTP/1.1, before the answer, and once it was used.
     stream: Mutex<Option<StreamEnd>>,
     #[expect(dead_code, reason = "held for its drop")]
-    head: Option<Arc<HeldHead>>,
+    held: Option<Arc<HeldRequest>>,
 }
 
 /// The client is awaited, until it drops.
@@ -60,14 +60,14 @@ impl Requests {
         }
     }
 
-    pub(super) fn begin(&self, head: Option<Arc<HeldHead>>) -> Arc<UnderWay> {
+    pub(super) fn begin(&self, held: Option<Arc<HeldRequest>>) -> Arc<UnderWay> {
         let request = Arc::new(UnderWay {
             requests: self.clone(),
             awaits: AtomicUsize::new(0),
             holds_memory: AtomicBool::new(false),
             taken_us: AtomicU64::new(0),
             stream: Mutex::new(None),
-            head,
+            held,
         });
         self.under_way.send_modify(|under_way| {
             under_way.push(Arc::downgrade(&request));
@@ -172,7 +172,7 @@ impl UnderWay {
     }
 
     /// Whether the answer is one of several on its connection, and may take long.
-    pub(super) fn is_ended_for_memory(&self) -> bool {
+    pub(super) fn has_stream_for_memory(&self) -> bool {
         self.holds_memory.load(Ordering::Relaxed) && self.stream.lock().is_some()
     }
 

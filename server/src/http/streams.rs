@@ -2,7 +2,7 @@
 //!
 //! Owns: [`StreamTasks`], by which hyper runs them, and [`StreamEnd`], which ends one: its stream is reset, what it holds is dropped, and
 //! the others go on.
-//! Refuses: deciding which; `watch` does.
+//! Refuses: deciding which; `requests` does.
 
 use std::future::Future;
 use std::sync::Arc;
