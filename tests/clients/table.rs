@@ -16,15 +16,17 @@ use crate::program::{Client, Required, source_dir};
 const HEAD: &str = "\
 # Clients
 
-What each client was seen to do with this registry, and the test of `tests/clients` that shows it. The lane writes this file itself,
-so it lists only what was run; a client that was not there is in it as SKIPPED. It is written anew, from a run of every test, by
+What each client was seen to do with this registry, and the test of `tests/clients` that shows it. The lane writes this
+file itself, so it lists only what was run; a client that was not there is in it as SKIPPED. It is written anew, from a
+run of every test, by
 
     TONNAGE_TEST_CLIENTS=all TONNAGE_TEST_WRITE_TABLE=1 cargo test -p tonnage-tests --test clients
 
-A client that is called *replayed* was not there: the test sends what its code sends, request by request, and checks of the answers
-what its code checks. The version of such a client is the date of the code that was read. All others are the programs themselves:
-those written in Go are built as the `go.mod` files below `tests/clients` pin them, oras-py is the Python package, and skopeo, podman
-and buildah are those of Debian 12. Operations that name two clients have moved content from one to the other and compared it.
+A client that is called *replayed* was not there: the test sends what its code sends, request by request, and checks of
+the answers what its code checks. The version of such a client is the date of the code that was read. All others are the
+programs themselves: those written in Go are built as the `go.mod` files below `tests/clients` pin them, oras-py is the
+Python package, and skopeo, podman and buildah are those of Debian 12. Operations that name two clients have moved
+content from one to the other and compared it.
 
 | client | version | operation | result | test |
 |---|---|---|---|---|
