@@ -321,9 +321,9 @@ fn a_stop_without_descriptors_is_clean() {
     });
 }
 
-/// Guards: a stop that finds the disk full is a clean one; the upload loses only what is not on disk yet.
+/// Guards: an upload that finds no space at a stop does not make it unclean, and loses only what is not on disk yet.
 #[test]
-fn a_stop_on_a_full_disk_is_clean() {
+fn an_upload_without_space_leaves_a_stop_clean() {
     run(check::options(), async |bench| {
         // Idle and partly on disk, and with bytes in memory only.
         let id = bench.leave(content(1, 250_000)).await;

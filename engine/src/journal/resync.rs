@@ -3,7 +3,8 @@
 //! Owns: [`resync_tail`]. Refuses: changing a byte; what is written is what was read.
 //!
 //! Why: a frame may have been written and never synced, or its sync failed, when the process ended. The page cache shows it to the
-//! next open, which replays it; a power cut after that would remove it, though what was acknowledged since depends on it. A sync alone is not enough, because a failed one may have left its pages clean: they are written again.
+//! next open, which replays it; a power cut after that would remove it, though what was acknowledged since depends on it. A sync
+//! alone is not enough, because a failed one may have left its pages clean: they are written again.
 
 use std::path::Path;
 

@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::open_files::{Admitted, Full, OpenFile, OpenFiles, Purpose};
 use super::record_check::RecordCheck;
@@ -61,7 +61,7 @@ pub struct SegmentFiles {
     /// One permit for each file that may be open to be written.
     writers: Arc<Semaphore>,
     /// Whose turn it is of the pulls that wait until they may open a file.
-    readers: AsyncMutex<()>,
+    readers: tokio::sync::Mutex<()>,
     /// Uploads that wait for a permit.
     waiting: AtomicU64,
     /// One was asked for and not waited for.
@@ -146,7 +146,7 @@ impl SegmentFiles {
             writers: Arc::new(Semaphore::new(open.writers_max())),
             open,
             handles: Mutex::default(),
-            readers: AsyncMutex::default(),
+            readers: tokio::sync::Mutex::default(),
             waiting: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             unlinking: Arc::default(),

@@ -25,8 +25,8 @@ pub(super) struct JournalTask {
 
 impl Store {
     /// Stops taking writes, makes uploads resumable, writes a checkpoint, removes what nothing names and closes the
-    /// journal. Reads go on until the last clone drops, and with it the lock: the store's own tasks have ended when this returns. What fails on the way makes the stop an unclean one, which the
-    /// next open recovers from, and is returned.
+    /// journal. Reads continue until the last clone drops, and with it the lock: the store's own tasks have ended when this
+    /// returns. What fails on the way makes the stop an unclean one, which the next open recovers from, and is returned.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.inner;
         let task = inner.journal.lock().take();

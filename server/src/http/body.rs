@@ -7,7 +7,7 @@
 //! connection break off.
 
 use std::fmt;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -304,15 +304,14 @@ impl Source for RequestBody {
         }
         let request = self.under_way.upgrade();
         let _awaited = request.as_ref().map(Awaited::by);
-        let mut client_ended = pin!(OptionFuture::from(
-            request.as_ref().map(|request| request.client_ended())
-        ));
         loop {
+            let client_ended = request.as_ref().map(|request| request.client_ended());
+            let client_ended = OptionFuture::from(client_ended);
             let frame = self.clock.timeout(self.idle, self.incoming.frame());
             let frame = tokio::select! {
                 biased;
                 frame = frame => frame,
-                Some(()) = &mut client_ended => {
+                Some(()) = client_ended => {
                     // What came after the look above came before the end.
                     let Some(frame) = self.incoming.frame().now_or_never() else {
                         self.state = Progress::Broken;

@@ -174,30 +174,34 @@ impl Table {
             })
             .collect();
         ranked.sort_unstable_by_key(|(claim, age_us, _)| (*claim, *age_us));
+        let (idle, others): (Vec<_>, Vec<_>) = ranked
+            .into_iter()
+            .rev()
+            .partition(|(claim, ..)| matches!(claim, Claim::Idle { .. }));
         let mut new_us = None;
-        let leaving = ranked.into_iter().rev().filter(|(claim, age_us, place)| {
-            if !matches!(claim, Claim::Idle { .. }) {
-                return true;
-            }
+        let leaving = idle.into_iter().filter(|(_, age_us, place)| {
             if place.is_fresh() && *age_us < microseconds(GRACE) {
                 new_us = new_us.max(Some(*age_us));
             }
             // Those that come after a new one and have been idle for less time leave no sooner.
             new_us.is_none_or(|new_us| *age_us > new_us)
         });
-        // Several idle ones at a time, so that many clients at once do not wait for one after the other.
-        for (claim, _, place) in leaving.take((max / AT_A_TIME_PART).max(1)) {
-            match claim {
-                Claim::Idle { .. } => place.tell(Leave::WhenIdle, now_us),
-                Claim::Silent { .. } | Claim::Excess { was_told: true } => {
-                    place.tell(Leave::Now, now_us);
-                    return;
-                }
-                Claim::Excess { was_told: false } => {
-                    place.tell(Leave::WhenIdle, now_us);
-                    return;
-                }
-            }
+        // Several at a time, so that many clients at once do not wait for one after the other.
+        let leaving: Vec<_> = leaving.take((max / AT_A_TIME_PART).max(1)).collect();
+        for (_, _, place) in &leaving {
+            place.tell(Leave::WhenIdle, now_us);
+        }
+        // A place that a new one has may leave within GRACE.
+        if leaving.is_empty()
+            && new_us.is_none()
+            && let Some((claim, _, place)) = others.first()
+        {
+            let leave = if matches!(claim, Claim::Excess { was_told: false }) {
+                Leave::WhenIdle
+            } else {
+                Leave::Now
+            };
+            place.tell(leave, now_us);
         }
     }
 }
@@ -482,6 +486,24 @@ mod tests {
         taken.extend((0..3).map(|_| places.take(peer(1)).unwrap()));
         assert!(places.take(peer(3)).is_none());
         assert_eq!(told(&taken), [(0, Leave::WhenIdle)]);
+    }
+
+    /// Guards: one that is not idle stays while an idle one leaves, and while a new one may leave in a moment.
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_leave_alone() {
+        let places = places(128);
+        let mut taken: Vec<_> = (0..126).map(|_| places.take(peer(2)).unwrap()).collect();
+        for taken in &taken {
+            taken.set_idle(false);
+        }
+        pass(SILENT_MIN).await;
+        taken.extend([(); 2].map(|()| places.take(peer(1)).unwrap()));
+        assert!(places.take(peer(3)).is_none());
+        assert_eq!(told(&taken), [], "they are new");
+        taken[127].set_idle(false);
+        pass(GRACE).await;
+        assert!(places.take(peer(3)).is_none());
+        assert_eq!(told(&taken), [(126, Leave::WhenIdle)]);
     }
 
     /// Guards: a connection that wants large receive buffers gets those of one that has been idle for a while, and of no

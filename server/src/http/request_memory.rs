@@ -36,7 +36,7 @@ pub(super) struct RequestMemory {
 /// One request's part, until it drops.
 #[derive(Debug)]
 pub(super) struct HeldRequest {
-    heads: RequestMemory,
+    memory: RequestMemory,
     bytes: usize,
     #[expect(dead_code, reason = "held for its drop")]
     beyond: Option<Share>,
@@ -63,7 +63,7 @@ impl RequestMemory {
         // Requests of a connection begin one after the other.
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Some(HeldRequest {
-            heads: self.clone(),
+            memory: self.clone(),
             bytes,
             beyond,
         })
@@ -72,7 +72,7 @@ impl RequestMemory {
 
 impl Drop for HeldRequest {
     fn drop(&mut self) {
-        self.heads.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

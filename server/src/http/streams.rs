@@ -1,7 +1,7 @@
 //! The requests of one connection of HTTP/2, each a task of its own.
 //!
 //! Owns: [`StreamTasks`], by which hyper runs them, and [`StreamEnd`], which ends one: its stream is reset, what it holds is dropped, and
-//! the others go on.
+//! the others continue.
 //! Refuses: deciding which; `requests` does.
 
 use std::future::Future;
