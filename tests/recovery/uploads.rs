@@ -502,6 +502,37 @@ fn space_is_made_for_bytes_that_are_written() {
     });
 }
 
+/// Guards: a request that goes back ends no upload, neither its own nor an idle one, for bytes that it takes back and
+/// that found the disk full.
+#[test]
+fn bytes_that_are_taken_back_need_no_space() {
+    let options = Options {
+        spill_threshold_bytes: 100_000,
+        ..check::options()
+    };
+    run(options, async |bench| {
+        let idle = bench.leave(content(1, 250_000)).await;
+        bench.wait().await;
+        let whole = content(2, 500_000);
+        let id = bench.begin().expect("room for an upload");
+        let mut upload = bench.open(id).await.expect("it is there");
+        let sent = send(&mut upload, whole.slice(..200_000)).await;
+        sent.expect("a sound disk");
+        let before = upload.savepoint().await.expect("a place");
+        // All that is kept is on disk.
+        bench.wait().await;
+        let full = Fault::nth(OpKind::Write, 1).on(".segment");
+        bench.machine.disk.add_fault(full.with_errno(ENOSPC));
+        let sent = send(&mut upload, content(3, 64 << 10)).await;
+        sent.expect("the write is under way");
+        upload.rollback(before).await.expect("it goes back");
+        drop(upload);
+        assert_eq!(bench.offset(idle), Some(250_000));
+        assert_eq!(bench.offset(id), Some(200_000));
+        bench.go_on(id, &whole).await.expect("the rest is sent");
+    });
+}
+
 /// Guards: the space of bytes that were taken back is given back; where it cannot be, it counts as the upload's.
 #[test]
 fn bytes_that_were_taken_back_free_their_space() {

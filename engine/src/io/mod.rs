@@ -135,6 +135,11 @@ pub trait Io: Send + Sync + Debug {
     fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt>;
     /// Space on the file system that holds `path`.
     fn space(&self, call: Call, path: &Path) -> IoFuture<Space>;
+    /// Resolves once the files are closed whose last handle was dropped before. A file that an operation still uses is
+    /// closed at the end of that.
+    fn closed(&self) -> TaskFuture {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// One open file.

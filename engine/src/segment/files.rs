@@ -454,13 +454,13 @@ impl SegmentFiles {
         self.env.spawn.spawn("unlink segment", Box::pin(task));
     }
 
-    /// Waits until the segments that were retired and have no holder are removed, so that their space is free.
+    /// Waits until the segments that were retired and have no holder are removed and closed, so that their space is free.
     pub async fn unlinked(&self) {
         loop {
             let mut ended = pin!(self.unlinking.ended.notified());
             ended.as_mut().enable();
             if self.unlinking.count.load(Ordering::Acquire) == 0 {
-                return;
+                return self.env.io.closed().await;
             }
             ended.await;
         }

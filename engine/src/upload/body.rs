@@ -574,7 +574,7 @@ impl Body {
         self.settle_hash().await?;
         if let Kept::Spilled(spill) = &mut self.kept {
             // A write still on its way must not land on top of what comes next.
-            spill.settle().await?;
+            spill.settle_for(mark.offset()).await?;
         }
         // From here on nothing waits: an upload goes back as a whole or not at all.
         let Work::Ready(digestion) = &mut self.work else {
@@ -674,10 +674,10 @@ impl Body {
         Ok(true)
     }
 
-    /// Lets the sync in flight end, whatever comes of it, so that its log can be removed.
+    /// Lets what is in flight end, whatever comes of it, so that its files can be removed.
     pub(super) async fn settle(&mut self) {
         if let Kept::Spilled(spill) = &mut self.kept {
-            let settled = spill.settle_sync().await;
+            let settled = spill.end_operations().await;
             self.fail(settled).unwrap_or_default();
         }
     }
@@ -690,7 +690,7 @@ impl Body {
         }
         self.kept = Kept::Memory(Vec::new());
         self.opening = None;
-        self.pending = Vec::new();
+        (self.pending, self.pending_bytes, self.submitted) = (Vec::new(), 0, 0);
         self.tiny = BytesMut::new();
         self.unanswered = None;
         self.staged.release_to(0);

@@ -13,6 +13,7 @@ use super::UploadId;
 use super::body::{Body, BodyMark, Kept};
 use super::session::{Held, Session};
 use super::sessions::Uploads;
+use super::space::with_space;
 use super::staging::SMALL_BYTES;
 use crate::batch::{CommitListener, FinishedBlob};
 use crate::digest::{Algorithm, Digest};
@@ -36,22 +37,15 @@ pub struct Savepoint {
     mark: BodyMark,
 }
 
-/// Evaluates a step of a request, and again each time that it finds the disk full and an idle upload was ended to make
-/// space. Not a function, because a closure that lends what it borrows does not give a future that is `Send`.
-macro_rules! with_space {
+/// As [`with_space`], for a step of a request. One that finds no space even so may end the upload.
+macro_rules! step {
     ($upload:expr, $body:expr, $step:expr) => {{
-        let mut attempts = $upload.uploads.shared().attempts();
-        loop {
-            match $step {
-                // After a failed sync, or of a length that cannot fit, the upload is over.
-                Err(error) if !$body.is_failed() && attempts.again(&error).await => {}
-                Err(error) => {
-                    $body.end_without_space(&error);
-                    break Err(error);
-                }
-                done => break done,
-            }
+        // After a failed sync, or of a length that cannot fit, the upload is over.
+        let done = with_space!($upload.uploads.shared(), $step, unless $body.is_failed());
+        if let Err(error) = &done {
+            $body.end_without_space(error);
         }
+        done
     }};
 }
 
@@ -113,7 +107,7 @@ impl Upload {
     /// turn end the upload.
     pub async fn write(&mut self, mut piece: Bytes) -> Result<()> {
         let mut body = self.body().await?;
-        let written = async { with_space!(self, body, body.write(&mut piece).await) };
+        let written = async { step!(self, body, body.write(&mut piece).await) };
         match select(pin!(written), pin!(self.interrupted())).await {
             Either::Left((written, _)) => written,
             Either::Right((reason, _)) => Err(reason),
@@ -123,7 +117,7 @@ impl Upload {
     /// Remembers where we are.
     pub async fn savepoint(&mut self) -> Result<Savepoint> {
         let mut body = self.body().await?;
-        let mark = with_space!(self, body, body.mark().await)?;
+        let mark = step!(self, body, body.mark().await)?;
         Ok(self.at(mark))
     }
 
@@ -136,7 +130,7 @@ impl Upload {
         {
             self.go_back(&mut body, &mark).await?;
         }
-        let mark = with_space!(self, body, body.mark_close().await)?;
+        let mark = step!(self, body, body.mark_close().await)?;
         Ok(self.at(mark))
     }
 
@@ -153,7 +147,7 @@ impl Upload {
     }
 
     async fn go_back(&self, body: &mut Body, mark: &BodyMark) -> Result<()> {
-        with_space!(self, body, body.back_to(mark).await)
+        step!(self, body, body.back_to(mark).await)
     }
 
     fn mark_of(&self, savepoint: Savepoint) -> BodyMark {
@@ -198,7 +192,7 @@ impl Upload {
         expected: Digest,
     ) -> std::result::Result<FinishedBlob, (Error, Ending)> {
         let pin = self.uploads.leases().pin(&[expected]);
-        let stored = with_space!(self, body, self.check_and_store(body, expected).await);
+        let stored = step!(self, body, self.check_and_store(body, expected).await);
         let (extent, abandon) = match stored {
             Ok(stored) => stored,
             Err(error) => return Err((error, ending)),

@@ -388,9 +388,21 @@ impl Session {
         }
     }
 
-    /// As [`Session::abandon`], and waits for the step that is under way.
-    pub(super) async fn abandoned(&self) {
-        self.body.lock().await.abandon();
+    /// Drops the bytes once no step is under way and nothing uses their files, also where the caller gives up before.
+    pub(super) async fn settle_and_abandon(&self) {
+        let _given_up = AbandonOnDrop(self);
+        let mut body = self.body.lock().await;
+        body.settle().await;
+        body.abandon();
+    }
+}
+
+/// Drops the bytes of a session that has ended.
+struct AbandonOnDrop<'a>(&'a Session);
+
+impl Drop for AbandonOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::digestion::Digestion;
 use super::sessions::Uploads;
+use super::space::with_space;
 use crate::batch::FinishedBlob;
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
@@ -44,13 +45,8 @@ impl Uploads {
                 digest,
                 checksums,
             };
-            let mut attempts = self.shared().attempts();
-            loop {
-                match self.segments().appender().append(blob.clone()).await {
-                    Err(error) if attempts.again(&error).await => {}
-                    appended => break appended?,
-                }
-            }
+            let appender = self.segments().appender();
+            with_space!(self.shared(), appender.append(blob.clone()).await)?
         };
         Ok(FinishedBlob {
             digest,

@@ -47,6 +47,22 @@ impl Attempts<'_> {
     }
 }
 
+/// Evaluates a step, and again each time that it finds the disk full and an idle upload was ended to make space. Not a
+/// function, because a closure that lends what it borrows does not give a future that is `Send`.
+macro_rules! with_space {
+    ($shared:expr, $step:expr $(, unless $over:expr)?) => {{
+        let mut attempts = $shared.attempts();
+        loop {
+            match $step {
+                Err(error) if $(!$over &&)? attempts.again(&error).await => {}
+                done => break done,
+            }
+        }
+    }};
+}
+
+pub(super) use with_space;
+
 impl Space {
     fn freed(&self) -> u64 {
         self.freed.load(Ordering::Acquire)
@@ -73,9 +89,8 @@ impl Shared {
         let sessions = self.sessions.upgrade()?;
         let free_before = self.free_bytes().await;
         let session = sessions.evict_for_space(self.env.clock.monotonic())?;
-        session.abandon();
         tracing::info!(upload = %session.id(), repository = session.repository(), "an idle upload was ended because the disk is full");
-        session.abandoned().await;
+        session.settle_and_abandon().await;
         drop(session);
         self.segments.files().unlinked().await;
         // Where it is not known, the next attempt tells.

@@ -395,8 +395,43 @@ impl Spill {
         self.settle_sync().await
     }
 
-    /// Goes back to `length` bytes; all was settled. Bytes after it will be written again, and a checkpoint that named
-    /// them is replaced before.
+    /// Waits until no write is in flight, whatever comes of it: it is taken up where its result counts.
+    async fn end_writes(&mut self) {
+        for write in &mut self.writes {
+            if let Some(work) = &mut write.work {
+                work.done().await;
+            }
+        }
+    }
+
+    /// Waits for what is in flight, whatever comes of the writes, so that nothing uses the file any more.
+    pub(super) async fn end_operations(&mut self) -> Result<()> {
+        self.end_writes().await;
+        self.settle_sync().await
+    }
+
+    /// As [`Spill::settle`], before [`Spill::back_to`] to `length`: a write of later bytes that found no space, or was not
+    /// attempted, is dropped instead of begun again.
+    pub(super) async fn settle_for(&mut self, length: u64) -> Result<()> {
+        let is_needless = |error: &Error| error.is_no_space() || error.is_not_attempted();
+        match self.settle_finish().await {
+            Err(error) if !is_needless(&error) || self.is_sync_failed() => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        self.end_writes().await;
+        while let Some(write) = self.writes.back().filter(|write| write.offset >= length) {
+            if let Some(InFlight::Done(Some(Err(error)))) = &write.work
+                && !is_needless(error)
+            {
+                return Err(error.clone());
+            }
+            self.writes.pop_back();
+        }
+        self.settle().await
+    }
+
+    /// Goes back to `length` bytes, after [`Spill::settle_for`]. Bytes after it will be written again, and a checkpoint
+    /// that named them is replaced before.
     pub(super) fn back_to(&mut self, length: u64) {
         assert!(
             self.writes.is_empty() && self.syncing.is_none(),

@@ -130,17 +130,9 @@ mod tests {
     use super::super::requests::Requests;
     use super::super::streams::StreamTasks;
     use super::*;
-    use crate::clock::RunningClock;
+    use crate::clock::{RunningClock, pass};
 
     const PATIENCE: Duration = Duration::from_secs(10);
-
-    async fn pass(time: Duration) {
-        // In steps that are no gaps.
-        for _ in 0..time.as_millis() / 200 {
-            tokio::time::advance(Duration::from_millis(200)).await;
-            tokio::task::yield_now().await;
-        }
-    }
 
     /// Guards: the time in which the server prepares a part of an answer does not count as one in which the client left it unread; the
     /// time after that does.

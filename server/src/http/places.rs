@@ -406,6 +406,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+    use crate::clock::pass;
 
     fn places(max: usize) -> Arc<Places> {
         Places::new(max, &RunningClock::start())
@@ -421,14 +422,6 @@ mod tests {
         told.enumerate()
             .filter_map(|(number, leave)| Some((number, leave?)))
             .collect()
-    }
-
-    async fn pass(time: Duration) {
-        // In steps that are no gaps.
-        for _ in 0..time.as_millis() / 200 {
-            tokio::time::advance(Duration::from_millis(200)).await;
-            tokio::task::yield_now().await;
-        }
     }
 
     /// Guards: when all places are taken the longest idle connection leaves, one at a time where there are few; a busy one does not

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tonnage_engine::buffer::Buffer;
 use tonnage_engine::io::{
     Call, Dir, DirRef, File, FileRef, Io, IoError, IoFuture, IoResult, LockAttempt, MapRef,
-    OpenMode, Residency, Space, Spawn,
+    OpenMode, Residency, Space, Spawn, TaskFuture,
 };
 
 use crate::places;
@@ -243,6 +243,10 @@ impl Io for Around {
 
     fn space(&self, call: Call, path: &Path) -> IoFuture<Space> {
         self.io.space(call, path)
+    }
+
+    fn closed(&self) -> TaskFuture {
+        self.io.closed()
     }
 }
 

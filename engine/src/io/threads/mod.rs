@@ -36,7 +36,8 @@ use self::place::{Place, Roots};
 use self::pool::{Blocking, Pool};
 use self::refusal::begun;
 use super::{
-    Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode, Space,
+    Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode,
+    Space, TaskFuture,
 };
 
 /// Files whose sizes one operation reads. Those of a large directory are spread over the threads of their lane.
@@ -156,6 +157,11 @@ impl Io for Threads {
                 available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
             })
         })
+    }
+
+    fn closed(&self) -> TaskFuture {
+        let closed = self.pool.closed();
+        Box::pin(async move { closed.await.unwrap_or_default() })
     }
 }
 

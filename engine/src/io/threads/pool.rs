@@ -126,6 +126,17 @@ impl Pool {
         });
     }
 
+    /// Told once all that [`Pool::close`] was called for is closed. Runs in the same lane.
+    pub(super) fn closed(&self) -> oneshot::Receiver<()> {
+        let (done, closed) = oneshot::channel();
+        let closing = Arc::clone(&self.closing);
+        self.close.submit(0, move || {
+            closing.close_all();
+            done.send(()).unwrap_or_default();
+        });
+        closed
+    }
+
     /// What is on its way to be closed.
     pub(super) fn closing(&self) -> &Closing {
         &self.closing
@@ -166,7 +177,7 @@ mod tests {
         assert_eq!(ends.recv_timeout(NEVER).unwrap(), 2);
     }
 
-    /// Guards: files are closed in a lane of their own, so closing large ones holds up nothing else.
+    /// Guards: files are closed in a lane of their own, so closing large ones holds up nothing else, and can be waited for.
     #[test]
     fn files_are_closed_in_a_lane_of_their_own() {
         let pool = Pool::start().unwrap();
@@ -184,7 +195,8 @@ mod tests {
         }
         let (closed, mut peer) = UnixStream::pair().unwrap();
         pool.close(Arc::new(closed.into()));
-        peer.set_read_timeout(Some(NEVER)).unwrap();
+        pool.closed().blocking_recv().unwrap();
+        peer.set_nonblocking(true).unwrap();
         // The end of the stream: its other side is closed.
         assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0);
         drop(open);
