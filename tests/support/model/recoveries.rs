@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tonnage_engine::{Error, Store};
@@ -13,7 +12,7 @@ use tonnage_engine::{Error, Store};
 use super::census::Census;
 use super::content::{REPOSITORIES, WITNESS};
 use super::damage;
-use super::drive::Client;
+use super::drive::{Client, IDLE_UPLOAD};
 use super::judge::Timeline;
 use super::operation::{Call, How, Operation};
 use super::record::{Answer, Moment, Shared};
@@ -66,8 +65,6 @@ enum Progress {
 
 /// The check that the process after a first stop can do its work.
 const DUTY: &str = "duty";
-/// An upload without a request for this long makes room for another one.
-const IDLE_UPLOAD: Duration = Duration::from_secs(2);
 
 /// What the disk does to the process after a kill, now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
