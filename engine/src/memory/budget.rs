@@ -89,7 +89,7 @@ struct Account {
 struct Handed {
     window: Id,
     at: Duration,
-    /// Whether it was read from a file, which is open until the answer ends.
+    /// Whether it was read from a file, which is open until the answer ends. On HTTP/1.1 the last window may outlive that.
     has_file: bool,
 }
 
