@@ -81,6 +81,8 @@ pub struct Life {
     pub room: Option<u64>,
     /// Operations stall, and transfers are short.
     pub slow: bool,
+    /// Ends with a manifest of very many tags.
+    pub crowded: bool,
 }
 
 impl Life {
@@ -208,6 +210,7 @@ impl Generator {
         else {
             return;
         };
+        life.crowded = true;
         let tag_many = Operation::TagMany {
             count: 1600,
             number,
@@ -272,6 +275,7 @@ impl Generator {
             faults,
             room,
             slow: self.prng.percent(25),
+            crowded: false,
         }
     }
 

@@ -34,8 +34,6 @@ const STRAYS: usize = 2;
 /// How far a sweep goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Depth {
-    /// How many images a stop gives.
-    pub policy: fn(u64) -> Policy,
     /// Whether what the last stop leaves is damaged on purpose, too.
     pub damage: bool,
     /// Whether some stops only kill the process.
@@ -45,7 +43,6 @@ pub struct Depth {
 impl Default for Depth {
     fn default() -> Self {
         Self {
-            policy: Policy::sparse,
             damage: true,
             kills: true,
         }
@@ -124,6 +121,15 @@ impl LifeRun<'_> {
         self.history.seed ^ ((self.number as u64 + 1) << 56)
     }
 
+    /// How many images a stop gives: fewer where judging one takes ten times as long.
+    fn policy(&self) -> fn(u64) -> Policy {
+        if self.life.crowded || self.history.roomy {
+            Policy::thin
+        } else {
+            Policy::sparse
+        }
+    }
+
     fn run(&self, carry: &Carry, census: &mut Census) -> Result<Carry, Box<Failure>> {
         let record = Shared::default();
         let machine = Machine::new(self.seed(), &carry.image);
@@ -139,9 +145,10 @@ impl LifeRun<'_> {
             3 => Trouble::FailingBase,
             _ => Trouble::Sound,
         };
-        let recoveries = Recoveries::new(task, record.clone(), self.depth.policy, trouble);
+        let policy = self.policy();
+        let recoveries = Recoveries::new(task, record.clone(), policy, trouble);
         let recoveries = Arc::new(Mutex::new(recoveries));
-        let (watching, policy, seed) = (Arc::clone(&recoveries), self.depth.policy, self.seed());
+        let (watching, seed) = (Arc::clone(&recoveries), self.seed());
         let Depth { damage, kills, .. } = self.depth;
         machine.disk.watch(move |stop| {
             let images = stop.images(&policy(seed ^ stop.points));
