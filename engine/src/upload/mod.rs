@@ -19,6 +19,7 @@ mod resume;
 mod session;
 mod session_table;
 mod sessions;
+mod shared;
 mod small;
 mod space;
 mod spill;

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::UploadId;
-use super::body::{Body, Subject};
+use super::body::Body;
 use super::log::LogFile;
 use super::sessions::Uploads;
+use super::shared::Subject;
 use super::spill::Spill;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};

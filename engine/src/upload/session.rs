@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::sync::futures::Notified;
 
-use super::body::{Body, Subject};
+use super::body::Body;
 use super::places::{IdleSpace, QUIET, Rank};
 use super::sessions::Uploads;
+use super::shared::Subject;
 use super::{Place, UploadClaim, UploadId, UploadStatus};
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};

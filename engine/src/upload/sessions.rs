@@ -9,11 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::body::{Body, Shared, Subject};
+use super::body::Body;
 use super::finished::Finished;
 use super::request::Upload;
 use super::session::Session;
 use super::session_table::SessionTable;
+use super::shared::{Shared, Subject};
 use super::space::Space;
 use super::staging::StagingBudget;
 use super::{Existing, UploadClaim, UploadId, UploadSpec, UploadStatus};

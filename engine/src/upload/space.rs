@@ -9,7 +9,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::body::Shared;
+use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::io::Class;
 use crate::sync::AtomicU64;

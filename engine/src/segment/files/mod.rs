@@ -7,7 +7,10 @@
 //! Invariants: at most one handle per segment exists; a retired segment is unlinked when the last holder of
 //! its handle drops it, because bytes handed to a socket may be read after the call returned (D6).
 
-use std::collections::{BTreeMap, HashMap};
+mod handles;
+mod names;
+mod unlinking;
+
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -28,26 +31,21 @@ use crate::io::exact::{read_up_to, write_all, write_all_and_sync};
 use crate::io::{Call, Class, Directory, Env, FileRef, IoError, IoResult, OpenMode};
 use crate::memory::MemoryBudget;
 use crate::poison::Poison;
-use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
+use crate::sync::{AtomicBool, AtomicU64, Mutex};
+use handles::Handles;
+use unlinking::Unlinking;
 
-const SUFFIX: &str = ".segment";
+pub use handles::SegmentFile;
+pub(super) use handles::WrittenFile;
+pub use names::{parse_segment_name, segment_name};
+pub use unlinking::AbandonGuard;
+
 /// How long an upload waits for others to give a descriptor back.
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
 /// How long a pull waits for another file to be closed, beside twice the time after which a client counts as stalled.
 const READ_WAIT: Duration = Duration::from_secs(1);
 /// Time between two tries of the one whose turn it is.
 const READ_PAUSE: Duration = Duration::from_millis(10);
-
-/// The file name of a segment.
-pub fn segment_name(id: SegmentId) -> String {
-    format!("{id}{SUFFIX}")
-}
-
-/// The segment of a file name; `None` if it is not one that [`segment_name`] gives.
-pub fn parse_segment_name(name: &str) -> Option<SegmentId> {
-    let id = SegmentId(u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()?);
-    (segment_name(id) == name).then_some(id)
-}
 
 /// The directory of segment files.
 #[derive(Debug)]
@@ -69,31 +67,6 @@ pub struct SegmentFiles {
     unlinking: Arc<Unlinking>,
 }
 
-/// Removals of files that are under way.
-#[derive(Debug, Default)]
-struct Unlinking {
-    count: AtomicU64,
-    ended: Notify,
-}
-
-impl Unlinking {
-    fn begin(self: &Arc<Self>) -> Removal {
-        self.count.fetch_add(1, Ordering::AcqRel);
-        Removal(Arc::clone(self))
-    }
-}
-
-/// One of them; it is over when this drops, however it ended.
-#[derive(Debug)]
-struct Removal(Arc<Unlinking>);
-
-impl Drop for Removal {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-        self.0.ended.notify_waiters();
-    }
-}
-
 /// One of those that wait, until it drops.
 #[derive(Debug)]
 struct Counted<'a>(&'a AtomicU64);
@@ -102,30 +75,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-/// Who has which segment open.
-#[derive(Debug, Default)]
-struct Handles {
-    live: HashMap<SegmentId, Weak<SegmentFile>>,
-    // What is kept open for the next reader, by last use.
-    kept: HashMap<SegmentId, (Arc<SegmentFile>, u64)>,
-    by_use: BTreeMap<u64, SegmentId>,
-    uses: u64,
-}
-
-/// One open segment.
-#[derive(Debug)]
-pub struct SegmentFile {
-    id: SegmentId,
-    path: PathBuf,
-    file: FileRef,
-    retired: AtomicBool,
-    home: Weak<SegmentFiles>,
-    header_holds: bool,
-    /// Of the record of a dedicated segment, its payload aside.
-    record_check: RecordCheck,
-    _counted: OpenFile,
 }
 
 impl SegmentFiles {
@@ -490,158 +439,4 @@ async fn open(
         opened => opened,
     };
     Ok((opened?, counted))
-}
-
-impl Handles {
-    /// Counts a use of `file` and returns what must be closed to stay within `max`.
-    fn touch(&mut self, file: &Arc<SegmentFile>, max: usize) -> Vec<Arc<SegmentFile>> {
-        if file.retired.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        self.uses += 1;
-        if let Some((_, before)) = self.kept.insert(file.id, (Arc::clone(file), self.uses)) {
-            self.by_use.remove(&before);
-        }
-        self.by_use.insert(self.uses, file.id);
-        let mut evicted = Vec::new();
-        while self.kept.len() > max
-            && let Some((_, oldest)) = self.by_use.pop_first()
-        {
-            evicted.extend(self.kept.remove(&oldest).map(|(file, _)| file));
-        }
-        evicted
-    }
-
-    fn forget(&mut self, id: SegmentId) -> Option<Arc<SegmentFile>> {
-        let (file, last_use) = self.kept.remove(&id)?;
-        self.by_use.remove(&last_use);
-        Some(file)
-    }
-}
-
-impl SegmentFile {
-    /// Its id.
-    pub fn id(&self) -> SegmentId {
-        self.id
-    }
-
-    /// Its path, for messages.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The check that frame and table of a dedicated segment belong to its blob.
-    pub(super) fn record_check(&self) -> &RecordCheck {
-        &self.record_check
-    }
-
-    /// The open file.
-    pub fn file(&self) -> &dyn crate::io::File {
-        self.file.as_ref()
-    }
-
-    /// The open file, shared.
-    pub fn share(&self) -> FileRef {
-        Arc::clone(&self.file)
-    }
-}
-
-impl Drop for SegmentFile {
-    fn drop(&mut self) {
-        let Some(home) = self.home.upgrade() else {
-            return;
-        };
-        let mut handles = home.handles.lock();
-        // A handle that lost the race to be kept is not the one in the list.
-        if handles
-            .live
-            .get(&self.id)
-            .is_some_and(|weak| weak.strong_count() == 0)
-        {
-            handles.live.remove(&self.id);
-        }
-        drop(handles);
-        if *self.retired.get_mut() {
-            home.unlink(self.id);
-        }
-    }
-}
-
-/// A segment that an upload has open to write it. When this drops, its descriptor is given back, and another upload may
-/// have one.
-#[derive(Debug)]
-pub struct WrittenFile {
-    file: Arc<SegmentFile>,
-    #[expect(dead_code, reason = "held for its drop")]
-    permit: OwnedSemaphorePermit,
-}
-
-impl WrittenFile {
-    /// The segment.
-    pub fn file(&self) -> &Arc<SegmentFile> {
-        &self.file
-    }
-}
-
-impl Drop for WrittenFile {
-    fn drop(&mut self) {
-        if let Some(files) = self.file.home.upgrade() {
-            let kept = files.handles.lock().forget(self.file.id);
-            drop(kept);
-        }
-    }
-}
-
-/// Unlinks a dedicated segment that was never committed, when dropped.
-#[derive(Debug)]
-pub struct AbandonGuard {
-    files: Option<Arc<SegmentFiles>>,
-    id: SegmentId,
-}
-
-impl AbandonGuard {
-    /// Guards the segment `id`.
-    pub fn new(files: Arc<SegmentFiles>, id: SegmentId) -> Self {
-        Self {
-            files: Some(files),
-            id,
-        }
-    }
-
-    /// The segment stays: a durable transaction names it, or may do so (its outcome is not known).
-    pub fn keep(mut self) {
-        self.files = None;
-    }
-}
-
-impl Drop for AbandonGuard {
-    fn drop(&mut self) {
-        if let Some(files) = self.files.take() {
-            files.retire(self.id);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Guards: only names that we give are taken for segments.
-    #[test]
-    fn names_round_trip() {
-        assert_eq!(segment_name(SegmentId(0xab)), "00000000000000ab.segment");
-        assert_eq!(
-            parse_segment_name("00000000000000ab.segment"),
-            Some(SegmentId(0xab))
-        );
-        for name in [
-            "ab.segment",
-            "00000000000000AB.segment",
-            "+0000000000000ab.segment",
-            ".segment",
-            "x",
-        ] {
-            assert_eq!(parse_segment_name(name), None, "{name}");
-        }
-    }
 }

@@ -6,26 +6,29 @@
 //! unsynced; a checkpoint names only bytes that were synced before it was written. Every wait can be given up and
 //! taken up again. What was not attempted costs nothing: the next step that waits tries it again.
 
+mod going_back;
+mod reading;
+mod syncs;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::body::Shared;
 use super::digestion::Digestion;
 use super::log::LogFile;
-use crate::digest::{Algorithm, Digest, Hasher};
+use super::shared::Shared;
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
-use crate::format::checksum::check_chunks;
 use crate::format::record::DEDICATED_PAYLOAD;
 use crate::format::upload_log::UploadHeader;
 use crate::in_flight::InFlight;
 use crate::io::Class;
-use crate::io::exact::read_exact;
-use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
-use crate::memory::{ReadPool, Reading};
-use crate::segment::{AbandonGuard, DedicatedWriter, SegmentFile};
+use crate::limits::CHUNK_BYTES;
+use crate::segment::{AbandonGuard, DedicatedWriter};
+
+use syncs::Syncing;
 
 /// Windows being written at once.
 const WRITES_IN_FLIGHT: usize = 2;
@@ -69,22 +72,9 @@ struct Write {
 }
 
 #[derive(Debug)]
-struct Syncing {
-    end: u64,
-    work: InFlight<Synced>,
-}
-
-#[derive(Debug)]
 struct Finishing {
     digest: Digest,
     work: InFlight<Result<Extent>>,
-}
-
-#[derive(Debug)]
-struct Synced {
-    outcome: Result<()>,
-    /// The log, if it was appended to, and the chunks that it names now.
-    log: Option<(LogFile, Option<u64>)>,
 }
 
 impl Spill {
@@ -191,13 +181,6 @@ impl Spill {
         self.behind
     }
 
-    /// Whether all of `length` bytes is synced and, where there is a log, named by it.
-    pub(super) fn is_recorded(&self, length: u64) -> bool {
-        let named = self.recorded == length || self.log.as_ref().is_some_and(|log| !log.usable());
-        let settled = self.writes.is_empty() && self.syncing.is_none();
-        settled && self.finishing.is_none() && self.synced >= length && named
-    }
-
     /// Starts writing `pieces` at `offset` of the payload.
     pub(super) fn start_write(&mut self, offset: u64, pieces: Vec<Bytes>) {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
@@ -275,120 +258,6 @@ impl Spill {
         }));
     }
 
-    /// Waits for the sync in flight, if there is one.
-    pub(super) async fn settle_sync(&mut self) -> Result<()> {
-        let Some(syncing) = &mut self.syncing else {
-            return Ok(());
-        };
-        let (done, end) = (syncing.work.done().await.take(), syncing.end);
-        self.syncing = None;
-        let Some(done) = done else {
-            return Err(Error::Closed);
-        };
-        if let Some((log, chunks)) = done.log {
-            if let Some(chunks) = chunks {
-                (self.recorded, self.recorded_chunks) = (end, chunks);
-            } else if !log.usable() {
-                // It is removed, with all that it named.
-                (self.recorded, self.recorded_chunks) = (0, 0);
-            }
-            self.log = Some(log);
-        }
-        if done.outcome.is_err() {
-            // Not attempted, or the upload is over: the next one that is due covers these bytes, too.
-            self.sync_started = self.synced;
-        }
-        done.outcome?;
-        self.synced = self.synced.max(end);
-        Ok(())
-    }
-
-    /// Starts a sync, with a checkpoint of `digestion` where that is due. All bytes of `digestion` were handed to
-    /// [`Spill::start_write`], and no others.
-    pub(super) async fn pace(
-        &mut self,
-        digestion: &Digestion,
-        sync_every: u64,
-        record_every: u64,
-    ) -> Result<()> {
-        if let Some(syncing) = &mut self.syncing {
-            // Its checkpoint follows the sync, and it may be a long time until a step waits for it.
-            syncing.work.nudge();
-        }
-        let length = digestion.length();
-        if self.recorded > length {
-            // Going back was given up before its checkpoint: no byte that the log names may change before that.
-            self.record(digestion).await?;
-        }
-        let record = length.saturating_sub(self.recorded) >= record_every;
-        if !record && length.saturating_sub(self.sync_started) < sync_every {
-            return Ok(());
-        }
-        if self.syncing.is_some() && length.saturating_sub(self.synced) < 2 * sync_every {
-            return Ok(());
-        }
-        self.settle_sync().await?;
-        self.settle_writes(0).await?;
-        self.start_sync(digestion, record);
-        Ok(())
-    }
-
-    fn start_sync(&mut self, digestion: &Digestion, record: bool) {
-        let length = digestion.length();
-        let sync = self.writer().sync();
-        let log = if record {
-            self.log.take_if(|log| log.usable())
-        } else {
-            None
-        };
-        let first = self.recorded_chunks.min(length / CHUNK_BYTES as u64);
-        let unix_ms = self.shared.env.clock.wall_unix_ms();
-        let checkpoint = digestion.checkpoint(first, unix_ms);
-        let header = self.header.clone();
-        // Bytes that the log names are written again after this, so it must not stay as it is.
-        let is_log_ahead = self.is_log_ahead_of(length);
-        let work = InFlight::start(async move {
-            let outcome = sync.await;
-            let Some(mut log) = log else {
-                return Synced { outcome, log: None };
-            };
-            if outcome.is_err() {
-                return Synced {
-                    outcome,
-                    log: Some((log, None)),
-                };
-            }
-            let chunks = match log.append(&header, &checkpoint).await {
-                Ok(()) => Some(length / CHUNK_BYTES as u64),
-                Err(error) => {
-                    tracing::warn!(%error, "an upload will not survive a restart");
-                    if is_log_ahead {
-                        log.remove();
-                    }
-                    None
-                }
-            };
-            Synced {
-                outcome,
-                log: Some((log, chunks)),
-            }
-        });
-        self.sync_started = length;
-        self.syncing = Some(Syncing { end: length, work });
-    }
-
-    /// Writes a checkpoint of all bytes now.
-    pub(super) async fn record(&mut self, digestion: &Digestion) -> Result<()> {
-        self.settle().await?;
-        self.behind = false;
-        if self.is_recorded(digestion.length()) {
-            return Ok(());
-        }
-        self.reopen().await?;
-        self.start_sync(digestion, true);
-        self.settle_sync().await
-    }
-
     /// Nothing is on its way to the disk any more.
     pub(super) async fn settle(&mut self) -> Result<()> {
         self.settle_writes(0).await?;
@@ -408,103 +277,6 @@ impl Spill {
     pub(super) async fn end_operations(&mut self) -> Result<()> {
         self.end_writes().await;
         self.settle_sync().await
-    }
-
-    /// As [`Spill::settle`], before [`Spill::back_to`] to `length`: a write of later bytes that found no space, or was not
-    /// attempted, is dropped instead of begun again.
-    pub(super) async fn settle_for(&mut self, length: u64) -> Result<()> {
-        let is_needless = |error: &Error| error.is_no_space() || error.is_not_attempted();
-        match self.settle_finish().await {
-            Err(error) if !is_needless(&error) || self.is_sync_failed() => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        self.end_writes().await;
-        while let Some(write) = self.writes.back().filter(|write| write.offset >= length) {
-            if let Some(InFlight::Done(Some(Err(error)))) = &write.work
-                && !is_needless(error)
-            {
-                return Err(error.clone());
-            }
-            self.writes.pop_back();
-        }
-        self.settle().await
-    }
-
-    /// Goes back to `length` bytes, after [`Spill::settle_for`]. Bytes after it will be written again, and a checkpoint
-    /// that named them is replaced before.
-    pub(super) fn back_to(&mut self, length: u64) {
-        assert!(
-            self.writes.is_empty() && self.syncing.is_none(),
-            "an upload goes back while bytes are on their way"
-        );
-        self.finished = None;
-        self.written = self.written.min(length);
-        self.synced = self.synced.min(length);
-        self.sync_started = self.sync_started.min(length);
-        self.writeback_started = self.writeback_started.min(length);
-    }
-
-    /// Whether the log names more than `length` bytes.
-    pub(super) fn is_log_ahead_of(&self, length: u64) -> bool {
-        self.recorded > length
-    }
-
-    /// Hashes the first `length` bytes of the payload again, each chunk checked against `table`.
-    pub(super) async fn hash_again(
-        &mut self,
-        pool: &ReadPool,
-        algorithm: Algorithm,
-        length: u64,
-        table: &[u32],
-    ) -> Result<Hasher> {
-        self.settle_writes(0).await?;
-        self.reopen().await?;
-        let (env, file) = (self.shared.env.clone(), Arc::clone(self.writer().file()));
-        let mut hasher = Hasher::new(algorithm);
-        let window = READ_BYTES_MAX / 2;
-        let mut entries = table.chunks(window / CHUNK_BYTES);
-        let mut offset = 0;
-        while offset < length {
-            let entries = entries.next().unwrap_or_default().to_vec();
-            let bytes = usize::try_from(length - offset).map_or(window, |left| left.min(window));
-            let piece = read_piece(pool, &file, offset, bytes).await?;
-            let hashed = env.compute(move || {
-                check_chunks(&piece, &entries)?;
-                hasher.update(&piece);
-                Ok(hasher)
-            });
-            let checked: Option<std::result::Result<Hasher, (usize, _)>> = hashed.await;
-            hasher = checked.ok_or(Error::Closed)?.map_err(
-                |(at, what): (usize, crate::format::codec::Malformed)| {
-                    Error::corrupt(file.path(), DEDICATED_PAYLOAD + offset + at as u64, what.0)
-                },
-            )?;
-            offset += bytes as u64;
-        }
-        Ok(hasher)
-    }
-
-    /// The payload of a small upload, read back; each chunk is checked.
-    pub(super) async fn read_back(
-        &mut self,
-        pool: &ReadPool,
-        digestion: &Digestion,
-    ) -> Result<Bytes> {
-        self.settle_writes(0).await?;
-        self.reopen().await?;
-        let file = Arc::clone(self.writer().file());
-        let bytes = usize::try_from(digestion.length()).unwrap_or(usize::MAX);
-        if bytes == 0 {
-            return Ok(Bytes::new());
-        }
-        let piece = read_piece(pool, &file, 0, bytes).await?;
-        match check_chunks(&piece, &digestion.table()) {
-            Ok(()) => Ok(piece),
-            Err((at, what)) => {
-                let at = DEDICATED_PAYLOAD + at as u64;
-                Err(Error::corrupt(file.path(), at, what.0))
-            }
-        }
     }
 
     /// Completes the record after the payload and makes all of it durable.
@@ -549,16 +321,9 @@ impl Spill {
         if self.writer.is_some() {
             drop(self.hand_over());
         }
-        if let Some(mut syncing) = self.syncing.take() {
-            // It has the log, and may be making its file just now.
-            let task = async move {
-                let done = syncing.work.done().await.take();
-                if let Some((mut log, _)) = done.and_then(|done| done.log) {
-                    log.remove();
-                }
-            };
+        if let Some(syncing) = self.syncing.take() {
             let spawn = &self.shared.env.spawn;
-            spawn.spawn("remove upload log", Box::pin(task));
+            spawn.spawn("remove upload log", Box::pin(syncing.remove_log()));
         }
     }
 }
@@ -572,22 +337,4 @@ impl Drop for Spill {
             writer.leave();
         }
     }
-}
-
-async fn read_piece(
-    pool: &ReadPool,
-    file: &Arc<SegmentFile>,
-    offset: u64,
-    bytes: usize,
-) -> Result<Bytes> {
-    let buffer = pool.take(bytes, &Reading::internal()).await;
-    let read = read_exact(
-        file.file(),
-        Class::UploadWrite.call(),
-        DEDICATED_PAYLOAD + offset,
-        buffer,
-    )
-    .await;
-    read.map(crate::buffer::Buffer::freeze)
-        .map_err(|error| Error::io("read segment", file.path(), error))
 }

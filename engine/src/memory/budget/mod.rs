@@ -1,0 +1,296 @@
+//! Who gets memory, and who has to give it up.
+//!
+//! Owns: the arithmetic, pure: what is granted, in which order, and which clients are told to let go.
+//! Refuses: waiting and clocks (`shared`), and blocks of memory (`pool`).
+//!
+//! Invariants: never more than the total is out; bulk reads leave the reserve alone; within a lane who asked first is served first; one
+//! account takes no more than its share, and what it has of the reserve is counted apart, so that its large answers do not hold its
+//! small ones up; a client is told to let go only while others wait, for memory or for an open file, or the reserve is low, and only
+//! after it took nothing for `stall`, the longest first.
+
+mod stalls;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::account::Signals;
+use crate::sync::oneshot;
+use stalls::Account;
+
+/// What one account may have of the reserve: small answers fit, a connection full of unread ones does not.
+const URGENT_SHARE_BYTES: usize = 256 << 10;
+
+/// Which part of the budget a read may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// All of it, the reserve too: manifests and small answers.
+    Urgent,
+    /// All but the reserve.
+    Bulk,
+}
+
+/// Number of an account or of a waiter.
+pub(super) type Id = u64;
+
+#[derive(Debug)]
+pub(super) struct Budget {
+    total: usize,
+    reserve: usize,
+    share: usize,
+    stall: Duration,
+    free: usize,
+    urgent: Queue,
+    bulk: Queue,
+    accounts: HashMap<Id, Account>,
+    /// When all accounts were last looked at, for memory and for a file.
+    looked: Option<Duration>,
+    looked_for_file: Option<Duration>,
+    next: Id,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiters: VecDeque<Waiter>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: Id,
+    lane: Lane,
+    account: Option<Id>,
+    bytes: usize,
+    grant: oneshot::Sender<()>,
+}
+
+/// What asking came to.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) id: Id,
+    /// Where the bytes are counted.
+    pub(super) lane: Lane,
+    /// Resolves once they are granted; `None` if they are already.
+    pub(super) granted: Option<oneshot::Receiver<()>>,
+}
+
+impl Queue {
+    fn push(&mut self, waiter: Waiter) {
+        self.bytes += waiter.bytes;
+        self.waiters.push_back(waiter);
+    }
+
+    fn pop_if(&mut self, fits: impl FnOnce(usize) -> bool) -> Option<Waiter> {
+        if !fits(self.waiters.front()?.bytes) {
+            return None;
+        }
+        let waiter = self.waiters.pop_front()?;
+        self.bytes -= waiter.bytes;
+        Some(waiter)
+    }
+
+    fn remove(&mut self, id: Id) -> Option<Waiter> {
+        let place = self.waiters.iter().position(|waiter| waiter.id == id)?;
+        let waiter = self.waiters.remove(place)?;
+        self.bytes -= waiter.bytes;
+        Some(waiter)
+    }
+}
+
+impl Budget {
+    pub(super) fn new(total: usize, share: usize, stall: Duration) -> Self {
+        Self {
+            total,
+            reserve: total / 4,
+            share,
+            stall,
+            free: total,
+            urgent: Queue::default(),
+            bulk: Queue::default(),
+            accounts: HashMap::new(),
+            looked: None,
+            looked_for_file: None,
+            next: 0,
+        }
+    }
+
+    pub(super) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// All but the reserve.
+    pub(super) fn bulk(&self) -> usize {
+        self.total - self.reserve
+    }
+
+    pub(super) fn free(&self) -> usize {
+        self.free
+    }
+
+    pub(super) fn stall(&self) -> Duration {
+        self.stall
+    }
+
+    /// Bytes that bulk reads may have at once; none while others wait for them.
+    pub(super) fn spare(&self) -> usize {
+        if self.bulk.waiters.is_empty() {
+            self.free.saturating_sub(self.reserve)
+        } else {
+            0
+        }
+    }
+
+    pub(super) fn next_id(&mut self) -> Id {
+        self.next += 1;
+        self.next
+    }
+
+    pub(super) fn open(&mut self, signals: Arc<Signals>) -> Id {
+        let id = self.next_id();
+        let account = Account {
+            signals,
+            held: 0,
+            urgent: 0,
+            bulk: 0,
+            parked: VecDeque::new(),
+            handed: Vec::new(),
+            ahead: Vec::new(),
+            told: None,
+        };
+        self.accounts.insert(id, account);
+        id
+    }
+
+    /// Ends an account, which holds nothing any more.
+    pub(super) fn close(&mut self, account: Id) {
+        self.accounts.remove(&account);
+    }
+
+    /// Asks for `bytes`.
+    pub(super) fn ask(&mut self, lane: Lane, account: Option<Id>, bytes: usize) -> Asked {
+        let id = self.next_id();
+        let (grant, granted) = oneshot::channel();
+        let mut waiter = Waiter {
+            id,
+            lane,
+            account,
+            bytes,
+            grant,
+        };
+        if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id)) {
+            if account.urgent + bytes > URGENT_SHARE_BYTES {
+                waiter.lane = Lane::Bulk;
+            }
+            let lane = waiter.lane;
+            let beyond = account.bulk > 0 && account.bulk + bytes > self.share;
+            if lane == Lane::Bulk && (beyond || !account.parked.is_empty()) {
+                account.parked.push_back(waiter);
+                let granted = Some(granted);
+                return Asked { id, lane, granted };
+            }
+            *account.taken(lane) += bytes;
+        }
+        let lane = waiter.lane;
+        self.enqueue(waiter);
+        // Nobody else can be granted anything by what was just added, so this is ours or none.
+        let granted = match self.grant().pop() {
+            Some(_ours) => None,
+            None => Some(granted),
+        };
+        Asked { id, lane, granted }
+    }
+
+    fn enqueue(&mut self, waiter: Waiter) {
+        match waiter.lane {
+            Lane::Urgent => self.urgent.push(waiter),
+            Lane::Bulk => self.bulk.push(waiter),
+        }
+    }
+
+    /// Serves who waits, as far as there are bytes. Who is to be told, outside of the lock.
+    #[must_use]
+    fn grant(&mut self) -> Vec<oneshot::Sender<()>> {
+        let mut granted = Vec::new();
+        loop {
+            let (free, above) = (self.free, self.free.saturating_sub(self.reserve));
+            let urgent = self.urgent.pop_if(|bytes| bytes <= free);
+            let Some(waiter) = urgent.or_else(|| self.bulk.pop_if(|bytes| bytes <= above)) else {
+                return granted;
+            };
+            self.free -= waiter.bytes;
+            if let Some(account) = waiter.account.and_then(|id| self.accounts.get_mut(&id)) {
+                account.held += waiter.bytes;
+            }
+            granted.push(waiter.grant);
+        }
+    }
+
+    /// Takes back `bytes` that were granted in `lane`, and serves who waited for them.
+    #[must_use]
+    pub(super) fn release(
+        &mut self,
+        account: Option<Id>,
+        lane: Lane,
+        bytes: usize,
+    ) -> Vec<oneshot::Sender<()>> {
+        self.free += bytes;
+        if let Some(id) = account
+            && let Some(account) = self.accounts.get_mut(&id)
+        {
+            account.held -= bytes;
+            *account.taken(lane) -= bytes;
+            if !account.signals.is_revoked() {
+                account.told = None;
+            }
+        }
+        self.unpark(account);
+        self.grant()
+    }
+
+    /// Lets an account's requests wait in their lanes, as far as its share allows.
+    fn unpark(&mut self, account: Option<Id>) {
+        while let Some(id) = account
+            && let Some(account) = self.accounts.get_mut(&id)
+            && let Some(first) = account.parked.front()
+            && (account.bulk == 0 || account.bulk + first.bytes <= self.share)
+            && let Some(waiter) = account.parked.pop_front()
+        {
+            account.bulk += waiter.bytes;
+            self.enqueue(waiter);
+        }
+    }
+
+    /// Forgets a waiter that went; others may be served now. `None` if it was granted meanwhile.
+    pub(super) fn withdraw(
+        &mut self,
+        account: Option<Id>,
+        id: Id,
+    ) -> Option<Vec<oneshot::Sender<()>>> {
+        let asking = account.and_then(|id| self.accounts.get_mut(&id));
+        if let Some(asking) = asking
+            && let Some(place) = asking.parked.iter().position(|waiter| waiter.id == id)
+        {
+            asking.parked.remove(place);
+        } else {
+            let waiter = self.urgent.remove(id).or_else(|| self.bulk.remove(id))?;
+            if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id)) {
+                *account.taken(waiter.lane) -= waiter.bytes;
+            }
+        }
+        self.unpark(account);
+        Some(self.grant())
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_no_accounts(&self) -> bool {
+        self.accounts.is_empty()
+    }
+
+    /// How many wait in a lane.
+    pub(super) fn waiting(&self) -> usize {
+        self.urgent.waiters.len() + self.bulk.waiters.len()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,265 @@
+//! Shares of the budget, and which client gives way.
+
+use super::stalls::{LOOK_PAUSE, Relief};
+use super::*;
+use crate::memory::ahead::Ahead;
+
+const K: usize = 1 << 10;
+const STALL: Duration = Duration::from_secs(1);
+
+/// 1 MiB: 256 KiB of it reserved, 64 KiB a share.
+fn budget() -> Budget {
+    Budget::new(1024 * K, 64 * K, STALL)
+}
+
+fn client(budget: &mut Budget) -> (Id, Arc<Signals>) {
+    let signals = Arc::new(Signals::default());
+    (budget.open(Arc::clone(&signals)), signals)
+}
+
+fn is_granted(asked: &mut Asked) -> bool {
+    let granted = asked.granted.as_mut();
+    granted.is_none_or(|granted| granted.try_recv().is_ok())
+}
+
+fn send_all(granted: Vec<oneshot::Sender<()>>) {
+    for grant in granted {
+        grant.send(()).unwrap();
+    }
+}
+
+/// Guards: bulk reads leave the reserve to small answers, however many there are; one account cannot have all of the reserve.
+#[test]
+fn the_reserve_is_for_small_answers() {
+    let mut budget = budget();
+    for _ in 0..12 {
+        let (id, _) = client(&mut budget);
+        assert!(budget.ask(Lane::Bulk, Some(id), 64 * K).granted.is_none());
+    }
+    let (id, _) = client(&mut budget);
+    let mut bulk = budget.ask(Lane::Bulk, Some(id), 64 * K);
+    assert!(!is_granted(&mut bulk));
+    assert!(budget.ask(Lane::Urgent, None, 16 * K).granted.is_none());
+    let (greedy, _) = client(&mut budget);
+    budget.share = 1024 * K;
+    for _ in 0..3 {
+        assert!(
+            budget
+                .ask(Lane::Urgent, Some(greedy), 64 * K)
+                .granted
+                .is_none()
+        );
+    }
+    let (other, _) = client(&mut budget);
+    let mut fifth = budget.ask(Lane::Urgent, Some(greedy), 128 * K);
+    assert!(!is_granted(&mut fifth), "more than its part of the reserve");
+    assert!(
+        budget
+            .ask(Lane::Urgent, Some(other), 16 * K)
+            .granted
+            .is_none()
+    );
+    send_all(budget.release(None, Lane::Urgent, 64 * K));
+}
+
+/// Guards: an account waits for its own bytes beyond its share and holds nobody up; who goes leaves its place to the next.
+#[test]
+fn who_waits_is_served_in_turn() {
+    let mut budget = budget();
+    let ((one, _), (two, _)) = (client(&mut budget), client(&mut budget));
+    assert!(budget.ask(Lane::Bulk, Some(one), 64 * K).granted.is_none());
+    let mut parked = budget.ask(Lane::Bulk, Some(one), 64 * K);
+    assert!(!is_granted(&mut parked));
+    assert!(budget.ask(Lane::Bulk, Some(two), 64 * K).granted.is_none());
+    send_all(budget.release(Some(one), Lane::Bulk, 64 * K));
+    assert!(is_granted(&mut parked));
+    assert!(budget.ask(Lane::Bulk, None, 640 * K).granted.is_none());
+    let mut first = budget.ask(Lane::Bulk, None, 64 * K);
+    let mut second = budget.ask(Lane::Bulk, None, 4 * K);
+    assert!(!is_granted(&mut first) && !is_granted(&mut second));
+    send_all(budget.withdraw(None, first.id).expect("it waited"));
+    assert!(!is_granted(&mut second), "the reserve was used");
+    send_all(budget.release(Some(two), Lane::Bulk, 64 * K));
+    assert!(is_granted(&mut second));
+    assert!(budget.withdraw(None, second.id).is_none());
+}
+
+/// A window that is read ahead, until it is given up.
+#[derive(Debug)]
+struct Slot;
+
+impl Ahead for Slot {
+    fn bytes(&self) -> usize {
+        64 * K
+    }
+    fn give_up(&self) {}
+}
+
+/// Guards: an account whose large answers have all of its share still gets small ones; what it waits for itself takes what was read
+/// ahead for it, though nobody else waits; and a wait that is given up lets the next one of the same account go on.
+#[test]
+fn a_share_does_not_hold_small_answers_up() {
+    let mut budget = budget();
+    let (id, _) = client(&mut budget);
+    let ahead: Arc<dyn Ahead> = Arc::new(Slot);
+    assert!(budget.ask(Lane::Bulk, Some(id), 32 * K).granted.is_none());
+    budget.ahead(id, &ahead);
+    assert!(budget.relieve(STALL, Some(id)).ahead.is_empty());
+    let large = budget.ask(Lane::Bulk, Some(id), 64 * K);
+    let mut small = budget.ask(Lane::Bulk, Some(id), 16 * K);
+    assert!(large.granted.is_some() && !is_granted(&mut small));
+    for _ in 0..4 {
+        let urgent = budget.ask(Lane::Urgent, Some(id), 64 * K);
+        assert!(urgent.granted.is_none() && urgent.lane == Lane::Urgent);
+    }
+    assert_eq!(budget.relieve(STALL, Some(id)).ahead.len(), 1);
+    send_all(budget.withdraw(Some(id), large.id).expect("it waited"));
+    assert!(is_granted(&mut small));
+    let fifth = budget.ask(Lane::Urgent, Some(id), 64 * K);
+    assert_eq!(fifth.lane, Lane::Bulk, "its part of the reserve is used");
+    send_all(budget.release(Some(id), Lane::Urgent, 64 * K));
+    let sixth = budget.ask(Lane::Urgent, Some(id), 64 * K);
+    assert_eq!(sixth.lane, Lane::Urgent);
+}
+
+/// Guards: a client that gives one window up is told again only once that one is back, or did not come back for long.
+#[test]
+fn who_gave_way_is_told_again() {
+    let mut budget = budget();
+    let (id, signals) = client(&mut budget);
+    budget.share = 1024 * K;
+    for window in 1000..1003 {
+        assert!(budget.ask(Lane::Bulk, Some(id), 256 * K).granted.is_none());
+        budget.handed(id, window, Duration::ZERO, false);
+    }
+    let _waiting = budget.ask(Lane::Bulk, None, 512 * K);
+    let mut now = STALL;
+    assert_eq!(budget.relieve(now, None).told.len(), 1);
+    signals.unrevoke();
+    now += LOOK_PAUSE;
+    assert!(
+        budget.relieve(now, None).told.is_empty(),
+        "it is on its way"
+    );
+    budget.settled(id, 1000);
+    send_all(budget.release(Some(id), Lane::Bulk, 256 * K));
+    now += LOOK_PAUSE;
+    assert_eq!(budget.relieve(now, None).told.len(), 1, "it was not enough");
+    now += STALL;
+    assert_eq!(budget.relieve(now, None).told.len(), 1, "nothing came");
+}
+
+/// Guards: however many wait, all accounts are looked at only so often.
+#[test]
+fn accounts_are_looked_at_now_and_then() {
+    let mut budget = budget();
+    let (holder, signals) = client(&mut budget);
+    assert!(
+        budget
+            .ask(Lane::Bulk, Some(holder), 768 * K)
+            .granted
+            .is_none()
+    );
+    budget.handed(holder, 1000, Duration::ZERO, false);
+    let _waiting = budget.ask(Lane::Bulk, None, 64 * K);
+    signals.progressed(STALL);
+    assert!(budget.relieve(STALL, None).told.is_empty());
+    // As if it had been stalled before.
+    signals.progressed(Duration::ZERO);
+    let soon = STALL + LOOK_PAUSE / 2;
+    assert!(budget.relieve(soon, None).told.is_empty(), "looked again");
+    assert_eq!(budget.relieve(STALL + LOOK_PAUSE, None).told.len(), 1);
+}
+
+/// Guards: for a file one client is told to let go at a time, the next once that one has or did not for long; only one with an open
+/// file; and all accounts are looked at only so often.
+#[test]
+fn one_client_at_a_time_gives_a_file_up() {
+    let mut budget = budget();
+    let mut clients = Vec::new();
+    for number in 0..4 {
+        let (id, signals) = client(&mut budget);
+        let at = Duration::from_millis(number);
+        budget.handed(id, 1000 + number, at, number > 0);
+        clients.push((id, signals));
+    }
+    let told = |budget: &mut Budget, now| {
+        let told = budget.longest_stalled_with_file(now)?;
+        told.revoke();
+        clients.iter().position(|(_, one)| Arc::ptr_eq(one, &told))
+    };
+    let mut now = STALL / 2;
+    assert_eq!(told(&mut budget, now), None, "none is stalled yet");
+    now = STALL * 2;
+    assert_eq!(told(&mut budget, now), Some(1));
+    now += LOOK_PAUSE;
+    assert_eq!(told(&mut budget, now), None, "a file is on its way");
+    budget.close(clients[1].0);
+    assert_eq!(told(&mut budget, now), None, "looked again");
+    now += LOOK_PAUSE;
+    assert_eq!(told(&mut budget, now), Some(2), "it was not enough");
+    now += STALL;
+    assert_eq!(told(&mut budget, now), Some(3), "nothing came");
+}
+
+/// Guards: one that asks for more than a portion gets as many to give way as it needs.
+#[test]
+fn a_large_wait_ends() {
+    let mut budget = budget();
+    for number in 0..12 {
+        let (id, _) = client(&mut budget);
+        assert!(budget.ask(Lane::Urgent, Some(id), 64 * K).granted.is_none());
+        budget.handed(id, 1000 + number, Duration::ZERO, false);
+    }
+    let _waiting = budget.ask(Lane::Bulk, None, 512 * K);
+    assert_eq!(budget.relieve(STALL, None).told.len(), 8);
+}
+
+/// Guards: the client that took nothing for the longest time lets go first, only while others wait, and one that takes its bytes
+/// does not; one that takes a byte now and then does in the end.
+#[test]
+fn the_longest_stalled_gives_way() {
+    let mut budget = budget();
+    let mut clients = Vec::new();
+    for number in 0..12 {
+        let (id, signals) = client(&mut budget);
+        assert!(budget.ask(Lane::Bulk, Some(id), 64 * K).granted.is_none());
+        budget.handed(id, 1000 + number, Duration::from_millis(10 * number), false);
+        clients.push((id, signals));
+    }
+    let told = |relief: &Relief| relief.told.len();
+    let late = STALL * 2;
+    assert_eq!(told(&budget.relieve(late, None)), 0, "nobody waits");
+    let mut waiting = budget.ask(Lane::Bulk, None, 64 * K);
+    assert_eq!(
+        told(&budget.relieve(STALL / 2, None)),
+        0,
+        "none is stalled yet"
+    );
+    clients[0].1.progressed(late);
+    let relief = budget.relieve(late, None);
+    assert_eq!(told(&relief), 1);
+    assert!(Arc::ptr_eq(&clients[1].1, &relief.told[0]));
+    let later = late + LOOK_PAUSE;
+    assert_eq!(
+        told(&budget.relieve(later, None)),
+        0,
+        "its bytes are on their way"
+    );
+    budget.settled(clients[1].0, 1001);
+    send_all(budget.release(Some(clients[1].0), Lane::Bulk, 64 * K));
+    assert!(is_granted(&mut waiting));
+    for (_, signals) in &clients {
+        signals.progressed(STALL * 9);
+    }
+    let _more = budget.ask(Lane::Bulk, None, 64 * K);
+    assert_eq!(told(&budget.relieve(STALL * 9, None)), 0, "all take bytes");
+    for (_, signals) in &clients {
+        signals.progressed(STALL * 10);
+    }
+    assert_eq!(
+        told(&budget.relieve(STALL * 10, None)),
+        1,
+        "one window in ten stalls"
+    );
+}

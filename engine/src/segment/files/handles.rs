@@ -1,0 +1,141 @@
+//! Handles of open segments.
+//!
+//! Invariants: at most one handle per segment is live; a bounded number is kept open for the next reader, by last use.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::SegmentFiles;
+use crate::extent::SegmentId;
+use crate::io::FileRef;
+use crate::segment::open_files::OpenFile;
+use crate::segment::record_check::RecordCheck;
+use crate::sync::AtomicBool;
+
+/// Who has which segment open.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    pub(super) live: HashMap<SegmentId, Weak<SegmentFile>>,
+    // What is kept open for the next reader, by last use.
+    pub(super) kept: HashMap<SegmentId, (Arc<SegmentFile>, u64)>,
+    pub(super) by_use: BTreeMap<u64, SegmentId>,
+    uses: u64,
+}
+
+impl Handles {
+    /// Counts a use of `file` and returns what must be closed to stay within `max`.
+    pub(super) fn touch(&mut self, file: &Arc<SegmentFile>, max: usize) -> Vec<Arc<SegmentFile>> {
+        if file.retired.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        self.uses += 1;
+        if let Some((_, before)) = self.kept.insert(file.id, (Arc::clone(file), self.uses)) {
+            self.by_use.remove(&before);
+        }
+        self.by_use.insert(self.uses, file.id);
+        let mut evicted = Vec::new();
+        while self.kept.len() > max
+            && let Some((_, oldest)) = self.by_use.pop_first()
+        {
+            evicted.extend(self.kept.remove(&oldest).map(|(file, _)| file));
+        }
+        evicted
+    }
+
+    pub(super) fn forget(&mut self, id: SegmentId) -> Option<Arc<SegmentFile>> {
+        let (file, last_use) = self.kept.remove(&id)?;
+        self.by_use.remove(&last_use);
+        Some(file)
+    }
+}
+
+/// One open segment.
+#[derive(Debug)]
+pub struct SegmentFile {
+    pub(super) id: SegmentId,
+    pub(super) path: PathBuf,
+    pub(super) file: FileRef,
+    pub(super) retired: AtomicBool,
+    pub(super) home: Weak<SegmentFiles>,
+    pub(super) header_holds: bool,
+    /// Of the record of a dedicated segment, its payload aside.
+    pub(super) record_check: RecordCheck,
+    pub(super) _counted: OpenFile,
+}
+
+impl SegmentFile {
+    /// Its id.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// Its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The check that frame and table of a dedicated segment belong to its blob.
+    pub(in crate::segment) fn record_check(&self) -> &RecordCheck {
+        &self.record_check
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &dyn crate::io::File {
+        self.file.as_ref()
+    }
+
+    /// The open file, shared.
+    pub fn share(&self) -> FileRef {
+        Arc::clone(&self.file)
+    }
+}
+
+impl Drop for SegmentFile {
+    fn drop(&mut self) {
+        let Some(home) = self.home.upgrade() else {
+            return;
+        };
+        let mut handles = home.handles.lock();
+        // A handle that lost the race to be kept is not the one in the list.
+        if handles
+            .live
+            .get(&self.id)
+            .is_some_and(|weak| weak.strong_count() == 0)
+        {
+            handles.live.remove(&self.id);
+        }
+        drop(handles);
+        if *self.retired.get_mut() {
+            home.unlink(self.id);
+        }
+    }
+}
+
+/// A segment that an upload has open to write it. When this drops, its descriptor is given back, and another upload may
+/// have one.
+#[derive(Debug)]
+pub struct WrittenFile {
+    pub(super) file: Arc<SegmentFile>,
+    #[expect(dead_code, reason = "held for its drop")]
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+impl WrittenFile {
+    /// The segment.
+    pub fn file(&self) -> &Arc<SegmentFile> {
+        &self.file
+    }
+}
+
+impl Drop for WrittenFile {
+    fn drop(&mut self) {
+        if let Some(files) = self.file.home.upgrade() {
+            let kept = files.handles.lock().forget(self.file.id);
+            drop(kept);
+        }
+    }
+}

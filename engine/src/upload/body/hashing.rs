@@ -1,0 +1,113 @@
+//! The running hash of an upload, a window behind its bytes.
+//!
+//! Invariants: windows are hashed in order, one at a time. A hash that was lost to a restart, or is wanted under another
+//! algorithm, is built from the bytes that are kept.
+
+use bytes::Bytes;
+
+use super::{Body, Kept, Work};
+use crate::digest::{Algorithm, Digest, Hasher};
+use crate::error::{Error, Result};
+use crate::format::upload_log::UploadCheckpoint;
+use crate::in_flight::InFlight;
+use crate::limits::CHUNK_BYTES;
+use crate::upload::digestion::Digestion;
+
+/// Windows up to this are hashed on the spot: cheaper than handing them to another thread.
+const HASH_INLINE_BYTES: u64 = 32 << 10;
+
+impl Body {
+    pub(super) fn start_hash(&mut self, pieces: &[Bytes], bytes: u64) {
+        let Work::Ready(mut digestion) = std::mem::replace(&mut self.work, Work::Lost) else {
+            unreachable!("the hash of the window before was waited for");
+        };
+        if bytes <= HASH_INLINE_BYTES {
+            digestion.take_in(pieces);
+            self.work = Work::Ready(digestion);
+            return;
+        }
+        let (env, pieces) = (self.shared.env.clone(), pieces.to_vec());
+        self.work = Work::Hashing(InFlight::start(async move {
+            let hashed = env.compute(move || {
+                digestion.take_in(&pieces);
+                digestion
+            });
+            hashed.await
+        }));
+    }
+
+    /// Waits until everything submitted is hashed.
+    pub(super) async fn settle_hash(&mut self) -> Result<()> {
+        if let Work::Hashing(hashing) = &mut self.work {
+            self.work = match hashing.done().await.take().flatten() {
+                Some(digestion) => Work::Ready(digestion),
+                None => Work::Lost,
+            };
+        }
+        // Lost: the computation never ran, which happens only when the program is being stopped.
+        if matches!(self.work, Work::Lost) {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Builds the hash anew after a restart, where no mid-state could be kept.
+    pub(super) async fn hash_again_if_due(&mut self) -> Result<()> {
+        let Work::Again(checkpoint) = &self.work else {
+            return Ok(());
+        };
+        let (length, mark) = (checkpoint.mark.length, checkpoint.clone());
+        let hasher = self
+            .hash_with(checkpoint.algorithm, length, table_of(&mark))
+            .await?;
+        self.work = Digestion::with_hasher(hasher, &mark).map_or(Work::Lost, Work::Ready);
+        Ok(())
+    }
+
+    /// Hashes what is in the dedicated segment.
+    pub(super) async fn hash_with(
+        &mut self,
+        algorithm: Algorithm,
+        length: u64,
+        table: Vec<u32>,
+    ) -> Result<Hasher> {
+        let pool = self.shared.segments.pool().clone();
+        match &mut self.kept {
+            Kept::Spilled(spill) => spill.hash_again(&pool, algorithm, length, &table).await,
+            Kept::Memory(pieces) => {
+                let mut hasher = Hasher::new(algorithm);
+                for piece in pieces.clone() {
+                    let hashed = self.shared.env.compute(move || {
+                        hasher.update(&piece);
+                        hasher
+                    });
+                    hasher = hashed.await.ok_or(Error::Closed)?;
+                }
+                Ok(hasher)
+            }
+        }
+    }
+
+    /// The digest of everything received, under any algorithm. Under another one than runs, the bytes are read
+    /// again (D9: the one exception to a commit whose cost does not depend on the size).
+    pub(in crate::upload) async fn digest(&mut self, algorithm: Algorithm) -> Result<Digest> {
+        let running = self.algorithm;
+        let digestion = self.flush().await?;
+        if algorithm == running {
+            return Ok(digestion.digest());
+        }
+        let (length, table) = (digestion.length(), digestion.table());
+        Ok(self.hash_with(algorithm, length, table).await?.finish())
+    }
+}
+
+/// The checksum table of a checkpoint, the unfinished chunk included.
+fn table_of(checkpoint: &UploadCheckpoint) -> Vec<u32> {
+    let mut table = checkpoint.checksums.clone();
+    let mark = &checkpoint.mark;
+    if mark.length.div_ceil(CHUNK_BYTES as u64) > table.len() as u64 {
+        table.push(mark.partial);
+    }
+    table
+}

@@ -1,0 +1,344 @@
+//! The pipeline of one upload: received pieces become windows, and each full window is hashed and written
+//! while the next one is received.
+//!
+//! Owns: windows, and where the bytes are kept (memory, then a dedicated segment). Refuses: sessions and names
+//! (`session`, `sessions`).
+//!
+//! Invariants: `offset = submitted + pending`; what is submitted is hashed in order, one window at a time; every
+//! wait can be given up and taken up again, since a client may go at any moment.
+
+mod going_back;
+mod hashing;
+mod putting_away;
+mod spilling;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::digestion::Digestion;
+use super::shared::{Shared, Subject};
+use super::spill::Spill;
+use super::staging::Staged;
+use crate::digest::Algorithm;
+use crate::error::{Error, Result};
+use crate::format::upload_log::UploadCheckpoint;
+use crate::in_flight::InFlight;
+use crate::segment::DedicatedWriter;
+
+pub(super) use going_back::BodyMark;
+
+/// Pieces below this are copied together, so that they do not pin the larger blocks they are cut from.
+const TINY_BYTES: usize = 4 << 10;
+
+/// The bytes of one upload, on their way.
+#[derive(Debug)]
+pub(super) struct Body {
+    shared: Arc<Shared>,
+    subject: Subject,
+    algorithm: Algorithm,
+    length_hint: Option<u64>,
+    /// Received, not yet submitted: whole pieces, then tiny ones copied together.
+    pending: Vec<Bytes>,
+    tiny: BytesMut,
+    pending_bytes: u64,
+    submitted: u64,
+    work: Work,
+    kept: Kept,
+    /// The dedicated segment on its way: a request that gives up leaves it to the next.
+    opening: Option<InFlight<Result<DedicatedWriter>>>,
+    staged: Staged,
+    /// Where a closing request began that has no answer yet.
+    unanswered: Option<BodyMark>,
+    failed: Option<Error>,
+}
+
+/// Where the hash is.
+#[derive(Debug)]
+enum Work {
+    Ready(Digestion),
+    Hashing(InFlight<Option<Digestion>>),
+    /// Resumed without a mid-state: everything has to be hashed again first.
+    Again(UploadCheckpoint),
+    Lost,
+}
+
+/// Where submitted bytes are.
+#[derive(Debug)]
+pub(super) enum Kept {
+    Memory(Vec<Bytes>),
+    Spilled(Box<Spill>),
+}
+
+impl Body {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        subject: Subject,
+        algorithm: Algorithm,
+        length_hint: Option<u64>,
+    ) -> Self {
+        let staged = shared.staging.share();
+        Self {
+            shared,
+            subject,
+            algorithm,
+            length_hint,
+            pending: Vec::new(),
+            tiny: BytesMut::new(),
+            pending_bytes: 0,
+            submitted: 0,
+            work: Work::Ready(Digestion::new(algorithm)),
+            kept: Kept::Memory(Vec::new()),
+            opening: None,
+            staged,
+            unanswered: None,
+            failed: None,
+        }
+    }
+
+    /// Goes on from a checkpoint, with the bytes that `spill` has.
+    pub(super) fn resume(
+        shared: Arc<Shared>,
+        subject: Subject,
+        checkpoint: UploadCheckpoint,
+        spill: Spill,
+    ) -> Self {
+        let mut body = Self::new(shared, subject, checkpoint.algorithm, None);
+        body.submitted = checkpoint.mark.length;
+        body.kept = Kept::Spilled(Box::new(spill.at(checkpoint.mark.length)));
+        body.work = match Digestion::resume(&checkpoint) {
+            Some(digestion) => Work::Ready(digestion),
+            None => Work::Again(checkpoint),
+        };
+        body
+    }
+
+    /// Bytes received.
+    pub(super) fn offset(&self) -> u64 {
+        self.submitted + self.pending_bytes
+    }
+
+    /// The algorithm that runs.
+    pub(super) fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Runs this algorithm, if there is nothing yet that another one was run over.
+    pub(super) fn prefer(&mut self, algorithm: Algorithm) {
+        if self.offset() == 0 && algorithm != self.algorithm {
+            self.algorithm = algorithm;
+            self.work = Work::Ready(Digestion::new(algorithm));
+        }
+    }
+
+    /// Whether the upload cannot go on.
+    pub(super) fn is_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    fn check(&self) -> Result<()> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Remembers an error after which the bytes are not all there. They are after an operation that was not attempted,
+    /// and after a write that found the disk full: it is begun again by the next step.
+    pub(super) fn fail<T>(&mut self, result: Result<T>) -> Result<T> {
+        let sync_failed = matches!(&self.kept, Kept::Spilled(spill) if spill.is_sync_failed());
+        match &result {
+            Err(error) if error.is_not_attempted() || (error.is_no_space() && !sync_failed) => {}
+            Err(error) => self.end(error),
+            Ok(_) => {}
+        }
+        result
+    }
+
+    /// The upload cannot go on because of this error.
+    fn end(&mut self, error: &Error) {
+        self.failed.get_or_insert_with(|| error.clone());
+    }
+
+    /// A request failed. Where that is for want of space, an upload that has bytes on disk ends, so that they do not stay
+    /// there.
+    pub(super) fn end_without_space(&mut self, error: &Error) {
+        if error.is_no_space() && self.bytes_on_disk() > 0 {
+            self.end(error);
+        }
+    }
+
+    /// Bytes on disk, reserved ones included.
+    pub(super) fn bytes_on_disk(&self) -> u64 {
+        match &self.kept {
+            Kept::Memory(_) => 0,
+            Kept::Spilled(spill) => spill.bytes_on_disk(),
+        }
+    }
+
+    /// Takes in bytes, and leaves in `piece` what it did not take; waits while the pipeline is full. Called again after
+    /// an error that did not end the upload, it takes up what was not done.
+    pub(super) async fn write(&mut self, piece: &mut Bytes) -> Result<()> {
+        self.check()?;
+        let outcome = self.try_write(piece).await;
+        self.fail(outcome)
+    }
+
+    async fn try_write(&mut self, piece: &mut Bytes) -> Result<()> {
+        self.hash_again_if_due().await?;
+        let window = self.shared.options.upload_window_bytes as u64;
+        loop {
+            let is_over_budget = self.held_bytes() > self.staged.bytes();
+            let is_full = self.pending_bytes >= window;
+            if is_over_budget {
+                self.drain().await?;
+            } else if is_full {
+                self.submit().await?;
+            }
+            if (is_over_budget || is_full) && self.shared.segments.files().writers_wait() {
+                self.release_descriptor().await?;
+            }
+            if piece.is_empty() {
+                return Ok(());
+            }
+            self.spill_if_due(piece.len() as u64).await?;
+            let room = usize::try_from(window - self.pending_bytes).unwrap_or(usize::MAX);
+            let part_bytes = room.min(piece.len());
+            self.stage(part_bytes as u64).await?;
+            // Staging may have submitted what was pending; then there is more room than this, never less.
+            self.push(piece.split_to(part_bytes));
+        }
+    }
+
+    fn push(&mut self, part: Bytes) {
+        self.pending_bytes += part.len() as u64;
+        if part.len() < TINY_BYTES {
+            self.tiny.extend_from_slice(&part);
+        } else {
+            self.seal_tiny();
+            self.pending.push(part);
+        }
+    }
+
+    fn seal_tiny(&mut self) {
+        if !self.tiny.is_empty() {
+            self.pending.push(self.tiny.split().freeze());
+        }
+    }
+
+    /// Accounts for `bytes` more in memory. Where the budget is used up, the upload goes to disk. Where none is left even
+    /// so, they are beyond the budget until [`Body::try_write`] has drained them.
+    async fn stage(&mut self, bytes: u64) -> Result<()> {
+        let length = self.offset() + bytes;
+        if !self.staged.try_add(bytes, length) {
+            self.spill().await?;
+            self.drain().await?;
+            self.staged.try_add(bytes, length);
+        }
+        Ok(())
+    }
+
+    /// Bytes in memory.
+    fn held_bytes(&self) -> u64 {
+        let kept = match &self.kept {
+            Kept::Memory(_) => self.submitted,
+            Kept::Spilled(spill) => spill.bytes_in_flight(),
+        };
+        kept + self.pending_bytes
+    }
+
+    /// Everything received is hashed and in the dedicated segment, and nothing of it in memory.
+    async fn drain(&mut self) -> Result<()> {
+        if self.pending_bytes > 0 {
+            self.submit().await?;
+        }
+        self.settle_hash().await?;
+        if let Kept::Spilled(spill) = &mut self.kept {
+            spill.settle_writes(0).await?;
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// Gives back memory that is no longer held.
+    fn release(&mut self) {
+        self.staged.release_to(self.held_bytes());
+    }
+
+    /// Hands the pending window to hash and disk.
+    async fn submit(&mut self) -> Result<()> {
+        let options = &self.shared.options;
+        let (unsynced_max, record_every) =
+            (options.unsynced_bytes_max, options.upload_checkpoint_bytes);
+        self.settle_hash().await?;
+        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
+            spill.reopen().await?;
+            spill
+                .pace(digestion, unsynced_max / 2, record_every)
+                .await?;
+            spill.make_room(self.submitted, unsynced_max).await?;
+        }
+        // From here on nothing waits: a window is submitted as a whole or not at all.
+        self.release();
+        self.seal_tiny();
+        let pieces = std::mem::take(&mut self.pending);
+        let bytes = std::mem::take(&mut self.pending_bytes);
+        self.start_hash(&pieces, bytes);
+        match &mut self.kept {
+            Kept::Memory(kept) => kept.extend(pieces),
+            Kept::Spilled(spill) => spill.start_write(self.submitted, pieces),
+        }
+        self.submitted += bytes;
+        Ok(())
+    }
+
+    /// Everything received is submitted and hashed.
+    pub(super) async fn flush(&mut self) -> Result<&Digestion> {
+        self.check()?;
+        let outcome = self.try_flush().await;
+        self.fail(outcome)?;
+        match &self.work {
+            Work::Ready(digestion) => Ok(digestion),
+            Work::Hashing(_) | Work::Again(_) | Work::Lost => {
+                unreachable!("a flushed body is hashed")
+            }
+        }
+    }
+
+    async fn try_flush(&mut self) -> Result<()> {
+        self.hash_again_if_due().await?;
+        if self.pending_bytes > 0 {
+            self.submit().await?;
+        }
+        self.settle_hash().await
+    }
+
+    /// The flushed bytes, to be finished.
+    pub(super) fn flushed(&mut self) -> (&Digestion, &mut Kept) {
+        match &self.work {
+            Work::Ready(digestion) if self.pending_bytes == 0 => (digestion, &mut self.kept),
+            Work::Ready(_) | Work::Hashing(_) | Work::Again(_) | Work::Lost => {
+                unreachable!("only a flushed body is finished")
+            }
+        }
+    }
+
+    /// Lets what is in flight end, whatever comes of it, so that its files can be removed.
+    pub(super) async fn settle(&mut self) {
+        if let Kept::Spilled(spill) = &mut self.kept {
+            let settled = spill.end_operations().await;
+            self.fail(settled).unwrap_or_default();
+        }
+    }
+
+    /// The upload is over without a result: nothing of it stays.
+    pub(super) fn abandon(&mut self) {
+        self.failed.get_or_insert(Error::UnknownUpload);
+        if let Kept::Spilled(spill) = &mut self.kept {
+            spill.abandon();
+        }
+        self.kept = Kept::Memory(Vec::new());
+        self.opening = None;
+        (self.pending, self.pending_bytes, self.submitted) = (Vec::new(), 0, 0);
+        self.tiny = BytesMut::new();
+        self.unanswered = None;
+        self.staged.release_to(0);
+    }
+}

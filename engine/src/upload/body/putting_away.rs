@@ -1,0 +1,101 @@
+//! What an upload gives back while nothing comes: memory, and its descriptor.
+//!
+//! Invariants: what is given back is on disk and survives a restart before. Nothing here waits for the descriptor of another
+//! upload.
+
+use super::{Body, Kept, Work};
+use crate::error::Result;
+
+impl Body {
+    /// Gives the descriptor to an upload that waits for one, so that each gets on by a window in its turn.
+    pub(super) async fn release_descriptor(&mut self) -> Result<()> {
+        self.settle_hash().await?;
+        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
+            spill.release_descriptor(digestion).await?;
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// As between two windows, for an upload whose client is slow.
+    pub(in crate::upload) async fn release_descriptor_idle(&mut self) -> Result<()> {
+        if self.is_failed() {
+            return Ok(());
+        }
+        let outcome = self.release_descriptor().await;
+        self.fail(outcome)
+    }
+
+    /// Makes everything received survive a restart.
+    pub(in crate::upload) async fn record(&mut self) -> Result<()> {
+        // A resumed upload that got no bytes is in its log already.
+        if self.offset() == 0 || matches!(self.work, Work::Again(_)) {
+            return Ok(());
+        }
+        self.flush().await?;
+        // Without room for a segment the bytes stay in memory.
+        self.spill().await?;
+        let recorded = match (&mut self.kept, &self.work) {
+            (Kept::Spilled(spill), Work::Ready(digestion)) => spill.record(digestion).await,
+            _ => Ok(()),
+        };
+        self.fail(recorded)
+    }
+
+    /// Whether it has memory or a descriptor that it can give back while nothing comes.
+    pub(in crate::upload) fn holds(&self) -> bool {
+        let behind = matches!(&self.kept, Kept::Spilled(spill) if spill.is_behind());
+        // Bytes may be held beyond the budget ([`Body::stage`]).
+        self.is_open() || behind || self.held_bytes() > 0 || !self.staged.is_empty()
+    }
+
+    /// Whether it has a descriptor.
+    pub(in crate::upload) fn is_open(&self) -> bool {
+        match &self.kept {
+            Kept::Memory(_) => self.opening.is_some(),
+            Kept::Spilled(spill) => spill.is_open(),
+        }
+    }
+
+    /// Gives back memory and descriptor: everything received is on disk and survives a restart. Never waits for the
+    /// descriptor of another upload, which may itself have to be put away first: false where it would have to.
+    pub(in crate::upload) async fn put_away(&mut self) -> Result<bool> {
+        if self.is_failed() {
+            return Ok(true);
+        }
+        if !self.open_at_once().await? {
+            return Ok(false);
+        }
+        self.record().await?;
+        if let Kept::Spilled(spill) = &mut self.kept {
+            let closed = spill.close().await;
+            self.fail(closed)?;
+        }
+        self.release();
+        Ok(true)
+    }
+
+    /// Opens a segment to write what is not recorded, if there is any; false if a descriptor had to be waited for.
+    async fn open_at_once(&mut self) -> Result<bool> {
+        if let Kept::Spilled(spill) = &mut self.kept {
+            let recorded = self.pending_bytes == 0 && spill.is_recorded(self.submitted);
+            return if recorded {
+                Ok(true)
+            } else {
+                spill.try_reopen().await
+            };
+        }
+        if self.offset() == 0 {
+            self.opening = None;
+        } else if self.opening.is_some() {
+            // Of a request that gave up. It has its permit.
+            self.spill_with(None).await?;
+        } else {
+            let Some(permit) = self.shared.segments.files().try_writer_permit() else {
+                return Ok(false);
+            };
+            self.spill_with(Some(permit)).await?;
+        }
+        Ok(true)
+    }
+}

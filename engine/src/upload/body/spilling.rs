@@ -1,0 +1,90 @@
+//! The move of a body from memory to a dedicated segment.
+//!
+//! Invariants: a request that gives up leaves a segment on its way to the next one, and no permit for a descriptor.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::{Body, Kept};
+use crate::error::{Error, Result};
+use crate::format::upload_log::UploadHeader;
+use crate::in_flight::InFlight;
+use crate::segment::DedicatedWriter;
+use crate::upload::log::LogFile;
+use crate::upload::spill::Spill;
+
+impl Body {
+    /// Moves to a dedicated segment when the blob is, or is announced to be, large.
+    pub(super) async fn spill_if_due(&mut self, more: u64) -> Result<()> {
+        let threshold = self.shared.options.spill_threshold_bytes;
+        let large = self.offset() + more > threshold
+            || self.length_hint.is_some_and(|hint| hint > threshold);
+        if large { self.spill().await } else { Ok(()) }
+    }
+
+    /// Moves what memory holds to a dedicated segment.
+    pub(in crate::upload) async fn spill(&mut self) -> Result<()> {
+        if matches!(self.kept, Kept::Spilled(_)) {
+            return Ok(());
+        }
+        if self.opening.is_some() {
+            return self.spill_with(None).await;
+        }
+        if let Some(length) = self.length_hint
+            && let Err(error) = self.shared.check_announced(length).await
+        {
+            self.end(&error);
+            return Err(error);
+        }
+        // Waited for here and not in flight: a request that gives up does not keep the permit that comes then.
+        let permit = self.shared.segments.files().writer_permit().await?;
+        self.spill_with(Some(permit)).await
+    }
+
+    pub(super) async fn spill_with(&mut self, permit: Option<OwnedSemaphorePermit>) -> Result<()> {
+        let writer = self.create_segment(permit).await?;
+        let header = UploadHeader {
+            store: self.shared.segments.files().store(),
+            upload: *self.subject.id.as_bytes(),
+            segment: writer.id(),
+            created_unix_ms: self.subject.created_unix_ms,
+            repository: self.subject.repository.clone(),
+            actor: self.subject.actor.clone(),
+        };
+        let open = self.shared.segments.files().open_files();
+        let log = LogFile::new(
+            self.shared.env.clone(),
+            &self.shared.dir,
+            open,
+            self.subject.id,
+        );
+        let mut spill = Spill::new(Arc::clone(&self.shared), writer, header, log);
+        if let Kept::Memory(pieces) = &mut self.kept
+            && !pieces.is_empty()
+        {
+            spill.start_write(0, std::mem::take(pieces));
+        }
+        self.kept = Kept::Spilled(Box::new(spill));
+        Ok(())
+    }
+
+    /// The segment that is on its way, or one made with `permit`.
+    async fn create_segment(
+        &mut self,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<DedicatedWriter> {
+        if let Some(permit) = permit {
+            let (segments, hint) = (Arc::clone(&self.shared.segments), self.length_hint);
+            self.opening = Some(InFlight::start(async move {
+                segments.create_dedicated(permit, hint).await
+            }));
+        }
+        let opened = match &mut self.opening {
+            Some(opening) => opening.done().await.take(),
+            None => None,
+        };
+        self.opening = None;
+        opened.unwrap_or(Err(Error::Closed))
+    }
+}

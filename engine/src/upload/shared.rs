@@ -1,0 +1,35 @@
+//! What the pipelines of a store's uploads share, and whose bytes each one has.
+
+use std::sync::{Arc, Weak};
+
+use super::UploadId;
+use super::session_table::SessionTable;
+use super::space::Space;
+use super::staging::StagingBudget;
+use crate::io::{Directory, Env};
+use crate::options::Options;
+use crate::segment::Segments;
+use crate::sync::Notify;
+
+/// What all uploads of a store share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) env: Env,
+    pub(super) dir: Directory,
+    pub(super) segments: Arc<Segments>,
+    pub(super) options: Options,
+    pub(super) staging: Arc<StagingBudget>,
+    pub(super) space: Space,
+    pub(super) sessions: Weak<SessionTable>,
+    /// An upload holds memory or a descriptor that it did not hold before.
+    pub(super) held: Arc<Notify>,
+}
+
+/// Whose bytes these are.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    pub(super) id: UploadId,
+    pub(super) repository: String,
+    pub(super) actor: String,
+    pub(super) created_unix_ms: u64,
+}

@@ -1,0 +1,43 @@
+//! Going back: bytes that were written are taken back.
+//!
+//! Invariants: no write of later bytes is in flight when the payload ends before them.
+
+use super::Spill;
+use crate::error::{Error, Result};
+use crate::in_flight::InFlight;
+
+impl Spill {
+    /// As [`Spill::settle`], before [`Spill::back_to`] to `length`: a write of later bytes that found no space, or was not
+    /// attempted, is dropped instead of begun again.
+    pub(in crate::upload) async fn settle_for(&mut self, length: u64) -> Result<()> {
+        let is_needless = |error: &Error| error.is_no_space() || error.is_not_attempted();
+        match self.settle_finish().await {
+            Err(error) if !is_needless(&error) || self.is_sync_failed() => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        self.end_writes().await;
+        while let Some(write) = self.writes.back().filter(|write| write.offset >= length) {
+            if let Some(InFlight::Done(Some(Err(error)))) = &write.work
+                && !is_needless(error)
+            {
+                return Err(error.clone());
+            }
+            self.writes.pop_back();
+        }
+        self.settle().await
+    }
+
+    /// Goes back to `length` bytes, after [`Spill::settle_for`]. Bytes after it will be written again, and a checkpoint
+    /// that named them is replaced before.
+    pub(in crate::upload) fn back_to(&mut self, length: u64) {
+        assert!(
+            self.writes.is_empty() && self.syncing.is_none(),
+            "an upload goes back while bytes are on their way"
+        );
+        self.finished = None;
+        self.written = self.written.min(length);
+        self.synced = self.synced.min(length);
+        self.sync_started = self.sync_started.min(length);
+        self.writeback_started = self.writeback_started.min(length);
+    }
+}

@@ -1,0 +1,161 @@
+//! Syncs of the payload, and the checkpoints of the log that follow them.
+//!
+//! Invariants: a checkpoint names only bytes that were synced before it was written.
+
+use super::Spill;
+use crate::error::{Error, Result};
+use crate::in_flight::InFlight;
+use crate::limits::CHUNK_BYTES;
+use crate::upload::digestion::Digestion;
+use crate::upload::log::LogFile;
+
+#[derive(Debug)]
+pub(super) struct Syncing {
+    end: u64,
+    work: InFlight<Synced>,
+}
+
+#[derive(Debug)]
+pub(super) struct Synced {
+    outcome: Result<()>,
+    /// The log, if it was appended to, and the chunks that it names now.
+    log: Option<(LogFile, Option<u64>)>,
+}
+
+impl Syncing {
+    /// Removes the log that it has, and whose file it may be making just now, once it ends.
+    pub(super) async fn remove_log(mut self) {
+        let done = self.work.done().await.take();
+        if let Some((mut log, _)) = done.and_then(|done| done.log) {
+            log.remove();
+        }
+    }
+}
+
+impl Spill {
+    /// Whether all of `length` bytes is synced and, where there is a log, named by it.
+    pub(in crate::upload) fn is_recorded(&self, length: u64) -> bool {
+        let named = self.recorded == length || self.log.as_ref().is_some_and(|log| !log.usable());
+        let settled = self.writes.is_empty() && self.syncing.is_none();
+        settled && self.finishing.is_none() && self.synced >= length && named
+    }
+
+    /// Whether the log names more than `length` bytes.
+    pub(in crate::upload) fn is_log_ahead_of(&self, length: u64) -> bool {
+        self.recorded > length
+    }
+
+    /// Starts a sync, with a checkpoint of `digestion` where that is due. All bytes of `digestion` were handed to
+    /// [`Spill::start_write`], and no others.
+    pub(in crate::upload) async fn pace(
+        &mut self,
+        digestion: &Digestion,
+        sync_every: u64,
+        record_every: u64,
+    ) -> Result<()> {
+        if let Some(syncing) = &mut self.syncing {
+            // Its checkpoint follows the sync, and it may be a long time until a step waits for it.
+            syncing.work.nudge();
+        }
+        let length = digestion.length();
+        if self.recorded > length {
+            // Going back was given up before its checkpoint: no byte that the log names may change before that.
+            self.record(digestion).await?;
+        }
+        let record = length.saturating_sub(self.recorded) >= record_every;
+        if !record && length.saturating_sub(self.sync_started) < sync_every {
+            return Ok(());
+        }
+        if self.syncing.is_some() && length.saturating_sub(self.synced) < 2 * sync_every {
+            return Ok(());
+        }
+        self.settle_sync().await?;
+        self.settle_writes(0).await?;
+        self.start_sync(digestion, record);
+        Ok(())
+    }
+
+    pub(super) fn start_sync(&mut self, digestion: &Digestion, record: bool) {
+        let length = digestion.length();
+        let sync = self.writer().sync();
+        let log = if record {
+            self.log.take_if(|log| log.usable())
+        } else {
+            None
+        };
+        let first = self.recorded_chunks.min(length / CHUNK_BYTES as u64);
+        let unix_ms = self.shared.env.clock.wall_unix_ms();
+        let checkpoint = digestion.checkpoint(first, unix_ms);
+        let header = self.header.clone();
+        // Bytes that the log names are written again after this, so it must not stay as it is.
+        let is_log_ahead = self.is_log_ahead_of(length);
+        let work = InFlight::start(async move {
+            let outcome = sync.await;
+            let Some(mut log) = log else {
+                return Synced { outcome, log: None };
+            };
+            if outcome.is_err() {
+                return Synced {
+                    outcome,
+                    log: Some((log, None)),
+                };
+            }
+            let chunks = match log.append(&header, &checkpoint).await {
+                Ok(()) => Some(length / CHUNK_BYTES as u64),
+                Err(error) => {
+                    tracing::warn!(%error, "an upload will not survive a restart");
+                    if is_log_ahead {
+                        log.remove();
+                    }
+                    None
+                }
+            };
+            Synced {
+                outcome,
+                log: Some((log, chunks)),
+            }
+        });
+        self.sync_started = length;
+        self.syncing = Some(Syncing { end: length, work });
+    }
+
+    /// Waits for the sync in flight, if there is one.
+    pub(in crate::upload) async fn settle_sync(&mut self) -> Result<()> {
+        let Some(syncing) = &mut self.syncing else {
+            return Ok(());
+        };
+        let (done, end) = (syncing.work.done().await.take(), syncing.end);
+        self.syncing = None;
+        let Some(done) = done else {
+            return Err(Error::Closed);
+        };
+        if let Some((log, chunks)) = done.log {
+            if let Some(chunks) = chunks {
+                (self.recorded, self.recorded_chunks) = (end, chunks);
+            } else if !log.usable() {
+                // It is removed, with all that it named.
+                (self.recorded, self.recorded_chunks) = (0, 0);
+            }
+            self.log = Some(log);
+        }
+        if done.outcome.is_err() {
+            // Not attempted, or the upload is over: the next one that is due covers these bytes, too.
+            self.sync_started = self.synced;
+        }
+        done.outcome?;
+        self.synced = self.synced.max(end);
+        Ok(())
+    }
+
+    /// Writes a checkpoint of all bytes now.
+    pub(in crate::upload) async fn record(&mut self, digestion: &Digestion) -> Result<()> {
+        self.settle().await?;
+        self.behind = false;
+        if self.is_recorded(digestion.length()) {
+            return Ok(());
+        }
+        self.reopen().await?;
+        self.start_sync(digestion, true);
+        self.settle_sync().await
+    }
+}
