@@ -242,7 +242,7 @@ pub fn buildkit(lane: &Lane) -> Result<(), String> {
         "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CACHE, config), "layers": layers,
     });
     let caches = [
-        ("an index whose entries are layers", INDEX, old),
+        ("an index of layers", INDEX, old),
         ("a manifest", MANIFEST, new),
     ];
     for (form, kind, cache) in caches {

@@ -27,10 +27,10 @@ the answers what its code checks. The version of such a client is the date of th
 programs themselves: those written in Go are built as the `go.mod` files below `tests/clients` pin them, oras-py is the
 Python package, and skopeo, podman and buildah are those of Debian 12. Operations that name two clients have moved
 content from one to the other and compared it.
-
-| client | version | operation | result | test |
-|---|---|---|---|---|
 ";
+
+/// Of the section of one client, whose heading is its name and version.
+const SECTION_HEAD: &str = "| operation | result | test |\n|---|---|---|\n";
 
 fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compatibility.md")
@@ -67,12 +67,14 @@ pub fn write(rows: &[Row], conclusion: &Conclusion) -> Result<(), String> {
         );
     }
     let mut text = HEAD.to_owned();
-    for row in rows {
-        let cells = [&row.client, &row.version, &row.operation, &row.result];
-        for cell in cells {
-            write!(text, "| {cell} ").expect("a string takes all");
+    let sections = rows.chunk_by(|a, b| (&a.client, &a.version) == (&b.client, &b.version));
+    for section in sections {
+        let (client, version) = (&section[0].client, &section[0].version);
+        write!(text, "\n## {client} {version}\n\n{SECTION_HEAD}").expect("a string takes all");
+        for row in section {
+            let (operation, result, test) = (&row.operation, &row.result, &row.test);
+            writeln!(text, "| {operation} | {result} | `{test}` |").expect("a string takes all");
         }
-        writeln!(text, "| `{}` |", row.test).expect("a string takes all");
     }
     let path = path();
     fs::write(&path, text).map_err(|e| format!("write {}: {e}", path.display()))?;
@@ -86,16 +88,10 @@ pub fn is_current(lane: &Lane) -> Result<(), String> {
         return Ok(());
     }
     let text = fs::read_to_string(path()).map_err(|e| format!("read {}: {e}", path().display()))?;
-    let rows: Vec<Vec<&str>> = text
+    let named: BTreeSet<&str> = text
         .lines()
-        .filter(|line| line.ends_with("` |"))
-        .map(|line| {
-            line.split('|')
-                .map(|cell| cell.trim().trim_matches('`'))
-                .collect()
-        })
+        .filter_map(|line| line.strip_suffix("` |")?.rsplit('`').next())
         .collect();
-    let named: BTreeSet<&str> = rows.iter().map(|row| row[5]).collect();
     let tests: BTreeSet<&str> = crate::TESTS.iter().map(|(name, _)| *name).collect();
     let tests: BTreeSet<&str> = tests
         .into_iter()
@@ -118,14 +114,15 @@ pub fn is_current(lane: &Lane) -> Result<(), String> {
             rest.split_whitespace().next()
         });
         let pin = pin.ok_or_else(|| format!("no go.mod pins {module}"))?;
-        let is_there = rows
-            .iter()
-            .any(|row| row[1] == client.name() && (row[2] == pin || row[4] == "SKIPPED"));
+        let name = client.name();
+        let current = format!("{name} {pin}\n");
+        let is_there = text.split("\n## ").any(|section| {
+            let is_skipped =
+                section.starts_with(&format!("{name} ")) && section.contains("| SKIPPED |");
+            is_skipped || section.starts_with(&current)
+        });
         if !is_there {
-            return Err(format!(
-                "the table lacks {} {pin}, which go.mod pins",
-                client.name()
-            ));
+            return Err(format!("the table lacks {name} {pin}, which go.mod pins"));
         }
     }
     Ok(())
