@@ -703,3 +703,40 @@ fn a_failed_close_takes_its_bytes_back_at_once() {
         }
     });
 }
+
+/// Guards: whether the bytes of a close without an answer are taken back is decided when the next close takes the upload: an
+/// offset that is named between then and its first byte changes nothing; one that was named before keeps them.
+#[test]
+fn a_close_sent_again_decides_when_it_takes_over() {
+    let close = UploadClaim {
+        place: Place::End,
+        ..UploadClaim::default()
+    };
+    run(check::options(), async |bench| {
+        for (kept, asked_before) in [(0, false), (6_000, false), (6_000, true)] {
+            let whole = content(kept, 400_000);
+            let id = bench.leave(whole.slice(..kept)).await;
+            let open = async || bench.store.open_upload(id, REPOSITORY, close).await;
+            let mut older = open().await.expect("it is there");
+            older.savepoint_of_close().await.expect("a place");
+            let half = whole.slice(kept..200_000);
+            send(&mut older, half).await.expect("a sound disk");
+            if asked_before {
+                assert_eq!(bench.offset(id), Some(200_000));
+            }
+            let mut newer = open().await.expect("it takes over");
+            drop(older);
+            assert_eq!(bench.offset(id), Some(200_000));
+            newer.savepoint_of_close().await.expect("a place");
+            let from = if asked_before { 200_000 } else { kept };
+            assert_eq!(newer.offset(), from as u64);
+            let rest = whole.slice(from..);
+            send(&mut newer, rest).await.expect("a sound disk");
+            let blob = newer.finish(digest(&whole), None).await;
+            bench
+                .link(blob.expect("it is whole"))
+                .await
+                .expect("a sound disk");
+        }
+    });
+}

@@ -8,18 +8,24 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{begin, content, sha256};
 
-/// A request whose client sends `sent` of a longer body and then nothing more.
+/// A request whose client sends `sent` of a body of 200,000 bytes and then nothing more.
 async fn begun(client: &Client, request: &str, sent: &[u8]) -> TcpStream {
+    let mut stream = opened(client, request, 200_000).await;
+    stream.write_all(sent).await.unwrap();
+    stream
+}
+
+/// A request that has the upload, and of whose body of `length` bytes nothing was sent.
+async fn opened(client: &Client, request: &str, length: usize) -> TcpStream {
     let mut stream = TcpStream::connect(client.address()).await.unwrap();
     let head = format!(
-        "{request} HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        "{request} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
     // The server asks for the body once it holds the upload.
     let mut interim = [0; 25];
     stream.read_exact(&mut interim).await.unwrap();
     assert!(interim.starts_with(b"HTTP/1.1 100 Continue"));
-    stream.write_all(sent).await.unwrap();
     stream
 }
 
@@ -215,4 +221,43 @@ async fn a_close_that_broke_off_is_sent_again() {
     drop(broken);
     let rest = send(&client, Method::PUT, &closing, SENT, &blob[SENT..]).await;
     rest.expect(201);
+}
+
+/// Guards: where a close without a range takes over from the same one, and a third from that, the newest makes the blob; the
+/// answers to the older ones, which come first, name no offset and change nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_of_equal_closes_makes_the_blob() {
+    // More than the sockets of a connection hold, so that the server has received some of it.
+    const SENT: usize = 16 << 20;
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    for (seed, kept) in [(6, 0), (7, 50_000)] {
+        let blob = content(seed, kept + SENT + 1000);
+        let location = begin(&client, "a").await;
+        if kept > 0 {
+            client
+                .patch(&location, blob[..kept].to_vec())
+                .await
+                .expect(202);
+        }
+        let closing = format!("{location}?digest={}", sha256(&blob));
+        let (request, rest) = (format!("PUT {closing}"), &blob[kept..]);
+        let mut newest = opened(&client, &request, rest.len()).await;
+        newest.write_all(&rest[..SENT]).await.unwrap();
+        for _ in 0..2 {
+            let mut newer = opened(&client, &request, rest.len()).await;
+            let said = answer_to(newest).await.to_lowercase();
+            assert!(said.starts_with("http/1.1 416"), "{kept}: {said}");
+            assert!(said.contains("\r\nlocation: "), "{kept}: {said}");
+            assert!(!said.contains("\r\nrange: "), "{kept}: {said}");
+            newer.write_all(&rest[..SENT]).await.unwrap();
+            newest = newer;
+        }
+        newest.write_all(&rest[SENT..]).await.unwrap();
+        let said = answer_to(newest).await;
+        assert!(said.starts_with("HTTP/1.1 201"), "{kept}: {said}");
+        client.put(&closing, rest.to_vec()).await.expect(201);
+        let path = format!("/v2/a/blobs/{}", sha256(&blob));
+        assert!(client.get(&path).await.expect(200).body == blob, "{kept}");
+    }
 }

@@ -122,12 +122,12 @@ impl Upload {
     }
 
     /// Remembers where we are, as the place where the bytes of a closing request begin that does not say so itself.
-    /// What an earlier one sent from there on is forgotten, unless an answer counted it: this is the same, sent again.
+    /// What an earlier one sent from there on is forgotten, unless an answer counted it before this one took the upload:
+    /// this is the same, sent again.
     pub async fn savepoint_of_close(&mut self) -> Result<Savepoint> {
         let mut body = self.body().await?;
-        if let Some(mark) = body.unanswered()
-            && self.session.begin_take_back(mark.offset())
-        {
+        if let Some(mark) = body.unanswered().cloned() {
+            self.session.begin_take_back(mark.offset());
             self.go_back(&mut body, &mark).await?;
         }
         let mark = step!(self, body, body.mark_close().await)?;

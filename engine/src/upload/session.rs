@@ -36,7 +36,7 @@ pub(super) struct Session {
 #[derive(Debug)]
 struct State {
     offset: u64,
-    /// Largest offset that an answer named: the bytes before it are not taken back from the client without an error.
+    /// Largest offset that an answer named: the next request does not take the bytes before it back.
     answered: u64,
     algorithm: Algorithm,
     /// When a request began or ended, or bytes came.
@@ -174,7 +174,8 @@ impl Session {
             }
             // It knows how far the upload is, and continues there.
             Place::At(_) | Place::Anywhere => body.keep_unanswered(),
-            Place::End => {}
+            // Decided here: what is answered to the request before, or to anybody else, changes nothing for this one.
+            Place::End => keep_answered(&state, body),
         }
         if let Some(algorithm) = claim.algorithm {
             body.prefer(algorithm);
@@ -188,15 +189,10 @@ impl Session {
         Ok(Some(turn))
     }
 
-    /// Whether bytes from `offset` on may be taken back, since no answer named them. If so, answers name `offset` from
-    /// now on.
-    pub(super) fn begin_take_back(&self, offset: u64) -> bool {
+    /// Bytes from `offset` on are being taken back: answers name `offset` from now on.
+    pub(super) fn begin_take_back(&self, offset: u64) {
         let mut state = self.state.lock();
-        let may = state.answered <= offset;
-        if may {
-            state.offset = state.offset.min(offset);
-        }
-        may
+        state.offset = state.offset.min(offset);
     }
 
     /// An error if the request no longer has its turn.
@@ -395,6 +391,17 @@ impl Session {
         let mut body = self.body.lock().await;
         body.settle().await;
         body.abandon();
+    }
+}
+
+/// Keeps the bytes of a close without an answer where an answer named an offset after its beginning: its client continues
+/// there.
+fn keep_answered(state: &State, body: &mut Body) {
+    if body
+        .unanswered()
+        .is_some_and(|mark| state.answered > mark.offset())
+    {
+        body.keep_unanswered();
     }
 }
 

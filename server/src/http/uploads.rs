@@ -73,7 +73,7 @@ pub(super) async fn handle(
                         .header(header::CONTENT_LENGTH, 0)
                         .body(Body::empty())?)
                 }
-                Err(error) => Err(way_back(&context, &push, id, error).await),
+                Err(error) => Err(way_back(&context, &push, id, false, error).await),
             }
         }
         Method::PUT => {
@@ -85,7 +85,7 @@ pub(super) async fn handle(
                 .await
             {
                 Ok(()) => created(push.repository(), digest),
-                Err(error) => Err(way_back(&context, &push, id, error).await),
+                Err(error) => Err(way_back(&context, &push, id, chunk.is_none(), error).await),
             }
         }
         Method::DELETE => {
@@ -214,30 +214,37 @@ fn located(
     clippy::wildcard_enum_match_arm,
     reason = "only these leave an upload to go on with"
 )]
-/// Adds Location and Range to a refusal that the upload outlives: clients go on from there.
+/// Adds Location and Range to a refusal that the upload outlives: clients go on from there. A Range counts as an answer about
+/// the offset, so there is none where the client does not go on from there: another request writes, or the same close is to
+/// be sent again, and takes back what this one sent.
 async fn way_back(
     context: &RequestContext<'_>,
     push: &Authorized<Push>,
     id: UploadId,
+    is_whole_close: bool,
     error: Error,
 ) -> Failure {
     let offset = match &error {
         Error::OutOfOrder { offset, .. } => Some(*offset),
-        Error::UploadBusy
-        | Error::ChunkLength { .. }
-        | Error::DigestMismatch { .. }
-        | Error::NotAttempted(_) => context.registry().upload_offset(push, id).await.ok(),
-        _ => None,
+        Error::UploadBusy => None,
+        Error::NotAttempted(_) if is_whole_close => None,
+        Error::ChunkLength { .. } | Error::DigestMismatch { .. } | Error::NotAttempted(_) => {
+            match context.registry().upload_offset(push, id).await {
+                Ok(offset) => Some(offset),
+                Err(_) => return error.into(),
+            }
+        }
+        _ => return error.into(),
     };
-    let failure = Failure::from(error);
+    let mut failure = Failure::from(error);
     let location = HeaderValue::try_from(headers::upload_location(push.repository(), id));
-    match (
-        offset.map(|offset| HeaderValue::try_from(headers::upload_range(offset))),
-        location,
-    ) {
-        (Some(Ok(range)), Ok(location)) => failure
-            .with(header::LOCATION, location)
-            .with(header::RANGE, range),
-        _ => failure,
+    if let Ok(location) = location {
+        failure = failure.with(header::LOCATION, location);
     }
+    if let Some(offset) = offset
+        && let Ok(range) = HeaderValue::try_from(headers::upload_range(offset))
+    {
+        failure = failure.with(header::RANGE, range);
+    }
+    failure
 }

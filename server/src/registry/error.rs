@@ -92,7 +92,7 @@ pub enum Error {
     },
     /// Another request is writing to the upload, or took over from this one.
     #[error(
-        "another request is writing to this upload; continue with a Content-Range that begins where the upload is"
+        "another request is writing to this upload; ask where it is, and continue with a Content-Range that begins there"
     )]
     UploadBusy,
     /// A chunk whose range is none.

@@ -139,8 +139,8 @@ pub trait Upload: Send + Debug {
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
     /// Remembers this place.
     fn savepoint(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
-    /// Remembers this place as the one where the bytes of a closing request begin. What an earlier close sent from
-    /// there on is forgotten, unless an answer counted it: this is the same, sent again.
+    /// Remembers this place as the one where the bytes of a closing request begin. What an earlier close sent from there
+    /// on is forgotten, unless an answer counted it before this one took the upload: this is the same, sent again.
     fn savepoint_of_close(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
     /// Forgets what came after the place.
     fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>>;

@@ -34,8 +34,8 @@ impl Body {
     }
 
     /// Where a closing request began that has no answer.
-    pub(in crate::upload) fn unanswered(&self) -> Option<BodyMark> {
-        self.unanswered.clone()
+    pub(in crate::upload) fn unanswered(&self) -> Option<&BodyMark> {
+        self.unanswered.as_ref()
     }
 
     /// Remembers where a closing request begins.
@@ -45,7 +45,7 @@ impl Body {
         Ok(mark)
     }
 
-    /// A request says that its bytes follow all that is there.
+    /// The bytes that are there stay, and the next request's follow them.
     pub(in crate::upload) fn keep_unanswered(&mut self) {
         self.unanswered = None;
     }
