@@ -11,6 +11,8 @@ use tonnage_engine::options::Options;
 use tonnage_engine::segment::SmallBlob;
 use tonnage_engine::{Algorithm, Digest, Error};
 
+use tempfile::TempDir;
+
 use crate::workbench::{Workbench, content, eventually, run, small_options};
 
 const CHUNK: usize = 64 << 10;
@@ -196,47 +198,58 @@ fn short_and_swapped_files_are_damage() {
 }
 
 /// Guards: payload and table that stand where another blob of the same length has its own agree with each other, and are noticed
-/// all the same, in both classes of segment.
+/// all the same, in both classes of segment, also by those who have the segments open.
 #[test]
 fn exchanged_payloads_are_damage() {
-    run(|dir| async move {
-        let bench = Workbench::open(dir.path(), 1, &Options::default()).await;
-        let (one, other) = (content(1, 3 * CHUNK), content(2, 3 * CHUNK));
-        let pairs = [
-            [append(&bench, &one).await, append(&bench, &other).await],
-            [
-                dedicated(&bench, &one, None).await,
-                dedicated(&bench, &other, None).await,
-            ],
-        ];
-        for [first, second] in pairs {
-            let place = |(_, extent): (Digest, Extent)| {
-                let path = bench.segment_path(extent.segment);
-                let file = std::fs::File::options().read(true).write(true).open(path);
-                let table = match extent.layout {
-                    Layout::Leading => extent.offset - 64,
-                    Layout::Trailing => extent.offset + extent.length,
-                };
-                (file.unwrap(), [(extent.offset, 3 * CHUNK), (table, 64)])
+    for are_open in [false, true] {
+        run(move |dir| exchange_payloads(dir, are_open));
+    }
+}
+
+async fn exchange_payloads(dir: TempDir, are_open: bool) {
+    let bench = Workbench::open(dir.path(), 1, &Options::default()).await;
+    let (one, other) = (content(1, 3 * CHUNK), content(2, 3 * CHUNK));
+    let pairs = [
+        [append(&bench, &one).await, append(&bench, &other).await],
+        [
+            dedicated(&bench, &one, None).await,
+            dedicated(&bench, &other, None).await,
+        ],
+    ];
+    for (digest, extent) in pairs.concat() {
+        bench.read(digest, extent, 0..u64::MAX).await.unwrap();
+    }
+    for [first, second] in pairs {
+        let place = |(_, extent): (Digest, Extent)| {
+            let path = bench.segment_path(extent.segment);
+            let file = std::fs::File::options().read(true).write(true).open(path);
+            let table = match extent.layout {
+                Layout::Leading => extent.offset - 64,
+                Layout::Trailing => extent.offset + extent.length,
             };
-            let (one, other) = (place(first), place(second));
-            for ((from, length), (to, _)) in one.1.into_iter().zip(other.1) {
-                let (mut bytes, mut others) = (vec![0; length], vec![0; length]);
-                one.0.read_exact_at(&mut bytes, from).unwrap();
-                other.0.read_exact_at(&mut others, to).unwrap();
-                assert_ne!(bytes, others);
-                one.0.write_all_at(&others, from).unwrap();
-                other.0.write_all_at(&bytes, to).unwrap();
-            }
+            (file.unwrap(), [(extent.offset, 3 * CHUNK), (table, 64)])
+        };
+        let (one, other) = (place(first), place(second));
+        for ((from, length), (to, _)) in one.1.into_iter().zip(other.1) {
+            let (mut bytes, mut others) = (vec![0; length], vec![0; length]);
+            one.0.read_exact_at(&mut bytes, from).unwrap();
+            other.0.read_exact_at(&mut others, to).unwrap();
+            assert_ne!(bytes, others);
+            one.0.write_all_at(&others, from).unwrap();
+            other.0.write_all_at(&bytes, to).unwrap();
         }
+    }
+    let bench = if are_open {
+        bench
+    } else {
         drop(bench);
-        let bench = Workbench::open(dir.path(), 100, &Options::default()).await;
-        for (digest, extent) in pairs.concat() {
-            let error = bench.read(digest, extent, 0..u64::MAX).await.unwrap_err();
-            assert!(matches!(error, Error::Corrupt(_)), "{error}");
-            assert!(bench.segments.damaged().contains(&digest, &extent));
-        }
-    });
+        Workbench::open(dir.path(), 100, &Options::default()).await
+    };
+    for (digest, extent) in pairs.concat() {
+        let error = bench.read(digest, extent, 0..u64::MAX).await.unwrap_err();
+        assert!(matches!(error, Error::Corrupt(_)), "{error}");
+        assert!(bench.segments.damaged().contains(&digest, &extent));
+    }
 }
 
 /// Guards: blobs appended at once end up in the same segment, whole and without gaps; a full segment is followed by

@@ -186,6 +186,39 @@ async fn exchanged_payloads_are_never_served() {
     }
 }
 
+/// Guards: a push of content that is stored reads all of it before it drops its own bytes: the first push of a blob or a manifest
+/// replaces what rotted, though no read had found that.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_push_replaces_what_rotted_unread() {
+    let registry = TestRegistry::start().await;
+    let client = registry.client();
+    let (small, large) = (content(1, 100_000), content(2, 9 << 20));
+    for blob in [&small, &large] {
+        push_blob(&client, "a", blob).await;
+    }
+    push_image(&client, "a", "latest", &small).await;
+    let rot = |data: &Path| {
+        for path in segments(data) {
+            let mut bytes = fs::read(&path).unwrap();
+            if bytes.len() > large.len() {
+                bytes[5 << 20..6 << 20].fill(0);
+            } else {
+                bytes.fill(0);
+            }
+            fs::write(&path, bytes).unwrap();
+        }
+    };
+    let registry = registry.restart_after(rot).await;
+    let client = registry.client();
+    for blob in [&small, &large] {
+        push_blob(&client, "a", blob).await;
+        let path = format!("/v2/a/blobs/{}", sha256(blob));
+        assert!(client.get(&path).await.expect(200).body == *blob);
+    }
+    push_image(&client, "a", "latest", &small).await;
+    client.get("/v2/a/manifests/latest").await.expect(200);
+}
+
 /// Guards: damage behind the first window breaks the answer off; the client never takes it for whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_with_damage_behind_is_broken_off() {

@@ -4,7 +4,7 @@
 //! healing them; damage is marked and the read ends in an error.
 //!
 //! Invariants: no byte leaves that was not checked in this read, by a checksum table that a frame ties to the blob: a leading frame
-//! on every read, a trailing one once for each handle. Memory comes from the pool's budget; a dropped stream costs nothing further.
+//! on every read, a trailing one once for each handle, from when on each slice of the table has to stay what it was. Memory comes from the pool's budget; a dropped stream costs nothing further.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use futures_util::Stream;
 
 use super::damaged::Damaged;
 use super::files::{SegmentFile, SegmentFiles};
+use super::record_check::SliceChecksums;
 use crate::buffer::Buffer;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -32,10 +33,11 @@ use crate::sync::Mutex;
 const WINDOW_FIRST_BYTES: u64 = 256 << 10;
 /// Payload of the largest window, which one that came from the disk grows to.
 const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
-/// Checksums that are read and kept at once: 4 KiB of table, for 64 MiB of payload.
-const TABLE_SLICE_ENTRIES: u64 = 1024;
+/// Checksums that are read, checked and kept at once: 4 KiB of table, for 64 MiB of payload.
+const TABLE_SLICE_BYTES: usize = 4 << 10;
+const TABLE_SLICE_ENTRIES: u64 = (TABLE_SLICE_BYTES / 4) as u64;
 /// Table that is read at once to check a whole one: for 1 GiB of payload.
-const TABLE_READ_BYTES: u64 = 64 << 10;
+const TABLE_READ_BYTES: u64 = 16 * TABLE_SLICE_BYTES as u64;
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
@@ -44,6 +46,8 @@ const CHUNK: u64 = CHUNK_BYTES as u64;
 #[derive(Debug, Clone)]
 pub struct BlobReader {
     source: Arc<Source>,
+    /// Of the table of a dedicated segment.
+    slices: SliceChecksums,
 }
 
 #[derive(Debug)]
@@ -96,11 +100,13 @@ impl BlobReader {
         };
         let source = Arc::new(source);
         // Reads of this layout go by payload and table alone.
-        if extent.layout == Layout::Trailing {
+        let slices = if extent.layout == Layout::Trailing {
             let check = Arc::clone(&source).check_trailing();
-            source.file.record_check().run(check).await?;
-        }
-        Ok(Self { source })
+            source.file.record_check().run(check).await?
+        } else {
+            Arc::default()
+        };
+        Ok(Self { source, slices })
     }
 
     /// The blob's length in bytes.
@@ -128,6 +134,7 @@ impl BlobReader {
     pub fn read_for(&self, range: Range<u64>, reading: Reading) -> BlobStream {
         BlobStream {
             source: Arc::clone(&self.source),
+            slices: Arc::clone(&self.slices),
             reading,
             position: range.start,
             end: range.end.min(self.len()),
@@ -164,6 +171,7 @@ impl BlobReader {
 #[derive(Debug)]
 pub struct BlobStream {
     source: Arc<Source>,
+    slices: SliceChecksums,
     reading: Reading,
     position: u64,
     end: u64,
@@ -336,17 +344,27 @@ impl BlobStream {
             };
             return Ok(());
         }
-        let from = places.table + 4 * first;
-        let to =
-            (from + 4 * TABLE_SLICE_ENTRIES).min(places.table + table_bytes(source.extent.length));
-        let slice = Arc::clone(&source)
+        let slices = first / TABLE_SLICE_ENTRIES..last / TABLE_SLICE_ENTRIES + 1;
+        let place = |slice| places.table + 4 * TABLE_SLICE_ENTRIES * slice;
+        let end = places.table + table_bytes(source.extent.length);
+        let (from, to) = (place(slices.start), end.min(place(slices.end)));
+        let table = Arc::clone(&source)
             .fetch(from..to, &Reading::internal())
             .await?;
-        // The table was checked when the segment was opened.
+        let table = table.buffer.filled();
+        for (slice, bytes) in slices.clone().zip(table.chunks(TABLE_SLICE_BYTES)) {
+            let known = usize::try_from(slice)
+                .ok()
+                .and_then(|slice| self.slices.get(slice));
+            let Some(known) = known else {
+                unreachable!("the whole table was checked when the segment was opened")
+            };
+            source.check_table(*known, checksum(bytes))?;
+        }
         source.verified(from..to);
         self.table = TableSlice {
-            first,
-            entries: decode_table(slice.buffer.filled()),
+            first: slices.start * TABLE_SLICE_ENTRIES,
+            entries: decode_table(table),
         };
         Ok(())
     }
@@ -418,8 +436,8 @@ impl Source {
         Ok(Fetched { buffer, cold })
     }
 
-    /// Checks that the frame behind a payload is this blob's, and of the table that is there.
-    async fn check_trailing(self: Arc<Self>) -> Result<()> {
+    /// Checks that the frame behind a payload is this blob's, and of the table that is there, whose slices it gives checksums of.
+    async fn check_trailing(self: Arc<Self>) -> Result<SliceChecksums> {
         let places = self.places;
         // Its memory goes back before more is asked for: a reader that holds some and waits for more can stop all.
         let found = {
@@ -432,20 +450,23 @@ impl Source {
         };
         let (mut at, end) = (places.table, places.table + table_bytes(self.extent.length));
         let mut computed = RunningChecksum::default();
+        let mut slices = Vec::new();
         while at < end {
             let to = (at + TABLE_READ_BYTES).min(end);
             let slice = Arc::clone(&self)
                 .fetch(at..to, &Reading::internal())
                 .await?;
-            computed.update(slice.buffer.filled());
+            let table = slice.buffer.filled();
+            computed.update(table);
+            slices.extend(table.chunks(TABLE_SLICE_BYTES).map(checksum));
             at = to;
         }
         self.check_table(found.table_checksum, computed.finish())?;
         self.verified(places.table..places.end);
-        Ok(())
+        Ok(slices.into())
     }
 
-    /// Holds what a table's bytes give against what the frame says.
+    /// Compares the checksum that the bytes of a table, or of a slice of it, give with the one that is known.
     fn check_table(&self, stored: u32, computed: u32) -> Result<()> {
         if computed == stored {
             return Ok(());

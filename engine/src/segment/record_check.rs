@@ -1,9 +1,12 @@
 //! The check of a dedicated segment's record, once for each open handle.
 //!
-//! Owns: [`RecordCheck`]: the check that runs, and its result. Refuses: what is checked (`reader`).
+//! Owns: [`RecordCheck`]: the check that runs, and its result. Refuses: what is checked (`reader`). The result is what later
+//! reads of the table are compared with, since the file may change while it is open.
 //!
 //! Invariants: at most one check of a handle runs, and callers that come meanwhile share its result. It runs as long as
 //! any of them waits for it. After a failure the next caller checks again.
+
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, WeakShared};
@@ -11,7 +14,10 @@ use futures_util::future::{BoxFuture, WeakShared};
 use crate::error::Result;
 use crate::sync::Mutex;
 
-/// Whether the record was found whole.
+/// Checksums of the slices of a checksum table that belongs to its blob.
+pub(super) type SliceChecksums = Arc<[u32]>;
+
+/// Whether the record was found whole, and with which table.
 #[derive(Debug, Default)]
 pub(super) struct RecordCheck {
     state: Mutex<State>,
@@ -22,20 +28,20 @@ enum State {
     #[default]
     Unknown,
     /// A check, while anyone waits for it.
-    Running(WeakShared<BoxFuture<'static, Result<()>>>),
-    Passed,
+    Running(WeakShared<BoxFuture<'static, Result<SliceChecksums>>>),
+    Passed(SliceChecksums),
 }
 
 impl RecordCheck {
     /// Waits for the check that runs, or runs `check`, unless one has passed.
     pub(super) async fn run(
         &self,
-        check: impl Future<Output = Result<()>> + Send + 'static,
-    ) -> Result<()> {
+        check: impl Future<Output = Result<SliceChecksums>> + Send + 'static,
+    ) -> Result<SliceChecksums> {
         let running = {
             let mut state = self.state.lock();
             let running = match &*state {
-                State::Passed => return Ok(()),
+                State::Passed(slices) => return Ok(Arc::clone(slices)),
                 State::Running(running) => running.upgrade(),
                 State::Unknown => None,
             };
@@ -48,7 +54,7 @@ impl RecordCheck {
         let result = running.clone().await;
         let mut state = self.state.lock();
         match (&result, &*state) {
-            (Ok(()), _) => *state = State::Passed,
+            (Ok(slices), _) => *state = State::Passed(Arc::clone(slices)),
             // Others may still hold the one that failed; it is not given to anyone new.
             (Err(_), State::Running(weak))
                 if weak.upgrade().is_some_and(|one| one.ptr_eq(&running)) =>
@@ -77,12 +83,12 @@ mod tests {
             failed.await.unwrap_or_default();
             Err(Error::Closed)
         }));
-        let mut second = Box::pin(record.run(async { Ok(()) }));
+        let mut second = Box::pin(record.run(async { Ok(Arc::from([])) }));
         assert!(first.as_mut().now_or_never().is_none());
         assert!(second.as_mut().now_or_never().is_none());
         fail.send(()).unwrap();
         assert!(first.now_or_never().unwrap().is_err());
-        let third = record.run(async { Ok(()) }).now_or_never();
+        let third = record.run(async { Ok(Arc::from([])) }).now_or_never();
         third.unwrap().expect("a check of its own");
         assert!(second.now_or_never().unwrap().is_err());
         record

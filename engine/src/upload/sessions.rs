@@ -90,22 +90,29 @@ impl Uploads {
         &self.shared.segments
     }
 
-    /// Where the store has `digest`, unless it is damaged there, as far as that is known or opening it tells: the bytes that were sent
-    /// are dropped for it.
+    /// Where the store has `digest`, unless it is damaged there: all of it is read, since the bytes that were sent are dropped for it.
+    /// The second exception to a commit whose cost does not depend on the size (D9).
     pub(super) async fn stored_intact(&self, digest: &Digest) -> Result<Option<Extent>> {
         let Some(extent) = self.existing.stored(digest) else {
             return Ok(None);
         };
         let damaged = self.segments().damaged();
         if !damaged.contains(digest, &extent) {
-            match self.segments().open_blob(*digest, extent).await {
+            match self.read_through(*digest, extent).await {
                 // Unknown: taken for stored, the bytes could be lost with a 201.
                 Err(error) if error.is_not_attempted() => return Err(error),
                 // What else fails is marked.
-                Ok(_) | Err(_) => {}
+                Ok(()) | Err(_) => {}
             }
         }
         Ok((!damaged.contains(digest, &extent)).then_some(extent))
+    }
+
+    async fn read_through(&self, digest: Digest, extent: Extent) -> Result<()> {
+        let reader = self.segments().open_blob(digest, extent).await?;
+        let mut stream = reader.read(0..reader.len());
+        while stream.next().await?.is_some() {}
+        Ok(())
     }
 
     /// Unfinished uploads.
