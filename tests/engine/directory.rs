@@ -17,13 +17,15 @@ async fn open(path: &Path) -> Result<bool, Error> {
     Ok(report.created)
 }
 
-/// Guards: a fresh ext4 file system, and what a server that was killed left behind before its store was made, are no
-/// reason to refuse a directory.
+/// Guards: fresh ext4 file systems, one for each directory too, and what a server that was killed left behind before its store was
+/// made, are no reason to refuse a directory.
 #[test]
 fn a_fresh_file_system_takes_a_store() {
     run(|dir| async move {
         let path = dir.path();
-        std::fs::create_dir(path.join("lost+found")).unwrap();
+        for directory in ["", "journal", "segments", "uploads", "base"] {
+            std::fs::create_dir_all(path.join(directory).join("lost+found")).unwrap();
+        }
         let _socket = UnixListener::bind(path.join(ADMIN_SOCKET)).unwrap();
         assert_eq!(
             classify(&Threads::start().unwrap(), path).await.unwrap(),

@@ -221,7 +221,6 @@ fn a_missing_journal_file_is_refused() {
         without.files.remove(path);
     }
     refused(&without, "without any");
-    assert!(!fsck(&without).is_sound());
     // Nor is a gap bridged, however wide.
     let mut without = bare;
     for path in &earlier[1..] {
@@ -346,11 +345,60 @@ fn a_missing_superblock_is_refused_and_one_copy_is_enough() {
         assert_eq!(report.superblock_copies_damaged, [0, 1, 3]);
         store.close().await.expect("it closes");
     });
-    image.files.retain(|path, _| {
-        let text = path.to_string_lossy();
-        !(text.contains("checkpoint.") || text.ends_with("reserve") || text.ends_with("superblock"))
-    });
+    image.files.retain(|found, _| *found != path);
     refused(&image, "without superblock");
+    image.files.retain(|path, _| {
+        let name = path.file_name().expect("a name").to_string_lossy();
+        name == "reserve" || name.starts_with("checkpoint.")
+    });
+    refused(&image, "only the reserve and the checkpoints are left");
+}
+
+/// Guards: a store whose `journal/` and `segments/` are empty, as when nothing is mounted there, is refused and left as it is, as long
+/// as anything else tells that it was used; so is one that lost all its segments. One that was never written to keeps its identity.
+#[test]
+fn a_store_without_its_file_systems_is_left_alone() {
+    let mut script = script();
+    script.steps.truncate(8);
+    let killed = in_one_file(&script, false).disk.live_image();
+    for image in [closed(&script), killed] {
+        let is_in = |path: &Path, name: &str| path.starts_with(check::store_path().join(name));
+        let mut unmounted = image.clone();
+        unmounted.files.retain(|path, _| !is_in(path, "journal"));
+        refused(&unmounted, "no journal");
+        unmounted.files.retain(|path, _| !is_in(path, "segments"));
+        refused(&unmounted, "no journal, no segments");
+        let others = unmounted
+            .files
+            .keys()
+            .filter(|path| !path.ends_with("superblock"));
+        for left in others.cloned().collect::<Vec<_>>() {
+            let mut image = unmounted.clone();
+            image
+                .files
+                .retain(|path, _| *path == left || path.ends_with("superblock"));
+            refused(&image, &format!("only {} is left", left.display()));
+        }
+        let mut emptied = image.clone();
+        emptied.files.retain(|path, _| !is_in(path, "segments"));
+        let machine = Machine::new(SEED, &emptied);
+        let opened = machine.executor.block_on(open(&machine)).map(|_| ());
+        assert!(
+            matches!(opened, Err(Error::Corrupt(_))),
+            "no segments: {opened:?}"
+        );
+        assert!(names(
+            &fsck(&emptied),
+            &check::store_path().join("segments")
+        ));
+    }
+    let unused = closed_after(&check::empty_disk(), &script, &[]);
+    let again = closed_after(&unused, &script, &[]);
+    let path = check::store_path().join("superblock");
+    assert!(
+        unused.files[&path] == again.files[&path],
+        "another identity"
+    );
 }
 
 /// Guards: a segment that is missing or too short is noticed at open, after a clean stop and after a kill: exactly the blobs that are
@@ -451,7 +499,10 @@ fn empty_directories_may_be_missing() {
     image.dirs.remove(&segments);
     let machine = Machine::new(SEED, &image);
     let opened = machine.executor.block_on(open(&machine));
-    assert!(opened.is_err(), "its blobs are gone");
+    assert!(
+        matches!(opened, Err(Error::Corrupt(_))),
+        "its blobs are gone"
+    );
     assert!(!fsck(&image).is_sound());
 }
 

@@ -56,3 +56,8 @@ impl History {
 fn slot_name(sequence: u64) -> String {
     format!("checkpoint.{}", sequence % SLOTS)
 }
+
+/// Whether `name` is that of a file for checkpoint records.
+pub fn is_slot_name(name: &str) -> bool {
+    (0..SLOTS).any(|slot| slot_name(slot) == name)
+}

@@ -8,7 +8,8 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::io::{Class, Io, OpenMode};
 
-const NAME: &str = "reserve";
+/// The reserve's file.
+pub const NAME: &str = "reserve";
 
 /// Makes the reserve if it is not there; `bytes` of 0 means that there is to be none. A disk too full for it is a warning, not an error:
 /// the store opens.

@@ -31,7 +31,16 @@ pub async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Re
     sync_dir(io, &segments_directory(store)).await
 }
 
-fn segments_directory(store: &Path) -> PathBuf {
+/// What to say of a directory of segments in which none of the `named` ones is.
+pub fn no_segment_left(named: usize) -> String {
+    format!(
+        "none of the {named} segments that blobs are stored in is there; mount or restore the directory before opening the store. \
+         If they are lost: with an empty file named like one of them the store opens, and a push of a blob heals it"
+    )
+}
+
+/// The directory of the segments of a store.
+pub fn segments_directory(store: &Path) -> PathBuf {
     store.join("segments")
 }
 

@@ -9,9 +9,14 @@ use std::path::Path;
 use bytes::Bytes;
 
 use crate::buffer::Buffer;
+use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::format::superblock::{Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock};
-use crate::io::{Class, Env, Io, OpenMode, exact};
+use crate::io::{Class, Env, Io, IoError, OpenMode, exact};
+use crate::journal::{self, reserve};
+use crate::segment::parse_segment_name;
+use crate::table::file_id;
+use crate::upload::is_log_name;
 
 /// Directories of a store.
 pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
@@ -44,22 +49,20 @@ pub async fn classify(io: &dyn Io, store: &Path) -> Result<Kind> {
     if names.iter().any(|name| name == SUPERBLOCK) {
         return Ok(Kind::Store);
     }
-    let harmless = [ADMIN_SOCKET, LOST_AND_FOUND];
-    let stranger = |name: &&String| {
-        !harmless.contains(&name.as_str()) && !DIRECTORIES.contains(&name.as_str())
-    };
-    if let Some(other) = names.iter().find(stranger) {
+    let traces = traces(io, store, &names).await?;
+    if let Some(trace) = traces.journal.as_ref().or(traces.other.as_ref()) {
+        let path = store.join(SUPERBLOCK);
+        let what = format!(
+            "missing, and the store was in use: {trace} exists; restore it before opening the store"
+        );
+        return Err(Error::corrupt(&path, 0, what));
+    }
+    if let Some(other) = traces.stranger {
         let why = format!("it has no superblock, and it holds {other:?}");
         return Err(Error::Foreign {
             path: store.to_path_buf(),
             why,
         });
-    }
-    // The superblock is synced before the first journal file is made.
-    if !is_unused(io, store).await? {
-        let path = store.join(SUPERBLOCK);
-        let what = "missing, and the store was in use; restore it before opening the store";
-        return Err(Error::corrupt(&path, 0, what));
     }
     Ok(Kind::Fresh)
 }
@@ -91,10 +94,9 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
         } => {
             // Nothing was ever stored: the write of all four may have been cut short, or may never have been synced, which the page
             // cache does not tell. It is written again.
-            if is_unused(io, store).await? {
-                return Ok(None);
-            }
-            Ok(Some((superblock, damaged_copies)))
+            Ok(is_used(io, store)
+                .await?
+                .then_some((superblock, damaged_copies)))
         }
         Decoded::Unsupported { needs } => Err(Error::Unsupported {
             path,
@@ -102,31 +104,86 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
             supports: format!("on-disk format {FORMAT_VERSION}"),
         }),
         Decoded::Damaged(what) => {
-            // The superblock is synced before the first journal file is made: none means creation was cut short.
-            if is_unused(io, store).await? {
+            if !is_used(io, store).await? {
                 return Ok(None);
             }
-            Err(Error::corrupt(
-                &path,
-                0,
-                format!("no copy is intact ({what}), and the store was in use"),
-            ))
+            let what = format!(
+                "no copy is intact ({what}), and the store was in use; restore it before opening the store"
+            );
+            Err(Error::corrupt(&path, 0, what))
         }
     }
 }
 
-/// Whether nothing was ever put into the store: no journal file and no segment.
-async fn is_unused(io: &dyn Io, store: &Path) -> Result<bool> {
-    for name in ["journal", "segments"] {
-        let path = store.join(name);
-        match io.list_dir(Class::Directory.call(), &path).await {
-            Ok(names) if names.is_empty() => {}
-            Ok(_) => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::io("list", &path, source)),
+/// Whether anything was ever put into the store. Where it was, the journal has a file: [`Error::Corrupt`] without one, for the
+/// journal is elsewhere then, and a store that is opened without it would be another one.
+async fn is_used(io: &dyn Io, store: &Path) -> Result<bool> {
+    let names = list(io, store).await?;
+    let traces = traces(io, store, &names).await?;
+    match traces.other {
+        Some(trace) if traces.journal.is_none() => {
+            let what = format!(
+                "no journal file is in it, and the store was in use: {trace} exists; mount or restore the store's directories \
+                 before opening the store"
+            );
+            Err(Error::corrupt(&journal::directory(store), 0, what))
+        }
+        other => Ok(traces.journal.or(other).is_some()),
+    }
+}
+
+/// What a directory holds beside a superblock; one name each, relative to it.
+#[derive(Debug, Default)]
+struct Traces {
+    /// A journal file. The superblock is durable before the first one is made.
+    journal: Option<String>,
+    /// Another file of a store. The first journal file is durable before any of them is made.
+    other: Option<String>,
+    /// Something that no store makes.
+    stranger: Option<String>,
+}
+
+/// Looks for traces of a store by the names in `store`, which are `names`, and in its directories.
+async fn traces(io: &dyn Io, store: &Path, names: &[String]) -> Result<Traces> {
+    let mut traces = Traces::default();
+    for name in names {
+        if name == reserve::NAME || checkpoint::is_slot_name(name) {
+            traces.other.get_or_insert_with(|| name.clone());
+        } else if ![SUPERBLOCK, ADMIN_SOCKET, LOST_AND_FOUND].contains(&name.as_str())
+            && !DIRECTORIES.contains(&name.as_str())
+        {
+            traces.stranger.get_or_insert_with(|| name.clone());
         }
     }
-    Ok(true)
+    for directory in DIRECTORIES {
+        for name in list(io, &store.join(directory)).await? {
+            let found = match directory {
+                _ if name == LOST_AND_FOUND => continue,
+                "journal" if journal::parse_name(&name).is_some() => &mut traces.journal,
+                "segments" if parse_segment_name(&name).is_some() => &mut traces.other,
+                "uploads" if is_log_name(&name) => &mut traces.other,
+                "base" if file_id(&name).is_some() => &mut traces.other,
+                _ => &mut traces.stranger,
+            };
+            found.get_or_insert_with(|| format!("{directory}/{name}"));
+        }
+    }
+    Ok(traces)
+}
+
+/// The names in a directory; none where it is not there or no directory.
+async fn list(io: &dyn Io, path: &Path) -> Result<Vec<String>> {
+    match io.list_dir(Class::Directory.call(), path).await {
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        names => names.map_err(|source| Error::io("list", path, source)),
+    }
+}
+
+fn is_absent(error: &IoError) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Creates the directories and the superblock, durable on return. Continues where an earlier attempt stopped.

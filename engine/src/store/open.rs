@@ -185,7 +185,6 @@ async fn assemble(
     report.orphans_removed = plan.orphans.len() as u64;
     mark_damage(&plan, &recovered.state, &segments, report)?;
 
-    reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
     let spec = JournalSpec {
         store: path.clone(),
         directory: open_dir(&env, &journal::directory(&path)).await?,
@@ -196,6 +195,8 @@ async fn assemble(
     };
     let journal = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn);
     let journal = journal.await.map_err(Error::unpoisoned)?;
+    // After the first journal file is durable: a reserve tells that there was one.
+    reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
     let position = journal.position();
     let clock = Arc::clone(&env.clock);
     let sequencer = Arc::new(Sequencer::new(
@@ -275,14 +276,16 @@ fn mark_damage(
     Ok(())
 }
 
-/// Opens the directory of segments. Without a blob it was empty, and copies leave empty directories out; else it is lost with all that
-/// was in it.
+/// Opens the directory of segments. Without a blob it was empty, and copies leave empty directories out; else a directory without
+/// any of its segments is taken for a file system that is not mounted: what is pushed meanwhile would be hidden by it.
 async fn open_segments(env: &Env, store: &Path, state: &State) -> Result<Directory> {
-    if named(state)?.is_empty() {
-        open_or_make(env, store, "segments").await
-    } else {
-        open_dir(env, &store.join("segments")).await
+    let named = named(state)?;
+    let found = apply::segment_sizes(&*env.io, store).await?;
+    if !named.is_empty() && named.keys().all(|id| !found.contains_key(id)) {
+        let what = apply::no_segment_left(named.len());
+        return Err(Error::corrupt(&apply::segments_directory(store), 0, what));
     }
+    open_or_make(env, store, "segments").await
 }
 
 /// Opens a directory of the store whose loss costs nothing; made anew where it is not there, durable on return.

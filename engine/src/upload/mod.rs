@@ -37,6 +37,11 @@ pub use resume::surviving;
 pub(crate) use resume::{FoundLog, ReadLog, logs};
 pub use sessions::Uploads;
 
+/// Whether `name` is that of an upload log.
+pub(crate) fn is_log_name(name: &str) -> bool {
+    log::LogFile::parse_name(name).is_some()
+}
+
 /// Name of an upload: a random UUID, which is all that a client needs to continue it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UploadId(uuid::Uuid);
