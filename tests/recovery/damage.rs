@@ -328,7 +328,8 @@ fn lost_frames_at_the_end_of_the_journal_are_noticed() {
     }
 }
 
-/// Guards: a store that lost its superblock gets no new one; with three of four copies damaged it opens, and `fsck` names them.
+/// Guards: a store that lost its superblock gets no new one; with three of four copies damaged it opens, `fsck` names
+/// them, and they are whole afterwards.
 #[test]
 fn a_missing_superblock_is_refused_and_one_copy_is_enough() {
     let script = script();
@@ -345,6 +346,7 @@ fn a_missing_superblock_is_refused_and_one_copy_is_enough() {
         assert_eq!(report.superblock_copies_damaged, [0, 1, 3]);
         store.close().await.expect("it closes");
     });
+    assert!(machine.disk.live_image().files[&path] == image.files[&path]);
     image.files.retain(|found, _| *found != path);
     refused(&image, "without superblock");
     image.files.retain(|path, _| {

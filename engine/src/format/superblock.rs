@@ -48,11 +48,11 @@ impl std::fmt::Debug for Superblock {
 /// What reading a superblock found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
-    /// At least one copy is intact and this program may use the store.
+    /// More of the intact copies agree on this than on anything else, and this program may use the store.
     Usable {
         /// The superblock.
         superblock: Superblock,
-        /// Numbers of the copies that do not hold.
+        /// Numbers of the copies that do not hold, or say something else.
         damaged_copies: Vec<u32>,
         /// Set where a feature allows this program reading only.
         read_only: bool,
@@ -62,7 +62,7 @@ pub enum Decoded {
         /// What the store needs, in words.
         needs: String,
     },
-    /// No copy holds.
+    /// No copy holds, or those that do contradict each other.
     Damaged(Malformed),
 }
 
@@ -74,7 +74,8 @@ impl Superblock {
             .collect()
     }
 
-    fn encode_copy(&self, number: u32) -> Vec<u8> {
+    /// The copy with this number.
+    pub fn encode_copy(&self, number: u32) -> Vec<u8> {
         Encoder::new()
             .bytes(MAGIC)
             .u32(FORMAT_VERSION)
@@ -90,21 +91,40 @@ impl Superblock {
             .seal(COPY_BYTES)
     }
 
-    /// Judges the file's bytes.
+    /// Judges the file's bytes. What most of the intact copies agree on counts; the others are damaged, like those that do not hold.
     pub fn decode(bytes: &[u8]) -> Decoded {
-        let mut found = None;
-        let mut damaged_copies = Vec::new();
         let mut why = Malformed::new("the file is empty");
-        let mut copies = bytes.chunks(COPY_BYTES);
+        let mut places = bytes.chunks(COPY_BYTES);
+        let mut copies = Vec::new();
         for number in 0..COPIES {
-            match decode_copy(copies.next().unwrap_or_default(), number) {
-                Ok(copy) => found = found.or(Some(copy)),
-                Err(error) => {
-                    damaged_copies.push(number);
-                    why = error;
-                }
-            }
+            let copy = decode_copy(places.next().unwrap_or_default(), number);
+            copies.push(copy.map_err(|error| why = error).ok());
         }
+        let agreeing = |copy: &Copy| {
+            copies
+                .iter()
+                .flatten()
+                .filter(|other| *other == copy)
+                .count()
+        };
+        let most = copies
+            .iter()
+            .flatten()
+            .map(agreeing)
+            .max()
+            .unwrap_or_default();
+        let mut candidates = copies
+            .iter()
+            .flatten()
+            .filter(|copy| agreeing(copy) == most);
+        let found = candidates.next().cloned();
+        if candidates.any(|copy| Some(copy) != found.as_ref()) {
+            let what = format!("its copies differ, and not more than {most} agree");
+            return Decoded::Damaged(Malformed(what));
+        }
+        let numbered = (0..COPIES).zip(&copies);
+        let damaged = numbered.filter(|(_, copy)| *copy != &found);
+        let damaged_copies = damaged.map(|(number, _)| number).collect();
         match found {
             None => Decoded::Damaged(why),
             Some(Copy { version, .. }) if version > FORMAT_VERSION => Decoded::Unsupported {
@@ -128,6 +148,7 @@ impl Superblock {
     }
 }
 
+#[derive(Clone, PartialEq, Eq)]
 struct Copy {
     version: u32,
     superblock: Superblock,
@@ -223,6 +244,41 @@ mod tests {
             "copy 2 in place 1"
         );
         assert!(matches!(Superblock::decode(&[]), Decoded::Damaged(_)));
+    }
+
+    /// Guards: a copy of another store, in whichever place, is outvoted and reported; without more votes for one than for any other
+    /// nothing is believed.
+    #[test]
+    fn copies_are_outvoted() {
+        let mut other = sample();
+        other.store_id = [8; 16];
+        let mixed = |strangers: &[u32]| {
+            let copies = (0..COPIES).flat_map(|number| {
+                let stranger = strangers.contains(&number);
+                let superblock = if stranger { &other } else { &sample() };
+                superblock.encode_copy(number)
+            });
+            copies.collect::<Vec<_>>()
+        };
+        for place in 0..COPIES {
+            let expected = Decoded::Usable {
+                superblock: sample(),
+                damaged_copies: vec![place],
+                read_only: false,
+            };
+            assert_eq!(Superblock::decode(&mixed(&[place])), expected);
+        }
+        for places in [[0, 1], [1, 2], [0, 3]] {
+            let decoded = Superblock::decode(&mixed(&places));
+            assert!(
+                matches!(decoded, Decoded::Damaged(_)),
+                "{places:?}: {decoded:?}"
+            );
+        }
+        let mut one_each = mixed(&[0]);
+        one_each[2 * COPY_BYTES] ^= 1;
+        one_each[3 * COPY_BYTES] ^= 1;
+        assert!(matches!(Superblock::decode(&one_each), Decoded::Damaged(_)));
     }
 
     /// Guards: every bit of a copy is covered.

@@ -136,7 +136,9 @@ pub async fn check(
         return Ok(report);
     };
     for copy in damaged_copies {
-        let what = format!("copy {copy} of 4 is damaged; the store opens with any other");
+        let what = format!(
+            "copy {copy} of 4 is damaged or another store's; the next open writes it again from the others"
+        );
         report.add(Severity::Damage, &path.join(SUPERBLOCK), what);
     }
     let _lock = directory.with_superblock(&*env.io, path).await?;

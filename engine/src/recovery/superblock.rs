@@ -11,7 +11,9 @@ use bytes::Bytes;
 use crate::buffer::Buffer;
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::format::superblock::{Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock};
+use crate::format::superblock::{
+    COPY_BYTES, Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock,
+};
 use crate::io::{Class, Env, Io, IoError, OpenMode, exact};
 use crate::journal::{self, reserve};
 use crate::segment::parse_segment_name;
@@ -94,9 +96,8 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
         } => {
             // Nothing was ever stored: the write of all four may have been cut short, or may never have been synced, which the page
             // cache does not tell. It is written again.
-            Ok(is_used(io, store)
-                .await?
-                .then_some((superblock, damaged_copies)))
+            let is_used = is_used(io, store).await?;
+            Ok(is_used.then_some((superblock, damaged_copies)))
         }
         Decoded::Unsupported { needs } => Err(Error::Unsupported {
             path,
@@ -108,7 +109,7 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
                 return Ok(None);
             }
             let what = format!(
-                "no copy is intact ({what}), and the store was in use; restore it before opening the store"
+                "no copy counts ({what}), and the store was in use; restore it before opening the store"
             );
             Err(Error::corrupt(&path, 0, what))
         }
@@ -231,6 +232,28 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
         .map_err(failed)?;
     sync_dir(&*env.io, store).await?;
     Ok(superblock)
+}
+
+/// Writes these copies of the superblock again; the others stay as they are. A failure costs nothing while those are whole.
+pub async fn repair(io: &dyn Io, store: &Path, superblock: &Superblock, copies: &[u32]) {
+    let path = store.join(SUPERBLOCK);
+    let call = || Class::Background.call();
+    let written = async {
+        if copies.is_empty() {
+            return Ok(());
+        }
+        let file = io.open(call(), &path, OpenMode::Write).await?;
+        for copy in copies {
+            let bytes = vec![Bytes::from(superblock.encode_copy(*copy))];
+            let at = u64::from(*copy) * COPY_BYTES as u64;
+            exact::write_all(&*file, call(), at, bytes).await?;
+        }
+        file.sync_data(call()).await
+    };
+    if let Err(error) = written.await {
+        let path = path.display();
+        tracing::warn!(%path, %error, "damaged copies of the superblock stay as they are; others are whole");
+    }
 }
 
 /// Creates the store's own directory and those above it that are missing.

@@ -59,7 +59,7 @@ pub struct OpenReport {
     pub blobs_damaged: u64,
     /// Uploads that can be continued.
     pub uploads_resumed: u64,
-    /// Superblock copies that are damaged.
+    /// Superblock copies that were damaged, or of another store, and were written again from the others.
     pub superblock_copies_damaged: Vec<u32>,
     /// Time for all of it.
     pub took: Duration,
@@ -160,6 +160,7 @@ async fn assemble(
         path,
         lock,
         superblock,
+        damaged_copies,
         ..
     } = claim;
     let poison = Arc::clone(&site.poison);
@@ -182,7 +183,7 @@ async fn assemble(
 
     let plan = plan::plan(&facts);
     apply::apply(&*env.io, &path, &plan).await?;
-    report.orphans_removed = plan.orphans.len() as u64;
+    superblocks::repair(&*env.io, &path, &superblock, &damaged_copies).await;
     mark_damage(&plan, &recovered.state, &segments, report)?;
 
     let spec = JournalSpec {
@@ -263,6 +264,7 @@ fn mark_damage(
     segments: &Segments,
     report: &mut OpenReport,
 ) -> Result<()> {
+    report.orphans_removed = plan.orphans.len() as u64;
     report.segments_missing.clone_from(&plan.missing);
     report.segments_truncated = plan.truncated.iter().map(|(id, _)| *id).collect();
     let gone = plan.missing.iter().map(|id| (*id, 0));

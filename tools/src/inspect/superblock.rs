@@ -30,7 +30,9 @@ pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
             );
             findings.fact("this program may only read it", read_only);
             for copy in damaged_copies {
-                findings.problem(format!("copy {copy} of the superblock does not hold"));
+                findings.problem(format!(
+                    "copy {copy} of the superblock does not hold, or differs from the others"
+                ));
             }
         }
         Decoded::Unsupported { needs } => {
@@ -38,7 +40,7 @@ pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
                 "it needs {needs}, which this program does not have"
             ));
         }
-        Decoded::Damaged(what) => findings.problem(format!("no copy holds: {what}")),
+        Decoded::Damaged(what) => findings.problem(format!("no copy counts: {what}")),
     }
     Ok(findings)
 }

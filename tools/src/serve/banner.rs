@@ -86,7 +86,7 @@ impl Started<'_> {
         for copy in &self.report.superblock_copies_damaged {
             tracing::warn!(
                 copy,
-                "a copy of the superblock is damaged; the drive may be failing"
+                "a copy of the superblock was damaged and is written again from the others; the drive may be failing"
             );
         }
         if self.report.blobs_damaged > 0 {
