@@ -28,6 +28,7 @@ pub use crate::http::control::{
 };
 pub use crate::http::host::{Host, Hostname, InvalidHost};
 pub use crate::http::locations::{InvalidLocations, Locations};
+pub use crate::http::places::connections_waiting_max;
 pub use crate::http::server::{
     ADMIN_CONNECTIONS_MAX, Bound, Http2Options, ServeError, Server, ServerOptions,
 };

@@ -1,10 +1,13 @@
 //! Connections have places, heads have a size.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::task::JoinSet;
 use tonnage_server::ServerOptions;
 use tonnage_tests::registry::TestRegistry;
 
@@ -12,6 +15,8 @@ use crate::unread::connect;
 use crate::{MANIFEST, descriptor, push_layers, put_manifest, sha256, wire};
 
 const GET: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
+/// Between two bytes of a client that is slow on purpose.
+const PACE: Duration = Duration::from_millis(20);
 /// By then a wait has failed, below the time for which an idle connection is kept.
 const HANG: Duration = Duration::from_secs(20);
 
@@ -127,6 +132,48 @@ async fn a_busy_connection_keeps_its_place() {
     assert!(early.is_err(), "a second connection was served");
     drop(busy);
     assert_eq!(status(&mut second).await, "HTTP/1.1 200");
+}
+
+/// Pushes byte by byte from another address of this machine, again and again, and notes each time that it is asked for the bytes.
+async fn drip(address: SocketAddr, begun: UnboundedSender<()>) {
+    let digest = sha256(b"");
+    let head = format!(
+        "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\
+         Expect: 100-continue\r\n\r\n"
+    );
+    loop {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.9:0".parse().unwrap()).unwrap();
+        let mut stream = socket.connect(address).await.unwrap();
+        let mut sent = stream.write_all(head.as_bytes()).await;
+        if stream.read_exact(&mut [0; 25]).await.is_err() {
+            continue;
+        }
+        begun.send(()).unwrap();
+        while sent.is_ok() {
+            tokio::time::sleep(PACE).await;
+            sent = stream.write_all(b"x").await;
+        }
+    }
+}
+
+/// Guards: an address whose bodies come byte by byte on all places, and that wants more of them, keeps no other address out: each new
+/// client of that is answered, over and over.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_address_does_not_keep_another_out() {
+    let registry = registry_with(4).await;
+    let (begun, mut places) = mpsc::unbounded_channel();
+    let mut drips = JoinSet::new();
+    for _ in 0..8 {
+        drips.spawn(drip(registry.client().address(), begun.clone()));
+    }
+    for _ in 0..4 {
+        places.recv().await.unwrap();
+    }
+    for _ in 0..3 {
+        let mut new = sent(&registry, GET).await;
+        assert_eq!(status(&mut new).await, "HTTP/1.1 200");
+    }
 }
 
 /// Guards: the head of a request has a size of its own, far below what is read of a body at once, and one that is larger is told so

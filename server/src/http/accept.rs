@@ -1,13 +1,14 @@
 //! Accepting connections, and draining them at the end.
 //!
-//! Owns: [`Listening`]. Refuses: choosing the connections that end when all places are taken, which `places` does.
+//! Owns: [`Listening`]. Refuses: choosing the connections that end when all places are taken, and the one that has the next place,
+//! which `places` does.
 //!
-//! Invariant: at most one connection beyond the places is accepted: the one that waits for the next to be free.
+//! Invariant: a connection that waits for a place does not keep those behind it from being accepted; beyond the places and the line of
+//! those that wait, at most one is.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,11 +22,11 @@ use tokio::task::JoinSet;
 
 use super::connection;
 use super::limits::ConnectionLimits;
-use super::places::{Places, Taken};
+use super::places::{Line, Next, Places};
 
 /// Pause after an accept that failed for want of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Who waits for a place looks again so often whether somebody may be told to leave.
+/// While connections wait for a place it is looked at so often whether others may be told to leave.
 const PLACE_PAUSE: Duration = Duration::from_millis(50);
 
 /// A listener, and how its connections are treated.
@@ -51,35 +52,42 @@ impl Listening {
         let clock = self.limits.clock.clone();
         let draining = watch::Sender::new(false);
         let places = Places::new(self.connections_max, &clock);
+        let mut line = Line::new(self.connections_max);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
-            let (stream, peer) = tokio::select! {
-                () = &mut shutdown => break,
-                Some(ended) = connections.join_next() => {
-                    report(ended);
-                    continue;
+            while let Some(next) = places.next(&mut line) {
+                match next {
+                    Next::Serve(stream, place) => {
+                        set_nodelay(&stream);
+                        connections.spawn(connection::drive(
+                            stream,
+                            place,
+                            service.clone(),
+                            Arc::clone(&self.limits),
+                            draining.subscribe(),
+                        ));
+                    }
+                    Next::Close(stream) => {
+                        tracing::debug!("a connection was closed: too many wait for a place");
+                        drop(stream);
+                    }
                 }
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) => (stream, peer.ip()),
+            }
+            tokio::select! {
+                () = &mut shutdown => break,
+                Some(ended) = connections.join_next() => report(ended),
+                accepted = self.listener.accept(), if line.has_room() => match accepted {
+                    Ok((stream, peer)) => places.arrive(&mut line, peer.ip(), stream),
                     Err(error) => {
                         tracing::warn!(%error, "accepting a connection failed");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
-                        continue;
                     }
                 },
-            };
-            let place = take(&places, peer, &mut connections, shutdown.as_mut()).await;
-            let Some(place) = place else { break };
-            set_nodelay(&stream);
-            connections.spawn(connection::drive(
-                stream,
-                place,
-                service.clone(),
-                Arc::clone(&self.limits),
-                draining.subscribe(),
-            ));
+                () = tokio::time::sleep(PLACE_PAUSE), if !line.is_empty() => {}
+            }
         }
+        drop(line);
         drop(self.listener);
         draining.send_replace(true);
         let ended = async {
@@ -94,25 +102,6 @@ impl Listening {
             );
         }
         connections.shutdown().await;
-    }
-}
-
-/// Waits for a place; `None` at the end of the server.
-async fn take(
-    places: &Arc<Places>,
-    peer: IpAddr,
-    connections: &mut JoinSet<()>,
-    mut shutdown: Pin<&mut impl Future<Output = ()>>,
-) -> Option<Taken> {
-    loop {
-        if let Some(place) = places.take(peer) {
-            return Some(place);
-        }
-        tokio::select! {
-            () = shutdown.as_mut() => return None,
-            Some(ended) = connections.join_next() => report(ended),
-            () = tokio::time::sleep(PLACE_PAUSE) => {}
-        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) mod locations;
 mod manifests;
 mod namespace;
 mod opening;
-mod places;
+pub(crate) mod places;
 mod query;
 mod receive;
 mod referrers;

@@ -150,7 +150,7 @@ impl Socket {
                 None => Moved::Data,
             };
             if moved > Moved::Nothing {
-                self.place.moved();
+                self.place.moved(count);
             }
             self.place.set_asked(true);
             self.received += u64::try_from(count).unwrap_or(u64::MAX);
@@ -211,7 +211,7 @@ impl Socket {
             }
         };
         if moved > Moved::Nothing {
-            self.place.moved();
+            self.place.moved(count);
         }
         if moved == Moved::Data
             && let Some(account) = &self.account

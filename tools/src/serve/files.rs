@@ -8,7 +8,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tonnage_engine::options::DESCRIPTORS_BESIDE_BLOBS;
-use tonnage_server::ADMIN_CONNECTIONS_MAX;
+use tonnage_server::{ADMIN_CONNECTIONS_MAX, connections_waiting_max};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -68,9 +68,10 @@ impl Shares {
                 room - room / 3
             };
             let both = room.saturating_sub(blobs);
-            let connections = (both / 2).max(both.saturating_sub(ADMIN_CONNECTIONS_MAX));
-            shares.connections.count =
-                connections.clamp(CONNECTIONS_MIN, self.connections.count.max(CONNECTIONS_MIN));
+            let fewer = (CONNECTIONS_MIN..=self.connections.count).rev();
+            let mut fitting =
+                fewer.filter(|connections| connections_with_admin(*connections) <= both);
+            shares.connections.count = fitting.next().unwrap_or(CONNECTIONS_MIN);
         }
         if !self.blobs.given {
             let blobs = room.saturating_sub(connections_with_admin(shares.connections.count));
@@ -103,9 +104,10 @@ impl Share {
     }
 }
 
-/// Connections to the registry and, beside them, to the admin listener.
+/// Connections to the registry and, beside them, to the admin listener; with those that wait for a place.
 fn connections_with_admin(connections: usize) -> usize {
-    connections + connections.min(ADMIN_CONNECTIONS_MAX)
+    let with_waiting = |connections| connections + connections_waiting_max(connections);
+    with_waiting(connections) + with_waiting(connections.min(ADMIN_CONNECTIONS_MAX))
 }
 
 fn too_few(wanted: &Shares, allowed: usize, least: usize) -> Failure {
@@ -127,7 +129,7 @@ fn too_few(wanted: &Shares, allowed: usize, least: usize) -> Failure {
     failure
 }
 
-/// Descriptors beyond the bound, for those that wait to be closed and connections that wait for a place.
+/// Descriptors beyond the bound, for those that wait to be closed.
 pub(super) const SLACK: usize = 256;
 
 /// Allows `needed` open files, or as many as the system does, and returns how many that is.

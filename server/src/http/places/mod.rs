@@ -1,14 +1,12 @@
-//! Places for connections, and the choice of those that end when all are taken.
+//! Places for connections, those that wait for one, and the choice of those that end when all are taken.
 //!
-//! Owns: [`Places`]. Idle connections leave first, the one that has been idle the longest before the others; a new one has [`GRACE`] for
-//! its first request, and those that come after it and have been idle for less time do not leave before it. Then those on which nothing
-//! has moved for [`SILENT_MIN`] though their clients are awaited; where the server works on a request, its client is not silent.
-//! Connections of an address that has more than its share leave before those of others, each after its request. The share is all places
-//! by the number of addresses, so it matters only when the places are taken, and never for a single address, such as a proxy's. Of IPv6 a
-//! network of 64 bits counts as one address: that is what one client has.
+//! Owns: [`Places`]; the connections that wait are a [`Line`], and `leave` chooses who leaves for them. An address's share is all places
+//! by the number of addresses that have or want one, so it matters only when the places are taken, and never for a single address, such
+//! as a proxy's. Of IPv6 a network of 64 bits counts as one address: that is what one client has.
 //! Refuses: closing anything; a connection is told, and `connection` ends it.
 //!
-//! Invariant: a new client waits longer than [`GRACE`] only while on every connection something moves and its own address has its share.
+//! Invariant: a connection of an address below its share waits no longer than about [`GRACE`], whatever those of others do. One of an
+//! address that has its share waits longer only while something moves on every connection of that address and of those with more.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -19,18 +17,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::lately::Lately;
+pub(super) use self::line::Line;
+pub use self::line::connections_waiting_max;
 use crate::clock::RunningClock;
 
-/// A connection with a request on which nothing moves for so long may be cut for a new one.
-const SILENT_MIN: Duration = Duration::from_secs(10);
-/// Time that a new connection has for its first request before it may leave for another.
+mod lately;
+mod leave;
+mod line;
+
+/// Time that a new connection has for its first request before it may leave for another, and that one of an address below its share
+/// waits before another is cut for it.
 const GRACE: Duration = Duration::from_secs(1);
-/// Of the idle connections, one in so many leaves at a time.
-const AT_A_TIME_PART: usize = 64;
 /// A connection with large receive buffers may be ended for another's sake once it has been idle for so long.
 const WIDE_IDLE_MIN: Duration = Duration::from_secs(2);
-/// A connection that was told to leave after its request is cut after so long, if its address has more than its share.
-const EXCESS_MAX: Duration = Duration::from_mins(5);
 /// `idle_since_us` of a connection with a request under way.
 const BUSY: u64 = u64::MAX;
 
@@ -63,8 +63,8 @@ pub(super) struct Place {
     blocked_since_us: AtomicU64,
     /// Whether the last bytes that moved came from the client.
     asked: AtomicBool,
-    /// When it was told to leave first.
-    told_us: AtomicU64,
+    /// Bytes that moved lately.
+    lately: Lately,
     /// Whether there was no request yet.
     fresh: AtomicBool,
     /// Whether its receive buffers are large.
@@ -81,6 +81,15 @@ pub(super) enum Leave {
     WhenIdle = 1,
     /// At once.
     Now = 2,
+}
+
+/// What becomes of a connection that waits.
+#[derive(Debug)]
+pub(super) enum Next<T> {
+    /// It has a place.
+    Serve(T, Taken),
+    /// It is closed: more wait than may, and others have a better claim.
+    Close(T),
 }
 
 /// A place, until it drops.
@@ -100,24 +109,35 @@ impl Places {
         })
     }
 
-    /// Takes a place for a client of `peer`, if one is free. Otherwise tells somebody to leave, if anybody can be.
-    pub(super) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Taken> {
-        let peer = client(peer);
+    /// Adds a connection of `peer` to those that wait.
+    pub(super) fn arrive<T>(&self, line: &mut Line<T>, peer: IpAddr, connection: T) {
+        line.push(client(peer), microseconds(self.clock.now()), connection);
+    }
+
+    /// What becomes of a connection of `line` now, if anything does. Where one waits on, others are told to leave, if any can be.
+    pub(super) fn next<T>(self: &Arc<Self>, line: &mut Line<T>) -> Option<Next<T>> {
         let now_us = microseconds(self.clock.now());
         let mut table = self.table.lock();
+        let share = line.share(self.max, &table.peers);
+        if let Some(surplus) = line.surplus(share, &table.peers, now_us) {
+            return Some(Next::Close(line.remove(surplus)?));
+        }
+        let turn = line.turn(share, &table.peers, now_us)?;
         if table.taken.len() >= self.max {
-            table.make_room(self.max, peer, now_us);
+            let places = table.taken.values().map(Arc::as_ref);
+            for (place, leave) in leave::plan(places, &table.peers, self.max, share, &turn, now_us)
+            {
+                place.tell(leave);
+            }
             return None;
         }
-        let (id, place) = (table.next, Arc::new(Place::new(peer, now_us)));
+        let connection = line.remove(turn.index)?;
+        let (id, place) = (table.next, Arc::new(Place::new(turn.peer, now_us)));
         table.next += 1;
         table.taken.insert(id, Arc::clone(&place));
-        *table.peers.entry(peer).or_default() += 1;
-        Some(Taken {
-            places: Arc::clone(self),
-            id,
-            place,
-        })
+        *table.peers.entry(turn.peer).or_default() += 1;
+        let places = Arc::clone(self);
+        Some(Next::Serve(connection, Taken { places, id, place }))
     }
 }
 
@@ -132,80 +152,6 @@ fn client(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// Who leaves first: the greatest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Claim {
-    /// Something moves, but its address has more than its share, and the newcomer's does not.
-    Excess {
-        was_told: bool,
-    },
-    Silent {
-        over_share: bool,
-    },
-    Idle {
-        over_share: bool,
-    },
-}
-
-impl Table {
-    /// Tells the connections to leave that come first, unless one is leaving already.
-    fn make_room(&self, max: usize, newcomer: IpAddr, now_us: u64) {
-        if self.taken.values().any(|place| place.is_leaving()) {
-            return;
-        }
-        let peers = self.peers.len() + usize::from(!self.peers.contains_key(&newcomer));
-        let share = (max / peers).max(1);
-        let count = |peer| self.peers.get(&peer).copied().unwrap_or_default();
-        let entitled = count(newcomer) < share;
-        let mut staying = HashMap::<IpAddr, usize>::new();
-        for place in self.taken.values().filter(|place| !place.was_told()) {
-            *staying.entry(place.peer).or_default() += 1;
-        }
-        let mut ranked: Vec<(Claim, u64, &Arc<Place>)> = self
-            .taken
-            .values()
-            .filter_map(|place| {
-                let over_share = count(place.peer) > share;
-                // As many of an address as it has beyond its share.
-                let more_leave = staying.get(&place.peer).is_some_and(|count| *count > share);
-                let excess = over_share && entitled && (more_leave || place.was_told());
-                let (claim, since_us) = place.claim(over_share, excess, now_us)?;
-                Some((claim, now_us.saturating_sub(since_us), place))
-            })
-            .collect();
-        ranked.sort_unstable_by_key(|(claim, age_us, _)| (*claim, *age_us));
-        let (idle, others): (Vec<_>, Vec<_>) = ranked
-            .into_iter()
-            .rev()
-            .partition(|(claim, ..)| matches!(claim, Claim::Idle { .. }));
-        let mut new_us = None;
-        let leaving = idle.into_iter().filter(|(_, age_us, place)| {
-            if place.is_fresh() && *age_us < microseconds(GRACE) {
-                new_us = new_us.max(Some(*age_us));
-            }
-            // Those that come after a new one and have been idle for less time leave no sooner.
-            new_us.is_none_or(|new_us| *age_us > new_us)
-        });
-        // Several at a time, so that many clients at once do not wait for one after the other.
-        let leaving: Vec<_> = leaving.take((max / AT_A_TIME_PART).max(1)).collect();
-        for (_, _, place) in &leaving {
-            place.tell(Leave::WhenIdle, now_us);
-        }
-        // A place that a new one has may leave within GRACE.
-        if leaving.is_empty()
-            && new_us.is_none()
-            && let Some((claim, _, place)) = others.first()
-        {
-            let leave = if matches!(claim, Claim::Excess { was_told: false }) {
-                Leave::WhenIdle
-            } else {
-                Leave::Now
-            };
-            place.tell(leave, now_us);
-        }
-    }
-}
-
 impl Place {
     fn new(peer: IpAddr, now_us: u64) -> Self {
         Self {
@@ -215,39 +161,12 @@ impl Place {
             working: AtomicIsize::new(0),
             blocked_since_us: AtomicU64::new(0),
             asked: AtomicBool::new(false),
-            told_us: AtomicU64::new(0),
+            lately: Lately::default(),
             fresh: AtomicBool::new(true),
             wide: AtomicBool::new(false),
             leave: AtomicU8::new(0),
             told: Notify::new(),
         }
-    }
-
-    /// What makes it leave, and since when that is so.
-    fn claim(&self, over_share: bool, excess: bool, now_us: u64) -> Option<(Claim, u64)> {
-        if self.leave.load(Ordering::Relaxed) >= Leave::Now as u8 {
-            return None;
-        }
-        let (idle_us, moved_us) = (
-            self.idle_since_us.load(Ordering::Relaxed),
-            self.moved_us.load(Ordering::Relaxed),
-        );
-        if self.is_idle() {
-            return Some((Claim::Idle { over_share }, idle_us));
-        }
-        let is_awaited = self.working.load(Ordering::Relaxed) <= 0;
-        if is_awaited && now_us.saturating_sub(moved_us) >= microseconds(SILENT_MIN) {
-            return Some((Claim::Silent { over_share }, moved_us));
-        }
-        if !excess {
-            return None;
-        }
-        if !self.was_told() {
-            return Some((Claim::Excess { was_told: false }, moved_us));
-        }
-        let told_us = self.told_us.load(Ordering::Relaxed);
-        let is_late = now_us.saturating_sub(told_us) >= microseconds(EXCESS_MAX);
-        is_late.then_some((Claim::Excess { was_told: true }, told_us))
     }
 
     /// Whether its place will be free in a moment.
@@ -264,6 +183,10 @@ impl Place {
         none_under_way && self.blocked_since_us.load(Ordering::Relaxed) == 0
     }
 
+    fn is_worked_on(&self) -> bool {
+        self.working.load(Ordering::Relaxed) > 0
+    }
+
     fn is_fresh(&self) -> bool {
         self.fresh.load(Ordering::Relaxed)
     }
@@ -272,10 +195,8 @@ impl Place {
         self.leave.load(Ordering::Relaxed) > 0
     }
 
-    fn tell(&self, leave: Leave, now_us: u64) {
-        if self.leave.fetch_max(leave as u8, Ordering::Relaxed) == 0 {
-            self.told_us.store(now_us, Ordering::Relaxed);
-        }
+    fn tell(&self, leave: Leave) {
+        self.leave.fetch_max(leave as u8, Ordering::Relaxed);
         self.told.notify_one();
     }
 }
@@ -297,10 +218,11 @@ impl Taken {
         self.place.idle_since_us.store(since, Ordering::Relaxed);
     }
 
-    /// Bytes were read or written.
-    pub(super) fn moved(&self) {
+    /// So many bytes were read or written.
+    pub(super) fn moved(&self, bytes: usize) {
         let now_us = microseconds(self.places.clock.recent());
         self.place.moved_us.store(now_us, Ordering::Relaxed);
+        self.place.lately.add(bytes, now_us);
     }
 
     /// The server works on one more request.
@@ -311,7 +233,7 @@ impl Taken {
     /// One of the requests is over, or its client is awaited.
     pub(super) fn work_ends(&self) {
         if self.place.working.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.moved();
+            self.moved(0);
         }
     }
 
@@ -362,7 +284,7 @@ impl Taken {
         if let Some(place) = idle.min_by_key(|place| since(place))
             && now_us.saturating_sub(since(place)) >= microseconds(WIDE_IDLE_MIN)
         {
-            place.tell(Leave::WhenIdle, now_us);
+            place.tell(Leave::WhenIdle);
         }
     }
 

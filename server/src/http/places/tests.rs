@@ -2,11 +2,30 @@
 
 use futures_util::FutureExt as _;
 
+use super::leave::{EXCESS_SILENT_MIN, SILENT_MIN};
+use super::line::PACE;
 use super::*;
 use crate::clock::pass;
 
 fn places(max: usize) -> Arc<Places> {
     Places::new(max, &RunningClock::start())
+}
+
+impl Places {
+    /// A place for one that comes now and finds no others waiting.
+    pub(in crate::http) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Taken> {
+        let mut line = Line::new(1);
+        self.arrive(&mut line, peer, ());
+        self.served(&mut line)
+    }
+
+    /// A place for one of `line`.
+    fn served(self: &Arc<Self>, line: &mut Line<()>) -> Option<Taken> {
+        match self.next(line)? {
+            Next::Serve((), taken) => Some(taken),
+            Next::Close(()) => panic!("it is closed"),
+        }
+    }
 }
 
 fn peer(last: u8) -> IpAddr {
@@ -46,7 +65,7 @@ async fn the_longest_idle_leaves_first() {
     assert_eq!(told(&taken), [], "all are busy");
     taken[0].work_begins();
     pass(SILENT_MIN).await;
-    taken[1].moved();
+    taken[1].moved(1);
     assert!(places.take(peer(1)).is_none());
     assert_eq!(told(&taken), [(2, Leave::Now)]);
 }
@@ -134,40 +153,108 @@ async fn a_connection_that_is_asked_again_stays() {
     assert_eq!(told(&taken), [(1 - first, Leave::WhenIdle)]);
 }
 
-/// Guards: an address with more than its share loses connections to others, even where bytes move, and never to
-/// itself: after a request, or after a while.
+/// Guards: an address with more than its share loses connections to others, even where bytes move, and never to itself: first one after
+/// its request; once another has waited for a moment the one is cut that moved the fewest bytes lately, and none of those with less.
 #[tokio::test(start_paused = true)]
 async fn addresses_have_a_share() {
-    let places = places(4);
+    let places = places(8);
     let mut taken = vec![places.take(peer(2)).unwrap()];
     pass(Duration::from_secs(1)).await;
-    for _ in 0..3 {
-        taken.push(places.take(peer(1)).unwrap());
-    }
+    taken.extend((0..7).map(|_| places.take(peer(1)).unwrap()));
     for taken in &taken[1..] {
         taken.set_idle(false);
     }
-    taken[3].set_idle(true);
+    taken[7].set_idle(true);
     assert!(places.take(peer(2)).is_none());
     assert_eq!(
         told(&taken),
-        [(3, Leave::WhenIdle)],
+        [(7, Leave::WhenIdle)],
         "idle, and over its share"
     );
-    taken[3].set_idle(false);
-    taken[0].set_idle(false);
+    taken.pop();
+    taken.push(places.take(peer(1)).unwrap());
+    for taken in &taken {
+        taken.set_idle(false);
+    }
     assert!(places.take(peer(1)).is_none());
     assert_eq!(told(&taken), [], "it has its share");
-    assert!(places.take(peer(3)).is_none());
+    let mut line = Line::new(8);
+    places.arrive(&mut line, peer(3), ());
+    assert!(places.served(&mut line).is_none());
     let first = told(&taken);
-    assert!(matches!(first[..], [(1 | 2, Leave::WhenIdle)]), "{first:?}");
+    assert!(matches!(first[..], [(1..=7, Leave::WhenIdle)]), "{first:?}");
+    assert!(places.served(&mut line).is_none());
+    assert_eq!(told(&taken), [], "one is enough for one");
+    pass(GRACE).await;
+    for (number, taken) in taken.iter().enumerate() {
+        taken.moved(if number == 4 { 100 } else { 1000 });
+    }
+    taken[0].moved(0);
+    assert!(places.served(&mut line).is_none());
+    assert_eq!(told(&taken), [(4, Leave::Now)]);
+    assert!(places.served(&mut line).is_none());
+    assert_eq!(told(&taken), [], "one is leaving");
+    taken.remove(4);
+    let third = places.served(&mut line).expect("its place");
+    assert_eq!(third.peer(), peer(3));
+}
+
+/// Guards: for one that is entitled to a place a silent connection of an address with more than its share leaves after a moment, and one
+/// that is new does not keep the others; for one of an address that has its share no request of others ends that have less.
+#[tokio::test(start_paused = true)]
+async fn silence_ends_sooner_where_there_are_too_many() {
+    let places = places(4);
+    let mut taken = vec![places.take(peer(2)).unwrap()];
+    taken.extend((0..3).map(|_| places.take(peer(1)).unwrap()));
+    for taken in &taken {
+        taken.set_idle(false);
+    }
+    taken[2].work_begins();
+    pass(EXCESS_SILENT_MIN).await;
+    taken[3].moved(1);
     assert!(places.take(peer(3)).is_none());
-    assert_eq!(told(&taken), [], "the third has its share");
-    pass(EXCESS_MAX).await;
-    taken.iter().for_each(Taken::moved);
-    assert!(places.take(peer(3)).is_none());
-    let late = told(&taken);
-    assert!(matches!(late[..], [(1..=3, Leave::Now)]), "{late:?}");
+    assert_eq!(told(&taken), [(1, Leave::Now)]);
+    drop(taken.remove(1));
+    taken.push(places.take(peer(1)).expect("its place"));
+    taken[3].set_idle(false);
+    taken[0].set_idle(false);
+    pass(SILENT_MIN).await;
+    taken[2].moved(1);
+    taken[3].moved(1);
+    assert!(places.take(peer(1)).is_none());
+    assert_eq!(told(&taken), [], "of another address, with its share");
+    assert!(places.take(peer(2)).is_none());
+    assert_eq!(told(&taken), [(0, Leave::Now)], "of its own");
+}
+
+/// Guards: one that waits keeps nobody behind it from a place: an address that has its share waits, one that has less is served first,
+/// and beyond the line the last of those is closed of which most wait.
+#[tokio::test(start_paused = true)]
+async fn the_line_is_no_obstacle() {
+    let places = places(8);
+    let mut taken: Vec<_> = (0..8).map(|_| places.take(peer(1)).unwrap()).collect();
+    for taken in &taken {
+        taken.set_idle(false);
+    }
+    let mut line = Line::new(8);
+    for number in 0..3 {
+        assert!(line.has_room());
+        places.arrive(&mut line, peer(1), number);
+    }
+    assert!(!line.has_room());
+    assert!(places.next(&mut line).is_none(), "the line may move");
+    pass(PACE * 2).await;
+    assert!(matches!(places.next(&mut line), Some(Next::Close(2))));
+    assert!(places.next(&mut line).is_none());
+    places.arrive(&mut line, peer(2), 3);
+    assert!(matches!(places.next(&mut line), Some(Next::Close(1))));
+    places.arrive(&mut line, peer(3), 4);
+    assert!(matches!(places.next(&mut line), Some(Next::Close(0))));
+    taken.pop();
+    let Some(Next::Serve(3, second)) = places.next(&mut line) else {
+        panic!("the first of those that are entitled is served");
+    };
+    assert_eq!(second.peer(), peer(2));
 }
 
 /// Guards: many addresses of one network of IPv6 have one share, and an address of IPv4 is the same one behind a socket of IPv6.
