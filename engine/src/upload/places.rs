@@ -4,8 +4,9 @@
 //! they are ended.
 //! Refuses: ending them (`session_table`).
 //!
-//! Invariants: an upload that a request holds is never ended; nor is one that was quiet for less than [`QUIET`], unless
-//! its repository has more than half of all places and another one asks. So one repository cannot fill all places.
+//! Invariants: an upload that a request holds is never ended. One that was quiet for less than [`QUIET`] is ended only for
+//! a repository that has fewer: from one that has more than half of all places, or if it is empty, from one that has more, or
+//! from any where the asking one has none. So a few repositories cannot fill all places.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,6 +16,9 @@ use super::UploadId;
 
 /// An upload to which no byte and no request came for this long is idle.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
+
+/// Of the repositories with the most uploads, how many are asked for an empty one.
+const LARGEST_ASKED: usize = 16;
 
 /// The order in which uploads are ended: empty ones first, then the longest quiet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,16 +101,25 @@ impl Places {
         now: Duration,
     ) -> Option<UploadId> {
         let is_quiet = |(rank, _): &Ranked| now.saturating_sub(rank.since) >= QUIET;
+        let quiet = || firsts(&self.waiting).find(is_quiet);
         let crowd = self.by_count.last().filter(|(count, _)| *count > max / 2);
         let first = match crowd.and_then(|(_, name)| Some((name, self.repositories.get(name)?))) {
             // Other repositories make no room for more of it.
             Some((name, of)) if **name == *repository => firsts(&of.waiting).find(is_quiet),
-            Some((_, of)) => firsts(&of.waiting)
-                .next()
-                .or_else(|| firsts(&self.waiting).find(is_quiet)),
-            None => firsts(&self.waiting).find(is_quiet),
+            Some((_, of)) => firsts(&of.waiting).next().or_else(quiet),
+            None => quiet().or_else(|| self.empty_for(repository)),
         };
         first.map(|(_, id)| id)
+    }
+
+    /// An empty upload, however short it is quiet, that gives way to one of a repository with fewer.
+    fn empty_for(&self, repository: &str) -> Option<Ranked> {
+        let own = self.repositories.get(repository).map_or(0, |of| of.count);
+        let larger = self.by_count.iter().rev().take(LARGEST_ASKED);
+        let mut larger = larger.take_while(|(count, _)| *count > own + 1);
+        let empty = |of: &BTreeSet<Ranked>| of.first().filter(|(rank, _)| !rank.partial).copied();
+        let of_larger = larger.find_map(|(_, name)| empty(&self.repositories.get(name)?.waiting));
+        of_larger.or_else(|| empty(&self.waiting).filter(|_| own == 0))
     }
 
     fn count(&mut self, repository: &str, change: impl FnOnce(usize) -> usize) {
@@ -165,7 +178,7 @@ mod tests {
     }
 
     /// Guards: empty before partial, then the longest quiet; one that a request holds never, and one that was quiet
-    /// for a moment only where its repository has more than half and another one asks.
+    /// for a moment only where another repository asks that has fewer: from one with more than half, or an empty one.
     #[test]
     fn the_oldest_and_emptiest_gives_way() {
         let (e, p) = (false, true);
@@ -183,8 +196,13 @@ mod tests {
                 Some(1),
             ),
             (
-                vec![("a", p, Some(1)), ("b", e, Some(1)), ("c", e, None)],
+                vec![("a", p, Some(1)), ("b", p, Some(1)), ("c", e, None)],
                 None,
+            ),
+            // It has none, and an empty one costs least.
+            (
+                vec![("a", p, Some(1)), ("b", e, Some(0)), ("c", e, Some(1))],
+                Some(3),
             ),
             // "a" has more than half: one of it is ended at once, though others are older.
             (
@@ -218,6 +236,12 @@ mod tests {
             let found = places(&uploads).evictable("new", 3, NOW);
             assert_eq!(found, expected.map(id), "{uploads:?}");
         }
+        // Three repositories share all places: each gives an empty one to a repository that has two fewer, and none to the others.
+        let crowd = ["a", "b", "c", "a", "b", "c", "a", "b", "c", "new"];
+        let crowd: Vec<_> = crowd.map(|name| (name, e, Some(1))).into();
+        let places = places(&crowd);
+        assert!(places.evictable("new", 10, NOW).is_some());
+        assert_eq!(places.evictable("a", 10, NOW), None);
     }
 
     /// Guards: of what ended nothing is left behind.
