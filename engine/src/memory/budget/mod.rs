@@ -3,11 +3,12 @@
 //! Owns: the arithmetic, pure: what is granted, in which order, and which clients are told to let go.
 //! Refuses: waiting and clocks (`shared`), and blocks of memory (`pool`).
 //!
-//! Invariants: never more than the total is out; bulk reads leave the reserve alone; within a lane who asked first is served first; one
+//! Invariants: never more than the total is out; bulk reads leave the reserve alone; within a lane accounts are served in turn; one
 //! account takes no more than its share, and what it has of the reserve is counted apart, so that its large answers do not hold its
 //! small ones up; a client is told to let go only while others wait, for memory or for an open file, or the reserve is low, and only
 //! after it took nothing for `stall`, the longest first.
 
+mod queue;
 mod stalls;
 
 use std::collections::{HashMap, VecDeque};
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use super::account::Signals;
 use crate::sync::oneshot;
+use queue::Queue;
 use stalls::Account;
 
 /// What one account may have of the reserve: small answers fit, a connection full of unread ones does not.
@@ -49,12 +51,6 @@ pub(super) struct Budget {
     next: Id,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
-    waiters: VecDeque<Waiter>,
-    bytes: usize,
-}
-
 #[derive(Debug)]
 struct Waiter {
     id: Id,
@@ -72,29 +68,6 @@ pub(super) struct Asked {
     pub(super) lane: Lane,
     /// Resolves once they are granted; `None` if they are already.
     pub(super) granted: Option<oneshot::Receiver<()>>,
-}
-
-impl Queue {
-    fn push(&mut self, waiter: Waiter) {
-        self.bytes += waiter.bytes;
-        self.waiters.push_back(waiter);
-    }
-
-    fn pop_if(&mut self, fits: impl FnOnce(usize) -> bool) -> Option<Waiter> {
-        if !fits(self.waiters.front()?.bytes) {
-            return None;
-        }
-        let waiter = self.waiters.pop_front()?;
-        self.bytes -= waiter.bytes;
-        Some(waiter)
-    }
-
-    fn remove(&mut self, id: Id) -> Option<Waiter> {
-        let place = self.waiters.iter().position(|waiter| waiter.id == id)?;
-        let waiter = self.waiters.remove(place)?;
-        self.bytes -= waiter.bytes;
-        Some(waiter)
-    }
 }
 
 impl Budget {
@@ -133,7 +106,7 @@ impl Budget {
 
     /// Bytes that bulk reads may have at once; none while others wait for them.
     pub(super) fn spare(&self) -> usize {
-        if self.bulk.waiters.is_empty() {
+        if self.bulk.len() == 0 {
             self.free.saturating_sub(self.reserve)
         } else {
             0
@@ -156,6 +129,7 @@ impl Budget {
             handed: Vec::new(),
             ahead: Vec::new(),
             told: None,
+            slow_since: None,
         };
         self.accounts.insert(id, account);
         id
@@ -201,9 +175,11 @@ impl Budget {
     }
 
     fn enqueue(&mut self, waiter: Waiter) {
+        let account = waiter.account.and_then(|id| self.accounts.get(&id));
+        let is_slow = account.is_some_and(|account| account.slow_since.is_some());
         match waiter.lane {
-            Lane::Urgent => self.urgent.push(waiter),
-            Lane::Bulk => self.bulk.push(waiter),
+            Lane::Urgent => self.urgent.push(waiter, is_slow),
+            Lane::Bulk => self.bulk.push(waiter, is_slow),
         }
     }
 
@@ -272,7 +248,10 @@ impl Budget {
         {
             asking.parked.remove(place);
         } else {
-            let waiter = self.urgent.remove(id).or_else(|| self.bulk.remove(id))?;
+            let waiter = self
+                .urgent
+                .remove(account, id)
+                .or_else(|| self.bulk.remove(account, id))?;
             if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id)) {
                 *account.taken(waiter.lane) -= waiter.bytes;
             }
@@ -288,7 +267,7 @@ impl Budget {
 
     /// How many wait in a lane.
     pub(super) fn waiting(&self) -> usize {
-        self.urgent.waiters.len() + self.bulk.waiters.len()
+        self.urgent.len() + self.bulk.len()
     }
 }
 

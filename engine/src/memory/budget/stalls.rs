@@ -29,6 +29,8 @@ pub(super) struct Account {
     pub(super) ahead: Vec<Weak<dyn Ahead>>,
     /// When it was told to let go.
     pub(super) told: Option<Duration>,
+    /// The last time, as long as others are served before it.
+    pub(super) slow_since: Option<Duration>,
 }
 
 /// A window that is with its client.
@@ -88,6 +90,10 @@ impl Budget {
         has_file: bool,
     ) {
         if let Some(account) = self.accounts.get_mut(&account) {
+            let while_slow = self.stall * SLOW_FACTOR;
+            account
+                .slow_since
+                .take_if(|since| at.saturating_sub(*since) >= while_slow);
             account.handed.push(Handed {
                 window,
                 at,
@@ -131,11 +137,11 @@ impl Budget {
             return relief;
         }
         self.looked = Some(now);
-        let bulk = match self.bulk.waiters.front() {
+        let bulk = match self.bulk.first_bytes() {
             None => self.reserve / 2,
             Some(first) => {
-                let portion = self.bulk.bytes.min(self.total / 8);
-                self.reserve + portion.max(first.bytes)
+                let portion = self.bulk.bytes().min(self.total / 8);
+                self.reserve + portion.max(first)
             }
         };
         let coming: usize = self
@@ -144,7 +150,7 @@ impl Budget {
             .filter(|account| account.is_told(now, self.stall))
             .map(|account| account.held)
             .sum();
-        let wanted = self.urgent.bytes + bulk;
+        let wanted = self.urgent.bytes() + bulk;
         let mut short = wanted.saturating_sub(self.free + coming);
         if short == 0 {
             return relief;
@@ -160,13 +166,20 @@ impl Budget {
         let mut stalled = self.stalled(now, |_| true);
         while short > 0
             && let Some((_, id)) = stalled.pop()
-            && let Some(account) = self.accounts.get_mut(&id)
         {
-            account.told = Some(now);
-            short = short.saturating_sub(account.held);
-            relief.told.push(Arc::clone(&account.signals));
+            short = short.saturating_sub(self.accounts.get(&id).map_or(0, |account| account.held));
+            relief.told.extend(self.tell(id, now));
         }
         relief
+    }
+
+    /// Notes that an account is told to let go, and gives where. Others who wait are served before it for a while.
+    pub(super) fn tell(&mut self, id: Id, now: Duration) -> Option<Arc<Signals>> {
+        self.urgent.set_slow(id);
+        self.bulk.set_slow(id);
+        let account = self.accounts.get_mut(&id)?;
+        (account.told, account.slow_since) = (Some(now), Some(now));
+        Some(Arc::clone(&account.signals))
     }
 
     /// Of the clients with an open file, the one that took nothing for the longest time, to be told to let go, if that is long enough.
@@ -185,9 +198,7 @@ impl Budget {
         }
         let counts = |account: &Account| account.has_file() && !account.signals.is_revoked();
         let (_, id) = self.stalled(now, counts).pop()?;
-        let account = self.accounts.get_mut(&id)?;
-        account.told = Some(now);
-        Some(Arc::clone(&account.signals))
+        self.tell(id, now)
     }
 
     /// Of the accounts that count, those whose clients took nothing for long enough and were not told lately, the longest last.
