@@ -16,6 +16,7 @@
 mod call;
 mod directory;
 pub mod exact;
+mod free_memory;
 mod native;
 mod outcome;
 pub mod threads;
@@ -34,6 +35,7 @@ use crate::sync::oneshot;
 
 pub use self::call::{Call, Class};
 pub use self::directory::Directory;
+pub use self::free_memory::release_free_memory;
 pub use self::native::native;
 pub use self::outcome::{IoError, IoResult};
 pub use self::threads::workers::Workers;

@@ -5,6 +5,7 @@
 
 mod banner;
 mod files;
+mod memory;
 mod signals;
 pub(crate) mod threads;
 
@@ -75,6 +76,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         started.print();
     }
     started.warn();
+    memory::start();
     run(bound, store.clone(), signals).await?;
     // What is still held by a request that was cut must not keep the journal from being closed.
     store
