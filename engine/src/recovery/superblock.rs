@@ -237,18 +237,19 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
 /// Writes these copies of the superblock again; the others stay as they are. A failure costs nothing while those are whole.
 pub async fn repair(io: &dyn Io, store: &Path, superblock: &Superblock, copies: &[u32]) {
     let path = store.join(SUPERBLOCK);
-    let call = || Class::Background.call();
     let written = async {
         if copies.is_empty() {
             return Ok(());
         }
-        let file = io.open(call(), &path, OpenMode::Write).await?;
+        let file = io
+            .open(Class::Background.call(), &path, OpenMode::Write)
+            .await?;
         for copy in copies {
             let bytes = vec![Bytes::from(superblock.encode_copy(*copy))];
             let at = u64::from(*copy) * COPY_BYTES as u64;
-            exact::write_all(&*file, call(), at, bytes).await?;
+            exact::write_all(&*file, Class::Background.call(), at, bytes).await?;
         }
-        file.sync_data(call()).await
+        file.sync_data(Class::Background.call()).await
     };
     if let Err(error) = written.await {
         let path = path.display();
