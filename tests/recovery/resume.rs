@@ -2,9 +2,10 @@
 //! that was sent, whatever was taken back on the way.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use tonnage_engine::upload::{UploadClaim, UploadId, UploadSpec};
+use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, FinishedBlob, Origin, Store};
 use tonnage_tests::machine::{Image, Machine, Outcome, Policy};
 
@@ -13,6 +14,8 @@ use super::check;
 const REPOSITORY: &str = "library/a";
 const KEPT: usize = 200_000;
 const TAKEN_BACK: usize = 300_000;
+/// More than an upload has to be quiet for.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// What the client sends: the second part is taken back before the third.
 fn parts() -> [Bytes; 3] {
@@ -33,7 +36,8 @@ fn content() -> Bytes {
 /// How far the client got, as far as it was told.
 #[derive(Debug, Default)]
 struct Told {
-    /// 1: the second part goes out; 2: it is taken back; 3: it was taken back; 4: committed.
+    /// Of a push: 1: the second part goes out; 2: it is taken back; 3: it was taken back; 4: committed. Of a close that breaks
+    /// off: 1: the first part is at rest; 2: the store was closed.
     phase: AtomicU8,
     id: std::sync::OnceLock<UploadId>,
 }
@@ -55,17 +59,27 @@ async fn link(store: &Store, blob: FinishedBlob) -> Result<(), Error> {
     store.commit(batch).await.map(drop)
 }
 
-/// The client's side of the upload.
-async fn push(store: &Store, told: &Told) -> Result<(), Error> {
+fn begin(store: &Store, told: &Told) -> Result<UploadId, Error> {
     let id = store.begin_upload(UploadSpec {
         repository: REPOSITORY.to_owned(),
         ..UploadSpec::default()
     })?;
-    told.id.get_or_init(|| id);
+    Ok(*told.id.get_or_init(|| id))
+}
+
+async fn take(store: &Store, id: UploadId, place: Place) -> Result<Upload, Error> {
+    let claim = UploadClaim {
+        place,
+        ..UploadClaim::default()
+    };
+    store.open_upload(id, REPOSITORY, claim).await
+}
+
+/// The client's side of the upload.
+async fn push(store: &Store, told: &Told) -> Result<(), Error> {
+    let id = begin(store, told)?;
     let [first, second, third] = parts();
-    let mut upload = store
-        .open_upload(id, REPOSITORY, UploadClaim::default())
-        .await?;
+    let mut upload = take(store, id, Place::Anywhere).await?;
     upload.write(first).await?;
     let before = upload.savepoint().await?;
     told.phase.store(1, Ordering::Relaxed);
@@ -82,17 +96,17 @@ async fn push(store: &Store, told: &Told) -> Result<(), Error> {
     Ok(())
 }
 
-fn run(seed: u64, stop_after: Option<u64>) -> (Machine, Told) {
+fn run(
+    seed: u64,
+    stop_after: Option<u64>,
+    client: impl AsyncFn(&Machine, &Told),
+) -> (Machine, Told) {
     let machine = Machine::new(seed, &check::empty_disk());
     if let Some(points) = stop_after {
         machine.disk.stop_after(points);
     }
     let told = Told::default();
-    let outcome = machine.executor.run_until_crash(async {
-        let store = open(&machine).await;
-        push(&store, &told).await.expect("the push succeeds");
-        store.close().await.expect("the store closes");
-    });
+    let outcome = machine.executor.run_until_crash(client(&machine, &told));
     assert_eq!(matches!(outcome, Outcome::Crashed), stop_after.is_some());
     (machine, told)
 }
@@ -126,10 +140,7 @@ async fn go_on(store: &Store, told: &Told) -> Result<bool, String> {
     };
     let offset = usize::try_from(status.offset).map_err(|error| error.to_string())?;
     let fail = |error: Error| format!("from {offset} in phase {phase}: {error}");
-    let mut upload = store
-        .open_upload(id, REPOSITORY, UploadClaim::default())
-        .await
-        .map_err(fail)?;
+    let mut upload = take(store, id, Place::Anywhere).await.map_err(fail)?;
     for whole in candidates {
         let before = upload.savepoint().await.map_err(fail)?;
         upload.write(whole.slice(offset..)).await.map_err(fail)?;
@@ -155,7 +166,12 @@ async fn go_on(store: &Store, told: &Told) -> Result<bool, String> {
     ))
 }
 
-fn check_image(seed: u64, image: &Image, told: &Told) -> Result<bool, String> {
+fn check_image(
+    seed: u64,
+    image: &Image,
+    told: &Told,
+    go_on: &impl AsyncFn(&Store, &Told) -> Result<bool, String>,
+) -> Result<bool, String> {
     let machine = Machine::new(seed, image);
     let resumed = machine.executor.block_on(async {
         let store = open(&machine).await;
@@ -168,23 +184,24 @@ fn check_image(seed: u64, image: &Image, told: &Told) -> Result<bool, String> {
     Ok(resumed)
 }
 
-/// Guards: whatever a crash left of an upload, it goes on at the offset that its status tells and ends as what was sent, or it is
-/// unknown; bytes that were taken back never come back once the client was told; one that was committed does not come back.
-#[test]
-fn an_upload_goes_on_after_a_crash_anywhere() {
+/// Stops `client` anywhere and lets each image go on; returns how many did, of how many.
+fn stop_anywhere(
+    client: impl AsyncFn(&Machine, &Told),
+    go_on: impl AsyncFn(&Store, &Told) -> Result<bool, String>,
+) -> (u32, u32) {
     let full = std::env::var("TONNAGE_TEST_FULL").is_ok_and(|value| value == "1");
     let stride = if full { 1 } else { 9 };
     let (mut images, mut resumed) = (0, 0);
     for seed in 1..=2 {
-        let points = run(seed, None).0.disk.points();
+        let points = run(seed, None, &client).0.disk.points();
         for stop_after in (seed..points).step_by(stride) {
-            let (machine, told) = run(seed, Some(stop_after));
+            let (machine, told) = run(seed, Some(stop_after), &client);
             for crash in machine
                 .disk
                 .crash_images(&Policy::coarse(seed ^ stop_after))
             {
                 images += 1;
-                match check_image(seed, &crash.image, &told) {
+                match check_image(seed, &crash.image, &told, &go_on) {
                     Ok(went_on) => resumed += u32::from(went_on),
                     Err(why) => panic!(
                         "seed {seed}, stopped after {stop_after} of {points}, image {:?}: {why}",
@@ -195,5 +212,118 @@ fn an_upload_goes_on_after_a_crash_anywhere() {
         }
     }
     println!("{images} images, {resumed} uploads went on");
+    (resumed, images)
+}
+
+/// Guards: whatever a crash left of an upload, it goes on at the offset that its status tells and ends as what was sent, or it is
+/// unknown; bytes that were taken back never come back once the client was told; one that was committed does not come back.
+#[test]
+fn an_upload_goes_on_after_a_crash_anywhere() {
+    let client = async |machine: &Machine, told: &Told| {
+        let store = open(machine).await;
+        push(&store, told).await.expect("the push succeeds");
+        store.close().await.expect("the store closes");
+    };
+    let (resumed, images) = stop_anywhere(client, go_on);
     assert!(resumed > 20, "{resumed} of {images} uploads went on");
+}
+
+/// Sends a first part of `kept` bytes, and half of a close, which is put away twice while its client is silent.
+async fn break_off(machine: &Machine, told: &Told, kept: usize) -> Result<Store, Error> {
+    let wait = || machine.env.clock.sleep(QUIET);
+    let store = open(machine).await;
+    let id = begin(&store, told)?;
+    let whole = content();
+    if kept > 0 {
+        let mut upload = take(&store, id, Place::Anywhere).await?;
+        upload.write(whole.slice(..kept)).await?;
+        drop(upload);
+        wait().await;
+    }
+    told.phase.store(1, Ordering::Relaxed);
+    let mut upload = take(&store, id, Place::End).await?;
+    upload.savepoint_of_close().await?;
+    for part in [kept..300_000, 300_000..400_000] {
+        upload.write(whole.slice(part)).await?;
+        wait().await;
+    }
+    upload.write(whole.slice(400_000..410_000)).await?;
+    Ok(store)
+}
+
+/// Sends the close again, if the upload is there. Returns whether it was.
+async fn close_again(store: &Store, told: &Told, kept: usize) -> Result<bool, String> {
+    let phase = told.phase.load(Ordering::Relaxed);
+    let at_rest = phase >= 1 && kept > 0;
+    let id = told.id.get().copied();
+    let Some(id) = id.filter(|id| store.upload_status(*id, REPOSITORY).is_some()) else {
+        return if at_rest || phase == 2 {
+            Err("an upload that was at rest is gone".to_owned())
+        } else {
+            Ok(false)
+        };
+    };
+    if kept > 0 && !at_rest {
+        return Ok(false);
+    }
+    let fail = |error: Error| format!("in phase {phase}: {error}");
+    let whole = content();
+    let mut upload = take(store, id, Place::End).await.map_err(fail)?;
+    upload.savepoint_of_close().await.map_err(fail)?;
+    upload.write(whole.slice(kept..)).await.map_err(fail)?;
+    let digest = Digest::of(Algorithm::Sha256, &whole);
+    let blob = upload.finish(digest, None).await.map_err(fail)?;
+    link(store, blob).await.map_err(fail)?;
+    Ok(true)
+}
+
+/// Guards: a close without a range that broke off is sent again, whole, after a stop anywhere, clean or not, and makes the blob;
+/// its upload has what came before it, or had nothing and may be unknown.
+#[test]
+fn a_close_that_broke_off_is_sent_again_after_a_stop_anywhere() {
+    for kept in [0, KEPT] {
+        let client = async |machine: &Machine, told: &Told| {
+            let store = break_off(machine, told, kept).await;
+            let store = store.expect("the client sends");
+            store.close().await.expect("the store closes");
+            told.phase.store(2, Ordering::Relaxed);
+        };
+        let again = async |store: &Store, told: &Told| close_again(store, told, kept).await;
+        let (machine, told) = run(3, None, client);
+        let image = machine.disk.live_image();
+        let closed = check_image(3, &image, &told, &again);
+        assert_eq!(closed, Ok(true), "{kept}, after a clean stop");
+        let (resumed, images) = stop_anywhere(client, again);
+        assert!(
+            resumed > 20,
+            "{kept}: {resumed} of {images} uploads went on"
+        );
+    }
+}
+
+/// Guards: a client that asked where its broken close is continues there also after a clean stop.
+#[test]
+fn a_clean_stop_keeps_what_an_answer_named() {
+    for asked in [false, true] {
+        let (machine, told) = run(4, None, async |machine: &Machine, told: &Told| {
+            let store = break_off(machine, told, KEPT)
+                .await
+                .expect("the client sends");
+            let id = told.id.get().expect("it began");
+            if asked {
+                let status = store.upload_status(*id, REPOSITORY);
+                assert_eq!(status.map(|status| status.offset), Some(410_000));
+            }
+            store.close().await.expect("the store closes");
+        });
+        let machine = Machine::new(4, &machine.disk.live_image());
+        machine.executor.block_on(async {
+            let store = open(&machine).await;
+            let id = told.id.get().expect("it began");
+            let status = store.upload_status(*id, REPOSITORY);
+            let there = if asked { 410_000 } else { KEPT as u64 };
+            assert_eq!(status.map(|status| status.offset), Some(there));
+            store.close().await.expect("the store closes");
+        });
+    }
 }

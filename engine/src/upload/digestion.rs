@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::format::checksum::{ChunkChecksums, ChunkMark};
 use crate::format::upload_log::UploadCheckpoint;
+use crate::limits::CHUNK_BYTES;
 
 /// Version of mid-states as sha2 0.11 serializes them (FORMAT.md, "Upload logs").
 const MID_STATE_VERSION: u8 = 1;
@@ -16,6 +17,32 @@ const MID_STATE_VERSION: u8 = 1;
 pub(super) struct Digestion {
     hasher: Hasher,
     checksums: ChunkChecksums,
+}
+
+/// How far an upload is, and how far its log may name it: no byte of a close that has no answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress<'a> {
+    pub(super) digestion: &'a Digestion,
+    /// Where that close began.
+    pub(super) close: Option<&'a DigestionMark>,
+}
+
+impl Progress<'_> {
+    pub(super) fn length(&self) -> u64 {
+        self.digestion.length()
+    }
+
+    /// Bytes that a checkpoint names.
+    pub(super) fn named(&self) -> u64 {
+        self.close.map_or(self.length(), |mark| mark.mark.length)
+    }
+
+    /// What a checkpoint says, with the checksums from chunk `first` on.
+    pub(super) fn checkpoint(&self, first: u64, unix_ms: u64) -> UploadCheckpoint {
+        let mark = self.close.cloned();
+        let mark = mark.unwrap_or_else(|| self.digestion.mark());
+        self.digestion.checkpoint_at(&mark, first, unix_ms)
+    }
 }
 
 /// A point of a [`Digestion`] to go back to.
@@ -80,14 +107,14 @@ impl Digestion {
         self.checksums.back_to(mark.mark);
     }
 
-    /// What a checkpoint says, with the checksums from chunk `first` on.
-    pub(super) fn checkpoint(&self, first: u64, unix_ms: u64) -> UploadCheckpoint {
-        let skip = usize::try_from(first).unwrap_or(usize::MAX);
-        let mid_state = self.hasher.mid_state();
+    fn checkpoint_at(&self, at: &DigestionMark, first: u64, unix_ms: u64) -> UploadCheckpoint {
+        let chunks = |number| usize::try_from(number).unwrap_or(usize::MAX);
+        let named = chunks(first)..chunks(at.mark.length / CHUNK_BYTES as u64);
+        let mid_state = at.hasher.mid_state();
         UploadCheckpoint {
             unix_ms,
-            mark: self.checksums.mark(),
-            algorithm: self.hasher.algorithm(),
+            mark: at.mark,
+            algorithm: at.hasher.algorithm(),
             mid_state_version: if mid_state.is_some() {
                 MID_STATE_VERSION
             } else {
@@ -98,7 +125,7 @@ impl Digestion {
             checksums: self
                 .checksums
                 .whole()
-                .get(skip..)
+                .get(named)
                 .unwrap_or_default()
                 .to_vec(),
         }

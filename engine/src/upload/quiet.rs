@@ -60,6 +60,7 @@ impl Uploads {
         if body.is_open() != open {
             return;
         }
+        session.keep_answered(&mut body);
         if let Err(error) = body.put_away().await {
             tracing::debug!(upload = %session.id(), %error, "a quiet upload could not be put away");
             session.retry_at(now + RETRY);

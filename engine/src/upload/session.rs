@@ -189,6 +189,15 @@ impl Session {
         Ok(Some(turn))
     }
 
+    /// Nothing comes to the upload: it is put away with the bytes of a close without an answer where an answer named them.
+    pub(super) fn keep_answered(&self, body: &mut Body) {
+        let state = self.state.lock();
+        // A request that has the turn has its own bytes to judge.
+        if !state.writing {
+            keep_answered(&state, body);
+        }
+    }
+
     /// Bytes from `offset` on are being taken back: answers name `offset` from now on.
     pub(super) fn begin_take_back(&self, offset: u64) {
         let mut state = self.state.lock();

@@ -272,6 +272,7 @@ impl Uploads {
                 if body.is_open() != open {
                     continue;
                 }
+                session.keep_answered(&mut body);
                 let why = match body.put_away().await {
                     Ok(true) => continue,
                     Ok(false) => "too many files of blobs are open".to_owned(),

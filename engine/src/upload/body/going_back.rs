@@ -10,7 +10,7 @@ use crate::upload::digestion::DigestionMark;
 /// A point of a body to go back to.
 #[derive(Debug, Clone)]
 pub(in crate::upload) struct BodyMark {
-    digestion: DigestionMark,
+    pub(super) digestion: DigestionMark,
     pieces: usize,
 }
 
@@ -45,7 +45,7 @@ impl Body {
         Ok(mark)
     }
 
-    /// The bytes that are there stay, and the next request's follow them.
+    /// The bytes that are there stay, also over a restart, and the next request's follow them.
     pub(in crate::upload) fn keep_unanswered(&mut self) {
         self.unanswered = None;
     }
@@ -80,10 +80,10 @@ impl Body {
         }
         self.release();
         // Given up here, the next window makes up for it.
-        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work)
-            && spill.is_log_ahead_of(self.submitted)
+        if let Some((spill, progress)) = self.spilled()
+            && spill.is_log_ahead_of(progress.named())
         {
-            spill.record(digestion).await?;
+            spill.record(progress).await?;
         }
         Ok(())
     }

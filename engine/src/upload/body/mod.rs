@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::digestion::Digestion;
+use super::digestion::{Digestion, Progress};
 use super::shared::{Shared, Subject};
 use super::spill::Spill;
 use super::staging::Staged;
@@ -48,7 +48,8 @@ pub(super) struct Body {
     /// The dedicated segment on its way: a request that gives up leaves it to the next.
     opening: Option<InFlight<Result<DedicatedWriter>>>,
     staged: Staged,
-    /// Where a closing request began that has no answer yet.
+    /// Where a closing request began that has no answer yet; the log names no byte after it, for the request that follows a
+    /// restart may be the same, sent again.
     unanswered: Option<BodyMark>,
     failed: Option<Error>,
 }
@@ -257,6 +258,15 @@ impl Body {
         Ok(())
     }
 
+    /// What is in the dedicated segment, where the hash is not behind it.
+    fn spilled(&mut self) -> Option<(&mut Spill, Progress<'_>)> {
+        let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) else {
+            return None;
+        };
+        let close = self.unanswered.as_ref().map(|mark| &mark.digestion);
+        Some((spill, Progress { digestion, close }))
+    }
+
     /// Gives back memory that is no longer held.
     fn release(&mut self) {
         self.staged.release_to(self.held_bytes());
@@ -268,12 +278,11 @@ impl Body {
         let (unsynced_max, record_every) =
             (options.unsynced_bytes_max, options.upload_checkpoint_bytes);
         self.settle_hash().await?;
-        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
+        if let Some((spill, progress)) = self.spilled() {
+            let submitted = progress.length();
             spill.reopen().await?;
-            spill
-                .pace(digestion, unsynced_max / 2, record_every)
-                .await?;
-            spill.make_room(self.submitted, unsynced_max).await?;
+            spill.pace(progress, unsynced_max / 2, record_every).await?;
+            spill.make_room(submitted, unsynced_max).await?;
         }
         // From here on nothing waits: a window is submitted as a whole or not at all.
         self.release();

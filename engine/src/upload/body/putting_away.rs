@@ -1,17 +1,17 @@
 //! What an upload gives back while nothing comes: memory, and its descriptor.
 //!
-//! Invariants: what is given back is on disk and survives a restart before. Nothing here waits for the descriptor of another
-//! upload.
+//! Invariants: what is given back is on disk before, and survives a restart unless it is of a close that has no answer.
+//! Nothing here waits for the descriptor of another upload.
 
-use super::{Body, Kept, Work};
+use super::{Body, BodyMark, Kept, Work};
 use crate::error::Result;
 
 impl Body {
     /// Gives the descriptor to an upload that waits for one, so that each gets on by a window in its turn.
     pub(super) async fn release_descriptor(&mut self) -> Result<()> {
         self.settle_hash().await?;
-        if let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) {
-            spill.release_descriptor(digestion).await?;
+        if let Some((spill, progress)) = self.spilled() {
+            spill.release_descriptor(progress).await?;
         }
         self.release();
         Ok(())
@@ -26,7 +26,7 @@ impl Body {
         self.fail(outcome)
     }
 
-    /// Makes everything received survive a restart.
+    /// Makes everything received survive a restart, but for bytes of a close that has no answer.
     pub(in crate::upload) async fn record(&mut self) -> Result<()> {
         // A resumed upload that got no bytes is in its log already.
         if self.offset() == 0 || matches!(self.work, Work::Again(_)) {
@@ -35,9 +35,9 @@ impl Body {
         self.flush().await?;
         // Without room for a segment the bytes stay in memory.
         self.spill().await?;
-        let recorded = match (&mut self.kept, &self.work) {
-            (Kept::Spilled(spill), Work::Ready(digestion)) => spill.record(digestion).await,
-            _ => Ok(()),
+        let recorded = match self.spilled() {
+            Some((spill, progress)) => spill.record(progress).await,
+            None => Ok(()),
         };
         self.fail(recorded)
     }
@@ -57,8 +57,8 @@ impl Body {
         }
     }
 
-    /// Gives back memory and descriptor: everything received is on disk and survives a restart. Never waits for the
-    /// descriptor of another upload, which may itself have to be put away first: false where it would have to.
+    /// Gives back memory and descriptor: everything received is on disk, and survives a restart as [`Body::record`] says. Never
+    /// waits for the descriptor of another upload, which may itself have to be put away first: false where it would have to.
     pub(in crate::upload) async fn put_away(&mut self) -> Result<bool> {
         if self.is_failed() {
             return Ok(true);
@@ -78,7 +78,9 @@ impl Body {
     /// Opens a segment to write what is not recorded, if there is any; false if a descriptor had to be waited for.
     async fn open_at_once(&mut self) -> Result<bool> {
         if let Kept::Spilled(spill) = &mut self.kept {
-            let recorded = self.pending_bytes == 0 && spill.is_recorded(self.submitted);
+            let close = self.unanswered.as_ref().map(BodyMark::offset);
+            let named = close.unwrap_or(self.submitted);
+            let recorded = self.pending_bytes == 0 && spill.is_recorded(self.submitted, named);
             return if recorded {
                 Ok(true)
             } else {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::digestion::Digestion;
+use super::digestion::{Digestion, Progress};
 use super::log::LogFile;
 use super::shared::Shared;
 use crate::digest::Digest;
@@ -25,7 +25,6 @@ use crate::format::record::DEDICATED_PAYLOAD;
 use crate::format::upload_log::UploadHeader;
 use crate::in_flight::InFlight;
 use crate::io::Class;
-use crate::limits::CHUNK_BYTES;
 use crate::segment::{AbandonGuard, DedicatedWriter};
 
 use syncs::Syncing;
@@ -55,9 +54,8 @@ pub(super) struct Spill {
     header: UploadHeader,
     // `None` while a sync that appends to it is in flight.
     log: Option<LogFile>,
-    /// Payload and whole chunks that the log names.
-    recorded: u64,
-    recorded_chunks: u64,
+    /// Payload that the log names; `None` while there is no log that can be resumed.
+    recorded: Option<u64>,
     /// The descriptor was given to another upload before the log named all bytes.
     behind: bool,
 }
@@ -97,8 +95,7 @@ impl Spill {
             writeback_started: 0,
             header,
             log: Some(log),
-            recorded: 0,
-            recorded_chunks: 0,
+            recorded: None,
             behind: false,
         }
     }
@@ -106,8 +103,7 @@ impl Spill {
     /// Counts `length` bytes as written, synced and named by the log: after a restart.
     pub(super) fn at(mut self, length: u64) -> Self {
         (self.written, self.synced, self.sync_started) = (length, length, length);
-        (self.writeback_started, self.recorded) = (length, length);
-        self.recorded_chunks = length / CHUNK_BYTES as u64;
+        (self.writeback_started, self.recorded) = (length, Some(length));
         self
     }
 
@@ -163,15 +159,15 @@ impl Spill {
         Ok(())
     }
 
-    /// Gives the descriptor to an upload that waits for one; all bytes of `digestion` are synced before.
-    pub(super) async fn release_descriptor(&mut self, digestion: &Digestion) -> Result<()> {
+    /// Gives the descriptor to an upload that waits for one; all bytes of `progress` are synced before.
+    pub(super) async fn release_descriptor(&mut self, progress: Progress<'_>) -> Result<()> {
         self.settle().await?;
-        let length = digestion.length();
+        let length = progress.length();
         if self.is_open() && self.synced < length {
-            self.start_sync(digestion, false);
+            self.start_sync(progress, false);
             self.settle_sync().await?;
         }
-        self.behind = !self.is_recorded(length);
+        self.behind = !self.is_recorded(length, progress.named());
         self.writer().close();
         Ok(())
     }
@@ -331,7 +327,7 @@ impl Spill {
 impl Drop for Spill {
     /// A store that closes leaves behind what can be resumed.
     fn drop(&mut self) {
-        if self.recorded > 0
+        if self.recorded.is_some()
             && let Some(writer) = self.writer.take()
         {
             writer.leave();

@@ -6,7 +6,7 @@ use super::Spill;
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::limits::CHUNK_BYTES;
-use crate::upload::digestion::Digestion;
+use crate::upload::digestion::Progress;
 use crate::upload::log::LogFile;
 
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Syncing {
 #[derive(Debug)]
 pub(super) struct Synced {
     outcome: Result<()>,
-    /// The log, if it was appended to, and the chunks that it names now.
+    /// The log, if it was appended to, and the bytes that it names now.
     log: Option<(LogFile, Option<u64>)>,
 }
 
@@ -33,23 +33,25 @@ impl Syncing {
 }
 
 impl Spill {
-    /// Whether all of `length` bytes is synced and, where there is a log, named by it.
-    pub(in crate::upload) fn is_recorded(&self, length: u64) -> bool {
-        let named = self.recorded == length || self.log.as_ref().is_some_and(|log| !log.usable());
+    /// Whether all of `length` bytes is synced and, where there is a log, `named` bytes are named by it.
+    pub(in crate::upload) fn is_recorded(&self, length: u64, named: u64) -> bool {
+        let is_lost = self.log.as_ref().is_some_and(|log| !log.usable());
+        let is_empty = length == 0 && self.recorded.is_none();
+        let named = self.recorded == Some(named) || is_lost || is_empty;
         let settled = self.writes.is_empty() && self.syncing.is_none();
         settled && self.finishing.is_none() && self.synced >= length && named
     }
 
     /// Whether the log names more than `length` bytes.
     pub(in crate::upload) fn is_log_ahead_of(&self, length: u64) -> bool {
-        self.recorded > length
+        self.recorded.is_some_and(|named| named > length)
     }
 
-    /// Starts a sync, with a checkpoint of `digestion` where that is due. All bytes of `digestion` were handed to
+    /// Starts a sync, with a checkpoint of `progress` where that is due. All bytes of `progress` were handed to
     /// [`Spill::start_write`], and no others.
     pub(in crate::upload) async fn pace(
         &mut self,
-        digestion: &Digestion,
+        progress: Progress<'_>,
         sync_every: u64,
         record_every: u64,
     ) -> Result<()> {
@@ -57,12 +59,13 @@ impl Spill {
             // Its checkpoint follows the sync, and it may be a long time until a step waits for it.
             syncing.work.nudge();
         }
-        let length = digestion.length();
-        if self.recorded > length {
+        let (length, named) = (progress.length(), progress.named());
+        if self.is_log_ahead_of(named) {
             // Going back was given up before its checkpoint: no byte that the log names may change before that.
-            self.record(digestion).await?;
+            self.record(progress).await?;
         }
-        let record = length.saturating_sub(self.recorded) >= record_every;
+        let unnamed = length.saturating_sub(self.recorded.unwrap_or(0));
+        let record = self.recorded != Some(named) && unnamed >= record_every;
         if !record && length.saturating_sub(self.sync_started) < sync_every {
             return Ok(());
         }
@@ -71,24 +74,24 @@ impl Spill {
         }
         self.settle_sync().await?;
         self.settle_writes(0).await?;
-        self.start_sync(digestion, record);
+        self.start_sync(progress, record);
         Ok(())
     }
 
-    pub(super) fn start_sync(&mut self, digestion: &Digestion, record: bool) {
-        let length = digestion.length();
+    pub(super) fn start_sync(&mut self, progress: Progress<'_>, record: bool) {
+        let (length, named) = (progress.length(), progress.named());
         let sync = self.writer().sync();
         let log = if record {
             self.log.take_if(|log| log.usable())
         } else {
             None
         };
-        let first = self.recorded_chunks.min(length / CHUNK_BYTES as u64);
+        let first = self.recorded.unwrap_or(0).min(named) / CHUNK_BYTES as u64;
         let unix_ms = self.shared.env.clock.wall_unix_ms();
-        let checkpoint = digestion.checkpoint(first, unix_ms);
+        let checkpoint = progress.checkpoint(first, unix_ms);
         let header = self.header.clone();
         // Bytes that the log names are written again after this, so it must not stay as it is.
-        let is_log_ahead = self.is_log_ahead_of(length);
+        let is_log_ahead = self.is_log_ahead_of(named);
         let work = InFlight::start(async move {
             let outcome = sync.await;
             let Some(mut log) = log else {
@@ -100,8 +103,8 @@ impl Spill {
                     log: Some((log, None)),
                 };
             }
-            let chunks = match log.append(&header, &checkpoint).await {
-                Ok(()) => Some(length / CHUNK_BYTES as u64),
+            let named = match log.append(&header, &checkpoint).await {
+                Ok(()) => Some(named),
                 Err(error) => {
                     tracing::warn!(%error, "an upload will not survive a restart");
                     if is_log_ahead {
@@ -112,7 +115,7 @@ impl Spill {
             };
             Synced {
                 outcome,
-                log: Some((log, chunks)),
+                log: Some((log, named)),
             }
         });
         self.sync_started = length;
@@ -129,12 +132,10 @@ impl Spill {
         let Some(done) = done else {
             return Err(Error::Closed);
         };
-        if let Some((log, chunks)) = done.log {
-            if let Some(chunks) = chunks {
-                (self.recorded, self.recorded_chunks) = (end, chunks);
-            } else if !log.usable() {
-                // It is removed, with all that it named.
-                (self.recorded, self.recorded_chunks) = (0, 0);
+        if let Some((log, named)) = done.log {
+            if named.is_some() || !log.usable() {
+                // Unusable, it is removed, with all that it named.
+                self.recorded = named;
             }
             self.log = Some(log);
         }
@@ -147,15 +148,15 @@ impl Spill {
         Ok(())
     }
 
-    /// Writes a checkpoint of all bytes now.
-    pub(in crate::upload) async fn record(&mut self, digestion: &Digestion) -> Result<()> {
+    /// Syncs all bytes and writes a checkpoint now.
+    pub(in crate::upload) async fn record(&mut self, progress: Progress<'_>) -> Result<()> {
         self.settle().await?;
         self.behind = false;
-        if self.is_recorded(digestion.length()) {
+        if self.is_recorded(progress.length(), progress.named()) {
             return Ok(());
         }
         self.reopen().await?;
-        self.start_sync(digestion, true);
+        self.start_sync(progress, true);
         self.settle_sync().await
     }
 }
