@@ -6,7 +6,8 @@ use std::path::Path;
 use tonnage_engine::io::threads::Threads;
 use tonnage_engine::recovery::superblock::{ADMIN_SOCKET, Kind, classify};
 
-use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store};
+use tonnage_engine::fsck::{self, FsckOptions};
+use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, Options, Origin, Store};
 
 use crate::workbench::run;
 
@@ -73,6 +74,22 @@ fn missing_directories_above_are_made() {
     });
 }
 
+/// Stores a blob.
+async fn put(store: &Store, content: &str) -> Digest {
+    let blob = store.put_small(content.to_owned().into(), Algorithm::Sha256);
+    let blob = blob.await.unwrap();
+    let digest = blob.digest();
+    let batch = Batch {
+        repository: "a".to_owned(),
+        create_repository: true,
+        requires: Vec::new(),
+        changes: vec![Change::Place(blob), Change::Link(digest)],
+        origin: Origin::default(),
+    };
+    store.commit(batch).await.unwrap();
+    digest
+}
+
 async fn locked(path: &Path) -> bool {
     let env = tonnage_server::runtime::env().unwrap();
     let opened = Store::open(env, path, Options::default()).await;
@@ -120,24 +137,10 @@ fn a_store_that_is_moved_stays_one_store() {
             let env = tonnage_server::runtime::env().unwrap();
             Store::open(env, path, Options::default()).await.unwrap().0
         };
-        let put = async |store: &Store, content: &'static [u8]| {
-            let blob = store.put_small(content.into(), Algorithm::Sha256);
-            let blob = blob.await.unwrap();
-            let digest = blob.digest();
-            let batch = Batch {
-                repository: "a".to_owned(),
-                create_repository: true,
-                requires: Vec::new(),
-                changes: vec![Change::Place(blob), Change::Link(digest)],
-                origin: Origin::default(),
-            };
-            store.commit(batch).await.unwrap();
-            digest
-        };
         let first = open(&path).await;
         std::fs::rename(&path, &moved).unwrap();
         let second = open(&path).await;
-        let (one, other) = (put(&first, b"one").await, put(&second, b"other").await);
+        let (one, other) = (put(&first, "one").await, put(&second, "other").await);
         first.close().await.unwrap();
         second.close().await.unwrap();
         drop((first, second));
@@ -148,4 +151,65 @@ fn a_store_that_is_moved_stays_one_store() {
             store.close().await.unwrap();
         }
     });
+}
+
+/// Guards: what is no regular file, where a checkpoint, a segment, an upload log or a base file could be, makes no stop fail and no
+/// checkpoint impossible, and `fsck` names it.
+#[test]
+fn what_is_no_regular_file_is_passed_over() {
+    run(|dir| async move {
+        let kinds: [(&str, &[&str]); 4] = [
+            ("mkfifo", &[]),
+            ("mkdir", &[]),
+            ("ln", &["-s", "/nonexistent"]),
+            ("ln", &["-s", "checkpoint.0"]),
+        ];
+        let names = [
+            "checkpoint.0",
+            "checkpoint.1",
+            "checkpoint.2",
+            "segments/00000000ffffffff.segment",
+            "uploads/00000000-0000-4000-8000-000000000000.upload",
+            "base/00000000ffffffff.base",
+        ];
+        for (number, (command, arguments)) in kinds.into_iter().enumerate() {
+            let path = dir.path().join(number.to_string());
+            assert!(open(&path).await.unwrap());
+            for name in names {
+                let odd = path.join(name);
+                drop(std::fs::remove_file(&odd));
+                let made = std::process::Command::new(command)
+                    .args(arguments)
+                    .arg(&odd)
+                    .status();
+                assert!(made.unwrap().success());
+                if !odd.is_file() {
+                    assert!(named_by_fsck(&path, &odd).await, "{command} {name}");
+                }
+                for round in 0..3 {
+                    let env = tonnage_server::runtime::env().unwrap();
+                    let opened = Store::open(env, &path, Options::default()).await;
+                    let (store, report) = opened.unwrap();
+                    assert!(round < 2 || report.replayed == 0, "{command} {name}");
+                    put(&store, &format!("{name} {round}")).await;
+                    let closed = store.close().await;
+                    assert!(closed.is_ok(), "{command} {name}: {closed:?}");
+                }
+                drop(std::fs::remove_file(&odd).or_else(|_| std::fs::remove_dir(&odd)));
+            }
+        }
+        let path = dir.path().join("0");
+        std::fs::remove_dir_all(path.join("base")).unwrap();
+        std::fs::write(path.join("base"), "").unwrap();
+        assert!(named_by_fsck(&path, &path.join("base")).await);
+    });
+}
+
+/// Whether `fsck` finds nothing wrong with the store in `path`, and names `odd`.
+async fn named_by_fsck(path: &Path, odd: &Path) -> bool {
+    let env = tonnage_server::runtime::env().unwrap();
+    let checked = fsck::check(&env, path, FsckOptions::default(), &|_, _| {}).await;
+    let report = checked.unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    report.findings.iter().any(|finding| finding.path == odd)
 }

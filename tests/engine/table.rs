@@ -374,10 +374,12 @@ fn base_files_are_those_of_two_checkpoints() {
         for round in 0..5 {
             layers.put(index_key(round), Some(Bytes::from_static(b"v")));
             if round == 3 {
-                // The record's name is taken by a directory: the attempt fails after its files were written.
-                let slot = root.join("checkpoint.1");
-                std::fs::remove_file(&slot).unwrap();
-                std::fs::create_dir(&slot).unwrap();
+                // All names but the newest's are taken by directories: the attempt fails after its files were written.
+                let slots = ["checkpoint.1", "checkpoint.2"].map(|name| root.join(name));
+                for slot in &slots {
+                    std::fs::remove_file(slot).unwrap();
+                    std::fs::create_dir(slot).unwrap();
+                }
                 let frozen = layers.freeze();
                 checkpoint::run(&site, &history, FACTS, &frozen)
                     .await
@@ -385,8 +387,10 @@ fn base_files_are_those_of_two_checkpoints() {
                 layers = frozen.thaw();
                 let loaded = checkpoint::load(&site).await.unwrap();
                 assert_eq!(loaded.chosen.unwrap().record.sequence, 3);
-                assert_eq!(loaded.rejected.len(), 1);
-                std::fs::remove_dir(&slot).unwrap();
+                assert_eq!(loaded.rejected.len(), 2);
+                for slot in &slots {
+                    std::fs::remove_dir(slot).unwrap();
+                }
             }
             history = checkpoint(&site, &history, &mut layers).await.history;
             let (newest, older) = (history.newest().unwrap(), history.older());

@@ -5,15 +5,16 @@
 //! directory stops all writes.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CheckpointRecord, History, slot_name};
+use super::{CheckpointRecord, History, SLOTS, slot_name};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
-use crate::io::{Class, OpenMode, exact};
+use crate::io::{Class, FileRef, Io, IoResult, OpenMode, exact};
 use crate::table::{Base, Layers, Site, file_id, rewrite};
 
 /// What a checkpoint says beside its rows; all of it as of the moment the delta was frozen.
@@ -55,9 +56,10 @@ pub async fn run(site: &Site, history: &History, facts: Facts, layers: &Layers) 
     let present = list_base(site).await?;
     site.raise_next_file(present.iter().max().map_or(0, |id| id + 1));
     let rewritten = rewrite(site, layers.base(), frozen).await?;
+    let (sequence, path, file) = open_slot(site, history).await?;
     let record = Arc::new(CheckpointRecord {
         store_id: site.store_id,
-        sequence: history.next_sequence(),
+        sequence,
         lsn: facts.lsn,
         journal_number: facts.journal_number,
         journal_offset: facts.journal_offset,
@@ -66,7 +68,7 @@ pub async fn run(site: &Site, history: &History, facts: Facts, layers: &Layers) 
         next_file: site.next_file(),
         partitions: rewritten.partitions(),
     });
-    write_record(site, &record).await?;
+    write_record(site, &record, &path, file).await?;
     let (bytes_written, files_written) = (rewritten.bytes_written, rewritten.files_written);
     let base = rewritten.keep();
     let history = history.with(record);
@@ -84,7 +86,7 @@ pub async fn run(site: &Site, history: &History, facts: Facts, layers: &Layers) 
 async fn list_base(site: &Site) -> Result<Vec<u64>> {
     let dir = site.base_dir();
     match site.env.io.create_dir(Class::Directory.call(), &dir).await {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(Error::io("create directory", &dir, error));
         }
         Ok(()) | Err(_) => {}
@@ -94,37 +96,71 @@ async fn list_base(site: &Site) -> Result<Vec<u64>> {
     Ok(names.iter().filter_map(|name| file_id(name)).collect())
 }
 
-async fn write_record(site: &Site, record: &CheckpointRecord) -> Result<()> {
-    let path = site.root.join(slot_name(record.sequence));
-    let failed = |op: &'static str, path: &Path| {
-        let path = path.to_path_buf();
-        move |error| Error::io(op, &path, error)
-    };
-    let file = match site
-        .env
-        .io
-        .open(Class::Background.call(), &path, OpenMode::Write)
-        .await
-    {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            site.env
-                .io
-                .open(Class::Background.call(), &path, OpenMode::CreateNew)
-                .await
+/// Opens the slot for the next record, and returns the record's number too. A slot that cannot be used is passed over, unless the newest
+/// checkpoint is in the one after it.
+async fn open_slot(site: &Site, history: &History) -> Result<(u64, PathBuf, FileRef)> {
+    let first = history.next_sequence();
+    let newest = history.newest().map(|record| slot_name(record.sequence));
+    let mut sequence = first;
+    loop {
+        let path = site.root.join(slot_name(sequence));
+        let error = match open_or_replace(&*site.env.io, &path).await {
+            Ok(file) => return Ok((sequence, path, file)),
+            Err(error) => error,
+        };
+        sequence += 1;
+        if !error.was_attempted()
+            || sequence == first + SLOTS
+            || newest.as_ref() == Some(&slot_name(sequence))
+        {
+            return Err(Error::io("open", &path, error));
+        }
+        tracing::warn!(path = %path.display(), %error, "no checkpoint can be written here; another file is used");
+    }
+}
+
+/// Opens a slot for writing. What is no regular file, or cannot be opened, is removed by its name, never written through.
+async fn open_or_replace(io: &dyn Io, path: &Path) -> IoResult<FileRef> {
+    let class = Class::Background;
+    let opened = match io.open(class.call(), path, OpenMode::Write).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            io.open(class.call(), path, OpenMode::CreateNew).await
         }
         opened => opened,
     };
-    let file = file.map_err(failed("open", &path))?;
+    match opened {
+        Err(error) if error.was_attempted() && !is_full(error.kind()) => {
+            io.unlink(class.call(), path).await?;
+            io.open(class.call(), path, OpenMode::CreateNew).await
+        }
+        opened => opened,
+    }
+}
+
+fn is_full(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+async fn write_record(
+    site: &Site,
+    record: &CheckpointRecord,
+    path: &Path,
+    file: FileRef,
+) -> Result<()> {
+    let failed = |op: &'static str| {
+        let path = path.to_path_buf();
+        move |error| Error::io(op, &path, error)
+    };
     let bytes = Bytes::from(record.encode());
     let length = bytes.len() as u64;
     let written = exact::write_all(file.as_ref(), Class::Background.call(), 0, vec![bytes]).await;
-    written.map_err(failed("write", &path))?;
+    written.map_err(failed("write"))?;
     file.set_len(Class::Background.call(), length)
         .await
-        .map_err(failed("set the size of", &path))?;
+        .map_err(failed("set the size of"))?;
     file.sync_data(Class::Background.call())
         .await
-        .map_err(failed("sync", &path))?;
+        .map_err(failed("sync"))?;
     // Always, not only for a new name: an attempt that got no descriptor for this may have left the name undurable.
     let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &site.root).await;
     synced.map_err(|error| site.poison.of_directory_sync(&site.root, error))
@@ -144,7 +180,7 @@ async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) -> usiz
         match site.env.io.unlink(Class::Directory.call(), &path).await {
             Ok(()) => unlinked += 1,
             // A failed attempt's own clean-up came first.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cannot unlink an unused base file; the next checkpoint tries again");
             }

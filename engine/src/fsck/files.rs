@@ -9,6 +9,7 @@ use crate::catalog::View;
 use crate::error::Result;
 use crate::journal::{self, read::Walked};
 use crate::recovery::apply::{no_segment_left, segment_path, segment_sizes, segments_directory};
+use crate::recovery::names::misplaced;
 use crate::table::Site;
 
 /// Compares directories with the catalog.
@@ -55,6 +56,10 @@ pub(super) async fn check(
             &path(*id),
             "no transaction and no upload names this segment",
         );
+    }
+    for path in misplaced(&*site.env.io, store).await? {
+        let what = "not the file or directory that belongs here, and nothing uses it: move it away while the store is closed";
+        report.add(Severity::Leftover, &path, what);
     }
     if let Some(number) = walked.unfinished {
         let what = "prepared or created just before the stop, and never used";

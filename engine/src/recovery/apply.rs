@@ -2,7 +2,7 @@
 //!
 //! Owns: removing what nothing names. Refuses: deciding anything (`plan`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -44,20 +44,7 @@ pub fn segments_directory(store: &Path) -> PathBuf {
     store.join("segments")
 }
 
-/// The segment files of a store.
-pub async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<SegmentId>> {
-    let directory = segments_directory(store);
-    let names = io
-        .list_dir(Class::Directory.call(), &directory)
-        .await
-        .map_err(|source| Error::io("list", &directory, source))?;
-    Ok(names
-        .iter()
-        .filter_map(|name| parse_segment_name(name))
-        .collect())
-}
-
-/// The same with their sizes in bytes. A directory that is not there holds none.
+/// The segment files of a store with their sizes in bytes; nothing but regular files. A directory that is not there holds none.
 pub async fn segment_sizes(io: &dyn Io, store: &Path) -> Result<BTreeMap<SegmentId, u64>> {
     let directory = segments_directory(store);
     let found = match io.list_files(Class::Directory.call(), &directory).await {

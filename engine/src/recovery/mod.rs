@@ -9,6 +9,7 @@
 
 pub mod apply;
 pub mod lock;
+pub mod names;
 pub mod plan;
 pub mod superblock;
 

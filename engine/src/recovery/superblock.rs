@@ -8,20 +8,15 @@ use std::path::Path;
 
 use bytes::Bytes;
 
+use super::names::{DIRECTORIES, is_ours, list};
 use crate::buffer::Buffer;
-use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::format::superblock::{
     COPY_BYTES, Decoded, FORMAT_VERSION, SUPERBLOCK_BYTES, Superblock,
 };
-use crate::io::{Class, Env, Io, IoError, OpenMode, exact};
-use crate::journal::{self, reserve};
-use crate::segment::parse_segment_name;
-use crate::table::file_id;
-use crate::upload::is_log_name;
+use crate::io::{Class, Env, Io, OpenMode, exact};
+use crate::journal;
 
-/// Directories of a store.
-pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
 /// The superblock's file.
 pub const SUPERBLOCK: &str = "superblock";
 /// The socket on which a running server answers its operator.
@@ -148,7 +143,7 @@ struct Traces {
 async fn traces(io: &dyn Io, store: &Path, names: &[String]) -> Result<Traces> {
     let mut traces = Traces::default();
     for name in names {
-        if name == reserve::NAME || checkpoint::is_slot_name(name) {
+        if is_ours("", name) {
             traces.other.get_or_insert_with(|| name.clone());
         } else if ![SUPERBLOCK, ADMIN_SOCKET, LOST_AND_FOUND].contains(&name.as_str())
             && !DIRECTORIES.contains(&name.as_str())
@@ -160,31 +155,14 @@ async fn traces(io: &dyn Io, store: &Path, names: &[String]) -> Result<Traces> {
         for name in list(io, &store.join(directory)).await? {
             let found = match directory {
                 _ if name == LOST_AND_FOUND => continue,
-                "journal" if journal::parse_name(&name).is_some() => &mut traces.journal,
-                "segments" if parse_segment_name(&name).is_some() => &mut traces.other,
-                "uploads" if is_log_name(&name) => &mut traces.other,
-                "base" if file_id(&name).is_some() => &mut traces.other,
-                _ => &mut traces.stranger,
+                _ if !is_ours(directory, &name) => &mut traces.stranger,
+                "journal" => &mut traces.journal,
+                _ => &mut traces.other,
             };
             found.get_or_insert_with(|| format!("{directory}/{name}"));
         }
     }
     Ok(traces)
-}
-
-/// The names in a directory; none where it is not there or no directory.
-async fn list(io: &dyn Io, path: &Path) -> Result<Vec<String>> {
-    match io.list_dir(Class::Directory.call(), path).await {
-        Err(error) if is_absent(&error) => Ok(Vec::new()),
-        names => names.map_err(|source| Error::io("list", path, source)),
-    }
-}
-
-fn is_absent(error: &IoError) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
 }
 
 /// Creates the directories and the superblock, durable on return. Continues where an earlier attempt stopped.

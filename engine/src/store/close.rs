@@ -9,6 +9,7 @@ use crate::catalog::View;
 use crate::error::{Error, Result};
 use crate::io::Env;
 use crate::recovery::apply;
+use crate::recovery::names::misplaced;
 use crate::sync::oneshot;
 use crate::upload::surviving;
 
@@ -64,7 +65,7 @@ async fn tidy(inner: &Inner) -> Result<()> {
 }
 
 async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {
-    let mut unnamed = apply::list_segments(&*env.io, store).await?;
+    let mut unnamed = apply::segment_sizes(&*env.io, store).await?;
     for id in surviving(env, &store.join("uploads")).await? {
         unnamed.remove(&id);
     }
@@ -74,6 +75,9 @@ async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {
             unnamed.remove(&id);
         }
     }
-    let unnamed: Vec<_> = unnamed.into_iter().collect();
+    for path in misplaced(&*env.io, store).await? {
+        tracing::warn!(path = %path.display(), "no file of the store, but named like one; nothing uses it: move it away");
+    }
+    let unnamed: Vec<_> = unnamed.into_keys().collect();
     apply::remove_segments(&*env.io, store, &unnamed).await
 }

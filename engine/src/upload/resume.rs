@@ -33,14 +33,9 @@ impl Uploads {
         committed: &(dyn Fn(SegmentId) -> bool + Send + Sync),
     ) -> Result<HashSet<SegmentId>> {
         let shared = self.shared();
-        let names = shared
-            .env
-            .io
-            .list_dir(Class::Directory.call(), shared.dir.path())
-            .await;
-        let names = names.map_err(|error| Error::io("list directory", shared.dir.path(), error))?;
+        let names = log_names(&shared.env, shared.dir.path()).await?;
         let mut kept = HashSet::new();
-        for id in names.iter().filter_map(|name| LogFile::parse_name(name)) {
+        for (_, id) in names {
             let open = shared.segments.files().open_files();
             let log = LogFile::new(shared.env.clone(), &shared.dir, open, id);
             let path = log.path().to_path_buf();
@@ -139,15 +134,8 @@ pub(crate) struct ReadLog {
 
 /// Every upload log, without touching anything: for `fsck`. `dir` is the directory of the logs; one that is not there holds none.
 pub(crate) async fn logs(env: &Env, dir: &Path) -> Result<Vec<FoundLog>> {
-    let names = match env.io.list_dir(Class::Directory.call(), dir).await {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        names => names.map_err(|error| Error::io("list directory", dir, error))?,
-    };
     let mut found = Vec::new();
-    for name in &names {
-        let Some(id) = LogFile::parse_name(name) else {
-            continue;
-        };
+    for (name, id) in log_names(env, dir).await? {
         let path = dir.join(name);
         let read = read_log(env, &path, OpenMode::Read).await;
         let read = read.map(|(_, bytes)| ReadLog {
@@ -157,6 +145,16 @@ pub(crate) async fn logs(env: &Env, dir: &Path) -> Result<Vec<FoundLog>> {
         found.push(FoundLog { path, read });
     }
     Ok(found)
+}
+
+/// The upload logs in `dir`, nothing but regular files. A directory that is not there holds none.
+async fn log_names(env: &Env, dir: &Path) -> Result<Vec<(String, UploadId)>> {
+    let files = match env.io.list_files(Class::Directory.call(), dir).await {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+        files => files.map_err(|error| Error::io("list directory", dir, error))?,
+    };
+    let log = |(name, _): (String, u64)| LogFile::parse_name(&name).map(|id| (name, id));
+    Ok(files.into_iter().filter_map(log).collect())
 }
 
 /// The segments of uploads that the next open can take up, without touching anything.

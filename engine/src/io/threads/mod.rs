@@ -197,8 +197,8 @@ fn sizes(pool: &Pool, place: &Place, names: Vec<String>) -> IoResult<Vec<(String
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 found.push((name, u64::try_from(stat.st_size).unwrap_or_default()));
             }
-            // No regular file, or removed since the directory was read.
-            Ok(_) | Err(Errno::NOENT) => {}
+            // No regular file, a link that leads to none, or removed since the directory was read.
+            Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => {}
             // Without its size, sound content would pass for lost.
             Err(errno) => return Err(begun(errno)),
         }
