@@ -89,10 +89,9 @@ fn operation(state: &mut State, operation: &Operation, within: &Transaction) -> 
         }
         Operation::ForgetRepository { id } => state.delete(keys::deleted(*id)),
         Operation::PlaceBlob { digest, extent } => place(state, digest, *extent, within)?,
-        Operation::ReserveSegmentIds { limit } => {
-            state.segment_limit = state.segment_limit.max(*limit);
-        }
+        Operation::ReserveSegmentIds { limit } => reserve_segments(state, *limit),
         Operation::MarkDamaged { digest, extent } => mark_damaged(state, digest, extent)?,
+        Operation::MarkWhole { digest, extent } => mark_whole(state, digest, extent)?,
     }
     Ok(())
 }
@@ -235,9 +234,21 @@ fn place(state: &mut State, digest: &Digest, extent: Extent, within: &Transactio
     Ok(())
 }
 
+fn reserve_segments(state: &mut State, limit: SegmentId) {
+    state.segment_limit = state.segment_limit.max(limit);
+}
+
 fn mark_damaged(state: &mut State, digest: &Digest, extent: &Extent) -> Result<()> {
     if slot(state, digest)?.is_some_and(|slot| slot.extent == *extent) {
         state.put(keys::damaged(digest), keys::encode_place(extent));
+    }
+    Ok(())
+}
+
+fn mark_whole(state: &mut State, digest: &Digest, extent: &Extent) -> Result<()> {
+    // A mark speaks of the place in which the blob is.
+    if slot(state, digest)?.is_some_and(|slot| slot.extent == *extent) {
+        state.delete(keys::damaged(digest));
     }
     Ok(())
 }

@@ -106,5 +106,6 @@ pub(super) fn removes(operation: &Operation) -> bool {
             | Operation::ForgetManifest { .. }
             | Operation::ReserveSegmentIds { .. }
             | Operation::MarkDamaged { .. }
+            | Operation::MarkWhole { .. }
     )
 }

@@ -273,20 +273,24 @@ impl Sequencer {
         self.queue(&mut inner, Origin::default(), operations, Blobs::default())
     }
 
-    /// Queues that blobs were found damaged; `None` if that is known already, or their bytes are elsewhere by now.
-    pub fn mark_damaged(
+    /// Queues that blobs were found damaged, or whole again; `None` if that is known already, or their bytes are elsewhere by now.
+    pub fn record_damage(
         &self,
-        found: &[(Digest, Extent)],
+        found: &[(Digest, Extent, bool)],
     ) -> Result<Option<oneshot::Receiver<Result<Committed>>>> {
         let mut inner = self.open_for_writes()?;
         let mut operations = Vec::new();
-        for (digest, extent) in found {
-            let stored = keys::blob(&inner.head.hash_key, digest);
+        for &(digest, extent, damaged) in found {
+            let stored = keys::blob(&inner.head.hash_key, &digest);
             let stored = inner.head.get(&stored)?.map(|slot| Slot::decode(&slot));
-            let here = matches!(stored, Some(Ok(slot)) if slot.extent == *extent);
-            if here && inner.head.get(&keys::damaged(digest))?.is_none() {
-                let (digest, extent) = (*digest, *extent);
-                operations.push(Operation::MarkDamaged { digest, extent });
+            let here = matches!(stored, Some(Ok(slot)) if slot.extent == extent);
+            let recorded = inner.head.get(&keys::damaged(&digest))?.is_some();
+            match (damaged, recorded) {
+                (true, false) if here => {
+                    operations.push(Operation::MarkDamaged { digest, extent });
+                }
+                (false, true) if here => operations.push(Operation::MarkWhole { digest, extent }),
+                _ => {}
             }
         }
         if operations.is_empty() {

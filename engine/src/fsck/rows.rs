@@ -12,6 +12,7 @@ use crate::catalog::keys::SegmentUse;
 use crate::error::Result;
 use crate::extent::SegmentId;
 use crate::format::record::RecordPlaces;
+use crate::recovery::apply::segment_path;
 
 /// Rows taken in one go from a listing.
 const PAGE: usize = 1000;
@@ -74,13 +75,23 @@ fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     Ok(())
 }
 
-/// Marks of damage speak of the bytes that are stored: a new copy takes them away.
+/// Marks of damage speak of the bytes that are stored: a new copy takes them away. Each is listed.
 fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     for mark in view.damaged() {
         let (digest, extent) = mark?;
         if view.blob(&digest)?.is_none_or(|blob| blob.extent != extent) {
             let what = format!("{digest} is marked damaged at {extent}, where it is not stored");
             report.add(Severity::Damage, store, what);
+        } else {
+            let what = format!(
+                "{digest} at {extent} was recorded as damaged by an earlier read, and is denied to clients; a read of it all that \
+                 finds it whole, or a push of the same content, clears that"
+            );
+            report.add(
+                Severity::Leftover,
+                &segment_path(store, extent.segment),
+                what,
+            );
         }
     }
     Ok(())

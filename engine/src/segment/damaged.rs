@@ -29,16 +29,18 @@ pub struct Damaged {
 #[derive(Debug, Default)]
 struct Places {
     known: HashMap<Digest, HashMap<Extent, Damage>>,
+    /// Places that are wrong and not recorded as such, or recorded and whole again.
     unrecorded: Vec<(Digest, Extent)>,
 }
 
-/// What is wrong with a place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Damage {
-    /// These spans of the segment could not be read. A later read of them that is verified clears it; so does the end of this run.
-    Unread(Vec<Range<u64>>),
-    /// Its bytes are wrong. Only another copy of the blob clears it.
-    Wrong,
+/// What is wrong with a place. Reads that are verified clear it, once they covered all that was in doubt; so does another copy of the
+/// blob.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Damage {
+    /// Its bytes were wrong, which is recorded. Otherwise they could not be read, which this run alone remembers.
+    wrong: bool,
+    /// Spans of the segment that were not verified since.
+    unverified: Vec<Range<u64>>,
 }
 
 impl Damaged {
@@ -57,35 +59,39 @@ impl Damaged {
     /// Remembers that `span` of the segment, which `digest` at `extent` needs, cannot be read.
     pub fn mark_unread(&self, digest: Digest, extent: Extent, span: Range<u64>) {
         let mut places = self.lock_to_add();
-        if let Damage::Unread(unread) = places.entry(digest, extent) {
-            subtract(unread, &span);
-            unread.push(span);
-            if unread.len() > UNREAD_SPANS_MAX {
-                let start = unread.iter().map(|span| span.start).min();
-                let end = unread.iter().map(|span| span.end).max();
-                *unread = start
-                    .zip(end)
-                    .map(|(start, end)| start..end)
-                    .into_iter()
-                    .collect();
-            }
+        let unread = &mut places.entry(digest, extent).unverified;
+        subtract(unread, &span);
+        unread.push(span);
+        if unread.len() > UNREAD_SPANS_MAX {
+            let start = unread.iter().map(|span| span.start).min();
+            let end = unread.iter().map(|span| span.end).max();
+            *unread = start
+                .zip(end)
+                .map(|(start, end)| start..end)
+                .into_iter()
+                .collect();
         }
     }
 
-    /// Forgets that `span` of the segment could not be read for `digest` at `extent`: it was read now, and its checksums hold.
+    /// `span` of the segment was read for `digest` at `extent`, and its checksums hold. Where that was the last in doubt, the place is no
+    /// longer damaged; if it was recorded as such, that is to be recorded too.
     pub fn verified(&self, digest: &Digest, extent: &Extent, span: &Range<u64>) {
         if !self.has_places.load(Ordering::Acquire) {
             return;
         }
-        self.retain(digest, |at, damage| {
-            let Damage::Unread(unread) = damage else {
-                return true;
-            };
+        let mut healed = false;
+        let mut places = self.retain(digest, |at, damage| {
             if at == extent {
-                subtract(unread, span);
+                subtract(&mut damage.unverified, span);
+                healed |= damage.wrong && damage.unverified.is_empty();
             }
-            !unread.is_empty()
+            !damage.unverified.is_empty()
         });
+        if healed {
+            places.unrecorded.push((*digest, *extent));
+            drop(places);
+            self.found.notify_one();
+        }
     }
 
     /// Remembers that the bytes of `digest` at `extent` are wrong: to be recorded, so that the next open knows of it.
@@ -110,16 +116,27 @@ impl Damaged {
         }
     }
 
-    /// At most `count` places that are to be recorded.
-    pub fn take_unrecorded(&self, count: usize) -> Vec<(Digest, Extent)> {
+    /// At most `count` places that are to be recorded: as damaged where they are that now, else as whole.
+    pub fn take_unrecorded(&self, count: usize) -> Vec<(Digest, Extent, bool)> {
         let mut places = self.places.lock();
         let rest = places.unrecorded.len().saturating_sub(count);
-        places.unrecorded.split_off(rest)
+        let taken = places.unrecorded.split_off(rest);
+        let is_wrong = |digest: &Digest, extent: &Extent| {
+            let damage = places.known.get(digest).and_then(|known| known.get(extent));
+            damage.is_some_and(|damage| damage.wrong)
+        };
+        let judged = taken.into_iter().map(|(digest, extent)| {
+            let wrong = is_wrong(&digest, &extent);
+            (digest, extent, wrong)
+        });
+        judged.collect()
     }
 
     /// They could not be recorded: they are still to be.
-    pub fn put_back(&self, unrecorded: Vec<(Digest, Extent)>) {
-        self.places.lock().unrecorded.extend(unrecorded);
+    pub fn put_back(&self, unrecorded: Vec<(Digest, Extent, bool)>) {
+        let places = unrecorded.into_iter();
+        let places = places.map(|(digest, extent, _)| (digest, extent));
+        self.places.lock().unrecorded.extend(places);
     }
 
     /// Whether `digest` is damaged at `extent`.
@@ -140,7 +157,7 @@ impl Damaged {
 
     /// The bytes of `digest` are at `extent` now: forgets what was found elsewhere.
     pub fn keep_only(&self, digest: &Digest, extent: &Extent) {
-        self.retain(digest, |at, _| at == extent);
+        drop(self.retain(digest, |at, _| at == extent));
     }
 
     fn lock_to_add(&self) -> MutexGuard<'_, Places> {
@@ -150,11 +167,16 @@ impl Damaged {
     }
 
     /// Keeps the places of `digest` for which `keep` returns true.
-    fn retain(&self, digest: &Digest, keep: impl Fn(&Extent, &mut Damage) -> bool) {
+    fn retain(
+        &self,
+        digest: &Digest,
+        keep: impl FnMut(&Extent, &mut Damage) -> bool,
+    ) -> MutexGuard<'_, Places> {
         let mut places = self.places.lock();
         places.retain(digest, keep);
         self.has_places
             .store(!places.known.is_empty(), Ordering::Release);
+        places
     }
 }
 
@@ -162,18 +184,20 @@ impl Places {
     /// What is known of a place, which is from now on a damaged one.
     fn entry(&mut self, digest: Digest, extent: Extent) -> &mut Damage {
         let known = self.known.entry(digest).or_default();
-        let none = Damage::Unread(Vec::new());
-        known.entry(extent).or_insert(none)
+        known.entry(extent).or_default()
     }
 
-    /// Returns whether that is news.
+    /// Returns whether that is news. All of the payload has to be verified, which takes its frame and table.
     fn set_wrong(&mut self, digest: Digest, extent: Extent) -> bool {
-        let before = std::mem::replace(self.entry(digest, extent), Damage::Wrong);
-        before != Damage::Wrong
+        let damage = self.entry(digest, extent);
+        let end = extent.offset.saturating_add(extent.length.max(1));
+        damage.unverified.clear();
+        damage.unverified.push(extent.offset..end);
+        !std::mem::replace(&mut damage.wrong, true)
     }
 
     /// Keeps the places of `digest` for which `keep` returns true.
-    fn retain(&mut self, digest: &Digest, keep: impl Fn(&Extent, &mut Damage) -> bool) {
+    fn retain(&mut self, digest: &Digest, mut keep: impl FnMut(&Extent, &mut Damage) -> bool) {
         if let Some(known) = self.known.get_mut(digest) {
             known.retain(|extent, damage| keep(extent, damage));
             if known.is_empty() {

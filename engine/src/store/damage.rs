@@ -1,4 +1,4 @@
-//! Records damage that reads find, so that the next open knows of it.
+//! Records damage that reads find, and that they find it gone, so that the next open knows of it.
 //!
 //! Owns: the task, and when it tries again. Refuses: finding damage (`segment::reader`), and healing it: a push of the blob takes the
 //! mark away.
@@ -51,7 +51,7 @@ pub(super) async fn record(inner: &Inner) -> Result<()> {
             return Ok(());
         }
         let recorded = async {
-            match inner.sequencer.mark_damaged(&found)? {
+            match inner.sequencer.record_damage(&found)? {
                 Some(waiting) => waiting.await.map_err(|_gone| Error::Closed)?.map(drop),
                 None => Ok(()),
             }
@@ -60,8 +60,12 @@ pub(super) async fn record(inner: &Inner) -> Result<()> {
             damaged.put_back(found);
             return Err(error);
         }
-        for (digest, extent) in found {
-            tracing::error!(%digest, %extent, "a blob is damaged where it is stored; a push of the same content heals it");
+        for (digest, extent, damaged) in found {
+            if damaged {
+                tracing::error!(%digest, %extent, "a blob is damaged where it is stored; a push of the same content heals it");
+            } else {
+                tracing::info!(%digest, %extent, "a blob that was recorded as damaged was read and is whole");
+            }
         }
         inner.checkpoints.poke_if_due(inner);
     }

@@ -55,7 +55,7 @@ pub struct OpenReport {
     pub segments_missing: Vec<SegmentId>,
     /// Segments whose file ends before the last record that was placed there: blobs that reach farther count as damaged.
     pub segments_truncated: Vec<SegmentId>,
-    /// Blobs that reads found damaged earlier, and that were not pushed again since.
+    /// Blobs that reads found damaged earlier, and that were not pushed again or found whole since.
     pub blobs_damaged: u64,
     /// Uploads that can be continued.
     pub uploads_resumed: u64,

@@ -132,5 +132,6 @@ fn words_of(operation: &Operation) -> String {
         Operation::PlaceBlob { digest, extent } => format!("place {digest} in {extent}"),
         Operation::ReserveSegmentIds { limit } => format!("reserve segment ids below {limit}"),
         Operation::MarkDamaged { digest, extent } => format!("mark {digest} damaged at {extent}"),
+        Operation::MarkWhole { digest, extent } => format!("mark {digest} whole at {extent}"),
     }
 }

@@ -92,7 +92,7 @@ impl Started<'_> {
         if self.report.blobs_damaged > 0 {
             tracing::error!(
                 blobs = self.report.blobs_damaged,
-                "blobs were found damaged earlier; they cannot be pulled until they are pushed again"
+                "blobs were found damaged earlier; clients are told that they are missing until they are pushed again, or read and found whole"
             );
         }
         for segment in &self.report.segments_missing {
