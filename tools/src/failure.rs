@@ -91,11 +91,16 @@ impl Failure {
             Error::NotAttempted { .. } => failure(Exit::Disk)
                 .next("free what it ran out of, or raise the limit (ulimit -a), then try again"),
             Error::Io { source, .. } => match source.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                    failure(Exit::Disk)
-                        .next(format!("the directory {at} must be writable for this user"))
+                io::ErrorKind::PermissionDenied => failure(Exit::Disk).next(format!(
+                    "this user must be able to read and write {at} and all in it"
+                )),
+                io::ErrorKind::ReadOnlyFilesystem => {
+                    failure(Exit::Disk).next(format!("{at} must be writable"))
                 }
                 io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => failure(Exit::Disk)
+                    .next(format!(
+                        "if this is below {at}: move away what is there while the store is closed"
+                    ))
                     .next("a store is a directory, and so is everything above it: --data DIR"),
                 _ => failure(Exit::Disk),
             },

@@ -272,7 +272,7 @@ fn inspect_names_what_does_not_hold_and_keeps_secrets() {
     );
 }
 
-/// Guards: a file that is none of ours is said to be so, and one that is not there ends with the disk's code.
+/// Guards: a file that is none of ours is said to be so, and one that is not there, or a FIFO, ends with the disk's code.
 #[test]
 fn inspect_refuses_what_is_not_a_store() {
     let directory = tempfile::tempdir().unwrap();
@@ -285,4 +285,9 @@ fn inspect_refuses_what_is_not_a_store() {
         code == 3 && stderr.contains("/nowhere/superblock"),
         "{code} {stderr}"
     );
+    let fifo = directory.path().join("fifo");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.unwrap().success());
+    let (code, _, stderr) = run(tonnage(&["inspect"]).arg(&fifo));
+    assert!(code == 3 && stderr.contains("regular"), "{code} {stderr}");
 }

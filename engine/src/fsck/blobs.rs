@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{FsckOptions, FsckReport, Severity};
 use crate::buffer::Buffer;
 use crate::catalog::View;
-use crate::catalog::keys::Slot;
+use crate::catalog::keys::{self, Slot};
 use crate::digest::Hasher;
 use crate::error::{Error, Result};
 use crate::extent::{Layout, SegmentId};
@@ -25,6 +25,8 @@ use crate::table::Site;
 
 /// Payload read at once; a multiple of the chunk.
 const WINDOW_BYTES: u64 = 2 << 20;
+/// Blobs named for a segment that cannot be read.
+const BLOBS_NAMED: usize = 3;
 /// Index rows sorted by place at once; bounds memory to a few tens of MiB.
 const SORT_ROWS: usize = 200_000;
 
@@ -41,21 +43,37 @@ pub(super) async fn check(
     })?;
     let mut slots = view.slots();
     let mut open: Option<Open> = None;
+    let mut unopened: Option<Unopened> = None;
     loop {
         let mut batch = slots
             .by_ref()
             .take(SORT_ROWS)
             .collect::<Result<Vec<(Bytes, Slot)>>>()?;
         if batch.is_empty() {
-            return Ok(());
+            return unopened.map_or(Ok(()), |unopened| unopened.report(report));
         }
         batch.sort_unstable_by_key(|(_, slot)| (slot.extent.segment, slot.extent.offset));
         for (key, slot) in batch {
             report.blobs += 1;
             report.blob_bytes = report.blob_bytes.saturating_add(slot.extent.length);
             let path = segment_path(&site.root, slot.extent.segment);
+            let segment = slot.extent.segment;
+            if let Some(other) = unopened.take_if(|unopened| unopened.segment != segment) {
+                other.report(report)?;
+            }
+            if let Some(unopened) = &mut unopened {
+                unopened.add(&key);
+                continue;
+            }
+            let segment = match Open::get(site, &mut open, &path, &slot).await {
+                Ok(segment) => segment,
+                Err(error) => {
+                    let unopened = unopened.insert(Unopened::new(segment, path, error));
+                    unopened.add(&key);
+                    continue;
+                }
+            };
             let checked = async {
-                let segment = Open::get(site, &mut open, &path, &slot).await?;
                 record(site, segment, view, &key, &slot, options.deep).await?;
                 excess(segment, &slot).await
             };
@@ -66,6 +84,54 @@ pub(super) async fn check(
             }
             progress(report.blob_bytes, total);
         }
+    }
+}
+
+/// A segment that cannot be read, and the blobs in it.
+struct Unopened {
+    segment: SegmentId,
+    path: PathBuf,
+    error: Error,
+    blobs: u64,
+    first: Vec<String>,
+}
+
+impl Unopened {
+    fn new(segment: SegmentId, path: PathBuf, error: Error) -> Self {
+        let first = Vec::new();
+        Self {
+            segment,
+            path,
+            error,
+            blobs: 0,
+            first,
+        }
+    }
+
+    fn add(&mut self, key: &[u8]) {
+        self.blobs += 1;
+        if self.first.len() < BLOBS_NAMED {
+            self.first.push(keys::name_of_blob(key));
+        }
+    }
+
+    /// Adds one finding for all of them.
+    fn report(self, report: &mut FsckReport) -> Result<()> {
+        report.add_error(&self.path, self.error)?;
+        if let Some(finding) = report.findings.last_mut() {
+            let more = if self.blobs > self.first.len() as u64 {
+                ", ..."
+            } else {
+                ""
+            };
+            let lost = format!(
+                "; live blobs in it: {} ({}{more})",
+                self.blobs,
+                self.first.join(", ")
+            );
+            finding.what.push_str(&lost);
+        }
+        Ok(())
     }
 }
 

@@ -35,13 +35,6 @@ pub(super) async fn check(
         let what = no_segment_left(named.len());
         report.add(Severity::Damage, &segments_directory(store), what);
     }
-    for id in named.difference(&found) {
-        report.add(
-            Severity::Damage,
-            &path(*id),
-            "missing, and the index says that live blobs are in it",
-        );
-    }
     let limit = view.state().segment_limit;
     for id in found.range(limit..) {
         let what = "newer than the journal: the end of the journal is missing";

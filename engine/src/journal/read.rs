@@ -157,7 +157,7 @@ async fn check_gap(
         }));
     };
     let what = format!(
-        "missing, but {} exists; restore it before opening the store",
+        "missing, but {} exists; restore it",
         file_path(store, behind).display()
     );
     Err(Error::corrupt(&file_path(store, absent), 0, what))

@@ -14,7 +14,7 @@ mod upload;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use serde::Serialize;
@@ -58,10 +58,18 @@ impl Findings {
 
 /// Looks at a file of a store, or at the store's directory.
 pub(crate) fn look(path: &Path) -> io::Result<Findings> {
-    let file = File::open(path)?;
+    // Without waiting for somebody at the other end of a FIFO.
+    let file = File::options()
+        .read(true)
+        .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return directory::look(path);
+    }
+    if !metadata.is_file() {
+        let what = "it is not a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
     let file = Inspected {
         file,
