@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tonnage_engine::{Digest, Options};
@@ -9,7 +10,9 @@ use tonnage_server::ServerOptions;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::wire::{self, frame, head};
-use crate::{content, push_blob, push_image};
+use crate::{
+    MANIFEST, content, descriptor, push_blob, push_image, push_layers, put_manifest, sha256,
+};
 
 /// By then a wait has failed; below the 50 s after which a client of HTTP/2 that answers no ping is gone anyway.
 const HANG: Duration = Duration::from_secs(30);
@@ -179,5 +182,48 @@ async fn unread_answers_keep_no_files() {
         begun.expect("a client waits").unwrap();
         assert_eq!(&line, b"HTTP/1.1 200");
         silent.push(stream);
+    }
+}
+
+/// Guards: pages of referrers that clients do not take, one for each connection or many on one, leave memory to others: the page of one
+/// that reads is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_pages_leave_memory_to_others() {
+    let store = Options {
+        read_stall: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let registry = TestRegistry::with_store(ServerOptions::default(), store).await;
+    let client = registry.client();
+    let mut referrer = push_layers(&client, "a", &[b"layer"]).await;
+    referrer["subject"] = descriptor(MANIFEST, b"subject");
+    for number in 0..3 {
+        // Three of them make a page that is nearly as large as one may be.
+        referrer["annotations"] = json!({"a": "x".repeat((1 << 20) + number)});
+        put_manifest(&client, "a", &format!("t{number}"), &referrer).await;
+    }
+    let path = format!("/v2/a/referrers/{}", sha256(b"subject"));
+    let mut streams = connect(&registry).await;
+    let mut sent = wire::opening(1);
+    for number in 0..20 {
+        sent.extend(frame(1, 5, 2 * number + 1, &head("GET", &path)));
+    }
+    streams.write_all(&sent).await.unwrap();
+    begun(&mut streams, 1).await;
+    let mut silent = Vec::new();
+    for number in 0..20 {
+        let mut stream = connect(&registry).await;
+        let get = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(get.as_bytes()).await.unwrap();
+        let mut line = [0; 12];
+        let begun = tokio::time::timeout(HANG, stream.read_exact(&mut line)).await;
+        begun
+            .unwrap_or_else(|_| panic!("client {number} waits"))
+            .unwrap();
+        silent.push(stream);
+    }
+    for _ in 0..3 {
+        let page = client.get(&path).await.expect(200);
+        assert!(!page.headers.contains_key("link"), "the page is short");
     }
 }

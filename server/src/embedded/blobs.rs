@@ -138,6 +138,10 @@ impl Blob for Reader {
     }
 }
 
+fn lane(urgent: bool) -> Lane {
+    if urgent { Lane::Urgent } else { Lane::Bulk }
+}
+
 impl ReadAccount for Account {
     fn progressed(&self) {
         self.0.progressed();
@@ -152,12 +156,11 @@ impl ReadAccount for Account {
     }
 
     fn answer(&self, urgent: bool) -> AnswerReads {
-        let lane = if urgent { Lane::Urgent } else { Lane::Bulk };
-        AnswerReads(Arc::new(Reading::answer(&self.0, lane)))
+        AnswerReads(Arc::new(Reading::answer(&self.0, lane(urgent))))
     }
 
-    fn hold(&self, bytes: usize) -> BoxFuture<'_, Box<dyn HeldMemory>> {
-        let holding = self.0.hold(Lane::Urgent, bytes);
+    fn hold(&self, urgent: bool, bytes: usize) -> BoxFuture<'_, Box<dyn HeldMemory>> {
+        let holding = self.0.hold(lane(urgent), bytes);
         let boxed = |held| Box::new(held) as Box<dyn HeldMemory>;
         holding.map(boxed).boxed()
     }
@@ -166,6 +169,14 @@ impl ReadAccount for Account {
 impl HeldMemory for HeldBytes {
     fn shrink(&mut self, bytes: usize) {
         HeldBytes::shrink(self, bytes);
+    }
+
+    fn set_awaited(&self, awaited: bool) {
+        if awaited {
+            self.unsettle();
+        } else {
+            self.settle();
+        }
     }
 }
 

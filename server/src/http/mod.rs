@@ -87,7 +87,6 @@ pub(crate) struct Api {
     pub(crate) body_idle: std::time::Duration,
     pub(crate) clock: RunningClock,
     pub(crate) manifests: Admission,
-    pub(crate) pages: referrers::PageMemory,
     /// Shortest chunk that clients are asked for, if not 0.
     pub(crate) chunk_min_bytes: u64,
     /// Registries whose content is mirrored here; none: `ns` is ignored.
@@ -241,10 +240,18 @@ impl RequestContext<'_> {
         client.account.as_ref()
     }
 
-    /// Waits for memory for an answer of up to `bytes` that is not read from a blob.
+    /// Waits for memory for a small answer of up to `bytes` that is not read from a blob.
     async fn hold(&self, bytes: usize) -> Option<Box<dyn HeldMemory>> {
         match self.account() {
-            Some(account) => Some(account.hold(bytes).await),
+            Some(account) => Some(account.hold(true, bytes).await),
+            None => None,
+        }
+    }
+
+    /// The same for a large one.
+    async fn hold_large(&self, bytes: usize) -> Option<Box<dyn HeldMemory>> {
+        match self.account() {
+            Some(account) => Some(account.hold(false, bytes).await),
             None => None,
         }
     }

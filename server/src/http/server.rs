@@ -303,7 +303,6 @@ impl Bound {
             metrics: Arc::clone(metrics),
             body_idle: self.options.body_idle_timeout,
             clock: clock.clone(),
-            pages: super::referrers::PageMemory::default(),
             manifests: Admission::new(
                 self.options.manifest_budget_bytes,
                 self.options.manifest_timeout,

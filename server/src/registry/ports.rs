@@ -109,8 +109,8 @@ pub trait ReadAccount: Send + Sync + Debug {
     fn gave_way(&self);
     /// Begins an answer that is read from blobs; an urgent one is small.
     fn answer(&self, urgent: bool) -> AnswerReads;
-    /// Waits for memory for another answer.
-    fn hold(&self, bytes: usize) -> BoxFuture<'_, Box<dyn HeldMemory>>;
+    /// Waits for memory for another answer; an urgent one is small.
+    fn hold(&self, urgent: bool, bytes: usize) -> BoxFuture<'_, Box<dyn HeldMemory>>;
 }
 
 /// The reads of one answer, for the pair that made it.
@@ -121,6 +121,8 @@ pub struct AnswerReads(pub Arc<dyn Any + Send + Sync>);
 pub trait HeldMemory: Send + Sync + Debug {
     /// Gives back what is beyond `bytes`: the answer is shorter than it might have been.
     fn shrink(&mut self, bytes: usize);
+    /// Whether the client is awaited to take the answer, as it is from the beginning. While it is not, it need not give way for it.
+    fn set_awaited(&self, awaited: bool);
 }
 
 /// A place in an upload to return to.
