@@ -84,12 +84,19 @@ async fn a_new_connection_may_ask_once() {
     assert_eq!(status(&mut second).await, "HTTP/1.1 200");
 }
 
-/// Guards: a stop waits for no request on a connection on which nothing was sent.
+/// Guards: a stop waits for no request on a connection on which nothing was sent, nor for one of HTTP/2 that was answered and whose
+/// client does not react.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_silent_connections() {
     let registry = TestRegistry::start().await;
     let _silent = sent(&registry, b"").await;
-    // Accepted after it.
+    let opened = [
+        wire::opening(1 << 16),
+        wire::frame(1, 5, 1, &wire::head("GET", "/v2/")),
+    ];
+    let mut answered = sent(&registry, &opened.concat()).await;
+    wire::next_frame(&mut answered, 0, 1).await;
+    // Accepted after them.
     registry.client().get("/v2/").await.expect(200);
     let stopped = tokio::time::timeout(HANG, registry.stop()).await;
     assert!(stopped.is_ok(), "the stop waits for the whole drain time");

@@ -22,6 +22,8 @@ use crate::registry::ports::ReadAccount;
 
 /// How long an idle connection that was told to leave may take for it.
 pub(super) const LEAVE_MAX: Duration = Duration::from_millis(100);
+/// How long a connection on which nothing is under way may take at the end of the server: HTTP/2 waits for an answer of its client.
+const STOP_MAX: Duration = Duration::from_secs(1);
 /// A connection on which nothing can be written for so long is not read at all.
 const STUCK_MIN: Duration = Duration::from_secs(1);
 
@@ -65,10 +67,10 @@ impl Attended<'_> {
         let mut connection = pin!(connection);
         let mut idle = pin!(self.requests.idle(silence));
         let mut unread = pin!(self.requests.end_unread(self.limits.unread_timeout));
-        let mut ending = false;
+        let (mut ending, mut stopping) = (false, false);
         let mut close = Close::Linger;
         loop {
-            let mut patience = silence;
+            let mut patience = if stopping { STOP_MAX } else { silence };
             tokio::select! {
                 ended = connection.as_mut() => {
                     let Err(error) = ended else { return close };
@@ -108,7 +110,10 @@ impl Attended<'_> {
                     }
                 }
                 // The sender lives as long as connections do; its end would be the end of the server too.
-                _ = draining.wait_for(|draining| *draining), if !ending => {}
+                _ = draining.wait_for(|draining| *draining), if !stopping => {
+                    stopping = true;
+                    patience = STOP_MAX;
+                }
             }
             idle.set(self.requests.idle(patience));
             ending = true;
