@@ -7,6 +7,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::digest::Digest;
 use crate::format::codec::Malformed;
 use crate::io::IoError;
@@ -50,6 +52,18 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: Arc<io::Error>,
+    },
+    /// Bytes that were announced cannot fit; none of them was written.
+    #[error(
+        "{announced} bytes were announced, {free} are free and {idle} are of idle uploads; free space or delete content"
+    )]
+    NoSpaceAnnounced {
+        /// Bytes of the whole blob, as its client says.
+        announced: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes of idle uploads, which give way to others.
+        idle: u64,
     },
     /// Bytes on disk contradict their checksum; they are never served.
     #[error(transparent)]
@@ -227,9 +241,17 @@ impl Error {
         matches!(self, Self::NotAttempted { source, .. } if source.kind() == io::ErrorKind::FileTooLarge)
     }
 
+    /// Whether nothing was begun because too many files are open: in this process, in the system, or of the store, by its own bound,
+    /// which has no number of the system.
+    pub fn is_out_of_files(&self) -> bool {
+        let numbers = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+        matches!(self, Self::NotAttempted { source, .. }
+            if source.raw_os_error().is_none_or(|number| numbers.contains(&number)))
+    }
+
     /// Whether the failure is that no space was left.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::NoSpace { .. })
+        matches!(self, Self::NoSpace { .. } | Self::NoSpaceAnnounced { .. })
     }
 }
 

@@ -80,6 +80,7 @@ async fn a_dribbled_manifest_ends() {
     let text = String::from_utf8_lossy(&said);
     assert!(text.starts_with("HTTP/1.1 408"), "{text}");
     assert!(text.contains("connection: close"), "{text}");
+    assert!(!text.contains("offset"), "there is no upload: {text}");
 }
 
 /// Guards: a manifest that breaks off is the manifest's error (distribution-spec, "Error Codes").

@@ -120,14 +120,11 @@ impl Shared {
         if length <= free.saturating_add(idle) {
             return Ok(());
         }
-        let full = std::io::Error::new(
-            std::io::ErrorKind::StorageFull,
-            format!(
-                "{length} bytes were announced, {free} are free and {idle} are of idle uploads"
-            ),
-        );
-        let dir = self.segments.files().dir();
-        Err(Error::io("find space for an upload in", dir, full))
+        Err(Error::NoSpaceAnnounced {
+            announced: length,
+            free,
+            idle,
+        })
     }
 
     async fn free_bytes(&self) -> Option<u64> {

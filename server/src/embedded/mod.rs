@@ -6,12 +6,13 @@
 mod blobs;
 mod catalog;
 
+use std::io;
 use std::sync::Arc;
 
 use tonnage_engine::store::Store;
 
 use crate::registry::ports::{BlobStore, Catalog};
-use crate::registry::{Error, Limits, Registry};
+use crate::registry::{Error, Limits, Registry, Shortage};
 
 /// A registry over an open store.
 pub fn registry(store: Store, limits: Limits) -> Registry {
@@ -23,6 +24,21 @@ pub fn registry(store: Store, limits: Limits) -> Registry {
 pub fn ports(store: Store) -> (Arc<dyn BlobStore>, Arc<dyn Catalog>) {
     let catalog = catalog::Embedded(store.clone());
     (Arc::new(blobs::Embedded(store)), Arc::new(catalog))
+}
+
+/// What there was too little of for an operation that was not attempted, by its `cause`.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "few kinds of errors are shortages"
+)]
+fn shortage(error: &tonnage_engine::Error, cause: &io::Error) -> Shortage {
+    match cause.kind() {
+        io::ErrorKind::FileTooLarge => Shortage::FileSize,
+        io::ErrorKind::OutOfMemory => Shortage::Memory,
+        io::ErrorKind::WouldBlock => Shortage::Threads,
+        _ if error.is_out_of_files() => Shortage::OpenFiles,
+        _ => Shortage::Other,
+    }
 }
 
 /// What the engine's error means to a client. Its text may name paths, so it becomes the cause, for the log.
@@ -42,7 +58,13 @@ fn error(error: tonnage_engine::Error) -> Error {
         Engine::OutOfOrder { first, offset } => Error::OutOfOrder { first, offset },
         Engine::TooManyUploads { max } => Error::TooManyUploads { max },
         Engine::NoSpace { .. } => Error::Full(Arc::new(error)),
-        Engine::NotAttempted { .. } => Error::NotAttempted(Arc::new(error)),
+        Engine::NoSpaceAnnounced {
+            announced, free, ..
+        } => Error::NoRoom { announced, free },
+        Engine::NotAttempted { ref source, .. } => Error::NotAttempted {
+            shortage: shortage(&error, source),
+            cause: Arc::new(error),
+        },
         Engine::Poisoned { .. } => Error::ReadOnly(Arc::new(error)),
         Engine::Corrupt(_) => Error::Damaged(Arc::new(error)),
         Engine::Closed => Error::Closing,

@@ -6,11 +6,12 @@
 //! Invariant: an answer's body has exactly the bytes that its Content-Length says, or fails, which makes the
 //! connection break off.
 
-use std::fmt;
+use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use futures_util::future::OptionFuture;
@@ -341,7 +342,11 @@ impl Source for RequestBody {
                 },
                 Ok(Some(Err(error))) => {
                     tracing::debug!(%error, "the body ended early");
-                    Error::BodyBroken
+                    if is_framing(&error) {
+                        Error::BodyFraming
+                    } else {
+                        Error::BodyBroken
+                    }
                 }
                 Err(_elapsed) => Error::BodyTimeout,
             };
@@ -349,4 +354,14 @@ impl Source for RequestBody {
             return Err(error);
         }
     }
+}
+
+/// Whether hyper could not read the chunks of a body.
+fn is_framing(error: &hyper::Error) -> bool {
+    let cause = error.source();
+    let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    matches!(
+        cause.map(io::Error::kind),
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+    )
 }

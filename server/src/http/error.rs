@@ -140,7 +140,7 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         Error::DigestInvalid(_) | Error::DigestMissing | Error::DigestMismatch { .. } => {
             (StatusCode::BAD_REQUEST, Code::DigestInvalid)
         }
-        Error::PageInvalid(_) => (StatusCode::BAD_REQUEST, Code::Unsupported),
+        Error::PageInvalid(_) | Error::BodyFraming => (StatusCode::BAD_REQUEST, Code::Unsupported),
         Error::OutOfOrder { .. } | Error::UploadBusy => {
             (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid)
         }
@@ -148,7 +148,9 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
             (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid)
         }
         Error::ManifestBroken => (StatusCode::BAD_REQUEST, Code::ManifestInvalid),
-        Error::BodyTimeout => (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid),
+        Error::BodyTimeout | Error::UploadTimeout => {
+            (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid)
+        }
         Error::ChunkLength { .. } | Error::RangesExcessive => {
             (StatusCode::BAD_REQUEST, Code::SizeInvalid)
         }
@@ -165,9 +167,11 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         | Error::TooManyRequests
         | Error::TooManyManifests
         | Error::TooManyLists => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
-        Error::Full(_) | Error::NotAttempted(_) | Error::ReadOnly(_) | Error::Closing => {
-            (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
-        }
+        Error::Full(_)
+        | Error::NoRoom { .. }
+        | Error::NotAttempted { .. }
+        | Error::ReadOnly(_)
+        | Error::Closing => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
         Error::Damaged(_) | Error::Internal(_) => {
             (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown)
         }
@@ -180,7 +184,8 @@ fn log(error: &Error, status: StatusCode) {
         return;
     }
     let cause = std::error::Error::source(error).map(tracing::field::display);
-    if matches!(error, Error::Closing) {
+    // Whoever announces more than fits causes these.
+    if matches!(error, Error::Closing | Error::NoRoom { .. }) {
         tracing::info!(%error, "refused");
     } else {
         tracing::error!(%error, cause, "failed");

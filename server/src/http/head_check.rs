@@ -159,9 +159,15 @@ fn same_site(head: &Parts, target: Option<&Authority>, hosts: &HostPolicy) -> Re
 
 /// HTTP/1.0 has no expectations (RFC 9110 section 10.1.1).
 fn expectation(head: &Parts) -> Result<(), Refusal> {
-    let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    let expected = head.headers.get_all(header::EXPECT).iter();
-    if head.version < Version::HTTP_11 || expected.into_iter().all(known) {
+    let lines = head.headers.get_all(header::EXPECT).iter();
+    let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    // Empty members of a list do not count (RFC 9110 section 5.6.1.2).
+    let mut members = members
+        .map(<[u8]>::trim_ascii)
+        .filter(|member| !member.is_empty());
+    if head.version < Version::HTTP_11
+        || members.all(|member| member.eq_ignore_ascii_case(b"100-continue"))
+    {
         Ok(())
     } else {
         Err(Refusal::Expectation)

@@ -143,7 +143,9 @@ impl Api {
         let scope = route.as_ref().map_or(Scope::Unscoped, |route| {
             Scope::of(&head, route, &self.mirror_of)
         });
-        let expected = head.version >= Version::HTTP_11 && head.headers.contains_key(EXPECT);
+        let mut expectations = head.headers.get_all(EXPECT).iter();
+        let expected = head.version >= Version::HTTP_11
+            && expectations.any(|expectation| !expectation.is_empty());
         let mut body = RequestBody::new(incoming, expected, self.body_idle, &self.clock);
         if let Some(client) = head.extensions.get::<Client>() {
             body.is_of(&client.under_way);

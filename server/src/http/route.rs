@@ -170,7 +170,7 @@ pub(super) fn parse(path: &str) -> Result<Route, RouteError> {
     let path = unescape(path)?;
     match named(&path) {
         Err(RouteError::NoSuchPath) if path.contains("//") => Err(RouteError::EmptySegment),
-        Err(RouteError::NoSuchPath) if path.len() > 1 && path.ends_with('/') => {
+        Err(RouteError::NoSuchPath) if path.starts_with("/v2/") && path.ends_with('/') => {
             Err(RouteError::FinalSlash)
         }
         route => route,
@@ -369,6 +369,7 @@ mod tests {
             "/v1",
             "*",
             "/v2x",
+            "/V2/",
             "/v2/a",
             "/v2/a/tags",
             "/v2/manifests/a",

@@ -2,6 +2,8 @@
 //!
 //! Owns: the headers by which clients find their way back into an upload: Location and Range, also on a 416.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
 use tonnage_engine::upload::UploadId;
 
@@ -28,7 +30,7 @@ pub(super) async fn begin(context: RequestContext<'_>, name: RepositoryName) -> 
         }
         return opened(&context, &push, announced.or(Some(digest.algorithm()))).await;
     }
-    if let Some(digest) = query::first(context.head, "digest") {
+    if let Some(digest) = digest(&context) {
         let digest: Digest = digest.parse().map_err(Error::DigestInvalid)?;
         // Without content it can only be a question: whether the repository has it, or how to go on.
         let empty = Digest::of(digest.algorithm(), b"");
@@ -78,7 +80,7 @@ pub(super) async fn handle(
         }
         Method::PUT => {
             let chunk = chunk(&context.head.headers)?;
-            let digest = query::first(context.head, "digest").ok_or(Error::DigestMissing)?;
+            let digest = digest(&context).ok_or(Error::DigestMissing)?;
             let digest: Digest = digest.parse().map_err(Error::DigestInvalid)?;
             match registry
                 .close_upload(&push, id, digest, chunk, context.body)
@@ -123,6 +125,11 @@ pub(super) fn chunk(headers: &HeaderMap) -> Result<Option<ChunkRange>, Error> {
                 .map_err(Error::ChunkRangeInvalid)
         })
         .transpose()
+}
+
+/// One without a value counts as not given.
+fn digest<'a>(context: &'a RequestContext<'_>) -> Option<Cow<'a, str>> {
+    query::first(context.head, "digest").filter(|digest| !digest.is_empty())
 }
 
 fn algorithm(context: &RequestContext<'_>) -> Result<Option<Algorithm>, Error> {
@@ -224,11 +231,15 @@ async fn way_back(
     is_whole_close: bool,
     error: Error,
 ) -> Failure {
+    let error = match error {
+        Error::BodyTimeout => Error::UploadTimeout,
+        error => error,
+    };
     let offset = match &error {
         Error::OutOfOrder { offset, .. } => Some(*offset),
         Error::UploadBusy => None,
-        Error::NotAttempted(_) if is_whole_close => None,
-        Error::ChunkLength { .. } | Error::DigestMismatch { .. } | Error::NotAttempted(_) => {
+        Error::NotAttempted { .. } if is_whole_close => None,
+        Error::ChunkLength { .. } | Error::DigestMismatch { .. } | Error::NotAttempted { .. } => {
             match context.registry().upload_offset(push, id).await {
                 Ok(offset) => Some(offset),
                 Err(_) => return error.into(),

@@ -109,16 +109,24 @@ pub enum Error {
         received: u64,
     },
     /// The connection failed inside the body.
-    #[error("the request's body ended before the length that was announced; send it again")]
+    #[error("the request's body broke off before its end; send it again")]
     BodyBroken,
+    /// The body's transfer coding cannot be read.
+    #[error(
+        "the chunks of the request's body are not framed as HTTP/1.1 says (RFC 9112 section 7.1); send it again"
+    )]
+    BodyFraming,
     /// The same inside the body of a manifest.
-    #[error("the manifest ended before the length that was announced; push it again")]
+    #[error("the manifest broke off before its end; push it again")]
     ManifestBroken,
     /// The client was silent for too long inside the body, or took too long for all of it.
-    #[error(
-        "the rest of the request's body did not come in time; send it again, or ask for the upload's offset and continue there"
-    )]
+    #[error("the rest of the request's body did not come in time; send it again")]
     BodyTimeout,
+    /// The same inside the body of an upload, which keeps what came.
+    #[error(
+        "the rest of the request's body did not come in time; ask for the upload's offset and continue there"
+    )]
+    UploadTimeout,
     /// Compressed bodies are not content.
     #[error("Content-Encoding is not supported; send the bytes that the digest is of")]
     ContentEncoding,
@@ -186,11 +194,25 @@ pub enum Error {
     /// No space.
     #[error("the registry's disk is full; pulls and deletes go on. Free space, then push again")]
     Full(#[source] Cause),
-    /// Not begun, for want of descriptors, threads or memory.
+    /// The blob that was announced cannot fit.
     #[error(
-        "the system does not let the registry have what this needs (open files, threads, memory, a larger file); nothing was changed, try again"
+        "the blob's {announced} bytes do not fit: {free} bytes are free on the registry's disk. Free space, then push again"
     )]
-    NotAttempted(#[source] Cause),
+    NoRoom {
+        /// Bytes of the blob, as its client says.
+        announced: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// Not begun, for want of something that the system gives.
+    #[error("the system does not let the registry have {shortage}; nothing was changed, try again")]
+    NotAttempted {
+        /// Of what there is too little.
+        shortage: Shortage,
+        /// Why, for the log.
+        #[source]
+        cause: Cause,
+    },
     /// No writes since a failure.
     #[error(
         "the registry takes no pushes since its storage failed; pulls go on. Its operator has to look"
@@ -205,6 +227,33 @@ pub enum Error {
     /// Anything else; ours.
     #[error("the registry failed; its log says why under this request id")]
     Internal(#[source] Cause),
+}
+
+/// What the system gives too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// Descriptors.
+    OpenFiles,
+    /// Threads.
+    Threads,
+    /// Memory.
+    Memory,
+    /// The size that a file may have.
+    FileSize,
+    /// Something else; the log says what.
+    Other,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::OpenFiles => "another open file",
+            Self::Threads => "another thread",
+            Self::Memory => "more memory",
+            Self::FileSize => "a file as large as this needs",
+            Self::Other => "what this needs",
+        })
+    }
 }
 
 /// Something that a manifest lists and that the repository lacks.

@@ -20,7 +20,7 @@ use tonnage_engine::{Algorithm, Digest, ManifestEntry, Require};
 
 use super::attributes::Attributes;
 use super::ports::{Change, CommitError, Pinned, View};
-use super::{Error, Missing, Precondition, Registry, Result, Transaction};
+use super::{Error, Missing, Precondition, Registry, Result, Shortage, Transaction};
 use crate::access::{Authorized, Push};
 use crate::oci::{Child, Manifest, Place, Reference, RepositoryName, Tag};
 
@@ -345,7 +345,10 @@ async fn judge(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
     let (done, judged) = oneshot::channel();
     let thread = std::thread::Builder::new().name("tonnage-parse".to_owned());
     let started = thread.spawn(move || drop(done.send(judging())));
-    started.map_err(|error| Error::NotAttempted(Arc::new(error)))?;
+    started.map_err(|error| Error::NotAttempted {
+        shortage: Shortage::Threads,
+        cause: Arc::new(error),
+    })?;
     judged.await.map_err(Error::internal)?
 }
 

@@ -29,7 +29,7 @@ use tonnage_engine::{Origin, Require};
 
 #[cfg(feature = "doors")]
 pub use attributes::read_attributes;
-pub use error::{Error, Missing, Result};
+pub use error::{Error, Missing, Result, Shortage};
 pub use list::Listing;
 pub use manifest::{LARGE_MANIFEST_BYTES, ManifestPush, PushedManifest};
 pub use pull::Found;
