@@ -185,12 +185,12 @@ mod tests {
             ] {
                 let Ok(found) = wanted.within(allowed) else {
                     refused += 1;
-                    assert!(allowed < 310, "{allowed} {wanted:?}");
+                    assert!(allowed < 348, "{allowed} {wanted:?}");
                     continue;
                 };
                 assert!(found.needed() <= allowed, "{allowed}: {found:?}");
                 assert!(
-                    found == wanted || found.needed() + 2 >= allowed,
+                    found == wanted || found.needed() + 3 >= allowed,
                     "{allowed}: {found:?}"
                 );
                 for (found, wanted) in [
