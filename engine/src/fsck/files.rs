@@ -8,7 +8,7 @@ use super::{FsckReport, Severity, uploads};
 use crate::catalog::View;
 use crate::error::Result;
 use crate::journal::{self, read::Walked};
-use crate::recovery::apply::{no_segment_left, segment_path, segment_sizes, segments_directory};
+use crate::recovery::apply::{segment_path, segment_sizes};
 use crate::recovery::names::misplaced;
 use crate::table::Site;
 
@@ -31,10 +31,6 @@ pub(super) async fn check(
     }
     let uploads = uploads::check(site, &named, report).await?;
     let path = |id| segment_path(store, id);
-    if !named.is_empty() && named.is_disjoint(&found) {
-        let what = no_segment_left(named.len());
-        report.add(Severity::Damage, &segments_directory(store), what);
-    }
     let limit = view.state().segment_limit;
     for id in found.range(limit..) {
         let what = "newer than the journal: the end of the journal is missing";

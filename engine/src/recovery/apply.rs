@@ -31,11 +31,11 @@ pub async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Re
     sync_dir(io, &segments_directory(store)).await
 }
 
-/// What to say of a directory of segments in which none of the `named` ones is.
-pub fn no_segment_left(named: usize) -> String {
+/// What to say where the directory is not there that `named` segments are in.
+pub fn no_segments(named: usize) -> String {
     format!(
-        "none of the {named} segments that blobs are stored in is there; mount or restore the directory before opening the store. \
-         If they are lost: with an empty file named like one of them the store opens, and a push of a blob heals it"
+        "it is missing with the {named} segments that blobs are stored in; mount or restore it before opening the store. \
+         If they are lost: where the directory is there and empty, the store opens, and a push of a blob heals it"
     )
 }
 

@@ -278,16 +278,22 @@ fn mark_damage(
     Ok(())
 }
 
-/// Opens the directory of segments. Without a blob it was empty, and copies leave empty directories out; else a directory without
-/// any of its segments is taken for a file system that is not mounted: what is pushed meanwhile would be hidden by it.
+/// Opens the directory of segments. Without a blob it was empty, and copies leave empty directories out; else it is lost with all that
+/// was in it.
 async fn open_segments(env: &Env, store: &Path, state: &State) -> Result<Directory> {
     let named = named(state)?;
-    let found = apply::segment_sizes(&*env.io, store).await?;
-    if !named.is_empty() && named.keys().all(|id| !found.contains_key(id)) {
-        let what = apply::no_segment_left(named.len());
-        return Err(Error::corrupt(&apply::segments_directory(store), 0, what));
+    if named.is_empty() {
+        return open_or_make(env, store, "segments").await;
     }
-    open_or_make(env, store, "segments").await
+    let path = apply::segments_directory(store);
+    let opened = open_dir(env, &path).await;
+    opened.map_err(|error| {
+        if error.is_not_found() {
+            Error::corrupt(&path, 0, apply::no_segments(named.len()))
+        } else {
+            error
+        }
+    })
 }
 
 /// Opens a directory of the store whose loss costs nothing; made anew where it is not there, durable on return.
