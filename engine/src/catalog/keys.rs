@@ -2,13 +2,12 @@
 //!
 //! Owns: the only code that knows how a row is spelled (FORMAT.md, "Rows"). Keys are big-endian where a number must sort.
 
-use std::fmt::Write as _;
 use std::hash::Hasher as _;
 
 use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
-use crate::digest::{Algorithm, Digest};
+use crate::digest::Digest;
 use crate::entry::ManifestEntry;
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::{Decoder, Encoder, Malformed};
@@ -82,24 +81,13 @@ pub fn blob(hash_key: &[u8; 16], digest: &Digest) -> Bytes {
     Bytes::from(bytes)
 }
 
-/// What the index row of a blob tells of its digest: all of it, or for a digest of 64 bytes its key form.
+/// The digest of the blob of an index row, for messages; of one of 64 bytes the row has only a key.
 pub fn name_of_blob(key: &[u8]) -> String {
-    let (algorithm, bytes) = key
-        .get(9..)
-        .unwrap_or_default()
-        .split_at_checked(1)
-        .unwrap_or_default();
-    let algorithm = algorithm.first().copied().and_then(Algorithm::from_code);
-    let hex = bytes.iter().fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        write!(hex, "{byte:02x}").unwrap_or_default();
-        hex
-    });
-    match algorithm {
-        Some(Algorithm::Sha512) => format!("sha512 with key {hex}"),
-        Some(algorithm) => format!("{}:{hex}", algorithm.name()),
-        None => format!("row {}", key.escape_ascii()),
-    }
+    let digest = Decoder::new(key.get(9..).unwrap_or_default()).digest();
+    digest.map_or_else(
+        |_| format!("row {}", key.escape_ascii()),
+        |digest| digest.to_string(),
+    )
 }
 
 /// Repository by name.

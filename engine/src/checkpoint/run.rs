@@ -119,7 +119,7 @@ async fn open_slot(site: &Site, history: &History) -> Result<(u64, PathBuf, File
     }
 }
 
-/// Opens a slot for writing. What is no regular file, or cannot be opened, is removed by its name, never written through.
+/// Opens a slot for writing. What cannot be opened so, a directory aside, is removed by its name.
 async fn open_or_replace(io: &dyn Io, path: &Path) -> IoResult<FileRef> {
     let class = Class::Background;
     let opened = match io.open(class.call(), path, OpenMode::Write).await {

@@ -34,8 +34,9 @@ fn resident_bytes() -> Option<usize> {
 fn used_bytes() -> usize {
     #[expect(unsafe_code, reason = "no safe wrapper exists for this call")]
     // SAFETY: it takes nothing, and counts under the locks of the allocator.
-    let counts = unsafe { libc::mallinfo2() };
-    counts.uordblks + counts.hblkhd
+    let counts = unsafe { libc::mallinfo() };
+    // Each counts modulo 4 GiB. `mallinfo2` does not, but a glibc before 2.33 lacks it.
+    counts.uordblks.cast_unsigned() as usize + counts.hblkhd.cast_unsigned() as usize
 }
 
 #[cfg(target_env = "gnu")]

@@ -32,6 +32,8 @@ const CLASSES: [usize; 7] = [
 ];
 /// A window may take this part of what is left, so that the first readers leave room for many more.
 const WINDOW_PART: usize = 32;
+/// A blob up to this is read from the reserve for verification, as a small answer is.
+const SMALL_BYTES: u64 = 64 << 10;
 /// Free blocks are kept up to this part of the budget, so that one hour of many readers does not decide what is held for good.
 const KEPT_PART: usize = 4;
 
@@ -173,6 +175,19 @@ impl Reading {
             lane: Lane::Urgent,
             account: None,
             gate: Arc::default(),
+        }
+    }
+
+    /// The same of a whole blob of `length` bytes: beyond a small one it leaves the reserve to others.
+    pub fn content(length: u64) -> Self {
+        let lane = if length <= SMALL_BYTES {
+            Lane::Urgent
+        } else {
+            Lane::Bulk
+        };
+        Self {
+            lane,
+            ..Self::internal()
         }
     }
 

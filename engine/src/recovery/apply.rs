@@ -2,10 +2,11 @@
 //!
 //! Owns: removing what nothing names. Refuses: deciding anything (`plan`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::names;
 use super::plan::Plan;
 use super::superblock::sync_dir;
 use crate::error::{Error, Result};
@@ -42,6 +43,13 @@ pub fn no_segments(named: usize) -> String {
 /// The directory of the segments of a store.
 pub fn segments_directory(store: &Path) -> PathBuf {
     store.join("segments")
+}
+
+/// The segments of a store by the names in their directory, whatever has these.
+pub async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<SegmentId>> {
+    let names = names::list(io, &segments_directory(store)).await?;
+    let ids = names.iter().filter_map(|name| parse_segment_name(name));
+    Ok(ids.collect())
 }
 
 /// The segment files of a store with their sizes in bytes; nothing but regular files. A directory that is not there holds none.

@@ -114,17 +114,22 @@ pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u
 /// Whether anything was ever put into the store. Where it was, the journal has a file: [`Error::Corrupt`] without one, for the
 /// journal is elsewhere then, and a store that is opened without it would be another one.
 async fn is_used(io: &dyn Io, store: &Path) -> Result<bool> {
+    let names = list(io, &journal::directory(store)).await?;
+    if names.iter().any(|name| is_ours("journal", name)) {
+        // As nearly always. The other directories may have very many names.
+        return Ok(true);
+    }
     let names = list(io, store).await?;
     let traces = traces(io, store, &names).await?;
     match traces.other {
-        Some(trace) if traces.journal.is_none() => {
+        Some(trace) => {
             let what = format!(
                 "no journal file is in it, and the store was in use: {trace} exists; mount or restore the store's directories \
                  before opening the store"
             );
             Err(Error::corrupt(&journal::directory(store), 0, what))
         }
-        other => Ok(traces.journal.or(other).is_some()),
+        None => Ok(false),
     }
 }
 

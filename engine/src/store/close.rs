@@ -9,7 +9,6 @@ use crate::catalog::View;
 use crate::error::{Error, Result};
 use crate::io::Env;
 use crate::recovery::apply;
-use crate::recovery::names::misplaced;
 use crate::sync::oneshot;
 use crate::upload::surviving;
 
@@ -65,7 +64,7 @@ async fn tidy(inner: &Inner) -> Result<()> {
 }
 
 async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {
-    let mut unnamed = apply::segment_sizes(&*env.io, store).await?;
+    let mut unnamed = apply::list_segments(&*env.io, store).await?;
     for id in surviving(env, &store.join("uploads")).await? {
         unnamed.remove(&id);
     }
@@ -75,9 +74,17 @@ async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {
             unnamed.remove(&id);
         }
     }
-    for path in misplaced(&*env.io, store).await? {
-        tracing::warn!(path = %path.display(), "no file of the store, but named like one; nothing uses it: move it away");
+    if !unnamed.is_empty() {
+        // Rarely any: only then is each file looked at.
+        let files = apply::segment_sizes(&*env.io, store).await?;
+        let others: Vec<_> = unnamed
+            .extract_if(.., |id| !files.contains_key(id))
+            .collect();
+        for id in others {
+            let path = apply::segment_path(store, id);
+            tracing::warn!(path = %path.display(), "named like a segment, and no regular file; nothing uses it: move it away");
+        }
     }
-    let unnamed: Vec<_> = unnamed.into_keys().collect();
+    let unnamed: Vec<_> = unnamed.into_iter().collect();
     apply::remove_segments(&*env.io, store, &unnamed).await
 }

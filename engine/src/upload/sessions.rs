@@ -24,6 +24,7 @@ use crate::extent::Extent;
 use crate::io::{Directory, Env};
 use crate::lease::Leases;
 use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX};
+use crate::memory::Reading;
 use crate::options::Options;
 use crate::segment::Segments;
 use crate::sync::Mutex;
@@ -110,7 +111,7 @@ impl Uploads {
 
     async fn read_through(&self, digest: Digest, extent: Extent) -> Result<()> {
         let reader = self.segments().open_blob(digest, extent).await?;
-        let mut stream = reader.read(0..reader.len());
+        let mut stream = reader.read_for(0..reader.len(), Reading::content(reader.len()));
         while stream.next().await?.is_some() {}
         Ok(())
     }

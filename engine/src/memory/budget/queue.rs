@@ -2,20 +2,18 @@
 //!
 //! Invariants: accounts are served in turn, each its own requests in the order in which they came, so that an account that
 //! asks for much at once does not hold up the others; accounts whose clients had to be told to let go are served after all
-//! others. Reads for the store itself are one account.
+//! others. A read without an account has a turn of its own.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::{Id, Waiter};
 
-type Asking = Option<Id>;
-
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    waiters: HashMap<Asking, VecDeque<Waiter>>,
+    waiters: HashMap<Id, VecDeque<Waiter>>,
     /// Whose turn it is, of the prompt and of the slow accounts.
-    prompt: VecDeque<Asking>,
-    slow: VecDeque<Asking>,
+    prompt: VecDeque<Id>,
+    slow: VecDeque<Id>,
     length: usize,
     bytes: usize,
 }
@@ -41,7 +39,7 @@ impl Queue {
     pub(super) fn push(&mut self, waiter: Waiter, is_slow: bool) {
         self.length += 1;
         self.bytes += waiter.bytes;
-        let asking = waiter.account;
+        let asking = asking(waiter.account, waiter.id);
         let own = self.waiters.entry(asking).or_default();
         if own.is_empty() {
             let turns = if is_slow {
@@ -77,7 +75,8 @@ impl Queue {
         Some(waiter)
     }
 
-    pub(super) fn remove(&mut self, asking: Asking, id: Id) -> Option<Waiter> {
+    pub(super) fn remove(&mut self, account: Option<Id>, id: Id) -> Option<Waiter> {
+        let asking = asking(account, id);
         let own = self.waiters.get_mut(&asking)?;
         let place = own.iter().position(|waiter| waiter.id == id)?;
         let waiter = own.remove(place)?;
@@ -93,10 +92,14 @@ impl Queue {
 
     /// Puts an account behind those that are prompt.
     pub(super) fn set_slow(&mut self, account: Id) {
-        let asking = Some(account);
-        if let Some(place) = self.prompt.iter().position(|other| *other == asking) {
+        if let Some(place) = self.prompt.iter().position(|other| *other == account) {
             self.prompt.remove(place);
-            self.slow.push_back(asking);
+            self.slow.push_back(account);
         }
     }
+}
+
+/// Whose turn a waiter shares: accounts and waiters have their numbers from one sequence.
+fn asking(account: Option<Id>, waiter: Id) -> Id {
+    account.unwrap_or(waiter)
 }

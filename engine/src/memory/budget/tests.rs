@@ -62,18 +62,20 @@ fn the_reserve_is_for_small_answers() {
     send_all(budget.release(None, Lane::Urgent, 64 * K));
 }
 
-/// Guards: accounts that wait are served in turn, however much each asks for, and one whose client had to be told to let go comes
-/// after the others.
+/// Guards: accounts that wait are served in turn, however much each asks for, reads without an account each for itself, and one whose
+/// client had to be told to let go comes after the others.
 #[test]
 fn accounts_take_turns() {
     let mut budget = budget();
     let ((greedy, _), (other, _)) = (client(&mut budget), client(&mut budget));
     assert!(budget.ask(Lane::Bulk, None, 768 * K).granted.is_none());
-    let mut wait = |account| budget.ask(Lane::Bulk, Some(account), 16 * K);
-    let mut much = [wait(greedy), wait(greedy), wait(greedy)];
-    let mut little = [wait(other), wait(other)];
-    send_all(budget.release(None, Lane::Bulk, 32 * K));
+    let mut wait = |account| budget.ask(Lane::Bulk, account, 16 * K);
+    let mut much = [wait(Some(greedy)), wait(Some(greedy)), wait(Some(greedy))];
+    let mut little = [wait(Some(other)), wait(Some(other))];
+    let mut own = [wait(None), wait(None)];
+    send_all(budget.release(None, Lane::Bulk, 64 * K));
     assert!(is_granted(&mut much[0]) && is_granted(&mut little[0]));
+    assert!(is_granted(&mut own[0]) && is_granted(&mut own[1]));
     assert!(!is_granted(&mut much[1]));
     assert!(budget.tell(greedy, Duration::ZERO).is_some());
     send_all(budget.release(None, Lane::Bulk, 16 * K));

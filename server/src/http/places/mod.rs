@@ -31,6 +31,8 @@ mod line;
 const GRACE: Duration = Duration::from_secs(1);
 /// A connection with large receive buffers may be ended for another's sake once it has been idle for so long.
 const WIDE_IDLE_MIN: Duration = Duration::from_secs(2);
+/// Time between two looks at all connections, however many come meanwhile.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// `idle_since_us` of a connection with a request under way.
 const BUSY: u64 = u64::MAX;
 
@@ -47,6 +49,8 @@ struct Table {
     next: u64,
     taken: HashMap<u64, Arc<Place>>,
     peers: HashMap<IpAddr, usize>,
+    /// When it was last looked for connections to leave.
+    looked_us: Option<u64>,
 }
 
 /// One connection's place. It is free again when its [`Taken`] drops.
@@ -124,6 +128,11 @@ impl Places {
         }
         let turn = line.turn(share, &table.peers, now_us)?;
         if table.taken.len() >= self.max {
+            let looked_us = table.looked_us;
+            if looked_us.is_some_and(|at_us| now_us < at_us + microseconds(LOOK_PAUSE)) {
+                return None;
+            }
+            table.looked_us = Some(now_us);
             let places = table.taken.values().map(Arc::as_ref);
             for (place, leave) in leave::plan(places, &table.peers, self.max, share, &turn, now_us)
             {
