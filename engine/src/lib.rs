@@ -38,5 +38,5 @@ pub use error::{Corruption, Error, Result};
 pub use memory::{Lane, MemoryAccount, MemoryBudget, Reading};
 pub use options::Options;
 pub use require::Require;
-pub use segment::{BlobReader, BlobStream};
+pub use segment::{BlobReader, BlobStream, ClientId};
 pub use store::{OpenReport, Store, StoreStats};

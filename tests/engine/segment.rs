@@ -9,7 +9,7 @@ use tonnage_engine::extent::{Extent, Layout};
 use tonnage_engine::format::checksum::ChunkChecksums;
 use tonnage_engine::options::Options;
 use tonnage_engine::segment::SmallBlob;
-use tonnage_engine::{Algorithm, Digest, Error};
+use tonnage_engine::{Algorithm, ClientId, Digest, Error};
 
 use tempfile::TempDir;
 
@@ -302,7 +302,11 @@ fn a_retired_segment_goes_with_its_last_reader() {
         let bench = Workbench::open(dir.path(), 1, &Options::default()).await;
         let bytes = content(1, 3 << 20);
         let (digest, extent) = dedicated(&bench, &bytes, None).await;
-        let reader = bench.segments.open_blob(digest, extent).await.unwrap();
+        let reader = bench
+            .segments
+            .open_blob(digest, extent, ClientId::default())
+            .await
+            .unwrap();
         let mut stream = reader.read(0..u64::MAX);
         let first = stream.next().await.unwrap().unwrap();
         bench.segments.files().retire(extent.segment);

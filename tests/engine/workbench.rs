@@ -16,7 +16,7 @@ use tonnage_engine::options::Options;
 use tonnage_engine::poison::Poison;
 use tonnage_engine::segment::{DedicatedWriter, SegmentIds, Segments};
 use tonnage_engine::upload::{Existing, Upload, UploadClaim, UploadId, UploadSpec, Uploads};
-use tonnage_engine::{Algorithm, Digest, Result};
+use tonnage_engine::{Algorithm, ClientId, Digest, Result};
 
 pub(crate) const STORE: [u8; 16] = *b"a store of tests";
 pub(crate) const REPOSITORY: &str = "library/test";
@@ -121,7 +121,10 @@ impl Workbench {
         extent: Extent,
         range: std::ops::Range<u64>,
     ) -> Result<Vec<u8>> {
-        let reader = self.segments.open_blob(digest, extent).await?;
+        let reader = self
+            .segments
+            .open_blob(digest, extent, ClientId::default())
+            .await?;
         let mut stream = reader.read(range);
         let mut all = Vec::new();
         while let Some(piece) = stream.next().await? {

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tonnage_engine::store::Store;
-use tonnage_engine::{Algorithm, Batch, Change, Digest, Origin};
+use tonnage_engine::{Algorithm, Batch, Change, ClientId, Digest, Origin};
 use tonnage_server::registry::Result;
 use tonnage_server::registry::ports::{
     Blob, BlobStore, ClassCount, Condition, Pinned, ReadAccount, Staged, Upload, UploadClaim,
@@ -43,8 +43,12 @@ impl BlobStore for Interfered {
         self.real.lease(digest)
     }
 
-    fn open(&self, digest: Digest) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>> {
-        self.real.open(digest)
+    fn open(
+        &self,
+        digest: Digest,
+        client: ClientId,
+    ) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>> {
+        self.real.open(digest, client)
     }
     fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>> {
         self.real.begin(spec)

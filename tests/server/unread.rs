@@ -157,7 +157,7 @@ async fn an_unread_list_ends_alone() {
 }
 
 /// Guards: clients that do not read keep no others from opening files of blobs: where as many are open as may be, each new one is answered,
-/// and an answer of which nothing was taken for long ends.
+/// an answer of which nothing was taken for long ends, and a push that needs files of its own has them.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_answers_keep_no_files() {
     let store = Options {
@@ -183,6 +183,7 @@ async fn unread_answers_keep_no_files() {
         assert_eq!(&line, b"HTTP/1.1 200");
         silent.push(stream);
     }
+    push_blob(&registry.client(), "a", &content(12, 2 << 20)).await;
 }
 
 /// Guards: pages of referrers that clients do not take, one for each connection or many on one, leave memory to others: the page of one

@@ -32,7 +32,9 @@ use crate::sync::oneshot;
 pub use appender::{Appender, SmallBlob};
 pub use damaged::Damaged;
 pub use dedicated::DedicatedWriter;
-pub use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
+pub use files::{
+    AbandonGuard, ClientId, SegmentFile, SegmentFiles, parse_segment_name, segment_name,
+};
 pub use ids::{RESERVE_IDS, SegmentIds};
 pub use open_files::{OpenFile, OpenFiles, Purpose};
 pub use reader::{BlobReader, BlobStream};
@@ -120,9 +122,14 @@ impl Segments {
         DedicatedWriter::resume(Arc::clone(&self.files), id, length).await
     }
 
-    /// Opens the blob `digest`, which the index says is at `extent`. The reader keeps the bytes readable, whatever
-    /// is collected meanwhile.
-    pub async fn open_blob(&self, digest: Digest, extent: Extent) -> Result<BlobReader> {
+    /// Opens the blob `digest`, which the index says is at `extent`, for `client`. The reader keeps the bytes readable,
+    /// whatever is collected meanwhile.
+    pub async fn open_blob(
+        &self,
+        digest: Digest,
+        extent: Extent,
+        client: ClientId,
+    ) -> Result<BlobReader> {
         if let Some(there) = self.damaged.truncated_at(&extent) {
             let what = format!(
                 "when the store was opened, {there} bytes were there, too few for blob {digest}; push it again"
@@ -133,6 +140,7 @@ impl Segments {
                 what,
             ));
         }
-        BlobReader::open(&self.files, &self.pool, &self.damaged, digest, extent).await
+        let (files, pool, damaged) = (&self.files, &self.pool, &self.damaged);
+        BlobReader::open(files, pool, damaged, (digest, extent), client).await
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Owns: [`OpenFiles`], their count and its bound; [`OpenFile`], one of them. Refuses: opening and closing, which is `files`'.
 //!
-//! A quarter is left to reads: uploads that keep their files for long do not stop pulls from opening theirs. Reads of clients that take
-//! nothing do not either: they end for others (`files`). Commits are never refused;
-//! the few shared segments that they write are counted beside the bound ([`crate::options::DESCRIPTORS_BESIDE_BLOBS`]).
+//! A quarter is left to reads, and a quarter to uploads: neither stops the other by keeping files for long. Among reads, those whose
+//! clients take nothing end for others (`files`). Commits are never refused; the few shared segments that they write are counted beside
+//! the bound ([`crate::options::DESCRIPTORS_BESIDE_BLOBS`]).
 
 use std::io;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub struct OpenFile {
 pub enum Full {
     /// As many are open as may be.
     All,
+    /// Pulls have their share.
+    Pulls,
     /// Uploads have their share.
     Uploads,
 }
@@ -80,8 +82,12 @@ impl OpenFiles {
         if purpose != Purpose::Commit && counts.all >= self.max {
             return Err(Full::All);
         }
+        // What commits wrote is kept for reads.
+        if purpose == Purpose::Read && counts.all - counts.uploads >= self.share() {
+            return Err(Full::Pulls);
+        }
         let full_of_logs = log && counts.logs >= self.logs_max();
-        if full_of_logs || (upload && counts.uploads >= self.uploads_max()) {
+        if full_of_logs || (upload && counts.uploads >= self.share()) {
             return Err(Full::Uploads);
         }
         counts.all += 1;
@@ -97,18 +103,20 @@ impl OpenFiles {
         (self.max / 2).max(1)
     }
 
-    fn uploads_max(&self) -> usize {
+    /// What reads may have, and what uploads may have.
+    fn share(&self) -> usize {
         self.max - self.max / 4
     }
 
     fn logs_max(&self) -> usize {
-        (self.uploads_max() - self.writers_max()).max(1)
+        (self.share() - self.writers_max()).max(1)
     }
 
     /// The error of an operation that needed a file which may not be opened.
     pub fn refusal(&self, full: Full) -> IoError {
         let by = match full {
             Full::All => "",
+            Full::Pulls => " by pulls",
             Full::Uploads => " by unfinished uploads",
         };
         let what = format!(
@@ -133,18 +141,22 @@ impl Drop for OpenFile {
 mod tests {
     use super::*;
 
-    /// Guards: uploads leave a quarter to reads, all together keep the bound, commits are never refused, and what is closed is free again.
+    /// Guards: uploads leave a quarter to reads and reads a quarter to uploads, all together keep the bound, commits are never refused,
+    /// and what is closed is free again.
     #[test]
-    fn uploads_leave_room_for_reads() {
-        let files = OpenFiles::new(8);
-        let mut held: Vec<_> = (0..6)
-            .map(|_| files.admit(Purpose::Upload).unwrap())
-            .collect();
-        assert_eq!(files.admit(Purpose::Upload).unwrap_err(), Full::Uploads);
-        held.extend((0..2).map(|_| files.admit(Purpose::Read).unwrap()));
-        assert_eq!(files.admit(Purpose::Read).unwrap_err(), Full::All);
-        drop(files.admit(Purpose::Commit).unwrap());
-        held.remove(0);
-        files.admit(Purpose::Upload).unwrap();
+    fn reads_and_uploads_leave_room_for_each_other() {
+        for (greedy, other, full) in [
+            (Purpose::Upload, Purpose::Read, Full::Uploads),
+            (Purpose::Read, Purpose::Upload, Full::Pulls),
+        ] {
+            let files = OpenFiles::new(8);
+            let mut held: Vec<_> = (0..6).map(|_| files.admit(greedy).unwrap()).collect();
+            assert_eq!(files.admit(greedy).unwrap_err(), full);
+            held.extend((0..2).map(|_| files.admit(other).unwrap()));
+            assert_eq!(files.admit(other).unwrap_err(), Full::All);
+            drop(files.admit(Purpose::Commit).unwrap());
+            held.remove(0);
+            files.admit(greedy).unwrap();
+        }
     }
 }

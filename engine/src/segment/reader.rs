@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::damaged::Damaged;
-use super::files::{SegmentFile, SegmentFiles};
+use super::files::{ClientId, SegmentFile, SegmentFiles};
 use super::record_check::SliceChecksums;
 use crate::buffer::Buffer;
 use crate::digest::Digest;
@@ -67,15 +67,15 @@ impl BlobReader {
         files: &Arc<SegmentFiles>,
         pool: &ReadPool,
         damaged: &Arc<Damaged>,
-        digest: Digest,
-        extent: Extent,
+        (digest, extent): (Digest, Extent),
+        client: ClientId,
     ) -> Result<Self> {
         let places = RecordPlaces::of(&extent).map_err(|what| {
             damaged.mark_wrong(digest, extent);
             Error::corrupt(&files.path(extent.segment), extent.offset, what.0)
         })?;
         let file = files
-            .open_for_client(extent.segment, pool.memory())
+            .open_for_client(extent.segment, client, pool.memory())
             .await
             .inspect_err(|error| {
                 // What was not attempted says nothing.

@@ -42,7 +42,7 @@ use crate::memory::MemoryAccount;
 use crate::options::Options;
 use crate::poison::Poison;
 use crate::recovery::lock::StoreLock;
-use crate::segment::{BlobReader, Segments};
+use crate::segment::{BlobReader, ClientId, Segments};
 use crate::upload::{Upload, UploadClaim, UploadId, UploadSpec, UploadStatus, Uploads};
 
 use crate::sync::{Mutex, Notify, oneshot};
@@ -130,12 +130,21 @@ impl Store {
 
     /// A reader of a blob's bytes; `None` if the store does not have it. Says nothing of who may see it.
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<BlobReader>> {
+        self.open_blob_for(digest, ClientId::default()).await
+    }
+
+    /// The same for a client: where no more files may be open, clients have their turn one after the other.
+    pub async fn open_blob_for(
+        &self,
+        digest: &Digest,
+        client: ClientId,
+    ) -> Result<Option<BlobReader>> {
         let Some(info) = self.view().blob(digest)? else {
             return Ok(None);
         };
         self.inner
             .segments
-            .open_blob(*digest, info.extent)
+            .open_blob(*digest, info.extent, client)
             .await
             .map(Some)
     }

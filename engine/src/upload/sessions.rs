@@ -26,7 +26,7 @@ use crate::lease::Leases;
 use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX};
 use crate::memory::Reading;
 use crate::options::Options;
-use crate::segment::Segments;
+use crate::segment::{ClientId, Segments};
 use crate::sync::Mutex;
 
 /// The uploads of an open store.
@@ -110,7 +110,10 @@ impl Uploads {
     }
 
     async fn read_through(&self, digest: Digest, extent: Extent) -> Result<()> {
-        let reader = self.segments().open_blob(digest, extent).await?;
+        let opened = self
+            .segments()
+            .open_blob(digest, extent, ClientId::default());
+        let reader = opened.await?;
         let mut stream = reader.read_for(0..reader.len(), Reading::content(reader.len()));
         while stream.next().await?.is_some() {}
         Ok(())

@@ -14,8 +14,8 @@ use tonnage_engine::{Algorithm, Digest, FinishedBlob, Lane, Reading, upload};
 
 use super::error;
 use crate::registry::ports::{
-    AnswerReads, Blob, BlobStore, Condition, HeldMemory, Pinned, ReadAccount, Savepoint, Staged,
-    Upload, UploadClaim, UploadId, UploadSpec, Windows,
+    AnswerReads, Blob, BlobStore, ClientId, Condition, HeldMemory, Pinned, ReadAccount, Savepoint,
+    Staged, Upload, UploadClaim, UploadId, UploadSpec, Windows,
 };
 use crate::registry::{Error, Result};
 
@@ -32,9 +32,13 @@ struct Account(tonnage_engine::MemoryAccount);
 struct Writer(upload::Upload);
 
 impl BlobStore for Embedded {
-    fn open(&self, digest: Digest) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>> {
+    fn open(
+        &self,
+        digest: Digest,
+        client: ClientId,
+    ) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>> {
         async move {
-            let reader = self.0.open_blob(&digest).await.map_err(error)?;
+            let reader = self.0.open_blob_for(&digest, client).await.map_err(error)?;
             Ok(reader.map(|reader| Box::new(Reader(reader)) as Box<dyn Blob>))
         }
         .boxed()

@@ -6,6 +6,7 @@
 //! `linger`'s.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use super::requests::{Requests, UnderWay};
 use super::socket::Socket;
 use crate::clock::RunningClock;
 use crate::registry::Registry;
-use crate::registry::ports::ReadAccount;
+use crate::registry::ports::{ClientId, ReadAccount};
 
 /// The answer to a head of HTTP/1.1 that did not come in time.
 const LATE_HEAD: &[u8] =
@@ -38,6 +39,8 @@ const LATE_HEAD: &[u8] =
 /// What a request knows of its client's connection.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
+    /// Its address.
+    pub(super) id: ClientId,
     pub(super) account: Option<Arc<dyn ReadAccount>>,
     /// This request.
     pub(super) under_way: Weak<UnderWay>,
@@ -142,11 +145,17 @@ where
 {
     let limits = attended.limits;
     let (requests, account) = (attended.requests.clone(), attended.account.clone());
-    let memory = RequestMemory::new(&limits.requests, attended.place.peer());
+    let peer = attended.place.peer();
+    let memory = RequestMemory::new(&limits.requests, peer);
+    let id = match peer {
+        IpAddr::V4(address) => ClientId(address.to_ipv6_mapped().to_bits()),
+        IpAddr::V6(address) => ClientId(address.to_bits()),
+    };
     let service = service_fn(move |mut request: Request<Incoming>| {
         let held = memory.hold(&request).map(Arc::new);
         let under_way = requests.begin(held.clone());
         request.extensions_mut().insert(Client {
+            id,
             account: account.clone(),
             under_way: Arc::downgrade(&under_way),
             held,

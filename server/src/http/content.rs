@@ -58,7 +58,8 @@ pub(super) async fn serve(
             .header(header::CONTENT_LENGTH, found.length)
             .body(Body::empty())?);
     }
-    let blob = context.registry().open(found).await?.ok_or_else(gone)?;
+    let blob = context.registry().open(found, context.client()).await?;
+    let blob = blob.ok_or_else(gone)?;
     let reads = |length: u64| {
         let urgent = kind == Pulled::Manifest || length <= SMALL_BYTES;
         context.account().map(|account| account.answer(urgent))

@@ -69,7 +69,7 @@ use self::namespace::Scope;
 use self::route::Route;
 use crate::access::{Caller, Gate, Ping};
 use crate::clock::RunningClock;
-use crate::registry::ports::{HeldMemory, ReadAccount};
+use crate::registry::ports::{ClientId, HeldMemory, ReadAccount};
 use crate::registry::{Error, Registry};
 use crate::telemetry::{HttpLabels, Metrics};
 
@@ -240,6 +240,12 @@ impl RequestContext<'_> {
         let client = self.head.extensions.get::<Client>()?;
         client.under_way.upgrade()?.hold_memory();
         client.account.as_ref()
+    }
+
+    /// Whose turn this request shares where clients wait in turn.
+    fn client(&self) -> ClientId {
+        let client = self.head.extensions.get::<Client>();
+        client.map(|client| client.id).unwrap_or_default()
     }
 
     /// Waits for memory for a small answer of up to `bytes` that is not read from a blob.

@@ -20,7 +20,7 @@ use futures_util::stream::BoxStream;
 pub use tonnage_engine::io::ClassCount;
 pub use tonnage_engine::upload::{Place, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Digest};
-pub use tonnage_engine::{ManifestEntry, Origin, Require};
+pub use tonnage_engine::{ClientId, ManifestEntry, Origin, Require};
 
 use super::error::{Error, Result};
 
@@ -55,8 +55,13 @@ pub enum Condition {
 
 /// Bytes by digest, and uploads.
 pub trait BlobStore: Send + Sync + Debug {
-    /// A reader of the blob, `None` if it is not stored.
-    fn open(&self, digest: Digest) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>>;
+    /// A reader of the blob, `None` if it is not stored. Where clients have to wait for it, they have their turn one after the
+    /// other.
+    fn open(
+        &self,
+        digest: Digest,
+        client: ClientId,
+    ) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>>;
     /// An account for the memory that one client's reads take.
     fn read_account(&self) -> Arc<dyn ReadAccount>;
     /// Begins an upload; cheap until its first byte.

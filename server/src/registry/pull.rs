@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tonnage_engine::Digest;
 
 use super::attributes::Attributes;
-use super::ports::{Blob, ReadAccount, View};
+use super::ports::{Blob, ClientId, ReadAccount, View};
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::Reference;
@@ -100,8 +100,8 @@ impl Registry {
         self.blobs.read_account()
     }
 
-    /// Opens what was found. `None` if its bytes are gone meanwhile.
-    pub async fn open(&self, found: &Found) -> Result<Option<Box<dyn Blob>>> {
-        self.blobs.open(found.digest).await
+    /// Opens what was found for `client`. `None` if its bytes are gone meanwhile.
+    pub async fn open(&self, found: &Found, client: ClientId) -> Result<Option<Box<dyn Blob>>> {
+        self.blobs.open(found.digest, client).await
     }
 }

@@ -8,7 +8,9 @@
 //! its handle drops it, because bytes handed to a socket may be read after the call returned (D6).
 
 mod handles;
+mod line;
 mod names;
+mod pull;
 mod unlinking;
 
 use std::path::{Path, PathBuf};
@@ -29,23 +31,20 @@ use crate::format::codec::Malformed;
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 use crate::io::exact::{read_up_to, write_all, write_all_and_sync};
 use crate::io::{Call, Class, Directory, Env, FileRef, IoError, IoResult, OpenMode};
-use crate::memory::MemoryBudget;
 use crate::poison::Poison;
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
 use handles::Handles;
+use line::Line;
 use unlinking::Unlinking;
 
 pub use handles::SegmentFile;
 pub(super) use handles::WrittenFile;
+pub use line::ClientId;
 pub use names::{parse_segment_name, segment_name};
 pub use unlinking::AbandonGuard;
 
 /// How long an upload waits for others to give a descriptor back.
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
-/// How long a pull waits for another file to be closed, beside twice the time after which a client counts as stalled.
-const READ_WAIT: Duration = Duration::from_secs(1);
-/// Time between two tries of the one whose turn it is.
-const READ_PAUSE: Duration = Duration::from_millis(10);
 
 /// The directory of segment files.
 #[derive(Debug)]
@@ -58,8 +57,8 @@ pub struct SegmentFiles {
     handles: Mutex<Handles>,
     /// One permit for each file that may be open to be written.
     writers: Arc<Semaphore>,
-    /// Whose turn it is of the pulls that wait until they may open a file.
-    readers: tokio::sync::Mutex<()>,
+    /// Pulls that wait until they may open a file.
+    pulls: Line,
     /// Uploads that wait for a permit.
     waiting: AtomicU64,
     /// One was asked for and not waited for.
@@ -95,7 +94,7 @@ impl SegmentFiles {
             writers: Arc::new(Semaphore::new(open.writers_max())),
             open,
             handles: Mutex::default(),
-            readers: tokio::sync::Mutex::default(),
+            pulls: Line::default(),
             waiting: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             unlinking: Arc::default(),
@@ -216,44 +215,6 @@ impl SegmentFiles {
             return Ok(file);
         }
         let admitted = self.admit(Purpose::Read);
-        self.open_admitted(id, OpenMode::Read, admitted).await
-    }
-
-    /// The same for a pull, which waits while as many files are open as may be. First come, first served: meanwhile the client with an
-    /// open file that took nothing of its answer for the longest time is told to let go, one at a time.
-    pub async fn open_for_client(
-        self: &Arc<Self>,
-        id: SegmentId,
-        memory: &MemoryBudget,
-    ) -> Result<Arc<SegmentFile>> {
-        if let Some(file) = self.find(id) {
-            return Ok(file);
-        }
-        let clock = &self.env.clock;
-        let wait = memory.stall() * 2 + READ_WAIT;
-        let until = clock.monotonic() + wait;
-        // Where others wait, their turn comes first.
-        let mut admitted = match self.readers.try_lock() {
-            Ok(_free) => self.admit(Purpose::Read),
-            Err(_others) => Err(Full::All),
-        };
-        if admitted.is_err() {
-            let turn = pin!(self.readers.lock());
-            let turn = select(turn, clock.sleep(wait)).await;
-            loop {
-                // Others may want the same one.
-                if let Some(file) = self.find(id) {
-                    return Ok(file);
-                }
-                admitted = self.admit(Purpose::Read);
-                if admitted.is_ok() || clock.monotonic() >= until {
-                    break;
-                }
-                memory.revoke_for_file();
-                clock.sleep(READ_PAUSE).await;
-            }
-            drop(turn);
-        }
         self.open_admitted(id, OpenMode::Read, admitted).await
     }
 
