@@ -25,8 +25,9 @@ pub(super) struct JournalTask {
 
 impl Store {
     /// Stops taking writes, makes uploads resumable, writes a checkpoint, removes what nothing names and closes the
-    /// journal. Reads continue until the last clone drops, and with it the lock: the store's own tasks have ended when this
-    /// returns. What fails on the way makes the stop an unclean one, which the next open recovers from, and is returned.
+    /// journal. Reads continue until the last clone drops, and with it the lock: the store's own tasks and its removals of
+    /// segments have ended when this returns. What fails on the way makes the stop an unclean one, which the next open
+    /// recovers from, and is returned.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.inner;
         let task = inner.journal.lock().take();
@@ -52,6 +53,8 @@ impl Store {
         let ended = task.ended.await;
         // One of them may be in the middle of something, and hold the store.
         inner.closing.closed().await;
+        // Before another process may open the store.
+        inner.segments.files().unlinked().await;
         tidied.and(ended.map_err(|_gone| Error::Closed)?)
     }
 }
