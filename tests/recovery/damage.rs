@@ -529,6 +529,22 @@ fn fsck_goes_on_after_a_log_that_it_cannot_read() {
     assert!(!report.is_sound());
 }
 
+/// Guards: `fsck` names a journal file that is damaged where the checkpoint does not need it, and still looks at every blob.
+#[test]
+fn fsck_looks_at_blobs_behind_a_damaged_journal() {
+    let script = script();
+    let image = closed(&script);
+    let journal = files(&image, "journal").remove(0);
+    let segment = files(&image, "segment").remove(0);
+    let damaged = flipped(&image, &segment, 4096 + 128 + 64);
+    let damaged = flipped(&damaged, &journal, frames(&image, &journal)[1] + 20);
+    let report = fsck(&damaged);
+    assert!(
+        names(&report, &journal) && names(&report, &segment),
+        "{report:?}"
+    );
+}
+
 /// Guards: `fsck` reports bytes after the end of a dedicated segment, and not as damage: nothing reads them, and no push clears them.
 #[test]
 fn bytes_after_a_dedicated_segment_are_reported() {

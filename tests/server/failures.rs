@@ -12,7 +12,7 @@ use tonnage_server::access::{Caller, Permission, Policy, Verdict};
 use tonnage_tests::registry::TestRegistry;
 
 use crate::wire::rest;
-use crate::{begin, content, push_blob, push_image, sha256};
+use crate::{MANIFEST, begin, content, push_blob, push_image, sha256};
 
 /// Turns every place where `needle` stands in a segment into something else.
 fn damage(data: &Path, needle: &[u8]) {
@@ -250,7 +250,8 @@ async fn an_answer_with_damage_behind_is_broken_off() {
         .expect(200);
 }
 
-/// Guards: a client that falls silent inside a body is answered, keeps what it sent and holds nothing up.
+/// Guards: a client that falls silent inside a body, of whatever kind, is told so, not that its content is wrong; it keeps what an upload
+/// has got, and holds nothing up.
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_clients_are_let_go() {
     let options = ServerOptions {
@@ -260,12 +261,21 @@ async fn silent_clients_are_let_go() {
     let registry = TestRegistry::with(options).await;
     let client = registry.client();
     let location = begin(&client, "a").await;
-    let mut stream = TcpStream::connect(client.address()).await.unwrap();
-    let head = format!("PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let said = rest(stream).await;
-    assert!(said.starts_with("HTTP/1.1 408"), "{said}");
-    assert!(said.contains("connection: close"), "{said}");
+    let whole = format!("/v2/a/blobs/uploads/?digest={}", sha256(b"0123456789"));
+    for (method, path) in [
+        ("PATCH", &*location),
+        ("POST", &*whole),
+        ("PUT", "/v2/a/manifests/t"),
+    ] {
+        let mut stream = TcpStream::connect(client.address()).await.unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {MANIFEST}\r\nContent-Length: 10\r\n\r\nabc"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let said = rest(stream).await;
+        assert!(said.starts_with("HTTP/1.1 408"), "{method}: {said}");
+        assert!(said.contains("connection: close"), "{method}: {said}");
+    }
     assert_eq!(
         client.get(&location).await.expect(204).header("range"),
         "0-2"
