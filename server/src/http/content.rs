@@ -52,11 +52,7 @@ pub(super) async fn serve(
         if context.registry().is_damaged(found) {
             return Err(gone().into());
         }
-        let builder =
-            base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
-        return Ok(builder
-            .header(header::CONTENT_LENGTH, found.length)
-            .body(Body::empty())?);
+        return announce(found, freshness, media_type);
     }
     let blob = context.registry().open(found, context.client()).await?;
     let blob = blob.ok_or_else(gone)?;
@@ -105,6 +101,14 @@ pub(super) async fn serve(
         }
         RangeAnswer::Excessive => Err(Error::RangesExcessive.into()),
     }
+}
+
+/// The answer to a HEAD.
+fn announce(found: &Found, freshness: Freshness, media_type: &str) -> Reply {
+    let builder = base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
+    Ok(builder
+        .header(header::CONTENT_LENGTH, found.length)
+        .body(Body::empty())?)
 }
 
 /// The text of a header that is there once. Range is no list: two of them mean nothing that is agreed upon.
