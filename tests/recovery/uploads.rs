@@ -373,7 +373,7 @@ fn bytes_beyond_the_budget_are_put_away() {
 }
 
 /// Guards: on a full disk the uploads that were idle for the longest time give way to those that go on, one at a
-/// time; one that a request holds, or that was used a moment ago, does not.
+/// time; one that a request holds does not, and one that was used a moment ago is waited for, as its client may have begun anew.
 #[test]
 fn idle_uploads_give_way_on_a_full_disk() {
     let options = Options {
@@ -399,11 +399,15 @@ fn idle_uploads_give_way_on_a_full_disk() {
 
         // Used a moment ago.
         drop(bench.open(second).await.expect("it is there"));
-        let used = bench.machine.disk.used_bytes();
-        bench.machine.disk.set_capacity(Some(used + 100_000));
-        let full = bench.push(&content(8, 400_000)).await;
+        let clock = &bench.machine.env.clock;
+        let (used, before) = (bench.machine.disk.used_bytes(), clock.monotonic());
+        bench.machine.disk.set_capacity(Some(used + 200_000));
+        let pushed = bench.push(&content(8, 400_000)).await;
+        pushed.expect("the second gives way");
+        assert_eq!(bench.offset(second), None);
+        assert!(clock.monotonic() - before >= Duration::from_secs(2));
+        let full = bench.push(&content(9, 400_000)).await;
         assert!(matches!(full, Err(Error::NoSpace { .. })), "{full:?}");
-        assert_eq!(bench.offset(second), Some(250_000));
         drop(holder);
         assert_eq!(bench.offset(held), Some(250_000));
         bench.machine.disk.set_capacity(None);

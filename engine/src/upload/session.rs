@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::futures::Notified;
 
 use super::body::Body;
-use super::places::{IdleSpace, QUIET, Rank};
+use super::places::{IdleSpace, Rank};
 use super::sessions::Uploads;
 use super::shared::Subject;
 use super::{Place, UploadClaim, UploadId, UploadStatus};
@@ -296,11 +296,11 @@ impl Session {
         })
     }
 
-    /// The space that ending it would free, where it was idle for [`QUIET`].
+    /// The space that ending it would free, unless it is in use.
     pub(super) fn idle_space(&self, now: Duration) -> Option<IdleSpace> {
         let state = self.state.lock();
         let idle = now.saturating_sub(state.at);
-        let evictable = state.is_idle() && state.on_disk > 0 && idle >= QUIET;
+        let evictable = state.is_idle() && state.on_disk > 0;
         evictable.then_some(IdleSpace {
             bytes: state.on_disk,
             idle,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::UploadId;
-use super::places::{IdleSpace, Places, most_idle};
+use super::places::{IdleSpace, Places, QUIET, most_idle};
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
@@ -88,10 +88,21 @@ impl SessionTable {
     /// Ends the upload that keeps the most space on disk while it is idle ([`most_idle`]), and returns it.
     pub(super) fn evict_for_space(&self, now: Duration) -> Option<Arc<Session>> {
         let mut sessions = self.sessions.lock();
-        sessions.evict(|sessions| most_idle(sessions.idle_spaces(now)))
+        let is_quiet = |(_, space): &(UploadId, IdleSpace)| space.idle >= QUIET;
+        sessions.evict(|sessions| most_idle(sessions.idle_spaces(now).filter(is_quiet)))
     }
 
-    /// Bytes on disk of those that [`SessionTable::evict_for_space`] would end, one after the other.
+    /// The time until one of those that no request uses may be ended for space; `None` if there is none.
+    pub(super) fn quiet_after(&self, now: Duration) -> Option<Duration> {
+        let sessions = self.sessions.lock();
+        let longest = sessions
+            .idle_spaces(now)
+            .map(|(_, space)| space.idle)
+            .max()?;
+        Some(QUIET.saturating_sub(longest))
+    }
+
+    /// Bytes on disk of those that [`SessionTable::evict_for_space`] would end, one after the other, once they are quiet.
     pub(super) fn idle_bytes(&self, now: Duration) -> u64 {
         let sessions = self.sessions.lock();
         sessions

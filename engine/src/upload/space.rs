@@ -5,10 +5,13 @@
 //!
 //! Invariants: an upload is ended only for bytes that a request is writing: never for a length that was announced, nor
 //! to write what another idle upload holds in memory. Uploads are ended one at a time, and no further one for a write
-//! once ending one freed nothing.
+//! once ending one freed nothing. One that was used a moment ago is waited for: its client may have left it, or go on.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use super::places::QUIET;
+use super::session_table::SessionTable;
 use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::io::Class;
@@ -80,15 +83,29 @@ impl Shared {
     }
 
     /// Ends an idle upload and waits until its files are removed; whether that freed space. `None` where none can be
-    /// ended. Ends none where another write made space since the counter was `freed_before`.
+    /// ended before [`QUIET`] is over. Ends none where another write made space since the counter was `freed_before`.
     async fn make_space(&self, freed_before: u64) -> Option<bool> {
-        let _one_at_a_time = self.space.ending.lock().await;
-        if self.space.freed() != freed_before {
-            return Some(true);
+        let clock = &self.env.clock;
+        let until = clock.monotonic() + QUIET;
+        loop {
+            let one_at_a_time = self.space.ending.lock().await;
+            if self.space.freed() != freed_before {
+                return Some(true);
+            }
+            let sessions = self.sessions.upgrade()?;
+            let now = clock.monotonic();
+            if let Some(freed) = self.end_one(&sessions, now).await {
+                return Some(freed);
+            }
+            let pause = sessions.quiet_after(now).filter(|_| now < until)?;
+            drop((one_at_a_time, sessions));
+            clock.sleep(pause).await;
         }
-        let sessions = self.sessions.upgrade()?;
+    }
+
+    async fn end_one(&self, sessions: &SessionTable, now: Duration) -> Option<bool> {
         let free_before = self.free_bytes().await;
-        let session = sessions.evict_for_space(self.env.clock.monotonic())?;
+        let session = sessions.evict_for_space(now)?;
         tracing::info!(upload = %session.id(), repository = session.repository(), "an idle upload was ended because the disk is full");
         session.settle_and_abandon().await;
         drop(session);
