@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::task::JoinSet;
-use tonnage_server::ServerOptions;
+use tonnage_server::{Server, ServerOptions};
 use tonnage_tests::registry::TestRegistry;
 
 use crate::unread::connect;
@@ -26,6 +26,31 @@ async fn registry_with(connections_max: usize) -> TestRegistry {
         ..ServerOptions::default()
     };
     TestRegistry::with(options).await
+}
+
+/// Guards: more connections than a hundred that come at once are let in at once: a client that has no answer to its SYN sends it again only
+/// after a second, and then later and later.
+#[tokio::test]
+async fn a_burst_of_connections_is_let_in() {
+    let options = ServerOptions {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        admin_listen: None,
+        ..ServerOptions::default()
+    };
+    // Nothing is accepted.
+    let bound = Server::bind(options).expect("a free port");
+    let address = bound.address();
+    // No queue is longer than the system lets it be.
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let count = most.trim().parse::<usize>().unwrap().min(300);
+    let burst = async {
+        let mut waiting = Vec::new();
+        for _ in 0..count {
+            waiting.push(TcpStream::connect(address).await.unwrap());
+        }
+    };
+    let let_in = tokio::time::timeout(HANG, burst).await;
+    assert!(let_in.is_ok(), "the kernel's queue is too short");
 }
 
 /// A connection that has sent `bytes`.

@@ -79,7 +79,7 @@ impl TestRegistry {
         };
         // The host of requests that tests write as bytes.
         options.hostnames.push("x".parse().expect("a host"));
-        let bound = Server::bind(options).await.expect("free ports");
+        let bound = Server::bind(options).expect("free ports");
         let (address, admin) = (
             bound.address(),
             bound.admin_address().expect("an admin address"),

@@ -61,9 +61,9 @@ async fn run(options: Options) -> Result<(), String> {
     let (server, _folder) = Rival::tonnage(options.tonnage.clone(), &options.folder)?;
     let large = prepare(server.address).await?;
     let time = Duration::from_secs(options.seconds);
-    measure(server.address, PACE * 20).await;
+    measure(server.address, PACE * 20).await?;
 
-    let alone = measure(server.address, time).await;
+    let alone = measure(server.address, time).await?;
     let before_kib = server.memory_kib();
     let stop = Arc::new(AtomicBool::new(false));
     let peak = tokio::task::spawn_blocking({
@@ -71,11 +71,12 @@ async fn run(options: Options) -> Result<(), String> {
         move || peak_kib(pid, &stop)
     });
     let began = Instant::now();
-    let hostile = tokio::spawn(attack(server.address, options.clone(), large));
-    let beside = measure(server.address, time).await;
+    let attack = attack(server.address, options.clone(), large);
+    let hostile = tokio::spawn(on_a_thread(10, attack));
+    let beside = measure(server.address, time).await?;
     let (held, answered) = hostile
         .await
-        .map_err(|e| format!("the hostile clients: {e}"))?;
+        .map_err(|e| format!("the hostile clients: {e}"))??;
     stop.store(true, Ordering::Release);
     let peak_kib = peak.await.map_err(|e| format!("look at memory: {e}"))?;
     eprintln!(
@@ -161,7 +162,29 @@ impl Seen {
     }
 }
 
-async fn measure(address: SocketAddr, time: Duration) -> Seen {
+/// Clients on a thread of their own. Where all are on one machine, honest ones would wait for the hostile ones here as well; so would
+/// the server for a processor, therefore those are `nice`.
+async fn on_a_thread<T: Send + 'static>(
+    nice: i32,
+    clients: impl Future<Output = T> + Send + 'static,
+) -> Result<T, String> {
+    let own = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("start a runtime: {e}"))?;
+    let ended = tokio::task::spawn_blocking(move || {
+        rustix::process::nice(nice).map_err(|e| format!("be nice: {e}"))?;
+        Ok(own.block_on(clients))
+    });
+    ended.await.map_err(|e| format!("clients: {e}"))?
+}
+
+/// What honest clients see in so much time.
+async fn measure(address: SocketAddr, time: Duration) -> Result<Seen, String> {
+    on_a_thread(0, honest(address, time)).await
+}
+
+async fn honest(address: SocketAddr, time: Duration) -> Seen {
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         clients.spawn(async move { (true, repeat(address, time, number, true).await) });

@@ -18,7 +18,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tonnage_engine::store::Store;
 
@@ -35,6 +35,9 @@ use crate::embedded;
 use crate::registry::{Limits, Registry};
 use crate::telemetry::Metrics;
 
+/// Connections that wait in the kernel until they are accepted. Where there are more, a client has no answer to its SYN and sends it again
+/// after 1 s, 2 s, 4 s and so on.
+const BACKLOG: u32 = 1024;
 /// Connections of the admin listener at a time.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Time that the admin listener's own connections have to end, after the registry's.
@@ -166,11 +169,14 @@ pub struct Bound {
 }
 
 impl Server {
-    /// Takes the addresses.
-    pub async fn bind(options: ServerOptions) -> Result<Bound, ServeError> {
-        let api = bind(options.listen, "the registry").await?;
+    /// Takes the addresses. Connections are let in from now on, and wait until they are served.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn bind(options: ServerOptions) -> Result<Bound, ServeError> {
+        let api = bind(options.listen, "the registry")?;
         let admin = match options.admin_listen {
-            Some(address) => Some(bind(address, "metrics and health").await?),
+            Some(address) => Some(bind(address, "metrics and health")?),
             None => None,
         };
         Ok(Bound {
@@ -181,7 +187,19 @@ impl Server {
     }
 }
 
-async fn bind(
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    // A restart does not wait for the connections of the run before.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind(
     address: SocketAddr,
     purpose: &'static str,
 ) -> Result<(TcpListener, SocketAddr), ServeError> {
@@ -190,7 +208,7 @@ async fn bind(
         purpose,
         source,
     };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = listen(address).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
 }

@@ -46,9 +46,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     keep_within_files(&mut options)?;
     let mut signals = Signals::take()
         .map_err(|error| Failure::new(Exit::Disk, format!("signals cannot be taken: {error}")))?;
-    let bound = Server::bind(options.server)
-        .await
-        .map_err(|error| of_listen(&error))?;
+    let bound = Server::bind(options.server).map_err(|error| of_listen(&error))?;
     let env = tonnage_server::runtime::env()
         .map_err(|error| threads::of_threads(format!("threads could not be started: {error}")))?;
     let backend = env.io.backend();
