@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::microseconds;
 
-/// Where the first has waited for less, the line moves, and those beyond it wait in the kernel's queue. That has about four times as
-/// many as the longest line, so the last of them is accepted within about a second.
+/// Where the first has waited for less, the line moves, and those beyond it wait in the kernel's queue. That has four times as many as the
+/// longest line (`server::BACKLOG`), so the last of them is accepted within about a second.
 pub(super) const PACE: Duration = Duration::from_millis(250);
 /// The longest line.
 const WAITING_MAX: usize = 256;
