@@ -29,6 +29,7 @@ pub mod state;
 pub mod store;
 mod sync;
 pub mod table;
+mod turns;
 pub mod upload;
 
 pub use batch::{Batch, Change, Committed, FinishedBlob};

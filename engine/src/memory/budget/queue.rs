@@ -1,19 +1,15 @@
 //! Who waits in a lane, in the order in which they are served.
 //!
-//! Invariants: accounts are served in turn, each its own requests in the order in which they came, so that an account that
-//! asks for much at once does not hold up the others; accounts whose clients had to be told to let go are served after all
-//! others. A read without an account has a turn of its own.
-
-use std::collections::{HashMap, VecDeque};
+//! Invariants: accounts are served in turn ([`Turns`]), so that one that asks for much at once does not hold up the others;
+//! accounts whose clients had to be told to let go are served after all others. A read without an account has a turn of its own.
 
 use super::{Id, Waiter};
+use crate::turns::Turns;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    waiters: HashMap<Id, VecDeque<Waiter>>,
-    /// Whose turn it is, of the prompt and of the slow accounts.
-    prompt: VecDeque<Id>,
-    slow: VecDeque<Id>,
+    prompt: Turns<Id, Waiter>,
+    slow: Turns<Id, Waiter>,
     length: usize,
     bytes: usize,
 }
@@ -31,8 +27,7 @@ impl Queue {
 
     /// Bytes that the next one waits for.
     pub(super) fn first_bytes(&self) -> Option<usize> {
-        let asking = self.prompt.front().or(self.slow.front())?;
-        let first = self.waiters.get(asking).and_then(VecDeque::front);
+        let first = self.prompt.first().or(self.slow.first());
         first.map(|waiter| waiter.bytes)
     }
 
@@ -40,16 +35,12 @@ impl Queue {
         self.length += 1;
         self.bytes += waiter.bytes;
         let asking = asking(waiter.account, waiter.id);
-        let own = self.waiters.entry(asking).or_default();
-        if own.is_empty() {
-            let turns = if is_slow {
-                &mut self.slow
-            } else {
-                &mut self.prompt
-            };
-            turns.push_back(asking);
+        // Its own stay in their order.
+        if self.slow.has(asking) || (is_slow && !self.prompt.has(asking)) {
+            self.slow.push(asking, waiter);
+        } else {
+            self.prompt.push(asking, waiter);
         }
-        own.push_back(waiter);
     }
 
     /// The next one, if its bytes fit.
@@ -57,19 +48,7 @@ impl Queue {
         if !fits(self.first_bytes()?) {
             return None;
         }
-        let turns = if self.prompt.is_empty() {
-            &mut self.slow
-        } else {
-            &mut self.prompt
-        };
-        let asking = turns.pop_front()?;
-        let own = self.waiters.get_mut(&asking)?;
-        let waiter = own.pop_front()?;
-        if own.is_empty() {
-            self.waiters.remove(&asking);
-        } else {
-            turns.push_back(asking);
-        }
+        let waiter = self.prompt.pop().or_else(|| self.slow.pop())?;
         self.length -= 1;
         self.bytes -= waiter.bytes;
         Some(waiter)
@@ -77,14 +56,9 @@ impl Queue {
 
     pub(super) fn remove(&mut self, account: Option<Id>, id: Id) -> Option<Waiter> {
         let asking = asking(account, id);
-        let own = self.waiters.get_mut(&asking)?;
-        let place = own.iter().position(|waiter| waiter.id == id)?;
-        let waiter = own.remove(place)?;
-        if own.is_empty() {
-            self.waiters.remove(&asking);
-            self.prompt.retain(|other| *other != asking);
-            self.slow.retain(|other| *other != asking);
-        }
+        let is_it = |waiter: &Waiter| waiter.id == id;
+        let removed = self.prompt.remove(asking, is_it);
+        let waiter = removed.or_else(|| self.slow.remove(asking, is_it))?;
         self.length -= 1;
         self.bytes -= waiter.bytes;
         Some(waiter)
@@ -92,10 +66,8 @@ impl Queue {
 
     /// Puts an account behind those that are prompt.
     pub(super) fn set_slow(&mut self, account: Id) {
-        if let Some(place) = self.prompt.iter().position(|other| *other == account) {
-            self.prompt.remove(place);
-            self.slow.push_back(account);
-        }
+        let own = self.prompt.take(account);
+        self.slow.append(account, own);
     }
 }
 

@@ -2,12 +2,11 @@
 //!
 //! Owns: [`Line`] and [`ClientId`]. Refuses: what a pull does in its turn, and how long it waits (`pull`).
 //!
-//! Invariants: one has its turn at a time; clients have theirs one after the other, however many pulls each waits with, each
-//! client's own in the order in which they came; a wait that is given up leaves nothing behind.
-
-use std::collections::{HashMap, VecDeque};
+//! Invariants: one has its turn at a time, and clients have theirs one after the other ([`Turns`]); a wait that is given up leaves nothing
+//! behind.
 
 use crate::sync::{Mutex, oneshot};
+use crate::turns::Turns;
 
 /// Who pulls: what a client is, its address for example, is for the caller to say.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -24,9 +23,7 @@ struct State {
     /// Whether anybody has its turn.
     taken: bool,
     next: u64,
-    waiting: HashMap<ClientId, VecDeque<Waiter>>,
-    /// The clients that wait, each once.
-    clients: VecDeque<ClientId>,
+    waiting: Turns<ClientId, Waiter>,
 }
 
 #[derive(Debug)]
@@ -70,43 +67,15 @@ impl Line {
 impl State {
     fn push(&mut self, client: ClientId, id: u64) -> oneshot::Receiver<()> {
         let (turn, coming) = oneshot::channel();
-        let own = self.waiting.entry(client).or_default();
-        if own.is_empty() {
-            self.clients.push_back(client);
-        }
-        own.push_back(Waiter { id, turn });
+        self.waiting.push(client, Waiter { id, turn });
         coming
-    }
-
-    /// Takes a waiter out; `None` if its turn came.
-    fn remove(&mut self, client: ClientId, id: u64) -> Option<Waiter> {
-        let own = self.waiting.get_mut(&client)?;
-        let place = own.iter().position(|waiter| waiter.id == id)?;
-        let waiter = own.remove(place);
-        if own.is_empty() {
-            self.waiting.remove(&client);
-            self.clients.retain(|other| *other != client);
-        }
-        waiter
     }
 
     /// Gives the turn to the next one.
     fn pass(&mut self) {
-        self.taken = false;
-        let Some(client) = self.clients.pop_front() else {
-            return;
-        };
-        let Some(own) = self.waiting.get_mut(&client) else {
-            return;
-        };
-        let first = own.pop_front();
-        if own.is_empty() {
-            self.waiting.remove(&client);
-        } else {
-            self.clients.push_back(client);
-        }
-        if let Some(waiter) = first {
-            self.taken = true;
+        let next = self.waiting.pop();
+        self.taken = next.is_some();
+        if let Some(waiter) = next {
             // Its end is there until it has taken itself out, which it does under the lock.
             waiter.turn.send(()).unwrap_or_default();
         }
@@ -127,7 +96,9 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.line.state.lock();
-        if self.coming.is_none() || state.remove(self.client, self.id).is_none() {
+        let is_it = |waiter: &Waiter| waiter.id == self.id;
+        if self.coming.is_none() || state.waiting.remove(self.client, is_it).is_none() {
+            // It has its turn, or that came just now.
             state.pass();
         }
     }
@@ -135,6 +106,8 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use futures_util::FutureExt as _;
 
     use super::*;
@@ -164,7 +137,6 @@ mod tests {
         assert!(has_turn(&mut many[0]) && !has_turn(&mut many[1]));
         many.clear();
         assert!(line.is_empty());
-        let state = line.state.lock();
-        assert!(state.waiting.is_empty() && state.clients.is_empty());
+        assert!(line.state.lock().waiting.first().is_none());
     }
 }
