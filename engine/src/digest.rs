@@ -12,6 +12,9 @@ use std::str::FromStr;
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest as _, Sha256, Sha512};
 
+/// Digits of the longest digest.
+const HEX_BYTES_MAX: usize = 128;
+
 /// Registered digest algorithms (image-spec, descriptor.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
@@ -108,14 +111,21 @@ impl Digest {
 
     /// The part after the colon: lowercase hexadecimal.
     pub fn hex(&self) -> String {
-        use fmt::Write as _;
-        self.as_bytes()
-            .iter()
-            .fold(String::with_capacity(128), |mut out, byte| {
-                // Writing to a String cannot fail.
-                write!(out, "{byte:02x}").unwrap_or_default();
-                out
-            })
+        self.write_hex(&mut [0; HEX_BYTES_MAX]).to_owned()
+    }
+
+    /// The same in a place of the caller's. Every answer has it more than once.
+    fn write_hex<'a>(&self, text: &'a mut [u8; HEX_BYTES_MAX]) -> &'a str {
+        let digit = |value: u8| match value {
+            0..=9 => b'0' + value,
+            _ => b'a' - 10 + value,
+        };
+        let (pairs, _) = text.as_chunks_mut();
+        for ([high, low], byte) in pairs.iter_mut().zip(self.as_bytes()) {
+            (*high, *low) = (digit(byte >> 4), digit(byte & 15));
+        }
+        let written = text.get(..2 * self.as_bytes().len());
+        str::from_utf8(written.unwrap_or_default()).unwrap_or_default()
     }
 
     /// The fixed-size key of the index: the digest itself at 32 bytes, otherwise SHA-256 over
@@ -139,7 +149,9 @@ impl Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm.name(), self.hex())
+        f.write_str(self.algorithm.name())?;
+        f.write_str(":")?;
+        f.write_str(self.write_hex(&mut [0; HEX_BYTES_MAX]))
     }
 }
 

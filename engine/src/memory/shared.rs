@@ -254,8 +254,12 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.settle();
         let account = self.account.as_ref().map(MemoryAccount::id);
-        self.memory.release(account, self.lane, self.bytes);
+        grant(self.memory.with(|budget| {
+            if let Some(account) = account {
+                budget.settled(account, self.window);
+            }
+            budget.release(account, self.lane, self.bytes)
+        }));
     }
 }

@@ -1,13 +1,14 @@
 //! What to do with a request's body that no handler read.
 //!
 //! Owns: the choice between a connection that is kept, for which the rest of the body is read beside the answer, and one that the
-//! answer closes. A closed one lingers (`linger`), so that a client that sends before it listens sees its answer. A stream of HTTP/2 is
+//! answer closes, as the client may have asked. A closed one lingers (`linger`), so that a client that sends before it listens sees its answer. A stream of HTTP/2 is
 //! read on for a little, and then reset.
 //! Refuses: reading much for the sake of a connection; a new one is cheaper.
 
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use http::request::Parts;
 use http::{HeaderValue, Response, Version, header};
 
 use super::body::{Body, RequestBody};
@@ -24,18 +25,20 @@ const TIME_MAX: Duration = Duration::from_secs(5);
 /// Settles what becomes of the rest of a body whose answer is known.
 pub(super) fn settle(
     mut body: RequestBody,
-    version: Version,
+    head: &Parts,
     clock: &RunningClock,
     answer: &mut Response<Body>,
 ) {
     if is_whole(&mut body) {
         return;
     }
-    let most = if version >= Version::HTTP_2 {
+    let is_http2 = head.version >= Version::HTTP_2;
+    let most = if is_http2 {
         // A reset without an error (RFC 9113 section 8.1) would do, but some clients that are still sending take it for the answer.
         Some(STREAM_BYTES_MAX).filter(|_| body.is_coming())
     } else {
-        body.rest().filter(|bytes| *bytes <= BYTES_MAX)
+        let rest = body.rest().filter(|bytes| *bytes <= BYTES_MAX);
+        rest.filter(|_| wants_kept(head))
     };
     if let Some(most) = most {
         let clock = clock.clone();
@@ -43,10 +46,19 @@ pub(super) fn settle(
             let reading = read(&mut body, most);
             clock.timeout(TIME_MAX, reading).await.unwrap_or_default();
         });
-    } else if version < Version::HTTP_2 {
+    } else if !is_http2 {
         let close = HeaderValue::from_static("close");
         answer.headers_mut().insert(header::CONNECTION, close);
     }
+}
+
+/// Whether the client wants the connection kept (RFC 9112 section 9.3). HTTP/1.0 has to ask for it, which no client does that sends a body
+/// before it is wanted.
+fn wants_kept(head: &Parts) -> bool {
+    let lines = head.headers.get_all(header::CONNECTION).iter();
+    let mut options = lines.flat_map(|line| line.to_str().unwrap_or_default().split(','));
+    let closes = options.any(|option| option.trim().eq_ignore_ascii_case("close"));
+    head.version == Version::HTTP_11 && !closes
 }
 
 async fn read(body: &mut RequestBody, most: u64) {
@@ -74,4 +86,28 @@ fn is_whole(body: &mut RequestBody) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    /// Guards: nothing is waited for to keep a connection that the client wants closed.
+    #[test]
+    fn clients_say_whether_the_connection_is_kept() {
+        let is_kept = |version, options: &[&str]| {
+            let request = Request::builder().version(version);
+            let request = options.iter().fold(request, |request, option| {
+                request.header(header::CONNECTION, *option)
+            });
+            let (head, ()) = request.body(()).expect("a request").into_parts();
+            wants_kept(&head)
+        };
+        assert!(is_kept(Version::HTTP_11, &[]));
+        assert!(is_kept(Version::HTTP_11, &["keep-alive", "TE"]));
+        assert!(!is_kept(Version::HTTP_11, &["TE", "keep-alive , Close"]));
+        assert!(!is_kept(Version::HTTP_10, &[]));
+    }
 }

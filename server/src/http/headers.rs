@@ -21,6 +21,8 @@ pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject"
 pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(super) const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+/// How many headers an answer with content has.
+const CONTENT_HEADERS: usize = 12;
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -70,9 +72,11 @@ pub(super) fn methods(allowed: &'static str) -> Reply {
 
 /// An answer with its digest.
 pub(super) fn with_digest(status: StatusCode, digest: Digest) -> response::Builder {
-    Response::builder()
-        .status(status)
-        .header(DOCKER_CONTENT_DIGEST, digest.to_string())
+    let mut builder = Response::builder().status(status);
+    if let Some(headers) = builder.headers_mut() {
+        headers.reserve(CONTENT_HEADERS);
+    }
+    builder.header(DOCKER_CONTENT_DIGEST, digest.to_string())
 }
 
 /// A JSON answer.

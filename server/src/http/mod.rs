@@ -166,7 +166,7 @@ impl Api {
             let headers = response.headers_mut();
             headers.insert(namespace::OCI_NAMESPACE, host);
         }
-        drain::settle(body, head.version, &self.clock, &mut response);
+        drain::settle(body, &head, &self.clock, &mut response);
         let status = response.status();
         self.metrics.answered(&labels, status, started.elapsed());
         span.in_scope(

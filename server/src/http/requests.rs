@@ -23,11 +23,18 @@ use crate::clock::RunningClock;
 /// The requests that are under way. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Requests {
-    under_way: watch::Sender<Vec<Weak<UnderWay>>>,
+    table: Arc<Mutex<Table>>,
     /// Whether a client of HTTP/2 has ended its side of the connection.
     client_ended: watch::Sender<bool>,
     place: Arc<Taken>,
     clock: RunningClock,
+}
+
+#[derive(Debug)]
+struct Table {
+    under_way: Vec<Weak<UnderWay>>,
+    /// When there was last one, by the clock.
+    idle_since: Duration,
 }
 
 /// A request under way, until it drops.
@@ -53,7 +60,10 @@ pub(super) struct Awaited(Arc<UnderWay>);
 impl Requests {
     pub(super) fn new(place: Arc<Taken>, clock: &RunningClock) -> Self {
         Self {
-            under_way: watch::Sender::default(),
+            table: Arc::new(Mutex::new(Table {
+                under_way: Vec::new(),
+                idle_since: clock.now(),
+            })),
             client_ended: watch::Sender::default(),
             place,
             clock: clock.clone(),
@@ -69,10 +79,10 @@ impl Requests {
             stream: Mutex::new(None),
             held,
         });
-        self.under_way.send_modify(|under_way| {
-            under_way.push(Arc::downgrade(&request));
-            self.place.set_idle(false);
-        });
+        let mut table = self.table.lock();
+        table.under_way.push(Arc::downgrade(&request));
+        self.place.set_idle(false);
+        drop(table);
         self.place.work_begins();
         request
     }
@@ -83,7 +93,7 @@ impl Requests {
     }
 
     pub(super) fn are_under_way(&self) -> bool {
-        !self.under_way.borrow().is_empty()
+        !self.table.lock().under_way.is_empty()
     }
 
     /// Notes that a client of HTTP/2 sends nothing any more: requests that are not whole fail.
@@ -91,18 +101,25 @@ impl Requests {
         self.client_ended.send_replace(true);
     }
 
-    /// Resolves once there was none for `patience`.
+    /// Resolves once there was none for `patience`. It looks when that may be so; a request wakes nobody.
     pub(super) fn idle(&self, patience: Duration) -> impl Future<Output = ()> + use<> {
-        let (clock, mut under_way) = (self.clock.clone(), self.under_way.subscribe());
+        let (clock, table) = (self.clock.clone(), Arc::clone(&self.table));
         async move {
+            let begun = clock.now();
+            let mut alarm = clock.alarm(patience);
             loop {
-                if under_way.wait_for(Vec::is_empty).await.is_err() {
+                (&mut alarm).await;
+                let now = clock.now();
+                let since = {
+                    let table = table.lock();
+                    let is_idle = table.under_way.is_empty();
+                    is_idle.then(|| table.idle_since.max(begun))
+                };
+                let until = since.unwrap_or(now).saturating_add(patience);
+                if since.is_some() && until <= now {
                     return;
                 }
-                let changed = under_way.changed();
-                if clock.timeout(patience, changed).await.is_err() {
-                    return;
-                }
+                alarm.set(until);
             }
         }
     }
@@ -135,7 +152,7 @@ impl Requests {
     /// Of the streams whose client is awaited to take the answer, the one on which that is so for the longest time.
     fn longest_unread(&self, counts: impl Fn(&UnderWay) -> bool) -> Option<Arc<UnderWay>> {
         // Collected first: a request that drops here needs the lock.
-        let under_way: Vec<_> = self.under_way.borrow().iter().map(Weak::clone).collect();
+        let under_way = self.table.lock().under_way.clone();
         let under_way = under_way.iter().filter_map(Weak::upgrade);
         let unread = under_way.filter(|request| request.is_unread() && counts(request));
         unread.min_by_key(|request| request.taken())
@@ -214,15 +231,14 @@ impl Drop for Awaited {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let Requests {
-            under_way, place, ..
-        } = &self.requests;
+        let Requests { place, clock, .. } = &self.requests;
         place.work_ends();
-        under_way.send_modify(|under_way| {
-            under_way.retain(|request| request.strong_count() > 0);
-            if under_way.is_empty() {
-                place.set_idle(true);
-            }
-        });
+        let now = clock.now();
+        let mut table = self.requests.table.lock();
+        table.under_way.retain(|request| request.strong_count() > 0);
+        if table.under_way.is_empty() {
+            table.idle_since = now;
+            place.set_idle(true);
+        }
     }
 }
