@@ -135,7 +135,7 @@ async fn a_connection_keeps_its_place_until_its_answer_is_sent() {
     let mut referrer = push_layers(&client, "a", &[b"layer"]).await;
     referrer["subject"] = descriptor(MANIFEST, b"subject");
     // One piece, and more than the kernel takes.
-    referrer["annotations"] = json!({"a": "x".repeat(1 << 20)});
+    referrer["annotations"] = json!({"a": "x".repeat(3 << 20)});
     put_manifest(&client, "a", "t", &referrer).await;
     let mut slow = connect(&registry).await;
     let subject = sha256(b"subject");

@@ -29,9 +29,11 @@ use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::memory::{Ahead, ReadPool, Reading};
 use crate::sync::Mutex;
 
-/// Payload of the first window of a stream, and of each that was in memory: it stays in the processor's cache.
+/// Payload of the first window of a stream. Each is twice the one before, up to the largest.
 const WINDOW_FIRST_BYTES: u64 = 256 << 10;
-/// Payload of the largest window, which one that came from the disk grows to.
+/// Payload of the largest window after one that was in memory. Smaller ones cost the client and the server more wake-ups.
+const WINDOW_HOT_MAX_BYTES: u64 = 1 << 20;
+/// The same after one that came from the disk.
 const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
 /// Checksums that are read, checked and kept at once: 4 KiB of table, for 64 MiB of payload.
 const TABLE_SLICE_BYTES: usize = 4 << 10;
@@ -257,11 +259,12 @@ impl BlobStream {
         let to = usize::try_from(self.end.min(span.end) - span.start).unwrap_or(usize::MAX);
         let piece = fetched.buffer.freeze().slice(from..to);
         self.position = span.end.min(self.end);
-        self.window = if cold {
-            (self.window * 2).min(WINDOW_MAX_BYTES)
+        let most = if cold {
+            WINDOW_MAX_BYTES
         } else {
-            WINDOW_FIRST_BYTES
+            WINDOW_HOT_MAX_BYTES
         };
+        self.window = (self.window * 2).min(most);
         self.read_ahead(cold);
         Ok(Some(piece))
     }

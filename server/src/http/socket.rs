@@ -36,8 +36,8 @@ use crate::registry::ports::ReadAccount;
 const WIDE_FROM_BYTES: u64 = 256 << 10;
 /// What a connection's buffers take once its reads are large: one being filled, one being taken in.
 const WIDE_BUFFERS_BYTES: usize = 2 * WIDE_READ_BYTES;
-/// Bytes that the kernel takes beyond what is on its way to the client.
-const UNSENT_BYTES: u32 = 256 << 10;
+/// Bytes that the kernel takes beyond what is on its way to the client: with fewer, a window needs several writes.
+const UNSENT_BYTES: u32 = 1 << 20;
 
 /// A socket under watch.
 pub(super) struct Socket {
