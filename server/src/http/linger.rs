@@ -56,3 +56,49 @@ async fn discard(stream: &TcpStream, clock: &RunningClock) {
 fn read(stream: &TcpStream) -> io::Result<usize> {
     stream.try_read(&mut [0; READ_BYTES])
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::*;
+
+    /// How long a close takes whose client sends a byte every `pause`.
+    async fn closing(pause: Duration) -> Duration {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let clock = RunningClock::start();
+        let sending = async {
+            while client.write_all(b"x").await.is_ok() {
+                sleep(pause).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        let began = Instant::now();
+        tokio::select! {
+            ended = timeout(TIME_MAX * 10, close(stream, &clock)) => ended.expect("it ends"),
+            () = sending => {}
+        }
+        began.elapsed()
+    }
+
+    /// Guards: RFC 9112 section 9.6: what a client sends after its answer is read for a bounded time, and its silence is not waited for.
+    #[tokio::test(start_paused = true)]
+    async fn reading_on_is_bounded() {
+        let second = Duration::from_secs(1);
+        let talking = closing(second).await;
+        assert!(
+            talking >= TIME_MAX && talking < TIME_MAX + second,
+            "{talking:?}"
+        );
+        let silent = closing(TIME_MAX).await;
+        assert!(
+            silent >= SILENCE_MAX && silent < SILENCE_MAX + second,
+            "{silent:?}"
+        );
+    }
+}
