@@ -1,13 +1,8 @@
-//! `tonnage serve` as a process: what it says, how it ends, what it refuses; and the offline commands beside it.
+//! The program that ships, as a process: what `tonnage serve` says, how it ends, what it refuses; and the other commands.
 //!
-//! Owns: end-to-end tests that need a running server. Refuses: any address but loopback, any port but a free one.
-#![expect(
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "what surrounds the tests may fail loudly, like the tests"
-)]
+//! Owns: end-to-end tests that need nothing but the program. Refuses: any address but loopback, any port but a free one.
 
+mod cli;
 mod names;
 mod online;
 mod refused;

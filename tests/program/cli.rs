@@ -1,41 +1,9 @@
-//! The `tonnage` binary as a person or a script meets it: streams, exit codes, messages.
-//!
-//! Owns: end-to-end tests of the command line. They are in this package because only here Cargo says where
-//! the binary is.
-//! Refuses: anything outside a temporary directory and 127.0.0.1.
-#![expect(
-    clippy::expect_used,
-    reason = "what surrounds the tests may fail loudly, like the tests"
-)]
+//! The command line as a person or a script meets it: streams, exit codes, messages.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
-/// The binary, without the variables of whoever runs the tests.
-fn tonnage(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TONNAGE_") {
-            command.env_remove(name);
-        }
-    }
-    command.args(arguments);
-    command
-}
-
-fn run(command: &mut Command) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command.output().expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-    (
-        status.code().expect("an exit code, not a signal"),
-        text(stdout),
-        text(stderr),
-    )
-}
+use crate::serving::{run, tonnage};
 
 fn write(directory: &Path, text: &str) -> String {
     let path = directory.join("tonnage.toml");

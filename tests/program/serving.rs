@@ -1,6 +1,6 @@
-//! The binary and a server under test.
+//! The program and a server under test.
 //!
-//! Owns: [`Serving`], and how the binary is run. Refuses: the variables of whoever runs the tests.
+//! Owns: [`Serving`], and how the program is run. Refuses: the variables of whoever runs the tests.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -8,7 +8,8 @@ use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 pub(crate) fn tonnage(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
+    let program = tonnage_tests::process::program().expect("the program that ships");
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("TONNAGE_") {
             command.env_remove(name);
