@@ -347,6 +347,10 @@ mod tests {
                 .hex()
                 .starts_with("af1349b9f5f9a1a6")
         );
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3] {
+            let digest = Digest::of(algorithm, b"abc");
+            assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
+        }
     }
 
     /// Guards: anything but lowercase hex of the right length is refused, with the reason.

@@ -13,7 +13,7 @@ use crate::registry::Precondition;
 
 /// The entity tag of content.
 pub(super) fn etag(digest: Digest) -> String {
-    ["\"", digest.to_string().as_str(), "\""].concat()
+    format!("\"{digest}\"")
 }
 
 /// Whether the client of a GET or HEAD has the content already: 304.

@@ -1,7 +1,7 @@
 //! What to do with a request's body that no handler read.
 //!
 //! Owns: the choice between a connection that is kept, for which the rest of the body is read beside the answer, and one that the
-//! answer closes, as the client may have asked. A closed one lingers (`linger`), so that a client that sends before it listens sees its answer. A stream of HTTP/2 is
+//! answer closes. A closed one lingers (`linger`), so that a client that sends before it listens sees its answer. A stream of HTTP/2 is
 //! read on for a little, and then reset.
 //! Refuses: reading much for the sake of a connection; a new one is cheaper.
 
@@ -52,13 +52,14 @@ pub(super) fn settle(
     }
 }
 
-/// Whether the client wants the connection kept (RFC 9112 section 9.3). HTTP/1.0 has to ask for it, which no client does that sends a body
-/// before it is wanted.
+/// Whether the client wants the connection kept (RFC 9112 section 9.3).
 fn wants_kept(head: &Parts) -> bool {
-    let lines = head.headers.get_all(header::CONNECTION).iter();
-    let mut options = lines.flat_map(|line| line.to_str().unwrap_or_default().split(','));
-    let closes = options.any(|option| option.trim().eq_ignore_ascii_case("close"));
-    head.version == Version::HTTP_11 && !closes
+    let says = |wanted: &str| {
+        let lines = head.headers.get_all(header::CONNECTION).iter();
+        let mut options = lines.flat_map(|line| line.to_str().unwrap_or_default().split(','));
+        options.any(|option| option.trim().eq_ignore_ascii_case(wanted))
+    };
+    !says("close") && (head.version >= Version::HTTP_11 || says("keep-alive"))
 }
 
 async fn read(body: &mut RequestBody, most: u64) {
@@ -108,6 +109,7 @@ mod tests {
         assert!(is_kept(Version::HTTP_11, &[]));
         assert!(is_kept(Version::HTTP_11, &["keep-alive", "TE"]));
         assert!(!is_kept(Version::HTTP_11, &["TE", "keep-alive , Close"]));
+        assert!(is_kept(Version::HTTP_10, &["Keep-Alive"]));
         assert!(!is_kept(Version::HTTP_10, &[]));
     }
 }

@@ -21,10 +21,10 @@ pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject"
 pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(super) const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
-/// How many headers an answer with content has.
-const CONTENT_HEADERS: usize = 12;
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Room for the headers of an answer with content.
+const CONTENT_HEADERS: usize = 12;
 
 /// Makes an answer to a request with this method ready to be sent.
 pub(super) fn finish(response: &mut Response<Body>, method: &Method, request_id: &str) {

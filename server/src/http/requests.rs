@@ -23,18 +23,11 @@ use crate::clock::RunningClock;
 /// The requests that are under way. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Requests {
-    table: Arc<Mutex<Table>>,
+    under_way: Arc<Mutex<Vec<Weak<UnderWay>>>>,
     /// Whether a client of HTTP/2 has ended its side of the connection.
     client_ended: watch::Sender<bool>,
     place: Arc<Taken>,
     clock: RunningClock,
-}
-
-#[derive(Debug)]
-struct Table {
-    under_way: Vec<Weak<UnderWay>>,
-    /// When there was last one, by the clock.
-    idle_since: Duration,
 }
 
 /// A request under way, until it drops.
@@ -60,10 +53,7 @@ pub(super) struct Awaited(Arc<UnderWay>);
 impl Requests {
     pub(super) fn new(place: Arc<Taken>, clock: &RunningClock) -> Self {
         Self {
-            table: Arc::new(Mutex::new(Table {
-                under_way: Vec::new(),
-                idle_since: clock.now(),
-            })),
+            under_way: Arc::default(),
             client_ended: watch::Sender::default(),
             place,
             clock: clock.clone(),
@@ -79,10 +69,10 @@ impl Requests {
             stream: Mutex::new(None),
             held,
         });
-        let mut table = self.table.lock();
-        table.under_way.push(Arc::downgrade(&request));
+        let mut under_way = self.under_way.lock();
+        under_way.push(Arc::downgrade(&request));
         self.place.set_idle(false);
-        drop(table);
+        drop(under_way);
         self.place.work_begins();
         request
     }
@@ -93,7 +83,7 @@ impl Requests {
     }
 
     pub(super) fn are_under_way(&self) -> bool {
-        !self.table.lock().under_way.is_empty()
+        !self.under_way.lock().is_empty()
     }
 
     /// Notes that a client of HTTP/2 sends nothing any more: requests that are not whole fail.
@@ -101,21 +91,17 @@ impl Requests {
         self.client_ended.send_replace(true);
     }
 
-    /// Resolves once there was none for `patience`. It looks when that may be so; a request wakes nobody.
+    /// Resolves once there was none for `patience`. Looks on a timer, so that a request costs no wake-up.
     pub(super) fn idle(&self, patience: Duration) -> impl Future<Output = ()> + use<> {
-        let (clock, table) = (self.clock.clone(), Arc::clone(&self.table));
+        let (clock, place) = (self.clock.clone(), Arc::clone(&self.place));
         async move {
             let begun = clock.now();
             let mut alarm = clock.alarm(patience);
             loop {
                 (&mut alarm).await;
-                let now = clock.now();
-                let since = {
-                    let table = table.lock();
-                    let is_idle = table.under_way.is_empty();
-                    is_idle.then(|| table.idle_since.max(begun))
-                };
-                let until = since.unwrap_or(now).saturating_add(patience);
+                let (now, since) = (clock.now(), place.idle_since());
+                let until = since.map_or(now, |since| since.max(begun));
+                let until = until.saturating_add(patience);
                 if since.is_some() && until <= now {
                     return;
                 }
@@ -152,7 +138,7 @@ impl Requests {
     /// Of the streams whose client is awaited to take the answer, the one on which that is so for the longest time.
     fn longest_unread(&self, counts: impl Fn(&UnderWay) -> bool) -> Option<Arc<UnderWay>> {
         // Collected first: a request that drops here needs the lock.
-        let under_way = self.table.lock().under_way.clone();
+        let under_way = self.under_way.lock().clone();
         let under_way = under_way.iter().filter_map(Weak::upgrade);
         let unread = under_way.filter(|request| request.is_unread() && counts(request));
         unread.min_by_key(|request| request.taken())
@@ -231,13 +217,11 @@ impl Drop for Awaited {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let Requests { place, clock, .. } = &self.requests;
+        let place = &self.requests.place;
         place.work_ends();
-        let now = clock.now();
-        let mut table = self.requests.table.lock();
-        table.under_way.retain(|request| request.strong_count() > 0);
-        if table.under_way.is_empty() {
-            table.idle_since = now;
+        let mut under_way = self.requests.under_way.lock();
+        under_way.retain(|request| request.strong_count() > 0);
+        if under_way.is_empty() {
             place.set_idle(true);
         }
     }

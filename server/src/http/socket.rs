@@ -3,8 +3,8 @@
 //! Owns: the time that it may leave an answer unread, which hyper does not watch: it waits for room to write without end; how much
 //! is read at once; and the notes of when something moved, by which connections are chosen that end for others. On HTTP/2 only heads and
 //! content count, and for an answer only content: pings would make any client look busy.
-//! Refuses: everything inside a request; `server` and `body` bound that. Closing it with care, which is `linger`'s: it gets the
-//! stream back once hyper is done with it.
+//! Refuses: everything inside a request; `server` and `body` bound that. How much the kernel takes, which is `unsent`'s. Closing it with
+//! care, which is `linger`'s: it gets the stream back once hyper is done with it.
 //!
 //! Invariant: an error here ends the connection; progress, however slow, never does.
 
@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -29,6 +28,7 @@ use super::places::Taken;
 use super::receive::{NARROW_READ_BYTES, WIDE_READ_BYTES};
 use super::requests::Requests;
 use super::shares::{Share, SharedBytes};
+use super::unsent::Unsent;
 use crate::clock::{Alarm, RunningClock};
 use crate::registry::ports::ReadAccount;
 
@@ -36,9 +36,6 @@ use crate::registry::ports::ReadAccount;
 const WIDE_FROM_BYTES: u64 = 256 << 10;
 /// What a connection's buffers take once its reads are large: one being filled, one being taken in.
 const WIDE_BUFFERS_BYTES: usize = 2 * WIDE_READ_BYTES;
-/// Bytes that the kernel takes beyond what is on its way to the client: with fewer, a window needs several writes.
-const UNSENT_BYTES: u32 = 1 << 20;
-
 /// A socket under watch.
 pub(super) struct Socket {
     /// There until the socket drops.
@@ -64,6 +61,7 @@ pub(super) struct Socket {
     unread_max: Duration,
     /// Since when there is no room to write.
     full_since: Option<Duration>,
+    unsent: Unsent,
     clock: RunningClock,
     /// Fires at `full_since + unread_max`.
     alarm: Option<Alarm>,
@@ -81,9 +79,7 @@ impl Socket {
         requests: &Requests,
         account: Option<Arc<dyn ReadAccount>>,
     ) -> (Self, oneshot::Receiver<TcpStream>) {
-        if let Err(error) = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT_BYTES) {
-            tracing::debug!(%error, "the kernel may keep much of an unread answer");
-        }
+        let unsent = Unsent::new(&stream);
         let (back, returned) = oneshot::channel();
         let socket = Self {
             stream: Some(stream.take(0)),
@@ -100,6 +96,7 @@ impl Socket {
             place: Arc::clone(requests.place()),
             unread_max: limits.unread_timeout,
             full_since: None,
+            unsent,
             clock: limits.clock.clone(),
             alarm: None,
             account,
@@ -179,10 +176,16 @@ impl Socket {
         outcome: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = &outcome {
-            self.full_since = None;
+            let count = *written.as_ref().unwrap_or(&0);
+            let full = self.full_since.take();
+            let pause = full.map(|since| self.clock.now().saturating_sub(since));
+            if let Some(stream) = &self.stream {
+                self.unsent
+                    .taken(stream.get_ref(), count, pause.unwrap_or_default());
+            }
             self.place.set_blocked(None);
             self.place.set_asked(false);
-            self.note_written(pieces, *written.as_ref().unwrap_or(&0));
+            self.note_written(pieces, count);
             return outcome;
         }
         let since = *self.full_since.get_or_insert_with(|| self.clock.now());

@@ -242,4 +242,37 @@ mod tests {
             gate.send(()).unwrap();
         }
     }
+
+    /// Guards: where a frame of the journal, a small blob and a directory wait for the same threads, they run in this order.
+    #[test]
+    fn the_journal_is_the_first_of_its_lane() {
+        let pool = Pool::start().unwrap();
+        let (started, starts) = mpsc::channel();
+        let gated = |_| {
+            let (open, gate) = mpsc::channel::<()>();
+            let started = started.clone();
+            drop(pool.run(Class::Journal.call(), Blocking::Sync, move || {
+                started.send(()).unwrap();
+                gate.recv_timeout(2 * NEVER).unwrap_or_default();
+                Ok(())
+            }));
+            open
+        };
+        let gates: Vec<_> = (0..COMMIT_THREADS).map(gated).collect();
+        for _ in &gates {
+            starts.recv_timeout(NEVER).unwrap();
+        }
+        let (told, ran) = mpsc::channel();
+        for class in [Class::Directory, Class::CommitData, Class::Journal] {
+            let told = told.clone();
+            drop(pool.run(class.call(), Blocking::Sync, move || {
+                told.send(class).unwrap();
+                Ok(())
+            }));
+        }
+        // One thread runs all three.
+        gates[0].send(()).unwrap();
+        let order = [(); 3].map(|()| ran.recv_timeout(NEVER).unwrap());
+        assert_eq!(order, [Class::Journal, Class::CommitData, Class::Directory]);
+    }
 }

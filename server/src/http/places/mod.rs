@@ -227,6 +227,12 @@ impl Taken {
         self.place.idle_since_us.store(since, Ordering::Relaxed);
     }
 
+    /// Since when nothing is under way; `None` while something is.
+    pub(super) fn idle_since(&self) -> Option<Duration> {
+        let since_us = self.place.idle_since_us.load(Ordering::Relaxed);
+        (since_us != BUSY).then(|| Duration::from_micros(since_us))
+    }
+
     /// So many bytes were read or written.
     pub(super) fn moved(&self, bytes: usize) {
         let now_us = microseconds(self.places.clock.recent());
