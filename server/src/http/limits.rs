@@ -14,6 +14,7 @@ use super::request_memory;
 use super::server::{Http2Options, ServerOptions};
 use super::shares::{Share, SharedBytes};
 use super::streams::StreamTasks;
+use super::unsent;
 use crate::clock::RunningClock;
 use crate::registry::Registry;
 
@@ -43,6 +44,8 @@ pub(super) struct ConnectionLimits {
     pub(super) receive: Arc<SharedBytes>,
     /// For requests beyond each connection's own part.
     pub(super) requests: Arc<SharedBytes>,
+    /// For what the kernel keeps of answers to fast clients.
+    pub(super) unsent: Arc<SharedBytes>,
     /// The registry whose memory answers take; those of the admin listener are small.
     pub(super) registry: Option<Registry>,
 }
@@ -79,6 +82,7 @@ impl ConnectionLimits {
             unread_timeout: options.unread_timeout,
             receive: SharedBytes::new(RECEIVE_BYTES),
             requests: SharedBytes::new(request_memory::SHARED_BYTES),
+            unsent: SharedBytes::new(unsent::SHARED_BYTES),
             registry,
         }
     }

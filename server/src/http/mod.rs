@@ -5,7 +5,8 @@
 //! Refuses: deciding anything about content; `registry` does.
 //!
 //! Invariants: a request's framing and host are checked before its path is read; permission is asked before the body is looked at; a
-//! digest or name from the path is a type before anything uses it; an answer never has a content-encoding; an unread body is drained within bounds.
+//! digest or name from the path is a type before anything uses it; an answer never has a content-encoding; an unread body is drained
+//! within bounds.
 
 mod accept;
 mod admin;

@@ -36,6 +36,7 @@ use crate::registry::ports::ReadAccount;
 const WIDE_FROM_BYTES: u64 = 256 << 10;
 /// What a connection's buffers take once its reads are large: one being filled, one being taken in.
 const WIDE_BUFFERS_BYTES: usize = 2 * WIDE_READ_BYTES;
+
 /// A socket under watch.
 pub(super) struct Socket {
     /// There until the socket drops.
@@ -79,7 +80,8 @@ impl Socket {
         requests: &Requests,
         account: Option<Arc<dyn ReadAccount>>,
     ) -> (Self, oneshot::Receiver<TcpStream>) {
-        let unsent = Unsent::new(&stream);
+        let place = Arc::clone(requests.place());
+        let unsent = Unsent::new(&limits.unsent, place.peer(), &stream);
         let (back, returned) = oneshot::channel();
         let socket = Self {
             stream: Some(stream.take(0)),
@@ -93,7 +95,7 @@ impl Socket {
             requests: requests.clone(),
             is_ended: false,
             ended: None,
-            place: Arc::clone(requests.place()),
+            place,
             unread_max: limits.unread_timeout,
             full_since: None,
             unsent,
@@ -168,6 +170,14 @@ impl Socket {
         Poll::Ready(outcome)
     }
 
+    /// How long there has been no room to write.
+    fn pause(&self) -> Duration {
+        let since = self.full_since;
+        since.map_or(Duration::ZERO, |since| {
+            self.clock.now().saturating_sub(since)
+        })
+    }
+
     /// Passes on what a write of `pieces` came to, and gives up on a client that reads nothing.
     fn watched(
         &mut self,
@@ -177,11 +187,10 @@ impl Socket {
     ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = &outcome {
             let count = *written.as_ref().unwrap_or(&0);
-            let full = self.full_since.take();
-            let pause = full.map(|since| self.clock.now().saturating_sub(since));
+            let pause = self.pause();
+            self.full_since = None;
             if let Some(stream) = &self.stream {
-                self.unsent
-                    .taken(stream.get_ref(), count, pause.unwrap_or_default());
+                self.unsent.taken(stream.get_ref(), count, pause);
             }
             self.place.set_blocked(None);
             self.place.set_asked(false);
@@ -259,6 +268,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        let most = self.unsent.most(self.pause()).min(bytes.len());
+        let bytes = bytes.get(..most).unwrap_or(bytes);
         let outcome = self.stream()?.poll_write(cx, bytes);
         self.watched(cx, &[IoSlice::new(bytes)], outcome)
     }
@@ -268,6 +279,11 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.unsent.most(self.pause()) < usize::MAX
+            && let Some(first) = pieces.iter().find(|piece| !piece.is_empty())
+        {
+            return self.poll_write(cx, first);
+        }
         let outcome = self.stream()?.poll_write_vectored(cx, pieces);
         self.watched(cx, pieces, outcome)
     }
