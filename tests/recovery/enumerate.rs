@@ -1,6 +1,6 @@
 //! Generated histories, stopped before every write, sync and change of a name, and the same on a real folder.
 //!
-//! A few seeds here; `sim` (tests/recovery) runs as many as it is told to. `TONNAGE_TEST_SEED` replays one,
+//! A few seeds here; `sim` (tests/sim) runs as many as it is told to. `TONNAGE_TEST_SEED` replays one,
 //! `TONNAGE_TEST_FIRST_SEED` begins elsewhere, `TONNAGE_TEST_FULL=1` runs more.
 
 use std::collections::BTreeSet;
@@ -34,7 +34,7 @@ fn seeds(few: u64, many: u64) -> Vec<u64> {
 #[test]
 fn every_crash_point_recovers() {
     let mut census = Census::default();
-    for seed in seeds(3, 6) {
+    for seed in seeds(2, 6) {
         let history = generate(seed);
         let swept = sweep(&history, Depth::default());
         census.add(&swept.census);
