@@ -38,7 +38,7 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
 
     /// Adds an item behind those of its owner.
     pub(crate) fn push(&mut self, owner: K, item: T) {
-        self.append(owner, VecDeque::from([item]));
+        self.own(owner).push_back(item);
     }
 
     /// Takes the item whose turn it is; its owner is the last then.
@@ -72,13 +72,17 @@ impl<K: Copy + Eq + Hash, T> Turns<K, T> {
 
     /// Adds items behind those of their owner.
     pub(crate) fn append(&mut self, owner: K, mut items: VecDeque<T>) {
-        if items.is_empty() {
-            return;
+        if !items.is_empty() {
+            self.own(owner).append(&mut items);
         }
+    }
+
+    /// What an owner has, which something is added to: it has turns from now on.
+    fn own(&mut self, owner: K) -> &mut VecDeque<T> {
         let own = self.items.entry(owner).or_default();
         if own.is_empty() {
             self.order.push_back(owner);
         }
-        own.append(&mut items);
+        own
     }
 }

@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderValue, Response, Version, header};
 
 use super::body::{Body, RequestBody};
+use super::headers;
 use crate::clock::RunningClock;
 use crate::registry::Source as _;
 
@@ -55,9 +56,8 @@ pub(super) fn settle(
 /// Whether the client wants the connection kept (RFC 9112 section 9.3).
 fn wants_kept(head: &Parts) -> bool {
     let says = |wanted: &str| {
-        let lines = head.headers.get_all(header::CONNECTION).iter();
-        let mut options = lines.flat_map(|line| line.to_str().unwrap_or_default().split(','));
-        options.any(|option| option.trim().eq_ignore_ascii_case(wanted))
+        let mut options = headers::list(&head.headers, &header::CONNECTION);
+        options.any(|option| option.eq_ignore_ascii_case(wanted))
     };
     !says("close") && (head.version >= Version::HTTP_11 || says("keep-alive"))
 }

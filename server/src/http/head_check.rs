@@ -10,6 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
 
 use super::error::Failure;
+use super::headers::list;
 use super::host::{Authority, HostPolicy};
 use crate::oci::Code;
 
@@ -86,11 +87,7 @@ impl Refusal {
 
 /// hyper takes any list that ends in `chunked`, also one that says it twice, and reads only the last coding.
 fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
-    let lines = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let codings: Vec<&str> = lines
-        .flat_map(|line| line.to_str().unwrap_or_default().split(','))
-        .map(str::trim)
-        .collect();
+    let codings: Vec<&str> = list(headers, &header::TRANSFER_ENCODING).collect();
     let is_chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
     match (
         codings.len(),

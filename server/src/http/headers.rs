@@ -26,6 +26,13 @@ pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json"
 /// Room for the headers of an answer with content.
 const CONTENT_HEADERS: usize = 12;
 
+/// The elements of a header that is a list, over all its lines (RFC 9110 section 5.6.1).
+pub(super) fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter();
+    let elements = lines.flat_map(|line| line.to_str().unwrap_or_default().split(','));
+    elements.map(str::trim)
+}
+
 /// Makes an answer to a request with this method ready to be sent.
 pub(super) fn finish(response: &mut Response<Body>, method: &Method, request_id: &str) {
     let headers = response.headers_mut();
