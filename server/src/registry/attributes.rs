@@ -34,7 +34,7 @@ impl Attributes {
 }
 
 /// Whether bytes of the disk are attributes, for the fuzzers of tests/.
-#[cfg(feature = "doors")]
+#[cfg(feature = "fuzz-entry")]
 pub fn read_attributes(bytes: &[u8]) -> bool {
     Attributes::decode(bytes).is_ok()
 }

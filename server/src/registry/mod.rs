@@ -27,7 +27,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tonnage_engine::{Origin, Require};
 
-#[cfg(feature = "doors")]
+#[cfg(feature = "fuzz-entry")]
 pub use attributes::read_attributes;
 pub use error::{Error, Missing, Result, Shortage};
 pub use list::Listing;

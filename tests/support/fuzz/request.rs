@@ -5,7 +5,7 @@
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use tonnage_engine::{Algorithm, Digest};
-use tonnage_server::doors;
+use tonnage_server::fuzz_entry;
 
 /// Clients read at most 64 KiB of an error body, and nothing of ours has to come near it.
 const REFUSAL_BYTES_MAX: u64 = 8 << 10;
@@ -16,7 +16,7 @@ pub fn run(bytes: &[u8]) {
     let (parts, ()) = head.into_parts();
     let digest = Digest::of(Algorithm::Sha256, b"");
     let mirrored = ["docker.io".to_owned(), "quay.io:5000".to_owned()];
-    let read = doors::read_head(&parts, digest, &mirrored);
+    let read = fuzz_entry::read_head(&parts, digest, &mirrored);
     assert!(
         read.refusal_bytes <= REFUSAL_BYTES_MAX,
         "an error body of {} bytes",
@@ -28,7 +28,7 @@ pub fn run(bytes: &[u8]) {
             .body(())
             .expect("a path of ours");
         let (again, ()) = again.into_parts();
-        assert_eq!(doors::read_head(&again, digest, &[]).path, Some(path));
+        assert_eq!(fuzz_entry::read_head(&again, digest, &[]).path, Some(path));
     }
 }
 

@@ -9,7 +9,7 @@ use tonnage_engine::catalog::keys::{
 use tonnage_engine::format::codec::{Decoder, Encoder};
 use tonnage_engine::format::record::RecordPlaces;
 use tonnage_engine::{Algorithm, Digest};
-use tonnage_server::doors;
+use tonnage_server::fuzz_entry;
 
 use super::input::Input;
 
@@ -48,7 +48,7 @@ pub fn run(bytes: &[u8]) {
             }
         }
         5 => key(rest),
-        6 => drop(doors::read_attributes(rest)),
+        6 => drop(fuzz_entry::read_attributes(rest)),
         7 => {
             if let Ok(extent) = keys::decode_place(rest) {
                 assert_eq!(keys::encode_place(&extent), rest);

@@ -1,0 +1,126 @@
+//! The other listener: metrics and health, for operators only.
+//!
+//! Owns: `/metrics`, `/healthz` (the process answers) and `/readyz` (send it requests).
+//! Refuses: anything of the registry's content.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, map_response};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::{StatusCode, header};
+use hyper::body::Incoming;
+use hyper_util::service::TowerToHyperService;
+
+use crate::frontends::error_body;
+use crate::registry::Registry;
+use crate::registry::ports::Condition;
+use crate::telemetry::Metrics;
+use crate::transport::front_end::{AnswerMemory, Client, FrontEnd, Service};
+use crate::transport::host::HostPolicy;
+use crate::transport::{head_check, headers, request_id};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Debug, Clone)]
+pub(crate) struct Admin {
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Set when the server stops taking connections.
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+/// The front end of the listener.
+#[derive(Debug)]
+pub(crate) struct Probes(Router);
+
+/// The same for one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct ProbesService(Router);
+
+impl Probes {
+    /// Answers about `admin` to requests for these hosts.
+    pub(crate) fn new(admin: Admin, hosts: HostPolicy) -> Self {
+        Self(router(admin, hosts))
+    }
+}
+
+impl FrontEnd for Probes {
+    type Service = ProbesService;
+
+    fn service(&self) -> ProbesService {
+        ProbesService(self.0.clone())
+    }
+}
+
+impl Service for ProbesService {
+    type Body = Body;
+
+    async fn answer(self, request: hyper::Request<Incoming>, _: Client) -> Response {
+        let service = TowerToHyperService::new(self.0);
+        let answered = hyper::service::Service::call(&service, request).await;
+        answered.unwrap_or_else(|never| match never {})
+    }
+
+    fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {
+        None
+    }
+}
+
+fn router(admin: Admin, hosts: HostPolicy) -> Router {
+    let hosts = Arc::new(hosts);
+    let check = move |request: Request, next: Next| {
+        let hosts = Arc::clone(&hosts);
+        async move {
+            let (head, body) = request.into_parts();
+            match head_check::check(&head, &hosts) {
+                Ok(_) => next.run(Request::from_parts(head, body)).await,
+                Err(refused) => {
+                    let id = request_id::of(&head.headers);
+                    error_body::of_head(&refused, &id).map(Body::new)
+                }
+            }
+        }
+    };
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .layer(from_fn(check))
+        .layer(map_response(async |mut response: Response| {
+            headers::protect(response.headers_mut());
+            response
+        }))
+        .with_state(admin)
+}
+
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    admin.metrics.set_condition(admin.registry.condition());
+    admin.metrics.set_io_counts(&admin.registry.io_counts());
+    match admin.metrics.encode() {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "encoding metrics failed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// A store that only reads still serves pulls, so it stays in rotation; the body and a metric say so.
+async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
+    if admin.draining.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
+    }
+    match admin.registry.condition() {
+        Condition::Ready => (StatusCode::OK, "ready\n"),
+        Condition::ReadOnly => (
+            StatusCode::OK,
+            "read-only: the storage failed a write; see the log\n",
+        ),
+        Condition::Closed => (StatusCode::SERVICE_UNAVAILABLE, "closed\n"),
+    }
+}

@@ -1,0 +1,205 @@
+//! Bodies of answers.
+//!
+//! Owns: [`Body`], which hands verified windows to the connection as they are.
+//! Refuses: copying; ending an answer early as if it were whole.
+//!
+//! Invariant: an answer's body has exactly the bytes that its Content-Length says, or fails, which makes the
+//! connection break off.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body::{Frame, SizeHint};
+
+use crate::registry::ports::{HeldMemory, Windows};
+use crate::registry::{Error, Result};
+use crate::telemetry::{Metrics, Outcome, Pulled};
+
+/// An answer's body.
+pub(crate) struct Body {
+    content: Content,
+    remaining: u64,
+}
+
+enum Content {
+    Whole(Bytes),
+    Windows {
+        first: Option<Bytes>,
+        rest: Windows,
+        transfer: Transfer,
+    },
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} bytes to go)", self.remaining)
+    }
+}
+
+/// An answer in memory.
+struct HeldAnswer {
+    bytes: Bytes,
+    // Held for its drop.
+    _memory: Box<dyn HeldMemory>,
+}
+
+impl AsRef<[u8]> for HeldAnswer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Counts a transfer once, by how it ended.
+struct Transfer {
+    metrics: Arc<Metrics>,
+    kind: Pulled,
+    ended: bool,
+    span: tracing::Span,
+}
+
+impl Transfer {
+    /// Counts it, the first time.
+    fn end(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.metrics.pulled(self.kind, outcome);
+        }
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        // Dropped before its end without a fault of ours: the client went away.
+        self.end(Outcome::Client);
+    }
+}
+
+impl Body {
+    pub(crate) fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    pub(crate) fn full(bytes: Bytes) -> Self {
+        Self {
+            remaining: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
+            content: Content::Whole(bytes),
+        }
+    }
+
+    /// Keeps `memory` until its bytes are gone, as much as they need.
+    pub(crate) fn holding(self, memory: Option<Box<dyn HeldMemory>>) -> Self {
+        let Self { content, remaining } = self;
+        let content = match (content, memory) {
+            (Content::Whole(bytes), Some(mut memory)) if !bytes.is_empty() => {
+                memory.shrink(bytes.len());
+                Content::Whole(Bytes::from_owner(HeldAnswer {
+                    bytes,
+                    _memory: memory,
+                }))
+            }
+            (content, _) => content,
+        };
+        Self { content, remaining }
+    }
+
+    /// `length` bytes of windows. Waits for the first, so that damage found there becomes an error with a
+    /// status instead of a broken connection.
+    pub(crate) async fn windows(
+        length: u64,
+        mut rest: Windows,
+        metrics: &Arc<Metrics>,
+        kind: Pulled,
+    ) -> Result<Self> {
+        let mut transfer = Transfer {
+            metrics: Arc::clone(metrics),
+            kind,
+            ended: false,
+            span: tracing::Span::current(),
+        };
+        let first = match rest.next().await.transpose() {
+            Ok(first) => first,
+            Err(error) => {
+                transfer.end(Outcome::Error);
+                return Err(error);
+            }
+        };
+        if length == 0 {
+            // Nothing is ever asked of an empty one.
+            transfer.end(Outcome::Ok);
+        }
+        Ok(Self {
+            remaining: length,
+            content: Content::Windows {
+                first,
+                rest,
+                transfer,
+            },
+        })
+    }
+}
+
+impl Body {
+    fn settle(&mut self, window: Option<Result<Bytes>>) -> Result<Frame<Bytes>> {
+        let wrong = || Error::internal("storage gave out more or fewer bytes than the content has");
+        let outcome = window.unwrap_or_else(|| Err(wrong())).and_then(|bytes| {
+            let length = u64::try_from(bytes.len()).map_err(Error::internal)?;
+            Ok((self.remaining.checked_sub(length).ok_or_else(wrong)?, bytes))
+        });
+        let transfer = match &mut self.content {
+            Content::Whole(_) => None,
+            Content::Windows { transfer, .. } => Some(transfer),
+        };
+        match (outcome, transfer) {
+            (Ok((left, bytes)), transfer) => {
+                self.remaining = left;
+                if let (0, Some(transfer)) = (left, transfer) {
+                    transfer.end(Outcome::Ok);
+                }
+                Ok(Frame::data(bytes))
+            }
+            (Err(error), None) => Err(error),
+            (Err(error), Some(transfer)) => {
+                transfer.end(Outcome::Error);
+                let cause = std::error::Error::source(&error).map(tracing::field::display);
+                transfer
+                    .span
+                    .in_scope(|| tracing::error!(%error, cause, "broke off an answer"));
+                Err(error)
+            }
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        if this.remaining == 0 {
+            return Poll::Ready(None);
+        }
+        let window = match &mut this.content {
+            Content::Whole(bytes) => Some(Ok(std::mem::take(bytes))),
+            Content::Windows { first, rest, .. } => match first.take() {
+                Some(first) => Some(Ok(first)),
+                None => ready!(rest.poll_next_unpin(cx)),
+            },
+        };
+        Poll::Ready(Some(this.settle(window)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.remaining == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.remaining)
+    }
+}

@@ -1,0 +1,30 @@
+//! `/v2/<name>/blobs/<digest>`
+
+use http::{Method, StatusCode};
+
+use super::content::{self, Freshness};
+use super::context::RequestContext;
+use super::reply::{self, Reply};
+use crate::access::{Delete, Pull};
+use crate::frontends::body::Body;
+use crate::oci::{Digest, RepositoryName};
+use crate::registry::Error;
+
+pub(super) async fn handle(
+    context: &RequestContext<'_>,
+    name: RepositoryName,
+    digest: Digest,
+) -> Reply {
+    if context.head.method == Method::DELETE {
+        let delete = context.authorize(Delete(name))?;
+        context.registry().delete_blob(&delete, digest).await?;
+        return Ok(reply::with_digest(StatusCode::ACCEPTED, digest).body(Body::empty())?);
+    }
+    let pull = context.authorize(Pull(name))?;
+    let found = context.registry().find_blob(&pull, digest).await?;
+    let gone = || Error::BlobUnknown {
+        repository: pull.repository().clone(),
+        digest,
+    };
+    content::serve(context, &found, Freshness::Immutable, gone).await
+}

@@ -1,0 +1,190 @@
+//! Serving stored bytes: whole, one range, or several.
+//!
+//! Owns: the headers of content and the choice among 200, 206, 304 and 416 (RFC 9110 section 14).
+//! Refuses: negotiating; what is stored is what is served, whatever Accept says.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
+
+use super::conditional;
+use super::context::RequestContext;
+use super::error::Failure;
+use super::reply::{self, Reply};
+use crate::frontends::body::Body;
+use crate::oci::{RangeAnswer, media_type::is_inert};
+use crate::registry::ports::{AnswerReads, Blob, Windows};
+use crate::registry::{Error, Found};
+use crate::telemetry::Pulled;
+
+const OCTETS: &str = "application/octet-stream";
+/// Answers up to this length, as manifests, have a reserve of the memory for reads.
+const SMALL_BYTES: u64 = 64 << 10;
+/// How long others may keep an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Freshness {
+    /// Named by digest: for good.
+    Immutable,
+    /// Named by tag: ask again.
+    Moving,
+}
+
+/// Answers GET and HEAD for something found; `gone` is the error if its bytes are not there any more.
+pub(super) async fn serve(
+    context: &RequestContext<'_>,
+    found: &Found,
+    freshness: Freshness,
+    gone: impl FnOnce() -> Error,
+) -> Reply {
+    let request = &context.head.headers;
+    if conditional::moved_on(request, found.digest) {
+        return Err(Error::PreconditionFailed.into());
+    }
+    if conditional::not_modified(request, found.digest) {
+        return Ok(base(StatusCode::NOT_MODIFIED, found, freshness).body(Body::empty())?);
+    }
+    let (kind, media_type) = match &found.media_type {
+        Some(media_type) if is_inert(media_type) => (Pulled::Manifest, media_type.as_str()),
+        Some(_) => (Pulled::Manifest, OCTETS),
+        None => (Pulled::Blob, OCTETS),
+    };
+    if context.is_head() {
+        if context.registry().is_damaged(found) {
+            return Err(gone().into());
+        }
+        return announce(found, freshness, media_type);
+    }
+    let blob = context.registry().open(found, context.client()).await?;
+    let blob = blob.ok_or_else(gone)?;
+    let reads = |length: u64| {
+        let urgent = kind == Pulled::Manifest || length <= SMALL_BYTES;
+        context.account().map(|account| account.answer(urgent))
+    };
+    let range =
+        only(request, &header::RANGE).filter(|_| conditional::range_applies(request, found.digest));
+    let answer = range.map_or(RangeAnswer::Whole, |range| {
+        RangeAnswer::of(range, blob.length())
+    });
+    match answer {
+        RangeAnswer::Whole => {
+            let length = blob.length();
+            let builder =
+                base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
+            let windows = blob.read(0..length, reads(length).as_ref());
+            send(context, builder, length, windows, kind).await
+        }
+        RangeAnswer::One(range) => {
+            let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness)
+                .header(header::CONTENT_TYPE, media_type)
+                .header(header::CONTENT_RANGE, content_range(&range, blob.length()));
+            let length = range.end - range.start;
+            let windows = blob.read(range, reads(length).as_ref());
+            send(context, builder, length, windows, kind).await
+        }
+        RangeAnswer::Several(ranges) => {
+            let boundary = boundary();
+            let reads = reads(u64::MAX);
+            let (length, windows) = multipart(blob, &ranges, media_type, &boundary, reads);
+            let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness).header(
+                header::CONTENT_TYPE,
+                format!("multipart/byteranges; boundary={boundary}"),
+            );
+            send(context, builder, length, windows, kind).await
+        }
+        RangeAnswer::Unsatisfiable => {
+            let all = HeaderValue::try_from(format!("bytes */{}", blob.length()));
+            let all = all.map_err(Error::internal)?;
+            let failure = Failure::from(Error::RangeUnsatisfiable {
+                length: blob.length(),
+            });
+            Err(failure.with(header::CONTENT_RANGE, all))
+        }
+        RangeAnswer::Excessive => Err(Error::RangesExcessive.into()),
+    }
+}
+
+/// The answer to a HEAD.
+fn announce(found: &Found, freshness: Freshness, media_type: &str) -> Reply {
+    let builder = base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
+    Ok(builder
+        .header(header::CONTENT_LENGTH, found.length)
+        .body(Body::empty())?)
+}
+
+/// The text of a header that is there once. Range is no list: two of them mean nothing that is agreed upon.
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?;
+    values.next().is_none().then_some(value)
+}
+
+fn base(status: StatusCode, found: &Found, freshness: Freshness) -> response::Builder {
+    let cache = match freshness {
+        Freshness::Immutable => "private, max-age=31536000, immutable",
+        Freshness::Moving => "no-cache",
+    };
+    reply::with_digest(status, found.digest)
+        .header(header::ETAG, conditional::etag(found.digest))
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CACHE_CONTROL, cache)
+}
+
+async fn send(
+    context: &RequestContext<'_>,
+    builder: response::Builder,
+    length: u64,
+    windows: Windows,
+    kind: Pulled,
+) -> Reply {
+    let body = Body::windows(length, windows, &context.api.metrics, kind).await?;
+    Ok(builder.header(header::CONTENT_LENGTH, length).body(body)?)
+}
+
+fn content_range(range: &Range<u64>, length: u64) -> String {
+    format!(
+        "bytes {}-{}/{length}",
+        range.start,
+        range.end.saturating_sub(1)
+    )
+}
+
+/// What separates the parts: random, so that content cannot be made to contain it.
+fn boundary() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// Parts in the order asked; each is read when its turn comes.
+fn multipart(
+    blob: Box<dyn Blob>,
+    ranges: &[Range<u64>],
+    media_type: &str,
+    boundary: &str,
+    reads: Option<AnswerReads>,
+) -> (u64, Windows) {
+    let total = blob.length();
+    let parts: Vec<(Bytes, Range<u64>)> = ranges
+        .iter()
+        .map(|range| {
+            let head = format!(
+                "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: {}\r\n\r\n",
+                content_range(range, total)
+            );
+            (Bytes::from(head), range.clone())
+        })
+        .collect();
+    let end = Bytes::from(format!("\r\n--{boundary}--\r\n"));
+    let bytes = |bytes: &Bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+    let length = parts.iter().fold(bytes(&end), |sum, (head, range)| {
+        sum + bytes(head) + (range.end - range.start)
+    });
+    let windows = stream::iter(parts)
+        .flat_map(move |(head, range)| one(head).chain(blob.read(range, reads.as_ref())))
+        .chain(one(end));
+    (length, windows.boxed())
+}
+
+fn one(bytes: Bytes) -> Windows {
+    stream::once(async move { Ok(bytes) }).boxed()
+}

@@ -1,0 +1,252 @@
+//! Errors to answers.
+//!
+//! Owns: the only map from [`Error`] to status and code, and what an error says beside its message.
+//! Refuses: internal text in a body; a 5xx says what to do and the request id, and its cause goes to the log here.
+
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::frontends::body::Body;
+use crate::frontends::error_body::{self, entry};
+use crate::oci::Code;
+use crate::registry::Error;
+
+/// Bytes of a body in which missing children are named one by one; clients read at most 64 KiB of an error.
+const MISSING_NAMED_BYTES: usize = 48 << 10;
+/// Seconds after which a client may try again, where waiting helps.
+const RETRY_AFTER_SECONDS: &str = "30";
+
+/// A request that gets an error for an answer.
+#[derive(Debug)]
+pub(super) struct Failure(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    what: What,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+#[derive(Debug)]
+enum What {
+    Refused(Error),
+    Other {
+        status: StatusCode,
+        code: Code,
+        message: String,
+    },
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::new(What::Refused(error))
+    }
+}
+
+impl From<http::Error> for Failure {
+    fn from(error: http::Error) -> Self {
+        Error::internal(error).into()
+    }
+}
+
+impl Failure {
+    fn new(what: What) -> Self {
+        Self(Box::new(Inner {
+            what,
+            headers: Vec::new(),
+        }))
+    }
+
+    /// An error of the protocol, which no use case has seen.
+    pub(super) fn other(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self::new(What::Other {
+            status,
+            code,
+            message: message.into(),
+        })
+    }
+
+    pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
+        let message = format!("this path takes {allowed}");
+        Self::other(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
+            .with(header::ALLOW, HeaderValue::from_static(allowed))
+    }
+
+    /// Adds a header to the answer.
+    pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.headers.push((name, value));
+        self
+    }
+
+    /// The answer. Logs the cause of what is our fault.
+    pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
+        let Inner { what, headers } = *self.0;
+        let (status, errors) = match what {
+            What::Refused(error) => {
+                let (status, code) = answer_to(&error);
+                log(&error, status);
+                let errors = details(&error, code, &error.to_string(), request_id);
+                (status, errors)
+            }
+            What::Other {
+                status,
+                code,
+                message,
+            } => {
+                let detail = json!({ "requestId": request_id });
+                (status, vec![entry(code, &message, detail)])
+            }
+        };
+        let mut response = error_body::response(status, &errors);
+        if matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
+            response.headers_mut().insert(
+                header::RETRY_AFTER,
+                HeaderValue::from_static(RETRY_AFTER_SECONDS),
+            );
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Basic realm=\"Tonnage\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response.headers_mut().extend(headers);
+        response
+    }
+}
+
+/// Status and code of every error.
+fn answer_to(error: &Error) -> (StatusCode, Code) {
+    match error {
+        Error::Unauthenticated => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
+        Error::Denied => (StatusCode::FORBIDDEN, Code::Denied),
+        Error::NameUnknown(_) | Error::NamespaceUnknown => {
+            (StatusCode::NOT_FOUND, Code::NameUnknown)
+        }
+        Error::ManifestUnknown { .. } => (StatusCode::NOT_FOUND, Code::ManifestUnknown),
+        Error::BlobUnknown { .. } => (StatusCode::NOT_FOUND, Code::BlobUnknown),
+        Error::UploadUnknown => (StatusCode::NOT_FOUND, Code::BlobUploadUnknown),
+        Error::NameInvalid(_) => (StatusCode::BAD_REQUEST, Code::NameInvalid),
+        Error::DigestInvalid(_) | Error::DigestMissing | Error::DigestMismatch { .. } => {
+            (StatusCode::BAD_REQUEST, Code::DigestInvalid)
+        }
+        Error::PageInvalid(_) | Error::BodyFraming => (StatusCode::BAD_REQUEST, Code::Unsupported),
+        Error::OutOfOrder { .. } | Error::UploadBusy => {
+            (StatusCode::RANGE_NOT_SATISFIABLE, Code::BlobUploadInvalid)
+        }
+        Error::ChunkRangeInvalid(_) | Error::BodyBroken => {
+            (StatusCode::BAD_REQUEST, Code::BlobUploadInvalid)
+        }
+        Error::ManifestBroken => (StatusCode::BAD_REQUEST, Code::ManifestInvalid),
+        Error::BodyTimeout | Error::UploadTimeout => {
+            (StatusCode::REQUEST_TIMEOUT, Code::SizeInvalid)
+        }
+        Error::ChunkLength { .. } | Error::RangesExcessive => {
+            (StatusCode::BAD_REQUEST, Code::SizeInvalid)
+        }
+        Error::ContentEncoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::Unsupported),
+        Error::ManifestInvalid(_) | Error::ManifestTypeStored { .. } | Error::TagInvalid(_) => {
+            (StatusCode::BAD_REQUEST, Code::ManifestInvalid)
+        }
+        Error::ManifestTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::SizeInvalid),
+        Error::ManifestBlobUnknown(_) => (StatusCode::BAD_REQUEST, Code::ManifestBlobUnknown),
+        Error::TooManyTags { .. } => (StatusCode::URI_TOO_LONG, Code::ManifestInvalid),
+        Error::PreconditionFailed => (StatusCode::PRECONDITION_FAILED, Code::ManifestInvalid),
+        Error::RangeUnsatisfiable { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::SizeInvalid),
+        Error::TooManyUploads { .. }
+        | Error::TooManyRequests
+        | Error::TooManyManifests
+        | Error::TooManyLists => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
+        Error::Full(_)
+        | Error::NoRoom { .. }
+        | Error::NotAttempted { .. }
+        | Error::ReadOnly(_)
+        | Error::Closing => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
+        Error::Damaged(_) | Error::Internal(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown)
+        }
+    }
+}
+
+fn log(error: &Error, status: StatusCode) {
+    if !status.is_server_error() {
+        tracing::debug!(%error, "refused");
+        return;
+    }
+    let cause = std::error::Error::source(error).map(tracing::field::display);
+    // Whoever announces more than fits causes these.
+    if matches!(error, Error::Closing | Error::NoRoom { .. }) {
+        tracing::info!(%error, "refused");
+    } else {
+        tracing::error!(%error, cause, "failed");
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "most errors have nothing to add"
+)]
+fn details(error: &Error, code: Code, message: &str, request_id: &str) -> Vec<Value> {
+    let one = |detail: Value| vec![entry(code, message, detail)];
+    match error {
+        Error::ManifestBlobUnknown(missing) => {
+            let mut bytes = 0;
+            let named = missing.iter().enumerate().map(|(number, missing)| {
+                let digest = missing.digest.to_string();
+                let detail = json!({ "digest": digest, "requestId": request_id });
+                // Many clients show the first message and nothing else: that is the whole one.
+                if number == 0 {
+                    entry(code, message, detail)
+                } else {
+                    entry(code, &missing.to_string(), detail)
+                }
+            });
+            let fits = |entry: &Value| {
+                bytes += entry.to_string().len() + 1;
+                bytes <= MISSING_NAMED_BYTES
+            };
+            named.take_while(fits).collect()
+        }
+        Error::DigestMismatch { expected, found } => one(json!({
+            "expected": expected.to_string(), "found": found.to_string(), "requestId": request_id,
+        })),
+        Error::OutOfOrder { first, offset } => {
+            one(json!({ "first": first, "offset": offset, "requestId": request_id }))
+        }
+        _ => one(json!({ "requestId": request_id })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    /// Guards: a failure of ours tells the client the request id and nothing of its cause.
+    #[tokio::test]
+    async fn internal_text_stays_inside() {
+        let secret = "/srv/data/seg-7: EIO";
+        for error in [
+            Error::Internal(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
+                secret,
+            ))),
+            Error::Full(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
+                secret,
+            ))),
+        ] {
+            let response = Failure::from(error).into_response("id-7");
+            assert!(response.status().is_server_error());
+            // spec: Retry-After where waiting may help.
+            let unavailable = response.status() == StatusCode::SERVICE_UNAVAILABLE;
+            assert_eq!(response.headers().contains_key("retry-after"), unavailable);
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            assert!(!text.contains("srv") && text.contains("id-7"), "{text}");
+        }
+    }
+}

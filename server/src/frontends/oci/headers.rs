@@ -1,0 +1,42 @@
+//! Headers of the registry's answers.
+//!
+//! Owns: their names and forms. Locations and links are relative, so that no proxy in front can make them wrong.
+
+use http::HeaderName;
+use tonnage_engine::Digest;
+use tonnage_engine::upload::UploadId;
+
+use crate::oci::RepositoryName;
+
+pub(super) const DOCKER_CONTENT_DIGEST: HeaderName =
+    HeaderName::from_static("docker-content-digest");
+pub(super) const DOCKER_UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
+pub(super) const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+pub(super) const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+
+/// Where an upload is continued.
+pub(super) fn upload_location(name: &RepositoryName, id: UploadId) -> String {
+    format!("/v2/{name}/blobs/uploads/{id}")
+}
+
+/// Where a blob is pulled from.
+pub(super) fn blob_location(name: &RepositoryName, digest: Digest) -> String {
+    format!("/v2/{name}/blobs/{digest}")
+}
+
+/// Where a manifest is pulled from.
+pub(super) fn manifest_location(name: &RepositoryName, digest: Digest) -> String {
+    format!("/v2/{name}/manifests/{digest}")
+}
+
+/// `Range` of an upload. An empty one is `0-0` like one of one byte: clients break on `0--1`.
+pub(super) fn upload_range(offset: u64) -> String {
+    format!("0-{}", offset.saturating_sub(1))
+}
+
+/// `Link` to the next page (RFC 8288).
+pub(super) fn next_link(path: &str, query: &str) -> String {
+    format!("<{path}?{query}>; rel=\"next\"")
+}

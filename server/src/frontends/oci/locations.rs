@@ -1,0 +1,103 @@
+//! How `Location` is written (RFC 9110 section 10.2.2).
+//!
+//! Owns: [`Locations`]. Relative ones are right behind any proxy; some clients take no others than absolute ones.
+//! Refuses: `X-Forwarded-*`, which anybody may send.
+
+use std::str::FromStr;
+
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderValue, Uri, header};
+
+use crate::transport::host::Authority;
+
+/// How the locations of uploads, blobs and manifests are written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Locations {
+    /// As paths.
+    #[default]
+    Relative,
+    /// With `http://` and the host that the request names.
+    Request,
+    /// With this scheme and host, such as `https://registry.example`.
+    Base(String),
+}
+
+/// The text is no way to write locations.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("write relative, request, or a URL without a path, such as https://registry.example")]
+pub struct InvalidLocations;
+
+impl FromStr for Locations {
+    type Err = InvalidLocations;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLocations> {
+        match text {
+            "relative" => return Ok(Self::Relative),
+            "request" => return Ok(Self::Request),
+            _ => {}
+        }
+        let uri: Uri = text.parse().map_err(|_unparsable| InvalidLocations)?;
+        let web = uri.scheme() == Some(&Scheme::HTTP) || uri.scheme() == Some(&Scheme::HTTPS);
+        let host = uri
+            .authority()
+            .and_then(|host| Authority::parse(host.as_str()));
+        match (uri.scheme_str(), host) {
+            (Some(scheme), Some(host)) if web && uri.path() == "/" && uri.query().is_none() => {
+                Ok(Self::Base(format!("{scheme}://{host}")))
+            }
+            _ => Err(InvalidLocations),
+        }
+    }
+}
+
+impl Locations {
+    /// Writes an answer's `Location` so, if it has one. Without a host in the request, as HTTP/1.0 allows, it stays a path.
+    pub(super) fn write(&self, headers: &mut HeaderMap, target: Option<&Authority>) {
+        let base = match (self, target) {
+            (Self::Relative, _) | (Self::Request, None) => return,
+            (Self::Request, Some(target)) => format!("http://{target}"),
+            (Self::Base(base), _) => base.clone(),
+        };
+        let Some(path) = headers
+            .get(header::LOCATION)
+            .and_then(|path| path.to_str().ok())
+        else {
+            return;
+        };
+        if let Ok(location) = HeaderValue::try_from(format!("{base}{path}")) {
+            headers.insert(header::LOCATION, location);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: what may be configured, and that nothing is written twice over.
+    #[test]
+    fn bases_are_a_scheme_and_a_host() {
+        let parse = |text: &str| text.parse::<Locations>();
+        assert_eq!(parse("relative"), Ok(Locations::Relative));
+        assert_eq!(parse("request"), Ok(Locations::Request));
+        for text in [
+            "https://registry.example:5000",
+            "https://registry.example:5000/",
+        ] {
+            let base = Locations::Base("https://registry.example:5000".to_owned());
+            assert_eq!(parse(text), Ok(base), "{text}");
+        }
+        for bad in [
+            "",
+            "absolute",
+            "registry.example",
+            "/v2",
+            "ftp://registry.example",
+            "https://registry.example/v2/",
+            "https://registry.example/?a",
+            "https://user@registry.example",
+        ] {
+            assert_eq!(parse(bad), Err(InvalidLocations), "{bad}");
+        }
+    }
+}

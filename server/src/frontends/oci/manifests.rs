@@ -1,0 +1,116 @@
+//! `/v2/<name>/manifests/<reference>`
+
+use http::{HeaderMap, Method, StatusCode, header};
+
+use super::content::{self, Freshness};
+use super::context::RequestContext;
+use super::reply::{self, Reply};
+use super::{conditional, headers, uploads, warning};
+use crate::access::{Authorized, Delete, Pull, Push};
+use crate::frontends::body::Body;
+use crate::oci::{ManifestError, Reference, RepositoryName, Tag};
+use crate::registry::{Error, ManifestPush};
+use crate::transport::query;
+
+pub(super) async fn handle(
+    context: RequestContext<'_>,
+    name: RepositoryName,
+    reference: Reference,
+) -> Reply {
+    match context.head.method {
+        Method::PUT => {
+            let push = context.authorize(Push(name))?;
+            put(context, &push, &reference).await
+        }
+        Method::DELETE => delete(&context, name, &reference).await,
+        _ => get(&context, name, &reference).await,
+    }
+}
+
+async fn get(context: &RequestContext<'_>, name: RepositoryName, reference: &Reference) -> Reply {
+    let pull = context.authorize(Pull(name))?;
+    let found = context.registry().find_manifest(&pull, reference).await?;
+    let freshness = match reference {
+        Reference::Tag(_) => Freshness::Moving,
+        Reference::Digest(_) => Freshness::Immutable,
+    };
+    let gone = || Error::ManifestUnknown {
+        repository: pull.repository().clone(),
+        reference: reference.to_string(),
+    };
+    content::serve(context, &found, freshness, gone).await
+}
+
+async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &Reference) -> Reply {
+    let request = &context.head.headers;
+    uploads::refuse_encoding(request)?;
+    let tags = match reference {
+        Reference::Digest(_) => query::all(context.head, "tag")
+            .map(|tag| tag.parse::<Tag>().map_err(Error::TagInvalid))
+            .collect::<Result<Vec<_>, _>>()?,
+        // Only a push by digest takes them (distribution-spec, "Pushing Manifests"); a path with a tag has its own.
+        Reference::Tag(_) => Vec::new(),
+    };
+    let max = context.registry().limits().manifest_bytes;
+    // Held until the commit: what is parsed is the body's memory too.
+    let admitted = context.api.manifests.receive(context.body, max).await?;
+    let pushed = ManifestPush {
+        reference,
+        tags,
+        content_type: content_type(request)?,
+        bytes: admitted.bytes.clone(),
+        precondition: conditional::precondition(request),
+    };
+    let done = context.registry().push_manifest(push, pushed).await?;
+    let mut builder = reply::with_digest(StatusCode::CREATED, done.digest)
+        .header(
+            header::LOCATION,
+            headers::manifest_location(push.repository(), done.digest),
+        )
+        .header(header::ETAG, conditional::etag(done.digest));
+    if let Some(subject) = done.subject {
+        builder = builder.header(headers::OCI_SUBJECT, subject.to_string());
+    }
+    if done.missing > 0 {
+        let text = format!(
+            "{} of the blobs and manifests that this manifest lists are not in {}; pulling it whole needs them pushed there",
+            done.missing,
+            push.repository()
+        );
+        builder = warning::with(builder, [text.as_str()]);
+    }
+    for tag in &done.tags {
+        builder = builder.header(headers::OCI_TAG, tag.as_str());
+    }
+    Ok(builder.body(Body::empty())?)
+}
+
+/// Content-Type as written, if it says anything; refused where it is no text or there are several.
+fn content_type(request: &HeaderMap) -> Result<Option<&str>, Error> {
+    let mut values = request.get_all(header::CONTENT_TYPE).iter();
+    let Some(value) = values.next().filter(|value| !value.is_empty()) else {
+        return Ok(None);
+    };
+    match (value.to_str(), values.next()) {
+        (Ok(text), None) => Ok(Some(text)),
+        _ => Err(ManifestError::MediaType(format!("{value:?}")).into()),
+    }
+}
+
+async fn delete(
+    context: &RequestContext<'_>,
+    name: RepositoryName,
+    reference: &Reference,
+) -> Reply {
+    let delete = context.authorize(Delete(name))?;
+    let precondition = conditional::precondition(&context.head.headers);
+    context
+        .registry()
+        .delete_manifest(&delete, reference, &precondition)
+        .await?;
+    let mut builder = http::Response::builder().status(StatusCode::ACCEPTED);
+    if let Reference::Digest(digest) = reference {
+        builder = builder.header(headers::DOCKER_CONTENT_DIGEST, digest.to_string());
+    }
+    Ok(builder.body(Body::empty())?)
+}

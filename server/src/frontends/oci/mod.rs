@@ -1,0 +1,27 @@
+//! The distribution API: routes, headers, statuses.
+
+mod blobs;
+mod catalog;
+mod conditional;
+mod content;
+mod context;
+mod error;
+#[cfg(feature = "fuzz-entry")]
+pub(crate) mod fuzz_entry;
+mod headers;
+mod locations;
+mod manifest_memory;
+mod manifests;
+mod namespace;
+mod referrers;
+mod reply;
+mod route;
+mod service;
+mod tags;
+mod uploads;
+mod warning;
+
+pub(crate) use self::context::Api;
+pub use self::locations::{InvalidLocations, Locations};
+pub(crate) use self::manifest_memory::Admission;
+pub(crate) use self::service::Oci;

@@ -1,0 +1,60 @@
+//! Answers of the registry.
+//!
+//! Owns: [`Reply`], its usual forms, and what every answer has.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
+use tonnage_engine::Digest;
+
+use super::error::Failure;
+use super::headers::DOCKER_CONTENT_DIGEST;
+use crate::frontends::body::Body;
+use crate::frontends::error_body::JSON;
+use crate::transport::headers;
+use crate::transport::request_id::X_REQUEST_ID;
+
+/// What a handler comes to.
+pub(super) type Reply = Result<Response<Body>, Failure>;
+
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+/// Room for the headers of an answer with content.
+const CONTENT_HEADERS: usize = 12;
+
+/// Makes an answer to a request with this method ready to be sent.
+pub(super) fn finish(response: &mut Response<Body>, method: &Method, request_id: &str) {
+    let fields = response.headers_mut();
+    fields.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    headers::protect(fields);
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        fields.insert(X_REQUEST_ID, id);
+    }
+    headers::strip(response, method, Body::empty());
+}
+
+/// An answer that is nothing but the methods that may be used.
+pub(super) fn methods(allowed: &'static str) -> Reply {
+    let builder = Response::builder().status(StatusCode::NO_CONTENT);
+    Ok(builder.header(header::ALLOW, allowed).body(Body::empty())?)
+}
+
+/// An answer with its digest.
+pub(super) fn with_digest(status: StatusCode, digest: Digest) -> response::Builder {
+    let mut builder = Response::builder().status(status);
+    if let Some(headers) = builder.headers_mut() {
+        headers.reserve(CONTENT_HEADERS);
+    }
+    builder.header(DOCKER_CONTENT_DIGEST, digest.to_string())
+}
+
+/// A JSON answer.
+pub(super) fn json(status: StatusCode, text: Bytes) -> Reply {
+    json_with(Response::builder().status(status), JSON, text)
+}
+
+/// A JSON answer of another media type, or with more headers.
+pub(super) fn json_with(builder: response::Builder, media_type: HeaderValue, text: Bytes) -> Reply {
+    let builder = builder
+        .header(header::CONTENT_TYPE, media_type)
+        .header(header::CONTENT_LENGTH, text.len());
+    Ok(builder.body(Body::full(text))?)
+}

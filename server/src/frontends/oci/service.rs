@@ -1,0 +1,209 @@
+//! One request to one answer.
+//!
+//! Owns: [`Oci`], the front end, and the way of a request through checks and handlers. One file per resource; `error` is the only map from
+//! errors to statuses, `route` the only reader of paths.
+//! Refuses: deciding anything about content; `registry` does.
+//!
+//! Invariants: a request's framing and host are checked before its path is read; permission is asked before the body is looked at; a
+//! digest or name from the path is a type before anything uses it; an answer never has a content-encoding; an unread body is drained
+//! within bounds.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures_util::future::BoxFuture;
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tracing::Instrument as _;
+
+use super::context::{Api, RequestContext};
+use super::error::Failure;
+use super::namespace::{self, Scope};
+use super::reply::{self, Reply};
+use super::route::{self, Route};
+use super::{blobs, catalog, manifests, referrers, tags, uploads};
+use crate::access::{Caller, Ping};
+use crate::frontends::body::Body;
+use crate::frontends::error_body;
+use crate::registry::Error;
+use crate::registry::ports::ReadAccount;
+use crate::telemetry::HttpLabels;
+use crate::transport::front_end::{AnswerMemory, Client, FrontEnd, Service};
+use crate::transport::request_body::RequestBody;
+use crate::transport::{head_check, request_id, unread_body};
+
+/// All methods that some path takes.
+const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// The distribution API of one registry.
+#[derive(Debug)]
+pub(crate) struct Oci(pub(crate) Arc<Api>);
+
+/// The same for one connection.
+#[derive(Debug, Clone)]
+pub(crate) struct OciService {
+    api: Arc<Api>,
+    account: Arc<dyn ReadAccount>,
+}
+
+/// The account of a connection, as the transport sees it.
+#[derive(Debug)]
+struct AccountMemory(Arc<dyn ReadAccount>);
+
+impl AnswerMemory for AccountMemory {
+    fn progressed(&self) {
+        self.0.progressed();
+    }
+
+    fn revoked(&self) -> BoxFuture<'static, ()> {
+        self.0.revoked()
+    }
+
+    fn gave_way(&self) {
+        self.0.gave_way();
+    }
+}
+
+impl FrontEnd for Oci {
+    type Service = OciService;
+
+    fn service(&self) -> OciService {
+        OciService {
+            api: Arc::clone(&self.0),
+            account: self.0.registry.read_account(),
+        }
+    }
+}
+
+impl Service for OciService {
+    type Body = Body;
+
+    fn answer(
+        self,
+        request: Request<Incoming>,
+        client: Client,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
+        self.answer_whole(request, client)
+    }
+
+    fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {
+        Some(Arc::new(AccountMemory(Arc::clone(&self.account))))
+    }
+}
+
+impl OciService {
+    /// Answers a request. One that writes continues when its client goes away, so that an upload is never left to its
+    /// expiry and a commit's outcome is always accounted for.
+    async fn answer_whole(self, request: Request<Incoming>, client: Client) -> Response<Body> {
+        let id = request_id::of(request.headers());
+        if matches!(*request.method(), Method::GET | Method::HEAD) {
+            return self.handle(request, &client, &id).await;
+        }
+        let (under_id, method) = (id.clone(), request.method().clone());
+        let handling = tokio::spawn(async move { self.handle(request, &client, &under_id).await });
+        match handling.await {
+            Ok(response) => response,
+            Err(error) => {
+                let mut response = Failure::from(Error::internal(error)).into_response(&id);
+                reply::finish(&mut response, &method, &id);
+                response
+            }
+        }
+    }
+
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+        client: &Client,
+        id: &str,
+    ) -> Response<Body> {
+        let api = &*self.api;
+        let started = Instant::now();
+        let (head, incoming) = request.into_parts();
+        let route = route::parse(head.uri.path());
+        let labels = HttpLabels::new(
+            route.as_ref().map_or("unknown", Route::template),
+            &head.method,
+        );
+        let span =
+            tracing::info_span!("request", id = %id, method = %head.method, route = labels.route);
+        let _in_flight = api.metrics.enter();
+        let scope = route.as_ref().map_or(Scope::Unscoped, |route| {
+            Scope::of(&head, route, &api.mirror_of)
+        });
+        let mut body = RequestBody::new(&head, incoming, client, api.body_idle, &api.clock);
+        let (target, mut response) = match head_check::check(&head, &api.hosts) {
+            Ok(target) => {
+                let context = RequestContext {
+                    api,
+                    head: &head,
+                    caller: Caller {
+                        subject: String::new(),
+                        request: id.to_owned(),
+                    },
+                    client,
+                    account: &self.account,
+                    body: &mut body,
+                };
+                let reply = answer(context, route, &scope)
+                    .instrument(span.clone())
+                    .await;
+                let failed = |failure: Failure| span.in_scope(|| failure.into_response(id));
+                (target, reply.unwrap_or_else(failed))
+            }
+            Err(refused) => (None, error_body::of_head(&refused, id)),
+        };
+        api.locations.write(response.headers_mut(), target.as_ref());
+        reply::finish(&mut response, &head.method, id);
+        if let Scope::Mirrored(host) = scope {
+            let headers = response.headers_mut();
+            headers.insert(namespace::OCI_NAMESPACE, host);
+        }
+        unread_body::settle(body, &head, &api.clock, &mut response);
+        let status = response.status();
+        api.metrics.answered(&labels, status, started.elapsed());
+        span.in_scope(
+            || tracing::debug!(status = status.as_u16(), elapsed = ?started.elapsed(), "answered"),
+        );
+        response
+    }
+}
+
+async fn answer(
+    context: RequestContext<'_>,
+    route: Result<Route, route::RouteError>,
+    scope: &Scope,
+) -> Reply {
+    let head = context.head;
+    if !context.client.has_request_memory() {
+        return Err(Error::TooManyRequests.into());
+    }
+    // Questions about the server and not about a path of it (RFC 9110 sections 9.3.6 and 9.3.7).
+    match (&head.method, head.uri.path()) {
+        (&Method::OPTIONS, "*") => return reply::methods(METHODS),
+        (&Method::CONNECT, _) => return Err(Failure::method_not_allowed(METHODS)),
+        _ => {}
+    }
+    let route = route.map_err(|error| error.into_failure(&head.method))?;
+    if !route.resource().allows(&head.method) {
+        return Err(Failure::method_not_allowed(route.resource().methods()));
+    }
+    scope.check()?;
+    match route {
+        Route::Base => ping(&context),
+        Route::Catalog => catalog::list(&context).await,
+        Route::Tags { name } => tags::list(&context, name).await,
+        Route::Blob { name, digest } => blobs::handle(&context, name, digest).await,
+        Route::Manifest { name, reference } => manifests::handle(context, name, reference).await,
+        Route::Uploads { name } => uploads::begin(context, name).await,
+        Route::Upload { name, id } => uploads::handle(context, name, id).await,
+        Route::Referrers { name, subject } => referrers::list(&context, name, subject).await,
+    }
+}
+
+/// distribution-spec, "Determining Support".
+fn ping(context: &RequestContext<'_>) -> Reply {
+    context.authorize(Ping)?;
+    reply::json(StatusCode::OK, b"{}".as_slice().into())
+}

@@ -1,0 +1,232 @@
+//! The server: its listeners with their front ends, from bind to drain.
+//!
+//! Owns: [`Server`], [`Bound`], [`ServerOptions`].
+//! Refuses: opening a store or reading a configuration, which `tools` does; connections, which are the transport's.
+//!
+//! Invariants: addresses are bound before anything is served, so a caller can say where; after shutdown no
+//! connection is accepted, requests under way have [`ServerOptions::drain`] to end.
+
+mod options;
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tonnage_engine::store::Store;
+
+pub use self::options::ServerOptions;
+use crate::access::Gate;
+use crate::clock::RunningClock;
+use crate::embedded;
+use crate::frontends::admin::probes::{Admin, Probes};
+use crate::frontends::oci::{Admission, Api, Oci};
+use crate::registry::{Limits, Registry};
+use crate::telemetry::Metrics;
+use crate::transport::accept::{Listening, listen};
+use crate::transport::connection_limits::ConnectionLimits;
+use crate::transport::host::HostPolicy;
+
+/// Connections of the admin listener at a time.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Time that the admin listener's own connections have to end, after the registry's.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+/// Time that requests have to end once their connections are cut off: an upload's last writes, or one commit.
+const CUT_OFF: Duration = Duration::from_secs(10);
+
+/// Why a server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address could not be taken.
+    #[error("cannot listen on {address} for {purpose}: {source}")]
+    Bind {
+        /// Which address.
+        address: SocketAddr,
+        /// What for.
+        purpose: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The runtime ended a listener's task.
+    #[error("a listener's task ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A registry's server.
+#[derive(Debug)]
+pub struct Server;
+
+/// A server that has its addresses and does not serve yet.
+#[derive(Debug)]
+pub struct Bound {
+    options: ServerOptions,
+    api: (TcpListener, SocketAddr),
+    admin: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Server {
+    /// Takes the addresses. Connections are let in from now on, and wait until they are served.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn bind(options: ServerOptions) -> Result<Bound, ServeError> {
+        let api = bind(options.listen, "the registry")?;
+        let admin = match options.admin_listen {
+            Some(address) => Some(bind(address, "metrics and health")?),
+            None => None,
+        };
+        Ok(Bound {
+            options,
+            api,
+            admin,
+        })
+    }
+}
+
+fn bind(
+    address: SocketAddr,
+    purpose: &'static str,
+) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |source| ServeError::Bind {
+        address,
+        purpose,
+        source,
+    };
+    let listener = listen(address).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+impl Bound {
+    /// Where the registry listens.
+    pub fn address(&self) -> SocketAddr {
+        self.api.1
+    }
+
+    /// Where metrics and health are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(_, address)| *address)
+    }
+
+    /// The bounds that a [`Registry`] for [`Bound::run_registry`] should keep.
+    pub fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    /// Serves the registry in `store` until `shutdown` resolves and connections are drained. The caller closes the
+    /// store.
+    pub async fn run(
+        self,
+        store: Store,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServeError> {
+        let registry = embedded::registry(store, self.options.limits.clone());
+        self.run_registry(registry, shutdown).await
+    }
+
+    /// Serves a registry over any pair of ports until `shutdown` resolves and connections are drained.
+    pub async fn run_registry(
+        self,
+        registry: Registry,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> Result<(), ServeError> {
+        let clock = RunningClock::start();
+        let metrics = Arc::new(Metrics::new());
+        let (under_way, mut all_ended) = mpsc::channel(1);
+        let api = self.api(&registry, &clock, &metrics, under_way);
+        let limits = self.connection_limits(&clock);
+        let connections_max = self.options.connections_max;
+        let operators = self.connection_limits(&clock);
+        let draining = Arc::new(AtomicBool::new(false));
+        let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+        let admin = self.admin.map(|(listener, address)| {
+            let admin = Admin {
+                registry,
+                metrics,
+                draining: Arc::clone(&draining),
+            };
+            // `hostnames` are those of the registry: probes and collectors of metrics reach this listener by others.
+            let loopback = address.ip().to_canonical().is_loopback();
+            let hostnames = if loopback {
+                self.options.hostnames.clone()
+            } else {
+                Vec::new()
+            };
+            let hosts = HostPolicy::new(address, hostnames);
+            let probes = Probes::new(admin, hosts);
+            let stopped = async {
+                // The sender drops when the registry is done; either way it is time.
+                admin_stopped.await.unwrap_or_default();
+            };
+            let operators = Listening {
+                listener,
+                limits: Arc::new(operators),
+                connections_max: ADMIN_CONNECTIONS_MAX.min(connections_max),
+                drain: ADMIN_DRAIN,
+            };
+            tokio::spawn(operators.serve(probes, stopped))
+        });
+        let shutdown = async {
+            shutdown.await;
+            draining.store(true, Ordering::Relaxed);
+        };
+        let listening = Listening {
+            listener: self.api.0,
+            limits: Arc::new(limits),
+            connections_max,
+            drain: self.options.drain,
+        };
+        listening.serve(Oci(api), shutdown).await;
+        // A push whose connection was cut puts away what it received before the store may close.
+        if let Err(_late) = clock.timeout(CUT_OFF, all_ended.recv()).await {
+            tracing::warn!("requests are still under way; what they received last may be lost");
+        }
+        drop(stop_admin);
+        if let Some(admin) = admin {
+            admin.await?;
+        }
+        Ok(())
+    }
+
+    fn connection_limits(&self, clock: &RunningClock) -> ConnectionLimits {
+        let options = &self.options;
+        ConnectionLimits::new(
+            options.header_timeout,
+            options.unread_timeout,
+            &options.http2,
+            clock,
+        )
+    }
+
+    fn api(
+        &self,
+        registry: &Registry,
+        clock: &RunningClock,
+        metrics: &Arc<Metrics>,
+        under_way: mpsc::Sender<Infallible>,
+    ) -> Arc<Api> {
+        Arc::new(Api {
+            registry: registry.clone(),
+            gate: Gate::new(Arc::clone(&self.options.policy)),
+            metrics: Arc::clone(metrics),
+            body_idle: self.options.body_idle_timeout,
+            clock: clock.clone(),
+            manifests: Admission::new(
+                self.options.manifest_budget_bytes,
+                self.options.manifest_timeout,
+                self.options.manifest_stall,
+                clock.clone(),
+            ),
+            chunk_min_bytes: self.options.chunk_min_bytes,
+            mirror_of: self.options.mirror_of.clone(),
+            hosts: HostPolicy::new(self.api.1, self.options.hostnames.clone()),
+            locations: self.options.locations.clone(),
+            under_way,
+        })
+    }
+}

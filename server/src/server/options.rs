@@ -1,0 +1,81 @@
+//! How a server listens and behaves.
+//!
+//! Owns: [`ServerOptions`] and its defaults.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::access::{GrantAll, Policy};
+use crate::frontends::oci::Locations;
+use crate::registry::Limits;
+use crate::transport::connection_limits::Http2Options;
+use crate::transport::host::Hostname;
+
+/// How a server listens and behaves.
+#[derive(Debug, Clone)]
+pub struct ServerOptions {
+    /// Address of the registry; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Address of metrics and health; `None` for neither.
+    pub admin_listen: Option<SocketAddr>,
+    /// Who may do what.
+    pub policy: Arc<dyn Policy>,
+    /// Bounds of manifests and tags.
+    pub limits: Limits,
+    /// Time for the head of a request to arrive, the wait for it on an open connection included.
+    pub header_timeout: Duration,
+    /// Time a client may keep silent inside a body.
+    pub body_idle_timeout: Duration,
+    /// Time for a whole manifest to arrive, and to wait for the memory it needs.
+    pub manifest_timeout: Duration,
+    /// Memory for the bodies of manifests that are being pushed, in bytes; further ones wait.
+    pub manifest_budget_bytes: usize,
+    /// Time after which a manifest of which nothing comes is rejected, while others wait for its memory.
+    pub manifest_stall: Duration,
+    /// Time a client may leave an answer unread.
+    pub unread_timeout: Duration,
+    /// Most connections at a time. When all places are taken an idle one leaves for a new one. Each takes a file descriptor from the store's.
+    pub connections_max: usize,
+    /// Shortest chunk of an upload that clients are asked for, in bytes; 0: none. Shorter ones are taken too.
+    pub chunk_min_bytes: u64,
+    /// Hosts of the registries whose content is mirrored here. A pull with `ns=` of another is 404; if there are none, `ns` is ignored.
+    pub mirror_of: Vec<String>,
+    /// Hosts under which clients reach the registry. On loopback, others than these and loopback's own are refused; elsewhere so are others
+    /// than these, if there are any.
+    pub hostnames: Vec<Hostname>,
+    /// How the locations of uploads, blobs and manifests are written.
+    pub locations: Locations,
+    /// Bounds of HTTP/2.
+    pub http2: Http2Options,
+    /// Time that requests under way have to end after shutdown.
+    pub drain: Duration,
+}
+
+impl Default for ServerOptions {
+    /// Loopback, everybody may do everything.
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 5001))),
+            policy: Arc::new(GrantAll),
+            limits: Limits::default(),
+            // Longer than clients keep connections for their next request (Go's transports: 90 s).
+            header_timeout: Duration::from_secs(100),
+            // A client that reads a slow disk, or whose link fails for a moment, is silent for minutes.
+            body_idle_timeout: Duration::from_mins(5),
+            manifest_timeout: Duration::from_mins(2),
+            // Sixteen of the largest, thousands of the usual ones.
+            manifest_budget_bytes: 64 << 20,
+            manifest_stall: Duration::from_secs(2),
+            unread_timeout: Duration::from_mins(5),
+            connections_max: 4096,
+            chunk_min_bytes: 0,
+            mirror_of: Vec::new(),
+            hostnames: Vec::new(),
+            locations: Locations::Relative,
+            http2: Http2Options::default(),
+            drain: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! One connection's life: what it is served with.
+//!
+//! Owns: [`drive`].
+//! Refuses: accepting, which is `accept`'s; choosing the connections that end when places are short, which is `slots`'; when a
+//! connection is over, which is `supervision`'s; how it is closed, which is `close`'s; and bytes, which are `watched_stream`'s and the
+//! bodies'.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use super::active_requests::Requests;
+use super::close::{self, Close, LEAVE_MAX};
+use super::connection_limits::ConnectionLimits;
+use super::front_end::{Client, Service};
+use super::protocol::{self, Opening};
+use super::request_memory::RequestMemory;
+use super::slots::Taken;
+use super::supervision::Attended;
+use super::tracked_body::AnswerBody;
+use super::watched_stream::Socket;
+use crate::clock::RunningClock;
+
+/// Serves one connection to its end, and closes it. Once `draining` is true it takes no further requests.
+pub(super) async fn drive<S>(
+    stream: TcpStream,
+    place: Taken,
+    service: S,
+    limits: Arc<ConnectionLimits>,
+    draining: watch::Receiver<bool>,
+) where
+    S: Service,
+{
+    let place = Arc::new(place);
+    let mut stopping = draining.clone();
+    let opened = tokio::select! {
+        opened = open(&stream, &limits) => opened,
+        _ = place.told() => None,
+        () = stop(&mut stopping, &limits.clock) => None,
+    };
+    let Some((begun, speaks_http2)) = opened else {
+        return;
+    };
+    let memory = service.answer_memory();
+    let requests = Requests::new(Arc::clone(&place), &limits.clock);
+    let (socket, mut returned) = Socket::new(
+        stream,
+        begun,
+        speaks_http2,
+        &limits,
+        &requests,
+        memory.clone(),
+    );
+    let attended = Attended {
+        requests,
+        memory,
+        limits: &limits,
+        place: &place,
+        draining,
+    };
+    let close = serve(socket, speaks_http2, service, attended).await;
+    if let Ok(stream) = returned.try_recv() {
+        close::end(stream, close, &place, &limits.clock).await;
+    }
+}
+
+/// Resolves when a client that has said nothing is no longer waited for, at the end of the server. What is on its way then is still read.
+async fn stop(draining: &mut watch::Receiver<bool>, clock: &RunningClock) {
+    _ = draining.wait_for(|draining| *draining).await;
+    clock.alarm(LEAVE_MAX).await;
+}
+
+/// Waits until the protocol is known: what was read for that, and whether it is HTTP/2. `None`: the client went, or was too slow.
+async fn open(stream: &TcpStream, limits: &ConnectionLimits) -> Option<(Bytes, bool)> {
+    let opening = protocol::read(stream);
+    match limits.clock.timeout(limits.header_timeout, opening).await {
+        Ok(Ok(Opening::Http1(begun))) => return Some((begun, false)),
+        Ok(Ok(Opening::Http2(begun))) => return Some((begun, true)),
+        Ok(Ok(Opening::Nothing)) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection ended"),
+        Err(_elapsed) => tracing::debug!("a client said too little to know its protocol"),
+    }
+    None
+}
+
+/// Answers requests to the end of the connection.
+async fn serve<S>(socket: Socket, speaks_http2: bool, service: S, attended: Attended<'_>) -> Close
+where
+    S: Service,
+{
+    let limits = attended.limits;
+    let requests = attended.requests.clone();
+    let peer = attended.place.peer();
+    let memory = RequestMemory::new(&limits.requests, peer);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let held = memory.hold(&request).map(Arc::new);
+        let under_way = requests.begin(held.clone());
+        let client = Client::new(peer, &under_way, held);
+        let answer = service.clone().answer(request, client);
+        async move {
+            let answer = answer.await;
+            Ok::<_, Infallible>(answer.map(|body| AnswerBody::new(body, under_way)))
+        }
+    });
+    let socket = TokioIo::new(socket);
+    if !speaks_http2 {
+        let connection = limits.http1.serve_connection(socket, service);
+        let served = attended.serve(connection, http1::Connection::graceful_shutdown);
+        return served.await;
+    }
+    let wide = limits.widen(attended.place);
+    match &wide {
+        Some(_) => attended.place.set_wide(),
+        None => attended.place.want_wide(),
+    }
+    let connection = limits
+        .http2(wide.as_ref())
+        .serve_connection(socket, service);
+    let served = attended.serve(connection, http2::Connection::graceful_shutdown);
+    match served.await {
+        // There the answer would be a frame.
+        Close::Late => Close::Plainly,
+        close @ (Close::Linger | Close::Plainly | Close::Reset) => close,
+    }
+}

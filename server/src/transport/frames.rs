@@ -1,0 +1,107 @@
+//! Frames of HTTP/2, as far as they show whether anything moves.
+//!
+//! Owns: [`Frames`]. Acknowledgements, pings and windows answer themselves, so a client that sends and takes nothing else makes no
+//! progress.
+//! Refuses: what frames mean beyond that; hyper reads and writes them.
+
+/// Bytes of a frame before its payload (RFC 9113 section 4.1).
+const HEAD_BYTES: usize = 9;
+/// Largest payload of a frame, the protocol's own: each request under way may have one of them between its stream and what takes it in.
+pub(super) const PAYLOAD_BYTES_MAX: u32 = 16 << 10;
+/// Kinds of frames (RFC 9113 section 6).
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const CONTINUATION: u8 = 9;
+
+/// What some bytes of a connection moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Moved {
+    #[default]
+    Nothing,
+    /// The head of a request or an answer.
+    Head,
+    /// Content.
+    Data,
+}
+
+/// One direction of a connection, after the preface.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    head: [u8; HEAD_BYTES],
+    /// Bytes of `head` that are known.
+    known: usize,
+    /// Bytes of the payload that are to come.
+    left: usize,
+}
+
+impl Frames {
+    /// Follows the next bytes of the connection.
+    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Moved {
+        let mut moved = Moved::Nothing;
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let payload = bytes.split_off(..self.left.min(bytes.len())).unwrap_or(&[]);
+                self.left -= payload.len();
+                moved = moved.max(self.kind());
+                continue;
+            }
+            let wanted = self.head.get_mut(self.known..).unwrap_or_default();
+            let count = wanted.len().min(bytes.len());
+            let part = bytes.split_off(..count).unwrap_or(&[]);
+            wanted
+                .iter_mut()
+                .zip(part)
+                .for_each(|(to, from)| *to = *from);
+            self.known += count;
+            if self.known == HEAD_BYTES {
+                let [a, b, c, ..] = self.head;
+                self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+                self.known = 0;
+            }
+        }
+        moved
+    }
+
+    /// What the payload of the frame is.
+    fn kind(&self) -> Moved {
+        let [_, _, _, kind, ..] = self.head;
+        match kind {
+            DATA => Moved::Data,
+            HEADERS | CONTINUATION => Moved::Head,
+            _ => Moved::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: a ping, its acknowledgement, settings and windows move nothing, wherever the bytes of a connection are cut; heads and
+    /// content do, from their first byte on.
+    #[test]
+    fn pings_move_nothing() {
+        let frame = |kind: u8, length: u8| {
+            let mut all = vec![0, 0, length, kind, 0, 0, 0, 0, 1];
+            all.resize(HEAD_BYTES + usize::from(length), 0xff);
+            all
+        };
+        let (settings, ping, window) = (frame(4, 6), frame(6, 8), frame(8, 4));
+        let idle = [settings, ping.clone(), window, frame(4, 0), ping].concat();
+        for part in 1..=idle.len() {
+            let mut frames = Frames::default();
+            for bytes in idle.chunks(part) {
+                assert_eq!(frames.pass(bytes), Moved::Nothing);
+            }
+            let (head, data) = (frame(1, 3), frame(0, 3));
+            assert_eq!(frames.pass(&head), Moved::Head);
+            assert_eq!(frames.pass(&data[..HEAD_BYTES]), Moved::Nothing);
+            assert_eq!(frames.pass(&data[HEAD_BYTES..=HEAD_BYTES]), Moved::Data);
+            assert_eq!(frames.pass(&data[HEAD_BYTES + 1..]), Moved::Data);
+            assert_eq!(
+                frames.pass(&[frame(0, 0), idle.clone()].concat()),
+                Moved::Nothing
+            );
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Headers that are the same whatever is served.
+//!
+//! Owns: reading lists, what protects browsers, and which answers have no body.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http_body::Body;
+
+/// The elements of a header that is a list, over all its lines (RFC 9110 section 5.6.1).
+pub(crate) fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers.get_all(name).iter();
+    let elements = lines.flat_map(|line| line.to_str().unwrap_or_default().split(','));
+    elements.map(str::trim)
+}
+
+/// Tells browsers to run nothing of an answer: content is whatever anybody pushed.
+pub(crate) fn protect(headers: &mut HeaderMap) {
+    let nosniff = HeaderValue::from_static("nosniff");
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
+    let nothing = HeaderValue::from_static("default-src 'none'; sandbox");
+    headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
+}
+
+/// Removes the body where the method or the status allows none (RFC 9110 sections 9.3.2 and 6.4.1). hyper does so for HTTP/1.1 only, and
+/// over HTTP/2 such a body is a protocol error.
+pub(crate) fn strip<B: Body>(response: &mut Response<B>, method: &Method, empty: B) {
+    let status = response.status();
+    let never = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if never {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    } else if *method == Method::HEAD {
+        let length = response.body().size_hint().exact().unwrap_or(0);
+        let headers = response.headers_mut();
+        headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert_with(|| length.into());
+    } else {
+        return;
+    }
+    *response.body_mut() = empty;
+}

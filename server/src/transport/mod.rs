@@ -1,0 +1,34 @@
+//! HTTP over connections, whatever is served: places, limits, time, bodies, and the end of a connection.
+//!
+//! Owns: everything between a listener and one request. A front end is a value that a listener is given ([`front_end`]).
+//! Refuses: paths, statuses and content, which are the front ends'.
+//!
+//! Invariant: what clients share has a bound, and a client on which nothing moves gives way to those who wait.
+
+pub(crate) mod accept;
+mod active_requests;
+mod close;
+mod connection;
+pub(crate) mod connection_limits;
+mod frames;
+pub(crate) mod front_end;
+pub(crate) mod head_check;
+pub(crate) mod headers;
+pub(crate) mod host;
+mod http2_streams;
+mod linger;
+mod protocol;
+pub(crate) mod query;
+mod receive_buffers;
+pub(crate) mod request_body;
+pub(crate) mod request_id;
+mod request_memory;
+mod shared_budget;
+mod slots;
+mod supervision;
+mod tracked_body;
+pub(crate) mod unread_body;
+mod unsent;
+mod watched_stream;
+
+pub use self::slots::connections_waiting_max;

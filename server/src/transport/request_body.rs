@@ -1,0 +1,191 @@
+//! Bodies of requests.
+//!
+//! Owns: [`RequestBody`], and how long a client may keep silent inside one.
+//! Refuses: bounds of a body's length, which are the front end's.
+
+use std::error::Error as _;
+use std::io;
+use std::sync::Weak;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::OptionFuture;
+use http::Version;
+use http::header::EXPECT;
+use http::request::Parts;
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::active_requests::{Awaited, UnderWay};
+use super::front_end::Client;
+use crate::clock::RunningClock;
+
+/// Shorter pieces are copied: they would keep the whole buffer that they were read into.
+const COPIED_BYTES: usize = 16 << 10;
+
+/// Why a body has no more bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BodyError {
+    /// It ended before its end.
+    Broken,
+    /// Nothing came for too long.
+    TimedOut,
+    /// Its chunks cannot be read.
+    Framing,
+}
+
+/// A request's body.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    incoming: Incoming,
+    length: Option<u64>,
+    /// Bytes of `length` that did not come yet.
+    missing: u64,
+    idle: Duration,
+    clock: RunningClock,
+    /// Whose body it is: where it is waited for, the client is.
+    under_way: Weak<UnderWay>,
+    state: Progress,
+}
+
+/// How far a body has been read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// The client waits for a 100 before it sends, which hyper writes when the body is first asked for.
+    Expected,
+    /// More may come.
+    Coming,
+    /// It was read to its end.
+    Over,
+    /// It broke off, or nothing came for too long.
+    Broken,
+}
+
+impl RequestBody {
+    /// The body of the request with this head. `idle` is how long the client may keep silent inside it.
+    pub(crate) fn new(
+        head: &Parts,
+        incoming: Incoming,
+        client: &Client,
+        idle: Duration,
+        clock: &RunningClock,
+    ) -> Self {
+        let mut expectations = head.headers.get_all(EXPECT).iter();
+        let is_expected = head.version >= Version::HTTP_11
+            && expectations.any(|expectation| !expectation.is_empty());
+        let length = incoming.size_hint().exact();
+        let state = match (incoming.is_end_stream(), is_expected) {
+            (true, _) => Progress::Over,
+            (false, true) => Progress::Expected,
+            (false, false) => Progress::Coming,
+        };
+        Self {
+            incoming,
+            length,
+            missing: length.unwrap_or(0),
+            idle,
+            clock: clock.clone(),
+            under_way: client.under_way(),
+            state,
+        }
+    }
+
+    /// Whether nothing more will come.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state == Progress::Over || self.rest() == Some(0)
+    }
+
+    /// Bytes that will come, if that is known.
+    pub(crate) fn rest(&self) -> Option<u64> {
+        let coming = self.state == Progress::Coming;
+        self.length.filter(|_| coming).map(|_| self.missing)
+    }
+
+    /// Whether more is on its way, as far as is known.
+    pub(crate) fn is_coming(&self) -> bool {
+        self.state == Progress::Coming
+    }
+
+    /// Whether more is on its way and only its end will tell how much.
+    pub(crate) fn is_chunked(&self) -> bool {
+        self.is_coming() && self.length.is_none()
+    }
+}
+
+impl RequestBody {
+    /// Its length in bytes where it was announced.
+    pub(crate) fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// The next bytes; `None` at the end.
+    pub(crate) async fn read(&mut self) -> Result<Option<Bytes>, BodyError> {
+        match self.state {
+            Progress::Over => return Ok(None),
+            Progress::Broken => return Err(BodyError::Broken),
+            Progress::Expected | Progress::Coming => self.state = Progress::Coming,
+        }
+        let request = self.under_way.upgrade();
+        let _awaited = request.as_ref().map(Awaited::by);
+        loop {
+            let client_ended = request.as_ref().map(|request| request.client_ended());
+            let client_ended = OptionFuture::from(client_ended);
+            let frame = self.clock.timeout(self.idle, self.incoming.frame());
+            let frame = tokio::select! {
+                biased;
+                frame = frame => frame,
+                Some(()) = client_ended => {
+                    // What came after the look above came before the end.
+                    let Some(frame) = self.incoming.frame().now_or_never() else {
+                        self.state = Progress::Broken;
+                        return Err(BodyError::Broken);
+                    };
+                    Ok(frame)
+                }
+            };
+            let error = match frame {
+                Ok(None) if self.missing == 0 => {
+                    self.state = Progress::Over;
+                    return Ok(None);
+                }
+                // hyper ends a body like this where HTTP/2 resets its stream without an error.
+                Ok(None) => BodyError::Broken,
+                Ok(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(bytes) if !bytes.is_empty() => {
+                        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                        self.missing = self.missing.saturating_sub(length);
+                        if bytes.len() < COPIED_BYTES {
+                            return Ok(Some(Bytes::copy_from_slice(&bytes)));
+                        }
+                        return Ok(Some(bytes));
+                    }
+                    // Empty frames and trailers carry no content.
+                    Ok(_) | Err(_) => continue,
+                },
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(%error, "the body ended early");
+                    if is_framing(&error) {
+                        BodyError::Framing
+                    } else {
+                        BodyError::Broken
+                    }
+                }
+                Err(_elapsed) => BodyError::TimedOut,
+            };
+            self.state = Progress::Broken;
+            return Err(error);
+        }
+    }
+}
+
+/// Whether hyper could not read the chunks of a body.
+fn is_framing(error: &hyper::Error) -> bool {
+    let cause = error.source();
+    let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());
+    matches!(
+        cause.map(io::Error::kind),
+        Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData)
+    )
+}

@@ -1,0 +1,57 @@
+//! One id per request, for log, error body and answer.
+//!
+//! Owns: taking the client's id where it is sane, making one otherwise. Ids tell requests apart; they are no
+//! secret and prove nothing.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::{HeaderMap, HeaderName};
+
+/// The header, both ways.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const BYTES_MAX: usize = 128;
+
+static RUN: LazyLock<u64> =
+    LazyLock::new(|| RandomState::new().hash_one("request ids of this run"));
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// The id of a request with these headers.
+pub(crate) fn of(headers: &HeaderMap) -> String {
+    let sane = |id: &&str| {
+        (1..=BYTES_MAX).contains(&id.len())
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(&byte))
+    };
+    let given = headers
+        .get(X_REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(sane);
+    given.map_or_else(
+        || format!("{:016x}-{}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed)),
+        str::to_owned,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    /// Guards: a client's id is kept only where it cannot disturb a log or a header.
+    #[test]
+    fn sane_ids_are_kept() {
+        let with = |text: &str| {
+            let value = HeaderValue::from_bytes(text.as_bytes()).unwrap();
+            of(&HeaderMap::from_iter([(X_REQUEST_ID, value)]))
+        };
+        assert_eq!(with("build-7_a.b"), "build-7_a.b");
+        for bad in ["", "a b", "a\tb", "\u{e4}", "a\"b", &"x".repeat(129)] {
+            assert_ne!(with(bad), bad, "{bad:?}");
+        }
+        assert_ne!(of(&HeaderMap::new()), of(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,144 @@
+//! Memory for requests under way, beside what their bodies and answers count for elsewhere.
+//!
+//! Owns: [`RequestMemory`]. A connection of HTTP/2 has many requests at a time, each with a head of up to 64 KiB, a task, and one frame
+//! of its body that was read and is not taken in yet. So a connection has a small part for all of them, and what is beyond counts against
+//! what all connections share, of which one address leaves as much as it holds (`shared_budget`). That is apart from the memory for bodies, so
+//! that pushes never use up what requests need.
+//! Refuses: the size of one head, which hyper bounds.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{Request, Version};
+use http_body::Body;
+
+use super::frames::PAYLOAD_BYTES_MAX;
+use super::shared_budget::{Share, SharedBytes};
+
+/// What a connection may have before it counts. One request is always taken.
+const FREE_BYTES: usize = 128 << 10;
+/// For what is beyond that, all connections of a listener together.
+pub(super) const SHARED_BYTES: usize = 64 << 20;
+/// About what a request takes beside its head.
+const REQUEST_BYTES: usize = 8 << 10;
+/// What a field takes beside its name and value (RFC 9113 section 6.5.2 counts the same).
+const FIELD_BYTES: usize = 32;
+
+/// Of one connection.
+#[derive(Debug, Clone)]
+pub(super) struct RequestMemory {
+    bytes: Arc<AtomicUsize>,
+    shared: Arc<SharedBytes>,
+    peer: IpAddr,
+}
+
+/// One request's part, until it drops.
+#[derive(Debug)]
+pub(super) struct HeldRequest {
+    memory: RequestMemory,
+    bytes: usize,
+    #[expect(dead_code, reason = "held for its drop")]
+    beyond: Option<Share>,
+}
+
+impl RequestMemory {
+    pub(super) fn new(shared: &Arc<SharedBytes>, peer: IpAddr) -> Self {
+        Self {
+            bytes: Arc::default(),
+            shared: Arc::clone(shared),
+            peer,
+        }
+    }
+
+    /// Counts a request; `None` if there is no memory for it.
+    pub(super) fn hold<B: Body>(&self, request: &Request<B>) -> Option<HeldRequest> {
+        let bytes = size(request);
+        let before = self.bytes.load(Ordering::Relaxed);
+        let beyond = if before == 0 || before + bytes <= FREE_BYTES {
+            None
+        } else {
+            Some(self.shared.take(self.peer, bytes)?)
+        };
+        // Requests of a connection begin one after the other.
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Some(HeldRequest {
+            memory: self.clone(),
+            bytes,
+            beyond,
+        })
+    }
+}
+
+impl Drop for HeldRequest {
+    fn drop(&mut self) {
+        self.memory.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+fn size<B: Body>(request: &Request<B>) -> usize {
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
+    let target = request.uri().path_and_query();
+    let target = target.map_or(0, |target| target.as_str().len());
+    // The body of a request of HTTP/1.1 is the connection's only one, and its part is counted there.
+    let has_frames = request.version() == Version::HTTP_2 && !request.body().is_end_stream();
+    let frame = if has_frames { PAYLOAD_BYTES_MAX } else { 0 };
+    REQUEST_BYTES + fields.sum::<usize>() + target + usize::try_from(frame).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+
+    use super::*;
+
+    fn request(bytes: usize, body: &'static str) -> Request<Full<&'static [u8]>> {
+        let builder = Request::post("/").version(Version::HTTP_2);
+        let builder = builder.header("x", "a".repeat(bytes - REQUEST_BYTES));
+        builder.body(Full::new(body.as_bytes())).expect("a request")
+    }
+
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    /// Guards: many large heads of one address count against what all share, and are refused once it has its part of that; those of
+    /// other addresses are not, nor are a connection's first and small ones; what ends gives its memory back.
+    #[test]
+    fn heads_are_counted() {
+        let shared = SharedBytes::new(SHARED_BYTES);
+        let one = RequestMemory::new(&shared, peer(1));
+        let first = one.hold(&request(100_000, "")).expect("the first");
+        let holding = std::iter::from_fn(|| one.hold(&request(60_000, "")));
+        let mut beyond: Vec<_> = holding.take(SHARED_BYTES / 60_000).collect();
+        assert!((500..600).contains(&beyond.len()), "{}", beyond.len());
+        let same = RequestMemory::new(&shared, peer(1));
+        let _first = same.hold(&request(200_000, "")).expect("its first");
+        assert!(same.hold(&request(60_000, "")).is_none());
+        let other = RequestMemory::new(&shared, peer(2));
+        let _first = other.hold(&request(200_000, "")).expect("its first");
+        assert!(other.hold(&request(60_000, "")).is_some());
+        let third = RequestMemory::new(&shared, peer(1));
+        let small: Vec<_> = (0..10).map(|_| third.hold(&request(10_000, ""))).collect();
+        assert!(small.iter().all(Option::is_some), "small ones");
+        drop(beyond.pop());
+        assert!(one.hold(&request(60_000, "")).is_some());
+        drop((first, beyond));
+        assert_eq!(one.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    /// Guards: what was read of a body on HTTP/2 and waits to be taken in is counted, for each stream: many streams of a connection hold
+    /// no more than its part and what is shared.
+    #[test]
+    fn a_frame_of_each_body_is_counted() {
+        let shared = SharedBytes::new(0);
+        let heads = RequestMemory::new(&shared, peer(1));
+        let count = |body| {
+            let holding = std::iter::from_fn(|| heads.hold(&request(REQUEST_BYTES, body)));
+            holding.take(100).collect::<Vec<_>>().len()
+        };
+        assert_eq!(count(""), 15);
+        assert_eq!(count("a"), 5);
+    }
+}
