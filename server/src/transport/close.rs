@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use futures_util::FutureExt as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::unconstrained;
 
 use super::linger;
 use super::slots::Taken;
+use super::stream::Stream;
 use crate::clock::RunningClock;
 
 /// How long an idle connection that was told to leave may take for it.
@@ -31,11 +34,21 @@ pub(super) enum Close {
 }
 
 /// Closes the stream of a connection that has ended.
-pub(super) async fn end(stream: TcpStream, close: Close, place: &Taken, clock: &RunningClock) {
-    if close == Close::Late
-        && let Err(error) = stream.try_write(LATE_HEAD)
-    {
-        tracing::debug!(%error, "a client was not told that its request came too late");
+pub(super) async fn end(
+    mut stream: impl Stream,
+    close: Close,
+    place: &Taken,
+    clock: &RunningClock,
+) {
+    if close == Close::Late {
+        // Where there is no room at once, the client takes nothing anyway.
+        let told = unconstrained(stream.write(LATE_HEAD)).now_or_never();
+        if !matches!(told, Some(Ok(_))) {
+            tracing::debug!(
+                ?told,
+                "a client was not told that its request came too late"
+            );
+        }
     }
     match close {
         Close::Linger | Close::Late => tokio::select! {
@@ -44,7 +57,7 @@ pub(super) async fn end(stream: TcpStream, close: Close, place: &Taken, clock: &
         },
         Close::Plainly => {}
         Close::Reset => {
-            if let Err(error) = stream.set_zero_linger() {
+            if let Err(error) = stream.set_reset_on_drop() {
                 tracing::debug!(%error, "an unread answer stays with the kernel for a while");
             }
         }

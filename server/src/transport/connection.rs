@@ -14,7 +14,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::active_requests::Requests;
@@ -24,25 +23,24 @@ use super::front_end::{Client, Service};
 use super::protocol::{self, Opening};
 use super::request_memory::RequestMemory;
 use super::slots::Taken;
+use super::stream::Stream;
 use super::supervision::Attended;
 use super::tracked_body::AnswerBody;
 use super::watched_stream::Socket;
 use crate::clock::RunningClock;
 
 /// Serves one connection to its end, and closes it. Once `draining` is true it takes no further requests.
-pub(super) async fn drive<S>(
-    stream: TcpStream,
+pub(super) async fn drive<S: Service>(
+    mut stream: impl Stream,
     place: Taken,
     service: S,
     limits: Arc<ConnectionLimits>,
     draining: watch::Receiver<bool>,
-) where
-    S: Service,
-{
+) {
     let place = Arc::new(place);
     let mut stopping = draining.clone();
     let opened = tokio::select! {
-        opened = open(&stream, &limits) => opened,
+        opened = open(&mut stream, &limits) => opened,
         _ = place.told() => None,
         () = stop(&mut stopping, &limits.clock) => None,
     };
@@ -79,7 +77,7 @@ async fn stop(draining: &mut watch::Receiver<bool>, clock: &RunningClock) {
 }
 
 /// Waits until the protocol is known: what was read for that, and whether it is HTTP/2. `None`: the client went, or was too slow.
-async fn open(stream: &TcpStream, limits: &ConnectionLimits) -> Option<(Bytes, bool)> {
+async fn open(stream: &mut impl Stream, limits: &ConnectionLimits) -> Option<(Bytes, bool)> {
     let opening = protocol::read(stream);
     match limits.clock.timeout(limits.header_timeout, opening).await {
         Ok(Ok(Opening::Http1(begun))) => return Some((begun, false)),
@@ -92,10 +90,12 @@ async fn open(stream: &TcpStream, limits: &ConnectionLimits) -> Option<(Bytes, b
 }
 
 /// Answers requests to the end of the connection.
-async fn serve<S>(socket: Socket, speaks_http2: bool, service: S, attended: Attended<'_>) -> Close
-where
-    S: Service,
-{
+async fn serve<S: Service>(
+    socket: Socket<impl Stream>,
+    speaks_http2: bool,
+    service: S,
+    attended: Attended<'_>,
+) -> Close {
     let limits = attended.limits;
     let requests = attended.requests.clone();
     let peer = attended.place.peer();
@@ -129,5 +129,91 @@ where
         // There the answer would be a frame.
         Close::Late => Close::Plainly,
         close @ (Close::Linger | Close::Plainly | Close::Reset) => close,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::time::Duration;
+
+    use http::{Response, Version};
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::super::connection_limits::Http2Options;
+    use super::super::front_end::AnswerMemory;
+    use super::super::slots::Places;
+    use super::*;
+
+    /// A front end that answers with the method and path of a request.
+    #[derive(Clone)]
+    struct Echo;
+
+    impl Service for Echo {
+        type Body = Full<Bytes>;
+
+        async fn answer(self, request: Request<Incoming>, client: Client) -> Response<Full<Bytes>> {
+            assert!(client.has_request_memory());
+            let text = format!("{} {}", request.method(), request.uri().path());
+            Response::new(Full::new(text.into()))
+        }
+
+        fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {
+            None
+        }
+    }
+
+    /// The client's side of a connection that [`Echo`] is served on, and its end.
+    fn connect() -> (DuplexStream, impl Future<Output = ()>) {
+        let clock = RunningClock::start();
+        let patience = Duration::from_secs(10);
+        let limits = ConnectionLimits::new(patience, patience, &Http2Options::default(), &clock);
+        let place = Places::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
+        let (stream, client) = duplex(64);
+        let stopping = watch::Sender::new(false);
+        let draining = stopping.subscribe();
+        let serving = drive(stream, place.unwrap(), Echo, Arc::new(limits), draining);
+        let ended = async move {
+            serving.await;
+            drop(stopping);
+        };
+        (client, ended)
+    }
+
+    /// Guards: a connection is served over any stream, not only over a socket: requests on HTTP/1.1 are answered, and the end of the
+    /// client's side is the connection's end.
+    #[tokio::test]
+    async fn http1_needs_no_socket() {
+        let (mut client, serving) = connect();
+        let asking = async move {
+            let request = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\nPUT /b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+            client.write_all(request).await.unwrap();
+            let mut answers = String::new();
+            client.read_to_string(&mut answers).await.unwrap();
+            answers
+        };
+        let (answers, ()) = tokio::join!(asking, serving);
+        assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 2, "{answers}");
+        assert!(answers.contains("GET /a") && answers.ends_with("PUT /b"));
+    }
+
+    /// Guards: the same on HTTP/2.
+    #[tokio::test]
+    async fn http2_needs_no_socket() {
+        let (client, serving) = connect();
+        let asking = async move {
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let handshake = hyper::client::conn::http2::handshake(executor, TokioIo::new(client));
+            let (mut sender, connection) = handshake.await.unwrap();
+            tokio::spawn(connection);
+            let request = Request::get("http://x/a").version(Version::HTTP_2);
+            let request = request.body(Full::<Bytes>::default()).unwrap();
+            let answer = sender.send_request(request).await.unwrap();
+            let body = http_body_util::BodyExt::collect(answer.into_body()).await;
+            body.unwrap().to_bytes()
+        };
+        let (answer, ()) = tokio::join!(asking, serving);
+        assert_eq!(answer, "GET /a");
     }
 }

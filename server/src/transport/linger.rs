@@ -4,12 +4,15 @@
 //! the rest with a reset, and the reset makes the client lose an answer that it has not read yet.
 //! Refuses: reading without end; bytes, silence and time are bounded, and nothing is kept of what arrives.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncWriteExt as _, ReadBuf};
 
+use super::stream::Stream;
 use crate::clock::RunningClock;
 
 /// How long a client may go on sending.
@@ -24,53 +27,59 @@ const READ_BYTES: usize = 16 << 10;
 const READS_IN_A_ROW: usize = 16;
 
 /// Says that nothing more comes, and reads until the client has nothing more to say either.
-pub(super) async fn close(mut stream: TcpStream, clock: &RunningClock) {
+pub(super) async fn close(mut stream: impl Stream, clock: &RunningClock) {
     // A client that is gone already needs no answer.
     if stream.shutdown().await.is_err() {
         return;
     }
-    let discarding = discard(&stream, clock);
+    let discarding = discard(&mut stream, clock);
     if clock.timeout(TIME_MAX, discarding).await.is_err() {
         tracing::debug!("a client went on sending after its answer");
     }
 }
 
 /// Ends with the client's side, with its silence, or with too much.
-async fn discard(stream: &TcpStream, clock: &RunningClock) {
+async fn discard(stream: &mut impl Stream, clock: &RunningClock) {
     let mut left = BYTES_MAX;
-    while let Ok(Ok(())) = clock.timeout(SILENCE_MAX, stream.readable()).await {
-        for _ in 0..READS_IN_A_ROW {
-            match read(stream) {
-                Ok(0) => return,
-                Ok(bytes) => match left.checked_sub(bytes) {
-                    Some(rest) => left = rest,
-                    None => return,
-                },
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(_gone) => return,
-            }
+    loop {
+        let reading = poll_fn(|cx| poll_discard(stream, cx));
+        match clock.timeout(SILENCE_MAX, reading).await {
+            Ok(Ok(bytes @ 1..)) => match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => return,
+            },
+            Ok(Ok(0) | Err(_)) | Err(_) => return,
         }
     }
 }
 
-fn read(stream: &TcpStream) -> io::Result<usize> {
-    stream.try_read(&mut [0; READ_BYTES])
+/// Reads what is there, and the number of its bytes; 0: the client's side has ended.
+fn poll_discard(stream: &mut impl Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    let mut count = 0;
+    for _ in 0..READS_IN_A_ROW {
+        let mut buffer = [0; READ_BYTES];
+        let mut buffer = ReadBuf::new(&mut buffer);
+        match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => break,
+            Poll::Ready(Ok(())) => count += buffer.filled().len(),
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending if count == 0 => return Poll::Pending,
+            Poll::Pending => break,
+        }
+    }
+    Poll::Ready(Ok(count))
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::io::duplex;
     use tokio::time::{Instant, sleep, timeout};
 
     use super::*;
 
     /// How long a close takes whose client sends a byte every `pause`.
     async fn closing(pause: Duration) -> Duration {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let (stream, _) = listener.accept().await.unwrap();
+        let (stream, mut client) = duplex(1);
         let clock = RunningClock::start();
         let sending = async {
             while client.write_all(b"x").await.is_ok() {

@@ -25,6 +25,7 @@ pub(crate) mod request_id;
 mod request_memory;
 mod shared_budget;
 mod slots;
+mod stream;
 mod supervision;
 mod tracked_body;
 pub(crate) mod unread_body;

@@ -6,7 +6,7 @@
 use std::io;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -20,18 +20,15 @@ pub(super) enum Opening {
 }
 
 /// Reads until the protocol is known.
-pub(super) async fn read(stream: &TcpStream) -> io::Result<Opening> {
+pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Opening> {
     let (mut bytes, mut count) = (*PREFACE, 0);
     loop {
-        stream.readable().await?;
         let room = bytes.get_mut(count..).unwrap_or_default();
-        match stream.try_read(room) {
-            Ok(0) if count == 0 => return Ok(Opening::Nothing),
+        match stream.read(room).await? {
+            0 if count == 0 => return Ok(Opening::Nothing),
             // A client may end its side after its request.
-            Ok(0) => return Ok(Opening::Http1(Bytes::copy_from_slice(begun(&bytes, count)))),
-            Ok(more) => count += more,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
+            0 => return Ok(Opening::Http1(Bytes::copy_from_slice(begun(&bytes, count)))),
+            more => count += more,
         }
         let begun = begun(&bytes, count);
         if !PREFACE.starts_with(begun) {

@@ -9,10 +9,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::TcpStream;
-
 use super::shared_budget::{Share, SharedBytes};
+use super::stream::Stream;
 
 /// What the kernel keeps for a client that is not known to be fast. It asks for more once half of that is gone.
 const LITTLE_BYTES: u32 = 256 << 10;
@@ -42,7 +40,7 @@ pub(super) struct Unsent {
 
 impl Unsent {
     /// For a connection that begins.
-    pub(super) fn new(shared: &Arc<SharedBytes>, peer: IpAddr, stream: &TcpStream) -> Self {
+    pub(super) fn new(shared: &Arc<SharedBytes>, peer: IpAddr, stream: &impl Stream) -> Self {
         set(stream, LITTLE_BYTES);
         Self {
             shared: Arc::clone(shared),
@@ -62,7 +60,7 @@ impl Unsent {
     }
 
     /// Notes that the kernel took `bytes` in a write that waited for room for `pause`.
-    pub(super) fn taken(&mut self, stream: &TcpStream, bytes: usize, pause: Duration) {
+    pub(super) fn taken(&mut self, stream: &impl Stream, bytes: usize, pause: Duration) {
         if let Some(bytes) = self.change(bytes, pause) {
             set(stream, bytes);
         }
@@ -92,8 +90,8 @@ impl Unsent {
     }
 }
 
-fn set(stream: &TcpStream, bytes: u32) {
-    if let Err(error) = SockRef::from(stream).set_tcp_notsent_lowat(bytes) {
+fn set(stream: &impl Stream, bytes: u32) {
+    if let Err(error) = stream.set_unsent_max(bytes) {
         tracing::debug!(%error, "the kernel may keep more or less of an answer than it should");
     }
 }

@@ -18,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::active_requests::Requests;
@@ -29,6 +28,7 @@ use super::front_end::AnswerMemory;
 use super::receive_buffers::{NARROW_READ_BYTES, WIDE_READ_BYTES};
 use super::shared_budget::{Share, SharedBytes};
 use super::slots::Taken;
+use super::stream::Stream;
 use super::unsent::Unsent;
 use crate::clock::{Alarm, RunningClock};
 
@@ -38,11 +38,11 @@ const WIDE_FROM_BYTES: u64 = 256 << 10;
 const WIDE_BUFFERS_BYTES: usize = 2 * WIDE_READ_BYTES;
 
 /// A socket under watch.
-pub(super) struct Socket {
+pub(super) struct Socket<S: Stream> {
     /// There until the socket drops.
-    stream: Option<Take<TcpStream>>,
+    stream: Option<Take<S>>,
     /// Where the stream goes then.
-    back: Option<oneshot::Sender<TcpStream>>,
+    back: Option<oneshot::Sender<S>>,
     /// Read before the protocol was known.
     begun: Bytes,
     /// Bytes read since, and a large part of the memory for them; of HTTP/1.1.
@@ -70,16 +70,16 @@ pub(super) struct Socket {
     answers: Option<Arc<dyn AnswerMemory>>,
 }
 
-impl Socket {
+impl<S: Stream> Socket<S> {
     /// The socket, and what gives the stream back after it dropped.
     pub(super) fn new(
-        stream: TcpStream,
+        stream: S,
         begun: Bytes,
         speaks_http2: bool,
         limits: &ConnectionLimits,
         requests: &Requests,
         answers: Option<Arc<dyn AnswerMemory>>,
-    ) -> (Self, oneshot::Receiver<TcpStream>) {
+    ) -> (Self, oneshot::Receiver<S>) {
         let place = Arc::clone(requests.place());
         let unsent = Unsent::new(&limits.unsent, place.peer(), &stream);
         let (back, returned) = oneshot::channel();
@@ -106,7 +106,7 @@ impl Socket {
         (socket, returned)
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut S>> {
         let stream = self.stream.as_mut();
         let stream = stream.map(|stream| Pin::new(stream.get_mut()));
         stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
@@ -207,7 +207,7 @@ impl Socket {
     }
 }
 
-impl Socket {
+impl<S: Stream> Socket<S> {
     /// Notes that the client took `count` bytes of `pieces`.
     fn note_written(&mut self, pieces: &[IoSlice<'_>], count: usize) {
         let moved = match &mut self.frames {
@@ -233,7 +233,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl<S: Stream> Drop for Socket<S> {
     fn drop(&mut self) {
         if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
             // Without a receiver it closes.
@@ -246,7 +246,7 @@ fn late(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
-impl AsyncRead for Socket {
+impl<S: Stream> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -262,7 +262,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: Stream> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
