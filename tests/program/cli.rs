@@ -23,7 +23,7 @@ fn three_mistakes_are_three_reports_with_lines() {
     let lines: Vec<_> = stdout.lines().collect();
     assert_eq!(lines.len(), 4, "{stdout}");
     assert!(
-        lines[0].starts_with(&format!("{file}:1: ")) && lines[0].contains("\"listen\""),
+        lines[0].starts_with(&format!("{file}:1: ")) && lines[0].contains("did you mean `listen`?"),
         "{stdout}"
     );
     assert!(
@@ -31,7 +31,7 @@ fn three_mistakes_are_three_reports_with_lines() {
         "{stdout}"
     );
     assert!(
-        lines[2].starts_with(&format!("{file}:5: ")) && lines[2].contains("unit"),
+        lines[2].starts_with(&format!("{file}:5: ")) && lines[2].contains("numbers with units"),
         "{stdout}"
     );
     assert!(lines[3].starts_with("3 mistakes in "), "{stdout}");

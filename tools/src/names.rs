@@ -22,7 +22,6 @@ use tonnage_server::{
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
-use crate::config::settings;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::offline::{self, Closed};
@@ -53,12 +52,12 @@ pub(crate) struct Names {
 impl Names {
     /// The names of the store that the command line means.
     pub(crate) fn of(place: &Where, env: Env) -> Result<Self, Failure> {
-        let resolved = config::load(&place.flags).without_mistakes()?;
-        let data = settings::data(&resolved)?;
+        let config = config::load(&place.flags).without_mistakes()?.config;
+        let data = config.data()?;
         Ok(Self {
             env,
             socket: Socket::find(place.server.as_deref(), &data)?,
-            options: settings::store_options(&resolved),
+            options: config.store,
             data,
             closed: None,
             online: false,

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::config;
-use crate::config::diagnose::Mistake;
+use crate::config::Loaded;
 use crate::config::flags::ConfigFlags;
-use crate::config::resolve::Resolved;
+use crate::config::mistake::Mistake;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
@@ -35,33 +35,33 @@ struct Report<'a> {
 
 /// Checks and reports.
 pub(crate) fn run(arguments: &CheckConfig) -> Result<Exit, Failure> {
-    let resolved = config::load(&arguments.flags);
-    let ok = resolved.mistakes.is_empty();
+    let loaded = config::load(&arguments.flags);
+    let ok = loaded.mistakes.is_empty();
     if arguments.json {
         output::json(&Report {
             ok,
-            file: resolved.file.as_ref(),
-            mistakes: &resolved.mistakes,
-            warnings: &resolved.warnings,
+            file: loaded.file.as_ref(),
+            mistakes: &loaded.mistakes,
+            warnings: &loaded.warnings,
         })?;
     } else {
-        for warning in &resolved.warnings {
+        for warning in &loaded.warnings {
             output::note(&format!("warning: {warning}"));
         }
-        for mistake in &resolved.mistakes {
+        for mistake in &loaded.mistakes {
             output::result(&mistake.to_string())?;
         }
-        output::result(&verdict(&resolved))?;
+        output::result(&verdict(&loaded))?;
     }
     Ok(if ok { Exit::Done } else { Exit::Problems })
 }
 
-fn verdict(resolved: &Resolved) -> String {
-    let what = match &resolved.file {
+fn verdict(loaded: &Loaded) -> String {
+    let what = match &loaded.file {
         Some(path) => format!("{}, variables and flags", path.display()),
         None => "variables and flags (no file was given; --config names one)".to_owned(),
     };
-    match resolved.mistakes.len() {
+    match loaded.mistakes.len() {
         0 => format!("no mistakes in {what}"),
         1 => format!("1 mistake in {what}"),
         count => format!("{count} mistakes in {what}"),

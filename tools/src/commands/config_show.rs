@@ -1,17 +1,19 @@
 //! `tonnage config show`: every effective value, and where it came from.
 //!
-//! Owns: the listing, with secrets masked.
-//! Refuses: showing values of a configuration that has mistakes: they would not be the effective ones.
+//! Owns: the listing. It lists nothing if the configuration has mistakes, because the values would not be the effective ones.
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
-use crate::config::resolve::Effective;
-use crate::config::source::Source;
+use crate::config::kind::Form;
+use crate::config::mistake::Source;
+use crate::config::reader::OptionInfo;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
+use crate::units;
 
 /// Arguments of `config show`.
 #[derive(Debug, clap::Args)]
@@ -23,8 +25,6 @@ pub(crate) struct ConfigShow {
     flags: ConfigFlags,
 }
 
-const MASK: &str = "********";
-
 #[derive(Serialize)]
 struct Listing<'a> {
     options: Vec<Row<'a>>,
@@ -33,80 +33,81 @@ struct Listing<'a> {
 #[derive(Serialize)]
 struct Row<'a> {
     key: &'static str,
-    value: serde_json::Value,
+    value: Value,
     source: &'a Source,
 }
 
 /// Prints all values.
 pub(crate) fn run(arguments: &ConfigShow) -> Result<Exit, Failure> {
-    let resolved = config::load(&arguments.flags).without_mistakes()?;
+    let options = config::load(&arguments.flags).without_mistakes()?.options;
     if arguments.json {
-        let options = resolved.values.iter().map(row).collect();
+        let options = options.iter().map(row).collect();
         output::json(&Listing { options })?;
         return Ok(Exit::Done);
     }
-    let shown: Vec<String> = resolved.values.iter().map(shown).collect();
-    let keys = resolved
-        .values
-        .iter()
-        .map(|effective| effective.option.key.len())
-        .max()
-        .unwrap_or(0);
-    let width = shown.iter().map(String::len).max().unwrap_or(0);
-    for (effective, shown) in resolved.values.iter().zip(&shown) {
-        let line = format!(
-            "{:keys$} = {shown:width$}  # {}: {}",
-            effective.option.key, effective.source, effective.option.help
-        );
-        output::result(&line)?;
+    let width = |text: fn(&OptionInfo) -> &str| options.iter().map(|o| text(o).len()).max();
+    let keys = width(|option| option.key).unwrap_or(0);
+    let values = width(|option| &option.value).unwrap_or(0);
+    for OptionInfo {
+        key,
+        value,
+        source,
+        help,
+        ..
+    } in &options
+    {
+        output::result(&format!(
+            "{key:keys$} = {value:values$}  # {source}: {help}"
+        ))?;
     }
     Ok(Exit::Done)
 }
 
-fn shown(effective: &Effective) -> String {
-    if effective.option.secret {
-        MASK.to_owned()
-    } else {
-        effective.value.show()
+fn row(option: &OptionInfo) -> Row<'_> {
+    Row {
+        key: option.key,
+        value: json(option.form, &option.value),
+        source: &option.source,
     }
 }
 
-fn row(effective: &Effective) -> Row<'_> {
-    let value = if effective.option.secret {
-        MASK.into()
-    } else {
-        effective.value.to_json()
+/// A value for a program: sizes in bytes, durations in milliseconds.
+fn json(form: Form, text: &str) -> Value {
+    let value = match form {
+        Form::Path | Form::Address | Form::Word => None,
+        // A number may also be a word, such as `auto`.
+        Form::Switch | Form::Number => serde_json::from_str(text).ok(),
+        Form::Size => units::parse_size(text).ok().map(Value::from),
+        Form::Duration => {
+            let duration = units::parse_duration(text).ok();
+            let milliseconds = duration.and_then(|time| u64::try_from(time.as_millis()).ok());
+            milliseconds.map(Value::from)
+        }
+        Form::List if text == "none" => Some(Value::Array(Vec::new())),
+        Form::List => Some(text.split(',').collect()),
     };
-    Row {
-        key: effective.option.key,
-        value,
-        source: &effective.source,
-    }
+    value.unwrap_or_else(|| text.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::options::OptionSpec;
-    use crate::config::value::{Kind, Value};
 
-    /// Guards: a secret is shown neither in text nor in JSON.
+    /// Guards: a program gets numbers, booleans and arrays where there are any; a mask stays one.
     #[test]
-    fn secrets_are_masked() {
-        static SECRET: OptionSpec = OptionSpec {
-            key: "auth.password",
-            kind: Kind::Path,
-            default: "x",
-            secret: true,
-            help: "made up for this test",
-        };
-        let value = Value::Path("hunter2".into());
-        let effective = Effective {
-            option: &SECRET,
-            value,
-            source: Source::Default,
-        };
-        assert_eq!(shown(&effective), MASK);
-        assert_eq!(row(&effective).value, MASK);
+    fn values_are_typed_in_json() {
+        for (form, text, expected) in [
+            (Form::Switch, "true", "true"),
+            (Form::Number, "8", "8"),
+            (Form::Number, "auto", "\"auto\""),
+            (Form::Size, "1 MiB", "1048576"),
+            (Form::Duration, "1m30s", "90000"),
+            (Form::List, "none", "[]"),
+            (Form::List, "a,b/*", "[\"a\",\"b/*\"]"),
+            (Form::Path, "8", "\"8\""),
+            (Form::Size, "********", "\"********\""),
+        ] {
+            assert_eq!(json(form, text).to_string(), expected);
+        }
     }
 }

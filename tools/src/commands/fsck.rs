@@ -10,7 +10,6 @@ use tonnage_engine::fsck::{self, FsckOptions, FsckReport, Severity};
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
-use crate::config::settings;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::offline;
@@ -56,8 +55,8 @@ struct Found {
 
 /// Checks the store.
 pub(crate) fn run(arguments: &Fsck) -> Result<Exit, Failure> {
-    let resolved = config::load(&arguments.flags).without_mistakes()?;
-    let data = settings::data(&resolved)?;
+    let loaded = config::load(&arguments.flags).without_mistakes()?;
+    let data = loaded.config.data()?;
     let options = FsckOptions {
         deep: arguments.deep,
     };

@@ -5,7 +5,6 @@
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
-use crate::config::settings;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::logging;
@@ -20,19 +19,20 @@ pub(crate) struct Serve {
 
 /// Serves until a signal comes.
 pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
-    let resolved = config::load(&arguments.flags).without_mistakes()?;
-    let json = resolved.word("log.format") == "json";
-    logging::start(resolved.word("log.level"), json)?;
+    let config = config::load(&arguments.flags).without_mistakes()?.config;
+    let json = config.log_format == "json";
+    logging::start(config.log_level, json)?;
     let options = ServeOptions {
-        data: settings::data(&resolved)?,
-        store: settings::store_options(&resolved),
-        server: settings::server_options(&resolved),
-        connections_given: resolved.is_given("limits.connections"),
-        open_files_given: resolved.is_given("storage.open_files"),
-        io: resolved.word("io"),
+        data: config.data()?,
+        store: config.store,
+        server: config.server,
+        connections_given: config.connections_set,
+        open_files_given: config.open_files_set,
+        io: config.io,
         json,
     };
-    let workers = resolved.count("worker_threads");
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let workers = config.worker_threads.unwrap_or_else(cores);
     threads::check(workers)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)

@@ -12,7 +12,6 @@ use tonnage_server::{STATS_PATH, Stats as Numbers, StatsAnswer};
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
-use crate::config::settings;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::offline;
@@ -45,8 +44,8 @@ struct Counted {
 
 /// Counts what the store holds.
 pub(crate) fn run(arguments: &Stats) -> std::result::Result<Exit, Failure> {
-    let resolved = config::load(&arguments.flags).without_mistakes()?;
-    let data = settings::data(&resolved)?;
+    let loaded = config::load(&arguments.flags).without_mistakes()?;
+    let data = loaded.config.data()?;
     let socket = Socket::find(arguments.server.as_deref(), &data)?;
     let named = arguments.server.as_ref().map(PathBuf::from);
     let counted = offline::run(async |env| match socket.get(STATS_PATH).await? {

@@ -1,24 +1,27 @@
-//! The flags of all options, made from the table.
+//! The flags of all options.
 //!
-//! Owns: [`ConfigFlags`], which any command can flatten into its arguments.
-//! Refuses: understanding values; they stay text until `resolve`, where all mistakes are reported together.
+//! Owns: [`ConfigFlags`], which any command can flatten into its arguments. Values stay text here, so that the mistakes of
+//! all sources are reported together.
 
 use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
-use crate::config::options::{OPTIONS, OptionSpec};
+use crate::config::kind::Form;
+use crate::config::mistake::Source;
+use crate::config::options;
+use crate::config::reader::{Given, OptionInfo};
 
 /// What was given on the command line.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConfigFlags {
     /// `--config`.
-    pub(crate) file: Option<PathBuf>,
-    /// Options given as flags, with their text.
-    pub(crate) given: Vec<(&'static OptionSpec, String)>,
+    pub(super) file: Option<PathBuf>,
+    /// Values of options.
+    pub(super) given: Vec<Given>,
 }
 
-/// Flags shown by `-h`; the others are shown by `--help` only.
+/// Options that `-h` shows; `--help` shows all.
 const COMMON: [&str; 5] = [
     "data",
     "listen",
@@ -34,9 +37,7 @@ impl Args for ConfigFlags {
             .value_name("FILE")
             .value_parser(value_parser!(PathBuf))
             .help("TOML file with options [variable: TONNAGE_CONFIG] [default: no file]");
-        OPTIONS.iter().fold(command.arg(file), |command, option| {
-            command.arg(flag_of(option))
-        })
+        command.arg(file).args(options::all().iter().map(flag))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -44,20 +45,19 @@ impl Args for ConfigFlags {
     }
 }
 
-fn flag_of(option: &'static OptionSpec) -> Arg {
-    let help = format!(
-        "{} [variable: {}] [default: {}]",
-        option.help,
-        option.variable(),
-        option.default
-    );
+fn flag(option: &OptionInfo) -> Arg {
+    let range = option.range.as_ref();
+    let range = range.map_or(String::new(), |[min, max]| format!(" [{min} to {max}]"));
+    let (help, variable, default) = (option.help, option.variable(), &option.default);
     let flag = Arg::new(option.key)
         .long(option.flag())
-        .value_name(option.kind.placeholder())
+        .value_name(placeholder(option.form))
         .action(ArgAction::Set)
-        .help(help)
+        .help(format!(
+            "{help} [variable: {variable}] [default: {default}]{range}"
+        ))
         .hide_short_help(!COMMON.contains(&option.key));
-    if matches!(option.kind, crate::config::value::Kind::Switch) {
+    if option.form == Form::Switch {
         return flag
             .num_args(0..=1)
             .require_equals(true)
@@ -66,23 +66,35 @@ fn flag_of(option: &'static OptionSpec) -> Arg {
     flag
 }
 
+fn placeholder(form: Form) -> &'static str {
+    match form {
+        Form::Path => "DIR",
+        Form::Address => "ADDR",
+        Form::Word => "WORD",
+        Form::Switch => "BOOL",
+        Form::Number => "N",
+        Form::Size => "SIZE",
+        Form::Duration => "TIME",
+        Form::List => "LIST",
+    }
+}
+
 impl FromArgMatches for ConfigFlags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let mut flags = Self::default();
-        flags.update_from_arg_matches(matches)?;
-        Ok(flags)
+        let given = options::all().into_iter().filter_map(|option| {
+            let text = matches.get_one::<String>(option.key)?.clone();
+            let (key, name) = (option.key, option.flag());
+            let source = Source::Flag { name };
+            Some(Given { key, source, text })
+        });
+        Ok(Self {
+            file: matches.get_one::<PathBuf>("config").cloned(),
+            given: given.collect(),
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.file = matches.get_one::<PathBuf>("config").cloned();
-        self.given = OPTIONS
-            .iter()
-            .filter_map(|option| {
-                matches
-                    .get_one::<String>(option.key)
-                    .map(|text| (option, text.clone()))
-            })
-            .collect();
+        *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
 }

@@ -1,23 +1,98 @@
-//! Configuration: from what was typed to what it means.
+//! Configuration: flags, variables and the file, read into the options of the server and the store.
 //!
-//! Owns: the path flags, `TONNAGE_*` variables and file -> [`raw::Raw`] -> [`resolve::Resolved`], with every
-//! mistake on the way reported together.
-//! Refuses: a second list of options; [`options::OPTIONS`] is the only one.
+//! Owns: the order of the sources (a flag, then a variable, then the file, then the default) and [`Loaded`]. To add an
+//! option, add it to `options`: its flag, variable, key, help and place in `config show` follow from there.
+//!
+//! Invariant: one run reports every mistake, also in a value that another source overrides.
 
-pub(crate) mod diagnose;
+mod check;
 mod file;
 pub(crate) mod flags;
+pub(crate) mod kind;
+pub(crate) mod mistake;
 pub(crate) mod options;
-mod raw;
-pub(crate) mod resolve;
-pub(crate) mod settings;
-pub(crate) mod source;
-pub(crate) mod value;
+pub(crate) mod reader;
+#[cfg(test)]
+mod tests;
+mod variables;
 
-use flags::ConfigFlags;
-use resolve::Resolved;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-/// Reads flags, this process's environment and the file they name.
-pub(crate) fn load(flags: &ConfigFlags) -> Resolved {
-    resolve::resolve(raw::read(flags, std::env::vars_os()))
+use self::file::ConfigFile;
+use self::flags::ConfigFlags;
+use self::mistake::Mistake;
+use self::options::Config;
+use self::reader::{OptionInfo, Reader};
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+
+/// A configuration with the source of each value, and what is wrong with it.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The options, each as its last source without a mistake sets it.
+    pub(crate) config: Config,
+    /// What `config show` lists, in the order of their declaration.
+    pub(crate) options: Vec<OptionInfo>,
+    /// Everything that is wrong. If there are any, the configuration must not be used.
+    pub(crate) mistakes: Vec<Mistake>,
+    /// What looks wrong but has no effect.
+    pub(crate) warnings: Vec<Mistake>,
+    /// The file, if one was named.
+    pub(crate) file: Option<PathBuf>,
+}
+
+impl Loaded {
+    /// Prints the warnings; fails with all mistakes if there are any.
+    pub(crate) fn without_mistakes(self) -> Result<Self, Failure> {
+        for warning in &self.warnings {
+            output::note(&format!("warning: {warning}"));
+        }
+        if self.mistakes.is_empty() {
+            return Ok(self);
+        }
+        let failure = Failure::new(
+            Exit::Usage,
+            "the configuration has mistakes; nothing was done",
+        );
+        Err(self.mistakes.iter().fold(failure, |failure, mistake| {
+            failure.next(mistake.to_string())
+        }))
+    }
+}
+
+/// Reads the flags, the environment of this process, and the file that they name.
+pub(crate) fn load(flags: &ConfigFlags) -> Loaded {
+    load_from(flags, std::env::vars_os(), ConfigFile::open)
+}
+
+fn load_from(
+    flags: &ConfigFlags,
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    open: impl FnOnce(&Path) -> Result<ConfigFile, Mistake>,
+) -> Loaded {
+    let known = options::all();
+    let mut reader = Reader::default();
+    let (named, warnings) = variables::read(variables, &known, &mut reader);
+    let path = flags.file.clone().or(named);
+    // A later source overrides an earlier one: the file comes before the variables, the flags after them.
+    let variables = std::mem::take(&mut reader.given);
+    match path.as_deref().map(open) {
+        Some(Ok(file)) => file.read(&known, &mut reader),
+        Some(Err(mistake)) => reader.mistakes.push(mistake),
+        None => {}
+    }
+    reader.given.extend(variables);
+    reader.given.extend_from_slice(&flags.given);
+    let config = Config::read(&mut reader);
+    check::check(&config, &mut reader);
+    reader.mistakes.sort_by(|a, b| a.at.cmp(&b.at));
+    Loaded {
+        config,
+        options: reader.options,
+        mistakes: reader.mistakes,
+        warnings,
+        file: path,
+    }
 }

@@ -1,381 +1,196 @@
-//! The table of all options.
+//! Every option: its key, type, bounds and help, and where its value goes.
 //!
-//! Owns: [`OPTIONS`], from which flags, variables, keys of the file, `config show` and the help are made.
-//! Refuses: any of those being written down a second time.
+//! Owns: [`Config`] and the declaration of each option. The default is what the field holds before it is read, which is
+//! mostly the library's own.
 //!
-//! Invariants (tested): keys are unique, every default is a value of its option, and no variable begins
-//! with what Kubernetes injects for a service named `tonnage`.
+//! Invariant: no variable begins with what Kubernetes sets for a service named `tonnage`.
 
-use crate::config::value::{Entry, Kind};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tonnage_engine::options::Options;
+use tonnage_server::ServerOptions;
+
+use crate::config::kind::{
+    address, address_or_off, count, duration, hosts, locations, path, registries, repositories,
+    size, switch, threads, word,
+};
+use crate::config::reader::{OptionInfo, Reader};
+use crate::exit::Exit;
+use crate::failure::Failure;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
-const HOUR_MS: u64 = 3_600_000;
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+const YEAR: Duration = Duration::from_hours(365 * 24);
 
-/// One option.
+/// A configuration.
 #[derive(Debug)]
-pub(crate) struct OptionSpec {
-    /// Key in the file; a dot separates the table from the key in it.
-    pub(crate) key: &'static str,
-    /// What its values look like.
-    pub(crate) kind: Kind,
-    /// The default, as it would be typed.
-    pub(crate) default: &'static str,
-    /// Whether its value is never shown.
-    pub(crate) secret: bool,
-    /// One line of help.
-    pub(crate) help: &'static str,
+pub(crate) struct Config {
+    /// Directory of the store, as it was typed.
+    data: PathBuf,
+    /// Whether everybody may use a server that does not listen on loopback.
+    pub(crate) insecure_anonymous: bool,
+    /// Threads that run requests; `None` for one on each core.
+    pub(crate) worker_threads: Option<usize>,
+    /// Backend for files.
+    pub(crate) io: &'static str,
+    /// Least severe message that is logged.
+    pub(crate) log_level: &'static str,
+    /// How log lines are written.
+    pub(crate) log_format: &'static str,
+    /// The server's options.
+    pub(crate) server: ServerOptions,
+    /// The store's options.
+    pub(crate) store: Options,
+    /// Whether the operator set the number of connections.
+    pub(crate) connections_set: bool,
+    /// Whether the operator set the number of open files.
+    pub(crate) open_files_set: bool,
 }
 
-impl OptionSpec {
-    /// Name of the environment variable: `TONNAGE_STORAGE_SPILL_THRESHOLD`.
-    pub(crate) fn variable(&self) -> String {
-        format!(
-            "TONNAGE_{}",
-            self.key.replace('.', "_").to_ascii_uppercase()
-        )
+/// All options with their defaults.
+pub(crate) fn all() -> Vec<OptionInfo> {
+    let mut reader = Reader::default();
+    Config::read(&mut reader);
+    reader.options
+}
+
+impl Config {
+    /// Reads all options.
+    pub(crate) fn read(reader: &mut Reader) -> Self {
+        let mut config = Self {
+            data: PathBuf::from("./tonnage-data"),
+            insecure_anonymous: false,
+            worker_threads: None,
+            io: "auto",
+            log_level: "info",
+            log_format: "text",
+            server: ServerOptions::default(),
+            store: Options::default(),
+            connections_set: false,
+            open_files_set: false,
+        };
+        config.read_general(reader);
+        config.read_log(reader);
+        config.read_limits(reader);
+        config.read_timeouts(reader);
+        config.read_http2(reader);
+        config.read_storage(reader);
+        config.connections_set = reader.is_set("limits.connections");
+        config.open_files_set = reader.is_set("storage.open_files");
+        config
     }
 
-    /// Name of the flag, without the dashes: `storage-spill-threshold`.
-    pub(crate) fn flag(&self) -> String {
-        self.key.replace(['.', '_'], "-")
+    /// The directory of the store, absolute: what is printed must mean the same in any directory.
+    pub(crate) fn data(&self) -> Result<PathBuf, Failure> {
+        std::path::absolute(&self.data).map_err(|error| {
+            let path = self.data.display();
+            Failure::new(Exit::Disk, format!("{path} has no absolute path: {error}"))
+        })
     }
 }
 
-const fn option(
-    key: &'static str,
-    kind: Kind,
-    default: &'static str,
-    help: &'static str,
-) -> OptionSpec {
-    OptionSpec {
-        key,
-        kind,
-        default,
-        secret: false,
-        help,
-    }
-}
-
-/// Every option there is.
-pub(crate) static OPTIONS: &[OptionSpec] = &[
-    option(
-        "data",
-        Kind::Path,
-        "./tonnage-data",
-        "Directory of the store; created if it is not there",
-    ),
-    option(
-        "listen",
-        Kind::Address,
-        "127.0.0.1:5000",
-        "Address of the registry",
-    ),
-    option(
-        "admin_listen",
-        Kind::AddressOrOff,
-        "127.0.0.1:5001",
-        "Address of /metrics, /healthz and /readyz, or off",
-    ),
-    option(
-        "insecure_anonymous",
-        Kind::Switch,
-        "false",
-        "Let anybody who reaches a non-loopback address push, pull and delete",
-    ),
-    option(
-        "sparse_repositories",
-        Kind::List(Entry::Repository),
-        "none",
-        "Repositories whose manifests may list content that is not there: names, prefix/* for all below, * for all",
-    ),
-    option(
-        "mirror_of",
-        Kind::List(Entry::Registry),
-        "none",
-        "Registries whose content is mirrored here: a pull with ?ns= of another gets 404; none ignores ns",
-    ),
-    option(
-        "hostnames",
-        Kind::List(Entry::Hostname),
-        "none",
-        "Hosts under which clients reach the registry; on loopback others than these and loopback's own are refused, * for any",
-    ),
-    option(
-        "locations",
-        Kind::Locations,
-        "relative",
-        "How Location is written: relative; request, for http:// and the host of the request; or with a URL such as https://registry.example",
-    ),
-    option(
-        "drain_timeout",
-        Kind::Duration {
-            min_ms: 0,
-            max_ms: 86_400_000,
-        },
-        "30s",
-        "How long requests in flight may take to end after SIGTERM",
-    ),
-    option(
-        "worker_threads",
-        Kind::Threads,
-        "auto",
-        "Threads that run requests; auto is one for each core",
-    ),
-    option(
-        "io",
-        Kind::Choice(&["auto", "threads"]),
-        "auto",
-        "Backend for reading and writing files",
-    ),
-    option(
-        "log.level",
-        Kind::Choice(&["error", "warn", "info", "debug", "trace"]),
-        "info",
-        "Least severe message that is logged",
-    ),
-    option(
-        "log.format",
-        Kind::Choice(&["text", "json"]),
-        "text",
-        "How log lines are written",
-    ),
-    option(
-        "limits.manifest_bytes",
-        Kind::Size {
-            min: 64 * KIB,
-            max: 4 * MIB,
-        },
-        "4 MiB",
-        "Largest manifest that is accepted",
-    ),
-    option(
-        "limits.manifest_memory",
-        Kind::Size {
-            min: 8 * MIB,
-            max: 4 * GIB - 1,
-        },
-        "64 MiB",
-        "Memory for the bodies of manifests that are being pushed; more wait their turn, but a quarter is for small ones",
-    ),
-    option(
-        "limits.chunk_min",
-        Kind::Size { min: 0, max: TIB },
-        "0 B",
-        "Shortest chunk of an upload that clients are asked for, as advice; 0 B asks for none",
-    ),
-    option(
-        "limits.connections",
-        Kind::Count {
-            min: 1,
-            max: 1_000_000,
-        },
-        "4096",
-        "Connections at a time; then an idle one leaves for a new one. Fewer where the system allows too few open files, unless this is set",
-    ),
-    option(
-        "limits.tags_per_push",
-        Kind::Count { min: 10, max: 1000 },
-        "64",
-        "Most tags that one manifest push may set",
-    ),
-    option(
-        "limits.uploads",
-        Kind::Count {
-            min: 1,
-            max: 1_000_000,
-        },
-        "10000",
-        "Unfinished uploads at a time, in all repositories together; idle ones give way",
-    ),
-    option(
-        "timeouts.header",
-        Kind::Duration {
-            min_ms: 1000,
-            max_ms: HOUR_MS,
-        },
-        "1m40s",
-        "How long a connection may ask for nothing, or take over the head of a request",
-    ),
-    option(
-        "timeouts.body_idle",
-        Kind::Duration {
-            min_ms: 1000,
-            max_ms: HOUR_MS,
-        },
-        "5m",
-        "How long a client may keep silent inside a body",
-    ),
-    option(
-        "timeouts.manifest",
-        Kind::Duration {
-            min_ms: 1000,
-            max_ms: HOUR_MS,
-        },
-        "2m",
-        "How long a whole manifest may take to arrive, and to wait for its memory",
-    ),
-    option(
-        "timeouts.unread",
-        Kind::Duration {
-            min_ms: 1000,
-            max_ms: 24 * HOUR_MS,
-        },
-        "5m",
-        "How long a client may leave an answer unread",
-    ),
-    option(
-        "http2.streams",
-        Kind::Count {
-            min: 1,
-            max: 10_000,
-        },
-        "128",
-        "Requests at a time on one HTTP/2 connection",
-    ),
-    option(
-        "http2.stream_window",
-        Kind::Size {
-            min: 64 * KIB,
-            max: GIB,
-        },
-        "1 MiB",
-        "What one HTTP/2 request may send before it was read",
-    ),
-    option(
-        "http2.connection_window",
-        Kind::Size {
-            min: 64 * KIB,
-            max: GIB,
-        },
-        "4 MiB",
-        "What all requests of an HTTP/2 connection may send before it was read",
-    ),
-    option(
-        "http2.header_bytes",
-        Kind::Size {
-            min: 16 * KIB,
-            max: 16 * MIB,
-        },
-        "64 KiB",
-        "Largest head of an HTTP/2 request; 1024 byte ranges take 23 KB",
-    ),
-    option(
-        "storage.spill_threshold",
-        Kind::Size {
-            min: 64 * KIB,
-            max: 64 * MIB,
-        },
-        "8 MiB",
-        "Blobs larger than this get a segment of their own",
-    ),
-    option(
-        "storage.staging_budget",
-        Kind::Size {
-            min: 2 * MIB,
-            max: TIB,
-        },
-        "64 MiB",
-        "Memory for all uploads that have not spilled yet",
-    ),
-    option(
-        "storage.read_budget",
-        Kind::Size {
-            min: 4 * MIB,
-            max: TIB,
-        },
-        "64 MiB",
-        "Memory for all reads at a time",
-    ),
-    option(
-        "storage.shared_segment_size",
-        Kind::Size {
-            min: 16 * MIB,
-            max: 4 * GIB,
-        },
-        "256 MiB",
-        "Size at which a shared segment is sealed",
-    ),
-    option(
-        "storage.open_files",
-        Kind::Count {
-            min: 8,
-            max: 1_000_000,
-        },
-        "8192",
-        "Files of blobs open at a time. Fewer where the system allows too few open files, unless this is set",
-    ),
-    option(
-        "storage.journal_file_size",
-        Kind::Size {
-            min: 16 * MIB,
-            max: 4 * GIB,
-        },
-        "16 MiB",
-        "Size at which the next journal file is begun",
-    ),
-    option(
-        "storage.delta_budget",
-        Kind::Size {
-            min: MIB,
-            max: 64 * GIB,
-        },
-        "32 MiB",
-        "Memory of changes since the last checkpoint at which the next one begins",
-    ),
-    option(
-        "storage.upload_ttl",
-        Kind::Duration {
-            min_ms: 60_000,
-            max_ms: 365 * 86_400_000,
-        },
-        "1d",
-        "How long an unfinished upload is kept after its last byte",
-    ),
-    option(
-        "storage.lease_grace",
-        Kind::Duration {
-            min_ms: 60_000,
-            max_ms: 365 * 86_400_000,
-        },
-        "1h",
-        "How long content that nothing refers to is kept after it was promised",
-    ),
-];
-
-/// The option of a key.
-pub(crate) fn find(key: &str) -> Option<&'static OptionSpec> {
-    OPTIONS.iter().find(|option| option.key == key)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Guards: a default that is itself refused, or two options under one name.
-    #[test]
-    fn the_table_is_consistent() {
-        for (place, option) in OPTIONS.iter().enumerate() {
-            assert!(option.kind.parse(option.default).is_ok(), "{}", option.key);
-            assert!(
-                OPTIONS
-                    .iter()
-                    .skip(place + 1)
-                    .all(|other| other.flag() != option.flag())
-            );
-        }
+/// Each option: its key, where its value goes, its kind with the bounds, and its help.
+#[rustfmt::skip]
+impl Config {
+    fn read_general(&mut self, reader: &mut Reader) {
+        let server = &mut self.server;
+        reader.read("data", &mut self.data, path(),
+            "Directory of the store; created if it does not exist");
+        reader.read("listen", &mut server.listen, address(),
+            "Address of the registry");
+        reader.read("admin_listen", &mut server.admin_listen, address_or_off(),
+            "Address of /metrics, /healthz and /readyz, or off");
+        reader.read("insecure_anonymous", &mut self.insecure_anonymous, switch(),
+            "Let everybody who reaches a non-loopback address push, pull and delete");
+        reader.read("sparse_repositories", &mut server.limits.sparse, repositories(),
+            "Repositories whose manifests may list content that does not exist: names, prefix/* for all below, * for all");
+        reader.read("mirror_of", &mut server.mirror_of, registries(),
+            "Registries whose content is mirrored here: a pull with ?ns= of another gets 404; none ignores ns");
+        reader.read("hostnames", &mut server.hostnames, hosts(),
+            "Hosts under which clients reach the registry; on loopback, others than these and loopback's own are rejected; * for any");
+        reader.read("locations", &mut server.locations, locations(),
+            "How Location is written: relative; request, for http:// and the host of the request; or with a URL such as https://registry.example");
+        reader.read("drain_timeout", &mut server.drain, duration(Duration::ZERO..=DAY),
+            "How long requests in flight may take to end after SIGTERM");
+        reader.read("worker_threads", &mut self.worker_threads, threads(),
+            "Threads that run requests; auto is one for each core");
+        reader.read("io", &mut self.io, word(&["auto", "threads"]),
+            "Backend for reading and writing files");
     }
 
-    /// Guards: Kubernetes injects `TONNAGE_PORT*` and `TONNAGE_SERVICE_*` for a service of that name.
-    #[test]
-    fn no_option_takes_a_name_that_kubernetes_injects() {
-        for option in OPTIONS {
-            let variable = option.variable();
-            assert!(!variable.starts_with("TONNAGE_PORT"), "{variable}");
-            assert!(!variable.starts_with("TONNAGE_SERVICE_"), "{variable}");
-            assert!(!variable.starts_with("TONNAGE_TEST_"), "{variable}");
-        }
+    fn read_log(&mut self, reader: &mut Reader) {
+        reader.read("log.level", &mut self.log_level, word(&["error", "warn", "info", "debug", "trace"]),
+            "Least severe message that is logged");
+        reader.read("log.format", &mut self.log_format, word(&["text", "json"]),
+            "Format of log lines");
+    }
+
+    fn read_limits(&mut self, reader: &mut Reader) {
+        let server = &mut self.server;
+        reader.read("limits.manifest_bytes", &mut server.limits.manifest_bytes, size(64 * KIB..=4 * MIB),
+            "Largest manifest that is accepted");
+        reader.read("limits.manifest_memory", &mut server.manifest_budget_bytes, size(8 * MIB..=4 * GIB - 1),
+            "Memory for the bodies of manifests that are being pushed; more wait, but a quarter is for small ones");
+        reader.read("limits.chunk_min", &mut server.chunk_min_bytes, size(0..=TIB),
+            "Shortest chunk of an upload that clients are asked for, as advice; 0 B asks for none");
+        reader.read("limits.connections", &mut server.connections_max, count(1..=1_000_000),
+            "Connections at a time; then an idle one is closed for a new one. Fewer if the system allows too few open files, unless this is set");
+        reader.read("limits.tags_per_push", &mut server.limits.tags_per_push, count(10..=1000),
+            "Most tags that one manifest push may set");
+        reader.read("limits.uploads", &mut self.store.uploads_max, count(1..=1_000_000),
+            "Unfinished uploads at a time, in all repositories together; then idle ones are dropped");
+    }
+
+    fn read_timeouts(&mut self, reader: &mut Reader) {
+        let server = &mut self.server;
+        reader.read("timeouts.header", &mut server.header_timeout, duration(SECOND..=HOUR),
+            "How long a connection may be idle, or take to send the head of a request");
+        reader.read("timeouts.body_idle", &mut server.body_idle_timeout, duration(SECOND..=HOUR),
+            "How long a client may send nothing inside a body");
+        reader.read("timeouts.manifest", &mut server.manifest_timeout, duration(SECOND..=HOUR),
+            "How long a whole manifest may take to arrive, and to wait for its memory");
+        reader.read("timeouts.unread", &mut server.unread_timeout, duration(SECOND..=DAY),
+            "How long a client may leave an answer unread");
+    }
+
+    fn read_http2(&mut self, reader: &mut Reader) {
+        let http2 = &mut self.server.http2;
+        reader.read("http2.streams", &mut http2.streams, count(1..=10_000),
+            "Requests at a time on one HTTP/2 connection");
+        reader.read("http2.stream_window", &mut http2.stream_window_bytes, size(64 * KIB..=GIB),
+            "What one HTTP/2 request may send before it is read");
+        reader.read("http2.connection_window", &mut http2.connection_window_bytes, size(64 * KIB..=GIB),
+            "What all requests of an HTTP/2 connection may send before it is read");
+        reader.read("http2.header_bytes", &mut http2.header_bytes, size(16 * KIB..=16 * MIB),
+            "Largest head of an HTTP/2 request; 1024 byte ranges take 23 KB");
+    }
+
+    fn read_storage(&mut self, reader: &mut Reader) {
+        let store = &mut self.store;
+        reader.read("storage.spill_threshold", &mut store.spill_threshold_bytes, size(64 * KIB..=64 * MIB),
+            "Blobs larger than this get a segment of their own");
+        reader.read("storage.staging_budget", &mut store.staging_budget_bytes, size(2 * MIB..=TIB),
+            "Memory for all uploads that have no segment of their own yet");
+        reader.read("storage.read_budget", &mut store.read_budget_bytes, size(4 * MIB..=TIB),
+            "Memory for all reads at a time");
+        reader.read("storage.shared_segment_size", &mut store.shared_segment_bytes, size(16 * MIB..=4 * GIB),
+            "Size at which a shared segment is sealed");
+        reader.read("storage.open_files", &mut store.open_files_max, count(8..=1_000_000),
+            "Files of blobs open at a time. Fewer if the system allows too few open files, unless this is set");
+        reader.read("storage.journal_file_size", &mut store.journal_file_bytes, size(16 * MIB..=4 * GIB),
+            "Size at which the next journal file is begun");
+        reader.read("storage.delta_budget", &mut store.delta_budget_bytes, size(MIB..=64 * GIB),
+            "Memory of changes since the last checkpoint at which the next one begins");
+        reader.read("storage.upload_ttl", &mut store.upload_ttl, duration(MINUTE..=YEAR),
+            "How long an unfinished upload is kept after its last byte");
+        reader.read("storage.lease_grace", &mut store.lease_grace, duration(MINUTE..=YEAR),
+            "How long content that nothing refers to is kept after it was promised");
     }
 }

@@ -1,0 +1,33 @@
+//! Rules between options, which no value can break alone.
+//!
+//! Owns: these rules. The store checks its own bounds once more when it opens.
+
+use crate::config::options::Config;
+use crate::config::reader::Reader;
+use crate::units;
+
+/// Reports every rule that is broken, at the source of the value to change.
+pub(super) fn check(config: &Config, reader: &mut Reader) {
+    let (listen, admin) = (config.server.listen, config.server.admin_listen);
+    // Port 0 takes any free port, so two of them never collide.
+    if admin == Some(listen) && listen.port() != 0 {
+        let what = "the registry listens on the same address; take another port, or off";
+        reader.reject("admin_listen", what);
+    }
+    if !listen.ip().to_canonical().is_loopback() && !config.insecure_anonymous {
+        let what = format!(
+            "everybody who reaches {listen} could push, pull and delete; listen on 127.0.0.1, or allow it with \
+             --insecure-anonymous"
+        );
+        reader.reject("listen", &what);
+    }
+    let max = config.store.shared_segment_bytes / 2;
+    if config.store.spill_threshold_bytes > max {
+        let what = format!(
+            "{} is above the maximum of half of storage.shared_segment_size, {}",
+            units::format_size(config.store.spill_threshold_bytes),
+            units::format_size(max)
+        );
+        reader.reject("storage.spill_threshold", &what);
+    }
+}

@@ -1,0 +1,258 @@
+//! Kinds of option values: how each is read and shown.
+//!
+//! Owns: [`Kind`], and one function for each kind there is.
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use tonnage_server::oci::RepositoryPattern;
+use tonnage_server::{Host, Hostname, Locations};
+
+use crate::units::{format_duration, format_size, parse_duration, parse_size};
+
+/// How values are written, for `--help` and JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Path,
+    Address,
+    Word,
+    Switch,
+    Number,
+    Size,
+    Duration,
+    /// An array in the file, elsewhere separated by commas.
+    List,
+}
+
+/// Reads a value from its text.
+type Parse<T> = Box<dyn Fn(&str) -> Result<T, String>>;
+
+/// How the values of one option are read and shown.
+pub(crate) struct Kind<T> {
+    /// How they are written.
+    pub(crate) form: Form,
+    /// Reads a value; the error says what is wrong with it and what to write.
+    pub(crate) parse: Parse<T>,
+    /// Shows a value as it could be typed.
+    pub(crate) show: fn(&T) -> String,
+    /// Minimum and maximum, if there are any.
+    pub(crate) range: Option<[String; 2]>,
+    /// Whether values are never shown.
+    pub(crate) is_secret: bool,
+}
+
+impl<T: 'static> Kind<T> {
+    fn new(
+        form: Form,
+        parse: impl Fn(&str) -> Result<T, String> + 'static,
+        show: fn(&T) -> String,
+    ) -> Self {
+        Self {
+            form,
+            parse: Box::new(parse),
+            show,
+            range: None,
+            is_secret: false,
+        }
+    }
+
+    /// A type that reads and shows itself.
+    fn text(form: Form, expected: &'static str) -> Self
+    where
+        T: FromStr + Display,
+    {
+        Self::new(form, move |text| parse(text, expected), T::to_string)
+    }
+
+    /// With a minimum and a maximum.
+    fn within(self, range: RangeInclusive<T>) -> Self
+    where
+        T: PartialOrd,
+    {
+        let show = self.show;
+        let [min, max] = [range.start(), range.end()].map(show);
+        let shown = Some([min.clone(), max.clone()]);
+        let check = move |text: &str| {
+            let value = (self.parse)(text)?;
+            if value < *range.start() {
+                return Err(format!("{} is below the minimum of {min}", show(&value)));
+            }
+            if value > *range.end() {
+                return Err(format!("{} is above the maximum of {max}", show(&value)));
+            }
+            Ok(value)
+        };
+        Self {
+            range: shown,
+            ..Self::new(self.form, check, show)
+        }
+    }
+}
+
+fn parse<T: FromStr>(text: &str, expected: &str) -> Result<T, String> {
+    text.parse().ok().ok_or_else(|| invalid(text, expected))
+}
+
+fn invalid(text: &str, expected: &str) -> String {
+    format!("invalid value `{text}`; write {expected}")
+}
+
+/// A path.
+pub(crate) fn path() -> Kind<PathBuf> {
+    let parse = |text: &str| match text {
+        "" => Err(invalid(text, "a path")),
+        _ => Ok(PathBuf::from(text)),
+    };
+    Kind::new(Form::Path, parse, |path| path.display().to_string())
+}
+
+/// An IP address and a port; names are never resolved.
+pub(crate) fn address() -> Kind<SocketAddr> {
+    Kind::text(
+        Form::Address,
+        "an IP address and a port, such as 127.0.0.1:5000 or [::]:5000",
+    )
+}
+
+/// As [`address`], or `off`.
+pub(crate) fn address_or_off() -> Kind<Option<SocketAddr>> {
+    let parse = |text: &str| match text {
+        "off" => Ok(None),
+        _ => parse(
+            text,
+            "off, or an IP address and a port, such as 127.0.0.1:5001",
+        )
+        .map(Some),
+    };
+    let show = |address: &Option<SocketAddr>| address.map_or("off".to_owned(), |at| at.to_string());
+    Kind::new(Form::Address, parse, show)
+}
+
+/// `true` or `false`.
+pub(crate) fn switch() -> Kind<bool> {
+    Kind::text(Form::Switch, "true or false")
+}
+
+/// A whole number.
+pub(crate) fn count<N>(range: RangeInclusive<N>) -> Kind<N>
+where
+    N: FromStr + Display + PartialOrd + 'static,
+{
+    Kind::text(Form::Number, "a whole number").within(range)
+}
+
+/// A number of threads, or `auto` for one on each core.
+pub(crate) fn threads() -> Kind<Option<usize>> {
+    let parse = |text: &str| match text.parse() {
+        _ if text == "auto" => Ok(None),
+        Ok(count @ 1..=1024) => Ok(Some(count)),
+        _ => Err(invalid(text, "auto, or a number from 1 to 1024")),
+    };
+    let show =
+        |threads: &Option<usize>| threads.map_or("auto".to_owned(), |count| count.to_string());
+    Kind::new(Form::Number, parse, show)
+}
+
+/// A size in bytes.
+pub(crate) fn size<N>(range: RangeInclusive<u64>) -> Kind<N>
+where
+    N: Copy + TryFrom<u64> + TryInto<u64> + 'static,
+{
+    let bytes = Kind::new(Form::Size, parse_size, |bytes| format_size(*bytes)).within(range);
+    let parse = move |text: &str| {
+        let size = N::try_from((bytes.parse)(text)?).ok();
+        size.ok_or_else(|| format!("{text} is more than this machine can count"))
+    };
+    Kind {
+        range: bytes.range,
+        ..Kind::new(Form::Size, parse, |size| {
+            format_size((*size).try_into().unwrap_or(u64::MAX))
+        })
+    }
+}
+
+/// A duration.
+pub(crate) fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
+    let kind = Kind::new(Form::Duration, parse_duration, |duration| {
+        format_duration(*duration)
+    });
+    kind.within(range)
+}
+
+/// One of these words.
+pub(crate) fn word(words: &'static [&'static str]) -> Kind<&'static str> {
+    let parse = |text: &str| {
+        let found = words.iter().find(|word| **word == text).copied();
+        found.ok_or_else(|| invalid(text, &words.join(" or ")))
+    };
+    Kind::new(Form::Word, parse, |word| (*word).to_owned())
+}
+
+/// How locations are written.
+pub(crate) fn locations() -> Kind<Locations> {
+    let expected = "relative, request, or a URL without a path, such as https://registry.example";
+    Kind::new(
+        Form::Word,
+        move |text| parse(text, expected),
+        |locations| match locations {
+            Locations::Relative => "relative".to_owned(),
+            Locations::Request => "request".to_owned(),
+            Locations::Base(url) => url.clone(),
+        },
+    )
+}
+
+/// A list of entries, each with its own text. `none` and the empty text are the empty list.
+fn list<T: 'static>(
+    entry: impl Fn(&str) -> Result<T, String> + 'static,
+    show: fn(&Vec<T>) -> String,
+) -> Kind<Vec<T>> {
+    let parse = move |text: &str| match text {
+        "" | "none" => Ok(Vec::new()),
+        _ => text.split(',').map(|text| entry(text.trim())).collect(),
+    };
+    Kind::new(Form::List, parse, show)
+}
+
+fn join(entries: impl Iterator<Item = String>) -> String {
+    let entries: Vec<_> = entries.collect();
+    if entries.is_empty() {
+        return "none".to_owned();
+    }
+    entries.join(",")
+}
+
+/// Repositories.
+pub(crate) fn repositories() -> Kind<Vec<RepositoryPattern>> {
+    let expected = "a repository such as team/app, team/* for all below it, or * for all";
+    let show = |list: &Vec<_>| join(list.iter().map(RepositoryPattern::to_string));
+    list(move |text| parse(text, expected), show)
+}
+
+/// Hosts under which clients reach the registry.
+pub(crate) fn hosts() -> Kind<Vec<Hostname>> {
+    let expected = "a host without a port, such as registry.example or 10.0.0.7, or * for any";
+    let show = |list: &Vec<_>| {
+        join(list.iter().map(|host| match host {
+            Hostname::Any => "*".to_owned(),
+            Hostname::Only(Host::Address(address)) => address.to_string(),
+            Hostname::Only(Host::Name(name)) => name.to_string(),
+        }))
+    };
+    list(move |text| parse(text, expected), show)
+}
+
+/// Hosts of registries, as clients name them.
+pub(crate) fn registries() -> Kind<Vec<String>> {
+    let expected = "a registry as clients name it, such as docker.io or registry.example:5000";
+    let allowed = |letter: char| letter.is_ascii_alphanumeric() || ".-:[]_".contains(letter);
+    let entry = move |text: &str| match text.len() {
+        1..=255 if text.chars().all(allowed) => Ok(text.to_owned()),
+        _ => Err(invalid(text, expected)),
+    };
+    list(entry, |list| join(list.iter().cloned()))
+}

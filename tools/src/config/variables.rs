@@ -1,0 +1,52 @@
+//! The `TONNAGE_*` environment variables.
+//!
+//! Owns: which variables are options, which are ignored, and which are warned about.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use crate::config::mistake::{Mistake, Source, nearest};
+use crate::config::reader::{Given, OptionInfo, Reader};
+
+/// Names the file, as `--config` does.
+const FILE: &str = "TONNAGE_CONFIG";
+/// Set by Kubernetes for a service named `tonnage`, or switches of our tests.
+const IGNORED: [&str; 3] = ["TONNAGE_PORT", "TONNAGE_SERVICE_", "TONNAGE_TEST_"];
+
+/// Gives the options' values to `reader`. Returns the file that is named, and a warning for each unknown variable.
+pub(super) fn read(
+    variables: impl Iterator<Item = (OsString, OsString)>,
+    known: &[OptionInfo],
+    reader: &mut Reader,
+) -> (Option<PathBuf>, Vec<Mistake>) {
+    let (mut file, mut warnings) = (None, Vec::new());
+    for (name, value) in variables {
+        // Our names are ASCII; a name that is not UTF-8 is not ours.
+        let name = name.into_string().unwrap_or_default();
+        let is_ignored = IGNORED.iter().any(|prefix| name.starts_with(prefix));
+        if name == FILE {
+            file = Some(PathBuf::from(value));
+        } else if name.starts_with("TONNAGE_") && !is_ignored {
+            let option = known.iter().find(|option| option.variable() == name);
+            let source = Source::Variable { name };
+            match (option, value.into_string()) {
+                (Some(OptionInfo { key, .. }), Ok(text)) => {
+                    reader.given.push(Given { key, source, text });
+                }
+                (Some(_), Err(_)) => reader
+                    .mistakes
+                    .push(Mistake::new(&source, "the value is not UTF-8")),
+                (None, _) => warnings.push(Mistake::new(&source, unknown(&source, known))),
+            }
+        }
+    }
+    (file, warnings)
+}
+
+fn unknown(variable: &Source, known: &[OptionInfo]) -> String {
+    let names: Vec<_> = known.iter().map(OptionInfo::variable).collect();
+    match nearest(&variable.to_string(), names.iter().map(String::as_str)) {
+        Some(meant) => format!("unknown variable, ignored; did you mean {meant}?"),
+        None => "unknown variable, ignored; `tonnage config show` lists all options".to_owned(),
+    }
+}
