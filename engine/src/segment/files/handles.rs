@@ -2,11 +2,12 @@
 //!
 //! Invariants: at most one handle per segment is live; a bounded number is kept open for the next reader, by last use.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use lru::LruCache;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::SegmentFiles;
@@ -17,13 +18,20 @@ use crate::segment::record_check::RecordCheck;
 use crate::sync::AtomicBool;
 
 /// Who has which segment open.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Handles {
     pub(super) live: HashMap<SegmentId, Weak<SegmentFile>>,
-    // What is kept open for the next reader, by last use.
-    pub(super) kept: HashMap<SegmentId, (Arc<SegmentFile>, u64)>,
-    pub(super) by_use: BTreeMap<u64, SegmentId>,
-    uses: u64,
+    /// Kept open for the next reader, by last use. Its bound is given at each use.
+    pub(super) kept: LruCache<SegmentId, Arc<SegmentFile>>,
+}
+
+impl Default for Handles {
+    fn default() -> Self {
+        Self {
+            live: HashMap::new(),
+            kept: LruCache::unbounded(),
+        }
+    }
 }
 
 impl Handles {
@@ -32,24 +40,20 @@ impl Handles {
         if file.retired.load(Ordering::Acquire) {
             return Vec::new();
         }
-        self.uses += 1;
-        if let Some((_, before)) = self.kept.insert(file.id, (Arc::clone(file), self.uses)) {
-            self.by_use.remove(&before);
+        if !self.kept.promote(&file.id) {
+            self.kept.put(file.id, Arc::clone(file));
         }
-        self.by_use.insert(self.uses, file.id);
-        let mut evicted = Vec::new();
+        let mut unused = Vec::new();
         while self.kept.len() > max
-            && let Some((_, oldest)) = self.by_use.pop_first()
+            && let Some((_, oldest)) = self.kept.pop_lru()
         {
-            evicted.extend(self.kept.remove(&oldest).map(|(file, _)| file));
+            unused.push(oldest);
         }
-        evicted
+        unused
     }
 
     pub(super) fn forget(&mut self, id: SegmentId) -> Option<Arc<SegmentFile>> {
-        let (file, last_use) = self.kept.remove(&id)?;
-        self.by_use.remove(&last_use);
-        Some(file)
+        self.kept.pop(&id)
     }
 }
 

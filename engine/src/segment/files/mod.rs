@@ -20,6 +20,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
+use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::open_files::{Admitted, Full, OpenFile, OpenFiles, Purpose};
@@ -297,10 +298,9 @@ impl SegmentFiles {
     /// Closes what is only kept open for the next reader, because descriptors are short. Returns whether there was anything.
     fn close_unused(&self) -> bool {
         let mut handles = self.handles.lock();
-        let kept = std::mem::take(&mut handles.kept);
-        handles.by_use.clear();
+        let kept = std::mem::replace(&mut handles.kept, LruCache::unbounded());
         drop(handles);
-        let any = kept.values().any(|(file, _)| Arc::strong_count(file) == 1);
+        let any = kept.iter().any(|(_, file)| Arc::strong_count(file) == 1);
         // Dropped here: closing a file takes the lock again.
         drop(kept);
         any
