@@ -14,7 +14,8 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use tonnage_engine::checkpoint::{self, Facts, History};
 use tonnage_engine::extent::Lsn;
-use tonnage_engine::table::{Base, Layers, Site};
+use tonnage_engine::format::superblock::Superblock;
+use tonnage_engine::table::{self, Layers, PageCache, Runs, Site};
 
 const FACTS: Facts = Facts {
     lsn: Lsn(1),
@@ -113,10 +114,26 @@ impl Sampler {
 /// Blobs between two checkpoints: about the delta at which a store starts one.
 const WAVE: u64 = 50_000;
 
-/// Builds the rows in waves with a checkpoint after each, and prints what each took.
-async fn build(root: &Path, count: u64) -> Layers {
-    let site = Site::new(tonnage_server::runtime::env().unwrap(), root, [7; 16]);
-    let mut layers = Layers::new(Base::empty());
+/// A site with that much memory for pages.
+fn site(root: &Path, cache_bytes: usize) -> Site {
+    let superblock = Superblock {
+        store_id: [7; 16],
+        hash_key: [9; 16],
+        compatible: 0,
+        read_only_compatible: 0,
+        incompatible: 0,
+        created_unix_ms: 0,
+    };
+    let env = tonnage_server::runtime::env().expect("threads");
+    let mut site = Site::new(env, root, &superblock);
+    site.cache = Arc::new(PageCache::new(cache_bytes));
+    site
+}
+
+/// Builds the rows in waves with a checkpoint after each and the merges that are due, and prints what each took.
+async fn build(root: &Path, count: u64) {
+    let site = site(root, 0);
+    let mut layers = Layers::new(Runs::empty());
     let mut history = History::default();
     for wave in 0..count.div_ceil(WAVE) {
         let start = Instant::now();
@@ -128,28 +145,44 @@ async fn build(root: &Path, count: u64) -> Layers {
         let frozen = layers.freeze();
         let sampler = Sampler::start();
         let start = Instant::now();
-        let done = checkpoint::run(&site, &history, FACTS, &frozen)
+        let done = checkpoint::flush(&site, &history, FACTS, &frozen, frozen.runs())
             .await
             .expect("a checkpoint");
-        println!(
-            "wave {wave}: put {put:?}, delta estimated {delta} MiB; checkpoint {:?}, {} MiB in {} files; \
-             RssAnon {before} MiB before, {} MiB at most; base {} rows, {} MiB, resident {} KiB",
-            start.elapsed(),
-            done.bytes_written >> 20,
-            done.files_written,
-            sampler.stop(),
-            done.base.rows(),
-            done.base.bytes() >> 20,
-            done.base.resident_bytes() >> 10
-        );
-        layers = frozen.rebase(done.base);
+        layers = frozen.unfreeze(done.runs);
         history = done.history;
+        let (flushed, mut merged) = (start.elapsed(), 0);
+        while let Some(range) = layers.runs().due(&site) {
+            let runs = table::merge(&site, layers.runs(), range).await;
+            let runs = runs.expect("a merge").over(layers.runs());
+            let done = checkpoint::publish(&site, &history, runs).await;
+            let done = done.expect("a checkpoint");
+            merged += done.bytes_written;
+            layers = layers.with_runs(done.runs);
+            history = done.history;
+        }
+        let runs = layers.runs();
+        println!(
+            "wave {wave}: put {put:?}, delta estimated {delta} MiB; checkpoint {flushed:?}, {} MiB; with merges {:?}, {} MiB; \
+             RssAnon {before} MiB before, {} MiB at most; {} runs, {} rows, {} MiB, resident {} KiB",
+            done.bytes_written >> 20,
+            start.elapsed(),
+            merged >> 20,
+            sampler.stop(),
+            runs.count(),
+            runs.rows(),
+            runs.bytes() >> 20,
+            runs.resident_bytes() >> 10
+        );
     }
+}
+
+/// Opens what was built.
+async fn open(root: &Path, cache_bytes: usize) -> Layers {
     let start = Instant::now();
-    let loaded = checkpoint::load(&site).await.unwrap();
-    let rows = loaded.chosen.map_or(0, |chosen| chosen.base.rows());
-    println!("open: {:?}, {rows} rows", start.elapsed());
-    layers
+    let loaded = checkpoint::load(&site(root, cache_bytes)).await;
+    let chosen = loaded.expect("slots").chosen.expect("a checkpoint");
+    println!("open: {:?}, {} rows", start.elapsed(), chosen.runs.rows());
+    Layers::new(chosen.runs)
 }
 
 fn bench(criterion: &mut Criterion) {
@@ -158,8 +191,9 @@ fn bench(criterion: &mut Criterion) {
         .build()
         .expect("a runtime");
     let count = rows();
-    let layers = runtime.block_on(build(directory.path(), count));
-    let base = Layers::new(Arc::clone(layers.base()));
+    runtime.block_on(build(directory.path(), count));
+    let cached = runtime.block_on(open(directory.path(), 1 << 30));
+    let read = runtime.block_on(open(directory.path(), 0));
     let keys = |key: fn(u64) -> Bytes, offset: u64| {
         let mut n = 0;
         move || {
@@ -177,19 +211,22 @@ fn bench(criterion: &mut Criterion) {
             );
         });
     };
-    get("index row, present, 4 KiB page", &base, index_key, 0);
-    get("index row, absent", &base, index_key, 2 * count);
-    get("link row, present, 16 KiB page", &base, link_key, 0);
-    get("link row, absent, 16 KiB page", &base, link_key, 2 * count);
-    let mut live = Layers::new(Base::empty());
+    get("index row, page in memory", &cached, index_key, 0);
+    get("index row, page of 4 KiB read", &read, index_key, 0);
+    get("index row, absent", &cached, index_key, 2 * count);
+    get("link row, page in memory", &cached, link_key, 0);
+    get("link row, page of 16 KiB read", &read, link_key, 0);
+    get("link row, absent", &cached, link_key, 2 * count);
+    let mut live = Layers::new(Runs::empty());
     for n in 0..count {
         put_blob(&mut live, n);
     }
     get("index row in the delta", &live, index_key, 0);
-    group.bench_function("scan 1000 rows of the base", |bencher| {
+    group.bench_function("scan 1000 rows of the runs", |bencher| {
         bencher.iter(|| {
             black_box(
-                base.scan(Bound::Included(b"l"), Bound::Unbounded)
+                cached
+                    .scan(Bound::Included(b"l"), Bound::Unbounded)
                     .take(1000)
                     .count(),
             );

@@ -3,8 +3,10 @@
 //! Owns: [`Error`], [`Corruption`]. Variants are named for what the caller does next.
 //! Refuses: variants that lost their cause. Absence is `Ok(None)`, not an error.
 
+use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rustix::io::Errno;
@@ -148,10 +150,23 @@ pub enum Error {
     /// Options out of their bounds, all of them.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     BadOptions(Vec<BadOption>),
+    /// A read needs rows that are in no memory of this process or of the kernel. Never leaves the engine: whoever may wait loads them
+    /// and reads again.
+    #[error("rows have to be read from the disk first")]
+    NotResident(Arc<dyn Absent>),
     /// The store is closing.
     #[error("the store is closing")]
     Closed,
 }
+
+/// What a read needs and is not in memory.
+pub trait Absent: std::fmt::Debug + Send + Sync {
+    /// Reads it from the disk. It stays in memory while what this resolves to lives.
+    fn load(&self) -> Pin<Box<dyn Future<Output = Result<InMemory>> + Send>>;
+}
+
+/// Keeps in memory what was loaded.
+pub type InMemory = Arc<dyn Any + Send + Sync>;
 
 /// Bytes on disk that contradict their checksum or structure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -192,7 +207,7 @@ impl Error {
         })
     }
 
-    /// A row of the index or catalog that does not decode. Base files are caches: deleting `base/` and the
+    /// A row of the index or catalog that does not decode. Runs are caches: deleting `runs/` and the
     /// checkpoints while the store is closed rebuilds them from the journal.
     pub fn bad_row(key: &[u8], what: &Malformed) -> Self {
         use std::fmt::Write as _;
@@ -201,7 +216,7 @@ impl Error {
             write!(out, "{byte:02x}").unwrap_or_default();
             out
         });
-        Self::corrupt(Path::new("base"), 0, format!("row {key}: {what}"))
+        Self::corrupt(Path::new("runs"), 0, format!("row {key}: {what}"))
     }
 
     /// The failure itself, where the store was not open yet and could not take writes anyway.

@@ -1,13 +1,14 @@
 //! A state of the store: everything the journal says, up to one LSN.
 //!
-//! Owns: [`State`], an immutable value once shared; cloning it is cheap, changing a clone leaves others as they are.
+//! Owns: [`State`], an immutable value once shared; cloning it is cheap, changing a clone leaves others as they are. [`Draft`], in which
+//! the changes of a transaction come together before any of them is part of a state.
 //! Refuses: knowing what rows mean (`catalog`).
 
 use bytes::Bytes;
 
 use crate::error::Result;
 use crate::extent::{Lsn, SegmentId};
-use crate::table::{Layers, Scan};
+use crate::table::{Delta, Layers, Scan};
 
 /// Rows and counters at one LSN.
 #[derive(Debug, Clone)]
@@ -32,18 +33,84 @@ impl State {
         self.layers.get(key)
     }
 
-    /// Rows whose key starts with `prefix`, strictly behind `after`, in order.
+    /// Rows whose key starts with `prefix`, strictly after `after`, in order.
     pub fn scan_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> Scan {
         self.layers.scan_prefix(prefix, after)
     }
 
+    /// Takes in all that was drafted on top of this state.
+    pub fn take_in(&mut self, changes: Changes) {
+        for (key, value) in changes.rows {
+            self.layers.put(key, value);
+        }
+        self.lsn = changes.lsn;
+        self.next_repository = changes.next_repository;
+        self.segment_limit = changes.segment_limit;
+        self.retired = changes.retired;
+    }
+}
+
+/// Rows and counters that are to become part of a state, all or none of them.
+#[derive(Debug)]
+pub struct Changes {
+    rows: Delta,
+    /// As in [`State`].
+    pub lsn: Lsn,
+    /// As in [`State`].
+    pub next_repository: u64,
+    /// As in [`State`].
+    pub segment_limit: SegmentId,
+    /// As in [`State`].
+    pub retired: u64,
+}
+
+/// Changes under way on top of a state, which stays as it is: reading a row may fail in the middle of them.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    state: &'a State,
+    /// The changes so far.
+    pub changes: Changes,
+}
+
+impl<'a> Draft<'a> {
+    /// No changes yet.
+    pub fn of(state: &'a State) -> Self {
+        let changes = Changes {
+            rows: Delta::new(),
+            lsn: state.lsn,
+            next_repository: state.next_repository,
+            segment_limit: state.segment_limit,
+            retired: state.retired,
+        };
+        Self { state, changes }
+    }
+
+    /// The value of a row, changes included.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        match self.changes.rows.get(key) {
+            Some(newest) => Ok(newest.clone()),
+            None => self.state.get(key),
+        }
+    }
+
+    /// Rows whose key starts with `prefix`, in order, changes included.
+    pub fn scan_prefix(&self, prefix: &[u8]) -> Scan {
+        let changes = self.changes.rows.clone();
+        self.state.layers.scan_prefix_under(changes, prefix)
+    }
+
+    /// Secret key of the index's hash.
+    pub fn hash_key(&self) -> &[u8; 16] {
+        &self.state.hash_key
+    }
+
     /// Writes a row.
     pub fn put(&mut self, key: Bytes, value: Bytes) {
-        self.layers.put(key, Some(value));
+        self.changes.rows.insert(key, Some(value));
     }
 
     /// Removes a row.
     pub fn delete(&mut self, key: Bytes) {
-        self.layers.put(key, None);
+        self.changes.rows.insert(key, None);
     }
 }

@@ -136,18 +136,28 @@ fn no_repository(name: &str) -> Refusal {
 }
 
 /// A page of repositories.
-pub fn repositories(view: &View, asked: &ListRepositories) -> Result<RepositoryPage, Refusal> {
-    let repositories = view.repositories(asked.last.as_deref(), PAGE_MAX)?;
+pub async fn repositories(
+    view: &View,
+    asked: &ListRepositories,
+) -> Result<RepositoryPage, Refusal> {
+    let repositories = view
+        .read(|view| view.repositories(asked.last.as_deref(), PAGE_MAX))
+        .await?;
     let more = repositories.len() == PAGE_MAX;
     Ok(RepositoryPage { repositories, more })
 }
 
 /// A page of a repository's tags.
-pub fn tags(view: &View, asked: &ListTags) -> Result<TagPage, Refusal> {
-    if !view.repository_exists(&asked.repository)? {
+pub async fn tags(view: &View, asked: &ListTags) -> Result<TagPage, Refusal> {
+    if !view
+        .read(|view| view.repository_exists(&asked.repository))
+        .await?
+    {
         return Err(no_repository(&asked.repository));
     }
-    let found = view.tags(&asked.repository, asked.last.as_deref(), PAGE_MAX)?;
+    let found = view
+        .read(|view| view.tags(&asked.repository, asked.last.as_deref(), PAGE_MAX))
+        .await?;
     let more = found.len() == PAGE_MAX;
     let tags = found.into_iter().map(TagEntry::from).collect();
     Ok(TagPage { tags, more })
@@ -165,13 +175,15 @@ impl From<TagInfo> for TagEntry {
 
 /// What a repository holds, counted page by page.
 pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal> {
-    if !view.repository_exists(repository)? {
+    if !view.read(|view| view.repository_exists(repository)).await? {
         return Err(no_repository(repository));
     }
     let (mut tags, mut manifests, mut blobs) = (0, 0, 0);
     let mut last = None;
     loop {
-        let page = view.tags(repository, last.as_deref(), COUNTED_A_TURN)?;
+        let page = view
+            .read(|view| view.tags(repository, last.as_deref(), COUNTED_A_TURN))
+            .await?;
         tags += page.len() as u64;
         let Some(found) = page.into_iter().next_back() else {
             break;
@@ -181,7 +193,9 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     }
     let mut last = None;
     loop {
-        let page = view.manifests(repository, last.as_ref(), COUNTED_A_TURN)?;
+        let page = view
+            .read(|view| view.manifests(repository, last.as_ref(), COUNTED_A_TURN))
+            .await?;
         manifests += page.len() as u64;
         let Some(found) = page.last() else { break };
         last = Some(found.digest);
@@ -189,7 +203,9 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     }
     let mut last = None;
     loop {
-        let page = view.links(repository, last.as_ref(), COUNTED_A_TURN)?;
+        let page = view
+            .read(|view| view.links(repository, last.as_ref(), COUNTED_A_TURN))
+            .await?;
         blobs += page.len() as u64;
         let Some(found) = page.last() else { break };
         last = Some(*found);
@@ -220,24 +236,24 @@ pub async fn delete_repository(store: &Store, repository: &str) -> Result<Holdin
 }
 
 /// What the tags point at.
-pub fn find_tags(
+pub async fn find_tags(
     view: &View,
     repository: &str,
     names: &[String],
 ) -> Result<Vec<TagEntry>, Refusal> {
-    let found = look_up(view, repository, names)?;
+    let found = look_up(view, repository, names).await?;
     Ok(found.into_iter().map(TagEntry::from).collect())
 }
 
 /// All of them, each once, or what is missing.
-fn look_up(view: &View, repository: &str, names: &[String]) -> Result<Vec<TagInfo>, Refusal> {
-    if !view.repository_exists(repository)? {
+async fn look_up(view: &View, repository: &str, names: &[String]) -> Result<Vec<TagInfo>, Refusal> {
+    if !view.read(|view| view.repository_exists(repository)).await? {
         return Err(no_repository(repository));
     }
     let names: BTreeSet<&String> = names.iter().collect();
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in names {
-        match view.tag(repository, name)? {
+        match view.read(|view| view.tag(repository, name)).await? {
             Some(tag) => found.push(tag),
             None => missing.push(name.clone()),
         }
@@ -259,7 +275,7 @@ pub async fn delete_tags(
 ) -> Result<Vec<TagEntry>, Refusal> {
     // Each turn but the last is one in which somebody else moved or deleted one of them; the next look tells which.
     loop {
-        let found = look_up(&store.view(), repository, names)?;
+        let found = look_up(&store.view(), repository, names).await?;
         let requires = found.iter().map(|tag| Require::Tag {
             tag: tag.tag.clone(),
             digest: Some(tag.digest),

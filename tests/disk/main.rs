@@ -3,8 +3,8 @@
 //! Owns: the tests. Mounting them is `tonnage_tests::mount`'s.
 //! Refuses: filling a disk that anybody else uses.
 
+mod cut_runs;
 mod full;
 mod limits;
-mod mapped;
 mod read_only;
 mod served;

@@ -24,7 +24,7 @@ async fn open(path: &Path) -> Result<bool, Error> {
 fn a_fresh_file_system_takes_a_store() {
     run(|dir| async move {
         let path = dir.path();
-        for directory in ["", "journal", "segments", "uploads", "base"] {
+        for directory in ["", "journal", "segments", "uploads", "runs"] {
             std::fs::create_dir_all(path.join(directory).join("lost+found")).unwrap();
         }
         let _socket = UnixListener::bind(path.join(ADMIN_SOCKET)).unwrap();
@@ -170,7 +170,7 @@ fn what_is_no_regular_file_is_passed_over() {
             "checkpoint.2",
             "segments/00000000ffffffff.segment",
             "uploads/00000000-0000-4000-8000-000000000000.upload",
-            "base/00000000ffffffff.base",
+            "runs/00000000ffffffff.run",
         ];
         for (number, (command, arguments)) in kinds.into_iter().enumerate() {
             let path = dir.path().join(number.to_string());
@@ -199,9 +199,9 @@ fn what_is_no_regular_file_is_passed_over() {
             }
         }
         let path = dir.path().join("0");
-        std::fs::remove_dir_all(path.join("base")).unwrap();
-        std::fs::write(path.join("base"), "").unwrap();
-        assert!(named_by_fsck(&path, &path.join("base")).await);
+        std::fs::remove_dir_all(path.join("runs")).unwrap();
+        std::fs::write(path.join("runs"), "").unwrap();
+        assert!(named_by_fsck(&path, &path.join("runs")).await);
     });
 }
 

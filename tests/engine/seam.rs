@@ -248,7 +248,6 @@ fn only_regular_files_are_opened() {
             for mode in [OpenMode::Read, OpenMode::Write] {
                 io.open(CALL, path, mode).await.unwrap_err();
             }
-            io.map(CALL, path).await.unwrap_err();
         }
     });
 }
@@ -310,26 +309,6 @@ fn allocated_space_reads_as_zeros() {
         file.set_len(CALL, 2).await.unwrap();
         file.start_writeback(CALL, 0, 2).await.unwrap();
         assert_eq!(read(&file, 0, 10).await, b"ab");
-    });
-}
-
-/// Guards: a map shows the whole file, aligned, outlives its name, and an empty file maps to no bytes.
-#[test]
-fn a_map_shows_the_whole_file() {
-    on_both(async |io, directory| {
-        let path = directory.join("a");
-        let content: Vec<u8> = (0..=255).cycle().take(70_001).collect();
-        create(io, &path, &content).await;
-        let map = io.map(CALL, &path).await.unwrap();
-        io.unlink(CALL, &path).await.unwrap();
-        assert_eq!(map.bytes(), content);
-        assert_eq!(map.bytes().as_ptr().align_offset(16), 0);
-        create(io, &path, b"").await;
-        assert!(io.map(CALL, &path).await.unwrap().bytes().is_empty());
-        assert_eq!(
-            io.map(CALL, &directory.join("b")).await.unwrap_err().kind(),
-            ErrorKind::NotFound
-        );
     });
 }
 

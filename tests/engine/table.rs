@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +14,10 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 use tonnage_engine::checkpoint::{self, Done, Facts, History, Loaded};
 use tonnage_engine::extent::Lsn;
-use tonnage_engine::table::{Base, FileSizes, Layers, PageSizes, Site};
+use tonnage_engine::format::superblock::Superblock;
+use tonnage_engine::table::{
+    self, Layers, PageCache, PageSizes, Runs, Scan, Site, Tiers, resident,
+};
 
 const STORE: [u8; 16] = *b"a store of tests";
 const FACTS: Facts = Facts {
@@ -32,12 +35,25 @@ fn run<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-/// A site whose files split after a few pages.
+/// The store of these tests.
+pub(crate) fn superblock() -> Superblock {
+    Superblock {
+        store_id: STORE,
+        hash_key: [3; 16],
+        compatible: 0,
+        read_only_compatible: 0,
+        incompatible: 0,
+        created_unix_ms: 0,
+    }
+}
+
+/// A site with small pages, in which few runs are merged.
 fn site(root: &Path) -> Site {
-    let mut site = Site::new(tonnage_server::runtime::env().unwrap(), root, STORE);
-    site.files = FileSizes {
-        target_bytes: 8 << 10,
-        split_bytes: 16 << 10,
+    let env = tonnage_server::runtime::env().unwrap();
+    let mut site = Site::new(env, root, &superblock());
+    site.tiers = Tiers {
+        fanout: 3,
+        unit_bytes: 8 << 10,
     };
     site.pages = PageSizes {
         index_bytes: 512,
@@ -62,33 +78,48 @@ fn index_key(n: u64) -> Bytes {
     Bytes::from(key)
 }
 
-fn filled(base: Arc<Base>, rows: std::ops::Range<u64>) -> Layers {
-    let mut layers = Layers::new(base);
+fn filled(rows: std::ops::Range<u64>) -> Layers {
+    let mut layers = Layers::new(Runs::empty());
     for n in rows {
         layers.put(index_key(n), Some(Bytes::from(vec![0x5a; 44])));
     }
     layers
 }
 
-/// Freezes, checkpoints and rebases.
+/// Freezes, checkpoints and unfreezes.
 async fn checkpoint(site: &Site, history: &History, layers: &mut Layers) -> Done {
     let frozen = layers.freeze();
-    let done = checkpoint::run(site, history, FACTS, &frozen)
+    let done = checkpoint::flush(site, history, FACTS, &frozen, frozen.runs())
         .await
         .unwrap();
-    *layers = frozen.rebase(Arc::clone(&done.base));
+    *layers = frozen.unfreeze(done.runs.clone());
     done
 }
 
-fn base_files(root: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(root.join("base")).unwrap();
+/// Merges the runs of a range.
+async fn merge(site: &Site, history: &History, layers: &mut Layers, range: Range<usize>) -> Done {
+    let runs = layers.runs();
+    let merged = table::merge(site, runs, range).await.unwrap();
+    let done = checkpoint::publish(site, history, merged.over(runs)).await;
+    let done = done.unwrap();
+    *layers = layers.with_runs(done.runs.clone());
+    done
+}
+
+async fn get(layers: &Layers, key: &[u8]) -> Option<Vec<u8>> {
+    let found = resident(|| layers.get(key)).await.unwrap();
+    found.map(|value| value.to_vec())
+}
+
+fn run_files(root: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root.join("runs")).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
 }
 
 fn file_of(root: &Path, id: u64) -> PathBuf {
-    root.join("base").join(format!("{id:016x}.base"))
+    root.join("runs").join(format!("{id:016x}.run"))
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +128,7 @@ enum Step {
     Delete(Vec<u8>),
     Freeze,
     Checkpoint,
+    Merge,
     Thaw,
     Reopen,
     Scan(Bound<Vec<u8>>, Bound<Vec<u8>>),
@@ -129,7 +161,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => (any_key(), vec(any::<u8>(), 2000..5000)).prop_map(|(key, value)| Step::Put(key, value)),
         25 => any_key().prop_map(Step::Delete),
         1 => Just(Step::Freeze),
-        2 => Just(Step::Checkpoint),
+        4 => Just(Step::Checkpoint),
+        2 => Just(Step::Merge),
         1 => Just(Step::Thaw),
         1 => Just(Step::Reopen),
         5 => (any_bound(), any_bound()).prop_map(|(from, to)| Step::Scan(from, to)),
@@ -148,10 +181,12 @@ fn in_bounds(rows: &Rows, from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> Vec<(Ve
         .collect()
 }
 
-fn collected(scan: tonnage_engine::table::Scan) -> Vec<(Vec<u8>, Vec<u8>)> {
-    scan.map(Result::unwrap)
-        .map(|(key, value)| (key.to_vec(), value.to_vec()))
-        .collect()
+async fn collected(mut scan: Scan) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = Vec::new();
+    while let Some((key, value)) = scan.next_resident().await.unwrap() {
+        rows.push((key.to_vec(), value.to_vec()));
+    }
+    rows
 }
 
 fn slices(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
@@ -174,7 +209,7 @@ impl World {
         Self {
             site: site(root),
             history: History::default(),
-            layers: Layers::new(Base::empty()),
+            layers: Layers::new(Runs::empty()),
             model: Rows::new(),
             durable: Rows::new(),
             frozen: Rows::new(),
@@ -187,18 +222,16 @@ impl World {
                 self.layers
                     .put(key.clone().into(), Some(value.clone().into()));
                 self.model.insert(key.clone(), value.clone());
-                let found = self.layers.get(key).unwrap();
-                assert_eq!(found.as_deref(), Some(value.as_slice()));
+                assert_eq!(get(&self.layers, key).await.as_ref(), Some(value));
             }
             Step::Delete(key) => {
-                let found = self.layers.get(key).unwrap().map(|value| value.to_vec());
                 assert_eq!(
-                    found,
+                    get(&self.layers, key).await,
                     self.model.remove(key),
                     "before the deletion of {key:?}"
                 );
                 self.layers.put(key.clone().into(), None);
-                assert_eq!(self.layers.get(key).unwrap(), None);
+                assert_eq!(get(&self.layers, key).await, None);
             }
             Step::Freeze => {
                 if self.layers.frozen().is_none() {
@@ -208,12 +241,18 @@ impl World {
             }
             Step::Checkpoint => {
                 Box::pin(self.take(&Step::Freeze)).await;
-                let done = checkpoint::run(&self.site, &self.history, FACTS, &self.layers)
-                    .await
-                    .unwrap();
-                self.layers = self.layers.rebase(done.base);
+                let (layers, runs) = (&self.layers, self.layers.runs());
+                let done = checkpoint::flush(&self.site, &self.history, FACTS, layers, runs);
+                let done = done.await.unwrap();
+                self.layers = self.layers.unfreeze(done.runs);
                 self.history = done.history;
                 self.durable = self.frozen.clone();
+            }
+            Step::Merge => {
+                if let Some(range) = self.layers.runs().due(&self.site) {
+                    let done = merge(&self.site, &self.history, &mut self.layers, range).await;
+                    self.history = done.history;
+                }
             }
             Step::Thaw => self.layers = self.layers.thaw(),
             Step::Reopen => {
@@ -223,16 +262,16 @@ impl World {
                     rejected,
                 } = checkpoint::load(&self.site).await.unwrap();
                 assert_eq!(rejected, []);
-                self.layers = Layers::new(chosen.map_or_else(Base::empty, |chosen| chosen.base));
+                self.layers = Layers::new(chosen.map_or_else(Runs::empty, |chosen| chosen.runs));
                 self.history = history;
                 self.model = self.durable.clone();
             }
             Step::Scan(from, to) => {
-                let found = collected(self.layers.scan(slices(from), slices(to)));
+                let found = collected(self.layers.scan(slices(from), slices(to))).await;
                 assert_eq!(found, in_bounds(&self.model, from, to));
             }
             Step::Prefix(prefix, after) => {
-                let found = collected(self.layers.scan_prefix(prefix, after.as_deref()));
+                let found = collected(self.layers.scan_prefix(prefix, after.as_deref())).await;
                 let behind = |key: &[u8]| after.as_ref().is_none_or(|after| key > after.as_slice());
                 let mut expected = in_bounds(&self.model, &Bound::Unbounded, &Bound::Unbounded);
                 expected.retain(|(key, _)| key.starts_with(prefix) && behind(key));
@@ -245,7 +284,7 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Guards: through any history of changes, checkpoints and reopens the table equals a plain map; lookups and
+    /// Guards: through any history of changes, checkpoints, merges and reopens the table equals a plain map; lookups and
     /// scans with any bounds, in all layers.
     #[test]
     fn a_table_is_a_sorted_map(steps in vec(any_step(), 50..400)) {
@@ -262,20 +301,19 @@ proptest! {
     }
 }
 
-/// Guards: a damaged base file is noticed at open, whichever byte it is, and whether it is cut or grown.
+/// Guards: a damaged run file is noticed at open, whichever byte it is, and whether it is cut or grown.
 #[test]
-fn every_damaged_byte_of_a_base_file_is_noticed() {
+fn every_damaged_byte_of_a_run_file_is_noticed() {
     run(async {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
         let site = site(root);
-        let mut layers = filled(Base::empty(), 0..12);
+        let mut layers = filled(0..12);
         layers.put(Bytes::from_static(b"tag"), Some(Bytes::from(vec![1; 700])));
         let done = checkpoint(&site, &History::default(), &mut layers).await;
-        let references = done.base.references();
+        let references = done.runs.references();
         assert_eq!(references.len(), 1);
-        let base_dir = root.join("base");
-        let open = || Base::open(&site.env, &base_dir, STORE, &references);
+        let open = || Runs::open(&site, &references);
         open().await.unwrap();
         let path = file_of(root, references[0].id);
         let intact = std::fs::read(&path).unwrap();
@@ -295,82 +333,182 @@ fn every_damaged_byte_of_a_base_file_is_noticed() {
         assert!(open().await.is_err(), "grown by a byte");
         std::fs::write(&path, &intact).unwrap();
         open().await.unwrap();
-        let foreign = Base::open(&site.env, &root.join("base"), [0; 16], &references).await;
+        let superblock = Superblock {
+            store_id: [0; 16],
+            ..superblock()
+        };
+        let foreign = Site::new(site.env.clone(), root, &superblock);
+        let foreign = Runs::open(&foreign, &references).await;
         assert!(foreign.unwrap_err().why.contains("another store"));
     });
 }
 
-/// Guards: fingerprints keep 99.9 % of lookups of absent blobs off the pages, and lose no blob that is there.
+/// Guards: filters keep 99.9 % of lookups of absent rows off the pages, and lose no row that is there; scans of an absent group
+/// read no page either.
 #[test]
 fn absent_lookups_stay_off_the_pages() {
     run(async {
         let directory = TempDir::new().unwrap();
         let mut site = site(directory.path());
-        (site.files, site.pages) = (FileSizes::default(), PageSizes::default());
-        let mut layers = filled(Base::empty(), 0..20_000);
+        // Every look into a page reads it.
+        site.cache = Arc::new(PageCache::new(0));
+        let parent = |n: u64| {
+            let child = [&[b'p', 1][..], &mixed(n).to_be_bytes().repeat(4)].concat();
+            (child.clone(), [&child[..], &[0; 41]].concat())
+        };
+        let mut layers = filled(0..20_000);
+        for n in 0..20_000 {
+            layers.put(parent(n).1.into(), Some(Bytes::new()));
+        }
         checkpoint(&site, &History::default(), &mut layers).await;
         for n in 0..20_000 {
-            assert!(layers.get(&index_key(n)).unwrap().is_some(), "row {n}");
+            assert!(get(&layers, &index_key(n)).await.is_some(), "row {n}");
         }
-        let before = layers.base().page_touches();
-        assert_eq!(before, 20_000);
+        let before = layers.runs().page_reads();
+        assert!(before > 19_000, "{before} reads: is the counter alive?");
         for n in 20_000..120_000 {
-            assert!(layers.get(&index_key(n)).unwrap().is_none());
+            assert!(get(&layers, &index_key(n)).await.is_none());
+            let mut parents = layers.scan_prefix(&parent(n).0, None);
+            assert!(parents.next_resident().await.unwrap().is_none());
         }
-        let touched = layers.base().page_touches() - before;
+        let read = layers.runs().page_reads() - before;
         assert!(
-            touched < 100,
-            "{touched} of 100 000 absent lookups touched a page"
+            (1..200).contains(&read),
+            "{read} of 200,000 absent lookups read a page"
         );
-        assert!(touched > 0, "no lookup at all: is the counter alive?");
     });
 }
 
-/// Guards: a checkpoint rewrites the files whose range changed and no others, keeps each within the split size, and
-/// drops files without rows.
+/// Guards: a checkpoint writes the rows that changed and no others; of equal keys the newest run's counts, before and after a merge;
+/// deletions stay as long as an older run has what they delete, and are gone with the last one.
 #[test]
-fn only_dirty_files_are_rewritten() {
+fn runs_hold_what_changed_until_they_are_merged() {
     run(async {
         let directory = TempDir::new().unwrap();
         let site = site(directory.path());
-        let mut layers = filled(Base::empty(), 0..3000);
+        let mut layers = filled(0..3000);
         let first = checkpoint(&site, &History::default(), &mut layers).await;
-        let all = first.base.references();
-        assert!(all.len() > 20, "{} files", all.len());
-        assert!(all.iter().all(|part| part.bytes <= site.files.split_bytes));
         layers.put(index_key(5), None);
+        layers.put(index_key(6), Some(Bytes::from_static(b"new")));
         let second = checkpoint(&site, &first.history, &mut layers).await;
-        assert_eq!(second.files_written, 1);
-        assert_eq!(second.base.rows(), 2999);
-        let stayed = second
-            .base
-            .references()
-            .iter()
-            .filter(|part| all.contains(part))
-            .count();
-        assert_eq!(stayed, all.len() - 1);
-        for n in 0..3000 {
+        let counts = |done: &Done| -> Vec<u64> {
+            done.runs.references().iter().map(|run| run.rows).collect()
+        };
+        assert_eq!(counts(&second), [2, 3000]);
+        for n in 7..10 {
             layers.put(index_key(n), None);
         }
         let third = checkpoint(&site, &second.history, &mut layers).await;
-        assert_eq!((third.base.references().len(), third.files_written), (0, 0));
-        assert_eq!(layers.get(&index_key(1)).unwrap(), None);
+        let newer = merge(&site, &third.history, &mut layers, 0..2).await;
+        assert_eq!(counts(&newer), [5, 3000]);
+        for merged in [false, true] {
+            if merged {
+                let all = merge(&site, &newer.history, &mut layers, 0..2).await;
+                assert_eq!(counts(&all), [2996]);
+            }
+            for n in 0..20 {
+                let expected = match n {
+                    5 | 7..10 => None,
+                    6 => Some(b"new".to_vec()),
+                    _ => Some(vec![0x5a; 44]),
+                };
+                assert_eq!(get(&layers, &index_key(n)).await, expected, "row {n}");
+            }
+        }
+        for n in 0..3000 {
+            layers.put(index_key(n), None);
+        }
+        let history = checkpoint(&site, &newer.history, &mut layers).await.history;
+        let emptied = merge(&site, &history, &mut layers, 0..2).await;
+        assert_eq!(counts(&emptied), [0; 0]);
+        assert_eq!(get(&layers, &index_key(1)).await, None);
+    });
+}
+
+/// Guards: a checkpoint that ends while runs are merged stays in front of the merged run.
+#[test]
+fn a_merge_lets_checkpoints_pass() {
+    run(async {
+        let directory = TempDir::new().unwrap();
+        let site = site(directory.path());
+        let mut layers = Layers::new(Runs::empty());
+        let mut history = History::default();
+        for value in [&b"1"[..], b"2", b"3"] {
+            layers.put(index_key(1), Some(Bytes::from_static(value)));
+            history = checkpoint(&site, &history, &mut layers).await.history;
+        }
+        let merged = table::merge(&site, layers.runs(), 0..3).await.unwrap();
+        layers.put(index_key(1), Some(Bytes::from_static(b"4")));
+        history = checkpoint(&site, &history, &mut layers).await.history;
+        let new = merged.over(layers.runs());
+        let done = checkpoint::publish(&site, &history, new).await.unwrap();
+        assert_eq!(done.runs.count(), 2);
+        assert_eq!(
+            get(&layers.with_runs(done.runs), &index_key(1)).await,
+            Some(b"4".to_vec())
+        );
+        let chosen = checkpoint::load(&site).await.unwrap().chosen.unwrap();
+        let layers = Layers::new(chosen.runs);
+        assert_eq!(get(&layers, &index_key(1)).await, Some(b"4".to_vec()));
+    });
+}
+
+/// Guards: a page that cannot be read or was damaged fails the lookups that need it, and no others; nothing waits for it.
+#[test]
+fn a_damaged_page_fails_its_lookups_alone() {
+    run(async {
+        let directory = TempDir::new().unwrap();
+        let mut site = site(directory.path());
+        site.cache = Arc::new(PageCache::new(0));
+        let mut layers = filled(0..200);
+        let done = checkpoint(&site, &History::default(), &mut layers).await;
+        let path = file_of(directory.path(), done.runs.references()[0].id);
+        let whole = std::fs::read(&path).unwrap();
+        let failing = async || {
+            let mut failed = 0;
+            for n in 0..200 {
+                match resident(|| layers.get(&index_key(n))).await {
+                    Ok(found) => assert!(found.is_some()),
+                    Err(error) => {
+                        assert!(error.to_string().contains(&path.display().to_string()));
+                        failed += 1;
+                    }
+                }
+            }
+            failed
+        };
+        assert_eq!(failing().await, 0);
+        let mut damaged = whole.clone();
+        damaged[4096 + 100] ^= 1;
+        std::fs::write(&path, &damaged).unwrap();
+        let one_page = failing().await;
+        assert!((1..20).contains(&one_page), "{one_page}");
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(0)
+            .unwrap();
+        // The last page that was read is in memory.
+        assert!(failing().await > 180);
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(failing().await, 0);
     });
 }
 
 /// Guards: on disk are the files of the two newest checkpoints and no others, also after failed attempts; a failed
 /// attempt leaves what is there usable.
 #[test]
-fn base_files_are_those_of_two_checkpoints() {
+fn run_files_are_those_of_two_checkpoints() {
     run(async {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
         let site = site(root);
-        let mut layers = Layers::new(Base::empty());
+        let mut layers = Layers::new(Runs::empty());
         let mut history = History::default();
-        std::fs::create_dir(root.join("base")).unwrap();
+        std::fs::create_dir(root.join("runs")).unwrap();
         std::fs::write(file_of(root, 40), b"left by a crash").unwrap();
-        std::fs::write(root.join("base/notes.txt"), b"not ours").unwrap();
+        std::fs::write(root.join("runs/notes.txt"), b"not ours").unwrap();
         for round in 0..5 {
             layers.put(index_key(round), Some(Bytes::from_static(b"v")));
             if round == 3 {
@@ -381,7 +519,7 @@ fn base_files_are_those_of_two_checkpoints() {
                     std::fs::create_dir(slot).unwrap();
                 }
                 let frozen = layers.freeze();
-                checkpoint::run(&site, &history, FACTS, &frozen)
+                checkpoint::flush(&site, &history, FACTS, &frozen, frozen.runs())
                     .await
                     .unwrap_err();
                 layers = frozen.thaw();
@@ -397,19 +535,20 @@ fn base_files_are_those_of_two_checkpoints() {
             let mut named: Vec<_> = [Some(newest), older]
                 .into_iter()
                 .flatten()
-                .flat_map(|record| record.partitions.iter().map(|part| file_of(root, part.id)))
-                .chain([root.join("base/notes.txt")])
+                .flat_map(|record| record.runs.iter().map(|run| file_of(root, run.id)))
+                .chain([root.join("runs/notes.txt")])
                 .collect();
             named.sort();
+            named.dedup();
             if round == 3 {
                 // The failed attempt's file is on its way out, by a task of its own.
                 assert!(named.iter().all(|path| path.exists()));
             } else {
-                assert_eq!(base_files(root), named);
+                assert_eq!(run_files(root), named);
             }
-            assert!(newest.partitions.iter().all(|part| part.id > 40));
+            assert!(newest.runs.iter().all(|run| run.id > 40));
         }
-        assert_eq!(layers.base().rows(), 5);
+        assert_eq!(layers.runs().rows(), 5);
     });
 }
 
@@ -420,7 +559,7 @@ fn damage_falls_back_to_the_checkpoint_before() {
     run(async {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
-        let mut layers = Layers::new(Base::empty());
+        let mut layers = Layers::new(Runs::empty());
         let mut history = History::default();
         {
             let site = site(root);
@@ -436,12 +575,12 @@ fn damage_falls_back_to_the_checkpoint_before() {
         );
         let slot = root.join("checkpoint.1");
         let intact = std::fs::read(&slot).unwrap();
-        let record = std::fs::read(file_of(root, newest.partitions[0].id)).unwrap();
+        let record = std::fs::read(file_of(root, newest.runs[0].id)).unwrap();
         let chosen = async || {
             let loaded = checkpoint::load(&site(root)).await.unwrap();
             loaded
                 .chosen
-                .map(|chosen| (chosen.record.sequence, chosen.base.rows()))
+                .map(|chosen| (chosen.record.sequence, chosen.runs.rows()))
         };
         assert_eq!(chosen().await, Some((4, 4)));
         for torn in [0, 1, 50, intact.len() - 1] {
@@ -450,7 +589,7 @@ fn damage_falls_back_to_the_checkpoint_before() {
         }
         std::fs::write(&slot, &intact).unwrap();
         std::fs::write(
-            file_of(root, newest.partitions[0].id),
+            file_of(root, newest.runs[0].id),
             &record[..record.len() - 1],
         )
         .unwrap();
@@ -460,11 +599,11 @@ fn damage_falls_back_to_the_checkpoint_before() {
         assert_eq!(loaded.chosen.as_ref().unwrap().record.sequence, 3);
         assert_eq!(site.next_file(), newest.next_file);
         // The next one is numbered above the damaged one.
-        let mut layers = Layers::new(loaded.chosen.unwrap().base);
+        let mut layers = Layers::new(loaded.chosen.unwrap().runs);
         layers.put(index_key(9), Some(Bytes::from_static(b"v")));
         let done = checkpoint(&site, &loaded.history, &mut layers).await;
         assert_eq!(done.history.newest().unwrap().sequence, 5);
-        std::fs::remove_dir_all(root.join("base")).unwrap();
+        std::fs::remove_dir_all(root.join("runs")).unwrap();
         assert_eq!(chosen().await, None);
     });
 }
@@ -495,14 +634,14 @@ fn a_dropped_checkpoint_leaves_the_one_before() {
     run(async {
         let directory = TempDir::new().unwrap();
         let site = site(directory.path());
-        let mut layers = filled(Base::empty(), 0..500);
+        let mut layers = filled(0..500);
         let mut history = checkpoint(&site, &History::default(), &mut layers)
             .await
             .history;
         layers.put(index_key(1000), Some(Bytes::from_static(b"v")));
         let frozen = layers.freeze();
         for polls in 0..1000 {
-            let attempt = checkpoint::run(&site, &history, FACTS, &frozen);
+            let attempt = checkpoint::flush(&site, &history, FACTS, &frozen, frozen.runs());
             let done = Cut(Some(Box::pin(attempt)), polls).await;
             let loaded = checkpoint::load(&site).await.unwrap();
             let chosen = loaded.chosen.unwrap();
@@ -510,12 +649,12 @@ fn a_dropped_checkpoint_leaves_the_one_before() {
                 let done = done.unwrap();
                 // How many waits there are depends on how quick the disk is, but the first is always one.
                 assert!(polls > 0, "a checkpoint that never waits was not cut off");
-                assert_eq!((chosen.record.sequence, chosen.base.rows()), (2, 501));
+                assert_eq!((chosen.record.sequence, chosen.runs.rows()), (2, 501));
                 history = done.history;
                 break;
             }
             // A record whose write went on may be there already; its files were then unlinked, or not yet.
-            assert!([(1, 500), (2, 501)].contains(&(chosen.record.sequence, chosen.base.rows())));
+            assert!([(1, 500), (2, 501)].contains(&(chosen.record.sequence, chosen.runs.rows())));
         }
         assert_eq!(history.newest().unwrap().sequence, 2);
     });

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -26,8 +27,8 @@ pub(crate) const REPOSITORY: &str = "library/test";
 pub(crate) struct Index(pub(crate) Mutex<HashMap<Digest, Extent>>);
 
 impl Existing for Index {
-    fn stored(&self, digest: &Digest) -> Option<Extent> {
-        self.0.lock().get(digest).copied()
+    fn stored(&self, digest: Digest) -> Pin<Box<dyn Future<Output = Option<Extent>> + Send + '_>> {
+        Box::pin(std::future::ready(self.0.lock().get(&digest).copied()))
     }
 }
 

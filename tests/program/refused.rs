@@ -60,7 +60,7 @@ fn fill(data: &Path) {
 
 /// Takes the caches away: whatever is read next is read from the journal.
 fn remove_caches(data: &Path) {
-    std::fs::remove_dir_all(data.join("base")).unwrap();
+    std::fs::remove_dir_all(data.join("runs")).unwrap();
     for number in 0..3 {
         // Not every one of them has been written.
         drop(std::fs::remove_file(

@@ -56,7 +56,11 @@ async fn create_tag(store: Store, disk: Disk, text: &'static str) -> bool {
         }
         Err(Error::Unmet(unmet)) => {
             assert_eq!(unmet.len(), 1);
-            let tag = store.view().tag("r", "t").expect("rows are readable");
+            let tag = store
+                .view()
+                .read(|view| view.tag("r", "t"))
+                .await
+                .expect("rows are readable");
             assert!(tag.is_some(), "refused for a tag that nobody sees");
             false
         }

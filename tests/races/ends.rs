@@ -26,10 +26,9 @@ async fn write(
 fn reopened_has(world: &World, answers: &Notes<&'static str>) {
     let store = world.open(options());
     for name in answers.all() {
-        let there = store
-            .view()
-            .linked(name, &digest("a"))
-            .expect("rows are readable");
+        let view = store.view();
+        let there = view.read(|view| view.linked(name, &digest("a")));
+        let there = block_on(there).expect("rows are readable");
         assert!(there, "{name} was answered and is gone after the stop");
     }
     block_on(store.close()).expect("a clean stop");

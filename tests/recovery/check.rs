@@ -20,7 +20,7 @@ pub async fn contract(
     progress: &[Progress],
 ) -> Result<(), String> {
     for (script, progress) in scripts.iter().zip(progress) {
-        let found = found::repository(store, script.repository);
+        let found = found::repository(store, script.repository).await;
         let found = found.map_err(|error| error.to_string())?;
         let acknowledged = script.after(progress.done);
         let attempted = script.after(progress.begun);

@@ -126,18 +126,18 @@ fn flipped(image: &Image, path: &Path, offset: u64) -> Image {
 fn deleted_caches_come_back_from_the_journal() {
     let script = script();
     let image = closed(&script);
-    for part in ["/base/", "checkpoint.", "/store/"] {
+    for part in ["/runs/", "checkpoint.", "/store/"] {
         let mut without = image.clone();
         without.files.retain(|path, _| {
             let text = path.to_string_lossy();
-            let cache = text.contains("/base/") || text.contains("checkpoint.");
+            let cache = text.contains("/runs/") || text.contains("checkpoint.");
             !(cache && text.contains(part))
         });
         assert!(without.files.len() < image.files.len(), "{part}");
         rebuilds(&without, &script);
     }
     let mut without = image.clone();
-    let base = check::store_path().join("base");
+    let base = check::store_path().join("runs");
     without.files.retain(|path, _| !path.starts_with(&base));
     without.dirs.remove(&base);
     rebuilds(&without, &script);
@@ -434,7 +434,12 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
         assert_eq!(report.segments_missing.is_empty(), there.is_some(), "{why}");
         let after = script.after(script.steps.len());
         for digest in after.links.iter().chain(after.manifests.keys()) {
-            let stored = store.view().blob(digest).unwrap().expect("it is stored");
+            let stored = store
+                .view()
+                .read(|view| view.blob(digest))
+                .await
+                .unwrap()
+                .expect("it is stored");
             let inside = format!("{}.segment", stored.extent.segment) == name;
             let end = stored.extent.offset + stored.extent.length;
             let lost = inside
@@ -579,7 +584,12 @@ fn damage_is_remembered_until_it_is_healed() {
         let machine = Machine::new(SEED, &image);
         let extent = machine.executor.block_on(async {
             let (store, _) = open(&machine).await.expect("it opens");
-            let stored = store.view().blob(&digest).unwrap().expect("it is stored");
+            let stored = store
+                .view()
+                .read(|view| view.blob(&digest))
+                .await
+                .unwrap()
+                .expect("it is stored");
             store.close().await.expect("it closes");
             stored.extent
         });

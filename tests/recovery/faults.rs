@@ -315,12 +315,12 @@ fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
 }
 
 /// Guards: a failed sync of `journal/`, which comes while the next file is prepared, or of one of the directories that a checkpoint syncs
-/// (`base/`, then the store's own) stops all writes and is not tried again. Nothing that was acknowledged is lost.
+/// (`runs/`, then the store's own) stops all writes and is not tried again. Nothing that was acknowledged is lost.
 #[test]
 fn a_failed_sync_of_a_directory_stops_writes_until_the_next_open() {
     let faults = [
         Fault::nth(OpKind::SyncDir, 1).on("/journal"),
-        Fault::nth(OpKind::SyncDir, 1).on("/base"),
+        Fault::nth(OpKind::SyncDir, 1).on("/runs"),
         Fault::nth(OpKind::SyncDir, 2),
     ];
     for (fault, seed) in faults
@@ -567,12 +567,17 @@ async fn refuses_writes(play: &Play) {
 /// Guards: a checkpoint that fails anywhere but at the sync of a directory leaves the store as it was, and the next one succeeds.
 #[test]
 fn a_failed_checkpoint_costs_nothing() {
-    for kind in [OpKind::Create, OpKind::Write, OpKind::SyncData, OpKind::Map] {
+    for kind in [
+        OpKind::Create,
+        OpKind::Write,
+        OpKind::SyncData,
+        OpKind::Read,
+    ] {
         let machine = machine(1);
         let play = machine.executor.block_on(async {
             let mut play = Play::open(&machine).await;
             play.good(push(1)).await;
-            machine.disk.add_fault(Fault::nth(kind, 1).on(".base"));
+            machine.disk.add_fault(Fault::nth(kind, 1).on(".run"));
             let failed = play.store.checkpoint().await;
             assert!(failed.is_err(), "{kind:?}");
             play.good(push(2)).await;

@@ -393,8 +393,16 @@ fn a_deletion_given_up_is_cleared_away() {
         let done = give_up_after(polls, store.commit(batch)).await;
         rest(machine).await;
         assert_eq!(store.view().retired_manifests(), 0, "after {polls} polls");
-        let found = store.view().tags(REPOSITORY, None, 1).expect("listed");
-        let left = store.view().manifest(REPOSITORY, &digest).expect("read");
+        let found = store
+            .view()
+            .read(|view| view.tags(REPOSITORY, None, 1))
+            .await
+            .expect("listed");
+        let left = store
+            .view()
+            .read(|view| view.manifest(REPOSITORY, &digest))
+            .await
+            .expect("read");
         assert_eq!(found.is_empty(), left.is_none());
         done.is_some()
     });

@@ -64,7 +64,7 @@ fn store_without_caches(seed: u64) -> Image {
             .unwrap()
             .to_string_lossy()
             .into_owned();
-        !name.starts_with("base/") && !name.starts_with("checkpoint.")
+        !name.starts_with("runs/") && !name.starts_with("checkpoint.")
     });
     image
 }
@@ -89,7 +89,7 @@ fn base_files(image: &Image) -> usize {
     image
         .files
         .keys()
-        .filter(|path| path.starts_with(check::store_path().join("base")))
+        .filter(|path| path.starts_with(check::store_path().join("runs")))
         .count()
 }
 
@@ -129,7 +129,11 @@ fn open_and_count(seed: u64, image: &Image, stop_after: Option<u64>) -> Opened {
         let (store, report) = opened.expect("a store without caches opens");
         files = base_files(&machine.disk.live_image());
         assert!(stop_after.is_some() || report.replayed > 0);
-        let tags = store.view().tags("r", None, 10_000).unwrap();
+        let tags = store
+            .view()
+            .read(|view| view.tags("r", None, 10_000))
+            .await
+            .unwrap();
         assert_eq!(
             tags.len(),
             TAGS,
@@ -210,7 +214,12 @@ fn a_rebuild_writes_no_checkpoint_over_what_only_the_page_cache_has() {
         let tags = machine.executor.block_on(async {
             let opened = Store::open(machine.env.clone(), &check::store_path(), tight()).await;
             let (store, _) = opened.unwrap_or_else(|error| panic!("{}: {error}", crash.label));
-            store.view().tags("r", None, 10_000).unwrap().len()
+            store
+                .view()
+                .read(|view| view.tags("r", None, 10_000))
+                .await
+                .unwrap()
+                .len()
         });
         assert_eq!(tags, TAGS, "{}", crash.label);
     }

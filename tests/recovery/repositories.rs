@@ -73,7 +73,13 @@ async fn scene(store: &Store, deleted: &dyn Fn()) -> Result<(), Error> {
 /// Polls until nothing remains; the simulated clock stands still while there is anything to do.
 async fn cleared(machine: &Machine, store: &Store) {
     for _ in 0..100 {
-        if store.view().deleted_repositories().unwrap() == 0 {
+        if store
+            .view()
+            .read(|view| view.deleted_repositories())
+            .await
+            .unwrap()
+            == 0
+        {
             return;
         }
         let pause = std::time::Duration::from_secs(1);
@@ -94,9 +100,30 @@ fn a_deleted_repository_stays_deleted_and_is_cleared_away() {
         let begun = || from.set(machine.disk.points());
         scene(&store, &begun).await.expect("a sound disk");
         cleared(&machine, &store).await;
-        assert!(store.view().repository_exists(DOOMED).unwrap());
-        assert!(store.view().tags(DOOMED, None, 9).unwrap().is_empty());
-        assert_eq!(store.view().manifests(DOOMED, None, 9).unwrap().len(), 1);
+        assert!(
+            store
+                .view()
+                .read(|view| view.repository_exists(DOOMED))
+                .await
+                .unwrap()
+        );
+        assert!(
+            store
+                .view()
+                .read(|view| view.tags(DOOMED, None, 9))
+                .await
+                .unwrap()
+                .is_empty()
+        );
+        assert_eq!(
+            store
+                .view()
+                .read(|view| view.manifests(DOOMED, None, 9))
+                .await
+                .unwrap()
+                .len(),
+            1
+        );
         store.close().await.expect("the store closes");
     });
     machine.executor.settle();
@@ -132,15 +159,33 @@ fn stopped(seed: u64, stop_after: u64, answered: u64) -> bool {
         let next = Machine::new(seed, &image.image);
         next.executor.block_on(async {
             let store = open(&next).await;
-            left |= store.view().deleted_repositories().unwrap() > 0;
-            let tags = store.view().tags(DOOMED, None, TAGS).unwrap().len();
+            left |= store
+                .view()
+                .read(|view| view.deleted_repositories())
+                .await
+                .unwrap()
+                > 0;
+            let tags = store
+                .view()
+                .read(|view| view.tags(DOOMED, None, TAGS))
+                .await
+                .unwrap()
+                .len();
             assert!(tags == 0 || tags == TAGS, "{stop_after}: {tags} tags");
             assert!(
                 tags == 0 || stop_after < answered,
                 "{stop_after}: back again"
             );
             cleared(&next, &store).await;
-            assert_eq!(store.view().manifests(OTHER, None, 9).unwrap().len(), 5);
+            assert_eq!(
+                store
+                    .view()
+                    .read(|view| view.manifests(OTHER, None, 9))
+                    .await
+                    .unwrap()
+                    .len(),
+                5
+            );
             store.close().await.expect("the store closes");
         });
         next.executor.settle();

@@ -118,8 +118,12 @@ impl Bench {
         self.store.commit(batch).await.map(drop)
     }
 
-    fn layout(&self, whole: &Bytes) -> Layout {
-        let stored = self.store.view().blob(&digest(whole));
+    async fn layout(&self, whole: &Bytes) -> Layout {
+        let stored = self
+            .store
+            .view()
+            .read(|view| view.blob(&digest(whole)))
+            .await;
         stored
             .expect("a sound row")
             .expect("it is stored")
@@ -191,7 +195,7 @@ fn quiet_uploads_hold_nothing() {
             assert_eq!(bench.offset(id), Some(60_000));
             bench.go_on(id, whole).await.expect("it goes on");
             assert_eq!(
-                bench.layout(whole),
+                bench.layout(whole).await,
                 Layout::Leading,
                 "small blobs share segments"
             );
@@ -209,7 +213,7 @@ fn small_pushes_share_segments_when_memory_is_short() {
         for salt in 0..4 {
             let whole = content(200 + salt, 12_000);
             bench.push(&whole).await.expect("a sound disk");
-            assert_eq!(bench.layout(&whole), Layout::Leading);
+            assert_eq!(bench.layout(&whole).await, Layout::Leading);
         }
     });
 }

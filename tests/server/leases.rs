@@ -28,7 +28,7 @@ struct Interfered {
 }
 
 impl BlobStore for Interfered {
-    fn lease(&self, digest: Digest) -> Result<()> {
+    fn lease(&self, digest: Digest) -> BoxFuture<'_, Result<()>> {
         for repository in self.deleting.lock().drain(..) {
             let batch = Batch {
                 repository: repository.to_owned(),

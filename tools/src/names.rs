@@ -72,7 +72,7 @@ impl Names {
         if let Some(page) = self.ask(LIST_REPOSITORIES_PATH, asked).await? {
             return Ok(page);
         }
-        let outcome = operator::repositories(&self.read().await?.view, asked);
+        let outcome = operator::repositories(&self.read().await?.view, asked).await;
         outcome.map_err(|refusal| self.refused(refusal))
     }
 
@@ -81,7 +81,7 @@ impl Names {
         if let Some(page) = self.ask(LIST_TAGS_PATH, asked).await? {
             return Ok(page);
         }
-        let outcome = operator::tags(&self.read().await?.view, asked);
+        let outcome = operator::tags(&self.read().await?.view, asked).await;
         outcome.map_err(|refusal| self.refused(refusal))
     }
 
@@ -112,7 +112,7 @@ impl Names {
         }
         let (name, tags) = (asked.repository.as_str(), asked.tags.as_slice());
         if asked.dry_run {
-            let outcome = operator::find_tags(&self.read().await?.view, name, tags);
+            let outcome = operator::find_tags(&self.read().await?.view, name, tags).await;
             return outcome.map_err(|refusal| self.refused(refusal));
         }
         self.change(async |store| operator::delete_tags(store, name, tags).await)

@@ -80,7 +80,7 @@ pub(crate) async fn read(env: &Env, path: &Path) -> Result<Closed> {
     let superblock = identify(env, path).await?;
     let directory = DirectoryLock::take(&*env.io, path).await?;
     let lock = directory.with_superblock(&*env.io, path).await?;
-    let site = Site::new(env.clone(), path, superblock.store_id);
+    let site = Site::new(env.clone(), path, &superblock);
     let Recovered { state, .. } = recovery::replay(&site, &superblock, None).await?;
     Ok(Closed {
         view: View::new(Arc::new(state)),

@@ -1,11 +1,14 @@
-//! A store of a million blobs with links, edges and names: what checkpoints and starts cost there.
+//! A store of millions of blobs with links, edges and names: what filling, checkpoints and starts cost there.
 //!
 //! `cargo run --release -p tonnage-benches --bin million -- DIR [BLOBS]` fills a new store in `DIR` through the engine's own
-//! push path (one manifest, nine blobs and a tag at a time, 64 writers), then prints, each as one line of JSON: filling,
-//! a checkpoint under load (its peak memory, the bytes it writes, the longest commit meanwhile), a start after
-//! a clean stop, and a start from the journal alone (base files and checkpoints deleted).
+//! push path (one manifest, nine blobs and a tag at a time, 64 writers), then prints, each as one line of JSON: filling, million by
+//! million; a checkpoint under load (its peak memory, the bytes it writes, the longest commit meanwhile); a start after the filling
+//! process was killed in the middle of its work; a start after a clean stop; and a start from the journal alone (runs and
+//! checkpoints deleted).
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,41 +23,94 @@ const BLOBS_PER_IMAGE: u64 = 10;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
+/// The last line of a process that fills.
+const READY: &str = "ready to be killed";
+
 #[tokio::main]
 async fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).peekable();
+    let fills = arguments.next_if(|first| first == "--fill").is_some();
     let dir = PathBuf::from(arguments.next().ok_or("usage: million DIR [BLOBS]")?);
     let blobs = arguments
         .next()
         .map_or(Ok(1_000_000), |text| text.parse::<u64>())?;
-    let (store, _) = Store::open(runtime::env()?, &dir, Options::default()).await?;
-    let images = blobs / BLOBS_PER_IMAGE;
-
-    let began = Instant::now();
-    let idle = push_images(&store, 0, images, None).await?;
-    let took = began.elapsed();
-    println!(
-        "{{\"step\":\"fill\",\"blobs\":{blobs},\"seconds\":{:.1},\"blobs_per_second\":{:.0},\"commit_max_ms\":{:.1},\"rss_anon_mib\":{}}}",
-        took.as_secs_f64(),
-        blobs as f64 / took.as_secs_f64(),
-        idle.as_secs_f64() * 1e3,
-        rss_anon_mib()?
-    );
-    store.checkpoint().await?;
-    checkpoint_under_load(&store, images).await?;
-    store.close().await?;
-    drop(store);
+    if fills {
+        return fill(&dir, blobs).await;
+    }
+    fill_and_kill(&dir, blobs)?;
+    start(&dir, "start after kill -9").await?;
     start(&dir, "start after a clean stop").await?;
     for name in ["checkpoint.0", "checkpoint.1", "checkpoint.2"] {
         remove(&dir.join(name))?;
     }
-    for entry in std::fs::read_dir(dir.join("base"))? {
+    for entry in std::fs::read_dir(dir.join("runs"))? {
         std::fs::remove_file(entry?.path())?;
     }
     start(&dir, "start from the journal alone").await
 }
 
-/// A checkpoint while the writers go on: memory, bytes and the longest commit.
+/// Another process fills the store, and is killed while it pushes on.
+fn fill_and_kill(dir: &Path, blobs: u64) -> Result<()> {
+    let mut filling = Command::new(std::env::current_exe()?)
+        .arg("--fill")
+        .arg(dir)
+        .arg(blobs.to_string())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let lines = BufReader::new(filling.stdout.take().ok_or("no stdout")?).lines();
+    let mut ready = false;
+    for line in lines {
+        let line = line?;
+        ready = line == READY;
+        if ready {
+            filling.kill()?;
+            break;
+        }
+        println!("{line}");
+    }
+    filling.wait()?;
+    if ready {
+        Ok(())
+    } else {
+        Err("the filling process ended early".into())
+    }
+}
+
+/// Fills a new store and pushes on until it is killed.
+async fn fill(dir: &Path, blobs: u64) -> Result<()> {
+    let (store, _) = Store::open(runtime::env()?, dir, Options::default()).await?;
+    let images = blobs / BLOBS_PER_IMAGE;
+    let step = (1_000_000 / BLOBS_PER_IMAGE).min(images).max(1);
+    let (began, mut longest) = (Instant::now(), Duration::ZERO);
+    let mut done = 0;
+    while done < images {
+        let (count, step_began) = (step.min(images - done), Instant::now());
+        longest = longest.max(push_images(&store, done, count, None).await?);
+        done += count;
+        let (took, runs) = (step_began.elapsed(), store.stats().await?.runs);
+        let written = runs.flushed_bytes + runs.merged_bytes;
+        println!(
+            "{{\"step\":\"fill\",\"blobs\":{},\"seconds\":{:.1},\"blobs_per_second\":{:.0},\"commit_max_ms\":{:.1},\"rss_anon_mib\":{},\"runs\":{},\"run_bytes\":{},\"flushed_bytes\":{},\"merged_bytes\":{},\"written_per_flushed_byte\":{:.2}}}",
+            done * BLOBS_PER_IMAGE,
+            began.elapsed().as_secs_f64(),
+            (count * BLOBS_PER_IMAGE) as f64 / took.as_secs_f64(),
+            longest.as_secs_f64() * 1e3,
+            rss_anon_mib()?,
+            runs.runs,
+            runs.bytes,
+            runs.flushed_bytes,
+            runs.merged_bytes,
+            written as f64 / runs.flushed_bytes.max(1) as f64,
+        );
+    }
+    checkpoint_under_load(&store, images).await?;
+    println!("{READY}");
+    let next = images * 2;
+    push_images(&store, next, u64::MAX / 2, None).await?;
+    Ok(())
+}
+
+/// A checkpoint while the writers continue: memory, bytes and the longest commit.
 async fn checkpoint_under_load(store: &Store, images: u64) -> Result<()> {
     let share = (images / 20).max(100);
     push_images(store, images, share, None).await?;

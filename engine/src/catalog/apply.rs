@@ -13,38 +13,41 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
 use crate::format::record::RecordPlaces;
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
-use crate::state::State;
+use crate::state::{Draft, State};
 
-/// Applies a transaction, which becomes the state's last.
+/// Applies a transaction, which becomes the state's last. On an error, as where a row is not in memory, the state is as before.
 pub fn transaction(state: &mut State, transaction: &Transaction) -> Result<()> {
+    let mut draft = Draft::of(state);
     for change in &transaction.operations {
-        operation(state, change, transaction)?;
+        operation(&mut draft, change, transaction)?;
     }
-    state.lsn = transaction.lsn;
+    let mut changes = draft.changes;
+    changes.lsn = transaction.lsn;
+    state.take_in(changes);
     Ok(())
 }
 
-fn operation(state: &mut State, operation: &Operation, within: &Transaction) -> Result<()> {
+fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction) -> Result<()> {
     match operation {
         Operation::CreateRepository { id, name } => {
-            state.put(keys::repository_by_name(name), keys::encode_id(*id));
-            state.put(
+            draft.put(keys::repository_by_name(name), keys::encode_id(*id));
+            draft.put(
                 keys::repository_by_id(*id),
                 Bytes::copy_from_slice(name.as_bytes()),
             );
-            state.next_repository = state.next_repository.max(id.0 + 1);
+            draft.changes.next_repository = draft.changes.next_repository.max(id.0 + 1);
         }
         Operation::Link { repository, digest } => {
-            state.put(keys::link(*repository, digest), Bytes::new());
-            state.put(keys::holder(digest, *repository), Bytes::new());
+            draft.put(keys::link(*repository, digest), Bytes::new());
+            draft.put(keys::holder(digest, *repository), Bytes::new());
         }
         Operation::Unlink { repository, digest } => {
-            state.delete(keys::link(*repository, digest));
-            state.delete(keys::holder(digest, *repository));
+            draft.delete(keys::link(*repository, digest));
+            draft.delete(keys::holder(digest, *repository));
         }
-        Operation::PutManifest { repository, entry } => put_manifest(state, *repository, entry)?,
+        Operation::PutManifest { repository, entry } => put_manifest(draft, *repository, entry)?,
         Operation::DeleteManifest { repository, digest } => {
-            delete_manifest(state, *repository, digest)?;
+            delete_manifest(draft, *repository, digest)?;
         }
         Operation::SetTag {
             repository,
@@ -57,23 +60,23 @@ fn operation(state: &mut State, operation: &Operation, within: &Transaction) -> 
                 lsn: within.lsn,
                 unix_ms: within.unix_ms,
             };
-            set_tag(state, *repository, tag, value, old.as_ref());
+            set_tag(draft, *repository, tag, value, old.as_ref());
         }
         Operation::DeleteTag {
             repository,
             tag,
             old,
         } => {
-            state.delete(keys::tag(*repository, tag));
-            state.delete(keys::tagged(*repository, old, tag));
+            draft.delete(keys::tag(*repository, tag));
+            draft.delete(keys::tagged(*repository, old, tag));
         }
         Operation::DeleteRepository { id, name } => {
-            state.delete(keys::repository_by_name(name));
-            state.delete(keys::repository_by_id(*id));
-            state.put(keys::deleted(*id), Bytes::copy_from_slice(name.as_bytes()));
+            draft.delete(keys::repository_by_name(name));
+            draft.delete(keys::repository_by_id(*id));
+            draft.put(keys::deleted(*id), Bytes::copy_from_slice(name.as_bytes()));
         }
         Operation::RetireManifest { repository, digest } => {
-            retire_manifest(state, *repository, digest, within)?;
+            retire_manifest(draft, *repository, digest, within)?;
         }
         Operation::DropEdges {
             repository,
@@ -81,66 +84,70 @@ fn operation(state: &mut State, operation: &Operation, within: &Transaction) -> 
             children,
         } => {
             for child in children {
-                drop_edge(state, *repository, digest, child);
+                drop_edge(draft, *repository, digest, child);
             }
         }
         Operation::ForgetManifest { repository, digest } => {
-            forget_manifest(state, *repository, digest)?;
+            forget_manifest(draft, *repository, digest)?;
         }
-        Operation::ForgetRepository { id } => state.delete(keys::deleted(*id)),
-        Operation::PlaceBlob { digest, extent } => place(state, digest, *extent, within)?,
-        Operation::ReserveSegmentIds { limit } => reserve_segments(state, *limit),
-        Operation::MarkDamaged { digest, extent } => mark_damaged(state, digest, extent)?,
-        Operation::MarkWhole { digest, extent } => mark_whole(state, digest, extent)?,
+        Operation::ForgetRepository { id } => draft.delete(keys::deleted(*id)),
+        Operation::PlaceBlob { digest, extent } => place(draft, digest, *extent, within)?,
+        Operation::ReserveSegmentIds { limit } => reserve_segments(draft, *limit),
+        Operation::MarkDamaged { digest, extent } => mark_damaged(draft, digest, extent)?,
+        Operation::MarkWhole { digest, extent } => mark_whole(draft, digest, extent)?,
     }
     Ok(())
 }
 
 fn set_tag(
-    state: &mut State,
+    draft: &mut Draft<'_>,
     repository: RepositoryId,
     tag: &str,
     value: TagValue,
     old: Option<&Digest>,
 ) {
     if let Some(old) = old {
-        state.delete(keys::tagged(repository, old, tag));
+        draft.delete(keys::tagged(repository, old, tag));
     }
-    state.put(keys::tag(repository, tag), value.encode());
-    state.put(keys::tagged(repository, &value.digest, tag), Bytes::new());
+    draft.put(keys::tag(repository, tag), value.encode());
+    draft.put(keys::tagged(repository, &value.digest, tag), Bytes::new());
 }
 
-fn forget_manifest(state: &mut State, repository: RepositoryId, digest: &Digest) -> Result<()> {
+fn forget_manifest(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
     let key = keys::retired(repository, digest);
-    if state.get(&key)?.is_some() {
-        state.retired = state.retired.saturating_sub(1);
-        state.delete(key);
+    if draft.get(&key)?.is_some() {
+        draft.changes.retired = draft.changes.retired.saturating_sub(1);
+        draft.delete(key);
     }
     Ok(())
 }
 
-fn drop_edge(state: &mut State, repository: RepositoryId, digest: &Digest, child: &Digest) {
-    state.delete(keys::child(repository, digest, child));
-    state.delete(keys::parent(child, repository, digest));
+fn drop_edge(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest, child: &Digest) {
+    draft.delete(keys::child(repository, digest, child));
+    draft.delete(keys::parent(child, repository, digest));
 }
 
-fn put_manifest(state: &mut State, repository: RepositoryId, entry: &ManifestEntry) -> Result<()> {
+fn put_manifest(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    entry: &ManifestEntry,
+) -> Result<()> {
     // The bytes of a digest never change, but what we keep of them may: an upgrade can learn new edges.
-    delete_manifest(state, repository, &entry.digest)?;
-    if state.retired > 0 {
+    delete_manifest(draft, repository, &entry.digest)?;
+    if draft.changes.retired > 0 {
         // Put again before the last of its edges went.
-        drop_edges(state, repository, &entry.digest)?;
+        drop_edges(draft, repository, &entry.digest)?;
     }
-    state.put(
+    draft.put(
         keys::manifest(repository, &entry.digest),
         keys::encode_manifest(entry),
     );
     for child in &entry.children {
-        state.put(keys::child(repository, &entry.digest, child), Bytes::new());
-        state.put(keys::parent(child, repository, &entry.digest), Bytes::new());
+        draft.put(keys::child(repository, &entry.digest, child), Bytes::new());
+        draft.put(keys::parent(child, repository, &entry.digest), Bytes::new());
     }
     if let Some(subject) = &entry.subject {
-        state.put(
+        draft.put(
             keys::referrer(repository, subject, &entry.digest),
             Bytes::new(),
         );
@@ -148,83 +155,86 @@ fn put_manifest(state: &mut State, repository: RepositoryId, entry: &ManifestEnt
     Ok(())
 }
 
-fn delete_manifest(state: &mut State, repository: RepositoryId, digest: &Digest) -> Result<()> {
+fn delete_manifest(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
     let key = keys::manifest(repository, digest);
-    let Some(value) = state.get(&key)? else {
+    let Some(value) = draft.get(&key)? else {
         return Ok(());
     };
     let entry =
         keys::decode_manifest(*digest, &value).map_err(|what| Error::bad_row(&key, &what))?;
-    drop_edges(state, repository, digest)?;
+    drop_edges(draft, repository, digest)?;
     if let Some(subject) = &entry.subject {
-        state.delete(keys::referrer(repository, subject, digest));
+        draft.delete(keys::referrer(repository, subject, digest));
     }
-    state.delete(key);
+    draft.delete(key);
     Ok(())
 }
 
 /// Takes a manifest out of sight, and leaves its tags and edges where they are.
 fn retire_manifest(
-    state: &mut State,
+    draft: &mut Draft<'_>,
     repository: RepositoryId,
     digest: &Digest,
     within: &Transaction,
 ) -> Result<()> {
     let key = keys::manifest(repository, digest);
-    let Some(value) = state.get(&key)? else {
+    let Some(value) = draft.get(&key)? else {
         return Ok(());
     };
     let entry =
         keys::decode_manifest(*digest, &value).map_err(|what| Error::bad_row(&key, &what))?;
     if let Some(subject) = &entry.subject {
-        state.delete(keys::referrer(repository, subject, digest));
+        draft.delete(keys::referrer(repository, subject, digest));
     }
-    state.delete(key);
+    draft.delete(key);
     let mark = keys::retired(repository, digest);
-    if state.get(&mark)?.is_none() {
-        state.retired = state.retired.saturating_add(1);
+    if draft.get(&mark)?.is_none() {
+        draft.changes.retired = draft.changes.retired.saturating_add(1);
     }
-    state.put(mark, keys::encode_lsn(within.lsn));
+    draft.put(mark, keys::encode_lsn(within.lsn));
     Ok(())
 }
 
-fn drop_edges(state: &mut State, repository: RepositoryId, digest: &Digest) -> Result<()> {
+fn drop_edges(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
     let prefix = keys::children(repository, digest);
-    let edges = state
-        .scan_prefix(&prefix, None)
-        .collect::<Result<Vec<_>>>()?;
+    let edges = draft.scan_prefix(&prefix).collect::<Result<Vec<_>>>()?;
     for (edge, _) in edges {
         let child =
             keys::digest_behind(&edge, &prefix).map_err(|what| Error::bad_row(&edge, &what))?;
-        state.delete(keys::parent(&child, repository, digest));
-        state.delete(edge);
+        draft.delete(keys::parent(&child, repository, digest));
+        draft.delete(edge);
     }
     Ok(())
 }
 
-fn place(state: &mut State, digest: &Digest, extent: Extent, within: &Transaction) -> Result<()> {
-    if let Some(old) = slot(state, digest)? {
+fn place(
+    draft: &mut Draft<'_>,
+    digest: &Digest,
+    extent: Extent,
+    within: &Transaction,
+) -> Result<()> {
+    if let Some(old) = slot(draft, digest)? {
         if old.extent == extent {
             return Ok(());
         }
         let mark = keys::damaged(digest);
-        if state.get(&mark)?.is_some() {
-            state.delete(mark);
+        if draft.get(&mark)?.is_some() {
+            draft.delete(mark);
         }
-        adjust(state, old.extent.segment, |used| {
+        adjust(draft, old.extent.segment, |used| {
             used.live_bytes = used.live_bytes.saturating_sub(old.extent.length);
             used.live_blobs = used.live_blobs.saturating_sub(1);
         })?;
     }
     // An extent that no record can lie around is found at its first read.
     let end = RecordPlaces::of(&extent).map_or(0, |places| places.end);
-    adjust(state, extent.segment, |used| {
+    adjust(draft, extent.segment, |used| {
         used.live_bytes = used.live_bytes.saturating_add(extent.length);
         used.live_blobs += 1;
         used.end = used.end.max(end);
     })?;
-    state.put(
-        keys::blob(&state.hash_key, digest),
+    draft.put(
+        keys::blob(draft.hash_key(), digest),
         Slot {
             generation: within.lsn,
             extent,
@@ -234,43 +244,43 @@ fn place(state: &mut State, digest: &Digest, extent: Extent, within: &Transactio
     Ok(())
 }
 
-fn reserve_segments(state: &mut State, limit: SegmentId) {
-    state.segment_limit = state.segment_limit.max(limit);
+fn reserve_segments(draft: &mut Draft<'_>, limit: SegmentId) {
+    draft.changes.segment_limit = draft.changes.segment_limit.max(limit);
 }
 
-fn mark_damaged(state: &mut State, digest: &Digest, extent: &Extent) -> Result<()> {
-    if slot(state, digest)?.is_some_and(|slot| slot.extent == *extent) {
-        state.put(keys::damaged(digest), keys::encode_place(extent));
+fn mark_damaged(draft: &mut Draft<'_>, digest: &Digest, extent: &Extent) -> Result<()> {
+    if slot(draft, digest)?.is_some_and(|slot| slot.extent == *extent) {
+        draft.put(keys::damaged(digest), keys::encode_place(extent));
     }
     Ok(())
 }
 
-fn mark_whole(state: &mut State, digest: &Digest, extent: &Extent) -> Result<()> {
+fn mark_whole(draft: &mut Draft<'_>, digest: &Digest, extent: &Extent) -> Result<()> {
     // A mark speaks of the place in which the blob is.
-    if slot(state, digest)?.is_some_and(|slot| slot.extent == *extent) {
-        state.delete(keys::damaged(digest));
+    if slot(draft, digest)?.is_some_and(|slot| slot.extent == *extent) {
+        draft.delete(keys::damaged(digest));
     }
     Ok(())
 }
 
-fn slot(state: &State, digest: &Digest) -> Result<Option<Slot>> {
-    let key = keys::blob(&state.hash_key, digest);
-    let value = state.get(&key)?;
+fn slot(draft: &Draft<'_>, digest: &Digest) -> Result<Option<Slot>> {
+    let key = keys::blob(draft.hash_key(), digest);
+    let value = draft.get(&key)?;
     let slot = value.map(|value| Slot::decode(&value));
     slot.transpose().map_err(|what| Error::bad_row(&key, &what))
 }
 
 fn adjust(
-    state: &mut State,
+    draft: &mut Draft<'_>,
     segment: SegmentId,
     change: impl FnOnce(&mut SegmentUse),
 ) -> Result<()> {
     let key = keys::segment(segment);
-    let mut used = match state.get(&key)? {
+    let mut used = match draft.get(&key)? {
         None => SegmentUse::default(),
         Some(value) => SegmentUse::decode(&value).map_err(|what| Error::bad_row(&key, &what))?,
     };
     change(&mut used);
-    state.put(key, used.encode());
+    draft.put(key, used.encode());
     Ok(())
 }

@@ -11,28 +11,8 @@ use crate::digest::Digest;
 use crate::entry::ManifestEntry;
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::{Decoder, Encoder, Malformed};
+use crate::format::row::table as prefix;
 use crate::format::transaction::{RepositoryId, decode_extent, encode_extent};
-
-/// Prefix of the index: the rows whose keys go on with a keyed hash.
-pub const INDEX_PREFIX: u8 = crate::table::INDEX_TABLE;
-
-/// Prefix bytes, one per kind of row.
-mod prefix {
-    pub(super) const REPOSITORY_BY_NAME: u8 = b'R';
-    pub(super) const REPOSITORY_BY_ID: u8 = b'I';
-    pub(super) const DELETED: u8 = b'd';
-    pub(super) const LINK: u8 = b'l';
-    pub(super) const HOLDER: u8 = b'h';
-    pub(super) const MANIFEST: u8 = b'm';
-    pub(super) const CHILD: u8 = b'e';
-    pub(super) const PARENT: u8 = b'p';
-    pub(super) const REFERRER: u8 = b's';
-    pub(super) const TAG: u8 = b't';
-    pub(super) const TAGGED: u8 = b'u';
-    pub(super) const SEGMENT: u8 = b'g';
-    pub(super) const RETIRED: u8 = b'x';
-    pub(super) const DAMAGED: u8 = b'c';
-}
 
 /// A key under construction.
 struct Key(Vec<u8>);
@@ -74,7 +54,7 @@ pub fn blob(hash_key: &[u8; 16], digest: &Digest) -> Bytes {
     hasher.write_u8(key.algorithm.code());
     hasher.write(&key.bytes);
     let mut bytes = Vec::with_capacity(42);
-    bytes.push(INDEX_PREFIX);
+    bytes.push(prefix::BLOB);
     bytes.extend_from_slice(&hasher.finish().to_be_bytes());
     bytes.push(key.algorithm.code());
     bytes.extend_from_slice(&key.bytes);
@@ -364,7 +344,7 @@ pub fn segments() -> Bytes {
 
 /// Prefix of all index rows.
 pub fn blobs() -> Bytes {
-    Key::new(INDEX_PREFIX).done()
+    Key::new(prefix::BLOB).done()
 }
 
 /// The digest a key ends with, behind `prefix`.

@@ -27,9 +27,13 @@ pub(crate) const TAGS_AT_ONCE: usize = 256;
 pub(crate) const EDGES_AT_ONCE: usize = 1024;
 
 /// How many manifests are marked.
-pub(crate) fn count(state: &State) -> Result<u64> {
-    let marks = state.scan_prefix(&keys::all_retired(), None);
-    marks.map(|mark| mark.map(|_| 1)).sum()
+pub(crate) async fn count(state: &State) -> Result<u64> {
+    let mut marks = state.scan_prefix(&keys::all_retired(), None);
+    let mut count = 0;
+    while marks.next_resident().await?.is_some() {
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// A way through what remains of a marked manifest.

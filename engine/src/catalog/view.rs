@@ -1,6 +1,7 @@
 //! Typed reads at one LSN.
 //!
-//! Owns: [`View`]. Refuses: changing anything, and waiting: reads are answered from memory and mapped pages.
+//! Owns: [`View`] and [`Rows`]. Refuses: changing anything. Reads that return at once fail with [`Error::NotResident`] where a row is in
+//! no memory; [`View::read`] and [`Rows::next_resident`] wait for it.
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::format::codec::Malformed;
 use crate::format::transaction::RepositoryId;
 use crate::require::Require;
 use crate::state::State;
+use crate::table::{Scan, resident};
 
 /// A snapshot of names, links, edges and placements. Cheap to clone, never changes.
 #[derive(Debug, Clone)]
@@ -49,10 +51,48 @@ pub(super) fn row<T>(key: &[u8], decoded: std::result::Result<T, Malformed>) -> 
     decoded.map_err(|what| Error::bad_row(key, &what))
 }
 
+/// Rows of one kind in order, read as they are asked for, of the snapshot that they were asked of.
+#[derive(Debug)]
+pub struct Rows<T> {
+    scan: Scan,
+    prefix: Bytes,
+    decode: Decode<T>,
+}
+
+/// What a row says, from its key, its value and the prefix of its kind.
+type Decode<T> = fn(&[u8], &[u8], &[u8]) -> std::result::Result<T, Malformed>;
+
+impl<T> Rows<T> {
+    /// The next one, waiting for the disk where that is needed.
+    pub async fn next_resident(&mut self) -> Result<Option<T>> {
+        let found = self.scan.next_resident().await?;
+        found.map(|found| self.decode(&found)).transpose()
+    }
+
+    fn decode(&self, (key, value): &(Bytes, Bytes)) -> Result<T> {
+        row(key, (self.decode)(key, value, &self.prefix))
+    }
+}
+
+impl<T> Iterator for Rows<T> {
+    type Item = Result<T>;
+
+    /// The next one; [`Error::NotResident`] if that needs the disk, and then the same one again.
+    fn next(&mut self) -> Option<Self::Item> {
+        let found = self.scan.next()?;
+        Some(found.and_then(|found| self.decode(&found)))
+    }
+}
+
 impl View {
     /// The snapshot `state`.
     pub fn new(state: Arc<State>) -> Self {
         Self { state }
+    }
+
+    /// Calls `read` until all rows that it needs are in memory. It must read the same rows each time.
+    pub async fn read<T>(&self, mut read: impl FnMut(&Self) -> Result<T>) -> Result<T> {
+        resident(|| read(self)).await
     }
 
     /// The last transaction seen.
@@ -84,9 +124,13 @@ impl View {
     }
 
     /// How many repositories there are; walks their names.
-    pub fn repository_count(&self) -> Result<u64> {
-        let names = self.state.scan_prefix(&keys::repositories(), None);
-        names.map(|found| found.map(|_| 1)).sum()
+    pub async fn repository_count(&self) -> Result<u64> {
+        let mut names = self.state.scan_prefix(&keys::repositories(), None);
+        let mut count = 0;
+        while names.next_resident().await?.is_some() {
+            count += 1;
+        }
+        Ok(count)
     }
 
     /// What a tag points at.
@@ -346,12 +390,12 @@ impl View {
     }
 
     /// Blobs that were found damaged where they are, and where that is.
-    pub fn damaged(&self) -> impl Iterator<Item = Result<(Digest, Extent)>> + use<> {
-        let prefix = keys::all_damaged();
-        self.state.scan_prefix(&prefix, None).map(move |found| {
-            let (key, value) = found?;
-            let digest = row(&key, keys::digest_behind(&key, &prefix))?;
-            Ok((digest, row(&key, keys::decode_place(&value))?))
+    pub fn damaged(&self) -> Rows<(Digest, Extent)> {
+        self.rows(&keys::all_damaged(), |key, value, prefix| {
+            Ok((
+                keys::digest_behind(key, prefix)?,
+                keys::decode_place(value)?,
+            ))
         })
     }
 
@@ -367,22 +411,26 @@ impl View {
     }
 
     /// Segments with what lives in them, in the order of their ids.
-    pub fn segments(&self) -> impl Iterator<Item = Result<(SegmentId, SegmentUse)>> + use<> {
-        let prefix = keys::segments();
-        self.state.scan_prefix(&prefix, None).map(move |found| {
-            let (key, value) = found?;
-            let id = row(&key, keys::number_behind(&key, &prefix))?;
-            Ok((SegmentId(id), row(&key, SegmentUse::decode(&value))?))
+    pub fn segments(&self) -> Rows<(SegmentId, SegmentUse)> {
+        self.rows(&keys::segments(), |key, value, prefix| {
+            let id = keys::number_behind(key, prefix)?;
+            Ok((SegmentId(id), SegmentUse::decode(value)?))
         })
     }
 
     /// Every index row, key and slot, in the order of the keyed hash.
-    pub fn slots(&self) -> impl Iterator<Item = Result<(Bytes, Slot)>> + use<> {
-        self.state.scan_prefix(&keys::blobs(), None).map(|found| {
-            let (key, value) = found?;
-            let slot = row(&key, Slot::decode(&value))?;
-            Ok((key, slot))
+    pub fn slots(&self) -> Rows<(Bytes, Slot)> {
+        self.rows(&keys::blobs(), |key, value, _| {
+            Ok((Bytes::copy_from_slice(key), Slot::decode(value)?))
         })
+    }
+
+    fn rows<T>(&self, prefix: &Bytes, decode: Decode<T>) -> Rows<T> {
+        Rows {
+            scan: self.state.scan_prefix(prefix, None),
+            prefix: prefix.clone(),
+            decode,
+        }
     }
 
     /// Whether `key` is the index row of `digest`.

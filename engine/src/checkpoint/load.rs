@@ -1,6 +1,6 @@
 //! Finds the checkpoint to start from.
 //!
-//! Owns: reading the three slots and opening the base files they name. Changes nothing on disk. Refuses: failing because of what is
+//! Owns: reading the three slots and opening the runs they name. Changes nothing on disk. Refuses: failing because of what is
 //! there: whatever does not hold is reported and passed over, down to a replay from the start of the journal.
 
 use std::cmp::Reverse;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::RECORD_BYTES_MAX;
 use crate::io::{Class, IoError, IoResult, OpenMode, exact};
 use crate::limits::COUNTER_USED_MAX;
-use crate::table::{Base, Site};
+use crate::table::{Runs, Site};
 
 /// A checkpoint whose files are all intact.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Chosen {
     /// What it says.
     pub record: Arc<CheckpointRecord>,
     /// Its rows.
-    pub base: Arc<Base>,
+    pub runs: Runs,
 }
 
 /// A slot or a checkpoint that was passed over.
@@ -45,7 +45,7 @@ pub struct Loaded {
     pub rejected: Vec<Rejected>,
 }
 
-/// Reads the slots, and opens and checks every base file of the newest checkpoint for which that succeeds. An error if it was not
+/// Reads the slots, and opens and checks every run of the newest checkpoint for which that succeeds. An error if it was not
 /// attempted: what cannot be looked at now costs no rebuild.
 pub async fn load(site: &Site) -> Result<Loaded> {
     let mut loaded = Loaded::default();
@@ -75,22 +75,15 @@ pub async fn load(site: &Site) -> Result<Loaded> {
             }
             continue;
         }
-        match Base::open(
-            &site.env,
-            &site.base_dir(),
-            site.store_id,
-            &record.partitions,
-        )
-        .await
-        {
-            Ok(base) => {
+        match Runs::open(site, &record.runs).await {
+            Ok(runs) => {
                 loaded.history.newest = Some(Arc::clone(&record));
-                loaded.chosen = Some(Chosen { record, base });
+                loaded.chosen = Some(Chosen { record, runs });
             }
             Err(unusable) if !unusable.attempted => {
                 let cause = io::Error::other(unusable.why);
                 let error = IoError::NotAttempted(cause);
-                return Err(Error::io("open base file", &unusable.path, error));
+                return Err(Error::io("open run", &unusable.path, error));
             }
             Err(unusable) => loaded.rejected.push(Rejected {
                 path: site.root.join(slot_name(record.sequence)),
@@ -108,8 +101,7 @@ pub async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
     if !loaded.rejected.is_empty() {
         return None;
     }
-    let (base, partitions) = (site.base_dir(), &older.partitions);
-    let opened = Base::open(&site.env, &base, site.store_id, partitions).await;
+    let opened = Runs::open(site, &older.runs).await;
     let unusable = opened.err()?;
     // After a rebuild the slots still tell of checkpoints whose files are gone.
     let there = site

@@ -1,19 +1,19 @@
 //! Checkpoints: durable images of the rows at one LSN, so that replay starts there and not at the beginning.
 //!
-//! Owns: `base/` and `checkpoint.0`, `.1`, `.2`, all of them caches: whatever is wrong with them costs a replay of the journal.
-//! Refuses: freezing and publishing states; the sequencer does that around [`run()`].
+//! Owns: `runs/` and `checkpoint.0`, `.1`, `.2`, all of them caches: whatever is wrong with them costs a replay of the journal.
+//! Refuses: freezing and publishing states; the sequencer does that around [`flush`].
 
 mod load;
 mod policy;
-mod run;
+mod publish;
 
 use std::sync::Arc;
 
 pub use load::{Chosen, Loaded, Rejected, check_fallback, load};
 pub use policy::{Since, Thresholds, is_due};
-pub use run::{Done, Facts, run};
+pub use publish::{Done, Facts, flush, publish};
 
-pub use crate::format::checkpoint::{CheckpointRecord, PartitionRef};
+pub use crate::format::checkpoint::{CheckpointRecord, RunRef};
 
 /// Files that take checkpoint records in turn.
 const SLOTS: u64 = 3;

@@ -8,10 +8,11 @@
 
 use crate::batch::Batch;
 use crate::catalog::View;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::transaction::Operation;
 use crate::io::Env;
 use crate::require::Require;
+use crate::table::resident_off_worker;
 
 /// A batch of no more preconditions is judged in its turn: cheaper than the way to another thread.
 pub const JUDGED_IN_TURN: usize = 256;
@@ -51,8 +52,8 @@ pub async fn foresee(
             break;
         }
         let (view, repository) = (view.clone(), batch.repository.clone());
-        let judged = env.compute(move || judge(&view, &repository, piece));
-        let (held, failed) = judged.await.ok_or(Error::Closed)??;
+        let judge = move || judge(&view, &repository, &piece);
+        let (held, failed) = resident_off_worker(env, judge).await?;
         requires.extend(held);
         unmet.extend(failed);
     }
@@ -67,14 +68,14 @@ pub async fn foresee(
 fn judge(
     view: &View,
     repository: &str,
-    requires: Vec<Require>,
+    requires: &[Require],
 ) -> Result<(Vec<Require>, Vec<Require>)> {
     let (mut met, mut unmet) = (Vec::with_capacity(requires.len()), Vec::new());
     for require in requires {
-        if view.holds(repository, &require)? {
-            met.push(require);
+        if view.holds(repository, require)? {
+            met.push(require.clone());
         } else {
-            unmet.push(require);
+            unmet.push(require.clone());
         }
     }
     Ok((met, unmet))

@@ -29,7 +29,7 @@ use crate::poison::Poison;
 use crate::require::Require;
 use crate::state::State;
 use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
-use crate::table::Base;
+use crate::table::{Layers, Runs};
 
 /// The order of transactions of an open store. Share by `Arc`.
 #[derive(Debug)]
@@ -66,6 +66,14 @@ struct Queued {
     blobs: Blobs,
     /// Batches that were judged with this transaction the last before them, and refused.
     refused: Vec<Refused>,
+}
+
+/// A transaction that may be queued.
+#[derive(Debug)]
+struct Prepared {
+    transaction: Transaction,
+    payload: Vec<u8>,
+    after: State,
 }
 
 /// A refusal that is not told yet, since what it is founded on is not durable yet.
@@ -222,27 +230,35 @@ impl Sequencer {
     /// Judges a batch and queues its transaction; the receiver resolves when it is durable and visible. A refusal that depends
     /// on what is queued comes the same way: told earlier, it would speak of what no reader sees and a crash may undo. What was
     /// foreseen is judged anew if anything was removed since.
+    ///
+    /// On [`Error::NotResident`] nothing was queued and the batch still has all its changes: it is submitted again once the rows are in
+    /// memory.
     pub fn submit(
         &self,
-        mut batch: Batch,
-        foreseen: Option<Foreseen>,
+        batch: &mut Batch,
+        foreseen: &mut Option<Foreseen>,
         damaged: &dyn Fn(&Digest, &Extent) -> bool,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let mut inner = self.open_for_writes()?;
-        if let Some(foreseen) = foreseen {
-            if foreseen.removals != inner.removals {
-                batch.requires.extend(foreseen.requires);
-                batch.requires.extend(foreseen.unmet);
-            } else if !foreseen.unmet.is_empty() {
-                return inner.refuse(foreseen.unmet);
+        match foreseen {
+            Some(known) if known.removals == inner.removals => {
+                if !known.unmet.is_empty() {
+                    return inner.refuse(std::mem::take(&mut known.unmet));
+                }
+            }
+            Some(_) | None => {
+                let known = foreseen.take();
+                let again = known.map(|known| [known.requires, known.unmet]);
+                batch.requires.extend(again.into_iter().flatten().flatten());
             }
         }
         let view = View::new(Arc::new(inner.head.clone()));
-        let operations = match resolve(&batch, &view, inner.head.next_repository, damaged) {
+        let operations = match resolve(batch, &view, inner.head.next_repository, damaged) {
             Err(Error::Unmet(unmet)) => return inner.refuse(unmet),
             judged => judged?,
         };
         drop(view);
+        let prepared = self.prepare(&inner, batch.origin.clone(), operations)?;
         let blobs = batch.changes.drain(..).filter_map(|change| match change {
             Change::Place(blob) => Some(blob),
             Change::Link(_)
@@ -254,13 +270,12 @@ impl Sequencer {
             | Change::DeleteRepository => None,
         });
         let named = |blob: &FinishedBlob| {
-            operations.iter().any(|operation| {
+            prepared.transaction.operations.iter().any(|operation| {
                 matches!(operation, Operation::PlaceBlob { extent, .. } if *extent == blob.extent())
             })
         };
         let (named, spare) = blobs.partition(named);
-        let blobs = Blobs { named, spare };
-        self.queue(&mut inner, batch.origin, operations, blobs)
+        Ok(self.queue(&mut inner, prepared, Blobs { named, spare }))
     }
 
     /// Queues the reservation of segment ids below `limit`.
@@ -269,8 +284,7 @@ impl Sequencer {
         limit: SegmentId,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let mut inner = self.open_for_writes()?;
-        let operations = vec![Operation::ReserveSegmentIds { limit }];
-        self.queue(&mut inner, Origin::default(), operations, Blobs::default())
+        self.queue_own(&mut inner, vec![Operation::ReserveSegmentIds { limit }])
     }
 
     /// Queues that blobs were found damaged, or whole again; `None` if that is known already, or their bytes are elsewhere by now.
@@ -296,8 +310,7 @@ impl Sequencer {
         if operations.is_empty() {
             return Ok(None);
         }
-        self.queue(&mut inner, Origin::default(), operations, Blobs::default())
-            .map(Some)
+        self.queue_own(&mut inner, operations).map(Some)
     }
 
     /// Queues a step of clearing away what remains of a deleted repository; `None` if it is not deleted: the deletion that the step was
@@ -312,7 +325,7 @@ impl Sequencer {
             return Ok(None);
         }
         let removals = inner.removals;
-        let queued = self.queue(&mut inner, Origin::default(), operations, Blobs::default());
+        let queued = self.queue_own(&mut inner, operations);
         inner.removals = removals;
         queued.map(Some)
     }
@@ -331,7 +344,7 @@ impl Sequencer {
             None
         } else {
             let removals = inner.removals;
-            let queued = self.queue(&mut inner, Origin::default(), operations, Blobs::default());
+            let queued = self.queue_own(&mut inner, operations);
             inner.removals = removals;
             Some(queued?)
         };
@@ -347,13 +360,23 @@ impl Sequencer {
         Ok(inner)
     }
 
-    fn queue(
+    /// Queues operations of the store's own.
+    fn queue_own(
         &self,
         inner: &mut Inner,
+        operations: Vec<Operation>,
+    ) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let prepared = self.prepare(inner, Origin::default(), operations)?;
+        Ok(self.queue(inner, prepared, Blobs::default()))
+    }
+
+    /// The transaction of these operations, its bytes, and the state after it. Nothing is changed.
+    fn prepare(
+        &self,
+        inner: &Inner,
         origin: Origin,
         operations: Vec<Operation>,
-        blobs: Blobs,
-    ) -> Result<oneshot::Receiver<Result<Committed>>> {
+    ) -> Result<Prepared> {
         let unix_ms = self.clock.wall_unix_ms();
         let transaction = Transaction {
             lsn: Lsn(inner.next_lsn),
@@ -374,6 +397,24 @@ impl Sequencer {
         }
         let mut after = inner.head.clone();
         apply::transaction(&mut after, &transaction)?;
+        Ok(Prepared {
+            transaction,
+            payload,
+            after,
+        })
+    }
+
+    fn queue(
+        &self,
+        inner: &mut Inner,
+        prepared: Prepared,
+        blobs: Blobs,
+    ) -> oneshot::Receiver<Result<Committed>> {
+        let Prepared {
+            transaction,
+            payload,
+            after,
+        } = prepared;
         inner.removals += u64::from(transaction.operations.iter().any(removes));
         inner.next_lsn += 1;
         inner.head = after.clone();
@@ -387,7 +428,7 @@ impl Sequencer {
             refused: Vec::new(),
         });
         self.queued.notify_one();
-        Ok(waiting)
+        waiting
     }
 
     /// What the next frame carries; waits for something. `None`: closing, and nothing is left.
@@ -468,7 +509,7 @@ impl Sequencer {
         let Inner {
             in_flight, queue, ..
         } = &mut *inner;
-        // All or nothing: a row of the base that cannot be read leaves everything as it was.
+        // All or nothing: a row that cannot be read, or not now, leaves everything as it was.
         let mut states = Vec::with_capacity(in_flight.len() + queue.len());
         for queued in in_flight.iter().chain(queue.iter()) {
             apply::transaction(&mut head, &queued.transaction)?;
@@ -486,24 +527,38 @@ impl Sequencer {
         }))
     }
 
-    /// What was frozen is in `base` now.
-    pub fn install(&self, base: &Arc<Base>) {
+    /// What was frozen is in `runs` now.
+    pub fn install(&self, runs: &Runs) {
+        self.replace_layers(|layers| layers.unfreeze(runs.clone()));
+    }
+
+    /// The rows of the runs before are in `runs` now.
+    pub fn install_merged(&self, runs: &Runs) {
+        self.replace_layers(|layers| layers.with_runs(runs.clone()));
+    }
+
+    /// Puts other layers with the same rows into every state.
+    fn replace_layers(&self, replaced: impl Fn(&Layers) -> Layers) {
         let mut inner = self.inner.lock();
-        let rebase = |state: &mut State| {
-            state.layers = state.layers.rebase(Arc::clone(base));
+        let replace = |state: &mut State| {
+            let old = replaced(&state.layers);
+            std::mem::replace(&mut state.layers, old)
         };
-        rebase(&mut inner.head);
+        // Dropped after the lock: the last owner of a delta takes milliseconds to drop it.
+        let mut old = vec![replace(&mut inner.head)];
         let Inner {
             in_flight, queue, ..
         } = &mut *inner;
         for queued in in_flight.iter_mut().chain(queue) {
-            rebase(&mut queued.after);
+            old.push(replace(&mut queued.after));
         }
-        let mut durable = (*self.durable()).clone();
-        rebase(&mut durable);
+        let before = self.durable();
+        let mut durable = (*before).clone();
+        old.push(replace(&mut durable));
         self.durable.store(Arc::new(durable));
         drop(inner);
         self.published.notify_waiters();
+        drop((before, old));
     }
 
     /// Takes no more transactions; the journal task ends when the queue is empty.

@@ -22,7 +22,7 @@ use crate::poison::Poison;
 use crate::require::Require;
 use crate::state::State;
 use crate::sync::oneshot;
-use crate::table::{Base, Layers};
+use crate::table::{Layers, Runs};
 
 #[derive(Debug)]
 struct StoppedClock;
@@ -52,7 +52,7 @@ impl Rig {
     fn new() -> Self {
         let state = State {
             lsn: Lsn(0),
-            layers: Layers::new(Base::empty()),
+            layers: Layers::new(Runs::empty()),
             next_repository: 1,
             segment_limit: SegmentId(1),
             retired: 0,
@@ -108,18 +108,19 @@ impl Rig {
     fn submit_foreseen(
         &self,
         requires: Vec<Require>,
-        foreseen: Option<Foreseen>,
+        mut foreseen: Option<Foreseen>,
         changes: Vec<Change>,
     ) -> Result<Waiting> {
         let origin = Origin::default();
-        let batch = Batch {
+        let mut batch = Batch {
             repository: "r".into(),
             create_repository: true,
             requires,
             changes,
             origin,
         };
-        self.sequencer.submit(batch, foreseen, &|_, _| false)
+        self.sequencer
+            .submit(&mut batch, &mut foreseen, &|_, _| false)
     }
 
     /// As if these had held now.

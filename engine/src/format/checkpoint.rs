@@ -1,30 +1,27 @@
-//! Checkpoint records: which base files hold the rows of which LSN, and where replay goes on.
+//! Checkpoint records: which runs hold the rows of which LSN, and where replay continues.
 //!
 //! Layout: FORMAT.md, "Checkpoint records".
-
-use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed, unseal};
 use crate::extent::Lsn;
 
-/// The largest record that is read: 64 MiB name more base files than a volume can hold.
+/// The largest record that is read: 64 MiB name more runs than a volume can hold.
 pub const RECORD_BYTES_MAX: u64 = 64 << 20;
 const VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"TNCHKPNT";
 const FIXED_BYTES: usize = 96;
+const RUN_BYTES: usize = 32;
 
-/// One base file as a checkpoint names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PartitionRef {
-    /// Number of the file.
+/// One run as a checkpoint names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RunRef {
+    /// Number of its file.
     pub id: u64,
-    /// Its first key.
-    pub first_key: Bytes,
-    /// Rows in it.
+    /// Rows in it, deletions included.
     pub rows: u64,
     /// Size of the file.
     pub bytes: u64,
-    /// Checksum of its header, which covers the checksums of directory and pages.
+    /// Checksum of its header, which covers the checksums of filter, directory and pages.
     pub crc: u32,
 }
 
@@ -35,7 +32,7 @@ pub struct CheckpointRecord {
     pub store_id: [u8; 16],
     /// Number of the checkpoint; grows by one, its slot is the remainder by three.
     pub sequence: u64,
-    /// Everything up to this transaction is in the base.
+    /// Everything up to this transaction is in the runs.
     pub lsn: Lsn,
     /// Journal file that holds the first transaction behind `lsn`.
     pub journal_number: u64,
@@ -45,21 +42,16 @@ pub struct CheckpointRecord {
     pub next_repository: u64,
     /// The first segment id not reserved.
     pub next_segment: u64,
-    /// The first number of a base file never used.
+    /// The first number of a run file never used.
     pub next_file: u64,
-    /// The base files in order of their keys.
-    pub partitions: Vec<PartitionRef>,
+    /// The runs, newest first: where two have a row of the same key, the newer one counts.
+    pub runs: Vec<RunRef>,
 }
 
 impl CheckpointRecord {
     /// Its bytes, checksum last.
     pub fn encode(&self) -> Vec<u8> {
-        let entries: usize = self
-            .partitions
-            .iter()
-            .map(|part| 32 + part.first_key.len())
-            .sum();
-        let length = FIXED_BYTES + entries + 4;
+        let length = FIXED_BYTES + self.runs.len() * RUN_BYTES + 4;
         let mut out = Encoder::new();
         out.bytes(MAGIC)
             .u32(VERSION)
@@ -70,13 +62,10 @@ impl CheckpointRecord {
         out.u64(self.next_repository)
             .u64(self.next_segment)
             .u64(self.next_file);
-        out.count(self.partitions.len()).u32(0);
-        for part in &self.partitions {
-            out.u64(part.id)
-                .u64(part.rows)
-                .u64(part.bytes)
-                .u32(part.crc);
-            out.count(part.first_key.len()).bytes(&part.first_key);
+        out.count(self.runs.len()).u32(0);
+        for run in &self.runs {
+            out.u64(run.id).u64(run.rows).u64(run.bytes);
+            out.u32(run.crc).u32(0);
         }
         out.seal(length)
     }
@@ -105,18 +94,16 @@ impl CheckpointRecord {
             next_repository: fields.counter()?,
             next_segment: fields.counter()?,
             next_file: fields.counter()?,
-            partitions: Vec::new(),
+            runs: Vec::new(),
         };
         let count = fields.u32()?;
         fields.zeros(4)?;
         for _ in 0..count {
             let (id, rows, bytes) = (fields.counter()?, fields.counter()?, fields.counter()?);
             let crc = fields.u32()?;
-            let length = fields.count()?;
-            let first_key = Bytes::copy_from_slice(fields.bytes(length)?);
-            record.partitions.push(PartitionRef {
+            fields.zeros(4)?;
+            record.runs.push(RunRef {
                 id,
-                first_key,
                 rows,
                 bytes,
                 crc,
@@ -141,9 +128,8 @@ mod tests {
             next_repository: 11,
             next_segment: 12,
             next_file: 13,
-            partitions: vec![PartitionRef {
+            runs: vec![RunRef {
                 id: 9,
-                first_key: Bytes::from_static(b"bkey"),
                 rows: 2,
                 bytes: 8192,
                 crc: 0xaabb_ccdd,
@@ -155,16 +141,16 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let bytes = sample().encode();
-        let mut expected = b"TNCHKPNT\x01\0\0\0\x88\0\0\0".to_vec();
+        let mut expected = b"TNCHKPNT\x01\0\0\0\x84\0\0\0".to_vec();
         expected.extend([7; 16]);
         expected.extend([5, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
         for value in [3_u64, 4096, 11, 12, 13, 1, 9, 2, 8192] {
             expected.extend(value.to_le_bytes());
         }
-        expected.extend(b"\xdd\xcc\xbb\xaa\x04\0\0\0bkey");
-        assert_eq!(bytes.len(), 136);
-        assert_eq!(bytes[..132], expected);
-        assert_eq!(bytes[132..], crc32fast::hash(&expected).to_le_bytes());
+        expected.extend(b"\xdd\xcc\xbb\xaa\0\0\0\0");
+        assert_eq!(bytes.len(), 132);
+        assert_eq!(bytes[..128], expected);
+        assert_eq!(bytes[128..], crc32fast::hash(&expected).to_le_bytes());
         assert_eq!(CheckpointRecord::decode(&bytes), Ok(sample()));
     }
 

@@ -5,13 +5,14 @@
 //!
 //! Invariant: no input makes a decoder panic or allocate more than the input's own size.
 
-pub mod base;
 pub mod checkpoint;
 pub mod checksum;
 pub mod codec;
 pub mod journal;
 pub mod mark;
 pub mod record;
+pub mod row;
+pub mod run;
 pub mod segment;
 pub mod superblock;
 pub mod transaction;

@@ -38,17 +38,20 @@ pub(super) async fn check(
     progress: &(dyn Fn(u64, u64) + Send + Sync),
     report: &mut FsckReport,
 ) -> Result<()> {
-    let total = view.segments().try_fold(0_u64, |sum, segment| {
-        segment.map(|(_, used)| sum.saturating_add(used.live_bytes))
-    })?;
+    let (mut total, mut segments) = (0_u64, view.segments());
+    while let Some((_, used)) = segments.next_resident().await? {
+        total = total.saturating_add(used.live_bytes);
+    }
     let mut slots = view.slots();
     let mut open: Option<Open> = None;
     let mut unopened: Option<Unopened> = None;
     loop {
-        let mut batch = slots
-            .by_ref()
-            .take(SORT_ROWS)
-            .collect::<Result<Vec<(Bytes, Slot)>>>()?;
+        let mut batch: Vec<(Bytes, Slot)> = Vec::new();
+        while batch.len() < SORT_ROWS
+            && let Some(slot) = slots.next_resident().await?
+        {
+            batch.push(slot);
+        }
         if batch.is_empty() {
             return unopened.map_or(Ok(()), |unopened| unopened.report(report));
         }

@@ -23,8 +23,8 @@ pub(super) async fn check(
     let found = segment_sizes(&*site.env.io, store).await?;
     let found: BTreeSet<_> = found.into_keys().collect();
     let mut named = BTreeSet::new();
-    for segment in view.segments() {
-        let (id, used) = segment?;
+    let mut segments = view.segments();
+    while let Some((id, used)) = segments.next_resident().await? {
         if used.live_blobs > 0 {
             named.insert(id);
         }

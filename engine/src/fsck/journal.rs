@@ -35,7 +35,9 @@ pub(super) async fn check(
         }
     }
     let (state, walked) = match (whole, recovered) {
-        (Ok((state, walked)), Ok(recovered)) => agree(site, (state, walked), recovered, report)?,
+        (Ok((state, walked)), Ok(recovered)) => {
+            agree(site, (state, walked), recovered, report).await?
+        }
         (Err(error), Ok(recovered)) => {
             report.add_error(&site.root, error)?;
             if let Some(chosen) = &recovered.checkpoints.chosen {
@@ -71,7 +73,7 @@ pub(super) async fn check(
 }
 
 /// The checkpoint with the journal behind it must lead to the same rows as the journal alone. Returns the one that holds more.
-fn agree(
+async fn agree(
     site: &Site,
     whole: (State, Walked),
     recovered: Recovered,
@@ -85,11 +87,11 @@ fn agree(
         only_copy(&site.root, checkpoint, Some(journal_ends), report);
         return Ok((recovered.state, recovered.walked));
     }
-    match first_difference(&whole.0, &recovered.state) {
+    match first_difference(&whole.0, &recovered.state).await {
         Ok(None) => {}
         Ok(Some((journal, checkpoint))) => {
             let what = format!(
-                "the checkpoint contradicts the journal, which is whole: row {checkpoint} there, {journal} here. Move base/ and \
+                "the checkpoint contradicts the journal, which is whole: row {checkpoint} there, {journal} here. Move runs/ and \
                  checkpoint.* to another place while the store is closed; the next open builds them from the journal"
             );
             report.add(Severity::Damage, &site.root, what);
@@ -107,13 +109,13 @@ fn only_copy(root: &Path, checkpoint: Lsn, journal_ends: Option<Lsn>, report: &m
     );
     let what = format!(
         "{ends}, and the checkpoint holds everything up to LSN {checkpoint}: the store opens with it, and it is the only copy. \
-         Keep base/ and checkpoint.*, back them up, and restore the journal files if there is a copy of them"
+         Keep runs/ and checkpoint.*, back them up, and restore the journal files if there is a copy of them"
     );
     report.add(Severity::Damage, root, what);
 }
 
 /// The first row that is not in both, as each has it.
-fn first_difference(one: &State, other: &State) -> Result<Option<(String, String)>> {
+async fn first_difference(one: &State, other: &State) -> Result<Option<(String, String)>> {
     let mut ours = one.layers.scan_prefix(b"", None);
     let mut theirs = other.layers.scan_prefix(b"", None);
     let name = |row: Option<(Bytes, Bytes)>| {
@@ -123,7 +125,7 @@ fn first_difference(one: &State, other: &State) -> Result<Option<(String, String
         )
     };
     loop {
-        match (ours.next().transpose()?, theirs.next().transpose()?) {
+        match (ours.next_resident().await?, theirs.next_resident().await?) {
             (None, None) => return Ok(None),
             (Some(row), Some(same)) if row == same => {}
             (row, differs) => return Ok(Some((name(row), name(differs)))),

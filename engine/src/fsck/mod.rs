@@ -142,12 +142,12 @@ pub async fn check(
         report.add(Severity::Damage, &path.join(SUPERBLOCK), what);
     }
     let _lock = directory.with_superblock(&*env.io, path).await?;
-    let site = Site::new(env.clone(), path, superblock.store_id);
+    let site = Site::new(env.clone(), path, &superblock);
     let Some((view, walked)) = journal::check(&site, &superblock, &mut report).await? else {
         return Ok(report);
     };
-    rows::check(&view, path, &mut report)?;
-    retired::check(&view, path, &mut report)?;
+    rows::check(&view, path, &mut report).await?;
+    retired::check(&view, path, &mut report).await?;
     files::check(&site, &view, &walked, &mut report).await?;
     blobs::check(&site, &view, options, progress, &mut report).await?;
     Ok(report)

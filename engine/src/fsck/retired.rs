@@ -11,16 +11,16 @@ use crate::error::{Error, Result};
 use crate::format::transaction::RepositoryId;
 
 /// Checks all marks, and that what remains of a deleted manifest has one.
-pub(super) fn check(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
-    marks(view, store, report)?;
-    edges(view, store, report)?;
-    tags(view, store, report)
+pub(super) async fn check(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+    marks(view, store, report).await?;
+    edges(view, store, report).await?;
+    tags(view, store, report).await
 }
 
-fn marks(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+async fn marks(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     let mut counted = 0;
-    for mark in view.state().scan_prefix(&keys::all_retired(), None) {
-        let (key, value) = mark?;
+    let mut marks = view.state().scan_prefix(&keys::all_retired(), None);
+    while let Some((key, value)) = marks.next_resident().await? {
         counted += 1;
         let bad = |what| Error::bad_row(&key, &what);
         let (id, digest) = keys::retired_parts(&key).map_err(bad)?;
@@ -42,12 +42,12 @@ fn marks(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
 }
 
 /// Edges lie together by manifest: one look a manifest.
-fn edges(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+async fn edges(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     let mut last = None;
-    for edge in view.state().scan_prefix(&keys::all_children(), None) {
-        let (key, _) = edge?;
+    let mut edges = view.state().scan_prefix(&keys::all_children(), None);
+    while let Some((key, _)) = edges.next_resident().await? {
         let of = keys::parent_of(&key).map_err(|what| Error::bad_row(&key, &what))?;
-        if last != Some(of) && !is_known(view, of)? {
+        if last != Some(of) && !is_known(view, of).await? {
             let ((id, digest), what) = (of, "has edges, and is neither there nor was deleted");
             let what = format!("repository {}: manifest {digest} {what}", id.0);
             report.add(Severity::Damage, store, what);
@@ -58,13 +58,13 @@ fn edges(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
 }
 
 /// A tag and its reverse are there together, whether or not the tag counts.
-fn tags(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+async fn tags(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     let mut last = None;
-    for reverse in view.state().scan_prefix(&keys::all_tagged(), None) {
-        let (key, _) = reverse?;
+    let mut reverses = view.state().scan_prefix(&keys::all_tagged(), None);
+    while let Some((key, _)) = reverses.next_resident().await? {
         let parts = keys::tagged_parts(&key).map_err(|what| Error::bad_row(&key, &what))?;
         let (id, digest, tag) = parts;
-        let row = view.tag_row(id, &tag)?;
+        let row = view.read(|view| view.tag_row(id, &tag)).await?;
         if row.is_none_or(|row| row.digest != digest) {
             let what = format!(
                 "repository {}: tag {tag:?} is listed for {digest}, and does not point at it",
@@ -72,7 +72,7 @@ fn tags(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
             );
             report.add(Severity::Damage, store, what);
         }
-        if last != Some((id, digest)) && !is_known(view, (id, digest))? {
+        if last != Some((id, digest)) && !is_known(view, (id, digest)).await? {
             let what = format!(
                 "repository {}: manifest {digest} has tags, and is neither there nor was deleted",
                 id.0
@@ -85,13 +85,17 @@ fn tags(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
 }
 
 /// Whether a manifest is there, or marked as deleted.
-fn is_known(view: &View, (id, digest): (RepositoryId, Digest)) -> Result<bool> {
-    Ok(view.has_manifest(id, &digest)? || view.retired_at(id, &digest)?.is_some())
+async fn is_known(view: &View, (id, digest): (RepositoryId, Digest)) -> Result<bool> {
+    let read = |view: &View| {
+        Ok(view.has_manifest(id, &digest)? || view.retired_at(id, &digest)?.is_some())
+    };
+    view.read(read).await
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use futures_util::FutureExt as _;
 
     use super::*;
     use crate::catalog::apply;
@@ -100,7 +104,7 @@ mod tests {
     use crate::extent::{Lsn, SegmentId};
     use crate::format::transaction::{Operation, Transaction};
     use crate::state::State;
-    use crate::table::{Base, Layers};
+    use crate::table::{Layers, Runs};
 
     const REPOSITORY: RepositoryId = RepositoryId(1);
 
@@ -112,7 +116,7 @@ mod tests {
     fn deleted() -> State {
         let mut state = State {
             lsn: Lsn(0),
-            layers: Layers::new(Base::empty()),
+            layers: Layers::new(Runs::empty()),
             next_repository: 1,
             segment_limit: SegmentId(1),
             retired: 0,
@@ -156,7 +160,12 @@ mod tests {
 
     fn findings(state: State) -> Vec<String> {
         let mut report = FsckReport::default();
-        check(&View::new(state.into()), Path::new("store"), &mut report).unwrap();
+        let view = View::new(state.into());
+        let check = check(&view, Path::new("store"), &mut report);
+        check
+            .now_or_never()
+            .expect("all rows are in memory")
+            .unwrap();
         report
             .findings
             .into_iter()
@@ -171,13 +180,13 @@ mod tests {
         let mark = keys::retired(REPOSITORY, &digest(1));
         assert_eq!(findings(deleted()), [""; 0]);
         let mut state = deleted();
-        state.delete(mark.clone());
+        state.layers.put(mark.clone(), None);
         state.retired = 0;
         let found = findings(state);
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].contains("has edges") && found[1].contains("has tags"));
         let mut state = deleted();
-        state.put(mark, keys::encode_lsn(Lsn(9)));
+        state.layers.put(mark, Some(keys::encode_lsn(Lsn(9))));
         let found = findings(state);
         assert!(found.len() == 1 && found[0].contains("LSN 9"), "{found:?}");
         let mut state = deleted();
@@ -188,7 +197,7 @@ mod tests {
             "{found:?}"
         );
         let mut state = deleted();
-        state.delete(keys::tag(REPOSITORY, "t"));
+        state.layers.put(keys::tag(REPOSITORY, "t"), None);
         let found = findings(state);
         assert!(
             found.len() == 1 && found[0].contains("does not point"),

@@ -1,7 +1,7 @@
 //! Do the rows agree with each other?
 //!
 //! Owns: every fact against its reverse, every reference against what it refers to, live bytes against the index, every row's repository.
-//! Refuses: I/O beyond the mapped pages.
+//! Refuses: I/O beyond the pages of runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::recovery::apply::segment_path;
 const PAGE: usize = 1000;
 
 /// Checks all rows of `view`.
-pub(super) fn check(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
-    segments(view, store, report)?;
-    damaged(view, store, report)?;
-    for (id, table) in view.ownerless()? {
+pub(super) async fn check(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+    segments(view, store, report).await?;
+    damaged(view, store, report).await?;
+    for (id, table) in view.read(View::ownerless).await? {
         let what = format!(
             "rows {:?} of repository {}, which neither exists nor was deleted",
             char::from(table),
@@ -31,10 +31,12 @@ pub(super) fn check(view: &View, store: &Path, report: &mut FsckReport) -> Resul
     }
     let mut after = None;
     loop {
-        let names = view.repositories(after.as_deref(), PAGE)?;
+        let names = view
+            .read(|view| view.repositories(after.as_deref(), PAGE))
+            .await?;
         for name in &names {
             report.repositories += 1;
-            repository(view, store, name, report)?;
+            repository(view, store, name, report).await?;
         }
         match names.last() {
             None => return Ok(()),
@@ -44,10 +46,10 @@ pub(super) fn check(view: &View, store: &Path, report: &mut FsckReport) -> Resul
 }
 
 /// Live bytes of each segment, counted anew from the index.
-fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+async fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     let mut counted: BTreeMap<SegmentId, SegmentUse> = BTreeMap::new();
-    for slot in view.slots() {
-        let (_, slot) = slot?;
+    let mut slots = view.slots();
+    while let Some((_, slot)) = slots.next_resident().await? {
         let used = counted.entry(slot.extent.segment).or_default();
         // Rows may be forged.
         used.live_bytes = used.live_bytes.saturating_add(slot.extent.length);
@@ -55,8 +57,8 @@ fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
         let end = RecordPlaces::of(&slot.extent).map_or(0, |places| places.end);
         used.end = used.end.max(end);
     }
-    for segment in view.segments() {
-        let (id, kept) = segment?;
+    let mut segments = view.segments();
+    while let Some((id, kept)) = segments.next_resident().await? {
         let found = counted.remove(&id).unwrap_or_default();
         // Records that nothing names any more may have reached farther.
         let end = found.end.max(kept.end);
@@ -76,10 +78,14 @@ fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
 }
 
 /// Marks of damage speak of the bytes that are stored: a new copy takes them away. Each is listed.
-fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
-    for mark in view.damaged() {
-        let (digest, extent) = mark?;
-        if view.blob(&digest)?.is_none_or(|blob| blob.extent != extent) {
+async fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
+    let mut marks = view.damaged();
+    while let Some((digest, extent)) = marks.next_resident().await? {
+        if view
+            .read(|view| view.blob(&digest))
+            .await?
+            .is_none_or(|blob| blob.extent != extent)
+        {
             let what = format!("{digest} is marked damaged at {extent}, where it is not stored");
             report.add(Severity::Damage, store, what);
         } else {
@@ -97,8 +103,8 @@ fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     Ok(())
 }
 
-fn repository(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
-    let Some(id) = view.repository(name)? else {
+async fn repository(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+    let Some(id) = view.read(|view| view.repository(name)).await? else {
         report.add(
             Severity::Damage,
             store,
@@ -106,31 +112,33 @@ fn repository(view: &View, store: &Path, name: &str, report: &mut FsckReport) ->
         );
         return Ok(());
     };
-    if view.repository_name(id)?.as_deref() != Some(name) {
+    if view.read(|view| view.repository_name(id)).await?.as_deref() != Some(name) {
         report.add(
             Severity::Damage,
             store,
             format!("repository {name:?} has an id that does not lead back to it"),
         );
     }
-    links(view, store, name, report)?;
-    manifests(view, store, name, report)?;
-    tags(view, store, name, report)
+    links(view, store, name, report).await?;
+    manifests(view, store, name, report).await?;
+    tags(view, store, name, report).await
 }
 
-fn links(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+async fn links(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
     let mut after = None;
     loop {
-        let page = view.links(name, after.as_ref(), PAGE)?;
+        let page = view
+            .read(|view| view.links(name, after.as_ref(), PAGE))
+            .await?;
         for digest in &page {
-            if view.blob(digest)?.is_none() {
+            if view.read(|view| view.blob(digest)).await?.is_none() {
                 report.add(
                     Severity::Damage,
                     store,
                     format!("{name}: blob {digest} is linked and not stored"),
                 );
             }
-            if !view.is_holder(digest, name)? {
+            if !view.read(|view| view.is_holder(digest, name)).await? {
                 report.add(
                     Severity::Damage,
                     store,
@@ -145,14 +153,16 @@ fn links(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Resu
     }
 }
 
-fn manifests(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+async fn manifests(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
     let mut after = None;
     loop {
-        let page = view.manifests(name, after.as_ref(), PAGE)?;
+        let page = view
+            .read(|view| view.manifests(name, after.as_ref(), PAGE))
+            .await?;
         for entry in &page {
             report.manifests += 1;
             let digest = &entry.digest;
-            match view.blob(digest)? {
+            match view.read(|view| view.blob(digest)).await? {
                 Some(blob) if blob.length == entry.size => {}
                 Some(blob) => {
                     let what = format!(
@@ -167,14 +177,19 @@ fn manifests(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> 
                     format!("{name}: manifest {digest} is not stored"),
                 ),
             }
-            for child in view.children(name, digest)? {
-                if !view.is_parent(&child, name, digest)? {
+            for child in view.read(|view| view.children(name, digest)).await? {
+                if !view
+                    .read(|view| view.is_parent(&child, name, digest))
+                    .await?
+                {
                     let what = format!("{name}: the edge from {digest} to {child} has no reverse");
                     report.add(Severity::Damage, store, what);
                 }
             }
             if let Some(subject) = &entry.subject
-                && !view.is_referrer(name, subject, digest)?
+                && !view
+                    .read(|view| view.is_referrer(name, subject, digest))
+                    .await?
             {
                 let what =
                     format!("{name}: {digest} is not among the referrers of its subject {subject}");
@@ -188,20 +203,29 @@ fn manifests(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> 
     }
 }
 
-fn tags(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+async fn tags(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
     let mut after: Option<String> = None;
     loop {
-        let page = view.tags(name, after.as_deref(), PAGE)?;
+        let page = view
+            .read(|view| view.tags(name, after.as_deref(), PAGE))
+            .await?;
         for tag in &page {
             report.tags += 1;
-            if view.manifest(name, &tag.digest)?.is_none() {
+            if view
+                .read(|view| view.manifest(name, &tag.digest))
+                .await?
+                .is_none()
+            {
                 let what = format!(
                     "{name}:{} points at {}, which the repository does not have",
                     tag.tag, tag.digest
                 );
                 report.add(Severity::Damage, store, what);
             }
-            if !view.is_tagged(name, &tag.digest, &tag.tag)? {
+            if !view
+                .read(|view| view.is_tagged(name, &tag.digest, &tag.tag))
+                .await?
+            {
                 report.add(
                     Severity::Damage,
                     store,

@@ -1,6 +1,6 @@
 //! The seam: everything the engine asks of the outside world.
 //!
-//! Owns: the traits [`Io`], [`File`], [`Dir`], [`Map`], [`Clock`], [`Spawn`], [`Rng`] and their bundle [`Env`].
+//! Owns: the traits [`Io`], [`File`], [`Dir`], [`Clock`], [`Spawn`], [`Rng`] and their bundle [`Env`].
 //! Refuses: any knowledge of records, frames or digests.
 //!
 //! Invariants every implementation keeps:
@@ -51,9 +51,6 @@ pub type FileRef = Arc<dyn File>;
 
 /// An open directory, shared; closed when the last handle drops.
 pub type DirRef = Arc<dyn Dir>;
-
-/// A read-only mapping of one immutable file, shared.
-pub type MapRef = Arc<dyn Map>;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,10 +125,8 @@ pub trait Io: Send + Sync + Debug {
     fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef>;
     /// Opens a file.
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef>;
-    /// Removes a file's name; open handles and maps stay valid.
+    /// Removes a file's name; open handles stay valid.
     fn unlink(&self, call: Call, path: &Path) -> IoFuture<()>;
-    /// Maps a whole immutable file for reading and asks the kernel to make it resident.
-    fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef>;
     /// Locks what is at `path`, a directory or a file, for this process alone. It is not changed. While a directory is
     /// held, names below it are resolved in it, wherever it is moved.
     fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt>;
@@ -175,12 +170,6 @@ pub trait File: Send + Sync + Debug {
 pub trait Dir: Send + Sync + Debug {
     /// Makes its entries durable (creations, removals).
     fn sync(&self, call: Call) -> IoFuture<()>;
-}
-
-/// A mapped immutable file. Alignment of the first byte is at least 16.
-pub trait Map: Send + Sync + Debug {
-    /// The whole file.
-    fn bytes(&self) -> &[u8];
 }
 
 /// Time.

@@ -6,14 +6,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::Io;
-use super::threads::{Threads, sigbus};
+use super::threads::Threads;
 
 /// Starts the backend for this machine. An error if its threads cannot be started.
 pub fn native() -> io::Result<Arc<dyn Io>> {
     ignore_file_size_signal();
-    if let Err(error) = sigbus::install() {
-        tracing::warn!(%error, "SIGBUS cannot be handled; a mapped page that cannot be read ends this process without a word");
-    }
     Ok(Arc::new(Threads::start()?))
 }
 

@@ -12,7 +12,6 @@ use super::{Position, directory, file_path, marks, parse_name};
 use crate::buffer::Buffer;
 use crate::error::{Corruption, Error, Result};
 use crate::extent::Lsn;
-use crate::format::codec::Malformed;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::mark::FRAMES_START;
 use crate::format::transaction::Transaction;
@@ -51,8 +50,13 @@ pub struct Walked {
 
 /// What a walk is for.
 pub trait Visitor: Send {
-    /// Takes the next transaction; an error means that it cannot be applied.
-    fn transaction(&mut self, transaction: Transaction) -> std::result::Result<(), Malformed>;
+    /// Takes the next transaction.
+    fn transaction(&mut self, transaction: Transaction);
+
+    /// Applies what had to wait; an error ends the walk.
+    fn settle(&mut self) -> impl Future<Output = Result<()>> + Send {
+        std::future::ready(Ok(()))
+    }
 
     /// All transactions before `position`, the start of the next file, were handed out: a moment to make room.
     fn file_done(&mut self, position: Position) -> impl Future<Output = Result<()>> + Send {
@@ -90,8 +94,10 @@ pub async fn walk(
         let mut count = 0;
         let scanned = scan::frames(bytes.filled(), &header, from, end, &mut |transaction| {
             count += 1;
-            visitor.transaction(transaction)
+            visitor.transaction(transaction);
+            Ok(())
         });
+        visitor.settle().await?;
         let scanned = scanned
             .map_err(|bad| Error::corrupt(&file_path(store, number), bad.offset, bad.what.0))?;
         marks::check(store, &header, bytes.filled(), &scanned, end.is_some())?;

@@ -13,7 +13,7 @@ pub mod names;
 pub mod plan;
 pub mod superblock;
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::catalog::apply as rows;
@@ -21,13 +21,12 @@ use crate::catalog::retired;
 use crate::checkpoint::{self, History};
 use crate::error::{Error, Result};
 use crate::extent::{Lsn, SegmentId};
-use crate::format::codec::Malformed;
 use crate::format::superblock::Superblock;
 use crate::format::transaction::Transaction;
 use crate::journal::read::{Visitor, Walked};
 use crate::journal::{self, Position};
 use crate::state::State;
-use crate::table::{Base, Layers, Site};
+use crate::table::{self, Layers, Runs, Site, resident};
 
 /// A store as its journal tells it.
 #[derive(Debug)]
@@ -57,7 +56,7 @@ pub async fn replay(
     let began = clock.monotonic();
     let checkpoints = checkpoint::load(site).await?;
     let (state, start) = match &checkpoints.chosen {
-        Some(chosen) => (state_of(chosen, superblock)?, chosen_position(chosen)),
+        Some(chosen) => (state_of(chosen, superblock).await?, chosen_position(chosen)),
         None => (empty(superblock), Position::FIRST),
     };
     let history = checkpoints.history.clone();
@@ -66,6 +65,7 @@ pub async fn replay(
         state,
         bound_bytes,
         history,
+        waiting: VecDeque::new(),
     };
     let walked = replay.walk(start).await?;
     if checkpoints.chosen.is_some() && walked.last.is_none() {
@@ -94,6 +94,7 @@ pub async fn replay_from_start(site: &Site, superblock: &Superblock) -> Result<(
         state: empty(superblock),
         bound_bytes: None,
         history,
+        waiting: VecDeque::new(),
     };
     let walked = replay.walk(Position::FIRST).await?;
     Ok((replay.state, walked))
@@ -105,6 +106,8 @@ struct Replay<'a> {
     state: State,
     bound_bytes: Option<usize>,
     history: History,
+    /// The first of these needs rows from the disk; at most a journal file of them.
+    waiting: VecDeque<Transaction>,
 }
 
 impl Replay<'_> {
@@ -113,7 +116,7 @@ impl Replay<'_> {
         journal::read::walk(&*site.env.io, &site.root, &site.store_id, start, self).await
     }
 
-    /// Moves the rows so far into base files.
+    /// Moves the rows so far into runs.
     async fn checkpoint(&mut self, position: Position) -> Result<()> {
         // The checkpoint names this file, whose header may be in the page cache only.
         journal::resync::resync_tail(&*self.site.env.io, &self.site.root, 0, position).await?;
@@ -125,17 +128,33 @@ impl Replay<'_> {
             next_segment: self.state.segment_limit.0,
         };
         let frozen = self.state.layers.freeze();
-        let done = checkpoint::run(self.site, &self.history, facts, &frozen).await?;
-        self.state.layers = frozen.rebase(done.base);
+        let runs = frozen.runs().clone();
+        let done = checkpoint::flush(self.site, &self.history, facts, &frozen, &runs).await?;
+        self.state.layers = frozen.unfreeze(done.runs);
         self.history = done.history;
+        while let Some(due) = self.state.layers.runs().due(self.site) {
+            let runs = self.state.layers.runs();
+            let merged = table::merge(self.site, runs, due).await?.over(runs);
+            let done = checkpoint::publish(self.site, &self.history, merged).await?;
+            self.state.layers = self.state.layers.with_runs(done.runs);
+            self.history = done.history;
+        }
         Ok(())
     }
 }
 
 impl Visitor for Replay<'_> {
-    fn transaction(&mut self, transaction: Transaction) -> std::result::Result<(), Malformed> {
-        rows::transaction(&mut self.state, &transaction)
-            .map_err(|error| Malformed(error.to_string()))
+    fn transaction(&mut self, transaction: Transaction) {
+        if !self.waiting.is_empty() || rows::transaction(&mut self.state, &transaction).is_err() {
+            self.waiting.push_back(transaction);
+        }
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        while let Some(transaction) = self.waiting.pop_front() {
+            resident(|| rows::transaction(&mut self.state, &transaction)).await?;
+        }
+        Ok(())
     }
 
     async fn file_done(&mut self, position: Position) -> Result<()> {
@@ -161,23 +180,23 @@ fn chosen_position(chosen: &checkpoint::Chosen) -> Position {
     }
 }
 
-fn state_of(chosen: &checkpoint::Chosen, superblock: &Superblock) -> Result<State> {
+async fn state_of(chosen: &checkpoint::Chosen, superblock: &Superblock) -> Result<State> {
     let mut state = State {
         lsn: chosen.record.lsn,
-        layers: Layers::new(Arc::clone(&chosen.base)),
+        layers: Layers::new(chosen.runs.clone()),
         next_repository: chosen.record.next_repository,
         segment_limit: SegmentId(chosen.record.next_segment),
         retired: 0,
         hash_key: superblock.hash_key,
     };
-    state.retired = retired::count(&state)?;
+    state.retired = retired::count(&state).await?;
     Ok(state)
 }
 
 fn empty(superblock: &Superblock) -> State {
     State {
         lsn: Lsn(0),
-        layers: Layers::new(Base::empty()),
+        layers: Layers::new(Runs::empty()),
         next_repository: 1,
         segment_limit: SegmentId(1),
         retired: 0,

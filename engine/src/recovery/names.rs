@@ -15,7 +15,7 @@ use crate::table::file_id;
 use crate::upload::is_log_name;
 
 /// Directories of a store.
-pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "base"];
+pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "runs"];
 
 /// Whether a store gives this name to files in `directory`, which is one of [`DIRECTORIES`], or `""` for the store's own. The
 /// superblock does not count.
@@ -25,7 +25,7 @@ pub fn is_ours(directory: &str, name: &str) -> bool {
         "journal" => journal::parse_name(name).is_some(),
         "segments" => parse_segment_name(name).is_some(),
         "uploads" => is_log_name(name),
-        "base" => file_id(name).is_some(),
+        "runs" => file_id(name).is_some(),
         _ => false,
     }
 }

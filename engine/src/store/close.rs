@@ -71,8 +71,8 @@ async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {
     for id in surviving(env, &store.join("uploads")).await? {
         unnamed.remove(&id);
     }
-    for segment in view.segments() {
-        let (id, used) = segment?;
+    let mut segments = view.segments();
+    while let Some((id, used)) = segments.next_resident().await? {
         if used.live_blobs > 0 {
             unnamed.remove(&id);
         }

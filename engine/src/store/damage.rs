@@ -12,6 +12,7 @@ use super::Inner;
 use super::background::or_closing;
 use crate::error::{Error, Result};
 use crate::segment::Damaged;
+use crate::table::resident;
 
 /// Marks of one transaction.
 const BATCH: usize = 256;
@@ -51,7 +52,7 @@ pub(super) async fn record(inner: &Inner) -> Result<()> {
             return Ok(());
         }
         let recorded = async {
-            match inner.sequencer.record_damage(&found)? {
+            match resident(|| inner.sequencer.record_damage(&found)).await? {
                 Some(waiting) => waiting.await.map_err(|_gone| Error::Closed)?.map(drop),
                 None => Ok(()),
             }

@@ -12,9 +12,10 @@
 //! | `journal/` | `journal` |
 //! | `segments/` | `segment` |
 //! | `uploads/` | `upload` |
-//! | `base/`, `checkpoint.*` | `checkpoint` |
+//! | `runs/`, `checkpoint.*` | `checkpoint` |
 
 mod background;
+mod checkpoints;
 mod close;
 mod damage;
 mod open;
@@ -43,10 +44,11 @@ use crate::options::Options;
 use crate::poison::Poison;
 use crate::recovery::lock::StoreLock;
 use crate::segment::{BlobReader, ClientId, Segments};
+use crate::table::{resident, resident_off_worker};
 use crate::upload::{Upload, UploadClaim, UploadId, UploadSpec, UploadStatus, Uploads};
 
 use crate::sync::{Mutex, Notify, oneshot};
-pub use background::CheckpointReport;
+pub use checkpoints::{CheckpointReport, RunStats};
 pub use open::OpenReport;
 pub use stats::StoreStats;
 
@@ -71,7 +73,7 @@ struct Inner {
     leases: Arc<Leases>,
     segments: Arc<Segments>,
     uploads: Arc<Uploads>,
-    checkpoints: background::Checkpoints,
+    checkpoints: checkpoints::Checkpoints,
     /// A repository was deleted: something is to be cleared away.
     deleted: Arc<Notify>,
     /// True once the store closes: background tasks end.
@@ -107,13 +109,15 @@ impl Store {
         let waiting = inner.submit(batch).await?;
         let committed = waiting.await.map_err(|_gone| Error::Closed)??;
         for digest in &placed {
-            if let Ok(Some(stored)) = self.view().blob(digest) {
+            let stored = self.view().read(|view| view.blob(digest)).await;
+            if let Ok(Some(stored)) = stored {
                 inner.segments.damaged().keep_only(digest, &stored.extent);
             }
         }
         for digest in linked {
             // On a doubt it is leased: the commit is durable, whatever a row says.
-            if !self.view().referenced(&digest).unwrap_or(false) {
+            let referenced = self.view().read(|view| view.referenced(&digest)).await;
+            if !referenced.unwrap_or(false) {
                 inner.leases.grant(digest);
             }
         }
@@ -139,7 +143,7 @@ impl Store {
         digest: &Digest,
         client: ClientId,
     ) -> Result<Option<BlobReader>> {
-        let Some(info) = self.view().blob(digest)? else {
+        let Some(info) = self.view().read(|view| view.blob(digest)).await? else {
             return Ok(None);
         };
         self.inner
@@ -159,15 +163,17 @@ impl Store {
         let damaged = self.inner.segments.damaged();
         // Marks of places that the blob has left since do not count.
         damaged.anywhere(digest)
-            && self.view().blob(digest).is_ok_and(|stored| {
-                stored.is_some_and(|stored| damaged.contains(digest, &stored.extent))
-            })
+            && match self.view().blob(digest) {
+                Ok(stored) => stored.is_some_and(|stored| damaged.contains(digest, &stored.extent)),
+                // Not known now; most marks are of where the blob is.
+                Err(_) => true,
+            }
     }
 
     /// An answer is about to promise that `digest` exists: keeps it from collection for the grace period.
     /// What a manifest references needs no lease and costs no memory.
-    pub fn lease(&self, digest: &Digest) -> Result<()> {
-        if !self.view().referenced(digest)? {
+    pub async fn lease(&self, digest: &Digest) -> Result<()> {
+        if !self.view().read(|view| view.referenced(digest)).await? {
             self.inner.leases.grant(*digest);
         }
         Ok(())
@@ -246,23 +252,29 @@ impl Inner {
             matches!(change, Change::DeleteRepository | Change::DeleteManifest(_))
         };
         let (deletes, deleted) = (batch.changes.iter().any(deletes), Arc::clone(&self.deleted));
-        let submit = move |batch, foreseen| {
+        let large = is_large(&batch);
+        let turn = if large {
+            Some(self.large_batches.lock().await)
+        } else {
+            None
+        };
+        let mut foreseen = match &turn {
+            Some(_) => foresee(&self.env, &mut batch, || self.sequencer.head()).await?,
+            None => None,
+        };
+        let submit = move || {
             let damaged = |digest: &Digest, at: &Extent| segments.damaged().contains(digest, at);
-            let queued = sequencer.submit(batch, foreseen, &damaged);
+            let queued = sequencer.submit(&mut batch, &mut foreseen, &damaged);
             if deletes && queued.is_ok() {
                 // It is queued, which is enough: whether anybody waits for it or not, the sweep's steps queue behind it.
                 deleted.notify_one();
             }
             queued
         };
-        if !is_large(&batch) {
-            return submit(batch, None);
+        if large {
+            return resident_off_worker(&self.env, submit).await;
         }
-        let turn = self.large_batches.lock().await;
-        let foreseen = foresee(&self.env, &mut batch, || self.sequencer.head()).await?;
-        let submitted = self.env.compute(move || submit(batch, foreseen)).await;
-        drop(turn);
-        submitted.ok_or(Error::Closed)?
+        resident(submit).await
     }
 }
 

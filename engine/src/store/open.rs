@@ -4,15 +4,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::background::{self, Checkpoints};
+use super::background;
+use super::checkpoints::Checkpoints;
 use super::close::JournalTask;
 use super::{Inner, Store};
-use crate::catalog::{View, keys};
+use crate::catalog::View;
 use crate::commit::{Ending, Sequencer, run_journal};
 use crate::digest::Digest;
 use crate::error::{Corruption, Error, Result};
@@ -71,7 +73,7 @@ impl Store {
         options.validate().map_err(Error::BadOptions)?;
         let began = env.clock.monotonic();
         let claim = claim(env, path).await?;
-        let site = Site::new(claim.env.clone(), path, claim.superblock.store_id);
+        let site = Site::new(claim.env.clone(), path, &claim.superblock);
         let bound = Some(options.delta_budget_bytes);
         let recovered = recovery::replay(&site, &claim.superblock, bound).await;
         let recovered = recovered.map_err(Error::unpoisoned)?;
@@ -174,9 +176,8 @@ async fn assemble(
     let dir = open_or_make(&env, &path, "uploads").await?;
     let uploads = uploads(&env, dir, &segments, &leases, &stored, &options);
     let mut facts = durable_facts(&env, &path, &recovered, report.clean).await?;
-    let placed = recovered.state.clone();
-    // Rows that cannot be read count as named: nothing is touched on a doubt.
-    let committed = move |id| !matches!(placed.get(&keys::segment(id)), Ok(None));
+    let placed = placed(&recovered.state).await?;
+    let committed = move |id| placed.contains(&id);
     let uploading = uploads.resume(&committed).await?;
     report.uploads_resumed = uploading.len() as u64;
     facts.uploading = uploading.into_iter().collect();
@@ -184,7 +185,7 @@ async fn assemble(
     let plan = plan::plan(&facts);
     apply::apply(&*env.io, &path, &plan).await?;
     superblocks::repair(&*env.io, &path, &superblock, &damaged_copies).await;
-    mark_damage(&plan, &recovered.state, &segments, report)?;
+    mark_damage(&plan, &recovered.state, &segments, report).await?;
 
     let spec = JournalSpec {
         store: path.clone(),
@@ -258,7 +259,7 @@ fn segments(
 }
 
 /// What is not whole, and what reads found earlier, counts as damaged before anything reads it.
-fn mark_damage(
+async fn mark_damage(
     plan: &Plan,
     state: &State,
     segments: &Segments,
@@ -270,8 +271,8 @@ fn mark_damage(
     let gone = plan.missing.iter().map(|id| (*id, 0));
     let truncated = gone.chain(plan.truncated.iter().copied());
     segments.damaged().set_truncated(truncated.collect());
-    for found in View::new(Arc::new(state.clone())).damaged() {
-        let (digest, extent) = found?;
+    let mut damaged = View::new(Arc::new(state.clone())).damaged();
+    while let Some((digest, extent)) = damaged.next_resident().await? {
         segments.damaged().set_recorded(digest, extent);
         report.blobs_damaged += 1;
     }
@@ -281,7 +282,7 @@ fn mark_damage(
 /// Opens the directory of segments. Without a blob it was empty, and copies leave empty directories out; else it is lost with all that
 /// was in it.
 async fn open_segments(env: &Env, store: &Path, state: &State) -> Result<Directory> {
-    let named = named(state)?;
+    let named = named(state).await?;
     if named.is_empty() {
         return open_or_make(env, store, "segments").await;
     }
@@ -334,10 +335,13 @@ struct Stored {
 }
 
 impl Existing for Stored {
-    fn stored(&self, digest: &Digest) -> Option<Extent> {
-        let view = View::new(self.sequencer.get()?.durable());
-        // A row that cannot be read is as good as none: the bytes are written again.
-        view.blob(digest).ok().flatten().map(|blob| blob.extent)
+    fn stored(&self, digest: Digest) -> Pin<Box<dyn Future<Output = Option<Extent>> + Send + '_>> {
+        Box::pin(async move {
+            let view = View::new(self.sequencer.get()?.durable());
+            // A row that cannot be read is as good as none: the bytes are written again.
+            let stored = view.read(|view| view.blob(&digest)).await.ok().flatten();
+            stored.map(|blob| blob.extent)
+        })
     }
 }
 
@@ -350,7 +354,7 @@ async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Re
         walked: recovered.walked.clone(),
         segment_limit: recovered.state.segment_limit,
         state_lsn: recovered.state.lsn,
-        named: named(&recovered.state)?,
+        named: named(&recovered.state).await?,
         uploading: BTreeSet::new(),
         found: apply::segment_sizes(&*env.io, path).await?,
         tidy: clean && whole,
@@ -368,15 +372,25 @@ async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Re
 }
 
 /// Segments that hold live blobs, with the bytes that each must have.
-fn named(state: &State) -> Result<BTreeMap<SegmentId, u64>> {
+async fn named(state: &State) -> Result<BTreeMap<SegmentId, u64>> {
     let mut named = BTreeMap::new();
-    for segment in View::new(Arc::new(state.clone())).segments() {
-        let (id, used) = segment?;
+    let mut segments = View::new(Arc::new(state.clone())).segments();
+    while let Some((id, used)) = segments.next_resident().await? {
         if used.live_blobs > 0 {
             named.insert(id, used.end);
         }
     }
     Ok(named)
+}
+
+/// Segments that a transaction placed something in, also where nothing of it lives.
+async fn placed(state: &State) -> Result<BTreeSet<SegmentId>> {
+    let mut placed = BTreeSet::new();
+    let mut segments = View::new(Arc::new(state.clone())).segments();
+    while let Some((id, _)) = segments.next_resident().await? {
+        placed.insert(id);
+    }
+    Ok(placed)
 }
 
 /// Starts the journal task; it holds the store's lock until it ends.

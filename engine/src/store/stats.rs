@@ -3,6 +3,7 @@
 //! Owns: [`StoreStats`]. Refuses: a metrics library; the server exports these.
 
 use super::Inner;
+use super::checkpoints::RunStats;
 use crate::catalog::View;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
@@ -25,6 +26,8 @@ pub struct StoreStats {
     pub uploads: u64,
     /// Bytes of index and catalog in memory, not yet in a checkpoint.
     pub delta_bytes: u64,
+    /// Runs of index and catalog on disk.
+    pub runs: RunStats,
     /// Size of the file system.
     pub disk_total_bytes: u64,
     /// What is left on it.
@@ -36,21 +39,22 @@ pub struct StoreStats {
 impl StoreStats {
     /// Counts what `view` shows, on a file system with `space`. Uploads are not among it. Cost grows with the
     /// number of segments and repositories, not of blobs.
-    pub fn count(view: &View, space: Space) -> Result<Self> {
+    pub async fn count(view: &View, space: Space) -> Result<Self> {
         let mut stats = Self {
             lsn: view.lsn(),
             blobs: 0,
             blob_bytes: 0,
             segments: 0,
-            repositories: view.repository_count()?,
+            repositories: view.repository_count().await?,
             uploads: 0,
             delta_bytes: view.state().layers.delta_bytes() as u64,
+            runs: RunStats::default(),
             disk_total_bytes: space.total_bytes,
             disk_available_bytes: space.available_bytes,
             poisoned: false,
         };
-        for segment in view.segments() {
-            let (_, used) = segment?;
+        let mut segments = view.segments();
+        while let Some((_, used)) = segments.next_resident().await? {
             stats.segments += u64::from(used.live_blobs > 0);
             stats.blobs += used.live_blobs;
             stats.blob_bytes += used.live_bytes;
@@ -70,7 +74,8 @@ pub(super) async fn gather(inner: &Inner) -> Result<StoreStats> {
     Ok(StoreStats {
         uploads: inner.uploads.len() as u64,
         delta_bytes: inner.sequencer.delta_bytes() as u64,
+        runs: inner.checkpoints.stats(inner),
         poisoned: inner.poison.cause().is_some(),
-        ..StoreStats::count(&view, space)?
+        ..StoreStats::count(&view, space).await?
     })
 }

@@ -17,6 +17,7 @@ use crate::catalog::remains::Sweep;
 use crate::commit::Cleared;
 use crate::error::{Error, Result};
 use crate::sync::Notify;
+use crate::table::resident_off_worker;
 
 /// Pause after a step failed (a full disk, mostly), before the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
@@ -53,9 +54,9 @@ async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
     // With what is queued: a step queues behind the deletion, and fails with it. Where the deletion failed before that, the step is not
     // taken, and what there is to do is looked up anew.
     let (view, _) = inner.sequencer.head();
-    let mut next = match sweep.as_ref().filter(|sweep| !sweep.is_over()) {
+    let next = match sweep.as_ref().filter(|sweep| !sweep.is_over()) {
         Some(sweep) => sweep.clone(),
-        None => match view.next_deleted()? {
+        None => match view.read(View::next_deleted).await? {
             Some(repository) => Sweep::of(repository),
             None => return clear(inner, &view).await,
         },
@@ -63,10 +64,11 @@ async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
     let sequencer = Arc::clone(&inner.sequencer);
     // A manifest may take tens of thousands of edges along.
     let drawn_up = move || {
+        let mut next = next.clone();
         let operations = next.step(&view)?;
-        Ok::<_, Error>((sequencer.sweep(next.repository(), operations)?, next))
+        Ok((sequencer.sweep(next.repository(), operations)?, next))
     };
-    let (queued, next) = inner.env.compute(drawn_up).await.ok_or(Error::Closed)??;
+    let (queued, next) = resident_off_worker(&inner.env, drawn_up).await?;
     let Some(waiting) = queued else {
         *sweep = None;
         return Ok(true);
@@ -79,14 +81,17 @@ async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
 
 /// What remains of a deleted manifest, all steps. False: nothing remains.
 async fn clear(inner: &Inner, view: &View) -> Result<bool> {
-    let Some(mut clearing) = view.next_retired()? else {
+    let Some(mut clearing) = view.read(View::next_retired).await? else {
         return Ok(false);
     };
     loop {
         inner.checkpoints.wait_for_room(inner).await;
         let sequencer = Arc::clone(&inner.sequencer);
-        let step = move || Ok::<_, Error>((sequencer.clear(&mut clearing)?, clearing));
-        let (cleared, next) = inner.env.compute(step).await.ok_or(Error::Closed)??;
+        let step = move || {
+            let mut next = clearing.clone();
+            Ok((sequencer.clear(&mut next)?, next))
+        };
+        let (cleared, next) = resident_off_worker(&inner.env, step).await?;
         let Some(Cleared { waiting, last }) = cleared else {
             return Ok(true);
         };

@@ -1,104 +1,123 @@
-//! The bytes of one base file, row by row.
+//! The bytes of one run file, row by row.
 //!
-//! Owns: when a page is full, and what goes into header and directory.
-//! Refuses: I/O; finished pages are taken out and written by `rewrite`.
+//! Owns: when a page is full, and what goes into filter, directory and header.
+//! Refuses: I/O; finished pages are taken out and written by `write`.
 //!
-//! Invariants: rows come in ascending order; a page holds rows of one table. Memory: the pages not taken out yet
-//! and the directory (one entry a page).
+//! Invariants: rows come in ascending order; a page holds rows of one table. Memory: the pages not taken out yet,
+//! the directory (one entry a page) and the filter.
 
 use bytes::Bytes;
 
-use super::{PageSizes, partition};
-use crate::format::base::{
-    FILE_HEADER_BYTES, FileHeader, PAGE_HEADER_BYTES, PageEntry, PagePlace, PageRow,
-    ROW_OVERHEAD_BYTES, encode_directory, encode_page,
+use super::Site;
+use super::filter::{Filter, KeyHash};
+use super::site::PageSizes;
+use crate::format::checkpoint::RunRef;
+use crate::format::codec::{RunningChecksum, checksum};
+use crate::format::row::filter_key;
+use crate::format::run::{
+    FILE_HEADER_BYTES, FileHeader, PageEntry, PagePlace, PageWriter, encode_directory, header_crc,
 };
-use crate::format::checkpoint::PartitionRef;
-use crate::format::codec::checksum;
 
-/// A base file that is being built.
+/// Blocks of the filter that are finished at once: 512 KiB.
+const FILTER_PIECE_BLOCKS: usize = 16 << 10;
+
+/// A run file that is being built.
 #[derive(Debug)]
 pub(super) struct Builder {
     store_id: [u8; 16],
+    hash_key: [u8; 16],
     file_id: u64,
     sizes: PageSizes,
-    // Rows of the page that is being filled, and its size so far.
-    rows: Vec<PageRow>,
-    page_bytes: usize,
+    page: PageWriter,
     entries: Vec<PageEntry>,
-    total_rows: u64,
+    rows: u64,
+    filter: Filter,
+    filter_keys: u64,
+    last_filter_key: Vec<u8>,
+    filter_offset: u64,
+    // Blocks of the filter that were finished, and their checksum.
+    filter_written: usize,
+    filter_sum: RunningChecksum,
     // Finished pages not taken out, and the offset at which the next page starts.
     finished: Vec<u8>,
     offset: u64,
 }
 
-/// The end of a base file, and its head, which is written last.
+/// The end of a run file, and its header, which is written last.
 #[derive(Debug)]
 pub(super) struct Finished {
-    pub(super) tail: Bytes,
+    pub(super) directory: Bytes,
     pub(super) header: Bytes,
-    pub(super) reference: PartitionRef,
+    pub(super) reference: RunRef,
 }
 
 impl Builder {
-    pub(super) fn new(store_id: [u8; 16], file_id: u64, sizes: PageSizes) -> Self {
+    /// A file of at most `filter_keys` different filter keys.
+    pub(super) fn new(site: &Site, file_id: u64, filter_keys: u64) -> Self {
         Self {
-            store_id,
+            store_id: site.store_id,
+            hash_key: site.hash_key,
             file_id,
-            sizes,
-            rows: Vec::new(),
-            page_bytes: PAGE_HEADER_BYTES,
+            sizes: site.pages,
+            page: PageWriter::default(),
             entries: Vec::new(),
-            total_rows: 0,
+            rows: 0,
+            filter: Filter::with_room(filter_keys),
+            filter_keys: 0,
+            last_filter_key: Vec::new(),
+            filter_offset: 0,
+            filter_written: 0,
+            filter_sum: RunningChecksum::default(),
             finished: Vec::new(),
             offset: FILE_HEADER_BYTES as u64,
         }
     }
 
-    /// Adds the next row.
-    pub(super) fn push(&mut self, key: Bytes, value: Bytes) {
+    /// Whether no row was added yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Adds the next row; `None`: it is deleted.
+    pub(super) fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
         let table = key.first().copied().unwrap_or_default();
-        let row_bytes = key.len() + value.len() + ROW_OVERHEAD_BYTES;
-        if let Some(first) = self.rows.first() {
-            let other_table = first.key.first().copied().unwrap_or_default() != table;
-            if other_table || self.page_bytes + row_bytes > self.sizes.of(table) {
+        let row_bytes = key.len() + value.map_or(0, <[u8]>::len);
+        if self.page.rows() > 0 {
+            let page_table = self.page.first_key().first().copied().unwrap_or_default();
+            if page_table != table || self.page.bytes_with(row_bytes) > self.sizes.of(table) {
                 self.finish_page();
             }
         }
-        self.page_bytes += row_bytes;
-        self.rows.push(PageRow { key, value });
+        self.page.push(key, value);
+        self.rows += 1;
+        let filter_key = filter_key(key);
+        if self.filter_keys == 0 || self.last_filter_key != filter_key {
+            self.filter.insert(KeyHash::new(&self.hash_key, filter_key));
+            self.filter_keys += 1;
+            self.last_filter_key.clear();
+            self.last_filter_key.extend_from_slice(filter_key);
+        }
     }
 
     fn finish_page(&mut self) {
-        let rows = std::mem::take(&mut self.rows);
-        self.page_bytes = PAGE_HEADER_BYTES;
-        let Some(first) = rows.first() else { return };
-        // A copy of its own: the row's may be part of something larger.
-        let first_key = Bytes::copy_from_slice(&first.key);
-        let count = rows.len();
+        let first_key = self.page.first_key().clone();
         let place = PagePlace {
             store_id: self.store_id,
             file_id: self.file_id,
             offset: self.offset,
         };
-        let (page, crc) = encode_page(place, rows);
-        let (Ok(bytes), Ok(rows)) = (u32::try_from(page.len()), u32::try_from(count)) else {
-            unreachable!("a page of {} bytes and {count} rows was built", page.len());
+        let (page, crc) = self.page.finish(place);
+        let Ok(bytes) = u32::try_from(page.len()) else {
+            unreachable!("a page of {} bytes was built", page.len());
         };
         self.entries.push(PageEntry {
+            offset: self.offset,
             bytes,
-            rows,
             crc,
             first_key,
         });
-        self.total_rows += u64::from(rows);
         self.offset += u64::from(bytes);
         self.finished.extend_from_slice(&page);
-    }
-
-    /// Size of the file so far, without its directory.
-    pub(super) fn file_bytes(&self) -> u64 {
-        self.offset + self.page_bytes as u64
     }
 
     /// Bytes of finished pages that were not taken out.
@@ -106,43 +125,55 @@ impl Builder {
         self.finished.len()
     }
 
-    /// Takes finished pages out, to be written behind those taken before.
+    /// Takes finished pages out, to be written after those taken before.
     pub(super) fn take_finished(&mut self) -> Bytes {
         Bytes::from(std::mem::take(&mut self.finished))
     }
 
-    /// Ends the file: its last pages and directory, and its header. There must be a row.
-    pub(super) fn finish(mut self) -> Finished {
+    /// Ends the rows, of which there must be one: what is taken out from here on is the last pages and then the filter.
+    pub(super) fn finish_rows(&mut self) {
+        assert!(!self.is_empty(), "a run without rows was built");
         self.finish_page();
-        let first_key = match self.entries.first() {
-            Some(entry) => entry.first_key.clone(),
-            None => unreachable!("a base file without rows was built"),
-        };
+        self.filter_offset = self.offset;
+    }
+
+    /// Adds the next piece of the filter to what is taken out; false if there is none.
+    pub(super) fn finish_filter_piece(&mut self) -> bool {
+        let piece = self.filter.encode(self.filter_written, FILTER_PIECE_BLOCKS);
+        self.filter_written += FILTER_PIECE_BLOCKS;
+        self.filter_sum.update(&piece);
+        self.offset += piece.len() as u64;
+        self.finished.extend_from_slice(&piece);
+        !piece.is_empty()
+    }
+
+    /// The directory and the header, once rows and filter are written.
+    pub(super) fn finish(self) -> Finished {
         let directory = encode_directory(&self.entries);
         let Ok(pages) = u32::try_from(self.entries.len()) else {
-            unreachable!("a base file of {} pages was built", self.entries.len());
+            unreachable!("a run of {} pages was built", self.entries.len());
         };
         let header = FileHeader {
             store_id: self.store_id,
             file_id: self.file_id,
             file_bytes: self.offset + directory.len() as u64,
-            rows: self.total_rows,
+            rows: self.rows,
+            filter_keys: self.filter_keys,
+            filter_offset: self.filter_offset,
             directory_offset: self.offset,
+            filter_crc: self.filter_sum.finish(),
             directory_crc: checksum(&directory),
             pages,
         };
         let encoded = header.encode();
-        let reference = PartitionRef {
+        let reference = RunRef {
             id: self.file_id,
-            first_key,
-            rows: self.total_rows,
+            rows: self.rows,
             bytes: header.file_bytes,
-            crc: partition::header_crc(&encoded),
+            crc: header_crc(&encoded),
         };
-        let mut tail = std::mem::take(&mut self.finished);
-        tail.extend_from_slice(&directory);
         Finished {
-            tail: tail.into(),
+            directory: directory.into(),
             header: encoded.into(),
             reference,
         }

@@ -1,39 +1,46 @@
 //! The one ordered table of index and catalog: rows in layers, newest first.
 //!
 //! Owns: [`Layers`], the value a state of the store holds: a live delta, at most one frozen delta (while a
-//! checkpoint runs) and the [`Base`] on disk. A lookup asks them in that order.
+//! checkpoint runs) and the [`Runs`] on disk. A lookup asks them in that order. Policy (`tiers`) says which runs are merged;
+//! `change` and `write` carry it out.
 //! Refuses: knowing what a row means; a key's first byte names its table, the rest is the catalog's.
 //!
 //! Invariants: a value that was cloned never changes; clones share structure and cost O(1). A row that no
-//! layer below holds may still be deleted: a deletion is kept until the next checkpoint.
+//! layer below holds may still be deleted: a deletion is kept until no older run is left below it. Nothing here waits for the disk
+//! but opening, writing and [`resident`].
 
-mod base;
 mod builder;
-mod fingerprint;
-mod partition;
-mod plan;
-mod rewrite;
+mod change;
+mod cursor;
+mod filter;
+mod open;
+mod page_cache;
+mod resident;
+mod run;
+mod runs;
 mod scan;
 mod site;
+mod tiers;
+mod write;
 
 use std::ops::Bound;
-use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use base::Base;
-pub use fingerprint::INDEX_TABLE;
-pub use partition::Unusable;
-pub(crate) use partition::{file_id, file_name};
-pub use plan::FileSizes;
-pub use rewrite::{Rewritten, rewrite};
+pub use change::{Merged, NewRuns, flush, merge};
+pub use page_cache::PageCache;
+pub use resident::{resident, resident_off_worker};
+pub use run::Unusable;
+pub(crate) use run::{file_id, file_name};
+pub use runs::Runs;
 pub use scan::Scan;
 pub use site::{PageSizes, Site};
+pub use tiers::Tiers;
 
 use crate::error::Result;
-pub use crate::format::checkpoint::PartitionRef;
+use crate::format::row::group_of;
 
-/// Rows newer than the base, a persistent ordered map. `None`: the row is deleted.
+/// Rows newer than the runs, a persistent ordered map. `None`: the row is deleted.
 pub type Delta = imbl::OrdMap<Bytes, Option<Bytes>>;
 
 /// The largest row, key and value together, in bytes: a row and its page's header fit a page of
@@ -50,10 +57,10 @@ pub struct Layers {
     delta: Delta,
     delta_bytes: usize,
     frozen: Option<Frozen>,
-    base: Arc<Base>,
+    runs: Runs,
 }
 
-/// A delta that a checkpoint is writing into the base.
+/// A delta that a checkpoint is writing as a run.
 #[derive(Clone, Debug)]
 struct Frozen {
     rows: Delta,
@@ -61,18 +68,18 @@ struct Frozen {
 }
 
 impl Layers {
-    /// The rows of `base`, nothing newer.
-    pub fn new(base: Arc<Base>) -> Self {
+    /// The rows of `runs`, nothing newer.
+    pub fn new(runs: Runs) -> Self {
         Self {
             delta: Delta::new(),
             delta_bytes: 0,
             frozen: None,
-            base,
+            runs,
         }
     }
 
-    /// The value of `key`, copied out; `None` if there is no such row. [`crate::Error::Corrupt`] if the page that
-    /// would hold it does not match its checksum.
+    /// The value of `key`, copied out; `None` if there is no such row. [`crate::Error::NotResident`] if that needs the disk,
+    /// [`crate::Error::Corrupt`] if the page that would hold it does not match its checksum.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         if let Some(newest) = self.delta.get(key) {
             return Ok(newest.clone());
@@ -82,28 +89,40 @@ impl Layers {
         {
             return Ok(newest.clone());
         }
-        self.base.get(key)
+        self.runs.get(key)
     }
 
     /// The rows between two bounds, ascending, deletions hidden. A snapshot: later changes do not show.
     /// Nothing is read before the first row is asked for, then page by page.
     pub fn scan(&self, from: Bound<&[u8]>, to: Bound<&[u8]>) -> Scan {
-        let frozen = self.frozen.as_ref().map(|frozen| frozen.rows.clone());
-        let deltas = [Some(self.delta.clone()), frozen];
-        Scan::new(deltas.into_iter().flatten(), &self.base, from, to)
+        Scan::new(self.deltas(), self.runs.list(), (from, to), None)
     }
 
-    /// The rows whose keys start with `prefix`, ascending, and lie strictly behind the whole key `after`.
+    fn deltas(&self) -> impl Iterator<Item = Delta> {
+        let frozen = self.frozen.as_ref().map(|frozen| frozen.rows.clone());
+        [Some(self.delta.clone()), frozen].into_iter().flatten()
+    }
+
+    /// The rows whose keys start with `prefix`, ascending, and lie strictly after the whole key `after`.
     pub fn scan_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> Scan {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             Some(_) | None => Bound::Included(prefix),
         };
         let end = prefix_end(prefix);
-        self.scan(
-            from,
-            end.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
-        )
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let group = group_of(prefix).map(|group| self.runs.hash(group));
+        Scan::new(self.deltas(), self.runs.list(), (from, to), group)
+    }
+
+    /// The rows whose keys start with `prefix` as they would be with `changes` on top.
+    pub fn scan_prefix_under(&self, changes: Delta, prefix: &[u8]) -> Scan {
+        let end = prefix_end(prefix);
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let group = group_of(prefix).map(|group| self.runs.hash(group));
+        let deltas = std::iter::once(changes).chain(self.deltas());
+        let bounds = (Bound::Included(prefix), to);
+        Scan::new(deltas, self.runs.list(), bounds, group)
     }
 
     /// Sets or (with `None`) deletes a row of the live delta. In place if no clone shares it.
@@ -149,7 +168,7 @@ impl Layers {
             delta: Delta::new(),
             delta_bytes: 0,
             frozen: Some(frozen),
-            base: Arc::clone(&self.base),
+            runs: self.runs.clone(),
         }
     }
 
@@ -158,18 +177,18 @@ impl Layers {
         self.frozen.as_ref().map(|frozen| &frozen.rows)
     }
 
-    /// The same rows once `base` holds what was frozen: the frozen delta goes, the live one stays.
+    /// The same rows once `runs` hold what was frozen: the frozen delta goes, the live one stays.
     #[must_use]
-    pub fn rebase(&self, base: Arc<Base>) -> Self {
+    pub fn unfreeze(&self, runs: Runs) -> Self {
         assert!(
             self.frozen.is_some(),
-            "only a frozen delta can have gone into a base"
+            "only a frozen delta can have become a run"
         );
         Self {
             delta: self.delta.clone(),
             delta_bytes: self.delta_bytes,
             frozen: None,
-            base,
+            runs,
         }
     }
 
@@ -183,7 +202,7 @@ impl Layers {
             delta: frozen.rows.clone(),
             delta_bytes: frozen.bytes,
             frozen: None,
-            base: Arc::clone(&self.base),
+            runs: self.runs.clone(),
         };
         for (key, value) in &self.delta {
             thawed.put(key.clone(), value.clone());
@@ -191,18 +210,22 @@ impl Layers {
         thawed
     }
 
+    /// The same rows once `runs` hold those of the runs before, merged.
+    #[must_use]
+    pub fn with_runs(&self, runs: Runs) -> Self {
+        Self {
+            runs,
+            ..self.clone()
+        }
+    }
+
     /// The rows on disk.
-    pub fn base(&self) -> &Arc<Base> {
-        &self.base
+    pub fn runs(&self) -> &Runs {
+        &self.runs
     }
 }
 
-/// Whether keys of this one's table have fingerprints.
-fn has_fingerprints(key: &[u8]) -> bool {
-    key.first() == Some(&INDEX_TABLE)
-}
-
-/// The first key behind all keys that start with `prefix`; `None` if there is none.
+/// The first key after all keys that start with `prefix`; `None` if there is none.
 fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
@@ -223,7 +246,7 @@ mod tests {
     }
 
     fn with(rows: &[&str]) -> Layers {
-        let mut layers = Layers::new(Base::empty());
+        let mut layers = Layers::new(Runs::empty());
         for row in rows {
             layers.put(bytes(row), Some(bytes(row)));
         }

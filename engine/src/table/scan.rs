@@ -1,9 +1,10 @@
 //! Ordered scans through all layers.
 //!
-//! Owns: [`Scan`], a merge of the runs of rows of each layer; of equal keys the newest layer's wins.
-//! Refuses: borrowing: a scan owns its snapshot and may outlive the state it was taken from.
+//! Owns: [`Scan`], a merge of the rows of each layer; of equal keys the newest layer's wins. A merge of runs reads them the same way.
+//! Refuses: borrowing: a scan owns its snapshot and may outlive the state it was taken from. Waiting: see [`super::resident`].
 //!
-//! Invariants: keys ascend strictly; a deleted row never shows; after an error the scan is over.
+//! Invariants: keys ascend strictly; a deleted row never shows; after an error the scan is over, unless it is
+//! [`Error::NotResident`]: then it continues where it was, once the page is in memory.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -12,85 +13,138 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Delta;
-use super::base::{Base, BaseRun};
-use crate::error::Result;
+use super::cursor::{Bounds, RunCursor, as_slices};
+use super::filter::KeyHash;
+use super::run::Run;
+use crate::error::{Error, Result};
 
-/// Rows that a run of a delta takes out at once: grows from the first to the second, so that a scan for one
+/// Rows that a cursor over a delta takes out at once: grows from the first to the second, so that a scan for one
 /// row copies few.
 const REFILL_ROWS: (usize, usize) = (4, 128);
 
 /// A row on its way: key and value, or key and deletion.
 pub(super) type Row = (Bytes, Option<Bytes>);
 
-/// Both ends of a scan.
-pub(super) type Bounds = (Bound<Bytes>, Bound<Bytes>);
-
 /// Rows in ascending order of keys; see [`super::Layers::scan`].
 #[derive(Debug)]
 pub struct Scan {
     // Newest layer first.
-    runs: Vec<Run>,
+    sources: Vec<Source>,
 }
 
 #[derive(Debug)]
-struct Run {
-    source: Source,
+struct Source {
+    cursor: Cursor,
     head: Option<Row>,
 }
 
 #[derive(Debug)]
-enum Source {
-    Delta(DeltaRun),
-    Base(BaseRun),
+enum Cursor {
+    Delta(DeltaCursor),
+    Run(RunCursor),
 }
 
 impl Scan {
+    /// The rows of `deltas` and `runs`, newest first, between two bounds. With `group`, runs that have no row of that filter key are
+    /// left out.
     pub(super) fn new(
         deltas: impl Iterator<Item = Delta>,
-        base: &Arc<Base>,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
+        runs: &[Arc<Run>],
+        (from, to): (Bound<&[u8]>, Bound<&[u8]>),
+        group: Option<KeyHash>,
     ) -> Self {
         if is_empty(from, to) {
-            return Self { runs: Vec::new() };
+            return Self {
+                sources: Vec::new(),
+            };
         }
         let bounds = (
             from.map(Bytes::copy_from_slice),
             to.map(Bytes::copy_from_slice),
         );
-        let mut runs: Vec<Run> = deltas
+        let deltas = deltas
             .filter(|rows| !rows.is_empty())
-            .map(|rows| Run::new(Source::Delta(DeltaRun::new(rows, bounds.clone()))))
-            .collect();
-        runs.push(Run::new(Source::Base(BaseRun::new(
-            Arc::clone(base),
-            bounds,
-        ))));
-        Self { runs }
+            .map(|rows| Cursor::Delta(DeltaCursor::new(rows, bounds.clone())));
+        let runs = runs
+            .iter()
+            .filter(|run| group.is_none_or(|group| run.may_have(group)))
+            .map(|run| Cursor::Run(RunCursor::new(Arc::clone(run), bounds.clone())));
+        Self::of(deltas.chain(runs))
+    }
+
+    /// All rows of `runs`, newest first, from pages that are supplied: for a merge.
+    pub(super) fn supplied(runs: &[Arc<Run>]) -> Self {
+        let runs = runs.iter().cloned().map(RunCursor::supplied);
+        Self::of(runs.map(Cursor::Run))
+    }
+
+    /// All rows of a delta.
+    pub(super) fn of_delta(rows: Delta) -> Self {
+        let bounds = (Bound::Unbounded, Bound::Unbounded);
+        Self::of(std::iter::once(Cursor::Delta(DeltaCursor::new(
+            rows, bounds,
+        ))))
+    }
+
+    fn of(cursors: impl Iterator<Item = Cursor>) -> Self {
+        let sources = cursors.map(|cursor| Source { cursor, head: None });
+        Self {
+            sources: sources.collect(),
+        }
     }
 
     /// The next row, deletions included.
-    fn next_row(&mut self) -> Result<Option<Row>> {
-        let mut least: Option<(usize, Bytes)> = None;
-        for (number, run) in self.runs.iter_mut().enumerate() {
-            let Some(key) = run.peek()? else { continue };
-            if least.as_ref().is_none_or(|(_, best)| key < best) {
-                least = Some((number, key.clone()));
+    pub(super) fn next_row(&mut self) -> Result<Option<Row>> {
+        let mut least: Option<usize> = None;
+        for number in 0..self.sources.len() {
+            let Some(source) = self.sources.get_mut(number) else {
+                break;
+            };
+            source.fill()?;
+            let key = self.head(number);
+            if key.is_some() && least.is_none_or(|least| key < self.head(least)) {
+                least = Some(number);
             }
         }
-        let Some((newest, key)) = least else {
+        let Some(newest) = least else {
             return Ok(None);
         };
-        let mut row = None;
-        for (number, run) in self.runs.iter_mut().enumerate() {
-            if run.head.as_ref().is_some_and(|(head, _)| *head == key) {
-                let head = run.head.take();
-                if number == newest {
-                    row = head;
+        let row = self.sources.get_mut(newest).and_then(|at| at.head.take());
+        // Older rows of the same key do not count.
+        if let Some((key, _)) = &row {
+            for source in self.sources.iter_mut().skip(newest + 1) {
+                if source.head.as_ref().is_some_and(|(head, _)| head == key) {
+                    source.head = None;
                 }
             }
         }
         Ok(row)
+    }
+
+    fn head(&self, number: usize) -> Option<&Bytes> {
+        let head = self.sources.get(number)?.head.as_ref();
+        head.map(|(key, _)| key)
+    }
+
+    /// The run cursors that wait for pages: for a merge, which supplies them.
+    pub(super) fn waiting(&mut self) -> impl Iterator<Item = &mut RunCursor> {
+        self.sources
+            .iter_mut()
+            .filter_map(|source| match &mut source.cursor {
+                Cursor::Run(cursor) if cursor.waits() => Some(cursor),
+                Cursor::Run(_) | Cursor::Delta(_) => None,
+            })
+    }
+
+    /// The next row, waiting for the disk where that is needed.
+    pub async fn next_resident(&mut self) -> Result<Option<(Bytes, Bytes)>> {
+        let mut held = Vec::new();
+        loop {
+            match self.next() {
+                Some(Err(Error::NotResident(page))) => held.push(page.load().await?),
+                next => return next.transpose(),
+            }
+        }
     }
 }
 
@@ -100,11 +154,17 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.next_row() {
-                Ok(Some((key, Some(value)))) => return Some(Ok((key, value))),
+                // Copied: rows of a page would keep all of it.
+                Ok(Some((key, Some(value)))) => {
+                    let copy = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
+                    return Some(Ok((copy(key), copy(value))));
+                }
                 Ok(Some((_, None))) => {}
                 Ok(None) => return None,
                 Err(error) => {
-                    self.runs.clear();
+                    if !matches!(error, Error::NotResident(_)) {
+                        self.sources.clear();
+                    }
                     return Some(Err(error));
                 }
             }
@@ -112,34 +172,28 @@ impl Iterator for Scan {
     }
 }
 
-impl std::iter::FusedIterator for Scan {}
-
-impl Run {
-    fn new(source: Source) -> Self {
-        Self { source, head: None }
-    }
-
-    fn peek(&mut self) -> Result<Option<&Bytes>> {
+impl Source {
+    fn fill(&mut self) -> Result<()> {
         if self.head.is_none() {
-            self.head = match &mut self.source {
-                Source::Delta(run) => run.next(),
-                Source::Base(run) => run.next()?,
+            self.head = match &mut self.cursor {
+                Cursor::Delta(cursor) => cursor.next(),
+                Cursor::Run(cursor) => cursor.next()?,
             };
         }
-        Ok(self.head.as_ref().map(|(key, _)| key))
+        Ok(())
     }
 }
 
 /// The rows of a delta, copied out some at a time: iterators of the map would borrow it.
 #[derive(Debug)]
-struct DeltaRun {
+struct DeltaCursor {
     rows: Delta,
     bounds: Bounds,
     taken: VecDeque<Row>,
     refill: usize,
 }
 
-impl DeltaRun {
+impl DeltaCursor {
     fn new(rows: Delta, bounds: Bounds) -> Self {
         Self {
             rows,
@@ -168,14 +222,6 @@ impl DeltaRun {
         }
         self.taken.pop_front()
     }
-}
-
-/// Bounds as the standard library's ranges want them.
-pub(super) fn as_slices(bounds: &Bounds) -> (Bound<&[u8]>, Bound<&[u8]>) {
-    (
-        bounds.0.as_ref().map(Bytes::as_ref),
-        bounds.1.as_ref().map(Bytes::as_ref),
-    )
 }
 
 /// Whether no key can lie between the bounds.

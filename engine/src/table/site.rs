@@ -1,14 +1,16 @@
-//! Where base files and checkpoints live and how they are cut.
+//! Where runs and checkpoints live and how runs are cut into pages.
 //!
-//! Owns: [`Site`]: the store's directory and identity as far as caches need them, and the numbers of base files.
+//! Owns: [`Site`]: the store's directory and identity as far as caches need them, the numbers of run files, the pages in memory.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::fingerprint::INDEX_TABLE;
-use super::plan::FileSizes;
-use crate::format::base::PAGE_BYTES_MAX;
+use super::page_cache::PageCache;
+use super::tiers::Tiers;
+use crate::format::row::table;
+use crate::format::run::PAGE_BYTES_MAX;
+use crate::format::superblock::Superblock;
 use crate::io::Env;
 use crate::poison::Poison;
 use crate::sync::AtomicU64;
@@ -34,7 +36,7 @@ impl Default for PageSizes {
 impl PageSizes {
     /// The size that pages of a table aim at; a larger row has a page of its own.
     pub fn of(self, table: u8) -> usize {
-        let wanted = if table == INDEX_TABLE {
+        let wanted = if table == table::BLOB {
             self.index_bytes
         } else {
             self.other_bytes
@@ -48,45 +50,51 @@ impl PageSizes {
 pub struct Site {
     /// The outside world.
     pub env: Env,
-    /// The store's directory; base files are in `base/` inside it.
+    /// The store's directory; run files are in `runs/` inside it.
     pub root: PathBuf,
     /// The store's id.
     pub store_id: [u8; 16],
+    /// Secret key of the hashes in filters, from the superblock.
+    pub hash_key: [u8; 16],
     /// Stops writes to the store: also when the sync of a directory fails here.
     pub poison: Arc<Poison>,
-    /// How files are cut.
-    pub files: FileSizes,
-    /// How pages are cut.
+    /// When runs are merged.
+    pub tiers: Tiers,
+    /// How files are cut into pages.
     pub pages: PageSizes,
+    /// Pages in memory.
+    pub cache: Arc<PageCache>,
     // Grows through every attempt, so that a file of a failed one, whose removal is still on its way, is never met.
     next_file: AtomicU64,
 }
 
 impl Site {
     /// With the sizes that serve; tests take smaller ones.
-    pub fn new(env: Env, root: &Path, store_id: [u8; 16]) -> Self {
+    pub fn new(env: Env, root: &Path, superblock: &Superblock) -> Self {
         Self {
             env,
             root: root.to_path_buf(),
-            store_id,
+            store_id: superblock.store_id,
+            hash_key: superblock.hash_key,
             poison: Arc::default(),
-            files: FileSizes::default(),
+            tiers: Tiers::default(),
             pages: PageSizes::default(),
+            cache: Arc::default(),
             next_file: AtomicU64::new(0),
         }
     }
 
-    /// The directory of the base files.
-    pub fn base_dir(&self) -> PathBuf {
-        self.root.join("base")
+    /// The directory of the run files.
+    pub fn runs_dir(&self) -> PathBuf {
+        self.root.join("runs")
     }
 
-    /// The first number of a base file not given out.
+    /// The first number of a run file not given out.
     pub fn next_file(&self) -> u64 {
         self.next_file.load(Ordering::Relaxed)
     }
 
-    /// Takes a number for a new base file.
+    /// Takes a number for a new run file.
     pub(crate) fn claim_file(&self) -> u64 {
         self.next_file.fetch_add(1, Ordering::Relaxed)
     }

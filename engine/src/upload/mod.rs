@@ -26,6 +26,7 @@ mod spill;
 mod staging;
 
 use std::fmt::{self, Debug};
+use std::pin::Pin;
 use std::str::FromStr;
 
 use crate::digest::{Algorithm, Digest};
@@ -144,5 +145,5 @@ pub struct UploadStatus {
 /// What the store has already, so that it is not written again.
 pub trait Existing: Send + Sync + Debug {
     /// Where the content of `digest` is, as of the last durable transaction. The digest is pinned when this is asked.
-    fn stored(&self, digest: &Digest) -> Option<Extent>;
+    fn stored(&self, digest: Digest) -> Pin<Box<dyn Future<Output = Option<Extent>> + Send + '_>>;
 }

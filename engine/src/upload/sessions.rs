@@ -94,7 +94,7 @@ impl Uploads {
     /// Where the store has `digest`, unless it is damaged there: all of it is read, since the bytes that were sent are dropped for it.
     /// The second exception to a commit whose cost does not depend on the size (D9).
     pub(super) async fn stored_intact(&self, digest: &Digest) -> Result<Option<Extent>> {
-        let Some(extent) = self.existing.stored(digest) else {
+        let Some(extent) = self.existing.stored(*digest).await else {
             return Ok(None);
         };
         let damaged = self.segments().damaged();

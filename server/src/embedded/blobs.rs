@@ -92,8 +92,8 @@ impl BlobStore for Embedded {
         .boxed()
     }
 
-    fn lease(&self, digest: Digest) -> Result<()> {
-        self.0.lease(&digest).map_err(error)
+    fn lease(&self, digest: Digest) -> BoxFuture<'_, Result<()>> {
+        async move { self.0.lease(&digest).await.map_err(error) }.boxed()
     }
 
     fn pin(&self, digests: &[Digest]) -> Pinned {

@@ -1,4 +1,4 @@
-//! [`Catalog`] and [`View`] on the engine, whose reads are in memory and never wait.
+//! [`Catalog`] and [`View`] on the engine. A read waits only where rows have to be read from the disk.
 
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use tonnage_engine::store::Store;
@@ -54,13 +54,19 @@ fn change(change: Change) -> engine::Change {
     }
 }
 
-fn ready<'a, T: Send + 'a>(outcome: engine::Result<T>) -> BoxFuture<'a, Result<T>> {
-    future::ready(outcome.map_err(error)).boxed()
+impl Snapshot {
+    /// What `read` finds, once all rows that it needs are in memory.
+    fn read<'a, T: Send + 'a>(
+        &'a self,
+        read: impl Fn(&catalog::View) -> engine::Result<T> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T>> {
+        async move { self.0.read(read).await.map_err(error) }.boxed()
+    }
 }
 
 impl View for Snapshot {
     fn repository_exists<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, Result<bool>> {
-        ready(self.0.repository_exists(repository))
+        self.read(|view| view.repository_exists(repository))
     }
 
     fn repositories<'a>(
@@ -68,7 +74,7 @@ impl View for Snapshot {
         after: Option<&'a str>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<String>>> {
-        ready(self.0.repositories(after, limit))
+        self.read(move |view| view.repositories(after, limit))
     }
 
     fn tag<'a>(
@@ -76,11 +82,10 @@ impl View for Snapshot {
         repository: &'a str,
         tag: &'a str,
     ) -> BoxFuture<'a, Result<Option<Digest>>> {
-        ready(
-            self.0
-                .tag(repository, tag)
-                .map(|tag| tag.map(|tag| tag.digest)),
-        )
+        self.read(|view| {
+            let found = view.tag(repository, tag)?;
+            Ok(found.map(|tag| tag.digest))
+        })
     }
 
     fn tags<'a>(
@@ -89,8 +94,10 @@ impl View for Snapshot {
         after: Option<&'a str>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<String>>> {
-        let tags = self.0.tags(repository, after, limit);
-        ready(tags.map(|tags| tags.into_iter().map(|tag| tag.tag).collect()))
+        self.read(move |view| {
+            let tags = view.tags(repository, after, limit)?;
+            Ok(tags.into_iter().map(|tag| tag.tag).collect())
+        })
     }
 
     fn manifest<'a>(
@@ -98,7 +105,7 @@ impl View for Snapshot {
         repository: &'a str,
         digest: Digest,
     ) -> BoxFuture<'a, Result<Option<ManifestEntry>>> {
-        ready(self.0.manifest(repository, &digest))
+        self.read(move |view| view.manifest(repository, &digest))
     }
 
     fn blob<'a>(
@@ -106,7 +113,12 @@ impl View for Snapshot {
         repository: &'a str,
         digest: Digest,
     ) -> BoxFuture<'a, Result<Option<u64>>> {
-        ready(self.linked_length(repository, &digest))
+        self.read(move |view| {
+            if !view.linked(repository, &digest)? {
+                return Ok(None);
+            }
+            Ok(view.blob(&digest)?.map(|blob| blob.length))
+        })
     }
 
     fn referrers<'a>(
@@ -116,22 +128,10 @@ impl View for Snapshot {
         after: Option<Digest>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<ManifestEntry>>> {
-        ready(
-            self.0
-                .referring(repository, &subject, after.as_ref(), limit),
-        )
+        self.read(move |view| view.referring(repository, &subject, after.as_ref(), limit))
     }
 
     fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>> {
-        ready(self.0.holders(&digest, limit))
-    }
-}
-
-impl Snapshot {
-    fn linked_length(&self, repository: &str, digest: &Digest) -> engine::Result<Option<u64>> {
-        if !self.0.linked(repository, digest)? {
-            return Ok(None);
-        }
-        Ok(self.0.blob(digest)?.map(|blob| blob.length))
+        self.read(move |view| view.holders(&digest, limit))
     }
 }

@@ -45,7 +45,7 @@ impl Registry {
             return Ok(false);
         }
         // Before the commit, which looks again: what it finds then is held from here on.
-        self.blobs.lease(digest)?;
+        self.blobs.lease(digest).await?;
         let transaction = Transaction {
             caller: push.caller(),
             repository: own,

@@ -85,7 +85,7 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Stages a small content, such as a manifest.
     fn put_small(&self, content: Bytes, algorithm: Algorithm) -> BoxFuture<'_, Result<Staged>>;
     /// Keeps the blob for the grace period although nothing may reference it: its existence was promised.
-    fn lease(&self, digest: Digest) -> Result<()>;
+    fn lease(&self, digest: Digest) -> BoxFuture<'_, Result<()>>;
     /// Keeps blobs, stored or not, from being collected until the pin drops.
     fn pin(&self, digests: &[Digest]) -> Pinned;
     /// Whether the blob's stored bytes are known to be damaged. Pushing it again heals it.

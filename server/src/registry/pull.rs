@@ -91,7 +91,7 @@ impl Registry {
     /// Leases a blob that was seen in the repository, and looks again: between the look and the lease it may have been deleted
     /// and collected. Its length, if it is still there; from then on the lease holds it.
     pub(super) async fn promise(&self, repository: &str, digest: Digest) -> Result<Option<u64>> {
-        self.blobs.lease(digest)?;
+        self.blobs.lease(digest).await?;
         self.view().await?.blob(repository, digest).await
     }
 

@@ -34,8 +34,6 @@ pub(super) struct Calls {
 #[derive(Debug, Clone)]
 struct Open {
     disk: Arc<Disk>,
-    /// It is read through the page cache, where a short read would mean the end of the file.
-    cached: bool,
 }
 
 /// Replies that can be an error.
@@ -88,18 +86,11 @@ impl Calls {
 
     fn open_disk(&self, number: u64) -> io::Result<(FileHandle, FopenFlags)> {
         let disk = self.store.disk(number)?;
-        let path = self.store.node(number)?.path;
-        let cached = path.extension().is_some_and(|kind| kind == "base");
-        let flags = if cached {
-            FopenFlags::empty()
-        } else {
-            FopenFlags::FOPEN_DIRECT_IO
-        };
         let mut handles = self.handles.lock();
         handles.0 += 1;
         let handle = handles.0;
-        handles.1.insert(handle, Open { disk, cached });
-        Ok((FileHandle(handle), flags))
+        handles.1.insert(handle, Open { disk });
+        Ok((FileHandle(handle), FopenFlags::FOPEN_DIRECT_IO))
     }
 
     fn handle(&self, handle: FileHandle) -> io::Result<Open> {
@@ -122,15 +113,9 @@ impl Calls {
     }
 
     fn read_some(&self, handle: FileHandle, offset: u64, size: u32) -> io::Result<Vec<u8>> {
-        let Open { disk, cached } = self.handle(handle)?;
-        let size = size as usize;
-        let mut data = if cached {
-            self.chance(Kind::CachedRead)?;
-            vec![0; size]
-        } else {
-            self.chance(Kind::Read)?;
-            vec![0; self.store.moved(size)]
-        };
+        let Open { disk } = self.handle(handle)?;
+        self.chance(Kind::Read)?;
+        let mut data = vec![0; self.store.moved(size as usize)];
         let mut read = 0;
         while read < data.len() {
             let more = disk.file.read_at(&mut data[read..], offset + read as u64)?;
@@ -144,14 +129,9 @@ impl Calls {
     }
 
     fn write_some(&self, handle: FileHandle, offset: u64, data: &[u8]) -> io::Result<u32> {
-        let Open { disk, cached } = self.handle(handle)?;
-        let moved = if cached {
-            self.chance(Kind::Space)?;
-            data.len()
-        } else {
-            self.chance(Kind::Write)?;
-            self.store.moved(data.len())
-        };
+        let Open { disk } = self.handle(handle)?;
+        self.chance(Kind::Write)?;
+        let moved = self.store.moved(data.len());
         disk.write(offset, &data[..moved])?;
         Ok(u32::try_from(moved).expect("a call has less"))
     }

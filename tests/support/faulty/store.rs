@@ -100,7 +100,6 @@ enum Old {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Read,
-    CachedRead,
     Write,
     Space,
     Name,
@@ -149,7 +148,6 @@ impl Store {
         let rates = chances.rates;
         let (broken, full, interrupted) = match kind {
             Kind::Read => (rates.reads, 0, rates.interrupted),
-            Kind::CachedRead => (rates.reads, 0, 0),
             Kind::Write => (rates.writes, rates.full, rates.interrupted),
             Kind::Space => (rates.writes, rates.full, 0),
             Kind::Name => (rates.names, 0, 0),

@@ -4,12 +4,12 @@
 //! the same bytes.
 
 use tonnage_engine::extent::{Extent, Layout, SegmentId, VolumeId};
-use tonnage_engine::format::base::{FileHeader, decode_directory, encode_directory};
 use tonnage_engine::format::checkpoint::CheckpointRecord;
 use tonnage_engine::format::checksum::{ChunkChecksums, ChunkMark, check_chunks, decode_table};
 use tonnage_engine::format::journal::{FrameHeader, JournalHeader};
 use tonnage_engine::format::mark::Mark;
 use tonnage_engine::format::record::{FoundFrame, RecordFrame, RecordPlaces};
+use tonnage_engine::format::run::{FileHeader, decode_directory, encode_directory};
 use tonnage_engine::format::segment::SegmentHeader;
 use tonnage_engine::format::superblock::{COPY_BYTES, Decoded, Superblock};
 use tonnage_engine::format::upload_log::UploadHeader;
@@ -37,7 +37,7 @@ pub fn run(bytes: &[u8]) {
         1 => checkpoint(&shaped(rest.len() + 4)),
         2 => segment(&shaped(BLOCK)),
         3 => record(&shaped(128)),
-        4 => base_header(&shaped(BLOCK)),
+        4 => run_header(&shaped(BLOCK)),
         5 => upload_header(&shaped(BLOCK)),
         6 => journal_header(&shaped(BLOCK)),
         7 => frame_header(&shaped(64)),
@@ -128,7 +128,7 @@ fn record(bytes: &[u8]) {
     }
 }
 
-fn base_header(bytes: &[u8]) {
+fn run_header(bytes: &[u8]) {
     if let Ok(header) = FileHeader::decode(bytes) {
         assert_eq!(header.encode(), bytes[..BLOCK]);
     }

@@ -15,7 +15,7 @@ use tonnage_engine::format::transaction::Transaction;
 use tonnage_engine::journal::scan;
 use tonnage_engine::limits::ORIGIN_BYTES_MAX;
 use tonnage_engine::state::State;
-use tonnage_engine::table::{Base, Layers};
+use tonnage_engine::table::{Layers, Runs};
 
 use super::input::Input;
 
@@ -41,7 +41,7 @@ pub fn run(bytes: &[u8]) {
     let end = (choices & ENDS != 0).then_some(file.len() as u64);
     let mut state = State {
         lsn: Lsn(0),
-        layers: Layers::new(Base::empty()),
+        layers: Layers::new(Runs::empty()),
         next_repository: 1,
         segment_limit: SegmentId(1),
         retired: 0,

@@ -24,7 +24,7 @@ pub fn file(path: &Path, bytes: &mut [u8]) {
         Some("journal") => journal(bytes),
         Some("segment") => segment(bytes),
         Some("upload") => upload(bytes),
-        Some("base") => base(bytes),
+        Some("run") => run(bytes),
         _ if name.is_some_and(|name| name == "superblock") => {
             for copy in 0..4 {
                 within(bytes, copy * BLOCK, BLOCK);
@@ -34,26 +34,20 @@ pub fn file(path: &Path, bytes: &mut [u8]) {
     }
 }
 
-/// The header of a base file, for the checkpoint that names it.
+/// The header of a run file, for the checkpoint that names it.
 pub fn header_crc(file: &[u8]) -> u32 {
     number(file, BLOCK - 4)
 }
 
-/// Puts the checksums of the headers of base files into a checkpoint, in the order in which it names them.
+/// Puts the checksums of the headers of run files into a checkpoint, in the order in which it names them.
 pub fn name_headers(record: &mut [u8], mut crc_of: impl FnMut(u64) -> Option<u32>) {
     let count = number(record, 88).min(64);
-    let mut at = 96;
-    for _ in 0..count {
+    for at in (96..).step_by(32).take(count as usize) {
         let Some(id) = record.get(at..at + 8).and_then(|id| id.try_into().ok()) else {
             break;
         };
         if let Some(crc) = crc_of(u64::from_le_bytes(id)) {
             put(record, at + 24, crc);
-        }
-        let key = number(record, at + 28) as usize;
-        at = at.saturating_add(32).saturating_add(key);
-        if at > record.len() {
-            break;
         }
     }
     checkpoint(record);
@@ -142,12 +136,12 @@ fn upload(bytes: &mut [u8]) {
     }
 }
 
-/// Pages, the directory's copy of their checksums, the directory, the header.
-fn base(bytes: &mut [u8]) {
-    let directory = number(bytes, 56) as usize;
+/// Pages, the directory's copy of their checksums, the filter, the directory, the header.
+fn run(bytes: &mut [u8]) {
+    let (filter, directory) = (number(bytes, 64) as usize, number(bytes, 72) as usize);
     let (mut entry, mut page) = (directory, BLOCK);
     for _ in 0..number(bytes, 12).min(1024) {
-        let length = number(bytes, entry) as usize;
+        let length = number(bytes, entry.saturating_add(8)) as usize;
         let Some(end) = page.checked_add(length).filter(|end| *end <= bytes.len()) else {
             break;
         };
@@ -158,13 +152,16 @@ fn base(bytes: &mut [u8]) {
         covered.extend(&bytes[page + 64..end]);
         let sum = checksum(&covered);
         put(bytes, page + 60, sum);
-        put(bytes, entry + 8, sum);
+        put(bytes, entry + 12, sum);
         page = end;
-        let key = number(bytes, entry + 12) as usize;
-        entry = entry.saturating_add(16).saturating_add(key);
+        let key = number(bytes, entry + 16) as usize;
+        entry = entry.saturating_add(20).saturating_add(key);
+    }
+    if let Some(sum) = bytes.get(filter..directory).map(checksum) {
+        put(bytes, 80, sum);
     }
     if let Some(sum) = bytes.get(directory..).map(checksum) {
-        put(bytes, 64, sum);
+        put(bytes, 84, sum);
     }
     within(bytes, 0, BLOCK);
 }

@@ -39,7 +39,7 @@ pub fn run(bytes: &[u8]) {
         }
         changed.extend(change(&mut image, &mut input));
     }
-    cut_maps(&mut image);
+    cut_runs(&mut image);
     if choices & SEAL != 0 {
         reseal(&mut image, &changed);
     }
@@ -139,10 +139,10 @@ fn files(image: &Image) -> Vec<PathBuf> {
     image.files.keys().filter(part).cloned().collect()
 }
 
-/// Base files are mapped, and a map is a copy here: none is longer than a copy may be.
-fn cut_maps(image: &mut Image) {
+/// Runs are read whole at open: none is longer than one input may cost.
+fn cut_runs(image: &mut Image) {
     for (path, content) in &mut image.files {
-        if path.extension().is_some_and(|end| end == "base") && content.len() > FILE_BYTES_MAX {
+        if path.extension().is_some_and(|end| end == "run") && content.len() > FILE_BYTES_MAX {
             content.set_len(FILE_BYTES_MAX);
         }
     }
@@ -161,7 +161,7 @@ fn reseal(image: &mut Image, changed: &[PathBuf]) {
     }
     if changed
         .iter()
-        .any(|path| path.extension().is_some_and(|end| end == "base"))
+        .any(|path| path.extension().is_some_and(|end| end == "run"))
     {
         for slot in 0..3 {
             let path = store_path().join(format!("checkpoint.{slot}"));
@@ -171,7 +171,7 @@ fn reseal(image: &mut Image, changed: &[PathBuf]) {
             };
             let mut record = content.to_vec();
             seal::name_headers(&mut record, |id| {
-                let path = store_path().join("base").join(format!("{id:016x}.base"));
+                let path = store_path().join("runs").join(format!("{id:016x}.run"));
                 let mut header = vec![0; 4096];
                 let there = image.files.get(&path)?.read(0, &mut header);
                 (there == 4096).then(|| seal::header_crc(&header))
@@ -189,8 +189,8 @@ fn open_and_read(specimen: &Specimen, image: &Image) -> Option<Digest> {
         let Ok((store, _)) = opened else {
             return (None, false);
         };
-        if let Ok(model) = found::snapshot(&store) {
-            drop(found::reverses(&store, &model));
+        if let Ok(model) = found::snapshot(&store).await {
+            drop(found::reverses(&store, &model).await);
         }
         let mut wrong = None;
         for digest in specimen.task.universe.keys() {

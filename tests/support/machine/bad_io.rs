@@ -13,8 +13,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonnage_engine::buffer::Buffer;
 use tonnage_engine::io::{
-    Call, Dir, DirRef, File, FileRef, Io, IoError, IoFuture, IoResult, LockAttempt, MapRef,
-    OpenMode, Residency, Space, Spawn, TaskFuture,
+    Call, Dir, DirRef, File, FileRef, Io, IoError, IoFuture, IoResult, LockAttempt, OpenMode,
+    Residency, Space, Spawn, TaskFuture,
 };
 
 use crate::places;
@@ -231,10 +231,6 @@ impl Io for Around {
 
     fn unlink(&self, call: Call, path: &Path) -> IoFuture<()> {
         self.io.unlink(call, path)
-    }
-
-    fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef> {
-        self.io.map(call, path)
     }
 
     fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt> {

@@ -38,8 +38,6 @@ pub enum OpKind {
     Read,
     /// A file opened that was there.
     Open,
-    /// A file mapped.
-    Map,
     /// Names listed.
     List,
     /// A lock tried.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tonnage_engine::io::{
-    Call, Dir, DirRef, FileRef, Io, IoFuture, LockAttempt, LockGuard, Map, MapRef, OpenMode, Space,
+    Call, Dir, DirRef, FileRef, Io, IoFuture, LockAttempt, LockGuard, OpenMode, Space,
 };
 
 use super::disk::SimDisk;
@@ -85,20 +85,6 @@ impl Io for SimDisk {
         self.submit(op, move |state| Ok((state.machine.unlink(&path)?, 0)))
     }
 
-    fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef> {
-        let op = Op::new(call, OpKind::Map, path);
-        let path = path.to_owned();
-        self.submit(op, move |state| {
-            let inode = state.machine.file_at(&path)?;
-            let mut bytes = state.machine.files[inode].live.to_vec();
-            state.maybe_flip(OpKind::Map, &path, &mut bytes);
-            let map = Copied::new(&bytes);
-            let length = map.length as u64;
-            let map: MapRef = Arc::new(map);
-            Ok((map, length))
-        })
-    }
-
     fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt> {
         let op = Op::new(call, OpKind::Lock, path);
         let (disk, path) = (self.clone(), path.to_owned());
@@ -161,32 +147,5 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.disk
             .with_state(|state| state.locked.remove(&self.path));
-    }
-}
-
-/// A copy whose first byte is aligned to 16: it starts that far into its block.
-#[derive(Debug)]
-struct Copied {
-    block: Box<[u8]>,
-    start: usize,
-    length: usize,
-}
-
-impl Copied {
-    fn new(content: &[u8]) -> Self {
-        let mut block = vec![0; content.len() + 15].into_boxed_slice();
-        let start = block.as_ptr().align_offset(16);
-        block[start..start + content.len()].copy_from_slice(content);
-        Self {
-            block,
-            start,
-            length: content.len(),
-        }
-    }
-}
-
-impl Map for Copied {
-    fn bytes(&self) -> &[u8] {
-        &self.block[self.start..self.start + self.length]
     }
 }

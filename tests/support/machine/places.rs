@@ -38,8 +38,6 @@ const OTHERS: [&str; 11] = [
     "lock",
     "space",
 ];
-/// Maps a file; apart from the others because every iterator has one too.
-const MAP: &str = "map";
 
 /// One operation that changes the disk, as it stands in the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,7 +103,7 @@ fn scan_text(file: &str, text: &str) -> Result<Vec<Place>, String> {
         })?;
         let creates = operation == "open" && arguments.contains("OpenMode::CreateNew");
         if !creates && !CHANGES.contains(&operation) {
-            if OTHERS.contains(&operation) || operation == MAP {
+            if OTHERS.contains(&operation) {
                 continue;
             }
             return Err(format!(

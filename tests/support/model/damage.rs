@@ -103,7 +103,7 @@ fn damage(
         let name = path.to_string_lossy();
         usize::from(name.ends_with(".journal")) * 6
             + usize::from(name.ends_with(".segment")) * 4
-            + usize::from(name.ends_with(".base")) * 2
+            + usize::from(name.ends_with(".run")) * 2
             + usize::from(name.contains("checkpoint."))
             + usize::from(name.ends_with("superblock"))
             + usize::from(name.ends_with(".upload"))
@@ -180,13 +180,13 @@ fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Viola
                 ))
             };
         };
-        let mut model = match found::snapshot(&store) {
+        let mut model = match found::snapshot(&store).await {
             Ok(model) => model,
             Err(_) => return Ok("error on a listing"),
         };
         let (mut unreadable, mut known) = (false, Vec::new());
         for digest in task.universe.keys() {
-            let stored = store.view().blob(digest);
+            let stored = store.view().read(|view| view.blob(digest)).await;
             if matches!(stored, Ok(None)) {
                 continue;
             }

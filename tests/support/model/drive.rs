@@ -218,7 +218,7 @@ impl Client {
             }
             Operation::Resume => self.resume(place).await,
             Operation::Cancel => self.cancel(),
-            Operation::Head(content) => self.head(repository, *content),
+            Operation::Head(content) => self.head(repository, *content).await,
             Operation::Read(content, from, to) => {
                 self.read(repository, *content, (*from, *to)).await
             }
@@ -282,7 +282,7 @@ impl Client {
         let committed = self.store.commit(batch).await?;
         // What was linked is leased with the answer, until a manifest references it.
         for digest in linked {
-            self.leased(digest)?;
+            self.leased(digest).await?;
         }
         let mut record = self.record.0.lock();
         record
@@ -292,8 +292,13 @@ impl Client {
     }
 
     /// An answer promised this digest just now.
-    fn leased(&self, digest: Digest) -> Result<(), Error> {
-        if !self.store.view().referenced(&digest)? {
+    async fn leased(&self, digest: Digest) -> Result<(), Error> {
+        if !self
+            .store
+            .view()
+            .read(|view| view.referenced(&digest))
+            .await?
+        {
             let until = self.env.clock.monotonic() + self.lease_grace;
             let mut record = self.record.0.lock();
             let lease = record.leases.entry(digest).or_default();
@@ -481,11 +486,11 @@ impl Client {
     }
 
     /// As a HEAD does: a blob that is linked is answered for, and the answer leases it.
-    fn head(&self, repository: &str, number: u32) -> Result<Answer, Error> {
+    async fn head(&self, repository: &str, number: u32) -> Result<Answer, Error> {
         let (view, digest) = (self.store.view(), content::digest(number));
-        if view.linked(repository, &digest)? {
-            self.store.lease(&digest)?;
-            self.leased(digest)?;
+        if view.read(|view| view.linked(repository, &digest)).await? {
+            self.store.lease(&digest).await?;
+            self.leased(digest).await?;
         }
         Ok(Answer::Done)
     }
@@ -510,7 +515,12 @@ impl Client {
         (from, to): (u8, u8),
     ) -> Result<Answer, Error> {
         let digest = content::digest(number);
-        if !self.store.view().linked(repository, &digest)? {
+        if !self
+            .store
+            .view()
+            .read(|view| view.linked(repository, &digest))
+            .await?
+        {
             return Ok(Answer::Done);
         }
         let Some(reader) = self.store.open_blob(&digest).await? else {

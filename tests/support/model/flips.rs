@@ -222,10 +222,12 @@ impl Specimen {
         at: u64,
     ) -> Result<(bool, super::state::Model), Violation> {
         let wrong = |what: String| Violation::new("blast radius", what);
-        let mut model = found::snapshot(store).map_err(|error| wrong(error.to_string()))?;
+        let mut model = found::snapshot(store)
+            .await
+            .map_err(|error| wrong(error.to_string()))?;
         let mut lost = Vec::new();
         for digest in self.task.universe.keys() {
-            match store.view().blob(digest) {
+            match store.view().read(|view| view.blob(digest)).await {
                 Ok(None) => continue,
                 Ok(Some(_)) => drop(model.stored.insert(*digest)),
                 Err(error) => return Err(wrong(error.to_string())),

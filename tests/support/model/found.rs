@@ -9,30 +9,39 @@ use super::state::{Manifest, Model, Repository};
 const ALL: usize = 100_000;
 
 /// Everything that readers of the store can see, read through every listing and each of their reverses.
-pub fn snapshot(store: &Store) -> Result<Model, Error> {
+pub async fn snapshot(store: &Store) -> Result<Model, Error> {
     let view = store.view();
     let mut found = Model::default();
-    for name in view.repositories(None, ALL)? {
-        let repository = repository(store, &name)?;
+    for name in view.read(|view| view.repositories(None, ALL)).await? {
+        let repository = repository(store, &name).await?;
         found.repositories.insert(name, repository);
     }
     Ok(found)
 }
 
 /// What one repository holds; nothing if it does not exist.
-pub fn repository(store: &Store, name: &str) -> Result<Repository, Error> {
+pub async fn repository(store: &Store, name: &str) -> Result<Repository, Error> {
     let view = store.view();
     let mut found = Repository {
-        links: view.links(name, None, ALL)?.into_iter().collect(),
+        links: view
+            .read(|view| view.links(name, None, ALL))
+            .await?
+            .into_iter()
+            .collect(),
         manifests: BTreeMap::new(),
         tags: view
-            .tags(name, None, ALL)?
+            .read(|view| view.tags(name, None, ALL))
+            .await?
             .into_iter()
             .map(|tag| (tag.tag, tag.digest))
             .collect(),
     };
-    for entry in view.manifests(name, None, ALL)? {
-        let children = view.children(name, &entry.digest)?.into_iter().collect();
+    for entry in view.read(|view| view.manifests(name, None, ALL)).await? {
+        let children = view
+            .read(|view| view.children(name, &entry.digest))
+            .await?
+            .into_iter()
+            .collect();
         let manifest = Manifest {
             size: entry.size,
             children,
@@ -44,7 +53,7 @@ pub fn repository(store: &Store, name: &str) -> Result<Repository, Error> {
 }
 
 /// Whether what is listed the other way round agrees: referrers of each subject, holders of each link.
-pub fn reverses(store: &Store, found: &Model) -> Result<Result<(), String>, Error> {
+pub async fn reverses(store: &Store, found: &Model) -> Result<Result<(), String>, Error> {
     let view = store.view();
     for (name, repository) in &found.repositories {
         let subjects: BTreeSet<Digest> = repository
@@ -55,7 +64,8 @@ pub fn reverses(store: &Store, found: &Model) -> Result<Result<(), String>, Erro
             .collect();
         for subject in subjects {
             let listed: BTreeSet<Digest> = view
-                .referrers(name, &subject, None, ALL)?
+                .read(|view| view.referrers(name, &subject, None, ALL))
+                .await?
                 .into_iter()
                 .collect();
             if listed != repository.referrers(&subject) {
@@ -63,7 +73,11 @@ pub fn reverses(store: &Store, found: &Model) -> Result<Result<(), String>, Erro
             }
         }
         for link in &repository.links {
-            if !view.holders(link, ALL)?.contains(name) {
+            if !view
+                .read(|view| view.holders(link, ALL))
+                .await?
+                .contains(name)
+            {
                 return Ok(Err(format!("{name} is not among the holders of {link}")));
             }
         }

@@ -293,7 +293,7 @@ impl Generator {
     }
 
     fn fault(&mut self) -> Fault {
-        use OpKind::{Create, Map, Read, SetLen, SyncData, SyncDir, Unlink, Write};
+        use OpKind::{Create, Read, SetLen, SyncData, SyncDir, Unlink, Write};
         // Where a failure must cost neither too little nor too much; an empty place is any.
         let places = [
             (SyncData, ".journal"),
@@ -306,9 +306,9 @@ impl Generator {
             (Write, ".journal"),
             (Write, ".segment"),
             (Write, ".upload"),
-            (Write, ".base"),
-            (SyncData, ".base"),
-            (SyncData, ".base"),
+            (Write, ".run"),
+            (SyncData, ".run"),
+            (SyncData, ".run"),
             (Write, ""),
             (Create, ".journal"),
             (Create, ".journal"),
@@ -316,7 +316,7 @@ impl Generator {
             (Create, ""),
             (SetLen, ""),
             (Unlink, ""),
-            (Map, ".base"),
+            (Read, ".run"),
             (Read, ".segment"),
             (Read, ""),
         ];
@@ -328,7 +328,7 @@ impl Generator {
             // This store's checkpoints come by themselves, and fail half-way, over and over.
             3 if self.prng.percent(75) => {
                 let kind = [Write, SyncData][self.prng.below(2)];
-                return Fault::percent(kind, 50).on(".base").with_errno(code);
+                return Fault::percent(kind, 50).on(".run").with_errno(code);
             }
             // No room for a journal file, now and then: what was queued is refused, and the store goes on.
             5 if self.prng.percent(75) => {

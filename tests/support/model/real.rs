@@ -36,11 +36,12 @@ pub async fn run(history: &History, folder: &Path, env: impl Fn() -> Env) -> Res
             calls.retain(|call| !matches!(call.operation, Operation::Wait(_)));
         }
         left = drive::run_clients(&store, &env, &record, grace, &clients, &left).await;
-        let mut seen = found::snapshot(&store).map_err(failed("names"))?;
+        let mut seen = found::snapshot(&store).await.map_err(failed("names"))?;
         for digest in generate::universe(history).into_keys() {
             if store
                 .view()
-                .blob(&digest)
+                .read(|view| view.blob(&digest))
+                .await
                 .map_err(failed("names"))?
                 .is_some()
             {

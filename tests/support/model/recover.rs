@@ -148,13 +148,16 @@ async fn look(task: &Task, machine: &Machine, lsn: u64) -> Result<Found, Violati
         let what = format!("segments are missing or too short: {report:?}");
         return Err(Violation::new("open", what));
     }
-    let mut model = found::snapshot(&store).map_err(failed("names"))?;
-    let reverses = found::reverses(&store, &model).map_err(failed("names"))?;
+    let mut model = found::snapshot(&store).await.map_err(failed("names"))?;
+    let reverses = found::reverses(&store, &model)
+        .await
+        .map_err(failed("names"))?;
     reverses.map_err(|what| Violation::new("names", what))?;
     for (digest, content) in &task.universe {
         if store
             .view()
-            .blob(digest)
+            .read(|view| view.blob(digest))
+            .await
             .map_err(failed("names"))?
             .is_some()
         {

@@ -271,7 +271,7 @@ impl Recoveries {
             }
             Trouble::FailingBase => {
                 let kind = [OpKind::Write, OpKind::SyncData][prng.below(2)];
-                machine.disk.add_fault(Fault::percent(kind, 50).on(".base"));
+                machine.disk.add_fault(Fault::percent(kind, 50).on(".run"));
             }
         }
         self.trouble

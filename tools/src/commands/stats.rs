@@ -102,7 +102,7 @@ async fn count(env: Env, data: &Path) -> Result<StoreStats> {
     let closed = offline::read(&env, data).await?;
     let space = env.io.space(Class::Directory.call(), data).await;
     let space = space.map_err(|source| Error::io("ask for the space on", data, source))?;
-    let counted = StoreStats::count(&closed.view, space)?;
+    let counted = StoreStats::count(&closed.view, space).await?;
     let uploads = tonnage_engine::upload::surviving(&env, &data.join("uploads")).await?;
     Ok(StoreStats {
         uploads: uploads.len() as u64,

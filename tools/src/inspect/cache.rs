@@ -1,17 +1,17 @@
-//! Base files and checkpoints, which are caches. Owns: their headers. Refuses: rows.
+//! Runs and checkpoints, which are caches. Owns: their headers. Refuses: rows.
 
 use std::io;
 
 use serde_json::json;
-use tonnage_engine::format::base::{FILE_HEADER_BYTES, FileHeader, decode_directory};
 use tonnage_engine::format::checkpoint::{CheckpointRecord, RECORD_BYTES_MAX};
 use tonnage_engine::format::codec::checksum;
+use tonnage_engine::format::run::{FILE_HEADER_BYTES, FileHeader, decode_directory};
 
 use super::{Findings, Inspected, hex};
 
-/// Reads the header and the directory of a base file.
-pub(super) fn base(file: &Inspected<'_>) -> io::Result<Findings> {
-    let mut findings = Findings::new("base file");
+/// Reads the header and the directory of a run.
+pub(super) fn run(file: &Inspected<'_>) -> io::Result<Findings> {
+    let mut findings = Findings::new("run");
     findings.fact("bytes", file.length);
     let header = match FileHeader::decode(&file.read(0, FILE_HEADER_BYTES as u64)?) {
         Ok(header) => header,
@@ -37,7 +37,7 @@ pub(super) fn base(file: &Inspected<'_>) -> io::Result<Findings> {
             for page in pages {
                 findings.part(json!({
                     "first key": hex(&page.first_key),
-                    "rows": page.rows,
+                    "offset": page.offset,
                     "bytes": page.bytes,
                 }));
             }
@@ -68,12 +68,11 @@ pub(super) fn checkpoint(file: &Inspected<'_>) -> io::Result<Findings> {
     findings.fact("replay begins in", replay);
     findings.fact("next repository", record.next_repository);
     findings.fact("next segment", record.next_segment);
-    for part in record.partitions {
+    for run in record.runs {
         findings.part(json!({
-            "base": format!("{:016x}", part.id),
-            "first key": hex(&part.first_key),
-            "rows": part.rows,
-            "bytes": part.bytes,
+            "run": format!("{:016x}", run.id),
+            "rows": run.rows,
+            "bytes": run.bytes,
         }));
     }
     Ok(findings)

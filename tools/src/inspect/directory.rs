@@ -22,7 +22,7 @@ pub(super) fn look(path: &Path) -> io::Result<Findings> {
         findings
             .problem("there is no superblock: this is not a store, or its creation was cut short");
     }
-    for folder in ["journal", "segments", "uploads", "base"] {
+    for folder in ["journal", "segments", "uploads", "runs"] {
         let (mut files, mut bytes) = (0u64, 0u64);
         match fs::read_dir(path.join(folder)) {
             Ok(entries) => {

@@ -82,7 +82,7 @@ pub(crate) fn look(path: &Path) -> io::Result<Findings> {
         b"TNSEGMNT" => segment::look(&file),
         b"TNJOURNL" => journal::look(&file),
         b"TNUPLOAD" => upload::look(&file),
-        b"TNBASEFL" => cache::base(&file),
+        b"TNRUNFIL" => cache::run(&file),
         b"TNCHKPNT" => cache::checkpoint(&file),
         _ => {
             let mut findings = Findings::new("unknown");

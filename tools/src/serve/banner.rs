@@ -80,7 +80,7 @@ impl Started<'_> {
         for what in &self.report.journal_unsound {
             tracing::error!(
                 %what,
-                "the journal is damaged: the checkpoint is the only copy of what it held; keep base/ and checkpoint.*, and restore the file"
+                "the journal is damaged: the checkpoint is the only copy of what it held; keep runs/ and checkpoint.*, and restore the file"
             );
         }
         for copy in &self.report.superblock_copies_damaged {

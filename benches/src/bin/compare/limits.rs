@@ -1,6 +1,6 @@
 //! What this machine can do at most, measured in the same run: the floors under a push and a pull.
 //!
-//! Owns: [`receive_hash_write_sync`], [`write_from_map`], [`flush_millis`]. Refuses: anything a registry does beyond it.
+//! Owns: [`receive_hash_write_sync`], [`write_from_memory`], [`flush_millis`]. Refuses: anything a registry does beyond it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,7 +9,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use tonnage_engine::io::Class;
 
 const PIECE: usize = 1 << 20;
 
@@ -33,19 +32,15 @@ pub fn receive_hash_write_sync(path: &Path, bytes: &[u8]) -> Result<Duration, St
     took.map_err(|e| format!("receive, hash, write, sync: {e}"))
 }
 
-/// One thread writes a mapped, resident file to a loopback socket; another receives and forgets. Time until all was received.
-pub fn write_from_map(path: &Path) -> Result<Duration, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|e| format!("start a runtime: {e}"))?;
-    let io = tonnage_engine::io::native().map_err(|e| format!("start the disk's threads: {e}"))?;
-    let map = runtime.block_on(io.map(Class::Background.call(), path));
-    let map = map.map_err(|e| format!("map {}: {e}", path.display()))?;
-    let took = over_loopback(map.bytes(), |mut stream, begin| {
+/// One thread writes a file that is in memory to a loopback socket; another receives and forgets. Time until all was received.
+pub fn write_from_memory(path: &Path) -> Result<Duration, String> {
+    let bytes = std::fs::read(path).map_err(|e| format!("read {}: {e}", path.display()))?;
+    let took = over_loopback(&bytes, |mut stream, begin| {
         let mut buffer = vec![0; PIECE];
         while stream.read(&mut buffer)? > 0 {}
         Ok(begin.elapsed())
     });
-    took.map_err(|e| format!("write from a map: {e}"))
+    took.map_err(|e| format!("write from memory: {e}"))
 }
 
 /// Sends `bytes` from a thread and gives the other end to `receive`, with the moment sending began.

@@ -218,8 +218,8 @@ impl Round<'_> {
                 pull,
             );
         }
-        limits::write_from_map(&file)?; // makes it resident
-        let limit = limits::write_from_map(&file)?;
+        limits::write_from_memory(&file)?; // makes it resident
+        let limit = limits::write_from_memory(&file)?;
         samples.add(
             "hot pull of the large blob, MiB/s",
             LIMIT,

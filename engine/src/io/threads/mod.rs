@@ -16,11 +16,9 @@
 mod closing;
 mod file;
 mod lock;
-mod map;
 mod place;
 mod pool;
 mod refusal;
-pub(super) mod sigbus;
 mod tally;
 pub(super) mod workers;
 
@@ -36,8 +34,8 @@ use self::place::{Place, Roots};
 use self::pool::{Blocking, Pool};
 use self::refusal::begun;
 use super::{
-    Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, MapRef, OpenMode,
-    Space, TaskFuture,
+    Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, OpenMode, Space,
+    TaskFuture,
 };
 
 /// Files whose sizes one operation reads. Those of a large directory are spread over the threads of their lane.
@@ -125,15 +123,6 @@ impl Io for Threads {
         let place = self.roots.place(path);
         self.pool.run(call, Blocking::Transfer, move || {
             place.unlink().map_err(begun)
-        })
-    }
-
-    fn map(&self, call: Call, path: &Path) -> IoFuture<MapRef> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
-        let path = path.to_owned();
-        self.pool.run(call, Blocking::Transfer, move || {
-            let descriptor = opening(&pool, || place.open_file(OFlags::RDONLY))?;
-            map::map_whole(&descriptor, &path).map_err(begun)
         })
     }
 

@@ -182,14 +182,14 @@ async fn stats(State(store): State<Store>) -> Response {
 
 async fn list_repositories(State(store): State<Store>, question: Bytes) -> Response {
     answer(&question, async |asked: operator::ListRepositories| {
-        operator::repositories(&store.view(), &asked)
+        operator::repositories(&store.view(), &asked).await
     })
     .await
 }
 
 async fn list_tags(State(store): State<Store>, question: Bytes) -> Response {
     answer(&question, async |asked: operator::ListTags| {
-        operator::tags(&store.view(), &asked)
+        operator::tags(&store.view(), &asked).await
     })
     .await
 }
@@ -209,7 +209,7 @@ async fn delete_repository(State(store): State<Store>, question: Bytes) -> Respo
 async fn delete_tags(State(store): State<Store>, question: Bytes) -> Response {
     answer(&question, async |asked: operator::DeleteTags| {
         let tags = if asked.dry_run {
-            operator::find_tags(&store.view(), &asked.repository, &asked.tags)
+            operator::find_tags(&store.view(), &asked.repository, &asked.tags).await
         } else {
             let deletion =
                 async move { operator::delete_tags(&store, &asked.repository, &asked.tags).await };

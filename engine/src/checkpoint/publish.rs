@@ -1,6 +1,6 @@
-//! Carries one checkpoint out.
+//! Makes a list of runs durable.
 //!
-//! Order: base files and their directory durable, then the record, then files that neither of the two newest checkpoints
+//! Order: a new run and its directory durable (`table`), then the record, then files that neither of the two newest checkpoints
 //! names are unlinked. A failure leaves the checkpoints before it as they were, and the attempt can be repeated; but a failed sync of a
 //! directory stops all writes.
 
@@ -15,7 +15,7 @@ use super::{CheckpointRecord, History, SLOTS, slot_name};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::{Class, FileRef, Io, IoResult, OpenMode, exact};
-use crate::table::{Base, Layers, Site, file_id, rewrite};
+use crate::table::{self, Layers, NewRuns, Runs, Site, file_id};
 
 /// What a checkpoint says beside its rows; all of it as of the moment the delta was frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,27 +35,57 @@ pub struct Facts {
 /// A checkpoint that is durable.
 #[derive(Debug)]
 pub struct Done {
-    /// The base to publish, with [`Layers::rebase`].
-    pub base: Arc<Base>,
-    /// For the next [`run`].
+    /// The runs to put into the state.
+    pub runs: Runs,
+    /// For the next checkpoint.
     pub history: History,
-    /// Bytes of new base files.
+    /// Bytes of the new run; 0 if none was needed.
     pub bytes_written: u64,
-    /// Number of new base files.
-    pub files_written: usize,
-    /// Number of base files unlinked.
+    /// Number of run files unlinked.
     pub files_unlinked: usize,
 }
 
-/// Writes the frozen delta of `layers` into the base and publishes a record. One at a time: where one was dropped, what it had
+/// Writes the frozen delta of `layers` as a run over `runs` and publishes it. One at a time: where one was dropped, what it had
 /// begun to write still ends on its own, so let that end before the next one.
-pub async fn run(site: &Site, history: &History, facts: Facts, layers: &Layers) -> Result<Done> {
+pub async fn flush(
+    site: &Site,
+    history: &History,
+    facts: Facts,
+    layers: &Layers,
+    runs: &Runs,
+) -> Result<Done> {
     let Some(frozen) = layers.frozen() else {
         unreachable!("a checkpoint was asked for before the delta was frozen");
     };
-    let present = list_base(site).await?;
+    let present = list_runs(site).await?;
     site.raise_next_file(present.iter().max().map_or(0, |id| id + 1));
-    let rewritten = rewrite(site, layers.base(), frozen).await?;
+    let new = table::flush(site, runs, frozen).await?;
+    publish_over(site, history, facts, new, &present).await
+}
+
+/// Publishes runs that hold the same rows as those of the newest checkpoint, whose facts stay.
+pub async fn publish(site: &Site, history: &History, new: NewRuns) -> Result<Done> {
+    let Some(newest) = history.newest() else {
+        unreachable!("runs were merged of which no checkpoint knows");
+    };
+    let facts = Facts {
+        lsn: newest.lsn,
+        journal_number: newest.journal_number,
+        journal_offset: newest.journal_offset,
+        next_repository: newest.next_repository,
+        next_segment: newest.next_segment,
+    };
+    let present = list_runs(site).await?;
+    publish_over(site, history, facts, new, &present).await
+}
+
+async fn publish_over(
+    site: &Site,
+    history: &History,
+    facts: Facts,
+    new: NewRuns,
+    present: &[u64],
+) -> Result<Done> {
     let (sequence, path, file) = open_slot(site, history).await?;
     let record = Arc::new(CheckpointRecord {
         store_id: site.store_id,
@@ -66,25 +96,24 @@ pub async fn run(site: &Site, history: &History, facts: Facts, layers: &Layers) 
         next_repository: facts.next_repository,
         next_segment: facts.next_segment,
         next_file: site.next_file(),
-        partitions: rewritten.partitions(),
+        runs: new.references(),
     });
     write_record(site, &record, &path, file).await?;
-    let (bytes_written, files_written) = (rewritten.bytes_written, rewritten.files_written);
-    let base = rewritten.keep();
+    let bytes_written = new.bytes_written();
+    let runs = new.keep(site);
     let history = history.with(record);
-    let files_unlinked = unlink_unnamed(site, &history, &present).await;
+    let files_unlinked = unlink_unnamed(site, &history, present).await;
     Ok(Done {
-        base,
+        runs,
         history,
         bytes_written,
-        files_written,
         files_unlinked,
     })
 }
 
-/// Numbers of the base files that are there; creates their directory if it is missing.
-async fn list_base(site: &Site) -> Result<Vec<u64>> {
-    let dir = site.base_dir();
+/// Numbers of the run files that are there; creates their directory if it is missing.
+async fn list_runs(site: &Site) -> Result<Vec<u64>> {
+    let dir = site.runs_dir();
     match site.env.io.create_dir(Class::Directory.call(), &dir).await {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(Error::io("create directory", &dir, error));
@@ -171,18 +200,18 @@ async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) -> usiz
     let named: HashSet<u64> = [history.newest(), history.older()]
         .into_iter()
         .flatten()
-        .flat_map(|record| record.partitions.iter().map(|part| part.id))
+        .flat_map(|record| record.runs.iter().map(|run| run.id))
         .collect();
-    let dir = site.base_dir();
+    let dir = site.runs_dir();
     let mut unlinked = 0;
     for id in present.iter().filter(|id| !named.contains(id)) {
-        let path = dir.join(crate::table::file_name(*id));
+        let path = dir.join(table::file_name(*id));
         match site.env.io.unlink(Class::Directory.call(), &path).await {
             Ok(()) => unlinked += 1,
             // A failed attempt's own clean-up came first.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "cannot unlink an unused base file; the next checkpoint tries again");
+                tracing::warn!(path = %path.display(), %error, "cannot unlink an unused run file; the next checkpoint tries again");
             }
         }
     }

@@ -1,0 +1,255 @@
+//! Checkpoints and merges of an open store.
+//!
+//! Owns: [`Checkpoints`]: what is frozen, what is published, and who waits for it. A checkpoint writes the frozen delta as a run; a
+//! merge makes one run of several. A merge takes long, so it runs beside checkpoints; only publishing is one at a time.
+//! Refuses: when to act (`checkpoint::is_due`, `table::Tiers`) and how rows are written (`table`).
+//!
+//! Invariant: the runs of the state are those of the newest durable checkpoint.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::watch;
+
+use super::Inner;
+use super::background::or_closing;
+use crate::checkpoint::{self, Done, Facts, History, Since, Thresholds};
+use crate::commit::Frozen;
+use crate::error::Result;
+use crate::journal::Position;
+use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
+use crate::table::{self, Runs, Site, resident};
+
+/// While a merge runs, commits wait where there are so many runs: each costs lookups a probe of its filter, and a descriptor.
+const RUNS_MAX: usize = 64;
+
+/// Checkpoints of an open store.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    site: Site,
+    progress: tokio::sync::Mutex<Progress>,
+    due: Arc<Notify>,
+    running: AtomicBool,
+    merge_due: Arc<Notify>,
+    merging: AtomicBool,
+    /// Journal position of the last checkpoint, for the policy.
+    last: Mutex<Position>,
+    flushed_bytes: AtomicU64,
+    merged_bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Progress {
+    /// The checkpoints on disk.
+    history: History,
+    /// Frozen by an attempt that failed or was dropped; the next one continues with it.
+    pending: Option<Frozen>,
+}
+
+/// What a checkpoint did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckpointReport {
+    /// Bytes of the new run; 0 if the last checkpoint was of the same state.
+    pub bytes_written: u64,
+}
+
+/// The runs of an open store, and what was written since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RunStats {
+    /// Runs now.
+    pub runs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that checkpoints wrote.
+    pub flushed_bytes: u64,
+    /// Bytes that merges wrote.
+    pub merged_bytes: u64,
+}
+
+impl Checkpoints {
+    /// Continues after the checkpoints in `history`, the newest of which ends at `last`.
+    pub(super) fn new(site: Site, history: History, last: Position) -> Self {
+        Self {
+            site,
+            progress: tokio::sync::Mutex::new(Progress {
+                history,
+                pending: None,
+            }),
+            due: Arc::default(),
+            running: AtomicBool::new(false),
+            merge_due: Arc::default(),
+            merging: AtomicBool::new(false),
+            last: Mutex::new(last),
+            flushed_bytes: AtomicU64::new(0),
+            merged_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// Told when a checkpoint is due.
+    pub(super) fn due(&self) -> Arc<Notify> {
+        Arc::clone(&self.due)
+    }
+
+    /// Told when runs may be due for a merge.
+    pub(super) fn merge_due(&self) -> Arc<Notify> {
+        Arc::clone(&self.merge_due)
+    }
+
+    /// Back-pressure: waits while a checkpoint runs and the live delta has grown to twice its budget, and while a merge runs and there
+    /// are very many runs.
+    pub(super) async fn wait_for_room(&self, inner: &Inner) {
+        loop {
+            let mut published = pin!(inner.sequencer.published.notified());
+            published.as_mut().enable();
+            let full = inner.sequencer.delta_bytes() > 2 * inner.options.delta_budget_bytes;
+            let flushing = full && self.running.load(Ordering::Acquire);
+            let merging = self.merging.load(Ordering::Acquire)
+                && inner.sequencer.durable().layers.runs().count() > RUNS_MAX;
+            if !flushing && !merging {
+                return;
+            }
+            published.await;
+        }
+    }
+
+    /// Wakes the checkpoint task if the policy says so.
+    pub(super) fn poke_if_due(&self, inner: &Inner) {
+        let since = Since {
+            delta_bytes: inner.sequencer.delta_bytes(),
+            journal_bytes: self.journal_bytes(inner),
+            running: self.running.load(Ordering::Acquire),
+        };
+        let thresholds = Thresholds {
+            delta_bytes: inner.options.delta_budget_bytes,
+            ..Thresholds::default()
+        };
+        if checkpoint::is_due(since, thresholds) {
+            self.due.notify_one();
+        }
+    }
+
+    /// Journal written since the last checkpoint, counting whole files.
+    fn journal_bytes(&self, inner: &Inner) -> u64 {
+        let (last, now) = (*self.last.lock(), inner.sequencer.position());
+        let files = now.number.saturating_sub(last.number);
+        (files * inner.options.journal_file_bytes + now.offset).saturating_sub(last.offset)
+    }
+
+    /// Writes a checkpoint of the durable state, unless the last one is of the same state.
+    pub(super) async fn run(&self, inner: &Inner) -> Result<CheckpointReport> {
+        let mut progress = self.progress.lock().await;
+        let durable = inner.sequencer.durable();
+        let newest = progress.history.newest().map(|record| record.lsn);
+        if progress.pending.is_none() && newest == Some(durable.lsn) {
+            return Ok(CheckpointReport::default());
+        }
+        drop(durable);
+        let frozen = match progress.pending.take() {
+            Some(frozen) => frozen,
+            None => match resident(|| inner.sequencer.freeze()).await? {
+                Some(frozen) => frozen,
+                None => unreachable!(
+                    "only checkpoints freeze, one at a time, and remember what they froze"
+                ),
+            },
+        };
+        // Until it is in a run, the next attempt continues with it: also if this future is dropped.
+        progress.pending = Some(frozen.clone());
+        let running = Busy::new(&self.running, inner);
+        let (history, runs) = (&progress.history, runs_of(inner));
+        let layers = &frozen.state.layers;
+        let Done {
+            runs,
+            history,
+            bytes_written,
+            ..
+        } = checkpoint::flush(&self.site, history, facts(&frozen), layers, &runs).await?;
+        drop(running);
+        inner.sequencer.install(&runs);
+        *self.last.lock() = frozen.position;
+        progress.history = history;
+        let written = progress.pending.take();
+        drop(progress);
+        self.flushed_bytes
+            .fetch_add(bytes_written, Ordering::Relaxed);
+        self.merge_due.notify_one();
+        // The last owner of a delta takes milliseconds to drop it.
+        let dropped = inner.env.compute(move || drop((frozen, written))).await;
+        dropped.unwrap_or_default();
+        Ok(CheckpointReport { bytes_written })
+    }
+
+    /// Merges runs until none are due, or the store closes.
+    pub(super) async fn merge(
+        &self,
+        inner: &Inner,
+        closing: &mut watch::Receiver<bool>,
+    ) -> Result<()> {
+        loop {
+            let runs = runs_of(inner);
+            let Some(due) = runs.due(&self.site) else {
+                return Ok(());
+            };
+            let _merging = Busy::new(&self.merging, inner);
+            let mut merged = None;
+            let work = async { merged = Some(table::merge(&self.site, &runs, due).await) };
+            // Only this is given up at the close: what is published must be known to be.
+            or_closing(work, closing).await;
+            let Some(merged) = merged else { return Ok(()) };
+            let merged = merged?;
+            let mut progress = self.progress.lock().await;
+            let new = merged.over(&runs_of(inner));
+            let done = checkpoint::publish(&self.site, &progress.history, new).await?;
+            inner.sequencer.install_merged(&done.runs);
+            progress.history = done.history;
+            self.merged_bytes
+                .fetch_add(done.bytes_written, Ordering::Relaxed);
+        }
+    }
+
+    /// The runs in numbers.
+    pub(super) fn stats(&self, inner: &Inner) -> RunStats {
+        let runs = runs_of(inner);
+        RunStats {
+            runs: runs.count() as u64,
+            bytes: runs.bytes(),
+            flushed_bytes: self.flushed_bytes.load(Ordering::Relaxed),
+            merged_bytes: self.merged_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn runs_of(inner: &Inner) -> Runs {
+    inner.sequencer.durable().layers.runs().clone()
+}
+
+/// Sets a flag until this drops; then those who wait for room look again.
+struct Busy<'a> {
+    flag: &'a AtomicBool,
+    inner: &'a Inner,
+}
+
+impl<'a> Busy<'a> {
+    fn new(flag: &'a AtomicBool, inner: &'a Inner) -> Self {
+        flag.store(true, Ordering::Release);
+        Self { flag, inner }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.flag.store(false, Ordering::Release);
+        self.inner.sequencer.published.notify_waiters();
+    }
+}
+
+fn facts(frozen: &Frozen) -> Facts {
+    Facts {
+        lsn: frozen.state.lsn,
+        journal_number: frozen.position.number,
+        journal_offset: frozen.position.offset,
+        next_repository: frozen.state.next_repository,
+        next_segment: frozen.state.segment_limit.0,
+    }
+}

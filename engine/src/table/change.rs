@@ -1,0 +1,100 @@
+//! The two changes of the rows on disk: a delta becomes the newest run, and some runs become one.
+//!
+//! Owns: [`NewRuns`], the list that a checkpoint makes durable. Refuses: choosing runs (`tiers`) and publishing (`checkpoint`).
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::run::Run;
+use super::scan::Scan;
+use super::write::{Input, NewRun, write};
+use super::{Delta, Runs, Site};
+use crate::error::Result;
+use crate::format::checkpoint::RunRef;
+
+/// A list of runs that is not durable yet: runs that are there, and at most one that was written for it.
+#[derive(Debug)]
+pub struct NewRuns {
+    list: Vec<Arc<Run>>,
+    new: Option<NewRun>,
+}
+
+impl NewRuns {
+    /// How a checkpoint names them, newest first.
+    pub fn references(&self) -> Vec<RunRef> {
+        self.list.iter().map(|run| run.reference()).collect()
+    }
+
+    /// Bytes that were written.
+    pub fn bytes_written(&self) -> u64 {
+        self.new.as_ref().map_or(0, |new| new.reference().bytes)
+    }
+
+    /// A checkpoint names them: the new file stays.
+    pub(crate) fn keep(self, site: &Site) -> Runs {
+        if let Some(new) = self.new {
+            new.keep();
+        }
+        Runs::of(site, self.list)
+    }
+}
+
+/// Some neighbouring runs written as one, to take their place.
+#[derive(Debug)]
+pub struct Merged {
+    /// The runs that were read.
+    old: Vec<Arc<Run>>,
+    new: Option<NewRun>,
+}
+
+/// Writes the rows of `frozen` as the newest run over `runs`.
+pub async fn flush(site: &Site, runs: &Runs, frozen: &Delta) -> Result<NewRuns> {
+    let input = Input {
+        rows: Scan::of_delta(frozen.clone()),
+        filter_keys: frozen.len() as u64,
+        keeps_deletions: runs.count() > 0,
+    };
+    let new = write(site, input).await?;
+    let newest = new.iter().map(NewRun::run).cloned();
+    let list = newest.chain(runs.list().iter().cloned()).collect();
+    Ok(NewRuns { list, new })
+}
+
+/// Writes the runs of `range`, a range of the list, as one.
+pub async fn merge(site: &Site, runs: &Runs, range: Range<usize>) -> Result<Merged> {
+    let keeps_deletions = range.end < runs.count();
+    let old = runs.list().get(range).unwrap_or_default().to_vec();
+    let input = Input {
+        rows: Scan::supplied(&old),
+        filter_keys: old.iter().map(|run| run.header.filter_keys).sum(),
+        keeps_deletions,
+    };
+    let new = write(site, input).await?;
+    Ok(Merged { old, new })
+}
+
+impl Merged {
+    /// The list `runs` with the merged run in the place of those that it was made of. They must be in it: only newer runs came since.
+    pub fn over(self, runs: &Runs) -> NewRuns {
+        let is_old = |run: &Arc<Run>| self.old.iter().any(|old| Arc::ptr_eq(old, run));
+        let count = runs.list().iter().filter(|run| is_old(run)).count();
+        assert!(count == self.old.len(), "merged runs are not in the list");
+        let newer = runs.list().iter().take_while(|run| !is_old(run));
+        let merged = self.new.iter().map(NewRun::run);
+        let rest = runs.list().iter().skip_while(|run| !is_old(run));
+        let older = rest.skip(count);
+        let list = newer.chain(merged).chain(older).cloned().collect();
+        NewRuns {
+            list,
+            new: self.new,
+        }
+    }
+}
+
+impl Runs {
+    /// The runs to merge next, if any.
+    pub fn due(&self, site: &Site) -> Option<Range<usize>> {
+        let sizes: Vec<u64> = self.references().iter().map(|run| run.bytes).collect();
+        site.tiers.due(&sizes)
+    }
+}

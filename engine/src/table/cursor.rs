@@ -1,0 +1,164 @@
+//! The rows of one run in order.
+//!
+//! Owns: [`RunCursor`]: which page comes next, and where in it. Lookups' pages come from the run; those of a merge are supplied to
+//! the cursor, so that reading a whole run neither fills the memory for lookups nor needs it.
+
+use std::collections::VecDeque;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::open::{Window, split, window};
+use super::page_cache::CachedPage;
+use super::run::Run;
+use super::scan::Row;
+use crate::buffer::Buffer;
+use crate::error::Result;
+use crate::format::run::Page;
+use crate::io::{Class, exact};
+
+/// Both ends of a scan.
+pub(super) type Bounds = (Bound<Bytes>, Bound<Bytes>);
+
+/// Rows of a run between two bounds, ascending.
+#[derive(Debug)]
+pub(super) struct RunCursor {
+    run: Arc<Run>,
+    bounds: Bounds,
+    /// The page that is read, and the next row of it.
+    current: Option<(Arc<CachedPage>, usize)>,
+    next_page: usize,
+    /// Pages that were supplied, not checked yet, in order from `next_page` on; `None`: they come from the run.
+    supply: Option<VecDeque<Bytes>>,
+    waits: bool,
+}
+
+impl RunCursor {
+    pub(super) fn new(run: Arc<Run>, bounds: Bounds) -> Self {
+        let next_page = match &bounds.0 {
+            Bound::Included(from) | Bound::Excluded(from) => run.page_of(from).unwrap_or_default(),
+            Bound::Unbounded => 0,
+        };
+        Self {
+            run,
+            bounds,
+            current: None,
+            next_page,
+            supply: None,
+            waits: false,
+        }
+    }
+
+    /// A cursor over all rows, whose pages are supplied.
+    pub(super) fn supplied(run: Arc<Run>) -> Self {
+        let mut cursor = Self::new(run, (Bound::Unbounded, Bound::Unbounded));
+        cursor.supply = Some(VecDeque::new());
+        cursor
+    }
+
+    /// The next row; [`Error::NotResident`] if its page has to be read first.
+    pub(super) fn next(&mut self) -> Result<Option<Row>> {
+        loop {
+            if let Some((cached, at)) = &mut self.current {
+                if let Some((key, value)) = cached.page.row(*at) {
+                    *at += 1;
+                    let (_, to) = as_slices(&self.bounds);
+                    if !RangeBounds::<[u8]>::contains(&(Bound::Unbounded, to), key) {
+                        self.finish();
+                        return Ok(None);
+                    }
+                    let share = |part: &[u8]| cached.page.share(part);
+                    return Ok(Some((share(key), value.map(share))));
+                }
+                self.current = None;
+            }
+            if self.is_past_the_end() {
+                return Ok(None);
+            }
+            let page = self.page()?;
+            let first = self.first_row(&page.page);
+            self.current = Some((page, first));
+            self.next_page += 1;
+        }
+    }
+
+    /// Nothing follows.
+    fn finish(&mut self) {
+        self.current = None;
+        self.next_page = self.run.pages.len();
+    }
+
+    fn is_past_the_end(&self) -> bool {
+        let Some(entry) = self.run.pages.get(self.next_page) else {
+            return true;
+        };
+        match &self.bounds.1 {
+            Bound::Included(to) => entry.first_key > to,
+            Bound::Excluded(to) => entry.first_key >= to,
+            Bound::Unbounded => false,
+        }
+    }
+
+    /// Number of the first row of a page that lies within the bounds, as far as the lower one goes.
+    fn first_row(&self, page: &Page) -> usize {
+        match &self.bounds.0 {
+            Bound::Unbounded => 0,
+            Bound::Included(from) => page.lower_bound(from),
+            Bound::Excluded(from) => {
+                let at = page.lower_bound(from);
+                at + usize::from(page.row(at).is_some_and(|(key, _)| key == from))
+            }
+        }
+    }
+
+    fn page(&mut self) -> Result<Arc<CachedPage>> {
+        let Some(supply) = &mut self.supply else {
+            return self.run.page(self.next_page);
+        };
+        let Some(bytes) = supply.pop_front() else {
+            self.waits = true;
+            return Err(self.run.absent(self.next_page));
+        };
+        let page = self.run.checked(self.run.entry(self.next_page)?, bytes)?;
+        Ok(Arc::new(CachedPage::new(page)))
+    }
+
+    /// Whether a page has to be supplied.
+    pub(super) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// Reads the next pages from the disk, one window.
+    pub(super) async fn supply(&mut self) -> Result<()> {
+        let run = &self.run;
+        let Some(Window {
+            pages,
+            offset,
+            bytes,
+        }) = window(&run.pages, self.next_page)
+        else {
+            return Ok(());
+        };
+        let read = exact::read_exact(
+            &*run.file,
+            Class::Background.call(),
+            offset,
+            Buffer::unpooled(bytes),
+        );
+        let read = read.await.map_err(|error| run.unreadable(error))?.freeze();
+        let entries = run.pages.get(pages).unwrap_or_default();
+        let supply = self.supply.get_or_insert_default();
+        supply.extend(split(entries, &read));
+        self.waits = false;
+        Ok(())
+    }
+}
+
+/// Bounds as the standard library's ranges want them.
+pub(super) fn as_slices(bounds: &Bounds) -> (Bound<&[u8]>, Bound<&[u8]>) {
+    (
+        bounds.0.as_ref().map(Bytes::as_ref),
+        bounds.1.as_ref().map(Bytes::as_ref),
+    )
+}

@@ -1,0 +1,275 @@
+//! Opens run files and checks all of them.
+//!
+//! Owns: the order of checks, and that each job between two of them is short. Memory, beside directory and filter: a window of
+//! [`WINDOW_BYTES`] for each file that is being opened.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::Site;
+use super::filter::Filter;
+use super::run::{Run, Unusable, file_name, open_page};
+use crate::buffer::Buffer;
+use crate::format::checkpoint::RunRef;
+use crate::format::codec::{Malformed, RunningChecksum, checksum};
+use crate::format::run::{
+    FILE_HEADER_BYTES, FileHeader, PAGE_BYTES_MAX, PageEntry, decode_directory, header_crc,
+};
+use crate::io::{Class, FileRef, IoError, OpenMode, exact};
+
+/// Pages are read and checked so many bytes at a time: about a millisecond of computing.
+pub(super) const WINDOW_BYTES: u64 = 1 << 20;
+/// Windows of one file that are read and checked at the same time.
+const WINDOWS_AT_ONCE: usize = 4;
+/// Maintenance: nobody waits for a single one of these reads.
+const CLASS: Class = Class::Background;
+
+/// A window of a file: consecutive pages, and where they lie.
+#[derive(Debug, Clone)]
+pub(super) struct Window {
+    /// The pages.
+    pub(super) pages: std::ops::Range<usize>,
+    /// Where the first starts.
+    pub(super) offset: u64,
+    /// Bytes of all of them.
+    pub(super) bytes: usize,
+}
+
+/// The window that starts with page `first`; `None` after the last page.
+pub(super) fn window(pages: &[PageEntry], first: usize) -> Option<Window> {
+    let offset = pages.get(first)?.offset;
+    let mut window = Window {
+        pages: first..first,
+        offset,
+        bytes: 0,
+    };
+    for entry in pages.get(first..).unwrap_or_default() {
+        let end = entry.offset + u64::from(entry.bytes) - offset;
+        if end > WINDOW_BYTES && window.bytes > 0 {
+            break;
+        }
+        window.bytes = usize::try_from(end).unwrap_or(usize::MAX);
+        window.pages.end += 1;
+    }
+    Some(window)
+}
+
+/// Opens and checks the file that `expected` names.
+pub(super) async fn open(site: &Site, expected: &RunRef) -> Result<Run, Unusable> {
+    let path = site.runs_dir().join(file_name(expected.id));
+    match open_at(site, &path, expected).await {
+        Ok(run) => Ok(run),
+        Err(Failure::Malformed(what)) => Err(Unusable {
+            path,
+            why: what.0,
+            attempted: true,
+        }),
+        Err(Failure::Io(error)) => Err(Unusable {
+            path,
+            why: error.to_string(),
+            attempted: error.was_attempted(),
+        }),
+    }
+}
+
+#[derive(Debug)]
+enum Failure {
+    Malformed(Malformed),
+    Io(IoError),
+}
+
+impl From<Malformed> for Failure {
+    fn from(what: Malformed) -> Self {
+        Self::Malformed(what)
+    }
+}
+
+impl From<IoError> for Failure {
+    fn from(error: IoError) -> Self {
+        Self::Io(error)
+    }
+}
+
+async fn open_at(site: &Site, path: &Path, expected: &RunRef) -> Result<Run, Failure> {
+    let io = &site.env.io;
+    let file = io.open(CLASS.call(), path, OpenMode::Read).await?;
+    let length = file.len(CLASS.call()).await?;
+    if length != expected.bytes {
+        let what = format!("{length} bytes, expected {}", expected.bytes);
+        return Err(Malformed(what).into());
+    }
+    let head = read(&file, 0, FILE_HEADER_BYTES).await?;
+    let (header, crc) = (FileHeader::decode(&head)?, header_crc(&head));
+    check_header(&header, crc, site, expected)?;
+    let filter = read_filter(site, &file, &header).await?;
+    let length = usize::try_from(header.directory_bytes()).unwrap_or(usize::MAX);
+    let directory = read(&file, header.directory_offset, length).await?;
+    let decode = {
+        let header = header.clone();
+        move || decode_pages(&header, &directory)
+    };
+    let pages = compute(site, decode).await??;
+    check_pages(site, &file, &header, &pages).await?;
+    Ok(Run::new(
+        site,
+        path.to_path_buf(),
+        file,
+        (header, crc),
+        pages,
+        filter,
+    ))
+}
+
+fn check_header(
+    header: &FileHeader,
+    crc: u32,
+    site: &Site,
+    expected: &RunRef,
+) -> Result<(), Malformed> {
+    if header.store_id != site.store_id {
+        return Err(Malformed::new("it belongs to another store"));
+    }
+    let found = RunRef {
+        id: header.file_id,
+        rows: header.rows,
+        bytes: header.file_bytes,
+        crc,
+    };
+    if found != *expected {
+        return Err(Malformed(format!(
+            "its header ({found:x?}) is not what the checkpoint says ({expected:x?})"
+        )));
+    }
+    Ok(())
+}
+
+/// The filter, read and checked a window at a time.
+async fn read_filter(site: &Site, file: &FileRef, header: &FileHeader) -> Result<Filter, Failure> {
+    let (mut filter, mut sum) = (Filter::unread(), RunningChecksum::default());
+    let (mut whole, mut at) = (true, header.filter_offset);
+    while at < header.directory_offset {
+        let length = WINDOW_BYTES.min(header.directory_offset - at);
+        let bytes = read(file, at, usize::try_from(length).unwrap_or(usize::MAX)).await?;
+        let decode = move || {
+            sum.update(&bytes);
+            whole &= filter.decode(&bytes);
+            (filter, sum, whole)
+        };
+        (filter, sum, whole) = compute(site, decode).await?;
+        at += length;
+    }
+    if !whole || filter.is_empty() {
+        return Err(Malformed::new("its filter is not whole blocks").into());
+    }
+    if sum.finish() != header.filter_crc {
+        return Err(Malformed::new("its filter does not match its checksum").into());
+    }
+    Ok(filter)
+}
+
+/// The directory, checked against the header.
+fn decode_pages(header: &FileHeader, directory: &[u8]) -> Result<Vec<PageEntry>, Malformed> {
+    if checksum(directory) != header.directory_crc {
+        return Err(Malformed::new("its directory does not match its checksum"));
+    }
+    let pages = decode_directory(directory, header.pages)?;
+    let mut offset = FILE_HEADER_BYTES as u64;
+    for page in &pages {
+        if page.offset != offset || page.bytes as usize > PAGE_BYTES_MAX {
+            return Err(Malformed(format!(
+                "a page of {} bytes at {}, expected at {offset}",
+                page.bytes, page.offset
+            )));
+        }
+        offset += u64::from(page.bytes);
+    }
+    if offset != header.filter_offset || pages.is_empty() {
+        return Err(Malformed::new(
+            "its pages do not end where its filter starts",
+        ));
+    }
+    Ok(pages)
+}
+
+/// Checks every page, the order of keys across pages, and the count of rows.
+async fn check_pages(
+    site: &Site,
+    file: &FileRef,
+    header: &FileHeader,
+    pages: &[PageEntry],
+) -> Result<(), Failure> {
+    let mut first = 0;
+    let windows = std::iter::from_fn(|| {
+        let window = window(pages, first)?;
+        first = window.pages.end;
+        Some(window)
+    });
+    let checks = windows.map(|window| async move {
+        let bytes = read(file, window.offset, window.bytes).await?;
+        let entries = pages.get(window.pages.clone()).unwrap_or_default().to_vec();
+        let next = pages
+            .get(window.pages.end)
+            .map(|page| page.first_key.clone());
+        let header = header.clone();
+        let check = move || check_window(&header, &entries, next.as_ref(), &bytes);
+        compute(site, check).await?.map_err(Failure::Malformed)
+    });
+    let rows = stream::iter(checks)
+        .buffered(WINDOWS_AT_ONCE)
+        .try_fold(0, async |sum, rows| Ok(sum + rows))
+        .await?;
+    if rows != header.rows {
+        return Err(Malformed(format!("{rows} rows, expected {}", header.rows)).into());
+    }
+    Ok(())
+}
+
+/// Checks the pages of a window, which are followed by one that starts with `next`; returns how many rows they have.
+fn check_window(
+    header: &FileHeader,
+    entries: &[PageEntry],
+    next: Option<&Bytes>,
+    bytes: &Bytes,
+) -> Result<u64, Malformed> {
+    let mut rows = 0;
+    let following = entries.iter().skip(1).map(|entry| &entry.first_key);
+    let mut following = following.chain(next);
+    for (entry, page) in entries.iter().zip(split(entries, bytes)) {
+        let page = open_page(header, entry, page)?;
+        let last = page.row(page.rows() - 1).map(|(key, _)| key);
+        if let (Some(last), Some(next)) = (last, following.next())
+            && last >= next.as_ref()
+        {
+            return Err(Malformed::new("keys do not ascend from page to page"));
+        }
+        rows += page.rows() as u64;
+    }
+    Ok(rows)
+}
+
+/// The bytes of each page of a window.
+pub(super) fn split(entries: &[PageEntry], bytes: &Bytes) -> impl Iterator<Item = Bytes> {
+    let mut start = 0;
+    entries.iter().map(move |entry| {
+        let end = bytes.len().min(start + entry.bytes as usize);
+        let page = bytes.slice(start..end);
+        start = end;
+        page
+    })
+}
+
+async fn read(file: &FileRef, offset: u64, length: usize) -> Result<Bytes, IoError> {
+    let buffer = Buffer::unpooled(length);
+    let read = exact::read_exact(&**file, CLASS.call(), offset, buffer).await?;
+    Ok(read.freeze())
+}
+
+async fn compute<T: Send + 'static>(
+    site: &Site,
+    job: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let done = site.env.compute(job).await;
+    done.ok_or_else(|| Malformed::new("the check did not run to its end").into())
+}

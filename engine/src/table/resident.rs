@@ -1,0 +1,40 @@
+//! Reads that may need pages from the disk.
+//!
+//! Rows are read by plain functions that never wait, so that the same ones serve a request on an async worker and a commit under the
+//! sequencer's lock. One that needs a page which is in no memory fails with [`Error::NotResident`]; whoever called it waits for the
+//! page, holding no lock, and calls again.
+
+use crate::error::{Error, Result};
+use crate::io::Env;
+
+/// Calls `read` until all pages that it needs are in memory. It starts from its beginning each time, so it must read the same rows
+/// each time.
+pub async fn resident<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
+    let mut held = Vec::new();
+    loop {
+        match read() {
+            Err(Error::NotResident(page)) => held.push(page.load().await?),
+            done => return done,
+        }
+    }
+}
+
+/// The same off the async workers, for reads that compute for milliseconds.
+pub async fn resident_off_worker<T: Send + 'static>(
+    env: &Env,
+    mut read: impl FnMut() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let mut held = Vec::new();
+    loop {
+        let job = move || {
+            let done = read();
+            (done, read)
+        };
+        let (done, back) = env.compute(job).await.ok_or(Error::Closed)?;
+        read = back;
+        match done {
+            Err(Error::NotResident(page)) => held.push(page.load().await?),
+            done => return done,
+        }
+    }
+}

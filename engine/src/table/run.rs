@@ -1,0 +1,270 @@
+//! One run: an immutable sorted file of rows.
+//!
+//! Owns: [`Run`]: its page directory and its filter in memory, and how its pages are read: from memory, or at once from the
+//! kernel's page cache, or not at all where that would wait for the disk.
+//! Refuses: judging what an unusable file means; the caller rebuilds from the journal.
+//!
+//! Invariants: opening checks everything (checksums, structure, order of keys); a page is checked again whenever it is read.
+//! A medium's error or a file that was cut is an error of that read.
+
+use std::any::Any;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+
+use super::Site;
+use super::filter::{Filter, KeyHash};
+use super::page_cache::{CachedPage, PageCache};
+use crate::buffer::Buffer;
+use crate::error::{Absent, Error, InMemory, Result};
+use crate::format::checkpoint::RunRef;
+use crate::format::codec::Malformed;
+use crate::format::run::{FileHeader, Page, PageEntry, PagePlace};
+use crate::io::{Class, FileRef, IoError, exact};
+use crate::limits::COUNTER_USED_MAX;
+use crate::sync::{AtomicU64, Mutex};
+
+/// A run file that cannot be used: missing, unreadable, damaged, or another's. Costs a rebuild.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("run file {} cannot be used: {why}", path.display())]
+pub struct Unusable {
+    /// The file.
+    pub path: PathBuf,
+    /// What does not hold.
+    pub why: String,
+    /// Whether it was looked at. If not, nothing is known against it.
+    pub attempted: bool,
+}
+
+/// Name of a run file in its directory.
+pub(crate) fn file_name(id: u64) -> String {
+    format!("{id:016x}.run")
+}
+
+/// The number of a run file, from its name. One that no store reaches is a stranger's.
+pub(crate) fn file_id(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".run")?;
+    let id = u64::from_str_radix(digits, 16).ok()?;
+    (id <= COUNTER_USED_MAX && file_name(id) == name).then_some(id)
+}
+
+/// An open run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(super) path: PathBuf,
+    pub(super) file: FileRef,
+    pub(super) header: FileHeader,
+    pub(super) crc: u32,
+    pub(super) pages: Vec<PageEntry>,
+    pub(super) filter: Filter,
+    /// The pages that are in memory, whoever holds them.
+    slots: Vec<Mutex<Weak<CachedPage>>>,
+    cache: Arc<PageCache>,
+    reads: AtomicU64,
+}
+
+/// What a run says of a key.
+#[derive(Debug)]
+pub(super) enum Lookup {
+    /// Its row, or the lack of one, is for older runs to tell.
+    Nothing,
+    /// There is no row, whatever older runs have.
+    Deleted,
+    /// The row's value.
+    Value(Bytes),
+}
+
+/// A page that is in no memory.
+#[derive(Debug)]
+struct AbsentPage {
+    run: Arc<Run>,
+    page: usize,
+}
+
+impl Absent for AbsentPage {
+    fn load(&self) -> Pin<Box<dyn Future<Output = Result<InMemory>> + Send>> {
+        let (run, page) = (Arc::clone(&self.run), self.page);
+        Box::pin(async move {
+            let loaded: Arc<dyn Any + Send + Sync> = run.load(page).await?;
+            Ok(loaded)
+        })
+    }
+}
+
+impl Run {
+    /// A run whose parts were read and checked.
+    pub(super) fn new(
+        site: &Site,
+        path: PathBuf,
+        file: FileRef,
+        (header, crc): (FileHeader, u32),
+        pages: Vec<PageEntry>,
+        filter: Filter,
+    ) -> Self {
+        let slots = pages.iter().map(|_| Mutex::new(Weak::new())).collect();
+        Self {
+            path,
+            file,
+            header,
+            crc,
+            pages,
+            filter,
+            slots,
+            cache: Arc::clone(&site.cache),
+            reads: AtomicU64::new(0),
+        }
+    }
+
+    /// What the run says of `key`; [`Error::NotResident`] if that needs the disk.
+    pub(super) fn get(self: &Arc<Self>, key: &[u8], hash: KeyHash) -> Result<Lookup> {
+        if !self.filter.may_have(hash) {
+            return Ok(Lookup::Nothing);
+        }
+        let Some(number) = self.page_of(key) else {
+            return Ok(Lookup::Nothing);
+        };
+        let page = self.page(number)?;
+        Ok(match page.page.find(key) {
+            None => Lookup::Nothing,
+            Some(None) => Lookup::Deleted,
+            Some(Some(value)) => Lookup::Value(Bytes::copy_from_slice(value)),
+        })
+    }
+
+    /// Whether the run may have rows whose filter key has this hash.
+    pub(super) fn may_have(&self, hash: KeyHash) -> bool {
+        self.filter.may_have(hash)
+    }
+
+    /// Number of the page that would hold `key`; `None` if it lies before all of them.
+    pub(super) fn page_of(&self, key: &[u8]) -> Option<usize> {
+        self.pages
+            .partition_point(|page| page.first_key <= key)
+            .checked_sub(1)
+    }
+
+    /// A page by its number, without waiting for the disk.
+    pub(super) fn page(self: &Arc<Self>, number: usize) -> Result<Arc<CachedPage>> {
+        let there = self
+            .slots
+            .get(number)
+            .and_then(|slot| slot.lock().upgrade());
+        if let Some(page) = there {
+            page.touch();
+            return Ok(page);
+        }
+        let entry = self.entry(number)?;
+        let mut buffer = Buffer::unpooled(usize::try_from(entry.bytes).unwrap_or(usize::MAX));
+        while buffer.room() > 0 {
+            let at = entry.offset + buffer.len() as u64;
+            match self.file.read_cached(CLASS.call(), at, &mut buffer) {
+                Ok(0) => return Err(self.cut_short(entry)),
+                Ok(_) => {}
+                Err(IoError::NotAttempted(_)) => {
+                    return Err(self.absent(number));
+                }
+                Err(error) => return Err(self.unreadable(error)),
+            }
+        }
+        self.keep(number, entry, &buffer)
+    }
+
+    /// The error of a read that needs a page from the disk.
+    pub(super) fn absent(self: &Arc<Self>, page: usize) -> Error {
+        let run = Arc::clone(self);
+        Error::NotResident(Arc::new(AbsentPage { run, page }))
+    }
+
+    /// Reads a page from the disk.
+    async fn load(self: Arc<Self>, number: usize) -> Result<Arc<CachedPage>> {
+        let entry = self.entry(number)?;
+        let buffer = Buffer::unpooled(usize::try_from(entry.bytes).unwrap_or(usize::MAX));
+        let read = exact::read_exact(&*self.file, CLASS.call(), entry.offset, buffer).await;
+        let buffer = read.map_err(|error| self.unreadable(error))?;
+        self.keep(number, entry, &buffer)
+    }
+
+    /// Checks what was read and puts it where lookups find it.
+    fn keep(&self, number: usize, entry: &PageEntry, read: &Buffer) -> Result<Arc<CachedPage>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let bytes = Bytes::copy_from_slice(read.filled());
+        let page = Arc::new(CachedPage::new(self.checked(entry, bytes)?));
+        if let Some(slot) = self.slots.get(number) {
+            *slot.lock() = Arc::downgrade(&page);
+        }
+        self.cache.keep(Arc::clone(&page));
+        Ok(page)
+    }
+
+    /// The page of `entry` out of its bytes.
+    pub(super) fn checked(&self, entry: &PageEntry, bytes: Bytes) -> Result<Page> {
+        open_page(&self.header, entry, bytes)
+            .map_err(|what| Error::corrupt(&self.path, entry.offset, what.0 + ADVICE))
+    }
+
+    pub(super) fn entry(&self, number: usize) -> Result<&PageEntry> {
+        let entry = self.pages.get(number);
+        entry.ok_or_else(|| Error::corrupt(&self.path, 0, format!("no page {number}")))
+    }
+
+    pub(super) fn unreadable(&self, error: IoError) -> Error {
+        Error::io("read rows of", &self.path, error)
+    }
+
+    fn cut_short(&self, entry: &PageEntry) -> Error {
+        let what = format!("the file ends before this page's end{ADVICE}");
+        Error::corrupt(&self.path, entry.offset, what)
+    }
+
+    /// How a checkpoint names this file.
+    pub(crate) fn reference(&self) -> RunRef {
+        RunRef {
+            id: self.header.file_id,
+            rows: self.header.rows,
+            bytes: self.header.file_bytes,
+            crc: self.crc,
+        }
+    }
+
+    /// How many pages were read since the run was opened.
+    pub(crate) fn reads(&self) -> u64 {
+        self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Memory for directory, filter and slots, estimated; pages in memory are the cache's.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let keys: usize = self.pages.iter().map(|page| page.first_key.len()).sum();
+        let each = size_of::<PageEntry>() + size_of::<Mutex<Weak<CachedPage>>>();
+        keys + self.pages.len() * each + self.filter.resident_bytes()
+    }
+}
+
+/// Lookups are reads that somebody waits for.
+const CLASS: Class = Class::ForegroundRead;
+
+/// What to do about a damaged run of an open store.
+const ADVICE: &str =
+    "; restart: a run is a cache, and what does not hold is rebuilt from the journal";
+
+/// The page of `entry` out of its bytes.
+pub(super) fn open_page(
+    header: &FileHeader,
+    entry: &PageEntry,
+    bytes: Bytes,
+) -> std::result::Result<Page, Malformed> {
+    let place = PagePlace {
+        store_id: header.store_id,
+        file_id: header.file_id,
+        offset: entry.offset,
+    };
+    let page = Page::open(bytes, place, entry.crc)?;
+    if page.row(0).is_none_or(|(key, _)| key != entry.first_key) {
+        return Err(Malformed::new(
+            "a page's first key is not what the directory says",
+        ));
+    }
+    Ok(page)
+}

@@ -1,0 +1,107 @@
+//! The rows on disk: all runs of one checkpoint.
+//!
+//! Owns: [`Runs`], an immutable list of open runs, newest first. Refuses: changes; a checkpoint or a merge makes a new list.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::filter::KeyHash;
+use super::open;
+use super::run::{Lookup, Run, Unusable};
+use super::site::Site;
+use crate::error::Result;
+use crate::format::checkpoint::RunRef;
+use crate::format::row::filter_key;
+
+/// Runs that are opened at the same time.
+const OPEN_AT_ONCE: usize = 4;
+
+/// Immutable rows on disk. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Runs {
+    /// Newest first: where two have a row of the same key, the newer one counts.
+    list: Arc<[Arc<Run>]>,
+    hash_key: [u8; 16],
+}
+
+impl Runs {
+    /// No rows: a new store, or one whose run files are gone.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Opens and checks the files that a checkpoint names.
+    pub async fn open(site: &Site, references: &[RunRef]) -> std::result::Result<Self, Unusable> {
+        let opening = references
+            .iter()
+            .map(|reference| open::open(site, reference));
+        let runs: Vec<Run> = stream::iter(opening)
+            .buffered(OPEN_AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(Self::of(site, runs.into_iter().map(Arc::new)))
+    }
+
+    pub(super) fn of(site: &Site, runs: impl IntoIterator<Item = Arc<Run>>) -> Self {
+        Self {
+            list: runs.into_iter().collect(),
+            hash_key: site.hash_key,
+        }
+    }
+
+    pub(super) fn list(&self) -> &[Arc<Run>] {
+        &self.list
+    }
+
+    /// How a checkpoint names the files, newest first.
+    pub fn references(&self) -> Vec<RunRef> {
+        self.list.iter().map(|run| run.reference()).collect()
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Rows in all runs; deletions, and rows that newer ones replace, included.
+    pub fn rows(&self) -> u64 {
+        self.list.iter().map(|run| run.reference().rows).sum()
+    }
+
+    /// Size of all files.
+    pub fn bytes(&self) -> u64 {
+        self.list.iter().map(|run| run.reference().bytes).sum()
+    }
+
+    /// How many pages lookups and scans read from files, over the runs as they are now.
+    pub fn page_reads(&self) -> u64 {
+        self.list.iter().map(|run| run.reads()).sum()
+    }
+
+    /// Memory for page directories and filters, estimated.
+    pub fn resident_bytes(&self) -> usize {
+        self.list.iter().map(|run| run.resident_bytes()).sum()
+    }
+
+    /// The value of `key` in the newest run that has a row of it.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        if self.list.is_empty() {
+            return Ok(None);
+        }
+        let hash = self.hash(filter_key(key));
+        for run in self.list.iter() {
+            match run.get(key, hash)? {
+                Lookup::Nothing => {}
+                Lookup::Deleted => return Ok(None),
+                Lookup::Value(value) => return Ok(Some(value)),
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn hash(&self, filter_key: &[u8]) -> KeyHash {
+        KeyHash::new(&self.hash_key, filter_key)
+    }
+}

@@ -1,0 +1,260 @@
+//! Writes rows into a new run file.
+//!
+//! Owns: the mechanism, for a checkpoint and for a merge. Refuses: touching a file that is there; old files stay until the caller
+//! has made the new one known.
+//!
+//! Memory, beside directory and filter of the new file: one write of [`WRITE_BYTES`], and a window of each run that is read.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Site;
+use super::builder::{Builder, Finished};
+use super::open;
+use super::run::{Run, file_name};
+use super::scan::Scan;
+use crate::error::{Error, Result};
+use crate::format::checkpoint::RunRef;
+use crate::format::run::FILE_HEADER_BYTES;
+use crate::io::{Class, Env, FileRef, OpenMode, exact};
+
+/// What run files are written as.
+const CLASS: Class = Class::Background;
+
+/// Bytes of pages built in one job and written in one go: about a millisecond of computing.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// A new run that nothing names yet. Its file is unlinked if this is dropped before [`NewRun::keep`].
+#[derive(Debug)]
+pub(super) struct NewRun {
+    run: Arc<Run>,
+    file: NewFile,
+}
+
+impl NewRun {
+    /// How a checkpoint names it.
+    pub(crate) fn reference(&self) -> RunRef {
+        self.run.reference()
+    }
+
+    /// A checkpoint names it: it stays.
+    pub(super) fn keep(mut self) -> Arc<Run> {
+        self.file.id = None;
+        Arc::clone(&self.run)
+    }
+
+    pub(super) fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+}
+
+/// Unlinks the file of an attempt that failed or was dropped, as far as it can: what is left is unlinked by a later checkpoint.
+#[derive(Debug)]
+struct NewFile {
+    env: Env,
+    dir: PathBuf,
+    id: Option<u64>,
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        let (env, path) = (self.env.clone(), self.dir.join(file_name(id)));
+        let unlink = async move {
+            let unlinked = env.io.unlink(Class::Directory.call(), &path).await;
+            if let Err(error) = unlinked {
+                tracing::debug!(path = %path.display(), %error, "left a run file that nothing names");
+            }
+        };
+        self.env.spawn.spawn("unlink run file", Box::pin(unlink));
+    }
+}
+
+/// The rows of a run that is to be written.
+#[derive(Debug)]
+pub(super) struct Input {
+    /// In order.
+    pub(super) rows: Scan,
+    /// At least the number of different filter keys.
+    pub(super) filter_keys: u64,
+    /// Whether deletions are rows too: not where no older run is left that could have what they delete.
+    pub(super) keeps_deletions: bool,
+}
+
+/// Writes the rows of `input`; `None` if there are none. File and directory are synced when this returns.
+pub(super) async fn write(site: &Site, input: Input) -> Result<Option<NewRun>> {
+    let id = site.claim_file();
+    let mut file = NewFile {
+        env: site.env.clone(),
+        dir: site.runs_dir(),
+        id: None,
+    };
+    let mut writer = Writer::new(site, id, input);
+    let path = site.runs_dir().join(file_name(id));
+    let mut output = Output::new(path);
+    loop {
+        let (back, piece) = writer.fill_off_worker(&site.env).await?;
+        writer = back;
+        match piece {
+            Piece::Nothing => return Ok(None),
+            Piece::WaitsForPages => writer.supply().await?,
+            Piece::Bytes(bytes) => {
+                file.id = Some(id);
+                output.append(site, bytes).await?;
+            }
+            Piece::End(end) => {
+                file.id = Some(id);
+                let reference = output.finish(site, end).await?;
+                // Read back and checked before anything names it.
+                let run = open::open(site, &reference).await.map_err(|unusable| {
+                    let what = format!("just written, {}", unusable.why);
+                    Error::corrupt(&unusable.path, 0, what)
+                })?;
+                let dir = site.runs_dir();
+                let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &dir).await;
+                synced.map_err(|error| site.poison.of_directory_sync(&dir, error))?;
+                let run = Arc::new(run);
+                return Ok(Some(NewRun { run, file }));
+            }
+        }
+    }
+}
+
+/// The file as far as it is written.
+struct Output {
+    path: PathBuf,
+    file: Option<FileRef>,
+    offset: u64,
+}
+
+impl Output {
+    fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            file: None,
+            offset: FILE_HEADER_BYTES as u64,
+        }
+    }
+
+    /// Writes `bytes` after those before; the file is made for the first ones.
+    async fn append(&mut self, site: &Site, bytes: Bytes) -> Result<FileRef> {
+        let failed = |op| {
+            let path = self.path.clone();
+            move |error| Error::io(op, &path, error)
+        };
+        let file = if let Some(file) = &self.file {
+            Arc::clone(file)
+        } else {
+            let io = &site.env.io;
+            let made = io.open(CLASS.call(), &self.path, OpenMode::CreateNew).await;
+            made.map_err(failed("create"))?
+        };
+        let length = bytes.len() as u64;
+        let written = exact::write_all(&*file, CLASS.call(), self.offset, vec![bytes]).await;
+        written.map_err(failed("write"))?;
+        // A hint: the sync at the end waits for less. Its failure shows there.
+        drop(
+            file.start_writeback(CLASS.call(), self.offset, length)
+                .await,
+        );
+        self.offset += length;
+        self.file = Some(Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Writes directory and header, and makes the file durable.
+    async fn finish(&mut self, site: &Site, end: Finished) -> Result<RunRef> {
+        let file = self.append(site, end.directory).await?;
+        let path = &self.path;
+        let failed = |op| move |error| Error::io(op, path, error);
+        let written = exact::write_all(&*file, CLASS.call(), 0, vec![end.header]).await;
+        written.map_err(failed("write"))?;
+        let synced = file.sync_data(CLASS.call()).await;
+        synced.map_err(failed("sync"))?;
+        Ok(end.reference)
+    }
+}
+
+/// Turns rows into the bytes of a file, some at a time.
+#[derive(Debug)]
+struct Writer {
+    input: Input,
+    builder: Option<Builder>,
+    part: Part,
+}
+
+/// Which part of the file comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Rows,
+    Filter,
+    Directory,
+}
+
+enum Piece {
+    /// There was no row at all.
+    Nothing,
+    /// The next row is in a page that has to be read first.
+    WaitsForPages,
+    /// To write after what was written.
+    Bytes(Bytes),
+    /// The end of the file.
+    End(Finished),
+}
+
+impl Writer {
+    fn new(site: &Site, id: u64, input: Input) -> Self {
+        Self {
+            builder: Some(Builder::new(site, id, input.filter_keys)),
+            input,
+            part: Part::Rows,
+        }
+    }
+
+    /// Reads the pages that rows wait for.
+    async fn supply(&mut self) -> Result<()> {
+        for cursor in self.input.rows.waiting() {
+            cursor.supply().await?;
+        }
+        Ok(())
+    }
+
+    async fn fill_off_worker(self, env: &Env) -> Result<(Self, Piece)> {
+        let mut writer = self;
+        let job = move || writer.fill().map(|piece| (writer, piece));
+        env.compute(job).await.ok_or(Error::Closed)?
+    }
+
+    fn fill(&mut self) -> Result<Piece> {
+        let Some(builder) = &mut self.builder else {
+            unreachable!("a run file was continued after its end");
+        };
+        while self.part == Part::Rows && builder.finished_bytes() < WRITE_BYTES {
+            match self.input.rows.next_row() {
+                Ok(Some((_, None))) if !self.input.keeps_deletions => {}
+                Ok(Some((key, value))) => builder.push(&key, value.as_deref()),
+                Ok(None) if builder.is_empty() => return Ok(Piece::Nothing),
+                Ok(None) => {
+                    builder.finish_rows();
+                    self.part = Part::Filter;
+                }
+                Err(Error::NotResident(_)) => return Ok(Piece::WaitsForPages),
+                Err(error) => return Err(error),
+            }
+        }
+        while self.part == Part::Filter && builder.finished_bytes() < WRITE_BYTES {
+            if !builder.finish_filter_piece() {
+                self.part = Part::Directory;
+            }
+        }
+        if builder.finished_bytes() > 0 {
+            return Ok(Piece::Bytes(builder.take_finished()));
+        }
+        match self.builder.take() {
+            Some(builder) => Ok(Piece::End(builder.finish())),
+            None => unreachable!("a run file ended twice"),
+        }
+    }
+}
