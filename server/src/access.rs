@@ -1,6 +1,6 @@
 //! Who may do what.
 //!
-//! Owns: [`Action`]s, the [`Policy`] that is asked, and [`Authorized`], the proof that it said yes.
+//! Owns: [`Action`]s, the [`Policy`], and [`Authorized`], the proof that the policy granted an action.
 //! Refuses: authentication (who the caller is) and HTTP.
 //!
 //! Invariant: an [`Authorized`] exists only because a [`Gate`] asked its policy about that very action. Use
@@ -11,16 +11,16 @@ use std::sync::Arc;
 
 use crate::oci::RepositoryName;
 
-/// Who asks, as far as it is known.
+/// Who sends a request, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// Authenticated subject; empty for anybody.
+    /// Authenticated subject; empty if there is none.
     pub subject: String,
     /// Id of the request, for logs and the journal.
     pub request: String,
 }
 
-/// What a policy is asked about.
+/// What a policy decides about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission<'a> {
     /// See that this is a registry.
@@ -31,28 +31,28 @@ pub enum Permission<'a> {
     Pull(&'a RepositoryName),
     /// Add to a repository.
     Push(&'a RepositoryName),
-    /// Take away from a repository.
+    /// Delete from a repository.
     Delete(&'a RepositoryName),
 }
 
-/// A policy's answer.
+/// A policy's decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Go ahead.
+    /// Allowed.
     Granted,
-    /// Not without credentials.
+    /// Rejected because there are no credentials.
     Unauthenticated,
-    /// Not with these.
+    /// Rejected with these credentials.
     Denied,
 }
 
-/// Decides; pure, so that it can be asked again for another repository within a request.
+/// Decides who may do what. It is pure, so that a request may ask about more than one repository.
 pub trait Policy: Send + Sync + Debug {
     /// Whether `caller` has `permission`.
     fn decide(&self, caller: &Caller, permission: Permission<'_>) -> Verdict;
 }
 
-/// Everybody may do everything: for a registry on loopback.
+/// Grants everything to everybody: for a registry on loopback.
 #[derive(Debug, Clone, Copy)]
 pub struct GrantAll;
 
@@ -62,25 +62,25 @@ impl Policy for GrantAll {
     }
 }
 
-/// Something that needs permission.
+/// An action that needs a permission.
 pub trait Action: Debug {
-    /// What it needs.
+    /// The permission that it needs.
     fn permission(&self) -> Permission<'_>;
 }
 
-/// See that this is a registry.
+/// Sees that this is a registry.
 #[derive(Debug, Clone)]
 pub struct Ping;
-/// List the names of all repositories.
+/// Lists the names of all repositories.
 #[derive(Debug, Clone)]
 pub struct ListRepositories;
-/// Read this repository.
+/// Reads this repository.
 #[derive(Debug, Clone)]
 pub struct Pull(pub RepositoryName);
-/// Add to this repository.
+/// Adds to this repository.
 #[derive(Debug, Clone)]
 pub struct Push(pub RepositoryName);
-/// Take away from this repository.
+/// Deletes from this repository.
 #[derive(Debug, Clone)]
 pub struct Delete(pub RepositoryName);
 
@@ -123,7 +123,7 @@ impl<A> Authorized<A> {
         &self.action
     }
 
-    /// To whom.
+    /// To whom it was granted.
     pub fn caller(&self) -> &Caller {
         &self.caller
     }
@@ -142,7 +142,7 @@ impl Authorized<Push> {
     }
 }
 impl Authorized<Delete> {
-    /// The repository that may be taken from.
+    /// The repository that may be deleted from.
     pub fn repository(&self) -> &RepositoryName {
         &self.action.0
     }
@@ -151,9 +151,9 @@ impl Authorized<Delete> {
 /// Why there is no [`Authorized`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// Credentials are needed.
+    /// There are no credentials.
     Unauthenticated,
-    /// These do not suffice.
+    /// These credentials are not enough.
     Denied,
 }
 

@@ -1,8 +1,9 @@
 //! The registry: the OCI distribution API over a blob store and a catalog.
 //!
-//! Layers, each using only those before it: `transport` (HTTP over connections, whatever is served), [`oci`] (words, pure), [`registry`]
-//! (use cases, speaking to storage through [`registry::ports`]), `frontends` (routes, headers, statuses; one folder for each protocol).
-//! [`access`] decides who may do what; [`operator`] is for those who may open the store's files.
+//! Layers, each using only those before it: `transport` (HTTP over connections, whatever is served), [`oci`] (words,
+//! pure), [`registry`] (use cases, speaking to storage through [`registry::ports`]), `frontends` (routes, headers,
+//! statuses; one folder for each protocol). [`access`] decides who may do what; [`operator`] is for those who may open
+//! the store's files.
 #![forbid(unsafe_code)]
 
 pub mod access;
@@ -19,15 +20,16 @@ mod transport;
 
 #[cfg(feature = "fuzz-entry")]
 pub mod fuzz_entry {
-    //! Parsers that have no other way in, for the fuzzers of tests/. Gone without the feature `fuzz-entry`.
+    //! Parsers that are not public otherwise, for the fuzzers of tests/. Compiled only with the feature `fuzz-entry`.
     pub use crate::frontends::oci::fuzz_entry::{Head, read_head};
     pub use crate::registry::read_attributes;
 }
 
-pub use crate::frontends::admin::socket::{
-    Control, DELETE_REPOSITORY_PATH, DELETE_TAGS_PATH, LIST_REPOSITORIES_PATH, LIST_TAGS_PATH,
-    STATS_PATH, Stats, StatsAnswer, with_short,
+pub use crate::frontends::admin::routes::{
+    DELETE_REPOSITORY_PATH, DELETE_TAGS_PATH, LIST_REPOSITORIES_PATH, LIST_TAGS_PATH, STATS_PATH,
+    Stats, StatsAnswer,
 };
+pub use crate::frontends::admin::socket::{AdminSocket, with_short_path};
 pub use crate::frontends::oci::{InvalidLocations, Locations};
 pub use crate::server::{ADMIN_CONNECTIONS_MAX, Bound, ServeError, Server, ServerOptions};
 pub use crate::transport::connection_limits::Http2Options;

@@ -1,11 +1,11 @@
-//! What an operator asks of a store by name: lists of repositories and tags, and their deletion.
+//! What operators do with a store by name: lists of repositories and tags, and their deletion.
 //!
-//! Owns: [`repositories`], [`tags`], [`delete_repository`], [`delete_tags`], the same for the socket of a running server and for commands
-//! on a closed store, and the words in which the socket asks and answers.
+//! Owns: [`repositories`], [`tags`], [`delete_repository`], [`delete_tags`], the same for the socket of a running
+//! server and for commands on a closed store, and the requests and answers of the socket.
 //! Refuses: deciding who may ask; whoever may open the store's files may.
 //!
-//! Invariants: a list is asked for page by page, each of one state, so that its memory does not grow with the store; a deletion is
-//! one transaction: all of it or nothing, also of many tags.
+//! Invariants: a list is asked for page by page, each of one state, so that its memory does not grow with the store; a
+//! deletion is one transaction: all of it or nothing, also of many tags.
 
 use std::collections::BTreeSet;
 
@@ -16,15 +16,15 @@ use tonnage_engine::{Batch, Change, Error, Origin, Require};
 
 /// Most entries of a page.
 pub const PAGE_MAX: usize = 1000;
-/// Rows counted before others have a turn on the thread.
-const COUNTED_A_TURN: usize = 1000;
-/// Who is named in the journal.
+/// Rows counted before other tasks run on the thread.
+const ROWS_BEFORE_YIELD: usize = 1000;
+/// The actor in the journal.
 const ACTOR: &str = "operator";
 
-/// Asks for a page of repositories.
+/// Requests a page of repositories.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct ListRepositories {
-    /// Behind this name.
+    /// Only names after this one.
     pub last: Option<String>,
 }
 
@@ -33,25 +33,25 @@ pub struct ListRepositories {
 pub struct RepositoryPage {
     /// Their names.
     pub repositories: Vec<String>,
-    /// Whether there may be more behind the last.
+    /// Whether there may be more after the last.
     pub more: bool,
 }
 
-/// Asks for a page of a repository's tags.
+/// Requests a page of a repository's tags.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListTags {
     /// The repository.
     pub repository: String,
-    /// Behind this tag.
+    /// Only tags after this one.
     pub last: Option<String>,
 }
 
 /// A page of tags, in the order of bytes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct TagPage {
-    /// Them.
+    /// The tags.
     pub tags: Vec<TagEntry>,
-    /// Whether there may be more behind the last.
+    /// Whether there may be more after the last.
     pub more: bool,
 }
 
@@ -62,16 +62,16 @@ pub struct TagEntry {
     pub tag: String,
     /// What it points at.
     pub digest: String,
-    /// Since when, Unix ms.
+    /// When it was set, in Unix milliseconds.
     pub set_unix_ms: u64,
 }
 
-/// Asks for a repository's deletion.
+/// Requests the deletion of a repository.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeleteRepository {
     /// The repository.
     pub repository: String,
-    /// Only tell what it holds.
+    /// Report what it holds, and delete nothing.
     pub dry_run: bool,
 }
 
@@ -82,18 +82,18 @@ pub struct Holdings {
     pub tags: u64,
     /// Manifests.
     pub manifests: u64,
-    /// Blobs, manifests not among them.
+    /// Blobs, without manifests.
     pub blobs: u64,
 }
 
-/// Asks for the deletion of tags, all or none.
+/// Requests the deletion of tags, all or none.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DeleteTags {
     /// The repository.
     pub repository: String,
     /// Its tags.
     pub tags: Vec<String>,
-    /// Only tell what they point at.
+    /// Report what they point at, and delete nothing.
     pub dry_run: bool,
 }
 
@@ -104,21 +104,21 @@ pub struct DeletedTags {
     pub tags: Vec<TagEntry>,
 }
 
-/// Why nothing was done.
+/// Why a request failed.
 #[derive(Debug)]
 pub enum Refusal {
-    /// What was named is not there.
+    /// What was named does not exist.
     Missing(Missing),
     /// The store failed.
     Failed(Error),
 }
 
-/// What is not there: a repository, or tags of one that is.
+/// What does not exist: a repository, or tags of one that does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// The repository.
     pub repository: String,
-    /// The tags; none: the repository itself.
+    /// The tags; if empty, the repository itself.
     pub tags: Vec<String>,
 }
 
@@ -182,7 +182,7 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     let mut last = None;
     loop {
         let page = view
-            .read(|view| view.tags(repository, last.as_deref(), COUNTED_A_TURN))
+            .read(|view| view.tags(repository, last.as_deref(), ROWS_BEFORE_YIELD))
             .await?;
         tags += page.len() as u64;
         let Some(found) = page.into_iter().next_back() else {
@@ -194,7 +194,7 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     let mut last = None;
     loop {
         let page = view
-            .read(|view| view.manifests(repository, last.as_ref(), COUNTED_A_TURN))
+            .read(|view| view.manifests(repository, last.as_ref(), ROWS_BEFORE_YIELD))
             .await?;
         manifests += page.len() as u64;
         let Some(found) = page.last() else { break };
@@ -204,7 +204,7 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     let mut last = None;
     loop {
         let page = view
-            .read(|view| view.links(repository, last.as_ref(), COUNTED_A_TURN))
+            .read(|view| view.links(repository, last.as_ref(), ROWS_BEFORE_YIELD))
             .await?;
         blobs += page.len() as u64;
         let Some(found) = page.last() else { break };
@@ -218,7 +218,7 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     })
 }
 
-/// Deletes a repository with everything in it, and tells what it held a moment before.
+/// Deletes a repository with everything in it. Returns what it held just before.
 pub async fn delete_repository(store: &Store, repository: &str) -> Result<Holdings, Refusal> {
     let held = holdings(&store.view(), repository).await?;
     let changes = vec![Change::DeleteRepository];
@@ -245,7 +245,7 @@ pub async fn find_tags(
     Ok(found.into_iter().map(TagEntry::from).collect())
 }
 
-/// All of them, each once, or what is missing.
+/// The named tags, each once; or those that are missing.
 async fn look_up(view: &View, repository: &str, names: &[String]) -> Result<Vec<TagInfo>, Refusal> {
     if !view.read(|view| view.repository_exists(repository)).await? {
         return Err(no_repository(repository));
@@ -267,13 +267,13 @@ async fn look_up(view: &View, repository: &str, names: &[String]) -> Result<Vec<
     }))
 }
 
-/// Deletes tags, all or none; their manifests stay. What is told of them is what they pointed at when they went.
+/// Deletes tags, all or none; their manifests stay. Returns what they pointed at when they were deleted.
 pub async fn delete_tags(
     store: &Store,
     repository: &str,
     names: &[String],
 ) -> Result<Vec<TagEntry>, Refusal> {
-    // Each turn but the last is one in which somebody else moved or deleted one of them; the next look tells which.
+    // A commit fails only if somebody else moved or deleted one of them; then they are looked up again.
     loop {
         let found = look_up(&store.view(), repository, names).await?;
         let requires = found.iter().map(|tag| Require::Tag {
@@ -288,7 +288,7 @@ pub async fn delete_tags(
     }
 }
 
-/// False: what is required does not hold, because somebody else was quicker.
+/// Commits; false if a precondition does not hold, because somebody else changed the repository.
 async fn commit(
     store: &Store,
     repository: &str,

@@ -123,7 +123,7 @@ impl Socket {
     }
 
     fn connect(&self) -> io::Result<UnixStream> {
-        let stream = tonnage_server::with_short(&self.path, |path| {
+        let stream = tonnage_server::with_short_path(&self.path, |path| {
             std::os::unix::net::UnixStream::connect(path)
         })?;
         stream.set_nonblocking(true)?;

@@ -1,10 +1,10 @@
 //! Bodies of answers.
 //!
-//! Owns: [`Body`], which hands verified windows to the connection as they are.
-//! Refuses: copying; ending an answer early as if it were whole.
+//! Owns: [`Body`], which passes verified windows on to the connection without a copy.
+//! Refuses: ending an answer early as if it were complete.
 //!
-//! Invariant: an answer's body has exactly the bytes that its Content-Length says, or fails, which makes the
-//! connection break off.
+//! Invariant: an answer's body has exactly the bytes that its Content-Length says, or fails, which makes the connection
+//! break off.
 
 use std::fmt;
 use std::pin::Pin;
@@ -53,7 +53,7 @@ impl AsRef<[u8]> for HeldAnswer {
     }
 }
 
-/// Counts a transfer once, by how it ended.
+/// Counts a transfer once, by its outcome.
 struct Transfer {
     metrics: Arc<Metrics>,
     kind: Pulled,
@@ -72,7 +72,7 @@ impl Transfer {
 
 impl Drop for Transfer {
     fn drop(&mut self) {
-        // Dropped before its end without a fault of ours: the client went away.
+        // Dropped before its end without an error of the server: the client disconnected.
         self.end(Outcome::Client);
     }
 }
@@ -89,8 +89,8 @@ impl Body {
         }
     }
 
-    /// Keeps `memory` until its bytes are gone, as much as they need.
-    pub(crate) fn holding(self, memory: Option<Box<dyn HeldMemory>>) -> Self {
+    /// Holds `memory` until the bytes are sent, as much of it as they need.
+    pub(crate) fn with_memory(self, memory: Option<Box<dyn HeldMemory>>) -> Self {
         let Self { content, remaining } = self;
         let content = match (content, memory) {
             (Content::Whole(bytes), Some(mut memory)) if !bytes.is_empty() => {
@@ -105,8 +105,8 @@ impl Body {
         Self { content, remaining }
     }
 
-    /// `length` bytes of windows. Waits for the first, so that damage found there becomes an error with a
-    /// status instead of a broken connection.
+    /// A body of `length` bytes in windows. Waits for the first one, so that damage found in it becomes a status and
+    /// not a broken connection.
     pub(crate) async fn windows(
         length: u64,
         mut rest: Windows,
@@ -127,7 +127,7 @@ impl Body {
             }
         };
         if length == 0 {
-            // Nothing is ever asked of an empty one.
+            // An empty body is never polled.
             transfer.end(Outcome::Ok);
         }
         Ok(Self {
@@ -142,7 +142,7 @@ impl Body {
 }
 
 impl Body {
-    fn settle(&mut self, window: Option<Result<Bytes>>) -> Result<Frame<Bytes>> {
+    fn check_window(&mut self, window: Option<Result<Bytes>>) -> Result<Frame<Bytes>> {
         let wrong = || Error::internal("storage gave out more or fewer bytes than the content has");
         let outcome = window.unwrap_or_else(|| Err(wrong())).and_then(|bytes| {
             let length = u64::try_from(bytes.len()).map_err(Error::internal)?;
@@ -192,7 +192,7 @@ impl http_body::Body for Body {
                 None => ready!(rest.poll_next_unpin(cx)),
             },
         };
-        Poll::Ready(Some(this.settle(window)))
+        Poll::Ready(Some(this.check_window(window)))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,8 @@
-//! The protocols in which clients speak to the registry, each a folder; they stand side by side on one transport.
+//! The protocols in which clients speak to the registry. Each is a folder; they share one transport and do not import
+//! each other.
 //!
-//! `body`, `source` and `error_body` are what they share: bytes from and to the registry, and the form of an error.
+//! Owns: what they share: `body` and `source` carry bytes from and to the registry, `error_body` is the form of an
+//! error.
 
 pub(crate) mod admin;
 mod body;

@@ -1,6 +1,6 @@
 //! A request's body as the registry reads it.
 //!
-//! Owns: what the failures of a body mean to the registry.
+//! Owns: the map from errors of a body to errors of the registry.
 
 use bytes::Bytes;
 

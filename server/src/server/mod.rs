@@ -4,7 +4,7 @@
 //! Refuses: opening a store or reading a configuration, which `tools` does; connections, which are the transport's.
 //!
 //! Invariants: addresses are bound before anything is served, so a caller can say where; after shutdown no
-//! connection is accepted, requests under way have [`ServerOptions::drain`] to end.
+//! connection is accepted, and active requests have [`ServerOptions::drain`] to end.
 
 mod options;
 
@@ -25,24 +25,24 @@ use crate::access::Gate;
 use crate::clock::RunningClock;
 use crate::embedded;
 use crate::frontends::admin::probes::{Admin, Probes};
-use crate::frontends::oci::{Admission, Api, Oci};
+use crate::frontends::oci::{ManifestMemory, OciFrontEnd, OciState};
 use crate::registry::{Limits, Registry};
 use crate::telemetry::Metrics;
-use crate::transport::accept::{Listening, listen};
+use crate::transport::accept::{Listener, listen};
 use crate::transport::connection_limits::ConnectionLimits;
 use crate::transport::host::HostPolicy;
 
-/// Connections of the admin listener at a time.
+/// Most connections of the admin listener at a time.
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
-/// Time that the admin listener's own connections have to end, after the registry's.
+/// Time that connections of the admin listener have to end, after the registry's.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
-/// Time that requests have to end once their connections are cut off: an upload's last writes, or one commit.
-const CUT_OFF: Duration = Duration::from_secs(10);
+/// Time that requests have to end after their connections were cut: for the last writes of an upload, or a commit.
+const CUT_REQUESTS_MAX: Duration = Duration::from_secs(10);
 
-/// Why a server does not run.
+/// Why a server cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// An address could not be taken.
+    /// An address could not be bound.
     #[error("cannot listen on {address} for {purpose}: {source}")]
     Bind {
         /// Which address.
@@ -61,7 +61,7 @@ pub enum ServeError {
 #[derive(Debug)]
 pub struct Server;
 
-/// A server that has its addresses and does not serve yet.
+/// A server whose addresses are bound and that does not serve yet.
 #[derive(Debug)]
 pub struct Bound {
     options: ServerOptions,
@@ -70,7 +70,7 @@ pub struct Bound {
 }
 
 impl Server {
-    /// Takes the addresses. Connections are let in from now on, and wait until they are served.
+    /// Binds the addresses. From now on the kernel queues connections until they are served.
     ///
     /// # Panics
     /// Outside of a runtime.
@@ -103,17 +103,17 @@ fn bind(
 }
 
 impl Bound {
-    /// Where the registry listens.
+    /// The address of the registry.
     pub fn address(&self) -> SocketAddr {
         self.api.1
     }
 
-    /// Where metrics and health are.
+    /// The address of metrics and health.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(_, address)| *address)
     }
 
-    /// The bounds that a [`Registry`] for [`Bound::run_registry`] should keep.
+    /// The limits that a [`Registry`] for [`Bound::run_registry`] should have.
     pub fn limits(&self) -> &Limits {
         &self.options.limits
     }
@@ -160,11 +160,11 @@ impl Bound {
             let hosts = HostPolicy::new(address, hostnames);
             let probes = Probes::new(admin, hosts);
             let stopped = async {
-                // The sender drops when the registry is done; either way it is time.
+                // The sender drops once the registry has stopped, which is the signal as well.
                 admin_stopped.await.unwrap_or_default();
             };
-            let operators = Listening {
-                listener,
+            let operators = Listener {
+                socket: listener,
                 limits: Arc::new(operators),
                 connections_max: ADMIN_CONNECTIONS_MAX.min(connections_max),
                 drain: ADMIN_DRAIN,
@@ -175,16 +175,16 @@ impl Bound {
             shutdown.await;
             draining.store(true, Ordering::Relaxed);
         };
-        let listening = Listening {
-            listener: self.api.0,
+        let listening = Listener {
+            socket: self.api.0,
             limits: Arc::new(limits),
             connections_max,
             drain: self.options.drain,
         };
-        listening.serve(Oci(api), shutdown).await;
-        // A push whose connection was cut puts away what it received before the store may close.
-        if let Err(_late) = clock.timeout(CUT_OFF, all_ended.recv()).await {
-            tracing::warn!("requests are still under way; what they received last may be lost");
+        listening.serve(OciFrontEnd(api), shutdown).await;
+        // A push whose connection was cut saves what it received, so the store must not close before.
+        if let Err(_late) = clock.timeout(CUT_REQUESTS_MAX, all_ended.recv()).await {
+            tracing::warn!("requests did not end in time; what they received last may be lost");
         }
         drop(stop_admin);
         if let Some(admin) = admin {
@@ -209,14 +209,14 @@ impl Bound {
         clock: &RunningClock,
         metrics: &Arc<Metrics>,
         under_way: mpsc::Sender<Infallible>,
-    ) -> Arc<Api> {
-        Arc::new(Api {
+    ) -> Arc<OciState> {
+        Arc::new(OciState {
             registry: registry.clone(),
             gate: Gate::new(Arc::clone(&self.options.policy)),
             metrics: Arc::clone(metrics),
             body_idle: self.options.body_idle_timeout,
             clock: clock.clone(),
-            manifests: Admission::new(
+            manifests: ManifestMemory::new(
                 self.options.manifest_budget_bytes,
                 self.options.manifest_timeout,
                 self.options.manifest_stall,
@@ -226,7 +226,7 @@ impl Bound {
             mirror_of: self.options.mirror_of.clone(),
             hosts: HostPolicy::new(self.api.1, self.options.hostnames.clone()),
             locations: self.options.locations.clone(),
-            under_way,
+            requests_alive: under_way,
         })
     }
 }

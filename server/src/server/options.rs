@@ -21,34 +21,36 @@ pub struct ServerOptions {
     pub admin_listen: Option<SocketAddr>,
     /// Who may do what.
     pub policy: Arc<dyn Policy>,
-    /// Bounds of manifests and tags.
+    /// Limits on manifests and tags.
     pub limits: Limits,
-    /// Time for the head of a request to arrive, the wait for it on an open connection included.
+    /// Time for the head of a request to arrive, including the wait for it on an open connection.
     pub header_timeout: Duration,
-    /// Time a client may keep silent inside a body.
+    /// Longest pause of a client inside a body.
     pub body_idle_timeout: Duration,
-    /// Time for a whole manifest to arrive, and to wait for the memory it needs.
+    /// Time for a whole manifest to arrive, and as much to wait for the memory that it needs.
     pub manifest_timeout: Duration,
     /// Memory for the bodies of manifests that are being pushed, in bytes; further ones wait.
     pub manifest_budget_bytes: usize,
-    /// Time after which a manifest of which nothing comes is rejected, while others wait for its memory.
+    /// Time after which a manifest that receives nothing is rejected, while others wait for its memory.
     pub manifest_stall: Duration,
-    /// Time a client may leave an answer unread.
+    /// Longest time that a client may leave an answer unread.
     pub unread_timeout: Duration,
-    /// Most connections at a time. When all places are taken an idle one leaves for a new one. Each takes a file descriptor from the store's.
+    /// Most connections at a time. When all slots are taken an idle one is closed for a new one. Each takes a file
+    /// descriptor from the store's.
     pub connections_max: usize,
-    /// Shortest chunk of an upload that clients are asked for, in bytes; 0: none. Shorter ones are taken too.
+    /// Shortest chunk of an upload that clients are asked for, in bytes; 0: none. Shorter ones are accepted too.
     pub chunk_min_bytes: u64,
-    /// Hosts of the registries whose content is mirrored here. A pull with `ns=` of another is 404; if there are none, `ns` is ignored.
+    /// Hosts of the registries whose content is mirrored here. A pull with `ns=` of another is 404; if there are none,
+    /// `ns` is ignored.
     pub mirror_of: Vec<String>,
-    /// Hosts under which clients reach the registry. On loopback, others than these and loopback's own are refused; elsewhere so are others
-    /// than these, if there are any.
+    /// Hosts under which clients reach the registry. On loopback only these and loopback's own are accepted; elsewhere
+    /// only these and IP addresses, or any host if there are none.
     pub hostnames: Vec<Hostname>,
     /// How the locations of uploads, blobs and manifests are written.
     pub locations: Locations,
-    /// Bounds of HTTP/2.
+    /// Limits of HTTP/2.
     pub http2: Http2Options,
-    /// Time that requests under way have to end after shutdown.
+    /// Time that active requests have to end after shutdown.
     pub drain: Duration,
 }
 
@@ -62,7 +64,7 @@ impl Default for ServerOptions {
             limits: Limits::default(),
             // Longer than clients keep connections for their next request (Go's transports: 90 s).
             header_timeout: Duration::from_secs(100),
-            // A client that reads a slow disk, or whose link fails for a moment, is silent for minutes.
+            // A client that reads a slow disk, or whose link fails briefly, pauses for minutes.
             body_idle_timeout: Duration::from_mins(5),
             manifest_timeout: Duration::from_mins(2),
             // Sixteen of the largest, thousands of the usual ones.

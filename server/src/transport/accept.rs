@@ -1,10 +1,10 @@
-//! Accepting connections, and draining them at the end.
+//! Accepting connections, and draining them on shutdown.
 //!
-//! Owns: [`Listening`]. Refuses: choosing the connections that end when all places are taken, and the one that has the next place,
-//! which `slots` does.
+//! Owns: [`Listener`].
+//! Refuses: choosing which connection gets a slot and which is evicted; `slots` does.
 //!
-//! Invariant: a connection that waits for a place does not keep those behind it from being accepted; beyond the places and the line of
-//! those that wait, at most one is.
+//! Invariant: a connection that waits for a slot does not keep later ones from being accepted. At most one connection
+//! beyond the slots and the waiting queue is open.
 
 use std::future::Future;
 use std::io;
@@ -20,62 +20,62 @@ use tokio::task::JoinSet;
 use super::connection;
 use super::connection_limits::ConnectionLimits;
 use super::front_end::FrontEnd;
-use super::slots::{Line, Next, Places};
+use super::slots::{Decision, Slots, WaitingQueue};
 
-/// Connections that wait in the kernel until they are accepted. Where there are more, a client has no answer to its SYN and sends it again
+/// Connections that the kernel queues until they are accepted. Beyond that it drops a SYN, which the client repeats
 /// after 1 s, 2 s, 4 s and so on.
 const BACKLOG: u32 = 1024;
-/// Pause after an accept that failed for want of file descriptors or memory.
+/// Pause after an accept that failed, for example because there were no file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// While connections wait for a place it is looked at so often whether others may be told to leave.
-const PLACE_PAUSE: Duration = Duration::from_millis(50);
+/// Time between two looks for connections to evict, while others wait for a slot.
+const EVICTION_PAUSE: Duration = Duration::from_millis(50);
 
-/// Takes the address of a listener. Panics outside of a runtime.
+/// Binds a listener to `address`. Panics outside of a runtime.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
-    // A restart does not wait for the connections of the run before.
+    // Else a restart would wait until the kernel has forgotten the connections of the previous run.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// A listener, and how its connections are treated.
+/// A bound listener and the limits on its connections.
 #[derive(Debug)]
-pub(crate) struct Listening {
-    pub(crate) listener: TcpListener,
+pub(crate) struct Listener {
+    pub(crate) socket: TcpListener,
     pub(crate) limits: Arc<ConnectionLimits>,
     pub(crate) connections_max: usize,
     pub(crate) drain: Duration,
 }
 
-impl Listening {
+impl Listener {
     /// Accepts until `shutdown`, then waits for at most `drain`.
     pub(crate) async fn serve(self, front_end: impl FrontEnd, shutdown: impl Future<Output = ()>) {
         let clock = self.limits.clock.clone();
         let draining = watch::Sender::new(false);
-        let places = Places::new(self.connections_max, &clock);
-        let mut line = Line::new(self.connections_max);
+        let slots = Slots::new(self.connections_max, &clock);
+        let mut queue = WaitingQueue::new(self.connections_max);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
         loop {
-            while let Some(next) = places.next(&mut line) {
-                match next {
-                    Next::Serve(stream, place) => {
+            while let Some(decision) = slots.decide(&mut queue) {
+                match decision {
+                    Decision::Serve(stream, slot) => {
                         set_nodelay(&stream);
-                        connections.spawn(connection::drive(
+                        connections.spawn(connection::serve(
                             stream,
-                            place,
+                            slot,
                             front_end.service(),
                             Arc::clone(&self.limits),
                             draining.subscribe(),
                         ));
                     }
-                    Next::Close(stream) => {
-                        tracing::debug!("a connection was closed: too many wait for a place");
+                    Decision::Close(stream) => {
+                        tracing::debug!("a connection was closed: too many wait for a slot");
                         drop(stream);
                     }
                 }
@@ -83,18 +83,18 @@ impl Listening {
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(ended) = connections.join_next() => report(ended),
-                accepted = self.listener.accept(), if line.has_room() => match accepted {
-                    Ok((stream, peer)) => places.arrive(&mut line, peer.ip(), stream),
+                accepted = self.socket.accept(), if queue.has_room() => match accepted {
+                    Ok((stream, peer)) => slots.enqueue(&mut queue, peer.ip(), stream),
                     Err(error) => {
                         tracing::warn!(%error, "accepting a connection failed");
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                () = tokio::time::sleep(PLACE_PAUSE), if !line.is_empty() => {}
+                () = tokio::time::sleep(EVICTION_PAUSE), if !queue.is_empty() => {}
             }
         }
-        drop(line);
-        drop(self.listener);
+        drop(queue);
+        drop(self.socket);
         draining.send_replace(true);
         let ended = async {
             while let Some(ended) = connections.join_next().await {

@@ -1,9 +1,10 @@
-//! The requests of one connection.
+//! The active requests of one connection.
 //!
-//! Owns: [`Requests`], the requests that are under way, and [`UnderWay`], one of them. A request is under way from its head until the
-//! connection has taken the last byte of its answer. Meanwhile either the server works on it or the client is awaited ([`Awaited`]): to
-//! send more of its body, or to take more of the answer. A client of HTTP/2 can leave single answers unread, by their windows; the
-//! streams of such answers are ended, and the connection continues.
+//! Owns: [`ActiveRequests`] and [`ActiveRequest`]. A request is active from its head until the connection has taken the
+//! last byte of its answer. Meanwhile either the server works on it, or the server waits for the client
+//! ([`ClientWait`]): for more of the request's body, or for the client to take more of the answer. A client of HTTP/2
+//! can leave single answers unread by their windows; the streams of such answers are reset, and the connection
+//! continues.
 //! Refuses: ending connections, which `supervision` does; bytes, which are `tracked_body`'s and `request_body`'s.
 
 use std::convert::Infallible;
@@ -15,91 +16,91 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::http2_streams::StreamEnd;
+use super::http2_streams::StreamReset;
 use super::request_memory::HeldRequest;
-use super::slots::Taken;
+use super::slots::Slot;
 use crate::clock::RunningClock;
 
-/// The requests that are under way. Cheap to clone.
+/// The active requests. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Requests {
-    under_way: Arc<Mutex<Vec<Weak<UnderWay>>>>,
+pub(super) struct ActiveRequests {
+    active: Arc<Mutex<Vec<Weak<ActiveRequest>>>>,
     /// Whether a client of HTTP/2 has ended its side of the connection.
     client_ended: watch::Sender<bool>,
-    place: Arc<Taken>,
+    slot: Arc<Slot>,
     clock: RunningClock,
 }
 
-/// A request under way, until it drops.
+/// An active request, until it drops.
 #[derive(Debug)]
-pub(super) struct UnderWay {
-    requests: Requests,
-    /// How many [`Awaited`] there are.
-    awaits: AtomicUsize,
+pub(super) struct ActiveRequest {
+    requests: ActiveRequests,
+    /// The number of its [`ClientWait`]s.
+    client_waits: AtomicUsize,
     /// Whether the answer holds memory of the client's account.
     holds_memory: AtomicBool,
     /// When the client last took a part of the answer, in microseconds of the clock.
     taken_us: AtomicU64,
-    /// Ends the stream of the answer. There is none on HTTP/1.1, before the answer, and once it was used.
-    stream: Mutex<Option<StreamEnd>>,
+    /// Resets the stream of the answer; `None` on HTTP/1.1, before the answer, and after the reset.
+    stream: Mutex<Option<StreamReset>>,
     #[expect(dead_code, reason = "held for its drop")]
     held: Option<Arc<HeldRequest>>,
 }
 
-/// The client is awaited, until it drops.
+/// The server waits for the client of a request, until this drops.
 #[derive(Debug)]
-pub(super) struct Awaited(Arc<UnderWay>);
+pub(super) struct ClientWait(Arc<ActiveRequest>);
 
-impl Requests {
-    pub(super) fn new(place: Arc<Taken>, clock: &RunningClock) -> Self {
+impl ActiveRequests {
+    pub(super) fn new(slot: Arc<Slot>, clock: &RunningClock) -> Self {
         Self {
-            under_way: Arc::default(),
+            active: Arc::default(),
             client_ended: watch::Sender::default(),
-            place,
+            slot,
             clock: clock.clone(),
         }
     }
 
-    pub(super) fn begin(&self, held: Option<Arc<HeldRequest>>) -> Arc<UnderWay> {
-        let request = Arc::new(UnderWay {
+    pub(super) fn begin(&self, held: Option<Arc<HeldRequest>>) -> Arc<ActiveRequest> {
+        let request = Arc::new(ActiveRequest {
             requests: self.clone(),
-            awaits: AtomicUsize::new(0),
+            client_waits: AtomicUsize::new(0),
             holds_memory: AtomicBool::new(false),
             taken_us: AtomicU64::new(0),
             stream: Mutex::new(None),
             held,
         });
-        let mut under_way = self.under_way.lock();
-        under_way.push(Arc::downgrade(&request));
-        self.place.set_idle(false);
-        drop(under_way);
-        self.place.work_begins();
+        let mut active = self.active.lock();
+        active.push(Arc::downgrade(&request));
+        self.slot.set_idle(false);
+        drop(active);
+        self.slot.start_work();
         request
     }
 
-    /// The place of the connection.
-    pub(super) fn place(&self) -> &Arc<Taken> {
-        &self.place
+    /// The slot of the connection.
+    pub(super) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
     }
 
-    pub(super) fn are_under_way(&self) -> bool {
-        !self.under_way.lock().is_empty()
+    pub(super) fn any_active(&self) -> bool {
+        !self.active.lock().is_empty()
     }
 
-    /// Notes that a client of HTTP/2 sends nothing any more: requests that are not whole fail.
+    /// Records that a client of HTTP/2 has ended its side: requests that are not complete fail.
     pub(super) fn set_client_ended(&self) {
         self.client_ended.send_replace(true);
     }
 
-    /// Resolves once there was none for `patience`. Looks on a timer, so that a request costs no wake-up.
+    /// Resolves once there was none for `patience`. It checks on a timer, so that a request causes no wake-up.
     pub(super) fn idle(&self, patience: Duration) -> impl Future<Output = ()> + use<> {
-        let (clock, place) = (self.clock.clone(), Arc::clone(&self.place));
+        let (clock, slot) = (self.clock.clone(), Arc::clone(&self.slot));
         async move {
             let begun = clock.now();
             let mut alarm = clock.alarm(patience);
             loop {
                 (&mut alarm).await;
-                let (now, since) = (clock.now(), place.idle_since());
+                let (now, since) = (clock.now(), slot.idle_since());
                 let until = since.map_or(now, |since| since.max(begun));
                 let until = until.saturating_add(patience);
                 if since.is_some() && until <= now {
@@ -110,15 +111,15 @@ impl Requests {
         }
     }
 
-    /// Ends each stream of whose answer the client took nothing for `patience`.
-    pub(super) async fn end_unread(&self, patience: Duration) -> Infallible {
+    /// Resets each stream of whose answer the client took nothing for `patience`.
+    pub(super) async fn reset_unread_streams(&self, patience: Duration) -> Infallible {
         loop {
             let now = self.clock.now();
             let oldest = self.longest_unread(|_| true);
             let until = oldest.as_ref().map_or(now, |request| request.taken());
             let until = until.saturating_add(patience);
             match oldest {
-                Some(oldest) if until <= now => oldest.end_stream(),
+                Some(oldest) if until <= now => oldest.reset_stream(),
                 _ => {
                     drop(oldest);
                     self.clock.alarm_at(until).await;
@@ -127,26 +128,29 @@ impl Requests {
         }
     }
 
-    /// Ends the stream of the answer that holds memory and of which the client took nothing for the longest time; false if none can be
-    /// ended.
-    pub(super) fn end_for_memory(&self) -> bool {
-        let holds_memory = |request: &UnderWay| request.holds_memory.load(Ordering::Relaxed);
+    /// Resets the stream whose answer holds memory and of which the client took nothing for the longest time. False if
+    /// there is none.
+    pub(super) fn reset_stream_for_memory(&self) -> bool {
+        let holds_memory = |request: &ActiveRequest| request.holds_memory.load(Ordering::Relaxed);
         let longest = self.longest_unread(holds_memory);
-        longest.inspect(|request| request.end_stream()).is_some()
+        longest.inspect(|request| request.reset_stream()).is_some()
     }
 
-    /// Of the streams whose client is awaited to take the answer, the one on which that is so for the longest time.
-    fn longest_unread(&self, counts: impl Fn(&UnderWay) -> bool) -> Option<Arc<UnderWay>> {
+    /// The stream whose answer the client has left unread for the longest time.
+    fn longest_unread(
+        &self,
+        counts: impl Fn(&ActiveRequest) -> bool,
+    ) -> Option<Arc<ActiveRequest>> {
         // Collected first: a request that drops here needs the lock.
-        let under_way = self.under_way.lock().clone();
-        let under_way = under_way.iter().filter_map(Weak::upgrade);
-        let unread = under_way.filter(|request| request.is_unread() && counts(request));
+        let active = self.active.lock().clone();
+        let active = active.iter().filter_map(Weak::upgrade);
+        let unread = active.filter(|request| request.is_unread() && counts(request));
         unread.min_by_key(|request| request.taken())
     }
 }
 
-impl UnderWay {
-    /// Resolves once the client has ended its side of the connection: what did not come will not.
+impl ActiveRequest {
+    /// Resolves once the client has ended its side of the connection: no more will be received.
     pub(super) fn client_ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
         let mut ended = self.requests.client_ended.subscribe();
         async move {
@@ -156,19 +160,19 @@ impl UnderWay {
         }
     }
 
-    /// The answer holds memory of the client's account from now on.
+    /// Records that the answer holds memory of the client's account from now on.
     pub(super) fn hold_memory(&self) {
         self.holds_memory.store(true, Ordering::Relaxed);
     }
 
-    /// The answer is known, in the task of its stream.
-    pub(super) fn answer(&self) {
-        self.note_taken();
-        *self.stream.lock() = StreamEnd::current();
+    /// Records that the answer begins. Call it in the task of its stream.
+    pub(super) fn begin_answer(&self) {
+        self.record_taken();
+        *self.stream.lock() = StreamReset::current();
     }
 
-    /// The client took a part of the answer.
-    pub(super) fn note_taken(&self) {
+    /// Records that the client took a part of the answer.
+    pub(super) fn record_taken(&self) {
         let now = self.requests.clock.recent();
         let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.taken_us.store(now_us, Ordering::Relaxed);
@@ -184,45 +188,45 @@ impl UnderWay {
     }
 
     fn is_unread(&self) -> bool {
-        self.awaits.load(Ordering::Relaxed) > 0 && self.stream.lock().is_some()
+        self.client_waits.load(Ordering::Relaxed) > 0 && self.stream.lock().is_some()
     }
 
-    fn end_stream(&self) {
+    fn reset_stream(&self) {
         let stream = self.stream.lock().take();
-        stream.inspect(StreamEnd::end);
+        stream.inspect(StreamReset::reset);
     }
 }
 
-impl Awaited {
-    pub(super) fn by(request: &Arc<UnderWay>) -> Self {
-        if request.awaits.fetch_add(1, Ordering::Relaxed) == 0 {
-            request.requests.place.work_ends();
+impl ClientWait {
+    pub(super) fn begin(request: &Arc<ActiveRequest>) -> Self {
+        if request.client_waits.fetch_add(1, Ordering::Relaxed) == 0 {
+            request.requests.slot.finish_work();
         }
         Self(Arc::clone(request))
     }
 
-    /// The request whose client it is.
-    pub(super) fn request(&self) -> &Arc<UnderWay> {
+    /// The request.
+    pub(super) fn request(&self) -> &Arc<ActiveRequest> {
         &self.0
     }
 }
 
-impl Drop for Awaited {
+impl Drop for ClientWait {
     fn drop(&mut self) {
-        if self.0.awaits.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.requests.place.work_begins();
+        if self.0.client_waits.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.requests.slot.start_work();
         }
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let place = &self.requests.place;
-        place.work_ends();
-        let mut under_way = self.requests.under_way.lock();
-        under_way.retain(|request| request.strong_count() > 0);
-        if under_way.is_empty() {
-            place.set_idle(true);
+        let slot = &self.requests.slot;
+        slot.finish_work();
+        let mut active = self.requests.active.lock();
+        active.retain(|request| request.strong_count() > 0);
+        if active.is_empty() {
+            slot.set_idle(true);
         }
     }
 }

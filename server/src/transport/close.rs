@@ -1,7 +1,7 @@
 //! How a connection is closed.
 //!
 //! Owns: [`Close`] and [`end`], which carries it out. The lingering close itself is `linger`'s.
-//! Refuses: deciding which; `supervision` does.
+//! Refuses: deciding how; `supervision` does.
 
 use std::time::Duration;
 
@@ -10,52 +10,47 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::task::unconstrained;
 
 use super::linger;
-use super::slots::Taken;
+use super::slots::Slot;
 use super::stream::Stream;
 use crate::clock::RunningClock;
 
-/// How long an idle connection that was told to leave may take for it.
-pub(super) const LEAVE_MAX: Duration = Duration::from_millis(100);
+/// Time that an idle connection has to end after it was told to.
+pub(super) const EVICTION_TIME_MAX: Duration = Duration::from_millis(100);
 /// The answer to a head of HTTP/1.1 that did not come in time.
-const LATE_HEAD: &[u8] =
+const REQUEST_TIMEOUT_ANSWER: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Close {
-    /// With care: the client may have sent more than was read when the last answer was given.
+    /// By a lingering close: the client may have sent more than was read when the last answer was given.
     Linger,
-    /// The same, once a client whose head did not come in time is told so.
-    Late,
+    /// The same, after a 408 to a client whose head did not come in time.
+    RequestTimeout,
     /// At once.
-    Plainly,
-    /// At once, and what the client did not take is forgotten by the kernel too.
+    Immediate,
+    /// At once by a reset: the kernel drops what the client did not take.
     Reset,
 }
 
 /// Closes the stream of a connection that has ended.
-pub(super) async fn end(
-    mut stream: impl Stream,
-    close: Close,
-    place: &Taken,
-    clock: &RunningClock,
-) {
-    if close == Close::Late {
-        // Where there is no room at once, the client takes nothing anyway.
-        let told = unconstrained(stream.write(LATE_HEAD)).now_or_never();
-        if !matches!(told, Some(Ok(_))) {
+pub(super) async fn end(mut stream: impl Stream, close: Close, slot: &Slot, clock: &RunningClock) {
+    if close == Close::RequestTimeout {
+        // One attempt: a client that leaves no room takes nothing anyway.
+        let written = unconstrained(stream.write(REQUEST_TIMEOUT_ANSWER)).now_or_never();
+        if !matches!(written, Some(Ok(_))) {
             tracing::debug!(
-                ?told,
+                ?written,
                 "a client was not told that its request came too late"
             );
         }
     }
     match close {
-        Close::Linger | Close::Late => tokio::select! {
+        Close::Linger | Close::RequestTimeout => tokio::select! {
             () = linger::close(stream, clock) => {}
-            () = leave(place, clock) => {}
+            () = evicted(slot, clock) => {}
         },
-        Close::Plainly => {}
+        Close::Immediate => {}
         Close::Reset => {
             if let Err(error) = stream.set_reset_on_drop() {
                 tracing::debug!(%error, "an unread answer stays with the kernel for a while");
@@ -64,11 +59,11 @@ pub(super) async fn end(
     }
 }
 
-/// Resolves when a connection that lingers is to end because others want its place.
-async fn leave(place: &Taken, clock: &RunningClock) {
-    if place.was_told() {
-        clock.alarm(LEAVE_MAX).await;
+/// Resolves when a lingering connection is to end because others wait for its slot.
+async fn evicted(slot: &Slot, clock: &RunningClock) {
+    if slot.is_evicted() {
+        clock.alarm(EVICTION_TIME_MAX).await;
     } else {
-        place.told().await;
+        slot.evicted().await;
     }
 }

@@ -1,9 +1,8 @@
-//! One connection's life: what it is served with.
+//! One connection, from its first byte to its end.
 //!
-//! Owns: [`drive`].
-//! Refuses: accepting, which is `accept`'s; choosing the connections that end when places are short, which is `slots`'; when a
-//! connection is over, which is `supervision`'s; how it is closed, which is `close`'s; and bytes, which are `watched_stream`'s and the
-//! bodies'.
+//! Owns: [`serve`].
+//! Refuses: accepting (`accept`), evicting (`slots`), deciding when a connection is over (`supervision`), closing it
+//! (`close`), and bytes (`watched_stream` and the bodies).
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,40 +15,40 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 
-use super::active_requests::Requests;
-use super::close::{self, Close, LEAVE_MAX};
+use super::active_requests::ActiveRequests;
+use super::close::{self, Close, EVICTION_TIME_MAX};
 use super::connection_limits::ConnectionLimits;
 use super::front_end::{Client, Service};
-use super::protocol::{self, Opening};
+use super::protocol::{self, Protocol};
 use super::request_memory::RequestMemory;
-use super::slots::Taken;
+use super::slots::Slot;
 use super::stream::Stream;
-use super::supervision::Attended;
-use super::tracked_body::AnswerBody;
-use super::watched_stream::Socket;
+use super::supervision::Supervisor;
+use super::tracked_body::TrackedBody;
+use super::watched_stream::WatchedStream;
 use crate::clock::RunningClock;
 
-/// Serves one connection to its end, and closes it. Once `draining` is true it takes no further requests.
-pub(super) async fn drive<S: Service>(
+/// Serves one connection until it ends, and closes it. Once `draining` is true it takes no further requests.
+pub(super) async fn serve<S: Service>(
     mut stream: impl Stream,
-    place: Taken,
+    slot: Slot,
     service: S,
     limits: Arc<ConnectionLimits>,
     draining: watch::Receiver<bool>,
 ) {
-    let place = Arc::new(place);
+    let slot = Arc::new(slot);
     let mut stopping = draining.clone();
     let opened = tokio::select! {
-        opened = open(&mut stream, &limits) => opened,
-        _ = place.told() => None,
-        () = stop(&mut stopping, &limits.clock) => None,
+        opened = detect_protocol(&mut stream, &limits) => opened,
+        _ = slot.evicted() => None,
+        () = stop_waiting(&mut stopping, &limits.clock) => None,
     };
     let Some((begun, speaks_http2)) = opened else {
         return;
     };
     let memory = service.answer_memory();
-    let requests = Requests::new(Arc::clone(&place), &limits.clock);
-    let (socket, mut returned) = Socket::new(
+    let requests = ActiveRequests::new(Arc::clone(&slot), &limits.clock);
+    let (socket, mut returned) = WatchedStream::new(
         stream,
         begun,
         speaks_http2,
@@ -57,48 +56,53 @@ pub(super) async fn drive<S: Service>(
         &requests,
         memory.clone(),
     );
-    let attended = Attended {
+    let supervisor = Supervisor {
         requests,
         memory,
         limits: &limits,
-        place: &place,
+        slot: &slot,
         draining,
     };
-    let close = serve(socket, speaks_http2, service, attended).await;
+    let close = answer_requests(socket, speaks_http2, service, supervisor).await;
     if let Ok(stream) = returned.try_recv() {
-        close::end(stream, close, &place, &limits.clock).await;
+        close::end(stream, close, &slot, &limits.clock).await;
     }
 }
 
-/// Resolves when a client that has said nothing is no longer waited for, at the end of the server. What is on its way then is still read.
-async fn stop(draining: &mut watch::Receiver<bool>, clock: &RunningClock) {
+/// Resolves when the server stops waiting for a client that has sent nothing: after shutdown, once what was on its way
+/// was received.
+async fn stop_waiting(draining: &mut watch::Receiver<bool>, clock: &RunningClock) {
     _ = draining.wait_for(|draining| *draining).await;
-    clock.alarm(LEAVE_MAX).await;
+    clock.alarm(EVICTION_TIME_MAX).await;
 }
 
-/// Waits until the protocol is known: what was read for that, and whether it is HTTP/2. `None`: the client went, or was too slow.
-async fn open(stream: &mut impl Stream, limits: &ConnectionLimits) -> Option<(Bytes, bool)> {
-    let opening = protocol::read(stream);
+/// Waits until the protocol is known. Returns the bytes read for that and whether it is HTTP/2; `None` if the client
+/// closed or was too slow.
+async fn detect_protocol(
+    stream: &mut impl Stream,
+    limits: &ConnectionLimits,
+) -> Option<(Bytes, bool)> {
+    let opening = protocol::detect(stream);
     match limits.clock.timeout(limits.header_timeout, opening).await {
-        Ok(Ok(Opening::Http1(begun))) => return Some((begun, false)),
-        Ok(Ok(Opening::Http2(begun))) => return Some((begun, true)),
-        Ok(Ok(Opening::Nothing)) => {}
+        Ok(Ok(Protocol::Http1(begun))) => return Some((begun, false)),
+        Ok(Ok(Protocol::Http2(begun))) => return Some((begun, true)),
+        Ok(Ok(Protocol::Closed)) => {}
         Ok(Err(error)) => tracing::debug!(%error, "a connection ended"),
-        Err(_elapsed) => tracing::debug!("a client said too little to know its protocol"),
+        Err(_elapsed) => tracing::debug!("a client sent too little to detect its protocol"),
     }
     None
 }
 
-/// Answers requests to the end of the connection.
-async fn serve<S: Service>(
-    socket: Socket<impl Stream>,
+/// Answers requests until the connection ends.
+async fn answer_requests<S: Service>(
+    socket: WatchedStream<impl Stream>,
     speaks_http2: bool,
     service: S,
-    attended: Attended<'_>,
+    supervisor: Supervisor<'_>,
 ) -> Close {
-    let limits = attended.limits;
-    let requests = attended.requests.clone();
-    let peer = attended.place.peer();
+    let limits = supervisor.limits;
+    let requests = supervisor.requests.clone();
+    let peer = supervisor.slot.peer();
     let memory = RequestMemory::new(&limits.requests, peer);
     let service = service_fn(move |request: Request<Incoming>| {
         let held = memory.hold(&request).map(Arc::new);
@@ -107,28 +111,28 @@ async fn serve<S: Service>(
         let answer = service.clone().answer(request, client);
         async move {
             let answer = answer.await;
-            Ok::<_, Infallible>(answer.map(|body| AnswerBody::new(body, under_way)))
+            Ok::<_, Infallible>(answer.map(|body| TrackedBody::new(body, under_way)))
         }
     });
     let socket = TokioIo::new(socket);
     if !speaks_http2 {
         let connection = limits.http1.serve_connection(socket, service);
-        let served = attended.serve(connection, http1::Connection::graceful_shutdown);
+        let served = supervisor.serve(connection, http1::Connection::graceful_shutdown);
         return served.await;
     }
-    let wide = limits.widen(attended.place);
+    let wide = limits.take_large_windows(supervisor.slot);
     match &wide {
-        Some(_) => attended.place.set_wide(),
-        None => attended.place.want_wide(),
+        Some(_) => supervisor.slot.set_large_buffers(),
+        None => supervisor.slot.request_large_buffers(),
     }
     let connection = limits
         .http2(wide.as_ref())
         .serve_connection(socket, service);
-    let served = attended.serve(connection, http2::Connection::graceful_shutdown);
+    let served = supervisor.serve(connection, http2::Connection::graceful_shutdown);
     match served.await {
-        // There the answer would be a frame.
-        Close::Late => Close::Plainly,
-        close @ (Close::Linger | Close::Plainly | Close::Reset) => close,
+        // On HTTP/2 that answer would be a frame.
+        Close::RequestTimeout => Close::Immediate,
+        close @ (Close::Linger | Close::Immediate | Close::Reset) => close,
     }
 }
 
@@ -143,7 +147,7 @@ mod tests {
 
     use super::super::connection_limits::Http2Options;
     use super::super::front_end::AnswerMemory;
-    use super::super::slots::Places;
+    use super::super::slots::Slots;
     use super::*;
 
     /// A front end that answers with the method and path of a request.
@@ -169,11 +173,11 @@ mod tests {
         let clock = RunningClock::start();
         let patience = Duration::from_secs(10);
         let limits = ConnectionLimits::new(patience, patience, &Http2Options::default(), &clock);
-        let place = Places::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
+        let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
         let (stream, client) = duplex(64);
         let stopping = watch::Sender::new(false);
         let draining = stopping.subscribe();
-        let serving = drive(stream, place.unwrap(), Echo, Arc::new(limits), draining);
+        let serving = serve(stream, slot.unwrap(), Echo, Arc::new(limits), draining);
         let ended = async move {
             serving.await;
             drop(stopping);
@@ -181,8 +185,8 @@ mod tests {
         (client, ended)
     }
 
-    /// Guards: a connection is served over any stream, not only over a socket: requests on HTTP/1.1 are answered, and the end of the
-    /// client's side is the connection's end.
+    /// Guards: a connection is served over any stream, not only over a socket: requests on HTTP/1.1 are answered, and
+    /// the end of the client's side is the connection's end.
     #[tokio::test]
     async fn http1_needs_no_socket() {
         let (mut client, serving) = connect();

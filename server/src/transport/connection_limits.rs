@@ -1,7 +1,7 @@
-//! How the connections of a listener are treated.
+//! Limits on the connections of a listener.
 //!
-//! Owns: [`ConnectionLimits`], and what of them hyper is told.
-//! Refuses: carrying them out where hyper does not, which `connection`, `watched_stream` and `request_body` do.
+//! Owns: [`ConnectionLimits`], and the settings derived from them for hyper.
+//! Refuses: enforcing those that hyper does not; `connection`, `watched_stream` and `request_body` do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,23 @@ use std::time::Duration;
 use hyper::server::conn::{http1, http2};
 
 use super::frames::PAYLOAD_BYTES_MAX;
-use super::http2_streams::StreamTasks;
+use super::http2_streams::StreamExecutor;
 use super::receive_buffers::RECEIVE_BYTES;
 use super::request_memory;
-use super::shared_budget::{Share, SharedBytes};
-use super::slots::Taken;
+use super::shared_budget::{BudgetShare, SharedBudget};
+use super::slots::Slot;
 use super::unsent;
 use crate::clock::RunningClock;
 
 /// Largest head of an HTTP/1.1 request; a larger one is answered 431.
 const H1_HEAD_BYTES: usize = 64 << 10;
-/// Largest body frame that HTTP/1.1 hands up, and with it the unit of copying on a push. `watched_stream` reads less where memory is short.
+/// Largest body frame that hyper hands up on HTTP/1.1, and so the unit of copying on a push. `watched_stream` reads
+/// less while memory is short.
 const H1_BUFFER_BYTES: usize = 512 << 10;
 const H2_SEND_BUFFER_BYTES: usize = 256 << 10;
-/// Windows of a connection of HTTP/2 while memory for what was received is short: the protocol's own.
-const H2_NARROW_BYTES: u32 = 65_535;
-/// A peer that is gone without a word is noticed by an unanswered ping.
+/// Windows of an HTTP/2 connection while receive memory is short: the protocol's default.
+const H2_SMALL_WINDOW_BYTES: u32 = 65_535;
+/// Unanswered pings reveal a peer that vanished.
 const H2_PING_EVERY: Duration = Duration::from_secs(30);
 const H2_PONG_WITHIN: Duration = Duration::from_secs(20);
 
@@ -33,7 +34,7 @@ const H2_PONG_WITHIN: Duration = Duration::from_secs(20);
 pub struct Http2Options {
     /// Most requests at a time.
     pub streams: u32,
-    /// What a client may send in one request before it was read.
+    /// Bytes that a client may send in one request before they are read.
     pub stream_window_bytes: u32,
     /// The same for all requests of a connection together.
     pub connection_window_bytes: u32,
@@ -53,21 +54,21 @@ impl Default for Http2Options {
     }
 }
 
-/// How every connection of a listener is treated.
+/// Limits that hold for every connection of a listener, and the budgets that its connections share.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
     pub(super) http1: http1::Builder,
-    http2: http2::Builder<StreamTasks>,
+    http2: http2::Builder<StreamExecutor>,
     windows: Http2Options,
     pub(super) header_timeout: Duration,
     pub(super) unread_timeout: Duration,
     pub(super) clock: RunningClock,
     /// For the large receive buffers of connections.
-    pub(super) receive: Arc<SharedBytes>,
-    /// For requests beyond each connection's own part.
-    pub(super) requests: Arc<SharedBytes>,
-    /// For what the kernel keeps of answers to fast clients.
-    pub(super) unsent: Arc<SharedBytes>,
+    pub(super) receive: Arc<SharedBudget>,
+    /// For requests beyond what each connection may hold anyway.
+    pub(super) requests: Arc<SharedBudget>,
+    /// For what the kernel may keep unsent for fast clients.
+    pub(super) unsent: Arc<SharedBudget>,
 }
 
 impl ConnectionLimits {
@@ -85,7 +86,7 @@ impl ConnectionLimits {
             .half_close(true)
             .max_header_size(H1_HEAD_BYTES)
             .max_buf_size(H1_BUFFER_BYTES);
-        let mut http2 = http2::Builder::new(StreamTasks);
+        let mut http2 = http2::Builder::new(StreamExecutor);
         http2
             .timer(clock.clone())
             .max_frame_size(PAYLOAD_BYTES_MAX)
@@ -101,23 +102,23 @@ impl ConnectionLimits {
             clock: clock.clone(),
             header_timeout,
             unread_timeout,
-            receive: SharedBytes::new(RECEIVE_BYTES),
-            requests: SharedBytes::new(request_memory::SHARED_BYTES),
-            unsent: SharedBytes::new(unsent::SHARED_BYTES),
+            receive: SharedBudget::new(RECEIVE_BYTES),
+            requests: SharedBudget::new(request_memory::SHARED_BYTES),
+            unsent: SharedBudget::new(unsent::SHARED_BYTES),
         }
     }
 
-    /// Memory for the large windows of a connection of HTTP/2, if there is some.
-    pub(super) fn widen(&self, place: &Taken) -> Option<Share> {
+    /// Takes memory for large windows of an HTTP/2 connection; `None` if there is none.
+    pub(super) fn take_large_windows(&self, slot: &Slot) -> Option<BudgetShare> {
         let bytes = usize::try_from(self.windows.connection_window_bytes).ok()?;
-        self.receive.take(place.peer(), bytes)
+        self.receive.take(slot.peer(), bytes)
     }
 
-    /// HTTP/2 with the windows that there is memory for.
-    pub(super) fn http2(&self, wide: Option<&Share>) -> http2::Builder<StreamTasks> {
+    /// HTTP/2 with large windows if there is memory for them.
+    pub(super) fn http2(&self, wide: Option<&BudgetShare>) -> http2::Builder<StreamExecutor> {
         let window = |bytes: u32| match wide {
             Some(_) => bytes,
-            None => bytes.min(H2_NARROW_BYTES),
+            None => bytes.min(H2_SMALL_WINDOW_BYTES),
         };
         let mut builder = self.http2.clone();
         builder

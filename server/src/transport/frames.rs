@@ -1,23 +1,23 @@
-//! Frames of HTTP/2, as far as they show whether anything moves.
+//! HTTP/2 frames, as far as they show whether a connection makes progress.
 //!
-//! Owns: [`Frames`]. Acknowledgements, pings and windows answer themselves, so a client that sends and takes nothing else makes no
-//! progress.
+//! Owns: [`Frames`]. Acknowledgements, pings and window updates are not progress: a client can send and take them
+//! forever.
 //! Refuses: what frames mean beyond that; hyper reads and writes them.
 
 /// Bytes of a frame before its payload (RFC 9113 section 4.1).
 const HEAD_BYTES: usize = 9;
-/// Largest payload of a frame, the protocol's own: each request under way may have one of them between its stream and what takes it in.
+/// Largest payload of a frame, the protocol's default. Each active request may have one frame buffered.
 pub(super) const PAYLOAD_BYTES_MAX: u32 = 16 << 10;
 /// Kinds of frames (RFC 9113 section 6).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 
-/// What some bytes of a connection moved.
+/// The progress that some bytes of a connection are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Moved {
+pub(super) enum Progress {
     #[default]
-    Nothing,
+    None,
     /// The head of a request or an answer.
     Head,
     /// Content.
@@ -35,9 +35,9 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    /// Follows the next bytes of the connection.
-    pub(super) fn pass(&mut self, mut bytes: &[u8]) -> Moved {
-        let mut moved = Moved::Nothing;
+    /// Parses the next bytes of the connection.
+    pub(super) fn follow(&mut self, mut bytes: &[u8]) -> Progress {
+        let mut moved = Progress::None;
         while !bytes.is_empty() {
             if self.left > 0 {
                 let payload = bytes.split_off(..self.left.min(bytes.len())).unwrap_or(&[]);
@@ -63,12 +63,12 @@ impl Frames {
     }
 
     /// What the payload of the frame is.
-    fn kind(&self) -> Moved {
+    fn kind(&self) -> Progress {
         let [_, _, _, kind, ..] = self.head;
         match kind {
-            DATA => Moved::Data,
-            HEADERS | CONTINUATION => Moved::Head,
-            _ => Moved::Nothing,
+            DATA => Progress::Data,
+            HEADERS | CONTINUATION => Progress::Head,
+            _ => Progress::None,
         }
     }
 }
@@ -77,8 +77,8 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// Guards: a ping, its acknowledgement, settings and windows move nothing, wherever the bytes of a connection are cut; heads and
-    /// content do, from their first byte on.
+    /// Guards: a ping, its acknowledgement, settings and windows move nothing, wherever the bytes of a connection are
+    /// cut; heads and content do, from their first byte on.
     #[test]
     fn pings_move_nothing() {
         let frame = |kind: u8, length: u8| {
@@ -91,16 +91,19 @@ mod tests {
         for part in 1..=idle.len() {
             let mut frames = Frames::default();
             for bytes in idle.chunks(part) {
-                assert_eq!(frames.pass(bytes), Moved::Nothing);
+                assert_eq!(frames.follow(bytes), Progress::None);
             }
             let (head, data) = (frame(1, 3), frame(0, 3));
-            assert_eq!(frames.pass(&head), Moved::Head);
-            assert_eq!(frames.pass(&data[..HEAD_BYTES]), Moved::Nothing);
-            assert_eq!(frames.pass(&data[HEAD_BYTES..=HEAD_BYTES]), Moved::Data);
-            assert_eq!(frames.pass(&data[HEAD_BYTES + 1..]), Moved::Data);
+            assert_eq!(frames.follow(&head), Progress::Head);
+            assert_eq!(frames.follow(&data[..HEAD_BYTES]), Progress::None);
             assert_eq!(
-                frames.pass(&[frame(0, 0), idle.clone()].concat()),
-                Moved::Nothing
+                frames.follow(&data[HEAD_BYTES..=HEAD_BYTES]),
+                Progress::Data
+            );
+            assert_eq!(frames.follow(&data[HEAD_BYTES + 1..]), Progress::Data);
+            assert_eq!(
+                frames.follow(&[frame(0, 0), idle.clone()].concat()),
+                Progress::None
             );
         }
     }

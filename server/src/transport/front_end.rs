@@ -1,7 +1,7 @@
 //! What a front end is to the transport.
 //!
-//! Owns: [`FrontEnd`], [`Service`] and [`AnswerMemory`], which a front end implements, and [`Client`], what it is told about the client of
-//! a request.
+//! Owns: [`FrontEnd`], [`Service`] and [`AnswerMemory`], which a front end implements, and [`Client`], what it is told
+//! about the client of a request.
 //! Refuses: knowing any front end; a listener is given one as a value.
 
 use std::error::Error;
@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 
-use super::active_requests::UnderWay;
+use super::active_requests::ActiveRequest;
 use super::request_memory::HeldRequest;
 
 /// A protocol over HTTP that a listener serves.
@@ -42,7 +42,8 @@ pub(crate) trait Service: Clone + Send + 'static {
     fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>>;
 }
 
-/// The memory that one client's answers take, of what all clients share. A client that takes nothing of them gives way to others.
+/// The memory that one client's answers take, of what all clients share. A client that takes nothing of them gives way
+/// to others.
 pub(crate) trait AnswerMemory: Send + Sync + Debug {
     /// Notes that the client took bytes.
     fn progressed(&self);
@@ -56,14 +57,14 @@ pub(crate) trait AnswerMemory: Send + Sync + Debug {
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     peer: IpAddr,
-    under_way: Weak<UnderWay>,
+    under_way: Weak<ActiveRequest>,
     held: Option<Arc<HeldRequest>>,
 }
 
 impl Client {
     pub(super) fn new(
         peer: IpAddr,
-        under_way: &Arc<UnderWay>,
+        under_way: &Arc<ActiveRequest>,
         held: Option<Arc<HeldRequest>>,
     ) -> Self {
         Self {
@@ -83,13 +84,14 @@ impl Client {
         self.held.is_some()
     }
 
-    /// Notes that the answer holds memory of [`Service::answer_memory`] from now on; false where the connection has ended.
+    /// Notes that the answer holds memory of [`Service::answer_memory`] from now on; false where the connection has
+    /// ended.
     pub(crate) fn hold_answer_memory(&self) -> bool {
         let request = self.under_way.upgrade();
         request.inspect(|request| request.hold_memory()).is_some()
     }
 
-    pub(super) fn under_way(&self) -> Weak<UnderWay> {
+    pub(super) fn under_way(&self) -> Weak<ActiveRequest> {
         Weak::clone(&self.under_way)
     }
 }

@@ -1,7 +1,7 @@
 //! Checks of a request's head that hyper leaves to its user.
 //!
-//! Owns: [`check`]: how a body is framed (RFC 9112 section 6), the host (section 3.2), expectations (RFC 9110 section 10.1.1), and whether
-//! a page of another site makes a browser send it.
+//! Owns: [`check`]: how a body is framed (RFC 9112 section 6), the host (section 3.2), expectations (RFC 9110 section
+//! 10.1.1), and whether a page of another site makes a browser send it.
 //! Refuses: paths and queries, which front ends read, and the form of the answer, which is theirs.
 //!
 //! Invariant: a head that two readers could take for different requests is answered with 400 and ends its connection.
@@ -18,12 +18,12 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub(crate) struct HeadError {
-    reason: Refusal,
+    reason: Reason,
     version: Version,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum Refusal {
+enum Reason {
     #[error("Transfer-Encoding must be \"chunked\", once; send the body with one framing")]
     Framing,
     #[error("only the transfer coding \"chunked\" is supported; send the body without others")]
@@ -61,7 +61,7 @@ pub(crate) fn check(head: &Parts, hosts: &HostPolicy) -> Result<Option<Authority
         if let Some(target) = &target
             && !hosts.serves(&target.host)
         {
-            return Err(Refusal::HostUnknown(target.clone()));
+            return Err(Reason::HostUnknown(target.clone()));
         }
         same_site(head, target.as_ref(), hosts)?;
         expectation(head)?;
@@ -77,13 +77,12 @@ impl HeadError {
     /// The status of the answer.
     pub(crate) fn status(&self) -> StatusCode {
         match self.reason {
-            Refusal::Framing
-            | Refusal::HostMissing
-            | Refusal::HostDoubled
-            | Refusal::HostInvalid => StatusCode::BAD_REQUEST,
-            Refusal::Coding => StatusCode::NOT_IMPLEMENTED,
-            Refusal::Expectation => StatusCode::EXPECTATION_FAILED,
-            Refusal::HostUnknown(_) | Refusal::CrossSite(_) => StatusCode::FORBIDDEN,
+            Reason::Framing | Reason::HostMissing | Reason::HostDoubled | Reason::HostInvalid => {
+                StatusCode::BAD_REQUEST
+            }
+            Reason::Coding => StatusCode::NOT_IMPLEMENTED,
+            Reason::Expectation => StatusCode::EXPECTATION_FAILED,
+            Reason::HostUnknown(_) | Reason::CrossSite(_) => StatusCode::FORBIDDEN,
         }
     }
 
@@ -94,7 +93,7 @@ impl HeadError {
 }
 
 /// hyper takes any list that ends in `chunked`, also one that says it twice, and reads only the last coding.
-fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
+fn framing(headers: &HeaderMap) -> Result<(), Reason> {
     let codings: Vec<&str> = list(headers, &header::TRANSFER_ENCODING).collect();
     let is_chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
     match (
@@ -106,18 +105,18 @@ fn framing(headers: &HeaderMap) -> Result<(), Refusal> {
             .count(),
     ) {
         (0, _) | (1, 1) => Ok(()),
-        (_, 1) if codings.iter().all(|coding| !coding.is_empty()) => Err(Refusal::Coding),
-        _ => Err(Refusal::Framing),
+        (_, 1) if codings.iter().all(|coding| !coding.is_empty()) => Err(Reason::Coding),
+        _ => Err(Reason::Framing),
     }
 }
 
-fn target(head: &Parts) -> Result<Option<Authority>, Refusal> {
-    let parse = |text: &str| Authority::parse(text).ok_or(Refusal::HostInvalid);
+fn target(head: &Parts) -> Result<Option<Authority>, Reason> {
+    let parse = |text: &str| Authority::parse(text).ok_or(Reason::HostInvalid);
     let mut lines = head.headers.get_all(header::HOST).iter();
     let given = match (lines.next(), lines.next()) {
         (None, _) => None,
         (Some(line), None) => Some(parse(line.to_str().unwrap_or_default())?),
-        (Some(_), Some(_)) => return Err(Refusal::HostDoubled),
+        (Some(_), Some(_)) => return Err(Reason::HostDoubled),
     };
     let named = head
         .uri
@@ -125,15 +124,16 @@ fn target(head: &Parts) -> Result<Option<Authority>, Refusal> {
         .map(|named| parse(named.as_str()))
         .transpose()?;
     match (head.version, named, given) {
-        (Version::HTTP_11, _, None) | (Version::HTTP_2, None, None) => Err(Refusal::HostMissing),
-        (Version::HTTP_2, Some(named), Some(given)) if named != given => Err(Refusal::HostDoubled),
+        (Version::HTTP_11, _, None) | (Version::HTTP_2, None, None) => Err(Reason::HostMissing),
+        (Version::HTTP_2, Some(named), Some(given)) if named != given => Err(Reason::HostDoubled),
         // The target of a request in absolute form goes before its Host (RFC 9112 section 3.2.2).
         (_, named, given) => Ok(named.or(given)),
     }
 }
 
-/// What changes something is done for a browser only if one of our own pages asks, of which there are none, or the person behind it does.
-fn same_site(head: &Parts, target: Option<&Authority>, hosts: &HostPolicy) -> Result<(), Refusal> {
+/// What changes something is done for a browser only if one of our own pages asks, of which there are none, or the
+/// person behind it does.
+fn same_site(head: &Parts, target: Option<&Authority>, hosts: &HostPolicy) -> Result<(), Reason> {
     if matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }
@@ -159,11 +159,11 @@ fn same_site(head: &Parts, target: Option<&Authority>, hosts: &HostPolicy) -> Re
         return Ok(());
     }
     let origin = origin.unwrap_or("its origin");
-    Err(Refusal::CrossSite(origin.chars().take(128).collect()))
+    Err(Reason::CrossSite(origin.chars().take(128).collect()))
 }
 
 /// HTTP/1.0 has no expectations (RFC 9110 section 10.1.1).
-fn expectation(head: &Parts) -> Result<(), Refusal> {
+fn expectation(head: &Parts) -> Result<(), Reason> {
     let lines = head.headers.get_all(header::EXPECT).iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     // Empty members of a list do not count (RFC 9110 section 5.6.1.2).
@@ -175,6 +175,6 @@ fn expectation(head: &Parts) -> Result<(), Refusal> {
     {
         Ok(())
     } else {
-        Err(Refusal::Expectation)
+        Err(Reason::Expectation)
     }
 }

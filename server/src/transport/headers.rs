@@ -13,16 +13,16 @@ pub(crate) fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterat
 }
 
 /// Tells browsers to run nothing of an answer: content is whatever anybody pushed.
-pub(crate) fn protect(headers: &mut HeaderMap) {
+pub(crate) fn set_browser_protection(headers: &mut HeaderMap) {
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     let nothing = HeaderValue::from_static("default-src 'none'; sandbox");
     headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
 }
 
-/// Removes the body where the method or the status allows none (RFC 9110 sections 9.3.2 and 6.4.1). hyper does so for HTTP/1.1 only, and
-/// over HTTP/2 such a body is a protocol error.
-pub(crate) fn strip<B: Body>(response: &mut Response<B>, method: &Method, empty: B) {
+/// Removes the body where the method or the status allows none (RFC 9110 sections 9.3.2 and 6.4.1). hyper does so for
+/// HTTP/1.1 only, and over HTTP/2 such a body is a protocol error.
+pub(crate) fn strip_body<B: Body>(response: &mut Response<B>, method: &Method, empty: B) {
     let status = response.status();
     let never = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if never {

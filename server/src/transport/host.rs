@@ -1,8 +1,8 @@
 //! Hosts: the one that a request is for, and those that are served (RFC 9110 section 7.2).
 //!
-//! Owns: [`Host`], [`Authority`] (a host and a port), and [`HostPolicy`]. A browser sends the name that a page was loaded from. If such
-//! a name is made to resolve to loopback (DNS rebinding), the page can read and write a registry that listens there; the name is all
-//! that gives it away.
+//! Owns: [`Host`], [`Authority`] (a host and a port), and [`HostPolicy`]. A browser sends the name that a page was
+//! loaded from. If such a name is made to resolve to loopback (DNS rebinding), the page can read and write a registry
+//! that listens there; the name is all that gives it away.
 //! Refuses: DNS. A name is compared as it is written.
 
 use std::fmt;
@@ -29,7 +29,8 @@ pub enum Host {
 pub struct InvalidHost;
 
 impl Host {
-    /// Whether it is this machine however it is resolved: browsers resolve `localhost` and names below it without DNS (RFC 6761).
+    /// Whether it is this machine however it is resolved: browsers resolve `localhost` and names below it without DNS
+    /// (RFC 6761).
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Address(address) => address.to_canonical().is_loopback(),
@@ -131,14 +132,15 @@ impl FromStr for Hostname {
 pub(crate) struct HostPolicy {
     /// Whether there are any that it does not serve.
     restricted: bool,
-    /// Whether any IP address is served: no name can be rebound to one, and probes of a cluster use addresses that cannot be configured.
+    /// Whether any IP address is served: no name can be rebound to one, and probes of a cluster use addresses that
+    /// cannot be configured.
     addresses: bool,
     hostnames: Vec<Hostname>,
 }
 
 impl HostPolicy {
-    /// Of a listener at `address`: on loopback only loopback and what is configured; elsewhere everything, or, where something is
-    /// configured, that and IP addresses.
+    /// Of a listener at `address`: on loopback only loopback and what is configured; elsewhere everything, or, where
+    /// something is configured, that and IP addresses.
     pub(crate) fn new(address: SocketAddr, hostnames: Vec<Hostname>) -> Self {
         let loopback = address.ip().to_canonical().is_loopback();
         let restricted = loopback || !hostnames.is_empty();
@@ -239,7 +241,8 @@ mod tests {
         }
     }
 
-    /// Guards: loopback serves itself and what is configured, other addresses everything unless something is configured.
+    /// Guards: loopback serves itself and what is configured, other addresses everything unless something is
+    /// configured.
     #[test]
     fn listeners_serve_their_hosts() {
         let policy = |address: &str, hostnames: &[&str]| {

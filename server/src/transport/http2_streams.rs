@@ -1,7 +1,7 @@
-//! The requests of one connection of HTTP/2, each a task of its own.
+//! The requests of one HTTP/2 connection, each a task of its own.
 //!
-//! Owns: [`StreamTasks`], by which hyper runs them, and [`StreamEnd`], which ends one: its stream is reset, what it holds is dropped, and
-//! the others continue.
+//! Owns: [`StreamExecutor`], by which hyper runs them, and [`StreamReset`], which ends one: the stream is reset, what
+//! it holds is dropped, and the others continue.
 //! Refuses: deciding which; `active_requests` does.
 
 use std::future::Future;
@@ -11,34 +11,34 @@ use hyper::rt::Executor;
 use tokio::sync::Notify;
 
 tokio::task_local! {
-    static END: StreamEnd;
+    static END: StreamReset;
 }
 
-/// Ends one stream. Cheap to clone.
+/// Resets one stream. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct StreamEnd(Arc<Notify>);
+pub(super) struct StreamReset(Arc<Notify>);
 
-impl StreamEnd {
-    /// Of the stream whose task this is; none on HTTP/1.1 and in tasks that a request starts.
+impl StreamReset {
+    /// That of the stream whose task this is; `None` on HTTP/1.1 and in tasks that a request starts.
     pub(super) fn current() -> Option<Self> {
         END.try_with(Clone::clone).ok()
     }
 
-    pub(super) fn end(&self) {
+    pub(super) fn reset(&self) {
         self.0.notify_one();
     }
 }
 
-/// Runs each stream until its end, or until it is ended.
+/// Runs each stream until it ends or is reset.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct StreamTasks;
+pub(super) struct StreamExecutor;
 
-impl<F> Executor<F> for StreamTasks
+impl<F> Executor<F> for StreamExecutor
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let end = StreamEnd::default();
+        let end = StreamReset::default();
         let ended = Arc::clone(&end.0);
         tokio::spawn(END.scope(end, async move {
             tokio::select! {

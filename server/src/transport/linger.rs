@@ -1,8 +1,8 @@
 //! The lingering close (RFC 9112 section 9.6).
 //!
-//! Owns: [`close`]. A client may still be sending when its answer is already known. If the socket is closed then, the kernel answers
-//! the rest with a reset, and the reset makes the client lose an answer that it has not read yet.
-//! Refuses: reading without end; bytes, silence and time are bounded, and nothing is kept of what arrives.
+//! Owns: [`close`]. A client may still be sending when its answer is already known. If the socket is closed then, the
+//! kernel answers the rest with a reset, and the reset makes the client lose an answer that it has not read yet.
+//! Refuses: reading without end; bytes, silence and time are bounded, and what arrives is discarded.
 
 use std::future::poll_fn;
 use std::io;
@@ -15,30 +15,30 @@ use tokio::io::{AsyncWriteExt as _, ReadBuf};
 use super::stream::Stream;
 use crate::clock::RunningClock;
 
-/// How long a client may go on sending.
+/// Longest time that a client may continue to send.
 const TIME_MAX: Duration = Duration::from_secs(30);
-/// How long it may pause meanwhile.
+/// Longest pause of the client meanwhile.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Bytes that are read before the connection is closed all the same.
+/// Most bytes that are read before the connection is closed all the same.
 const BYTES_MAX: usize = 8 << 30;
-/// Bytes that one read takes. They are on the stack of one call, so that a connection that lingers holds no memory.
+/// Bytes of one read. The buffer is on the stack of one call, so that a lingering connection holds no memory.
 const READ_BYTES: usize = 16 << 10;
 /// Reads before other connections have their turn.
 const READS_IN_A_ROW: usize = 16;
 
-/// Says that nothing more comes, and reads until the client has nothing more to say either.
+/// Ends the sending half, and reads until the client has ended its half too.
 pub(super) async fn close(mut stream: impl Stream, clock: &RunningClock) {
-    // A client that is gone already needs no answer.
+    // The client has gone and needs no answer.
     if stream.shutdown().await.is_err() {
         return;
     }
     let discarding = discard(&mut stream, clock);
     if clock.timeout(TIME_MAX, discarding).await.is_err() {
-        tracing::debug!("a client went on sending after its answer");
+        tracing::debug!("a client continued to send after its answer");
     }
 }
 
-/// Ends with the client's side, with its silence, or with too much.
+/// Discards what the client sends, until it ends its half, pauses for too long, or sends too much.
 async fn discard(stream: &mut impl Stream, clock: &RunningClock) {
     let mut left = BYTES_MAX;
     loop {
@@ -53,7 +53,7 @@ async fn discard(stream: &mut impl Stream, clock: &RunningClock) {
     }
 }
 
-/// Reads what is there, and the number of its bytes; 0: the client's side has ended.
+/// Discards what can be read now. Returns the number of bytes; 0 if the client has ended its half.
 fn poll_discard(stream: &mut impl Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let mut count = 0;
     for _ in 0..READS_IN_A_ROW {
@@ -95,7 +95,8 @@ mod tests {
         began.elapsed()
     }
 
-    /// Guards: RFC 9112 section 9.6: what a client sends after its answer is read for a bounded time, and its silence is not waited for.
+    /// Guards: RFC 9112 section 9.6: what a client sends after its answer is read for a bounded time, and its silence
+    /// is not waited for.
     #[tokio::test(start_paused = true)]
     async fn reading_on_is_bounded() {
         let second = Duration::from_secs(1);

@@ -1,9 +1,10 @@
-//! HTTP over connections, whatever is served: places, limits, time, bodies, and the end of a connection.
+//! HTTP over connections, whatever is served: slots, limits, timeouts, bodies, and how a connection ends.
 //!
-//! Owns: everything between a listener and one request. A front end is a value that a listener is given ([`front_end`]).
+//! Owns: everything between a listener and one request. A front end is a value that a listener is given
+//! ([`front_end`]).
 //! Refuses: paths, statuses and content, which are the front ends'.
 //!
-//! Invariant: what clients share has a bound, and a client on which nothing moves gives way to those who wait.
+//! Invariant: what clients share has a bound, and an inactive client gives way to those that wait.
 
 pub(crate) mod accept;
 mod active_requests;

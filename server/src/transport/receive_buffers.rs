@@ -1,14 +1,14 @@
-//! Memory for what clients send faster than it is taken in.
+//! Sizes of receive buffers, and the memory for large ones.
 //!
-//! Owns: its bound and the sizes of reads. hyper keeps a buffer for what it reads on each connection of HTTP/1.1, which never shrinks,
-//! and the unread frames of HTTP/2. For a fast push both have to be large; for many slow ones they must be small. So a connection begins
-//! with small ones, and a bounded number of them have large ones, until they end. Those that are idle end for others that want some
-//! (`slots`): hyper cannot make the windows of a connection smaller.
-//! Refuses: waiting; a connection that gets no large ones continues with the small ones, and is slower.
+//! hyper keeps a read buffer on each HTTP/1.1 connection, which never shrinks, and the unread frames of HTTP/2. For a
+//! fast push both have to be large; for many slow ones they must be small. So a connection begins with small buffers. A
+//! bounded number of connections have large ones, until they end, because hyper cannot shrink the windows of a
+//! connection. Idle ones are evicted for others that need large buffers (`slots`). A connection that gets none
+//! continues with small ones, more slowly.
 
-/// For the large buffers of all connections of a listener together.
+/// Budget for the large buffers of all connections of a listener together.
 pub(super) const RECEIVE_BYTES: usize = 64 << 20;
-/// What one read may take of a connection's first bytes, and of all of them while memory is short. Its buffer is twice as large.
-pub(super) const NARROW_READ_BYTES: usize = 16 << 10;
-/// What one read may take otherwise.
-pub(super) const WIDE_READ_BYTES: usize = 512 << 10;
+/// Most bytes of one read with small buffers. hyper's buffer is twice as large.
+pub(super) const SMALL_READ_BYTES: usize = 16 << 10;
+/// The same with large ones.
+pub(super) const LARGE_READ_BYTES: usize = 512 << 10;

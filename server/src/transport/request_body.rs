@@ -1,7 +1,7 @@
 //! Bodies of requests.
 //!
-//! Owns: [`RequestBody`], and how long a client may keep silent inside one.
-//! Refuses: bounds of a body's length, which are the front end's.
+//! Owns: [`RequestBody`], and how long a client may pause inside one.
+//! Refuses: limits on the length of a body, which are the front end's.
 
 use std::error::Error as _;
 use std::io;
@@ -18,21 +18,21 @@ use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
-use super::active_requests::{Awaited, UnderWay};
+use super::active_requests::{ActiveRequest, ClientWait};
 use super::front_end::Client;
 use crate::clock::RunningClock;
 
-/// Shorter pieces are copied: they would keep the whole buffer that they were read into.
+/// Shorter pieces are copied: else each would keep the whole buffer alive that it was read into.
 const COPIED_BYTES: usize = 16 << 10;
 
 /// Why a body has no more bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyError {
-    /// It ended before its end.
+    /// It ended early.
     Broken,
     /// Nothing came for too long.
     TimedOut,
-    /// Its chunks cannot be read.
+    /// Its chunked framing is invalid.
     Framing,
 }
 
@@ -41,30 +41,30 @@ pub(crate) enum BodyError {
 pub(crate) struct RequestBody {
     incoming: Incoming,
     length: Option<u64>,
-    /// Bytes of `length` that did not come yet.
+    /// Bytes of `length` that were not received yet.
     missing: u64,
     idle: Duration,
     clock: RunningClock,
-    /// Whose body it is: where it is waited for, the client is.
-    under_way: Weak<UnderWay>,
-    state: Progress,
+    /// Its request, on which a wait for the body is recorded.
+    under_way: Weak<ActiveRequest>,
+    state: BodyState,
 }
 
 /// How far a body has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// The client waits for a 100 before it sends, which hyper writes when the body is first asked for.
+enum BodyState {
+    /// The client waits for a 100 before it sends; hyper writes it when the body is first read.
     Expected,
     /// More may come.
     Coming,
     /// It was read to its end.
     Over,
-    /// It broke off, or nothing came for too long.
+    /// It failed.
     Broken,
 }
 
 impl RequestBody {
-    /// The body of the request with this head. `idle` is how long the client may keep silent inside it.
+    /// The body of the request with this head. `idle` is the longest pause of the client inside it.
     pub(crate) fn new(
         head: &Parts,
         incoming: Incoming,
@@ -77,9 +77,9 @@ impl RequestBody {
             && expectations.any(|expectation| !expectation.is_empty());
         let length = incoming.size_hint().exact();
         let state = match (incoming.is_end_stream(), is_expected) {
-            (true, _) => Progress::Over,
-            (false, true) => Progress::Expected,
-            (false, false) => Progress::Coming,
+            (true, _) => BodyState::Over,
+            (false, true) => BodyState::Expected,
+            (false, false) => BodyState::Coming,
         };
         Self {
             incoming,
@@ -92,30 +92,30 @@ impl RequestBody {
         }
     }
 
-    /// Whether nothing more will come.
-    pub(crate) fn is_over(&self) -> bool {
-        self.state == Progress::Over || self.rest() == Some(0)
+    /// Whether all of it was received.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.state == BodyState::Over || self.remaining() == Some(0)
     }
 
-    /// Bytes that will come, if that is known.
-    pub(crate) fn rest(&self) -> Option<u64> {
-        let coming = self.state == Progress::Coming;
+    /// Bytes that are still to come, if that is known.
+    pub(crate) fn remaining(&self) -> Option<u64> {
+        let coming = self.state == BodyState::Coming;
         self.length.filter(|_| coming).map(|_| self.missing)
     }
 
-    /// Whether more is on its way, as far as is known.
+    /// Whether more may come.
     pub(crate) fn is_coming(&self) -> bool {
-        self.state == Progress::Coming
+        self.state == BodyState::Coming
     }
 
-    /// Whether more is on its way and only its end will tell how much.
+    /// Whether more may come and its length is not known.
     pub(crate) fn is_chunked(&self) -> bool {
         self.is_coming() && self.length.is_none()
     }
 }
 
 impl RequestBody {
-    /// Its length in bytes where it was announced.
+    /// The announced length in bytes.
     pub(crate) fn length(&self) -> Option<u64> {
         self.length
     }
@@ -123,12 +123,12 @@ impl RequestBody {
     /// The next bytes; `None` at the end.
     pub(crate) async fn read(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self.state {
-            Progress::Over => return Ok(None),
-            Progress::Broken => return Err(BodyError::Broken),
-            Progress::Expected | Progress::Coming => self.state = Progress::Coming,
+            BodyState::Over => return Ok(None),
+            BodyState::Broken => return Err(BodyError::Broken),
+            BodyState::Expected | BodyState::Coming => self.state = BodyState::Coming,
         }
         let request = self.under_way.upgrade();
-        let _awaited = request.as_ref().map(Awaited::by);
+        let _awaited = request.as_ref().map(ClientWait::begin);
         loop {
             let client_ended = request.as_ref().map(|request| request.client_ended());
             let client_ended = OptionFuture::from(client_ended);
@@ -139,7 +139,7 @@ impl RequestBody {
                 Some(()) = client_ended => {
                     // What came after the look above came before the end.
                     let Some(frame) = self.incoming.frame().now_or_never() else {
-                        self.state = Progress::Broken;
+                        self.state = BodyState::Broken;
                         return Err(BodyError::Broken);
                     };
                     Ok(frame)
@@ -147,7 +147,7 @@ impl RequestBody {
             };
             let error = match frame {
                 Ok(None) if self.missing == 0 => {
-                    self.state = Progress::Over;
+                    self.state = BodyState::Over;
                     return Ok(None);
                 }
                 // hyper ends a body like this where HTTP/2 resets its stream without an error.
@@ -174,13 +174,13 @@ impl RequestBody {
                 }
                 Err(_elapsed) => BodyError::TimedOut,
             };
-            self.state = Progress::Broken;
+            self.state = BodyState::Broken;
             return Err(error);
         }
     }
 }
 
-/// Whether hyper could not read the chunks of a body.
+/// Whether hyper found the chunked framing of a body invalid.
 fn is_framing(error: &hyper::Error) -> bool {
     let cause = error.source();
     let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());

@@ -1,7 +1,7 @@
 //! One id per request, for log, error body and answer.
 //!
-//! Owns: taking the client's id where it is sane, making one otherwise. Ids tell requests apart; they are no
-//! secret and prove nothing.
+//! Owns: taking over the client's id where it is well formed, and making one otherwise. Ids tell requests apart; they
+//! are not secret and prove nothing.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
@@ -19,7 +19,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The id of a request with these headers.
 pub(crate) fn of(headers: &HeaderMap) -> String {
-    let sane = |id: &&str| {
+    let is_well_formed = |id: &&str| {
         (1..=BYTES_MAX).contains(&id.len())
             && id
                 .bytes()
@@ -28,7 +28,7 @@ pub(crate) fn of(headers: &HeaderMap) -> String {
     let given = headers
         .get(X_REQUEST_ID)
         .and_then(|value| value.to_str().ok())
-        .filter(sane);
+        .filter(is_well_formed);
     given.map_or_else(
         || format!("{:016x}-{}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed)),
         str::to_owned,
@@ -43,7 +43,7 @@ mod tests {
 
     /// Guards: a client's id is kept only where it cannot disturb a log or a header.
     #[test]
-    fn sane_ids_are_kept() {
+    fn well_formed_ids_are_kept() {
         let with = |text: &str| {
             let value = HeaderValue::from_bytes(text.as_bytes()).unwrap();
             of(&HeaderMap::from_iter([(X_REQUEST_ID, value)]))

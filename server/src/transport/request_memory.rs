@@ -1,10 +1,10 @@
-//! Memory for requests under way, beside what their bodies and answers count for elsewhere.
+//! Memory for active requests, apart from their bodies and answers.
 //!
-//! Owns: [`RequestMemory`]. A connection of HTTP/2 has many requests at a time, each with a head of up to 64 KiB, a task, and one frame
-//! of its body that was read and is not taken in yet. So a connection has a small part for all of them, and what is beyond counts against
-//! what all connections share, of which one address leaves as much as it holds (`shared_budget`). That is apart from the memory for bodies, so
-//! that pushes never use up what requests need.
-//! Refuses: the size of one head, which hyper bounds.
+//! Owns: [`RequestMemory`]. An HTTP/2 connection has many requests at a time, each with a head of up to 64 KiB, a task,
+//! and one frame of its body that is buffered. So each connection may hold a small amount; what is beyond counts
+//! against a budget of all connections, of which an address leaves as much as it holds (`shared_budget`). That budget
+//! is separate from the memory for bodies, so that pushes never use up what requests need.
+//! Refuses: the size of one head, which hyper limits.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,36 +14,36 @@ use http::{Request, Version};
 use http_body::Body;
 
 use super::frames::PAYLOAD_BYTES_MAX;
-use super::shared_budget::{Share, SharedBytes};
+use super::shared_budget::{BudgetShare, SharedBudget};
 
-/// What a connection may have before it counts. One request is always taken.
+/// Bytes that a connection may hold before they count. One request is always accepted.
 const FREE_BYTES: usize = 128 << 10;
-/// For what is beyond that, all connections of a listener together.
+/// Budget beyond that, for all connections of a listener together.
 pub(super) const SHARED_BYTES: usize = 64 << 20;
-/// About what a request takes beside its head.
+/// About what a request takes apart from its head.
 const REQUEST_BYTES: usize = 8 << 10;
-/// What a field takes beside its name and value (RFC 9113 section 6.5.2 counts the same).
+/// Overhead of a header field (RFC 9113 section 6.5.2 counts the same).
 const FIELD_BYTES: usize = 32;
 
 /// Of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct RequestMemory {
     bytes: Arc<AtomicUsize>,
-    shared: Arc<SharedBytes>,
+    shared: Arc<SharedBudget>,
     peer: IpAddr,
 }
 
-/// One request's part, until it drops.
+/// The memory of one request, until it drops.
 #[derive(Debug)]
 pub(super) struct HeldRequest {
     memory: RequestMemory,
     bytes: usize,
     #[expect(dead_code, reason = "held for its drop")]
-    beyond: Option<Share>,
+    beyond: Option<BudgetShare>,
 }
 
 impl RequestMemory {
-    pub(super) fn new(shared: &Arc<SharedBytes>, peer: IpAddr) -> Self {
+    pub(super) fn new(shared: &Arc<SharedBudget>, peer: IpAddr) -> Self {
         Self {
             bytes: Arc::default(),
             shared: Arc::clone(shared),
@@ -51,7 +51,7 @@ impl RequestMemory {
         }
     }
 
-    /// Counts a request; `None` if there is no memory for it.
+    /// Takes memory for a request; `None` if there is none.
     pub(super) fn hold<B: Body>(&self, request: &Request<B>) -> Option<HeldRequest> {
         let bytes = size(request);
         let before = self.bytes.load(Ordering::Relaxed);
@@ -60,7 +60,7 @@ impl RequestMemory {
         } else {
             Some(self.shared.take(self.peer, bytes)?)
         };
-        // Requests of a connection begin one after the other.
+        // Requests of a connection begin one at a time, so the sum did not change since the load.
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Some(HeldRequest {
             memory: self.clone(),
@@ -81,7 +81,7 @@ fn size<B: Body>(request: &Request<B>) -> usize {
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
     let target = request.uri().path_and_query();
     let target = target.map_or(0, |target| target.as_str().len());
-    // The body of a request of HTTP/1.1 is the connection's only one, and its part is counted there.
+    // On HTTP/1.1 there is one body at a time, whose buffer counts as the connection's.
     let has_frames = request.version() == Version::HTTP_2 && !request.body().is_end_stream();
     let frame = if has_frames { PAYLOAD_BYTES_MAX } else { 0 };
     REQUEST_BYTES + fields.sum::<usize>() + target + usize::try_from(frame).unwrap_or(usize::MAX)
@@ -103,11 +103,12 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
-    /// Guards: many large heads of one address count against what all share, and are refused once it has its part of that; those of
-    /// other addresses are not, nor are a connection's first and small ones; what ends gives its memory back.
+    /// Guards: many large heads of one address count against what all share, and are refused once it has its part of
+    /// that; those of other addresses are not, nor are a connection's first and small ones; what ends gives its memory
+    /// back.
     #[test]
     fn heads_are_counted() {
-        let shared = SharedBytes::new(SHARED_BYTES);
+        let shared = SharedBudget::new(SHARED_BYTES);
         let one = RequestMemory::new(&shared, peer(1));
         let first = one.hold(&request(100_000, "")).expect("the first");
         let holding = std::iter::from_fn(|| one.hold(&request(60_000, "")));
@@ -128,11 +129,11 @@ mod tests {
         assert_eq!(one.bytes.load(Ordering::Relaxed), 0);
     }
 
-    /// Guards: what was read of a body on HTTP/2 and waits to be taken in is counted, for each stream: many streams of a connection hold
-    /// no more than its part and what is shared.
+    /// Guards: what was read of a body on HTTP/2 and waits to be taken in is counted, for each stream: many streams of
+    /// a connection hold no more than its part and what is shared.
     #[test]
     fn a_frame_of_each_body_is_counted() {
-        let shared = SharedBytes::new(0);
+        let shared = SharedBudget::new(0);
         let heads = RequestMemory::new(&shared, peer(1));
         let count = |body| {
             let holding = std::iter::from_fn(|| heads.hold(&request(REQUEST_BYTES, body)));

@@ -1,10 +1,10 @@
-//! Bytes that all clients share, and how many of them one address may hold.
+//! A budget of bytes that all clients share, with a limit for each address.
 //!
-//! Owns: [`SharedBytes`] and [`Share`].
+//! Owns: [`SharedBudget`] and [`BudgetShare`].
 //! Refuses: waiting. A client that gets no share is rejected, or continues with less.
 //!
-//! Invariant: an address never holds more than it leaves free for others. So one alone has at most a half, n of them that want all they
-//! can get have 1/(n + 1) each, and as much is left for the next one.
+//! Invariant: an address never holds more than it leaves free for others. So a single address has at most a half; n of
+//! them that want all they can get have 1/(n + 1) each, and as much is left for the next one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,26 +14,26 @@ use parking_lot::Mutex;
 
 /// A number of bytes that is shared among addresses.
 #[derive(Debug)]
-pub(super) struct SharedBytes {
+pub(super) struct SharedBudget {
     table: Mutex<Table>,
 }
 
 #[derive(Debug)]
 struct Table {
     free: usize,
-    /// By address, of those that hold some.
+    /// Bytes by address, of those that hold some.
     held: HashMap<IpAddr, usize>,
 }
 
-/// What somebody at an address holds, until it drops.
+/// The bytes that one holder has taken, until this drops.
 #[derive(Debug)]
-pub(super) struct Share {
-    shared: Arc<SharedBytes>,
+pub(super) struct BudgetShare {
+    shared: Arc<SharedBudget>,
     peer: IpAddr,
     bytes: usize,
 }
 
-impl SharedBytes {
+impl SharedBudget {
     pub(super) fn new(bytes: usize) -> Arc<Self> {
         let table = Table {
             free: bytes,
@@ -45,7 +45,7 @@ impl SharedBytes {
     }
 
     /// Takes `bytes` for `peer`; `None` if it would then hold more than is left.
-    pub(super) fn take(self: &Arc<Self>, peer: IpAddr, bytes: usize) -> Option<Share> {
+    pub(super) fn take(self: &Arc<Self>, peer: IpAddr, bytes: usize) -> Option<BudgetShare> {
         let mut table = self.table.lock();
         let left = table.free.checked_sub(bytes)?;
         let held = table.held.get(&peer).copied().unwrap_or_default() + bytes;
@@ -54,7 +54,7 @@ impl SharedBytes {
         }
         table.free = left;
         table.held.insert(peer, held);
-        Some(Share {
+        Some(BudgetShare {
             shared: Arc::clone(self),
             peer,
             bytes,
@@ -62,7 +62,7 @@ impl SharedBytes {
     }
 }
 
-impl Drop for Share {
+impl Drop for BudgetShare {
     fn drop(&mut self) {
         let mut table = self.shared.table.lock();
         table.free += self.bytes;
@@ -83,11 +83,11 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
-    /// Guards: one address cannot take what all share: it has a half at most, and others that come after it get their part; what is
-    /// dropped comes back whole.
+    /// Guards: one address cannot take what all share: it has a half at most, and others that come after it get their
+    /// part; what is dropped comes back whole.
     #[test]
     fn an_address_leaves_as_much_as_it_holds() {
-        let shared = SharedBytes::new(1200);
+        let shared = SharedBudget::new(1200);
         let take_all = |last: u8| {
             let shares = std::iter::from_fn(|| shared.take(peer(last), 1));
             shares.collect::<Vec<_>>()

@@ -1,7 +1,7 @@
 //! What a connection's bytes go over.
 //!
 //! Owns: [`Stream`]. A stream over another one, as TLS, passes on to it what is asked of the socket.
-//! Refuses: the peer's address, which its place has; what concerns a socket before it is served, which is `accept`'s.
+//! Refuses: the peer's address, which its slot has; what concerns a socket before it is served, which is `accept`'s.
 
 use std::io;
 
@@ -11,10 +11,12 @@ use tokio::net::TcpStream;
 
 /// Bytes both ways, and what the transport asks of the socket below them.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Sets how much of what was written the kernel may keep that is not on its way yet, in bytes (`TCP_NOTSENT_LOWAT`).
+    /// Sets how much of what was written the kernel may keep that is not on its way yet, in bytes
+    /// (`TCP_NOTSENT_LOWAT`).
     fn set_unsent_max(&self, bytes: u32) -> io::Result<()>;
 
-    /// Makes the kernel forget what the client did not take, once the stream drops, and reset the connection (`SO_LINGER` of zero).
+    /// Makes the kernel forget what the client did not take, once the stream drops, and reset the connection
+    /// (`SO_LINGER` of zero).
     fn set_reset_on_drop(&self) -> io::Result<()>;
 }
 

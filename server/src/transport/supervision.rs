@@ -1,10 +1,10 @@
-//! What may end a connection beside itself.
+//! Everything that ends a connection from outside.
 //!
-//! Owns: [`Attended`], and when a connection that asks for nothing is over. hyper bounds the wait for a head of HTTP/1.1; an HTTP/2
-//! client that answers pings and asks for nothing would be kept for good.
+//! Owns: [`Supervisor`]: shutdown, idleness, eviction, and answers that are left unread. hyper limits the wait for a
+//! head of HTTP/1.1; but it would keep an HTTP/2 client forever that answers pings and sends no request.
 //!
-//! Invariant: whether for the end of the server or for silence, requests under way end first; cut off is only an answer that is not read,
-//! a connection on which nothing moves while others wait for its place, and one that was told to go and asked for nothing since.
+//! Invariant: on shutdown and after idleness, active requests end first. A connection is cut off only if its answer is
+//! not read, if nothing moves on it while others wait for its slot, or if it was told to end and sent no request since.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -14,28 +14,28 @@ use std::time::Duration;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use tokio::sync::watch;
 
-use super::active_requests::Requests;
-use super::close::{Close, LEAVE_MAX};
+use super::active_requests::ActiveRequests;
+use super::close::{Close, EVICTION_TIME_MAX};
 use super::connection_limits::ConnectionLimits;
 use super::front_end::AnswerMemory;
-use super::slots::{Leave, Taken};
+use super::slots::{Eviction, Slot};
 
-/// How long a connection on which nothing is under way may take at the end of the server: HTTP/2 waits for an answer of its client.
+/// Time that an idle connection has to end on shutdown: HTTP/2 waits for an answer of its client.
 const STOP_MAX: Duration = Duration::from_secs(1);
-/// A connection on which nothing can be written for so long is not read at all.
-const STUCK_MIN: Duration = Duration::from_secs(1);
+/// A client that leaves no room to write for this long reads none of its streams.
+const BLOCKED_MIN: Duration = Duration::from_secs(1);
 
-/// A connection, and what is looked at beside it.
-pub(super) struct Attended<'a> {
-    pub(super) requests: Requests,
+/// What is watched beside a connection.
+pub(super) struct Supervisor<'a> {
+    pub(super) requests: ActiveRequests,
     pub(super) memory: Option<Arc<dyn AnswerMemory>>,
     pub(super) limits: &'a ConnectionLimits,
-    pub(super) place: &'a Taken,
+    pub(super) slot: &'a Slot,
     pub(super) draining: watch::Receiver<bool>,
 }
 
-impl Attended<'_> {
-    /// Resolves once others need the memory that the client's answers hold and that it does not take.
+impl Supervisor<'_> {
+    /// Resolves once others need the memory of answers that the client does not take.
     fn revoked(&self) -> BoxFuture<'static, ()> {
         match &self.memory {
             Some(memory) => memory.revoked(),
@@ -43,18 +43,18 @@ impl Attended<'_> {
         }
     }
 
-    /// Ends the stream of HTTP/2 that the client takes nothing of; false where that would give no memory back: what is being written
-    /// stays with the connection.
-    fn end_stream_for_memory(&self) -> bool {
-        let blocked = self.place.blocked_for().unwrap_or_default();
-        let ended = blocked < STUCK_MIN && self.requests.end_for_memory();
+    /// Resets an HTTP/2 stream of which the client takes nothing. False where that would free no memory, because what
+    /// is being written stays with the connection.
+    fn reset_stream_for_memory(&self) -> bool {
+        let blocked = self.slot.blocked_for().unwrap_or_default();
+        let ended = blocked < BLOCKED_MIN && self.requests.reset_stream_for_memory();
         if let (true, Some(memory)) = (ended, &self.memory) {
             memory.gave_way();
         }
         ended
     }
 
-    /// Answers requests until the connection ends. `shut_down` lets those under way end and takes no more.
+    /// Answers requests until the connection ends. `shut_down` makes it take no more, and end after the active ones.
     pub(super) async fn serve<C: Future<Output = hyper::Result<()>>>(
         self,
         connection: C,
@@ -64,7 +64,10 @@ impl Attended<'_> {
         let (mut revoked, mut draining) = (self.revoked(), self.draining.clone());
         let mut connection = pin!(connection);
         let mut idle = pin!(self.requests.idle(silence));
-        let mut unread = pin!(self.requests.end_unread(self.limits.unread_timeout));
+        let mut unread = pin!(
+            self.requests
+                .reset_unread_streams(self.limits.unread_timeout)
+        );
         let (mut ending, mut stopping) = (false, false);
         let mut close = Close::Linger;
         loop {
@@ -72,42 +75,42 @@ impl Attended<'_> {
             tokio::select! {
                 ended = connection.as_mut() => {
                     let Err(error) = ended else { return close };
-                    // Clients that go away are everyday; what was ours was logged where it happened.
+                    // Clients disconnect all the time; errors of the server were logged where they happened.
                     tracing::debug!(%error, "a connection ended");
-                    // hyper has answered a request that it does not understand, and says nothing about one that is late.
+                    // hyper has answered a request that it cannot parse, but not one that is late.
                     return match (error.is_parse(), error.is_timeout()) {
                         (true, _) => Close::Linger,
-                        (false, true) if self.place.has_asked() => Close::Late,
-                        _ => Close::Plainly,
+                        (false, true) if self.slot.has_request_pending() => Close::RequestTimeout,
+                        _ => Close::Immediate,
                     };
                 }
                 never = &mut unread => match never {},
                 () = &mut revoked => {
-                    if self.end_stream_for_memory() {
+                    if self.reset_stream_for_memory() {
                         revoked = self.revoked();
                         continue;
                     }
                     tracing::debug!("an answer was left unread while others waited for its memory");
                     return Close::Reset;
                 }
-                leave = self.place.told() => {
-                    if leave == Leave::Now {
-                        tracing::debug!("a connection was cut while others waited for its place");
+                leave = self.slot.evicted() => {
+                    if leave == Eviction::Now {
+                        tracing::debug!("a connection was cut while others waited for its slot");
                         return Close::Reset;
                     }
-                    patience = LEAVE_MAX;
+                    patience = EVICTION_TIME_MAX;
                 }
                 () = &mut idle => {
-                    // Told to go and still here: HTTP/2 waits for an answer to that.
-                    if ending && self.place.blocked_for().is_none() {
-                        tracing::debug!("a connection that asked for nothing did not end");
-                        return Close::Plainly;
+                    // It was told to end and did not: HTTP/2 waits for an answer to that.
+                    if ending && self.slot.blocked_for().is_none() {
+                        tracing::debug!("an idle connection did not end when told to");
+                        return Close::Immediate;
                     }
-                    if self.place.was_told() {
-                        patience = LEAVE_MAX;
+                    if self.slot.is_evicted() {
+                        patience = EVICTION_TIME_MAX;
                     }
                 }
-                // The sender lives as long as connections do; its end would be the end of the server too.
+                // The sender lives as long as connections do; if it dropped, that would mean shutdown too.
                 _ = draining.wait_for(|draining| *draining), if !stopping => {
                     stopping = true;
                     patience = STOP_MAX;
@@ -115,10 +118,10 @@ impl Attended<'_> {
             }
             idle.set(self.requests.idle(patience));
             ending = true;
-            close = if self.requests.are_under_way() {
+            close = if self.requests.any_active() {
                 Close::Linger
             } else {
-                Close::Plainly
+                Close::Immediate
             };
             shut_down(connection.as_mut());
         }

@@ -1,10 +1,11 @@
 //! The body of an answer, as its connection takes it.
 //!
-//! Owns: [`AnswerBody`], which holds its request under way until the connection has taken the last byte, and notes whether the client
-//! is awaited for that, and when it last took something.
+//! Owns: [`TrackedBody`], which keeps its request active until the connection has taken the last byte. It records
+//! whether the server waits for the client to take more, and when the client last took something.
 //!
-//! Invariant: on HTTP/2 an answer that holds memory has its stream's task as long as it has the memory, so that ending the stream gives
-//! it back. hyper ends the task with the last piece of an answer, taken or not: so the last byte is a piece of its own.
+//! Invariant: on HTTP/2 an answer that holds memory keeps the task of its stream for as long as it has the memory, so
+//! that resetting the stream gives it back. hyper ends the task with the last piece of an answer, taken or not; so the
+//! last byte is a piece of its own.
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -14,71 +15,71 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
-use super::active_requests::{Awaited, UnderWay};
+use super::active_requests::{ActiveRequest, ClientWait};
 
-/// An answer's body that holds its request under way.
+/// An answer's body that keeps its request active.
 #[derive(Debug)]
-pub(super) struct AnswerBody<B> {
+pub(super) struct TrackedBody<B> {
     body: B,
-    request: Arc<UnderWay>,
-    /// Unless more of the answer was asked for and is not there yet.
-    awaited: Option<Awaited>,
+    request: Arc<ActiveRequest>,
+    /// `None` while more of the answer was asked for and is not there yet.
+    client_wait: Option<ClientWait>,
     /// The last byte, once all others were given out.
     last: Option<Bytes>,
 }
 
-/// A part of an answer that does the same until it is taken.
+/// A part of an answer that does the same until the connection has taken it.
 #[derive(Debug)]
-pub(super) struct AnswerData {
+pub(super) struct TrackedData {
     bytes: Bytes,
-    awaited: Awaited,
+    client_wait: ClientWait,
 }
 
-impl<B: Body> AnswerBody<B> {
-    /// In the task of the answer's stream.
-    pub(super) fn new(body: B, request: Arc<UnderWay>) -> Self {
-        request.answer();
+impl<B: Body> TrackedBody<B> {
+    /// Wraps `body`. Call it in the task of the answer's stream.
+    pub(super) fn new(body: B, request: Arc<ActiveRequest>) -> Self {
+        request.begin_answer();
         Self {
             body,
-            awaited: Some(Awaited::by(&request)),
+            client_wait: Some(ClientWait::begin(&request)),
             request,
             last: None,
         }
     }
 
-    fn data(&mut self, mut data: impl Buf) -> AnswerData {
+    fn data(&mut self, mut data: impl Buf) -> TrackedData {
         let mut bytes = data.copy_to_bytes(data.remaining());
         if bytes.len() > 1 && self.body.is_end_stream() && self.request.has_stream_for_memory() {
             let last = bytes.split_off(bytes.len() - 1);
             self.last = Some(Bytes::copy_from_slice(&last));
         }
-        AnswerData {
+        TrackedData {
             bytes,
-            awaited: Awaited::by(&self.request),
+            client_wait: ClientWait::begin(&self.request),
         }
     }
 }
 
-impl<B: Body + Unpin> Body for AnswerBody<B> {
-    type Data = AnswerData;
+impl<B: Body + Unpin> Body for TrackedBody<B> {
+    type Data = TrackedData;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<AnswerData>, B::Error>>> {
+    ) -> Poll<Option<Result<Frame<TrackedData>, B::Error>>> {
         let this = &mut *self;
         if let Some(last) = this.last.take() {
             return Poll::Ready(Some(Ok(Frame::data(this.data(last)))));
         }
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
-            this.awaited = None;
+            this.client_wait = None;
             return Poll::Pending;
         };
-        if this.awaited.is_none() {
+        if this.client_wait.is_none() {
             // Before it counts as unread: the time until now was the server's.
-            this.request.note_taken();
-            this.awaited = Some(Awaited::by(&this.request));
+            this.request.record_taken();
+            this.client_wait = Some(ClientWait::begin(&this.request));
         }
         let data = |data| this.data(data);
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(data))))
@@ -96,7 +97,7 @@ impl<B: Body + Unpin> Body for AnswerBody<B> {
     }
 }
 
-impl Buf for AnswerData {
+impl Buf for TrackedData {
     fn remaining(&self) -> usize {
         self.bytes.remaining()
     }
@@ -110,7 +111,7 @@ impl Buf for AnswerData {
     }
 
     fn advance(&mut self, count: usize) {
-        self.awaited.request().note_taken();
+        self.client_wait.request().record_taken();
         self.bytes.advance(count);
     }
 }
@@ -126,33 +127,33 @@ mod tests {
     use hyper::rt::Executor as _;
     use tokio::sync::oneshot;
 
-    use super::super::active_requests::Requests;
-    use super::super::http2_streams::StreamTasks;
-    use super::super::slots::Places;
+    use super::super::active_requests::ActiveRequests;
+    use super::super::http2_streams::StreamExecutor;
+    use super::super::slots::Slots;
     use super::*;
     use crate::clock::{RunningClock, pass};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// Guards: the time in which the server prepares a part of an answer does not count as one in which the client left it unread; the
-    /// time after that does.
+    /// Guards: the time in which the server prepares a part of an answer does not count as one in which the client left
+    /// it unread; the time after that does.
     #[tokio::test(start_paused = true)]
     async fn time_of_the_server_is_not_the_clients() {
         let clock = RunningClock::start();
-        let places = Places::new(1, &clock);
-        let place = places.take(IpAddr::from([10, 0, 0, 1])).expect("a place");
-        let requests = Requests::new(Arc::new(place), &clock);
+        let slots = Slots::new(1, &clock);
+        let slot = slots.take(IpAddr::from([10, 0, 0, 1])).expect("a slot");
+        let requests = ActiveRequests::new(Arc::new(slot), &clock);
         let request = requests.begin(None);
         let (prepared, window) = oneshot::channel::<Bytes>();
         let (stream_lives, stream_ended) = oneshot::channel::<()>();
-        StreamTasks.execute(async move {
+        StreamExecutor.execute(async move {
             let _lives = stream_lives;
             let window = window.map(|window| window.map(Frame::data));
-            let mut body = AnswerBody::new(StreamBody::new(stream::once(window)), request);
+            let mut body = TrackedBody::new(StreamBody::new(stream::once(window)), request);
             let _unread = body.frame().await;
             pending::<()>().await;
         });
-        let mut ending = tokio::spawn(async move { requests.end_unread(PATIENCE).await });
+        let mut ending = tokio::spawn(async move { requests.reset_unread_streams(PATIENCE).await });
         let mut stream_ended = stream_ended.map(drop).fuse();
         pass(PATIENCE * 2).await;
         prepared

@@ -1,9 +1,9 @@
-//! What to do with a request's body that no handler read.
+//! What happens to the rest of a request's body that no handler read.
 //!
-//! Owns: the choice between a connection that is kept, for which the rest of the body is read beside the answer, and one that the
-//! answer closes. A closed one lingers (`linger`), so that a client that sends before it listens sees its answer. A stream of HTTP/2 is
-//! read on for a little, and then reset.
-//! Refuses: reading much for the sake of a connection; a new one is cheaper.
+//! Owns: the choice between keeping the connection, for which the rest of the body is read beside the answer, and
+//! closing it after the answer. A closed one lingers (`linger`), so that a client that sends before it reads sees its
+//! answer. On HTTP/2 a bounded part of the rest is read, and then the stream is reset.
+//! Refuses: reading much in order to keep a connection; a new one is cheaper.
 
 use std::time::Duration;
 
@@ -15,30 +15,31 @@ use super::headers;
 use super::request_body::RequestBody;
 use crate::clock::RunningClock;
 
-/// Most bytes that are read so that a connection of HTTP/1.1 can be kept.
+/// Most bytes that are read to keep an HTTP/1.1 connection.
 const BYTES_MAX: u64 = 256 << 10;
-/// Most bytes of a stream of HTTP/2 that are read before it is reset.
+/// Most bytes that are read of an HTTP/2 stream before it is reset.
 const STREAM_BYTES_MAX: u64 = 16 << 20;
-/// How long they may take; then the connection is closed, or the stream reset, as if they had been more.
+/// Longest time for that; then the connection is closed or the stream reset.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Settles what becomes of the rest of a body whose answer is known.
-pub(crate) fn settle<B>(
+/// Drains the rest of a body whose answer is known, or makes the answer close the connection.
+pub(crate) fn drain_or_close<B>(
     mut body: RequestBody,
     head: &Parts,
     clock: &RunningClock,
     answer: &mut Response<B>,
 ) {
-    if is_whole(&mut body) {
+    if is_complete(&mut body) {
         return;
     }
     let is_http2 = head.version >= Version::HTTP_2;
     let most = if is_http2 {
-        // A reset without an error (RFC 9113 section 8.1) would do, but some clients that are still sending take it for the answer.
+        // A reset without an error (RFC 9113 section 8.1) would do, but some clients that are still sending take it for
+        // the answer.
         Some(STREAM_BYTES_MAX).filter(|_| body.is_coming())
     } else {
-        let rest = body.rest().filter(|bytes| *bytes <= BYTES_MAX);
-        rest.filter(|_| wants_kept(head))
+        let rest = body.remaining().filter(|bytes| *bytes <= BYTES_MAX);
+        rest.filter(|_| wants_keep_alive(head))
     };
     if let Some(most) = most {
         let clock = clock.clone();
@@ -52,8 +53,8 @@ pub(crate) fn settle<B>(
     }
 }
 
-/// Whether the client wants the connection kept (RFC 9112 section 9.3).
-fn wants_kept(head: &Parts) -> bool {
+/// Whether the client wants to keep the connection (RFC 9112 section 9.3).
+fn wants_keep_alive(head: &Parts) -> bool {
     let says = |wanted: &str| {
         let mut options = headers::list(&head.headers, &header::CONNECTION);
         options.any(|option| option.eq_ignore_ascii_case(wanted))
@@ -72,12 +73,12 @@ async fn read(body: &mut RequestBody, most: u64) {
     }
 }
 
-/// Whether all of it was read, or is here to be read.
-fn is_whole(body: &mut RequestBody) -> bool {
-    if body.is_over() {
+/// Whether all of it was read or can be read without waiting.
+fn is_complete(body: &mut RequestBody) -> bool {
+    if body.is_complete() {
         return true;
     }
-    // The end of a body without a length shows only where it is read.
+    // The end of a body without a length is known only when it is read.
     while body.is_chunked() {
         match body.read().now_or_never() {
             Some(Ok(None)) => return true,
@@ -103,7 +104,7 @@ mod tests {
                 request.header(header::CONNECTION, *option)
             });
             let (head, ()) = request.body(()).expect("a request").into_parts();
-            wants_kept(&head)
+            wants_keep_alive(&head)
         };
         assert!(is_kept(Version::HTTP_11, &[]));
         assert!(is_kept(Version::HTTP_11, &["keep-alive", "TE"]));

@@ -1,12 +1,12 @@
-//! A connection's socket, watched for clients that hold it and do nothing.
+//! A connection's stream, watched for clients that are inactive.
 //!
-//! Owns: the time that it may leave an answer unread, which hyper does not watch: it waits for room to write without end; how much
-//! is read at once; and the notes of when something moved, by which connections are chosen that end for others. On HTTP/2 only heads and
-//! content count, and for an answer only content: pings would make any client look busy.
-//! Refuses: everything inside a request, which `request_body` and the front ends bound. How much the kernel takes, which is `unsent`'s. Closing it with
-//! care, which is `linger`'s: it gets the stream back once hyper is done with it.
+//! Owns: the time that an answer may be left unread, which hyper does not limit; how much is read at once; and the
+//! records of progress by which `slots` chooses connections to evict. On HTTP/2 only heads and content count as
+//! progress, and for an answer only content: with pings any client would look active.
+//! Refuses: limits inside a request, which are `request_body`'s and the front ends'; how much the kernel keeps, which
+//! is `unsent`'s; closing, which is `close`'s: it gets the stream back once hyper is done with it.
 //!
-//! Invariant: an error here ends the connection; progress, however slow, never does.
+//! Invariant: an error here ends the connection; slow progress never does.
 
 use std::io;
 use std::io::IoSlice;
@@ -20,84 +20,86 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, Take};
 use tokio::sync::oneshot;
 
-use super::active_requests::Requests;
-use super::close::LEAVE_MAX;
+use super::active_requests::ActiveRequests;
+use super::close::EVICTION_TIME_MAX;
 use super::connection_limits::ConnectionLimits;
-use super::frames::{Frames, Moved};
+use super::frames::{Frames, Progress};
 use super::front_end::AnswerMemory;
-use super::receive_buffers::{NARROW_READ_BYTES, WIDE_READ_BYTES};
-use super::shared_budget::{Share, SharedBytes};
-use super::slots::Taken;
+use super::receive_buffers::{LARGE_READ_BYTES, SMALL_READ_BYTES};
+use super::shared_budget::{BudgetShare, SharedBudget};
+use super::slots::Slot;
 use super::stream::Stream;
-use super::unsent::Unsent;
+use super::unsent::UnsentLimit;
 use crate::clock::{Alarm, RunningClock};
 
-/// Bytes of a connection after which its reads may be large, if they fill what they may take.
-const WIDE_FROM_BYTES: u64 = 256 << 10;
-/// What a connection's buffers take once its reads are large: one being filled, one being taken in.
-const WIDE_BUFFERS_BYTES: usize = 2 * WIDE_READ_BYTES;
+/// Bytes that a connection receives before its buffers may become large, if its reads fill the small ones.
+const LARGE_FROM_BYTES: u64 = 256 << 10;
+/// Memory of large buffers: one being filled, one being processed.
+const LARGE_BUFFERS_BYTES: usize = 2 * LARGE_READ_BYTES;
 
-/// A socket under watch.
-pub(super) struct Socket<S: Stream> {
-    /// There until the socket drops.
+/// A stream under watch.
+pub(super) struct WatchedStream<S: Stream> {
+    /// `Some` until this drops.
     stream: Option<Take<S>>,
-    /// Where the stream goes then.
-    back: Option<oneshot::Sender<S>>,
-    /// Read before the protocol was known.
-    begun: Bytes,
-    /// Bytes read since, and a large part of the memory for them; of HTTP/1.1.
+    /// Takes the stream then.
+    returned: Option<oneshot::Sender<S>>,
+    /// Bytes read before the protocol was known.
+    preread: Bytes,
+    /// Bytes read since.
     received: u64,
-    memory: Option<Arc<SharedBytes>>,
-    wide: Option<Share>,
-    /// Of how many bytes on idle connections are asked for theirs.
-    wanted_at: u64,
-    /// Of HTTP/2: what comes and what goes.
+    /// Budget for large buffers; `None` on HTTP/2, where windows do the same.
+    memory: Option<Arc<SharedBudget>>,
+    /// The share of it that large buffers have.
+    large: Option<BudgetShare>,
+    /// Bytes received at which an idle connection is next evicted for its large buffers.
+    evict_at: u64,
+    /// The frames of HTTP/2, received and sent.
     frames: Option<(Frames, Frames)>,
-    requests: Requests,
-    /// Whether the client's side of a connection of HTTP/2 has ended.
+    requests: ActiveRequests,
+    /// Whether the client's half of an HTTP/2 connection has ended.
     is_ended: bool,
-    /// Resolves when the requests that were under way then are answered.
+    /// Resolves when the requests that were active then are answered.
     ended: Option<BoxFuture<'static, ()>>,
-    place: Arc<Taken>,
+    slot: Arc<Slot>,
     unread_max: Duration,
     /// Since when there is no room to write.
-    full_since: Option<Duration>,
-    unsent: Unsent,
+    blocked_since: Option<Duration>,
+    unsent: UnsentLimit,
     clock: RunningClock,
-    /// Fires at `full_since + unread_max`.
+    /// Fires at `blocked_since + unread_max`.
     alarm: Option<Alarm>,
     /// The memory of the client's answers.
     answers: Option<Arc<dyn AnswerMemory>>,
 }
 
-impl<S: Stream> Socket<S> {
-    /// The socket, and what gives the stream back after it dropped.
+impl<S: Stream> WatchedStream<S> {
+    /// Wraps `stream`. The receiver gets it back after the wrapper dropped.
     pub(super) fn new(
         stream: S,
         begun: Bytes,
         speaks_http2: bool,
         limits: &ConnectionLimits,
-        requests: &Requests,
+        requests: &ActiveRequests,
         answers: Option<Arc<dyn AnswerMemory>>,
     ) -> (Self, oneshot::Receiver<S>) {
-        let place = Arc::clone(requests.place());
-        let unsent = Unsent::new(&limits.unsent, place.peer(), &stream);
-        let (back, returned) = oneshot::channel();
+        let slot = Arc::clone(requests.slot());
+        let unsent = UnsentLimit::new(&limits.unsent, slot.peer(), &stream);
+        let (give_back, returned) = oneshot::channel();
         let socket = Self {
             stream: Some(stream.take(0)),
-            back: Some(back),
-            begun,
+            returned: Some(give_back),
+            preread: begun,
             received: 0,
             memory: (!speaks_http2).then(|| Arc::clone(&limits.receive)),
-            wide: None,
-            wanted_at: WIDE_FROM_BYTES,
+            large: None,
+            evict_at: LARGE_FROM_BYTES,
             frames: speaks_http2.then(Default::default),
             requests: requests.clone(),
             is_ended: false,
             ended: None,
-            place,
+            slot,
             unread_max: limits.unread_timeout,
-            full_since: None,
+            blocked_since: None,
             unsent,
             clock: limits.clock.clone(),
             alarm: None,
@@ -112,7 +114,7 @@ impl<S: Stream> Socket<S> {
         stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected))
     }
 
-    /// Reads what one read may take.
+    /// Reads at most what the buffers of the connection allow.
     fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
@@ -122,11 +124,11 @@ impl<S: Stream> Socket<S> {
             ready!(ended.poll_unpin(cx));
             self.ended = None;
         }
-        // Only HTTP/1.1 keeps a buffer that grows with what one read brings.
-        let most = if self.memory.is_none() || self.wide.is_some() {
-            WIDE_READ_BYTES
+        // Only hyper's buffer of HTTP/1.1 grows with the size of reads.
+        let most = if self.memory.is_none() || self.large.is_some() {
+            LARGE_READ_BYTES
         } else {
-            NARROW_READ_BYTES
+            SMALL_READ_BYTES
         };
         let Some(stream) = &mut self.stream else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
@@ -137,34 +139,34 @@ impl<S: Stream> Socket<S> {
         let count = buffer.filled().len() - before;
         let is_end = count == 0 && buffer.remaining() > 0 && outcome.is_ok();
         if is_end && self.frames.is_some() && !std::mem::replace(&mut self.is_ended, true) {
-            // hyper takes this end for the connection's, and drops what is under way, or what it has read and not begun yet.
+            // hyper would take this for the end of the connection, and drop active requests and those that it has read.
             self.requests.set_client_ended();
-            self.ended = Some(self.requests.idle(LEAVE_MAX).boxed());
+            self.ended = Some(self.requests.idle(EVICTION_TIME_MAX).boxed());
             return self.poll_receive(cx, buffer);
         }
         if count > 0 {
             let received = buffer.filled().get(before..).unwrap_or_default();
             let moved = match &mut self.frames {
-                Some((coming, _)) => coming.pass(received),
-                None => Moved::Data,
+                Some((received_frames, _)) => received_frames.follow(received),
+                None => Progress::Data,
             };
-            if moved > Moved::Nothing {
-                self.place.moved(count);
+            if moved > Progress::None {
+                self.slot.record_progress(count);
             }
-            self.place.set_asked(true);
+            self.slot.set_request_pending(true);
             self.received += u64::try_from(count).unwrap_or(u64::MAX);
         }
         if let Some(memory) = &self.memory
             && count == most
-            && self.wide.is_none()
-            && self.received >= WIDE_FROM_BYTES
+            && self.large.is_none()
+            && self.received >= LARGE_FROM_BYTES
         {
-            self.wide = memory.take(self.place.peer(), WIDE_BUFFERS_BYTES);
-            if self.wide.is_some() {
-                self.place.set_wide();
-            } else if self.received >= self.wanted_at {
-                self.place.want_wide();
-                self.wanted_at = self.received.saturating_mul(2);
+            self.large = memory.take(self.slot.peer(), LARGE_BUFFERS_BYTES);
+            if self.large.is_some() {
+                self.slot.set_large_buffers();
+            } else if self.received >= self.evict_at {
+                self.slot.request_large_buffers();
+                self.evict_at = self.received.saturating_mul(2);
             }
         }
         Poll::Ready(outcome)
@@ -172,14 +174,14 @@ impl<S: Stream> Socket<S> {
 
     /// How long there has been no room to write.
     fn pause(&self) -> Duration {
-        let since = self.full_since;
+        let since = self.blocked_since;
         since.map_or(Duration::ZERO, |since| {
             self.clock.now().saturating_sub(since)
         })
     }
 
-    /// Passes on what a write of `pieces` came to, and gives up on a client that reads nothing.
-    fn watched(
+    /// Records the outcome of a write of `pieces`, and fails if the client has read nothing for too long.
+    fn finish_write(
         &mut self,
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
@@ -188,17 +190,17 @@ impl<S: Stream> Socket<S> {
         if let Poll::Ready(written) = &outcome {
             let count = *written.as_ref().unwrap_or(&0);
             let pause = self.pause();
-            self.full_since = None;
+            self.blocked_since = None;
             if let Some(stream) = &self.stream {
-                self.unsent.taken(stream.get_ref(), count, pause);
+                self.unsent.record_written(stream.get_ref(), count, pause);
             }
-            self.place.set_blocked(None);
-            self.place.set_asked(false);
-            self.note_written(pieces, count);
+            self.slot.set_blocked(None);
+            self.slot.set_request_pending(false);
+            self.record_written(pieces, count);
             return outcome;
         }
-        let since = *self.full_since.get_or_insert_with(|| self.clock.now());
-        self.place.set_blocked(Some(since));
+        let since = *self.blocked_since.get_or_insert_with(|| self.clock.now());
+        self.slot.set_blocked(Some(since));
         let until = since.saturating_add(self.unread_max);
         let alarm = self.alarm.get_or_insert_with(|| self.clock.alarm_at(until));
         alarm.set(until);
@@ -207,25 +209,25 @@ impl<S: Stream> Socket<S> {
     }
 }
 
-impl<S: Stream> Socket<S> {
-    /// Notes that the client took `count` bytes of `pieces`.
-    fn note_written(&mut self, pieces: &[IoSlice<'_>], count: usize) {
+impl<S: Stream> WatchedStream<S> {
+    /// Records that the stream took `count` bytes of `pieces`.
+    fn record_written(&mut self, pieces: &[IoSlice<'_>], count: usize) {
         let moved = match &mut self.frames {
-            None => Moved::Data,
-            Some((_, going)) => {
+            None => Progress::Data,
+            Some((_, sent_frames)) => {
                 let mut left = count;
                 let passed = pieces.iter().map(|piece| {
                     let taken = piece.get(..left).unwrap_or(piece);
                     left -= taken.len();
-                    going.pass(taken)
+                    sent_frames.follow(taken)
                 });
                 passed.max().unwrap_or_default()
             }
         };
-        if moved > Moved::Nothing {
-            self.place.moved(count);
+        if moved > Progress::None {
+            self.slot.record_progress(count);
         }
-        if moved == Moved::Data
+        if moved == Progress::Data
             && let Some(answers) = &self.answers
         {
             answers.progressed();
@@ -233,11 +235,11 @@ impl<S: Stream> Socket<S> {
     }
 }
 
-impl<S: Stream> Drop for Socket<S> {
+impl<S: Stream> Drop for WatchedStream<S> {
     fn drop(&mut self) {
-        if let (Some(stream), Some(back)) = (self.stream.take(), self.back.take()) {
-            // Without a receiver it closes.
-            drop(back.send(stream.into_inner()));
+        if let (Some(stream), Some(returned)) = (self.stream.take(), self.returned.take()) {
+            // Without a receiver the stream closes.
+            drop(returned.send(stream.into_inner()));
         }
     }
 }
@@ -246,32 +248,32 @@ fn late(why: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, why)
 }
 
-impl<S: Stream> AsyncRead for Socket<S> {
+impl<S: Stream> AsyncRead for WatchedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.begun.is_empty() {
+        if self.preread.is_empty() {
             return self.poll_receive(cx, buffer);
         }
-        self.place.set_asked(true);
-        let count = self.begun.len().min(buffer.remaining());
-        buffer.put_slice(&self.begun.split_to(count));
+        self.slot.set_request_pending(true);
+        let count = self.preread.len().min(buffer.remaining());
+        buffer.put_slice(&self.preread.split_to(count));
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: Stream> AsyncWrite for Socket<S> {
+impl<S: Stream> AsyncWrite for WatchedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let most = self.unsent.most(self.pause()).min(bytes.len());
+        let most = self.unsent.write_max(self.pause()).min(bytes.len());
         let bytes = bytes.get(..most).unwrap_or(bytes);
         let outcome = self.stream()?.poll_write(cx, bytes);
-        self.watched(cx, &[IoSlice::new(bytes)], outcome)
+        self.finish_write(cx, &[IoSlice::new(bytes)], outcome)
     }
 
     fn poll_write_vectored(
@@ -279,13 +281,13 @@ impl<S: Stream> AsyncWrite for Socket<S> {
         cx: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.unsent.most(self.pause()) < usize::MAX
+        if self.unsent.write_max(self.pause()) < usize::MAX
             && let Some(first) = pieces.iter().find(|piece| !piece.is_empty())
         {
             return self.poll_write(cx, first);
         }
         let outcome = self.stream()?.poll_write_vectored(cx, pieces);
-        self.watched(cx, pieces, outcome)
+        self.finish_write(cx, pieces, outcome)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -104,7 +104,7 @@ impl Share {
     }
 }
 
-/// Connections to the registry and, beside them, to the admin listener; with those that wait for a place.
+/// Connections to the registry and, beside them, to the admin listener; with those that wait for a slot.
 fn connections_with_admin(connections: usize) -> usize {
     let with_waiting = |connections| connections + connections_waiting_max(connections);
     with_waiting(connections) + with_waiting(connections.min(ADMIN_CONNECTIONS_MAX))

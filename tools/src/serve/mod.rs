@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use tonnage_engine::options::Options;
 use tonnage_engine::store::Store;
-use tonnage_server::{Bound, Control, ServeError, Server, ServerOptions};
+use tonnage_server::{AdminSocket, Bound, ServeError, Server, ServerOptions};
 
 use self::banner::Started;
 use self::files::{Share, Shares};
@@ -109,8 +109,8 @@ fn keep_within_files(options: &mut ServeOptions) -> Result<(), Failure> {
 }
 
 /// Pushes and pulls do not depend on it, so a file system without sockets is no reason not to serve.
-fn answer_operator(store: &Store, data: &Path) -> Option<Control> {
-    Control::start(store.clone())
+fn answer_operator(store: &Store, data: &Path) -> Option<AdminSocket> {
+    AdminSocket::start(store.clone())
         .inspect_err(|error| {
             tracing::warn!(
                 %error,

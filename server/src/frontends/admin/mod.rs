@@ -1,4 +1,6 @@
-//! What operators ask, apart from the registry: metrics and health on a listener, everything else on a socket in the store's directory.
+//! What operators use, apart from the registry: metrics and health on a listener, and online commands on a socket in
+//! the store's directory.
 
 pub(crate) mod probes;
+pub(crate) mod routes;
 pub(crate) mod socket;

@@ -1,7 +1,7 @@
-//! The other listener: metrics and health, for operators only.
+//! The front end of the admin listener: metrics and health.
 //!
-//! Owns: `/metrics`, `/healthz` (the process answers) and `/readyz` (send it requests).
-//! Refuses: anything of the registry's content.
+//! Owns: `/metrics`, `/healthz` (the process answers) and `/readyz` (it takes requests).
+//! Refuses: anything about the registry's content.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,11 +34,11 @@ pub(crate) struct Admin {
     pub(crate) draining: Arc<AtomicBool>,
 }
 
-/// The front end of the listener.
+/// The front end of the admin listener.
 #[derive(Debug)]
 pub(crate) struct Probes(Router);
 
-/// The same for one connection.
+/// The service of one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct ProbesService(Router);
 
@@ -92,7 +92,7 @@ fn router(admin: Admin, hosts: HostPolicy) -> Router {
         .route("/readyz", get(ready))
         .layer(from_fn(check))
         .layer(map_response(async |mut response: Response| {
-            headers::protect(response.headers_mut());
+            headers::set_browser_protection(response.headers_mut());
             response
         }))
         .with_state(admin)
@@ -110,7 +110,7 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     }
 }
 
-/// A store that only reads still serves pulls, so it stays in rotation; the body and a metric say so.
+/// A read-only store still serves pulls, so it counts as ready; the body and a metric say that it is read-only.
 async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     if admin.draining.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");

@@ -2,7 +2,7 @@
 
 use http::{Method, StatusCode};
 
-use super::content::{self, Freshness};
+use super::content::{self, Caching};
 use super::context::RequestContext;
 use super::reply::{self, Reply};
 use crate::access::{Delete, Pull};
@@ -26,5 +26,5 @@ pub(super) async fn handle(
         repository: pull.repository().clone(),
         digest,
     };
-    content::serve(context, &found, Freshness::Immutable, gone).await
+    content::serve(context, &found, Caching::Immutable, gone).await
 }

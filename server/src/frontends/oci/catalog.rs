@@ -14,5 +14,5 @@ pub(super) async fn list(context: &RequestContext<'_>) -> Reply {
     let listing = context.registry().list_repositories(&all, &page).await?;
     let text = json!({ "repositories": listing.entries });
     let reply = tags::answer("/v2/_catalog", &page, &listing, &text)?;
-    Ok(reply.map(|body| body.holding(memory)))
+    Ok(reply.map(|body| body.with_memory(memory)))
 }

@@ -1,10 +1,11 @@
 //! Conditional requests (RFC 9110 section 13). An entity tag is the digest in quotes.
 //!
 //! Owns: which condition a request states, and whether content that is served meets it.
-//! Refuses: judging what a PUT or DELETE demands; the commit does.
+//! Refuses: judging the condition of a PUT or DELETE; the commit does.
 //!
-//! Ours are strong tags. A client may hold one in its weak form (`W/`, as proxies that compress make it): enough to know that it
-//! has the content, never enough to change something (If-Match) or to put parts together (If-Range).
+//! The registry's tags are strong. A client may hold one in its weak form (`W/`, as proxies that compress make it).
+//! That is enough to know that it has the content, but not to change something (If-Match) or to combine parts
+//! (If-Range).
 
 use http::{HeaderMap, HeaderName, header};
 use tonnage_engine::Digest;
@@ -25,8 +26,8 @@ pub(super) fn not_modified(headers: &HeaderMap, digest: Digest) -> bool {
     }
 }
 
-/// Whether a GET or HEAD wants other content than what is there: 412. Clients that resume a pull by tag ask like that.
-pub(super) fn moved_on(headers: &HeaderMap, digest: Digest) -> bool {
+/// Whether a GET or HEAD wants other content than what is there: 412. Clients send this to resume a pull by tag.
+pub(super) fn if_match_fails(headers: &HeaderMap, digest: Digest) -> bool {
     match tags(headers, &header::IF_MATCH, Comparison::Strong) {
         Tags::None | Tags::Any => false,
         Tags::Some(digests) => !digests.contains(&digest),
@@ -65,11 +66,11 @@ enum Tags {
 enum Comparison {
     /// A weak tag matches nothing.
     Strong,
-    /// Weak or not makes no difference.
+    /// Weak and strong tags match.
     Weak,
 }
 
-/// A tag that is no digest of ours matches nothing, so it is left out.
+/// The digests of a condition. A tag that is not a digest matches nothing, so it is left out.
 fn tags(headers: &HeaderMap, name: &HeaderName, comparison: Comparison) -> Tags {
     let mut values = headers.get_all(name).iter().peekable();
     if values.peek().is_none() {
@@ -78,7 +79,7 @@ fn tags(headers: &HeaderMap, name: &HeaderName, comparison: Comparison) -> Tags 
     let mut digests = Vec::new();
     for value in values {
         let value = value.to_str().unwrap_or_default();
-        // Only alone it is the wildcard; in a list it may be part of somebody's opaque tag.
+        // It is the wildcard only if it is alone; in a list it may be part of an opaque tag.
         if value.trim() == "*" {
             return Tags::Any;
         }
@@ -144,15 +145,15 @@ mod tests {
         );
     }
 
-    /// Guards: RFC 9110 section 8.8.3.2: If-Match and If-Range compare strongly, If-None-Match weakly; an asterisk is the
-    /// wildcard only where it is the whole field.
+    /// Guards: RFC 9110 section 8.8.3.2: If-Match and If-Range compare strongly, If-None-Match weakly; an asterisk is
+    /// the wildcard only where it is the whole field.
     #[test]
     fn weak_tags_change_nothing() {
         let digest = Digest::of(Algorithm::Sha256, b"a");
         let weak = format!("W/{}", etag(digest));
         let of = |name, value: &str| precondition(&headers(name, value));
         assert_eq!(of(header::IF_MATCH, &weak), Precondition::IsOneOf(vec![]));
-        assert!(moved_on(&headers(header::IF_MATCH, &weak), digest));
+        assert!(if_match_fails(&headers(header::IF_MATCH, &weak), digest));
         assert!(!range_applies(&headers(header::IF_RANGE, &weak), digest));
         assert_eq!(
             of(header::IF_NONE_MATCH, &weak),
@@ -168,11 +169,11 @@ mod tests {
             ("*", false),
         ] {
             assert_eq!(
-                moved_on(&headers(header::IF_MATCH, value), digest),
+                if_match_fails(&headers(header::IF_MATCH, value), digest),
                 expected,
                 "{value}"
             );
         }
-        assert!(!moved_on(&HeaderMap::new(), digest));
+        assert!(!if_match_fails(&HeaderMap::new(), digest));
     }
 }

@@ -1,7 +1,7 @@
 //! Serving stored bytes: whole, one range, or several.
 //!
 //! Owns: the headers of content and the choice among 200, 206, 304 and 416 (RFC 9110 section 14).
-//! Refuses: negotiating; what is stored is what is served, whatever Accept says.
+//! Refuses: content negotiation; what is stored is served, whatever Accept says.
 
 use std::ops::Range;
 
@@ -20,30 +20,31 @@ use crate::registry::{Error, Found};
 use crate::telemetry::Pulled;
 
 const OCTETS: &str = "application/octet-stream";
-/// Answers up to this length, as manifests, have a reserve of the memory for reads.
+/// Answers up to this length, and manifests, may use the reserve of the memory for reads.
 const SMALL_BYTES: u64 = 64 << 10;
-/// How long others may keep an answer.
+
+/// How long caches may keep an answer.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Freshness {
-    /// Named by digest: for good.
+pub(super) enum Caching {
+    /// Named by digest: forever.
     Immutable,
-    /// Named by tag: ask again.
-    Moving,
+    /// Named by tag: not without asking again.
+    Revalidate,
 }
 
-/// Answers GET and HEAD for something found; `gone` is the error if its bytes are not there any more.
+/// Answers GET and HEAD for something found; `gone` is the error if its bytes are no longer there.
 pub(super) async fn serve(
     context: &RequestContext<'_>,
     found: &Found,
-    freshness: Freshness,
+    caching: Caching,
     gone: impl FnOnce() -> Error,
 ) -> Reply {
     let request = &context.head.headers;
-    if conditional::moved_on(request, found.digest) {
+    if conditional::if_match_fails(request, found.digest) {
         return Err(Error::PreconditionFailed.into());
     }
     if conditional::not_modified(request, found.digest) {
-        return Ok(base(StatusCode::NOT_MODIFIED, found, freshness).body(Body::empty())?);
+        return Ok(base(StatusCode::NOT_MODIFIED, found, caching).body(Body::empty())?);
     }
     let (kind, media_type) = match &found.media_type {
         Some(media_type) if is_inert(media_type) => (Pulled::Manifest, media_type.as_str()),
@@ -54,16 +55,16 @@ pub(super) async fn serve(
         if context.registry().is_damaged(found) {
             return Err(gone().into());
         }
-        return announce(found, freshness, media_type);
+        return answer_head(found, caching, media_type);
     }
-    let blob = context.registry().open(found, context.client()).await?;
+    let blob = context.registry().open(found, context.client_id()).await?;
     let blob = blob.ok_or_else(gone)?;
     let reads = |length: u64| {
         let urgent = kind == Pulled::Manifest || length <= SMALL_BYTES;
         context.account().map(|account| account.answer(urgent))
     };
-    let range =
-        only(request, &header::RANGE).filter(|_| conditional::range_applies(request, found.digest));
+    let range = single_value(request, &header::RANGE)
+        .filter(|_| conditional::range_applies(request, found.digest));
     let answer = range.map_or(RangeAnswer::Whole, |range| {
         RangeAnswer::of(range, blob.length())
     });
@@ -71,12 +72,12 @@ pub(super) async fn serve(
         RangeAnswer::Whole => {
             let length = blob.length();
             let builder =
-                base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
+                base(StatusCode::OK, found, caching).header(header::CONTENT_TYPE, media_type);
             let windows = blob.read(0..length, reads(length).as_ref());
             send(context, builder, length, windows, kind).await
         }
         RangeAnswer::One(range) => {
-            let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness)
+            let builder = base(StatusCode::PARTIAL_CONTENT, found, caching)
                 .header(header::CONTENT_TYPE, media_type)
                 .header(header::CONTENT_RANGE, content_range(&range, blob.length()));
             let length = range.end - range.start;
@@ -87,7 +88,7 @@ pub(super) async fn serve(
             let boundary = boundary();
             let reads = reads(u64::MAX);
             let (length, windows) = multipart(blob, &ranges, media_type, &boundary, reads);
-            let builder = base(StatusCode::PARTIAL_CONTENT, found, freshness).header(
+            let builder = base(StatusCode::PARTIAL_CONTENT, found, caching).header(
                 header::CONTENT_TYPE,
                 format!("multipart/byteranges; boundary={boundary}"),
             );
@@ -106,24 +107,24 @@ pub(super) async fn serve(
 }
 
 /// The answer to a HEAD.
-fn announce(found: &Found, freshness: Freshness, media_type: &str) -> Reply {
-    let builder = base(StatusCode::OK, found, freshness).header(header::CONTENT_TYPE, media_type);
+fn answer_head(found: &Found, caching: Caching, media_type: &str) -> Reply {
+    let builder = base(StatusCode::OK, found, caching).header(header::CONTENT_TYPE, media_type);
     Ok(builder
         .header(header::CONTENT_LENGTH, found.length)
         .body(Body::empty())?)
 }
 
-/// The text of a header that is there once. Range is no list: two of them mean nothing that is agreed upon.
-pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+/// The text of a header that occurs once. Range is not a list, so two of them have no defined meaning.
+pub(super) fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
-fn base(status: StatusCode, found: &Found, freshness: Freshness) -> response::Builder {
-    let cache = match freshness {
-        Freshness::Immutable => "private, max-age=31536000, immutable",
-        Freshness::Moving => "no-cache",
+fn base(status: StatusCode, found: &Found, caching: Caching) -> response::Builder {
+    let cache = match caching {
+        Caching::Immutable => "private, max-age=31536000, immutable",
+        Caching::Revalidate => "no-cache",
     };
     reply::with_digest(status, found.digest)
         .header(header::ETAG, conditional::etag(found.digest))
@@ -138,7 +139,7 @@ async fn send(
     windows: Windows,
     kind: Pulled,
 ) -> Reply {
-    let body = Body::windows(length, windows, &context.api.metrics, kind).await?;
+    let body = Body::windows(length, windows, &context.state.metrics, kind).await?;
     Ok(builder.header(header::CONTENT_LENGTH, length).body(body)?)
 }
 
@@ -150,12 +151,12 @@ fn content_range(range: &Range<u64>, length: u64) -> String {
     )
 }
 
-/// What separates the parts: random, so that content cannot be made to contain it.
+/// The separator of the parts: random, so that no content can be made to contain it.
 fn boundary() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// Parts in the order asked; each is read when its turn comes.
+/// The parts in the order of the request; each is read when the one before was sent.
 fn multipart(
     blob: Box<dyn Blob>,
     ranges: &[Range<u64>],

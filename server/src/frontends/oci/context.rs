@@ -1,6 +1,6 @@
 //! What handlers are given.
 //!
-//! Owns: [`Api`], the same for all requests, and [`RequestContext`], one request on its way.
+//! Owns: [`OciState`], the same for all requests, and [`RequestContext`].
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use http::request::Parts;
 use tokio::sync::mpsc;
 
 use super::locations::Locations;
-use super::manifest_memory::Admission;
+use super::manifest_memory::ManifestMemory;
 use crate::access::{Action, Authorized, Caller, Gate};
 use crate::clock::RunningClock;
 use crate::registry::ports::{ClientId, HeldMemory, ReadAccount};
@@ -22,30 +22,30 @@ use crate::transport::front_end::Client;
 use crate::transport::host::HostPolicy;
 use crate::transport::request_body::RequestBody;
 
-/// Everything a request needs.
+/// What all requests share.
 #[derive(Debug)]
-pub(crate) struct Api {
+pub(crate) struct OciState {
     pub(crate) registry: Registry,
     pub(crate) gate: Gate,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) body_idle: Duration,
     pub(crate) clock: RunningClock,
-    pub(crate) manifests: Admission,
-    /// Shortest chunk that clients are asked for, if not 0.
+    pub(crate) manifests: ManifestMemory,
+    /// Shortest chunk that clients are asked for, in bytes; 0: none.
     pub(crate) chunk_min_bytes: u64,
-    /// Registries whose content is mirrored here; none: `ns` is ignored.
+    /// Registries whose content is mirrored here; if empty, `ns` is ignored.
     pub(crate) mirror_of: Vec<String>,
     pub(crate) hosts: HostPolicy,
     pub(crate) locations: Locations,
-    /// Dropped with the last request.
+    /// Closes when the last request has ended.
     #[expect(dead_code, reason = "held for its drop")]
-    pub(crate) under_way: mpsc::Sender<Infallible>,
+    pub(crate) requests_alive: mpsc::Sender<Infallible>,
 }
 
-/// One request on its way through a handler.
+/// One request, as handlers see it.
 #[derive(Debug)]
 pub(super) struct RequestContext<'a> {
-    pub(super) api: &'a Api,
+    pub(super) state: &'a OciState,
     pub(super) head: &'a Parts,
     pub(super) caller: Caller,
     pub(super) client: &'a Client,
@@ -55,21 +55,21 @@ pub(super) struct RequestContext<'a> {
 
 impl RequestContext<'_> {
     pub(super) fn registry(&self) -> &Registry {
-        &self.api.registry
+        &self.state.registry
     }
 
     pub(super) fn authorize<A: Action>(&self, action: A) -> Result<Authorized<A>, Error> {
-        Ok(self.api.gate.authorize(&self.caller, action)?)
+        Ok(self.state.gate.authorize(&self.caller, action)?)
     }
 
-    /// The account of the client's answers, for an answer that takes memory; `None` where the connection has ended.
+    /// The account of the client's answers, for an answer that holds memory; `None` if the connection has ended.
     pub(super) fn account(&self) -> Option<&Arc<dyn ReadAccount>> {
         let holds = self.client.hold_answer_memory();
         holds.then_some(self.account)
     }
 
-    /// Whose turn this request shares where clients wait in turn.
-    pub(super) fn client(&self) -> ClientId {
+    /// The id by which clients take turns.
+    pub(super) fn client_id(&self) -> ClientId {
         match self.client.peer() {
             IpAddr::V4(address) => ClientId(address.to_ipv6_mapped().to_bits()),
             IpAddr::V6(address) => ClientId(address.to_bits()),

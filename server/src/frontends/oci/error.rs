@@ -1,7 +1,7 @@
-//! Errors to answers.
+//! From errors to answers.
 //!
-//! Owns: the only map from [`Error`] to status and code, and what an error says beside its message.
-//! Refuses: internal text in a body; a 5xx says what to do and the request id, and its cause goes to the log here.
+//! Owns: the only map from [`Error`] to status and code, and the details of an error beside its message.
+//! Refuses: internal text in a body. A 5xx says what to do and the request id; its cause is logged here.
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -11,12 +11,12 @@ use crate::frontends::error_body::{self, entry};
 use crate::oci::Code;
 use crate::registry::Error;
 
-/// Bytes of a body in which missing children are named one by one; clients read at most 64 KiB of an error.
+/// Most bytes of a body in which missing children are named one by one; clients read at most 64 KiB of an error.
 const MISSING_NAMED_BYTES: usize = 48 << 10;
-/// Seconds after which a client may try again, where waiting helps.
+/// Seconds after which a client may retry, where waiting helps.
 const RETRY_AFTER_SECONDS: &str = "30";
 
-/// A request that gets an error for an answer.
+/// A request that is answered with an error.
 #[derive(Debug)]
 pub(super) struct Failure(Box<Inner>);
 
@@ -56,7 +56,7 @@ impl Failure {
         }))
     }
 
-    /// An error of the protocol, which no use case has seen.
+    /// An error of the protocol, before any use case.
     pub(super) fn other(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
         Self::new(What::Other {
             status,
@@ -77,7 +77,7 @@ impl Failure {
         self
     }
 
-    /// The answer. Logs the cause of what is our fault.
+    /// The answer. Logs the cause of a server error.
     pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
         let Inner { what, headers } = *self.0;
         let (status, errors) = match what {
@@ -117,7 +117,7 @@ impl Failure {
     }
 }
 
-/// Status and code of every error.
+/// The status and code of each error.
 fn answer_to(error: &Error) -> (StatusCode, Code) {
     match error {
         Error::Unauthenticated => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
@@ -176,7 +176,7 @@ fn log(error: &Error, status: StatusCode) {
         return;
     }
     let cause = std::error::Error::source(error).map(tracing::field::display);
-    // Whoever announces more than fits causes these.
+    // Clients cause these, for example by announcing more than fits.
     if matches!(error, Error::Closing | Error::NoRoom { .. }) {
         tracing::info!(%error, "refused");
     } else {
@@ -196,7 +196,7 @@ fn details(error: &Error, code: Code, message: &str, request_id: &str) -> Vec<Va
             let named = missing.iter().enumerate().map(|(number, missing)| {
                 let digest = missing.digest.to_string();
                 let detail = json!({ "digest": digest, "requestId": request_id });
-                // Many clients show the first message and nothing else: that is the whole one.
+                // Many clients show the first message only, so that is the complete one.
                 if number == 0 {
                     entry(code, message, detail)
                 } else {
@@ -227,7 +227,7 @@ mod tests {
 
     use super::*;
 
-    /// Guards: a failure of ours tells the client the request id and nothing of its cause.
+    /// Guards: a server error tells the client the request id and nothing of its cause.
     #[tokio::test]
     async fn internal_text_stays_inside() {
         let secret = "/srv/data/seg-7: EIO";

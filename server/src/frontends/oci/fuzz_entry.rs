@@ -1,6 +1,7 @@
-//! The readers of a request's head, in a row: a way in for the fuzzers of tests/. Gone without the feature `fuzz-entry`.
+//! An entry for fuzzers: all parsers of a request's head, in a row. Compiled only with the feature `fuzz-entry`.
 //!
-//! Owns: [`Head`]. Refuses: any reading of its own; every line calls what requests go through.
+//! Owns: [`Head`].
+//! Refuses: parsing of its own; every line calls what requests go through.
 
 use http::header;
 use http::request::Parts;
@@ -17,15 +18,15 @@ use crate::transport::{head_check, query, request_id};
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// The path of the route, as we would write it; `None` where the request's leads nowhere.
+    /// The canonical path of the route; `None` where there is no such route.
     pub path: Option<String>,
-    /// Size of the error body where the path leads nowhere.
+    /// Size of the error body where there is no such route.
     pub refusal_bytes: u64,
     /// The request's id.
     pub request_id: String,
 }
 
-/// Reads all that a handler may read of a request before its body, against content named `digest`.
+/// Parses all that a handler may read of a request before its body, against content named `digest`.
 pub fn read_head(head: &Parts, digest: Digest, mirror_of: &[String]) -> Head {
     let id = request_id::of(&head.headers);
     let mut read = Head {
@@ -72,11 +73,11 @@ fn read_query(head: &Parts) {
 fn read_headers(head: &Parts, digest: Digest) {
     let given = &head.headers;
     let _ = conditional::not_modified(given, digest);
-    let _ = conditional::moved_on(given, digest);
+    let _ = conditional::if_match_fails(given, digest);
     let _ = conditional::range_applies(given, digest);
     drop(conditional::precondition(given));
     drop(uploads::chunk(given));
-    if let Some(range) = content::only(given, &header::RANGE) {
+    if let Some(range) = content::single_value(given, &header::RANGE) {
         drop(RangeAnswer::of(range, 1 << 20));
     }
     let media_type = given.get(header::CONTENT_TYPE);

@@ -1,6 +1,6 @@
 //! Headers of the registry's answers.
 //!
-//! Owns: their names and forms. Locations and links are relative, so that no proxy in front can make them wrong.
+//! Owns: their names and forms. Locations and links are relative, so that no proxy can make them wrong.
 
 use http::HeaderName;
 use tonnage_engine::Digest;
@@ -16,17 +16,17 @@ pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(super) const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// Where an upload is continued.
+/// The location at which an upload is continued.
 pub(super) fn upload_location(name: &RepositoryName, id: UploadId) -> String {
     format!("/v2/{name}/blobs/uploads/{id}")
 }
 
-/// Where a blob is pulled from.
+/// The location of a blob.
 pub(super) fn blob_location(name: &RepositoryName, digest: Digest) -> String {
     format!("/v2/{name}/blobs/{digest}")
 }
 
-/// Where a manifest is pulled from.
+/// The location of a manifest.
 pub(super) fn manifest_location(name: &RepositoryName, digest: Digest) -> String {
     format!("/v2/{name}/manifests/{digest}")
 }

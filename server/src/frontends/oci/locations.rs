@@ -1,6 +1,6 @@
 //! How `Location` is written (RFC 9110 section 10.2.2).
 //!
-//! Owns: [`Locations`]. Relative ones are right behind any proxy; some clients take no others than absolute ones.
+//! Owns: [`Locations`]. Relative locations are correct behind any proxy; some clients accept only absolute ones.
 //! Refuses: `X-Forwarded-*`, which anybody may send.
 
 use std::str::FromStr;
@@ -51,7 +51,8 @@ impl FromStr for Locations {
 }
 
 impl Locations {
-    /// Writes an answer's `Location` so, if it has one. Without a host in the request, as HTTP/1.0 allows, it stays a path.
+    /// Writes an answer's `Location` so, if it has one. Without a host in the request, as HTTP/1.0 allows, it stays a
+    /// path.
     pub(super) fn write(&self, headers: &mut HeaderMap, target: Option<&Authority>) {
         let base = match (self, target) {
             (Self::Relative, _) | (Self::Request, None) => return,

@@ -1,18 +1,18 @@
-//! Memory for the manifests that are being pushed at a time, all connections together.
+//! Memory for manifests that are being pushed, over all connections.
 //!
-//! Owns: [`Admission`]. A manifest is held whole until it is committed, so without a bound clients decide how much memory that takes.
-//! Refuses: blobs, which stream through a budget of the engine's.
+//! Owns: [`ManifestMemory`]. A manifest is held whole until it is committed, so without a limit clients would decide
+//! how much memory that takes.
+//! Refuses: blobs, which stream through a budget of the engine.
 //!
-//! Memory is counted as bytes arrive, never more than twice what has arrived, in the order of asking; for the first
-//! part of each there is a reserve. So small manifests always get in, and a client that announces much and sends
-//! little holds little. While others wait, the manifest of which nothing was received for the longest time is
-//! rejected.
+//! Memory is counted as bytes arrive, never more than twice what has arrived, in the order of the requests; the first
+//! part of each comes from a reserve. So small manifests always get in, and a client that announces much and sends
+//! little holds little. While others wait, the manifest that has received nothing for the longest time is rejected.
 //!
-//! Where many large ones have a part of all memory and wait for the rest, one at a time continues without: beside the budget there is
-//! memory for the largest manifest.
+//! Where many large ones have used up the memory and wait for more, one at a time continues without: there is memory
+//! for one manifest of the largest size beside the budget.
 //!
-//! What a manifest lists takes several times its bytes once it is read, and as rows of the catalog, so that only a few large ones are worked
-//! on at a time: then the catalog can hold the next one up until what the last one brought is on disk.
+//! The entries of a manifest take several times its bytes, both parsed and as rows of the catalog. So only a few large
+//! ones are processed at a time; then the catalog can delay the next one until the rows of the last one are on disk.
 //!
 //! Invariant: waiting and receiving end in bounded time.
 
@@ -29,27 +29,27 @@ use crate::clock::RunningClock;
 use crate::registry::{Error, LARGE_MANIFEST_BYTES, Result, Source as _};
 use crate::transport::request_body::RequestBody;
 
-/// Least that a manifest gets once its first bytes are there.
+/// Least memory that a manifest takes once its first bytes have arrived.
 const FIRST_BYTES: usize = 16 << 10;
-/// How much of each manifest comes out of the reserve.
+/// Bytes of each manifest that come from the reserve.
 const RESERVED_BYTES: usize = 64 << 10;
-/// Large manifests that are worked on at a time.
+/// Large manifests that are processed at a time.
 const LARGE_AT_A_TIME: usize = 2;
 
 /// The budget.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct ManifestMemory {
     memory: MemoryBudget,
-    /// Held by the one that continues without memory of the budget.
+    /// Held by the manifest that continues without memory of the budget.
     finish: Arc<Semaphore>,
     large: Arc<Semaphore>,
     patience: Duration,
     clock: RunningClock,
 }
 
-/// A manifest's bytes, and the room they take until this drops.
+/// A manifest's bytes, and the memory that they take until this drops.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(super) struct ReceivedManifest {
     pub(super) bytes: Bytes,
     #[expect(dead_code, reason = "held for its drop")]
     memory: Memory,
@@ -57,7 +57,7 @@ pub(super) struct Admitted {
     work: Option<OwnedSemaphorePermit>,
 }
 
-/// What a manifest has.
+/// The memory of one manifest.
 #[derive(Debug, Default)]
 struct Memory {
     held: Vec<HeldBytes>,
@@ -66,14 +66,14 @@ struct Memory {
 
 /// The time that a manifest has left.
 #[derive(Debug)]
-struct Patience {
+struct TimeLeft {
     waiting: Duration,
     arriving: Duration,
 }
 
-impl Admission {
-    /// Room for `budget` bytes; `patience` for each manifest, to get it and to arrive. One of which nothing comes for `stall` is rejected
-    /// for others.
+impl ManifestMemory {
+    /// A budget of `budget` bytes. Each manifest has `patience` to get memory and as much to arrive. One of which
+    /// nothing arrives for `stall` is rejected while others wait.
     pub(crate) fn new(
         budget: usize,
         patience: Duration,
@@ -91,7 +91,11 @@ impl Admission {
     }
 
     /// Reads a whole body of at most `max` bytes, as there is room for it.
-    pub(super) async fn receive(&self, body: &mut RequestBody, max: u64) -> Result<Admitted> {
+    pub(super) async fn receive(
+        &self,
+        body: &mut RequestBody,
+        max: u64,
+    ) -> Result<ReceivedManifest> {
         let wanted = body.length().unwrap_or(max);
         if wanted > max {
             return Err(Error::ManifestTooLarge { max });
@@ -107,7 +111,7 @@ impl Admission {
             }
         };
         let work = self.work(bytes.len()).await?;
-        Ok(Admitted {
+        Ok(ReceivedManifest {
             bytes,
             memory,
             work,
@@ -122,7 +126,7 @@ impl Admission {
         account: &MemoryAccount,
     ) -> Result<Option<(Bytes, Memory)>> {
         let (mut memory, mut room, mut all) = (Memory::default(), 0, BytesMut::new());
-        let mut left = Patience {
+        let mut left = TimeLeft {
             waiting: self.patience,
             arriving: self.patience,
         };
@@ -147,7 +151,7 @@ impl Admission {
         Ok(Some((all.freeze(), memory)))
     }
 
-    /// Waits for more memory, or for the turn to go on without.
+    /// Waits for more memory, or for the turn to continue without.
     async fn grow(
         &self,
         memory: &mut Memory,
@@ -158,7 +162,7 @@ impl Admission {
         if memory.finishing.is_some() {
             return Ok(());
         }
-        // Nothing is waited for from this client while it waits itself.
+        // While this manifest waits for memory, the server does not wait for its client.
         memory.held.iter().for_each(HeldBytes::settle);
         tokio::select! {
             biased;
@@ -171,14 +175,14 @@ impl Admission {
         Ok(())
     }
 
-    /// Reads on, to the end of the body or until there are more than `room` bytes. Whether it ended.
+    /// Reads to the end of the body or until there are more than `room` bytes. True at the end.
     async fn fill(
         &self,
         body: &mut RequestBody,
         all: &mut BytesMut,
         room: usize,
         account: &MemoryAccount,
-        left: &mut Patience,
+        left: &mut TimeLeft,
     ) -> Result<bool> {
         let began = self.clock.now();
         let filling = async {
@@ -200,7 +204,7 @@ impl Admission {
         self.clock.now().saturating_sub(began)
     }
 
-    /// Waits until one of `bytes` may be worked on.
+    /// Waits until a manifest of `bytes` may be processed.
     async fn work(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>> {
         if bytes < LARGE_MANIFEST_BYTES {
             return Ok(None);
@@ -216,7 +220,7 @@ impl Admission {
     }
 }
 
-/// What a failure of a body means where it is a manifest's.
+/// The error of a manifest whose body failed.
 fn of_manifest(error: Error) -> Error {
     if matches!(error, Error::BodyBroken) {
         return Error::ManifestBroken;
@@ -235,36 +239,38 @@ mod tests {
     /// Guards: what takes many times its bytes is worked on a few at a time, and small ones do not wait for that.
     #[tokio::test]
     async fn few_large_manifests_are_worked_on_at_a_time() {
-        let admission = Admission::new(100, HOUR, HOUR, RunningClock::start());
-        let one = admission.work(LARGE_MANIFEST_BYTES).await.unwrap();
-        let two = admission.work(LARGE_MANIFEST_BYTES).await.unwrap();
+        let manifest_memory = ManifestMemory::new(100, HOUR, HOUR, RunningClock::start());
+        let one = manifest_memory.work(LARGE_MANIFEST_BYTES).await.unwrap();
+        let two = manifest_memory.work(LARGE_MANIFEST_BYTES).await.unwrap();
         assert!(one.is_some() && two.is_some());
-        let mut three = std::pin::pin!(admission.work(usize::MAX));
+        let mut three = std::pin::pin!(manifest_memory.work(usize::MAX));
         assert!(three.as_mut().now_or_never().is_none());
-        let small = admission.work(LARGE_MANIFEST_BYTES - 1).now_or_never();
+        let small = manifest_memory
+            .work(LARGE_MANIFEST_BYTES - 1)
+            .now_or_never();
         assert!(small.expect("no wait").unwrap().is_none());
         drop(two);
         let three = three.now_or_never().expect("its turn").unwrap();
         assert!(three.is_some());
     }
 
-    /// Guards: where all memory is used one continues without, and the next one has its turn after it; one that waits too long is
-    /// rejected.
+    /// Guards: where all memory is used one continues without, and the next one has its turn after it; one that waits
+    /// too long is rejected.
     #[tokio::test(start_paused = true)]
     async fn one_continues_without_memory() {
         let patience = Duration::from_secs(1);
-        let admission = Admission::new(100, patience, HOUR, RunningClock::start());
-        let accounts = [(); 3].map(|()| admission.memory.account());
+        let manifest_memory = ManifestMemory::new(100, patience, HOUR, RunningClock::start());
+        let accounts = [(); 3].map(|()| manifest_memory.memory.account());
         let mut memory = [(); 3].map(|()| Memory::default());
         let mut waited = Vec::new();
         for (memory, account) in memory.iter_mut().zip(&accounts) {
-            let growing = admission.grow(memory, account, Lane::Bulk, 75);
-            waited.push(admission.turn(patience, growing).await);
+            let growing = manifest_memory.grow(memory, account, Lane::Bulk, 75);
+            waited.push(manifest_memory.turn(patience, growing).await);
         }
         assert!(memory[0].finishing.is_none() && memory[1].finishing.is_some());
         assert!(matches!(waited[2], Err(Error::TooManyManifests)));
         memory[1] = Memory::default();
-        let growing = admission.grow(&mut memory[2], &accounts[2], Lane::Bulk, 75);
+        let growing = manifest_memory.grow(&mut memory[2], &accounts[2], Lane::Bulk, 75);
         growing.now_or_never().expect("its turn").unwrap();
     }
 }

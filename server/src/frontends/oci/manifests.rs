@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, Method, StatusCode, header};
 
-use super::content::{self, Freshness};
+use super::content::{self, Caching};
 use super::context::RequestContext;
 use super::reply::{self, Reply};
 use super::{conditional, headers, uploads, warning};
@@ -30,15 +30,15 @@ pub(super) async fn handle(
 async fn get(context: &RequestContext<'_>, name: RepositoryName, reference: &Reference) -> Reply {
     let pull = context.authorize(Pull(name))?;
     let found = context.registry().find_manifest(&pull, reference).await?;
-    let freshness = match reference {
-        Reference::Tag(_) => Freshness::Moving,
-        Reference::Digest(_) => Freshness::Immutable,
+    let caching = match reference {
+        Reference::Tag(_) => Caching::Revalidate,
+        Reference::Digest(_) => Caching::Immutable,
     };
     let gone = || Error::ManifestUnknown {
         repository: pull.repository().clone(),
         reference: reference.to_string(),
     };
-    content::serve(context, &found, freshness, gone).await
+    content::serve(context, &found, caching, gone).await
 }
 
 async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &Reference) -> Reply {
@@ -53,12 +53,12 @@ async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &R
     };
     let max = context.registry().limits().manifest_bytes;
     // Held until the commit: what is parsed is the body's memory too.
-    let admitted = context.api.manifests.receive(context.body, max).await?;
+    let received = context.state.manifests.receive(context.body, max).await?;
     let pushed = ManifestPush {
         reference,
         tags,
         content_type: content_type(request)?,
-        bytes: admitted.bytes.clone(),
+        bytes: received.bytes.clone(),
         precondition: conditional::precondition(request),
     };
     let done = context.registry().push_manifest(push, pushed).await?;

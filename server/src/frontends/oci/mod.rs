@@ -1,4 +1,4 @@
-//! The distribution API: routes, headers, statuses.
+//! The distribution API of the OCI: routes, headers, statuses.
 
 mod blobs;
 mod catalog;
@@ -21,7 +21,7 @@ mod tags;
 mod uploads;
 mod warning;
 
-pub(crate) use self::context::Api;
+pub(crate) use self::context::OciState;
 pub use self::locations::{InvalidLocations, Locations};
-pub(crate) use self::manifest_memory::Admission;
-pub(crate) use self::service::Oci;
+pub(crate) use self::manifest_memory::ManifestMemory;
+pub(crate) use self::service::OciFrontEnd;

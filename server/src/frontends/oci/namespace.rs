@@ -1,9 +1,10 @@
-//! `ns=` on pulls: of which registry's content the client speaks (distribution-spec, "Registry Proxying").
+//! `ns=` on pulls: the registry whose content the client means (distribution-spec, "Registry Proxying").
 //!
-//! Owns: [`Scope`]. Clients that are told to use this registry as a mirror ask it for `library/alpine` of `docker.io` and of `quay.io` by
-//! the same path, and take what they get.
-//! Refuses: guessing. Where the operator does not say whose mirror this is, `ns` is ignored, as the spec allows, and `OCI-Namespace` is not
-//! sent: it would claim that the parameter was used. Where he does, content of other registries is 404, on which clients go on to the next host.
+//! Owns: [`Scope`]. Clients that use this registry as a mirror ask it for `library/alpine` of `docker.io` and of
+//! `quay.io` by the same path, and accept what they get.
+//! Refuses: guessing. Without `mirror_of`, `ns` is ignored, as the spec allows, and `OCI-Namespace` is not sent: it
+//! would claim that the parameter was used. With it, content of other registries is 404, on which clients try the next
+//! host.
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
@@ -14,10 +15,10 @@ use crate::transport::query;
 
 pub(super) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
-/// What `ns` makes of a request.
+/// What `ns` means for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// There is none, or it does not matter here.
+    /// There is none, or it is ignored.
     Unscoped,
     /// It names one of the registries that this one mirrors; the header's value.
     Mirrored(HeaderValue),
@@ -26,7 +27,7 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// Of a pull of a manifest or blob, given whose mirror this is.
+    /// The scope of a pull of a manifest or blob; `mirror_of` are the registries that are mirrored here.
     pub(super) fn of(head: &Parts, route: &Route, mirror_of: &[String]) -> Self {
         let pull = matches!(head.method, Method::GET | Method::HEAD)
             && matches!(route, Route::Manifest { .. } | Route::Blob { .. });
@@ -45,7 +46,7 @@ impl Scope {
         }
     }
 
-    /// Refuses what belongs to others.
+    /// Rejects content of registries that are not mirrored here.
     pub(super) fn check(&self) -> Result<(), Error> {
         match self {
             Self::Unscoped | Self::Mirrored(_) => Ok(()),

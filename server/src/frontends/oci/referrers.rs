@@ -1,8 +1,8 @@
 //! `/v2/<name>/referrers/<digest>` (distribution-spec, "Listing Referrers")
 //!
-//! Owns: the page as it is sent, and its bound: clients accept 4 MiB. A page is memory of the client's account, as what is read of blobs:
-//! a client that does not take its pages loses them where others wait. Where there is none in time, for all or for this client alone,
-//! a page is short; the rest is behind its Link.
+//! Owns: the page as it is sent, and its limit: clients accept 4 MiB. A page is memory of the client's account, as what
+//! is read of blobs: a client that does not take its pages loses them when others wait. If there is no memory in time,
+//! for all or for this client, the page is shorter; its Link leads to the rest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,13 +20,13 @@ use crate::registry::ports::HeldMemory;
 use crate::registry::{Error, Referrer, ReferrersPage, ReferrersQuery, Result};
 use crate::transport::query;
 
-/// Bytes of a page: a little less than what clients accept.
+/// Most bytes of a page: a little less than what clients accept.
 const PAGE_BYTES: usize = (4 << 20) - (4 << 10);
-/// Bytes of a page that count as a small answer, which is served from the reserve.
+/// Bytes of a page that count as a small answer, whose memory comes from the reserve.
 const SMALL_BYTES: usize = 64 << 10;
-/// How long one waits for memory to be larger than that. Clients that take nothing give theirs up sooner.
+/// How long a page waits for memory beyond that. Clients that take nothing give theirs up sooner.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long one waits that is larger by a single referrer, and cannot be short.
+/// The same for a page whose first referrer needs it, which cannot be shorter.
 const LAST_PATIENCE: Duration = Duration::from_secs(30);
 
 const BEGIN: &str =
@@ -39,7 +39,7 @@ pub(super) async fn list(
     subject: Digest,
 ) -> Reply {
     let pull = context.authorize(Pull(name))?;
-    // A media type has no spaces: one here is a plus that the client did not escape.
+    // A media type has no spaces: a space here is a plus that the client did not escape.
     let filter = query::first(context.head, "artifactType").map(|text| text.replace(' ', "+"));
     let filter = filter.filter(|text| !text.is_empty());
     let after = query::first(context.head, "last")
@@ -69,7 +69,7 @@ pub(super) async fn list(
     let media_type = HeaderValue::from_static(OCI_INDEX);
     let (text, memory) = page.finish();
     let reply = reply::json_with(builder, media_type, text)?;
-    Ok(reply.map(|body| body.holding(memory)))
+    Ok(reply.map(|body| body.with_memory(memory)))
 }
 
 /// A page being written.
@@ -128,21 +128,17 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Counts `length` bytes; false where there is no memory for them and the page can do without. All that a page may need is waited for
-    /// at once: pages that have a part and wait for more would wait for each other.
+    /// Takes memory for `length` bytes; false if there is none and the page can end here. It waits for all that a page
+    /// may need at once: pages that have a part and wait for more would wait for each other.
     async fn make_room(&mut self, length: usize) -> Result<bool> {
         if self.is_large || length <= SMALL_BYTES {
             return Ok(true);
         }
-        let can_do_without = self.entries > 0;
-        let patience = if can_do_without {
-            PATIENCE
-        } else {
-            LAST_PATIENCE
-        };
+        let can_end = self.entries > 0;
+        let patience = if can_end { PATIENCE } else { LAST_PATIENCE };
         let holding = self.context.hold_large(length.max(PAGE_BYTES));
-        let Ok(memory) = self.context.api.clock.timeout(patience, holding).await else {
-            return if can_do_without {
+        let Ok(memory) = self.context.state.clock.timeout(patience, holding).await else {
+            return if can_end {
                 Ok(false)
             } else {
                 Err(Error::TooManyLists)
@@ -163,7 +159,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// While a page is written or waits, its client has nothing to take.
+/// Records that the client has nothing to take yet: the page is being written, or waits.
 fn being_written(memory: Option<Box<dyn HeldMemory>>) -> Option<Box<dyn HeldMemory>> {
     memory.inspect(|memory| memory.set_awaited(false))
 }

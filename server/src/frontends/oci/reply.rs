@@ -13,25 +13,25 @@ use crate::frontends::error_body::JSON;
 use crate::transport::headers;
 use crate::transport::request_id::X_REQUEST_ID;
 
-/// What a handler comes to.
+/// The outcome of a handler.
 pub(super) type Reply = Result<Response<Body>, Failure>;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 /// Room for the headers of an answer with content.
 const CONTENT_HEADERS: usize = 12;
 
-/// Makes an answer to a request with this method ready to be sent.
+/// Completes the answer to a request with this method.
 pub(super) fn finish(response: &mut Response<Body>, method: &Method, request_id: &str) {
     let fields = response.headers_mut();
     fields.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-    headers::protect(fields);
+    headers::set_browser_protection(fields);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         fields.insert(X_REQUEST_ID, id);
     }
-    headers::strip(response, method, Body::empty());
+    headers::strip_body(response, method, Body::empty());
 }
 
-/// An answer that is nothing but the methods that may be used.
+/// An answer that lists the methods that may be used, and nothing else.
 pub(super) fn methods(allowed: &'static str) -> Reply {
     let builder = Response::builder().status(StatusCode::NO_CONTENT);
     Ok(builder.header(header::ALLOW, allowed).body(Body::empty())?)

@@ -1,9 +1,9 @@
-//! Paths to routes.
+//! From paths to routes.
 //!
-//! Owns: [`Route`], [`Resource`] and the one reader of paths.
-//! Matches from the right, because a repository's name may contain `blobs`, `manifests`, `tags` or `uploads`
-//! as components: `/v2/a/blobs/uploads/manifests/latest` is the manifest `latest` of `a/blobs/uploads`.
-//! Refuses: escapes other than of a colon, before anything else looks at the path.
+//! Owns: [`Route`], [`Resource`] and the only parser of paths. It matches from the right, because a repository's name
+//! may contain `blobs`, `manifests`, `tags` or `uploads` as components: `/v2/a/blobs/uploads/manifests/latest` is the
+//! manifest `latest` of `a/blobs/uploads`.
+//! Refuses: escapes other than of a colon, before anything else reads the path.
 
 use std::borrow::Cow;
 
@@ -58,7 +58,7 @@ pub(super) enum Resource {
     Referrers,
 }
 
-/// Why a path names nothing.
+/// Why a path is not a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RouteError {
     NoSuchPath,
@@ -76,7 +76,7 @@ pub(super) enum RouteError {
 }
 
 impl Resource {
-    /// Methods it understands, as in `Allow`.
+    /// The methods that it accepts, as in `Allow`.
     pub(super) fn methods(self) -> &'static str {
         match self {
             Self::Base | Self::Catalog | Self::Tags | Self::Referrers => "GET, HEAD",
@@ -165,7 +165,7 @@ fn no_such_path(why: &str) -> Failure {
     Failure::other(StatusCode::NOT_FOUND, Code::Unsupported, message)
 }
 
-/// What a path (without its query) names.
+/// Parses a path without its query.
 pub(super) fn parse(path: &str) -> Result<Route, RouteError> {
     let path = unescape(path)?;
     match named(&path) {
@@ -235,8 +235,8 @@ fn named(path: &str) -> Result<Route, RouteError> {
     Err(RouteError::NoSuchPath)
 }
 
-/// Undoes `%3A`; nothing else that may stand in a path of ours needs an escape, and what else an escape may
-/// hide (`%2f`, `%2e`) is nothing that we want to read in two ways.
+/// Decodes `%3A`. No other character of a valid path needs an escape, and others (`%2f`, `%2e`) could be read in two
+/// ways.
 fn unescape(path: &str) -> Result<Cow<'_, str>, RouteError> {
     if !path.contains('%') {
         return Ok(Cow::Borrowed(path));

@@ -1,12 +1,12 @@
-//! One request to one answer.
+//! From one request to one answer.
 //!
-//! Owns: [`Oci`], the front end, and the way of a request through checks and handlers. One file per resource; `error` is the only map from
-//! errors to statuses, `route` the only reader of paths.
-//! Refuses: deciding anything about content; `registry` does.
+//! Owns: [`OciFrontEnd`], and the order of checks before a handler. There is one file for each resource; `error` is the
+//! only map from errors to statuses, `route` the only parser of paths.
+//! Refuses: decisions about content; `registry` makes them.
 //!
-//! Invariants: a request's framing and host are checked before its path is read; permission is asked before the body is looked at; a
-//! digest or name from the path is a type before anything uses it; an answer never has a content-encoding; an unread body is drained
-//! within bounds.
+//! Invariants: a request's framing and host are checked before its path is parsed; permission is asked before the body
+//! is read; a digest or name from the path is a type before anything uses it; an answer never has a content-encoding;
+//! an unread body is drained within limits.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tracing::Instrument as _;
 
-use super::context::{Api, RequestContext};
+use super::context::{OciState, RequestContext};
 use super::error::Failure;
 use super::namespace::{self, Scope};
 use super::reply::{self, Reply};
@@ -33,21 +33,21 @@ use crate::transport::front_end::{AnswerMemory, Client, FrontEnd, Service};
 use crate::transport::request_body::RequestBody;
 use crate::transport::{head_check, request_id, unread_body};
 
-/// All methods that some path takes.
+/// Every method that some path accepts.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The distribution API of one registry.
 #[derive(Debug)]
-pub(crate) struct Oci(pub(crate) Arc<Api>);
+pub(crate) struct OciFrontEnd(pub(crate) Arc<OciState>);
 
-/// The same for one connection.
+/// The service of one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct OciService {
-    api: Arc<Api>,
+    state: Arc<OciState>,
     account: Arc<dyn ReadAccount>,
 }
 
-/// The account of a connection, as the transport sees it.
+/// The account of a connection, for the transport.
 #[derive(Debug)]
 struct AccountMemory(Arc<dyn ReadAccount>);
 
@@ -65,12 +65,12 @@ impl AnswerMemory for AccountMemory {
     }
 }
 
-impl FrontEnd for Oci {
+impl FrontEnd for OciFrontEnd {
     type Service = OciService;
 
     fn service(&self) -> OciService {
         OciService {
-            api: Arc::clone(&self.0),
+            state: Arc::clone(&self.0),
             account: self.0.registry.read_account(),
         }
     }
@@ -93,8 +93,8 @@ impl Service for OciService {
 }
 
 impl OciService {
-    /// Answers a request. One that writes continues when its client goes away, so that an upload is never left to its
-    /// expiry and a commit's outcome is always accounted for.
+    /// Answers a request. One that writes continues after its client has disconnected, so that no upload stays until
+    /// its expiry and the outcome of every commit is logged and counted.
     async fn answer_whole(self, request: Request<Incoming>, client: Client) -> Response<Body> {
         let id = request_id::of(request.headers());
         if matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -118,7 +118,7 @@ impl OciService {
         client: &Client,
         id: &str,
     ) -> Response<Body> {
-        let api = &*self.api;
+        let state = &*self.state;
         let started = Instant::now();
         let (head, incoming) = request.into_parts();
         let route = route::parse(head.uri.path());
@@ -128,15 +128,15 @@ impl OciService {
         );
         let span =
             tracing::info_span!("request", id = %id, method = %head.method, route = labels.route);
-        let _in_flight = api.metrics.enter();
+        let _in_flight = state.metrics.enter();
         let scope = route.as_ref().map_or(Scope::Unscoped, |route| {
-            Scope::of(&head, route, &api.mirror_of)
+            Scope::of(&head, route, &state.mirror_of)
         });
-        let mut body = RequestBody::new(&head, incoming, client, api.body_idle, &api.clock);
-        let (target, mut response) = match head_check::check(&head, &api.hosts) {
+        let mut body = RequestBody::new(&head, incoming, client, state.body_idle, &state.clock);
+        let (target, mut response) = match head_check::check(&head, &state.hosts) {
             Ok(target) => {
                 let context = RequestContext {
-                    api,
+                    state,
                     head: &head,
                     caller: Caller {
                         subject: String::new(),
@@ -154,15 +154,17 @@ impl OciService {
             }
             Err(refused) => (None, error_body::of_head(&refused, id)),
         };
-        api.locations.write(response.headers_mut(), target.as_ref());
+        state
+            .locations
+            .write(response.headers_mut(), target.as_ref());
         reply::finish(&mut response, &head.method, id);
         if let Scope::Mirrored(host) = scope {
             let headers = response.headers_mut();
             headers.insert(namespace::OCI_NAMESPACE, host);
         }
-        unread_body::settle(body, &head, &api.clock, &mut response);
+        unread_body::drain_or_close(body, &head, &state.clock, &mut response);
         let status = response.status();
-        api.metrics.answered(&labels, status, started.elapsed());
+        state.metrics.answered(&labels, status, started.elapsed());
         span.in_scope(
             || tracing::debug!(status = status.as_u16(), elapsed = ?started.elapsed(), "answered"),
         );
@@ -179,7 +181,7 @@ async fn answer(
     if !context.client.has_request_memory() {
         return Err(Error::TooManyRequests.into());
     }
-    // Questions about the server and not about a path of it (RFC 9110 sections 9.3.6 and 9.3.7).
+    // These concern the server and not a path of it (RFC 9110 sections 9.3.6 and 9.3.7).
     match (&head.method, head.uri.path()) {
         (&Method::OPTIONS, "*") => return reply::methods(METHODS),
         (&Method::CONNECT, _) => return Err(Failure::method_not_allowed(METHODS)),
@@ -202,7 +204,7 @@ async fn answer(
     }
 }
 
-/// distribution-spec, "Determining Support".
+/// Answers `/v2/` (distribution-spec, "Determining Support").
 fn ping(context: &RequestContext<'_>) -> Reply {
     context.authorize(Ping)?;
     reply::json(StatusCode::OK, b"{}".as_slice().into())

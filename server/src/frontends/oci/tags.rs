@@ -24,7 +24,7 @@ pub(super) async fn list(context: &RequestContext<'_>, name: RepositoryName) -> 
     let text = json!({ "name": name.as_str(), "tags": listing.entries });
     let path = format!("/v2/{name}/tags/list");
     let reply = answer(&path, &page, &listing, &text)?;
-    Ok(reply.map(|body| body.holding(memory)))
+    Ok(reply.map(|body| body.with_memory(memory)))
 }
 
 /// The page that a request asks for.

@@ -1,6 +1,6 @@
 //! `/v2/<name>/blobs/uploads/` and `/v2/<name>/blobs/uploads/<id>`
 //!
-//! Owns: the headers by which clients find their way back into an upload: Location and Range, also on a 416.
+//! Owns: the headers by which clients resume an upload: Location and Range, also on a 416.
 
 use std::borrow::Cow;
 
@@ -17,40 +17,40 @@ use crate::oci::{Algorithm, ChunkRange, Digest, ParseDigestError, RepositoryName
 use crate::registry::Error;
 use crate::transport::query;
 
-/// POST: begins an upload, takes a whole blob, or mounts one.
+/// POST: begins an upload, receives a whole blob, or mounts one.
 pub(super) async fn begin(context: RequestContext<'_>, name: RepositoryName) -> Reply {
     let push = context.authorize(Push(name))?;
     refuse_encoding(&context.head.headers)?;
     let announced = algorithm(&context)?;
     let mount = query::first(context.head, "mount").filter(|mount| !mount.is_empty());
     if let Some(mount) = mount {
-        // What is no digest cannot be mounted, and what cannot be mounted is uploaded.
+        // What is not a digest cannot be mounted, and what cannot be mounted is uploaded.
         let Ok(digest) = mount.parse::<Digest>() else {
-            return opened(&context, &push, announced).await;
+            return open_upload(&context, &push, announced).await;
         };
         if mount_blob(&context, &push, digest).await? {
             return created(push.repository(), digest);
         }
-        return opened(&context, &push, announced.or(Some(digest.algorithm()))).await;
+        return open_upload(&context, &push, announced.or(Some(digest.algorithm()))).await;
     }
     if let Some(digest) = digest(&context) {
         let digest: Digest = digest.parse().map_err(Error::DigestInvalid)?;
-        // Without content it can only be a question: whether the repository has it, or how to go on.
+        // Without content it can only ask whether the repository has the blob, or begin an upload.
         let empty = Digest::of(digest.algorithm(), b"");
         if context.body.length() == Some(0) && digest != empty {
             if has_blob(&context, &push, digest).await? {
                 return created(push.repository(), digest);
             }
-            return opened(&context, &push, announced.or(Some(digest.algorithm()))).await;
+            return open_upload(&context, &push, announced.or(Some(digest.algorithm()))).await;
         }
         context
-            .api
+            .state
             .registry
             .push_blob(&push, digest, context.body)
             .await?;
         return created(push.repository(), digest);
     }
-    opened(&context, &push, announced).await
+    open_upload(&context, &push, announced).await
 }
 
 /// The methods of one upload.
@@ -60,11 +60,11 @@ pub(super) async fn handle(
     id: UploadId,
 ) -> Reply {
     let push = context.authorize(Push(name))?;
-    let registry = &context.api.registry;
+    let registry = &context.state.registry;
     match context.head.method {
         Method::PATCH => {
             let chunk = chunk(&context.head.headers)?;
-            // No clause gives a chunk a digest; one that is there says what will be asked for at the end.
+            // The specification defines no digest for a chunk; if there is one, it is the one of the closing request.
             let digest = query::first(context.head, "digest");
             let digest: Option<Digest> = digest.and_then(|digest| digest.parse().ok());
             let algorithm = digest.map(|digest| digest.algorithm());
@@ -73,12 +73,13 @@ pub(super) async fn handle(
                 .await;
             match outcome {
                 Ok(offset) => {
-                    let builder = located(StatusCode::ACCEPTED, push.repository(), id, offset);
+                    let builder =
+                        resume_headers(StatusCode::ACCEPTED, push.repository(), id, offset);
                     Ok(builder
                         .header(header::CONTENT_LENGTH, 0)
                         .body(Body::empty())?)
                 }
-                Err(error) => Err(way_back(&context, &push, id, false, error).await),
+                Err(error) => Err(with_resume_headers(&context, &push, id, false, error).await),
             }
         }
         Method::PUT => {
@@ -90,7 +91,9 @@ pub(super) async fn handle(
                 .await
             {
                 Ok(()) => created(push.repository(), digest),
-                Err(error) => Err(way_back(&context, &push, id, chunk.is_none(), error).await),
+                Err(error) => {
+                    Err(with_resume_headers(&context, &push, id, chunk.is_none(), error).await)
+                }
             }
         }
         Method::DELETE => {
@@ -101,13 +104,13 @@ pub(super) async fn handle(
         }
         _ => {
             let offset = registry.upload_offset(&push, id).await?;
-            let builder = located(StatusCode::NO_CONTENT, push.repository(), id, offset);
+            let builder = resume_headers(StatusCode::NO_CONTENT, push.repository(), id, offset);
             Ok(builder.body(Body::empty())?)
         }
     }
 }
 
-/// Refuses compressed bodies: digests are of the bytes as they are stored.
+/// Rejects compressed bodies: digests are of the bytes as they are stored.
 pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<(), Error> {
     let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     match headers.get(header::CONTENT_ENCODING) {
@@ -130,7 +133,7 @@ pub(super) fn chunk(headers: &HeaderMap) -> Result<Option<ChunkRange>, Error> {
         .transpose()
 }
 
-/// One without a value counts as not given.
+/// The parameter `digest`, unless it is empty.
 fn digest<'a>(context: &'a RequestContext<'_>) -> Option<Cow<'a, str>> {
     query::first(context.head, "digest").filter(|digest| !digest.is_empty())
 }
@@ -152,7 +155,7 @@ async fn mount_blob(
     let from = query::first(context.head, "from").filter(|from| !from.is_empty());
     let source = match from {
         None => None,
-        // A source that is no name or may not be read cannot lend; that is no error of the push.
+        // A source that is not a name, or may not be read, is not an error: the blob is uploaded instead.
         Some(from) => match from.parse().map(|name| context.authorize(Pull(name))) {
             Ok(Ok(source)) => Some(source),
             Ok(Err(_)) | Err(_) => return Ok(false),
@@ -160,7 +163,7 @@ async fn mount_blob(
     };
     context
         .registry()
-        .mount_blob(push, digest, source.as_ref(), &context.api.gate)
+        .mount_blob(push, digest, source.as_ref(), &context.state.gate)
         .await
 }
 
@@ -175,11 +178,11 @@ async fn has_blob(
     };
     context
         .registry()
-        .mount_blob(push, digest, Some(&own), &context.api.gate)
+        .mount_blob(push, digest, Some(&own), &context.state.gate)
         .await
 }
 
-async fn opened(
+async fn open_upload(
     context: &RequestContext<'_>,
     push: &Authorized<Push>,
     algorithm: Option<Algorithm>,
@@ -189,11 +192,12 @@ async fn opened(
         .registry()
         .begin_upload(push, algorithm, None)
         .await?;
-    let mut builder = located(StatusCode::ACCEPTED, push.repository(), id, 0);
-    // Advice only (distribution-spec, "Pushing a blob in chunks": a client SHOULD). A chunk is not known to be the last, which may be
-    // shorter, before the upload is closed, and clients that send no Content-Range never read this header.
-    if context.api.chunk_min_bytes > 0 {
-        builder = builder.header(headers::OCI_CHUNK_MIN_LENGTH, context.api.chunk_min_bytes);
+    let mut builder = resume_headers(StatusCode::ACCEPTED, push.repository(), id, 0);
+    // Advice only (distribution-spec, "Pushing a blob in chunks": a client SHOULD). A chunk is not known to be the
+    // last, which may be shorter, before the upload is closed, and clients that send no Content-Range never read this
+    // header.
+    if context.state.chunk_min_bytes > 0 {
+        builder = builder.header(headers::OCI_CHUNK_MIN_LENGTH, context.state.chunk_min_bytes);
     }
     Ok(builder
         .header(header::CONTENT_LENGTH, 0)
@@ -207,7 +211,7 @@ fn created(name: &RepositoryName, digest: Digest) -> Reply {
     Ok(builder.body(Body::empty())?)
 }
 
-fn located(
+fn resume_headers(
     status: StatusCode,
     name: &RepositoryName,
     id: UploadId,
@@ -222,12 +226,12 @@ fn located(
 
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "only these leave an upload to go on with"
+    reason = "only these leave an upload that can be resumed"
 )]
-/// Adds Location and Range to a refusal that the upload outlives: clients go on from there. A Range counts as an answer about
-/// the offset, so there is none where the client does not go on from there: another request writes, or the same close is to
-/// be sent again, and takes back what this one sent.
-async fn way_back(
+/// Adds Location and Range to an error that the upload outlives, so that clients can resume. A Range counts as an
+/// answer about the offset. So there is none where the client does not resume: another request writes, or the same
+/// close is to be sent again, and takes back what this one sent.
+async fn with_resume_headers(
     context: &RequestContext<'_>,
     push: &Authorized<Push>,
     id: UploadId,

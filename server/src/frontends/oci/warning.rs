@@ -1,8 +1,8 @@
-//! `Warning` headers (distribution-spec, "Warnings"): what a person should know about a request that was done.
+//! `Warning` headers (distribution-spec, "Warnings"): what a person should know about a request that succeeded.
 //!
-//! Owns: their form, and their bound of 4096 bytes in an answer. Clients print them; none acts on one.
-//! Refuses: errors, which have a status, and advice about what the person behind the client cannot change: a line that comes with
-//! every push teaches people to read none.
+//! Owns: their form, and their limit of 4096 bytes in an answer. Clients print them; none acts on them.
+//! Refuses: errors, which have a status; and advice about what the user of the client cannot change: users would learn
+//! to ignore a line that comes with every push.
 
 use std::fmt::Write as _;
 
@@ -33,7 +33,8 @@ pub(super) fn with<'a>(
     })
 }
 
-/// Code, agent and a quoted string (RFC 7234 section 5.5, RFC 9110 section 5.6.4). What a header cannot carry becomes a question mark.
+/// Code, agent and a quoted string (RFC 7234 section 5.5, RFC 9110 section 5.6.4). What a header cannot carry becomes a
+/// question mark.
 fn quoted(text: &str) -> String {
     let mut value = String::from("299 - \"");
     for letter in text.chars() {

@@ -1,10 +1,14 @@
-//! The choice of the connections that leave for one that waits.
+//! The choice of connections that are evicted for one that waits.
 //!
-//! Owns: [`plan`]. Idle connections leave first, the one that has been idle the longest before the others; a new one has [`GRACE`] for
-//! its first request, and those that come after it and have been idle for less time do not leave before it. Then those on which nothing
-//! has moved for [`SILENT_MIN`] though their clients are awaited; where the server works on a request, its client is not silent. For one
-//! that is entitled to a place, connections of addresses that have more than their share leave too: silent ones sooner, one after its
-//! request, and once it has waited for [`GRACE`], one is cut of the address that has the most: the one that moved the fewest bytes lately.
+//! Owns: [`plan_evictions`], a pure function. It prefers, in this order:
+//! 1. Idle connections, the longest idle first. A new one has [`GRACE`] for its first request; those that came later
+//!    and were idle for less time are not evicted before it.
+//! 2. Silent ones: nothing has moved for [`SILENT_MIN`] though the server waits for the client. While the server works
+//!    on a request, its client is not silent.
+//! 3. For a connection that is entitled to a slot, those of addresses with more than their share: silent ones sooner,
+//!    one after its request, and once [`GRACE`] has passed, one is cut: of the address with the most connections, the
+//!    one that moved the fewest bytes in the last seconds.
+//!
 //! Refuses: telling them.
 //!
 //! Invariant: a connection on which something moves, of an address that has no more than its share, is not chosen.
@@ -14,19 +18,19 @@ use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::queue::Turn;
-use super::slot::{GRACE, Leave, Place, microseconds};
+use super::queue::NextWaiting;
+use super::slot::{Eviction, GRACE, SlotState, microseconds};
 
-/// A connection with a request on which nothing moves for so long may be cut for a new one.
+/// Time without progress after which a connection with an active request may be cut for another.
 pub(super) const SILENT_MIN: Duration = Duration::from_secs(10);
-/// The same, for one of an address with more than its share and a new one that is entitled to a place.
+/// The same, for a connection of an address with more than its share, and another that is entitled to a slot.
 pub(super) const EXCESS_SILENT_MIN: Duration = Duration::from_secs(2);
-/// Of the idle connections, one in so many leaves at a time.
+/// At a time, one in this many slots is evicted of the idle ones.
 const AT_A_TIME_PART: usize = 64;
 
-/// Why a connection leaves. The greatest leaves first.
+/// Why a connection is evicted. The greatest goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Claim {
+enum EvictionClass {
     /// Something moves, but its address has more than its share.
     Excess,
     Silent {
@@ -37,117 +41,125 @@ enum Claim {
     },
 }
 
-/// Who waits, and what each address may have.
-struct Need<'a> {
-    turn: &'a Turn,
+/// The connection that waits, and what each address may have.
+struct Demand<'a> {
+    next: &'a NextWaiting,
     share: usize,
     held: &'a HashMap<IpAddr, usize>,
     now_us: u64,
 }
 
-/// The connections that are told to leave for `turn`, and how: none while another is leaving already.
-pub(super) fn plan<'a>(
-    places: impl Iterator<Item = &'a Place> + Clone,
+/// The connections to evict for `next`, and how; none while another is ending already.
+pub(super) fn plan_evictions<'a>(
+    slots: impl Iterator<Item = &'a SlotState> + Clone,
     held: &HashMap<IpAddr, usize>,
     max: usize,
     share: usize,
-    turn: &Turn,
+    next: &NextWaiting,
     now_us: u64,
-) -> Vec<(&'a Place, Leave)> {
-    if places.clone().any(Place::is_leaving) {
+) -> Vec<(&'a SlotState, Eviction)> {
+    if slots.clone().any(SlotState::is_leaving) {
         return Vec::new();
     }
-    let need = Need {
-        turn,
+    let demand = Demand {
+        next,
         share,
         held,
         now_us,
     };
-    let mut ranked: Vec<(Claim, u64, &Place)> = places
+    let mut ranked: Vec<(EvictionClass, u64, &SlotState)> = slots
         .clone()
-        .filter_map(|place| {
-            let (claim, since_us) = need.claim(place)?;
-            Some((claim, now_us.saturating_sub(since_us), place))
+        .filter_map(|slot| {
+            let (class, since_us) = demand.class(slot)?;
+            Some((class, now_us.saturating_sub(since_us), slot))
         })
         .collect();
-    ranked.sort_unstable_by_key(|(claim, age_us, _)| (*claim, *age_us));
+    ranked.sort_unstable_by_key(|(class, age_us, _)| (*class, *age_us));
     let (idle, others): (Vec<_>, Vec<_>) = ranked
         .into_iter()
         .rev()
-        .partition(|(claim, ..)| matches!(claim, Claim::Idle { .. }));
+        .partition(|(class, ..)| matches!(class, EvictionClass::Idle { .. }));
     let mut new_us = None;
-    let leaving = idle.into_iter().filter(|(_, age_us, place)| {
-        if place.is_fresh() && *age_us < microseconds(GRACE) {
+    let leaving = idle.into_iter().filter(|(_, age_us, slot)| {
+        if slot.is_new() && *age_us < microseconds(GRACE) {
             new_us = new_us.max(Some(*age_us));
         }
-        // Those that come after a new one and have been idle for less time leave no sooner.
+        // Those that came after a new one and were idle for less time stay too.
         new_us.is_none_or(|new_us| *age_us > new_us)
     });
-    // Several at a time, so that many clients at once do not wait for one after the other.
+    // Several at a time, so that many new clients do not wait for one eviction after another.
     let leaving = leaving.take((max / AT_A_TIME_PART).max(1));
     let leaving: Vec<_> = leaving
-        .map(|(_, _, place)| (place, Leave::WhenIdle))
+        .map(|(_, _, slot)| (slot, Eviction::WhenIdle))
         .collect();
-    let may_cut = turn.is_entitled && turn.waited_us >= microseconds(GRACE);
-    // A place that a new one has may leave within GRACE.
+    let may_cut = next.is_entitled && next.waited_us >= microseconds(GRACE);
+    // The slot of a new one may be free within GRACE.
     if !leaving.is_empty() || (new_us.is_some() && !may_cut) {
         return leaving;
     }
-    let silent = others.iter().find(|(claim, ..)| *claim > Claim::Excess);
-    if let Some((_, _, place)) = silent {
-        return vec![(place, Leave::Now)];
+    let silent = others
+        .iter()
+        .find(|(class, ..)| *class > EvictionClass::Excess);
+    if let Some((_, _, slot)) = silent {
+        return vec![(slot, Eviction::Now)];
     }
     if may_cut {
-        let least = need.least_useful(places);
-        return least.map(|place| (place, Leave::Now)).into_iter().collect();
+        let least = demand.slowest_over_share(slots);
+        return least
+            .map(|slot| (slot, Eviction::Now))
+            .into_iter()
+            .collect();
     }
-    // One that waits needs one place.
-    let was_told = others.iter().any(|(.., place)| place.was_told());
-    let next = others.first().filter(|_| !was_told);
-    next.map(|(.., place)| (*place, Leave::WhenIdle))
+    // One slot is enough for one that waits.
+    let is_evicted = others.iter().any(|(.., slot)| slot.is_evicted());
+    let next = others.first().filter(|_| !is_evicted);
+    next.map(|(.., slot)| (*slot, Eviction::WhenIdle))
         .into_iter()
         .collect()
 }
 
-impl Need<'_> {
+impl Demand<'_> {
     fn held(&self, peer: IpAddr) -> usize {
         self.held.get(&peer).copied().unwrap_or_default()
     }
 
-    /// What makes `place` leave, and since when that is so.
-    fn claim(&self, place: &Place) -> Option<(Claim, u64)> {
-        let over_share = self.held(place.peer) > self.share;
-        let (idle_us, moved_us) = (
-            place.idle_since_us.load(Ordering::Relaxed),
-            place.moved_us.load(Ordering::Relaxed),
+    /// Why `slot` may be evicted, and since when that is so.
+    fn class(&self, slot: &SlotState) -> Option<(EvictionClass, u64)> {
+        let over_share = self.held(slot.peer) > self.share;
+        let (idle_us, progress_us) = (
+            slot.idle_since_us.load(Ordering::Relaxed),
+            slot.progress_us.load(Ordering::Relaxed),
         );
-        if place.is_idle() {
-            return Some((Claim::Idle { over_share }, idle_us));
+        if slot.is_idle() {
+            return Some((EvictionClass::Idle { over_share }, idle_us));
         }
-        let is_excess = over_share && self.turn.is_entitled;
+        let is_excess = over_share && self.next.is_entitled;
         let silent_min = if is_excess {
             EXCESS_SILENT_MIN
         } else {
             SILENT_MIN
         };
-        let silent_us = self.now_us.saturating_sub(moved_us);
+        let silent_us = self.now_us.saturating_sub(progress_us);
         // One that has its share ends no requests of others that have no more than theirs.
-        let may_end = over_share || self.turn.is_entitled || place.peer == self.turn.peer;
-        if may_end && !place.is_worked_on() && silent_us >= microseconds(silent_min) {
-            return Some((Claim::Silent { over_share }, moved_us));
+        let may_end = over_share || self.next.is_entitled || slot.peer == self.next.peer;
+        if may_end && !slot.is_working() && silent_us >= microseconds(silent_min) {
+            return Some((EvictionClass::Silent { over_share }, progress_us));
         }
-        is_excess.then_some((Claim::Excess, moved_us))
+        is_excess.then_some((EvictionClass::Excess, progress_us))
     }
 
-    /// Of the address with the most connections the one that moved the fewest bytes lately, and where that is the same for several, on
-    /// which nothing moved for the longest time. Those that the server works on come last.
-    fn least_useful<'a>(&self, places: impl Iterator<Item = &'a Place>) -> Option<&'a Place> {
-        let excess = places.filter(|place| self.held(place.peer) > self.share);
-        excess.min_by_key(|place| {
-            let most = usize::MAX - self.held(place.peer);
-            let bytes = place.recent.bytes(self.now_us);
-            let moved_us = place.moved_us.load(Ordering::Relaxed);
-            (most, place.is_worked_on(), bytes, moved_us)
+    /// Of the address with the most connections, the one that moved the fewest bytes in the last seconds; of several
+    /// such, the one without progress for the longest time. Those that the server works on come last.
+    fn slowest_over_share<'a>(
+        &self,
+        slots: impl Iterator<Item = &'a SlotState>,
+    ) -> Option<&'a SlotState> {
+        let excess = slots.filter(|slot| self.held(slot.peer) > self.share);
+        excess.min_by_key(|slot| {
+            let most = usize::MAX - self.held(slot.peer);
+            let bytes = slot.recent.bytes(self.now_us);
+            let progress_us = slot.progress_us.load(Ordering::Relaxed);
+            (most, slot.is_working(), bytes, progress_us)
         })
     }
 }

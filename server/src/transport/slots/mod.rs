@@ -1,10 +1,12 @@
-//! Places for connections, those that wait for one, and the choice of those that end when all are taken.
+//! Connection slots of a listener, the queue for them, and the choice of connections that are evicted when all are
+//! taken.
 //!
-//! An address's share is all places by the number of addresses that have or want one, so it matters only when the places are taken, and
-//! never for a single address, such as a proxy's.
+//! An address's share is all slots divided by the number of addresses that have or want one. So it matters only when
+//! all slots are taken, and never for a single address, such as a proxy's.
 //!
-//! Invariant: a connection of an address below its share waits no longer than about `GRACE`, whatever those of others do. One of an
-//! address that has its share waits longer only while something moves on every connection of that address and of those with more.
+//! Invariant: a connection of an address below its share waits for at most about `GRACE`, whatever others do. One of an
+//! address at its share waits longer only while something moves on every connection of that address and of those with
+//! more.
 
 mod eviction;
 mod queue;
@@ -12,7 +14,7 @@ mod recent_bytes;
 mod slot;
 mod table;
 
-pub(super) use self::queue::Line;
+pub(super) use self::queue::WaitingQueue;
 pub use self::queue::connections_waiting_max;
-pub(super) use self::slot::Leave;
-pub(super) use self::table::{Next, Places, Taken};
+pub(super) use self::slot::Eviction;
+pub(super) use self::table::{Decision, Slot, Slots};

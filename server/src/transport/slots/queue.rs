@@ -1,10 +1,11 @@
-//! The connections that wait for a place.
+//! The connections that wait for a slot.
 //!
-//! Owns: [`Line`]: whose turn it is, and which one is closed where more wait than may. A connection is entitled to a place if its address,
-//! with those of it that wait before, has less than its share. Entitled ones have their turn before others, and never wait for one that
-//! is not to be accepted. Others wait beside them; once they do so for [`PACE`], those beyond the line are closed, so that what one
-//! address has too many is not in the way of others in the kernel's queue.
-//! Refuses: places, and who leaves them.
+//! Owns: [`WaitingQueue`]: which connection gets the next slot, and which is closed when the queue is full. A
+//! connection is entitled to a slot if its address, with those of it that wait before, has less than its share.
+//! Entitled ones go first, and are never left in the kernel's queue for one that is not entitled. Once the first has
+//! waited for [`STALL_MIN`], those beyond the length of the queue are closed, so that the surplus of one address does
+//! not block others in the kernel's queue.
+//! Refuses: slots, and whom to evict.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,20 +13,20 @@ use std::time::Duration;
 
 use super::slot::microseconds;
 
-/// Where the first has waited for less, the line moves, and those beyond it wait in the kernel's queue. That has four times as many as the
-/// longest line (`accept::BACKLOG`), so the last of them is accepted within about a second.
-pub(super) const PACE: Duration = Duration::from_millis(250);
-/// The longest line.
-const WAITING_MAX: usize = 256;
+/// While the first has waited for less, the queue moves, and connections beyond it wait in the kernel's queue. That is
+/// four times as long (`accept::BACKLOG`), so the last of them is accepted within about a second.
+pub(super) const STALL_MIN: Duration = Duration::from_millis(250);
+/// Longest queue of a listener.
+const QUEUE_LENGTH_MAX: usize = 256;
 
-/// The number of connections that may wait for a place where there are `connections` places.
+/// The number of connections that may wait for a slot where there are `connections` slots.
 pub fn connections_waiting_max(connections: usize) -> usize {
-    (connections / 4).clamp(1, WAITING_MAX)
+    (connections / 4).clamp(1, QUEUE_LENGTH_MAX)
 }
 
 /// Connections that wait, in the order of their arrival.
 #[derive(Debug)]
-pub(in crate::transport) struct Line<T> {
+pub(in crate::transport) struct WaitingQueue<T> {
     max: usize,
     waiting: Vec<Waiting<T>>,
 }
@@ -37,10 +38,10 @@ struct Waiting<T> {
     connection: T,
 }
 
-/// The connection that has the next place.
+/// The connection that gets the next slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Turn {
-    /// Its number in the line.
+pub(super) struct NextWaiting {
+    /// Its position in the queue.
     pub(super) index: usize,
     pub(super) peer: IpAddr,
     /// Whether its address has less than its share.
@@ -49,8 +50,8 @@ pub(super) struct Turn {
     pub(super) waited_us: u64,
 }
 
-impl<T> Line<T> {
-    /// The line of a listener with so many places.
+impl<T> WaitingQueue<T> {
+    /// The queue of a listener with so many slots.
     pub(in crate::transport) fn new(connections_max: usize) -> Self {
         Self {
             max: connections_waiting_max(connections_max),
@@ -62,7 +63,7 @@ impl<T> Line<T> {
         self.waiting.is_empty()
     }
 
-    /// Whether one more may be accepted. One beyond the line may, since only then it is known whose it is.
+    /// Whether one more may be accepted. One beyond the length may, because only then its address is known.
     pub(in crate::transport) fn has_room(&self) -> bool {
         self.waiting.len() <= self.max
     }
@@ -79,25 +80,25 @@ impl<T> Line<T> {
         (index < self.waiting.len()).then(|| self.waiting.remove(index).connection)
     }
 
-    /// The share of each address of `max` places, of which they have as many as `held` says.
+    /// The share of each address, of `max` slots; `held` are those that each has.
     pub(super) fn share(&self, max: usize, held: &HashMap<IpAddr, usize>) -> usize {
         let waiting = self.waiting.iter().map(|waiting| waiting.peer);
         let new: HashSet<_> = waiting.filter(|peer| !held.contains_key(peer)).collect();
         (max / (held.len() + new.len()).max(1)).max(1)
     }
 
-    /// The connection that has the next place.
-    pub(super) fn turn(
+    /// The connection that gets the next slot.
+    pub(super) fn next_in_queue(
         &self,
         share: usize,
         held: &HashMap<IpAddr, usize>,
         now_us: u64,
-    ) -> Option<Turn> {
+    ) -> Option<NextWaiting> {
         let entitled = self.entitled(share, held);
         let first = entitled.iter().position(|is_entitled| *is_entitled);
         let index = first.unwrap_or_default();
         let waiting = self.waiting.get(index)?;
-        Some(Turn {
+        Some(NextWaiting {
             index,
             peer: waiting.peer,
             is_entitled: first.is_some(),
@@ -105,8 +106,8 @@ impl<T> Line<T> {
         })
     }
 
-    /// The connection to close where more wait than may: of those that are not entitled the last of the address of which most wait. While
-    /// the line moves nothing is closed, unless one that is entitled would have to wait for it.
+    /// The connection to close when the queue is too long: of those that are not entitled, the last one of the address
+    /// of which most wait. While the queue moves nothing is closed, unless an entitled one would have to wait for it.
     pub(super) fn surplus(
         &self,
         share: usize,
@@ -120,7 +121,7 @@ impl<T> Line<T> {
         let has_others = entitled.contains(&false);
         let is_last_entitled = entitled.last() == Some(&true);
         let waited_us = now_us.saturating_sub(self.waiting.first()?.since_us);
-        if waited_us < microseconds(PACE) && !(is_last_entitled && has_others) {
+        if waited_us < microseconds(STALL_MIN) && !(is_last_entitled && has_others) {
             return None;
         }
         let candidates = self.waiting.iter().zip(entitled).enumerate();
@@ -135,7 +136,7 @@ impl<T> Line<T> {
         most.map(|(index, _)| index)
     }
 
-    /// Of each connection, whether its address, with those of it before, has less than its share.
+    /// For each connection, whether it is entitled to a slot.
     fn entitled(&self, share: usize, held: &HashMap<IpAddr, usize>) -> Vec<bool> {
         let mut counts = HashMap::<IpAddr, usize>::new();
         let waiting = self.waiting.iter().map(|waiting| {

@@ -1,13 +1,14 @@
-//! How many bytes a connection moved lately.
+//! How many bytes a connection moved in the last seconds.
 //!
-//! Owns: [`RecentBytes`]: the bytes of this period and of the one before. Two threads that count at the same moment may lose some.
+//! Owns: [`RecentBytes`]: the bytes of the current period and of the one before. Two threads that count at the same
+//! moment may lose some.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Length of a period.
 const PERIOD_US: u64 = 4_000_000;
 
-/// A count of bytes that forgets.
+/// A count of bytes over the last one to two periods.
 #[derive(Debug, Default)]
 pub(super) struct RecentBytes {
     period: AtomicU64,

@@ -1,7 +1,7 @@
-//! What is known of one connection that has a place.
+//! What is known about one connection that has a slot.
 //!
-//! Owns: [`Place`], the facts by which `eviction` chooses, and [`Leave`], what the connection is told. Connections write the facts
-//! without a lock, and the table reads them.
+//! Owns: [`SlotState`], by which `eviction` chooses, and [`Eviction`]. Connections write the state without a lock;
+//! planning reads it.
 //! Refuses: choosing.
 
 use std::net::IpAddr;
@@ -12,92 +12,92 @@ use tokio::sync::Notify;
 
 use super::recent_bytes::RecentBytes;
 
-/// Time that a new connection has for its first request before it may leave for another, and that one of an address below its share
-/// waits before another is cut for it.
+/// Time that a new connection has for its first request before it is evicted, and that one of an address below its
+/// share waits before another is cut for it.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
-/// `idle_since_us` of a connection with a request under way.
+/// `idle_since_us` of a connection with an active request.
 pub(super) const BUSY: u64 = u64::MAX;
 
-/// One connection's place. It is free again when its [`Taken`] drops.
+/// The state of one connection. Times are in microseconds of the clock.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SlotState {
     pub(super) peer: IpAddr,
-    /// Since when nothing is under way, in microseconds of the clock.
+    /// Since when no request is active.
     pub(super) idle_since_us: AtomicU64,
-    /// When a byte last moved, or the client was first awaited since.
-    pub(super) moved_us: AtomicU64,
+    /// When a byte last moved, or when the server began to wait for the client, if that is later.
+    pub(super) progress_us: AtomicU64,
     /// Requests that the server works on. While two threads change it, it may be one too few.
     pub(super) working: AtomicIsize,
     /// Since when there is no room to write; 0 while there is.
     pub(super) blocked_since_us: AtomicU64,
     /// Whether the last bytes that moved came from the client.
-    pub(super) asked: AtomicBool,
-    /// Bytes that moved lately.
+    pub(super) request_pending: AtomicBool,
+    /// Bytes that moved in the last seconds.
     pub(super) recent: RecentBytes,
     /// Whether there was no request yet.
-    pub(super) fresh: AtomicBool,
+    pub(super) is_new: AtomicBool,
     /// Whether its receive buffers are large.
-    pub(super) wide: AtomicBool,
-    pub(super) leave: AtomicU8,
-    pub(super) told: Notify,
+    pub(super) has_large_buffers: AtomicBool,
+    pub(super) eviction: AtomicU8,
+    pub(super) wake: Notify,
 }
 
-/// How a connection is to leave.
+/// When an evicted connection ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub(in crate::transport) enum Leave {
-    /// Once nothing is under way.
+pub(in crate::transport) enum Eviction {
+    /// Once no request is active.
     WhenIdle = 1,
     /// At once.
     Now = 2,
 }
 
-impl Place {
+impl SlotState {
     pub(super) fn new(peer: IpAddr, now_us: u64) -> Self {
         Self {
             peer,
             idle_since_us: AtomicU64::new(now_us),
-            moved_us: AtomicU64::new(now_us),
+            progress_us: AtomicU64::new(now_us),
             working: AtomicIsize::new(0),
             blocked_since_us: AtomicU64::new(0),
-            asked: AtomicBool::new(false),
+            request_pending: AtomicBool::new(false),
             recent: RecentBytes::default(),
-            fresh: AtomicBool::new(true),
-            wide: AtomicBool::new(false),
-            leave: AtomicU8::new(0),
-            told: Notify::new(),
+            is_new: AtomicBool::new(true),
+            has_large_buffers: AtomicBool::new(false),
+            eviction: AtomicU8::new(0),
+            wake: Notify::new(),
         }
     }
 
-    /// Whether its place will be free in a moment.
+    /// Whether its slot will be free soon.
     pub(super) fn is_leaving(&self) -> bool {
-        match self.leave.load(Ordering::Relaxed) {
+        match self.eviction.load(Ordering::Relaxed) {
             0 => false,
-            leave => leave >= Leave::Now as u8 || self.is_idle(),
+            how => how >= Eviction::Now as u8 || self.is_idle(),
         }
     }
 
-    /// Whether nothing is under way and nothing waits for room: the head of an answer may.
+    /// Whether no request is active and nothing waits for room to be written; the head of an answer may.
     pub(super) fn is_idle(&self) -> bool {
-        let none_under_way = self.idle_since_us.load(Ordering::Relaxed) != BUSY;
-        none_under_way && self.blocked_since_us.load(Ordering::Relaxed) == 0
+        let none_active = self.idle_since_us.load(Ordering::Relaxed) != BUSY;
+        none_active && self.blocked_since_us.load(Ordering::Relaxed) == 0
     }
 
-    pub(super) fn is_worked_on(&self) -> bool {
+    pub(super) fn is_working(&self) -> bool {
         self.working.load(Ordering::Relaxed) > 0
     }
 
-    pub(super) fn is_fresh(&self) -> bool {
-        self.fresh.load(Ordering::Relaxed)
+    pub(super) fn is_new(&self) -> bool {
+        self.is_new.load(Ordering::Relaxed)
     }
 
-    pub(super) fn was_told(&self) -> bool {
-        self.leave.load(Ordering::Relaxed) > 0
+    pub(super) fn is_evicted(&self) -> bool {
+        self.eviction.load(Ordering::Relaxed) > 0
     }
 
-    pub(super) fn tell(&self, leave: Leave) {
-        self.leave.fetch_max(leave as u8, Ordering::Relaxed);
-        self.told.notify_one();
+    pub(super) fn evict(&self, how: Eviction) {
+        self.eviction.fetch_max(how as u8, Ordering::Relaxed);
+        self.wake.notify_one();
     }
 }
 

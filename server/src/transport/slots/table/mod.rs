@@ -1,8 +1,7 @@
-//! The places of a listener.
+//! The slots of a listener.
 //!
-//! Owns: [`Places`] and [`Taken`], one connection's place. The connections that wait are a [`Line`], and `eviction` chooses who leaves
-//! for them. Of IPv6 a network of 64 bits counts as one address: that is what one client has.
-//! Refuses: closing anything; a connection is told, and `connection` ends it.
+//! Owns: [`Slots`] and [`Slot`]. An IPv6 network of 64 bits counts as one address, because that is what one client has.
+//! Refuses: choosing whom to evict, which `eviction` does; closing anything: a connection is told, and ends itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,17 +12,18 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::eviction;
-use super::queue::Line;
-use super::slot::{BUSY, Leave, Place, microseconds};
+use super::queue::WaitingQueue;
+use super::slot::{BUSY, Eviction, SlotState, microseconds};
 use crate::clock::RunningClock;
 
-/// A connection with large receive buffers may be ended for another's sake once it has been idle for so long.
-const WIDE_IDLE_MIN: Duration = Duration::from_secs(2);
-/// Time between two looks at all connections, however many come meanwhile.
-const LOOK_PAUSE: Duration = Duration::from_millis(10);
-/// All places of a listener.
+/// Least idle time after which a connection is evicted for its large receive buffers.
+const LARGE_IDLE_MIN: Duration = Duration::from_secs(2);
+/// Least time between two plans of evictions, however many connections arrive meanwhile.
+const PLAN_PAUSE: Duration = Duration::from_millis(10);
+
+/// All slots of a listener.
 #[derive(Debug)]
-pub(in crate::transport) struct Places {
+pub(in crate::transport) struct Slots {
     max: usize,
     clock: RunningClock,
     table: Mutex<Table>,
@@ -31,31 +31,31 @@ pub(in crate::transport) struct Places {
 
 #[derive(Debug, Default)]
 struct Table {
-    next: u64,
-    taken: HashMap<u64, Arc<Place>>,
+    next_id: u64,
+    taken: HashMap<u64, Arc<SlotState>>,
     peers: HashMap<IpAddr, usize>,
-    /// When it was last looked for connections to leave.
-    looked_us: Option<u64>,
+    /// When evictions were last planned.
+    planned_us: Option<u64>,
 }
 
-/// What becomes of a connection that waits.
+/// What happens to a waiting connection.
 #[derive(Debug)]
-pub(in crate::transport) enum Next<T> {
-    /// It has a place.
-    Serve(T, Taken),
-    /// It is closed: more wait than may, and others have a better claim.
+pub(in crate::transport) enum Decision<T> {
+    /// It is served in this slot.
+    Serve(T, Slot),
+    /// It is closed: the queue is full, and others go first.
     Close(T),
 }
 
-/// A place, until it drops.
+/// One connection's slot. It is free again when this drops.
 #[derive(Debug)]
-pub(in crate::transport) struct Taken {
-    places: Arc<Places>,
+pub(in crate::transport) struct Slot {
+    slots: Arc<Slots>,
     id: u64,
-    place: Arc<Place>,
+    state: Arc<SlotState>,
 }
 
-impl Places {
+impl Slots {
     pub(in crate::transport) fn new(max: usize, clock: &RunningClock) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -64,46 +64,59 @@ impl Places {
         })
     }
 
-    /// Adds a connection of `peer` to those that wait.
-    pub(in crate::transport) fn arrive<T>(&self, line: &mut Line<T>, peer: IpAddr, connection: T) {
-        line.push(client(peer), microseconds(self.clock.now()), connection);
+    /// Adds a connection of `peer` to the queue.
+    pub(in crate::transport) fn enqueue<T>(
+        &self,
+        queue: &mut WaitingQueue<T>,
+        peer: IpAddr,
+        connection: T,
+    ) {
+        queue.push(
+            client_address(peer),
+            microseconds(self.clock.now()),
+            connection,
+        );
     }
 
-    /// What becomes of a connection of `line` now, if anything does. Where one waits on, others are told to leave, if any can be.
-    pub(in crate::transport) fn next<T>(self: &Arc<Self>, line: &mut Line<T>) -> Option<Next<T>> {
+    /// Serves or closes a connection of `queue`. `None` if all that wait have to wait longer; then others are evicted,
+    /// if any can be.
+    pub(in crate::transport) fn decide<T>(
+        self: &Arc<Self>,
+        queue: &mut WaitingQueue<T>,
+    ) -> Option<Decision<T>> {
         let now_us = microseconds(self.clock.now());
         let mut table = self.table.lock();
-        let share = line.share(self.max, &table.peers);
-        if let Some(surplus) = line.surplus(share, &table.peers, now_us) {
-            return Some(Next::Close(line.remove(surplus)?));
+        let share = queue.share(self.max, &table.peers);
+        if let Some(surplus) = queue.surplus(share, &table.peers, now_us) {
+            return Some(Decision::Close(queue.remove(surplus)?));
         }
-        let turn = line.turn(share, &table.peers, now_us)?;
+        let next = queue.next_in_queue(share, &table.peers, now_us)?;
         if table.taken.len() >= self.max {
-            let looked_us = table.looked_us;
-            if looked_us.is_some_and(|at_us| now_us < at_us + microseconds(LOOK_PAUSE)) {
+            let planned_us = table.planned_us;
+            if planned_us.is_some_and(|at_us| now_us < at_us + microseconds(PLAN_PAUSE)) {
                 return None;
             }
-            table.looked_us = Some(now_us);
-            let places = table.taken.values().map(Arc::as_ref);
-            for (place, leave) in
-                eviction::plan(places, &table.peers, self.max, share, &turn, now_us)
+            table.planned_us = Some(now_us);
+            let slots = table.taken.values().map(Arc::as_ref);
+            for (slot, how) in
+                eviction::plan_evictions(slots, &table.peers, self.max, share, &next, now_us)
             {
-                place.tell(leave);
+                slot.evict(how);
             }
             return None;
         }
-        let connection = line.remove(turn.index)?;
-        let (id, place) = (table.next, Arc::new(Place::new(turn.peer, now_us)));
-        table.next += 1;
-        table.taken.insert(id, Arc::clone(&place));
-        *table.peers.entry(turn.peer).or_default() += 1;
-        let places = Arc::clone(self);
-        Some(Next::Serve(connection, Taken { places, id, place }))
+        let connection = queue.remove(next.index)?;
+        let (id, state) = (table.next_id, Arc::new(SlotState::new(next.peer, now_us)));
+        table.next_id += 1;
+        table.taken.insert(id, Arc::clone(&state));
+        *table.peers.entry(next.peer).or_default() += 1;
+        let slots = Arc::clone(self);
+        Some(Decision::Serve(connection, Slot { slots, id, state }))
     }
 }
 
-/// The address by which a client is counted.
-fn client(peer: IpAddr) -> IpAddr {
+/// The address as which a client counts.
+fn client_address(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => {
@@ -113,125 +126,126 @@ fn client(peer: IpAddr) -> IpAddr {
     }
 }
 
-impl Taken {
-    /// The address by which the client is counted.
+impl Slot {
+    /// The address as which the client counts.
     pub(in crate::transport) fn peer(&self) -> IpAddr {
-        self.place.peer
+        self.state.peer
     }
 
-    /// Nothing is under way any more, or something is.
+    /// Records whether no request is active.
     pub(in crate::transport) fn set_idle(&self, idle: bool) {
         let since = if idle {
-            microseconds(self.places.clock.now())
+            microseconds(self.slots.clock.now())
         } else {
-            self.place.fresh.store(false, Ordering::Relaxed);
+            self.state.is_new.store(false, Ordering::Relaxed);
             BUSY
         };
-        self.place.idle_since_us.store(since, Ordering::Relaxed);
+        self.state.idle_since_us.store(since, Ordering::Relaxed);
     }
 
-    /// Since when nothing is under way; `None` while something is.
+    /// Since when no request is active; `None` while one is.
     pub(in crate::transport) fn idle_since(&self) -> Option<Duration> {
-        let since_us = self.place.idle_since_us.load(Ordering::Relaxed);
+        let since_us = self.state.idle_since_us.load(Ordering::Relaxed);
         (since_us != BUSY).then(|| Duration::from_micros(since_us))
     }
 
-    /// So many bytes were read or written.
-    pub(in crate::transport) fn moved(&self, bytes: usize) {
-        let now_us = microseconds(self.places.clock.recent());
-        self.place.moved_us.store(now_us, Ordering::Relaxed);
-        self.place.recent.add(bytes, now_us);
+    /// Records that `bytes` were read or written.
+    pub(in crate::transport) fn record_progress(&self, bytes: usize) {
+        let now_us = microseconds(self.slots.clock.recent());
+        self.state.progress_us.store(now_us, Ordering::Relaxed);
+        self.state.recent.add(bytes, now_us);
     }
 
-    /// The server works on one more request.
-    pub(in crate::transport) fn work_begins(&self) {
-        self.place.working.fetch_add(1, Ordering::Relaxed);
+    /// Records that the server works on one more request.
+    pub(in crate::transport) fn start_work(&self) {
+        self.state.working.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One of the requests is over, or its client is awaited.
-    pub(in crate::transport) fn work_ends(&self) {
-        if self.place.working.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.moved(0);
+    /// Records that it works on one request less: the request ended, or the server waits for its client.
+    pub(in crate::transport) fn finish_work(&self) {
+        if self.state.working.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.record_progress(0);
         }
     }
 
-    /// There is no room to write since then, or there is again.
+    /// Records since when there is no room to write; `None`: there is room.
     pub(in crate::transport) fn set_blocked(&self, since: Option<Duration>) {
         let since_us = since.map_or(0, |since| microseconds(since).max(1));
-        self.place
+        self.state
             .blocked_since_us
             .store(since_us, Ordering::Relaxed);
     }
 
-    /// The client has sent something, or was answered.
-    pub(in crate::transport) fn set_asked(&self, asked: bool) {
-        self.place.asked.store(asked, Ordering::Relaxed);
+    /// Records that the client has sent something, or was answered.
+    pub(in crate::transport) fn set_request_pending(&self, pending: bool) {
+        self.state.request_pending.store(pending, Ordering::Relaxed);
     }
 
-    /// Whether the client has begun to send what was not answered yet.
-    pub(in crate::transport) fn has_asked(&self) -> bool {
-        self.place.asked.load(Ordering::Relaxed)
+    /// Whether the client has begun to send a request that was not answered yet.
+    pub(in crate::transport) fn has_request_pending(&self) -> bool {
+        self.state.request_pending.load(Ordering::Relaxed)
     }
 
-    /// How long there has been no room to write; `None` while there is.
+    /// How long there has been no room to write; `None` while there is some.
     pub(in crate::transport) fn blocked_for(&self) -> Option<Duration> {
-        let since_us = self.place.blocked_since_us.load(Ordering::Relaxed);
+        let since_us = self.state.blocked_since_us.load(Ordering::Relaxed);
         let since = (since_us > 0).then(|| Duration::from_micros(since_us));
-        since.map(|since| self.places.clock.now().saturating_sub(since))
+        since.map(|since| self.slots.clock.now().saturating_sub(since))
     }
 
-    /// The connection has large receive buffers.
-    pub(in crate::transport) fn set_wide(&self) {
-        self.place.wide.store(true, Ordering::Relaxed);
+    /// Records that the connection has large receive buffers.
+    pub(in crate::transport) fn set_large_buffers(&self) {
+        self.state.has_large_buffers.store(true, Ordering::Relaxed);
     }
 
-    /// The connection has none because there is no memory: of those with some, the one that has been idle the longest leaves. An address
-    /// that has some is at its share, so only its own leave.
-    pub(in crate::transport) fn want_wide(&self) {
-        let now_us = microseconds(self.places.clock.now());
-        let table = self.places.table.lock();
-        let wide = table
+    /// Evicts a connection for its large receive buffers, which this one needs: the one that has been idle for the
+    /// longest time. Where the address itself has some, it is one of its own.
+    pub(in crate::transport) fn request_large_buffers(&self) {
+        let now_us = microseconds(self.slots.clock.now());
+        let table = self.slots.table.lock();
+        let large = table
             .taken
             .values()
-            .filter(|place| place.wide.load(Ordering::Relaxed));
-        let is_own = |place: &Place| place.peer == self.place.peer;
-        let has_own = wide.clone().any(|place| is_own(place));
-        let wide = wide.filter(|place| !has_own || is_own(place));
-        let idle = wide.filter(|place| place.is_idle() && place.leave.load(Ordering::Relaxed) == 0);
-        let since = |place: &Place| place.idle_since_us.load(Ordering::Relaxed);
-        if let Some(place) = idle.min_by_key(|place| since(place))
-            && now_us.saturating_sub(since(place)) >= microseconds(WIDE_IDLE_MIN)
+            .filter(|slot| slot.has_large_buffers.load(Ordering::Relaxed));
+        let is_own = |slot: &SlotState| slot.peer == self.state.peer;
+        let has_own = large.clone().any(|slot| is_own(slot));
+        let large = large.filter(|slot| !has_own || is_own(slot));
+        let idle =
+            large.filter(|slot| slot.is_idle() && slot.eviction.load(Ordering::Relaxed) == 0);
+        let since = |slot: &SlotState| slot.idle_since_us.load(Ordering::Relaxed);
+        if let Some(slot) = idle.min_by_key(|slot| since(slot))
+            && now_us.saturating_sub(since(slot)) >= microseconds(LARGE_IDLE_MIN)
         {
-            place.tell(Leave::WhenIdle);
+            slot.evict(Eviction::WhenIdle);
         }
     }
 
-    /// Whether the connection was told to leave before.
-    pub(in crate::transport) fn was_told(&self) -> bool {
-        self.place.was_told()
+    /// Whether the connection was told to end.
+    pub(in crate::transport) fn is_evicted(&self) -> bool {
+        self.state.is_evicted()
     }
 
-    /// Resolves when the connection is told to leave, each time. Of several waits only one resolves.
-    pub(in crate::transport) async fn told(&self) -> Leave {
+    /// Resolves each time the connection is told to end. Of several waits only one resolves.
+    pub(in crate::transport) async fn evicted(&self) -> Eviction {
         loop {
-            self.place.told.notified().await;
-            match self.place.leave.load(Ordering::Relaxed) {
+            self.state.wake.notified().await;
+            match self.state.eviction.load(Ordering::Relaxed) {
                 0 => {}
-                1 => return Leave::WhenIdle,
-                _ => return Leave::Now,
+                1 => return Eviction::WhenIdle,
+                _ => return Eviction::Now,
             }
         }
     }
 }
 
-impl Drop for Taken {
+impl Drop for Slot {
     fn drop(&mut self) {
-        let mut table = self.places.table.lock();
+        let mut table = self.slots.table.lock();
         table.taken.remove(&self.id);
-        if let Some(count) = table.peers.get_mut(&self.place.peer) {
+        if let Some(count) = table.peers.get_mut(&self.state.peer) {
             *count -= 1;
             if *count == 0 {
-                table.peers.remove(&self.place.peer);
+                table.peers.remove(&self.state.peer);
             }
         }
     }
