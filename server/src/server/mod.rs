@@ -24,7 +24,7 @@ pub use self::options::ServerOptions;
 use crate::access::Gate;
 use crate::clock::RunningClock;
 use crate::embedded;
-use crate::frontends::admin::probes::{Admin, Probes};
+use crate::frontends::admin::probes::{ProbeState, Probes};
 use crate::frontends::oci::{ManifestMemory, OciFrontEnd, OciState};
 use crate::registry::{Limits, Registry};
 use crate::telemetry::Metrics;
@@ -145,7 +145,7 @@ impl Bound {
         let draining = Arc::new(AtomicBool::new(false));
         let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
         let admin = self.admin.map(|(listener, address)| {
-            let admin = Admin {
+            let state = ProbeState {
                 registry,
                 metrics,
                 draining: Arc::clone(&draining),
@@ -158,7 +158,7 @@ impl Bound {
                 Vec::new()
             };
             let hosts = HostPolicy::new(address, hostnames);
-            let probes = Probes::new(admin, hosts);
+            let probes = Probes::new(state, hosts);
             let stopped = async {
                 // The sender drops once the registry has stopped, which is the signal as well.
                 admin_stopped.await.unwrap_or_default();

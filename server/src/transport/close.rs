@@ -39,10 +39,7 @@ pub(super) async fn end(mut stream: impl Stream, close: Close, slot: &Slot, cloc
         // One attempt: a client that leaves no room takes nothing anyway.
         let written = unconstrained(stream.write(REQUEST_TIMEOUT_ANSWER)).now_or_never();
         if !matches!(written, Some(Ok(_))) {
-            tracing::debug!(
-                ?written,
-                "a client was not told that its request came too late"
-            );
+            tracing::debug!(?written, "the answer to a late request could not be sent");
         }
     }
     match close {

@@ -120,13 +120,13 @@ async fn answer_requests<S: Service>(
         let served = supervisor.serve(connection, http1::Connection::graceful_shutdown);
         return served.await;
     }
-    let wide = limits.take_large_windows(supervisor.slot);
-    match &wide {
+    let large = limits.take_large_windows(supervisor.slot);
+    match &large {
         Some(_) => supervisor.slot.set_large_buffers(),
         None => supervisor.slot.request_large_buffers(),
     }
     let connection = limits
-        .http2(wide.as_ref())
+        .http2(large.as_ref())
         .serve_connection(socket, service);
     let served = supervisor.serve(connection, http2::Connection::graceful_shutdown);
     match served.await {

@@ -115,8 +115,8 @@ impl ConnectionLimits {
     }
 
     /// HTTP/2 with large windows if there is memory for them.
-    pub(super) fn http2(&self, wide: Option<&BudgetShare>) -> http2::Builder<StreamExecutor> {
-        let window = |bytes: u32| match wide {
+    pub(super) fn http2(&self, large: Option<&BudgetShare>) -> http2::Builder<StreamExecutor> {
+        let window = |bytes: u32| match large {
             Some(_) => bytes,
             None => bytes.min(H2_SMALL_WINDOW_BYTES),
         };

@@ -93,8 +93,8 @@ impl Supervisor<'_> {
                     tracing::debug!("an answer was left unread while others waited for its memory");
                     return Close::Reset;
                 }
-                leave = self.slot.evicted() => {
-                    if leave == Eviction::Now {
+                eviction = self.slot.evicted() => {
+                    if eviction == Eviction::Now {
                         tracing::debug!("a connection was cut while others waited for its slot");
                         return Close::Reset;
                     }

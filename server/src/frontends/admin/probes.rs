@@ -27,7 +27,7 @@ use crate::transport::{head_check, headers, request_id};
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug, Clone)]
-pub(crate) struct Admin {
+pub(crate) struct ProbeState {
     pub(crate) registry: Registry,
     pub(crate) metrics: Arc<Metrics>,
     /// Set when the server stops taking connections.
@@ -43,9 +43,9 @@ pub(crate) struct Probes(Router);
 pub(crate) struct ProbesService(Router);
 
 impl Probes {
-    /// Answers about `admin` to requests for these hosts.
-    pub(crate) fn new(admin: Admin, hosts: HostPolicy) -> Self {
-        Self(router(admin, hosts))
+    /// Answers about `state` to requests for these hosts.
+    pub(crate) fn new(state: ProbeState, hosts: HostPolicy) -> Self {
+        Self(router(state, hosts))
     }
 }
 
@@ -71,7 +71,7 @@ impl Service for ProbesService {
     }
 }
 
-fn router(admin: Admin, hosts: HostPolicy) -> Router {
+fn router(state: ProbeState, hosts: HostPolicy) -> Router {
     let hosts = Arc::new(hosts);
     let check = move |request: Request, next: Next| {
         let hosts = Arc::clone(&hosts);
@@ -95,13 +95,13 @@ fn router(admin: Admin, hosts: HostPolicy) -> Router {
             headers::set_browser_protection(response.headers_mut());
             response
         }))
-        .with_state(admin)
+        .with_state(state)
 }
 
-async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
-    admin.metrics.set_condition(admin.registry.condition());
-    admin.metrics.set_io_counts(&admin.registry.io_counts());
-    match admin.metrics.encode() {
+async fn metrics(State(state): State<ProbeState>) -> impl IntoResponse {
+    state.metrics.set_condition(state.registry.condition());
+    state.metrics.set_io_counts(&state.registry.io_counts());
+    match state.metrics.encode() {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "encoding metrics failed");
@@ -111,11 +111,11 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 /// A read-only store still serves pulls, so it counts as ready; the body and a metric say that it is read-only.
-async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
-    if admin.draining.load(Ordering::Relaxed) {
+async fn ready(State(state): State<ProbeState>) -> impl IntoResponse {
+    if state.draining.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
-    match admin.registry.condition() {
+    match state.registry.condition() {
         Condition::Ready => (StatusCode::OK, "ready\n"),
         Condition::ReadOnly => (
             StatusCode::OK,
