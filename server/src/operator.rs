@@ -10,8 +10,9 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::catalog::{TagInfo, View};
+use tonnage_engine::catalog::{Repository, TagInfo, View};
 use tonnage_engine::store::Store;
+use tonnage_engine::table::resident;
 use tonnage_engine::{Batch, Change, Error, Origin, Require};
 
 /// Most entries of a page.
@@ -147,17 +148,15 @@ pub async fn repositories(
     Ok(RepositoryPage { repositories, more })
 }
 
+async fn find<'a>(view: &'a View, name: &str) -> Result<Repository<'a>, Refusal> {
+    let found = resident(|| view.repository(name)).await?;
+    found.ok_or_else(|| no_repository(name))
+}
+
 /// A page of a repository's tags.
 pub async fn tags(view: &View, asked: &ListTags) -> Result<TagPage, Refusal> {
-    if !view
-        .read(|view| view.repository_exists(&asked.repository))
-        .await?
-    {
-        return Err(no_repository(&asked.repository));
-    }
-    let found = view
-        .read(|view| view.tags(&asked.repository, asked.last.as_deref(), PAGE_MAX))
-        .await?;
+    let found = find(view, &asked.repository).await?;
+    let found = resident(|| found.tags(asked.last.as_deref(), PAGE_MAX)).await?;
     let more = found.len() == PAGE_MAX;
     let tags = found.into_iter().map(TagEntry::from).collect();
     Ok(TagPage { tags, more })
@@ -175,15 +174,11 @@ impl From<TagInfo> for TagEntry {
 
 /// What a repository holds, counted page by page.
 pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal> {
-    if !view.read(|view| view.repository_exists(repository)).await? {
-        return Err(no_repository(repository));
-    }
+    let repository = find(view, repository).await?;
     let (mut tags, mut manifests, mut blobs) = (0, 0, 0);
     let mut last = None;
     loop {
-        let page = view
-            .read(|view| view.tags(repository, last.as_deref(), ROWS_BEFORE_YIELD))
-            .await?;
+        let page = resident(|| repository.tags(last.as_deref(), ROWS_BEFORE_YIELD)).await?;
         tags += page.len() as u64;
         let Some(found) = page.into_iter().next_back() else {
             break;
@@ -193,9 +188,7 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     }
     let mut last = None;
     loop {
-        let page = view
-            .read(|view| view.manifests(repository, last.as_ref(), ROWS_BEFORE_YIELD))
-            .await?;
+        let page = resident(|| repository.manifests(last.as_ref(), ROWS_BEFORE_YIELD)).await?;
         manifests += page.len() as u64;
         let Some(found) = page.last() else { break };
         last = Some(found.digest);
@@ -203,9 +196,7 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     }
     let mut last = None;
     loop {
-        let page = view
-            .read(|view| view.links(repository, last.as_ref(), ROWS_BEFORE_YIELD))
-            .await?;
+        let page = resident(|| repository.links(last.as_ref(), ROWS_BEFORE_YIELD)).await?;
         blobs += page.len() as u64;
         let Some(found) = page.last() else { break };
         last = Some(*found);
@@ -247,13 +238,11 @@ pub async fn find_tags(
 
 /// The named tags, each once; or those that are missing.
 async fn look_up(view: &View, repository: &str, names: &[String]) -> Result<Vec<TagInfo>, Refusal> {
-    if !view.read(|view| view.repository_exists(repository)).await? {
-        return Err(no_repository(repository));
-    }
+    let here = find(view, repository).await?;
     let names: BTreeSet<&String> = names.iter().collect();
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in names {
-        match view.read(|view| view.tag(repository, name)).await? {
+        match resident(|| here.tag(name)).await? {
             Some(tag) => found.push(tag),
             None => missing.push(name.clone()),
         }

@@ -6,8 +6,9 @@ use std::path::Path;
 use tonnage_engine::io::threads::Threads;
 use tonnage_engine::recovery::superblock::{ADMIN_SOCKET, Kind, classify};
 
+use tonnage_engine::extent::SegmentId;
 use tonnage_engine::fsck::{self, FsckOptions};
-use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, Options, Origin, Store};
+use tonnage_engine::{Algorithm, Batch, Change, ClientId, Digest, Error, Options, Origin, Store};
 
 use crate::workbench::run;
 
@@ -153,7 +154,34 @@ fn a_store_that_is_moved_stays_one_store() {
     });
 }
 
-/// Guards: what is no regular file, where a checkpoint, a segment, an upload log or a base file could be, makes no stop fail and no
+/// Guards: a reader that was told of a place which the blob has left since takes a fresh view and reads it where it is now; one of a
+/// blob that is gone has nothing. Neither marks damage.
+#[test]
+fn a_blob_that_moved_is_read_where_it_is() {
+    run(|dir| async move {
+        let env = tonnage_server::runtime::env().unwrap();
+        let path = dir.path().join("store");
+        let (store, _) = Store::open(env, &path, Options::default()).await.unwrap();
+        let there = put(&store, "content").await;
+        let mut found = store.view().blob(&there).unwrap().unwrap();
+        found.extent.segment = SegmentId(999);
+        let client = ClientId::default();
+        let reader = store.open_found(&there, &found, client).await.unwrap();
+        assert_eq!(reader.unwrap().read_whole(100).await.unwrap().len(), 7);
+        let gone = Digest::of(Algorithm::Sha256, b"gone");
+        assert!(
+            store
+                .open_found(&gone, &found, client)
+                .await
+                .unwrap()
+                .is_none()
+        );
+        assert!(!store.is_damaged(&there) && !store.is_damaged(&gone));
+        store.close().await.unwrap();
+    });
+}
+
+/// Guards: what is no regular file, where a checkpoint, a segment, an upload log or a run file could be, makes no stop fail and no
 /// checkpoint impossible, and `fsck` names it.
 #[test]
 fn what_is_no_regular_file_is_passed_over() {

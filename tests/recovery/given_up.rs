@@ -5,6 +5,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
+use tonnage_tests::by_name::ByName as _;
 
 use bytes::Bytes;
 use futures_util::future::{join, join_all};

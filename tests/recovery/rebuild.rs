@@ -1,6 +1,7 @@
 //! Index and catalog come back from the journal alone, in bounded memory.
 
 use std::sync::Arc;
+use tonnage_tests::by_name::ByName as _;
 
 use bytes::Bytes;
 use parking_lot::Mutex;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, ManifestEntry, Origin, Store};
+use tonnage_tests::by_name::ByName as _;
 use tonnage_tests::machine::{Machine, Outcome, Policy};
 
 use super::check;

@@ -1,5 +1,6 @@
 //! Support for the tests: the simulated disk and executor, the reference model, what is fuzzed, servers on loopback.
 
+pub mod by_name;
 pub mod client;
 pub mod content;
 pub mod faulty;

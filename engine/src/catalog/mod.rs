@@ -11,7 +11,9 @@
 pub mod apply;
 pub mod keys;
 pub mod remains;
+mod repository;
 pub mod retired;
 pub mod view;
 
-pub use view::{BlobInfo, TagInfo, View};
+pub use repository::Repository;
+pub use view::{BlobInfo, Rows, TagInfo, View};

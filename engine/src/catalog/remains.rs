@@ -13,6 +13,7 @@
 use bytes::Bytes;
 
 use super::keys::{self, TagValue};
+use super::repository::Repository;
 use super::view::{View, row};
 use crate::error::Result;
 use crate::format::transaction::{Operation, RepositoryId};
@@ -90,7 +91,7 @@ impl Sweep {
             let (key, value) = found?;
             if self.part == Part::Retired {
                 let digest = row(&key, keys::digest_behind(&key, prefix))?;
-                let children = view.edges(repository, &digest, STEP_EDGES)?;
+                let children = Repository::new(view, repository).children(&digest, STEP_EDGES)?;
                 let last = children.len() < STEP_EDGES;
                 edges += children.len();
                 operations.push(Operation::DropEdges {

@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use super::keys;
 use super::keys::TagValue;
+use super::repository::Repository;
 use super::view::{View, row};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -57,16 +58,17 @@ impl Clearing {
     /// The next step on top of `view`; `None`: nothing to do this time, ask again. The last one forgets the mark.
     pub(crate) fn step(&mut self, view: &View) -> Result<(Vec<Operation>, bool)> {
         let (repository, digest) = (self.repository, self.digest);
+        let of = Repository::new(view, repository);
         if !self.tags_done {
             let operations = self.tags(view)?;
             if !operations.is_empty() || !self.tags_done {
                 return Ok((operations, false));
             }
         }
-        if view.has_manifest(repository, &digest)? {
+        if of.has_manifest(&digest)? {
             return Ok((vec![Operation::ForgetManifest { repository, digest }], true));
         }
-        let children = view.edges(repository, &digest, EDGES_AT_ONCE)?;
+        let children = of.children(&digest, EDGES_AT_ONCE)?;
         let last = children.len() < EDGES_AT_ONCE;
         let mut operations = vec![Operation::DropEdges {
             repository,
@@ -81,6 +83,7 @@ impl Clearing {
 
     fn tags(&mut self, view: &View) -> Result<Vec<Operation>> {
         let (repository, digest) = (self.repository, self.digest);
+        let of = Repository::new(view, repository);
         let prefix = keys::tagged_prefix(repository, &digest);
         let (mut operations, mut looked_at) = (Vec::new(), 0);
         for found in view.state().scan_prefix(&prefix, self.after.as_deref()) {
@@ -90,7 +93,7 @@ impl Clearing {
             looked_at += 1;
             let (key, _) = found?;
             let tag = row(&key, keys::text_behind(&key, &prefix))?;
-            let value = view.tag_row(repository, &tag)?;
+            let value = of.tag_row(&tag)?;
             if value.is_some_and(|value| value.digest == digest && value.lsn < self.lsn) {
                 operations.push(Operation::DeleteTag {
                     repository,
@@ -147,27 +150,5 @@ impl View {
             tags_done: false,
             after: None,
         }))
-    }
-
-    /// Whether a repository has a manifest.
-    pub(crate) fn has_manifest(&self, id: RepositoryId, digest: &Digest) -> Result<bool> {
-        Ok(self.state().get(&keys::manifest(id, digest))?.is_some())
-    }
-
-    /// Some edges of a manifest, at most `limit`.
-    pub(crate) fn edges(
-        &self,
-        id: RepositoryId,
-        digest: &Digest,
-        limit: usize,
-    ) -> Result<Vec<Digest>> {
-        let prefix = keys::children(id, digest);
-        let edges = self.state().scan_prefix(&prefix, None).take(limit);
-        edges
-            .map(|edge| {
-                let (key, _) = edge?;
-                row(&key, keys::digest_behind(&key, &prefix))
-            })
-            .collect()
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::keys::{self, SegmentUse, Slot, TagValue};
+use super::keys::{self, SegmentUse, Slot};
+use super::repository::Repository;
 use crate::digest::Digest;
-use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Malformed;
@@ -100,13 +100,14 @@ impl View {
         self.state.lsn
     }
 
-    /// The id of a repository.
-    pub fn repository(&self, name: &str) -> Result<Option<RepositoryId>> {
+    /// The repository of that name, for any number of reads.
+    pub fn repository(&self, name: &str) -> Result<Option<Repository<'_>>> {
         let key = keys::repository_by_name(name);
-        self.state
-            .get(&key)?
-            .map(|value| row(&key, keys::decode_id(&value)))
-            .transpose()
+        let Some(value) = self.state.get(&key)? else {
+            return Ok(None);
+        };
+        let id = row(&key, keys::decode_id(&value))?;
+        Ok(Some(Repository::new(self, id)))
     }
 
     /// Whether a repository exists.
@@ -133,143 +134,6 @@ impl View {
         Ok(count)
     }
 
-    /// What a tag points at.
-    pub fn tag(&self, repository: &str, tag: &str) -> Result<Option<TagInfo>> {
-        let Some(id) = self.repository(repository)? else {
-            return Ok(None);
-        };
-        let key = keys::tag(id, tag);
-        let Some(value) = self.state.get(&key)? else {
-            return Ok(None);
-        };
-        let value = row(&key, TagValue::decode(&value))?;
-        if !self.counts(id, &value)? {
-            return Ok(None);
-        }
-        Ok(Some(TagInfo {
-            tag: tag.to_owned(),
-            digest: value.digest,
-            unix_ms: value.unix_ms,
-        }))
-    }
-
-    /// Tags of a repository in ASCII order, behind `after`, at most `limit`; none if there is no such repository.
-    pub fn tags(
-        &self,
-        repository: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<TagInfo>> {
-        let Some(id) = self.repository(repository)? else {
-            return Ok(Vec::new());
-        };
-        let prefix = keys::tags(id);
-        let after = after.map(|tag| keys::tag(id, tag));
-        let mut found = Vec::new();
-        for entry in self.state.scan_prefix(&prefix, after.as_deref()) {
-            if found.len() == limit {
-                break;
-            }
-            let (key, value) = entry?;
-            let value = row(&key, TagValue::decode(&value))?;
-            if self.counts(id, &value)? {
-                found.push(TagInfo {
-                    tag: row(&key, keys::text_behind(&key, &prefix))?,
-                    digest: value.digest,
-                    unix_ms: value.unix_ms,
-                });
-            }
-        }
-        Ok(found)
-    }
-
-    /// What a tag's row points at, whether or not the tag counts: see [`super::retired`].
-    pub(crate) fn tag_row(&self, id: RepositoryId, tag: &str) -> Result<Option<TagValue>> {
-        let key = keys::tag(id, tag);
-        let value = self.state.get(&key)?;
-        value
-            .map(|value| row(&key, TagValue::decode(&value)))
-            .transpose()
-    }
-
-    /// Rows of tags that point at a manifest, whether or not they count, at most `limit`.
-    pub fn tags_of(
-        &self,
-        repository: RepositoryId,
-        digest: &Digest,
-        limit: usize,
-    ) -> Result<Vec<String>> {
-        let prefix = keys::tagged_prefix(repository, digest);
-        self.collect(&prefix, None, limit, |key, _| {
-            keys::text_behind(key, &prefix)
-        })
-    }
-
-    /// A manifest of a repository, without its children: see [`View::children`].
-    pub fn manifest(&self, repository: &str, digest: &Digest) -> Result<Option<ManifestEntry>> {
-        let Some(id) = self.repository(repository)? else {
-            return Ok(None);
-        };
-        let key = keys::manifest(id, digest);
-        self.state
-            .get(&key)?
-            .map(|value| row(&key, keys::decode_manifest(*digest, &value)))
-            .transpose()
-    }
-
-    /// Digests of a repository's manifests in key order, behind `after`, at most `limit`.
-    pub fn manifests(
-        &self,
-        repository: &str,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<Vec<ManifestEntry>> {
-        let Some(id) = self.repository(repository)? else {
-            return Ok(Vec::new());
-        };
-        let prefix = keys::manifests(id);
-        let after = after.map(|digest| keys::manifest(id, digest));
-        self.collect(&prefix, after.as_deref(), limit, |key, value| {
-            keys::decode_manifest(keys::digest_behind(key, &prefix)?, value)
-        })
-    }
-
-    /// What a manifest keeps alive.
-    pub fn children(&self, repository: &str, digest: &Digest) -> Result<Vec<Digest>> {
-        let Some(id) = self.repository(repository)? else {
-            return Ok(Vec::new());
-        };
-        let prefix = keys::children(id, digest);
-        self.collect(&prefix, None, usize::MAX, |key, _| {
-            keys::digest_behind(key, &prefix)
-        })
-    }
-
-    /// Whether a blob is visible in a repository.
-    pub fn linked(&self, repository: &str, digest: &Digest) -> Result<bool> {
-        let Some(id) = self.repository(repository)? else {
-            return Ok(false);
-        };
-        Ok(self.state.get(&keys::link(id, digest))?.is_some())
-    }
-
-    /// Blobs visible in a repository, in key order, behind `after`, at most `limit`.
-    pub fn links(
-        &self,
-        repository: &str,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<Vec<Digest>> {
-        let Some(id) = self.repository(repository)? else {
-            return Ok(Vec::new());
-        };
-        let prefix = keys::links(id);
-        let after = after.map(|digest| keys::link(id, digest));
-        self.collect(&prefix, after.as_deref(), limit, |key, _| {
-            keys::digest_behind(key, &prefix)
-        })
-    }
-
     /// Names of repositories in which a blob is visible, in the order of their creation, at most `limit`.
     pub fn holders(&self, digest: &Digest, limit: usize) -> Result<Vec<String>> {
         let prefix = keys::holders(digest);
@@ -290,89 +154,6 @@ impl View {
             .get(&key)?
             .map(|value| row(&key, keys::text_behind(&value, &[])))
             .transpose()
-    }
-
-    /// Manifests that name `subject` as theirs, in key order, behind `after`, at most `limit`.
-    pub fn referrers(
-        &self,
-        repository: &str,
-        subject: &Digest,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<Vec<Digest>> {
-        let Some(id) = self.repository(repository)? else {
-            return Ok(Vec::new());
-        };
-        let prefix = keys::referrers(id, subject);
-        let after = after.map(|referrer| keys::referrer(id, subject, referrer));
-        self.collect(&prefix, after.as_deref(), limit, |key, _| {
-            keys::digest_behind(key, &prefix)
-        })
-    }
-
-    /// The same with what is kept of each.
-    pub fn referring(
-        &self,
-        repository: &str,
-        subject: &Digest,
-        after: Option<&Digest>,
-        limit: usize,
-    ) -> Result<Vec<ManifestEntry>> {
-        let Some(id) = self.repository(repository)? else {
-            return Ok(Vec::new());
-        };
-        let prefix = keys::referrers(id, subject);
-        let after = after.map(|referrer| keys::referrer(id, subject, referrer));
-        let mut found = Vec::new();
-        for referrer in self.state.scan_prefix(&prefix, after.as_deref()) {
-            let (key, _) = referrer?;
-            let digest = row(&key, keys::digest_behind(&key, &prefix))?;
-            let key = keys::manifest(id, &digest);
-            if let Some(value) = self.state.get(&key)? {
-                found.push(row(&key, keys::decode_manifest(digest, &value))?);
-            }
-            if found.len() == limit {
-                break;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Whether the reverse of a link is there.
-    pub(crate) fn is_holder(&self, digest: &Digest, repository: &str) -> Result<bool> {
-        self.has(repository, |id| keys::holder(digest, id))
-    }
-
-    /// Whether the reverse of an edge is there.
-    pub(crate) fn is_parent(
-        &self,
-        child: &Digest,
-        repository: &str,
-        parent: &Digest,
-    ) -> Result<bool> {
-        self.has(repository, |id| keys::parent(child, id, parent))
-    }
-
-    /// Whether a manifest is listed as a referrer.
-    pub(crate) fn is_referrer(
-        &self,
-        repository: &str,
-        subject: &Digest,
-        referrer: &Digest,
-    ) -> Result<bool> {
-        self.has(repository, |id| keys::referrer(id, subject, referrer))
-    }
-
-    /// Whether the reverse of a tag is there.
-    pub(crate) fn is_tagged(&self, repository: &str, digest: &Digest, tag: &str) -> Result<bool> {
-        self.has(repository, |id| keys::tagged(id, digest, tag))
-    }
-
-    fn has(&self, repository: &str, key: impl FnOnce(RepositoryId) -> Bytes) -> Result<bool> {
-        match self.repository(repository)? {
-            None => Ok(false),
-            Some(id) => Ok(self.state.get(&key(id))?.is_some()),
-        }
     }
 
     /// Where a blob is; says nothing of who may see it.
@@ -443,25 +224,27 @@ impl View {
         &self.state
     }
 
-    /// Whether a precondition of a batch on `repository` holds here.
-    pub fn holds(&self, repository: &str, require: &Require) -> Result<bool> {
-        Ok(match require {
-            Require::Repository => self.repository_exists(repository)?,
-            Require::Linked(digest) => self.linked(repository, digest)?,
-            Require::LinkedIn { repository, digest } => self.linked(repository, digest)?,
-            Require::Manifest(digest) => self.manifest(repository, digest)?.is_some(),
-            Require::Attributes { digest, attributes } => self
-                .manifest(repository, digest)?
-                .is_none_or(|known| known.attributes == *attributes),
-            Require::Tag { tag, digest } => {
-                self.tag(repository, tag)?.map(|found| found.digest) == *digest
-            }
-            Require::TagExists(tag) => self.tag(repository, tag)?.is_some(),
-            Require::Stored(digest) => self.blob(digest)?.is_some(),
-        })
+    /// Whether a precondition of a batch on `repository`, `None` where there is none of that name, holds here.
+    pub fn holds(&self, repository: Option<Repository<'_>>, require: &Require) -> Result<bool> {
+        if let Require::Stored(digest) = require {
+            return Ok(self.blob(digest)?.is_some());
+        }
+        let repository = if let Require::LinkedIn { repository, .. } = require {
+            self.repository(repository)?
+        } else {
+            repository
+        };
+        let Some(repository) = repository else {
+            // Nothing is there that could contradict these.
+            return Ok(matches!(
+                require,
+                Require::Tag { digest: None, .. } | Require::Attributes { .. }
+            ));
+        };
+        repository.holds(require)
     }
 
-    fn collect<T>(
+    pub(super) fn collect<T>(
         &self,
         prefix: &[u8],
         after: Option<&[u8]>,

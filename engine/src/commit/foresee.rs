@@ -71,6 +71,7 @@ fn judge(
     requires: &[Require],
 ) -> Result<(Vec<Require>, Vec<Require>)> {
     let (mut met, mut unmet) = (Vec::with_capacity(requires.len()), Vec::new());
+    let repository = view.repository(repository)?;
     for require in requires {
         if view.holds(repository, require)? {
             met.push(require.clone());

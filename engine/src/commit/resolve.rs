@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Batch, Change};
-use crate::catalog::{View, retired};
+use crate::catalog::{Repository, View, retired};
 use crate::digest::Digest;
 use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
@@ -26,14 +26,15 @@ pub fn resolve(
     damaged: &dyn Fn(&Digest, &Extent) -> bool,
 ) -> Result<Vec<Operation>> {
     let mut unmet = Vec::new();
+    let known = view.repository(&batch.repository)?;
     for require in &batch.requires {
-        if !view.holds(&batch.repository, require)? {
+        if !view.holds(known, require)? {
             unmet.push(require.clone());
         }
     }
     let mut operations = Vec::new();
-    let repository = match view.repository(&batch.repository)? {
-        Some(id) => id,
+    let repository = match known {
+        Some(repository) => repository.id(),
         None if batch.create_repository => {
             check_length(
                 "repository name",
@@ -54,6 +55,7 @@ pub fn resolve(
     };
     let mut resolver = Resolver {
         view,
+        here: Repository::new(view, repository),
         name: &batch.repository,
         repository,
         damaged,
@@ -89,6 +91,7 @@ fn check_length(what: &'static str, length: usize, max: usize) -> Result<()> {
 /// Resolves changes one by one; remembers what earlier changes of the batch did.
 struct Resolver<'a> {
     view: &'a View,
+    here: Repository<'a>,
     name: &'a str,
     repository: RepositoryId,
     damaged: &'a dyn Fn(&Digest, &Extent) -> bool,
@@ -161,7 +164,7 @@ impl Resolver<'_> {
     }
 
     fn need(&mut self, require: Require) -> Result<()> {
-        if !self.view.holds(self.name, &require)? {
+        if !self.view.holds(Some(self.here), &require)? {
             self.unmet.push(require);
         }
         Ok(())
@@ -179,7 +182,7 @@ impl Resolver<'_> {
         if let Some(known) = self.tags.get(tag) {
             return Ok(*known);
         }
-        let found = self.view.tag(self.name, tag)?.map(|found| found.digest);
+        let found = self.here.tag(tag)?.map(|found| found.digest);
         Ok(found.filter(|digest| !self.retired.contains(digest)))
     }
 
@@ -188,7 +191,7 @@ impl Resolver<'_> {
         if let Some(known) = self.tags.get(tag) {
             return Ok(*known);
         }
-        let row = self.view.tag_row(self.repository, tag)?;
+        let row = self.here.tag_row(tag)?;
         Ok(row.map(|row| row.digest))
     }
 
@@ -218,7 +221,7 @@ impl Resolver<'_> {
     /// Whether the repository has exactly this entry, edges included: pushed again, it costs neither rows nor journal.
     fn is_entered_already(&self, entry: &ManifestEntry) -> Result<bool> {
         let deleted = |operation: &Operation| matches!(operation, Operation::DeleteManifest { digest, .. } if *digest == entry.digest);
-        let Some(known) = self.view.manifest(self.name, &entry.digest)? else {
+        let Some(known) = self.here.manifest(&entry.digest)? else {
             return Ok(false);
         };
         let same = (known.size, known.subject, &known.attributes)
@@ -227,7 +230,7 @@ impl Resolver<'_> {
         if !same || retired || self.operations.iter().any(deleted) {
             return Ok(false);
         }
-        let known = self.view.children(self.name, &entry.digest)?;
+        let known = self.here.children(&entry.digest, usize::MAX)?;
         let known: BTreeSet<Digest> = known.into_iter().collect();
         Ok(known
             .iter()
@@ -240,12 +243,8 @@ impl Resolver<'_> {
         let (repository, digest) = (self.repository, *digest);
         let here = self.tags.iter().filter(|(_, at)| **at == Some(digest));
         let mut tags: Vec<String> = here.map(|(tag, _)| tag.clone()).collect();
-        let rows = self
-            .view
-            .tags_of(repository, &digest, retired::TAGS_AT_ONCE + 1)?;
-        let edges = self
-            .view
-            .edges(repository, &digest, retired::EDGES_AT_ONCE + 1)?;
+        let rows = self.here.tags_of(&digest, retired::TAGS_AT_ONCE + 1)?;
+        let edges = self.here.children(&digest, retired::EDGES_AT_ONCE + 1)?;
         let large = rows.len() > retired::TAGS_AT_ONCE || edges.len() > retired::EDGES_AT_ONCE;
         if !large {
             tags.extend(rows.into_iter().filter(|tag| !self.tags.contains_key(tag)));

@@ -5,10 +5,11 @@
 use std::path::Path;
 
 use super::{FsckReport, Severity};
-use crate::catalog::{View, keys};
+use crate::catalog::{Repository, View, keys};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::format::transaction::RepositoryId;
+use crate::table::resident;
 
 /// Checks all marks, and that what remains of a deleted manifest has one.
 pub(super) async fn check(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
@@ -64,7 +65,7 @@ async fn tags(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> 
     while let Some((key, _)) = reverses.next_resident().await? {
         let parts = keys::tagged_parts(&key).map_err(|what| Error::bad_row(&key, &what))?;
         let (id, digest, tag) = parts;
-        let row = view.read(|view| view.tag_row(id, &tag)).await?;
+        let row = resident(|| Repository::new(view, id).tag_row(&tag)).await?;
         if row.is_none_or(|row| row.digest != digest) {
             let what = format!(
                 "repository {}: tag {tag:?} is listed for {digest}, and does not point at it",
@@ -86,10 +87,8 @@ async fn tags(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> 
 
 /// Whether a manifest is there, or marked as deleted.
 async fn is_known(view: &View, (id, digest): (RepositoryId, Digest)) -> Result<bool> {
-    let read = |view: &View| {
-        Ok(view.has_manifest(id, &digest)? || view.retired_at(id, &digest)?.is_some())
-    };
-    view.read(read).await
+    let of = Repository::new(view, id);
+    resident(|| Ok(of.has_manifest(&digest)? || view.retired_at(id, &digest)?.is_some())).await
 }
 
 #[cfg(test)]

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{FsckReport, Severity};
-use crate::catalog::View;
 use crate::catalog::keys::SegmentUse;
+use crate::catalog::{Repository, View};
 use crate::error::Result;
 use crate::extent::SegmentId;
 use crate::format::record::RecordPlaces;
 use crate::recovery::apply::segment_path;
+use crate::table::resident;
 
 /// Rows taken in one go from a listing.
 const PAGE: usize = 1000;
@@ -104,7 +105,7 @@ async fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<(
 }
 
 async fn repository(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
-    let Some(id) = view.read(|view| view.repository(name)).await? else {
+    let Some(of) = resident(|| view.repository(name)).await? else {
         report.add(
             Severity::Damage,
             store,
@@ -112,24 +113,32 @@ async fn repository(view: &View, store: &Path, name: &str, report: &mut FsckRepo
         );
         return Ok(());
     };
-    if view.read(|view| view.repository_name(id)).await?.as_deref() != Some(name) {
+    if view
+        .read(|view| view.repository_name(of.id()))
+        .await?
+        .as_deref()
+        != Some(name)
+    {
         report.add(
             Severity::Damage,
             store,
             format!("repository {name:?} has an id that does not lead back to it"),
         );
     }
-    links(view, store, name, report).await?;
-    manifests(view, store, name, report).await?;
-    tags(view, store, name, report).await
+    links(view, (of, name), store, report).await?;
+    manifests(view, (of, name), store, report).await?;
+    tags((of, name), store, report).await
 }
 
-async fn links(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+async fn links(
+    view: &View,
+    (of, name): (Repository<'_>, &str),
+    store: &Path,
+    report: &mut FsckReport,
+) -> Result<()> {
     let mut after = None;
     loop {
-        let page = view
-            .read(|view| view.links(name, after.as_ref(), PAGE))
-            .await?;
+        let page = resident(|| of.links(after.as_ref(), PAGE)).await?;
         for digest in &page {
             if view.read(|view| view.blob(digest)).await?.is_none() {
                 report.add(
@@ -138,7 +147,7 @@ async fn links(view: &View, store: &Path, name: &str, report: &mut FsckReport) -
                     format!("{name}: blob {digest} is linked and not stored"),
                 );
             }
-            if !view.read(|view| view.is_holder(digest, name)).await? {
+            if !resident(|| of.is_holder_of(digest)).await? {
                 report.add(
                     Severity::Damage,
                     store,
@@ -153,12 +162,15 @@ async fn links(view: &View, store: &Path, name: &str, report: &mut FsckReport) -
     }
 }
 
-async fn manifests(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+async fn manifests(
+    view: &View,
+    (of, name): (Repository<'_>, &str),
+    store: &Path,
+    report: &mut FsckReport,
+) -> Result<()> {
     let mut after = None;
     loop {
-        let page = view
-            .read(|view| view.manifests(name, after.as_ref(), PAGE))
-            .await?;
+        let page = resident(|| of.manifests(after.as_ref(), PAGE)).await?;
         for entry in &page {
             report.manifests += 1;
             let digest = &entry.digest;
@@ -177,19 +189,14 @@ async fn manifests(view: &View, store: &Path, name: &str, report: &mut FsckRepor
                     format!("{name}: manifest {digest} is not stored"),
                 ),
             }
-            for child in view.read(|view| view.children(name, digest)).await? {
-                if !view
-                    .read(|view| view.is_parent(&child, name, digest))
-                    .await?
-                {
+            for child in resident(|| of.children(digest, usize::MAX)).await? {
+                if !resident(|| of.is_parent(&child, digest)).await? {
                     let what = format!("{name}: the edge from {digest} to {child} has no reverse");
                     report.add(Severity::Damage, store, what);
                 }
             }
             if let Some(subject) = &entry.subject
-                && !view
-                    .read(|view| view.is_referrer(name, subject, digest))
-                    .await?
+                && !resident(|| of.is_referrer(subject, digest)).await?
             {
                 let what =
                     format!("{name}: {digest} is not among the referrers of its subject {subject}");
@@ -203,29 +210,24 @@ async fn manifests(view: &View, store: &Path, name: &str, report: &mut FsckRepor
     }
 }
 
-async fn tags(view: &View, store: &Path, name: &str, report: &mut FsckReport) -> Result<()> {
+async fn tags(
+    (of, name): (Repository<'_>, &str),
+    store: &Path,
+    report: &mut FsckReport,
+) -> Result<()> {
     let mut after: Option<String> = None;
     loop {
-        let page = view
-            .read(|view| view.tags(name, after.as_deref(), PAGE))
-            .await?;
+        let page = resident(|| of.tags(after.as_deref(), PAGE)).await?;
         for tag in &page {
             report.tags += 1;
-            if view
-                .read(|view| view.manifest(name, &tag.digest))
-                .await?
-                .is_none()
-            {
+            if resident(|| of.manifest(&tag.digest)).await?.is_none() {
                 let what = format!(
                     "{name}:{} points at {}, which the repository does not have",
                     tag.tag, tag.digest
                 );
                 report.add(Severity::Damage, store, what);
             }
-            if !view
-                .read(|view| view.is_tagged(name, &tag.digest, &tag.tag))
-                .await?
-            {
+            if !resident(|| of.is_tagged(&tag.digest, &tag.tag)).await? {
                 report.add(
                     Severity::Damage,
                     store,

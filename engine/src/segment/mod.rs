@@ -37,6 +37,7 @@ pub use files::{
 };
 pub use ids::{RESERVE_IDS, SegmentIds};
 pub use open_files::{OpenFile, OpenFiles, Purpose};
+pub(crate) use reader::OpenFailure;
 pub use reader::{BlobReader, BlobStream};
 
 /// The segments of an open store.
@@ -122,25 +123,38 @@ impl Segments {
         DedicatedWriter::resume(Arc::clone(&self.files), id, length).await
     }
 
-    /// Opens the blob `digest`, which the index says is at `extent`, for `client`. The reader keeps the bytes readable,
-    /// whatever is collected meanwhile.
+    /// Opens the blob `digest`, which is at `extent`, for `client`. The reader keeps the bytes readable, whatever is collected
+    /// meanwhile.
     pub async fn open_blob(
         &self,
         digest: Digest,
         extent: Extent,
         client: ClientId,
     ) -> Result<BlobReader> {
+        let opened = self.try_open_blob(digest, extent, client).await;
+        opened.map_err(|failure| self.mark(failure, digest, extent))
+    }
+
+    /// As [`Segments::open_blob`], for a blob that may not be at `extent` any more: a failure marks nothing.
+    pub(crate) async fn try_open_blob(
+        &self,
+        digest: Digest,
+        extent: Extent,
+        client: ClientId,
+    ) -> std::result::Result<BlobReader, OpenFailure> {
         if let Some(there) = self.damaged.truncated_at(&extent) {
             let what = format!(
                 "when the store was opened, {there} bytes were there, too few for blob {digest}; push it again"
             );
-            return Err(Error::corrupt(
-                &self.files.path(extent.segment),
-                there,
-                what,
-            ));
+            let path = self.files.path(extent.segment);
+            return Err(OpenFailure::known(Error::corrupt(&path, there, what)));
         }
         let (files, pool, damaged) = (&self.files, &self.pool, &self.damaged);
         BlobReader::open(files, pool, damaged, (digest, extent), client).await
+    }
+
+    /// Counts what a failure found: the blob is at `extent` still.
+    pub(crate) fn mark(&self, failure: OpenFailure, digest: Digest, extent: Extent) -> Error {
+        failure.mark(&self.damaged, digest, extent)
     }
 }

@@ -63,33 +63,72 @@ struct Source {
     digest: Digest,
 }
 
+/// Why a blob could not be opened.
+#[derive(Debug)]
+pub(crate) struct OpenFailure {
+    /// The error.
+    pub(crate) error: Error,
+    /// What it says of the blob, if that is still in this place.
+    finding: Finding,
+}
+
+#[derive(Debug)]
+enum Finding {
+    Nothing,
+    /// Its bytes are not there.
+    Wrong,
+    /// These bytes of its segment could not be read.
+    Unread(Range<u64>),
+}
+
+impl OpenFailure {
+    /// A failure that says nothing of the blob, or nothing that is not known.
+    pub(super) fn known(error: Error) -> Self {
+        Self {
+            error,
+            finding: Finding::Nothing,
+        }
+    }
+
+    /// The blob is in this place: what was found counts.
+    pub(super) fn mark(self, damaged: &Damaged, digest: Digest, extent: Extent) -> Error {
+        match self.finding {
+            Finding::Nothing => {}
+            Finding::Wrong => damaged.mark_wrong(digest, extent),
+            Finding::Unread(span) => damaged.mark_unread(digest, extent, span),
+        }
+        self.error
+    }
+}
+
 impl BlobReader {
-    /// Opens the segment of `extent`, where the index says `digest` is.
+    /// Opens the segment of `extent`, where the index says `digest` is. A failure says nothing of the blob yet: it may have left that
+    /// place since the index was asked.
     pub(super) async fn open(
         files: &Arc<SegmentFiles>,
         pool: &ReadPool,
         damaged: &Arc<Damaged>,
         (digest, extent): (Digest, Extent),
         client: ClientId,
-    ) -> Result<Self> {
-        let places = RecordPlaces::of(&extent).map_err(|what| {
-            damaged.mark_wrong(digest, extent);
-            Error::corrupt(&files.path(extent.segment), extent.offset, what.0)
+    ) -> std::result::Result<Self, OpenFailure> {
+        let places = RecordPlaces::of(&extent).map_err(|what| OpenFailure {
+            error: Error::corrupt(&files.path(extent.segment), extent.offset, what.0),
+            finding: Finding::Wrong,
         })?;
-        let file = files
-            .open_for_client(extent.segment, client, pool.memory())
-            .await
-            .inspect_err(|error| {
+        let opening = files.open_for_client(extent.segment, client, pool.memory());
+        let file = opening.await.map_err(|error| {
+            let finding = if matches!(error, Error::Corrupt(_)) {
+                Finding::Wrong
+            } else if matches!(error, Error::Io { .. }) {
+                // Gone, no permission, no regular file: an operator may put that right while the store is open. The frame is read
+                // after every opening.
+                Finding::Unread(places.frame..places.frame + FRAME_BYTES as u64)
+            } else {
                 // What was not attempted says nothing.
-                if matches!(error, Error::Corrupt(_)) {
-                    damaged.mark_wrong(digest, extent);
-                } else if matches!(error, Error::Io { .. }) {
-                    // Gone, no permission, no regular file: an operator may put that right while the store is open. The frame is read
-                    // after every opening.
-                    let frame = places.frame..places.frame + FRAME_BYTES as u64;
-                    damaged.mark_unread(digest, extent, frame);
-                }
-            })?;
+                Finding::Nothing
+            };
+            OpenFailure { error, finding }
+        })?;
         let (store, pool, damaged) = (files.store(), pool.clone(), Arc::clone(damaged));
         let source = Source {
             file,
@@ -104,7 +143,11 @@ impl BlobReader {
         // Reads of this layout go by payload and table alone.
         let slices = if extent.layout == Layout::Trailing {
             let check = Arc::clone(&source).check_trailing();
-            source.file.record_check().run(check).await?
+            let checked = source.file.record_check().run(check).await;
+            checked.map_err(|error| OpenFailure {
+                error,
+                finding: Finding::Nothing,
+            })?
         } else {
             Arc::default()
         };

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 use self::close::JournalTask;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
-use crate::catalog::View;
+use crate::catalog::{BlobInfo, View};
 use crate::commit::foresee::JUDGED_IN_TURN;
 use crate::commit::{Sequencer, foresee};
 use crate::digest::{Algorithm, Digest};
@@ -134,23 +134,35 @@ impl Store {
 
     /// A reader of a blob's bytes; `None` if the store does not have it. Says nothing of who may see it.
     pub async fn open_blob(&self, digest: &Digest) -> Result<Option<BlobReader>> {
-        self.open_blob_for(digest, ClientId::default()).await
-    }
-
-    /// The same for a client: where no more files may be open, clients have their turn one after the other.
-    pub async fn open_blob_for(
-        &self,
-        digest: &Digest,
-        client: ClientId,
-    ) -> Result<Option<BlobReader>> {
-        let Some(info) = self.view().read(|view| view.blob(digest)).await? else {
+        let Some(found) = self.view().read(|view| view.blob(digest)).await? else {
             return Ok(None);
         };
-        self.inner
-            .segments
-            .open_blob(*digest, info.extent, client)
-            .await
-            .map(Some)
+        self.open_found(digest, &found, ClientId::default()).await
+    }
+
+    /// A reader of a blob that a view found, for a client: where no more files may be open, clients have their turn one after the
+    /// other. A blob that left its place since is read where it is now; `None` if it is gone.
+    pub async fn open_found(
+        &self,
+        digest: &Digest,
+        found: &BlobInfo,
+        client: ClientId,
+    ) -> Result<Option<BlobReader>> {
+        let segments = &self.inner.segments;
+        let mut extent = found.extent;
+        loop {
+            let failure = match segments.try_open_blob(*digest, extent, client).await {
+                Ok(reader) => return Ok(Some(reader)),
+                Err(failure) => failure,
+            };
+            match self.view().read(|view| view.blob(digest)).await? {
+                Some(now) if now.extent == extent => {
+                    return Err(segments.mark(failure, *digest, extent));
+                }
+                Some(now) => extent = now.extent,
+                None => return Ok(None),
+            }
+        }
     }
 
     /// An account for the reads of one client.

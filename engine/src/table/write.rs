@@ -26,6 +26,10 @@ const CLASS: Class = Class::Background;
 /// Bytes of pages built in one job and written in one go: about a millisecond of computing.
 const WRITE_BYTES: usize = 256 << 10;
 
+/// Bytes that are written at most before they are synced: a sync of the journal may have to wait for all of them, because file
+/// systems order data before the metadata that names it.
+const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
+
 /// A new run that nothing names yet. Its file is unlinked if this is dropped before [`NewRun::keep`].
 #[derive(Debug)]
 pub(super) struct NewRun {
@@ -127,6 +131,7 @@ struct Output {
     path: PathBuf,
     file: Option<FileRef>,
     offset: u64,
+    unsynced: u64,
 }
 
 impl Output {
@@ -135,15 +140,14 @@ impl Output {
             path,
             file: None,
             offset: FILE_HEADER_BYTES as u64,
+            unsynced: 0,
         }
     }
 
     /// Writes `bytes` after those before; the file is made for the first ones.
     async fn append(&mut self, site: &Site, bytes: Bytes) -> Result<FileRef> {
-        let failed = |op| {
-            let path = self.path.clone();
-            move |error| Error::io(op, &path, error)
-        };
+        let path = &self.path;
+        let failed = |op| move |error| Error::io(op, path, error);
         let file = if let Some(file) = &self.file {
             Arc::clone(file)
         } else {
@@ -154,12 +158,13 @@ impl Output {
         let length = bytes.len() as u64;
         let written = exact::write_all(&*file, CLASS.call(), self.offset, vec![bytes]).await;
         written.map_err(failed("write"))?;
-        // A hint: the sync at the end waits for less. Its failure shows there.
-        drop(
-            file.start_writeback(CLASS.call(), self.offset, length)
-                .await,
-        );
         self.offset += length;
+        self.unsynced += length;
+        if self.unsynced >= UNSYNCED_BYTES_MAX {
+            let synced = file.sync_data(CLASS.call()).await;
+            synced.map_err(failed("sync"))?;
+            self.unsynced = 0;
+        }
         self.file = Some(Arc::clone(&file));
         Ok(file)
     }

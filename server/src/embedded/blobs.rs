@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
+use tonnage_engine::catalog::BlobInfo;
 use tonnage_engine::io::ClassCount;
 use tonnage_engine::memory::HeldBytes;
 use tonnage_engine::segment::BlobReader;
@@ -15,7 +16,7 @@ use tonnage_engine::{Algorithm, Digest, FinishedBlob, Lane, Reading, upload};
 use super::error;
 use crate::registry::ports::{
     AnswerReads, Blob, BlobStore, ClientId, Condition, HeldMemory, Pinned, ReadAccount, Savepoint,
-    Staged, Upload, UploadClaim, UploadId, UploadSpec, Windows,
+    Staged, StoredBlob, Upload, UploadClaim, UploadId, UploadSpec, Windows,
 };
 use crate::registry::{Error, Result};
 
@@ -32,13 +33,17 @@ struct Account(tonnage_engine::MemoryAccount);
 struct Writer(upload::Upload);
 
 impl BlobStore for Embedded {
-    fn open(
-        &self,
-        digest: Digest,
+    fn open<'a>(
+        &'a self,
+        found: &'a StoredBlob,
         client: ClientId,
-    ) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>> {
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Blob>>>> {
+        let Some(at) = found.ticket.downcast_ref::<BlobInfo>() else {
+            unreachable!("a blob that another catalog found was given to this blob store");
+        };
         async move {
-            let reader = self.0.open_blob_for(&digest, client).await.map_err(error)?;
+            let reader = self.0.open_found(&found.digest, at, client).await;
+            let reader = reader.map_err(error)?;
             Ok(reader.map(|reader| Box::new(Reader(reader)) as Box<dyn Blob>))
         }
         .boxed()

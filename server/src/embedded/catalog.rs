@@ -1,12 +1,17 @@
-//! [`Catalog`] and [`View`] on the engine. A read waits only where rows have to be read from the disk.
+//! [`Catalog`], [`View`] and [`RepositoryView`] on the engine. A read waits only where rows have to be read from the disk.
+
+use std::sync::Arc;
 
 use futures_util::future::{self, BoxFuture, FutureExt as _};
+use tonnage_engine::format::transaction::RepositoryId;
 use tonnage_engine::store::Store;
 use tonnage_engine::{self as engine, Digest, FinishedBlob, catalog};
 
 use super::error;
 use crate::registry::Result;
-use crate::registry::ports::{Batch, Catalog, Change, CommitError, ManifestEntry, Staged, View};
+use crate::registry::ports::{
+    Batch, Catalog, Change, CommitError, ManifestEntry, RepositoryView, Staged, StoredBlob, View,
+};
 
 #[derive(Debug)]
 pub(super) struct Embedded(pub(super) Store);
@@ -65,8 +70,17 @@ impl Snapshot {
 }
 
 impl View for Snapshot {
-    fn repository_exists<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, Result<bool>> {
-        self.read(|view| view.repository_exists(repository))
+    fn repository<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn RepositoryView>>>> {
+        self.read(move |view| {
+            let found = view.repository(name)?;
+            Ok(found.map(|found| {
+                let repository = InRepository(view.clone(), found.id());
+                Box::new(repository) as Box<dyn RepositoryView>
+            }))
+        })
     }
 
     fn repositories<'a>(
@@ -77,61 +91,76 @@ impl View for Snapshot {
         self.read(move |view| view.repositories(after, limit))
     }
 
-    fn tag<'a>(
+    fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>> {
+        self.read(move |view| Ok(view.blob(&digest)?.map(|found| stored(digest, found))))
+    }
+
+    fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>> {
+        self.read(move |view| view.holders(&digest, limit))
+    }
+}
+
+/// A blob as the blob store of this pair takes it.
+fn stored(digest: Digest, found: catalog::BlobInfo) -> StoredBlob {
+    StoredBlob {
+        digest,
+        length: found.length,
+        ticket: Arc::new(found),
+    }
+}
+
+/// A repository of a snapshot.
+#[derive(Debug)]
+struct InRepository(catalog::View, RepositoryId);
+
+impl InRepository {
+    /// What `read` finds, once all rows that it needs are in memory.
+    fn read<'a, T: Send + 'a>(
         &'a self,
-        repository: &'a str,
-        tag: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Digest>>> {
-        self.read(|view| {
-            let found = view.tag(repository, tag)?;
+        read: impl Fn(catalog::Repository<'_>) -> engine::Result<T> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T>> {
+        let Self(view, id) = self;
+        let read = move |view: &catalog::View| read(catalog::Repository::new(view, *id));
+        async move { view.read(read).await.map_err(error) }.boxed()
+    }
+}
+
+impl RepositoryView for InRepository {
+    fn tag<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<Digest>>> {
+        self.read(|repository| {
+            let found = repository.tag(tag)?;
             Ok(found.map(|tag| tag.digest))
         })
     }
 
     fn tags<'a>(
         &'a self,
-        repository: &'a str,
         after: Option<&'a str>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<String>>> {
-        self.read(move |view| {
-            let tags = view.tags(repository, after, limit)?;
+        self.read(move |repository| {
+            let tags = repository.tags(after, limit)?;
             Ok(tags.into_iter().map(|tag| tag.tag).collect())
         })
     }
 
-    fn manifest<'a>(
-        &'a self,
-        repository: &'a str,
-        digest: Digest,
-    ) -> BoxFuture<'a, Result<Option<ManifestEntry>>> {
-        self.read(move |view| view.manifest(repository, &digest))
+    fn manifest(&self, digest: Digest) -> BoxFuture<'_, Result<Option<ManifestEntry>>> {
+        self.read(move |repository| repository.manifest(&digest))
     }
 
-    fn blob<'a>(
-        &'a self,
-        repository: &'a str,
-        digest: Digest,
-    ) -> BoxFuture<'a, Result<Option<u64>>> {
-        self.read(move |view| {
-            if !view.linked(repository, &digest)? {
-                return Ok(None);
-            }
-            Ok(view.blob(&digest)?.map(|blob| blob.length))
+    fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>> {
+        self.read(move |repository| {
+            let found = repository.blob(&digest)?;
+            Ok(found.map(|found| stored(digest, found)))
         })
     }
 
-    fn referrers<'a>(
-        &'a self,
-        repository: &'a str,
+    fn referrers(
+        &self,
         subject: Digest,
         after: Option<Digest>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<ManifestEntry>>> {
-        self.read(move |view| view.referring(repository, &subject, after.as_ref(), limit))
-    }
-
-    fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>> {
-        self.read(move |view| view.holders(&digest, limit))
+    ) -> BoxFuture<'_, Result<Vec<ManifestEntry>>> {
+        self.read(move |repository| repository.referring(&subject, after.as_ref(), limit))
     }
 }

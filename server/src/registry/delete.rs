@@ -28,12 +28,12 @@ impl Registry {
             }
         };
         let view = self.view().await?;
-        if !view.repository_exists(repository.as_str()).await? {
+        let Some(found) = view.repository(repository.as_str()).await? else {
             return Err(Error::NameUnknown(repository.clone()));
-        }
+        };
         let mut requires = vec![require];
-        requires.extend(precondition.requires(&*view, repository, reference).await?);
-        drop(view);
+        requires.extend(precondition.requires(Some(&*found), reference).await?);
+        drop((found, view));
         self.take_away(delete, requires, change)
             .await
             .map_err(|error| match error {

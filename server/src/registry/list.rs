@@ -9,7 +9,7 @@ use crate::oci::Page;
 pub struct Listing {
     /// Its entries.
     pub entries: Vec<String>,
-    /// Whether more follow behind the last entry.
+    /// Whether more follow after the last entry.
     pub more: bool,
 }
 
@@ -27,18 +27,16 @@ impl Registry {
     pub async fn list_tags(&self, pull: &Authorized<Pull>, page: &Page) -> Result<Listing> {
         let repository = pull.repository();
         let view = self.view().await?;
-        if !view.repository_exists(repository.as_str()).await? {
+        let Some(found) = view.repository(repository.as_str()).await? else {
             return Err(Error::NameUnknown(repository.clone()));
-        }
+        };
         if page.limit == 0 {
             return Ok(Listing {
                 entries: Vec::new(),
                 more: false,
             });
         }
-        let tags = view
-            .tags(repository.as_str(), page.last.as_deref(), page.limit + 1)
-            .await?;
+        let tags = found.tags(page.last.as_deref(), page.limit + 1).await?;
         Ok(Listing::of(tags, page.limit))
     }
 

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tonnage_engine::{Algorithm, Digest, ManifestEntry, Require};
 
 use super::attributes::Attributes;
-use super::ports::{Change, CommitError, Pinned, View};
+use super::ports::{Change, CommitError, Pinned, RepositoryView};
 use super::{Error, Missing, Precondition, Registry, Result, Shortage, Transaction};
 use crate::access::{Authorized, Push};
 use crate::oci::{Child, Manifest, Place, Reference, RepositoryName, Tag};
@@ -96,22 +96,19 @@ impl Registry {
         let (digest, manifest) = judge(&pushed).await?;
         // Before they are looked at: what is there then stays until the commit.
         let pins = self.pin_children(&manifest).await;
-        let view = self.view().await?;
-        let (attributes, same_type) = keep_type(&*view, repository, digest, &manifest).await?;
-        let children = self.find_children(&*view, repository, &manifest).await?;
+        let found = self.view().await?.repository(repository.as_str()).await?;
+        let found = found.as_deref();
+        let (attributes, same_type) = keep_type(found, digest, &manifest).await?;
+        let sparse = self.is_sparse(repository);
+        let children = self.find_children(found, &manifest, sparse).await?;
         let missing = children.missing.len();
-        if missing > 0 && !self.is_sparse(repository) {
+        if missing > 0 && !sparse {
             return Err(Error::ManifestBlobUnknown(children.missing));
         }
         let mut requires = children.requires;
         requires.push(same_type);
         let precondition = &pushed.precondition;
-        requires.extend(
-            precondition
-                .requires(&*view, repository, pushed.reference)
-                .await?,
-        );
-        drop(view);
+        requires.extend(precondition.requires(found, pushed.reference).await?);
 
         let size = u64::try_from(pushed.bytes.len()).map_err(Error::internal)?;
         let subject = manifest.subject;
@@ -199,11 +196,10 @@ impl Registry {
         digest: Digest,
         media_type: &str,
     ) -> Result<()> {
-        let known = self
-            .view()
-            .await?
-            .manifest(repository.as_str(), digest)
-            .await?;
+        let known = match self.view().await?.repository(repository.as_str()).await? {
+            Some(repository) => repository.manifest(digest).await?,
+            None => None,
+        };
         known.map_or(Ok(()), |known| check_type(digest, &known, media_type))
     }
 
@@ -228,11 +224,10 @@ impl Registry {
 
     async fn find_children(
         &self,
-        view: &dyn View,
-        repository: &RepositoryName,
+        repository: Option<&dyn RepositoryView>,
         manifest: &Manifest,
+        sparse: bool,
     ) -> Result<Children> {
-        let sparse = self.is_sparse(repository);
         let mut children = Children::default();
         for (count, child) in manifest.children.iter().enumerate() {
             // Looking things up in memory never waits, so nobody else would have a turn on this thread.
@@ -240,7 +235,7 @@ impl Registry {
                 tokio::task::yield_now().await;
             }
             let digest = child.digest;
-            let found = self.find_child(view, repository.as_str(), child).await?;
+            let found = self.find_child(repository, child).await?;
             // What may be missing may also go missing before the commit.
             if !sparse {
                 let manifest = found.manifest.then_some(Require::Manifest(digest));
@@ -257,18 +252,20 @@ impl Registry {
 
     async fn find_child(
         &self,
-        view: &dyn View,
-        repository: &str,
+        repository: Option<&dyn RepositoryView>,
         child: &Child,
     ) -> Result<FoundChild> {
         let (digest, place) = (child.digest, child.place);
-        let manifest = place != Place::Blob
-            && !self.blobs.is_damaged(digest)
-            && view.manifest(repository, digest).await?.is_some();
+        let manifest = match repository {
+            Some(repository) if place != Place::Blob && !self.blobs.is_damaged(digest) => {
+                repository.manifest(digest).await?.is_some()
+            }
+            Some(_) | None => false,
+        };
         // Only a digest that must be found in both places is looked for in both once it was found in one.
         let blob = (matches!(place, Place::Blob | Place::Both)
             || place == Place::Either && !manifest)
-            && self.intact(view, repository, digest).await?.is_some();
+            && self.has_intact(repository, digest).await?;
         let missing = match place {
             Place::Manifest | Place::Both if !manifest => Some(Place::Manifest),
             Place::Blob | Place::Both if !blob => Some(Place::Blob),
@@ -295,8 +292,7 @@ async fn unpin(pins: Vec<Pinned>) {
 
 /// The attributes of a manifest, and what makes sure at the commit that the repository does not have it as another type.
 async fn keep_type(
-    view: &dyn View,
-    repository: &RepositoryName,
+    repository: Option<&dyn RepositoryView>,
     digest: Digest,
     manifest: &Manifest,
 ) -> Result<(Bytes, Require)> {
@@ -304,7 +300,10 @@ async fn keep_type(
         media_type: manifest.media_type.to_string(),
         artifact_type: manifest.artifact_type.clone(),
     };
-    let known = view.manifest(repository.as_str(), digest).await?;
+    let known = match repository {
+        Some(repository) => repository.manifest(digest).await?,
+        None => None,
+    };
     if let Some(known) = &known {
         check_type(digest, known, &attributes.media_type)?;
     }

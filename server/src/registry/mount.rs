@@ -25,7 +25,8 @@ impl Registry {
     ) -> Result<bool> {
         let view = self.view().await?;
         let own = push.repository().as_str();
-        if self.intact(&*view, own, digest).await?.is_some()
+        let here = view.repository(own).await?;
+        if self.has_intact(here.as_deref(), digest).await?
             && self.promise(own, digest).await?.is_some()
         {
             return Ok(true);
@@ -37,11 +38,8 @@ impl Registry {
         let Some(lender) = lender else {
             return Ok(false);
         };
-        if self
-            .intact(&*view, lender.as_str(), digest)
-            .await?
-            .is_none()
-        {
+        let there = view.repository(lender.as_str()).await?;
+        if !self.has_intact(there.as_deref(), digest).await? {
             return Ok(false);
         }
         // Before the commit, which looks again: what it finds then is held from here on.

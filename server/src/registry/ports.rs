@@ -38,6 +38,17 @@ pub struct Staged {
     pub ticket: Box<dyn Any + Send + Sync>,
 }
 
+/// A blob that one state of the catalog has.
+#[derive(Debug, Clone)]
+pub struct StoredBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub length: u64,
+    /// What the pair's blob store needs of its catalog to read it.
+    pub ticket: Arc<dyn Any + Send + Sync>,
+}
+
 /// Keeps blobs from being collected while it lives.
 #[derive(Debug)]
 pub struct Pinned(pub Box<dyn Any + Send + Sync>);
@@ -55,13 +66,13 @@ pub enum Condition {
 
 /// Bytes by digest, and uploads.
 pub trait BlobStore: Send + Sync + Debug {
-    /// A reader of the blob, `None` if it is not stored. Where clients have to wait for it, they have their turn one after the
-    /// other.
-    fn open(
-        &self,
-        digest: Digest,
+    /// A reader of a blob that the pair's catalog found, wherever it is by now; `None` if it is gone. Where clients have to wait for
+    /// it, they have their turn one after the other.
+    fn open<'a>(
+        &'a self,
+        found: &'a StoredBlob,
         client: ClientId,
-    ) -> BoxFuture<'_, Result<Option<Box<dyn Blob>>>>;
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Blob>>>>;
     /// An account for the memory that one client's reads take.
     fn read_account(&self) -> Arc<dyn ReadAccount>;
     /// Begins an upload; cheap until its first byte.
@@ -210,47 +221,42 @@ pub trait Catalog: Send + Sync + Debug {
 
 /// One state of the catalog. Lists are sorted by bytes; `after` is exclusive.
 pub trait View: Send + Sync + Debug {
-    /// Whether the repository exists.
-    fn repository_exists<'a>(&'a self, repository: &'a str) -> BoxFuture<'a, Result<bool>>;
+    /// The repository of that name.
+    fn repository<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn RepositoryView>>>>;
     /// Names of repositories.
     fn repositories<'a>(
         &'a self,
         after: Option<&'a str>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<String>>>;
+    /// A blob that is stored; says nothing of who may see it.
+    fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>>;
+    /// Names of repositories that link the blob, at most `limit`, in no promised order.
+    fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>>;
+}
+
+/// A repository in one state of the catalog. Lists are sorted by bytes; `after` is exclusive.
+pub trait RepositoryView: Send + Sync + Debug {
     /// What a tag points at.
-    fn tag<'a>(
-        &'a self,
-        repository: &'a str,
-        tag: &'a str,
-    ) -> BoxFuture<'a, Result<Option<Digest>>>;
-    /// Tags of a repository.
+    fn tag<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<Digest>>>;
+    /// Its tags.
     fn tags<'a>(
         &'a self,
-        repository: &'a str,
         after: Option<&'a str>,
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<String>>>;
-    /// A manifest of the repository.
-    fn manifest<'a>(
-        &'a self,
-        repository: &'a str,
-        digest: Digest,
-    ) -> BoxFuture<'a, Result<Option<ManifestEntry>>>;
-    /// Length of a blob that is linked into the repository and stored.
-    fn blob<'a>(
-        &'a self,
-        repository: &'a str,
-        digest: Digest,
-    ) -> BoxFuture<'a, Result<Option<u64>>>;
-    /// Manifests of the repository whose subject is `subject`.
-    fn referrers<'a>(
-        &'a self,
-        repository: &'a str,
+    /// One of its manifests.
+    fn manifest(&self, digest: Digest) -> BoxFuture<'_, Result<Option<ManifestEntry>>>;
+    /// A blob that it links and that is stored.
+    fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>>;
+    /// Its manifests whose subject is `subject`.
+    fn referrers(
+        &self,
         subject: Digest,
         after: Option<Digest>,
         limit: usize,
-    ) -> BoxFuture<'a, Result<Vec<ManifestEntry>>>;
-    /// Names of repositories that link the blob, at most `limit`, in no promised order.
-    fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>>;
+    ) -> BoxFuture<'_, Result<Vec<ManifestEntry>>>;
 }

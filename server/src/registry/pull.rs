@@ -8,13 +8,13 @@ use std::sync::Arc;
 use tonnage_engine::Digest;
 
 use super::attributes::Attributes;
-use super::ports::{Blob, ClientId, ReadAccount, View};
+use super::ports::{Blob, ClientId, ReadAccount, RepositoryView, StoredBlob};
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::Reference;
 
 /// Content that exists in the repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Found {
     /// Its digest.
     pub digest: Digest,
@@ -22,6 +22,19 @@ pub struct Found {
     pub length: u64,
     /// Its media type; blobs have none.
     pub media_type: Option<String>,
+    /// Its bytes, where they are stored.
+    stored: Option<StoredBlob>,
+}
+
+impl Found {
+    fn blob(stored: StoredBlob) -> Self {
+        Self {
+            digest: stored.digest,
+            length: stored.length,
+            media_type: None,
+            stored: Some(stored),
+        }
+    }
 }
 
 impl Registry {
@@ -31,42 +44,43 @@ impl Registry {
         pull: &Authorized<Pull>,
         reference: &Reference,
     ) -> Result<Found> {
-        let repository = pull.repository();
+        let name = pull.repository();
         let view = self.view().await?;
+        let Some(repository) = view.repository(name.as_str()).await? else {
+            return Err(Error::NameUnknown(name.clone()));
+        };
         let digest = match reference {
             Reference::Digest(digest) => Some(*digest),
-            Reference::Tag(tag) => view.tag(repository.as_str(), tag.as_str()).await?,
+            Reference::Tag(tag) => repository.tag(tag.as_str()).await?,
         };
         let entry = match digest {
-            Some(digest) => view.manifest(repository.as_str(), digest).await?,
+            Some(digest) => repository.manifest(digest).await?,
             None => None,
         };
-        match entry {
-            Some(entry) => Ok(Found {
-                digest: entry.digest,
-                length: entry.size,
-                media_type: Some(Attributes::decode(&entry.attributes)?.media_type),
-            }),
-            None if !view.repository_exists(repository.as_str()).await? => {
-                Err(Error::NameUnknown(repository.clone()))
-            }
-            None => Err(Error::manifest_unknown(repository, reference)),
-        }
+        let Some(entry) = entry else {
+            return Err(Error::manifest_unknown(name, reference));
+        };
+        Ok(Found {
+            digest: entry.digest,
+            length: entry.size,
+            media_type: Some(Attributes::decode(&entry.attributes)?.media_type),
+            stored: view.blob(entry.digest).await?,
+        })
     }
 
-    /// The blob of that digest, if the repository links it.
+    /// The blob of that digest, if the repository links it, to be read now.
     pub async fn find_blob(&self, pull: &Authorized<Pull>, digest: Digest) -> Result<Found> {
-        let repository = pull.repository();
-        let unknown = || Error::blob_unknown(repository, digest);
-        let seen = self.view().await?.blob(repository.as_str(), digest).await?;
-        seen.ok_or_else(unknown)?;
-        let length = self.promise(repository.as_str(), digest).await?;
-        let length = length.ok_or_else(unknown)?;
-        Ok(Found {
-            digest,
-            length,
-            media_type: None,
-        })
+        let found = self.linked(pull.repository().as_str(), digest).await?;
+        let found = found.ok_or_else(|| Error::blob_unknown(pull.repository(), digest))?;
+        Ok(Found::blob(found))
+    }
+
+    /// The same for an answer that only says that it exists: a promise, for which it is kept.
+    pub async fn check_blob(&self, pull: &Authorized<Pull>, digest: Digest) -> Result<Found> {
+        self.find_blob(pull, digest).await?;
+        let promised = self.promise(pull.repository().as_str(), digest).await?;
+        let promised = promised.ok_or_else(|| Error::blob_unknown(pull.repository(), digest))?;
+        Ok(Found::blob(promised))
     }
 
     /// Whether its bytes are known to be damaged. An existence check then answers no, so that the client pushes it
@@ -75,24 +89,37 @@ impl Registry {
         self.blobs.is_damaged(found.digest)
     }
 
-    /// Length of a blob that the repository links and that is not known to be damaged.
-    pub(super) async fn intact(
-        &self,
-        view: &dyn View,
-        repository: &str,
-        digest: Digest,
-    ) -> Result<Option<u64>> {
-        if self.blobs.is_damaged(digest) {
-            return Ok(None);
+    /// A blob that the repository links, as of now.
+    async fn linked(&self, repository: &str, digest: Digest) -> Result<Option<StoredBlob>> {
+        match self.view().await?.repository(repository).await? {
+            Some(repository) => repository.blob(digest).await,
+            None => Ok(None),
         }
-        view.blob(repository, digest).await
+    }
+
+    /// Whether the repository links a blob that is not known to be damaged.
+    pub(super) async fn has_intact(
+        &self,
+        repository: Option<&dyn RepositoryView>,
+        digest: Digest,
+    ) -> Result<bool> {
+        match repository {
+            Some(repository) if !self.blobs.is_damaged(digest) => {
+                Ok(repository.blob(digest).await?.is_some())
+            }
+            Some(_) | None => Ok(false),
+        }
     }
 
     /// Leases a blob that was seen in the repository, and looks again: between the look and the lease it may have been deleted
-    /// and collected. Its length, if it is still there; from then on the lease holds it.
-    pub(super) async fn promise(&self, repository: &str, digest: Digest) -> Result<Option<u64>> {
+    /// and collected. If it is still there, the lease holds it from then on.
+    pub(super) async fn promise(
+        &self,
+        repository: &str,
+        digest: Digest,
+    ) -> Result<Option<StoredBlob>> {
         self.blobs.lease(digest).await?;
-        self.view().await?.blob(repository, digest).await
+        self.linked(repository, digest).await
     }
 
     /// An account for the memory that one client's answers take.
@@ -102,6 +129,9 @@ impl Registry {
 
     /// Opens what was found for `client`. `None` if its bytes are gone meanwhile.
     pub async fn open(&self, found: &Found, client: ClientId) -> Result<Option<Box<dyn Blob>>> {
-        self.blobs.open(found.digest, client).await
+        match &found.stored {
+            Some(stored) => self.blobs.open(stored, client).await,
+            None => Ok(None),
+        }
     }
 }

@@ -16,7 +16,7 @@ use futures_util::TryStreamExt as _;
 use tonnage_engine::Digest;
 
 use super::attributes::Attributes;
-use super::ports::{ClientId, ManifestEntry};
+use super::ports::{ClientId, ManifestEntry, View};
 use super::{Error, LARGE_MANIFEST_BYTES, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::stored_annotations;
@@ -71,8 +71,10 @@ impl Registry {
         query: ReferrersQuery<'_>,
         page: &mut impl ReferrersPage,
     ) -> Result<Option<Digest>> {
-        let repository = pull.repository().as_str();
         let view = self.view().await?;
+        let Some(repository) = view.repository(pull.repository().as_str()).await? else {
+            return Ok(None);
+        };
         let mut after = query.after;
         let (mut scanned, mut taken, mut read) = (0, 0_usize, 0_u64);
         for piece in 0.. {
@@ -81,9 +83,7 @@ impl Registry {
             } else {
                 Some(self.turns.acquire().await.map_err(Error::internal)?)
             };
-            let entries = view
-                .referrers(repository, query.subject, after, PIECE)
-                .await?;
+            let entries = repository.referrers(query.subject, after, PIECE).await?;
             // The page may wait for memory, which a client that does not read holds.
             drop(turn);
             for entry in &entries {
@@ -95,7 +95,7 @@ impl Registry {
                 let wanted = query.artifact_type;
                 if wanted.is_none_or(|wanted| attributes.artifact_type.as_deref() == Some(wanted)) {
                     read = read.saturating_add(entry.size);
-                    if !self.pass(entry, attributes, page).await? {
+                    if !self.pass(&*view, entry, attributes, page).await? {
                         return Ok(after);
                     }
                     taken += 1;
@@ -113,6 +113,7 @@ impl Registry {
     /// Passes a referrer on to the page.
     async fn pass(
         &self,
+        view: &dyn View,
         entry: &ManifestEntry,
         attributes: Attributes,
         page: &mut impl ReferrersPage,
@@ -124,7 +125,7 @@ impl Registry {
         } else {
             None
         };
-        let annotations = self.annotations(entry).await;
+        let annotations = self.annotations(view, entry).await;
         drop(turn);
         let annotations = match annotations {
             Ok(annotations) => annotations,
@@ -146,8 +147,15 @@ impl Registry {
         page.take(referrer).await
     }
 
-    async fn annotations(&self, entry: &ManifestEntry) -> Result<BTreeMap<String, String>> {
-        let Some(blob) = self.blobs.open(entry.digest, ClientId::default()).await? else {
+    async fn annotations(
+        &self,
+        view: &dyn View,
+        entry: &ManifestEntry,
+    ) -> Result<BTreeMap<String, String>> {
+        let Some(found) = view.blob(entry.digest).await? else {
+            return Ok(BTreeMap::new());
+        };
+        let Some(blob) = self.blobs.open(&found, ClientId::default()).await? else {
             return Ok(BTreeMap::new());
         };
         let mut windows = blob.read(0..blob.length(), None);

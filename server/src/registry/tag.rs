@@ -5,9 +5,9 @@
 
 use tonnage_engine::{Digest, Require};
 
-use super::ports::View;
+use super::ports::RepositoryView;
 use super::{Error, Result};
-use crate::oci::{Reference, RepositoryName};
+use crate::oci::Reference;
 
 /// What must hold of the reference that a request changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,20 +29,19 @@ impl Precondition {
     /// Judges it now; what is returned makes the commit judge it again.
     pub(super) async fn requires(
         &self,
-        view: &dyn View,
-        repository: &RepositoryName,
+        repository: Option<&dyn RepositoryView>,
         reference: &Reference,
     ) -> Result<Option<Require>> {
         if *self == Self::None {
             return Ok(None);
         }
-        let repository = repository.as_str();
-        let current = match reference {
-            Reference::Tag(tag) => view.tag(repository, tag.as_str()).await?,
-            Reference::Digest(digest) => view
-                .manifest(repository, *digest)
-                .await?
-                .map(|entry| entry.digest),
+        let current = match (repository, reference) {
+            (None, _) => None,
+            (Some(repository), Reference::Tag(tag)) => repository.tag(tag.as_str()).await?,
+            (Some(repository), Reference::Digest(digest)) => {
+                let entry = repository.manifest(*digest).await?;
+                entry.map(|entry| entry.digest)
+            }
         };
         if !self.holds(current) {
             return Err(Error::PreconditionFailed);

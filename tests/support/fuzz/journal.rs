@@ -4,6 +4,7 @@
 //! the payload of a frame that holds. Demanded: what is read is written and read again as the same, offsets ascend, and applying any
 //! transaction gives rows or an error.
 
+use crate::by_name::ByName as _;
 use std::sync::Arc;
 
 use tonnage_engine::catalog::{View, apply};

@@ -3,6 +3,7 @@
 //! Owns: [`Client`]. Refuses: judging what a stop leaves (`judge`); what is wrong at once (other bytes than were pushed, a
 //! lease that an answer promised and that is not held) is a complaint in the record.
 
+use crate::by_name::ByName as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

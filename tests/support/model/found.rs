@@ -1,5 +1,6 @@
 //! What an open store holds, as a value that compares with the model.
 
+use crate::by_name::ByName as _;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tonnage_engine::{Digest, Error, Store};

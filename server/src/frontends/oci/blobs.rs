@@ -21,7 +21,11 @@ pub(super) async fn handle(
         return Ok(reply::with_digest(StatusCode::ACCEPTED, digest).body(Body::empty())?);
     }
     let pull = context.authorize(Pull(name))?;
-    let found = context.registry().find_blob(&pull, digest).await?;
+    let found = if context.is_head() {
+        context.registry().check_blob(&pull, digest).await?
+    } else {
+        context.registry().find_blob(&pull, digest).await?
+    };
     let gone = || Error::BlobUnknown {
         repository: pull.repository().clone(),
         digest,
