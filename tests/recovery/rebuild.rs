@@ -45,7 +45,7 @@ async fn put_manifest(store: &Store) -> Digest {
     digest
 }
 
-/// A closed store with one manifest and many tags, without its base files and checkpoints.
+/// A closed store with one manifest and many tags, without its runs and checkpoints.
 fn store_without_caches(seed: u64) -> Image {
     let machine = Machine::new(seed, &check::empty_disk());
     machine.executor.block_on(async {
@@ -94,7 +94,7 @@ fn base_files(image: &Image) -> usize {
         .count()
 }
 
-/// Guards: a rebuild puts rows beyond the delta's budget into base files as it goes, also when it is stopped in between, and ends with
+/// Guards: a rebuild puts rows beyond the delta's budget into runs as it goes, also when it is stopped in between, and ends with
 /// every tag.
 #[test]
 fn a_rebuild_takes_bounded_memory_and_loses_nothing() {
@@ -104,7 +104,7 @@ fn a_rebuild_takes_bounded_memory_and_loses_nothing() {
     let whole = open_and_count(seed, &image, None);
     assert!(
         whole.base_files > 0,
-        "rows went into base files before the store was open"
+        "rows went into runs before the store was open"
     );
     for stop_after in (1..whole.points).step_by(9) {
         let cut = open_and_count(seed, &image, Some(stop_after));

@@ -304,6 +304,39 @@ fn what_threads_share_comes_from_one_module() {
     assert!(wrong.is_empty(), "not from `sync`:\n{}", wrong.join("\n"));
 }
 
+/// Guards: ARCHITECTURE leads a push and a pull from socket to disk in at most 15 hops, and each is a function of the file it names.
+#[test]
+fn the_paths_of_a_push_and_a_pull_are_there() {
+    let document = fs::read_to_string(top().join("ARCHITECTURE.md")).unwrap();
+    for title in [
+        "### A push, from socket to disk",
+        "### A pull, from socket to disk",
+    ] {
+        let (_, section) = document.split_once(title).expect(title);
+        let section = section.split("\n##").next().unwrap();
+        let hops = section.lines().filter_map(|line| {
+            let (number, hop) = line.split_once(". `")?;
+            number.trim().parse::<usize>().ok()?;
+            let mut words = hop.split('`').step_by(2);
+            Some((words.next()?, words.next()?))
+        });
+        let hops: Vec<(&str, &str)> = hops.collect();
+        assert!(
+            (5..=15).contains(&hops.len()),
+            "{title}: {} hops",
+            hops.len()
+        );
+        for (file, function) in hops {
+            let text = fs::read_to_string(top().join(file)).expect(file);
+            let there = text.contains(&format!("fn {function}("));
+            assert!(
+                there || text.contains(&format!("fn {function}<")),
+                "{file}: no {function}"
+            );
+        }
+    }
+}
+
 /// Guards: what checks an invariant stays on in what ships.
 #[test]
 fn no_invariant_is_checked_in_debug_builds_only() {

@@ -195,7 +195,7 @@ async fn write_record(
     synced.map_err(|error| site.poison.of_directory_sync(&site.root, error))
 }
 
-/// Unlinks what neither of the two newest checkpoints names. What cannot be unlinked is tried again by the next checkpoint.
+/// Unlinks what neither of the two newest checkpoints names, nor is being written for the next. What cannot be unlinked is tried again by the next checkpoint.
 async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) -> usize {
     let named: HashSet<u64> = [history.newest(), history.older()]
         .into_iter()
@@ -204,7 +204,8 @@ async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) -> usiz
         .collect();
     let dir = site.runs_dir();
     let mut unlinked = 0;
-    for id in present.iter().filter(|id| !named.contains(id)) {
+    let unused = |id: &&u64| !named.contains(id) && !site.is_claimed(**id);
+    for id in present.iter().filter(unused) {
         let path = dir.join(table::file_name(*id));
         match site.env.io.unlink(Class::Directory.call(), &path).await {
             Ok(()) => unlinked += 1,

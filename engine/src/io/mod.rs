@@ -156,6 +156,9 @@ pub trait File: Send + Sync + Debug {
     fn sync_data(&self, call: Call) -> IoFuture<()>;
     /// Starts writing dirty pages of the range to the disk without waiting; a hint, no promise.
     fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()>;
+    /// Writes dirty pages of the range to the device and waits until they are there. Makes nothing durable, but bounds what a sync has
+    /// to wait for. A failure is one of the data: the same sync may not report it again.
+    fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()>;
     /// Says whether bytes of the range will be read soon or not again; a hint, no promise.
     fn advise(&self, call: Call, offset: u64, length: u64, residency: Residency) -> IoFuture<()>;
     /// Reserves space for the range and grows the file to its end; new bytes read as zero.

@@ -21,6 +21,9 @@ use crate::format::run::{
 /// Blocks of the filter that are finished at once: 512 KiB.
 const FILTER_PIECE_BLOCKS: usize = 16 << 10;
 
+/// Filter keys that are entered at once.
+const HASHES_AT_ONCE: usize = 256;
+
 /// A run file that is being built.
 #[derive(Debug)]
 pub(super) struct Builder {
@@ -33,6 +36,8 @@ pub(super) struct Builder {
     rows: u64,
     filter: Filter,
     filter_keys: u64,
+    // Not entered yet.
+    hashes: Vec<KeyHash>,
     last_filter_key: Vec<u8>,
     filter_offset: u64,
     // Blocks of the filter that were finished, and their checksum.
@@ -64,6 +69,7 @@ impl Builder {
             rows: 0,
             filter: Filter::with_room(filter_keys),
             filter_keys: 0,
+            hashes: Vec::with_capacity(HASHES_AT_ONCE),
             last_filter_key: Vec::new(),
             filter_offset: 0,
             filter_written: 0,
@@ -92,7 +98,11 @@ impl Builder {
         self.rows += 1;
         let filter_key = filter_key(key);
         if self.filter_keys == 0 || self.last_filter_key != filter_key {
-            self.filter.insert(KeyHash::new(&self.hash_key, filter_key));
+            self.hashes.push(KeyHash::new(&self.hash_key, filter_key));
+            if self.hashes.len() == HASHES_AT_ONCE {
+                self.filter.insert(&self.hashes);
+                self.hashes.clear();
+            }
             self.filter_keys += 1;
             self.last_filter_key.clear();
             self.last_filter_key.extend_from_slice(filter_key);
@@ -134,6 +144,7 @@ impl Builder {
     pub(super) fn finish_rows(&mut self) {
         assert!(!self.is_empty(), "a run without rows was built");
         self.finish_page();
+        self.filter.insert(&self.hashes);
         self.filter_offset = self.offset;
     }
 

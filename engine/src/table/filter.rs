@@ -84,12 +84,14 @@ impl Filter {
         out.finish()
     }
 
-    /// Enters a key.
-    pub(super) fn insert(&mut self, hash: KeyHash) {
-        let at = self.block_of(hash);
-        if let Some(block) = self.blocks.get_mut(at) {
-            for (word, bit) in block.iter_mut().zip(bits(hash)) {
-                *word |= bit;
+    /// Enters keys. Each is at a random place of a large array: many at once let the processor wait for several of them together.
+    pub(super) fn insert(&mut self, hashes: &[KeyHash]) {
+        for hash in hashes {
+            let at = self.block_of(*hash);
+            if let Some(block) = self.blocks.get_mut(at) {
+                for (word, bit) in block.iter_mut().zip(bits(*hash)) {
+                    *word |= bit;
+                }
             }
         }
     }
@@ -140,9 +142,8 @@ mod tests {
     #[test]
     fn entered_keys_are_never_denied() {
         let mut filter = Filter::with_room(10_000);
-        for n in 0..10_000 {
-            filter.insert(hash(n));
-        }
+        let hashes: Vec<KeyHash> = (0..10_000).map(hash).collect();
+        filter.insert(&hashes);
         let mut read = Filter::unread();
         assert!(read.decode(&filter.encode(0, 100)));
         assert!(read.decode(&filter.encode(100, usize::MAX)));

@@ -6,7 +6,8 @@
 //! Invariants: keys ascend strictly; a deleted row never shows; after an error the scan is over, unless it is
 //! [`Error::NotResident`]: then it continues where it was, once the page is in memory.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -28,8 +29,12 @@ pub(super) type Row = (Bytes, Option<Bytes>);
 /// Rows in ascending order of keys; see [`super::Layers::scan`].
 #[derive(Debug)]
 pub struct Scan {
-    // Newest layer first.
+    /// Newest layer first.
     sources: Vec<Source>,
+    /// Keys of the heads, the least first; of equal ones the newest layer's.
+    heads: BinaryHeap<Reverse<(Bytes, usize)>>,
+    /// Sources whose next row was not looked at yet.
+    unread: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -54,9 +59,7 @@ impl Scan {
         group: Option<KeyHash>,
     ) -> Self {
         if is_empty(from, to) {
-            return Self {
-                sources: Vec::new(),
-            };
+            return Self::of(std::iter::empty());
         }
         let bounds = (
             from.map(Bytes::copy_from_slice),
@@ -87,43 +90,51 @@ impl Scan {
     }
 
     fn of(cursors: impl Iterator<Item = Cursor>) -> Self {
-        let sources = cursors.map(|cursor| Source { cursor, head: None });
+        let sources: Vec<Source> = cursors
+            .map(|cursor| Source { cursor, head: None })
+            .collect();
         Self {
-            sources: sources.collect(),
+            heads: BinaryHeap::with_capacity(sources.len()),
+            unread: (0..sources.len()).collect(),
+            sources,
         }
     }
 
     /// The next row, deletions included.
     pub(super) fn next_row(&mut self) -> Result<Option<Row>> {
-        let mut least: Option<usize> = None;
-        for number in 0..self.sources.len() {
-            let Some(source) = self.sources.get_mut(number) else {
-                break;
-            };
-            source.fill()?;
-            let key = self.head(number);
-            if key.is_some() && least.is_none_or(|least| key < self.head(least)) {
-                least = Some(number);
-            }
-        }
-        let Some(newest) = least else {
+        self.read_heads()?;
+        let Some(Reverse((key, newest))) = self.heads.pop() else {
             return Ok(None);
         };
-        let row = self.sources.get_mut(newest).and_then(|at| at.head.take());
+        let row = self.take_head(newest);
         // Older rows of the same key do not count.
-        if let Some((key, _)) = &row {
-            for source in self.sources.iter_mut().skip(newest + 1) {
-                if source.head.as_ref().is_some_and(|(head, _)| head == key) {
-                    source.head = None;
-                }
+        while let Some(Reverse((same, _))) = self.heads.peek()
+            && *same == key
+        {
+            if let Some(Reverse((_, older))) = self.heads.pop() {
+                self.take_head(older);
             }
         }
         Ok(row)
     }
 
-    fn head(&self, number: usize) -> Option<&Bytes> {
-        let head = self.sources.get(number)?.head.as_ref();
-        head.map(|(key, _)| key)
+    /// Looks at the next row of each source that has not been looked at.
+    fn read_heads(&mut self) -> Result<()> {
+        while let Some(&number) = self.unread.last() {
+            if let Some(source) = self.sources.get_mut(number) {
+                source.fill()?;
+                if let Some((key, _)) = &source.head {
+                    self.heads.push(Reverse((key.clone(), number)));
+                }
+            }
+            self.unread.pop();
+        }
+        Ok(())
+    }
+
+    fn take_head(&mut self, number: usize) -> Option<Row> {
+        self.unread.push(number);
+        self.sources.get_mut(number)?.head.take()
     }
 
     /// The run cursors that wait for pages: for a merge, which supplies them.
@@ -163,7 +174,7 @@ impl Iterator for Scan {
                 Ok(None) => return None,
                 Err(error) => {
                     if !matches!(error, Error::NotResident(_)) {
-                        self.sources.clear();
+                        *self = Self::of(std::iter::empty());
                     }
                     return Some(Err(error));
                 }

@@ -2,6 +2,7 @@
 //!
 //! Owns: [`Site`]: the store's directory and identity as far as caches need them, the numbers of run files, the pages in memory.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use crate::format::run::PAGE_BYTES_MAX;
 use crate::format::superblock::Superblock;
 use crate::io::Env;
 use crate::poison::Poison;
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Mutex};
 
 /// Sizes of pages, in bytes, by the table their rows are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub struct Site {
     pub pages: PageSizes,
     /// Pages in memory.
     pub cache: Arc<PageCache>,
+    // Numbers of new run files that no checkpoint names yet.
+    claimed: Arc<Mutex<HashSet<u64>>>,
     // Grows through every attempt, so that a file of a failed one, whose removal is still on its way, is never met.
     next_file: AtomicU64,
 }
@@ -80,6 +83,7 @@ impl Site {
             tiers: Tiers::default(),
             pages: PageSizes::default(),
             cache: Arc::default(),
+            claimed: Arc::default(),
             next_file: AtomicU64::new(0),
         }
     }
@@ -95,12 +99,40 @@ impl Site {
     }
 
     /// Takes a number for a new run file.
-    pub(crate) fn claim_file(&self) -> u64 {
-        self.next_file.fetch_add(1, Ordering::Relaxed)
+    pub(super) fn claim_file(&self) -> Claim {
+        let id = self.next_file.fetch_add(1, Ordering::Relaxed);
+        self.claimed.lock().insert(id);
+        let claimed = Arc::clone(&self.claimed);
+        Claim { id, claimed }
+    }
+
+    /// Whether a file is being written, or was and is to be named: it must not be removed, although no checkpoint names it.
+    pub(crate) fn is_claimed(&self, id: u64) -> bool {
+        self.claimed.lock().contains(&id)
     }
 
     /// Never gives out a number below `floor` from here on.
     pub(crate) fn raise_next_file(&self, floor: u64) {
         self.next_file.fetch_max(floor, Ordering::Relaxed);
+    }
+}
+
+/// The number of a run file that is being written, or was and is to be named; until this drops.
+#[derive(Debug)]
+pub(super) struct Claim {
+    id: u64,
+    claimed: Arc<Mutex<HashSet<u64>>>,
+}
+
+impl Claim {
+    /// The number.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.claimed.lock().remove(&self.id);
     }
 }

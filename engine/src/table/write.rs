@@ -15,6 +15,7 @@ use super::builder::{Builder, Finished};
 use super::open;
 use super::run::{Run, file_name};
 use super::scan::Scan;
+use super::site::Claim;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::RunRef;
 use crate::format::run::FILE_HEADER_BYTES;
@@ -25,10 +26,6 @@ const CLASS: Class = Class::Background;
 
 /// Bytes of pages built in one job and written in one go: about a millisecond of computing.
 const WRITE_BYTES: usize = 256 << 10;
-
-/// Bytes that are written at most before they are synced: a sync of the journal may have to wait for all of them, because file
-/// systems order data before the metadata that names it.
-const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
 /// A new run that nothing names yet. Its file is unlinked if this is dropped before [`NewRun::keep`].
 #[derive(Debug)]
@@ -45,7 +42,7 @@ impl NewRun {
 
     /// A checkpoint names it: it stays.
     pub(super) fn keep(mut self) -> Arc<Run> {
-        self.file.id = None;
+        self.file.made = false;
         Arc::clone(&self.run)
     }
 
@@ -54,18 +51,35 @@ impl NewRun {
     }
 }
 
-/// Unlinks the file of an attempt that failed or was dropped, as far as it can: what is left is unlinked by a later checkpoint.
+/// A file that no checkpoint names yet: no checkpoint removes it while this lives. Dropped, it is unlinked, as far as that can be done:
+/// what is left is unlinked by a later checkpoint.
 #[derive(Debug)]
 struct NewFile {
     env: Env,
-    dir: PathBuf,
-    id: Option<u64>,
+    path: PathBuf,
+    claim: Claim,
+    /// Whether it may be there.
+    made: bool,
+}
+
+impl NewFile {
+    fn claim(site: &Site) -> Self {
+        let claim = site.claim_file();
+        Self {
+            env: site.env.clone(),
+            path: site.runs_dir().join(file_name(claim.id())),
+            claim,
+            made: false,
+        }
+    }
 }
 
 impl Drop for NewFile {
     fn drop(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        let (env, path) = (self.env.clone(), self.dir.join(file_name(id)));
+        if !self.made {
+            return;
+        }
+        let (env, path) = (self.env.clone(), self.path.clone());
         let unlink = async move {
             let unlinked = env.io.unlink(Class::Directory.call(), &path).await;
             if let Err(error) = unlinked {
@@ -89,15 +103,9 @@ pub(super) struct Input {
 
 /// Writes the rows of `input`; `None` if there are none. File and directory are synced when this returns.
 pub(super) async fn write(site: &Site, input: Input) -> Result<Option<NewRun>> {
-    let id = site.claim_file();
-    let mut file = NewFile {
-        env: site.env.clone(),
-        dir: site.runs_dir(),
-        id: None,
-    };
-    let mut writer = Writer::new(site, id, input);
-    let path = site.runs_dir().join(file_name(id));
-    let mut output = Output::new(path);
+    let mut file = NewFile::claim(site);
+    let mut writer = Writer::new(site, file.claim.id(), input);
+    let mut output = Output::new(file.path.clone());
     loop {
         let (back, piece) = writer.fill_off_worker(&site.env).await?;
         writer = back;
@@ -105,11 +113,11 @@ pub(super) async fn write(site: &Site, input: Input) -> Result<Option<NewRun>> {
             Piece::Nothing => return Ok(None),
             Piece::WaitsForPages => writer.supply().await?,
             Piece::Bytes(bytes) => {
-                file.id = Some(id);
+                file.made = true;
                 output.append(site, bytes).await?;
             }
             Piece::End(end) => {
-                file.id = Some(id);
+                file.made = true;
                 let reference = output.finish(site, end).await?;
                 // Read back and checked before anything names it.
                 let run = open::open(site, &reference).await.map_err(|unusable| {
@@ -131,7 +139,6 @@ struct Output {
     path: PathBuf,
     file: Option<FileRef>,
     offset: u64,
-    unsynced: u64,
 }
 
 impl Output {
@@ -140,7 +147,6 @@ impl Output {
             path,
             file: None,
             offset: FILE_HEADER_BYTES as u64,
-            unsynced: 0,
         }
     }
 
@@ -158,13 +164,10 @@ impl Output {
         let length = bytes.len() as u64;
         let written = exact::write_all(&*file, CLASS.call(), self.offset, vec![bytes]).await;
         written.map_err(failed("write"))?;
+        // A sync of the journal may have to wait for all that the device has not taken yet: no more than this piece.
+        let written = file.write_back(CLASS.call(), self.offset, length).await;
+        written.map_err(failed("write"))?;
         self.offset += length;
-        self.unsynced += length;
-        if self.unsynced >= UNSYNCED_BYTES_MAX {
-            let synced = file.sync_data(CLASS.call()).await;
-            synced.map_err(failed("sync"))?;
-            self.unsynced = 0;
-        }
         self.file = Some(Arc::clone(&file));
         Ok(file)
     }

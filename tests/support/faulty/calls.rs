@@ -1,7 +1,7 @@
 //! The calls of the kernel on the faulty disk.
 //!
 //! Owns: [`Calls`]. Refuses: caching. Names and sizes count as asked for only once, and data goes by direct I/O, so that every
-//! read and write of the program is a call here; only base files, which are mapped, are read through the page cache.
+//! read and write of the program is a call here.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

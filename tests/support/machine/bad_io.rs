@@ -306,6 +306,10 @@ impl File for BadFile {
         self.file.start_writeback(call, offset, length)
     }
 
+    fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
+        self.file.write_back(call, offset, length)
+    }
+
     fn advise(&self, call: Call, offset: u64, length: u64, residency: Residency) -> IoFuture<()> {
         self.file.advise(call, offset, length, residency)
     }

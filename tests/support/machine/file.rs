@@ -153,6 +153,10 @@ impl File for SimFile {
             })
     }
 
+    fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
+        self.start_writeback(call, offset, length)
+    }
+
     fn allocate(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
         let op = self.op(call, OpKind::Allocate).at(offset, length);
         let inode = self.inode;

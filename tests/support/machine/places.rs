@@ -25,13 +25,14 @@ const CHANGES: [&str; 9] = [
     "set_len",
 ];
 /// Those that do neither; `open` changes the disk where it creates.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     "open",
     "advise",
     "read_up_to",
     "read_exact",
     "read_cached",
     "start_writeback",
+    "write_back",
     "len",
     "list_dir",
     "list_files",

@@ -162,7 +162,7 @@ impl Specimen {
                 report.findings.iter().any(|finding| named(&finding.what))
             }
             Ok(report) => report.findings.iter().any(|finding| {
-                // A base file is named by what says that its checkpoint cannot be used.
+                // A run file is named by what says that its checkpoint cannot be used.
                 finding.path == path || finding.what.contains(&*name)
             }),
             Err(_) => true,

@@ -104,7 +104,17 @@ impl File for ThreadFile {
 
     fn start_writeback(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
         self.run(call, Blocking::Transfer, move |descriptor| {
-            Ok(start_writeback(descriptor, offset, length)?)
+            let flags = libc::SYNC_FILE_RANGE_WRITE;
+            Ok(sync_file_range(descriptor, offset, length, flags)?)
+        })
+    }
+
+    fn write_back(&self, call: Call, offset: u64, length: u64) -> IoFuture<()> {
+        self.run(call, Blocking::Transfer, move |descriptor| {
+            let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+                | libc::SYNC_FILE_RANGE_WRITE
+                | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+            Ok(sync_file_range(descriptor, offset, length, flags)?)
         })
     }
 
@@ -190,12 +200,16 @@ pub(super) fn length(descriptor: &OwnedFd) -> io::Result<u64> {
 }
 
 /// `sync_file_range`, which rustix has no call for. Where the file system does not know it, nothing is
-/// lost: it is a hint.
-fn start_writeback(descriptor: &OwnedFd, offset: u64, length: u64) -> io::Result<()> {
+/// lost: it makes nothing durable.
+fn sync_file_range(
+    descriptor: &OwnedFd,
+    offset: u64,
+    length: u64,
+    flags: libc::c_uint,
+) -> io::Result<()> {
     let invalid = |wide| io::Error::new(io::ErrorKind::InvalidInput, wide);
     let offset = i64::try_from(offset).map_err(invalid)?;
     let length = i64::try_from(length).map_err(invalid)?;
-    let flags = libc::SYNC_FILE_RANGE_WRITE;
     #[expect(unsafe_code, reason = "no safe wrapper exists for this system call")]
     // SAFETY: takes only numbers; the descriptor is open as long as `descriptor` is borrowed.
     let result = unsafe { libc::sync_file_range(descriptor.as_raw_fd(), offset, length, flags) };
