@@ -174,7 +174,11 @@ fn a_fifo_in_place_of_a_file_stops_nothing() {
     let data = directory.path().join("data");
     fill(&data);
     for path in files(&data).into_keys() {
-        let whole = std::fs::read(&path).unwrap();
+        let Ok(whole) = std::fs::read(&path) else {
+            // A start before this merged it with others.
+            assert!(path.extension().is_some_and(|kind| kind == "run"));
+            continue;
+        };
         std::fs::remove_file(&path).unwrap();
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
