@@ -1,7 +1,7 @@
 //! What a deleted repository leaves behind, and its clearing away step by step.
 //!
-//! Owns: `Sweep`, the way through what remains, and which deleted repositories still have rows.
-//! Refuses: taking the steps (`store::sweep`).
+//! Owns: `Purge`, the way through what remains, and which deleted repositories still have rows.
+//! Refuses: taking the steps (`store::purge`).
 //!
 //! Deleting a repository takes its name away, in one small transaction: from then on nobody reaches its rows, and the name, used anew, gets
 //! another id. The rows, of which there may be millions, go in steps of bounded size, between other commits. Each is a transaction
@@ -26,7 +26,7 @@ const STEP_EDGES: usize = 1024;
 /// A way through the rows of a deleted repository. It remembers where it is: what was cleared away already would have to be passed
 /// over at every step, as long as no checkpoint dropped it.
 #[derive(Debug, Clone)]
-pub(crate) struct Sweep {
+pub(crate) struct Purge {
     repository: RepositoryId,
     part: Part,
     after: Option<Bytes>,
@@ -43,7 +43,7 @@ enum Part {
     Nothing,
 }
 
-impl Sweep {
+impl Purge {
     /// From the beginning of what remains of `repository`.
     pub(crate) fn of(repository: RepositoryId) -> Self {
         Self {

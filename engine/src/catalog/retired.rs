@@ -1,6 +1,6 @@
 //! What a large deleted manifest leaves behind, and its clearing away step by step.
 //!
-//! Owns: which tags count, and `Clearing`, the way through what remains. Refuses: taking the steps (`store::sweep`).
+//! Owns: which tags count, and `Clearing`, the way through what remains. Refuses: taking the steps (`store::purge`).
 //!
 //! A manifest may have more tags than a transaction holds, and tens of thousands of edges. Where there are many, its
 //! deletion removes its row and marks its digest with its own LSN. A tag that points at a marked digest counts only if

@@ -9,14 +9,14 @@
 //! Invariants: a batch is judged against the durable state plus everything queued before it. Each queued
 //! transaction carries the state it leads to, so publishing is one pointer swap. States are published in the order of their LSNs.
 
-pub mod foresee;
 pub mod group;
+pub mod prevalidate;
 pub mod resolve;
 pub mod sequencer;
 #[cfg(test)]
 mod tests;
 
-pub use foresee::{Foreseen, foresee};
 pub(crate) use group::{Ending, run_journal};
+pub use prevalidate::{Prevalidated, prevalidate};
 pub use resolve::resolve;
 pub use sequencer::{Cleared, Frozen, Sequencer};

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::foresee::{Foreseen, removes};
+use super::prevalidate::{Prevalidated, removes};
 use super::resolve;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::keys::Slot;
@@ -221,7 +221,7 @@ impl Sequencer {
         self.inner.lock().position
     }
 
-    /// The state with everything queued, and the number of removals that led to it, to foresee by.
+    /// The state with everything queued, and the number of removals that led to it, to prevalidate by.
     pub fn head(&self) -> (View, u64) {
         let inner = self.inner.lock();
         (View::new(Arc::new(inner.head.clone())), inner.removals)
@@ -229,25 +229,25 @@ impl Sequencer {
 
     /// Judges a batch and queues its transaction; the receiver resolves when it is durable and visible. A refusal that depends
     /// on what is queued comes the same way: told earlier, it would speak of what no reader sees and a crash may undo. What was
-    /// foreseen is judged anew if anything was removed since.
+    /// prevalidated is judged anew if anything was removed since.
     ///
     /// On [`Error::NotResident`] nothing was queued and the batch still has all its changes: it is submitted again once the rows are in
     /// memory.
     pub fn submit(
         &self,
         batch: &mut Batch,
-        foreseen: &mut Option<Foreseen>,
+        prevalidated: &mut Option<Prevalidated>,
         damaged: &dyn Fn(&Digest, &Extent) -> bool,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let mut inner = self.open_for_writes()?;
-        match foreseen {
+        match prevalidated {
             Some(known) if known.removals == inner.removals => {
                 if !known.unmet.is_empty() {
                     return inner.refuse(std::mem::take(&mut known.unmet));
                 }
             }
             Some(_) | None => {
-                let known = foreseen.take();
+                let known = prevalidated.take();
                 let again = known.map(|known| [known.requires, known.unmet]);
                 batch.requires.extend(again.into_iter().flatten().flatten());
             }
@@ -314,8 +314,8 @@ impl Sequencer {
     }
 
     /// Queues a step of clearing away what remains of a deleted repository; `None` if it is not deleted: the deletion that the step was
-    /// drawn up behind failed meanwhile. Nobody can name what it removes, so it is no removal to those who foresee.
-    pub fn sweep(
+    /// drawn up behind failed meanwhile. Nobody can name what it removes, so it is no removal to those who prevalidate.
+    pub fn purge(
         &self,
         repository: RepositoryId,
         operations: Vec<Operation>,
@@ -541,8 +541,8 @@ impl Sequencer {
     fn replace_layers(&self, replaced: impl Fn(&Layers) -> Layers) {
         let mut inner = self.inner.lock();
         let replace = |state: &mut State| {
-            let old = replaced(&state.layers);
-            std::mem::replace(&mut state.layers, old)
+            let new = replaced(&state.layers);
+            std::mem::replace(&mut state.layers, new)
         };
         // Dropped after the lock: the last owner of a delta takes milliseconds to drop it.
         let mut old = vec![replace(&mut inner.head)];

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 
-use super::foresee::Foreseen;
+use super::prevalidate::Prevalidated;
 use super::sequencer::Sequencer;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
-use crate::catalog::remains::Sweep;
+use crate::catalog::remains::Purge;
 use crate::catalog::{Repository, View};
 use crate::digest::{Algorithm, Digest};
 use crate::entry::{ManifestEntry, Origin};
@@ -108,13 +108,13 @@ impl Rig {
     }
 
     fn submit(&self, requires: Vec<Require>, changes: Vec<Change>) -> Result<Waiting> {
-        self.submit_foreseen(requires, None, changes)
+        self.submit_prevalidated(requires, None, changes)
     }
 
-    fn submit_foreseen(
+    fn submit_prevalidated(
         &self,
         requires: Vec<Require>,
-        mut foreseen: Option<Foreseen>,
+        mut prevalidated: Option<Prevalidated>,
         changes: Vec<Change>,
     ) -> Result<Waiting> {
         let origin = Origin::default();
@@ -126,13 +126,13 @@ impl Rig {
             origin,
         };
         self.sequencer
-            .submit(&mut batch, &mut foreseen, &|_, _| false)
+            .submit(&mut batch, &mut prevalidated, &|_, _| false)
     }
 
     /// As if these had held now.
-    fn foreseen(&self, requires: Vec<Require>) -> Foreseen {
+    fn prevalidated(&self, requires: Vec<Require>) -> Prevalidated {
         let (_, removals) = self.sequencer.head();
-        Foreseen {
+        Prevalidated {
             removals,
             requires,
             unmet: Vec::new(),
@@ -393,7 +393,7 @@ fn a_manifest_pushed_again_is_no_operation() {
     assert_eq!(with(|entry| entry.attributes = Bytes::new()), 1);
 }
 
-/// Guards: what was foreseen is not judged again while nothing is removed, and is after a removal, also of what never became durable:
+/// Guards: what was prevalidated is not judged again while nothing is removed, and is after a removal, also of what never became durable:
 /// a large manifest neither holds the others up nor names what is gone.
 #[test]
 fn what_was_foreseen_holds_until_something_is_removed() {
@@ -401,34 +401,36 @@ fn what_was_foreseen_holds_until_something_is_removed() {
     drop(rig.push_blob(b"there"));
     let linked = |content: &[u8]| vec![Require::Linked(digest(content))];
     let link = || vec![Change::Link(digest(b"there"))];
-    let made_up = rig.foreseen(linked(b"nowhere"));
+    let made_up = rig.prevalidated(linked(b"nowhere"));
     drop(rig.push_blob(b"more"));
-    let taken = rig.submit_foreseen(vec![], Some(made_up), link());
+    let taken = rig.submit_prevalidated(vec![], Some(made_up), link());
     assert!(taken.is_ok(), "additions end nothing");
 
-    let foreseen = rig.foreseen(linked(b"there"));
+    let prevalidated = rig.prevalidated(linked(b"there"));
     let unlink = Change::Unlink(digest(b"more"));
     drop(rig.submit(vec![], vec![unlink]).unwrap());
-    let still = rig.submit_foreseen(vec![], Some(foreseen), link());
+    let still = rig.submit_prevalidated(vec![], Some(prevalidated), link());
     assert!(still.is_ok(), "another one was removed");
 
-    let foreseen = rig.foreseen(linked(b"there"));
+    let prevalidated = rig.prevalidated(linked(b"there"));
     let unlink = Change::Unlink(digest(b"there"));
     drop(rig.submit(vec![], vec![unlink]).unwrap());
-    let gone = rig.submit_foreseen(vec![], Some(foreseen), link()).unwrap();
+    let gone = rig
+        .submit_prevalidated(vec![], Some(prevalidated), link())
+        .unwrap();
     rig.write_frame();
     assert!(matches!(outcome(gone), Some(Err(Error::Unmet(unmet))) if unmet == linked(b"there")));
 
     drop(rig.push_blob(b"lost"));
-    let foreseen = rig.foreseen(linked(b"lost"));
+    let prevalidated = rig.prevalidated(linked(b"lost"));
     rig.sequencer.fail_queued(&Error::Closed, false);
-    let lost = rig.submit_foreseen(vec![], Some(foreseen), vec![]);
+    let lost = rig.submit_prevalidated(vec![], Some(prevalidated), vec![]);
     assert!(
         matches!(lost, Err(Error::Unmet(unmet)) if unmet.contains(&Require::Linked(digest(b"lost"))))
     );
 }
 
-/// Guards: what was foreseen not to hold is refused when that is durable and not before: told earlier, it would speak of a removal that
+/// Guards: what was prevalidated not to hold is refused when that is durable and not before: told earlier, it would speak of a removal that
 /// a crash may undo. Where that removal fails, nothing is refused.
 #[test]
 fn a_refusal_that_was_foreseen_waits_for_what_it_is_founded_on() {
@@ -438,11 +440,13 @@ fn a_refusal_that_was_foreseen_waits_for_what_it_is_founded_on() {
     let unlink = || vec![Change::Unlink(digest(b"kept"))];
     let gone = vec![Require::Linked(digest(b"kept"))];
     drop(rig.submit(vec![], unlink()).unwrap());
-    let foreseen = Foreseen {
+    let prevalidated = Prevalidated {
         unmet: gone.clone(),
-        ..rig.foreseen(vec![])
+        ..rig.prevalidated(vec![])
     };
-    let mut refused = rig.submit_foreseen(vec![], Some(foreseen), vec![]).unwrap();
+    let mut refused = rig
+        .submit_prevalidated(vec![], Some(prevalidated), vec![])
+        .unwrap();
     assert!((&mut refused).now_or_never().is_none(), "told too early");
     rig.write_frame();
     assert!(matches!(outcome(refused), Some(Err(Error::Unmet(unmet))) if unmet == gone));
@@ -450,12 +454,14 @@ fn a_refusal_that_was_foreseen_waits_for_what_it_is_founded_on() {
     drop(rig.push_blob(b"kept"));
     rig.write_frame();
     drop(rig.submit(vec![], unlink()).unwrap());
-    let foreseen = Foreseen {
+    let prevalidated = Prevalidated {
         unmet: gone,
-        ..rig.foreseen(vec![])
+        ..rig.prevalidated(vec![])
     };
     rig.sequencer.fail_queued(&Error::Closed, false);
-    let taken = rig.submit_foreseen(vec![], Some(foreseen), vec![]).unwrap();
+    let taken = rig
+        .submit_prevalidated(vec![], Some(prevalidated), vec![])
+        .unwrap();
     rig.write_frame();
     assert!(matches!(outcome(taken), Some(Ok(_))), "it is there still");
 }
@@ -470,11 +476,11 @@ fn nothing_is_cleared_away_after_a_deletion_that_failed() {
     drop(rig.submit(vec![], vec![Change::DeleteRepository]).unwrap());
     let (view, _) = rig.sequencer.head();
     let repository = view.next_deleted().unwrap().expect("a deleted repository");
-    let mut sweep = Sweep::of(repository);
-    let step = sweep.step(&view).unwrap();
+    let mut purge = Purge::of(repository);
+    let step = purge.step(&view).unwrap();
     assert!(!step.is_empty());
     rig.sequencer.fail_queued(&Error::Closed, false);
-    let taken = rig.sequencer.sweep(repository, step).unwrap();
+    let taken = rig.sequencer.purge(repository, step).unwrap();
     assert!(taken.is_none(), "a step on a repository that is in use");
     drop(rig.push_blob(b"more"));
     rig.write_frame();
@@ -482,9 +488,9 @@ fn nothing_is_cleared_away_after_a_deletion_that_failed() {
 
     drop(rig.submit(vec![], vec![Change::DeleteRepository]).unwrap());
     let (view, _) = rig.sequencer.head();
-    let mut sweep = Sweep::of(repository);
-    let step = sweep.step(&view).unwrap();
-    assert!(rig.sequencer.sweep(repository, step).unwrap().is_some());
+    let mut purge = Purge::of(repository);
+    let step = purge.step(&view).unwrap();
+    assert!(rig.sequencer.purge(repository, step).unwrap().is_some());
 }
 
 /// Guards: a poisoned store takes no transactions and still answers reads.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
-use super::{Inner, damage, sweep};
+use super::{Inner, damage, purge};
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::segment::RESERVE_IDS;
@@ -52,8 +52,8 @@ pub(super) fn start(inner: &Arc<Inner>) {
         )),
     );
     spawn.spawn(
-        "sweep",
-        Box::pin(sweep::task(
+        "purge",
+        Box::pin(purge::task(
             Arc::downgrade(inner),
             Arc::clone(&inner.deleted),
             inner.closing.subscribe(),

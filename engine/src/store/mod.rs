@@ -19,8 +19,8 @@ mod checkpoints;
 mod close;
 mod damage;
 mod open;
+mod purge;
 mod stats;
-mod sweep;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,8 +32,8 @@ use tokio::sync::watch;
 use self::close::JournalTask;
 use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::{BlobInfo, View};
-use crate::commit::foresee::JUDGED_IN_TURN;
-use crate::commit::{Sequencer, foresee};
+use crate::commit::prevalidate::JUDGED_IN_TURN;
+use crate::commit::{Sequencer, prevalidate};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -270,15 +270,15 @@ impl Inner {
         } else {
             None
         };
-        let mut foreseen = match &turn {
-            Some(_) => foresee(&self.env, &mut batch, || self.sequencer.head()).await?,
+        let mut prevalidated = match &turn {
+            Some(_) => prevalidate(&self.env, &mut batch, || self.sequencer.head()).await?,
             None => None,
         };
         let submit = move || {
             let damaged = |digest: &Digest, at: &Extent| segments.damaged().contains(digest, at);
-            let queued = sequencer.submit(&mut batch, &mut foreseen, &damaged);
+            let queued = sequencer.submit(&mut batch, &mut prevalidated, &damaged);
             if deletes && queued.is_ok() {
-                // It is queued, which is enough: whether anybody waits for it or not, the sweep's steps queue behind it.
+                // It is queued, which is enough: whether anybody waits for it or not, the purge's steps queue behind it.
                 deleted.notify_one();
             }
             queued

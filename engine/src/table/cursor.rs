@@ -114,11 +114,11 @@ impl RunCursor {
 
     fn page(&mut self) -> Result<Arc<CachedPage>> {
         let Some(supply) = &mut self.supply else {
-            return self.run.page(self.next_page);
+            return self.run.try_page(self.next_page);
         };
         let Some(bytes) = supply.pop_front() else {
             self.waits = true;
-            return Err(self.run.absent(self.next_page));
+            return Err(self.run.not_resident(self.next_page));
         };
         let page = self.run.checked(self.run.entry(self.next_page)?, bytes)?;
         Ok(Arc::new(CachedPage::new(page)))

@@ -70,7 +70,7 @@ pub(crate) struct Run {
 #[derive(Debug)]
 pub(super) enum Lookup {
     /// Its row, or the lack of one, is for older runs to tell.
-    Nothing,
+    NotFound,
     /// There is no row, whatever older runs have.
     Deleted,
     /// The row's value.
@@ -121,14 +121,14 @@ impl Run {
     /// What the run says of `key`; [`Error::NotResident`] if that needs the disk.
     pub(super) fn get(self: &Arc<Self>, key: &[u8], hash: KeyHash) -> Result<Lookup> {
         if !self.filter.may_have(hash) {
-            return Ok(Lookup::Nothing);
+            return Ok(Lookup::NotFound);
         }
         let Some(number) = self.page_of(key) else {
-            return Ok(Lookup::Nothing);
+            return Ok(Lookup::NotFound);
         };
-        let page = self.page(number)?;
+        let page = self.try_page(number)?;
         Ok(match page.page.find(key) {
-            None => Lookup::Nothing,
+            None => Lookup::NotFound,
             Some(None) => Lookup::Deleted,
             Some(Some(value)) => Lookup::Value(Bytes::copy_from_slice(value)),
         })
@@ -147,7 +147,7 @@ impl Run {
     }
 
     /// A page by its number, without waiting for the disk.
-    pub(super) fn page(self: &Arc<Self>, number: usize) -> Result<Arc<CachedPage>> {
+    pub(super) fn try_page(self: &Arc<Self>, number: usize) -> Result<Arc<CachedPage>> {
         let there = self
             .slots
             .get(number)
@@ -164,16 +164,16 @@ impl Run {
                 Ok(0) => return Err(self.cut_short(entry)),
                 Ok(_) => {}
                 Err(IoError::NotAttempted(_)) => {
-                    return Err(self.absent(number));
+                    return Err(self.not_resident(number));
                 }
                 Err(error) => return Err(self.unreadable(error)),
             }
         }
-        self.keep(number, entry, &buffer)
+        self.check_and_cache(number, entry, &buffer)
     }
 
     /// The error of a read that needs a page from the disk.
-    pub(super) fn absent(self: &Arc<Self>, page: usize) -> Error {
+    pub(super) fn not_resident(self: &Arc<Self>, page: usize) -> Error {
         let run = Arc::clone(self);
         Error::NotResident(Arc::new(AbsentPage { run, page }))
     }
@@ -184,11 +184,16 @@ impl Run {
         let buffer = Buffer::unpooled(usize::try_from(entry.bytes).unwrap_or(usize::MAX));
         let read = exact::read_exact(&*self.file, CLASS.call(), entry.offset, buffer).await;
         let buffer = read.map_err(|error| self.unreadable(error))?;
-        self.keep(number, entry, &buffer)
+        self.check_and_cache(number, entry, &buffer)
     }
 
     /// Checks what was read and puts it where lookups find it.
-    fn keep(&self, number: usize, entry: &PageEntry, read: &Buffer) -> Result<Arc<CachedPage>> {
+    fn check_and_cache(
+        &self,
+        number: usize,
+        entry: &PageEntry,
+        read: &Buffer,
+    ) -> Result<Arc<CachedPage>> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let bytes = Bytes::copy_from_slice(read.filled());
         let page = Arc::new(CachedPage::new(self.checked(entry, bytes)?));

@@ -93,7 +93,7 @@ impl Runs {
         let hash = self.hash(filter_key(key));
         for run in self.list.iter() {
             match run.get(key, hash)? {
-                Lookup::Nothing => {}
+                Lookup::NotFound => {}
                 Lookup::Deleted => return Ok(None),
                 Lookup::Value(value) => return Ok(Some(value)),
             }

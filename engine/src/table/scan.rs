@@ -152,7 +152,11 @@ impl Scan {
         let mut held = Vec::new();
         loop {
             match self.next() {
-                Some(Err(Error::NotResident(page))) => held.push(page.load().await?),
+                Some(Err(Error::NotResident(page))) => {
+                    let supplied = self.waiting().next().is_some();
+                    assert!(!supplied, "a merge supplies its pages itself");
+                    held.push(page.load().await?);
+                }
                 next => return next.transpose(),
             }
         }

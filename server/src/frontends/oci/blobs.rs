@@ -15,20 +15,30 @@ pub(super) async fn handle(
     name: RepositoryName,
     digest: Digest,
 ) -> Reply {
-    if context.head.method == Method::DELETE {
-        let delete = context.authorize(Delete(name))?;
-        context.registry().delete_blob(&delete, digest).await?;
-        return Ok(reply::with_digest(StatusCode::ACCEPTED, digest).body(Body::empty())?);
+    match context.head.method {
+        Method::DELETE => delete(context, name, digest).await,
+        _ => get(context, name, digest).await,
     }
+}
+
+/// Answers GET, and HEAD, which promises that the blob exists.
+async fn get(context: &RequestContext<'_>, name: RepositoryName, digest: Digest) -> Reply {
     let pull = context.authorize(Pull(name))?;
+    let registry = context.registry();
     let found = if context.is_head() {
-        context.registry().check_blob(&pull, digest).await?
+        registry.check_blob(&pull, digest).await?
     } else {
-        context.registry().find_blob(&pull, digest).await?
+        registry.find_blob(&pull, digest).await?
     };
     let gone = || Error::BlobUnknown {
         repository: pull.repository().clone(),
         digest,
     };
     content::serve(context, &found, Caching::Immutable, gone).await
+}
+
+async fn delete(context: &RequestContext<'_>, name: RepositoryName, digest: Digest) -> Reply {
+    let delete = context.authorize(Delete(name))?;
+    context.registry().delete_blob(&delete, digest).await?;
+    Ok(reply::with_digest(StatusCode::ACCEPTED, digest).body(Body::empty())?)
 }

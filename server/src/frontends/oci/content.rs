@@ -44,7 +44,7 @@ pub(super) async fn serve(
         return Err(Error::PreconditionFailed.into());
     }
     if conditional::not_modified(request, found.digest) {
-        return Ok(base(StatusCode::NOT_MODIFIED, found, caching).body(Body::empty())?);
+        return Ok(content_headers(StatusCode::NOT_MODIFIED, found, caching).body(Body::empty())?);
     }
     let (kind, media_type) = match &found.media_type {
         Some(media_type) if is_inert(media_type) => (Pulled::Manifest, media_type.as_str()),
@@ -71,13 +71,13 @@ pub(super) async fn serve(
     match answer {
         RangeAnswer::Whole => {
             let length = blob.length();
-            let builder =
-                base(StatusCode::OK, found, caching).header(header::CONTENT_TYPE, media_type);
+            let builder = content_headers(StatusCode::OK, found, caching)
+                .header(header::CONTENT_TYPE, media_type);
             let windows = blob.read(0..length, reads(length).as_ref());
             send(context, builder, length, windows, kind).await
         }
         RangeAnswer::One(range) => {
-            let builder = base(StatusCode::PARTIAL_CONTENT, found, caching)
+            let builder = content_headers(StatusCode::PARTIAL_CONTENT, found, caching)
                 .header(header::CONTENT_TYPE, media_type)
                 .header(header::CONTENT_RANGE, content_range(&range, blob.length()));
             let length = range.end - range.start;
@@ -88,7 +88,7 @@ pub(super) async fn serve(
             let boundary = boundary();
             let reads = reads(u64::MAX);
             let (length, windows) = multipart(blob, &ranges, media_type, &boundary, reads);
-            let builder = base(StatusCode::PARTIAL_CONTENT, found, caching).header(
+            let builder = content_headers(StatusCode::PARTIAL_CONTENT, found, caching).header(
                 header::CONTENT_TYPE,
                 format!("multipart/byteranges; boundary={boundary}"),
             );
@@ -108,7 +108,8 @@ pub(super) async fn serve(
 
 /// The answer to a HEAD.
 fn answer_head(found: &Found, caching: Caching, media_type: &str) -> Reply {
-    let builder = base(StatusCode::OK, found, caching).header(header::CONTENT_TYPE, media_type);
+    let builder =
+        content_headers(StatusCode::OK, found, caching).header(header::CONTENT_TYPE, media_type);
     Ok(builder
         .header(header::CONTENT_LENGTH, found.length)
         .body(Body::empty())?)
@@ -121,7 +122,7 @@ pub(super) fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Opt
     values.next().is_none().then_some(value)
 }
 
-fn base(status: StatusCode, found: &Found, caching: Caching) -> response::Builder {
+fn content_headers(status: StatusCode, found: &Found, caching: Caching) -> response::Builder {
     let cache = match caching {
         Caching::Immutable => "private, max-age=31536000, immutable",
         Caching::Revalidate => "no-cache",
@@ -181,11 +182,11 @@ fn multipart(
         sum + bytes(head) + (range.end - range.start)
     });
     let windows = stream::iter(parts)
-        .flat_map(move |(head, range)| one(head).chain(blob.read(range, reads.as_ref())))
-        .chain(one(end));
+        .flat_map(move |(head, range)| literal(head).chain(blob.read(range, reads.as_ref())))
+        .chain(literal(end));
     (length, windows.boxed())
 }
 
-fn one(bytes: Bytes) -> Windows {
+fn literal(bytes: Bytes) -> Windows {
     stream::once(async move { Ok(bytes) }).boxed()
 }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::Inner;
 use super::background::or_closing;
 use crate::catalog::View;
-use crate::catalog::remains::Sweep;
+use crate::catalog::remains::Purge;
 use crate::commit::Cleared;
 use crate::error::{Error, Result};
 use crate::sync::Notify;
@@ -24,10 +24,10 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// Goes on with what an earlier stop left, then with every deletion that `due` tells of.
 pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::Receiver<bool>) {
-    let mut sweep = None;
+    let mut purge = None;
     loop {
         let Some(inner) = store.upgrade() else { return };
-        match step(&inner, &mut sweep).await {
+        match step(&inner, &mut purge).await {
             Ok(true) => {}
             Ok(false) => {
                 drop(inner);
@@ -49,15 +49,15 @@ pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watc
 }
 
 /// One step, durable on return. False: nothing remains.
-async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
+async fn step(inner: &Inner, purge: &mut Option<Purge>) -> Result<bool> {
     inner.checkpoints.wait_for_room(inner).await;
     // With what is queued: a step queues behind the deletion, and fails with it. Where the deletion failed before that, the step is not
     // taken, and what there is to do is looked up anew.
     let (view, _) = inner.sequencer.head();
-    let next = match sweep.as_ref().filter(|sweep| !sweep.is_over()) {
-        Some(sweep) => sweep.clone(),
+    let next = match purge.as_ref().filter(|purge| !purge.is_over()) {
+        Some(purge) => purge.clone(),
         None => match view.read(View::next_deleted).await? {
-            Some(repository) => Sweep::of(repository),
+            Some(repository) => Purge::of(repository),
             None => return clear(inner, &view).await,
         },
     };
@@ -66,15 +66,15 @@ async fn step(inner: &Inner, sweep: &mut Option<Sweep>) -> Result<bool> {
     let drawn_up = move || {
         let mut next = next.clone();
         let operations = next.step(&view)?;
-        Ok((sequencer.sweep(next.repository(), operations)?, next))
+        Ok((sequencer.purge(next.repository(), operations)?, next))
     };
     let (queued, next) = resident_off_worker(&inner.env, drawn_up).await?;
     let Some(waiting) = queued else {
-        *sweep = None;
+        *purge = None;
         return Ok(true);
     };
     waiting.await.map_err(|_gone| Error::Closed)??;
-    *sweep = Some(next);
+    *purge = Some(next);
     inner.checkpoints.poke_if_due(inner);
     Ok(true)
 }

@@ -1,10 +1,10 @@
 //! Judging preconditions before it is a batch's turn.
 //!
-//! Owns: [`Foreseen`]: preconditions that held a moment ago and hold still unless something was taken away since. A manifest may have
+//! Owns: [`Prevalidated`]: preconditions that held a moment ago and hold still unless something was taken away since. A manifest may have
 //! tens of thousands of them, and judging them in turn would make every other commit wait.
 //! Refuses: deciding; the sequencer takes it as judged only while nothing was removed, and judges anew otherwise.
 //!
-//! Invariant: only facts that nothing but a removal can end are foreseen.
+//! Invariant: only facts that nothing but a removal can end are prevalidated.
 
 use crate::batch::Batch;
 use crate::catalog::View;
@@ -21,7 +21,7 @@ const JUDGED_AT_ONCE: usize = 1024;
 
 /// How preconditions were judged when there had been `removals` removals.
 #[derive(Debug)]
-pub struct Foreseen {
+pub struct Prevalidated {
     pub(super) removals: u64,
     /// These held.
     pub(super) requires: Vec<Require>,
@@ -31,11 +31,11 @@ pub struct Foreseen {
 
 /// Judges a large batch's preconditions off the async workers and takes those out that were. `head` gives the state with everything
 /// queued, and the number of removals before it.
-pub async fn foresee(
+pub async fn prevalidate(
     env: &Env,
     batch: &mut Batch,
     head: impl FnOnce() -> (View, u64),
-) -> Result<Option<Foreseen>> {
+) -> Result<Option<Prevalidated>> {
     if batch.requires.len() <= JUDGED_IN_TURN {
         return Ok(None);
     }
@@ -57,7 +57,7 @@ pub async fn foresee(
         requires.extend(held);
         unmet.extend(failed);
     }
-    Ok(Some(Foreseen {
+    Ok(Some(Prevalidated {
         removals,
         requires,
         unmet,
