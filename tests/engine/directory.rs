@@ -176,7 +176,9 @@ fn a_blob_that_moved_is_read_where_it_is() {
                 .unwrap()
                 .is_none()
         );
-        assert!(!store.is_damaged(&there) && !store.is_damaged(&gone));
+        assert!(
+            !store.is_damaged(&there).await.unwrap() && !store.is_damaged(&gone).await.unwrap()
+        );
         store.close().await.unwrap();
     });
 }

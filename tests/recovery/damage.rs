@@ -444,7 +444,11 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
             let end = stored.extent.offset + stored.extent.length;
             let lost = inside
                 && (stored.extent.layout == Layout::Trailing || there.is_none_or(|at| at < end));
-            assert_eq!(store.is_damaged(digest), lost, "{why}: {digest}");
+            assert_eq!(
+                store.is_damaged(digest).await.unwrap(),
+                lost,
+                "{why}: {digest}"
+            );
             whole += usize::from(inside && !lost);
             let read = async {
                 let reader = store.open_blob(digest).await?.expect("it is stored");
@@ -470,7 +474,7 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
     machine.executor.block_on(async {
         let (store, _) = open(&machine).await.expect("it opens");
         for digest in script.after(script.steps.len()).links {
-            assert!(!store.is_damaged(&digest), "{why}: {digest}");
+            assert!(!store.is_damaged(&digest).await.unwrap(), "{why}: {digest}");
         }
     });
     whole
@@ -598,11 +602,11 @@ fn damage_is_remembered_until_it_is_healed() {
         let machine = Machine::new(SEED, &damaged);
         machine.executor.block_on(async {
             let (store, _) = open(&machine).await.expect("it opens");
-            assert!(!store.is_damaged(&digest));
+            assert!(!store.is_damaged(&digest).await.unwrap());
             let reader = store.open_blob(&digest).await.expect("it opens");
             let read = reader.expect("it is stored").read_whole(1 << 30).await;
             assert!(matches!(read, Err(Error::Corrupt(_))), "{read:?}");
-            assert!(store.is_damaged(&digest));
+            assert!(store.is_damaged(&digest).await.unwrap());
             if closed_then {
                 store.close().await.expect("it closes");
             } else {
@@ -625,12 +629,12 @@ fn damage_is_remembered_until_it_is_healed() {
                 let (store, report) = open(&machine).await.expect("it opens");
                 assert_eq!(report.blobs_damaged, 1);
                 for number in [1, 3, 5, 6, 7, 8, 9] {
-                    let marked = store.is_damaged(&content::digest(number));
+                    let marked = store.is_damaged(&content::digest(number)).await.unwrap();
                     assert_eq!(marked, number == 9, "content {number}");
                 }
                 let pushed = script.take(&store, &machine.env, &push(9)).await;
                 pushed.expect("the push heals it");
-                assert!(!store.is_damaged(&digest));
+                assert!(!store.is_damaged(&digest).await.unwrap());
                 let scripts = std::slice::from_ref(&script);
                 check::contract(&store, scripts, &all_of(&script))
                     .await
@@ -645,7 +649,7 @@ fn damage_is_remembered_until_it_is_healed() {
             machine.executor.block_on(async {
                 let (store, report) = open(&machine).await.expect("it opens");
                 assert_eq!(report.blobs_damaged, 0);
-                assert!(!store.is_damaged(&digest));
+                assert!(!store.is_damaged(&digest).await.unwrap());
             });
         }
     }
@@ -662,9 +666,12 @@ fn whole_again(image: &Image, digest: &Digest, segment: &Path) {
         let reader = store.open_blob(digest).await.expect("it opens");
         let reader = reader.expect("it is stored");
         let part = reader.read(0..1).next().await;
-        assert!(part.is_ok() && store.is_damaged(digest), "{part:?}");
+        assert!(
+            part.is_ok() && store.is_damaged(digest).await.unwrap(),
+            "{part:?}"
+        );
         reader.read_whole(1 << 30).await.expect("it is whole");
-        assert!(!store.is_damaged(digest));
+        assert!(!store.is_damaged(digest).await.unwrap());
         store.close().await.expect("it closes");
     });
     machine.executor.settle();

@@ -451,9 +451,13 @@ fn a_failed_read_is_damage_by_its_cause() {
             let met = check::contract(&play.store, scripts, &progress).await;
             assert!(met.is_err(), "{case}: nothing was read");
             let digest = content::digest(number);
-            assert_eq!(play.store.is_damaged(&digest), damaged, "{case}");
+            assert_eq!(
+                play.store.is_damaged(&digest).await.unwrap(),
+                damaged,
+                "{case}"
+            );
             play.holds().await;
-            assert!(!play.store.is_damaged(&digest), "{case}");
+            assert!(!play.store.is_damaged(&digest).await.unwrap(), "{case}");
         });
     }
 }
@@ -645,10 +649,10 @@ fn a_push_heals_a_blob_whose_segment_is_gone() {
     next.executor.block_on(async {
         let store = Play::open(&next).await.store;
         assert!(store.open_blob(&content::digest(9)).await.is_err());
-        assert!(store.is_damaged(&content::digest(9)));
+        assert!(store.is_damaged(&content::digest(9)).await.unwrap());
         let pushed = play.script.take(&store, &next.env, &push(9)).await;
         pushed.expect("the push heals it");
-        assert!(!store.is_damaged(&content::digest(9)));
+        assert!(!store.is_damaged(&content::digest(9)).await.unwrap());
         let (scripts, progress) = (std::slice::from_ref(&play.script), [play.progress]);
         check::contract(&store, scripts, &progress).await.unwrap();
         store.close().await.expect("the store closes");

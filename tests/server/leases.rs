@@ -84,7 +84,7 @@ impl BlobStore for Interfered {
     fn read_account(&self) -> Arc<dyn ReadAccount> {
         self.real.read_account()
     }
-    fn is_damaged(&self, digest: Digest) -> bool {
+    fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>> {
         self.real.is_damaged(digest)
     }
     fn condition(&self) -> Condition {

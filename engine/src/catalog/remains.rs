@@ -119,7 +119,10 @@ impl Purge {
                     let digest = row(&key, keys::digest_behind(&key, prefix))?;
                     let children = keys::children(repository, &digest);
                     let left = STEP_EDGES.saturating_sub(edges);
-                    edges += view.state().scan_prefix(&children, None).take(left).count();
+                    for edge in view.state().scan_prefix(&children, None).take(left) {
+                        edge?;
+                        edges += 1;
+                    }
                     Operation::DeleteManifest { repository, digest }
                 }
                 Part::Retired | Part::Links | Part::Nothing => Operation::Unlink {

@@ -39,7 +39,7 @@ pub struct Rejected {
 pub struct Loaded {
     /// The newest usable checkpoint; `None`: replay from the start of the journal.
     pub chosen: Option<Chosen>,
-    /// For the next [`super::run()`].
+    /// For the next checkpoint.
     pub history: History,
     /// What was passed over, for the log and `fsck`. Slots that do not exist are not listed.
     pub rejected: Vec<Rejected>,

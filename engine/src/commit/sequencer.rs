@@ -168,7 +168,7 @@ pub struct Group {
 /// A durable state whose deltas are frozen, for a checkpoint to write out.
 #[derive(Debug, Clone)]
 pub struct Frozen {
-    /// The state; `state.layers.frozen()` is what the checkpoint merges.
+    /// The state; `state.layers.frozen()` is what the checkpoint writes.
     pub state: Arc<State>,
     /// Where replay begins on top of it.
     pub position: Position,

@@ -30,7 +30,7 @@ pub struct RunRef {
 pub struct CheckpointRecord {
     /// The store it belongs to.
     pub store_id: [u8; 16],
-    /// Number of the checkpoint; grows by one, its slot is the remainder by three.
+    /// Number of the checkpoint; grows by at least one, its slot is the remainder by three.
     pub sequence: u64,
     /// Everything up to this transaction is in the runs.
     pub lsn: Lsn,

@@ -105,6 +105,11 @@ impl FileHeader {
         if !places.is_sorted() {
             return Err(Malformed::new("its parts do not follow each other"));
         }
+        if header.filter_keys > header.rows {
+            return Err(Malformed::new(
+                "its filter has more keys than there are rows",
+            ));
+        }
         if header.filter_bytes().max(header.directory_bytes()) > PART_BYTES_MAX {
             return Err(Malformed::new("its filter or directory is larger than any"));
         }

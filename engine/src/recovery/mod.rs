@@ -132,7 +132,12 @@ impl Replay<'_> {
         let done = checkpoint::flush(self.site, &self.history, facts, &frozen, &runs).await?;
         self.state.layers = frozen.unfreeze(done.runs);
         self.history = done.history;
-        while let Some(due) = self.state.layers.runs().due(self.site) {
+        Ok(())
+    }
+
+    /// Merges the runs that are due.
+    async fn merge(&mut self) -> Result<()> {
+        while let Some(due) = self.state.layers.runs().due(self.site, usize::MAX) {
             let runs = self.state.layers.runs();
             let merged = table::merge(self.site, runs, due).await?.over(runs);
             let done = checkpoint::publish(self.site, &self.history, merged).await?;
@@ -168,6 +173,11 @@ impl Visitor for Replay<'_> {
             }
             tracing::warn!(%error, "the replay continues in memory: no checkpoint could be written");
             self.bound_bytes = None;
+        } else if full && let Err(error) = self.merge().await {
+            if self.site.poison.cause().is_some() {
+                return Err(error);
+            }
+            tracing::warn!(%error, "runs could not be merged; nothing is lost, but lookups look into more files");
         }
         Ok(())
     }

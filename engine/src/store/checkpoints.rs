@@ -1,11 +1,15 @@
 //! Checkpoints and merges of an open store.
 //!
 //! Owns: [`Checkpoints`]: what is frozen, what is published, and who waits for it. A checkpoint writes the frozen delta as a run; a
-//! merge makes one run of several. A merge takes long, so it runs beside checkpoints; only publishing is one at a time.
+//! merge makes one run of several. A merge takes long, so it runs beside checkpoints and beside a smaller one; only publishing is one
+//! at a time.
 //! Refuses: when to act (`checkpoint::is_due`, `table::Tiers`) and how rows are written (`table`).
 //!
 //! Invariant: the runs of the state are those of the newest durable checkpoint.
 
+use std::collections::HashSet;
+use std::io;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,13 +20,17 @@ use super::Inner;
 use super::background::or_closing;
 use crate::checkpoint::{self, Done, Facts, History, Since, Thresholds};
 use crate::commit::Frozen;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::io::{Class, IoError};
 use crate::journal::Position;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
 use crate::table::{self, Runs, Site, resident};
 
 /// While a merge runs, commits wait where there are so many runs: each costs lookups a probe of its filter, and a descriptor.
 const RUNS_MAX: usize = 64;
+
+/// What a merge leaves free on the disk: more than the journal may take before deletes free something.
+const MERGE_LEAVES_BYTES: u64 = 256 << 20;
 
 /// Checkpoints of an open store.
 #[derive(Debug)]
@@ -32,7 +40,8 @@ pub(super) struct Checkpoints {
     due: Arc<Notify>,
     running: AtomicBool,
     merge_due: Arc<Notify>,
-    merging: AtomicBool,
+    /// Numbers of the runs that are being merged.
+    merging: Mutex<HashSet<u64>>,
     /// Journal position of the last checkpoint, for the policy.
     last: Mutex<Position>,
     flushed_bytes: AtomicU64,
@@ -79,7 +88,7 @@ impl Checkpoints {
             due: Arc::default(),
             running: AtomicBool::new(false),
             merge_due: Arc::default(),
-            merging: AtomicBool::new(false),
+            merging: Mutex::default(),
             last: Mutex::new(last),
             flushed_bytes: AtomicU64::new(0),
             merged_bytes: AtomicU64::new(0),
@@ -104,7 +113,7 @@ impl Checkpoints {
             published.as_mut().enable();
             let full = inner.sequencer.delta_bytes() > 2 * inner.options.delta_budget_bytes;
             let flushing = full && self.running.load(Ordering::Acquire);
-            let merging = self.merging.load(Ordering::Acquire)
+            let merging = !self.merging.lock().is_empty()
                 && inner.sequencer.durable().layers.runs().count() > RUNS_MAX;
             if !flushing && !merging {
                 return;
@@ -180,20 +189,20 @@ impl Checkpoints {
         Ok(CheckpointReport { bytes_written })
     }
 
-    /// Merges runs until none are due, or the store closes.
+    /// Merges runs until none are due, or the store closes. Two tasks do so: runs of lower tiers are merged beside a large merge, so
+    /// that they stay few.
     pub(super) async fn merge(
         &self,
         inner: &Inner,
         closing: &mut watch::Receiver<bool>,
     ) -> Result<()> {
-        loop {
-            let runs = runs_of(inner);
-            let Some(due) = runs.due(&self.site) else {
-                return Ok(());
-            };
-            let _merging = Busy::new(&self.merging, inner);
+        while let Some(claimed) = self.claim_merge(inner) {
+            // There may be another one for the other task.
+            self.merge_due.notify_one();
+            self.check_space(inner, &claimed).await?;
             let mut merged = None;
-            let work = async { merged = Some(table::merge(&self.site, &runs, due).await) };
+            let (runs, range) = (&claimed.runs, claimed.range.clone());
+            let work = async { merged = Some(table::merge(&self.site, runs, range).await) };
             // Only this is given up at the close: what is published must be known to be.
             or_closing(work, closing).await;
             let Some(merged) = merged else { return Ok(()) };
@@ -206,6 +215,40 @@ impl Checkpoints {
             self.merged_bytes
                 .fetch_add(done.bytes_written, Ordering::Relaxed);
         }
+        Ok(())
+    }
+
+    /// The next merge that is due among the runs newer than all that are being merged.
+    fn claim_merge<'a>(&'a self, inner: &'a Inner) -> Option<ClaimedMerge<'a>> {
+        let mut merging = self.merging.lock();
+        let runs = runs_of(inner);
+        let ids: Vec<u64> = runs.references().iter().map(|run| run.id).collect();
+        let newer = ids.iter().take_while(|id| !merging.contains(id)).count();
+        let range = runs.due(&self.site, newer)?;
+        let ids = ids.get(range.clone()).unwrap_or_default().to_vec();
+        merging.extend(&ids);
+        Some(ClaimedMerge {
+            runs,
+            range,
+            ids,
+            checkpoints: self,
+            inner,
+        })
+    }
+
+    /// A merge needs as much space again as its runs have. It must not take what deletes need.
+    async fn check_space(&self, inner: &Inner, claimed: &ClaimedMerge<'_>) -> Result<()> {
+        let (io, path) = (&inner.env.io, &inner.path);
+        let space = io.space(Class::Directory.call(), path).await;
+        let space = space.map_err(|error| Error::io("ask for the space on", path, error))?;
+        let references = claimed.runs.references();
+        let runs = references.get(claimed.range.clone()).unwrap_or_default();
+        let needed: u64 = runs.iter().map(|run| run.bytes).sum();
+        if space.available_bytes > needed.saturating_add(MERGE_LEAVES_BYTES) {
+            return Ok(());
+        }
+        let full = IoError::Failed(io::ErrorKind::StorageFull.into());
+        Err(Error::io("merge runs in", &self.site.runs_dir(), full))
     }
 
     /// The runs in numbers.
@@ -217,6 +260,26 @@ impl Checkpoints {
             flushed_bytes: self.flushed_bytes.load(Ordering::Relaxed),
             merged_bytes: self.merged_bytes.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Runs that are being merged, until this drops; then those who wait for room look again.
+struct ClaimedMerge<'a> {
+    runs: Runs,
+    range: Range<usize>,
+    ids: Vec<u64>,
+    checkpoints: &'a Checkpoints,
+    inner: &'a Inner,
+}
+
+impl Drop for ClaimedMerge<'_> {
+    fn drop(&mut self) {
+        let mut merging = self.checkpoints.merging.lock();
+        for id in &self.ids {
+            merging.remove(id);
+        }
+        drop(merging);
+        self.inner.sequencer.published.notify_waiters();
     }
 }
 

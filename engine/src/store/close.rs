@@ -62,6 +62,8 @@ impl Store {
 /// A last checkpoint, then away with segment files that nothing names.
 async fn tidy(inner: &Inner) -> Result<()> {
     inner.checkpoints.run(inner).await?;
+    // The first may have ended one that failed before, of an older state.
+    inner.checkpoints.run(inner).await?;
     let view = View::new(inner.sequencer.durable());
     remove_unnamed(&inner.env, &inner.path, &view).await
 }

@@ -171,15 +171,14 @@ impl Store {
     }
 
     /// Whether a blob's bytes are known to be corrupt: found by a read, healed by pushing the blob again.
-    pub fn is_damaged(&self, digest: &Digest) -> bool {
+    pub async fn is_damaged(&self, digest: &Digest) -> Result<bool> {
         let damaged = self.inner.segments.damaged();
+        if !damaged.anywhere(digest) {
+            return Ok(false);
+        }
         // Marks of places that the blob has left since do not count.
-        damaged.anywhere(digest)
-            && match self.view().blob(digest) {
-                Ok(stored) => stored.is_some_and(|stored| damaged.contains(digest, &stored.extent)),
-                // Not known now; most marks are of where the blob is.
-                Err(_) => true,
-            }
+        let stored = self.view().read(|view| view.blob(digest)).await?;
+        Ok(stored.is_some_and(|stored| damaged.contains(digest, &stored.extent)))
     }
 
     /// An answer is about to promise that `digest` exists: keeps it from collection for the grace period.

@@ -198,7 +198,12 @@ impl Run {
         let bytes = Bytes::copy_from_slice(read.filled());
         let page = Arc::new(CachedPage::new(self.checked(entry, bytes)?));
         if let Some(slot) = self.slots.get(number) {
-            *slot.lock() = Arc::downgrade(&page);
+            let mut slot = slot.lock();
+            // Somebody else read it meanwhile, and may wait for that very copy to be found.
+            if let Some(there) = slot.upgrade() {
+                return Ok(there);
+            }
+            *slot = Arc::downgrade(&page);
         }
         self.cache.keep(Arc::clone(&page));
         Ok(page)

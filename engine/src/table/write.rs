@@ -57,14 +57,14 @@ impl NewRun {
 struct NewFile {
     env: Env,
     path: PathBuf,
-    claim: Claim,
+    claim: Arc<Claim>,
     /// Whether it may be there.
     made: bool,
 }
 
 impl NewFile {
     fn claim(site: &Site) -> Self {
-        let claim = site.claim_file();
+        let claim = Arc::new(site.claim_file());
         Self {
             env: site.env.clone(),
             path: site.runs_dir().join(file_name(claim.id())),
@@ -79,8 +79,10 @@ impl Drop for NewFile {
         if !self.made {
             return;
         }
-        let (env, path) = (self.env.clone(), self.path.clone());
+        // Claimed until it is gone: its number is not met again meanwhile.
+        let (env, path, claim) = (self.env.clone(), self.path.clone(), Arc::clone(&self.claim));
         let unlink = async move {
+            let _claim = claim;
             let unlinked = env.io.unlink(Class::Directory.call(), &path).await;
             if let Err(error) = unlinked {
                 tracing::debug!(path = %path.display(), %error, "left a run file that nothing names");

@@ -105,8 +105,8 @@ impl BlobStore for Embedded {
         Pinned(Box::new(self.0.pin(digests)))
     }
 
-    fn is_damaged(&self, digest: Digest) -> bool {
-        self.0.is_damaged(&digest)
+    fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>> {
+        async move { self.0.is_damaged(&digest).await.map_err(error) }.boxed()
     }
 
     fn condition(&self) -> Condition {

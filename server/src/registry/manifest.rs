@@ -230,7 +230,7 @@ impl Registry {
     ) -> Result<Children> {
         let mut children = Children::default();
         for (count, child) in manifest.children.iter().enumerate() {
-            // Looking things up in memory never waits, so nobody else would have a turn on this thread.
+            // What is in memory is found without a wait, so nobody else would have a turn on this thread.
             if count % CHILDREN_A_TURN == CHILDREN_A_TURN - 1 {
                 tokio::task::yield_now().await;
             }
@@ -257,7 +257,7 @@ impl Registry {
     ) -> Result<FoundChild> {
         let (digest, place) = (child.digest, child.place);
         let manifest = match repository {
-            Some(repository) if place != Place::Blob && !self.blobs.is_damaged(digest) => {
+            Some(repository) if place != Place::Blob && !self.blobs.is_damaged(digest).await? => {
                 repository.manifest(digest).await?.is_some()
             }
             Some(_) | None => false,

@@ -100,7 +100,7 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Keeps blobs, stored or not, from being collected until the pin drops.
     fn pin(&self, digests: &[Digest]) -> Pinned;
     /// Whether the blob's stored bytes are known to be damaged. Pushing it again heals it.
-    fn is_damaged(&self, digest: Digest) -> bool;
+    fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>>;
     /// How fit for work it is.
     fn condition(&self) -> Condition;
     /// How many operations of the disk there were, by what they were for; empty where there is no disk.

@@ -85,8 +85,8 @@ impl Registry {
 
     /// Whether its bytes are known to be damaged. An existence check then answers no, so that the client pushes it
     /// again, which heals it.
-    pub fn is_damaged(&self, found: &Found) -> bool {
-        self.blobs.is_damaged(found.digest)
+    pub async fn is_damaged(&self, found: &Found) -> Result<bool> {
+        self.blobs.is_damaged(found.digest).await
     }
 
     /// A blob that the repository links, as of now.
@@ -104,7 +104,7 @@ impl Registry {
         digest: Digest,
     ) -> Result<bool> {
         match repository {
-            Some(repository) if !self.blobs.is_damaged(digest) => {
+            Some(repository) if !self.blobs.is_damaged(digest).await? => {
                 Ok(repository.blob(digest).await?.is_some())
             }
             Some(_) | None => Ok(false),

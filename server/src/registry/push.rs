@@ -123,7 +123,7 @@ impl Registry {
         let repository = push.repository().as_str();
         let became = self.blobs.finished(id, repository);
         if became != Some(digest)
-            || self.blobs.is_damaged(digest)
+            || self.blobs.is_damaged(digest).await?
             || self.promise(repository, digest).await?.is_none()
         {
             return Err(Error::UploadUnknown);

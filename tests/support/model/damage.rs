@@ -222,10 +222,13 @@ async fn remembered(task: &Task, machine: &Machine, known: &[Digest]) -> Result<
     }
     let opened = Store::open(machine.env.clone(), &store_path(), task.options.clone()).await;
     let (store, _) = opened.map_err(|error| Violation::new("damage", error.to_string()))?;
-    let forgotten: Vec<_> = known
-        .iter()
-        .filter(|digest| !store.is_damaged(digest))
-        .collect();
+    let mut forgotten = Vec::new();
+    for digest in known {
+        // One whose row cannot be read is not known to be sound.
+        if matches!(store.is_damaged(digest).await, Ok(false)) {
+            forgotten.push(digest);
+        }
+    }
     drop(store.close().await);
     if forgotten.is_empty() {
         return Ok(());

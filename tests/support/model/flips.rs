@@ -320,7 +320,10 @@ async fn mark_damaged(machine: &Machine, store: &Store) {
     machine.disk.add_fault(fault);
     let digest = content::digest(MARKED);
     drop(read(store, &digest).await);
-    assert!(store.is_damaged(&digest), "the wrong bit was not noticed");
+    assert!(
+        store.is_damaged(&digest).await.unwrap(),
+        "the wrong bit was not noticed"
+    );
     machine.disk.set_noise(Noise::default());
     // The mark is durable by then.
     machine.env.clock.sleep(Duration::from_secs(1)).await;

@@ -1,6 +1,6 @@
 //! `/v2/<name>/blobs/<digest>`
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
 
 use super::content::{self, Caching};
 use super::context::RequestContext;
@@ -21,11 +21,13 @@ pub(super) async fn handle(
     }
 }
 
-/// Answers GET, and HEAD, which promises that the blob exists.
+/// Answers GET and HEAD. An answer without bytes promises that the blob exists.
 async fn get(context: &RequestContext<'_>, name: RepositoryName, digest: Digest) -> Reply {
     let pull = context.authorize(Pull(name))?;
     let registry = context.registry();
-    let found = if context.is_head() {
+    // A 304 sends no bytes either.
+    let sends_none = context.is_head() || context.head.headers.contains_key(header::IF_NONE_MATCH);
+    let found = if sends_none {
         registry.check_blob(&pull, digest).await?
     } else {
         registry.find_blob(&pull, digest).await?

@@ -52,7 +52,7 @@ pub(super) async fn serve(
         None => (Pulled::Blob, OCTETS),
     };
     if context.is_head() {
-        if context.registry().is_damaged(found) {
+        if context.registry().is_damaged(found).await? {
             return Err(gone().into());
         }
         return answer_head(found, caching, media_type);
