@@ -36,13 +36,9 @@ pub(super) fn start(inner: &Arc<Inner>) {
             inner.closing.subscribe(),
         )),
     );
-    for name in ["merge", "small merge"] {
-        let due = inner.checkpoints.merge_due();
-        let task = merges(Arc::downgrade(inner), due, inner.closing.subscribe());
-        spawn.spawn(name, Box::pin(task));
-    }
-    // What the last stop flushed.
-    inner.checkpoints.merge_due().notify_one();
+    let due = inner.checkpoints.merge_due();
+    let task = merges(Arc::downgrade(inner), due, inner.closing.subscribe());
+    spawn.spawn("merge", Box::pin(task));
     spawn.spawn(
         "segment-ids",
         Box::pin(segment_ids(

@@ -1,8 +1,7 @@
 //! Checkpoints and merges of an open store.
 //!
 //! Owns: [`Checkpoints`]: what is frozen, what is published, and who waits for it. A checkpoint writes the frozen delta as a run; a
-//! merge makes one run of several. A merge takes long, so it runs beside checkpoints and beside a smaller one; only publishing is one
-//! at a time.
+//! merge makes one run of several. A merge takes long, so it runs beside checkpoints; only publishing is one at a time.
 //! Refuses: when to act (`checkpoint::is_due`, `table::Tiers`) and how rows are written (`table`).
 //!
 //! Invariant: the runs of the state are those of the newest durable checkpoint.
@@ -189,16 +188,13 @@ impl Checkpoints {
         Ok(CheckpointReport { bytes_written })
     }
 
-    /// Merges runs until none are due, or the store closes. Two tasks do so: runs of lower tiers are merged beside a large merge, so
-    /// that they stay few.
+    /// Merges runs until none are due, or the store closes.
     pub(super) async fn merge(
         &self,
         inner: &Inner,
         closing: &mut watch::Receiver<bool>,
     ) -> Result<()> {
         while let Some(claimed) = self.claim_merge(inner) {
-            // There may be another one for the other task.
-            self.merge_due.notify_one();
             self.check_space(inner, &claimed).await?;
             let mut merged = None;
             let (runs, range) = (&claimed.runs, claimed.range.clone());

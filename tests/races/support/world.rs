@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use shuttle::future::block_on;
+use tonnage_engine::catalog::View;
 use tonnage_engine::io::{Clock, Env, Rng, Spawn, TaskFuture};
 use tonnage_engine::{
     Algorithm, Batch, Change, Committed, Digest, ManifestEntry, Options, Origin, Require, Result,
@@ -195,4 +196,10 @@ impl<T: Clone> Notes<T> {
     pub fn all(&self) -> Vec<T> {
         self.0.lock().expect("nobody panics with it").clone()
     }
+}
+
+/// Whether a blob is linked in the repository of that name; rows are in memory.
+pub fn is_linked(view: &View, name: &str, digest: &Digest) -> bool {
+    let repository = view.repository(name).expect("rows are readable");
+    repository.is_some_and(|repository| repository.is_linked(digest).expect("rows are readable"))
 }
