@@ -57,7 +57,7 @@ impl RunCursor {
         cursor
     }
 
-    /// The next row; [`Error::NotResident`] if its page has to be read first.
+    /// The next row; [`crate::Error::NotResident`] if its page has to be read first.
     pub(super) fn next(&mut self) -> Result<Option<Row>> {
         loop {
             if let Some((cached, at)) = &mut self.current {

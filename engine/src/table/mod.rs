@@ -7,7 +7,7 @@
 //!
 //! Invariants: a value that was cloned never changes; clones share structure and cost O(1). A row that no
 //! layer below holds may still be deleted: a deletion is kept until no older run is left below it. Nothing here waits for the disk
-//! but opening, writing and [`resident`].
+//! but opening, writing and [`resident()`].
 
 mod builder;
 mod change;

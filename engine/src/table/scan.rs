@@ -1,7 +1,7 @@
 //! Ordered scans through all layers.
 //!
 //! Owns: [`Scan`], a merge of the rows of each layer; of equal keys the newest layer's wins. A merge of runs reads them the same way.
-//! Refuses: borrowing: a scan owns its snapshot and may outlive the state it was taken from. Waiting: see [`super::resident`].
+//! Refuses: borrowing: a scan owns its snapshot and may outlive the state it was taken from. Waiting: see [`super::resident()`].
 //!
 //! Invariants: keys ascend strictly; a deleted row never shows; after an error the scan is over, unless it is
 //! [`Error::NotResident`]: then it continues where it was, once the page is in memory.

@@ -7,7 +7,7 @@
 //! | module | decodes |
 //! |---|---|
 //! | [`words`] [`ranges`] [`request`] [`manifest`] | what a client sends |
-//! | [`headers`] [`journal`] [`upload`] [`base`] [`rows`] | what lies on the disk, structure by structure |
+//! | [`headers`] [`journal`] [`upload`] [`run`](mod@run) [`rows`] | what lies on the disk, structure by structure |
 //! | [`store`] | a whole store with some of its bytes changed |
 //!
 //! `go_json` is what Go's reader makes of a manifest, to compare with.
@@ -23,7 +23,7 @@ pub mod manifest;
 pub mod ranges;
 pub mod request;
 pub mod rows;
-mod run;
+pub mod run;
 pub mod seal;
 pub mod store;
 pub mod upload;
