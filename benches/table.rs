@@ -151,7 +151,7 @@ async fn build(root: &Path, count: u64) {
         layers = frozen.unfreeze(done.runs);
         history = done.history;
         let (flushed, mut merged) = (start.elapsed(), 0);
-        while let Some(range) = layers.runs().due(&site, usize::MAX) {
+        while let Some(range) = layers.runs().due(&site) {
             let runs = table::merge(&site, layers.runs(), range).await;
             let runs = runs.expect("a merge").over(layers.runs());
             let done = checkpoint::publish(&site, &history, runs).await;

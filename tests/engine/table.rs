@@ -249,7 +249,7 @@ impl World {
                 self.durable = self.frozen.clone();
             }
             Step::Merge => {
-                if let Some(range) = self.layers.runs().due(&self.site, usize::MAX) {
+                if let Some(range) = self.layers.runs().due(&self.site) {
                     let done = merge(&self.site, &self.history, &mut self.layers, range).await;
                     self.history = done.history;
                 }

@@ -76,7 +76,7 @@ async fn run(
 ) -> Result<(Layers, History)> {
     let flushed = checkpoint::flush(site, history, facts(round), frozen, frozen.runs()).await?;
     let (mut layers, mut history) = (frozen.unfreeze(flushed.runs), flushed.history);
-    while let Some(range) = layers.runs().due(site, usize::MAX) {
+    while let Some(range) = layers.runs().due(site) {
         let merged = table::merge(site, layers.runs(), range).await?;
         let done = checkpoint::publish(site, &history, merged.over(layers.runs())).await?;
         layers = layers.with_runs(done.runs);

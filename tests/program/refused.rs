@@ -175,7 +175,7 @@ fn a_fifo_in_place_of_a_file_stops_nothing() {
     fill(&data);
     for path in files(&data).into_keys() {
         let Ok(whole) = std::fs::read(&path) else {
-            // A start before this merged it with others.
+            // A start or stop before this removed it: another checkpoint counts now, or it was merged.
             assert!(path.extension().is_some_and(|kind| kind == "run"));
             continue;
         };

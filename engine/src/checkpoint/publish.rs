@@ -41,8 +41,6 @@ pub struct Done {
     pub history: History,
     /// Bytes of the new run; 0 if none was needed.
     pub bytes_written: u64,
-    /// Number of run files unlinked.
-    pub files_unlinked: usize,
 }
 
 /// Writes the frozen delta of `layers` as a run over `runs` and publishes it. One at a time: where one was dropped, what it had
@@ -102,12 +100,11 @@ async fn publish_over(
     let bytes_written = new.bytes_written();
     let runs = new.keep(site);
     let history = history.with(record);
-    let files_unlinked = unlink_unnamed(site, &history, present).await;
+    unlink_unnamed(site, &history, present).await;
     Ok(Done {
         runs,
         history,
         bytes_written,
-        files_unlinked,
     })
 }
 
@@ -196,19 +193,18 @@ async fn write_record(
 }
 
 /// Unlinks what neither of the two newest checkpoints names, nor is being written for the next. What cannot be unlinked is tried again by the next checkpoint.
-async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) -> usize {
+async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) {
     let named: HashSet<u64> = [history.newest(), history.older()]
         .into_iter()
         .flatten()
         .flat_map(|record| record.runs.iter().map(|run| run.id))
         .collect();
     let dir = site.runs_dir();
-    let mut unlinked = 0;
     let unused = |id: &&u64| !named.contains(id) && !site.is_claimed(**id);
     for id in present.iter().filter(unused) {
         let path = dir.join(table::file_name(*id));
         match site.env.io.unlink(Class::Directory.call(), &path).await {
-            Ok(()) => unlinked += 1,
+            Ok(()) => {}
             // A failed attempt's own clean-up came first.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
@@ -216,5 +212,4 @@ async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) -> usiz
             }
         }
     }
-    unlinked
 }

@@ -137,7 +137,7 @@ impl Replay<'_> {
 
     /// Merges the runs that are due.
     async fn merge(&mut self) -> Result<()> {
-        while let Some(due) = self.state.layers.runs().due(self.site, usize::MAX) {
+        while let Some(due) = self.state.layers.runs().due(self.site) {
             let runs = self.state.layers.runs();
             let merged = table::merge(self.site, runs, due).await?.over(runs);
             let done = checkpoint::publish(self.site, &self.history, merged).await?;

@@ -6,7 +6,6 @@
 //!
 //! Invariant: the runs of the state are those of the newest durable checkpoint.
 
-use std::collections::HashSet;
 use std::io;
 use std::ops::Range;
 use std::pin::pin;
@@ -39,8 +38,7 @@ pub(super) struct Checkpoints {
     due: Arc<Notify>,
     running: AtomicBool,
     merge_due: Arc<Notify>,
-    /// Numbers of the runs that are being merged.
-    merging: Mutex<HashSet<u64>>,
+    merging: AtomicBool,
     /// Journal position of the last checkpoint, for the policy.
     last: Mutex<Position>,
     flushed_bytes: AtomicU64,
@@ -87,7 +85,7 @@ impl Checkpoints {
             due: Arc::default(),
             running: AtomicBool::new(false),
             merge_due: Arc::default(),
-            merging: Mutex::default(),
+            merging: AtomicBool::new(false),
             last: Mutex::new(last),
             flushed_bytes: AtomicU64::new(0),
             merged_bytes: AtomicU64::new(0),
@@ -112,7 +110,7 @@ impl Checkpoints {
             published.as_mut().enable();
             let full = inner.sequencer.delta_bytes() > 2 * inner.options.delta_budget_bytes;
             let flushing = full && self.running.load(Ordering::Acquire);
-            let merging = !self.merging.lock().is_empty()
+            let merging = self.merging.load(Ordering::Acquire)
                 && inner.sequencer.durable().layers.runs().count() > RUNS_MAX;
             if !flushing && !merging {
                 return;
@@ -194,11 +192,15 @@ impl Checkpoints {
         inner: &Inner,
         closing: &mut watch::Receiver<bool>,
     ) -> Result<()> {
-        while let Some(claimed) = self.claim_merge(inner) {
-            self.check_space(inner, &claimed).await?;
+        loop {
+            let runs = runs_of(inner);
+            let Some(due) = runs.due(&self.site) else {
+                return Ok(());
+            };
+            let _merging = Busy::new(&self.merging, inner);
+            self.check_space(inner, &runs, due.clone()).await?;
             let mut merged = None;
-            let (runs, range) = (&claimed.runs, claimed.range.clone());
-            let work = async { merged = Some(table::merge(&self.site, runs, range).await) };
+            let work = async { merged = Some(table::merge(&self.site, &runs, due).await) };
             // Only this is given up at the close: what is published must be known to be.
             or_closing(work, closing).await;
             let Some(merged) = merged else { return Ok(()) };
@@ -211,34 +213,15 @@ impl Checkpoints {
             self.merged_bytes
                 .fetch_add(done.bytes_written, Ordering::Relaxed);
         }
-        Ok(())
-    }
-
-    /// The next merge that is due among the runs newer than all that are being merged.
-    fn claim_merge<'a>(&'a self, inner: &'a Inner) -> Option<ClaimedMerge<'a>> {
-        let mut merging = self.merging.lock();
-        let runs = runs_of(inner);
-        let ids: Vec<u64> = runs.references().iter().map(|run| run.id).collect();
-        let newer = ids.iter().take_while(|id| !merging.contains(id)).count();
-        let range = runs.due(&self.site, newer)?;
-        let ids = ids.get(range.clone()).unwrap_or_default().to_vec();
-        merging.extend(&ids);
-        Some(ClaimedMerge {
-            runs,
-            range,
-            ids,
-            checkpoints: self,
-            inner,
-        })
     }
 
     /// A merge needs as much space again as its runs have. It must not take what deletes need.
-    async fn check_space(&self, inner: &Inner, claimed: &ClaimedMerge<'_>) -> Result<()> {
+    async fn check_space(&self, inner: &Inner, runs: &Runs, due: Range<usize>) -> Result<()> {
         let (io, path) = (&inner.env.io, &inner.path);
         let space = io.space(Class::Directory.call(), path).await;
         let space = space.map_err(|error| Error::io("ask for the space on", path, error))?;
-        let references = claimed.runs.references();
-        let runs = references.get(claimed.range.clone()).unwrap_or_default();
+        let references = runs.references();
+        let runs = references.get(due).unwrap_or_default();
         let needed: u64 = runs.iter().map(|run| run.bytes).sum();
         if space.available_bytes > needed.saturating_add(MERGE_LEAVES_BYTES) {
             return Ok(());
@@ -256,26 +239,6 @@ impl Checkpoints {
             flushed_bytes: self.flushed_bytes.load(Ordering::Relaxed),
             merged_bytes: self.merged_bytes.load(Ordering::Relaxed),
         }
-    }
-}
-
-/// Runs that are being merged, until this drops; then those who wait for room look again.
-struct ClaimedMerge<'a> {
-    runs: Runs,
-    range: Range<usize>,
-    ids: Vec<u64>,
-    checkpoints: &'a Checkpoints,
-    inner: &'a Inner,
-}
-
-impl Drop for ClaimedMerge<'_> {
-    fn drop(&mut self) {
-        let mut merging = self.checkpoints.merging.lock();
-        for id in &self.ids {
-            merging.remove(id);
-        }
-        drop(merging);
-        self.inner.sequencer.published.notify_waiters();
     }
 }
 

@@ -92,10 +92,10 @@ impl Merged {
 }
 
 impl Runs {
-    /// The runs to merge next, if any, among the `newest` of them.
-    pub fn due(&self, site: &Site, newest: usize) -> Option<Range<usize>> {
-        let newest = self.list().iter().take(newest);
-        let sizes: Vec<u64> = newest.map(|run| run.reference().bytes).collect();
+    /// The runs to merge next, if any.
+    pub fn due(&self, site: &Site) -> Option<Range<usize>> {
+        let runs = self.list().iter();
+        let sizes: Vec<u64> = runs.map(|run| run.reference().bytes).collect();
         site.tiers.due(&sizes)
     }
 }
