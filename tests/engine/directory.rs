@@ -183,6 +183,32 @@ fn a_blob_that_moved_is_read_where_it_is() {
     });
 }
 
+/// Guards: a store that is opened and closed often merges what its stops wrote, although it is never busy.
+#[test]
+fn stops_leave_few_runs() {
+    run(|dir| async move {
+        let path = dir.path().join("store");
+        let open = async || {
+            let env = tonnage_server::runtime::env().unwrap();
+            Store::open(env, &path, Options::default()).await.unwrap().0
+        };
+        for number in 0..6 {
+            let store = open().await;
+            put(&store, &number.to_string()).await;
+            store.close().await.unwrap();
+        }
+        let store = open().await;
+        let merged = async || store.stats().await.unwrap().runs.runs < 4;
+        let mut looks = 0;
+        while !merged().await {
+            looks += 1;
+            assert!(looks < 100_000, "nothing was merged");
+            tokio::task::yield_now().await;
+        }
+        store.close().await.unwrap();
+    });
+}
+
 /// Guards: what is no regular file, where a checkpoint, a segment, an upload log or a run file could be, makes no stop fail and no
 /// checkpoint impossible, and `fsck` names it.
 #[test]

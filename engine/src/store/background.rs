@@ -39,6 +39,8 @@ pub(super) fn start(inner: &Arc<Inner>) {
     let due = inner.checkpoints.merge_due();
     let task = merges(Arc::downgrade(inner), due, inner.closing.subscribe());
     spawn.spawn("merge", Box::pin(task));
+    // What earlier stops flushed.
+    inner.checkpoints.merge_due().notify_one();
     spawn.spawn(
         "segment-ids",
         Box::pin(segment_ids(
