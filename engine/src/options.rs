@@ -47,9 +47,12 @@ pub struct Options {
 }
 
 /// Descriptors that an open store needs beside those of [`Options::open_files_max`]: lock and superblock, three directories, three files
-/// of the journal, four shared segments (two to be closed), 32 runs, two files of a checkpoint,
+/// of the journal, four shared segments (two to be closed), the runs and two that are being written, two files of a checkpoint,
 /// and for a moment one for each thread that looks at names (8) or works in the background (4).
-pub const DESCRIPTORS_BESIDE_BLOBS: usize = 2 + 3 + 3 + 4 + 32 + 2 + 8 + 4;
+pub const DESCRIPTORS_BESIDE_BLOBS: usize = 2 + 3 + 3 + 4 + (RUNS_MAX + 2) + 2 + 8 + 4;
+
+/// Runs beyond which commits wait for a merge that runs: each costs a lookup a probe of its filter, and a descriptor.
+pub(crate) const RUNS_MAX: usize = 64;
 
 impl Default for Options {
     fn default() -> Self {

@@ -21,11 +21,9 @@ use crate::commit::Frozen;
 use crate::error::{Error, Result};
 use crate::io::{Class, IoError};
 use crate::journal::Position;
+use crate::options::RUNS_MAX;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
 use crate::table::{self, Runs, Site, resident};
-
-/// While a merge runs, commits wait where there are so many runs: each costs lookups a probe of its filter, and a descriptor.
-const RUNS_MAX: usize = 64;
 
 /// What a merge leaves free on the disk: more than the journal may take before deletes free something.
 const MERGE_LEAVES_BYTES: u64 = 256 << 20;
