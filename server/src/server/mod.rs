@@ -212,7 +212,10 @@ impl Bound {
     ) -> Arc<OciState> {
         Arc::new(OciState {
             registry: registry.clone(),
-            gate: Gate::new(Arc::clone(&self.options.policy)),
+            gate: Gate::new(
+                Arc::clone(&self.options.authenticator),
+                Arc::clone(&self.options.policy),
+            ),
             metrics: Arc::clone(metrics),
             body_idle: self.options.body_idle_timeout,
             clock: clock.clone(),

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::active_requests::ActiveRequests;
 use super::close::{self, Close, EVICTION_TIME_MAX};
 use super::connection_limits::ConnectionLimits;
-use super::front_end::{Client, Service};
+use super::front_end::{Client, ConnectionFacts, Service};
 use super::protocol::{self, Protocol};
 use super::request_memory::RequestMemory;
 use super::slots::Slot;
@@ -46,6 +46,13 @@ pub(super) async fn serve<S: Service>(
     let Some((begun, speaks_http2)) = opened else {
         return;
     };
+    let facts = match stream.peer() {
+        Ok(peer) => ConnectionFacts { peer },
+        Err(error) => {
+            tracing::debug!(%error, "a client disconnected before its first request");
+            return;
+        }
+    };
     let memory = service.answer_memory();
     let requests = ActiveRequests::new(Arc::clone(&slot), &limits.clock);
     let (socket, mut returned) = WatchedStream::new(
@@ -63,7 +70,7 @@ pub(super) async fn serve<S: Service>(
         slot: &slot,
         draining,
     };
-    let close = answer_requests(socket, speaks_http2, service, supervisor).await;
+    let close = answer_requests(socket, speaks_http2, service, facts, supervisor).await;
     if let Ok(stream) = returned.try_recv() {
         close::end(stream, close, &slot, &limits.clock).await;
     }
@@ -98,16 +105,17 @@ async fn answer_requests<S: Service>(
     socket: WatchedStream<impl Stream>,
     speaks_http2: bool,
     service: S,
+    facts: ConnectionFacts,
     supervisor: Supervisor<'_>,
 ) -> Close {
     let limits = supervisor.limits;
     let requests = supervisor.requests.clone();
     let peer = supervisor.slot.peer();
-    let memory = RequestMemory::new(&limits.requests, peer);
+    let (facts, memory) = (Arc::new(facts), RequestMemory::new(&limits.requests, peer));
     let service = service_fn(move |request: Request<Incoming>| {
         let held = memory.hold(&request).map(Arc::new);
         let under_way = requests.begin(held.clone());
-        let client = Client::new(peer, &under_way, held);
+        let client = Client::new(peer, &facts, &under_way, held);
         let answer = service.clone().answer(request, client);
         async move {
             let answer = answer.await;

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::locations::Locations;
 use super::manifest_memory::ManifestMemory;
-use crate::access::{Action, Authorized, Caller, Gate};
+use crate::access::{Action, Authorized, Gate, Requester};
 use crate::clock::RunningClock;
 use crate::registry::ports::{ClientId, HeldMemory, ReadAccount};
 use crate::registry::{Error, Registry};
@@ -47,7 +47,7 @@ pub(crate) struct OciState {
 pub(super) struct RequestContext<'a> {
     pub(super) state: &'a OciState,
     pub(super) head: &'a Parts,
-    pub(super) caller: Caller,
+    pub(super) requester: Requester,
     pub(super) client: &'a Client,
     pub(super) account: &'a Arc<dyn ReadAccount>,
     pub(super) body: &'a mut RequestBody,
@@ -58,8 +58,8 @@ impl RequestContext<'_> {
         &self.state.registry
     }
 
-    pub(super) fn authorize<A: Action>(&self, action: A) -> Result<Authorized<A>, Error> {
-        Ok(self.state.gate.authorize(&self.caller, action)?)
+    pub(super) async fn authorize<A: Action>(&self, action: A) -> Result<Authorized<A>, Error> {
+        Ok(self.state.gate.authorize(&self.requester, action).await?)
     }
 
     /// The account of the client's answers, for an answer that holds memory; `None` if the connection has ended.
