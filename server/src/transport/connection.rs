@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::active_requests::ActiveRequests;
 use super::close::{self, Close, EVICTION_TIME_MAX};
@@ -28,20 +28,19 @@ use super::tracked_body::TrackedBody;
 use super::watched_stream::WatchedStream;
 use crate::clock::RunningClock;
 
-/// Serves one connection until it ends, and closes it. Once `draining` is true it takes no further requests.
+/// Serves one connection until it ends, and closes it. Once `draining` is cancelled it takes no further requests.
 pub(super) async fn serve<S: Service>(
     mut stream: impl Stream,
     slot: Slot,
     service: S,
     limits: Arc<ConnectionLimits>,
-    draining: watch::Receiver<bool>,
+    draining: CancellationToken,
 ) {
     let slot = Arc::new(slot);
-    let mut stopping = draining.clone();
     let opened = tokio::select! {
         opened = detect_protocol(&mut stream, &limits) => opened,
         _ = slot.evicted() => None,
-        () = stop_waiting(&mut stopping, &limits.clock) => None,
+        () = stop_waiting(&draining, &limits.clock) => None,
     };
     let Some((begun, speaks_http2)) = opened else {
         return;
@@ -78,8 +77,8 @@ pub(super) async fn serve<S: Service>(
 
 /// Resolves when the server stops waiting for a client that has sent nothing: after shutdown, once what was on its way
 /// was received.
-async fn stop_waiting(draining: &mut watch::Receiver<bool>, clock: &RunningClock) {
-    _ = draining.wait_for(|draining| *draining).await;
+async fn stop_waiting(draining: &CancellationToken, clock: &RunningClock) {
+    draining.cancelled().await;
     clock.alarm(EVICTION_TIME_MAX).await;
 }
 
@@ -183,14 +182,9 @@ mod tests {
         let limits = ConnectionLimits::new(patience, patience, &Http2Options::default(), &clock);
         let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
         let (stream, client) = duplex(64);
-        let stopping = watch::Sender::new(false);
-        let draining = stopping.subscribe();
+        let draining = CancellationToken::new();
         let serving = serve(stream, slot.unwrap(), Echo, Arc::new(limits), draining);
-        let ended = async move {
-            serving.await;
-            drop(stopping);
-        };
-        (client, ended)
+        (client, serving)
     }
 
     /// Guards: a connection is served over any stream, not only over a socket: requests on HTTP/1.1 are answered, and

@@ -2,14 +2,13 @@
 //!
 //! Owns: [`OciState`], the same for all requests, and [`RequestContext`].
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use http::request::Parts;
-use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::locations::Locations;
 use super::manifest_memory::ManifestMemory;
@@ -37,9 +36,8 @@ pub(crate) struct OciState {
     pub(crate) mirror_of: Vec<String>,
     pub(crate) hosts: HostPolicy,
     pub(crate) locations: Locations,
-    /// Closes when the last request has ended.
-    #[expect(dead_code, reason = "held for its drop")]
-    pub(crate) requests_alive: mpsc::Sender<Infallible>,
+    /// The requests that are being answered.
+    pub(crate) requests: TaskTracker,
 }
 
 /// One request, as handlers see it.

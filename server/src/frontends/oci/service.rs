@@ -97,11 +97,14 @@ impl OciService {
     /// its expiry and the outcome of every commit is logged and counted.
     async fn answer_whole(self, request: Request<Incoming>, client: Client) -> Response<Body> {
         let id = request_id::of(request.headers());
+        let requests = self.state.requests.clone();
         if matches!(*request.method(), Method::GET | Method::HEAD) {
-            return self.handle(request, &client, &id).await;
+            let handling = self.handle(request, &client, &id);
+            return requests.track_future(handling).await;
         }
         let (under_id, method) = (id.clone(), request.method().clone());
-        let handling = tokio::spawn(async move { self.handle(request, &client, &under_id).await });
+        let handling = async move { self.handle(request, &client, &under_id).await };
+        let handling = requests.spawn(handling);
         match handling.await {
             Ok(response) => response,
             Err(error) => {
