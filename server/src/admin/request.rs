@@ -13,7 +13,7 @@ use super::tags::{DeleteTags, DeletedTags, ListTags, TagPage};
 
 /// A request with the type of its answer.
 pub trait Operation: Into<AdminRequest> {
-    /// What [`execute`](super::execute) returns for it.
+    /// What [`execute`](super::execute()) returns for it.
     type Answer;
 
     /// Takes the typed answer out of `answer`. `None` if that answers another operation.

@@ -9,7 +9,7 @@ use tonnage_engine::store::{Store, StoreStats};
 
 use super::error::AdminError;
 
-/// A store that [`execute`](super::execute) works on.
+/// A store that [`execute`](super::execute()) works on.
 pub trait AdminStore: Sync {
     /// The newest durable state; of a store that is only read, always the same one.
     fn view(&self) -> View;
