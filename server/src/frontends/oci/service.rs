@@ -99,8 +99,9 @@ impl OciService {
         let id = request_id::of(request.headers());
         let requests = self.state.requests.clone();
         if matches!(*request.method(), Method::GET | Method::HEAD) {
-            let handling = self.handle(request, &client, &id);
-            return requests.track_future(handling).await;
+            // A token, because `track_future` would move the future once more.
+            let _tracked = requests.token();
+            return self.handle(request, &client, &id).await;
         }
         let (under_id, method) = (id.clone(), request.method().clone());
         let handling = async move { self.handle(request, &client, &under_id).await };
