@@ -2,8 +2,8 @@
 //!
 //! Layers, each using only those before it: `transport` (HTTP over connections, whatever is served), [`oci`] (words,
 //! pure), [`registry`] (use cases, speaking to storage through [`registry::ports`]), `frontends` (routes, headers,
-//! statuses; one folder for each protocol). [`access`] decides who may do what; [`admin`] is for those who may open the
-//! store's files.
+//! statuses; one folder for each protocol). [`access`] finds out who sends a request and decides what they may do;
+//! [`admin`] is for those who may open the store's files.
 #![forbid(unsafe_code)]
 
 pub mod access;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonnage_server::ServerOptions;
-use tonnage_server::access::{Caller, Permission, Policy, Verdict};
+use tonnage_server::access::{Caller, Decision, Permission, Policy, Verdict};
 use tonnage_tests::registry::TestRegistry;
 
 use crate::wire::rest;
@@ -325,12 +325,12 @@ struct Held {
 }
 
 impl Policy for Held {
-    fn decide(&self, _: &Caller, permission: Permission<'_>) -> Verdict {
+    fn decide<'a>(&'a self, _: &'a Caller, permission: Permission<'a>) -> Decision<'a, Verdict> {
         if matches!(permission, Permission::Push(_)) {
             self.began.send(()).unwrap();
             self.go_on.lock().unwrap().recv().unwrap();
         }
-        Verdict::Granted
+        Decision::Ready(Verdict::Granted)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The distribution API over real sockets, on the real engine. Each test names the clause it stands for;
 //! "spec" is the OCI distribution specification, main branch.
 
+mod authentication;
 mod base;
 mod blobs;
 mod bounds;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tonnage_server::ServerOptions;
-use tonnage_server::access::{Caller, Permission, Policy, Verdict};
+use tonnage_server::access::{Caller, Decision, Permission, Policy, Verdict};
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{push_blob, sha256};
@@ -64,11 +64,11 @@ async fn mounts() {
 struct SecretIsSecret;
 
 impl Policy for SecretIsSecret {
-    fn decide(&self, _: &Caller, permission: Permission<'_>) -> Verdict {
-        match permission {
+    fn decide<'a>(&'a self, _: &'a Caller, permission: Permission<'a>) -> Decision<'a, Verdict> {
+        Decision::Ready(match permission {
             Permission::Pull(name) if name.as_str().starts_with("secret") => Verdict::Denied,
             _ => Verdict::Granted,
-        }
+        })
     }
 }
 

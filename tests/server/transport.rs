@@ -7,7 +7,7 @@ use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonnage_server::ServerOptions;
-use tonnage_server::access::{Caller, Permission, Policy, Verdict};
+use tonnage_server::access::{Caller, Decision, Permission, Policy, Verdict};
 use tonnage_tests::client::whole;
 use tonnage_tests::registry::TestRegistry;
 
@@ -80,8 +80,8 @@ async fn connections_are_kept() {
 struct Nothing(Verdict);
 
 impl Policy for Nothing {
-    fn decide(&self, _: &Caller, _: Permission<'_>) -> Verdict {
-        self.0
+    fn decide<'a>(&'a self, _: &'a Caller, _: Permission<'a>) -> Decision<'a, Verdict> {
+        Decision::Ready(self.0)
     }
 }
 

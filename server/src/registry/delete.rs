@@ -70,7 +70,7 @@ impl Registry {
         change: Change,
     ) -> std::result::Result<(), CommitError> {
         let transaction = Transaction {
-            caller: delete.caller(),
+            requester: delete.requester(),
             repository: delete.repository().as_str(),
             create_repository: false,
             requires,

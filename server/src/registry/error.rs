@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tonnage_engine::{Digest, ParseDigestError};
 
-use crate::access::Refused;
+use crate::access::{Challenge, Refused};
 use crate::oci::{
     InvalidName, InvalidPage, InvalidTag, ManifestError, Place, Reference, RepositoryName,
     range::InvalidChunkRange,
@@ -23,9 +23,9 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 /// What went wrong. The message is for the client.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// No credentials.
+    /// No credentials, or some that do not hold.
     #[error("this needs credentials")]
-    Unauthenticated,
+    Unauthenticated(Challenge),
     /// Credentials that do not suffice.
     #[error("these credentials do not allow this")]
     Denied,
@@ -317,7 +317,7 @@ impl Error {
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Self {
         match refused {
-            Refused::Unauthenticated => Self::Unauthenticated,
+            Refused::Unauthenticated(challenge) => Self::Unauthenticated(challenge),
             Refused::Denied => Self::Denied,
         }
     }

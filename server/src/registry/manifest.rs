@@ -137,7 +137,7 @@ impl Registry {
                 }),
         );
         let transaction = Transaction {
-            caller: push.caller(),
+            requester: push.requester(),
             repository: repository.as_str(),
             create_repository: true,
             requires,

@@ -36,7 +36,7 @@ pub use pull::Found;
 pub use referrers::{Referrer, ReferrersPage, ReferrersQuery};
 pub use tag::Precondition;
 
-use crate::access::Caller;
+use crate::access::Requester;
 use crate::oci::RepositoryPattern;
 use ports::{Batch, BlobStore, Catalog, Change, CommitError, View};
 
@@ -124,8 +124,8 @@ impl Registry {
             requires: change.requires,
             changes: change.changes,
             origin: Origin {
-                actor: change.caller.subject.clone(),
-                request: change.caller.request.clone(),
+                actor: change.requester.caller.subject.clone(),
+                request: change.requester.request_id.clone(),
             },
         };
         self.catalog.commit(batch).await
@@ -134,7 +134,7 @@ impl Registry {
 
 /// What a use case wants committed.
 struct Transaction<'a> {
-    caller: &'a Caller,
+    requester: &'a Requester,
     repository: &'a str,
     create_repository: bool,
     requires: Vec<Require>,

@@ -45,7 +45,7 @@ impl Registry {
         // Before the commit, which looks again: what it finds then is held from here on.
         self.blobs.lease(digest).await?;
         let transaction = Transaction {
-            caller: push.caller(),
+            requester: push.requester(),
             repository: own,
             create_repository: true,
             requires: vec![Require::LinkedIn {
@@ -72,7 +72,7 @@ impl Registry {
             let Ok(name) = holder.parse::<RepositoryName>() else {
                 continue;
             };
-            if let Ok(pull) = gate.authorize(push.caller(), Pull(name)) {
+            if let Ok(pull) = gate.authorize(push.requester(), Pull(name)).await {
                 return Ok(Some(pull.repository().clone()));
             }
         }

@@ -36,7 +36,7 @@ impl Registry {
     ) -> Result<UploadId> {
         let spec = UploadSpec {
             repository: push.repository().as_str().to_owned(),
-            actor: push.caller().subject.clone(),
+            actor: push.requester().caller.subject.clone(),
             algorithm,
             length_hint,
             unlisted,
@@ -176,7 +176,7 @@ impl Registry {
     async fn link_blob(&self, push: &Authorized<Push>, staged: Staged) -> Result<()> {
         let digest = staged.digest;
         let transaction = Transaction {
-            caller: push.caller(),
+            requester: push.requester(),
             repository: push.repository().as_str(),
             create_repository: true,
             requires: Vec::new(),

@@ -8,16 +8,15 @@
 
 mod options;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonnage_engine::store::Store;
 
 pub use self::options::ServerOptions;
@@ -137,18 +136,20 @@ impl Bound {
     ) -> Result<(), ServeError> {
         let clock = RunningClock::start();
         let metrics = Arc::new(Metrics::new());
-        let (under_way, mut all_ended) = mpsc::channel(1);
-        let api = self.api(&registry, &clock, &metrics, under_way);
+        let requests = TaskTracker::new();
+        let api = self.api(&registry, &clock, &metrics, &requests);
         let limits = self.connection_limits(&clock);
         let connections_max = self.options.connections_max;
         let operators = self.connection_limits(&clock);
-        let draining = Arc::new(AtomicBool::new(false));
-        let (stop_admin, admin_stopped) = tokio::sync::oneshot::channel::<()>();
+        let draining = CancellationToken::new();
+        // Cancelled by its guard: the admin listener ends after the registry, however that ends.
+        let registry_ended = CancellationToken::new();
+        let registry_runs = registry_ended.clone().drop_guard();
         let admin = self.admin.map(|(listener, address)| {
             let state = ProbeState {
                 registry,
                 metrics,
-                draining: Arc::clone(&draining),
+                draining: draining.clone(),
             };
             // `hostnames` are those of the registry: probes and collectors of metrics reach this listener by others.
             let loopback = address.ip().to_canonical().is_loopback();
@@ -159,21 +160,17 @@ impl Bound {
             };
             let hosts = HostPolicy::new(address, hostnames);
             let probes = Probes::new(state, hosts);
-            let stopped = async {
-                // The sender drops once the registry has stopped, which is the signal as well.
-                admin_stopped.await.unwrap_or_default();
-            };
             let operators = Listener {
                 socket: listener,
                 limits: Arc::new(operators),
                 connections_max: ADMIN_CONNECTIONS_MAX.min(connections_max),
                 drain: ADMIN_DRAIN,
             };
-            tokio::spawn(operators.serve(probes, stopped))
+            tokio::spawn(operators.serve(probes, registry_ended.cancelled_owned()))
         });
         let shutdown = async {
             shutdown.await;
-            draining.store(true, Ordering::Relaxed);
+            draining.cancel();
         };
         let listening = Listener {
             socket: self.api.0,
@@ -183,10 +180,11 @@ impl Bound {
         };
         listening.serve(OciFrontEnd(api), shutdown).await;
         // A push whose connection was cut saves what it received, so the store must not close before.
-        if let Err(_late) = clock.timeout(CUT_REQUESTS_MAX, all_ended.recv()).await {
+        requests.close();
+        if let Err(_late) = clock.timeout(CUT_REQUESTS_MAX, requests.wait()).await {
             tracing::warn!("requests did not end in time; what they received last may be lost");
         }
-        drop(stop_admin);
+        drop(registry_runs);
         if let Some(admin) = admin {
             admin.await?;
         }
@@ -208,11 +206,14 @@ impl Bound {
         registry: &Registry,
         clock: &RunningClock,
         metrics: &Arc<Metrics>,
-        under_way: mpsc::Sender<Infallible>,
+        requests: &TaskTracker,
     ) -> Arc<OciState> {
         Arc::new(OciState {
             registry: registry.clone(),
-            gate: Gate::new(Arc::clone(&self.options.policy)),
+            gate: Gate::new(
+                Arc::clone(&self.options.authenticator),
+                Arc::clone(&self.options.policy),
+            ),
             metrics: Arc::clone(metrics),
             body_idle: self.options.body_idle_timeout,
             clock: clock.clone(),
@@ -226,7 +227,7 @@ impl Bound {
             mirror_of: self.options.mirror_of.clone(),
             hosts: HostPolicy::new(self.api.1, self.options.hostnames.clone()),
             locations: self.options.locations.clone(),
-            requests_alive: under_way,
+            requests: requests.clone(),
         })
     }
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{GrantAll, Policy};
+use crate::access::{Anonymous, Authenticator, GrantAll, Policy};
 use crate::frontends::oci::Locations;
 use crate::registry::Limits;
 use crate::transport::connection_limits::Http2Options;
@@ -19,6 +19,8 @@ pub struct ServerOptions {
     pub listen: SocketAddr,
     /// Address of metrics and health; `None` for neither.
     pub admin_listen: Option<SocketAddr>,
+    /// Who sends a request.
+    pub authenticator: Arc<dyn Authenticator>,
     /// Who may do what.
     pub policy: Arc<dyn Policy>,
     /// Limits on manifests and tags.
@@ -60,6 +62,7 @@ impl Default for ServerOptions {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
             admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 5001))),
+            authenticator: Arc::new(Anonymous),
             policy: Arc::new(GrantAll),
             limits: Limits::default(),
             // Longer than clients keep connections for their next request (Go's transports: 90 s).

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::connection;
 use super::connection_limits::ConnectionLimits;
@@ -56,7 +56,7 @@ impl Listener {
     /// Accepts until `shutdown`, then waits for at most `drain`.
     pub(crate) async fn serve(self, front_end: impl FrontEnd, shutdown: impl Future<Output = ()>) {
         let clock = self.limits.clock.clone();
-        let draining = watch::Sender::new(false);
+        let draining = CancellationToken::new();
         let slots = Slots::new(self.connections_max, &clock);
         let mut queue = WaitingQueue::new(self.connections_max);
         let mut connections = JoinSet::new();
@@ -71,7 +71,7 @@ impl Listener {
                             slot,
                             front_end.service(),
                             Arc::clone(&self.limits),
-                            draining.subscribe(),
+                            draining.child_token(),
                         ));
                     }
                     Decision::Close(stream) => {
@@ -95,7 +95,7 @@ impl Listener {
         }
         drop(queue);
         drop(self.socket);
-        draining.send_replace(true);
+        draining.cancel();
         let ended = async {
             while let Some(ended) = connections.join_next().await {
                 report(ended);

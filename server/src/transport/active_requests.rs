@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::http2_streams::StreamReset;
 use super::request_memory::HeldRequest;
@@ -25,8 +25,8 @@ use crate::clock::RunningClock;
 #[derive(Debug, Clone)]
 pub(super) struct ActiveRequests {
     active: Arc<Mutex<Vec<Weak<ActiveRequest>>>>,
-    /// Whether a client of HTTP/2 has ended its side of the connection.
-    client_ended: watch::Sender<bool>,
+    /// Cancelled when a client of HTTP/2 has ended its side of the connection.
+    client_ended: CancellationToken,
     slot: Arc<Slot>,
     clock: RunningClock,
 }
@@ -55,7 +55,7 @@ impl ActiveRequests {
     pub(super) fn new(slot: Arc<Slot>, clock: &RunningClock) -> Self {
         Self {
             active: Arc::default(),
-            client_ended: watch::Sender::default(),
+            client_ended: CancellationToken::new(),
             slot,
             clock: clock.clone(),
         }
@@ -89,7 +89,7 @@ impl ActiveRequests {
 
     /// Records that a client of HTTP/2 has ended its side: requests that are not complete fail.
     pub(super) fn set_client_ended(&self) {
-        self.client_ended.send_replace(true);
+        self.client_ended.cancel();
     }
 
     /// Resolves once there was none for `patience`. It checks on a timer, so that a request causes no wake-up.
@@ -151,13 +151,8 @@ impl ActiveRequests {
 
 impl ActiveRequest {
     /// Resolves once the client has ended its side of the connection: no more will be received.
-    pub(super) fn client_ended(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let mut ended = self.requests.client_ended.subscribe();
-        async move {
-            if ended.wait_for(|ended| *ended).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
+    pub(super) fn client_ended(&self) -> WaitForCancellationFuture<'_> {
+        self.requests.client_ended.cancelled()
     }
 
     /// Records that the answer holds memory of the client's account from now on.

@@ -13,12 +13,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::active_requests::ActiveRequests;
 use super::close::{self, Close, EVICTION_TIME_MAX};
 use super::connection_limits::ConnectionLimits;
-use super::front_end::{Client, Service};
+use super::front_end::{Client, ConnectionFacts, Service};
 use super::protocol::{self, Protocol};
 use super::request_memory::RequestMemory;
 use super::slots::Slot;
@@ -28,23 +28,29 @@ use super::tracked_body::TrackedBody;
 use super::watched_stream::WatchedStream;
 use crate::clock::RunningClock;
 
-/// Serves one connection until it ends, and closes it. Once `draining` is true it takes no further requests.
+/// Serves one connection until it ends, and closes it. Once `draining` is cancelled it takes no further requests.
 pub(super) async fn serve<S: Service>(
     mut stream: impl Stream,
     slot: Slot,
     service: S,
     limits: Arc<ConnectionLimits>,
-    draining: watch::Receiver<bool>,
+    draining: CancellationToken,
 ) {
     let slot = Arc::new(slot);
-    let mut stopping = draining.clone();
     let opened = tokio::select! {
         opened = detect_protocol(&mut stream, &limits) => opened,
         _ = slot.evicted() => None,
-        () = stop_waiting(&mut stopping, &limits.clock) => None,
+        () = stop_waiting(&draining, &limits.clock) => None,
     };
     let Some((begun, speaks_http2)) = opened else {
         return;
+    };
+    let facts = match stream.peer() {
+        Ok(peer) => ConnectionFacts { peer },
+        Err(error) => {
+            tracing::debug!(%error, "a client disconnected before its first request");
+            return;
+        }
     };
     let memory = service.answer_memory();
     let requests = ActiveRequests::new(Arc::clone(&slot), &limits.clock);
@@ -63,7 +69,7 @@ pub(super) async fn serve<S: Service>(
         slot: &slot,
         draining,
     };
-    let close = answer_requests(socket, speaks_http2, service, supervisor).await;
+    let close = answer_requests(socket, speaks_http2, service, facts, supervisor).await;
     if let Ok(stream) = returned.try_recv() {
         close::end(stream, close, &slot, &limits.clock).await;
     }
@@ -71,8 +77,8 @@ pub(super) async fn serve<S: Service>(
 
 /// Resolves when the server stops waiting for a client that has sent nothing: after shutdown, once what was on its way
 /// was received.
-async fn stop_waiting(draining: &mut watch::Receiver<bool>, clock: &RunningClock) {
-    _ = draining.wait_for(|draining| *draining).await;
+async fn stop_waiting(draining: &CancellationToken, clock: &RunningClock) {
+    draining.cancelled().await;
     clock.alarm(EVICTION_TIME_MAX).await;
 }
 
@@ -98,16 +104,17 @@ async fn answer_requests<S: Service>(
     socket: WatchedStream<impl Stream>,
     speaks_http2: bool,
     service: S,
+    facts: ConnectionFacts,
     supervisor: Supervisor<'_>,
 ) -> Close {
     let limits = supervisor.limits;
     let requests = supervisor.requests.clone();
     let peer = supervisor.slot.peer();
-    let memory = RequestMemory::new(&limits.requests, peer);
+    let (facts, memory) = (Arc::new(facts), RequestMemory::new(&limits.requests, peer));
     let service = service_fn(move |request: Request<Incoming>| {
         let held = memory.hold(&request).map(Arc::new);
         let under_way = requests.begin(held.clone());
-        let client = Client::new(peer, &under_way, held);
+        let client = Client::new(peer, &facts, &under_way, held);
         let answer = service.clone().answer(request, client);
         async move {
             let answer = answer.await;
@@ -175,14 +182,9 @@ mod tests {
         let limits = ConnectionLimits::new(patience, patience, &Http2Options::default(), &clock);
         let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
         let (stream, client) = duplex(64);
-        let stopping = watch::Sender::new(false);
-        let draining = stopping.subscribe();
+        let draining = CancellationToken::new();
         let serving = serve(stream, slot.unwrap(), Echo, Arc::new(limits), draining);
-        let ended = async move {
-            serving.await;
-            drop(stopping);
-        };
-        (client, ended)
+        (client, serving)
     }
 
     /// Guards: a connection is served over any stream, not only over a socket: requests on HTTP/1.1 are answered, and

@@ -1,12 +1,12 @@
 //! What a front end is to the transport.
 //!
-//! Owns: [`FrontEnd`], [`Service`] and [`AnswerMemory`], which a front end implements, and [`Client`], what it is told
-//! about the client of a request.
+//! Owns: [`FrontEnd`], [`Service`] and [`AnswerMemory`], which a front end implements, and [`Client`] and
+//! [`ConnectionFacts`], what it is told about the client of a request.
 //! Refuses: knowing any front end; a listener is given one as a value.
 
 use std::error::Error;
 use std::fmt::Debug;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
@@ -53,10 +53,19 @@ pub(crate) trait AnswerMemory: Send + Sync + Debug {
     fn gave_way(&self);
 }
 
+/// What a connection itself tells about its client, for authentication.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionFacts {
+    /// The address of the client's end.
+    pub peer: SocketAddr,
+}
+
 /// The client of one request.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     peer: IpAddr,
+    connection: Arc<ConnectionFacts>,
     under_way: Weak<ActiveRequest>,
     held: Option<Arc<HeldRequest>>,
 }
@@ -64,11 +73,13 @@ pub(crate) struct Client {
 impl Client {
     pub(super) fn new(
         peer: IpAddr,
+        connection: &Arc<ConnectionFacts>,
         under_way: &Arc<ActiveRequest>,
         held: Option<Arc<HeldRequest>>,
     ) -> Self {
         Self {
             peer,
+            connection: Arc::clone(connection),
             under_way: Arc::downgrade(under_way),
             held,
         }
@@ -77,6 +88,11 @@ impl Client {
     /// The address by which the client is counted.
     pub(crate) fn peer(&self) -> IpAddr {
         self.peer
+    }
+
+    /// What its connection tells about it.
+    pub(crate) fn connection(&self) -> &ConnectionFacts {
+        &self.connection
     }
 
     /// Whether there was memory for the request. Where there was none, it is to be rejected.

@@ -5,10 +5,9 @@
 //! Refuses: deciding which; `active_requests` does.
 
 use std::future::Future;
-use std::sync::Arc;
 
 use hyper::rt::Executor;
-use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 tokio::task_local! {
     static END: StreamReset;
@@ -16,7 +15,7 @@ tokio::task_local! {
 
 /// Resets one stream. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(super) struct StreamReset(Arc<Notify>);
+pub(super) struct StreamReset(CancellationToken);
 
 impl StreamReset {
     /// That of the stream whose task this is; `None` on HTTP/1.1 and in tasks that a request starts.
@@ -25,7 +24,7 @@ impl StreamReset {
     }
 
     pub(super) fn reset(&self) {
-        self.0.notify_one();
+        self.0.cancel();
     }
 }
 
@@ -39,12 +38,11 @@ where
 {
     fn execute(&self, stream: F) {
         let end = StreamReset::default();
-        let ended = Arc::clone(&end.0);
+        let reset = end.0.clone();
         tokio::spawn(END.scope(end, async move {
-            tokio::select! {
-                () = stream => {}
-                // Dropped, hyper's part of the stream resets it.
-                () = ended.notified() => tracing::debug!("an answer was left unread on its stream"),
+            // Dropped, hyper's part of the stream resets it.
+            if reset.run_until_cancelled(stream).await.is_none() {
+                tracing::debug!("an answer was left unread on its stream");
             }
         }));
     }

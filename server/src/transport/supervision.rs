@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{self, BoxFuture, FutureExt as _};
-use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::active_requests::ActiveRequests;
 use super::close::{Close, EVICTION_TIME_MAX};
@@ -31,7 +31,7 @@ pub(super) struct Supervisor<'a> {
     pub(super) memory: Option<Arc<dyn AnswerMemory>>,
     pub(super) limits: &'a ConnectionLimits,
     pub(super) slot: &'a Slot,
-    pub(super) draining: watch::Receiver<bool>,
+    pub(super) draining: CancellationToken,
 }
 
 impl Supervisor<'_> {
@@ -61,7 +61,7 @@ impl Supervisor<'_> {
         shut_down: fn(Pin<&mut C>),
     ) -> Close {
         let silence = self.limits.header_timeout;
-        let (mut revoked, mut draining) = (self.revoked(), self.draining.clone());
+        let mut revoked = self.revoked();
         let mut connection = pin!(connection);
         let mut idle = pin!(self.requests.idle(silence));
         let mut unread = pin!(
@@ -110,8 +110,7 @@ impl Supervisor<'_> {
                         patience = EVICTION_TIME_MAX;
                     }
                 }
-                // The sender lives as long as connections do; if it dropped, that would mean shutdown too.
-                _ = draining.wait_for(|draining| *draining), if !stopping => {
+                () = self.draining.cancelled(), if !stopping => {
                     stopping = true;
                     patience = STOP_MAX;
                 }

@@ -4,7 +4,6 @@
 //! Refuses: anything about the registry's content.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::body::Body;
@@ -15,6 +14,7 @@ use axum::routing::get;
 use http::{StatusCode, header};
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
+use tokio_util::sync::CancellationToken;
 
 use crate::frontends::error_body;
 use crate::registry::Registry;
@@ -30,8 +30,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 pub(crate) struct ProbeState {
     pub(crate) registry: Registry,
     pub(crate) metrics: Arc<Metrics>,
-    /// Set when the server stops taking connections.
-    pub(crate) draining: Arc<AtomicBool>,
+    /// Cancelled when the server stops taking connections.
+    pub(crate) draining: CancellationToken,
 }
 
 /// The front end of the admin listener.
@@ -112,7 +112,7 @@ async fn metrics(State(state): State<ProbeState>) -> impl IntoResponse {
 
 /// A read-only store still serves pulls, so it counts as ready; the body and a metric say that it is read-only.
 async fn ready(State(state): State<ProbeState>) -> impl IntoResponse {
-    if state.draining.load(Ordering::Relaxed) {
+    if state.draining.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
     match state.registry.condition() {

@@ -27,7 +27,7 @@ pub(super) async fn get(
     name: RepositoryName,
     digest: Digest,
 ) -> Reply {
-    let pull = context.authorize(Pull(name))?;
+    let pull = context.authorize(Pull(name)).await?;
     let registry = context.registry();
     // A 304 sends no bytes either.
     let sends_none = context.is_head() || context.head.headers.contains_key(header::IF_NONE_MATCH);
@@ -44,7 +44,7 @@ pub(super) async fn get(
 }
 
 async fn delete(context: &RequestContext<'_>, name: RepositoryName, digest: Digest) -> Reply {
-    let delete = context.authorize(Delete(name))?;
+    let delete = context.authorize(Delete(name)).await?;
     context.registry().delete_blob(&delete, digest).await?;
     Ok(reply::with_digest(StatusCode::ACCEPTED, digest).body(Body::empty())?)
 }

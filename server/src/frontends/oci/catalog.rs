@@ -8,7 +8,7 @@ use super::tags;
 use crate::access::ListRepositories;
 
 pub(super) async fn list(context: &RequestContext<'_>) -> Reply {
-    let all = context.authorize(ListRepositories)?;
+    let all = context.authorize(ListRepositories).await?;
     let page = tags::page(context)?;
     let memory = context.hold(tags::PAGE_BYTES).await;
     let listing = context.registry().list_repositories(&all, &page).await?;

@@ -2,18 +2,17 @@
 //!
 //! Owns: [`OciState`], the same for all requests, and [`RequestContext`].
 
-use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
 use http::request::Parts;
-use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::locations::Locations;
 use super::manifest_memory::ManifestMemory;
-use crate::access::{Action, Authorized, Caller, Gate};
+use crate::access::{Action, Authorized, Gate, Requester};
 use crate::clock::RunningClock;
 use crate::registry::ports::{ClientId, HeldMemory, ReadAccount};
 use crate::registry::{Error, Registry};
@@ -37,9 +36,8 @@ pub(crate) struct OciState {
     pub(crate) mirror_of: Vec<String>,
     pub(crate) hosts: HostPolicy,
     pub(crate) locations: Locations,
-    /// Closes when the last request has ended.
-    #[expect(dead_code, reason = "held for its drop")]
-    pub(crate) requests_alive: mpsc::Sender<Infallible>,
+    /// The requests that are being answered.
+    pub(crate) requests: TaskTracker,
 }
 
 /// One request, as handlers see it.
@@ -47,7 +45,7 @@ pub(crate) struct OciState {
 pub(super) struct RequestContext<'a> {
     pub(super) state: &'a OciState,
     pub(super) head: &'a Parts,
-    pub(super) caller: Caller,
+    pub(super) requester: Requester,
     pub(super) client: &'a Client,
     pub(super) account: &'a Arc<dyn ReadAccount>,
     pub(super) body: &'a mut RequestBody,
@@ -58,8 +56,8 @@ impl RequestContext<'_> {
         &self.state.registry
     }
 
-    pub(super) fn authorize<A: Action>(&self, action: A) -> Result<Authorized<A>, Error> {
-        Ok(self.state.gate.authorize(&self.caller, action)?)
+    pub(super) async fn authorize<A: Action>(&self, action: A) -> Result<Authorized<A>, Error> {
+        Ok(self.state.gate.authorize(&self.requester, action).await?)
     }
 
     /// The account of the client's answers, for an answer that holds memory; `None` if the connection has ended.

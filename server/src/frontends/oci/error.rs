@@ -85,12 +85,15 @@ impl Failure {
 
     /// The answer. Logs the cause of a server error.
     pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
-        let Inner { what, headers } = *self.0;
+        let Inner { what, mut headers } = *self.0;
         let (status, errors) = match what {
             What::Refused(error) => {
                 let (status, code) = answer_to(&error);
                 log(&error, status);
                 let errors = details(&error, code, &error.to_string(), request_id);
+                if let Error::Unauthenticated(challenge) = error {
+                    headers.push((header::WWW_AUTHENTICATE, challenge.0));
+                }
                 (status, errors)
             }
             What::Other {
@@ -112,12 +115,6 @@ impl Failure {
                 HeaderValue::from_static(RETRY_AFTER_SECONDS),
             );
         }
-        if status == StatusCode::UNAUTHORIZED {
-            let challenge = HeaderValue::from_static("Basic realm=\"Tonnage\"");
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, challenge);
-        }
         response.headers_mut().extend(headers);
         response
     }
@@ -126,7 +123,7 @@ impl Failure {
 /// The status and code of each error.
 fn answer_to(error: &Error) -> (StatusCode, Code) {
     match error {
-        Error::Unauthenticated => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
+        Error::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
         Error::Denied => (StatusCode::FORBIDDEN, Code::Denied),
         Error::NameUnknown(_) | Error::NamespaceUnknown => {
             (StatusCode::NOT_FOUND, Code::NameUnknown)

@@ -19,7 +19,7 @@ pub(super) async fn handle(
 ) -> Reply {
     match context.head.method {
         Method::PUT => {
-            let push = context.authorize(Push(name))?;
+            let push = context.authorize(Push(name)).await?;
             put(context, &push, &reference).await
         }
         Method::DELETE => delete(&context, name, &reference).await,
@@ -32,7 +32,7 @@ pub(super) async fn get(
     name: RepositoryName,
     reference: &Reference,
 ) -> Reply {
-    let pull = context.authorize(Pull(name))?;
+    let pull = context.authorize(Pull(name)).await?;
     let found = context.registry().find_manifest(&pull, reference).await?;
     let caching = match reference {
         Reference::Tag(_) => Caching::Revalidate,
@@ -106,7 +106,7 @@ async fn delete(
     name: RepositoryName,
     reference: &Reference,
 ) -> Reply {
-    let delete = context.authorize(Delete(name))?;
+    let delete = context.authorize(Delete(name)).await?;
     let precondition = conditional::precondition(&context.head.headers);
     context
         .registry()

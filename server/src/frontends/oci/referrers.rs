@@ -38,7 +38,7 @@ pub(super) async fn list(
     name: RepositoryName,
     subject: Digest,
 ) -> Reply {
-    let pull = context.authorize(Pull(name))?;
+    let pull = context.authorize(Pull(name)).await?;
     // A media type has no spaces: a space here is a plus that the client did not escape.
     let filter = query::first(context.head, "artifactType").map(|text| text.replace(' ', "+"));
     let filter = filter.filter(|text| !text.is_empty());

@@ -4,9 +4,9 @@
 //! only map from errors to statuses, `route` the only parser of paths.
 //! Refuses: decisions about content; `registry` makes them.
 //!
-//! Invariants: a request's framing and host are checked before its path is parsed; permission is asked before the body
-//! is read; a digest or name from the path is a type before anything uses it; an answer never has a content-encoding;
-//! an unread body is drained within limits.
+//! Invariants: a request's framing and host are checked before its path is parsed; its sender is authenticated before
+//! anything is done for it; permission is asked before the body is read; a digest or name from the path is a type
+//! before anything uses it; an answer never has a content-encoding; an unread body is drained within limits.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::namespace::{self, Scope};
 use super::reply::{self, Reply};
 use super::route::{self, Route};
 use super::{blobs, catalog, manifests, referrers, tags, uploads};
-use crate::access::{Caller, Ping};
+use crate::access::{Ping, Requester};
 use crate::frontends::body::Body;
 use crate::frontends::error_body;
 use crate::registry::Error;
@@ -97,11 +97,15 @@ impl OciService {
     /// its expiry and the outcome of every commit is logged and counted.
     async fn answer_whole(self, request: Request<Incoming>, client: Client) -> Response<Body> {
         let id = request_id::of(request.headers());
+        let requests = self.state.requests.clone();
         if matches!(*request.method(), Method::GET | Method::HEAD) {
+            // A token, because `track_future` would move the future once more.
+            let _tracked = requests.token();
             return self.handle(request, &client, &id).await;
         }
         let (under_id, method) = (id.clone(), request.method().clone());
-        let handling = tokio::spawn(async move { self.handle(request, &client, &under_id).await });
+        let handling = async move { self.handle(request, &client, &under_id).await };
+        let handling = requests.spawn(handling);
         match handling.await {
             Ok(response) => response,
             Err(error) => {
@@ -136,20 +140,25 @@ impl OciService {
         let mut body = RequestBody::new(&head, incoming, client, state.body_idle, &state.clock);
         let (target, mut response) = match head_check::check(&head, &state.hosts) {
             Ok(target) => {
-                let context = RequestContext {
-                    state,
-                    head: &head,
-                    caller: Caller {
-                        subject: String::new(),
-                        request: id.to_owned(),
-                    },
-                    client,
-                    account: &self.account,
-                    body: &mut body,
+                let answering = async {
+                    if !client.has_request_memory() {
+                        return Err(Error::TooManyRequests.into());
+                    }
+                    let caller = state.gate.authenticate(&head, client.connection());
+                    let context = RequestContext {
+                        requester: Requester {
+                            caller: caller.await.map_err(Error::from)?,
+                            request_id: id.to_owned(),
+                        },
+                        state,
+                        head: &head,
+                        client,
+                        account: &self.account,
+                        body: &mut body,
+                    };
+                    answer(context, route, &scope).await
                 };
-                let reply = answer(context, route, &scope)
-                    .instrument(span.clone())
-                    .await;
+                let reply = answering.instrument(span.clone()).await;
                 let failed = |failure: Failure| span.in_scope(|| failure.into_response(id));
                 (target, reply.unwrap_or_else(failed))
             }
@@ -179,9 +188,6 @@ async fn answer(
     scope: &Scope,
 ) -> Reply {
     let head = context.head;
-    if !context.client.has_request_memory() {
-        return Err(Error::TooManyRequests.into());
-    }
     // These concern the server and not a path of it (RFC 9110 sections 9.3.6 and 9.3.7).
     match (&head.method, head.uri.path()) {
         (&Method::OPTIONS, "*") => return reply::methods(METHODS),
@@ -214,7 +220,7 @@ async fn answer(
 /// Answers requests other than pulls.
 async fn answer_other(context: RequestContext<'_>, route: Route) -> Reply {
     match route {
-        Route::Base => ping(&context),
+        Route::Base => ping(&context).await,
         Route::Catalog => catalog::list(&context).await,
         Route::Tags { name } => tags::list(&context, name).await,
         Route::Blob { name, digest } => blobs::handle(&context, name, digest).await,
@@ -226,8 +232,8 @@ async fn answer_other(context: RequestContext<'_>, route: Route) -> Reply {
 }
 
 /// Answers `/v2/` (distribution-spec, "Determining Support").
-fn ping(context: &RequestContext<'_>) -> Reply {
-    context.authorize(Ping)?;
+async fn ping(context: &RequestContext<'_>) -> Reply {
+    context.authorize(Ping).await?;
     reply::json(StatusCode::OK, b"{}".as_slice().into())
 }
 

@@ -16,7 +16,7 @@ use crate::transport::query;
 pub(super) const PAGE_BYTES: usize = 256 << 10;
 
 pub(super) async fn list(context: &RequestContext<'_>, name: RepositoryName) -> Reply {
-    let pull = context.authorize(Pull(name))?;
+    let pull = context.authorize(Pull(name)).await?;
     let page = page(context)?;
     let memory = context.hold(PAGE_BYTES).await;
     let listing = context.registry().list_tags(&pull, &page).await?;

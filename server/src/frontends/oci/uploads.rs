@@ -19,7 +19,7 @@ use crate::transport::query;
 
 /// POST: begins an upload, receives a whole blob, or mounts one.
 pub(super) async fn begin(context: RequestContext<'_>, name: RepositoryName) -> Reply {
-    let push = context.authorize(Push(name))?;
+    let push = context.authorize(Push(name)).await?;
     refuse_encoding(&context.head.headers)?;
     let announced = algorithm(&context)?;
     let mount = query::first(context.head, "mount").filter(|mount| !mount.is_empty());
@@ -59,7 +59,7 @@ pub(super) async fn handle(
     name: RepositoryName,
     id: UploadId,
 ) -> Reply {
-    let push = context.authorize(Push(name))?;
+    let push = context.authorize(Push(name)).await?;
     let registry = &context.state.registry;
     match context.head.method {
         Method::PATCH => {
@@ -156,10 +156,15 @@ async fn mount_blob(
     let source = match from {
         None => None,
         // A source that is not a name, or may not be read, is not an error: the blob is uploaded instead.
-        Some(from) => match from.parse().map(|name| context.authorize(Pull(name))) {
-            Ok(Ok(source)) => Some(source),
-            Ok(Err(_)) | Err(_) => return Ok(false),
-        },
+        Some(from) => {
+            let Ok(name) = from.parse() else {
+                return Ok(false);
+            };
+            let Ok(source) = context.authorize(Pull(name)).await else {
+                return Ok(false);
+            };
+            Some(source)
+        }
     };
     context
         .registry()
@@ -173,7 +178,7 @@ async fn has_blob(
     push: &Authorized<Push>,
     digest: Digest,
 ) -> Result<bool, Error> {
-    let Ok(own) = context.authorize(Pull(push.repository().clone())) else {
+    let Ok(own) = context.authorize(Pull(push.repository().clone())).await else {
         return Ok(false);
     };
     context

@@ -1,0 +1,130 @@
+//! Who may do what.
+//!
+//! Owns: the [`Gate`] between a request and the use cases, and [`Authorized`], the proof that it let one through. Who
+//! sends a request is the [`Authenticator`]'s to find out, what they may do the [`Policy`]'s to decide.
+//! Refuses: statuses, and where in a request credentials are.
+//!
+//! Invariant: an [`Authorized`] exists only because a [`Gate`] asked its policy about that very action. Use
+//! cases take the repository from it, so what was allowed is what is done.
+
+mod authentication;
+mod decision;
+mod policy;
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+pub use self::authentication::{Anonymous, Authenticator, Caller, Challenge};
+pub use self::decision::Decision;
+pub use self::policy::{
+    Action, Delete, GrantAll, ListRepositories, Permission, Ping, Policy, Pull, Push, Verdict,
+};
+use crate::oci::RepositoryName;
+pub use crate::transport::front_end::ConnectionFacts;
+
+/// A request and its sender.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Requester {
+    /// Who sends the request.
+    pub caller: Caller,
+    /// Id of the request, for logs and the journal.
+    pub request_id: String,
+}
+
+/// Proof that the policy granted `action` to the sender of a request.
+#[derive(Debug, Clone)]
+pub struct Authorized<A> {
+    action: A,
+    requester: Requester,
+}
+
+impl<A> Authorized<A> {
+    /// What was granted.
+    pub fn action(&self) -> &A {
+        &self.action
+    }
+
+    /// To whom it was granted, for which request.
+    pub fn requester(&self) -> &Requester {
+        &self.requester
+    }
+}
+
+impl Authorized<Pull> {
+    /// The repository that may be read.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.action.0
+    }
+}
+impl Authorized<Push> {
+    /// The repository that may be added to.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.action.0
+    }
+}
+impl Authorized<Delete> {
+    /// The repository that may be deleted from.
+    pub fn repository(&self) -> &RepositoryName {
+        &self.action.0
+    }
+}
+
+/// Why there is no [`Authorized`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// There are no credentials, or they do not hold.
+    Unauthenticated(Challenge),
+    /// These credentials are not enough.
+    Denied,
+}
+
+/// The only maker of [`Authorized`] values.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    authenticator: Arc<dyn Authenticator>,
+    policy: Arc<dyn Policy>,
+}
+
+impl Gate {
+    /// A gate that asks these two.
+    pub fn new(authenticator: Arc<dyn Authenticator>, policy: Arc<dyn Policy>) -> Self {
+        Self {
+            authenticator,
+            policy,
+        }
+    }
+
+    /// Asks the authenticator who sends the request with this head.
+    pub async fn authenticate(
+        &self,
+        head: &Parts,
+        connection: &ConnectionFacts,
+    ) -> Result<Caller, Refused> {
+        self.authenticator
+            .authenticate(head, connection)
+            .wait()
+            .await
+    }
+
+    /// Asks the policy whether the sender of a request may do `action`.
+    pub async fn authorize<A: Action>(
+        &self,
+        requester: &Requester,
+        action: A,
+    ) -> Result<Authorized<A>, Refused> {
+        let permission = action.permission();
+        let verdict = self.policy.decide(&requester.caller, permission);
+        match verdict.wait().await {
+            Verdict::Granted => Ok(Authorized {
+                action,
+                requester: requester.clone(),
+            }),
+            Verdict::Unauthenticated => {
+                let challenge = self.authenticator.challenge(action.permission());
+                Err(Refused::Unauthenticated(challenge))
+            }
+            Verdict::Denied => Err(Refused::Denied),
+        }
+    }
+}

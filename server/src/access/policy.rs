@@ -1,0 +1,102 @@
+//! What a caller may do.
+//!
+//! Owns: [`Permission`]s, the [`Action`]s that need them, and the [`Policy`] that decides.
+
+use std::fmt::Debug;
+
+use super::{Caller, Decision};
+use crate::oci::RepositoryName;
+
+/// What a policy decides about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permission<'a> {
+    /// See that this is a registry.
+    Ping,
+    /// List the names of all repositories.
+    ListRepositories,
+    /// Read a repository: blobs, manifests, tags, referrers.
+    Pull(&'a RepositoryName),
+    /// Add to a repository.
+    Push(&'a RepositoryName),
+    /// Delete from a repository.
+    Delete(&'a RepositoryName),
+}
+
+/// A policy's decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Allowed.
+    Granted,
+    /// Rejected because there are no credentials.
+    Unauthenticated,
+    /// Rejected with these credentials.
+    Denied,
+}
+
+/// Decides who may do what. It changes nothing, so a request may ask about more than one repository.
+pub trait Policy: Send + Sync + Debug {
+    /// Whether `caller` has `permission`.
+    fn decide<'a>(
+        &'a self,
+        caller: &'a Caller,
+        permission: Permission<'a>,
+    ) -> Decision<'a, Verdict>;
+}
+
+/// Grants everything to everybody: for a registry on loopback.
+#[derive(Debug, Clone, Copy)]
+pub struct GrantAll;
+
+impl Policy for GrantAll {
+    fn decide<'a>(&'a self, _: &'a Caller, _: Permission<'a>) -> Decision<'a, Verdict> {
+        Decision::Ready(Verdict::Granted)
+    }
+}
+
+/// An action that needs a permission.
+pub trait Action: Debug + Send + Sync {
+    /// The permission that it needs.
+    fn permission(&self) -> Permission<'_>;
+}
+
+/// Sees that this is a registry.
+#[derive(Debug, Clone)]
+pub struct Ping;
+/// Lists the names of all repositories.
+#[derive(Debug, Clone)]
+pub struct ListRepositories;
+/// Reads this repository.
+#[derive(Debug, Clone)]
+pub struct Pull(pub RepositoryName);
+/// Adds to this repository.
+#[derive(Debug, Clone)]
+pub struct Push(pub RepositoryName);
+/// Deletes from this repository.
+#[derive(Debug, Clone)]
+pub struct Delete(pub RepositoryName);
+
+impl Action for Ping {
+    fn permission(&self) -> Permission<'_> {
+        Permission::Ping
+    }
+}
+impl Action for ListRepositories {
+    fn permission(&self) -> Permission<'_> {
+        Permission::ListRepositories
+    }
+}
+impl Action for Pull {
+    fn permission(&self) -> Permission<'_> {
+        Permission::Pull(&self.0)
+    }
+}
+impl Action for Push {
+    fn permission(&self) -> Permission<'_> {
+        Permission::Push(&self.0)
+    }
+}
+impl Action for Delete {
+    fn permission(&self) -> Permission<'_> {
+        Permission::Delete(&self.0)
+    }
+}
