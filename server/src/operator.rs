@@ -288,6 +288,7 @@ async fn commit(
         repository: repository.to_owned(),
         create_repository: false,
         requires,
+        staged: Vec::new(),
         changes,
         origin: Origin {
             actor: ACTOR.to_owned(),

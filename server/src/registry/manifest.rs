@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tonnage_engine::{Algorithm, Digest, ManifestEntry, Require};
+use tonnage_engine::vocabulary::{Algorithm, Batch, Change, Digest, ManifestEntry, Require};
 
 use super::attributes::Attributes;
-use super::ports::{Change, CommitError, Pinned, RepositoryView};
-use super::{Error, Missing, Precondition, Registry, Result, Shortage, Transaction};
+use super::ports::{CommitError, Pinned, RepositoryView};
+use super::{Error, Missing, Precondition, Registry, Result, Shortage, origin};
 use crate::access::{Authorized, Push};
 use crate::oci::{Child, Manifest, Place, Reference, RepositoryName, Tag};
 
@@ -95,7 +95,7 @@ impl Registry {
         }
         let (digest, manifest) = judge(&pushed).await?;
         // Before they are looked at: what is there then stays until the commit.
-        let pins = self.pin_children(&manifest).await;
+        let pins = self.pin_children(&manifest).await?;
         let found = self.view().await?.repository(repository.as_str()).await?;
         let found = found.as_deref();
         let (attributes, same_type) = keep_type(found, digest, &manifest).await?;
@@ -123,7 +123,7 @@ impl Registry {
             .blobs
             .put_small(pushed.bytes, digest.algorithm())
             .await?;
-        let mut changes = vec![Change::Place(staged), Change::PutManifest(entry)];
+        let mut changes = vec![Change::PutManifest(entry)];
         let own = match pushed.reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
@@ -136,14 +136,15 @@ impl Registry {
                     digest,
                 }),
         );
-        let transaction = Transaction {
-            caller: push.caller(),
-            repository: repository.as_str(),
+        let batch = Batch {
+            repository: repository.as_str().to_owned(),
             create_repository: true,
+            origin: origin(push.caller()),
             requires,
+            staged: vec![staged],
             changes,
         };
-        if let Err(error) = self.commit(transaction).await {
+        if let Err(error) = self.catalog.commit(batch).await {
             let media_type = manifest.media_type.as_str();
             return Err(self.refusal(repository, digest, media_type, error).await);
         }
@@ -210,16 +211,16 @@ impl Registry {
     }
 
     /// Keeps what the manifest lists from being collected.
-    async fn pin_children(&self, manifest: &Manifest) -> Vec<Pinned> {
+    async fn pin_children(&self, manifest: &Manifest) -> Result<Vec<Pinned>> {
         let mut pins = Vec::new();
         for turn in manifest.children.chunks(PINS_A_TURN) {
             if !pins.is_empty() {
                 tokio::task::yield_now().await;
             }
             let digests: Vec<_> = turn.iter().map(|child| child.digest).collect();
-            pins.push(self.blobs.pin(&digests));
+            pins.push(self.blobs.pin(&digests).await?);
         }
-        pins
+        Ok(pins)
     }
 
     async fn find_children(

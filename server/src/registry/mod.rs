@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use tonnage_engine::{Origin, Require};
+use tonnage_engine::vocabulary::Origin;
 
 #[cfg(feature = "fuzz-entry")]
 pub use attributes::read_attributes;
@@ -38,7 +38,7 @@ pub use tag::Precondition;
 
 use crate::access::Caller;
 use crate::oci::RepositoryPattern;
-use ports::{Batch, BlobStore, Catalog, Change, CommitError, View};
+use ports::{BlobStore, Catalog, CommitError, View};
 
 /// What an operator may set: bounds, and where a rule is another one.
 #[derive(Debug, Clone)]
@@ -103,42 +103,22 @@ impl Registry {
         &self.limits
     }
 
-    /// How fit for work its storage is.
-    pub fn condition(&self) -> ports::Condition {
-        self.blobs.condition()
-    }
-
-    /// As [`ports::BlobStore::io_counts`].
-    pub fn io_counts(&self) -> Vec<ports::ClassCount> {
-        self.blobs.io_counts()
+    /// Returns how fit for work its storage is.
+    pub async fn condition(&self) -> ports::Condition {
+        self.blobs.condition().await
     }
 
     async fn view(&self) -> Result<Box<dyn View>> {
         self.catalog.view().await
     }
-
-    async fn commit(&self, change: Transaction<'_>) -> std::result::Result<(), CommitError> {
-        let batch = Batch {
-            repository: change.repository.to_owned(),
-            create_repository: change.create_repository,
-            requires: change.requires,
-            changes: change.changes,
-            origin: Origin {
-                actor: change.caller.subject.clone(),
-                request: change.caller.request.clone(),
-            },
-        };
-        self.catalog.commit(batch).await
-    }
 }
 
-/// What a use case wants committed.
-struct Transaction<'a> {
-    caller: &'a Caller,
-    repository: &'a str,
-    create_repository: bool,
-    requires: Vec<Require>,
-    changes: Vec<Change>,
+/// Who asked for a commit, as the journal keeps it.
+fn origin(caller: &Caller) -> Origin {
+    Origin {
+        actor: caller.subject.clone(),
+        request: caller.request.clone(),
+    }
 }
 
 impl From<CommitError> for Error {

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use tonnage_engine::Digest;
+use tonnage_engine::vocabulary::{ClientId, Digest};
 
 use super::attributes::Attributes;
-use super::ports::{Blob, ClientId, ReadAccount, RepositoryView, StoredBlob};
+use super::ports::{Blob, ReadAccount, RepositoryView, StoredBlob};
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::Reference;

@@ -9,10 +9,12 @@
 //! newest request that is in order writes, and the one before it ends; an upload closed again is closed again with
 //! the same answer.
 
-use tonnage_engine::{Algorithm, Digest};
+use tonnage_engine::vocabulary::{
+    Algorithm, Batch, Change, Digest, UploadClaim, UploadId, UploadPosition, UploadSpec,
+};
 
-use super::ports::{Change, Place, Savepoint, Staged, Upload, UploadClaim, UploadId, UploadSpec};
-use super::{Error, Registry, Result, Source, Transaction};
+use super::ports::{Savepoint, Staged, Upload};
+use super::{Error, Registry, Result, Source, origin};
 use crate::access::{Authorized, Push};
 use crate::oci::ChunkRange;
 
@@ -64,8 +66,13 @@ impl Registry {
         algorithm: Option<Algorithm>,
         source: &mut impl Source,
     ) -> Result<u64> {
-        let place = chunk.map_or(Place::Anywhere, |chunk| Place::At(chunk.first));
-        let claim = UploadClaim { place, algorithm };
+        let position = chunk.map_or(UploadPosition::Anywhere, |chunk| {
+            UploadPosition::At(chunk.first)
+        });
+        let claim = UploadClaim {
+            position,
+            algorithm,
+        };
         let mut upload = self.take_upload(push, id, chunk, claim, source).await?;
         // A length that hyper already holds the body to needs no way back.
         let way_back = if chunk.is_some() && source.length().is_none() {
@@ -88,7 +95,7 @@ impl Registry {
         source: &mut impl Source,
     ) -> Result<()> {
         let claim = UploadClaim {
-            place: chunk.map_or(Place::End, |chunk| Place::At(chunk.first)),
+            position: chunk.map_or(UploadPosition::End, |chunk| UploadPosition::At(chunk.first)),
             algorithm: Some(digest.algorithm()),
         };
         let mut upload = match self.take_upload(push, id, chunk, claim, source).await {
@@ -121,7 +128,7 @@ impl Registry {
         source: &mut impl Source,
     ) -> Result<()> {
         let repository = push.repository().as_str();
-        let became = self.blobs.finished(id, repository);
+        let became = self.blobs.finished(id, repository).await?;
         if became != Some(digest)
             || self.blobs.is_damaged(digest).await?
             || self.promise(repository, digest).await?.is_none()
@@ -174,15 +181,15 @@ impl Registry {
     }
 
     async fn link_blob(&self, push: &Authorized<Push>, staged: Staged) -> Result<()> {
-        let digest = staged.digest;
-        let transaction = Transaction {
-            caller: push.caller(),
-            repository: push.repository().as_str(),
+        let batch = Batch {
+            repository: push.repository().as_str().to_owned(),
             create_repository: true,
+            origin: origin(push.caller()),
             requires: Vec::new(),
-            changes: vec![Change::Place(staged), Change::Link(digest)],
+            changes: vec![Change::Link(staged.digest)],
+            staged: vec![staged],
         };
-        Ok(self.commit(transaction).await?)
+        Ok(self.catalog.commit(batch).await?)
     }
 }
 

@@ -13,10 +13,10 @@ use std::future::Future;
 
 use bytes::BytesMut;
 use futures_util::TryStreamExt as _;
-use tonnage_engine::Digest;
+use tonnage_engine::vocabulary::{ClientId, Digest, ManifestEntry};
 
 use super::attributes::Attributes;
-use super::ports::{ClientId, ManifestEntry, View};
+use super::ports::View;
 use super::{Error, LARGE_MANIFEST_BYTES, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::stored_annotations;
