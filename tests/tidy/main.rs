@@ -45,7 +45,7 @@ const SERVER: [&str; 11] = [
     "access",
     "registry",
     "embedded",
-    "operator",
+    "admin",
     "runtime",
     "telemetry",
     "frontends",
