@@ -93,12 +93,12 @@ impl Registry {
                 max: self.limits.tags_per_push,
             });
         }
-        let (digest, manifest) = judge(&pushed).await?;
+        let (digest, manifest) = read_manifest(&pushed).await?;
         // Before they are looked at: what is there then stays until the commit.
         let pins = self.pin_children(&manifest).await?;
         let found = self.view().await?.repository(repository.as_str()).await?;
         let found = found.as_deref();
-        let (attributes, same_type) = keep_type(found, digest, &manifest).await?;
+        let (attributes, same_type) = require_type(found, digest, &manifest).await?;
         let sparse = self.is_sparse(repository);
         let children = self.find_children(found, &manifest, sparse).await?;
         let missing = children.missing.len();
@@ -146,7 +146,9 @@ impl Registry {
         };
         if let Err(error) = self.catalog.commit(batch).await {
             let media_type = manifest.media_type.as_str();
-            return Err(self.refusal(repository, digest, media_type, error).await);
+            return Err(self
+                .explain_refusal(repository, digest, media_type, error)
+                .await);
         }
         unpin(pins).await;
         Ok(PushedManifest {
@@ -158,7 +160,7 @@ impl Registry {
     }
 
     /// Why a commit was refused: what lost a race since the view was taken.
-    async fn refusal(
+    async fn explain_refusal(
         &self,
         repository: &RepositoryName,
         digest: Digest,
@@ -292,7 +294,7 @@ async fn unpin(pins: Vec<Pinned>) {
 }
 
 /// The attributes of a manifest, and what makes sure at the commit that the repository does not have it as another type.
-async fn keep_type(
+async fn require_type(
     repository: Option<&dyn RepositoryView>,
     digest: Digest,
     manifest: &Manifest,
@@ -327,7 +329,7 @@ fn check_type(digest: Digest, known: &ManifestEntry, pushed: &str) -> Result<()>
 }
 
 /// Its digest and what it says; off the async workers where that takes milliseconds.
-async fn judge(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
+async fn read_manifest(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
     let expected = match pushed.reference {
         Reference::Tag(_) => None,
         Reference::Digest(expected) => Some(*expected),

@@ -77,14 +77,14 @@ pub struct Registry {
     blobs: Arc<dyn BlobStore>,
     catalog: Arc<dyn Catalog>,
     limits: Limits,
-    /// Long lists that are gone through at a time.
-    turns: Arc<Semaphore>,
-    /// Large manifests that are read at a time, to list what they say.
-    large: Arc<Semaphore>,
+    /// Permits for requests that scan a long list.
+    long_lists: Arc<Semaphore>,
+    /// Permits for listing referrers whose manifests are large.
+    large_manifests: Arc<Semaphore>,
 }
 
-/// Requests of each kind that are worked on at a time, where the work is long.
-const AT_A_TIME: usize = 2;
+/// Most requests of each kind at a time, where one takes long.
+const LONG_REQUESTS_MAX: usize = 2;
 
 impl Registry {
     /// A registry over `blobs` and `catalog`, which must belong together.
@@ -93,8 +93,8 @@ impl Registry {
             blobs,
             catalog,
             limits,
-            turns: Arc::new(Semaphore::new(AT_A_TIME)),
-            large: Arc::new(Semaphore::new(AT_A_TIME)),
+            long_lists: Arc::new(Semaphore::new(LONG_REQUESTS_MAX)),
+            large_manifests: Arc::new(Semaphore::new(LONG_REQUESTS_MAX)),
         }
     }
 

@@ -27,7 +27,7 @@ impl Registry {
         let own = push.repository().as_str();
         let here = view.repository(own).await?;
         if self.has_intact(here.as_deref(), digest).await?
-            && self.promise(own, digest).await?.is_some()
+            && self.lease_linked(own, digest).await?.is_some()
         {
             return Ok(true);
         }

@@ -73,14 +73,14 @@ impl Registry {
             position,
             algorithm,
         };
-        let mut upload = self.take_upload(push, id, chunk, claim, source).await?;
+        let mut upload = self.resume_upload(push, id, chunk, claim, source).await?;
         // A length that hyper already holds the body to needs no way back.
         let way_back = if chunk.is_some() && source.length().is_none() {
             WayBack::Here
         } else {
             WayBack::None
         };
-        receive(&mut *upload, chunk, source, way_back).await?;
+        receive_body(&mut *upload, chunk, source, way_back).await?;
         Ok(upload.offset())
     }
 
@@ -98,8 +98,8 @@ impl Registry {
             position: chunk.map_or(UploadPosition::End, |chunk| UploadPosition::At(chunk.first)),
             algorithm: Some(digest.algorithm()),
         };
-        let mut upload = match self.take_upload(push, id, chunk, claim, source).await {
-            Err(Error::UploadUnknown) => return self.close_again(push, id, digest, source).await,
+        let mut upload = match self.resume_upload(push, id, chunk, claim, source).await {
+            Err(Error::UploadUnknown) => return self.repeat_close(push, id, digest, source).await,
             taken => taken?,
         };
         let way_back = if chunk.is_some() {
@@ -107,12 +107,14 @@ impl Registry {
         } else {
             WayBack::Close
         };
-        let before = receive(&mut *upload, chunk, source, way_back).await?;
+        let before = receive_body(&mut *upload, chunk, source, way_back).await?;
         match upload.finish(digest, before).await {
             Ok(staged) => self.link_blob(push, staged).await,
             // All of this request was there when another one took over: most likely the same one, sent again.
             Err(Error::UploadBusy) if upload.outcome().await == Some(digest) => {
-                let promised = self.promise(push.repository().as_str(), digest).await?;
+                let promised = self
+                    .lease_linked(push.repository().as_str(), digest)
+                    .await?;
                 promised.map(drop).ok_or(Error::UploadBusy)
             }
             Err(error) => Err(error),
@@ -120,7 +122,7 @@ impl Registry {
     }
 
     /// The answer to a close whose upload ended with one before.
-    async fn close_again(
+    async fn repeat_close(
         &self,
         push: &Authorized<Push>,
         id: UploadId,
@@ -131,7 +133,7 @@ impl Registry {
         let became = self.blobs.finished(id, repository).await?;
         if became != Some(digest)
             || self.blobs.is_damaged(digest).await?
-            || self.promise(repository, digest).await?.is_none()
+            || self.lease_linked(repository, digest).await?.is_none()
         {
             return Err(Error::UploadUnknown);
         }
@@ -141,7 +143,7 @@ impl Registry {
     }
 
     /// Takes the upload, unless the body cannot be what `chunk` says.
-    async fn take_upload(
+    async fn resume_upload(
         &self,
         push: &Authorized<Push>,
         id: UploadId,
@@ -206,7 +208,7 @@ enum WayBack {
 
 /// Writes the body, unless the request is interrupted while it waits for its client. Returns the place before it, if
 /// anything came and there is a way back.
-async fn receive(
+async fn receive_body(
     upload: &mut dyn Upload,
     chunk: Option<ChunkRange>,
     source: &mut impl Source,
