@@ -1,6 +1,6 @@
 //! Bytes that wait for a commit, and what the commit returns.
 //!
-//! Owns: [`FinishedBlob`], [`CommitListener`], [`Committed`].
+//! Owns: [`FinishedBlob`], `CommitListener`, [`Committed`].
 //! Refuses: deciding anything; `commit` judges and applies.
 
 use crate::digest::Digest;

@@ -199,7 +199,7 @@ impl Uploads {
         Some(self.find(id, repository)?.status())
     }
 
-    /// Opens an upload for a request, which takes the turn from the one before if it may ([`super::Place`]). Waits for a step that is
+    /// Opens an upload for a request, which takes the turn from the one before if it may ([`UploadPosition`](crate::vocabulary::UploadPosition)). Waits for a step that is
     /// under way, never for a client; where the upload is becoming a blob, waits for what comes of that.
     pub async fn open(
         self: &Arc<Self>,

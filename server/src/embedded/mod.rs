@@ -1,6 +1,6 @@
 //! The embedded engine behind the registry's ports.
 //!
-//! Owns: [`registry`], [`ports`], [`metrics`], and what the engine's errors mean to the registry.
+//! Owns: [`registry`], [`ports`], [`metrics()`], and what the engine's errors mean to the registry.
 //! Refuses: decisions; each method is the engine's of the same meaning.
 
 mod blobs;
