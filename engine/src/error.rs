@@ -15,7 +15,7 @@ use crate::digest::Digest;
 use crate::format::codec::Malformed;
 use crate::io::IoError;
 use crate::options::BadOption;
-use crate::require::Require;
+use crate::vocabulary::Require;
 
 /// Result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;

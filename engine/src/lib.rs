@@ -3,15 +3,14 @@
 //! Read `ARCHITECTURE.md` at the top of the repository for the map, `FORMAT.md` beside this crate for
 //! every byte on disk, and `DURABILITY.md` for what is promised when a call returns.
 
-pub mod batch;
 pub mod buffer;
 pub mod catalog;
 pub mod checkpoint;
 pub mod commit;
 pub mod digest;
-pub mod entry;
 pub mod error;
 pub mod extent;
+pub mod finished_blob;
 pub mod format;
 pub mod fsck;
 mod in_flight;
@@ -23,7 +22,6 @@ pub mod memory;
 pub mod options;
 pub mod poison;
 pub mod recovery;
-pub mod require;
 pub mod segment;
 pub mod state;
 pub mod store;
@@ -31,13 +29,15 @@ mod sync;
 pub mod table;
 mod turns;
 pub mod upload;
+pub mod vocabulary;
 
-pub use batch::{Batch, Change, Committed, FinishedBlob};
-pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
-pub use entry::{ManifestEntry, Origin};
+pub use digest::Hasher;
 pub use error::{Corruption, Error, Result};
+pub use finished_blob::{Committed, FinishedBlob};
 pub use memory::{Lane, MemoryAccount, MemoryBudget, Reading};
 pub use options::Options;
-pub use require::Require;
-pub use segment::{BlobReader, BlobStream, ClientId};
+pub use segment::{BlobReader, BlobStream};
 pub use store::{OpenReport, Store, StoreStats};
+pub use vocabulary::{
+    Algorithm, Batch, Change, ClientId, Digest, ManifestEntry, Origin, ParseDigestError, Require,
+};

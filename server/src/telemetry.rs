@@ -3,17 +3,17 @@
 //! Owns: the metric families and their names. Labels are route templates, methods, codes and outcomes.
 //! Refuses: repositories, digests, users and addresses as labels; their number is up to clients.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry as Families;
-use tonnage_engine::io::ClassCount;
 
 use crate::registry::ports::Condition;
 
@@ -78,17 +78,6 @@ struct PullLabels {
     result: &'static str,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct IoLabels {
-    class: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct IoFailureLabels {
-    class: &'static str,
-    attempted: &'static str,
-}
-
 /// All families.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -99,8 +88,6 @@ pub(crate) struct Metrics {
     pushes: Family<PushLabels, Counter>,
     pulls: Family<PullLabels, Counter>,
     read_only: Gauge<i64, AtomicI64>,
-    io: Family<IoLabels, Counter>,
-    io_failures: Family<IoFailureLabels, Counter>,
 }
 
 /// Counts a request as in flight until it drops.
@@ -114,8 +101,12 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// All families; `collectors` add those of others, with the same prefix.
+    pub(crate) fn new(collectors: Vec<Box<dyn Collector>>) -> Self {
         let mut families = Families::with_prefix("registry");
+        for collector in collectors {
+            families.register_collector(collector);
+        }
         let requests = Family::<AnswerLabels, Counter>::default();
         families.register(
             "http_requests",
@@ -150,18 +141,6 @@ impl Metrics {
             "1 while the storage takes no writes since a failure",
             read_only.clone(),
         );
-        let io = Family::<IoLabels, Counter>::default();
-        families.register(
-            "io_operations",
-            "Operations of the disk by what they were for, but for reads that memory answered",
-            io.clone(),
-        );
-        let io_failures = Family::<IoFailureLabels, Counter>::default();
-        families.register(
-            "io_failures",
-            "Operations of the disk that failed, or were not attempted for want of descriptors, threads or memory",
-            io_failures.clone(),
-        );
         Self {
             families,
             requests,
@@ -170,8 +149,6 @@ impl Metrics {
             pushes,
             pulls,
             read_only,
-            io,
-            io_failures,
         }
     }
 
@@ -208,21 +185,6 @@ impl Metrics {
 
     pub(crate) fn set_condition(&self, condition: Condition) {
         self.read_only.set(i64::from(condition != Condition::Ready));
-    }
-
-    pub(crate) fn set_io_counts(&self, counts: &[ClassCount]) {
-        let set = |counter: &Counter, value| counter.inner().store(value, Ordering::Relaxed);
-        for count in counts {
-            let class = count.class.name();
-            set(
-                &self.io.get_or_create(&IoLabels { class }),
-                count.operations,
-            );
-            for (attempted, value) in [("yes", count.failed), ("no", count.not_attempted)] {
-                let labels = IoFailureLabels { class, attempted };
-                set(&self.io_failures.get_or_create(&labels), value);
-            }
-        }
     }
 
     /// Everything in the `OpenMetrics` text form.

@@ -52,20 +52,21 @@ fn large_batches_leave_threads_to_others() {
         let blob = store.put_small("content".into(), Algorithm::Sha256).await;
         let blob = blob.unwrap();
         let digest = blob.digest();
-        let batch = |requires, changes| Batch {
+        let batch = |requires, staged, changes| Batch {
             repository: "a".to_owned(),
             create_repository: true,
             requires,
+            staged,
             changes,
             origin: Origin::default(),
         };
-        let first = batch(Vec::new(), vec![Change::Place(blob), Change::Link(digest)]);
+        let first = batch(Vec::new(), vec![blob], vec![Change::Link(digest)]);
         store.commit(first).await.unwrap();
         counted.all.store(0, Ordering::SeqCst);
         counted.most.store(0, Ordering::SeqCst);
         let large = || {
             let requires = vec![Require::Linked(digest); 10_000];
-            store.commit(batch(requires, vec![Change::Link(digest)]))
+            store.commit(batch(requires, Vec::new(), vec![Change::Link(digest)]))
         };
         for committed in join_all((0..4).map(|_| large())).await {
             committed.unwrap();

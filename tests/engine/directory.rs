@@ -84,7 +84,8 @@ async fn put(store: &Store, content: &str) -> Digest {
         repository: "a".to_owned(),
         create_repository: true,
         requires: Vec::new(),
-        changes: vec![Change::Place(blob), Change::Link(digest)],
+        staged: vec![blob],
+        changes: vec![Change::Link(digest)],
         origin: Origin::default(),
     };
     store.commit(batch).await.unwrap();

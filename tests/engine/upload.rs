@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tonnage_engine::extent::{Extent, Layout};
 use tonnage_engine::limits::SMALL_CONTENT_BYTES;
 use tonnage_engine::options::Options;
-use tonnage_engine::upload::{UploadClaim, UploadId, UploadSpec};
+use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Digest, Error, FinishedBlob};
 
 use crate::workbench::{REPOSITORY, Workbench, content, eventually, run, small_options, write};

@@ -16,7 +16,8 @@ use tonnage_engine::lease::Leases;
 use tonnage_engine::options::Options;
 use tonnage_engine::poison::Poison;
 use tonnage_engine::segment::{DedicatedWriter, SegmentIds, Segments};
-use tonnage_engine::upload::{Existing, Upload, UploadClaim, UploadId, UploadSpec, Uploads};
+use tonnage_engine::upload::{Existing, Upload, Uploads};
+use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, ClientId, Digest, Result};
 
 pub(crate) const STORE: [u8; 16] = *b"a store of tests";

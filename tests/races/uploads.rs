@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use shuttle::future::block_on;
-use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
-use tonnage_engine::{Change, Error, Options, Store};
+use tonnage_engine::upload::Upload;
+use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadPosition, UploadSpec};
+use tonnage_engine::{Error, Options, Store};
 use tonnage_races::explore::explore;
-use tonnage_races::world::{World, batch, digest, options, thread};
+use tonnage_races::world::{World, digest, options, push_batch, thread};
 
 fn begin(store: &Store) -> tonnage_engine::Result<UploadId> {
     store.begin_upload(UploadSpec {
@@ -34,11 +35,8 @@ async fn write(store: Store, id: UploadId, text: Bytes) -> bool {
         Err(Error::UnknownUpload) => return false,
         Err(other) => panic!("{other}"),
     };
-    let changes = vec![Change::Place(finished), Change::Link(name)];
-    store
-        .commit(batch("r", vec![], changes))
-        .await
-        .expect("a sound disk");
+    let committed = store.commit(push_batch("r", finished)).await;
+    committed.expect("a sound disk");
     true
 }
 
@@ -112,7 +110,7 @@ fn take_over() {
                     return false;
                 };
                 let claim = UploadClaim {
-                    place: Place::At(status.offset),
+                    position: UploadPosition::At(status.offset),
                     ..UploadClaim::default()
                 };
                 let mut upload = match store.open_upload(id, "r", claim).await {
@@ -146,8 +144,7 @@ async fn commit(store: &Store, mut upload: Upload, text: &str) -> bool {
         Err(Error::UnknownUpload) => return false,
         Err(other) => panic!("{other}"),
     };
-    let changes = vec![Change::Place(finished), Change::Link(digest(text))];
-    let committed = store.commit(batch("r", vec![], changes)).await;
+    let committed = store.commit(push_batch("r", finished)).await;
     committed.expect("a sound disk");
     true
 }
@@ -167,7 +164,7 @@ fn close_twice() {
         let store = store.clone();
         thread(async move {
             let claim = UploadClaim {
-                place: Place::End,
+                position: UploadPosition::End,
                 ..UploadClaim::default()
             };
             match store.open_upload(id, "r", claim).await {

@@ -8,7 +8,7 @@ use std::path::Path;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tonnage_engine::io::Env;
-use tonnage_engine::upload::UploadSpec;
+use tonnage_engine::vocabulary::UploadSpec;
 use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store};
 use tonnage_tests::machine::{EIO, ENOSPC, Fault, Image, Machine, Noise, OpKind, OpRecord, Policy};
 use tonnage_tests::model::content;
@@ -678,6 +678,7 @@ fn every_finished_journal_file_is_sealed() {
                 repository: REPOSITORY.to_owned(),
                 create_repository: false,
                 requires: vec![],
+                staged: vec![],
                 changes: (0..count)
                     .map(|number| Change::SetTag {
                         tag: format!("{number:0>120}"),

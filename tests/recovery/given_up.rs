@@ -10,7 +10,7 @@ use tonnage_tests::by_name::ByName as _;
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use tonnage_engine::io::Class;
-use tonnage_engine::upload::{UploadClaim, UploadId, UploadSpec};
+use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Options, Origin, Store,
 };
@@ -113,7 +113,7 @@ fn bytes(salt: u8, length: usize) -> Bytes {
 
 async fn link(store: &Store, blob: FinishedBlob) -> Result<(), Error> {
     let digest = blob.digest();
-    let batch = batch(vec![Change::Place(blob), Change::Link(digest)]);
+    let batch = batch(vec![blob], vec![Change::Link(digest)]);
     store.commit(batch).await.map(drop)
 }
 
@@ -384,13 +384,9 @@ fn a_deletion_given_up_is_cleared_away() {
             subject: None,
             attributes: Bytes::new(),
         };
-        commit(
-            &store,
-            vec![Change::Place(blob), Change::PutManifest(entry)],
-        )
-        .await;
-        commit(&store, tags(&|tag| Change::SetTag { tag, digest })).await;
-        let batch = batch(vec![Change::DeleteManifest(digest)]);
+        commit(&store, vec![blob], vec![Change::PutManifest(entry)]).await;
+        commit(&store, vec![], tags(&|tag| Change::SetTag { tag, digest })).await;
+        let batch = batch(vec![], vec![Change::DeleteManifest(digest)]);
         let done = give_up_after(polls, store.commit(batch)).await;
         rest(machine).await;
         assert_eq!(store.view().retired_manifests(), 0, "after {polls} polls");
@@ -409,16 +405,18 @@ fn a_deletion_given_up_is_cleared_away() {
     });
 }
 
-fn batch(changes: Vec<Change>) -> Batch {
+fn batch(staged: Vec<FinishedBlob>, changes: Vec<Change>) -> Batch<FinishedBlob> {
     Batch {
         repository: REPOSITORY.to_owned(),
         create_repository: true,
         requires: vec![],
+        staged,
         changes,
         origin: Origin::default(),
     }
 }
 
-async fn commit(store: &Store, changes: Vec<Change>) {
-    store.commit(batch(changes)).await.expect("committed");
+async fn commit(store: &Store, staged: Vec<FinishedBlob>, changes: Vec<Change>) {
+    let batch = batch(staged, changes);
+    store.commit(batch).await.expect("committed");
 }

@@ -5,7 +5,9 @@ use tonnage_tests::by_name::ByName as _;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tonnage_engine::{Algorithm, Batch, Change, Digest, ManifestEntry, Options, Origin, Store};
+use tonnage_engine::{
+    Algorithm, Batch, Change, Digest, FinishedBlob, ManifestEntry, Options, Origin, Store,
+};
 use tonnage_tests::machine::{Image, Killed, Machine, Policy};
 
 use super::check;
@@ -41,7 +43,7 @@ async fn put_manifest(store: &Store) -> Digest {
         attributes: Bytes::new(),
     };
     let digest = entry.digest;
-    commit(store, vec![Change::Place(blob), Change::PutManifest(entry)]).await;
+    commit(store, Some(blob), vec![Change::PutManifest(entry)]).await;
     digest
 }
 
@@ -53,7 +55,7 @@ fn store_without_caches(seed: u64) -> Image {
         let (store, _) = opened.expect("a new store opens");
         let digest = put_manifest(&store).await;
         for number in 0..TAGS {
-            commit(&store, vec![set_tag(number, digest)]).await;
+            commit(&store, None, vec![set_tag(number, digest)]).await;
         }
         store.close().await.expect("a store closes");
     });
@@ -70,13 +72,14 @@ fn store_without_caches(seed: u64) -> Image {
     image
 }
 
-async fn commit(store: &Store, changes: Vec<Change>) {
+async fn commit(store: &Store, staged: Option<FinishedBlob>, changes: Vec<Change>) {
     let repository = "r".to_owned();
     let (requires, origin) = (vec![], Origin::default());
     let batch = Batch {
         repository,
         create_repository: true,
         requires,
+        staged: staged.into_iter().collect(),
         changes,
         origin,
     };
@@ -167,8 +170,8 @@ fn killed_with_an_unsynced_header(seed: u64) -> Killed {
         let digest = put_manifest(&store).await;
         // One frame, larger than a file, so the next one goes to the third.
         let tags = (0..TAGS).map(|number| set_tag(number, digest));
-        commit(&store, tags.collect()).await;
-        commit(&store, vec![set_tag(0, digest)]).await;
+        commit(&store, None, tags.collect()).await;
+        commit(&store, None, vec![set_tag(0, digest)]).await;
     });
     machine.disk.unwatch();
     let found = found.lock().take();
@@ -263,9 +266,9 @@ fn a_full_journal_file_can_be_closed() {
                 .await;
             let blob = blob.expect("stored");
             let digest = blob.digest();
-            commit(&store, vec![Change::Place(blob), Change::Link(digest)]).await;
+            commit(&store, Some(blob), vec![Change::Link(digest)]).await;
             for _ in 0..commits {
-                commit(&store, vec![Change::Link(digest)]).await;
+                commit(&store, None, vec![Change::Link(digest)]).await;
             }
             store.close().await.expect("a store closes");
         });

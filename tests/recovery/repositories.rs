@@ -1,7 +1,9 @@
 //! Deleted repositories across a stop: gone at once and for good, and what they leave behind is cleared away by whichever store opens next.
 
 use bytes::Bytes;
-use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, ManifestEntry, Origin, Store};
+use tonnage_engine::{
+    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Origin, Store,
+};
 use tonnage_tests::by_name::ByName as _;
 use tonnage_tests::machine::{Machine, Outcome, Policy};
 
@@ -16,11 +18,17 @@ async fn open(machine: &Machine) -> Store {
     opened.expect("the store opens").0
 }
 
-async fn commit(store: &Store, name: &str, changes: Vec<Change>) -> Result<(), Error> {
+async fn commit(
+    store: &Store,
+    name: &str,
+    staged: Vec<FinishedBlob>,
+    changes: Vec<Change>,
+) -> Result<(), Error> {
     let batch = Batch {
         repository: name.to_owned(),
         create_repository: true,
         requires: vec![],
+        staged,
         changes,
         origin: Origin::default(),
     };
@@ -32,7 +40,7 @@ async fn fill(store: &Store, name: &str, number: u8) -> Result<Digest, Error> {
     let content = Bytes::from(vec![number; 100]);
     let blob = store.put_small(content, Algorithm::Sha256).await?;
     let child = blob.digest();
-    commit(store, name, vec![Change::Place(blob), Change::Link(child)]).await?;
+    commit(store, name, vec![blob], vec![Change::Link(child)]).await?;
     let text = Bytes::from(vec![number; 200]);
     let blob = store.put_small(text, Algorithm::Sha256).await?;
     let digest = blob.digest();
@@ -43,8 +51,8 @@ async fn fill(store: &Store, name: &str, number: u8) -> Result<Digest, Error> {
         subject: Some(child),
         attributes: Bytes::new(),
     };
-    let changes = vec![Change::Place(blob), Change::PutManifest(entry)];
-    commit(store, name, changes).await?;
+    let changes = vec![Change::PutManifest(entry)];
+    commit(store, name, vec![blob], changes).await?;
     Ok(digest)
 }
 
@@ -62,11 +70,11 @@ async fn scene(store: &Store, deleted: &dyn Fn()) -> Result<(), Error> {
     }
     let Some(digest) = last else { return Ok(()) };
     let tags = (0..TAGS).map(|number| tag(number, digest)).collect();
-    commit(store, DOOMED, tags).await?;
-    commit(store, DOOMED, vec![Change::DeleteRepository]).await?;
+    commit(store, DOOMED, vec![], tags).await?;
+    commit(store, DOOMED, vec![], vec![Change::DeleteRepository]).await?;
     deleted();
     for number in 0..8 {
-        commit(store, OTHER, vec![tag(number, digest)]).await?;
+        commit(store, OTHER, vec![], vec![tag(number, digest)]).await?;
     }
     fill(store, DOOMED, 77).await.map(drop)
 }

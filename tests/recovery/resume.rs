@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
+use tonnage_engine::upload::Upload;
+use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadPosition, UploadSpec};
 use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, FinishedBlob, Origin, Store};
 use tonnage_tests::machine::{Image, Machine, Outcome, Policy};
 
@@ -53,7 +54,8 @@ async fn link(store: &Store, blob: FinishedBlob) -> Result<(), Error> {
         repository: REPOSITORY.to_owned(),
         create_repository: true,
         requires: vec![],
-        changes: vec![Change::Place(blob), Change::Link(digest)],
+        staged: vec![blob],
+        changes: vec![Change::Link(digest)],
         origin: Origin::default(),
     };
     store.commit(batch).await.map(drop)
@@ -67,9 +69,9 @@ fn begin(store: &Store, told: &Told) -> Result<UploadId, Error> {
     Ok(*told.id.get_or_init(|| id))
 }
 
-async fn take(store: &Store, id: UploadId, place: Place) -> Result<Upload, Error> {
+async fn take(store: &Store, id: UploadId, position: UploadPosition) -> Result<Upload, Error> {
     let claim = UploadClaim {
-        place,
+        position,
         ..UploadClaim::default()
     };
     store.open_upload(id, REPOSITORY, claim).await
@@ -79,7 +81,7 @@ async fn take(store: &Store, id: UploadId, place: Place) -> Result<Upload, Error
 async fn push(store: &Store, told: &Told) -> Result<(), Error> {
     let id = begin(store, told)?;
     let [first, second, third] = parts();
-    let mut upload = take(store, id, Place::Anywhere).await?;
+    let mut upload = take(store, id, UploadPosition::Anywhere).await?;
     upload.write(first).await?;
     let before = upload.savepoint().await?;
     told.phase.store(1, Ordering::Relaxed);
@@ -140,7 +142,9 @@ async fn go_on(store: &Store, told: &Told) -> Result<bool, String> {
     };
     let offset = usize::try_from(status.offset).map_err(|error| error.to_string())?;
     let fail = |error: Error| format!("from {offset} in phase {phase}: {error}");
-    let mut upload = take(store, id, Place::Anywhere).await.map_err(fail)?;
+    let mut upload = take(store, id, UploadPosition::Anywhere)
+        .await
+        .map_err(fail)?;
     for whole in candidates {
         let before = upload.savepoint().await.map_err(fail)?;
         upload.write(whole.slice(offset..)).await.map_err(fail)?;
@@ -235,13 +239,13 @@ async fn break_off(machine: &Machine, told: &Told, kept: usize) -> Result<Store,
     let id = begin(&store, told)?;
     let whole = content();
     if kept > 0 {
-        let mut upload = take(&store, id, Place::Anywhere).await?;
+        let mut upload = take(&store, id, UploadPosition::Anywhere).await?;
         upload.write(whole.slice(..kept)).await?;
         drop(upload);
         wait().await;
     }
     told.phase.store(1, Ordering::Relaxed);
-    let mut upload = take(&store, id, Place::End).await?;
+    let mut upload = take(&store, id, UploadPosition::End).await?;
     upload.savepoint_of_close().await?;
     for part in [kept..300_000, 300_000..400_000] {
         upload.write(whole.slice(part)).await?;
@@ -268,7 +272,7 @@ async fn close_again(store: &Store, told: &Told, kept: usize) -> Result<bool, St
     }
     let fail = |error: Error| format!("in phase {phase}: {error}");
     let whole = content();
-    let mut upload = take(store, id, Place::End).await.map_err(fail)?;
+    let mut upload = take(store, id, UploadPosition::End).await.map_err(fail)?;
     upload.savepoint_of_close().await.map_err(fail)?;
     upload.write(whole.slice(kept..)).await.map_err(fail)?;
     let digest = Digest::of(Algorithm::Sha256, &whole);

@@ -10,7 +10,8 @@ use futures_util::future::{join, join_all};
 use tokio::sync::Notify;
 use tonnage_engine::extent::Layout;
 use tonnage_engine::io::Class;
-use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec};
+use tonnage_engine::upload::Upload;
+use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadPosition, UploadSpec};
 use tonnage_engine::{Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store};
 use tonnage_tests::machine::{Fault, Machine, OpKind};
 
@@ -112,7 +113,8 @@ impl Bench {
             repository: REPOSITORY.to_owned(),
             create_repository: true,
             requires: vec![],
-            changes: vec![Change::Place(blob), Change::Link(digest)],
+            staged: vec![blob],
+            changes: vec![Change::Link(digest)],
             origin: Origin::default(),
         };
         self.store.commit(batch).await.map(drop)
@@ -683,7 +685,7 @@ fn a_failed_close_takes_its_bytes_back_at_once() {
             let whole = content(1, length);
             let id = bench.leave(whole.slice(..length / 2)).await;
             let close = UploadClaim {
-                place: Place::End,
+                position: UploadPosition::End,
                 ..UploadClaim::default()
             };
             let mut first = bench.open(id).await.expect("it is there");
@@ -717,7 +719,7 @@ fn a_failed_close_takes_its_bytes_back_at_once() {
 #[test]
 fn a_close_sent_again_decides_when_it_takes_over() {
     let close = UploadClaim {
-        place: Place::End,
+        position: UploadPosition::End,
         ..UploadClaim::default()
     };
     run(check::options(), async |bench| {

@@ -3,17 +3,18 @@
 use bytes::Bytes;
 use serde_json::json;
 use tonnage_engine::fsck::{self, FsckOptions};
-use tonnage_engine::{Algorithm, Batch, Change, ManifestEntry, Origin};
+use tonnage_engine::{Algorithm, Batch, Change, FinishedBlob, ManifestEntry, Origin};
 use tonnage_tests::client::Client;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{content, push_blob, push_image, sha256};
 
-fn batch(changes: Vec<Change>) -> Batch {
+fn batch(staged: Vec<FinishedBlob>, changes: Vec<Change>) -> Batch<FinishedBlob> {
     Batch {
         repository: "a".to_owned(),
         create_repository: false,
         requires: vec![],
+        staged,
         changes,
         origin: Origin::default(),
     }
@@ -43,7 +44,7 @@ async fn a_manifest_with_very_many_tags() {
             tag: format!("{:0128}", many * 24_000 + n),
             digest,
         });
-        let set = registry.store.commit(batch(set.collect())).await;
+        let set = registry.store.commit(batch(vec![], set.collect())).await;
         set.expect("they fit");
     }
     let path = format!("/v2/a/manifests/{digest}");
@@ -95,10 +96,10 @@ async fn a_manifest_with_very_many_edges() {
             subject: None,
             attributes: Bytes::new(),
         };
-        let changes = vec![Change::Place(blob), Change::PutManifest(entry)];
-        store.commit(batch(changes)).await.expect("it is put");
+        let batch = batch(vec![blob], vec![Change::PutManifest(entry)]);
+        store.commit(batch).await.expect("it is put");
     };
-    let delete = || store.commit(batch(vec![Change::DeleteManifest(sha256(b"text"))]));
+    let delete = || store.commit(batch(vec![], vec![Change::DeleteManifest(sha256(b"text"))]));
     let held = || {
         let view = store.view();
         let held = children

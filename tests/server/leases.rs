@@ -6,11 +6,12 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tonnage_engine::store::Store;
-use tonnage_engine::{Algorithm, Batch, Change, ClientId, Digest, Origin};
+use tonnage_engine::vocabulary::{
+    Algorithm, Batch, Change, ClientId, Digest, Origin, UploadClaim, UploadId, UploadSpec,
+};
 use tonnage_server::registry::Result;
 use tonnage_server::registry::ports::{
-    Blob, BlobStore, ClassCount, Condition, Pinned, ReadAccount, Staged, StoredBlob, Upload,
-    UploadClaim, UploadId, UploadSpec,
+    Blob, BlobStore, Condition, Pinned, ReadAccount, Staged, StoredBlob, Upload,
 };
 use tonnage_tests::registry::TestRegistry;
 
@@ -34,6 +35,7 @@ impl BlobStore for Interfered {
                 repository: repository.to_owned(),
                 create_repository: false,
                 requires: Vec::new(),
+                staged: Vec::new(),
                 changes: vec![Change::Unlink(digest)],
                 origin: Origin::default(),
             };
@@ -64,7 +66,11 @@ impl BlobStore for Interfered {
     ) -> BoxFuture<'a, Result<Box<dyn Upload>>> {
         self.real.resume(id, repository, claim)
     }
-    fn finished(&self, id: UploadId, repository: &str) -> Option<Digest> {
+    fn finished<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Digest>>> {
         self.real.finished(id, repository)
     }
     fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>> {
@@ -78,7 +84,7 @@ impl BlobStore for Interfered {
         self.held.lock().push(self.store.is_leased(&self.watched));
         self.real.put_small(content, algorithm)
     }
-    fn pin(&self, digests: &[Digest]) -> Pinned {
+    fn pin<'a>(&'a self, digests: &'a [Digest]) -> BoxFuture<'a, Result<Pinned>> {
         self.real.pin(digests)
     }
     fn read_account(&self) -> Arc<dyn ReadAccount> {
@@ -87,11 +93,8 @@ impl BlobStore for Interfered {
     fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>> {
         self.real.is_damaged(digest)
     }
-    fn condition(&self) -> Condition {
+    fn condition(&self) -> BoxFuture<'_, Condition> {
         self.real.condition()
-    }
-    fn io_counts(&self) -> Vec<ClassCount> {
-        self.real.io_counts()
     }
 }
 

@@ -137,6 +137,7 @@ async fn a_deleted_tag_is_told_as_it_went() {
                         tag: tag.clone(),
                         digest: Some(at),
                     }],
+                    staged: vec![],
                     changes: vec![Change::SetTag { tag, digest: next }],
                     origin: Origin::default(),
                 });

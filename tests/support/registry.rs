@@ -89,8 +89,9 @@ impl TestRegistry {
             stopped.await.unwrap_or_default();
         };
         let (blobs, catalog) = embedded::ports(store.clone());
+        let collectors = vec![embedded::metrics(store.clone())];
         let registry = Registry::new(wrap(&store, blobs), catalog, bound.limits().clone());
-        let serving = tokio::spawn(bound.run_registry(registry, shutdown));
+        let serving = tokio::spawn(bound.run_registry(registry, collectors, shutdown));
         Self {
             store,
             address,

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tonnage_benches::rival::anonymous_kib;
-use tonnage_engine::{Algorithm, Batch, Change, Digest, ManifestEntry, Options, Origin, Store};
+use tonnage_engine::{
+    Algorithm, Batch, Change, Digest, FinishedBlob, ManifestEntry, Options, Origin, Store,
+};
 use tonnage_server::runtime;
 
 const WRITERS: u64 = 64;
@@ -197,14 +199,8 @@ async fn push_image(store: &Store, number: u64, longest: &AtomicU64) -> Result<(
         let content = Bytes::from(format!("{number}/{part}/").repeat(32));
         let blob = store.put_small(content, Algorithm::Sha256).await?;
         children.push(blob.digest());
-        let digest = blob.digest();
-        commit(
-            store,
-            &repository,
-            vec![Change::Place(blob), Change::Link(digest)],
-            longest,
-        )
-        .await?;
+        let changes = vec![Change::Link(blob.digest())];
+        commit(store, &repository, blob, changes, longest).await?;
     }
     let content = Bytes::from(format!("manifest {number}").repeat(24));
     let size = content.len() as u64;
@@ -222,18 +218,14 @@ async fn push_image(store: &Store, number: u64, longest: &AtomicU64) -> Result<(
         tag: format!("v{number}"),
         digest,
     };
-    commit(
-        store,
-        &repository,
-        vec![Change::Place(blob), Change::PutManifest(entry), tag],
-        longest,
-    )
-    .await
+    let changes = vec![Change::PutManifest(entry), tag];
+    commit(store, &repository, blob, changes, longest).await
 }
 
 async fn commit(
     store: &Store,
     repository: &str,
+    blob: FinishedBlob,
     changes: Vec<Change>,
     longest: &AtomicU64,
 ) -> Result<()> {
@@ -241,6 +233,7 @@ async fn commit(
         repository: repository.to_owned(),
         create_repository: true,
         requires: Vec::new(),
+        staged: vec![blob],
         changes,
         origin: Origin::default(),
     };

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use crate::digest::Digest;
-use crate::entry::ManifestEntry;
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::{Decoder, Encoder, Malformed};
 use crate::format::row::table as prefix;
 use crate::format::transaction::{RepositoryId, decode_extent, encode_extent};
+use crate::vocabulary::ManifestEntry;
 
 /// A key under construction.
 struct Key(Vec<u8>);

@@ -7,10 +7,9 @@ use bytes::Bytes;
 use super::keys::{self, TagValue};
 use super::view::{BlobInfo, TagInfo, View, row};
 use crate::digest::Digest;
-use crate::entry::ManifestEntry;
 use crate::error::Result;
 use crate::format::transaction::RepositoryId;
-use crate::require::Require;
+use crate::vocabulary::{ManifestEntry, Require};
 
 /// A repository in one snapshot.
 #[derive(Debug, Clone, Copy)]

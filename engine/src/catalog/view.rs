@@ -14,9 +14,9 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Malformed;
 use crate::format::transaction::RepositoryId;
-use crate::require::Require;
 use crate::state::State;
 use crate::table::{Scan, resident};
+use crate::vocabulary::Require;
 
 /// A snapshot of names, links, edges and placements. Cheap to clone, never changes.
 #[derive(Debug, Clone)]

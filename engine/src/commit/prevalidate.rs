@@ -6,13 +6,13 @@
 //!
 //! Invariant: only facts that nothing but a removal can end are prevalidated.
 
-use crate::batch::Batch;
 use crate::catalog::View;
 use crate::error::Result;
+use crate::finished_blob::FinishedBlob;
 use crate::format::transaction::Operation;
 use crate::io::Env;
-use crate::require::Require;
 use crate::table::resident_off_worker;
+use crate::vocabulary::{Batch, Require};
 
 /// A batch of no more preconditions is judged in its turn: cheaper than the way to another thread.
 pub const JUDGED_IN_TURN: usize = 256;
@@ -33,7 +33,7 @@ pub struct Prevalidated {
 /// queued, and the number of removals before it.
 pub async fn prevalidate(
     env: &Env,
-    batch: &mut Batch,
+    batch: &mut Batch<FinishedBlob>,
     head: impl FnOnce() -> (View, u64),
 ) -> Result<Option<Prevalidated>> {
     if batch.requires.len() <= JUDGED_IN_TURN {

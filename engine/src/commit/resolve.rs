@@ -4,15 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::batch::{Batch, Change};
 use crate::catalog::{Repository, View, retired};
 use crate::digest::Digest;
-use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
+use crate::finished_blob::FinishedBlob;
 use crate::format::transaction::{Operation, RepositoryId};
 use crate::limits;
-use crate::require::Require;
+use crate::vocabulary::{Batch, Change, ManifestEntry, Require};
 
 /// The operations of `batch` on top of `view`; [`Error::Unmet`] with everything that does not hold.
 ///
@@ -20,7 +19,7 @@ use crate::require::Require;
 /// `next_repository` becomes the id of a repository that the batch creates. `damaged` says whether a blob is known to
 /// be corrupt where it is stored: then a new copy takes its place.
 pub fn resolve(
-    batch: &Batch,
+    batch: &Batch<FinishedBlob>,
     view: &View,
     next_repository: u64,
     damaged: &dyn Fn(&Digest, &Extent) -> bool,
@@ -67,6 +66,9 @@ pub fn resolve(
         retired: BTreeSet::new(),
         deleted: false,
     };
+    for blob in &batch.staged {
+        resolver.place(blob)?;
+    }
     for change in &batch.changes {
         resolver.change(change)?;
     }
@@ -107,6 +109,19 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
+    /// Makes finished bytes a blob of the store, unless it is stored intact.
+    fn place(&mut self, blob: &FinishedBlob) -> Result<()> {
+        let (digest, extent) = (blob.digest(), blob.extent());
+        let stored = self.view.blob(&digest)?.map(|stored| stored.extent);
+        // A copy that is the damaged one itself heals nothing.
+        let wanted = stored.is_none_or(|at| at != extent && (self.damaged)(&digest, &at));
+        if self.placed.insert(digest) && wanted {
+            self.operations
+                .push(Operation::PlaceBlob { digest, extent });
+        }
+        Ok(())
+    }
+
     fn change(&mut self, change: &Change) -> Result<()> {
         let repository = self.repository;
         if self.deleted {
@@ -114,16 +129,6 @@ impl Resolver<'_> {
             return Ok(());
         }
         match change {
-            Change::Place(blob) => {
-                let (digest, extent) = (blob.digest(), blob.extent());
-                let stored = self.view.blob(&digest)?.map(|stored| stored.extent);
-                // A copy that is the damaged one itself heals nothing.
-                let wanted = stored.is_none_or(|at| at != extent && (self.damaged)(&digest, &at));
-                if self.placed.insert(digest) && wanted {
-                    self.operations
-                        .push(Operation::PlaceBlob { digest, extent });
-                }
-            }
             Change::Link(digest) => {
                 self.need_stored(digest)?;
                 self.operations.push(Operation::Link {

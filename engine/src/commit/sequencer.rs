@@ -12,24 +12,23 @@ use std::sync::Arc;
 
 use super::prevalidate::{Prevalidated, removes};
 use super::resolve;
-use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::keys::Slot;
 use crate::catalog::retired::Clearing;
 use crate::catalog::{View, apply, keys};
 use crate::digest::Digest;
-use crate::entry::Origin;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
+use crate::finished_blob::{Committed, FinishedBlob};
 use crate::format::codec::Encoder;
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::io::Clock;
 use crate::journal::Position;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
 use crate::poison::Poison;
-use crate::require::Require;
 use crate::state::State;
 use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
 use crate::table::{Layers, Runs};
+use crate::vocabulary::{Batch, Origin, Require};
 
 /// The order of transactions of an open store. Share by `Arc`.
 #[derive(Debug)]
@@ -231,11 +230,11 @@ impl Sequencer {
     /// on what is queued comes the same way: told earlier, it would speak of what no reader sees and a crash may undo. What was
     /// prevalidated is judged anew if anything was removed since.
     ///
-    /// On [`Error::NotResident`] nothing was queued and the batch still has all its changes: it is submitted again once the rows are in
+    /// On [`Error::NotResident`] nothing was queued and the batch still has all that is staged: it is submitted again once the rows are in
     /// memory.
     pub fn submit(
         &self,
-        batch: &mut Batch,
+        batch: &mut Batch<FinishedBlob>,
         prevalidated: &mut Option<Prevalidated>,
         damaged: &dyn Fn(&Digest, &Extent) -> bool,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
@@ -259,22 +258,12 @@ impl Sequencer {
         };
         drop(view);
         let prepared = self.prepare(&inner, batch.origin.clone(), operations)?;
-        let blobs = batch.changes.drain(..).filter_map(|change| match change {
-            Change::Place(blob) => Some(blob),
-            Change::Link(_)
-            | Change::Unlink(_)
-            | Change::PutManifest(_)
-            | Change::DeleteManifest(_)
-            | Change::SetTag { .. }
-            | Change::DeleteTag(_)
-            | Change::DeleteRepository => None,
-        });
         let named = |blob: &FinishedBlob| {
             prepared.transaction.operations.iter().any(|operation| {
                 matches!(operation, Operation::PlaceBlob { extent, .. } if *extent == blob.extent())
             })
         };
-        let (named, spare) = blobs.partition(named);
+        let (named, spare) = batch.staged.drain(..).partition(named);
         Ok(self.queue(&mut inner, prepared, Blobs { named, spare }))
     }
 

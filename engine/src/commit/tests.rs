@@ -8,21 +8,20 @@ use futures_util::FutureExt as _;
 
 use super::prevalidate::Prevalidated;
 use super::sequencer::Sequencer;
-use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::remains::Purge;
 use crate::catalog::{Repository, View};
 use crate::digest::{Algorithm, Digest};
-use crate::entry::{ManifestEntry, Origin};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
+use crate::finished_blob::{Committed, FinishedBlob};
 use crate::io::{Clock, TaskFuture};
 use crate::journal::Position;
 use crate::lease::Leases;
 use crate::poison::Poison;
-use crate::require::Require;
 use crate::state::State;
 use crate::sync::oneshot;
 use crate::table::{Layers, Runs};
+use crate::vocabulary::{Batch, Change, ManifestEntry, Origin, Require};
 
 /// What `read` finds in the repository `r`; nothing where there is none.
 fn within<T: Default>(view: &View, read: impl FnOnce(Repository<'_>) -> Result<T>) -> T {
@@ -117,16 +116,24 @@ impl Rig {
         mut prevalidated: Option<Prevalidated>,
         changes: Vec<Change>,
     ) -> Result<Waiting> {
-        let origin = Origin::default();
-        let mut batch = Batch {
-            repository: "r".into(),
-            create_repository: true,
-            requires,
-            changes,
-            origin,
-        };
-        self.sequencer
-            .submit(&mut batch, &mut prevalidated, &|_, _| false)
+        self.sequencer.submit(
+            &mut batch(requires, vec![], changes),
+            &mut prevalidated,
+            &|_, _| false,
+        )
+    }
+
+    fn submit_staged(
+        &self,
+        requires: Vec<Require>,
+        blob: FinishedBlob,
+        changes: Vec<Change>,
+    ) -> Result<Waiting> {
+        self.sequencer.submit(
+            &mut batch(requires, vec![blob], changes),
+            &mut None,
+            &|_, _| false,
+        )
     }
 
     /// As if these had held now.
@@ -142,7 +149,7 @@ impl Rig {
     fn push_blob(&mut self, content: &[u8]) -> Waiting {
         let blob = self.blob(content);
         let digest = blob.digest();
-        self.submit(vec![], vec![Change::Place(blob), Change::Link(digest)])
+        self.submit_staged(vec![], blob, vec![Change::Link(digest)])
             .unwrap()
     }
 
@@ -158,6 +165,21 @@ impl Rig {
 
     fn view(&self) -> View {
         View::new(self.sequencer.durable())
+    }
+}
+
+fn batch(
+    requires: Vec<Require>,
+    staged: Vec<FinishedBlob>,
+    changes: Vec<Change>,
+) -> Batch<FinishedBlob> {
+    Batch {
+        repository: "r".into(),
+        create_repository: true,
+        origin: Origin::default(),
+        requires,
+        staged,
+        changes,
     }
 }
 
@@ -210,14 +232,12 @@ fn preconditions_see_queued_transactions() {
         }]
     };
     let put = |blob, content: &[u8]| {
-        vec![
-            Change::Place(blob),
-            Change::PutManifest(manifest(content, &[])),
-            tag("t", content),
-        ]
+        let entry = Change::PutManifest(manifest(content, &[]));
+        let changes = vec![entry, tag("t", content)];
+        rig.submit_staged(absent(), blob, changes).unwrap()
     };
-    let won = rig.submit(absent(), put(first, b"m1")).unwrap();
-    let lost = rig.submit(absent(), put(second, b"m2")).unwrap();
+    let won = put(first, b"m1");
+    let lost = put(second, b"m2");
     rig.write_frame();
     assert!(outcome(won).unwrap().is_ok());
     assert!(matches!(outcome(lost), Some(Err(Error::Unmet(unmet))) if unmet == absent()));
@@ -269,12 +289,12 @@ fn a_batch_with_something_missing_changes_nothing() {
     let blob = rig.blob(b"m");
     let changes = vec![
         Change::Link(digest(b"nowhere")),
-        Change::Place(blob),
         Change::PutManifest(manifest(b"m", &[b"x"])),
         tag("t", b"other"),
         Change::DeleteTag("gone".into()),
     ];
-    let unmet = match rig.submit(vec![Require::Linked(digest(b"x"))], changes) {
+    let requires = vec![Require::Linked(digest(b"x"))];
+    let unmet = match rig.submit_staged(requires, blob, changes) {
         Err(Error::Unmet(unmet)) => unmet,
         other => panic!("{other:?}"),
     };
@@ -295,12 +315,11 @@ fn deleting_a_manifest_takes_its_tags_and_edges() {
     drop(rig.push_blob(b"layer"));
     let blob = rig.blob(b"m");
     let changes = vec![
-        Change::Place(blob),
         Change::PutManifest(manifest(b"m", &[b"layer"])),
         tag("a", b"m"),
         tag("b", b"m"),
     ];
-    drop(rig.submit(vec![], changes).unwrap());
+    drop(rig.submit_staged(vec![], blob, changes).unwrap());
     assert_eq!(rig.write_frame(), 2);
     assert!(rig.view().referenced(&digest(b"layer")).unwrap());
     drop(
@@ -354,19 +373,12 @@ fn a_manifest_pushed_again_is_no_operation() {
         attributes: Bytes::from_static(b"type"),
     };
     let blob = rig.blob(b"m");
-    let changes = vec![Change::Place(blob), Change::PutManifest(entry.clone())];
-    drop(rig.submit(vec![], changes).unwrap());
+    let changes = vec![Change::PutManifest(entry.clone())];
+    drop(rig.submit_staged(vec![], blob, changes).unwrap());
     rig.write_frame();
     let view = rig.view();
     let operations = |changes: Vec<Change>| {
-        let batch = Batch {
-            repository: "r".into(),
-            create_repository: true,
-            requires: vec![],
-            changes,
-            origin: Origin::default(),
-        };
-        super::resolve(&batch, &view, 9, &|_, _| false)
+        super::resolve(&batch(vec![], vec![], changes), &view, 9, &|_, _| false)
             .unwrap()
             .len()
     };

@@ -7,9 +7,9 @@ use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed};
 use crate::digest::Digest;
-use crate::entry::{ManifestEntry, Origin};
 use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 use crate::limits::{MANIFEST_ATTRIBUTES_BYTES_MAX, MANIFEST_CHILDREN_MAX, ORIGIN_BYTES_MAX};
+use crate::vocabulary::{ManifestEntry, Origin};
 
 /// Numeric identity of a repository; never reused, so a deleted and re-created name is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -99,11 +99,11 @@ mod tests {
     use super::*;
     use crate::catalog::apply;
     use crate::digest::Algorithm;
-    use crate::entry::{ManifestEntry, Origin};
     use crate::extent::{Lsn, SegmentId};
     use crate::format::transaction::{Operation, Transaction};
     use crate::state::State;
     use crate::table::{Layers, Runs};
+    use crate::vocabulary::{ManifestEntry, Origin};
 
     const REPOSITORY: RepositoryId = RepositoryId(1);
 

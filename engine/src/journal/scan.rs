@@ -229,9 +229,9 @@ fn payload<'a>(frame: &'a [u8], header: &FrameHeader) -> Result<&'a [u8], Malfor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Origin;
     use crate::format::codec::Encoder;
     use crate::limits::JOURNAL_BLOCK_BYTES;
+    use crate::vocabulary::Origin;
 
     const NONCE: u64 = 0x5eed;
 

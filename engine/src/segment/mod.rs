@@ -29,12 +29,11 @@ use crate::options::Options;
 use crate::poison::Poison;
 
 use crate::sync::oneshot;
+use crate::vocabulary::ClientId;
 pub use appender::{Appender, SmallBlob};
 pub use damaged::Damaged;
 pub use dedicated::DedicatedWriter;
-pub use files::{
-    AbandonGuard, ClientId, SegmentFile, SegmentFiles, parse_segment_name, segment_name,
-};
+pub use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
 pub use ids::{RESERVE_IDS, SegmentIds};
 pub use open_files::{OpenFile, OpenFiles, Purpose};
 pub(crate) use reader::OpenFailure;

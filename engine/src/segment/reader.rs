@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use super::damaged::Damaged;
-use super::files::{ClientId, SegmentFile, SegmentFiles};
+use super::files::{SegmentFile, SegmentFiles};
 use super::record_check::SliceChecksums;
 use crate::buffer::Buffer;
 use crate::digest::Digest;
@@ -28,6 +28,7 @@ use crate::io::exact::read_up_to;
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::memory::{Ahead, ReadPool, Reading};
 use crate::sync::Mutex;
+use crate::vocabulary::ClientId;
 
 /// Payload of the first window of a stream. Each is twice the one before, up to the largest.
 const WINDOW_FIRST_BYTES: u64 = 256 << 10;

@@ -30,24 +30,25 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use self::close::JournalTask;
-use crate::batch::{Batch, Change, Committed, FinishedBlob};
 use crate::catalog::{BlobInfo, View};
 use crate::commit::prevalidate::JUDGED_IN_TURN;
 use crate::commit::{Sequencer, prevalidate};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
+use crate::finished_blob::{Committed, FinishedBlob};
 use crate::io::{ClassCount, Env};
 use crate::lease::{Leases, Pin};
 use crate::memory::MemoryAccount;
 use crate::options::Options;
 use crate::poison::Poison;
 use crate::recovery::lock::StoreLock;
-use crate::segment::{BlobReader, ClientId, Segments};
+use crate::segment::{BlobReader, Segments};
 use crate::table::{resident, resident_off_worker};
-use crate::upload::{Upload, UploadClaim, UploadId, UploadSpec, UploadStatus, Uploads};
+use crate::upload::{Upload, UploadStatus, Uploads};
 
 use crate::sync::{Mutex, Notify, oneshot};
+use crate::vocabulary::{Batch, Change, ClientId, UploadClaim, UploadId, UploadSpec};
 pub use checkpoints::{CheckpointReport, RunStats};
 pub use open::OpenReport;
 pub use stats::StoreStats;
@@ -97,18 +98,18 @@ impl Store {
 
     /// Makes a batch durable and visible, or says what does not hold.
     /// What it links is leased then, where nothing references it.
-    pub async fn commit(&self, batch: Batch) -> Result<Committed> {
+    pub async fn commit(&self, batch: Batch<FinishedBlob>) -> Result<Committed> {
         let inner = &self.inner;
         inner.checkpoints.wait_for_room(inner).await;
-        let placed = placed(&batch);
-        let linked = linked(&batch);
-        let referenced = children(&batch);
+        let staged: Vec<Digest> = batch.staged.iter().map(FinishedBlob::digest).collect();
+        let linked = linked(&batch.changes);
+        let referenced = children(&batch.changes);
         // Held until the answer's lease: nothing references yet what is only linked.
         let pin = inner.leases.pin(&linked);
         let begun = inner.leases.now();
         let waiting = inner.submit(batch).await?;
         let committed = waiting.await.map_err(|_gone| Error::Closed)??;
-        for digest in &placed {
+        for digest in &staged {
             let stored = self.view().read(|view| view.blob(digest)).await;
             if let Ok(Some(stored)) = stored {
                 inner.segments.damaged().keep_only(digest, &stored.extent);
@@ -257,7 +258,10 @@ impl Store {
 
 impl Inner {
     /// Queues a batch; a large one off the async workers, since it takes milliseconds to judge and to apply.
-    async fn submit(&self, mut batch: Batch) -> Result<oneshot::Receiver<Result<Committed>>> {
+    async fn submit(
+        &self,
+        mut batch: Batch<FinishedBlob>,
+    ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let (sequencer, segments) = (Arc::clone(&self.sequencer), Arc::clone(&self.segments));
         let deletes = |change: &Change| {
             matches!(change, Change::DeleteRepository | Change::DeleteManifest(_))
@@ -312,24 +316,13 @@ impl Drop for Inner {
 }
 
 /// Whether it takes milliseconds to judge or to apply. How many edges a manifest takes along is not known before it is looked at.
-fn is_large(batch: &Batch) -> bool {
+fn is_large(batch: &Batch<FinishedBlob>) -> bool {
     let deletes = |change: &Change| matches!(change, Change::DeleteManifest(_));
     batch.requires.len() > JUDGED_IN_TURN || batch.changes.iter().any(deletes)
 }
 
-fn placed(batch: &Batch) -> Vec<Digest> {
-    let places = |change: &Change| {
-        if let Change::Place(blob) = change {
-            Some(blob.digest())
-        } else {
-            None
-        }
-    };
-    batch.changes.iter().filter_map(places).collect()
-}
-
-/// What the batch makes visible, and so promises.
-fn linked(batch: &Batch) -> Vec<Digest> {
+/// What a batch makes visible, and so promises.
+fn linked(changes: &[Change]) -> Vec<Digest> {
     let links = |change: &Change| {
         if let Change::Link(digest) = change {
             Some(*digest)
@@ -337,11 +330,11 @@ fn linked(batch: &Batch) -> Vec<Digest> {
             None
         }
     };
-    batch.changes.iter().filter_map(links).collect()
+    changes.iter().filter_map(links).collect()
 }
 
-/// What the batch's manifests reference.
-fn children(batch: &Batch) -> Vec<Digest> {
+/// What a batch's manifests reference.
+fn children(changes: &[Change]) -> Vec<Digest> {
     let lists = |change: &Change| {
         if let Change::PutManifest(entry) = change {
             Some(entry.children.clone())
@@ -349,5 +342,5 @@ fn children(batch: &Batch) -> Vec<Digest> {
             None
         }
     };
-    batch.changes.iter().filter_map(lists).flatten().collect()
+    changes.iter().filter_map(lists).flatten().collect()
 }

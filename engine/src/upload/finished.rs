@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::UploadId;
 use crate::digest::Digest;
+use crate::vocabulary::UploadId;
 
 /// Entries, about 200 bytes each.
 const ENTRIES_MAX: usize = 32 << 10;

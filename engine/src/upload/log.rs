@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::UploadId;
 use crate::error::{Error, Result};
 use crate::format::upload_log::{HEADER_BYTES, UploadCheckpoint, UploadHeader};
 use crate::io::exact::write_all_and_sync;
 use crate::io::{Class, Directory, Env, FileRef, IoError, OpenMode};
 use crate::segment::{OpenFile, OpenFiles, Purpose};
+use crate::vocabulary::UploadId;
 
 const SUFFIX: &str = ".upload";
 

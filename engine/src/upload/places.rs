@@ -12,7 +12,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::UploadId;
+use crate::vocabulary::UploadId;
 
 /// An upload to which no byte and no request came for this long is idle.
 pub(super) const QUIET: Duration = Duration::from_secs(2);

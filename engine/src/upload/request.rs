@@ -9,17 +9,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 
-use super::UploadId;
 use super::body::{Body, BodyMark, Kept};
 use super::session::{Held, Session};
 use super::sessions::Uploads;
 use super::space::with_space;
 use super::staging::SMALL_BYTES;
-use crate::batch::{CommitListener, FinishedBlob};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
+use crate::finished_blob::{CommitListener, FinishedBlob};
 use crate::segment::{AbandonGuard, SmallBlob};
+use crate::vocabulary::UploadId;
 
 /// An upload that this request writes to, until another one takes over ([`Error::UploadBusy`]) or it ends
 /// ([`Error::UnknownUpload`]). Dropping keeps what was received, unless the upload is unlisted.

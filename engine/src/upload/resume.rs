@@ -9,7 +9,6 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::UploadId;
 use super::body::Body;
 use super::log::LogFile;
 use super::sessions::Uploads;
@@ -21,6 +20,7 @@ use crate::extent::SegmentId;
 use crate::format::upload_log::{UploadLog, replay};
 use crate::io::exact::read_up_to;
 use crate::io::{Class, Env, FileRef, OpenMode};
+use crate::vocabulary::UploadId;
 
 /// Larger logs belong to no upload that we can hold: 4 bytes a chunk make this 4 TiB and more.
 const LOG_BYTES_MAX: u64 = 256 << 20;

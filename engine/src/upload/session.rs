@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use tokio::sync::futures::Notified;
 
+use super::UploadStatus;
 use super::body::Body;
 use super::places::{IdleSpace, Rank};
 use super::sessions::Uploads;
 use super::shared::Subject;
-use super::{Place, UploadClaim, UploadId, UploadStatus};
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Notify};
+use crate::vocabulary::{UploadClaim, UploadId, UploadPosition};
 
 /// A request that received nothing for this long loses its turn to any other one.
 const STALLED_AFTER: Duration = Duration::from_secs(5);
@@ -164,18 +165,20 @@ impl Session {
             Phase::Ended => return Err(Error::UnknownUpload),
         }
         let offset = body.offset();
-        match claim.place {
-            Place::At(first) if first != offset => {
+        match claim.position {
+            UploadPosition::At(first) if first != offset => {
                 state.answered = state.answered.max(offset);
                 return Err(Error::OutOfOrder { first, offset });
             }
-            Place::Anywhere if state.writing && now.saturating_sub(state.at) < STALLED_AFTER => {
+            UploadPosition::Anywhere
+                if state.writing && now.saturating_sub(state.at) < STALLED_AFTER =>
+            {
                 return Err(Error::UploadBusy);
             }
             // It knows how far the upload is, and continues there.
-            Place::At(_) | Place::Anywhere => body.keep_unanswered(),
+            UploadPosition::At(_) | UploadPosition::Anywhere => body.keep_unanswered(),
             // Decided here: what is answered to the request before, or to anybody else, changes nothing for this one.
-            Place::End => keep_answered(&state, body),
+            UploadPosition::End => keep_answered(&state, body),
         }
         if let Some(algorithm) = claim.algorithm {
             body.prefer(algorithm);

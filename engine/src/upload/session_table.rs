@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::UploadId;
 use super::places::{IdleSpace, Places, QUIET, most_idle};
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
+use crate::vocabulary::UploadId;
 
 /// All sessions. Share by `Arc`.
 #[derive(Debug, Default)]

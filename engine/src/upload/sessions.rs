@@ -17,7 +17,7 @@ use super::session_table::SessionTable;
 use super::shared::{Shared, Subject};
 use super::space::Space;
 use super::staging::StagingBudget;
-use super::{Existing, UploadClaim, UploadId, UploadSpec, UploadStatus};
+use super::{Existing, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -26,8 +26,9 @@ use crate::lease::Leases;
 use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX};
 use crate::memory::Reading;
 use crate::options::Options;
-use crate::segment::{ClientId, Segments};
+use crate::segment::Segments;
 use crate::sync::Mutex;
+use crate::vocabulary::{ClientId, UploadClaim, UploadId, UploadSpec};
 
 /// The uploads of an open store.
 #[derive(Debug)]
@@ -198,7 +199,7 @@ impl Uploads {
         Some(self.find(id, repository)?.status())
     }
 
-    /// Opens an upload for a request, which takes the turn from the one before if it may ([`super::Place`]). Waits for a step that is
+    /// Opens an upload for a request, which takes the turn from the one before if it may ([`UploadPosition`](crate::vocabulary::UploadPosition)). Waits for a step that is
     /// under way, never for a client; where the upload is becoming a blob, waits for what comes of that.
     pub async fn open(
         self: &Arc<Self>,

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use super::UploadId;
 use super::session_table::SessionTable;
 use super::space::Space;
 use super::staging::StagingBudget;
@@ -10,6 +9,7 @@ use crate::io::{Directory, Env};
 use crate::options::Options;
 use crate::segment::Segments;
 use crate::sync::Notify;
+use crate::vocabulary::UploadId;
 
 /// What all uploads of a store share.
 #[derive(Debug)]

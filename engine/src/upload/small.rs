@@ -7,9 +7,9 @@ use bytes::Bytes;
 use super::digestion::Digestion;
 use super::sessions::Uploads;
 use super::space::with_space;
-use crate::batch::FinishedBlob;
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
+use crate::finished_blob::FinishedBlob;
 use crate::limits::SMALL_CONTENT_BYTES;
 use crate::segment::SmallBlob;
 

@@ -20,6 +20,7 @@ pub(super) async fn commit(
         repository: repository.to_owned(),
         create_repository: false,
         requires,
+        staged: Vec::new(),
         changes,
         origin: Origin {
             actor: ACTOR.to_owned(),

@@ -7,21 +7,21 @@ use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use tonnage_engine::catalog::BlobInfo;
-use tonnage_engine::io::ClassCount;
 use tonnage_engine::memory::HeldBytes;
 use tonnage_engine::segment::BlobReader;
 use tonnage_engine::store::Store;
-use tonnage_engine::{Algorithm, Digest, FinishedBlob, Lane, Reading, upload};
+use tonnage_engine::vocabulary::{Algorithm, ClientId, Digest, UploadClaim, UploadId, UploadSpec};
+use tonnage_engine::{FinishedBlob, Lane, Reading, upload};
 
 use super::error;
 use crate::registry::ports::{
-    AnswerReads, Blob, BlobStore, ClientId, Condition, HeldMemory, Pinned, ReadAccount, Savepoint,
-    Staged, StoredBlob, Upload, UploadClaim, UploadId, UploadSpec, Windows,
+    AnswerReads, Blob, BlobStore, Condition, HeldMemory, Pinned, ReadAccount, Savepoint, Staged,
+    StoredBlob, Upload, Windows,
 };
 use crate::registry::{Error, Result};
 
 #[derive(Debug)]
-pub(super) struct Embedded(pub(super) Store);
+pub(super) struct StoreBlobs(pub(super) Store);
 
 #[derive(Debug)]
 struct Reader(BlobReader);
@@ -32,7 +32,7 @@ struct Account(tonnage_engine::MemoryAccount);
 #[derive(Debug)]
 struct Writer(upload::Upload);
 
-impl BlobStore for Embedded {
+impl BlobStore for StoreBlobs {
     fn open<'a>(
         &'a self,
         found: &'a StoredBlob,
@@ -80,8 +80,12 @@ impl BlobStore for Embedded {
         .boxed()
     }
 
-    fn finished(&self, id: UploadId, repository: &str) -> Option<Digest> {
-        self.0.finished_upload(id, repository)
+    fn finished<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Digest>>> {
+        future::ready(Ok(self.0.finished_upload(id, repository))).boxed()
     }
 
     fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>> {
@@ -101,24 +105,21 @@ impl BlobStore for Embedded {
         async move { self.0.lease(&digest).await.map_err(error) }.boxed()
     }
 
-    fn pin(&self, digests: &[Digest]) -> Pinned {
-        Pinned(Box::new(self.0.pin(digests)))
+    fn pin<'a>(&'a self, digests: &'a [Digest]) -> BoxFuture<'a, Result<Pinned>> {
+        future::ready(Ok(Pinned(Box::new(self.0.pin(digests))))).boxed()
     }
 
     fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>> {
         async move { self.0.is_damaged(&digest).await.map_err(error) }.boxed()
     }
 
-    fn condition(&self) -> Condition {
-        if self.0.poisoned().is_some() {
+    fn condition(&self) -> BoxFuture<'_, Condition> {
+        let condition = if self.0.poisoned().is_some() {
             Condition::ReadOnly
         } else {
             Condition::Ready
-        }
-    }
-
-    fn io_counts(&self) -> Vec<ClassCount> {
-        self.0.io_counts()
+        };
+        future::ready(condition).boxed()
     }
 }
 
@@ -224,7 +225,7 @@ impl Upload for Writer {
     }
 
     fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>> {
-        async move { self.0.rollback(own(to)).await.map_err(error) }.boxed()
+        async move { self.0.rollback(engine_savepoint(to)).await.map_err(error) }.boxed()
     }
 
     fn finish(
@@ -233,14 +234,14 @@ impl Upload for Writer {
         back_to: Option<Savepoint>,
     ) -> BoxFuture<'_, Result<Staged>> {
         async move {
-            let finished = self.0.finish(expected, back_to.map(own)).await;
+            let finished = self.0.finish(expected, back_to.map(engine_savepoint)).await;
             Ok(staged(finished.map_err(error)?))
         }
         .boxed()
     }
 }
 
-fn own(savepoint: Savepoint) -> upload::Savepoint {
+fn engine_savepoint(savepoint: Savepoint) -> upload::Savepoint {
     match savepoint.0.downcast() {
         Ok(savepoint) => *savepoint,
         Err(_) => unreachable!("a savepoint of another blob store was given to this one"),

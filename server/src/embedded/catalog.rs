@@ -5,36 +5,28 @@ use std::sync::Arc;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use tonnage_engine::format::transaction::RepositoryId;
 use tonnage_engine::store::Store;
-use tonnage_engine::{self as engine, Digest, FinishedBlob, catalog};
+use tonnage_engine::vocabulary::{Batch, Digest, ManifestEntry};
+use tonnage_engine::{self as engine, FinishedBlob, catalog};
 
 use super::error;
 use crate::registry::Result;
-use crate::registry::ports::{
-    Batch, Catalog, Change, CommitError, ManifestEntry, RepositoryView, Staged, StoredBlob, View,
-};
+use crate::registry::ports::{Catalog, CommitError, RepositoryView, Staged, StoredBlob, View};
 
 #[derive(Debug)]
-pub(super) struct Embedded(pub(super) Store);
+pub(super) struct StoreCatalog(pub(super) Store);
 
 #[derive(Debug)]
 struct Snapshot(catalog::View);
 
-impl Catalog for Embedded {
+impl Catalog for StoreCatalog {
     fn view(&self) -> BoxFuture<'_, Result<Box<dyn View>>> {
         let view: Box<dyn View> = Box::new(Snapshot(self.0.view()));
         future::ready(Ok(view)).boxed()
     }
 
-    fn commit(&self, batch: Batch) -> BoxFuture<'_, std::result::Result<(), CommitError>> {
+    fn commit(&self, batch: Batch<Staged>) -> BoxFuture<'_, std::result::Result<(), CommitError>> {
         async move {
-            let batch = engine::Batch {
-                repository: batch.repository,
-                create_repository: batch.create_repository,
-                requires: batch.requires,
-                changes: batch.changes.into_iter().map(change).collect(),
-                origin: batch.origin,
-            };
-            match self.0.commit(batch).await {
+            match self.0.commit(batch.map_staged(finished_blob)).await {
                 Ok(_) => Ok(()),
                 Err(engine::Error::Unmet(unmet)) => Err(CommitError::Unmet(unmet)),
                 Err(other) => Err(CommitError::Failed(error(other))),
@@ -44,18 +36,11 @@ impl Catalog for Embedded {
     }
 }
 
-fn change(change: Change) -> engine::Change {
-    match change {
-        Change::Place(Staged { ticket, .. }) => match ticket.downcast::<FinishedBlob>() {
-            Ok(blob) => engine::Change::Place(*blob),
-            Err(_) => unreachable!("bytes staged in another blob store were given to this catalog"),
-        },
-        Change::Link(digest) => engine::Change::Link(digest),
-        Change::Unlink(digest) => engine::Change::Unlink(digest),
-        Change::PutManifest(entry) => engine::Change::PutManifest(entry),
-        Change::DeleteManifest(digest) => engine::Change::DeleteManifest(digest),
-        Change::SetTag { tag, digest } => engine::Change::SetTag { tag, digest },
-        Change::DeleteTag(tag) => engine::Change::DeleteTag(tag),
+/// What the engine commits of a staged item.
+fn finished_blob(staged: Staged) -> FinishedBlob {
+    match staged.ticket.downcast::<FinishedBlob>() {
+        Ok(blob) => *blob,
+        Err(_) => unreachable!("bytes staged in another blob store were given to this catalog"),
     }
 }
 
@@ -77,7 +62,7 @@ impl View for Snapshot {
         self.read(move |view| {
             let found = view.repository(name)?;
             Ok(found.map(|found| {
-                let repository = InRepository(view.clone(), found.id());
+                let repository = SnapshotRepository(view.clone(), found.id());
                 Box::new(repository) as Box<dyn RepositoryView>
             }))
         })
@@ -111,9 +96,9 @@ fn stored(digest: Digest, found: catalog::BlobInfo) -> StoredBlob {
 
 /// A repository of a snapshot.
 #[derive(Debug)]
-struct InRepository(catalog::View, RepositoryId);
+struct SnapshotRepository(catalog::View, RepositoryId);
 
-impl InRepository {
+impl SnapshotRepository {
     /// What `read` finds, once all rows that it needs are in memory.
     fn read<'a, T: Send + 'a>(
         &'a self,
@@ -125,7 +110,7 @@ impl InRepository {
     }
 }
 
-impl RepositoryView for InRepository {
+impl RepositoryView for SnapshotRepository {
     fn tag<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<Digest>>> {
         self.read(|repository| {
             let found = repository.tag(tag)?;

@@ -1,14 +1,16 @@
 //! The embedded engine behind the registry's ports.
 //!
-//! Owns: [`registry`], [`ports`], and how the engine's errors read to the registry.
+//! Owns: [`registry`], [`ports`], [`metrics()`], and what the engine's errors mean to the registry.
 //! Refuses: decisions; each method is the engine's of the same meaning.
 
 mod blobs;
 mod catalog;
+mod metrics;
 
 use std::io;
 use std::sync::Arc;
 
+use prometheus_client::collector::Collector;
 use tonnage_engine::store::Store;
 
 use crate::registry::ports::{BlobStore, Catalog};
@@ -22,8 +24,13 @@ pub fn registry(store: Store, limits: Limits) -> Registry {
 
 /// The two ports of an open store.
 pub fn ports(store: Store) -> (Arc<dyn BlobStore>, Arc<dyn Catalog>) {
-    let catalog = catalog::Embedded(store.clone());
-    (Arc::new(blobs::Embedded(store)), Arc::new(catalog))
+    let catalog = catalog::StoreCatalog(store.clone());
+    (Arc::new(blobs::StoreBlobs(store)), Arc::new(catalog))
+}
+
+/// The metrics of an open store, to be registered beside those of the server.
+pub fn metrics(store: Store) -> Box<dyn Collector> {
+    Box::new(metrics::StoreMetrics(store))
 }
 
 /// What there was too little of for an operation that was not attempted, by its `cause`.

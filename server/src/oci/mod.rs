@@ -4,7 +4,7 @@
 //! Refuses: I/O, HTTP types, any knowledge of what is stored.
 //!
 //! Invariant: a value that exists is valid; text from a client becomes one of these types at the edge or
-//! goes no further. A digest is [`tonnage_engine::Digest`].
+//! goes no further. A digest is [`tonnage_engine::vocabulary::Digest`].
 
 pub mod error;
 pub mod manifest;
@@ -23,4 +23,4 @@ pub use page::{InvalidPage, Page};
 pub use pattern::{InvalidPattern, RepositoryPattern};
 pub use range::{ChunkRange, RangeAnswer};
 pub use reference::{InvalidReference, InvalidTag, Reference, Tag};
-pub use tonnage_engine::{Algorithm, Digest, ParseDigestError};
+pub use tonnage_engine::vocabulary::{Algorithm, Digest, ParseDigestError};

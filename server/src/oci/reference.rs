@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use tonnage_engine::limits::TAG_BYTES_MAX;
-use tonnage_engine::{Digest, ParseDigestError};
+use tonnage_engine::vocabulary::{Digest, ParseDigestError};
 
 /// A tag: `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}` (distribution-spec, "Pulling manifests").
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,11 +1,11 @@
 //! Deleting tags, manifests and blobs (distribution-spec, "Content Management").
 //!
-//! Owns: what each takes along: a manifest its tags, a blob its link in this repository and nothing else.
+//! Owns: what each deletion includes: a manifest its tags, a blob its link in this repository and nothing else.
 
-use tonnage_engine::{Digest, Require};
+use tonnage_engine::vocabulary::{Batch, Change, Digest, Require};
 
-use super::ports::{Change, CommitError};
-use super::{Error, Precondition, Registry, Result, Transaction};
+use super::ports::CommitError;
+use super::{Error, Precondition, Registry, Result, origin};
 use crate::access::{Authorized, Delete};
 use crate::oci::Reference;
 
@@ -34,7 +34,7 @@ impl Registry {
         let mut requires = vec![require];
         requires.extend(precondition.requires(Some(&*found), reference).await?);
         drop((found, view));
-        self.take_away(delete, requires, change)
+        self.commit_delete(delete, requires, change)
             .await
             .map_err(|error| match error {
                 CommitError::Failed(error) => error,
@@ -48,10 +48,10 @@ impl Registry {
             })
     }
 
-    /// Takes a blob out of the repository; others keep it.
+    /// Removes a blob from the repository; others keep it.
     pub async fn delete_blob(&self, delete: &Authorized<Delete>, digest: Digest) -> Result<()> {
         let outcome = self
-            .take_away(
+            .commit_delete(
                 delete,
                 vec![Require::Linked(digest)],
                 Change::Unlink(digest),
@@ -63,19 +63,21 @@ impl Registry {
         })
     }
 
-    async fn take_away(
+    /// Commits one change that needs these preconditions.
+    async fn commit_delete(
         &self,
         delete: &Authorized<Delete>,
         requires: Vec<Require>,
         change: Change,
     ) -> std::result::Result<(), CommitError> {
-        let transaction = Transaction {
-            requester: delete.requester(),
-            repository: delete.repository().as_str(),
+        let batch = Batch {
+            repository: delete.repository().as_str().to_owned(),
             create_repository: false,
+            origin: origin(delete.requester()),
             requires,
+            staged: Vec::new(),
             changes: vec![change],
         };
-        self.commit(transaction).await
+        self.catalog.commit(batch).await
     }
 }

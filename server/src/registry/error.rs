@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tonnage_engine::{Digest, ParseDigestError};
+use tonnage_engine::vocabulary::{Digest, ParseDigestError};
 
 use crate::access::{Challenge, Refused};
 use crate::oci::{

@@ -16,11 +16,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tonnage_engine::{Algorithm, Digest, ManifestEntry, Require};
+use tonnage_engine::vocabulary::{Algorithm, Batch, Change, Digest, ManifestEntry, Require};
 
 use super::attributes::Attributes;
-use super::ports::{Change, CommitError, Pinned, RepositoryView};
-use super::{Error, Missing, Precondition, Registry, Result, Shortage, Transaction};
+use super::ports::{CommitError, Pinned, RepositoryView};
+use super::{Error, Missing, Precondition, Registry, Result, Shortage, origin};
 use crate::access::{Authorized, Push};
 use crate::oci::{Child, Manifest, Place, Reference, RepositoryName, Tag};
 
@@ -93,12 +93,12 @@ impl Registry {
                 max: self.limits.tags_per_push,
             });
         }
-        let (digest, manifest) = judge(&pushed).await?;
+        let (digest, manifest) = read_manifest(&pushed).await?;
         // Before they are looked at: what is there then stays until the commit.
-        let pins = self.pin_children(&manifest).await;
+        let pins = self.pin_children(&manifest).await?;
         let found = self.view().await?.repository(repository.as_str()).await?;
         let found = found.as_deref();
-        let (attributes, same_type) = keep_type(found, digest, &manifest).await?;
+        let (attributes, same_type) = require_type(found, digest, &manifest).await?;
         let sparse = self.is_sparse(repository);
         let children = self.find_children(found, &manifest, sparse).await?;
         let missing = children.missing.len();
@@ -123,7 +123,7 @@ impl Registry {
             .blobs
             .put_small(pushed.bytes, digest.algorithm())
             .await?;
-        let mut changes = vec![Change::Place(staged), Change::PutManifest(entry)];
+        let mut changes = vec![Change::PutManifest(entry)];
         let own = match pushed.reference {
             Reference::Tag(tag) => Some(tag),
             Reference::Digest(_) => None,
@@ -136,16 +136,19 @@ impl Registry {
                     digest,
                 }),
         );
-        let transaction = Transaction {
-            requester: push.requester(),
-            repository: repository.as_str(),
+        let batch = Batch {
+            repository: repository.as_str().to_owned(),
             create_repository: true,
+            origin: origin(push.requester()),
             requires,
+            staged: vec![staged],
             changes,
         };
-        if let Err(error) = self.commit(transaction).await {
+        if let Err(error) = self.catalog.commit(batch).await {
             let media_type = manifest.media_type.as_str();
-            return Err(self.refusal(repository, digest, media_type, error).await);
+            return Err(self
+                .explain_refusal(repository, digest, media_type, error)
+                .await);
         }
         unpin(pins).await;
         Ok(PushedManifest {
@@ -157,7 +160,7 @@ impl Registry {
     }
 
     /// Why a commit was refused: what lost a race since the view was taken.
-    async fn refusal(
+    async fn explain_refusal(
         &self,
         repository: &RepositoryName,
         digest: Digest,
@@ -210,16 +213,16 @@ impl Registry {
     }
 
     /// Keeps what the manifest lists from being collected.
-    async fn pin_children(&self, manifest: &Manifest) -> Vec<Pinned> {
+    async fn pin_children(&self, manifest: &Manifest) -> Result<Vec<Pinned>> {
         let mut pins = Vec::new();
         for turn in manifest.children.chunks(PINS_A_TURN) {
             if !pins.is_empty() {
                 tokio::task::yield_now().await;
             }
             let digests: Vec<_> = turn.iter().map(|child| child.digest).collect();
-            pins.push(self.blobs.pin(&digests));
+            pins.push(self.blobs.pin(&digests).await?);
         }
-        pins
+        Ok(pins)
     }
 
     async fn find_children(
@@ -291,7 +294,7 @@ async fn unpin(pins: Vec<Pinned>) {
 }
 
 /// The attributes of a manifest, and what makes sure at the commit that the repository does not have it as another type.
-async fn keep_type(
+async fn require_type(
     repository: Option<&dyn RepositoryView>,
     digest: Digest,
     manifest: &Manifest,
@@ -326,7 +329,7 @@ fn check_type(digest: Digest, known: &ManifestEntry, pushed: &str) -> Result<()>
 }
 
 /// Its digest and what it says; off the async workers where that takes milliseconds.
-async fn judge(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
+async fn read_manifest(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
     let expected = match pushed.reference {
         Reference::Tag(_) => None,
         Reference::Digest(expected) => Some(*expected),

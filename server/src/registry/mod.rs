@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
-use tonnage_engine::{Origin, Require};
+use tonnage_engine::vocabulary::Origin;
 
 #[cfg(feature = "fuzz-entry")]
 pub use attributes::read_attributes;
@@ -38,7 +38,7 @@ pub use tag::Precondition;
 
 use crate::access::Requester;
 use crate::oci::RepositoryPattern;
-use ports::{Batch, BlobStore, Catalog, Change, CommitError, View};
+use ports::{BlobStore, Catalog, CommitError, View};
 
 /// What an operator may set: bounds, and where a rule is another one.
 #[derive(Debug, Clone)]
@@ -77,14 +77,14 @@ pub struct Registry {
     blobs: Arc<dyn BlobStore>,
     catalog: Arc<dyn Catalog>,
     limits: Limits,
-    /// Long lists that are gone through at a time.
-    turns: Arc<Semaphore>,
-    /// Large manifests that are read at a time, to list what they say.
-    large: Arc<Semaphore>,
+    /// Permits for requests that scan a long list.
+    long_lists: Arc<Semaphore>,
+    /// Permits for listing referrers whose manifests are large.
+    large_manifests: Arc<Semaphore>,
 }
 
-/// Requests of each kind that are worked on at a time, where the work is long.
-const AT_A_TIME: usize = 2;
+/// Most requests of each kind at a time, where one takes long.
+const LONG_REQUESTS_MAX: usize = 2;
 
 impl Registry {
     /// A registry over `blobs` and `catalog`, which must belong together.
@@ -93,8 +93,8 @@ impl Registry {
             blobs,
             catalog,
             limits,
-            turns: Arc::new(Semaphore::new(AT_A_TIME)),
-            large: Arc::new(Semaphore::new(AT_A_TIME)),
+            long_lists: Arc::new(Semaphore::new(LONG_REQUESTS_MAX)),
+            large_manifests: Arc::new(Semaphore::new(LONG_REQUESTS_MAX)),
         }
     }
 
@@ -103,42 +103,22 @@ impl Registry {
         &self.limits
     }
 
-    /// How fit for work its storage is.
-    pub fn condition(&self) -> ports::Condition {
-        self.blobs.condition()
-    }
-
-    /// As [`ports::BlobStore::io_counts`].
-    pub fn io_counts(&self) -> Vec<ports::ClassCount> {
-        self.blobs.io_counts()
+    /// Returns how fit for work its storage is.
+    pub async fn condition(&self) -> ports::Condition {
+        self.blobs.condition().await
     }
 
     async fn view(&self) -> Result<Box<dyn View>> {
         self.catalog.view().await
     }
-
-    async fn commit(&self, change: Transaction<'_>) -> std::result::Result<(), CommitError> {
-        let batch = Batch {
-            repository: change.repository.to_owned(),
-            create_repository: change.create_repository,
-            requires: change.requires,
-            changes: change.changes,
-            origin: Origin {
-                actor: change.requester.caller.subject.clone(),
-                request: change.requester.request_id.clone(),
-            },
-        };
-        self.catalog.commit(batch).await
-    }
 }
 
-/// What a use case wants committed.
-struct Transaction<'a> {
-    requester: &'a Requester,
-    repository: &'a str,
-    create_repository: bool,
-    requires: Vec<Require>,
-    changes: Vec<Change>,
+/// Who asked for a commit, as the journal keeps it.
+fn origin(requester: &Requester) -> Origin {
+    Origin {
+        actor: requester.caller.subject.clone(),
+        request: requester.request_id.clone(),
+    }
 }
 
 impl From<CommitError> for Error {

@@ -3,10 +3,10 @@
 //! Owns: which repository may lend it. Refuses: repositories that the caller may not read; those count as not
 //! having it, and the answer is an upload instead (distribution-spec, "Mounting a blob from another repository").
 
-use tonnage_engine::{Digest, Require};
+use tonnage_engine::vocabulary::{Batch, Change, Digest, Require};
 
-use super::ports::{Change, CommitError};
-use super::{Registry, Result, Transaction};
+use super::ports::CommitError;
+use super::{Registry, Result, origin};
 use crate::access::{Authorized, Gate, Pull, Push};
 use crate::oci::RepositoryName;
 
@@ -27,7 +27,7 @@ impl Registry {
         let own = push.repository().as_str();
         let here = view.repository(own).await?;
         if self.has_intact(here.as_deref(), digest).await?
-            && self.promise(own, digest).await?.is_some()
+            && self.lease_linked(own, digest).await?.is_some()
         {
             return Ok(true);
         }
@@ -44,17 +44,18 @@ impl Registry {
         }
         // Before the commit, which looks again: what it finds then is held from here on.
         self.blobs.lease(digest).await?;
-        let transaction = Transaction {
-            requester: push.requester(),
-            repository: own,
+        let batch = Batch {
+            repository: own.to_owned(),
             create_repository: true,
+            origin: origin(push.requester()),
             requires: vec![Require::LinkedIn {
                 repository: lender.as_str().to_owned(),
                 digest,
             }],
+            staged: Vec::new(),
             changes: vec![Change::Link(digest)],
         };
-        match self.commit(transaction).await {
+        match self.catalog.commit(batch).await {
             Ok(()) => Ok(true),
             Err(CommitError::Unmet(_)) => Ok(false),
             Err(CommitError::Failed(error)) => Err(error),

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use tonnage_engine::Digest;
+use tonnage_engine::vocabulary::{ClientId, Digest};
 
 use super::attributes::Attributes;
-use super::ports::{Blob, ClientId, ReadAccount, RepositoryView, StoredBlob};
+use super::ports::{Blob, ReadAccount, RepositoryView, StoredBlob};
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::Reference;
@@ -78,7 +78,9 @@ impl Registry {
     /// The same for an answer that only says that it exists: a promise, for which it is kept.
     pub async fn check_blob(&self, pull: &Authorized<Pull>, digest: Digest) -> Result<Found> {
         self.find_blob(pull, digest).await?;
-        let promised = self.promise(pull.repository().as_str(), digest).await?;
+        let promised = self
+            .lease_linked(pull.repository().as_str(), digest)
+            .await?;
         let promised = promised.ok_or_else(|| Error::blob_unknown(pull.repository(), digest))?;
         Ok(Found::blob(promised))
     }
@@ -113,7 +115,7 @@ impl Registry {
 
     /// Leases a blob that was seen in the repository, and looks again: between the look and the lease it may have been deleted
     /// and collected. If it is still there, the lease holds it from then on.
-    pub(super) async fn promise(
+    pub(super) async fn lease_linked(
         &self,
         repository: &str,
         digest: Digest,

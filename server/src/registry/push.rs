@@ -9,10 +9,12 @@
 //! newest request that is in order writes, and the one before it ends; an upload closed again is closed again with
 //! the same answer.
 
-use tonnage_engine::{Algorithm, Digest};
+use tonnage_engine::vocabulary::{
+    Algorithm, Batch, Change, Digest, UploadClaim, UploadId, UploadPosition, UploadSpec,
+};
 
-use super::ports::{Change, Place, Savepoint, Staged, Upload, UploadClaim, UploadId, UploadSpec};
-use super::{Error, Registry, Result, Source, Transaction};
+use super::ports::{Savepoint, Staged, Upload};
+use super::{Error, Registry, Result, Source, origin};
 use crate::access::{Authorized, Push};
 use crate::oci::ChunkRange;
 
@@ -64,16 +66,21 @@ impl Registry {
         algorithm: Option<Algorithm>,
         source: &mut impl Source,
     ) -> Result<u64> {
-        let place = chunk.map_or(Place::Anywhere, |chunk| Place::At(chunk.first));
-        let claim = UploadClaim { place, algorithm };
-        let mut upload = self.take_upload(push, id, chunk, claim, source).await?;
+        let position = chunk.map_or(UploadPosition::Anywhere, |chunk| {
+            UploadPosition::At(chunk.first)
+        });
+        let claim = UploadClaim {
+            position,
+            algorithm,
+        };
+        let mut upload = self.resume_upload(push, id, chunk, claim, source).await?;
         // A length that hyper already holds the body to needs no way back.
         let way_back = if chunk.is_some() && source.length().is_none() {
             WayBack::Here
         } else {
             WayBack::None
         };
-        receive(&mut *upload, chunk, source, way_back).await?;
+        receive_body(&mut *upload, chunk, source, way_back).await?;
         Ok(upload.offset())
     }
 
@@ -88,11 +95,11 @@ impl Registry {
         source: &mut impl Source,
     ) -> Result<()> {
         let claim = UploadClaim {
-            place: chunk.map_or(Place::End, |chunk| Place::At(chunk.first)),
+            position: chunk.map_or(UploadPosition::End, |chunk| UploadPosition::At(chunk.first)),
             algorithm: Some(digest.algorithm()),
         };
-        let mut upload = match self.take_upload(push, id, chunk, claim, source).await {
-            Err(Error::UploadUnknown) => return self.close_again(push, id, digest, source).await,
+        let mut upload = match self.resume_upload(push, id, chunk, claim, source).await {
+            Err(Error::UploadUnknown) => return self.repeat_close(push, id, digest, source).await,
             taken => taken?,
         };
         let way_back = if chunk.is_some() {
@@ -100,12 +107,14 @@ impl Registry {
         } else {
             WayBack::Close
         };
-        let before = receive(&mut *upload, chunk, source, way_back).await?;
+        let before = receive_body(&mut *upload, chunk, source, way_back).await?;
         match upload.finish(digest, before).await {
             Ok(staged) => self.link_blob(push, staged).await,
             // All of this request was there when another one took over: most likely the same one, sent again.
             Err(Error::UploadBusy) if upload.outcome().await == Some(digest) => {
-                let promised = self.promise(push.repository().as_str(), digest).await?;
+                let promised = self
+                    .lease_linked(push.repository().as_str(), digest)
+                    .await?;
                 promised.map(drop).ok_or(Error::UploadBusy)
             }
             Err(error) => Err(error),
@@ -113,7 +122,7 @@ impl Registry {
     }
 
     /// The answer to a close whose upload ended with one before.
-    async fn close_again(
+    async fn repeat_close(
         &self,
         push: &Authorized<Push>,
         id: UploadId,
@@ -121,10 +130,10 @@ impl Registry {
         source: &mut impl Source,
     ) -> Result<()> {
         let repository = push.repository().as_str();
-        let became = self.blobs.finished(id, repository);
+        let became = self.blobs.finished(id, repository).await?;
         if became != Some(digest)
             || self.blobs.is_damaged(digest).await?
-            || self.promise(repository, digest).await?.is_none()
+            || self.lease_linked(repository, digest).await?.is_none()
         {
             return Err(Error::UploadUnknown);
         }
@@ -134,7 +143,7 @@ impl Registry {
     }
 
     /// Takes the upload, unless the body cannot be what `chunk` says.
-    async fn take_upload(
+    async fn resume_upload(
         &self,
         push: &Authorized<Push>,
         id: UploadId,
@@ -174,15 +183,15 @@ impl Registry {
     }
 
     async fn link_blob(&self, push: &Authorized<Push>, staged: Staged) -> Result<()> {
-        let digest = staged.digest;
-        let transaction = Transaction {
-            requester: push.requester(),
-            repository: push.repository().as_str(),
+        let batch = Batch {
+            repository: push.repository().as_str().to_owned(),
             create_repository: true,
+            origin: origin(push.requester()),
             requires: Vec::new(),
-            changes: vec![Change::Place(staged), Change::Link(digest)],
+            changes: vec![Change::Link(staged.digest)],
+            staged: vec![staged],
         };
-        Ok(self.commit(transaction).await?)
+        Ok(self.catalog.commit(batch).await?)
     }
 }
 
@@ -199,7 +208,7 @@ enum WayBack {
 
 /// Writes the body, unless the request is interrupted while it waits for its client. Returns the place before it, if
 /// anything came and there is a way back.
-async fn receive(
+async fn receive_body(
     upload: &mut dyn Upload,
     chunk: Option<ChunkRange>,
     source: &mut impl Source,

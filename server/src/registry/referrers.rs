@@ -13,10 +13,10 @@ use std::future::Future;
 
 use bytes::BytesMut;
 use futures_util::TryStreamExt as _;
-use tonnage_engine::Digest;
+use tonnage_engine::vocabulary::{ClientId, Digest, ManifestEntry};
 
 use super::attributes::Attributes;
-use super::ports::{ClientId, ManifestEntry, View};
+use super::ports::View;
 use super::{Error, LARGE_MANIFEST_BYTES, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::stored_annotations;
@@ -81,7 +81,7 @@ impl Registry {
             let turn = if piece < SHORT {
                 None
             } else {
-                Some(self.turns.acquire().await.map_err(Error::internal)?)
+                Some(self.long_lists.acquire().await.map_err(Error::internal)?)
             };
             let entries = repository.referrers(query.subject, after, PIECE).await?;
             // The page may wait for memory, which a client that does not read holds.
@@ -95,7 +95,7 @@ impl Registry {
                 let wanted = query.artifact_type;
                 if wanted.is_none_or(|wanted| attributes.artifact_type.as_deref() == Some(wanted)) {
                     read = read.saturating_add(entry.size);
-                    if !self.pass(&*view, entry, attributes, page).await? {
+                    if !self.add_to_page(&*view, entry, attributes, page).await? {
                         return Ok(after);
                     }
                     taken += 1;
@@ -111,7 +111,7 @@ impl Registry {
     }
 
     /// Passes a referrer on to the page.
-    async fn pass(
+    async fn add_to_page(
         &self,
         view: &dyn View,
         entry: &ManifestEntry,
@@ -121,7 +121,12 @@ impl Registry {
         // What it says takes several times its bytes until it is written.
         let large = usize::try_from(entry.size).is_ok_and(|size| size >= LARGE_MANIFEST_BYTES);
         let turn = if large {
-            Some(self.large.acquire().await.map_err(Error::internal)?)
+            Some(
+                self.large_manifests
+                    .acquire()
+                    .await
+                    .map_err(Error::internal)?,
+            )
         } else {
             None
         };

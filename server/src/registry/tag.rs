@@ -3,7 +3,7 @@
 //! Owns: [`Precondition`] and what it demands of a commit.
 //! Source: RFC 9110 section 13.1; distribution-spec leaves it open, and permits 412.
 
-use tonnage_engine::{Digest, Require};
+use tonnage_engine::vocabulary::{Digest, Require};
 
 use super::ports::RepositoryView;
 use super::{Error, Result};
@@ -74,7 +74,7 @@ impl Precondition {
 
 #[cfg(test)]
 mod tests {
-    use tonnage_engine::Algorithm;
+    use tonnage_engine::vocabulary::Algorithm;
 
     use super::*;
 

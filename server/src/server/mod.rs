@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -124,18 +125,21 @@ impl Bound {
         store: Store,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
+        let metrics = embedded::metrics(store.clone());
         let registry = embedded::registry(store, self.options.limits.clone());
-        self.run_registry(registry, shutdown).await
+        self.run_registry(registry, vec![metrics], shutdown).await
     }
 
-    /// Serves a registry over any pair of ports until `shutdown` resolves and connections are drained.
+    /// Serves a registry over any pair of ports until `shutdown` resolves and connections are drained. `collectors`
+    /// add what the storage counts to the metrics.
     pub async fn run_registry(
         self,
         registry: Registry,
+        collectors: Vec<Box<dyn Collector>>,
         shutdown: impl Future<Output = ()> + Send,
     ) -> Result<(), ServeError> {
         let clock = RunningClock::start();
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new(collectors));
         let requests = TaskTracker::new();
         let api = self.api(&registry, &clock, &metrics, &requests);
         let limits = self.connection_limits(&clock);

@@ -12,8 +12,8 @@ use shuttle::future::block_on;
 use tonnage_engine::catalog::View;
 use tonnage_engine::io::{Clock, Env, Rng, Spawn, TaskFuture};
 use tonnage_engine::{
-    Algorithm, Batch, Change, Committed, Digest, ManifestEntry, Options, Origin, Require, Result,
-    Store,
+    Algorithm, Batch, Change, Committed, Digest, FinishedBlob, ManifestEntry, Options, Origin,
+    Require, Result, Store,
 };
 use tonnage_machine::Host;
 
@@ -135,15 +135,27 @@ pub fn thread<T: Send + 'static>(
     shuttle::thread::spawn(move || block_on(work))
 }
 
-/// A batch in `repository`.
-pub fn batch(repository: &str, requires: Vec<Require>, changes: Vec<Change>) -> Batch {
+/// A batch in `repository` that stages nothing.
+pub fn batch(
+    repository: &str,
+    requires: Vec<Require>,
+    changes: Vec<Change>,
+) -> Batch<FinishedBlob> {
     Batch {
         repository: repository.to_owned(),
         create_repository: true,
-        requires,
-        changes,
         origin: Origin::default(),
+        requires,
+        staged: Vec::new(),
+        changes,
     }
+}
+
+/// A batch in `repository` that stores `blob` and makes it visible.
+pub fn push_batch(repository: &str, blob: FinishedBlob) -> Batch<FinishedBlob> {
+    let mut batch = batch(repository, vec![], vec![Change::Link(blob.digest())]);
+    batch.staged.push(blob);
+    batch
 }
 
 /// The digest of this text.
@@ -155,8 +167,7 @@ pub fn digest(text: &str) -> Digest {
 pub async fn push(store: &Store, repository: &str, text: &str) -> Result<Committed> {
     let content = Bytes::copy_from_slice(text.as_bytes());
     let blob = store.put_small(content, Algorithm::Sha256).await?;
-    let changes = vec![Change::Place(blob), Change::Link(digest(text))];
-    store.commit(batch(repository, vec![], changes)).await
+    store.commit(push_batch(repository, blob)).await
 }
 
 /// Makes `text`, a blob of the store, visible in `repository`.

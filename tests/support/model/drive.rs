@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tonnage_engine::io::Env;
-use tonnage_engine::upload::{Place, Upload, UploadClaim, UploadId, UploadSpec, UploadStatus};
+use tonnage_engine::upload::{Upload, UploadStatus};
+use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadPosition, UploadSpec};
 use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Origin, Require, Store,
 };
@@ -149,15 +150,20 @@ impl Client {
                     subject: subject.map(content::manifest_digest),
                     attributes: Bytes::from_static(b"test"),
                 };
-                let mut changes = vec![Change::Place(blob), Change::PutManifest(entry)];
+                let mut changes = vec![Change::PutManifest(entry)];
                 if let Some(tag) = tag {
                     changes.push(Change::SetTag {
                         tag: tag.clone(),
                         digest: content::manifest_digest(*number),
                     });
                 }
-                self.commit(place, call.clone(), true, requires, changes)
-                    .await
+                let batch = Batch {
+                    create_repository: true,
+                    requires,
+                    staged: vec![blob],
+                    ..batch(call, changes)
+                };
+                self.commit(place, call.clone(), batch).await
             }
             Operation::Tag { tag, number, old } => {
                 let digest = content::manifest_digest(*number);
@@ -172,8 +178,11 @@ impl Client {
                     tag: tag.clone(),
                     digest,
                 };
-                self.commit(place, call.clone(), false, requires, vec![change])
-                    .await
+                let batch = Batch {
+                    requires,
+                    ..batch(call, vec![change])
+                };
+                self.commit(place, call.clone(), batch).await
             }
             Operation::TagMany { count, number } => {
                 let digest = content::manifest_digest(*number);
@@ -182,8 +191,7 @@ impl Client {
                     digest,
                 };
                 let changes = (0..*count).map(set).collect();
-                self.commit(place, call.clone(), false, vec![], changes)
-                    .await
+                self.commit(place, call.clone(), batch(call, changes)).await
             }
             Operation::Untag(tag) => {
                 self.change(place, call, Change::DeleteTag(tag.clone()))
@@ -205,14 +213,12 @@ impl Client {
                     repository: from.clone(),
                     digest,
                 }];
-                self.commit(
-                    place,
-                    call.clone(),
-                    true,
+                let batch = Batch {
+                    create_repository: true,
                     requires,
-                    vec![Change::Link(digest)],
-                )
-                .await
+                    ..batch(call, vec![Change::Link(digest)])
+                };
+                self.commit(place, call.clone(), batch).await
             }
             Operation::Leave { content, percent } => {
                 self.leave(repository, *content, *percent).await
@@ -232,8 +238,8 @@ impl Client {
     }
 
     async fn change(&self, place: usize, call: &Call, change: Change) -> Result<Answer, Error> {
-        self.commit(place, call.clone(), false, vec![], vec![change])
-            .await
+        let batch = batch(call, vec![change]);
+        self.commit(place, call.clone(), batch).await
     }
 
     async fn link(
@@ -251,35 +257,29 @@ impl Client {
                 how: How::default(),
             },
         };
-        let changes = vec![Change::Place(blob), Change::Link(digest)];
-        self.commit(place, effect, true, vec![], changes).await
+        let batch = Batch {
+            create_repository: true,
+            staged: vec![blob],
+            ..batch(&effect, vec![Change::Link(digest)])
+        };
+        self.commit(place, effect, batch).await
     }
 
     async fn commit(
         &self,
         place: usize,
         effect: Call,
-        create_repository: bool,
-        requires: Vec<Require>,
-        changes: Vec<Change>,
+        batch: Batch<FinishedBlob>,
     ) -> Result<Answer, Error> {
-        let repository = effect.repository.clone();
         self.record.intends(place, effect);
         let (mut linked, mut referenced) = (Vec::new(), Vec::new());
-        for change in &changes {
+        for change in &batch.changes {
             match change {
                 Change::Link(digest) => linked.push(*digest),
                 Change::PutManifest(entry) => referenced.extend_from_slice(&entry.children),
                 _ => {}
             }
         }
-        let batch = Batch {
-            repository,
-            create_repository,
-            requires,
-            changes,
-            origin: Origin::default(),
-        };
         let committed = self.store.commit(batch).await?;
         // What was linked is leased with the answer, until a manifest references it.
         for digest in linked {
@@ -396,7 +396,7 @@ impl Client {
     /// Another request goes on where `older` is, which can write no more.
     async fn take_over(&self, mut older: Upload, repository: &str) -> Result<Upload, Error> {
         let claim = UploadClaim {
-            place: Place::At(older.offset()),
+            position: UploadPosition::At(older.offset()),
             ..UploadClaim::default()
         };
         let newer = self
@@ -590,6 +590,18 @@ pub async fn run_clients(
     });
     let left = futures_util::future::join_all(runs).await;
     left.into_iter().flatten().collect()
+}
+
+/// A batch in the repository of `call` that requires and stages nothing.
+fn batch(call: &Call, changes: Vec<Change>) -> Batch<FinishedBlob> {
+    Batch {
+        repository: call.repository.clone(),
+        create_repository: false,
+        origin: Origin::default(),
+        requires: Vec::new(),
+        staged: Vec::new(),
+        changes,
+    }
 }
 
 /// Carries one call out. What a client would complain of panics.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tonnage_engine::format::journal::HEADER_BYTES;
 use tonnage_engine::format::mark::FRAMES_START;
-use tonnage_engine::upload::{UploadClaim, UploadId};
+use tonnage_engine::vocabulary::{UploadClaim, UploadId};
 use tonnage_engine::{Digest, Error, Options, Store};
 
 use super::content::{self, Contents};

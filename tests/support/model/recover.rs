@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tonnage_engine::fsck::{self, Finding, FsckOptions, FsckReport, Severity};
-use tonnage_engine::upload::{UploadClaim, UploadId};
+use tonnage_engine::vocabulary::{UploadClaim, UploadId};
 use tonnage_engine::{Batch, Change, Digest, Error, OpenReport, Options, Origin, Store};
 
 use super::content::Contents;
@@ -225,7 +225,8 @@ async fn go_on(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, V
                     repository: sent.repository.clone(),
                     create_repository: true,
                     requires: vec![],
-                    changes: vec![Change::Place(blob), Change::Link(digest)],
+                    staged: vec![blob],
+                    changes: vec![Change::Link(digest)],
                     origin: Origin::default(),
                 };
                 store.commit(batch).await.map_err(fail)?;

@@ -1,16 +1,13 @@
 //! Whose turn it is of the pulls that wait until they may open a file.
 //!
-//! Owns: [`Line`] and [`ClientId`]. Refuses: what a pull does in its turn, and how long it waits (`pull`).
+//! Owns: [`Line`]. Refuses: what a pull does in its turn, and how long it waits (`pull`).
 //!
 //! Invariants: one has its turn at a time, and clients have theirs one after the other ([`Turns`]); a wait that is given up leaves nothing
 //! behind.
 
 use crate::sync::{Mutex, oneshot};
 use crate::turns::Turns;
-
-/// Who pulls: what a client is, its address for example, is for the caller to say.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct ClientId(pub u128);
+use crate::vocabulary::ClientId;
 
 /// Pulls that wait.
 #[derive(Debug, Default)]

@@ -40,7 +40,6 @@ use unlinking::Unlinking;
 
 pub use handles::SegmentFile;
 pub(super) use handles::WrittenFile;
-pub use line::ClientId;
 pub use names::{parse_segment_name, segment_name};
 pub use unlinking::AbandonGuard;
 

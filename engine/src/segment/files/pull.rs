@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use futures_util::future::select;
 
-use super::line::ClientId;
 use super::{SegmentFile, SegmentFiles};
 use crate::error::Result;
 use crate::extent::SegmentId;
 use crate::io::OpenMode;
 use crate::memory::MemoryBudget;
 use crate::segment::open_files::{Full, Purpose};
+use crate::vocabulary::ClientId;
 
 /// How long a pull waits for another file to be closed, beside twice the time after which a client counts as stalled.
 const WAIT: Duration = Duration::from_secs(1);

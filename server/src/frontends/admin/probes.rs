@@ -99,8 +99,9 @@ fn router(state: ProbeState, hosts: HostPolicy) -> Router {
 }
 
 async fn metrics(State(state): State<ProbeState>) -> impl IntoResponse {
-    state.metrics.set_condition(state.registry.condition());
-    state.metrics.set_io_counts(&state.registry.io_counts());
+    state
+        .metrics
+        .set_condition(state.registry.condition().await);
     match state.metrics.encode() {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, OPENMETRICS)], text).into_response(),
         Err(error) => {
@@ -115,7 +116,7 @@ async fn ready(State(state): State<ProbeState>) -> impl IntoResponse {
     if state.draining.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
-    match state.registry.condition() {
+    match state.registry.condition().await {
         Condition::Ready => (StatusCode::OK, "ready\n"),
         Condition::ReadOnly => (
             StatusCode::OK,

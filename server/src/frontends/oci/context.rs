@@ -9,12 +9,13 @@ use std::time::Duration;
 use http::Method;
 use http::request::Parts;
 use tokio_util::task::TaskTracker;
+use tonnage_engine::vocabulary::ClientId;
 
 use super::locations::Locations;
 use super::manifest_memory::ManifestMemory;
 use crate::access::{Action, Authorized, Gate, Requester};
 use crate::clock::RunningClock;
-use crate::registry::ports::{ClientId, HeldMemory, ReadAccount};
+use crate::registry::ports::{HeldMemory, ReadAccount};
 use crate::registry::{Error, Registry};
 use crate::telemetry::Metrics;
 use crate::transport::front_end::Client;

@@ -4,7 +4,7 @@
 
 use http::HeaderName;
 use tonnage_engine::Digest;
-use tonnage_engine::upload::UploadId;
+use tonnage_engine::vocabulary::UploadId;
 
 use crate::oci::RepositoryName;
 

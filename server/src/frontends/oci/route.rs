@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use http::{Method, StatusCode};
-use tonnage_engine::upload::UploadId;
+use tonnage_engine::vocabulary::UploadId;
 
 use super::error::Failure;
 use crate::oci::{

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::de::{Error, MapAccess};
-use tonnage_engine::Digest;
+use tonnage_engine::vocabulary::Digest;
 
 use super::error::ManifestError;
 use super::object::{Fields, List, Nullable, Object, Text, Texts};

@@ -17,7 +17,7 @@ pub enum ManifestError {
         /// Which descriptor.
         place: &'static str,
         /// Why it is none.
-        why: tonnage_engine::ParseDigestError,
+        why: tonnage_engine::vocabulary::ParseDigestError,
     },
     /// A descriptor without a digest or size.
     #[error("{place}: a descriptor needs a digest and a size")]

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::DeserializeSeed as _;
-use tonnage_engine::Digest;
+use tonnage_engine::vocabulary::Digest;
 
 use super::media_type::MediaType;
 

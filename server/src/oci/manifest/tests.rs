@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tonnage_engine::Algorithm;
+use tonnage_engine::vocabulary::Algorithm;
 
 use super::super::media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 use super::*;

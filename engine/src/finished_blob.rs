@@ -1,55 +1,11 @@
-//! What a commit is made of: preconditions and changes on one repository, applied together or not at all.
+//! Bytes that wait for a commit, and what the commit returns.
 //!
-//! Owns: [`Batch`], [`Change`], [`Committed`], [`FinishedBlob`].
+//! Owns: [`FinishedBlob`], `CommitListener`, [`Committed`].
 //! Refuses: deciding anything; `commit` judges and applies.
 
 use crate::digest::Digest;
-use crate::entry::{ManifestEntry, Origin};
 use crate::extent::{Extent, Lsn};
 use crate::lease::Pin;
-use crate::require::Require;
-
-/// One change. All of a batch become durable and visible together.
-#[derive(Debug)]
-pub enum Change {
-    /// Makes finished bytes a blob of the store. A no-op where the blob is already there intact.
-    Place(FinishedBlob),
-    /// Makes a blob visible in the repository.
-    Link(Digest),
-    /// Takes a blob's visibility in the repository away.
-    Unlink(Digest),
-    /// Adds or replaces a manifest of the repository; its bytes are a blob of the store.
-    PutManifest(ManifestEntry),
-    /// Removes a manifest and every tag of the repository that points at it.
-    DeleteManifest(Digest),
-    /// Points a tag at a manifest of the repository.
-    SetTag {
-        /// The tag.
-        tag: String,
-        /// The manifest.
-        digest: Digest,
-    },
-    /// Removes a tag.
-    DeleteTag(String),
-    /// Removes the repository with everything that has a name in it; no later change of the batch finds it. What is pushed to the
-    /// name from then on makes another repository.
-    DeleteRepository,
-}
-
-/// Changes of one repository, with what must hold for them.
-#[derive(Debug)]
-pub struct Batch {
-    /// The repository's name.
-    pub repository: String,
-    /// Whether a missing repository is created; otherwise the batch is [`crate::Error::Unmet`].
-    pub create_repository: bool,
-    /// All must hold, or nothing changes.
-    pub requires: Vec<Require>,
-    /// Applied in order.
-    pub changes: Vec<Change>,
-    /// Who asked.
-    pub origin: Origin,
-}
 
 /// A batch that is durable and visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::digest::Digest;
+use super::Digest;
 
 /// What the catalog keeps of a manifest: its edges, and attributes that it never looks into.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::digest::Digest;
+use super::Digest;
 
 /// Something that must hold at commit, judged against all transactions queued before this one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,5 @@
+//! Owns: [`ClientId`].
+
+/// Identifies a client, so that clients take turns. The caller chooses what a client is, for example an address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct ClientId(pub u128);

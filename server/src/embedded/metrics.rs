@@ -1,0 +1,67 @@
+//! What the engine counts, as metrics.
+//!
+//! Owns: [`StoreMetrics`], the metric families of the disk. Their labels are I/O classes.
+//! Refuses: gathering; the numbers are read from the store at each scrape.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use tonnage_engine::store::Store;
+
+#[derive(Debug)]
+pub(super) struct StoreMetrics(pub(super) Store);
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FailureLabels {
+    class: &'static str,
+    attempted: &'static str,
+}
+
+impl Collector for StoreMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = self.0.io_counts();
+        let operations = counts.iter().map(|count| {
+            let class = count.class.name();
+            (OperationLabels { class }, count.operations)
+        });
+        family(
+            &mut encoder,
+            "io_operations",
+            "Operations of the disk by what they were for, but for reads that memory answered",
+            operations,
+        )?;
+        let failures = counts.iter().flat_map(|count| {
+            let class = count.class.name();
+            [("yes", count.failed), ("no", count.not_attempted)]
+                .map(|(attempted, value)| (FailureLabels { class, attempted }, value))
+        });
+        family(
+            &mut encoder,
+            "io_failures",
+            "Operations of the disk that failed, or were not attempted for want of descriptors, threads or memory",
+            failures,
+        )
+    }
+}
+
+/// Encodes a family of counters.
+fn family<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counters: impl Iterator<Item = (L, u64)>,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in counters {
+        ConstCounter::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,256 @@
+//! The port for bytes.
+//!
+//! Owns: [`BlobStore`], [`Blob`], [`Upload`] and the tickets that a pair passes between its two halves.
+//! Refuses: names and visibility; those are the catalog's.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use tonnage_engine::vocabulary::{Algorithm, ClientId, Digest, UploadClaim, UploadId, UploadSpec};
+
+use super::{AnswerReads, ReadAccount};
+use crate::registry::error::{Error, Result};
+
+/// Windows of a blob's bytes, in order; ends early with an error, never with fewer bytes than asked.
+pub type Windows = BoxStream<'static, Result<Bytes>>;
+
+/// Bytes that are stored but that no commit names yet. When dropped, they are reclaimed.
+#[derive(Debug)]
+pub struct Staged {
+    /// Their digest.
+    pub digest: Digest,
+    /// Their count.
+    pub length: u64,
+    /// What the pair's catalog needs of its blob store to place them.
+    pub ticket: Box<dyn Any + Send + Sync>,
+}
+
+/// A blob that one state of the catalog has.
+#[derive(Debug, Clone)]
+pub struct StoredBlob {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its length in bytes.
+    pub length: u64,
+    /// What the pair's blob store needs of its catalog to read it.
+    pub ticket: Arc<dyn Any + Send + Sync>,
+}
+
+/// Keeps blobs from being collected until it drops. The drop does not wait.
+#[derive(Debug)]
+pub struct Pinned(pub Box<dyn Any + Send + Sync>);
+
+/// A position in an upload to return to.
+#[derive(Debug)]
+pub struct Savepoint(pub Box<dyn Any + Send + Sync>);
+
+/// How fit for work a pair is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Condition {
+    /// Reads and writes.
+    Ready,
+    /// Reads only, after a failure that a restart may cure.
+    ReadOnly,
+    /// Neither.
+    Closed,
+}
+
+/// Bytes by digest, and uploads.
+///
+/// # Contract
+///
+/// - What is staged is durable: a commit that names it needs no further write of the bytes.
+/// - A window of a blob's bytes is verified before it is handed out.
+/// - An answer that promises existence (finished, linked, leased) keeps the bytes for the pair's grace period. A
+///   pinned digest is kept until the pin drops. Both also hold for a digest that is stored later.
+/// - An upload belongs to one repository. To any other repository it is [`Error::UploadUnknown`].
+///
+/// # Errors
+///
+/// Every method may fail as storage does: [`Error::NotAttempted`] (nothing was changed, the call can be repeated),
+/// [`Error::Damaged`], [`Error::ReadOnly`] and [`Error::Full`] (writes only), [`Error::Closing`] and
+/// [`Error::Internal`]. Methods name what else they return.
+pub trait BlobStore: Send + Sync + Debug {
+    /// Opens a blob that the pair's catalog found, wherever it is stored by now; `None` if it was collected.
+    ///
+    /// Clients that have to wait for an open blob take turns, by `client`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] if what is read to open it contradicts its checksum.
+    fn open<'a>(
+        &'a self,
+        found: &'a StoredBlob,
+        client: ClientId,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn Blob>>>>;
+
+    /// Returns an account for the memory that one client's answers take.
+    fn read_account(&self) -> Arc<dyn ReadAccount>;
+
+    /// Begins an upload. It costs little until its first byte, and survives a restart from then on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TooManyUploads`] if no unfinished upload may give way; [`Error::NoRoom`] if what is announced cannot
+    /// fit.
+    fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>>;
+
+    /// Returns how many bytes an upload has received.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UploadUnknown`] if the repository has no such upload.
+    fn offset<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<u64>>;
+
+    /// Takes the upload for writing; waits while it becomes a blob.
+    ///
+    /// A request whose bytes belong where the upload is takes over from one that is still there. The older one learns
+    /// it by [`Upload::interrupted`] and writes nothing more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UploadUnknown`] if the repository has no such upload; [`Error::OutOfOrder`] if the claimed position is
+    /// not where the upload is; [`Error::UploadBusy`] if another request writes and this one may not take over.
+    fn resume<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+        claim: UploadClaim,
+    ) -> BoxFuture<'a, Result<Box<dyn Upload>>>;
+
+    /// Returns the digest that an upload of the repository became a short time ago, if it is remembered. It does not
+    /// say whether the repository still has the blob.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait.
+    fn finished<'a>(
+        &'a self,
+        id: UploadId,
+        repository: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Digest>>>;
+
+    /// Ends an upload and drops its bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UploadUnknown`] if the repository has no such upload.
+    fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>>;
+
+    /// Stages a small content, such as a manifest.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait.
+    fn put_small(&self, content: Bytes, algorithm: Algorithm) -> BoxFuture<'_, Result<Staged>>;
+
+    /// Keeps a blob for the grace period although nothing may reference it: its existence is about to be promised.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait; then nothing may be promised.
+    fn lease(&self, digest: Digest) -> BoxFuture<'_, Result<()>>;
+
+    /// Keeps blobs, stored or not, from being collected until the pin drops.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait; then nothing is pinned.
+    fn pin<'a>(&'a self, digests: &'a [Digest]) -> BoxFuture<'a, Result<Pinned>>;
+
+    /// Returns whether the blob's stored bytes are known to be damaged. A push of the same content repairs it.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait.
+    fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>>;
+
+    /// Returns how fit for work the pair is. A pair that cannot be reached is [`Condition::Closed`].
+    fn condition(&self) -> BoxFuture<'_, Condition>;
+}
+
+/// An open blob. Its bytes stay until this drops, whatever is deleted meanwhile.
+pub trait Blob: Send + Debug {
+    /// Returns its length in bytes.
+    fn length(&self) -> u64;
+
+    /// Reads its bytes in `range`, which must lie inside it. Windows take memory of `answer`; without one, the caller
+    /// drops each before it asks for the next.
+    ///
+    /// # Errors
+    ///
+    /// The stream ends with [`Error::Damaged`] where bytes contradict their checksum, before any of them is handed out.
+    fn read(&self, range: Range<u64>, answer: Option<&AnswerReads>) -> Windows;
+}
+
+/// An upload held for writing. When dropped, it keeps what it received.
+///
+/// # Contract
+///
+/// - One request writes at a time. After [`Upload::interrupted`] has resolved, no method of this one changes anything.
+/// - Received bytes stay received unless a savepoint is returned to, the upload is cancelled, or a crash loses what
+///   was not durable yet.
+///
+/// # Errors
+///
+/// Those of [`BlobStore`], and from every method that writes: [`Error::UploadBusy`] after another request took over,
+/// [`Error::UploadUnknown`] after the upload ended.
+pub trait Upload: Send + Debug {
+    /// Returns how many bytes it has received.
+    fn offset(&self) -> u64;
+
+    /// Resolves when the request must not continue, to the reason: another one took over, or the upload was cancelled.
+    fn interrupted(&self) -> BoxFuture<'static, Error>;
+
+    /// Resolves once a request that took over has left the upload, to the digest that the upload became, if it did.
+    fn outcome(&self) -> BoxFuture<'static, Option<Digest>>;
+
+    /// Takes in more bytes; returns when there is room for more.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait. A failed write may end the upload, unless it was [`Error::NotAttempted`].
+    fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
+
+    /// Remembers this position.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait.
+    fn savepoint(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
+
+    /// Remembers this position as the one where the bytes of a closing request begin. What an earlier close sent from
+    /// there on is forgotten, unless an answer counted it before this request took the upload: this is the same close,
+    /// sent again.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait.
+    fn savepoint_of_close(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
+
+    /// Forgets what came after the position.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait.
+    fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>>;
+
+    /// Ends the upload as `expected`; its bytes are staged.
+    ///
+    /// After an error that the upload survives, it is as it was at `back_to`, or unchanged without one; no other
+    /// request comes in between.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::DigestMismatch`] if the bytes have another digest; the upload survives it.
+    fn finish(
+        &mut self,
+        expected: Digest,
+        back_to: Option<Savepoint>,
+    ) -> BoxFuture<'_, Result<Staged>>;
+}

@@ -1,0 +1,118 @@
+//! The port for names, links and edges.
+//!
+//! Owns: [`Catalog`], [`View`], [`RepositoryView`], [`CommitError`].
+//! Refuses: bytes; a blob found here is opened by the pair's blob store.
+
+use std::fmt::Debug;
+
+use futures_util::future::BoxFuture;
+use tonnage_engine::vocabulary::{Batch, Digest, ManifestEntry, Require};
+
+use super::{Staged, StoredBlob};
+use crate::registry::error::{Error, Result};
+
+/// Why a batch was not committed.
+#[derive(Debug)]
+pub enum CommitError {
+    /// These preconditions do not hold; nothing changed.
+    Unmet(Vec<Require>),
+    /// Anything else.
+    Failed(Error),
+}
+
+/// Names, links and edges.
+///
+/// # Contract
+///
+/// - A batch is durable and visible to every later view when [`Catalog::commit`] returns. It is applied as a whole or
+///   not at all.
+/// - Preconditions are judged in the order of commits. Of two batches that both require what the other one ends, one
+///   is refused.
+/// - A batch must not link, tag or enter what the storage does not have. Such a change is a precondition that does not
+///   hold.
+/// - What a batch links is leased when the commit returns.
+/// - A [`View`] shows one state throughout, that of a commit that is durable.
+pub trait Catalog: Send + Sync + Debug {
+    /// Returns the state now.
+    ///
+    /// # Errors
+    ///
+    /// As storage fails: [`Error::Closing`], [`Error::NotAttempted`], [`Error::Internal`].
+    fn view(&self) -> BoxFuture<'_, Result<Box<dyn View>>>;
+
+    /// Applies the batch.
+    ///
+    /// A commit whose future is dropped may still be applied.
+    ///
+    /// # Errors
+    ///
+    /// [`CommitError::Unmet`] with every precondition that does not hold, stated or implied; nothing changed.
+    /// [`CommitError::Failed`] otherwise: nothing is visible. Where storage failed while it wrote the batch, it is
+    /// [`Error::ReadOnly`], and a restart may find the batch applied.
+    fn commit(&self, batch: Batch<Staged>) -> BoxFuture<'_, std::result::Result<(), CommitError>>;
+}
+
+/// One state of the catalog.
+///
+/// # Contract
+///
+/// Lists are sorted by bytes. They begin after `after`, which is exclusive, and have at most `limit` entries.
+///
+/// # Errors
+///
+/// Every method may fail as storage does: [`Error::NotAttempted`], [`Error::Damaged`], [`Error::Internal`].
+pub trait View: Send + Sync + Debug {
+    /// Returns the repository of that name.
+    fn repository<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Box<dyn RepositoryView>>>>;
+
+    /// Lists the names of repositories.
+    fn repositories<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<String>>>;
+
+    /// Returns a stored blob. It does not say who may see it.
+    fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>>;
+
+    /// Lists repositories that link the blob, in no promised order.
+    fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>>;
+}
+
+/// A repository in one state of the catalog.
+///
+/// # Contract
+///
+/// That of [`View`]. It may outlive the view that it comes from and shows the same state.
+///
+/// # Errors
+///
+/// Those of [`View`].
+pub trait RepositoryView: Send + Sync + Debug {
+    /// Returns what a tag points at.
+    fn tag<'a>(&'a self, tag: &'a str) -> BoxFuture<'a, Result<Option<Digest>>>;
+
+    /// Lists its tags.
+    fn tags<'a>(
+        &'a self,
+        after: Option<&'a str>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<String>>>;
+
+    /// Returns one of its manifests.
+    fn manifest(&self, digest: Digest) -> BoxFuture<'_, Result<Option<ManifestEntry>>>;
+
+    /// Returns a blob that it links and that is stored.
+    fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>>;
+
+    /// Lists its manifests whose subject is `subject`, in the order of their digests.
+    fn referrers(
+        &self,
+        subject: Digest,
+        after: Option<Digest>,
+        limit: usize,
+    ) -> BoxFuture<'_, Result<Vec<ManifestEntry>>>;
+}

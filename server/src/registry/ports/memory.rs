@@ -1,0 +1,49 @@
+//! The port for the memory of answers.
+//!
+//! Owns: [`ReadAccount`], [`HeldMemory`], [`AnswerReads`]: how the answers of all clients share one budget.
+//! Refuses: storage. All of it is memory of this process, so its methods do not wait, except for memory itself.
+
+use std::any::Any;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+/// The memory that one client's answers take from the budget that all clients share.
+///
+/// # Contract
+///
+/// - A client that reads nothing of its answers gives way to others that wait for memory; one that reads does not.
+/// - The holder reports progress with [`ReadAccount::progressed`] and drops an answer when [`ReadAccount::revoked`]
+///   resolves. It then calls [`ReadAccount::gave_way`] and waits for [`ReadAccount::revoked`] again.
+/// - Memory is returned when what holds it drops.
+pub trait ReadAccount: Send + Sync + Debug {
+    /// Notes that the client took bytes.
+    fn progressed(&self);
+
+    /// Resolves once the client has to give way: an answer of which it takes nothing is to be dropped, or all of them.
+    fn revoked(&self) -> BoxFuture<'static, ()>;
+
+    /// Notes that one of its answers was dropped; [`ReadAccount::revoked`] resolves again if that is not enough.
+    fn gave_way(&self);
+
+    /// Begins an answer that is read from blobs; an urgent one is small.
+    fn answer(&self, urgent: bool) -> AnswerReads;
+
+    /// Waits for `bytes` of memory for another answer; an urgent one is small.
+    fn hold(&self, urgent: bool, bytes: usize) -> BoxFuture<'_, Box<dyn HeldMemory>>;
+}
+
+/// The reads of one answer; only the blob store that made it can use it.
+#[derive(Debug, Clone)]
+pub struct AnswerReads(pub Arc<dyn Any + Send + Sync>);
+
+/// Memory of an answer, until it drops.
+pub trait HeldMemory: Send + Sync + Debug {
+    /// Returns what is beyond `bytes`: the answer is shorter than it might have been.
+    fn shrink(&mut self, bytes: usize);
+
+    /// Sets whether the answer waits for its client, as it does at first. While it does not, the client need not give
+    /// way because of it.
+    fn set_awaited(&self, awaited: bool);
+}
