@@ -6,11 +6,11 @@
 
 use bytes::Bytes;
 
-use super::keys::{self, SegmentUse, Slot, TagValue};
 use crate::digest::Digest;
 use crate::entry::ManifestEntry;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
+use crate::format::keys::{self, SegmentUse, Slot, TagValue};
 use crate::format::record::RecordPlaces;
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};

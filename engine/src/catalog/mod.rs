@@ -1,6 +1,6 @@
 //! The catalog and the index as rows: names, links, edges, referrers, and where blobs are.
 //!
-//! Owns: which rows exist ([`keys`]), which rows an operation changes ([`apply`]), typed reads of them ([`view`]), and what is left of a
+//! Owns: which rows an operation changes ([`apply`]), typed reads of them ([`view`]), and what is left of a
 //! deleted repository ([`remains`]) and of a large deleted manifest ([`retired`]).
 //! Refuses: storage of rows (`table`), durability and judgement (`commit`).
 //!
@@ -9,7 +9,6 @@
 //! a segment's live bytes, which each placement adjusts.
 
 pub mod apply;
-pub mod keys;
 pub mod remains;
 mod repository;
 pub mod retired;

@@ -12,10 +12,10 @@
 
 use bytes::Bytes;
 
-use super::keys::{self, TagValue};
 use super::repository::Repository;
 use super::view::{View, row};
 use crate::error::Result;
+use crate::format::keys::{self, TagValue};
 use crate::format::transaction::{Operation, RepositoryId};
 
 /// Operations of one step.

@@ -12,13 +12,13 @@
 
 use bytes::Bytes;
 
-use super::keys;
-use super::keys::TagValue;
 use super::repository::Repository;
 use super::view::{View, row};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::extent::Lsn;
+use crate::format::keys;
+use crate::format::keys::TagValue;
 use crate::format::transaction::{Operation, RepositoryId};
 use crate::state::State;
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::keys::{self, SegmentUse, Slot};
 use super::repository::Repository;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Malformed;
+use crate::format::keys::{self, SegmentUse, Slot};
 use crate::format::transaction::RepositoryId;
 use crate::require::Require;
 use crate::state::State;

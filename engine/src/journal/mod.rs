@@ -1,6 +1,6 @@
 //! The journal: the log of metadata transactions, and the only commit point.
 //!
-//! Owns: `journal/`, its files and frames; the LSN. [`scan`] turns one file's bytes into facts, [`read`] walks the files of
+//! Owns: `journal/`, its files and frames; the LSN. [`read`] walks the files of
 //! a closed store, [`resync`] makes what was found durable, [`writer`] appends frames to an open one, with `marks` that say
 //! how far they were durable.
 //! Refuses: knowing what a transaction means (`catalog`), and deciding what to commit (`commit`).
@@ -12,7 +12,6 @@ mod marks;
 pub mod read;
 pub mod reserve;
 pub mod resync;
-pub mod scan;
 pub mod writer;
 
 use std::path::{Path, PathBuf};

@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use super::scan::{self, Scanned, Tail};
 use super::{Position, directory, file_path, marks, parse_name};
 use crate::buffer::Buffer;
 use crate::error::{Corruption, Error, Result};
 use crate::extent::Lsn;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::mark::FRAMES_START;
+use crate::format::scan::{self, Scanned, Tail};
 use crate::format::transaction::Transaction;
 use crate::io::{Class, Io, OpenMode, exact};
 use crate::limits::JOURNAL_FILE_BYTES_MAX;

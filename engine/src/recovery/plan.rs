@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::extent::{Lsn, SegmentId};
+use crate::format::scan::Tail;
 use crate::journal::Predecessor;
 use crate::journal::read::Walked;
-use crate::journal::scan::Tail;
 use crate::limits::{COUNTER_USED_MAX, FRAME_TRANSACTIONS_MAX};
 
 /// What the disk and the journal say.
