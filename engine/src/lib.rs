@@ -2,42 +2,54 @@
 //!
 //! Read `ARCHITECTURE.md` at the top of the repository for the map, `FORMAT.md` beside this crate for
 //! every byte on disk, and `DURABILITY.md` for what is promised when a call returns.
+//!
+//! The public surface is [`Store`] and the types it speaks, all named at the root of the crate, and four modules that are contracts of
+//! their own: [`io`], which a backend implements; [`mod@format`], which says what each byte on disk means; [`fsck`], which checks a
+//! store that is closed; and [`limits`]. Everything else is private.
 
-pub mod batch;
-pub mod buffer;
-pub mod catalog;
-pub mod checkpoint;
-pub mod commit;
-pub mod digest;
-pub mod entry;
-pub mod error;
-pub mod extent;
+mod batch;
+mod buffer;
+mod catalog;
+mod checkpoint;
+mod commit;
+mod digest;
+mod entry;
+mod error;
+mod extent;
 pub mod format;
 pub mod fsck;
 mod in_flight;
 pub mod io;
-pub mod journal;
-pub mod lease;
+mod journal;
+mod lease;
 pub mod limits;
-pub mod memory;
-pub mod options;
-pub mod poison;
-pub mod recovery;
-pub mod require;
-pub mod segment;
-pub mod state;
-pub mod store;
+mod memory;
+mod options;
+mod poison;
+mod recovery;
+mod require;
+mod segment;
+mod state;
+mod store;
 mod sync;
-pub mod table;
+mod table;
 mod turns;
-pub mod upload;
+mod upload;
 
 pub use batch::{Batch, Change, Committed, FinishedBlob};
+pub use catalog::{BlobInfo, Repository, TagInfo, View};
 pub use digest::{Algorithm, Digest, Hasher, ParseDigestError};
 pub use entry::{ManifestEntry, Origin};
 pub use error::{Corruption, Error, Result};
-pub use memory::{Lane, MemoryAccount, MemoryBudget, Reading};
-pub use options::Options;
+pub use extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
+pub use format::transaction::RepositoryId;
+pub use lease::Pin;
+pub use memory::{HeldBytes, Lane, MemoryAccount, MemoryBudget, Reading};
+pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options};
+pub use recovery::superblock::ADMIN_SOCKET;
 pub use require::Require;
 pub use segment::{BlobReader, BlobStream, ClientId};
-pub use store::{OpenReport, Store, StoreStats};
+pub use store::{CheckpointReport, ClosedStore, OpenReport, RunStats, Store, StoreStats};
+pub use upload::{
+    ParseUploadIdError, Place, Savepoint, Upload, UploadClaim, UploadId, UploadSpec, UploadStatus,
+};

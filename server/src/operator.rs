@@ -10,10 +10,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::catalog::{Repository, TagInfo, View};
-use tonnage_engine::store::Store;
-use tonnage_engine::table::resident;
-use tonnage_engine::{Batch, Change, Error, Origin, Require};
+use tonnage_engine::{Batch, Change, Error, Origin, Repository, Require, Store, TagInfo, View};
 
 /// Most entries of a page.
 pub const PAGE_MAX: usize = 1000;
@@ -149,14 +146,16 @@ pub async fn repositories(
 }
 
 async fn find<'a>(view: &'a View, name: &str) -> Result<Repository<'a>, Refusal> {
-    let found = resident(|| view.repository(name)).await?;
+    let found = view.read(|_| view.repository(name)).await?;
     found.ok_or_else(|| no_repository(name))
 }
 
 /// A page of a repository's tags.
 pub async fn tags(view: &View, asked: &ListTags) -> Result<TagPage, Refusal> {
     let found = find(view, &asked.repository).await?;
-    let found = resident(|| found.tags(asked.last.as_deref(), PAGE_MAX)).await?;
+    let found = view
+        .read(|_| found.tags(asked.last.as_deref(), PAGE_MAX))
+        .await?;
     let more = found.len() == PAGE_MAX;
     let tags = found.into_iter().map(TagEntry::from).collect();
     Ok(TagPage { tags, more })
@@ -178,7 +177,9 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     let (mut tags, mut manifests, mut blobs) = (0, 0, 0);
     let mut last = None;
     loop {
-        let page = resident(|| repository.tags(last.as_deref(), ROWS_BEFORE_YIELD)).await?;
+        let page = view
+            .read(|_| repository.tags(last.as_deref(), ROWS_BEFORE_YIELD))
+            .await?;
         tags += page.len() as u64;
         let Some(found) = page.into_iter().next_back() else {
             break;
@@ -188,7 +189,9 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     }
     let mut last = None;
     loop {
-        let page = resident(|| repository.manifests(last.as_ref(), ROWS_BEFORE_YIELD)).await?;
+        let page = view
+            .read(|_| repository.manifests(last.as_ref(), ROWS_BEFORE_YIELD))
+            .await?;
         manifests += page.len() as u64;
         let Some(found) = page.last() else { break };
         last = Some(found.digest);
@@ -196,7 +199,9 @@ pub async fn holdings(view: &View, repository: &str) -> Result<Holdings, Refusal
     }
     let mut last = None;
     loop {
-        let page = resident(|| repository.links(last.as_ref(), ROWS_BEFORE_YIELD)).await?;
+        let page = view
+            .read(|_| repository.links(last.as_ref(), ROWS_BEFORE_YIELD))
+            .await?;
         blobs += page.len() as u64;
         let Some(found) = page.last() else { break };
         last = Some(*found);
@@ -242,7 +247,7 @@ async fn look_up(view: &View, repository: &str, names: &[String]) -> Result<Vec<
     let names: BTreeSet<&String> = names.iter().collect();
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in names {
-        match resident(|| here.tag(name)).await? {
+        match view.read(|_| here.tag(name)).await? {
             Some(tag) => found.push(tag),
             None => missing.push(name.clone()),
         }

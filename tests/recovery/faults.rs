@@ -8,11 +8,11 @@ use std::path::Path;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tonnage_engine::io::Env;
-use tonnage_engine::upload::UploadSpec;
-use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store};
+use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store, UploadSpec};
 use tonnage_tests::machine::{EIO, ENOSPC, Fault, Image, Machine, Noise, OpKind, OpRecord, Policy};
 use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
+use tonnage_tests::whole_blobs::ByDigest as _;
 
 use super::check;
 use super::workload::{self, Progress, Script, manifest, push, tag, untag};

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tonnage_engine::store::Store;
-use tonnage_engine::{Algorithm, Batch, Change, ClientId, Digest, Origin};
+use tonnage_engine::{Algorithm, Batch, Change, ClientId, Digest, Origin, Store};
 use tonnage_server::registry::Result;
 use tonnage_server::registry::ports::{
     Blob, BlobStore, ClassCount, Condition, Pinned, ReadAccount, Staged, StoredBlob, Upload,

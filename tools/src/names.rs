@@ -9,9 +9,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tonnage_engine::Error;
 use tonnage_engine::io::Env;
-use tonnage_engine::options::Options;
+use tonnage_engine::{ClosedStore, Error, Options, Store};
 use tonnage_server::operator::{
     self, DeleteRepository, DeleteTags, DeletedTags, Holdings, ListRepositories, ListTags, Missing,
     Refusal, RepositoryPage, TagEntry, TagPage,
@@ -24,7 +23,6 @@ use crate::config;
 use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::offline::{self, Closed};
 use crate::online::Socket;
 
 /// Where a command finds its store.
@@ -44,7 +42,7 @@ pub(crate) struct Names {
     options: Options,
     socket: Socket,
     /// Nobody has it open; read at the first page.
-    closed: Option<Closed>,
+    closed: Option<ClosedStore>,
     /// A server answered.
     online: bool,
 }
@@ -72,7 +70,7 @@ impl Names {
         if let Some(page) = self.ask(LIST_REPOSITORIES_PATH, asked).await? {
             return Ok(page);
         }
-        let outcome = operator::repositories(&self.read().await?.view, asked).await;
+        let outcome = operator::repositories(self.read().await?.view(), asked).await;
         outcome.map_err(|refusal| self.refused(refusal))
     }
 
@@ -81,7 +79,7 @@ impl Names {
         if let Some(page) = self.ask(LIST_TAGS_PATH, asked).await? {
             return Ok(page);
         }
-        let outcome = operator::tags(&self.read().await?.view, asked).await;
+        let outcome = operator::tags(self.read().await?.view(), asked).await;
         outcome.map_err(|refusal| self.refused(refusal))
     }
 
@@ -95,7 +93,7 @@ impl Names {
         }
         let name = asked.repository.as_str();
         if asked.dry_run {
-            let outcome = operator::holdings(&self.read().await?.view, name).await;
+            let outcome = operator::holdings(self.read().await?.view(), name).await;
             return outcome.map_err(|refusal| self.refused(refusal));
         }
         self.change(async |store| operator::delete_repository(store, name).await)
@@ -112,7 +110,7 @@ impl Names {
         }
         let (name, tags) = (asked.repository.as_str(), asked.tags.as_slice());
         if asked.dry_run {
-            let outcome = operator::find_tags(&self.read().await?.view, name, tags).await;
+            let outcome = operator::find_tags(self.read().await?.view(), name, tags).await;
             return outcome.map_err(|refusal| self.refused(refusal));
         }
         self.change(async |store| operator::delete_tags(store, name, tags).await)
@@ -140,10 +138,10 @@ impl Names {
         Ok(answer)
     }
 
-    async fn read(&mut self) -> Result<&Closed, Failure> {
+    async fn read(&mut self) -> Result<&ClosedStore, Failure> {
         let closed = match self.closed.take() {
             Some(closed) => closed,
-            None => offline::read(&self.env, &self.data)
+            None => ClosedStore::read(self.env.clone(), &self.data)
                 .await
                 .map_err(|error| Failure::of_store(&error, &self.data))?,
         };
@@ -153,11 +151,11 @@ impl Names {
     /// Opens the closed store, changes it and closes it again.
     async fn change<T>(
         &self,
-        change: impl AsyncFnOnce(&tonnage_engine::Store) -> Result<T, Refusal>,
+        change: impl AsyncFnOnce(&Store) -> Result<T, Refusal>,
     ) -> Result<T, Failure> {
         let failed = |error: Error| Failure::of_store(&error, &self.data);
-        let store = offline::open(self.env.clone(), &self.data, self.options.clone()).await;
-        let store = store.map_err(failed)?;
+        let store = Store::open_existing(self.env.clone(), &self.data, self.options.clone()).await;
+        let (store, _) = store.map_err(failed)?;
         let outcome = change(&store).await;
         let closed = store.close().await;
         let done = outcome.map_err(|refusal| self.refused(refusal))?;

@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use tonnage_engine::recovery::superblock::ADMIN_SOCKET;
+use tonnage_engine::ADMIN_SOCKET;
 use tonnage_server::operator::Missing;
 
 use crate::exit::Exit;

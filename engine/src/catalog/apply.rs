@@ -16,7 +16,7 @@ use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};
 
 /// Applies a transaction, which becomes the state's last. On an error, as where a row is not in memory, the state is as before.
-pub fn transaction(state: &mut State, transaction: &Transaction) -> Result<()> {
+pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Result<()> {
     let mut draft = Draft::of(state);
     for change in &transaction.operations {
         operation(&mut draft, change, transaction)?;

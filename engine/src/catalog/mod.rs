@@ -8,11 +8,11 @@
 //! link and holder) change in the same operation. Counts are never stored where a scan of rows can tell, except
 //! a segment's live bytes, which each placement adjusts.
 
-pub mod apply;
-pub mod remains;
+pub(crate) mod apply;
+pub(crate) mod remains;
 mod repository;
-pub mod retired;
-pub mod view;
+pub(crate) mod retired;
+pub(crate) mod view;
 
 pub use repository::Repository;
-pub use view::{BlobInfo, Rows, TagInfo, View};
+pub use view::{BlobInfo, TagInfo, View};

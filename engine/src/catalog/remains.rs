@@ -152,7 +152,7 @@ impl View {
     }
 
     /// How many deleted repositories still have rows.
-    pub fn deleted_repositories(&self) -> Result<u64> {
+    pub(crate) fn deleted_repositories(&self) -> Result<u64> {
         let rows = self.state().scan_prefix(&keys::all_deleted(), None);
         rows.map(|found| found.map(|_| 1)).sum()
     }

@@ -39,7 +39,7 @@ pub(crate) async fn count(state: &State) -> Result<u64> {
 
 /// A way through what remains of a marked manifest.
 #[derive(Debug, Clone)]
-pub struct Clearing {
+pub(crate) struct Clearing {
     repository: RepositoryId,
     digest: Digest,
     /// The deletion whose remains these are.
@@ -128,7 +128,7 @@ impl View {
     }
 
     /// How many deleted manifests still have rows.
-    pub fn retired_manifests(&self) -> u64 {
+    pub(crate) fn retired_manifests(&self) -> u64 {
         self.state().retired
     }
 

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::{self, BoxFuture, FutureExt as _};
-use tonnage_engine::format::transaction::RepositoryId;
-use tonnage_engine::store::Store;
-use tonnage_engine::{self as engine, Digest, FinishedBlob, catalog};
+use tonnage_engine::{self as engine, Digest, FinishedBlob, RepositoryId, Store};
 
 use super::error;
 use crate::registry::Result;
@@ -17,7 +15,7 @@ use crate::registry::ports::{
 pub(super) struct Embedded(pub(super) Store);
 
 #[derive(Debug)]
-struct Snapshot(catalog::View);
+struct Snapshot(engine::View);
 
 impl Catalog for Embedded {
     fn view(&self) -> BoxFuture<'_, Result<Box<dyn View>>> {
@@ -63,7 +61,7 @@ impl Snapshot {
     /// What `read` finds, once all rows that it needs are in memory.
     fn read<'a, T: Send + 'a>(
         &'a self,
-        read: impl Fn(&catalog::View) -> engine::Result<T> + Send + 'a,
+        read: impl Fn(&engine::View) -> engine::Result<T> + Send + 'a,
     ) -> BoxFuture<'a, Result<T>> {
         async move { self.0.read(read).await.map_err(error) }.boxed()
     }
@@ -101,7 +99,7 @@ impl View for Snapshot {
 }
 
 /// A blob as the blob store of this pair takes it.
-fn stored(digest: Digest, found: catalog::BlobInfo) -> StoredBlob {
+fn stored(digest: Digest, found: engine::BlobInfo) -> StoredBlob {
     StoredBlob {
         digest,
         length: found.length,
@@ -111,16 +109,16 @@ fn stored(digest: Digest, found: catalog::BlobInfo) -> StoredBlob {
 
 /// A repository of a snapshot.
 #[derive(Debug)]
-struct InRepository(catalog::View, RepositoryId);
+struct InRepository(engine::View, RepositoryId);
 
 impl InRepository {
     /// What `read` finds, once all rows that it needs are in memory.
     fn read<'a, T: Send + 'a>(
         &'a self,
-        read: impl Fn(catalog::Repository<'_>) -> engine::Result<T> + Send + 'a,
+        read: impl Fn(engine::Repository<'_>) -> engine::Result<T> + Send + 'a,
     ) -> BoxFuture<'a, Result<T>> {
         let Self(view, id) = self;
-        let read = move |view: &catalog::View| read(catalog::Repository::new(view, *id));
+        let read = move |view: &engine::View| read(engine::Repository::new(view, *id));
         async move { view.read(read).await.map_err(error) }.boxed()
     }
 }

@@ -9,7 +9,7 @@ mod catalog;
 use std::io;
 use std::sync::Arc;
 
-use tonnage_engine::store::Store;
+use tonnage_engine::Store;
 
 use crate::registry::ports::{BlobStore, Catalog};
 use crate::registry::{Error, Limits, Registry, Shortage};

@@ -18,9 +18,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 pub use tonnage_engine::io::ClassCount;
-pub use tonnage_engine::upload::{Place, UploadClaim, UploadId, UploadSpec};
 use tonnage_engine::{Algorithm, Digest};
-pub use tonnage_engine::{ClientId, ManifestEntry, Origin, Require};
+pub use tonnage_engine::{
+    ClientId, ManifestEntry, Origin, Place, Require, UploadClaim, UploadId, UploadSpec,
+};
 
 use super::error::{Error, Result};
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tonnage_engine::store::Store;
+use tonnage_engine::Store;
 
 pub use self::options::ServerOptions;
 use crate::access::Gate;

@@ -5,9 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use tonnage_engine::io::{Class, Env};
-use tonnage_engine::store::StoreStats;
-use tonnage_engine::{Error, Result};
+use tonnage_engine::io::Env;
+use tonnage_engine::{ClosedStore, Result, StoreStats};
 use tonnage_server::{STATS_PATH, Stats as Numbers, StatsAnswer};
 
 use crate::config;
@@ -99,13 +98,5 @@ fn print(counted: &Counted) -> std::result::Result<(), Failure> {
 }
 
 async fn count(env: Env, data: &Path) -> Result<StoreStats> {
-    let closed = offline::read(&env, data).await?;
-    let space = env.io.space(Class::Directory.call(), data).await;
-    let space = space.map_err(|source| Error::io("ask for the space on", data, source))?;
-    let counted = StoreStats::count(&closed.view, space).await?;
-    let uploads = tonnage_engine::upload::surviving(&env, &data.join("uploads")).await?;
-    Ok(StoreStats {
-        uploads: uploads.len() as u64,
-        ..counted
-    })
+    ClosedStore::read(env, data).await?.stats().await
 }

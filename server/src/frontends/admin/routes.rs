@@ -11,8 +11,7 @@ use axum::routing::{get, post};
 use http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use tonnage_engine::Error;
-use tonnage_engine::store::{Store, StoreStats};
+use tonnage_engine::{Error, Store, StoreStats};
 
 use crate::operator::{self, Refusal};
 

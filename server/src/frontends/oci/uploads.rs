@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header, response};
-use tonnage_engine::upload::UploadId;
+use tonnage_engine::UploadId;
 
 use super::context::RequestContext;
 use super::error::Failure;
