@@ -142,6 +142,15 @@ impl Digest {
     }
 }
 
+impl Digest {
+    /// Appends `algorithm:hex` to `text`: what `Display` writes, without the machinery of formatting.
+    pub fn push_to(&self, text: &mut String) {
+        text.push_str(self.algorithm.name());
+        text.push(':');
+        text.push_str(self.write_hex(&mut [0; HEX_BYTES_MAX]));
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.algorithm.name())?;

@@ -58,7 +58,7 @@ fn on_a_loop_device(kind: FileSystem, name: &'static str) {
     }
 }
 
-/// Guards: DURABILITY.md, "When a write fails while the store runs": with faults below it the server never answers 200, 201 or 202
+/// Guards: DURABILITY.md, "Failures while the store is open": with faults below it the server never answers 200, 201 or 202
 /// falsely, ends every request, serves what it promised once the faults are over, and loses nothing of it to a power cut
 /// in the middle of them.
 #[test]

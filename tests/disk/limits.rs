@@ -131,7 +131,7 @@ fn with_open_files(data: &Path, limit: u32, options: &[&str]) -> Result<Server, 
 #[tokio::test]
 async fn uploads_that_are_left_open_stop_nobody() {
     let data = folder().unwrap();
-    let mut server = with_open_files(data.path(), 96, &[]).unwrap();
+    let mut server = with_open_files(data.path(), 140, &[]).unwrap();
     assert!(
         server.log().contains("limit of open files is too low"),
         "{}",

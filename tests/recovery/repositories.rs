@@ -83,7 +83,7 @@ async fn cleared(machine: &Machine, store: &Store) {
     panic!("what remains is never cleared away");
 }
 
-/// Guards: DURABILITY.md, "the deletion of a repository": wherever it is stopped, it is there as a whole or not at all; what was
+/// Guards: DURABILITY.md, "Delete a repository": wherever it is stopped, it is there as a whole or not at all; what was
 /// deleted stays so; the name used anew starts empty; the next open clears away the rest, and nothing else is touched.
 #[test]
 fn a_deleted_repository_stays_deleted_and_is_cleared_away() {

@@ -24,7 +24,7 @@ use crate::io::{Class, Env, FileRef, OpenMode, exact};
 /// What run files are written as.
 const CLASS: Class = Class::Background;
 
-/// Bytes of pages built in one job and written in one go: about a millisecond of computing.
+/// Bytes of pages built in one job: about a millisecond of computing. Also what is written in one go.
 const WRITE_BYTES: usize = 256 << 10;
 
 /// A new run that nothing names yet. Its file is unlinked if this is dropped before [`NewRun::keep`].
@@ -163,13 +163,17 @@ impl Output {
             let made = io.open(CLASS.call(), &self.path, OpenMode::CreateNew).await;
             made.map_err(failed("create"))?
         };
-        let length = bytes.len() as u64;
-        let written = exact::write_all(&*file, CLASS.call(), self.offset, vec![bytes]).await;
-        written.map_err(failed("write"))?;
-        // A sync of the journal may have to wait for all that the device has not taken yet: no more than this piece.
-        let written = file.write_back(CLASS.call(), self.offset, length).await;
-        written.map_err(failed("write"))?;
-        self.offset += length;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(WRITE_BYTES));
+            let length = piece.len() as u64;
+            let written = exact::write_all(&*file, CLASS.call(), self.offset, vec![piece]).await;
+            written.map_err(failed("write"))?;
+            // A sync of the journal may have to wait for all that the device has not taken yet: no more than this piece.
+            let written = file.write_back(CLASS.call(), self.offset, length).await;
+            written.map_err(failed("write"))?;
+            self.offset += length;
+        }
         self.file = Some(Arc::clone(&file));
         Ok(file)
     }

@@ -13,8 +13,11 @@ use http::{HeaderMap, HeaderName};
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const BYTES_MAX: usize = 128;
 
-static RUN: LazyLock<u64> =
-    LazyLock::new(|| RandomState::new().hash_one("request ids of this run"));
+/// What the ids that this process makes begin with.
+static PREFIX: LazyLock<String> = LazyLock::new(|| {
+    let random = RandomState::new().hash_one("request ids of this run");
+    format!("{random:016x}-")
+});
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The id of a request with these headers.
@@ -30,7 +33,13 @@ pub(crate) fn of(headers: &HeaderMap) -> String {
         .and_then(|value| value.to_str().ok())
         .filter(is_well_formed);
     given.map_or_else(
-        || format!("{:016x}-{}", *RUN, NEXT.fetch_add(1, Ordering::Relaxed)),
+        || {
+            [
+                &PREFIX,
+                NEXT.fetch_add(1, Ordering::Relaxed).to_string().as_str(),
+            ]
+            .concat()
+        },
         str::to_owned,
     )
 }

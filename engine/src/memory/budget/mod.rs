@@ -143,33 +143,50 @@ impl Budget {
     /// Asks for `bytes`.
     pub(super) fn ask(&mut self, lane: Lane, account: Option<Id>, bytes: usize) -> Asked {
         let id = self.next_id();
+        let asking = account.and_then(|id| self.accounts.get_mut(&id));
+        let lane = match &asking {
+            Some(asking) if asking.urgent + bytes > URGENT_SHARE_BYTES => Lane::Bulk,
+            Some(_) | None => lane,
+        };
+        let (waiting, free) = match lane {
+            Lane::Urgent => (self.urgent.len(), self.free),
+            Lane::Bulk => (self.bulk.len(), self.free.saturating_sub(self.reserve)),
+        };
+        let at_once = waiting == 0 && bytes <= free;
+        let parked = match asking {
+            Some(asking) if lane == Lane::Bulk && asking.is_beyond(self.share, bytes) => {
+                Some(&mut asking.parked)
+            }
+            Some(asking) => {
+                *asking.taken(lane) += bytes;
+                asking.held += if at_once { bytes } else { 0 };
+                None
+            }
+            None => None,
+        };
+        if at_once && parked.is_none() {
+            self.free -= bytes;
+            let granted = None;
+            return Asked { id, lane, granted };
+        }
         let (grant, granted) = oneshot::channel();
-        let mut waiter = Waiter {
+        let granted = Some(granted);
+        let waiter = Waiter {
             id,
             lane,
             account,
             bytes,
             grant,
         };
-        if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id)) {
-            if account.urgent + bytes > URGENT_SHARE_BYTES {
-                waiter.lane = Lane::Bulk;
-            }
-            let lane = waiter.lane;
-            let beyond = account.bulk > 0 && account.bulk + bytes > self.share;
-            if lane == Lane::Bulk && (beyond || !account.parked.is_empty()) {
-                account.parked.push_back(waiter);
-                let granted = Some(granted);
-                return Asked { id, lane, granted };
-            }
-            *account.taken(lane) += bytes;
+        if let Some(parked) = parked {
+            parked.push_back(waiter);
+            return Asked { id, lane, granted };
         }
-        let lane = waiter.lane;
         self.enqueue(waiter);
         // Nobody else can be granted anything by what was just added, so this is ours or none.
         let granted = match self.grant().pop() {
             Some(_ours) => None,
-            None => Some(granted),
+            None => granted,
         };
         Asked { id, lane, granted }
     }

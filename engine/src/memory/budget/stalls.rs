@@ -51,6 +51,11 @@ impl Account {
         }
     }
 
+    /// Whether `bytes` more of bulk memory have to wait until it gave some back.
+    pub(super) fn is_beyond(&self, share: usize, bytes: usize) -> bool {
+        !self.parked.is_empty() || self.bulk > 0 && self.bulk + bytes > share
+    }
+
     /// Whether it was told to let go, so short a time ago that it may still do so.
     fn is_told(&self, now: Duration, stall: Duration) -> bool {
         self.told.is_some_and(|at| now < at.saturating_add(stall))

@@ -22,7 +22,11 @@ pub(super) async fn handle(
 }
 
 /// Answers GET and HEAD. An answer without bytes promises that the blob exists.
-async fn get(context: &RequestContext<'_>, name: RepositoryName, digest: Digest) -> Reply {
+pub(super) async fn get(
+    context: &RequestContext<'_>,
+    name: RepositoryName,
+    digest: Digest,
+) -> Reply {
     let pull = context.authorize(Pull(name))?;
     let registry = context.registry();
     // A 304 sends no bytes either.

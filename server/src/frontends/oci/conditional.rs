@@ -12,9 +12,16 @@ use tonnage_engine::Digest;
 
 use crate::registry::Precondition;
 
+/// Length of the longest entity tag, of a SHA-512 digest.
+const ETAG_BYTES_MAX: usize = 2 + 7 + 128;
+
 /// The entity tag of content.
 pub(super) fn etag(digest: Digest) -> String {
-    format!("\"{digest}\"")
+    let mut tag = String::with_capacity(ETAG_BYTES_MAX);
+    tag.push('"');
+    digest.push_to(&mut tag);
+    tag.push('"');
+    tag
 }
 
 /// Whether the client of a GET or HEAD has the content already: 304.

@@ -7,12 +7,13 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::conditional;
 use super::context::RequestContext;
 use super::error::Failure;
-use super::reply::{self, Reply};
+use super::headers::DOCKER_CONTENT_DIGEST;
+use super::reply::{CONTENT_HEADERS, Reply};
 use crate::frontends::body::Body;
 use crate::oci::{RangeAnswer, media_type::is_inert};
 use crate::registry::ports::{AnswerReads, Blob, Windows};
@@ -44,18 +45,20 @@ pub(super) async fn serve(
         return Err(Error::PreconditionFailed.into());
     }
     if conditional::not_modified(request, found.digest) {
-        return Ok(content_headers(StatusCode::NOT_MODIFIED, found, caching).body(Body::empty())?);
+        return answer(StatusCode::NOT_MODIFIED, found, caching, Body::empty());
     }
-    let (kind, media_type) = match &found.media_type {
-        Some(media_type) if is_inert(media_type) => (Pulled::Manifest, media_type.as_str()),
-        Some(_) => (Pulled::Manifest, OCTETS),
-        None => (Pulled::Blob, OCTETS),
+    let kind = match &found.media_type {
+        Some(_) => Pulled::Manifest,
+        None => Pulled::Blob,
     };
+    let media_type = found.media_type.as_deref().filter(|found| is_inert(found));
+    let media_type = media_type.unwrap_or(OCTETS);
     if context.is_head() {
         if context.registry().is_damaged(found).await? {
             return Err(gone().into());
         }
-        return answer_head(found, caching, media_type);
+        let response = answer(StatusCode::OK, found, caching, Body::empty())?;
+        return with_content(response, media_type, found.length);
     }
     let blob = context.registry().open(found, context.client_id()).await?;
     let blob = blob.ok_or_else(gone)?;
@@ -65,54 +68,43 @@ pub(super) async fn serve(
     };
     let range = single_value(request, &header::RANGE)
         .filter(|_| conditional::range_applies(request, found.digest));
-    let answer = range.map_or(RangeAnswer::Whole, |range| {
+    let ranges = range.map_or(RangeAnswer::Whole, |range| {
         RangeAnswer::of(range, blob.length())
     });
-    match answer {
+    let total = blob.length();
+    match ranges {
         RangeAnswer::Whole => {
-            let length = blob.length();
-            let builder = content_headers(StatusCode::OK, found, caching)
-                .header(header::CONTENT_TYPE, media_type);
-            let windows = blob.read(0..length, reads(length).as_ref());
-            send(context, builder, length, windows, kind).await
+            let windows = blob.read(0..total, reads(total).as_ref());
+            let body = Body::windows(total, windows, &context.state.metrics, kind).await?;
+            let response = answer(StatusCode::OK, found, caching, body)?;
+            with_content(response, media_type, total)
         }
         RangeAnswer::One(range) => {
-            let builder = content_headers(StatusCode::PARTIAL_CONTENT, found, caching)
-                .header(header::CONTENT_TYPE, media_type)
-                .header(header::CONTENT_RANGE, content_range(&range, blob.length()));
             let length = range.end - range.start;
+            let described = HeaderValue::try_from(content_range(&range, total))?;
             let windows = blob.read(range, reads(length).as_ref());
-            send(context, builder, length, windows, kind).await
+            let body = Body::windows(length, windows, &context.state.metrics, kind).await?;
+            let mut response = answer(StatusCode::PARTIAL_CONTENT, found, caching, body)?;
+            let fields = response.headers_mut();
+            fields.insert(header::CONTENT_RANGE, described);
+            with_content(response, media_type, length)
         }
         RangeAnswer::Several(ranges) => {
             let boundary = boundary();
             let reads = reads(u64::MAX);
             let (length, windows) = multipart(blob, &ranges, media_type, &boundary, reads);
-            let builder = content_headers(StatusCode::PARTIAL_CONTENT, found, caching).header(
-                header::CONTENT_TYPE,
-                format!("multipart/byteranges; boundary={boundary}"),
-            );
-            send(context, builder, length, windows, kind).await
+            let body = Body::windows(length, windows, &context.state.metrics, kind).await?;
+            let response = answer(StatusCode::PARTIAL_CONTENT, found, caching, body)?;
+            let media_type = format!("multipart/byteranges; boundary={boundary}");
+            with_content(response, &media_type, length)
         }
         RangeAnswer::Unsatisfiable => {
-            let all = HeaderValue::try_from(format!("bytes */{}", blob.length()));
-            let all = all.map_err(Error::internal)?;
-            let failure = Failure::from(Error::RangeUnsatisfiable {
-                length: blob.length(),
-            });
+            let all = HeaderValue::try_from(format!("bytes */{total}"))?;
+            let failure = Failure::from(Error::RangeUnsatisfiable { length: total });
             Err(failure.with(header::CONTENT_RANGE, all))
         }
         RangeAnswer::Excessive => Err(Error::RangesExcessive.into()),
     }
-}
-
-/// The answer to a HEAD.
-fn answer_head(found: &Found, caching: Caching, media_type: &str) -> Reply {
-    let builder =
-        content_headers(StatusCode::OK, found, caching).header(header::CONTENT_TYPE, media_type);
-    Ok(builder
-        .header(header::CONTENT_LENGTH, found.length)
-        .body(Body::empty())?)
 }
 
 /// The text of a header that occurs once. Range is not a list, so two of them have no defined meaning.
@@ -122,26 +114,35 @@ pub(super) fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Opt
     values.next().is_none().then_some(value)
 }
 
-fn content_headers(status: StatusCode, found: &Found, caching: Caching) -> response::Builder {
+/// An answer with what is said of content whatever part of it is sent.
+fn answer(status: StatusCode, found: &Found, caching: Caching, body: Body) -> Reply {
     let cache = match caching {
         Caching::Immutable => "private, max-age=31536000, immutable",
         Caching::Revalidate => "no-cache",
     };
-    reply::with_digest(status, found.digest)
-        .header(header::ETAG, conditional::etag(found.digest))
-        .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::CACHE_CONTROL, cache)
+    // The digest is formatted once: its header is the part between the quotes of the entity tag.
+    let etag = Bytes::from(conditional::etag(found.digest));
+    let digest = etag.slice(1..etag.len() - 1);
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let fields = response.headers_mut();
+    fields.reserve(CONTENT_HEADERS);
+    fields.insert(
+        DOCKER_CONTENT_DIGEST,
+        HeaderValue::from_maybe_shared(digest)?,
+    );
+    fields.insert(header::ETAG, HeaderValue::from_maybe_shared(etag)?);
+    fields.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    Ok(response)
 }
 
-async fn send(
-    context: &RequestContext<'_>,
-    builder: response::Builder,
-    length: u64,
-    windows: Windows,
-    kind: Pulled,
-) -> Reply {
-    let body = Body::windows(length, windows, &context.state.metrics, kind).await?;
-    Ok(builder.header(header::CONTENT_LENGTH, length).body(body)?)
+/// The answer with the type and length of its body.
+fn with_content(mut response: Response<Body>, media_type: &str, length: u64) -> Reply {
+    let fields = response.headers_mut();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::try_from(media_type)?);
+    fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(response)
 }
 
 fn content_range(range: &Range<u64>, length: u64) -> String {

@@ -48,6 +48,12 @@ impl From<http::Error> for Failure {
     }
 }
 
+impl From<header::InvalidHeaderValue> for Failure {
+    fn from(error: header::InvalidHeaderValue) -> Self {
+        Error::internal(error).into()
+    }
+}
+
 impl Failure {
     fn new(what: What) -> Self {
         Self(Box::new(Inner {

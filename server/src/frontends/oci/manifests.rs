@@ -27,7 +27,11 @@ pub(super) async fn handle(
     }
 }
 
-async fn get(context: &RequestContext<'_>, name: RepositoryName, reference: &Reference) -> Reply {
+pub(super) async fn get(
+    context: &RequestContext<'_>,
+    name: RepositoryName,
+    reference: &Reference,
+) -> Reply {
     let pull = context.authorize(Pull(name))?;
     let found = context.registry().find_manifest(&pull, reference).await?;
     let caching = match reference {

@@ -18,7 +18,7 @@ pub(super) type Reply = Result<Response<Body>, Failure>;
 
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 /// Room for the headers of an answer with content.
-const CONTENT_HEADERS: usize = 12;
+pub(super) const CONTENT_HEADERS: usize = 12;
 
 /// Completes the answer to a request with this method.
 pub(super) fn finish(response: &mut Response<Body>, method: &Method, request_id: &str) {

@@ -3,12 +3,15 @@
 //! Owns: the one subscriber of the process.
 //! Refuses: colour where nobody sees it, or where `NO_COLOR` is set.
 
+mod fields;
+
 use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::EnvFilter;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use fields::PlainFields;
 
 /// Starts logging at `level` and above. Libraries of others speak from `warn` on, so that `debug` shows ours.
 pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
@@ -23,9 +26,11 @@ pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
         builder.json().flatten_event(true).try_init()
     } else {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        builder
-            .with_ansi(io::stderr().is_terminal() && !plain)
-            .try_init()
+        if io::stderr().is_terminal() && !plain {
+            builder.with_ansi(true).try_init()
+        } else {
+            builder.with_ansi(false).fmt_fields(PlainFields).try_init()
+        }
     };
     started.map_err(|error| Failure::new(Exit::Usage, format!("logging cannot start: {error}")))
 }
