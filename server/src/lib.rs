@@ -2,16 +2,16 @@
 //!
 //! Layers, each using only those before it: `transport` (HTTP over connections, whatever is served), [`oci`] (words,
 //! pure), [`registry`] (use cases, speaking to storage through [`registry::ports`]), `frontends` (routes, headers,
-//! statuses; one folder for each protocol). [`access`] decides who may do what; [`operator`] is for those who may open
-//! the store's files.
+//! statuses; one folder for each protocol). [`access`] decides who may do what; [`admin`] is for those who may open the
+//! store's files.
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod admin;
 mod clock;
 pub mod embedded;
 mod frontends;
 pub mod oci;
-pub mod operator;
 pub mod registry;
 pub mod runtime;
 mod server;
@@ -25,10 +25,7 @@ pub mod fuzz_entry {
     pub use crate::registry::read_attributes;
 }
 
-pub use crate::frontends::admin::routes::{
-    DELETE_REPOSITORY_PATH, DELETE_TAGS_PATH, LIST_REPOSITORIES_PATH, LIST_TAGS_PATH, STATS_PATH,
-    Stats, StatsAnswer,
-};
+pub use crate::frontends::admin::routes::ADMIN_PATH;
 pub use crate::frontends::admin::socket::{AdminSocket, with_short_path};
 pub use crate::frontends::oci::{InvalidLocations, Locations};
 pub use crate::server::{ADMIN_CONNECTIONS_MAX, Bound, ServeError, Server, ServerOptions};

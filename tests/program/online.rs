@@ -2,11 +2,12 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::serving::{Serving, run, tonnage};
+use crate::serving::{Serving, run, send_over, tonnage};
 
 fn stats(data: &Path) -> Value {
     let (code, stdout, stderr) = run(tonnage(&["stats", "--json", "--data"]).arg(data));
@@ -56,6 +57,46 @@ fn stats_are_the_same_online_and_offline() {
     for field in ["lsn", "repositories", "blobs", "blob_bytes", "segments"] {
         assert_eq!(online[field], offline[field], "{field}");
     }
+}
+
+/// Guards: the form of admin operations on the socket: an answer names its operation, a missing name is 404 and named, what is no
+/// operation is 400, and what is too large is 413; only the one path and POST are there.
+#[test]
+fn the_socket_answers_operations_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let _server = Serving::start(directory.path(), &[]);
+    let socket = directory.path().join("admin.sock");
+    let send = |line: &str, body: &str| {
+        let stream = UnixStream::connect(&socket).unwrap();
+        let head = format!("{line} HTTP/1.1\r\nHost: tonnage");
+        let (status, body) = send_over(stream, &head, "application/json", body.as_bytes());
+        (status, String::from_utf8(body).unwrap())
+    };
+    let post = |body: &str| send("POST /v1/admin", body);
+    let (status, answer) = post(r#"{"operation":"list_repositories"}"#);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let expected = json!({"operation": "list_repositories", "repositories": [], "more": false});
+    assert_eq!((status, answer), (200, expected));
+    let (status, answer) = post(r#"{"operation":"list_tags","repository":"a"}"#);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!(
+        (status, answer),
+        (404, json!({"repository": "a", "tags": []}))
+    );
+    let (status, answer) = post(r#"{"operation":"format_disk"}"#);
+    assert!(
+        status == 400 && answer.contains("get_stats"),
+        "{status} {answer}"
+    );
+    // Whether a deletion is a trial is never guessed.
+    let (status, answer) = post(r#"{"operation":"delete_repository","repository":"a"}"#);
+    assert!(
+        status == 400 && answer.contains("dry_run"),
+        "{status} {answer}"
+    );
+    assert_eq!(post(&" ".repeat((256 << 10) + 1)).0, 413);
+    assert_eq!(send("GET /v1/admin", "").0, 405);
+    assert_eq!(send("POST /v1/stats", "{}").0, 404);
 }
 
 /// Guards: what a killed server left behind is no server: offline commands read the store, and the next server takes

@@ -2,7 +2,7 @@
 //!
 //! Owns: [`Serving`], and how the program is run. Refuses: the variables of whoever runs the tests.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -97,13 +97,29 @@ pub(crate) fn get(url: &str, path: &str) -> (u16, Vec<u8>) {
 /// Sends a request: status and body.
 pub(crate) fn send(url: &str, line: &str, media_type: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let address = url.trim_start_matches("http://");
-    let mut stream = TcpStream::connect(address).expect("a connection");
+    let stream = TcpStream::connect(address).expect("a connection");
+    send_over(
+        stream,
+        &format!("{line} HTTP/1.1\r\nHost: {address}"),
+        media_type,
+        body,
+    )
+}
+
+/// Sends a request over any stream, after the beginning of its head: status and body.
+pub(crate) fn send_over(
+    mut stream: impl Read + Write,
+    head: &str,
+    media_type: &str,
+    body: &[u8],
+) -> (u16, Vec<u8>) {
     let request = format!(
-        "{line} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
+        "{head}\r\nConnection: close\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all(request.as_bytes()).expect("a request");
-    stream.write_all(body).expect("a request");
+    // In one piece: a server that does not read the body may end the connection after the head.
+    let request = [request.as_bytes(), body].concat();
+    stream.write_all(&request).expect("a request");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
     let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");

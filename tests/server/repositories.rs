@@ -2,12 +2,33 @@
 
 use http::Method;
 use serde_json::json;
-use tonnage_engine::{Batch, Change, Error, Origin, Require};
-use tonnage_server::operator::{self, Holdings};
+use tonnage_engine::{Batch, Change, Error, Origin, Require, Store};
+use tonnage_server::admin::{
+    AdminError, DeleteRepository, DeleteTags, Operation, RepositoryContent, execute,
+};
 use tonnage_tests::client::whole;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{MANIFEST, begin, push_blob, push_image, push_layers, put_manifest, sha256};
+
+/// Carries out an admin operation on an open store.
+async fn ask<O: Operation>(store: &Store, operation: O) -> Result<O::Answer, AdminError> {
+    let answer = execute(store, operation.into()).await?;
+    Ok(O::answer(answer).expect("the answer to this operation"))
+}
+
+async fn delete_repository(store: &Store, name: &str) -> Result<RepositoryContent, AdminError> {
+    let repository = name.to_owned();
+    let dry_run = false;
+    ask(
+        store,
+        DeleteRepository {
+            repository,
+            dry_run,
+        },
+    )
+    .await
+}
 
 /// Guards: a deleted repository is gone from every list and answer at once, lends nothing and leaves the others as they were; its name,
 /// used anew, starts empty.
@@ -21,8 +42,8 @@ async fn a_deleted_repository_is_gone() {
     put_manifest(&client, "team/a", "r", &referrer).await;
     push_blob(&client, "team/a", b"only here").await;
     push_image(&client, "team/a/b", "t", b"layer").await;
-    let held = operator::delete_repository(&registry.store, "team/a").await;
-    let expected = Holdings {
+    let held = delete_repository(&registry.store, "team/a").await;
+    let expected = RepositoryContent {
         tags: 2,
         manifests: 2,
         blobs: 3,
@@ -61,7 +82,7 @@ async fn a_deleted_repository_is_gone() {
     let registry = registry.restart().await;
     let tags = registry.client().get("/v2/team/a/tags/list").await;
     assert_eq!(tags.expect(200).json()["tags"], json!([]));
-    operator::delete_repository(&registry.store, "team/z")
+    delete_repository(&registry.store, "team/z")
         .await
         .expect_err("it is not there");
 }
@@ -75,7 +96,7 @@ async fn pushes_under_way_start_anew() {
     let manifest = push_layers(&client, "a", &[b"one"]).await;
     let upload = begin(&client, "a").await;
     client.patch(&upload, "tw").await.expect(202);
-    operator::delete_repository(&registry.store, "a")
+    delete_repository(&registry.store, "a")
         .await
         .expect("it is there");
     client
@@ -125,9 +146,13 @@ async fn a_deleted_tag_is_told_as_it_went() {
                 }
             }
         });
-        let told = operator::delete_tags(&registry.store, "a", &["t".to_owned()]).await;
-        let told = told.expect("it is there");
+        let deletion = DeleteTags {
+            repository: "a".to_owned(),
+            tags: vec!["t".to_owned()],
+            dry_run: false,
+        };
+        let deleted = ask(&registry.store, deletion).await.expect("it is there");
         let last = mover.await.expect("the mover ends");
-        assert_eq!(told[0].digest, last.to_string(), "round {round}");
+        assert_eq!(deleted.tags[0].digest, last.to_string(), "round {round}");
     }
 }

@@ -46,7 +46,7 @@ const SERVER: [&str; 11] = [
     "access",
     "registry",
     "embedded",
-    "operator",
+    "admin",
     "runtime",
     "telemetry",
     "frontends",

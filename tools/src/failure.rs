@@ -8,6 +8,7 @@ use std::io;
 use std::path::Path;
 
 use tonnage_engine::Error;
+use tonnage_server::admin::NotFound;
 
 use crate::exit::Exit;
 
@@ -55,6 +56,18 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
+    /// The failure for names that do not exist. `place` are the options that lead to the same store again.
+    pub(crate) fn not_found(missing: &NotFound, place: &str) -> Self {
+        let failure = Self::new(Exit::NotFound, format!("{missing}; nothing was done"));
+        if missing.tags.is_empty() {
+            return failure.next(format!("to list all: tonnage repo list {place}"));
+        }
+        let repository = &missing.repository;
+        failure.next(format!(
+            "to list all of them: tonnage tag list {repository} {place}"
+        ))
+    }
+
     /// What the engine refused to do with the store at `data`.
     #[expect(
         clippy::wildcard_enum_match_arm,

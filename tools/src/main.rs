@@ -11,12 +11,12 @@ mod exit;
 mod failure;
 mod inspect;
 mod logging;
-mod names;
 mod offline;
 mod online;
 mod output;
 mod serve;
 mod smoke;
+mod target;
 mod units;
 
 use std::process::ExitCode;

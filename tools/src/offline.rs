@@ -1,6 +1,7 @@
-//! What commands on a closed store run in: a small runtime and the engine's environment.
+//! A runtime for commands that work on a closed store.
 //!
-//! Owns: [`run()`]. Refuses: the store itself, which the engine reads ([`tonnage_engine::ClosedStore`]) or opens.
+//! Owns: [`EngineRuntime`]. Refuses: the store itself, which the engine opens for reading ([`tonnage_engine::ClosedStore`]) or for
+//! changes.
 
 use tonnage_engine::io::Env;
 
@@ -8,19 +9,39 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::serve::threads;
 
-/// Runs `work` on a runtime of its own, with the real environment.
-pub(crate) fn run<T, W: Future<Output = T>>(work: impl FnOnce(Env) -> W) -> Result<T, Failure> {
-    // One thread for tasks is enough, and this one is there.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| {
-        Failure::new(Exit::Disk, format!("no runtime could be started: {error}"))
-    })?;
-    runtime.block_on(async {
+/// A runtime for commands, with the engine's real environment.
+#[derive(Debug)]
+pub(crate) struct EngineRuntime {
+    // Before the runtime: its tasks are the runtime's.
+    env: Env,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl EngineRuntime {
+    /// Starts it.
+    pub(crate) fn start() -> Result<Self, Failure> {
+        // One thread for tasks is enough, and this one is there.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| {
+            Failure::new(Exit::Disk, format!("no runtime could be started: {error}"))
+        })?;
+        let entered = runtime.enter();
         let env = tonnage_server::runtime::env().map_err(|error| {
             threads::of_threads(format!("threads could not be started: {error}"))
         })?;
-        Ok(work(env).await)
-    })
+        drop(entered);
+        Ok(Self { env, runtime })
+    }
+
+    /// What the engine is given.
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Runs `work` to its end.
+    pub(crate) fn block_on<W: Future>(&self, work: W) -> W::Output {
+        self.runtime.block_on(work)
+    }
 }

@@ -1,7 +1,8 @@
-//! Asking a running server through its Unix socket.
+//! Requests to a running server through its Unix socket.
 //!
-//! Owns: finding the socket, one request, its answer. Refuses: guessing: that nobody answers is told apart from a refusal, and that what
-//! was named is not there from everything else.
+//! Owns: finding the socket, one request, its answer. Refuses: falling back to the closed store; `target` does.
+//!
+//! Invariant: an absent server, a server that refuses, and a name that does not exist are three different results.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,20 +12,18 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tonnage_engine::ADMIN_SOCKET;
-use tonnage_server::operator::Missing;
+use tonnage_server::ADMIN_PATH;
+use tonnage_server::admin::{AdminAnswer, AdminRequest, NotFound};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::names;
 
-/// Time for a whole answer; counting takes milliseconds.
-const ANSWER_BOUND: Duration = Duration::from_secs(30);
-/// How long an answer may take that comes after all of a repository was counted.
-const COUNTED_BOUND: Duration = Duration::from_mins(10);
+/// Longest wait for the numbers of a store; counting takes milliseconds.
+const STATS_TIME_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for any other answer; before some, all of a repository is counted.
+const ANSWER_TIME_MAX: Duration = Duration::from_mins(10);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -47,9 +46,9 @@ impl Socket {
         };
         let path = server.strip_prefix("unix:").unwrap_or(server);
         if path.is_empty() || path.contains("://") {
-            let what = format!("--server {server} is no path of a socket");
+            let what = format!("--server {server} is not the path of a socket");
             return Err(Failure::new(Exit::Usage, what).next(format!(
-                "a server is asked through the socket in its data directory: --server DIR/{ADMIN_SOCKET}"
+                "the socket is in the data directory of the server: --server DIR/{ADMIN_SOCKET}"
             )));
         }
         Ok(Self {
@@ -66,60 +65,39 @@ impl Socket {
         }
     }
 
-    /// GETs `path` as JSON; `None` if there is no server and none was named.
-    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
-        self.exchange(path, None).await
+    /// The socket that `--server` names.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.named.then_some(self.path.as_path())
     }
 
-    /// POSTs a question to `path` as JSON; `None` if there is no server and none was named.
-    pub(crate) async fn ask<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        question: &impl Serialize,
-    ) -> Result<Option<T>, Failure> {
-        let question =
-            serde_json::to_vec(question).map_err(|error| self.failed(&error.to_string()))?;
-        self.exchange(path, Some(question.into())).await
-    }
-
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        question: Option<Bytes>,
-    ) -> Result<Option<T>, Failure> {
+    /// Sends a request and waits for its answer. `None` if there is no server and none was named.
+    pub(crate) async fn ask(&self, request: &AdminRequest) -> Result<Option<AdminAnswer>, Failure> {
         let stream = match self.connect() {
             Ok(stream) => stream,
-            Err(error) if !self.named && nobody(&error) => return Ok(None),
+            Err(error) if !self.named && is_no_server(&error) => return Ok(None),
             Err(error) => return Err(self.unreachable(&error)),
         };
-        let bound = if question.is_some() {
-            COUNTED_BOUND
-        } else {
-            ANSWER_BOUND
-        };
-        let answered = tokio::time::timeout(bound, send(stream, path, question)).await;
+        let unusable = |error: &dyn std::fmt::Display| self.unusable(&error.to_string());
+        let body = serde_json::to_vec(request).map_err(|error| unusable(&error))?;
+        let answered = tokio::time::timeout(time_max(request), send(stream, body.into())).await;
         let (status, body) = answered
-            .map_err(|late| self.failed(&late.to_string()))?
-            .map_err(|error| self.failed(&error.to_string()))?;
+            .map_err(|late| unusable(&late))?
+            .map_err(|error| unusable(&error))?;
         if status == StatusCode::NOT_FOUND
-            && let Ok(missing) = serde_json::from_slice::<Missing>(&body)
+            && let Ok(missing) = serde_json::from_slice::<NotFound>(&body)
         {
-            return Err(names::not_found(&missing, &self.place()));
+            return Err(Failure::not_found(&missing, &self.place()));
         }
+        let text = String::from_utf8_lossy(&body);
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            let said = String::from_utf8_lossy(&body);
-            return Err(
-                Failure::new(Exit::Disk, format!("the server refused: {}", said.trim()))
-                    .next("nothing was done; its log says more"),
-            );
+            let what = format!("the server refused: {}", text.trim());
+            return Err(Failure::new(Exit::Disk, what).next("nothing was done; its log says more"));
         }
         if status != StatusCode::OK {
-            let said = String::from_utf8_lossy(&body);
-            return Err(self.failed(&format!("{status}: {}", said.trim())));
+            return Err(self.unusable(&format!("{status}: {}", text.trim())));
         }
-        serde_json::from_slice(&body)
-            .map(Some)
-            .map_err(|error| self.failed(&error.to_string()))
+        let answer = serde_json::from_slice(&body).map_err(|error| unusable(&error))?;
+        Ok(Some(answer))
     }
 
     fn connect(&self) -> io::Result<UnixStream> {
@@ -135,7 +113,7 @@ impl Socket {
         let at = self.path.display();
         let failure = Failure::new(
             Exit::Network,
-            format!("the server at {at} cannot be asked: {error}"),
+            format!("the server at {at} cannot be reached: {error}"),
         );
         match error.kind() {
             io::ErrorKind::PermissionDenied => {
@@ -148,45 +126,43 @@ impl Socket {
         }
     }
 
-    fn failed(&self, why: &str) -> Failure {
+    /// The failure of a server whose answer cannot be used.
+    pub(crate) fn unusable(&self, why: &str) -> Failure {
         let at = self.path.display();
-        Failure::new(
-            Exit::Network,
-            format!("the server at {at} gave no answer that can be used: {why}"),
-        )
-        .next(
-            "a server and the command that asks it should be of one version; its log may say more",
-        )
+        let what = format!("the answer of the server at {at} cannot be used: {why}");
+        Failure::new(Exit::Network, what)
+            .next("use the same version of tonnage for both; the server's log may say more")
     }
 }
 
-/// No socket, no directory for one, or one that a killed server left behind.
-fn nobody(error: &io::Error) -> bool {
+/// Whether there is no socket, no directory for one, or only one that a killed server left behind.
+fn is_no_server(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory
     )
 }
 
-type Refused = Box<dyn std::error::Error + Send + Sync>;
+fn time_max(request: &AdminRequest) -> Duration {
+    if let AdminRequest::GetStats(_) = request {
+        STATS_TIME_MAX
+    } else {
+        ANSWER_TIME_MAX
+    }
+}
 
-async fn send(
-    stream: UnixStream,
-    path: &str,
-    question: Option<Bytes>,
-) -> Result<(StatusCode, Bytes), Refused> {
+type SendError = Box<dyn std::error::Error + Send + Sync>;
+
+async fn send(stream: UnixStream, body: Bytes) -> Result<(StatusCode, Bytes), SendError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the answer; what goes wrong with it reaches the request.
+    // Ends with the answer; its errors reach the request.
     tokio::spawn(connection);
-    let mut request = Request::get(path);
-    if question.is_some() {
-        request = Request::post(path).header(http::header::CONTENT_TYPE, "application/json");
-    }
-    let request = request
+    let request = Request::post(ADMIN_PATH)
+        .header(http::header::CONTENT_TYPE, "application/json")
         .header(http::header::HOST, "tonnage")
         .header(http::header::CONNECTION, "close")
-        .body(Full::new(question.unwrap_or_default()))?;
+        .body(Full::new(body))?;
     let (head, body) = sender.send_request(request).await?.into_parts();
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await?;
     Ok((head.status, body.to_bytes()))

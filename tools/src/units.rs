@@ -1,6 +1,6 @@
-//! Sizes and durations as people write them.
+//! Sizes, durations and times as people write them.
 //!
-//! Owns: IEC sizes (`256 MiB`) and durations (`1h30m`), each read and written back exactly. Decimal units (`MB`) are
+//! Owns: IEC sizes (`256 MiB`) and durations (`1h30m`), each read and written back exactly; times in RFC 3339. Decimal units (`MB`) are
 //! rejected, because their meaning differs from tool to tool; so is a duration without a unit.
 
 use std::time::Duration;
@@ -49,6 +49,16 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| {
         format!("invalid duration `{text}`; write numbers with units, such as 30s, 1h30m or 7d")
     })
+}
+
+/// Writes a wall-clock time as RFC 3339 UTC, in whole seconds.
+pub(crate) fn format_time(unix_ms: u64) -> String {
+    let seconds = i64::try_from(unix_ms / 1000).ok();
+    let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.map_or_else(
+        || format!("{unix_ms} ms after 1970"),
+        |time| time.to_string(),
+    )
 }
 
 /// Writes a duration so that it reads back as the same one: `1h30m`.

@@ -27,9 +27,9 @@ pub struct ClosedStore {
 }
 
 impl ClosedStore {
-    /// Reads catalog and index of the store in `path`. Changes nothing, and takes memory for what the journal has beyond the newest
-    /// checkpoint. [`Error::Foreign`] where there is no store.
-    pub async fn read(env: Env, path: &Path) -> Result<Self> {
+    /// Locks the store in `path` and reads its catalog and index. Changes nothing, and takes memory for what the journal has beyond
+    /// the newest checkpoint. [`Error::Foreign`] where there is no store.
+    pub async fn open(env: Env, path: &Path) -> Result<Self> {
         let superblock = identify(&env, path).await?;
         let directory = DirectoryLock::take(&*env.io, path).await?;
         let lock = directory.with_superblock(&*env.io, path).await?;

@@ -12,7 +12,7 @@ use crate::config;
 use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::offline;
+use crate::offline::EngineRuntime;
 use crate::output;
 use crate::units::format_about;
 
@@ -61,15 +61,14 @@ pub(crate) fn run(arguments: &Fsck) -> Result<Exit, Failure> {
         deep: arguments.deep,
     };
     let shows = io::stderr().is_terminal();
-    let checked = offline::run(async |env| {
-        let progress = |done: u64, all: u64| {
-            if shows {
-                let line = format!("\rchecked {} of {} MiB\x1b[K", done >> 20, all >> 20);
-                io::stderr().write_all(line.as_bytes()).unwrap_or_default();
-            }
-        };
-        fsck::check(&env, &data, options, &progress).await
-    })?;
+    let progress = |done: u64, all: u64| {
+        if shows {
+            let line = format!("\rchecked {} of {} MiB\x1b[K", done >> 20, all >> 20);
+            io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+        }
+    };
+    let runtime = EngineRuntime::start()?;
+    let checked = runtime.block_on(fsck::check(runtime.env(), &data, options, &progress));
     if shows {
         io::stderr().write_all(b"\r\x1b[K").unwrap_or_default();
     }

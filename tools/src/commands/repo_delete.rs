@@ -1,15 +1,14 @@
 //! `tonnage repo delete`: a repository with everything in it.
 //!
-//! Owns: what is said about it. Refuses: asking whether one is sure; `--dry-run` tells what would go.
+//! Owns: the text and JSON forms. Refuses: asking for confirmation; `--dry-run` prints what would be deleted.
 
 use serde::Serialize;
-use tonnage_server::operator::{DeleteRepository, Holdings};
+use tonnage_server::admin::{DeleteRepository, RepositoryContent};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::names::{Names, Where};
-use crate::offline;
 use crate::output;
+use crate::target::{Target, TargetArguments};
 
 /// Arguments of `repo delete`.
 #[derive(Debug, clap::Args)]
@@ -17,14 +16,14 @@ pub(crate) struct RepoDelete {
     /// The repository
     #[arg(value_name = "NAME")]
     repository: String,
-    /// Only tell what would be deleted
+    /// Only print what would be deleted
     #[arg(long)]
     dry_run: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Where,
+    target: TargetArguments,
 }
 
 #[derive(Debug, Serialize)]
@@ -32,34 +31,29 @@ struct Deletion<'a> {
     repository: &'a str,
     deleted: bool,
     #[serde(flatten)]
-    held: Holdings,
+    content: RepositoryContent,
 }
 
-/// Deletes a repository, or tells what it holds.
+/// Deletes a repository, or prints what it holds.
 pub(crate) fn run(arguments: &RepoDelete) -> Result<Exit, Failure> {
-    let asked = DeleteRepository {
+    let content = Target::find(&arguments.target)?.ask(DeleteRepository {
         repository: arguments.repository.clone(),
         dry_run: arguments.dry_run,
-    };
-    let held = offline::run(async |env| {
-        Names::of(&arguments.place, env)?
-            .delete_repository(&asked)
-            .await
-    })??;
+    })?;
     let repository = arguments.repository.as_str();
     if arguments.json {
         output::json(&Deletion {
             repository,
             deleted: !arguments.dry_run,
-            held,
+            content,
         })?;
         return Ok(Exit::Done);
     }
-    let Holdings {
+    let RepositoryContent {
         tags,
         manifests,
         blobs,
-    } = held;
+    } = content;
     let verb = if arguments.dry_run {
         "would delete"
     } else {

@@ -2,13 +2,12 @@
 //!
 //! Owns: the text and JSON forms. Refuses: holding more than a page of names.
 
-use tonnage_server::operator::ListRepositories;
+use tonnage_server::admin::ListRepositories;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::names::{Names, Where};
-use crate::offline;
 use crate::output::List;
+use crate::target::{Target, TargetArguments};
 
 /// Arguments of `repo list`.
 #[derive(Debug, clap::Args)]
@@ -17,30 +16,26 @@ pub(crate) struct RepoList {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Where,
+    target: TargetArguments,
 }
 
 /// Lists repositories, in the order of bytes.
 pub(crate) fn run(arguments: &RepoList) -> Result<Exit, Failure> {
-    offline::run(async |env| {
-        let mut names = Names::of(&arguments.place, env)?;
-        let mut list = None;
-        let mut asked = ListRepositories::default();
-        loop {
-            let page = names.repositories(&asked).await?;
-            // The first page is there: what is printed from here on is a result.
-            let list = list.get_or_insert_with(|| List::new(arguments.json, "repositories"));
-            for name in &page.repositories {
-                list.entry(name, || name.clone())?;
-            }
-            match page.repositories.into_iter().next_back() {
-                Some(last) if page.more => asked.last = Some(last),
-                _ => break,
-            }
+    let mut target = Target::find(&arguments.target)?;
+    let mut request = ListRepositories::default();
+    // What is printed from the first page on is a result.
+    let mut page = target.ask(request.clone())?;
+    let mut list = List::new(arguments.json, "repositories");
+    loop {
+        for name in &page.repositories {
+            list.entry(name, || name.clone())?;
         }
-        if let Some(list) = list {
-            list.end()?;
+        match page.repositories.pop() {
+            Some(last) if page.more => request.last = Some(last),
+            _ => break,
         }
-        Ok(Exit::Done)
-    })?
+        page = target.ask(request.clone())?;
+    }
+    list.end()?;
+    Ok(Exit::Done)
 }

@@ -1,21 +1,16 @@
-//! `tonnage stats`: what a store holds, asked of the server that has it open or counted in the closed store.
+//! `tonnage stats`: what a store holds.
 //!
-//! Owns: the text form, and who is asked. Refuses: reading payloads; `fsck` does.
+//! Owns: the text and JSON forms. Refuses: reading payloads; `fsck` does.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
-use tonnage_engine::io::Env;
-use tonnage_engine::{ClosedStore, Result, StoreStats};
-use tonnage_server::{STATS_PATH, Stats as Numbers, StatsAnswer};
+use tonnage_server::admin::{self, GetStats};
 
-use crate::config;
-use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::offline;
-use crate::online::Socket;
 use crate::output;
+use crate::target::{Target, TargetArguments};
 use crate::units::format_about;
 
 /// Arguments of `stats`.
@@ -24,41 +19,28 @@ pub(crate) struct Stats {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// Ask the server with this socket [default: the one in the data directory]
-    #[arg(long, value_name = "PATH")]
-    server: Option<String>,
     #[command(flatten)]
-    flags: ConfigFlags,
+    target: TargetArguments,
 }
 
 #[derive(Debug, Serialize)]
-struct Counted {
+struct Counted<'a> {
     /// The store, or the socket that was named instead.
-    data: PathBuf,
+    data: &'a Path,
     /// Whether a server has it open.
     open: bool,
     #[serde(flatten)]
-    numbers: Numbers,
+    stats: admin::Stats,
 }
 
-/// Counts what the store holds.
-pub(crate) fn run(arguments: &Stats) -> std::result::Result<Exit, Failure> {
-    let loaded = config::load(&arguments.flags).without_mistakes()?;
-    let data = loaded.config.data()?;
-    let socket = Socket::find(arguments.server.as_deref(), &data)?;
-    let named = arguments.server.as_ref().map(PathBuf::from);
-    let counted = offline::run(async |env| match socket.get(STATS_PATH).await? {
-        Some(StatsAnswer { stats, .. }) => Ok((true, stats)),
-        None => match count(env, &data).await {
-            Ok(stats) => Ok((false, stats.into())),
-            Err(error) => Err(Failure::of_store(&error, &data)),
-        },
-    })?;
-    let (open, numbers) = counted?;
+/// Prints what the store holds.
+pub(crate) fn run(arguments: &Stats) -> Result<Exit, Failure> {
+    let mut target = Target::find(&arguments.target)?;
+    let stats = target.ask(GetStats {})?;
     let counted = Counted {
-        data: named.unwrap_or(data),
-        open,
-        numbers,
+        data: target.path(),
+        open: target.is_served(),
+        stats,
     };
     if arguments.json {
         output::json(&counted)?;
@@ -68,35 +50,27 @@ pub(crate) fn run(arguments: &Stats) -> std::result::Result<Exit, Failure> {
     Ok(Exit::Done)
 }
 
-fn print(counted: &Counted) -> std::result::Result<(), Failure> {
-    let Counted {
-        data,
-        open,
-        numbers,
-    } = counted;
-    let state = match (open, numbers.poisoned) {
+fn print(counted: &Counted<'_>) -> Result<(), Failure> {
+    let Counted { data, open, stats } = counted;
+    let state = match (open, stats.poisoned) {
         (false, _) => "closed",
         (true, false) => "open, a server runs",
         (true, true) => "open, but it takes no writes since a failure; the server's log says which",
     };
-    let stored = format_about(numbers.blob_bytes);
-    let free = format_about(numbers.disk_available_bytes);
-    let total = format_about(numbers.disk_total_bytes);
+    let stored = format_about(stats.blob_bytes);
+    let free = format_about(stats.disk_available_bytes);
+    let total = format_about(stats.disk_total_bytes);
     for (name, value) in [
         ("store", data.display().to_string()),
         ("state", state.to_owned()),
-        ("repositories", numbers.repositories.to_string()),
-        ("blobs", format!("{}, {stored}", numbers.blobs)),
-        ("uploads", format!("{} unfinished", numbers.uploads)),
-        ("segments", numbers.segments.to_string()),
+        ("repositories", stats.repositories.to_string()),
+        ("blobs", format!("{}, {stored}", stats.blobs)),
+        ("uploads", format!("{} unfinished", stats.uploads)),
+        ("segments", stats.segments.to_string()),
         ("disk", format!("{free} of {total} free")),
-        ("last LSN", numbers.lsn.to_string()),
+        ("last LSN", stats.lsn.to_string()),
     ] {
         output::result(&format!("{name:<12}  {value}"))?;
     }
     Ok(())
-}
-
-async fn count(env: Env, data: &Path) -> Result<StoreStats> {
-    ClosedStore::read(env, data).await?.stats().await
 }

@@ -1,16 +1,15 @@
 //! `tonnage tag delete`: tags, all or none.
 //!
-//! Owns: what is said about them. Refuses: deleting manifests; those stay, and can be tagged again by digest.
+//! Owns: the text and JSON forms. Refuses: asking for confirmation; `--dry-run` prints what would be deleted.
 
 use serde::Serialize;
-use tonnage_server::operator::DeleteTags;
+use tonnage_server::admin::DeleteTags;
 
-use super::tag_list::Shown;
+use super::tag_list::TagRow;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::names::{Names, Where};
-use crate::offline;
 use crate::output;
+use crate::target::{Target, TargetArguments};
 
 /// Arguments of `tag delete`.
 #[derive(Debug, clap::Args)]
@@ -21,40 +20,37 @@ pub(crate) struct TagDelete {
     /// Its tags
     #[arg(value_name = "TAG", required = true, num_args = 1..=1000)]
     tags: Vec<String>,
-    /// Only tell what would be deleted
+    /// Only print what would be deleted
     #[arg(long)]
     dry_run: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Where,
+    target: TargetArguments,
 }
 
 #[derive(Debug, Serialize)]
 struct Deletion<'a> {
     repository: &'a str,
     deleted: bool,
-    tags: Vec<Shown<'a>>,
+    tags: Vec<TagRow<'a>>,
 }
 
-/// Deletes tags, or tells what they point at.
+/// Deletes tags, or prints what they point at.
 pub(crate) fn run(arguments: &TagDelete) -> Result<Exit, Failure> {
-    let asked = DeleteTags {
+    let found = Target::find(&arguments.target)?.ask(DeleteTags {
         repository: arguments.repository.clone(),
         tags: arguments.tags.clone(),
         dry_run: arguments.dry_run,
-    };
-    let tags =
-        offline::run(async |env| Names::of(&arguments.place, env)?.delete_tags(&asked).await)??;
-    let shown: Vec<Shown<'_>> = tags.iter().map(Shown::from).collect();
-    let deleted = Deletion {
+    })?;
+    let deletion = Deletion {
         repository: &arguments.repository,
         deleted: !arguments.dry_run,
-        tags: shown,
+        tags: found.tags.iter().map(TagRow::from).collect(),
     };
     if arguments.json {
-        output::json(&deleted)?;
+        output::json(&deletion)?;
         return Ok(Exit::Done);
     }
     let verb = if arguments.dry_run {
@@ -62,7 +58,7 @@ pub(crate) fn run(arguments: &TagDelete) -> Result<Exit, Failure> {
     } else {
         "deleted"
     };
-    for tag in &deleted.tags {
+    for tag in &deletion.tags {
         output::result(&format!("{verb} {}", tag.line()))?;
     }
     Ok(Exit::Done)

@@ -3,13 +3,13 @@
 //! Owns: the text and JSON forms. Refuses: holding more than a page of tags.
 
 use serde::Serialize;
-use tonnage_server::operator::{ListTags, TagEntry};
+use tonnage_server::admin::{ListTags, TagEntry};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::names::{self, Names, Where};
-use crate::offline;
 use crate::output::List;
+use crate::target::{Target, TargetArguments};
+use crate::units::format_time;
 
 /// Arguments of `tag list`.
 #[derive(Debug, clap::Args)]
@@ -21,30 +21,30 @@ pub(crate) struct TagList {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    place: Where,
+    target: TargetArguments,
 }
 
-/// A tag as results show it.
+/// A tag in a result.
 #[derive(Debug, Serialize)]
-pub(crate) struct Shown<'a> {
+pub(crate) struct TagRow<'a> {
     tag: &'a str,
     digest: &'a str,
     /// RFC 3339 UTC.
     set: String,
 }
 
-impl<'a> From<&'a TagEntry> for Shown<'a> {
+impl<'a> From<&'a TagEntry> for TagRow<'a> {
     fn from(entry: &'a TagEntry) -> Self {
         Self {
             tag: &entry.tag,
             digest: &entry.digest,
-            set: names::time(entry.set_unix_ms),
+            set: format_time(entry.set_unix_ms),
         }
     }
 }
 
-impl Shown<'_> {
-    /// As a line; the name last, since only its length varies.
+impl TagRow<'_> {
+    /// The text form; the name is last, since only its length varies.
     pub(crate) fn line(&self) -> String {
         format!("{}  {}  {}", self.set, self.digest, self.tag)
     }
@@ -52,30 +52,25 @@ impl Shown<'_> {
 
 /// Lists tags, in the order of bytes.
 pub(crate) fn run(arguments: &TagList) -> Result<Exit, Failure> {
-    offline::run(async |env| {
-        let mut names = Names::of(&arguments.place, env)?;
-        let mut list = None;
-        let mut asked = ListTags {
-            repository: arguments.repository.clone(),
-            last: None,
-        };
-        loop {
-            let page = names.tags(&asked).await?;
-            let list = list.get_or_insert_with(|| {
-                List::new(arguments.json, "tags").with("repository", &arguments.repository)
-            });
-            for entry in &page.tags {
-                let shown = Shown::from(entry);
-                list.entry(&shown, || shown.line())?;
-            }
-            match page.tags.into_iter().next_back() {
-                Some(last) if page.more => asked.last = Some(last.tag),
-                _ => break,
-            }
+    let mut target = Target::find(&arguments.target)?;
+    let mut request = ListTags {
+        repository: arguments.repository.clone(),
+        last: None,
+    };
+    // What is printed from the first page on is a result.
+    let mut page = target.ask(request.clone())?;
+    let mut list = List::new(arguments.json, "tags").with("repository", &arguments.repository);
+    loop {
+        for entry in &page.tags {
+            let row = TagRow::from(entry);
+            list.entry(&row, || row.line())?;
         }
-        if let Some(list) = list {
-            list.end()?;
+        match page.tags.pop() {
+            Some(last) if page.more => request.last = Some(last.tag),
+            _ => break,
         }
-        Ok(Exit::Done)
-    })?
+        page = target.ask(request.clone())?;
+    }
+    list.end()?;
+    Ok(Exit::Done)
 }

@@ -1,0 +1,47 @@
+//! Why an admin operation failed.
+//!
+//! Owns: [`AdminError`] and [`NotFound`].
+
+use serde::{Deserialize, Serialize};
+use tonnage_engine::Error;
+
+/// Why an admin operation failed. It changed nothing, unless the store itself failed.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// A name in the request does not exist.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
+    /// The operation changes the store, which is open for reading only.
+    #[error("the store is open for reading only")]
+    ReadOnly,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// A repository that does not exist, or tags that an existing repository does not have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{}", self.describe())]
+pub struct NotFound {
+    /// The repository.
+    pub repository: String,
+    /// The missing tags. Empty if the repository itself is missing.
+    pub tags: Vec<String>,
+}
+
+impl NotFound {
+    pub(super) fn repository(name: &str) -> Self {
+        Self {
+            repository: name.to_owned(),
+            tags: Vec::new(),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let Self { repository, tags } = self;
+        if tags.is_empty() {
+            return format!("there is no repository {repository}");
+        }
+        format!("{repository} has no tag {}", tags.join(", no tag "))
+    }
+}

@@ -1,0 +1,65 @@
+//! The executor of admin operations.
+//!
+//! Owns: [`execute`], the only way in which an [`AdminRequest`] is carried out, and the log of what failed.
+//! Refuses: the work of an operation, which is in the file of its subject.
+
+use tonnage_engine::{Error, Store};
+
+use super::error::AdminError;
+use super::repositories::{delete_repository, list_repositories};
+use super::request::{AdminAnswer, AdminRequest};
+use super::stats::{GetStats, get_stats};
+use super::store::AdminStore;
+use super::tags::{delete_tags, list_tags};
+
+/// Carries out a request. One that changes the store continues, and is logged, also if the returned future is dropped.
+///
+/// # Panics
+/// Outside of a tokio runtime.
+pub async fn execute(
+    store: &impl AdminStore,
+    request: AdminRequest,
+) -> Result<AdminAnswer, AdminError> {
+    if request.changes_store() {
+        return run_to_completion(store.writable()?.clone(), request).await;
+    }
+    run(store, request).await
+}
+
+/// Runs a request as a task of its own, so that it continues after its client has disconnected.
+async fn run_to_completion(store: Store, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+    let task = tokio::spawn(async move { run(&store, request).await });
+    task.await.unwrap_or_else(|error| {
+        tracing::error!(%error, "an admin operation was cut off");
+        Err(AdminError::Store(Error::Closed))
+    })
+}
+
+/// Runs a request. A failure of the store is logged; that a name does not exist is only the client's concern.
+async fn run(store: &impl AdminStore, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+    let answer = dispatch(store, request).await;
+    if let Err(AdminError::Store(error)) = &answer {
+        tracing::error!(%error, "an admin operation failed");
+    }
+    answer
+}
+
+async fn dispatch(
+    store: &impl AdminStore,
+    request: AdminRequest,
+) -> Result<AdminAnswer, AdminError> {
+    use AdminRequest as Request;
+    Ok(match request {
+        Request::GetStats(GetStats {}) => AdminAnswer::GetStats(get_stats(store).await?),
+        Request::ListRepositories(request) => {
+            AdminAnswer::ListRepositories(list_repositories(store, &request).await?)
+        }
+        Request::ListTags(request) => AdminAnswer::ListTags(list_tags(store, &request).await?),
+        Request::DeleteRepository(request) => {
+            AdminAnswer::DeleteRepository(delete_repository(store, &request).await?)
+        }
+        Request::DeleteTags(request) => {
+            AdminAnswer::DeleteTags(delete_tags(store, &request).await?)
+        }
+    })
+}

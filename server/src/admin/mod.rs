@@ -1,0 +1,34 @@
+//! What an operator does with a store: one request type, one executor.
+//!
+//! Owns: [`AdminRequest`] with a variant for each operation, and [`execute`], which carries it out for the socket of a
+//! running server and for commands on a closed store. Each operation has its request, its answer and its function in
+//! the file of its subject.
+//! Refuses: deciding who may send a request; whoever may open the store's files may. HTTP is in `frontends::admin`.
+//!
+//! Invariants: a list is requested page by page, each of one state, so that its memory does not grow with the store; a
+//! deletion is one transaction: all of it or nothing, also of many tags.
+//!
+//! To add an operation: write its request, its answer and its function, add a line to the table in `request.rs` and
+//! an arm to the executor.
+
+mod commit;
+mod error;
+mod executor;
+mod repositories;
+mod request;
+mod stats;
+mod store;
+mod tags;
+
+pub use self::error::{AdminError, NotFound};
+pub use self::executor::execute;
+pub use self::repositories::{
+    DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage,
+};
+pub use self::request::{AdminAnswer, AdminRequest, Operation};
+pub use self::stats::{GetStats, Stats};
+pub use self::store::AdminStore;
+pub use self::tags::{DeleteTags, DeletedTags, ListTags, TagEntry, TagPage};
+
+/// Most entries of a page.
+const PAGE_ENTRIES_MAX: usize = 1000;

@@ -1,0 +1,134 @@
+//! Operations on repositories: lists and deletion.
+//!
+//! Owns: [`ListRepositories`], [`DeleteRepository`] and their answers; how a repository is found by name.
+
+use serde::{Deserialize, Serialize};
+use tonnage_engine::{Change, Repository, View};
+
+use super::PAGE_ENTRIES_MAX;
+use super::commit::commit;
+use super::error::{AdminError, NotFound};
+use super::store::AdminStore;
+
+/// Rows counted before other tasks run on the thread.
+const ROWS_BEFORE_YIELD: usize = 1000;
+
+/// Requests a page of repositories.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ListRepositories {
+    /// Only names after this one.
+    pub last: Option<String>,
+}
+
+/// A page of repositories, in the order of bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RepositoryPage {
+    /// Their names.
+    pub repositories: Vec<String>,
+    /// Whether there may be more after the last.
+    pub more: bool,
+}
+
+/// Requests the deletion of a repository.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeleteRepository {
+    /// The repository.
+    pub repository: String,
+    /// Count what it holds, and delete nothing.
+    pub dry_run: bool,
+}
+
+/// What a repository holds, or held just before its deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryContent {
+    /// Tags.
+    pub tags: u64,
+    /// Manifests.
+    pub manifests: u64,
+    /// Blobs, without manifests.
+    pub blobs: u64,
+}
+
+pub(super) async fn list_repositories(
+    store: &impl AdminStore,
+    request: &ListRepositories,
+) -> Result<RepositoryPage, AdminError> {
+    let view = store.view();
+    let repositories = view
+        .read(|view| view.repositories(request.last.as_deref(), PAGE_ENTRIES_MAX))
+        .await?;
+    let more = repositories.len() == PAGE_ENTRIES_MAX;
+    Ok(RepositoryPage { repositories, more })
+}
+
+pub(super) async fn delete_repository(
+    store: &impl AdminStore,
+    request: &DeleteRepository,
+) -> Result<RepositoryContent, AdminError> {
+    let repository = request.repository.as_str();
+    let content = count(&store.view(), repository).await?;
+    if request.dry_run {
+        return Ok(content);
+    }
+    let changes = vec![Change::DeleteRepository];
+    if !commit(store.writable()?, repository, Vec::new(), changes).await? {
+        return Err(NotFound::repository(repository).into());
+    }
+    tracing::info!(
+        repository,
+        tags = content.tags,
+        manifests = content.manifests,
+        blobs = content.blobs,
+        "the operator deleted a repository"
+    );
+    Ok(content)
+}
+
+/// Finds a repository by name.
+pub(super) async fn find<'a>(view: &'a View, name: &str) -> Result<Repository<'a>, AdminError> {
+    let found = view.read(|_| view.repository(name)).await?;
+    Ok(found.ok_or_else(|| NotFound::repository(name))?)
+}
+
+/// Counts what a repository holds, page by page.
+async fn count(view: &View, repository: &str) -> Result<RepositoryContent, AdminError> {
+    let repository = find(view, repository).await?;
+    let (mut tags, mut manifests, mut blobs) = (0, 0, 0);
+    let mut last = None;
+    loop {
+        let page = view
+            .read(|_| repository.tags(last.as_deref(), ROWS_BEFORE_YIELD))
+            .await?;
+        tags += page.len() as u64;
+        let Some(found) = page.into_iter().next_back() else {
+            break;
+        };
+        last = Some(found.tag);
+        tokio::task::yield_now().await;
+    }
+    let mut last = None;
+    loop {
+        let page = view
+            .read(|_| repository.manifests(last.as_ref(), ROWS_BEFORE_YIELD))
+            .await?;
+        manifests += page.len() as u64;
+        let Some(found) = page.last() else { break };
+        last = Some(found.digest);
+        tokio::task::yield_now().await;
+    }
+    let mut last = None;
+    loop {
+        let page = view
+            .read(|_| repository.links(last.as_ref(), ROWS_BEFORE_YIELD))
+            .await?;
+        blobs += page.len() as u64;
+        let Some(found) = page.last() else { break };
+        last = Some(*found);
+        tokio::task::yield_now().await;
+    }
+    Ok(RepositoryContent {
+        tags,
+        manifests,
+        blobs,
+    })
+}

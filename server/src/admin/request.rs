@@ -1,0 +1,83 @@
+//! All admin operations, each with its request and its answer.
+//!
+//! Owns: [`AdminRequest`], [`AdminAnswer`], and [`Operation`], which ties the two together.
+//! Refuses: the fields of a request and of its answer, which are in the file of its subject.
+//!
+//! Invariant: in JSON, a request and its answer name their operation, so that neither is taken for another one's.
+
+use serde::{Deserialize, Serialize};
+
+use super::repositories::{DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage};
+use super::stats::{GetStats, Stats};
+use super::tags::{DeleteTags, DeletedTags, ListTags, TagPage};
+
+/// A request with the type of its answer.
+pub trait Operation: Into<AdminRequest> {
+    /// What [`execute`](super::execute()) returns for it.
+    type Answer;
+
+    /// Takes the typed answer out of `answer`. `None` if that answers another operation.
+    fn answer(answer: AdminAnswer) -> Option<Self::Answer>;
+}
+
+/// Declares the operations: each request with its answer.
+macro_rules! operations {
+    ($($(#[doc = $doc:literal])+ $request:ident => $answer:ty,)+) => {
+        /// An admin operation with its parameters.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        #[serde(tag = "operation", rename_all = "snake_case")]
+        pub enum AdminRequest {
+            $($(#[doc = $doc])+ $request($request),)+
+        }
+
+        /// The answer to an [`AdminRequest`], in the variant of the same name.
+        #[derive(Debug, Clone, Serialize, Deserialize)]
+        #[serde(tag = "operation", rename_all = "snake_case")]
+        pub enum AdminAnswer {
+            $($(#[doc = $doc])+ $request($answer),)+
+        }
+
+        $(
+            impl From<$request> for AdminRequest {
+                fn from(request: $request) -> Self {
+                    Self::$request(request)
+                }
+            }
+
+            impl Operation for $request {
+                type Answer = $answer;
+
+                fn answer(answer: AdminAnswer) -> Option<Self::Answer> {
+                    match answer {
+                        AdminAnswer::$request(answer) => Some(answer),
+                        _ => None,
+                    }
+                }
+            }
+        )+
+    };
+}
+
+operations! {
+    /// Counts what the store holds.
+    GetStats => Stats,
+    /// Lists repositories.
+    ListRepositories => RepositoryPage,
+    /// Lists the tags of a repository.
+    ListTags => TagPage,
+    /// Deletes a repository with everything in it.
+    DeleteRepository => RepositoryContent,
+    /// Deletes tags, all or none.
+    DeleteTags => DeletedTags,
+}
+
+impl AdminRequest {
+    /// Whether it changes the store. One that does needs a store that is open for changes, and is completed once begun.
+    pub fn changes_store(&self) -> bool {
+        match self {
+            Self::GetStats(_) | Self::ListRepositories(_) | Self::ListTags(_) => false,
+            Self::DeleteRepository(request) => !request.dry_run,
+            Self::DeleteTags(request) => !request.dry_run,
+        }
+    }
+}

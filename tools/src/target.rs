@@ -1,0 +1,144 @@
+//! The store that a command works on: one that a server has open, or a closed one.
+//!
+//! Owns: [`Target`], which decides where an admin operation is carried out.
+//! Refuses: what an operation does (`tonnage_server::admin`), and printing answers, which the commands do.
+//!
+//! Invariant: all answers of one target come from the same side. A list that began with a server is not continued from
+//! the closed store, or the other way round.
+
+use std::path::{Path, PathBuf};
+
+use tonnage_engine::{ClosedStore, Options, Store};
+use tonnage_server::admin::{AdminAnswer, AdminError, AdminRequest, Operation, execute};
+
+use crate::config;
+use crate::config::flags::ConfigFlags;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::offline::EngineRuntime;
+use crate::online::Socket;
+
+/// Arguments that name a store.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TargetArguments {
+    /// Ask the server with this socket [default: the one in the data directory]
+    #[arg(long, value_name = "PATH")]
+    server: Option<String>,
+    #[command(flatten)]
+    flags: ConfigFlags,
+}
+
+/// A store, and whoever answers for it.
+#[derive(Debug)]
+pub(crate) struct Target {
+    side: Side,
+    socket: Socket,
+    data: PathBuf,
+    options: Options,
+    runtime: EngineRuntime,
+}
+
+/// The side that answers.
+#[derive(Debug)]
+enum Side {
+    /// Nothing was asked, or no server answered and the store was closed again.
+    Undecided,
+    /// A server answered.
+    Server,
+    /// No server answered; the store is open for reading.
+    Closed(ClosedStore),
+}
+
+impl Target {
+    /// Finds the store that the command line names. Opens and connects nothing yet.
+    pub(crate) fn find(arguments: &TargetArguments) -> Result<Self, Failure> {
+        let config = config::load(&arguments.flags).without_mistakes()?.config;
+        let data = config.data()?;
+        Ok(Self {
+            side: Side::Undecided,
+            socket: Socket::find(arguments.server.as_deref(), &data)?,
+            data,
+            options: config.store,
+            runtime: EngineRuntime::start()?,
+        })
+    }
+
+    /// Carries out an operation: the server with the socket does, or this process if no server has the store open.
+    pub(crate) fn ask<O: Operation>(&mut self, operation: O) -> Result<O::Answer, Failure> {
+        let request = operation.into();
+        let answer = match self.ask_server(&request)? {
+            Some(answer) => answer,
+            None => self.ask_closed(request)?,
+        };
+        O::answer(answer).ok_or_else(|| self.socket.unusable("it is for another operation"))
+    }
+
+    /// The directory of the store, or the socket if that was named instead.
+    pub(crate) fn path(&self) -> &Path {
+        self.socket.named().unwrap_or(&self.data)
+    }
+
+    /// Whether a server answered.
+    pub(crate) fn is_served(&self) -> bool {
+        matches!(self.side, Side::Server)
+    }
+
+    /// The server's answer; `None` if the store is closed.
+    fn ask_server(&mut self, request: &AdminRequest) -> Result<Option<AdminAnswer>, Failure> {
+        if let Side::Closed(_) = self.side {
+            return Ok(None);
+        }
+        let answer = self.runtime.block_on(self.socket.ask(request))?;
+        match (&answer, &self.side) {
+            (None, Side::Server) => {
+                let what = "the server stopped before the answer was complete";
+                return Err(Failure::new(Exit::Network, what).next("repeat the command"));
+            }
+            (Some(_), _) => self.side = Side::Server,
+            (None, _) => {}
+        }
+        Ok(answer)
+    }
+
+    fn ask_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, Failure> {
+        let answer = if request.changes_store() {
+            self.change_closed(request)
+        } else {
+            self.read_closed(request)
+        };
+        answer.map_err(|error| match error {
+            AdminError::NotFound(missing) => Failure::not_found(&missing, &self.socket.place()),
+            AdminError::Store(error) => Failure::of_store(&error, &self.data),
+            AdminError::ReadOnly => Failure::new(Exit::Disk, error.to_string()),
+        })
+    }
+
+    /// Reads the closed store, which stays open for reading: pages of a list are of one state.
+    fn read_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+        let store = match std::mem::replace(&mut self.side, Side::Undecided) {
+            Side::Closed(store) => store,
+            Side::Undecided | Side::Server => {
+                let env = self.runtime.env().clone();
+                self.runtime.block_on(ClosedStore::open(env, &self.data))?
+            }
+        };
+        let answer = self.runtime.block_on(execute(&store, request));
+        self.side = Side::Closed(store);
+        answer
+    }
+
+    /// Opens the closed store for a change and closes it again.
+    fn change_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+        // A store that is open for reading holds the lock.
+        self.side = Side::Undecided;
+        let (env, options) = (self.runtime.env().clone(), self.options.clone());
+        self.runtime.block_on(async {
+            let (store, _) = Store::open_existing(env, &self.data, options).await?;
+            let answer = execute(&store, request).await;
+            let closed = store.close().await;
+            let answer = answer?;
+            closed?;
+            Ok(answer)
+        })
+    }
+}
