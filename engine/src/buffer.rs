@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use bytes::Bytes;
 
 /// What a ring or direct I/O asks of memory that is read into.
-pub const ALIGN_BYTES: usize = 4096;
+pub(crate) const ALIGN_BYTES: usize = 4096;
 
 /// Zeroed memory that begins at a multiple of [`ALIGN_BYTES`].
 #[derive(Debug, Default)]

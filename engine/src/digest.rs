@@ -31,7 +31,7 @@ impl Algorithm {
     pub const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Blake3];
 
     /// Length of a digest in bytes.
-    pub const fn digest_bytes(self) -> usize {
+    pub(crate) const fn digest_bytes(self) -> usize {
         match self {
             Self::Sha256 | Self::Blake3 => 32,
             Self::Sha512 => 64,
@@ -57,7 +57,7 @@ impl Algorithm {
     }
 
     /// The algorithm of a code on disk.
-    pub fn from_code(code: u8) -> Option<Self> {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|algorithm| algorithm.code() == code)
@@ -109,12 +109,7 @@ impl Digest {
             .unwrap_or_default()
     }
 
-    /// The part after the colon: lowercase hexadecimal.
-    pub fn hex(&self) -> String {
-        self.write_hex(&mut [0; HEX_BYTES_MAX]).to_owned()
-    }
-
-    /// The same in a place of the caller's. Every answer has it more than once.
+    /// The part after the colon: lowercase hexadecimal, in a place of the caller's. Every answer has it more than once.
     fn write_hex<'a>(&self, text: &'a mut [u8; HEX_BYTES_MAX]) -> &'a str {
         let digit = |value: u8| match value {
             0..=9 => b'0' + value,
@@ -346,16 +341,12 @@ mod tests {
             abc.parse::<Digest>().unwrap(),
             Digest::of(Algorithm::Sha256, b"abc")
         );
-        assert!(
-            Digest::of(Algorithm::Sha512, b"abc")
-                .hex()
-                .starts_with("ddaf35a193617aba")
-        );
-        assert!(
-            Digest::of(Algorithm::Blake3, b"")
-                .hex()
-                .starts_with("af1349b9f5f9a1a6")
-        );
+        let begins = |algorithm, content: &[u8], text| {
+            let digest = Digest::of(algorithm, content).to_string();
+            assert!(digest.starts_with(text), "{digest}");
+        };
+        begins(Algorithm::Sha512, b"abc", "sha512:ddaf35a193617aba");
+        begins(Algorithm::Blake3, b"", "blake3:af1349b9f5f9a1a6");
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512, Algorithm::Blake3] {
             let digest = Digest::of(algorithm, b"abc");
             assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));

@@ -166,7 +166,7 @@ pub trait Absent: std::fmt::Debug + Send + Sync {
 }
 
 /// Keeps in memory what was loaded.
-pub type InMemory = Arc<dyn Any + Send + Sync>;
+pub(crate) type InMemory = Arc<dyn Any + Send + Sync>;
 
 /// Bytes on disk that contradict their checksum or structure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -183,7 +183,7 @@ pub struct Corruption {
 impl Error {
     /// Wraps an error of the seam: not attempted becomes [`Error::NotAttempted`], no space [`Error::NoSpace`], anything else
     /// [`Error::Io`].
-    pub fn io(op: &'static str, path: &Path, source: impl Into<IoError>) -> Self {
+    pub(crate) fn io(op: &'static str, path: &Path, source: impl Into<IoError>) -> Self {
         let (source, path) = (source.into(), path.to_path_buf());
         let attempted = source.was_attempted();
         let source = Arc::new(source.into_cause());
@@ -199,7 +199,7 @@ impl Error {
     }
 
     /// A corruption at `offset` of `path`.
-    pub fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
+    pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt(Corruption {
             path: path.to_path_buf(),
             offset,
@@ -209,7 +209,7 @@ impl Error {
 
     /// A row of the index or catalog that does not decode. Runs are caches: deleting `runs/` and the
     /// checkpoints while the store is closed rebuilds them from the journal.
-    pub fn bad_row(key: &[u8], what: &Malformed) -> Self {
+    pub(crate) fn bad_row(key: &[u8], what: &Malformed) -> Self {
         use std::fmt::Write as _;
         let key = key.iter().take(24).fold(String::new(), |mut out, byte| {
             // Writing to a String cannot fail.
@@ -229,13 +229,13 @@ impl Error {
     }
 
     /// Whether the failure is that a file or directory is not there.
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
     /// Whether the failure is that this process may not touch a file or directory, or nobody can as it wanted to: no permission, read-only,
     /// an operation that the file system does not have.
-    pub fn is_out_of_reach(&self) -> bool {
+    pub(crate) fn is_out_of_reach(&self) -> bool {
         use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
         let kinds = [
             PermissionDenied,

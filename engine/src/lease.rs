@@ -24,7 +24,7 @@ const LEASES_MAX: usize = 4096;
 
 /// All leases and pins of an open store.
 #[derive(Debug)]
-pub struct Leases {
+pub(crate) struct Leases {
     shards: Vec<Mutex<Shard>>,
     // std's RandomState is SipHash under a key of this process: clients cannot aim at one shard.
     hasher: std::hash::RandomState,
@@ -47,7 +47,7 @@ struct Entry {
 
 impl Leases {
     /// No leases yet; each grant lasts `grace`.
-    pub fn new(clock: Arc<dyn Clock>, grace: Duration) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<dyn Clock>, grace: Duration) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Arc::new(Self {
             shards,
@@ -88,7 +88,7 @@ impl Leases {
     }
 
     /// Keeps `digest` from being collected for the grace period from now.
-    pub fn grant(&self, digest: Digest) {
+    pub(crate) fn grant(&self, digest: Digest) {
         let now = self.clock.monotonic();
         let until = now + self.grace;
         let mut shard = self.lock(self.index(&digest));
@@ -98,13 +98,13 @@ impl Leases {
     }
 
     /// The time by this clock, for [`Leases::referenced`].
-    pub fn now(&self) -> Duration {
+    pub(crate) fn now(&self) -> Duration {
         self.clock.monotonic()
     }
 
     /// Ends the leases of `digests` that were granted by `since`; a manifest has referenced these digests since then, and their
     /// grace starts when the last reference goes. A later lease stays: the reference may have gone before it was granted.
-    pub fn referenced(&self, digests: &[Digest], since: Duration) {
+    pub(crate) fn referenced(&self, digests: &[Digest], since: Duration) {
         let latest = since.saturating_add(self.grace);
         self.each(digests, |shard, digest| {
             if let Some(entry) = shard.entries.get_mut(digest)
@@ -119,7 +119,7 @@ impl Leases {
     }
 
     /// Keeps `digests` from being collected until the pin drops.
-    pub fn pin(self: &Arc<Self>, digests: &[Digest]) -> Pin {
+    pub(crate) fn pin(self: &Arc<Self>, digests: &[Digest]) -> Pin {
         self.each(digests, |shard, digest| {
             shard.entries.entry(*digest).or_default().pins += 1;
         });
@@ -130,7 +130,7 @@ impl Leases {
     }
 
     /// Whether a pin or an unexpired lease holds `digest`.
-    pub fn holds(&self, digest: &Digest) -> bool {
+    pub(crate) fn holds(&self, digest: &Digest) -> bool {
         let now = self.clock.monotonic();
         let shard = self.lock(self.index(digest));
         let held = |entry: &Entry| entry.pins > 0 || entry.until > now;
@@ -138,7 +138,7 @@ impl Leases {
     }
 
     /// Forgets what has expired; returns how many digests are still held by a pin or a lease of their own.
-    pub fn expire(&self) -> usize {
+    pub(crate) fn expire(&self) -> usize {
         let now = self.clock.monotonic();
         let mut held = 0;
         for shard in &self.shards {

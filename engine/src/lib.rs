@@ -2,42 +2,53 @@
 //!
 //! Read `ARCHITECTURE.md` at the top of the repository for the map, `FORMAT.md` beside this crate for
 //! every byte on disk, and `DURABILITY.md` for what is promised when a call returns.
+//!
+//! The public surface is [`Store`] and the types it speaks, all named at the root of the crate, and four modules that are contracts of
+//! their own: [`io`], which a backend implements; [`mod@format`], which says what each byte on disk means; [`fsck`], which checks a
+//! store that is closed; and [`limits`]. Everything else is private.
 
-pub mod buffer;
-pub mod catalog;
-pub mod checkpoint;
-pub mod commit;
-pub mod digest;
-pub mod error;
-pub mod extent;
-pub mod finished_blob;
+mod buffer;
+mod catalog;
+mod checkpoint;
+mod commit;
+mod digest;
+mod error;
+mod extent;
+mod finished_blob;
 pub mod format;
 pub mod fsck;
 mod in_flight;
 pub mod io;
-pub mod journal;
-pub mod lease;
+mod journal;
+mod lease;
 pub mod limits;
-pub mod memory;
-pub mod options;
-pub mod poison;
-pub mod recovery;
-pub mod segment;
-pub mod state;
-pub mod store;
+mod memory;
+mod options;
+mod poison;
+mod recovery;
+mod segment;
+mod state;
+mod store;
 mod sync;
-pub mod table;
+mod table;
 mod turns;
-pub mod upload;
+mod upload;
 pub mod vocabulary;
 
+pub use catalog::{BlobInfo, Repository, TagInfo, View};
 pub use digest::Hasher;
 pub use error::{Corruption, Error, Result};
+pub use extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 pub use finished_blob::{Committed, FinishedBlob};
-pub use memory::{Lane, MemoryAccount, MemoryBudget, Reading};
-pub use options::Options;
+pub use format::transaction::RepositoryId;
+pub use lease::Pin;
+pub use memory::{HeldBytes, Lane, MemoryAccount, MemoryBudget, Reading};
+pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options};
+pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
-pub use store::{OpenReport, Store, StoreStats};
+pub use store::{CheckpointReport, ClosedStore, OpenReport, RunStats, Store, StoreStats};
+pub use upload::{Savepoint, Upload, UploadStatus};
 pub use vocabulary::{
-    Algorithm, Batch, Change, ClientId, Digest, ManifestEntry, Origin, ParseDigestError, Require,
+    Algorithm, Batch, Change, ClientId, Digest, ManifestEntry, Origin, ParseDigestError,
+    ParseUploadIdError, Require, UploadClaim, UploadId, UploadPosition, UploadSpec,
 };

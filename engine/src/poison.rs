@@ -12,13 +12,13 @@ use crate::sync::OnceLock;
 
 /// Unset, or the first failure. Share by `Arc`.
 #[derive(Debug, Default)]
-pub struct Poison {
+pub(crate) struct Poison {
     cause: OnceLock<Arc<Error>>,
 }
 
 impl Poison {
     /// [`Error::Poisoned`] if it was set.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match self.cause() {
             None => Ok(()),
             Some(cause) => Err(Error::Poisoned { cause }),
@@ -26,13 +26,13 @@ impl Poison {
     }
 
     /// The failure, if it was set.
-    pub fn cause(&self) -> Option<Arc<Error>> {
+    pub(crate) fn cause(&self) -> Option<Arc<Error>> {
         self.cause.get().map(Arc::clone)
     }
 
     /// Stops all writes because of `error`; returns what a waiting caller is told. Only the first failure is kept. What was not attempted
     /// is no failure of the disk: it is returned as it is, and stops nothing.
-    pub fn set(&self, error: Error) -> Error {
+    pub(crate) fn set(&self, error: Error) -> Error {
         if error.is_not_attempted() {
             return error;
         }
@@ -45,7 +45,7 @@ impl Poison {
 
     /// The error of a sync of the directory at `path`, whose names many files share. A failed one stops all writes, because it is not
     /// known whose names are lost; a directory that could not even be opened for it was not synced, and stops nothing.
-    pub fn of_directory_sync(&self, path: &Path, error: IoError) -> Error {
+    pub(crate) fn of_directory_sync(&self, path: &Path, error: IoError) -> Error {
         let failed = matches!(error, IoError::SyncFailed(_));
         let error = Error::io("sync directory", path, error);
         if failed { self.set(error) } else { error }

@@ -12,7 +12,7 @@ use crate::table::{Delta, Layers, Scan};
 
 /// Rows and counters at one LSN.
 #[derive(Debug, Clone)]
-pub struct State {
+pub(crate) struct State {
     /// The last transaction that is part of it.
     pub lsn: Lsn,
     /// The rows.
@@ -29,17 +29,17 @@ pub struct State {
 
 impl State {
     /// The value of a row.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.layers.get(key)
     }
 
     /// Rows whose key starts with `prefix`, strictly after `after`, in order.
-    pub fn scan_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> Scan {
+    pub(crate) fn scan_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> Scan {
         self.layers.scan_prefix(prefix, after)
     }
 
     /// Takes in all that was drafted on top of this state.
-    pub fn take_in(&mut self, changes: Changes) {
+    pub(crate) fn take_in(&mut self, changes: Changes) {
         for (key, value) in changes.rows {
             self.layers.put(key, value);
         }
@@ -52,7 +52,7 @@ impl State {
 
 /// Rows and counters that are to become part of a state, all or none of them.
 #[derive(Debug)]
-pub struct Changes {
+pub(crate) struct Changes {
     rows: Delta,
     /// As in [`State`].
     pub lsn: Lsn,
@@ -66,7 +66,7 @@ pub struct Changes {
 
 /// Changes under way on top of a state, which stays as it is: reading a row may fail in the middle of them.
 #[derive(Debug)]
-pub struct Draft<'a> {
+pub(crate) struct Draft<'a> {
     state: &'a State,
     /// The changes so far.
     pub changes: Changes,
@@ -74,7 +74,7 @@ pub struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// No changes yet.
-    pub fn of(state: &'a State) -> Self {
+    pub(crate) fn of(state: &'a State) -> Self {
         let changes = Changes {
             rows: Delta::new(),
             lsn: state.lsn,
@@ -86,7 +86,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The value of a row, changes included.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         match self.changes.rows.get(key) {
             Some(newest) => Ok(newest.clone()),
             None => self.state.get(key),
@@ -94,23 +94,23 @@ impl<'a> Draft<'a> {
     }
 
     /// Rows whose key starts with `prefix`, in order, changes included.
-    pub fn scan_prefix(&self, prefix: &[u8]) -> Scan {
+    pub(crate) fn scan_prefix(&self, prefix: &[u8]) -> Scan {
         let changes = self.changes.rows.clone();
         self.state.layers.scan_prefix_under(changes, prefix)
     }
 
     /// Secret key of the index's hash.
-    pub fn hash_key(&self) -> &[u8; 16] {
+    pub(crate) fn hash_key(&self) -> &[u8; 16] {
         &self.state.hash_key
     }
 
     /// Writes a row.
-    pub fn put(&mut self, key: Bytes, value: Bytes) {
+    pub(crate) fn put(&mut self, key: Bytes, value: Bytes) {
         self.changes.rows.insert(key, Some(value));
     }
 
     /// Removes a row.
-    pub fn delete(&mut self, key: Bytes) {
+    pub(crate) fn delete(&mut self, key: Bytes) {
         self.changes.rows.insert(key, None);
     }
 }

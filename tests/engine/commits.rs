@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tonnage_engine::io::{Spawn, TaskFuture};
 use tonnage_engine::{Algorithm, Batch, Change, Options, Origin, Require, Store};
 
-use crate::workbench::run;
+use crate::run;
 
 /// Counts computations that were given to it and did not end.
 #[derive(Debug)]

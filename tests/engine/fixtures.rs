@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tonnage_engine::vocabulary::UploadId;
+use tonnage_engine::UploadId;
 use tonnage_tests::machine::Image;
 use tonnage_tests::model::fixture::{describe, load, save};
 use tonnage_tests::model::flips::{Specimen, left, task};

@@ -1,11 +1,16 @@
 //! Tests of the engine through its public interface, one module per subject.
 
+mod checkpoints;
 mod commits;
 mod directory;
 mod fixtures;
 mod seam;
-mod segment;
-mod table;
-mod table_crash;
-mod upload;
-mod workbench;
+
+/// Runs a test on a runtime of its own, in a fresh directory.
+fn run<F: Future<Output = ()>>(test: impl FnOnce(tempfile::TempDir) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(test(tempfile::TempDir::new().unwrap()));
+}

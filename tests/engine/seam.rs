@@ -6,7 +6,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tonnage_engine::buffer::Buffer;
+use tonnage_engine::io::Buffer;
 use tonnage_engine::io::threads::Threads;
 use tonnage_engine::io::{Call, Class, FileRef, Io, LockAttempt, OpenMode, exact};
 use tonnage_tests::machine::{Image, Machine, Noise};

@@ -1,8 +1,7 @@
 //! Checkpoints: freeze, stream, publish, drop the old base, while transactions and readers go on.
 
 use shuttle::future::block_on;
-use tonnage_engine::extent::Lsn;
-use tonnage_engine::{Change, Digest, Store};
+use tonnage_engine::{Change, Digest, Lsn, Store};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{Notes, World, batch, digest, is_linked, link, options, push, thread};
 

@@ -1,8 +1,7 @@
 //! Commit and publish: group commit, preconditions, refusals, and what readers see meanwhile.
 
 use shuttle::future::block_on;
-use tonnage_engine::extent::Lsn;
-use tonnage_engine::{Change, Digest, Error, Require, Store};
+use tonnage_engine::{Change, Digest, Error, Lsn, Require, Store};
 use tonnage_races::disk::Disk;
 use tonnage_races::explore::explore;
 use tonnage_races::world::{

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shuttle::future::block_on;
-use tonnage_engine::lease::Leases;
 use tonnage_engine::{Change, Options, Store};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{World, batch, digest, options, push, thread};
@@ -132,41 +131,49 @@ fn leases() {
     explore("leases", 100, body);
 }
 
-/// Pins come and go around a lease.
+/// Longer than the store's task takes to look for leases that have expired, and shorter than a lease.
+const BETWEEN_LOOKS: Duration = Duration::from_mins(10);
+
+/// Pins come and go around a lease, while the store looks for those that have expired.
 fn pins() {
     let world = World::default();
-    let leases = Leases::new(world.env().clock, Duration::from_secs(60));
+    let store = world.open(Options {
+        lease_grace: 100 * BETWEEN_LOOKS,
+        ..options()
+    });
     let pinned = digest("a");
     let holder = {
-        let leases = Arc::clone(&leases);
+        let store = store.clone();
         shuttle::thread::spawn(move || {
             for _ in 0..2 {
-                let pin = leases.pin(&[pinned]);
-                assert!(leases.holds(&pinned), "a pin holds");
+                let pin = store.pin(&[pinned]);
+                assert!(store.is_leased(&pinned), "a pin holds");
                 drop(pin);
             }
         })
     };
     let granter = {
-        let leases = Arc::clone(&leases);
-        shuttle::thread::spawn(move || {
-            leases.grant(pinned);
+        let store = store.clone();
+        thread(async move {
+            store.lease(&pinned).await.expect("rows are readable");
             for _ in 0..2 {
-                assert!(leases.holds(&pinned), "a lease ended before its time");
+                let held = store.is_leased(&pinned);
+                assert!(held, "a lease ended before its time");
             }
         })
     };
-    let sweeper = {
-        let leases = Arc::clone(&leases);
-        shuttle::thread::spawn(move || leases.expire())
+    let time = {
+        let world = world.clone();
+        shuttle::thread::spawn(move || world.pass(BETWEEN_LOOKS))
     };
     holder.join().expect("a thread ends");
     granter.join().expect("a thread ends");
-    sweeper.join().expect("a thread ends");
-    assert!(leases.holds(&pinned), "a lease ended before its time");
-    world.pass(Duration::from_secs(61));
-    assert!(!leases.holds(&pinned), "a pin was left behind");
-    assert_eq!(leases.expire(), 0, "memory was left behind");
+    time.join().expect("a thread ends");
+    let held = store.is_leased(&pinned);
+    assert!(held, "a lease ended before its time");
+    world.pass(100 * BETWEEN_LOOKS);
+    assert!(!store.is_leased(&pinned), "a pin was left behind");
+    block_on(store.close()).expect("a clean stop");
 }
 
 /// Guards: no lease is lost when a pin of the same digest drops or the table is swept at that moment, and no pin is left behind.

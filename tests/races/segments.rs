@@ -1,38 +1,50 @@
 //! Segment files: one handle each, closed in turn, unlinked when the last holder of a retired one lets go.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use shuttle::future::block_on;
-use tonnage_engine::extent::SegmentId;
-use tonnage_engine::format::segment::SegmentClass;
-use tonnage_engine::io::{Class, Directory, Io as _};
-use tonnage_engine::segment::SegmentFiles;
+use tonnage_engine::{BlobInfo, ClientId, FinishedBlob, Lsn, Store, UploadClaim, UploadSpec};
 use tonnage_races::explore::explore;
-use tonnage_races::world::{World, thread};
+use tonnage_races::world::{ROOT, World, digest, options, thread};
+
+/// A blob with a segment of its own that no transaction names: dropped, the segment is retired.
+async fn uncommitted(store: &Store) -> FinishedBlob {
+    let text = "x".repeat(100 << 10);
+    let spec = UploadSpec {
+        repository: "r".to_owned(),
+        ..UploadSpec::default()
+    };
+    let id = store.begin_upload(spec).expect("there is room");
+    let upload = store.open_upload(id, "r", UploadClaim::default()).await;
+    let mut upload = upload.expect("nobody else has it");
+    let name = digest(&text);
+    upload.write(Bytes::from(text)).await.expect("a sound disk");
+    upload.finish(name, None).await.expect("a sound disk")
+}
 
 fn retire() {
     let world = World::default();
-    let dir = std::path::Path::new("/segments");
-    block_on(world.disk.0.create_dir(Class::Directory.call(), dir)).expect("a sound disk");
-    let opened = Directory::open(&world.disk.0, Class::Directory.call(), dir);
-    let dir = block_on(opened).expect("a sound disk");
-    let files = SegmentFiles::new(world.env(), dir, [7; 16], Arc::default(), 8);
-    let id = SegmentId(1);
-    drop(block_on(files.create(id, SegmentClass::Dedicated)).expect("a sound disk"));
-    let readers = [0, 1].map(|_| {
-        let files = Arc::clone(&files);
-        thread(async move { drop(files.open(id).await) })
-    });
-    let retire = {
-        let files = Arc::clone(&files);
-        shuttle::thread::spawn(move || files.retire(id))
+    let store = world.open(options());
+    let blob = block_on(uncommitted(&store));
+    let name = blob.digest();
+    let found = BlobInfo {
+        length: blob.length(),
+        extent: blob.extent(),
+        generation: Lsn(0),
     };
+    let segment = found.extent.segment.0;
+    let path = std::path::Path::new(ROOT).join(format!("segments/{segment:016x}.segment"));
+    assert!(world.disk.has(&path), "it has a segment of its own");
+    let readers = [0, 1].map(|_| {
+        let store = store.clone();
+        thread(async move { drop(store.open_found(&name, &found, ClientId::default()).await) })
+    });
+    let retire = shuttle::thread::spawn(move || drop(blob));
     for thread in readers.into_iter().chain([retire]) {
         thread.join().expect("a thread ends");
     }
     // The unlink is a task; it needs nobody to run.
     for _ in 0..1000 {
-        if !world.disk.has(&files.path(id)) {
+        if !world.disk.has(&path) {
             return;
         }
         shuttle::thread::yield_now();

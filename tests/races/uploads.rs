@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use shuttle::future::block_on;
-use tonnage_engine::upload::Upload;
-use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadPosition, UploadSpec};
-use tonnage_engine::{Error, Options, Store};
+use tonnage_engine::{
+    ClientId, Error, Options, Store, Upload, UploadClaim, UploadId, UploadPosition, UploadSpec,
+};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{World, digest, options, push_batch, thread};
 
@@ -41,8 +41,11 @@ async fn write(store: Store, id: UploadId, text: Bytes) -> bool {
 }
 
 async fn check_content(store: &Store, text: &str) {
-    let opened = store.open_blob(&digest(text)).await.expect("a sound disk");
-    let reader = opened.expect("a blob that was committed");
+    let name = digest(text);
+    let found = store.view().blob(&name).expect("rows are readable");
+    let found = found.expect("a blob that was committed");
+    let opened = store.open_found(&name, &found, ClientId::default()).await;
+    let reader = opened.expect("a sound disk").expect("it is there");
     assert_eq!(reader.len(), text.len() as u64);
 }
 

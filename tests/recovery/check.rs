@@ -8,6 +8,7 @@ use tonnage_tests::machine::{Image, Machine};
 
 use super::workload::{Progress, Script};
 use tonnage_tests::model::found;
+use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 pub use tonnage_tests::model::generate::options;
 pub use tonnage_tests::model::recover::{empty_disk, store_path};

@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tonnage_engine::extent::Layout;
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport};
-use tonnage_engine::{Digest, Error, OpenReport, Options, Store};
+use tonnage_engine::{Digest, Error, Layout, OpenReport, Options, Store};
 use tonnage_tests::machine::{Fault, Image, Machine, OpKind};
 use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
+use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use super::check;
 use super::workload::{Progress, Script, leave, manifest, push};

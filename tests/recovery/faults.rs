@@ -8,11 +8,11 @@ use std::path::Path;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tonnage_engine::io::Env;
-use tonnage_engine::vocabulary::UploadSpec;
-use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store};
+use tonnage_engine::{Algorithm, Batch, Change, Error, Options, Origin, Store, UploadSpec};
 use tonnage_tests::machine::{EIO, ENOSPC, Fault, Image, Machine, Noise, OpKind, OpRecord, Policy};
 use tonnage_tests::model::content;
 use tonnage_tests::model::operation::Operation;
+use tonnage_tests::whole_blobs::ByDigest as _;
 
 use super::check;
 use super::workload::{self, Progress, Script, manifest, push, tag, untag};
@@ -702,7 +702,10 @@ fn every_finished_journal_file_is_sealed() {
             name.ends_with(".journal")
         });
         let journals: Vec<_> = journals.map(|(_, content)| content.to_vec()).collect();
-        let with_frames = |bytes: &&Vec<u8>| bytes[12288..].starts_with(b"TFRM");
+        let with_frames = |bytes: &&Vec<u8>| {
+            let frames = bytes.get(12288..);
+            frames.is_some_and(|frames| frames.starts_with(b"TFRM"))
+        };
         let last = journals.iter().rposition(|bytes| with_frames(&bytes));
         let last = last.expect("there are frames");
         for (number, bytes) in journals[..last].iter().enumerate() {

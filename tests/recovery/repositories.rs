@@ -82,13 +82,7 @@ async fn scene(store: &Store, deleted: &dyn Fn()) -> Result<(), Error> {
 /// Polls until nothing remains; the simulated clock stands still while there is anything to do.
 async fn cleared(machine: &Machine, store: &Store) {
     for _ in 0..100 {
-        if store
-            .view()
-            .read(|view| view.deleted_repositories())
-            .await
-            .unwrap()
-            == 0
-        {
+        if store.stats().await.unwrap().deletions_unfinished == 0 {
             return;
         }
         let pause = std::time::Duration::from_secs(1);
@@ -112,7 +106,7 @@ fn a_deleted_repository_stays_deleted_and_is_cleared_away() {
         assert!(
             store
                 .view()
-                .read(|view| view.repository_exists(DOOMED))
+                .read(|view| Ok(view.repository(DOOMED)?.is_some()))
                 .await
                 .unwrap()
         );
@@ -168,12 +162,7 @@ fn stopped(seed: u64, stop_after: u64, answered: u64) -> bool {
         let next = Machine::new(seed, &image.image);
         next.executor.block_on(async {
             let store = open(&next).await;
-            left |= store
-                .view()
-                .read(|view| view.deleted_repositories())
-                .await
-                .unwrap()
-                > 0;
+            left |= store.stats().await.unwrap().deletions_unfinished > 0;
             let tags = store
                 .view()
                 .read(|view| view.tags(DOOMED, None, TAGS))

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tonnage_engine::upload::Upload;
-use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadPosition, UploadSpec};
-use tonnage_engine::{Algorithm, Batch, Change, Digest, Error, FinishedBlob, Origin, Store};
+use tonnage_engine::{
+    Algorithm, Batch, Change, Digest, Error, FinishedBlob, Origin, Store, Upload, UploadClaim,
+    UploadId, UploadPosition, UploadSpec,
+};
 use tonnage_tests::machine::{Image, Machine, Outcome, Policy};
+use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use super::check;
 

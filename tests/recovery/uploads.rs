@@ -8,12 +8,13 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::{join, join_all};
 use tokio::sync::Notify;
-use tonnage_engine::extent::Layout;
 use tonnage_engine::io::Class;
-use tonnage_engine::upload::Upload;
-use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadPosition, UploadSpec};
-use tonnage_engine::{Batch, Change, Digest, Error, FinishedBlob, Options, Origin, Store};
+use tonnage_engine::{
+    Batch, Change, Digest, Error, FinishedBlob, Layout, Options, Origin, Store, Upload,
+    UploadClaim, UploadId, UploadPosition, UploadSpec,
+};
 use tonnage_tests::machine::{Fault, Machine, OpKind};
+use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use super::check;
 

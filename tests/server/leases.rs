@@ -5,9 +5,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tonnage_engine::store::Store;
-use tonnage_engine::vocabulary::{
-    Algorithm, Batch, Change, ClientId, Digest, Origin, UploadClaim, UploadId, UploadSpec,
+use tonnage_engine::{
+    Algorithm, Batch, Change, ClientId, Digest, Origin, Store, UploadClaim, UploadId, UploadSpec,
 };
 use tonnage_server::registry::Result;
 use tonnage_server::registry::ports::{

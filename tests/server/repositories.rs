@@ -2,8 +2,7 @@
 
 use http::Method;
 use serde_json::json;
-use tonnage_engine::store::Store;
-use tonnage_engine::{Batch, Change, Error, Origin, Require};
+use tonnage_engine::{Batch, Change, Error, Origin, Require, Store};
 use tonnage_server::admin::{
     AdminError, DeleteRepository, DeleteTags, Operation, RepositoryContent, execute,
 };

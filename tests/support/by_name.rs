@@ -1,7 +1,6 @@
 //! Reads of a repository by its name, for tests: one that does not exist has nothing.
 
-use tonnage_engine::catalog::{Repository, TagInfo, View};
-use tonnage_engine::{Digest, ManifestEntry, Result};
+use tonnage_engine::{Digest, ManifestEntry, Repository, Result, TagInfo, View};
 
 /// As [`Repository`]'s reads, with the name in front.
 pub trait ByName {

@@ -13,5 +13,6 @@ pub mod process;
 pub mod push;
 pub mod registry;
 pub mod say;
+pub mod whole_blobs;
 
 pub use tonnage_machine as machine;

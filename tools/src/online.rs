@@ -13,7 +13,7 @@ use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
-use tonnage_engine::recovery::superblock::ADMIN_SOCKET;
+use tonnage_engine::ADMIN_SOCKET;
 use tonnage_server::ADMIN_PATH;
 use tonnage_server::admin::{AdminAnswer, AdminRequest, NotFound};
 

@@ -8,14 +8,14 @@
 
 use std::path::{Path, PathBuf};
 
-use tonnage_engine::options::Options;
+use tonnage_engine::{ClosedStore, Options, Store};
 use tonnage_server::admin::{AdminAnswer, AdminError, AdminRequest, Operation, execute};
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::offline::{self, ClosedStore, EngineRuntime};
+use crate::offline::EngineRuntime;
 use crate::online::Socket;
 
 /// Arguments that name a store.
@@ -133,7 +133,7 @@ impl Target {
         self.side = Side::Undecided;
         let (env, options) = (self.runtime.env().clone(), self.options.clone());
         self.runtime.block_on(async {
-            let store = offline::open(env, &self.data, options).await?;
+            let (store, _) = Store::open_existing(env, &self.data, options).await?;
             let answer = execute(&store, request).await;
             let closed = store.close().await;
             let answer = answer?;

@@ -6,17 +6,17 @@
 
 use bytes::Bytes;
 
-use super::keys::{self, SegmentUse, Slot, TagValue};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
+use crate::format::keys::{self, SegmentUse, Slot, TagValue};
 use crate::format::record::RecordPlaces;
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};
 use crate::vocabulary::ManifestEntry;
 
 /// Applies a transaction, which becomes the state's last. On an error, as where a row is not in memory, the state is as before.
-pub fn transaction(state: &mut State, transaction: &Transaction) -> Result<()> {
+pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Result<()> {
     let mut draft = Draft::of(state);
     for change in &transaction.operations {
         operation(&mut draft, change, transaction)?;

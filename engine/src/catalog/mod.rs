@@ -1,6 +1,6 @@
 //! The catalog and the index as rows: names, links, edges, referrers, and where blobs are.
 //!
-//! Owns: which rows exist ([`keys`]), which rows an operation changes ([`apply`]), typed reads of them ([`view`]), and what is left of a
+//! Owns: which rows an operation changes ([`apply`]), typed reads of them ([`view`]), and what is left of a
 //! deleted repository ([`remains`]) and of a large deleted manifest ([`retired`]).
 //! Refuses: storage of rows (`table`), durability and judgement (`commit`).
 //!
@@ -8,12 +8,11 @@
 //! link and holder) change in the same operation. Counts are never stored where a scan of rows can tell, except
 //! a segment's live bytes, which each placement adjusts.
 
-pub mod apply;
-pub mod keys;
-pub mod remains;
+pub(crate) mod apply;
+pub(crate) mod remains;
 mod repository;
-pub mod retired;
-pub mod view;
+pub(crate) mod retired;
+pub(crate) mod view;
 
 pub use repository::Repository;
-pub use view::{BlobInfo, Rows, TagInfo, View};
+pub use view::{BlobInfo, TagInfo, View};

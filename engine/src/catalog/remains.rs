@@ -12,10 +12,10 @@
 
 use bytes::Bytes;
 
-use super::keys::{self, TagValue};
 use super::repository::Repository;
 use super::view::{View, row};
 use crate::error::Result;
+use crate::format::keys::{self, TagValue};
 use crate::format::transaction::{Operation, RepositoryId};
 
 /// Operations of one step.
@@ -152,7 +152,7 @@ impl View {
     }
 
     /// How many deleted repositories still have rows.
-    pub fn deleted_repositories(&self) -> Result<u64> {
+    pub(crate) fn deleted_repositories(&self) -> Result<u64> {
         let rows = self.state().scan_prefix(&keys::all_deleted(), None);
         rows.map(|found| found.map(|_| 1)).sum()
     }

@@ -4,10 +4,10 @@
 
 use bytes::Bytes;
 
-use super::keys::{self, TagValue};
 use super::view::{BlobInfo, TagInfo, View, row};
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::format::keys::{self, TagValue};
 use crate::format::transaction::RepositoryId;
 use crate::vocabulary::{ManifestEntry, Require};
 

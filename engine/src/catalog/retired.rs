@@ -12,13 +12,13 @@
 
 use bytes::Bytes;
 
-use super::keys;
-use super::keys::TagValue;
 use super::repository::Repository;
 use super::view::{View, row};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::extent::Lsn;
+use crate::format::keys;
+use crate::format::keys::TagValue;
 use crate::format::transaction::{Operation, RepositoryId};
 use crate::state::State;
 
@@ -39,7 +39,7 @@ pub(crate) async fn count(state: &State) -> Result<u64> {
 
 /// A way through what remains of a marked manifest.
 #[derive(Debug, Clone)]
-pub struct Clearing {
+pub(crate) struct Clearing {
     repository: RepositoryId,
     digest: Digest,
     /// The deletion whose remains these are.
@@ -128,7 +128,7 @@ impl View {
     }
 
     /// How many deleted manifests still have rows.
-    pub fn retired_manifests(&self) -> u64 {
+    pub(crate) fn retired_manifests(&self) -> u64 {
         self.state().retired
     }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::keys::{self, SegmentUse, Slot};
 use super::repository::Repository;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Malformed;
+use crate::format::keys::{self, SegmentUse, Slot};
 use crate::format::transaction::RepositoryId;
 use crate::state::State;
 use crate::table::{Scan, resident};
@@ -53,7 +53,7 @@ pub(super) fn row<T>(key: &[u8], decoded: std::result::Result<T, Malformed>) -> 
 
 /// Rows of one kind in order, read as they are asked for, of the snapshot that they were asked of.
 #[derive(Debug)]
-pub struct Rows<T> {
+pub(crate) struct Rows<T> {
     scan: Scan,
     prefix: Bytes,
     decode: Decode<T>,
@@ -64,7 +64,7 @@ type Decode<T> = fn(&[u8], &[u8], &[u8]) -> std::result::Result<T, Malformed>;
 
 impl<T> Rows<T> {
     /// The next one, waiting for the disk where that is needed.
-    pub async fn next_resident(&mut self) -> Result<Option<T>> {
+    pub(crate) async fn next_resident(&mut self) -> Result<Option<T>> {
         let found = self.scan.next_resident().await?;
         found.map(|found| self.decode(&found)).transpose()
     }
@@ -86,7 +86,7 @@ impl<T> Iterator for Rows<T> {
 
 impl View {
     /// The snapshot `state`.
-    pub fn new(state: Arc<State>) -> Self {
+    pub(crate) fn new(state: Arc<State>) -> Self {
         Self { state }
     }
 
@@ -110,11 +110,6 @@ impl View {
         Ok(Some(Repository::new(self, id)))
     }
 
-    /// Whether a repository exists.
-    pub fn repository_exists(&self, name: &str) -> Result<bool> {
-        Ok(self.repository(name)?.is_some())
-    }
-
     /// Names of repositories in ASCII order, behind `after`, at most `limit`.
     pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         let prefix = keys::repositories();
@@ -125,7 +120,7 @@ impl View {
     }
 
     /// How many repositories there are; walks their names.
-    pub async fn repository_count(&self) -> Result<u64> {
+    pub(crate) async fn repository_count(&self) -> Result<u64> {
         let mut names = self.state.scan_prefix(&keys::repositories(), None);
         let mut count = 0;
         while names.next_resident().await?.is_some() {
@@ -148,7 +143,7 @@ impl View {
     }
 
     /// The name of a repository.
-    pub fn repository_name(&self, id: RepositoryId) -> Result<Option<String>> {
+    pub(crate) fn repository_name(&self, id: RepositoryId) -> Result<Option<String>> {
         let key = keys::repository_by_id(id);
         self.state
             .get(&key)?
@@ -171,7 +166,7 @@ impl View {
     }
 
     /// Blobs that were found damaged where they are, and where that is.
-    pub fn damaged(&self) -> Rows<(Digest, Extent)> {
+    pub(crate) fn damaged(&self) -> Rows<(Digest, Extent)> {
         self.rows(&keys::all_damaged(), |key, value, prefix| {
             Ok((
                 keys::digest_behind(key, prefix)?,
@@ -192,7 +187,7 @@ impl View {
     }
 
     /// Segments with what lives in them, in the order of their ids.
-    pub fn segments(&self) -> Rows<(SegmentId, SegmentUse)> {
+    pub(crate) fn segments(&self) -> Rows<(SegmentId, SegmentUse)> {
         self.rows(&keys::segments(), |key, value, prefix| {
             let id = keys::number_behind(key, prefix)?;
             Ok((SegmentId(id), SegmentUse::decode(value)?))
@@ -200,7 +195,7 @@ impl View {
     }
 
     /// Every index row, key and slot, in the order of the keyed hash.
-    pub fn slots(&self) -> Rows<(Bytes, Slot)> {
+    pub(crate) fn slots(&self) -> Rows<(Bytes, Slot)> {
         self.rows(&keys::blobs(), |key, value, _| {
             Ok((Bytes::copy_from_slice(key), Slot::decode(value)?))
         })
@@ -215,7 +210,7 @@ impl View {
     }
 
     /// Whether `key` is the index row of `digest`.
-    pub fn is_slot_of(&self, key: &[u8], digest: &Digest) -> bool {
+    pub(crate) fn is_slot_of(&self, key: &[u8], digest: &Digest) -> bool {
         keys::blob(&self.state.hash_key, digest) == key
     }
 
@@ -225,7 +220,11 @@ impl View {
     }
 
     /// Whether a precondition of a batch on `repository`, `None` where there is none of that name, holds here.
-    pub fn holds(&self, repository: Option<Repository<'_>>, require: &Require) -> Result<bool> {
+    pub(crate) fn holds(
+        &self,
+        repository: Option<Repository<'_>>,
+        require: &Require,
+    ) -> Result<bool> {
         if let Require::Stored(digest) = require {
             return Ok(self.blob(digest)?.is_some());
         }

@@ -18,7 +18,7 @@ use crate::table::{Runs, Site};
 
 /// A checkpoint whose files are all intact.
 #[derive(Debug)]
-pub struct Chosen {
+pub(crate) struct Chosen {
     /// What it says.
     pub record: Arc<CheckpointRecord>,
     /// Its rows.
@@ -27,7 +27,7 @@ pub struct Chosen {
 
 /// A slot or a checkpoint that was passed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rejected {
+pub(crate) struct Rejected {
     /// The slot's file.
     pub path: PathBuf,
     /// What does not hold.
@@ -36,7 +36,7 @@ pub struct Rejected {
 
 /// What the slots held.
 #[derive(Debug, Default)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// The newest usable checkpoint; `None`: replay from the start of the journal.
     pub chosen: Option<Chosen>,
     /// For the next checkpoint.
@@ -47,7 +47,7 @@ pub struct Loaded {
 
 /// Reads the slots, and opens and checks every run of the newest checkpoint for which that succeeds. An error if it was not
 /// attempted: what cannot be looked at now costs no rebuild.
-pub async fn load(site: &Site) -> Result<Loaded> {
+pub(crate) async fn load(site: &Site) -> Result<Loaded> {
     let mut loaded = Loaded::default();
     let mut records = Vec::new();
     for slot in 0..SLOTS {
@@ -96,7 +96,7 @@ pub async fn load(site: &Site) -> Result<Loaded> {
 
 /// What is wrong with the checkpoint that an open falls back to when the newest is unusable, for `fsck`. Once it is, that one was
 /// chosen, and the one before it has lost its files rightly.
-pub async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
+pub(crate) async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
     let older = loaded.history.older.as_ref()?;
     if !loaded.rejected.is_empty() {
         return None;

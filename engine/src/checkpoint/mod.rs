@@ -9,18 +9,18 @@ mod publish;
 
 use std::sync::Arc;
 
-pub use load::{Chosen, Loaded, Rejected, check_fallback, load};
-pub use policy::{Since, Thresholds, is_due};
-pub use publish::{Done, Facts, flush, publish};
+pub(crate) use load::{Chosen, Loaded, check_fallback, load};
+pub(crate) use policy::{Since, Thresholds, is_due};
+pub(crate) use publish::{Done, Facts, flush, publish};
 
-pub use crate::format::checkpoint::{CheckpointRecord, RunRef};
+use crate::format::checkpoint::CheckpointRecord;
 
 /// Files that take checkpoint records in turn.
 const SLOTS: u64 = 3;
 
 /// The checkpoints that are known to be on disk.
 #[derive(Debug, Clone, Default)]
-pub struct History {
+pub(crate) struct History {
     // The highest sequence number seen, usable or not: the next one is higher.
     sequence: u64,
     newest: Option<Arc<CheckpointRecord>>,
@@ -29,12 +29,12 @@ pub struct History {
 
 impl History {
     /// The newest usable checkpoint.
-    pub fn newest(&self) -> Option<&Arc<CheckpointRecord>> {
+    pub(crate) fn newest(&self) -> Option<&Arc<CheckpointRecord>> {
         self.newest.as_ref()
     }
 
     /// The one before. The journal is needed from here on.
-    pub fn older(&self) -> Option<&Arc<CheckpointRecord>> {
+    pub(crate) fn older(&self) -> Option<&Arc<CheckpointRecord>> {
         self.older.as_ref()
     }
 
@@ -58,6 +58,6 @@ fn slot_name(sequence: u64) -> String {
 }
 
 /// Whether `name` is that of a file for checkpoint records.
-pub fn is_slot_name(name: &str) -> bool {
+pub(crate) fn is_slot_name(name: &str) -> bool {
     (0..SLOTS).any(|slot| slot_name(slot) == name)
 }

@@ -2,7 +2,7 @@
 
 /// What has come together since the last checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Since {
+pub(crate) struct Since {
     /// Estimated memory of the live delta.
     pub delta_bytes: usize,
     /// Journal written, which a restart would replay.
@@ -13,7 +13,7 @@ pub struct Since {
 
 /// Bounds on what may come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Thresholds {
+pub(crate) struct Thresholds {
     /// Bounds memory: while a checkpoint runs, a frozen delta of this size and a live one coexist.
     pub delta_bytes: usize,
     /// Bounds the time a restart takes.
@@ -30,7 +30,7 @@ impl Default for Thresholds {
 }
 
 /// Whether to start a checkpoint: one at a time, and none for an empty delta.
-pub fn is_due(since: Since, thresholds: Thresholds) -> bool {
+pub(crate) fn is_due(since: Since, thresholds: Thresholds) -> bool {
     let enough = since.delta_bytes >= thresholds.delta_bytes
         || since.journal_bytes >= thresholds.journal_bytes;
     enough && since.delta_bytes > 0 && !since.running

@@ -19,7 +19,7 @@ use crate::table::{self, Layers, NewRuns, Runs, Site, file_id};
 
 /// What a checkpoint says beside its rows; all of it as of the moment the delta was frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The last transaction in the frozen rows.
     pub lsn: Lsn,
     /// Journal file in which replay continues.
@@ -34,7 +34,7 @@ pub struct Facts {
 
 /// A checkpoint that is durable.
 #[derive(Debug)]
-pub struct Done {
+pub(crate) struct Done {
     /// The runs to put into the state.
     pub runs: Runs,
     /// For the next checkpoint.
@@ -45,7 +45,7 @@ pub struct Done {
 
 /// Writes the frozen delta of `layers` as a run over `runs` and publishes it. One at a time: where one was dropped, what it had
 /// begun to write still ends on its own, so let that end before the next one.
-pub async fn flush(
+pub(crate) async fn flush(
     site: &Site,
     history: &History,
     facts: Facts,
@@ -62,7 +62,7 @@ pub async fn flush(
 }
 
 /// Publishes runs that hold the same rows as those of the newest checkpoint, whose facts stay.
-pub async fn publish(site: &Site, history: &History, new: NewRuns) -> Result<Done> {
+pub(crate) async fn publish(site: &Site, history: &History, new: NewRuns) -> Result<Done> {
     let Some(newest) = history.newest() else {
         unreachable!("runs were merged of which no checkpoint knows");
     };

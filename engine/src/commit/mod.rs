@@ -9,14 +9,14 @@
 //! Invariants: a batch is judged against the durable state plus everything queued before it. Each queued
 //! transaction carries the state it leads to, so publishing is one pointer swap. States are published in the order of their LSNs.
 
-pub mod group;
-pub mod prevalidate;
-pub mod resolve;
-pub mod sequencer;
+pub(crate) mod group;
+pub(crate) mod prevalidate;
+pub(crate) mod resolve;
+pub(crate) mod sequencer;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use group::{Ending, run_journal};
-pub use prevalidate::{Prevalidated, prevalidate};
-pub use resolve::resolve;
-pub use sequencer::{Cleared, Frozen, Sequencer};
+pub(crate) use prevalidate::prevalidate;
+pub(crate) use resolve::resolve;
+pub(crate) use sequencer::{Cleared, Frozen, Sequencer};

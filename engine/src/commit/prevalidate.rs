@@ -15,13 +15,13 @@ use crate::table::resident_off_worker;
 use crate::vocabulary::{Batch, Require};
 
 /// A batch of no more preconditions is judged in its turn: cheaper than the way to another thread.
-pub const JUDGED_IN_TURN: usize = 256;
+pub(crate) const JUDGED_IN_TURN: usize = 256;
 /// As many are one computation: between two of them, others have their turn.
 const JUDGED_AT_ONCE: usize = 1024;
 
 /// How preconditions were judged when there had been `removals` removals.
 #[derive(Debug)]
-pub struct Prevalidated {
+pub(crate) struct Prevalidated {
     pub(super) removals: u64,
     /// These held.
     pub(super) requires: Vec<Require>,
@@ -31,7 +31,7 @@ pub struct Prevalidated {
 
 /// Judges a large batch's preconditions off the async workers and takes those out that were. `head` gives the state with everything
 /// queued, and the number of removals before it.
-pub async fn prevalidate(
+pub(crate) async fn prevalidate(
     env: &Env,
     batch: &mut Batch<FinishedBlob>,
     head: impl FnOnce() -> (View, u64),

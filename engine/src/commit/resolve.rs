@@ -18,7 +18,7 @@ use crate::vocabulary::{Batch, Change, ManifestEntry, Require};
 /// Besides what the batch requires, it must not link, tag or enter what the store does not have.
 /// `next_repository` becomes the id of a repository that the batch creates. `damaged` says whether a blob is known to
 /// be corrupt where it is stored: then a new copy takes its place.
-pub fn resolve(
+pub(crate) fn resolve(
     batch: &Batch<FinishedBlob>,
     view: &View,
     next_repository: u64,

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use super::prevalidate::{Prevalidated, removes};
 use super::resolve;
-use crate::catalog::keys::Slot;
 use crate::catalog::retired::Clearing;
-use crate::catalog::{View, apply, keys};
+use crate::catalog::{View, apply};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::finished_blob::{Committed, FinishedBlob};
 use crate::format::codec::Encoder;
+use crate::format::keys::{self, Slot};
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::io::Clock;
 use crate::journal::Position;
@@ -32,7 +32,7 @@ use crate::vocabulary::{Batch, Origin, Require};
 
 /// The order of transactions of an open store. Share by `Arc`.
 #[derive(Debug)]
-pub struct Sequencer {
+pub(crate) struct Sequencer {
     inner: Mutex<Inner>,
     durable: ArcSwap<State>,
     clock: Arc<dyn Clock>,
@@ -93,7 +93,7 @@ struct Blobs {
 
 /// A step of clearing that was queued.
 #[derive(Debug)]
-pub struct Cleared {
+pub(crate) struct Cleared {
     /// Resolves when it is durable; none if there was nothing to do this time.
     pub waiting: Option<oneshot::Receiver<Result<Committed>>>,
     /// Whether it was the last.
@@ -155,7 +155,7 @@ impl Blobs {
 
 /// What one journal frame will carry.
 #[derive(Debug)]
-pub struct Group {
+pub(crate) struct Group {
     /// LSN of its first transaction.
     pub first_lsn: Lsn,
     /// How many transactions.
@@ -166,7 +166,7 @@ pub struct Group {
 
 /// A durable state whose deltas are frozen, for a checkpoint to write out.
 #[derive(Debug, Clone)]
-pub struct Frozen {
+pub(crate) struct Frozen {
     /// The state; `state.layers.frozen()` is what the checkpoint writes.
     pub state: Arc<State>,
     /// Where replay begins on top of it.
@@ -175,7 +175,7 @@ pub struct Frozen {
 
 impl Sequencer {
     /// A sequencer that continues from `state`, whose journal ends at `position`.
-    pub fn new(
+    pub(crate) fn new(
         state: State,
         position: Position,
         next_lsn: Lsn,
@@ -206,22 +206,22 @@ impl Sequencer {
     }
 
     /// The durable state.
-    pub fn durable(&self) -> Arc<State> {
+    pub(crate) fn durable(&self) -> Arc<State> {
         self.durable.load_full()
     }
 
     /// Bytes in the live delta, queued transactions included.
-    pub fn delta_bytes(&self) -> usize {
+    pub(crate) fn delta_bytes(&self) -> usize {
         self.inner.lock().head.layers.delta_bytes()
     }
 
     /// Behind the last durable frame.
-    pub fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         self.inner.lock().position
     }
 
     /// The state with everything queued, and the number of removals that led to it, to prevalidate by.
-    pub fn head(&self) -> (View, u64) {
+    pub(crate) fn head(&self) -> (View, u64) {
         let inner = self.inner.lock();
         (View::new(Arc::new(inner.head.clone())), inner.removals)
     }
@@ -232,7 +232,7 @@ impl Sequencer {
     ///
     /// On [`Error::NotResident`] nothing was queued and the batch still has all that is staged: it is submitted again once the rows are in
     /// memory.
-    pub fn submit(
+    pub(crate) fn submit(
         &self,
         batch: &mut Batch<FinishedBlob>,
         prevalidated: &mut Option<Prevalidated>,
@@ -268,7 +268,7 @@ impl Sequencer {
     }
 
     /// Queues the reservation of segment ids below `limit`.
-    pub fn reserve_segments(
+    pub(crate) fn reserve_segments(
         &self,
         limit: SegmentId,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
@@ -277,7 +277,7 @@ impl Sequencer {
     }
 
     /// Queues that blobs were found damaged, or whole again; `None` if that is known already, or their bytes are elsewhere by now.
-    pub fn record_damage(
+    pub(crate) fn record_damage(
         &self,
         found: &[(Digest, Extent, bool)],
     ) -> Result<Option<oneshot::Receiver<Result<Committed>>>> {
@@ -304,7 +304,7 @@ impl Sequencer {
 
     /// Queues a step of clearing away what remains of a deleted repository; `None` if it is not deleted: the deletion that the step was
     /// drawn up behind failed meanwhile. Nobody can name what it removes, so it is no removal to those who prevalidate.
-    pub fn purge(
+    pub(crate) fn purge(
         &self,
         repository: RepositoryId,
         operations: Vec<Operation>,
@@ -321,7 +321,7 @@ impl Sequencer {
 
     /// Queues a step of clearing away what remains of a deleted manifest, drawn up under the lock: tags may be set to the
     /// same digest meanwhile. `None`: it was deleted again, or its repository was.
-    pub fn clear(&self, clearing: &mut Clearing) -> Result<Option<Cleared>> {
+    pub(crate) fn clear(&self, clearing: &mut Clearing) -> Result<Option<Cleared>> {
         let mut inner = self.open_for_writes()?;
         let view = View::new(Arc::new(inner.head.clone()));
         if !clearing.holds(&view)? {
@@ -486,7 +486,7 @@ impl Sequencer {
     }
 
     /// Freezes the durable state for a checkpoint. `None` if one is frozen already.
-    pub fn freeze(&self) -> Result<Option<Frozen>> {
+    pub(crate) fn freeze(&self) -> Result<Option<Frozen>> {
         let mut inner = self.inner.lock();
         let durable = self.durable();
         if durable.layers.frozen().is_some() {
@@ -517,12 +517,12 @@ impl Sequencer {
     }
 
     /// What was frozen is in `runs` now.
-    pub fn install(&self, runs: &Runs) {
+    pub(crate) fn install(&self, runs: &Runs) {
         self.replace_layers(|layers| layers.unfreeze(runs.clone()));
     }
 
     /// The rows of the runs before are in `runs` now.
-    pub fn install_merged(&self, runs: &Runs) {
+    pub(crate) fn install_merged(&self, runs: &Runs) {
         self.replace_layers(|layers| layers.with_runs(runs.clone()));
     }
 
@@ -551,7 +551,7 @@ impl Sequencer {
     }
 
     /// Takes no more transactions; the journal task ends when the queue is empty.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.inner.lock().closing = true;
         self.queued.notify_one();
     }

@@ -541,5 +541,5 @@ fn a_freeze_splits_at_the_durable_state() {
     rig.write_frame();
     assert!(has(b"durable") && has(b"queued"));
     let rows = frozen.state.layers.frozen().unwrap().len();
-    assert!(rows > 0 && frozen.state.layers.delta_rows() == 0);
+    assert!(rows > 0 && frozen.state.layers.delta_bytes() == 0);
 }

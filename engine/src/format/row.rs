@@ -1,6 +1,6 @@
 //! What the first bytes of a row's key say: its table, and the part by which a filter knows it.
 //!
-//! Owns: the prefix bytes, one per table. Refuses: the rest of a key and its value, which are the catalog's.
+//! Owns: the prefix bytes, one per table. Refuses: the rest of a key and its value, which `keys` has.
 //!
 //! Layout: FORMAT.md, "Rows".
 

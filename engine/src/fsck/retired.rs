@@ -5,9 +5,10 @@
 use std::path::Path;
 
 use super::{FsckReport, Severity};
-use crate::catalog::{Repository, View, keys};
+use crate::catalog::{Repository, View};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::format::keys;
 use crate::format::transaction::RepositoryId;
 use crate::table::resident;
 

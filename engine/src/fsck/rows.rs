@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::{FsckReport, Severity};
-use crate::catalog::keys::SegmentUse;
 use crate::catalog::{Repository, View};
 use crate::error::Result;
 use crate::extent::SegmentId;
+use crate::format::keys::SegmentUse;
 use crate::format::record::RecordPlaces;
 use crate::recovery::apply::segment_path;
 use crate::table::resident;

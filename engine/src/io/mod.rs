@@ -19,6 +19,8 @@ pub mod exact;
 mod free_memory;
 mod native;
 mod outcome;
+#[cfg(test)]
+pub(crate) mod test_env;
 pub mod threads;
 
 use std::fmt::Debug;
@@ -30,7 +32,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::buffer::Buffer;
 use crate::sync::oneshot;
 
 pub use self::call::{Call, Class};
@@ -39,6 +40,7 @@ pub use self::free_memory::release_free_memory;
 pub use self::native::native;
 pub use self::outcome::{IoError, IoResult};
 pub use self::threads::workers::Workers;
+pub use crate::buffer::Buffer;
 
 /// What every operation of the seam returns: a future that owns all it needs.
 pub type IoFuture<T> = Pin<Box<dyn Future<Output = IoResult<T>> + Send + 'static>>;

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::resync::overwrite;
-use super::scan::Scanned;
 use super::{Predecessor, file_path};
 use crate::error::{Corruption, Error, Result};
 use crate::format::journal::JournalHeader;
 use crate::format::mark::{MARKS, Mark};
+use crate::format::scan::Scanned;
 use crate::in_flight::InFlight;
 use crate::io::{Class, FileRef, Io, IoResult, exact};
 

@@ -1,6 +1,6 @@
 //! The journal: the log of metadata transactions, and the only commit point.
 //!
-//! Owns: `journal/`, its files and frames; the LSN. [`scan`] turns one file's bytes into facts, [`read`] walks the files of
+//! Owns: `journal/`, its files and frames; the LSN. [`read`] walks the files of
 //! a closed store, [`resync`] makes what was found durable, [`writer`] appends frames to an open one, with `marks` that say
 //! how far they were durable.
 //! Refuses: knowing what a transaction means (`catalog`), and deciding what to commit (`commit`).
@@ -9,11 +9,10 @@
 //! can be torn. Once a file has a successor, whose header says where it ends, only its marks are written, once more.
 
 mod marks;
-pub mod read;
-pub mod reserve;
-pub mod resync;
-pub mod scan;
-pub mod writer;
+pub(crate) mod read;
+pub(crate) mod reserve;
+pub(crate) mod resync;
+pub(crate) mod writer;
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +23,7 @@ const SUFFIX: &str = ".journal";
 
 /// A place in the journal: the start of a frame, or the end of the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Position {
+pub(crate) struct Position {
     /// Number of the file.
     pub number: u64,
     /// Byte offset in it.
@@ -33,7 +32,7 @@ pub struct Position {
 
 impl Position {
     /// Where the journal of every store begins.
-    pub const FIRST: Self = Self {
+    pub(crate) const FIRST: Self = Self {
         number: 1,
         offset: FRAMES_START,
     };
@@ -41,7 +40,7 @@ impl Position {
 
 /// The file that a new one follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Predecessor {
+pub(crate) struct Predecessor {
     /// Its number, and where its frames end.
     pub end: Position,
     /// Its nonce.
@@ -51,17 +50,17 @@ pub struct Predecessor {
 }
 
 /// The directory of a store's journal.
-pub fn directory(store: &Path) -> PathBuf {
+pub(crate) fn directory(store: &Path) -> PathBuf {
     store.join("journal")
 }
 
 /// The path of journal file `number`.
-pub fn file_path(store: &Path, number: u64) -> PathBuf {
+pub(crate) fn file_path(store: &Path, number: u64) -> PathBuf {
     directory(store).join(file_name(number))
 }
 
 /// The number of a journal file's name; `None` if it is not one that we give.
-pub fn parse_name(name: &str) -> Option<u64> {
+pub(crate) fn parse_name(name: &str) -> Option<u64> {
     let number = u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()?;
     (file_name(number) == name).then_some(number)
 }

@@ -7,20 +7,20 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 
-use super::scan::{self, Scanned, Tail};
 use super::{Position, directory, file_path, marks, parse_name};
 use crate::buffer::Buffer;
 use crate::error::{Corruption, Error, Result};
 use crate::extent::Lsn;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::mark::FRAMES_START;
+use crate::format::scan::{self, Scanned, Tail};
 use crate::format::transaction::Transaction;
 use crate::io::{Class, Io, OpenMode, exact};
 use crate::limits::JOURNAL_FILE_BYTES_MAX;
 
 /// The journal after a walk through all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Walked {
+pub(crate) struct Walked {
     /// Header of the last intact file; `None` if the store has no journal file yet.
     pub last: Option<JournalHeader>,
     /// Behind the last intact frame.
@@ -49,7 +49,7 @@ pub struct Walked {
 }
 
 /// What a walk is for.
-pub trait Visitor: Send {
+pub(crate) trait Visitor: Send {
     /// Takes the next transaction.
     fn transaction(&mut self, transaction: Transaction);
 
@@ -66,7 +66,7 @@ pub trait Visitor: Send {
 }
 
 /// Walks the journal from `start` (a frame's start) to its end and hands every transaction to `visitor`.
-pub async fn walk(
+pub(crate) async fn walk(
     io: &dyn Io,
     store: &Path,
     store_id: &[u8; 16],

@@ -9,11 +9,11 @@ use crate::error::{Error, Result};
 use crate::io::{Class, Io, OpenMode};
 
 /// The reserve's file.
-pub const NAME: &str = "reserve";
+pub(crate) const NAME: &str = "reserve";
 
 /// Makes the reserve if it is not there; `bytes` of 0 means that there is to be none. A disk too full for it is a warning, not an error:
 /// the store opens.
-pub async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
+pub(crate) async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     if bytes == 0 {
         return spend(io, store).await;
     }
@@ -46,7 +46,7 @@ async fn make(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
 }
 
 /// Gives the reserve up. It is made again by the next open that has room.
-pub async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
+pub(crate) async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
     let path = store.join(NAME);
     match io.unlink(Class::Journal.call(), &path).await {
         Ok(()) => Ok(()),
@@ -56,7 +56,7 @@ pub async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
 }
 
 /// Gives up `bytes` of the reserve, or all that is left of it.
-pub async fn shrink(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
+pub(crate) async fn shrink(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     let path = store.join(NAME);
     let failed = |source| Error::io("give up a part of the reserve", &path, source);
     let file = match io.open(Class::Journal.call(), &path, OpenMode::Write).await {

@@ -19,7 +19,7 @@ use crate::io::{Class, FileRef, Io, OpenMode, exact};
 const ROOM_BYTES: u64 = 1 << 20;
 
 /// Makes durable what lies from `from` up to `end`: the last frame, for every other one was synced before the next was written.
-pub async fn resync_tail(io: &dyn Io, store: &Path, from: u64, end: Position) -> Result<()> {
+pub(crate) async fn resync_tail(io: &dyn Io, store: &Path, from: u64, end: Position) -> Result<()> {
     let path = file_path(store, end.number);
     let failed = |source| Error::io("make the end of the journal durable in", &path, source);
     let file = io

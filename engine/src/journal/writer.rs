@@ -33,7 +33,7 @@ const SMALL_FILE_BYTES: u64 = 1 << 20;
 
 /// What a journal needs to know about its store.
 #[derive(Debug, Clone)]
-pub struct JournalSpec {
+pub(crate) struct JournalSpec {
     /// The store's directory.
     pub store: PathBuf,
     /// `journal/` in it.
@@ -50,7 +50,7 @@ pub struct JournalSpec {
 
 /// Why a frame was not appended.
 #[derive(Debug, Clone)]
-pub enum AppendError {
+pub(crate) enum AppendError {
     /// Nothing of the frame was written: no file could be prepared for it, or the write was not attempted. The journal is as it was.
     NotStarted(Error),
     /// A write or sync failed half-way. What is on disk is unknown until the next open.
@@ -70,7 +70,7 @@ impl AppendError {
 
 /// The journal of an open store.
 #[derive(Debug)]
-pub struct JournalWriter {
+pub(crate) struct JournalWriter {
     env: Env,
     spec: Arc<JournalSpec>,
     active: Active,
@@ -104,7 +104,7 @@ struct Prepared {
 impl JournalWriter {
     /// Begins the file of a new epoch behind `previous` (`None`: the first file of a store). The file
     /// must not exist.
-    pub async fn begin(
+    pub(crate) async fn begin(
         env: Env,
         spec: JournalSpec,
         previous: Option<Predecessor>,
@@ -128,7 +128,7 @@ impl JournalWriter {
     }
 
     /// Behind the last durable frame.
-    pub fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         Position {
             number: self.active.header.number,
             offset: self.active.offset,
@@ -136,7 +136,7 @@ impl JournalWriter {
     }
 
     /// Makes one frame of `transactions` encoded transactions durable; returns the position behind it.
-    pub async fn append(
+    pub(crate) async fn append(
         &mut self,
         first_lsn: Lsn,
         transactions: u32,
@@ -167,7 +167,7 @@ impl JournalWriter {
     }
 
     /// Writes the frame that says: closed cleanly, nothing follows.
-    pub async fn close(mut self) -> Result<()> {
+    pub(crate) async fn close(mut self) -> Result<()> {
         let mut frame = self.frame(self.active.header.first_lsn, 0, &[]);
         frame.close = true;
         assert!(
@@ -289,7 +289,7 @@ impl JournalWriter {
     }
 
     /// Ends without the frame that says so: the next open recovers. On return nothing touches the journal any more.
-    pub async fn abandon(mut self) -> Result<()> {
+    pub(crate) async fn abandon(mut self) -> Result<()> {
         let settled = self.settle().await;
         self.discard_next().await.and(settled)
     }

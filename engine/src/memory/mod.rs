@@ -16,5 +16,6 @@ mod shared;
 pub use account::{HeldBytes, MemoryAccount};
 pub(crate) use ahead::Ahead;
 pub use budget::Lane;
-pub use pool::{ReadPool, Reading};
+pub(crate) use pool::ReadPool;
+pub use pool::Reading;
 pub use shared::MemoryBudget;

@@ -39,7 +39,7 @@ const KEPT_PART: usize = 4;
 
 /// A budget for reads, and blocks to read into. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ReadPool {
+pub(crate) struct ReadPool {
     memory: MemoryBudget,
     blocks: Arc<Mutex<Blocks>>,
 }
@@ -54,7 +54,7 @@ struct Blocks {
 
 impl ReadPool {
     /// A pool that never has more than `bytes`. A client that takes nothing for `stall` gives way to those who wait.
-    pub fn new(bytes: usize, stall: Duration, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(bytes: usize, stall: Duration, clock: Arc<dyn Clock>) -> Self {
         let total = bytes.max(2 * READ_BYTES_MAX);
         let share = (total / 16).max(READ_BYTES_MAX);
         Self {
@@ -67,7 +67,7 @@ impl ReadPool {
     }
 
     /// The budget.
-    pub fn memory(&self) -> &MemoryBudget {
+    pub(crate) fn memory(&self) -> &MemoryBudget {
         &self.memory
     }
 
@@ -92,7 +92,7 @@ impl ReadPool {
 
     /// A buffer with room for exactly `limit` bytes; waits while the budget is used up. More than
     /// [`READ_BYTES_MAX`] is our own mistake.
-    pub async fn take(&self, limit: usize, reading: &Reading) -> Buffer {
+    pub(crate) async fn take(&self, limit: usize, reading: &Reading) -> Buffer {
         let class = CLASSES.iter().position(|size| *size >= limit);
         let Some((class, size)) = class.and_then(|c| CLASSES.get(c).map(|s| (c, *s))) else {
             unreachable!("a buffer of {limit} bytes was asked for; see CLASSES")
@@ -170,7 +170,7 @@ pub struct Reading {
 
 impl Reading {
     /// A read of the engine or of its owner, which drops what it gets at once. No client can hold it up.
-    pub fn internal() -> Self {
+    pub(crate) fn internal() -> Self {
         Self {
             lane: Lane::Urgent,
             account: None,

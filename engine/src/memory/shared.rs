@@ -59,12 +59,12 @@ impl MemoryBudget {
     }
 
     /// Bytes that nobody holds at the moment.
-    pub fn free_bytes(&self) -> usize {
+    pub(crate) fn free_bytes(&self) -> usize {
         self.with(|budget| budget.free())
     }
 
     /// The whole budget in bytes.
-    pub fn total_bytes(&self) -> usize {
+    pub(crate) fn total_bytes(&self) -> usize {
         self.with(|budget| budget.total())
     }
 

@@ -16,7 +16,7 @@ use crate::journal;
 use crate::segment::{parse_segment_name, segment_name};
 
 /// Removes what the plan names. After a stop at any point, the next open plans what remains.
-pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
+pub(crate) async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
     if let Some(number) = plan.unfinished_journal {
         remove(io, &journal::file_path(store, number)).await?;
         sync_dir(io, &journal::directory(store)).await?;
@@ -25,7 +25,7 @@ pub async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
 }
 
 /// Removes segment files, durably: a clean stop promises that there is nothing to look for.
-pub async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Result<()> {
+pub(crate) async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Result<()> {
     for id in ids {
         remove(io, &segment_path(store, *id)).await?;
     }
@@ -33,7 +33,7 @@ pub async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Re
 }
 
 /// What to say where the directory is not there that `named` segments are in.
-pub fn no_segments(named: usize) -> String {
+pub(crate) fn no_segments(named: usize) -> String {
     format!(
         "it is missing with the {named} segments that blobs are stored in; mount or restore it before opening the store. \
          If they are lost: where the directory is there and empty, the store opens, and a push of a blob heals it"
@@ -41,19 +41,19 @@ pub fn no_segments(named: usize) -> String {
 }
 
 /// The directory of the segments of a store.
-pub fn segments_directory(store: &Path) -> PathBuf {
+pub(crate) fn segments_directory(store: &Path) -> PathBuf {
     store.join("segments")
 }
 
 /// The segments of a store by the names in their directory, whatever has these.
-pub async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<SegmentId>> {
+pub(crate) async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<SegmentId>> {
     let names = names::list(io, &segments_directory(store)).await?;
     let ids = names.iter().filter_map(|name| parse_segment_name(name));
     Ok(ids.collect())
 }
 
 /// The segment files of a store with their sizes in bytes; nothing but regular files. A directory that is not there holds none.
-pub async fn segment_sizes(io: &dyn Io, store: &Path) -> Result<BTreeMap<SegmentId, u64>> {
+pub(crate) async fn segment_sizes(io: &dyn Io, store: &Path) -> Result<BTreeMap<SegmentId, u64>> {
     let directory = segments_directory(store);
     let found = match io.list_files(Class::Directory.call(), &directory).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -64,7 +64,7 @@ pub async fn segment_sizes(io: &dyn Io, store: &Path) -> Result<BTreeMap<Segment
 }
 
 /// The path of a segment.
-pub fn segment_path(store: &Path, id: SegmentId) -> PathBuf {
+pub(crate) fn segment_path(store: &Path, id: SegmentId) -> PathBuf {
     segments_directory(store).join(segment_name(id))
 }
 

@@ -14,27 +14,27 @@ use crate::io::{Class, Io, LockAttempt, LockGuard};
 
 /// Both locks on a store; released when dropped.
 #[derive(Debug)]
-pub struct StoreLock {
+pub(crate) struct StoreLock {
     _directory: DirectoryLock,
     _superblock: Box<dyn LockGuard>,
 }
 
 /// The lock on a directory in which there may be no store yet.
 #[derive(Debug)]
-pub struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     _guard: Box<dyn LockGuard>,
 }
 
 impl DirectoryLock {
     /// Locks the directory `store`, which exists.
-    pub async fn take(io: &dyn Io, store: &Path) -> Result<Self> {
+    pub(crate) async fn take(io: &dyn Io, store: &Path) -> Result<Self> {
         Ok(Self {
             _guard: take(io, store, store).await?,
         })
     }
 
     /// Locks the superblock too.
-    pub async fn with_superblock(self, io: &dyn Io, store: &Path) -> Result<StoreLock> {
+    pub(crate) async fn with_superblock(self, io: &dyn Io, store: &Path) -> Result<StoreLock> {
         Ok(StoreLock {
             _superblock: take(io, store, &store.join(SUPERBLOCK)).await?,
             _directory: self,

@@ -7,14 +7,13 @@
 //! Invariants: recovery is idempotent and may itself be cut off anywhere: it removes only files that no transaction and no
 //! upload names, and begins a new epoch last.
 
-pub mod apply;
-pub mod lock;
-pub mod names;
-pub mod plan;
-pub mod superblock;
+pub(crate) mod apply;
+pub(crate) mod lock;
+pub(crate) mod names;
+pub(crate) mod plan;
+pub(crate) mod superblock;
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use crate::catalog::apply as rows;
 use crate::catalog::retired;
@@ -30,7 +29,7 @@ use crate::table::{self, Layers, Runs, Site, resident};
 
 /// A store as its journal tells it.
 #[derive(Debug)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// Everything the journal says.
     pub state: State,
     /// The walk through the journal.
@@ -39,21 +38,17 @@ pub struct Recovered {
     pub checkpoints: checkpoint::Loaded,
     /// The checkpoints on disk now: those, or what a bounded replay wrote.
     pub history: History,
-    /// How long loading and replaying took.
-    pub took: Duration,
 }
 
 /// Loads the newest usable checkpoint and replays the journal behind it.
 ///
 /// With `bound_bytes`, rows beyond that many bytes go into a checkpoint between two journal files, so that rebuilding a store of any size
 /// takes bounded memory; the caller holds the store's lock. Without, nothing on disk is changed.
-pub async fn replay(
+pub(crate) async fn replay(
     site: &Site,
     superblock: &Superblock,
     bound_bytes: Option<usize>,
 ) -> Result<Recovered> {
-    let clock = &site.env.clock;
-    let began = clock.monotonic();
     let checkpoints = checkpoint::load(site).await?;
     let (state, start) = match &checkpoints.chosen {
         Some(chosen) => (state_of(chosen, superblock).await?, chosen_position(chosen)),
@@ -74,20 +69,21 @@ pub async fn replay(
             "missing or empty, but a checkpoint names it; restore it before opening the store";
         return Err(Error::corrupt(&path, 0, what));
     }
-    let took = clock.monotonic().saturating_sub(began);
     let Replay { state, history, .. } = replay;
     Ok(Recovered {
         state,
         walked,
         checkpoints,
         history,
-        took,
     })
 }
 
 /// Replays the whole journal, without any checkpoint: the state that everything else must agree with. Takes memory for all
 /// rows of the store.
-pub async fn replay_from_start(site: &Site, superblock: &Superblock) -> Result<(State, Walked)> {
+pub(crate) async fn replay_from_start(
+    site: &Site,
+    superblock: &Superblock,
+) -> Result<(State, Walked)> {
     let history = History::default();
     let mut replay = Replay {
         site,

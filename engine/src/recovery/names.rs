@@ -15,11 +15,11 @@ use crate::table::file_id;
 use crate::upload::is_log_name;
 
 /// Directories of a store.
-pub const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "runs"];
+pub(crate) const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "runs"];
 
 /// Whether a store gives this name to files in `directory`, which is one of [`DIRECTORIES`], or `""` for the store's own. The
 /// superblock does not count.
-pub fn is_ours(directory: &str, name: &str) -> bool {
+pub(crate) fn is_ours(directory: &str, name: &str) -> bool {
     match directory {
         "" => name == reserve::NAME || checkpoint::is_slot_name(name),
         "journal" => journal::parse_name(name).is_some(),
@@ -32,7 +32,7 @@ pub fn is_ours(directory: &str, name: &str) -> bool {
 
 /// What is in the place of a file or directory of the store, but is neither a regular file nor, for a directory, a directory. Nothing
 /// uses it, and nothing removes it.
-pub async fn misplaced(io: &dyn Io, store: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) async fn misplaced(io: &dyn Io, store: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let names = list(io, store).await?;
     for directory in DIRECTORIES {

@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::extent::{Lsn, SegmentId};
+use crate::format::scan::Tail;
 use crate::journal::Predecessor;
 use crate::journal::read::Walked;
-use crate::journal::scan::Tail;
 use crate::limits::{COUNTER_USED_MAX, FRAME_TRANSACTIONS_MAX};
 
 /// What the disk and the journal say.
 #[derive(Debug, Clone)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The walk through the journal.
     pub walked: Walked,
     /// Segment ids from here on were never given out, says the journal.
@@ -31,7 +31,7 @@ pub struct Facts {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Segment files that nothing names.
     pub orphans: Vec<SegmentId>,
     /// Segments that hold live blobs and have no file: their blobs are damaged.
@@ -51,14 +51,14 @@ pub struct Plan {
 
 /// Whether the journal can be the whole one. An id is used only after its reservation is durable, so a segment
 /// with an id that was never given out says that the journal's end is missing: then nothing may be changed.
-pub fn check(facts: &Facts) -> Result<(), SegmentId> {
+pub(crate) fn check(facts: &Facts) -> Result<(), SegmentId> {
     let newer = facts.found.range(facts.segment_limit..).next();
     newer.map_or(Ok(()), |(newer, _)| Err(*newer))
 }
 
 /// Whether there are numbers left to count on with, in a store whose next repository would get `next_repository`. Checksums do not tell
 /// a number that was forged.
-pub fn has_numbers_left(facts: &Facts, next_repository: u64) -> bool {
+pub(crate) fn has_numbers_left(facts: &Facts, next_repository: u64) -> bool {
     let last = facts.walked.last.as_ref();
     let counters = [
         facts.state_lsn.0,
@@ -72,7 +72,7 @@ pub fn has_numbers_left(facts: &Facts, next_repository: u64) -> bool {
 }
 
 /// Returns the plan.
-pub fn plan(facts: &Facts) -> Plan {
+pub(crate) fn plan(facts: &Facts) -> Plan {
     let unnamed = |id: &&SegmentId| !facts.named.contains_key(id) && !facts.uploading.contains(id);
     let orphans = if facts.tidy {
         Vec::new()
@@ -108,7 +108,7 @@ pub fn plan(facts: &Facts) -> Plan {
 }
 
 /// Whether the store was closed cleanly.
-pub fn closed_cleanly(walked: &Walked) -> bool {
+pub(crate) fn closed_cleanly(walked: &Walked) -> bool {
     walked.tail == Tail::Clean && walked.unfinished.is_none()
 }
 

@@ -18,7 +18,7 @@ use crate::io::{Class, Env, Io, OpenMode, exact};
 use crate::journal;
 
 /// The superblock's file.
-pub const SUPERBLOCK: &str = "superblock";
+pub(crate) const SUPERBLOCK: &str = "superblock";
 /// The socket on which a running server answers its operator.
 pub const ADMIN_SOCKET: &str = "admin.sock";
 /// What a fresh ext4 file system has in its root, where a store may be made.
@@ -26,7 +26,7 @@ const LOST_AND_FOUND: &str = "lost+found";
 
 /// What a directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Not there.
     Absent,
     /// Empty, or the beginnings of a store whose creation was cut short.
@@ -37,7 +37,7 @@ pub enum Kind {
 
 /// Returns what `store` is, without changing it. [`Error::Foreign`] if it holds something else, [`Error::Corrupt`] if it is a
 /// store that lost its superblock.
-pub async fn classify(io: &dyn Io, store: &Path) -> Result<Kind> {
+pub(crate) async fn classify(io: &dyn Io, store: &Path) -> Result<Kind> {
     let names = match io.list_dir(Class::Directory.call(), store).await {
         Ok(names) => names,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Kind::Absent),
@@ -65,7 +65,7 @@ pub async fn classify(io: &dyn Io, store: &Path) -> Result<Kind> {
 }
 
 /// Reads and judges the superblock of a store. `Ok(None)`: its creation was cut short.
-pub async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u32>)>> {
+pub(crate) async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u32>)>> {
     let path = store.join(SUPERBLOCK);
     let failed = |source| Error::io("read", &path, source);
     let file = io
@@ -171,7 +171,7 @@ async fn traces(io: &dyn Io, store: &Path, names: &[String]) -> Result<Traces> {
 }
 
 /// Creates the directories and the superblock, durable on return. Continues where an earlier attempt stopped.
-pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
+pub(crate) async fn create(env: &Env, store: &Path) -> Result<Superblock> {
     for name in DIRECTORIES {
         create_dir(&*env.io, &store.join(name)).await?;
     }
@@ -218,7 +218,7 @@ pub async fn create(env: &Env, store: &Path) -> Result<Superblock> {
 }
 
 /// Writes these copies of the superblock again; the others stay as they are. A failure costs nothing while those are whole.
-pub async fn repair(io: &dyn Io, store: &Path, superblock: &Superblock, copies: &[u32]) {
+pub(crate) async fn repair(io: &dyn Io, store: &Path, superblock: &Superblock, copies: &[u32]) {
     let path = store.join(SUPERBLOCK);
     let written = async {
         if copies.is_empty() {
@@ -241,7 +241,7 @@ pub async fn repair(io: &dyn Io, store: &Path, superblock: &Superblock, copies: 
 }
 
 /// Creates the store's own directory and those above it that are missing.
-pub async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
+pub(crate) async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
     let mut missing = Vec::new();
     let mut next = path;
     while let Err(error) = create_dir(io, next).await {
@@ -261,7 +261,7 @@ pub async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
 
 /// Makes the names of the store's directory and of those above it durable: they may have been made just now, or by an earlier process
 /// that was killed before it synced them, which the page cache does not tell. `made`: the last of them by this process.
-pub async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()> {
+pub(crate) async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()> {
     let mut must = made;
     for above in path.ancestors().skip(1) {
         let here = above.as_os_str().is_empty();
@@ -276,7 +276,7 @@ pub async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()> {
 }
 
 /// Creates a directory unless it is there.
-pub async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
+pub(crate) async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
     match io.create_dir(Class::Directory.call(), path).await {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -286,7 +286,7 @@ pub async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
 }
 
 /// Makes the entries of a directory durable.
-pub async fn sync_dir(io: &dyn Io, path: &Path) -> Result<()> {
+pub(crate) async fn sync_dir(io: &dyn Io, path: &Path) -> Result<()> {
     exact::sync_dir(io, Class::Directory.call(), path)
         .await
         .map_err(|source| Error::io("sync directory", path, source))

@@ -37,7 +37,7 @@ const QUEUE_BLOBS: usize = 1024;
 
 /// A small blob, hashed.
 #[derive(Debug, Clone)]
-pub struct SmallBlob {
+pub(crate) struct SmallBlob {
     /// Its bytes, in pieces.
     pub payload: Vec<Bytes>,
     /// Count of the bytes of all pieces.
@@ -50,7 +50,7 @@ pub struct SmallBlob {
 
 /// The way to the appending tasks. Cheap to clone; the tasks end when the last clone drops.
 #[derive(Debug, Clone)]
-pub struct Appender {
+pub(crate) struct Appender {
     small: mpsc::Sender<Job>,
     large: mpsc::Sender<Job>,
 }
@@ -63,7 +63,7 @@ struct Job {
 
 impl Appender {
     /// Starts the tasks. Each creates its first segment when its first blob comes.
-    pub fn start(
+    pub(crate) fn start(
         files: &Arc<SegmentFiles>,
         ids: &Arc<SegmentIds>,
         poison: &Arc<Poison>,
@@ -89,7 +89,7 @@ impl Appender {
     }
 
     /// Writes a blob into a shared segment; returns once it is durable.
-    pub async fn append(&self, blob: SmallBlob) -> Result<Extent> {
+    pub(crate) async fn append(&self, blob: SmallBlob) -> Result<Extent> {
         let (done, result) = oneshot::channel();
         let queue = if blob.length <= SMALL_BYTES {
             &self.small

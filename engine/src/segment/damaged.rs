@@ -17,7 +17,7 @@ const UNREAD_SPANS_MAX: usize = 64;
 
 /// What is known to be damaged. Share by `Arc`.
 #[derive(Debug, Default)]
-pub struct Damaged {
+pub(crate) struct Damaged {
     places: Mutex<Places>,
     /// Whether there is a damaged place. It spares readers the lock while there is none.
     has_places: AtomicBool,
@@ -45,19 +45,19 @@ struct Damage {
 
 impl Damaged {
     /// Sets the segments that open found truncated, with the bytes that are there. Called once.
-    pub fn set_truncated(&self, segments: HashMap<SegmentId, u64>) {
+    pub(crate) fn set_truncated(&self, segments: HashMap<SegmentId, u64>) {
         self.truncated.get_or_init(|| segments);
     }
 
     /// The bytes that were there at open of the segment of `extent`, if they are too few for it.
-    pub fn truncated_at(&self, extent: &Extent) -> Option<u64> {
+    pub(crate) fn truncated_at(&self, extent: &Extent) -> Option<u64> {
         let there = *self.truncated.get()?.get(&extent.segment)?;
         let whole = RecordPlaces::of(extent).is_ok_and(|places| places.end <= there);
         (!whole).then_some(there)
     }
 
     /// Remembers that `span` of the segment, which `digest` at `extent` needs, cannot be read.
-    pub fn mark_unread(&self, digest: Digest, extent: Extent, span: Range<u64>) {
+    pub(crate) fn mark_unread(&self, digest: Digest, extent: Extent, span: Range<u64>) {
         let mut places = self.lock_to_add();
         let unread = &mut places.entry(digest, extent).unverified;
         subtract(unread, &span);
@@ -75,7 +75,7 @@ impl Damaged {
 
     /// `span` of the segment was read for `digest` at `extent`, and its checksums hold. Where that was the last in doubt, the place is no
     /// longer damaged; if it was recorded as such, that is to be recorded too.
-    pub fn verified(&self, digest: &Digest, extent: &Extent, span: &Range<u64>) {
+    pub(crate) fn verified(&self, digest: &Digest, extent: &Extent, span: &Range<u64>) {
         if !self.has_places.load(Ordering::Acquire) {
             return;
         }
@@ -95,7 +95,7 @@ impl Damaged {
     }
 
     /// Remembers that the bytes of `digest` at `extent` are wrong: to be recorded, so that the next open knows of it.
-    pub fn mark_wrong(&self, digest: Digest, extent: Extent) {
+    pub(crate) fn mark_wrong(&self, digest: Digest, extent: Extent) {
         let mut places = self.lock_to_add();
         if places.set_wrong(digest, extent) {
             places.unrecorded.push((digest, extent));
@@ -105,19 +105,19 @@ impl Damaged {
     }
 
     /// Takes a place over that an earlier run recorded.
-    pub fn set_recorded(&self, digest: Digest, extent: Extent) {
+    pub(crate) fn set_recorded(&self, digest: Digest, extent: Extent) {
         self.lock_to_add().set_wrong(digest, extent);
     }
 
     /// Resolves when there is something to record; for the one task that does it.
-    pub async fn found(&self) {
+    pub(crate) async fn found(&self) {
         while self.places.lock().unrecorded.is_empty() {
             self.found.notified().await;
         }
     }
 
     /// At most `count` places that are to be recorded: as damaged where they are that now, else as whole.
-    pub fn take_unrecorded(&self, count: usize) -> Vec<(Digest, Extent, bool)> {
+    pub(crate) fn take_unrecorded(&self, count: usize) -> Vec<(Digest, Extent, bool)> {
         let mut places = self.places.lock();
         let rest = places.unrecorded.len().saturating_sub(count);
         let taken = places.unrecorded.split_off(rest);
@@ -133,14 +133,14 @@ impl Damaged {
     }
 
     /// They could not be recorded: they are still to be.
-    pub fn put_back(&self, unrecorded: Vec<(Digest, Extent, bool)>) {
+    pub(crate) fn put_back(&self, unrecorded: Vec<(Digest, Extent, bool)>) {
         let places = unrecorded.into_iter();
         let places = places.map(|(digest, extent, _)| (digest, extent));
         self.places.lock().unrecorded.extend(places);
     }
 
     /// Whether `digest` is damaged at `extent`.
-    pub fn contains(&self, digest: &Digest, extent: &Extent) -> bool {
+    pub(crate) fn contains(&self, digest: &Digest, extent: &Extent) -> bool {
         let marked = |places: &Places| {
             let known = places.known.get(digest);
             known.is_some_and(|known| known.contains_key(extent))
@@ -149,14 +149,14 @@ impl Damaged {
     }
 
     /// Whether `digest` may be damaged, wherever it is: a quick look that spares finding out where.
-    pub fn anywhere(&self, digest: &Digest) -> bool {
+    pub(crate) fn anywhere(&self, digest: &Digest) -> bool {
         let truncated = self.truncated.get();
         truncated.is_some_and(|segments| !segments.is_empty())
             || self.places.lock().known.contains_key(digest)
     }
 
     /// The bytes of `digest` are at `extent` now: forgets what was found elsewhere.
-    pub fn keep_only(&self, digest: &Digest, extent: &Extent) {
+    pub(crate) fn keep_only(&self, digest: &Digest, extent: &Extent) {
         drop(self.retain(digest, |at, _| at == extent));
     }
 

@@ -34,7 +34,7 @@ const ANNOUNCED_BYTES_MAX: u64 = 1 << 50;
 
 /// One dedicated segment that is being written.
 #[derive(Debug)]
-pub struct DedicatedWriter {
+pub(crate) struct DedicatedWriter {
     files: Arc<SegmentFiles>,
     id: SegmentId,
     /// `None` while nothing is written: an upload that is quiet keeps no descriptor.
@@ -54,7 +54,7 @@ pub struct DedicatedWriter {
 impl DedicatedWriter {
     /// Creates the file. Of an announced length space is reserved in steps, a little ahead of the writes; where there is
     /// none, the writes tell.
-    pub async fn create(
+    pub(crate) async fn create(
         files: Arc<SegmentFiles>,
         ids: &SegmentIds,
         permit: OwnedSemaphorePermit,
@@ -105,12 +105,12 @@ impl DedicatedWriter {
     }
 
     /// Where the file ends at most: the space that it has on disk.
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
     /// Gives back the space after `length` payload bytes, as far as the file is open and can be cut.
-    pub async fn cut_to(&mut self, length: u64) {
+    pub(crate) async fn cut_to(&mut self, length: u64) {
         let end = DEDICATED_PAYLOAD + length;
         if self.end <= end {
             return;
@@ -128,7 +128,11 @@ impl DedicatedWriter {
     }
 
     /// Takes up the file of an upload that survived a restart and cuts it to `length` payload bytes.
-    pub async fn resume(files: Arc<SegmentFiles>, id: SegmentId, length: u64) -> Result<Self> {
+    pub(crate) async fn resume(
+        files: Arc<SegmentFiles>,
+        id: SegmentId,
+        length: u64,
+    ) -> Result<Self> {
         let permit = files.writer_permit().await?;
         let written = files.open_to_write(id, permit).await?;
         let file = written.file();
@@ -165,12 +169,12 @@ impl DedicatedWriter {
     }
 
     /// Its id.
-    pub fn id(&self) -> SegmentId {
+    pub(crate) fn id(&self) -> SegmentId {
         self.id
     }
 
     /// The segment, which is open.
-    pub fn file(&self) -> &Arc<SegmentFile> {
+    pub(crate) fn file(&self) -> &Arc<SegmentFile> {
         match &self.file {
             Some(written) => written.file(),
             None => unreachable!("a writer is reopened before it is used"),
@@ -178,23 +182,23 @@ impl DedicatedWriter {
     }
 
     /// Whether it has a descriptor.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.file.is_some()
     }
 
     /// Whether a sync failed: then what was written counts as lost.
-    pub fn is_sync_failed(&self) -> bool {
+    pub(crate) fn is_sync_failed(&self) -> bool {
         self.sync_failed.load(Ordering::Acquire)
     }
 
     /// Gives its descriptor back. What was written must be synced: a failure to write back is told to those who have
     /// the file open.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.file = None;
     }
 
     /// Opens the file again where it was closed; waits for a descriptor.
-    pub async fn reopen(&mut self) -> Result<()> {
+    pub(crate) async fn reopen(&mut self) -> Result<()> {
         if self.file.is_none() {
             let permit = self.files.writer_permit().await?;
             self.open_with(permit).await?;
@@ -203,7 +207,7 @@ impl DedicatedWriter {
     }
 
     /// As [`DedicatedWriter::reopen`], without waiting for others: whether the file is open.
-    pub async fn try_reopen(&mut self) -> Result<bool> {
+    pub(crate) async fn try_reopen(&mut self) -> Result<bool> {
         if self.file.is_none() {
             let Some(permit) = self.files.try_writer_permit() else {
                 return Ok(false);
@@ -219,7 +223,7 @@ impl DedicatedWriter {
     }
 
     /// Writes `slices` at `offset` of the payload; the future owns all it needs.
-    pub fn write(
+    pub(crate) fn write(
         &mut self,
         offset: u64,
         slices: Vec<Bytes>,
@@ -245,7 +249,7 @@ impl DedicatedWriter {
     }
 
     /// Makes all written payload and the file's name durable; the future owns all it needs.
-    pub fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+    pub(crate) fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let (file, files) = (Arc::clone(self.file()), Arc::clone(&self.files));
         let (named, sync_failed) = (Arc::clone(&self.named), Arc::clone(&self.sync_failed));
         async move {
@@ -264,7 +268,7 @@ impl DedicatedWriter {
 
     /// Writes table and frame after the payload and makes everything durable. The future owns all it needs, and must be
     /// seen to its end before anything else is written: what it started continues.
-    pub fn finish(
+    pub(crate) fn finish(
         &mut self,
         length: u64,
         digest: Digest,
@@ -307,7 +311,7 @@ impl DedicatedWriter {
     }
 
     /// Hands the finished file over: it is unlinked unless the guard is told to keep it.
-    pub fn take_guard(&mut self) -> AbandonGuard {
+    pub(crate) fn take_guard(&mut self) -> AbandonGuard {
         match self.abandon.take() {
             Some(guard) => guard,
             None => unreachable!("a segment is handed over once"),
@@ -315,7 +319,7 @@ impl DedicatedWriter {
     }
 
     /// The file stays although it is not finished: an upload log names it.
-    pub fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         if let Some(guard) = self.abandon.take() {
             guard.keep();
         }

@@ -11,11 +11,11 @@ use crate::poison::Poison;
 use crate::sync::{Mutex, Notify};
 
 /// Ids that are reserved in one journal transaction.
-pub const RESERVE_IDS: u64 = 1024;
+pub(crate) const RESERVE_IDS: u64 = 1024;
 
 /// The ids that may be used now.
 #[derive(Debug)]
-pub struct SegmentIds {
+pub(crate) struct SegmentIds {
     block: Mutex<Block>,
     raised: Notify,
     low: Notify,
@@ -31,7 +31,7 @@ struct Block {
 impl SegmentIds {
     /// Hands out from `next` on. Recovery passes the reservation's end for both, since ids below it may have
     /// been used, then reserves and raises.
-    pub fn new(next: SegmentId, limit: SegmentId, poison: Arc<Poison>) -> Arc<Self> {
+    pub(crate) fn new(next: SegmentId, limit: SegmentId, poison: Arc<Poison>) -> Arc<Self> {
         let block = Mutex::new(Block {
             next: next.0,
             limit: limit.0,
@@ -45,7 +45,7 @@ impl SegmentIds {
     }
 
     /// The next id; waits while all reserved ones are used. Fails if the store is poisoned.
-    pub async fn take(&self) -> Result<SegmentId> {
+    pub(crate) async fn take(&self) -> Result<SegmentId> {
         loop {
             let mut raised = std::pin::pin!(self.raised.notified());
             raised.as_mut().enable();
@@ -72,7 +72,7 @@ impl SegmentIds {
     }
 
     /// Ids below `limit` are durably reserved now.
-    pub fn raise(&self, limit: SegmentId) {
+    pub(crate) fn raise(&self, limit: SegmentId) {
         let mut block = self.block.lock();
         block.limit = block.limit.max(limit.0);
         drop(block);
@@ -80,23 +80,23 @@ impl SegmentIds {
     }
 
     /// Lets those who wait look again, after the store was poisoned.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.raised.notify_waiters();
     }
 
     /// The first id that is not reserved.
-    pub fn limit(&self) -> SegmentId {
+    pub(crate) fn limit(&self) -> SegmentId {
         SegmentId(self.block.lock().limit)
     }
 
     /// Whether less than half a block is left.
-    pub fn is_low(&self) -> bool {
+    pub(crate) fn is_low(&self) -> bool {
         let block = self.block.lock();
         block.limit.saturating_sub(block.next) < RESERVE_IDS / 2
     }
 
     /// Resolves when ids run low; for the one task that reserves more.
-    pub async fn low(&self) {
+    pub(crate) async fn low(&self) {
         loop {
             if self.is_low() {
                 return;

@@ -14,6 +14,8 @@ mod ids;
 mod open_files;
 mod reader;
 mod record_check;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::sync::Arc;
@@ -30,18 +32,18 @@ use crate::poison::Poison;
 
 use crate::sync::oneshot;
 use crate::vocabulary::ClientId;
-pub use appender::{Appender, SmallBlob};
-pub use damaged::Damaged;
-pub use dedicated::DedicatedWriter;
-pub use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
-pub use ids::{RESERVE_IDS, SegmentIds};
-pub use open_files::{OpenFile, OpenFiles, Purpose};
+pub(crate) use appender::{Appender, SmallBlob};
+pub(crate) use damaged::Damaged;
+pub(crate) use dedicated::DedicatedWriter;
+pub(crate) use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
+pub(crate) use ids::{RESERVE_IDS, SegmentIds};
+pub(crate) use open_files::{OpenFile, OpenFiles, Purpose};
 pub(crate) use reader::OpenFailure;
 pub use reader::{BlobReader, BlobStream};
 
 /// The segments of an open store.
 #[derive(Debug)]
-pub struct Segments {
+pub(crate) struct Segments {
     files: Arc<SegmentFiles>,
     ids: Arc<SegmentIds>,
     appender: Appender,
@@ -52,7 +54,7 @@ pub struct Segments {
 impl Segments {
     /// The segments in `dir`, which is open, of the store with the id `store`. Starts the appending task; it creates
     /// nothing before the first small blob.
-    pub fn new(
+    pub(crate) fn new(
         env: Env,
         dir: Directory,
         store: [u8; 16],
@@ -75,32 +77,32 @@ impl Segments {
     }
 
     /// The files.
-    pub fn files(&self) -> &Arc<SegmentFiles> {
+    pub(crate) fn files(&self) -> &Arc<SegmentFiles> {
         &self.files
     }
 
     /// The ids.
-    pub fn ids(&self) -> &Arc<SegmentIds> {
+    pub(crate) fn ids(&self) -> &Arc<SegmentIds> {
         &self.ids
     }
 
     /// The appender of shared segments.
-    pub fn appender(&self) -> &Appender {
+    pub(crate) fn appender(&self) -> &Appender {
         &self.appender
     }
 
     /// Memory for reads.
-    pub fn pool(&self) -> &ReadPool {
+    pub(crate) fn pool(&self) -> &ReadPool {
         &self.pool
     }
 
     /// What was found damaged.
-    pub fn damaged(&self) -> &Arc<Damaged> {
+    pub(crate) fn damaged(&self) -> &Arc<Damaged> {
         &self.damaged
     }
 
     /// Begins a dedicated segment.
-    pub async fn create_dedicated(
+    pub(crate) async fn create_dedicated(
         &self,
         permit: OwnedSemaphorePermit,
         length_hint: Option<u64>,
@@ -118,13 +120,17 @@ impl Segments {
     }
 
     /// Takes up the dedicated segment of an upload that survived a restart.
-    pub async fn resume_dedicated(&self, id: SegmentId, length: u64) -> Result<DedicatedWriter> {
+    pub(crate) async fn resume_dedicated(
+        &self,
+        id: SegmentId,
+        length: u64,
+    ) -> Result<DedicatedWriter> {
         DedicatedWriter::resume(Arc::clone(&self.files), id, length).await
     }
 
     /// Opens the blob `digest`, which is at `extent`, for `client`. The reader keeps the bytes readable, whatever is collected
     /// meanwhile.
-    pub async fn open_blob(
+    pub(crate) async fn open_blob(
         &self,
         digest: Digest,
         extent: Extent,

@@ -14,7 +14,7 @@ use crate::sync::Mutex;
 
 /// What a file is open for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Small blobs, of many pushes.
     Commit,
     /// What clients pull.
@@ -27,7 +27,7 @@ pub enum Purpose {
 
 /// The files that are open, and how many may be.
 #[derive(Debug)]
-pub struct OpenFiles {
+pub(crate) struct OpenFiles {
     max: usize,
     counts: Mutex<Counts>,
 }
@@ -41,14 +41,14 @@ struct Counts {
 
 /// One open file, counted until this drops.
 #[derive(Debug)]
-pub struct OpenFile {
+pub(crate) struct OpenFile {
     files: Arc<OpenFiles>,
     purpose: Purpose,
 }
 
 /// Why a file may not be opened now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Full {
+pub(crate) enum Full {
     /// As many are open as may be.
     All,
     /// Pulls have their share.
@@ -62,7 +62,7 @@ pub(super) type Admitted = Result<OpenFile, Full>;
 
 impl OpenFiles {
     /// None is open; `max` may be.
-    pub fn new(max: usize) -> Arc<Self> {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
             counts: Mutex::default(),
@@ -70,12 +70,12 @@ impl OpenFiles {
     }
 
     /// Most files that are kept open for the next reader only.
-    pub fn kept_max(&self) -> usize {
+    pub(crate) fn kept_max(&self) -> usize {
         self.max / 2
     }
 
     /// Counts a file in that is about to be opened.
-    pub fn admit(self: &Arc<Self>, purpose: Purpose) -> Admitted {
+    pub(crate) fn admit(self: &Arc<Self>, purpose: Purpose) -> Admitted {
         let mut counts = self.counts.lock();
         let log = purpose == Purpose::UploadLog;
         let upload = log || purpose == Purpose::Upload;
@@ -99,7 +99,7 @@ impl OpenFiles {
     }
 
     /// Most segments that are open to be written by uploads.
-    pub fn writers_max(&self) -> usize {
+    pub(crate) fn writers_max(&self) -> usize {
         (self.max / 2).max(1)
     }
 
@@ -113,7 +113,7 @@ impl OpenFiles {
     }
 
     /// The error of an operation that needed a file which may not be opened.
-    pub fn refusal(&self, full: Full) -> IoError {
+    pub(crate) fn refusal(&self, full: Full) -> IoError {
         let by = match full {
             Full::All => "",
             Full::Pulls => " by pulls",

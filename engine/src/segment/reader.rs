@@ -189,28 +189,6 @@ impl BlobReader {
             ahead: None,
         }
     }
-
-    /// The whole blob in one piece, for small ones: more than `max` bytes are an error.
-    pub async fn read_whole(&self, max: u64) -> Result<Bytes> {
-        if self.len() > max {
-            return Err(Error::TooLarge {
-                what: "blob",
-                length: self.len(),
-                max,
-            });
-        }
-        let mut stream = self.read(0..self.len());
-        let first = stream.next().await?.unwrap_or_default();
-        if first.len() as u64 == self.len() {
-            return Ok(first);
-        }
-        let mut whole = Vec::with_capacity(usize::try_from(self.len()).unwrap_or_default());
-        whole.extend_from_slice(&first);
-        while let Some(piece) = stream.next().await? {
-            whole.extend_from_slice(&piece);
-        }
-        Ok(whole.into())
-    }
 }
 
 /// Bytes of a blob, window by window.
@@ -263,11 +241,6 @@ struct Fetched {
 }
 
 impl BlobStream {
-    /// Bytes still to come.
-    pub fn remaining(&self) -> u64 {
-        self.end.saturating_sub(self.position)
-    }
-
     /// The next piece, checked; `None` at the end. Given up and called again, it continues where it was.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         if self.position >= self.end {

@@ -17,6 +17,7 @@
 mod background;
 mod checkpoints;
 mod close;
+mod closed;
 mod damage;
 mod open;
 mod purge;
@@ -50,6 +51,7 @@ use crate::upload::{Upload, UploadStatus, Uploads};
 use crate::sync::{Mutex, Notify, oneshot};
 use crate::vocabulary::{Batch, Change, ClientId, UploadClaim, UploadId, UploadSpec};
 pub use checkpoints::{CheckpointReport, RunStats};
+pub use closed::ClosedStore;
 pub use open::OpenReport;
 pub use stats::StoreStats;
 
@@ -133,16 +135,8 @@ impl Store {
         self.inner.env.io.counts()
     }
 
-    /// A reader of a blob's bytes; `None` if the store does not have it. Says nothing of who may see it.
-    pub async fn open_blob(&self, digest: &Digest) -> Result<Option<BlobReader>> {
-        let Some(found) = self.view().read(|view| view.blob(digest)).await? else {
-            return Ok(None);
-        };
-        self.open_found(digest, &found, ClientId::default()).await
-    }
-
     /// A reader of a blob that a view found, for a client: where no more files may be open, clients have their turn one after the
-    /// other. A blob that left its place since is read where it is now; `None` if it is gone.
+    /// other. A blob that left its place since is read where it is now; `None` if it is gone. Says nothing of who may see it.
     pub async fn open_found(
         &self,
         digest: &Digest,

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::background;
 use super::checkpoints::Checkpoints;
 use super::close::JournalTask;
+use super::closed;
 use super::{Inner, Store};
 use crate::catalog::View;
 use crate::commit::{Ending, Sequencer, run_journal};
@@ -68,6 +69,16 @@ pub struct OpenReport {
 }
 
 impl Store {
+    /// Opens the store in `path` as [`Store::open`] does, where there is one. [`Error::Foreign`] where there is none: nothing is created.
+    pub async fn open_existing(
+        env: Env,
+        path: &Path,
+        options: Options,
+    ) -> Result<(Self, OpenReport)> {
+        closed::identify(&env, path).await?;
+        Self::open(env, path, options).await
+    }
+
     /// Opens the store in `path`, creating it where there is none. Recovers after any stop, without a flag.
     pub async fn open(env: Env, path: &Path, options: Options) -> Result<(Self, OpenReport)> {
         options.validate().map_err(Error::BadOptions)?;

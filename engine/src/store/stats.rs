@@ -24,6 +24,8 @@ pub struct StoreStats {
     pub repositories: u64,
     /// Unfinished uploads.
     pub uploads: u64,
+    /// Deleted repositories, and deleted manifests with very many tags or edges, of which rows are left to be cleared away.
+    pub deletions_unfinished: u64,
     /// Bytes of index and catalog in memory, not yet in a checkpoint.
     pub delta_bytes: u64,
     /// Runs of index and catalog on disk.
@@ -39,7 +41,8 @@ pub struct StoreStats {
 impl StoreStats {
     /// Counts what `view` shows, on a file system with `space`. Uploads are not among it. Cost grows with the
     /// number of segments and repositories, not of blobs.
-    pub async fn count(view: &View, space: Space) -> Result<Self> {
+    pub(super) async fn count(view: &View, space: Space) -> Result<Self> {
+        let deleted = view.read(View::deleted_repositories).await?;
         let mut stats = Self {
             lsn: view.lsn(),
             blobs: 0,
@@ -47,6 +50,7 @@ impl StoreStats {
             segments: 0,
             repositories: view.repository_count().await?,
             uploads: 0,
+            deletions_unfinished: deleted + view.retired_manifests(),
             delta_bytes: view.state().layers.delta_bytes() as u64,
             runs: RunStats::default(),
             disk_total_bytes: space.total_bytes,

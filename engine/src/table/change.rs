@@ -14,19 +14,19 @@ use crate::format::checkpoint::RunRef;
 
 /// A list of runs that is not durable yet: runs that are there, and at most one that was written for it.
 #[derive(Debug)]
-pub struct NewRuns {
+pub(crate) struct NewRuns {
     list: Vec<Arc<Run>>,
     new: Option<NewRun>,
 }
 
 impl NewRuns {
     /// How a checkpoint names them, newest first.
-    pub fn references(&self) -> Vec<RunRef> {
+    pub(crate) fn references(&self) -> Vec<RunRef> {
         self.list.iter().map(|run| run.reference()).collect()
     }
 
     /// Bytes that were written.
-    pub fn bytes_written(&self) -> u64 {
+    pub(crate) fn bytes_written(&self) -> u64 {
         self.new.as_ref().map_or(0, |new| new.reference().bytes)
     }
 
@@ -41,14 +41,14 @@ impl NewRuns {
 
 /// Some neighbouring runs written as one, to take their place.
 #[derive(Debug)]
-pub struct Merged {
+pub(crate) struct Merged {
     /// The runs that were read.
     old: Vec<Arc<Run>>,
     new: Option<NewRun>,
 }
 
 /// Writes the rows of `frozen` as the newest run over `runs`.
-pub async fn flush(site: &Site, runs: &Runs, frozen: &Delta) -> Result<NewRuns> {
+pub(crate) async fn flush(site: &Site, runs: &Runs, frozen: &Delta) -> Result<NewRuns> {
     let input = Input {
         rows: Scan::of_delta(frozen.clone()),
         filter_keys: frozen.len() as u64,
@@ -61,7 +61,7 @@ pub async fn flush(site: &Site, runs: &Runs, frozen: &Delta) -> Result<NewRuns> 
 }
 
 /// Writes the runs of `range`, a range of the list, as one.
-pub async fn merge(site: &Site, runs: &Runs, range: Range<usize>) -> Result<Merged> {
+pub(crate) async fn merge(site: &Site, runs: &Runs, range: Range<usize>) -> Result<Merged> {
     let keeps_deletions = range.end < runs.count();
     let old = runs.list().get(range).unwrap_or_default().to_vec();
     let input = Input {
@@ -75,7 +75,7 @@ pub async fn merge(site: &Site, runs: &Runs, range: Range<usize>) -> Result<Merg
 
 impl Merged {
     /// The list `runs` with the merged run in the place of those that it was made of. They must be in it: only newer runs came since.
-    pub fn over(self, runs: &Runs) -> NewRuns {
+    pub(crate) fn over(self, runs: &Runs) -> NewRuns {
         let is_old = |run: &Arc<Run>| self.old.iter().any(|old| Arc::ptr_eq(old, run));
         let count = runs.list().iter().filter(|run| is_old(run)).count();
         assert!(count == self.old.len(), "merged runs are not in the list");
@@ -93,7 +93,7 @@ impl Merged {
 
 impl Runs {
     /// The runs to merge next, if any.
-    pub fn due(&self, site: &Site) -> Option<Range<usize>> {
+    pub(crate) fn due(&self, site: &Site) -> Option<Range<usize>> {
         let runs = self.list().iter();
         let sizes: Vec<u64> = runs.map(|run| run.reference().bytes).collect();
         site.tiers.due(&sizes)

@@ -110,11 +110,6 @@ impl Filter {
         self.blocks.is_empty()
     }
 
-    /// Memory.
-    pub(super) fn resident_bytes(&self) -> usize {
-        self.blocks.len() * BLOCK_BYTES
-    }
-
     fn block_of(&self, hash: KeyHash) -> usize {
         let scaled = (u128::from(hash.0) * self.blocks.len() as u128) >> 64;
         usize::try_from(scaled).unwrap_or_default()

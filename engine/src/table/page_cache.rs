@@ -46,7 +46,7 @@ impl CachedPage {
 
 /// The pages that are kept.
 #[derive(Debug)]
-pub struct PageCache {
+pub(crate) struct PageCache {
     budget: usize,
     clock: Mutex<Clock>,
 }
@@ -59,7 +59,7 @@ struct Clock {
 
 impl PageCache {
     /// A cache of at most `budget` bytes.
-    pub fn new(budget: usize) -> Self {
+    pub(crate) fn new(budget: usize) -> Self {
         Self {
             budget,
             clock: Mutex::default(),
@@ -81,11 +81,6 @@ impl PageCache {
                 clock.bytes -= oldest.cost();
             }
         }
-    }
-
-    /// Memory of the pages that are kept.
-    pub fn bytes(&self) -> usize {
-        self.clock.lock().bytes
     }
 }
 
@@ -126,7 +121,7 @@ mod tests {
         for _ in 0..20 {
             seen.upgrade().unwrap().touch();
             cache.keep(page());
-            assert!(cache.bytes() <= 4 * cost);
+            assert!(cache.clock.lock().bytes <= 4 * cost);
         }
         for _ in 0..20 {
             cache.keep(page());
@@ -137,6 +132,6 @@ mod tests {
         tiny.keep(Arc::clone(&held));
         tiny.keep(page());
         assert_eq!(Arc::strong_count(&held), 1);
-        assert_eq!(tiny.bytes(), cost);
+        assert_eq!(tiny.clock.lock().bytes, cost);
     }
 }

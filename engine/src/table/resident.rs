@@ -9,7 +9,7 @@ use crate::io::Env;
 
 /// Calls `read` until all pages that it needs are in memory. It starts from its beginning each time, so it must read the same rows
 /// each time.
-pub async fn resident<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
+pub(crate) async fn resident<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let mut held = Vec::new();
     loop {
         match read() {
@@ -20,7 +20,7 @@ pub async fn resident<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
 }
 
 /// The same off the async workers, for reads that compute for milliseconds.
-pub async fn resident_off_worker<T: Send + 'static>(
+pub(crate) async fn resident_off_worker<T: Send + 'static>(
     env: &Env,
     mut read: impl FnMut() -> Result<T> + Send + 'static,
 ) -> Result<T> {

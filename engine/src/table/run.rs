@@ -10,7 +10,6 @@
 use std::any::Any;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -25,12 +24,12 @@ use crate::format::codec::Malformed;
 use crate::format::run::{FileHeader, Page, PageEntry, PagePlace};
 use crate::io::{Class, FileRef, IoError, exact};
 use crate::limits::COUNTER_USED_MAX;
-use crate::sync::{AtomicU64, Mutex};
+use crate::sync::Mutex;
 
 /// A run file that cannot be used: missing, unreadable, damaged, or another's. Costs a rebuild.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("run file {} cannot be used: {why}", path.display())]
-pub struct Unusable {
+pub(crate) struct Unusable {
     /// The file.
     pub path: PathBuf,
     /// What does not hold.
@@ -63,7 +62,6 @@ pub(crate) struct Run {
     /// The pages that are in memory, whoever holds them.
     slots: Vec<Mutex<Weak<CachedPage>>>,
     cache: Arc<PageCache>,
-    reads: AtomicU64,
 }
 
 /// What a run says of a key.
@@ -114,7 +112,6 @@ impl Run {
             filter,
             slots,
             cache: Arc::clone(&site.cache),
-            reads: AtomicU64::new(0),
         }
     }
 
@@ -194,7 +191,6 @@ impl Run {
         entry: &PageEntry,
         read: &Buffer,
     ) -> Result<Arc<CachedPage>> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
         let bytes = Bytes::copy_from_slice(read.filled());
         let page = Arc::new(CachedPage::new(self.checked(entry, bytes)?));
         if let Some(slot) = self.slots.get(number) {
@@ -237,18 +233,6 @@ impl Run {
             bytes: self.header.file_bytes,
             crc: self.crc,
         }
-    }
-
-    /// How many pages were read since the run was opened.
-    pub(crate) fn reads(&self) -> u64 {
-        self.reads.load(Ordering::Relaxed)
-    }
-
-    /// Memory for directory, filter and slots, estimated; pages in memory are the cache's.
-    pub(crate) fn resident_bytes(&self) -> usize {
-        let keys: usize = self.pages.iter().map(|page| page.first_key.len()).sum();
-        let each = size_of::<PageEntry>() + size_of::<Mutex<Weak<CachedPage>>>();
-        keys + self.pages.len() * each + self.filter.resident_bytes()
     }
 }
 

@@ -20,7 +20,7 @@ const OPEN_AT_ONCE: usize = 4;
 
 /// Immutable rows on disk. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Runs {
+pub(crate) struct Runs {
     /// Newest first: where two have a row of the same key, the newer one counts.
     list: Arc<[Arc<Run>]>,
     hash_key: [u8; 16],
@@ -28,12 +28,15 @@ pub struct Runs {
 
 impl Runs {
     /// No rows: a new store, or one whose run files are gone.
-    pub fn empty() -> Self {
+    pub(crate) fn empty() -> Self {
         Self::default()
     }
 
     /// Opens and checks the files that a checkpoint names.
-    pub async fn open(site: &Site, references: &[RunRef]) -> std::result::Result<Self, Unusable> {
+    pub(crate) async fn open(
+        site: &Site,
+        references: &[RunRef],
+    ) -> std::result::Result<Self, Unusable> {
         let opening = references
             .iter()
             .map(|reference| open::open(site, reference));
@@ -56,33 +59,18 @@ impl Runs {
     }
 
     /// How a checkpoint names the files, newest first.
-    pub fn references(&self) -> Vec<RunRef> {
+    pub(crate) fn references(&self) -> Vec<RunRef> {
         self.list.iter().map(|run| run.reference()).collect()
     }
 
     /// How many there are.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.list.len()
     }
 
-    /// Rows in all runs; deletions, and rows that newer ones replace, included.
-    pub fn rows(&self) -> u64 {
-        self.list.iter().map(|run| run.reference().rows).sum()
-    }
-
     /// Size of all files.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.list.iter().map(|run| run.reference().bytes).sum()
-    }
-
-    /// How many pages lookups and scans read from files, over the runs as they are now.
-    pub fn page_reads(&self) -> u64 {
-        self.list.iter().map(|run| run.reads()).sum()
-    }
-
-    /// Memory for page directories and filters, estimated.
-    pub fn resident_bytes(&self) -> usize {
-        self.list.iter().map(|run| run.resident_bytes()).sum()
     }
 
     /// The value of `key` in the newest run that has a row of it.

@@ -26,9 +26,9 @@ const REFILL_ROWS: (usize, usize) = (4, 128);
 /// A row on its way: key and value, or key and deletion.
 pub(super) type Row = (Bytes, Option<Bytes>);
 
-/// Rows in ascending order of keys; see [`super::Layers::scan`].
+/// Rows in ascending order of keys; see [`super::Layers::scan_prefix`].
 #[derive(Debug)]
-pub struct Scan {
+pub(crate) struct Scan {
     /// Newest layer first.
     sources: Vec<Source>,
     /// Keys of the heads, the least first; of equal ones the newest layer's.
@@ -148,7 +148,7 @@ impl Scan {
     }
 
     /// The next row, waiting for the disk where that is needed.
-    pub async fn next_resident(&mut self) -> Result<Option<(Bytes, Bytes)>> {
+    pub(crate) async fn next_resident(&mut self) -> Result<Option<(Bytes, Bytes)>> {
         let mut held = Vec::new();
         loop {
             match self.next() {

@@ -18,7 +18,7 @@ use crate::sync::{AtomicU64, Mutex};
 
 /// Sizes of pages, in bytes, by the table their rows are of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PageSizes {
+pub(crate) struct PageSizes {
     /// Index rows: looked up one at a time.
     pub index_bytes: usize,
     /// All others: mostly scanned.
@@ -36,7 +36,7 @@ impl Default for PageSizes {
 
 impl PageSizes {
     /// The size that pages of a table aim at; a larger row has a page of its own.
-    pub fn of(self, table: u8) -> usize {
+    pub(crate) fn of(self, table: u8) -> usize {
         let wanted = if table == table::BLOB {
             self.index_bytes
         } else {
@@ -48,7 +48,7 @@ impl PageSizes {
 
 /// The place of a store's caches.
 #[derive(Debug)]
-pub struct Site {
+pub(crate) struct Site {
     /// The outside world.
     pub env: Env,
     /// The store's directory; run files are in `runs/` inside it.
@@ -73,7 +73,7 @@ pub struct Site {
 
 impl Site {
     /// With the sizes that serve; tests take smaller ones.
-    pub fn new(env: Env, root: &Path, superblock: &Superblock) -> Self {
+    pub(crate) fn new(env: Env, root: &Path, superblock: &Superblock) -> Self {
         Self {
             env,
             root: root.to_path_buf(),
@@ -89,12 +89,12 @@ impl Site {
     }
 
     /// The directory of the run files.
-    pub fn runs_dir(&self) -> PathBuf {
+    pub(crate) fn runs_dir(&self) -> PathBuf {
         self.root.join("runs")
     }
 
     /// The first number of a run file not given out.
-    pub fn next_file(&self) -> u64 {
+    pub(crate) fn next_file(&self) -> u64 {
         self.next_file.load(Ordering::Relaxed)
     }
 

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 /// Sizes of tiers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tiers {
+pub(crate) struct Tiers {
     /// Runs of a tier that are merged into one.
     pub fanout: usize,
     /// Bytes from which on a run belongs to the second tier, divided by `fanout`.
@@ -29,7 +29,7 @@ impl Default for Tiers {
 
 impl Tiers {
     /// The runs to merge next, as a range of the list; `sizes` of all runs in bytes, newest first.
-    pub fn due(&self, sizes: &[u64]) -> Option<Range<usize>> {
+    pub(crate) fn due(&self, sizes: &[u64]) -> Option<Range<usize>> {
         let mut start = 0;
         let mut current = 0;
         for (number, size) in sizes.iter().enumerate() {

@@ -24,6 +24,10 @@ mod small;
 mod space;
 mod spill;
 mod staging;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod workbench;
 
 use std::fmt::Debug;
 use std::pin::Pin;
@@ -33,9 +37,9 @@ use crate::extent::Extent;
 
 pub(crate) use quiet::LOOK_INTERVAL;
 pub use request::{Savepoint, Upload};
-pub use resume::surviving;
+pub(crate) use resume::surviving;
 pub(crate) use resume::{FoundLog, ReadLog, logs};
-pub use sessions::Uploads;
+pub(crate) use sessions::Uploads;
 
 /// Whether `name` is that of an upload log.
 pub(crate) fn is_log_name(name: &str) -> bool {
@@ -56,7 +60,7 @@ pub struct UploadStatus {
 }
 
 /// What the store has already, so that it is not written again.
-pub trait Existing: Send + Sync + Debug {
+pub(crate) trait Existing: Send + Sync + Debug {
     /// Where the content of `digest` is, as of the last durable transaction. The digest is pinned when this is asked.
     fn stored(&self, digest: Digest) -> Pin<Box<dyn Future<Output = Option<Extent>> + Send + '_>>;
 }

@@ -28,7 +28,7 @@ const LOG_BYTES_MAX: u64 = 256 << 20;
 impl Uploads {
     /// Takes up the uploads whose logs hold, and returns their segments, which recovery must keep. `committed` tells whether
     /// a transaction names a segment: a log that outlived its upload's commit is only removed.
-    pub async fn resume(
+    pub(crate) async fn resume(
         &self,
         committed: &(dyn Fn(SegmentId) -> bool + Send + Sync),
     ) -> Result<HashSet<SegmentId>> {
@@ -158,7 +158,7 @@ async fn log_names(env: &Env, dir: &Path) -> Result<Vec<(String, UploadId)>> {
 }
 
 /// The segments of uploads that the next open can take up, without touching anything.
-pub async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
+pub(crate) async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
     let mut segments = BTreeSet::new();
     for found in logs(env, dir).await? {
         segments.extend(found.read?.log.map(|log| log.header.segment));

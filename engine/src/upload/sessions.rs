@@ -32,7 +32,7 @@ use crate::vocabulary::{ClientId, UploadClaim, UploadId, UploadSpec};
 
 /// The uploads of an open store.
 #[derive(Debug)]
-pub struct Uploads {
+pub(crate) struct Uploads {
     shared: Arc<Shared>,
     leases: Arc<Leases>,
     existing: Arc<dyn Existing>,
@@ -42,7 +42,7 @@ pub struct Uploads {
 
 impl Uploads {
     /// No uploads yet. Their logs are in `dir`.
-    pub fn new(
+    pub(crate) fn new(
         env: Env,
         dir: Directory,
         segments: Arc<Segments>,
@@ -121,18 +121,13 @@ impl Uploads {
     }
 
     /// Unfinished uploads.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.sessions.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Begins an upload. No file is made before its bytes outgrow memory. Where there are as many as may be, an idle
     /// one is ended.
-    pub fn begin(&self, spec: UploadSpec) -> Result<UploadId> {
+    pub(crate) fn begin(&self, spec: UploadSpec) -> Result<UploadId> {
         let (length, max) = (
             spec.repository.len() as u64,
             REPOSITORY_NAME_BYTES_MAX as u64,
@@ -195,13 +190,13 @@ impl Uploads {
     }
 
     /// How far an upload has got; `None` if the repository has no such upload.
-    pub fn status(&self, id: UploadId, repository: &str) -> Option<UploadStatus> {
+    pub(crate) fn status(&self, id: UploadId, repository: &str) -> Option<UploadStatus> {
         Some(self.find(id, repository)?.status())
     }
 
     /// Opens an upload for a request, which takes the turn from the one before if it may ([`UploadPosition`](crate::vocabulary::UploadPosition)). Waits for a step that is
     /// under way, never for a client; where the upload is becoming a blob, waits for what comes of that.
-    pub async fn open(
+    pub(crate) async fn open(
         self: &Arc<Self>,
         id: UploadId,
         repository: &str,
@@ -226,7 +221,7 @@ impl Uploads {
 
     /// Ends an upload and drops its bytes, also under a request that writes: that one finds it unknown. A step that is under
     /// way puts the bytes away at its end; a crash before that may leave the upload to its expiry.
-    pub fn cancel(&self, id: UploadId, repository: &str) -> Result<()> {
+    pub(crate) fn cancel(&self, id: UploadId, repository: &str) -> Result<()> {
         let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
         if !session.cancel() {
             return Err(Error::UnknownUpload);
@@ -251,13 +246,13 @@ impl Uploads {
     }
 
     /// The digest that an upload became a short time ago, if the repository had such an upload.
-    pub fn finished(&self, id: UploadId, repository: &str) -> Option<Digest> {
+    pub(crate) fn finished(&self, id: UploadId, repository: &str) -> Option<Digest> {
         let now = self.now();
         self.finished.lock().get(id, repository, now)
     }
 
     /// Drops uploads that were idle for the TTL at `now` (monotonic) and returns how many.
-    pub fn expire(&self, now: Duration) -> usize {
+    pub(crate) fn expire(&self, now: Duration) -> usize {
         self.finished.lock().expire(now);
         let Some(since) = now.checked_sub(self.shared.options.upload_ttl) else {
             return 0;
@@ -268,7 +263,7 @@ impl Uploads {
 
     /// Makes all that was received survive a clean stop, and gives back each descriptor for the next. The first error is
     /// returned after all were tried; for want of descriptors or space an upload only loses what is not on disk yet.
-    pub async fn checkpoint_all(&self) -> Result<()> {
+    pub(crate) async fn checkpoint_all(&self) -> Result<()> {
         let all = self.sessions.select(|_| true);
         let mut outcome = Ok(());
         for open in [true, false] {

@@ -15,7 +15,11 @@ use crate::segment::SmallBlob;
 
 impl Uploads {
     /// Makes small content durable in one go, for manifests. Nothing names it yet.
-    pub async fn put_small(&self, content: Bytes, algorithm: Algorithm) -> Result<FinishedBlob> {
+    pub(crate) async fn put_small(
+        &self,
+        content: Bytes,
+        algorithm: Algorithm,
+    ) -> Result<FinishedBlob> {
         let length = content.len() as u64;
         let max = SMALL_CONTENT_BYTES.max(self.shared().options.spill_threshold_bytes);
         if length > max {

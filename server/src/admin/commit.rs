@@ -2,8 +2,7 @@
 //!
 //! Owns: [`commit`], and who the journal names for it.
 
-use tonnage_engine::store::Store;
-use tonnage_engine::{Batch, Change, Error, Origin, Require};
+use tonnage_engine::{Batch, Change, Error, Origin, Require, Store};
 
 /// The actor in the journal.
 const ACTOR: &str = "operator";

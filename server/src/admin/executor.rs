@@ -3,8 +3,7 @@
 //! Owns: [`execute`], the only way in which an [`AdminRequest`] is carried out, and the log of what failed.
 //! Refuses: the work of an operation, which is in the file of its subject.
 
-use tonnage_engine::Error;
-use tonnage_engine::store::Store;
+use tonnage_engine::{Error, Store};
 
 use super::error::AdminError;
 use super::repositories::{delete_repository, list_repositories};

@@ -3,9 +3,7 @@
 //! Owns: [`ListRepositories`], [`DeleteRepository`] and their answers; how a repository is found by name.
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::Change;
-use tonnage_engine::catalog::{Repository, View};
-use tonnage_engine::table::resident;
+use tonnage_engine::{Change, Repository, View};
 
 use super::PAGE_ENTRIES_MAX;
 use super::commit::commit;
@@ -88,7 +86,7 @@ pub(super) async fn delete_repository(
 
 /// Finds a repository by name.
 pub(super) async fn find<'a>(view: &'a View, name: &str) -> Result<Repository<'a>, AdminError> {
-    let found = resident(|| view.repository(name)).await?;
+    let found = view.read(|_| view.repository(name)).await?;
     Ok(found.ok_or_else(|| NotFound::repository(name))?)
 }
 
@@ -98,7 +96,9 @@ async fn count(view: &View, repository: &str) -> Result<RepositoryContent, Admin
     let (mut tags, mut manifests, mut blobs) = (0, 0, 0);
     let mut last = None;
     loop {
-        let page = resident(|| repository.tags(last.as_deref(), ROWS_BEFORE_YIELD)).await?;
+        let page = view
+            .read(|_| repository.tags(last.as_deref(), ROWS_BEFORE_YIELD))
+            .await?;
         tags += page.len() as u64;
         let Some(found) = page.into_iter().next_back() else {
             break;
@@ -108,7 +108,9 @@ async fn count(view: &View, repository: &str) -> Result<RepositoryContent, Admin
     }
     let mut last = None;
     loop {
-        let page = resident(|| repository.manifests(last.as_ref(), ROWS_BEFORE_YIELD)).await?;
+        let page = view
+            .read(|_| repository.manifests(last.as_ref(), ROWS_BEFORE_YIELD))
+            .await?;
         manifests += page.len() as u64;
         let Some(found) = page.last() else { break };
         last = Some(found.digest);
@@ -116,7 +118,9 @@ async fn count(view: &View, repository: &str) -> Result<RepositoryContent, Admin
     }
     let mut last = None;
     loop {
-        let page = resident(|| repository.links(last.as_ref(), ROWS_BEFORE_YIELD)).await?;
+        let page = view
+            .read(|_| repository.links(last.as_ref(), ROWS_BEFORE_YIELD))
+            .await?;
         blobs += page.len() as u64;
         let Some(found) = page.last() else { break };
         last = Some(*found);

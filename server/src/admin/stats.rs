@@ -3,7 +3,7 @@
 //! Owns: [`GetStats`] and its answer. Refuses: counting, which the engine does.
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::store::StoreStats;
+use tonnage_engine::StoreStats;
 
 use super::error::AdminError;
 use super::store::AdminStore;

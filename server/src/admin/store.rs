@@ -4,8 +4,7 @@
 
 use std::future::Future;
 
-use tonnage_engine::catalog::View;
-use tonnage_engine::store::{Store, StoreStats};
+use tonnage_engine::{ClosedStore, Store, StoreStats, View};
 
 use super::error::AdminError;
 
@@ -32,5 +31,19 @@ impl AdminStore for Store {
 
     fn writable(&self) -> Result<&Store, AdminError> {
         Ok(self)
+    }
+}
+
+impl AdminStore for ClosedStore {
+    fn view(&self) -> View {
+        Self::view(self).clone()
+    }
+
+    async fn stats(&self) -> tonnage_engine::Result<StoreStats> {
+        Self::stats(self).await
+    }
+
+    fn writable(&self) -> Result<&Store, AdminError> {
+        Err(AdminError::ReadOnly)
     }
 }

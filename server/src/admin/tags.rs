@@ -6,9 +6,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::catalog::{TagInfo, View};
-use tonnage_engine::table::resident;
-use tonnage_engine::{Change, Require};
+use tonnage_engine::{Change, Require, TagInfo, View};
 
 use super::PAGE_ENTRIES_MAX;
 use super::commit::commit;
@@ -86,7 +84,9 @@ pub(super) async fn list_tags(
 ) -> Result<TagPage, AdminError> {
     let view = store.view();
     let repository = find(&view, &request.repository).await?;
-    let found = resident(|| repository.tags(request.last.as_deref(), PAGE_ENTRIES_MAX)).await?;
+    let found = view
+        .read(|_| repository.tags(request.last.as_deref(), PAGE_ENTRIES_MAX))
+        .await?;
     let more = found.len() == PAGE_ENTRIES_MAX;
     let tags = found.into_iter().map(TagEntry::from).collect();
     Ok(TagPage { tags, more })
@@ -122,7 +122,7 @@ async fn look_up(view: &View, request: &DeleteTags) -> Result<Vec<TagInfo>, Admi
     let names: BTreeSet<&String> = request.tags.iter().collect();
     let (mut found, mut missing) = (Vec::new(), Vec::new());
     for name in names {
-        match resident(|| repository.tag(name)).await? {
+        match view.read(|_| repository.tag(name)).await? {
             Some(tag) => found.push(tag),
             None => missing.push(name.clone()),
         }

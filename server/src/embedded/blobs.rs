@@ -6,12 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
-use tonnage_engine::catalog::BlobInfo;
-use tonnage_engine::memory::HeldBytes;
-use tonnage_engine::segment::BlobReader;
-use tonnage_engine::store::Store;
 use tonnage_engine::vocabulary::{Algorithm, ClientId, Digest, UploadClaim, UploadId, UploadSpec};
-use tonnage_engine::{FinishedBlob, Lane, Reading, upload};
+use tonnage_engine::{BlobInfo, BlobReader, FinishedBlob, HeldBytes, Lane, Reading, Store};
 
 use super::error;
 use crate::registry::ports::{
@@ -30,7 +26,7 @@ struct Reader(BlobReader);
 struct Account(tonnage_engine::MemoryAccount);
 
 #[derive(Debug)]
-struct Writer(upload::Upload);
+struct Writer(tonnage_engine::Upload);
 
 impl BlobStore for StoreBlobs {
     fn open<'a>(
@@ -241,7 +237,7 @@ impl Upload for Writer {
     }
 }
 
-fn engine_savepoint(savepoint: Savepoint) -> upload::Savepoint {
+fn engine_savepoint(savepoint: Savepoint) -> tonnage_engine::Savepoint {
     match savepoint.0.downcast() {
         Ok(savepoint) => *savepoint,
         Err(_) => unreachable!("a savepoint of another blob store was given to this one"),

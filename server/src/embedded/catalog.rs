@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use futures_util::future::{self, BoxFuture, FutureExt as _};
-use tonnage_engine::format::transaction::RepositoryId;
-use tonnage_engine::store::Store;
 use tonnage_engine::vocabulary::{Batch, Digest, ManifestEntry};
-use tonnage_engine::{self as engine, FinishedBlob, catalog};
+use tonnage_engine::{self as engine, FinishedBlob, RepositoryId, Store};
 
 use super::error;
 use crate::registry::Result;
@@ -16,7 +14,7 @@ use crate::registry::ports::{Catalog, CommitError, RepositoryView, Staged, Store
 pub(super) struct StoreCatalog(pub(super) Store);
 
 #[derive(Debug)]
-struct Snapshot(catalog::View);
+struct Snapshot(engine::View);
 
 impl Catalog for StoreCatalog {
     fn view(&self) -> BoxFuture<'_, Result<Box<dyn View>>> {
@@ -48,7 +46,7 @@ impl Snapshot {
     /// What `read` finds, once all rows that it needs are in memory.
     fn read<'a, T: Send + 'a>(
         &'a self,
-        read: impl Fn(&catalog::View) -> engine::Result<T> + Send + 'a,
+        read: impl Fn(&engine::View) -> engine::Result<T> + Send + 'a,
     ) -> BoxFuture<'a, Result<T>> {
         async move { self.0.read(read).await.map_err(error) }.boxed()
     }
@@ -86,7 +84,7 @@ impl View for Snapshot {
 }
 
 /// A blob as the blob store of this pair takes it.
-fn stored(digest: Digest, found: catalog::BlobInfo) -> StoredBlob {
+fn stored(digest: Digest, found: engine::BlobInfo) -> StoredBlob {
     StoredBlob {
         digest,
         length: found.length,
@@ -96,16 +94,16 @@ fn stored(digest: Digest, found: catalog::BlobInfo) -> StoredBlob {
 
 /// A repository of a snapshot.
 #[derive(Debug)]
-struct SnapshotRepository(catalog::View, RepositoryId);
+struct SnapshotRepository(engine::View, RepositoryId);
 
 impl SnapshotRepository {
     /// What `read` finds, once all rows that it needs are in memory.
     fn read<'a, T: Send + 'a>(
         &'a self,
-        read: impl Fn(catalog::Repository<'_>) -> engine::Result<T> + Send + 'a,
+        read: impl Fn(engine::Repository<'_>) -> engine::Result<T> + Send + 'a,
     ) -> BoxFuture<'a, Result<T>> {
         let Self(view, id) = self;
-        let read = move |view: &catalog::View| read(catalog::Repository::new(view, *id));
+        let read = move |view: &engine::View| read(engine::Repository::new(view, *id));
         async move { view.read(read).await.map_err(error) }.boxed()
     }
 }

@@ -9,7 +9,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
-use tonnage_engine::store::Store;
+use tonnage_engine::Store;
 
 #[derive(Debug)]
 pub(super) struct StoreMetrics(pub(super) Store);

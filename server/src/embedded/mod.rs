@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use tonnage_engine::store::Store;
+use tonnage_engine::Store;
 
 use crate::registry::ports::{BlobStore, Catalog};
 use crate::registry::{Error, Limits, Registry, Shortage};

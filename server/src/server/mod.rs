@@ -18,7 +18,7 @@ use prometheus_client::collector::Collector;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonnage_engine::store::Store;
+use tonnage_engine::Store;
 
 pub use self::options::ServerOptions;
 use crate::access::Gate;

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use tonnage_engine::extent::Lsn;
+use tonnage_engine::Lsn;
 use tonnage_engine::format::journal::FrameHeader;
 use tonnage_engine::limits::JOURNAL_BLOCK_BYTES;
 use tonnage_machine::{Fault, Host, Image, Noise, OpKind, SimDisk};

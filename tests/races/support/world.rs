@@ -1,19 +1,20 @@
 //! An engine in a world whose every switch between threads is the scheduler's.
 //!
-//! Owns: [`World`], and the calls that several tests make. Refuses: time: nothing sleeps to its end, so that no test waits for it.
+//! Owns: [`World`], and the calls that several tests make. Refuses: time that goes by itself: it goes on by [`World::pass`] alone, so that no
+//! test waits for it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use shuttle::future::block_on;
-use tonnage_engine::catalog::View;
 use tonnage_engine::io::{Clock, Env, Rng, Spawn, TaskFuture};
 use tonnage_engine::{
     Algorithm, Batch, Change, Committed, Digest, FinishedBlob, ManifestEntry, Options, Origin,
-    Require, Result, Store,
+    Require, Result, Store, View,
 };
 use tonnage_machine::Host;
 
@@ -42,21 +43,53 @@ impl Default for World {
 
 #[derive(Debug, Default)]
 struct Rest {
-    now: AtomicU64,
+    now: Arc<Now>,
     random: AtomicU64,
+}
+
+/// The time, and who waits for it to go on.
+#[derive(Debug, Default)]
+struct Now {
+    seconds: AtomicU64,
+    asleep: Mutex<Vec<Waker>>,
+}
+
+impl Now {
+    fn get(&self) -> Duration {
+        Duration::from_secs(1000 + self.seconds.load(Ordering::Relaxed))
+    }
+
+    async fn sleep(&self, until: Duration) {
+        std::future::poll_fn(|context| {
+            if self.get() >= until {
+                return Poll::Ready(());
+            }
+            let mut asleep = self.asleep.lock().expect("nobody panics with it");
+            asleep.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn pass(&self, time: Duration) {
+        self.seconds.fetch_add(time.as_secs(), Ordering::Relaxed);
+        let asleep = std::mem::take(&mut *self.asleep.lock().expect("nobody panics with it"));
+        asleep.into_iter().for_each(Waker::wake);
+    }
 }
 
 impl Clock for Rest {
     fn monotonic(&self) -> Duration {
-        Duration::from_secs(1000 + self.now.load(Ordering::Relaxed))
+        self.now.get()
     }
 
     fn wall_unix_ms(&self) -> u64 {
         1_800_000_000_000
     }
 
-    fn sleep(&self, _: Duration) -> TaskFuture {
-        Box::pin(std::future::pending())
+    fn sleep(&self, duration: Duration) -> TaskFuture {
+        let (now, until) = (Arc::clone(&self.now), self.now.get() + duration);
+        Box::pin(async move { now.sleep(until).await })
     }
 }
 
@@ -118,7 +151,7 @@ impl World {
 
     /// Time goes on.
     pub fn pass(&self, time: Duration) {
-        self.rest.now.fetch_add(time.as_secs(), Ordering::Relaxed);
+        self.rest.now.pass(time);
     }
 
     /// Opens the store.

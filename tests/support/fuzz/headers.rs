@@ -3,7 +3,6 @@
 //! The input: which one (a byte; its highest bit asks for a right checksum), then its bytes. Demanded: what is taken is written again as
 //! the same bytes.
 
-use tonnage_engine::extent::{Extent, Layout, SegmentId, VolumeId};
 use tonnage_engine::format::checkpoint::CheckpointRecord;
 use tonnage_engine::format::checksum::{ChunkChecksums, ChunkMark, check_chunks, decode_table};
 use tonnage_engine::format::journal::{FrameHeader, JournalHeader};
@@ -13,6 +12,7 @@ use tonnage_engine::format::run::{FileHeader, decode_directory, encode_directory
 use tonnage_engine::format::segment::SegmentHeader;
 use tonnage_engine::format::superblock::{COPY_BYTES, Decoded, Superblock};
 use tonnage_engine::format::upload_log::UploadHeader;
+use tonnage_engine::{Extent, Layout, SegmentId, VolumeId};
 
 use super::input::Input;
 use super::seal;

@@ -4,24 +4,20 @@
 //! the payload of a frame that holds. Demanded: what is read is written and read again as the same, offsets ascend, and applying any
 //! transaction gives rows or an error.
 
-use crate::by_name::ByName as _;
-use std::sync::Arc;
-
-use tonnage_engine::catalog::{View, apply};
-use tonnage_engine::extent::{Lsn, SegmentId};
+use tonnage_engine::Lsn;
 use tonnage_engine::format::codec::{Decoder, Encoder, checksum};
 use tonnage_engine::format::journal::{FrameHeader, JournalHeader, frame_bytes};
 use tonnage_engine::format::mark::FRAMES_START;
+use tonnage_engine::format::scan;
 use tonnage_engine::format::transaction::Transaction;
-use tonnage_engine::journal::scan;
 use tonnage_engine::limits::ORIGIN_BYTES_MAX;
-use tonnage_engine::state::State;
-use tonnage_engine::table::{Layers, Runs};
 
 use super::input::Input;
+use super::opened;
 
 /// The nonce of the file, for seeds.
 pub const NONCE: u64 = 0x0102_0304_0506_0708;
+const FILE: &str = "journal/0000000000000001.journal";
 const BUILD: u8 = 1;
 const ENDS: u8 = 2;
 /// Frames that are built at most.
@@ -40,38 +36,21 @@ pub fn run(bytes: &[u8]) {
         build(&mut file, input);
     }
     let end = (choices & ENDS != 0).then_some(file.len() as u64);
-    let mut state = State {
-        lsn: Lsn(0),
-        layers: Layers::new(Runs::empty()),
-        next_repository: 1,
-        segment_limit: SegmentId(1),
-        retired: 0,
-        hash_key: [9; 16],
-    };
+    let mut transactions = 0;
     let scanned = scan::frames(&file, &header, FRAMES_START, end, &mut |read| {
         written_again(&read);
-        // What cannot be applied is corrupt; the state is not used any more then.
-        drop(apply::transaction(&mut state, &read));
+        transactions += 1;
         Ok(())
     });
-    if let Ok(scanned) = scanned {
+    if let Ok(scanned) = &scanned {
         assert!(scanned.end >= FRAMES_START && scanned.end <= file.len() as u64);
-        assert_eq!(scanned.last_lsn.is_some(), state.lsn != Lsn(0));
+        assert_eq!(scanned.last_lsn.is_some(), transactions > 0);
     }
     let _ = scan::first_nonzero(&file, end.unwrap_or_default());
-    look(state);
-}
-
-/// Reads what was applied through the catalog.
-fn look(state: State) {
-    let view = View::new(Arc::new(state));
-    for name in view.repositories(None, 100).unwrap_or_default() {
-        drop(view.tags(&name, None, 100));
-        drop(view.links(&name, None, 100));
-        for entry in view.manifests(&name, None, 100).unwrap_or_default() {
-            drop(view.children(&name, &entry.digest));
-            drop(view.referrers(&name, &entry.digest, None, 100));
-        }
+    let image = opened::image(header.store_id, [(FILE, &*file)]);
+    // What cannot be applied is corrupt, and the store does not open.
+    if let (Some(report), Ok(_), None) = (opened::look(&image), scanned, end) {
+        assert_eq!(report.replayed, transactions);
     }
 }
 

@@ -10,7 +10,7 @@
 //! | [`headers`] [`journal`] [`upload`] [`run`](mod@run) [`rows`] | what lies on the disk, structure by structure |
 //! | [`store`] | a whole store with some of its bytes changed |
 //!
-//! `go_json` is what Go's reader makes of a manifest, to compare with.
+//! `go_json` is what Go's reader makes of a manifest, to compare with; [`opened`] puts a store around a structure.
 //!
 //! A decoder of disk bytes stands behind a checksum that a fuzzer would have to guess. So each of these targets can put the right
 //! checksums into what it was given ([`seal`]), and the input says whether it does.
@@ -20,6 +20,7 @@ pub mod headers;
 pub mod input;
 pub mod journal;
 pub mod manifest;
+pub mod opened;
 pub mod ranges;
 pub mod request;
 pub mod rows;
@@ -67,14 +68,14 @@ pub const TARGETS: [Target; 10] = [
     target("manifest", manifest::run),
     target("headers", headers::run),
     Target {
-        // A block of 4 KiB for each frame that is built.
-        memory_bytes: 1 << 20,
+        // An open store, and a block of 4 KiB for each frame that is built.
+        memory_bytes: 64 << 20,
         ..target("journal", journal::run)
     },
     target("upload", upload::run),
     Target {
-        // A simulated machine, and the file in its pages.
-        memory_bytes: 1 << 20,
+        // An open store, and the file in its pages.
+        memory_bytes: 64 << 20,
         ..target("run", run::run)
     },
     target("rows", rows::run),

@@ -3,10 +3,10 @@
 //! The input: which one (a byte), then its bytes. Demanded: what is taken is written again as the same bytes.
 
 use bytes::Bytes;
-use tonnage_engine::catalog::keys::{
+use tonnage_engine::format::codec::{Decoder, Encoder};
+use tonnage_engine::format::keys::{
     self, SegmentUse, Slot, TagValue, digest_behind, number_behind, text_behind,
 };
-use tonnage_engine::format::codec::{Decoder, Encoder};
 use tonnage_engine::format::record::RecordPlaces;
 use tonnage_engine::{Algorithm, Digest};
 use tonnage_server::fuzz_entry;

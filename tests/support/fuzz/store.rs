@@ -16,6 +16,7 @@ use crate::machine::{Content, Image, Machine};
 use crate::model::flips::{self, Specimen};
 use crate::model::found;
 use crate::model::recover::{fsck_image, store_path};
+use crate::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 const STOPPED: u8 = 1;
 const SEAL: u8 = 2;

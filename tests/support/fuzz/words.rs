@@ -6,9 +6,8 @@
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-use tonnage_engine::Algorithm;
 use tonnage_engine::limits::{REPOSITORY_NAME_BYTES_MAX, TAG_BYTES_MAX};
-use tonnage_engine::vocabulary::UploadId;
+use tonnage_engine::{Algorithm, UploadId};
 use tonnage_server::oci::page::PAGE_MAX;
 use tonnage_server::oci::{
     Digest, MediaType, Page, Reference, RepositoryName, RepositoryPattern, Tag,

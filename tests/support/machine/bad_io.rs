@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tonnage_engine::buffer::Buffer;
+use tonnage_engine::io::Buffer;
 use tonnage_engine::io::{
     Call, Dir, DirRef, File, FileRef, Io, IoError, IoFuture, IoResult, LockAttempt, OpenMode,
     Residency, Space, Spawn, TaskFuture,

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
-use tonnage_engine::buffer::Buffer;
+use tonnage_engine::io::Buffer;
 use tonnage_engine::io::{Call, File, IoError, IoFuture, IoResult, OpenMode, Residency};
 
 use super::disk::{DiskState, SimDisk};

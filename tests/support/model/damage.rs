@@ -11,6 +11,7 @@ use super::census::Census;
 use super::found;
 use super::recover::{Found, Task, Violation, fsck_image, guarded, store_path};
 use crate::machine::{Image, Machine, Prng, Stray};
+use crate::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 /// Damaged copies of each store.
 const COPIES: usize = 16;

@@ -4,16 +4,16 @@
 //! lease that an answer promised and that is not held) is a complaint in the record.
 
 use crate::by_name::ByName as _;
+use crate::whole_blobs::ByDigest as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tonnage_engine::io::Env;
-use tonnage_engine::upload::{Upload, UploadStatus};
-use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadPosition, UploadSpec};
 use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Origin, Require, Store,
+    Upload, UploadClaim, UploadId, UploadPosition, UploadSpec, UploadStatus,
 };
 
 use super::content;

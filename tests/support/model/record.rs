@@ -8,8 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tonnage_engine::Digest;
-use tonnage_engine::vocabulary::UploadId;
+use tonnage_engine::{Digest, UploadId};
 
 use super::operation::Call;
 

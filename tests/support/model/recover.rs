@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tonnage_engine::fsck::{self, Finding, FsckOptions, FsckReport, Severity};
-use tonnage_engine::vocabulary::{UploadClaim, UploadId};
-use tonnage_engine::{Batch, Change, Digest, Error, OpenReport, Options, Origin, Store};
+use tonnage_engine::{
+    Batch, Change, Digest, Error, OpenReport, Options, Origin, Store, UploadClaim, UploadId,
+};
 
 use super::content::Contents;
 use super::found;
 use super::record::SentUpload;
 use super::state::Model;
 use crate::machine::{Image, Machine};
+use crate::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 /// A promise that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tonnage_engine::options::Options;
+use tonnage_engine::Options;
 use tonnage_server::ServerOptions;
 
 use crate::config::kind::{

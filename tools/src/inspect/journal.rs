@@ -7,8 +7,8 @@ use std::io::{self, Read as _};
 use serde_json::{Value, json};
 use tonnage_engine::format::journal::{HEADER_BYTES, JournalHeader};
 use tonnage_engine::format::mark::{FRAMES_START, Mark};
+use tonnage_engine::format::scan::{Tail, frames};
 use tonnage_engine::format::transaction::{Operation, Transaction};
-use tonnage_engine::journal::scan::{Tail, frames};
 
 use super::{Findings, Inspected, hex, number_in, store_id_in, time};
 

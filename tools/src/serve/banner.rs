@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use tonnage_engine::store::OpenReport;
+use tonnage_engine::OpenReport;
 
 use crate::output::note;
 

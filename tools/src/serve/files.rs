@@ -7,7 +7,7 @@
 //! Invariant: what may be open at once is at most what is allowed, so that no client can use up what others need.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tonnage_engine::options::DESCRIPTORS_BESIDE_BLOBS;
+use tonnage_engine::DESCRIPTORS_BESIDE_BLOBS;
 use tonnage_server::{ADMIN_CONNECTIONS_MAX, connections_waiting_max};
 
 use crate::exit::Exit;

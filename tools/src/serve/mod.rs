@@ -12,8 +12,7 @@ pub(crate) mod threads;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tonnage_engine::options::Options;
-use tonnage_engine::store::Store;
+use tonnage_engine::{Options, Store};
 use tonnage_server::{AdminSocket, Bound, ServeError, Server, ServerOptions};
 
 use self::banner::Started;

@@ -59,7 +59,7 @@ impl Handles {
 
 /// One open segment.
 #[derive(Debug)]
-pub struct SegmentFile {
+pub(crate) struct SegmentFile {
     pub(super) id: SegmentId,
     pub(super) path: PathBuf,
     pub(super) file: FileRef,
@@ -73,12 +73,12 @@ pub struct SegmentFile {
 
 impl SegmentFile {
     /// Its id.
-    pub fn id(&self) -> SegmentId {
+    pub(crate) fn id(&self) -> SegmentId {
         self.id
     }
 
     /// Its path, for messages.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
@@ -88,12 +88,12 @@ impl SegmentFile {
     }
 
     /// The open file.
-    pub fn file(&self) -> &dyn crate::io::File {
+    pub(crate) fn file(&self) -> &dyn crate::io::File {
         self.file.as_ref()
     }
 
     /// The open file, shared.
-    pub fn share(&self) -> FileRef {
+    pub(crate) fn share(&self) -> FileRef {
         Arc::clone(&self.file)
     }
 }
@@ -122,7 +122,7 @@ impl Drop for SegmentFile {
 /// A segment that an upload has open to write it. When this drops, its descriptor is given back, and another upload may
 /// have one.
 #[derive(Debug)]
-pub struct WrittenFile {
+pub(crate) struct WrittenFile {
     pub(super) file: Arc<SegmentFile>,
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) permit: OwnedSemaphorePermit,
@@ -130,7 +130,7 @@ pub struct WrittenFile {
 
 impl WrittenFile {
     /// The segment.
-    pub fn file(&self) -> &Arc<SegmentFile> {
+    pub(crate) fn file(&self) -> &Arc<SegmentFile> {
         &self.file
     }
 }

@@ -38,17 +38,17 @@ use handles::Handles;
 use line::Line;
 use unlinking::Unlinking;
 
-pub use handles::SegmentFile;
+pub(crate) use handles::SegmentFile;
 pub(super) use handles::WrittenFile;
-pub use names::{parse_segment_name, segment_name};
-pub use unlinking::AbandonGuard;
+pub(crate) use names::{parse_segment_name, segment_name};
+pub(crate) use unlinking::AbandonGuard;
 
 /// How long an upload waits for others to give a descriptor back.
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
 
 /// The directory of segment files.
 #[derive(Debug)]
-pub struct SegmentFiles {
+pub(crate) struct SegmentFiles {
     env: Env,
     dir: Directory,
     store: [u8; 16],
@@ -78,7 +78,7 @@ impl Drop for Counted<'_> {
 
 impl SegmentFiles {
     /// The segments in `dir`, which is open, of the store with the id `store`.
-    pub fn new(
+    pub(crate) fn new(
         env: Env,
         dir: Directory,
         store: [u8; 16],
@@ -102,28 +102,28 @@ impl SegmentFiles {
     }
 
     /// The directory.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
     /// The store's id.
-    pub fn store(&self) -> [u8; 16] {
+    pub(crate) fn store(&self) -> [u8; 16] {
         self.store
     }
 
     /// What the engine was given.
-    pub fn env(&self) -> &Env {
+    pub(crate) fn env(&self) -> &Env {
         &self.env
     }
 
     /// The path of a segment.
-    pub fn path(&self, id: SegmentId) -> PathBuf {
+    pub(crate) fn path(&self, id: SegmentId) -> PathBuf {
         self.dir.path().join(segment_name(id))
     }
 
     /// Waits until one more segment may be open to be written by an upload. First come, first served; those that have one
     /// give it back after every window while others wait, so the wait is bounded.
-    pub async fn writer_permit(&self) -> Result<OwnedSemaphorePermit> {
+    pub(crate) async fn writer_permit(&self) -> Result<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.writers).try_acquire_owned() {
             return Ok(permit);
         }
@@ -140,29 +140,29 @@ impl SegmentFiles {
     }
 
     /// As [`SegmentFiles::writer_permit`], for one that cannot wait.
-    pub fn try_writer_permit(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) fn try_writer_permit(&self) -> Option<OwnedSemaphorePermit> {
         let permit = Arc::clone(&self.writers).try_acquire_owned().ok();
         self.wanted.store(permit.is_none(), Ordering::Release);
         permit
     }
 
     /// Whether uploads want a segment open, more than may be.
-    pub fn writers_wait(&self) -> bool {
+    pub(crate) fn writers_wait(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0 || self.wanted.load(Ordering::Acquire)
     }
 
     /// Forgets those that did not wait, until they ask again.
-    pub fn forget_wanted(&self) {
+    pub(crate) fn forget_wanted(&self) {
         self.wanted.store(false, Ordering::Release);
     }
 
     /// Whether no more segment may be open to be written.
-    pub fn is_full_of_writers(&self) -> bool {
+    pub(crate) fn is_full_of_writers(&self) -> bool {
         self.writers.available_permits() == 0
     }
 
     /// Creates a dedicated segment, open to be written.
-    pub async fn create_to_write(
+    pub(crate) async fn create_to_write(
         self: &Arc<Self>,
         id: SegmentId,
         permit: OwnedSemaphorePermit,
@@ -172,7 +172,7 @@ impl SegmentFiles {
     }
 
     /// Creates a segment and writes its header, which is synced where the segment is shared. A failure leaves no file behind.
-    pub async fn create(
+    pub(crate) async fn create(
         self: &Arc<Self>,
         id: SegmentId,
         class: SegmentClass,
@@ -209,17 +209,8 @@ impl SegmentFiles {
         Ok(file)
     }
 
-    /// Opens a segment for reading, or gives the handle that is open already.
-    pub async fn open(self: &Arc<Self>, id: SegmentId) -> Result<Arc<SegmentFile>> {
-        if let Some(file) = self.find(id) {
-            return Ok(file);
-        }
-        let admitted = self.admit(Purpose::Read);
-        self.open_admitted(id, OpenMode::Read, admitted).await
-    }
-
     /// Opens a segment that an upload continues to write.
-    pub async fn open_to_write(
+    pub(crate) async fn open_to_write(
         self: &Arc<Self>,
         id: SegmentId,
         permit: OwnedSemaphorePermit,
@@ -271,7 +262,7 @@ impl SegmentFiles {
     }
 
     /// The count of open files, for files of blobs that are no segments.
-    pub fn open_files(&self) -> &Arc<OpenFiles> {
+    pub(crate) fn open_files(&self) -> &Arc<OpenFiles> {
         &self.open
     }
 
@@ -336,7 +327,7 @@ impl SegmentFiles {
 
     /// The segment's bytes are no longer needed: unlinks it once it has no holder. Best effort; recovery
     /// removes what is left.
-    pub fn retire(self: &Arc<Self>, id: SegmentId) {
+    pub(crate) fn retire(self: &Arc<Self>, id: SegmentId) {
         let mut handles = self.handles.lock();
         let file = handles.live.get(&id).and_then(Weak::upgrade);
         let kept = handles.forget(id);
@@ -364,7 +355,7 @@ impl SegmentFiles {
     }
 
     /// Waits until the segments that were retired and have no holder are removed and closed, so that their space is free.
-    pub async fn unlinked(&self) {
+    pub(crate) async fn unlinked(&self) {
         loop {
             let mut ended = pin!(self.unlinking.ended.notified());
             ended.as_mut().enable();
@@ -376,7 +367,7 @@ impl SegmentFiles {
     }
 
     /// Makes the names of all segments created so far durable. A failure stops all writes.
-    pub async fn sync_dir(&self, call: Call) -> Result<()> {
+    pub(crate) async fn sync_dir(&self, call: Call) -> Result<()> {
         let synced = self.dir.sync(call).await;
         synced.map_err(|error| self.poison.of_directory_sync(self.dir.path(), error))
     }

@@ -5,12 +5,12 @@ use crate::extent::SegmentId;
 const SUFFIX: &str = ".segment";
 
 /// The file name of a segment.
-pub fn segment_name(id: SegmentId) -> String {
+pub(crate) fn segment_name(id: SegmentId) -> String {
     format!("{id}{SUFFIX}")
 }
 
 /// The segment of a file name; `None` if it is not one that [`segment_name`] gives.
-pub fn parse_segment_name(name: &str) -> Option<SegmentId> {
+pub(crate) fn parse_segment_name(name: &str) -> Option<SegmentId> {
     let id = SegmentId(u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()?);
     (segment_name(id) == name).then_some(id)
 }

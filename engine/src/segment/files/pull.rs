@@ -25,7 +25,7 @@ impl SegmentFiles {
     /// As [`SegmentFiles::open`], for a pull of `client`: waits while as many files are open as may be. Clients have their turn one after
     /// the other; meanwhile the one with an open file that took nothing of its answer for the longest time is told to let go, one at a
     /// time.
-    pub async fn open_for_client(
+    pub(crate) async fn open_for_client(
         self: &Arc<Self>,
         id: SegmentId,
         client: ClientId,

@@ -34,14 +34,14 @@ impl Drop for Removal {
 
 /// Unlinks a dedicated segment that was never committed, when dropped.
 #[derive(Debug)]
-pub struct AbandonGuard {
+pub(crate) struct AbandonGuard {
     files: Option<Arc<SegmentFiles>>,
     id: SegmentId,
 }
 
 impl AbandonGuard {
     /// Guards the segment `id`.
-    pub fn new(files: Arc<SegmentFiles>, id: SegmentId) -> Self {
+    pub(crate) fn new(files: Arc<SegmentFiles>, id: SegmentId) -> Self {
         Self {
             files: Some(files),
             id,
@@ -49,7 +49,7 @@ impl AbandonGuard {
     }
 
     /// The segment stays: a durable transaction names it, or may do so (its outcome is not known).
-    pub fn keep(mut self) {
+    pub(crate) fn keep(mut self) {
         self.files = None;
     }
 }

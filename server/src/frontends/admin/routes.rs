@@ -10,8 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::{StatusCode, header};
 use serde::Serialize;
-use tonnage_engine::Error;
-use tonnage_engine::store::Store;
+use tonnage_engine::{Error, Store};
 
 use crate::admin::{AdminError, AdminRequest, execute};
 

@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixSocket};
 use tokio::task::JoinHandle;
-use tonnage_engine::recovery::superblock::ADMIN_SOCKET;
-use tonnage_engine::store::Store;
+use tonnage_engine::{ADMIN_SOCKET, Store};
 
 use super::routes;
 

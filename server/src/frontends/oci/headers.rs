@@ -3,8 +3,7 @@
 //! Owns: their names and forms. Locations and links are relative, so that no proxy can make them wrong.
 
 use http::HeaderName;
-use tonnage_engine::Digest;
-use tonnage_engine::vocabulary::UploadId;
+use tonnage_engine::vocabulary::{Digest, UploadId};
 
 use crate::oci::RepositoryName;
 

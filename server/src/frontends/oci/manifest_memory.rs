@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonnage_engine::io::Clock;
-use tonnage_engine::memory::{HeldBytes, Lane, MemoryAccount, MemoryBudget};
+use tonnage_engine::{HeldBytes, Lane, MemoryAccount, MemoryBudget};
 
 use crate::clock::RunningClock;
 use crate::registry::{Error, LARGE_MANIFEST_BYTES, Result, Source as _};

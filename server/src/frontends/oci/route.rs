@@ -268,7 +268,7 @@ mod tests {
     #[test]
     #[expect(clippy::too_many_lines, reason = "one table")]
     fn paths_are_matched_from_the_right() {
-        let id = UploadId::from_bytes([7; 16]);
+        let id = UploadId::from_random([7; 16]);
         let digest = digest();
         let tag = |name: &str, tag: &str| Route::Manifest {
             name: self::name(name),

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use bytes::Bytes;
-use tonnage_engine::buffer::Buffer;
+use tonnage_engine::io::Buffer;
 use tonnage_engine::io::{LockAttempt, exact};
 
 use super::*;

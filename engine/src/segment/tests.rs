@@ -1,19 +1,26 @@
 //! Segments on a real file system: what was written comes back, what rotted does not.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "what lies behind the seam is looked at"
+)]
+
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tonnage_engine::extent::{Extent, Layout};
-use tonnage_engine::format::checksum::ChunkChecksums;
-use tonnage_engine::options::Options;
-use tonnage_engine::segment::SmallBlob;
-use tonnage_engine::{Algorithm, ClientId, Digest, Error};
-
 use tempfile::TempDir;
 
-use crate::workbench::{Workbench, content, eventually, run, small_options};
+use super::{ClientId, SmallBlob};
+use crate::digest::{Algorithm, Digest};
+use crate::error::Error;
+use crate::extent::{Extent, Layout};
+use crate::format::checksum::ChunkChecksums;
+use crate::options::Options;
+use crate::sync::Mutex;
+use crate::upload::workbench::{Workbench, content, eventually, run, small_options};
 
 const CHUNK: usize = 64 << 10;
 
@@ -385,7 +392,7 @@ fn announced_bytes_do_not_fill_the_disk() {
 fn a_small_blob_passes_large_ones() {
     run(|dir| async move {
         let bench = Workbench::open(dir.path(), 1, &Options::default()).await;
-        let ended = parking_lot::Mutex::new(Vec::new());
+        let ended = Mutex::new(Vec::new());
         let push = async |size: usize| {
             let (_, extent) = append(&bench, &content(size as u64, size)).await;
             ended.lock().push((size, extent.segment));

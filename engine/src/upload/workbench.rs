@@ -1,4 +1,9 @@
 //! The data path of the engine on a real directory, put together as the store does it.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what lies behind the seam is looked at"
+)]
 //!
 //! Owns: one open "store" without journal: segments and uploads over the real backend. Refuses: assertions.
 
@@ -8,17 +13,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tempfile::TempDir;
-use tonnage_engine::extent::{Extent, SegmentId};
-use tonnage_engine::io::{Class, Directory, Env};
-use tonnage_engine::lease::Leases;
-use tonnage_engine::options::Options;
-use tonnage_engine::poison::Poison;
-use tonnage_engine::segment::{DedicatedWriter, SegmentIds, Segments};
-use tonnage_engine::upload::{Existing, Upload, Uploads};
-use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadSpec};
-use tonnage_engine::{Algorithm, ClientId, Digest, Result};
+
+use super::{Existing, Upload, Uploads};
+use crate::digest::{Algorithm, Digest};
+use crate::error::Result;
+use crate::extent::{Extent, SegmentId};
+use crate::io::{Class, Directory, Env, test_env};
+use crate::lease::Leases;
+use crate::options::Options;
+use crate::poison::Poison;
+use crate::segment::{DedicatedWriter, SegmentIds, Segments};
+use crate::sync::Mutex;
+use crate::vocabulary::{ClientId, UploadClaim, UploadId, UploadSpec};
 
 pub(crate) const STORE: [u8; 16] = *b"a store of tests";
 pub(crate) const REPOSITORY: &str = "library/test";
@@ -52,13 +59,7 @@ async fn directory(env: &Env, path: &Path) -> Directory {
 impl Workbench {
     /// Opens what is in `dir`; ids start at `first_id`, as after a reservation.
     pub(crate) async fn open(dir: &Path, first_id: u64, options: &Options) -> Self {
-        Self::open_with(
-            tonnage_server::runtime::env().unwrap(),
-            dir,
-            first_id,
-            options,
-        )
-        .await
+        Self::open_with(test_env::env(), dir, first_id, options).await
     }
 
     pub(crate) async fn open_with(env: Env, dir: &Path, first_id: u64, options: &Options) -> Self {

@@ -4,11 +4,11 @@
 //! Refuses: repairing, skipping, or searching for records in payload bytes. The one search there is, from a bad frame on, looks
 //! only for headers with the file's secret nonce, which no client can forge: a torn write leaves none but its own.
 
+use super::codec::{Decoder, Malformed, checksum};
+use super::journal::{FRAME_HEADER_BYTES, FrameHeader, JournalHeader, frame_bytes};
+use super::mark::FRAMES_START;
+use super::transaction::Transaction;
 use crate::extent::Lsn;
-use crate::format::codec::{Decoder, Malformed, checksum};
-use crate::format::journal::{FRAME_HEADER_BYTES, FrameHeader, JournalHeader, frame_bytes};
-use crate::format::mark::FRAMES_START;
-use crate::format::transaction::Transaction;
 use crate::limits::DRIVE_SECTOR_BYTES;
 
 /// How the frames of a file end.

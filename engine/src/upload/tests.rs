@@ -1,16 +1,23 @@
 //! Uploads on a real file system: every way in, every way to stop half-way.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "what lies behind the seam is looked at"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tonnage_engine::extent::{Extent, Layout};
-use tonnage_engine::limits::SMALL_CONTENT_BYTES;
-use tonnage_engine::options::Options;
-use tonnage_engine::vocabulary::{UploadClaim, UploadId, UploadSpec};
-use tonnage_engine::{Algorithm, Digest, Error, FinishedBlob};
 
-use crate::workbench::{REPOSITORY, Workbench, content, eventually, run, small_options, write};
+use super::workbench::{REPOSITORY, Workbench, content, eventually, run, small_options, write};
+use crate::digest::{Algorithm, Digest};
+use crate::error::Error;
+use crate::extent::{Extent, Layout};
+use crate::finished_blob::FinishedBlob;
+use crate::limits::SMALL_CONTENT_BYTES;
+use crate::options::Options;
+use crate::vocabulary::{UploadClaim, UploadId, UploadSpec};
 
 const CHUNK: usize = 64 << 10;
 const WINDOW: usize = 128 << 10;
@@ -65,7 +72,7 @@ fn sizes_come_back() {
                 assert_reads(&bench, digest, blob.extent(), &bytes).await;
             }
         }
-        assert!(bench.uploads.is_empty());
+        assert!(bench.uploads.len() == 0);
         settled(&bench, "uploads", 0).await;
     });
 }
@@ -317,7 +324,7 @@ fn a_committed_segment_is_never_resumed() {
             .resume(&|segment| segment == extent.segment)
             .await
             .unwrap();
-        assert!(in_use.is_empty() && bench.uploads.is_empty());
+        assert!(in_use.is_empty() && bench.uploads.len() == 0);
         assert_reads(&bench, digest, extent, &bytes).await;
         assert_eq!(bench.names("uploads"), Vec::<String>::new());
     });
@@ -384,7 +391,7 @@ fn sessions_are_exclusive_private_and_end_without_trace() {
     run(|dir| async move {
         let options = Options {
             uploads_max: 2,
-            upload_ttl: Duration::from_secs(60),
+            upload_ttl: Duration::from_mins(1),
             ..small_options()
         };
         let bench = Workbench::open(dir.path(), 1, &options).await;

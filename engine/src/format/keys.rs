@@ -7,11 +7,11 @@ use std::hash::Hasher as _;
 use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
+use super::codec::{Decoder, Encoder, Malformed};
+use super::row::table as prefix;
+use super::transaction::{RepositoryId, decode_extent, encode_extent};
 use crate::digest::Digest;
 use crate::extent::{Extent, Lsn, SegmentId};
-use crate::format::codec::{Decoder, Encoder, Malformed};
-use crate::format::row::table as prefix;
-use crate::format::transaction::{RepositoryId, decode_extent, encode_extent};
 use crate::vocabulary::ManifestEntry;
 
 /// A key under construction.

@@ -1,0 +1,80 @@
+//! A store that no process has open, read as its checkpoint and journal tell it.
+//!
+//! Owns: [`ClosedStore`], and finding out whether a directory is a store. Refuses: any change; `fsck` has the checks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::stats::StoreStats;
+use crate::catalog::View;
+use crate::error::{Error, Result};
+use crate::format::superblock::Superblock;
+use crate::io::{Class, Env};
+use crate::recovery::lock::{DirectoryLock, StoreLock};
+use crate::recovery::superblock::{self as superblocks, Kind};
+use crate::recovery::{self, Recovered};
+use crate::table::Site;
+use crate::upload;
+
+/// A closed store, locked: no process can open it while this lives.
+#[derive(Debug)]
+pub struct ClosedStore {
+    env: Env,
+    path: PathBuf,
+    view: View,
+    /// Held for its drop.
+    _lock: StoreLock,
+}
+
+impl ClosedStore {
+    /// Locks the store in `path` and reads its catalog and index. Changes nothing, and takes memory for what the journal has beyond
+    /// the newest checkpoint. [`Error::Foreign`] where there is no store.
+    pub async fn open(env: Env, path: &Path) -> Result<Self> {
+        let superblock = identify(&env, path).await?;
+        let directory = DirectoryLock::take(&*env.io, path).await?;
+        let lock = directory.with_superblock(&*env.io, path).await?;
+        let site = Site::new(env.clone(), path, &superblock);
+        let Recovered { state, .. } = recovery::replay(&site, &superblock, None).await?;
+        Ok(Self {
+            env,
+            path: path.to_path_buf(),
+            view: View::new(Arc::new(state)),
+            _lock: lock,
+        })
+    }
+
+    /// What the store holds.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Numbers for operators; its uploads are those that the next open can continue.
+    pub async fn stats(&self) -> Result<StoreStats> {
+        let space = self.env.io.space(Class::Directory.call(), &self.path).await;
+        let space =
+            space.map_err(|source| Error::io("ask for the space on", &self.path, source))?;
+        let uploads = upload::surviving(&self.env, &self.path.join("uploads")).await?;
+        Ok(StoreStats {
+            uploads: uploads.len() as u64,
+            ..StoreStats::count(&self.view, space).await?
+        })
+    }
+}
+
+/// The superblock of the store in `path`; [`Error::Foreign`] where there is none.
+pub(super) async fn identify(env: &Env, path: &Path) -> Result<Superblock> {
+    let foreign = |why: &str| Error::Foreign {
+        path: path.to_path_buf(),
+        why: why.to_owned(),
+    };
+    match superblocks::classify(&*env.io, path).await? {
+        Kind::Store => {}
+        Kind::Absent => return Err(foreign("there is no such directory")),
+        Kind::Fresh => return Err(foreign("it has no superblock")),
+    }
+    let read = superblocks::read(&*env.io, path).await?;
+    let (superblock, _) = read.ok_or_else(|| {
+        foreign("its creation was cut short; the next start of a server creates it again")
+    })?;
+    Ok(superblock)
+}
