@@ -58,7 +58,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         }
     };
     let (store, report) = opened.map_err(|error| Failure::of_store(&error, &options.data))?;
-    let control = answer_operator(&store, &options.data);
+    let mut control = answer_operator(&store, &options.data);
     let started = Started {
         data: &options.data,
         address: bound.address(),
@@ -75,15 +75,16 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     started.warn();
     memory::start();
     run(bound, store.clone(), signals).await?;
+    if let Some(control) = &mut control {
+        control.drain().await;
+    }
     // What is still held by a request that was cut must not keep the journal from being closed.
     store
         .close()
         .await
         .map_err(|error| Failure::of_store(&error, &options.data))?;
     // Last, while `store` still holds the lock: the next server's socket has the same name.
-    if let Some(control) = control {
-        control.stop().await;
-    }
+    drop(control);
     tracing::info!("the store is closed");
     Ok(Exit::Done)
 }

@@ -9,9 +9,11 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixSocket};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonnage_engine::{ADMIN_SOCKET, Store};
 
 use super::routes;
@@ -21,10 +23,14 @@ const ADDRESS_BYTES_MAX: usize = 108;
 /// Commands that the kernel queues until they are accepted.
 const BACKLOG: u32 = 64;
 
-/// The socket, served by a task. A drop removes it at once; [`AdminSocket::stop`] also waits for the task.
+/// How long requests have to end once no more are taken.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// The socket, served by a task. A drop removes it at once.
 #[derive(Debug)]
 pub struct AdminSocket {
     path: PathBuf,
+    draining: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -34,19 +40,32 @@ impl AdminSocket {
         let path = store.path().join(ADMIN_SOCKET);
         let listener = listen(&path)?;
         let router = routes::router(store);
+        let draining = CancellationToken::new();
+        let drained = draining.clone().cancelled_owned();
         let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
+            let serving = axum::serve(listener, router).with_graceful_shutdown(drained);
+            if let Err(error) = serving.await {
                 tracing::error!(%error, "the operator's socket failed; restart the server to get it back");
             }
         });
-        Ok(Self { path, task })
+        Ok(Self {
+            path,
+            draining,
+            task,
+        })
     }
 
-    /// Removes the socket and releases the store.
-    pub async fn stop(mut self) {
-        self.task.abort();
-        // The error says only that it was aborted.
-        drop((&mut self.task).await);
+    /// Takes no more requests and waits, for a limited time, until those that were taken have their answers. Call it before
+    /// the store is closed.
+    pub async fn drain(&mut self) {
+        self.draining.cancel();
+        if tokio::time::timeout(DRAIN_MAX, &mut self.task)
+            .await
+            .is_err()
+        {
+            tracing::warn!("admin operations did not end in time; their clients get no answer");
+            self.task.abort();
+        }
     }
 }
 
