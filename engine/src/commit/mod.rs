@@ -8,6 +8,7 @@
 //! Invariants: a batch is checked against the durable state plus everything queued before it. Each queued transaction
 //! carries the state after it, so publishing is one pointer swap. States are published in the order of their LSNs.
 
+mod freeze;
 pub(crate) mod group;
 pub(crate) mod prevalidate;
 pub(crate) mod resolve;
@@ -15,7 +16,8 @@ pub(crate) mod sequencer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use freeze::Frozen;
 pub(crate) use group::{Ending, run_journal};
 pub(crate) use prevalidate::prevalidate;
 pub(crate) use resolve::resolve;
-pub(crate) use sequencer::{Cleared, Frozen, Sequencer};
+pub(crate) use sequencer::{Cleared, Sequencer};

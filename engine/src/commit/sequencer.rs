@@ -25,14 +25,13 @@ use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_T
 use crate::poison::Poison;
 use crate::state::State;
 use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
-use crate::table::{Layers, Runs};
 use crate::vocabulary::{Batch, Origin, Require};
 
 /// Orders the transactions of an open store. Share by `Arc`.
 #[derive(Debug)]
 pub(crate) struct Sequencer {
-    inner: Mutex<Inner>,
-    durable: ArcSwap<State>,
+    pub(super) inner: Mutex<Inner>,
+    pub(super) durable: ArcSwap<State>,
     clock: Arc<dyn Clock>,
     poison: Arc<Poison>,
     /// Notified when something was queued, or the store is closing.
@@ -42,23 +41,23 @@ pub(crate) struct Sequencer {
 }
 
 #[derive(Debug)]
-struct Inner {
-    head: State,
+pub(super) struct Inner {
+    pub(super) head: State,
     /// How often something was removed from `head`: by a transaction, or because queued transactions failed.
     removals: u64,
     next_lsn: u64,
-    in_flight: VecDeque<Queued>,
-    queue: VecDeque<Queued>,
+    pub(super) in_flight: VecDeque<Queued>,
+    pub(super) queue: VecDeque<Queued>,
     /// The end of the durable state's last frame.
-    position: Position,
+    pub(super) position: Position,
     closing: bool,
 }
 
 #[derive(Debug)]
-struct Queued {
-    transaction: Transaction,
+pub(super) struct Queued {
+    pub(super) transaction: Transaction,
     payload: Vec<u8>,
-    after: State,
+    pub(super) after: State,
     done: oneshot::Sender<Result<Committed>>,
     blobs: Blobs,
     /// Batches that were rejected against the state after this transaction.
@@ -161,15 +160,6 @@ pub(crate) struct Group {
     pub transactions: u32,
     /// Their encodings, one after another.
     pub payload: Vec<u8>,
-}
-
-/// A durable state whose delta is frozen, for a checkpoint to write out.
-#[derive(Debug, Clone)]
-pub(crate) struct Frozen {
-    /// The state; the checkpoint writes `state.layers.frozen()`.
-    pub state: Arc<State>,
-    /// Where replay begins on top of the state.
-    pub position: Position,
 }
 
 impl Sequencer {
@@ -491,71 +481,6 @@ impl Sequencer {
             }
         }
         self.published.notify_waiters();
-    }
-
-    /// Freezes the durable state for a checkpoint. Returns `None` if one is frozen already.
-    pub(crate) fn freeze(&self) -> Result<Option<Frozen>> {
-        let mut inner = self.inner.lock();
-        let durable = self.durable();
-        if durable.layers.frozen().is_some() {
-            return Ok(None);
-        }
-        let mut frozen = (*durable).clone();
-        frozen.layers = durable.layers.freeze();
-        let mut head = frozen.clone();
-        let Inner {
-            in_flight, queue, ..
-        } = &mut *inner;
-        // All or nothing: if a row cannot be read, every state stays as it was.
-        let mut states = Vec::with_capacity(in_flight.len() + queue.len());
-        for queued in in_flight.iter().chain(queue.iter()) {
-            apply::transaction(&mut head, &queued.transaction)?;
-            states.push(head.clone());
-        }
-        for (queued, after) in in_flight.iter_mut().chain(queue).zip(states) {
-            queued.after = after;
-        }
-        inner.head = head;
-        let state = Arc::new(frozen);
-        self.durable.store(Arc::clone(&state));
-        Ok(Some(Frozen {
-            state,
-            position: inner.position,
-        }))
-    }
-
-    /// Installs `runs`, which contain the frozen delta.
-    pub(crate) fn install(&self, runs: &Runs) {
-        self.replace_layers(|layers| layers.unfreeze(runs.clone()));
-    }
-
-    /// Installs `runs`, which replace the runs that were merged.
-    pub(crate) fn install_merged(&self, runs: &Runs) {
-        self.replace_layers(|layers| layers.with_runs(runs.clone()));
-    }
-
-    /// Replaces the layers of every state by others with the same rows.
-    fn replace_layers(&self, replaced: impl Fn(&Layers) -> Layers) {
-        let mut inner = self.inner.lock();
-        let replace = |state: &mut State| {
-            let new = replaced(&state.layers);
-            std::mem::replace(&mut state.layers, new)
-        };
-        // Dropped after the lock: dropping the last owner of a delta takes milliseconds.
-        let mut old = vec![replace(&mut inner.head)];
-        let Inner {
-            in_flight, queue, ..
-        } = &mut *inner;
-        for queued in in_flight.iter_mut().chain(queue) {
-            old.push(replace(&mut queued.after));
-        }
-        let before = self.durable();
-        let mut durable = (*before).clone();
-        old.push(replace(&mut durable));
-        self.durable.store(Arc::new(durable));
-        drop(inner);
-        self.published.notify_waiters();
-        drop((before, old));
     }
 
     /// Rejects further transactions. The journal task ends when the queue is empty.
