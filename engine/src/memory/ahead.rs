@@ -1,13 +1,13 @@
-//! What is read before it is asked for.
+//! Windows that are read before they are asked for.
 //!
-//! Owns: [`Ahead`]. Its memory is the first to go when others wait: nobody has seen it yet, and it can be read again.
+//! Owns: [`Ahead`]. Its memory is freed first when others wait: no client has seen it, and it can be read again.
 
 use std::fmt::Debug;
 
 /// A window that is read ahead.
 pub(crate) trait Ahead: Send + Sync + Debug {
-    /// Memory that it holds, or will.
+    /// Returns the bytes that it holds, or will hold.
     fn bytes(&self) -> usize;
-    /// Drops it; its owner reads it again. Called without a lock.
+    /// Drops the window; its owner reads it again. Called without a lock.
     fn give_up(&self);
 }
