@@ -1,15 +1,15 @@
-//! Whose turn it is of the pulls that wait until they may open a file.
+//! The queue of pulls that wait until they may open a file.
 //!
 //! Owns: [`Line`]. Refuses: what a pull does in its turn, and how long it waits (`pull`).
 //!
-//! Invariants: one has its turn at a time, and clients have theirs one after the other ([`Turns`]); a wait that is given up leaves nothing
-//! behind.
+//! Invariants: one pull at a time has the turn, and clients are served in turn ([`Turns`]). A wait that is given up
+//! leaves nothing behind.
 
 use crate::sync::{Mutex, oneshot};
 use crate::turns::Turns;
 use crate::vocabulary::ClientId;
 
-/// Pulls that wait.
+/// The pulls that wait.
 #[derive(Debug, Default)]
 pub(super) struct Line {
     state: Mutex<State>,
@@ -17,7 +17,7 @@ pub(super) struct Line {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whether anybody has its turn.
+    /// Whether a pull has the turn.
     taken: bool,
     next: u64,
     waiting: Turns<ClientId, Waiter>,
@@ -29,23 +29,23 @@ struct Waiter {
     turn: oneshot::Sender<()>,
 }
 
-/// A place in the line, and then the turn, until it drops.
+/// A place in the queue, and later the turn, until it drops.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
     line: &'a Line,
     client: ClientId,
     id: u64,
-    /// `None` once it has its turn.
+    /// `None` once it has the turn.
     coming: Option<oneshot::Receiver<()>>,
 }
 
 impl Line {
-    /// Whether nobody has or waits for a turn.
+    /// Returns whether no pull has or waits for the turn.
     pub(super) fn is_empty(&self) -> bool {
         !self.state.lock().taken
     }
 
-    /// A place for one more pull of `client`.
+    /// Adds a pull of `client` to the queue.
     pub(super) fn join(&self, client: ClientId) -> Turn<'_> {
         let mut state = self.state.lock();
         state.next += 1;
@@ -68,12 +68,12 @@ impl State {
         coming
     }
 
-    /// Gives the turn to the next one.
+    /// Passes the turn to the next pull.
     fn pass(&mut self) {
         let next = self.waiting.pop();
         self.taken = next.is_some();
         if let Some(waiter) = next {
-            // Its end is there until it has taken itself out, which it does under the lock.
+            // The receiver exists until its owner has left the queue, which it does under the lock.
             waiter.turn.send(()).unwrap_or_default();
         }
     }
@@ -83,7 +83,7 @@ impl Turn<'_> {
     /// Waits for the turn.
     pub(super) async fn come(&mut self) {
         if let Some(coming) = &mut self.coming {
-            // The line keeps the other end until it sends.
+            // The queue keeps the sender until it sends.
             coming.await.unwrap_or_default();
             self.coming = None;
         }
@@ -95,7 +95,7 @@ impl Drop for Turn<'_> {
         let mut state = self.line.state.lock();
         let is_it = |waiter: &Waiter| waiter.id == self.id;
         if self.coming.is_none() || state.waiting.remove(self.client, is_it).is_none() {
-            // It has its turn, or that came just now.
+            // It has the turn, or has just been sent it.
             state.pass();
         }
     }
@@ -113,8 +113,8 @@ mod tests {
         turn.come().now_or_never().is_some()
     }
 
-    /// Guards: a client that waits with many pulls does not hold up another, who goes gives its turn on, and one that gave its wait up,
-    /// before its turn or in the moment it came, keeps nobody waiting.
+    /// Guards: a client with many waiting pulls does not delay another. A pull that ends passes its turn on. A pull
+    /// that gave up, before its turn or just as it came, blocks no other.
     #[test]
     fn clients_have_their_turn_one_after_the_other() {
         let (line, greedy, other) = (Line::default(), ClientId(1), ClientId(2));
@@ -129,7 +129,7 @@ mod tests {
         assert!(has_turn(&mut one) && !has_turn(&mut many[0]));
         drop(gone);
         drop(one);
-        // Its turn came, and it never looked.
+        // Its turn came before it was dropped.
         many.pop_front();
         assert!(has_turn(&mut many[0]) && !has_turn(&mut many[1]));
         many.clear();
