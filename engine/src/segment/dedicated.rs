@@ -118,7 +118,7 @@ impl DedicatedWriter {
             let file = written.file();
             let cut = file.file().set_len(Class::UploadWrite.call(), end).await;
             if let Err(error) = cut {
-                tracing::debug!(path = %file.path().display(), %error, "space that an upload does not use could not be given back");
+                tracing::debug!(path = %file.path().display(), %error, "unused space of an upload could not be freed");
                 return;
             }
             self.end = end;

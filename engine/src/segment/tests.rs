@@ -3,7 +3,7 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "what lies behind the seam is looked at"
+    reason = "tests look at the files themselves"
 )]
 
 use std::os::unix::fs::{FileExt, MetadataExt};

@@ -97,7 +97,7 @@ async fn checkpoints(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::R
             if inner.poison.cause().is_some() {
                 return;
             }
-            tracing::error!(%error, "no checkpoint could be written; nothing is lost, but memory grows and the next start replays more");
+            tracing::error!(%error, "no checkpoint could be written; no data is lost, but memory grows and the next start takes longer");
             let pause = inner.env.clock.sleep(CHECKPOINT_RETRY);
             drop(inner);
             due.notify_one();

@@ -91,7 +91,7 @@ async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {
             .collect();
         for id in others {
             let path = apply::segment_path(store, id);
-            tracing::warn!(path = %path.display(), "named like a segment, and no regular file; nothing uses it: move it away");
+            tracing::warn!(path = %path.display(), "not a regular file, although named like a segment; move it away");
         }
     }
     let unnamed: Vec<_> = unnamed.into_iter().collect();
