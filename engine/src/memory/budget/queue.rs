@@ -1,15 +1,15 @@
 //! The waiters of a lane, in the order in which they are served.
 //!
-//! Invariants: accounts are served in turn ([`Turns`]), so one with many requests does not delay others. Accounts that
+//! Invariants: accounts are served in turn ([`RoundRobin`]), so one with many requests does not delay others. Accounts that
 //! were revoked recently are served after all others. A read without an account has a turn of its own.
 
 use super::{Id, Waiter};
-use crate::turns::Turns;
+use crate::round_robin::RoundRobin;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    prompt: Turns<Id, Waiter>,
-    slow: Turns<Id, Waiter>,
+    prompt: RoundRobin<Id, Waiter>,
+    slow: RoundRobin<Id, Waiter>,
     length: usize,
     bytes: usize,
 }

@@ -2,11 +2,11 @@
 //!
 //! Owns: [`Line`]. Refuses: what a pull does in its turn, and how long it waits (`pull`).
 //!
-//! Invariants: one pull at a time has the turn, and clients are served in turn ([`Turns`]). A wait that is given up
+//! Invariants: one pull at a time has the turn, and clients are served in turn ([`RoundRobin`]). A wait that is given up
 //! leaves nothing behind.
 
+use crate::round_robin::RoundRobin;
 use crate::sync::{Mutex, oneshot};
-use crate::turns::Turns;
 use crate::vocabulary::ClientId;
 
 /// The pulls that wait.
@@ -20,7 +20,7 @@ struct State {
     /// Whether a pull has the turn.
     taken: bool,
     next: u64,
-    waiting: Turns<ClientId, Waiter>,
+    waiting: RoundRobin<ClientId, Waiter>,
 }
 
 #[derive(Debug)]

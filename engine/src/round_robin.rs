@@ -1,6 +1,6 @@
 //! A queue that serves owners in turn, however many items each has.
 //!
-//! Owns: [`Turns`]. Refuses: waiting, and what an item is.
+//! Owns: [`RoundRobin`]. Refuses: waiting, and what an item is.
 //!
 //! Invariants: owners are served round-robin. The items of one owner keep their order. An owner without items is not in
 //! the queue.
@@ -10,13 +10,13 @@ use std::hash::Hash;
 
 /// Items by owner, served round-robin.
 #[derive(Debug)]
-pub(crate) struct Turns<K, T> {
+pub(crate) struct RoundRobin<K, T> {
     items: HashMap<K, VecDeque<T>>,
     /// The owners in the order of their turns, each once.
     order: VecDeque<K>,
 }
 
-impl<K, T> Default for Turns<K, T> {
+impl<K, T> Default for RoundRobin<K, T> {
     fn default() -> Self {
         Self {
             items: HashMap::new(),
@@ -25,7 +25,7 @@ impl<K, T> Default for Turns<K, T> {
     }
 }
 
-impl<K: Copy + Eq + Hash, T> Turns<K, T> {
+impl<K: Copy + Eq + Hash, T> RoundRobin<K, T> {
     /// Returns whether the owner has an item.
     pub(crate) fn has(&self, owner: K) -> bool {
         self.items.contains_key(&owner)
