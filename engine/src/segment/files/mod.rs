@@ -8,9 +8,9 @@
 //! drops it, because bytes passed to a socket may be read after the call returned (D6).
 
 mod handles;
-mod line;
 mod names;
 mod pull;
+mod pull_queue;
 mod unlinking;
 
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ use crate::io::{Call, Class, Directory, Env, FileRef, IoError, IoResult, OpenMod
 use crate::poison::Poison;
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
 use handles::Handles;
-use line::Line;
+use pull_queue::PullQueue;
 use unlinking::Unlinking;
 
 pub(crate) use handles::SegmentFile;
@@ -58,7 +58,7 @@ pub(crate) struct SegmentFiles {
     /// One permit for each segment that uploads may have open.
     writers: Arc<Semaphore>,
     /// Pulls that wait until they may open a file.
-    pulls: Line,
+    pulls: PullQueue,
     /// Number of uploads that wait for a permit.
     waiting: AtomicU64,
     /// Whether an upload that does not wait found no permit.
@@ -94,7 +94,7 @@ impl SegmentFiles {
             writers: Arc::new(Semaphore::new(open.writers_max())),
             open,
             handles: Mutex::default(),
-            pulls: Line::default(),
+            pulls: PullQueue::default(),
             waiting: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             unlinking: Arc::default(),

@@ -1,6 +1,6 @@
 //! Opening a segment for a pull, which waits while too many files are open.
 //!
-//! Owns: how long it waits, and which clients lose their files meanwhile. Refuses: the order of waiting pulls (`line`).
+//! Owns: how long it waits, and which clients lose their files meanwhile. Refuses: the order of waiting pulls (`pull_queue`).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ impl SegmentFiles {
         };
         if admitted.is_err() {
             let mut turn = self.pulls.join(client);
-            let _ = select(pin!(turn.come()), clock.sleep(wait)).await;
+            let _ = select(pin!(turn.granted()), clock.sleep(wait)).await;
             loop {
                 // Another pull may have opened the same segment.
                 if let Some(file) = self.find(id) {

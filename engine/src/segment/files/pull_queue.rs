@@ -1,6 +1,6 @@
 //! The queue of pulls that wait until they may open a file.
 //!
-//! Owns: [`Line`]. Refuses: what a pull does in its turn, and how long it waits (`pull`).
+//! Owns: [`PullQueue`]. Refuses: what a pull does in its turn, and how long it waits (`pull`).
 //!
 //! Invariants: one pull at a time has the turn, and clients are served in turn ([`RoundRobin`]). A wait that is given up
 //! leaves nothing behind.
@@ -11,7 +11,7 @@ use crate::vocabulary::ClientId;
 
 /// The pulls that wait.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct PullQueue {
     state: Mutex<State>,
 }
 
@@ -32,14 +32,14 @@ struct Waiter {
 /// A place in the queue, and later the turn, until it drops.
 #[derive(Debug)]
 pub(super) struct Turn<'a> {
-    line: &'a Line,
+    queue: &'a PullQueue,
     client: ClientId,
     id: u64,
     /// `None` once it has the turn.
-    coming: Option<oneshot::Receiver<()>>,
+    receiver: Option<oneshot::Receiver<()>>,
 }
 
-impl Line {
+impl PullQueue {
     /// Returns whether no pull has or waits for the turn.
     pub(super) fn is_empty(&self) -> bool {
         !self.state.lock().taken
@@ -50,22 +50,22 @@ impl Line {
         let mut state = self.state.lock();
         state.next += 1;
         let id = state.next;
-        let coming = state.taken.then(|| state.push(client, id));
+        let receiver = state.taken.then(|| state.push(client, id));
         state.taken = true;
         Turn {
-            line: self,
+            queue: self,
             client,
             id,
-            coming,
+            receiver,
         }
     }
 }
 
 impl State {
     fn push(&mut self, client: ClientId, id: u64) -> oneshot::Receiver<()> {
-        let (turn, coming) = oneshot::channel();
+        let (turn, receiver) = oneshot::channel();
         self.waiting.push(client, Waiter { id, turn });
-        coming
+        receiver
     }
 
     /// Passes the turn to the next pull.
@@ -81,20 +81,20 @@ impl State {
 
 impl Turn<'_> {
     /// Waits for the turn.
-    pub(super) async fn come(&mut self) {
-        if let Some(coming) = &mut self.coming {
+    pub(super) async fn granted(&mut self) {
+        if let Some(receiver) = &mut self.receiver {
             // The queue keeps the sender until it sends.
-            coming.await.unwrap_or_default();
-            self.coming = None;
+            receiver.await.unwrap_or_default();
+            self.receiver = None;
         }
     }
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut state = self.line.state.lock();
+        let mut state = self.queue.state.lock();
         let is_it = |waiter: &Waiter| waiter.id == self.id;
-        if self.coming.is_none() || state.waiting.remove(self.client, is_it).is_none() {
+        if self.receiver.is_none() || state.waiting.remove(self.client, is_it).is_none() {
             // It has the turn, or has just been sent it.
             state.pass();
         }
@@ -110,19 +110,19 @@ mod tests {
     use super::*;
 
     fn has_turn(turn: &mut Turn<'_>) -> bool {
-        turn.come().now_or_never().is_some()
+        turn.granted().now_or_never().is_some()
     }
 
     /// Guards: a client with many waiting pulls does not delay another. A pull that ends passes its turn on. A pull
     /// that gave up, before its turn or just as it came, blocks no other.
     #[test]
     fn clients_have_their_turn_one_after_the_other() {
-        let (line, greedy, other) = (Line::default(), ClientId(1), ClientId(2));
-        let mut first = line.join(greedy);
-        assert!(has_turn(&mut first) && !line.is_empty());
-        let mut many: VecDeque<_> = (0..4).map(|_| line.join(greedy)).collect();
-        let mut one = line.join(other);
-        let gone = line.join(other);
+        let (queue, greedy, other) = (PullQueue::default(), ClientId(1), ClientId(2));
+        let mut first = queue.join(greedy);
+        assert!(has_turn(&mut first) && !queue.is_empty());
+        let mut many: VecDeque<_> = (0..4).map(|_| queue.join(greedy)).collect();
+        let mut one = queue.join(other);
+        let gone = queue.join(other);
         drop(first);
         assert!(has_turn(&mut many[0]) && !has_turn(&mut many[1]) && !has_turn(&mut one));
         many.pop_front();
@@ -133,7 +133,7 @@ mod tests {
         many.pop_front();
         assert!(has_turn(&mut many[0]) && !has_turn(&mut many[1]));
         many.clear();
-        assert!(line.is_empty());
-        assert!(line.state.lock().waiting.first().is_none());
+        assert!(queue.is_empty());
+        assert!(queue.state.lock().waiting.first().is_none());
     }
 }
