@@ -2,7 +2,7 @@
 //!
 //! Owns: the tasks that write small blobs, many in one write and one sync; the change to the next segment. Refuses:
 //! appending to a segment from before the last open, because recovery seals what it finds; the order of waiting blobs
-//! (`waiting`).
+//! (`append_queue`).
 //!
 //! There are two appenders, each with a segment of its own, so that the smallest blobs never wait for writes of
 //! megabytes.
@@ -16,9 +16,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::append_queue::AppendQueue;
 use super::files::{SegmentFile, SegmentFiles};
 use super::ids::SegmentIds;
-use super::waiting::Waiting;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, VolumeId};
@@ -121,7 +121,7 @@ struct Active {
 }
 
 /// The content of one write.
-struct Laid {
+struct BatchLayout {
     slices: Vec<Bytes>,
     extents: Vec<Extent>,
     end: u64,
@@ -129,7 +129,7 @@ struct Laid {
 
 impl Task {
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let mut waiting = Waiting::new();
+        let mut waiting = AppendQueue::new();
         loop {
             if waiting.len() == 0 {
                 let Some(first) = jobs.recv().await else {
@@ -164,10 +164,10 @@ impl Task {
             Some(active) if active.good + size <= self.shared_segment_bytes => active,
             _ => self.create().await?,
         };
-        let laid = lay_out(blobs, &active.file, active.good, self.files.store())?;
+        let layout = lay_out(blobs, &active.file, active.good, self.files.store())?;
         let file = Arc::clone(&active.file);
         let (to, at) = (file.file(), active.good);
-        let written = write_all_and_sync(to, Class::CommitData.call(), at, laid.slices).await;
+        let written = write_all_and_sync(to, Class::CommitData.call(), at, layout.slices).await;
         if let Err(error) = written {
             let sync_failed = matches!(error, IoError::SyncFailed(_));
             let too_large = error.kind() == ErrorKind::FileTooLarge;
@@ -185,10 +185,10 @@ impl Task {
             return Err(error);
         }
         self.active = Some(Active {
-            good: laid.end,
+            good: layout.end,
             ..active
         });
-        Ok(laid.extents)
+        Ok(layout.extents)
     }
 
     /// Creates the next segment: header and name are durable before the first record.
@@ -207,7 +207,12 @@ impl Task {
 }
 
 /// Places records one after the other from `start`.
-fn lay_out(blobs: Vec<SmallBlob>, file: &SegmentFile, start: u64, store: [u8; 16]) -> Result<Laid> {
+fn lay_out(
+    blobs: Vec<SmallBlob>,
+    file: &SegmentFile,
+    start: u64,
+    store: [u8; 16],
+) -> Result<BatchLayout> {
     static ZEROS: [u8; 64] = [0; 64];
     let zeros = |from: u64, to: u64| {
         Bytes::from_static(
@@ -216,13 +221,13 @@ fn lay_out(blobs: Vec<SmallBlob>, file: &SegmentFile, start: u64, store: [u8; 16
                 .unwrap_or_default(),
         )
     };
-    let mut laid = Laid {
+    let mut layout = BatchLayout {
         slices: Vec::new(),
         extents: Vec::with_capacity(blobs.len()),
         end: start,
     };
     for blob in blobs {
-        let places = RecordPlaces::leading(laid.end, blob.length);
+        let places = RecordPlaces::leading(layout.end, blob.length);
         let extent = Extent {
             volume: VolumeId::default(),
             segment: file.id(),
@@ -234,15 +239,15 @@ fn lay_out(blobs: Vec<SmallBlob>, file: &SegmentFile, start: u64, store: [u8; 16
         let frame = RecordFrame::new(store, blob.digest, &extent, &table)
             .map_err(|what| Error::corrupt(file.path(), places.frame, what.0))?;
         let table_end = places.table + table.len() as u64;
-        laid.slices.push(Bytes::from(frame.encode()));
-        laid.slices.push(table);
-        laid.slices.push(zeros(table_end, places.payload));
-        laid.slices.extend(blob.payload);
-        laid.end = pad64(places.end);
-        laid.slices.push(zeros(places.end, laid.end));
-        laid.extents.push(extent);
+        layout.slices.push(Bytes::from(frame.encode()));
+        layout.slices.push(table);
+        layout.slices.push(zeros(table_end, places.payload));
+        layout.slices.extend(blob.payload);
+        layout.end = pad64(places.end);
+        layout.slices.push(zeros(places.end, layout.end));
+        layout.extents.push(extent);
     }
-    Ok(laid)
+    Ok(layout)
 }
 
 /// Sends every waiter its result. The record of a waiter that was dropped is garbage, which compaction finds.

@@ -6,6 +6,7 @@
 //! Invariants: bytes of an extent never change. An id is never used twice. Space is freed only by unlinking a file that
 //! no reader has open.
 
+mod append_queue;
 mod appender;
 mod damaged;
 mod dedicated;
@@ -16,7 +17,6 @@ mod reader;
 mod record_check;
 #[cfg(test)]
 mod tests;
-mod waiting;
 
 use std::sync::Arc;
 

@@ -12,7 +12,7 @@ const BATCH_BYTES_MAX: u64 = 4 << 20;
 
 /// The blobs that wait.
 #[derive(Debug)]
-pub(super) struct Waiting<T> {
+pub(super) struct AppendQueue<T> {
     items: Vec<Item<T>>,
     came: u64,
     /// Whether the next write begins with the blob that waited longest.
@@ -26,7 +26,7 @@ struct Item<T> {
     what: T,
 }
 
-impl<T> Waiting<T> {
+impl<T> AppendQueue<T> {
     /// Creates an empty queue.
     pub(super) fn new() -> Self {
         Self {
@@ -76,7 +76,7 @@ mod tests {
     /// come.
     #[test]
     fn small_ones_pass_and_large_ones_get_their_turn() {
-        let mut waiting = Waiting::new();
+        let mut waiting = AppendQueue::new();
         for _ in 0..3 {
             waiting.push(8 * MIB, "large");
         }
