@@ -8,14 +8,14 @@
 //! answer that is not taken it holds one window.
 
 mod account;
-mod ahead;
 mod budget;
 mod pool;
+mod read_ahead;
 mod shared;
 
 pub use account::{HeldBytes, MemoryAccount};
-pub(crate) use ahead::Ahead;
 pub use budget::Lane;
 pub(crate) use pool::ReadPool;
 pub use pool::Reading;
+pub(crate) use read_ahead::ReadAhead;
 pub use shared::MemoryBudget;

@@ -13,8 +13,8 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use super::account::{Gate, MemoryAccount};
-use super::ahead::Ahead;
 use super::budget::Lane;
+use super::read_ahead::ReadAhead;
 use super::shared::{MemoryBudget, Permit};
 use crate::buffer::{Block, Buffer, Home};
 use crate::io::Clock;
@@ -87,7 +87,7 @@ impl ReadPool {
     }
 
     /// Notes that `ahead` may be dropped when memory is short.
-    pub(crate) fn note_ahead(&self, reading: &Reading, ahead: &Arc<dyn Ahead>) {
+    pub(crate) fn note_ahead(&self, reading: &Reading, ahead: &Arc<dyn ReadAhead>) {
         if let Some(account) = &reading.account {
             self.memory.with(|budget| budget.ahead(account.id(), ahead));
         }

@@ -27,7 +27,7 @@ use crate::in_flight::InFlight;
 use crate::io::Class;
 use crate::io::exact::read_up_to;
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
-use crate::memory::{Ahead, ReadPool, Reading};
+use crate::memory::{ReadAhead, ReadPool, Reading};
 use crate::sync::Mutex;
 use crate::vocabulary::ClientId;
 
@@ -219,7 +219,7 @@ struct NextWindow {
     read: Mutex<Option<InFlight<Result<Fetched>>>>,
 }
 
-impl Ahead for NextWindow {
+impl ReadAhead for NextWindow {
     fn bytes(&self) -> usize {
         let held = self.read.lock().is_some();
         usize::try_from(self.span.end - self.span.start)
@@ -320,7 +320,7 @@ impl BlobStream {
             span,
             read: Mutex::new(Some(read)),
         });
-        let noted: Arc<dyn Ahead> = Arc::clone(&next) as _;
+        let noted: Arc<dyn ReadAhead> = Arc::clone(&next) as _;
         pool.note_ahead(&self.reading, &noted);
         self.ahead = Some(next);
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{Budget, Id, Lane, Waiter};
 use crate::memory::account::Signals;
-use crate::memory::ahead::Ahead;
+use crate::memory::read_ahead::ReadAhead;
 
 /// Time between two scans of all accounts, however many wait.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(10);
@@ -27,7 +27,7 @@ pub(super) struct Account {
     pub(super) parked: VecDeque<Waiter>,
     /// Windows that the client has.
     pub(super) handed: Vec<Handed>,
-    pub(super) ahead: Vec<Weak<dyn Ahead>>,
+    pub(super) ahead: Vec<Weak<dyn ReadAhead>>,
     /// When it was revoked.
     pub(super) told: Option<Duration>,
     /// When it was last revoked, as long as others are served before it.
@@ -83,7 +83,7 @@ impl Account {
 #[derive(Debug, Default)]
 pub(in crate::memory) struct Relief {
     /// Windows read ahead, to drop.
-    pub(in crate::memory) ahead: Vec<Arc<dyn Ahead>>,
+    pub(in crate::memory) ahead: Vec<Arc<dyn ReadAhead>>,
     /// Accounts to revoke.
     pub(in crate::memory) told: Vec<Arc<Signals>>,
 }
@@ -118,7 +118,7 @@ impl Budget {
     }
 
     /// Notes a window that is read ahead and may be dropped.
-    pub(in crate::memory) fn ahead(&mut self, account: Id, slot: &Arc<dyn Ahead>) {
+    pub(in crate::memory) fn ahead(&mut self, account: Id, slot: &Arc<dyn ReadAhead>) {
         if let Some(account) = self.accounts.get_mut(&account) {
             account.ahead.retain(|slot| slot.strong_count() > 0);
             account.ahead.push(Arc::downgrade(slot));

@@ -2,7 +2,7 @@
 
 use super::stalls::{LOOK_PAUSE, Relief};
 use super::*;
-use crate::memory::ahead::Ahead;
+use crate::memory::read_ahead::ReadAhead;
 
 const K: usize = 1 << 10;
 const STALL: Duration = Duration::from_secs(1);
@@ -112,7 +112,7 @@ fn waiters_are_served_in_turn() {
 #[derive(Debug)]
 struct Slot;
 
-impl Ahead for Slot {
+impl ReadAhead for Slot {
     fn bytes(&self) -> usize {
         64 * K
     }
@@ -125,7 +125,7 @@ impl Ahead for Slot {
 fn a_used_up_share_does_not_delay_small_answers() {
     let mut budget = budget();
     let (id, _) = client(&mut budget);
-    let ahead: Arc<dyn Ahead> = Arc::new(Slot);
+    let ahead: Arc<dyn ReadAhead> = Arc::new(Slot);
     assert!(budget.ask(Lane::Bulk, Some(id), 32 * K).granted.is_none());
     budget.ahead(id, &ahead);
     assert!(budget.relieve(STALL, Some(id)).ahead.is_empty());
