@@ -114,7 +114,8 @@ fn version() -> String {
 
 fn after_help() -> String {
     format!(
-        "{}\nThe value of an option comes from its flag, else its TONNAGE_* variable, else the file given with --config, \\nResults go to standard output, everything else to standard error.",
+        "{}\nThe value of an option comes from its flag, else its TONNAGE_* variable, else the file given with \
+         --config, else its default.\nResults go to standard output, everything else to standard error.",
         Exit::table()
     )
 }
