@@ -1,7 +1,7 @@
-//! Reading the journal of a store that is not being written.
+//! Reads the journal of a store that is not being written.
 //!
-//! Owns: finding the chain of files, deciding by their headers where each ends, feeding transactions in order.
-//! Refuses: changing anything; what to do about what was found is `recovery`'s decision.
+//! Owns: finding the chain of files, determining from their headers where each ends, passing transactions on in order.
+//! Refuses: changing anything, and deciding what to do about findings (`recovery`).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,54 +18,54 @@ use crate::format::transaction::Transaction;
 use crate::io::{Class, Io, OpenMode, exact};
 use crate::limits::JOURNAL_FILE_BYTES_MAX;
 
-/// The journal after a walk through all of it.
+/// The result of a walk through the whole journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Walked {
     /// Header of the last intact file; `None` if the store has no journal file yet.
     pub last: Option<JournalHeader>,
-    /// Behind the last intact frame.
+    /// End of the last intact frame.
     pub end: Position,
-    /// Where that frame begins in its file: all before it was synced before it was written.
+    /// Offset of that frame in its file. Every frame before it was synced.
     pub last_frame: u64,
     /// How the last file ends.
     pub tail: Tail,
     /// LSN of the last transaction seen.
     pub last_lsn: Lsn,
-    /// A file whose creation was cut short, to be removed.
+    /// Number of a file whose creation was cut short; it is to be removed.
     pub unfinished: Option<u64>,
-    /// Files, frames, transactions and bytes walked, for reports.
+    /// Files walked.
     pub files: u64,
     /// Frames walked.
     pub frames: u64,
-    /// Transactions handed out.
+    /// Transactions passed to the visitor.
     pub transactions: u64,
-    /// What no stop can have left and costs nothing: bytes that are not zero behind a close frame, or behind the end of a file that
-    /// the same run of the store went on from; marks that do not hold.
+    /// Faults that no stop explains and that lose nothing: damaged marks; bytes that are not zero after a close frame;
+    /// such bytes after the end of a file whose successor has the same epoch.
     pub harmless: Vec<Corruption>,
-    /// A mark of the closed last file that does not hold. A stop that was killed before its sync, and a power cut, leave the same.
+    /// Damaged marks of the closed last file. A kill before the last sync, and a power cut, can explain them.
     pub unsettled: Vec<Corruption>,
-    /// What is missing or does not hold before the walk's start: what a checkpoint makes up for as long as it holds.
+    /// What is missing or damaged before the start of the walk. It does no harm as long as the checkpoint is usable.
     pub unsound: Vec<Corruption>,
 }
 
-/// What a walk is for.
+/// Receives the transactions of a walk.
 pub(crate) trait Visitor: Send {
-    /// Takes the next transaction.
+    /// Receives the next transaction.
     fn transaction(&mut self, transaction: Transaction);
 
-    /// Applies what had to wait; an error ends the walk.
+    /// Applies the transactions that had to wait. An error ends the walk.
     fn settle(&mut self) -> impl Future<Output = Result<()>> + Send {
         std::future::ready(Ok(()))
     }
 
-    /// All transactions before `position`, the start of the next file, were handed out: a moment to make room.
+    /// Called when all transactions before `position`, the start of the next file, were passed on.
     fn file_done(&mut self, position: Position) -> impl Future<Output = Result<()>> + Send {
         let _ = position;
         std::future::ready(Ok(()))
     }
 }
 
-/// Walks the journal from `start` (a frame's start) to its end and hands every transaction to `visitor`.
+/// Walks the journal from `start`, the start of a frame, to its end, and passes every transaction to `visitor`.
 pub(crate) async fn walk(
     io: &dyn Io,
     store: &Path,
@@ -74,7 +74,8 @@ pub(crate) async fn walk(
     visitor: &mut impl Visitor,
 ) -> Result<Walked> {
     let mut walked = Walked::none(start);
-    // Known to be wrong once the file behind it has a frame: that was written after the seal.
+    // The damaged mark of the file before. It counts once the next file has a frame, which is written only after the
+    // seal.
     let mut unsealed: Option<Corruption> = None;
     let mut next = load(io, store, store_id, start.number).await?;
     while let Loaded::Intact { header, bytes } = next {
@@ -138,8 +139,11 @@ pub(crate) async fn walk(
     Ok(walked)
 }
 
-/// The journal seems to end before file `absent`: a file behind it would mean that one in between is lost. Returns what is missing
-/// before the file `start`, from which on the journal was read.
+/// Checks that no file exists after `absent`, where the journal seems to end. Returns the first file that is missing
+/// before `start`, where the walk began.
+///
+/// # Errors
+/// A later file exists, so `absent` itself was lost.
 async fn check_gap(
     io: &dyn Io,
     store: &Path,
@@ -153,18 +157,18 @@ async fn check_gap(
         Err(source) => return Err(Error::io("list", &directory, source)),
     };
     let found: BTreeSet<u64> = names.iter().filter_map(|name| parse_name(name)).collect();
-    let Some(behind) = found.range(absent + 1..).next().copied() else {
+    let Some(later) = found.range(absent + 1..).next().copied() else {
         let mut needed = Position::FIRST.number..start;
         let missing = needed.find(|number| !found.contains(number));
         return Ok(missing.map(|number| Corruption {
             path: file_path(store, number),
             offset: 0,
-            what: "missing; the store cannot be rebuilt from its journal without it".to_owned(),
+            what: "missing; without it the store cannot be rebuilt from its journal".to_owned(),
         }));
     };
     let what = format!(
         "missing, but {} exists; restore it",
-        file_path(store, behind).display()
+        file_path(store, later).display()
     );
     Err(Error::corrupt(&file_path(store, absent), 0, what))
 }
@@ -187,17 +191,17 @@ impl Walked {
         }
     }
 
-    /// Looks for what is not zero behind the frames, which end at `end`.
+    /// Records bytes that are not zero after `end`, the end of the frames.
     fn check_after_end(&mut self, store: &Path, number: u64, bytes: &[u8], end: u64) {
         let stray = scan::first_nonzero(bytes, end);
         self.harmless.extend(stray.map(|offset| Corruption {
             path: file_path(store, number),
             offset,
-            what: "not zero, behind the end of the frames; it is ignored".to_owned(),
+            what: "not zero, after the end of the frames; it is ignored".to_owned(),
         }));
     }
 
-    /// Checks the frames before `from`, where the walk began in a file.
+    /// Checks the frames before `from`, the offset at which the walk began in a file.
     fn check_before_start(
         &mut self,
         store: &Path,
@@ -222,7 +226,7 @@ impl Walked {
         };
         self.last_frame = scanned.last_frame;
         self.tail = scanned.tail;
-        // A file without transactions still says how far LSNs had got when it was begun.
+        // The header of a file without transactions has the lowest LSN of the next ones.
         let floor = Lsn(header.first_lsn.0.saturating_sub(1));
         self.last_lsn = self
             .last_lsn
@@ -239,7 +243,7 @@ enum Loaded {
         header: JournalHeader,
         bytes: Buffer,
     },
-    /// Created, but its header never became durable, and nothing was written behind it.
+    /// The file exists, but its header never became durable, and nothing was written after it.
     Unfinished,
     Absent,
 }
@@ -267,11 +271,12 @@ async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Re
             bytes: buffer,
         }),
         Err(what) => {
-            // The header is synced before the first frame is written: anything behind a bad header means damage. So does anything
-            // but zeros in place of a part of the header: a frame that went astray may have taken the first one with it.
-            let behind = buffer.filled().get(HEADER_BYTES..).unwrap_or_default();
+            // The header is synced before the first frame is written, so anything after a bad header means damage. So
+            // does a byte of the header itself that is neither zero nor the header's: a misdirected frame may have
+            // replaced the first frame, too.
+            let rest = buffer.filled().get(HEADER_BYTES..).unwrap_or_default();
             let torn = JournalHeader::may_be_torn(buffer.filled(), store_id, number);
-            if !torn || behind.iter().any(|byte| *byte != 0) {
+            if !torn || rest.iter().any(|byte| *byte != 0) {
                 return Err(Error::corrupt(&path, 0, format!("header: {what}")));
             }
             Ok(Loaded::Unfinished)
