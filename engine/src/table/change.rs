@@ -1,6 +1,7 @@
-//! The two changes of the rows on disk: a delta becomes the newest run, and some runs become one.
+//! The two changes of the runs: a delta becomes the newest run, and neighbouring runs become one.
 //!
-//! Owns: [`NewRuns`], the list that a checkpoint makes durable. Refuses: choosing runs (`tiers`) and publishing (`checkpoint`).
+//! Owns: [`NewRuns`], the list that a checkpoint makes durable. Refuses: choosing runs (`tiers`) and publishing
+//! (`checkpoint`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use super::{Delta, Runs, Site};
 use crate::error::Result;
 use crate::format::checkpoint::RunRef;
 
-/// A list of runs that is not durable yet: runs that are there, and at most one that was written for it.
+/// A list of runs that no checkpoint names yet: existing runs, and at most one new one.
 #[derive(Debug)]
 pub(crate) struct NewRuns {
     list: Vec<Arc<Run>>,
@@ -20,17 +21,17 @@ pub(crate) struct NewRuns {
 }
 
 impl NewRuns {
-    /// How a checkpoint names them, newest first.
+    /// Returns the references of the runs, newest first.
     pub(crate) fn references(&self) -> Vec<RunRef> {
         self.list.iter().map(|run| run.reference()).collect()
     }
 
-    /// Bytes that were written.
+    /// Returns the size of the new run in bytes.
     pub(crate) fn bytes_written(&self) -> u64 {
         self.new.as_ref().map_or(0, |new| new.reference().bytes)
     }
 
-    /// A checkpoint names them: the new file stays.
+    /// Keeps the new file, after a checkpoint names it.
     pub(crate) fn keep(self, site: &Site) -> Runs {
         if let Some(new) = self.new {
             new.keep();
@@ -39,7 +40,7 @@ impl NewRuns {
     }
 }
 
-/// Some neighbouring runs written as one, to take their place.
+/// Neighbouring runs written as one, which replaces them.
 #[derive(Debug)]
 pub(crate) struct Merged {
     /// The runs that were read.
@@ -74,7 +75,10 @@ pub(crate) async fn merge(site: &Site, runs: &Runs, range: Range<usize>) -> Resu
 }
 
 impl Merged {
-    /// The list `runs` with the merged run in the place of those that it was made of. They must be in it: only newer runs came since.
+    /// Returns the list `runs` with the merged run in place of those it was made of.
+    ///
+    /// # Panics
+    /// If these are not in the list. Only newer runs may have been added since.
     pub(crate) fn over(self, runs: &Runs) -> NewRuns {
         let is_old = |run: &Arc<Run>| self.old.iter().any(|old| Arc::ptr_eq(old, run));
         let count = runs.list().iter().filter(|run| is_old(run)).count();
@@ -92,7 +96,7 @@ impl Merged {
 }
 
 impl Runs {
-    /// The runs to merge next, if any.
+    /// Returns the runs to merge next, if any.
     pub(crate) fn due(&self, site: &Site) -> Option<Range<usize>> {
         let runs = self.list().iter();
         let sizes: Vec<u64> = runs.map(|run| run.reference().bytes).collect();

@@ -1,7 +1,7 @@
-//! Opens run files and checks all of them.
+//! Opens run files and checks all of their content.
 //!
-//! Owns: the order of checks, and that each job between two of them is short. Memory, beside directory and filter: a window of
-//! [`WINDOW_BYTES`] for each file that is being opened.
+//! Owns: the order of checks. Each computation between two of them is short. Memory, beside directory and filter:
+//! [`WINDOWS_AT_ONCE`] windows of [`WINDOW_BYTES`] for each file that is being opened.
 
 use std::path::Path;
 
@@ -19,25 +19,25 @@ use crate::format::run::{
 };
 use crate::io::{Class, FileRef, IoError, OpenMode, exact};
 
-/// Pages are read and checked so many bytes at a time: about a millisecond of computing.
+/// Bytes of pages that are read and checked at a time: about a millisecond of computing.
 pub(super) const WINDOW_BYTES: u64 = 1 << 20;
 /// Windows of one file that are read and checked at the same time.
 const WINDOWS_AT_ONCE: usize = 4;
-/// Maintenance: nobody waits for a single one of these reads.
+/// Maintenance: no request waits for these reads.
 const CLASS: Class = Class::Background;
 
-/// A window of a file: consecutive pages, and where they lie.
+/// A window of a file: consecutive pages that are read together.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
-    /// The pages.
+    /// Numbers of the pages.
     pub(super) pages: std::ops::Range<usize>,
-    /// Where the first starts.
+    /// Offset of the first page.
     pub(super) offset: u64,
-    /// Bytes of all of them.
+    /// Size of all of them in bytes.
     pub(super) bytes: usize,
 }
 
-/// The window that starts with page `first`; `None` after the last page.
+/// Returns the window that starts with page `first`; `None` after the last page.
 pub(super) fn window(pages: &[PageEntry], first: usize) -> Option<Window> {
     let offset = pages.get(first)?.offset;
     let mut window = Window {
@@ -139,13 +139,13 @@ fn check_header(
     };
     if found != *expected {
         return Err(Malformed(format!(
-            "its header ({found:x?}) is not what the checkpoint says ({expected:x?})"
+            "its header ({found:x?}) differs from the checkpoint ({expected:x?})"
         )));
     }
     Ok(())
 }
 
-/// The filter, read and checked a window at a time.
+/// Reads and checks the filter, a window at a time.
 async fn read_filter(site: &Site, file: &FileRef, header: &FileHeader) -> Result<Filter, Failure> {
     let (mut filter, mut sum) = (Filter::unread(), RunningChecksum::default());
     let (mut whole, mut at) = (true, header.filter_offset);
@@ -169,7 +169,7 @@ async fn read_filter(site: &Site, file: &FileRef, header: &FileHeader) -> Result
     Ok(filter)
 }
 
-/// The directory, checked against the header.
+/// Decodes the directory and checks it against the header.
 fn decode_pages(header: &FileHeader, directory: &[u8]) -> Result<Vec<PageEntry>, Malformed> {
     if checksum(directory) != header.directory_crc {
         return Err(Malformed::new("its directory does not match its checksum"));
@@ -193,7 +193,7 @@ fn decode_pages(header: &FileHeader, directory: &[u8]) -> Result<Vec<PageEntry>,
     Ok(pages)
 }
 
-/// Checks every page, the order of keys across pages, and the count of rows.
+/// Checks every page, the order of keys across pages, and the number of rows.
 async fn check_pages(
     site: &Site,
     file: &FileRef,
@@ -226,7 +226,7 @@ async fn check_pages(
     Ok(())
 }
 
-/// Checks the pages of a window, which are followed by one that starts with `next`; returns how many rows they have.
+/// Checks the pages of a window, which are followed by one that starts with `next`. Returns their number of rows.
 fn check_window(
     header: &FileHeader,
     entries: &[PageEntry],
@@ -249,7 +249,7 @@ fn check_window(
     Ok(rows)
 }
 
-/// The bytes of each page of a window.
+/// Returns the bytes of each page of a window.
 pub(super) fn split(entries: &[PageEntry], bytes: &Bytes) -> impl Iterator<Item = Bytes> {
     let mut start = 0;
     entries.iter().map(move |entry| {
@@ -271,5 +271,5 @@ async fn compute<T: Send + 'static>(
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
     let done = site.env.compute(job).await;
-    done.ok_or_else(|| Malformed::new("the check did not run to its end").into())
+    done.ok_or_else(|| Malformed::new("the check was cut off").into())
 }

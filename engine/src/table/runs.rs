@@ -1,6 +1,7 @@
 //! The rows on disk: all runs of one checkpoint.
 //!
-//! Owns: [`Runs`], an immutable list of open runs, newest first. Refuses: changes; a checkpoint or a merge makes a new list.
+//! Owns: [`Runs`], an immutable list of open runs, newest first. Refuses: changes; a checkpoint or a merge creates a
+//! new list.
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::format::row::filter_key;
 /// Runs that are opened at the same time.
 const OPEN_AT_ONCE: usize = 4;
 
-/// Immutable rows on disk. Cheap to clone.
+/// The list of runs. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Runs {
     /// Newest first: where two have a row of the same key, the newer one counts.
@@ -27,7 +28,7 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// No rows: a new store, or one whose run files are gone.
+    /// Creates an empty list: for a new store, or one whose run files are gone.
     pub(crate) fn empty() -> Self {
         Self::default()
     }
@@ -58,22 +59,22 @@ impl Runs {
         &self.list
     }
 
-    /// How a checkpoint names the files, newest first.
+    /// Returns the references by which a checkpoint names the files, newest first.
     pub(crate) fn references(&self) -> Vec<RunRef> {
         self.list.iter().map(|run| run.reference()).collect()
     }
 
-    /// How many there are.
+    /// Returns the number of runs.
     pub(crate) fn count(&self) -> usize {
         self.list.len()
     }
 
-    /// Size of all files.
+    /// Returns the size of all files in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.list.iter().map(|run| run.reference().bytes).sum()
     }
 
-    /// The value of `key` in the newest run that has a row of it.
+    /// Returns the value of `key` in the newest run that has a row of it.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         if self.list.is_empty() {
             return Ok(None);

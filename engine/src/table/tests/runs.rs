@@ -1,4 +1,4 @@
-//! The ordered table and its checkpoints, on a real file system.
+//! Tests of the ordered table and its checkpoints, on a real file system.
 
 #![expect(
     clippy::disallowed_methods,
@@ -56,7 +56,7 @@ fn superblock() -> Superblock {
     }
 }
 
-/// A site with small pages, in which few runs are merged.
+/// Creates a context with small pages and tiers of few runs.
 fn site(root: &Path) -> Site {
     let mut site = Site::new(test_env::env(), root, &superblock());
     site.tiers = Tiers {
@@ -268,8 +268,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Guards: through any history of changes, checkpoints, merges and reopens the table equals a plain map; lookups and
-    /// scans of any prefix, in all layers.
+    /// Guards: through any history of changes, checkpoints, merges and reopens the table equals a plain map; lookups
+    /// and scans of any prefix, in all layers.
     #[test]
     fn a_table_is_a_sorted_map(steps in vec(any_step(), 50..400)) {
         run(async {
@@ -327,8 +327,8 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
     });
 }
 
-/// Guards: a checkpoint writes the rows that changed and no others; of equal keys the newest run's counts, before and after a merge;
-/// deletions stay as long as an older run has what they delete, and are gone with the last one.
+/// Guards: a checkpoint writes the rows that changed and no others; of equal keys the newest run's counts, before and
+/// after a merge; deletions stay as long as an older run has what they delete, and are gone with the last one.
 #[test]
 fn runs_hold_what_changed_until_they_are_merged() {
     run(async {
@@ -373,8 +373,8 @@ fn runs_hold_what_changed_until_they_are_merged() {
     });
 }
 
-/// Guards: a checkpoint that ends while runs are merged stays in front of the merged run, and leaves its file alone although nothing
-/// names it yet.
+/// Guards: a checkpoint that ends while runs are merged stays newer than the merged run, and does not remove its file
+/// although no checkpoint names it yet.
 #[test]
 fn a_merge_lets_checkpoints_pass() {
     run(async {
@@ -404,7 +404,7 @@ fn a_merge_lets_checkpoints_pass() {
     });
 }
 
-/// Guards: a page that cannot be read or was damaged fails the lookups that need it, and no others; nothing waits for it.
+/// Guards: a page that is unreadable or damaged fails the lookups that need it, and no others; no lookup waits for it.
 #[test]
 fn a_damaged_page_fails_its_lookups_alone() {
     run(async {
@@ -448,7 +448,7 @@ fn a_damaged_page_fails_its_lookups_alone() {
 }
 
 /// Guards: on disk are the files of the two newest checkpoints and no others, also after failed attempts; a failed
-/// attempt leaves what is there usable.
+/// attempt leaves the existing ones usable.
 #[test]
 fn run_files_are_those_of_two_checkpoints() {
     run(async {
@@ -502,8 +502,8 @@ fn run_files_are_those_of_two_checkpoints() {
     });
 }
 
-/// Guards: a torn, missing or foreign newest checkpoint, or one of its files, leaves the one before; nothing usable means
-/// a replay from the start. Sequence and file numbers go on above all that were seen.
+/// Guards: if the newest checkpoint or one of its files is torn, missing or foreign, the one before is used. Without a
+/// usable one replay starts at the beginning. Sequence and file numbers continue above all that were seen.
 #[test]
 fn damage_falls_back_to_the_checkpoint_before() {
     run(async {
