@@ -1,7 +1,7 @@
 //! One open file of the thread pool.
 //!
-//! Owns: [`ThreadFile`], each operation of which is one system call.
-//! Refuses: loops over short transfers (`io::exact` has them).
+//! Owns: [`ThreadFile`], each operation of which is one system call. Refuses: loops over short transfers (`io::exact`
+//! has them).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
@@ -17,7 +17,7 @@ use super::refusal::{begun, not_synced};
 use crate::buffer::Buffer;
 use crate::io::{Call, Dir, File, IoFuture, IoResult, Residency};
 
-/// Slices one system call takes (`IOV_MAX` of Linux); more are written by the caller's next call.
+/// Most slices of one system call (`IOV_MAX` of Linux). The caller's next call writes the rest.
 const SLICES_MAX: usize = 1024;
 
 #[derive(Debug)]
@@ -68,7 +68,7 @@ impl File for ThreadFile {
             rustix::io::preadv2(&*self.descriptor, slices, offset, ReadWriteFlags::NOWAIT)
         });
         let count = found.map_err(|errno| {
-            // A file system without this flag is one where nothing is known to be resident.
+            // A file system without this flag cannot tell whether bytes are resident.
             begun(if errno == Errno::OPNOTSUPP {
                 Errno::AGAIN
             } else {
@@ -152,8 +152,8 @@ impl File for ThreadFile {
     }
 }
 
-/// Writes some of the slices. A write that would go beyond the limit of a file's size is not begun: the kernel would take what fits, and
-/// the rest would find a frame half written.
+/// Writes some of the slices. A write that would exceed the limit on file size is not begun, because the kernel would
+/// write the part that fits and leave half a frame.
 fn write(descriptor: &OwnedFd, offset: u64, slices: &[Bytes]) -> IoResult<usize> {
     let end = slices
         .iter()
@@ -193,14 +193,14 @@ impl Dir for ThreadDir {
     }
 }
 
-/// Size of an open file in bytes.
+/// Returns the size of an open file in bytes.
 pub(super) fn length(descriptor: &OwnedFd) -> io::Result<u64> {
     let size = retry_on_intr(|| rustix::fs::fstat(descriptor))?.st_size;
     u64::try_from(size).map_err(|negative| io::Error::new(io::ErrorKind::InvalidData, negative))
 }
 
-/// `sync_file_range`, which rustix has no call for. Where the file system does not know it, nothing is
-/// lost: it makes nothing durable.
+/// Calls `sync_file_range`, which rustix does not have. A file system that does not support it is no error, because the
+/// call makes nothing durable.
 fn sync_file_range(
     descriptor: &OwnedFd,
     offset: u64,
@@ -211,7 +211,7 @@ fn sync_file_range(
     let offset = i64::try_from(offset).map_err(invalid)?;
     let length = i64::try_from(length).map_err(invalid)?;
     #[expect(unsafe_code, reason = "no safe wrapper exists for this system call")]
-    // SAFETY: takes only numbers; the descriptor is open as long as `descriptor` is borrowed.
+    // SAFETY: it takes only numbers; the descriptor is open as long as `descriptor` is borrowed.
     let result = unsafe { libc::sync_file_range(descriptor.as_raw_fd(), offset, length, flags) };
     if result == 0 {
         return Ok(());

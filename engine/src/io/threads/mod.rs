@@ -1,17 +1,17 @@
 //! The real disk: blocking system calls on a bounded pool of threads.
 //!
-//! Owns: [`Threads`], the backend that works wherever Linux does. Container runtimes block `io_uring` by
-//! default, so this one is always compiled and always tested.
-//! Refuses: deciding what is synced when; retrying a failed sync.
+//! Owns: [`Threads`], the backend that works wherever Linux does. Container runtimes block `io_uring` by default, so
+//! this one is always compiled and always tested. Refuses: deciding what is synced when; retrying a failed sync.
 //!
 //! Invariants:
 //! - An operation starts when its method is called, not when its future is first polled.
-//! - `EINTR` is retried here for every call but the syncs: a read or write that was interrupted moved
-//!   nothing, and the others are repeatable. An interrupted sync is reported as it is, because what a second
-//!   one says about the first one's pages is not known.
+//! - `EINTR` is retried for every call but syncs: an interrupted read or write moved nothing, and the others can be
+//!   repeated. An interrupted sync is reported as it is, because a second sync would say nothing certain about the
+//!   pages of the first.
 //! - Errors keep the code of the operating system (`raw_os_error`).
-//! - While a directory is locked, names below it are resolved in it, not by its path: a store that is moved stays one store.
-//! - What is created is readable and writable by its owner only: the superblock holds a secret.
+//! - While a directory is locked, names below it are resolved in it, not by its path. A store that is moved stays the
+//!   same store.
+//! - New files and directories are accessible to their owner only: the superblock holds a secret.
 
 mod closing;
 mod file;
@@ -38,7 +38,7 @@ use super::{
     TaskFuture,
 };
 
-/// Files whose sizes one operation reads. Those of a large directory are spread over the threads of their lane.
+/// Files whose sizes one operation reads. The files of a large directory are spread over several operations.
 const SIZES_AT_ONCE: usize = 1024;
 
 /// The backend `threads`. Its threads end when the backend and every file opened through it are dropped.
@@ -49,7 +49,10 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Starts the backend with the threads that it keeps; more come with the work. An error if these few cannot be started.
+    /// Starts the backend with the threads that it keeps; more are started on demand.
+    ///
+    /// # Errors
+    /// These few threads cannot be started.
     pub fn start() -> io::Result<Self> {
         Ok(Self {
             pool: Arc::new(Pool::start()?),
@@ -154,7 +157,7 @@ impl Io for Threads {
     }
 }
 
-/// Runs `open`, which needs a descriptor. Where there is none, files on their way to be closed are closed first and it is tried again.
+/// Runs `open`, which needs a descriptor. If there is none, closes the files that wait to be closed, and tries again.
 fn opening<T>(pool: &Pool, open: impl Fn() -> io::Result<T>) -> IoResult<T> {
     let opened = open();
     let short = opened.as_ref().err().and_then(Errno::from_io_error);
@@ -168,7 +171,7 @@ fn list_dir(place: &Place) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in Dir::new(place.open_dir()?)? {
         let entry = entry?;
-        // Our own names are ASCII; what is not UTF-8 is foreign, and its name is only ever shown.
+        // The store's own names are ASCII. A name that is not UTF-8 is foreign, and is only displayed.
         let name = entry.file_name().to_string_lossy().into_owned();
         if name != "." && name != ".." {
             names.push(name);
@@ -177,7 +180,7 @@ fn list_dir(place: &Place) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The regular files among `names`, with their sizes.
+/// Returns the regular files among `names`, with their sizes.
 fn sizes(pool: &Pool, place: &Place, names: Vec<String>) -> IoResult<Vec<(String, u64)>> {
     let directory = opening(pool, || place.open_dir())?;
     let mut found = Vec::with_capacity(names.len());
@@ -186,9 +189,9 @@ fn sizes(pool: &Pool, place: &Place, names: Vec<String>) -> IoResult<Vec<(String
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 found.push((name, u64::try_from(stat.st_size).unwrap_or_default()));
             }
-            // No regular file, a link that leads to none, or removed since the directory was read.
+            // Not a regular file, a link that leads to none, or removed since the directory was read.
             Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => {}
-            // Without its size, sound content would pass for lost.
+            // Without its size, intact content would count as lost.
             Err(errno) => return Err(begun(errno)),
         }
     }

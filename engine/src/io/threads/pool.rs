@@ -1,10 +1,10 @@
-//! The threads behind the backend: lanes, each with a queue and threads of its own.
+//! The threads of the backend: lanes, each with a queue and threads of its own.
 //!
 //! Owns: [`Pool`], which operation runs in which lane. Refuses: knowing what an operation does.
 //!
-//! Lanes because an operation may hold its thread for seconds on a busy drive: were there one queue, a burst of uploads would put all
-//! threads into fdatasync and everything else behind them. Bounds add up, so no lane can starve another; within a lane the class
-//! decides what comes first. Each lane has one thread that is started with the backend and stays.
+//! An operation may block its thread for seconds on a busy drive. With one queue, a burst of uploads would put all
+//! threads into fdatasync and delay everything else. With lanes, none can starve another; within a lane the class
+//! decides the order. Each lane has one thread that is started with the backend and stays.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -19,15 +19,15 @@ use crate::io::{Call, Class, ClassCount, IoError, IoFuture, IoResult};
 
 /// Most threads for the journal, for small blobs, and for the directory syncs that both wait for.
 const COMMIT_THREADS: usize = 6;
-/// Most threads for what clients read, cold opens included.
+/// Most threads for reads of clients, cold opens included.
 const READ_THREADS: usize = 32;
 /// Most threads for bytes of large uploads.
 const UPLOAD_THREADS: usize = 16;
 /// Most threads for syncs of large uploads.
 const UPLOAD_SYNC_THREADS: usize = 8;
-/// Most threads for names: listed, removed, looked at.
+/// Most threads for names: listing, removing, examining.
 const NAME_THREADS: usize = 8;
-/// Most threads for checkpoints, and what else no client waits for.
+/// Most threads for checkpoints, and other work that no client waits for.
 const BACKGROUND_THREADS: usize = 4;
 /// Most threads for closing files.
 const CLOSE_THREADS: usize = 2;
@@ -35,13 +35,13 @@ const CLOSE_THREADS: usize = 2;
 /// How long an operation may block its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blocking {
-    /// As long as bytes move.
+    /// While bytes are transferred.
     Transfer,
-    /// Until the file system or the drive is done: a sync, space reserved or given back.
+    /// Until the file system or the drive is done: a sync; space reserved or freed.
     Sync,
 }
 
-/// All lanes. Dropping it closes them; operations already taken in still run.
+/// All lanes. Dropping it closes them; queued operations still run.
 #[derive(Debug)]
 pub(super) struct Pool {
     commit: Workers,
@@ -56,7 +56,10 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Starts one thread for each lane. An error where one has none.
+    /// Starts one thread for each lane.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
     pub(super) fn start() -> io::Result<Self> {
         Ok(Self {
             commit: Workers::start("tonnage-commit", 1, COMMIT_THREADS)?,
@@ -84,7 +87,7 @@ impl Pool {
         }
     }
 
-    /// Queues `operation` at once and returns a future of its result.
+    /// Queues `operation` immediately and returns a future of its result.
     pub(super) fn run<T: Send + 'static>(
         &self,
         call: Call,
@@ -102,7 +105,7 @@ impl Pool {
         Box::pin(async move {
             match result.await {
                 Ok(result) => result,
-                // The operation panicked. What a sync would have said is not known.
+                // The operation panicked. Whether a sync succeeded is unknown.
                 Err(lost) if blocking == Blocking::Sync => {
                     Err(IoError::SyncFailed(io::Error::other(lost)))
                 }
@@ -111,13 +114,13 @@ impl Pool {
         })
     }
 
-    /// Operations so far, by class.
+    /// Returns the number of operations so far, by class.
     pub(super) fn counts(&self) -> Vec<ClassCount> {
         self.tally.read()
     }
 
-    /// Closes a file that is no longer used, in a lane of its own: closing a large removed file frees its space, which may take
-    /// seconds.
+    /// Closes a file that is no longer used, in a lane of its own: closing a large removed file frees its space, which
+    /// may take seconds.
     pub(super) fn close(&self, descriptor: Arc<OwnedFd>) {
         self.closing.add(descriptor);
         let closing = Arc::clone(&self.closing);
@@ -126,7 +129,7 @@ impl Pool {
         });
     }
 
-    /// Told once all that [`Pool::close`] was called for is closed. Runs in the same lane.
+    /// Returns a receiver that resolves when all files passed to [`Pool::close`] are closed. Runs in the same lane.
     pub(super) fn closed(&self) -> oneshot::Receiver<()> {
         let (done, closed) = oneshot::channel();
         let closing = Arc::clone(&self.closing);
@@ -137,7 +140,7 @@ impl Pool {
         closed
     }
 
-    /// What is on its way to be closed.
+    /// Returns the files that wait to be closed.
     pub(super) fn closing(&self) -> &Closing {
         &self.closing
     }
@@ -177,7 +180,8 @@ mod tests {
         assert_eq!(ends.recv_timeout(NEVER).unwrap(), 2);
     }
 
-    /// Guards: files are closed in a lane of their own, so closing large ones holds up nothing else, and can be waited for.
+    /// Guards: files are closed in a lane of their own, so closing large ones delays nothing else, and can be waited
+    /// for.
     #[test]
     fn files_are_closed_in_a_lane_of_their_own() {
         let pool = Pool::start().unwrap();
@@ -207,8 +211,8 @@ mod tests {
         kinds.into_iter().flatten()
     }
 
-    /// Guards: large uploads whose syncs last, more of them than there are threads for, keep nothing else waiting: no frame, no small
-    /// blob, no read or cold open, no removal, no directory sync, no byte of another upload.
+    /// Guards: slow syncs of large uploads, more of them than there are threads, delay nothing else: no frame, small
+    /// blob, read, cold open, removal, directory sync or byte of another upload.
     #[test]
     fn syncs_of_uploads_keep_nothing_else_waiting() {
         let pool = Pool::start().unwrap();
@@ -243,7 +247,8 @@ mod tests {
         }
     }
 
-    /// Guards: where a frame of the journal, a small blob and a directory wait for the same threads, they run in this order.
+    /// Guards: where a frame of the journal, a small blob and a directory wait for the same threads, they run in this
+    /// order.
     #[test]
     fn the_journal_is_the_first_of_its_lane() {
         let pool = Pool::start().unwrap();

@@ -1,6 +1,6 @@
-//! What an error of a system call says about the disk.
+//! Classification of errors of system calls.
 //!
-//! Owns: telling an operation that was not attempted from one that failed. Refuses: syncs; none of theirs is taken for that.
+//! Owns: deciding whether an operation was not attempted or failed. An error of a sync never counts as not attempted.
 
 use std::io;
 
@@ -8,8 +8,8 @@ use rustix::io::Errno;
 
 use crate::io::IoError;
 
-/// Errors by which the kernel says that it had no means, or was not allowed, to begin: too many open files, no memory, try again, and a
-/// write or a file beyond the limit of this process (`RLIMIT_FSIZE`), which is looked at before anything is moved.
+/// Errors by which the kernel reports that it could not begin: too many open files, no memory, try again. And a write
+/// or a file beyond the limit of this process (`RLIMIT_FSIZE`), which is checked before anything is moved.
 const NOT_ATTEMPTED: [Errno; 6] = [
     Errno::MFILE,
     Errno::NFILE,
@@ -19,7 +19,7 @@ const NOT_ATTEMPTED: [Errno; 6] = [
     Errno::FBIG,
 ];
 
-/// The error of a call that is no sync.
+/// Returns the error of a call that is not a sync.
 pub(super) fn begun(errno: impl Into<io::Error>) -> IoError {
     let cause = errno.into();
     let errno = Errno::from_io_error(&cause);
@@ -30,7 +30,7 @@ pub(super) fn begun(errno: impl Into<io::Error>) -> IoError {
     }
 }
 
-/// The error of a sync, whatever it is: what another one would say about the same pages is not known.
+/// Returns the error of a sync, whatever its code: another sync would say nothing certain about the same pages.
 pub(super) fn not_synced(errno: Errno) -> IoError {
     IoError::SyncFailed(errno.into())
 }
