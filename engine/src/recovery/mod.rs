@@ -1,10 +1,10 @@
-//! Recovery: what open does after any stop.
+//! Recovery: what an open does after any stop.
 //!
-//! Owns: [`plan`] (pure: what the disk says, to what has to be done) and [`apply`] (does it). Runs only from open.
-//! Refuses: repairing corruption. A torn tail is expected after a crash; bytes that contradict their checksum in what was
-//! acknowledged stop the open.
+//! Owns: [`plan`] (pure: computes what to do from what is on disk) and [`apply`] (does it). Runs only from open.
+//! Refuses: repairing corruption. A torn tail is expected after a crash. Acknowledged bytes that contradict their
+//! checksum stop the open.
 //!
-//! Invariants: recovery is idempotent and may itself be cut off anywhere: it removes only files that no transaction and no
+//! Invariants: recovery is idempotent and may be cut off anywhere. It removes only files that no transaction and no
 //! upload names, and begins a new epoch last.
 
 pub(crate) mod apply;
@@ -27,23 +27,23 @@ use crate::journal::{self, Position};
 use crate::state::State;
 use crate::table::{self, Layers, Runs, Site, resident};
 
-/// A store as its journal tells it.
+/// The result of a replay.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    /// Everything the journal says.
+    /// The state of the store.
     pub state: State,
-    /// The walk through the journal.
+    /// Result of the walk through the journal.
     pub walked: Walked,
-    /// The checkpoints on disk before, and which one replay began on.
+    /// Checkpoints found on disk, and the one that replay began with.
     pub checkpoints: checkpoint::Loaded,
-    /// The checkpoints on disk now: those, or what a bounded replay wrote.
+    /// Checkpoints now on disk: those found, or those that a bounded replay wrote.
     pub history: History,
 }
 
-/// Loads the newest usable checkpoint and replays the journal behind it.
+/// Loads the newest usable checkpoint and replays the journal after it.
 ///
-/// With `bound_bytes`, rows beyond that many bytes go into a checkpoint between two journal files, so that rebuilding a store of any size
-/// takes bounded memory; the caller holds the store's lock. Without, nothing on disk is changed.
+/// With `bound_bytes`, rows beyond that many bytes go into a checkpoint between two journal files. So a rebuild of a
+/// store of any size takes bounded memory; the caller holds the store's lock. Without it, nothing on disk is changed.
 pub(crate) async fn replay(
     site: &Site,
     superblock: &Superblock,
@@ -78,8 +78,8 @@ pub(crate) async fn replay(
     })
 }
 
-/// Replays the whole journal, without any checkpoint: the state that everything else must agree with. Takes memory for all
-/// rows of the store.
+/// Replays the whole journal, without any checkpoint: the state that everything else must agree with. Takes memory for
+/// all rows of the store.
 pub(crate) async fn replay_from_start(
     site: &Site,
     superblock: &Superblock,
@@ -102,7 +102,7 @@ struct Replay<'a> {
     state: State,
     bound_bytes: Option<usize>,
     history: History,
-    /// The first of these needs rows from the disk; at most a journal file of them.
+    /// Transactions not applied yet. The first needs rows from the disk; there are at most a journal file of them.
     waiting: VecDeque<Transaction>,
 }
 
@@ -112,7 +112,7 @@ impl Replay<'_> {
         journal::read::walk(&*site.env.io, &site.root, &site.store_id, start, self).await
     }
 
-    /// Moves the rows so far into runs.
+    /// Writes the rows so far as a checkpoint. `position` is where the journal continues.
     async fn checkpoint(&mut self, position: Position) -> Result<()> {
         // The checkpoint names this file, whose header may be in the page cache only.
         journal::resync::resync_tail(&*self.site.env.io, &self.site.root, 0, position).await?;
@@ -163,17 +163,17 @@ impl Visitor for Replay<'_> {
             .bound_bytes
             .is_some_and(|bound| self.state.layers.delta_bytes() > bound);
         if full && let Err(error) = self.checkpoint(position).await {
-            // After a failed sync nothing may be written any more, and the open could only fail at its end.
+            // After a failed sync nothing may be written any more, and the open would only fail later.
             if self.site.poison.cause().is_some() {
                 return Err(error);
             }
-            tracing::warn!(%error, "the replay continues in memory: no checkpoint could be written");
+            tracing::warn!(%error, "no checkpoint could be written; the replay continues in memory");
             self.bound_bytes = None;
         } else if full && let Err(error) = self.merge().await {
             if self.site.poison.cause().is_some() {
                 return Err(error);
             }
-            tracing::warn!(%error, "runs could not be merged; nothing is lost, but lookups look into more files");
+            tracing::warn!(%error, "runs could not be merged; nothing is lost, but lookups read more files");
         }
         Ok(())
     }
