@@ -1,6 +1,6 @@
-//! Which files does nothing name, and which named ones are gone?
+//! Finds files that nothing names, and named segments newer than the journal.
 //!
-//! Owns: comparing directories with what the journal names. Refuses: removing; the next open does that.
+//! Owns: the comparison of directories with the journal. Refuses: removing; the next open does that.
 
 use std::collections::BTreeSet;
 
@@ -47,11 +47,11 @@ pub(super) async fn check(
         );
     }
     for path in misplaced(&*site.env.io, store).await? {
-        let what = "not the file or directory that belongs here, and nothing uses it: move it away while the store is closed";
+        let what = "not the type of file that belongs here, and nothing uses it: move it away while the store is closed";
         report.add(Severity::Leftover, &path, what);
     }
     if let Some(number) = walked.unfinished {
-        let what = "prepared or created just before the stop, and never used";
+        let what = "created just before the stop, and never used";
         report.add(Severity::Leftover, &journal::file_path(store, number), what);
     }
     Ok(())

@@ -1,6 +1,7 @@
-//! What do the journal and the newest checkpoint say, and do they agree?
+//! Checks that the journal and the newest checkpoint are intact and agree.
 //!
-//! Owns: choosing the rows that everything else is held against, and the advice where the two differ. Refuses: repairing.
+//! Owns: choosing the rows that everything else is compared with, and the advice where the two differ. Refuses:
+//! repairing.
 //!
 //! Invariant: following the advice loses nothing that either of them still has.
 
@@ -20,7 +21,7 @@ use crate::recovery::{self, Recovered, plan};
 use crate::state::State;
 use crate::table::Site;
 
-/// Reads both; returns what the store is, as far as anything still tells, and the walk that told it.
+/// Reads both. Returns the rows of the store, as far as they are readable, and the walk that gave them.
 pub(super) async fn check(
     site: &Site,
     superblock: &Superblock,
@@ -72,7 +73,8 @@ pub(super) async fn check(
     Ok(Some((View::new(Arc::new(state)), walked)))
 }
 
-/// The checkpoint with the journal behind it must lead to the same rows as the journal alone. Returns the one that holds more.
+/// Checks that the checkpoint with the journal after it leads to the same rows as the journal alone. Returns the one
+/// that holds more.
 async fn agree(
     site: &Site,
     whole: (State, Walked),
@@ -91,7 +93,7 @@ async fn agree(
         Ok(None) => {}
         Ok(Some((journal, checkpoint))) => {
             let what = format!(
-                "the checkpoint contradicts the journal, which is whole: row {checkpoint} there, {journal} here. Move runs/ and \
+                "the checkpoint contradicts the journal, which is intact: row {checkpoint} there, {journal} here. Move runs/ and \
                  checkpoint.* to another place while the store is closed; the next open builds them from the journal"
             );
             report.add(Severity::Damage, &site.root, what);
@@ -101,10 +103,10 @@ async fn agree(
     Ok(whole)
 }
 
-/// The checkpoint holds what the journal has lost.
+/// Reports that the checkpoint holds rows that the journal has lost.
 fn only_copy(root: &Path, checkpoint: Lsn, journal_ends: Option<Lsn>, report: &mut FsckReport) {
     let ends = journal_ends.map_or_else(
-        || "the journal does not hold".to_owned(),
+        || "the journal is damaged".to_owned(),
         |lsn| format!("the journal ends at LSN {lsn}"),
     );
     let what = format!(
@@ -114,7 +116,7 @@ fn only_copy(root: &Path, checkpoint: Lsn, journal_ends: Option<Lsn>, report: &m
     report.add(Severity::Damage, root, what);
 }
 
-/// The first row that is not in both, as each has it.
+/// Returns the first row that is not in both, as each has it.
 async fn first_difference(one: &State, other: &State) -> Result<Option<(String, String)>> {
     let mut ours = one.layers.scan_prefix(b"", None);
     let mut theirs = other.layers.scan_prefix(b"", None);

@@ -1,6 +1,6 @@
-//! Can every unfinished upload continue from bytes that are what its client sent?
+//! Checks that every unfinished upload can continue from the bytes that its client sent.
 //!
-//! Owns: logs, and the payload that their checkpoints speak for. Refuses: judging uploads that the next open forgets; nothing was
+//! Owns: logs, and the payload that their checkpoints cover. Refuses: uploads that the next open drops; nothing was
 //! promised for them.
 
 use std::collections::BTreeSet;
@@ -20,8 +20,8 @@ use crate::recovery::apply::segment_path;
 use crate::table::Site;
 use crate::upload::{FoundLog, ReadLog, logs};
 
-/// Checks every log with its segment, and returns the segments of uploads that can continue. `named` tells which segments a
-/// transaction names: such an upload has ended.
+/// Checks every log with its segment, and returns the segments of uploads that can continue. A segment in `named`
+/// belongs to a committed upload.
 pub(super) async fn check(
     site: &Site,
     named: &BTreeSet<SegmentId>,
@@ -32,15 +32,14 @@ pub(super) async fn check(
         let ReadLog { log, length } = match read {
             Err(error) if error.is_not_attempted() => return Err(error),
             Err(error) => {
-                let what = format!("the next open forgets this upload: {error}");
+                let what = format!("the next open drops this upload: {error}");
                 report.add(Severity::Leftover, &path, what);
                 continue;
             }
             Ok(read) => read,
         };
         let Some(log) = log.filter(|log| log.header.store == site.store_id) else {
-            let what =
-                "no checkpoint in it holds; the next open removes it, and its client begins anew";
+            let what = "it has no intact checkpoint; the next open removes it, and its client starts again";
             report.add(Severity::Leftover, &path, what);
             continue;
         };
@@ -53,7 +52,7 @@ pub(super) async fn check(
         if log.end < length {
             let (end, from) = (log.end, log.last.mark.length);
             let what = format!(
-                "what follows byte {end} does not hold; the upload continues at its byte {from}"
+                "damaged or torn after byte {end}; the upload continues at its byte {from}"
             );
             report.add(Severity::Leftover, &path, what);
         }
@@ -63,13 +62,13 @@ pub(super) async fn check(
             Ok(Some((offset, what))) => {
                 let log = path.display();
                 let what = format!(
-                    "byte {offset}, of an unfinished upload: {what}; remove {log}, and its client begins anew"
+                    "byte {offset}, of an unfinished upload: {what}; remove {log}, and its client starts again"
                 );
                 report.add(Severity::Damage, &segment, what);
             }
             Err(error) if error.is_not_attempted() => return Err(error),
             Err(error) => {
-                let what = format!("the next open forgets this upload: {error}");
+                let what = format!("the next open drops this upload: {error}");
                 report.add(Severity::Leftover, &path, what);
             }
         }
@@ -77,8 +76,10 @@ pub(super) async fn check(
     Ok(segments)
 }
 
-/// Checks every byte that the last checkpoint speaks for, and says where one does not hold. An error is one with which the upload
-/// does not continue either.
+/// Checks every byte that the last checkpoint covers. Returns the first that does not match.
+///
+/// # Errors
+/// An error with which the upload would not continue either.
 async fn payload(site: &Site, log: &UploadLog, path: &Path) -> Result<Option<(u64, String)>> {
     let file = site
         .env
@@ -93,7 +94,7 @@ async fn payload(site: &Site, log: &UploadLog, path: &Path) -> Result<Option<(u6
     let whole = length / CHUNK_BYTES as u64 * CHUNK_BYTES as u64;
     let part = read(&*file, path, DEDICATED_PAYLOAD + whole, length - whole).await?;
     if checksum(part.filled()) != log.last.mark.partial {
-        let what = "its last, unfinished chunk does not hold".to_owned();
+        let what = "its last, unfinished chunk does not match its checksum".to_owned();
         return Ok(Some((DEDICATED_PAYLOAD + whole, what)));
     }
     let span = DEDICATED_PAYLOAD..DEDICATED_PAYLOAD + whole;
