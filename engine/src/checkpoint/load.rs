@@ -1,7 +1,7 @@
-//! Finds the checkpoint to start from.
+//! Finds the checkpoint to start from, without changing anything on disk.
 //!
-//! Owns: reading the three slots and opening the runs they name. Changes nothing on disk. Refuses: failing because of what is
-//! there: whatever does not hold is reported and passed over, down to a replay from the start of the journal.
+//! Owns: reading the three slots and opening the runs they name. Refuses: failing because of damage. A damaged
+//! checkpoint is reported and skipped, down to a replay from the start of the journal.
 
 use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
@@ -19,34 +19,36 @@ use crate::table::{Runs, Site};
 /// A checkpoint whose files are all intact.
 #[derive(Debug)]
 pub(crate) struct Chosen {
-    /// What it says.
+    /// The record.
     pub record: Arc<CheckpointRecord>,
-    /// Its rows.
+    /// The runs that it names.
     pub runs: Runs,
 }
 
-/// A slot or a checkpoint that was passed over.
+/// A slot or a checkpoint that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rejected {
     /// The slot's file.
     pub path: PathBuf,
-    /// What does not hold.
+    /// Why it is unusable.
     pub why: String,
 }
 
-/// What the slots held.
+/// The result of reading the slots.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
-    /// The newest usable checkpoint; `None`: replay from the start of the journal.
+    /// The newest usable checkpoint. `None`: replay from the start of the journal.
     pub chosen: Option<Chosen>,
-    /// For the next checkpoint.
+    /// Checkpoints on disk, for the next one.
     pub history: History,
-    /// What was passed over, for the log and `fsck`. Slots that do not exist are not listed.
+    /// What was skipped, for the log and `fsck`. Slots that do not exist are not listed.
     pub rejected: Vec<Rejected>,
 }
 
-/// Reads the slots, and opens and checks every run of the newest checkpoint for which that succeeds. An error if it was not
-/// attempted: what cannot be looked at now costs no rebuild.
+/// Reads the slots. Opens and checks every run of the newest checkpoint for which that succeeds.
+///
+/// # Errors
+/// A read that was not attempted: it must not cost a rebuild.
 pub(crate) async fn load(site: &Site) -> Result<Loaded> {
     let mut loaded = Loaded::default();
     let mut records = Vec::new();
@@ -94,8 +96,9 @@ pub(crate) async fn load(site: &Site) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// What is wrong with the checkpoint that an open falls back to when the newest is unusable, for `fsck`. Once it is, that one was
-/// chosen, and the one before it has lost its files rightly.
+/// Returns what is wrong with the checkpoint that an open falls back to when the newest is unusable, for `fsck`.
+///
+/// If the newest was unusable, the fallback is the chosen one, and the files of the one before it may be gone.
 pub(crate) async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
     let older = loaded.history.older.as_ref()?;
     if !loaded.rejected.is_empty() {
@@ -103,7 +106,7 @@ pub(crate) async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejec
     }
     let opened = Runs::open(site, &older.runs).await;
     let unusable = opened.err()?;
-    // After a rebuild the slots still tell of checkpoints whose files are gone.
+    // After a rebuild the slots still name checkpoints whose files are gone.
     let there = site
         .env
         .io
@@ -118,7 +121,7 @@ pub(crate) async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejec
     })
 }
 
-/// The bytes of a slot; `None` if the slot was never written. What is too long for a record is not read.
+/// Reads the bytes of a slot; `None` if the slot was never written. A file that is too long for a record is not read.
 async fn read_slot(site: &Site, path: &Path) -> IoResult<Option<Buffer>> {
     let io = &site.env.io;
     let file = match io
@@ -139,18 +142,18 @@ async fn read_slot(site: &Site, path: &Path) -> IoResult<Option<Buffer>> {
     Ok(Some(read))
 }
 
-/// The record that a slot's bytes are, or what does not hold.
+/// Decodes the record of a slot and checks it, or returns what is wrong.
 fn judge(site: &Site, slot: u64, bytes: &[u8]) -> std::result::Result<CheckpointRecord, String> {
     let record = CheckpointRecord::decode(bytes).map_err(|malformed| malformed.0)?;
     if record.store_id != site.store_id {
         return Err("it belongs to another store".to_owned());
     }
     if record.sequence.max(record.next_file) > COUNTER_USED_MAX {
-        return Err("it counts farther than a store can have counted".to_owned());
+        return Err("its numbers are above the largest that a store can reach".to_owned());
     }
     if record.sequence % SLOTS != slot {
         return Err(format!(
-            "checkpoint {} does not belong into this slot",
+            "checkpoint {} does not belong in this slot",
             record.sequence
         ));
     }

@@ -1,8 +1,10 @@
 //! Makes a list of runs durable.
 //!
-//! Order: a new run and its directory durable (`table`), then the record, then files that neither of the two newest checkpoints
-//! names are unlinked. A failure leaves the checkpoints before it as they were, and the attempt can be repeated; but a failed sync of a
-//! directory stops all writes.
+//! Owns: the order of writes. First a new run and its directory become durable (`table`), then the record. Then files
+//! that neither of the two newest checkpoints names are unlinked.
+//!
+//! Invariant: a failure leaves the previous checkpoints as they were, and the attempt can be repeated. Only a failed
+//! sync of a directory stops all writes.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -17,34 +19,35 @@ use crate::extent::Lsn;
 use crate::io::{Class, FileRef, Io, IoResult, OpenMode, exact};
 use crate::table::{self, Layers, NewRuns, Runs, Site, file_id};
 
-/// What a checkpoint says beside its rows; all of it as of the moment the delta was frozen.
+/// Positions and counters of a checkpoint, all as of the moment the delta was frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Facts {
-    /// The last transaction in the frozen rows.
+    /// Last transaction in the frozen rows.
     pub lsn: Lsn,
     /// Journal file in which replay continues.
     pub journal_number: u64,
     /// Offset of the next frame in it.
     pub journal_offset: u64,
-    /// The first repository id never given out.
+    /// First repository id that was never given out.
     pub next_repository: u64,
-    /// The first segment id not reserved.
+    /// First segment id that is not reserved.
     pub next_segment: u64,
 }
 
 /// A checkpoint that is durable.
 #[derive(Debug)]
 pub(crate) struct Done {
-    /// The runs to put into the state.
+    /// The runs of the new state.
     pub runs: Runs,
-    /// For the next checkpoint.
+    /// Checkpoints on disk, for the next one.
     pub history: History,
-    /// Bytes of the new run; 0 if none was needed.
+    /// Size of the new run in bytes; 0 if none was needed.
     pub bytes_written: u64,
 }
 
-/// Writes the frozen delta of `layers` as a run over `runs` and publishes it. One at a time: where one was dropped, what it had
-/// begun to write still ends on its own, so let that end before the next one.
+/// Writes the frozen delta of `layers` as a run newer than `runs` and publishes it.
+///
+/// Only one may run at a time. The writes of a dropped call still run to their end; wait for them before the next call.
 pub(crate) async fn flush(
     site: &Site,
     history: &History,
@@ -53,7 +56,7 @@ pub(crate) async fn flush(
     runs: &Runs,
 ) -> Result<Done> {
     let Some(frozen) = layers.frozen() else {
-        unreachable!("a checkpoint was asked for before the delta was frozen");
+        unreachable!("a checkpoint was requested before the delta was frozen");
     };
     let present = list_runs(site).await?;
     site.raise_next_file(present.iter().max().map_or(0, |id| id + 1));
@@ -61,10 +64,10 @@ pub(crate) async fn flush(
     publish_over(site, history, facts, new, &present).await
 }
 
-/// Publishes runs that hold the same rows as those of the newest checkpoint, whose facts stay.
+/// Publishes runs that hold the same rows as those of the newest checkpoint, whose positions and counters stay.
 pub(crate) async fn publish(site: &Site, history: &History, new: NewRuns) -> Result<Done> {
     let Some(newest) = history.newest() else {
-        unreachable!("runs were merged of which no checkpoint knows");
+        unreachable!("runs were merged that no checkpoint names");
     };
     let facts = Facts {
         lsn: newest.lsn,
@@ -108,7 +111,7 @@ async fn publish_over(
     })
 }
 
-/// Numbers of the run files that are there; creates their directory if it is missing.
+/// Returns the numbers of the existing run files. Creates their directory if it is missing.
 async fn list_runs(site: &Site) -> Result<Vec<u64>> {
     let dir = site.runs_dir();
     match site.env.io.create_dir(Class::Directory.call(), &dir).await {
@@ -122,8 +125,8 @@ async fn list_runs(site: &Site) -> Result<Vec<u64>> {
     Ok(names.iter().filter_map(|name| file_id(name)).collect())
 }
 
-/// Opens the slot for the next record, and returns the record's number too. A slot that cannot be used is passed over, unless the newest
-/// checkpoint is in the one after it.
+/// Opens the slot for the next record, and returns the record's sequence number, too. An unusable slot is skipped,
+/// unless the next one holds the newest checkpoint.
 async fn open_slot(site: &Site, history: &History) -> Result<(u64, PathBuf, FileRef)> {
     let first = history.next_sequence();
     let newest = history.newest().map(|record| slot_name(record.sequence));
@@ -141,11 +144,11 @@ async fn open_slot(site: &Site, history: &History) -> Result<(u64, PathBuf, File
         {
             return Err(Error::io("open", &path, error));
         }
-        tracing::warn!(path = %path.display(), %error, "no checkpoint can be written here; another file is used");
+        tracing::warn!(path = %path.display(), %error, "this checkpoint file cannot be written; another one is used");
     }
 }
 
-/// Opens a slot for writing. What cannot be opened so, a directory aside, is removed by its name.
+/// Opens a slot for writing. A file that cannot be opened is replaced; a directory is not.
 async fn open_or_replace(io: &dyn Io, path: &Path) -> IoResult<FileRef> {
     let class = Class::Background;
     let opened = match io.open(class.call(), path, OpenMode::Write).await {
@@ -187,12 +190,14 @@ async fn write_record(
     file.sync_data(Class::Background.call())
         .await
         .map_err(failed("sync"))?;
-    // Always, not only for a new name: an attempt that got no descriptor for this may have left the name undurable.
+    // Always, not only for a new name: an earlier attempt without a descriptor for this may have left the name
+    // undurable.
     let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &site.root).await;
     synced.map_err(|error| site.poison.of_directory_sync(&site.root, error))
 }
 
-/// Unlinks what neither of the two newest checkpoints names, nor is being written for the next. What cannot be unlinked is tried again by the next checkpoint.
+/// Unlinks run files that neither of the two newest checkpoints names and that are not being written. The next
+/// checkpoint tries again where that fails.
 async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) {
     let named: HashSet<u64> = [history.newest(), history.older()]
         .into_iter()
@@ -205,7 +210,7 @@ async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) {
         let path = dir.join(table::file_name(*id));
         match site.env.io.unlink(Class::Directory.call(), &path).await {
             Ok(()) => {}
-            // A failed attempt's own clean-up came first.
+            // The failed attempt removed it itself.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cannot unlink an unused run file; the next checkpoint tries again");
