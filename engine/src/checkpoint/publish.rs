@@ -17,7 +17,7 @@ use super::{CheckpointRecord, History, SLOTS, slot_name};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::{Class, FileRef, Io, IoResult, OpenMode, exact};
-use crate::table::{self, Layers, NewRuns, Runs, Site, file_id};
+use crate::table::{self, Layers, NewRuns, Runs, TableContext, file_id};
 
 /// Positions and counters of a checkpoint, all as of the moment the delta was frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(crate) struct Done {
 ///
 /// Only one may run at a time. The writes of a dropped call still run to their end; wait for them before the next call.
 pub(crate) async fn flush(
-    site: &Site,
+    context: &TableContext,
     history: &History,
     facts: Facts,
     layers: &Layers,
@@ -58,14 +58,18 @@ pub(crate) async fn flush(
     let Some(frozen) = layers.frozen() else {
         unreachable!("a checkpoint was requested before the delta was frozen");
     };
-    let present = list_runs(site).await?;
-    site.raise_next_file(present.iter().max().map_or(0, |id| id + 1));
-    let new = table::flush(site, runs, frozen).await?;
-    publish_over(site, history, facts, new, &present).await
+    let present = list_runs(context).await?;
+    context.raise_next_file(present.iter().max().map_or(0, |id| id + 1));
+    let new = table::flush(context, runs, frozen).await?;
+    publish_over(context, history, facts, new, &present).await
 }
 
 /// Publishes runs that hold the same rows as those of the newest checkpoint, whose positions and counters stay.
-pub(crate) async fn publish(site: &Site, history: &History, new: NewRuns) -> Result<Done> {
+pub(crate) async fn publish(
+    context: &TableContext,
+    history: &History,
+    new: NewRuns,
+) -> Result<Done> {
     let Some(newest) = history.newest() else {
         unreachable!("runs were merged that no checkpoint names");
     };
@@ -76,34 +80,34 @@ pub(crate) async fn publish(site: &Site, history: &History, new: NewRuns) -> Res
         next_repository: newest.next_repository,
         next_segment: newest.next_segment,
     };
-    let present = list_runs(site).await?;
-    publish_over(site, history, facts, new, &present).await
+    let present = list_runs(context).await?;
+    publish_over(context, history, facts, new, &present).await
 }
 
 async fn publish_over(
-    site: &Site,
+    context: &TableContext,
     history: &History,
     facts: Facts,
     new: NewRuns,
     present: &[u64],
 ) -> Result<Done> {
-    let (sequence, path, file) = open_slot(site, history).await?;
+    let (sequence, path, file) = open_slot(context, history).await?;
     let record = Arc::new(CheckpointRecord {
-        store_id: site.store_id,
+        store_id: context.store_id,
         sequence,
         lsn: facts.lsn,
         journal_number: facts.journal_number,
         journal_offset: facts.journal_offset,
         next_repository: facts.next_repository,
         next_segment: facts.next_segment,
-        next_file: site.next_file(),
+        next_file: context.next_file(),
         runs: new.references(),
     });
-    write_record(site, &record, &path, file).await?;
+    write_record(context, &record, &path, file).await?;
     let bytes_written = new.bytes_written();
-    let runs = new.keep(site);
+    let runs = new.keep(context);
     let history = history.with(record);
-    unlink_unnamed(site, &history, present).await;
+    unlink_unnamed(context, &history, present).await;
     Ok(Done {
         runs,
         history,
@@ -112,28 +116,33 @@ async fn publish_over(
 }
 
 /// Returns the numbers of the existing run files. Creates their directory if it is missing.
-async fn list_runs(site: &Site) -> Result<Vec<u64>> {
-    let dir = site.runs_dir();
-    match site.env.io.create_dir(Class::Directory.call(), &dir).await {
+async fn list_runs(context: &TableContext) -> Result<Vec<u64>> {
+    let dir = context.runs_dir();
+    match context
+        .env
+        .io
+        .create_dir(Class::Directory.call(), &dir)
+        .await
+    {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(Error::io("create directory", &dir, error));
         }
         Ok(()) | Err(_) => {}
     }
-    let names = site.env.io.list_dir(Class::Directory.call(), &dir).await;
+    let names = context.env.io.list_dir(Class::Directory.call(), &dir).await;
     let names = names.map_err(|error| Error::io("list", &dir, error))?;
     Ok(names.iter().filter_map(|name| file_id(name)).collect())
 }
 
 /// Opens the slot for the next record, and returns the record's sequence number, too. An unusable slot is skipped,
 /// unless the next one holds the newest checkpoint.
-async fn open_slot(site: &Site, history: &History) -> Result<(u64, PathBuf, FileRef)> {
+async fn open_slot(context: &TableContext, history: &History) -> Result<(u64, PathBuf, FileRef)> {
     let first = history.next_sequence();
     let newest = history.newest().map(|record| slot_name(record.sequence));
     let mut sequence = first;
     loop {
-        let path = site.root.join(slot_name(sequence));
-        let error = match open_or_replace(&*site.env.io, &path).await {
+        let path = context.root.join(slot_name(sequence));
+        let error = match open_or_replace(&*context.env.io, &path).await {
             Ok(file) => return Ok((sequence, path, file)),
             Err(error) => error,
         };
@@ -171,7 +180,7 @@ fn is_full(kind: ErrorKind) -> bool {
 }
 
 async fn write_record(
-    site: &Site,
+    context: &TableContext,
     record: &CheckpointRecord,
     path: &Path,
     file: FileRef,
@@ -192,23 +201,23 @@ async fn write_record(
         .map_err(failed("sync"))?;
     // Always, not only for a new name: an earlier attempt without a descriptor for this may have left the name
     // undurable.
-    let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &site.root).await;
-    synced.map_err(|error| site.poison.of_directory_sync(&site.root, error))
+    let synced = exact::sync_dir(&*context.env.io, Class::Directory.call(), &context.root).await;
+    synced.map_err(|error| context.poison.of_directory_sync(&context.root, error))
 }
 
 /// Unlinks run files that neither of the two newest checkpoints names and that are not being written. The next
 /// checkpoint tries again where that fails.
-async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) {
+async fn unlink_unnamed(context: &TableContext, history: &History, present: &[u64]) {
     let named: HashSet<u64> = [history.newest(), history.older()]
         .into_iter()
         .flatten()
         .flat_map(|record| record.runs.iter().map(|run| run.id))
         .collect();
-    let dir = site.runs_dir();
-    let unused = |id: &&u64| !named.contains(id) && !site.is_claimed(**id);
+    let dir = context.runs_dir();
+    let unused = |id: &&u64| !named.contains(id) && !context.is_claimed(**id);
     for id in present.iter().filter(unused) {
         let path = dir.join(table::file_name(*id));
-        match site.env.io.unlink(Class::Directory.call(), &path).await {
+        match context.env.io.unlink(Class::Directory.call(), &path).await {
             Ok(()) => {}
             // The failed attempt removed it itself.
             Err(error) if error.kind() == ErrorKind::NotFound => {}

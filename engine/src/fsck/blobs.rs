@@ -21,7 +21,7 @@ use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, pad64, table_
 use crate::format::segment::{HEADER_BYTES, SegmentHeader};
 use crate::io::{Class, File, FileRef, OpenMode, Residency, exact};
 use crate::recovery::apply::segment_path;
-use crate::table::Site;
+use crate::table::TableContext;
 
 /// Payload read at a time, in bytes; a multiple of the chunk.
 const WINDOW_BYTES: u64 = 2 << 20;
@@ -32,7 +32,7 @@ const SORT_ROWS: usize = 200_000;
 
 /// Checks the record of every index row.
 pub(super) async fn check(
-    site: &Site,
+    context: &TableContext,
     view: &View,
     options: FsckOptions,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
@@ -59,7 +59,7 @@ pub(super) async fn check(
         for (key, slot) in batch {
             report.blobs += 1;
             report.blob_bytes = report.blob_bytes.saturating_add(slot.extent.length);
-            let path = segment_path(&site.root, slot.extent.segment);
+            let path = segment_path(&context.root, slot.extent.segment);
             let segment = slot.extent.segment;
             if let Some(other) = unreadable.take_if(|unreadable| unreadable.segment != segment) {
                 other.report(report)?;
@@ -68,7 +68,7 @@ pub(super) async fn check(
                 unreadable.add(&key);
                 continue;
             }
-            let segment = match Open::get(site, &mut open, &path, &slot).await {
+            let segment = match Open::get(context, &mut open, &path, &slot).await {
                 Ok(segment) => segment,
                 Err(error) => {
                     let unreadable =
@@ -78,7 +78,7 @@ pub(super) async fn check(
                 }
             };
             let checked = async {
-                record(site, segment, view, &key, &slot, options.deep).await?;
+                record(context, segment, view, &key, &slot, options.deep).await?;
                 excess(segment, &slot).await
             };
             match checked.await {
@@ -148,20 +148,20 @@ struct Open {
 
 impl Open {
     async fn get<'a>(
-        site: &Site,
+        context: &TableContext,
         open: &'a mut Option<Self>,
         path: &Path,
         slot: &Slot,
     ) -> Result<&'a Self> {
         let segment = slot.extent.segment;
         if open.as_ref().is_none_or(|open| open.segment != segment) {
-            let io = &site.env.io;
+            let io = &context.env.io;
             let file = io
                 .open(Class::Background.call(), path, OpenMode::Read)
                 .await
                 .map_err(|source| Error::io("open", path, source))?;
             let header = read(&*file, path, 0, HEADER_BYTES as u64).await?;
-            SegmentHeader::decode_of(header.filled(), &site.store_id, segment)
+            SegmentHeader::decode_of(header.filled(), &context.store_id, segment)
                 .map_err(|what| Error::corrupt(path, 0, format!("header: {what}")))?;
             *open = Some(Self {
                 segment,
@@ -178,7 +178,7 @@ impl Open {
 
 /// Checks the frame, the table and every chunk of one record; with `deep` the digest, too.
 async fn record(
-    site: &Site,
+    context: &TableContext,
     segment: &Open,
     view: &View,
     key: &[u8],
@@ -203,7 +203,7 @@ async fn record(
             "padding after the checksum table is not zero".to_owned(),
         ));
     }
-    let store_head = site.store_id.split_at(8).0;
+    let store_head = context.store_id.split_at(8).0;
     let agrees = frame.segment == extent.segment
         && frame.offset == places.frame
         && frame.length == extent.length

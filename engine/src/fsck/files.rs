@@ -10,17 +10,17 @@ use crate::error::Result;
 use crate::journal::{self, read::Walked};
 use crate::recovery::apply::{segment_path, segment_sizes};
 use crate::recovery::names::misplaced;
-use crate::table::Site;
+use crate::table::TableContext;
 
 /// Compares directories with the catalog.
 pub(super) async fn check(
-    site: &Site,
+    context: &TableContext,
     view: &View,
     walked: &Walked,
     report: &mut FsckReport,
 ) -> Result<()> {
-    let store = &*site.root;
-    let found = segment_sizes(&*site.env.io, store).await?;
+    let store = &*context.root;
+    let found = segment_sizes(&*context.env.io, store).await?;
     let found: BTreeSet<_> = found.into_keys().collect();
     let mut named = BTreeSet::new();
     let mut segments = view.segments();
@@ -29,7 +29,7 @@ pub(super) async fn check(
             named.insert(id);
         }
     }
-    let uploads = uploads::check(site, &named, report).await?;
+    let uploads = uploads::check(context, &named, report).await?;
     let path = |id| segment_path(store, id);
     let limit = view.state().segment_limit;
     for id in found.range(limit..) {
@@ -46,7 +46,7 @@ pub(super) async fn check(
             "no transaction and no upload names this segment",
         );
     }
-    for path in misplaced(&*site.env.io, store).await? {
+    for path in misplaced(&*context.env.io, store).await? {
         let what = "not the type of file that belongs here, and nothing uses it: move it away while the store is closed";
         report.add(Severity::Leftover, &path, what);
     }

@@ -19,42 +19,42 @@ use crate::format::superblock::Superblock;
 use crate::journal::read::Walked;
 use crate::recovery::{self, Recovered, plan};
 use crate::state::State;
-use crate::table::Site;
+use crate::table::TableContext;
 
 /// Reads both. Returns the rows of the store, as far as they are readable, and the walk that gave them.
 pub(super) async fn check(
-    site: &Site,
+    context: &TableContext,
     superblock: &Superblock,
     report: &mut FsckReport,
 ) -> Result<Option<(View, Walked)>> {
-    let whole = recovery::replay_from_start(site, superblock).await;
-    let recovered = recovery::replay(site, superblock, None).await;
+    let whole = recovery::replay_from_start(context, superblock).await;
+    let recovered = recovery::replay(context, superblock, None).await;
     if let Ok(recovered) = &recovered {
-        let fallback = checkpoint::check_fallback(site, &recovered.checkpoints).await;
+        let fallback = checkpoint::check_fallback(context, &recovered.checkpoints).await;
         for rejected in recovered.checkpoints.rejected.iter().chain(&fallback) {
             report.add(Severity::Cache, &rejected.path, rejected.why.clone());
         }
     }
     let (state, walked) = match (whole, recovered) {
         (Ok((state, walked)), Ok(recovered)) => {
-            agree(site, (state, walked), recovered, report).await?
+            agree(context, (state, walked), recovered, report).await?
         }
         (Err(error), Ok(recovered)) => {
-            report.add_error(&site.root, error)?;
+            report.add_error(&context.root, error)?;
             if let Some(chosen) = &recovered.checkpoints.chosen {
-                only_copy(&site.root, chosen.record.lsn, None, report);
+                only_copy(&context.root, chosen.record.lsn, None, report);
             }
             (recovered.state, recovered.walked)
         }
         (Ok(whole), Err(error)) => {
-            report.add_error(&site.root, error)?;
+            report.add_error(&context.root, error)?;
             whole
         }
         (Err(error), Err(same)) => {
             let differ = error.to_string() != same.to_string();
-            report.add_error(&site.root, error)?;
+            report.add_error(&context.root, error)?;
             if differ {
-                report.add_error(&site.root, same)?;
+                report.add_error(&context.root, same)?;
             }
             return Ok(None);
         }
@@ -76,7 +76,7 @@ pub(super) async fn check(
 /// Checks that the checkpoint with the journal after it leads to the same rows as the journal alone. Returns the one
 /// that holds more.
 async fn agree(
-    site: &Site,
+    context: &TableContext,
     whole: (State, Walked),
     recovered: Recovered,
     report: &mut FsckReport,
@@ -86,7 +86,7 @@ async fn agree(
     };
     let (journal_ends, checkpoint) = (whole.0.lsn, chosen.record.lsn);
     if journal_ends < checkpoint {
-        only_copy(&site.root, checkpoint, Some(journal_ends), report);
+        only_copy(&context.root, checkpoint, Some(journal_ends), report);
         return Ok((recovered.state, recovered.walked));
     }
     match first_difference(&whole.0, &recovered.state).await {
@@ -96,9 +96,9 @@ async fn agree(
                 "the checkpoint contradicts the journal, which is intact: row {checkpoint} there, {journal} here. Move runs/ and \
                  checkpoint.* to another place while the store is closed; the next open builds them from the journal"
             );
-            report.add(Severity::Damage, &site.root, what);
+            report.add(Severity::Damage, &context.root, what);
         }
-        Err(error) => report.add_error(&site.root, error)?,
+        Err(error) => report.add_error(&context.root, error)?,
     }
     Ok(whole)
 }

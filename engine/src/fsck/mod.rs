@@ -21,7 +21,7 @@ use crate::extent::Lsn;
 use crate::io::Env;
 use crate::recovery::lock::DirectoryLock;
 use crate::recovery::superblock::{self as superblocks, SUPERBLOCK};
-use crate::table::Site;
+use crate::table::TableContext;
 
 /// What to check beyond the checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -145,13 +145,13 @@ pub async fn check(
         report.add(Severity::Damage, &path.join(SUPERBLOCK), what);
     }
     let _lock = directory.with_superblock(&*env.io, path).await?;
-    let site = Site::new(env.clone(), path, &superblock);
-    let Some((view, walked)) = journal::check(&site, &superblock, &mut report).await? else {
+    let context = TableContext::new(env.clone(), path, &superblock);
+    let Some((view, walked)) = journal::check(&context, &superblock, &mut report).await? else {
         return Ok(report);
     };
     rows::check(&view, path, &mut report).await?;
     retired::check(&view, path, &mut report).await?;
-    files::check(&site, &view, &walked, &mut report).await?;
-    blobs::check(&site, &view, options, progress, &mut report).await?;
+    files::check(&context, &view, &walked, &mut report).await?;
+    blobs::check(&context, &view, options, progress, &mut report).await?;
     Ok(report)
 }

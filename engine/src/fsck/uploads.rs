@@ -17,18 +17,18 @@ use crate::format::upload_log::UploadLog;
 use crate::io::{Class, OpenMode};
 use crate::limits::CHUNK_BYTES;
 use crate::recovery::apply::segment_path;
-use crate::table::Site;
+use crate::table::TableContext;
 use crate::upload::{FoundLog, ReadLog, logs};
 
 /// Checks every log with its segment, and returns the segments of uploads that can continue. A segment in `named`
 /// belongs to a committed upload.
 pub(super) async fn check(
-    site: &Site,
+    context: &TableContext,
     named: &BTreeSet<SegmentId>,
     report: &mut FsckReport,
 ) -> Result<BTreeSet<SegmentId>> {
     let mut segments = BTreeSet::new();
-    for FoundLog { path, read } in logs(&site.env, &site.root.join("uploads")).await? {
+    for FoundLog { path, read } in logs(&context.env, &context.root.join("uploads")).await? {
         let ReadLog { log, length } = match read {
             Err(error) if error.is_not_attempted() => return Err(error),
             Err(error) => {
@@ -38,7 +38,7 @@ pub(super) async fn check(
             }
             Ok(read) => read,
         };
-        let Some(log) = log.filter(|log| log.header.store == site.store_id) else {
+        let Some(log) = log.filter(|log| log.header.store == context.store_id) else {
             let what = "it has no intact checkpoint; the next open removes it, and its client starts again";
             report.add(Severity::Leftover, &path, what);
             continue;
@@ -56,8 +56,8 @@ pub(super) async fn check(
             );
             report.add(Severity::Leftover, &path, what);
         }
-        let segment = segment_path(&site.root, log.header.segment);
-        match payload(site, &log, &segment).await {
+        let segment = segment_path(&context.root, log.header.segment);
+        match payload(context, &log, &segment).await {
             Ok(None) => {}
             Ok(Some((offset, what))) => {
                 let log = path.display();
@@ -80,15 +80,19 @@ pub(super) async fn check(
 ///
 /// # Errors
 /// An error with which the upload would not continue either.
-async fn payload(site: &Site, log: &UploadLog, path: &Path) -> Result<Option<(u64, String)>> {
-    let file = site
+async fn payload(
+    context: &TableContext,
+    log: &UploadLog,
+    path: &Path,
+) -> Result<Option<(u64, String)>> {
+    let file = context
         .env
         .io
         .open(Class::Background.call(), path, OpenMode::Read)
         .await;
     let file = file.map_err(|source| Error::io("open", path, source))?;
     let header = read(&*file, path, 0, HEADER_BYTES as u64).await?;
-    SegmentHeader::decode_of(header.filled(), &site.store_id, log.header.segment)
+    SegmentHeader::decode_of(header.filled(), &context.store_id, log.header.segment)
         .map_err(|what| Error::corrupt(path, 0, what.0))?;
     let length = log.last.mark.length;
     let whole = length / CHUNK_BYTES as u64 * CHUNK_BYTES as u64;

@@ -25,7 +25,7 @@ use crate::format::transaction::Transaction;
 use crate::journal::read::{Visitor, Walked};
 use crate::journal::{self, Position};
 use crate::state::State;
-use crate::table::{self, Layers, Runs, Site, resident};
+use crate::table::{self, Layers, Runs, TableContext, resident};
 
 /// The result of a replay.
 #[derive(Debug)]
@@ -45,18 +45,18 @@ pub(crate) struct Recovered {
 /// With `bound_bytes`, rows beyond that many bytes go into a checkpoint between two journal files. So a rebuild of a
 /// store of any size takes bounded memory; the caller holds the store's lock. Without it, nothing on disk is changed.
 pub(crate) async fn replay(
-    site: &Site,
+    context: &TableContext,
     superblock: &Superblock,
     bound_bytes: Option<usize>,
 ) -> Result<Recovered> {
-    let checkpoints = checkpoint::load(site).await?;
+    let checkpoints = checkpoint::load(context).await?;
     let (state, start) = match &checkpoints.chosen {
         Some(chosen) => (state_of(chosen, superblock).await?, chosen_position(chosen)),
         None => (empty(superblock), Position::FIRST),
     };
     let history = checkpoints.history.clone();
     let mut replay = Replay {
-        site,
+        context,
         state,
         bound_bytes,
         history,
@@ -64,7 +64,7 @@ pub(crate) async fn replay(
     };
     let walked = replay.walk(start).await?;
     if checkpoints.chosen.is_some() && walked.last.is_none() {
-        let path = journal::file_path(&site.root, start.number);
+        let path = journal::file_path(&context.root, start.number);
         let what =
             "missing or empty, but a checkpoint names it; restore it before opening the store";
         return Err(Error::corrupt(&path, 0, what));
@@ -81,12 +81,12 @@ pub(crate) async fn replay(
 /// Replays the whole journal, without any checkpoint: the state that everything else must agree with. Takes memory for
 /// all rows of the store.
 pub(crate) async fn replay_from_start(
-    site: &Site,
+    context: &TableContext,
     superblock: &Superblock,
 ) -> Result<(State, Walked)> {
     let history = History::default();
     let mut replay = Replay {
-        site,
+        context,
         state: empty(superblock),
         bound_bytes: None,
         history,
@@ -98,7 +98,7 @@ pub(crate) async fn replay_from_start(
 
 /// A replay under way.
 struct Replay<'a> {
-    site: &'a Site,
+    context: &'a TableContext,
     state: State,
     bound_bytes: Option<usize>,
     history: History,
@@ -108,14 +108,22 @@ struct Replay<'a> {
 
 impl Replay<'_> {
     async fn walk(&mut self, start: Position) -> Result<Walked> {
-        let site = self.site;
-        journal::read::walk(&*site.env.io, &site.root, &site.store_id, start, self).await
+        let context = self.context;
+        journal::read::walk(
+            &*context.env.io,
+            &context.root,
+            &context.store_id,
+            start,
+            self,
+        )
+        .await
     }
 
     /// Writes the rows so far as a checkpoint. `position` is where the journal continues.
     async fn checkpoint(&mut self, position: Position) -> Result<()> {
         // The checkpoint names this file, whose header may be in the page cache only.
-        journal::resync::resync_tail(&*self.site.env.io, &self.site.root, 0, position).await?;
+        journal::resync::resync_tail(&*self.context.env.io, &self.context.root, 0, position)
+            .await?;
         let facts = checkpoint::Facts {
             lsn: self.state.lsn,
             journal_number: position.number,
@@ -125,7 +133,7 @@ impl Replay<'_> {
         };
         let frozen = self.state.layers.freeze();
         let runs = frozen.runs().clone();
-        let done = checkpoint::flush(self.site, &self.history, facts, &frozen, &runs).await?;
+        let done = checkpoint::flush(self.context, &self.history, facts, &frozen, &runs).await?;
         self.state.layers = frozen.unfreeze(done.runs);
         self.history = done.history;
         Ok(())
@@ -133,10 +141,10 @@ impl Replay<'_> {
 
     /// Merges the runs that are due.
     async fn merge(&mut self) -> Result<()> {
-        while let Some(due) = self.state.layers.runs().due(self.site) {
+        while let Some(due) = self.state.layers.runs().due(self.context) {
             let runs = self.state.layers.runs();
-            let merged = table::merge(self.site, runs, due).await?.over(runs);
-            let done = checkpoint::publish(self.site, &self.history, merged).await?;
+            let merged = table::merge(self.context, runs, due).await?.over(runs);
+            let done = checkpoint::publish(self.context, &self.history, merged).await?;
             self.state.layers = self.state.layers.with_runs(done.runs);
             self.history = done.history;
         }
@@ -164,13 +172,13 @@ impl Visitor for Replay<'_> {
             .is_some_and(|bound| self.state.layers.delta_bytes() > bound);
         if full && let Err(error) = self.checkpoint(position).await {
             // After a failed sync nothing may be written any more, and the open would only fail later.
-            if self.site.poison.cause().is_some() {
+            if self.context.poison.cause().is_some() {
                 return Err(error);
             }
             tracing::warn!(%error, "no checkpoint could be written; the replay continues in memory");
             self.bound_bytes = None;
         } else if full && let Err(error) = self.merge().await {
-            if self.site.poison.cause().is_some() {
+            if self.context.poison.cause().is_some() {
                 return Err(error);
             }
             tracing::warn!(%error, "runs could not be merged; nothing is lost, but lookups read more files");

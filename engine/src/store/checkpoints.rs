@@ -23,7 +23,7 @@ use crate::io::{Class, IoError};
 use crate::journal::Position;
 use crate::options::RUNS_MAX;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
-use crate::table::{self, Runs, Site, resident};
+use crate::table::{self, Runs, TableContext, resident};
 
 /// What a merge leaves free on the disk: more than the journal may take before deletes free something.
 const MERGE_LEAVES_BYTES: u64 = 256 << 20;
@@ -31,7 +31,7 @@ const MERGE_LEAVES_BYTES: u64 = 256 << 20;
 /// Checkpoints of an open store.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    site: Site,
+    site: TableContext,
     progress: tokio::sync::Mutex<Progress>,
     due: Arc<Notify>,
     running: AtomicBool,
@@ -73,7 +73,7 @@ pub struct RunStats {
 
 impl Checkpoints {
     /// Continues after the checkpoints in `history`, the newest of which ends at `last`.
-    pub(super) fn new(site: Site, history: History, last: Position) -> Self {
+    pub(super) fn new(site: TableContext, history: History, last: Position) -> Self {
         Self {
             site,
             progress: tokio::sync::Mutex::new(Progress {

@@ -34,7 +34,7 @@ use crate::recovery::{self, Recovered, apply};
 use crate::segment::{SegmentIds, Segments};
 use crate::state::State;
 use crate::sync::{Mutex, OnceLock, oneshot};
-use crate::table::Site;
+use crate::table::TableContext;
 use crate::upload::{Existing, Uploads};
 
 /// What open found and did, for the first lines of a log.
@@ -84,7 +84,7 @@ impl Store {
         options.validate().map_err(Error::BadOptions)?;
         let began = env.clock.monotonic();
         let claim = claim(env, path).await?;
-        let site = Site::new(claim.env.clone(), path, &claim.superblock);
+        let site = TableContext::new(claim.env.clone(), path, &claim.superblock);
         let bound = Some(options.delta_budget_bytes);
         let recovered = recovery::replay(&site, &claim.superblock, bound).await;
         let recovered = recovered.map_err(Error::unpoisoned)?;
@@ -165,7 +165,7 @@ async fn assemble(
     claim: Claim,
     options: Options,
     recovered: Recovered,
-    site: Site,
+    site: TableContext,
     report: &mut OpenReport,
 ) -> Result<Arc<Inner>> {
     let Claim {

@@ -8,9 +8,9 @@
 
 use bytes::Bytes;
 
-use super::Site;
+use super::TableContext;
+use super::context::PageSizes;
 use super::filter::{Filter, KeyHash};
-use super::site::PageSizes;
 use crate::format::checkpoint::RunRef;
 use crate::format::codec::{RunningChecksum, checksum};
 use crate::format::row::filter_key;
@@ -58,12 +58,12 @@ pub(super) struct Finished {
 
 impl Builder {
     /// Starts a file of at most `filter_keys` different filter keys.
-    pub(super) fn new(site: &Site, file_id: u64, filter_keys: u64) -> Self {
+    pub(super) fn new(context: &TableContext, file_id: u64, filter_keys: u64) -> Self {
         Self {
-            store_id: site.store_id,
-            hash_key: site.hash_key,
+            store_id: context.store_id,
+            hash_key: context.hash_key,
             file_id,
-            sizes: site.pages,
+            sizes: context.pages,
             page: PageWriter::default(),
             entries: Vec::new(),
             rows: 0,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::run::Run;
 use super::scan::Scan;
 use super::write::{Input, NewRun, write};
-use super::{Delta, Runs, Site};
+use super::{Delta, Runs, TableContext};
 use crate::error::Result;
 use crate::format::checkpoint::RunRef;
 
@@ -32,11 +32,11 @@ impl NewRuns {
     }
 
     /// Keeps the new file, after a checkpoint names it.
-    pub(crate) fn keep(self, site: &Site) -> Runs {
+    pub(crate) fn keep(self, context: &TableContext) -> Runs {
         if let Some(new) = self.new {
             new.keep();
         }
-        Runs::of(site, self.list)
+        Runs::of(context, self.list)
     }
 }
 
@@ -49,20 +49,24 @@ pub(crate) struct Merged {
 }
 
 /// Writes the rows of `frozen` as the newest run over `runs`.
-pub(crate) async fn flush(site: &Site, runs: &Runs, frozen: &Delta) -> Result<NewRuns> {
+pub(crate) async fn flush(context: &TableContext, runs: &Runs, frozen: &Delta) -> Result<NewRuns> {
     let input = Input {
         rows: Scan::of_delta(frozen.clone()),
         filter_keys: frozen.len() as u64,
         keeps_deletions: runs.count() > 0,
     };
-    let new = write(site, input).await?;
+    let new = write(context, input).await?;
     let newest = new.iter().map(NewRun::run).cloned();
     let list = newest.chain(runs.list().iter().cloned()).collect();
     Ok(NewRuns { list, new })
 }
 
 /// Writes the runs of `range`, a range of the list, as one.
-pub(crate) async fn merge(site: &Site, runs: &Runs, range: Range<usize>) -> Result<Merged> {
+pub(crate) async fn merge(
+    context: &TableContext,
+    runs: &Runs,
+    range: Range<usize>,
+) -> Result<Merged> {
     let keeps_deletions = range.end < runs.count();
     let old = runs.list().get(range).unwrap_or_default().to_vec();
     let input = Input {
@@ -70,7 +74,7 @@ pub(crate) async fn merge(site: &Site, runs: &Runs, range: Range<usize>) -> Resu
         filter_keys: old.iter().map(|run| run.header.filter_keys).sum(),
         keeps_deletions,
     };
-    let new = write(site, input).await?;
+    let new = write(context, input).await?;
     Ok(Merged { old, new })
 }
 
@@ -97,9 +101,9 @@ impl Merged {
 
 impl Runs {
     /// Returns the runs to merge next, if any.
-    pub(crate) fn due(&self, site: &Site) -> Option<Range<usize>> {
+    pub(crate) fn due(&self, context: &TableContext) -> Option<Range<usize>> {
         let runs = self.list().iter();
         let sizes: Vec<u64> = runs.map(|run| run.reference().bytes).collect();
-        site.tiers.due(&sizes)
+        context.tiers.due(&sizes)
     }
 }

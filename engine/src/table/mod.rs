@@ -10,6 +10,7 @@
 
 mod builder;
 mod change;
+mod context;
 mod cursor;
 mod filter;
 mod open;
@@ -18,7 +19,6 @@ mod resident;
 mod run;
 mod runs;
 mod scan;
-mod site;
 #[cfg(test)]
 mod tests;
 mod tiers;
@@ -29,11 +29,11 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 pub(crate) use change::{NewRuns, flush, merge};
+pub(crate) use context::TableContext;
 pub(crate) use resident::{resident, resident_off_worker};
 pub(crate) use run::{file_id, file_name};
 pub(crate) use runs::Runs;
 pub(crate) use scan::Scan;
-pub(crate) use site::Site;
 
 use crate::error::Result;
 use crate::format::row::group_of;

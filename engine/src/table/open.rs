@@ -8,7 +8,7 @@ use std::path::Path;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::Site;
+use super::TableContext;
 use super::filter::Filter;
 use super::run::{Run, Unusable, file_name, open_page};
 use crate::buffer::Buffer;
@@ -57,9 +57,9 @@ pub(super) fn window(pages: &[PageEntry], first: usize) -> Option<Window> {
 }
 
 /// Opens and checks the file that `expected` names.
-pub(super) async fn open(site: &Site, expected: &RunRef) -> Result<Run, Unusable> {
-    let path = site.runs_dir().join(file_name(expected.id));
-    match open_at(site, &path, expected).await {
+pub(super) async fn open(context: &TableContext, expected: &RunRef) -> Result<Run, Unusable> {
+    let path = context.runs_dir().join(file_name(expected.id));
+    match open_at(context, &path, expected).await {
         Ok(run) => Ok(run),
         Err(Failure::Malformed(what)) => Err(Unusable {
             path,
@@ -92,8 +92,8 @@ impl From<IoError> for Failure {
     }
 }
 
-async fn open_at(site: &Site, path: &Path, expected: &RunRef) -> Result<Run, Failure> {
-    let io = &site.env.io;
+async fn open_at(context: &TableContext, path: &Path, expected: &RunRef) -> Result<Run, Failure> {
+    let io = &context.env.io;
     let file = io.open(CLASS.call(), path, OpenMode::Read).await?;
     let length = file.len(CLASS.call()).await?;
     if length != expected.bytes {
@@ -102,18 +102,18 @@ async fn open_at(site: &Site, path: &Path, expected: &RunRef) -> Result<Run, Fai
     }
     let head = read(&file, 0, FILE_HEADER_BYTES).await?;
     let (header, crc) = (FileHeader::decode(&head)?, header_crc(&head));
-    check_header(&header, crc, site, expected)?;
-    let filter = read_filter(site, &file, &header).await?;
+    check_header(&header, crc, context, expected)?;
+    let filter = read_filter(context, &file, &header).await?;
     let length = usize::try_from(header.directory_bytes()).unwrap_or(usize::MAX);
     let directory = read(&file, header.directory_offset, length).await?;
     let decode = {
         let header = header.clone();
         move || decode_pages(&header, &directory)
     };
-    let pages = compute(site, decode).await??;
-    check_pages(site, &file, &header, &pages).await?;
+    let pages = compute(context, decode).await??;
+    check_pages(context, &file, &header, &pages).await?;
     Ok(Run::new(
-        site,
+        context,
         path.to_path_buf(),
         file,
         (header, crc),
@@ -125,10 +125,10 @@ async fn open_at(site: &Site, path: &Path, expected: &RunRef) -> Result<Run, Fai
 fn check_header(
     header: &FileHeader,
     crc: u32,
-    site: &Site,
+    context: &TableContext,
     expected: &RunRef,
 ) -> Result<(), Malformed> {
-    if header.store_id != site.store_id {
+    if header.store_id != context.store_id {
         return Err(Malformed::new("it belongs to another store"));
     }
     let found = RunRef {
@@ -146,7 +146,11 @@ fn check_header(
 }
 
 /// Reads and checks the filter, a window at a time.
-async fn read_filter(site: &Site, file: &FileRef, header: &FileHeader) -> Result<Filter, Failure> {
+async fn read_filter(
+    context: &TableContext,
+    file: &FileRef,
+    header: &FileHeader,
+) -> Result<Filter, Failure> {
     let (mut filter, mut sum) = (Filter::unread(), RunningChecksum::default());
     let (mut whole, mut at) = (true, header.filter_offset);
     while at < header.directory_offset {
@@ -157,7 +161,7 @@ async fn read_filter(site: &Site, file: &FileRef, header: &FileHeader) -> Result
             whole &= filter.decode(&bytes);
             (filter, sum, whole)
         };
-        (filter, sum, whole) = compute(site, decode).await?;
+        (filter, sum, whole) = compute(context, decode).await?;
         at += length;
     }
     if !whole || filter.is_empty() {
@@ -195,7 +199,7 @@ fn decode_pages(header: &FileHeader, directory: &[u8]) -> Result<Vec<PageEntry>,
 
 /// Checks every page, the order of keys across pages, and the number of rows.
 async fn check_pages(
-    site: &Site,
+    context: &TableContext,
     file: &FileRef,
     header: &FileHeader,
     pages: &[PageEntry],
@@ -214,7 +218,7 @@ async fn check_pages(
             .map(|page| page.first_key.clone());
         let header = header.clone();
         let check = move || check_window(&header, &entries, next.as_ref(), &bytes);
-        compute(site, check).await?.map_err(Failure::Malformed)
+        compute(context, check).await?.map_err(Failure::Malformed)
     });
     let rows = stream::iter(checks)
         .buffered(WINDOWS_AT_ONCE)
@@ -267,9 +271,9 @@ async fn read(file: &FileRef, offset: u64, length: usize) -> Result<Bytes, IoErr
 }
 
 async fn compute<T: Send + 'static>(
-    site: &Site,
+    context: &TableContext,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    let done = site.env.compute(job).await;
+    let done = context.env.compute(job).await;
     done.ok_or_else(|| Malformed::new("the check was cut off").into())
 }

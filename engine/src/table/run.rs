@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use super::Site;
+use super::TableContext;
 use super::filter::{Filter, KeyHash};
 use super::page_cache::{CachedPage, PageCache};
 use crate::buffer::Buffer;
@@ -95,7 +95,7 @@ impl Absent for AbsentPage {
 impl Run {
     /// Creates a run from its parts, which were read and checked.
     pub(super) fn new(
-        site: &Site,
+        context: &TableContext,
         path: PathBuf,
         file: FileRef,
         (header, crc): (FileHeader, u32),
@@ -111,7 +111,7 @@ impl Run {
             pages,
             filter,
             slots,
-            cache: Arc::clone(&site.cache),
+            cache: Arc::clone(&context.cache),
         }
     }
 

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::context::TableContext;
 use super::filter::KeyHash;
 use super::open;
 use super::run::{Lookup, Run, Unusable};
-use super::site::Site;
 use crate::error::Result;
 use crate::format::checkpoint::RunRef;
 use crate::format::row::filter_key;
@@ -35,23 +35,23 @@ impl Runs {
 
     /// Opens and checks the files that a checkpoint names.
     pub(crate) async fn open(
-        site: &Site,
+        context: &TableContext,
         references: &[RunRef],
     ) -> std::result::Result<Self, Unusable> {
         let opening = references
             .iter()
-            .map(|reference| open::open(site, reference));
+            .map(|reference| open::open(context, reference));
         let runs: Vec<Run> = stream::iter(opening)
             .buffered(OPEN_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(Self::of(site, runs.into_iter().map(Arc::new)))
+        Ok(Self::of(context, runs.into_iter().map(Arc::new)))
     }
 
-    pub(super) fn of(site: &Site, runs: impl IntoIterator<Item = Arc<Run>>) -> Self {
+    pub(super) fn of(context: &TableContext, runs: impl IntoIterator<Item = Arc<Run>>) -> Self {
         Self {
             list: runs.into_iter().collect(),
-            hash_key: site.hash_key,
+            hash_key: context.hash_key,
         }
     }
 

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Site;
+use super::TableContext;
 use super::builder::{Builder, Finished};
+use super::context::Claim;
 use super::open;
 use super::run::{Run, file_name};
 use super::scan::Scan;
-use super::site::Claim;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::RunRef;
 use crate::format::run::FILE_HEADER_BYTES;
@@ -64,11 +64,11 @@ struct NewFile {
 }
 
 impl NewFile {
-    fn claim(site: &Site) -> Self {
-        let claim = Arc::new(site.claim_file());
+    fn claim(context: &TableContext) -> Self {
+        let claim = Arc::new(context.claim_file());
         Self {
-            env: site.env.clone(),
-            path: site.runs_dir().join(file_name(claim.id())),
+            env: context.env.clone(),
+            path: context.runs_dir().join(file_name(claim.id())),
             claim,
             made: false,
         }
@@ -105,31 +105,31 @@ pub(super) struct Input {
 }
 
 /// Writes the rows of `input`; returns `None` if there are none. File and directory are synced on return.
-pub(super) async fn write(site: &Site, input: Input) -> Result<Option<NewRun>> {
-    let mut file = NewFile::claim(site);
-    let mut writer = Writer::new(site, file.claim.id(), input);
+pub(super) async fn write(context: &TableContext, input: Input) -> Result<Option<NewRun>> {
+    let mut file = NewFile::claim(context);
+    let mut writer = Writer::new(context, file.claim.id(), input);
     let mut output = Output::new(file.path.clone());
     loop {
-        let (back, piece) = writer.fill_off_worker(&site.env).await?;
+        let (back, piece) = writer.fill_off_worker(&context.env).await?;
         writer = back;
         match piece {
             Piece::Nothing => return Ok(None),
             Piece::WaitsForPages => writer.supply().await?,
             Piece::Bytes(bytes) => {
                 file.made = true;
-                output.append(site, bytes).await?;
+                output.append(context, bytes).await?;
             }
             Piece::End(end) => {
                 file.made = true;
-                let reference = output.finish(site, end).await?;
+                let reference = output.finish(context, end).await?;
                 // Read back and checked before anything names it.
-                let run = open::open(site, &reference).await.map_err(|unusable| {
+                let run = open::open(context, &reference).await.map_err(|unusable| {
                     let what = format!("just written, {}", unusable.why);
                     Error::corrupt(&unusable.path, 0, what)
                 })?;
-                let dir = site.runs_dir();
-                let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &dir).await;
-                synced.map_err(|error| site.poison.of_directory_sync(&dir, error))?;
+                let dir = context.runs_dir();
+                let synced = exact::sync_dir(&*context.env.io, Class::Directory.call(), &dir).await;
+                synced.map_err(|error| context.poison.of_directory_sync(&dir, error))?;
                 let run = Arc::new(run);
                 return Ok(Some(NewRun { run, file }));
             }
@@ -154,13 +154,13 @@ impl Output {
     }
 
     /// Writes `bytes` after those written before. The first call creates the file.
-    async fn append(&mut self, site: &Site, bytes: Bytes) -> Result<FileRef> {
+    async fn append(&mut self, context: &TableContext, bytes: Bytes) -> Result<FileRef> {
         let path = &self.path;
         let failed = |op| move |error| Error::io(op, path, error);
         let file = if let Some(file) = &self.file {
             Arc::clone(file)
         } else {
-            let io = &site.env.io;
+            let io = &context.env.io;
             let made = io.open(CLASS.call(), &self.path, OpenMode::CreateNew).await;
             made.map_err(failed("create"))?
         };
@@ -181,8 +181,8 @@ impl Output {
     }
 
     /// Writes directory and header, and makes the file durable.
-    async fn finish(&mut self, site: &Site, end: Finished) -> Result<RunRef> {
-        let file = self.append(site, end.directory).await?;
+    async fn finish(&mut self, context: &TableContext, end: Finished) -> Result<RunRef> {
+        let file = self.append(context, end.directory).await?;
         let path = &self.path;
         let failed = |op| move |error| Error::io(op, path, error);
         let written = exact::write_all(&*file, CLASS.call(), 0, vec![end.header]).await;
@@ -221,9 +221,9 @@ enum Piece {
 }
 
 impl Writer {
-    fn new(site: &Site, id: u64, input: Input) -> Self {
+    fn new(context: &TableContext, id: u64, input: Input) -> Self {
         Self {
-            builder: Some(Builder::new(site, id, input.filter_keys)),
+            builder: Some(Builder::new(context, id, input.filter_keys)),
             input,
             part: Part::Rows,
         }

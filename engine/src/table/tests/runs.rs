@@ -23,10 +23,10 @@ use crate::checkpoint::{self, Done, Facts, History, Loaded};
 use crate::extent::Lsn;
 use crate::format::superblock::Superblock;
 use crate::io::test_env;
+use crate::table::context::PageSizes;
 use crate::table::page_cache::PageCache;
-use crate::table::site::PageSizes;
 use crate::table::tiers::Tiers;
-use crate::table::{self, Layers, Runs, Scan, Site, resident};
+use crate::table::{self, Layers, Runs, Scan, TableContext, resident};
 
 const STORE: [u8; 16] = *b"a store of tests";
 const FACTS: Facts = Facts {
@@ -57,8 +57,8 @@ fn superblock() -> Superblock {
 }
 
 /// Creates a context with small pages and tiers of few runs.
-fn site(root: &Path) -> Site {
-    let mut site = Site::new(test_env::env(), root, &superblock());
+fn site(root: &Path) -> TableContext {
+    let mut site = TableContext::new(test_env::env(), root, &superblock());
     site.tiers = Tiers {
         fanout: 3,
         unit_bytes: 8 << 10,
@@ -95,7 +95,7 @@ fn filled(rows: Range<u64>) -> Layers {
 }
 
 /// Freezes, checkpoints and unfreezes.
-async fn checkpoint(site: &Site, history: &History, layers: &mut Layers) -> Done {
+async fn checkpoint(site: &TableContext, history: &History, layers: &mut Layers) -> Done {
     let frozen = layers.freeze();
     let done = checkpoint::flush(site, history, FACTS, &frozen, frozen.runs())
         .await
@@ -105,7 +105,12 @@ async fn checkpoint(site: &Site, history: &History, layers: &mut Layers) -> Done
 }
 
 /// Merges the runs of a range.
-async fn merge(site: &Site, history: &History, layers: &mut Layers, range: Range<usize>) -> Done {
+async fn merge(
+    site: &TableContext,
+    history: &History,
+    layers: &mut Layers,
+    range: Range<usize>,
+) -> Done {
     let runs = layers.runs();
     let merged = table::merge(site, runs, range).await.unwrap();
     let done = checkpoint::publish(site, history, merged.over(runs)).await;
@@ -183,7 +188,7 @@ async fn collected(mut scan: Scan) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// What a history of steps works on: the table and the model beside it.
 struct World {
-    site: Site,
+    site: TableContext,
     history: History,
     layers: Layers,
     model: Rows,
@@ -321,7 +326,7 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
             store_id: [0; 16],
             ..superblock()
         };
-        let foreign = Site::new(site.env.clone(), root, &superblock);
+        let foreign = TableContext::new(site.env.clone(), root, &superblock);
         let foreign = Runs::open(&foreign, &references).await;
         assert!(foreign.unwrap_err().why.contains("another store"));
     });

@@ -1,6 +1,6 @@
 //! The context of the table's files: where they are, and how they are written.
 //!
-//! Owns: [`Site`]: the store's directory and identity, the numbers of run files, the page cache, and the sizes of pages
+//! Owns: [`TableContext`]: the store's directory and identity, the numbers of run files, the page cache, and the sizes of pages
 //! and tiers.
 
 use std::collections::HashSet;
@@ -49,7 +49,7 @@ impl PageSizes {
 
 /// What every operation on run files and checkpoints of a store needs.
 #[derive(Debug)]
-pub(crate) struct Site {
+pub(crate) struct TableContext {
     /// Disk, clock, tasks and randomness.
     pub env: Env,
     /// The store's directory; run files are in `runs/` inside it.
@@ -72,7 +72,7 @@ pub(crate) struct Site {
     next_file: AtomicU64,
 }
 
-impl Site {
+impl TableContext {
     /// Creates the context with the default sizes; tests set smaller ones.
     pub(crate) fn new(env: Env, root: &Path, superblock: &Superblock) -> Self {
         Self {
