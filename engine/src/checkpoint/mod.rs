@@ -10,8 +10,8 @@ mod publish;
 use std::sync::Arc;
 
 pub(crate) use load::{Chosen, Loaded, check_fallback, load};
-pub(crate) use policy::{Since, Thresholds, is_due};
-pub(crate) use publish::{Done, Facts, flush, publish};
+pub(crate) use policy::{Backlog, Thresholds, is_due};
+pub(crate) use publish::{Positions, Published, flush, publish};
 
 use crate::format::checkpoint::CheckpointRecord;
 

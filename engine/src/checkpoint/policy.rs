@@ -4,7 +4,7 @@
 
 /// What has accumulated since the last checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Since {
+pub(crate) struct Backlog {
     /// Estimated memory of the live delta in bytes.
     pub delta_bytes: usize,
     /// Bytes of journal that a restart would replay.
@@ -32,10 +32,10 @@ impl Default for Thresholds {
 }
 
 /// Whether to start a checkpoint: one at a time, and none for an empty delta.
-pub(crate) fn is_due(since: Since, thresholds: Thresholds) -> bool {
-    let enough = since.delta_bytes >= thresholds.delta_bytes
-        || since.journal_bytes >= thresholds.journal_bytes;
-    enough && since.delta_bytes > 0 && !since.running
+pub(crate) fn is_due(backlog: Backlog, thresholds: Thresholds) -> bool {
+    let enough = backlog.delta_bytes >= thresholds.delta_bytes
+        || backlog.journal_bytes >= thresholds.journal_bytes;
+    enough && backlog.delta_bytes > 0 && !backlog.running
 }
 
 #[cfg(test)]
@@ -51,7 +51,7 @@ mod tests {
         };
         let due = |delta_bytes, journal_bytes, running| {
             is_due(
-                Since {
+                Backlog {
                     delta_bytes,
                     journal_bytes,
                     running,

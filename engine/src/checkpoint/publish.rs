@@ -21,7 +21,7 @@ use crate::table::{self, Layers, NewRuns, Runs, TableContext, file_id};
 
 /// Positions and counters of a checkpoint, all as of the moment the delta was frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Facts {
+pub(crate) struct Positions {
     /// Last transaction in the frozen rows.
     pub lsn: Lsn,
     /// Journal file in which replay continues.
@@ -36,7 +36,7 @@ pub(crate) struct Facts {
 
 /// A checkpoint that is durable.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub(crate) struct Published {
     /// The runs of the new state.
     pub runs: Runs,
     /// Checkpoints on disk, for the next one.
@@ -51,17 +51,17 @@ pub(crate) struct Done {
 pub(crate) async fn flush(
     context: &TableContext,
     history: &History,
-    facts: Facts,
+    positions: Positions,
     layers: &Layers,
     runs: &Runs,
-) -> Result<Done> {
+) -> Result<Published> {
     let Some(frozen) = layers.frozen() else {
         unreachable!("a checkpoint was requested before the delta was frozen");
     };
     let present = list_runs(context).await?;
     context.raise_next_file(present.iter().max().map_or(0, |id| id + 1));
     let new = table::flush(context, runs, frozen).await?;
-    publish_over(context, history, facts, new, &present).await
+    publish_over(context, history, positions, new, &present).await
 }
 
 /// Publishes runs that hold the same rows as those of the newest checkpoint, whose positions and counters stay.
@@ -69,11 +69,11 @@ pub(crate) async fn publish(
     context: &TableContext,
     history: &History,
     new: NewRuns,
-) -> Result<Done> {
+) -> Result<Published> {
     let Some(newest) = history.newest() else {
         unreachable!("runs were merged that no checkpoint names");
     };
-    let facts = Facts {
+    let positions = Positions {
         lsn: newest.lsn,
         journal_number: newest.journal_number,
         journal_offset: newest.journal_offset,
@@ -81,25 +81,25 @@ pub(crate) async fn publish(
         next_segment: newest.next_segment,
     };
     let present = list_runs(context).await?;
-    publish_over(context, history, facts, new, &present).await
+    publish_over(context, history, positions, new, &present).await
 }
 
 async fn publish_over(
     context: &TableContext,
     history: &History,
-    facts: Facts,
+    positions: Positions,
     new: NewRuns,
     present: &[u64],
-) -> Result<Done> {
+) -> Result<Published> {
     let (sequence, path, file) = open_slot(context, history).await?;
     let record = Arc::new(CheckpointRecord {
         store_id: context.store_id,
         sequence,
-        lsn: facts.lsn,
-        journal_number: facts.journal_number,
-        journal_offset: facts.journal_offset,
-        next_repository: facts.next_repository,
-        next_segment: facts.next_segment,
+        lsn: positions.lsn,
+        journal_number: positions.journal_number,
+        journal_offset: positions.journal_offset,
+        next_repository: positions.next_repository,
+        next_segment: positions.next_segment,
         next_file: context.next_file(),
         runs: new.references(),
     });
@@ -108,7 +108,7 @@ async fn publish_over(
     let runs = new.keep(context);
     let history = history.with(record);
     unlink_unnamed(context, &history, present).await;
-    Ok(Done {
+    Ok(Published {
         runs,
         history,
         bytes_written,

@@ -124,7 +124,7 @@ impl Replay<'_> {
         // The checkpoint names this file, whose header may be in the page cache only.
         journal::resync::resync_tail(&*self.context.env.io, &self.context.root, 0, position)
             .await?;
-        let facts = checkpoint::Facts {
+        let facts = checkpoint::Positions {
             lsn: self.state.lsn,
             journal_number: position.number,
             journal_offset: position.offset,

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::Inner;
 use super::background::or_closing;
-use crate::checkpoint::{self, Done, Facts, History, Since, Thresholds};
+use crate::checkpoint::{self, Backlog, History, Positions, Published, Thresholds};
 use crate::commit::Frozen;
 use crate::error::{Error, Result};
 use crate::io::{Class, IoError};
@@ -119,7 +119,7 @@ impl Checkpoints {
 
     /// Wakes the checkpoint task if the policy says so.
     pub(super) fn poke_if_due(&self, inner: &Inner) {
-        let since = Since {
+        let since = Backlog {
             delta_bytes: inner.sequencer.delta_bytes(),
             journal_bytes: self.journal_bytes(inner),
             running: self.running.load(Ordering::Acquire),
@@ -163,7 +163,7 @@ impl Checkpoints {
         let running = Busy::new(&self.running, inner);
         let (history, runs) = (&progress.history, runs_of(inner));
         let layers = &frozen.state.layers;
-        let Done {
+        let Published {
             runs,
             history,
             bytes_written,
@@ -264,8 +264,8 @@ impl Drop for Busy<'_> {
     }
 }
 
-fn facts(frozen: &Frozen) -> Facts {
-    Facts {
+fn facts(frozen: &Frozen) -> Positions {
+    Positions {
         lsn: frozen.state.lsn,
         journal_number: frozen.position.number,
         journal_offset: frozen.position.offset,

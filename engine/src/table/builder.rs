@@ -43,14 +43,14 @@ pub(super) struct Builder {
     // Blocks of the filter that were encoded, and their checksum.
     filter_written: usize,
     filter_sum: RunningChecksum,
-    // Finished pages that were not taken yet, and the offset of the next page.
+    // FinishedFile pages that were not taken yet, and the offset of the next page.
     finished: Vec<u8>,
     offset: u64,
 }
 
 /// The end of a run file, and its header, which is written last.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub(super) struct FinishedFile {
     pub(super) directory: Bytes,
     pub(super) header: Bytes,
     pub(super) reference: RunRef,
@@ -160,7 +160,7 @@ impl Builder {
     }
 
     /// Returns the directory and the header, after rows and filter were written.
-    pub(super) fn finish(self) -> Finished {
+    pub(super) fn finish(self) -> FinishedFile {
         let directory = encode_directory(&self.entries);
         let Ok(pages) = u32::try_from(self.entries.len()) else {
             unreachable!("a run of {} pages was built", self.entries.len());
@@ -184,7 +184,7 @@ impl Builder {
             bytes: header.file_bytes,
             crc: header_crc(&encoded),
         };
-        Finished {
+        FinishedFile {
             directory: directory.into(),
             header: encoded.into(),
             reference,

@@ -42,7 +42,7 @@ impl NewRuns {
 
 /// Neighbouring runs written as one, which replaces them.
 #[derive(Debug)]
-pub(crate) struct Merged {
+pub(crate) struct MergedRuns {
     /// The runs that were read.
     old: Vec<Arc<Run>>,
     new: Option<NewRun>,
@@ -66,7 +66,7 @@ pub(crate) async fn merge(
     context: &TableContext,
     runs: &Runs,
     range: Range<usize>,
-) -> Result<Merged> {
+) -> Result<MergedRuns> {
     let keeps_deletions = range.end < runs.count();
     let old = runs.list().get(range).unwrap_or_default().to_vec();
     let input = Input {
@@ -75,10 +75,10 @@ pub(crate) async fn merge(
         keeps_deletions,
     };
     let new = write(context, input).await?;
-    Ok(Merged { old, new })
+    Ok(MergedRuns { old, new })
 }
 
-impl Merged {
+impl MergedRuns {
     /// Returns the list `runs` with the merged run in place of those it was made of.
     ///
     /// # Panics

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::TableContext;
 use super::filter::Filter;
-use super::run::{Run, Unusable, file_name, open_page};
+use super::run::{Run, UnusableRun, file_name, open_page};
 use crate::buffer::Buffer;
 use crate::format::checkpoint::RunRef;
 use crate::format::codec::{Malformed, RunningChecksum, checksum};
@@ -57,16 +57,16 @@ pub(super) fn window(pages: &[PageEntry], first: usize) -> Option<Window> {
 }
 
 /// Opens and checks the file that `expected` names.
-pub(super) async fn open(context: &TableContext, expected: &RunRef) -> Result<Run, Unusable> {
+pub(super) async fn open(context: &TableContext, expected: &RunRef) -> Result<Run, UnusableRun> {
     let path = context.runs_dir().join(file_name(expected.id));
     match open_at(context, &path, expected).await {
         Ok(run) => Ok(run),
-        Err(Failure::Malformed(what)) => Err(Unusable {
+        Err(Failure::Malformed(what)) => Err(UnusableRun {
             path,
             why: what.0,
             attempted: true,
         }),
-        Err(Failure::Io(error)) => Err(Unusable {
+        Err(Failure::Io(error)) => Err(UnusableRun {
             path,
             why: error.to_string(),
             attempted: error.was_attempted(),

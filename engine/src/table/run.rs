@@ -29,7 +29,7 @@ use crate::sync::Mutex;
 /// A run file that cannot be used: missing, unreadable, damaged, or of another store. It costs a rebuild.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("run file {} cannot be used: {why}", path.display())]
-pub(crate) struct Unusable {
+pub(crate) struct UnusableRun {
     /// The file.
     pub path: PathBuf,
     /// Why it cannot be used.

@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use super::context::TableContext;
 use super::filter::KeyHash;
 use super::open;
-use super::run::{Lookup, Run, Unusable};
+use super::run::{Lookup, Run, UnusableRun};
 use crate::error::Result;
 use crate::format::checkpoint::RunRef;
 use crate::format::row::filter_key;
@@ -37,7 +37,7 @@ impl Runs {
     pub(crate) async fn open(
         context: &TableContext,
         references: &[RunRef],
-    ) -> std::result::Result<Self, Unusable> {
+    ) -> std::result::Result<Self, UnusableRun> {
         let opening = references
             .iter()
             .map(|reference| open::open(context, reference));

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::TableContext;
-use super::builder::{Builder, Finished};
+use super::builder::{Builder, FinishedFile};
 use super::context::Claim;
 use super::open;
 use super::run::{Run, file_name};
@@ -181,7 +181,7 @@ impl Output {
     }
 
     /// Writes directory and header, and makes the file durable.
-    async fn finish(&mut self, context: &TableContext, end: Finished) -> Result<RunRef> {
+    async fn finish(&mut self, context: &TableContext, end: FinishedFile) -> Result<RunRef> {
         let file = self.append(context, end.directory).await?;
         let path = &self.path;
         let failed = |op| move |error| Error::io(op, path, error);
@@ -217,7 +217,7 @@ enum Piece {
     /// Bytes to write after those before.
     Bytes(Bytes),
     /// The end of the file.
-    End(Finished),
+    End(FinishedFile),
 }
 
 impl Writer {

@@ -19,7 +19,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::checkpoint::{self, Done, Facts, History, Loaded};
+use crate::checkpoint::{self, History, Loaded, Positions, Published};
 use crate::extent::Lsn;
 use crate::format::superblock::Superblock;
 use crate::io::test_env;
@@ -29,7 +29,7 @@ use crate::table::tiers::Tiers;
 use crate::table::{self, Layers, Runs, Scan, TableContext, resident};
 
 const STORE: [u8; 16] = *b"a store of tests";
-const FACTS: Facts = Facts {
+const FACTS: Positions = Positions {
     lsn: Lsn(7),
     journal_number: 1,
     journal_offset: 4096,
@@ -95,7 +95,7 @@ fn filled(rows: Range<u64>) -> Layers {
 }
 
 /// Freezes, checkpoints and unfreezes.
-async fn checkpoint(site: &TableContext, history: &History, layers: &mut Layers) -> Done {
+async fn checkpoint(site: &TableContext, history: &History, layers: &mut Layers) -> Published {
     let frozen = layers.freeze();
     let done = checkpoint::flush(site, history, FACTS, &frozen, frozen.runs())
         .await
@@ -110,7 +110,7 @@ async fn merge(
     history: &History,
     layers: &mut Layers,
     range: Range<usize>,
-) -> Done {
+) -> Published {
     let runs = layers.runs();
     let merged = table::merge(site, runs, range).await.unwrap();
     let done = checkpoint::publish(site, history, merged.over(runs)).await;
@@ -344,7 +344,7 @@ fn runs_hold_what_changed_until_they_are_merged() {
         layers.put(index_key(5), None);
         layers.put(index_key(6), Some(Bytes::from_static(b"new")));
         let second = checkpoint(&site, &first.history, &mut layers).await;
-        let counts = |done: &Done| -> Vec<u64> {
+        let counts = |done: &Published| -> Vec<u64> {
             done.runs.references().iter().map(|run| run.rows).collect()
         };
         assert_eq!(counts(&second), [2, 3000]);
