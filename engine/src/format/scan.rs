@@ -26,7 +26,7 @@ pub enum Tail {
 
 /// The result of a scan of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scanned {
+pub struct FrameScan {
     /// End of the last intact frame.
     pub end: u64,
     /// Offset of the last intact frame. Without one, 0, or the offset at which the scan began in the middle of the
@@ -61,7 +61,7 @@ pub fn frames(
     from: u64,
     end: Option<u64>,
     visit: &mut dyn FnMut(Transaction) -> Result<(), Malformed>,
-) -> Result<Scanned, BadFrame> {
+) -> Result<FrameScan, BadFrame> {
     let mut walk = Walk {
         at: from,
         last_frame: from,
@@ -89,7 +89,7 @@ pub fn frames(
                         what: Malformed(what),
                     });
                 }
-                return Ok(Scanned {
+                return Ok(FrameScan {
                     closed: true,
                     ..walk.done(Tail::Clean)
                 });
@@ -113,7 +113,7 @@ fn tail(
     header: &JournalHeader,
     walk: Walk,
     what: &Malformed,
-) -> Result<Scanned, BadFrame> {
+) -> Result<FrameScan, BadFrame> {
     let rest = slice(bytes, walk.at);
     let sectors = rest.chunks(DRIVE_SECTOR_BYTES).enumerate();
     let mut headers = sectors.filter_map(|(sector, chunk)| {
@@ -147,8 +147,8 @@ struct Walk {
 }
 
 impl Walk {
-    fn done(self, tail: Tail) -> Scanned {
-        Scanned {
+    fn done(self, tail: Tail) -> FrameScan {
+        FrameScan {
             end: self.at,
             last_frame: self.last_frame,
             tail,
@@ -299,7 +299,7 @@ mod tests {
         (bytes, offsets)
     }
 
-    fn scan(bytes: &[u8], end: Option<u64>) -> Result<(Vec<u64>, Scanned), BadFrame> {
+    fn scan(bytes: &[u8], end: Option<u64>) -> Result<(Vec<u64>, FrameScan), BadFrame> {
         let mut lsns = Vec::new();
         let scanned = frames(bytes, &header(), FRAMES_START, end, &mut |transaction| {
             lsns.push(transaction.lsn.0);

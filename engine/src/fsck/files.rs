@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::{FsckReport, Severity, uploads};
 use crate::catalog::View;
 use crate::error::Result;
-use crate::journal::{self, read::Walked};
+use crate::journal::{self, read::JournalWalk};
 use crate::recovery::apply::{segment_path, segment_sizes};
 use crate::recovery::names::misplaced;
 use crate::table::TableContext;
@@ -16,7 +16,7 @@ use crate::table::TableContext;
 pub(super) async fn check(
     context: &TableContext,
     view: &View,
-    walked: &Walked,
+    walked: &JournalWalk,
     report: &mut FsckReport,
 ) -> Result<()> {
     let store = &*context.root;

@@ -16,7 +16,7 @@ use crate::checkpoint;
 use crate::error::Result;
 use crate::extent::Lsn;
 use crate::format::superblock::Superblock;
-use crate::journal::read::Walked;
+use crate::journal::read::JournalWalk;
 use crate::recovery::{self, Recovered, plan};
 use crate::state::State;
 use crate::table::TableContext;
@@ -26,7 +26,7 @@ pub(super) async fn check(
     context: &TableContext,
     superblock: &Superblock,
     report: &mut FsckReport,
-) -> Result<Option<(View, Walked)>> {
+) -> Result<Option<(View, JournalWalk)>> {
     let whole = recovery::replay_from_start(context, superblock).await;
     let recovered = recovery::replay(context, superblock, None).await;
     if let Ok(recovered) = &recovered {
@@ -66,7 +66,7 @@ pub(super) async fn check(
         let what = format!("byte {}: {}", found.offset, found.what);
         report.add(Severity::Damage, &found.path, what);
     }
-    for found in &walked.unsettled {
+    for found in &walked.uncertain_marks {
         let what = format!("byte {}: {}", found.offset, found.what);
         report.add(Severity::Leftover, &found.path, what);
     }
@@ -77,10 +77,10 @@ pub(super) async fn check(
 /// that holds more.
 async fn agree(
     context: &TableContext,
-    whole: (State, Walked),
+    whole: (State, JournalWalk),
     recovered: Recovered,
     report: &mut FsckReport,
-) -> Result<(State, Walked)> {
+) -> Result<(State, JournalWalk)> {
     let Some(chosen) = &recovered.checkpoints.chosen else {
         return Ok(whole);
     };

@@ -15,7 +15,7 @@ use super::{Predecessor, file_path};
 use crate::error::{Corruption, Error, Result};
 use crate::format::journal::JournalHeader;
 use crate::format::mark::{MARKS, Mark};
-use crate::format::scan::Scanned;
+use crate::format::scan::FrameScan;
 use crate::in_flight::InFlight;
 use crate::io::{Class, FileRef, Io, IoResult, exact};
 
@@ -76,7 +76,7 @@ pub(super) fn check(
     store: &Path,
     header: &JournalHeader,
     bytes: &[u8],
-    scanned: &Scanned,
+    scanned: &FrameScan,
     successor: bool,
 ) -> Result<()> {
     let path = file_path(store, header.number);
@@ -115,7 +115,7 @@ fn check_mark(
     store: &Path,
     path: &Path,
     header: &JournalHeader,
-    scanned: &Scanned,
+    scanned: &FrameScan,
     successor: bool,
 ) -> Result<()> {
     if mark.offset > scanned.end {

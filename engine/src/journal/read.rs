@@ -13,14 +13,14 @@ use crate::error::{Corruption, Error, Result};
 use crate::extent::Lsn;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::mark::FRAMES_START;
-use crate::format::scan::{self, Scanned, Tail};
+use crate::format::scan::{self, FrameScan, Tail};
 use crate::format::transaction::Transaction;
 use crate::io::{Class, Io, OpenMode, exact};
 use crate::limits::JOURNAL_FILE_BYTES_MAX;
 
 /// The result of a walk through the whole journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Walked {
+pub(crate) struct JournalWalk {
     /// Header of the last intact file; `None` if the store has no journal file yet.
     pub last: Option<JournalHeader>,
     /// End of the last intact frame.
@@ -43,9 +43,9 @@ pub(crate) struct Walked {
     /// such bytes after the end of a file whose successor has the same epoch.
     pub harmless: Vec<Corruption>,
     /// Damaged marks of the closed last file. A kill before the last sync, and a power cut, can explain them.
-    pub unsettled: Vec<Corruption>,
+    pub uncertain_marks: Vec<Corruption>,
     /// What is missing or damaged before the start of the walk. It does no harm as long as the checkpoint is usable.
-    pub unsound: Vec<Corruption>,
+    pub damage_before_start: Vec<Corruption>,
 }
 
 /// Receives the transactions of a walk.
@@ -54,7 +54,7 @@ pub(crate) trait Visitor: Send {
     fn transaction(&mut self, transaction: Transaction);
 
     /// Applies the transactions that had to wait. An error ends the walk.
-    fn settle(&mut self) -> impl Future<Output = Result<()>> + Send {
+    fn apply_pending(&mut self) -> impl Future<Output = Result<()>> + Send {
         std::future::ready(Ok(()))
     }
 
@@ -72,20 +72,20 @@ pub(crate) async fn walk(
     store_id: &[u8; 16],
     start: Position,
     visitor: &mut impl Visitor,
-) -> Result<Walked> {
-    let mut walked = Walked::none(start);
+) -> Result<JournalWalk> {
+    let mut walked = JournalWalk::none(start);
     // The damaged mark of the file before. It counts once the next file has a frame, which is written only after the
     // seal.
     let mut unsealed: Option<Corruption> = None;
     let mut next = load(io, store, store_id, start.number).await?;
-    while let Loaded::Intact { header, bytes } = next {
+    while let LoadedFile::Intact { header, bytes } = next {
         let number = header.number;
         next = load(io, store, store_id, number + 1).await?;
         let end = match &next {
-            Loaded::Intact {
+            LoadedFile::Intact {
                 header: successor, ..
             } => Some(successor.previous_end),
-            Loaded::Absent | Loaded::Unfinished => None,
+            LoadedFile::Absent | LoadedFile::Unfinished => None,
         };
         let from = if number == start.number {
             start.offset
@@ -98,7 +98,7 @@ pub(crate) async fn walk(
             visitor.transaction(transaction);
             Ok(())
         });
-        visitor.settle().await?;
+        visitor.apply_pending().await?;
         let scanned = scanned
             .map_err(|bad| Error::corrupt(&file_path(store, number), bad.offset, bad.what.0))?;
         marks::check(store, &header, bytes.filled(), &scanned, end.is_some())?;
@@ -106,8 +106,7 @@ pub(crate) async fn walk(
             walked.check_before_start(store, &header, bytes.filled(), start.offset);
         }
         walked.transactions += count;
-        let rolled =
-            matches!(&next, Loaded::Intact { header: newer, .. } if newer.epoch == header.epoch);
+        let rolled = matches!(&next, LoadedFile::Intact { header: newer, .. } if newer.epoch == header.epoch);
         if rolled || scanned.closed {
             walked.check_after_end(store, number, bytes.filled(), scanned.end);
         }
@@ -116,18 +115,18 @@ pub(crate) async fn walk(
         }
         unsealed = marks::bad_mark(store, &header, bytes.filled(), end);
         if scanned.closed && end.is_none() {
-            walked.unsettled.extend(unsealed.take());
+            walked.uncertain_marks.extend(unsealed.take());
         }
         walked.add_file(header, &scanned);
         if end.is_some() {
             let (number, offset) = (number + 1, FRAMES_START);
             visitor.file_done(Position { number, offset }).await?;
         }
-        if matches!(next, Loaded::Unfinished) {
+        if matches!(next, LoadedFile::Unfinished) {
             walked.unfinished = Some(number + 1);
         }
     }
-    if walked.last.is_none() && matches!(next, Loaded::Unfinished) {
+    if walked.last.is_none() && matches!(next, LoadedFile::Unfinished) {
         walked.unfinished = Some(start.number);
     }
     let absent = walked
@@ -135,7 +134,7 @@ pub(crate) async fn walk(
         .as_ref()
         .map_or(start.number, |last| last.number + 1);
     let missing = check_gap(io, store, start.number, absent).await?;
-    walked.unsound.extend(missing);
+    walked.damage_before_start.extend(missing);
     Ok(walked)
 }
 
@@ -173,7 +172,7 @@ async fn check_gap(
     Err(Error::corrupt(&file_path(store, absent), 0, what))
 }
 
-impl Walked {
+impl JournalWalk {
     fn none(start: Position) -> Self {
         Self {
             last: None,
@@ -186,8 +185,8 @@ impl Walked {
             frames: 0,
             transactions: 0,
             harmless: Vec::new(),
-            unsettled: Vec::new(),
-            unsound: Vec::new(),
+            uncertain_marks: Vec::new(),
+            damage_before_start: Vec::new(),
         }
     }
 
@@ -211,7 +210,7 @@ impl Walked {
     ) {
         let before = scan::frames(bytes, header, FRAMES_START, Some(from), &mut |_| Ok(()));
         if let Err(bad) = before {
-            self.unsound.push(Corruption {
+            self.damage_before_start.push(Corruption {
                 path: file_path(store, header.number),
                 offset: bad.offset,
                 what: bad.what.0,
@@ -219,7 +218,7 @@ impl Walked {
         }
     }
 
-    fn add_file(&mut self, header: JournalHeader, scanned: &Scanned) {
+    fn add_file(&mut self, header: JournalHeader, scanned: &FrameScan) {
         self.end = Position {
             number: header.number,
             offset: scanned.end,
@@ -238,7 +237,7 @@ impl Walked {
     }
 }
 
-enum Loaded {
+enum LoadedFile {
     Intact {
         header: JournalHeader,
         bytes: Buffer,
@@ -248,12 +247,12 @@ enum Loaded {
     Absent,
 }
 
-async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Result<Loaded> {
+async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Result<LoadedFile> {
     let path = file_path(store, number);
     let read = |source| Error::io("read journal file", &path, source);
     let file = match io.open(Class::Journal.call(), &path, OpenMode::Read).await {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Absent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LoadedFile::Absent),
         Err(error) => return Err(read(error)),
     };
     let length = file.len(Class::Journal.call()).await.map_err(read)?;
@@ -266,7 +265,7 @@ async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Re
         .await
         .map_err(read)?;
     match JournalHeader::decode(buffer.filled(), store_id, number) {
-        Ok(header) => Ok(Loaded::Intact {
+        Ok(header) => Ok(LoadedFile::Intact {
             header,
             bytes: buffer,
         }),
@@ -279,7 +278,7 @@ async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Re
             if !torn || rest.iter().any(|byte| *byte != 0) {
                 return Err(Error::corrupt(&path, 0, format!("header: {what}")));
             }
-            Ok(Loaded::Unfinished)
+            Ok(LoadedFile::Unfinished)
         }
     }
 }

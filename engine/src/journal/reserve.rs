@@ -16,7 +16,7 @@ pub(crate) const NAME: &str = "reserve";
 /// and returns `Ok`, so that the store opens.
 pub(crate) async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     if bytes == 0 {
-        return spend(io, store).await;
+        return release(io, store).await;
     }
     let Err(error) = make(io, store, bytes).await else {
         return Ok(());
@@ -40,14 +40,14 @@ async fn make(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     };
     if let Err(source) = file.allocate(Class::Journal.call(), 0, bytes).await {
         drop(file);
-        spend(io, store).await?;
+        release(io, store).await?;
         return Err(Error::io("set space aside in", &path, source));
     }
     Ok(())
 }
 
 /// Releases the reserve. The next open that has room creates it again.
-pub(crate) async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
+pub(crate) async fn release(io: &dyn Io, store: &Path) -> Result<()> {
     let path = store.join(NAME);
     match io.unlink(Class::Journal.call(), &path).await {
         Ok(()) => Ok(()),
@@ -72,7 +72,7 @@ pub(crate) async fn shrink(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> 
         .saturating_sub(bytes);
     if left == 0 {
         drop(file);
-        return spend(io, store).await;
+        return release(io, store).await;
     }
     file.set_len(Class::Journal.call(), left)
         .await

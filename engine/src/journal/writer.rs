@@ -271,7 +271,7 @@ impl JournalWriter {
         // A failed attempt may not have been able to remove its file.
         remove_if_there(&self.env, &self.spec, number).await?;
         let capacity = needed.max(self.spec.file_bytes);
-        prepare_or_spend(&self.env, &self.spec, number, capacity).await
+        prepare_or_release_reserve(&self.env, &self.spec, number, capacity).await
     }
 
     /// Starts preparing the next file while the active one fills.
@@ -325,11 +325,11 @@ async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Pre
     }
     tracing::warn!("the disk is full: a part of the reserve is released so that the store opens");
     reserve::shrink(&*env.io, &spec.store, 2 * small).await?;
-    prepare_or_spend(env, spec, number, small).await
+    prepare_or_release_reserve(env, spec, number, small).await
 }
 
 /// Prepares a file, and releases the reserve where the disk is full.
-async fn prepare_or_spend(
+async fn prepare_or_release_reserve(
     env: &Env,
     spec: &JournalSpec,
     number: u64,
@@ -340,7 +340,7 @@ async fn prepare_or_spend(
             tracing::warn!(
                 "the disk is full: the reserve is released so that deletes stay possible"
             );
-            reserve::spend(&*env.io, &spec.store).await?;
+            reserve::release(&*env.io, &spec.store).await?;
             prepare(env, spec, number, capacity).await
         }
         other => other,

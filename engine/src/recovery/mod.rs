@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::extent::{Lsn, SegmentId};
 use crate::format::superblock::Superblock;
 use crate::format::transaction::Transaction;
-use crate::journal::read::{Visitor, Walked};
+use crate::journal::read::{JournalWalk, Visitor};
 use crate::journal::{self, Position};
 use crate::state::State;
 use crate::table::{self, Layers, Runs, TableContext, resident};
@@ -33,7 +33,7 @@ pub(crate) struct Recovered {
     /// The state of the store.
     pub state: State,
     /// Result of the walk through the journal.
-    pub walked: Walked,
+    pub walked: JournalWalk,
     /// Checkpoints found on disk, and the one that replay began with.
     pub checkpoints: checkpoint::Loaded,
     /// Checkpoints now on disk: those found, or those that a bounded replay wrote.
@@ -60,7 +60,7 @@ pub(crate) async fn replay(
         state,
         bound_bytes,
         history,
-        waiting: VecDeque::new(),
+        pending: VecDeque::new(),
     };
     let walked = replay.walk(start).await?;
     if checkpoints.chosen.is_some() && walked.last.is_none() {
@@ -83,14 +83,14 @@ pub(crate) async fn replay(
 pub(crate) async fn replay_from_start(
     context: &TableContext,
     superblock: &Superblock,
-) -> Result<(State, Walked)> {
+) -> Result<(State, JournalWalk)> {
     let history = History::default();
     let mut replay = Replay {
         context,
         state: empty(superblock),
         bound_bytes: None,
         history,
-        waiting: VecDeque::new(),
+        pending: VecDeque::new(),
     };
     let walked = replay.walk(Position::FIRST).await?;
     Ok((replay.state, walked))
@@ -103,11 +103,11 @@ struct Replay<'a> {
     bound_bytes: Option<usize>,
     history: History,
     /// Transactions not applied yet. The first needs rows from the disk; there are at most a journal file of them.
-    waiting: VecDeque<Transaction>,
+    pending: VecDeque<Transaction>,
 }
 
 impl Replay<'_> {
-    async fn walk(&mut self, start: Position) -> Result<Walked> {
+    async fn walk(&mut self, start: Position) -> Result<JournalWalk> {
         let context = self.context;
         journal::read::walk(
             &*context.env.io,
@@ -154,13 +154,13 @@ impl Replay<'_> {
 
 impl Visitor for Replay<'_> {
     fn transaction(&mut self, transaction: Transaction) {
-        if !self.waiting.is_empty() || rows::transaction(&mut self.state, &transaction).is_err() {
-            self.waiting.push_back(transaction);
+        if !self.pending.is_empty() || rows::transaction(&mut self.state, &transaction).is_err() {
+            self.pending.push_back(transaction);
         }
     }
 
-    async fn settle(&mut self) -> Result<()> {
-        while let Some(transaction) = self.waiting.pop_front() {
+    async fn apply_pending(&mut self) -> Result<()> {
+        while let Some(transaction) = self.pending.pop_front() {
             resident(|| rows::transaction(&mut self.state, &transaction)).await?;
         }
         Ok(())

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::extent::{Lsn, SegmentId};
 use crate::format::scan::Tail;
 use crate::journal::Predecessor;
-use crate::journal::read::Walked;
+use crate::journal::read::JournalWalk;
 use crate::limits::{COUNTER_USED_MAX, FRAME_TRANSACTIONS_MAX};
 
 /// What is on disk and in the journal.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     /// Result of the walk through the journal.
-    pub walked: Walked,
+    pub walked: JournalWalk,
     /// First segment id that was never given out, according to the journal.
     pub segment_limit: SegmentId,
     /// LSN of the state. A checkpoint may be ahead of the walk.
@@ -110,7 +110,7 @@ pub(crate) fn plan(facts: &Facts) -> Plan {
 }
 
 /// Whether the store was closed cleanly.
-pub(crate) fn closed_cleanly(walked: &Walked) -> bool {
+pub(crate) fn closed_cleanly(walked: &JournalWalk) -> bool {
     walked.tail == Tail::Clean && walked.unfinished.is_none()
 }
 
@@ -120,7 +120,7 @@ mod tests {
     use crate::journal::Position;
 
     fn facts() -> Facts {
-        let walked = Walked {
+        let walked = JournalWalk {
             last: None,
             end: Position {
                 number: 3,
@@ -134,8 +134,8 @@ mod tests {
             frames: 0,
             transactions: 0,
             harmless: Vec::new(),
-            unsettled: Vec::new(),
-            unsound: Vec::new(),
+            uncertain_marks: Vec::new(),
+            damage_before_start: Vec::new(),
         };
         let sized = |ids: &[(u64, u64)]| {
             let ids = ids.iter().map(|(id, bytes)| (SegmentId(*id), *bytes));

@@ -102,7 +102,7 @@ impl Store {
                 .iter()
                 .map(|rejected| rejected.why.clone())
                 .collect(),
-            journal_unsound: recovered.walked.unsound.clone(),
+            journal_unsound: recovered.walked.damage_before_start.clone(),
             replayed: recovered.walked.transactions,
             orphans_removed: 0,
             segments_missing: Vec::new(),
