@@ -12,8 +12,8 @@ use bytes::Bytes;
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
+use super::errno::{operation_error, sync_error};
 use super::pool::{Blocking, Pool};
-use super::refusal::{begun, not_synced};
 use crate::buffer::Buffer;
 use crate::io::{Call, Dir, File, IoFuture, IoResult, Residency};
 
@@ -56,7 +56,7 @@ impl File for ThreadFile {
     fn read_at(&self, call: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
         self.run(call, Blocking::Transfer, move |descriptor| {
             let read = retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset));
-            let count = read.map_err(begun)?;
+            let count = read.map_err(operation_error)?;
             buffer.advance(count);
             Ok((buffer, count))
         })
@@ -69,7 +69,7 @@ impl File for ThreadFile {
         });
         let count = found.map_err(|errno| {
             // A file system without this flag cannot tell whether bytes are resident.
-            begun(if errno == Errno::OPNOTSUPP {
+            operation_error(if errno == Errno::OPNOTSUPP {
                 Errno::AGAIN
             } else {
                 errno
@@ -90,7 +90,7 @@ impl File for ThreadFile {
             let whole: usize = slices.iter().map(Bytes::len).sum();
             let count = write(descriptor, offset, &slices)?;
             if count == whole {
-                rustix::fs::fdatasync(descriptor).map_err(not_synced)?;
+                rustix::fs::fdatasync(descriptor).map_err(sync_error)?;
             }
             Ok(count)
         })
@@ -98,7 +98,7 @@ impl File for ThreadFile {
 
     fn sync_data(&self, call: Call) -> IoFuture<()> {
         self.run(call, Blocking::Sync, |descriptor| {
-            rustix::fs::fdatasync(descriptor).map_err(not_synced)
+            rustix::fs::fdatasync(descriptor).map_err(sync_error)
         })
     }
 
@@ -127,7 +127,7 @@ impl File for ThreadFile {
             let Some(length) = NonZeroU64::new(length) else {
                 return Ok(());
             };
-            rustix::fs::fadvise(descriptor, offset, Some(length), advice).map_err(begun)
+            rustix::fs::fadvise(descriptor, offset, Some(length), advice).map_err(operation_error)
         })
     }
 
@@ -135,13 +135,13 @@ impl File for ThreadFile {
         self.run(call, Blocking::Sync, move |descriptor| {
             let flags = FallocateFlags::empty();
             retry_on_intr(|| rustix::fs::fallocate(descriptor, flags, offset, length))
-                .map_err(begun)
+                .map_err(operation_error)
         })
     }
 
     fn set_len(&self, call: Call, length: u64) -> IoFuture<()> {
         self.run(call, Blocking::Sync, move |descriptor| {
-            retry_on_intr(|| rustix::fs::ftruncate(descriptor, length)).map_err(begun)
+            retry_on_intr(|| rustix::fs::ftruncate(descriptor, length)).map_err(operation_error)
         })
     }
 
@@ -160,14 +160,14 @@ fn write(descriptor: &OwnedFd, offset: u64, slices: &[Bytes]) -> IoResult<usize>
         .fold(offset, |end, slice| end + slice.len() as u64);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
     if limit.current.is_some_and(|largest| end > largest) {
-        return Err(begun(Errno::FBIG));
+        return Err(operation_error(Errno::FBIG));
     }
     let vectors: Vec<IoSlice<'_>> = slices
         .iter()
         .take(SLICES_MAX)
         .map(|slice| IoSlice::new(slice))
         .collect();
-    retry_on_intr(|| rustix::io::pwritev(descriptor, &vectors, offset)).map_err(begun)
+    retry_on_intr(|| rustix::io::pwritev(descriptor, &vectors, offset)).map_err(operation_error)
 }
 
 /// An open directory.
@@ -188,7 +188,7 @@ impl Dir for ThreadDir {
     fn sync(&self, call: Call) -> IoFuture<()> {
         let descriptor = Arc::clone(&self.descriptor);
         self.pool.run(call, Blocking::Sync, move || {
-            rustix::fs::fsync(&descriptor).map_err(not_synced)
+            rustix::fs::fsync(&descriptor).map_err(sync_error)
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::fs::{FileType, FlockOperation, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::place::{Place, Roots};
+use super::resolve::{LockedRoots, ResolvedPath};
 use crate::io::{LockAttempt, LockGuard};
 
 /// Attempts to take the lock. A process that was just killed may hold its lock until its last operation in the kernel
@@ -26,7 +26,7 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(40);
 #[derive(Debug)]
 struct Held {
     descriptor: Arc<OwnedFd>,
-    roots: Arc<Roots>,
+    roots: Arc<LockedRoots>,
 }
 
 impl LockGuard for Held {}
@@ -38,7 +38,11 @@ impl Drop for Held {
 }
 
 /// Locks the directory or file at `path`. While a directory is locked, `roots` resolves names below it.
-pub(super) fn try_lock(place: &Place, path: PathBuf, roots: Arc<Roots>) -> io::Result<LockAttempt> {
+pub(super) fn try_lock(
+    place: &ResolvedPath,
+    path: PathBuf,
+    roots: Arc<LockedRoots>,
+) -> io::Result<LockAttempt> {
     let descriptor = place.open_any(OFlags::RDONLY)?;
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
@@ -63,7 +67,7 @@ pub(super) fn try_lock(place: &Place, path: PathBuf, roots: Arc<Roots>) -> io::R
 
 /// Returns the type of the locked file, after a check that the name still leads to it. It may have been replaced
 /// between the open and the lock.
-fn check_identity(place: &Place, descriptor: &OwnedFd) -> io::Result<FileType> {
+fn check_identity(place: &ResolvedPath, descriptor: &OwnedFd) -> io::Result<FileType> {
     let locked = retry_on_intr(|| rustix::fs::fstat(descriptor))?;
     let named = place.stat()?;
     if (locked.st_dev, locked.st_ino) == (named.st_dev, named.st_ino) {

@@ -14,12 +14,12 @@
 //! - New files and directories are accessible to their owner only: the superblock holds a secret.
 
 mod closing;
+mod counts;
+mod errno;
 mod file;
 mod lock;
-mod place;
 mod pool;
-mod refusal;
-mod tally;
+mod resolve;
 pub(super) mod workers;
 
 use std::io;
@@ -29,10 +29,10 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+use self::errno::operation_error;
 use self::file::{ThreadDir, ThreadFile};
-use self::place::{Place, Roots};
 use self::pool::{Blocking, Pool};
-use self::refusal::begun;
+use self::resolve::{LockedRoots, ResolvedPath};
 use super::{
     Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, OpenMode, Space,
     TaskFuture,
@@ -45,7 +45,7 @@ const SIZES_AT_ONCE: usize = 1024;
 #[derive(Debug)]
 pub struct Threads {
     pool: Arc<Pool>,
-    roots: Arc<Roots>,
+    roots: Arc<LockedRoots>,
 }
 
 impl Threads {
@@ -71,14 +71,14 @@ impl Io for Threads {
     }
 
     fn create_dir(&self, call: Call, path: &Path) -> IoFuture<()> {
-        let place = self.roots.place(path);
+        let place = self.roots.resolve(path);
         self.pool.run(call, Blocking::Transfer, move || {
-            place.create_dir().map_err(begun)
+            place.create_dir().map_err(operation_error)
         })
     }
 
     fn list_dir(&self, call: Call, path: &Path) -> IoFuture<Vec<String>> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
+        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             opening(&pool, || list_dir(&place))
         })
@@ -86,7 +86,7 @@ impl Io for Threads {
 
     fn list_files(&self, call: Call, path: &Path) -> IoFuture<Vec<(String, u64)>> {
         let names = self.list_dir(call, path);
-        let (place, pool) = (Arc::new(self.roots.place(path)), Arc::clone(&self.pool));
+        let (place, pool) = (Arc::new(self.roots.resolve(path)), Arc::clone(&self.pool));
         Box::pin(async move {
             let names = names.await?;
             let batches = names.chunks(SIZES_AT_ONCE).map(|names| {
@@ -100,7 +100,7 @@ impl Io for Threads {
     }
 
     fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
+        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             let descriptor = opening(&pool, || place.open_dir())?;
             let directory: DirRef = Arc::new(ThreadDir::new(descriptor, pool));
@@ -109,7 +109,7 @@ impl Io for Threads {
     }
 
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
+        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             let flags = match mode {
                 OpenMode::Read => OFlags::RDONLY,
@@ -123,14 +123,14 @@ impl Io for Threads {
     }
 
     fn unlink(&self, call: Call, path: &Path) -> IoFuture<()> {
-        let place = self.roots.place(path);
+        let place = self.roots.resolve(path);
         self.pool.run(call, Blocking::Transfer, move || {
-            place.unlink().map_err(begun)
+            place.unlink().map_err(operation_error)
         })
     }
 
     fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt> {
-        let (place, path) = (self.roots.place(path), path.to_owned());
+        let (place, path) = (self.roots.resolve(path), path.to_owned());
         let (roots, pool) = (Arc::clone(&self.roots), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             opening(&pool, || {
@@ -140,10 +140,11 @@ impl Io for Threads {
     }
 
     fn space(&self, call: Call, path: &Path) -> IoFuture<Space> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
+        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             let directory = opening(&pool, || place.open_dir())?;
-            let found = retry_on_intr(|| rustix::fs::fstatvfs(&directory)).map_err(begun)?;
+            let found =
+                retry_on_intr(|| rustix::fs::fstatvfs(&directory)).map_err(operation_error)?;
             Ok(Space {
                 total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
                 available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
@@ -162,12 +163,12 @@ fn opening<T>(pool: &Pool, open: impl Fn() -> io::Result<T>) -> IoResult<T> {
     let opened = open();
     let short = opened.as_ref().err().and_then(Errno::from_io_error);
     if matches!(short, Some(Errno::MFILE | Errno::NFILE)) && pool.closing().close_all() {
-        return open().map_err(begun);
+        return open().map_err(operation_error);
     }
-    opened.map_err(begun)
+    opened.map_err(operation_error)
 }
 
-fn list_dir(place: &Place) -> io::Result<Vec<String>> {
+fn list_dir(place: &ResolvedPath) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in Dir::new(place.open_dir()?)? {
         let entry = entry?;
@@ -181,7 +182,7 @@ fn list_dir(place: &Place) -> io::Result<Vec<String>> {
 }
 
 /// Returns the regular files among `names`, with their sizes.
-fn sizes(pool: &Pool, place: &Place, names: Vec<String>) -> IoResult<Vec<(String, u64)>> {
+fn sizes(pool: &Pool, place: &ResolvedPath, names: Vec<String>) -> IoResult<Vec<(String, u64)>> {
     let directory = opening(pool, || place.open_dir())?;
     let mut found = Vec::with_capacity(names.len());
     for name in names {
@@ -192,7 +193,7 @@ fn sizes(pool: &Pool, place: &Place, names: Vec<String>) -> IoResult<Vec<(String
             // Not a regular file, a link that leads to none, or removed since the directory was read.
             Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => {}
             // Without its size, intact content would count as lost.
-            Err(errno) => return Err(begun(errno)),
+            Err(errno) => return Err(operation_error(errno)),
         }
     }
     Ok(found)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::closing::Closing;
-use super::tally::Tally;
+use super::counts::OperationCounts;
 use super::workers::Workers;
 use crate::io::{Call, Class, ClassCount, IoError, IoFuture, IoResult};
 
@@ -51,7 +51,7 @@ pub(super) struct Pool {
     names: Workers,
     background: Workers,
     close: Workers,
-    tally: Arc<Tally>,
+    counts: Arc<OperationCounts>,
     closing: Arc<Closing>,
 }
 
@@ -69,7 +69,7 @@ impl Pool {
             names: Workers::start("tonnage-names", 1, NAME_THREADS)?,
             background: Workers::start("tonnage-idle", 1, BACKGROUND_THREADS)?,
             close: Workers::start("tonnage-close", 1, CLOSE_THREADS)?,
-            tally: Arc::default(),
+            counts: Arc::default(),
             closing: Arc::default(),
         })
     }
@@ -95,10 +95,10 @@ impl Pool {
         operation: impl FnOnce() -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
         let (done, result) = oneshot::channel();
-        let (urgency, tally) = (call.class as u8, Arc::clone(&self.tally));
+        let (urgency, counts) = (call.class as u8, Arc::clone(&self.counts));
         self.lane(call.class, blocking).submit(urgency, move || {
             let result = operation();
-            tally.count(call.class, &result);
+            counts.count(call.class, &result);
             // The caller may have dropped its future; the operation and its buffers end here then.
             drop(done.send(result));
         });
@@ -116,7 +116,7 @@ impl Pool {
 
     /// Returns the number of operations so far, by class.
     pub(super) fn counts(&self) -> Vec<ClassCount> {
-        self.tally.read()
+        self.counts.read()
     }
 
     /// Closes a file that is no longer used, in a lane of its own: closing a large removed file frees its space, which

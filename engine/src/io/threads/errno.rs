@@ -20,7 +20,7 @@ const NOT_ATTEMPTED: [Errno; 6] = [
 ];
 
 /// Returns the error of a call that is not a sync.
-pub(super) fn begun(errno: impl Into<io::Error>) -> IoError {
+pub(super) fn operation_error(errno: impl Into<io::Error>) -> IoError {
     let cause = errno.into();
     let errno = Errno::from_io_error(&cause);
     if errno.is_some_and(|errno| NOT_ATTEMPTED.contains(&errno)) {
@@ -31,6 +31,6 @@ pub(super) fn begun(errno: impl Into<io::Error>) -> IoError {
 }
 
 /// Returns the error of a sync, whatever its code: another sync would say nothing certain about the same pages.
-pub(super) fn not_synced(errno: Errno) -> IoError {
+pub(super) fn sync_error(errno: Errno) -> IoError {
     IoError::SyncFailed(errno.into())
 }

@@ -1,6 +1,6 @@
 //! Counts of operations of each class, by result.
 //!
-//! Owns: [`Tally`].
+//! Owns: [`OperationCounts`].
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +17,11 @@ struct Counters {
 
 /// The counts of a backend since it was created.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct OperationCounts {
     classes: [Counters; Class::ALL.len()],
 }
 
-impl Tally {
+impl OperationCounts {
     /// Counts an operation by its result.
     pub(super) fn count<T>(&self, class: Class, result: &IoResult<T>) {
         let Some(counters) = self.classes.get(class as usize) else {
