@@ -2,7 +2,7 @@
 //!
 //! Layout: FORMAT.md, "Checkpoint records".
 
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use crate::extent::Lsn;
 
 /// Largest record that is read. 64 MiB name more runs than a volume can hold.
@@ -67,7 +67,7 @@ impl CheckpointRecord {
             out.u64(run.id).u64(run.rows).u64(run.bytes);
             out.u32(run.crc).u32(0);
         }
-        out.seal(length)
+        out.finish_with_checksum(length)
     }
 
     /// Decodes the record at the start of a slot and ignores the bytes after it.
@@ -86,7 +86,7 @@ impl CheckpointRecord {
             )));
         }
         let length = head.count()?;
-        let mut fields = Decoder::new(unseal(bytes, length)?);
+        let mut fields = Decoder::new(verify_checksum(bytes, length)?);
         fields.bytes(16)?;
         let mut record = Self {
             store_id: fields.array()?,

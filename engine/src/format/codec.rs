@@ -259,7 +259,7 @@ impl Encoder {
     }
 
     /// Writes zeros up to `length - 4`, then the checksum of all bytes so far, and returns the bytes.
-    pub fn seal(&mut self, length: usize) -> Vec<u8> {
+    pub fn finish_with_checksum(&mut self, length: usize) -> Vec<u8> {
         self.pad_to(length - 4);
         let sum = checksum(&self.bytes);
         self.u32(sum);
@@ -273,7 +273,7 @@ impl Encoder {
 }
 
 /// Checks a structure of `length` bytes that ends with its own checksum, and returns the bytes before the checksum.
-pub fn unseal(bytes: &[u8], length: usize) -> Result<&[u8], Malformed> {
+pub fn verify_checksum(bytes: &[u8], length: usize) -> Result<&[u8], Malformed> {
     let body = length.saturating_sub(4);
     let mut decoder = Decoder::new(bytes);
     let covered = decoder.bytes(body)?;

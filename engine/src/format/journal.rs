@@ -3,7 +3,7 @@
 //! Layout: FORMAT.md, "Journal". A header is checked against the place it was read from, so that a misdirected or
 //! recycled block never decodes.
 
-use super::codec::{Decoder, Encoder, Malformed, checksum, unseal};
+use super::codec::{Decoder, Encoder, Malformed, checksum, verify_checksum};
 use crate::extent::Lsn;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_TRANSACTIONS_MAX, JOURNAL_BLOCK_BYTES};
 
@@ -54,12 +54,12 @@ impl JournalHeader {
             .u64(self.previous_end)
             .u64(self.created_unix_ms)
             .u64(self.file_bytes)
-            .seal(HEADER_BYTES)
+            .finish_with_checksum(HEADER_BYTES)
     }
 
     /// Decodes the header of file `number` of store `store_id`.
     pub fn decode(bytes: &[u8], store_id: &[u8; 16], number: u64) -> Result<Self, Malformed> {
-        let mut decoder = Decoder::new(unseal(bytes, HEADER_BYTES)?);
+        let mut decoder = Decoder::new(verify_checksum(bytes, HEADER_BYTES)?);
         if decoder.array::<8>()? != *MAGIC {
             return Err(Malformed::new("not a journal file"));
         }
@@ -146,7 +146,7 @@ impl FrameHeader {
             .u32(self.payload_bytes)
             .u32(self.payload_crc)
             .u32(self.previous_crc)
-            .seal(FRAME_HEADER_BYTES)
+            .finish_with_checksum(FRAME_HEADER_BYTES)
     }
 
     /// Decodes the header of the frame at `offset` of the file with `nonce`.
@@ -164,7 +164,7 @@ impl FrameHeader {
 
     /// Decodes the header of a frame of the file with `nonce`, whatever offset it names.
     pub fn decode_anywhere(bytes: &[u8], nonce: u64) -> Result<Self, Malformed> {
-        let mut decoder = Decoder::new(unseal(bytes, FRAME_HEADER_BYTES)?);
+        let mut decoder = Decoder::new(verify_checksum(bytes, FRAME_HEADER_BYTES)?);
         if decoder.array::<4>()? != *FRAME_MAGIC {
             return Err(Malformed::new("not a frame"));
         }

@@ -4,7 +4,7 @@
 //!
 //! Invariant: a mark is valid from the moment it is written, because it covers only frames whose sync returned.
 
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use super::journal::HEADER_BYTES;
 use crate::extent::Lsn;
 use crate::limits::JOURNAL_BLOCK_BYTES;
@@ -39,14 +39,14 @@ impl Mark {
             .u64(self.nonce)
             .u64(self.offset)
             .u64(self.lsn.0)
-            .seal(MARK_BYTES);
+            .finish_with_checksum(MARK_BYTES);
         block.resize(JOURNAL_BLOCK_BYTES, 0);
         block
     }
 
     /// Decodes the mark in `block` of the file with `nonce`.
     pub fn decode(block: &[u8], nonce: u64) -> Result<Self, Malformed> {
-        let mut decoder = Decoder::new(unseal(block, MARK_BYTES)?);
+        let mut decoder = Decoder::new(verify_checksum(block, MARK_BYTES)?);
         if decoder.array::<4>()? != *MAGIC {
             return Err(Malformed::new("not a mark"));
         }

@@ -5,7 +5,7 @@
 //! Invariant: the arithmetic on extents is checked, because they are read from the journal.
 
 use super::checksum::chunk_count;
-use super::codec::{Decoder, Encoder, Malformed, checksum, unseal};
+use super::codec::{Decoder, Encoder, Malformed, checksum, verify_checksum};
 use super::segment::HEADER_BYTES;
 use crate::digest::{Algorithm, Digest};
 use crate::extent::{Extent, Layout, SegmentId, VolumeId};
@@ -188,7 +188,10 @@ impl RecordFrame {
             .u8(u8::try_from(digest.len()).unwrap_or_default())
             .pad_to(48)
             .bytes(digest);
-        block.pad_to(112).u32(self.table_checksum).seal(FRAME_BYTES)
+        block
+            .pad_to(112)
+            .u32(self.table_checksum)
+            .finish_with_checksum(FRAME_BYTES)
     }
 }
 
@@ -203,7 +206,7 @@ impl FoundFrame {
                 magic.escape_ascii()
             )));
         }
-        let mut block = Decoder::new(unseal(bytes, FRAME_BYTES)?);
+        let mut block = Decoder::new(verify_checksum(bytes, FRAME_BYTES)?);
         block.bytes(MAGIC.len())?;
         let kind = block.u16()?;
         if kind != KIND_BLOB {

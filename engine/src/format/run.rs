@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::codec::{Decoder, Encoder, Malformed, checksum, unseal};
+use super::codec::{Decoder, Encoder, Malformed, checksum, verify_checksum};
 
 /// Size of the file header; the first page follows.
 pub const FILE_HEADER_BYTES: usize = 4096;
@@ -67,12 +67,12 @@ impl FileHeader {
             .u64(self.directory_offset)
             .u32(self.filter_crc)
             .u32(self.directory_crc)
-            .seal(FILE_HEADER_BYTES)
+            .finish_with_checksum(FILE_HEADER_BYTES)
     }
 
     /// Decodes the header from the first bytes of a file.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut fields = Decoder::new(unseal(bytes, FILE_HEADER_BYTES)?);
+        let mut fields = Decoder::new(verify_checksum(bytes, FILE_HEADER_BYTES)?);
         if fields.bytes(8)? != FILE_MAGIC {
             return Err(Malformed::new("not a run file"));
         }

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use crate::extent::{SegmentId, VolumeId};
 use crate::limits::CHUNK_BYTES;
 
@@ -54,7 +54,7 @@ impl SegmentHeader {
             .u16(self.volume.0)
             .pad_to(48)
             .u32(CHUNK_WORD);
-        Bytes::from(block.seal(HEADER_BYTES))
+        Bytes::from(block.finish_with_checksum(HEADER_BYTES))
     }
 
     /// Decodes a header's block. Short input is malformed, too.
@@ -67,7 +67,7 @@ impl SegmentHeader {
                 magic.escape_ascii()
             )));
         }
-        let mut block = Decoder::new(unseal(bytes, HEADER_BYTES)?);
+        let mut block = Decoder::new(verify_checksum(bytes, HEADER_BYTES)?);
         block.bytes(MAGIC.len())?;
         let version = block.u32()?;
         if version != VERSION {
@@ -104,7 +104,7 @@ impl SegmentHeader {
 
     /// Whether the block's checksum matches. Then any other fault of the block is not bit rot.
     pub fn is_whole(bytes: &[u8]) -> bool {
-        unseal(bytes, HEADER_BYTES).is_ok()
+        verify_checksum(bytes, HEADER_BYTES).is_ok()
     }
 
     /// Decodes a header's block that must be that of `segment` in `store`.

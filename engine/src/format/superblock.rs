@@ -3,7 +3,7 @@
 //! Layout: FORMAT.md, "Superblock". It is written when the store is created and read at every open. Damaged copies are
 //! written again.
 
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use crate::limits::{CHUNK_BYTES, JOURNAL_BLOCK_BYTES};
 
 /// Size of one copy in bytes.
@@ -89,7 +89,7 @@ impl Superblock {
             .u64(self.created_unix_ms)
             .count(CHUNK_BYTES)
             .count(JOURNAL_BLOCK_BYTES)
-            .seal(COPY_BYTES)
+            .finish_with_checksum(COPY_BYTES)
     }
 
     /// Decodes the file by a majority vote of its intact copies. A copy that differs from the result counts as damaged.
@@ -156,7 +156,7 @@ struct Copy {
 }
 
 fn decode_copy(bytes: &[u8], number: u32) -> Result<Copy, Malformed> {
-    let mut decoder = Decoder::new(unseal(bytes, COPY_BYTES)?);
+    let mut decoder = Decoder::new(verify_checksum(bytes, COPY_BYTES)?);
     if decoder.array::<8>()? != *MAGIC {
         return Err(Malformed::new("not a superblock"));
     }
@@ -303,7 +303,7 @@ mod tests {
                     .u32(2)
                     .u32(number)
                     .bytes(&[1; 72])
-                    .seal(COPY_BYTES)
+                    .finish_with_checksum(COPY_BYTES)
             })
             .collect();
         assert!(matches!(

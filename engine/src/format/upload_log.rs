@@ -6,7 +6,7 @@
 //! upload resumes further back.
 
 use super::checksum::{ChunkMark, decode_table, encode_table};
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use crate::digest::Algorithm;
 use crate::extent::SegmentId;
 use crate::limits::CHUNK_BYTES;
@@ -77,12 +77,12 @@ impl UploadHeader {
         block
             .text(&self.repository)
             .text(&self.actor)
-            .seal(HEADER_BYTES)
+            .finish_with_checksum(HEADER_BYTES)
     }
 
     /// Decodes a header's block. Short input is malformed, too.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut block = Decoder::new(unseal(bytes, HEADER_BYTES)?);
+        let mut block = Decoder::new(verify_checksum(bytes, HEADER_BYTES)?);
         if block.bytes(HEADER_MAGIC.len())? != HEADER_MAGIC {
             return Err(Malformed::new("upload log: wrong magic"));
         }
@@ -131,7 +131,7 @@ impl UploadCheckpoint {
         block
             .bytes(&self.mid_state)
             .bytes(&encode_table(&self.checksums))
-            .seal(length)
+            .finish_with_checksum(length)
     }
 
     /// Decodes the checkpoint at the front of `bytes`, which is at offset `at` of the log of `upload`. Returns its
@@ -148,7 +148,7 @@ impl UploadCheckpoint {
                 bytes.len()
             )));
         }
-        let mut block = Decoder::new(unseal(bytes, length)?);
+        let mut block = Decoder::new(verify_checksum(bytes, length)?);
         block.bytes(8)?;
         if block.array::<16>()? != *upload || block.u64()? != at {
             return Err(Malformed::new(
