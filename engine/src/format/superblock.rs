@@ -253,10 +253,10 @@ mod tests {
     fn copies_are_outvoted() {
         let mut other = sample();
         other.store_id = [8; 16];
-        let mixed = |strangers: &[u32]| {
+        let mixed = |foreign: &[u32]| {
             let copies = (0..COPIES).flat_map(|number| {
-                let stranger = strangers.contains(&number);
-                let superblock = if stranger { &other } else { &sample() };
+                let is_foreign = foreign.contains(&number);
+                let superblock = if is_foreign { &other } else { &sample() };
                 superblock.encode_copy(number)
             });
             copies.collect::<Vec<_>>()

@@ -43,7 +43,7 @@ pub(super) async fn check(
         total = total.saturating_add(used.live_bytes);
     }
     let mut slots = view.slots();
-    let mut open: Option<Open> = None;
+    let mut open: Option<OpenSegment> = None;
     let mut unreadable: Option<UnreadableSegment> = None;
     loop {
         let mut batch: Vec<(Bytes, Slot)> = Vec::new();
@@ -68,7 +68,7 @@ pub(super) async fn check(
                 unreadable.add(&key);
                 continue;
             }
-            let segment = match Open::get(context, &mut open, &path, &slot).await {
+            let segment = match OpenSegment::get(context, &mut open, &path, &slot).await {
                 Ok(segment) => segment,
                 Err(error) => {
                     let unreadable =
@@ -78,8 +78,8 @@ pub(super) async fn check(
                 }
             };
             let checked = async {
-                record(context, segment, view, &key, &slot, options.deep).await?;
-                excess(segment, &slot).await
+                check_record(context, segment, view, &key, &slot, options.deep).await?;
+                describe_excess(segment, &slot).await
             };
             match checked.await {
                 Ok(None) => {}
@@ -140,13 +140,13 @@ impl UnreadableSegment {
 }
 
 /// The segment that was read last. Neighbours in the batch mostly share it.
-struct Open {
+struct OpenSegment {
     segment: SegmentId,
     path: PathBuf,
     file: FileRef,
 }
 
-impl Open {
+impl OpenSegment {
     async fn get<'a>(
         context: &TableContext,
         open: &'a mut Option<Self>,
@@ -177,15 +177,15 @@ impl Open {
 }
 
 /// Checks the frame, the table and every chunk of one record; with `deep` the digest, too.
-async fn record(
+async fn check_record(
     context: &TableContext,
-    segment: &Open,
+    segment: &OpenSegment,
     view: &View,
     key: &[u8],
     slot: &Slot,
     deep: bool,
 ) -> Result<()> {
-    let Open { path, file, .. } = segment;
+    let OpenSegment { path, file, .. } = segment;
     let extent = slot.extent;
     let bad = |offset: u64, what: String| Error::corrupt(path, offset, what);
     let places = RecordPlaces::of(&extent).map_err(|what| bad(extent.offset, what.0))?;
@@ -235,13 +235,13 @@ async fn record(
             ),
         ));
     }
-    payload(segment, slot, &decode_table(table), &frame, deep).await
+    check_payload(segment, slot, &decode_table(table), &frame, deep).await
 }
 
 /// Describes excess bytes after the record of a dedicated segment, which should end the file. Nothing reads them, so no
 /// content is lost.
-async fn excess(segment: &Open, slot: &Slot) -> Result<Option<String>> {
-    let Open { path, file, .. } = segment;
+async fn describe_excess(segment: &OpenSegment, slot: &Slot) -> Result<Option<String>> {
+    let OpenSegment { path, file, .. } = segment;
     // Bytes after the records of a shared segment belong to no transaction.
     if slot.extent.layout != Layout::Trailing {
         return Ok(None);
@@ -260,14 +260,14 @@ async fn excess(segment: &Open, slot: &Slot) -> Result<Option<String>> {
     }))
 }
 
-async fn payload(
-    segment: &Open,
+async fn check_payload(
+    segment: &OpenSegment,
     slot: &Slot,
     table: &[u32],
     frame: &FoundFrame,
     deep: bool,
 ) -> Result<()> {
-    let Open { path, file, .. } = segment;
+    let OpenSegment { path, file, .. } = segment;
     let extent = slot.extent;
     let mut hasher = deep.then(|| Hasher::new(frame.digest.algorithm()));
     let span = extent.offset..extent.offset + extent.length;

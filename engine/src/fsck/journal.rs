@@ -37,12 +37,12 @@ pub(super) async fn check(
     }
     let (state, walked) = match (whole, recovered) {
         (Ok((state, walked)), Ok(recovered)) => {
-            agree(context, (state, walked), recovered, report).await?
+            compare(context, (state, walked), recovered, report).await?
         }
         (Err(error), Ok(recovered)) => {
             report.add_error(&context.root, error)?;
             if let Some(chosen) = &recovered.checkpoints.chosen {
-                only_copy(&context.root, chosen.record.lsn, None, report);
+                report_only_copy(&context.root, chosen.record.lsn, None, report);
             }
             (recovered.state, recovered.walked)
         }
@@ -75,7 +75,7 @@ pub(super) async fn check(
 
 /// Checks that the checkpoint with the journal after it leads to the same rows as the journal alone. Returns the one
 /// that holds more.
-async fn agree(
+async fn compare(
     context: &TableContext,
     whole: (State, JournalWalk),
     recovered: Recovered,
@@ -86,7 +86,7 @@ async fn agree(
     };
     let (journal_ends, checkpoint) = (whole.0.lsn, chosen.record.lsn);
     if journal_ends < checkpoint {
-        only_copy(&context.root, checkpoint, Some(journal_ends), report);
+        report_only_copy(&context.root, checkpoint, Some(journal_ends), report);
         return Ok((recovered.state, recovered.walked));
     }
     match first_difference(&whole.0, &recovered.state).await {
@@ -104,7 +104,12 @@ async fn agree(
 }
 
 /// Reports that the checkpoint holds rows that the journal has lost.
-fn only_copy(root: &Path, checkpoint: Lsn, journal_ends: Option<Lsn>, report: &mut FsckReport) {
+fn report_only_copy(
+    root: &Path,
+    checkpoint: Lsn,
+    journal_ends: Option<Lsn>,
+    report: &mut FsckReport,
+) {
     let ends = journal_ends.map_or_else(
         || "the journal is damaged".to_owned(),
         |lsn| format!("the journal ends at LSN {lsn}"),

@@ -33,7 +33,7 @@ pub(crate) async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]
 }
 
 /// Returns the message for a missing directory that `named` segments belong in.
-pub(crate) fn no_segments(named: usize) -> String {
+pub(crate) fn missing_segments_message(named: usize) -> String {
     format!(
         "the directory is missing, with the {named} segments that blobs are stored in; mount or restore it before opening the store. \
          If they are lost: create the directory empty; then the store opens, and a push of a blob stores it again"

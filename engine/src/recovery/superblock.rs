@@ -56,7 +56,7 @@ pub(crate) async fn classify(io: &dyn Io, store: &Path) -> Result<Kind> {
         );
         return Err(Error::corrupt(&path, 0, what));
     }
-    if let Some(other) = traces.stranger {
+    if let Some(other) = traces.foreign {
         let why = format!("it has no superblock, and it holds {other:?}");
         return Err(Error::Foreign {
             path: store.to_path_buf(),
@@ -146,7 +146,7 @@ struct Traces {
     /// Another file of a store. The first journal file is durable before any of them is created.
     other: Option<String>,
     /// A file that no store creates.
-    stranger: Option<String>,
+    foreign: Option<String>,
 }
 
 /// Looks for traces of a store in its directory, whose entries are `names`, and in the directories below.
@@ -158,14 +158,14 @@ async fn traces(io: &dyn Io, store: &Path, names: &[String]) -> Result<Traces> {
         } else if ![SUPERBLOCK, ADMIN_SOCKET, LOST_AND_FOUND].contains(&name.as_str())
             && !DIRECTORIES.contains(&name.as_str())
         {
-            traces.stranger.get_or_insert_with(|| name.clone());
+            traces.foreign.get_or_insert_with(|| name.clone());
         }
     }
     for directory in DIRECTORIES {
         for name in list(io, &store.join(directory)).await? {
             let found = match directory {
                 _ if name == LOST_AND_FOUND => continue,
-                _ if !is_ours(directory, &name) => &mut traces.stranger,
+                _ if !is_ours(directory, &name) => &mut traces.foreign,
                 "journal" => &mut traces.journal,
                 _ => &mut traces.other,
             };

@@ -301,7 +301,7 @@ async fn open_segments(env: &Env, store: &Path, state: &State) -> Result<Directo
     let opened = open_dir(env, &path).await;
     opened.map_err(|error| {
         if error.is_not_found() {
-            Error::corrupt(&path, 0, apply::no_segments(named.len()))
+            Error::corrupt(&path, 0, apply::missing_segments_message(named.len()))
         } else {
             error
         }
