@@ -43,7 +43,7 @@ pub(super) struct Builder {
     // Blocks of the filter that were encoded, and their checksum.
     filter_written: usize,
     filter_sum: RunningChecksum,
-    // FinishedFile pages that were not taken yet, and the offset of the next page.
+    // Finished pages that were not taken yet, and the offset of the next page.
     finished: Vec<u8>,
     offset: u64,
 }

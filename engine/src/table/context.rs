@@ -1,7 +1,7 @@
 //! The context of the table's files: where they are, and how they are written.
 //!
-//! Owns: [`TableContext`]: the store's directory and identity, the numbers of run files, the page cache, and the sizes of pages
-//! and tiers.
+//! Owns: [`TableContext`]: the store's directory and identity, the numbers of run files, the page cache, and the sizes
+//! of pages and tiers.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! Names, resolved in the directory that is locked.
 //!
-//! Owns: [`LockedRoots`], the locked directories of this process, and [`ResolvedPath`], where an operation on a name acts. Refuses:
-//! following a store's path once its directory is locked. If the directory is moved or replaced under a running server,
-//! the path leads to another directory, perhaps another server's.
+//! Owns: [`LockedRoots`], the locked directories of this process, and [`ResolvedPath`], where an operation on a name
+//! acts. Refuses: following a store's path once its directory is locked. If the directory is moved or replaced under a
+//! running server, the path leads to another directory, perhaps another server's.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
