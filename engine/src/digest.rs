@@ -1,10 +1,9 @@
-//! Cryptographic identity of content.
+//! The cryptographic identity of content.
 //!
-//! Owns: [`Algorithm`], [`Digest`], [`Hasher`] with its resumable mid-state, [`DigestKey`].
-//! Refuses: non-cryptographic checksums (`format::checksum`).
+//! Owns: [`Algorithm`], [`Digest`], [`Hasher`] with its resumable mid-state, [`DigestKey`]. Refuses: non-cryptographic
+//! checksums (`format::checksum`).
 //!
-//! Invariants: a digest's bytes always have its algorithm's length. The same bytes under two
-//! algorithms are two blobs.
+//! Invariants: a digest's bytes always have its algorithm's length. The same bytes under two algorithms are two blobs.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +11,7 @@ use std::str::FromStr;
 use sha2::digest::common::hazmat::SerializableState;
 use sha2::{Digest as _, Sha256, Sha512};
 
-/// Digits of the longest digest.
+/// Hexadecimal digits of the longest digest.
 const HEX_BYTES_MAX: usize = 128;
 
 /// Registered digest algorithms (image-spec, descriptor.md).
@@ -30,7 +29,7 @@ impl Algorithm {
     /// All algorithms, in the order of their codes.
     pub const ALL: [Self; 3] = [Self::Sha256, Self::Sha512, Self::Blake3];
 
-    /// Length of a digest in bytes.
+    /// Returns the length of a digest in bytes.
     pub(crate) const fn digest_bytes(self) -> usize {
         match self {
             Self::Sha256 | Self::Blake3 => 32,
@@ -38,7 +37,7 @@ impl Algorithm {
         }
     }
 
-    /// Name as written before the colon.
+    /// Returns the name as written before the colon.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
@@ -47,7 +46,7 @@ impl Algorithm {
         }
     }
 
-    /// Code on disk (FORMAT.md, "Digests").
+    /// Returns the code on disk (FORMAT.md, "Digests").
     pub const fn code(self) -> u8 {
         match self {
             Self::Sha256 => 1,
@@ -56,14 +55,14 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of a code on disk.
+    /// Returns the algorithm of a code on disk.
     pub(crate) fn from_code(code: u8) -> Option<Self> {
         Self::ALL
             .into_iter()
             .find(|algorithm| algorithm.code() == code)
     }
 
-    /// The algorithm of a name.
+    /// Returns the algorithm of a name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -71,16 +70,16 @@ impl Algorithm {
     }
 }
 
-/// Identity of content: algorithm and bytes.
+/// The identity of content: algorithm and bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     algorithm: Algorithm,
-    // Bytes past the algorithm's length are zero, so derived equality and order are right.
+    // Bytes after the algorithm's length are zero, so derived equality and order are right.
     bytes: [u8; 64],
 }
 
 impl Digest {
-    /// A digest from its raw bytes; `None` if the length is not the algorithm's.
+    /// Creates a digest from its raw bytes; `None` if the length is not the algorithm's.
     pub fn new(algorithm: Algorithm, raw: &[u8]) -> Option<Self> {
         if raw.len() != algorithm.digest_bytes() {
             return None;
@@ -90,26 +89,27 @@ impl Digest {
         Some(Self { algorithm, bytes })
     }
 
-    /// Digest of `content` under `algorithm`.
+    /// Computes the digest of `content` under `algorithm`.
     pub fn of(algorithm: Algorithm, content: &[u8]) -> Self {
         let mut hasher = Hasher::new(algorithm);
         hasher.update(content);
         hasher.finish()
     }
 
-    /// Its algorithm.
+    /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Its raw bytes, 32 or 64 of them.
+    /// Returns the raw bytes, 32 or 64 of them.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes
             .get(..self.algorithm.digest_bytes())
             .unwrap_or_default()
     }
 
-    /// The part after the colon: lowercase hexadecimal, in a place of the caller's. Every answer has it more than once.
+    /// Writes the part after the colon, in lowercase hexadecimal, into a buffer of the caller. Every response has it
+    /// more than once, so it allocates nothing.
     fn write_hex<'a>(&self, text: &'a mut [u8; HEX_BYTES_MAX]) -> &'a str {
         let digit = |value: u8| match value {
             0..=9 => b'0' + value,
@@ -123,8 +123,8 @@ impl Digest {
         str::from_utf8(written.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// The fixed-size key of the index: the digest itself at 32 bytes, otherwise SHA-256 over
-    /// algorithm code and digest (DESIGN D5).
+    /// Returns the fixed-size key of the index: the digest itself at 32 bytes, otherwise SHA-256 over algorithm code
+    /// and digest (DESIGN D5).
     pub fn key(&self) -> DigestKey {
         let mut key = [0; 32];
         if let Ok(bytes) = <[u8; 32]>::try_from(self.as_bytes()) {
@@ -143,7 +143,7 @@ impl Digest {
 }
 
 impl Digest {
-    /// Appends `algorithm:hex` to `text`: what `Display` writes, without the machinery of formatting.
+    /// Appends `algorithm:hex` to `text`, as `Display` writes it but without the cost of formatting.
     pub fn push_to(&self, text: &mut String) {
         text.push_str(self.algorithm.name());
         text.push(':');
@@ -165,16 +165,16 @@ impl fmt::Debug for Digest {
     }
 }
 
-/// Why a string is not a digest that we can use.
+/// Why a string is not a supported digest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseDigestError {
-    /// No `algorithm:hex`.
+    /// The text is not `algorithm:hex`.
     #[error("a digest is written algorithm:hex, for example sha256: and 64 hexadecimal digits")]
     Malformed,
-    /// An algorithm that this store does not know.
+    /// The store does not support the algorithm.
     #[error("digest algorithm {0:?} is not supported; use sha256, sha512 or blake3")]
     UnknownAlgorithm(String),
-    /// Wrong length or characters behind the colon.
+    /// The part after the colon has a wrong length or wrong characters.
     #[error("a {algorithm} digest has {expected} lowercase hexadecimal digits", algorithm = .0.name(), expected = .0.digest_bytes() * 2)]
     Encoding(Algorithm),
 }
@@ -213,7 +213,7 @@ fn hex_value(digit: u8) -> Option<u8> {
     }
 }
 
-/// The fixed-size form under which the index knows a digest.
+/// The fixed-size form of a digest in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DigestKey {
     /// The digest's algorithm.
@@ -222,7 +222,7 @@ pub struct DigestKey {
     pub bytes: [u8; 32],
 }
 
-/// A running hash, one of the registered algorithms. Cloning forks the state.
+/// A running hash of one of the registered algorithms. Cloning forks the state.
 #[derive(Clone)]
 pub enum Hasher {
     /// SHA-256.
@@ -234,7 +234,7 @@ pub enum Hasher {
 }
 
 impl Hasher {
-    /// A fresh hash.
+    /// Starts a hash.
     pub fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
@@ -243,7 +243,7 @@ impl Hasher {
         }
     }
 
-    /// Its algorithm.
+    /// Returns the algorithm.
     pub fn algorithm(&self) -> Algorithm {
         match self {
             Self::Sha256(_) => Algorithm::Sha256,
@@ -252,7 +252,7 @@ impl Hasher {
         }
     }
 
-    /// Takes in more content.
+    /// Adds more content.
     pub fn update(&mut self, content: &[u8]) {
         match self {
             Self::Sha256(state) => state.update(content),
@@ -263,7 +263,7 @@ impl Hasher {
         }
     }
 
-    /// The digest of all content so far.
+    /// Returns the digest of all content so far.
     pub fn finish(self) -> Digest {
         let algorithm = self.algorithm();
         let mut bytes = [0; 64];
@@ -276,8 +276,8 @@ impl Hasher {
         Digest { algorithm, bytes }
     }
 
-    /// The state in a form that survives a restart (upload checkpoints); `None` where the algorithm's
-    /// library offers none (BLAKE3), so that a resumed upload is hashed again from its start.
+    /// Returns the state in a form that survives a restart (upload checkpoints). `None` where the algorithm's library
+    /// offers none (BLAKE3); then a resumed upload is hashed again from its start.
     pub fn mid_state(&self) -> Option<Vec<u8>> {
         match self {
             Self::Sha256(state) => Some(state.serialize().to_vec()),
@@ -286,7 +286,8 @@ impl Hasher {
         }
     }
 
-    /// Continues from the [`Hasher::mid_state`] of `length` bytes of content; `None` if the bytes are not one, or of another length.
+    /// Continues from the [`Hasher::mid_state`] of `length` bytes of content. Returns `None` if the bytes are not one,
+    /// or of another length.
     pub fn from_mid_state(algorithm: Algorithm, state: &[u8], length: u64) -> Option<Self> {
         if counted(algorithm, state)? != u128::from(length) {
             return None;
@@ -305,8 +306,9 @@ impl Hasher {
     }
 }
 
-/// Bytes that a mid-state counts: whole blocks, behind the chaining value, and behind that how many an unfinished one has. The library
-/// takes any count and overflows on some.
+/// Returns the number of content bytes that a mid-state counts. After the chaining value come the number of whole
+/// blocks and the number of bytes in the unfinished one. Checked here because the library accepts any count and
+/// overflows on some.
 fn counted(algorithm: Algorithm, state: &[u8]) -> Option<u128> {
     let (chaining, count, block) = match algorithm {
         Algorithm::Sha256 => (32, 8, 64),
@@ -353,9 +355,9 @@ mod tests {
         }
     }
 
-    /// Guards: anything but lowercase hex of the right length is refused, with the reason.
+    /// Guards: anything but lowercase hexadecimal of the right length is rejected, with the reason.
     #[test]
-    fn bad_digests_are_refused() {
+    fn bad_digests_are_rejected() {
         use ParseDigestError::{Encoding, Malformed, UnknownAlgorithm};
         let cases = [
             ("", Malformed),
@@ -381,8 +383,8 @@ mod tests {
         }
     }
 
-    /// Guards: a hash continued from a mid-state equals one that never stopped, at odd offsets, and a mid-state goes on at its own
-    /// offset only.
+    /// Guards: a hash continued from a mid-state equals an uninterrupted one, at odd offsets; a mid-state continues
+    /// only at its own offset.
     #[test]
     fn mid_state_resumes() {
         let content: Vec<u8> = (0..100_000_u32)

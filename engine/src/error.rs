@@ -1,7 +1,7 @@
-//! The engine's whole public error surface.
+//! The errors of the engine.
 //!
-//! Owns: [`Error`], [`Corruption`]. Variants are named for what the caller does next.
-//! Refuses: variants that lost their cause. Absence is `Ok(None)`, not an error.
+//! Owns: [`Error`], [`Corruption`]. Variants are named for what the caller does next. Refuses: variants without their
+//! cause. Absence is `Ok(None)`, not an error.
 
 use std::any::Any;
 use std::io;
@@ -17,60 +17,60 @@ use crate::io::IoError;
 use crate::options::BadOption;
 use crate::vocabulary::Require;
 
-/// Result of an engine operation.
+/// The result of an engine operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong, by what the caller can do about it.
+/// What failed, by what the caller can do about it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused; the operation named failed alone.
+    /// The operating system failed an operation; nothing else is affected.
     #[error("{op} {}: {source}", path.display())]
     Io {
-        /// What was being done, a short verb phrase.
+        /// Operation, as a short verb phrase.
         op: &'static str,
-        /// On which file or directory.
+        /// File or directory.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: Arc<io::Error>,
     },
-    /// The system had no means to begin (descriptors, threads, memory, a limit of this process): nothing was changed, and the same
-    /// may succeed later.
+    /// The system could not begin the operation (descriptors, threads, memory, a limit of this process). Nothing was
+    /// changed, and the same may succeed later.
     #[error("{op} {}: not attempted: {source}; nothing was changed, {}", path.display(), remedy(source))]
     NotAttempted {
-        /// What was to be done.
+        /// Operation, as a short verb phrase.
         op: &'static str,
-        /// On which file or directory.
+        /// File or directory.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: Arc<io::Error>,
     },
-    /// No space (or quota) left for this write; reads, deletes and other stores go on.
+    /// No space (or quota) is left for this write. Reads and deletes still work.
     #[error("{op} {}: no space left for new data ({source}); free space or delete content", path.display())]
     NoSpace {
-        /// What was being done.
+        /// Operation, as a short verb phrase.
         op: &'static str,
-        /// On which file or directory.
+        /// File or directory.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         source: Arc<io::Error>,
     },
-    /// Bytes that were announced cannot fit; none of them was written.
+    /// Announced bytes cannot fit; none of them was written.
     #[error(
         "{announced} bytes were announced, {free} are free and {idle} are of idle uploads; free space or delete content"
     )]
     NoSpaceAnnounced {
-        /// Bytes of the whole blob, as its client says.
+        /// Size of the whole blob in bytes, as its client announced it.
         announced: u64,
         /// Bytes that are free.
         free: u64,
-        /// Bytes of idle uploads, which give way to others.
+        /// Bytes of idle uploads, which are dropped when others need the space.
         idle: u64,
     },
     /// Bytes on disk contradict their checksum; they are never served.
     #[error(transparent)]
     Corrupt(#[from] Corruption),
-    /// Content did not hash to the digest it was announced as.
+    /// Content does not have the digest that was announced.
     #[error("content is {found}, not {expected}")]
     DigestMismatch {
         /// The digest the caller gave.
@@ -85,13 +85,13 @@ pub enum Error {
         what: &'static str,
         /// Its size in bytes or count.
         length: u64,
-        /// The bound.
+        /// Largest size or count allowed.
         max: u64,
     },
-    /// Preconditions of a batch that do not hold; nothing was changed.
+    /// Some preconditions of a batch do not hold; nothing was changed.
     #[error("{} precondition(s) of the commit do not hold; nothing was changed", .0.len())]
     Unmet(Vec<Require>),
-    /// No such upload in that repository: it never was, ended, expired, or was not durable at a crash.
+    /// The upload does not exist in that repository: it never did, ended, expired, or was not durable at a crash.
     #[error("no such upload")]
     UnknownUpload,
     /// Another request is writing to this upload, or took over from this one.
@@ -100,17 +100,17 @@ pub enum Error {
     /// The request's bytes do not continue the upload.
     #[error("the request begins at byte {first}, but the upload has {offset} bytes")]
     OutOfOrder {
-        /// Where the request begins.
+        /// First byte of the request.
         first: u64,
-        /// Where it would have to.
+        /// Byte at which it would have to begin.
         offset: u64,
     },
-    /// The bound on unfinished uploads is reached.
+    /// The limit on unfinished uploads is reached.
     #[error(
         "{max} uploads are unfinished, which is the limit; finish or cancel some, or try again when idle ones have expired"
     )]
     TooManyUploads {
-        /// The bound.
+        /// The limit.
         max: usize,
     },
     /// The store is locked by another process.
@@ -121,7 +121,7 @@ pub enum Error {
         /// The holder, where it is known.
         pid: Option<u32>,
     },
-    /// The directory holds something else than a store.
+    /// The directory holds something other than a store.
     #[error("{} is not a Tonnage store: {why}; nothing in it was touched", path.display())]
     Foreign {
         /// The directory.
@@ -129,7 +129,7 @@ pub enum Error {
         /// What was found.
         why: String,
     },
-    /// The store was written by a newer program, or needs a feature this one lacks.
+    /// The store was written by a newer program, or needs a feature that this one does not have.
     #[error("{} needs {needs}; this program supports {supports}. Use a newer tonnage; nothing was touched", path.display())]
     Unsupported {
         /// The file that says so.
@@ -139,19 +139,20 @@ pub enum Error {
         /// What this program has.
         supports: String,
     },
-    /// A write or sync of the journal or a shared segment failed earlier: no more writes until reopened.
+    /// A write or sync of the journal or of a shared segment failed earlier: no more writes until the store is opened
+    /// again.
     #[error(
-        "the store takes no writes since an earlier failure ({cause}); reads go on. Check the drive, then restart"
+        "the store accepts no writes since an earlier failure ({cause}); reads continue. Check the drive, then restart"
     )]
     Poisoned {
         /// The first failure.
         cause: Arc<Error>,
     },
-    /// Options out of their bounds, all of them.
+    /// Options are out of their bounds; all of them are listed.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     BadOptions(Vec<BadOption>),
-    /// A read needs rows that are in no memory of this process or of the kernel. Never leaves the engine: whoever may wait loads them
-    /// and reads again.
+    /// A read needs rows that are neither in this process nor in the kernel's page cache. Never leaves the engine: a
+    /// caller that may wait loads them and reads again.
     #[error("rows have to be read from the disk first")]
     NotResident(Arc<dyn Absent>),
     /// The store is closing.
@@ -159,13 +160,13 @@ pub enum Error {
     Closed,
 }
 
-/// What a read needs and is not in memory.
+/// A page that a read needs and that is not in memory.
 pub trait Absent: std::fmt::Debug + Send + Sync {
-    /// Reads it from the disk. It stays in memory while what this resolves to lives.
+    /// Reads it from the disk. It stays in memory as long as the result is held.
     fn load(&self) -> Pin<Box<dyn Future<Output = Result<InMemory>> + Send>>;
 }
 
-/// Keeps in memory what was loaded.
+/// Keeps a loaded page in memory.
 pub(crate) type InMemory = Arc<dyn Any + Send + Sync>;
 
 /// Bytes on disk that contradict their checksum or structure.
@@ -174,15 +175,15 @@ pub(crate) type InMemory = Arc<dyn Any + Send + Sync>;
 pub struct Corruption {
     /// File.
     pub path: PathBuf,
-    /// Offset of the structure that does not hold.
+    /// Offset of the damaged structure.
     pub offset: u64,
-    /// What does not hold, with expected and found values.
+    /// What is wrong, with expected and found values.
     pub what: String,
 }
 
 impl Error {
-    /// Wraps an error of the seam: not attempted becomes [`Error::NotAttempted`], no space [`Error::NoSpace`], anything else
-    /// [`Error::Io`].
+    /// Wraps an error of the seam: not attempted becomes [`Error::NotAttempted`], no space [`Error::NoSpace`], anything
+    /// else [`Error::Io`].
     pub(crate) fn io(op: &'static str, path: &Path, source: impl Into<IoError>) -> Self {
         let (source, path) = (source.into(), path.to_path_buf());
         let attempted = source.was_attempted();
@@ -198,7 +199,7 @@ impl Error {
         }
     }
 
-    /// A corruption at `offset` of `path`.
+    /// Creates the error of a corruption at `offset` of `path`.
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt(Corruption {
             path: path.to_path_buf(),
@@ -207,8 +208,8 @@ impl Error {
         })
     }
 
-    /// A row of the index or catalog that does not decode. Runs are caches: deleting `runs/` and the
-    /// checkpoints while the store is closed rebuilds them from the journal.
+    /// Creates the error of a row of the index or catalog that does not decode. Runs are caches: deleting `runs/` and
+    /// the checkpoints while the store is closed rebuilds them from the journal.
     pub(crate) fn bad_row(key: &[u8], what: &Malformed) -> Self {
         use std::fmt::Write as _;
         let key = key.iter().take(24).fold(String::new(), |mut out, byte| {
@@ -219,7 +220,7 @@ impl Error {
         Self::corrupt(Path::new("runs"), 0, format!("row {key}: {what}"))
     }
 
-    /// The failure itself, where the store was not open yet and could not take writes anyway.
+    /// Returns the cause of a poisoned store, for an open that fails: there the store never accepted writes.
     pub(crate) fn unpoisoned(self) -> Self {
         if let Self::Poisoned { cause } = self {
             (*cause).clone()
@@ -228,14 +229,14 @@ impl Error {
         }
     }
 
-    /// Whether the failure is that a file or directory is not there.
+    /// Whether a file or directory does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether the failure is that this process may not touch a file or directory, or nobody can as it wanted to: no permission, read-only,
-    /// an operation that the file system does not have.
-    pub(crate) fn is_out_of_reach(&self) -> bool {
+    /// Whether this process may not use a file or directory in this way: no permission, read-only, or not supported by
+    /// the file system.
+    pub(crate) fn is_inaccessible(&self) -> bool {
         use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
         let kinds = [
             PermissionDenied,
@@ -246,31 +247,31 @@ impl Error {
         matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
     }
 
-    /// Whether nothing was begun, so that nothing is known against the disk.
+    /// Whether the operation was not begun, so that the disk may be intact.
     pub fn is_not_attempted(&self) -> bool {
         matches!(self, Self::NotAttempted { .. })
     }
 
-    /// Whether a limit of this process on the size of files is in the way.
+    /// Whether the limit of this process on file size was exceeded.
     pub(crate) fn is_beyond_file_size(&self) -> bool {
         matches!(self, Self::NotAttempted { source, .. } if source.kind() == io::ErrorKind::FileTooLarge)
     }
 
-    /// Whether nothing was begun because too many files are open: in this process, in the system, or of the store, by its own bound,
-    /// which has no number of the system.
+    /// Whether the operation was not begun because too many files are open: in this process, in the system, or in the
+    /// store by its own bound, which has no error number.
     pub fn is_out_of_files(&self) -> bool {
         let numbers = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
         matches!(self, Self::NotAttempted { source, .. }
             if source.raw_os_error().is_none_or(|number| numbers.contains(&number)))
     }
 
-    /// Whether the failure is that no space was left.
+    /// Whether no space was left.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. } | Self::NoSpaceAnnounced { .. })
     }
 }
 
-/// What to do about an operation that was not attempted.
+/// Returns the advice for an operation that was not attempted.
 fn remedy(source: &io::Error) -> &'static str {
     if source.kind() == io::ErrorKind::FileTooLarge {
         "raise the limit of a file's size (ulimit -f)"

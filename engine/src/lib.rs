@@ -1,11 +1,12 @@
 //! A log-structured, content-addressed blob store with a catalog and one commit point.
 //!
-//! Read `ARCHITECTURE.md` at the top of the repository for the map, `FORMAT.md` beside this crate for
-//! every byte on disk, and `DURABILITY.md` for what is promised when a call returns.
+//! Read `ARCHITECTURE.md` at the top of the repository for the map, `FORMAT.md` beside this crate for every byte on
+//! disk, and `DURABILITY.md` for what is promised when a call returns.
 //!
-//! The public surface is [`Store`] and the types it speaks, all named at the root of the crate, and four modules that are contracts of
-//! their own: [`io`], which a backend implements; [`mod@format`], which says what each byte on disk means; [`fsck`], which checks a
-//! store that is closed; and [`limits`]. Everything else is private.
+//! The public surface is [`Store`] and its types, all named at the root of the crate, and the modules that are
+//! contracts of their own. [`io`] is what a backend implements. [`mod@format`] defines each byte on disk. [`fsck`]
+//! checks a closed store. [`limits`] has the bounds, and [`vocabulary`] the types of a commit. Everything else is
+//! private.
 
 mod buffer;
 mod catalog;

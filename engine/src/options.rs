@@ -1,7 +1,6 @@
-//! Every knob of an open store, unit in the name, validated once when the store opens.
+//! The options of an open store, with the unit in the name, validated once when the store opens.
 //!
-//! Owns: [`Options`] and what may stand in it. Refuses: knobs that change a format; those stand in the
-//! superblock.
+//! Owns: [`Options`] and their bounds. Refuses: options that change a format; the superblock has those.
 
 use std::time::Duration;
 
@@ -14,44 +13,48 @@ use crate::limits::{
 pub struct Options {
     /// Blobs below this go into shared segments; larger ones stream into a segment of their own.
     pub spill_threshold_bytes: u64,
-    /// Memory for the bytes of all unfinished uploads together; uploads spill earlier when it is used up. The last
-    /// quarter is for small ones.
+    /// Memory for the bytes of all unfinished uploads together, in bytes. When it is used up, uploads spill to disk
+    /// earlier. The last quarter is for small ones.
     pub staging_budget_bytes: usize,
-    /// Memory for reads that are on their way to clients.
+    /// Memory for reads that are being sent to clients, in bytes.
     pub read_budget_bytes: usize,
-    /// Time after which a client that takes nothing of an answer gives way, while others wait for its memory.
+    /// Time after which the answer to a client that reads nothing is aborted, while others wait for its memory.
     pub read_stall: Duration,
-    /// Size at which a shared segment is sealed and the next one begun.
+    /// Size in bytes at which a shared segment is sealed and the next one begun.
     pub shared_segment_bytes: u64,
-    /// Bytes between two upload checkpoints: what a crash costs an upload at most.
+    /// Bytes between two upload checkpoints: the most that a crash costs an upload.
     pub upload_checkpoint_bytes: u64,
-    /// Bytes of one upload that may be unsynced before its sender is slowed down.
+    /// Most bytes of one upload that may be unsynced before its sender is slowed down.
     pub unsynced_bytes_max: u64,
     /// Unit in which uploads are hashed and written.
     pub upload_window_bytes: usize,
-    /// Files of blobs open at once: segments that are read, written or kept for the next reader, and logs of uploads.
-    /// Uploads have at most three quarters of them.
+    /// Most files of blobs open at once: segments that are read, written or cached for the next reader, and logs of
+    /// uploads. Uploads use at most three quarters of them.
     pub open_files_max: usize,
-    /// Unfinished uploads at once; beyond it, idle ones give way.
+    /// Most unfinished uploads at once; beyond it, idle ones are dropped.
     pub uploads_max: usize,
     /// Idle time after which an unfinished upload is dropped.
     pub upload_ttl: Duration,
-    /// Time for which bytes that nothing references are kept after an answer promised them.
+    /// Time for which unreferenced bytes are kept after an answer promised them.
     pub lease_grace: Duration,
-    /// Memory for rows of index and catalog that no checkpoint holds yet; a checkpoint starts when it is used up.
+    /// Memory for rows of index and catalog that no checkpoint holds yet, in bytes. A checkpoint starts when it is used
+    /// up.
     pub delta_budget_bytes: usize,
-    /// Size of a journal file.
+    /// Size of a journal file in bytes.
     pub journal_file_bytes: u64,
-    /// Space set aside so that deletes can be journalled on a full disk; 0 sets none aside.
+    /// Space reserved so that deletes can be journalled on a full disk, in bytes; 0 reserves none.
     pub reserve_bytes: u64,
 }
 
-/// Descriptors that an open store needs beside those of [`Options::open_files_max`]: lock and superblock, three directories, three files
-/// of the journal, four shared segments (two to be closed), the runs and two that are being written, two files of a checkpoint,
-/// and for a moment one for each thread that looks at names (8) or works in the background (4).
+/// Descriptors that an open store needs beside those of [`Options::open_files_max`].
+///
+/// They are: lock and superblock, three directories, three files of the journal, four shared segments (two being
+/// closed), the runs and two that are being written, two files of a checkpoint. For a moment also one for each thread
+/// that examines names (8) or works in the background (4).
 pub const DESCRIPTORS_BESIDE_BLOBS: usize = 2 + 3 + 3 + 4 + (RUNS_MAX + 2) + 2 + 8 + 4;
 
-/// Runs beyond which commits wait for a merge that runs: each costs a lookup a probe of its filter, and a descriptor.
+/// Number of runs beyond which commits wait for a running merge. Each run costs a lookup a probe of its filter, and a
+/// descriptor.
 pub(crate) const RUNS_MAX: usize = 64;
 
 impl Default for Options {
@@ -89,7 +92,10 @@ pub struct BadOption {
 }
 
 impl Options {
-    /// Checks every bound; all that are broken are reported at once.
+    /// Checks every bound.
+    ///
+    /// # Errors
+    /// All options that are out of their bounds.
     pub fn validate(&self) -> Result<(), Vec<BadOption>> {
         let chunk = CHUNK_BYTES as u64;
         let window = self.upload_window_bytes as u64;

@@ -1,8 +1,7 @@
-//! A state of the store: everything the journal says, up to one LSN.
+//! A state of the store: the result of all transactions up to one LSN.
 //!
-//! Owns: [`State`], an immutable value once shared; cloning it is cheap, changing a clone leaves others as they are. [`Draft`], in which
-//! the changes of a transaction come together before any of them is part of a state.
-//! Refuses: knowing what rows mean (`catalog`).
+//! Owns: [`State`], which is cheap to clone; changing a clone leaves the others as they are. [`Draft`] collects the
+//! changes of a transaction before any of them is part of a state. Refuses: knowing what rows mean (`catalog`).
 
 use bytes::Bytes;
 
@@ -10,35 +9,35 @@ use crate::error::Result;
 use crate::extent::{Lsn, SegmentId};
 use crate::table::{Delta, Layers, Scan};
 
-/// Rows and counters at one LSN.
+/// The rows and counters at one LSN.
 #[derive(Debug, Clone)]
 pub(crate) struct State {
-    /// The last transaction that is part of it.
+    /// Last transaction that is part of it.
     pub lsn: Lsn,
     /// The rows.
     pub layers: Layers,
     /// The next repository id; ids are never reused.
     pub next_repository: u64,
-    /// Segment ids from here on were never in use.
+    /// First segment id that was never in use.
     pub segment_limit: SegmentId,
-    /// Manifests that were deleted and of which rows remain: most of the time none, and then nobody looks for them.
+    /// Number of deleted manifests of which rows remain. It is mostly 0, and then lookups skip the marks.
     pub retired: u64,
     /// Secret key of the index's hash, from the superblock.
     pub hash_key: [u8; 16],
 }
 
 impl State {
-    /// The value of a row.
+    /// Returns the value of a row.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.layers.get(key)
     }
 
-    /// Rows whose key starts with `prefix`, strictly after `after`, in order.
+    /// Returns the rows whose key starts with `prefix`, strictly after `after`, in order.
     pub(crate) fn scan_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> Scan {
         self.layers.scan_prefix(prefix, after)
     }
 
-    /// Takes in all that was drafted on top of this state.
+    /// Applies all changes that were drafted on top of this state.
     pub(crate) fn take_in(&mut self, changes: Changes) {
         for (key, value) in changes.rows {
             self.layers.put(key, value);
@@ -50,7 +49,7 @@ impl State {
     }
 }
 
-/// Rows and counters that are to become part of a state, all or none of them.
+/// Rows and counters that become part of a state together or not at all.
 #[derive(Debug)]
 pub(crate) struct Changes {
     rows: Delta,
@@ -64,7 +63,8 @@ pub(crate) struct Changes {
     pub retired: u64,
 }
 
-/// Changes under way on top of a state, which stays as it is: reading a row may fail in the middle of them.
+/// Changes that are being collected on top of a state. The state stays as it is, because reading a row may fail in the
+/// middle of them.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
     state: &'a State,
@@ -73,7 +73,7 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// No changes yet.
+    /// Starts without changes.
     pub(crate) fn of(state: &'a State) -> Self {
         let changes = Changes {
             rows: Delta::new(),
@@ -85,7 +85,7 @@ impl<'a> Draft<'a> {
         Self { state, changes }
     }
 
-    /// The value of a row, changes included.
+    /// Returns the value of a row, changes included.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         match self.changes.rows.get(key) {
             Some(newest) => Ok(newest.clone()),
@@ -93,23 +93,23 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Rows whose key starts with `prefix`, in order, changes included.
+    /// Returns the rows whose key starts with `prefix`, in order, changes included.
     pub(crate) fn scan_prefix(&self, prefix: &[u8]) -> Scan {
         let changes = self.changes.rows.clone();
         self.state.layers.scan_prefix_under(changes, prefix)
     }
 
-    /// Secret key of the index's hash.
+    /// Returns the secret key of the index's hash.
     pub(crate) fn hash_key(&self) -> &[u8; 16] {
         &self.state.hash_key
     }
 
-    /// Writes a row.
+    /// Sets a row.
     pub(crate) fn put(&mut self, key: Bytes, value: Bytes) {
         self.changes.rows.insert(key, Some(value));
     }
 
-    /// Removes a row.
+    /// Deletes a row.
     pub(crate) fn delete(&mut self, key: Bytes) {
         self.changes.rows.insert(key, None);
     }

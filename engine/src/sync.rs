@@ -1,12 +1,14 @@
 //! What threads share: locks, flags, the published state, wake-ups.
 //!
-//! Owns: the one choice of where these come from. In what ships they are the libraries' own, re-exported, at no cost. With the
-//! feature `shuttle`, which only `tests/races` asks for, they are stand-ins of the same shape whose every use is a point at
-//! which the `shuttle` scheduler may go on with another thread.
-//! Refuses: being passed by; a lock or a flag that does not come from here is one that `tests/races` cannot see. What never has a
-//! choice to make (`Arc`, the channels' receiving ends, async locks, which are taken or found taken in one step) stays where it is.
+//! Owns: the choice of implementation. Without features these are the libraries' own types, re-exported at no cost.
+//! With the feature `shuttle`, which only `tests/races` uses, they are stand-ins of the same shape. Every use of one is
+//! a point at which the `shuttle` scheduler may switch to another thread.
 //!
-//! `io/threads` keeps its own: it is real threads behind the seam, and under `shuttle` another `Io` takes its place.
+//! Invariant: every lock and flag of the engine comes from here; `tests/races` cannot observe any other. Types without
+//! a choice for the scheduler are used directly: `Arc`, receiving ends of channels, and async locks, which are taken or
+//! found taken in one step.
+//!
+//! `io/threads` uses its own: it has real threads, and under `shuttle` another `Io` replaces it.
 
 #[cfg(not(feature = "shuttle"))]
 pub(crate) use self::shipped::*;
@@ -31,12 +33,12 @@ mod watched {
     pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64};
     use tokio::sync::futures::Notified;
 
-    /// Another thread may run here.
+    /// Lets the scheduler switch to another thread.
     fn point() {
         AtomicBool::new(false).load(std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// `parking_lot`'s, as far as it is used.
+    /// Stands in for `parking_lot`'s type, as far as it is used.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
@@ -50,7 +52,7 @@ mod watched {
         }
     }
 
-    /// `arc_swap`'s, as far as it is used.
+    /// Stands in for `arc_swap`'s type, as far as it is used.
     #[derive(Debug)]
     pub(crate) struct ArcSwap<T>(Mutex<Arc<T>>);
 
@@ -68,7 +70,8 @@ mod watched {
         }
     }
 
-    /// The standard library's, as far as it is used. What fills it must not touch anything of this module.
+    /// Stands in for the standard library's type, as far as it is used. The function that fills it must not use
+    /// anything of this module.
     #[derive(Debug)]
     pub(crate) struct OnceLock<T>(std::sync::OnceLock<T>);
 
@@ -90,7 +93,7 @@ mod watched {
         }
     }
 
-    /// Tokio's: each call is one step, between others.
+    /// Stands in for Tokio's type: each call is one step, between others.
     #[derive(Debug, Default)]
     pub(crate) struct Notify(tokio::sync::Notify);
 
@@ -115,7 +118,7 @@ mod watched {
         }
     }
 
-    /// Tokio's, with a point before each answer.
+    /// Stands in for Tokio's module, with a scheduling point before each send.
     pub(crate) mod oneshot {
         pub(crate) use tokio::sync::oneshot::Receiver;
 

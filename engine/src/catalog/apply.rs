@@ -201,7 +201,7 @@ fn drop_edges(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) 
     let edges = draft.scan_prefix(&prefix).collect::<Result<Vec<_>>>()?;
     for (edge, _) in edges {
         let child =
-            keys::digest_behind(&edge, &prefix).map_err(|what| Error::bad_row(&edge, &what))?;
+            keys::digest_after(&edge, &prefix).map_err(|what| Error::bad_row(&edge, &what))?;
         draft.delete(keys::parent(&child, repository, digest));
         draft.delete(edge);
     }

@@ -91,7 +91,7 @@ impl Purge {
         for found in view.state().scan_prefix(prefix, self.after.as_deref()) {
             let (key, value) = found?;
             if self.part == Part::Retired {
-                let digest = row(&key, keys::digest_behind(&key, prefix))?;
+                let digest = row(&key, keys::digest_after(&key, prefix))?;
                 let children = Repository::new(view, repository).children(&digest, STEP_EDGES)?;
                 let last = children.len() < STEP_EDGES;
                 edges += children.len();
@@ -113,11 +113,11 @@ impl Purge {
             operations.push(match self.part {
                 Part::Tags => Operation::DeleteTag {
                     repository,
-                    tag: row(&key, keys::text_behind(&key, prefix))?,
+                    tag: row(&key, keys::text_after(&key, prefix))?,
                     old: row(&key, TagValue::decode(&value))?.digest,
                 },
                 Part::Manifests => {
-                    let digest = row(&key, keys::digest_behind(&key, prefix))?;
+                    let digest = row(&key, keys::digest_after(&key, prefix))?;
                     let children = keys::children(repository, &digest);
                     let left = STEP_EDGES.saturating_sub(edges);
                     for edge in view.state().scan_prefix(&children, None).take(left) {
@@ -128,7 +128,7 @@ impl Purge {
                 }
                 Part::Retired | Part::Links | Part::Nothing => Operation::Unlink {
                     repository,
-                    digest: row(&key, keys::digest_behind(&key, prefix))?,
+                    digest: row(&key, keys::digest_after(&key, prefix))?,
                 },
             });
             self.after = Some(key);
@@ -148,7 +148,7 @@ impl View {
         let Some((key, _)) = first.transpose()? else {
             return Ok(None);
         };
-        let id = row(&key, keys::number_behind(&key, &prefix))?;
+        let id = row(&key, keys::number_after(&key, &prefix))?;
         Ok(Some(RepositoryId(id)))
     }
 

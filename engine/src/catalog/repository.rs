@@ -66,7 +66,7 @@ impl<'a> Repository<'a> {
             let value = row(&key, TagValue::decode(&value))?;
             if self.view.counts(self.id, &value)? {
                 found.push(TagInfo {
-                    tag: row(&key, keys::text_behind(&key, &prefix))?,
+                    tag: row(&key, keys::text_after(&key, &prefix))?,
                     digest: value.digest,
                     unix_ms: value.unix_ms,
                 });
@@ -98,7 +98,7 @@ impl<'a> Repository<'a> {
         let prefix = keys::manifests(self.id);
         let after = after.map(|digest| keys::manifest(self.id, digest));
         let decode = |key: &[u8], value: &Bytes| {
-            keys::decode_manifest(keys::digest_behind(key, &prefix)?, value)
+            keys::decode_manifest(keys::digest_after(key, &prefix)?, value)
         };
         self.view.collect(&prefix, after.as_deref(), limit, decode)
     }
@@ -151,7 +151,7 @@ impl<'a> Repository<'a> {
         let mut found = Vec::new();
         for referrer in self.view.state().scan_prefix(&prefix, after.as_deref()) {
             let (key, _) = referrer?;
-            let digest = row(&key, keys::digest_behind(&key, &prefix))?;
+            let digest = row(&key, keys::digest_after(&key, &prefix))?;
             found.extend(self.manifest(&digest)?);
             if found.len() == limit {
                 break;
@@ -161,14 +161,14 @@ impl<'a> Repository<'a> {
     }
 
     fn digests(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<Vec<Digest>> {
-        let decode = |key: &[u8], _: &Bytes| keys::digest_behind(key, prefix);
+        let decode = |key: &[u8], _: &Bytes| keys::digest_after(key, prefix);
         self.view.collect(prefix, after, limit, decode)
     }
 
     /// Lists at most `limit` tags whose rows point at a manifest, whether or not they count.
     pub(crate) fn tags_of(&self, digest: &Digest, limit: usize) -> Result<Vec<String>> {
         let prefix = keys::tagged_prefix(self.id, digest);
-        let decode = |key: &[u8], _: &Bytes| keys::text_behind(key, &prefix);
+        let decode = |key: &[u8], _: &Bytes| keys::text_after(key, &prefix);
         self.view.collect(&prefix, None, limit, decode)
     }
 

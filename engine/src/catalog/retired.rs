@@ -94,7 +94,7 @@ impl Clearing {
             }
             looked_at += 1;
             let (key, _) = found?;
-            let tag = row(&key, keys::text_behind(&key, &prefix))?;
+            let tag = row(&key, keys::text_after(&key, &prefix))?;
             let value = of.tag_row(&tag)?;
             if value.is_some_and(|value| value.digest == digest && value.lsn < self.lsn) {
                 operations.push(Operation::DeleteTag {
@@ -147,7 +147,7 @@ impl View {
         let prefix = keys::retired_of(repository);
         Ok(Some(Clearing {
             repository,
-            digest: row(&key, keys::digest_behind(&key, &prefix))?,
+            digest: row(&key, keys::digest_after(&key, &prefix))?,
             lsn: row(&key, keys::decode_lsn(&value))?,
             tags_done: false,
             after: None,

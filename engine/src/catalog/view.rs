@@ -115,7 +115,7 @@ impl View {
         let prefix = keys::repositories();
         let after = after.map(keys::repository_by_name);
         self.collect(&prefix, after.as_deref(), limit, |key, _| {
-            keys::text_behind(key, &prefix)
+            keys::text_after(key, &prefix)
         })
     }
 
@@ -133,7 +133,7 @@ impl View {
     pub fn holders(&self, digest: &Digest, limit: usize) -> Result<Vec<String>> {
         let prefix = keys::holders(digest);
         let ids = self.collect(&prefix, None, limit, |key, _| {
-            keys::number_behind(key, &prefix).map(RepositoryId)
+            keys::number_after(key, &prefix).map(RepositoryId)
         })?;
         let mut names = Vec::with_capacity(ids.len());
         for id in ids {
@@ -147,7 +147,7 @@ impl View {
         let key = keys::repository_by_id(id);
         self.state
             .get(&key)?
-            .map(|value| row(&key, keys::text_behind(&value, &[])))
+            .map(|value| row(&key, keys::text_after(&value, &[])))
             .transpose()
     }
 
@@ -168,10 +168,7 @@ impl View {
     /// Lists blobs that were found damaged, each with the place that is damaged.
     pub(crate) fn damaged(&self) -> Rows<(Digest, Extent)> {
         self.rows(&keys::all_damaged(), |key, value, prefix| {
-            Ok((
-                keys::digest_behind(key, prefix)?,
-                keys::decode_place(value)?,
-            ))
+            Ok((keys::digest_after(key, prefix)?, keys::decode_place(value)?))
         })
     }
 
@@ -189,7 +186,7 @@ impl View {
     /// Lists segments with their use, in the order of their ids.
     pub(crate) fn segments(&self) -> Rows<(SegmentId, SegmentUse)> {
         self.rows(&keys::segments(), |key, value, prefix| {
-            let id = keys::number_behind(key, prefix)?;
+            let id = keys::number_after(key, prefix)?;
             Ok((SegmentId(id), SegmentUse::decode(value)?))
         })
     }

@@ -1,7 +1,7 @@
-//! Finds the checkpoint to start from.
+//! Finds the checkpoint to start from, without changing anything on disk.
 //!
-//! Owns: reading the three slots and opening the runs they name. Changes nothing on disk. Refuses: failing because of what is
-//! there: whatever does not hold is reported and passed over, down to a replay from the start of the journal.
+//! Owns: reading the three slots and opening the runs they name. Refuses: failing because of damage. A damaged
+//! checkpoint is reported and skipped, down to a replay from the start of the journal.
 
 use std::cmp::Reverse;
 use std::io::{self, ErrorKind};
@@ -14,47 +14,49 @@ use crate::error::{Error, Result};
 use crate::format::checkpoint::RECORD_BYTES_MAX;
 use crate::io::{Class, IoError, IoResult, OpenMode, exact};
 use crate::limits::COUNTER_USED_MAX;
-use crate::table::{Runs, Site};
+use crate::table::{Runs, TableContext};
 
 /// A checkpoint whose files are all intact.
 #[derive(Debug)]
 pub(crate) struct Chosen {
-    /// What it says.
+    /// The record.
     pub record: Arc<CheckpointRecord>,
-    /// Its rows.
+    /// The runs that it names.
     pub runs: Runs,
 }
 
-/// A slot or a checkpoint that was passed over.
+/// A slot or a checkpoint that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rejected {
     /// The slot's file.
     pub path: PathBuf,
-    /// What does not hold.
+    /// Why it is unusable.
     pub why: String,
 }
 
-/// What the slots held.
+/// The result of reading the slots.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
-    /// The newest usable checkpoint; `None`: replay from the start of the journal.
+    /// The newest usable checkpoint. `None`: replay from the start of the journal.
     pub chosen: Option<Chosen>,
-    /// For the next checkpoint.
+    /// Checkpoints on disk, for the next one.
     pub history: History,
-    /// What was passed over, for the log and `fsck`. Slots that do not exist are not listed.
+    /// What was skipped, for the log and `fsck`. Slots that do not exist are not listed.
     pub rejected: Vec<Rejected>,
 }
 
-/// Reads the slots, and opens and checks every run of the newest checkpoint for which that succeeds. An error if it was not
-/// attempted: what cannot be looked at now costs no rebuild.
-pub(crate) async fn load(site: &Site) -> Result<Loaded> {
+/// Reads the slots. Opens and checks every run of the newest checkpoint for which that succeeds.
+///
+/// # Errors
+/// A read that was not attempted: it must not cost a rebuild.
+pub(crate) async fn load(context: &TableContext) -> Result<Loaded> {
     let mut loaded = Loaded::default();
     let mut records = Vec::new();
     for slot in 0..SLOTS {
-        let path = site.root.join(slot_name(slot));
-        let record = match read_slot(site, &path).await {
+        let path = context.root.join(slot_name(slot));
+        let record = match read_slot(context, &path).await {
             Ok(None) => continue,
-            Ok(Some(bytes)) => judge(site, slot, bytes.filled()),
+            Ok(Some(bytes)) => judge(context, slot, bytes.filled()),
             Err(error) if !error.was_attempted() => {
                 return Err(Error::io("read checkpoint", &path, error));
             }
@@ -67,7 +69,7 @@ pub(crate) async fn load(site: &Site) -> Result<Loaded> {
     }
     records.sort_by_key(|record| Reverse(record.sequence));
     for record in records {
-        site.raise_next_file(record.next_file);
+        context.raise_next_file(record.next_file);
         loaded.history.sequence = loaded.history.sequence.max(record.sequence);
         if loaded.chosen.is_some() {
             if loaded.history.older.is_none() {
@@ -75,7 +77,7 @@ pub(crate) async fn load(site: &Site) -> Result<Loaded> {
             }
             continue;
         }
-        match Runs::open(site, &record.runs).await {
+        match Runs::open(context, &record.runs).await {
             Ok(runs) => {
                 loaded.history.newest = Some(Arc::clone(&record));
                 loaded.chosen = Some(Chosen { record, runs });
@@ -86,7 +88,7 @@ pub(crate) async fn load(site: &Site) -> Result<Loaded> {
                 return Err(Error::io("open run", &unusable.path, error));
             }
             Err(unusable) => loaded.rejected.push(Rejected {
-                path: site.root.join(slot_name(record.sequence)),
+                path: context.root.join(slot_name(record.sequence)),
                 why: unusable.to_string(),
             }),
         }
@@ -94,17 +96,18 @@ pub(crate) async fn load(site: &Site) -> Result<Loaded> {
     Ok(loaded)
 }
 
-/// What is wrong with the checkpoint that an open falls back to when the newest is unusable, for `fsck`. Once it is, that one was
-/// chosen, and the one before it has lost its files rightly.
-pub(crate) async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejected> {
+/// Returns what is wrong with the checkpoint that an open falls back to when the newest is unusable, for `fsck`.
+///
+/// If the newest was unusable, the fallback is the chosen one, and the files of the one before it may be gone.
+pub(crate) async fn check_fallback(context: &TableContext, loaded: &Loaded) -> Option<Rejected> {
     let older = loaded.history.older.as_ref()?;
     if !loaded.rejected.is_empty() {
         return None;
     }
-    let opened = Runs::open(site, &older.runs).await;
+    let opened = Runs::open(context, &older.runs).await;
     let unusable = opened.err()?;
-    // After a rebuild the slots still tell of checkpoints whose files are gone.
-    let there = site
+    // After a rebuild the slots still name checkpoints whose files are gone.
+    let there = context
         .env
         .io
         .open(Class::Background.call(), &unusable.path, OpenMode::Read)
@@ -113,14 +116,14 @@ pub(crate) async fn check_fallback(site: &Site, loaded: &Loaded) -> Option<Rejec
         return None;
     }
     Some(Rejected {
-        path: site.root.join(slot_name(older.sequence)),
+        path: context.root.join(slot_name(older.sequence)),
         why: unusable.to_string(),
     })
 }
 
-/// The bytes of a slot; `None` if the slot was never written. What is too long for a record is not read.
-async fn read_slot(site: &Site, path: &Path) -> IoResult<Option<Buffer>> {
-    let io = &site.env.io;
+/// Reads the bytes of a slot; `None` if the slot was never written. A file that is too long for a record is not read.
+async fn read_slot(context: &TableContext, path: &Path) -> IoResult<Option<Buffer>> {
+    let io = &context.env.io;
     let file = match io
         .open(Class::Background.call(), path, OpenMode::Read)
         .await
@@ -139,18 +142,22 @@ async fn read_slot(site: &Site, path: &Path) -> IoResult<Option<Buffer>> {
     Ok(Some(read))
 }
 
-/// The record that a slot's bytes are, or what does not hold.
-fn judge(site: &Site, slot: u64, bytes: &[u8]) -> std::result::Result<CheckpointRecord, String> {
+/// Decodes the record of a slot and checks it, or returns what is wrong.
+fn judge(
+    context: &TableContext,
+    slot: u64,
+    bytes: &[u8],
+) -> std::result::Result<CheckpointRecord, String> {
     let record = CheckpointRecord::decode(bytes).map_err(|malformed| malformed.0)?;
-    if record.store_id != site.store_id {
+    if record.store_id != context.store_id {
         return Err("it belongs to another store".to_owned());
     }
     if record.sequence.max(record.next_file) > COUNTER_USED_MAX {
-        return Err("it counts farther than a store can have counted".to_owned());
+        return Err("its numbers are above the largest that a store can reach".to_owned());
     }
     if record.sequence % SLOTS != slot {
         return Err(format!(
-            "checkpoint {} does not belong into this slot",
+            "checkpoint {} does not belong in this slot",
             record.sequence
         ));
     }

@@ -1,7 +1,7 @@
-//! Checkpoints: durable images of the rows at one LSN, so that replay starts there and not at the beginning.
+//! Checkpoints: durable images of the rows at one LSN, from which a replay starts.
 //!
-//! Owns: `runs/` and `checkpoint.0`, `.1`, `.2`, all of them caches: whatever is wrong with them costs a replay of the journal.
-//! Refuses: freezing and publishing states; the sequencer does that around [`flush`].
+//! Owns: `runs/` and `checkpoint.0`, `.1`, `.2`, all of them caches: damage costs a replay of the journal. Refuses:
+//! freezing and publishing states; the sequencer does that around [`flush`].
 
 mod load;
 mod policy;
@@ -10,30 +10,30 @@ mod publish;
 use std::sync::Arc;
 
 pub(crate) use load::{Chosen, Loaded, check_fallback, load};
-pub(crate) use policy::{Since, Thresholds, is_due};
-pub(crate) use publish::{Done, Facts, flush, publish};
+pub(crate) use policy::{Backlog, Thresholds, is_due};
+pub(crate) use publish::{Positions, Published, flush, publish};
 
 use crate::format::checkpoint::CheckpointRecord;
 
-/// Files that take checkpoint records in turn.
+/// Number of files that checkpoint records are written to in turn.
 const SLOTS: u64 = 3;
 
-/// The checkpoints that are known to be on disk.
+/// The checkpoints known to be on disk.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
-    // The highest sequence number seen, usable or not: the next one is higher.
+    // The highest sequence number seen, usable or not. The next one is higher.
     sequence: u64,
     newest: Option<Arc<CheckpointRecord>>,
     older: Option<Arc<CheckpointRecord>>,
 }
 
 impl History {
-    /// The newest usable checkpoint.
+    /// Returns the newest usable checkpoint.
     pub(crate) fn newest(&self) -> Option<&Arc<CheckpointRecord>> {
         self.newest.as_ref()
     }
 
-    /// The one before. The journal is needed from here on.
+    /// Returns the one before. The journal is needed from here on.
     pub(crate) fn older(&self) -> Option<&Arc<CheckpointRecord>> {
         self.older.as_ref()
     }
@@ -42,7 +42,7 @@ impl History {
         self.sequence + 1
     }
 
-    /// After `record` became durable.
+    /// Returns the history after `record` became durable.
     fn with(&self, record: Arc<CheckpointRecord>) -> Self {
         Self {
             sequence: record.sequence,
@@ -52,12 +52,12 @@ impl History {
     }
 }
 
-/// Name of the file for a sequence number.
+/// Returns the name of the file for a sequence number.
 fn slot_name(sequence: u64) -> String {
     format!("checkpoint.{}", sequence % SLOTS)
 }
 
-/// Whether `name` is that of a file for checkpoint records.
+/// Whether `name` is the name of a file for checkpoint records.
 pub(crate) fn is_slot_name(name: &str) -> bool {
     (0..SLOTS).any(|slot| slot_name(slot) == name)
 }

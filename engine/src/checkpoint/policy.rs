@@ -1,22 +1,24 @@
-//! When a checkpoint starts. Pure.
+//! The policy of when a checkpoint starts. Pure.
+//!
+//! Owns: [`Thresholds`] and [`is_due`]. Refuses: measuring and starting (`commit`).
 
-/// What has come together since the last checkpoint.
+/// What has accumulated since the last checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Since {
-    /// Estimated memory of the live delta.
+pub(crate) struct Backlog {
+    /// Estimated memory of the live delta in bytes.
     pub delta_bytes: usize,
-    /// Journal written, which a restart would replay.
+    /// Bytes of journal that a restart would replay.
     pub journal_bytes: u64,
     /// Whether a checkpoint runs now.
     pub running: bool,
 }
 
-/// Bounds on what may come together.
+/// Bounds on what may accumulate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Thresholds {
-    /// Bounds memory: while a checkpoint runs, a frozen delta of this size and a live one coexist.
+    /// Bytes of delta. Bounds memory: while a checkpoint runs, a frozen delta of this size and a live one coexist.
     pub delta_bytes: usize,
-    /// Bounds the time a restart takes.
+    /// Bytes of journal. Bounds the time that a restart takes.
     pub journal_bytes: u64,
 }
 
@@ -30,17 +32,17 @@ impl Default for Thresholds {
 }
 
 /// Whether to start a checkpoint: one at a time, and none for an empty delta.
-pub(crate) fn is_due(since: Since, thresholds: Thresholds) -> bool {
-    let enough = since.delta_bytes >= thresholds.delta_bytes
-        || since.journal_bytes >= thresholds.journal_bytes;
-    enough && since.delta_bytes > 0 && !since.running
+pub(crate) fn is_due(backlog: Backlog, thresholds: Thresholds) -> bool {
+    let enough = backlog.delta_bytes >= thresholds.delta_bytes
+        || backlog.journal_bytes >= thresholds.journal_bytes;
+    enough && backlog.delta_bytes > 0 && !backlog.running
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Guards: either bound starts one, a running one or an empty delta does not.
+    /// Guards: either bound starts a checkpoint; a running one or an empty delta does not.
     #[test]
     fn either_bound_starts_one() {
         let thresholds = Thresholds {
@@ -49,7 +51,7 @@ mod tests {
         };
         let due = |delta_bytes, journal_bytes, running| {
             is_due(
-                Since {
+                Backlog {
                     delta_bytes,
                     journal_bytes,
                     running,

@@ -1,8 +1,10 @@
 //! Makes a list of runs durable.
 //!
-//! Order: a new run and its directory durable (`table`), then the record, then files that neither of the two newest checkpoints
-//! names are unlinked. A failure leaves the checkpoints before it as they were, and the attempt can be repeated; but a failed sync of a
-//! directory stops all writes.
+//! Owns: the order of writes. First a new run and its directory become durable (`table`), then the record. Then files
+//! that neither of the two newest checkpoints names are unlinked.
+//!
+//! Invariant: a failure leaves the previous checkpoints as they were, and the attempt can be repeated. Only a failed
+//! sync of a directory stops all writes.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -15,122 +17,132 @@ use super::{CheckpointRecord, History, SLOTS, slot_name};
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::{Class, FileRef, Io, IoResult, OpenMode, exact};
-use crate::table::{self, Layers, NewRuns, Runs, Site, file_id};
+use crate::table::{self, Layers, NewRuns, Runs, TableContext, file_id};
 
-/// What a checkpoint says beside its rows; all of it as of the moment the delta was frozen.
+/// Positions and counters of a checkpoint, all as of the moment the delta was frozen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// The last transaction in the frozen rows.
+pub(crate) struct Positions {
+    /// Last transaction in the frozen rows.
     pub lsn: Lsn,
     /// Journal file in which replay continues.
     pub journal_number: u64,
     /// Offset of the next frame in it.
     pub journal_offset: u64,
-    /// The first repository id never given out.
+    /// First repository id that was never given out.
     pub next_repository: u64,
-    /// The first segment id not reserved.
+    /// First segment id that is not reserved.
     pub next_segment: u64,
 }
 
 /// A checkpoint that is durable.
 #[derive(Debug)]
-pub(crate) struct Done {
-    /// The runs to put into the state.
+pub(crate) struct Published {
+    /// The runs of the new state.
     pub runs: Runs,
-    /// For the next checkpoint.
+    /// Checkpoints on disk, for the next one.
     pub history: History,
-    /// Bytes of the new run; 0 if none was needed.
+    /// Size of the new run in bytes; 0 if none was needed.
     pub bytes_written: u64,
 }
 
-/// Writes the frozen delta of `layers` as a run over `runs` and publishes it. One at a time: where one was dropped, what it had
-/// begun to write still ends on its own, so let that end before the next one.
+/// Writes the frozen delta of `layers` as a run newer than `runs` and publishes it.
+///
+/// Only one may run at a time. The writes of a dropped call still run to their end; wait for them before the next call.
 pub(crate) async fn flush(
-    site: &Site,
+    context: &TableContext,
     history: &History,
-    facts: Facts,
+    positions: Positions,
     layers: &Layers,
     runs: &Runs,
-) -> Result<Done> {
+) -> Result<Published> {
     let Some(frozen) = layers.frozen() else {
-        unreachable!("a checkpoint was asked for before the delta was frozen");
+        unreachable!("a checkpoint was requested before the delta was frozen");
     };
-    let present = list_runs(site).await?;
-    site.raise_next_file(present.iter().max().map_or(0, |id| id + 1));
-    let new = table::flush(site, runs, frozen).await?;
-    publish_over(site, history, facts, new, &present).await
+    let present = list_runs(context).await?;
+    context.raise_next_file(present.iter().max().map_or(0, |id| id + 1));
+    let new = table::flush(context, runs, frozen).await?;
+    publish_over(context, history, positions, new, &present).await
 }
 
-/// Publishes runs that hold the same rows as those of the newest checkpoint, whose facts stay.
-pub(crate) async fn publish(site: &Site, history: &History, new: NewRuns) -> Result<Done> {
+/// Publishes runs that hold the same rows as those of the newest checkpoint, whose positions and counters stay.
+pub(crate) async fn publish(
+    context: &TableContext,
+    history: &History,
+    new: NewRuns,
+) -> Result<Published> {
     let Some(newest) = history.newest() else {
-        unreachable!("runs were merged of which no checkpoint knows");
+        unreachable!("runs were merged that no checkpoint names");
     };
-    let facts = Facts {
+    let positions = Positions {
         lsn: newest.lsn,
         journal_number: newest.journal_number,
         journal_offset: newest.journal_offset,
         next_repository: newest.next_repository,
         next_segment: newest.next_segment,
     };
-    let present = list_runs(site).await?;
-    publish_over(site, history, facts, new, &present).await
+    let present = list_runs(context).await?;
+    publish_over(context, history, positions, new, &present).await
 }
 
 async fn publish_over(
-    site: &Site,
+    context: &TableContext,
     history: &History,
-    facts: Facts,
+    positions: Positions,
     new: NewRuns,
     present: &[u64],
-) -> Result<Done> {
-    let (sequence, path, file) = open_slot(site, history).await?;
+) -> Result<Published> {
+    let (sequence, path, file) = open_slot(context, history).await?;
     let record = Arc::new(CheckpointRecord {
-        store_id: site.store_id,
+        store_id: context.store_id,
         sequence,
-        lsn: facts.lsn,
-        journal_number: facts.journal_number,
-        journal_offset: facts.journal_offset,
-        next_repository: facts.next_repository,
-        next_segment: facts.next_segment,
-        next_file: site.next_file(),
+        lsn: positions.lsn,
+        journal_number: positions.journal_number,
+        journal_offset: positions.journal_offset,
+        next_repository: positions.next_repository,
+        next_segment: positions.next_segment,
+        next_file: context.next_file(),
         runs: new.references(),
     });
-    write_record(site, &record, &path, file).await?;
+    write_record(context, &record, &path, file).await?;
     let bytes_written = new.bytes_written();
-    let runs = new.keep(site);
+    let runs = new.keep(context);
     let history = history.with(record);
-    unlink_unnamed(site, &history, present).await;
-    Ok(Done {
+    unlink_unnamed(context, &history, present).await;
+    Ok(Published {
         runs,
         history,
         bytes_written,
     })
 }
 
-/// Numbers of the run files that are there; creates their directory if it is missing.
-async fn list_runs(site: &Site) -> Result<Vec<u64>> {
-    let dir = site.runs_dir();
-    match site.env.io.create_dir(Class::Directory.call(), &dir).await {
+/// Returns the numbers of the existing run files. Creates their directory if it is missing.
+async fn list_runs(context: &TableContext) -> Result<Vec<u64>> {
+    let dir = context.runs_dir();
+    match context
+        .env
+        .io
+        .create_dir(Class::Directory.call(), &dir)
+        .await
+    {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => {
             return Err(Error::io("create directory", &dir, error));
         }
         Ok(()) | Err(_) => {}
     }
-    let names = site.env.io.list_dir(Class::Directory.call(), &dir).await;
+    let names = context.env.io.list_dir(Class::Directory.call(), &dir).await;
     let names = names.map_err(|error| Error::io("list", &dir, error))?;
     Ok(names.iter().filter_map(|name| file_id(name)).collect())
 }
 
-/// Opens the slot for the next record, and returns the record's number too. A slot that cannot be used is passed over, unless the newest
-/// checkpoint is in the one after it.
-async fn open_slot(site: &Site, history: &History) -> Result<(u64, PathBuf, FileRef)> {
+/// Opens the slot for the next record, and returns the record's sequence number, too. An unusable slot is skipped,
+/// unless the next one holds the newest checkpoint.
+async fn open_slot(context: &TableContext, history: &History) -> Result<(u64, PathBuf, FileRef)> {
     let first = history.next_sequence();
     let newest = history.newest().map(|record| slot_name(record.sequence));
     let mut sequence = first;
     loop {
-        let path = site.root.join(slot_name(sequence));
-        let error = match open_or_replace(&*site.env.io, &path).await {
+        let path = context.root.join(slot_name(sequence));
+        let error = match open_or_replace(&*context.env.io, &path).await {
             Ok(file) => return Ok((sequence, path, file)),
             Err(error) => error,
         };
@@ -141,11 +153,11 @@ async fn open_slot(site: &Site, history: &History) -> Result<(u64, PathBuf, File
         {
             return Err(Error::io("open", &path, error));
         }
-        tracing::warn!(path = %path.display(), %error, "no checkpoint can be written here; another file is used");
+        tracing::warn!(path = %path.display(), %error, "this checkpoint file cannot be written; another one is used");
     }
 }
 
-/// Opens a slot for writing. What cannot be opened so, a directory aside, is removed by its name.
+/// Opens a slot for writing. A file that cannot be opened is replaced; a directory is not.
 async fn open_or_replace(io: &dyn Io, path: &Path) -> IoResult<FileRef> {
     let class = Class::Background;
     let opened = match io.open(class.call(), path, OpenMode::Write).await {
@@ -168,7 +180,7 @@ fn is_full(kind: ErrorKind) -> bool {
 }
 
 async fn write_record(
-    site: &Site,
+    context: &TableContext,
     record: &CheckpointRecord,
     path: &Path,
     file: FileRef,
@@ -187,25 +199,27 @@ async fn write_record(
     file.sync_data(Class::Background.call())
         .await
         .map_err(failed("sync"))?;
-    // Always, not only for a new name: an attempt that got no descriptor for this may have left the name undurable.
-    let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &site.root).await;
-    synced.map_err(|error| site.poison.of_directory_sync(&site.root, error))
+    // Always, not only for a new name: an earlier attempt without a descriptor for this may have left the name
+    // undurable.
+    let synced = exact::sync_dir(&*context.env.io, Class::Directory.call(), &context.root).await;
+    synced.map_err(|error| context.poison.of_directory_sync(&context.root, error))
 }
 
-/// Unlinks what neither of the two newest checkpoints names, nor is being written for the next. What cannot be unlinked is tried again by the next checkpoint.
-async fn unlink_unnamed(site: &Site, history: &History, present: &[u64]) {
+/// Unlinks run files that neither of the two newest checkpoints names and that are not being written. The next
+/// checkpoint tries again where that fails.
+async fn unlink_unnamed(context: &TableContext, history: &History, present: &[u64]) {
     let named: HashSet<u64> = [history.newest(), history.older()]
         .into_iter()
         .flatten()
         .flat_map(|record| record.runs.iter().map(|run| run.id))
         .collect();
-    let dir = site.runs_dir();
-    let unused = |id: &&u64| !named.contains(id) && !site.is_claimed(**id);
+    let dir = context.runs_dir();
+    let unused = |id: &&u64| !named.contains(id) && !context.is_claimed(**id);
     for id in present.iter().filter(unused) {
         let path = dir.join(table::file_name(*id));
-        match site.env.io.unlink(Class::Directory.call(), &path).await {
+        match context.env.io.unlink(Class::Directory.call(), &path).await {
             Ok(()) => {}
-            // A failed attempt's own clean-up came first.
+            // The failed attempt removed it itself.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "cannot unlink an unused run file; the next checkpoint tries again");

@@ -1,11 +1,11 @@
-//! Checkpoint records: which runs hold the rows of which LSN, and where replay continues.
+//! Checkpoint records: the runs that hold all rows up to one LSN, and where replay continues.
 //!
 //! Layout: FORMAT.md, "Checkpoint records".
 
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use crate::extent::Lsn;
 
-/// The largest record that is read: 64 MiB name more runs than a volume can hold.
+/// Largest record that is read. 64 MiB name more runs than a volume can hold.
 pub const RECORD_BYTES_MAX: u64 = 64 << 20;
 const VERSION: u32 = 1;
 const MAGIC: &[u8; 8] = b"TNCHKPNT";
@@ -15,41 +15,41 @@ const RUN_BYTES: usize = 32;
 /// One run as a checkpoint names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RunRef {
-    /// Number of its file.
+    /// Number of the run's file.
     pub id: u64,
-    /// Rows in it, deletions included.
+    /// Rows in the run, deletions included.
     pub rows: u64,
     /// Size of the file.
     pub bytes: u64,
-    /// Checksum of its header, which covers the checksums of filter, directory and pages.
+    /// Checksum of the file's header, which covers the checksums of filter, directory and pages.
     pub crc: u32,
 }
 
-/// A checkpoint.
+/// The record of one checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointRecord {
-    /// The store it belongs to.
+    /// Id of the store.
     pub store_id: [u8; 16],
-    /// Number of the checkpoint; grows by at least one, its slot is the remainder by three.
+    /// Number of the checkpoint. Each is higher than the one before; the remainder by three is the slot.
     pub sequence: u64,
-    /// Everything up to this transaction is in the runs.
+    /// Last transaction whose rows are in the runs.
     pub lsn: Lsn,
-    /// Journal file that holds the first transaction behind `lsn`.
+    /// Journal file that holds the first transaction after `lsn`.
     pub journal_number: u64,
-    /// Offset of its frame in that file.
+    /// Offset of that transaction's frame in the file.
     pub journal_offset: u64,
-    /// The first repository id never given out.
+    /// First repository id that was never given out.
     pub next_repository: u64,
-    /// The first segment id not reserved.
+    /// First segment id that is not reserved.
     pub next_segment: u64,
-    /// The first number of a run file never used.
+    /// First number of a run file that was never used.
     pub next_file: u64,
-    /// The runs, newest first: where two have a row of the same key, the newer one counts.
+    /// The runs, newest first. Where two have a row of the same key, the newer one counts.
     pub runs: Vec<RunRef>,
 }
 
 impl CheckpointRecord {
-    /// Its bytes, checksum last.
+    /// Encodes the record, checksum last.
     pub fn encode(&self) -> Vec<u8> {
         let length = FIXED_BYTES + self.runs.len() * RUN_BYTES + 4;
         let mut out = Encoder::new();
@@ -67,10 +67,13 @@ impl CheckpointRecord {
             out.u64(run.id).u64(run.rows).u64(run.bytes);
             out.u32(run.crc).u32(0);
         }
-        out.seal(length)
+        out.finish_with_checksum(length)
     }
 
-    /// From the bytes of a slot; a torn or foreign one does not hold. Bytes behind the record do not count.
+    /// Decodes the record at the start of a slot and ignores the bytes after it.
+    ///
+    /// # Errors
+    /// A record that is torn, damaged or of another version does not decode.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut head = Decoder::new(bytes);
         if head.bytes(8)? != MAGIC {
@@ -83,7 +86,7 @@ impl CheckpointRecord {
             )));
         }
         let length = head.count()?;
-        let mut fields = Decoder::new(unseal(bytes, length)?);
+        let mut fields = Decoder::new(verify_checksum(bytes, length)?);
         fields.bytes(16)?;
         let mut record = Self {
             store_id: fields.array()?,
@@ -154,7 +157,7 @@ mod tests {
         assert_eq!(CheckpointRecord::decode(&bytes), Ok(sample()));
     }
 
-    /// Guards: a record with any bit turned, or cut anywhere, is no checkpoint; leftovers behind it do not count.
+    /// Guards: a record with any bit flipped, or cut anywhere, does not decode; bytes after it are ignored.
     #[test]
     fn damage_is_noticed() {
         let bytes = sample().encode();

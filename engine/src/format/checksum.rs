@@ -1,19 +1,19 @@
-//! Checksums of the chunks of a payload: CRC-32 (IEEE), one a chunk.
+//! Checksums of the chunks of a payload: CRC-32 (IEEE), one per chunk.
 //!
-//! Owns: [`ChunkChecksums`] and the bytes of a checksum table.
-//! Refuses: identity of content (`digest`); a checksum finds rot, not forgery.
+//! Owns: [`ChunkChecksums`] and the encoding of a checksum table. Refuses: identity of content (`digest`): a checksum
+//! detects bit rot, not forgery.
 
 use bytes::Bytes;
 
 use super::codec::{Malformed, checksum};
 use crate::limits::CHUNK_BYTES;
 
-/// Number of chunks of a payload of `length` bytes; the last one is what is left.
+/// Returns the number of chunks of a payload of `length` bytes. The last chunk may be short.
 pub const fn chunk_count(length: u64) -> u64 {
     length.div_ceil(CHUNK_BYTES as u64)
 }
 
-/// Checksums of the chunks of a payload that arrives in pieces of any size.
+/// The checksums of a payload that arrives in pieces of any size.
 #[derive(Debug, Clone, Default)]
 pub struct ChunkChecksums {
     whole: Vec<u32>,
@@ -21,17 +21,17 @@ pub struct ChunkChecksums {
     partial_bytes: usize,
 }
 
-/// A point in a payload that [`ChunkChecksums`] can go back to or continue from.
+/// A position in a payload to which [`ChunkChecksums`] can rewind, or from which it can continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkMark {
-    /// Payload bytes before the point.
+    /// Payload bytes before the position.
     pub length: u64,
-    /// Checksum of the bytes of the unfinished chunk before the point; 0 if there are none.
+    /// Checksum of the bytes of the unfinished chunk before the position; 0 if there are none.
     pub partial: u32,
 }
 
 impl ChunkChecksums {
-    /// Continues at `mark` after the whole chunks in `whole`; `None` if they do not belong together.
+    /// Continues at `mark` after the whole chunks in `whole`. Returns `None` if the two do not fit together.
     pub fn resume(whole: Vec<u32>, mark: ChunkMark) -> Option<Self> {
         let chunk = CHUNK_BYTES as u64;
         if whole.len() as u64 != mark.length / chunk {
@@ -46,7 +46,7 @@ impl ChunkChecksums {
         })
     }
 
-    /// Takes in the next bytes of the payload.
+    /// Adds the next bytes of the payload.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let (head, rest) = bytes.split_at(bytes.len().min(CHUNK_BYTES - self.partial_bytes));
@@ -61,17 +61,17 @@ impl ChunkChecksums {
         }
     }
 
-    /// Payload bytes taken in so far.
+    /// Returns the payload bytes added so far.
     pub fn length(&self) -> u64 {
         self.whole.len() as u64 * CHUNK_BYTES as u64 + self.partial_bytes as u64
     }
 
-    /// Checksums of the whole chunks so far.
+    /// Returns the checksums of the whole chunks so far.
     pub fn whole(&self) -> &[u32] {
         &self.whole
     }
 
-    /// Where we are.
+    /// Returns the current position.
     pub fn mark(&self) -> ChunkMark {
         ChunkMark {
             length: self.length(),
@@ -79,11 +79,14 @@ impl ChunkChecksums {
         }
     }
 
-    /// Goes back to an earlier mark of the same payload.
+    /// Rewinds to an earlier position of the same payload.
+    ///
+    /// # Panics
+    /// If `mark` is after the current position.
     pub fn back_to(&mut self, mark: ChunkMark) {
         assert!(
             mark.length <= self.length(),
-            "a mark lies before the present end"
+            "a position to rewind to lies before the current one"
         );
         let mut whole = std::mem::take(&mut self.whole);
         whole.truncate(usize::try_from(mark.length / CHUNK_BYTES as u64).unwrap_or(usize::MAX));
@@ -93,7 +96,7 @@ impl ChunkChecksums {
         }
     }
 
-    /// The table of the whole payload: one checksum a chunk, the last being what is left.
+    /// Returns the table of the payload: one checksum per chunk, the last one of what remains.
     pub fn table(&self) -> Vec<u32> {
         let mut table = self.whole.clone();
         if self.partial_bytes > 0 {
@@ -103,12 +106,12 @@ impl ChunkChecksums {
     }
 }
 
-/// A checksum table as it stands on disk.
+/// Encodes a checksum table as it is stored on disk.
 pub fn encode_table(table: &[u32]) -> Bytes {
     table.iter().flat_map(|crc| crc.to_le_bytes()).collect()
 }
 
-/// The checksums of a table on disk; whole entries only.
+/// Decodes a checksum table. Bytes after the last whole entry are ignored.
 pub fn decode_table(bytes: &[u8]) -> Vec<u32> {
     let (entries, _) = bytes.as_chunks::<4>();
     entries
@@ -117,8 +120,10 @@ pub fn decode_table(bytes: &[u8]) -> Vec<u32> {
         .collect()
 }
 
-/// Checks consecutive chunks in `payload`, which starts on a chunk's first byte, against `table`. Gives the
-/// flaw and its offset within `payload`.
+/// Checks the consecutive chunks of `payload`, which starts at a chunk's first byte, against `table`.
+///
+/// # Errors
+/// Returns the first mismatch and its offset within `payload`.
 pub fn check_chunks(payload: &[u8], table: &[u32]) -> Result<(), (usize, Malformed)> {
     let chunks = payload.chunks(CHUNK_BYTES);
     if chunks.len() > table.len() {
@@ -134,7 +139,7 @@ pub fn check_chunks(payload: &[u8], table: &[u32]) -> Result<(), (usize, Malform
     for (number, (chunk, stored)) in chunks.zip(table).enumerate() {
         let computed = checksum(chunk);
         if computed != *stored {
-            let what = format!("a chunk's checksum is {stored:08x}, its bytes give {computed:08x}");
+            let what = format!("chunk checksum {computed:08x}, expected {stored:08x}");
             return Err((number * CHUNK_BYTES, Malformed(what)));
         }
     }
@@ -151,8 +156,8 @@ mod tests {
         assert_eq!(checksum(b"123456789"), 0xcbf4_3926);
     }
 
-    /// Guards: the table does not depend on how the payload was cut into pieces, on resuming in the
-    /// middle of a chunk, or on going back.
+    /// Guards: the table does not depend on how the payload was cut into pieces, on resuming in the middle of a chunk,
+    /// or on rewinding.
     #[test]
     fn pieces_resume_and_going_back_give_the_same_table() {
         let payload: Vec<u8> = (0..200_000_u32).map(|n| (n % 251) as u8).collect();

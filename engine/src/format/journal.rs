@@ -1,9 +1,9 @@
-//! Journal files and frames.
+//! Headers of journal files and of frames.
 //!
-//! Layout: FORMAT.md, "Journal". Decoding checks a structure against where it was read from, so that a
-//! misdirected or recycled block never passes.
+//! Layout: FORMAT.md, "Journal". A header is checked against the place it was read from, so that a misdirected or
+//! recycled block never decodes.
 
-use super::codec::{Decoder, Encoder, Malformed, checksum, unseal};
+use super::codec::{Decoder, Encoder, Malformed, checksum, verify_checksum};
 use crate::extent::Lsn;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_TRANSACTIONS_MAX, JOURNAL_BLOCK_BYTES};
 
@@ -11,7 +11,7 @@ use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_TRANSACTIONS_MAX, JOURNAL_BLO
 pub const HEADER_BYTES: usize = JOURNAL_BLOCK_BYTES;
 /// Size of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = 64;
-/// Bytes of a file's header that say something; zeros follow, and its checksum.
+/// Bytes of the named fields of a file's header; zeros and its checksum follow.
 const FIELDS_BYTES: usize = 88;
 const MAGIC: &[u8; 8] = b"TNJOURNL";
 const VERSION: u32 = 1;
@@ -21,26 +21,26 @@ const FLAG_CLOSE: u32 = 1;
 /// Header of a journal file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalHeader {
-    /// The store.
+    /// Id of the store.
     pub store_id: [u8; 16],
-    /// Number of the file; consecutive.
+    /// Number of the file. Numbers are consecutive.
     pub number: u64,
-    /// Grows by one at every open for writing.
+    /// Epoch; grows by one at every open for writing.
     pub epoch: u64,
-    /// Random: what a frame of this file must carry.
+    /// Random number that every frame of this file carries.
     pub nonce: u64,
-    /// LSN of the first transaction, and a floor for all.
+    /// LSN of the first transaction; no later one is lower.
     pub first_lsn: Lsn,
-    /// Where the frames of the file before this one end; 0 for the first file.
+    /// End of the frames of the preceding file; 0 in the first file.
     pub previous_end: u64,
     /// Creation time.
     pub created_unix_ms: u64,
-    /// Size that the file was prepared with. Only a file with a successor may be shorter.
+    /// Size in bytes that the file was created with. Only a file with a successor may be shorter.
     pub file_bytes: u64,
 }
 
 impl JournalHeader {
-    /// The header block.
+    /// Encodes the header block.
     pub fn encode(&self) -> Vec<u8> {
         Encoder::new()
             .bytes(MAGIC)
@@ -54,12 +54,12 @@ impl JournalHeader {
             .u64(self.previous_end)
             .u64(self.created_unix_ms)
             .u64(self.file_bytes)
-            .seal(HEADER_BYTES)
+            .finish_with_checksum(HEADER_BYTES)
     }
 
-    /// Reads the header of file `number` of store `store_id`.
+    /// Decodes the header of file `number` of store `store_id`.
     pub fn decode(bytes: &[u8], store_id: &[u8; 16], number: u64) -> Result<Self, Malformed> {
-        let mut decoder = Decoder::new(unseal(bytes, HEADER_BYTES)?);
+        let mut decoder = Decoder::new(verify_checksum(bytes, HEADER_BYTES)?);
         if decoder.array::<8>()? != *MAGIC {
             return Err(Malformed::new("not a journal file"));
         }
@@ -80,7 +80,7 @@ impl JournalHeader {
         };
         decoder.zeros(decoder.remaining())?;
         if header.store_id != *store_id {
-            return Err(Malformed::new("a journal file of another store"));
+            return Err(Malformed::new("the journal file belongs to another store"));
         }
         if header.number != number {
             return Err(Malformed(format!(
@@ -91,8 +91,9 @@ impl JournalHeader {
         Ok(header)
     }
 
-    /// Whether `bytes`, which do not decode, can be what a stop left of the header of file `number` while it was written over zeros:
-    /// each byte is zero or the header's. Anything else was written there later, or is no header's.
+    /// Whether `bytes`, which do not decode, may be a torn write of the header of file `number` over zeros.
+    ///
+    /// Then each byte is either zero or the header's. Any other byte was written there later, or belongs to no header.
     pub fn may_be_torn(bytes: &[u8], store_id: &[u8; 16], number: u64) -> bool {
         let known = Encoder::new()
             .bytes(MAGIC)
@@ -114,26 +115,26 @@ impl JournalHeader {
 /// Header of a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// No transactions; the store was closed cleanly here.
+    /// Whether the store was closed cleanly here; such a frame has no transactions.
     pub close: bool,
     /// The file's nonce.
     pub nonce: u64,
-    /// Where the frame stands.
+    /// Offset of the frame in the file.
     pub offset: u64,
     /// LSN of the first transaction.
     pub first_lsn: Lsn,
     /// Transactions in the frame.
     pub transactions: u32,
-    /// Bytes of payload.
+    /// Size of the payload in bytes.
     pub payload_bytes: u32,
     /// Checksum of the payload.
     pub payload_crc: u32,
-    /// Checksum of the previous frame's header, 0 for the first.
+    /// Checksum of the previous frame's header; 0 in the first frame.
     pub previous_crc: u32,
 }
 
 impl FrameHeader {
-    /// The 64 bytes.
+    /// Encodes the header.
     pub fn encode(&self) -> Vec<u8> {
         Encoder::new()
             .bytes(FRAME_MAGIC)
@@ -145,22 +146,25 @@ impl FrameHeader {
             .u32(self.payload_bytes)
             .u32(self.payload_crc)
             .u32(self.previous_crc)
-            .seal(FRAME_HEADER_BYTES)
+            .finish_with_checksum(FRAME_HEADER_BYTES)
     }
 
-    /// Reads the header of the frame at `offset` of the file with `nonce`.
+    /// Decodes the header of the frame at `offset` of the file with `nonce`.
     pub fn decode(bytes: &[u8], nonce: u64, offset: u64) -> Result<Self, Malformed> {
         let header = Self::decode_anywhere(bytes, nonce)?;
         if header.offset == offset {
             Ok(header)
         } else {
-            Err(Malformed(format!("a frame of offset {}", header.offset)))
+            Err(Malformed(format!(
+                "the frame belongs at offset {}",
+                header.offset
+            )))
         }
     }
 
-    /// Reads the header of a frame of the file with `nonce`, wherever it lies.
+    /// Decodes the header of a frame of the file with `nonce`, whatever offset it names.
     pub fn decode_anywhere(bytes: &[u8], nonce: u64) -> Result<Self, Malformed> {
-        let mut decoder = Decoder::new(unseal(bytes, FRAME_HEADER_BYTES)?);
+        let mut decoder = Decoder::new(verify_checksum(bytes, FRAME_HEADER_BYTES)?);
         if decoder.array::<4>()? != *FRAME_MAGIC {
             return Err(Malformed::new("not a frame"));
         }
@@ -180,7 +184,7 @@ impl FrameHeader {
             return Err(Malformed(format!("frame flags {flags:#x}")));
         }
         if header.nonce != nonce {
-            return Err(Malformed::new("a frame of another journal file"));
+            return Err(Malformed::new("the frame belongs to another journal file"));
         }
         let payload = usize::try_from(header.payload_bytes).unwrap_or(usize::MAX);
         let transactions = usize::try_from(header.transactions).unwrap_or(usize::MAX);
@@ -192,14 +196,14 @@ impl FrameHeader {
         Ok(header)
     }
 
-    /// The header's own checksum, which the next frame repeats.
+    /// Returns the header's own checksum, which the next frame repeats.
     pub fn crc(&self) -> u32 {
         let bytes = self.encode();
         bytes.get(..FRAME_HEADER_BYTES - 4).map_or(0, checksum)
     }
 }
 
-/// Bytes that a frame with this much payload takes up on disk.
+/// Returns the size on disk of a frame with `payload_bytes` of payload, padding included.
 pub fn frame_bytes(payload_bytes: usize) -> usize {
     (FRAME_HEADER_BYTES + payload_bytes).next_multiple_of(JOURNAL_BLOCK_BYTES)
 }
@@ -251,9 +255,9 @@ mod tests {
         assert_eq!(FrameHeader::decode(&bytes, 77, 4096), Ok(frame()));
     }
 
-    /// Guards: a header is accepted only from its own store, number, file and offset.
+    /// Guards: a header decodes only in its own store, file and place.
     #[test]
-    fn misplaced_headers_are_refused() {
+    fn misplaced_headers_are_rejected() {
         let bytes = header().encode();
         assert!(JournalHeader::decode(&bytes, &[4; 16], 5).is_err());
         assert!(JournalHeader::decode(&bytes, &[3; 16], 6).is_err());
@@ -262,9 +266,9 @@ mod tests {
         assert!(FrameHeader::decode(&bytes, 77, 8192).is_err());
     }
 
-    /// Guards: a header of which any part is missing may be torn; one over which something else was written is not.
+    /// Guards: a header with any part missing may be torn; one over which something else was written is not.
     #[test]
-    fn what_a_stop_leaves_of_a_header_is_told_from_what_was_written_over_it() {
+    fn a_torn_header_differs_from_an_overwritten_one() {
         let whole = header().encode();
         let torn = |bytes: &[u8]| JournalHeader::may_be_torn(bytes, &[3; 16], 5);
         for cut in 0..whole.len() {

@@ -1,6 +1,7 @@
-//! Row keys and values.
+//! Encoding of row keys and values.
 //!
-//! Owns: the only code that knows how a row is spelled (FORMAT.md, "Rows"). Keys are big-endian where a number must sort.
+//! Owns: the only code that knows how a row is encoded (FORMAT.md, "Rows"). Numbers in keys are big-endian, so that
+//! keys sort as numbers do.
 
 use std::hash::Hasher as _;
 
@@ -46,7 +47,7 @@ impl Key {
     }
 }
 
-/// Index row of a blob. The keyed hash in front spreads digests that clients chose.
+/// Returns the key of a blob's index row. It starts with a keyed hash, which spreads digests that clients choose.
 #[expect(clippy::big_endian_bytes, reason = "keys sort as numbers do")]
 pub fn blob(hash_key: &[u8; 16], digest: &Digest) -> Bytes {
     let key = digest.key();
@@ -61,7 +62,7 @@ pub fn blob(hash_key: &[u8; 16], digest: &Digest) -> Bytes {
     Bytes::from(bytes)
 }
 
-/// The digest of the blob of an index row, for messages; of one of 64 bytes the row has only a key.
+/// Returns the digest of the blob of an index row, for messages. The row of a 64-byte digest has only its hashed key.
 pub fn name_of_blob(key: &[u8]) -> String {
     let digest = Decoder::new(key.get(9..).unwrap_or_default()).digest();
     digest.map_or_else(
@@ -70,32 +71,32 @@ pub fn name_of_blob(key: &[u8]) -> String {
     )
 }
 
-/// Repository by name.
+/// Returns the key of a repository by name.
 pub fn repository_by_name(name: &str) -> Bytes {
     Key::new(prefix::REPOSITORY_BY_NAME).text(name).done()
 }
 
-/// Prefix of all repositories by name.
+/// Returns the prefix of all repositories by name.
 pub fn repositories() -> Bytes {
     Key::new(prefix::REPOSITORY_BY_NAME).done()
 }
 
-/// Repository by id.
+/// Returns the key of a repository by id.
 pub fn repository_by_id(id: RepositoryId) -> Bytes {
     Key::new(prefix::REPOSITORY_BY_ID).number(id.0).done()
 }
 
-/// Deleted repository of which rows remain.
+/// Returns the key of a deleted repository of which rows remain.
 pub fn deleted(id: RepositoryId) -> Bytes {
     Key::new(prefix::DELETED).number(id.0).done()
 }
 
-/// Prefix of all deleted repositories of which rows remain.
+/// Returns the prefix of all deleted repositories of which rows remain.
 pub fn all_deleted() -> Bytes {
     Key::new(prefix::DELETED).done()
 }
 
-/// Prefixes of the rows that go on with a repository's id.
+/// Tables whose keys continue with a repository's id.
 pub const OWNED_PREFIXES: [u8; 7] = [
     prefix::LINK,
     prefix::MANIFEST,
@@ -106,19 +107,19 @@ pub const OWNED_PREFIXES: [u8; 7] = [
     prefix::RETIRED,
 ];
 
-/// Prefix of a repository's rows of one table of [`OWNED_PREFIXES`].
+/// Returns the prefix of a repository's rows in one table of [`OWNED_PREFIXES`].
 pub fn owned(table: u8, id: RepositoryId) -> Bytes {
     Key::new(table).number(id.0).done()
 }
 
-/// The repository of a row of one of [`OWNED_PREFIXES`].
+/// Returns the repository of a row in a table of [`OWNED_PREFIXES`].
 #[expect(clippy::big_endian_bytes, reason = "keys sort as numbers do")]
 pub fn owner(key: &[u8]) -> Result<RepositoryId, Malformed> {
     let mut decoder = Decoder::new(key.get(1..).unwrap_or_default());
     Ok(RepositoryId(u64::from_be_bytes(decoder.array()?)))
 }
 
-/// Visibility of a blob in a repository.
+/// Returns the key of a link: a blob's visibility in a repository.
 pub fn link(repository: RepositoryId, digest: &Digest) -> Bytes {
     Key::new(prefix::LINK)
         .number(repository.0)
@@ -126,12 +127,12 @@ pub fn link(repository: RepositoryId, digest: &Digest) -> Bytes {
         .done()
 }
 
-/// Prefix of all links of a repository.
+/// Returns the prefix of all links of a repository.
 pub fn links(repository: RepositoryId) -> Bytes {
     Key::new(prefix::LINK).number(repository.0).done()
 }
 
-/// Reverse of a link: a repository that holds a blob.
+/// Returns the key of a link's reverse: a repository that holds a blob.
 pub fn holder(digest: &Digest, repository: RepositoryId) -> Bytes {
     Key::new(prefix::HOLDER)
         .digest(digest)
@@ -139,12 +140,12 @@ pub fn holder(digest: &Digest, repository: RepositoryId) -> Bytes {
         .done()
 }
 
-/// Prefix of all repositories that hold a blob.
+/// Returns the prefix of all repositories that hold a blob.
 pub fn holders(digest: &Digest) -> Bytes {
     Key::new(prefix::HOLDER).digest(digest).done()
 }
 
-/// Manifest of a repository.
+/// Returns the key of a manifest.
 pub fn manifest(repository: RepositoryId, digest: &Digest) -> Bytes {
     Key::new(prefix::MANIFEST)
         .number(repository.0)
@@ -152,12 +153,12 @@ pub fn manifest(repository: RepositoryId, digest: &Digest) -> Bytes {
         .done()
 }
 
-/// Prefix of all manifests of a repository.
+/// Returns the prefix of all manifests of a repository.
 pub fn manifests(repository: RepositoryId) -> Bytes {
     Key::new(prefix::MANIFEST).number(repository.0).done()
 }
 
-/// Edge from a manifest to a child.
+/// Returns the key of an edge from a manifest to a child.
 pub fn child(repository: RepositoryId, parent: &Digest, child: &Digest) -> Bytes {
     Key::new(prefix::CHILD)
         .number(repository.0)
@@ -166,7 +167,7 @@ pub fn child(repository: RepositoryId, parent: &Digest, child: &Digest) -> Bytes
         .done()
 }
 
-/// Prefix of all edges of a manifest.
+/// Returns the prefix of all edges of a manifest.
 pub fn children(repository: RepositoryId, parent: &Digest) -> Bytes {
     Key::new(prefix::CHILD)
         .number(repository.0)
@@ -174,21 +175,21 @@ pub fn children(repository: RepositoryId, parent: &Digest) -> Bytes {
         .done()
 }
 
-/// Prefix of all edges.
+/// Returns the prefix of all edges.
 pub fn all_children() -> Bytes {
     Key::new(prefix::CHILD).done()
 }
 
-/// The repository and manifest of an edge's key.
+/// Returns the repository and the parent manifest of an edge's key.
 pub fn parent_of(key: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
-    let mut decoder = behind_owner(key);
+    let mut decoder = after_owner(key);
     let parent = decoder.digest()?;
     decoder.digest()?;
     decoder.end()?;
     Ok((owner(key)?, parent))
 }
 
-/// Reverse of an edge: a manifest that keeps a digest alive.
+/// Returns the key of an edge's reverse: a manifest that keeps a digest alive.
 pub fn parent(child: &Digest, repository: RepositoryId, parent: &Digest) -> Bytes {
     Key::new(prefix::PARENT)
         .digest(child)
@@ -197,12 +198,12 @@ pub fn parent(child: &Digest, repository: RepositoryId, parent: &Digest) -> Byte
         .done()
 }
 
-/// Prefix of all manifests, in whatever repository, that keep a digest alive.
+/// Returns the prefix of all manifests, of any repository, that keep a digest alive.
 pub fn parents(child: &Digest) -> Bytes {
     Key::new(prefix::PARENT).digest(child).done()
 }
 
-/// Edge from a subject to a referrer.
+/// Returns the key of an edge from a subject to a referrer.
 pub fn referrer(repository: RepositoryId, subject: &Digest, referrer: &Digest) -> Bytes {
     Key::new(prefix::REFERRER)
         .number(repository.0)
@@ -211,7 +212,7 @@ pub fn referrer(repository: RepositoryId, subject: &Digest, referrer: &Digest) -
         .done()
 }
 
-/// Prefix of all referrers of a subject.
+/// Returns the prefix of all referrers of a subject.
 pub fn referrers(repository: RepositoryId, subject: &Digest) -> Bytes {
     Key::new(prefix::REFERRER)
         .number(repository.0)
@@ -219,17 +220,17 @@ pub fn referrers(repository: RepositoryId, subject: &Digest) -> Bytes {
         .done()
 }
 
-/// Tag of a repository.
+/// Returns the key of a tag.
 pub fn tag(repository: RepositoryId, tag: &str) -> Bytes {
     Key::new(prefix::TAG).number(repository.0).text(tag).done()
 }
 
-/// Prefix of all tags of a repository.
+/// Returns the prefix of all tags of a repository.
 pub fn tags(repository: RepositoryId) -> Bytes {
     Key::new(prefix::TAG).number(repository.0).done()
 }
 
-/// Reverse of a tag.
+/// Returns the key of a tag's reverse.
 pub fn tagged(repository: RepositoryId, digest: &Digest, tag: &str) -> Bytes {
     Key::new(prefix::TAGGED)
         .number(repository.0)
@@ -238,7 +239,7 @@ pub fn tagged(repository: RepositoryId, digest: &Digest, tag: &str) -> Bytes {
         .done()
 }
 
-/// Prefix of all tags that point at a manifest.
+/// Returns the prefix of all tags that point at a manifest.
 pub fn tagged_prefix(repository: RepositoryId, digest: &Digest) -> Bytes {
     Key::new(prefix::TAGGED)
         .number(repository.0)
@@ -246,23 +247,23 @@ pub fn tagged_prefix(repository: RepositoryId, digest: &Digest) -> Bytes {
         .done()
 }
 
-/// Prefix of all reverses of tags.
+/// Returns the prefix of all reverses of tags.
 pub fn all_tagged() -> Bytes {
     Key::new(prefix::TAGGED).done()
 }
 
-/// Repository, manifest and tag of the key of a tag's reverse.
+/// Returns the repository, manifest and tag of the key of a tag's reverse.
 pub fn tagged_parts(key: &[u8]) -> Result<(RepositoryId, Digest, String), Malformed> {
-    let mut decoder = behind_owner(key);
+    let mut decoder = after_owner(key);
     let digest = decoder.digest()?;
-    let tag = text_behind(
+    let tag = text_after(
         key,
         key.get(..key.len() - decoder.remaining()).unwrap_or(key),
     )?;
     Ok((owner(key)?, digest, tag))
 }
 
-/// Deleted manifest of which rows remain.
+/// Returns the key of a deleted manifest of which rows remain.
 pub fn retired(repository: RepositoryId, digest: &Digest) -> Bytes {
     Key::new(prefix::RETIRED)
         .number(repository.0)
@@ -270,36 +271,36 @@ pub fn retired(repository: RepositoryId, digest: &Digest) -> Bytes {
         .done()
 }
 
-/// Prefix of all deleted manifests of a repository of which rows remain.
+/// Returns the prefix of all deleted manifests of a repository of which rows remain.
 pub fn retired_of(repository: RepositoryId) -> Bytes {
     Key::new(prefix::RETIRED).number(repository.0).done()
 }
 
-/// Prefix of all deleted manifests of which rows remain.
+/// Returns the prefix of all deleted manifests of which rows remain.
 pub fn all_retired() -> Bytes {
     Key::new(prefix::RETIRED).done()
 }
 
-/// The repository and manifest of the key of a deleted manifest.
+/// Returns the repository and manifest of the key of a deleted manifest.
 pub fn retired_parts(key: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
-    let mut decoder = behind_owner(key);
+    let mut decoder = after_owner(key);
     let digest = decoder.digest()?;
     decoder.end()?;
     Ok((owner(key)?, digest))
 }
 
-/// What stands behind table and repository in a key of [`OWNED_PREFIXES`].
-fn behind_owner(key: &[u8]) -> Decoder<'_> {
+/// Returns a decoder of what follows the table and the repository in a key of [`OWNED_PREFIXES`].
+fn after_owner(key: &[u8]) -> Decoder<'_> {
     Decoder::new(key.get(9..).unwrap_or_default())
 }
 
-/// Value of a row of a deleted manifest: the transaction that deleted it.
+/// Encodes the value of a deleted manifest's row: the transaction that deleted it.
 pub fn encode_lsn(lsn: Lsn) -> Bytes {
     let mut out = Encoder::new();
     Bytes::from(out.u64(lsn.0).finish())
 }
 
-/// From a row of a deleted manifest.
+/// Decodes the value of a deleted manifest's row.
 pub fn decode_lsn(value: &[u8]) -> Result<Lsn, Malformed> {
     let mut decoder = Decoder::new(value);
     let lsn = Lsn(decoder.counter()?);
@@ -307,24 +308,24 @@ pub fn decode_lsn(value: &[u8]) -> Result<Lsn, Malformed> {
     Ok(lsn)
 }
 
-/// Blob that was found damaged.
+/// Returns the key of a mark of damage on a blob.
 pub fn damaged(digest: &Digest) -> Bytes {
     Key::new(prefix::DAMAGED).digest(digest).done()
 }
 
-/// Prefix of all blobs that were found damaged.
+/// Returns the prefix of all marks of damage.
 pub fn all_damaged() -> Bytes {
     Key::new(prefix::DAMAGED).done()
 }
 
-/// Value of a row of a damaged blob: where.
+/// Encodes the value of a mark of damage: the extent that is damaged.
 pub fn encode_place(extent: &Extent) -> Bytes {
     let mut out = Encoder::new();
     encode_extent(extent, &mut out);
     Bytes::from(out.finish())
 }
 
-/// From a row of a damaged blob.
+/// Decodes the value of a mark of damage.
 pub fn decode_place(value: &[u8]) -> Result<Extent, Malformed> {
     let mut decoder = Decoder::new(value);
     let extent = decode_extent(&mut decoder)?;
@@ -332,59 +333,59 @@ pub fn decode_place(value: &[u8]) -> Result<Extent, Malformed> {
     Ok(extent)
 }
 
-/// Live bytes of a segment.
+/// Returns the key of a segment's row.
 pub fn segment(id: SegmentId) -> Bytes {
     Key::new(prefix::SEGMENT).number(id.0).done()
 }
 
-/// Prefix of all segments.
+/// Returns the prefix of all segments.
 pub fn segments() -> Bytes {
     Key::new(prefix::SEGMENT).done()
 }
 
-/// Prefix of all index rows.
+/// Returns the prefix of all index rows.
 pub fn blobs() -> Bytes {
     Key::new(prefix::BLOB).done()
 }
 
-/// The digest a key ends with, behind `prefix`.
-pub fn digest_behind(key: &[u8], prefix: &[u8]) -> Result<Digest, Malformed> {
+/// Returns the digest that ends a key, after `prefix`.
+pub fn digest_after(key: &[u8], prefix: &[u8]) -> Result<Digest, Malformed> {
     let mut decoder = Decoder::new(key.get(prefix.len()..).unwrap_or_default());
     let digest = decoder.digest()?;
     decoder.end()?;
     Ok(digest)
 }
 
-/// The text a key ends with, behind `prefix`.
-pub fn text_behind(key: &[u8], prefix: &[u8]) -> Result<String, Malformed> {
+/// Returns the text that ends a key, after `prefix`.
+pub fn text_after(key: &[u8], prefix: &[u8]) -> Result<String, Malformed> {
     let rest = key.get(prefix.len()..).unwrap_or_default();
     std::str::from_utf8(rest)
         .map(str::to_owned)
         .map_err(|error| Malformed(error.to_string()))
 }
 
-/// The big-endian number a key ends with, behind `prefix`.
+/// Returns the big-endian number that ends a key, after `prefix`.
 #[expect(clippy::big_endian_bytes, reason = "keys sort as numbers do")]
-pub fn number_behind(key: &[u8], prefix: &[u8]) -> Result<u64, Malformed> {
+pub fn number_after(key: &[u8], prefix: &[u8]) -> Result<u64, Malformed> {
     let mut decoder = Decoder::new(key.get(prefix.len()..).unwrap_or_default());
     let number = u64::from_be_bytes(decoder.array()?);
     decoder.end()?;
     Ok(number)
 }
 
-/// Value of an index row: where a blob is, and since when.
+/// Value of an index row: the extent of a blob, and the transaction that placed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
-    /// LSN of the placement: tells a blob's copies apart over time.
+    /// LSN of the placement. It distinguishes the copies of a blob over time.
     pub generation: Lsn,
-    /// Where the bytes are.
+    /// Extent of the bytes.
     pub extent: Extent,
 }
 
 const SLOT_INLINE: u8 = 1;
 
 impl Slot {
-    /// As a row's value.
+    /// Encodes the value of a row.
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
         out.u8(SLOT_INLINE).u64(self.generation.0);
@@ -392,7 +393,7 @@ impl Slot {
         Bytes::from(out.finish())
     }
 
-    /// From a row's value.
+    /// Decodes the value of a row.
     pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut decoder = Decoder::new(value);
         let kind = decoder.u8()?;
@@ -408,7 +409,7 @@ impl Slot {
     }
 }
 
-/// Value of a manifest row; its children are rows of their own.
+/// Encodes the value of a manifest row. Its children are rows of their own.
 pub fn encode_manifest(entry: &ManifestEntry) -> Bytes {
     let mut out = Encoder::new();
     out.u64(entry.size)
@@ -417,7 +418,7 @@ pub fn encode_manifest(entry: &ManifestEntry) -> Bytes {
     Bytes::from(out.finish())
 }
 
-/// A manifest from its row, without its children.
+/// Decodes the value of a manifest row; the entry has no children.
 pub fn decode_manifest(digest: Digest, value: &Bytes) -> Result<ManifestEntry, Malformed> {
     let mut decoder = Decoder::new(value);
     let size = decoder.counter()?;
@@ -435,23 +436,23 @@ pub fn decode_manifest(digest: Digest, value: &Bytes) -> Result<ManifestEntry, M
 /// Value of a tag row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagValue {
-    /// What it points at.
+    /// Manifest that the tag points at.
     pub digest: Digest,
-    /// Transaction that set it.
+    /// Transaction that set the tag.
     pub lsn: Lsn,
-    /// Wall-clock time of that.
+    /// Wall-clock time of that transaction.
     pub unix_ms: u64,
 }
 
 impl TagValue {
-    /// As a row's value.
+    /// Encodes the value of a row.
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
         out.digest(&self.digest).u64(self.lsn.0).u64(self.unix_ms);
         Bytes::from(out.finish())
     }
 
-    /// From a row's value.
+    /// Decodes the value of a row.
     pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut decoder = Decoder::new(value);
         let tag = Self {
@@ -467,23 +468,23 @@ impl TagValue {
 /// Value of a segment row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SegmentUse {
-    /// Payload bytes of blobs placed here and not elsewhere since.
+    /// Payload bytes of the blobs that were placed here and not elsewhere since.
     pub live_bytes: u64,
-    /// How many such blobs.
+    /// Number of these blobs.
     pub live_blobs: u64,
-    /// Behind the farthest record that was ever placed here: the file has at least this many bytes.
+    /// End of the farthest record that was ever placed here. The file has at least this many bytes.
     pub end: u64,
 }
 
 impl SegmentUse {
-    /// As a row's value.
+    /// Encodes the value of a row.
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
         out.u64(self.live_bytes).u64(self.live_blobs).u64(self.end);
         Bytes::from(out.finish())
     }
 
-    /// From a row's value.
+    /// Decodes the value of a row.
     pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
         let mut decoder = Decoder::new(value);
         let used = Self {
@@ -496,13 +497,13 @@ impl SegmentUse {
     }
 }
 
-/// Value of a repository-by-name row.
+/// Encodes the value of a repository-by-name row.
 pub fn encode_id(id: RepositoryId) -> Bytes {
     let mut out = Encoder::new();
     Bytes::from(out.u64(id.0).finish())
 }
 
-/// From a repository-by-name row.
+/// Decodes the value of a repository-by-name row.
 pub fn decode_id(value: &[u8]) -> Result<RepositoryId, Malformed> {
     let mut decoder = Decoder::new(value);
     let id = RepositoryId(decoder.counter()?);

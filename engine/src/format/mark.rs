@@ -1,35 +1,37 @@
-//! Marks: how far the frames of a journal file were durable.
+//! Marks: how far the frames of a journal file are durable.
 //!
-//! Layout: FORMAT.md, "Marks". A mark is true from the moment it is written: it speaks only of frames whose sync returned.
+//! Layout: FORMAT.md, "Marks".
+//!
+//! Invariant: a mark is valid from the moment it is written, because it covers only frames whose sync returned.
 
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use super::journal::HEADER_BYTES;
 use crate::extent::Lsn;
 use crate::limits::JOURNAL_BLOCK_BYTES;
 
-/// Marks that a file has room for; they are written in turn, so that one is whole while the other is written.
+/// Number of marks in a file. They are written alternately, so that one is whole while the other is written.
 pub const MARKS: usize = 2;
-/// Where the frames of a file start: behind its header and its marks.
+/// Offset of the first frame of a file, after its header and its marks.
 pub const FRAMES_START: u64 = ((1 + MARKS) * JOURNAL_BLOCK_BYTES) as u64;
 const MARK_BYTES: usize = 64;
 const MAGIC: &[u8; 4] = b"TMRK";
 const FLAG_SEALED: u32 = 1;
 
-/// How far a journal file was durable at some moment.
+/// How far a journal file was durable when the mark was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark {
-    /// The file is finished, and its successor was durable before this was written.
+    /// Whether the file is finished. Its successor was durable before such a mark was written.
     pub sealed: bool,
     /// The file's nonce.
     pub nonce: u64,
-    /// Every frame before this byte was durable.
+    /// End of the frames that were durable.
     pub offset: u64,
-    /// LSN of the first transaction of the last of them.
+    /// LSN of the first transaction of the last durable frame.
     pub lsn: Lsn,
 }
 
 impl Mark {
-    /// The block that is written.
+    /// Encodes the block of the mark.
     pub fn encode(&self) -> Vec<u8> {
         let mut block = Encoder::new()
             .bytes(MAGIC)
@@ -37,14 +39,14 @@ impl Mark {
             .u64(self.nonce)
             .u64(self.offset)
             .u64(self.lsn.0)
-            .seal(MARK_BYTES);
+            .finish_with_checksum(MARK_BYTES);
         block.resize(JOURNAL_BLOCK_BYTES, 0);
         block
     }
 
-    /// Reads the mark of the file with `nonce` in `block`.
+    /// Decodes the mark in `block` of the file with `nonce`.
     pub fn decode(block: &[u8], nonce: u64) -> Result<Self, Malformed> {
-        let mut decoder = Decoder::new(unseal(block, MARK_BYTES)?);
+        let mut decoder = Decoder::new(verify_checksum(block, MARK_BYTES)?);
         if decoder.array::<4>()? != *MAGIC {
             return Err(Malformed::new("not a mark"));
         }
@@ -62,23 +64,24 @@ impl Mark {
             return Err(Malformed(format!("mark flags {flags:#x}")));
         }
         if mark.nonce != nonce {
-            return Err(Malformed::new("a mark of another journal file"));
+            return Err(Malformed::new("the mark belongs to another journal file"));
         }
         Ok(mark)
     }
 
-    /// Where the mark with this number stands; they are used in turn.
+    /// Returns the offset of the mark with this number.
     pub fn place(number: usize) -> u64 {
         (HEADER_BYTES + number % MARKS * JOURNAL_BLOCK_BYTES) as u64
     }
 
-    /// The mark that says most in a file of these bytes, if one is whole.
+    /// Returns the farthest intact mark in the bytes of a file.
     pub fn farthest(file: &[u8], nonce: u64) -> Option<Self> {
         let whole = blocks(file).filter_map(|block| Self::decode(block, nonce).ok());
         whole.max_by_key(|mark| (mark.offset, mark.sealed))
     }
 
-    /// The first place of a mark that holds none, and is not empty where one may be: in a file that is not `sealed`.
+    /// Returns the offset of the first mark that does not decode. In a file that is not `sealed`, an empty place is
+    /// accepted.
     pub fn first_bad(file: &[u8], nonce: u64, sealed: bool) -> Option<u64> {
         let good = |block: &[u8]| match Self::decode(block, nonce) {
             Ok(mark) => mark.sealed || !sealed,
@@ -125,7 +128,7 @@ mod tests {
         }
     }
 
-    /// Guards: the farthest whole mark counts, and a sealed one before an open one of the same place.
+    /// Guards: the farthest intact mark counts, and at the same offset a sealed one before an open one.
     #[test]
     fn the_farthest_mark_counts() {
         let file = |first: &Mark, second: &Mark| {

@@ -1,7 +1,7 @@
-//! Bytes on disk to structs and back. Pure: no I/O, no clock, nothing remembered.
+//! Encoders and decoders of every structure on disk. Pure: no I/O, no clock, no state.
 //!
-//! Owns: one file per structure of FORMAT.md. Refuses: deciding what a bad structure means; decoding says what does not
-//! hold, callers know whether that is torn or corrupt.
+//! Owns: one file per structure of FORMAT.md. Refuses: judging a structure that does not decode. A decoder reports what
+//! is wrong; its caller decides whether that is torn or corrupt.
 //!
 //! Invariant: no input makes a decoder panic or allocate more than the input's own size.
 

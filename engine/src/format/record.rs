@@ -1,55 +1,56 @@
 //! Records: payload, checksum table and frame (FORMAT.md, "Segments").
 //!
-//! Owns: [`RecordFrame`] and the arithmetic of where a record's parts are.
-//! Refuses: I/O; extents come from the journal, so their arithmetic is checked, never trusted.
+//! Owns: [`RecordFrame`] and the offsets of a record's parts. Refuses: I/O.
+//!
+//! Invariant: the arithmetic on extents is checked, because they are read from the journal.
 
 use super::checksum::chunk_count;
-use super::codec::{Decoder, Encoder, Malformed, checksum, unseal};
+use super::codec::{Decoder, Encoder, Malformed, checksum, verify_checksum};
 use super::segment::HEADER_BYTES;
 use crate::digest::{Algorithm, Digest};
 use crate::extent::{Extent, Layout, SegmentId, VolumeId};
 use crate::limits::LEADING_PAYLOAD_BYTES_MAX;
 
-/// Bytes of a frame.
+/// Size of a frame in bytes.
 pub const FRAME_BYTES: usize = 128;
-/// Records start on multiples of this.
+/// Alignment of a record's first byte.
 pub const RECORD_ALIGN: u64 = 64;
-/// First payload byte of a dedicated segment.
+/// Offset of the first payload byte of a dedicated segment.
 pub const DEDICATED_PAYLOAD: u64 = HEADER_BYTES as u64;
 
 const MAGIC: &[u8; 4] = b"TREC";
 const KIND_BLOB: u16 = 1;
 
-/// `length` rounded up to a multiple of 64.
+/// Rounds `length` up to a multiple of 64.
 pub const fn pad64(length: u64) -> u64 {
     length.next_multiple_of(RECORD_ALIGN)
 }
 
-/// Bytes of the checksum table of a payload, without padding.
+/// Returns the size of the checksum table of a payload of `length` bytes, without padding.
 pub const fn table_bytes(length: u64) -> u64 {
     4 * chunk_count(length)
 }
 
-/// Bytes from a leading record's start to its payload.
+/// Returns the bytes from the start of a leading record to its payload.
 pub const fn leading_bytes(length: u64) -> u64 {
     FRAME_BYTES as u64 + pad64(table_bytes(length))
 }
 
-/// Where the parts of a record are in its segment file.
+/// The offsets of a record's parts in its segment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordPlaces {
-    /// Frame.
+    /// Offset of the frame.
     pub frame: u64,
-    /// Checksum table.
+    /// Offset of the checksum table.
     pub table: u64,
-    /// First payload byte.
+    /// Offset of the first payload byte.
     pub payload: u64,
-    /// First byte behind the record, without padding.
+    /// Offset of the first byte after the record, without padding.
     pub end: u64,
 }
 
 impl RecordPlaces {
-    /// Of the leading record that starts at `start`.
+    /// Returns the offsets of the leading record that starts at `start`.
     pub const fn leading(start: u64, length: u64) -> Self {
         let table = start + FRAME_BYTES as u64;
         let payload = start + leading_bytes(length);
@@ -61,7 +62,7 @@ impl RecordPlaces {
         }
     }
 
-    /// Of a dedicated segment's record.
+    /// Returns the offsets of the record of a dedicated segment.
     pub const fn trailing(length: u64) -> Self {
         let table = DEDICATED_PAYLOAD + pad64(length);
         let frame = table + pad64(table_bytes(length));
@@ -73,10 +74,13 @@ impl RecordPlaces {
         }
     }
 
-    /// Of the record around `extent`.
+    /// Returns the offsets of the record around `extent`.
+    ///
+    /// # Errors
+    /// No record can have this extent.
     pub fn of(extent: &Extent) -> Result<Self, Malformed> {
-        let wrong = || Malformed(format!("no record can lie around {extent}"));
-        // Far above any file size, and low enough that no sum below overflows.
+        let wrong = || Malformed(format!("no record can have {extent}"));
+        // Above any file size, and low enough that no sum below overflows.
         if extent.length > 1 << 60 || extent.offset > 1 << 60 {
             return Err(wrong());
         }
@@ -107,15 +111,15 @@ impl RecordPlaces {
 /// The frame around a blob's payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordFrame {
-    /// Whether the frame stands before or behind the payload.
+    /// Whether the frame is before or after the payload.
     pub layout: Layout,
-    /// The segment it is in.
+    /// Segment that holds the record.
     pub segment: SegmentId,
-    /// Its own offset.
+    /// Offset of the frame itself.
     pub offset: u64,
     /// Payload bytes.
     pub length: u64,
-    /// The store; its first 8 bytes are kept.
+    /// Id of the store. Its first 8 bytes are stored.
     pub store: [u8; 16],
     /// The blob's digest.
     pub digest: Digest,
@@ -123,14 +127,14 @@ pub struct RecordFrame {
     pub table_checksum: u32,
 }
 
-/// A frame as read: the store is known by its first 8 bytes only.
+/// A decoded frame. It has only the first 8 bytes of the store's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FoundFrame {
-    /// Whether the frame stands before or behind the payload.
+    /// Whether the frame is before or after the payload.
     pub layout: Layout,
-    /// The segment it says it is in.
+    /// Segment that the frame names.
     pub segment: SegmentId,
-    /// The offset it says it is at.
+    /// Offset that the frame names.
     pub offset: u64,
     /// Payload bytes.
     pub length: u64,
@@ -143,7 +147,7 @@ pub struct FoundFrame {
 }
 
 impl RecordFrame {
-    /// The frame of a record with the table `table` (its bytes on disk).
+    /// Creates the frame of a record whose checksum table has the bytes `table`.
     pub fn new(
         store: [u8; 16],
         digest: Digest,
@@ -161,7 +165,7 @@ impl RecordFrame {
         })
     }
 
-    /// The frame's bytes.
+    /// Encodes the frame.
     pub fn encode(&self) -> Vec<u8> {
         let layout = match self.layout {
             Layout::Leading => 0,
@@ -184,12 +188,15 @@ impl RecordFrame {
             .u8(u8::try_from(digest.len()).unwrap_or_default())
             .pad_to(48)
             .bytes(digest);
-        block.pad_to(112).u32(self.table_checksum).seal(FRAME_BYTES)
+        block
+            .pad_to(112)
+            .u32(self.table_checksum)
+            .finish_with_checksum(FRAME_BYTES)
     }
 }
 
 impl FoundFrame {
-    /// Reads a frame; short input is malformed like any other.
+    /// Decodes a frame. Short input is malformed, too.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut block = Decoder::new(bytes);
         let magic = block.bytes(MAGIC.len())?;
@@ -199,7 +206,7 @@ impl FoundFrame {
                 magic.escape_ascii()
             )));
         }
-        let mut block = Decoder::new(unseal(bytes, FRAME_BYTES)?);
+        let mut block = Decoder::new(verify_checksum(bytes, FRAME_BYTES)?);
         block.bytes(MAGIC.len())?;
         let kind = block.u16()?;
         if kind != KIND_BLOB {
@@ -242,7 +249,7 @@ impl FoundFrame {
         })
     }
 
-    /// Reads the frame that must be the one of `digest` at `extent` in `store`.
+    /// Decodes a frame that must be the one of `digest` at `extent` in `store`.
     pub fn decode_of(
         bytes: &[u8],
         store: &[u8; 16],
@@ -252,7 +259,7 @@ impl FoundFrame {
         let places = RecordPlaces::of(extent)?;
         let found = Self::decode(bytes)?;
         if !store.starts_with(&found.store_head) {
-            return Err(Malformed::new("record frame: of another store"));
+            return Err(Malformed::new("record frame: it belongs to another store"));
         }
         if found.segment != extent.segment
             || found.offset != places.frame
@@ -272,7 +279,7 @@ impl FoundFrame {
         Ok(found)
     }
 
-    /// The extent of the payload that the frame describes.
+    /// Returns the extent of the payload that the frame describes.
     pub fn extent(&self) -> Result<Extent, Malformed> {
         let offset = match self.layout {
             Layout::Leading if self.offset <= 1 << 60 && self.length <= 1 << 60 => {
@@ -336,7 +343,7 @@ mod tests {
         assert_eq!(frame().encode(), expected);
     }
 
-    /// Guards: no single flipped bit of a frame goes unnoticed, whatever digest length it claims.
+    /// Guards: every flipped bit of a frame is detected, whatever digest length it claims.
     #[test]
     fn every_bit_flip_is_noticed() {
         let block = frame().encode();
@@ -348,9 +355,9 @@ mod tests {
         }
     }
 
-    /// Guards: an intact frame of another place, blob or store is refused (misdirected writes).
+    /// Guards: an intact frame of another place, blob or store is rejected (misdirected writes).
     #[test]
-    fn a_frame_of_elsewhere_is_refused() {
+    fn a_frame_of_another_place_is_rejected() {
         let (block, frame) = (frame().encode(), frame());
         let home = extent(4096 + 128 + 64, 3, Layout::Leading);
         let check = |store: [u8; 16], digest: &Digest, extent: &Extent| {
@@ -378,9 +385,9 @@ mod tests {
         }
     }
 
-    /// Guards: extents that no record can have are refused, whatever their numbers.
+    /// Guards: extents that no record can have are rejected, whatever their numbers.
     #[test]
-    fn impossible_extents_are_refused() {
+    fn impossible_extents_are_rejected() {
         for (offset, length) in [
             (0, 0),
             (64, 3),

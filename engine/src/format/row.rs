@@ -1,14 +1,14 @@
-//! What the first bytes of a row's key say: its table, and the part by which a filter knows it.
+//! The first bytes of a row's key: its table, and the part that is entered into a run's filter.
 //!
-//! Owns: the prefix bytes, one per table. Refuses: the rest of a key and its value, which `keys` has.
+//! Owns: the prefix bytes, one per table. Refuses: the rest of a key, and values (`keys`).
 //!
 //! Layout: FORMAT.md, "Rows".
 
 use crate::digest::Algorithm;
 
-/// Prefix bytes, one per table.
+/// The prefix bytes of keys, one per table.
 pub mod table {
-    /// Index: where a blob is.
+    /// Index: the extent of a blob.
     pub const BLOB: u8 = b'b';
     /// Blob that was found damaged.
     pub const DAMAGED: u8 = b'c';
@@ -20,36 +20,38 @@ pub mod table {
     pub const DELETED: u8 = b'd';
     /// Link of a repository to a blob.
     pub const LINK: u8 = b'l';
-    /// Reverse of a link.
+    /// Repository that holds a blob: the reverse of a link.
     pub const HOLDER: u8 = b'h';
     /// Manifest.
     pub const MANIFEST: u8 = b'm';
     /// Edge from a manifest to a child.
     pub const CHILD: u8 = b'e';
-    /// Reverse of an edge.
+    /// Parent of a manifest or blob: the reverse of an edge.
     pub const PARENT: u8 = b'p';
     /// Referrer.
     pub const REFERRER: u8 = b's';
     /// Tag.
     pub const TAG: u8 = b't';
-    /// Reverse of a tag.
+    /// Tag of a manifest: the reverse of a tag.
     pub const TAGGED: u8 = b'u';
-    /// What lives in a segment.
+    /// Live bytes of a segment.
     pub const SEGMENT: u8 = b'g';
-    /// Manifest that was deleted and of which rows remain.
+    /// Deleted manifest of which rows remain.
     pub const RETIRED: u8 = b'x';
 }
 
 const ID_BYTES: usize = 8;
 
-/// The part of a row's key that is entered into a run's filter: up to the second last part for tables that are
-/// looked through by it (all parents of a child, all children of a manifest), the whole key for others.
+/// Returns the part of a row's key that is entered into a run's filter.
+///
+/// In tables that are scanned by digest (all parents of a child, all children of a manifest) the key is cut after that
+/// digest. In the others it is the whole key.
 pub fn filter_key(key: &[u8]) -> &[u8] {
     group_of(key).unwrap_or(key)
 }
 
-/// The filter key that all rows under `prefix` share; `None` if there is no such key, so that no filter can tell
-/// whether there are any.
+/// Returns the filter key that all rows under `prefix` share. `None`: they share none, and a filter cannot exclude
+/// them.
 pub fn group_of(prefix: &[u8]) -> Option<&[u8]> {
     let before_digest = match *prefix.first()? {
         table::HOLDER | table::PARENT => 1,
@@ -64,10 +66,10 @@ pub fn group_of(prefix: &[u8]) -> Option<&[u8]> {
 mod tests {
     use super::*;
 
-    /// Guards: all rows under a prefix that is looked through share one filter key, and that prefix has it; a prefix that
-    /// is shorter, or of a table without groups, has none.
+    /// Guards: all rows under a scanned prefix share one filter key, and the prefix has the same one. A shorter prefix,
+    /// and one of a table without groups, has none.
     #[test]
-    fn groups_end_behind_the_digest() {
+    fn groups_end_after_the_digest() {
         let sha256 = [&[1_u8][..], &[9; 32]].concat();
         let sha512 = [&[2_u8][..], &[9; 64]].concat();
         for digest in [sha256, sha512] {

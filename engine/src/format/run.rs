@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::codec::{Decoder, Encoder, Malformed, checksum, unseal};
+use super::codec::{Decoder, Encoder, Malformed, checksum, verify_checksum};
 
 /// Size of the file header; the first page follows.
 pub const FILE_HEADER_BYTES: usize = 4096;
@@ -14,34 +14,34 @@ pub const FILE_HEADER_BYTES: usize = 4096;
 pub const PAGE_HEADER_BYTES: usize = 64;
 /// The largest page, header included.
 pub const PAGE_BYTES_MAX: usize = 64 << 10;
-/// What a row costs in a page beside its bytes: two lengths and its place in the page's directory.
+/// Bytes of a page that a row takes beyond key and value: two lengths and its entry in the page's offsets.
 pub const ROW_OVERHEAD_BYTES: usize = 6;
-/// The largest filter or page directory that is read: enough for a billion rows, and memory is taken for it.
+/// Largest filter or page directory that is read, in bytes: enough for a billion rows. Memory is allocated for it.
 const PART_BYTES_MAX: u64 = 4 << 30;
 const VERSION: u32 = 1;
 const FILE_MAGIC: &[u8; 8] = b"TNRUNFIL";
 const PAGE_MAGIC: &[u8; 4] = b"TPAG";
 const PAGE_ALIGN: usize = 64;
 const LENGTHS_BYTES: usize = 4;
-/// The length of a value that says: the row is deleted.
+/// Length of a value that marks a deleted row.
 const DELETED: u16 = u16::MAX;
 
-/// What the header of a run file says.
+/// The header of a run file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileHeader {
-    /// The store it belongs to.
+    /// Id of the store.
     pub store_id: [u8; 16],
-    /// Number of this file.
+    /// Number of the file.
     pub file_id: u64,
-    /// Size of the whole file.
+    /// Size of the whole file in bytes.
     pub file_bytes: u64,
     /// Rows in all pages, deletions included.
     pub rows: u64,
     /// Keys that were entered into the filter.
     pub filter_keys: u64,
-    /// Where the filter starts; it reaches to the page directory.
+    /// Offset of the filter, which ends where the page directory starts.
     pub filter_offset: u64,
-    /// Where the page directory starts; it reaches to the end of the file.
+    /// Offset of the page directory, which ends with the file.
     pub directory_offset: u64,
     /// Checksum of the filter.
     pub filter_crc: u32,
@@ -52,7 +52,7 @@ pub struct FileHeader {
 }
 
 impl FileHeader {
-    /// Its 4 KiB.
+    /// Encodes the header, 4 KiB.
     pub fn encode(&self) -> Vec<u8> {
         Encoder::new()
             .bytes(FILE_MAGIC)
@@ -67,12 +67,12 @@ impl FileHeader {
             .u64(self.directory_offset)
             .u32(self.filter_crc)
             .u32(self.directory_crc)
-            .seal(FILE_HEADER_BYTES)
+            .finish_with_checksum(FILE_HEADER_BYTES)
     }
 
-    /// From the first bytes of a file.
+    /// Decodes the header from the first bytes of a file.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut fields = Decoder::new(unseal(bytes, FILE_HEADER_BYTES)?);
+        let mut fields = Decoder::new(verify_checksum(bytes, FILE_HEADER_BYTES)?);
         if fields.bytes(8)? != FILE_MAGIC {
             return Err(Malformed::new("not a run file"));
         }
@@ -103,7 +103,7 @@ impl FileHeader {
             header.file_bytes,
         ];
         if !places.is_sorted() {
-            return Err(Malformed::new("its parts do not follow each other"));
+            return Err(Malformed::new("its parts are not in order"));
         }
         if header.filter_keys > header.rows {
             return Err(Malformed::new(
@@ -111,25 +111,27 @@ impl FileHeader {
             ));
         }
         if header.filter_bytes().max(header.directory_bytes()) > PART_BYTES_MAX {
-            return Err(Malformed::new("its filter or directory is larger than any"));
+            return Err(Malformed::new(
+                "its filter or directory is larger than 4 GiB",
+            ));
         }
         Ok(header)
     }
 }
 
 impl FileHeader {
-    /// Size of the filter.
+    /// Returns the size of the filter in bytes.
     pub fn filter_bytes(&self) -> u64 {
         self.directory_offset.saturating_sub(self.filter_offset)
     }
 
-    /// Size of the page directory.
+    /// Returns the size of the page directory in bytes.
     pub fn directory_bytes(&self) -> u64 {
         self.file_bytes.saturating_sub(self.directory_offset)
     }
 }
 
-/// The checksum that stands at the end of a file header.
+/// Returns the checksum at the end of a file header.
 pub fn header_crc(header: &[u8]) -> u32 {
     let end = header
         .get(..FILE_HEADER_BYTES)
@@ -137,20 +139,20 @@ pub fn header_crc(header: &[u8]) -> u32 {
     end.map_or(0, |crc| u32::from_le_bytes(*crc))
 }
 
-/// One page in a directory. Pages follow each other from the file header on, in the order of the directory.
+/// The entry of one page in a directory. Pages follow the file header without gaps, in the order of the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageEntry {
-    /// Where the page starts in the file.
+    /// Offset of the page in the file.
     pub offset: u64,
-    /// Size of the page.
+    /// Size of the page in bytes.
     pub bytes: u32,
-    /// Its checksum, as in its header.
+    /// Checksum of the page, as in its header.
     pub crc: u32,
-    /// Its first key.
+    /// First key of the page.
     pub first_key: Bytes,
 }
 
-/// The directory of a file.
+/// Encodes the directory of a file.
 pub fn encode_directory(entries: &[PageEntry]) -> Vec<u8> {
     let mut out = Encoder::new();
     for entry in entries {
@@ -160,7 +162,7 @@ pub fn encode_directory(entries: &[PageEntry]) -> Vec<u8> {
     out.finish()
 }
 
-/// Reads a directory of `pages` entries. The keys share one copy of the directory.
+/// Decodes a directory of `pages` entries. The keys share one copy of the directory.
 pub fn decode_directory(bytes: &[u8], pages: u32) -> Result<Vec<PageEntry>, Malformed> {
     let shared = Bytes::copy_from_slice(bytes);
     let mut fields = Decoder::new(&shared);
@@ -180,18 +182,18 @@ pub fn decode_directory(bytes: &[u8], pages: u32) -> Result<Vec<PageEntry>, Malf
     Ok(entries)
 }
 
-/// Where a page belongs: a page found elsewhere is a misdirected write.
+/// The place that a page belongs in. A page found elsewhere is a misdirected write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PagePlace {
-    /// The store.
+    /// Id of the store.
     pub store_id: [u8; 16],
-    /// The run file.
+    /// Number of the run file.
     pub file_id: u64,
     /// Offset of the page in it.
     pub offset: u64,
 }
 
-/// Lays out the rows of one page.
+/// Builds one page from its rows.
 #[derive(Debug, Default)]
 pub struct PageWriter {
     rows: Vec<u8>,
@@ -200,8 +202,10 @@ pub struct PageWriter {
 }
 
 impl PageWriter {
-    /// Adds the next row, whose key is greater than the last one's; `None`: the row is deleted. It must fit: see
-    /// [`PageWriter::bytes_with`].
+    /// Adds the next row, whose key is greater than the last one's. `None` is a deleted row.
+    ///
+    /// # Panics
+    /// If the row does not fit; see [`PageWriter::bytes_with`].
     pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
         let lengths = (
             u16::try_from(self.rows.len()),
@@ -222,23 +226,23 @@ impl PageWriter {
         self.rows.extend(value.unwrap_or_default());
     }
 
-    /// Size of the page if a row of that many bytes, key and value together, were added.
+    /// Returns the size of the page with one more row of `row_bytes` bytes, key and value together.
     pub fn bytes_with(&self, row_bytes: usize) -> usize {
         let offsets = (self.starts.len() + 1) * size_of::<u16>();
         PAGE_HEADER_BYTES + self.rows.len() + LENGTHS_BYTES + row_bytes + offsets
     }
 
-    /// Rows so far.
+    /// Returns the number of rows so far.
     pub fn rows(&self) -> usize {
         self.starts.len()
     }
 
-    /// The first key; empty without a row.
+    /// Returns the first key; empty without a row.
     pub fn first_key(&self) -> &Bytes {
         &self.first_key
     }
 
-    /// The page and its checksum. The writer is empty then.
+    /// Returns the page and its checksum, and leaves the writer empty.
     pub fn finish(&mut self, place: PagePlace) -> (Vec<u8>, u32) {
         let table = self.first_key.first().copied().unwrap_or_default();
         let payload = self.rows.len() + self.starts.len() * size_of::<u16>();
@@ -268,12 +272,12 @@ impl PageWriter {
     }
 }
 
-/// A page that was checked.
+/// A page whose checksum and structure were checked.
 #[derive(Debug, Clone)]
 pub struct Page {
     bytes: Bytes,
     rows: usize,
-    // Where the starts of the rows stand.
+    // Offset of the offsets of the rows.
     starts_at: usize,
 }
 
@@ -281,7 +285,7 @@ pub struct Page {
 pub type PageRow<'a> = (&'a [u8], Option<&'a [u8]>);
 
 impl Page {
-    /// Checks the page at `place`. `crc` is what its directory says.
+    /// Checks the page at `place` against `crc`, the checksum in its directory.
     pub fn open(bytes: Bytes, place: PagePlace, crc: u32) -> Result<Self, Malformed> {
         let found = page_checksum(&bytes);
         if found != crc {
@@ -327,7 +331,7 @@ impl Page {
         Ok(page)
     }
 
-    /// Rows follow each other without a gap, their keys ascend, and all are of one table.
+    /// Checks that rows follow each other without a gap, keys ascend, and all rows are of one table.
     fn check_rows(&self, table: u8) -> Result<(), Malformed> {
         let broken = || Malformed::new("rows of a page do not follow each other");
         let (mut end, mut last) = (PAGE_HEADER_BYTES, None);
@@ -353,7 +357,7 @@ impl Page {
         }
     }
 
-    /// Where a row starts, and the row; `None` if it reaches out of the page.
+    /// Returns the offset of a row and the row; `None` if it reaches out of the page.
     fn locate(&self, number: usize) -> Option<(usize, PageRow<'_>)> {
         let at = self.starts_at + number * size_of::<u16>();
         let start = self.bytes.get(at..)?.first_chunk()?;
@@ -369,22 +373,25 @@ impl Page {
         Some((start, (key, value)))
     }
 
-    /// How many rows it has, at least one.
+    /// Returns the number of rows, at least one.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// A row by its number; `None` after the last.
+    /// Returns a row by its number; `None` after the last.
     pub fn row(&self, number: usize) -> Option<PageRow<'_>> {
         if number >= self.rows {
             return None;
         }
         let located = self.locate(number);
-        assert!(located.is_some(), "a row of a checked page reaches out");
+        assert!(
+            located.is_some(),
+            "a row of a checked page reaches out of it"
+        );
         located.map(|(_, row)| row)
     }
 
-    /// Number of the first row whose key is not less than `key`; the number of rows if all are less.
+    /// Returns the number of the first row whose key is not less than `key`, or the number of rows if all are less.
     pub fn lower_bound(&self, key: &[u8]) -> usize {
         let (mut low, mut high) = (0, self.rows);
         while low < high {
@@ -398,18 +405,18 @@ impl Page {
         low
     }
 
-    /// The value of `key`, or that it is deleted; `None` if the page says nothing of it.
+    /// Returns the value of `key`, or `Some(None)` if it is deleted; `None` if the page has no row of it.
     pub fn find(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         let (found, value) = self.row(self.lower_bound(key))?;
         (found == key).then_some(value)
     }
 
-    /// A part of the page as bytes that keep all of it.
+    /// Returns a part of the page as shared bytes, which keep the whole page in memory.
     pub fn share(&self, part: &[u8]) -> Bytes {
         self.bytes.slice_ref(part)
     }
 
-    /// Its size.
+    /// Returns the size of the page in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
@@ -419,7 +426,7 @@ fn store_prefix(place: PagePlace) -> [u8; 8] {
     place.store_id.first_chunk().copied().unwrap_or_default()
 }
 
-/// CRC-32 of a page without the four bytes that hold it.
+/// Returns the CRC-32 of a page without the four bytes that hold it.
 fn page_checksum(page: &[u8]) -> u32 {
     let (head, rest) = page
         .split_at_checked(PAGE_HEADER_BYTES - 4)
@@ -477,9 +484,9 @@ mod tests {
         assert_eq!(crc, checksum(&[&page[..60], &page[64..]].concat()));
     }
 
-    /// Guards: rows come back, deletions too, and are found by key.
+    /// Guards: rows are decoded as they were added, deletions included, and are found by key.
     #[test]
-    fn rows_come_back() {
+    fn rows_are_decoded_as_added() {
         let (bytes, crc) = sample();
         let page = open(&bytes, PLACE, crc).unwrap();
         let keys: Vec<_> = (0..page.rows()).map(|n| page.row(n).unwrap().0).collect();
@@ -492,9 +499,9 @@ mod tests {
         assert_eq!((page.lower_bound(b"tbb"), page.lower_bound(b"x")), (2, 4));
     }
 
-    /// Guards: any bit of a page, padding included; a page of elsewhere is not this one.
+    /// Guards: every flipped bit of a page is detected, padding included; a page of another place is rejected.
     #[test]
-    fn damaged_and_misdirected_pages_do_not_hold() {
+    fn damaged_and_misdirected_pages_are_rejected() {
         let (page, crc) = sample();
         for bit in 0..page.len() * 8 {
             let mut damaged = page.clone();
@@ -521,9 +528,9 @@ mod tests {
         }
     }
 
-    /// Guards: a page whose checksum holds but whose structure does not is refused, and none makes a reader panic.
+    /// Guards: a page with a valid checksum and an invalid structure is rejected, and none makes a reader panic.
     #[test]
-    fn sealed_nonsense_is_refused_or_readable() {
+    fn checksummed_nonsense_is_rejected_or_readable() {
         let (page, _) = sample();
         let mut refused = 0;
         for at in 0..page.len() {
@@ -544,7 +551,8 @@ mod tests {
         assert!(refused > page.len(), "{refused}");
     }
 
-    /// Guards: the bytes of a file's header and directory do not change by accident; nothing after them is read.
+    /// Guards: the bytes of a file's header and directory do not change by accident; bytes after the directory are
+    /// rejected.
     #[test]
     fn golden_file_header_and_directory() {
         let header = FileHeader {

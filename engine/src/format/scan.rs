@@ -1,8 +1,10 @@
-//! Facts from the bytes of one journal file. Pure.
+//! The frames of one journal file, read in order. Pure.
 //!
-//! Owns: walking frames, and telling a torn tail from corruption.
-//! Refuses: repairing, skipping, or searching for records in payload bytes. The one search there is, from a bad frame on, looks
-//! only for headers with the file's secret nonce, which no client can forge: a torn write leaves none but its own.
+//! Owns: walking frames, and the distinction between a torn tail and corruption. Refuses: repairing and skipping.
+//!
+//! After a bad frame the file is searched for headers with its secret nonce, which no client can forge. A torn write
+//! leaves no such header but its own, so any other means corruption. Payload bytes are never searched for anything
+//! else.
 
 use super::codec::{Decoder, Malformed, checksum};
 use super::journal::{FRAME_HEADER_BYTES, FrameHeader, JournalHeader, frame_bytes};
@@ -14,52 +16,52 @@ use crate::limits::DRIVE_SECTOR_BYTES;
 /// How the frames of a file end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
-    /// With a close frame, or where the successor says.
+    /// With a close frame, or where the successor's header says.
     Clean,
-    /// Without a close frame; zeros behind.
+    /// Without a close frame; only zeros follow.
     Unclosed,
-    /// With an unfinished frame behind the last intact one, as a crash leaves it.
+    /// With an unfinished frame after the last intact one, as a crash leaves it.
     Torn,
 }
 
-/// What one file holds.
+/// The result of a scan of one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scanned {
-    /// Offset behind the last intact frame.
+pub struct FrameScan {
+    /// End of the last intact frame.
     pub end: u64,
-    /// Offset of the last intact frame, or of the header where there is none. Where the scan began in the middle of a file: of where it
-    /// began.
+    /// Offset of the last intact frame. Without one, 0, or the offset at which the scan began in the middle of the
+    /// file.
     pub last_frame: u64,
-    /// How it ends.
+    /// How the frames end.
     pub tail: Tail,
-    /// Intact frames.
+    /// Number of intact frames.
     pub frames: u64,
-    /// LSN of the last transaction, if there was one.
+    /// LSN of the last transaction, if there is one.
     pub last_lsn: Option<Lsn>,
-    /// Whether the last frame says that the store was closed.
+    /// Whether the last frame is a close frame.
     pub closed: bool,
 }
 
-/// A frame or transaction that does not hold.
+/// A frame or transaction that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadFrame {
-    /// Where.
+    /// Offset of the frame.
     pub offset: u64,
-    /// Why.
+    /// What is wrong with it.
     pub what: Malformed,
 }
 
-/// Walks the frames of a file from `from` on and hands every transaction to `visit`.
+/// Reads the frames of a file from offset `from` on, and passes every transaction to `visit`.
 ///
-/// `end` is where a successor says that the frames end; without it the file is the last one and may have a torn
-/// tail. `visit` returns an error for a transaction that cannot be applied.
+/// `end` is the end of the frames as the successor's header says. Without it the file is the last one, and may have a
+/// torn tail. `visit` returns an error for a transaction that cannot be applied.
 pub fn frames(
     bytes: &[u8],
     header: &JournalHeader,
     from: u64,
     end: Option<u64>,
     visit: &mut dyn FnMut(Transaction) -> Result<(), Malformed>,
-) -> Result<Scanned, BadFrame> {
+) -> Result<FrameScan, BadFrame> {
     let mut walk = Walk {
         at: from,
         last_frame: from,
@@ -87,7 +89,7 @@ pub fn frames(
                         what: Malformed(what),
                     });
                 }
-                return Ok(Scanned {
+                return Ok(FrameScan {
                     closed: true,
                     ..walk.done(Tail::Clean)
                 });
@@ -99,19 +101,19 @@ pub fn frames(
     }
 }
 
-/// The first byte from `end` on that is not zero.
+/// Returns the offset of the first byte from `end` on that is not zero.
 pub fn first_nonzero(bytes: &[u8], end: u64) -> Option<u64> {
     let found = slice(bytes, end).iter().position(|byte| *byte != 0)?;
     Some(end + found as u64)
 }
 
-/// Judges what follows the last intact frame of the last file.
+/// Decides whether the bytes after the last intact frame of the last file are a torn tail or corrupt.
 fn tail(
     bytes: &[u8],
     header: &JournalHeader,
     walk: Walk,
     what: &Malformed,
-) -> Result<Scanned, BadFrame> {
+) -> Result<FrameScan, BadFrame> {
     let rest = slice(bytes, walk.at);
     let sectors = rest.chunks(DRIVE_SECTOR_BYTES).enumerate();
     let mut headers = sectors.filter_map(|(sector, chunk)| {
@@ -138,15 +140,15 @@ fn tail(
 struct Walk {
     at: u64,
     last_frame: u64,
-    /// Unknown (`None`) when the walk starts in the middle of a file.
+    /// Unknown (`None`) when the scan starts in the middle of a file.
     previous_crc: Option<u32>,
     frames: u64,
     last_lsn: Option<Lsn>,
 }
 
 impl Walk {
-    fn done(self, tail: Tail) -> Scanned {
-        Scanned {
+    fn done(self, tail: Tail) -> FrameScan {
+        FrameScan {
             end: self.at,
             last_frame: self.last_frame,
             tail,
@@ -156,7 +158,7 @@ impl Walk {
         }
     }
 
-    /// The frame here, checked whole; moves behind it.
+    /// Returns the frame at the current offset, fully checked, and advances past it.
     fn next(&mut self, bytes: &[u8], header: &JournalHeader) -> Result<FrameHeader, Malformed> {
         let rest = slice(bytes, self.at);
         let frame = FrameHeader::decode(rest, header.nonce, self.at)?;
@@ -179,9 +181,7 @@ impl Walk {
         let whole = frame_bytes(payload.len());
         let padding = rest.get(FRAME_HEADER_BYTES + payload.len()..whole);
         if padding.is_none_or(|padding| padding.iter().any(|byte| *byte != 0)) {
-            return Err(Malformed::new(
-                "padding behind the frame is cut or not zero",
-            ));
+            return Err(Malformed::new("padding after the frame is cut or not zero"));
         }
         self.previous_crc = Some(frame.crc());
         self.last_frame = self.at;
@@ -190,7 +190,8 @@ impl Walk {
         Ok(frame)
     }
 
-    /// Hands out the transactions of an intact frame. What does not decode here was written so: corrupt.
+    /// Passes the transactions of an intact frame to `visit`. One that does not decode is corrupt, because the frame's
+    /// checksum matches.
     fn visit(
         &mut self,
         bytes: &[u8],
@@ -248,7 +249,8 @@ mod tests {
         }
     }
 
-    /// A file with one frame per entry of `frames`, each with that many transactions; returns frame offsets too.
+    /// Returns a file with one frame per entry of `frames`, each with that many transactions, and the offsets of the
+    /// frames.
     fn file(frames: &[u32], close: bool) -> (Vec<u8>, Vec<usize>) {
         let mut bytes = header().encode();
         bytes.resize(usize::try_from(FRAMES_START).unwrap(), 0);
@@ -297,7 +299,7 @@ mod tests {
         (bytes, offsets)
     }
 
-    fn scan(bytes: &[u8], end: Option<u64>) -> Result<(Vec<u64>, Scanned), BadFrame> {
+    fn scan(bytes: &[u8], end: Option<u64>) -> Result<(Vec<u64>, FrameScan), BadFrame> {
         let mut lsns = Vec::new();
         let scanned = frames(bytes, &header(), FRAMES_START, end, &mut |transaction| {
             lsns.push(transaction.lsn.0);
@@ -333,7 +335,7 @@ mod tests {
         }
     }
 
-    /// Guards: a bad frame with an intact one behind it is corruption; nothing acknowledged is dropped.
+    /// Guards: a bad frame with an intact one after it is corruption; nothing acknowledged is dropped.
     #[test]
     fn a_bad_frame_before_an_intact_one_is_corrupt() {
         let (bytes, offsets) = file(&[3, 40, 1], false);
@@ -344,9 +346,10 @@ mod tests {
         }
     }
 
-    /// Guards: a frame that was written over another one, at any sector, is no torn write: the other one may have been acknowledged.
+    /// Guards: a frame that was written over another one, at any sector, is no torn write: the other one may have been
+    /// acknowledged.
     #[test]
-    fn a_frame_at_another_ones_place_is_corrupt() {
+    fn a_frame_at_the_place_of_another_is_corrupt() {
         let (bytes, offsets) = file(&[3, 1, 2], false);
         let (last, moved) = (offsets[1], offsets[2]);
         let frame = bytes[moved..moved + 4096].to_vec();
@@ -360,7 +363,7 @@ mod tests {
         }
     }
 
-    /// Guards: where a successor names the end, nothing behind it counts and everything before it must hold.
+    /// Guards: where a successor names the end, nothing after it counts and everything before it must be intact.
     #[test]
     fn the_successor_decides_where_a_file_ends() {
         let (mut bytes, offsets) = file(&[1, 1, 1], false);
@@ -372,7 +375,7 @@ mod tests {
 
     /// Guards: bytes chosen by a client that look like a frame do not count without the file's nonce.
     #[test]
-    fn forged_frames_behind_a_torn_one_are_ignored() {
+    fn forged_frames_after_a_torn_one_are_ignored() {
         let (mut bytes, offsets) = file(&[1, 40], false);
         let at = offsets[1] + JOURNAL_BLOCK_BYTES;
         let forged = FrameHeader {

@@ -4,11 +4,11 @@
 
 use bytes::Bytes;
 
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use crate::extent::{SegmentId, VolumeId};
 use crate::limits::CHUNK_BYTES;
 
-/// Bytes of the header; the first record, or a dedicated segment's payload, starts behind it.
+/// Size of the header in bytes. The first record, or a dedicated segment's payload, follows.
 pub const HEADER_BYTES: usize = 4096;
 
 const MAGIC: &[u8; 8] = b"TNSEGMNT";
@@ -23,21 +23,21 @@ pub enum SegmentClass {
     Dedicated,
 }
 
-/// Who a segment file is.
+/// The header of a segment file: its identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SegmentHeader {
-    /// What it holds.
+    /// Class of the segment.
     pub class: SegmentClass,
-    /// The store it belongs to.
+    /// Id of the store.
     pub store: [u8; 16],
-    /// Its number, also in its name.
+    /// Number of the segment, which is also in the file's name.
     pub segment: SegmentId,
-    /// The volume it lies on.
+    /// Volume that holds the file.
     pub volume: VolumeId,
 }
 
 impl SegmentHeader {
-    /// The header's block.
+    /// Encodes the header's block.
     pub fn encode(&self) -> Bytes {
         let class = match self.class {
             SegmentClass::Shared => 1,
@@ -54,10 +54,10 @@ impl SegmentHeader {
             .u16(self.volume.0)
             .pad_to(48)
             .u32(CHUNK_WORD);
-        Bytes::from(block.seal(HEADER_BYTES))
+        Bytes::from(block.finish_with_checksum(HEADER_BYTES))
     }
 
-    /// Reads a header's block; short input is malformed like any other.
+    /// Decodes a header's block. Short input is malformed, too.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut block = Decoder::new(bytes);
         let magic = block.bytes(MAGIC.len())?;
@@ -67,7 +67,7 @@ impl SegmentHeader {
                 magic.escape_ascii()
             )));
         }
-        let mut block = Decoder::new(unseal(bytes, HEADER_BYTES)?);
+        let mut block = Decoder::new(verify_checksum(bytes, HEADER_BYTES)?);
         block.bytes(MAGIC.len())?;
         let version = block.u32()?;
         if version != VERSION {
@@ -102,12 +102,12 @@ impl SegmentHeader {
         })
     }
 
-    /// Whether the block's checksum holds: what is wrong with it then is no rot.
+    /// Whether the block's checksum matches. Then any other fault of the block is not bit rot.
     pub fn is_whole(bytes: &[u8]) -> bool {
-        unseal(bytes, HEADER_BYTES).is_ok()
+        verify_checksum(bytes, HEADER_BYTES).is_ok()
     }
 
-    /// Reads a header's block that must be that of `segment` in `store`.
+    /// Decodes a header's block that must be that of `segment` in `store`.
     pub fn decode_of(
         bytes: &[u8],
         store: &[u8; 16],
@@ -115,11 +115,13 @@ impl SegmentHeader {
     ) -> Result<Self, Malformed> {
         let header = Self::decode(bytes)?;
         if header.store != *store {
-            return Err(Malformed::new("segment header: of another store"));
+            return Err(Malformed::new(
+                "segment header: it belongs to another store",
+            ));
         }
         if header.segment != segment {
             return Err(Malformed(format!(
-                "segment header: of segment {}, not {segment}",
+                "segment header: it belongs to segment {}, not {segment}",
                 header.segment
             )));
         }
@@ -160,7 +162,7 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&block), Ok(header()));
     }
 
-    /// Guards: no single flipped bit of a header goes unnoticed, and a header of elsewhere is refused.
+    /// Guards: every flipped bit of a header is detected, and a header of another store or segment is rejected.
     #[test]
     fn every_bit_flip_is_noticed() {
         let block = header().encode();

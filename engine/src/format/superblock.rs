@@ -1,15 +1,16 @@
-//! The superblock: what this directory is, and what a program must know to use it.
+//! The superblock: the identity of a store, and the features that a program needs to use it.
 //!
-//! Layout: FORMAT.md, "Superblock". Written once at creation, read at every open.
+//! Layout: FORMAT.md, "Superblock". It is written when the store is created and read at every open. Damaged copies are
+//! written again.
 
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use crate::limits::{CHUNK_BYTES, JOURNAL_BLOCK_BYTES};
 
-/// Size of one copy.
+/// Size of one copy in bytes.
 pub const COPY_BYTES: usize = 4096;
-/// Copies in the file.
+/// Number of copies in the file.
 pub const COPIES: u32 = 4;
-/// Size of the file.
+/// Size of the file in bytes.
 pub const SUPERBLOCK_BYTES: usize = COPY_BYTES * 4;
 /// The format version this program writes, and the newest it reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -22,7 +23,7 @@ const READ_ONLY_COMPATIBLE_KNOWN: u64 = 0;
 /// Identity and features of a store.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Superblock {
-    /// Random; stands in every file of the store.
+    /// Random id of the store, repeated in every file.
     pub store_id: [u8; 16],
     /// Secret key of the index's hash.
     pub hash_key: [u8; 16],
@@ -30,7 +31,7 @@ pub struct Superblock {
     pub compatible: u64,
     /// Features with which an older program may read.
     pub read_only_compatible: u64,
-    /// Features that an older program must refuse.
+    /// Features with which an older program must not open the store.
     pub incompatible: u64,
     /// Creation time.
     pub created_unix_ms: u64,
@@ -45,36 +46,36 @@ impl std::fmt::Debug for Superblock {
     }
 }
 
-/// What reading a superblock found.
+/// The result of decoding a superblock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decoded {
-    /// More of the intact copies agree on this than on anything else, and this program may use the store.
+    /// More of the intact copies agree on this content than on any other, and this program may use the store.
     Usable {
         /// The superblock.
         superblock: Superblock,
-        /// Numbers of the copies that do not hold, or say something else.
+        /// Numbers of the copies that are damaged or differ.
         damaged_copies: Vec<u32>,
-        /// Set where a feature allows this program reading only.
+        /// Whether a feature allows this program only to read.
         read_only: bool,
     },
-    /// Intact, but of a newer format or with features this program lacks.
+    /// The superblock is intact, but of a newer format or with features that this program does not have.
     Unsupported {
         /// What the store needs, in words.
         needs: String,
     },
-    /// No copy holds, or those that do contradict each other.
+    /// No copy is intact, or the intact copies contradict each other.
     Damaged(Malformed),
 }
 
 impl Superblock {
-    /// All four copies.
+    /// Encodes all four copies.
     pub fn encode(&self) -> Vec<u8> {
         (0..COPIES)
             .flat_map(|number| self.encode_copy(number))
             .collect()
     }
 
-    /// The copy with this number.
+    /// Encodes the copy with this number.
     pub fn encode_copy(&self, number: u32) -> Vec<u8> {
         Encoder::new()
             .bytes(MAGIC)
@@ -88,10 +89,10 @@ impl Superblock {
             .u64(self.created_unix_ms)
             .count(CHUNK_BYTES)
             .count(JOURNAL_BLOCK_BYTES)
-            .seal(COPY_BYTES)
+            .finish_with_checksum(COPY_BYTES)
     }
 
-    /// Judges the file's bytes. What most of the intact copies agree on counts; the others are damaged, like those that do not hold.
+    /// Decodes the file by a majority vote of its intact copies. A copy that differs from the result counts as damaged.
     pub fn decode(bytes: &[u8]) -> Decoded {
         let mut why = Malformed::new("the file is empty");
         let mut places = bytes.chunks(COPY_BYTES);
@@ -119,7 +120,7 @@ impl Superblock {
             .filter(|copy| agreeing(copy) == most);
         let found = candidates.next().cloned();
         if candidates.any(|copy| Some(copy) != found.as_ref()) {
-            let what = format!("its copies differ, and not more than {most} agree");
+            let what = format!("its copies differ, and at most {most} of them agree");
             return Decoded::Damaged(Malformed(what));
         }
         let numbered = (0..COPIES).zip(&copies);
@@ -155,7 +156,7 @@ struct Copy {
 }
 
 fn decode_copy(bytes: &[u8], number: u32) -> Result<Copy, Malformed> {
-    let mut decoder = Decoder::new(unseal(bytes, COPY_BYTES)?);
+    let mut decoder = Decoder::new(verify_checksum(bytes, COPY_BYTES)?);
     if decoder.array::<8>()? != *MAGIC {
         return Err(Malformed::new("not a superblock"));
     }
@@ -163,7 +164,7 @@ fn decode_copy(bytes: &[u8], number: u32) -> Result<Copy, Malformed> {
     let found = decoder.u32()?;
     if found != number {
         return Err(Malformed(format!(
-            "copy {found} stands where copy {number} belongs"
+            "copy {found} is in the place of copy {number}"
         )));
     }
     let superblock = Superblock {
@@ -246,16 +247,16 @@ mod tests {
         assert!(matches!(Superblock::decode(&[]), Decoded::Damaged(_)));
     }
 
-    /// Guards: a copy of another store, in whichever place, is outvoted and reported; without more votes for one than for any other
-    /// nothing is believed.
+    /// Guards: a copy of another store, in any place, is outvoted and reported. Without a majority the superblock is
+    /// damaged.
     #[test]
     fn copies_are_outvoted() {
         let mut other = sample();
         other.store_id = [8; 16];
-        let mixed = |strangers: &[u32]| {
+        let mixed = |foreign: &[u32]| {
             let copies = (0..COPIES).flat_map(|number| {
-                let stranger = strangers.contains(&number);
-                let superblock = if stranger { &other } else { &sample() };
+                let is_foreign = foreign.contains(&number);
+                let superblock = if is_foreign { &other } else { &sample() };
                 superblock.encode_copy(number)
             });
             copies.collect::<Vec<_>>()
@@ -292,9 +293,9 @@ mod tests {
         }
     }
 
-    /// Guards: a newer version and unknown incompatible features are refused, not misread.
+    /// Guards: a newer version and unknown incompatible features are rejected, not misread.
     #[test]
-    fn newer_stores_are_refused() {
+    fn newer_stores_are_rejected() {
         let newer: Vec<u8> = (0..COPIES)
             .flat_map(|number| {
                 Encoder::new()
@@ -302,7 +303,7 @@ mod tests {
                     .u32(2)
                     .u32(number)
                     .bytes(&[1; 72])
-                    .seal(COPY_BYTES)
+                    .finish_with_checksum(COPY_BYTES)
             })
             .collect();
         assert!(matches!(

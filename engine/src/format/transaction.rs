@@ -1,7 +1,7 @@
-//! Transactions: what a journal frame carries.
+//! Transactions: the payload of a journal frame.
 //!
-//! Layout: FORMAT.md, "Journal", the table of operations. Logical operations (kinds below 64) could be
-//! replayed in another store; placements say where bytes are in this one.
+//! Layout: FORMAT.md, "Journal", the table of operations. Logical operations (kinds below 64) could be replayed in
+//! another store. The others name places of bytes in this one.
 
 use bytes::Bytes;
 
@@ -11,141 +11,141 @@ use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 use crate::limits::{MANIFEST_ATTRIBUTES_BYTES_MAX, MANIFEST_CHILDREN_MAX, ORIGIN_BYTES_MAX};
 use crate::vocabulary::{ManifestEntry, Origin};
 
-/// Numeric identity of a repository; never reused, so a deleted and re-created name is another one.
+/// Numeric id of a repository. Never reused: a name that is deleted and created again has another id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepositoryId(pub u64);
 
 /// One committed batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transaction {
-    /// Its position.
+    /// Position in the journal.
     pub lsn: Lsn,
     /// Wall-clock time at commit.
     pub unix_ms: u64,
-    /// Who asked.
+    /// Actor and request that asked for it.
     pub origin: Origin,
-    /// What changed, in order.
+    /// Changes, in order.
     pub operations: Vec<Operation>,
 }
 
-/// One change, fully resolved: applying it needs no judgement.
+/// One change, fully resolved: it is applied without any further check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// A name gets an id.
+    /// Creates a repository: gives an id to a name.
     CreateRepository {
         /// The id.
         id: RepositoryId,
         /// The name.
         name: String,
     },
-    /// A blob becomes visible in a repository.
+    /// Makes a blob visible in a repository.
     Link {
         /// The repository.
         repository: RepositoryId,
         /// The blob.
         digest: Digest,
     },
-    /// A blob is no longer visible in a repository.
+    /// Removes a blob's visibility in a repository.
     Unlink {
         /// The repository.
         repository: RepositoryId,
         /// The blob.
         digest: Digest,
     },
-    /// A manifest and its edges.
+    /// Adds or replaces a manifest and its edges.
     PutManifest {
         /// The repository.
         repository: RepositoryId,
         /// The manifest.
         entry: ManifestEntry,
     },
-    /// A manifest goes, with its edges. Its tags were removed by operations before this one.
+    /// Deletes a manifest and its edges. Earlier operations deleted its tags.
     DeleteManifest {
         /// The repository.
         repository: RepositoryId,
         /// The manifest.
         digest: Digest,
     },
-    /// A tag moves.
+    /// Points a tag at a manifest.
     SetTag {
         /// The repository.
         repository: RepositoryId,
         /// The tag.
         tag: String,
-        /// What it points at now.
+        /// Manifest that it points at now.
         digest: Digest,
-        /// What it pointed at before.
+        /// Manifest that it pointed at before.
         old: Option<Digest>,
     },
-    /// A tag goes.
+    /// Deletes a tag.
     DeleteTag {
         /// The repository.
         repository: RepositoryId,
         /// The tag.
         tag: String,
-        /// What it pointed at.
+        /// Manifest that it pointed at.
         old: Digest,
     },
-    /// A name loses its repository. Its rows remain, reachable by nobody, until operations behind this one removed them.
+    /// Deletes a repository: its name is free. Its rows are invisible and remain until later operations remove them.
     DeleteRepository {
         /// The id.
         id: RepositoryId,
         /// The name.
         name: String,
     },
-    /// Nothing remains of a deleted repository.
+    /// Ends the removal of a deleted repository: no row of it remains.
     ForgetRepository {
         /// The id.
         id: RepositoryId,
     },
-    /// A manifest with very many tags or edges goes, and no tag that was set to it before this transaction counts any
-    /// more. Tags and edges remain as rows until operations behind this one removed them.
+    /// Deletes a manifest with very many tags or edges. Tags that were set to it before this transaction no longer
+    /// count. Its tags and edges remain as rows until later operations remove them.
     RetireManifest {
         /// The repository.
         repository: RepositoryId,
         /// The manifest.
         digest: Digest,
     },
-    /// Edges of a manifest that was retired go.
+    /// Removes edges of a retired manifest.
     DropEdges {
         /// The repository.
         repository: RepositoryId,
         /// The manifest.
         digest: Digest,
-        /// What they lead to.
+        /// Children that the edges lead to.
         children: Vec<Digest>,
     },
-    /// Nothing remains of a manifest that was retired.
+    /// Ends the removal of a retired manifest: no row of it remains.
     ForgetManifest {
         /// The repository.
         repository: RepositoryId,
         /// The manifest.
         digest: Digest,
     },
-    /// A blob's bytes are at an extent, from this LSN on.
+    /// Places a blob: from this LSN on its bytes are at an extent.
     PlaceBlob {
         /// The blob.
         digest: Digest,
-        /// Where its bytes are.
+        /// Extent of its bytes.
         extent: Extent,
     },
-    /// Segment ids below this may be in use.
+    /// Reserves segment ids: all below the limit may be in use.
     ReserveSegmentIds {
-        /// First id not reserved.
+        /// First id that is not reserved.
         limit: SegmentId,
     },
-    /// A blob's bytes at an extent are damaged, until others are placed.
+    /// Marks a blob's bytes at an extent as damaged, until it is placed elsewhere.
     MarkDamaged {
         /// The blob.
         digest: Digest,
-        /// Where its bytes were found damaged.
+        /// Extent of the damaged bytes.
         extent: Extent,
     },
-    /// A blob's bytes at an extent, which were marked damaged, were read and are whole.
+    /// Clears the mark of damage: a later read found the bytes at this extent intact.
     MarkWhole {
         /// The blob.
         digest: Digest,
-        /// Where its bytes are.
+        /// Extent of its bytes.
         extent: Extent,
     },
 }
@@ -170,7 +170,7 @@ impl Transaction {
         out.count(body.len()).bytes(&body);
     }
 
-    /// Reads one transaction from the front.
+    /// Decodes one transaction from the front of `from`.
     pub fn decode(from: &mut Decoder<'_>) -> Result<Self, Malformed> {
         let length = from.count()?;
         let mut body = Decoder::new(from.bytes(length)?);
@@ -204,7 +204,7 @@ impl Transaction {
     }
 }
 
-/// Cuts text to what a transaction keeps, at a character's edge.
+/// Cuts text to [`ORIGIN_BYTES_MAX`] bytes at a character boundary.
 fn cut(text: &str) -> &str {
     let end = text.floor_char_boundary(ORIGIN_BYTES_MAX);
     text.get(..end).unwrap_or_default()
@@ -276,7 +276,7 @@ impl Operation {
         }
     }
 
-    /// `None`: a kind this program does not know.
+    /// Decodes an operation. Returns `None` for an unknown kind.
     fn decode(kind: u16, from: &mut Decoder<'_>) -> Result<Option<Self>, Malformed> {
         let operation = match kind {
             1 => Self::CreateRepository {
@@ -351,7 +351,7 @@ impl Operation {
     }
 }
 
-/// An operation of which that is all.
+/// Writes an operation that consists of a repository and a digest.
 fn named(out: &mut Encoder, repository: RepositoryId, digest: &Digest, kind: u16) -> u16 {
     out.u64(repository.0).digest(digest);
     kind
@@ -426,7 +426,7 @@ pub fn decode_extent(from: &mut Decoder<'_>) -> Result<Extent, Malformed> {
         layout: match from.u8()? {
             0 => Layout::Leading,
             1 => Layout::Trailing,
-            other => return Err(Malformed(format!("layout {other}"))),
+            other => return Err(Malformed(format!("unknown layout {other} of an extent"))),
         },
     })
 }
@@ -539,9 +539,9 @@ mod tests {
 
     const GOLDEN: u32 = 2_404_338_894;
 
-    /// Guards: a cut or changed transaction is an error, never a panic or a misreading past its end.
+    /// Guards: a cut or changed transaction is an error, never a panic or a read past its end.
     #[test]
-    fn every_prefix_is_refused() {
+    fn every_prefix_is_rejected() {
         let bytes = encoded(&sample());
         for length in 0..bytes.len() {
             assert!(
@@ -552,14 +552,14 @@ mod tests {
         for at in 0..bytes.len() {
             let mut changed = bytes.clone();
             changed[at] ^= 0xff;
-            // Only totality is claimed here; the frame's checksum is what notices the change.
+            // Decoding must only return. The frame's checksum detects the change.
             drop(Transaction::decode(&mut Decoder::new(&changed)));
         }
     }
 
-    /// Guards: an unknown operation stops an older reader unless it is marked as one to skip.
+    /// Guards: an unknown operation stops an older reader unless it is marked as skippable.
     #[test]
-    fn unknown_operations_need_leave_to_be_skipped() {
+    fn unknown_operations_are_skipped_only_if_marked() {
         let with_flags = |flags: u16| {
             let mut body = Encoder::new();
             body.u64(1)

@@ -1,65 +1,70 @@
 //! Upload logs: what an unfinished upload resumes from (FORMAT.md, "Upload logs").
 //!
-//! Owns: [`UploadHeader`], [`UploadCheckpoint`] and [`replay`], which folds a log into its last state.
-//! Refuses: I/O. A log is advice: whatever does not hold ends it, and the upload resumes further back.
+//! Owns: [`UploadHeader`], [`UploadCheckpoint`] and [`replay`], which folds a log into its last state. Refuses: I/O.
+//!
+//! Invariant: a damaged log loses no committed content. The first checkpoint that does not decode ends the log, and the
+//! upload resumes further back.
 
 use super::checksum::{ChunkMark, decode_table, encode_table};
-use super::codec::{Decoder, Encoder, Malformed, unseal};
+use super::codec::{Decoder, Encoder, Malformed, verify_checksum};
 use crate::digest::Algorithm;
 use crate::extent::SegmentId;
 use crate::limits::CHUNK_BYTES;
 
-/// Bytes of the header; the first checkpoint starts behind it.
+/// Size of the header in bytes; the first checkpoint follows.
 pub const HEADER_BYTES: usize = 4096;
 
 const HEADER_MAGIC: &[u8; 8] = b"TNUPLOAD";
 const CHECKPOINT_MAGIC: &[u8; 4] = b"TUCP";
 const VERSION: u32 = 1;
-/// Bytes of a checkpoint before its mid-state, and the checksum behind everything.
+/// Bytes of a checkpoint before its mid-state, and of the checksum at its end.
 const FIXED_BYTES: usize = 76;
-/// Bytes of a checkpoint's named fields; zeros follow.
+/// End of a checkpoint's named fields; zeros follow.
 const NAMED_BYTES: usize = 68;
-/// Larger mid-states do not exist (SHA-512 needs 209 bytes).
+/// Largest mid-state in bytes (SHA-512 needs 209).
 const MID_STATE_BYTES_MAX: usize = 1024;
 
-/// Whose upload it is, and where its bytes are.
+/// The header of a log: the upload's identity, and the segment that holds its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadHeader {
-    /// The store.
+    /// Id of the store.
     pub store: [u8; 16],
-    /// The upload's id.
+    /// Id of the upload.
     pub upload: [u8; 16],
     /// The dedicated segment that holds its bytes.
     pub segment: SegmentId,
-    /// When it began, Unix ms.
+    /// Time at which the upload began, Unix ms.
     pub created_unix_ms: u64,
-    /// The repository it belongs to.
+    /// Repository that the upload belongs to.
     pub repository: String,
-    /// Who began it.
+    /// Actor that began the upload.
     pub actor: String,
 }
 
 /// A state of the upload whose bytes are synced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadCheckpoint {
-    /// When it was made, Unix ms.
+    /// Time of the checkpoint, Unix ms.
     pub unix_ms: u64,
-    /// Payload bytes before it, and the checksum of the unfinished chunk.
+    /// Payload bytes before the checkpoint, and the checksum of the unfinished chunk.
     pub mark: ChunkMark,
-    /// The algorithm that runs.
+    /// Algorithm of the running hash.
     pub algorithm: Algorithm,
-    /// Version and bytes of the hash's mid-state; version 0 and no bytes: hash again from the start.
+    /// Version of the hash's mid-state; 0 if there is none and the content is hashed again from its start.
     pub mid_state_version: u8,
-    /// See `mid_state_version`.
+    /// Bytes of the hash's mid-state; empty if the version is 0.
     pub mid_state: Vec<u8>,
-    /// Number of the chunk that `checksums` begins with; what the log had from there on is void.
+    /// Number of the chunk that `checksums` begins with. It replaces all earlier checksums from that chunk on.
     pub first_chunk: u64,
     /// Checksums of whole chunks.
     pub checksums: Vec<u32>,
 }
 
 impl UploadHeader {
-    /// The header's block. Names over the limits are our own mistake: they are checked at begin.
+    /// Encodes the header's block.
+    ///
+    /// # Panics
+    /// If the names are longer than the limits, which are checked where an upload begins.
     pub fn encode(&self) -> Vec<u8> {
         let mut block = Encoder::new();
         block
@@ -72,14 +77,14 @@ impl UploadHeader {
         block
             .text(&self.repository)
             .text(&self.actor)
-            .seal(HEADER_BYTES)
+            .finish_with_checksum(HEADER_BYTES)
     }
 
-    /// Reads a header's block; short input is malformed like any other.
+    /// Decodes a header's block. Short input is malformed, too.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut block = Decoder::new(unseal(bytes, HEADER_BYTES)?);
+        let mut block = Decoder::new(verify_checksum(bytes, HEADER_BYTES)?);
         if block.bytes(HEADER_MAGIC.len())? != HEADER_MAGIC {
-            return Err(Malformed::new("upload log: another magic"));
+            return Err(Malformed::new("upload log: wrong magic"));
         }
         let version = block.u32()?;
         if version != VERSION {
@@ -102,7 +107,7 @@ impl UploadHeader {
 }
 
 impl UploadCheckpoint {
-    /// The bytes of the checkpoint that stands at `at` of the log of `upload`.
+    /// Encodes the checkpoint at offset `at` of the log of `upload`.
     pub fn encode(&self, upload: &[u8; 16], at: u64) -> Vec<u8> {
         let length = FIXED_BYTES + self.mid_state.len() + 4 * self.checksums.len();
         let mut block = Encoder::new();
@@ -126,28 +131,28 @@ impl UploadCheckpoint {
         block
             .bytes(&self.mid_state)
             .bytes(&encode_table(&self.checksums))
-            .seal(length)
+            .finish_with_checksum(length)
     }
 
-    /// Reads the checkpoint at the front of `bytes`, which stand at `at` of the log of `upload`; also gives
-    /// its length.
+    /// Decodes the checkpoint at the front of `bytes`, which is at offset `at` of the log of `upload`. Returns its
+    /// length in bytes, too.
     pub fn decode(bytes: &[u8], upload: &[u8; 16], at: u64) -> Result<(Self, usize), Malformed> {
         let mut head = Decoder::new(bytes);
         if head.bytes(CHECKPOINT_MAGIC.len())? != CHECKPOINT_MAGIC {
-            return Err(Malformed::new("upload checkpoint: another magic"));
+            return Err(Malformed::new("upload checkpoint: wrong magic"));
         }
         let length = head.count()?;
         if length < FIXED_BYTES || length > bytes.len() {
             return Err(Malformed(format!(
-                "upload checkpoint: {length} bytes, {} there",
+                "upload checkpoint: {length} bytes, {} are left",
                 bytes.len()
             )));
         }
-        let mut block = Decoder::new(unseal(bytes, length)?);
+        let mut block = Decoder::new(verify_checksum(bytes, length)?);
         block.bytes(8)?;
         if block.array::<16>()? != *upload || block.u64()? != at {
             return Err(Malformed::new(
-                "upload checkpoint: of another upload or place",
+                "upload checkpoint: it belongs to another upload or offset",
             ));
         }
         let unix_ms = block.u64()?;
@@ -173,7 +178,7 @@ impl UploadCheckpoint {
         let whole = first_chunk.checked_add(count as u64);
         if checksums.len() != count || whole != Some(mark.length / CHUNK_BYTES as u64) {
             return Err(Malformed::new(
-                "upload checkpoint: its chunks do not add up to its offset",
+                "upload checkpoint: the number of its chunks does not match its offset",
             ));
         }
         let read = Self {
@@ -189,19 +194,20 @@ impl UploadCheckpoint {
     }
 }
 
-/// The last state a log tells.
+/// A log folded into its last state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UploadLog {
-    /// Whose upload it is.
+    /// Identity of the upload.
     pub header: UploadHeader,
-    /// The last intact checkpoint; its `checksums` are those of all whole chunks.
+    /// The last intact checkpoint. Its `checksums` are those of all whole chunks.
     pub last: UploadCheckpoint,
-    /// Where the next checkpoint goes.
+    /// Offset of the next checkpoint.
     pub end: u64,
 }
 
-/// Folds a log's bytes; `None` if there is no intact header with an intact checkpoint behind it. A torn or rotten
-/// checkpoint ends the log: an upload may always resume further back.
+/// Folds a log's bytes into its last state. Returns `None` without an intact header and an intact checkpoint after it.
+///
+/// The first checkpoint that does not decode ends the log, because an upload may always resume further back.
 pub fn replay(bytes: &[u8]) -> Option<UploadLog> {
     let header = UploadHeader::decode(bytes).ok()?;
     let mut end = HEADER_BYTES;
@@ -273,8 +279,8 @@ mod tests {
         (bytes, second)
     }
 
-    /// Guards: a later checkpoint replaces chunk checksums from its first chunk on (rollback), and the
-    /// state is the last one's.
+    /// Guards: a later checkpoint replaces chunk checksums from its first chunk on (rollback), and the last state
+    /// counts.
     #[test]
     fn the_last_checkpoint_counts() {
         let (bytes, _) = log();
@@ -284,9 +290,9 @@ mod tests {
         assert_eq!(read.end, bytes.len() as u64);
     }
 
-    /// Guards: a log cut anywhere or with any one bit flipped tells an earlier state or none, never a false one.
+    /// Guards: a log that is cut anywhere, or has any one bit flipped, gives an earlier state or none.
     #[test]
-    fn torn_and_rotten_logs_fall_back() {
+    fn torn_and_damaged_logs_fall_back() {
         let (bytes, second) = log();
         let (whole, earlier) = (replay(&bytes), replay(&bytes[..second]));
         assert_eq!(earlier.as_ref().unwrap().last, checkpoint(0, vec![1, 2], 7));

@@ -1,7 +1,7 @@
-//! Is every record that the index names whole?
+//! Checks that every record that the index names is intact.
 //!
 //! Owns: reading every blob once, in the order of segments and offsets; bytes after the record of a dedicated segment.
-//! Refuses: judging records that nothing names.
+//! Refuses: records that nothing names.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,18 +21,18 @@ use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, pad64, table_
 use crate::format::segment::{HEADER_BYTES, SegmentHeader};
 use crate::io::{Class, File, FileRef, OpenMode, Residency, exact};
 use crate::recovery::apply::segment_path;
-use crate::table::Site;
+use crate::table::TableContext;
 
-/// Payload read at once; a multiple of the chunk.
+/// Payload read at a time, in bytes; a multiple of the chunk.
 const WINDOW_BYTES: u64 = 2 << 20;
-/// Blobs named for a segment that cannot be read.
+/// Blobs that are named for a segment that cannot be read.
 const BLOBS_NAMED: usize = 3;
-/// Index rows sorted by place at once; bounds memory to a few tens of MiB.
+/// Index rows that are sorted by place at a time; bounds memory to a few tens of MiB.
 const SORT_ROWS: usize = 200_000;
 
 /// Checks the record of every index row.
 pub(super) async fn check(
-    site: &Site,
+    context: &TableContext,
     view: &View,
     options: FsckOptions,
     progress: &(dyn Fn(u64, u64) + Send + Sync),
@@ -43,8 +43,8 @@ pub(super) async fn check(
         total = total.saturating_add(used.live_bytes);
     }
     let mut slots = view.slots();
-    let mut open: Option<Open> = None;
-    let mut unopened: Option<Unopened> = None;
+    let mut open: Option<OpenSegment> = None;
+    let mut unreadable: Option<UnreadableSegment> = None;
     loop {
         let mut batch: Vec<(Bytes, Slot)> = Vec::new();
         while batch.len() < SORT_ROWS
@@ -53,32 +53,33 @@ pub(super) async fn check(
             batch.push(slot);
         }
         if batch.is_empty() {
-            return unopened.map_or(Ok(()), |unopened| unopened.report(report));
+            return unreadable.map_or(Ok(()), |unreadable| unreadable.report(report));
         }
         batch.sort_unstable_by_key(|(_, slot)| (slot.extent.segment, slot.extent.offset));
         for (key, slot) in batch {
             report.blobs += 1;
             report.blob_bytes = report.blob_bytes.saturating_add(slot.extent.length);
-            let path = segment_path(&site.root, slot.extent.segment);
+            let path = segment_path(&context.root, slot.extent.segment);
             let segment = slot.extent.segment;
-            if let Some(other) = unopened.take_if(|unopened| unopened.segment != segment) {
+            if let Some(other) = unreadable.take_if(|unreadable| unreadable.segment != segment) {
                 other.report(report)?;
             }
-            if let Some(unopened) = &mut unopened {
-                unopened.add(&key);
+            if let Some(unreadable) = &mut unreadable {
+                unreadable.add(&key);
                 continue;
             }
-            let segment = match Open::get(site, &mut open, &path, &slot).await {
+            let segment = match OpenSegment::get(context, &mut open, &path, &slot).await {
                 Ok(segment) => segment,
                 Err(error) => {
-                    let unopened = unopened.insert(Unopened::new(segment, path, error));
-                    unopened.add(&key);
+                    let unreadable =
+                        unreadable.insert(UnreadableSegment::new(segment, path, error));
+                    unreadable.add(&key);
                     continue;
                 }
             };
             let checked = async {
-                record(site, segment, view, &key, &slot, options.deep).await?;
-                excess(segment, &slot).await
+                check_record(context, segment, view, &key, &slot, options.deep).await?;
+                describe_excess(segment, &slot).await
             };
             match checked.await {
                 Ok(None) => {}
@@ -90,8 +91,8 @@ pub(super) async fn check(
     }
 }
 
-/// A segment that cannot be read, and the blobs in it.
-struct Unopened {
+/// A segment that cannot be read, and its blobs.
+struct UnreadableSegment {
     segment: SegmentId,
     path: PathBuf,
     error: Error,
@@ -99,7 +100,7 @@ struct Unopened {
     first: Vec<String>,
 }
 
-impl Unopened {
+impl UnreadableSegment {
     fn new(segment: SegmentId, path: PathBuf, error: Error) -> Self {
         let first = Vec::new();
         Self {
@@ -118,7 +119,7 @@ impl Unopened {
         }
     }
 
-    /// Adds one finding for all of them.
+    /// Reports one finding for all of its blobs.
     fn report(self, report: &mut FsckReport) -> Result<()> {
         report.add_error(&self.path, self.error)?;
         if let Some(finding) = report.findings.last_mut() {
@@ -138,29 +139,29 @@ impl Unopened {
     }
 }
 
-/// The segment that was read last; neighbours in the batch mostly share it.
-struct Open {
+/// The segment that was read last. Neighbours in the batch mostly share it.
+struct OpenSegment {
     segment: SegmentId,
     path: PathBuf,
     file: FileRef,
 }
 
-impl Open {
+impl OpenSegment {
     async fn get<'a>(
-        site: &Site,
+        context: &TableContext,
         open: &'a mut Option<Self>,
         path: &Path,
         slot: &Slot,
     ) -> Result<&'a Self> {
         let segment = slot.extent.segment;
         if open.as_ref().is_none_or(|open| open.segment != segment) {
-            let io = &site.env.io;
+            let io = &context.env.io;
             let file = io
                 .open(Class::Background.call(), path, OpenMode::Read)
                 .await
                 .map_err(|source| Error::io("open", path, source))?;
             let header = read(&*file, path, 0, HEADER_BYTES as u64).await?;
-            SegmentHeader::decode_of(header.filled(), &site.store_id, segment)
+            SegmentHeader::decode_of(header.filled(), &context.store_id, segment)
                 .map_err(|what| Error::corrupt(path, 0, format!("header: {what}")))?;
             *open = Some(Self {
                 segment,
@@ -175,16 +176,16 @@ impl Open {
     }
 }
 
-/// Frame, table and every chunk of one record; with `deep` the digest too.
-async fn record(
-    site: &Site,
-    segment: &Open,
+/// Checks the frame, the table and every chunk of one record; with `deep` the digest, too.
+async fn check_record(
+    context: &TableContext,
+    segment: &OpenSegment,
     view: &View,
     key: &[u8],
     slot: &Slot,
     deep: bool,
 ) -> Result<()> {
-    let Open { path, file, .. } = segment;
+    let OpenSegment { path, file, .. } = segment;
     let extent = slot.extent;
     let bad = |offset: u64, what: String| Error::corrupt(path, offset, what);
     let places = RecordPlaces::of(&extent).map_err(|what| bad(extent.offset, what.0))?;
@@ -202,7 +203,7 @@ async fn record(
             "padding after the checksum table is not zero".to_owned(),
         ));
     }
-    let store_head = site.store_id.split_at(8).0;
+    let store_head = context.store_id.split_at(8).0;
     let agrees = frame.segment == extent.segment
         && frame.offset == places.frame
         && frame.length == extent.length
@@ -215,29 +216,33 @@ async fn record(
             format!("the frame is of another record: {frame:?}"),
         ));
     }
-    let behind = places.payload + extent.length;
+    let payload_end = places.payload + extent.length;
     let next = match extent.layout {
         Layout::Leading => pad64(places.end),
         Layout::Trailing => places.table,
     };
-    let padding = read(&**file, path, behind, next - behind).await?;
+    let padding = read(&**file, path, payload_end, next - payload_end).await?;
     if padding.filled().iter().any(|byte| *byte != 0) {
         let what = "padding after the payload is not zero".to_owned();
-        return Err(bad(behind, what));
+        return Err(bad(payload_end, what));
     }
     if checksum(table) != frame.table_checksum {
         return Err(bad(
             places.table,
-            format!("the checksum table of {} does not hold", frame.digest),
+            format!(
+                "the checksum table of {} does not match its checksum",
+                frame.digest
+            ),
         ));
     }
-    payload(segment, slot, &decode_table(table), &frame, deep).await
+    check_payload(segment, slot, &decode_table(table), &frame, deep).await
 }
 
-/// Describes the bytes after the record of a dedicated segment, which should end the file. Nothing reads them, so no content is lost.
-async fn excess(segment: &Open, slot: &Slot) -> Result<Option<String>> {
-    let Open { path, file, .. } = segment;
-    // What follows the records of a shared segment is what no transaction came to name.
+/// Describes excess bytes after the record of a dedicated segment, which should end the file. Nothing reads them, so no
+/// content is lost.
+async fn describe_excess(segment: &OpenSegment, slot: &Slot) -> Result<Option<String>> {
+    let OpenSegment { path, file, .. } = segment;
+    // Bytes after the records of a shared segment belong to no transaction.
     if slot.extent.layout != Layout::Trailing {
         return Ok(None);
     }
@@ -249,20 +254,20 @@ async fn excess(segment: &Open, slot: &Slot) -> Result<Option<String>> {
     Ok((there > end).then(|| {
         let more = there - end;
         format!(
-            "{more} bytes follow the end of its blob, which is whole, at byte {end}; nothing reads them, and they are removed with \
+            "{more} bytes follow its blob, which is intact and ends at byte {end}; nothing reads them, and they are removed with \
              the blob. `truncate -s {end}` on the file removes them now"
         )
     }))
 }
 
-async fn payload(
-    segment: &Open,
+async fn check_payload(
+    segment: &OpenSegment,
     slot: &Slot,
     table: &[u32],
     frame: &FoundFrame,
     deep: bool,
 ) -> Result<()> {
-    let Open { path, file, .. } = segment;
+    let OpenSegment { path, file, .. } = segment;
     let extent = slot.extent;
     let mut hasher = deep.then(|| Hasher::new(frame.digest.algorithm()));
     let span = extent.offset..extent.offset + extent.length;
@@ -275,7 +280,7 @@ async fn payload(
         let what = format!("blob {}: {what}", frame.digest);
         return Err(Error::corrupt(path, offset, what));
     }
-    // It is not read again soon. A hint, whose result says nothing.
+    // It is not read again soon. A failed hint does no harm.
     let (start, length) = (extent.offset, extent.length);
     let hint = file.advise(Class::Background.call(), start, length, Residency::Done);
     drop(hint.await);
@@ -288,8 +293,8 @@ async fn payload(
     }
 }
 
-/// Reads the chunks in `span` of the file and checks each by its checksum in `sums`, handing windows that hold to `each`. Returns where
-/// the first bad chunk is, and what is wrong with it.
+/// Reads the chunks in `span` of the file and checks each against its checksum in `sums`. Passes intact windows to
+/// `each`. Returns the offset of the first bad chunk, and what is wrong with it.
 pub(super) async fn check_chunks_of(
     file: &dyn File,
     path: &Path,
@@ -313,9 +318,12 @@ pub(super) async fn check_chunks_of(
     Ok(None)
 }
 
-/// Reads exactly `length` bytes; a file that ends before them is corrupt.
+/// Reads exactly `length` bytes.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the file ends before.
 pub(super) async fn read(file: &dyn File, path: &Path, offset: u64, length: u64) -> Result<Buffer> {
-    // What a row or frame says is no reason to take memory for it: the bytes have to be there.
+    // Checked before memory is allocated: the length comes from a row or a frame.
     let there = file.len(Class::Background.call()).await;
     let there = there.map_err(|source| Error::io("read", path, source))?;
     let missing = offset.saturating_add(length).saturating_sub(there);

@@ -1,26 +1,26 @@
-//! Which files does nothing name, and which named ones are gone?
+//! Finds files that nothing names, and named segments newer than the journal.
 //!
-//! Owns: comparing directories with what the journal names. Refuses: removing; the next open does that.
+//! Owns: the comparison of directories with the journal. Refuses: removing; the next open does that.
 
 use std::collections::BTreeSet;
 
 use super::{FsckReport, Severity, uploads};
 use crate::catalog::View;
 use crate::error::Result;
-use crate::journal::{self, read::Walked};
+use crate::journal::{self, read::JournalWalk};
 use crate::recovery::apply::{segment_path, segment_sizes};
 use crate::recovery::names::misplaced;
-use crate::table::Site;
+use crate::table::TableContext;
 
 /// Compares directories with the catalog.
 pub(super) async fn check(
-    site: &Site,
+    context: &TableContext,
     view: &View,
-    walked: &Walked,
+    walked: &JournalWalk,
     report: &mut FsckReport,
 ) -> Result<()> {
-    let store = &*site.root;
-    let found = segment_sizes(&*site.env.io, store).await?;
+    let store = &*context.root;
+    let found = segment_sizes(&*context.env.io, store).await?;
     let found: BTreeSet<_> = found.into_keys().collect();
     let mut named = BTreeSet::new();
     let mut segments = view.segments();
@@ -29,7 +29,7 @@ pub(super) async fn check(
             named.insert(id);
         }
     }
-    let uploads = uploads::check(site, &named, report).await?;
+    let uploads = uploads::check(context, &named, report).await?;
     let path = |id| segment_path(store, id);
     let limit = view.state().segment_limit;
     for id in found.range(limit..) {
@@ -46,12 +46,12 @@ pub(super) async fn check(
             "no transaction and no upload names this segment",
         );
     }
-    for path in misplaced(&*site.env.io, store).await? {
-        let what = "not the file or directory that belongs here, and nothing uses it: move it away while the store is closed";
+    for path in misplaced(&*context.env.io, store).await? {
+        let what = "not the type of file that belongs here, and nothing uses it: move it away while the store is closed";
         report.add(Severity::Leftover, &path, what);
     }
     if let Some(number) = walked.unfinished {
-        let what = "prepared or created just before the stop, and never used";
+        let what = "created just before the stop, and never used";
         report.add(Severity::Leftover, &journal::file_path(store, number), what);
     }
     Ok(())

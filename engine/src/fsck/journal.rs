@@ -1,6 +1,7 @@
-//! What do the journal and the newest checkpoint say, and do they agree?
+//! Checks that the journal and the newest checkpoint are intact and agree.
 //!
-//! Owns: choosing the rows that everything else is held against, and the advice where the two differ. Refuses: repairing.
+//! Owns: choosing the rows that everything else is compared with, and the advice where the two differ. Refuses:
+//! repairing.
 //!
 //! Invariant: following the advice loses nothing that either of them still has.
 
@@ -15,45 +16,45 @@ use crate::checkpoint;
 use crate::error::Result;
 use crate::extent::Lsn;
 use crate::format::superblock::Superblock;
-use crate::journal::read::Walked;
+use crate::journal::read::JournalWalk;
 use crate::recovery::{self, Recovered, plan};
 use crate::state::State;
-use crate::table::Site;
+use crate::table::TableContext;
 
-/// Reads both; returns what the store is, as far as anything still tells, and the walk that told it.
+/// Reads both. Returns the rows of the store, as far as they are readable, and the walk that gave them.
 pub(super) async fn check(
-    site: &Site,
+    context: &TableContext,
     superblock: &Superblock,
     report: &mut FsckReport,
-) -> Result<Option<(View, Walked)>> {
-    let whole = recovery::replay_from_start(site, superblock).await;
-    let recovered = recovery::replay(site, superblock, None).await;
+) -> Result<Option<(View, JournalWalk)>> {
+    let whole = recovery::replay_from_start(context, superblock).await;
+    let recovered = recovery::replay(context, superblock, None).await;
     if let Ok(recovered) = &recovered {
-        let fallback = checkpoint::check_fallback(site, &recovered.checkpoints).await;
+        let fallback = checkpoint::check_fallback(context, &recovered.checkpoints).await;
         for rejected in recovered.checkpoints.rejected.iter().chain(&fallback) {
             report.add(Severity::Cache, &rejected.path, rejected.why.clone());
         }
     }
     let (state, walked) = match (whole, recovered) {
         (Ok((state, walked)), Ok(recovered)) => {
-            agree(site, (state, walked), recovered, report).await?
+            compare(context, (state, walked), recovered, report).await?
         }
         (Err(error), Ok(recovered)) => {
-            report.add_error(&site.root, error)?;
+            report.add_error(&context.root, error)?;
             if let Some(chosen) = &recovered.checkpoints.chosen {
-                only_copy(&site.root, chosen.record.lsn, None, report);
+                report_only_copy(&context.root, chosen.record.lsn, None, report);
             }
             (recovered.state, recovered.walked)
         }
         (Ok(whole), Err(error)) => {
-            report.add_error(&site.root, error)?;
+            report.add_error(&context.root, error)?;
             whole
         }
         (Err(error), Err(same)) => {
             let differ = error.to_string() != same.to_string();
-            report.add_error(&site.root, error)?;
+            report.add_error(&context.root, error)?;
             if differ {
-                report.add_error(&site.root, same)?;
+                report.add_error(&context.root, same)?;
             }
             return Ok(None);
         }
@@ -65,46 +66,52 @@ pub(super) async fn check(
         let what = format!("byte {}: {}", found.offset, found.what);
         report.add(Severity::Damage, &found.path, what);
     }
-    for found in &walked.unsettled {
+    for found in &walked.uncertain_marks {
         let what = format!("byte {}: {}", found.offset, found.what);
         report.add(Severity::Leftover, &found.path, what);
     }
     Ok(Some((View::new(Arc::new(state)), walked)))
 }
 
-/// The checkpoint with the journal behind it must lead to the same rows as the journal alone. Returns the one that holds more.
-async fn agree(
-    site: &Site,
-    whole: (State, Walked),
+/// Checks that the checkpoint with the journal after it leads to the same rows as the journal alone. Returns the one
+/// that holds more.
+async fn compare(
+    context: &TableContext,
+    whole: (State, JournalWalk),
     recovered: Recovered,
     report: &mut FsckReport,
-) -> Result<(State, Walked)> {
+) -> Result<(State, JournalWalk)> {
     let Some(chosen) = &recovered.checkpoints.chosen else {
         return Ok(whole);
     };
     let (journal_ends, checkpoint) = (whole.0.lsn, chosen.record.lsn);
     if journal_ends < checkpoint {
-        only_copy(&site.root, checkpoint, Some(journal_ends), report);
+        report_only_copy(&context.root, checkpoint, Some(journal_ends), report);
         return Ok((recovered.state, recovered.walked));
     }
     match first_difference(&whole.0, &recovered.state).await {
         Ok(None) => {}
         Ok(Some((journal, checkpoint))) => {
             let what = format!(
-                "the checkpoint contradicts the journal, which is whole: row {checkpoint} there, {journal} here. Move runs/ and \
+                "the checkpoint contradicts the journal, which is intact: row {checkpoint} there, {journal} here. Move runs/ and \
                  checkpoint.* to another place while the store is closed; the next open builds them from the journal"
             );
-            report.add(Severity::Damage, &site.root, what);
+            report.add(Severity::Damage, &context.root, what);
         }
-        Err(error) => report.add_error(&site.root, error)?,
+        Err(error) => report.add_error(&context.root, error)?,
     }
     Ok(whole)
 }
 
-/// The checkpoint holds what the journal has lost.
-fn only_copy(root: &Path, checkpoint: Lsn, journal_ends: Option<Lsn>, report: &mut FsckReport) {
+/// Reports that the checkpoint holds rows that the journal has lost.
+fn report_only_copy(
+    root: &Path,
+    checkpoint: Lsn,
+    journal_ends: Option<Lsn>,
+    report: &mut FsckReport,
+) {
     let ends = journal_ends.map_or_else(
-        || "the journal does not hold".to_owned(),
+        || "the journal is damaged".to_owned(),
         |lsn| format!("the journal ends at LSN {lsn}"),
     );
     let what = format!(
@@ -114,7 +121,7 @@ fn only_copy(root: &Path, checkpoint: Lsn, journal_ends: Option<Lsn>, report: &m
     report.add(Severity::Damage, root, what);
 }
 
-/// The first row that is not in both, as each has it.
+/// Returns the first row that is not in both, as each has it.
 async fn first_difference(one: &State, other: &State) -> Result<Option<(String, String)>> {
     let mut ours = one.layers.scan_prefix(b"", None);
     let mut theirs = other.layers.scan_prefix(b"", None);

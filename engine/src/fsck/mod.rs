@@ -1,11 +1,11 @@
-//! Checking a closed store: reads everything, reports, repairs nothing.
+//! Checks a closed store: reads everything, reports, repairs nothing.
 //!
-//! Owns: what is looked at and how a finding is graded. Refuses: trusting anything it reads, and writing.
+//! Owns: what is checked and how a finding is graded. Refuses: trusting anything it reads, and writing.
 //!
-//! What is checked: the superblock's copies; every frame of the journal from its beginning; that the newest checkpoint leads to
-//! the same rows as the whole journal; that rows and their reverses agree; that what remains of deleted manifests is marked; every
-//! record that the index names, chunk by chunk; with `deep`, every digest; what unfinished uploads would continue from; files that nothing
-//! names. One that cannot be read is a finding, and the check continues.
+//! Checked are: the superblock's copies; every frame of the journal from its beginning; that the newest checkpoint
+//! leads to the same rows as the whole journal; that rows and their reverses agree; that rows of deleted manifests are
+//! marked; every record that the index names, chunk by chunk; with `deep`, every digest; what unfinished uploads would
+//! continue from; files that nothing names. An unreadable file is a finding, and the check continues.
 
 mod blobs;
 mod files;
@@ -21,7 +21,7 @@ use crate::extent::Lsn;
 use crate::io::Env;
 use crate::recovery::lock::DirectoryLock;
 use crate::recovery::superblock::{self as superblocks, SUPERBLOCK};
-use crate::table::Site;
+use crate::table::TableContext;
 
 /// What to check beyond the checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,23 +30,23 @@ pub struct FsckOptions {
     pub deep: bool,
 }
 
-/// What a finding means for the person who reads it.
+/// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Acknowledged content is lost or unreadable, or the catalog contradicts itself.
     Damage,
     /// A cache is unusable; the next open rebuilds it from the journal.
     Cache,
-    /// Nothing uses it. The next open removes what a crash left behind; of anything else the finding says what to do.
+    /// Nothing uses it. The next open removes what a crash left; for anything else the finding says what to do.
     Leftover,
 }
 
-/// One thing that is not as it should be.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// How bad it is.
+    /// Severity of the finding.
     pub severity: Severity,
-    /// The file, or the store's directory where no single file is at fault.
+    /// The file, or the store's directory if no single file is at fault.
     pub path: PathBuf,
     /// What was found, in words.
     pub what: String,
@@ -55,9 +55,9 @@ pub struct Finding {
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FsckReport {
-    /// Everything that is not as it should be.
+    /// All findings.
     pub findings: Vec<Finding>,
-    /// The last transaction of the journal.
+    /// Last transaction of the journal.
     pub lsn: Lsn,
     /// Whether the store was closed cleanly.
     pub clean: bool,
@@ -94,7 +94,8 @@ impl FsckReport {
         });
     }
 
-    /// Takes a failed read as damage; what cannot be read cannot be served. A read that was not attempted ends the check.
+    /// Reports a failed read as damage, because unreadable content cannot be served. A read that was not attempted ends
+    /// the check.
     fn add_error(&mut self, path: &Path, error: Error) -> Result<()> {
         if error.is_not_attempted() {
             return Err(error);
@@ -109,9 +110,11 @@ impl FsckReport {
     }
 }
 
-/// Checks the store in `path`, which no process may hold. `progress` is called with payload bytes done and in all.
+/// Checks the store in `path`, which no process may hold. Calls `progress` with the payload bytes checked so far and in
+/// total.
 ///
-/// An error means that there is nothing to check (no store, held by a process, or of a newer format), or that the check could not continue.
+/// # Errors
+/// There is nothing to check (no store, held by a process, or of a newer format), or the check could not continue.
 pub async fn check(
     env: &Env,
     path: &Path,
@@ -131,24 +134,24 @@ pub async fn check(
         report.add(
             Severity::Leftover,
             path,
-            "its creation was cut short; the next open starts it again",
+            "its creation was cut short; the next open creates it again",
         );
         return Ok(report);
     };
     for copy in damaged_copies {
         let what = format!(
-            "copy {copy} of 4 is damaged or another store's; the next open writes it again from the others"
+            "copy {copy} of 4 is damaged or of another store; the next open writes it again from the others"
         );
         report.add(Severity::Damage, &path.join(SUPERBLOCK), what);
     }
     let _lock = directory.with_superblock(&*env.io, path).await?;
-    let site = Site::new(env.clone(), path, &superblock);
-    let Some((view, walked)) = journal::check(&site, &superblock, &mut report).await? else {
+    let context = TableContext::new(env.clone(), path, &superblock);
+    let Some((view, walked)) = journal::check(&context, &superblock, &mut report).await? else {
         return Ok(report);
     };
     rows::check(&view, path, &mut report).await?;
     retired::check(&view, path, &mut report).await?;
-    files::check(&site, &view, &walked, &mut report).await?;
-    blobs::check(&site, &view, options, progress, &mut report).await?;
+    files::check(&context, &view, &walked, &mut report).await?;
+    blobs::check(&context, &view, options, progress, &mut report).await?;
     Ok(report)
 }

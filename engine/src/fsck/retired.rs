@@ -1,6 +1,6 @@
-//! Do the marks of deleted manifests and the rows that remain of them agree?
+//! Checks that the marks of deleted manifests agree with the rows that remain of them.
 //!
-//! Owns: marks, and edges and tags without a manifest. Refuses: rows of what is there (`rows`).
+//! Owns: marks, and edges and tags without a manifest. Refuses: rows of existing manifests (`rows`).
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::format::keys;
 use crate::format::transaction::RepositoryId;
 use crate::table::resident;
 
-/// Checks all marks, and that what remains of a deleted manifest has one.
+/// Checks all marks, and that every deleted manifest of which rows remain has one.
 pub(super) async fn check(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     marks(view, store, report).await?;
     edges(view, store, report).await?;
@@ -30,7 +30,7 @@ async fn marks(view: &View, store: &Path, report: &mut FsckReport) -> Result<()>
         if lsn > view.lsn() {
             let (id, last) = (id.0, view.lsn());
             let what = format!(
-                "repository {id}: manifest {digest} was deleted at LSN {lsn}, behind the last one, {last}"
+                "repository {id}: manifest {digest} was deleted at LSN {lsn}, after the last one, {last}"
             );
             report.add(Severity::Damage, store, what);
         }
@@ -43,14 +43,14 @@ async fn marks(view: &View, store: &Path, report: &mut FsckReport) -> Result<()>
     Ok(())
 }
 
-/// Edges lie together by manifest: one look a manifest.
+/// Checks that every edge has a manifest or a mark. Edges are sorted by manifest, so each manifest is looked up once.
 async fn edges(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     let mut last = None;
     let mut edges = view.state().scan_prefix(&keys::all_children(), None);
     while let Some((key, _)) = edges.next_resident().await? {
         let of = keys::parent_of(&key).map_err(|what| Error::bad_row(&key, &what))?;
         if last != Some(of) && !is_known(view, of).await? {
-            let ((id, digest), what) = (of, "has edges, and is neither there nor was deleted");
+            let ((id, digest), what) = (of, "has edges, but neither exists nor was deleted");
             let what = format!("repository {}: manifest {digest} {what}", id.0);
             report.add(Severity::Damage, store, what);
         }
@@ -59,7 +59,7 @@ async fn edges(view: &View, store: &Path, report: &mut FsckReport) -> Result<()>
     Ok(())
 }
 
-/// A tag and its reverse are there together, whether or not the tag counts.
+/// Checks that every reverse of a tag has its tag, whether or not the tag counts, and a manifest or a mark.
 async fn tags(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     let mut last = None;
     let mut reverses = view.state().scan_prefix(&keys::all_tagged(), None);
@@ -69,14 +69,14 @@ async fn tags(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> 
         let row = resident(|| Repository::new(view, id).tag_row(&tag)).await?;
         if row.is_none_or(|row| row.digest != digest) {
             let what = format!(
-                "repository {}: tag {tag:?} is listed for {digest}, and does not point at it",
+                "repository {}: tag {tag:?} is listed for {digest}, but does not point at it",
                 id.0
             );
             report.add(Severity::Damage, store, what);
         }
         if last != Some((id, digest)) && !is_known(view, (id, digest)).await? {
             let what = format!(
-                "repository {}: manifest {digest} has tags, and is neither there nor was deleted",
+                "repository {}: manifest {digest} has tags, but neither exists nor was deleted",
                 id.0
             );
             report.add(Severity::Damage, store, what);
@@ -86,7 +86,7 @@ async fn tags(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> 
     Ok(())
 }
 
-/// Whether a manifest is there, or marked as deleted.
+/// Whether a manifest exists, or is marked as deleted.
 async fn is_known(view: &View, (id, digest): (RepositoryId, Digest)) -> Result<bool> {
     let of = Repository::new(view, id);
     resident(|| Ok(of.has_manifest(&digest)? || view.retired_at(id, &digest)?.is_some())).await
@@ -112,7 +112,7 @@ mod tests {
         Digest::of(Algorithm::Sha256, &[of])
     }
 
-    /// A store in which a manifest with an edge and a tag was deleted, and nothing cleared away yet.
+    /// Returns a store in which a manifest with an edge and a tag was deleted, and none of its rows removed yet.
     fn deleted() -> State {
         let mut state = State {
             lsn: Lsn(0),
@@ -173,8 +173,8 @@ mod tests {
             .collect()
     }
 
-    /// Guards: what remains of a deleted manifest is no damage while its mark says so; without the mark, with a mark that no
-    /// transaction can have made, with a wrong count of marks or half a tag it is.
+    /// Guards: rows of a deleted manifest are no damage while its mark exists. A missing mark, an impossible one, a
+    /// wrong count of marks and half a tag are damage.
     #[test]
     fn remains_need_a_mark() {
         let mark = keys::retired(REPOSITORY, &digest(1));

@@ -1,7 +1,7 @@
-//! Do the rows agree with each other?
+//! Checks that the rows agree with each other.
 //!
-//! Owns: every fact against its reverse, every reference against what it refers to, live bytes against the index, every row's repository.
-//! Refuses: I/O beyond the pages of runs.
+//! Owns: every row against its reverse, every reference against its target, live bytes against the index, every row's
+//! repository. Refuses: I/O beyond the pages of runs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::format::record::RecordPlaces;
 use crate::recovery::apply::segment_path;
 use crate::table::resident;
 
-/// Rows taken in one go from a listing.
+/// Rows taken from a listing at a time.
 const PAGE: usize = 1000;
 
 /// Checks all rows of `view`.
@@ -46,7 +46,7 @@ pub(super) async fn check(view: &View, store: &Path, report: &mut FsckReport) ->
     }
 }
 
-/// Live bytes of each segment, counted anew from the index.
+/// Checks the live bytes of each segment against the index.
 async fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     let mut counted: BTreeMap<SegmentId, SegmentUse> = BTreeMap::new();
     let mut slots = view.slots();
@@ -61,7 +61,7 @@ async fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<
     let mut segments = view.segments();
     while let Some((id, kept)) = segments.next_resident().await? {
         let found = counted.remove(&id).unwrap_or_default();
-        // Records that nothing names any more may have reached farther.
+        // Records that are no longer named may have reached farther.
         let end = found.end.max(kept.end);
         if (SegmentUse { end, ..found }) != kept {
             let what = format!("segment {id}: the catalog counts {kept:?}, the index {found:?}");
@@ -72,13 +72,13 @@ async fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<
         report.add(
             Severity::Damage,
             store,
-            format!("segment {id}: in the index, unknown to the catalog"),
+            format!("segment {id}: in the index, but not in the catalog"),
         );
     }
     Ok(())
 }
 
-/// Marks of damage speak of the bytes that are stored: a new copy takes them away. Each is listed.
+/// Checks the marks of damage: each must be of the stored extent, because a new copy clears the mark. Lists them all.
 async fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     let mut marks = view.damaged();
     while let Some((digest, extent)) = marks.next_resident().await? {
@@ -91,8 +91,8 @@ async fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<(
             report.add(Severity::Damage, store, what);
         } else {
             let what = format!(
-                "{digest} at {extent} was recorded as damaged by an earlier read, and is denied to clients; a read of it all that \
-                 finds it whole, or a push of the same content, clears that"
+                "{digest} at {extent} was found damaged by an earlier read, and is not served; a full read that \
+                 finds it intact, or a push of the same content, clears the mark"
             );
             report.add(
                 Severity::Leftover,
@@ -109,7 +109,7 @@ async fn repository(view: &View, store: &Path, name: &str, report: &mut FsckRepo
         report.add(
             Severity::Damage,
             store,
-            format!("repository {name:?} is listed and cannot be found"),
+            format!("repository {name:?} is listed, but cannot be found"),
         );
         return Ok(());
     };
@@ -144,7 +144,7 @@ async fn links(
                 report.add(
                     Severity::Damage,
                     store,
-                    format!("{name}: blob {digest} is linked and not stored"),
+                    format!("{name}: blob {digest} is linked, but not stored"),
                 );
             }
             if !resident(|| of.is_holder_of(digest)).await? {

@@ -1,14 +1,14 @@
-//! What every operation of the seam carries: for what it is done, and from where.
+//! The class and the call site that every operation of the seam carries.
 //!
-//! Owns: [`Class`], [`Call`]. Refuses: what a backend makes of them.
+//! Owns: [`Class`], [`Call`]. Refuses: how a backend uses them.
 
 use std::panic::Location;
 
-/// What an operation is for: it decides which threads do it and what they do first, labels the metrics, and is how tests choose where
-/// an error strikes and count coverage.
+/// The purpose of an operation. It selects the threads that run it and their order, labels the metrics, and is how
+/// tests inject errors and count coverage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
-    /// Frames of the journal, its files and their removal.
+    /// Frames of the journal; its files and their removal.
     Journal,
     /// Small blobs that a commit waits for: the shared segment.
     CommitData,
@@ -16,14 +16,14 @@ pub enum Class {
     ForegroundRead,
     /// Bytes of large uploads, and their logs.
     UploadWrite,
-    /// Names: directories listed and synced, other files removed; the lock, and the space that is left.
+    /// Names: listing and syncing directories, removing other files; the lock; free space.
     Directory,
-    /// Checkpoints, `fsck`, and what an open reads.
+    /// Checkpoints, `fsck`, and reads of an open.
     Background,
 }
 
 impl Class {
-    /// All of them.
+    /// All classes.
     pub const ALL: [Self; 6] = [
         Self::Journal,
         Self::CommitData,
@@ -33,7 +33,7 @@ impl Class {
         Self::Background,
     ];
 
-    /// Its name in metrics and tables.
+    /// Returns the name in metrics and tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Journal => "journal",
@@ -45,8 +45,8 @@ impl Class {
         }
     }
 
-    /// An operation of this class, called from the line that says so: written in the operation's own list of arguments, so that
-    /// the source shows which operation it is.
+    /// Returns the call of this class from the caller's source line. It is written in the operation's own arguments, so
+    /// that the line shows which operation it is.
     #[track_caller]
     pub const fn call(self) -> Call {
         Call {
@@ -56,11 +56,11 @@ impl Class {
     }
 }
 
-/// What one operation is for, and which line of the engine asks for it.
+/// The purpose of one operation, and the line of the engine that starts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Call {
-    /// What for.
+    /// Class of the operation.
     pub class: Class,
-    /// From where.
+    /// Source line of the call.
     pub site: &'static Location<'static>,
 }

@@ -21,12 +21,12 @@ impl Directory {
         Ok(Self { path, handle })
     }
 
-    /// Its path.
+    /// Returns the path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Makes its entries durable (creations, removals). Needs no descriptor.
+    /// Makes its entries durable (creations, removals). Needs no further descriptor.
     pub async fn sync(&self, call: Call) -> IoResult<()> {
         self.handle.sync(call).await
     }

@@ -1,8 +1,9 @@
 //! Whole reads and writes over a backend that may move fewer bytes than asked.
 //!
-//! Owns: the only retry loops for short transfers. Refuses: retrying anything else; a failed sync in particular is never repeated.
+//! Owns: the only loops for short transfers. Refuses: retrying anything else; a failed sync in particular is never
+//! repeated.
 //!
-//! Invariant: where a part was moved before an operation that was not attempted, the whole was attempted.
+//! Invariant: if bytes were moved before an operation that was not attempted, the whole counts as attempted.
 
 use std::io;
 use std::path::Path;
@@ -12,8 +13,8 @@ use bytes::{Buf, Bytes};
 use super::{Call, File, Io, IoError, IoFuture, IoResult};
 use crate::buffer::Buffer;
 
-/// Fills `buffer` up to its limit from `offset`, or up to the end of the file: the caller compares
-/// [`Buffer::len`] with what it wanted.
+/// Fills `buffer` up to its limit from `offset`, or up to the end of the file. The caller compares [`Buffer::len`] with
+/// the length it needs.
 pub async fn read_up_to(
     file: &dyn File,
     call: Call,
@@ -32,7 +33,10 @@ pub async fn read_up_to(
     Ok(buffer)
 }
 
-/// Reads exactly as many bytes as `buffer` has room for; `UnexpectedEof` otherwise.
+/// Reads exactly as many bytes as `buffer` has room for.
+///
+/// # Errors
+/// `UnexpectedEof` if the file ends before.
 pub async fn read_exact(
     file: &dyn File,
     call: Call,
@@ -83,7 +87,7 @@ async fn write(
         let count = match step(at, slices.clone()).await {
             Ok(0) => {
                 return Err(
-                    io::Error::new(io::ErrorKind::WriteZero, "the disk took no bytes").into(),
+                    io::Error::new(io::ErrorKind::WriteZero, "the disk accepted no bytes").into(),
                 );
             }
             Ok(count) => count,
@@ -96,7 +100,7 @@ async fn write(
     Ok(())
 }
 
-/// Makes the entries of a directory durable that is not kept open.
+/// Makes the entries of a directory that is not kept open durable.
 pub async fn sync_dir(io: &dyn Io, call: Call, path: &Path) -> IoResult<()> {
     io.open_dir(call, path).await?.sync(call).await
 }

@@ -1,15 +1,15 @@
-//! Memory that is free and still resident.
+//! Returns free memory to the system.
 //!
-//! Owns: when the allocator is asked to give it back. glibc keeps what many requests at once had used for good: its heaps are
-//! given back from their ends only, and something small is always left there.
+//! Owns: when the allocator is asked for that. glibc keeps memory that many concurrent requests used: it returns its
+//! heaps only from their ends, where some small allocation usually remains.
 
 use std::fs;
 
-/// Memory that may stay resident though nothing uses it, in bytes.
+/// Free memory that may stay resident, in bytes.
 const SPARE_BYTES_MAX: usize = 32 << 20;
 
-/// Gives memory that is free back to the system, if more than 32 MiB of it are resident. Takes milliseconds then, so it is for a
-/// thread that may block. Does nothing where the C library is not glibc.
+/// Returns free memory to the system if more than 32 MiB of it are resident. That takes milliseconds, so call it on a
+/// thread that may block. Does nothing without glibc.
 pub fn release_free_memory() {
     let Some(resident) = resident_bytes() else {
         return;
@@ -19,7 +19,7 @@ pub fn release_free_memory() {
     }
 }
 
-/// Anonymous memory of this process that is resident.
+/// Returns the resident anonymous memory of this process in bytes.
 fn resident_bytes() -> Option<usize> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -29,7 +29,7 @@ fn resident_bytes() -> Option<usize> {
     kilobytes.checked_mul(1 << 10)
 }
 
-/// What the program has allocated.
+/// Returns the bytes that the program has allocated.
 #[cfg(target_env = "gnu")]
 fn used_bytes() -> usize {
     #[expect(unsafe_code, reason = "no safe wrapper exists for this call")]
@@ -42,7 +42,7 @@ fn used_bytes() -> usize {
 #[cfg(target_env = "gnu")]
 fn trim() {
     #[expect(unsafe_code, reason = "no safe wrapper exists for this call")]
-    // SAFETY: it gives back pages that hold no allocation, under the locks of the allocator.
+    // SAFETY: it returns pages that hold no allocation, under the locks of the allocator.
     unsafe {
         libc::malloc_trim(0);
     }
@@ -60,9 +60,9 @@ fn trim() {}
 mod tests {
     use super::*;
 
-    /// Guards: pages of small allocations that are gone are given back, though a later one is still there.
+    /// Guards: pages of freed small allocations are returned although a later allocation is still in use.
     #[test]
-    fn freed_memory_is_given_back() {
+    fn freed_memory_is_returned() {
         let many: Vec<Vec<u8>> = (0..128 << 10).map(|_| vec![1; 1000]).collect();
         let last = vec![1_u8; 1000];
         drop(many);

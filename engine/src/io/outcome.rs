@@ -1,6 +1,6 @@
-//! How an operation of the seam ends without a result.
+//! Errors of the seam's operations.
 //!
-//! Owns: [`IoError`]. Refuses: what the engine concludes from it; the rule is with each caller.
+//! Owns: [`IoError`]. Refuses: conclusions from it, which each caller draws.
 
 use std::fmt;
 use std::io;
@@ -8,39 +8,39 @@ use std::io;
 /// Result of an operation of the seam.
 pub type IoResult<T> = Result<T, IoError>;
 
-/// Why an operation has no result, by what is known of the disk now.
+/// Why an operation failed, by what is known of the disk afterwards.
 #[derive(Debug)]
 pub enum IoError {
-    /// It was not begun: no descriptor, no thread, no memory, no place in a queue, or a limit of this process. Nothing was read, changed
-    /// or synced, the disk is as sound as before, and the same operation may succeed later.
+    /// The operation was not begun: no descriptor, thread, memory or place in a queue, or a limit of this process.
+    /// Nothing was read, changed or synced. The same operation may succeed later.
     NotAttempted(io::Error),
-    /// It was begun, or refused because of what is on the disk. What it was to change may be changed in part.
+    /// The operation was begun, or rejected because of what is on the disk. Its changes may be there in part.
     Failed(io::Error),
-    /// A sync failed. What it covered may never become durable, and no later sync says otherwise.
+    /// A sync failed. The data that it covered may never become durable, and no later sync would report that.
     SyncFailed(io::Error),
 }
 
 impl IoError {
-    /// What the operating system or the backend said.
+    /// Returns the error of the operating system or the backend.
     pub fn cause(&self) -> &io::Error {
         match self {
             Self::NotAttempted(cause) | Self::Failed(cause) | Self::SyncFailed(cause) => cause,
         }
     }
 
-    /// As [`IoError::cause`], given away.
+    /// Returns the same as [`IoError::cause`], by value.
     pub fn into_cause(self) -> io::Error {
         match self {
             Self::NotAttempted(cause) | Self::Failed(cause) | Self::SyncFailed(cause) => cause,
         }
     }
 
-    /// The cause's kind.
+    /// Returns the kind of the cause.
     pub fn kind(&self) -> io::ErrorKind {
         self.cause().kind()
     }
 
-    /// Whether it was begun.
+    /// Whether the operation was begun.
     pub fn was_attempted(&self) -> bool {
         !matches!(self, Self::NotAttempted(_))
     }
@@ -58,7 +58,7 @@ impl std::error::Error for IoError {
     }
 }
 
-/// What a backend or a loop over it says of its own accord was attempted.
+/// An error that a backend or a loop over it creates itself is of an attempted operation.
 impl From<io::Error> for IoError {
     fn from(cause: io::Error) -> Self {
         Self::Failed(cause)

@@ -1,8 +1,11 @@
-//! The real machine for unit tests: this backend, tokio's tasks and timers, a thread for computations.
-
-#![expect(clippy::disallowed_methods, reason = "the clocks behind the seam")]
+//! The environment of unit tests: the native backend, tokio's tasks and timers, a thread for computations.
 //!
-//! Owns: [`env()`]. Refuses: faults and crashes, which the simulated machine of `tests/support` has.
+//! Owns: [`env()`]. Refuses: faults and crashes, which the simulated machine of `tests/support` injects.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the clocks of the seam's implementation"
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +16,7 @@ use tokio::runtime::Handle;
 use super::{Clock, Env, Rng, Spawn, TaskFuture, Workers, native};
 use crate::sync::AtomicU64;
 
-/// An environment of its own; tasks go to the tokio runtime this is called in.
+/// Creates an environment. Tasks run on the tokio runtime of the caller.
 pub(crate) fn env() -> Env {
     Env {
         io: native().unwrap(),
@@ -60,7 +63,7 @@ impl Spawn for Tasks {
     }
 }
 
-/// Bytes that no two calls have in common.
+/// A source of bytes that no two calls have in common.
 #[derive(Debug)]
 struct Counter(AtomicU64);
 

@@ -1,9 +1,9 @@
-//! Writing the marks of journal files, and judging a file by them.
+//! Writes the marks of journal files, and checks files against them.
 //!
-//! Owns: when a mark is written, and what one contradicts. Refuses: deciding what a lost frame means (`recovery`).
+//! Owns: when a mark is written, and what contradicts one. Refuses: deciding what a lost frame means (`recovery`).
 //!
-//! Invariant: a mark is written after the sync of the frames that it speaks of returned, and before the next frame is. So it costs no
-//! sync of its own, and a stop leaves one of the last two frames' marks at least.
+//! Invariant: a mark is written after the sync of its frames returned and before the next frame is. It needs no sync of
+//! its own, and after any stop the mark of one of the last two frames is on disk.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use super::{Predecessor, file_path};
 use crate::error::{Corruption, Error, Result};
 use crate::format::journal::JournalHeader;
 use crate::format::mark::{MARKS, Mark};
-use crate::format::scan::Scanned;
+use crate::format::scan::FrameScan;
 use crate::in_flight::InFlight;
 use crate::io::{Class, FileRef, Io, IoResult, exact};
 
-/// The marks of the file that is written.
+/// The marks of the active file.
 #[derive(Debug, Default)]
 pub(super) struct Marks {
     begun: usize,
@@ -27,7 +27,7 @@ pub(super) struct Marks {
 }
 
 impl Marks {
-    /// Begins to write `mark`. It becomes durable with the next frame.
+    /// Starts to write `mark`. It becomes durable with the next frame.
     pub(super) fn begin(&mut self, file: &FileRef, mark: &Mark) {
         let (file, place) = (Arc::clone(file), Mark::place(self.begun));
         let block = vec![Bytes::from(mark.encode())];
@@ -37,7 +37,8 @@ impl Marks {
         }));
     }
 
-    /// Waits until no mark is being written. One that was not attempted is left out: the next one says more.
+    /// Waits until no mark is being written. A write that was not attempted is no error, because the next mark replaces
+    /// it.
     pub(super) async fn settle(&mut self) -> IoResult<()> {
         let Some(writing) = &mut self.writing else {
             return Ok(());
@@ -49,7 +50,7 @@ impl Marks {
     }
 }
 
-/// Writes into a finished file that it is, durable on return: its successor is from now on known to have been begun.
+/// Seals a finished file: its marks then say that its successor exists. Durable on return.
 pub(super) async fn seal(
     io: &dyn Io,
     store: &Path,
@@ -67,13 +68,15 @@ pub(super) async fn seal(
     overwrite(io, store, file, &path, Mark::place(0), blocks).await
 }
 
-/// Checks a file against its marks: frames that were durable are there, and so is the file that was begun after it. `successor` says
-/// whether one is.
+/// Checks a file against its marks. `successor` says whether a later file exists.
+///
+/// # Errors
+/// Frames that were durable, or a file that was begun after this one, are missing.
 pub(super) fn check(
     store: &Path,
     header: &JournalHeader,
     bytes: &[u8],
-    scanned: &Scanned,
+    scanned: &FrameScan,
     successor: bool,
 ) -> Result<()> {
     let path = file_path(store, header.number);
@@ -83,7 +86,7 @@ pub(super) fn check(
     let length = bytes.len() as u64;
     if !successor && length < header.file_bytes {
         let what = format!(
-            "it was cut: it was made with {} bytes, and transactions may be missing; restore it before opening the store",
+            "the file was cut: it was created with {} bytes, and transactions may be missing; restore it before opening the store",
             header.file_bytes
         );
         return Err(Error::corrupt(&path, length, what));
@@ -91,7 +94,8 @@ pub(super) fn check(
     Ok(())
 }
 
-/// A place of a mark where no finished or closed file has what is there, given where a successor says that the file ends.
+/// Returns the first damaged mark of a finished or closed file. `end` is the end of the frames as the successor's
+/// header says.
 pub(super) fn bad_mark(
     store: &Path,
     header: &JournalHeader,
@@ -102,7 +106,7 @@ pub(super) fn bad_mark(
     Some(Corruption {
         path: file_path(store, header.number),
         offset,
-        what: "a mark does not hold; the frames that it should speak of are there".to_owned(),
+        what: "a mark is damaged; the frames that it covers are intact".to_owned(),
     })
 }
 
@@ -111,7 +115,7 @@ fn check_mark(
     store: &Path,
     path: &Path,
     header: &JournalHeader,
-    scanned: &Scanned,
+    scanned: &FrameScan,
     successor: bool,
 ) -> Result<()> {
     if mark.offset > scanned.end {

@@ -1,7 +1,7 @@
-//! Reading the journal of a store that is not being written.
+//! Reads the journal of a store that is not being written.
 //!
-//! Owns: finding the chain of files, deciding by their headers where each ends, feeding transactions in order.
-//! Refuses: changing anything; what to do about what was found is `recovery`'s decision.
+//! Owns: finding the chain of files, determining from their headers where each ends, passing transactions on in order.
+//! Refuses: changing anything, and deciding what to do about findings (`recovery`).
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,78 +13,79 @@ use crate::error::{Corruption, Error, Result};
 use crate::extent::Lsn;
 use crate::format::journal::{HEADER_BYTES, JournalHeader};
 use crate::format::mark::FRAMES_START;
-use crate::format::scan::{self, Scanned, Tail};
+use crate::format::scan::{self, FrameScan, Tail};
 use crate::format::transaction::Transaction;
 use crate::io::{Class, Io, OpenMode, exact};
 use crate::limits::JOURNAL_FILE_BYTES_MAX;
 
-/// The journal after a walk through all of it.
+/// The result of a walk through the whole journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Walked {
+pub(crate) struct JournalWalk {
     /// Header of the last intact file; `None` if the store has no journal file yet.
     pub last: Option<JournalHeader>,
-    /// Behind the last intact frame.
+    /// End of the last intact frame.
     pub end: Position,
-    /// Where that frame begins in its file: all before it was synced before it was written.
+    /// Offset of that frame in its file. Every frame before it was synced.
     pub last_frame: u64,
     /// How the last file ends.
     pub tail: Tail,
     /// LSN of the last transaction seen.
     pub last_lsn: Lsn,
-    /// A file whose creation was cut short, to be removed.
+    /// Number of a file whose creation was cut short; it is to be removed.
     pub unfinished: Option<u64>,
-    /// Files, frames, transactions and bytes walked, for reports.
+    /// Files walked.
     pub files: u64,
     /// Frames walked.
     pub frames: u64,
-    /// Transactions handed out.
+    /// Transactions passed to the visitor.
     pub transactions: u64,
-    /// What no stop can have left and costs nothing: bytes that are not zero behind a close frame, or behind the end of a file that
-    /// the same run of the store went on from; marks that do not hold.
+    /// Faults that no stop explains and that lose nothing: damaged marks; bytes that are not zero after a close frame;
+    /// such bytes after the end of a file whose successor has the same epoch.
     pub harmless: Vec<Corruption>,
-    /// A mark of the closed last file that does not hold. A stop that was killed before its sync, and a power cut, leave the same.
-    pub unsettled: Vec<Corruption>,
-    /// What is missing or does not hold before the walk's start: what a checkpoint makes up for as long as it holds.
-    pub unsound: Vec<Corruption>,
+    /// Damaged marks of the closed last file. A kill before the last sync, and a power cut, can explain them.
+    pub uncertain_marks: Vec<Corruption>,
+    /// What is missing or damaged before the start of the walk. It does no harm as long as the checkpoint is usable.
+    pub damage_before_start: Vec<Corruption>,
 }
 
-/// What a walk is for.
+/// Receives the transactions of a walk.
 pub(crate) trait Visitor: Send {
-    /// Takes the next transaction.
+    /// Receives the next transaction.
     fn transaction(&mut self, transaction: Transaction);
 
-    /// Applies what had to wait; an error ends the walk.
-    fn settle(&mut self) -> impl Future<Output = Result<()>> + Send {
+    /// Applies the transactions that had to wait. An error ends the walk.
+    fn apply_pending(&mut self) -> impl Future<Output = Result<()>> + Send {
         std::future::ready(Ok(()))
     }
 
-    /// All transactions before `position`, the start of the next file, were handed out: a moment to make room.
+    /// Called when all transactions before `position`, the start of the next file, were passed on.
     fn file_done(&mut self, position: Position) -> impl Future<Output = Result<()>> + Send {
         let _ = position;
         std::future::ready(Ok(()))
     }
 }
 
-/// Walks the journal from `start` (a frame's start) to its end and hands every transaction to `visitor`.
+/// Walks the journal from `start`, the start of a frame, to its end, and passes every transaction to `visitor`.
 pub(crate) async fn walk(
     io: &dyn Io,
     store: &Path,
     store_id: &[u8; 16],
     start: Position,
     visitor: &mut impl Visitor,
-) -> Result<Walked> {
-    let mut walked = Walked::none(start);
-    // Known to be wrong once the file behind it has a frame: that was written after the seal.
+) -> Result<JournalWalk> {
+    let mut walked = JournalWalk::none(start);
+    // The damaged mark of the file before. It counts once the next file has a frame, which is written only after the
+    // seal.
     let mut unsealed: Option<Corruption> = None;
     let mut next = load(io, store, store_id, start.number).await?;
-    while let Loaded::Intact { header, bytes } = next {
+    while let LoadedFile::Intact { header, bytes } = next {
         let number = header.number;
         next = load(io, store, store_id, number + 1).await?;
         let end = match &next {
-            Loaded::Intact {
+            LoadedFile::Intact {
                 header: successor, ..
             } => Some(successor.previous_end),
-            Loaded::Absent | Loaded::Unfinished => None,
+            LoadedFile::Absent | LoadedFile::Unfinished => None,
         };
         let from = if number == start.number {
             start.offset
@@ -97,7 +98,7 @@ pub(crate) async fn walk(
             visitor.transaction(transaction);
             Ok(())
         });
-        visitor.settle().await?;
+        visitor.apply_pending().await?;
         let scanned = scanned
             .map_err(|bad| Error::corrupt(&file_path(store, number), bad.offset, bad.what.0))?;
         marks::check(store, &header, bytes.filled(), &scanned, end.is_some())?;
@@ -105,8 +106,7 @@ pub(crate) async fn walk(
             walked.check_before_start(store, &header, bytes.filled(), start.offset);
         }
         walked.transactions += count;
-        let rolled =
-            matches!(&next, Loaded::Intact { header: newer, .. } if newer.epoch == header.epoch);
+        let rolled = matches!(&next, LoadedFile::Intact { header: newer, .. } if newer.epoch == header.epoch);
         if rolled || scanned.closed {
             walked.check_after_end(store, number, bytes.filled(), scanned.end);
         }
@@ -115,18 +115,18 @@ pub(crate) async fn walk(
         }
         unsealed = marks::bad_mark(store, &header, bytes.filled(), end);
         if scanned.closed && end.is_none() {
-            walked.unsettled.extend(unsealed.take());
+            walked.uncertain_marks.extend(unsealed.take());
         }
         walked.add_file(header, &scanned);
         if end.is_some() {
             let (number, offset) = (number + 1, FRAMES_START);
             visitor.file_done(Position { number, offset }).await?;
         }
-        if matches!(next, Loaded::Unfinished) {
+        if matches!(next, LoadedFile::Unfinished) {
             walked.unfinished = Some(number + 1);
         }
     }
-    if walked.last.is_none() && matches!(next, Loaded::Unfinished) {
+    if walked.last.is_none() && matches!(next, LoadedFile::Unfinished) {
         walked.unfinished = Some(start.number);
     }
     let absent = walked
@@ -134,12 +134,15 @@ pub(crate) async fn walk(
         .as_ref()
         .map_or(start.number, |last| last.number + 1);
     let missing = check_gap(io, store, start.number, absent).await?;
-    walked.unsound.extend(missing);
+    walked.damage_before_start.extend(missing);
     Ok(walked)
 }
 
-/// The journal seems to end before file `absent`: a file behind it would mean that one in between is lost. Returns what is missing
-/// before the file `start`, from which on the journal was read.
+/// Checks that no file exists after `absent`, where the journal seems to end. Returns the first file that is missing
+/// before `start`, where the walk began.
+///
+/// # Errors
+/// A later file exists, so `absent` itself was lost.
 async fn check_gap(
     io: &dyn Io,
     store: &Path,
@@ -153,23 +156,23 @@ async fn check_gap(
         Err(source) => return Err(Error::io("list", &directory, source)),
     };
     let found: BTreeSet<u64> = names.iter().filter_map(|name| parse_name(name)).collect();
-    let Some(behind) = found.range(absent + 1..).next().copied() else {
+    let Some(later) = found.range(absent + 1..).next().copied() else {
         let mut needed = Position::FIRST.number..start;
         let missing = needed.find(|number| !found.contains(number));
         return Ok(missing.map(|number| Corruption {
             path: file_path(store, number),
             offset: 0,
-            what: "missing; the store cannot be rebuilt from its journal without it".to_owned(),
+            what: "missing; without it the store cannot be rebuilt from its journal".to_owned(),
         }));
     };
     let what = format!(
         "missing, but {} exists; restore it",
-        file_path(store, behind).display()
+        file_path(store, later).display()
     );
     Err(Error::corrupt(&file_path(store, absent), 0, what))
 }
 
-impl Walked {
+impl JournalWalk {
     fn none(start: Position) -> Self {
         Self {
             last: None,
@@ -182,22 +185,22 @@ impl Walked {
             frames: 0,
             transactions: 0,
             harmless: Vec::new(),
-            unsettled: Vec::new(),
-            unsound: Vec::new(),
+            uncertain_marks: Vec::new(),
+            damage_before_start: Vec::new(),
         }
     }
 
-    /// Looks for what is not zero behind the frames, which end at `end`.
+    /// Records bytes that are not zero after `end`, the end of the frames.
     fn check_after_end(&mut self, store: &Path, number: u64, bytes: &[u8], end: u64) {
         let stray = scan::first_nonzero(bytes, end);
         self.harmless.extend(stray.map(|offset| Corruption {
             path: file_path(store, number),
             offset,
-            what: "not zero, behind the end of the frames; it is ignored".to_owned(),
+            what: "not zero, after the end of the frames; it is ignored".to_owned(),
         }));
     }
 
-    /// Checks the frames before `from`, where the walk began in a file.
+    /// Checks the frames before `from`, the offset at which the walk began in a file.
     fn check_before_start(
         &mut self,
         store: &Path,
@@ -207,7 +210,7 @@ impl Walked {
     ) {
         let before = scan::frames(bytes, header, FRAMES_START, Some(from), &mut |_| Ok(()));
         if let Err(bad) = before {
-            self.unsound.push(Corruption {
+            self.damage_before_start.push(Corruption {
                 path: file_path(store, header.number),
                 offset: bad.offset,
                 what: bad.what.0,
@@ -215,14 +218,14 @@ impl Walked {
         }
     }
 
-    fn add_file(&mut self, header: JournalHeader, scanned: &Scanned) {
+    fn add_file(&mut self, header: JournalHeader, scanned: &FrameScan) {
         self.end = Position {
             number: header.number,
             offset: scanned.end,
         };
         self.last_frame = scanned.last_frame;
         self.tail = scanned.tail;
-        // A file without transactions still says how far LSNs had got when it was begun.
+        // The header of a file without transactions has the lowest LSN of the next ones.
         let floor = Lsn(header.first_lsn.0.saturating_sub(1));
         self.last_lsn = self
             .last_lsn
@@ -234,22 +237,22 @@ impl Walked {
     }
 }
 
-enum Loaded {
+enum LoadedFile {
     Intact {
         header: JournalHeader,
         bytes: Buffer,
     },
-    /// Created, but its header never became durable, and nothing was written behind it.
+    /// The file exists, but its header never became durable, and nothing was written after it.
     Unfinished,
     Absent,
 }
 
-async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Result<Loaded> {
+async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Result<LoadedFile> {
     let path = file_path(store, number);
     let read = |source| Error::io("read journal file", &path, source);
     let file = match io.open(Class::Journal.call(), &path, OpenMode::Read).await {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Absent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LoadedFile::Absent),
         Err(error) => return Err(read(error)),
     };
     let length = file.len(Class::Journal.call()).await.map_err(read)?;
@@ -262,19 +265,20 @@ async fn load(io: &dyn Io, store: &Path, store_id: &[u8; 16], number: u64) -> Re
         .await
         .map_err(read)?;
     match JournalHeader::decode(buffer.filled(), store_id, number) {
-        Ok(header) => Ok(Loaded::Intact {
+        Ok(header) => Ok(LoadedFile::Intact {
             header,
             bytes: buffer,
         }),
         Err(what) => {
-            // The header is synced before the first frame is written: anything behind a bad header means damage. So does anything
-            // but zeros in place of a part of the header: a frame that went astray may have taken the first one with it.
-            let behind = buffer.filled().get(HEADER_BYTES..).unwrap_or_default();
+            // The header is synced before the first frame is written, so anything after a bad header means damage. So
+            // does a byte of the header itself that is neither zero nor the header's: a misdirected frame may have
+            // replaced the first frame, too.
+            let rest = buffer.filled().get(HEADER_BYTES..).unwrap_or_default();
             let torn = JournalHeader::may_be_torn(buffer.filled(), store_id, number);
-            if !torn || behind.iter().any(|byte| *byte != 0) {
+            if !torn || rest.iter().any(|byte| *byte != 0) {
                 return Err(Error::corrupt(&path, 0, format!("header: {what}")));
             }
-            Ok(Loaded::Unfinished)
+            Ok(LoadedFile::Unfinished)
         }
     }
 }

@@ -1,6 +1,7 @@
-//! A file of allocated space that is given up when the disk is full, so that deletes can still be journalled.
+//! The reserve: a file of allocated space that is released when the disk is full, so that deletes can still be
+//! journalled.
 //!
-//! Owns: `reserve`. Refuses: anything but making it and giving it up.
+//! Owns: `reserve`: creating, shrinking and releasing it. Refuses: any other use of the file.
 
 use std::io;
 use std::path::Path;
@@ -8,14 +9,14 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::io::{Class, Io, OpenMode};
 
-/// The reserve's file.
+/// Name of the reserve's file.
 pub(crate) const NAME: &str = "reserve";
 
-/// Makes the reserve if it is not there; `bytes` of 0 means that there is to be none. A disk too full for it is a warning, not an error:
-/// the store opens.
+/// Creates the reserve if it is missing, or releases it if `bytes` is 0. On a disk that is too full it logs a warning
+/// and returns `Ok`, so that the store opens.
 pub(crate) async fn ensure(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     if bytes == 0 {
-        return spend(io, store).await;
+        return release(io, store).await;
     }
     let Err(error) = make(io, store, bytes).await else {
         return Ok(());
@@ -39,26 +40,26 @@ async fn make(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     };
     if let Err(source) = file.allocate(Class::Journal.call(), 0, bytes).await {
         drop(file);
-        spend(io, store).await?;
+        release(io, store).await?;
         return Err(Error::io("set space aside in", &path, source));
     }
     Ok(())
 }
 
-/// Gives the reserve up. It is made again by the next open that has room.
-pub(crate) async fn spend(io: &dyn Io, store: &Path) -> Result<()> {
+/// Releases the reserve. The next open that has room creates it again.
+pub(crate) async fn release(io: &dyn Io, store: &Path) -> Result<()> {
     let path = store.join(NAME);
     match io.unlink(Class::Journal.call(), &path).await {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(Error::io("give up the reserve", &path, source)),
+        Err(source) => Err(Error::io("release the reserve", &path, source)),
     }
 }
 
-/// Gives up `bytes` of the reserve, or all that is left of it.
+/// Releases `bytes` of the reserve, or all that is left of it.
 pub(crate) async fn shrink(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> {
     let path = store.join(NAME);
-    let failed = |source| Error::io("give up a part of the reserve", &path, source);
+    let failed = |source| Error::io("release a part of the reserve", &path, source);
     let file = match io.open(Class::Journal.call(), &path, OpenMode::Write).await {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -71,7 +72,7 @@ pub(crate) async fn shrink(io: &dyn Io, store: &Path, bytes: u64) -> Result<()> 
         .saturating_sub(bytes);
     if left == 0 {
         drop(file);
-        return spend(io, store).await;
+        return release(io, store).await;
     }
     file.set_len(Class::Journal.call(), left)
         .await

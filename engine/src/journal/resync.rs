@@ -1,10 +1,11 @@
 //! Makes the end of the journal that an open found durable, before anything depends on it.
 //!
-//! Owns: [`resync_tail`]. Refuses: changing a byte; what is written is what was read.
+//! Owns: [`resync_tail`]. Invariant: no byte changes; what is written is what was read.
 //!
-//! Why: a frame may have been written and never synced, or its sync failed, when the process ended. The page cache shows it to the
-//! next open, which replays it; a power cut after that would remove it, though what was acknowledged since depends on it. A sync
-//! alone is not enough, because a failed one may have left its pages clean: they are written again.
+//! When the process ended, the last frame may have been written and not synced, or its sync may have failed. The next
+//! open reads it from the page cache and replays it. A power cut after that would remove it, with everything
+//! acknowledged since that depends on it. A sync alone is not enough: a failed sync may have left the pages clean, so
+//! they are written again.
 
 use std::path::Path;
 
@@ -15,10 +16,11 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::io::{Class, FileRef, Io, OpenMode, exact};
 
-/// Room that such a file system wants beside the bytes themselves.
+/// Space released from the reserve beyond the bytes themselves, for a file system that copies on write.
 const ROOM_BYTES: u64 = 1 << 20;
 
-/// Makes durable what lies from `from` up to `end`: the last frame, for every other one was synced before the next was written.
+/// Makes the bytes from `from` to `end` durable. They are the last frame: every other frame was synced before the next
+/// was written.
 pub(crate) async fn resync_tail(io: &dyn Io, store: &Path, from: u64, end: Position) -> Result<()> {
     let path = file_path(store, end.number);
     let failed = |source| Error::io("make the end of the journal durable in", &path, source);
@@ -36,13 +38,13 @@ pub(crate) async fn resync_tail(io: &dyn Io, store: &Path, from: u64, end: Posit
     .await
     .map_err(failed)?;
     if found.room() > 0 {
-        let what = "its end was there a moment ago and is not any more";
+        let what = "the file became shorter while it was read";
         return Err(Error::corrupt(&path, from, what));
     }
     overwrite(io, store, &file, &path, from, found.freeze()).await
 }
 
-/// Writes over what is there already, or may be, and makes it durable.
+/// Writes `bytes` over the same or equivalent bytes, and makes them durable.
 pub(super) async fn overwrite(
     io: &dyn Io,
     store: &Path,
@@ -59,8 +61,11 @@ pub(super) async fn overwrite(
     };
     let mut written = write().await;
     if written.as_ref().is_err_and(Error::is_no_space) {
-        // A file system that copies on write has no room for the same bytes again: pulls and deletes must stay possible there.
-        tracing::warn!("the disk is full: a part of the reserve is given up for the journal's end");
+        // A file system that copies on write needs new space for the same bytes. Pulls and deletes must stay possible
+        // there.
+        tracing::warn!(
+            "the disk is full: a part of the reserve is released to write the journal's end again"
+        );
         reserve::shrink(io, store, bytes.len() as u64 + ROOM_BYTES).await?;
         written = write().await;
     }

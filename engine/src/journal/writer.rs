@@ -1,11 +1,12 @@
-//! Appending frames to the journal of an open store.
+//! Appends frames to the journal of an open store.
 //!
-//! Owns: the active file, the file prepared behind it, and the order write, sync, next.
-//! Refuses: batching, LSNs and publishing (`commit`); retrying anything.
+//! Owns: the active file, the file prepared to follow it, and the order write, sync, next frame. Refuses: batching,
+//! LSNs and publishing (`commit`); retrying anything.
 //!
-//! Invariants: one `append` at a time (`&mut self`), and it returns only after its frame is durable. A file is
-//! prepared (zeros, durable, directory synced) before it is needed; its header is durable before its first frame. Zeros rather than
-//! a bare allocation: turning unwritten extents into written ones would cost every sync a file-system commit.
+//! Invariants: one `append` at a time (`&mut self`), and it returns only after its frame is durable. A file is prepared
+//! (zeros, durable, directory synced) before it is needed. Its header is durable before its first frame. Zeros are
+//! written instead of only allocating: turning unwritten extents into written ones would cost every sync a commit of
+//! the file system.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::io::{Class, Directory, Env, FileRef, OpenMode, exact};
 use crate::poison::Poison;
 use crate::sync::oneshot;
 
-/// Free space, in journal files, from which on a disk is not nearly full.
+/// Free space, in journal files, below which a disk counts as nearly full.
 const ROOMY_FILES: u64 = 4;
 /// Bytes of zeros written at a time when a file is prepared.
 const ZERO_RUN_BYTES: usize = 1 << 20;
@@ -31,34 +32,35 @@ const ZERO_RUN_BYTES: usize = 1 << 20;
 /// Size of an epoch's first file where the disk is too full for a whole one.
 const SMALL_FILE_BYTES: u64 = 1 << 20;
 
-/// What a journal needs to know about its store.
+/// What a journal needs of its store.
 #[derive(Debug, Clone)]
 pub(crate) struct JournalSpec {
     /// The store's directory.
     pub store: PathBuf,
     /// `journal/` in it.
     pub directory: Directory,
-    /// Stops all writes: a sync of `directory` that fails says nothing about which files keep their names.
+    /// Stops all writes after a failed sync of `directory`, which leaves unknown which names are durable.
     pub poison: Arc<Poison>,
-    /// The store.
+    /// Id of the store.
     pub store_id: [u8; 16],
-    /// This open's epoch.
+    /// Epoch of this open.
     pub epoch: u64,
-    /// Size of a file; a single larger frame gets a file that fits it.
+    /// Size of a file in bytes. A single larger frame gets a file that fits it.
     pub file_bytes: u64,
 }
 
 /// Why a frame was not appended.
 #[derive(Debug, Clone)]
 pub(crate) enum AppendError {
-    /// Nothing of the frame was written: no file could be prepared for it, or the write was not attempted. The journal is as it was.
+    /// Nothing of the frame was written: no file could be prepared for it, or the write was not attempted. The journal
+    /// is as it was.
     NotStarted(Error),
     /// A write or sync failed half-way. What is on disk is unknown until the next open.
     Failed(Error),
 }
 
 impl AppendError {
-    /// What was not attempted left the journal as it was.
+    /// Classifies an error: one that was not attempted left the journal as it was.
     fn of(error: Error) -> Self {
         if error.is_not_attempted() {
             Self::NotStarted(error)
@@ -74,9 +76,9 @@ pub(crate) struct JournalWriter {
     env: Env,
     spec: Arc<JournalSpec>,
     active: Active,
-    /// A result means a file is prepared, or why not.
+    /// The file being prepared, or the reason why there is none.
     next: Option<oneshot::Receiver<Result<Prepared>>>,
-    /// The file before the active one, until it says that it is finished.
+    /// The file before the active one, until it is sealed.
     unsealed: Option<Active>,
 }
 
@@ -88,7 +90,7 @@ struct Active {
     capacity: u64,
     offset: u64,
     previous_crc: u32,
-    /// The floor of the last frame's LSNs.
+    /// First LSN of the last frame.
     last_lsn: Lsn,
     marks: Marks,
 }
@@ -102,8 +104,7 @@ struct Prepared {
 }
 
 impl JournalWriter {
-    /// Begins the file of a new epoch behind `previous` (`None`: the first file of a store). The file
-    /// must not exist.
+    /// Begins the file of a new epoch after `previous` (`None`: the first file of a store). The file must not exist.
     pub(crate) async fn begin(
         env: Env,
         spec: JournalSpec,
@@ -127,7 +128,7 @@ impl JournalWriter {
         })
     }
 
-    /// Behind the last durable frame.
+    /// Returns the end of the last durable frame.
     pub(crate) fn position(&self) -> Position {
         Position {
             number: self.active.header.number,
@@ -135,14 +136,15 @@ impl JournalWriter {
         }
     }
 
-    /// Makes one frame of `transactions` encoded transactions durable; returns the position behind it.
+    /// Makes one frame of `transactions` encoded transactions durable, and returns its end.
     pub(crate) async fn append(
         &mut self,
         first_lsn: Lsn,
         transactions: u32,
         payload: Vec<u8>,
     ) -> std::result::Result<Position, AppendError> {
-        // With the frame that closes the journal: it must fit whenever the stop comes, or a clean stop would not be known as one.
+        // Includes the close frame, which must fit whenever the store is closed. Without it the stop would not count as
+        // clean.
         let needed = (frame_bytes(payload.len()) + frame_bytes(0)) as u64;
         if self.active.offset + needed > self.active.capacity {
             self.settle().await.map_err(AppendError::of)?;
@@ -166,7 +168,7 @@ impl JournalWriter {
         Ok(self.position())
     }
 
-    /// Writes the frame that says: closed cleanly, nothing follows.
+    /// Writes the close frame and ends the journal.
     pub(crate) async fn close(mut self) -> Result<()> {
         let mut frame = self.frame(self.active.header.first_lsn, 0, &[]);
         frame.close = true;
@@ -211,7 +213,8 @@ impl JournalWriter {
         Ok(())
     }
 
-    /// Switches to the prepared file. The file before must be sealed: only one is remembered that is not.
+    /// Switches to the prepared file. Seals the file before the active one first, because only one unsealed file is
+    /// tracked.
     async fn roll(&mut self, needed: u64, first_lsn: Lsn) -> std::result::Result<(), AppendError> {
         self.seal_finished().await.map_err(AppendError::of)?;
         let prepared = self
@@ -225,7 +228,7 @@ impl JournalWriter {
         Ok(())
     }
 
-    /// Seals the file before the active one, before anything in that is acknowledged.
+    /// Seals the file before the active one. Called before any frame in the active one is acknowledged.
     async fn seal_finished(&mut self) -> Result<()> {
         let Some(finished) = &self.unsealed else {
             return Ok(());
@@ -261,14 +264,14 @@ impl JournalWriter {
                 Ok(Err(error)) if !(error.is_no_space() || error.is_not_attempted()) => {
                     return Err(error);
                 }
-                // Out of space, not attempted, or the task went with its runtime: try once more on the spot.
+                // Out of space, not attempted, or the task ended with its runtime: try once more here.
                 Ok(Err(_)) | Err(_) => {}
             }
         }
-        // An attempt that failed may not even have been able to remove its file.
+        // A failed attempt may not have been able to remove its file.
         remove_if_there(&self.env, &self.spec, number).await?;
         let capacity = needed.max(self.spec.file_bytes);
-        prepare_or_spend(&self.env, &self.spec, number, capacity).await
+        prepare_or_release_reserve(&self.env, &self.spec, number, capacity).await
     }
 
     /// Starts preparing the next file while the active one fills.
@@ -282,19 +285,20 @@ impl JournalWriter {
         self.next = Some(waiting);
         let task = async move {
             let prepared = prepare(&env, &spec, number, spec.file_bytes).await;
-            // The writer may have gone; recovery removes a prepared file that was never used.
+            // The writer may have been dropped. Recovery removes a prepared file that was never used.
             drop(done.send(prepared));
         };
         self.env.spawn.spawn("journal-prepare", Box::pin(task));
     }
 
-    /// Ends without the frame that says so: the next open recovers. On return nothing touches the journal any more.
+    /// Ends the journal without a close frame, so that the next open recovers. No operation on the journal runs after
+    /// the return.
     pub(crate) async fn abandon(mut self) -> Result<()> {
         let settled = self.settle().await;
         self.discard_next().await.and(settled)
     }
 
-    /// Removes a prepared file that will not be used, so that a clean stop leaves nothing behind.
+    /// Removes a prepared file that will not be used, so that a clean stop leaves none.
     async fn discard_next(&mut self) -> Result<()> {
         if let Some(waiting) = self.next.take()
             && let Ok(Ok(prepared)) = waiting.await
@@ -305,8 +309,10 @@ impl JournalWriter {
     }
 }
 
-/// Prepares the file of a new epoch. A full disk must not keep a store from opening, because pulls and deletes stay possible: there
-/// a small file does, and the reserve gives a part of itself for it, so that it lasts for many starts.
+/// Prepares the file of a new epoch.
+///
+/// A store must open on a full disk, because pulls and deletes stay possible. There a small file is enough, and only a
+/// part of the reserve is released for it, so that the reserve lasts for many starts.
 async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Prepared> {
     let small = spec.file_bytes.min(SMALL_FILE_BYTES);
     match prepare(env, spec, number, spec.file_bytes).await {
@@ -317,13 +323,13 @@ async fn prepare_first(env: &Env, spec: &JournalSpec, number: u64) -> Result<Pre
         Err(error) if error.is_no_space() => {}
         prepared => return prepared,
     }
-    tracing::warn!("the disk is full: a part of the reserve is given up so that the store opens");
+    tracing::warn!("the disk is full: a part of the reserve is released so that the store opens");
     reserve::shrink(&*env.io, &spec.store, 2 * small).await?;
-    prepare_or_spend(env, spec, number, small).await
+    prepare_or_release_reserve(env, spec, number, small).await
 }
 
-/// Prepares a file, giving up the reserve where the disk is full.
-async fn prepare_or_spend(
+/// Prepares a file, and releases the reserve where the disk is full.
+async fn prepare_or_release_reserve(
     env: &Env,
     spec: &JournalSpec,
     number: u64,
@@ -332,16 +338,16 @@ async fn prepare_or_spend(
     match prepare(env, spec, number, capacity).await {
         Err(error) if error.is_no_space() => {
             tracing::warn!(
-                "the disk is full: the reserve is given up so that deletes stay possible"
+                "the disk is full: the reserve is released so that deletes stay possible"
             );
-            reserve::spend(&*env.io, &spec.store).await?;
+            reserve::release(&*env.io, &spec.store).await?;
             prepare(env, spec, number, capacity).await
         }
         other => other,
     }
 }
 
-/// Creates file `number` full of zeros, durable under its name. Leaves no file behind on failure.
+/// Creates file `number`, filled with zeros and durable under its name. Leaves no file on failure.
 async fn prepare(env: &Env, spec: &JournalSpec, number: u64, capacity: u64) -> Result<Prepared> {
     let path = file_path(&spec.store, number);
     let failed = |source| Error::io("prepare journal file", &path, source);
@@ -378,7 +384,8 @@ async fn fill(spec: &JournalSpec, file: &FileRef, path: &Path, capacity: u64) ->
         exact::write_all(&**file, Class::Journal.call(), at, vec![zeros.slice(..run)])
             .await
             .map_err(failed)?;
-        // A commit of the file system waits for all data whose place it names, and so would the syncs of other files.
+        // Written back at once: a commit of the file system waits for all data whose place it names, and so would the
+        // syncs of other files.
         file.write_back(Class::Journal.call(), at, length)
             .await
             .map_err(failed)?;
@@ -390,7 +397,7 @@ async fn fill(spec: &JournalSpec, file: &FileRef, path: &Path, capacity: u64) ->
     sync_directory(spec).await
 }
 
-/// Seals the file that the epoch before ended in, and gives back what it never used.
+/// Seals the file that the previous epoch ended in, and frees the space that it never used.
 async fn finish(env: &Env, spec: &JournalSpec, previous: Predecessor) -> Result<()> {
     let path = file_path(&spec.store, previous.end.number);
     let file = env
@@ -403,9 +410,11 @@ async fn finish(env: &Env, spec: &JournalSpec, previous: Predecessor) -> Result<
     Ok(())
 }
 
-/// Cuts what a finished file was prepared for and never used, now that its successor says where it ends: otherwise
-/// every start would cost the size of a whole file. Best effort: what stays costs space only. On a disk that is nearly full
-/// nothing is cut: pushes would take what it frees, and the next start needs it.
+/// Cuts a finished file at its end, which its successor's header names. Otherwise every start would cost the size of a
+/// whole file.
+///
+/// Best effort: what stays costs only space. Nothing is cut on a disk that is nearly full, because pushes would use the
+/// space and the next start needs it.
 async fn trim(env: &Env, spec: &JournalSpec, file: &FileRef, end: Position) {
     let store = &spec.store;
     let space = env.io.space(Class::Journal.call(), store).await;
@@ -418,7 +427,7 @@ async fn trim(env: &Env, spec: &JournalSpec, file: &FileRef, end: Position) {
     }
 }
 
-/// Gives a prepared file its header, which makes it the end of the journal.
+/// Writes the header of a prepared file, which makes it the end of the journal.
 async fn activate(
     env: &Env,
     spec: &JournalSpec,
@@ -464,7 +473,7 @@ async fn remove(env: &Env, spec: &JournalSpec, path: &Path) -> Result<()> {
     sync_directory(spec).await
 }
 
-/// Removes what is left of an attempt to prepare file `number`.
+/// Removes what an attempt to prepare file `number` left.
 async fn remove_if_there(env: &Env, spec: &JournalSpec, number: u64) -> Result<()> {
     match remove(env, spec, &file_path(&spec.store, number)).await {
         Err(error) if error.is_not_found() => Ok(()),

@@ -1,6 +1,6 @@
-//! Carrying out a recovery plan.
+//! Carries out a recovery plan.
 //!
-//! Owns: removing what nothing names. Refuses: deciding anything (`plan`).
+//! Owns: removing files that nothing names. Refuses: deciding anything (`plan`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,7 +15,7 @@ use crate::io::{Class, Io};
 use crate::journal;
 use crate::segment::{parse_segment_name, segment_name};
 
-/// Removes what the plan names. After a stop at any point, the next open plans what remains.
+/// Removes the files that the plan names. After a stop at any point, the next open plans the rest.
 pub(crate) async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> {
     if let Some(number) = plan.unfinished_journal {
         remove(io, &journal::file_path(store, number)).await?;
@@ -24,7 +24,7 @@ pub(crate) async fn apply(io: &dyn Io, store: &Path, plan: &Plan) -> Result<()> 
     remove_segments(io, store, &plan.orphans).await
 }
 
-/// Removes segment files, durably: a clean stop promises that there is nothing to look for.
+/// Removes segment files, durably: after a clean stop the next open does not look for orphans.
 pub(crate) async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]) -> Result<()> {
     for id in ids {
         remove(io, &segment_path(store, *id)).await?;
@@ -32,27 +32,28 @@ pub(crate) async fn remove_segments(io: &dyn Io, store: &Path, ids: &[SegmentId]
     sync_dir(io, &segments_directory(store)).await
 }
 
-/// What to say where the directory is not there that `named` segments are in.
-pub(crate) fn no_segments(named: usize) -> String {
+/// Returns the message for a missing directory that `named` segments belong in.
+pub(crate) fn missing_segments_message(named: usize) -> String {
     format!(
-        "it is missing with the {named} segments that blobs are stored in; mount or restore it before opening the store. \
-         If they are lost: where the directory is there and empty, the store opens, and a push of a blob heals it"
+        "the directory is missing, with the {named} segments that blobs are stored in; mount or restore it before opening the store. \
+         If they are lost: create the directory empty; then the store opens, and a push of a blob stores it again"
     )
 }
 
-/// The directory of the segments of a store.
+/// Returns the directory of the segments of a store.
 pub(crate) fn segments_directory(store: &Path) -> PathBuf {
     store.join("segments")
 }
 
-/// The segments of a store by the names in their directory, whatever has these.
+/// Returns the segments of a store by the names in their directory, whatever type of file has these names.
 pub(crate) async fn list_segments(io: &dyn Io, store: &Path) -> Result<BTreeSet<SegmentId>> {
     let names = names::list(io, &segments_directory(store)).await?;
     let ids = names.iter().filter_map(|name| parse_segment_name(name));
     Ok(ids.collect())
 }
 
-/// The segment files of a store with their sizes in bytes; nothing but regular files. A directory that is not there holds none.
+/// Returns the segment files of a store with their sizes in bytes; only regular files. Empty if the directory does not
+/// exist.
 pub(crate) async fn segment_sizes(io: &dyn Io, store: &Path) -> Result<BTreeMap<SegmentId, u64>> {
     let directory = segments_directory(store);
     let found = match io.list_files(Class::Directory.call(), &directory).await {
@@ -63,7 +64,7 @@ pub(crate) async fn segment_sizes(io: &dyn Io, store: &Path) -> Result<BTreeMap<
     Ok(found.into_iter().filter_map(segment).collect())
 }
 
-/// The path of a segment.
+/// Returns the path of a segment.
 pub(crate) fn segment_path(store: &Path, id: SegmentId) -> PathBuf {
     segments_directory(store).join(segment_name(id))
 }

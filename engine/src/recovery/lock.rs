@@ -1,10 +1,10 @@
 //! The lock on a store: one process at a time.
 //!
-//! Owns: what is locked: the directory itself, then the superblock. Refuses: a file whose only purpose is to be locked: deleting it
-//! would let a second process in.
+//! Owns: the order of locks: the directory itself, then the superblock. Refuses: a file whose only purpose is to be
+//! locked, because deleting it would let a second process open the store.
 //!
-//! Why both: the directory stays the same directory when it is moved or mounted elsewhere as well. The superblock is the same file
-//! in a copy made of hard links, whose journal and segments are shared with the original.
+//! Both are needed. The directory stays the same when it is moved, or mounted at a second place. The superblock is the
+//! same file in a copy made of hard links, whose journal and segments are shared with the original.
 
 use std::path::Path;
 

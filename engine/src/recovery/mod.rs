@@ -1,10 +1,10 @@
-//! Recovery: what open does after any stop.
+//! Recovery: what an open does after any stop.
 //!
-//! Owns: [`plan`] (pure: what the disk says, to what has to be done) and [`apply`] (does it). Runs only from open.
-//! Refuses: repairing corruption. A torn tail is expected after a crash; bytes that contradict their checksum in what was
-//! acknowledged stop the open.
+//! Owns: [`plan`] (pure: computes what to do from what is on disk) and [`apply`] (does it). Runs only from open.
+//! Refuses: repairing corruption. A torn tail is expected after a crash. Acknowledged bytes that contradict their
+//! checksum stop the open.
 //!
-//! Invariants: recovery is idempotent and may itself be cut off anywhere: it removes only files that no transaction and no
+//! Invariants: recovery is idempotent and may be cut off anywhere. It removes only files that no transaction and no
 //! upload names, and begins a new epoch last.
 
 pub(crate) mod apply;
@@ -22,49 +22,49 @@ use crate::error::{Error, Result};
 use crate::extent::{Lsn, SegmentId};
 use crate::format::superblock::Superblock;
 use crate::format::transaction::Transaction;
-use crate::journal::read::{Visitor, Walked};
+use crate::journal::read::{JournalWalk, Visitor};
 use crate::journal::{self, Position};
 use crate::state::State;
-use crate::table::{self, Layers, Runs, Site, resident};
+use crate::table::{self, Layers, Runs, TableContext, resident};
 
-/// A store as its journal tells it.
+/// The result of a replay.
 #[derive(Debug)]
 pub(crate) struct Recovered {
-    /// Everything the journal says.
+    /// The state of the store.
     pub state: State,
-    /// The walk through the journal.
-    pub walked: Walked,
-    /// The checkpoints on disk before, and which one replay began on.
+    /// Result of the walk through the journal.
+    pub walked: JournalWalk,
+    /// Checkpoints found on disk, and the one that replay began with.
     pub checkpoints: checkpoint::Loaded,
-    /// The checkpoints on disk now: those, or what a bounded replay wrote.
+    /// Checkpoints now on disk: those found, or those that a bounded replay wrote.
     pub history: History,
 }
 
-/// Loads the newest usable checkpoint and replays the journal behind it.
+/// Loads the newest usable checkpoint and replays the journal after it.
 ///
-/// With `bound_bytes`, rows beyond that many bytes go into a checkpoint between two journal files, so that rebuilding a store of any size
-/// takes bounded memory; the caller holds the store's lock. Without, nothing on disk is changed.
+/// With `bound_bytes`, rows beyond that many bytes go into a checkpoint between two journal files. So a rebuild of a
+/// store of any size takes bounded memory; the caller holds the store's lock. Without it, nothing on disk is changed.
 pub(crate) async fn replay(
-    site: &Site,
+    context: &TableContext,
     superblock: &Superblock,
     bound_bytes: Option<usize>,
 ) -> Result<Recovered> {
-    let checkpoints = checkpoint::load(site).await?;
+    let checkpoints = checkpoint::load(context).await?;
     let (state, start) = match &checkpoints.chosen {
         Some(chosen) => (state_of(chosen, superblock).await?, chosen_position(chosen)),
         None => (empty(superblock), Position::FIRST),
     };
     let history = checkpoints.history.clone();
     let mut replay = Replay {
-        site,
+        context,
         state,
         bound_bytes,
         history,
-        waiting: VecDeque::new(),
+        pending: VecDeque::new(),
     };
     let walked = replay.walk(start).await?;
     if checkpoints.chosen.is_some() && walked.last.is_none() {
-        let path = journal::file_path(&site.root, start.number);
+        let path = journal::file_path(&context.root, start.number);
         let what =
             "missing or empty, but a checkpoint names it; restore it before opening the store";
         return Err(Error::corrupt(&path, 0, what));
@@ -78,19 +78,19 @@ pub(crate) async fn replay(
     })
 }
 
-/// Replays the whole journal, without any checkpoint: the state that everything else must agree with. Takes memory for all
-/// rows of the store.
+/// Replays the whole journal, without any checkpoint: the state that everything else must agree with. Takes memory for
+/// all rows of the store.
 pub(crate) async fn replay_from_start(
-    site: &Site,
+    context: &TableContext,
     superblock: &Superblock,
-) -> Result<(State, Walked)> {
+) -> Result<(State, JournalWalk)> {
     let history = History::default();
     let mut replay = Replay {
-        site,
+        context,
         state: empty(superblock),
         bound_bytes: None,
         history,
-        waiting: VecDeque::new(),
+        pending: VecDeque::new(),
     };
     let walked = replay.walk(Position::FIRST).await?;
     Ok((replay.state, walked))
@@ -98,25 +98,33 @@ pub(crate) async fn replay_from_start(
 
 /// A replay under way.
 struct Replay<'a> {
-    site: &'a Site,
+    context: &'a TableContext,
     state: State,
     bound_bytes: Option<usize>,
     history: History,
-    /// The first of these needs rows from the disk; at most a journal file of them.
-    waiting: VecDeque<Transaction>,
+    /// Transactions not applied yet. The first needs rows from the disk; there are at most a journal file of them.
+    pending: VecDeque<Transaction>,
 }
 
 impl Replay<'_> {
-    async fn walk(&mut self, start: Position) -> Result<Walked> {
-        let site = self.site;
-        journal::read::walk(&*site.env.io, &site.root, &site.store_id, start, self).await
+    async fn walk(&mut self, start: Position) -> Result<JournalWalk> {
+        let context = self.context;
+        journal::read::walk(
+            &*context.env.io,
+            &context.root,
+            &context.store_id,
+            start,
+            self,
+        )
+        .await
     }
 
-    /// Moves the rows so far into runs.
+    /// Writes the rows so far as a checkpoint. `position` is where the journal continues.
     async fn checkpoint(&mut self, position: Position) -> Result<()> {
         // The checkpoint names this file, whose header may be in the page cache only.
-        journal::resync::resync_tail(&*self.site.env.io, &self.site.root, 0, position).await?;
-        let facts = checkpoint::Facts {
+        journal::resync::resync_tail(&*self.context.env.io, &self.context.root, 0, position)
+            .await?;
+        let facts = checkpoint::Positions {
             lsn: self.state.lsn,
             journal_number: position.number,
             journal_offset: position.offset,
@@ -125,7 +133,7 @@ impl Replay<'_> {
         };
         let frozen = self.state.layers.freeze();
         let runs = frozen.runs().clone();
-        let done = checkpoint::flush(self.site, &self.history, facts, &frozen, &runs).await?;
+        let done = checkpoint::flush(self.context, &self.history, facts, &frozen, &runs).await?;
         self.state.layers = frozen.unfreeze(done.runs);
         self.history = done.history;
         Ok(())
@@ -133,10 +141,10 @@ impl Replay<'_> {
 
     /// Merges the runs that are due.
     async fn merge(&mut self) -> Result<()> {
-        while let Some(due) = self.state.layers.runs().due(self.site) {
+        while let Some(due) = self.state.layers.runs().due(self.context) {
             let runs = self.state.layers.runs();
-            let merged = table::merge(self.site, runs, due).await?.over(runs);
-            let done = checkpoint::publish(self.site, &self.history, merged).await?;
+            let merged = table::merge(self.context, runs, due).await?.over(runs);
+            let done = checkpoint::publish(self.context, &self.history, merged).await?;
             self.state.layers = self.state.layers.with_runs(done.runs);
             self.history = done.history;
         }
@@ -146,13 +154,13 @@ impl Replay<'_> {
 
 impl Visitor for Replay<'_> {
     fn transaction(&mut self, transaction: Transaction) {
-        if !self.waiting.is_empty() || rows::transaction(&mut self.state, &transaction).is_err() {
-            self.waiting.push_back(transaction);
+        if !self.pending.is_empty() || rows::transaction(&mut self.state, &transaction).is_err() {
+            self.pending.push_back(transaction);
         }
     }
 
-    async fn settle(&mut self) -> Result<()> {
-        while let Some(transaction) = self.waiting.pop_front() {
+    async fn apply_pending(&mut self) -> Result<()> {
+        while let Some(transaction) = self.pending.pop_front() {
             resident(|| rows::transaction(&mut self.state, &transaction)).await?;
         }
         Ok(())
@@ -163,17 +171,17 @@ impl Visitor for Replay<'_> {
             .bound_bytes
             .is_some_and(|bound| self.state.layers.delta_bytes() > bound);
         if full && let Err(error) = self.checkpoint(position).await {
-            // After a failed sync nothing may be written any more, and the open could only fail at its end.
-            if self.site.poison.cause().is_some() {
+            // After a failed sync nothing may be written any more, and the open would only fail later.
+            if self.context.poison.cause().is_some() {
                 return Err(error);
             }
-            tracing::warn!(%error, "the replay continues in memory: no checkpoint could be written");
+            tracing::warn!(%error, "no checkpoint could be written; the replay continues in memory");
             self.bound_bytes = None;
         } else if full && let Err(error) = self.merge().await {
-            if self.site.poison.cause().is_some() {
+            if self.context.poison.cause().is_some() {
                 return Err(error);
             }
-            tracing::warn!(%error, "runs could not be merged; nothing is lost, but lookups look into more files");
+            tracing::warn!(%error, "runs could not be merged; nothing is lost, but lookups read more files");
         }
         Ok(())
     }

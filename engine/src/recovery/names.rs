@@ -1,6 +1,6 @@
 //! Names in the directories of a store.
 //!
-//! Owns: which of them are a store's own, and which of those are not the files that they should be. Refuses: touching any.
+//! Owns: which names belong to a store, and which of those have the wrong type of file. Refuses: changing anything.
 
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -17,7 +17,7 @@ use crate::upload::is_log_name;
 /// Directories of a store.
 pub(crate) const DIRECTORIES: [&str; 4] = ["journal", "segments", "uploads", "runs"];
 
-/// Whether a store gives this name to files in `directory`, which is one of [`DIRECTORIES`], or `""` for the store's own. The
+/// Whether a store gives this name to files in `directory`: one of [`DIRECTORIES`], or `""` for the store's own. The
 /// superblock does not count.
 pub(crate) fn is_ours(directory: &str, name: &str) -> bool {
     match directory {
@@ -30,8 +30,8 @@ pub(crate) fn is_ours(directory: &str, name: &str) -> bool {
     }
 }
 
-/// What is in the place of a file or directory of the store, but is neither a regular file nor, for a directory, a directory. Nothing
-/// uses it, and nothing removes it.
+/// Returns the paths that have the name of a store's file or directory, but the wrong type. They are neither used nor
+/// removed.
 pub(crate) async fn misplaced(io: &dyn Io, store: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let names = list(io, store).await?;
@@ -45,7 +45,7 @@ pub(crate) async fn misplaced(io: &dyn Io, store: &Path) -> Result<Vec<PathBuf>>
         }
     }
     for directory in [""].into_iter().chain(DIRECTORIES) {
-        // Joined with nothing, a path would end in a slash.
+        // Joining an empty path would append a slash.
         let path = store.components().chain(Path::new(directory).components());
         let path = path.collect::<PathBuf>();
         let names = list(io, &path).await?;
@@ -63,7 +63,7 @@ pub(crate) async fn misplaced(io: &dyn Io, store: &Path) -> Result<Vec<PathBuf>>
     Ok(found)
 }
 
-/// The names in a directory; none where it is not there or no directory.
+/// Returns the names in a directory. Empty if the directory does not exist or is not one.
 pub(super) async fn list(io: &dyn Io, path: &Path) -> Result<Vec<String>> {
     match io.list_dir(Class::Directory.call(), path).await {
         Err(error) if is_absent(&error) => Ok(Vec::new()),

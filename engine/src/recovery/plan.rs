@@ -1,23 +1,23 @@
-//! Plans what an open does before the store takes writes. Pure: facts in, a plan out.
+//! Plans what an open does before the store accepts writes. Pure: facts in, a plan out.
 //!
-//! Owns: which files go, and the numbers a new epoch starts with. Refuses: touching the disk.
+//! Owns: which files are removed, and the numbers that a new epoch starts with. Refuses: I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::extent::{Lsn, SegmentId};
 use crate::format::scan::Tail;
 use crate::journal::Predecessor;
-use crate::journal::read::Walked;
+use crate::journal::read::JournalWalk;
 use crate::limits::{COUNTER_USED_MAX, FRAME_TRANSACTIONS_MAX};
 
-/// What the disk and the journal say.
+/// What is on disk and in the journal.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
-    /// The walk through the journal.
-    pub walked: Walked,
-    /// Segment ids from here on were never given out, says the journal.
+    /// Result of the walk through the journal.
+    pub walked: JournalWalk,
+    /// First segment id that was never given out, according to the journal.
     pub segment_limit: SegmentId,
-    /// LSN of the state, which a checkpoint may have put ahead of the walk.
+    /// LSN of the state. A checkpoint may be ahead of the walk.
     pub state_lsn: Lsn,
     /// Segments that hold live blobs, with the bytes that each must have.
     pub named: BTreeMap<SegmentId, u64>,
@@ -25,39 +25,41 @@ pub(crate) struct Facts {
     pub uploading: BTreeSet<SegmentId>,
     /// Segment files found, with their sizes in bytes.
     pub found: BTreeMap<SegmentId, u64>,
-    /// A clean stop that left a checkpoint: it removed what nothing names itself.
+    /// Whether a clean stop left a checkpoint. It removed orphans itself.
     pub tidy: bool,
 }
 
-/// What to do.
+/// What an open has to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// Segment files that nothing names.
     pub orphans: Vec<SegmentId>,
-    /// Segments that hold live blobs and have no file: their blobs are damaged.
+    /// Segments that hold live blobs and have no file. Their blobs are damaged.
     pub missing: Vec<SegmentId>,
-    /// Segments whose file ends before the last record that was placed there, with the bytes that are there: blobs that reach farther
-    /// are damaged.
+    /// Segments whose file ends before the last record that was placed there, with the size of the file. Blobs after
+    /// its end are damaged.
     pub truncated: Vec<(SegmentId, u64)>,
     /// A journal file whose creation was cut short.
     pub unfinished_journal: Option<u64>,
-    /// The file that the new epoch's first one follows; `None` in a new store.
+    /// The file before the new epoch's first one; `None` in a new store.
     pub previous: Option<Predecessor>,
     /// The new epoch.
     pub epoch: u64,
-    /// Its first LSN: past all that a lost frame may have carried.
+    /// First LSN of the new epoch, above all that a lost frame may have carried.
     pub first_lsn: Lsn,
 }
 
-/// Whether the journal can be the whole one. An id is used only after its reservation is durable, so a segment
-/// with an id that was never given out says that the journal's end is missing: then nothing may be changed.
+/// Checks that the journal can be complete.
+///
+/// An id is used only after its reservation is durable. So a segment with an id that was never given out means that the
+/// journal's end is missing, and then nothing may be changed.
 pub(crate) fn check(facts: &Facts) -> Result<(), SegmentId> {
     let newer = facts.found.range(facts.segment_limit..).next();
     newer.map_or(Ok(()), |(newer, _)| Err(*newer))
 }
 
-/// Whether there are numbers left to count on with, in a store whose next repository would get `next_repository`. Checksums do not tell
-/// a number that was forged.
+/// Whether all counters of the store are below [`COUNTER_USED_MAX`], so that more can be given out. Checksums do not
+/// detect a forged number. The next new repository would get `next_repository`.
 pub(crate) fn has_numbers_left(facts: &Facts, next_repository: u64) -> bool {
     let last = facts.walked.last.as_ref();
     let counters = [
@@ -108,7 +110,7 @@ pub(crate) fn plan(facts: &Facts) -> Plan {
 }
 
 /// Whether the store was closed cleanly.
-pub(crate) fn closed_cleanly(walked: &Walked) -> bool {
+pub(crate) fn closed_cleanly(walked: &JournalWalk) -> bool {
     walked.tail == Tail::Clean && walked.unfinished.is_none()
 }
 
@@ -118,7 +120,7 @@ mod tests {
     use crate::journal::Position;
 
     fn facts() -> Facts {
-        let walked = Walked {
+        let walked = JournalWalk {
             last: None,
             end: Position {
                 number: 3,
@@ -132,8 +134,8 @@ mod tests {
             frames: 0,
             transactions: 0,
             harmless: Vec::new(),
-            unsettled: Vec::new(),
-            unsound: Vec::new(),
+            uncertain_marks: Vec::new(),
+            damage_before_start: Vec::new(),
         };
         let sized = |ids: &[(u64, u64)]| {
             let ids = ids.iter().map(|(id, bytes)| (SegmentId(*id), *bytes));
@@ -150,9 +152,9 @@ mod tests {
         }
     }
 
-    /// Guards: only files that nothing names go; what is named and gone, as a whole or at its end, is reported.
+    /// Guards: only files that nothing names are removed; a named segment that is missing or cut is reported.
     #[test]
-    fn orphans_go_and_missing_segments_are_reported() {
+    fn orphans_are_removed_and_missing_segments_reported() {
         let plan = plan(&facts());
         assert_eq!(plan.orphans, [SegmentId(4)]);
         assert_eq!(plan.missing, [SegmentId(9)]);
@@ -160,7 +162,7 @@ mod tests {
         assert_eq!(plan.unfinished_journal, Some(4));
     }
 
-    /// Guards: a segment that the journal cannot know of says that the end of the journal is missing.
+    /// Guards: a segment that the journal cannot know shows that the end of the journal is missing.
     #[test]
     fn a_segment_newer_than_the_journal_is_noticed() {
         assert_eq!(check(&facts()), Ok(()));
@@ -175,7 +177,7 @@ mod tests {
         assert_eq!(plan(&facts()).first_lsn, Lsn(10 + 1 + 4096));
     }
 
-    /// Guards: a store that has used up its numbers is noticed before one of them is given out twice.
+    /// Guards: a store that has used up its numbers is detected before one of them is given out twice.
     #[test]
     fn numbers_that_are_used_up_are_noticed() {
         let (used, over) = (COUNTER_USED_MAX, COUNTER_USED_MAX + 1);
@@ -188,7 +190,7 @@ mod tests {
         assert!(!has_numbers_left(&far, 1));
     }
 
-    /// Guards: after a clean stop, which leaves no orphans, nothing is taken for one; what is gone is reported all the same.
+    /// Guards: after a clean stop, which leaves no orphans, no segment counts as one; missing ones are still reported.
     #[test]
     fn a_clean_stop_finds_no_orphans() {
         let mut facts = facts();

@@ -1,7 +1,7 @@
-//! Finding, creating and judging the superblock.
+//! Finds, creates and checks the superblock.
 //!
-//! Owns: what a directory is: a store, the beginnings of one, empty, or something else that is left alone.
-//! Refuses: changing a directory that holds anything of somebody else's.
+//! Owns: what a directory is: a store, a store being created, empty, or something else. Refuses: changing a directory
+//! that holds foreign files.
 
 use std::io;
 use std::path::Path;
@@ -17,26 +17,28 @@ use crate::format::superblock::{
 use crate::io::{Class, Env, Io, OpenMode, exact};
 use crate::journal;
 
-/// The superblock's file.
+/// Name of the superblock's file.
 pub(crate) const SUPERBLOCK: &str = "superblock";
-/// The socket on which a running server answers its operator.
+/// Name of the socket on which a running server accepts its operator's requests.
 pub const ADMIN_SOCKET: &str = "admin.sock";
-/// What a fresh ext4 file system has in its root, where a store may be made.
+/// Directory in the root of a new ext4 file system, where a store may be created.
 const LOST_AND_FOUND: &str = "lost+found";
 
 /// What a directory is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Not there.
+    /// The directory does not exist.
     Absent,
-    /// Empty, or the beginnings of a store whose creation was cut short.
+    /// Empty, or a store whose creation was cut short.
     Fresh,
-    /// Has a superblock.
+    /// A store: it has a superblock.
     Store,
 }
 
-/// Returns what `store` is, without changing it. [`Error::Foreign`] if it holds something else, [`Error::Corrupt`] if it is a
-/// store that lost its superblock.
+/// Returns what `store` is, without changing it.
+///
+/// # Errors
+/// [`Error::Foreign`] if it holds something else, [`Error::Corrupt`] if it is a store that lost its superblock.
 pub(crate) async fn classify(io: &dyn Io, store: &Path) -> Result<Kind> {
     let names = match io.list_dir(Class::Directory.call(), store).await {
         Ok(names) => names,
@@ -54,7 +56,7 @@ pub(crate) async fn classify(io: &dyn Io, store: &Path) -> Result<Kind> {
         );
         return Err(Error::corrupt(&path, 0, what));
     }
-    if let Some(other) = traces.stranger {
+    if let Some(other) = traces.foreign {
         let why = format!("it has no superblock, and it holds {other:?}");
         return Err(Error::Foreign {
             path: store.to_path_buf(),
@@ -64,7 +66,7 @@ pub(crate) async fn classify(io: &dyn Io, store: &Path) -> Result<Kind> {
     Ok(Kind::Fresh)
 }
 
-/// Reads and judges the superblock of a store. `Ok(None)`: its creation was cut short.
+/// Reads and checks the superblock of a store. Returns `Ok(None)` if its creation was cut short.
 pub(crate) async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock, Vec<u32>)>> {
     let path = store.join(SUPERBLOCK);
     let failed = |source| Error::io("read", &path, source);
@@ -89,8 +91,8 @@ pub(crate) async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock
             damaged_copies,
             read_only: false,
         } => {
-            // Nothing was ever stored: the write of all four may have been cut short, or may never have been synced, which the page
-            // cache does not tell. It is written again.
+            // If nothing was ever stored, the write of the copies may have been cut short, or never synced, which the
+            // page cache hides. Then the superblock is written again.
             let is_used = is_used(io, store).await?;
             Ok(is_used.then_some((superblock, damaged_copies)))
         }
@@ -104,19 +106,22 @@ pub(crate) async fn read(io: &dyn Io, store: &Path) -> Result<Option<(Superblock
                 return Ok(None);
             }
             let what = format!(
-                "no copy counts ({what}), and the store was in use; restore it before opening the store"
+                "no usable copy ({what}), and the store was in use; restore it before opening the store"
             );
             Err(Error::corrupt(&path, 0, what))
         }
     }
 }
 
-/// Whether anything was ever put into the store. Where it was, the journal has a file: [`Error::Corrupt`] without one, for the
-/// journal is elsewhere then, and a store that is opened without it would be another one.
+/// Whether anything was ever stored in the store. Then the journal has a file.
+///
+/// # Errors
+/// [`Error::Corrupt`] if there are other traces and no journal file: the journal is elsewhere, and an open without it
+/// would create another store.
 async fn is_used(io: &dyn Io, store: &Path) -> Result<bool> {
     let names = list(io, &journal::directory(store)).await?;
     if names.iter().any(|name| is_ours("journal", name)) {
-        // As nearly always. The other directories may have very many names.
+        // Nearly always so. The other directories may have very many names.
         return Ok(true);
     }
     let names = list(io, store).await?;
@@ -133,18 +138,18 @@ async fn is_used(io: &dyn Io, store: &Path) -> Result<bool> {
     }
 }
 
-/// What a directory holds beside a superblock; one name each, relative to it.
+/// Names in a directory beside the superblock; one example of each kind, relative to it.
 #[derive(Debug, Default)]
 struct Traces {
-    /// A journal file. The superblock is durable before the first one is made.
+    /// A journal file. The superblock is durable before the first one is created.
     journal: Option<String>,
-    /// Another file of a store. The first journal file is durable before any of them is made.
+    /// Another file of a store. The first journal file is durable before any of them is created.
     other: Option<String>,
-    /// Something that no store makes.
-    stranger: Option<String>,
+    /// A file that no store creates.
+    foreign: Option<String>,
 }
 
-/// Looks for traces of a store by the names in `store`, which are `names`, and in its directories.
+/// Looks for traces of a store in its directory, whose entries are `names`, and in the directories below.
 async fn traces(io: &dyn Io, store: &Path, names: &[String]) -> Result<Traces> {
     let mut traces = Traces::default();
     for name in names {
@@ -153,14 +158,14 @@ async fn traces(io: &dyn Io, store: &Path, names: &[String]) -> Result<Traces> {
         } else if ![SUPERBLOCK, ADMIN_SOCKET, LOST_AND_FOUND].contains(&name.as_str())
             && !DIRECTORIES.contains(&name.as_str())
         {
-            traces.stranger.get_or_insert_with(|| name.clone());
+            traces.foreign.get_or_insert_with(|| name.clone());
         }
     }
     for directory in DIRECTORIES {
         for name in list(io, &store.join(directory)).await? {
             let found = match directory {
                 _ if name == LOST_AND_FOUND => continue,
-                _ if !is_ours(directory, &name) => &mut traces.stranger,
+                _ if !is_ours(directory, &name) => &mut traces.foreign,
                 "journal" => &mut traces.journal,
                 _ => &mut traces.other,
             };
@@ -217,7 +222,8 @@ pub(crate) async fn create(env: &Env, store: &Path) -> Result<Superblock> {
     Ok(superblock)
 }
 
-/// Writes these copies of the superblock again; the others stay as they are. A failure costs nothing while those are whole.
+/// Writes these copies of the superblock again; the others stay. A failure is only logged, because the others are
+/// intact.
 pub(crate) async fn repair(io: &dyn Io, store: &Path, superblock: &Superblock, copies: &[u32]) {
     let path = store.join(SUPERBLOCK);
     let written = async {
@@ -236,11 +242,11 @@ pub(crate) async fn repair(io: &dyn Io, store: &Path, superblock: &Superblock, c
     };
     if let Err(error) = written.await {
         let path = path.display();
-        tracing::warn!(%path, %error, "damaged copies of the superblock stay as they are; others are whole");
+        tracing::warn!(%path, %error, "damaged copies of the superblock could not be written again; others are intact");
     }
 }
 
-/// Creates the store's own directory and those above it that are missing.
+/// Creates the store's own directory and its missing parents.
 pub(crate) async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
     let mut missing = Vec::new();
     let mut next = path;
@@ -259,15 +265,17 @@ pub(crate) async fn create_path(io: &dyn Io, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the names of the store's directory and of those above it durable: they may have been made just now, or by an earlier process
-/// that was killed before it synced them, which the page cache does not tell. `made`: the last of them by this process.
+/// Makes the name of the store's directory and those of its parents durable.
+///
+/// They may be new, or left by a process that was killed before it synced them, which the page cache hides. `made` says
+/// that this process created the last one.
 pub(crate) async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()> {
     let mut must = made;
     for above in path.ancestors().skip(1) {
         let here = above.as_os_str().is_empty();
         match sync_dir(io, if here { Path::new(".") } else { above }).await {
-            // Others made what lies below a directory that this process may not read or that cannot be synced.
-            Err(error) if !must && error.is_out_of_reach() => return Ok(()),
+            // This process may not read this directory, or it cannot be synced: others created what is below it.
+            Err(error) if !must && error.is_inaccessible() => return Ok(()),
             synced => synced?,
         }
         must = false;
@@ -275,7 +283,7 @@ pub(crate) async fn sync_path(io: &dyn Io, path: &Path, made: bool) -> Result<()
     Ok(())
 }
 
-/// Creates a directory unless it is there.
+/// Creates a directory unless it exists.
 pub(crate) async fn create_dir(io: &dyn Io, path: &Path) -> Result<()> {
     match io.create_dir(Class::Directory.call(), path).await {
         Ok(()) => {}

@@ -17,14 +17,14 @@ use tokio::sync::watch;
 
 use super::Inner;
 use super::background::or_closing;
-use crate::checkpoint::{self, Done, Facts, History, Since, Thresholds};
+use crate::checkpoint::{self, Backlog, History, Positions, Published, Thresholds};
 use crate::commit::Frozen;
 use crate::error::{Error, Result};
 use crate::io::{Class, IoError};
 use crate::journal::Position;
 use crate::options::RUNS_MAX;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
-use crate::table::{self, Runs, Site, resident};
+use crate::table::{self, Runs, TableContext, resident};
 
 /// Bytes that a merge leaves free on the disk: more than the journal may take before deletes free space.
 const MERGE_LEAVES_BYTES: u64 = 256 << 20;
@@ -32,7 +32,7 @@ const MERGE_LEAVES_BYTES: u64 = 256 << 20;
 /// Checkpoints of an open store.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    site: Site,
+    site: TableContext,
     progress: tokio::sync::Mutex<Progress>,
     due: Arc<Notify>,
     running: AtomicBool,
@@ -74,7 +74,7 @@ pub struct RunStats {
 
 impl Checkpoints {
     /// Creates the state after the checkpoints in `history`, the newest of which ends at `last`.
-    pub(super) fn new(site: Site, history: History, last: Position) -> Self {
+    pub(super) fn new(site: TableContext, history: History, last: Position) -> Self {
         Self {
             site,
             progress: tokio::sync::Mutex::new(Progress {
@@ -120,7 +120,7 @@ impl Checkpoints {
 
     /// Wakes the checkpoint task if the policy says so.
     pub(super) fn poke_if_due(&self, inner: &Inner) {
-        let since = Since {
+        let since = Backlog {
             delta_bytes: inner.sequencer.delta_bytes(),
             journal_bytes: self.journal_bytes(inner),
             running: self.running.load(Ordering::Acquire),
@@ -164,7 +164,7 @@ impl Checkpoints {
         let running = Busy::new(&self.running, inner);
         let (history, runs) = (&progress.history, runs_of(inner));
         let layers = &frozen.state.layers;
-        let Done {
+        let Published {
             runs,
             history,
             bytes_written,
@@ -265,8 +265,8 @@ impl Drop for Busy<'_> {
     }
 }
 
-fn facts(frozen: &Frozen) -> Facts {
-    Facts {
+fn facts(frozen: &Frozen) -> Positions {
+    Positions {
         lsn: frozen.state.lsn,
         journal_number: frozen.position.number,
         journal_offset: frozen.position.offset,

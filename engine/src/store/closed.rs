@@ -13,7 +13,7 @@ use crate::io::{Class, Env};
 use crate::recovery::lock::{DirectoryLock, StoreLock};
 use crate::recovery::superblock::{self as superblocks, Kind};
 use crate::recovery::{self, Recovered};
-use crate::table::Site;
+use crate::table::TableContext;
 use crate::upload;
 
 /// A closed store, locked: no process can open it while this exists.
@@ -35,7 +35,7 @@ impl ClosedStore {
         let superblock = identify(&env, path).await?;
         let directory = DirectoryLock::take(&*env.io, path).await?;
         let lock = directory.with_superblock(&*env.io, path).await?;
-        let site = Site::new(env.clone(), path, &superblock);
+        let site = TableContext::new(env.clone(), path, &superblock);
         let Recovered { state, .. } = recovery::replay(&site, &superblock, None).await?;
         Ok(Self {
             env,

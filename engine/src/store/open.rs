@@ -34,7 +34,7 @@ use crate::recovery::{self, Recovered, apply};
 use crate::segment::{SegmentIds, Segments};
 use crate::state::State;
 use crate::sync::{Mutex, OnceLock, oneshot};
-use crate::table::Site;
+use crate::table::TableContext;
 use crate::upload::{Existing, Uploads};
 
 /// What open found and did, for the first lines of a log.
@@ -87,7 +87,7 @@ impl Store {
         options.validate().map_err(Error::BadOptions)?;
         let began = env.clock.monotonic();
         let claim = claim(env, path).await?;
-        let site = Site::new(claim.env.clone(), path, &claim.superblock);
+        let site = TableContext::new(claim.env.clone(), path, &claim.superblock);
         let bound = Some(options.delta_budget_bytes);
         let recovered = recovery::replay(&site, &claim.superblock, bound).await;
         let recovered = recovered.map_err(Error::unpoisoned)?;
@@ -105,7 +105,7 @@ impl Store {
                 .iter()
                 .map(|rejected| rejected.why.clone())
                 .collect(),
-            journal_unsound: recovered.walked.unsound.clone(),
+            journal_unsound: recovered.walked.damage_before_start.clone(),
             replayed: recovered.walked.transactions,
             orphans_removed: 0,
             segments_missing: Vec::new(),
@@ -168,7 +168,7 @@ async fn assemble(
     claim: Claim,
     options: Options,
     recovered: Recovered,
-    site: Site,
+    site: TableContext,
     report: &mut OpenReport,
 ) -> Result<Arc<Inner>> {
     let Claim {
@@ -305,7 +305,7 @@ async fn open_segments(env: &Env, store: &Path, state: &State) -> Result<Directo
     let opened = open_dir(env, &path).await;
     opened.map_err(|error| {
         if error.is_not_found() {
-            Error::corrupt(&path, 0, apply::no_segments(named.len()))
+            Error::corrupt(&path, 0, apply::missing_segments_message(named.len()))
         } else {
             error
         }

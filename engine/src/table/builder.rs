@@ -1,16 +1,16 @@
-//! The bytes of one run file, row by row.
+//! Builds the bytes of one run file, row by row.
 //!
-//! Owns: when a page is full, and what goes into filter, directory and header.
-//! Refuses: I/O; finished pages are taken out and written by `write`.
+//! Owns: when a page is full, and the content of filter, directory and header. Refuses: I/O; `write` takes finished
+//! pages and writes them.
 //!
-//! Invariants: rows come in ascending order; a page holds rows of one table. Memory: the pages not taken out yet,
-//! the directory (one entry a page) and the filter.
+//! Invariants: rows come in ascending order; a page holds rows of one table. Memory: the pages that were not taken yet,
+//! the directory (one entry per page) and the filter.
 
 use bytes::Bytes;
 
-use super::Site;
+use super::TableContext;
+use super::context::PageSizes;
 use super::filter::{Filter, KeyHash};
-use super::site::PageSizes;
 use crate::format::checkpoint::RunRef;
 use crate::format::codec::{RunningChecksum, checksum};
 use crate::format::row::filter_key;
@@ -18,10 +18,10 @@ use crate::format::run::{
     FILE_HEADER_BYTES, FileHeader, PageEntry, PagePlace, PageWriter, encode_directory, header_crc,
 };
 
-/// Blocks of the filter that are finished at once: 512 KiB.
+/// Blocks of the filter that are encoded at a time: 512 KiB.
 const FILTER_PIECE_BLOCKS: usize = 16 << 10;
 
-/// Filter keys that are entered at once.
+/// Filter keys that are inserted at a time.
 const HASHES_AT_ONCE: usize = 256;
 
 /// A run file that is being built.
@@ -36,34 +36,34 @@ pub(super) struct Builder {
     rows: u64,
     filter: Filter,
     filter_keys: u64,
-    // Not entered yet.
+    // Not inserted yet.
     hashes: Vec<KeyHash>,
     last_filter_key: Vec<u8>,
     filter_offset: u64,
-    // Blocks of the filter that were finished, and their checksum.
+    // Blocks of the filter that were encoded, and their checksum.
     filter_written: usize,
     filter_sum: RunningChecksum,
-    // Finished pages not taken out, and the offset at which the next page starts.
+    // Finished pages that were not taken yet, and the offset of the next page.
     finished: Vec<u8>,
     offset: u64,
 }
 
 /// The end of a run file, and its header, which is written last.
 #[derive(Debug)]
-pub(super) struct Finished {
+pub(super) struct FinishedFile {
     pub(super) directory: Bytes,
     pub(super) header: Bytes,
     pub(super) reference: RunRef,
 }
 
 impl Builder {
-    /// A file of at most `filter_keys` different filter keys.
-    pub(super) fn new(site: &Site, file_id: u64, filter_keys: u64) -> Self {
+    /// Starts a file of at most `filter_keys` different filter keys.
+    pub(super) fn new(context: &TableContext, file_id: u64, filter_keys: u64) -> Self {
         Self {
-            store_id: site.store_id,
-            hash_key: site.hash_key,
+            store_id: context.store_id,
+            hash_key: context.hash_key,
             file_id,
-            sizes: site.pages,
+            sizes: context.pages,
             page: PageWriter::default(),
             entries: Vec::new(),
             rows: 0,
@@ -84,7 +84,7 @@ impl Builder {
         self.rows == 0
     }
 
-    /// Adds the next row; `None`: it is deleted.
+    /// Adds the next row. `None` is a deleted row.
     pub(super) fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
         let table = key.first().copied().unwrap_or_default();
         let row_bytes = key.len() + value.map_or(0, <[u8]>::len);
@@ -130,17 +130,18 @@ impl Builder {
         self.finished.extend_from_slice(&page);
     }
 
-    /// Bytes of finished pages that were not taken out.
+    /// Returns the bytes of finished pages that were not taken yet.
     pub(super) fn finished_bytes(&self) -> usize {
         self.finished.len()
     }
 
-    /// Takes finished pages out, to be written after those taken before.
+    /// Takes the finished pages. They are written after those taken before.
     pub(super) fn take_finished(&mut self) -> Bytes {
         Bytes::from(std::mem::take(&mut self.finished))
     }
 
-    /// Ends the rows, of which there must be one: what is taken out from here on is the last pages and then the filter.
+    /// Ends the rows, of which there must be at least one. What is taken from here on is the last pages and then the
+    /// filter.
     pub(super) fn finish_rows(&mut self) {
         assert!(!self.is_empty(), "a run without rows was built");
         self.finish_page();
@@ -148,7 +149,7 @@ impl Builder {
         self.filter_offset = self.offset;
     }
 
-    /// Adds the next piece of the filter to what is taken out; false if there is none.
+    /// Encodes the next piece of the filter; false if there is none.
     pub(super) fn finish_filter_piece(&mut self) -> bool {
         let piece = self.filter.encode(self.filter_written, FILTER_PIECE_BLOCKS);
         self.filter_written += FILTER_PIECE_BLOCKS;
@@ -158,8 +159,8 @@ impl Builder {
         !piece.is_empty()
     }
 
-    /// The directory and the header, once rows and filter are written.
-    pub(super) fn finish(self) -> Finished {
+    /// Returns the directory and the header, after rows and filter were written.
+    pub(super) fn finish(self) -> FinishedFile {
         let directory = encode_directory(&self.entries);
         let Ok(pages) = u32::try_from(self.entries.len()) else {
             unreachable!("a run of {} pages was built", self.entries.len());
@@ -183,7 +184,7 @@ impl Builder {
             bytes: header.file_bytes,
             crc: header_crc(&encoded),
         };
-        Finished {
+        FinishedFile {
             directory: directory.into(),
             header: encoded.into(),
             reference,

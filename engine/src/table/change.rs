@@ -1,6 +1,7 @@
-//! The two changes of the rows on disk: a delta becomes the newest run, and some runs become one.
+//! The two changes of the runs: a delta becomes the newest run, and neighbouring runs become one.
 //!
-//! Owns: [`NewRuns`], the list that a checkpoint makes durable. Refuses: choosing runs (`tiers`) and publishing (`checkpoint`).
+//! Owns: [`NewRuns`], the list that a checkpoint makes durable. Refuses: choosing runs (`tiers`) and publishing
+//! (`checkpoint`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,11 +9,11 @@ use std::sync::Arc;
 use super::run::Run;
 use super::scan::Scan;
 use super::write::{Input, NewRun, write};
-use super::{Delta, Runs, Site};
+use super::{Delta, Runs, TableContext};
 use crate::error::Result;
 use crate::format::checkpoint::RunRef;
 
-/// A list of runs that is not durable yet: runs that are there, and at most one that was written for it.
+/// A list of runs that no checkpoint names yet: existing runs, and at most one new one.
 #[derive(Debug)]
 pub(crate) struct NewRuns {
     list: Vec<Arc<Run>>,
@@ -20,48 +21,52 @@ pub(crate) struct NewRuns {
 }
 
 impl NewRuns {
-    /// How a checkpoint names them, newest first.
+    /// Returns the references of the runs, newest first.
     pub(crate) fn references(&self) -> Vec<RunRef> {
         self.list.iter().map(|run| run.reference()).collect()
     }
 
-    /// Bytes that were written.
+    /// Returns the size of the new run in bytes.
     pub(crate) fn bytes_written(&self) -> u64 {
         self.new.as_ref().map_or(0, |new| new.reference().bytes)
     }
 
-    /// A checkpoint names them: the new file stays.
-    pub(crate) fn keep(self, site: &Site) -> Runs {
+    /// Keeps the new file, after a checkpoint names it.
+    pub(crate) fn keep(self, context: &TableContext) -> Runs {
         if let Some(new) = self.new {
             new.keep();
         }
-        Runs::of(site, self.list)
+        Runs::of(context, self.list)
     }
 }
 
-/// Some neighbouring runs written as one, to take their place.
+/// Neighbouring runs written as one, which replaces them.
 #[derive(Debug)]
-pub(crate) struct Merged {
+pub(crate) struct MergedRuns {
     /// The runs that were read.
     old: Vec<Arc<Run>>,
     new: Option<NewRun>,
 }
 
 /// Writes the rows of `frozen` as the newest run over `runs`.
-pub(crate) async fn flush(site: &Site, runs: &Runs, frozen: &Delta) -> Result<NewRuns> {
+pub(crate) async fn flush(context: &TableContext, runs: &Runs, frozen: &Delta) -> Result<NewRuns> {
     let input = Input {
         rows: Scan::of_delta(frozen.clone()),
         filter_keys: frozen.len() as u64,
         keeps_deletions: runs.count() > 0,
     };
-    let new = write(site, input).await?;
+    let new = write(context, input).await?;
     let newest = new.iter().map(NewRun::run).cloned();
     let list = newest.chain(runs.list().iter().cloned()).collect();
     Ok(NewRuns { list, new })
 }
 
 /// Writes the runs of `range`, a range of the list, as one.
-pub(crate) async fn merge(site: &Site, runs: &Runs, range: Range<usize>) -> Result<Merged> {
+pub(crate) async fn merge(
+    context: &TableContext,
+    runs: &Runs,
+    range: Range<usize>,
+) -> Result<MergedRuns> {
     let keeps_deletions = range.end < runs.count();
     let old = runs.list().get(range).unwrap_or_default().to_vec();
     let input = Input {
@@ -69,12 +74,15 @@ pub(crate) async fn merge(site: &Site, runs: &Runs, range: Range<usize>) -> Resu
         filter_keys: old.iter().map(|run| run.header.filter_keys).sum(),
         keeps_deletions,
     };
-    let new = write(site, input).await?;
-    Ok(Merged { old, new })
+    let new = write(context, input).await?;
+    Ok(MergedRuns { old, new })
 }
 
-impl Merged {
-    /// The list `runs` with the merged run in the place of those that it was made of. They must be in it: only newer runs came since.
+impl MergedRuns {
+    /// Returns the list `runs` with the merged run in place of those it was made of.
+    ///
+    /// # Panics
+    /// If these are not in the list. Only newer runs may have been added since.
     pub(crate) fn over(self, runs: &Runs) -> NewRuns {
         let is_old = |run: &Arc<Run>| self.old.iter().any(|old| Arc::ptr_eq(old, run));
         let count = runs.list().iter().filter(|run| is_old(run)).count();
@@ -92,10 +100,10 @@ impl Merged {
 }
 
 impl Runs {
-    /// The runs to merge next, if any.
-    pub(crate) fn due(&self, site: &Site) -> Option<Range<usize>> {
+    /// Returns the runs to merge next, if any.
+    pub(crate) fn due(&self, context: &TableContext) -> Option<Range<usize>> {
         let runs = self.list().iter();
         let sizes: Vec<u64> = runs.map(|run| run.reference().bytes).collect();
-        site.tiers.due(&sizes)
+        context.tiers.due(&sizes)
     }
 }

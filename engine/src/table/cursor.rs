@@ -1,7 +1,7 @@
 //! The rows of one run in order.
 //!
-//! Owns: [`RunCursor`]: which page comes next, and where in it. Lookups' pages come from the run; those of a merge are supplied to
-//! the cursor, so that reading a whole run neither fills the memory for lookups nor needs it.
+//! Owns: [`RunCursor`]: which page comes next, and the row in it. Pages of lookups come from the run. Those of a merge
+//! are supplied to the cursor, so that reading a whole run neither fills the page cache nor needs it.
 
 use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::format::run::Page;
 use crate::io::{Class, exact};
 
-/// Both ends of a scan.
+/// The bounds of a scan.
 pub(super) type Bounds = (Bound<Bytes>, Bound<Bytes>);
 
 /// Rows of a run between two bounds, ascending.
@@ -26,10 +26,10 @@ pub(super) type Bounds = (Bound<Bytes>, Bound<Bytes>);
 pub(super) struct RunCursor {
     run: Arc<Run>,
     bounds: Bounds,
-    /// The page that is read, and the next row of it.
+    /// The current page, and the number of its next row.
     current: Option<(Arc<CachedPage>, usize)>,
     next_page: usize,
-    /// Pages that were supplied, not checked yet, in order from `next_page` on; `None`: they come from the run.
+    /// Supplied pages that were not checked yet, in order from `next_page` on. `None`: pages come from the run.
     supply: Option<VecDeque<Bytes>>,
     waits: bool,
 }
@@ -50,14 +50,17 @@ impl RunCursor {
         }
     }
 
-    /// A cursor over all rows, whose pages are supplied.
+    /// Creates a cursor over all rows, whose pages are supplied.
     pub(super) fn supplied(run: Arc<Run>) -> Self {
         let mut cursor = Self::new(run, (Bound::Unbounded, Bound::Unbounded));
         cursor.supply = Some(VecDeque::new());
         cursor
     }
 
-    /// The next row; [`crate::Error::NotResident`] if its page has to be read first.
+    /// Returns the next row.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotResident`] if its page has to be read first.
     pub(super) fn next(&mut self) -> Result<Option<Row>> {
         loop {
             if let Some((cached, at)) = &mut self.current {
@@ -83,7 +86,7 @@ impl RunCursor {
         }
     }
 
-    /// Nothing follows.
+    /// Ends the cursor.
     fn finish(&mut self) {
         self.current = None;
         self.next_page = self.run.pages.len();
@@ -100,7 +103,7 @@ impl RunCursor {
         }
     }
 
-    /// Number of the first row of a page that lies within the bounds, as far as the lower one goes.
+    /// Returns the number of the first row of a page that is not before the lower bound.
     fn first_row(&self, page: &Page) -> usize {
         match &self.bounds.0 {
             Bound::Unbounded => 0,
@@ -155,7 +158,7 @@ impl RunCursor {
     }
 }
 
-/// Bounds as the standard library's ranges want them.
+/// Returns bounds in the form that ranges of the standard library take.
 pub(super) fn as_slices(bounds: &Bounds) -> (Bound<&[u8]>, Bound<&[u8]>) {
     (
         bounds.0.as_ref().map(Bytes::as_ref),

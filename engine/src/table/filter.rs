@@ -1,9 +1,9 @@
-//! Filter of one run: whether the run can have a row of some key.
+//! The filter of one run: whether the run may have a row of some key.
 //!
 //! Owns: a split block Bloom filter (Putze, Sanders, Singler 2007; the block layout is that of Apache Parquet), and the
-//! keyed hash that enters it. Clients choose digests and names, so a hash without a secret key could be steered.
+//! keyed hash of its keys. Clients choose digests and names, and could steer a hash without a secret key.
 //!
-//! With 24 bits a key, about 1 in 9,000 absent keys is taken for one that may be there. A probe reads one cache line.
+//! With 24 bits per key, about 1 in 9,000 absent keys passes the filter. A probe reads one cache line.
 
 use std::hash::Hasher as _;
 
@@ -11,11 +11,11 @@ use siphasher::sip::SipHasher13;
 
 use crate::format::codec::Encoder;
 
-/// Bits of memory and of the file for each key.
+/// Bits per key, in memory and in the file.
 const BITS_PER_KEY: u64 = 24;
 const BLOCK_BYTES: usize = 32;
 const BLOCK_BITS: u64 = 256;
-/// Odd constants, one for each word of a block, as in Parquet.
+/// Odd constants, one per word of a block, as in Parquet.
 const SALTS: [u32; 8] = [
     0x47b6_137b,
     0x4497_4d91,
@@ -27,12 +27,12 @@ const SALTS: [u32; 8] = [
     0x5c6b_fb31,
 ];
 
-/// Hash of a filter key; see [`crate::format::row::filter_key`].
+/// The hash of a filter key; see [`crate::format::row::filter_key`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct KeyHash(u64);
 
 impl KeyHash {
-    /// SipHash-1-3 of `filter_key` under the store's secret key.
+    /// Hashes `filter_key` with SipHash-1-3 under the store's secret key.
     pub(super) fn new(hash_key: &[u8; 16], filter_key: &[u8]) -> Self {
         let mut hasher = SipHasher13::new_with_key(hash_key);
         hasher.write(filter_key);
@@ -40,14 +40,14 @@ impl KeyHash {
     }
 }
 
-/// The filter.
+/// The filter of one run.
 #[derive(Debug)]
 pub(super) struct Filter {
     blocks: Vec<[u32; 8]>,
 }
 
 impl Filter {
-    /// An empty filter with room for `keys` keys.
+    /// Creates an empty filter for `keys` keys.
     pub(super) fn with_room(keys: u64) -> Self {
         let blocks = (keys.max(1) * BITS_PER_KEY).div_ceil(BLOCK_BITS);
         let blocks = usize::try_from(blocks).unwrap_or(usize::MAX);
@@ -56,12 +56,12 @@ impl Filter {
         }
     }
 
-    /// A filter without blocks, to which those of a file are added.
+    /// Creates a filter without blocks, to which those of a file are added.
     pub(super) fn unread() -> Self {
         Self { blocks: Vec::new() }
     }
 
-    /// Adds the blocks that `bytes` of a file spell; false if these are no whole blocks.
+    /// Adds the blocks in `bytes` of a file; false if `bytes` has a part of a block.
     pub(super) fn decode(&mut self, bytes: &[u8]) -> bool {
         let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
         self.blocks.extend(blocks.iter().map(|block| {
@@ -74,7 +74,7 @@ impl Filter {
         rest.is_empty()
     }
 
-    /// The bytes of the file for at most `count` blocks from `first` on.
+    /// Encodes at most `count` blocks from `first` on.
     pub(super) fn encode(&self, first: usize, count: usize) -> Vec<u8> {
         let blocks = self.blocks.iter().skip(first).take(count);
         let mut out = Encoder::new();
@@ -84,7 +84,7 @@ impl Filter {
         out.finish()
     }
 
-    /// Enters keys. Each is at a random place of a large array: many at once let the processor wait for several of them together.
+    /// Inserts keys. Each is at a random place of a large array; inserted together, their cache misses overlap.
     pub(super) fn insert(&mut self, hashes: &[KeyHash]) {
         for hash in hashes {
             let at = self.block_of(*hash);
@@ -96,7 +96,7 @@ impl Filter {
         }
     }
 
-    /// Whether the key may have been entered; if not, it was not.
+    /// Whether the key may have been inserted. False is certain.
     pub(super) fn may_have(&self, hash: KeyHash) -> bool {
         let block = self.blocks.get(self.block_of(hash));
         block.is_some_and(|block| {
@@ -105,7 +105,7 @@ impl Filter {
         })
     }
 
-    /// Whether it has no blocks.
+    /// Whether the filter has no blocks.
     pub(super) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
@@ -116,7 +116,7 @@ impl Filter {
     }
 }
 
-/// One bit for each word of a block, from the low half of the hash; the high half chooses the block.
+/// Returns one bit for each word of a block, from the low half of the hash. The high half chooses the block.
 fn bits(hash: KeyHash) -> impl Iterator<Item = u32> {
     let [a, b, c, d, ..] = hash.0.to_le_bytes();
     let low = u32::from_le_bytes([a, b, c, d]);
@@ -133,9 +133,9 @@ mod tests {
         KeyHash::new(&[7; 16], &n.to_le_bytes())
     }
 
-    /// Guards: no key that was entered is denied, also after a way through a file; of others, few are let through.
+    /// Guards: no inserted key is denied, also after the filter was written and read; few other keys pass.
     #[test]
-    fn entered_keys_are_never_denied() {
+    fn inserted_keys_are_never_denied() {
         let mut filter = Filter::with_room(10_000);
         let hashes: Vec<KeyHash> = (0..10_000).map(hash).collect();
         filter.insert(&hashes);

@@ -1,16 +1,16 @@
-//! The one ordered table of index and catalog: rows in layers, newest first.
+//! The ordered table of index and catalog: rows in layers, newest first.
 //!
-//! Owns: [`Layers`], the value a state of the store holds: a live delta, at most one frozen delta (while a
-//! checkpoint runs) and the [`Runs`] on disk. A lookup asks them in that order. Policy (`tiers`) says which runs are merged;
-//! `change` and `write` carry it out.
-//! Refuses: knowing what a row means; a key's first byte names its table, the rest is the catalog's.
+//! Owns: [`Layers`], the rows of one state of the store: a live delta, at most one frozen delta (while a checkpoint
+//! runs) and the [`Runs`] on disk. A lookup reads them in that order. The policy (`tiers`) chooses the runs to merge;
+//! `change` and `write` merge them. Refuses: knowing what a row means. A key's first byte names its table; the rest
+//! belongs to the catalog.
 //!
-//! Invariants: a value that was cloned never changes; clones share structure and cost O(1). A row that no
-//! layer below holds may still be deleted: a deletion is kept until no older run is left below it. Nothing here waits for the disk
-//! but opening, writing and [`resident()`].
+//! Invariants: a clone never changes; clones share structure and cost O(1). A deletion is kept as long as an older run
+//! exists that may have the row. Only opening, writing and [`resident()`] wait for the disk.
 
 mod builder;
 mod change;
+mod context;
 mod cursor;
 mod filter;
 mod open;
@@ -19,7 +19,6 @@ mod resident;
 mod run;
 mod runs;
 mod scan;
-mod site;
 #[cfg(test)]
 mod tests;
 mod tiers;
@@ -30,24 +29,23 @@ use std::ops::Bound;
 use bytes::Bytes;
 
 pub(crate) use change::{NewRuns, flush, merge};
+pub(crate) use context::TableContext;
 pub(crate) use resident::{resident, resident_off_worker};
 pub(crate) use run::{file_id, file_name};
 pub(crate) use runs::Runs;
 pub(crate) use scan::Scan;
-pub(crate) use site::Site;
 
 use crate::error::Result;
 use crate::format::row::group_of;
 
-/// Rows newer than the runs, a persistent ordered map. `None`: the row is deleted.
+/// Rows newer than the runs, in a persistent ordered map. `None` is a deleted row.
 pub(crate) type Delta = imbl::OrdMap<Bytes, Option<Bytes>>;
 
-/// The largest row, key and value together, in bytes: a row and its page's header fit a page of
-/// 64 KiB.
+/// Largest row in bytes, key and value together: with its page's header it fits a page of 64 KiB.
 pub(crate) const ROW_BYTES_MAX: usize = 60 << 10;
 
-/// What a row of a delta costs in memory beside its bytes: two handles, heads of allocations, its share of
-/// tree nodes. Measured with three million rows of 54 bytes; drives when a checkpoint starts.
+/// Memory that a row of a delta takes beyond its bytes: two handles, allocation headers, its share of tree nodes.
+/// Measured with three million rows of 54 bytes. It decides when a checkpoint starts.
 const DELTA_ROW_OVERHEAD_BYTES: usize = 176;
 
 /// The rows of one state of the store.
@@ -61,7 +59,7 @@ pub(crate) struct Layers {
 }
 
 impl Layers {
-    /// The rows of `runs`, nothing newer.
+    /// Creates a table of the rows of `runs`, with an empty delta.
     pub(crate) fn new(runs: Runs) -> Self {
         Self {
             delta: Delta::new(),
@@ -71,8 +69,11 @@ impl Layers {
         }
     }
 
-    /// The value of `key`, copied out; `None` if there is no such row. [`crate::Error::NotResident`] if that needs the disk,
-    /// [`crate::Error::Corrupt`] if the page that would hold it does not match its checksum.
+    /// Returns a copy of the value of `key`; `None` if there is no such row.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotResident`] if that needs the disk, [`crate::Error::Corrupt`] if the page does not match its
+    /// checksum.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         if let Some(newest) = self.delta.get(key) {
             return Ok(newest.clone());
@@ -91,8 +92,10 @@ impl Layers {
             .flatten()
     }
 
-    /// The rows whose keys start with `prefix`, ascending, deletions hidden, and lie strictly after the whole key `after`. A snapshot:
-    /// later changes do not show. Nothing is read before the first row is asked for, then page by page.
+    /// Returns the rows whose keys start with `prefix`, ascending and without deleted ones, strictly after the whole
+    /// key `after`.
+    ///
+    /// The scan is a snapshot: it does not see later changes. Pages are read one by one, as rows are taken.
     pub(crate) fn scan_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> Scan {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
@@ -104,7 +107,7 @@ impl Layers {
         Scan::new(self.deltas(), self.runs.list(), (from, to), group)
     }
 
-    /// The rows whose keys start with `prefix` as they would be with `changes` on top.
+    /// Returns the rows whose keys start with `prefix`, with `changes` as the newest layer.
     pub(crate) fn scan_prefix_under(&self, changes: Delta, prefix: &[u8]) -> Scan {
         let end = prefix_end(prefix);
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
@@ -114,9 +117,9 @@ impl Layers {
         Scan::new(deltas, self.runs.list(), bounds, group)
     }
 
-    /// Sets or (with `None`) deletes a row of the live delta. In place if no clone shares it.
+    /// Sets or (with `None`) deletes a row of the live delta, in place if no clone shares it.
     ///
-    /// The bytes are kept as they are given: a small slice of a large buffer keeps all of that buffer.
+    /// The bytes are kept as given: a small slice of a large buffer keeps that whole buffer in memory.
     pub(crate) fn put(&mut self, key: Bytes, value: Option<Bytes>) {
         let value_bytes = value.as_ref().map_or(0, Bytes::len);
         let row_bytes = key.len() + value_bytes;
@@ -132,12 +135,15 @@ impl Layers {
         }
     }
 
-    /// Estimated memory of the live delta.
+    /// Returns the estimated memory of the live delta in bytes.
     pub(crate) fn delta_bytes(&self) -> usize {
         self.delta_bytes
     }
 
-    /// The same rows, with the live delta frozen and a new empty one on top. There must be none frozen.
+    /// Returns the same rows, with the live delta frozen and a new empty one.
+    ///
+    /// # Panics
+    /// If a delta is frozen already.
     #[must_use]
     pub(crate) fn freeze(&self) -> Self {
         assert!(
@@ -152,12 +158,15 @@ impl Layers {
         }
     }
 
-    /// The frozen delta, while a checkpoint runs.
+    /// Returns the frozen delta, while a checkpoint runs.
     pub(crate) fn frozen(&self) -> Option<&Delta> {
         self.frozen.as_ref()
     }
 
-    /// The same rows once `runs` hold what was frozen: the frozen delta goes, the live one stays.
+    /// Returns the same rows after `runs` took up the frozen delta. The live delta stays.
+    ///
+    /// # Panics
+    /// If no delta is frozen.
     #[must_use]
     pub(crate) fn unfreeze(&self, runs: Runs) -> Self {
         assert!(
@@ -172,7 +181,7 @@ impl Layers {
         }
     }
 
-    /// The same rows once `runs` hold those of the runs before, merged.
+    /// Returns the same rows with `runs`, which hold those of the current runs, merged.
     #[must_use]
     pub(crate) fn with_runs(&self, runs: Runs) -> Self {
         Self {
@@ -181,13 +190,13 @@ impl Layers {
         }
     }
 
-    /// The rows on disk.
+    /// Returns the runs.
     pub(crate) fn runs(&self) -> &Runs {
         &self.runs
     }
 }
 
-/// The first key after all keys that start with `prefix`; `None` if there is none.
+/// Returns the first key after all keys that start with `prefix`; `None` if there is none.
 fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {

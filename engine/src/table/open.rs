@@ -1,16 +1,16 @@
-//! Opens run files and checks all of them.
+//! Opens run files and checks all of their content.
 //!
-//! Owns: the order of checks, and that each job between two of them is short. Memory, beside directory and filter: a window of
-//! [`WINDOW_BYTES`] for each file that is being opened.
+//! Owns: the order of checks. Each computation between two of them is short. Memory, beside directory and filter:
+//! [`WINDOWS_AT_ONCE`] windows of [`WINDOW_BYTES`] for each file that is being opened.
 
 use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use super::Site;
+use super::TableContext;
 use super::filter::Filter;
-use super::run::{Run, Unusable, file_name, open_page};
+use super::run::{Run, UnusableRun, file_name, open_page};
 use crate::buffer::Buffer;
 use crate::format::checkpoint::RunRef;
 use crate::format::codec::{Malformed, RunningChecksum, checksum};
@@ -19,25 +19,25 @@ use crate::format::run::{
 };
 use crate::io::{Class, FileRef, IoError, OpenMode, exact};
 
-/// Pages are read and checked so many bytes at a time: about a millisecond of computing.
+/// Bytes of pages that are read and checked at a time: about a millisecond of computing.
 pub(super) const WINDOW_BYTES: u64 = 1 << 20;
 /// Windows of one file that are read and checked at the same time.
 const WINDOWS_AT_ONCE: usize = 4;
-/// Maintenance: nobody waits for a single one of these reads.
+/// Maintenance: no request waits for these reads.
 const CLASS: Class = Class::Background;
 
-/// A window of a file: consecutive pages, and where they lie.
+/// A window of a file: consecutive pages that are read together.
 #[derive(Debug, Clone)]
 pub(super) struct Window {
-    /// The pages.
+    /// Numbers of the pages.
     pub(super) pages: std::ops::Range<usize>,
-    /// Where the first starts.
+    /// Offset of the first page.
     pub(super) offset: u64,
-    /// Bytes of all of them.
+    /// Size of all of them in bytes.
     pub(super) bytes: usize,
 }
 
-/// The window that starts with page `first`; `None` after the last page.
+/// Returns the window that starts with page `first`; `None` after the last page.
 pub(super) fn window(pages: &[PageEntry], first: usize) -> Option<Window> {
     let offset = pages.get(first)?.offset;
     let mut window = Window {
@@ -57,16 +57,16 @@ pub(super) fn window(pages: &[PageEntry], first: usize) -> Option<Window> {
 }
 
 /// Opens and checks the file that `expected` names.
-pub(super) async fn open(site: &Site, expected: &RunRef) -> Result<Run, Unusable> {
-    let path = site.runs_dir().join(file_name(expected.id));
-    match open_at(site, &path, expected).await {
+pub(super) async fn open(context: &TableContext, expected: &RunRef) -> Result<Run, UnusableRun> {
+    let path = context.runs_dir().join(file_name(expected.id));
+    match open_at(context, &path, expected).await {
         Ok(run) => Ok(run),
-        Err(Failure::Malformed(what)) => Err(Unusable {
+        Err(Failure::Malformed(what)) => Err(UnusableRun {
             path,
             why: what.0,
             attempted: true,
         }),
-        Err(Failure::Io(error)) => Err(Unusable {
+        Err(Failure::Io(error)) => Err(UnusableRun {
             path,
             why: error.to_string(),
             attempted: error.was_attempted(),
@@ -92,8 +92,8 @@ impl From<IoError> for Failure {
     }
 }
 
-async fn open_at(site: &Site, path: &Path, expected: &RunRef) -> Result<Run, Failure> {
-    let io = &site.env.io;
+async fn open_at(context: &TableContext, path: &Path, expected: &RunRef) -> Result<Run, Failure> {
+    let io = &context.env.io;
     let file = io.open(CLASS.call(), path, OpenMode::Read).await?;
     let length = file.len(CLASS.call()).await?;
     if length != expected.bytes {
@@ -102,18 +102,18 @@ async fn open_at(site: &Site, path: &Path, expected: &RunRef) -> Result<Run, Fai
     }
     let head = read(&file, 0, FILE_HEADER_BYTES).await?;
     let (header, crc) = (FileHeader::decode(&head)?, header_crc(&head));
-    check_header(&header, crc, site, expected)?;
-    let filter = read_filter(site, &file, &header).await?;
+    check_header(&header, crc, context, expected)?;
+    let filter = read_filter(context, &file, &header).await?;
     let length = usize::try_from(header.directory_bytes()).unwrap_or(usize::MAX);
     let directory = read(&file, header.directory_offset, length).await?;
     let decode = {
         let header = header.clone();
         move || decode_pages(&header, &directory)
     };
-    let pages = compute(site, decode).await??;
-    check_pages(site, &file, &header, &pages).await?;
+    let pages = compute(context, decode).await??;
+    check_pages(context, &file, &header, &pages).await?;
     Ok(Run::new(
-        site,
+        context,
         path.to_path_buf(),
         file,
         (header, crc),
@@ -125,10 +125,10 @@ async fn open_at(site: &Site, path: &Path, expected: &RunRef) -> Result<Run, Fai
 fn check_header(
     header: &FileHeader,
     crc: u32,
-    site: &Site,
+    context: &TableContext,
     expected: &RunRef,
 ) -> Result<(), Malformed> {
-    if header.store_id != site.store_id {
+    if header.store_id != context.store_id {
         return Err(Malformed::new("it belongs to another store"));
     }
     let found = RunRef {
@@ -139,14 +139,18 @@ fn check_header(
     };
     if found != *expected {
         return Err(Malformed(format!(
-            "its header ({found:x?}) is not what the checkpoint says ({expected:x?})"
+            "its header ({found:x?}) differs from the checkpoint ({expected:x?})"
         )));
     }
     Ok(())
 }
 
-/// The filter, read and checked a window at a time.
-async fn read_filter(site: &Site, file: &FileRef, header: &FileHeader) -> Result<Filter, Failure> {
+/// Reads and checks the filter, a window at a time.
+async fn read_filter(
+    context: &TableContext,
+    file: &FileRef,
+    header: &FileHeader,
+) -> Result<Filter, Failure> {
     let (mut filter, mut sum) = (Filter::unread(), RunningChecksum::default());
     let (mut whole, mut at) = (true, header.filter_offset);
     while at < header.directory_offset {
@@ -157,7 +161,7 @@ async fn read_filter(site: &Site, file: &FileRef, header: &FileHeader) -> Result
             whole &= filter.decode(&bytes);
             (filter, sum, whole)
         };
-        (filter, sum, whole) = compute(site, decode).await?;
+        (filter, sum, whole) = compute(context, decode).await?;
         at += length;
     }
     if !whole || filter.is_empty() {
@@ -169,7 +173,7 @@ async fn read_filter(site: &Site, file: &FileRef, header: &FileHeader) -> Result
     Ok(filter)
 }
 
-/// The directory, checked against the header.
+/// Decodes the directory and checks it against the header.
 fn decode_pages(header: &FileHeader, directory: &[u8]) -> Result<Vec<PageEntry>, Malformed> {
     if checksum(directory) != header.directory_crc {
         return Err(Malformed::new("its directory does not match its checksum"));
@@ -193,9 +197,9 @@ fn decode_pages(header: &FileHeader, directory: &[u8]) -> Result<Vec<PageEntry>,
     Ok(pages)
 }
 
-/// Checks every page, the order of keys across pages, and the count of rows.
+/// Checks every page, the order of keys across pages, and the number of rows.
 async fn check_pages(
-    site: &Site,
+    context: &TableContext,
     file: &FileRef,
     header: &FileHeader,
     pages: &[PageEntry],
@@ -214,7 +218,7 @@ async fn check_pages(
             .map(|page| page.first_key.clone());
         let header = header.clone();
         let check = move || check_window(&header, &entries, next.as_ref(), &bytes);
-        compute(site, check).await?.map_err(Failure::Malformed)
+        compute(context, check).await?.map_err(Failure::Malformed)
     });
     let rows = stream::iter(checks)
         .buffered(WINDOWS_AT_ONCE)
@@ -226,7 +230,7 @@ async fn check_pages(
     Ok(())
 }
 
-/// Checks the pages of a window, which are followed by one that starts with `next`; returns how many rows they have.
+/// Checks the pages of a window, which are followed by one that starts with `next`. Returns their number of rows.
 fn check_window(
     header: &FileHeader,
     entries: &[PageEntry],
@@ -249,7 +253,7 @@ fn check_window(
     Ok(rows)
 }
 
-/// The bytes of each page of a window.
+/// Returns the bytes of each page of a window.
 pub(super) fn split(entries: &[PageEntry], bytes: &Bytes) -> impl Iterator<Item = Bytes> {
     let mut start = 0;
     entries.iter().map(move |entry| {
@@ -267,9 +271,9 @@ async fn read(file: &FileRef, offset: u64, length: usize) -> Result<Bytes, IoErr
 }
 
 async fn compute<T: Send + 'static>(
-    site: &Site,
+    context: &TableContext,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    let done = site.env.compute(job).await;
-    done.ok_or_else(|| Malformed::new("the check did not run to its end").into())
+    let done = context.env.compute(job).await;
+    done.ok_or_else(|| Malformed::new("the check was cut off").into())
 }

@@ -1,9 +1,9 @@
 //! Pages of runs in memory, up to a budget.
 //!
-//! Owns: which checked pages stay in memory: a clock (second chance) over all runs of a store. Refuses: finding them; each
-//! [`super::run::Run`] knows its own pages by weak references, so that a page is found as long as anybody holds it.
+//! Owns: which checked pages stay in memory: a clock (second chance) over all runs of a store. Refuses: finding them.
+//! Each [`super::run::Run`] has weak references to its own pages, so that a page is found as long as it is in use.
 //!
-//! Invariant: the pages that the cache holds are at most the budget, one page aside.
+//! Invariant: the pages in the cache take at most the budget, except for one page.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::sync::{AtomicBool, Mutex};
 
 /// Memory for pages of an open store, in bytes.
 pub(super) const CACHE_BYTES: usize = 32 << 20;
-/// What a cached page costs beside its bytes.
+/// Memory that a cached page takes beyond its bytes.
 const OVERHEAD_BYTES: usize = 128;
 
 /// A page, and whether it was used since the clock passed it.
@@ -32,7 +32,7 @@ impl CachedPage {
         }
     }
 
-    /// A lookup found it: it gets a second chance.
+    /// Marks the page as used, which gives it a second chance.
     pub(super) fn touch(&self) {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
@@ -44,7 +44,7 @@ impl CachedPage {
     }
 }
 
-/// The pages that are kept.
+/// The pages that are kept in memory.
 #[derive(Debug)]
 pub(crate) struct PageCache {
     budget: usize,
@@ -58,7 +58,7 @@ struct Clock {
 }
 
 impl PageCache {
-    /// A cache of at most `budget` bytes.
+    /// Creates a cache of at most `budget` bytes.
     pub(crate) fn new(budget: usize) -> Self {
         Self {
             budget,
@@ -66,7 +66,7 @@ impl PageCache {
         }
     }
 
-    /// Keeps a page, and lets those go that were not used for longest.
+    /// Keeps a page, and evicts pages that were not used recently.
     pub(super) fn keep(&self, page: Arc<CachedPage>) {
         let mut clock = self.clock.lock();
         clock.bytes += page.cost();
@@ -109,8 +109,8 @@ mod tests {
         ))
     }
 
-    /// Guards: memory stays within the budget; a page that is used outlives those that are not; one that somebody holds is
-    /// there for others even where the cache has no room for it.
+    /// Guards: memory stays within the budget; a used page outlives unused ones; a page in use elsewhere is not owned
+    /// by a cache without room.
     #[test]
     fn used_pages_outlive_others() {
         let cost = page().cost();

@@ -1,14 +1,14 @@
 //! Reads that may need pages from the disk.
 //!
-//! Rows are read by plain functions that never wait, so that the same ones serve a request on an async worker and a commit under the
-//! sequencer's lock. One that needs a page which is in no memory fails with [`Error::NotResident`]; whoever called it waits for the
-//! page, holding no lock, and calls again.
+//! Functions that read rows never wait, so that the same ones serve a request on an async worker and a commit under the
+//! sequencer's lock. One that needs a page from the disk fails with [`Error::NotResident`]. Its caller waits for the
+//! page, without a lock, and calls again.
 
 use crate::error::{Error, Result};
 use crate::io::Env;
 
-/// Calls `read` until all pages that it needs are in memory. It starts from its beginning each time, so it must read the same rows
-/// each time.
+/// Calls `read` until all pages that it needs are in memory. `read` starts anew each time, so it must read the same
+/// rows each time.
 pub(crate) async fn resident<T>(mut read: impl FnMut() -> Result<T>) -> Result<T> {
     let mut held = Vec::new();
     loop {
@@ -19,7 +19,7 @@ pub(crate) async fn resident<T>(mut read: impl FnMut() -> Result<T>) -> Result<T
     }
 }
 
-/// The same off the async workers, for reads that compute for milliseconds.
+/// Does the same as [`resident`] off the async workers, for reads that compute for milliseconds.
 pub(crate) async fn resident_off_worker<T: Send + 'static>(
     env: &Env,
     mut read: impl FnMut() -> Result<T> + Send + 'static,

@@ -1,11 +1,11 @@
 //! One run: an immutable sorted file of rows.
 //!
-//! Owns: [`Run`]: its page directory and its filter in memory, and how its pages are read: from memory, or at once from the
-//! kernel's page cache, or not at all where that would wait for the disk.
-//! Refuses: judging what an unusable file means; the caller rebuilds from the journal.
+//! Owns: [`Run`]: its page directory and filter in memory, and how its pages are read: from the page cache of the
+//! store, or from the kernel's without waiting. A read that would wait for the disk fails instead. Refuses: deciding
+//! what an unusable file means; the caller rebuilds from the journal.
 //!
-//! Invariants: opening checks everything (checksums, structure, order of keys); a page is checked again whenever it is read.
-//! A medium's error or a file that was cut is an error of that read.
+//! Invariants: opening checks everything (checksums, structure, order of keys); a page is checked again whenever it is
+//! read. A media error or a truncated file is an error of that read only.
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 
-use super::Site;
+use super::TableContext;
 use super::filter::{Filter, KeyHash};
 use super::page_cache::{CachedPage, PageCache};
 use crate::buffer::Buffer;
@@ -26,24 +26,24 @@ use crate::io::{Class, FileRef, IoError, exact};
 use crate::limits::COUNTER_USED_MAX;
 use crate::sync::Mutex;
 
-/// A run file that cannot be used: missing, unreadable, damaged, or another's. Costs a rebuild.
+/// A run file that cannot be used: missing, unreadable, damaged, or of another store. It costs a rebuild.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("run file {} cannot be used: {why}", path.display())]
-pub(crate) struct Unusable {
+pub(crate) struct UnusableRun {
     /// The file.
     pub path: PathBuf,
-    /// What does not hold.
+    /// Why it cannot be used.
     pub why: String,
-    /// Whether it was looked at. If not, nothing is known against it.
+    /// Whether the read was attempted. If not, the file may be intact.
     pub attempted: bool,
 }
 
-/// Name of a run file in its directory.
+/// Returns the name of a run file in its directory.
 pub(crate) fn file_name(id: u64) -> String {
     format!("{id:016x}.run")
 }
 
-/// The number of a run file, from its name. One that no store reaches is a stranger's.
+/// Returns the number in the name of a run file. `None` if no run file can have this name.
 pub(crate) fn file_id(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".run")?;
     let id = u64::from_str_radix(digits, 16).ok()?;
@@ -59,23 +59,23 @@ pub(crate) struct Run {
     pub(super) crc: u32,
     pub(super) pages: Vec<PageEntry>,
     pub(super) filter: Filter,
-    /// The pages that are in memory, whoever holds them.
+    /// Weak references to the pages in memory.
     slots: Vec<Mutex<Weak<CachedPage>>>,
     cache: Arc<PageCache>,
 }
 
-/// What a run says of a key.
+/// The result of a lookup in one run.
 #[derive(Debug)]
 pub(super) enum Lookup {
-    /// Its row, or the lack of one, is for older runs to tell.
+    /// The run has no row of the key; older runs may have one.
     NotFound,
-    /// There is no row, whatever older runs have.
+    /// The row is deleted, whatever older runs have.
     Deleted,
     /// The row's value.
     Value(Bytes),
 }
 
-/// A page that is in no memory.
+/// A page that is neither in this process nor in the kernel's page cache.
 #[derive(Debug)]
 struct AbsentPage {
     run: Arc<Run>,
@@ -93,9 +93,9 @@ impl Absent for AbsentPage {
 }
 
 impl Run {
-    /// A run whose parts were read and checked.
+    /// Creates a run from its parts, which were read and checked.
     pub(super) fn new(
-        site: &Site,
+        context: &TableContext,
         path: PathBuf,
         file: FileRef,
         (header, crc): (FileHeader, u32),
@@ -111,11 +111,14 @@ impl Run {
             pages,
             filter,
             slots,
-            cache: Arc::clone(&site.cache),
+            cache: Arc::clone(&context.cache),
         }
     }
 
-    /// What the run says of `key`; [`Error::NotResident`] if that needs the disk.
+    /// Looks up `key`.
+    ///
+    /// # Errors
+    /// [`Error::NotResident`] if that needs the disk.
     pub(super) fn get(self: &Arc<Self>, key: &[u8], hash: KeyHash) -> Result<Lookup> {
         if !self.filter.may_have(hash) {
             return Ok(Lookup::NotFound);
@@ -136,14 +139,14 @@ impl Run {
         self.filter.may_have(hash)
     }
 
-    /// Number of the page that would hold `key`; `None` if it lies before all of them.
+    /// Returns the number of the page that would hold `key`; `None` if `key` is before all of them.
     pub(super) fn page_of(&self, key: &[u8]) -> Option<usize> {
         self.pages
             .partition_point(|page| page.first_key <= key)
             .checked_sub(1)
     }
 
-    /// A page by its number, without waiting for the disk.
+    /// Returns a page by its number, without waiting for the disk.
     pub(super) fn try_page(self: &Arc<Self>, number: usize) -> Result<Arc<CachedPage>> {
         let there = self
             .slots
@@ -169,7 +172,7 @@ impl Run {
         self.check_and_cache(number, entry, &buffer)
     }
 
-    /// The error of a read that needs a page from the disk.
+    /// Returns the error of a read that needs a page from the disk.
     pub(super) fn not_resident(self: &Arc<Self>, page: usize) -> Error {
         let run = Arc::clone(self);
         Error::NotResident(Arc::new(AbsentPage { run, page }))
@@ -184,7 +187,7 @@ impl Run {
         self.check_and_cache(number, entry, &buffer)
     }
 
-    /// Checks what was read and puts it where lookups find it.
+    /// Checks the bytes of a page, and caches it where lookups find it.
     fn check_and_cache(
         &self,
         number: usize,
@@ -195,7 +198,7 @@ impl Run {
         let page = Arc::new(CachedPage::new(self.checked(entry, bytes)?));
         if let Some(slot) = self.slots.get(number) {
             let mut slot = slot.lock();
-            // Somebody else read it meanwhile, and may wait for that very copy to be found.
+            // Another task read the same page meanwhile, and its waiters need that copy.
             if let Some(there) = slot.upgrade() {
                 return Ok(there);
             }
@@ -205,7 +208,7 @@ impl Run {
         Ok(page)
     }
 
-    /// The page of `entry` out of its bytes.
+    /// Decodes and checks the page of `entry`.
     pub(super) fn checked(&self, entry: &PageEntry, bytes: Bytes) -> Result<Page> {
         open_page(&self.header, entry, bytes)
             .map_err(|what| Error::corrupt(&self.path, entry.offset, what.0 + ADVICE))
@@ -225,7 +228,7 @@ impl Run {
         Error::corrupt(&self.path, entry.offset, what)
     }
 
-    /// How a checkpoint names this file.
+    /// Returns the reference by which a checkpoint names this file.
     pub(crate) fn reference(&self) -> RunRef {
         RunRef {
             id: self.header.file_id,
@@ -236,14 +239,13 @@ impl Run {
     }
 }
 
-/// Lookups are reads that somebody waits for.
+/// Requests wait for lookups.
 const CLASS: Class = Class::ForegroundRead;
 
-/// What to do about a damaged run of an open store.
-const ADVICE: &str =
-    "; restart: a run is a cache, and what does not hold is rebuilt from the journal";
+/// Advice in the error of a damaged run of an open store.
+const ADVICE: &str = "; restart: a damaged run is rebuilt from the journal";
 
-/// The page of `entry` out of its bytes.
+/// Decodes and checks the page of `entry`.
 pub(super) fn open_page(
     header: &FileHeader,
     entry: &PageEntry,
@@ -257,7 +259,7 @@ pub(super) fn open_page(
     let page = Page::open(bytes, place, entry.crc)?;
     if page.row(0).is_none_or(|(key, _)| key != entry.first_key) {
         return Err(Malformed::new(
-            "a page's first key is not what the directory says",
+            "a page's first key differs from the directory's",
         ));
     }
     Ok(page)

@@ -1,16 +1,17 @@
 //! The rows on disk: all runs of one checkpoint.
 //!
-//! Owns: [`Runs`], an immutable list of open runs, newest first. Refuses: changes; a checkpoint or a merge makes a new list.
+//! Owns: [`Runs`], an immutable list of open runs, newest first. Refuses: changes; a checkpoint or a merge creates a
+//! new list.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::context::TableContext;
 use super::filter::KeyHash;
 use super::open;
-use super::run::{Lookup, Run, Unusable};
-use super::site::Site;
+use super::run::{Lookup, Run, UnusableRun};
 use crate::error::Result;
 use crate::format::checkpoint::RunRef;
 use crate::format::row::filter_key;
@@ -18,7 +19,7 @@ use crate::format::row::filter_key;
 /// Runs that are opened at the same time.
 const OPEN_AT_ONCE: usize = 4;
 
-/// Immutable rows on disk. Cheap to clone.
+/// The list of runs. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Runs {
     /// Newest first: where two have a row of the same key, the newer one counts.
@@ -27,30 +28,30 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// No rows: a new store, or one whose run files are gone.
+    /// Creates an empty list: for a new store, or one whose run files are gone.
     pub(crate) fn empty() -> Self {
         Self::default()
     }
 
     /// Opens and checks the files that a checkpoint names.
     pub(crate) async fn open(
-        site: &Site,
+        context: &TableContext,
         references: &[RunRef],
-    ) -> std::result::Result<Self, Unusable> {
+    ) -> std::result::Result<Self, UnusableRun> {
         let opening = references
             .iter()
-            .map(|reference| open::open(site, reference));
+            .map(|reference| open::open(context, reference));
         let runs: Vec<Run> = stream::iter(opening)
             .buffered(OPEN_AT_ONCE)
             .try_collect()
             .await?;
-        Ok(Self::of(site, runs.into_iter().map(Arc::new)))
+        Ok(Self::of(context, runs.into_iter().map(Arc::new)))
     }
 
-    pub(super) fn of(site: &Site, runs: impl IntoIterator<Item = Arc<Run>>) -> Self {
+    pub(super) fn of(context: &TableContext, runs: impl IntoIterator<Item = Arc<Run>>) -> Self {
         Self {
             list: runs.into_iter().collect(),
-            hash_key: site.hash_key,
+            hash_key: context.hash_key,
         }
     }
 
@@ -58,22 +59,22 @@ impl Runs {
         &self.list
     }
 
-    /// How a checkpoint names the files, newest first.
+    /// Returns the references by which a checkpoint names the files, newest first.
     pub(crate) fn references(&self) -> Vec<RunRef> {
         self.list.iter().map(|run| run.reference()).collect()
     }
 
-    /// How many there are.
+    /// Returns the number of runs.
     pub(crate) fn count(&self) -> usize {
         self.list.len()
     }
 
-    /// Size of all files.
+    /// Returns the size of all files in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.list.iter().map(|run| run.reference().bytes).sum()
     }
 
-    /// The value of `key` in the newest run that has a row of it.
+    /// Returns the value of `key` in the newest run that has a row of it.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         if self.list.is_empty() {
             return Ok(None);

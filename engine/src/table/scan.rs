@@ -1,10 +1,11 @@
 //! Ordered scans through all layers.
 //!
-//! Owns: [`Scan`], a merge of the rows of each layer; of equal keys the newest layer's wins. A merge of runs reads them the same way.
-//! Refuses: borrowing: a scan owns its snapshot and may outlive the state it was taken from. Waiting: see [`super::resident()`].
+//! Owns: [`Scan`], which merges the rows of the layers; of equal keys the newest layer's counts. A merge of runs uses
+//! it, too. Refuses: borrowing: a scan owns its snapshot and may outlive the state it was taken from. Waiting: see
+//! [`super::resident()`].
 //!
-//! Invariants: keys ascend strictly; a deleted row never shows; after an error the scan is over, unless it is
-//! [`Error::NotResident`]: then it continues where it was, once the page is in memory.
+//! Invariants: keys ascend strictly; deleted rows are skipped. An error ends the scan. After [`Error::NotResident`] it
+//! continues at the same row, once the page is in memory.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -19,21 +20,21 @@ use super::filter::KeyHash;
 use super::run::Run;
 use crate::error::{Error, Result};
 
-/// Rows that a cursor over a delta takes out at once: grows from the first to the second, so that a scan for one
-/// row copies few.
+/// Rows that a cursor over a delta copies at a time. Starts at the first number and grows to the second, so that a scan
+/// for one row copies few.
 const REFILL_ROWS: (usize, usize) = (4, 128);
 
-/// A row on its way: key and value, or key and deletion.
+/// A row: key and value, or key and deletion.
 pub(super) type Row = (Bytes, Option<Bytes>);
 
 /// Rows in ascending order of keys; see [`super::Layers::scan_prefix`].
 #[derive(Debug)]
 pub(crate) struct Scan {
-    /// Newest layer first.
+    /// The layers, newest first.
     sources: Vec<Source>,
-    /// Keys of the heads, the least first; of equal ones the newest layer's.
+    /// Keys of the heads, ascending; of equal keys the newest layer's first.
     heads: BinaryHeap<Reverse<(Bytes, usize)>>,
-    /// Sources whose next row was not looked at yet.
+    /// Sources whose next row was not read yet.
     unread: Vec<usize>,
 }
 
@@ -50,8 +51,8 @@ enum Cursor {
 }
 
 impl Scan {
-    /// The rows of `deltas` and `runs`, newest first, between two bounds. With `group`, runs that have no row of that filter key are
-    /// left out.
+    /// Creates a scan over `deltas` and `runs`, newest first, between two bounds. With `group`, runs without a row of
+    /// that filter key are left out.
     pub(super) fn new(
         deltas: impl Iterator<Item = Delta>,
         runs: &[Arc<Run>],
@@ -75,13 +76,13 @@ impl Scan {
         Self::of(deltas.chain(runs))
     }
 
-    /// All rows of `runs`, newest first, from pages that are supplied: for a merge.
+    /// Creates a scan over all rows of `runs`, newest first, from supplied pages: for a merge.
     pub(super) fn supplied(runs: &[Arc<Run>]) -> Self {
         let runs = runs.iter().cloned().map(RunCursor::supplied);
         Self::of(runs.map(Cursor::Run))
     }
 
-    /// All rows of a delta.
+    /// Creates a scan over all rows of a delta.
     pub(super) fn of_delta(rows: Delta) -> Self {
         let bounds = (Bound::Unbounded, Bound::Unbounded);
         Self::of(std::iter::once(Cursor::Delta(DeltaCursor::new(
@@ -100,7 +101,7 @@ impl Scan {
         }
     }
 
-    /// The next row, deletions included.
+    /// Returns the next row, deletions included.
     pub(super) fn next_row(&mut self) -> Result<Option<Row>> {
         self.read_heads()?;
         let Some(Reverse((key, newest))) = self.heads.pop() else {
@@ -118,7 +119,7 @@ impl Scan {
         Ok(row)
     }
 
-    /// Looks at the next row of each source that has not been looked at.
+    /// Reads the next row of each source that has no head.
     fn read_heads(&mut self) -> Result<()> {
         while let Some(&number) = self.unread.last() {
             if let Some(source) = self.sources.get_mut(number) {
@@ -137,7 +138,7 @@ impl Scan {
         self.sources.get_mut(number)?.head.take()
     }
 
-    /// The run cursors that wait for pages: for a merge, which supplies them.
+    /// Returns the run cursors that wait for pages: for a merge, which supplies them.
     pub(super) fn waiting(&mut self) -> impl Iterator<Item = &mut RunCursor> {
         self.sources
             .iter_mut()
@@ -147,7 +148,7 @@ impl Scan {
             })
     }
 
-    /// The next row, waiting for the disk where that is needed.
+    /// Returns the next row, and waits for the disk where needed.
     pub(crate) async fn next_resident(&mut self) -> Result<Option<(Bytes, Bytes)>> {
         let mut held = Vec::new();
         loop {
@@ -169,7 +170,7 @@ impl Iterator for Scan {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.next_row() {
-                // Copied: rows of a page would keep all of it.
+                // Copied: a slice of a page would keep the whole page in memory.
                 Ok(Some((key, Some(value)))) => {
                     let copy = |bytes: Bytes| Bytes::copy_from_slice(&bytes);
                     return Some(Ok((copy(key), copy(value))));
@@ -199,7 +200,7 @@ impl Source {
     }
 }
 
-/// The rows of a delta, copied out some at a time: iterators of the map would borrow it.
+/// The rows of a delta, copied some at a time, because iterators of the map would borrow it.
 #[derive(Debug)]
 struct DeltaCursor {
     rows: Delta,

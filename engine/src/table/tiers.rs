@@ -1,20 +1,20 @@
-//! Which runs are merged: a pure function of their sizes.
+//! The policy of merges: a pure function of the runs' sizes.
 //!
-//! Owns: the policy. Refuses: I/O (`merge`).
+//! Owns: [`Tiers`]. Refuses: I/O (`change`).
 //!
-//! A run belongs to the tier of its size; tier `n + 1` begins at `fanout` times the size of tier `n`. A run counts into no lower tier than
-//! the newer ones before it, so that neighbours in the list are neighbours in tiers. As soon as a tier has `fanout` runs, all of them
-//! become one. So each row is written once for each tier that the store has, and the number of runs grows with the logarithm of its
-//! size (size-tiered merging; O'Neil et al. 1996, Jagadish et al. 1997).
+//! A run belongs to the tier of its size; tier `n + 1` begins at `fanout` times the size of tier `n`. A run counts into
+//! no lower tier than the newer ones before it, so that neighbours in the list are neighbours in tiers. As soon as a
+//! tier has `fanout` runs, all of them become one. So each row is written once per tier, and the number of runs grows
+//! with the logarithm of the store's size (size-tiered merging; O'Neil et al. 1996, Jagadish et al. 1997).
 
 use std::ops::Range;
 
 /// Sizes of tiers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tiers {
-    /// Runs of a tier that are merged into one.
+    /// Number of runs of a tier that are merged into one.
     pub fanout: usize,
-    /// Bytes from which on a run belongs to the second tier, divided by `fanout`.
+    /// Size in bytes from which a run belongs to the second tier, divided by `fanout`.
     pub unit_bytes: u64,
 }
 
@@ -28,7 +28,8 @@ impl Default for Tiers {
 }
 
 impl Tiers {
-    /// The runs to merge next, as a range of the list; `sizes` of all runs in bytes, newest first.
+    /// Returns the runs to merge next, as a range of the list. `sizes` has the sizes of all runs in bytes, newest
+    /// first.
     pub(crate) fn due(&self, sizes: &[u64]) -> Option<Range<usize>> {
         let mut start = 0;
         let mut current = 0;
@@ -59,7 +60,8 @@ mod tests {
         unit_bytes: 10,
     };
 
-    /// Guards: a tier is merged as soon as it is full, whole, and the newest tier first; sizes below the unit are one tier.
+    /// Guards: a tier is merged as soon as it is full, whole, and the newest tier first; sizes below the unit are one
+    /// tier.
     #[test]
     fn full_tiers_are_merged() {
         assert_eq!(TIERS.due(&[]), None);
@@ -72,14 +74,15 @@ mod tests {
         assert_eq!(TIERS.due(&[1, 50, 50, 50, 50, 700]), Some(1..5));
     }
 
-    /// Guards: a run that is smaller than newer ones, because its rows were deleted, is merged with them and stops nothing.
+    /// Guards: a run that is smaller than newer ones, because its rows were deleted, is merged with them and delays no
+    /// merge.
     #[test]
     fn a_small_old_run_counts_with_the_newer_ones() {
         assert_eq!(TIERS.due(&[50, 50, 50, 1]), Some(0..4));
         assert_eq!(TIERS.due(&[1, 1, 1, 50, 1, 50, 1]), Some(3..7));
     }
 
-    /// Guards: over a fill of any length, rows are written about once a tier and runs are few.
+    /// Guards: over a fill of any length, rows are written about once per tier and runs are few.
     #[test]
     fn writes_and_runs_grow_with_the_logarithm() {
         let (mut runs, mut written, flushes) = (Vec::new(), 0_u64, 1000_u64);

@@ -1,33 +1,34 @@
 //! Writes rows into a new run file.
 //!
-//! Owns: the mechanism, for a checkpoint and for a merge. Refuses: touching a file that is there; old files stay until the caller
-//! has made the new one known.
+//! Owns: the mechanism, for a checkpoint and for a merge. Refuses: changing an existing file; old files stay until the
+//! caller published the new one.
 //!
-//! Memory, beside directory and filter of the new file: one write of [`WRITE_BYTES`], and a window of each run that is read.
+//! Memory, beside directory and filter of the new file: one write of [`WRITE_BYTES`], and a window of each run that is
+//! read.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::Site;
-use super::builder::{Builder, Finished};
+use super::TableContext;
+use super::builder::{Builder, FinishedFile};
+use super::context::Claim;
 use super::open;
 use super::run::{Run, file_name};
 use super::scan::Scan;
-use super::site::Claim;
 use crate::error::{Error, Result};
 use crate::format::checkpoint::RunRef;
 use crate::format::run::FILE_HEADER_BYTES;
 use crate::io::{Class, Env, FileRef, OpenMode, exact};
 
-/// What run files are written as.
+/// Class of the writes of run files.
 const CLASS: Class = Class::Background;
 
-/// Bytes of pages built in one job: about a millisecond of computing. Also what is written in one go.
+/// Bytes of pages built in one job, about a millisecond of computing, and written at a time.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// A new run that nothing names yet. Its file is unlinked if this is dropped before [`NewRun::keep`].
+/// A new run that no checkpoint names yet. Its file is unlinked if this is dropped before [`NewRun::keep`].
 #[derive(Debug)]
 pub(super) struct NewRun {
     run: Arc<Run>,
@@ -35,12 +36,12 @@ pub(super) struct NewRun {
 }
 
 impl NewRun {
-    /// How a checkpoint names it.
+    /// Returns the reference by which a checkpoint names it.
     pub(crate) fn reference(&self) -> RunRef {
         self.run.reference()
     }
 
-    /// A checkpoint names it: it stays.
+    /// Keeps the file, after a checkpoint names it.
     pub(super) fn keep(mut self) -> Arc<Run> {
         self.file.made = false;
         Arc::clone(&self.run)
@@ -51,23 +52,23 @@ impl NewRun {
     }
 }
 
-/// A file that no checkpoint names yet: no checkpoint removes it while this lives. Dropped, it is unlinked, as far as that can be done:
-/// what is left is unlinked by a later checkpoint.
+/// A file that no checkpoint names yet. While this lives no checkpoint removes the file. Dropped, it unlinks the file
+/// on a best-effort basis; a later checkpoint unlinks what is left.
 #[derive(Debug)]
 struct NewFile {
     env: Env,
     path: PathBuf,
     claim: Arc<Claim>,
-    /// Whether it may be there.
+    /// Whether the file may exist.
     made: bool,
 }
 
 impl NewFile {
-    fn claim(site: &Site) -> Self {
-        let claim = Arc::new(site.claim_file());
+    fn claim(context: &TableContext) -> Self {
+        let claim = Arc::new(context.claim_file());
         Self {
-            env: site.env.clone(),
-            path: site.runs_dir().join(file_name(claim.id())),
+            env: context.env.clone(),
+            path: context.runs_dir().join(file_name(claim.id())),
             claim,
             made: false,
         }
@@ -79,13 +80,13 @@ impl Drop for NewFile {
         if !self.made {
             return;
         }
-        // Claimed until it is gone: its number is not met again meanwhile.
+        // Claimed until the file is unlinked, so that its number is not used again meanwhile.
         let (env, path, claim) = (self.env.clone(), self.path.clone(), Arc::clone(&self.claim));
         let unlink = async move {
             let _claim = claim;
             let unlinked = env.io.unlink(Class::Directory.call(), &path).await;
             if let Err(error) = unlinked {
-                tracing::debug!(path = %path.display(), %error, "left a run file that nothing names");
+                tracing::debug!(path = %path.display(), %error, "could not unlink a run file that no checkpoint names");
             }
         };
         self.env.spawn.spawn("unlink run file", Box::pin(unlink));
@@ -95,40 +96,40 @@ impl Drop for NewFile {
 /// The rows of a run that is to be written.
 #[derive(Debug)]
 pub(super) struct Input {
-    /// In order.
+    /// The rows, in order.
     pub(super) rows: Scan,
-    /// At least the number of different filter keys.
+    /// Upper bound on the number of different filter keys.
     pub(super) filter_keys: u64,
-    /// Whether deletions are rows too: not where no older run is left that could have what they delete.
+    /// Whether deletions are written. They are not needed where no older run can have the deleted rows.
     pub(super) keeps_deletions: bool,
 }
 
-/// Writes the rows of `input`; `None` if there are none. File and directory are synced when this returns.
-pub(super) async fn write(site: &Site, input: Input) -> Result<Option<NewRun>> {
-    let mut file = NewFile::claim(site);
-    let mut writer = Writer::new(site, file.claim.id(), input);
+/// Writes the rows of `input`; returns `None` if there are none. File and directory are synced on return.
+pub(super) async fn write(context: &TableContext, input: Input) -> Result<Option<NewRun>> {
+    let mut file = NewFile::claim(context);
+    let mut writer = Writer::new(context, file.claim.id(), input);
     let mut output = Output::new(file.path.clone());
     loop {
-        let (back, piece) = writer.fill_off_worker(&site.env).await?;
+        let (back, piece) = writer.fill_off_worker(&context.env).await?;
         writer = back;
         match piece {
             Piece::Nothing => return Ok(None),
             Piece::WaitsForPages => writer.supply().await?,
             Piece::Bytes(bytes) => {
                 file.made = true;
-                output.append(site, bytes).await?;
+                output.append(context, bytes).await?;
             }
             Piece::End(end) => {
                 file.made = true;
-                let reference = output.finish(site, end).await?;
+                let reference = output.finish(context, end).await?;
                 // Read back and checked before anything names it.
-                let run = open::open(site, &reference).await.map_err(|unusable| {
+                let run = open::open(context, &reference).await.map_err(|unusable| {
                     let what = format!("just written, {}", unusable.why);
                     Error::corrupt(&unusable.path, 0, what)
                 })?;
-                let dir = site.runs_dir();
-                let synced = exact::sync_dir(&*site.env.io, Class::Directory.call(), &dir).await;
-                synced.map_err(|error| site.poison.of_directory_sync(&dir, error))?;
+                let dir = context.runs_dir();
+                let synced = exact::sync_dir(&*context.env.io, Class::Directory.call(), &dir).await;
+                synced.map_err(|error| context.poison.of_directory_sync(&dir, error))?;
                 let run = Arc::new(run);
                 return Ok(Some(NewRun { run, file }));
             }
@@ -152,14 +153,14 @@ impl Output {
         }
     }
 
-    /// Writes `bytes` after those before; the file is made for the first ones.
-    async fn append(&mut self, site: &Site, bytes: Bytes) -> Result<FileRef> {
+    /// Writes `bytes` after those written before. The first call creates the file.
+    async fn append(&mut self, context: &TableContext, bytes: Bytes) -> Result<FileRef> {
         let path = &self.path;
         let failed = |op| move |error| Error::io(op, path, error);
         let file = if let Some(file) = &self.file {
             Arc::clone(file)
         } else {
-            let io = &site.env.io;
+            let io = &context.env.io;
             let made = io.open(CLASS.call(), &self.path, OpenMode::CreateNew).await;
             made.map_err(failed("create"))?
         };
@@ -169,7 +170,8 @@ impl Output {
             let length = piece.len() as u64;
             let written = exact::write_all(&*file, CLASS.call(), self.offset, vec![piece]).await;
             written.map_err(failed("write"))?;
-            // A sync of the journal may have to wait for all that the device has not taken yet: no more than this piece.
+            // Bounds what a sync of the journal may have to wait for: only what the device has not taken yet of this
+            // piece.
             let written = file.write_back(CLASS.call(), self.offset, length).await;
             written.map_err(failed("write"))?;
             self.offset += length;
@@ -179,8 +181,8 @@ impl Output {
     }
 
     /// Writes directory and header, and makes the file durable.
-    async fn finish(&mut self, site: &Site, end: Finished) -> Result<RunRef> {
-        let file = self.append(site, end.directory).await?;
+    async fn finish(&mut self, context: &TableContext, end: FinishedFile) -> Result<RunRef> {
+        let file = self.append(context, end.directory).await?;
         let path = &self.path;
         let failed = |op| move |error| Error::io(op, path, error);
         let written = exact::write_all(&*file, CLASS.call(), 0, vec![end.header]).await;
@@ -208,26 +210,26 @@ enum Part {
 }
 
 enum Piece {
-    /// There was no row at all.
+    /// The input has no row.
     Nothing,
     /// The next row is in a page that has to be read first.
     WaitsForPages,
-    /// To write after what was written.
+    /// Bytes to write after those before.
     Bytes(Bytes),
     /// The end of the file.
-    End(Finished),
+    End(FinishedFile),
 }
 
 impl Writer {
-    fn new(site: &Site, id: u64, input: Input) -> Self {
+    fn new(context: &TableContext, id: u64, input: Input) -> Self {
         Self {
-            builder: Some(Builder::new(site, id, input.filter_keys)),
+            builder: Some(Builder::new(context, id, input.filter_keys)),
             input,
             part: Part::Rows,
         }
     }
 
-    /// Reads the pages that rows wait for.
+    /// Reads the pages that the rows wait for.
     async fn supply(&mut self) -> Result<()> {
         for cursor in self.input.rows.waiting() {
             cursor.supply().await?;

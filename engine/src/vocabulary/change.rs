@@ -1,6 +1,6 @@
-//! What a commit consists of.
+//! The content of a commit.
 //!
-//! Owns: [`Batch`] and [`Change`]. Refuses: judging and applying them (`commit`).
+//! Owns: [`Batch`] and [`Change`]. Refuses: checking and applying them (`commit`).
 
 use super::{Digest, ManifestEntry, Origin, Require};
 
@@ -24,28 +24,28 @@ pub enum Change {
     },
     /// Removes a tag.
     DeleteTag(String),
-    /// Removes the repository with everything that has a name in it; no later change of the batch finds it. A later
-    /// push to the name makes another repository.
+    /// Removes the repository with everything that has a name in it. No later change of the batch finds it. A later
+    /// push to the name creates another repository.
     DeleteRepository,
 }
 
-/// Changes of one repository, applied together or not at all.
+/// The changes of one repository, applied together or not at all.
 ///
-/// `S` is what a store holds of bytes that were received and that no commit names yet. Use cases and ports see the
-/// port's type, the engine sees its own.
+/// `S` is a store's handle of received bytes that no commit names yet. Use cases and ports use the port's type, the
+/// engine its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch<S> {
     /// The repository's name.
     pub repository: String,
-    /// Whether a missing repository is created; otherwise the batch is refused with [`Require::Repository`].
+    /// Whether a missing repository is created. Otherwise the batch is rejected with [`Require::Repository`].
     pub create_repository: bool,
-    /// Who asked.
+    /// Actor and request that asked for it.
     pub origin: Origin,
-    /// All must hold, or nothing changes.
+    /// Preconditions. All must hold, or nothing changes.
     pub requires: Vec<Require>,
     /// Bytes that become blobs of the store before the first change. No effect where a blob is already stored intact.
     pub staged: Vec<S>,
-    /// Applied in order.
+    /// Changes, applied in order.
     pub changes: Vec<Change>,
 }
 

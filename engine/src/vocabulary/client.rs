@@ -1,3 +1,5 @@
+//! The identity of a client.
+//!
 //! Owns: [`ClientId`].
 
 /// Identifies a client, so that clients take turns. The caller chooses what a client is, for example an address.

@@ -1,28 +1,29 @@
-//! What the catalog keeps of a manifest, and of who changed it: plain data that commits, transactions and views share.
+//! The catalog's entry of a manifest, and the origin of a change: plain data that commits, transactions and views
+//! share.
 //!
-//! Owns: [`ManifestEntry`], [`Origin`]. Refuses: looking into a manifest.
+//! Owns: [`ManifestEntry`], [`Origin`]. Refuses: parsing a manifest.
 
 use bytes::Bytes;
 
 use super::Digest;
 
-/// What the catalog keeps of a manifest: its edges, and attributes that it never looks into.
+/// The catalog's entry of a manifest: its edges, and attributes that it does not interpret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestEntry {
-    /// The manifest's digest.
+    /// Digest of the manifest.
     pub digest: Digest,
-    /// Its size in bytes.
+    /// Size of the manifest in bytes.
     pub size: u64,
-    /// What it keeps alive: blobs and manifests it lists, without repeats.
+    /// Blobs and manifests that it lists and keeps alive, without repeats.
     pub children: Vec<Digest>,
-    /// What it refers to. The subject may be absent; the referrer keeps nothing alive.
+    /// Manifest that it refers to. The subject may be absent, and the reference keeps nothing alive.
     pub subject: Option<Digest>,
     /// Opaque to the engine (media type, artifact type); at most
     /// [`crate::limits::MANIFEST_ATTRIBUTES_BYTES_MAX`].
     pub attributes: Bytes,
 }
 
-/// Who asked for a transaction; kept in the journal for audit. Both are cut at
+/// Who asked for a transaction; stored in the journal for audit. Both parts are cut at
 /// [`crate::limits::ORIGIN_BYTES_MAX`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {

@@ -1,8 +1,8 @@
-//! The vocabulary of a commit: the words that use cases, ports and the store share.
+//! The vocabulary of a commit: the types that use cases, ports and the store share.
 //!
-//! Owns: [`Batch`] and [`Change`], what they name ([`ManifestEntry`], [`Origin`], [`Require`]), and the words of uploads
-//! and clients. [`Digest`] and [`Algorithm`] belong to it.
-//! Refuses: behaviour of a store. No type here holds a file, a lease or a lock, so another store can use all of them.
+//! Owns: [`Batch`] and [`Change`], what they name ([`ManifestEntry`], [`Origin`], [`Require`]), and the types of
+//! uploads and clients. [`Digest`] and [`Algorithm`] belong to it. Refuses: behaviour of a store. No type here holds a
+//! file, a lease or a lock, so another store can use all of them.
 
 mod change;
 mod client;

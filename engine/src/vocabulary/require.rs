@@ -1,12 +1,12 @@
-//! What a commit may demand of the state it is applied to.
+//! The preconditions of a commit.
 //!
-//! Owns: [`Require`]. Refuses: judging it (`commit::resolve`).
+//! Owns: [`Require`]. Refuses: checking them (`commit::resolve`).
 
 use bytes::Bytes;
 
 use super::Digest;
 
-/// Something that must hold at commit, judged against all transactions queued before this one.
+/// A precondition of a commit, checked against the state that includes all transactions queued before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Require {
     /// The repository exists.
@@ -26,18 +26,18 @@ pub enum Require {
     Attributes {
         /// The manifest.
         digest: Digest,
-        /// What it must have for attributes.
+        /// Attributes that it must have.
         attributes: Bytes,
     },
     /// The tag points at this manifest; `None`: the tag does not exist.
     Tag {
         /// The tag.
         tag: String,
-        /// What it must point at.
+        /// Manifest that it must point at.
         digest: Option<Digest>,
     },
     /// The tag exists, wherever it points.
     TagExists(String),
-    /// The blob's bytes are in the store, in whatever repository.
+    /// The blob's bytes are in the store, in any repository.
     Stored(Digest),
 }

@@ -1,28 +1,28 @@
-//! The words of an upload.
+//! The types of an upload.
 //!
-//! Owns: [`UploadId`] and its one spelling, [`UploadSpec`], [`UploadClaim`], [`UploadPosition`].
+//! Owns: [`UploadId`] and its text form, [`UploadSpec`], [`UploadClaim`], [`UploadPosition`].
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::Algorithm;
 
-/// Name of an upload: a random UUID, which is all that a client needs to continue it.
+/// The name of an upload: a random UUID, which is all that a client needs to continue it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UploadId(uuid::Uuid);
 
 impl UploadId {
-    /// A version 4 UUID of these random bytes.
+    /// Creates a version 4 UUID from random bytes.
     pub fn from_random(bytes: [u8; 16]) -> Self {
         Self(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 
-    /// The id of 16 bytes on disk.
+    /// Creates the id from its 16 bytes on disk.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(uuid::Uuid::from_bytes(bytes))
     }
 
-    /// Its 16 bytes.
+    /// Returns the 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
@@ -34,7 +34,7 @@ impl fmt::Display for UploadId {
     }
 }
 
-/// Not an upload id as we write them.
+/// The error of text that is not an upload id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an upload id is a UUID in lowercase with hyphens")]
 pub struct ParseUploadIdError;
@@ -47,7 +47,7 @@ impl FromStr for UploadId {
             .map(Self)
             .ok()
             .ok_or(ParseUploadIdError)?;
-        // The parser takes other spellings, too; one upload has one name.
+        // The parser accepts other forms, too, but one upload has one name.
         if id.to_string() == text {
             Ok(id)
         } else {
@@ -56,39 +56,42 @@ impl FromStr for UploadId {
     }
 }
 
-/// What an upload begins with.
+/// The parameters of a new upload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UploadSpec {
-    /// The repository it belongs to; others do not see it.
+    /// Repository that it belongs to. It is invisible in others.
     pub repository: String,
-    /// Who begins it; cut at [`crate::limits::ORIGIN_BYTES_MAX`].
+    /// Actor that begins it; cut at [`crate::limits::ORIGIN_BYTES_MAX`].
     pub actor: String,
-    /// The digest algorithm to run; SHA-256 if none is named.
+    /// Digest algorithm; SHA-256 if none is named.
     pub algorithm: Option<Algorithm>,
-    /// Bytes that are announced: a hint, never trusted.
+    /// Announced size in bytes: a hint, never trusted.
     pub length_hint: Option<u64>,
-    /// Its one writer is all that knows of it: when it is let go, the upload is over.
+    /// Whether the upload is not listed and ends when its one writer is dropped.
     pub unlisted: bool,
 }
 
-/// Where the bytes of a request belong, and so whether it may take over from one that is still there: a client whose
-/// connection broke comes back on a new one, while the old one looks alive.
+/// The position of a request's bytes in an upload.
+///
+/// It decides whether the request may take over from an earlier one that is still open. After a broken connection a
+/// client returns on a new one, while the old one still looks alive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UploadPosition {
-    /// From this byte on. Takes over if the upload is there.
+    /// From this byte on. Takes over if the upload has exactly so many bytes.
     At(u64),
-    /// After what is there, up to the end of the blob, whose digest proves it. Takes over.
+    /// After the bytes received, up to the end of the blob, whose digest proves it. Takes over.
     End,
-    /// After what is there, by a client that does not say where that is. Takes over only from a request that stalled.
+    /// After the bytes received, from a client that does not say where that is. Takes over only from a request that
+    /// stalled.
     #[default]
     Anywhere,
 }
 
-/// What a request wants of an upload.
+/// What a request needs of an upload.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UploadClaim {
-    /// Where its bytes belong.
+    /// Position of its bytes.
     pub position: UploadPosition,
-    /// The algorithm of the digest that it names: from now on that one runs, where there are no bytes yet.
+    /// Algorithm of the digest that it names. An upload without bytes switches to it.
     pub algorithm: Option<Algorithm>,
 }

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use tonnage_engine::format::codec::{Decoder, Encoder};
 use tonnage_engine::format::keys::{
-    self, SegmentUse, Slot, TagValue, digest_behind, number_behind, text_behind,
+    self, SegmentUse, Slot, TagValue, digest_after, number_after, text_after,
 };
 use tonnage_engine::format::record::RecordPlaces;
 use tonnage_engine::{Algorithm, Digest};
@@ -64,7 +64,7 @@ fn key(rest: &[u8]) {
     let prefix = vec![b'x'; usize::from(input.byte())];
     let key = input.all();
     let behind = key.get(prefix.len()..).unwrap_or_default();
-    if let Ok(digest) = digest_behind(key, &prefix) {
+    if let Ok(digest) = digest_after(key, &prefix) {
         let mut out = Encoder::new();
         assert_eq!(out.digest(&digest).finish(), behind);
         assert_eq!(digest.to_string().parse::<Digest>(), Ok(digest));
@@ -72,10 +72,10 @@ fn key(rest: &[u8]) {
         assert_eq!(decoder.digest(), Ok(digest));
         assert_eq!(digest.key().algorithm, digest.algorithm());
     }
-    if let Ok(text) = text_behind(key, &prefix) {
+    if let Ok(text) = text_after(key, &prefix) {
         assert_eq!(text.as_bytes(), behind);
     }
-    if number_behind(key, &prefix).is_ok() {
+    if number_after(key, &prefix).is_ok() {
         assert_eq!(behind.len(), 8);
     }
     drop(keys::parent_of(key));

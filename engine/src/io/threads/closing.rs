@@ -2,8 +2,9 @@
 //!
 //! Owns: [`Closing`]. Refuses: deciding when a file is no longer used.
 //!
-//! Closing a removed file frees its space, which takes long for a large one. So a thread does it, and for a moment there are more
-//! descriptors than files in use. An open that finds no descriptor closes all of these first.
+//! Closing a removed file frees its space, which takes long for a large one. So a separate thread closes it, and for a
+//! moment more descriptors are open than files are in use. An open that finds no free descriptor closes all of these
+//! first.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -24,12 +25,13 @@ struct State {
 }
 
 impl Closing {
-    /// Takes a descriptor in; [`Closing::close_one`] has to be called once for each.
+    /// Adds a descriptor. [`Closing::close_one`] has to be called once for each.
     pub(super) fn add(&self, descriptor: Arc<OwnedFd>) {
         self.state.lock().waiting.push(descriptor);
     }
 
-    /// Closes one of those that wait, if there is any left. An operation that still uses it closes it at its own end.
+    /// Closes one of the waiting descriptors; false if there is none. If an operation still uses it, it is closed at
+    /// the end of that operation.
     pub(super) fn close_one(&self) -> bool {
         let mut state = self.state.lock();
         let Some(descriptor) = state.waiting.pop() else {
@@ -43,7 +45,8 @@ impl Closing {
         true
     }
 
-    /// Closes all that wait, on this thread, and lets other threads end what they are closing. Returns whether there was anything.
+    /// Closes all waiting descriptors on this thread, and waits for those that other threads are closing. Returns
+    /// whether there was any.
     pub(super) fn close_all(&self) -> bool {
         let mut any = false;
         while self.close_one() {

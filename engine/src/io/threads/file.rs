@@ -1,7 +1,7 @@
 //! One open file of the thread pool.
 //!
-//! Owns: [`ThreadFile`], each operation of which is one system call.
-//! Refuses: loops over short transfers (`io::exact` has them).
+//! Owns: [`ThreadFile`], each operation of which is one system call. Refuses: loops over short transfers (`io::exact`
+//! has them).
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::num::NonZeroU64;
@@ -12,12 +12,12 @@ use bytes::Bytes;
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
+use super::errno::{operation_error, sync_error};
 use super::pool::{Blocking, Pool};
-use super::refusal::{begun, not_synced};
 use crate::buffer::Buffer;
 use crate::io::{Call, Dir, File, IoFuture, IoResult, Residency};
 
-/// Slices one system call takes (`IOV_MAX` of Linux); more are written by the caller's next call.
+/// Most slices of one system call (`IOV_MAX` of Linux). The caller's next call writes the rest.
 const SLICES_MAX: usize = 1024;
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl File for ThreadFile {
     fn read_at(&self, call: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
         self.run(call, Blocking::Transfer, move |descriptor| {
             let read = retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset));
-            let count = read.map_err(begun)?;
+            let count = read.map_err(operation_error)?;
             buffer.advance(count);
             Ok((buffer, count))
         })
@@ -68,8 +68,8 @@ impl File for ThreadFile {
             rustix::io::preadv2(&*self.descriptor, slices, offset, ReadWriteFlags::NOWAIT)
         });
         let count = found.map_err(|errno| {
-            // A file system without this flag is one where nothing is known to be resident.
-            begun(if errno == Errno::OPNOTSUPP {
+            // A file system without this flag cannot tell whether bytes are resident.
+            operation_error(if errno == Errno::OPNOTSUPP {
                 Errno::AGAIN
             } else {
                 errno
@@ -90,7 +90,7 @@ impl File for ThreadFile {
             let whole: usize = slices.iter().map(Bytes::len).sum();
             let count = write(descriptor, offset, &slices)?;
             if count == whole {
-                rustix::fs::fdatasync(descriptor).map_err(not_synced)?;
+                rustix::fs::fdatasync(descriptor).map_err(sync_error)?;
             }
             Ok(count)
         })
@@ -98,7 +98,7 @@ impl File for ThreadFile {
 
     fn sync_data(&self, call: Call) -> IoFuture<()> {
         self.run(call, Blocking::Sync, |descriptor| {
-            rustix::fs::fdatasync(descriptor).map_err(not_synced)
+            rustix::fs::fdatasync(descriptor).map_err(sync_error)
         })
     }
 
@@ -127,7 +127,7 @@ impl File for ThreadFile {
             let Some(length) = NonZeroU64::new(length) else {
                 return Ok(());
             };
-            rustix::fs::fadvise(descriptor, offset, Some(length), advice).map_err(begun)
+            rustix::fs::fadvise(descriptor, offset, Some(length), advice).map_err(operation_error)
         })
     }
 
@@ -135,13 +135,13 @@ impl File for ThreadFile {
         self.run(call, Blocking::Sync, move |descriptor| {
             let flags = FallocateFlags::empty();
             retry_on_intr(|| rustix::fs::fallocate(descriptor, flags, offset, length))
-                .map_err(begun)
+                .map_err(operation_error)
         })
     }
 
     fn set_len(&self, call: Call, length: u64) -> IoFuture<()> {
         self.run(call, Blocking::Sync, move |descriptor| {
-            retry_on_intr(|| rustix::fs::ftruncate(descriptor, length)).map_err(begun)
+            retry_on_intr(|| rustix::fs::ftruncate(descriptor, length)).map_err(operation_error)
         })
     }
 
@@ -152,22 +152,22 @@ impl File for ThreadFile {
     }
 }
 
-/// Writes some of the slices. A write that would go beyond the limit of a file's size is not begun: the kernel would take what fits, and
-/// the rest would find a frame half written.
+/// Writes some of the slices. A write that would exceed the limit on file size is not begun, because the kernel would
+/// write the part that fits and leave half a frame.
 fn write(descriptor: &OwnedFd, offset: u64, slices: &[Bytes]) -> IoResult<usize> {
     let end = slices
         .iter()
         .fold(offset, |end, slice| end + slice.len() as u64);
     let limit = rustix::process::getrlimit(rustix::process::Resource::Fsize);
     if limit.current.is_some_and(|largest| end > largest) {
-        return Err(begun(Errno::FBIG));
+        return Err(operation_error(Errno::FBIG));
     }
     let vectors: Vec<IoSlice<'_>> = slices
         .iter()
         .take(SLICES_MAX)
         .map(|slice| IoSlice::new(slice))
         .collect();
-    retry_on_intr(|| rustix::io::pwritev(descriptor, &vectors, offset)).map_err(begun)
+    retry_on_intr(|| rustix::io::pwritev(descriptor, &vectors, offset)).map_err(operation_error)
 }
 
 /// An open directory.
@@ -188,19 +188,19 @@ impl Dir for ThreadDir {
     fn sync(&self, call: Call) -> IoFuture<()> {
         let descriptor = Arc::clone(&self.descriptor);
         self.pool.run(call, Blocking::Sync, move || {
-            rustix::fs::fsync(&descriptor).map_err(not_synced)
+            rustix::fs::fsync(&descriptor).map_err(sync_error)
         })
     }
 }
 
-/// Size of an open file in bytes.
+/// Returns the size of an open file in bytes.
 pub(super) fn length(descriptor: &OwnedFd) -> io::Result<u64> {
     let size = retry_on_intr(|| rustix::fs::fstat(descriptor))?.st_size;
     u64::try_from(size).map_err(|negative| io::Error::new(io::ErrorKind::InvalidData, negative))
 }
 
-/// `sync_file_range`, which rustix has no call for. Where the file system does not know it, nothing is
-/// lost: it makes nothing durable.
+/// Calls `sync_file_range`, which rustix does not have. A file system that does not support it is no error, because the
+/// call makes nothing durable.
 fn sync_file_range(
     descriptor: &OwnedFd,
     offset: u64,
@@ -211,7 +211,7 @@ fn sync_file_range(
     let offset = i64::try_from(offset).map_err(invalid)?;
     let length = i64::try_from(length).map_err(invalid)?;
     #[expect(unsafe_code, reason = "no safe wrapper exists for this system call")]
-    // SAFETY: takes only numbers; the descriptor is open as long as `descriptor` is borrowed.
+    // SAFETY: it takes only numbers; the descriptor is open as long as `descriptor` is borrowed.
     let result = unsafe { libc::sync_file_range(descriptor.as_raw_fd(), offset, length, flags) };
     if result == 0 {
         return Ok(());

@@ -1,7 +1,8 @@
 //! The lock on a store: flock on its directory, and on its superblock.
 //!
-//! Owns: taking, naming the holder, releasing by closing; the check that the name still leads to what was locked.
-//! Refuses: lock files: a name can be deleted or replaced while its file is locked, and then a second process locks another file.
+//! Owns: taking the lock, naming its holder, releasing it by closing; the check that the name still leads to the locked
+//! file. Refuses: lock files. A lock file can be deleted or replaced while it is locked, and then a second process
+//! locks another file.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,19 +13,20 @@ use std::time::Duration;
 use rustix::fs::{FileType, FlockOperation, OFlags, Stat};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::place::{Place, Roots};
+use super::resolve::{LockedRoots, ResolvedPath};
 use crate::io::{LockAttempt, LockGuard};
 
-/// A process that was killed a moment ago may hold its lock until its last operation in the kernel ends.
+/// Attempts to take the lock. A process that was just killed may hold its lock until its last operation in the kernel
+/// ends.
 const ATTEMPTS: usize = 10;
 /// Time between attempts; all of them together stay under half a second.
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(40);
 
-/// Released by closing: no child process inherits the descriptor.
+/// A lock that is held. It is released by closing the descriptor, which no child process inherits.
 #[derive(Debug)]
 struct Held {
     descriptor: Arc<OwnedFd>,
-    roots: Arc<Roots>,
+    roots: Arc<LockedRoots>,
 }
 
 impl LockGuard for Held {}
@@ -35,8 +37,12 @@ impl Drop for Held {
     }
 }
 
-/// Locks the directory or file at `path`. While a directory is held, `roots` resolves what is below it.
-pub(super) fn try_lock(place: &Place, path: PathBuf, roots: Arc<Roots>) -> io::Result<LockAttempt> {
+/// Locks the directory or file at `path`. While a directory is locked, `roots` resolves names below it.
+pub(super) fn try_lock(
+    place: &ResolvedPath,
+    path: PathBuf,
+    roots: Arc<LockedRoots>,
+) -> io::Result<LockAttempt> {
     let descriptor = place.open_any(OFlags::RDONLY)?;
     for attempt in 0..ATTEMPTS {
         if attempt > 0 {
@@ -59,25 +65,28 @@ pub(super) fn try_lock(place: &Place, path: PathBuf, roots: Arc<Roots>) -> io::R
     Ok(LockAttempt::Taken(holder(&descriptor)))
 }
 
-/// The name may have come to lead elsewhere between the open and the lock. Returns what was locked.
-fn check_identity(place: &Place, descriptor: &OwnedFd) -> io::Result<FileType> {
+/// Returns the type of the locked file, after a check that the name still leads to it. It may have been replaced
+/// between the open and the lock.
+fn check_identity(place: &ResolvedPath, descriptor: &OwnedFd) -> io::Result<FileType> {
     let locked = retry_on_intr(|| rustix::fs::fstat(descriptor))?;
     let named = place.stat()?;
     if (locked.st_dev, locked.st_ino) == (named.st_dev, named.st_ino) {
         return Ok(FileType::from_raw_mode(locked.st_mode));
     }
-    let what = "it was replaced by another while it was being locked";
+    let what = "it was replaced while it was being locked";
     Err(io::Error::new(io::ErrorKind::ResourceBusy, what))
 }
 
-/// The holder's pid, from the kernel's list of locks; `None` where that does not tell (a holder in another pid namespace).
+/// Returns the holder's pid from the kernel's list of locks. `None` where it is not listed (a holder in another pid
+/// namespace).
 fn holder(descriptor: &OwnedFd) -> Option<u32> {
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let stat = retry_on_intr(|| rustix::fs::fstat(descriptor.as_fd())).ok()?;
     pid_in(&locks, &stat)
 }
 
-/// The pid of the one flock on the inode of `stat`. Some file systems show another device number than `stat` has.
+/// Returns the pid of the only flock on the inode of `stat`. Some file systems show another device number than `stat`
+/// has.
 fn pid_in(locks: &str, stat: &Stat) -> Option<u32> {
     let (major, minor) = (
         rustix::fs::major(stat.st_dev),

@@ -1,25 +1,25 @@
 //! The real disk: blocking system calls on a bounded pool of threads.
 //!
-//! Owns: [`Threads`], the backend that works wherever Linux does. Container runtimes block `io_uring` by
-//! default, so this one is always compiled and always tested.
-//! Refuses: deciding what is synced when; retrying a failed sync.
+//! Owns: [`Threads`], the backend that works wherever Linux does. Container runtimes block `io_uring` by default, so
+//! this one is always compiled and always tested. Refuses: deciding what is synced when; retrying a failed sync.
 //!
 //! Invariants:
 //! - An operation starts when its method is called, not when its future is first polled.
-//! - `EINTR` is retried here for every call but the syncs: a read or write that was interrupted moved
-//!   nothing, and the others are repeatable. An interrupted sync is reported as it is, because what a second
-//!   one says about the first one's pages is not known.
+//! - `EINTR` is retried for every call but syncs: an interrupted read or write moved nothing, and the others can be
+//!   repeated. An interrupted sync is reported as it is, because a second sync would say nothing certain about the
+//!   pages of the first.
 //! - Errors keep the code of the operating system (`raw_os_error`).
-//! - While a directory is locked, names below it are resolved in it, not by its path: a store that is moved stays one store.
-//! - What is created is readable and writable by its owner only: the superblock holds a secret.
+//! - While a directory is locked, names below it are resolved in it, not by its path. A store that is moved stays the
+//!   same store.
+//! - New files and directories are accessible to their owner only: the superblock holds a secret.
 
 mod closing;
+mod counts;
+mod errno;
 mod file;
 mod lock;
-mod place;
 mod pool;
-mod refusal;
-mod tally;
+mod resolve;
 pub(super) mod workers;
 
 use std::io;
@@ -29,27 +29,30 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+use self::errno::operation_error;
 use self::file::{ThreadDir, ThreadFile};
-use self::place::{Place, Roots};
 use self::pool::{Blocking, Pool};
-use self::refusal::begun;
+use self::resolve::{LockedRoots, ResolvedPath};
 use super::{
     Call, ClassCount, DirRef, FileRef, Io, IoFuture, IoResult, LockAttempt, OpenMode, Space,
     TaskFuture,
 };
 
-/// Files whose sizes one operation reads. Those of a large directory are spread over the threads of their lane.
+/// Files whose sizes one operation reads. The files of a large directory are spread over several operations.
 const SIZES_AT_ONCE: usize = 1024;
 
 /// The backend `threads`. Its threads end when the backend and every file opened through it are dropped.
 #[derive(Debug)]
 pub struct Threads {
     pool: Arc<Pool>,
-    roots: Arc<Roots>,
+    roots: Arc<LockedRoots>,
 }
 
 impl Threads {
-    /// Starts the backend with the threads that it keeps; more come with the work. An error if these few cannot be started.
+    /// Starts the backend with the threads that it keeps; more are started on demand.
+    ///
+    /// # Errors
+    /// These few threads cannot be started.
     pub fn start() -> io::Result<Self> {
         Ok(Self {
             pool: Arc::new(Pool::start()?),
@@ -68,14 +71,14 @@ impl Io for Threads {
     }
 
     fn create_dir(&self, call: Call, path: &Path) -> IoFuture<()> {
-        let place = self.roots.place(path);
+        let place = self.roots.resolve(path);
         self.pool.run(call, Blocking::Transfer, move || {
-            place.create_dir().map_err(begun)
+            place.create_dir().map_err(operation_error)
         })
     }
 
     fn list_dir(&self, call: Call, path: &Path) -> IoFuture<Vec<String>> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
+        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             opening(&pool, || list_dir(&place))
         })
@@ -83,7 +86,7 @@ impl Io for Threads {
 
     fn list_files(&self, call: Call, path: &Path) -> IoFuture<Vec<(String, u64)>> {
         let names = self.list_dir(call, path);
-        let (place, pool) = (Arc::new(self.roots.place(path)), Arc::clone(&self.pool));
+        let (place, pool) = (Arc::new(self.roots.resolve(path)), Arc::clone(&self.pool));
         Box::pin(async move {
             let names = names.await?;
             let batches = names.chunks(SIZES_AT_ONCE).map(|names| {
@@ -97,7 +100,7 @@ impl Io for Threads {
     }
 
     fn open_dir(&self, call: Call, path: &Path) -> IoFuture<DirRef> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
+        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             let descriptor = opening(&pool, || place.open_dir())?;
             let directory: DirRef = Arc::new(ThreadDir::new(descriptor, pool));
@@ -106,7 +109,7 @@ impl Io for Threads {
     }
 
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
+        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             let flags = match mode {
                 OpenMode::Read => OFlags::RDONLY,
@@ -120,14 +123,14 @@ impl Io for Threads {
     }
 
     fn unlink(&self, call: Call, path: &Path) -> IoFuture<()> {
-        let place = self.roots.place(path);
+        let place = self.roots.resolve(path);
         self.pool.run(call, Blocking::Transfer, move || {
-            place.unlink().map_err(begun)
+            place.unlink().map_err(operation_error)
         })
     }
 
     fn lock(&self, call: Call, path: &Path) -> IoFuture<LockAttempt> {
-        let (place, path) = (self.roots.place(path), path.to_owned());
+        let (place, path) = (self.roots.resolve(path), path.to_owned());
         let (roots, pool) = (Arc::clone(&self.roots), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             opening(&pool, || {
@@ -137,10 +140,11 @@ impl Io for Threads {
     }
 
     fn space(&self, call: Call, path: &Path) -> IoFuture<Space> {
-        let (place, pool) = (self.roots.place(path), Arc::clone(&self.pool));
+        let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
             let directory = opening(&pool, || place.open_dir())?;
-            let found = retry_on_intr(|| rustix::fs::fstatvfs(&directory)).map_err(begun)?;
+            let found =
+                retry_on_intr(|| rustix::fs::fstatvfs(&directory)).map_err(operation_error)?;
             Ok(Space {
                 total_bytes: found.f_blocks.saturating_mul(found.f_frsize),
                 available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
@@ -154,21 +158,21 @@ impl Io for Threads {
     }
 }
 
-/// Runs `open`, which needs a descriptor. Where there is none, files on their way to be closed are closed first and it is tried again.
+/// Runs `open`, which needs a descriptor. If there is none, closes the files that wait to be closed, and tries again.
 fn opening<T>(pool: &Pool, open: impl Fn() -> io::Result<T>) -> IoResult<T> {
     let opened = open();
     let short = opened.as_ref().err().and_then(Errno::from_io_error);
     if matches!(short, Some(Errno::MFILE | Errno::NFILE)) && pool.closing().close_all() {
-        return open().map_err(begun);
+        return open().map_err(operation_error);
     }
-    opened.map_err(begun)
+    opened.map_err(operation_error)
 }
 
-fn list_dir(place: &Place) -> io::Result<Vec<String>> {
+fn list_dir(place: &ResolvedPath) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in Dir::new(place.open_dir()?)? {
         let entry = entry?;
-        // Our own names are ASCII; what is not UTF-8 is foreign, and its name is only ever shown.
+        // The store's own names are ASCII. A name that is not UTF-8 is foreign, and is only displayed.
         let name = entry.file_name().to_string_lossy().into_owned();
         if name != "." && name != ".." {
             names.push(name);
@@ -177,8 +181,8 @@ fn list_dir(place: &Place) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The regular files among `names`, with their sizes.
-fn sizes(pool: &Pool, place: &Place, names: Vec<String>) -> IoResult<Vec<(String, u64)>> {
+/// Returns the regular files among `names`, with their sizes.
+fn sizes(pool: &Pool, place: &ResolvedPath, names: Vec<String>) -> IoResult<Vec<(String, u64)>> {
     let directory = opening(pool, || place.open_dir())?;
     let mut found = Vec::with_capacity(names.len());
     for name in names {
@@ -186,10 +190,10 @@ fn sizes(pool: &Pool, place: &Place, names: Vec<String>) -> IoResult<Vec<(String
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile => {
                 found.push((name, u64::try_from(stat.st_size).unwrap_or_default()));
             }
-            // No regular file, a link that leads to none, or removed since the directory was read.
+            // Not a regular file, a link that leads to none, or removed since the directory was read.
             Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => {}
-            // Without its size, sound content would pass for lost.
-            Err(errno) => return Err(begun(errno)),
+            // Without its size, intact content would count as lost.
+            Err(errno) => return Err(operation_error(errno)),
         }
     }
     Ok(found)

@@ -1,10 +1,10 @@
-//! The threads behind the backend: lanes, each with a queue and threads of its own.
+//! The threads of the backend: lanes, each with a queue and threads of its own.
 //!
 //! Owns: [`Pool`], which operation runs in which lane. Refuses: knowing what an operation does.
 //!
-//! Lanes because an operation may hold its thread for seconds on a busy drive: were there one queue, a burst of uploads would put all
-//! threads into fdatasync and everything else behind them. Bounds add up, so no lane can starve another; within a lane the class
-//! decides what comes first. Each lane has one thread that is started with the backend and stays.
+//! An operation may block its thread for seconds on a busy drive. With one queue, a burst of uploads would put all
+//! threads into fdatasync and delay everything else. With lanes, none can starve another; within a lane the class
+//! decides the order. Each lane has one thread that is started with the backend and stays.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,21 +13,21 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::closing::Closing;
-use super::tally::Tally;
+use super::counts::OperationCounts;
 use super::workers::Workers;
 use crate::io::{Call, Class, ClassCount, IoError, IoFuture, IoResult};
 
 /// Most threads for the journal, for small blobs, and for the directory syncs that both wait for.
 const COMMIT_THREADS: usize = 6;
-/// Most threads for what clients read, cold opens included.
+/// Most threads for reads of clients, cold opens included.
 const READ_THREADS: usize = 32;
 /// Most threads for bytes of large uploads.
 const UPLOAD_THREADS: usize = 16;
 /// Most threads for syncs of large uploads.
 const UPLOAD_SYNC_THREADS: usize = 8;
-/// Most threads for names: listed, removed, looked at.
+/// Most threads for names: listing, removing, examining.
 const NAME_THREADS: usize = 8;
-/// Most threads for checkpoints, and what else no client waits for.
+/// Most threads for checkpoints, and other work that no client waits for.
 const BACKGROUND_THREADS: usize = 4;
 /// Most threads for closing files.
 const CLOSE_THREADS: usize = 2;
@@ -35,13 +35,13 @@ const CLOSE_THREADS: usize = 2;
 /// How long an operation may block its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Blocking {
-    /// As long as bytes move.
+    /// While bytes are transferred.
     Transfer,
-    /// Until the file system or the drive is done: a sync, space reserved or given back.
+    /// Until the file system or the drive is done: a sync; space reserved or freed.
     Sync,
 }
 
-/// All lanes. Dropping it closes them; operations already taken in still run.
+/// All lanes. Dropping it closes them; queued operations still run.
 #[derive(Debug)]
 pub(super) struct Pool {
     commit: Workers,
@@ -51,12 +51,15 @@ pub(super) struct Pool {
     names: Workers,
     background: Workers,
     close: Workers,
-    tally: Arc<Tally>,
+    counts: Arc<OperationCounts>,
     closing: Arc<Closing>,
 }
 
 impl Pool {
-    /// Starts one thread for each lane. An error where one has none.
+    /// Starts one thread for each lane.
+    ///
+    /// # Errors
+    /// A thread cannot be started.
     pub(super) fn start() -> io::Result<Self> {
         Ok(Self {
             commit: Workers::start("tonnage-commit", 1, COMMIT_THREADS)?,
@@ -66,7 +69,7 @@ impl Pool {
             names: Workers::start("tonnage-names", 1, NAME_THREADS)?,
             background: Workers::start("tonnage-idle", 1, BACKGROUND_THREADS)?,
             close: Workers::start("tonnage-close", 1, CLOSE_THREADS)?,
-            tally: Arc::default(),
+            counts: Arc::default(),
             closing: Arc::default(),
         })
     }
@@ -84,7 +87,7 @@ impl Pool {
         }
     }
 
-    /// Queues `operation` at once and returns a future of its result.
+    /// Queues `operation` immediately and returns a future of its result.
     pub(super) fn run<T: Send + 'static>(
         &self,
         call: Call,
@@ -92,17 +95,17 @@ impl Pool {
         operation: impl FnOnce() -> IoResult<T> + Send + 'static,
     ) -> IoFuture<T> {
         let (done, result) = oneshot::channel();
-        let (urgency, tally) = (call.class as u8, Arc::clone(&self.tally));
+        let (urgency, counts) = (call.class as u8, Arc::clone(&self.counts));
         self.lane(call.class, blocking).submit(urgency, move || {
             let result = operation();
-            tally.count(call.class, &result);
+            counts.count(call.class, &result);
             // The caller may have dropped its future; the operation and its buffers end here then.
             drop(done.send(result));
         });
         Box::pin(async move {
             match result.await {
                 Ok(result) => result,
-                // The operation panicked. What a sync would have said is not known.
+                // The operation panicked. Whether a sync succeeded is unknown.
                 Err(lost) if blocking == Blocking::Sync => {
                     Err(IoError::SyncFailed(io::Error::other(lost)))
                 }
@@ -111,13 +114,13 @@ impl Pool {
         })
     }
 
-    /// Operations so far, by class.
+    /// Returns the number of operations so far, by class.
     pub(super) fn counts(&self) -> Vec<ClassCount> {
-        self.tally.read()
+        self.counts.read()
     }
 
-    /// Closes a file that is no longer used, in a lane of its own: closing a large removed file frees its space, which may take
-    /// seconds.
+    /// Closes a file that is no longer used, in a lane of its own: closing a large removed file frees its space, which
+    /// may take seconds.
     pub(super) fn close(&self, descriptor: Arc<OwnedFd>) {
         self.closing.add(descriptor);
         let closing = Arc::clone(&self.closing);
@@ -126,7 +129,7 @@ impl Pool {
         });
     }
 
-    /// Told once all that [`Pool::close`] was called for is closed. Runs in the same lane.
+    /// Returns a receiver that resolves when all files passed to [`Pool::close`] are closed. Runs in the same lane.
     pub(super) fn closed(&self) -> oneshot::Receiver<()> {
         let (done, closed) = oneshot::channel();
         let closing = Arc::clone(&self.closing);
@@ -137,7 +140,7 @@ impl Pool {
         closed
     }
 
-    /// What is on its way to be closed.
+    /// Returns the files that wait to be closed.
     pub(super) fn closing(&self) -> &Closing {
         &self.closing
     }
@@ -177,7 +180,8 @@ mod tests {
         assert_eq!(ends.recv_timeout(NEVER).unwrap(), 2);
     }
 
-    /// Guards: files are closed in a lane of their own, so closing large ones holds up nothing else, and can be waited for.
+    /// Guards: files are closed in a lane of their own, so closing large ones delays nothing else, and can be waited
+    /// for.
     #[test]
     fn files_are_closed_in_a_lane_of_their_own() {
         let pool = Pool::start().unwrap();
@@ -207,8 +211,8 @@ mod tests {
         kinds.into_iter().flatten()
     }
 
-    /// Guards: large uploads whose syncs last, more of them than there are threads for, keep nothing else waiting: no frame, no small
-    /// blob, no read or cold open, no removal, no directory sync, no byte of another upload.
+    /// Guards: slow syncs of large uploads, more of them than there are threads, delay nothing else: no frame, small
+    /// blob, read, cold open, removal, directory sync or byte of another upload.
     #[test]
     fn syncs_of_uploads_keep_nothing_else_waiting() {
         let pool = Pool::start().unwrap();
@@ -243,7 +247,8 @@ mod tests {
         }
     }
 
-    /// Guards: where a frame of the journal, a small blob and a directory wait for the same threads, they run in this order.
+    /// Guards: where a frame of the journal, a small blob and a directory wait for the same threads, they run in this
+    /// order.
     #[test]
     fn the_journal_is_the_first_of_its_lane() {
         let pool = Pool::start().unwrap();

@@ -1,10 +1,11 @@
-//! Threads that run jobs: one queue, the most urgent job first.
+//! Threads that run jobs from one queue, the most urgent job first.
 //!
 //! Owns: [`Workers`]. Refuses: knowing what a job does.
 //!
-//! Invariants: a job that was taken in is run, also when its waiter is gone and when the queue is being closed. Jobs of one urgency run
-//! in the order in which they came. Threads that are kept are started with the queue and end with it, so that a limit on threads which
-//! is reached later stops nothing; others come with the work and end after `IDLE_ENDS_AFTER` without any.
+//! Invariants: a submitted job runs, also when its waiter was dropped or the queue is being closed. Jobs of one urgency
+//! run in the order in which they were submitted. Kept threads are started with the queue and end with it, so that a
+//! limit on threads that is reached later does not stop it. Other threads are started on demand and end after
+//! `IDLE_ENDS_AFTER` without work.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,15 +21,18 @@ const IDLE_ENDS_AFTER: Duration = Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A queue of jobs and its threads. Dropping it closes the queue; jobs already taken in still run.
+/// A queue of jobs and its threads. Dropping it closes the queue; jobs already submitted still run.
 #[derive(Debug)]
 pub struct Workers {
     queue: Arc<Queue>,
 }
 
 impl Workers {
-    /// Starts `kept` threads, at least one, that stay, and at most `bound` together with those that come and go. An error where not
-    /// one can be started; with fewer than were asked for it works on.
+    /// Starts `kept` threads, at least one, that stay. Together with those started on demand there are at most `bound`.
+    /// If only some of the kept threads can be started, it continues with these and logs a warning.
+    ///
+    /// # Errors
+    /// Not even one thread can be started.
     ///
     /// # Panics
     /// If `name` has more than 15 bytes, which the kernel would cut.
@@ -50,7 +54,7 @@ impl Workers {
                 Err(refused) if state.threads == 0 => return Err(refused),
                 Err(refused) => {
                     let (threads, kept) = (state.threads, kept);
-                    tracing::warn!(%refused, name, threads, kept, "fewer threads could be started than wanted; it works on with these");
+                    tracing::warn!(%refused, name, threads, kept, "fewer threads could be started than wanted; the queue continues with these");
                     break;
                 }
             }
@@ -59,7 +63,7 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Takes a job in; those of a lower `urgency` run before it, whenever they come.
+    /// Submits a job. Jobs with a lower `urgency` run before it, also if they are submitted later.
     pub fn submit(&self, urgency: u8, job: impl FnOnce() + Send + 'static) {
         self.queue.submit(urgency, Box::new(job));
     }
@@ -82,9 +86,9 @@ struct Queue {
 
 #[derive(Default)]
 struct State {
-    /// By urgency, then in the order in which they came.
+    /// The waiting jobs, by urgency, then in the order in which they were submitted.
     jobs: BTreeMap<(u8, u64), Job>,
-    taken_in: u64,
+    submitted: u64,
     threads: usize,
     idle: usize,
     closed: bool,
@@ -106,16 +110,16 @@ impl fmt::Debug for Queue {
 impl Queue {
     fn submit(self: &Arc<Self>, urgency: u8, job: Job) {
         let mut state = self.state.lock();
-        state.taken_in += 1;
-        let key = (urgency, state.taken_in);
+        state.submitted += 1;
+        let key = (urgency, state.submitted);
         state.jobs.insert(key, job);
-        // A thread that was woken but has not run yet still counts as idle, and its job as waiting.
+        // A thread that was woken but does not run yet still counts as idle, and its job as waiting.
         if state.idle >= state.jobs.len() {
             self.wake.notify_one();
         } else if state.threads < self.bound && self.start_thread().is_ok() {
             state.threads += 1;
         }
-        // Otherwise the threads there are will come to it.
+        // Otherwise the existing threads will run it.
     }
 
     fn start_thread(self: &Arc<Self>) -> io::Result<()> {
@@ -126,13 +130,13 @@ impl Queue {
 
     fn work(&self) {
         while let Some(job) = self.next() {
-            // A panic in a job is our own defect and was reported by the panic hook; its waiter gets an
-            // error, and the jobs behind it still run.
+            // A panic in a job is a defect, which the panic hook reported. The job's waiter gets an error, and the next
+            // jobs still run.
             drop(catch_unwind(AssertUnwindSafe(job)));
         }
     }
 
-    /// The next job; `None` ends the thread, which is no longer counted then.
+    /// Returns the next job. `None` ends the thread, which is then no longer counted.
     fn next(&self) -> Option<Job> {
         let mut state = self.state.lock();
         loop {
@@ -185,7 +189,7 @@ mod tests {
         open
     }
 
-    /// Guards: threads grow to the bound and not beyond, and what waits behind them is still run.
+    /// Guards: threads grow to the bound and not beyond, and jobs that wait for them still run.
     #[test]
     fn threads_grow_on_demand_to_the_bound() {
         let workers = Workers::start("test", 1, 3).unwrap();
@@ -209,7 +213,7 @@ mod tests {
         assert_eq!(next(2), [3, 4]);
     }
 
-    /// Guards: of what waits, the most urgent runs first, and among equals the one that came first.
+    /// Guards: of the waiting jobs, the most urgent runs first, and of equals the one that was submitted first.
     #[test]
     fn the_most_urgent_job_runs_first() {
         let workers = Workers::start("test", 1, 1).unwrap();

@@ -1,4 +1,4 @@
-//! Layers in memory: which one counts, and what a scan sees.
+//! Tests of the layers in memory: which one counts, and what a scan returns.
 
 use bytes::Bytes;
 
@@ -21,7 +21,7 @@ fn keys(scan: Scan) -> Vec<String> {
         .collect()
 }
 
-/// Guards: newest layer wins, in lookups and scans; a deletion hides what is below it.
+/// Guards: the newest layer counts, in lookups and scans; a deletion hides older rows.
 #[test]
 fn newer_layers_hide_older_ones() {
     let mut layers = with(&["a", "b", "c"]).freeze();
@@ -48,7 +48,7 @@ fn clones_and_scans_do_not_see_later_changes() {
     assert_eq!(layers.get(b"b").unwrap(), None);
 }
 
-/// Guards: a prefix ends where its last byte counts up, also at 0xff; `after` is exclusive.
+/// Guards: a prefix ends where its last byte is incremented, also at 0xff; `after` is exclusive.
 #[test]
 fn prefix_scans_stay_inside_their_prefix() {
     assert_eq!(prefix_end(b"a\xff"), Some(b"b".to_vec()));

@@ -1,4 +1,4 @@
-//! The ordered table and its checkpoints, on a real file system.
+//! Tests of the ordered table and its checkpoints, on a real file system.
 
 #![expect(
     clippy::disallowed_methods,
@@ -19,17 +19,17 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::checkpoint::{self, Done, Facts, History, Loaded};
+use crate::checkpoint::{self, History, Loaded, Positions, Published};
 use crate::extent::Lsn;
 use crate::format::superblock::Superblock;
 use crate::io::test_env;
+use crate::table::context::PageSizes;
 use crate::table::page_cache::PageCache;
-use crate::table::site::PageSizes;
 use crate::table::tiers::Tiers;
-use crate::table::{self, Layers, Runs, Scan, Site, resident};
+use crate::table::{self, Layers, Runs, Scan, TableContext, resident};
 
 const STORE: [u8; 16] = *b"a store of tests";
-const FACTS: Facts = Facts {
+const FACTS: Positions = Positions {
     lsn: Lsn(7),
     journal_number: 1,
     journal_offset: 4096,
@@ -56,9 +56,9 @@ fn superblock() -> Superblock {
     }
 }
 
-/// A site with small pages, in which few runs are merged.
-fn site(root: &Path) -> Site {
-    let mut site = Site::new(test_env::env(), root, &superblock());
+/// Creates a context with small pages and tiers of few runs.
+fn site(root: &Path) -> TableContext {
+    let mut site = TableContext::new(test_env::env(), root, &superblock());
     site.tiers = Tiers {
         fanout: 3,
         unit_bytes: 8 << 10,
@@ -95,7 +95,7 @@ fn filled(rows: Range<u64>) -> Layers {
 }
 
 /// Freezes, checkpoints and unfreezes.
-async fn checkpoint(site: &Site, history: &History, layers: &mut Layers) -> Done {
+async fn checkpoint(site: &TableContext, history: &History, layers: &mut Layers) -> Published {
     let frozen = layers.freeze();
     let done = checkpoint::flush(site, history, FACTS, &frozen, frozen.runs())
         .await
@@ -105,7 +105,12 @@ async fn checkpoint(site: &Site, history: &History, layers: &mut Layers) -> Done
 }
 
 /// Merges the runs of a range.
-async fn merge(site: &Site, history: &History, layers: &mut Layers, range: Range<usize>) -> Done {
+async fn merge(
+    site: &TableContext,
+    history: &History,
+    layers: &mut Layers,
+    range: Range<usize>,
+) -> Published {
     let runs = layers.runs();
     let merged = table::merge(site, runs, range).await.unwrap();
     let done = checkpoint::publish(site, history, merged.over(runs)).await;
@@ -183,7 +188,7 @@ async fn collected(mut scan: Scan) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// What a history of steps works on: the table and the model beside it.
 struct World {
-    site: Site,
+    site: TableContext,
     history: History,
     layers: Layers,
     model: Rows,
@@ -268,8 +273,8 @@ impl World {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Guards: through any history of changes, checkpoints, merges and reopens the table equals a plain map; lookups and
-    /// scans of any prefix, in all layers.
+    /// Guards: through any history of changes, checkpoints, merges and reopens the table equals a plain map; lookups
+    /// and scans of any prefix, in all layers.
     #[test]
     fn a_table_is_a_sorted_map(steps in vec(any_step(), 50..400)) {
         run(async {
@@ -321,14 +326,14 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
             store_id: [0; 16],
             ..superblock()
         };
-        let foreign = Site::new(site.env.clone(), root, &superblock);
+        let foreign = TableContext::new(site.env.clone(), root, &superblock);
         let foreign = Runs::open(&foreign, &references).await;
         assert!(foreign.unwrap_err().why.contains("another store"));
     });
 }
 
-/// Guards: a checkpoint writes the rows that changed and no others; of equal keys the newest run's counts, before and after a merge;
-/// deletions stay as long as an older run has what they delete, and are gone with the last one.
+/// Guards: a checkpoint writes the rows that changed and no others; of equal keys the newest run's counts, before and
+/// after a merge; deletions stay as long as an older run has what they delete, and are gone with the last one.
 #[test]
 fn runs_hold_what_changed_until_they_are_merged() {
     run(async {
@@ -339,7 +344,7 @@ fn runs_hold_what_changed_until_they_are_merged() {
         layers.put(index_key(5), None);
         layers.put(index_key(6), Some(Bytes::from_static(b"new")));
         let second = checkpoint(&site, &first.history, &mut layers).await;
-        let counts = |done: &Done| -> Vec<u64> {
+        let counts = |done: &Published| -> Vec<u64> {
             done.runs.references().iter().map(|run| run.rows).collect()
         };
         assert_eq!(counts(&second), [2, 3000]);
@@ -373,8 +378,8 @@ fn runs_hold_what_changed_until_they_are_merged() {
     });
 }
 
-/// Guards: a checkpoint that ends while runs are merged stays in front of the merged run, and leaves its file alone although nothing
-/// names it yet.
+/// Guards: a checkpoint that ends while runs are merged stays newer than the merged run, and does not remove its file
+/// although no checkpoint names it yet.
 #[test]
 fn a_merge_lets_checkpoints_pass() {
     run(async {
@@ -404,7 +409,7 @@ fn a_merge_lets_checkpoints_pass() {
     });
 }
 
-/// Guards: a page that cannot be read or was damaged fails the lookups that need it, and no others; nothing waits for it.
+/// Guards: a page that is unreadable or damaged fails the lookups that need it, and no others; no lookup waits for it.
 #[test]
 fn a_damaged_page_fails_its_lookups_alone() {
     run(async {
@@ -448,7 +453,7 @@ fn a_damaged_page_fails_its_lookups_alone() {
 }
 
 /// Guards: on disk are the files of the two newest checkpoints and no others, also after failed attempts; a failed
-/// attempt leaves what is there usable.
+/// attempt leaves the existing ones usable.
 #[test]
 fn run_files_are_those_of_two_checkpoints() {
     run(async {
@@ -502,8 +507,8 @@ fn run_files_are_those_of_two_checkpoints() {
     });
 }
 
-/// Guards: a torn, missing or foreign newest checkpoint, or one of its files, leaves the one before; nothing usable means
-/// a replay from the start. Sequence and file numbers go on above all that were seen.
+/// Guards: if the newest checkpoint or one of its files is torn, missing or foreign, the one before is used. Without a
+/// usable one replay starts at the beginning. Sequence and file numbers continue above all that were seen.
 #[test]
 fn damage_falls_back_to_the_checkpoint_before() {
     run(async {

@@ -1,8 +1,8 @@
-//! Names, resolved in the directory that is held.
+//! Names, resolved in the directory that is locked.
 //!
-//! Owns: [`Roots`], the locked directories of this process, and [`Place`], where an operation on a name acts.
-//! Refuses: following a store's name once its directory is locked: moved or replaced under a running server, the name leads to
-//! another directory, perhaps another server's.
+//! Owns: [`LockedRoots`], the locked directories of this process, and [`ResolvedPath`], where an operation on a name
+//! acts. Refuses: following a store's path once its directory is locked. If the directory is moved or replaced under a
+//! running server, the path leads to another directory, perhaps another server's.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,39 +13,39 @@ use parking_lot::Mutex;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::retry_on_intr;
 
-/// The directories that are locked, each under the path that it was locked by.
+/// The locked directories, each with the path by which it was locked.
 #[derive(Debug, Default)]
-pub(super) struct Roots {
+pub(super) struct LockedRoots {
     held: Mutex<Vec<(PathBuf, Arc<OwnedFd>)>>,
 }
 
-impl Roots {
-    /// From now on, what is below `path` is resolved in `directory`.
+impl LockedRoots {
+    /// Resolves names below `path` in `directory` from now on.
     pub(super) fn hold(&self, path: PathBuf, directory: &Arc<OwnedFd>) {
         self.held.lock().push((path, Arc::clone(directory)));
     }
 
-    /// Ends a [`Roots::hold`].
+    /// Undoes [`LockedRoots::hold`].
     pub(super) fn forget(&self, directory: &Arc<OwnedFd>) {
         let mut held = self.held.lock();
         held.retain(|(_, other)| !Arc::ptr_eq(other, directory));
     }
 
-    /// Where an operation on `path` acts.
-    pub(super) fn place(&self, path: &Path) -> Place {
+    /// Returns where an operation on `path` acts.
+    pub(super) fn resolve(&self, path: &Path) -> ResolvedPath {
         let held = self.held.lock();
         let below = held.iter().find_map(|(root, directory)| {
             let rest = path.strip_prefix(root).ok()?;
             Some((Arc::clone(directory), rest))
         });
         let Some((directory, rest)) = below else {
-            return Place {
+            return ResolvedPath {
                 directory: None,
                 path: path.to_owned(),
             };
         };
         let itself = rest.as_os_str().is_empty();
-        Place {
+        ResolvedPath {
             directory: Some(directory),
             path: if itself { Path::new(".") } else { rest }.to_owned(),
         }
@@ -54,12 +54,12 @@ impl Roots {
 
 /// A name in a directory.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct ResolvedPath {
     directory: Option<Arc<OwnedFd>>,
     path: PathBuf,
 }
 
-impl Place {
+impl ResolvedPath {
     fn directory(&self) -> BorrowedFd<'_> {
         match &self.directory {
             Some(directory) => directory.as_fd(),
@@ -67,7 +67,7 @@ impl Place {
         }
     }
 
-    /// Opens whatever is there so that no child process inherits it. Does not wait for the other end of a FIFO.
+    /// Opens a file of any type, so that no child process inherits it. Does not wait for the other end of a FIFO.
     pub(super) fn open_any(&self, flags: OFlags) -> io::Result<OwnedFd> {
         let mode = Mode::RUSR | Mode::WUSR;
         let flags = flags | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -111,7 +111,7 @@ impl Place {
         })?)
     }
 
-    /// What the name leads to.
+    /// Returns the metadata of the file that the name leads to.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         Ok(retry_on_intr(|| {
             rustix::fs::statat(self.directory(), &self.path, AtFlags::empty())

@@ -1,13 +1,13 @@
-//! How many operations of each class there were, and how they ended.
+//! Counts of operations of each class, by result.
 //!
-//! Owns: [`Tally`].
+//! Owns: [`OperationCounts`].
 
 use std::io::ErrorKind;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::io::{Class, ClassCount, IoError, IoResult};
 
-/// One count of each class.
+/// The counts of one class.
 #[derive(Debug, Default)]
 struct Counters {
     operations: AtomicU64,
@@ -15,14 +15,14 @@ struct Counters {
     not_attempted: AtomicU64,
 }
 
-/// The counts of a backend since it was made.
+/// The counts of a backend since it was created.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct OperationCounts {
     classes: [Counters; Class::ALL.len()],
 }
 
-impl Tally {
-    /// Counts an operation by how it ended.
+impl OperationCounts {
+    /// Counts an operation by its result.
     pub(super) fn count<T>(&self, class: Class, result: &IoResult<T>) {
         let Some(counters) = self.classes.get(class as usize) else {
             return;
@@ -30,7 +30,7 @@ impl Tally {
         counters.operations.fetch_add(1, Ordering::Relaxed);
         let how = match result {
             Ok(_) => return,
-            // An answer: whoever asks whether there is a file has it now.
+            // A valid answer: the caller asked whether the file exists.
             Err(IoError::Failed(cause)) if cause.kind() == ErrorKind::NotFound => return,
             Err(IoError::NotAttempted(_)) => &counters.not_attempted,
             Err(IoError::Failed(_) | IoError::SyncFailed(_)) => &counters.failed,
@@ -38,7 +38,7 @@ impl Tally {
         how.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All counts.
+    /// Returns all counts.
     pub(super) fn read(&self) -> Vec<ClassCount> {
         let one = |(class, counters): (&Class, &Counters)| ClassCount {
             class: *class,

@@ -1,6 +1,7 @@
-//! Where runs and checkpoints live and how runs are cut into pages.
+//! The context of the table's files: where they are, and how they are written.
 //!
-//! Owns: [`Site`]: the store's directory and identity as far as caches need them, the numbers of run files, the pages in memory.
+//! Owns: [`TableContext`]: the store's directory and identity, the numbers of run files, the page cache, and the sizes
+//! of pages and tiers.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -16,12 +17,12 @@ use crate::io::Env;
 use crate::poison::Poison;
 use crate::sync::{AtomicU64, Mutex};
 
-/// Sizes of pages, in bytes, by the table their rows are of.
+/// Target sizes of pages in bytes, by the table of their rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PageSizes {
-    /// Index rows: looked up one at a time.
+    /// Pages of index rows, which are looked up one at a time.
     pub index_bytes: usize,
-    /// All others: mostly scanned.
+    /// Pages of other rows, which are mostly scanned.
     pub other_bytes: usize,
 }
 
@@ -35,7 +36,7 @@ impl Default for PageSizes {
 }
 
 impl PageSizes {
-    /// The size that pages of a table aim at; a larger row has a page of its own.
+    /// Returns the target size of the pages of a table. A larger row has a page of its own.
     pub(crate) fn of(self, table: u8) -> usize {
         let wanted = if table == table::BLOB {
             self.index_bytes
@@ -46,10 +47,10 @@ impl PageSizes {
     }
 }
 
-/// The place of a store's caches.
+/// What every operation on run files and checkpoints of a store needs.
 #[derive(Debug)]
-pub(crate) struct Site {
-    /// The outside world.
+pub(crate) struct TableContext {
+    /// Disk, clock, tasks and randomness.
     pub env: Env,
     /// The store's directory; run files are in `runs/` inside it.
     pub root: PathBuf,
@@ -57,7 +58,7 @@ pub(crate) struct Site {
     pub store_id: [u8; 16],
     /// Secret key of the hashes in filters, from the superblock.
     pub hash_key: [u8; 16],
-    /// Stops writes to the store: also when the sync of a directory fails here.
+    /// Stops writes to the store after a failed sync of a directory.
     pub poison: Arc<Poison>,
     /// When runs are merged.
     pub tiers: Tiers,
@@ -67,12 +68,12 @@ pub(crate) struct Site {
     pub cache: Arc<PageCache>,
     // Numbers of new run files that no checkpoint names yet.
     claimed: Arc<Mutex<HashSet<u64>>>,
-    // Grows through every attempt, so that a file of a failed one, whose removal is still on its way, is never met.
+    // Grows with every attempt: the file of a failed attempt may be removed later, and must not be one that is in use.
     next_file: AtomicU64,
 }
 
-impl Site {
-    /// With the sizes that serve; tests take smaller ones.
+impl TableContext {
+    /// Creates the context with the default sizes; tests set smaller ones.
     pub(crate) fn new(env: Env, root: &Path, superblock: &Superblock) -> Self {
         Self {
             env,
@@ -88,17 +89,17 @@ impl Site {
         }
     }
 
-    /// The directory of the run files.
+    /// Returns the directory of the run files.
     pub(crate) fn runs_dir(&self) -> PathBuf {
         self.root.join("runs")
     }
 
-    /// The first number of a run file not given out.
+    /// Returns the first number of a run file that was not given out.
     pub(crate) fn next_file(&self) -> u64 {
         self.next_file.load(Ordering::Relaxed)
     }
 
-    /// Takes a number for a new run file.
+    /// Reserves a number for a new run file.
     pub(super) fn claim_file(&self) -> Claim {
         let id = self.next_file.fetch_add(1, Ordering::Relaxed);
         self.claimed.lock().insert(id);
@@ -106,18 +107,19 @@ impl Site {
         Claim { id, claimed }
     }
 
-    /// Whether a file is being written, or was and is to be named: it must not be removed, although no checkpoint names it.
+    /// Whether a file is being written, or is written and not named yet. Such a file must not be removed, although no
+    /// checkpoint names it.
     pub(crate) fn is_claimed(&self, id: u64) -> bool {
         self.claimed.lock().contains(&id)
     }
 
-    /// Never gives out a number below `floor` from here on.
+    /// Raises the next number to at least `floor`.
     pub(crate) fn raise_next_file(&self, floor: u64) {
         self.next_file.fetch_max(floor, Ordering::Relaxed);
     }
 }
 
-/// The number of a run file that is being written, or was and is to be named; until this drops.
+/// The reserved number of a run file, until a checkpoint names the file. Released when dropped.
 #[derive(Debug)]
 pub(super) struct Claim {
     id: u64,
@@ -125,7 +127,7 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// The number.
+    /// Returns the number.
     pub(super) fn id(&self) -> u64 {
         self.id
     }
