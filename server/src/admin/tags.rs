@@ -50,7 +50,7 @@ pub struct DeleteTags {
     pub repository: String,
     /// Its tags.
     pub tags: Vec<String>,
-    /// Look the tags up, and delete nothing.
+    /// Whether to look the tags up only and delete nothing.
     pub dry_run: bool,
 }
 
@@ -116,7 +116,7 @@ pub(super) async fn delete_tags(
     }
 }
 
-/// Looks up the named tags, each once. Fails with those that are missing.
+/// Looks up the named tags, each once. Returns [`AdminError::NotFound`] with those that are missing.
 async fn look_up(view: &View, request: &DeleteTags) -> Result<Vec<TagInfo>, AdminError> {
     let repository = find(view, &request.repository).await?;
     let names: BTreeSet<&String> = request.tags.iter().collect();
