@@ -34,7 +34,7 @@ fn three_mistakes_are_three_reports_with_lines() {
         lines[2].starts_with(&format!("{file}:5: ")) && lines[2].contains("numbers with units"),
         "{stdout}"
     );
-    assert!(lines[3].starts_with("3 mistakes in "), "{stdout}");
+    assert!(lines[3].starts_with("3 errors in "), "{stdout}");
 }
 
 /// Guards: the JSON report carries a version, and the same mistakes and lines as the text.
@@ -67,7 +67,7 @@ fn a_clean_configuration_passes() {
     let file = write(directory.path(), "[log]\nlevel = \"debug\"\n");
     let (code, stdout, stderr) = run(&mut tonnage(&["check-config", "--config", &file]));
     assert_eq!((code, stderr.as_str()), (0, ""), "{stdout}");
-    assert!(stdout.starts_with("no mistakes"), "{stdout}");
+    assert!(stdout.starts_with("no errors"), "{stdout}");
 }
 
 /// Guards: a file that is not there is a mistake with its path, not a default.
@@ -242,7 +242,7 @@ fn inspect_refuses_what_is_not_a_store() {
     let file = write(directory.path(), "not a store");
     let (code, stdout, _) = run(&mut tonnage(&["inspect", &file]));
     assert_eq!(code, 1);
-    assert!(stdout.contains("no magic"), "{stdout}");
+    assert!(stdout.contains("the magic of a Tonnage file"), "{stdout}");
     let (code, _, stderr) = run(&mut tonnage(&["inspect", "/nowhere/superblock"]));
     assert!(
         code == 3 && stderr.contains("/nowhere/superblock"),

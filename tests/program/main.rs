@@ -29,7 +29,7 @@ fn a_registry_starts_works_and_ends() {
         server.banner
     );
     assert!(
-        server.banner.contains("a new store was made"),
+        server.banner.contains("new store created"),
         "{}",
         server.banner
     );

@@ -1,10 +1,10 @@
-//! How a log line shows its fields.
+//! The format of fields in a log line.
 //!
-//! Owns: [`PlainFields`], `name=value` without colour; a text is quoted unless it is a plain word, and control characters
-//! are escaped.
+//! Owns: [`PlainFields`], `name=value` without colour; a text is quoted unless it is a plain word, and control
+//! characters are escaped.
 //!
-//! The fields of a request are written for every request, also where nothing is logged, so a word is copied as it is
-//! and not formatted.
+//! The fields of a request are written for every request, even if nothing is logged. So a plain word is copied without
+//! formatting.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ struct Line {
 
 impl<'w> FormatFields<'w> for PlainFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
-        // Written at once: the writer's own text grows step by step otherwise.
+        // Written at once, because the writer's string grows with each part.
         let mut line = Line {
             text: String::with_capacity(REQUEST_FIELDS_BYTES),
             written: Ok(()),
@@ -41,7 +41,7 @@ impl<'w> FormatFields<'w> for PlainFields {
 impl Line {
     fn write(&mut self, field: &Field, value: impl FnOnce(&mut String) -> fmt::Result) {
         let name = field.name();
-        // Fields of the `log` crate's records, which say where they come from.
+        // Fields of the `log` crate's records, which name their origin.
         if name.starts_with("log.") || self.written.is_err() {
             return;
         }
@@ -117,7 +117,7 @@ mod tests {
         }
     }
 
-    /// Guards: what a client may choose cannot pass for another field or another line.
+    /// Guards: text from a client cannot imitate another field or another line.
     #[test]
     fn texts_are_quoted_unless_they_are_words() {
         let kept = Kept::default();
