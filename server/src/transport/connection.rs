@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    /// The client's side of a connection that [`Echo`] is served on, and its end.
+    /// Returns the client's side of a connection on which [`Echo`] is served, and the future of its end.
     fn connect() -> (DuplexStream, impl Future<Output = ()>) {
         let clock = RunningClock::start();
         let patience = Duration::from_secs(10);

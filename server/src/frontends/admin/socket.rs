@@ -1,7 +1,7 @@
 //! The operator's socket: a Unix socket in the store's directory, for the online commands.
 //!
-//! Owns: [`AdminSocket`], its path and its lifetime. Its mode is 0600, so only the owner of the store and root can
-//! connect.
+//! Owns: [`AdminSocket`], its path and its lifetime. Its mode is 0600, so only the user that runs the server and root
+//! can connect.
 //! Refuses: the content of requests and answers (`routes`), and network addresses.
 //!
 //! Invariants: the socket is created only while the store's lock is held, so an existing one was left by a killed

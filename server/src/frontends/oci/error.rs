@@ -62,7 +62,7 @@ impl Failure {
         }))
     }
 
-    /// An error of the protocol, before any use case.
+    /// Builds a failure from an error of the protocol, before any use case.
     pub(super) fn other(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
         Self::new(What::Other {
             status,
