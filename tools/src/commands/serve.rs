@@ -19,7 +19,7 @@ pub(crate) struct Serve {
 
 /// Serves until a signal arrives.
 pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
-    let config = config::load(&arguments.flags).without_mistakes()?.config;
+    let config = config::load(&arguments.flags).into_valid()?.config;
     let json = config.log_format == "json";
     logging::start(config.log_level, json)?;
     let options = ServeOptions {
