@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
         repository: repository.unwrap_or_else(|| format!("tonnage-smoke/{seed:016x}")),
         seed,
         size_bytes: arguments.size,
-        patience: arguments.timeout,
+        stall_timeout: arguments.timeout,
         strict: arguments.strict,
         keep: arguments.keep,
         print: !arguments.json,

@@ -38,7 +38,7 @@ pub(crate) struct SmokeOptions {
     /// Bytes of the large layer.
     pub(crate) size_bytes: u64,
     /// Longest time without progress.
-    pub(crate) patience: Duration,
+    pub(crate) stall_timeout: Duration,
     /// Whether a missing optional part counts as a failure.
     pub(crate) strict: bool,
     /// Whether what was pushed is kept.
@@ -52,7 +52,7 @@ pub(crate) async fn run(options: &SmokeOptions) -> Recorder {
     let registry = Registry::new(options.url.clone());
     let mut recorder = Recorder::new(
         registry.meter().clone(),
-        options.patience,
+        options.stall_timeout,
         options.strict,
         options.print,
     );

@@ -98,7 +98,7 @@ pub(crate) struct Stop;
 pub(crate) struct Recorder {
     steps: Vec<Step>,
     meter: Meter,
-    patience: Duration,
+    stall_timeout: Duration,
     strict: bool,
     print: bool,
     progress: bool,
@@ -107,12 +107,12 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Creates an empty record. A step without progress for `stall_timeout` fails; with `strict`, so does one that is
     /// not offered. With `print`, each step is printed when it ends.
-    pub(crate) fn new(meter: Meter, patience: Duration, strict: bool, print: bool) -> Self {
+    pub(crate) fn new(meter: Meter, stall_timeout: Duration, strict: bool, print: bool) -> Self {
         let progress = print && io::stderr().is_terminal();
         Self {
             steps: Vec::new(),
             meter,
-            patience,
+            stall_timeout,
             strict,
             print,
             progress,
@@ -175,8 +175,8 @@ impl Recorder {
             let now = self.meter.bytes();
             if now != last {
                 (last, last_moved) = (now, Instant::now());
-            } else if last_moved.elapsed() > self.patience {
-                let expected = format!("progress within {:.0?}", self.patience);
+            } else if last_moved.elapsed() > self.stall_timeout {
+                let expected = format!("progress within {:.0?}", self.stall_timeout);
                 break Err(Problem::new(expected, "the registry made no progress"));
             }
             self.draw(name, now - start, bytes);
