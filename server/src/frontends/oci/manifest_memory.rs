@@ -11,7 +11,7 @@
 //! memory for one manifest of the largest size.
 //!
 //! The entries of a manifest take several times its bytes, both parsed and as rows of the catalog. So only
-//! [`LARGE_AT_A_TIME`] large ones are processed at a time. Then the catalog can delay the next one until the rows of
+//! [`LARGE_MAX`] large ones are processed at a time. Then the catalog can delay the next one until the rows of
 //! the previous one are on disk.
 //!
 //! Invariant: waiting and receiving end in bounded time.
@@ -34,7 +34,7 @@ const FIRST_BYTES: usize = 16 << 10;
 /// Bytes of each manifest that come from the reserve.
 const RESERVED_BYTES: usize = 64 << 10;
 /// Large manifests that are processed at a time.
-const LARGE_AT_A_TIME: usize = 2;
+const LARGE_MAX: usize = 2;
 
 /// The memory budget for manifests.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl ManifestMemory {
         Self {
             memory: MemoryBudget::new(budget, budget, stall, engine_clock),
             finish: Arc::new(Semaphore::new(1)),
-            large: Arc::new(Semaphore::new(LARGE_AT_A_TIME)),
+            large: Arc::new(Semaphore::new(LARGE_MAX)),
             timeout,
             clock,
         }
