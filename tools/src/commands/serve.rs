@@ -26,8 +26,8 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
         data: config.data()?,
         store: config.store,
         server: config.server,
-        connections_given: config.connections_set,
-        open_files_given: config.open_files_set,
+        connections_set: config.connections_set,
+        open_files_set: config.open_files_set,
         io: config.io,
         json,
     };

@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
     report(arguments, &options, &recorder)?;
     match recorder.count(Verdict::Failed) {
         0 => Ok(Exit::Done),
-        _ if recorder.nobody_there() => Err(unreachable_registry(&options)),
+        _ if recorder.is_unreachable() => Err(unreachable_registry(&options)),
         _ => Ok(Exit::Problems),
     }
 }

@@ -64,7 +64,7 @@ pub(crate) async fn run(options: &SmokeOptions) -> Recorder {
     {
         return recorder;
     }
-    let image = Image::make_up(options.seed, options.size_bytes);
+    let image = Image::generate(options.seed, options.size_bytes);
     let whole = push(&mut recorder, &repository, &image).await;
     let whole = match whole {
         Ok(()) => pull(&mut recorder, &repository, &image).await,
@@ -222,7 +222,7 @@ async fn clean_up(recorder: &mut Recorder, from: &Repository<'_>, image: &Image)
         // What was never pushed cannot be deleted, which is not another failure.
         Ok(match left.len() {
             0 => Outcome::Done,
-            count => Outcome::DoneBut(format!(
+            count => Outcome::DoneWithNote(format!(
                 "{count} of 6 did not exist or could not be deleted"
             )),
         })

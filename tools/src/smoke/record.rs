@@ -58,7 +58,7 @@ pub(crate) enum Outcome {
     /// As it should.
     Done,
     /// As expected, with a remark.
-    DoneBut(String),
+    DoneWithNote(String),
     /// The registry lacks an optional part of the protocol; the text is its answer.
     NotOffered(String),
 }
@@ -134,7 +134,7 @@ impl Recorder {
         let go_on = result.is_ok();
         let (verdict, note, problem) = match result {
             Ok(Outcome::Done) => (Verdict::Ok, None, None),
-            Ok(Outcome::DoneBut(note)) => (Verdict::Ok, Some(note), None),
+            Ok(Outcome::DoneWithNote(note)) => (Verdict::Ok, Some(note), None),
             Ok(Outcome::NotOffered(how)) if self.strict => {
                 let expected = "a registry that offers this (--strict)";
                 (Verdict::Failed, None, Some(Problem::new(expected, how)))
@@ -204,7 +204,7 @@ impl Recorder {
     }
 
     /// Returns whether the first request got no answer.
-    pub(crate) fn nobody_there(&self) -> bool {
+    pub(crate) fn is_unreachable(&self) -> bool {
         let first = self.steps.first().and_then(|step| step.problem.as_ref());
         first.is_some_and(|problem| !problem.answered)
     }

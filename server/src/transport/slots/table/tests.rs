@@ -37,7 +37,8 @@ fn peer(last: u8) -> IpAddr {
 /// Returns the numbers of the evicted connections, in their order.
 fn evicted(taken: &[Slot]) -> Vec<(usize, Eviction)> {
     let evicted = taken.iter().map(|taken| taken.evicted().now_or_never());
-    evicted.enumerate()
+    evicted
+        .enumerate()
         .filter_map(|(number, leave)| Some((number, leave?)))
         .collect()
 }
