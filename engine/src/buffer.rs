@@ -1,28 +1,29 @@
-//! Owned blocks of memory that are read into.
+//! Owned blocks of memory to read into.
 //!
 //! Owns: [`Buffer`]. Refuses: where blocks come from; `memory` has a budget for them.
 //!
-//! Invariants: a block begins at a multiple of [`ALIGN_BYTES`]. Bytes between `len` and the limit are initialised memory (never secrets of another
-//! request: only `..len` is ever exposed). A block returns to its home when the last owner of its bytes drops them.
+//! Invariants: a block begins at a multiple of [`ALIGN_BYTES`]. Bytes between `len` and the limit are initialised, and
+//! only `..len` is ever exposed, so no bytes of another request leak. A block returns to its pool when the last owner
+//! of its bytes drops them.
 
 use std::fmt::Debug;
 
 use bytes::Bytes;
 
-/// What a ring or direct I/O asks of memory that is read into.
+/// Alignment that a ring or direct I/O requires of memory to read into, in bytes.
 pub(crate) const ALIGN_BYTES: usize = 4096;
 
 /// Zeroed memory that begins at a multiple of [`ALIGN_BYTES`].
 #[derive(Debug, Default)]
 pub(crate) struct Block {
-    // Longer by what the beginning may have to move.
+    // Longer than `length`, so that the beginning can be aligned.
     memory: Vec<u8>,
     start: usize,
     length: usize,
 }
 
 impl Block {
-    /// A block of `length` bytes.
+    /// Allocates a block of `length` bytes.
     pub(crate) fn new(length: usize) -> Self {
         let memory = vec![0; length + ALIGN_BYTES - 1];
         let start = memory.as_ptr().align_offset(ALIGN_BYTES);
@@ -33,7 +34,7 @@ impl Block {
         }
     }
 
-    /// Its size in bytes.
+    /// Returns its size in bytes.
     pub(crate) fn len(&self) -> usize {
         self.length
     }
@@ -60,14 +61,14 @@ pub struct Buffer {
 
 /// Where a block came from.
 pub(crate) trait Home: Send + Sync + Debug {
-    /// The bytes leave for whoever asked for them.
+    /// The filled bytes are passed on to the reader.
     fn hand_over(&mut self);
     /// The block is free again.
     fn take_back(&mut self, block: Block);
 }
 
 impl Buffer {
-    /// A buffer of its own, outside any pool: for headers, tables and offline tools.
+    /// Allocates a buffer outside any pool, for headers, tables and offline tools.
     pub fn unpooled(limit: usize) -> Self {
         Self {
             block: Block::new(limit),
@@ -77,7 +78,7 @@ impl Buffer {
         }
     }
 
-    /// `block` of a pool, of which `limit` bytes may be filled.
+    /// Makes a buffer of a pool's `block`, of which `limit` bytes may be filled.
     pub(crate) fn at_home(block: Block, limit: usize, home: Box<dyn Home>) -> Self {
         Self {
             block,
@@ -87,33 +88,35 @@ impl Buffer {
         }
     }
 
-    /// Bytes filled so far.
+    /// Returns the bytes filled so far.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing was filled yet.
+    /// Returns whether nothing was filled yet.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Bytes that may still be added.
+    /// Returns the bytes that may still be added.
     pub fn room(&self) -> usize {
         self.limit - self.len
     }
 
-    /// The filled part.
+    /// Returns the filled part.
     pub fn filled(&self) -> &[u8] {
         self.block.bytes().get(..self.len).unwrap_or_default()
     }
 
-    /// The free part, for a backend to read into; report with [`Buffer::advance`].
+    /// Returns the free part, for a backend to read into; report with [`Buffer::advance`].
     pub fn free_mut(&mut self) -> &mut [u8] {
         let free = self.block.bytes_mut().get_mut(self.len..self.limit);
         free.unwrap_or_default()
     }
 
     /// Counts `count` bytes of the free part as filled.
+    ///
+    /// # Panics If that is more than [`Buffer::room`].
     pub fn advance(&mut self, count: usize) {
         assert!(
             count <= self.room(),
@@ -149,7 +152,7 @@ impl Drop for Buffer {
 mod tests {
     use super::*;
 
-    /// Guards: what is read into begins at a multiple of 4096 bytes, whatever its size, and all of it can be filled.
+    /// Guards: every buffer begins at a multiple of 4096 bytes, whatever its size, and all of it can be filled.
     #[test]
     fn buffers_are_aligned() {
         let mut held = Vec::new();

@@ -1,7 +1,6 @@
-//! Bytes that wait for a commit, and what the commit returns.
+//! Bytes that wait for a commit, and the result of the commit.
 //!
-//! Owns: [`FinishedBlob`], `CommitListener`, [`Committed`].
-//! Refuses: deciding anything; `commit` judges and applies.
+//! Owns: [`FinishedBlob`], [`CommitListener`], [`Committed`]. Refuses: decisions; `commit` checks and applies.
 
 use crate::digest::Digest;
 use crate::extent::{Extent, Lsn};
@@ -14,14 +13,14 @@ pub struct Committed {
     pub lsn: Lsn,
 }
 
-/// Learns that a transaction which names a blob is durable; dropped unheard, that no commit came of it.
+/// A callback for the commit of a blob; dropped uncalled if no commit came of it.
 pub(crate) trait CommitListener: Send + Sync + std::fmt::Debug {
-    /// The transaction is durable and visible, and its committer is not answered yet.
+    /// Called when the transaction that names the blob is durable and visible, before its committer is answered.
     fn committed(self: Box<Self>);
 }
 
-/// Bytes that are hashed, on disk and synced, but that no transaction names yet. Dropped without a
-/// commit, they are reclaimed. Pins the digest until then.
+/// Bytes that are hashed, on disk and synced, but that no transaction names yet. Their digest is pinned until the
+/// commit. If it is dropped without a commit, they are reclaimed.
 #[derive(Debug)]
 pub struct FinishedBlob {
     pub(crate) digest: Digest,
@@ -34,22 +33,22 @@ pub struct FinishedBlob {
 }
 
 impl FinishedBlob {
-    /// Digest of the bytes.
+    /// Returns the digest of the bytes.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// Their count.
+    /// Returns the number of bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// Where they are.
+    /// Returns where the bytes are.
     pub fn extent(&self) -> Extent {
         self.extent
     }
 
-    /// A durable transaction names the bytes now: keep them.
+    /// Keeps the bytes: a durable transaction names them.
     pub(crate) fn committed(mut self) {
         if let Some(guard) = self.abandon.take() {
             guard.keep();
@@ -57,7 +56,7 @@ impl FinishedBlob {
         self.spared();
     }
 
-    /// A durable transaction names the same content elsewhere: these bytes go.
+    /// Drops the bytes: a durable transaction names the same content elsewhere.
     pub(crate) fn spared(self) {
         drop((self.pin, self.abandon));
         if let Some(listener) = self.listener {

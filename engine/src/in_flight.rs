@@ -1,34 +1,34 @@
 //! An operation that runs while its owner does something else.
 //!
-//! Owns: [`InFlight`]. Refuses: tasks; it needs no `Spawn`, and dropping it forgets the result, not the work.
+//! Owns: [`InFlight`]. Refuses: tasks. It needs no `Spawn`, and dropping it discards the result; the work continues.
 //!
-//! Invariant: waiting can be given up (the waiter's future dropped) and taken up again; nothing is lost.
+//! Invariant: waiting can be given up (the waiter's future dropped) and resumed; nothing is lost.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-/// A future that was started when it was made, and its result once it is there.
+/// A future that was polled once when it was made, and its result when there is one.
 pub(crate) enum InFlight<T> {
-    /// Not done when last looked at.
+    /// Not done when last polled.
     Running(Pin<Box<dyn Future<Output = T> + Send>>),
     /// Done; `None` once taken.
     Done(Option<T>),
 }
 
 impl<T: Send + 'static> InFlight<T> {
-    /// Starts `work`: it is polled once, so that it hands its first operation to the backend.
+    /// Starts `work`: polls it once, so that it passes its first operation to the backend.
     pub(crate) fn start(work: impl Future<Output = T> + Send + 'static) -> Self {
         let mut work: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(work);
-        // Whoever waits polls again with a waker of its own.
+        // A later waiter polls again with its own waker.
         match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(done) => Self::Done(Some(done)),
             Poll::Pending => Self::Running(work),
         }
     }
 
-    /// Lets work of several operations begin its next one, where the one before is done. Does not wait.
+    /// Polls work of several operations, so that it begins the next one if the last is done. Does not wait.
     pub(crate) fn nudge(&mut self) {
         if let Self::Running(work) = self
             && let Poll::Ready(done) = work.as_mut().poll(&mut Context::from_waker(Waker::noop()))
@@ -37,7 +37,7 @@ impl<T: Send + 'static> InFlight<T> {
         }
     }
 
-    /// Waits until the result is there and borrows it; `None` once it was taken.
+    /// Waits for the result and borrows it; `None` once it was taken.
     pub(crate) async fn done(&mut self) -> &mut Option<T> {
         if let Self::Running(work) = self {
             let result = poll_fn(|context| work.as_mut().poll(context)).await;

@@ -1,13 +1,13 @@
 //! Leases: expiring pins on digests that nothing references yet (DESIGN D4).
 //!
-//! Owns: who may not be collected although the catalog would allow it. An answer that promises existence
-//! (upload finished, HEAD 200, GET 200, mount 201) grants a lease; work in progress holds a [`Pin`].
-//! Refuses: knowing what is referenced; the caller grants only where nothing is, so that a million
-//! HEADs of referenced blobs cost no memory, and ends a lease once a manifest references its digest.
+//! Owns: which digests must not be collected although nothing references them. An answer that promises existence
+//! (upload finished, HEAD 200, mount 201) grants a lease; work in progress holds a [`Pin`]. Refuses: to decide what is
+//! referenced. The caller grants a lease only for what nothing references, so that a million HEADs of referenced blobs
+//! cost no memory. It ends the lease once a manifest references the digest.
 //!
-//! Invariants: sharded by keyed hash, because clients choose digests; each shard's lock is what collection takes to
-//! decide; no lock is held across an I/O, and no two at once; a lease never shortens but by [`Leases::referenced`]; memory
-//! is bounded. The clock that it is given counts only time in which this process ran.
+//! Invariants: sharded by keyed hash, because clients choose digests. Collection decides under the lock of a shard. No
+//! lock is held across an I/O, and no two at once. Only [`Leases::referenced`] shortens a lease. Memory is bounded. The
+//! clock counts only time in which this process ran.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -19,14 +19,15 @@ use crate::io::Clock;
 use crate::sync::{Mutex, MutexGuard};
 
 const SHARDS: usize = 64;
-/// Leases in one shard, about 110 bytes each. More make the shard hold every digest of its own until the last has expired.
+/// Leases in one shard, about 110 bytes each. One more makes the shard protect all of its digests until the last has
+/// expired.
 const LEASES_MAX: usize = 4096;
 
 /// All leases and pins of an open store.
 #[derive(Debug)]
 pub(crate) struct Leases {
     shards: Vec<Mutex<Shard>>,
-    // std's RandomState is SipHash under a key of this process: clients cannot aim at one shard.
+    // std's RandomState is SipHash with a key of this process, so clients cannot aim at one shard.
     hasher: std::hash::RandomState,
     clock: Arc<dyn Clock>,
     grace: Duration,
@@ -35,7 +36,7 @@ pub(crate) struct Leases {
 #[derive(Debug, Default)]
 struct Shard {
     entries: HashMap<Digest, Entry>,
-    /// Until then every digest of the shard is held: its leases had no room.
+    /// Until then every digest of the shard is protected, because there was no room for its leases.
     all_until: Duration,
 }
 
@@ -46,7 +47,7 @@ struct Entry {
 }
 
 impl Leases {
-    /// No leases yet; each grant lasts `grace`.
+    /// Creates an empty set of leases; each grant lasts `grace`.
     pub(crate) fn new(clock: Arc<dyn Clock>, grace: Duration) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Arc::new(Self {
@@ -87,7 +88,7 @@ impl Leases {
         }
     }
 
-    /// Keeps `digest` from being collected for the grace period from now.
+    /// Protects `digest` from collection for the grace period from now.
     pub(crate) fn grant(&self, digest: Digest) {
         let now = self.clock.monotonic();
         let until = now + self.grace;
@@ -97,13 +98,14 @@ impl Leases {
         entry.until = entry.until.max(until);
     }
 
-    /// The time by this clock, for [`Leases::referenced`].
+    /// Returns the time by this clock, for [`Leases::referenced`].
     pub(crate) fn now(&self) -> Duration {
         self.clock.monotonic()
     }
 
-    /// Ends the leases of `digests` that were granted by `since`; a manifest has referenced these digests since then, and their
-    /// grace starts when the last reference goes. A later lease stays: the reference may have gone before it was granted.
+    /// Ends the leases of `digests` that were granted by `since`. Manifests have referenced these digests since then,
+    /// and their grace starts when the last reference is removed. A later lease stays, because the reference may have
+    /// been removed before it was granted.
     pub(crate) fn referenced(&self, digests: &[Digest], since: Duration) {
         let latest = since.saturating_add(self.grace);
         self.each(digests, |shard, digest| {
@@ -118,7 +120,7 @@ impl Leases {
         });
     }
 
-    /// Keeps `digests` from being collected until the pin drops.
+    /// Protects `digests` from collection until the pin drops.
     pub(crate) fn pin(self: &Arc<Self>, digests: &[Digest]) -> Pin {
         self.each(digests, |shard, digest| {
             shard.entries.entry(*digest).or_default().pins += 1;
@@ -129,7 +131,7 @@ impl Leases {
         }
     }
 
-    /// Whether a pin or an unexpired lease holds `digest`.
+    /// Returns whether a pin or an unexpired lease protects `digest`.
     pub(crate) fn holds(&self, digest: &Digest) -> bool {
         let now = self.clock.monotonic();
         let shard = self.lock(self.index(digest));
@@ -137,7 +139,7 @@ impl Leases {
         shard.all_until > now || shard.entries.get(digest).is_some_and(held)
     }
 
-    /// Forgets what has expired; returns how many digests are still held by a pin or a lease of their own.
+    /// Removes expired leases and returns how many digests still have a pin or a lease of their own.
     pub(crate) fn expire(&self) -> usize {
         let now = self.clock.monotonic();
         let mut held = 0;
@@ -156,7 +158,7 @@ impl Shard {
             .retain(|_, entry| entry.pins > 0 || entry.until > now);
     }
 
-    /// Sees to it that a lease of `digest` has room: if need be, all leases become one that holds everything.
+    /// Makes room for a lease of `digest`. If the shard is full, all its leases become one that protects every digest.
     fn make_room(&mut self, digest: &Digest, now: Duration) {
         if self.entries.len() < LEASES_MAX || self.entries.contains_key(digest) {
             return;
@@ -174,7 +176,7 @@ impl Shard {
     }
 }
 
-/// Holds digests until it drops.
+/// Protects digests from collection until it drops.
 #[derive(Debug)]
 pub struct Pin {
     leases: Arc<Leases>,
@@ -253,7 +255,7 @@ mod tests {
         assert_eq!(leases.expire(), 0, "memory was left behind");
     }
 
-    /// Guards: a lease that was granted after the commit, when the reference may be gone again, is not ended by it.
+    /// Guards: a lease granted after the commit is not ended by it, because the reference may be gone by then.
     #[test]
     fn a_later_lease_outlives_an_earlier_reference() {
         let (clock, leases) = leases(Duration::from_mins(1));
@@ -265,7 +267,7 @@ mod tests {
         assert!(leases.holds(&digest));
     }
 
-    /// Guards: more leases than there is memory for hold everything for their time, and pins are not lost among them.
+    /// Guards: more leases than there is room for protect every digest for their time, and no pin is lost.
     #[test]
     fn leases_beyond_the_bound_hold_everything() {
         let (clock, leases) = leases(Duration::from_mins(1));

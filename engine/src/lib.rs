@@ -26,12 +26,12 @@ mod memory;
 mod options;
 mod poison;
 mod recovery;
+mod round_robin;
 mod segment;
 mod state;
 mod store;
 mod sync;
 mod table;
-mod turns;
 mod upload;
 pub mod vocabulary;
 

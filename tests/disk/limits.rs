@@ -272,7 +272,7 @@ fn too_few_threads_are_an_error_at_the_start() {
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        let clear = said.contains("needs at least") && said.contains("ulimit -u");
+        let clear = said.contains("threads, but only") && said.contains("ulimit -u");
         assert!(
             clear && !said.contains("panicked"),
             "{threads}: {:?}\n{said}",

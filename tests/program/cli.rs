@@ -242,7 +242,7 @@ fn inspect_refuses_what_is_not_a_store() {
     let file = write(directory.path(), "not a store");
     let (code, stdout, _) = run(&mut tonnage(&["inspect", &file]));
     assert_eq!(code, 1);
-    assert!(stdout.contains("the magic of a Tonnage file"), "{stdout}");
+    assert!(stdout.contains("does not begin with the magic"), "{stdout}");
     let (code, _, stderr) = run(&mut tonnage(&["inspect", "/nowhere/superblock"]));
     assert!(
         code == 3 && stderr.contains("/nowhere/superblock"),

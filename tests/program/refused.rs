@@ -136,7 +136,7 @@ fn a_file_is_no_directory() {
     for data in [file.clone(), file.join("data")] {
         let (code, _, stderr) = serve(&data);
         assert_eq!(code, 3, "{stderr}");
-        assert!(stderr.contains("a store is a directory"), "{stderr}");
+        assert!(stderr.contains("must be a directory"), "{stderr}");
     }
     assert_eq!(std::fs::read(file).unwrap(), b"x");
 }

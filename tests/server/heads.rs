@@ -204,7 +204,7 @@ async fn errors_say_what_was_wrong() {
             &*push,
             "Transfer-Encoding: chunked\r\n\r\nzz\r\nabcde\r\n",
             "400",
-            "valid chunked coding",
+            "not valid chunked coding",
         ),
         (
             &*push,

@@ -21,7 +21,7 @@ const ENGINE: [&str; 27] = [
     "error",
     "poison",
     "in_flight",
-    "turns",
+    "round_robin",
     "memory",
     "lease",
     "journal",

@@ -35,6 +35,10 @@ pub(crate) struct Socket {
     named: bool,
 }
 
+/// Advice where a change may have been made.
+const UNKNOWN_OUTCOME: &str =
+    "it is not known whether a change was made: list again to see; the server's log says more";
+
 impl Socket {
     /// Returns the socket that `--server` names, else the one in `data`.
     pub(crate) fn find(server: Option<&str>, data: &Path) -> Result<Self, Failure> {
@@ -80,9 +84,11 @@ impl Socket {
         let unusable = |error: &dyn std::fmt::Display| self.unusable(&error.to_string());
         let body = serde_json::to_vec(request).map_err(|error| unusable(&error))?;
         let answered = tokio::time::timeout(time_max(request), send(stream, body.into())).await;
-        let (status, body) = answered
-            .map_err(|late| unusable(&late))?
-            .map_err(|error| unusable(&error))?;
+        let Ok(answered) = answered else {
+            let what = "the server did not answer in time".to_owned();
+            return Err(Failure::new(Exit::Disk, what).next(UNKNOWN_OUTCOME));
+        };
+        let (status, body) = answered.map_err(|error| unusable(&error))?;
         if status == StatusCode::NOT_FOUND
             && let Ok(missing) = serde_json::from_slice::<NotFound>(&body)
         {
@@ -94,6 +100,10 @@ impl Socket {
             return Err(
                 Failure::new(Exit::Disk, what).next("nothing was done; see the server's log")
             );
+        }
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            let what = format!("the server failed: {}", text.trim());
+            return Err(Failure::new(Exit::Disk, what).next(UNKNOWN_OUTCOME));
         }
         if status != StatusCode::OK {
             return Err(self.unusable(&format!("{status}: {}", text.trim())));

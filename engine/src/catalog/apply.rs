@@ -1,7 +1,7 @@
-//! Which rows an operation changes.
+//! The rows that each operation changes.
 //!
-//! Owns: the meaning of every operation, the same at commit and at replay.
-//! Refuses: judging; an operation in the journal was right when it was written. Applying one twice, or one whose effect is
+//! Owns: the meaning of every operation, the same at commit and at replay. Refuses: checking preconditions, because an
+//! operation in the journal was checked before it was written. An operation that is applied twice, or whose effect is
 //! already there, changes nothing.
 
 use bytes::Bytes;
@@ -15,7 +15,8 @@ use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};
 use crate::vocabulary::ManifestEntry;
 
-/// Applies a transaction, which becomes the state's last. On an error, as where a row is not in memory, the state is as before.
+/// Applies a transaction, which becomes the state's last. On an error, such as a row that is not in memory, the state
+/// is unchanged.
 pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Result<()> {
     let mut draft = Draft::of(state);
     for change in &transaction.operations {
@@ -132,10 +133,10 @@ fn put_manifest(
     repository: RepositoryId,
     entry: &ManifestEntry,
 ) -> Result<()> {
-    // The bytes of a digest never change, but what we keep of them may: an upgrade can learn new edges.
+    // The bytes of a digest never change, but its entry may: an upgrade can learn new edges.
     delete_manifest(draft, repository, &entry.digest)?;
     if draft.changes.retired > 0 {
-        // Put again before the last of its edges went.
+        // It was deleted and put again before all of its old edges were removed.
         drop_edges(draft, repository, &entry.digest)?;
     }
     draft.put(
@@ -170,7 +171,7 @@ fn delete_manifest(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Dig
     Ok(())
 }
 
-/// Takes a manifest out of sight, and leaves its tags and edges where they are.
+/// Removes a manifest's row and marks it as retired. Its tags and edges stay until they are cleared away.
 fn retire_manifest(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
@@ -226,7 +227,7 @@ fn place(
             used.live_blobs = used.live_blobs.saturating_sub(1);
         })?;
     }
-    // An extent that no record can lie around is found at its first read.
+    // If no record can lie around an extent, its first read finds that.
     let end = RecordPlaces::of(&extent).map_or(0, |places| places.end);
     adjust(draft, extent.segment, |used| {
         used.live_bytes = used.live_bytes.saturating_add(extent.length);
@@ -256,7 +257,7 @@ fn mark_damaged(draft: &mut Draft<'_>, digest: &Digest, extent: &Extent) -> Resu
 }
 
 fn mark_whole(draft: &mut Draft<'_>, digest: &Digest, extent: &Extent) -> Result<()> {
-    // A mark speaks of the place in which the blob is.
+    // A mark belongs to the place in which the blob is now.
     if slot(draft, digest)?.is_some_and(|slot| slot.extent == *extent) {
         draft.delete(keys::damaged(digest));
     }

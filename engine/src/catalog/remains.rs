@@ -1,14 +1,15 @@
-//! What a deleted repository leaves behind, and its clearing away step by step.
+//! Removal of a deleted repository's rows, step by step.
 //!
-//! Owns: `Purge`, the way through what remains, and which deleted repositories still have rows.
-//! Refuses: taking the steps (`store::purge`).
+//! Owns: [`Purge`], the position in these rows, and which deleted repositories still have rows. Refuses: queueing the
+//! steps (`store::purge`).
 //!
-//! Deleting a repository takes its name away, in one small transaction: from then on nobody reaches its rows, and the name, used anew, gets
-//! another id. The rows, of which there may be millions, go in steps of bounded size, between other commits. Each is a transaction
-//! like any other, so a stop between two of them leaves fewer rows to clear away and nothing to repair.
+//! Deleting a repository removes its name in one small transaction. From then on its rows cannot be reached, and the
+//! name, if it is used again, gets another id. There may be millions of rows, so they are removed in steps of bounded
+//! size, between other commits. Each step is an ordinary transaction. A stop between two steps leaves fewer rows, and
+//! nothing to repair.
 //!
-//! Invariants: a row's repository exists, or is among the deleted ones of which rows remain, to which no row is ever added; a manifest
-//! that remains keeps alive what it lists until it goes, like any other.
+//! Invariants: a row's repository exists, or is deleted with rows left, and then no row is ever added to it. A manifest
+//! that is left keeps its children alive until it is removed.
 
 use bytes::Bytes;
 
@@ -20,11 +21,11 @@ use crate::format::transaction::{Operation, RepositoryId};
 
 /// Operations of one step.
 const STEP_OPERATIONS: usize = 256;
-/// Edges that the manifests of one step take along; those of its last manifest may be more.
+/// Edges removed with the manifests of one step; those of its last manifest may be more.
 const STEP_EDGES: usize = 1024;
 
-/// A way through the rows of a deleted repository. It remembers where it is: what was cleared away already would have to be passed
-/// over at every step, as long as no checkpoint dropped it.
+/// A position in the rows of a deleted repository. Without it, every step would scan past the rows removed before,
+/// until a checkpoint drops them.
 #[derive(Debug, Clone)]
 pub(crate) struct Purge {
     repository: RepositoryId,
@@ -32,7 +33,7 @@ pub(crate) struct Purge {
     after: Option<Bytes>,
 }
 
-/// Tags go before the manifests that they point at, manifests before the blobs that they list.
+/// The tables in the order of removal: tags before their manifests, manifests before the blobs that they list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Tags,
@@ -44,7 +45,7 @@ enum Part {
 }
 
 impl Purge {
-    /// From the beginning of what remains of `repository`.
+    /// Starts at the first row of `repository`.
     pub(crate) fn of(repository: RepositoryId) -> Self {
         Self {
             repository,
@@ -53,17 +54,17 @@ impl Purge {
         }
     }
 
-    /// Whose rows it clears away.
+    /// Returns the repository whose rows are removed.
     pub(crate) fn repository(&self) -> RepositoryId {
         self.repository
     }
 
-    /// Whether the last step was the last.
+    /// Returns whether no step is left.
     pub(crate) fn is_over(&self) -> bool {
         self.part == Part::Nothing
     }
 
-    /// The next step. `self` is behind it then, whether or not it is taken: keep a clone until it is durable.
+    /// Computes the next step and moves past it. Keep a clone until the step is durable.
     pub(crate) fn step(&mut self, view: &View) -> Result<Vec<Operation>> {
         loop {
             let (prefix, next) = match self.part {
@@ -140,7 +141,7 @@ impl Purge {
 }
 
 impl View {
-    /// The deleted repository whose turn it is to be cleared away.
+    /// Returns the deleted repository to be purged next.
     pub(crate) fn next_deleted(&self) -> Result<Option<RepositoryId>> {
         let prefix = keys::all_deleted();
         let first = self.state().scan_prefix(&prefix, None).next();
@@ -151,20 +152,21 @@ impl View {
         Ok(Some(RepositoryId(id)))
     }
 
-    /// How many deleted repositories still have rows.
+    /// Counts the deleted repositories that still have rows.
     pub(crate) fn deleted_repositories(&self) -> Result<u64> {
         let rows = self.state().scan_prefix(&keys::all_deleted(), None);
         rows.map(|found| found.map(|_| 1)).sum()
     }
 
-    /// Repositories that rows belong to although they neither exist nor were deleted, with the table of such rows. One look a
-    /// repository and table, not a row.
+    /// Finds rows of repositories that neither exist nor were deleted: pairs of repository and table. Costs one lookup
+    /// for each repository and table.
     pub(crate) fn ownerless(&self) -> Result<Vec<(RepositoryId, u8)>> {
         let mut found = Vec::new();
         for table in keys::OWNED_PREFIXES {
             let mut next = RepositoryId(0);
             loop {
-                // No row of these tables ends with the repository's id, so what stands behind the bare prefix is its first.
+                // No row of these tables ends with the repository's id, so the first row after the bare prefix is its
+                // first.
                 let from = keys::owned(table, next);
                 let first = self.state().scan_prefix(&[table], Some(&from)).next();
                 let Some((key, _)) = first.transpose()? else {
@@ -176,10 +178,10 @@ impl View {
                 if !known {
                     found.push((id, table));
                 }
-                let Some(behind) = id.0.checked_add(1) else {
+                let Some(following) = id.0.checked_add(1) else {
                     break;
                 };
-                next = RepositoryId(behind);
+                next = RepositoryId(following);
             }
         }
         Ok(found)

@@ -1,6 +1,6 @@
 //! Typed reads of one repository.
 //!
-//! Owns: [`Repository`], a name that was looked up once. Refuses: changing anything; waiting, as [`View`]'s reads.
+//! Owns: [`Repository`], a name that was looked up once. Refuses: changes, and waiting, as do the reads of [`View`].
 
 use bytes::Bytes;
 
@@ -19,12 +19,12 @@ pub struct Repository<'a> {
 }
 
 impl<'a> Repository<'a> {
-    /// The repository of that id in `view`, where a name led to it.
+    /// Creates the repository of that id in `view`, after its name was looked up.
     pub fn new(view: &'a View, id: RepositoryId) -> Self {
         Self { view, id }
     }
 
-    /// Its id, which no other repository ever has.
+    /// Returns its id, which no other repository ever has.
     pub fn id(&self) -> RepositoryId {
         self.id
     }
@@ -37,7 +37,7 @@ impl<'a> Repository<'a> {
         Ok(self.get(key)?.is_some())
     }
 
-    /// What a tag points at.
+    /// Returns the manifest that a tag points at, and when it was set.
     pub fn tag(&self, tag: &str) -> Result<Option<TagInfo>> {
         let found = self.tag_row(tag)?;
         let Some(value) = found else {
@@ -53,7 +53,7 @@ impl<'a> Repository<'a> {
         }))
     }
 
-    /// Tags in ASCII order after `after`, at most `limit`.
+    /// Lists at most `limit` tags after `after`, in ASCII order.
     pub fn tags(&self, after: Option<&str>, limit: usize) -> Result<Vec<TagInfo>> {
         let prefix = keys::tags(self.id);
         let after = after.map(|tag| keys::tag(self.id, tag));
@@ -75,7 +75,7 @@ impl<'a> Repository<'a> {
         Ok(found)
     }
 
-    /// What a tag's row points at, whether or not the tag counts: see [`super::retired`].
+    /// Reads a tag's row, whether or not the tag counts: see [`super::retired`].
     pub(crate) fn tag_row(&self, tag: &str) -> Result<Option<TagValue>> {
         let key = keys::tag(self.id, tag);
         let value = self.get(&key)?;
@@ -84,7 +84,7 @@ impl<'a> Repository<'a> {
             .transpose()
     }
 
-    /// A manifest, without its children.
+    /// Reads a manifest's entry, without its children.
     pub fn manifest(&self, digest: &Digest) -> Result<Option<ManifestEntry>> {
         let key = keys::manifest(self.id, digest);
         let value = self.get(&key)?;
@@ -93,7 +93,7 @@ impl<'a> Repository<'a> {
             .transpose()
     }
 
-    /// Manifests in the order of their keys after `after`, at most `limit`, without their children.
+    /// Lists at most `limit` manifests after `after`, in the order of their keys, without their children.
     pub fn manifests(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<ManifestEntry>> {
         let prefix = keys::manifests(self.id);
         let after = after.map(|digest| keys::manifest(self.id, digest));
@@ -103,17 +103,17 @@ impl<'a> Repository<'a> {
         self.view.collect(&prefix, after.as_deref(), limit, decode)
     }
 
-    /// What a manifest keeps alive, at most `limit`.
+    /// Lists at most `limit` digests that a manifest keeps alive.
     pub fn children(&self, digest: &Digest, limit: usize) -> Result<Vec<Digest>> {
         self.digests(&keys::children(self.id, digest), None, limit)
     }
 
-    /// Whether a blob is visible here.
+    /// Returns whether a blob is visible here.
     pub fn is_linked(&self, digest: &Digest) -> Result<bool> {
         self.has(&keys::link(self.id, digest))
     }
 
-    /// A blob that is visible here and stored.
+    /// Returns a blob that is visible here and stored.
     pub fn blob(&self, digest: &Digest) -> Result<Option<BlobInfo>> {
         if self.is_linked(digest)? {
             self.view.blob(digest)
@@ -122,13 +122,13 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// Blobs that are visible here, in the order of their keys after `after`, at most `limit`.
+    /// Lists at most `limit` blobs that are visible here, after `after`, in the order of their keys.
     pub fn links(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Digest>> {
         let after = after.map(|digest| keys::link(self.id, digest));
         self.digests(&keys::links(self.id), after.as_deref(), limit)
     }
 
-    /// Manifests that name `subject` as theirs, in the order of their keys after `after`, at most `limit`.
+    /// Lists at most `limit` manifests after `after` whose subject is `subject`, in the order of their keys.
     pub fn referrers(
         &self,
         subject: &Digest,
@@ -139,7 +139,7 @@ impl<'a> Repository<'a> {
         self.digests(&keys::referrers(self.id, subject), after.as_deref(), limit)
     }
 
-    /// The same with what is kept of each.
+    /// Lists the same manifests with their entries.
     pub fn referring(
         &self,
         subject: &Digest,
@@ -165,19 +165,19 @@ impl<'a> Repository<'a> {
         self.view.collect(prefix, after, limit, decode)
     }
 
-    /// Rows of tags that point at a manifest, whether or not they count, at most `limit`.
+    /// Lists at most `limit` tags whose rows point at a manifest, whether or not they count.
     pub(crate) fn tags_of(&self, digest: &Digest, limit: usize) -> Result<Vec<String>> {
         let prefix = keys::tagged_prefix(self.id, digest);
         let decode = |key: &[u8], _: &Bytes| keys::text_behind(key, &prefix);
         self.view.collect(&prefix, None, limit, decode)
     }
 
-    /// Whether a manifest is here.
+    /// Returns whether a manifest is here.
     pub(crate) fn has_manifest(&self, digest: &Digest) -> Result<bool> {
         self.has(&keys::manifest(self.id, digest))
     }
 
-    /// Whether a precondition that speaks of this repository holds.
+    /// Returns whether a precondition about this repository holds.
     pub(super) fn holds(&self, require: &Require) -> Result<bool> {
         Ok(match require {
             Require::Repository => true,
@@ -192,22 +192,22 @@ impl<'a> Repository<'a> {
         })
     }
 
-    /// Whether the reverse of a link is there.
+    /// Returns whether the reverse of a link is there.
     pub(crate) fn is_holder_of(&self, digest: &Digest) -> Result<bool> {
         self.has(&keys::holder(digest, self.id))
     }
 
-    /// Whether the reverse of an edge is there.
+    /// Returns whether the reverse of an edge is there.
     pub(crate) fn is_parent(&self, child: &Digest, parent: &Digest) -> Result<bool> {
         self.has(&keys::parent(child, self.id, parent))
     }
 
-    /// Whether a manifest is listed as a referrer.
+    /// Returns whether a manifest is listed as a referrer.
     pub(crate) fn is_referrer(&self, subject: &Digest, referrer: &Digest) -> Result<bool> {
         self.has(&keys::referrer(self.id, subject, referrer))
     }
 
-    /// Whether the reverse of a tag is there.
+    /// Returns whether the reverse of a tag is there.
     pub(crate) fn is_tagged(&self, digest: &Digest, tag: &str) -> Result<bool> {
         self.has(&keys::tagged(self.id, digest, tag))
     }

@@ -1,14 +1,15 @@
-//! What a large deleted manifest leaves behind, and its clearing away step by step.
+//! Removal of a large deleted manifest's tags and edges, step by step.
 //!
-//! Owns: which tags count, and `Clearing`, the way through what remains. Refuses: taking the steps (`store::purge`).
+//! Owns: which tags count, and [`Clearing`], the position in what is left. Refuses: queueing the steps
+//! (`store::purge`).
 //!
 //! A manifest may have more tags than a transaction holds, and tens of thousands of edges. Where there are many, its
-//! deletion removes its row and marks its digest with its own LSN. A tag that points at a marked digest counts only if
-//! it was set since: all of them are gone at once, and the same manifest, pushed again, has none. Tags and edges then go
-//! in steps of bounded size, between other commits, and the mark goes last.
+//! deletion removes its row and marks its digest with the LSN of the deletion. A tag that points at a marked digest
+//! counts only if it was set later. So all tags are gone at once, and the same manifest, pushed again, has none. Tags
+//! and edges are then removed in steps of bounded size, between other commits, and the mark last.
 //!
-//! Invariants: a tag's row and its reverse are there together, whether or not the tag counts; a mark's tags only become
-//! fewer; edges of a manifest that was put again are its own.
+//! Invariants: a tag's row and its reverse are there together, whether or not the tag counts. The tags of a mark only
+//! become fewer. Edges of a manifest that was put again are its own.
 
 use bytes::Bytes;
 
@@ -22,12 +23,12 @@ use crate::format::keys::TagValue;
 use crate::format::transaction::{Operation, RepositoryId};
 use crate::state::State;
 
-/// Tags that a deletion removes itself; with more it leaves them to steps.
+/// Most tags that a deletion removes itself; more are left to later steps.
 pub(crate) const TAGS_AT_ONCE: usize = 256;
-/// Edges that a deletion removes itself.
+/// Most edges that a deletion removes itself; more are left to later steps.
 pub(crate) const EDGES_AT_ONCE: usize = 1024;
 
-/// How many manifests are marked.
+/// Counts the marked manifests.
 pub(crate) async fn count(state: &State) -> Result<u64> {
     let mut marks = state.scan_prefix(&keys::all_retired(), None);
     let mut count = 0;
@@ -37,7 +38,7 @@ pub(crate) async fn count(state: &State) -> Result<u64> {
     Ok(count)
 }
 
-/// A way through what remains of a marked manifest.
+/// A position in the tags and edges of a marked manifest.
 #[derive(Debug, Clone)]
 pub(crate) struct Clearing {
     repository: RepositoryId,
@@ -49,13 +50,14 @@ pub(crate) struct Clearing {
 }
 
 impl Clearing {
-    /// Whether the manifest is still marked by the same deletion, in a repository that exists.
+    /// Returns whether the manifest is still marked by the same deletion, in a repository that exists.
     pub(crate) fn holds(&self, view: &View) -> Result<bool> {
         let marked = view.retired_at(self.repository, &self.digest)?;
         Ok(marked == Some(self.lsn) && view.repository_name(self.repository)?.is_some())
     }
 
-    /// The next step on top of `view`; `None`: nothing to do this time, ask again. The last one forgets the mark.
+    /// Computes the next step on top of `view`, and whether it is the last, which removes the mark. A step without
+    /// operations found nothing to remove, and is not the last.
     pub(crate) fn step(&mut self, view: &View) -> Result<(Vec<Operation>, bool)> {
         let (repository, digest) = (self.repository, self.digest);
         let of = Repository::new(view, repository);
@@ -109,7 +111,7 @@ impl Clearing {
 }
 
 impl View {
-    /// The deletion that marked a manifest.
+    /// Returns the LSN of the deletion that marked a manifest.
     pub(crate) fn retired_at(&self, id: RepositoryId, digest: &Digest) -> Result<Option<Lsn>> {
         if self.state().retired == 0 {
             return Ok(None);
@@ -121,18 +123,18 @@ impl View {
             .transpose()
     }
 
-    /// Whether a tag counts: it was not set before its manifest was deleted.
+    /// Returns whether a tag counts: its manifest was not deleted after it was set.
     pub(super) fn counts(&self, id: RepositoryId, tag: &TagValue) -> Result<bool> {
         let marked = self.retired_at(id, &tag.digest)?;
         Ok(marked.is_none_or(|deleted| tag.lsn >= deleted))
     }
 
-    /// How many deleted manifests still have rows.
+    /// Returns how many deleted manifests still have rows.
     pub(crate) fn retired_manifests(&self) -> u64 {
         self.state().retired
     }
 
-    /// The marked manifest whose turn it is.
+    /// Returns the marked manifest to be cleared next.
     pub(crate) fn next_retired(&self) -> Result<Option<Clearing>> {
         if self.state().retired == 0 {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! Typed reads at one LSN.
 //!
-//! Owns: [`View`] and [`Rows`]. Refuses: changing anything. Reads that return at once fail with [`Error::NotResident`] where a row is in
-//! no memory; [`View::read`] and [`Rows::next_resident`] wait for it.
+//! Owns: [`View`] and [`Rows`]. Refuses: changes. A read that returns at once fails with [`Error::NotResident`] if a
+//! row is not in memory; [`View::read`] and [`Rows::next_resident`] wait for it.
 
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ pub struct View {
     state: Arc<State>,
 }
 
-/// What the index knows of a blob.
+/// The index entry of a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BlobInfo {
-    /// Bytes.
+    /// Length in bytes.
     pub length: u64,
-    /// Where they are.
+    /// Where its bytes are.
     pub extent: Extent,
-    /// Transaction that placed them.
+    /// The transaction that placed them.
     pub generation: Lsn,
 }
 
@@ -42,16 +42,16 @@ pub struct TagInfo {
     pub tag: String,
     /// The manifest.
     pub digest: Digest,
-    /// When it was set, Unix ms.
+    /// When it was set, in Unix ms.
     pub unix_ms: u64,
 }
 
-/// Decodes a row's value.
+/// Turns a malformed row into an error that names its key.
 pub(super) fn row<T>(key: &[u8], decoded: std::result::Result<T, Malformed>) -> Result<T> {
     decoded.map_err(|what| Error::bad_row(key, &what))
 }
 
-/// Rows of one kind in order, read as they are asked for, of the snapshot that they were asked of.
+/// Rows of one kind in key order, of one snapshot, read on demand.
 #[derive(Debug)]
 pub(crate) struct Rows<T> {
     scan: Scan,
@@ -59,11 +59,11 @@ pub(crate) struct Rows<T> {
     decode: Decode<T>,
 }
 
-/// What a row says, from its key, its value and the prefix of its kind.
+/// Decodes a row from its key, its value and the prefix of its kind.
 type Decode<T> = fn(&[u8], &[u8], &[u8]) -> std::result::Result<T, Malformed>;
 
 impl<T> Rows<T> {
-    /// The next one, waiting for the disk where that is needed.
+    /// Returns the next row; waits for the disk where needed.
     pub(crate) async fn next_resident(&mut self) -> Result<Option<T>> {
         let found = self.scan.next_resident().await?;
         found.map(|found| self.decode(&found)).transpose()
@@ -77,7 +77,7 @@ impl<T> Rows<T> {
 impl<T> Iterator for Rows<T> {
     type Item = Result<T>;
 
-    /// The next one; [`Error::NotResident`] if that needs the disk, and then the same one again.
+    /// Returns the next row. On [`Error::NotResident`] the next call returns the same row.
     fn next(&mut self) -> Option<Self::Item> {
         let found = self.scan.next()?;
         Some(found.and_then(|found| self.decode(&found)))
@@ -85,7 +85,7 @@ impl<T> Iterator for Rows<T> {
 }
 
 impl View {
-    /// The snapshot `state`.
+    /// Creates a view of `state`.
     pub(crate) fn new(state: Arc<State>) -> Self {
         Self { state }
     }
@@ -95,12 +95,12 @@ impl View {
         resident(|| read(self)).await
     }
 
-    /// The last transaction seen.
+    /// Returns the last transaction seen.
     pub fn lsn(&self) -> Lsn {
         self.state.lsn
     }
 
-    /// The repository of that name, for any number of reads.
+    /// Looks up the repository of that name, for any number of reads.
     pub fn repository(&self, name: &str) -> Result<Option<Repository<'_>>> {
         let key = keys::repository_by_name(name);
         let Some(value) = self.state.get(&key)? else {
@@ -110,7 +110,7 @@ impl View {
         Ok(Some(Repository::new(self, id)))
     }
 
-    /// Names of repositories in ASCII order, behind `after`, at most `limit`.
+    /// Lists at most `limit` names of repositories after `after`, in ASCII order.
     pub fn repositories(&self, after: Option<&str>, limit: usize) -> Result<Vec<String>> {
         let prefix = keys::repositories();
         let after = after.map(keys::repository_by_name);
@@ -119,7 +119,7 @@ impl View {
         })
     }
 
-    /// How many repositories there are; walks their names.
+    /// Counts the repositories by scanning their names.
     pub(crate) async fn repository_count(&self) -> Result<u64> {
         let mut names = self.state.scan_prefix(&keys::repositories(), None);
         let mut count = 0;
@@ -129,7 +129,7 @@ impl View {
         Ok(count)
     }
 
-    /// Names of repositories in which a blob is visible, in the order of their creation, at most `limit`.
+    /// Lists at most `limit` names of repositories in which a blob is visible, in the order of their creation.
     pub fn holders(&self, digest: &Digest, limit: usize) -> Result<Vec<String>> {
         let prefix = keys::holders(digest);
         let ids = self.collect(&prefix, None, limit, |key, _| {
@@ -142,7 +142,7 @@ impl View {
         Ok(names)
     }
 
-    /// The name of a repository.
+    /// Returns the name of a repository.
     pub(crate) fn repository_name(&self, id: RepositoryId) -> Result<Option<String>> {
         let key = keys::repository_by_id(id);
         self.state
@@ -151,7 +151,7 @@ impl View {
             .transpose()
     }
 
-    /// Where a blob is; says nothing of who may see it.
+    /// Returns where a blob is, whoever may see it.
     pub fn blob(&self, digest: &Digest) -> Result<Option<BlobInfo>> {
         let key = keys::blob(&self.state.hash_key, digest);
         let Some(value) = self.state.get(&key)? else {
@@ -165,7 +165,7 @@ impl View {
         }))
     }
 
-    /// Blobs that were found damaged where they are, and where that is.
+    /// Lists blobs that were found damaged, each with the place that is damaged.
     pub(crate) fn damaged(&self) -> Rows<(Digest, Extent)> {
         self.rows(&keys::all_damaged(), |key, value, prefix| {
             Ok((
@@ -175,8 +175,8 @@ impl View {
         })
     }
 
-    /// Whether a manifest of any repository keeps a digest alive: then it needs no lease. Links do not count: they give
-    /// visibility, not life.
+    /// Returns whether a manifest of any repository keeps a digest alive; then it needs no lease. Links do not count:
+    /// they give visibility, not life.
     pub fn referenced(&self, digest: &Digest) -> Result<bool> {
         Ok(self
             .state
@@ -186,7 +186,7 @@ impl View {
             .is_some())
     }
 
-    /// Segments with what lives in them, in the order of their ids.
+    /// Lists segments with their use, in the order of their ids.
     pub(crate) fn segments(&self) -> Rows<(SegmentId, SegmentUse)> {
         self.rows(&keys::segments(), |key, value, prefix| {
             let id = keys::number_behind(key, prefix)?;
@@ -194,7 +194,7 @@ impl View {
         })
     }
 
-    /// Every index row, key and slot, in the order of the keyed hash.
+    /// Lists every index row, key and slot, in the order of the keyed hash.
     pub(crate) fn slots(&self) -> Rows<(Bytes, Slot)> {
         self.rows(&keys::blobs(), |key, value, _| {
             Ok((Bytes::copy_from_slice(key), Slot::decode(value)?))
@@ -209,17 +209,18 @@ impl View {
         }
     }
 
-    /// Whether `key` is the index row of `digest`.
+    /// Returns whether `key` is the index row of `digest`.
     pub(crate) fn is_slot_of(&self, key: &[u8], digest: &Digest) -> bool {
         keys::blob(&self.state.hash_key, digest) == key
     }
 
-    /// The rows themselves, for checks that compare them with each other.
+    /// Returns the rows themselves, for checks that compare them with each other.
     pub(crate) fn state(&self) -> &State {
         &self.state
     }
 
-    /// Whether a precondition of a batch on `repository`, `None` where there is none of that name, holds here.
+    /// Returns whether a precondition of a batch on `repository` holds. `repository` is `None` if there is none of that
+    /// name.
     pub(crate) fn holds(
         &self,
         repository: Option<Repository<'_>>,
@@ -234,7 +235,7 @@ impl View {
             repository
         };
         let Some(repository) = repository else {
-            // Nothing is there that could contradict these.
+            // Without a repository, these hold.
             return Ok(matches!(
                 require,
                 Require::Tag { digest: None, .. } | Require::Attributes { .. }

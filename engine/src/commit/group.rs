@@ -1,6 +1,7 @@
-//! The one task that makes transactions durable: everything queued while the last sync ran goes into the next frame.
+//! The task that writes transactions to the journal. It puts everything that was queued during the last sync into the
+//! next frame.
 //!
-//! Owns: the loop and what each outcome of a frame means. Refuses: judging, applying, retrying.
+//! Owns: the loop, and what each outcome of a frame means. Refuses: checking preconditions, applying, retrying.
 
 use std::sync::Arc;
 
@@ -10,19 +11,21 @@ use crate::journal::writer::{AppendError, JournalWriter};
 use crate::poison::Poison;
 use crate::sync::oneshot;
 
-/// The journal task's end, in two steps: the queue is empty, and whether the stop is a clean one.
+/// The two steps in which the journal task ends: the queue is empty, then the stop is declared clean or not.
 #[derive(Debug)]
 pub(crate) struct Ending {
-    /// Told when the queue is empty and no more transactions come.
+    /// Sent when the queue is empty and no more transactions can come.
     pub(crate) drained: oneshot::Sender<()>,
-    /// Says that nothing was left behind. Dropped without a word, the stop is not a clean one.
+    /// Received when the stop is clean. If the sender is dropped instead, the stop is not clean.
     pub(crate) seal: oneshot::Receiver<()>,
 }
 
-/// Runs until the sequencer closes, then closes the journal as `ending` says. Returns what closing found.
+/// Runs until the sequencer closes, then closes the journal as `ending` says.
 ///
-/// A frame that could not be started (no space for a new file) fails what is queued and leaves the journal intact; one
-/// that failed half-way stops all writes.
+/// A frame that could not be started (no space for a new file) fails everything queued and leaves the journal intact. A
+/// frame that failed half-way stops all writes.
+///
+/// # Errors The failure that stopped writes, or the one that closing the journal met.
 pub(crate) async fn run_journal(
     sequencer: Arc<Sequencer>,
     mut journal: JournalWriter,
@@ -36,7 +39,7 @@ pub(crate) async fn run_journal(
         {
             Ok(position) => sequencer.publish(position),
             Err(AppendError::NotStarted(error)) => {
-                tracing::warn!(%error, "transactions were refused; nothing of them was written");
+                tracing::warn!(%error, "transactions failed; nothing of them was written");
                 sequencer.fail_queued(&error, false);
             }
             Err(AppendError::Failed(error)) => {
@@ -45,7 +48,7 @@ pub(crate) async fn run_journal(
             }
         }
     }
-    // Nobody listens where the store was dropped without a close.
+    // The receiver is gone if the store was dropped without a close.
     ending.drained.send(()).unwrap_or_default();
     let sealed = ending.seal.await.is_ok();
     if sealed && poison.cause().is_none() {

@@ -1,14 +1,14 @@
 //! Commit: from a batch to a durable, visible transaction.
 //!
-//! Owns: the order of transactions. [`resolve()`] (policy, pure) judges a batch against a state and says which operations
-//! it means; [`Sequencer`] queues transactions and publishes what became durable; `run_journal` is the one task that writes
-//! frames.
-//! Refuses: a lock held across an I/O; a reader seeing what is not durable; a refusal for what is not durable; a failed frame
-//! being tried again.
+//! Owns: the order of transactions. [`resolve()`] (policy, pure) checks a batch against a state and returns its
+//! operations. [`Sequencer`] queues transactions and publishes those that became durable; its part for checkpoints is
+//! in `freeze`. `run_journal` is the one task that writes frames. Refuses: to hold a lock across an I/O, to show
+//! readers what is not durable, to reject a batch for a reason that is not durable, and to retry a failed frame.
 //!
-//! Invariants: a batch is judged against the durable state plus everything queued before it. Each queued
-//! transaction carries the state it leads to, so publishing is one pointer swap. States are published in the order of their LSNs.
+//! Invariants: a batch is checked against the durable state plus everything queued before it. Each queued transaction
+//! carries the state after it, so publishing is one pointer swap. States are published in the order of their LSNs.
 
+mod freeze;
 pub(crate) mod group;
 pub(crate) mod prevalidate;
 pub(crate) mod resolve;
@@ -16,7 +16,8 @@ pub(crate) mod sequencer;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use freeze::Frozen;
 pub(crate) use group::{Ending, run_journal};
 pub(crate) use prevalidate::prevalidate;
 pub(crate) use resolve::resolve;
-pub(crate) use sequencer::{Cleared, Frozen, Sequencer};
+pub(crate) use sequencer::{Cleared, Sequencer};

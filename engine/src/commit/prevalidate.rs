@@ -1,8 +1,9 @@
-//! Judging preconditions before it is a batch's turn.
+//! Checks of preconditions before a batch is queued.
 //!
-//! Owns: [`Prevalidated`]: preconditions that held a moment ago and hold still unless something was taken away since. A manifest may have
-//! tens of thousands of them, and judging them in turn would make every other commit wait.
-//! Refuses: deciding; the sequencer takes it as judged only while nothing was removed, and judges anew otherwise.
+//! Owns: [`Prevalidated`]: preconditions that were checked, and stay as they are unless something is removed. A
+//! manifest may have tens of thousands of them, and checking them under the sequencer's lock would delay every other
+//! commit. Refuses: the decision. The sequencer uses the result only if nothing was removed since, and checks again
+//! otherwise.
 //!
 //! Invariant: only facts that nothing but a removal can end are prevalidated.
 
@@ -14,23 +15,25 @@ use crate::io::Env;
 use crate::table::resident_off_worker;
 use crate::vocabulary::{Batch, Require};
 
-/// A batch of no more preconditions is judged in its turn: cheaper than the way to another thread.
+/// Preconditions up to which a batch is checked under the sequencer's lock, which is cheaper than another thread.
 pub(crate) const JUDGED_IN_TURN: usize = 256;
-/// As many are one computation: between two of them, others have their turn.
+/// Preconditions in one computation. Other work runs between two computations.
 const JUDGED_AT_ONCE: usize = 1024;
 
-/// How preconditions were judged when there had been `removals` removals.
+/// The result of checking preconditions, as of a number of removals.
 #[derive(Debug)]
 pub(crate) struct Prevalidated {
     pub(super) removals: u64,
-    /// These held.
+    /// Those that held.
     pub(super) requires: Vec<Require>,
-    /// These did not: the batch is refused in its turn, when what that is founded on is durable.
+    /// Those that did not. The batch is rejected when the state that shows this is durable.
     pub(super) unmet: Vec<Require>,
 }
 
-/// Judges a large batch's preconditions off the async workers and takes those out that were. `head` gives the state with everything
-/// queued, and the number of removals before it.
+/// Checks a large batch's preconditions off the async workers and moves them out of the batch.
+///
+/// `head` returns the state with everything queued, and the number of removals before it. Returns `None` for a small
+/// batch.
 pub(crate) async fn prevalidate(
     env: &Env,
     batch: &mut Batch<FinishedBlob>,
@@ -64,7 +67,7 @@ pub(crate) async fn prevalidate(
     }))
 }
 
-/// Those that hold, and those that do not.
+/// Splits preconditions into those that hold and those that do not.
 fn judge(
     view: &View,
     repository: &str,
@@ -82,7 +85,7 @@ fn judge(
     Ok((met, unmet))
 }
 
-/// Whether only a removal ends it.
+/// Returns whether only a removal can end this precondition.
 fn lasts(require: &Require) -> bool {
     match require {
         Require::Repository
@@ -94,7 +97,7 @@ fn lasts(require: &Require) -> bool {
     }
 }
 
-/// Whether an operation may end what [`lasts`]. Everything that is not known to add only does.
+/// Returns whether an operation may end what [`lasts`]. Every operation that is not known to only add counts.
 pub(super) fn removes(operation: &Operation) -> bool {
     !matches!(
         operation,

@@ -1,4 +1,4 @@
-//! What a batch means. Pure: a state in, operations out.
+//! Resolves a batch into operations. Pure: from a state to operations.
 //!
 //! Owns: preconditions, stated and implied. Refuses: applying anything.
 
@@ -13,11 +13,13 @@ use crate::format::transaction::{Operation, RepositoryId};
 use crate::limits;
 use crate::vocabulary::{Batch, Change, ManifestEntry, Require};
 
-/// The operations of `batch` on top of `view`; [`Error::Unmet`] with everything that does not hold.
+/// Returns the operations of `batch` on top of `view`.
 ///
-/// Besides what the batch requires, it must not link, tag or enter what the store does not have.
-/// `next_repository` becomes the id of a repository that the batch creates. `damaged` says whether a blob is known to
-/// be corrupt where it is stored: then a new copy takes its place.
+/// Besides what the batch requires, it must not link, tag or enter what the store does not have. `next_repository`
+/// becomes the id of a repository that the batch creates. `damaged` says whether a blob is known to be corrupt where it
+/// is stored; a new copy then replaces it.
+///
+/// # Errors [`Error::Unmet`] with everything that does not hold.
 pub(crate) fn resolve(
     batch: &Batch<FinishedBlob>,
     view: &View,
@@ -90,7 +92,7 @@ fn check_length(what: &'static str, length: usize, max: usize) -> Result<()> {
     })
 }
 
-/// Resolves changes one by one; remembers what earlier changes of the batch did.
+/// Resolves changes one by one and remembers what earlier changes of the batch did.
 struct Resolver<'a> {
     view: &'a View,
     here: Repository<'a>,
@@ -102,18 +104,18 @@ struct Resolver<'a> {
     placed: BTreeSet<Digest>,
     entered: BTreeSet<Digest>,
     tags: BTreeMap<String, Option<Digest>>,
-    /// Manifests that were retired: no tag that the view has counts for them.
+    /// Manifests that this batch retired: tags that the view has for them no longer count.
     retired: BTreeSet<Digest>,
-    /// The repository is no more, for changes behind the one that deleted it.
+    /// Whether an earlier change of the batch deleted the repository.
     deleted: bool,
 }
 
 impl Resolver<'_> {
-    /// Makes finished bytes a blob of the store, unless it is stored intact.
+    /// Places finished bytes as a blob, unless it is stored intact.
     fn place(&mut self, blob: &FinishedBlob) -> Result<()> {
         let (digest, extent) = (blob.digest(), blob.extent());
         let stored = self.view.blob(&digest)?.map(|stored| stored.extent);
-        // A copy that is the damaged one itself heals nothing.
+        // The damaged copy itself heals nothing.
         let wanted = stored.is_none_or(|at| at != extent && (self.damaged)(&digest, &at));
         if self.placed.insert(digest) && wanted {
             self.operations
@@ -182,7 +184,7 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// What a tag points at, earlier changes of this batch included.
+    /// Returns the manifest that a tag points at, earlier changes of this batch included.
     fn tag(&self, tag: &str) -> Result<Option<Digest>> {
         if let Some(known) = self.tags.get(tag) {
             return Ok(*known);
@@ -191,7 +193,7 @@ impl Resolver<'_> {
         Ok(found.filter(|digest| !self.retired.contains(digest)))
     }
 
-    /// What a tag's row points at, also where the tag does not count any more: that row is replaced.
+    /// Returns the manifest that a tag's row points at, even if the tag no longer counts: that row is replaced.
     fn tag_row(&self, tag: &str) -> Result<Option<Digest>> {
         if let Some(known) = self.tags.get(tag) {
             return Ok(*known);
@@ -223,7 +225,8 @@ impl Resolver<'_> {
         Ok(())
     }
 
-    /// Whether the repository has exactly this entry, edges included: pushed again, it costs neither rows nor journal.
+    /// Returns whether the repository has exactly this entry, edges included. Pushed again, it costs neither rows nor
+    /// journal.
     fn is_entered_already(&self, entry: &ManifestEntry) -> Result<bool> {
         let deleted = |operation: &Operation| matches!(operation, Operation::DeleteManifest { digest, .. } if *digest == entry.digest);
         let Some(known) = self.here.manifest(&entry.digest)? else {
@@ -242,7 +245,7 @@ impl Resolver<'_> {
             .eq(&entry.children.iter().copied().collect::<BTreeSet<_>>()))
     }
 
-    /// Removes a manifest and its tags; where there are very many rows, only takes them out of sight.
+    /// Removes a manifest and its tags. Where there are very many rows, it only marks the manifest as retired.
     fn delete_manifest(&mut self, digest: &Digest) -> Result<()> {
         self.need(Require::Manifest(*digest))?;
         let (repository, digest) = (self.repository, *digest);

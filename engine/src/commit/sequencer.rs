@@ -1,11 +1,9 @@
-//! The queue of transactions, and the states they lead to.
+//! The queue of transactions, and the states after them.
 //!
-//! Owns: LSNs, the head state (durable plus queued), the durable state that readers see, and the split of both when a
-//! checkpoint freezes. Refuses: I/O.
+//! Owns: LSNs, the head state (durable plus queued), and the durable state that readers see. Refuses: I/O.
 //!
-//! Invariants: `durable.lsn` < LSNs in flight < LSNs queued <= `head.lsn`, each queued transaction holds the
-//! state after it. A checkpoint freezes exactly the durable state; what is in flight or queued is applied again on
-//! top of the frozen one.
+//! Invariants: `durable.lsn` < LSNs in flight < LSNs queued <= `head.lsn`. Each queued transaction holds the state
+//! after it.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,43 +25,42 @@ use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_T
 use crate::poison::Poison;
 use crate::state::State;
 use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
-use crate::table::{Layers, Runs};
 use crate::vocabulary::{Batch, Origin, Require};
 
-/// The order of transactions of an open store. Share by `Arc`.
+/// Orders the transactions of an open store. Share by `Arc`.
 #[derive(Debug)]
 pub(crate) struct Sequencer {
-    inner: Mutex<Inner>,
-    durable: ArcSwap<State>,
+    pub(super) inner: Mutex<Inner>,
+    pub(super) durable: ArcSwap<State>,
     clock: Arc<dyn Clock>,
     poison: Arc<Poison>,
-    /// Something was queued, or the store is closing.
+    /// Notified when something was queued, or the store is closing.
     queued: Notify,
-    /// Something was published or a checkpoint ended.
+    /// Notified when something was published or a checkpoint ended.
     pub(crate) published: Notify,
 }
 
 #[derive(Debug)]
-struct Inner {
-    head: State,
-    /// How often something was removed from `head`: by a transaction, or with those that failed.
+pub(super) struct Inner {
+    pub(super) head: State,
+    /// How often something was removed from `head`: by a transaction, or because queued transactions failed.
     removals: u64,
     next_lsn: u64,
-    in_flight: VecDeque<Queued>,
-    queue: VecDeque<Queued>,
-    /// Behind the durable state's last frame.
-    position: Position,
+    pub(super) in_flight: VecDeque<Queued>,
+    pub(super) queue: VecDeque<Queued>,
+    /// The end of the durable state's last frame.
+    pub(super) position: Position,
     closing: bool,
 }
 
 #[derive(Debug)]
-struct Queued {
-    transaction: Transaction,
+pub(super) struct Queued {
+    pub(super) transaction: Transaction,
     payload: Vec<u8>,
-    after: State,
+    pub(super) after: State,
     done: oneshot::Sender<Result<Committed>>,
     blobs: Blobs,
-    /// Batches that were judged with this transaction the last before them, and refused.
+    /// Batches that were rejected against the state after this transaction.
     refused: Vec<Refused>,
 }
 
@@ -75,33 +72,34 @@ struct Prepared {
     after: State,
 }
 
-/// A refusal that is not told yet, since what it is founded on is not durable yet.
+/// A rejection that is not answered yet, because the state that it rests on is not durable yet.
 #[derive(Debug)]
 struct Refused {
     unmet: Vec<Require>,
     done: oneshot::Sender<Result<Committed>>,
 }
 
-/// The finished bytes of a batch, held until its transaction is durable.
+/// The finished blobs of a batch, held until its transaction is durable.
 #[derive(Debug, Default)]
 struct Blobs {
-    /// The transaction places these: their files stay.
+    /// Blobs that the transaction places: their files stay.
     named: Vec<FinishedBlob>,
-    /// The store had these already: only their pins matter, and their files go.
+    /// Blobs that the store had already: only their pins matter, and their files are removed.
     spare: Vec<FinishedBlob>,
 }
 
-/// A step of clearing that was queued.
+/// A queued step of clearing away.
 #[derive(Debug)]
 pub(crate) struct Cleared {
-    /// Resolves when it is durable; none if there was nothing to do this time.
+    /// Resolves when the step is durable; `None` if there was nothing to remove this time.
     pub waiting: Option<oneshot::Receiver<Result<Committed>>>,
-    /// Whether it was the last.
+    /// Whether this step was the last.
     pub last: bool,
 }
 
 impl Inner {
-    /// Refuses what was judged against `head`: at once if readers see all of that, or together with the last of it.
+    /// Rejects a batch that was checked against `head`: at once if all of `head` is durable, else together with its
+    /// last transaction.
     fn refuse(&mut self, unmet: Vec<Require>) -> Result<oneshot::Receiver<Result<Committed>>> {
         let last = self.queue.back_mut().or(self.in_flight.back_mut());
         let Some(last) = last else {
@@ -112,7 +110,7 @@ impl Inner {
         Ok(waiting)
     }
 
-    /// What the next frame carries, if anything is queued.
+    /// Takes what the next frame carries, if anything is queued.
     fn take_group(&mut self) -> Option<Group> {
         assert!(
             self.in_flight.is_empty(),
@@ -142,7 +140,7 @@ impl Inner {
 }
 
 impl Blobs {
-    /// The transaction is, or may be, in the journal: what it names must not be unlinked.
+    /// Keeps the files that the transaction names: it is, or may be, in the journal.
     fn keep(self) {
         for blob in self.named {
             blob.committed();
@@ -153,28 +151,19 @@ impl Blobs {
     }
 }
 
-/// What one journal frame will carry.
+/// The content of one journal frame.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// LSN of its first transaction.
     pub first_lsn: Lsn,
-    /// How many transactions.
+    /// Number of transactions.
     pub transactions: u32,
-    /// Their encodings, one after the other.
+    /// Their encodings, one after another.
     pub payload: Vec<u8>,
 }
 
-/// A durable state whose deltas are frozen, for a checkpoint to write out.
-#[derive(Debug, Clone)]
-pub(crate) struct Frozen {
-    /// The state; `state.layers.frozen()` is what the checkpoint writes.
-    pub state: Arc<State>,
-    /// Where replay begins on top of it.
-    pub position: Position,
-}
-
 impl Sequencer {
-    /// A sequencer that continues from `state`, whose journal ends at `position`.
+    /// Creates a sequencer that continues from `state`, whose journal ends at `position`.
     pub(crate) fn new(
         state: State,
         position: Position,
@@ -184,7 +173,7 @@ impl Sequencer {
     ) -> Self {
         assert!(
             next_lsn > state.lsn,
-            "the next LSN is behind the state's last"
+            "the next LSN is not after the state's last"
         );
         let inner = Inner {
             head: state.clone(),
@@ -205,33 +194,35 @@ impl Sequencer {
         }
     }
 
-    /// The durable state.
+    /// Returns the durable state.
     pub(crate) fn durable(&self) -> Arc<State> {
         self.durable.load_full()
     }
 
-    /// Bytes in the live delta, queued transactions included.
+    /// Returns the bytes of the live delta, queued transactions included.
     pub(crate) fn delta_bytes(&self) -> usize {
         self.inner.lock().head.layers.delta_bytes()
     }
 
-    /// Behind the last durable frame.
+    /// Returns the end of the last durable frame.
     pub(crate) fn position(&self) -> Position {
         self.inner.lock().position
     }
 
-    /// The state with everything queued, and the number of removals that led to it, to prevalidate by.
+    /// Returns the state with everything queued, and the number of removals that led to it, to prevalidate by.
     pub(crate) fn head(&self) -> (View, u64) {
         let inner = self.inner.lock();
         (View::new(Arc::new(inner.head.clone())), inner.removals)
     }
 
-    /// Judges a batch and queues its transaction; the receiver resolves when it is durable and visible. A refusal that depends
-    /// on what is queued comes the same way: told earlier, it would speak of what no reader sees and a crash may undo. What was
-    /// prevalidated is judged anew if anything was removed since.
+    /// Checks a batch and queues its transaction. The receiver resolves when the transaction is durable and visible.
     ///
-    /// On [`Error::NotResident`] nothing was queued and the batch still has all that is staged: it is submitted again once the rows are in
-    /// memory.
+    /// A rejection that depends on queued transactions is sent when they are durable: until then no reader sees its
+    /// reason, and a crash may undo it. What was prevalidated is checked again if anything was removed since.
+    ///
+    /// # Errors [`Error::NotResident`] if a row is not in memory: nothing was queued, and the batch still has all that
+    /// is staged. Submit it again once the row is loaded. [`Error::Unmet`] if a precondition does not hold in the
+    /// durable state.
     pub(crate) fn submit(
         &self,
         batch: &mut Batch<FinishedBlob>,
@@ -276,7 +267,8 @@ impl Sequencer {
         self.queue_own(&mut inner, vec![Operation::ReserveSegmentIds { limit }])
     }
 
-    /// Queues that blobs were found damaged, or whole again; `None` if that is known already, or their bytes are elsewhere by now.
+    /// Queues marks that blobs were found damaged, or intact again. Returns `None` if all marks are there already, or
+    /// the blobs are stored elsewhere by now.
     pub(crate) fn record_damage(
         &self,
         found: &[(Digest, Extent, bool)],
@@ -302,8 +294,10 @@ impl Sequencer {
         self.queue_own(&mut inner, operations).map(Some)
     }
 
-    /// Queues a step of clearing away what remains of a deleted repository; `None` if it is not deleted: the deletion that the step was
-    /// drawn up behind failed meanwhile. Nobody can name what it removes, so it is no removal to those who prevalidate.
+    /// Queues a step that removes rows of a deleted repository. Returns `None` if the repository is not deleted: the
+    /// deletion that the step was computed after has failed.
+    ///
+    /// The step does not count as a removal for prevalidation: no precondition can name its rows.
     pub(crate) fn purge(
         &self,
         repository: RepositoryId,
@@ -319,8 +313,10 @@ impl Sequencer {
         queued.map(Some)
     }
 
-    /// Queues a step of clearing away what remains of a deleted manifest, drawn up under the lock: tags may be set to the
-    /// same digest meanwhile. `None`: it was deleted again, or its repository was.
+    /// Queues a step that removes rows of a deleted manifest. Returns `None` if it was deleted again, or its repository
+    /// was.
+    ///
+    /// The step is computed under the lock, because tags may be set to the same digest meanwhile.
     pub(crate) fn clear(&self, clearing: &mut Clearing) -> Result<Option<Cleared>> {
         let mut inner = self.open_for_writes()?;
         let view = View::new(Arc::new(inner.head.clone()));
@@ -349,7 +345,7 @@ impl Sequencer {
         Ok(inner)
     }
 
-    /// Queues operations of the store's own.
+    /// Queues operations of the store itself.
     fn queue_own(
         &self,
         inner: &mut Inner,
@@ -359,7 +355,7 @@ impl Sequencer {
         Ok(self.queue(inner, prepared, Blobs::default()))
     }
 
-    /// The transaction of these operations, its bytes, and the state after it. Nothing is changed.
+    /// Encodes a transaction of these operations and computes the state after it. Changes nothing.
     fn prepare(
         &self,
         inner: &Inner,
@@ -420,11 +416,12 @@ impl Sequencer {
         waiting
     }
 
-    /// What the next frame carries; waits for something. `None`: closing, and nothing is left.
+    /// Waits for transactions and returns what the next frame carries. Returns `None` if the sequencer is closing and
+    /// the queue is empty.
     pub(super) async fn next_group(&self) -> Option<Group> {
         loop {
             {
-                // Under one lock: a transaction that comes just before the close is not left behind.
+                // Under one lock, so that a transaction that comes just before the close is written.
                 let mut inner = self.inner.lock();
                 if let Some(group) = inner.take_group() {
                     return Some(group);
@@ -437,7 +434,7 @@ impl Sequencer {
         }
     }
 
-    /// The frame in flight is durable: readers see it, then its committers are answered.
+    /// Publishes the frame in flight, which is durable: readers see it, then its committers are answered.
     pub(super) fn publish(&self, position: Position) {
         let mut inner = self.inner.lock();
         inner.position = position;
@@ -448,7 +445,7 @@ impl Sequencer {
         drop(inner);
         for queued in done {
             queued.blobs.keep();
-            // A committer that went away left its transaction behind, which is as it should be.
+            // The committer may have gone; the transaction stands.
             drop(queued.done.send(Ok(Committed {
                 lsn: queued.transaction.lsn,
             })));
@@ -459,8 +456,9 @@ impl Sequencer {
         self.published.notify_waiters();
     }
 
-    /// Nothing in flight or queued will be published: back to the durable state, everybody is told `error`.
-    /// `maybe_written`: a frame may have reached the disk, and the next open may find its transactions.
+    /// Fails everything in flight and queued with `error` and returns to the durable state.
+    ///
+    /// `maybe_written` says that a frame may have reached the disk, so the next open may find its transactions.
     pub(super) fn fail_queued(&self, error: &Error, maybe_written: bool) {
         let mut inner = self.inner.lock();
         let failed: Vec<_> = {
@@ -477,7 +475,7 @@ impl Sequencer {
                 queued.blobs.keep();
             }
             drop(queued.done.send(Err(error.clone())));
-            // What they were refused for is not so after all; whether something else is, is not known.
+            // The reason for the rejection did not become durable; whether another one holds is not known.
             for refused in queued.refused {
                 drop(refused.done.send(Err(error.clone())));
             }
@@ -485,72 +483,7 @@ impl Sequencer {
         self.published.notify_waiters();
     }
 
-    /// Freezes the durable state for a checkpoint. `None` if one is frozen already.
-    pub(crate) fn freeze(&self) -> Result<Option<Frozen>> {
-        let mut inner = self.inner.lock();
-        let durable = self.durable();
-        if durable.layers.frozen().is_some() {
-            return Ok(None);
-        }
-        let mut frozen = (*durable).clone();
-        frozen.layers = durable.layers.freeze();
-        let mut head = frozen.clone();
-        let Inner {
-            in_flight, queue, ..
-        } = &mut *inner;
-        // All or nothing: a row that cannot be read, or not now, leaves everything as it was.
-        let mut states = Vec::with_capacity(in_flight.len() + queue.len());
-        for queued in in_flight.iter().chain(queue.iter()) {
-            apply::transaction(&mut head, &queued.transaction)?;
-            states.push(head.clone());
-        }
-        for (queued, after) in in_flight.iter_mut().chain(queue).zip(states) {
-            queued.after = after;
-        }
-        inner.head = head;
-        let state = Arc::new(frozen);
-        self.durable.store(Arc::clone(&state));
-        Ok(Some(Frozen {
-            state,
-            position: inner.position,
-        }))
-    }
-
-    /// What was frozen is in `runs` now.
-    pub(crate) fn install(&self, runs: &Runs) {
-        self.replace_layers(|layers| layers.unfreeze(runs.clone()));
-    }
-
-    /// The rows of the runs before are in `runs` now.
-    pub(crate) fn install_merged(&self, runs: &Runs) {
-        self.replace_layers(|layers| layers.with_runs(runs.clone()));
-    }
-
-    /// Puts other layers with the same rows into every state.
-    fn replace_layers(&self, replaced: impl Fn(&Layers) -> Layers) {
-        let mut inner = self.inner.lock();
-        let replace = |state: &mut State| {
-            let new = replaced(&state.layers);
-            std::mem::replace(&mut state.layers, new)
-        };
-        // Dropped after the lock: the last owner of a delta takes milliseconds to drop it.
-        let mut old = vec![replace(&mut inner.head)];
-        let Inner {
-            in_flight, queue, ..
-        } = &mut *inner;
-        for queued in in_flight.iter_mut().chain(queue) {
-            old.push(replace(&mut queued.after));
-        }
-        let before = self.durable();
-        let mut durable = (*before).clone();
-        old.push(replace(&mut durable));
-        self.durable.store(Arc::new(durable));
-        drop(inner);
-        self.published.notify_waiters();
-        drop((before, old));
-    }
-
-    /// Takes no more transactions; the journal task ends when the queue is empty.
+    /// Rejects further transactions. The journal task ends when the queue is empty.
     pub(crate) fn close(&self) {
         self.inner.lock().closing = true;
         self.queued.notify_one();

@@ -1,4 +1,4 @@
-//! The sequencer and the resolver without a disk: what a frame's outcome means for readers and committers.
+//! Tests of the sequencer and the resolver without a disk: what a frame's outcome means for readers and committers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::sync::oneshot;
 use crate::table::{Layers, Runs};
 use crate::vocabulary::{Batch, Change, ManifestEntry, Origin, Require};
 
-/// What `read` finds in the repository `r`; nothing where there is none.
+/// Returns what `read` finds in the repository `r`, or the default if there is none.
 fn within<T: Default>(view: &View, read: impl FnOnce(Repository<'_>) -> Result<T>) -> T {
     let found = view.repository("r").unwrap();
     found.map(|of| read(of).unwrap()).unwrap_or_default()
@@ -136,7 +136,7 @@ impl Rig {
         )
     }
 
-    /// As if these had held now.
+    /// Returns `requires` as if they had been checked now and held.
     fn prevalidated(&self, requires: Vec<Require>) -> Prevalidated {
         let (_, removals) = self.sequencer.head();
         Prevalidated {
@@ -153,7 +153,7 @@ impl Rig {
             .unwrap()
     }
 
-    /// As the journal task does it, with a frame that succeeds.
+    /// Completes the next frame successfully, as the journal task does.
     fn write_frame(&self) -> u32 {
         let group = self.sequencer.next_group().now_or_never().unwrap().unwrap();
         self.sequencer.publish(Position {
@@ -220,7 +220,7 @@ fn nothing_is_visible_or_answered_before_it_is_durable() {
     assert_eq!(outcome(waiting).unwrap().unwrap().lsn, Lsn(1));
 }
 
-/// Guards: preconditions are judged against what is queued, so two compare-and-set of one tag cannot both win.
+/// Guards: preconditions are checked against what is queued, so of two compare-and-set of one tag only one succeeds.
 #[test]
 fn preconditions_see_queued_transactions() {
     let mut rig = Rig::new();
@@ -247,10 +247,10 @@ fn preconditions_see_queued_transactions() {
     );
 }
 
-/// Guards: nobody is refused for what no reader sees yet: the refusal waits for the last transaction that it was judged with, in
-/// flight or queued, and is none if that fails.
+/// Guards: no batch is rejected for a reason that no reader sees yet. The rejection waits for the last transaction that
+/// it was checked against, in flight or queued, and becomes an error if that fails.
 #[test]
-fn refusals_wait_for_what_they_are_founded_on() {
+fn a_rejection_waits_until_its_reason_is_durable() {
     let mut rig = Rig::new();
     drop(rig.push_blob(b"m"));
     rig.write_frame();
@@ -308,9 +308,9 @@ fn a_batch_with_something_missing_changes_nothing() {
     assert!(rig.sequencer.next_group().now_or_never().is_none());
 }
 
-/// Guards: deleting a manifest takes its tags and edges with it, those of the queue included.
+/// Guards: deleting a manifest removes its tags and edges, those of queued transactions included.
 #[test]
-fn deleting_a_manifest_takes_its_tags_and_edges() {
+fn deleting_a_manifest_removes_its_tags_and_edges() {
     let mut rig = Rig::new();
     drop(rig.push_blob(b"layer"));
     let blob = rig.blob(b"m");
@@ -337,21 +337,21 @@ fn deleting_a_manifest_takes_its_tags_and_edges() {
     );
 }
 
-/// Guards: after a failed frame the head is the durable state again, and everybody queued is told.
+/// Guards: after a failed frame the head is the durable state again, and every queued commit fails.
 #[test]
-fn a_failed_frame_takes_the_queue_with_it() {
+fn a_failed_frame_fails_the_queue() {
     let mut rig = Rig::new();
     drop(rig.push_blob(b"kept"));
     rig.write_frame();
     let lost = rig.push_blob(b"lost");
     let group = rig.sequencer.next_group().now_or_never().unwrap().unwrap();
     assert_eq!(group.transactions, 1);
-    let behind = rig
+    let second = rig
         .submit(vec![], vec![Change::Link(digest(b"lost"))])
         .unwrap();
     rig.sequencer.fail_queued(&Error::Closed, false);
     assert!(matches!(outcome(lost), Some(Err(Error::Closed))));
-    assert!(matches!(outcome(behind), Some(Err(Error::Closed))));
+    assert!(matches!(outcome(second), Some(Err(Error::Closed))));
     let again = rig.submit(vec![], vec![Change::Link(digest(b"lost"))]);
     assert!(
         matches!(again, Err(Error::Unmet(_))),
@@ -360,8 +360,8 @@ fn a_failed_frame_takes_the_queue_with_it() {
     assert!(within(&rig.view(), |of| of.is_linked(&digest(b"kept"))));
 }
 
-/// Guards: a manifest pushed again changes nothing but its tags: with tens of thousands of edges, writing them anew would cost
-/// megabytes of journal and hold the others up. One of whose entry anything differs is written.
+/// Guards: a manifest pushed again changes only its tags: with tens of thousands of edges, rewriting them would cost
+/// megabytes of journal and delay other commits. A manifest whose entry differs is written.
 #[test]
 fn a_manifest_pushed_again_is_no_operation() {
     let mut rig = Rig::new();
@@ -405,10 +405,11 @@ fn a_manifest_pushed_again_is_no_operation() {
     assert_eq!(with(|entry| entry.attributes = Bytes::new()), 1);
 }
 
-/// Guards: what was prevalidated is not judged again while nothing is removed, and is after a removal, also of what never became durable:
-/// a large manifest neither holds the others up nor names what is gone.
+/// Guards: prevalidated preconditions are not checked again while nothing is removed, and are checked again after a
+/// removal, even one that never became durable. So a large manifest neither delays other commits nor names what is
+/// gone.
 #[test]
-fn what_was_foreseen_holds_until_something_is_removed() {
+fn prevalidation_holds_until_something_is_removed() {
     let mut rig = Rig::new();
     drop(rig.push_blob(b"there"));
     let linked = |content: &[u8]| vec![Require::Linked(digest(content))];
@@ -442,10 +443,10 @@ fn what_was_foreseen_holds_until_something_is_removed() {
     );
 }
 
-/// Guards: what was prevalidated not to hold is refused when that is durable and not before: told earlier, it would speak of a removal that
-/// a crash may undo. Where that removal fails, nothing is refused.
+/// Guards: a prevalidated precondition that does not hold is answered once its reason is durable, because a crash may
+/// undo the removal. If the removal fails, the batch is not rejected.
 #[test]
-fn a_refusal_that_was_foreseen_waits_for_what_it_is_founded_on() {
+fn a_prevalidated_rejection_waits_until_its_reason_is_durable() {
     let mut rig = Rig::new();
     drop(rig.push_blob(b"kept"));
     rig.write_frame();
@@ -459,7 +460,10 @@ fn a_refusal_that_was_foreseen_waits_for_what_it_is_founded_on() {
     let mut refused = rig
         .submit_prevalidated(vec![], Some(prevalidated), vec![])
         .unwrap();
-    assert!((&mut refused).now_or_never().is_none(), "told too early");
+    assert!(
+        (&mut refused).now_or_never().is_none(),
+        "answered too early"
+    );
     rig.write_frame();
     assert!(matches!(outcome(refused), Some(Err(Error::Unmet(unmet))) if unmet == gone));
 
@@ -478,10 +482,10 @@ fn a_refusal_that_was_foreseen_waits_for_what_it_is_founded_on() {
     assert!(matches!(outcome(taken), Some(Ok(_))), "it is there still");
 }
 
-/// Guards: a step of clearing away is taken behind the deletion it was drawn up behind, or not at all: where the deletion failed, the
-/// repository is there and in use, and nothing of it may go.
+/// Guards: a purge step is queued only after its deletion. If the deletion failed, the repository is in use, and none
+/// of its rows may be removed.
 #[test]
-fn nothing_is_cleared_away_after_a_deletion_that_failed() {
+fn nothing_is_purged_after_a_deletion_that_failed() {
     let mut rig = Rig::new();
     drop(rig.push_blob(b"kept"));
     rig.write_frame();
@@ -517,8 +521,8 @@ fn a_poisoned_store_reads_but_does_not_write() {
     assert!(within(&rig.view(), |of| of.is_linked(&digest(b"kept"))));
 }
 
-/// Guards: a freeze holds exactly what is durable; what was in flight or queued is applied on top of it, and is neither
-/// lost nor published early, also when the new base is installed meanwhile.
+/// Guards: a freeze contains exactly the durable state. What was in flight or queued is applied on top of it, and is
+/// neither lost nor published early, even if new runs are installed meanwhile.
 #[test]
 fn a_freeze_splits_at_the_durable_state() {
     let mut rig = Rig::new();

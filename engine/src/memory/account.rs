@@ -1,6 +1,6 @@
-//! What one client holds.
+//! The memory that one client holds.
 //!
-//! Owns: [`MemoryAccount`]. Refuses: connections; their owner is told and closes them.
+//! Owns: [`MemoryAccount`]. Refuses: connections; their owner is notified and closes them.
 
 use std::fmt;
 use std::future::Future;
@@ -12,7 +12,7 @@ use super::budget::{Id, Lane};
 use super::shared::{MemoryBudget, Permit};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify, oneshot};
 
-/// The memory of one client, a connection for example. Cheap to clone.
+/// The memory account of one client, for example a connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct MemoryAccount {
     open: Arc<Open>,
@@ -25,7 +25,7 @@ struct Open {
     signals: Arc<Signals>,
 }
 
-/// What the account's owner and the budget tell each other.
+/// What the account's owner and the budget signal to each other.
 pub(super) struct Signals {
     /// When the client last took bytes, in microseconds of the clock.
     progress_us: AtomicU64,
@@ -92,14 +92,15 @@ impl MemoryAccount {
         self.open.id
     }
 
-    /// Notes that bytes moved to the client, or from it.
+    /// Notes that bytes moved to or from the client.
     pub fn progressed(&self) {
         let now = self.open.memory.clock().monotonic();
         self.open.signals.progressed(now);
     }
 
-    /// Resolves once others need what this client holds and does not take. Its owner drops all windows, or one and says so
-    /// ([`MemoryAccount::gave_way`]).
+    /// Resolves once others need what this client holds and does not take.
+    ///
+    /// The owner then drops all windows of the client, or one, and reports that with [`MemoryAccount::gave_way`].
     pub fn revoked(&self) -> impl Future<Output = ()> + Send + 'static {
         let signals = Arc::clone(&self.open.signals);
         async move {
@@ -113,12 +114,13 @@ impl MemoryAccount {
         }
     }
 
-    /// Notes that its owner drops a window. The client is told again when others still wait after that, or when nothing came back.
+    /// Notes that the owner drops a window. The client is revoked again if others still wait afterwards, or if nothing
+    /// was returned.
     pub fn gave_way(&self) {
         self.open.signals.unrevoke();
     }
 
-    /// Waits for memory for the client: of an answer that is not read from a blob, or of what it sends.
+    /// Waits for memory for an answer that is not read from a blob, or for what the client sends.
     pub async fn hold(&self, lane: Lane, bytes: usize) -> HeldBytes {
         let mut permit = self.open.memory.acquire(lane, Some(self), bytes).await;
         permit.hand_over(None);
@@ -132,26 +134,26 @@ impl Drop for Open {
     }
 }
 
-/// A part of the budget, until it drops.
+/// A part of the budget, returned when it drops.
 #[derive(Debug)]
 pub struct HeldBytes(Permit);
 
 impl HeldBytes {
-    /// Gives back what is beyond `bytes`: less is needed than was asked for.
+    /// Returns what is beyond `bytes`.
     pub fn shrink(&mut self, bytes: usize) {
         self.0.shrink(bytes);
     }
 
-    /// Nothing is waited for from the client any more, so it is not told to give way for these bytes.
+    /// Stops counting these bytes as waiting for the client, so it is not revoked because of them.
     pub fn settle(&self) {
         self.0.settle();
     }
 
-    /// Something is waited for from the client again.
+    /// Counts these bytes as waiting for the client again.
     pub fn unsettle(&self) {
         self.0.note_handed(false);
     }
 }
 
-/// Resolves when the window that is out was dropped.
+/// Resolves when the window that the client has was dropped.
 pub(super) type Gate = Mutex<Option<oneshot::Receiver<()>>>;

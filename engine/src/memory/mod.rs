@@ -1,21 +1,21 @@
 //! Memory that clients hold.
 //!
-//! Owns: [`MemoryBudget`], one for each purpose, what each client has of it ([`MemoryAccount`]), and who gives way; [`ReadPool`], the
-//! budget and the blocks for what is read for clients.
-//! Refuses: files and checksums, which `segment` reads and checks; connections.
+//! Owns: [`MemoryBudget`], one for each purpose; the part of it that each client has ([`MemoryAccount`]); which clients
+//! give way; [`ReadPool`], the budget and the blocks for reads of clients. Refuses: files and checksums, which
+//! `segment` reads and checks; connections.
 //!
-//! Invariant: a client on which nothing moves holds a bounded part of a budget, and loses it when others need it. Of an answer that is
-//! not taken it holds one window.
+//! Invariant: a client on which nothing moves holds a bounded part of a budget, and loses it when others need it. Of an
+//! answer that is not taken it holds one window.
 
 mod account;
-mod ahead;
 mod budget;
 mod pool;
+mod read_ahead;
 mod shared;
 
 pub use account::{HeldBytes, MemoryAccount};
-pub(crate) use ahead::Ahead;
 pub use budget::Lane;
 pub(crate) use pool::ReadPool;
 pub use pool::Reading;
+pub(crate) use read_ahead::ReadAhead;
 pub use shared::MemoryBudget;

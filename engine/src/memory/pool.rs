@@ -2,8 +2,9 @@
 //!
 //! Owns: [`ReadPool`] and its free blocks, [`Reading`]. Refuses: waiting for the budget (`shared`).
 //!
-//! Invariants: blocks that are out and blocks that are kept are together no more than the budget; a block is free again when the last
-//! owner of its bytes drops them; of free blocks a part of the budget is kept, the others go back to the system.
+//! Invariants: blocks in use and blocks that are kept are together no more than the budget. A block is free again when
+//! the last owner of its bytes drops them. Of free blocks, a part of the budget is kept; the others are returned to the
+//! system.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -12,8 +13,8 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use super::account::{Gate, MemoryAccount};
-use super::ahead::Ahead;
 use super::budget::Lane;
+use super::read_ahead::ReadAhead;
 use super::shared::{MemoryBudget, Permit};
 use crate::buffer::{Block, Buffer, Home};
 use crate::io::Clock;
@@ -30,11 +31,11 @@ const CLASSES: [usize; 7] = [
     1 << 20,
     READ_BYTES_MAX,
 ];
-/// A window may take this part of what is left, so that the first readers leave room for many more.
+/// A window takes at most this part of what is left, so that the first readers leave room for many more.
 const WINDOW_PART: usize = 32;
-/// A blob up to this is read from the reserve for verification, as a small answer is.
+/// Largest blob, in bytes, that is verified with memory of the reserve, like a small answer.
 const SMALL_BYTES: u64 = 64 << 10;
-/// Free blocks are kept up to this part of the budget, so that one hour of many readers does not decide what is held for good.
+/// Part of the budget up to which free blocks are kept, so that an hour of many readers does not hold memory for good.
 const KEPT_PART: usize = 4;
 
 /// A budget for reads, and blocks to read into. Cheap to clone.
@@ -44,7 +45,7 @@ pub(crate) struct ReadPool {
     blocks: Arc<Mutex<Blocks>>,
 }
 
-/// Blocks that nobody uses.
+/// Blocks that are not in use.
 #[derive(Debug, Default)]
 struct Blocks {
     classes: [Vec<Block>; CLASSES.len()],
@@ -53,7 +54,8 @@ struct Blocks {
 }
 
 impl ReadPool {
-    /// A pool that never has more than `bytes`. A client that takes nothing for `stall` gives way to those who wait.
+    /// Creates a pool that never has more than `bytes`. A client that takes nothing for `stall` gives way to those that
+    /// wait.
     pub(crate) fn new(bytes: usize, stall: Duration, clock: Arc<dyn Clock>) -> Self {
         let total = bytes.max(2 * READ_BYTES_MAX);
         let share = (total / 16).max(READ_BYTES_MAX);
@@ -66,32 +68,34 @@ impl ReadPool {
         }
     }
 
-    /// The budget.
+    /// Returns the budget.
     pub(crate) fn memory(&self) -> &MemoryBudget {
         &self.memory
     }
 
-    /// The size of a window for a reader that would take `wanted` bytes, in whole chunks: smaller when memory is short.
+    /// Returns the size of a window for a reader that would take `wanted` bytes, in whole chunks. It is smaller when
+    /// memory is short.
     pub(crate) fn window_bytes(&self, wanted: u64) -> u64 {
         let chunk = CHUNK_BYTES as u64;
         let part = (self.memory.spare_bytes() / WINDOW_PART) as u64;
         wanted.min(part / chunk * chunk).max(chunk)
     }
 
-    /// Whether there is room to read what was not asked for yet.
+    /// Returns whether there is room to read ahead.
     pub(crate) fn is_roomy(&self) -> bool {
         self.memory.spare_bytes() >= self.memory.total_bytes() / 2
     }
 
     /// Notes that `ahead` may be dropped when memory is short.
-    pub(crate) fn note_ahead(&self, reading: &Reading, ahead: &Arc<dyn Ahead>) {
+    pub(crate) fn note_ahead(&self, reading: &Reading, ahead: &Arc<dyn ReadAhead>) {
         if let Some(account) = &reading.account {
             self.memory.with(|budget| budget.ahead(account.id(), ahead));
         }
     }
 
-    /// A buffer with room for exactly `limit` bytes; waits while the budget is used up. More than
-    /// [`READ_BYTES_MAX`] is our own mistake.
+    /// Waits for a buffer with room for exactly `limit` bytes.
+    ///
+    /// # Panics If `limit` is more than [`READ_BYTES_MAX`].
     pub(crate) async fn take(&self, limit: usize, reading: &Reading) -> Buffer {
         let class = CLASSES.iter().position(|size| *size >= limit);
         let Some((class, size)) = class.and_then(|c| CLASSES.get(c).map(|s| (c, *s))) else {
@@ -112,7 +116,7 @@ impl ReadPool {
 }
 
 impl Blocks {
-    /// A kept block of a class, and no more kept than `room` beside it.
+    /// Takes a kept block of a class, and frees others until no more than `room` is kept.
     fn take(&mut self, class: usize, room: usize) -> Option<Block> {
         let block = self.classes.get_mut(class).and_then(Vec::pop);
         self.bytes -= block.as_ref().map_or(0, Block::len);
@@ -126,7 +130,7 @@ impl Blocks {
         block
     }
 
-    /// Keeps a block, or gives it back.
+    /// Keeps a block, or returns it if enough are kept.
     fn put_back(&mut self, block: Block) -> Option<Block> {
         let class = CLASSES.iter().position(|size| *size == block.len());
         if self.bytes + block.len() <= self.kept_max
@@ -140,7 +144,7 @@ impl Blocks {
     }
 }
 
-/// A block that is out.
+/// A block that is in use.
 #[derive(Debug)]
 struct PooledBlock {
     blocks: Arc<Mutex<Blocks>>,
@@ -154,13 +158,13 @@ impl Home for PooledBlock {
     }
 
     fn take_back(&mut self, block: Block) {
-        // One that is not kept drops without the lock.
+        // A block that is not kept is dropped without the lock.
         let gone = self.blocks.lock().put_back(block);
         drop(gone);
     }
 }
 
-/// Whom a read is for, and the order of its windows.
+/// The client of a read, and the order of its windows.
 #[derive(Debug, Clone)]
 pub struct Reading {
     lane: Lane,
@@ -169,7 +173,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// A read of the engine or of its owner, which drops what it gets at once. No client can hold it up.
+    /// Describes a read of the engine or its owner, which drops what it gets at once. No client can delay it.
     pub(crate) fn internal() -> Self {
         Self {
             lane: Lane::Urgent,
@@ -178,7 +182,7 @@ impl Reading {
         }
     }
 
-    /// The same of a whole blob of `length` bytes: beyond a small one it leaves the reserve to others.
+    /// Describes such a read of a whole blob of `length` bytes; unless it is small, it leaves the reserve to others.
     pub fn content(length: u64) -> Self {
         let lane = if length <= SMALL_BYTES {
             Lane::Urgent
@@ -191,7 +195,7 @@ impl Reading {
         }
     }
 
-    /// An answer to a client, whose windows leave one after the other: the next is read once the one before was taken.
+    /// Describes an answer to a client. The next window is read once the client took the one before.
     pub fn answer(account: &MemoryAccount, lane: Lane) -> Self {
         Self {
             lane,
@@ -205,7 +209,7 @@ impl Reading {
         poll_fn(|context| {
             let mut gate = self.gate.lock();
             if let Some(taken) = gate.as_mut() {
-                // Its sender is dropped with the window, and never sends.
+                // The sender is dropped with the window, and never sends.
                 let _closed = ready!(Pin::new(taken).poll(context));
                 *gate = None;
             }
@@ -227,7 +231,7 @@ mod tests {
 
     const STALL: Duration = Duration::from_secs(2);
 
-    /// Whose sleepers wake at their second poll: who waits is polled by hand.
+    /// A clock whose sleeps end at their second poll, because the tests poll by hand.
     #[derive(Debug, Default)]
     struct HandClock(AtomicU64);
 
@@ -261,8 +265,8 @@ mod tests {
         taken.map(Buffer::freeze)
     }
 
-    /// Guards: the budget is given back when the last view of the bytes drops; blocks are used again, and no more are kept than a part of
-    /// the budget.
+    /// Guards: bytes return to the budget when the last view of them drops; blocks are used again, and only a part of
+    /// the budget is kept.
     #[test]
     fn a_dropped_buffer_returns_its_bytes_to_the_budget() {
         let (pool, _) = pool();
@@ -300,8 +304,8 @@ mod tests {
         turn.now_or_never().expect("its turn");
     }
 
-    /// Guards: when nothing is left, the client that takes nothing is told to let go once it is stalled, and who waits gets its bytes;
-    /// a wait that is given up leaves nothing behind.
+    /// Guards: when memory is used up, a stalled client is revoked, and the waiting read gets its bytes. A wait that is
+    /// given up leaves nothing behind.
     #[test]
     fn a_stalled_client_gives_way() {
         let (pool, clock) = pool();

@@ -1,6 +1,6 @@
 //! Waiting for the budget.
 //!
-//! Owns: [`MemoryBudget`] and [`Permit`]. Refuses: deciding who is served (`budget`), and blocks (`pool`).
+//! Owns: [`MemoryBudget`] and [`Permit`]. Refuses: the decision which wait is served (`budget`), and blocks (`pool`).
 //!
 //! Invariant: a wait that is given up leaves nothing behind.
 
@@ -15,14 +15,14 @@ use super::budget::{Budget, Id, Lane};
 use crate::io::Clock;
 use crate::sync::{Mutex, oneshot};
 
-/// Who waits looks again whether somebody may be told to give way, so often.
+/// Bounds of the time after which a waiter checks again whether a client can be revoked.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// Where many wait, each looks less often: so many of them as often as one, but each at least this often.
+/// With many waiters, each checks less often: as many of them together as one alone, and each at least this often.
 const LOOKERS: u32 = 32;
 const PAUSE_OF_MANY_MAX: Duration = Duration::from_secs(1);
 
-/// Memory that clients hold, all together. Cheap to clone.
+/// A budget of memory that clients share. Cheap to clone.
 #[derive(Clone)]
 pub struct MemoryBudget {
     shared: Arc<Shared>,
@@ -42,8 +42,8 @@ impl fmt::Debug for MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// A budget of `bytes`, of which one account has at most `share`, or the bytes of one wait, if they are more. A client on which
-    /// nothing moves for `stall` gives way to those who wait.
+    /// Creates a budget of `bytes`. One account has at most `share` of it, or the bytes of one wait if they are more. A
+    /// client on which nothing moves for `stall` gives way to those that wait.
     pub fn new(bytes: usize, share: usize, stall: Duration, clock: Arc<dyn Clock>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -53,22 +53,22 @@ impl MemoryBudget {
         }
     }
 
-    /// An account for a client.
+    /// Opens an account for a client.
     pub fn account(&self) -> MemoryAccount {
         MemoryAccount::open(self.clone())
     }
 
-    /// Bytes that nobody holds at the moment.
+    /// Returns the bytes that are not held.
     pub(crate) fn free_bytes(&self) -> usize {
         self.with(|budget| budget.free())
     }
 
-    /// The whole budget in bytes.
+    /// Returns the whole budget in bytes.
     pub(crate) fn total_bytes(&self) -> usize {
         self.with(|budget| budget.total())
     }
 
-    /// Bytes that bulk reads may have at once; none while others wait for them.
+    /// Returns the bytes that bulk reads may take at once: none while others wait for them.
     pub(super) fn spare_bytes(&self) -> usize {
         self.with(|budget| budget.spare())
     }
@@ -85,7 +85,7 @@ impl MemoryBudget {
         self.with(|budget| budget.open(signals))
     }
 
-    /// Waits for a part of the budget. More than all but the reserve is cut to that.
+    /// Waits for a part of the budget, at most all but the reserve.
     pub(super) async fn acquire(
         &self,
         lane: Lane,
@@ -131,7 +131,7 @@ impl MemoryBudget {
         }
     }
 
-    /// Makes those give way who have to, if anybody waits; `asking` does.
+    /// Frees read-ahead and revokes clients as the budget decides; `asking` is the account that waits.
     fn relieve(&self, asking: Option<Id>) {
         let now = self.shared.clock.monotonic();
         let relief = self.with(|budget| budget.relieve(now, asking));
@@ -143,14 +143,15 @@ impl MemoryBudget {
         }
     }
 
-    /// Tells the client with an open file that took nothing for the longest time to let go, unless a file is on its way already.
+    /// Revokes the client with an open file that took nothing for the longest time, unless a file is about to be closed
+    /// already.
     pub(crate) fn revoke_for_file(&self) {
         let now = self.shared.clock.monotonic();
         let told = self.with(|budget| budget.longest_stalled_with_file(now));
         told.inspect(|told| told.revoke());
     }
 
-    /// Time after which a client that takes nothing may be told so.
+    /// Returns the time after which a client that takes nothing may be revoked.
     pub(crate) fn stall(&self) -> Duration {
         self.with(|budget| budget.stall())
     }
@@ -160,17 +161,17 @@ impl MemoryBudget {
     }
 }
 
-/// How long one of those who wait waits before it looks again.
+/// Returns how long a waiter waits before it checks again.
 fn pause(budget: &Budget) -> Duration {
     let many = u32::try_from(budget.waiting()).unwrap_or(u32::MAX) / LOOKERS;
     let pause = (budget.stall() / 8).clamp(PAUSE_MIN, PAUSE_MAX);
     pause.saturating_mul(1 + many).min(PAUSE_OF_MANY_MAX)
 }
 
-/// Tells those who were granted what they waited for.
+/// Notifies the waiters that were granted their bytes.
 fn grant(granted: Vec<oneshot::Sender<()>>) {
     for grant in granted {
-        // Who went meanwhile gives it back as it goes.
+        // A waiter that has gone returns the bytes when it drops.
         grant.send(()).unwrap_or_default();
     }
 }
@@ -201,7 +202,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Bytes of the budget, until it drops.
+/// Bytes of the budget, returned when it drops.
 #[derive(Debug)]
 pub(super) struct Permit {
     memory: MemoryBudget,
@@ -209,12 +210,12 @@ pub(super) struct Permit {
     window: Id,
     lane: Lane,
     bytes: usize,
-    /// Closes the gate of its answer when the bytes go.
+    /// Dropped with the bytes, which resolves the gate of the answer.
     taken: Option<oneshot::Sender<()>>,
 }
 
 impl Permit {
-    /// The bytes are with the client from now on; `gate`, of what was read from a file, resolves when they are back.
+    /// Notes that the client has the bytes. `gate`, for bytes read from a file, resolves when they are returned.
     pub(super) fn hand_over(&mut self, gate: Option<&Gate>) {
         self.note_handed(gate.is_some());
         if let (Some(gate), Some(_)) = (gate, &self.account) {
@@ -224,7 +225,7 @@ impl Permit {
         }
     }
 
-    /// The bytes are waited for from now on.
+    /// Notes that the bytes wait for the client from now on.
     pub(super) fn note_handed(&self, has_file: bool) {
         if let Some(account) = &self.account {
             let now = self.memory.clock().monotonic();
@@ -233,7 +234,7 @@ impl Permit {
         }
     }
 
-    /// Gives back what is beyond `bytes`.
+    /// Returns what is beyond `bytes`.
     pub(super) fn shrink(&mut self, bytes: usize) {
         let beyond = self.bytes.saturating_sub(bytes);
         if beyond > 0 {
@@ -243,7 +244,7 @@ impl Permit {
         }
     }
 
-    /// The client has done its part: its bytes are not waited for any more.
+    /// Notes that the bytes no longer wait for the client.
     pub(super) fn settle(&self) {
         if let Some(account) = &self.account {
             self.memory

@@ -1,12 +1,14 @@
 //! The appenders of shared segments.
 //!
-//! Owns: the tasks that write small blobs, many in one write and one sync; rolling to the next segment.
-//! Refuses: appending to a segment of an earlier run; recovery seals what it finds; the order of what waits (`waiting`).
+//! Owns: the tasks that write small blobs, many in one write and one sync; the change to the next segment. Refuses:
+//! appending to a segment from before the last open, because recovery seals what it finds; the order of waiting blobs
+//! (`append_queue`).
 //!
-//! There are two, each with a segment of its own, so that the smallest blobs never wait behind writes of megabytes.
+//! There are two appenders, each with a segment of its own, so that the smallest blobs never wait for writes of
+//! megabytes.
 //!
-//! Invariants: records follow each other without gaps; an extent is handed out only after the sync that
-//! covers it returned; bytes at or above the good offset were never handed out and may be written again.
+//! Invariants: records follow each other without gaps. An extent is returned only after the sync that covers it. Bytes
+//! at or after the good offset belong to no extent, and may be written again.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -14,9 +16,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::append_queue::AppendQueue;
 use super::files::{SegmentFile, SegmentFiles};
 use super::ids::SegmentIds;
-use super::waiting::Waiting;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, VolumeId};
@@ -28,11 +30,11 @@ use crate::io::{Class, IoError};
 use crate::poison::Poison;
 use crate::sync::oneshot;
 
-/// Blobs up to this are never in one segment with larger ones.
+/// Largest blob of the segments for small blobs, in bytes.
 const SMALL_BYTES: u64 = 64 << 10;
 /// Blobs that an appender orders among each other.
 const ORDERED_BLOBS_MAX: usize = 1024;
-/// Blobs that may wait beyond these; more senders wait for room.
+/// Blobs that may wait in the channel beyond these; further senders wait for room.
 const QUEUE_BLOBS: usize = 1024;
 
 /// A small blob, hashed.
@@ -40,7 +42,7 @@ const QUEUE_BLOBS: usize = 1024;
 pub(crate) struct SmallBlob {
     /// Its bytes, in pieces.
     pub payload: Vec<Bytes>,
-    /// Count of the bytes of all pieces.
+    /// Number of bytes of all pieces.
     pub length: u64,
     /// Their digest.
     pub digest: Digest,
@@ -48,7 +50,7 @@ pub(crate) struct SmallBlob {
     pub checksums: Vec<u32>,
 }
 
-/// The way to the appending tasks. Cheap to clone; the tasks end when the last clone drops.
+/// The channels to the appending tasks. Cheap to clone; the tasks end when the last clone drops.
 #[derive(Debug, Clone)]
 pub(crate) struct Appender {
     small: mpsc::Sender<Job>,
@@ -114,12 +116,12 @@ struct Task {
 /// The segment that a task appends to.
 struct Active {
     file: Arc<SegmentFile>,
-    /// Behind the last record that was synced, padding included.
+    /// The end of the last record that was synced, padding included.
     good: u64,
 }
 
-/// What one write is made of.
-struct Laid {
+/// The content of one write.
+struct BatchLayout {
     slices: Vec<Bytes>,
     extents: Vec<Extent>,
     end: u64,
@@ -127,7 +129,7 @@ struct Laid {
 
 impl Task {
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let mut waiting = Waiting::new();
+        let mut waiting = AppendQueue::new();
         loop {
             if waiting.len() == 0 {
                 let Some(first) = jobs.recv().await else {
@@ -162,10 +164,10 @@ impl Task {
             Some(active) if active.good + size <= self.shared_segment_bytes => active,
             _ => self.create().await?,
         };
-        let laid = lay_out(blobs, &active.file, active.good, self.files.store())?;
+        let layout = lay_out(blobs, &active.file, active.good, self.files.store())?;
         let file = Arc::clone(&active.file);
         let (to, at) = (file.file(), active.good);
-        let written = write_all_and_sync(to, Class::CommitData.call(), at, laid.slices).await;
+        let written = write_all_and_sync(to, Class::CommitData.call(), at, layout.slices).await;
         if let Err(error) = written {
             let sync_failed = matches!(error, IoError::SyncFailed(_));
             let too_large = error.kind() == ErrorKind::FileTooLarge;
@@ -173,8 +175,8 @@ impl Task {
             if sync_failed {
                 return Err(self.poison.set(error));
             }
-            // A full disk, or a write that was not attempted, says nothing about the segment; anything else does, and seals it. So does
-            // a limit on the size of a file, which a new one has room below.
+            // A full disk, or a write that was not attempted, says nothing about the segment. Any other error seals it.
+            // So does a limit on the size of a file, because a new file has room.
             if error.is_no_space() || (error.is_not_attempted() && !too_large) {
                 self.active = Some(active);
             } else if active.good == HEADER_BYTES as u64 {
@@ -183,13 +185,13 @@ impl Task {
             return Err(error);
         }
         self.active = Some(Active {
-            good: laid.end,
+            good: layout.end,
             ..active
         });
-        Ok(laid.extents)
+        Ok(layout.extents)
     }
 
-    /// Begins the next segment: header and name durable before the first record.
+    /// Creates the next segment: header and name are durable before the first record.
     async fn create(&self) -> Result<Active> {
         let id = self.ids.take().await?;
         let file = self.files.create(id, SegmentClass::Shared).await?;
@@ -205,7 +207,12 @@ impl Task {
 }
 
 /// Places records one after the other from `start`.
-fn lay_out(blobs: Vec<SmallBlob>, file: &SegmentFile, start: u64, store: [u8; 16]) -> Result<Laid> {
+fn lay_out(
+    blobs: Vec<SmallBlob>,
+    file: &SegmentFile,
+    start: u64,
+    store: [u8; 16],
+) -> Result<BatchLayout> {
     static ZEROS: [u8; 64] = [0; 64];
     let zeros = |from: u64, to: u64| {
         Bytes::from_static(
@@ -214,13 +221,13 @@ fn lay_out(blobs: Vec<SmallBlob>, file: &SegmentFile, start: u64, store: [u8; 16
                 .unwrap_or_default(),
         )
     };
-    let mut laid = Laid {
+    let mut layout = BatchLayout {
         slices: Vec::new(),
         extents: Vec::with_capacity(blobs.len()),
         end: start,
     };
     for blob in blobs {
-        let places = RecordPlaces::leading(laid.end, blob.length);
+        let places = RecordPlaces::leading(layout.end, blob.length);
         let extent = Extent {
             volume: VolumeId::default(),
             segment: file.id(),
@@ -232,18 +239,18 @@ fn lay_out(blobs: Vec<SmallBlob>, file: &SegmentFile, start: u64, store: [u8; 16
         let frame = RecordFrame::new(store, blob.digest, &extent, &table)
             .map_err(|what| Error::corrupt(file.path(), places.frame, what.0))?;
         let table_end = places.table + table.len() as u64;
-        laid.slices.push(Bytes::from(frame.encode()));
-        laid.slices.push(table);
-        laid.slices.push(zeros(table_end, places.payload));
-        laid.slices.extend(blob.payload);
-        laid.end = pad64(places.end);
-        laid.slices.push(zeros(places.end, laid.end));
-        laid.extents.push(extent);
+        layout.slices.push(Bytes::from(frame.encode()));
+        layout.slices.push(table);
+        layout.slices.push(zeros(table_end, places.payload));
+        layout.slices.extend(blob.payload);
+        layout.end = pad64(places.end);
+        layout.slices.push(zeros(places.end, layout.end));
+        layout.extents.push(extent);
     }
-    Ok(laid)
+    Ok(layout)
 }
 
-/// Sends every waiter its result; one that was dropped leaves garbage that compaction finds.
+/// Sends every waiter its result. The record of a waiter that was dropped is garbage, which compaction finds.
 fn answer(waiters: Vec<oneshot::Sender<Result<Extent>>>, written: Result<Vec<Extent>>) {
     match written {
         Ok(extents) => {

@@ -1,7 +1,8 @@
 //! Which bytes must not be taken for a blob's content.
 //!
-//! Owns: the places that are known to be damaged, which of them are still to be recorded, and the segments that were truncated at
-//! open. Refuses: recording (`store::damage`) and healing; an upload of the same digest consults it and writes the bytes anew.
+//! Owns: the places that are known to be damaged, which of them are still to be recorded, and the segments that were
+//! truncated at open. Refuses: recording (`store::damage`) and healing. An upload of the same digest asks here, and
+//! writes the bytes again.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,16 +13,16 @@ use crate::extent::{Extent, SegmentId};
 use crate::format::record::RecordPlaces;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Notify, OnceLock};
 
-/// Most spans that are kept of one place; more are joined.
+/// Most spans that are kept for one place; more are joined.
 const UNREAD_SPANS_MAX: usize = 64;
 
-/// What is known to be damaged. Share by `Arc`.
+/// The places that are known to be damaged. Share by `Arc`.
 #[derive(Debug, Default)]
 pub(crate) struct Damaged {
     places: Mutex<Places>,
-    /// Whether there is a damaged place. It spares readers the lock while there is none.
+    /// Whether there is a damaged place. While there is none, readers need no lock.
     has_places: AtomicBool,
-    /// Segments that were missing or too short at open, with the bytes that are there.
+    /// Segments that were missing or too short at open, with the bytes that were there.
     truncated: OnceLock<HashMap<SegmentId, u64>>,
     found: Notify,
 }
@@ -29,15 +30,16 @@ pub(crate) struct Damaged {
 #[derive(Debug, Default)]
 struct Places {
     known: HashMap<Digest, HashMap<Extent, Damage>>,
-    /// Places that are wrong and not recorded as such, or recorded and whole again.
+    /// Places to be recorded as damaged, or as intact again.
     unrecorded: Vec<(Digest, Extent)>,
 }
 
-/// What is wrong with a place. Reads that are verified clear it, once they covered all that was in doubt; so does another copy of the
-/// blob.
+/// What is wrong with a place. Verified reads clear it once they covered everything in doubt; so does another copy of
+/// the blob.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct Damage {
-    /// Its bytes were wrong, which is recorded. Otherwise they could not be read, which this run alone remembers.
+    /// Whether its bytes were wrong, which is recorded. Otherwise they could not be read, which is forgotten at the
+    /// stop.
     wrong: bool,
     /// Spans of the segment that were not verified since.
     unverified: Vec<Range<u64>>,
@@ -49,7 +51,7 @@ impl Damaged {
         self.truncated.get_or_init(|| segments);
     }
 
-    /// The bytes that were there at open of the segment of `extent`, if they are too few for it.
+    /// Returns the bytes that the segment of `extent` had at open, if they are too few for the extent.
     pub(crate) fn truncated_at(&self, extent: &Extent) -> Option<u64> {
         let there = *self.truncated.get()?.get(&extent.segment)?;
         let whole = RecordPlaces::of(extent).is_ok_and(|places| places.end <= there);
@@ -73,8 +75,8 @@ impl Damaged {
         }
     }
 
-    /// `span` of the segment was read for `digest` at `extent`, and its checksums hold. Where that was the last in doubt, the place is no
-    /// longer damaged; if it was recorded as such, that is to be recorded too.
+    /// Notes that `span` of the segment was read for `digest` at `extent`, and its checksums hold. If that was the last
+    /// span in doubt, the place is intact; if its damage was recorded, so is that.
     pub(crate) fn verified(&self, digest: &Digest, extent: &Extent, span: &Range<u64>) {
         if !self.has_places.load(Ordering::Acquire) {
             return;
@@ -94,7 +96,7 @@ impl Damaged {
         }
     }
 
-    /// Remembers that the bytes of `digest` at `extent` are wrong: to be recorded, so that the next open knows of it.
+    /// Remembers that the bytes of `digest` at `extent` are wrong, and that this is to be recorded for the next open.
     pub(crate) fn mark_wrong(&self, digest: Digest, extent: Extent) {
         let mut places = self.lock_to_add();
         if places.set_wrong(digest, extent) {
@@ -104,19 +106,19 @@ impl Damaged {
         }
     }
 
-    /// Takes a place over that an earlier run recorded.
+    /// Adds a place that was recorded before this open.
     pub(crate) fn set_recorded(&self, digest: Digest, extent: Extent) {
         self.lock_to_add().set_wrong(digest, extent);
     }
 
-    /// Resolves when there is something to record; for the one task that does it.
+    /// Resolves when there is something to record; for the one task that records.
     pub(crate) async fn found(&self) {
         while self.places.lock().unrecorded.is_empty() {
             self.found.notified().await;
         }
     }
 
-    /// At most `count` places that are to be recorded: as damaged where they are that now, else as whole.
+    /// Takes at most `count` places to be recorded, each with whether it is damaged now.
     pub(crate) fn take_unrecorded(&self, count: usize) -> Vec<(Digest, Extent, bool)> {
         let mut places = self.places.lock();
         let rest = places.unrecorded.len().saturating_sub(count);
@@ -132,14 +134,14 @@ impl Damaged {
         judged.collect()
     }
 
-    /// They could not be recorded: they are still to be.
+    /// Returns places that could not be recorded, so that they are tried again.
     pub(crate) fn put_back(&self, unrecorded: Vec<(Digest, Extent, bool)>) {
         let places = unrecorded.into_iter();
         let places = places.map(|(digest, extent, _)| (digest, extent));
         self.places.lock().unrecorded.extend(places);
     }
 
-    /// Whether `digest` is damaged at `extent`.
+    /// Returns whether `digest` is damaged at `extent`.
     pub(crate) fn contains(&self, digest: &Digest, extent: &Extent) -> bool {
         let marked = |places: &Places| {
             let known = places.known.get(digest);
@@ -148,14 +150,14 @@ impl Damaged {
         self.truncated_at(extent).is_some() || marked(&self.places.lock())
     }
 
-    /// Whether `digest` may be damaged, wherever it is: a quick look that spares finding out where.
+    /// Returns whether `digest` may be damaged in any place. A cheap check before its place is looked up.
     pub(crate) fn anywhere(&self, digest: &Digest) -> bool {
         let truncated = self.truncated.get();
         truncated.is_some_and(|segments| !segments.is_empty())
             || self.places.lock().known.contains_key(digest)
     }
 
-    /// The bytes of `digest` are at `extent` now: forgets what was found elsewhere.
+    /// Forgets damage of `digest` elsewhere, because its bytes are at `extent` now.
     pub(crate) fn keep_only(&self, digest: &Digest, extent: &Extent) {
         drop(self.retain(digest, |at, _| at == extent));
     }
@@ -181,13 +183,14 @@ impl Damaged {
 }
 
 impl Places {
-    /// What is known of a place, which is from now on a damaged one.
+    /// Returns what is known of a place, and adds the place if it is new.
     fn entry(&mut self, digest: Digest, extent: Extent) -> &mut Damage {
         let known = self.known.entry(digest).or_default();
         known.entry(extent).or_default()
     }
 
-    /// Returns whether that is news. All of the payload has to be verified, which takes its frame and table.
+    /// Marks a place as wrong; returns whether that is new. All of the payload must be verified to clear it, which
+    /// includes frame and table.
     fn set_wrong(&mut self, digest: Digest, extent: Extent) -> bool {
         let damage = self.entry(digest, extent);
         let end = extent.offset.saturating_add(extent.length.max(1));
@@ -207,7 +210,7 @@ impl Places {
     }
 }
 
-/// Takes `span` out of all of `spans`.
+/// Removes `span` from all of `spans`.
 fn subtract(spans: &mut Vec<Range<u64>>, span: &Range<u64>) {
     let rest = |one: &Range<u64>| {
         [

@@ -1,11 +1,10 @@
 //! The writer of a segment that holds one large blob.
 //!
-//! Owns: the file from its creation until it is finished or abandoned. Refuses: hashing and pacing
-//! (`upload`).
+//! Owns: the file from its creation until it is finished or abandoned. Refuses: hashing and pacing (`upload`).
 //!
-//! Invariants: the payload starts at 4096 and is written in place of nothing but this upload's own earlier
-//! bytes; dropped unfinished, the file goes; space is reserved ahead of what was written by no more than as much again
-//! ([`reserved_to`]), for an announced length costs its sender nothing.
+//! Invariants: the payload starts at 4096 and overwrites only earlier bytes of the same upload. A writer that is
+//! dropped unfinished removes its file. Space is reserved ahead by at most as many bytes as were written
+//! ([`reserved_to`]), because announcing a length costs a client nothing.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -25,11 +24,11 @@ use crate::io::exact::write_all;
 use crate::io::{Class, IoError};
 use crate::sync::AtomicBool;
 
-/// Space reserved before the first byte, as far as the announced length goes.
+/// Space reserved before the first byte, up to the announced length.
 const AHEAD_BYTES_MIN: u64 = 16 << 20;
-/// Most space reserved ahead of what was written.
+/// Most space reserved ahead of the written bytes.
 const AHEAD_BYTES_MAX: u64 = 1 << 30;
-/// Announced lengths above this are taken for none at all; none of ours can be written.
+/// Largest announced length that is used; larger ones are ignored, because no such blob can be written.
 const ANNOUNCED_BYTES_MAX: u64 = 1 << 50;
 
 /// One dedicated segment that is being written.
@@ -37,23 +36,23 @@ const ANNOUNCED_BYTES_MAX: u64 = 1 << 50;
 pub(crate) struct DedicatedWriter {
     files: Arc<SegmentFiles>,
     id: SegmentId,
-    /// `None` while nothing is written: an upload that is quiet keeps no descriptor.
+    /// `None` while nothing is written: a quiet upload keeps no descriptor.
     file: Option<WrittenFile>,
     abandon: Option<AbandonGuard>,
-    /// The file ends here at most, reserved space, failed writes and what was taken back included.
+    /// Upper bound of the file's end, including reserved space, failed writes and bytes that were rolled back.
     end: u64,
     named: Arc<AtomicBool>,
-    /// A sync failed.
+    /// Whether a sync failed.
     sync_failed: Arc<AtomicBool>,
     /// The end of the file by the announced length, while space is reserved ahead.
     announced_end: Option<u64>,
-    /// Space is reserved up to here.
+    /// The end of the reserved space.
     reserved: u64,
 }
 
 impl DedicatedWriter {
-    /// Creates the file. Of an announced length space is reserved in steps, a little ahead of the writes; where there is
-    /// none, the writes tell.
+    /// Creates the file. Space for an announced length is reserved in steps, a little ahead of the writes. If the disk
+    /// has none, the writes fail.
     pub(crate) async fn create(
         files: Arc<SegmentFiles>,
         ids: &SegmentIds,
@@ -93,7 +92,7 @@ impl DedicatedWriter {
         Ok(writer)
     }
 
-    /// What has to be reserved before the file is written up to `end`, if anything.
+    /// Returns what has to be reserved before the file is written up to `end`, if anything.
     fn next_reserve(&mut self, end: u64) -> Option<Range<u64>> {
         let announced = self.announced_end?;
         if end < self.reserved || self.reserved >= announced {
@@ -104,12 +103,12 @@ impl DedicatedWriter {
         Some(from..self.reserved)
     }
 
-    /// Where the file ends at most: the space that it has on disk.
+    /// Returns the upper bound of the file's end: the space that it has on disk.
     pub(crate) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Gives back the space after `length` payload bytes, as far as the file is open and can be cut.
+    /// Frees the space after `length` payload bytes, if the file is open and can be cut.
     pub(crate) async fn cut_to(&mut self, length: u64) {
         let end = DEDICATED_PAYLOAD + length;
         if self.end <= end {
@@ -119,7 +118,7 @@ impl DedicatedWriter {
             let file = written.file();
             let cut = file.file().set_len(Class::UploadWrite.call(), end).await;
             if let Err(error) = cut {
-                tracing::debug!(path = %file.path().display(), %error, "space that an upload does not use could not be given back");
+                tracing::debug!(path = %file.path().display(), %error, "unused space of an upload could not be freed");
                 return;
             }
             self.end = end;
@@ -127,7 +126,7 @@ impl DedicatedWriter {
         }
     }
 
-    /// Takes up the file of an upload that survived a restart and cuts it to `length` payload bytes.
+    /// Opens the file of an upload that survived a restart and cuts it to `length` payload bytes.
     pub(crate) async fn resume(
         files: Arc<SegmentFiles>,
         id: SegmentId,
@@ -168,12 +167,14 @@ impl DedicatedWriter {
         })
     }
 
-    /// Its id.
+    /// Returns the segment's id.
     pub(crate) fn id(&self) -> SegmentId {
         self.id
     }
 
-    /// The segment, which is open.
+    /// Returns the segment, which must be open.
+    ///
+    /// # Panics If it is closed.
     pub(crate) fn file(&self) -> &Arc<SegmentFile> {
         match &self.file {
             Some(written) => written.file(),
@@ -181,23 +182,23 @@ impl DedicatedWriter {
         }
     }
 
-    /// Whether it has a descriptor.
+    /// Returns whether it has a descriptor.
     pub(crate) fn is_open(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Whether a sync failed: then what was written counts as lost.
+    /// Returns whether a sync failed; then everything written counts as lost.
     pub(crate) fn is_sync_failed(&self) -> bool {
         self.sync_failed.load(Ordering::Acquire)
     }
 
-    /// Gives its descriptor back. What was written must be synced: a failure to write back is told to those who have
-    /// the file open.
+    /// Closes the descriptor. Everything written must be synced, because the kernel reports a failed write-back only to
+    /// those that have the file open.
     pub(crate) fn close(&mut self) {
         self.file = None;
     }
 
-    /// Opens the file again where it was closed; waits for a descriptor.
+    /// Opens the file again if it was closed; waits for a descriptor.
     pub(crate) async fn reopen(&mut self) -> Result<()> {
         if self.file.is_none() {
             let permit = self.files.writer_permit().await?;
@@ -206,7 +207,7 @@ impl DedicatedWriter {
         Ok(())
     }
 
-    /// As [`DedicatedWriter::reopen`], without waiting for others: whether the file is open.
+    /// Opens the file again if a descriptor is free; returns whether the file is open.
     pub(crate) async fn try_reopen(&mut self) -> Result<bool> {
         if self.file.is_none() {
             let Some(permit) = self.files.try_writer_permit() else {
@@ -222,7 +223,7 @@ impl DedicatedWriter {
         Ok(())
     }
 
-    /// Writes `slices` at `offset` of the payload; the future owns all it needs.
+    /// Writes `slices` at `offset` of the payload. The future owns all it needs.
     pub(crate) fn write(
         &mut self,
         offset: u64,
@@ -248,7 +249,7 @@ impl DedicatedWriter {
         }
     }
 
-    /// Makes all written payload and the file's name durable; the future owns all it needs.
+    /// Makes all written payload and the file's name durable. The future owns all it needs.
     pub(crate) fn sync(&self) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
         let (file, files) = (Arc::clone(self.file()), Arc::clone(&self.files));
         let (named, sync_failed) = (Arc::clone(&self.named), Arc::clone(&self.sync_failed));
@@ -266,8 +267,8 @@ impl DedicatedWriter {
         }
     }
 
-    /// Writes table and frame after the payload and makes everything durable. The future owns all it needs, and must be
-    /// seen to its end before anything else is written: what it started continues.
+    /// Writes table and frame after the payload and makes everything durable. The future owns all it needs. Await it
+    /// before anything else is written, because what it started continues.
     pub(crate) fn finish(
         &mut self,
         length: u64,
@@ -310,7 +311,9 @@ impl DedicatedWriter {
         }
     }
 
-    /// Hands the finished file over: it is unlinked unless the guard is told to keep it.
+    /// Takes the guard of the finished file, which unlinks it unless [`AbandonGuard::keep`] is called.
+    ///
+    /// # Panics If it was taken already.
     pub(crate) fn take_guard(&mut self) -> AbandonGuard {
         match self.abandon.take() {
             Some(guard) => guard,
@@ -318,7 +321,7 @@ impl DedicatedWriter {
         }
     }
 
-    /// The file stays although it is not finished: an upload log names it.
+    /// Keeps the unfinished file, because an upload log names it.
     pub(crate) fn leave(mut self) {
         if let Some(guard) = self.abandon.take() {
             guard.keep();
@@ -326,13 +329,14 @@ impl DedicatedWriter {
     }
 }
 
-/// How far space is reserved once the file was written up to `end`, of `announced` in all.
+/// Returns the end of the reserved space once the file was written up to `end`, of `announced` in all.
 fn reserved_to(end: u64, announced: u64) -> u64 {
     let ahead = end.clamp(AHEAD_BYTES_MIN, AHEAD_BYTES_MAX);
     end.saturating_add(ahead).min(announced).max(end)
 }
 
-/// Reserves a part of the file; whether that was possible. Where it was not, the writes tell whether there is space.
+/// Reserves a part of the file; returns whether that was possible. If it was not, the writes show whether there is
+/// space.
 async fn reserve(file: &SegmentFile, range: Range<u64>) -> bool {
     let length = range.end - range.start;
     let file = file.file();
@@ -348,7 +352,8 @@ fn zeros(count: u64) -> Bytes {
 mod tests {
     use super::*;
 
-    /// Guards: space reserved for bytes that may never come is bounded by what did come, and by the announced end.
+    /// Guards: space reserved for bytes that may never come is bounded by the bytes that did come, and by the announced
+    /// end.
     #[test]
     fn space_is_reserved_a_little_ahead() {
         const TIB: u64 = 1 << 40;

@@ -1,7 +1,7 @@
 //! Segment ids: numbers below a durable reservation.
 //!
-//! Owns: handing each number out once. Refuses: journalling; `commit` reserves the next block in the journal
-//! when [`SegmentIds::low`] says so, and raises the limit once that is durable.
+//! Owns: that each number is used once. Refuses: the journal. `commit` reserves the next block when [`SegmentIds::low`]
+//! resolves, and raises the limit once that is durable.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::extent::SegmentId;
 use crate::poison::Poison;
 use crate::sync::{Mutex, Notify};
 
-/// Ids that are reserved in one journal transaction.
+/// Ids that one journal transaction reserves.
 pub(crate) const RESERVE_IDS: u64 = 1024;
 
 /// The ids that may be used now.
@@ -29,8 +29,8 @@ struct Block {
 }
 
 impl SegmentIds {
-    /// Hands out from `next` on. Recovery passes the reservation's end for both, since ids below it may have
-    /// been used, then reserves and raises.
+    /// Creates the ids from `next` on. Recovery passes the end of the reservation for both, because ids below it may
+    /// have been used; then it reserves more and raises the limit.
     pub(crate) fn new(next: SegmentId, limit: SegmentId, poison: Arc<Poison>) -> Arc<Self> {
         let block = Mutex::new(Block {
             next: next.0,
@@ -44,7 +44,9 @@ impl SegmentIds {
         })
     }
 
-    /// The next id; waits while all reserved ones are used. Fails if the store is poisoned.
+    /// Returns the next id; waits while all reserved ones are used.
+    ///
+    /// # Errors If the store is poisoned.
     pub(crate) async fn take(&self) -> Result<SegmentId> {
         loop {
             let mut raised = std::pin::pin!(self.raised.notified());
@@ -71,7 +73,7 @@ impl SegmentIds {
         Some(id)
     }
 
-    /// Ids below `limit` are durably reserved now.
+    /// Raises the limit: ids below `limit` are durably reserved.
     pub(crate) fn raise(&self, limit: SegmentId) {
         let mut block = self.block.lock();
         block.limit = block.limit.max(limit.0);
@@ -79,17 +81,17 @@ impl SegmentIds {
         self.raised.notify_waiters();
     }
 
-    /// Lets those who wait look again, after the store was poisoned.
+    /// Wakes those that wait, after the store was poisoned.
     pub(crate) fn wake(&self) {
         self.raised.notify_waiters();
     }
 
-    /// The first id that is not reserved.
+    /// Returns the first id that is not reserved.
     pub(crate) fn limit(&self) -> SegmentId {
         SegmentId(self.block.lock().limit)
     }
 
-    /// Whether less than half a block is left.
+    /// Returns whether less than half a block is left.
     pub(crate) fn is_low(&self) -> bool {
         let block = self.block.lock();
         block.limit.saturating_sub(block.next) < RESERVE_IDS / 2
@@ -111,7 +113,7 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
-    /// Guards: no id is handed out twice or above the durable limit, and a waiter goes on once it is raised.
+    /// Guards: no id is used twice or above the durable limit, and a waiter continues once the limit is raised.
     #[test]
     fn ids_wait_for_the_reservation() {
         let ids = SegmentIds::new(SegmentId(5), SegmentId(6), Arc::default());

@@ -1,11 +1,12 @@
 //! Segments: append-only files that hold the bytes of blobs.
 //!
-//! Owns: their names, ids, open handles, the two writers and the one reader; [`Segments`] is all of them
-//! together. Refuses: knowing which blobs exist (`commit`) or are dead (`collect`).
+//! Owns: their names, ids and open handles, the two writers and the one reader; [`Segments`] combines them. Refuses: to
+//! know which blobs exist (`commit`).
 //!
-//! Invariants: written bytes never change once an extent was handed out; an id is never used twice; space
-//! comes back by unlink only, and never under a reader.
+//! Invariants: bytes of an extent never change. An id is never used twice. Space is freed only by unlinking a file that
+//! no reader has open.
 
+mod append_queue;
 mod appender;
 mod damaged;
 mod dedicated;
@@ -16,7 +17,6 @@ mod reader;
 mod record_check;
 #[cfg(test)]
 mod tests;
-mod waiting;
 
 use std::sync::Arc;
 
@@ -52,8 +52,8 @@ pub(crate) struct Segments {
 }
 
 impl Segments {
-    /// The segments in `dir`, which is open, of the store with the id `store`. Starts the appending task; it creates
-    /// nothing before the first small blob.
+    /// Creates the segments of the store with the id `store`, in `dir`, which is open. Starts the appending tasks,
+    /// which create no file before the first small blob.
     pub(crate) fn new(
         env: Env,
         dir: Directory,
@@ -76,32 +76,32 @@ impl Segments {
         })
     }
 
-    /// The files.
+    /// Returns the segment files.
     pub(crate) fn files(&self) -> &Arc<SegmentFiles> {
         &self.files
     }
 
-    /// The ids.
+    /// Returns the segment ids.
     pub(crate) fn ids(&self) -> &Arc<SegmentIds> {
         &self.ids
     }
 
-    /// The appender of shared segments.
+    /// Returns the appender of shared segments.
     pub(crate) fn appender(&self) -> &Appender {
         &self.appender
     }
 
-    /// Memory for reads.
+    /// Returns the memory for reads.
     pub(crate) fn pool(&self) -> &ReadPool {
         &self.pool
     }
 
-    /// What was found damaged.
+    /// Returns the known damage.
     pub(crate) fn damaged(&self) -> &Arc<Damaged> {
         &self.damaged
     }
 
-    /// Begins a dedicated segment.
+    /// Creates a dedicated segment.
     pub(crate) async fn create_dedicated(
         &self,
         permit: OwnedSemaphorePermit,
@@ -109,8 +109,8 @@ impl Segments {
     ) -> Result<DedicatedWriter> {
         let (files, ids) = (Arc::clone(&self.files), Arc::clone(&self.ids));
         let (done, created) = oneshot::channel();
-        // A task of its own: the caller may be dropped at any moment, and the file would have no owner. A writer that
-        // is not taken removes it.
+        // A task of its own, because the caller may be dropped at any moment, and the file would have no owner. A
+        // writer that is not received removes its file.
         let task = async move {
             drop(done.send(DedicatedWriter::create(files, &ids, permit, length_hint).await));
         };
@@ -119,7 +119,7 @@ impl Segments {
         created.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Takes up the dedicated segment of an upload that survived a restart.
+    /// Opens the dedicated segment of an upload that survived a restart.
     pub(crate) async fn resume_dedicated(
         &self,
         id: SegmentId,
@@ -128,8 +128,8 @@ impl Segments {
         DedicatedWriter::resume(Arc::clone(&self.files), id, length).await
     }
 
-    /// Opens the blob `digest`, which is at `extent`, for `client`. The reader keeps the bytes readable, whatever is collected
-    /// meanwhile.
+    /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if
+    /// they are collected.
     pub(crate) async fn open_blob(
         &self,
         digest: Digest,
@@ -140,7 +140,7 @@ impl Segments {
         opened.map_err(|failure| self.mark(failure, digest, extent))
     }
 
-    /// As [`Segments::open_blob`], for a blob that may not be at `extent` any more: a failure marks nothing.
+    /// Opens a blob that may no longer be at `extent`: unlike [`Segments::open_blob`], a failure marks no damage.
     pub(crate) async fn try_open_blob(
         &self,
         digest: Digest,
@@ -158,7 +158,7 @@ impl Segments {
         BlobReader::open(files, pool, damaged, (digest, extent), client).await
     }
 
-    /// Counts what a failure found: the blob is at `extent` still.
+    /// Marks what a failure found, because the blob is still at `extent`.
     pub(crate) fn mark(&self, failure: OpenFailure, digest: Digest, extent: Extent) -> Error {
         failure.mark(&self.damaged, digest, extent)
     }

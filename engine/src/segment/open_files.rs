@@ -1,10 +1,10 @@
-//! How many files of blobs are open.
+//! The bound on open files of blobs.
 //!
-//! Owns: [`OpenFiles`], their count and its bound; [`OpenFile`], one of them. Refuses: opening and closing, which is `files`'.
+//! Owns: [`OpenFiles`], their count and bound, and [`OpenFile`], one of them. Refuses: opening and closing (`files`).
 //!
-//! A quarter is left to reads, and a quarter to uploads: neither stops the other by keeping files for long. Among reads, those whose
-//! clients take nothing end for others (`files`). Commits are never refused; the few shared segments that they write are counted beside
-//! the bound ([`crate::options::DESCRIPTORS_BESIDE_BLOBS`]).
+//! Reads leave a quarter to uploads, and uploads a quarter to reads, so neither stops the other by keeping files for
+//! long. Among reads, those whose clients take nothing are ended for others (`files`). Commits are never rejected; the
+//! few shared segments that they write are counted beside the bound ([`crate::options::DESCRIPTORS_BESIDE_BLOBS`]).
 
 use std::io;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use crate::sync::Mutex;
 /// What a file is open for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// Small blobs, of many pushes.
+    /// Small blobs of many pushes.
     Commit,
-    /// What clients pull.
+    /// A segment that a client reads.
     Read,
     /// The segment of one large upload.
     Upload,
-    /// The log of one. They leave room for the segments of as many uploads as may write.
+    /// The log of an upload. Logs leave room for the segments of all uploads that may write.
     UploadLog,
 }
 
-/// The files that are open, and how many may be.
+/// The number of open files, and its bound.
 #[derive(Debug)]
 pub(crate) struct OpenFiles {
     max: usize,
@@ -51,17 +51,17 @@ pub(crate) struct OpenFile {
 pub(crate) enum Full {
     /// As many are open as may be.
     All,
-    /// Pulls have their share.
+    /// Reads have used up their share.
     Pulls,
-    /// Uploads have their share.
+    /// Uploads have used up their share.
     Uploads,
 }
 
-/// A file that may be opened, or why it may not.
+/// A counted file that may be opened, or why it may not.
 pub(super) type Admitted = Result<OpenFile, Full>;
 
 impl OpenFiles {
-    /// None is open; `max` may be.
+    /// Creates a count with nothing open and the bound `max`.
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -69,12 +69,12 @@ impl OpenFiles {
         })
     }
 
-    /// Most files that are kept open for the next reader only.
+    /// Returns the most files that are kept open only for the next reader.
     pub(crate) fn kept_max(&self) -> usize {
         self.max / 2
     }
 
-    /// Counts a file in that is about to be opened.
+    /// Counts a file that is about to be opened.
     pub(crate) fn admit(self: &Arc<Self>, purpose: Purpose) -> Admitted {
         let mut counts = self.counts.lock();
         let log = purpose == Purpose::UploadLog;
@@ -82,7 +82,7 @@ impl OpenFiles {
         if purpose != Purpose::Commit && counts.all >= self.max {
             return Err(Full::All);
         }
-        // What commits wrote is kept for reads.
+        // Files that commits wrote are kept for reads.
         if purpose == Purpose::Read && counts.all - counts.uploads >= self.share() {
             return Err(Full::Pulls);
         }
@@ -98,12 +98,12 @@ impl OpenFiles {
         Ok(OpenFile { files, purpose })
     }
 
-    /// Most segments that are open to be written by uploads.
+    /// Returns the most segments that uploads may have open.
     pub(crate) fn writers_max(&self) -> usize {
         (self.max / 2).max(1)
     }
 
-    /// What reads may have, and what uploads may have.
+    /// Returns the share of reads, and that of uploads.
     fn share(&self) -> usize {
         self.max - self.max / 4
     }
@@ -112,7 +112,7 @@ impl OpenFiles {
         (self.share() - self.writers_max()).max(1)
     }
 
-    /// The error of an operation that needed a file which may not be opened.
+    /// Makes the error of an operation that needed a file which may not be opened.
     pub(crate) fn refusal(&self, full: Full) -> IoError {
         let by = match full {
             Full::All => "",
@@ -141,8 +141,8 @@ impl Drop for OpenFile {
 mod tests {
     use super::*;
 
-    /// Guards: uploads leave a quarter to reads and reads a quarter to uploads, all together keep the bound, commits are never refused,
-    /// and what is closed is free again.
+    /// Guards: uploads leave a quarter to reads and reads a quarter to uploads. All together keep the bound, commits
+    /// are never rejected, and what is closed can be used again.
     #[test]
     fn reads_and_uploads_leave_room_for_each_other() {
         for (greedy, other, full) in [

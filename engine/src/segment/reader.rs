@@ -1,10 +1,11 @@
 //! The verifying reader of one blob.
 //!
-//! Owns: windows, read-ahead, and the check of every chunk on every read. Refuses: finding blobs (index) and
-//! healing them; damage is marked and the read ends in an error.
+//! Owns: windows, read-ahead, and the check of every chunk on every read. Refuses: finding blobs (index) and healing
+//! them. Damage is marked, and the read ends in an error.
 //!
-//! Invariants: no byte leaves that was not checked in this read, by a checksum table that a frame ties to the blob: a leading frame
-//! on every read, a trailing one once for each handle, from when on each slice of the table has to stay what it was. Memory comes from the pool's budget; a dropped stream costs nothing further.
+//! Invariants: no byte is returned that was not checked in this read, by a checksum table that a frame ties to the
+//! blob. A leading frame is checked on every read. A trailing one is checked once for each handle, and later each slice
+//! of the table must be unchanged. Memory comes from the pool's budget. A dropped stream does no further work.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,30 +27,30 @@ use crate::in_flight::InFlight;
 use crate::io::Class;
 use crate::io::exact::read_up_to;
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
-use crate::memory::{Ahead, ReadPool, Reading};
+use crate::memory::{ReadAhead, ReadPool, Reading};
 use crate::sync::Mutex;
 use crate::vocabulary::ClientId;
 
-/// Payload of the first window of a stream. Each is twice the one before, up to the largest.
+/// Payload of the first window of a stream, in bytes. Each window is twice the one before, up to the largest.
 const WINDOW_FIRST_BYTES: u64 = 256 << 10;
-/// Payload of the largest window after one that was in memory. Smaller ones cost the client and the server more wake-ups.
+/// Payload of the largest window after one that was in memory. Smaller ones cost the client and the server more
+/// wake-ups.
 const WINDOW_HOT_MAX_BYTES: u64 = 1 << 20;
-/// The same after one that came from the disk.
+/// Payload of the largest window after one that came from the disk.
 const WINDOW_MAX_BYTES: u64 = READ_BYTES_MAX as u64;
-/// Checksums that are read, checked and kept at once: 4 KiB of table, for 64 MiB of payload.
+/// Bytes of table that are read, checked and kept at once: 4 KiB, for 64 MiB of payload.
 const TABLE_SLICE_BYTES: usize = 4 << 10;
 const TABLE_SLICE_ENTRIES: u64 = (TABLE_SLICE_BYTES / 4) as u64;
-/// Table that is read at once to check a whole one: for 1 GiB of payload.
+/// Bytes of table that are read at once to check a whole one: enough for 1 GiB of payload.
 const TABLE_READ_BYTES: u64 = 16 * TABLE_SLICE_BYTES as u64;
 
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
-/// One blob, open for reading. Cheap to clone; holds its segment, so that its bytes stay
-/// readable whatever is collected meanwhile.
+/// One blob, open for reading. Cheap to clone. Keeps the bytes readable until it drops, even if they are collected.
 #[derive(Debug, Clone)]
 pub struct BlobReader {
     source: Arc<Source>,
-    /// Of the table of a dedicated segment.
+    /// Checksums of the table's slices in a dedicated segment.
     slices: SliceChecksums,
 }
 
@@ -69,7 +70,7 @@ struct Source {
 pub(crate) struct OpenFailure {
     /// The error.
     pub(crate) error: Error,
-    /// What it says of the blob, if that is still in this place.
+    /// What it says about the blob, if that is still in this place.
     finding: Finding,
 }
 
@@ -83,7 +84,7 @@ enum Finding {
 }
 
 impl OpenFailure {
-    /// A failure that says nothing of the blob, or nothing that is not known.
+    /// Makes a failure that says nothing about the blob, or nothing new.
     pub(super) fn known(error: Error) -> Self {
         Self {
             error,
@@ -91,7 +92,7 @@ impl OpenFailure {
         }
     }
 
-    /// The blob is in this place: what was found counts.
+    /// Marks what was found, because the blob is in this place.
     pub(super) fn mark(self, damaged: &Damaged, digest: Digest, extent: Extent) -> Error {
         match self.finding {
             Finding::Nothing => {}
@@ -103,8 +104,8 @@ impl OpenFailure {
 }
 
 impl BlobReader {
-    /// Opens the segment of `extent`, where the index says `digest` is. A failure says nothing of the blob yet: it may have left that
-    /// place since the index was asked.
+    /// Opens the segment of `extent`, where the index says `digest` is. A failure marks nothing yet: the blob may have
+    /// moved since the index was read.
     pub(super) async fn open(
         files: &Arc<SegmentFiles>,
         pool: &ReadPool,
@@ -121,11 +122,11 @@ impl BlobReader {
             let finding = if matches!(error, Error::Corrupt(_)) {
                 Finding::Wrong
             } else if matches!(error, Error::Io { .. }) {
-                // Gone, no permission, no regular file: an operator may put that right while the store is open. The frame is read
-                // after every opening.
+                // The file is missing, not readable or not regular. An operator may fix that while the store is open,
+                // and the frame is read after every opening.
                 Finding::Unread(places.frame..places.frame + FRAME_BYTES as u64)
             } else {
-                // What was not attempted says nothing.
+                // An operation that was not attempted says nothing.
                 Finding::Nothing
             };
             OpenFailure { error, finding }
@@ -141,7 +142,7 @@ impl BlobReader {
             digest,
         };
         let source = Arc::new(source);
-        // Reads of this layout go by payload and table alone.
+        // Reads of this layout use only payload and table.
         let slices = if extent.layout == Layout::Trailing {
             let check = Arc::clone(&source).check_trailing();
             let checked = source.file.record_check().run(check).await;
@@ -155,28 +156,28 @@ impl BlobReader {
         Ok(Self { source, slices })
     }
 
-    /// The blob's length in bytes.
+    /// Returns the blob's length in bytes.
     pub fn len(&self) -> u64 {
         self.source.extent.length
     }
 
-    /// Whether the blob is empty.
+    /// Returns whether the blob is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The blob's digest.
+    /// Returns the blob's digest.
     pub fn digest(&self) -> Digest {
         self.source.digest
     }
 
-    /// The bytes of `range`, cut at the blob's end, as a stream that reads when it is asked. For callers that drop each
-    /// piece at once.
+    /// Streams the bytes of `range`, cut at the blob's end, reading on demand. For callers that drop each piece at
+    /// once.
     pub fn read(&self, range: Range<u64>) -> BlobStream {
         self.read_for(range, Reading::internal())
     }
 
-    /// The same for a client, on its account: the next piece comes once the one before was dropped.
+    /// Streams the bytes of `range` on a client's account: the next piece comes once the one before was dropped.
     pub fn read_for(&self, range: Range<u64>, reading: Reading) -> BlobStream {
         BlobStream {
             source: Arc::clone(&self.source),
@@ -218,7 +219,7 @@ struct NextWindow {
     read: Mutex<Option<InFlight<Result<Fetched>>>>,
 }
 
-impl Ahead for NextWindow {
+impl ReadAhead for NextWindow {
     fn bytes(&self) -> usize {
         let held = self.read.lock().is_some();
         usize::try_from(self.span.end - self.span.start)
@@ -226,7 +227,7 @@ impl Ahead for NextWindow {
     }
 
     fn give_up(&self) {
-        // Dropped without the lock: a buffer goes back to its pool.
+        // Dropped without the lock, because a buffer returns to its pool.
         let read = self.read.lock().take();
         drop(read);
     }
@@ -236,12 +237,13 @@ impl Ahead for NextWindow {
 #[derive(Debug)]
 struct Fetched {
     buffer: Buffer,
-    /// Whether the disk had to be asked.
+    /// Whether the disk had to be read.
     cold: bool,
 }
 
 impl BlobStream {
-    /// The next piece, checked; `None` at the end. Given up and called again, it continues where it was.
+    /// Returns the next piece, checked; `None` at the end. If the future is dropped, the next call continues at the
+    /// same place.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         if self.position >= self.end {
             return Ok(None);
@@ -286,14 +288,14 @@ impl BlobStream {
         Ok(Some(piece))
     }
 
-    /// The same bytes as a [`Stream`]; it ends after an error.
+    /// Turns it into a [`Stream`] of the same bytes, which ends after an error.
     pub fn into_stream(self) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
         futures_util::stream::try_unfold(self, |mut stream| async move {
             Ok(stream.next().await?.map(|piece| (piece, stream)))
         })
     }
 
-    /// The chunk-aligned window at `position`, smaller when memory for reads is short.
+    /// Returns the chunk-aligned window at `position`, which is smaller when memory for reads is short.
     fn span_at(&self, position: u64) -> Range<u64> {
         let start = position / CHUNK * CHUNK;
         let window = self.source.pool.window_bytes(self.window);
@@ -304,7 +306,7 @@ impl BlobStream {
         start..(start + window).min(wanted)
     }
 
-    /// Starts reading the next window if the disk is slow enough for that to pay.
+    /// Starts reading the next window, if the last one came from the disk and there is memory.
     fn read_ahead(&mut self, cold: bool) {
         let pool = &self.source.pool;
         if !cold || self.position >= self.end || !pool.is_roomy() {
@@ -318,12 +320,12 @@ impl BlobStream {
             span,
             read: Mutex::new(Some(read)),
         });
-        let noted: Arc<dyn Ahead> = Arc::clone(&next) as _;
+        let noted: Arc<dyn ReadAhead> = Arc::clone(&next) as _;
         pool.note_ahead(&self.reading, &noted);
         self.ahead = Some(next);
     }
 
-    /// A small blob in one read: frame, table, payload.
+    /// Reads a small blob at once: frame, table, payload.
     async fn whole_record(&mut self) -> Result<Bytes> {
         let (source, places) = (Arc::clone(&self.source), self.source.places);
         let fetched = Arc::clone(&source)
@@ -334,7 +336,7 @@ impl BlobStream {
             first: 0,
             entries: source.check_head(head)?,
         };
-        // Only what was asked for: damage elsewhere in the blob is none of this read's.
+        // Only the requested chunks: damage elsewhere in the blob does not concern this read.
         let from = self.position / CHUNK * CHUNK;
         let to = self.end.next_multiple_of(CHUNK).min(source.extent.length);
         self.check(&(from..to), split(split(payload, to).0, from).1)?;
@@ -345,7 +347,7 @@ impl BlobStream {
         Ok(fetched.buffer.freeze().slice(from..to))
     }
 
-    /// Makes sure that the checksums of `span` are there.
+    /// Loads the checksums of `span`.
     async fn load_table(&mut self, span: &Range<u64>) -> Result<()> {
         let (first, last) = (span.start / CHUNK, (span.end - 1) / CHUNK);
         let known = self.table.first..self.table.first + self.table.entries.len() as u64;
@@ -404,7 +406,7 @@ impl BlobStream {
         let (places, length) = (self.source.places, self.source.extent.length);
         let mut end = places.payload + span.end;
         if span.end == length {
-            // The padding up to a table that follows has no checksum, and no use.
+            // The padding before a table that follows has no checksum, and no use.
             end = end.max(places.table);
         }
         self.source.verified(places.payload + span.start..end);
@@ -432,7 +434,7 @@ impl Source {
             let at = span.start + buffer.len() as u64;
             match file.read_cached(Class::ForegroundRead.call(), at, &mut buffer) {
                 Ok(count) if count > 0 => {}
-                // Not resident, the end, or an error: the backend tells which.
+                // Not resident, the end, or an error: the backend finds out which.
                 Ok(_) | Err(_) => break,
             }
         }
@@ -456,10 +458,11 @@ impl Source {
         Ok(Fetched { buffer, cold })
     }
 
-    /// Checks that the frame behind a payload is this blob's, and of the table that is there, whose slices it gives checksums of.
+    /// Checks that the frame after the payload is this blob's, and that the table is the frame's. Returns the checksums
+    /// of the table's slices.
     async fn check_trailing(self: Arc<Self>) -> Result<SliceChecksums> {
         let places = self.places;
-        // Its memory goes back before more is asked for: a reader that holds some and waits for more can stop all.
+        // Memory is returned before more is requested: readers that hold some and wait for more can block each other.
         let found = {
             let frame = Arc::clone(&self)
                 .fetch(places.frame..places.end, &Reading::internal())
@@ -486,7 +489,7 @@ impl Source {
         Ok(slices.into())
     }
 
-    /// Compares the checksum that the bytes of a table, or of a slice of it, give with the one that is known.
+    /// Compares the known checksum of a table, or of a slice of it, with the one computed from its bytes.
     fn check_table(&self, stored: u32, computed: u32) -> Result<()> {
         if computed == stored {
             return Ok(());
@@ -496,7 +499,7 @@ impl Source {
         Err(self.damage(self.places.table, &what))
     }
 
-    /// Checks frame and table of a leading record and gives the table.
+    /// Checks frame and table of a leading record and returns the table.
     fn check_head(&self, head: &[u8]) -> Result<Vec<u32>> {
         let found = FoundFrame::decode_of(head, &self.store, &self.digest, &self.extent)
             .map_err(|what| self.damage(self.places.frame, &what.0))?;
@@ -507,12 +510,12 @@ impl Source {
         Ok(decode_table(table))
     }
 
-    /// Clears what could not be read before in a span of the file that was read and checked now.
+    /// Clears earlier read failures of a span of the file that was now read and checked.
     fn verified(&self, span: Range<u64>) {
         self.damaged.verified(&self.digest, &self.extent, &span);
     }
 
-    /// Marks the blob and tells where it is damaged.
+    /// Marks the blob as damaged and makes the error that says where.
     fn damage(&self, offset: u64, what: &str) -> Error {
         self.damaged.mark_wrong(self.digest, self.extent);
         Error::corrupt(

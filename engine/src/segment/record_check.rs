@@ -1,7 +1,7 @@
 //! The check of a dedicated segment's record, once for each open handle.
 //!
-//! Owns: [`RecordCheck`]: the check that runs, and its result. Refuses: what is checked (`reader`). The result is what later
-//! reads of the table are compared with, since the file may change while it is open.
+//! Owns: [`RecordCheck`]: the running check, and its result. Refuses: what is checked (`reader`). Later reads compare
+//! the table with the result, because the file may change while it is open.
 //!
 //! Invariants: at most one check of a handle runs, and callers that come meanwhile share its result. It runs as long as
 //! any of them waits for it. After a failure the next caller checks again.
@@ -17,7 +17,7 @@ use crate::sync::Mutex;
 /// Checksums of the slices of a checksum table that belongs to its blob.
 pub(super) type SliceChecksums = Arc<[u32]>;
 
-/// Whether the record was found whole, and with which table.
+/// Whether the record was found intact, and with which table.
 #[derive(Debug, Default)]
 pub(super) struct RecordCheck {
     state: Mutex<State>,
@@ -33,7 +33,7 @@ enum State {
 }
 
 impl RecordCheck {
-    /// Waits for the check that runs, or runs `check`, unless one has passed.
+    /// Waits for the running check, or runs `check`, unless one has passed.
     pub(super) async fn run(
         &self,
         check: impl Future<Output = Result<SliceChecksums>> + Send + 'static,
@@ -55,7 +55,7 @@ impl RecordCheck {
         let mut state = self.state.lock();
         match (&result, &*state) {
             (Ok(slices), _) => *state = State::Passed(Arc::clone(slices)),
-            // Others may still hold the one that failed; it is not given to anyone new.
+            // Others may still have the one that failed, but no new caller gets it.
             (Err(_), State::Running(weak))
                 if weak.upgrade().is_some_and(|one| one.ptr_eq(&running)) =>
             {
@@ -73,10 +73,10 @@ mod tests {
     use crate::error::Error;
     use crate::sync::oneshot;
 
-    /// Guards: callers that come while a check runs share its result, and one that comes after its failure checks again, also
-    /// while others have not seen that failure yet.
+    /// Guards: callers that come while a check runs share its result. One that comes after its failure checks again,
+    /// even if others have not seen that failure yet.
     #[test]
-    fn a_failed_check_is_not_given_to_the_next() {
+    fn a_failed_check_is_not_shared_with_later_callers() {
         let record = RecordCheck::default();
         let (fail, failed) = oneshot::channel::<()>();
         let mut first = Box::pin(record.run(async {

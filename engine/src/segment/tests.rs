@@ -1,9 +1,9 @@
-//! Segments on a real file system: what was written comes back, what rotted does not.
+//! Tests of segments on a real file system: what was written is read back, and rot is not served.
 
 #![expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "what lies behind the seam is looked at"
+    reason = "tests look at the files themselves"
 )]
 
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -59,7 +59,7 @@ async fn dedicated(bench: &Workbench, bytes: &[u8], hint: Option<u64>) -> (Diges
     (digest, extent)
 }
 
-/// Guards: blobs of every size around chunk and window come back whole and in every kind of range, from both
+/// Guards: blobs of every size around chunk and window are read back unchanged, in every kind of range, from both
 /// classes of segment.
 #[test]
 fn sizes_and_ranges_come_back() {
@@ -94,7 +94,7 @@ fn sizes_and_ranges_come_back() {
                 4096 + padded(size as u64) + padded(4 * (size as u64).div_ceil(CHUNK as u64)) + 128;
             assert_eq!(
                 on_disk, expected,
-                "a hint too large leaves nothing behind the frame"
+                "a hint too large leaves nothing after the frame"
             );
             for (digest, extent) in [shared, alone] {
                 let end = size as u64;
@@ -119,8 +119,8 @@ fn sizes_and_ranges_come_back() {
     });
 }
 
-/// Guards: a flipped bit anywhere in payload, table or (shared) frame is never served, is told with file and
-/// blob, and marks the blob; other blobs of the segment are read as before.
+/// Guards: a flipped bit anywhere in payload, table or (shared) frame is never served, is reported with file and blob,
+/// and marks the blob. Other blobs of the segment are read as before.
 #[test]
 fn rot_is_never_served() {
     run(|dir| async move {
@@ -133,7 +133,7 @@ fn rot_is_never_served() {
             (dedicated(&bench, &large, None).await, large.len() as u64, 0),
         ];
         for ((digest, extent), length, before) in blobs {
-            let behind = if extent.layout == Layout::Trailing {
+            let after_payload = if extent.layout == Layout::Trailing {
                 64 + 4 * 7
             } else {
                 0
@@ -147,7 +147,7 @@ fn rot_is_never_served() {
                 Layout::Leading => extent.offset - before..extent.offset - before + 128 + 4,
                 Layout::Trailing => {
                     extent.offset + length.next_multiple_of(64)
-                        ..extent.offset + length + behind - 36
+                        ..extent.offset + length + after_payload - 36
                 }
             };
             let payload = (extent.offset..extent.offset + length).step_by(40_009);
@@ -174,7 +174,7 @@ fn rot_is_never_served() {
     });
 }
 
-/// Guards: a file that ends early and a file of another segment under this name are damage, not short reads.
+/// Guards: a file that ends early, and a file of another segment under this name, are damage and not short reads.
 #[test]
 fn short_and_swapped_files_are_damage() {
     run(|dir| async move {
@@ -204,8 +204,8 @@ fn short_and_swapped_files_are_damage() {
     });
 }
 
-/// Guards: payload and table that stand where another blob of the same length has its own agree with each other, and are noticed
-/// all the same, in both classes of segment, also by those who have the segments open.
+/// Guards: payload and table that were swapped with those of another blob of the same length are detected, although
+/// they match each other. So it is in both classes of segment, and for readers that have the segments open.
 #[test]
 fn exchanged_payloads_are_damage() {
     for are_open in [false, true] {
@@ -259,8 +259,8 @@ async fn exchange_payloads(dir: TempDir, are_open: bool) {
     }
 }
 
-/// Guards: blobs appended at once end up in the same segment, whole and without gaps; a full segment is followed by
-/// the next; a later run never appends to an old one.
+/// Guards: blobs appended at once are stored in the same segment, intact and without gaps. A full segment is followed
+/// by the next. After another open, an old segment is never appended to.
 #[test]
 fn appends_at_once_share_a_segment_and_roll() {
     run(|dir| async move {
@@ -302,7 +302,7 @@ fn appends_at_once_share_a_segment_and_roll() {
     });
 }
 
-/// Guards: a retired segment stays readable for who reads it, and is unlinked when the last reader goes.
+/// Guards: a retired segment stays readable for its readers, and is unlinked when the last one drops.
 #[test]
 fn a_retired_segment_goes_with_its_last_reader() {
     run(|dir| async move {
@@ -329,7 +329,7 @@ fn a_retired_segment_goes_with_its_last_reader() {
     });
 }
 
-/// Guards: open files are bounded although more segments than that are read.
+/// Guards: the number of open files is bounded although more segments than that are read.
 #[test]
 fn open_files_are_bounded() {
     run(|dir| async move {
@@ -356,13 +356,13 @@ fn open_files_are_bounded() {
                 .filter(|target| target.parent() == Some(&segments))
                 .count()
         };
-        // Half of them may be kept for the next reader. A disk thread may hold the last file it served for a moment longer.
+        // Half of them may be kept for the next reader. A disk thread may hold the last file a moment longer.
         eventually("4 files open", || open() == 4).await;
     });
 }
 
-/// Guards: an announced length costs its sender nothing, so it must not cost the disk: space is reserved a little
-/// ahead of what came.
+/// Guards: space is reserved only a little ahead of the received bytes, because announcing a length costs a client
+/// nothing.
 #[test]
 fn announced_bytes_do_not_fill_the_disk() {
     run(|dir| async move {
@@ -387,7 +387,7 @@ fn announced_bytes_do_not_fill_the_disk() {
     });
 }
 
-/// Guards: a small blob does not wait behind large ones that came before it, and shares no segment with them.
+/// Guards: a small blob is written before large ones that came earlier, and shares no segment with them.
 #[test]
 fn a_small_blob_passes_large_ones() {
     run(|dir| async move {

@@ -1,9 +1,10 @@
-//! The tasks of an open store, and when each acts.
+//! The background tasks of an open store, and when each acts.
 //!
-//! Owns: the loops around checkpoints, merges, segment ids and expiry, and starting all. Refuses: the work itself.
+//! Owns: the loops around checkpoints, merges, segment ids and expiry, and starting all tasks. Refuses: the work
+//! itself.
 //!
-//! Invariants: a task holds the store weakly, so that a store that is dropped without a close ends its tasks; only the journal
-//! task outlives it, until its queue is empty, and it keeps the store's lock that long.
+//! Invariants: a task holds the store weakly, so a store that is dropped without a close ends its tasks. Only the
+//! journal task outlives it, until its queue is empty, and holds the store's lock until then.
 
 use std::future::Future;
 use std::pin::pin;
@@ -20,9 +21,9 @@ use crate::segment::RESERVE_IDS;
 use crate::sync::Notify;
 use crate::upload::LOOK_INTERVAL;
 
-/// How often expired leases and uploads are looked for.
+/// Time between two looks for expired leases and uploads.
 const EXPIRY_INTERVAL: Duration = Duration::from_mins(1);
-/// Pause after a checkpoint or a merge failed (a full disk, mostly), before the next attempt.
+/// Pause after a failed checkpoint or merge (mostly a full disk) before the next attempt.
 const CHECKPOINT_RETRY: Duration = Duration::from_secs(10);
 
 /// Starts the tasks that end with the store.
@@ -39,7 +40,7 @@ pub(super) fn start(inner: &Arc<Inner>) {
     let due = inner.checkpoints.merge_due();
     let task = merges(Arc::downgrade(inner), due, inner.closing.subscribe());
     spawn.spawn("merge", Box::pin(task));
-    // What earlier stops flushed.
+    // Runs that earlier stops left may be due for a merge.
     inner.checkpoints.merge_due().notify_one();
     spawn.spawn(
         "segment-ids",
@@ -79,7 +80,7 @@ pub(super) fn start(inner: &Arc<Inner>) {
     );
 }
 
-/// Resolves to false when the store closes first.
+/// Waits for `event` and returns true; returns false if the store closes first.
 pub(super) async fn or_closing(
     event: impl Future<Output = ()>,
     closing: &mut watch::Receiver<bool>,
@@ -96,7 +97,7 @@ async fn checkpoints(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::R
             if inner.poison.cause().is_some() {
                 return;
             }
-            tracing::error!(%error, "no checkpoint could be written; nothing is lost, but memory grows and the next start replays more");
+            tracing::error!(%error, "no checkpoint could be written; no data is lost, but memory grows and the next start takes longer");
             let pause = inner.env.clock.sleep(CHECKPOINT_RETRY);
             drop(inner);
             due.notify_one();
@@ -139,7 +140,7 @@ async fn segment_ids(store: Weak<Inner>, mut closing: watch::Receiver<bool>) {
         let Some(inner) = store.upgrade() else { return };
         if let Err(error) = reserve(&inner).await {
             if inner.poison.cause().is_some() {
-                // No id will ever come: whoever waits for one is told so.
+                // No id will ever come: those that wait for one fail.
                 ids.wake();
                 return;
             }
@@ -163,7 +164,7 @@ pub(super) async fn reserve(inner: &Inner) -> Result<()> {
     Ok(())
 }
 
-/// Looks after uploads while one of them holds memory or a descriptor.
+/// Suspends uploads that are quiet, as long as any of them holds memory or a descriptor.
 async fn quiet_uploads(store: Weak<Inner>, held: Arc<Notify>, mut closing: watch::Receiver<bool>) {
     while or_closing(held.notified(), &mut closing).await {
         let mut holding = true;
@@ -176,7 +177,7 @@ async fn quiet_uploads(store: Weak<Inner>, held: Arc<Notify>, mut closing: watch
             }
             let Some(inner) = store.upgrade() else { return };
             let put_away = async { holding = inner.uploads.put_away_quiet().await };
-            // Given up at the close, which writes all that is left.
+            // Given up when the store closes, because the close saves all uploads.
             if !or_closing(put_away, &mut closing).await {
                 return;
             }

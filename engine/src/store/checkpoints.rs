@@ -1,8 +1,9 @@
 //! Checkpoints and merges of an open store.
 //!
-//! Owns: [`Checkpoints`]: what is frozen, what is published, and who waits for it. A checkpoint writes the frozen delta as a run; a
-//! merge makes one run of several. A merge takes long, so it runs beside checkpoints; only publishing is one at a time.
-//! Refuses: when to act (`checkpoint::is_due`, `table::Tiers`) and how rows are written (`table`).
+//! Owns: [`Checkpoints`]: what is frozen and what is published, and the back-pressure on commits. A checkpoint writes
+//! the frozen delta as a run. A merge combines several runs into one. It takes long, so it runs beside checkpoints;
+//! only publishing is one at a time. Refuses: when to act (`checkpoint::is_due`, `table::Tiers`) and how rows are
+//! written (`table`).
 //!
 //! Invariant: the runs of the state are those of the newest durable checkpoint.
 
@@ -25,7 +26,7 @@ use crate::options::RUNS_MAX;
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
 use crate::table::{self, Runs, Site, resident};
 
-/// What a merge leaves free on the disk: more than the journal may take before deletes free something.
+/// Bytes that a merge leaves free on the disk: more than the journal may take before deletes free space.
 const MERGE_LEAVES_BYTES: u64 = 256 << 20;
 
 /// Checkpoints of an open store.
@@ -47,21 +48,21 @@ pub(super) struct Checkpoints {
 struct Progress {
     /// The checkpoints on disk.
     history: History,
-    /// Frozen by an attempt that failed or was dropped; the next one continues with it.
+    /// The delta that a failed or dropped attempt froze; the next attempt continues with it.
     pending: Option<Frozen>,
 }
 
-/// What a checkpoint did.
+/// The result of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CheckpointReport {
     /// Bytes of the new run; 0 if the last checkpoint was of the same state.
     pub bytes_written: u64,
 }
 
-/// The runs of an open store, and what was written since it was opened.
+/// The runs of an open store, and the bytes written since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RunStats {
-    /// Runs now.
+    /// Number of runs.
     pub runs: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -72,7 +73,7 @@ pub struct RunStats {
 }
 
 impl Checkpoints {
-    /// Continues after the checkpoints in `history`, the newest of which ends at `last`.
+    /// Creates the state after the checkpoints in `history`, the newest of which ends at `last`.
     pub(super) fn new(site: Site, history: History, last: Position) -> Self {
         Self {
             site,
@@ -90,18 +91,18 @@ impl Checkpoints {
         }
     }
 
-    /// Told when a checkpoint is due.
+    /// Returns the notification that a checkpoint is due.
     pub(super) fn due(&self) -> Arc<Notify> {
         Arc::clone(&self.due)
     }
 
-    /// Told when runs may be due for a merge.
+    /// Returns the notification that runs may be due for a merge.
     pub(super) fn merge_due(&self) -> Arc<Notify> {
         Arc::clone(&self.merge_due)
     }
 
-    /// Back-pressure: waits while a checkpoint runs and the live delta has grown to twice its budget, and while a merge runs and there
-    /// are very many runs.
+    /// Delays a commit (back-pressure). Waits while a checkpoint runs and the live delta has reached twice its budget,
+    /// and while a merge runs and there are more than [`RUNS_MAX`] runs.
     pub(super) async fn wait_for_room(&self, inner: &Inner) {
         loop {
             let mut published = pin!(inner.sequencer.published.notified());
@@ -133,7 +134,7 @@ impl Checkpoints {
         }
     }
 
-    /// Journal written since the last checkpoint, counting whole files.
+    /// Returns the bytes of journal written since the last checkpoint, counting whole files.
     fn journal_bytes(&self, inner: &Inner) -> u64 {
         let (last, now) = (*self.last.lock(), inner.sequencer.position());
         let files = now.number.saturating_sub(last.number);
@@ -158,7 +159,7 @@ impl Checkpoints {
                 ),
             },
         };
-        // Until it is in a run, the next attempt continues with it: also if this future is dropped.
+        // Until it is in a run, the next attempt continues with it, even if this future is dropped.
         progress.pending = Some(frozen.clone());
         let running = Busy::new(&self.running, inner);
         let (history, runs) = (&progress.history, runs_of(inner));
@@ -178,7 +179,7 @@ impl Checkpoints {
         self.flushed_bytes
             .fetch_add(bytes_written, Ordering::Relaxed);
         self.merge_due.notify_one();
-        // The last owner of a delta takes milliseconds to drop it.
+        // Dropping the last owner of a delta takes milliseconds.
         let dropped = inner.env.compute(move || drop((frozen, written))).await;
         dropped.unwrap_or_default();
         Ok(CheckpointReport { bytes_written })
@@ -199,7 +200,7 @@ impl Checkpoints {
             self.check_space(inner, &runs, due.clone()).await?;
             let mut merged = None;
             let work = async { merged = Some(table::merge(&self.site, &runs, due).await) };
-            // Only this is given up at the close: what is published must be known to be.
+            // Only the merge is given up at the close: once publishing began, its outcome must be known.
             or_closing(work, closing).await;
             let Some(merged) = merged else { return Ok(()) };
             let merged = merged?;
@@ -213,7 +214,7 @@ impl Checkpoints {
         }
     }
 
-    /// A merge needs as much space again as its runs have. It must not take what deletes need.
+    /// Fails if the disk lacks space for a merge. It needs as much as its runs have, and must leave what deletes need.
     async fn check_space(&self, inner: &Inner, runs: &Runs, due: Range<usize>) -> Result<()> {
         let (io, path) = (&inner.env.io, &inner.path);
         let space = io.space(Class::Directory.call(), path).await;
@@ -228,7 +229,7 @@ impl Checkpoints {
         Err(Error::io("merge runs in", &self.site.runs_dir(), full))
     }
 
-    /// The runs in numbers.
+    /// Returns the figures of the runs.
     pub(super) fn stats(&self, inner: &Inner) -> RunStats {
         let runs = runs_of(inner);
         RunStats {
@@ -244,7 +245,7 @@ fn runs_of(inner: &Inner) -> Runs {
     inner.sequencer.durable().layers.runs().clone()
 }
 
-/// Sets a flag until this drops; then those who wait for room look again.
+/// Sets a flag until it drops, then wakes the commits that wait for room.
 struct Busy<'a> {
     flag: &'a AtomicBool,
     inner: &'a Inner,

@@ -1,4 +1,4 @@
-//! Closing a store so that the next open is quick and has nothing to look for.
+//! Closing a store so that the next open is quick and finds nothing to clean up.
 //!
 //! Owns: the order: uploads, queue, checkpoint, leftovers, close frame. Refuses: the steps themselves.
 
@@ -12,27 +12,31 @@ use crate::recovery::apply;
 use crate::sync::oneshot;
 use crate::upload::surviving;
 
-/// The ends of the journal task that a close holds.
+/// The close's ends of the channels to the journal task.
 #[derive(Debug)]
 pub(super) struct JournalTask {
-    /// The queue is empty and stays so.
+    /// Received when the queue is empty and stays so.
     pub(super) drained: oneshot::Receiver<()>,
-    /// Tells the task that the stop is a clean one.
+    /// Sent if the stop is clean.
     pub(super) seal: oneshot::Sender<()>,
-    /// The task ended.
+    /// Received when the task has ended.
     pub(super) ended: oneshot::Receiver<Result<()>>,
 }
 
 impl Store {
-    /// Stops taking writes, makes uploads resumable, writes a checkpoint, removes what nothing names and closes the
-    /// journal. Reads continue until the last clone drops, and with it the lock: the store's own tasks and its removals of
-    /// segments have ended when this returns. What fails on the way makes the stop an unclean one, which the next open
-    /// recovers from, and is returned.
+    /// Stops taking writes, makes uploads resumable, writes a checkpoint, removes files that nothing names and closes
+    /// the journal.
+    ///
+    /// Reads continue until the last clone drops, which releases the lock. The store's background tasks and its
+    /// removals of segments have ended when this returns.
+    ///
+    /// # Errors The first step that failed. The stop is then not clean, and the next open recovers.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.inner;
         let task = inner.journal.lock().take();
         let Some(task) = task else { return Ok(()) };
-        // First: an upload that is still in memory takes a segment id, and the task that reserves them ends with `closing`.
+        // Uploads first: one that is still in memory takes a segment id, and the task that reserves ids ends with
+        // `closing`.
         let uploads = inner.uploads.checkpoint_all().await;
         if let Err(error) = damage::record(inner).await {
             tracing::warn!(%error, "damage that was found is not recorded; reads find it again");
@@ -45,24 +49,24 @@ impl Store {
             (uploads, poisoned) => poisoned.and(uploads),
         };
         if tidied.is_ok() {
-            // The task is there: it waits for this.
+            // The task is still there: it waits for this.
             task.seal.send(()).unwrap_or_default();
         } else {
             drop(task.seal);
         }
         let ended = task.ended.await;
-        // One of them may be in the middle of something, and hold the store.
+        // A task may be in the middle of a step, and hold the store.
         inner.closing.closed().await;
-        // Before another process may open the store.
+        // Ended before another process may open the store.
         inner.segments.files().unlinked().await;
         tidied.and(ended.map_err(|_gone| Error::Closed)?)
     }
 }
 
-/// A last checkpoint, then away with segment files that nothing names.
+/// Writes a last checkpoint and removes segment files that nothing names.
 async fn tidy(inner: &Inner) -> Result<()> {
     inner.checkpoints.run(inner).await?;
-    // The first may have ended one that failed before, of an older state.
+    // The first may have completed one that failed before, of an older state.
     inner.checkpoints.run(inner).await?;
     let view = View::new(inner.sequencer.durable());
     remove_unnamed(&inner.env, &inner.path, &view).await
@@ -80,14 +84,14 @@ async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {
         }
     }
     if !unnamed.is_empty() {
-        // Rarely any: only then is each file looked at.
+        // There are rarely any, so the files are listed with their kind only now.
         let files = apply::segment_sizes(&*env.io, store).await?;
         let others: Vec<_> = unnamed
             .extract_if(.., |id| !files.contains_key(id))
             .collect();
         for id in others {
             let path = apply::segment_path(store, id);
-            tracing::warn!(path = %path.display(), "named like a segment, and no regular file; nothing uses it: move it away");
+            tracing::warn!(path = %path.display(), "not a regular file, although named like a segment; move it away");
         }
     }
     let unnamed: Vec<_> = unnamed.into_iter().collect();

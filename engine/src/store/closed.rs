@@ -1,4 +1,4 @@
-//! A store that no process has open, read as its checkpoint and journal tell it.
+//! A store that no process has open, as its checkpoint and journal describe it.
 //!
 //! Owns: [`ClosedStore`], and finding out whether a directory is a store. Refuses: any change; `fsck` has the checks.
 
@@ -16,7 +16,7 @@ use crate::recovery::{self, Recovered};
 use crate::table::Site;
 use crate::upload;
 
-/// A closed store, locked: no process can open it while this lives.
+/// A closed store, locked: no process can open it while this exists.
 #[derive(Debug)]
 pub struct ClosedStore {
     env: Env,
@@ -27,8 +27,10 @@ pub struct ClosedStore {
 }
 
 impl ClosedStore {
-    /// Locks the store in `path` and reads its catalog and index. Changes nothing, and takes memory for what the journal has beyond
-    /// the newest checkpoint. [`Error::Foreign`] where there is no store.
+    /// Locks the store in `path` and reads its catalog and index. Changes nothing. Takes memory for what the journal
+    /// has beyond the newest checkpoint.
+    ///
+    /// # Errors [`Error::Foreign`] if there is no store.
     pub async fn open(env: Env, path: &Path) -> Result<Self> {
         let superblock = identify(&env, path).await?;
         let directory = DirectoryLock::take(&*env.io, path).await?;
@@ -43,12 +45,12 @@ impl ClosedStore {
         })
     }
 
-    /// What the store holds.
+    /// Returns a view of the store.
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// Numbers for operators; its uploads are those that the next open can continue.
+    /// Counts what the store holds. Its uploads are those that the next open can continue.
     pub async fn stats(&self) -> Result<StoreStats> {
         let space = self.env.io.space(Class::Directory.call(), &self.path).await;
         let space =
@@ -61,7 +63,9 @@ impl ClosedStore {
     }
 }
 
-/// The superblock of the store in `path`; [`Error::Foreign`] where there is none.
+/// Reads the superblock of the store in `path`.
+///
+/// # Errors [`Error::Foreign`] if there is no store.
 pub(super) async fn identify(env: &Env, path: &Path) -> Result<Superblock> {
     let foreign = |why: &str| Error::Foreign {
         path: path.to_path_buf(),

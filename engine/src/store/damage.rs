@@ -1,7 +1,7 @@
-//! Records damage that reads find, and that they find it gone, so that the next open knows of it.
+//! Recording of damage that reads find, and of its end, so that the next open has the marks.
 //!
-//! Owns: the task, and when it tries again. Refuses: finding damage (`segment::reader`), and healing it: a push of the blob takes the
-//! mark away.
+//! Owns: the task, and when it tries again. Refuses: finding damage (`segment::reader`) and healing it. A push of the
+//! blob removes the mark.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::error::{Error, Result};
 use crate::segment::Damaged;
 use crate::table::resident;
 
-/// Marks of one transaction.
+/// Marks in one transaction.
 const BATCH: usize = 256;
-/// Pause after marks could not be recorded (a full disk, mostly), before the next attempt.
+/// Pause after a failed attempt (mostly a full disk) before the next one.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Records what is found, until the store closes.
+/// Records what is found until the store closes.
 pub(super) async fn task(
     store: Weak<Inner>,
     damaged: Arc<Damaged>,
@@ -29,10 +29,10 @@ pub(super) async fn task(
         let Some(inner) = store.upgrade() else { return };
         match record(&inner).await {
             Ok(()) => {}
-            // It is remembered until the stop, and found again after it.
+            // The marks stay in memory until the stop, and reads find the damage again after it.
             Err(Error::Closed | Error::Poisoned { .. }) => return,
             Err(error) => {
-                tracing::warn!(%error, "damage that was found could not be recorded; it is tried again");
+                tracing::warn!(%error, "damage that was found could not be recorded; retrying");
                 let pause = inner.env.clock.sleep(RETRY);
                 drop(inner);
                 if !or_closing(pause, &mut closing).await {
@@ -63,9 +63,9 @@ pub(super) async fn record(inner: &Inner) -> Result<()> {
         }
         for (digest, extent, damaged) in found {
             if damaged {
-                tracing::error!(%digest, %extent, "a blob is damaged where it is stored; a push of the same content heals it");
+                tracing::error!(%digest, %extent, "a stored blob is damaged; push the same content again to heal it");
             } else {
-                tracing::info!(%digest, %extent, "a blob that was recorded as damaged was read and is whole");
+                tracing::info!(%digest, %extent, "a blob that was recorded as damaged was read and is intact");
             }
         }
         inner.checkpoints.poke_if_due(inner);

@@ -1,14 +1,14 @@
 //! The facade: everything a program does with a store.
 //!
-//! Owns: [`Store`] and how its parts are wired. Refuses: logic of its own; each method says in a line or two
-//! which part does the work.
+//! Owns: [`Store`] and how its parts are wired. Refuses: logic of its own; each method names the part that does the
+//! work.
 //!
 //! Files of a store and who owns them:
 //!
 //! | path | owner |
 //! |---|---|
 //! | `superblock` | `recovery::superblock`, [`Store::open`] |
-//! | `reserve` | `journal::writer` spends it, open makes it again |
+//! | `reserve` | `journal::writer` uses it up, open makes it again |
 //! | `journal/` | `journal` |
 //! | `segments/` | `segment` |
 //! | `uploads/` | `upload` |
@@ -55,7 +55,7 @@ pub use closed::ClosedStore;
 pub use open::OpenReport;
 pub use stats::StoreStats;
 
-/// Digests whose leases are ended on the spot; more take a millisecond.
+/// Digests whose leases are ended on the async worker; more would take a millisecond.
 const LARGE_LIST: usize = 4096;
 
 /// An open store. Cheap to clone; close it with [`Store::close`] so that the next open is quick.
@@ -70,14 +70,14 @@ struct Inner {
     path: PathBuf,
     options: Options,
     sequencer: Arc<Sequencer>,
-    /// One large batch is judged and applied at a time, in order: together they would take every thread that computes.
+    /// Large batches are checked and applied one at a time, in order, so that they never use every computing thread.
     large_batches: tokio::sync::Mutex<()>,
     poison: Arc<Poison>,
     leases: Arc<Leases>,
     segments: Arc<Segments>,
     uploads: Arc<Uploads>,
     checkpoints: checkpoints::Checkpoints,
-    /// A repository was deleted: something is to be cleared away.
+    /// Notified when something was deleted and is to be purged.
     deleted: Arc<Notify>,
     /// True once the store closes: background tasks end.
     closing: watch::Sender<bool>,
@@ -88,25 +88,26 @@ struct Inner {
 }
 
 impl Store {
-    /// A consistent snapshot of names, links, edges and placements, as of the last durable transaction.
+    /// Returns a consistent snapshot of names, links, edges and placements, as of the last durable transaction.
     pub fn view(&self) -> View {
         View::new(self.inner.sequencer.durable())
     }
 
-    /// The directory of the store.
+    /// Returns the directory of the store.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
 
-    /// Makes a batch durable and visible, or says what does not hold.
-    /// What it links is leased then, where nothing references it.
+    /// Makes a batch durable and visible, then leases what it links, unless something references it.
+    ///
+    /// # Errors [`Error::Unmet`] with the preconditions that do not hold.
     pub async fn commit(&self, batch: Batch<FinishedBlob>) -> Result<Committed> {
         let inner = &self.inner;
         inner.checkpoints.wait_for_room(inner).await;
         let staged: Vec<Digest> = batch.staged.iter().map(FinishedBlob::digest).collect();
         let linked = linked(&batch.changes);
         let referenced = children(&batch.changes);
-        // Held until the answer's lease: nothing references yet what is only linked.
+        // Held until the lease is granted: nothing references yet what is only linked.
         let pin = inner.leases.pin(&linked);
         let begun = inner.leases.now();
         let waiting = inner.submit(batch).await?;
@@ -118,7 +119,7 @@ impl Store {
             }
         }
         for digest in linked {
-            // On a doubt it is leased: the commit is durable, whatever a row says.
+            // In doubt it is leased: the commit is durable, whatever this read returns.
             let referenced = self.view().read(|view| view.referenced(&digest)).await;
             if !referenced.unwrap_or(false) {
                 inner.leases.grant(digest);
@@ -130,13 +131,14 @@ impl Store {
         Ok(committed)
     }
 
-    /// How many operations of the disk there were since its backend was made, by class.
+    /// Returns the number of disk operations since the backend was made, by class.
     pub fn io_counts(&self) -> Vec<ClassCount> {
         self.inner.env.io.counts()
     }
 
-    /// A reader of a blob that a view found, for a client: where no more files may be open, clients have their turn one after the
-    /// other. A blob that left its place since is read where it is now; `None` if it is gone. Says nothing of who may see it.
+    /// Opens a reader of a blob that a view found. If too many files are open, clients are served in turn.
+    ///
+    /// A blob that has moved since is read where it is now; `None` if it is gone. Does not check who may see it.
     pub async fn open_found(
         &self,
         digest: &Digest,
@@ -160,24 +162,24 @@ impl Store {
         }
     }
 
-    /// An account for the reads of one client.
+    /// Opens an account for the reads of one client.
     pub fn read_account(&self) -> MemoryAccount {
         self.inner.segments.pool().memory().account()
     }
 
-    /// Whether a blob's bytes are known to be corrupt: found by a read, healed by pushing the blob again.
+    /// Returns whether a blob's bytes are known to be corrupt. Reads find this; pushing the blob again heals it.
     pub async fn is_damaged(&self, digest: &Digest) -> Result<bool> {
         let damaged = self.inner.segments.damaged();
         if !damaged.anywhere(digest) {
             return Ok(false);
         }
-        // Marks of places that the blob has left since do not count.
+        // Marks of places that the blob has left do not count.
         let stored = self.view().read(|view| view.blob(digest)).await?;
         Ok(stored.is_some_and(|stored| damaged.contains(digest, &stored.extent)))
     }
 
-    /// An answer is about to promise that `digest` exists: keeps it from collection for the grace period.
-    /// What a manifest references needs no lease and costs no memory.
+    /// Protects `digest` from collection for the grace period; called before an answer promises that it exists. What a
+    /// manifest references needs no lease and costs no memory.
     pub async fn lease(&self, digest: &Digest) -> Result<()> {
         if !self.view().read(|view| view.referenced(digest)).await? {
             self.inner.leases.grant(*digest);
@@ -185,24 +187,24 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps `digests` from collection until the pin drops: for work that looks at them now and names them in a commit later.
+    /// Protects `digests` from collection until the pin drops: for work that checks them now and names them in a later
+    /// commit.
     pub fn pin(&self, digests: &[Digest]) -> Pin {
         self.inner.leases.pin(digests)
     }
 
-    /// Whether a lease that an answer granted, or work in progress, keeps the bytes of `digest` although nothing references
-    /// them. Expired leases do not count.
+    /// Returns whether an unexpired lease or a pin protects the bytes of `digest`.
     pub fn is_leased(&self, digest: &Digest) -> bool {
         self.inner.leases.holds(digest)
     }
 
-    /// Begins an upload; costs no file until bytes arrive.
+    /// Begins an upload; creates no file until its bytes outgrow memory.
     pub fn begin_upload(&self, spec: UploadSpec) -> Result<UploadId> {
         self.inner.poison.check()?;
         self.inner.uploads.begin(spec)
     }
 
-    /// How far an upload has got.
+    /// Returns how far an upload has got.
     pub fn upload_status(&self, id: UploadId, repository: &str) -> Option<UploadStatus> {
         self.inner.uploads.status(id, repository)
     }
@@ -218,28 +220,28 @@ impl Store {
         self.inner.uploads.open(id, repository, claim).await
     }
 
-    /// The digest that an upload of the repository became a short time ago, for a client that asks again.
+    /// Returns the digest that an upload of the repository became a short time ago, for a client that asks again.
     pub fn finished_upload(&self, id: UploadId, repository: &str) -> Option<Digest> {
         self.inner.uploads.finished(id, repository)
     }
 
-    /// Ends an upload and drops its bytes.
+    /// Cancels an upload and drops its bytes.
     pub fn cancel_upload(&self, id: UploadId, repository: &str) -> Result<()> {
         self.inner.uploads.cancel(id, repository)
     }
 
-    /// Makes a small content (a manifest) durable, not yet named by anything.
+    /// Makes a small content (a manifest) durable; nothing names it yet.
     pub async fn put_small(&self, content: Bytes, algorithm: Algorithm) -> Result<FinishedBlob> {
         self.inner.poison.check()?;
         self.inner.uploads.put_small(content, algorithm).await
     }
 
-    /// The first failure that stopped writes, if there was one.
+    /// Returns the first failure that stopped writes, if there was one.
     pub fn poisoned(&self) -> Option<Arc<Error>> {
         self.inner.poison.cause()
     }
 
-    /// Numbers for operators.
+    /// Returns figures for operators.
     pub async fn stats(&self) -> Result<StoreStats> {
         stats::gather(&self.inner).await
     }
@@ -251,7 +253,7 @@ impl Store {
 }
 
 impl Inner {
-    /// Queues a batch; a large one off the async workers, since it takes milliseconds to judge and to apply.
+    /// Queues a batch; a large one off the async workers, because it takes milliseconds to check and to apply.
     async fn submit(
         &self,
         mut batch: Batch<FinishedBlob>,
@@ -275,7 +277,7 @@ impl Inner {
             let damaged = |digest: &Digest, at: &Extent| segments.damaged().contains(digest, at);
             let queued = sequencer.submit(&mut batch, &mut prevalidated, &damaged);
             if deletes && queued.is_ok() {
-                // It is queued, which is enough: whether anybody waits for it or not, the purge's steps queue behind it.
+                // Being queued is enough, whether or not the caller waits: the purge's steps queue after it.
                 deleted.notify_one();
             }
             queued
@@ -288,7 +290,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// Ends the leases, granted by `since`, of what manifests reference now; those of many off the async workers.
+    /// Ends the leases, granted by `since`, of what manifests reference now; those of many digests off the async
+    /// workers.
     async fn end_leases(&self, referenced: Vec<Digest>, since: Duration) {
         if referenced.len() < LARGE_LIST {
             return self.leases.referenced(&referenced, since);
@@ -297,25 +300,27 @@ impl Inner {
         let ended = self
             .env
             .compute(move || leases.referenced(&referenced, since));
-        // Not run: the program stops, and the leases with it.
+        // If it does not run, the program stops, and the leases with it.
         ended.await.unwrap_or_default();
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Without a close: what is queued still becomes durable, then the journal task ends and the lock goes.
+        // Without a close, queued transactions still become durable; then the journal task ends and the lock is
+        // released.
         self.sequencer.close();
     }
 }
 
-/// Whether it takes milliseconds to judge or to apply. How many edges a manifest takes along is not known before it is looked at.
+/// Returns whether a batch takes milliseconds to check or to apply. A deletion counts, because the number of edges it
+/// removes is not known yet.
 fn is_large(batch: &Batch<FinishedBlob>) -> bool {
     let deletes = |change: &Change| matches!(change, Change::DeleteManifest(_));
     batch.requires.len() > JUDGED_IN_TURN || batch.changes.iter().any(deletes)
 }
 
-/// What a batch makes visible, and so promises.
+/// Lists the digests that a batch makes visible, and so promises.
 fn linked(changes: &[Change]) -> Vec<Digest> {
     let links = |change: &Change| {
         if let Change::Link(digest) = change {
@@ -327,7 +332,7 @@ fn linked(changes: &[Change]) -> Vec<Digest> {
     changes.iter().filter_map(links).collect()
 }
 
-/// What a batch's manifests reference.
+/// Lists the digests that a batch's manifests reference.
 fn children(changes: &[Change]) -> Vec<Digest> {
     let lists = |change: &Change| {
         if let Change::PutManifest(entry) = change {

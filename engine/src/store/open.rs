@@ -1,6 +1,6 @@
 //! Opening a store: lock, superblock, replay, plan, apply, new epoch, tasks.
 //!
-//! Owns: the order of these steps, and what is reported of them. Refuses: the steps themselves.
+//! Owns: the order of these steps, and the report of them. Refuses: the steps themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -40,36 +40,39 @@ use crate::upload::{Existing, Uploads};
 /// What open found and did, for the first lines of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenReport {
-    /// The store was created just now.
+    /// Whether the store was created just now.
     pub created: bool,
-    /// The last stop was clean.
+    /// Whether the last stop was clean.
     pub clean: bool,
-    /// LSN of the checkpoint that replay began on; `None`: replay from the journal's beginning.
+    /// LSN of the checkpoint that replay began on; `None` if it began at the start of the journal.
     pub checkpoint: Option<Lsn>,
-    /// Why newer checkpoints were passed over, if any were.
+    /// Why newer checkpoints were not used, if there were any.
     pub checkpoints_unusable: Vec<String>,
-    /// What of the journal before that checkpoint is missing or does not hold: without the checkpoint, its transactions are lost.
+    /// Parts of the journal before that checkpoint that are missing or corrupt. Without the checkpoint, their
+    /// transactions are lost.
     pub journal_unsound: Vec<Corruption>,
     /// Transactions replayed.
     pub replayed: u64,
     /// Segment files that nothing named and that were removed.
     pub orphans_removed: u64,
-    /// Segments that should hold live blobs and have no file: their blobs count as damaged.
+    /// Segments with live blobs whose file is missing: these blobs count as damaged.
     pub segments_missing: Vec<SegmentId>,
-    /// Segments whose file ends before the last record that was placed there: blobs that reach farther count as damaged.
+    /// Segments whose file ends before their last record: blobs that reach beyond the end count as damaged.
     pub segments_truncated: Vec<SegmentId>,
-    /// Blobs that reads found damaged earlier, and that were not pushed again or found whole since.
+    /// Blobs that reads found damaged earlier, and that were not pushed again or found intact since.
     pub blobs_damaged: u64,
     /// Uploads that can be continued.
     pub uploads_resumed: u64,
-    /// Superblock copies that were damaged, or of another store, and were written again from the others.
+    /// Superblock copies that were damaged, or of another store, and were rewritten from the others.
     pub superblock_copies_damaged: Vec<u32>,
     /// Time for all of it.
     pub took: Duration,
 }
 
 impl Store {
-    /// Opens the store in `path` as [`Store::open`] does, where there is one. [`Error::Foreign`] where there is none: nothing is created.
+    /// Opens the store in `path` as [`Store::open`] does, but creates nothing.
+    ///
+    /// # Errors [`Error::Foreign`] if there is no store.
     pub async fn open_existing(
         env: Env,
         path: &Path,
@@ -79,7 +82,7 @@ impl Store {
         Self::open(env, path, options).await
     }
 
-    /// Opens the store in `path`, creating it where there is none. Recovers after any stop, without a flag.
+    /// Opens the store in `path`, creating it if there is none. Recovers after any stop, without a flag.
     pub async fn open(env: Env, path: &Path, options: Options) -> Result<(Self, OpenReport)> {
         options.validate().map_err(Error::BadOptions)?;
         let began = env.clock.monotonic();
@@ -119,7 +122,7 @@ impl Store {
     }
 }
 
-/// A store's directory, locked, with its identity.
+/// A store's directory, locked, with its superblock.
 struct Claim {
     env: Env,
     path: PathBuf,
@@ -129,7 +132,7 @@ struct Claim {
     created: bool,
 }
 
-/// Takes the lock and reads the superblock, making a new one where the directory is empty or absent.
+/// Takes the lock and reads the superblock; makes a new one if the directory is empty or absent.
 async fn claim(env: Env, path: &Path) -> Result<Claim> {
     let io = &*env.io;
     let absent = superblocks::classify(io, path).await? == Kind::Absent;
@@ -137,7 +140,7 @@ async fn claim(env: Env, path: &Path) -> Result<Claim> {
         superblocks::create_path(io, path).await?;
     }
     let directory = DirectoryLock::take(io, path).await?;
-    // Looked at again, now that nobody else can be making a store here.
+    // Checked again under the lock, when no other process can be creating a store here.
     let mut existing = None;
     if superblocks::classify(io, path).await? == Kind::Store {
         existing = superblocks::read(io, path).await?;
@@ -160,7 +163,7 @@ async fn claim(env: Env, path: &Path) -> Result<Claim> {
     })
 }
 
-/// Draws up and carries out the plan, begins the epoch, and puts the parts together.
+/// Computes and applies the plan, begins the epoch, and builds the parts.
 async fn assemble(
     claim: Claim,
     options: Options,
@@ -178,7 +181,7 @@ async fn assemble(
     } = claim;
     let poison = Arc::clone(&site.poison);
     let leases = Leases::new(Arc::clone(&env.clock), options.lease_grace);
-    // Ids below the limit may have been used before the stop: only newly reserved ones are given out.
+    // Ids below the limit may have been used before the stop, so only newly reserved ones are used.
     let used = recovered.state.segment_limit;
     let ids = SegmentIds::new(used, used, Arc::clone(&poison));
     let dir = open_segments(&env, &path, &recovered.state).await?;
@@ -208,7 +211,7 @@ async fn assemble(
     };
     let journal = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn);
     let journal = journal.await.map_err(Error::unpoisoned)?;
-    // After the first journal file is durable: a reserve tells that there was one.
+    // After the first journal file is durable, because a reserve implies that there was one.
     reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
     let position = journal.position();
     let clock = Arc::clone(&env.clock);
@@ -242,7 +245,8 @@ async fn assemble(
     Ok(inner)
 }
 
-/// What the disk and the journal say, the journal's end made durable: before anything is removed or answered on the strength of it.
+/// Gathers the facts for the plan and makes the journal's end durable. That comes before anything is removed or
+/// answered because of them.
 async fn durable_facts(
     env: &Env,
     path: &Path,
@@ -269,7 +273,7 @@ fn segments(
     Segments::new(env, dir, store, ids, poison, options)
 }
 
-/// What is not whole, and what reads found earlier, counts as damaged before anything reads it.
+/// Marks as damaged what is truncated and what earlier reads found, before anything reads it.
 async fn mark_damage(
     plan: &Plan,
     state: &State,
@@ -290,8 +294,8 @@ async fn mark_damage(
     Ok(())
 }
 
-/// Opens the directory of segments. Without a blob it was empty, and copies leave empty directories out; else it is lost with all that
-/// was in it.
+/// Opens the directory of segments. If no blob is stored, a missing directory is created: copies may leave out empty
+/// ones. Otherwise a missing one is an error, because all that was in it is lost.
 async fn open_segments(env: &Env, store: &Path, state: &State) -> Result<Directory> {
     let named = named(state).await?;
     if named.is_empty() {
@@ -308,7 +312,7 @@ async fn open_segments(env: &Env, store: &Path, state: &State) -> Result<Directo
     })
 }
 
-/// Opens a directory of the store whose loss costs nothing; made anew where it is not there, durable on return.
+/// Opens a directory whose loss costs nothing; creates it, durably, if it is missing.
 async fn open_or_make(env: &Env, store: &Path, name: &str) -> Result<Directory> {
     let path = store.join(name);
     match open_dir(env, &path).await {
@@ -339,7 +343,7 @@ fn uploads(
     Uploads::new(env.clone(), dir, segments, leases, existing, options)
 }
 
-/// Tells uploads what the store has already; until the journal runs, nothing.
+/// The lookup of stored blobs for uploads; finds nothing until the journal runs.
 #[derive(Debug, Default)]
 struct Stored {
     sequencer: OnceLock<Arc<Sequencer>>,
@@ -349,17 +353,17 @@ impl Existing for Stored {
     fn stored(&self, digest: Digest) -> Pin<Box<dyn Future<Output = Option<Extent>> + Send + '_>> {
         Box::pin(async move {
             let view = View::new(self.sequencer.get()?.durable());
-            // A row that cannot be read is as good as none: the bytes are written again.
+            // A row that cannot be read counts as absent: the bytes are written again.
             let stored = view.read(|view| view.blob(&digest)).await.ok().flatten();
             stored.map(|blob| blob.extent)
         })
     }
 }
 
-/// What the plan is drawn up from; the uploads are not known yet. Nothing was cut or removed before this, so that a journal
-/// which lost its end is found out in time.
+/// Gathers the facts for the plan; the uploads are added later. Nothing was cut or removed before this, so that a
+/// journal which lost its end is noticed in time.
 async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Result<Facts> {
-    // A clean stop leaves a checkpoint of everything: with less than that, somebody was here since.
+    // A clean stop leaves a checkpoint of everything. If there is less, files were changed since.
     let whole = recovered.checkpoints.chosen.is_some() && recovered.walked.transactions == 0;
     let facts = Facts {
         walked: recovered.walked.clone(),
@@ -382,7 +386,7 @@ async fn facts(env: &Env, path: &Path, recovered: &Recovered, clean: bool) -> Re
     Ok(facts)
 }
 
-/// Segments that hold live blobs, with the bytes that each must have.
+/// Lists the segments that hold live blobs, with the bytes that each must have.
 async fn named(state: &State) -> Result<BTreeMap<SegmentId, u64>> {
     let mut named = BTreeMap::new();
     let mut segments = View::new(Arc::new(state.clone())).segments();
@@ -394,7 +398,7 @@ async fn named(state: &State) -> Result<BTreeMap<SegmentId, u64>> {
     Ok(named)
 }
 
-/// Segments that a transaction placed something in, also where nothing of it lives.
+/// Lists the segments in which a transaction placed something, even if nothing in them is live.
 async fn placed(state: &State) -> Result<BTreeSet<SegmentId>> {
     let mut placed = BTreeSet::new();
     let mut segments = View::new(Arc::new(state.clone())).segments();
@@ -423,7 +427,7 @@ fn start_journal(
     let task = async move {
         let closed = run_journal(sequencer, journal, poison, ending).await;
         drop(lock);
-        // Nobody waits where the store was dropped without a close.
+        // The receiver is gone if the store was dropped without a close.
         drop(ended.send(closed));
     };
     env.spawn.spawn("journal", Box::pin(task));

@@ -1,9 +1,9 @@
-//! Clears away what deleted repositories leave behind, beside all other work.
+//! Removal of the rows of deleted repositories and manifests, beside all other work.
 //!
-//! Owns: the loop, and when it pauses. Refuses: what a step is (`catalog::remains`).
+//! Owns: the loop, and when it pauses. Refuses: what a step is (`catalog::remains`, `catalog::retired`).
 //!
-//! Invariant: one step at a time, each durable before the next is drawn up: the steps never hold others up for longer than one of them
-//! takes, and the memory they need is that of one of them and of what a checkpoint has not written yet.
+//! Invariant: one step at a time, each durable before the next is computed. So no other commit waits longer than one
+//! step, and the memory needed is that of one step and of what no checkpoint has written yet.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::error::{Error, Result};
 use crate::sync::Notify;
 use crate::table::resident_off_worker;
 
-/// Pause after a step failed (a full disk, mostly), before the next attempt.
+/// Pause after a failed step (mostly a full disk) before the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Goes on with what an earlier stop left, then with every deletion that `due` tells of.
+/// Continues what an earlier stop left, then handles each deletion that `due` announces.
 pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::Receiver<bool>) {
     let mut purge = None;
     loop {
@@ -37,7 +37,7 @@ pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watc
             }
             Err(Error::Closed | Error::Poisoned { .. }) => return,
             Err(error) => {
-                tracing::warn!(%error, "what remains of a deleted repository could not be cleared away; it is tried again");
+                tracing::warn!(%error, "rows of a deleted repository or manifest could not be removed; retrying");
                 let pause = inner.env.clock.sleep(RETRY);
                 drop(inner);
                 if !or_closing(pause, &mut closing).await {
@@ -48,11 +48,11 @@ pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watc
     }
 }
 
-/// One step, durable on return. False: nothing remains.
+/// Runs one step, durable on return. Returns false if nothing is left.
 async fn step(inner: &Inner, purge: &mut Option<Purge>) -> Result<bool> {
     inner.checkpoints.wait_for_room(inner).await;
-    // With what is queued: a step queues behind the deletion, and fails with it. Where the deletion failed before that, the step is not
-    // taken, and what there is to do is looked up anew.
+    // The state includes queued transactions: a step queues after the deletion, and fails with it. If the deletion
+    // failed earlier, the step is not queued, and the next one is looked up again.
     let (view, _) = inner.sequencer.head();
     let next = match purge.as_ref().filter(|purge| !purge.is_over()) {
         Some(purge) => purge.clone(),
@@ -62,13 +62,13 @@ async fn step(inner: &Inner, purge: &mut Option<Purge>) -> Result<bool> {
         },
     };
     let sequencer = Arc::clone(&inner.sequencer);
-    // A manifest may take tens of thousands of edges along.
-    let drawn_up = move || {
+    // A manifest may have tens of thousands of edges.
+    let queue_step = move || {
         let mut next = next.clone();
         let operations = next.step(&view)?;
         Ok((sequencer.purge(next.repository(), operations)?, next))
     };
-    let (queued, next) = resident_off_worker(&inner.env, drawn_up).await?;
+    let (queued, next) = resident_off_worker(&inner.env, queue_step).await?;
     let Some(waiting) = queued else {
         *purge = None;
         return Ok(true);
@@ -79,7 +79,7 @@ async fn step(inner: &Inner, purge: &mut Option<Purge>) -> Result<bool> {
     Ok(true)
 }
 
-/// What remains of a deleted manifest, all steps. False: nothing remains.
+/// Runs all steps for one deleted manifest. Returns false if there is none.
 async fn clear(inner: &Inner, view: &View) -> Result<bool> {
     let Some(mut clearing) = view.read(View::next_retired).await? else {
         return Ok(false);

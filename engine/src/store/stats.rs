@@ -1,6 +1,6 @@
-//! Numbers for operators: what is stored, what is in progress.
+//! Figures for operators: what is stored and what is in progress.
 //!
-//! Owns: [`StoreStats`]. Refuses: a metrics library; the server exports these.
+//! Owns: [`StoreStats`]. Refuses: a metrics library; the server exports the figures.
 
 use super::Inner;
 use super::checkpoints::RunStats;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::{Class, Space};
 
-/// A store in numbers, at one LSN.
+/// Figures of a store at one LSN.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreStats {
     /// The last durable transaction.
@@ -24,23 +24,23 @@ pub struct StoreStats {
     pub repositories: u64,
     /// Unfinished uploads.
     pub uploads: u64,
-    /// Deleted repositories, and deleted manifests with very many tags or edges, of which rows are left to be cleared away.
+    /// Deleted repositories, and deleted manifests with very many tags or edges, whose rows are not all removed yet.
     pub deletions_unfinished: u64,
     /// Bytes of index and catalog in memory, not yet in a checkpoint.
     pub delta_bytes: u64,
     /// Runs of index and catalog on disk.
     pub runs: RunStats,
-    /// Size of the file system.
+    /// Size of the file system in bytes.
     pub disk_total_bytes: u64,
-    /// What is left on it.
+    /// Bytes available on it.
     pub disk_available_bytes: u64,
     /// Whether an earlier failure stopped writes.
     pub poisoned: bool,
 }
 
 impl StoreStats {
-    /// Counts what `view` shows, on a file system with `space`. Uploads are not among it. Cost grows with the
-    /// number of segments and repositories, not of blobs.
+    /// Counts what `view` shows, on a file system with `space`. Does not count uploads. The cost grows with the number
+    /// of segments and repositories, not of blobs.
     pub(super) async fn count(view: &View, space: Space) -> Result<Self> {
         let deleted = view.read(View::deleted_repositories).await?;
         let mut stats = Self {

@@ -1,6 +1,6 @@
 //! The running hash and chunk checksums of an upload.
 //!
-//! Owns: taking in bytes, marks to go back to, and the form that survives a restart. Refuses: I/O.
+//! Owns: hashing bytes, marks to roll back to, and the form that survives a restart. Refuses: I/O.
 
 use bytes::Bytes;
 
@@ -9,17 +9,17 @@ use crate::format::checksum::{ChunkChecksums, ChunkMark};
 use crate::format::upload_log::UploadCheckpoint;
 use crate::limits::CHUNK_BYTES;
 
-/// Version of mid-states as sha2 0.11 serializes them (FORMAT.md, "Upload logs").
+/// Version of the mid-states that sha2 0.11 serializes (FORMAT.md, "Upload logs").
 const MID_STATE_VERSION: u8 = 1;
 
-/// Everything that is computed over the payload.
+/// The state of everything that is computed over the payload.
 #[derive(Debug, Clone)]
 pub(super) struct Digestion {
     hasher: Hasher,
     checksums: ChunkChecksums,
 }
 
-/// How far an upload is, and how far its log may name it: no byte of a close that has no answer.
+/// How far an upload is, and how far its log may name it: no byte of a close without an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Progress<'a> {
     pub(super) digestion: &'a Digestion,
@@ -32,12 +32,12 @@ impl Progress<'_> {
         self.digestion.length()
     }
 
-    /// Bytes that a checkpoint names.
+    /// Returns the number of bytes that a checkpoint names.
     pub(super) fn named(&self) -> u64 {
         self.close.map_or(self.length(), |mark| mark.mark.length)
     }
 
-    /// What a checkpoint says, with the checksums from chunk `first` on.
+    /// Makes a checkpoint with the checksums from chunk `first` on.
     pub(super) fn checkpoint(&self, first: u64, unix_ms: u64) -> UploadCheckpoint {
         let mark = self.close.cloned();
         let mark = mark.unwrap_or_else(|| self.digestion.mark());
@@ -45,7 +45,7 @@ impl Progress<'_> {
     }
 }
 
-/// A point of a [`Digestion`] to go back to.
+/// A point of a [`Digestion`] to roll back to.
 #[derive(Debug, Clone)]
 pub(super) struct DigestionMark {
     hasher: Hasher,
@@ -60,7 +60,7 @@ impl Digestion {
         }
     }
 
-    /// Continues from a checkpoint whose checksums are all there; `None` if the hash cannot be.
+    /// Continues from a checkpoint that has all checksums; `None` if the hash cannot continue.
     pub(super) fn resume(checkpoint: &UploadCheckpoint) -> Option<Self> {
         if checkpoint.mid_state_version != MID_STATE_VERSION {
             return None;
@@ -70,7 +70,7 @@ impl Digestion {
         Self::with_hasher(hasher, checkpoint)
     }
 
-    /// Continues with a hash that was run over the payload again.
+    /// Continues with a hash that was computed over the payload again.
     pub(super) fn with_hasher(hasher: Hasher, checkpoint: &UploadCheckpoint) -> Option<Self> {
         let checksums = ChunkChecksums::resume(checkpoint.checksums.clone(), checkpoint.mark)?;
         Some(Self { hasher, checksums })

@@ -1,9 +1,9 @@
-//! Uploads that became a blob a short time ago: a client whose 201 was lost asks again.
+//! Uploads that became a blob a short time ago, for a client whose 201 was lost and that asks again.
 //!
 //! Owns: [`Finished`]: which digest an upload became. Refuses: whether the repository still has it.
 //!
-//! Invariants: time and number are bounded; where there is no room, the repository with the most entries loses its
-//! oldest, so that pushes to one do not remove the entries of another.
+//! Invariants: age and number are bounded. At the bound, the repository with the most entries loses its oldest, so that
+//! pushes to one repository do not remove the entries of another.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::vocabulary::UploadId;
 
-/// Entries, about 200 bytes each.
+/// Most entries, about 200 bytes each.
 const ENTRIES_MAX: usize = 32 << 10;
-/// How long one is kept.
+/// How long an entry is kept.
 const KEPT_FOR: Duration = Duration::from_mins(15);
 
-/// What was finished.
+/// The finished uploads.
 #[derive(Debug, Default)]
 pub(super) struct Finished {
     entries: HashMap<UploadId, Entry>,
-    /// Each repository's, oldest first.
+    /// The entries of each repository, oldest first.
     by_repository: HashMap<Arc<str>, VecDeque<UploadId>>,
-    /// Repositories by how many entries they have.
+    /// Repositories by their number of entries.
     by_count: BTreeSet<(usize, Arc<str>)>,
 }
 
@@ -61,14 +61,14 @@ impl Finished {
         }
     }
 
-    /// The digest that `upload` of `repository` became.
+    /// Returns the digest that `upload` of `repository` became.
     pub(super) fn get(&self, upload: UploadId, repository: &str, now: Duration) -> Option<Digest> {
         let entry = self.entries.get(&upload)?;
         let known = &*entry.repository == repository && now.saturating_sub(entry.at) < KEPT_FOR;
         known.then_some(entry.digest)
     }
 
-    /// Forgets what is too old.
+    /// Removes entries that are too old.
     pub(super) fn expire(&mut self, now: Duration) {
         let all: Vec<_> = self.by_repository.keys().map(Arc::clone).collect();
         for repository in all {
@@ -120,9 +120,10 @@ mod tests {
         UploadId::from_random(bytes)
     }
 
-    /// Guards: many uploads of one repository make it forget its own, not another's; what is kept is bounded and ends in time.
+    /// Guards: many uploads of one repository remove its own entries, not another's; the number of entries is bounded,
+    /// and they expire.
     #[test]
-    fn a_repository_makes_itself_forgotten() {
+    fn a_busy_repository_loses_its_own_entries() {
         let mut finished = Finished::default();
         let digest = Digest::of(Algorithm::Sha256, b"");
         let now = Duration::from_secs(1);

@@ -1,9 +1,9 @@
-//! The upload log's file.
+//! The file of an upload log.
 //!
 //! Owns: creating it with its first checkpoint, appending, removing. Refuses: the bytes (`format::upload_log`).
 //!
-//! Invariants: a log that once failed is not appended to again, so that nothing follows a torn checkpoint;
-//! between two appends it has no descriptor.
+//! Invariants: a log that failed once is not appended to again, so nothing follows a torn checkpoint. Between two
+//! appends it has no descriptor.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,9 +27,9 @@ pub(super) struct LogFile {
     path: PathBuf,
     upload: UploadId,
     open: Arc<OpenFiles>,
-    /// The file is there, or may be.
+    /// Whether the file exists, or may exist.
     exists: bool,
-    /// Its name is durable.
+    /// Whether its name is durable.
     named: bool,
     /// Where the next checkpoint goes; 0 while there is no header.
     end: u64,
@@ -37,7 +37,7 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// A log that does not exist yet; its file will be one of `open`.
+    /// Creates a log whose file does not exist yet; the file will be counted in `open`.
     pub(super) fn new(env: Env, dir: &Directory, open: &Arc<OpenFiles>, upload: UploadId) -> Self {
         let path = dir.path().join(format!("{upload}{SUFFIX}"));
         Self {
@@ -53,12 +53,12 @@ impl LogFile {
         }
     }
 
-    /// The upload of a file name.
+    /// Returns the upload of a log's file name.
     pub(super) fn parse_name(name: &str) -> Option<UploadId> {
         name.strip_suffix(SUFFIX)?.parse().ok()
     }
 
-    /// Continues at `end` of a log that was read from `file`; what stands there is cut off.
+    /// Continues at `end` of a log that was read from `file`; cuts off what follows.
     pub(super) async fn resume(mut self, file: &FileRef, end: u64) -> Result<Self> {
         file.set_len(Class::UploadWrite.call(), end)
             .await
@@ -67,18 +67,18 @@ impl LogFile {
         Ok(self)
     }
 
-    /// Its path.
+    /// Returns its path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether checkpoints can be appended.
+    /// Returns whether checkpoints can be appended.
     pub(super) fn usable(&self) -> bool {
         !self.failed
     }
 
-    /// Appends a checkpoint durably. A failure costs the upload its way over a restart, nothing else; what was not
-    /// attempted may be tried again.
+    /// Appends a checkpoint durably. After a failure the upload does not survive a restart, but continues. An append
+    /// that was not attempted may be repeated.
     pub(super) async fn append(
         &mut self,
         header: &UploadHeader,
@@ -87,7 +87,7 @@ impl LogFile {
         if self.failed {
             return Err(Error::Closed);
         }
-        // Also if this future is dropped half-way.
+        // Also set if this future is dropped half-way.
         self.failed = true;
         let done = self.try_append(header, checkpoint).await;
         match &done {
@@ -147,7 +147,7 @@ impl LogFile {
         Error::io(op, &self.path, error)
     }
 
-    /// Removes the file, if there is one, in the background. What is left after a crash is removed at open.
+    /// Removes the file, if there is one, in the background. Open removes what a crash leaves.
     pub(super) fn remove(&mut self) {
         if std::mem::take(&mut self.exists) {
             let (io, path) = (Arc::clone(&self.env.io), self.path.clone());

@@ -1,12 +1,11 @@
-//! Uploads: bytes on their way in.
+//! Uploads: bytes on their way into the store.
 //!
-//! Owns: sessions, their pipeline (receive, hash, write at once), memory under one budget, and what of them
-//! survives a restart. Refuses: making anything exist; that is a commit of the [`crate::FinishedBlob`].
+//! Owns: sessions, their pipeline (receive, hash, write at once), their memory under one budget, and what of them
+//! survives a restart. Refuses: to make anything exist, which needs a commit of the [`crate::FinishedBlob`].
 //!
-//! Invariants: an upload has one writer at a time, the newest request that is in order; what was received stays
-//! received when a request ends, however it ends; memory does not grow with the size of a blob, but for 4 bytes a
-//! chunk; an upload to which nothing comes holds neither bytes in memory nor a descriptor, and may be ended where
-//! a limit is reached.
+//! Invariants: an upload has one writer at a time, the newest request that is in order. Received bytes stay when a
+//! request ends, however it ends. Memory does not grow with the size of a blob, except for 4 bytes a chunk. An upload
+//! that receives nothing holds neither bytes in memory nor a descriptor, and may be ended when a limit is reached.
 
 mod body;
 mod digestion;
@@ -41,7 +40,7 @@ pub(crate) use resume::surviving;
 pub(crate) use resume::{FoundLog, ReadLog, logs};
 pub(crate) use sessions::Uploads;
 
-/// Whether `name` is that of an upload log.
+/// Returns whether `name` is that of an upload log.
 pub(crate) fn is_log_name(name: &str) -> bool {
     log::LogFile::parse_name(name).is_some()
 }
@@ -51,16 +50,16 @@ pub(crate) fn is_log_name(name: &str) -> bool {
 pub struct UploadStatus {
     /// Bytes received.
     pub offset: u64,
-    /// The algorithm that runs.
+    /// The running algorithm.
     pub algorithm: Algorithm,
-    /// Who began it.
+    /// The actor that began it.
     pub actor: String,
-    /// When it began, Unix ms.
+    /// When it began, in Unix ms.
     pub created_unix_ms: u64,
 }
 
-/// What the store has already, so that it is not written again.
+/// A lookup of blobs that the store has, so that they are not written again.
 pub(crate) trait Existing: Send + Sync + Debug {
-    /// Where the content of `digest` is, as of the last durable transaction. The digest is pinned when this is asked.
+    /// Returns where the content of `digest` is, as of the last durable transaction. The caller has pinned the digest.
     fn stored(&self, digest: Digest) -> Pin<Box<dyn Future<Output = Option<Extent>> + Send + '_>>;
 }

@@ -1,12 +1,12 @@
-//! Which upload is ended where a limit is reached.
+//! The choice of the upload that is ended when a limit is reached.
 //!
-//! Owns: [`Places`]: how many uploads each repository has, and those that no request holds, in the order in which
-//! they are ended.
-//! Refuses: ending them (`session_table`).
+//! Owns: [`Places`]: the number of uploads of each repository, and the order in which uploads without a request are
+//! ended. Refuses: ending them (`session_table`).
 //!
-//! Invariants: an upload that a request holds is never ended. One that was quiet for less than [`QUIET`] is ended only for
-//! a repository that has fewer: from one that has more than half of all places, or if it is empty, from one that has more, or
-//! from any where the asking one has none. So a few repositories cannot fill all places.
+//! Invariants: an upload that a request holds is never ended. One that was quiet for less than [`QUIET`] is ended only
+//! for a repository with fewer uploads, and only in these cases: its repository has more than half of all places; or it
+//! is empty, and its repository has at least two more, or the asking one has none. So a few repositories cannot fill
+//! all places.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,34 +14,34 @@ use std::time::Duration;
 
 use crate::vocabulary::UploadId;
 
-/// An upload to which no byte and no request came for this long is idle.
+/// An upload that received no byte and no request for this long is idle.
 pub(super) const QUIET: Duration = Duration::from_secs(2);
 
-/// Of the repositories with the most uploads, how many are asked for an empty one.
+/// Number of repositories, those with the most uploads, in which an empty upload is searched.
 const LARGEST_ASKED: usize = 16;
 
 /// The order in which uploads are ended: empty ones first, then the longest quiet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
-    /// It has bytes.
+    /// Whether it has bytes.
     pub(super) partial: bool,
-    /// When a request or a byte came last.
+    /// When it last received a request or a byte.
     pub(super) since: Duration,
 }
 
 type Ranked = (Rank, UploadId);
 
-/// Space on disk that an upload keeps while nothing comes for it.
+/// The disk space of an upload that receives nothing.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct IdleSpace {
     /// Bytes on disk.
     pub(super) bytes: u64,
-    /// For how long nothing came.
+    /// How long it received nothing.
     pub(super) idle: Duration,
 }
 
-/// The upload that is ended where the disk is full: the one with the most bytes on disk times idle time. So an upload
-/// that was abandoned goes before a larger one whose client pauses, and few large ones before many small ones.
+/// Chooses the upload that is ended when the disk is full: the one with the most bytes on disk times idle time. So an
+/// abandoned upload is ended before a larger one whose client pauses, and few large ones before many small ones.
 pub(super) fn most_idle(uploads: impl Iterator<Item = (UploadId, IdleSpace)>) -> Option<UploadId> {
     let weight = |space: &IdleSpace| u128::from(space.bytes) * space.idle.as_millis();
     let most = uploads.max_by_key(|(_, space)| weight(space));
@@ -52,9 +52,9 @@ pub(super) fn most_idle(uploads: impl Iterator<Item = (UploadId, IdleSpace)>) ->
 #[derive(Debug, Default)]
 pub(super) struct Places {
     repositories: HashMap<Arc<str>, Repository>,
-    /// Repositories by how many uploads they have.
+    /// Repositories by their number of uploads.
     by_count: BTreeSet<(usize, Arc<str>)>,
-    /// Those that no request holds.
+    /// Uploads without a request.
     waiting: BTreeSet<Ranked>,
     ranks: HashMap<UploadId, Rank>,
 }
@@ -66,18 +66,18 @@ struct Repository {
 }
 
 impl Places {
-    /// One more upload of `repository`.
+    /// Adds an upload of `repository`.
     pub(super) fn enter(&mut self, repository: &str) {
         self.count(repository, |count| count + 1);
     }
 
-    /// It is over.
+    /// Removes an upload.
     pub(super) fn leave(&mut self, id: UploadId, repository: &str) {
         self.rank(id, repository, None);
         self.count(repository, |count| count.saturating_sub(1));
     }
 
-    /// Its place in that order; none while a request holds it.
+    /// Sets an upload's place in the order; `None` while a request holds it.
     pub(super) fn rank(&mut self, id: UploadId, repository: &str, rank: Option<Rank>) {
         let Some(of) = self.repositories.get_mut(repository) else {
             return;
@@ -93,7 +93,7 @@ impl Places {
         }
     }
 
-    /// The upload that is ended for a new one of `repository`, where there are `max` places.
+    /// Returns the upload to be ended for a new one of `repository`, if there are `max` places.
     pub(super) fn evictable(
         &self,
         repository: &str,
@@ -104,7 +104,7 @@ impl Places {
         let quiet = || firsts(&self.waiting).find(is_quiet);
         let crowd = self.by_count.last().filter(|(count, _)| *count > max / 2);
         let first = match crowd.and_then(|(_, name)| Some((name, self.repositories.get(name)?))) {
-            // Other repositories make no room for more of it.
+            // Uploads of other repositories are not ended for it.
             Some((name, of)) if **name == *repository => firsts(&of.waiting).find(is_quiet),
             Some((_, of)) => firsts(&of.waiting).next().or_else(quiet),
             None => quiet().or_else(|| self.empty_for(repository)),
@@ -112,7 +112,7 @@ impl Places {
         first.map(|(_, id)| id)
     }
 
-    /// An empty upload, however short it is quiet, that gives way to one of a repository with fewer.
+    /// Finds an empty upload, however short it was quiet, of a repository with more uploads than the asking one.
     fn empty_for(&self, repository: &str) -> Option<Ranked> {
         let own = self.repositories.get(repository).map_or(0, |of| of.count);
         let larger = self.by_count.iter().rev().take(LARGEST_ASKED);
@@ -146,7 +146,7 @@ fn first_partial() -> Ranked {
     (rank, UploadId::from_bytes([0; 16]))
 }
 
-/// The longest quiet empty one, then the longest quiet partial one.
+/// Yields the longest quiet empty upload, then the longest quiet partial one.
 fn firsts(of: &BTreeSet<Ranked>) -> impl Iterator<Item = Ranked> {
     let empty = of.first().filter(|(rank, _)| !rank.partial);
     let partial = of.range(first_partial()..).next();
@@ -163,7 +163,7 @@ mod tests {
         UploadId::from_bytes([number; 16])
     }
 
-    /// Uploads as (repository, partial, seconds of quiet), numbered from 1; a request holds those with `None`.
+    /// Makes uploads from (repository, partial, seconds of quiet), numbered from 1; a request holds those with `None`.
     fn places(uploads: &[(&str, bool, Option<u64>)]) -> Places {
         let mut places = Places::default();
         for (number, (repository, partial, quiet)) in (1..).zip(uploads) {
@@ -177,10 +177,11 @@ mod tests {
         places
     }
 
-    /// Guards: empty before partial, then the longest quiet; one that a request holds never, and one that was quiet
-    /// for a moment only where another repository asks that has fewer: from one with more than half, or an empty one.
+    /// Guards: empty uploads are ended before partial ones, then the longest quiet, and never one that a request holds.
+    /// One that was quiet for a moment is ended only for a repository with fewer uploads: if its repository has more
+    /// than half, or if it is empty.
     #[test]
-    fn the_oldest_and_emptiest_gives_way() {
+    fn empty_and_longest_quiet_uploads_are_ended_first() {
         let (e, p) = (false, true);
         let cases = [
             (
@@ -199,12 +200,12 @@ mod tests {
                 vec![("a", p, Some(1)), ("b", p, Some(1)), ("c", e, None)],
                 None,
             ),
-            // It has none, and an empty one costs least.
+            // The asking repository has none, and an empty upload costs least to end.
             (
                 vec![("a", p, Some(1)), ("b", e, Some(0)), ("c", e, Some(1))],
                 Some(3),
             ),
-            // "a" has more than half: one of it is ended at once, though others are older.
+            // "a" has more than half: one of its uploads is ended at once, though others are older.
             (
                 vec![("a", e, Some(0)), ("a", e, Some(1)), ("b", e, Some(9))],
                 Some(2),
@@ -217,7 +218,7 @@ mod tests {
                 vec![("a", p, None), ("a", e, None), ("b", e, Some(9))],
                 Some(3),
             ),
-            // To itself it does not.
+            // Not for an upload of the same repository.
             (
                 vec![("new", e, Some(1)), ("new", e, Some(1)), ("b", e, Some(1))],
                 None,
@@ -226,7 +227,7 @@ mod tests {
                 vec![("new", e, Some(1)), ("new", p, Some(2)), ("b", e, Some(9))],
                 Some(2),
             ),
-            // Nor do others to it.
+            // Nor are uploads of others ended for it.
             (
                 vec![("new", e, Some(1)), ("new", p, None), ("b", p, Some(9))],
                 None,
@@ -236,7 +237,8 @@ mod tests {
             let found = places(&uploads).evictable("new", 3, NOW);
             assert_eq!(found, expected.map(id), "{uploads:?}");
         }
-        // Three repositories share all places: each gives an empty one to a repository that has two fewer, and none to the others.
+        // Three repositories share all places: each loses an empty one to a repository that has two fewer, and none to
+        // the others.
         let crowd = ["a", "b", "c", "a", "b", "c", "a", "b", "c", "new"];
         let crowd: Vec<_> = crowd.map(|name| (name, e, Some(1))).into();
         let places = places(&crowd);
@@ -244,7 +246,7 @@ mod tests {
         assert_eq!(places.evictable("a", 10, NOW), None);
     }
 
-    /// Guards: of what ended nothing is left behind.
+    /// Guards: an upload that ended leaves no entry.
     #[test]
     fn ended_uploads_leave_nothing() {
         let mut places = places(&[
@@ -259,7 +261,7 @@ mod tests {
         assert!(places.waiting.is_empty() && places.ranks.is_empty());
     }
 
-    /// Guards: on a full disk the upload that kept the most bytes for the longest time is ended.
+    /// Guards: on a full disk the upload with the most bytes times idle time is ended.
     #[test]
     fn the_most_idle_space_is_freed() {
         let cases = [

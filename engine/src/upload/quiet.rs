@@ -1,9 +1,8 @@
-//! Memory and descriptors of uploads to which nothing comes.
+//! Suspending uploads that receive nothing: their memory and descriptors are freed.
 //!
-//! Owns: when they are given back. Refuses: how (`body`), and ending uploads (`places`).
+//! Owns: when that happens. Refuses: how (`body`), and ending uploads (`places`).
 //!
-//! Invariant: never waits for a step of a request, so that requests which wait for what this gives back are no
-//! obstacle to it.
+//! Invariant: never waits for a step of a request, because that request may wait for what this frees.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,23 +14,23 @@ use super::session::Session;
 use super::sessions::Uploads;
 use crate::sync::Notify;
 
-/// The same as [`QUIET`] while memory or descriptors are short.
+/// Replaces [`QUIET`] while memory or descriptors are short.
 const QUIET_WHEN_SHORT: Duration = Duration::from_millis(250);
-/// How often to look while an upload holds anything.
+/// Time between two scans while an upload holds memory or a descriptor.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
-/// Time after which one is tried again that could not be put away.
+/// Time after which a failed suspension is repeated.
 const RETRY: Duration = Duration::from_secs(10);
-/// Uploads that are put away at once.
+/// Uploads that are suspended at once.
 const AT_ONCE: usize = 4;
 
 impl Uploads {
-    /// Told when an upload holds memory or a descriptor that it did not hold before.
+    /// Returns the notification that an upload holds memory or a descriptor that it did not hold before.
     pub(crate) fn held(&self) -> Arc<Notify> {
         Arc::clone(&self.shared().held)
     }
 
-    /// Writes to disk what uploads hold to which nothing came for a while, also under a request that waits for its
-    /// client; whether any holds something after that.
+    /// Suspends uploads that received nothing for a while, even if a request waits for its client. Returns whether any
+    /// upload still holds memory or a descriptor.
     pub(crate) async fn put_away_quiet(&self) -> bool {
         let shared = self.shared();
         let writers_wait = shared.segments.files().writers_wait();
@@ -40,7 +39,7 @@ impl Uploads {
         let quiet = if short { QUIET_WHEN_SHORT } else { QUIET };
         let now = self.now();
         let due = self.table().select(|session| session.is_quiet(now, quiet));
-        // Those that have a descriptor first: the others may need one.
+        // Those that have a descriptor first, because the others may need one.
         for open in [true, false] {
             let put_away = |session: Arc<Session>| self.put_away(session, open, now);
             let due = stream::iter(due.iter().map(Arc::clone));
@@ -52,7 +51,7 @@ impl Uploads {
         !self.table().select(Session::holds).is_empty()
     }
 
-    /// Puts one away of those that have a descriptor, or of those that have none.
+    /// Suspends an upload, if it has a descriptor and `open` is true, or has none and `open` is false.
     async fn put_away(&self, session: Arc<Session>, open: bool, now: Duration) {
         let Some(mut body) = session.try_hold(self) else {
             return;
@@ -62,12 +61,12 @@ impl Uploads {
         }
         session.keep_answered(&mut body);
         if let Err(error) = body.put_away().await {
-            tracing::debug!(upload = %session.id(), %error, "a quiet upload could not be put away");
+            tracing::debug!(upload = %session.id(), %error, "a quiet upload could not be suspended");
             session.retry_at(now + RETRY);
         }
     }
 
-    /// Takes descriptors from uploads to which bytes come slowly, while others wait for one.
+    /// Takes descriptors from uploads that receive bytes slowly, while others wait for one.
     async fn release_descriptors(&self) {
         let release = |session: Arc<Session>| async move {
             if !self.shared().segments.files().is_full_of_writers() {
@@ -79,7 +78,7 @@ impl Uploads {
             if body.is_open()
                 && let Err(error) = body.release_descriptor_idle().await
             {
-                tracing::debug!(upload = %session.id(), %error, "a slow upload could not give its descriptor to others");
+                tracing::debug!(upload = %session.id(), %error, "the descriptor of a slow upload could not be released");
             }
         };
         let holding = stream::iter(self.table().select(Session::holds));

@@ -1,7 +1,7 @@
-//! An upload in the hands of one request.
+//! An upload as one request has it.
 //!
-//! Owns: [`Upload`], [`Savepoint`], and how an upload becomes a blob. Refuses: the pipeline (`body`) and whose turn it is
-//! (`session`).
+//! Owns: [`Upload`], [`Savepoint`], and how an upload becomes a blob. Refuses: the pipeline (`body`) and the order of
+//! requests (`session`).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ use crate::finished_blob::{CommitListener, FinishedBlob};
 use crate::segment::{AbandonGuard, SmallBlob};
 use crate::vocabulary::UploadId;
 
-/// An upload that this request writes to, until another one takes over ([`Error::UploadBusy`]) or it ends
-/// ([`Error::UnknownUpload`]). Dropping keeps what was received, unless the upload is unlisted.
+/// An upload that this request writes to, until another request takes over ([`Error::UploadBusy`]) or the upload ends
+/// ([`Error::UnknownUpload`]). Dropping it keeps the received bytes, unless the upload is unlisted.
 #[derive(Debug)]
 pub struct Upload {
     uploads: Arc<Uploads>,
@@ -30,17 +30,17 @@ pub struct Upload {
     turn: u64,
 }
 
-/// A point of an upload to go back to with [`Upload::rollback`].
+/// A point of an upload to roll back to with [`Upload::rollback`].
 #[derive(Debug)]
 pub struct Savepoint {
     upload: UploadId,
     mark: BodyMark,
 }
 
-/// As [`with_space`], for a step of a request. One that finds no space even so may end the upload.
+/// Evaluates a step of a request with [`with_space`]. A step that still finds no space may end the upload.
 macro_rules! step {
     ($upload:expr, $body:expr, $step:expr) => {{
-        // After a failed sync, or of a length that cannot fit, the upload is over.
+        // After a failed sync, or for a length that cannot fit, the upload is over.
         let done = with_space!($upload.uploads.shared(), $step, unless $body.is_failed());
         if let Err(error) = &done {
             $body.end_without_space(error);
@@ -58,22 +58,22 @@ impl Upload {
         }
     }
 
-    /// Its id.
+    /// Returns its id.
     pub fn id(&self) -> UploadId {
         self.session.id()
     }
 
-    /// Bytes received.
+    /// Returns the number of bytes received.
     pub fn offset(&self) -> u64 {
         self.session.offset()
     }
 
-    /// The algorithm that runs.
+    /// Returns the running algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.session.algorithm()
     }
 
-    /// Resolves when this request must not go on, to the reason: for one that waits for its client.
+    /// Resolves to the reason when this request must stop; for a request that waits for its client.
     pub fn interrupted(&self) -> impl Future<Output = Error> + Send + 'static + use<> {
         let (session, turn) = (Arc::clone(&self.session), self.turn);
         async move {
@@ -87,8 +87,8 @@ impl Upload {
         }
     }
 
-    /// What a request that took over makes of the upload: the digest that it became. Waits for that request; `None` where it
-    /// makes nothing of it.
+    /// Waits for the request that took over, and returns the digest that the upload became; `None` if it became no
+    /// blob.
     pub fn outcome(&self) -> impl Future<Output = Option<Digest>> + Send + 'static + use<> {
         let (uploads, session) = (Arc::clone(&self.uploads), Arc::clone(&self.session));
         async move {
@@ -103,8 +103,9 @@ impl Upload {
         Ok(body)
     }
 
-    /// Takes in the next bytes; waits while hash and disk are behind, until the upload is cancelled. Other errors than of a lost
-    /// turn end the upload.
+    /// Takes in the next bytes; waits while hash and disk are busy, until the upload is cancelled.
+    ///
+    /// # Errors [`Error::UploadBusy`] if the request lost its turn. Other errors end the upload.
     pub async fn write(&mut self, mut piece: Bytes) -> Result<()> {
         let mut body = self.body().await?;
         let written = async { step!(self, body, body.write(&mut piece).await) };
@@ -114,16 +115,17 @@ impl Upload {
         }
     }
 
-    /// Remembers where we are.
+    /// Marks the present offset.
     pub async fn savepoint(&mut self) -> Result<Savepoint> {
         let mut body = self.body().await?;
         let mark = step!(self, body, body.mark().await)?;
         Ok(self.at(mark))
     }
 
-    /// Remembers where we are, as the place where the bytes of a closing request begin that does not say so itself.
-    /// What an earlier one sent from there on is forgotten, unless an answer counted it before this one took the upload:
-    /// this is the same, sent again.
+    /// Marks the present offset as the beginning of a closing request that names no offset.
+    ///
+    /// Bytes that an earlier such request sent are rolled back first, because this one is the same, sent again. They
+    /// stay if an answer counted them before this request took the upload.
     pub async fn savepoint_of_close(&mut self) -> Result<Savepoint> {
         let mut body = self.body().await?;
         if let Some(mark) = body.unanswered().cloned() {
@@ -139,7 +141,7 @@ impl Upload {
         Savepoint { upload, mark }
     }
 
-    /// Makes the upload what it was at `savepoint`: what was written since was never received.
+    /// Rolls the upload back to `savepoint`: bytes written since count as never received.
     pub async fn rollback(&mut self, savepoint: Savepoint) -> Result<()> {
         let mark = self.mark_of(savepoint);
         let mut body = self.body().await?;
@@ -158,10 +160,12 @@ impl Upload {
         savepoint.mark
     }
 
-    /// Ends the upload: the bytes are checked against `expected`, on disk and synced. After an error that the upload
-    /// outlives, such as [`Error::DigestMismatch`], it is what it was at `back_to`, or unchanged without one; no
-    /// other request comes in between. A failure to write or sync a large one ends it. After success it takes no more
-    /// bytes, and it ends with the commit of the blob or its drop.
+    /// Finishes the upload: its bytes are compared with `expected`, and are on disk and synced on return. It then takes
+    /// no more bytes, and ends with the commit of the blob or its drop.
+    ///
+    /// # Errors After an error that the upload survives, such as [`Error::DigestMismatch`], it is rolled back to
+    /// `back_to`, or unchanged without one; no other request can come in between. A failure to write or sync a large
+    /// upload ends it.
     pub async fn finish(
         &mut self,
         expected: Digest,
@@ -177,7 +181,7 @@ impl Upload {
                     && !body.is_failed()
                     && let Err(error) = self.go_back(&mut body, &mark).await
                 {
-                    tracing::warn!(upload = %self.id(), %error, "bytes of a close that failed could not be taken back");
+                    tracing::warn!(upload = %self.id(), %error, "bytes of a close that failed could not be rolled back");
                 }
                 drop(ending);
                 Err(error)
@@ -198,7 +202,7 @@ impl Upload {
             Err(error) => return Err((error, ending)),
         };
         let length = body.offset();
-        // From here on nothing waits: given up in between, the upload would come back at the next open.
+        // Nothing waits from here on: if it were given up, the upload would be found again at the next open.
         let finished = ending.finished();
         body.abandon();
         if let Err(error) = finished {
@@ -249,7 +253,7 @@ impl Upload {
             Kept::Spilled(spill) => {
                 let finished = spill.finish(digest, digestion).await;
                 let guard = finished.is_ok().then(|| spill.hand_over());
-                // A sync is not tried twice, so the bytes count as lost.
+                // A sync is not repeated, so the bytes count as lost.
                 return Ok((body.fail(finished)?, guard));
             }
         };
@@ -275,8 +279,8 @@ impl Drop for Upload {
     }
 }
 
-/// An upload on its way to a blob and its commit. Dropped before it is finished, it takes bytes again; dropped after, it
-/// ends.
+/// An upload that is becoming a blob and being committed. Dropped before it is finished, the upload takes bytes again;
+/// dropped afterwards, the upload ends.
 #[derive(Debug)]
 struct Ending {
     uploads: Arc<Uploads>,

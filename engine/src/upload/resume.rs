@@ -2,8 +2,8 @@
 //!
 //! Owns: reading the logs at open. Refuses: anything while the store runs.
 //!
-//! Invariants: a segment that a transaction names is never touched, whatever a log says; an upload that
-//! cannot be resumed is forgotten, and its log removed.
+//! Invariants: a segment that a transaction names is never touched, whatever a log says. An upload that cannot be
+//! resumed is forgotten, and its log removed.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -22,12 +22,13 @@ use crate::io::exact::read_up_to;
 use crate::io::{Class, Env, FileRef, OpenMode};
 use crate::vocabulary::UploadId;
 
-/// Larger logs belong to no upload that we can hold: 4 bytes a chunk make this 4 TiB and more.
+/// Larger logs belong to no upload that can be held: with 4 bytes a chunk this is 4 TiB and more.
 const LOG_BYTES_MAX: u64 = 256 << 20;
 
 impl Uploads {
-    /// Takes up the uploads whose logs hold, and returns their segments, which recovery must keep. `committed` tells whether
-    /// a transaction names a segment: a log that outlived its upload's commit is only removed.
+    /// Resumes the uploads whose logs are intact, and returns their segments, which recovery must keep.
+    ///
+    /// `committed` says whether a transaction names a segment. A log that outlived its upload's commit is only removed.
     pub(crate) async fn resume(
         &self,
         committed: &(dyn Fn(SegmentId) -> bool + Send + Sync),
@@ -44,10 +45,10 @@ impl Uploads {
                     kept.insert(segment);
                 }
                 Ok(None) => self.remove_log(&path).await,
-                // Says nothing about the upload: the open is tried again.
+                // It says nothing about the upload, so the open fails and can be repeated.
                 Err(error) if error.is_not_attempted() => return Err(error),
                 Err(error) => {
-                    tracing::warn!(upload = %id, %error, "an upload cannot be resumed; its client will begin anew");
+                    tracing::warn!(upload = %id, %error, "an upload cannot be resumed; its client must start again");
                     self.remove_log(&path).await;
                 }
             }
@@ -114,25 +115,25 @@ impl Uploads {
     }
 }
 
-/// An upload log as it lies on the disk.
+/// An upload log on the disk.
 #[derive(Debug)]
 pub(crate) struct FoundLog {
     /// Its path.
     pub path: PathBuf,
-    /// What it says, or why it cannot be read.
+    /// Its content, or why it cannot be read.
     pub read: Result<ReadLog>,
 }
 
-/// What an upload log says.
+/// The content of an upload log.
 #[derive(Debug)]
 pub(crate) struct ReadLog {
-    /// `None` if nothing in it holds, or it is not of the upload that its name says.
+    /// `None` if nothing in it is intact, or it belongs to another upload than its name says.
     pub log: Option<UploadLog>,
-    /// Its bytes.
+    /// Its size in bytes.
     pub length: u64,
 }
 
-/// Every upload log, without touching anything: for `fsck`. `dir` is the directory of the logs; one that is not there holds none.
+/// Reads every upload log in `dir` without changing anything, for `fsck`. A missing directory holds none.
 pub(crate) async fn logs(env: &Env, dir: &Path) -> Result<Vec<FoundLog>> {
     let mut found = Vec::new();
     for (name, id) in log_names(env, dir).await? {
@@ -147,7 +148,7 @@ pub(crate) async fn logs(env: &Env, dir: &Path) -> Result<Vec<FoundLog>> {
     Ok(found)
 }
 
-/// The upload logs in `dir`, nothing but regular files. A directory that is not there holds none.
+/// Lists the upload logs in `dir` that are regular files. A missing directory holds none.
 async fn log_names(env: &Env, dir: &Path) -> Result<Vec<(String, UploadId)>> {
     let files = match env.io.list_files(Class::Directory.call(), dir).await {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -157,7 +158,7 @@ async fn log_names(env: &Env, dir: &Path) -> Result<Vec<(String, UploadId)>> {
     Ok(files.into_iter().filter_map(log).collect())
 }
 
-/// The segments of uploads that the next open can take up, without touching anything.
+/// Returns the segments of uploads that the next open can resume, without changing anything.
 pub(crate) async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
     let mut segments = BTreeSet::new();
     for found in logs(env, dir).await? {

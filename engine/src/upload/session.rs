@@ -1,9 +1,10 @@
-//! One upload as its requests share it: whose turn it is, how far it is, how it ends.
+//! One upload as its requests share it: which request has the turn, how far it is, how it ends.
 //!
-//! Owns: [`Session`], [`Held`]. Refuses: the bytes (`body`) and finding it (`sessions`).
+//! Owns: [`Session`], [`Held`]. Refuses: the bytes (`body`) and the table of sessions (`sessions`).
 //!
-//! Invariants: one request at a time has the turn, and only that one touches the body; a turn is taken while no step of
-//! the one before is under way; the last to end it drops its bytes; no lock is held across an I/O but the body's.
+//! Invariants: one request at a time has the turn, and only that one changes the body. The turn is taken only between
+//! two steps of the request before. The last user of an ended session drops its bytes. No lock is held across an I/O
+//! except the body's.
 
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -30,30 +31,30 @@ pub(super) struct Session {
     unlisted: bool,
     body: tokio::sync::Mutex<Body>,
     state: Mutex<State>,
-    /// The turn, or how far its end is.
+    /// Notified when the turn or the phase changes.
     changed: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     offset: u64,
-    /// Largest offset that an answer named: the next request does not take the bytes before it back.
+    /// Largest offset that an answer named: the next request does not roll back the bytes before it.
     answered: u64,
     algorithm: Algorithm,
-    /// When a request began or ended, or bytes came.
+    /// When a request last began or ended, or bytes last came.
     at: Duration,
-    /// Number of the request that came last; it alone may write.
+    /// Number of the newest request; only that one may write.
     turn: u64,
-    /// That request is not over.
+    /// Whether that request is active.
     writing: bool,
-    /// Requests that wait for their turn.
+    /// Number of requests that wait for their turn.
     waiting: usize,
     phase: Phase,
-    /// The body has memory or a descriptor, as of the last step that ended.
+    /// Whether the body had memory or a descriptor after the last step.
     holds: bool,
-    /// Bytes on disk, as of then.
+    /// Bytes on disk after the last step.
     on_disk: u64,
-    /// Before this it is not put away again.
+    /// The upload is not suspended again before this time.
     retry_at: Duration,
 }
 
@@ -66,12 +67,12 @@ enum Phase {
     Finishing,
     /// It is a blob, whose commit is under way.
     Finished,
-    /// It is not found any more.
+    /// It can no longer be found.
     Ended,
 }
 
 impl State {
-    /// Whether nothing uses the upload, so that it may be ended for want of room or because of its age.
+    /// Returns whether nothing uses the upload, so that it may be ended to make room or because of its age.
     fn is_idle(&self) -> bool {
         self.phase == Phase::Open && !self.writing && self.waiting == 0
     }
@@ -105,7 +106,7 @@ impl Session {
         self.subject.id
     }
 
-    /// Whether no other request can open it.
+    /// Returns whether no other request can open it.
     pub(super) fn is_unlisted(&self) -> bool {
         self.unlisted
     }
@@ -114,7 +115,7 @@ impl Session {
         &self.subject.repository
     }
 
-    /// Bytes received, as of the last step that ended.
+    /// Returns the bytes received up to the last completed step.
     pub(super) fn offset(&self) -> u64 {
         self.state.lock().offset
     }
@@ -123,7 +124,7 @@ impl Session {
         self.state.lock().algorithm
     }
 
-    /// How far it is, for an answer to its client.
+    /// Returns how far it is, for an answer to its client.
     pub(super) fn status(&self) -> UploadStatus {
         let mut state = self.state.lock();
         state.answered = state.answered.max(state.offset);
@@ -140,18 +141,18 @@ impl Session {
         self.changed.notified()
     }
 
-    /// A request begins to wait for its turn: the upload is in use until [`Session::end_wait`].
+    /// Notes that a request waits for its turn: the upload is in use until [`Session::end_wait`].
     pub(super) fn begin_wait(&self) {
         self.state.lock().waiting += 1;
     }
 
-    /// The request has its turn, was refused, or is gone.
+    /// Notes that the request has its turn, was rejected, or is gone.
     pub(super) fn end_wait(&self) {
         self.state.lock().waiting -= 1;
     }
 
-    /// Gives the turn to a request, whose number is returned; `None` while the upload becomes a blob: then its end is waited for.
-    /// The caller holds the body, so no step of the request before is under way, and none will be.
+    /// Gives the turn to a request and returns its number; returns `None` while the upload becomes a blob, so that the
+    /// caller waits. The caller holds the body, so the request before is between two steps, and begins no other.
     pub(super) fn claim(
         &self,
         claim: &UploadClaim,
@@ -175,9 +176,9 @@ impl Session {
             {
                 return Err(Error::UploadBusy);
             }
-            // It knows how far the upload is, and continues there.
+            // The request names the upload's offset and continues there.
             UploadPosition::At(_) | UploadPosition::Anywhere => body.keep_unanswered(),
-            // Decided here: what is answered to the request before, or to anybody else, changes nothing for this one.
+            // Decided here: later answers, to the request before or to another one, change nothing for this one.
             UploadPosition::End => keep_answered(&state, body),
         }
         if let Some(algorithm) = claim.algorithm {
@@ -192,22 +193,22 @@ impl Session {
         Ok(Some(turn))
     }
 
-    /// Nothing comes to the upload: it is put away with the bytes of a close without an answer where an answer named them.
+    /// Prepares a suspension: bytes of a close without an answer stay if an answer named them.
     pub(super) fn keep_answered(&self, body: &mut Body) {
         let state = self.state.lock();
-        // A request that has the turn has its own bytes to judge.
+        // A request that has the turn decides about its own bytes.
         if !state.writing {
             keep_answered(&state, body);
         }
     }
 
-    /// Bytes from `offset` on are being taken back: answers name `offset` from now on.
+    /// Notes that bytes from `offset` on are being rolled back: answers name `offset` from now on.
     pub(super) fn begin_take_back(&self, offset: u64) {
         let mut state = self.state.lock();
         state.offset = state.offset.min(offset);
     }
 
-    /// An error if the request no longer has its turn.
+    /// Fails if the request no longer has its turn.
     pub(super) fn check(&self, turn: u64) -> Result<()> {
         let state = self.state.lock();
         if state.turn != turn {
@@ -219,7 +220,7 @@ impl Session {
         }
     }
 
-    /// The request is over; whether the upload is, too.
+    /// Ends the request; returns whether the upload ends, too.
     pub(super) fn release(&self, turn: u64, now: Duration) -> bool {
         let mut state = self.state.lock();
         if state.turn != turn {
@@ -249,7 +250,7 @@ impl Session {
         }
     }
 
-    /// The request begins to make a blob of it.
+    /// Notes that the request begins to make a blob of it.
     pub(super) fn begin_finish(&self) -> Result<()> {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -259,7 +260,7 @@ impl Session {
         Ok(())
     }
 
-    /// It is a blob now, unless it was cancelled meanwhile.
+    /// Notes that it is a blob now; fails if it was cancelled meanwhile.
     pub(super) fn finished(&self) -> Result<()> {
         let mut state = self.state.lock();
         if state.phase != Phase::Finishing {
@@ -269,7 +270,7 @@ impl Session {
         Ok(())
     }
 
-    /// No blob was made of it: it takes bytes again, unless it was cancelled meanwhile.
+    /// Makes it take bytes again after no blob was made of it, unless it was cancelled meanwhile.
     pub(super) fn reopen(&self) {
         let mut state = self.state.lock();
         if state.phase == Phase::Finishing {
@@ -279,17 +280,17 @@ impl Session {
         self.changed.notify_waiters();
     }
 
-    /// Ends it, unless it became a blob or has ended; whether it does.
+    /// Ends it, unless it became a blob or has ended; returns whether it does.
     pub(super) fn cancel(&self) -> bool {
         self.end_if(|state| matches!(state.phase, Phase::Open | Phase::Finishing))
     }
 
-    /// Ends it if no request wrote to it since `since`; whether it does.
+    /// Ends it if no request used it since `since`; returns whether it does.
     pub(super) fn expire(&self, since: Duration) -> bool {
         self.end_if(|state| state.is_idle() && state.at <= since)
     }
 
-    /// Its place among those that may be ended for want of room; `None` while it is in use.
+    /// Returns its place in the order in which uploads are ended to make room; `None` while it is in use.
     pub(super) fn rank(&self) -> Option<Rank> {
         let state = self.state.lock();
         let evictable = state.is_idle() && !self.unlisted;
@@ -299,7 +300,7 @@ impl Session {
         })
     }
 
-    /// The space that ending it would free, unless it is in use.
+    /// Returns the space that ending it would free; `None` while it is in use.
     pub(super) fn idle_space(&self, now: Duration) -> Option<IdleSpace> {
         let state = self.state.lock();
         let idle = now.saturating_sub(state.at);
@@ -310,19 +311,19 @@ impl Session {
         })
     }
 
-    /// Ends it for want of room, unless it is in use; whether it does.
+    /// Ends it to make room, unless it is in use; returns whether it does.
     pub(super) fn evict(&self) -> bool {
         self.end_if(State::is_idle)
     }
 
-    /// Whether it holds memory or a descriptor although nothing came for `quiet`.
+    /// Returns whether it holds memory or a descriptor and received nothing for `quiet`.
     pub(super) fn is_quiet(&self, now: Duration, quiet: Duration) -> bool {
         let state = self.state.lock();
         let due = now.saturating_sub(state.at) >= quiet && now >= state.retry_at;
         state.holds && state.phase == Phase::Open && due
     }
 
-    /// Whether it holds memory or a descriptor.
+    /// Returns whether it holds memory or a descriptor.
     pub(super) fn holds(&self) -> bool {
         self.state.lock().holds
     }
@@ -331,7 +332,7 @@ impl Session {
         self.state.lock().retry_at = at;
     }
 
-    /// Its commit is over.
+    /// Ends it after its commit.
     pub(super) fn end(&self) {
         self.end_if(|_| true);
     }
@@ -347,7 +348,7 @@ impl Session {
         ends
     }
 
-    /// Notes how far the body is; whether it holds something now that it did not hold before.
+    /// Notes how far the body is; returns whether it holds something now that it did not hold before.
     fn note(&self, body: &Body, now: Duration) -> bool {
         let mut state = self.state.lock();
         let held = std::mem::replace(&mut state.holds, body.holds());
@@ -359,7 +360,7 @@ impl Session {
         if state.offset != body.offset() {
             (state.offset, state.at) = (body.offset(), now);
         }
-        // A request that failed went back, and its client has the error.
+        // A request that failed rolled back, and its client has the error.
         state.answered = state.answered.min(state.offset);
         if body.is_failed() {
             state.phase = Phase::Ended;
@@ -371,7 +372,7 @@ impl Session {
         self.state.lock().phase == Phase::Ended
     }
 
-    /// Waits until no step is under way.
+    /// Waits for the step under way, then holds the body.
     pub(super) async fn hold<'a>(&'a self, uploads: &'a Uploads) -> Held<'a> {
         Held {
             session: self,
@@ -380,7 +381,7 @@ impl Session {
         }
     }
 
-    /// As [`Session::hold`], where none is.
+    /// Holds the body if no step is under way.
     pub(super) fn try_hold<'a>(&'a self, uploads: &'a Uploads) -> Option<Held<'a>> {
         let body = self.body.try_lock().ok()?;
         Some(Held {
@@ -390,14 +391,14 @@ impl Session {
         })
     }
 
-    /// Drops the bytes, unless a step is under way, at whose end that is done.
+    /// Drops the bytes. If a step is under way, that happens at its end.
     pub(super) fn abandon(&self) {
         if let Ok(mut body) = self.body.try_lock() {
             body.abandon();
         }
     }
 
-    /// Drops the bytes once no step is under way and nothing uses their files, also where the caller gives up before.
+    /// Drops the bytes once no step is under way and nothing uses their files, even if the caller gives up before.
     pub(super) async fn settle_and_abandon(&self) {
         let _given_up = AbandonOnDrop(self);
         let mut body = self.body.lock().await;
@@ -406,8 +407,8 @@ impl Session {
     }
 }
 
-/// Keeps the bytes of a close without an answer where an answer named an offset after its beginning: its client continues
-/// there.
+/// Keeps the bytes of a close without an answer if an answer named an offset after its beginning, because its client
+/// continues there.
 fn keep_answered(state: &State, body: &mut Body) {
     if body
         .unanswered()
@@ -426,7 +427,7 @@ impl Drop for AbandonOnDrop<'_> {
     }
 }
 
-/// The body, held for one step. At its end others learn how far it is.
+/// The body, held for one step. When it drops, the session notes how far the body is.
 #[derive(Debug)]
 pub(super) struct Held<'a> {
     session: &'a Session,
@@ -462,7 +463,7 @@ impl Drop for Held<'_> {
                 self.uploads.shared().held.notify_one();
             }
         }
-        // After the body was let go: a call that ended the upload meanwhile could not drop its bytes.
+        // After the body's lock was released: a call that ended the upload meanwhile could not drop its bytes.
         if self.session.has_ended() {
             self.uploads.forget(self.session);
         }

@@ -1,6 +1,6 @@
 //! The sessions by their id.
 //!
-//! Owns: [`SessionTable`]: adding within the bound, finding, removing, and ending some for others (`places`).
+//! Owns: [`SessionTable`]: adding within the bound, finding, removing, and ending some to make room (`places`).
 //! Refuses: their bytes; the caller abandons what was removed.
 //!
 //! Invariant: the table's lock is taken before a session's, never after.
@@ -32,8 +32,8 @@ impl SessionTable {
         self.sessions.lock().all.len()
     }
 
-    /// Adds a session where there are fewer than `max`, or where ending others makes room. Those that were ended are
-    /// added to `evicted`, also where that did not suffice: the caller abandons them.
+    /// Adds a session if there are fewer than `max`, or if ending others makes room. Ended ones are added to `evicted`,
+    /// even if there is still no room; the caller abandons them.
     pub(super) fn add_within(
         &self,
         session: Arc<Session>,
@@ -42,7 +42,7 @@ impl SessionTable {
         evicted: &mut Vec<Arc<Session>>,
     ) -> Result<()> {
         let mut sessions = self.sessions.lock();
-        // Counted and added under one lock: two that come together do not both take the last place.
+        // Counted and added under one lock, so that two new ones do not both get the last place.
         while sessions.all.len() >= max {
             let first = |sessions: &Sessions| {
                 let places = &sessions.places;
@@ -57,7 +57,7 @@ impl SessionTable {
         Ok(())
     }
 
-    /// Adds a session that was there before the stop.
+    /// Adds a session of before the restart.
     pub(super) fn add(&self, session: Arc<Session>) {
         self.sessions.lock().add(session);
     }
@@ -70,14 +70,14 @@ impl SessionTable {
             .map(Arc::clone)
     }
 
-    /// Those that `which` is true of.
+    /// Returns the sessions that `which` selects.
     pub(super) fn select(&self, which: impl Fn(&Session) -> bool) -> Vec<Arc<Session>> {
         let sessions = self.sessions.lock();
         let chosen = sessions.all.values().filter(|session| which(session));
         chosen.map(Arc::clone).collect()
     }
 
-    /// A request took the session or let it go.
+    /// Notes that a request took the session or released it.
     pub(super) fn note(&self, session: &Session) {
         let mut sessions = self.sessions.lock();
         if sessions.all.contains_key(&session.id()) {
@@ -92,7 +92,7 @@ impl SessionTable {
         sessions.evict(|sessions| most_idle(sessions.idle_spaces(now).filter(is_quiet)))
     }
 
-    /// The time until one of those that no request uses may be ended for space; `None` if there is none.
+    /// Returns the time until an unused upload may be ended for space; `None` if there is none.
     pub(super) fn quiet_after(&self, now: Duration) -> Option<Duration> {
         let sessions = self.sessions.lock();
         let longest = sessions
@@ -102,7 +102,7 @@ impl SessionTable {
         Some(QUIET.saturating_sub(longest))
     }
 
-    /// Bytes on disk of those that [`SessionTable::evict_for_space`] would end, one after the other, once they are quiet.
+    /// Returns the bytes on disk of all uploads that [`SessionTable::evict_for_space`] would end, once they are quiet.
     pub(super) fn idle_bytes(&self, now: Duration) -> u64 {
         let sessions = self.sessions.lock();
         sessions
@@ -113,7 +113,7 @@ impl SessionTable {
 
     pub(super) fn remove(&self, session: &Session) {
         let removed = self.sessions.lock().remove(session.id());
-        // Its last holder's drop may wait for nothing here.
+        // Dropped without the table's lock.
         drop(removed);
     }
 }
@@ -141,7 +141,7 @@ impl Sessions {
         all.filter_map(move |session| Some((session.id(), session.idle_space(now)?)))
     }
 
-    /// Ends the session that `first` names, or the next one where a request has taken it meanwhile.
+    /// Ends the session that `first` names, or the next one if a request has taken it meanwhile.
     fn evict(&mut self, first: impl Fn(&Self) -> Option<UploadId>) -> Option<Arc<Session>> {
         loop {
             let id = first(self)?;

@@ -3,8 +3,8 @@
 //! Owns: [`Uploads`]: beginning, finding, ending and expiring them. Refuses: what one upload does (`session`,
 //! `request`), and which one is ended for another (`places`).
 //!
-//! Invariants: their number is bounded; an upload is found only through its own repository; no lock is held
-//! across an I/O but an upload's own.
+//! Invariants: their number is bounded. An upload is found only through its own repository. No lock is held across an
+//! I/O except an upload's own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) struct Uploads {
 }
 
 impl Uploads {
-    /// No uploads yet. Their logs are in `dir`.
+    /// Creates an empty set of uploads, with their logs in `dir`.
     pub(crate) fn new(
         env: Env,
         dir: Directory,
@@ -92,8 +92,8 @@ impl Uploads {
         &self.shared.segments
     }
 
-    /// Where the store has `digest`, unless it is damaged there: all of it is read, since the bytes that were sent are dropped for it.
-    /// The second exception to a commit whose cost does not depend on the size (D9).
+    /// Returns where the store has `digest`, unless it is damaged there. All of it is read, because the received bytes
+    /// are dropped for it: another exception to the rule that a commit's cost does not depend on the size (D9).
     pub(super) async fn stored_intact(&self, digest: &Digest) -> Result<Option<Extent>> {
         let Some(extent) = self.existing.stored(*digest).await else {
             return Ok(None);
@@ -101,9 +101,9 @@ impl Uploads {
         let damaged = self.segments().damaged();
         if !damaged.contains(digest, &extent) {
             match self.read_through(*digest, extent).await {
-                // Unknown: taken for stored, the bytes could be lost with a 201.
+                // In doubt it must not count as stored, or the bytes could be lost with a 201.
                 Err(error) if error.is_not_attempted() => return Err(error),
-                // What else fails is marked.
+                // Any other failure is marked as damage.
                 Ok(()) | Err(_) => {}
             }
         }
@@ -120,12 +120,12 @@ impl Uploads {
         Ok(())
     }
 
-    /// Unfinished uploads.
+    /// Returns the number of unfinished uploads.
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }
 
-    /// Begins an upload. No file is made before its bytes outgrow memory. Where there are as many as may be, an idle
+    /// Begins an upload. It has no file until its bytes outgrow memory. If there are as many uploads as may be, an idle
     /// one is ended.
     pub(crate) fn begin(&self, spec: UploadSpec) -> Result<UploadId> {
         let (length, max) = (
@@ -171,7 +171,7 @@ impl Uploads {
         added.map(|()| id)
     }
 
-    /// Takes in an upload that was there before the stop.
+    /// Adds an upload of before the restart.
     pub(super) fn add(&self, subject: Subject, body: Body, unlisted: bool) {
         self.sessions.add(self.session(subject, body, unlisted));
     }
@@ -184,18 +184,21 @@ impl Uploads {
         self.sessions.find(id, repository)
     }
 
-    /// A request took the session or let it go.
+    /// Notes that a request took the session or released it.
     pub(super) fn note(&self, session: &Session) {
         self.sessions.note(session);
     }
 
-    /// How far an upload has got; `None` if the repository has no such upload.
+    /// Returns how far an upload has got; `None` if the repository has no such upload.
     pub(crate) fn status(&self, id: UploadId, repository: &str) -> Option<UploadStatus> {
         Some(self.find(id, repository)?.status())
     }
 
-    /// Opens an upload for a request, which takes the turn from the one before if it may ([`UploadPosition`](crate::vocabulary::UploadPosition)). Waits for a step that is
-    /// under way, never for a client; where the upload is becoming a blob, waits for what comes of that.
+    /// Opens an upload for a request, which takes the turn from the one before if it may
+    /// ([`UploadPosition`](crate::vocabulary::UploadPosition)).
+    ///
+    /// Waits for a step that is under way, never for a client. If the upload is becoming a blob, it waits for the
+    /// outcome.
     pub(crate) async fn open(
         self: &Arc<Self>,
         id: UploadId,
@@ -219,8 +222,8 @@ impl Uploads {
         }
     }
 
-    /// Ends an upload and drops its bytes, also under a request that writes: that one finds it unknown. A step that is under
-    /// way puts the bytes away at its end; a crash before that may leave the upload to its expiry.
+    /// Cancels an upload and drops its bytes, even while a request writes to it; that request then finds it unknown. A
+    /// step under way drops the bytes at its end. After a crash before that, the upload may stay until it expires.
     pub(crate) fn cancel(&self, id: UploadId, repository: &str) -> Result<()> {
         let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
         if !session.cancel() {
@@ -230,13 +233,13 @@ impl Uploads {
         Ok(())
     }
 
-    /// The session has ended: it is not found any more, and its bytes go.
+    /// Removes an ended session from the table and drops its bytes.
     pub(super) fn forget(&self, session: &Session) {
         self.sessions.remove(session);
         session.abandon();
     }
 
-    /// The upload became `digest`, durably.
+    /// Remembers that the upload durably became `digest`.
     pub(super) fn remember(&self, session: &Session, digest: Digest) {
         let (id, repository) = (session.id(), session.repository());
         let mut finished = self.finished.lock();
@@ -245,7 +248,7 @@ impl Uploads {
         }
     }
 
-    /// The digest that an upload became a short time ago, if the repository had such an upload.
+    /// Returns the digest that an upload became a short time ago, if the repository had such an upload.
     pub(crate) fn finished(&self, id: UploadId, repository: &str) -> Option<Digest> {
         let now = self.now();
         self.finished.lock().get(id, repository, now)
@@ -261,8 +264,10 @@ impl Uploads {
         expired.iter().map(|session| self.forget(session)).count()
     }
 
-    /// Makes all that was received survive a clean stop, and gives back each descriptor for the next. The first error is
-    /// returned after all were tried; for want of descriptors or space an upload only loses what is not on disk yet.
+    /// Makes everything received survive a clean stop, and frees each descriptor for the next upload.
+    ///
+    /// # Errors The first one, after all uploads were tried. A lack of descriptors or space is no error: the upload
+    /// only loses what is not on disk yet.
     pub(crate) async fn checkpoint_all(&self) -> Result<()> {
         let all = self.sessions.select(|_| true);
         let mut outcome = Ok(());
@@ -284,14 +289,14 @@ impl Uploads {
                         continue;
                     }
                 };
-                tracing::warn!(upload = %session.id(), repository = session.repository(), %why, "the last bytes of an upload are lost with the stop; its client sends them again");
+                tracing::warn!(upload = %session.id(), repository = session.repository(), %why, "the last bytes of an upload are lost; its client sends them again");
             }
         }
         outcome
     }
 }
 
-/// A request that waits for its turn.
+/// A request that waits for its turn, until it drops.
 #[derive(Debug)]
 struct Waiting<'a> {
     uploads: &'a Uploads,

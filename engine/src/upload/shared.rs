@@ -1,4 +1,4 @@
-//! What the pipelines of a store's uploads share, and whose bytes each one has.
+//! What the uploads of a store share, and the description of one upload.
 
 use std::sync::{Arc, Weak};
 
@@ -21,11 +21,11 @@ pub(super) struct Shared {
     pub(super) staging: Arc<StagingBudget>,
     pub(super) space: Space,
     pub(super) sessions: Weak<SessionTable>,
-    /// An upload holds memory or a descriptor that it did not hold before.
+    /// Notified when an upload holds memory or a descriptor that it did not hold before.
     pub(super) held: Arc<Notify>,
 }
 
-/// Whose bytes these are.
+/// The id, repository and actor of an upload.
 #[derive(Debug, Clone)]
 pub(super) struct Subject {
     pub(super) id: UploadId,

@@ -1,6 +1,6 @@
 //! Small content that comes in one piece.
 //!
-//! Owns: making it durable, not yet named by anything. Refuses: sessions.
+//! Owns: making it durable before anything names it. Refuses: sessions.
 
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ use crate::limits::SMALL_CONTENT_BYTES;
 use crate::segment::SmallBlob;
 
 impl Uploads {
-    /// Makes small content durable in one go, for manifests. Nothing names it yet.
+    /// Makes small content durable at once, for manifests. Nothing names it yet.
     pub(crate) async fn put_small(
         &self,
         content: Bytes,

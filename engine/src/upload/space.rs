@@ -3,9 +3,9 @@
 //! Owns: ending idle uploads for a write that found the disk full, and the check of announced lengths. Refuses: which
 //! upload is ended (`places`).
 //!
-//! Invariants: an upload is ended only for bytes that a request is writing: never for a length that was announced, nor
-//! to write what another idle upload holds in memory. Uploads are ended one at a time, and no further one for a write
-//! once ending one freed nothing. One that was used a moment ago is waited for: its client may have left it, or go on.
+//! Invariants: an upload is ended only for bytes that a request is writing, never for an announced length, nor to write
+//! what another idle upload holds in memory. Uploads are ended one at a time, and no further one for a write once
+//! ending one freed nothing. An upload that was used a moment ago is not ended yet: its client may continue.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,12 +17,12 @@ use crate::error::{Error, Result};
 use crate::io::Class;
 use crate::sync::AtomicU64;
 
-/// The uploads that were ended for space.
+/// The state of ending uploads for space.
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    /// Held while one is being ended.
+    /// Held while an upload is being ended.
     ending: tokio::sync::Mutex<()>,
-    /// Times that space came free.
+    /// Number of times that space was freed.
     freed: AtomicU64,
 }
 
@@ -36,7 +36,8 @@ pub(super) struct Attempts<'a> {
 }
 
 impl Attempts<'_> {
-    /// Whether an attempt that failed with `error` is to be repeated: the disk was full, and an idle upload was ended.
+    /// Returns whether an attempt that failed with `error` is to be repeated: the disk was full, and an idle upload was
+    /// ended.
     pub(super) async fn again(&mut self, error: &Error) -> bool {
         if !error.is_no_space() || !self.may_end {
             return false;
@@ -50,8 +51,8 @@ impl Attempts<'_> {
     }
 }
 
-/// Evaluates a step, and again each time that it finds the disk full and an idle upload was ended to make space. Not a
-/// function, because a closure that lends what it borrows does not give a future that is `Send`.
+/// Evaluates a step, and again each time that it found the disk full and an idle upload was ended to make space. It is
+/// not a function, because a closure that lends what it borrows does not return a future that is `Send`.
 macro_rules! with_space {
     ($shared:expr, $step:expr $(, unless $over:expr)?) => {{
         let mut attempts = $shared.attempts();
@@ -73,7 +74,7 @@ impl Space {
 }
 
 impl Shared {
-    /// Before the first attempt of an operation that may find the disk full.
+    /// Begins the attempts of an operation that may find the disk full.
     pub(super) fn attempts(&self) -> Attempts<'_> {
         Attempts {
             shared: self,
@@ -82,8 +83,9 @@ impl Shared {
         }
     }
 
-    /// Ends an idle upload and waits until its files are removed; whether that freed space. `None` where none can be
-    /// ended before [`QUIET`] is over. Ends none where another write made space since the counter was `freed_before`.
+    /// Ends an idle upload and waits until its files are removed; returns whether that freed space. Returns `None` if
+    /// none can be ended before [`QUIET`] is over. Ends none if another write made space since the counter was
+    /// `freed_before`.
     async fn make_space(&self, freed_before: u64) -> Option<bool> {
         let clock = &self.env.clock;
         let until = clock.monotonic() + QUIET;
@@ -110,7 +112,7 @@ impl Shared {
         session.settle_and_abandon().await;
         drop(session);
         self.segments.files().unlinked().await;
-        // Where it is not known, the next attempt tells.
+        // If it is not known, the next attempt shows it.
         let freed = match (free_before, self.free_bytes().await) {
             (Some(before), Some(after)) => after > before,
             _ => true,
@@ -121,10 +123,10 @@ impl Shared {
         Some(freed)
     }
 
-    /// Fails where `length` bytes that were announced cannot fit, whichever idle uploads were ended for them. Not a
-    /// promise: others write as well.
+    /// Fails if `length` announced bytes cannot fit, even if all idle uploads were ended for them. Success is no
+    /// promise, because others write as well.
     pub(super) async fn check_announced(&self, length: u64) -> Result<()> {
-        // Where it is not known, the writes tell.
+        // If it is not known, the writes show it.
         let Some(free) = self.free_bytes().await else {
             return Ok(());
         };

@@ -1,15 +1,15 @@
-//! Memory for bytes of uploads that are neither hashed and written nor finished.
+//! Memory for bytes of uploads that are not yet hashed and written, or finished.
 //!
-//! Owns: one budget for all uploads, and each one's share. Refuses: waiting; an upload that gets nothing
-//! spills and continues with one piece at a time, so idle uploads cannot stop others.
+//! Owns: one budget for all uploads, and the share of each. Refuses: waiting. An upload that gets nothing spills and
+//! continues with one piece at a time, so idle uploads cannot stop others.
 //!
 //! Invariant: the last quarter is for small uploads, so that large ones do not push them out of the shared segments.
 
 use crate::sync::Mutex;
 use std::sync::Arc;
 
-/// An upload up to this size has the last quarter of the budget, and ends in a shared segment also where it had to
-/// spill.
+/// Largest upload, in bytes, that may use the last quarter of the budget. It is stored in a shared segment even if it
+/// had to spill.
 pub(super) const SMALL_BYTES: u64 = 256 << 10;
 
 /// The budget. Share by `Arc`.
@@ -27,12 +27,12 @@ impl StagingBudget {
         })
     }
 
-    /// Whether less than half is left.
+    /// Returns whether less than half is left.
     pub(super) fn is_short(&self) -> bool {
         *self.left.lock() < self.total / 2
     }
 
-    /// A share of nothing yet.
+    /// Creates an empty share.
     pub(super) fn share(self: &Arc<Self>) -> Staged {
         Staged {
             budget: Arc::clone(self),
@@ -41,7 +41,7 @@ impl StagingBudget {
     }
 }
 
-/// What one upload has of the budget; given back on drop.
+/// The share of one upload; returned to the budget when it drops.
 #[derive(Debug)]
 pub(super) struct Staged {
     budget: Arc<StagingBudget>,
@@ -49,17 +49,17 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// Whether it is nothing.
+    /// Returns whether it is empty.
     pub(super) fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// How much it is.
+    /// Returns its size in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Takes `bytes` more for an upload that has `length` with them, if they are left for one of that size.
+    /// Takes `bytes` more for an upload that then has `length`, if enough is left for one of that size.
     pub(super) fn try_add(&mut self, bytes: u64, length: u64) -> bool {
         let kept = if length <= SMALL_BYTES {
             0
@@ -75,7 +75,7 @@ impl Staged {
         enough
     }
 
-    /// Gives back what is above `bytes`.
+    /// Returns what is above `bytes`.
     pub(super) fn release_to(&mut self, bytes: u64) {
         let surplus = self.bytes.saturating_sub(bytes);
         self.bytes -= surplus;
@@ -93,7 +93,7 @@ impl Drop for Staged {
 mod tests {
     use super::*;
 
-    /// Guards: the budget is never exceeded and comes back whole.
+    /// Guards: the budget is never exceeded and is returned as a whole.
     #[test]
     fn shares_come_back() {
         let budget = StagingBudget::new(10);

@@ -1,8 +1,8 @@
-//! Uploads on a real file system: every way in, every way to stop half-way.
+//! Tests of uploads on a real file system: every way to push, every way to stop half-way.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "what lies behind the seam is looked at"
+    reason = "tests look at the files themselves"
 )]
 
 use std::sync::Arc;
@@ -44,8 +44,8 @@ async fn settled(bench: &Workbench, directory: &str, count: usize) {
     eventually(&what, || bench.names(directory).len() == count).await;
 }
 
-/// Guards: sizes around chunk, window and threshold, in small and large pieces, under each algorithm, come back
-/// as they were sent; small ones share a segment, large ones have their own, and no session is left.
+/// Guards: sizes around chunk, window and threshold, in small and large pieces, under each algorithm, are read back as
+/// they were sent. Small ones share a segment, large ones have their own, and no session is left.
 #[test]
 fn sizes_come_back() {
     run(|dir| async move {
@@ -77,7 +77,7 @@ fn sizes_come_back() {
     });
 }
 
-/// Guards: a dedicated segment that no commit claims goes, and its pin with it.
+/// Guards: a dedicated segment that no commit claims is removed, and its pin with it.
 #[test]
 fn an_unclaimed_blob_leaves_nothing() {
     run(|dir| async move {
@@ -92,9 +92,9 @@ fn an_unclaimed_blob_leaves_nothing() {
     });
 }
 
-/// Guards: a wrong digest is told and costs nothing: the upload goes on to its right one.
+/// Guards: a wrong digest is reported and changes nothing: the upload can continue to the right one.
 #[test]
-fn a_wrong_digest_leaves_the_upload_alive() {
+fn a_wrong_digest_does_not_end_the_upload() {
     run(|dir| async move {
         let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         for size in [1000, 2 << 20] {
@@ -127,8 +127,8 @@ fn a_wrong_digest_leaves_the_upload_alive() {
     });
 }
 
-/// Guards: an upload closed under another algorithm than ran is read again, from memory or disk, and is
-/// right; a wrong digest of that algorithm is refused.
+/// Guards: an upload that is closed under another algorithm than the running one is read again, from memory or disk,
+/// and is correct. A wrong digest of that algorithm is rejected.
 #[test]
 fn closing_under_another_algorithm_reads_again() {
     run(|dir| async move {
@@ -152,8 +152,8 @@ fn closing_under_another_algorithm_reads_again() {
     });
 }
 
-/// Guards: after a rollback the upload is what it was at the savepoint, wherever savepoint and end lie:
-/// in memory, across the spill, across upload checkpoints, at odd offsets.
+/// Guards: after a rollback the upload is what it was at the savepoint, wherever savepoint and end are: in memory,
+/// across the spill, across upload checkpoints, at odd offsets.
 #[test]
 fn rollback_forgets_what_came_after() {
     run(|dir| async move {
@@ -195,10 +195,10 @@ async fn resume(dir: &std::path::Path, first_id: u64) -> Workbench {
     bench
 }
 
-/// Guards: after a kill an upload goes on from its last upload checkpoint and tells that offset; its segment is
-/// named as in use; the blob that comes of it is right, also after a second kill and for a hash without mid-state.
+/// Guards: after a kill an upload continues from its last upload checkpoint and reports that offset. Its segment is
+/// listed as in use. The resulting blob is correct, also after a second kill and for a hash without mid-state.
 #[test]
-fn a_killed_upload_goes_on_from_its_checkpoint() {
+fn a_killed_upload_continues_from_its_checkpoint() {
     run(|dir| async move {
         for (round, algorithm) in Algorithm::ALL.into_iter().enumerate() {
             let first_id = 1000 * (round as u64 + 1);
@@ -243,7 +243,7 @@ fn a_killed_upload_goes_on_from_its_checkpoint() {
     });
 }
 
-/// Guards: a clean stop loses nothing of any upload, not even of one that was in memory.
+/// Guards: a clean stop loses no byte of any upload, not even of one that was in memory.
 #[test]
 fn a_clean_stop_keeps_every_byte() {
     run(|dir| async move {
@@ -273,7 +273,7 @@ fn a_clean_stop_keeps_every_byte() {
     });
 }
 
-/// Guards: bytes that a rollback took back do not come back with a restart.
+/// Guards: bytes that were rolled back are not there after a restart.
 #[test]
 fn a_rollback_holds_across_a_kill() {
     run(|dir| async move {
@@ -330,7 +330,7 @@ fn a_committed_segment_is_never_resumed() {
     });
 }
 
-/// Guards: rot in the bytes of a resumed upload that has to be hashed again ends it; it is never finished.
+/// Guards: rot in the bytes of a resumed upload that must be hashed again ends it; it is never finished.
 #[test]
 fn rot_under_a_resumed_upload_ends_it() {
     run(|dir| async move {
@@ -356,10 +356,10 @@ fn rot_under_a_resumed_upload_ends_it() {
     });
 }
 
-/// Guards: a cancel does not wait for the request that writes: the upload is gone at once, and the writer leaves no file
-/// and makes no blob of it.
+/// Guards: a cancel does not wait for the request that writes: the upload is gone at once, and the writer leaves no
+/// file and makes no blob of it.
 #[test]
-fn a_cancel_under_a_writer_wins() {
+fn a_cancel_does_not_wait_for_the_writer() {
     run(|dir| async move {
         let bench = Workbench::open(dir.path(), 1, &small_options()).await;
         let (large, small) = (content(1, 3 << 20), content(2, 1000));
@@ -453,7 +453,7 @@ fn sessions_are_exclusive_private_and_end_without_trace() {
     });
 }
 
-/// Guards: content that the store has is not written again, and a damaged copy is.
+/// Guards: content that the store has is not written again, unless its copy is damaged.
 #[test]
 fn stored_content_is_written_again_only_if_damaged() {
     run(|dir| async move {
@@ -481,8 +481,8 @@ fn stored_content_is_written_again_only_if_damaged() {
     });
 }
 
-/// Guards: an announced length takes no more of the disk than a bounded start, and is only a hint; one that cannot fit is
-/// refused before there is a file.
+/// Guards: an announced length reserves only a bounded start of the disk, and is only a hint. One that cannot fit is
+/// rejected before there is a file.
 #[test]
 fn announcing_costs_little() {
     run(|dir| async move {
@@ -514,7 +514,7 @@ fn announcing_costs_little() {
     });
 }
 
-/// Guards: the largest manifest is taken however low the threshold of large blobs is.
+/// Guards: the largest manifest is accepted however low the threshold of large blobs is.
 #[test]
 fn manifests_do_not_know_the_threshold() {
     run(|dir| async move {
@@ -530,8 +530,7 @@ fn manifests_do_not_know_the_threshold() {
     });
 }
 
-/// Guards: with the staging budget used up by idle uploads, others still get through, by spilling early, and the
-/// budget comes back.
+/// Guards: while idle uploads use up the staging budget, others continue by spilling early, and the budget is returned.
 #[test]
 fn a_used_up_staging_budget_stops_nobody() {
     run(|dir| async move {
@@ -563,7 +562,7 @@ fn a_used_up_staging_budget_stops_nobody() {
     });
 }
 
-/// Guards: a request that is given up at any wait leaves an upload that goes on right where its offset says.
+/// Guards: a request that is given up at any wait leaves an upload that continues correctly from its offset.
 #[test]
 fn requests_given_up_at_any_wait_lose_nothing() {
     run(|dir| async move {
@@ -586,7 +585,7 @@ fn requests_given_up_at_any_wait_lose_nothing() {
                     upload.finish(digest, None).await.map(Some)
                 }
             };
-            // The first poll, then away: what is in flight goes on without us.
+            // The first poll, then a drop: what is in flight continues.
             match futures_util::FutureExt::now_or_never(step) {
                 None => given_up += 1,
                 Some(done) => {

@@ -1,11 +1,11 @@
-//! The data path of the engine on a real directory, put together as the store does it.
+//! The data path of the engine on a real directory, built as the store builds it.
+//!
+//! Owns: one open "store" without journal: segments and uploads over the real backend. Refuses: assertions.
 
 #![expect(
     clippy::disallowed_methods,
-    reason = "what lies behind the seam is looked at"
+    reason = "tests look at the files themselves"
 )]
-//!
-//! Owns: one open "store" without journal: segments and uploads over the real backend. Refuses: assertions.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ use crate::vocabulary::{ClientId, UploadClaim, UploadId, UploadSpec};
 pub(crate) const STORE: [u8; 16] = *b"a store of tests";
 pub(crate) const REPOSITORY: &str = "library/test";
 
-/// What the "index" has.
+/// The blobs that the "index" has.
 #[derive(Debug, Default)]
 pub(crate) struct Index(pub(crate) Mutex<HashMap<Digest, Extent>>);
 
@@ -117,7 +117,7 @@ impl Workbench {
         self.uploads.open(id, REPOSITORY, claim).await.unwrap()
     }
 
-    /// The bytes of `range` of a blob, in one piece.
+    /// Reads the bytes of `range` of a blob, in one piece.
     pub(crate) async fn read(
         &self,
         digest: Digest,
@@ -164,7 +164,7 @@ pub(crate) fn run<F: Future<Output = ()>>(test: impl FnOnce(TempDir) -> F) {
     runtime.block_on(test(TempDir::new().unwrap()));
 }
 
-/// `length` bytes that depend on `seed` and do not repeat within a chunk.
+/// Returns `length` bytes that depend on `seed` and do not repeat within a chunk.
 pub(crate) fn content(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let words = std::iter::repeat_with(move || {
@@ -183,7 +183,7 @@ pub(crate) async fn write(upload: &mut Upload, bytes: &[u8], piece: usize) {
     }
 }
 
-/// Windows and thresholds small enough that a few MiB reach every path.
+/// Returns options with windows and thresholds so small that a few MiB reach every path.
 pub(crate) fn small_options() -> Options {
     Options {
         spill_threshold_bytes: 512 << 10,
@@ -195,7 +195,7 @@ pub(crate) fn small_options() -> Options {
     }
 }
 
-/// Waits until `done`: for what the engine does in the background. Bounded by turns, not by time.
+/// Waits until `done`, for work of the engine in the background. Bounded by turns, not by time.
 pub(crate) async fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..200_000 {
         if done() {

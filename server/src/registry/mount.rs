@@ -11,8 +11,9 @@ use super::{Registry, Result, origin};
 use crate::access::{Authorized, Gate, Pull, Push};
 use crate::oci::RepositoryName;
 
-/// Repositories that are checked when the client names no source.
-const HOLDERS_MAX: usize = 1000;
+/// Repositories that are checked when the client names no source. A policy may have to ask another server about each,
+/// so one request must not cause many questions. Without a mount the answer is an upload.
+const HOLDERS_MAX: usize = 32;
 
 impl Registry {
     /// Links `digest` into the repository, from `source` or, without one, from any repository that has it and that

@@ -69,8 +69,19 @@ impl Visit for Line {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let is_message = field.name() == "message";
         self.write(field, |text| {
-            fmt::write(&mut Escaped(text), format_args!("{value:?}"))
+            let from = text.len();
+            fmt::write(&mut Escaped(text), format_args!("{value:?}"))?;
+            // What was formatted as a text in quotes stays; other texts are quoted where they look like more than one
+            // field.
+            let formatted = &text[from..];
+            if !is_message && !formatted.starts_with('"') && formatted.contains('=') {
+                let quoted = format!("{formatted:?}");
+                text.truncate(from);
+                text.push_str(&quoted);
+            }
+            Ok(())
         });
     }
 }
@@ -133,11 +144,12 @@ mod tests {
             let span = tracing::info_span!("request", id = "a-1", route = "/v2/{name}");
             let error = "no\nroom";
             span.in_scope(|| {
-                tracing::warn!(count = 3, %error, text = "a=b \"c\"\n", empty = "", "full");
+                let feigned = "a status=200";
+                tracing::warn!(count = 3, %error, %feigned, text = "a=b \"c\"\n", empty = "", "full");
             });
         });
         let kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let expected = " WARN request{id=a-1 route=/v2/{name}}: full count=3 error=no\\nroom text=\"a=b \\\"c\\\"\\n\" empty=\"\"\n";
+        let expected = " WARN request{id=a-1 route=/v2/{name}}: full count=3 error=no\\nroom feigned=\"a status=200\" text=\"a=b \\\"c\\\"\\n\" empty=\"\"\n";
         assert_eq!(String::from_utf8_lossy(&kept), expected);
     }
 }

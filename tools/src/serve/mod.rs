@@ -58,7 +58,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         }
     };
     let (store, report) = opened.map_err(|error| Failure::of_store(&error, &options.data))?;
-    let admin_socket = start_admin_socket(&store, &options.data);
+    let mut admin_socket = start_admin_socket(&store, &options.data);
     let started = Started {
         data: &options.data,
         address: bound.address(),
@@ -75,15 +75,16 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     started.warn();
     memory::start();
     run(bound, store.clone(), signals).await?;
+    if let Some(admin_socket) = &mut admin_socket {
+        admin_socket.drain().await;
+    }
     // Requests that were aborted may still hold the store, which must not keep the journal from being closed.
     store
         .close()
         .await
         .map_err(|error| Failure::of_store(&error, &options.data))?;
     // Last, while `store` still holds the lock, because the next server's socket has the same name.
-    if let Some(admin_socket) = admin_socket {
-        admin_socket.stop().await;
-    }
+    drop(admin_socket);
     tracing::info!("the store is closed");
     Ok(Exit::Done)
 }

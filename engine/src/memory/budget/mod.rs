@@ -1,12 +1,12 @@
-//! Who gets memory, and who has to give it up.
+//! The policy of the memory budget. Pure arithmetic.
 //!
-//! Owns: the arithmetic, pure: what is granted, in which order, and which clients are told to let go.
-//! Refuses: waiting and clocks (`shared`), and blocks of memory (`pool`).
+//! Owns: what is granted, in which order, and which clients are revoked. Refuses: waiting and clocks (`shared`), and
+//! blocks of memory (`pool`).
 //!
-//! Invariants: never more than the total is out; bulk reads leave the reserve alone; within a lane accounts are served in turn; one
-//! account takes no more than its share, and what it has of the reserve is counted apart, so that its large answers do not hold its
-//! small ones up; a client is told to let go only while others wait, for memory or for an open file, or the reserve is low, and only
-//! after it took nothing for `stall`, the longest first.
+//! Invariants: - Never more than the total is granted, and bulk reads leave the reserve alone. - Within a lane,
+//! accounts are served in turn. - One account takes no more than its share. Its part of the reserve counts separately,
+//! so its large answers do not delay its small ones. - A client is revoked only while others wait, for memory or for an
+//! open file, or while the reserve is low, and only if it took nothing for `stall`; the longest first.
 
 mod queue;
 mod stalls;
@@ -20,10 +20,10 @@ use crate::sync::oneshot;
 use queue::Queue;
 use stalls::Account;
 
-/// What one account may have of the reserve: small answers fit, a connection full of unread ones does not.
+/// Most bytes of the reserve for one account: small answers fit, a connection full of unread ones does not.
 const URGENT_SHARE_BYTES: usize = 256 << 10;
 
-/// Which part of the budget a read may use.
+/// The part of the budget that a read may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
     /// All of it, the reserve too: manifests and small answers.
@@ -32,7 +32,7 @@ pub enum Lane {
     Bulk,
 }
 
-/// Number of an account or of a waiter.
+/// Number of an account or a waiter.
 pub(super) type Id = u64;
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(super) struct Budget {
     urgent: Queue,
     bulk: Queue,
     accounts: HashMap<Id, Account>,
-    /// When all accounts were last looked at, for memory and for a file.
+    /// When all accounts were last scanned, for memory and for a file.
     looked: Option<Duration>,
     looked_for_file: Option<Duration>,
     next: Id,
@@ -60,13 +60,13 @@ struct Waiter {
     grant: oneshot::Sender<()>,
 }
 
-/// What asking came to.
+/// The result of a request for memory.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) id: Id,
-    /// Where the bytes are counted.
+    /// The lane in which the bytes are counted.
     pub(super) lane: Lane,
-    /// Resolves once they are granted; `None` if they are already.
+    /// Resolves once the bytes are granted; `None` if they already are.
     pub(super) granted: Option<oneshot::Receiver<()>>,
 }
 
@@ -91,7 +91,7 @@ impl Budget {
         self.total
     }
 
-    /// All but the reserve.
+    /// Returns all but the reserve.
     pub(super) fn bulk(&self) -> usize {
         self.total - self.reserve
     }
@@ -104,7 +104,7 @@ impl Budget {
         self.stall
     }
 
-    /// Bytes that bulk reads may have at once; none while others wait for them.
+    /// Returns the bytes that bulk reads may take at once: none while others wait for them.
     pub(super) fn spare(&self) -> usize {
         if self.bulk.len() == 0 {
             self.free.saturating_sub(self.reserve)
@@ -140,7 +140,7 @@ impl Budget {
         self.accounts.remove(&account);
     }
 
-    /// Asks for `bytes`.
+    /// Requests `bytes`.
     pub(super) fn ask(&mut self, lane: Lane, account: Option<Id>, bytes: usize) -> Asked {
         let id = self.next_id();
         let asking = account.and_then(|id| self.accounts.get_mut(&id));
@@ -183,7 +183,7 @@ impl Budget {
             return Asked { id, lane, granted };
         }
         self.enqueue(waiter);
-        // Nobody else can be granted anything by what was just added, so this is ours or none.
+        // The new waiter cannot free anything for others, so a grant is its own.
         let granted = match self.grant().pop() {
             Some(_ours) => None,
             None => granted,
@@ -200,7 +200,7 @@ impl Budget {
         }
     }
 
-    /// Serves who waits, as far as there are bytes. Who is to be told, outside of the lock.
+    /// Grants bytes to waiters as far as possible. Notify the returned ones without the lock.
     #[must_use]
     fn grant(&mut self) -> Vec<oneshot::Sender<()>> {
         let mut granted = Vec::new();
@@ -218,7 +218,7 @@ impl Budget {
         }
     }
 
-    /// Takes back `bytes` that were granted in `lane`, and serves who waited for them.
+    /// Takes back `bytes` that were granted in `lane`, and serves the waiters.
     #[must_use]
     pub(super) fn release(
         &mut self,
@@ -240,7 +240,7 @@ impl Budget {
         self.grant()
     }
 
-    /// Lets an account's requests wait in their lanes, as far as its share allows.
+    /// Moves an account's parked requests to their lanes, as far as its share allows.
     fn unpark(&mut self, account: Option<Id>) {
         while let Some(id) = account
             && let Some(account) = self.accounts.get_mut(&id)
@@ -253,7 +253,7 @@ impl Budget {
         }
     }
 
-    /// Forgets a waiter that went; others may be served now. `None` if it was granted meanwhile.
+    /// Removes a waiter that has gone, and serves others. Returns `None` if it was granted meanwhile.
     pub(super) fn withdraw(
         &mut self,
         account: Option<Id>,
@@ -282,7 +282,7 @@ impl Budget {
         self.accounts.is_empty()
     }
 
-    /// How many wait in a lane.
+    /// Returns how many requests wait in the lanes.
     pub(super) fn waiting(&self) -> usize {
         self.urgent.len() + self.bulk.len()
     }

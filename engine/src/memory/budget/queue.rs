@@ -1,31 +1,31 @@
-//! Who waits in a lane, in the order in which they are served.
+//! The waiters of a lane, in the order in which they are served.
 //!
-//! Invariants: accounts are served in turn ([`Turns`]), so that one that asks for much at once does not hold up the others;
-//! accounts whose clients had to be told to let go are served after all others. A read without an account has a turn of its own.
+//! Invariants: accounts are served in turn ([`RoundRobin`]), so one with many requests does not delay others. Accounts that
+//! were revoked recently are served after all others. A read without an account has a turn of its own.
 
 use super::{Id, Waiter};
-use crate::turns::Turns;
+use crate::round_robin::RoundRobin;
 
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    prompt: Turns<Id, Waiter>,
-    slow: Turns<Id, Waiter>,
+    prompt: RoundRobin<Id, Waiter>,
+    slow: RoundRobin<Id, Waiter>,
     length: usize,
     bytes: usize,
 }
 
 impl Queue {
-    /// Bytes that are waited for.
+    /// Returns the bytes that are waited for.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// How many wait.
+    /// Returns the number of waiters.
     pub(super) fn len(&self) -> usize {
         self.length
     }
 
-    /// Bytes that the next one waits for.
+    /// Returns the bytes of the next waiter.
     pub(super) fn first_bytes(&self) -> Option<usize> {
         let first = self.prompt.first().or(self.slow.first());
         first.map(|waiter| waiter.bytes)
@@ -35,7 +35,7 @@ impl Queue {
         self.length += 1;
         self.bytes += waiter.bytes;
         let asking = asking(waiter.account, waiter.id);
-        // Its own stay in their order.
+        // An account's requests stay in their order.
         if self.slow.has(asking) || (is_slow && !self.prompt.has(asking)) {
             self.slow.push(asking, waiter);
         } else {
@@ -43,7 +43,7 @@ impl Queue {
         }
     }
 
-    /// The next one, if its bytes fit.
+    /// Takes the next waiter, if its bytes fit.
     pub(super) fn pop_if(&mut self, fits: impl FnOnce(usize) -> bool) -> Option<Waiter> {
         if !fits(self.first_bytes()?) {
             return None;
@@ -64,14 +64,14 @@ impl Queue {
         Some(waiter)
     }
 
-    /// Puts an account behind those that are prompt.
+    /// Moves an account after all prompt ones.
     pub(super) fn set_slow(&mut self, account: Id) {
         let own = self.prompt.take(account);
         self.slow.append(account, own);
     }
 }
 
-/// Whose turn a waiter shares: accounts and waiters have their numbers from one sequence.
+/// Returns whose turn a waiter shares. Accounts and waiters are numbered in one sequence.
 fn asking(account: Option<Id>, waiter: Id) -> Id {
     account.unwrap_or(waiter)
 }

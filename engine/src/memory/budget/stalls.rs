@@ -1,4 +1,4 @@
-//! Which clients have to give memory or a file up: those that took nothing for the longest time.
+//! Selection of the clients that lose memory or a file: those that took nothing for the longest time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -6,44 +6,46 @@ use std::time::Duration;
 
 use super::{Budget, Id, Lane, Waiter};
 use crate::memory::account::Signals;
-use crate::memory::ahead::Ahead;
+use crate::memory::read_ahead::ReadAhead;
 
-/// Time between two looks at all accounts, however many wait.
+/// Time between two scans of all accounts, however many wait.
 pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(10);
-/// A client that takes some bytes now and then, but one window in this many times `stall`, counts as stalled.
+/// A client that takes a few bytes now and then counts as stalled if it takes less than one window in this many times
+/// `stall`.
 const SLOW_FACTOR: u32 = 10;
 
-/// What one client has.
+/// The state of one account.
 #[derive(Debug)]
 pub(super) struct Account {
     pub(super) signals: Arc<Signals>,
-    /// Granted to it.
+    /// Bytes granted to it.
     pub(super) held: usize,
-    /// Granted, and waiting in a lane; each lane apart.
+    /// Bytes granted, or waiting in a lane, for each lane.
     pub(super) urgent: usize,
     pub(super) bulk: usize,
-    /// Waits for its own bytes to come back before it waits in a lane.
+    /// Requests that wait for the account's own bytes before they wait in a lane.
     pub(super) parked: VecDeque<Waiter>,
-    /// Windows that were handed over.
+    /// Windows that the client has.
     pub(super) handed: Vec<Handed>,
-    pub(super) ahead: Vec<Weak<dyn Ahead>>,
-    /// When it was told to let go.
+    pub(super) ahead: Vec<Weak<dyn ReadAhead>>,
+    /// When it was revoked.
     pub(super) told: Option<Duration>,
-    /// The last time, as long as others are served before it.
+    /// When it was last revoked, as long as others are served before it.
     pub(super) slow_since: Option<Duration>,
 }
 
-/// A window that is with its client.
+/// A window that the client has.
 #[derive(Debug)]
 pub(super) struct Handed {
     window: Id,
     at: Duration,
-    /// Whether it was read from a file, which is open until the answer ends. On HTTP/1.1 the last window may outlive that.
+    /// Whether it was read from a file, which stays open until the answer ends. On HTTP/1.1 the last window may outlive
+    /// that.
     has_file: bool,
 }
 
 impl Account {
-    /// What it has of a lane.
+    /// Returns its bytes in a lane.
     pub(super) fn taken(&mut self, lane: Lane) -> &mut usize {
         match lane {
             Lane::Urgent => &mut self.urgent,
@@ -51,17 +53,18 @@ impl Account {
         }
     }
 
-    /// Whether `bytes` more of bulk memory have to wait until it gave some back.
+    /// Returns whether `bytes` more of bulk memory have to wait until the account returned some.
     pub(super) fn is_beyond(&self, share: usize, bytes: usize) -> bool {
         !self.parked.is_empty() || self.bulk > 0 && self.bulk + bytes > share
     }
 
-    /// Whether it was told to let go, so short a time ago that it may still do so.
+    /// Returns whether it was revoked so recently that it may still react.
     fn is_told(&self, now: Duration, stall: Duration) -> bool {
         self.told.is_some_and(|at| now < at.saturating_add(stall))
     }
 
-    /// How long its client has taken nothing; for one that takes a little, a fraction of the time it has its oldest window.
+    /// Returns how long the client took nothing. For one that takes a little, that is a fraction of the time it has had
+    /// its oldest window.
     fn stalled(&self, now: Duration) -> Duration {
         let Some(oldest) = self.handed.iter().map(|handed| handed.at).min() else {
             return Duration::ZERO;
@@ -70,23 +73,23 @@ impl Account {
         idle.max(now.saturating_sub(oldest) / SLOW_FACTOR)
     }
 
-    /// Whether an answer that its client has to take keeps a file open.
+    /// Returns whether an answer that waits for the client keeps a file open.
     fn has_file(&self) -> bool {
         self.handed.iter().any(|handed| handed.has_file)
     }
 }
 
-/// What may have to be done, without the budget's lock.
+/// What is to be done without the budget's lock.
 #[derive(Debug, Default)]
 pub(in crate::memory) struct Relief {
     /// Windows read ahead, to drop.
-    pub(in crate::memory) ahead: Vec<Arc<dyn Ahead>>,
-    /// Accounts to be told.
+    pub(in crate::memory) ahead: Vec<Arc<dyn ReadAhead>>,
+    /// Accounts to revoke.
     pub(in crate::memory) told: Vec<Arc<Signals>>,
 }
 
 impl Budget {
-    /// Notes that a window is with its client, and whether it `has_file` open.
+    /// Notes that the client has a window, and whether a file is open for it.
     pub(in crate::memory) fn handed(
         &mut self,
         account: Id,
@@ -107,7 +110,7 @@ impl Budget {
         }
     }
 
-    /// Notes that nothing is waited for from the client for a window.
+    /// Notes that a window no longer waits for the client.
     pub(in crate::memory) fn settled(&mut self, account: Id, window: Id) {
         if let Some(account) = self.accounts.get_mut(&account) {
             account.handed.retain(|handed| handed.window != window);
@@ -115,20 +118,22 @@ impl Budget {
     }
 
     /// Notes a window that is read ahead and may be dropped.
-    pub(in crate::memory) fn ahead(&mut self, account: Id, slot: &Arc<dyn Ahead>) {
+    pub(in crate::memory) fn ahead(&mut self, account: Id, slot: &Arc<dyn ReadAhead>) {
         if let Some(account) = self.accounts.get_mut(&account) {
             account.ahead.retain(|slot| slot.strong_count() > 0);
             account.ahead.push(Arc::downgrade(slot));
         }
     }
 
-    /// Whether anybody waits in a lane, or the reserve is low.
+    /// Returns whether anything waits in a lane, or the reserve is low.
     fn is_short(&self) -> bool {
         self.waiting() > 0 || self.free < self.reserve / 2
     }
 
-    /// Decides who gives way at `now`, for `asking` and for all others who wait. An account that waits for its own bytes drops what was
-    /// read ahead for it. Who waits for bulk reads is served in portions, so that not all give way at once.
+    /// Decides what is freed at `now`, for `asking` and for all others that wait.
+    ///
+    /// An account that waits for its own bytes drops its read-ahead. Bulk waiters are served in portions, so that not
+    /// all clients are revoked at once.
     pub(in crate::memory) fn relieve(&mut self, now: Duration, asking: Option<Id>) -> Relief {
         let mut relief = Relief::default();
         if let Some(asking) = asking.and_then(|id| self.accounts.get(&id))
@@ -178,7 +183,7 @@ impl Budget {
         relief
     }
 
-    /// Notes that an account is told to let go, and gives where. Others who wait are served before it for a while.
+    /// Marks an account as revoked and returns its signals. Others that wait are served before it for a while.
     pub(super) fn tell(&mut self, id: Id, now: Duration) -> Option<Arc<Signals>> {
         self.urgent.set_slow(id);
         self.bulk.set_slow(id);
@@ -187,8 +192,8 @@ impl Budget {
         Some(Arc::clone(&account.signals))
     }
 
-    /// Of the clients with an open file, the one that took nothing for the longest time, to be told to let go, if that is long enough.
-    /// One at a time: `None` while one that was told may still do so.
+    /// Revokes the client with an open file that took nothing for the longest time, if that is long enough. One at a
+    /// time: returns `None` while a revoked one may still react.
     pub(in crate::memory) fn longest_stalled_with_file(
         &mut self,
         now: Duration,
@@ -206,7 +211,8 @@ impl Budget {
         self.tell(id, now)
     }
 
-    /// Of the accounts that count, those whose clients took nothing for long enough and were not told lately, the longest last.
+    /// Lists the accounts selected by `counts` whose clients took nothing for `stall` and were not revoked recently;
+    /// the longest last.
     fn stalled(&self, now: Duration, counts: impl Fn(&Account) -> bool) -> Vec<(Duration, Id)> {
         let accounts = self.accounts.iter();
         let mut stalled: Vec<_> = accounts
@@ -219,7 +225,7 @@ impl Budget {
     }
 }
 
-/// Whether a look was so short a time ago that there is no other yet.
+/// Returns whether a scan was too recent for another one.
 fn is_lately(looked: Option<Duration>, now: Duration) -> bool {
     looked.is_some_and(|at| now < at.saturating_add(LOOK_PAUSE))
 }

@@ -1,13 +1,13 @@
-//! Shares of the budget, and which client gives way.
+//! Tests of shares of the budget, and of the choice of the client that is revoked.
 
 use super::stalls::{LOOK_PAUSE, Relief};
 use super::*;
-use crate::memory::ahead::Ahead;
+use crate::memory::read_ahead::ReadAhead;
 
 const K: usize = 1 << 10;
 const STALL: Duration = Duration::from_secs(1);
 
-/// 1 MiB: 256 KiB of it reserved, 64 KiB a share.
+/// Makes a budget of 1 MiB: 256 KiB reserved, a share of 64 KiB.
 fn budget() -> Budget {
     Budget::new(1024 * K, 64 * K, STALL)
 }
@@ -28,7 +28,8 @@ fn send_all(granted: Vec<oneshot::Sender<()>>) {
     }
 }
 
-/// Guards: bulk reads leave the reserve to small answers, however many there are; one account cannot have all of the reserve.
+/// Guards: bulk reads leave the reserve to small answers, however many there are; one account cannot have all of the
+/// reserve.
 #[test]
 fn the_reserve_is_for_small_answers() {
     let mut budget = budget();
@@ -62,8 +63,8 @@ fn the_reserve_is_for_small_answers() {
     send_all(budget.release(None, Lane::Urgent, 64 * K));
 }
 
-/// Guards: accounts that wait are served in turn, however much each asks for, reads without an account each for itself, and one whose
-/// client had to be told to let go comes after the others.
+/// Guards: accounts that wait are served in turn, however much each requests. Reads without an account each have a
+/// turn, and an account that was revoked is served after the others.
 #[test]
 fn accounts_take_turns() {
     let mut budget = budget();
@@ -84,9 +85,10 @@ fn accounts_take_turns() {
     assert!(is_granted(&mut much[1]) && is_granted(&mut much[2]));
 }
 
-/// Guards: an account waits for its own bytes beyond its share and holds nobody up; who goes leaves its place to the next.
+/// Guards: beyond its share an account waits for its own bytes and delays no other; a waiter that goes makes room for
+/// the next.
 #[test]
-fn who_waits_is_served_in_turn() {
+fn waiters_are_served_in_turn() {
     let mut budget = budget();
     let ((one, _), (two, _)) = (client(&mut budget), client(&mut budget));
     assert!(budget.ask(Lane::Bulk, Some(one), 64 * K).granted.is_none());
@@ -110,20 +112,20 @@ fn who_waits_is_served_in_turn() {
 #[derive(Debug)]
 struct Slot;
 
-impl Ahead for Slot {
+impl ReadAhead for Slot {
     fn bytes(&self) -> usize {
         64 * K
     }
     fn give_up(&self) {}
 }
 
-/// Guards: an account whose large answers have all of its share still gets small ones; what it waits for itself takes what was read
-/// ahead for it, though nobody else waits; and a wait that is given up lets the next one of the same account go on.
+/// Guards: an account whose large answers use all of its share still gets small ones. A wait for its own bytes drops
+/// its read-ahead even if no other account waits. A wait that is given up lets the next one of the account continue.
 #[test]
-fn a_share_does_not_hold_small_answers_up() {
+fn a_used_up_share_does_not_delay_small_answers() {
     let mut budget = budget();
     let (id, _) = client(&mut budget);
-    let ahead: Arc<dyn Ahead> = Arc::new(Slot);
+    let ahead: Arc<dyn ReadAhead> = Arc::new(Slot);
     assert!(budget.ask(Lane::Bulk, Some(id), 32 * K).granted.is_none());
     budget.ahead(id, &ahead);
     assert!(budget.relieve(STALL, Some(id)).ahead.is_empty());
@@ -144,9 +146,10 @@ fn a_share_does_not_hold_small_answers_up() {
     assert_eq!(sixth.lane, Lane::Urgent);
 }
 
-/// Guards: a client that gives one window up is told again only once that one is back, or did not come back for long.
+/// Guards: a client that dropped one window is revoked again only once that one was returned, or was not returned for
+/// long.
 #[test]
-fn who_gave_way_is_told_again() {
+fn a_client_can_be_revoked_again() {
     let mut budget = budget();
     let (id, signals) = client(&mut budget);
     budget.share = 1024 * K;
@@ -171,9 +174,9 @@ fn who_gave_way_is_told_again() {
     assert_eq!(budget.relieve(now, None).told.len(), 1, "nothing came");
 }
 
-/// Guards: however many wait, all accounts are looked at only so often.
+/// Guards: all accounts are scanned at bounded intervals, however many wait.
 #[test]
-fn accounts_are_looked_at_now_and_then() {
+fn scans_of_accounts_have_a_minimum_interval() {
     let mut budget = budget();
     let (holder, signals) = client(&mut budget);
     assert!(
@@ -193,10 +196,10 @@ fn accounts_are_looked_at_now_and_then() {
     assert_eq!(budget.relieve(STALL + LOOK_PAUSE, None).told.len(), 1);
 }
 
-/// Guards: for a file one client is told to let go at a time, the next once that one has or did not for long; only one with an open
-/// file; and all accounts are looked at only so often.
+/// Guards: for a file, one client at a time is revoked, and the next once that one reacted or did not for long; only
+/// clients with an open file; and all accounts are scanned at bounded intervals.
 #[test]
-fn one_client_at_a_time_gives_a_file_up() {
+fn one_client_at_a_time_is_revoked_for_a_file() {
     let mut budget = budget();
     let mut clients = Vec::new();
     for number in 0..4 {
@@ -224,7 +227,7 @@ fn one_client_at_a_time_gives_a_file_up() {
     assert_eq!(told(&mut budget, now), Some(3), "nothing came");
 }
 
-/// Guards: one that asks for more than a portion gets as many to give way as it needs.
+/// Guards: for a request larger than a portion, as many clients are revoked as it needs.
 #[test]
 fn a_large_wait_ends() {
     let mut budget = budget();
@@ -237,8 +240,8 @@ fn a_large_wait_ends() {
     assert_eq!(budget.relieve(STALL, None).told.len(), 8);
 }
 
-/// Guards: the client that took nothing for the longest time lets go first, only while others wait, and one that takes its bytes
-/// does not; one that takes a byte now and then does in the end.
+/// Guards: the client that took nothing for the longest time is revoked first, and only while others wait. One that
+/// takes its bytes is not revoked; one that takes a byte now and then is, in the end.
 #[test]
 fn the_longest_stalled_gives_way() {
     let mut budget = budget();

@@ -1,6 +1,6 @@
 //! Handles of open segments.
 //!
-//! Invariants: at most one handle per segment is live; a bounded number is kept open for the next reader, by last use.
+//! Invariants: at most one handle per segment is live. A bounded number is kept open for the next reader, by last use.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use crate::segment::open_files::OpenFile;
 use crate::segment::record_check::RecordCheck;
 use crate::sync::AtomicBool;
 
-/// Who has which segment open.
+/// The open segments.
 #[derive(Debug)]
 pub(super) struct Handles {
     pub(super) live: HashMap<SegmentId, Weak<SegmentFile>>,
-    /// Kept open for the next reader, by last use. Its bound is given at each use.
+    /// Kept open for the next reader, by last use. The bound is an argument of each use.
     pub(super) kept: LruCache<SegmentId, Arc<SegmentFile>>,
 }
 
@@ -35,7 +35,7 @@ impl Default for Handles {
 }
 
 impl Handles {
-    /// Counts a use of `file` and returns what must be closed to stay within `max`.
+    /// Notes a use of `file` and returns the files to close so that at most `max` are kept.
     pub(super) fn touch(&mut self, file: &Arc<SegmentFile>, max: usize) -> Vec<Arc<SegmentFile>> {
         if file.retired.load(Ordering::Acquire) {
             return Vec::new();
@@ -66,33 +66,33 @@ pub(crate) struct SegmentFile {
     pub(super) retired: AtomicBool,
     pub(super) home: Weak<SegmentFiles>,
     pub(super) header_holds: bool,
-    /// Of the record of a dedicated segment, its payload aside.
+    /// The check of a dedicated segment's record, without its payload.
     pub(super) record_check: RecordCheck,
     pub(super) _counted: OpenFile,
 }
 
 impl SegmentFile {
-    /// Its id.
+    /// Returns its id.
     pub(crate) fn id(&self) -> SegmentId {
         self.id
     }
 
-    /// Its path, for messages.
+    /// Returns its path, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The check that frame and table of a dedicated segment belong to its blob.
+    /// Returns the check that frame and table of a dedicated segment belong to its blob.
     pub(in crate::segment) fn record_check(&self) -> &RecordCheck {
         &self.record_check
     }
 
-    /// The open file.
+    /// Returns the open file.
     pub(crate) fn file(&self) -> &dyn crate::io::File {
         self.file.as_ref()
     }
 
-    /// The open file, shared.
+    /// Returns the open file, shared.
     pub(crate) fn share(&self) -> FileRef {
         Arc::clone(&self.file)
     }
@@ -119,8 +119,7 @@ impl Drop for SegmentFile {
     }
 }
 
-/// A segment that an upload has open to write it. When this drops, its descriptor is given back, and another upload may
-/// have one.
+/// A segment that an upload has open for writing. When it drops, its descriptor is free for another upload.
 #[derive(Debug)]
 pub(crate) struct WrittenFile {
     pub(super) file: Arc<SegmentFile>,
@@ -129,7 +128,7 @@ pub(crate) struct WrittenFile {
 }
 
 impl WrittenFile {
-    /// The segment.
+    /// Returns the segment.
     pub(crate) fn file(&self) -> &Arc<SegmentFile> {
         &self.file
     }

@@ -1,16 +1,16 @@
-//! Segment files: names, handles and their end.
+//! Segment files: names, handles and removal.
 //!
-//! Owns: creating, opening (a bounded number stay open), and unlinking. Refuses: what is inside, but for
-//! the header, which says that the file is the one its name claims. Rot in it costs no blob: a reader
-//! then goes by the record's own frame.
+//! Owns: creating, opening (a bounded number stay open), and unlinking. Refuses: the content, except for the header,
+//! which says that the file is the one its name claims. Rot in the header costs no blob: a reader then relies on the
+//! record's own frame.
 //!
-//! Invariants: at most one handle per segment exists; a retired segment is unlinked when the last holder of
-//! its handle drops it, because bytes handed to a socket may be read after the call returned (D6).
+//! Invariants: at most one handle per segment exists. A retired segment is unlinked when the last owner of its handle
+//! drops it, because bytes passed to a socket may be read after the call returned (D6).
 
 mod handles;
-mod line;
 mod names;
 mod pull;
+mod pull_queue;
 mod unlinking;
 
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ use crate::io::{Call, Class, Directory, Env, FileRef, IoError, IoResult, OpenMod
 use crate::poison::Poison;
 use crate::sync::{AtomicBool, AtomicU64, Mutex};
 use handles::Handles;
-use line::Line;
+use pull_queue::PullQueue;
 use unlinking::Unlinking;
 
 pub(crate) use handles::SegmentFile;
@@ -43,7 +43,7 @@ pub(super) use handles::WrittenFile;
 pub(crate) use names::{parse_segment_name, segment_name};
 pub(crate) use unlinking::AbandonGuard;
 
-/// How long an upload waits for others to give a descriptor back.
+/// How long an upload waits for a descriptor.
 const PERMIT_WAIT: Duration = Duration::from_secs(10);
 
 /// The directory of segment files.
@@ -55,18 +55,18 @@ pub(crate) struct SegmentFiles {
     poison: Arc<Poison>,
     open: Arc<OpenFiles>,
     handles: Mutex<Handles>,
-    /// One permit for each file that may be open to be written.
+    /// One permit for each segment that uploads may have open.
     writers: Arc<Semaphore>,
     /// Pulls that wait until they may open a file.
-    pulls: Line,
-    /// Uploads that wait for a permit.
+    pulls: PullQueue,
+    /// Number of uploads that wait for a permit.
     waiting: AtomicU64,
-    /// One was asked for and not waited for.
+    /// Whether an upload that does not wait found no permit.
     wanted: AtomicBool,
     unlinking: Arc<Unlinking>,
 }
 
-/// One of those that wait, until it drops.
+/// Counts a waiter until it drops.
 #[derive(Debug)]
 struct Counted<'a>(&'a AtomicU64);
 
@@ -77,7 +77,7 @@ impl Drop for Counted<'_> {
 }
 
 impl SegmentFiles {
-    /// The segments in `dir`, which is open, of the store with the id `store`.
+    /// Creates the segment files of the store with the id `store`, in `dir`, which is open.
     pub(crate) fn new(
         env: Env,
         dir: Directory,
@@ -94,35 +94,37 @@ impl SegmentFiles {
             writers: Arc::new(Semaphore::new(open.writers_max())),
             open,
             handles: Mutex::default(),
-            pulls: Line::default(),
+            pulls: PullQueue::default(),
             waiting: AtomicU64::new(0),
             wanted: AtomicBool::new(false),
             unlinking: Arc::default(),
         })
     }
 
-    /// The directory.
+    /// Returns the directory's path.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The store's id.
+    /// Returns the store's id.
     pub(crate) fn store(&self) -> [u8; 16] {
         self.store
     }
 
-    /// What the engine was given.
+    /// Returns the engine's environment.
     pub(crate) fn env(&self) -> &Env {
         &self.env
     }
 
-    /// The path of a segment.
+    /// Returns the path of a segment.
     pub(crate) fn path(&self, id: SegmentId) -> PathBuf {
         self.dir.path().join(segment_name(id))
     }
 
-    /// Waits until one more segment may be open to be written by an upload. First come, first served; those that have one
-    /// give it back after every window while others wait, so the wait is bounded.
+    /// Waits until an upload may open one more segment for writing. First come, first served. Uploads that have a
+    /// permit return it after every window while others wait, so the wait is bounded.
+    ///
+    /// # Errors A failure that counts as not attempted, after [`PERMIT_WAIT`].
     pub(crate) async fn writer_permit(&self) -> Result<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.writers).try_acquire_owned() {
             return Ok(permit);
@@ -139,29 +141,29 @@ impl SegmentFiles {
         }
     }
 
-    /// As [`SegmentFiles::writer_permit`], for one that cannot wait.
+    /// Takes a permit without waiting, if one is free.
     pub(crate) fn try_writer_permit(&self) -> Option<OwnedSemaphorePermit> {
         let permit = Arc::clone(&self.writers).try_acquire_owned().ok();
         self.wanted.store(permit.is_none(), Ordering::Release);
         permit
     }
 
-    /// Whether uploads want a segment open, more than may be.
+    /// Returns whether uploads want more segments open than may be.
     pub(crate) fn writers_wait(&self) -> bool {
         self.waiting.load(Ordering::Acquire) > 0 || self.wanted.load(Ordering::Acquire)
     }
 
-    /// Forgets those that did not wait, until they ask again.
+    /// Forgets uploads that asked without waiting, until they ask again.
     pub(crate) fn forget_wanted(&self) {
         self.wanted.store(false, Ordering::Release);
     }
 
-    /// Whether no more segment may be open to be written.
+    /// Returns whether every permit is in use.
     pub(crate) fn is_full_of_writers(&self) -> bool {
         self.writers.available_permits() == 0
     }
 
-    /// Creates a dedicated segment, open to be written.
+    /// Creates a dedicated segment, open for writing.
     pub(crate) async fn create_to_write(
         self: &Arc<Self>,
         id: SegmentId,
@@ -171,7 +173,7 @@ impl SegmentFiles {
         Ok(WrittenFile { file, permit })
     }
 
-    /// Creates a segment and writes its header, which is synced where the segment is shared. A failure leaves no file behind.
+    /// Creates a segment and writes its header, which is synced if the segment is shared. A failure leaves no file.
     pub(crate) async fn create(
         self: &Arc<Self>,
         id: SegmentId,
@@ -198,7 +200,7 @@ impl SegmentFiles {
             SegmentClass::Shared => {
                 write_all_and_sync(file.file(), io_class.call(), 0, slices).await
             }
-            // With its payload.
+            // Synced with its payload.
             SegmentClass::Dedicated => write_all(file.file(), io_class.call(), 0, slices).await,
         };
         if let Err(error) = written {
@@ -252,21 +254,22 @@ impl SegmentFiles {
         let checked = SegmentHeader::decode_of(header.filled(), &self.store, id);
         let header_holds = checked.is_ok();
         if let Err(what) = checked {
-            // Whole, and of another segment: the file is not ours. Rotten: its records still say what they are.
+            // An intact header of another segment means a wrong file. With a rotten header, the records still identify
+            // themselves.
             if mode != OpenMode::Read || SegmentHeader::is_whole(header.filled()) {
                 return Err(rotten(what));
             }
-            tracing::error!(path = %path.display(), %what, "the header of a segment does not hold; its blobs are read by their own frames");
+            tracing::error!(path = %path.display(), %what, "the header of a segment is corrupt; its blobs are read by their own frames");
         }
         Ok(self.keep(id, path, (file, counted), header_holds))
     }
 
-    /// The count of open files, for files of blobs that are no segments.
+    /// Returns the count of open files, for files of blobs that are no segments.
     pub(crate) fn open_files(&self) -> &Arc<OpenFiles> {
         &self.open
     }
 
-    /// Counts a file in that is about to be opened. Where there is no room for it, segments that are only kept open are closed.
+    /// Counts a file that is about to be opened. If the bound is reached, segments that are only kept open are closed.
     fn admit(&self, purpose: Purpose) -> Admitted {
         match self.open.admit(purpose) {
             Err(_) if self.close_unused() => self.open.admit(purpose),
@@ -274,29 +277,30 @@ impl SegmentFiles {
         }
     }
 
-    /// The open handle, counted as used.
+    /// Returns the open handle, and notes its use.
     fn find(&self, id: SegmentId) -> Option<Arc<SegmentFile>> {
         let mut handles = self.handles.lock();
         let file = handles.live.get(&id)?.upgrade()?;
         let evicted = handles.touch(&file, self.open.kept_max());
         drop(handles);
-        // Dropped here: closing a file takes the lock again.
+        // Dropped here, because closing a file takes the lock again.
         drop(evicted);
         Some(file)
     }
 
-    /// Closes what is only kept open for the next reader, because descriptors are short. Returns whether there was anything.
+    /// Closes files that are only kept for the next reader, because descriptors are short. Returns whether there were
+    /// any.
     fn close_unused(&self) -> bool {
         let mut handles = self.handles.lock();
         let kept = std::mem::replace(&mut handles.kept, LruCache::unbounded());
         drop(handles);
         let any = kept.iter().any(|(_, file)| Arc::strong_count(file) == 1);
-        // Dropped here: closing a file takes the lock again.
+        // Dropped here, because closing a file takes the lock again.
         drop(kept);
         any
     }
 
-    /// Keeps a handle open; gives the one that another task opened meanwhile if there is one.
+    /// Keeps a handle open. Returns the one that another task opened meanwhile, if there is one.
     fn keep(
         self: &Arc<Self>,
         id: SegmentId,
@@ -325,13 +329,13 @@ impl SegmentFiles {
         file
     }
 
-    /// The segment's bytes are no longer needed: unlinks it once it has no holder. Best effort; recovery
-    /// removes what is left.
+    /// Unlinks a segment whose bytes are no longer needed, once its handle has no owner. Best effort; recovery removes
+    /// what is left.
     pub(crate) fn retire(self: &Arc<Self>, id: SegmentId) {
         let mut handles = self.handles.lock();
         let file = handles.live.get(&id).and_then(Weak::upgrade);
         let kept = handles.forget(id);
-        // Under the lock: a lookup that finds the handle from now on does not put it back among those that stay open.
+        // Under the lock, so that a later lookup of the handle does not keep it open again.
         if let Some(file) = &file {
             file.retired.store(true, Ordering::Release);
         }
@@ -347,14 +351,14 @@ impl SegmentFiles {
         let removal = self.unlinking.begin();
         let task = async move {
             if let Err(error) = io.unlink(Class::Directory.call(), &path).await {
-                tracing::warn!(path = %path.display(), %error, "a segment that is not needed could not be removed");
+                tracing::warn!(path = %path.display(), %error, "a segment that is no longer needed could not be removed");
             }
             drop(removal);
         };
         self.env.spawn.spawn("unlink segment", Box::pin(task));
     }
 
-    /// Waits until the segments that were retired and have no holder are removed and closed, so that their space is free.
+    /// Waits until retired segments without an owner are removed and closed, so that their space is free.
     pub(crate) async fn unlinked(&self) {
         loop {
             let mut ended = pin!(self.unlinking.ended.notified());
@@ -366,15 +370,15 @@ impl SegmentFiles {
         }
     }
 
-    /// Makes the names of all segments created so far durable. A failure stops all writes.
+    /// Makes the names of all segments created so far durable. A failed sync stops all writes.
     pub(crate) async fn sync_dir(&self, call: Call) -> Result<()> {
         let synced = self.dir.sync(call).await;
         synced.map_err(|error| self.poison.of_directory_sync(self.dir.path(), error))
     }
 }
 
-/// Opens a file that was `admitted`. Where there is no descriptor, segments that are only kept open are closed, and it is tried once
-/// more.
+/// Opens a file that was `admitted`. If there is no descriptor, segments that are only kept open are closed, and the
+/// open is repeated once.
 async fn open(
     files: &SegmentFiles,
     call: Call,

@@ -4,12 +4,12 @@ use crate::extent::SegmentId;
 
 const SUFFIX: &str = ".segment";
 
-/// The file name of a segment.
+/// Returns the file name of a segment.
 pub(crate) fn segment_name(id: SegmentId) -> String {
     format!("{id}{SUFFIX}")
 }
 
-/// The segment of a file name; `None` if it is not one that [`segment_name`] gives.
+/// Parses the file name of a segment; `None` if [`segment_name`] does not make this name.
 pub(crate) fn parse_segment_name(name: &str) -> Option<SegmentId> {
     let id = SegmentId(u64::from_str_radix(name.strip_suffix(SUFFIX)?, 16).ok()?);
     (segment_name(id) == name).then_some(id)
@@ -19,7 +19,7 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<SegmentId> {
 mod tests {
     use super::*;
 
-    /// Guards: only names that we give are taken for segments.
+    /// Guards: only names that [`segment_name`] makes are taken for segments.
     #[test]
     fn names_round_trip() {
         assert_eq!(segment_name(SegmentId(0xab)), "00000000000000ab.segment");

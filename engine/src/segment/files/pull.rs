@@ -1,6 +1,6 @@
-//! Opening a segment for a pull, which waits where no more files may be open.
+//! Opening a segment for a pull, which waits while too many files are open.
 //!
-//! Owns: how long it waits, and who lets go meanwhile. Refuses: whose turn it is (`line`).
+//! Owns: how long it waits, and which clients lose their files meanwhile. Refuses: the order of waiting pulls (`pull_queue`).
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,15 +16,17 @@ use crate::memory::MemoryBudget;
 use crate::segment::open_files::{Full, Purpose};
 use crate::vocabulary::ClientId;
 
-/// How long a pull waits for another file to be closed, beside twice the time after which a client counts as stalled.
+/// Time that a pull waits for another file to be closed, in addition to twice the time after which a client counts as
+/// stalled.
 const WAIT: Duration = Duration::from_secs(1);
-/// Time between two tries of the one whose turn it is.
+/// Time between two attempts of the pull that has the turn.
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl SegmentFiles {
-    /// As [`SegmentFiles::open`], for a pull of `client`: waits while as many files are open as may be. Clients have their turn one after
-    /// the other; meanwhile the one with an open file that took nothing of its answer for the longest time is told to let go, one at a
-    /// time.
+    /// Opens a segment for a pull of `client`; waits while too many files are open.
+    ///
+    /// Clients are served in turn. Meanwhile, the client with an open file that took nothing of its answer for the
+    /// longest time is revoked, one at a time.
     pub(crate) async fn open_for_client(
         self: &Arc<Self>,
         id: SegmentId,
@@ -37,7 +39,7 @@ impl SegmentFiles {
         let clock = &self.env.clock;
         let wait = memory.stall() * 2 + WAIT;
         let until = clock.monotonic() + wait;
-        // Where others wait, their turn comes first.
+        // If others wait, their turn comes first.
         let mut admitted = if self.pulls.is_empty() {
             self.admit(Purpose::Read)
         } else {
@@ -45,9 +47,9 @@ impl SegmentFiles {
         };
         if admitted.is_err() {
             let mut turn = self.pulls.join(client);
-            let _ = select(pin!(turn.come()), clock.sleep(wait)).await;
+            let _ = select(pin!(turn.granted()), clock.sleep(wait)).await;
             loop {
-                // Others may want the same one.
+                // Another pull may have opened the same segment.
                 if let Some(file) = self.find(id) {
                     return Ok(file);
                 }

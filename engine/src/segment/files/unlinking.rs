@@ -1,4 +1,4 @@
-//! Removals of segment files: those under way, and the one that is due where an upload ends without a commit.
+//! Removals of segment files: those under way, and the one due when an upload ends without a commit.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use super::SegmentFiles;
 use crate::extent::SegmentId;
 use crate::sync::{AtomicU64, Notify};
 
-/// Removals of files that are under way.
+/// The removals of files that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Unlinking {
     pub(super) count: AtomicU64,
@@ -21,7 +21,7 @@ impl Unlinking {
     }
 }
 
-/// One of them; it is over when this drops, however it ended.
+/// A removal under way; it ends when this drops, whether or not it succeeded.
 #[derive(Debug)]
 pub(super) struct Removal(Arc<Unlinking>);
 
@@ -32,7 +32,7 @@ impl Drop for Removal {
     }
 }
 
-/// Unlinks a dedicated segment that was never committed, when dropped.
+/// Unlinks a dedicated segment that was never committed, when it drops.
 #[derive(Debug)]
 pub(crate) struct AbandonGuard {
     files: Option<Arc<SegmentFiles>>,
@@ -40,7 +40,7 @@ pub(crate) struct AbandonGuard {
 }
 
 impl AbandonGuard {
-    /// Guards the segment `id`.
+    /// Creates a guard of the segment `id`.
     pub(crate) fn new(files: Arc<SegmentFiles>, id: SegmentId) -> Self {
         Self {
             files: Some(files),
@@ -48,7 +48,7 @@ impl AbandonGuard {
         }
     }
 
-    /// The segment stays: a durable transaction names it, or may do so (its outcome is not known).
+    /// Keeps the segment: a durable transaction names it, or may name it (its outcome is not known).
     pub(crate) fn keep(mut self) {
         self.files = None;
     }

@@ -1,13 +1,13 @@
-//! Marks of a body, and going back to one: what came after it was never received.
+//! Marks of a body, and rolling back to one: bytes after the mark count as never received.
 //!
-//! Invariants: a body goes back as a whole or not at all. A log that names bytes which are taken back is replaced before they
-//! are written again.
+//! Invariants: a body rolls back as a whole or not at all. A log that names bytes which are rolled back is replaced
+//! before they are written again.
 
 use super::{Body, Kept, Work};
 use crate::error::Result;
 use crate::upload::digestion::DigestionMark;
 
-/// A point of a body to go back to.
+/// A point of a body to roll back to.
 #[derive(Debug, Clone)]
 pub(in crate::upload) struct BodyMark {
     pub(super) digestion: DigestionMark,
@@ -15,16 +15,16 @@ pub(in crate::upload) struct BodyMark {
 }
 
 impl BodyMark {
-    /// Bytes before it.
+    /// Returns the number of bytes before it.
     pub(in crate::upload) fn offset(&self) -> u64 {
         self.digestion.mark.length
     }
 }
 
 impl Body {
-    /// Remembers where we are.
+    /// Marks the present offset.
     pub(in crate::upload) async fn mark(&mut self) -> Result<BodyMark> {
-        // Submitted, so that a mark holds no bytes of its own.
+        // Submitted first, so that a mark holds no bytes of its own.
         let digestion = self.flush().await?.mark();
         let pieces = match &self.kept {
             Kept::Memory(pieces) => pieces.len(),
@@ -33,24 +33,24 @@ impl Body {
         Ok(BodyMark { digestion, pieces })
     }
 
-    /// Where a closing request began that has no answer.
+    /// Returns where a closing request without an answer began.
     pub(in crate::upload) fn unanswered(&self) -> Option<&BodyMark> {
         self.unanswered.as_ref()
     }
 
-    /// Remembers where a closing request begins.
+    /// Marks where a closing request begins.
     pub(in crate::upload) async fn mark_close(&mut self) -> Result<BodyMark> {
         let mark = self.mark().await?;
         self.unanswered = Some(mark.clone());
         Ok(mark)
     }
 
-    /// The bytes that are there stay, also over a restart, and the next request's follow them.
+    /// Keeps the bytes that are there, also after a restart; those of the next request follow them.
     pub(in crate::upload) fn keep_unanswered(&mut self) {
         self.unanswered = None;
     }
 
-    /// Goes back to a mark of this body: what came after it was never received.
+    /// Rolls back to a mark of this body: bytes after it count as never received.
     pub(in crate::upload) async fn back_to(&mut self, mark: &BodyMark) -> Result<()> {
         self.check()?;
         let outcome = self.try_back_to(mark).await;
@@ -60,10 +60,10 @@ impl Body {
     async fn try_back_to(&mut self, mark: &BodyMark) -> Result<()> {
         self.settle_hash().await?;
         if let Kept::Spilled(spill) = &mut self.kept {
-            // A write still on its way must not land on top of what comes next.
+            // A write in flight must not overwrite later bytes.
             spill.settle_for(mark.offset()).await?;
         }
-        // From here on nothing waits: an upload goes back as a whole or not at all.
+        // Nothing waits from here on, so that an upload rolls back as a whole or not at all.
         let Work::Ready(digestion) = &mut self.work else {
             unreachable!("the hash was waited for")
         };
@@ -79,7 +79,7 @@ impl Body {
             Kept::Spilled(spill) => spill.back_to(self.submitted),
         }
         self.release();
-        // Given up here, the next window makes up for it.
+        // If this is given up, the next window repeats it.
         if let Some((spill, progress)) = self.spilled()
             && spill.is_log_ahead_of(progress.named())
         {

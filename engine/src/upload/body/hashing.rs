@@ -1,7 +1,7 @@
-//! The running hash of an upload, a window behind its bytes.
+//! The running hash of an upload, which is at most a window behind its bytes.
 //!
-//! Invariants: windows are hashed in order, one at a time. A hash that was lost to a restart, or is wanted under another
-//! algorithm, is built from the bytes that are kept.
+//! Invariants: windows are hashed in order, one at a time. A hash that a restart lost, or that is needed under another
+//! algorithm, is computed from the stored bytes.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use crate::in_flight::InFlight;
 use crate::limits::CHUNK_BYTES;
 use crate::upload::digestion::Digestion;
 
-/// Windows up to this are hashed on the spot: cheaper than handing them to another thread.
+/// Largest window, in bytes, that is hashed on the async worker, which is cheaper than another thread.
 const HASH_INLINE_BYTES: u64 = 32 << 10;
 
 impl Body {
@@ -44,7 +44,7 @@ impl Body {
                 None => Work::Lost,
             };
         }
-        // Lost: the computation never ran, which happens only when the program is being stopped.
+        // A lost computation never ran, which happens only while the program stops.
         if matches!(self.work, Work::Lost) {
             Err(Error::Closed)
         } else {
@@ -52,7 +52,7 @@ impl Body {
         }
     }
 
-    /// Builds the hash anew after a restart, where no mid-state could be kept.
+    /// Computes the hash again after a restart, if no mid-state could be kept.
     pub(super) async fn hash_again_if_due(&mut self) -> Result<()> {
         let Work::Again(checkpoint) = &self.work else {
             return Ok(());
@@ -65,7 +65,7 @@ impl Body {
         Ok(())
     }
 
-    /// Hashes what is in the dedicated segment.
+    /// Hashes the stored bytes under any algorithm.
     pub(super) async fn hash_with(
         &mut self,
         algorithm: Algorithm,
@@ -89,8 +89,8 @@ impl Body {
         }
     }
 
-    /// The digest of everything received, under any algorithm. Under another one than runs, the bytes are read
-    /// again (D9: the one exception to a commit whose cost does not depend on the size).
+    /// Returns the digest of everything received. Under another algorithm than the running one, the bytes are read
+    /// again (D9: an exception to the rule that a commit's cost does not depend on the size).
     pub(in crate::upload) async fn digest(&mut self, algorithm: Algorithm) -> Result<Digest> {
         let running = self.algorithm;
         let digestion = self.flush().await?;
@@ -102,7 +102,7 @@ impl Body {
     }
 }
 
-/// The checksum table of a checkpoint, the unfinished chunk included.
+/// Returns the checksum table of a checkpoint, the unfinished chunk included.
 fn table_of(checkpoint: &UploadCheckpoint) -> Vec<u32> {
     let mut table = checkpoint.checksums.clone();
     let mark = &checkpoint.mark;

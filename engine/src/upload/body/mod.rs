@@ -1,11 +1,11 @@
-//! The pipeline of one upload: received pieces become windows, and each full window is hashed and written
-//! while the next one is received.
+//! The pipeline of one upload: received pieces become windows, and each full window is hashed and written while the
+//! next one is received.
 //!
-//! Owns: windows, and where the bytes are kept (memory, then a dedicated segment). Refuses: sessions and names
+//! Owns: windows, and where the bytes are stored (memory, then a dedicated segment). Refuses: sessions and names
 //! (`session`, `sessions`).
 //!
-//! Invariants: `offset = submitted + pending`; what is submitted is hashed in order, one window at a time; every
-//! wait can be given up and taken up again, since a client may go at any moment.
+//! Invariants: `offset = submitted + pending`. Submitted windows are hashed in order, one at a time. Every wait can be
+//! given up and resumed, because a client may disconnect at any moment.
 
 mod going_back;
 mod hashing;
@@ -28,43 +28,44 @@ use crate::segment::DedicatedWriter;
 
 pub(super) use going_back::BodyMark;
 
-/// Pieces below this are copied together, so that they do not pin the larger blocks they are cut from.
+/// Pieces smaller than this, in bytes, are copied together, so that they do not pin the larger blocks that they are
+/// part of.
 const TINY_BYTES: usize = 4 << 10;
 
-/// The bytes of one upload, on their way.
+/// The received bytes of one upload.
 #[derive(Debug)]
 pub(super) struct Body {
     shared: Arc<Shared>,
     subject: Subject,
     algorithm: Algorithm,
     length_hint: Option<u64>,
-    /// Received, not yet submitted: whole pieces, then tiny ones copied together.
+    /// Received and not yet submitted: whole pieces, then tiny ones copied together.
     pending: Vec<Bytes>,
     tiny: BytesMut,
     pending_bytes: u64,
     submitted: u64,
     work: Work,
     kept: Kept,
-    /// The dedicated segment on its way: a request that gives up leaves it to the next.
+    /// A dedicated segment that is being created; a request that gives up leaves it to the next.
     opening: Option<InFlight<Result<DedicatedWriter>>>,
     staged: Staged,
-    /// Where a closing request began that has no answer yet; the log names no byte after it, for the request that follows a
-    /// restart may be the same, sent again.
+    /// Where a closing request without an answer began. The log names no byte after it, because the request that
+    /// follows a restart may be the same one, sent again.
     unanswered: Option<BodyMark>,
     failed: Option<Error>,
 }
 
-/// Where the hash is.
+/// The state of the running hash.
 #[derive(Debug)]
 enum Work {
     Ready(Digestion),
     Hashing(InFlight<Option<Digestion>>),
-    /// Resumed without a mid-state: everything has to be hashed again first.
+    /// Resumed without a mid-state: everything must be hashed again first.
     Again(UploadCheckpoint),
     Lost,
 }
 
-/// Where submitted bytes are.
+/// Where submitted bytes are stored.
 #[derive(Debug)]
 pub(super) enum Kept {
     Memory(Vec<Bytes>),
@@ -97,7 +98,7 @@ impl Body {
         }
     }
 
-    /// Goes on from a checkpoint, with the bytes that `spill` has.
+    /// Continues from a checkpoint, with the bytes that `spill` has.
     pub(super) fn resume(
         shared: Arc<Shared>,
         subject: Subject,
@@ -114,17 +115,17 @@ impl Body {
         body
     }
 
-    /// Bytes received.
+    /// Returns the number of bytes received.
     pub(super) fn offset(&self) -> u64 {
         self.submitted + self.pending_bytes
     }
 
-    /// The algorithm that runs.
+    /// Returns the running algorithm.
     pub(super) fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Runs this algorithm, if there is nothing yet that another one was run over.
+    /// Switches to this algorithm, if no byte was received yet.
     pub(super) fn prefer(&mut self, algorithm: Algorithm) {
         if self.offset() == 0 && algorithm != self.algorithm {
             self.algorithm = algorithm;
@@ -132,7 +133,7 @@ impl Body {
         }
     }
 
-    /// Whether the upload cannot go on.
+    /// Returns whether the upload cannot continue.
     pub(super) fn is_failed(&self) -> bool {
         self.failed.is_some()
     }
@@ -141,8 +142,8 @@ impl Body {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    /// Remembers an error after which the bytes are not all there. They are after an operation that was not attempted,
-    /// and after a write that found the disk full: it is begun again by the next step.
+    /// Remembers an error after which bytes are missing. None are missing after an operation that was not attempted, or
+    /// after a write that found the disk full: the next step repeats it.
     pub(super) fn fail<T>(&mut self, result: Result<T>) -> Result<T> {
         let sync_failed = matches!(&self.kept, Kept::Spilled(spill) if spill.is_sync_failed());
         match &result {
@@ -153,20 +154,19 @@ impl Body {
         result
     }
 
-    /// The upload cannot go on because of this error.
+    /// Ends the upload because of this error.
     fn end(&mut self, error: &Error) {
         self.failed.get_or_insert_with(|| error.clone());
     }
 
-    /// A request failed. Where that is for want of space, an upload that has bytes on disk ends, so that they do not stay
-    /// there.
+    /// Ends an upload that has bytes on disk if its request failed for lack of space, so that they do not stay there.
     pub(super) fn end_without_space(&mut self, error: &Error) {
         if error.is_no_space() && self.bytes_on_disk() > 0 {
             self.end(error);
         }
     }
 
-    /// Bytes on disk, reserved ones included.
+    /// Returns the bytes on disk, reserved ones included.
     pub(super) fn bytes_on_disk(&self) -> u64 {
         match &self.kept {
             Kept::Memory(_) => 0,
@@ -174,8 +174,8 @@ impl Body {
         }
     }
 
-    /// Takes in bytes, and leaves in `piece` what it did not take; waits while the pipeline is full. Called again after
-    /// an error that did not end the upload, it takes up what was not done.
+    /// Takes in bytes, and leaves in `piece` those that it did not take; waits while the pipeline is full. After an
+    /// error that did not end the upload, the next call continues.
     pub(super) async fn write(&mut self, piece: &mut Bytes) -> Result<()> {
         self.check()?;
         let outcome = self.try_write(piece).await;
@@ -224,8 +224,8 @@ impl Body {
         }
     }
 
-    /// Accounts for `bytes` more in memory. Where the budget is used up, the upload goes to disk. Where none is left even
-    /// so, they are beyond the budget until [`Body::try_write`] has drained them.
+    /// Counts `bytes` more in memory. If the budget is used up, the upload spills to disk. If there is still no budget,
+    /// the bytes exceed it until [`Body::try_write`] has drained them.
     async fn stage(&mut self, bytes: u64) -> Result<()> {
         let length = self.offset() + bytes;
         if !self.staged.try_add(bytes, length) {
@@ -236,7 +236,7 @@ impl Body {
         Ok(())
     }
 
-    /// Bytes in memory.
+    /// Returns the bytes in memory.
     fn held_bytes(&self) -> u64 {
         let kept = match &self.kept {
             Kept::Memory(_) => self.submitted,
@@ -245,7 +245,7 @@ impl Body {
         kept + self.pending_bytes
     }
 
-    /// Everything received is hashed and in the dedicated segment, and nothing of it in memory.
+    /// Hashes everything received and writes it to the dedicated segment, so that none of it is in memory.
     async fn drain(&mut self) -> Result<()> {
         if self.pending_bytes > 0 {
             self.submit().await?;
@@ -258,7 +258,7 @@ impl Body {
         Ok(())
     }
 
-    /// What is in the dedicated segment, where the hash is not behind it.
+    /// Returns the dedicated segment and the progress, if the hash has everything that was submitted.
     fn spilled(&mut self) -> Option<(&mut Spill, Progress<'_>)> {
         let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) else {
             return None;
@@ -267,12 +267,12 @@ impl Body {
         Some((spill, Progress { digestion, close }))
     }
 
-    /// Gives back memory that is no longer held.
+    /// Returns memory that is no longer used to the budget.
     fn release(&mut self) {
         self.staged.release_to(self.held_bytes());
     }
 
-    /// Hands the pending window to hash and disk.
+    /// Passes the pending window to hash and disk.
     async fn submit(&mut self) -> Result<()> {
         let options = &self.shared.options;
         let (unsynced_max, record_every) =
@@ -284,7 +284,7 @@ impl Body {
             spill.pace(progress, unsynced_max / 2, record_every).await?;
             spill.make_room(submitted, unsynced_max).await?;
         }
-        // From here on nothing waits: a window is submitted as a whole or not at all.
+        // Nothing waits from here on, so that a window is submitted as a whole or not at all.
         self.release();
         self.seal_tiny();
         let pieces = std::mem::take(&mut self.pending);
@@ -298,7 +298,7 @@ impl Body {
         Ok(())
     }
 
-    /// Everything received is submitted and hashed.
+    /// Submits and hashes everything received.
     pub(super) async fn flush(&mut self) -> Result<&Digestion> {
         self.check()?;
         let outcome = self.try_flush().await;
@@ -319,7 +319,9 @@ impl Body {
         self.settle_hash().await
     }
 
-    /// The flushed bytes, to be finished.
+    /// Returns the flushed bytes, to be finished.
+    ///
+    /// # Panics If the body is not flushed.
     pub(super) fn flushed(&mut self) -> (&Digestion, &mut Kept) {
         match &self.work {
             Work::Ready(digestion) if self.pending_bytes == 0 => (digestion, &mut self.kept),
@@ -329,7 +331,7 @@ impl Body {
         }
     }
 
-    /// Lets what is in flight end, whatever comes of it, so that its files can be removed.
+    /// Waits for operations in flight, whatever their outcome, so that the files can be removed.
     pub(super) async fn settle(&mut self) {
         if let Kept::Spilled(spill) = &mut self.kept {
             let settled = spill.end_operations().await;
@@ -337,7 +339,7 @@ impl Body {
         }
     }
 
-    /// The upload is over without a result: nothing of it stays.
+    /// Drops everything: the upload ended without a result.
     pub(super) fn abandon(&mut self) {
         self.failed.get_or_insert(Error::UnknownUpload);
         if let Kept::Spilled(spill) = &mut self.kept {

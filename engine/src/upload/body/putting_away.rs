@@ -1,13 +1,13 @@
-//! What an upload gives back while nothing comes: memory, and its descriptor.
+//! Suspending an upload that receives nothing: it frees its memory and its descriptor.
 //!
-//! Invariants: what is given back is on disk before, and survives a restart unless it is of a close that has no answer.
-//! Nothing here waits for the descriptor of another upload.
+//! Invariants: what is freed was written to disk first, and survives a restart unless it belongs to a close without an
+//! answer. Nothing here waits for the descriptor of another upload.
 
 use super::{Body, BodyMark, Kept, Work};
 use crate::error::Result;
 
 impl Body {
-    /// Gives the descriptor to an upload that waits for one, so that each gets on by a window in its turn.
+    /// Gives the descriptor to an upload that waits for one, so that each writes a window in its turn.
     pub(super) async fn release_descriptor(&mut self) -> Result<()> {
         self.settle_hash().await?;
         if let Some((spill, progress)) = self.spilled() {
@@ -17,7 +17,7 @@ impl Body {
         Ok(())
     }
 
-    /// As between two windows, for an upload whose client is slow.
+    /// Gives the descriptor away as between two windows, for an upload whose client is slow.
     pub(in crate::upload) async fn release_descriptor_idle(&mut self) -> Result<()> {
         if self.is_failed() {
             return Ok(());
@@ -26,14 +26,14 @@ impl Body {
         self.fail(outcome)
     }
 
-    /// Makes everything received survive a restart, but for bytes of a close that has no answer.
+    /// Makes everything received survive a restart, except for bytes of a close without an answer.
     pub(in crate::upload) async fn record(&mut self) -> Result<()> {
-        // A resumed upload that got no bytes is in its log already.
+        // A resumed upload that received no bytes is in its log already.
         if self.offset() == 0 || matches!(self.work, Work::Again(_)) {
             return Ok(());
         }
         self.flush().await?;
-        // Without room for a segment the bytes stay in memory.
+        // If there is no descriptor for a segment, the bytes stay in memory.
         self.spill().await?;
         let recorded = match self.spilled() {
             Some((spill, progress)) => spill.record(progress).await,
@@ -42,14 +42,14 @@ impl Body {
         self.fail(recorded)
     }
 
-    /// Whether it has memory or a descriptor that it can give back while nothing comes.
+    /// Returns whether it has memory or a descriptor that it can free while nothing comes.
     pub(in crate::upload) fn holds(&self) -> bool {
         let behind = matches!(&self.kept, Kept::Spilled(spill) if spill.is_behind());
-        // Bytes may be held beyond the budget ([`Body::stage`]).
+        // Bytes may exceed the budget ([`Body::stage`]).
         self.is_open() || behind || self.held_bytes() > 0 || !self.staged.is_empty()
     }
 
-    /// Whether it has a descriptor.
+    /// Returns whether it has a descriptor.
     pub(in crate::upload) fn is_open(&self) -> bool {
         match &self.kept {
             Kept::Memory(_) => self.opening.is_some(),
@@ -57,8 +57,11 @@ impl Body {
         }
     }
 
-    /// Gives back memory and descriptor: everything received is on disk, and survives a restart as [`Body::record`] says. Never
-    /// waits for the descriptor of another upload, which may itself have to be put away first: false where it would have to.
+    /// Frees memory and descriptor. Everything received is then on disk, and survives a restart as [`Body::record`]
+    /// says.
+    ///
+    /// Returns false if it would have to wait for the descriptor of another upload, because that one may have to be
+    /// suspended first.
     pub(in crate::upload) async fn put_away(&mut self) -> Result<bool> {
         if self.is_failed() {
             return Ok(true);
@@ -75,7 +78,7 @@ impl Body {
         Ok(true)
     }
 
-    /// Opens a segment to write what is not recorded, if there is any; false if a descriptor had to be waited for.
+    /// Opens a segment to write what is not recorded, if anything; returns false if no descriptor is free.
     async fn open_at_once(&mut self) -> Result<bool> {
         if let Kept::Spilled(spill) = &mut self.kept {
             let close = self.unanswered.as_ref().map(BodyMark::offset);

@@ -1,6 +1,7 @@
 //! The move of a body from memory to a dedicated segment.
 //!
-//! Invariants: a request that gives up leaves a segment on its way to the next one, and no permit for a descriptor.
+//! Invariants: a request that gives up leaves the next one a segment that is being created, but no permit for a
+//! descriptor.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::upload::log::LogFile;
 use crate::upload::spill::Spill;
 
 impl Body {
-    /// Moves to a dedicated segment when the blob is, or is announced to be, large.
+    /// Moves to a dedicated segment if the blob is, or is announced to be, large.
     pub(super) async fn spill_if_due(&mut self, more: u64) -> Result<()> {
         let threshold = self.shared.options.spill_threshold_bytes;
         let large = self.offset() + more > threshold
@@ -23,7 +24,7 @@ impl Body {
         if large { self.spill().await } else { Ok(()) }
     }
 
-    /// Moves what memory holds to a dedicated segment.
+    /// Moves the bytes in memory to a dedicated segment.
     pub(in crate::upload) async fn spill(&mut self) -> Result<()> {
         if matches!(self.kept, Kept::Spilled(_)) {
             return Ok(());
@@ -37,7 +38,7 @@ impl Body {
             self.end(&error);
             return Err(error);
         }
-        // Waited for here and not in flight: a request that gives up does not keep the permit that comes then.
+        // The wait is not part of the work in flight, so a request that gives up does not keep the permit.
         let permit = self.shared.segments.files().writer_permit().await?;
         self.spill_with(Some(permit)).await
     }
@@ -69,7 +70,7 @@ impl Body {
         Ok(())
     }
 
-    /// The segment that is on its way, or one made with `permit`.
+    /// Waits for the segment that is being created, or creates one with `permit`.
     async fn create_segment(
         &mut self,
         permit: Option<OwnedSemaphorePermit>,

@@ -1,4 +1,4 @@
-//! Going back: bytes that were written are taken back.
+//! Rolling back bytes that were written.
 //!
 //! Invariants: no write of later bytes is in flight when the payload ends before them.
 
@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 
 impl Spill {
-    /// As [`Spill::settle`], before [`Spill::back_to`] to `length`: a write of later bytes that found no space, or was not
-    /// attempted, is dropped instead of begun again.
+    /// Settles before [`Spill::back_to`] to `length`. Unlike [`Spill::settle`], it drops a write of later bytes that
+    /// found no space, or was not attempted, instead of repeating it.
     pub(in crate::upload) async fn settle_for(&mut self, length: u64) -> Result<()> {
         let is_needless = |error: &Error| error.is_no_space() || error.is_not_attempted();
         match self.settle_finish().await {
@@ -27,8 +27,10 @@ impl Spill {
         self.settle().await
     }
 
-    /// Goes back to `length` bytes, after [`Spill::settle_for`]. Bytes after it will be written again, and a checkpoint
-    /// that named them is replaced before.
+    /// Rolls back to `length` bytes, after [`Spill::settle_for`]. Bytes after it will be written again, and a
+    /// checkpoint that named them is replaced before.
+    ///
+    /// # Panics If an operation is in flight.
     pub(in crate::upload) fn back_to(&mut self, length: u64) {
         assert!(
             self.writes.is_empty() && self.syncing.is_none(),

@@ -2,9 +2,9 @@
 //!
 //! Owns: writes in flight, pacing of syncs, upload checkpoints. Refuses: hashing and windows (`body`).
 //!
-//! Invariants: at most [`WRITES_IN_FLIGHT`] windows are being written and a bounded number of bytes is
-//! unsynced; a checkpoint names only bytes that were synced before it was written. Every wait can be given up and
-//! taken up again. What was not attempted costs nothing: the next step that waits tries it again.
+//! Invariants: at most [`WRITES_IN_FLIGHT`] windows are being written, and a bounded number of bytes is unsynced. A
+//! checkpoint names only bytes that were synced before it was written. Every wait can be given up and resumed. An
+//! operation that was not attempted loses nothing: the next step that waits repeats it.
 
 mod going_back;
 mod reading;
@@ -29,32 +29,32 @@ use crate::segment::{AbandonGuard, DedicatedWriter};
 
 use syncs::Syncing;
 
-/// Windows being written at once.
+/// Most windows being written at once.
 const WRITES_IN_FLIGHT: usize = 2;
-/// Bytes after which the kernel is asked to start writing back.
+/// Written bytes after which the kernel is asked to start writeback.
 const WRITEBACK_BYTES: u64 = 8 << 20;
 
 /// How far the payload has got on its way to the disk.
 #[derive(Debug)]
 pub(super) struct Spill {
     shared: Arc<Shared>,
-    // `None` once the segment was handed over, left behind or abandoned.
+    // `None` once the segment was taken, left for a resume or abandoned.
     writer: Option<DedicatedWriter>,
     writes: VecDeque<Write>,
     syncing: Option<Syncing>,
     finishing: Option<Finishing>,
-    /// A finish that was given up before its end: the next one need not repeat it.
+    /// A finish that was given up after it succeeded: the next one need not repeat it.
     finished: Option<(Digest, Extent)>,
-    /// Payload whose write returned.
+    /// Bytes of payload whose write returned.
     written: u64,
-    /// Payload that the last sync to return covered, and the last one to start.
+    /// Bytes of payload that the last completed sync covered, and that the last started one covers.
     synced: u64,
     sync_started: u64,
     writeback_started: u64,
     header: UploadHeader,
     // `None` while a sync that appends to it is in flight.
     log: Option<LogFile>,
-    /// Payload that the log names; `None` while there is no log that can be resumed.
+    /// Bytes of payload that the log names; `None` while no log can be resumed.
     recorded: Option<u64>,
     /// The descriptor was given to another upload before the log named all bytes.
     behind: bool,
@@ -65,7 +65,7 @@ struct Write {
     offset: u64,
     end: u64,
     pieces: Vec<Bytes>,
-    /// `None` if it has to be begun again.
+    /// `None` if the write must be repeated.
     work: Option<InFlight<Result<()>>>,
 }
 
@@ -100,7 +100,7 @@ impl Spill {
         }
     }
 
-    /// Counts `length` bytes as written, synced and named by the log: after a restart.
+    /// Counts `length` bytes as written, synced and named by the log, after a restart.
     pub(super) fn at(mut self, length: u64) -> Self {
         (self.written, self.synced, self.sync_started) = (length, length, length);
         (self.writeback_started, self.recorded) = (length, Some(length));
@@ -114,43 +114,43 @@ impl Spill {
         }
     }
 
-    /// Bytes that are being written.
+    /// Returns the bytes that are being written.
     pub(super) fn bytes_in_flight(&self) -> u64 {
         let bytes = |write: &Write| write.end - write.offset;
         self.writes.iter().map(bytes).sum()
     }
 
-    /// Bytes of its segment on disk, reserved ones and those that were taken back included.
+    /// Returns the bytes of its segment on disk, including reserved ones and those that were rolled back.
     pub(super) fn bytes_on_disk(&self) -> u64 {
         self.writer.as_ref().map_or(0, DedicatedWriter::end)
     }
 
-    /// Whether a sync of its segment failed: then its bytes count as lost.
+    /// Returns whether a sync of its segment failed; then its bytes count as lost.
     pub(super) fn is_sync_failed(&self) -> bool {
         self.writer
             .as_ref()
             .is_some_and(DedicatedWriter::is_sync_failed)
     }
 
-    /// Whether it has a descriptor.
+    /// Returns whether it has a descriptor.
     pub(super) fn is_open(&self) -> bool {
         self.writer.as_ref().is_some_and(DedicatedWriter::is_open)
     }
 
-    /// Opens the file where [`Spill::close`] closed it.
+    /// Opens the file again if [`Spill::close`] closed it.
     pub(super) async fn reopen(&mut self) -> Result<()> {
         self.writer().reopen().await
     }
 
-    /// As [`Spill::reopen`], without waiting for others: whether the file is open.
+    /// Opens the file again if a descriptor is free; returns whether the file is open.
     pub(super) async fn try_reopen(&mut self) -> Result<bool> {
         self.writer().try_reopen().await
     }
 
-    /// Gives the descriptor back, and the space after what was written; the bytes are synced.
+    /// Closes the descriptor and frees the space after the written bytes. The bytes are synced.
     pub(super) async fn close(&mut self) -> Result<()> {
         self.settle().await?;
-        // Table and frame of a finish that is not handed over stay.
+        // Table and frame of a finish whose segment was not taken stay.
         if self.finished.is_none() {
             let end = self.written;
             self.writer().cut_to(end).await;
@@ -159,7 +159,7 @@ impl Spill {
         Ok(())
     }
 
-    /// Gives the descriptor to an upload that waits for one; all bytes of `progress` are synced before.
+    /// Gives the descriptor to an upload that waits for one, after all bytes of `progress` are synced.
     pub(super) async fn release_descriptor(&mut self, progress: Progress<'_>) -> Result<()> {
         self.settle().await?;
         let length = progress.length();
@@ -172,7 +172,7 @@ impl Spill {
         Ok(())
     }
 
-    /// Whether [`Spill::release_descriptor`] left bytes that the log does not name.
+    /// Returns whether [`Spill::release_descriptor`] left bytes that the log does not name.
     pub(super) fn is_behind(&self) -> bool {
         self.behind
     }
@@ -201,7 +201,7 @@ impl Spill {
 
     /// Waits until at most `left` writes are in flight.
     pub(super) async fn settle_writes(&mut self, left: usize) -> Result<()> {
-        // Of a request that was given up: its write must not land on top of a later one.
+        // The finish of a request that was given up must not overwrite a later write.
         self.settle_finish().await?;
         while self.writes.len() > left
             && let Some(write) = self.writes.front_mut()
@@ -226,7 +226,7 @@ impl Spill {
         Ok(())
     }
 
-    /// Begins the first write again.
+    /// Repeats the first write.
     async fn begin_again(&mut self) -> Result<()> {
         self.reopen().await?;
         let first = self.writes.front();
@@ -247,20 +247,20 @@ impl Spill {
         );
         self.writeback_started = self.written;
         let file = self.writer().file().share();
-        // A hint: its result tells nothing that the sync does not tell.
+        // A hint: an error in it also appears in the sync.
         drop(InFlight::start(async move {
             file.start_writeback(Class::UploadWrite.call(), DEDICATED_PAYLOAD + from, length)
                 .await
         }));
     }
 
-    /// Nothing is on its way to the disk any more.
+    /// Waits until no operation on the file is in flight.
     pub(super) async fn settle(&mut self) -> Result<()> {
         self.settle_writes(0).await?;
         self.settle_sync().await
     }
 
-    /// Waits until no write is in flight, whatever comes of it: it is taken up where its result counts.
+    /// Waits until no write is in flight; the results are used later.
     async fn end_writes(&mut self) {
         for write in &mut self.writes {
             if let Some(work) = &mut write.work {
@@ -269,7 +269,7 @@ impl Spill {
         }
     }
 
-    /// Waits for what is in flight, whatever comes of the writes, so that nothing uses the file any more.
+    /// Waits for everything in flight, whatever the outcome of the writes, so that nothing uses the file any more.
     pub(super) async fn end_operations(&mut self) -> Result<()> {
         self.end_writes().await;
         self.settle_sync().await
@@ -301,7 +301,9 @@ impl Spill {
         Ok(())
     }
 
-    /// The upload is over: removes its log and hands over its segment.
+    /// Ends the upload: removes its log and returns its segment.
+    ///
+    /// # Panics If it was called before.
     pub(super) fn hand_over(&mut self) -> AbandonGuard {
         if let Some(log) = &mut self.log {
             log.remove();
@@ -312,7 +314,7 @@ impl Spill {
         }
     }
 
-    /// The upload is over without a result: its log and its segment go.
+    /// Ends the upload without a result: removes its log and its segment.
     pub(super) fn abandon(&mut self) {
         if self.writer.is_some() {
             drop(self.hand_over());
@@ -325,7 +327,7 @@ impl Spill {
 }
 
 impl Drop for Spill {
-    /// A store that closes leaves behind what can be resumed.
+    /// Leaves the segment and log of an upload that can be resumed, when the store closes.
     fn drop(&mut self) {
         if self.recorded.is_some()
             && let Some(writer) = self.writer.take()

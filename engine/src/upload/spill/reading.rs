@@ -1,4 +1,4 @@
-//! Payload that is read back, each chunk checked.
+//! Reading payload back, with each chunk checked.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::segment::SegmentFile;
 use crate::upload::digestion::Digestion;
 
 impl Spill {
-    /// Hashes the first `length` bytes of the payload again, each chunk checked against `table`.
+    /// Hashes the first `length` bytes of the payload again, checking each chunk against `table`.
     pub(in crate::upload) async fn hash_again(
         &mut self,
         pool: &ReadPool,
@@ -52,7 +52,7 @@ impl Spill {
         Ok(hasher)
     }
 
-    /// The payload of a small upload, read back; each chunk is checked.
+    /// Reads the payload of a small upload back, checking each chunk.
     pub(in crate::upload) async fn read_back(
         &mut self,
         pool: &ReadPool,

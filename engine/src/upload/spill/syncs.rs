@@ -18,12 +18,12 @@ pub(super) struct Syncing {
 #[derive(Debug)]
 pub(super) struct Synced {
     outcome: Result<()>,
-    /// The log, if it was appended to, and the bytes that it names now.
+    /// The log, if it was appended to, and the number of bytes that it names now.
     log: Option<(LogFile, Option<u64>)>,
 }
 
 impl Syncing {
-    /// Removes the log that it has, and whose file it may be making just now, once it ends.
+    /// Waits for the sync to end, then removes its log, whose file it may just be creating.
     pub(super) async fn remove_log(mut self) {
         let done = self.work.done().await.take();
         if let Some((mut log, _)) = done.and_then(|done| done.log) {
@@ -33,7 +33,7 @@ impl Syncing {
 }
 
 impl Spill {
-    /// Whether all of `length` bytes is synced and, where there is a log, `named` bytes are named by it.
+    /// Returns whether all of `length` bytes are synced and, if there is a log, it names `named` bytes.
     pub(in crate::upload) fn is_recorded(&self, length: u64, named: u64) -> bool {
         let is_lost = self.log.as_ref().is_some_and(|log| !log.usable());
         let is_empty = length == 0 && self.recorded.is_none();
@@ -42,13 +42,13 @@ impl Spill {
         settled && self.finishing.is_none() && self.synced >= length && named
     }
 
-    /// Whether the log names more than `length` bytes.
+    /// Returns whether the log names more than `length` bytes.
     pub(in crate::upload) fn is_log_ahead_of(&self, length: u64) -> bool {
         self.recorded.is_some_and(|named| named > length)
     }
 
-    /// Starts a sync, with a checkpoint of `progress` where that is due. All bytes of `progress` were handed to
-    /// [`Spill::start_write`], and no others.
+    /// Starts a sync, with a checkpoint of `progress` where one is due. All bytes of `progress` must have been passed
+    /// to [`Spill::start_write`], and no others.
     pub(in crate::upload) async fn pace(
         &mut self,
         progress: Progress<'_>,
@@ -56,12 +56,12 @@ impl Spill {
         record_every: u64,
     ) -> Result<()> {
         if let Some(syncing) = &mut self.syncing {
-            // Its checkpoint follows the sync, and it may be a long time until a step waits for it.
+            // Its checkpoint follows the sync, and it may be long until a step waits for it.
             syncing.work.nudge();
         }
         let (length, named) = (progress.length(), progress.named());
         if self.is_log_ahead_of(named) {
-            // Going back was given up before its checkpoint: no byte that the log names may change before that.
+            // A rollback was given up before its checkpoint: until then no byte that the log names may change.
             self.record(progress).await?;
         }
         let unnamed = length.saturating_sub(self.recorded.unwrap_or(0));
@@ -90,7 +90,7 @@ impl Spill {
         let unix_ms = self.shared.env.clock.wall_unix_ms();
         let checkpoint = progress.checkpoint(first, unix_ms);
         let header = self.header.clone();
-        // Bytes that the log names are written again after this, so it must not stay as it is.
+        // Bytes that the log names are written again after this, so the log must not stay as it is.
         let is_log_ahead = self.is_log_ahead_of(named);
         let work = InFlight::start(async move {
             let outcome = sync.await;
@@ -134,13 +134,13 @@ impl Spill {
         };
         if let Some((log, named)) = done.log {
             if named.is_some() || !log.usable() {
-                // Unusable, it is removed, with all that it named.
+                // A log that became unusable is removed, with all that it named.
                 self.recorded = named;
             }
             self.log = Some(log);
         }
         if done.outcome.is_err() {
-            // Not attempted, or the upload is over: the next one that is due covers these bytes, too.
+            // Not attempted, or the upload is over: the next sync covers these bytes, too.
             self.sync_started = self.synced;
         }
         done.outcome?;

@@ -44,20 +44,22 @@ fn error_response(error: &AdminError) -> Response {
     if let AdminError::NotFound(missing) = error {
         return json(StatusCode::NOT_FOUND, missing);
     }
-    let refused = matches!(
-        error,
-        AdminError::ReadOnly
-            | AdminError::Store(
-                Error::NoSpace { .. } | Error::NotAttempted { .. } | Error::Poisoned { .. }
-            )
-    );
-    let status = if refused {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::INTERNAL_SERVER_ERROR
-    };
+    let status = error_status(error);
     // Everyone who may send requests may read the store's files, so the cause is no secret.
     (status, format!("{error}\n")).into_response()
+}
+
+/// 503 says that nothing was done. After 500 that is not known: the commit of a failed write may be durable.
+fn error_status(error: &AdminError) -> StatusCode {
+    match error {
+        AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
+        AdminError::NotFound(_) => StatusCode::NOT_FOUND,
+        AdminError::ReadOnly
+        | AdminError::Store(Error::NoSpace { .. } | Error::NotAttempted { .. } | Error::Closed) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        AdminError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response {

@@ -10,9 +10,11 @@
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixSocket};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonnage_engine::{ADMIN_SOCKET, Store};
 
 use super::routes;
@@ -22,11 +24,14 @@ const ADDRESS_BYTES_MAX: usize = 108;
 /// Connections that the kernel queues until they are accepted.
 const BACKLOG: u32 = 64;
 
-/// The admin socket, served by a task. Dropping it removes the socket at once; [`AdminSocket::stop`] also waits for the
-/// task.
+/// How long requests have to end once no more are taken.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// The admin socket, served by a task. Dropping it removes the socket at once.
 #[derive(Debug)]
 pub struct AdminSocket {
     path: PathBuf,
+    draining: CancellationToken,
     task: JoinHandle<()>,
 }
 
@@ -36,19 +41,32 @@ impl AdminSocket {
         let path = store.path().join(ADMIN_SOCKET);
         let listener = listen(&path)?;
         let router = routes::router(store);
+        let draining = CancellationToken::new();
+        let drained = draining.clone().cancelled_owned();
         let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
+            let serving = axum::serve(listener, router).with_graceful_shutdown(drained);
+            if let Err(error) = serving.await {
                 tracing::error!(%error, "the admin socket failed, so online commands cannot connect; restart the server");
             }
         });
-        Ok(Self { path, task })
+        Ok(Self {
+            path,
+            draining,
+            task,
+        })
     }
 
-    /// Removes the socket and releases the store.
-    pub async fn stop(mut self) {
-        self.task.abort();
-        // The error is always that the task was aborted.
-        drop((&mut self.task).await);
+    /// Takes no more requests and waits, for a limited time, until those that were taken have their answers. Call it
+    /// before the store is closed.
+    pub async fn drain(&mut self) {
+        self.draining.cancel();
+        if tokio::time::timeout(DRAIN_MAX, &mut self.task)
+            .await
+            .is_err()
+        {
+            tracing::warn!("admin operations did not end in time; their clients get no answer");
+            self.task.abort();
+        }
     }
 }
 

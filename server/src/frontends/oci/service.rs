@@ -15,6 +15,7 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
 use super::context::{OciState, RequestContext};
@@ -84,7 +85,9 @@ impl Service for OciService {
         request: Request<Incoming>,
         client: Client,
     ) -> impl Future<Output = Response<Body>> + Send + 'static {
-        self.answer_whole(request, client)
+        // Taken now and not when the answer is first polled: a drain must not miss a request that was accepted.
+        let accepted = self.state.requests.token();
+        self.answer_whole(request, client, accepted)
     }
 
     fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {
@@ -95,17 +98,24 @@ impl Service for OciService {
 impl OciService {
     /// Answers a request. A write continues after its client has disconnected. So no upload stays open until it
     /// expires, and the outcome of every commit is logged and counted.
-    async fn answer_whole(self, request: Request<Incoming>, client: Client) -> Response<Body> {
+    async fn answer_whole(
+        self,
+        request: Request<Incoming>,
+        client: Client,
+        accepted: TaskTrackerToken,
+    ) -> Response<Body> {
         let id = request_id::of(request.headers());
-        let requests = self.state.requests.clone();
         if matches!(*request.method(), Method::GET | Method::HEAD) {
-            // A token, because `track_future` would move the future once more.
-            let _tracked = requests.token();
-            return self.handle(request, &client, &id).await;
+            let answer = self.handle(request, &client, &id).await;
+            drop(accepted);
+            return answer;
         }
         let (under_id, method) = (id.clone(), request.method().clone());
-        let handling = async move { self.handle(request, &client, &under_id).await };
-        let handling = requests.spawn(handling);
+        let handling = tokio::spawn(async move {
+            let answer = self.handle(request, &client, &under_id).await;
+            drop(accepted);
+            answer
+        });
         match handling.await {
             Ok(response) => response,
             Err(error) => {
@@ -242,7 +252,9 @@ mod tests {
     use super::*;
 
     /// Returns the size of what a call returns.
-    fn size_of_answer<R>(_: impl FnOnce(OciService, Request<Incoming>, Client) -> R) -> usize {
+    fn size_of_answer<R>(
+        _: impl FnOnce(OciService, Request<Incoming>, Client, TaskTrackerToken) -> R,
+    ) -> usize {
         size_of::<R>()
     }
 

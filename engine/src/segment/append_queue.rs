@@ -1,21 +1,21 @@
-//! Which of the blobs that wait are written next.
+//! The order in which waiting blobs are written.
 //!
 //! Owns: the order, which is policy. Refuses: writing.
 //!
-//! Invariants: one write is bounded in blobs and bytes; small ones go first, and the one that waited longest goes at the
-//! latest with every other write.
+//! Invariants: one write is bounded in blobs and bytes. Small blobs go first. Every other write begins with the blob
+//! that waited longest.
 
-/// Blobs in one write.
+/// Most blobs in one write.
 const BATCH_BLOBS_MAX: usize = 256;
-/// Payload bytes in one write, but for a single blob that is larger.
+/// Most payload bytes in one write, except for a single larger blob.
 const BATCH_BYTES_MAX: u64 = 4 << 20;
 
-/// What waits.
+/// The blobs that wait.
 #[derive(Debug)]
-pub(super) struct Waiting<T> {
+pub(super) struct AppendQueue<T> {
     items: Vec<Item<T>>,
     came: u64,
-    /// The next write begins with the one that waited longest.
+    /// Whether the next write begins with the blob that waited longest.
     oldest_first: bool,
 }
 
@@ -26,8 +26,8 @@ struct Item<T> {
     what: T,
 }
 
-impl<T> Waiting<T> {
-    /// Nothing waits.
+impl<T> AppendQueue<T> {
+    /// Creates an empty queue.
     pub(super) fn new() -> Self {
         Self {
             items: Vec::new(),
@@ -40,14 +40,14 @@ impl<T> Waiting<T> {
         self.items.len()
     }
 
-    /// Adds one of `bytes` bytes.
+    /// Adds an item of `bytes` bytes.
     pub(super) fn push(&mut self, bytes: u64, what: T) {
         self.came += 1;
         let came = self.came;
         self.items.push(Item { came, bytes, what });
     }
 
-    /// Takes what the next write is made of; empty only if nothing waits.
+    /// Takes the items of the next write; empty only if nothing waits.
     pub(super) fn take_batch(&mut self) -> Vec<T> {
         if self.oldest_first {
             self.items.sort_unstable_by_key(|item| item.came);
@@ -72,10 +72,11 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    /// Guards: a write is bounded, small ones pass large ones, and large ones get their turn however many small ones come.
+    /// Guards: a write is bounded, small blobs pass large ones, and large ones are written however many small ones
+    /// come.
     #[test]
     fn small_ones_pass_and_large_ones_get_their_turn() {
-        let mut waiting = Waiting::new();
+        let mut waiting = AppendQueue::new();
         for _ in 0..3 {
             waiting.push(8 * MIB, "large");
         }
