@@ -29,7 +29,7 @@ pub(crate) struct RunningClock(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     origin: Instant,
-    looks: Mutex<Looks>,
+    readings: Mutex<Readings>,
     /// The last reading, in microseconds.
     recent_us: AtomicU64,
 }
@@ -37,7 +37,7 @@ struct Shared {
 /// The state of the clock. `last` is the system's time of the last reading since `origin`; `stopped` is the part of it
 /// that does not count.
 #[derive(Debug, Default)]
-struct Looks {
+struct Readings {
     last: Duration,
     stopped: Duration,
 }
@@ -54,7 +54,7 @@ impl RunningClock {
     pub(crate) fn start() -> Self {
         let shared = Arc::new(Shared {
             origin: Instant::now(),
-            looks: Mutex::default(),
+            readings: Mutex::default(),
             recent_us: AtomicU64::new(0),
         });
         let ticked = Arc::downgrade(&shared);
@@ -62,7 +62,7 @@ impl RunningClock {
             loop {
                 tokio::time::sleep(TICK).await;
                 match ticked.upgrade() {
-                    Some(shared) => drop(shared.look()),
+                    Some(shared) => drop(shared.read()),
                     None => return,
                 }
             }
@@ -72,7 +72,7 @@ impl RunningClock {
 
     /// Returns the time that the process ran since the clock was started.
     pub(crate) fn now(&self) -> Duration {
-        self.0.look()
+        self.0.read()
     }
 
     /// Returns the last reading, at most [`TICK`] old. It is cheaper than [`Self::now`], for very frequent use.
@@ -98,11 +98,11 @@ impl RunningClock {
     /// Waits for `work`, at most for `limit`. A result that is ready when the limit is reached is still returned.
     pub(crate) async fn timeout<F: Future>(
         &self,
-        patience: Duration,
+        limit: Duration,
         work: F,
     ) -> Result<F::Output, Elapsed> {
         let mut work = pin!(work);
-        let mut alarm = self.alarm(patience);
+        let mut alarm = self.alarm(limit);
         tokio::select! {
             biased;
             done = work.as_mut() => Ok(done),
@@ -112,16 +112,16 @@ impl RunningClock {
 }
 
 impl Shared {
-    fn look(&self) -> Duration {
-        let mut looks = self.looks.lock();
+    fn read(&self) -> Duration {
+        let mut readings = self.readings.lock();
         // Read under the lock, so that a late reader does not look like a gap.
-        let real = self.origin.elapsed().max(looks.last);
-        let since = real.saturating_sub(looks.last);
+        let real = self.origin.elapsed().max(readings.last);
+        let since = real.saturating_sub(readings.last);
         if since > GAP_MIN {
-            looks.stopped += since.saturating_sub(TICK);
+            readings.stopped += since.saturating_sub(TICK);
         }
-        looks.last = real;
-        let now = real.saturating_sub(looks.stopped);
+        readings.last = real;
+        let now = real.saturating_sub(readings.stopped);
         let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.recent_us.store(now_us, Ordering::Relaxed);
         now
@@ -142,11 +142,11 @@ impl Alarm {
         let earlier = until < self.until;
         self.until = until;
         if earlier {
-            self.wind();
+            self.restart_timer();
         }
     }
 
-    fn wind(&mut self) {
+    fn restart_timer(&mut self) {
         let left = self.until.saturating_sub(self.clock.now());
         self.timer.as_mut().reset(Instant::now() + left);
     }
@@ -161,7 +161,7 @@ impl Future for Alarm {
             if self.clock.now() >= self.until {
                 return Poll::Ready(());
             }
-            self.wind();
+            self.restart_timer();
         }
     }
 }
@@ -206,7 +206,7 @@ mod tests {
     /// Guards: time in which the process did not run does not count, neither for the clock and its limits nor for
     /// hyper's.
     #[tokio::test(start_paused = true)]
-    async fn a_stopped_process_is_no_late_client() {
+    async fn time_of_a_stopped_process_does_not_count() {
         let clock = RunningClock::start();
         let limit = Duration::from_secs(10);
         let mut ours = pin!(clock.timeout(limit, std::future::pending::<()>()));

@@ -11,9 +11,9 @@ fn write(directory: &Path, text: &str) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-/// Guards: a file with three mistakes gets three reports, each with its line, and exit code 1.
+/// Guards: a file with three errors gets three reports, each with its line, and exit code 1.
 #[test]
-fn three_mistakes_are_three_reports_with_lines() {
+fn three_errors_are_three_reports_with_lines() {
     let directory = tempfile::tempdir().unwrap();
     let text =
         "lisen = \"127.0.0.1:5000\"\n\n[storage]\nspill_threshold = \"8 MB\"\nupload_ttl = 3600\n";
@@ -37,7 +37,7 @@ fn three_mistakes_are_three_reports_with_lines() {
     assert!(lines[3].starts_with("3 errors in "), "{stdout}");
 }
 
-/// Guards: the JSON report carries a version, and the same mistakes and lines as the text.
+/// Guards: the JSON report carries a version, and the same errors and lines as the text.
 #[test]
 fn check_config_reports_as_json() {
     let directory = tempfile::tempdir().unwrap();
@@ -48,7 +48,7 @@ fn check_config_reports_as_json() {
         (code, &report["version"], &report["ok"]),
         (1, &1.into(), &false.into())
     );
-    let lines: Vec<_> = report["mistakes"]
+    let lines: Vec<_> = report["errors"]
         .as_array()
         .unwrap()
         .iter()
@@ -70,7 +70,7 @@ fn a_clean_configuration_passes() {
     assert!(stdout.starts_with("no errors"), "{stdout}");
 }
 
-/// Guards: a file that is not there is a mistake with its path, not a default.
+/// Guards: a file that is not there is an error with its path, not a default.
 #[test]
 fn a_missing_file_is_reported() {
     let (code, stdout, _) = run(&mut tonnage(&[
@@ -159,9 +159,9 @@ fn unknown_variables_warn_and_injected_ones_do_not() {
     );
 }
 
-/// Guards: usage mistakes end with 2 and print nothing on standard output, also those of values.
+/// Guards: usage errors end with 2 and print nothing on standard output, also those of values.
 #[test]
-fn usage_mistakes_end_with_two() {
+fn usage_errors_end_with_two() {
     for arguments in [
         &["no-such-command"][..],
         &["config", "show", "--no-such-flag"],

@@ -113,7 +113,7 @@ fn the_socket_of_a_killed_server_is_replaced() {
     assert_eq!(stats(directory.path())["open"], true);
 }
 
-/// Guards: a server that was named must answer; what is no path of a socket is a mistake on the command line.
+/// Guards: a server that was named must answer; what is no path of a socket is an error on the command line.
 #[test]
 fn a_named_server_must_be_there() {
     let directory = tempfile::tempdir().unwrap();

@@ -14,7 +14,8 @@ pub(crate) enum Exit {
     Problems,
     /// The command line or the configuration is wrong; nothing was done.
     Usage,
-    /// The disk, the output or a limit of the system: not writable, full, an I/O error, too few threads or open files.
+    /// The disk, the output or a limit of the system prevented it: not writable, full, an I/O error, too few threads or
+    /// open files.
     Disk,
     /// Another process has the store open.
     InUse,
@@ -69,7 +70,7 @@ impl Exit {
             }
             Self::Usage => "the command line or the configuration is wrong; nothing was done",
             Self::Disk => {
-                "the disk, the output or a limit of the system failed: not writable, full, an I/O error, too few threads or open files"
+                "the disk, the output or a limit of the system prevented it: not writable, full, an I/O error, too few threads or open files"
             }
             Self::Network => "a server cannot be reached, or an address cannot be listened on",
             Self::InUse => "the store is in use by another process",

@@ -52,7 +52,7 @@ enum Side {
 impl Target {
     /// Finds the store that the command line names, without opening it or connecting.
     pub(crate) fn find(arguments: &TargetArguments) -> Result<Self, Failure> {
-        let config = config::load(&arguments.flags).without_mistakes()?.config;
+        let config = config::load(&arguments.flags).into_valid()?.config;
         let data = config.data()?;
         Ok(Self {
             side: Side::Undecided,

@@ -44,7 +44,7 @@ fn finished_blob(staged: Staged) -> FinishedBlob {
 }
 
 impl Snapshot {
-    /// What `read` finds, once all rows that it needs are in memory.
+    /// Calls `read` until all rows that it needs are in memory, and returns its result.
     fn read<'a, T: Send + 'a>(
         &'a self,
         read: impl Fn(&engine::View) -> engine::Result<T> + Send + 'a,
@@ -98,7 +98,7 @@ fn stored(digest: Digest, found: engine::BlobInfo) -> StoredBlob {
 struct SnapshotRepository(engine::View, RepositoryId);
 
 impl SnapshotRepository {
-    /// What `read` finds, once all rows that it needs are in memory.
+    /// Calls `read` until all rows that it needs are in memory, and returns its result.
     fn read<'a, T: Send + 'a>(
         &'a self,
         read: impl Fn(engine::Repository<'_>) -> engine::Result<T> + Send + 'a,

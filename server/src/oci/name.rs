@@ -117,7 +117,7 @@ mod tests {
     proptest! {
         /// Guards: no name makes the parser panic; an accepted name is printed unchanged.
         #[test]
-        fn any_text_is_judged(text in "\\PC{0,40}|[a-z0-9._/-]{0,20}") {
+        fn any_text_is_parsed(text in "\\PC{0,40}|[a-z0-9._/-]{0,20}") {
             if let Ok(name) = text.parse::<RepositoryName>() {
                 prop_assert_eq!(name.as_str(), text);
             }

@@ -237,7 +237,7 @@ mod tests {
     proptest! {
         /// Guards: any header gets an answer whose ranges lie inside the content.
         #[test]
-        fn any_header_is_judged(header in "(bytes=)?[0-9, a-]{0,40}|\\PC{0,30}", length in 0_u64..100) {
+        fn any_header_is_parsed(header in "(bytes=)?[0-9, a-]{0,40}|\\PC{0,30}", length in 0_u64..100) {
             let inside = |range: &Range<u64>| !range.is_empty() && range.end <= length;
             match RangeAnswer::of(&header, length) {
                 RangeAnswer::One(range) => prop_assert!(inside(&range)),

@@ -29,9 +29,9 @@ use crate::oci::{Child, Manifest, Place, Reference, RepositoryName, Tag};
 /// at a time. Most manifests have a few thousand bytes.
 pub const LARGE_MANIFEST_BYTES: usize = 128 << 10;
 /// Children that are looked up before the task yields: about a millisecond.
-const CHILDREN_A_TURN: usize = 64;
+const CHILDREN_PER_YIELD: usize = 64;
 /// Children that are pinned before the task yields: less than a millisecond.
-const PINS_A_TURN: usize = 4096;
+const PINS_PER_YIELD: usize = 4096;
 
 /// A manifest to be pushed.
 #[derive(Debug)]
@@ -216,7 +216,7 @@ impl Registry {
     /// Pins what the manifest lists.
     async fn pin_children(&self, manifest: &Manifest) -> Result<Vec<Pinned>> {
         let mut pins = Vec::new();
-        for turn in manifest.children.chunks(PINS_A_TURN) {
+        for turn in manifest.children.chunks(PINS_PER_YIELD) {
             if !pins.is_empty() {
                 tokio::task::yield_now().await;
             }
@@ -235,7 +235,7 @@ impl Registry {
         let mut children = Children::default();
         for (count, child) in manifest.children.iter().enumerate() {
             // Rows in memory are found without a wait, so other tasks would not run on this thread.
-            if count % CHILDREN_A_TURN == CHILDREN_A_TURN - 1 {
+            if count % CHILDREN_PER_YIELD == CHILDREN_PER_YIELD - 1 {
                 tokio::task::yield_now().await;
             }
             let digest = child.digest;
@@ -345,14 +345,14 @@ async fn read_manifest(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> 
         return judging();
     }
     // The caller limits how many run at a time. If a thread cannot be started, only this push fails.
-    let (done, judged) = oneshot::channel();
+    let (done, parsed) = oneshot::channel();
     let thread = std::thread::Builder::new().name("tonnage-parse".to_owned());
     let started = thread.spawn(move || drop(done.send(judging())));
     started.map_err(|error| Error::NotAttempted {
         shortage: Shortage::Threads,
         cause: Arc::new(error),
     })?;
-    judged.await.map_err(Error::internal)?
+    parsed.await.map_err(Error::internal)?
 }
 
 fn digest_of(bytes: &[u8], expected: Option<Digest>) -> Result<Digest> {

@@ -35,7 +35,7 @@ impl Registry {
         }
         let lender = match source {
             Some(source) => Some(source.repository().clone()),
-            None => self.find_lender(push, digest, gate).await?,
+            None => self.find_source(push, digest, gate).await?,
         };
         let Some(lender) = lender else {
             return Ok(false);
@@ -64,7 +64,7 @@ impl Registry {
         }
     }
 
-    async fn find_lender(
+    async fn find_source(
         &self,
         push: &Authorized<Push>,
         digest: Digest,

@@ -73,12 +73,12 @@ impl Registry {
         };
         let mut upload = self.resume_upload(push, id, chunk, claim, source).await?;
         // hyper enforces the announced length, so no savepoint is needed.
-        let way_back = if chunk.is_some() && source.length().is_none() {
-            WayBack::Here
+        let rollback_to = if chunk.is_some() && source.length().is_none() {
+            RollbackTo::Current
         } else {
-            WayBack::None
+            RollbackTo::None
         };
-        receive_body(&mut *upload, chunk, source, way_back).await?;
+        receive_body(&mut *upload, chunk, source, rollback_to).await?;
         Ok(upload.offset())
     }
 
@@ -100,12 +100,12 @@ impl Registry {
             Err(Error::UploadUnknown) => return self.repeat_close(push, id, digest, source).await,
             taken => taken?,
         };
-        let way_back = if chunk.is_some() {
-            WayBack::Here
+        let rollback_to = if chunk.is_some() {
+            RollbackTo::Current
         } else {
-            WayBack::Close
+            RollbackTo::LastClose
         };
-        let before = receive_body(&mut *upload, chunk, source, way_back).await?;
+        let before = receive_body(&mut *upload, chunk, source, rollback_to).await?;
         match upload.finish(digest, before).await {
             Ok(staged) => self.link_blob(push, staged).await,
             // All of this request had arrived when another one took over, which is most likely the same one, sent
@@ -197,13 +197,13 @@ impl Registry {
 
 /// The position to which an upload returns if the request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WayBack {
+enum RollbackTo {
     /// None: received bytes stay.
     None,
     /// The current position.
-    Here,
+    Current,
     /// The position at which the last closing request began, if that had no answer.
-    Close,
+    LastClose,
 }
 
 /// Writes the body, unless the request is interrupted while it waits for its client. Returns the savepoint before the
@@ -212,7 +212,7 @@ async fn receive_body(
     upload: &mut dyn Upload,
     chunk: Option<ChunkRange>,
     source: &mut impl Source,
-    way_back: WayBack,
+    rollback_to: RollbackTo,
 ) -> Result<Option<Savepoint>> {
     let mut start = upload.offset();
     let mut before = None;
@@ -227,10 +227,10 @@ async fn receive_body(
             break;
         };
         if before.is_none() {
-            before = match way_back {
-                WayBack::None => None,
-                WayBack::Here => Some(upload.savepoint().await?),
-                WayBack::Close => Some(upload.savepoint_of_close().await?),
+            before = match rollback_to {
+                RollbackTo::None => None,
+                RollbackTo::Current => Some(upload.savepoint().await?),
+                RollbackTo::LastClose => Some(upload.savepoint_of_close().await?),
             };
             start = if before.is_some() {
                 upload.offset()

@@ -29,7 +29,7 @@ const SCANNED_MAX: usize = 10_000;
 /// Referrers that are scanned before the task yields: a millisecond at most.
 const PIECE: usize = 100;
 /// Pieces after which a scan counts as long and needs a permit.
-const SHORT: usize = 10;
+const SHORT_PIECES_MAX: usize = 10;
 
 /// One referrer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Registry {
         let mut after = query.after;
         let (mut scanned, mut taken, mut read) = (0, 0_usize, 0_u64);
         for piece in 0.. {
-            let turn = if piece < SHORT {
+            let turn = if piece < SHORT_PIECES_MAX {
                 None
             } else {
                 Some(self.long_lists.acquire().await.map_err(Error::internal)?)

@@ -93,16 +93,16 @@ impl ActiveRequests {
     }
 
     /// Resolves once no request was active for `timeout`. It checks on a timer, so that a request causes no wake-up.
-    pub(super) fn idle(&self, patience: Duration) -> impl Future<Output = ()> + use<> {
+    pub(super) fn idle(&self, timeout: Duration) -> impl Future<Output = ()> + use<> {
         let (clock, slot) = (self.clock.clone(), Arc::clone(&self.slot));
         async move {
             let begun = clock.now();
-            let mut alarm = clock.alarm(patience);
+            let mut alarm = clock.alarm(timeout);
             loop {
                 (&mut alarm).await;
                 let (now, since) = (clock.now(), slot.idle_since());
                 let until = since.map_or(now, |since| since.max(begun));
-                let until = until.saturating_add(patience);
+                let until = until.saturating_add(timeout);
                 if since.is_some() && until <= now {
                     return;
                 }
@@ -112,12 +112,12 @@ impl ActiveRequests {
     }
 
     /// Resets each stream of whose answer the client read nothing for `timeout`.
-    pub(super) async fn reset_unread_streams(&self, patience: Duration) -> Infallible {
+    pub(super) async fn reset_unread_streams(&self, timeout: Duration) -> Infallible {
         loop {
             let now = self.clock.now();
             let oldest = self.longest_unread(|_| true);
             let until = oldest.as_ref().map_or(now, |request| request.taken());
-            let until = until.saturating_add(patience);
+            let until = until.saturating_add(timeout);
             match oldest {
                 Some(oldest) if until <= now => oldest.reset_stream(),
                 _ => {

@@ -175,11 +175,11 @@ mod tests {
         }
     }
 
-    /// The client's side of a connection that [`Echo`] is served on, and its end.
+    /// Returns the client's side of a connection on which [`Echo`] is served, and the future of its end.
     fn connect() -> (DuplexStream, impl Future<Output = ()>) {
         let clock = RunningClock::start();
-        let patience = Duration::from_secs(10);
-        let limits = ConnectionLimits::new(patience, patience, &Http2Options::default(), &clock);
+        let timeout = Duration::from_secs(10);
+        let limits = ConnectionLimits::new(timeout, timeout, &Http2Options::default(), &clock);
         let slot = Slots::new(1, &clock).take(IpAddr::from([10, 0, 0, 1]));
         let (stream, client) = duplex(64);
         let draining = CancellationToken::new();

@@ -1,7 +1,7 @@
 //! The lingering close (RFC 9112 section 9.6).
 //!
 //! Owns: [`close`]. A client may still be sending when its answer is already known. If the socket is closed then, the
-//! kernel answers the rest with a reset, and the reset makes the client lose an answer that it has not read yet.
+//! kernel answers the rest with a reset. The reset makes the client lose an answer that it has not read yet.
 //! Refuses: unlimited reading; bytes, pauses and time are limited, and received bytes are discarded.
 
 use std::future::poll_fn;

@@ -1,9 +1,9 @@
 //! The memory of active requests, without their bodies and answers.
 //!
-//! Owns: [`RequestMemory`]. An HTTP/2 connection has many requests at a time, each with a head of up to 64 KiB, a task,
-//! and one frame of its body that is buffered. So each connection may hold a small amount; the rest counts against a
-//! budget of all connections, with a limit for each address (`shared_budget`). That budget is separate from the memory
-//! for bodies, so pushes never use up the memory that requests need.
+//! Owns: [`RequestMemory`]. An HTTP/2 connection has many requests at a time. Each has a head of up to 64 KiB, a task,
+//! and one buffered frame of its body. So each connection may hold a small amount; the rest counts against a budget of
+//! all connections, with a limit for each address (`shared_budget`). That budget is separate from the memory for
+//! bodies, so pushes never use up the memory that requests need.
 //! Refuses: the size of one head, which hyper limits.
 
 use std::net::IpAddr;

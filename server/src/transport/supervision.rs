@@ -71,7 +71,7 @@ impl Supervisor<'_> {
         let (mut ending, mut stopping) = (false, false);
         let mut close = Close::Linger;
         loop {
-            let mut patience = if stopping { STOP_MAX } else { silence };
+            let mut timeout = if stopping { STOP_MAX } else { silence };
             tokio::select! {
                 ended = connection.as_mut() => {
                     let Err(error) = ended else { return close };
@@ -98,7 +98,7 @@ impl Supervisor<'_> {
                         tracing::debug!("a connection was closed because others waited for its slot");
                         return Close::Reset;
                     }
-                    patience = EVICTION_TIME_MAX;
+                    timeout = EVICTION_TIME_MAX;
                 }
                 () = &mut idle => {
                     // It did not end in time: HTTP/2 waits for an answer to that.
@@ -107,15 +107,15 @@ impl Supervisor<'_> {
                         return Close::Immediate;
                     }
                     if self.slot.is_evicted() {
-                        patience = EVICTION_TIME_MAX;
+                        timeout = EVICTION_TIME_MAX;
                     }
                 }
                 () = self.draining.cancelled(), if !stopping => {
                     stopping = true;
-                    patience = STOP_MAX;
+                    timeout = STOP_MAX;
                 }
             }
-            idle.set(self.requests.idle(patience));
+            idle.set(self.requests.idle(timeout));
             ending = true;
             close = if self.requests.any_active() {
                 Close::Linger

@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::clock::{RunningClock, pass};
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     /// Guards: the time in which the server prepares a part of an answer does not count as unread; the time after that
     /// does.
@@ -153,15 +153,15 @@ mod tests {
             let _unread = body.frame().await;
             pending::<()>().await;
         });
-        let mut ending = tokio::spawn(async move { requests.reset_unread_streams(PATIENCE).await });
+        let mut ending = tokio::spawn(async move { requests.reset_unread_streams(TIMEOUT).await });
         let mut stream_ended = stream_ended.map(drop).fuse();
-        pass(PATIENCE * 2).await;
+        pass(TIMEOUT * 2).await;
         prepared
             .send(Bytes::from_static(b"window"))
             .expect("asked for");
-        pass(PATIENCE / 2).await;
+        pass(TIMEOUT / 2).await;
         assert!((&mut stream_ended).now_or_never().is_none(), "cut too soon");
-        pass(PATIENCE).await;
+        pass(TIMEOUT).await;
         (&mut stream_ended)
             .now_or_never()
             .expect("it was left unread");

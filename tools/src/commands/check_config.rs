@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::config;
 use crate::config::Loaded;
+use crate::config::error::ConfigError;
 use crate::config::flags::ConfigFlags;
-use crate::config::mistake::Mistake;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
@@ -29,27 +29,27 @@ pub(crate) struct CheckConfig {
 struct Report<'a> {
     ok: bool,
     file: Option<&'a PathBuf>,
-    mistakes: &'a [Mistake],
-    warnings: &'a [Mistake],
+    errors: &'a [ConfigError],
+    warnings: &'a [ConfigError],
 }
 
 /// Checks and reports.
 pub(crate) fn run(arguments: &CheckConfig) -> Result<Exit, Failure> {
     let loaded = config::load(&arguments.flags);
-    let ok = loaded.mistakes.is_empty();
+    let ok = loaded.errors.is_empty();
     if arguments.json {
         output::json(&Report {
             ok,
             file: loaded.file.as_ref(),
-            mistakes: &loaded.mistakes,
+            errors: &loaded.errors,
             warnings: &loaded.warnings,
         })?;
     } else {
         for warning in &loaded.warnings {
             output::note(&format!("warning: {warning}"));
         }
-        for mistake in &loaded.mistakes {
-            output::result(&mistake.to_string())?;
+        for error in &loaded.errors {
+            output::result(&error.to_string())?;
         }
         output::result(&verdict(&loaded))?;
     }
@@ -61,7 +61,7 @@ fn verdict(loaded: &Loaded) -> String {
         Some(path) => format!("{}, variables and flags", path.display()),
         None => "variables and flags (no file was given; --config names one)".to_owned(),
     };
-    match loaded.mistakes.len() {
+    match loaded.errors.len() {
         0 => format!("no errors in {what}"),
         1 => format!("1 error in {what}"),
         count => format!("{count} errors in {what}"),

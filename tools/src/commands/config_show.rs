@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config;
+use crate::config::error::Source;
 use crate::config::flags::ConfigFlags;
 use crate::config::kind::Form;
-use crate::config::mistake::Source;
 use crate::config::reader::OptionInfo;
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -40,7 +40,7 @@ struct Row<'a> {
 
 /// Prints all values.
 pub(crate) fn run(arguments: &ConfigShow) -> Result<Exit, Failure> {
-    let options = config::load(&arguments.flags).without_mistakes()?.options;
+    let options = config::load(&arguments.flags).into_valid()?.options;
     if arguments.json {
         let options = options.iter().map(row).collect();
         output::json(&Listing { options })?;

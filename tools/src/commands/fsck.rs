@@ -55,7 +55,7 @@ struct Found {
 
 /// Checks the store.
 pub(crate) fn run(arguments: &Fsck) -> Result<Exit, Failure> {
-    let loaded = config::load(&arguments.flags).without_mistakes()?;
+    let loaded = config::load(&arguments.flags).into_valid()?;
     let data = loaded.config.data()?;
     let options = FsckOptions {
         deep: arguments.deep,

@@ -43,7 +43,7 @@ struct Inspected {
 pub(crate) fn run(arguments: &Inspect) -> Result<Exit, Failure> {
     let mut files = Vec::new();
     for path in arguments.paths.iter().chain(&arguments.data) {
-        let findings = inspect::look(path).map_err(|error| {
+        let findings = inspect::decode(path).map_err(|error| {
             Failure::new(
                 Exit::Disk,
                 format!("{} cannot be read: {error}", path.display()),

@@ -23,7 +23,7 @@ pub(crate) struct RepoList {
 pub(crate) fn run(arguments: &RepoList) -> Result<Exit, Failure> {
     let mut target = Target::find(&arguments.target)?;
     let mut request = ListRepositories::default();
-    // Entries are printed page by page, so the first page is printed before the last is read.
+    // Read before anything is printed, so that a failure prints no part of a result.
     let mut page = target.ask(request.clone())?;
     let mut list = List::new(arguments.json, "repositories");
     loop {

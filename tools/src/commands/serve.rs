@@ -19,15 +19,15 @@ pub(crate) struct Serve {
 
 /// Serves until a signal arrives.
 pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
-    let config = config::load(&arguments.flags).without_mistakes()?.config;
+    let config = config::load(&arguments.flags).into_valid()?.config;
     let json = config.log_format == "json";
     logging::start(config.log_level, json)?;
     let options = ServeOptions {
         data: config.data()?,
         store: config.store,
         server: config.server,
-        connections_given: config.connections_set,
-        open_files_given: config.open_files_set,
+        connections_set: config.connections_set,
+        open_files_set: config.open_files_set,
         io: config.io,
         json,
     };

@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
         repository: repository.unwrap_or_else(|| format!("tonnage-smoke/{seed:016x}")),
         seed,
         size_bytes: arguments.size,
-        patience: arguments.timeout,
+        stall_timeout: arguments.timeout,
         strict: arguments.strict,
         keep: arguments.keep,
         print: !arguments.json,
@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
     report(arguments, &options, &recorder)?;
     match recorder.count(Verdict::Failed) {
         0 => Ok(Exit::Done),
-        _ if recorder.nobody_there() => Err(unreachable_registry(&options)),
+        _ if recorder.is_unreachable() => Err(unreachable_registry(&options)),
         _ => Ok(Exit::Problems),
     }
 }

@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &TagList) -> Result<Exit, Failure> {
         repository: arguments.repository.clone(),
         last: None,
     };
-    // Entries are printed page by page, so the first page is printed before the last is read.
+    // Read before anything is printed, so that a failure prints no part of a result.
     let mut page = target.ask(request.clone())?;
     let mut list = List::new(arguments.json, "tags").with("repository", &arguments.repository);
     loop {

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
+use crate::config::error::{ConfigError, Source, nearest};
 use crate::config::kind::Form;
-use crate::config::mistake::{Mistake, Source, nearest};
 use crate::config::reader::{Given, OptionInfo, Reader};
 
 /// Largest configuration file in bytes.
@@ -39,7 +39,7 @@ enum Written {
 
 impl ConfigFile {
     /// Reads the file at `path`.
-    pub(super) fn open(path: &Path) -> Result<Self, Mistake> {
+    pub(super) fn open(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::metadata(path).and_then(|found| {
             if found.is_file() && found.len() <= FILE_BYTES_MAX {
                 return std::fs::read_to_string(path);
@@ -49,7 +49,7 @@ impl ConfigFile {
         });
         text.map(|text| Self::new(path, text)).map_err(|error| {
             let source = Self::new(path, "").source(None);
-            Mistake::new(&source, format!("cannot be read: {error}"))
+            ConfigError::new(&source, format!("cannot be read: {error}"))
         })
     }
 
@@ -75,7 +75,9 @@ impl ConfigFile {
         let (document, errors) = DeTable::parse_recoverable(&self.text);
         for error in errors {
             let source = self.source(error.span());
-            reader.mistakes.push(Mistake::new(&source, error.message()));
+            reader
+                .errors
+                .push(ConfigError::new(&source, error.message()));
         }
         self.read_table("", document.into_inner(), known, reader);
     }
@@ -110,7 +112,7 @@ impl ConfigFile {
             } else {
                 format!("`{key}` is a table; write [{key}] and its options below it")
             };
-            reader.mistakes.push(Mistake::new(&source, what));
+            reader.errors.push(ConfigError::new(&source, what));
         }
     }
 }

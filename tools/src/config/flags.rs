@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
+use crate::config::error::Source;
 use crate::config::kind::Form;
-use crate::config::mistake::Source;
 use crate::config::options;
 use crate::config::reader::{Given, OptionInfo};
 

@@ -101,7 +101,7 @@ fn invalid(text: &str, expected: &str) -> String {
     format!("invalid value `{text}`; write {expected}")
 }
 
-/// A path.
+/// Returns the kind of paths.
 pub(crate) fn path() -> Kind<PathBuf> {
     let parse = |text: &str| match text {
         "" => Err(invalid(text, "a path")),
@@ -110,7 +110,7 @@ pub(crate) fn path() -> Kind<PathBuf> {
     Kind::new(Form::Path, parse, |path| path.display().to_string())
 }
 
-/// An IP address and a port; names are never resolved.
+/// Returns the kind of IP addresses with a port. Names are never resolved.
 pub(crate) fn address() -> Kind<SocketAddr> {
     Kind::text(
         Form::Address,
@@ -118,7 +118,7 @@ pub(crate) fn address() -> Kind<SocketAddr> {
     )
 }
 
-/// As [`address`], or `off`.
+/// Returns the kind of [`address`], or `off`.
 pub(crate) fn address_or_off() -> Kind<Option<SocketAddr>> {
     let parse = |text: &str| match text {
         "off" => Ok(None),
@@ -132,12 +132,12 @@ pub(crate) fn address_or_off() -> Kind<Option<SocketAddr>> {
     Kind::new(Form::Address, parse, show)
 }
 
-/// `true` or `false`.
+/// Returns the kind of `true` and `false`.
 pub(crate) fn switch() -> Kind<bool> {
     Kind::text(Form::Switch, "true or false")
 }
 
-/// A whole number.
+/// Returns the kind of whole numbers.
 pub(crate) fn count<N>(range: RangeInclusive<N>) -> Kind<N>
 where
     N: FromStr + Display + PartialOrd + 'static,
@@ -145,7 +145,7 @@ where
     Kind::text(Form::Number, "a whole number").within(range)
 }
 
-/// A number of threads, or `auto` for one on each core.
+/// Returns the kind of numbers of threads, or `auto` for one on each core.
 pub(crate) fn threads() -> Kind<Option<usize>> {
     let parse = |text: &str| match text.parse() {
         _ if text == "auto" => Ok(None),
@@ -157,7 +157,7 @@ pub(crate) fn threads() -> Kind<Option<usize>> {
     Kind::new(Form::Number, parse, show)
 }
 
-/// A size in bytes.
+/// Returns the kind of sizes in bytes.
 pub(crate) fn size<N>(range: RangeInclusive<u64>) -> Kind<N>
 where
     N: Copy + TryFrom<u64> + TryInto<u64> + 'static,
@@ -175,7 +175,7 @@ where
     }
 }
 
-/// A duration.
+/// Returns the kind of durations.
 pub(crate) fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
     let kind = Kind::new(Form::Duration, parse_duration, |duration| {
         format_duration(*duration)
@@ -183,7 +183,7 @@ pub(crate) fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
     kind.within(range)
 }
 
-/// One of these words.
+/// Returns the kind of one of these words.
 pub(crate) fn word(words: &'static [&'static str]) -> Kind<&'static str> {
     let parse = |text: &str| {
         let found = words.iter().find(|word| **word == text).copied();
@@ -192,7 +192,7 @@ pub(crate) fn word(words: &'static [&'static str]) -> Kind<&'static str> {
     Kind::new(Form::Word, parse, |word| (*word).to_owned())
 }
 
-/// The form of locations.
+/// Returns the kind of forms of locations.
 pub(crate) fn locations() -> Kind<Locations> {
     let expected = "relative, request, or a URL without a path, such as https://registry.example";
     Kind::new(
@@ -206,7 +206,7 @@ pub(crate) fn locations() -> Kind<Locations> {
     )
 }
 
-/// A list of entries. `none` and the empty text are the empty list.
+/// Returns the kind of lists of entries. `none` and the empty text are the empty list.
 fn list<T: 'static>(
     entry: impl Fn(&str) -> Result<T, String> + 'static,
     show: fn(&Vec<T>) -> String,
@@ -226,14 +226,14 @@ fn join(entries: impl Iterator<Item = String>) -> String {
     entries.join(",")
 }
 
-/// Repositories.
+/// Returns the kind of lists of repositories.
 pub(crate) fn repositories() -> Kind<Vec<RepositoryPattern>> {
     let expected = "a repository such as team/app, team/* for all below it, or * for all";
     let show = |list: &Vec<_>| join(list.iter().map(RepositoryPattern::to_string));
     list(move |text| parse(text, expected), show)
 }
 
-/// Hosts under which clients reach the registry.
+/// Returns the kind of lists of hosts under which clients reach the registry.
 pub(crate) fn hosts() -> Kind<Vec<Hostname>> {
     let expected = "a host without a port, such as registry.example or 10.0.0.7, or * for any";
     let show = |list: &Vec<_>| {
@@ -246,7 +246,7 @@ pub(crate) fn hosts() -> Kind<Vec<Hostname>> {
     list(move |text| parse(text, expected), show)
 }
 
-/// Hosts of registries, as clients name them.
+/// Returns the kind of lists of registries, as clients name them.
 pub(crate) fn registries() -> Kind<Vec<String>> {
     let expected = "a registry as clients name it, such as docker.io or registry.example:5000";
     let allowed = |letter: char| letter.is_ascii_alphanumeric() || ".-:[]_".contains(letter);

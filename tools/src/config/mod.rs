@@ -6,10 +6,10 @@
 //! Invariant: one run reports every error, also in a value that another source overrides.
 
 mod check;
+pub(crate) mod error;
 mod file;
 pub(crate) mod flags;
 pub(crate) mod kind;
-pub(crate) mod mistake;
 pub(crate) mod options;
 pub(crate) mod reader;
 #[cfg(test)]
@@ -19,9 +19,9 @@ mod variables;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use self::error::ConfigError;
 use self::file::ConfigFile;
 use self::flags::ConfigFlags;
-use self::mistake::Mistake;
 use self::options::Config;
 use self::reader::{OptionInfo, Reader};
 use crate::exit::Exit;
@@ -36,29 +36,30 @@ pub(crate) struct Loaded {
     /// The options for `config show`, in the order of their declaration.
     pub(crate) options: Vec<OptionInfo>,
     /// All errors. If there are any, the configuration must not be used.
-    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) errors: Vec<ConfigError>,
     /// Settings that are probably errors but have no effect.
-    pub(crate) warnings: Vec<Mistake>,
+    pub(crate) warnings: Vec<ConfigError>,
     /// The file, if one was named.
     pub(crate) file: Option<PathBuf>,
 }
 
 impl Loaded {
     /// Prints the warnings. Fails with all errors if there are any.
-    pub(crate) fn without_mistakes(self) -> Result<Self, Failure> {
+    pub(crate) fn into_valid(self) -> Result<Self, Failure> {
         for warning in &self.warnings {
             output::note(&format!("warning: {warning}"));
         }
-        if self.mistakes.is_empty() {
+        if self.errors.is_empty() {
             return Ok(self);
         }
         let failure = Failure::new(
             Exit::Usage,
             "the configuration has errors; nothing was done",
         );
-        Err(self.mistakes.iter().fold(failure, |failure, mistake| {
-            failure.next(mistake.to_string())
-        }))
+        Err(self
+            .errors
+            .iter()
+            .fold(failure, |failure, error| failure.next(error.to_string())))
     }
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn load(flags: &ConfigFlags) -> Loaded {
 fn load_from(
     flags: &ConfigFlags,
     variables: impl Iterator<Item = (OsString, OsString)>,
-    open: impl FnOnce(&Path) -> Result<ConfigFile, Mistake>,
+    open: impl FnOnce(&Path) -> Result<ConfigFile, ConfigError>,
 ) -> Loaded {
     let known = options::all();
     let mut reader = Reader::default();
@@ -80,18 +81,18 @@ fn load_from(
     let variables = std::mem::take(&mut reader.given);
     match path.as_deref().map(open) {
         Some(Ok(file)) => file.read(&known, &mut reader),
-        Some(Err(mistake)) => reader.mistakes.push(mistake),
+        Some(Err(error)) => reader.errors.push(error),
         None => {}
     }
     reader.given.extend(variables);
     reader.given.extend_from_slice(&flags.given);
     let config = Config::read(&mut reader);
     check::check(&config, &mut reader);
-    reader.mistakes.sort_by(|a, b| a.at.cmp(&b.at));
+    reader.errors.sort_by(|a, b| a.at.cmp(&b.at));
     Loaded {
         config,
         options: reader.options,
-        mistakes: reader.mistakes,
+        errors: reader.errors,
         warnings,
         file: path,
     }

@@ -54,7 +54,7 @@ pub(crate) struct Config {
     pub(crate) open_files_set: bool,
 }
 
-/// All options with their defaults.
+/// Returns all options with their defaults.
 pub(crate) fn all() -> Vec<OptionInfo> {
     let mut reader = Reader::default();
     Config::read(&mut reader);

@@ -5,8 +5,8 @@
 //!
 //! Invariant: neither an [`OptionInfo`] nor an error contains the value of a secret.
 
+use crate::config::error::{ConfigError, Source};
 use crate::config::kind::{Form, Kind};
-use crate::config::mistake::{Mistake, Source};
 
 /// The text that replaces a secret.
 const MASK: &str = "********";
@@ -62,7 +62,7 @@ pub(crate) struct Reader {
     /// Every option that was read, in order.
     pub(crate) options: Vec<OptionInfo>,
     /// All errors.
-    pub(crate) mistakes: Vec<Mistake>,
+    pub(crate) errors: Vec<ConfigError>,
 }
 
 impl Reader {
@@ -90,7 +90,7 @@ impl Reader {
                         &why
                     };
                     let what = format!("{key}: {why}");
-                    self.mistakes.push(Mistake::new(&given.source, what));
+                    self.errors.push(ConfigError::new(&given.source, what));
                 }
             }
         }
@@ -109,8 +109,8 @@ impl Reader {
     pub(crate) fn reject(&mut self, key: &str, what: &str) {
         let option = self.options.iter().find(|option| option.key == key);
         let source = option.map_or(Source::Default, |option| option.source.clone());
-        self.mistakes
-            .push(Mistake::new(&source, format!("{key}: {what}")));
+        self.errors
+            .push(ConfigError::new(&source, format!("{key}: {what}")));
     }
 
     /// Returns whether the option is set.

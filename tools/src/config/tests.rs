@@ -2,7 +2,7 @@
 
 use clap::{Args as _, Command, FromArgMatches as _};
 
-use super::mistake::{Source, nearest};
+use super::error::{Source, nearest};
 use super::reader::Given;
 use super::*;
 
@@ -16,8 +16,8 @@ fn load_all(text: &str, variables: &[(&str, &str)], flags: &[&str]) -> Loaded {
     load_from(&flags, pairs, |path| Ok(ConfigFile::new(path, text)))
 }
 
-fn shown(mistakes: &[Mistake]) -> Vec<String> {
-    mistakes.iter().map(ToString::to_string).collect()
+fn shown(errors: &[ConfigError]) -> Vec<String> {
+    errors.iter().map(ToString::to_string).collect()
 }
 
 /// Guards: a flag overrides a variable, a variable the file, the file the default; for each option on its own.
@@ -76,7 +76,7 @@ fn values_are_shown_as_they_can_be_typed() {
     ] {
         let (text, value) = case.split_once(" -> ").unwrap();
         let loaded = load_all(text, &[], &[]);
-        assert_eq!(shown(&loaded.mistakes), [""; 0]);
+        assert_eq!(shown(&loaded.errors), [""; 0]);
         let is_set = |option: &&OptionInfo| option.source != Source::Default;
         let option = loaded.options.iter().find(is_set).unwrap();
         let again = load_all("", &[(&option.variable(), value)], &[]);
@@ -88,7 +88,7 @@ fn values_are_shown_as_they_can_be_typed() {
 /// Guards: every error is reported with its line, what is wrong and what to write, also in a value that a flag
 /// overrides.
 #[test]
-fn every_mistake_is_reported() {
+fn every_error_is_reported() {
     let text = "\
         listen = 'localhost:5000'
         admin_listen = ['127.0.0.1:1']
@@ -130,7 +130,7 @@ fn every_mistake_is_reported() {
         t:19: limits.uploads: 1000001 is above the maximum of 1000000
         t:20: string values must be quoted, expected literal string
         t:20: unknown option `limits.x`; `tonnage config show` lists all options";
-    let found = shown(&load_all(text, &[], &["--listen", "127.0.0.1:1"]).mistakes);
+    let found = shown(&load_all(text, &[], &["--listen", "127.0.0.1:1"]).errors);
     let expected: Vec<_> = expected.lines().map(str::trim).collect();
     assert_eq!(found, expected);
 }
@@ -140,13 +140,13 @@ fn every_mistake_is_reported() {
 fn an_open_address_needs_to_be_asked_for() {
     for address in ["0.0.0.0:1", "[::]:1", "10.1.2.3:1", "[::ffff:10.1.2.3]:1"] {
         let flags = ["--listen", address, "--insecure-anonymous"];
-        let mistakes = shown(&load_all("", &[], &flags[..2]).mistakes);
-        assert!(mistakes[0].starts_with("--listen: listen: anyone who reaches "));
-        assert_eq!(shown(&load_all("", &[], &flags).mistakes), [""; 0]);
+        let errors = shown(&load_all("", &[], &flags[..2]).errors);
+        assert!(errors[0].starts_with("--listen: listen: anyone who reaches "));
+        assert_eq!(shown(&load_all("", &[], &flags).errors), [""; 0]);
     }
     for address in ["127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
         let loaded = load_all("", &[], &["--listen", address]);
-        assert_eq!(shown(&loaded.mistakes), [""; 0]);
+        assert_eq!(shown(&loaded.errors), [""; 0]);
     }
 }
 
@@ -160,16 +160,16 @@ fn options_are_checked_against_each_other() {
     );
     let expected =
         "t:2: admin_listen: the registry listens on the same address; use another port, or off";
-    assert_eq!(shown(&same.mistakes), [expected]);
+    assert_eq!(shown(&same.errors), [expected]);
     let any_port = load_all(
         "listen = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'",
         &[],
         &[],
     );
-    assert_eq!(shown(&any_port.mistakes), [""; 0]);
+    assert_eq!(shown(&any_port.errors), [""; 0]);
     let spill = "[storage]\nspill_threshold = '64 MiB'\nshared_segment_size = '16 MiB'";
     let expected = "t:2: storage.spill_threshold: 64 MiB is above the maximum of half of storage.shared_segment_size, 8 MiB";
-    assert_eq!(shown(&load_all(spill, &[], &[]).mistakes), [expected]);
+    assert_eq!(shown(&load_all(spill, &[], &[]).errors), [expected]);
 }
 
 /// Guards: an unknown variable causes a warning with the nearest name; variables of Kubernetes and of tests do not.
@@ -186,7 +186,7 @@ fn unknown_variables_warn_and_ignored_ones_do_not() {
     let loaded = load_all("", &variables, &[]);
     let expected = "TONNAGE_LISTNE: unknown variable, ignored; did you mean TONNAGE_LISTEN?";
     assert_eq!(shown(&loaded.warnings), [expected]);
-    assert_eq!(shown(&loaded.mistakes), [""; 0]);
+    assert_eq!(shown(&loaded.errors), [""; 0]);
     assert_eq!(nearest("replicas", ["listen"].into_iter()), None);
 }
 
@@ -225,7 +225,7 @@ fn defaults_and_bounds_are_accepted() {
             .map(|(name, value)| (&**name, &**value))
             .collect();
         let loaded = load_all("", &pairs, &[]);
-        assert_eq!(shown(&loaded.mistakes), [""; 0]);
+        assert_eq!(shown(&loaded.errors), [""; 0]);
         assert_eq!(loaded.config.store.validate(), Ok(()));
         for (option, (_, value)) in loaded.options.iter().zip(pairs) {
             assert_eq!(option.value, value);
@@ -250,10 +250,7 @@ fn secrets_are_masked() {
     assert_eq!(pin, 7);
     let option = &reader.options[0];
     assert_eq!([&option.default, &option.value], ["********"; 2]);
-    assert_eq!(
-        shown(&reader.mistakes),
-        ["default: auth.pin: invalid value"]
-    );
+    assert_eq!(shown(&reader.errors), ["default: auth.pin: invalid value"]);
 }
 
 /// Guards: values reach the library that uses them.

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use crate::config::mistake::{Mistake, Source, nearest};
+use crate::config::error::{ConfigError, Source, nearest};
 use crate::config::reader::{Given, OptionInfo, Reader};
 
 /// The variable that names the file, like `--config`.
@@ -18,7 +18,7 @@ pub(super) fn read(
     variables: impl Iterator<Item = (OsString, OsString)>,
     known: &[OptionInfo],
     reader: &mut Reader,
-) -> (Option<PathBuf>, Vec<Mistake>) {
+) -> (Option<PathBuf>, Vec<ConfigError>) {
     let (mut file, mut warnings) = (None, Vec::new());
     for (name, value) in variables {
         // Names of options are ASCII, so a name that is not UTF-8 is not an option.
@@ -34,9 +34,9 @@ pub(super) fn read(
                     reader.given.push(Given { key, source, text });
                 }
                 (Some(_), Err(_)) => reader
-                    .mistakes
-                    .push(Mistake::new(&source, "the value is not UTF-8")),
-                (None, _) => warnings.push(Mistake::new(&source, unknown(&source, known))),
+                    .errors
+                    .push(ConfigError::new(&source, "the value is not UTF-8")),
+                (None, _) => warnings.push(ConfigError::new(&source, unknown(&source, known))),
             }
         }
     }

@@ -11,11 +11,11 @@ use serde_json::json;
 use super::Findings;
 
 /// Lists the directory's files by kind.
-pub(super) fn look(path: &Path) -> io::Result<Findings> {
+pub(super) fn decode(path: &Path) -> io::Result<Findings> {
     let mut findings = Findings::new("directory");
     let superblock = path.join("superblock");
     if superblock.is_file() {
-        let inner = super::look(&superblock)?;
+        let inner = super::decode(&superblock)?;
         findings.facts = inner.facts;
         findings.problems = inner.problems;
     } else {

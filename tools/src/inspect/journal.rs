@@ -14,7 +14,7 @@ use tonnage_engine::format::transaction::{Operation, Transaction};
 use super::{Findings, Inspected, hex, number_in, store_id_in, time};
 
 /// Reads the header and all frames.
-pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
+pub(super) fn decode(file: &Inspected<'_>) -> io::Result<Findings> {
     let mut findings = Findings::new("journal");
     findings.fact("bytes", file.length);
     let bytes = file.read(0, file.length)?;

@@ -57,7 +57,7 @@ impl Findings {
 }
 
 /// Decodes a file of a store, or lists the store's directory.
-pub(crate) fn look(path: &Path) -> io::Result<Findings> {
+pub(crate) fn decode(path: &Path) -> io::Result<Findings> {
     // Without waiting for the other end of a FIFO.
     let file = File::options()
         .read(true)
@@ -65,7 +65,7 @@ pub(crate) fn look(path: &Path) -> io::Result<Findings> {
         .open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
-        return directory::look(path);
+        return directory::decode(path);
     }
     if !metadata.is_file() {
         let what = "it is not a regular file";
@@ -78,10 +78,10 @@ pub(crate) fn look(path: &Path) -> io::Result<Findings> {
     };
     let magic = file.read(0, 8)?;
     match magic.as_slice() {
-        b"TONNAGE1" => superblock::look(&file),
-        b"TNSEGMNT" => segment::look(&file),
-        b"TNJOURNL" => journal::look(&file),
-        b"TNUPLOAD" => upload::look(&file),
+        b"TONNAGE1" => superblock::decode(&file),
+        b"TNSEGMNT" => segment::decode(&file),
+        b"TNJOURNL" => journal::decode(&file),
+        b"TNUPLOAD" => upload::decode(&file),
         b"TNRUNFIL" => cache::run(&file),
         b"TNCHKPNT" => cache::checkpoint(&file),
         _ => {

@@ -11,7 +11,7 @@ use tonnage_engine::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader}
 use super::{Findings, Inspected, hex};
 
 /// Reads the header and every frame that can be found.
-pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
+pub(super) fn decode(file: &Inspected<'_>) -> io::Result<Findings> {
     let mut findings = Findings::new("segment");
     findings.fact("bytes", file.length);
     let header = match SegmentHeader::decode(&file.read(0, HEADER_BYTES as u64)?) {

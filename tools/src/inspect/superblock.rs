@@ -7,7 +7,7 @@ use tonnage_engine::format::superblock::{Decoded, FORMAT_VERSION, SUPERBLOCK_BYT
 use super::{Findings, Inspected, hex, time};
 
 /// Reads the four copies.
-pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
+pub(super) fn decode(file: &Inspected<'_>) -> io::Result<Findings> {
     let mut findings = Findings::new("superblock");
     match Superblock::decode(&file.read(0, SUPERBLOCK_BYTES as u64)?) {
         Decoded::Usable {

@@ -7,7 +7,7 @@ use tonnage_engine::format::upload_log::{HEADER_BYTES, UploadHeader, replay};
 use super::{Findings, Inspected, hex, time};
 
 /// Reads the header and the last intact checkpoint.
-pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
+pub(super) fn decode(file: &Inspected<'_>) -> io::Result<Findings> {
     let mut findings = Findings::new("upload log");
     let bytes = file.read(0, file.length)?;
     findings.fact("bytes", file.length);

@@ -73,7 +73,8 @@ impl Visit for Line {
         self.write(field, |text| {
             let from = text.len();
             fmt::write(&mut Escaped(text), format_args!("{value:?}"))?;
-            // What was formatted as a text in quotes stays; other texts are quoted where they look like more than one field.
+            // What was formatted as a text in quotes stays; other texts are quoted where they look like more than one
+            // field.
             let formatted = &text[from..];
             if !is_message && !formatted.starts_with('"') && formatted.contains('=') {
                 let quoted = format!("{formatted:?}");

@@ -17,7 +17,7 @@ pub(super) struct Started<'a> {
     pub(super) address: SocketAddr,
     pub(super) admin: Option<SocketAddr>,
     pub(super) backend: &'a str,
-    pub(super) asked: &'a str,
+    pub(super) configured: &'a str,
     pub(super) report: &'a OpenReport,
 }
 
@@ -110,9 +110,9 @@ impl Started<'_> {
     }
 
     fn why(&self) -> String {
-        match self.asked {
+        match self.configured {
             "auto" => "auto: the only backend of this version".to_owned(),
-            asked => format!("configured: {asked}"),
+            configured => format!("configured: {configured}"),
         }
     }
 

@@ -17,9 +17,9 @@ use crate::failure::Failure;
 /// Standard streams (3), the runtime (4), signals (3), listeners (3).
 const PROCESS_FILES: usize = 3 + 4 + 3 + 3;
 /// Connections of online commands at a time; others wait to be accepted.
-const OPERATORS: usize = 4;
+const ADMIN_CONNECTIONS: usize = 4;
 /// Descriptors for everything but connections and blobs.
-const FIXED: usize = PROCESS_FILES + OPERATORS + DESCRIPTORS_BESIDE_BLOBS;
+const FIXED: usize = PROCESS_FILES + ADMIN_CONNECTIONS + DESCRIPTORS_BESIDE_BLOBS;
 /// Least number of connections with which a client of HTTP/1.1 works.
 const CONNECTIONS_MIN: usize = 4;
 /// Least number of files that the store accepts.
@@ -40,7 +40,7 @@ pub(super) struct Share {
     /// The number of files.
     pub(super) count: usize,
     /// Whether the operator set it.
-    pub(super) given: bool,
+    pub(super) is_set: bool,
 }
 
 impl Shares {
@@ -57,9 +57,9 @@ impl Shares {
         }
         let mut shares = self;
         let room = allowed.saturating_sub(FIXED);
-        if !self.connections.given {
+        if !self.connections.is_set {
             // A third, as with the defaults, or what the blobs leave.
-            let blobs = if self.blobs.given {
+            let blobs = if self.blobs.is_set {
                 self.blobs.count
             } else {
                 room - room / 3
@@ -70,7 +70,7 @@ impl Shares {
                 fewer.filter(|connections| connections_with_admin(*connections) <= both);
             shares.connections.count = fitting.next().unwrap_or(CONNECTIONS_MIN);
         }
-        if !self.blobs.given {
+        if !self.blobs.is_set {
             let blobs = room.saturating_sub(connections_with_admin(shares.connections.count));
             shares.blobs.count = blobs.clamp(BLOBS_MIN, self.blobs.count);
         }
@@ -100,7 +100,7 @@ impl Shares {
 
 impl Share {
     fn or_least(self, least: usize) -> Self {
-        let count = if self.given {
+        let count = if self.is_set {
             self.count
         } else {
             self.count.min(least)
@@ -117,18 +117,18 @@ fn connections_with_admin(connections: usize) -> usize {
 
 fn too_few(wanted: &Shares, allowed: usize, least: usize) -> Failure {
     let (connections, blobs) = (wanted.connections, wanted.blobs);
-    let given = |share: Share| if share.given { "set" } else { "the default" };
+    let origin = |share: Share| if share.is_set { "set" } else { "the default" };
     let what = format!(
         "the system allows {allowed} open files, but the server needs at least {least}: limits.connections is {} ({}), storage.open_files is {} ({}), {FIXED} are for the rest",
         connections.count,
-        given(connections),
+        origin(connections),
         blobs.count,
-        given(blobs),
+        origin(blobs),
     );
     let failure = Failure::new(Exit::Disk, what).next(format!(
         "raise the limit: ulimit -Hn {least} for this user, LimitNOFILE={least} for a service, --ulimit nofile={least} for a container"
     ));
-    if connections.given || blobs.given {
+    if connections.is_set || blobs.is_set {
         return failure.next("or set limits.connections or storage.open_files lower");
     }
     failure
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     fn shares(connections: (usize, bool), blobs: (usize, bool)) -> Shares {
-        let share = |(count, given)| Share { count, given };
+        let share = |(count, is_set)| Share { count, is_set };
         Shares {
             connections: share(connections),
             blobs: share(blobs),
@@ -201,7 +201,7 @@ mod tests {
                     (found.connections, wanted.connections),
                     (found.blobs, wanted.blobs),
                 ] {
-                    assert!(!wanted.given || found == wanted, "{allowed}: {found:?}");
+                    assert!(!wanted.is_set || found == wanted, "{allowed}: {found:?}");
                 }
             }
         }

@@ -31,9 +31,9 @@ pub(crate) struct ServeOptions {
     /// The server's options.
     pub(crate) server: ServerOptions,
     /// Whether the operator set the number of connections.
-    pub(crate) connections_given: bool,
+    pub(crate) connections_set: bool,
     /// Whether the operator set the number of files of blobs.
-    pub(crate) open_files_given: bool,
+    pub(crate) open_files_set: bool,
     /// The configured I/O backend.
     pub(crate) io: &'static str,
     /// Whether lines are JSON.
@@ -45,7 +45,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     keep_within_files(&mut options)?;
     let mut signals = Signals::take()
         .map_err(|error| Failure::new(Exit::Disk, format!("signals cannot be taken: {error}")))?;
-    let bound = Server::bind(options.server).map_err(|error| of_listen(&error))?;
+    let bound = Server::bind(options.server).map_err(|error| listen_failure(&error))?;
     let env = tonnage_server::runtime::env()
         .map_err(|error| threads::of_threads(format!("threads could not be started: {error}")))?;
     let backend = env.io.backend();
@@ -58,13 +58,13 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         }
     };
     let (store, report) = opened.map_err(|error| Failure::of_store(&error, &options.data))?;
-    let mut control = answer_operator(&store, &options.data);
+    let mut admin_socket = start_admin_socket(&store, &options.data);
     let started = Started {
         data: &options.data,
         address: bound.address(),
         admin: bound.admin_address(),
         backend,
-        asked: options.io,
+        configured: options.io,
         report: &report,
     };
     if options.json {
@@ -75,8 +75,8 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     started.warn();
     memory::start();
     run(bound, store.clone(), signals).await?;
-    if let Some(control) = &mut control {
-        control.drain().await;
+    if let Some(admin_socket) = &mut admin_socket {
+        admin_socket.drain().await;
     }
     // Requests that were aborted may still hold the store, which must not keep the journal from being closed.
     store
@@ -84,7 +84,7 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
         .await
         .map_err(|error| Failure::of_store(&error, &options.data))?;
     // Last, while `store` still holds the lock, because the next server's socket has the same name.
-    drop(control);
+    drop(admin_socket);
     tracing::info!("the store is closed");
     Ok(Exit::Done)
 }
@@ -94,11 +94,11 @@ fn keep_within_files(options: &mut ServeOptions) -> Result<(), Failure> {
     let wanted = Shares {
         connections: Share {
             count: options.server.connections_max,
-            given: options.connections_given,
+            is_set: options.connections_set,
         },
         blobs: Share {
             count: options.store.open_files_max,
-            given: options.open_files_given,
+            is_set: options.open_files_set,
         },
     };
     let allowed = files::allow(wanted.needed() + files::SLACK);
@@ -110,7 +110,7 @@ fn keep_within_files(options: &mut ServeOptions) -> Result<(), Failure> {
 
 /// Starts the admin socket. Pushes and pulls do not depend on it, so the server also runs on a file system without
 /// sockets.
-fn answer_operator(store: &Store, data: &Path) -> Option<AdminSocket> {
+fn start_admin_socket(store: &Store, data: &Path) -> Option<AdminSocket> {
     AdminSocket::start(store.clone())
         .inspect_err(|error| {
             tracing::warn!(
@@ -125,17 +125,17 @@ fn answer_operator(store: &Store, data: &Path) -> Option<AdminSocket> {
 /// Serves until the first signal; the second ends the process at once.
 async fn run(bound: Bound, store: Store, mut signals: Signals) -> Result<(), Failure> {
     let drain = Arc::new(tokio::sync::Notify::new());
-    let asked = Arc::clone(&drain);
+    let draining = Arc::clone(&drain);
     let watch = async move {
         let (name, _) = signals.next().await;
         tracing::info!(
             signal = name,
             "draining; a second signal stops the server at once"
         );
-        asked.notify_one();
+        draining.notify_one();
         let (name, code) = signals.next().await;
         tracing::warn!(signal = name, "stopping at once; the next start recovers");
-        ended_by(code)
+        exit_by_signal(code)
     };
     let serving = bound.run(store, async move { drain.notified().await });
     tokio::select! {
@@ -150,12 +150,12 @@ async fn run(bound: Bound, store: Store, mut signals: Signals) -> Result<(), Fai
     clippy::exit,
     reason = "a second signal ends the process at once; no destructor may delay it"
 )]
-fn ended_by(signal: i32) -> ! {
+fn exit_by_signal(signal: i32) -> ! {
     std::process::exit(128 + signal)
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "std's list of kinds grows")]
-fn of_listen(error: &ServeError) -> Failure {
+fn listen_failure(error: &ServeError) -> Failure {
     let failure = Failure::new(Exit::Network, error.to_string());
     let ServeError::Bind {
         source, purpose, ..

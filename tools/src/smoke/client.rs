@@ -178,7 +178,7 @@ impl Answer {
         self.response.headers()
     }
 
-    /// A header as text.
+    /// Returns a header as text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers()
             .get(name)

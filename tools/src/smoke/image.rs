@@ -61,7 +61,7 @@ pub(crate) struct Image {
     pub(crate) config: Blob,
     /// A layer to push in chunks.
     pub(crate) small: Blob,
-    /// The layer of the size that was asked for.
+    /// The layer of the configured size.
     pub(crate) large: Blob,
     /// The image's manifest.
     pub(crate) manifest: Blob,
@@ -73,7 +73,7 @@ pub(crate) struct Image {
 
 impl Image {
     /// Generates an image whose bytes follow from the seed, and hashes it.
-    pub(crate) fn make_up(seed: u64, size: u64) -> Self {
+    pub(crate) fn generate(seed: u64, size: u64) -> Self {
         let small = Content::Random {
             seed: seed ^ 1,
             length: CHUNKED_BYTES,

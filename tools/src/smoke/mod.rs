@@ -38,7 +38,7 @@ pub(crate) struct SmokeOptions {
     /// Bytes of the large layer.
     pub(crate) size_bytes: u64,
     /// Longest time without progress.
-    pub(crate) patience: Duration,
+    pub(crate) stall_timeout: Duration,
     /// Whether a missing optional part counts as a failure.
     pub(crate) strict: bool,
     /// Whether what was pushed is kept.
@@ -52,7 +52,7 @@ pub(crate) async fn run(options: &SmokeOptions) -> Recorder {
     let registry = Registry::new(options.url.clone());
     let mut recorder = Recorder::new(
         registry.meter().clone(),
-        options.patience,
+        options.stall_timeout,
         options.strict,
         options.print,
     );
@@ -64,7 +64,7 @@ pub(crate) async fn run(options: &SmokeOptions) -> Recorder {
     {
         return recorder;
     }
-    let image = Image::make_up(options.seed, options.size_bytes);
+    let image = Image::generate(options.seed, options.size_bytes);
     let whole = push(&mut recorder, &repository, &image).await;
     let whole = match whole {
         Ok(()) => pull(&mut recorder, &repository, &image).await,
@@ -222,7 +222,7 @@ async fn clean_up(recorder: &mut Recorder, from: &Repository<'_>, image: &Image)
         // What was never pushed cannot be deleted, which is not another failure.
         Ok(match left.len() {
             0 => Outcome::Done,
-            count => Outcome::DoneBut(format!(
+            count => Outcome::DoneWithNote(format!(
                 "{count} of 6 did not exist or could not be deleted"
             )),
         })

@@ -58,7 +58,7 @@ pub(crate) enum Outcome {
     /// As it should.
     Done,
     /// As expected, with a remark.
-    DoneBut(String),
+    DoneWithNote(String),
     /// The registry lacks an optional part of the protocol; the text is its answer.
     NotOffered(String),
 }
@@ -98,7 +98,7 @@ pub(crate) struct Stop;
 pub(crate) struct Recorder {
     steps: Vec<Step>,
     meter: Meter,
-    patience: Duration,
+    stall_timeout: Duration,
     strict: bool,
     print: bool,
     progress: bool,
@@ -107,12 +107,12 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Creates an empty record. A step without progress for `stall_timeout` fails; with `strict`, so does one that is
     /// not offered. With `print`, each step is printed when it ends.
-    pub(crate) fn new(meter: Meter, patience: Duration, strict: bool, print: bool) -> Self {
+    pub(crate) fn new(meter: Meter, stall_timeout: Duration, strict: bool, print: bool) -> Self {
         let progress = print && io::stderr().is_terminal();
         Self {
             steps: Vec::new(),
             meter,
-            patience,
+            stall_timeout,
             strict,
             print,
             progress,
@@ -134,7 +134,7 @@ impl Recorder {
         let go_on = result.is_ok();
         let (verdict, note, problem) = match result {
             Ok(Outcome::Done) => (Verdict::Ok, None, None),
-            Ok(Outcome::DoneBut(note)) => (Verdict::Ok, Some(note), None),
+            Ok(Outcome::DoneWithNote(note)) => (Verdict::Ok, Some(note), None),
             Ok(Outcome::NotOffered(how)) if self.strict => {
                 let expected = "a registry that offers this (--strict)";
                 (Verdict::Failed, None, Some(Problem::new(expected, how)))
@@ -175,8 +175,8 @@ impl Recorder {
             let now = self.meter.bytes();
             if now != last {
                 (last, last_moved) = (now, Instant::now());
-            } else if last_moved.elapsed() > self.patience {
-                let expected = format!("progress within {:.0?}", self.patience);
+            } else if last_moved.elapsed() > self.stall_timeout {
+                let expected = format!("progress within {:.0?}", self.stall_timeout);
                 break Err(Problem::new(expected, "the registry made no progress"));
             }
             self.draw(name, now - start, bytes);
@@ -204,7 +204,7 @@ impl Recorder {
     }
 
     /// Returns whether the first request got no answer.
-    pub(crate) fn nobody_there(&self) -> bool {
+    pub(crate) fn is_unreachable(&self) -> bool {
         let first = self.steps.first().and_then(|step| step.problem.as_ref());
         first.is_some_and(|problem| !problem.answered)
     }

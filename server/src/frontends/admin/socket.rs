@@ -1,7 +1,7 @@
 //! The operator's socket: a Unix socket in the store's directory, for the online commands.
 //!
-//! Owns: [`AdminSocket`], its path and its lifetime. Its mode is 0600, so only the owner of the store and root can
-//! connect.
+//! Owns: [`AdminSocket`], its path and its lifetime. Its mode is 0600, so only the user that runs the server and root
+//! can connect.
 //! Refuses: the content of requests and answers (`routes`), and network addresses.
 //!
 //! Invariants: the socket is created only while the store's lock is held, so an existing one was left by a killed
@@ -56,8 +56,8 @@ impl AdminSocket {
         })
     }
 
-    /// Takes no more requests and waits, for a limited time, until those that were taken have their answers. Call it before
-    /// the store is closed.
+    /// Takes no more requests and waits, for a limited time, until those that were taken have their answers. Call it
+    /// before the store is closed.
     pub async fn drain(&mut self) {
         self.draining.cancel();
         if tokio::time::timeout(DRAIN_MAX, &mut self.task)

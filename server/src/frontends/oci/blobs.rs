@@ -21,7 +21,7 @@ pub(super) async fn handle(
     }
 }
 
-/// Answers GET and HEAD. An answer without bytes grants a lease, because the client may rely on the blob later.
+/// Answers GET and HEAD. An answer without bytes promises that the blob exists, so it takes a lease.
 pub(super) async fn get(
     context: &RequestContext<'_>,
     name: RepositoryName,

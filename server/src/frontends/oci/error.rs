@@ -22,14 +22,14 @@ pub(super) struct Failure(Box<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    what: What,
+    kind: FailureKind,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Debug)]
-enum What {
-    Refused(Error),
-    Other {
+enum FailureKind {
+    UseCase(Error),
+    Protocol {
         status: StatusCode,
         code: Code,
         message: String,
@@ -38,7 +38,7 @@ enum What {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::new(What::Refused(error))
+        Self::new(FailureKind::UseCase(error))
     }
 }
 
@@ -55,16 +55,16 @@ impl From<header::InvalidHeaderValue> for Failure {
 }
 
 impl Failure {
-    fn new(what: What) -> Self {
+    fn new(kind: FailureKind) -> Self {
         Self(Box::new(Inner {
-            what,
+            kind,
             headers: Vec::new(),
         }))
     }
 
-    /// An error of the protocol, before any use case.
+    /// Builds a failure from an error of the protocol, before any use case.
     pub(super) fn other(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
-        Self::new(What::Other {
+        Self::new(FailureKind::Protocol {
             status,
             code,
             message: message.into(),
@@ -85,9 +85,9 @@ impl Failure {
 
     /// Builds the answer. Logs the cause of a server error.
     pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
-        let Inner { what, mut headers } = *self.0;
-        let (status, errors) = match what {
-            What::Refused(error) => {
+        let Inner { kind, mut headers } = *self.0;
+        let (status, errors) = match kind {
+            FailureKind::UseCase(error) => {
                 let (status, code) = answer_to(&error);
                 log(&error, status);
                 let errors = details(&error, code, &error.to_string(), request_id);
@@ -96,7 +96,7 @@ impl Failure {
                 }
                 (status, errors)
             }
-            What::Other {
+            FailureKind::Protocol {
                 status,
                 code,
                 message,

@@ -11,7 +11,7 @@
 //! memory for one manifest of the largest size.
 //!
 //! The entries of a manifest take several times its bytes, both parsed and as rows of the catalog. So only
-//! [`LARGE_AT_A_TIME`] large ones are processed at a time. Then the catalog can delay the next one until the rows of
+//! [`LARGE_MAX`] large ones are processed at a time. Then the catalog can delay the next one until the rows of
 //! the previous one are on disk.
 //!
 //! Invariant: waiting and receiving end in bounded time.
@@ -34,7 +34,7 @@ const FIRST_BYTES: usize = 16 << 10;
 /// Bytes of each manifest that come from the reserve.
 const RESERVED_BYTES: usize = 64 << 10;
 /// Large manifests that are processed at a time.
-const LARGE_AT_A_TIME: usize = 2;
+const LARGE_MAX: usize = 2;
 
 /// The memory budget for manifests.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct ManifestMemory {
     /// The permit of the manifest that continues without memory of the budget.
     finish: Arc<Semaphore>,
     large: Arc<Semaphore>,
-    patience: Duration,
+    timeout: Duration,
     clock: RunningClock,
 }
 
@@ -72,11 +72,11 @@ struct TimeLeft {
 }
 
 impl ManifestMemory {
-    /// Creates a budget of `budget` bytes. Each manifest may wait `patience` for memory and take as long to arrive. A
+    /// Creates a budget of `budget` bytes. Each manifest may wait `timeout` for memory and take as long to arrive. A
     /// manifest of which nothing arrives for `stall` is rejected while others wait.
     pub(crate) fn new(
         budget: usize,
-        patience: Duration,
+        timeout: Duration,
         stall: Duration,
         clock: RunningClock,
     ) -> Self {
@@ -84,8 +84,8 @@ impl ManifestMemory {
         Self {
             memory: MemoryBudget::new(budget, budget, stall, engine_clock),
             finish: Arc::new(Semaphore::new(1)),
-            large: Arc::new(Semaphore::new(LARGE_AT_A_TIME)),
-            patience,
+            large: Arc::new(Semaphore::new(LARGE_MAX)),
+            timeout,
             clock,
         }
     }
@@ -127,8 +127,8 @@ impl ManifestMemory {
     ) -> Result<Option<(Bytes, Memory)>> {
         let (mut memory, mut room, mut all) = (Memory::default(), 0, BytesMut::new());
         let mut left = TimeLeft {
-            waiting: self.patience,
-            arriving: self.patience,
+            waiting: self.timeout,
+            arriving: self.timeout,
         };
         while !self.fill(body, &mut all, room, account, &mut left).await? {
             if all.len() > wanted {
@@ -210,12 +210,12 @@ impl ManifestMemory {
             return Ok(None);
         }
         let entering = Arc::clone(&self.large).acquire_owned();
-        let entered = self.turn(self.patience, entering).await?;
+        let entered = self.turn(self.timeout, entering).await?;
         entered.map(Some).map_err(Error::internal)
     }
 
-    async fn turn<T>(&self, patience: Duration, entering: impl Future<Output = T>) -> Result<T> {
-        let entered = self.clock.timeout(patience, entering).await;
+    async fn turn<T>(&self, timeout: Duration, entering: impl Future<Output = T>) -> Result<T> {
+        let entered = self.clock.timeout(timeout, entering).await;
         entered.map_err(|_elapsed| Error::TooManyManifests)
     }
 }
@@ -258,14 +258,14 @@ mod tests {
     /// long is rejected.
     #[tokio::test(start_paused = true)]
     async fn one_continues_without_memory() {
-        let patience = Duration::from_secs(1);
-        let manifest_memory = ManifestMemory::new(100, patience, HOUR, RunningClock::start());
+        let timeout = Duration::from_secs(1);
+        let manifest_memory = ManifestMemory::new(100, timeout, HOUR, RunningClock::start());
         let accounts = [(); 3].map(|()| manifest_memory.memory.account());
         let mut memory = [(); 3].map(|()| Memory::default());
         let mut waited = Vec::new();
         for (memory, account) in memory.iter_mut().zip(&accounts) {
             let growing = manifest_memory.grow(memory, account, Lane::Bulk, 75);
-            waited.push(manifest_memory.turn(patience, growing).await);
+            waited.push(manifest_memory.turn(timeout, growing).await);
         }
         assert!(memory[0].finishing.is_none() && memory[1].finishing.is_some());
         assert!(matches!(waited[2], Err(Error::TooManyManifests)));

@@ -56,7 +56,7 @@ async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &R
         Reference::Tag(_) => Vec::new(),
     };
     let max = context.registry().limits().manifest_bytes;
-    // Held until the commit, because the parsed manifest borrows from the body.
+    // Held until the commit, because this memory also stands for what is parsed from the body.
     let received = context.state.manifests.receive(context.body, max).await?;
     let pushed = ManifestPush {
         reference,

@@ -25,9 +25,9 @@ const PAGE_BYTES: usize = (4 << 20) - (4 << 10);
 /// Largest page in bytes that counts as a small answer, whose memory comes from the reserve.
 const SMALL_BYTES: usize = 64 << 10;
 /// Longest wait of a page for memory beyond that. Clients that read nothing lose theirs sooner.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Longest wait of a page whose first referrer needs the memory, so that it cannot be shorter.
-const LAST_PATIENCE: Duration = Duration::from_secs(30);
+const FIRST_WAIT_MAX: Duration = Duration::from_secs(30);
 
 const BEGIN: &str =
     r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":["#;
@@ -135,9 +135,9 @@ impl<'a> Page<'a> {
             return Ok(true);
         }
         let can_end = self.entries > 0;
-        let patience = if can_end { PATIENCE } else { LAST_PATIENCE };
+        let wait_max = if can_end { WAIT_MAX } else { FIRST_WAIT_MAX };
         let holding = self.context.hold_large(length.max(PAGE_BYTES));
-        let Ok(memory) = self.context.state.clock.timeout(patience, holding).await else {
+        let Ok(memory) = self.context.state.clock.timeout(wait_max, holding).await else {
             return if can_end {
                 Ok(false)
             } else {

@@ -198,9 +198,8 @@ async fn open_upload(
         .begin_upload(push, algorithm, None)
         .await?;
     let mut builder = resume_headers(StatusCode::ACCEPTED, push.repository(), id, 0);
-    // Advice only (distribution-spec, "Pushing a blob in chunks": a client SHOULD). A chunk is not known to be the
-    // last, which may be shorter, before the upload is closed, and clients that send no Content-Range never read this
-    // header.
+    // Advice only (distribution-spec, "Pushing a blob in chunks": a client SHOULD). The last chunk may be shorter and
+    // is not known before the upload is closed. Clients that send no Content-Range never read this header.
     if context.state.chunk_min_bytes > 0 {
         builder = builder.header(headers::OCI_CHUNK_MIN_LENGTH, context.state.chunk_min_bytes);
     }

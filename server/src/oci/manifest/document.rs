@@ -1,7 +1,7 @@
 //! The JSON document of a manifest.
 //!
 //! Owns: [`Document`] and [`Descriptor`], with the types of all their fields, also of those that only clients use
-//! (image-spec manifest.md, image-index.md, descriptor.md). Refuses: validating fields in combination (`judge`).
+//! (image-spec manifest.md, image-index.md, descriptor.md). Refuses: validating fields in combination (`validate`).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@
 //! Accepts: any JSON manifest or index, unknown fields, no layers, any artifact type, a subject that does not exist,
 //! index entries that are blobs.
 //! Refuses: documents that two parsers may read differently (`object`, `document`), and documents that do not fit their
-//! media type (`judge`).
+//! media type (`validate`).
 
 use std::collections::BTreeMap;
 
@@ -16,10 +16,10 @@ use super::media_type::MediaType;
 
 mod document;
 mod error;
-mod judge;
 mod object;
 #[cfg(test)]
 mod tests;
+mod validate;
 
 pub use error::ManifestError;
 
@@ -97,18 +97,18 @@ impl Manifest {
         let mut reader = serde_json::Deserializer::from_str(text);
         let document = Object::<Document<'_>>::new().deserialize(&mut reader)?;
         reader.end()?;
-        let media_type = judge::media_type(&document, content_type)?;
-        let kind = judge::kind(&document, &media_type)?;
+        let media_type = validate::media_type(&document, content_type)?;
+        let kind = validate::kind(&document, &media_type)?;
         let subject = document.subject.as_ref();
         let annotations = document.annotations.iter().flatten();
         Ok(Self {
-            children: judge::children(&document)?,
+            children: validate::children(&document)?,
             media_type,
             kind,
             subject: subject
                 .map(|subject| subject.digest("subject"))
                 .transpose()?,
-            artifact_type: judge::artifact_type(&document, kind)?,
+            artifact_type: validate::artifact_type(&document, kind)?,
             annotations: annotations
                 .map(|(key, text)| (key.clone().into_owned(), text.clone().into_owned()))
                 .collect(),

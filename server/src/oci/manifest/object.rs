@@ -63,7 +63,7 @@ impl<T> Object<T> {
 }
 
 /// Number of keys that are looked up one by one; further ones are looked up by hash.
-const FEW: usize = 16;
+const LINEAR_KEYS_MAX: usize = 16;
 
 /// The keys of one object so far.
 #[derive(Default)]
@@ -77,7 +77,7 @@ impl<'de> Keys<'de> {
         if self.few.contains(&key) || self.many.contains(&key) {
             return Err(repeated(&key));
         }
-        if self.few.len() < FEW {
+        if self.few.len() < LINEAR_KEYS_MAX {
             self.few.push(key);
         } else {
             self.many.insert(key);

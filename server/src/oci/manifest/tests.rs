@@ -466,7 +466,7 @@ fn shapes_that_contradict_the_type_are_refused() {
 proptest! {
     /// Guards: no bytes make the parser panic.
     #[test]
-    fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..60),
+    fn any_bytes_are_parsed(bytes in prop::collection::vec(any::<u8>(), 0..60),
                             text in "[{}\\[\\]\",:a0 ]{0,40}") {
         drop(Manifest::parse(&bytes, None));
         drop(Manifest::parse(text.as_bytes(), Some(OCI_INDEX)));

@@ -87,7 +87,7 @@ impl<T> WaitingQueue<T> {
         (max / (held.len() + new.len()).max(1)).max(1)
     }
 
-    /// The connection that gets the next slot.
+    /// Returns the connection that gets the next slot.
     pub(super) fn next_in_queue(
         &self,
         share: usize,

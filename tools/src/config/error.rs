@@ -1,6 +1,6 @@
 //! Errors in a configuration, with their places.
 //!
-//! Owns: [`Source`], [`Mistake`], and the suggestion of a known name for an unknown one.
+//! Owns: [`Source`], [`ConfigError`], and the suggestion of a known name for an unknown one.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -48,14 +48,14 @@ impl fmt::Display for Source {
 
 /// One error in a configuration, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Mistake {
+pub(crate) struct ConfigError {
     /// Where it was written.
     pub(crate) at: Source,
     /// What is wrong and what to write instead.
     pub(crate) what: String,
 }
 
-impl Mistake {
+impl ConfigError {
     /// Creates an error at a place.
     pub(crate) fn new(at: &Source, what: impl Into<String>) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl Mistake {
     }
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.at, self.what)
     }
