@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::account::{Gate, MemoryAccount, Signals};
-use super::budget::{Budget, Id, Lane};
+use super::budget::{Budget, Id, MemoryPriority};
 use crate::io::Clock;
 use crate::sync::{Mutex, oneshot};
 
@@ -88,21 +88,21 @@ impl MemoryBudget {
     /// Waits for a part of the budget, at most all but the reserve.
     pub(super) async fn acquire(
         &self,
-        lane: Lane,
+        priority: MemoryPriority,
         account: Option<&MemoryAccount>,
         bytes: usize,
     ) -> Permit {
         let id = account.map(MemoryAccount::id);
         let (bytes, window, asked) = self.with(|budget| {
             let bytes = bytes.min(budget.bulk());
-            let asked = budget.ask(lane, id, bytes);
+            let asked = budget.ask(priority, id, bytes);
             (bytes, budget.next_id(), asked)
         });
         if let Some(granted) = asked.granted {
             let waiting = Waiting {
                 memory: self,
                 waiter: asked.id,
-                lane: asked.lane,
+                priority: asked.priority,
                 account: id,
                 bytes,
                 over: false,
@@ -113,7 +113,7 @@ impl MemoryBudget {
             memory: self.clone(),
             account: account.cloned(),
             window,
-            lane: asked.lane,
+            priority: asked.priority,
             bytes,
             taken: None,
         }
@@ -156,8 +156,8 @@ impl MemoryBudget {
         self.with(|budget| budget.stall())
     }
 
-    fn release(&self, account: Option<Id>, lane: Lane, bytes: usize) {
-        grant(self.with(|budget| budget.release(account, lane, bytes)));
+    fn release(&self, account: Option<Id>, priority: MemoryPriority, bytes: usize) {
+        grant(self.with(|budget| budget.release(account, priority, bytes)));
     }
 }
 
@@ -180,7 +180,7 @@ fn grant(granted: Vec<oneshot::Sender<()>>) {
 struct Waiting<'a> {
     memory: &'a MemoryBudget,
     waiter: Id,
-    lane: Lane,
+    priority: MemoryPriority,
     account: Option<Id>,
     bytes: usize,
     over: bool,
@@ -197,7 +197,7 @@ impl Drop for Waiting<'_> {
         match withdrawn {
             Some(granted) => grant(granted),
             // It was granted just now.
-            None => self.memory.release(self.account, self.lane, self.bytes),
+            None => self.memory.release(self.account, self.priority, self.bytes),
         }
     }
 }
@@ -208,7 +208,7 @@ pub(super) struct Permit {
     memory: MemoryBudget,
     account: Option<MemoryAccount>,
     window: Id,
-    lane: Lane,
+    priority: MemoryPriority,
     bytes: usize,
     /// Dropped with the bytes, which resolves the gate of the answer.
     taken: Option<oneshot::Sender<()>>,
@@ -240,7 +240,7 @@ impl Permit {
         if beyond > 0 {
             self.bytes -= beyond;
             let account = self.account.as_ref().map(MemoryAccount::id);
-            self.memory.release(account, self.lane, beyond);
+            self.memory.release(account, self.priority, beyond);
         }
     }
 
@@ -260,7 +260,7 @@ impl Drop for Permit {
             if let Some(account) = account {
                 budget.settled(account, self.window);
             }
-            budget.release(account, self.lane, self.bytes)
+            budget.release(account, self.priority, self.bytes)
         }));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Budget, Id, Lane, Waiter};
+use super::{Budget, Id, MemoryPriority, Waiter};
 use crate::memory::account::Signals;
 use crate::memory::read_ahead::ReadAhead;
 
@@ -20,10 +20,10 @@ pub(super) struct Account {
     pub(super) signals: Arc<Signals>,
     /// Bytes granted to it.
     pub(super) held: usize,
-    /// Bytes granted, or waiting in a lane, for each lane.
+    /// Bytes granted, or waiting in a queue, for each priority.
     pub(super) urgent: usize,
     pub(super) bulk: usize,
-    /// Requests that wait for the account's own bytes before they wait in a lane.
+    /// Requests that wait for the account's own bytes before they wait in a queue.
     pub(super) parked: VecDeque<Waiter>,
     /// Windows that the client has.
     pub(super) handed: Vec<Handed>,
@@ -45,11 +45,11 @@ pub(super) struct Handed {
 }
 
 impl Account {
-    /// Returns its bytes in a lane.
-    pub(super) fn taken(&mut self, lane: Lane) -> &mut usize {
-        match lane {
-            Lane::Urgent => &mut self.urgent,
-            Lane::Bulk => &mut self.bulk,
+    /// Returns its bytes of a priority.
+    pub(super) fn taken(&mut self, priority: MemoryPriority) -> &mut usize {
+        match priority {
+            MemoryPriority::Urgent => &mut self.urgent,
+            MemoryPriority::Bulk => &mut self.bulk,
         }
     }
 
@@ -125,7 +125,7 @@ impl Budget {
         }
     }
 
-    /// Returns whether anything waits in a lane, or the reserve is low.
+    /// Returns whether anything waits in a queue, or the reserve is low.
     fn is_short(&self) -> bool {
         self.waiting() > 0 || self.free < self.reserve / 2
     }

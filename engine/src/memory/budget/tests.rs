@@ -35,32 +35,42 @@ fn the_reserve_is_for_small_answers() {
     let mut budget = budget();
     for _ in 0..12 {
         let (id, _) = client(&mut budget);
-        assert!(budget.ask(Lane::Bulk, Some(id), 64 * K).granted.is_none());
+        assert!(
+            budget
+                .ask(MemoryPriority::Bulk, Some(id), 64 * K)
+                .granted
+                .is_none()
+        );
     }
     let (id, _) = client(&mut budget);
-    let mut bulk = budget.ask(Lane::Bulk, Some(id), 64 * K);
+    let mut bulk = budget.ask(MemoryPriority::Bulk, Some(id), 64 * K);
     assert!(!is_granted(&mut bulk));
-    assert!(budget.ask(Lane::Urgent, None, 16 * K).granted.is_none());
+    assert!(
+        budget
+            .ask(MemoryPriority::Urgent, None, 16 * K)
+            .granted
+            .is_none()
+    );
     let (greedy, _) = client(&mut budget);
     budget.share = 1024 * K;
     for _ in 0..3 {
         assert!(
             budget
-                .ask(Lane::Urgent, Some(greedy), 64 * K)
+                .ask(MemoryPriority::Urgent, Some(greedy), 64 * K)
                 .granted
                 .is_none()
         );
     }
     let (other, _) = client(&mut budget);
-    let mut fifth = budget.ask(Lane::Urgent, Some(greedy), 128 * K);
+    let mut fifth = budget.ask(MemoryPriority::Urgent, Some(greedy), 128 * K);
     assert!(!is_granted(&mut fifth), "more than its part of the reserve");
     assert!(
         budget
-            .ask(Lane::Urgent, Some(other), 16 * K)
+            .ask(MemoryPriority::Urgent, Some(other), 16 * K)
             .granted
             .is_none()
     );
-    send_all(budget.release(None, Lane::Urgent, 64 * K));
+    send_all(budget.release(None, MemoryPriority::Urgent, 64 * K));
 }
 
 /// Guards: accounts that wait are served in turn, however much each requests. Reads without an account each have a
@@ -69,19 +79,24 @@ fn the_reserve_is_for_small_answers() {
 fn accounts_take_turns() {
     let mut budget = budget();
     let ((greedy, _), (other, _)) = (client(&mut budget), client(&mut budget));
-    assert!(budget.ask(Lane::Bulk, None, 768 * K).granted.is_none());
-    let mut wait = |account| budget.ask(Lane::Bulk, account, 16 * K);
+    assert!(
+        budget
+            .ask(MemoryPriority::Bulk, None, 768 * K)
+            .granted
+            .is_none()
+    );
+    let mut wait = |account| budget.ask(MemoryPriority::Bulk, account, 16 * K);
     let mut much = [wait(Some(greedy)), wait(Some(greedy)), wait(Some(greedy))];
     let mut little = [wait(Some(other)), wait(Some(other))];
     let mut own = [wait(None), wait(None)];
-    send_all(budget.release(None, Lane::Bulk, 64 * K));
+    send_all(budget.release(None, MemoryPriority::Bulk, 64 * K));
     assert!(is_granted(&mut much[0]) && is_granted(&mut little[0]));
     assert!(is_granted(&mut own[0]) && is_granted(&mut own[1]));
     assert!(!is_granted(&mut much[1]));
     assert!(budget.tell(greedy, Duration::ZERO).is_some());
-    send_all(budget.release(None, Lane::Bulk, 16 * K));
+    send_all(budget.release(None, MemoryPriority::Bulk, 16 * K));
     assert!(is_granted(&mut little[1]) && !is_granted(&mut much[1]));
-    send_all(budget.release(None, Lane::Bulk, 32 * K));
+    send_all(budget.release(None, MemoryPriority::Bulk, 32 * K));
     assert!(is_granted(&mut much[1]) && is_granted(&mut much[2]));
 }
 
@@ -91,19 +106,34 @@ fn accounts_take_turns() {
 fn waiters_are_served_in_turn() {
     let mut budget = budget();
     let ((one, _), (two, _)) = (client(&mut budget), client(&mut budget));
-    assert!(budget.ask(Lane::Bulk, Some(one), 64 * K).granted.is_none());
-    let mut parked = budget.ask(Lane::Bulk, Some(one), 64 * K);
+    assert!(
+        budget
+            .ask(MemoryPriority::Bulk, Some(one), 64 * K)
+            .granted
+            .is_none()
+    );
+    let mut parked = budget.ask(MemoryPriority::Bulk, Some(one), 64 * K);
     assert!(!is_granted(&mut parked));
-    assert!(budget.ask(Lane::Bulk, Some(two), 64 * K).granted.is_none());
-    send_all(budget.release(Some(one), Lane::Bulk, 64 * K));
+    assert!(
+        budget
+            .ask(MemoryPriority::Bulk, Some(two), 64 * K)
+            .granted
+            .is_none()
+    );
+    send_all(budget.release(Some(one), MemoryPriority::Bulk, 64 * K));
     assert!(is_granted(&mut parked));
-    assert!(budget.ask(Lane::Bulk, None, 640 * K).granted.is_none());
-    let mut first = budget.ask(Lane::Bulk, None, 64 * K);
-    let mut second = budget.ask(Lane::Bulk, None, 4 * K);
+    assert!(
+        budget
+            .ask(MemoryPriority::Bulk, None, 640 * K)
+            .granted
+            .is_none()
+    );
+    let mut first = budget.ask(MemoryPriority::Bulk, None, 64 * K);
+    let mut second = budget.ask(MemoryPriority::Bulk, None, 4 * K);
     assert!(!is_granted(&mut first) && !is_granted(&mut second));
     send_all(budget.withdraw(None, first.id).expect("it waited"));
     assert!(!is_granted(&mut second), "the reserve was used");
-    send_all(budget.release(Some(two), Lane::Bulk, 64 * K));
+    send_all(budget.release(Some(two), MemoryPriority::Bulk, 64 * K));
     assert!(is_granted(&mut second));
     assert!(budget.withdraw(None, second.id).is_none());
 }
@@ -126,24 +156,33 @@ fn a_used_up_share_does_not_delay_small_answers() {
     let mut budget = budget();
     let (id, _) = client(&mut budget);
     let ahead: Arc<dyn ReadAhead> = Arc::new(Slot);
-    assert!(budget.ask(Lane::Bulk, Some(id), 32 * K).granted.is_none());
+    assert!(
+        budget
+            .ask(MemoryPriority::Bulk, Some(id), 32 * K)
+            .granted
+            .is_none()
+    );
     budget.ahead(id, &ahead);
     assert!(budget.relieve(STALL, Some(id)).ahead.is_empty());
-    let large = budget.ask(Lane::Bulk, Some(id), 64 * K);
-    let mut small = budget.ask(Lane::Bulk, Some(id), 16 * K);
+    let large = budget.ask(MemoryPriority::Bulk, Some(id), 64 * K);
+    let mut small = budget.ask(MemoryPriority::Bulk, Some(id), 16 * K);
     assert!(large.granted.is_some() && !is_granted(&mut small));
     for _ in 0..4 {
-        let urgent = budget.ask(Lane::Urgent, Some(id), 64 * K);
-        assert!(urgent.granted.is_none() && urgent.lane == Lane::Urgent);
+        let urgent = budget.ask(MemoryPriority::Urgent, Some(id), 64 * K);
+        assert!(urgent.granted.is_none() && urgent.priority == MemoryPriority::Urgent);
     }
     assert_eq!(budget.relieve(STALL, Some(id)).ahead.len(), 1);
     send_all(budget.withdraw(Some(id), large.id).expect("it waited"));
     assert!(is_granted(&mut small));
-    let fifth = budget.ask(Lane::Urgent, Some(id), 64 * K);
-    assert_eq!(fifth.lane, Lane::Bulk, "its part of the reserve is used");
-    send_all(budget.release(Some(id), Lane::Urgent, 64 * K));
-    let sixth = budget.ask(Lane::Urgent, Some(id), 64 * K);
-    assert_eq!(sixth.lane, Lane::Urgent);
+    let fifth = budget.ask(MemoryPriority::Urgent, Some(id), 64 * K);
+    assert_eq!(
+        fifth.priority,
+        MemoryPriority::Bulk,
+        "its part of the reserve is used"
+    );
+    send_all(budget.release(Some(id), MemoryPriority::Urgent, 64 * K));
+    let sixth = budget.ask(MemoryPriority::Urgent, Some(id), 64 * K);
+    assert_eq!(sixth.priority, MemoryPriority::Urgent);
 }
 
 /// Guards: a client that dropped one window is revoked again only once that one was returned, or was not returned for
@@ -154,10 +193,15 @@ fn a_client_can_be_revoked_again() {
     let (id, signals) = client(&mut budget);
     budget.share = 1024 * K;
     for window in 1000..1003 {
-        assert!(budget.ask(Lane::Bulk, Some(id), 256 * K).granted.is_none());
+        assert!(
+            budget
+                .ask(MemoryPriority::Bulk, Some(id), 256 * K)
+                .granted
+                .is_none()
+        );
         budget.handed(id, window, Duration::ZERO, false);
     }
-    let _waiting = budget.ask(Lane::Bulk, None, 512 * K);
+    let _waiting = budget.ask(MemoryPriority::Bulk, None, 512 * K);
     let mut now = STALL;
     assert_eq!(budget.relieve(now, None).told.len(), 1);
     signals.unrevoke();
@@ -167,7 +211,7 @@ fn a_client_can_be_revoked_again() {
         "it is on its way"
     );
     budget.settled(id, 1000);
-    send_all(budget.release(Some(id), Lane::Bulk, 256 * K));
+    send_all(budget.release(Some(id), MemoryPriority::Bulk, 256 * K));
     now += LOOK_PAUSE;
     assert_eq!(budget.relieve(now, None).told.len(), 1, "it was not enough");
     now += STALL;
@@ -181,12 +225,12 @@ fn scans_of_accounts_have_a_minimum_interval() {
     let (holder, signals) = client(&mut budget);
     assert!(
         budget
-            .ask(Lane::Bulk, Some(holder), 768 * K)
+            .ask(MemoryPriority::Bulk, Some(holder), 768 * K)
             .granted
             .is_none()
     );
     budget.handed(holder, 1000, Duration::ZERO, false);
-    let _waiting = budget.ask(Lane::Bulk, None, 64 * K);
+    let _waiting = budget.ask(MemoryPriority::Bulk, None, 64 * K);
     signals.progressed(STALL);
     assert!(budget.relieve(STALL, None).told.is_empty());
     // As if it had been stalled before.
@@ -233,10 +277,15 @@ fn a_large_wait_ends() {
     let mut budget = budget();
     for number in 0..12 {
         let (id, _) = client(&mut budget);
-        assert!(budget.ask(Lane::Urgent, Some(id), 64 * K).granted.is_none());
+        assert!(
+            budget
+                .ask(MemoryPriority::Urgent, Some(id), 64 * K)
+                .granted
+                .is_none()
+        );
         budget.handed(id, 1000 + number, Duration::ZERO, false);
     }
-    let _waiting = budget.ask(Lane::Bulk, None, 512 * K);
+    let _waiting = budget.ask(MemoryPriority::Bulk, None, 512 * K);
     assert_eq!(budget.relieve(STALL, None).told.len(), 8);
 }
 
@@ -248,14 +297,19 @@ fn the_longest_stalled_gives_way() {
     let mut clients = Vec::new();
     for number in 0..12 {
         let (id, signals) = client(&mut budget);
-        assert!(budget.ask(Lane::Bulk, Some(id), 64 * K).granted.is_none());
+        assert!(
+            budget
+                .ask(MemoryPriority::Bulk, Some(id), 64 * K)
+                .granted
+                .is_none()
+        );
         budget.handed(id, 1000 + number, Duration::from_millis(10 * number), false);
         clients.push((id, signals));
     }
     let told = |relief: &Relief| relief.told.len();
     let late = STALL * 2;
     assert_eq!(told(&budget.relieve(late, None)), 0, "nobody waits");
-    let mut waiting = budget.ask(Lane::Bulk, None, 64 * K);
+    let mut waiting = budget.ask(MemoryPriority::Bulk, None, 64 * K);
     assert_eq!(
         told(&budget.relieve(STALL / 2, None)),
         0,
@@ -272,12 +326,12 @@ fn the_longest_stalled_gives_way() {
         "its bytes are on their way"
     );
     budget.settled(clients[1].0, 1001);
-    send_all(budget.release(Some(clients[1].0), Lane::Bulk, 64 * K));
+    send_all(budget.release(Some(clients[1].0), MemoryPriority::Bulk, 64 * K));
     assert!(is_granted(&mut waiting));
     for (_, signals) in &clients {
         signals.progressed(STALL * 9);
     }
-    let _more = budget.ask(Lane::Bulk, None, 64 * K);
+    let _more = budget.ask(MemoryPriority::Bulk, None, 64 * K);
     assert_eq!(told(&budget.relieve(STALL * 9, None)), 0, "all take bytes");
     for (_, signals) in &clients {
         signals.progressed(STALL * 10);
