@@ -123,7 +123,7 @@ impl MemoryAccount {
     /// Waits for memory for an answer that is not read from a blob, or for what the client sends.
     pub async fn hold(&self, priority: MemoryPriority, bytes: usize) -> HeldBytes {
         let mut permit = self.open.memory.acquire(priority, Some(self), bytes).await;
-        permit.hand_over(None);
+        permit.deliver(None);
         HeldBytes(permit)
     }
 }
@@ -151,7 +151,7 @@ impl HeldBytes {
 
     /// Counts these bytes as waiting for the client again.
     pub fn unsettle(&self) {
-        self.0.note_handed(false);
+        self.0.note_delivered(false);
     }
 }
 

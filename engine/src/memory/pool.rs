@@ -16,7 +16,7 @@ use super::account::{Gate, MemoryAccount};
 use super::budget::MemoryPriority;
 use super::read_ahead::ReadAhead;
 use super::shared::{MemoryBudget, Permit};
-use crate::buffer::{Block, Buffer, Home};
+use crate::buffer::{Block, BlockOwner, Buffer};
 use crate::io::Clock;
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::sync::Mutex;
@@ -106,12 +106,12 @@ impl ReadPool {
         let room = self.memory.free_bytes();
         let kept = self.blocks.lock().take(class, room);
         let block = kept.unwrap_or_else(|| Block::new(size));
-        let home = PooledBlock {
+        let owner = PooledBlock {
             blocks: Arc::clone(&self.blocks),
             gate: Arc::clone(&reading.gate),
             permit,
         };
-        Buffer::at_home(block, limit, Box::new(home))
+        Buffer::pooled(block, limit, Box::new(owner))
     }
 }
 
@@ -152,12 +152,12 @@ struct PooledBlock {
     permit: Permit,
 }
 
-impl Home for PooledBlock {
-    fn hand_over(&mut self) {
-        self.permit.hand_over(Some(&self.gate));
+impl BlockOwner for PooledBlock {
+    fn deliver(&mut self) {
+        self.permit.deliver(Some(&self.gate));
     }
 
-    fn take_back(&mut self, block: Block) {
+    fn return_block(&mut self, block: Block) {
         // A block that is not kept is dropped without the lock.
         let gone = self.blocks.lock().put_back(block);
         drop(gone);

@@ -216,8 +216,8 @@ pub(super) struct Permit {
 
 impl Permit {
     /// Notes that the client has the bytes. `gate`, for bytes read from a file, resolves when they are returned.
-    pub(super) fn hand_over(&mut self, gate: Option<&Gate>) {
-        self.note_handed(gate.is_some());
+    pub(super) fn deliver(&mut self, gate: Option<&Gate>) {
+        self.note_delivered(gate.is_some());
         if let (Some(gate), Some(_)) = (gate, &self.account) {
             let (taken, gone) = oneshot::channel();
             *gate.lock() = Some(gone);
@@ -226,11 +226,11 @@ impl Permit {
     }
 
     /// Notes that the bytes wait for the client from now on.
-    pub(super) fn note_handed(&self, has_file: bool) {
+    pub(super) fn note_delivered(&self, has_file: bool) {
         if let Some(account) = &self.account {
             let now = self.memory.clock().monotonic();
             self.memory
-                .with(|budget| budget.handed(account.id(), self.window, now, has_file));
+                .with(|budget| budget.delivered(account.id(), self.window, now, has_file));
         }
     }
 

@@ -126,7 +126,7 @@ impl Budget {
             urgent: 0,
             bulk: 0,
             parked: VecDeque::new(),
-            handed: Vec::new(),
+            delivered: Vec::new(),
             ahead: Vec::new(),
             told: None,
             slow_since: None,

@@ -26,7 +26,7 @@ pub(super) struct Account {
     /// Requests that wait for the account's own bytes before they wait in a queue.
     pub(super) parked: VecDeque<Waiter>,
     /// Windows that the client has.
-    pub(super) handed: Vec<Handed>,
+    pub(super) delivered: Vec<DeliveredWindow>,
     pub(super) ahead: Vec<Weak<dyn ReadAhead>>,
     /// When it was revoked.
     pub(super) told: Option<Duration>,
@@ -36,7 +36,7 @@ pub(super) struct Account {
 
 /// A window that the client has.
 #[derive(Debug)]
-pub(super) struct Handed {
+pub(super) struct DeliveredWindow {
     window: Id,
     at: Duration,
     /// Whether it was read from a file, which stays open until the answer ends. On HTTP/1.1 the last window may outlive
@@ -66,7 +66,7 @@ impl Account {
     /// Returns how long the client took nothing. For one that takes a little, that is a fraction of the time it has had
     /// its oldest window.
     fn stalled(&self, now: Duration) -> Duration {
-        let Some(oldest) = self.handed.iter().map(|handed| handed.at).min() else {
+        let Some(oldest) = self.delivered.iter().map(|delivered| delivered.at).min() else {
             return Duration::ZERO;
         };
         let idle = now.saturating_sub(oldest.max(self.signals.progress()));
@@ -75,7 +75,7 @@ impl Account {
 
     /// Returns whether an answer that waits for the client keeps a file open.
     fn has_file(&self) -> bool {
-        self.handed.iter().any(|handed| handed.has_file)
+        self.delivered.iter().any(|delivered| delivered.has_file)
     }
 }
 
@@ -90,7 +90,7 @@ pub(in crate::memory) struct Relief {
 
 impl Budget {
     /// Notes that the client has a window, and whether a file is open for it.
-    pub(in crate::memory) fn handed(
+    pub(in crate::memory) fn delivered(
         &mut self,
         account: Id,
         window: Id,
@@ -102,7 +102,7 @@ impl Budget {
             account
                 .slow_since
                 .take_if(|since| at.saturating_sub(*since) >= while_slow);
-            account.handed.push(Handed {
+            account.delivered.push(DeliveredWindow {
                 window,
                 at,
                 has_file,
@@ -113,7 +113,9 @@ impl Budget {
     /// Notes that a window no longer waits for the client.
     pub(in crate::memory) fn settled(&mut self, account: Id, window: Id) {
         if let Some(account) = self.accounts.get_mut(&account) {
-            account.handed.retain(|handed| handed.window != window);
+            account
+                .delivered
+                .retain(|delivered| delivered.window != window);
         }
     }
 

@@ -199,7 +199,7 @@ fn a_client_can_be_revoked_again() {
                 .granted
                 .is_none()
         );
-        budget.handed(id, window, Duration::ZERO, false);
+        budget.delivered(id, window, Duration::ZERO, false);
     }
     let _waiting = budget.ask(MemoryPriority::Bulk, None, 512 * K);
     let mut now = STALL;
@@ -229,7 +229,7 @@ fn scans_of_accounts_have_a_minimum_interval() {
             .granted
             .is_none()
     );
-    budget.handed(holder, 1000, Duration::ZERO, false);
+    budget.delivered(holder, 1000, Duration::ZERO, false);
     let _waiting = budget.ask(MemoryPriority::Bulk, None, 64 * K);
     signals.progressed(STALL);
     assert!(budget.relieve(STALL, None).told.is_empty());
@@ -249,7 +249,7 @@ fn one_client_at_a_time_is_revoked_for_a_file() {
     for number in 0..4 {
         let (id, signals) = client(&mut budget);
         let at = Duration::from_millis(number);
-        budget.handed(id, 1000 + number, at, number > 0);
+        budget.delivered(id, 1000 + number, at, number > 0);
         clients.push((id, signals));
     }
     let told = |budget: &mut Budget, now| {
@@ -283,7 +283,7 @@ fn a_large_wait_ends() {
                 .granted
                 .is_none()
         );
-        budget.handed(id, 1000 + number, Duration::ZERO, false);
+        budget.delivered(id, 1000 + number, Duration::ZERO, false);
     }
     let _waiting = budget.ask(MemoryPriority::Bulk, None, 512 * K);
     assert_eq!(budget.relieve(STALL, None).told.len(), 8);
@@ -303,7 +303,7 @@ fn the_longest_stalled_gives_way() {
                 .granted
                 .is_none()
         );
-        budget.handed(id, 1000 + number, Duration::from_millis(10 * number), false);
+        budget.delivered(id, 1000 + number, Duration::from_millis(10 * number), false);
         clients.push((id, signals));
     }
     let told = |relief: &Relief| relief.told.len();
