@@ -323,7 +323,7 @@ mod tests {
         assert!(given_up.as_mut().now_or_never().is_none());
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(given_up);
-        let told = || {
+        let revoked = || {
             clients
                 .iter()
                 .filter(|client| client.revoked().now_or_never().is_some())
@@ -332,9 +332,9 @@ mod tests {
         clock.0.store(3, Ordering::Relaxed);
         clients[1].progressed();
         clients[2].progressed();
-        assert_eq!(told(), 0);
+        assert_eq!(revoked(), 0);
         assert!(waiting.as_mut().now_or_never().is_none());
-        assert_eq!(told(), 1);
+        assert_eq!(revoked(), 1);
         clients[0]
             .revoked()
             .now_or_never()

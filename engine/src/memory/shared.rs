@@ -1,4 +1,4 @@
-//! Waiting for the budget.
+//! PendingWait for the budget.
 //!
 //! Owns: [`MemoryBudget`] and [`Permit`]. Refuses: the decision which wait is served (`budget`), and blocks (`pool`).
 //!
@@ -19,7 +19,7 @@ use crate::sync::{Mutex, oneshot};
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// With many waiters, each checks less often: as many of them together as one alone, and each at least this often.
-const LOOKERS: u32 = 32;
+const SCANNING_WAITERS: u32 = 32;
 const PAUSE_OF_MANY_MAX: Duration = Duration::from_secs(1);
 
 /// A budget of memory that clients share. Cheap to clone.
@@ -99,7 +99,7 @@ impl MemoryBudget {
             (bytes, budget.next_id(), asked)
         });
         if let Some(granted) = asked.granted {
-            let waiting = Waiting {
+            let waiting = PendingWait {
                 memory: self,
                 waiter: asked.id,
                 priority: asked.priority,
@@ -119,7 +119,7 @@ impl MemoryBudget {
         }
     }
 
-    async fn wait(&self, mut waiting: Waiting<'_>, mut granted: oneshot::Receiver<()>) {
+    async fn wait(&self, mut waiting: PendingWait<'_>, mut granted: oneshot::Receiver<()>) {
         loop {
             self.relieve(waiting.account);
             let looked = self.shared.clock.sleep(self.with(|budget| pause(budget)));
@@ -138,8 +138,8 @@ impl MemoryBudget {
         for ahead in relief.ahead {
             ahead.give_up();
         }
-        for told in relief.told {
-            told.revoke();
+        for revoked in relief.revoked {
+            revoked.revoke();
         }
     }
 
@@ -147,8 +147,8 @@ impl MemoryBudget {
     /// already.
     pub(crate) fn revoke_for_file(&self) {
         let now = self.shared.clock.monotonic();
-        let told = self.with(|budget| budget.longest_stalled_with_file(now));
-        told.inspect(|told| told.revoke());
+        let revoked = self.with(|budget| budget.longest_stalled_with_file(now));
+        revoked.inspect(|revoked| revoked.revoke());
     }
 
     /// Returns the time after which a client that takes nothing may be revoked.
@@ -163,7 +163,7 @@ impl MemoryBudget {
 
 /// Returns how long a waiter waits before it checks again.
 fn pause(budget: &Budget) -> Duration {
-    let many = u32::try_from(budget.waiting()).unwrap_or(u32::MAX) / LOOKERS;
+    let many = u32::try_from(budget.waiting()).unwrap_or(u32::MAX) / SCANNING_WAITERS;
     let pause = (budget.stall() / 8).clamp(PAUSE_MIN, PAUSE_MAX);
     pause.saturating_mul(1 + many).min(PAUSE_OF_MANY_MAX)
 }
@@ -177,7 +177,7 @@ fn grant(granted: Vec<oneshot::Sender<()>>) {
 }
 
 /// A wait that may be given up.
-struct Waiting<'a> {
+struct PendingWait<'a> {
     memory: &'a MemoryBudget,
     waiter: Id,
     priority: MemoryPriority,
@@ -186,7 +186,7 @@ struct Waiting<'a> {
     over: bool,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingWait<'_> {
     fn drop(&mut self) {
         if self.over {
             return;

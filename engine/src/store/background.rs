@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::segment::RESERVE_IDS;
 use crate::sync::Notify;
-use crate::upload::LOOK_INTERVAL;
+use crate::upload::SCAN_INTERVAL;
 
 /// Time between two looks for expired leases and uploads.
 const EXPIRY_INTERVAL: Duration = Duration::from_mins(1);
@@ -170,7 +170,7 @@ async fn quiet_uploads(store: Weak<Inner>, held: Arc<Notify>, mut closing: watch
         let mut holding = true;
         while holding {
             let Some(inner) = store.upgrade() else { return };
-            let pause = inner.env.clock.sleep(LOOK_INTERVAL);
+            let pause = inner.env.clock.sleep(SCAN_INTERVAL);
             drop(inner);
             if !or_closing(pause, &mut closing).await {
                 return;

@@ -34,7 +34,7 @@ use std::pin::Pin;
 use crate::digest::{Algorithm, Digest};
 use crate::extent::Extent;
 
-pub(crate) use quiet::LOOK_INTERVAL;
+pub(crate) use quiet::SCAN_INTERVAL;
 pub use request::{Savepoint, Upload};
 pub(crate) use resume::surviving;
 pub(crate) use resume::{FoundLog, ReadLog, logs};

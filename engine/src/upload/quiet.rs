@@ -17,7 +17,7 @@ use crate::sync::Notify;
 /// Replaces [`QUIET`] while memory or descriptors are short.
 const QUIET_WHEN_SHORT: Duration = Duration::from_millis(250);
 /// Time between two scans while an upload holds memory or a descriptor.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after which a failed suspension is repeated.
 const RETRY: Duration = Duration::from_secs(10);
 /// Uploads that are suspended at once.

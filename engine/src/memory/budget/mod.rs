@@ -46,8 +46,8 @@ pub(super) struct Budget {
     bulk: Queue,
     accounts: HashMap<Id, Account>,
     /// When all accounts were last scanned, for memory and for a file.
-    looked: Option<Duration>,
-    looked_for_file: Option<Duration>,
+    scanned: Option<Duration>,
+    scanned_for_file: Option<Duration>,
     next: Id,
 }
 
@@ -62,7 +62,7 @@ struct Waiter {
 
 /// The result of a request for memory.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Request {
     pub(super) id: Id,
     /// The priority under which the bytes are counted.
     pub(super) priority: MemoryPriority,
@@ -81,8 +81,8 @@ impl Budget {
             urgent: Queue::default(),
             bulk: Queue::default(),
             accounts: HashMap::new(),
-            looked: None,
-            looked_for_file: None,
+            scanned: None,
+            scanned_for_file: None,
             next: 0,
         }
     }
@@ -128,7 +128,7 @@ impl Budget {
             parked: VecDeque::new(),
             delivered: Vec::new(),
             ahead: Vec::new(),
-            told: None,
+            revoked_at: None,
             slow_since: None,
         };
         self.accounts.insert(id, account);
@@ -146,7 +146,7 @@ impl Budget {
         priority: MemoryPriority,
         account: Option<Id>,
         bytes: usize,
-    ) -> Asked {
+    ) -> Request {
         let id = self.next_id();
         let asking = account.and_then(|id| self.accounts.get_mut(&id));
         let priority = match &asking {
@@ -174,7 +174,7 @@ impl Budget {
         if at_once && parked.is_none() {
             self.free -= bytes;
             let granted = None;
-            return Asked {
+            return Request {
                 id,
                 priority,
                 granted,
@@ -191,7 +191,7 @@ impl Budget {
         };
         if let Some(parked) = parked {
             parked.push_back(waiter);
-            return Asked {
+            return Request {
                 id,
                 priority,
                 granted,
@@ -203,7 +203,7 @@ impl Budget {
             Some(_ours) => None,
             None => granted,
         };
-        Asked {
+        Request {
             id,
             priority,
             granted,
@@ -252,7 +252,7 @@ impl Budget {
             account.held -= bytes;
             *account.taken(priority) -= bytes;
             if !account.signals.is_revoked() {
-                account.told = None;
+                account.revoked_at = None;
             }
         }
         self.unpark(account);

@@ -9,7 +9,7 @@ use crate::memory::account::Signals;
 use crate::memory::read_ahead::ReadAhead;
 
 /// Time between two scans of all accounts, however many wait.
-pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const SCAN_PAUSE: Duration = Duration::from_millis(10);
 /// A client that takes a few bytes now and then counts as stalled if it takes less than one window in this many times
 /// `stall`.
 const SLOW_FACTOR: u32 = 10;
@@ -29,7 +29,7 @@ pub(super) struct Account {
     pub(super) delivered: Vec<DeliveredWindow>,
     pub(super) ahead: Vec<Weak<dyn ReadAhead>>,
     /// When it was revoked.
-    pub(super) told: Option<Duration>,
+    pub(super) revoked_at: Option<Duration>,
     /// When it was last revoked, as long as others are served before it.
     pub(super) slow_since: Option<Duration>,
 }
@@ -59,8 +59,9 @@ impl Account {
     }
 
     /// Returns whether it was revoked so recently that it may still react.
-    fn is_told(&self, now: Duration, stall: Duration) -> bool {
-        self.told.is_some_and(|at| now < at.saturating_add(stall))
+    fn is_being_revoked(&self, now: Duration, stall: Duration) -> bool {
+        self.revoked_at
+            .is_some_and(|at| now < at.saturating_add(stall))
     }
 
     /// Returns how long the client took nothing. For one that takes a little, that is a fraction of the time it has had
@@ -85,7 +86,7 @@ pub(in crate::memory) struct Relief {
     /// Windows read ahead, to drop.
     pub(in crate::memory) ahead: Vec<Arc<dyn ReadAhead>>,
     /// Accounts to revoke.
-    pub(in crate::memory) told: Vec<Arc<Signals>>,
+    pub(in crate::memory) revoked: Vec<Arc<Signals>>,
 }
 
 impl Budget {
@@ -145,10 +146,10 @@ impl Budget {
                 .ahead
                 .extend(asking.ahead.iter().filter_map(Weak::upgrade));
         }
-        if !self.is_short() || is_lately(self.looked, now) {
+        if !self.is_short() || is_lately(self.scanned, now) {
             return relief;
         }
-        self.looked = Some(now);
+        self.scanned = Some(now);
         let bulk = match self.bulk.first_bytes() {
             None => self.reserve / 2,
             Some(first) => {
@@ -159,7 +160,7 @@ impl Budget {
         let coming: usize = self
             .accounts
             .values()
-            .filter(|account| account.is_told(now, self.stall))
+            .filter(|account| account.is_being_revoked(now, self.stall))
             .map(|account| account.held)
             .sum();
         let wanted = self.urgent.bytes() + bulk;
@@ -180,17 +181,17 @@ impl Budget {
             && let Some((_, id)) = stalled.pop()
         {
             short = short.saturating_sub(self.accounts.get(&id).map_or(0, |account| account.held));
-            relief.told.extend(self.tell(id, now));
+            relief.revoked.extend(self.revoke(id, now));
         }
         relief
     }
 
     /// Marks an account as revoked and returns its signals. Others that wait are served before it for a while.
-    pub(super) fn tell(&mut self, id: Id, now: Duration) -> Option<Arc<Signals>> {
+    pub(super) fn revoke(&mut self, id: Id, now: Duration) -> Option<Arc<Signals>> {
         self.urgent.set_slow(id);
         self.bulk.set_slow(id);
         let account = self.accounts.get_mut(&id)?;
-        (account.told, account.slow_since) = (Some(now), Some(now));
+        (account.revoked_at, account.slow_since) = (Some(now), Some(now));
         Some(Arc::clone(&account.signals))
     }
 
@@ -200,17 +201,18 @@ impl Budget {
         &mut self,
         now: Duration,
     ) -> Option<Arc<Signals>> {
-        if is_lately(self.looked_for_file, now) {
+        if is_lately(self.scanned_for_file, now) {
             return None;
         }
-        self.looked_for_file = Some(now);
-        let is_coming = |account: &Account| account.has_file() && account.is_told(now, self.stall);
+        self.scanned_for_file = Some(now);
+        let is_coming =
+            |account: &Account| account.has_file() && account.is_being_revoked(now, self.stall);
         if self.accounts.values().any(is_coming) {
             return None;
         }
         let counts = |account: &Account| account.has_file() && !account.signals.is_revoked();
         let (_, id) = self.stalled(now, counts).pop()?;
-        self.tell(id, now)
+        self.revoke(id, now)
     }
 
     /// Lists the accounts selected by `counts` whose clients took nothing for `stall` and were not revoked recently;
@@ -218,7 +220,7 @@ impl Budget {
     fn stalled(&self, now: Duration, counts: impl Fn(&Account) -> bool) -> Vec<(Duration, Id)> {
         let accounts = self.accounts.iter();
         let mut stalled: Vec<_> = accounts
-            .filter(|(_, account)| counts(account) && !account.is_told(now, self.stall))
+            .filter(|(_, account)| counts(account) && !account.is_being_revoked(now, self.stall))
             .map(|(id, account)| (account.stalled(now), *id))
             .filter(|(stalled, _)| *stalled >= self.stall)
             .collect();
@@ -228,6 +230,6 @@ impl Budget {
 }
 
 /// Returns whether a scan was too recent for another one.
-fn is_lately(looked: Option<Duration>, now: Duration) -> bool {
-    looked.is_some_and(|at| now < at.saturating_add(LOOK_PAUSE))
+fn is_lately(scanned: Option<Duration>, now: Duration) -> bool {
+    scanned.is_some_and(|at| now < at.saturating_add(SCAN_PAUSE))
 }

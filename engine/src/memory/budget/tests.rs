@@ -1,6 +1,6 @@
 //! Tests of shares of the budget, and of the choice of the client that is revoked.
 
-use super::stalls::{LOOK_PAUSE, Relief};
+use super::stalls::{Relief, SCAN_PAUSE};
 use super::*;
 use crate::memory::read_ahead::ReadAhead;
 
@@ -17,7 +17,7 @@ fn client(budget: &mut Budget) -> (Id, Arc<Signals>) {
     (budget.open(Arc::clone(&signals)), signals)
 }
 
-fn is_granted(asked: &mut Asked) -> bool {
+fn is_granted(asked: &mut Request) -> bool {
     let granted = asked.granted.as_mut();
     granted.is_none_or(|granted| granted.try_recv().is_ok())
 }
@@ -93,7 +93,7 @@ fn accounts_take_turns() {
     assert!(is_granted(&mut much[0]) && is_granted(&mut little[0]));
     assert!(is_granted(&mut own[0]) && is_granted(&mut own[1]));
     assert!(!is_granted(&mut much[1]));
-    assert!(budget.tell(greedy, Duration::ZERO).is_some());
+    assert!(budget.revoke(greedy, Duration::ZERO).is_some());
     send_all(budget.release(None, MemoryPriority::Bulk, 16 * K));
     assert!(is_granted(&mut little[1]) && !is_granted(&mut much[1]));
     send_all(budget.release(None, MemoryPriority::Bulk, 32 * K));
@@ -203,19 +203,23 @@ fn a_client_can_be_revoked_again() {
     }
     let _waiting = budget.ask(MemoryPriority::Bulk, None, 512 * K);
     let mut now = STALL;
-    assert_eq!(budget.relieve(now, None).told.len(), 1);
+    assert_eq!(budget.relieve(now, None).revoked.len(), 1);
     signals.unrevoke();
-    now += LOOK_PAUSE;
+    now += SCAN_PAUSE;
     assert!(
-        budget.relieve(now, None).told.is_empty(),
+        budget.relieve(now, None).revoked.is_empty(),
         "it is on its way"
     );
     budget.settled(id, 1000);
     send_all(budget.release(Some(id), MemoryPriority::Bulk, 256 * K));
-    now += LOOK_PAUSE;
-    assert_eq!(budget.relieve(now, None).told.len(), 1, "it was not enough");
+    now += SCAN_PAUSE;
+    assert_eq!(
+        budget.relieve(now, None).revoked.len(),
+        1,
+        "it was not enough"
+    );
     now += STALL;
-    assert_eq!(budget.relieve(now, None).told.len(), 1, "nothing came");
+    assert_eq!(budget.relieve(now, None).revoked.len(), 1, "nothing came");
 }
 
 /// Guards: all accounts are scanned at bounded intervals, however many wait.
@@ -232,12 +236,15 @@ fn scans_of_accounts_have_a_minimum_interval() {
     budget.delivered(holder, 1000, Duration::ZERO, false);
     let _waiting = budget.ask(MemoryPriority::Bulk, None, 64 * K);
     signals.progressed(STALL);
-    assert!(budget.relieve(STALL, None).told.is_empty());
+    assert!(budget.relieve(STALL, None).revoked.is_empty());
     // As if it had been stalled before.
     signals.progressed(Duration::ZERO);
-    let soon = STALL + LOOK_PAUSE / 2;
-    assert!(budget.relieve(soon, None).told.is_empty(), "looked again");
-    assert_eq!(budget.relieve(STALL + LOOK_PAUSE, None).told.len(), 1);
+    let soon = STALL + SCAN_PAUSE / 2;
+    assert!(
+        budget.relieve(soon, None).revoked.is_empty(),
+        "looked again"
+    );
+    assert_eq!(budget.relieve(STALL + SCAN_PAUSE, None).revoked.len(), 1);
 }
 
 /// Guards: for a file, one client at a time is revoked, and the next once that one reacted or did not for long; only
@@ -252,23 +259,25 @@ fn one_client_at_a_time_is_revoked_for_a_file() {
         budget.delivered(id, 1000 + number, at, number > 0);
         clients.push((id, signals));
     }
-    let told = |budget: &mut Budget, now| {
-        let told = budget.longest_stalled_with_file(now)?;
-        told.revoke();
-        clients.iter().position(|(_, one)| Arc::ptr_eq(one, &told))
+    let revoked = |budget: &mut Budget, now| {
+        let revoked = budget.longest_stalled_with_file(now)?;
+        revoked.revoke();
+        clients
+            .iter()
+            .position(|(_, one)| Arc::ptr_eq(one, &revoked))
     };
     let mut now = STALL / 2;
-    assert_eq!(told(&mut budget, now), None, "none is stalled yet");
+    assert_eq!(revoked(&mut budget, now), None, "none is stalled yet");
     now = STALL * 2;
-    assert_eq!(told(&mut budget, now), Some(1));
-    now += LOOK_PAUSE;
-    assert_eq!(told(&mut budget, now), None, "a file is on its way");
+    assert_eq!(revoked(&mut budget, now), Some(1));
+    now += SCAN_PAUSE;
+    assert_eq!(revoked(&mut budget, now), None, "a file is on its way");
     budget.close(clients[1].0);
-    assert_eq!(told(&mut budget, now), None, "looked again");
-    now += LOOK_PAUSE;
-    assert_eq!(told(&mut budget, now), Some(2), "it was not enough");
+    assert_eq!(revoked(&mut budget, now), None, "looked again");
+    now += SCAN_PAUSE;
+    assert_eq!(revoked(&mut budget, now), Some(2), "it was not enough");
     now += STALL;
-    assert_eq!(told(&mut budget, now), Some(3), "nothing came");
+    assert_eq!(revoked(&mut budget, now), Some(3), "nothing came");
 }
 
 /// Guards: for a request larger than a portion, as many clients are revoked as it needs.
@@ -286,7 +295,7 @@ fn a_large_wait_ends() {
         budget.delivered(id, 1000 + number, Duration::ZERO, false);
     }
     let _waiting = budget.ask(MemoryPriority::Bulk, None, 512 * K);
-    assert_eq!(budget.relieve(STALL, None).told.len(), 8);
+    assert_eq!(budget.relieve(STALL, None).revoked.len(), 8);
 }
 
 /// Guards: the client that took nothing for the longest time is revoked first, and only while others wait. One that
@@ -306,22 +315,22 @@ fn the_longest_stalled_gives_way() {
         budget.delivered(id, 1000 + number, Duration::from_millis(10 * number), false);
         clients.push((id, signals));
     }
-    let told = |relief: &Relief| relief.told.len();
+    let revoked = |relief: &Relief| relief.revoked.len();
     let late = STALL * 2;
-    assert_eq!(told(&budget.relieve(late, None)), 0, "nobody waits");
+    assert_eq!(revoked(&budget.relieve(late, None)), 0, "nobody waits");
     let mut waiting = budget.ask(MemoryPriority::Bulk, None, 64 * K);
     assert_eq!(
-        told(&budget.relieve(STALL / 2, None)),
+        revoked(&budget.relieve(STALL / 2, None)),
         0,
         "none is stalled yet"
     );
     clients[0].1.progressed(late);
     let relief = budget.relieve(late, None);
-    assert_eq!(told(&relief), 1);
-    assert!(Arc::ptr_eq(&clients[1].1, &relief.told[0]));
-    let later = late + LOOK_PAUSE;
+    assert_eq!(revoked(&relief), 1);
+    assert!(Arc::ptr_eq(&clients[1].1, &relief.revoked[0]));
+    let later = late + SCAN_PAUSE;
     assert_eq!(
-        told(&budget.relieve(later, None)),
+        revoked(&budget.relieve(later, None)),
         0,
         "its bytes are on their way"
     );
@@ -332,12 +341,16 @@ fn the_longest_stalled_gives_way() {
         signals.progressed(STALL * 9);
     }
     let _more = budget.ask(MemoryPriority::Bulk, None, 64 * K);
-    assert_eq!(told(&budget.relieve(STALL * 9, None)), 0, "all take bytes");
+    assert_eq!(
+        revoked(&budget.relieve(STALL * 9, None)),
+        0,
+        "all take bytes"
+    );
     for (_, signals) in &clients {
         signals.progressed(STALL * 10);
     }
     assert_eq!(
-        told(&budget.relieve(STALL * 10, None)),
+        revoked(&budget.relieve(STALL * 10, None)),
         1,
         "one window in ten stalls"
     );
