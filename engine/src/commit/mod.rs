@@ -20,4 +20,4 @@ pub(crate) use freeze::Frozen;
 pub(crate) use group::{Ending, run_journal};
 pub(crate) use prevalidate::prevalidate;
 pub(crate) use resolve::resolve;
-pub(crate) use sequencer::{Cleared, Sequencer};
+pub(crate) use sequencer::{ManifestPurgeStep, Sequencer};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::prevalidate::{Prevalidated, removes};
 use super::resolve;
-use crate::catalog::retired::Clearing;
+use crate::catalog::retired::ManifestPurge;
 use crate::catalog::{View, apply};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -88,9 +88,9 @@ struct Blobs {
     spare: Vec<FinishedBlob>,
 }
 
-/// A queued step of clearing away.
+/// A queued step of a purge.
 #[derive(Debug)]
-pub(crate) struct Cleared {
+pub(crate) struct ManifestPurgeStep {
     /// Resolves when the step is durable; `None` if there was nothing to remove this time.
     pub waiting: Option<oneshot::Receiver<Result<Committed>>>,
     /// Whether this step was the last.
@@ -298,7 +298,7 @@ impl Sequencer {
     /// deletion that the step was computed after has failed.
     ///
     /// The step does not count as a removal for prevalidation: no precondition can name its rows.
-    pub(crate) fn purge(
+    pub(crate) fn purge_repository(
         &self,
         repository: RepositoryId,
         operations: Vec<Operation>,
@@ -317,13 +317,16 @@ impl Sequencer {
     /// was.
     ///
     /// The step is computed under the lock, because tags may be set to the same digest meanwhile.
-    pub(crate) fn clear(&self, clearing: &mut Clearing) -> Result<Option<Cleared>> {
+    pub(crate) fn purge_manifest(
+        &self,
+        purge: &mut ManifestPurge,
+    ) -> Result<Option<ManifestPurgeStep>> {
         let mut inner = self.open_for_writes()?;
         let view = View::new(Arc::new(inner.head.clone()));
-        if !clearing.holds(&view)? {
+        if !purge.holds(&view)? {
             return Ok(None);
         }
-        let (operations, last) = clearing.step(&view)?;
+        let (operations, last) = purge.step(&view)?;
         drop(view);
         let waiting = if operations.is_empty() {
             None
@@ -333,7 +336,7 @@ impl Sequencer {
             inner.removals = removals;
             Some(queued?)
         };
-        Ok(Some(Cleared { waiting, last }))
+        Ok(Some(ManifestPurgeStep { waiting, last }))
     }
 
     fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
