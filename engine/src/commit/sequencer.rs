@@ -59,9 +59,9 @@ pub(super) struct Queued {
     payload: Vec<u8>,
     pub(super) after: State,
     done: oneshot::Sender<Result<Committed>>,
-    blobs: Blobs,
+    blobs: StagedBlobs,
     /// Batches that were rejected against the state after this transaction.
-    refused: Vec<Refused>,
+    rejections: Vec<PendingRejection>,
 }
 
 /// A transaction that may be queued.
@@ -74,18 +74,18 @@ struct Prepared {
 
 /// A rejection that is not answered yet, because the state that it rests on is not durable yet.
 #[derive(Debug)]
-struct Refused {
+struct PendingRejection {
     unmet: Vec<Require>,
     done: oneshot::Sender<Result<Committed>>,
 }
 
 /// The finished blobs of a batch, held until its transaction is durable.
 #[derive(Debug, Default)]
-struct Blobs {
+struct StagedBlobs {
     /// Blobs that the transaction places: their files stay.
-    named: Vec<FinishedBlob>,
+    placed: Vec<FinishedBlob>,
     /// Blobs that the store had already: only their pins matter, and their files are removed.
-    spare: Vec<FinishedBlob>,
+    duplicates: Vec<FinishedBlob>,
 }
 
 /// A queued step of a purge.
@@ -100,13 +100,13 @@ pub(crate) struct ManifestPurgeStep {
 impl Inner {
     /// Rejects a batch that was checked against `head`: at once if all of `head` is durable, else together with its
     /// last transaction.
-    fn refuse(&mut self, unmet: Vec<Require>) -> Result<oneshot::Receiver<Result<Committed>>> {
+    fn reject(&mut self, unmet: Vec<Require>) -> Result<oneshot::Receiver<Result<Committed>>> {
         let last = self.queue.back_mut().or(self.in_flight.back_mut());
         let Some(last) = last else {
             return Err(Error::Unmet(unmet));
         };
         let (done, waiting) = oneshot::channel();
-        last.refused.push(Refused { unmet, done });
+        last.rejections.push(PendingRejection { unmet, done });
         Ok(waiting)
     }
 
@@ -139,14 +139,14 @@ impl Inner {
     }
 }
 
-impl Blobs {
+impl StagedBlobs {
     /// Keeps the files that the transaction names: it is, or may be, in the journal.
     fn keep(self) {
-        for blob in self.named {
+        for blob in self.placed {
             blob.committed();
         }
-        for blob in self.spare {
-            blob.spared();
+        for blob in self.duplicates {
+            blob.end_commit();
         }
     }
 }
@@ -233,7 +233,7 @@ impl Sequencer {
         match prevalidated {
             Some(known) if known.removals == inner.removals => {
                 if !known.unmet.is_empty() {
-                    return inner.refuse(std::mem::take(&mut known.unmet));
+                    return inner.reject(std::mem::take(&mut known.unmet));
                 }
             }
             Some(_) | None => {
@@ -244,18 +244,18 @@ impl Sequencer {
         }
         let view = View::new(Arc::new(inner.head.clone()));
         let operations = match resolve(batch, &view, inner.head.next_repository, damaged) {
-            Err(Error::Unmet(unmet)) => return inner.refuse(unmet),
-            judged => judged?,
+            Err(Error::Unmet(unmet)) => return inner.reject(unmet),
+            resolved => resolved?,
         };
         drop(view);
         let prepared = self.prepare(&inner, batch.origin.clone(), operations)?;
-        let named = |blob: &FinishedBlob| {
+        let is_placed = |blob: &FinishedBlob| {
             prepared.transaction.operations.iter().any(|operation| {
                 matches!(operation, Operation::PlaceBlob { extent, .. } if *extent == blob.extent())
             })
         };
-        let (named, spare) = batch.staged.drain(..).partition(named);
-        Ok(self.queue(&mut inner, prepared, Blobs { named, spare }))
+        let (placed, duplicates) = batch.staged.drain(..).partition(is_placed);
+        Ok(self.queue(&mut inner, prepared, StagedBlobs { placed, duplicates }))
     }
 
     /// Queues the reservation of segment ids below `limit`.
@@ -355,7 +355,7 @@ impl Sequencer {
         operations: Vec<Operation>,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let prepared = self.prepare(inner, Origin::default(), operations)?;
-        Ok(self.queue(inner, prepared, Blobs::default()))
+        Ok(self.queue(inner, prepared, StagedBlobs::default()))
     }
 
     /// Encodes a transaction of these operations and computes the state after it. Changes nothing.
@@ -396,7 +396,7 @@ impl Sequencer {
         &self,
         inner: &mut Inner,
         prepared: Prepared,
-        blobs: Blobs,
+        blobs: StagedBlobs,
     ) -> oneshot::Receiver<Result<Committed>> {
         let Prepared {
             transaction,
@@ -413,7 +413,7 @@ impl Sequencer {
             after,
             done,
             blobs,
-            refused: Vec::new(),
+            rejections: Vec::new(),
         });
         self.queued.notify_one();
         waiting
@@ -452,7 +452,7 @@ impl Sequencer {
             drop(queued.done.send(Ok(Committed {
                 lsn: queued.transaction.lsn,
             })));
-            for Refused { unmet, done } in queued.refused {
+            for PendingRejection { unmet, done } in queued.rejections {
                 drop(done.send(Err(Error::Unmet(unmet))));
             }
         }
@@ -479,8 +479,8 @@ impl Sequencer {
             }
             drop(queued.done.send(Err(error.clone())));
             // The reason for the rejection did not become durable; whether another one holds is not known.
-            for refused in queued.refused {
-                drop(refused.done.send(Err(error.clone())));
+            for rejection in queued.rejections {
+                drop(rejection.done.send(Err(error.clone())));
             }
         }
         self.published.notify_waiters();

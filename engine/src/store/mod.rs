@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use self::close::JournalTask;
 use crate::catalog::{BlobInfo, View};
-use crate::commit::prevalidate::JUDGED_IN_TURN;
+use crate::commit::prevalidate::REQUIRES_INLINE_MAX;
 use crate::commit::{Sequencer, prevalidate};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -317,7 +317,7 @@ impl Drop for Inner {
 /// removes is not known yet.
 fn is_large(batch: &Batch<FinishedBlob>) -> bool {
     let deletes = |change: &Change| matches!(change, Change::DeleteManifest(_));
-    batch.requires.len() > JUDGED_IN_TURN || batch.changes.iter().any(deletes)
+    batch.requires.len() > REQUIRES_INLINE_MAX || batch.changes.iter().any(deletes)
 }
 
 /// Lists the digests that a batch makes visible, and so promises.

@@ -173,17 +173,17 @@ impl Upload {
     ) -> Result<FinishedBlob> {
         let back_to = back_to.map(|savepoint| self.mark_of(savepoint));
         let mut body = self.body().await?;
-        let ending = Ending::begin(&self.uploads, &self.session, expected)?;
-        match self.try_finish(&mut body, ending, expected).await {
+        let completion = Completion::begin(&self.uploads, &self.session, expected)?;
+        match self.try_finish(&mut body, completion, expected).await {
             Ok(blob) => Ok(blob),
-            Err((error, ending)) => {
+            Err((error, completion)) => {
                 if let Some(mark) = back_to
                     && !body.is_failed()
                     && let Err(error) = self.go_back(&mut body, &mark).await
                 {
                     tracing::warn!(upload = %self.id(), %error, "bytes of a close that failed could not be rolled back");
                 }
-                drop(ending);
+                drop(completion);
                 Err(error)
             }
         }
@@ -192,21 +192,21 @@ impl Upload {
     async fn try_finish(
         &self,
         body: &mut Body,
-        mut ending: Ending,
+        mut completion: Completion,
         expected: Digest,
-    ) -> std::result::Result<FinishedBlob, (Error, Ending)> {
+    ) -> std::result::Result<FinishedBlob, (Error, Completion)> {
         let pin = self.uploads.leases().pin(&[expected]);
         let stored = step!(self, body, self.check_and_store(body, expected).await);
         let (extent, abandon) = match stored {
             Ok(stored) => stored,
-            Err(error) => return Err((error, ending)),
+            Err(error) => return Err((error, completion)),
         };
         let length = body.offset();
         // Nothing waits from here on: if it were given up, the upload would be found again at the next open.
-        let finished = ending.finished();
+        let finished = completion.finished();
         body.abandon();
         if let Err(error) = finished {
-            return Err((error, ending));
+            return Err((error, completion));
         }
         Ok(FinishedBlob {
             digest: expected,
@@ -214,7 +214,7 @@ impl Upload {
             extent,
             abandon,
             pin,
-            listener: Some(Box::new(ending)),
+            listener: Some(Box::new(completion)),
         })
     }
 
@@ -282,14 +282,14 @@ impl Drop for Upload {
 /// An upload that is becoming a blob and being committed. Dropped before it is finished, the upload takes bytes again;
 /// dropped afterwards, the upload ends.
 #[derive(Debug)]
-struct Ending {
+struct Completion {
     uploads: Arc<Uploads>,
     session: Arc<Session>,
     digest: Digest,
     finished: bool,
 }
 
-impl Ending {
+impl Completion {
     fn begin(uploads: &Arc<Uploads>, session: &Arc<Session>, digest: Digest) -> Result<Self> {
         session.begin_finish()?;
         Ok(Self {
@@ -307,13 +307,13 @@ impl Ending {
     }
 }
 
-impl CommitListener for Ending {
+impl CommitListener for Completion {
     fn committed(self: Box<Self>) {
         self.uploads.remember(&self.session, self.digest);
     }
 }
 
-impl Drop for Ending {
+impl Drop for Completion {
     fn drop(&mut self) {
         if self.finished {
             self.session.end();
