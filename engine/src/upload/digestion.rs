@@ -102,7 +102,7 @@ impl Digestion {
         }
     }
 
-    pub(super) fn back_to(&mut self, mark: &DigestionMark) {
+    pub(super) fn roll_back_to(&mut self, mark: &DigestionMark) {
         self.hasher = mark.hasher.clone();
         self.checksums.back_to(mark.mark);
     }

@@ -129,8 +129,8 @@ impl Upload {
     pub async fn savepoint_of_close(&mut self) -> Result<Savepoint> {
         let mut body = self.body().await?;
         if let Some(mark) = body.unanswered().cloned() {
-            self.session.begin_take_back(mark.offset());
-            self.go_back(&mut body, &mark).await?;
+            self.session.begin_rollback(mark.offset());
+            self.roll_back_to(&mut body, &mark).await?;
         }
         let mark = step!(self, body, body.mark_close().await)?;
         Ok(self.at(mark))
@@ -145,11 +145,11 @@ impl Upload {
     pub async fn rollback(&mut self, savepoint: Savepoint) -> Result<()> {
         let mark = self.mark_of(savepoint);
         let mut body = self.body().await?;
-        self.go_back(&mut body, &mark).await
+        self.roll_back_to(&mut body, &mark).await
     }
 
-    async fn go_back(&self, body: &mut Body, mark: &BodyMark) -> Result<()> {
-        step!(self, body, body.back_to(mark).await)
+    async fn roll_back_to(&self, body: &mut Body, mark: &BodyMark) -> Result<()> {
+        step!(self, body, body.roll_back_to(mark).await)
     }
 
     fn mark_of(&self, savepoint: Savepoint) -> BodyMark {
@@ -179,7 +179,7 @@ impl Upload {
             Err((error, completion)) => {
                 if let Some(mark) = back_to
                     && !body.is_failed()
-                    && let Err(error) = self.go_back(&mut body, &mark).await
+                    && let Err(error) = self.roll_back_to(&mut body, &mark).await
                 {
                     tracing::warn!(upload = %self.id(), %error, "bytes of a close that failed could not be rolled back");
                 }

@@ -203,7 +203,7 @@ impl Session {
     }
 
     /// Notes that bytes from `offset` on are being rolled back: answers name `offset` from now on.
-    pub(super) fn begin_take_back(&self, offset: u64) {
+    pub(super) fn begin_rollback(&self, offset: u64) {
         let mut state = self.state.lock();
         state.offset = state.offset.min(offset);
     }

@@ -7,10 +7,10 @@
 //! Invariants: `offset = submitted + pending`. Submitted windows are hashed in order, one at a time. Every wait can be
 //! given up and resumed, because a client may disconnect at any moment.
 
-mod going_back;
 mod hashing;
-mod putting_away;
+mod rollback;
 mod spilling;
+mod suspend;
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::format::upload_log::UploadCheckpoint;
 use crate::in_flight::InFlight;
 use crate::segment::DedicatedWriter;
 
-pub(super) use going_back::BodyMark;
+pub(super) use rollback::BodyMark;
 
 /// Pieces smaller than this, in bytes, are copied together, so that they do not pin the larger blocks that they are
 /// part of.

@@ -6,8 +6,8 @@
 //! checkpoint names only bytes that were synced before it was written. Every wait can be given up and resumed. An
 //! operation that was not attempted loses nothing: the next step that waits repeats it.
 
-mod going_back;
 mod reading;
+mod rollback;
 mod syncs;
 
 use std::collections::VecDeque;

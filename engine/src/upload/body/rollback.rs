@@ -51,24 +51,24 @@ impl Body {
     }
 
     /// Rolls back to a mark of this body: bytes after it count as never received.
-    pub(in crate::upload) async fn back_to(&mut self, mark: &BodyMark) -> Result<()> {
+    pub(in crate::upload) async fn roll_back_to(&mut self, mark: &BodyMark) -> Result<()> {
         self.check()?;
-        let outcome = self.try_back_to(mark).await;
+        let outcome = self.try_roll_back_to(mark).await;
         self.fail(outcome)
     }
 
-    async fn try_back_to(&mut self, mark: &BodyMark) -> Result<()> {
+    async fn try_roll_back_to(&mut self, mark: &BodyMark) -> Result<()> {
         self.settle_hash().await?;
         if let Kept::Spilled(spill) = &mut self.kept {
             // A write in flight must not overwrite later bytes.
-            spill.settle_for(mark.offset()).await?;
+            spill.settle_for_rollback(mark.offset()).await?;
         }
         // Nothing waits from here on, so that an upload rolls back as a whole or not at all.
         let Work::Ready(digestion) = &mut self.work else {
             unreachable!("the hash was waited for")
         };
         if mark.digestion.mark.length < digestion.length() {
-            digestion.back_to(&mark.digestion);
+            digestion.roll_back_to(&mark.digestion);
         }
         self.submitted = mark.digestion.mark.length;
         self.tiny.clear();
@@ -76,7 +76,7 @@ impl Body {
         self.unanswered = None;
         match &mut self.kept {
             Kept::Memory(pieces) => pieces.truncate(mark.pieces),
-            Kept::Spilled(spill) => spill.back_to(self.submitted),
+            Kept::Spilled(spill) => spill.roll_back_to(self.submitted),
         }
         self.release();
         // If this is given up, the next window repeats it.
