@@ -176,9 +176,9 @@ async fn quiet_uploads(store: Weak<Inner>, held: Arc<Notify>, mut closing: watch
                 return;
             }
             let Some(inner) = store.upgrade() else { return };
-            let put_away = async { holding = inner.uploads.put_away_quiet().await };
+            let suspend = async { holding = inner.uploads.suspend_quiet().await };
             // Given up when the store closes, because the close saves all uploads.
-            if !or_closing(put_away, &mut closing).await {
+            if !or_closing(suspend, &mut closing).await {
                 return;
             }
         }

@@ -278,7 +278,7 @@ impl Uploads {
                     continue;
                 }
                 session.keep_answered(&mut body);
-                let why = match body.put_away().await {
+                let why = match body.suspend().await {
                     Ok(true) => continue,
                     Ok(false) => "too many files of blobs are open".to_owned(),
                     Err(error) if error.is_not_attempted() || error.is_no_space() => {

@@ -62,7 +62,7 @@ impl Body {
     ///
     /// Returns false if it would have to wait for the descriptor of another upload, because that one may have to be
     /// suspended first.
-    pub(in crate::upload) async fn put_away(&mut self) -> Result<bool> {
+    pub(in crate::upload) async fn suspend(&mut self) -> Result<bool> {
         if self.is_failed() {
             return Ok(true);
         }
