@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 
-use super::body::{Body, BodyMark, Kept};
+use super::body::{Body, BodyMark, BodyStorage};
 use super::session::{Held, Session};
 use super::sessions::Uploads;
 use super::space::with_space;
@@ -241,16 +241,16 @@ impl Upload {
     ) -> Result<(Extent, Option<AbandonGuard>)> {
         let pool = self.uploads.segments().pool().clone();
         let threshold = self.uploads.shared().options.spill_threshold_bytes;
-        let (digestion, kept) = body.flushed();
+        let (digestion, storage) = body.flushed();
         let length = digestion.length();
-        let payload = match kept {
-            Kept::Memory(pieces) => pieces.clone(),
+        let payload = match storage {
+            BodyStorage::Memory(pieces) => pieces.clone(),
             // It spilled because it was quiet or memory was short. A segment of its own would stay for good.
-            Kept::Spilled(spill) if length <= SMALL_BYTES.min(threshold) => {
+            BodyStorage::Spilled(spill) if length <= SMALL_BYTES.min(threshold) => {
                 let read = spill.read_back(&pool, digestion).await;
                 vec![body.fail(read)?]
             }
-            Kept::Spilled(spill) => {
+            BodyStorage::Spilled(spill) => {
                 let finished = spill.finish(digest, digestion).await;
                 let guard = finished.is_ok().then(|| spill.hand_over());
                 // A sync is not repeated, so the bytes count as lost.

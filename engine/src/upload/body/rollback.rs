@@ -3,7 +3,7 @@
 //! Invariants: a body rolls back as a whole or not at all. A log that names bytes which are rolled back is replaced
 //! before they are written again.
 
-use super::{Body, Kept, Work};
+use super::{Body, BodyStorage, HashState};
 use crate::error::Result;
 use crate::upload::digestion::DigestionMark;
 
@@ -26,9 +26,9 @@ impl Body {
     pub(in crate::upload) async fn mark(&mut self) -> Result<BodyMark> {
         // Submitted first, so that a mark holds no bytes of its own.
         let digestion = self.flush().await?.mark();
-        let pieces = match &self.kept {
-            Kept::Memory(pieces) => pieces.len(),
-            Kept::Spilled(_) => 0,
+        let pieces = match &self.storage {
+            BodyStorage::Memory(pieces) => pieces.len(),
+            BodyStorage::Spilled(_) => 0,
         };
         Ok(BodyMark { digestion, pieces })
     }
@@ -59,12 +59,12 @@ impl Body {
 
     async fn try_roll_back_to(&mut self, mark: &BodyMark) -> Result<()> {
         self.settle_hash().await?;
-        if let Kept::Spilled(spill) = &mut self.kept {
+        if let BodyStorage::Spilled(spill) = &mut self.storage {
             // A write in flight must not overwrite later bytes.
             spill.settle_for_rollback(mark.offset()).await?;
         }
         // Nothing waits from here on, so that an upload rolls back as a whole or not at all.
-        let Work::Ready(digestion) = &mut self.work else {
+        let HashState::Ready(digestion) = &mut self.hash else {
             unreachable!("the hash was waited for")
         };
         if mark.digestion.mark.length < digestion.length() {
@@ -74,9 +74,9 @@ impl Body {
         self.tiny.clear();
         (self.pending, self.pending_bytes) = (Vec::new(), 0);
         self.unanswered = None;
-        match &mut self.kept {
-            Kept::Memory(pieces) => pieces.truncate(mark.pieces),
-            Kept::Spilled(spill) => spill.roll_back_to(self.submitted),
+        match &mut self.storage {
+            BodyStorage::Memory(pieces) => pieces.truncate(mark.pieces),
+            BodyStorage::Spilled(spill) => spill.roll_back_to(self.submitted),
         }
         self.release();
         // If this is given up, the next window repeats it.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Body, Kept};
+use super::{Body, BodyStorage};
 use crate::error::{Error, Result};
 use crate::format::upload_log::UploadHeader;
 use crate::in_flight::InFlight;
@@ -26,7 +26,7 @@ impl Body {
 
     /// Moves the bytes in memory to a dedicated segment.
     pub(in crate::upload) async fn spill(&mut self) -> Result<()> {
-        if matches!(self.kept, Kept::Spilled(_)) {
+        if matches!(self.storage, BodyStorage::Spilled(_)) {
             return Ok(());
         }
         if self.opening.is_some() {
@@ -61,12 +61,12 @@ impl Body {
             self.subject.id,
         );
         let mut spill = Spill::new(Arc::clone(&self.shared), writer, header, log);
-        if let Kept::Memory(pieces) = &mut self.kept
+        if let BodyStorage::Memory(pieces) = &mut self.storage
             && !pieces.is_empty()
         {
             spill.start_write(0, std::mem::take(pieces));
         }
-        self.kept = Kept::Spilled(Box::new(spill));
+        self.storage = BodyStorage::Spilled(Box::new(spill));
         Ok(())
     }
 
