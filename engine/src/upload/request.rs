@@ -241,28 +241,28 @@ impl Upload {
     ) -> Result<(Extent, Option<AbandonGuard>)> {
         let pool = self.uploads.segments().pool().clone();
         let threshold = self.uploads.shared().options.spill_threshold_bytes;
-        let (digestion, storage) = body.flushed();
-        let length = digestion.length();
+        let (payload_hash, storage) = body.flushed();
+        let length = payload_hash.length();
         let payload = match storage {
             BodyStorage::Memory(pieces) => pieces.clone(),
             // It spilled because it was quiet or memory was short. A segment of its own would stay for good.
             BodyStorage::Spilled(spill) if length <= SMALL_BYTES.min(threshold) => {
-                let read = spill.read_back(&pool, digestion).await;
+                let read = spill.read_back(&pool, payload_hash).await;
                 vec![body.fail(read)?]
             }
             BodyStorage::Spilled(spill) => {
-                let finished = spill.finish(digest, digestion).await;
+                let finished = spill.finish(digest, payload_hash).await;
                 let guard = finished.is_ok().then(|| spill.hand_over());
                 // A sync is not repeated, so the bytes count as lost.
                 return Ok((body.fail(finished)?, guard));
             }
         };
-        let (digestion, _) = body.flushed();
+        let (payload_hash, _) = body.flushed();
         let blob = SmallBlob {
             payload,
             length,
             digest,
-            checksums: digestion.table(),
+            checksums: payload_hash.table(),
         };
         let appender = self.uploads.segments().appender();
         Ok((appender.append(blob).await?, None))

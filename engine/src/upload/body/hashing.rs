@@ -11,27 +11,27 @@ use crate::error::{Error, Result};
 use crate::format::upload_log::UploadCheckpoint;
 use crate::in_flight::InFlight;
 use crate::limits::CHUNK_BYTES;
-use crate::upload::digestion::Digestion;
+use crate::upload::payload_hash::PayloadHash;
 
 /// Largest window, in bytes, that is hashed on the async worker, which is cheaper than another thread.
 const HASH_INLINE_BYTES: u64 = 32 << 10;
 
 impl Body {
     pub(super) fn start_hash(&mut self, pieces: &[Bytes], bytes: u64) {
-        let HashState::Ready(mut digestion) = std::mem::replace(&mut self.hash, HashState::Lost)
+        let HashState::Ready(mut payload_hash) = std::mem::replace(&mut self.hash, HashState::Lost)
         else {
             unreachable!("the hash of the window before was waited for");
         };
         if bytes <= HASH_INLINE_BYTES {
-            digestion.take_in(pieces);
-            self.hash = HashState::Ready(digestion);
+            payload_hash.take_in(pieces);
+            self.hash = HashState::Ready(payload_hash);
             return;
         }
         let (env, pieces) = (self.shared.env.clone(), pieces.to_vec());
         self.hash = HashState::Hashing(InFlight::start(async move {
             let hashed = env.compute(move || {
-                digestion.take_in(&pieces);
-                digestion
+                payload_hash.take_in(&pieces);
+                payload_hash
             });
             hashed.await
         }));
@@ -41,7 +41,7 @@ impl Body {
     pub(super) async fn settle_hash(&mut self) -> Result<()> {
         if let HashState::Hashing(hashing) = &mut self.hash {
             self.hash = match hashing.done().await.take().flatten() {
-                Some(digestion) => HashState::Ready(digestion),
+                Some(payload_hash) => HashState::Ready(payload_hash),
                 None => HashState::Lost,
             };
         }
@@ -62,7 +62,8 @@ impl Body {
         let hasher = self
             .hash_with(checkpoint.algorithm, length, table_of(&mark))
             .await?;
-        self.hash = Digestion::with_hasher(hasher, &mark).map_or(HashState::Lost, HashState::Ready);
+        self.hash =
+            PayloadHash::with_hasher(hasher, &mark).map_or(HashState::Lost, HashState::Ready);
         Ok(())
     }
 
@@ -94,11 +95,11 @@ impl Body {
     /// again (D9: an exception to the rule that a commit's cost does not depend on the size).
     pub(in crate::upload) async fn digest(&mut self, algorithm: Algorithm) -> Result<Digest> {
         let running = self.algorithm;
-        let digestion = self.flush().await?;
+        let payload_hash = self.flush().await?;
         if algorithm == running {
-            return Ok(digestion.digest());
+            return Ok(payload_hash.digest());
         }
-        let (length, table) = (digestion.length(), digestion.table());
+        let (length, table) = (payload_hash.length(), payload_hash.table());
         Ok(self.hash_with(algorithm, length, table).await?.finish())
     }
 }

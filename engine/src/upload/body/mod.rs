@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::digestion::{Digestion, Progress};
+use super::payload_hash::{PayloadHash, Progress};
 use super::shared::{Shared, Subject};
 use super::spill::Spill;
 use super::staging::Staged;
@@ -58,8 +58,8 @@ pub(super) struct Body {
 /// The state of the running hash.
 #[derive(Debug)]
 enum HashState {
-    Ready(Digestion),
-    Hashing(InFlight<Option<Digestion>>),
+    Ready(PayloadHash),
+    Hashing(InFlight<Option<PayloadHash>>),
     /// Resumed without a mid-state: everything must be hashed again first.
     Rehash(UploadCheckpoint),
     Lost,
@@ -89,7 +89,7 @@ impl Body {
             tiny: BytesMut::new(),
             pending_bytes: 0,
             submitted: 0,
-            hash: HashState::Ready(Digestion::new(algorithm)),
+            hash: HashState::Ready(PayloadHash::new(algorithm)),
             storage: BodyStorage::Memory(Vec::new()),
             opening: None,
             staged,
@@ -108,8 +108,8 @@ impl Body {
         let mut body = Self::new(shared, subject, checkpoint.algorithm, None);
         body.submitted = checkpoint.mark.length;
         body.storage = BodyStorage::Spilled(Box::new(spill.at(checkpoint.mark.length)));
-        body.hash = match Digestion::resume(&checkpoint) {
-            Some(digestion) => HashState::Ready(digestion),
+        body.hash = match PayloadHash::resume(&checkpoint) {
+            Some(payload_hash) => HashState::Ready(payload_hash),
             None => HashState::Rehash(checkpoint),
         };
         body
@@ -129,7 +129,7 @@ impl Body {
     pub(super) fn prefer(&mut self, algorithm: Algorithm) {
         if self.offset() == 0 && algorithm != self.algorithm {
             self.algorithm = algorithm;
-            self.hash = HashState::Ready(Digestion::new(algorithm));
+            self.hash = HashState::Ready(PayloadHash::new(algorithm));
         }
     }
 
@@ -261,13 +261,19 @@ impl Body {
 
     /// Returns the dedicated segment and the progress, if the hash has everything that was submitted.
     fn spilled(&mut self) -> Option<(&mut Spill, Progress<'_>)> {
-        let (BodyStorage::Spilled(spill), HashState::Ready(digestion)) =
+        let (BodyStorage::Spilled(spill), HashState::Ready(payload_hash)) =
             (&mut self.storage, &self.hash)
         else {
             return None;
         };
-        let close = self.unanswered.as_ref().map(|mark| &mark.digestion);
-        Some((spill, Progress { digestion, close }))
+        let close = self.unanswered.as_ref().map(|mark| &mark.payload_hash);
+        Some((
+            spill,
+            Progress {
+                payload_hash,
+                close,
+            },
+        ))
     }
 
     /// Returns memory that is no longer used to the budget.
@@ -302,12 +308,12 @@ impl Body {
     }
 
     /// Submits and hashes everything received.
-    pub(super) async fn flush(&mut self) -> Result<&Digestion> {
+    pub(super) async fn flush(&mut self) -> Result<&PayloadHash> {
         self.check()?;
         let outcome = self.try_flush().await;
         self.fail(outcome)?;
         match &self.hash {
-            HashState::Ready(digestion) => Ok(digestion),
+            HashState::Ready(payload_hash) => Ok(payload_hash),
             HashState::Hashing(_) | HashState::Rehash(_) | HashState::Lost => {
                 unreachable!("a flushed body is hashed")
             }
@@ -325,10 +331,10 @@ impl Body {
     /// Returns the flushed bytes, to be finished.
     ///
     /// # Panics If the body is not flushed.
-    pub(super) fn flushed(&mut self) -> (&Digestion, &mut BodyStorage) {
+    pub(super) fn flushed(&mut self) -> (&PayloadHash, &mut BodyStorage) {
         match &self.hash {
-            HashState::Ready(digestion) if self.pending_bytes == 0 => {
-                (digestion, &mut self.storage)
+            HashState::Ready(payload_hash) if self.pending_bytes == 0 => {
+                (payload_hash, &mut self.storage)
             }
             HashState::Ready(_)
             | HashState::Hashing(_)

@@ -5,19 +5,19 @@
 
 use super::{Body, BodyStorage, HashState};
 use crate::error::Result;
-use crate::upload::digestion::DigestionMark;
+use crate::upload::payload_hash::PayloadHashMark;
 
 /// A point of a body to roll back to.
 #[derive(Debug, Clone)]
 pub(in crate::upload) struct BodyMark {
-    pub(super) digestion: DigestionMark,
+    pub(super) payload_hash: PayloadHashMark,
     pieces: usize,
 }
 
 impl BodyMark {
     /// Returns the number of bytes before it.
     pub(in crate::upload) fn offset(&self) -> u64 {
-        self.digestion.mark.length
+        self.payload_hash.mark.length
     }
 }
 
@@ -25,12 +25,15 @@ impl Body {
     /// Marks the present offset.
     pub(in crate::upload) async fn mark(&mut self) -> Result<BodyMark> {
         // Submitted first, so that a mark holds no bytes of its own.
-        let digestion = self.flush().await?.mark();
+        let payload_hash = self.flush().await?.mark();
         let pieces = match &self.storage {
             BodyStorage::Memory(pieces) => pieces.len(),
             BodyStorage::Spilled(_) => 0,
         };
-        Ok(BodyMark { digestion, pieces })
+        Ok(BodyMark {
+            payload_hash,
+            pieces,
+        })
     }
 
     /// Returns where a closing request without an answer began.
@@ -64,13 +67,13 @@ impl Body {
             spill.settle_for_rollback(mark.offset()).await?;
         }
         // Nothing waits from here on, so that an upload rolls back as a whole or not at all.
-        let HashState::Ready(digestion) = &mut self.hash else {
+        let HashState::Ready(payload_hash) = &mut self.hash else {
             unreachable!("the hash was waited for")
         };
-        if mark.digestion.mark.length < digestion.length() {
-            digestion.roll_back_to(&mark.digestion);
+        if mark.payload_hash.mark.length < payload_hash.length() {
+            payload_hash.roll_back_to(&mark.payload_hash);
         }
-        self.submitted = mark.digestion.mark.length;
+        self.submitted = mark.payload_hash.mark.length;
         self.tiny.clear();
         (self.pending, self.pending_bytes) = (Vec::new(), 0);
         self.unanswered = None;

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::digestion::{Digestion, Progress};
 use super::log::LogFile;
+use super::payload_hash::{PayloadHash, Progress};
 use super::shared::Shared;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -276,16 +276,20 @@ impl Spill {
     }
 
     /// Completes the record after the payload and makes all of it durable.
-    pub(super) async fn finish(&mut self, digest: Digest, digestion: &Digestion) -> Result<Extent> {
+    pub(super) async fn finish(
+        &mut self,
+        digest: Digest,
+        payload_hash: &PayloadHash,
+    ) -> Result<Extent> {
         self.settle().await?;
         self.reopen().await?;
-        let length = digestion.length();
+        let length = payload_hash.length();
         if let Some((earlier, extent)) = self.finished
             && (earlier, extent.length) == (digest, length)
         {
             return Ok(extent);
         }
-        let work = InFlight::start(self.writer().finish(length, digest, &digestion.table()));
+        let work = InFlight::start(self.writer().finish(length, digest, &payload_hash.table()));
         self.finishing = Some(Finishing { digest, work });
         self.settle_finish().await?;
         self.finished.map(|(_, extent)| extent).ok_or(Error::Closed)
