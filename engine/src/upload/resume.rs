@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::body::Body;
 use super::log::LogFile;
 use super::sessions::Uploads;
-use super::shared::Subject;
+use super::shared::UploadIdentity;
 use super::spill::Spill;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -85,7 +85,7 @@ impl Uploads {
             resumed => resumed?,
         };
         writer.close();
-        let subject = Subject {
+        let identity = UploadIdentity {
             id,
             repository: header.repository.clone(),
             actor: header.actor.clone(),
@@ -93,8 +93,8 @@ impl Uploads {
         };
         let segment = header.segment;
         let spill = Spill::new(Arc::clone(shared), writer, header, log);
-        let body = Body::resume(Arc::clone(shared), subject.clone(), last, spill);
-        self.add(subject, body, false);
+        let body = Body::resume(Arc::clone(shared), identity.clone(), last, spill);
+        self.add(identity, body, false);
         Ok(Some(segment))
     }
 

@@ -14,7 +14,7 @@ use super::finished::Finished;
 use super::request::Upload;
 use super::session::Session;
 use super::session_table::SessionTable;
-use super::shared::{Shared, Subject};
+use super::shared::{Shared, UploadIdentity};
 use super::space::Space;
 use super::staging::StagingBudget;
 use super::{Existing, UploadStatus};
@@ -145,7 +145,7 @@ impl Uploads {
         let actor = spec
             .actor
             .get(..spec.actor.floor_char_boundary(ORIGIN_BYTES_MAX));
-        let subject = Subject {
+        let identity = UploadIdentity {
             id,
             repository: spec.repository,
             actor: actor.unwrap_or_default().to_owned(),
@@ -154,12 +154,12 @@ impl Uploads {
         let algorithm = spec.algorithm.unwrap_or(Algorithm::Sha256);
         let body = Body::new(
             Arc::clone(&self.shared),
-            subject.clone(),
+            identity.clone(),
             algorithm,
             spec.length_hint,
         );
         let max = self.shared.options.uploads_max;
-        let session = self.session(subject, body, spec.unlisted);
+        let session = self.session(identity, body, spec.unlisted);
         let mut evicted = Vec::new();
         let added = self
             .sessions
@@ -172,12 +172,12 @@ impl Uploads {
     }
 
     /// Adds an upload of before the restart.
-    pub(super) fn add(&self, subject: Subject, body: Body, unlisted: bool) {
-        self.sessions.add(self.session(subject, body, unlisted));
+    pub(super) fn add(&self, identity: UploadIdentity, body: Body, unlisted: bool) {
+        self.sessions.add(self.session(identity, body, unlisted));
     }
 
-    fn session(&self, subject: Subject, body: Body, unlisted: bool) -> Arc<Session> {
-        Arc::new(Session::new(subject, unlisted, body, self.now()))
+    fn session(&self, identity: UploadIdentity, body: Body, unlisted: bool) -> Arc<Session> {
+        Arc::new(Session::new(identity, unlisted, body, self.now()))
     }
 
     fn find(&self, id: UploadId, repository: &str) -> Option<Arc<Session>> {

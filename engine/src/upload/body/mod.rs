@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::payload_hash::{PayloadHash, Progress};
-use super::shared::{Shared, Subject};
+use super::shared::{Shared, UploadIdentity};
 use super::spill::Spill;
 use super::staging::Staged;
 use crate::digest::Algorithm;
@@ -36,7 +36,7 @@ const TINY_BYTES: usize = 4 << 10;
 #[derive(Debug)]
 pub(super) struct Body {
     shared: Arc<Shared>,
-    subject: Subject,
+    identity: UploadIdentity,
     algorithm: Algorithm,
     length_hint: Option<u64>,
     /// Received and not yet submitted: whole pieces, then tiny ones copied together.
@@ -75,14 +75,14 @@ pub(super) enum BodyStorage {
 impl Body {
     pub(super) fn new(
         shared: Arc<Shared>,
-        subject: Subject,
+        identity: UploadIdentity,
         algorithm: Algorithm,
         length_hint: Option<u64>,
     ) -> Self {
         let staged = shared.staging.share();
         Self {
             shared,
-            subject,
+            identity,
             algorithm,
             length_hint,
             pending: Vec::new(),
@@ -101,11 +101,11 @@ impl Body {
     /// Continues from a checkpoint, with the bytes that `spill` has.
     pub(super) fn resume(
         shared: Arc<Shared>,
-        subject: Subject,
+        identity: UploadIdentity,
         checkpoint: UploadCheckpoint,
         spill: Spill,
     ) -> Self {
-        let mut body = Self::new(shared, subject, checkpoint.algorithm, None);
+        let mut body = Self::new(shared, identity, checkpoint.algorithm, None);
         body.submitted = checkpoint.mark.length;
         body.storage = BodyStorage::Spilled(Box::new(spill.at(checkpoint.mark.length)));
         body.hash = match PayloadHash::resume(&checkpoint) {

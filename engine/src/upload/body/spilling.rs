@@ -47,18 +47,18 @@ impl Body {
         let writer = self.create_segment(permit).await?;
         let header = UploadHeader {
             store: self.shared.segments.files().store(),
-            upload: *self.subject.id.as_bytes(),
+            upload: *self.identity.id.as_bytes(),
             segment: writer.id(),
-            created_unix_ms: self.subject.created_unix_ms,
-            repository: self.subject.repository.clone(),
-            actor: self.subject.actor.clone(),
+            created_unix_ms: self.identity.created_unix_ms,
+            repository: self.identity.repository.clone(),
+            actor: self.identity.actor.clone(),
         };
         let open = self.shared.segments.files().open_files();
         let log = LogFile::new(
             self.shared.env.clone(),
             &self.shared.dir,
             open,
-            self.subject.id,
+            self.identity.id,
         );
         let mut spill = Spill::new(Arc::clone(&self.shared), writer, header, log);
         if let BodyStorage::Memory(pieces) = &mut self.storage
