@@ -8,10 +8,10 @@
 //! that receives nothing holds neither bytes in memory nor a descriptor, and may be ended when a limit is reached.
 
 mod body;
+mod eviction;
 mod finished;
 mod log;
 mod payload_hash;
-mod places;
 mod quiet;
 mod request;
 mod resume;

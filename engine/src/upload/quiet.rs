@@ -1,6 +1,6 @@
 //! Suspending uploads that receive nothing: their memory and descriptors are freed.
 //!
-//! Owns: when that happens. Refuses: how (`body`), and ending uploads (`places`).
+//! Owns: when that happens. Refuses: how (`body`), and ending uploads (`eviction`).
 //!
 //! Invariant: never waits for a step of a request, because that request may wait for what this frees.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 
-use super::places::QUIET;
+use super::eviction::QUIET;
 use super::session::Session;
 use super::sessions::Uploads;
 use crate::sync::Notify;

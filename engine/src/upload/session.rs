@@ -13,7 +13,7 @@ use tokio::sync::futures::Notified;
 
 use super::UploadStatus;
 use super::body::Body;
-use super::places::{IdleSpace, Rank};
+use super::eviction::{IdleSpace, Rank};
 use super::sessions::Uploads;
 use super::shared::UploadIdentity;
 use crate::digest::Algorithm;

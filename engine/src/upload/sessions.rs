@@ -1,7 +1,7 @@
 //! All unfinished uploads of a store.
 //!
 //! Owns: [`Uploads`]: beginning, finding, ending and expiring them. Refuses: what one upload does (`session`,
-//! `request`), and which one is ended for another (`places`).
+//! `request`), and which one is ended for another (`eviction`).
 //!
 //! Invariants: their number is bounded. An upload is found only through its own repository. No lock is held across an
 //! I/O except an upload's own.
