@@ -124,7 +124,7 @@ impl View {
     }
 
     /// Returns whether a tag counts: its manifest was not deleted after it was set.
-    pub(super) fn counts(&self, id: RepositoryId, tag: &TagValue) -> Result<bool> {
+    pub(super) fn is_live_tag(&self, id: RepositoryId, tag: &TagValue) -> Result<bool> {
         let marked = self.retired_at(id, &tag.digest)?;
         Ok(marked.is_none_or(|deleted| tag.lsn >= deleted))
     }

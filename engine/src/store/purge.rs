@@ -78,7 +78,7 @@ async fn step(inner: &Inner, purge: &mut Option<RepositoryPurge>) -> Result<bool
     };
     waiting.await.map_err(|_gone| Error::Closed)??;
     *purge = Some(next);
-    inner.checkpoints.poke_if_due(inner);
+    inner.checkpoints.start_if_due(inner);
     Ok(true)
 }
 
@@ -101,7 +101,7 @@ async fn purge_manifest(inner: &Inner, view: &View) -> Result<bool> {
         if let Some(waiting) = waiting {
             waiting.await.map_err(|_gone| Error::Closed)??;
         }
-        inner.checkpoints.poke_if_due(inner);
+        inner.checkpoints.start_if_due(inner);
         if last {
             return Ok(true);
         }

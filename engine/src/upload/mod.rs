@@ -36,7 +36,7 @@ use crate::extent::Extent;
 
 pub(crate) use quiet::SCAN_INTERVAL;
 pub use request::{Savepoint, Upload};
-pub(crate) use resume::surviving;
+pub(crate) use resume::resumable_segments;
 pub(crate) use resume::{FoundLog, ReadLog, logs};
 pub(crate) use sessions::Uploads;
 

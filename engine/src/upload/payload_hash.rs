@@ -76,7 +76,7 @@ impl PayloadHash {
         Some(Self { hasher, checksums })
     }
 
-    pub(super) fn take_in(&mut self, pieces: &[Bytes]) {
+    pub(super) fn update(&mut self, pieces: &[Bytes]) {
         for piece in pieces {
             self.hasher.update(piece);
             self.checksums.update(piece);

@@ -92,7 +92,7 @@ impl Upload {
     pub fn outcome(&self) -> impl Future<Output = Option<Digest>> + Send + 'static + use<> {
         let (uploads, session) = (Arc::clone(&self.uploads), Arc::clone(&self.session));
         async move {
-            session.left_alone().await;
+            session.wait_until_idle().await;
             uploads.finished(session.id(), session.repository())
         }
     }
@@ -252,7 +252,7 @@ impl Upload {
             }
             BodyStorage::Spilled(spill) => {
                 let finished = spill.finish(digest, payload_hash).await;
-                let guard = finished.is_ok().then(|| spill.hand_over());
+                let guard = finished.is_ok().then(|| spill.take_segment());
                 // A sync is not repeated, so the bytes count as lost.
                 return Ok((body.fail(finished)?, guard));
             }

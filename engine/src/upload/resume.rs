@@ -79,7 +79,7 @@ impl Uploads {
         let log = match log.resume(&file, end).await {
             // The next open finds the upload as it was.
             Err(error) if error.is_not_attempted() => {
-                writer.leave();
+                writer.keep_unfinished();
                 return Err(error);
             }
             resumed => resumed?,
@@ -159,7 +159,7 @@ async fn log_names(env: &Env, dir: &Path) -> Result<Vec<(String, UploadId)>> {
 }
 
 /// Returns the segments of uploads that the next open can resume, without changing anything.
-pub(crate) async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
+pub(crate) async fn resumable_segments(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
     let mut segments = BTreeSet::new();
     for found in logs(env, dir).await? {
         segments.extend(found.read?.log.map(|log| log.header.segment));

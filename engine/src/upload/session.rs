@@ -237,7 +237,7 @@ impl Session {
     }
 
     /// Waits until it has ended or no request writes to it.
-    pub(super) async fn left_alone(&self) {
+    pub(super) async fn wait_until_idle(&self) {
         loop {
             let changed = self.changed();
             {

@@ -207,7 +207,7 @@ impl Uploads {
     ) -> Result<Upload> {
         loop {
             let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
-            let _waiting = Waiting::begin(self, &session);
+            let _waiting = WaitGuard::begin(self, &session);
             let changed = session.changed();
             let turn = {
                 let mut body = session.hold(self).await;
@@ -298,19 +298,19 @@ impl Uploads {
 
 /// A request that waits for its turn, until it drops.
 #[derive(Debug)]
-struct Waiting<'a> {
+struct WaitGuard<'a> {
     uploads: &'a Uploads,
     session: &'a Session,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitGuard<'a> {
     fn begin(uploads: &'a Uploads, session: &'a Session) -> Self {
         session.begin_wait();
         Self { uploads, session }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.session.end_wait();
         self.uploads.note(self.session);

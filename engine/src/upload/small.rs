@@ -32,7 +32,7 @@ impl Uploads {
         let mut payload_hash = PayloadHash::new(algorithm);
         let payload = vec![content.clone()];
         let hashed = self.shared().env.compute(move || {
-            payload_hash.take_in(&[content]);
+            payload_hash.update(&[content]);
             payload_hash
         });
         let payload_hash = hashed.await.ok_or(Error::Closed)?;

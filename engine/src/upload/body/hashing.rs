@@ -23,14 +23,14 @@ impl Body {
             unreachable!("the hash of the window before was waited for");
         };
         if bytes <= HASH_INLINE_BYTES {
-            payload_hash.take_in(pieces);
+            payload_hash.update(pieces);
             self.hash = HashState::Ready(payload_hash);
             return;
         }
         let (env, pieces) = (self.shared.env.clone(), pieces.to_vec());
         self.hash = HashState::Hashing(InFlight::start(async move {
             let hashed = env.compute(move || {
-                payload_hash.take_in(&pieces);
+                payload_hash.update(&pieces);
                 payload_hash
             });
             hashed.await

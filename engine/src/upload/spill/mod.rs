@@ -308,7 +308,7 @@ impl Spill {
     /// Ends the upload: removes its log and returns its segment.
     ///
     /// # Panics If it was called before.
-    pub(super) fn hand_over(&mut self) -> AbandonGuard {
+    pub(super) fn take_segment(&mut self) -> AbandonGuard {
         if let Some(log) = &mut self.log {
             log.remove();
         }
@@ -321,7 +321,7 @@ impl Spill {
     /// Ends the upload without a result: removes its log and its segment.
     pub(super) fn abandon(&mut self) {
         if self.writer.is_some() {
-            drop(self.hand_over());
+            drop(self.take_segment());
         }
         if let Some(syncing) = self.syncing.take() {
             let spawn = &self.shared.env.spawn;
@@ -336,7 +336,7 @@ impl Drop for Spill {
         if self.recorded.is_some()
             && let Some(writer) = self.writer.take()
         {
-            writer.leave();
+            writer.keep_unfinished();
         }
     }
 }
