@@ -1,7 +1,7 @@
 //! The choice of the upload that is ended when a limit is reached.
 //!
-//! Owns: [`EvictionOrder`]: the number of uploads of each repository, and the order in which uploads without a request are
-//! ended. Refuses: ending them (`session_table`).
+//! Owns: [`EvictionOrder`]: the number of uploads of each repository, and the order in which uploads without a request
+//! are ended. Refuses: ending them (`session_table`).
 //!
 //! Invariants: an upload that a request holds is never ended. One that was quiet for less than [`QUIET`] is ended only
 //! for a repository with fewer uploads, and only in these cases: its repository has more than half of all places; or it

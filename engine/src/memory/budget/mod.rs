@@ -3,10 +3,10 @@
 //! Owns: what is granted, in which order, and which clients are revoked. Refuses: waiting and clocks (`shared`), and
 //! blocks of memory (`pool`).
 //!
-//! Invariants: never more than the total is granted, and bulk reads leave the reserve alone. Within a priority, accounts
-//! are served in turn. One account takes no more than its share. Its part of the reserve counts separately, so its large
-//! answers do not delay its small ones. A client is revoked only while others wait, for memory or for an open file, or
-//! while the reserve is low, and only if it took nothing for `stall`; the longest first.
+//! Invariants: never more than the total is granted, and bulk reads leave the reserve alone. Within a priority,
+//! accounts are served in turn. One account takes no more than its share. Its part of the reserve counts separately, so
+//! its large answers do not delay its small ones. A client is revoked only while others wait, for memory or for an open
+//! file, or while the reserve is low, and only if it took nothing for `stall`; the longest first.
 
 mod queue;
 mod stalls;

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 
 impl Spill {
-    /// Settles before [`Spill::roll_back_to`] to `length`. Unlike [`Spill::settle`], it drops a write of later bytes that
-    /// found no space, or was not attempted, instead of repeating it.
+    /// Settles before [`Spill::roll_back_to`] to `length`. Unlike [`Spill::settle`], it drops a write of later bytes
+    /// that found no space, or was not attempted, instead of repeating it.
     pub(in crate::upload) async fn settle_for_rollback(&mut self, length: u64) -> Result<()> {
         let is_needless = |error: &Error| error.is_no_space() || error.is_not_attempted();
         match self.settle_finish().await {
