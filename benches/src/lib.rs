@@ -1,4 +1,4 @@
-//! Servers and clients that the benchmarks share, and how a benchmark runs.
+//! The servers, the clients and the setup that the benchmarks share.
 
 use std::future::Future;
 use std::process::ExitCode;

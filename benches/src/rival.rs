@@ -1,6 +1,8 @@
-//! The two registries as processes: found or built, started on an empty folder, their CPU time read, stopped.
+//! Runs the two registries as processes: finds or builds them, starts them on an empty directory, reads their CPU time,
+//! stops them.
 //!
-//! Owns: [`Kind`], [`Rival`]. Refuses: settings that favour one; each runs with its defaults, logging errors only.
+//! Owns: [`Kind`], [`Rival`]. Refuses: settings that favour one registry; each runs with its defaults, logging errors
+//! only.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -82,7 +84,8 @@ pub struct Rival {
 }
 
 impl Rival {
-    /// Starts `program`, or the tonnage that cargo builds, in a temporary folder in `parent`, which lives as long as the second part.
+    /// Starts `program`, or the tonnage that cargo builds, in a temporary folder in `parent`, which lives as long as
+    /// the second part.
     pub fn tonnage(program: Option<PathBuf>, parent: &Path) -> Result<(Self, TempDir), String> {
         let program = program.map_or_else(find_tonnage, Ok)?;
         fs::create_dir_all(parent).map_err(|e| format!("create the folder: {e}"))?;
@@ -147,7 +150,8 @@ impl Rival {
     pub fn cpu_seconds(&self) -> Result<f64, String> {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = fs::read_to_string(&path).map_err(|e| format!("read {path}: {e}"))?;
-        // The program's name may hold spaces; fields are counted behind it. utime and stime are the 14th and 15th of all.
+        // The program's name may hold spaces; fields are counted behind it. utime and stime are the 14th and 15th of
+        // all.
         let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let mut fields = fields.split_whitespace().skip(11);
         let mut ticks = || fields.next().and_then(|field| field.parse::<u32>().ok());

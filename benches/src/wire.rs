@@ -1,7 +1,7 @@
-//! HTTP/1.1 as cheap as it gets, so that the client is not what is measured: requests are one write, bodies are
-//! read into one buffer and forgotten.
+//! A minimal HTTP/1.1 client, so that its cost does not dominate: a request is one write, a body is read into one
+//! buffer and discarded.
 //!
-//! Owns: [`Wire`]. Refuses: transfer codings; both registries answer with Content-Length, and anything else is an error.
+//! Owns: [`Wire`]. Refuses: transfer codings. Both registries answer with Content-Length; any other answer is an error.
 
 use std::net::SocketAddr;
 

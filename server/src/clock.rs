@@ -1,11 +1,11 @@
-//! Time in which the server ran.
+//! A clock that counts only the time in which the process runs.
 //!
-//! Owns: [`RunningClock`], which every time limit of a client goes by, and [`Alarm`]. A process that is stopped (SIGSTOP, a frozen
-//! container, a machine that stalls) cannot answer, so its clients are not late: when it continues, timers of the system fire at once,
-//! and what the clients sent meanwhile was not read yet.
+//! Owns: [`RunningClock`], which measures every time limit of a client, and [`Alarm`]. While a process is stopped
+//! (SIGSTOP, a frozen container, a stalled machine), it reads nothing from its clients. When it continues, system
+//! timers fire at once. So a limit measured by system time would reject clients that are not late.
 //! Refuses: the time of day, and durations that are only measured.
 //!
-//! Invariants: the clock never goes back; a time without a look at it that is longer than [`GAP_MIN`] counts as [`TICK`].
+//! Invariants: the clock is monotonic; an interval longer than [`GAP_MIN`] between two readings counts as [`TICK`].
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -17,12 +17,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::{Instant, Sleep};
 
-/// The clock is looked at this often, at least, while the process runs.
+/// Longest interval between two readings while the process runs.
 const TICK: Duration = Duration::from_millis(250);
-/// A longer time between two looks is one in which the process did not run.
+/// In a longer interval between two readings the process did not run.
 const GAP_MIN: Duration = Duration::from_millis(500);
 
-/// The clock. Cheap to clone.
+/// A clock that stands still while the process does not run. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct RunningClock(Arc<Shared>);
 
@@ -30,23 +30,27 @@ pub(crate) struct RunningClock(Arc<Shared>);
 struct Shared {
     origin: Instant,
     looks: Mutex<Looks>,
-    /// What the last look showed, in microseconds.
+    /// The last reading, in microseconds.
     recent_us: AtomicU64,
 }
 
-/// Both are durations since `origin`, or parts of such.
+/// The state of the clock. `last` is the system's time of the last reading since `origin`; `stopped` is the part of it
+/// that does not count.
 #[derive(Debug, Default)]
 struct Looks {
     last: Duration,
     stopped: Duration,
 }
 
-/// A limit was reached.
+/// The error that a time limit was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;
 
 impl RunningClock {
-    /// A clock at zero, and the task that looks at it; both end with the last clone. Panics outside of a tokio runtime.
+    /// Starts a clock at zero, and the task that reads it regularly. Both end with the last clone.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub(crate) fn start() -> Self {
         let shared = Arc::new(Shared {
             origin: Instant::now(),
@@ -66,22 +70,22 @@ impl RunningClock {
         Self(shared)
     }
 
-    /// Time that the process ran since the clock was started.
+    /// Returns the time that the process ran since the clock was started.
     pub(crate) fn now(&self) -> Duration {
         self.0.look()
     }
 
-    /// What the last look showed, at most a tick ago. For what is noted very often.
+    /// Returns the last reading, at most [`TICK`] old. It is cheaper than [`Self::now`], for very frequent use.
     pub(crate) fn recent(&self) -> Duration {
         Duration::from_micros(self.0.recent_us.load(Ordering::Relaxed))
     }
 
-    /// Resolves after `duration` of this clock.
+    /// Returns an alarm that resolves after `duration` of this clock.
     pub(crate) fn alarm(&self, duration: Duration) -> Alarm {
         self.alarm_at(self.now().saturating_add(duration))
     }
 
-    /// Resolves once this clock shows `until`.
+    /// Returns an alarm that resolves once this clock shows `until`.
     pub(crate) fn alarm_at(&self, until: Duration) -> Alarm {
         let left = until.saturating_sub(self.now());
         Alarm {
@@ -91,7 +95,7 @@ impl RunningClock {
         }
     }
 
-    /// Waits for `work`, at most for `patience`. What is ready when the limit is reached still counts.
+    /// Waits for `work`, at most for `limit`. A result that is ready when the limit is reached is still returned.
     pub(crate) async fn timeout<F: Future>(
         &self,
         patience: Duration,
@@ -133,7 +137,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// Sets it to another time. A later one costs nothing before the system's timer fires.
+    /// Sets the alarm to another time. A later time costs nothing before the system's timer fires.
     pub(crate) fn set(&mut self, until: Duration) {
         let earlier = until < self.until;
         self.until = until;
@@ -162,7 +166,7 @@ impl Future for Alarm {
     }
 }
 
-/// hyper's own time limits by this clock: the one of a head, and of an answer to a ping.
+/// Provides the clock to hyper, for its limits on the head of a request and on the answer to a ping.
 impl hyper::rt::Timer for RunningClock {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn hyper::rt::Sleep>> {
         Box::pin(self.alarm(duration))
@@ -199,7 +203,8 @@ mod tests {
 
     const STOP: Duration = Duration::from_hours(1);
 
-    /// Guards: a time in which the process did not run does not count, for the clock, for limits that are running, and for hyper's.
+    /// Guards: time in which the process did not run does not count, neither for the clock and its limits nor for
+    /// hyper's.
     #[tokio::test(start_paused = true)]
     async fn a_stopped_process_is_no_late_client() {
         let clock = RunningClock::start();
@@ -221,7 +226,7 @@ mod tests {
         until.await;
     }
 
-    /// Guards: what is ready when the limit is reached is not late, and an alarm may be set to another time either way.
+    /// Guards: a result that is ready when the limit is reached is returned; an alarm can be set earlier and later.
     #[tokio::test(start_paused = true)]
     async fn limits_end() {
         let clock = RunningClock::start();

@@ -1,9 +1,9 @@
 //! The registry: the OCI distribution API over a blob store and a catalog.
 //!
-//! Layers, each using only those before it: `transport` (HTTP over connections, whatever is served), [`oci`] (words,
-//! pure), [`registry`] (use cases, speaking to storage through [`registry::ports`]), `frontends` (routes, headers,
-//! statuses; one folder for each protocol). [`access`] finds out who sends a request and decides what they may do;
-//! [`admin`] is for those who may open the store's files.
+//! Layers, each using only those before it: `transport` (HTTP connections, for any content), [`oci`] (the
+//! specification's types, pure), [`registry`] (use cases, which use storage through [`registry::ports`]), `frontends`
+//! (routes, headers, statuses; one folder for each protocol). [`access`] determines who sends a request and decides
+//! what they may do; [`admin`] has the operations for users who may open the store's files.
 #![forbid(unsafe_code)]
 
 pub mod access;

@@ -1,13 +1,13 @@
-//! The real world behind the engine's seam: tokio's tasks and timers, the system's clocks and randomness.
+//! The environment of the engine in production: tokio's tasks and timers, the system's clocks and randomness.
 //!
 //! Owns: [`env()`], and the threads that hash.
-//! Refuses: the disk, which is the engine's ([`seam::native`]); starting a runtime, which is the program's.
+//! Refuses: disk I/O, which the engine provides ([`seam::native`]); starting a runtime, which the program does.
 //!
-//! Computations have threads of their own, as many as the machine has processors, and not tokio's blocking
-//! pool: that one grows to 512 threads, so that many uploads hashing at once take the processors from the
-//! workers that answer requests. What does not fit waits in the queue. Measured on 2 processors (busy with
-//! other work too): an empty job there and back 6 to 8 us against 17 to 27 us; while 64 streams compute
-//! 0.5 ms jobs, in the same total time, a timer of 1 ms fires after 2.8 to 4.6 ms (p99) against 41 to 46 ms.
+//! Computations run on a pool with one thread for each processor, and further jobs wait in its queue. They do not use
+//! tokio's blocking pool, which grows to 512 threads, so many hashing uploads would take the processors from the async
+//! workers. Measured on 2 processors that were also busy otherwise, against tokio's pool: the round trip of an empty
+//! job takes 6 to 8 us against 17 to 27 us. While 64 streams compute 0.5 ms jobs, in the same total time, a timer of 1
+//! ms fires after 2.8 to 4.6 ms (p99) against 41 to 46 ms.
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -20,8 +20,14 @@ use tonnage_engine::io::{self as seam, Clock, Env, Rng, Spawn, TaskFuture, Worke
 
 use crate::clock::RunningClock;
 
-/// The real environment: tasks go to the tokio runtime this is called in (a panic where there is none).
-/// Call it once for a store: each has its own threads for the disk and for computations. An error if they cannot be started.
+/// Creates the environment of one store, with its own threads for the disk and for computations. Tasks run on the
+/// current tokio runtime.
+///
+/// # Errors
+/// If the threads cannot be started.
+///
+/// # Panics
+/// Outside of a tokio runtime.
 pub fn env() -> io::Result<Env> {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Env {
@@ -35,14 +41,14 @@ pub fn env() -> io::Result<Env> {
     })
 }
 
-/// Leases, and the time for which unfinished uploads are kept, count only while the process runs.
+/// Provides the clock to the engine, so leases and the expiry of uploads count only while the process runs.
 impl Clock for RunningClock {
     fn monotonic(&self) -> Duration {
         self.now()
     }
 
     fn wall_unix_ms(&self) -> u64 {
-        // A clock set before 1970 reads as 1970: it orders nothing.
+        // A clock before 1970 reads as 1970. Wall time orders nothing.
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
@@ -66,7 +72,7 @@ impl Spawn for Tasks {
             if AssertUnwindSafe(task).catch_unwind().await.is_err() {
                 tracing::error!(
                     task = name,
-                    "a background task ended in a panic; restart the server"
+                    "a background task panicked; restart the server"
                 );
             }
         });
@@ -83,7 +89,9 @@ struct SystemRng;
 impl Rng for SystemRng {
     fn fill(&self, bytes: &mut [u8]) {
         if let Err(why) = getrandom::fill(bytes) {
-            unreachable!("the system has no randomness ({why}), which Linux rules out after boot");
+            unreachable!(
+                "the system has no randomness ({why}), which cannot happen on Linux after boot"
+            );
         }
     }
 }
@@ -99,7 +107,7 @@ mod tests {
             .unwrap()
     }
 
-    /// Guards: a computation's result comes back, a panicking one yields none, and neither ends the pool.
+    /// Guards: a computation returns its result, a panicking one returns `None`, and neither ends the pool.
     #[test]
     fn computations_return_and_survive_a_panic() {
         runtime().block_on(async {
@@ -111,7 +119,7 @@ mod tests {
         });
     }
 
-    /// Guards: tasks run on the runtime, time moves forward, and randomness differs between calls.
+    /// Guards: tasks run on the runtime, time increases, and randomness differs between calls.
     #[test]
     fn tasks_clock_and_randomness_are_real() {
         runtime().block_on(async {

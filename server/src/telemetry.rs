@@ -1,7 +1,7 @@
-//! What the registry counts.
+//! Metrics of the registry.
 //!
 //! Owns: the metric families and their names. Labels are route templates, methods, codes and outcomes.
-//! Refuses: repositories, digests, users and addresses as labels; their number is up to clients.
+//! Refuses: repositories, digests, users and addresses as labels, because clients determine their number.
 
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use prometheus_client::registry::Registry as Families;
 
 use crate::registry::ports::Condition;
 
-/// Upper bounds of the time to first byte in seconds: 1 ms to about 30 s, each twice the one before.
+/// Upper bounds of the time to first byte in seconds: 1 ms to about 30 s, each twice the previous one.
 const FIRST_BYTE_SECONDS: [f64; 16] = [
     0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 2.048, 4.096,
     8.192, 16.384, 32.768,
@@ -32,7 +32,7 @@ pub(crate) struct HttpLabels {
 
 impl HttpLabels {
     pub(crate) fn new(route: &'static str, method: &Method) -> Self {
-        // Clients can make up methods.
+        // Clients can send any method.
         let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"];
         let method = known
             .into_iter()
@@ -54,9 +54,9 @@ struct AnswerLabels {
 pub(crate) enum Outcome {
     /// As asked.
     Ok,
-    /// By a fault of the client's, or because it went away.
+    /// It failed because of the client, or the client disconnected.
     Client,
-    /// By a fault of ours.
+    /// It failed because of the server.
     Error,
 }
 
@@ -101,7 +101,7 @@ impl Drop for InFlight {
 }
 
 impl Metrics {
-    /// All families; `collectors` add those of others, with the same prefix.
+    /// Registers all families. `collectors` add further ones with the same prefix.
     pub(crate) fn new(collectors: Vec<Box<dyn Collector>>) -> Self {
         let mut families = Families::with_prefix("registry");
         for collector in collectors {
@@ -132,13 +132,13 @@ impl Metrics {
         let pulls = Family::<PullLabels, Counter>::default();
         families.register(
             "pull",
-            "Transfers of manifests and blobs that began, by how they ended",
+            "Transfers of manifests and blobs, by outcome",
             pulls.clone(),
         );
         let read_only = Gauge::default();
         families.register(
             "storage_read_only",
-            "1 while the storage takes no writes since a failure",
+            "1 while the storage is read-only after a failure",
             read_only.clone(),
         );
         Self {
@@ -187,7 +187,7 @@ impl Metrics {
         self.read_only.set(i64::from(condition != Condition::Ready));
     }
 
-    /// Everything in the `OpenMetrics` text form.
+    /// Encodes all families in the `OpenMetrics` text format.
     pub(crate) fn encode(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &self.families)?;

@@ -1,7 +1,7 @@
 //! The command line: names, arguments, help.
 //!
 //! Owns: the tree of commands as clap sees it.
-//! Refuses: options that the table in `config::options` could hold; they become flags there.
+//! Refuses: configuration options, whose flags follow from the table in `config::options`.
 
 use clap::{Parser, Subcommand};
 
@@ -35,7 +35,7 @@ pub(crate) enum Command {
         tonnage serve --data /srv/tonnage --config /etc/tonnage.toml\n  \
         tonnage serve --listen 0.0.0.0:5000 --insecure-anonymous")]
     Serve(Serve),
-    /// Say what a store holds, whether a server has it open or not
+    /// Print counts and sizes of a store, open or closed
     #[command(
         after_help = "Examples:\n  tonnage stats --data ./tonnage-data --json\n  \
         tonnage stats --server ./tonnage-data/admin.sock"
@@ -47,22 +47,22 @@ pub(crate) enum Command {
     /// List and delete tags
     #[command(subcommand)]
     Tag(TagCommand),
-    /// Check everything in a closed store; repairs nothing
+    /// Check a closed store completely; repairs nothing
     #[command(after_help = "Examples:\n  tonnage fsck --data ./tonnage-data\n  \
         tonnage fsck --data ./tonnage-data --deep --json")]
     Fsck(Fsck),
-    /// Show what the bytes of a store's files say; reads only, and may run beside a server
+    /// Decode files of a store; reads only, and may run beside a server
     #[command(after_help = "Examples:\n  tonnage inspect --data ./tonnage-data\n  \
         tonnage inspect ./tonnage-data/journal/0000000000000001.journal --json")]
     Inspect(Inspect),
-    /// Try a registry from outside: push, pull, compare, time and delete made-up content
+    /// Test a registry as a client: push, pull, compare, time and delete generated content
     #[command(after_help = "Examples:\n  tonnage smoke\n  \
         tonnage smoke http://127.0.0.1:5000 --size '1 GiB'\n  tonnage smoke --strict --json")]
     Smoke(Smoke),
-    /// Check the configuration and report everything that is wrong with it
+    /// Check the configuration and report every error in it
     #[command(after_help = "Example:\n  tonnage check-config --config tonnage.toml")]
     CheckConfig(CheckConfig),
-    /// Look at the configuration
+    /// Show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
 }
@@ -74,7 +74,7 @@ pub(crate) enum RepoCommand {
     #[command(after_help = "Examples:\n  tonnage repo list --data /srv/tonnage\n  \
         tonnage repo list --json")]
     List(RepoList),
-    /// Delete a repository with all its tags and manifests; blobs that others hold stay theirs
+    /// Delete a repository with all its tags and manifests; blobs of other repositories stay
     #[command(after_help = "Examples:\n  tonnage repo delete team/app --dry-run\n  \
         tonnage repo delete team/app --data /srv/tonnage")]
     Delete(RepoDelete),
@@ -83,7 +83,7 @@ pub(crate) enum RepoCommand {
 /// Commands about tags.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TagCommand {
-    /// Print a repository's tags: since when, what they point at, their names
+    /// Print a repository's tags: time of the last change, digest, name
     #[command(after_help = "Examples:\n  tonnage tag list team/app\n  \
         tonnage tag list team/app --json --server /srv/tonnage/admin.sock")]
     List(TagList),
@@ -114,8 +114,7 @@ fn version() -> String {
 
 fn after_help() -> String {
     format!(
-        "{}\nOptions come from a flag, else a TONNAGE_* variable, else the file given with --config, \
-         else the default.\nResults go to standard output, everything else to standard error.",
+        "{}\nThe value of an option comes from its flag, else its TONNAGE_* variable, else the file given with --config, \\nResults go to standard output, everything else to standard error.",
         Exit::table()
     )
 }

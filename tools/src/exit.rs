@@ -1,32 +1,32 @@
 //! The one table of exit codes.
 //!
 //! Owns: [`Exit`] and its text for `--help`.
-//! Refuses: a code that only one command knows; every command picks from this table.
+//! Refuses: codes of single commands; every command uses this table.
 
 use std::process::ExitCode;
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// It did what it was asked.
+    /// It succeeded.
     Done,
-    /// It ran to its end, and what it checked is not in order.
+    /// The check was completed and found problems.
     Problems,
     /// The command line or the configuration is wrong; nothing was done.
     Usage,
-    /// The disk, the output or a limit of the system refused: not writable, full, an I/O error, too few threads or open files.
+    /// The disk, the output or a limit of the system: not writable, full, an I/O error, too few threads or open files.
     Disk,
     /// Another process has the store open.
     InUse,
-    /// The directory holds something else than a store.
+    /// The directory is not a store.
     NotAStore,
     /// The store needs a newer program.
     NewerStore,
-    /// The store is damaged so that it cannot be opened.
+    /// The store is damaged and cannot be opened.
     Damaged,
     /// A server could not be reached, or an address could not be listened on.
     Network,
-    /// What was named is not in the store; nothing was done.
+    /// A name does not exist in the store; nothing was done.
     NotFound,
 }
 
@@ -45,7 +45,7 @@ impl Exit {
         Self::NotFound,
     ];
 
-    /// The number the shell sees. Numbers are never reused for another meaning.
+    /// Returns the exit code. Codes are never reused for another meaning.
     const fn code(self) -> u8 {
         match self {
             Self::Done => 0,
@@ -65,24 +65,22 @@ impl Exit {
         match self {
             Self::Done => "done",
             Self::Problems => {
-                "the check ran to its end and found problems (check-config, fsck, inspect, smoke)"
+                "the check was completed and found problems (check-config, fsck, inspect, smoke)"
             }
             Self::Usage => "the command line or the configuration is wrong; nothing was done",
             Self::Disk => {
-                "the disk, the output or a limit of the system refused: not writable, full, an I/O error, too few threads or open files"
+                "the disk, the output or a limit of the system failed: not writable, full, an I/O error, too few threads or open files"
             }
             Self::Network => "a server cannot be reached, or an address cannot be listened on",
             Self::InUse => "the store is in use by another process",
-            Self::NotAStore => {
-                "the directory holds something else than a store; nothing was touched"
-            }
-            Self::NewerStore => "the store needs a newer tonnage; nothing was touched",
-            Self::Damaged => "the store is damaged and cannot be opened; nothing was touched",
-            Self::NotFound => "what was named is not in the store; nothing was done",
+            Self::NotAStore => "the directory is not a store; nothing was changed",
+            Self::NewerStore => "the store needs a newer tonnage; nothing was changed",
+            Self::Damaged => "the store is damaged and cannot be opened; nothing was changed",
+            Self::NotFound => "a name does not exist in the store; nothing was done",
         }
     }
 
-    /// The table, for the end of `tonnage --help`.
+    /// Returns the table for the end of `tonnage --help`.
     pub(crate) fn table() -> String {
         let rows = Self::ALL.map(|exit| format!("  {:>3}  {}\n", exit.code(), exit.meaning()));
         format!("Exit codes of every command:\n{}", rows.concat())

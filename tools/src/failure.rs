@@ -1,7 +1,7 @@
-//! Why a command could not do what it was asked, told to the person who must act.
+//! Why a command failed, for the user who must act.
 //!
 //! Owns: [`Failure`]: what is wrong, what to type next, and the exit code.
-//! Refuses: being built twice for one event; it is printed once, by `main`.
+//! Refuses: printing, which `main` does once.
 
 use std::fmt;
 use std::io;
@@ -12,19 +12,19 @@ use tonnage_server::admin::NotFound;
 
 use crate::exit::Exit;
 
-/// What every command returns when it cannot go on.
+/// The error of every command.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// How the process ends.
+    /// The exit code of the process.
     pub(crate) exit: Exit,
-    /// What is wrong; empty where nobody is left to read it.
+    /// What failed; empty if the reader of the output is gone.
     what: String,
     /// What to do or type next.
     next: Vec<String>,
 }
 
 impl Failure {
-    /// A failure that says what is wrong.
+    /// Creates a failure from a description of what failed.
     pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self {
             exit,
@@ -40,7 +40,7 @@ impl Failure {
         self
     }
 
-    /// Whether there is anything to print.
+    /// Returns whether there is nothing to print.
     pub(crate) fn is_silent(&self) -> bool {
         self.what.is_empty()
     }
@@ -56,7 +56,7 @@ impl fmt::Display for Failure {
 }
 
 impl Failure {
-    /// The failure for names that do not exist. `place` are the options that lead to the same store again.
+    /// Returns the failure for names that do not exist. `place` are the options that select the same store.
     pub(crate) fn not_found(missing: &NotFound, place: &str) -> Self {
         let failure = Self::new(Exit::NotFound, format!("{missing}; nothing was done"));
         if missing.tags.is_empty() {
@@ -68,10 +68,10 @@ impl Failure {
         ))
     }
 
-    /// What the engine refused to do with the store at `data`.
+    /// Returns the failure for an error of the engine with the store at `data`.
     #[expect(
         clippy::wildcard_enum_match_arm,
-        reason = "the lists of the engine and of std grow; what is not named here says itself what to do"
+        reason = "the kinds of the engine and of std are non-exhaustive; the message of the others says what to do"
     )]
     pub(crate) fn of_store(error: &Error, data: &Path) -> Self {
         let at = data.display();
@@ -83,7 +83,7 @@ impl Failure {
                     |pid| format!("process {pid}"),
                 );
                 let failure = Self::new(Exit::InUse, format!("the store {at} is in use by {who}"))
-                    .next("one process at a time may open a store; nothing was touched")
+                    .next("only one process at a time may open a store; nothing was changed")
                     .next(format!(
                         "to ask the server that has it open: tonnage stats --data {at}"
                     ));
@@ -97,15 +97,18 @@ impl Failure {
             Error::Unsupported { .. } => failure(Exit::NewerStore),
             Error::Corrupt(_) => failure(Exit::Damaged)
                 .next("nothing was changed; keep a copy of the directory before anything else")
-                .next(format!("to see what holds: tonnage inspect --data {at}")),
+                .next(format!(
+                    "to see what is intact: tonnage inspect --data {at}"
+                )),
             Error::NoSpace { .. } => {
                 failure(Exit::Disk).next("free space, or move the store to a larger disk")
             }
-            Error::NotAttempted { .. } => failure(Exit::Disk)
-                .next("free what it ran out of, or raise the limit (ulimit -a), then try again"),
+            Error::NotAttempted { .. } => failure(Exit::Disk).next(
+                "free the exhausted resource, or raise the limit (ulimit -a), then try again",
+            ),
             Error::Io { source, .. } => match source.kind() {
                 io::ErrorKind::PermissionDenied => failure(Exit::Disk).next(format!(
-                    "this user must be able to read and write {at} and all in it"
+                    "this user needs read and write permission on {at} and everything in it"
                 )),
                 io::ErrorKind::ReadOnlyFilesystem => {
                     failure(Exit::Disk).next(format!("{at} must be writable"))
@@ -114,7 +117,7 @@ impl Failure {
                     .next(format!(
                         "if this is below {at}: move away what is there while the store is closed"
                     ))
-                    .next("a store is a directory, and so is everything above it: --data DIR"),
+                    .next("the store and every parent of it must be a directory: --data DIR"),
                 _ => failure(Exit::Disk),
             },
             _ => failure(Exit::Disk),
@@ -122,7 +125,7 @@ impl Failure {
     }
 }
 
-/// Writing the result failed. A reader that went away (`| head`) is no news to anybody.
+/// Converts an error of writing the result. If the reader has closed the pipe (`| head`), nothing is printed.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

@@ -1,7 +1,7 @@
-//! The one binary: the registry, and everything that looks into its store.
+//! The `tonnage` binary: the registry, and all commands for its store.
 //!
-//! Owns: turning arguments into a command and its end into an exit code.
-//! Refuses: any work of its own; `commands` does it.
+//! Owns: parsing arguments into a command, and mapping its result to an exit code.
+//! Refuses: other work, which `commands` does.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -22,7 +22,7 @@ mod units;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    // Usage mistakes print themselves and end with the code of the table's "usage" row.
+    // clap prints usage errors and exits with the code of [`Exit::Usage`].
     let cli = <cli::Cli as clap::Parser>::parse();
     match commands::run(cli) {
         Ok(exit) => exit.into(),

@@ -1,7 +1,7 @@
 //! A runtime for commands that work on a closed store.
 //!
-//! Owns: [`EngineRuntime`]. Refuses: the store itself, which the engine opens for reading ([`tonnage_engine::ClosedStore`]) or for
-//! changes.
+//! Owns: [`EngineRuntime`]. Refuses: the store itself, which the engine opens for reading
+//! ([`tonnage_engine::ClosedStore`]) or for changes.
 
 use tonnage_engine::io::Env;
 
@@ -9,23 +9,26 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::serve::threads;
 
-/// A runtime for commands, with the engine's real environment.
+/// A runtime for commands, with the environment of the engine.
 #[derive(Debug)]
 pub(crate) struct EngineRuntime {
-    // Before the runtime: its tasks are the runtime's.
+    // Dropped before the runtime, which runs its tasks.
     env: Env,
     runtime: tokio::runtime::Runtime,
 }
 
 impl EngineRuntime {
-    /// Starts it.
+    /// Starts the runtime.
     pub(crate) fn start() -> Result<Self, Failure> {
-        // One thread for tasks is enough, and this one is there.
+        // One thread for tasks is enough, so the current one is used.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
         let runtime = runtime.map_err(|error| {
-            Failure::new(Exit::Disk, format!("no runtime could be started: {error}"))
+            Failure::new(
+                Exit::Disk,
+                format!("the runtime could not be started: {error}"),
+            )
         })?;
         let entered = runtime.enter();
         let env = tonnage_server::runtime::env().map_err(|error| {
@@ -35,7 +38,7 @@ impl EngineRuntime {
         Ok(Self { env, runtime })
     }
 
-    /// What the engine is given.
+    /// Returns the environment for the engine.
     pub(crate) fn env(&self) -> &Env {
         &self.env
     }

@@ -1,6 +1,6 @@
 //! Requests to a running server through its Unix socket.
 //!
-//! Owns: finding the socket, one request, its answer. Refuses: falling back to the closed store; `target` does.
+//! Owns: finding the socket, one request, its answer. Refuses: falling back to the closed store, which `target` does.
 //!
 //! Invariant: an absent server, a server that refuses, and a name that does not exist are three different results.
 
@@ -20,9 +20,9 @@ use tonnage_server::admin::{AdminAnswer, AdminRequest, NotFound};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Longest wait for the numbers of a store; counting takes milliseconds.
+/// Longest wait for statistics of a store; counting takes milliseconds.
 const STATS_TIME_MAX: Duration = Duration::from_secs(30);
-/// Longest wait for any other answer; before some, all of a repository is counted.
+/// Longest wait for any other answer; for some, a whole repository is counted.
 const ANSWER_TIME_MAX: Duration = Duration::from_mins(10);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -31,12 +31,16 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug)]
 pub(crate) struct Socket {
     path: PathBuf,
-    /// Whether it was named, so that there must be a server.
+    /// Whether it was named explicitly, so that a server must exist.
     named: bool,
 }
 
+/// Advice where a change may have been made.
+const UNKNOWN_OUTCOME: &str =
+    "it is not known whether a change was made: list again to see; the server's log says more";
+
 impl Socket {
-    /// The socket that `--server` names, else the one in `data`.
+    /// Returns the socket that `--server` names, else the one in `data`.
     pub(crate) fn find(server: Option<&str>, data: &Path) -> Result<Self, Failure> {
         let Some(server) = server else {
             return Ok(Self {
@@ -57,7 +61,7 @@ impl Socket {
         })
     }
 
-    /// The options that lead to the same store.
+    /// Returns the options that select the same store.
     pub(crate) fn place(&self) -> String {
         match self.path.parent().filter(|_| !self.named) {
             Some(data) => format!("--data {}", data.display()),
@@ -65,12 +69,12 @@ impl Socket {
         }
     }
 
-    /// The socket that `--server` names.
+    /// Returns the socket that `--server` names.
     pub(crate) fn named(&self) -> Option<&Path> {
         self.named.then_some(self.path.as_path())
     }
 
-    /// Sends a request and waits for its answer. `None` if there is no server and none was named.
+    /// Sends a request and waits for its answer. Returns `None` if there is no server and none was named.
     pub(crate) async fn ask(&self, request: &AdminRequest) -> Result<Option<AdminAnswer>, Failure> {
         let stream = match self.connect() {
             Ok(stream) => stream,
@@ -80,9 +84,11 @@ impl Socket {
         let unusable = |error: &dyn std::fmt::Display| self.unusable(&error.to_string());
         let body = serde_json::to_vec(request).map_err(|error| unusable(&error))?;
         let answered = tokio::time::timeout(time_max(request), send(stream, body.into())).await;
-        let (status, body) = answered
-            .map_err(|late| unusable(&late))?
-            .map_err(|error| unusable(&error))?;
+        let Ok(answered) = answered else {
+            let what = "the server did not answer in time".to_owned();
+            return Err(Failure::new(Exit::Disk, what).next(UNKNOWN_OUTCOME));
+        };
+        let (status, body) = answered.map_err(|error| unusable(&error))?;
         if status == StatusCode::NOT_FOUND
             && let Ok(missing) = serde_json::from_slice::<NotFound>(&body)
         {
@@ -91,7 +97,13 @@ impl Socket {
         let text = String::from_utf8_lossy(&body);
         if status == StatusCode::SERVICE_UNAVAILABLE {
             let what = format!("the server refused: {}", text.trim());
-            return Err(Failure::new(Exit::Disk, what).next("nothing was done; its log says more"));
+            return Err(
+                Failure::new(Exit::Disk, what).next("nothing was done; see the server's log")
+            );
+        }
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            let what = format!("the server failed: {}", text.trim());
+            return Err(Failure::new(Exit::Disk, what).next(UNKNOWN_OUTCOME));
         }
         if status != StatusCode::OK {
             return Err(self.unusable(&format!("{status}: {}", text.trim())));
@@ -117,25 +129,24 @@ impl Socket {
         );
         match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                failure.next("its socket is for the user that runs it, and for root")
+                failure.next("run this command as the user that runs the server, or as root")
             }
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                failure.next("no server is running there; without --server, a closed store is read")
-            }
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => failure
+                .next("no server is running there; without --server, the closed store is opened"),
             _ => failure,
         }
     }
 
-    /// The failure of a server whose answer cannot be used.
+    /// Returns the failure for a server whose answer cannot be used.
     pub(crate) fn unusable(&self, why: &str) -> Failure {
         let at = self.path.display();
         let what = format!("the answer of the server at {at} cannot be used: {why}");
         Failure::new(Exit::Network, what)
-            .next("use the same version of tonnage for both; the server's log may say more")
+            .next("use the same version of tonnage for both; see also the server's log")
     }
 }
 
-/// Whether there is no socket, no directory for one, or only one that a killed server left behind.
+/// Returns whether there is no socket, no directory for one, or only one that a killed server left.
 fn is_no_server(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -156,7 +167,7 @@ type SendError = Box<dyn std::error::Error + Send + Sync>;
 async fn send(stream: UnixStream, body: Bytes) -> Result<(StatusCode, Bytes), SendError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    // Ends with the answer; its errors reach the request.
+    // The task ends with the answer; its errors are returned by the request.
     tokio::spawn(connection);
     let request = Request::post(ADMIN_PATH)
         .header(http::header::CONTENT_TYPE, "application/json")

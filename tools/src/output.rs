@@ -1,24 +1,24 @@
-//! Where words go: results to standard output, everything else to standard error.
+//! Output: results to standard output, everything else to standard error.
 //!
 //! Owns: the only writes to the two streams outside of logging.
-//! Refuses: colour; the text has to read the same in a file.
+//! Refuses: colour, because the text must be the same in a file.
 
 use std::io::{self, Write as _};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// Version of the layout of every `--json` result; grows when a field changes its meaning or goes.
+/// Version of the layout of every `--json` result. It increases when a field is removed or changes its meaning.
 pub(crate) const JSON_VERSION: u32 = 1;
 
-/// One line of a result.
+/// Prints one line of a result.
 pub(crate) fn result(line: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{line}")?;
     stdout.flush()
 }
 
-/// A result as JSON, indented, with `"version"` as its first field.
+/// Prints a result as indented JSON, with `"version"` as its first field.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
     #[derive(Serialize)]
     struct Versioned<'a, T> {
@@ -33,7 +33,8 @@ pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
     result(&text)
 }
 
-/// A result of many entries, printed as they come: one line each, or one JSON document with `"version"` as its first field.
+/// A result of many entries that are printed as they are added: one line each, or one JSON document with `"version"` as
+/// its first field.
 #[derive(Debug)]
 pub(crate) struct List {
     json: bool,
@@ -43,7 +44,7 @@ pub(crate) struct List {
 }
 
 impl List {
-    /// A list that is called `name` in JSON.
+    /// Creates a list that is named `name` in JSON.
     pub(crate) fn new(json: bool, name: &'static str) -> Self {
         let head = Map::from_iter([("version".to_owned(), JSON_VERSION.into())]);
         Self {
@@ -76,7 +77,7 @@ impl List {
         write!(stdout, "{separator}    {entry}")
     }
 
-    /// Prints what ends the list. Without it a JSON result is cut short, as it should be after an error.
+    /// Prints the end of the list. After an error it is not called, so the JSON stays incomplete.
     pub(crate) fn end(mut self) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         if self.json {
@@ -99,8 +100,7 @@ impl List {
     }
 }
 
-/// One line for the person at the terminal, not part of the result. That nobody may be reading standard
-/// error is no reason to stop.
+/// Prints one line for the user to standard error, which is not part of the result. Errors are ignored.
 pub(crate) fn note(line: &str) {
     writeln!(io::stderr().lock(), "{line}").unwrap_or_default();
 }

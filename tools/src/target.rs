@@ -1,6 +1,6 @@
 //! The store that a command works on: one that a server has open, or a closed one.
 //!
-//! Owns: [`Target`], which decides where an admin operation is carried out.
+//! Owns: [`Target`], which decides whether the server or this process executes an admin operation.
 //! Refuses: what an operation does (`tonnage_server::admin`), and printing answers, which the commands do.
 //!
 //! Invariant: all answers of one target come from the same side. A list that began with a server is not continued from
@@ -21,14 +21,14 @@ use crate::online::Socket;
 /// Arguments that name a store.
 #[derive(Debug, clap::Args)]
 pub(crate) struct TargetArguments {
-    /// Ask the server with this socket [default: the one in the data directory]
+    /// Use the server with this socket [default: the socket in the data directory]
     #[arg(long, value_name = "PATH")]
     server: Option<String>,
     #[command(flatten)]
     flags: ConfigFlags,
 }
 
-/// A store, and whoever answers for it.
+/// A store, and the side that executes its operations.
 #[derive(Debug)]
 pub(crate) struct Target {
     side: Side,
@@ -38,10 +38,10 @@ pub(crate) struct Target {
     runtime: EngineRuntime,
 }
 
-/// The side that answers.
+/// The side that executes operations.
 #[derive(Debug)]
 enum Side {
-    /// Nothing was asked, or no server answered and the store was closed again.
+    /// No operation was executed yet, or no server answered and the store was closed again.
     Undecided,
     /// A server answered.
     Server,
@@ -50,7 +50,7 @@ enum Side {
 }
 
 impl Target {
-    /// Finds the store that the command line names. Opens and connects nothing yet.
+    /// Finds the store that the command line names, without opening it or connecting.
     pub(crate) fn find(arguments: &TargetArguments) -> Result<Self, Failure> {
         let config = config::load(&arguments.flags).without_mistakes()?.config;
         let data = config.data()?;
@@ -63,7 +63,7 @@ impl Target {
         })
     }
 
-    /// Carries out an operation: the server with the socket does, or this process if no server has the store open.
+    /// Executes an operation on the server, or in this process if no server has the store open.
     pub(crate) fn ask<O: Operation>(&mut self, operation: O) -> Result<O::Answer, Failure> {
         let request = operation.into();
         let answer = match self.ask_server(&request)? {
@@ -73,17 +73,17 @@ impl Target {
         O::answer(answer).ok_or_else(|| self.socket.unusable("it is for another operation"))
     }
 
-    /// The directory of the store, or the socket if that was named instead.
+    /// Returns the directory of the store, or the socket if that was named instead.
     pub(crate) fn path(&self) -> &Path {
         self.socket.named().unwrap_or(&self.data)
     }
 
-    /// Whether a server answered.
+    /// Returns whether a server answered.
     pub(crate) fn is_served(&self) -> bool {
         matches!(self.side, Side::Server)
     }
 
-    /// The server's answer; `None` if the store is closed.
+    /// Returns the server's answer; `None` if the store is closed.
     fn ask_server(&mut self, request: &AdminRequest) -> Result<Option<AdminAnswer>, Failure> {
         if let Side::Closed(_) = self.side {
             return Ok(None);
@@ -109,11 +109,12 @@ impl Target {
         answer.map_err(|error| match error {
             AdminError::NotFound(missing) => Failure::not_found(&missing, &self.socket.place()),
             AdminError::Store(error) => Failure::of_store(&error, &self.data),
+            AdminError::Invalid(_) => Failure::new(Exit::Usage, error.to_string()),
             AdminError::ReadOnly => Failure::new(Exit::Disk, error.to_string()),
         })
     }
 
-    /// Reads the closed store, which stays open for reading: pages of a list are of one state.
+    /// Reads the closed store, which stays open for reading, so that all pages of a list show one state.
     fn read_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
         let store = match std::mem::replace(&mut self.side, Side::Undecided) {
             Side::Closed(store) => store,
@@ -129,7 +130,7 @@ impl Target {
 
     /// Opens the closed store for a change and closes it again.
     fn change_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
-        // A store that is open for reading holds the lock.
+        // Closed first, because a store that is open for reading holds the lock.
         self.side = Side::Undecided;
         let (env, options) = (self.runtime.env().clone(), self.options.clone());
         self.runtime.block_on(async {

@@ -1,7 +1,8 @@
-//! Sizes, durations and times as people write them.
+//! Sizes, durations and times as text.
 //!
-//! Owns: IEC sizes (`256 MiB`) and durations (`1h30m`), each read and written back exactly; times in RFC 3339. Decimal units (`MB`) are
-//! rejected, because their meaning differs from tool to tool; so is a duration without a unit.
+//! Owns: IEC sizes (`256 MiB`) and durations (`1h30m`), which are parsed and formatted exactly; times in RFC 3339.
+//! Decimal units (`MB`) are rejected, because their meaning differs between tools. Durations without a unit are
+//! rejected too.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const SIZES: [(&str, u64); 5] = [
     ("B", 1),
 ];
 
-/// Reads a size in bytes: a whole number, alone (bytes) or followed by an IEC unit.
+/// Parses a size: a whole number of bytes, or a number with an IEC unit.
 pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let invalid =
         || format!("invalid size `{text}`; write whole bytes or an IEC unit, such as 8 MiB");
@@ -34,14 +35,14 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(invalid)
 }
 
-/// Writes a size so that it reads back as the same number: `256 MiB`, `1000 B`.
+/// Formats a size exactly: `256 MiB`, `1000 B`.
 pub(crate) fn format_size(bytes: u64) -> String {
     let fits = |(_, factor): &&(&str, u64)| bytes != 0 && bytes.is_multiple_of(*factor);
     let (unit, factor) = SIZES.iter().find(fits).unwrap_or(&("B", 1));
     format!("{} {unit}", bytes / factor)
 }
 
-/// Reads a duration: numbers with units, largest first, such as `30s`, `1h30m` or `7d`. A day has 24 hours.
+/// Parses a duration: numbers with units, largest first, such as `30s`, `1h30m` or `7d`. A day has 24 hours.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let span = text.trim().parse::<Span>();
     let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
@@ -51,7 +52,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Writes a wall-clock time as RFC 3339 UTC, in whole seconds.
+/// Formats a wall-clock time as RFC 3339 UTC, in whole seconds.
 pub(crate) fn format_time(unix_ms: u64) -> String {
     let seconds = i64::try_from(unix_ms / 1000).ok();
     let time = seconds.and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
@@ -61,18 +62,18 @@ pub(crate) fn format_time(unix_ms: u64) -> String {
     )
 }
 
-/// Writes a duration so that it reads back as the same one: `1h30m`.
+/// Formats a duration exactly: `1h30m`.
 pub(crate) fn format_duration(duration: Duration) -> String {
     SpanPrinter::new()
         .spacing(Spacing::None)
         .unsigned_duration_to_string(&duration)
 }
 
-/// Writes a size for reading only, rounded: `3.4 GiB`.
+/// Formats a size rounded, for display only: `3.4 GiB`.
 pub(crate) fn format_about(bytes: u64) -> String {
     match SIZES.iter().find(|(_, factor)| bytes >= *factor) {
         Some((unit, factor)) if *factor > 1 => {
-            // One decimal, by whole numbers: bytes may need all 64 bits.
+            // One decimal, in integers, because bytes may need all 64 bits.
             let tenths = u128::from(bytes) * 10 / u128::from(*factor);
             format!("{}.{} {unit}", tenths / 10, tenths % 10)
         }
@@ -80,7 +81,7 @@ pub(crate) fn format_about(bytes: u64) -> String {
     }
 }
 
-/// A rate for the end of a line.
+/// Formats a rate for the end of a line.
 pub(crate) fn format_rate(mib_per_second: f64) -> String {
     format!("  {mib_per_second:>8.1} MiB/s")
 }
@@ -89,7 +90,7 @@ pub(crate) fn format_rate(mib_per_second: f64) -> String {
 mod tests {
     use super::*;
 
-    /// Guards: what `config show` prints can be typed into a file and means the same.
+    /// Guards: the output of `config show` can be written into a file and has the same meaning.
     #[test]
     fn sizes_and_durations_read_back_as_themselves() {
         for bytes in [0, 1, 1000, 1024, 8 << 20, (1 << 30) + 1, 3 << 40, u64::MAX] {

@@ -1,8 +1,8 @@
-//! What honest clients feel beside hostile ones: manifests are pulled and small blobs pushed at a steady pace, alone, and again while
-//! thousands of connections take what they can and give nothing back.
+//! Measures latencies of regular clients next to hostile ones. Manifests are pulled and small blobs pushed at a steady
+//! rate, first alone, then while thousands of connections hold as many resources as they can.
 //!
-//! Owns: the hostile clients, the figures; that no request of an honest client fails. Refuses: judging the times; `docs/evidence.md`
-//! has what was measured.
+//! Owns: the hostile clients, the figures, and the check that no request of a regular client fails. Refuses: limits on
+//! the times; `docs/evidence.md` has the results.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -166,8 +166,8 @@ impl Seen {
     }
 }
 
-/// Clients on a thread of their own. Where all are on one machine, honest ones would wait for the hostile ones here as well; so would
-/// the server for a processor, therefore those are `nice`.
+/// Clients on a thread of their own. Where all are on one machine, honest ones would wait for the hostile ones here as
+/// well; so would the server for a processor, therefore those are `nice`.
 async fn on_a_thread<T: Send + 'static>(
     nice: i32,
     clients: impl Future<Output = T> + Send + 'static,
@@ -208,7 +208,8 @@ async fn honest(address: SocketAddr, time: Duration) -> Seen {
     seen
 }
 
-/// One honest client: a request at every beat; a connection that was closed meanwhile is made again, within the same time.
+/// One honest client: a request at every beat; a connection that was closed meanwhile is made again, within the same
+/// time.
 async fn repeat(
     address: SocketAddr,
     time: Duration,

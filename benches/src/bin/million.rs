@@ -1,10 +1,10 @@
-//! A store of millions of blobs with links, edges and names: what filling, checkpoints and starts cost there.
+//! Measures filling, checkpoints and starts of a store of millions of blobs with links, edges and names.
 //!
-//! `cargo run --release -p tonnage-benches --bin million -- DIR [BLOBS]` fills a new store in `DIR` through the engine's own
-//! push path (one manifest, nine blobs and a tag at a time, 64 writers), then prints, each as one line of JSON: filling, million by
-//! million; a checkpoint under load (its peak memory, the bytes it writes, the longest commit meanwhile); a start after the filling
-//! process was killed in the middle of its work; a start after a clean stop; and a start from the journal alone (runs and
-//! checkpoints deleted).
+//! `cargo run --release -p tonnage-benches --bin million -- DIR [BLOBS]` fills a new store in `DIR` through the
+//! engine's own push path (one manifest, nine blobs and a tag at a time, 64 writers), then prints, each as one line of
+//! JSON: filling, million by million; a checkpoint under load (its peak memory, the bytes it writes, the longest commit
+//! meanwhile); a start after the filling process was killed during its work; a start after a clean stop; and a start
+//! from the journal alone (runs and checkpoints deleted).
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};

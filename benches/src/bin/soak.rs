@@ -1,7 +1,9 @@
-//! Mixed work for a long time, with clients that leave in the middle, and what the server holds meanwhile: a plateau, or not.
+//! Runs mixed work for a long time, with clients that disconnect at any point, and records whether the server's
+//! resources reach a plateau.
 //!
-//! Owns: the clients, and the table of memory, descriptors and threads; that no round fails. Refuses: judging the table;
-//! `docs/evidence.md` has what was measured. Contents are drawn from a fixed set, so that the disk does not fill.
+//! Owns: the clients, the table of memory, descriptors and threads, and the check that no round fails. Refuses: limits
+//! on the table; `docs/evidence.md` has the results. Contents are drawn from a fixed set, so that the disk does not
+//! fill.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -231,7 +233,8 @@ impl Client {
         Ok(())
     }
 
-    /// Begins an upload or asks for a layer, and goes away in the middle; an upload without a byte stays behind as well.
+    /// Begins an upload or asks for a layer, and goes away in the middle; an upload without a byte stays behind as
+    /// well.
     async fn leave(&self, round: u64) -> Result<(), String> {
         let v2 = format!("/v2/soak/{}", self.number);
         let mut open = Wire::connect(self.address).await?;

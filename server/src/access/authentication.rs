@@ -1,9 +1,8 @@
 //! Who sends a request.
+//! Owns: [`Caller`], the [`Authenticator`] that determines it, and the [`Challenge`] to callers without credentials.
+//! Refuses: what a caller may do, which the policy decides.
 //!
-//! Owns: [`Caller`], the [`Authenticator`] that finds out, and the [`Challenge`] to those who have to prove it.
-//! Refuses: what a caller may do; the policy decides.
-//!
-//! Invariant: a caller comes from an authenticator alone. Neither a name in a request nor its id makes one.
+//! Invariant: only an authenticator makes a [`Caller`]. A name or an id in a request does not.
 
 use std::fmt::Debug;
 
@@ -24,22 +23,21 @@ pub struct Caller {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge(pub HeaderValue);
 
-/// Finds out who sends a request.
+/// Determines who sends a request.
 pub trait Authenticator: Send + Sync + Debug {
-    /// The sender of the request with this head on a connection with these facts. It is asked once for each request,
-    /// before anything is done for it. Credentials that do not hold are refused with a challenge; a request without
-    /// any has an anonymous caller.
+    /// Returns the sender of the request with this head. It is called once for each request, before any other work on
+    /// it. Invalid credentials are refused with a challenge. A request without credentials has an anonymous caller.
     fn authenticate<'a>(
         &'a self,
         head: &'a Parts,
         connection: &'a ConnectionFacts,
     ) -> Decision<'a, Result<Caller, Refused>>;
 
-    /// The challenge to a caller without credentials who needs `permission`.
+    /// Returns the challenge to a caller without credentials who needs `permission`.
     fn challenge(&self, permission: Permission<'_>) -> Challenge;
 }
 
-/// Takes every caller for anonymous and reads no credentials.
+/// Treats every caller as anonymous and reads no credentials.
 #[derive(Debug, Clone, Copy)]
 pub struct Anonymous;
 

@@ -1,4 +1,4 @@
-//! Answers that are mostly there at once.
+//! Answers that are usually available at once.
 //!
 //! Owns: [`Decision`].
 
@@ -6,16 +6,16 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
-/// An answer that is there, or one that has to be waited for. One that is there costs no allocation.
+/// An answer that is available at once, or a future of it. A ready answer costs no allocation.
 pub enum Decision<'a, T> {
-    /// It is there.
+    /// The answer is available.
     Ready(T),
-    /// It has to be waited for: a password is hashed, or another server is asked.
+    /// The answer takes time: a password is hashed, or another server is asked.
     Pending(BoxFuture<'a, T>),
 }
 
 impl<T> Decision<'_, T> {
-    /// The answer.
+    /// Waits for the answer.
     pub async fn wait(self) -> T {
         match self {
             Self::Ready(answer) => answer,

@@ -1,11 +1,11 @@
 //! Who may do what.
 //!
-//! Owns: the [`Gate`] between a request and the use cases, and [`Authorized`], the proof that it let one through. Who
-//! sends a request is the [`Authenticator`]'s to find out, what they may do the [`Policy`]'s to decide.
-//! Refuses: statuses, and where in a request credentials are.
+//! Owns: the [`Gate`] between a request and the use cases, and [`Authorized`], the proof of its permission. An
+//! [`Authenticator`] determines who sends a request, and a [`Policy`] decides what they may do.
+//! Refuses: HTTP statuses, and the place of credentials in a request.
 //!
-//! Invariant: an [`Authorized`] exists only because a [`Gate`] asked its policy about that very action. Use
-//! cases take the repository from it, so what was allowed is what is done.
+//! Invariant: an [`Authorized`] exists only because a [`Gate`] asked its policy about that very action. Use cases take
+//! the repository from it, so they act on exactly what was allowed.
 
 mod authentication;
 mod decision;
@@ -40,31 +40,31 @@ pub struct Authorized<A> {
 }
 
 impl<A> Authorized<A> {
-    /// What was granted.
+    /// Returns the action that was granted.
     pub fn action(&self) -> &A {
         &self.action
     }
 
-    /// To whom it was granted, for which request.
+    /// Returns the request and the caller to whom the action was granted.
     pub fn requester(&self) -> &Requester {
         &self.requester
     }
 }
 
 impl Authorized<Pull> {
-    /// The repository that may be read.
+    /// Returns the repository that may be read.
     pub fn repository(&self) -> &RepositoryName {
         &self.action.0
     }
 }
 impl Authorized<Push> {
-    /// The repository that may be added to.
+    /// Returns the repository that may be added to.
     pub fn repository(&self) -> &RepositoryName {
         &self.action.0
     }
 }
 impl Authorized<Delete> {
-    /// The repository that may be deleted from.
+    /// Returns the repository that may be deleted from.
     pub fn repository(&self) -> &RepositoryName {
         &self.action.0
     }
@@ -73,13 +73,13 @@ impl Authorized<Delete> {
 /// Why there is no [`Authorized`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refused {
-    /// There are no credentials, or they do not hold.
+    /// Credentials are missing or invalid.
     Unauthenticated(Challenge),
     /// These credentials are not enough.
     Denied,
 }
 
-/// The only maker of [`Authorized`] values.
+/// The only source of [`Authorized`] values.
 #[derive(Debug, Clone)]
 pub struct Gate {
     authenticator: Arc<dyn Authenticator>,
@@ -87,7 +87,7 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// A gate that asks these two.
+    /// Creates a gate that asks these two.
     pub fn new(authenticator: Arc<dyn Authenticator>, policy: Arc<dyn Policy>) -> Self {
         Self {
             authenticator,

@@ -35,7 +35,7 @@ pub enum Verdict {
 
 /// Decides who may do what. It changes nothing, so a request may ask about more than one repository.
 pub trait Policy: Send + Sync + Debug {
-    /// Whether `caller` has `permission`.
+    /// Decides whether `caller` has `permission`.
     fn decide<'a>(
         &'a self,
         caller: &'a Caller,
@@ -43,7 +43,7 @@ pub trait Policy: Send + Sync + Debug {
     ) -> Decision<'a, Verdict>;
 }
 
-/// Grants everything to everybody: for a registry on loopback.
+/// Grants everything to every caller. It is for a registry on loopback.
 #[derive(Debug, Clone, Copy)]
 pub struct GrantAll;
 
@@ -55,7 +55,7 @@ impl Policy for GrantAll {
 
 /// An action that needs a permission.
 pub trait Action: Debug + Send + Sync {
-    /// The permission that it needs.
+    /// Returns the permission that it needs.
     fn permission(&self) -> Permission<'_>;
 }
 

@@ -1,14 +1,14 @@
 //! Commits of admin operations.
 //!
-//! Owns: [`commit`], and who the journal names for it.
+//! Owns: [`commit`], and the actor that the journal records for it.
 
 use tonnage_engine::{Batch, Change, Error, Origin, Require, Store};
 
 /// The actor in the journal.
 const ACTOR: &str = "operator";
 
-/// Commits changes of an existing repository. False if a precondition does not hold, because another request changed
-/// the repository.
+/// Commits changes of an existing repository. Returns false if a precondition does not hold, because another request
+/// changed the repository.
 pub(super) async fn commit(
     store: &Store,
     repository: &str,

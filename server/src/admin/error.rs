@@ -11,6 +11,9 @@ pub enum AdminError {
     /// A name in the request does not exist.
     #[error(transparent)]
     NotFound(#[from] NotFound),
+    /// The request asks for more, or for less, than one request may.
+    #[error("{0}")]
+    Invalid(String),
     /// The operation changes the store, which is open for reading only.
     #[error("the store is open for reading only")]
     ReadOnly,

@@ -1,6 +1,6 @@
 //! The executor of admin operations.
 //!
-//! Owns: [`execute`], the only way in which an [`AdminRequest`] is carried out, and the log of what failed.
+//! Owns: [`execute`], the only function that carries out an [`AdminRequest`], and the log of failures.
 //! Refuses: the work of an operation, which is in the file of its subject.
 
 use tonnage_engine::{Error, Store};
@@ -30,12 +30,12 @@ pub async fn execute(
 async fn run_to_completion(store: Store, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
     let task = tokio::spawn(async move { run(&store, request).await });
     task.await.unwrap_or_else(|error| {
-        tracing::error!(%error, "an admin operation was cut off");
+        tracing::error!(%error, "an admin operation panicked or was cancelled");
         Err(AdminError::Store(Error::Closed))
     })
 }
 
-/// Runs a request. A failure of the store is logged; that a name does not exist is only the client's concern.
+/// Runs a request. A failure of the store is logged. A name that does not exist is reported to the client only.
 async fn run(store: &impl AdminStore, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
     let answer = dispatch(store, request).await;
     if let Err(AdminError::Store(error)) = &answer {

@@ -1,12 +1,13 @@
-//! What an operator does with a store: one request type, one executor.
+//! Operations of an operator on a store: one request type, one executor.
 //!
 //! Owns: [`AdminRequest`] with a variant for each operation, and [`execute`], which carries it out for the socket of a
 //! running server and for commands on a closed store. Each operation has its request, its answer and its function in
 //! the file of its subject.
-//! Refuses: deciding who may send a request; whoever may open the store's files may. HTTP is in `frontends::admin`.
+//! Refuses: authorization, because every user who may open the store's files may send requests. HTTP is in
+//! `frontends::admin`.
 //!
-//! Invariants: a list is requested page by page, each of one state, so that its memory does not grow with the store; a
-//! deletion is one transaction: all of it or nothing, also of many tags.
+//! Invariants: a list is requested page by page, so its memory does not grow with the store. Each page shows one state.
+//! A deletion is one transaction, also of many tags.
 //!
 //! To add an operation: write its request, its answer and its function, add a line to the table in `request.rs` and
 //! an arm to the executor.

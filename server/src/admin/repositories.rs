@@ -34,11 +34,11 @@ pub struct RepositoryPage {
 pub struct DeleteRepository {
     /// The repository.
     pub repository: String,
-    /// Count what it holds, and delete nothing.
+    /// Whether to count the content only and delete nothing.
     pub dry_run: bool,
 }
 
-/// What a repository holds, or held just before its deletion.
+/// The content of a repository, or its content just before its deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepositoryContent {
     /// Tags.

@@ -3,7 +3,7 @@
 //! Owns: [`AdminRequest`], [`AdminAnswer`], and [`Operation`], which ties the two together.
 //! Refuses: the fields of a request and of its answer, which are in the file of its subject.
 //!
-//! Invariant: in JSON, a request and its answer name their operation, so that neither is taken for another one's.
+//! Invariant: in JSON, a request and its answer name their operation, so they cannot be confused with those of another.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ pub trait Operation: Into<AdminRequest> {
     /// What [`execute`](super::execute()) returns for it.
     type Answer;
 
-    /// Takes the typed answer out of `answer`. `None` if that answers another operation.
+    /// Extracts the typed answer from `answer`. Returns `None` if that belongs to another operation.
     fn answer(answer: AdminAnswer) -> Option<Self::Answer>;
 }
 
@@ -72,7 +72,8 @@ operations! {
 }
 
 impl AdminRequest {
-    /// Whether it changes the store. One that does needs a store that is open for changes, and is completed once begun.
+    /// Returns whether the request changes the store. Such a request needs a store that is open for changes. Once
+    /// begun, it is completed.
     pub fn changes_store(&self) -> bool {
         match self {
             Self::GetStats(_) | Self::ListRepositories(_) | Self::ListTags(_) => false,

@@ -1,5 +1,4 @@
-//! The numbers of a store.
-//!
+//! Statistics of a store.
 //! Owns: [`GetStats`] and its answer. Refuses: counting, which the engine does.
 
 use serde::{Deserialize, Serialize};
@@ -8,11 +7,11 @@ use tonnage_engine::StoreStats;
 use super::error::AdminError;
 use super::store::AdminStore;
 
-/// Requests the numbers of the store.
+/// Requests the statistics of the store.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct GetStats {}
 
-/// The numbers of a store; [`StoreStats`] says what each means.
+/// The statistics of a store. [`StoreStats`] describes each number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(
     missing_docs,

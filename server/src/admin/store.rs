@@ -10,13 +10,13 @@ use super::error::AdminError;
 
 /// A store that [`execute`](super::execute()) works on.
 pub trait AdminStore: Sync {
-    /// The newest durable state; of a store that is only read, always the same one.
+    /// Returns the newest durable state. For a store that is only read, it is always the same.
     fn view(&self) -> View;
 
     /// Counts what the store holds.
     fn stats(&self) -> impl Future<Output = tonnage_engine::Result<StoreStats>> + Send;
 
-    /// The store for changes. [`AdminError::ReadOnly`] if it is only read.
+    /// Returns the store for changes, or [`AdminError::ReadOnly`] if it is only read.
     fn writable(&self) -> Result<&Store, AdminError>;
 }
 

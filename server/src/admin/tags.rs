@@ -14,6 +14,9 @@ use super::error::{AdminError, NotFound};
 use super::repositories::find;
 use super::store::AdminStore;
 
+/// Most tags that one request deletes.
+const DELETED_TAGS_MAX: usize = 1000;
+
 /// Requests a page of a repository's tags.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ListTags {
@@ -50,7 +53,7 @@ pub struct DeleteTags {
     pub repository: String,
     /// Its tags.
     pub tags: Vec<String>,
-    /// Look the tags up, and delete nothing.
+    /// Whether to look the tags up only and delete nothing.
     pub dry_run: bool,
 }
 
@@ -97,6 +100,12 @@ pub(super) async fn delete_tags(
     request: &DeleteTags,
 ) -> Result<DeletedTags, AdminError> {
     let repository = request.repository.as_str();
+    if request.tags.is_empty() || request.tags.len() > DELETED_TAGS_MAX {
+        return Err(AdminError::Invalid(format!(
+            "a request deletes 1 to {DELETED_TAGS_MAX} tags, and this one names {}",
+            request.tags.len()
+        )));
+    }
     if request.dry_run {
         return Ok(look_up(&store.view(), request).await?.into());
     }
@@ -116,7 +125,7 @@ pub(super) async fn delete_tags(
     }
 }
 
-/// Looks up the named tags, each once. Fails with those that are missing.
+/// Looks up the named tags, each once. Returns [`AdminError::NotFound`] with those that are missing.
 async fn look_up(view: &View, request: &DeleteTags) -> Result<Vec<TagInfo>, AdminError> {
     let repository = find(view, &request.repository).await?;
     let names: BTreeSet<&String> = request.tags.iter().collect();

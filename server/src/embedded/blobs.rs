@@ -1,4 +1,4 @@
-//! [`BlobStore`] on the engine.
+//! Implements [`BlobStore`] on the engine.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! [`Catalog`], [`View`] and [`RepositoryView`] on the engine. A read waits only where rows have to be read from the disk.
+//! Implements [`Catalog`], [`View`] and [`RepositoryView`] on the engine. A read waits only for rows that have to be
+//! read from the disk.
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl Catalog for StoreCatalog {
     }
 }
 
-/// What the engine commits of a staged item.
+/// Returns the engine's form of a staged item.
 fn finished_blob(staged: Staged) -> FinishedBlob {
     match staged.ticket.downcast::<FinishedBlob>() {
         Ok(blob) => *blob,
@@ -83,7 +84,7 @@ impl View for Snapshot {
     }
 }
 
-/// A blob as the blob store of this pair takes it.
+/// Converts a blob for the blob store of this pair of ports.
 fn stored(digest: Digest, found: engine::BlobInfo) -> StoredBlob {
     StoredBlob {
         digest,

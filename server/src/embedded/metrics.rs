@@ -1,4 +1,4 @@
-//! What the engine counts, as metrics.
+//! Exports the engine's counters as metrics.
 //!
 //! Owns: [`StoreMetrics`], the metric families of the disk. Their labels are I/O classes.
 //! Refuses: gathering; the numbers are read from the store at each scrape.
@@ -35,7 +35,7 @@ impl Collector for StoreMetrics {
         family(
             &mut encoder,
             "io_operations",
-            "Operations of the disk by what they were for, but for reads that memory answered",
+            "Disk operations by purpose, without reads from the page cache",
             operations,
         )?;
         let failures = counts.iter().flat_map(|count| {
@@ -46,7 +46,7 @@ impl Collector for StoreMetrics {
         family(
             &mut encoder,
             "io_failures",
-            "Operations of the disk that failed, or were not attempted for want of descriptors, threads or memory",
+            "Disk operations that failed, or were not attempted because descriptors, threads or memory were missing",
             failures,
         )
     }

@@ -1,7 +1,7 @@
-//! The embedded engine behind the registry's ports.
+//! Implements the registry's ports on the embedded engine.
 //!
-//! Owns: [`registry`], [`ports`], [`metrics()`], and what the engine's errors mean to the registry.
-//! Refuses: decisions; each method is the engine's of the same meaning.
+//! Owns: [`registry`], [`ports`], [`metrics()`], and the map from the engine's errors to the registry's.
+//! Refuses: decisions; each method calls the engine's method of the same meaning.
 
 mod blobs;
 mod catalog;
@@ -16,24 +16,24 @@ use tonnage_engine::Store;
 use crate::registry::ports::{BlobStore, Catalog};
 use crate::registry::{Error, Limits, Registry, Shortage};
 
-/// A registry over an open store.
+/// Creates a registry over an open store.
 pub fn registry(store: Store, limits: Limits) -> Registry {
     let (blobs, catalog) = ports(store);
     Registry::new(blobs, catalog, limits)
 }
 
-/// The two ports of an open store.
+/// Returns the two ports of an open store.
 pub fn ports(store: Store) -> (Arc<dyn BlobStore>, Arc<dyn Catalog>) {
     let catalog = catalog::StoreCatalog(store.clone());
     (Arc::new(blobs::StoreBlobs(store)), Arc::new(catalog))
 }
 
-/// The metrics of an open store, to be registered beside those of the server.
+/// Returns a collector of the metrics of an open store.
 pub fn metrics(store: Store) -> Box<dyn Collector> {
     Box::new(metrics::StoreMetrics(store))
 }
 
-/// What there was too little of for an operation that was not attempted, by its `cause`.
+/// Returns the resource that was exhausted when an operation was not attempted, by its `cause`.
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "few kinds of errors are shortages"
@@ -48,10 +48,11 @@ fn shortage(error: &tonnage_engine::Error, cause: &io::Error) -> Shortage {
     }
 }
 
-/// What the engine's error means to a client. Its text may name paths, so it becomes the cause, for the log.
+/// Maps an error of the engine to one of the registry. Its text may name paths, so it becomes the cause, which is only
+/// logged.
 #[expect(
     clippy::wildcard_enum_match_arm,
-    reason = "the engine's error grows; what is new is ours to explain"
+    reason = "the engine's error is non-exhaustive; other kinds are internal errors"
 )]
 fn error(error: tonnage_engine::Error) -> Error {
     use tonnage_engine::Error as Engine;

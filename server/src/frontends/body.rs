@@ -1,10 +1,9 @@
 //! Bodies of answers.
 //!
 //! Owns: [`Body`], which passes verified windows on to the connection without a copy.
-//! Refuses: ending an answer early as if it were complete.
+//! Refuses: ending an answer early without an error.
 //!
-//! Invariant: an answer's body has exactly the bytes that its Content-Length says, or fails, which makes the connection
-//! break off.
+//! Invariant: a body has exactly as many bytes as its Content-Length states, or fails, which closes the connection.
 
 use std::fmt;
 use std::pin::Pin;
@@ -40,7 +39,7 @@ impl fmt::Debug for Body {
     }
 }
 
-/// An answer in memory.
+/// The bytes of an answer, with the memory that is reserved for them.
 struct HeldAnswer {
     bytes: Bytes,
     // Held for its drop.
@@ -62,7 +61,7 @@ struct Transfer {
 }
 
 impl Transfer {
-    /// Counts it, the first time.
+    /// Counts the transfer, unless it is counted already.
     fn end(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.ended, true) {
             self.metrics.pulled(self.kind, outcome);
@@ -105,8 +104,8 @@ impl Body {
         Self { content, remaining }
     }
 
-    /// A body of `length` bytes in windows. Waits for the first one, so that damage found in it becomes a status and
-    /// not a broken connection.
+    /// Creates a body of `length` bytes in windows. It waits for the first window, so that damage in it is reported by
+    /// a status and not by a closed connection.
     pub(crate) async fn windows(
         length: u64,
         mut rest: Windows,
@@ -143,7 +142,8 @@ impl Body {
 
 impl Body {
     fn check_window(&mut self, window: Option<Result<Bytes>>) -> Result<Frame<Bytes>> {
-        let wrong = || Error::internal("storage gave out more or fewer bytes than the content has");
+        let wrong =
+            || Error::internal("the storage returned more or fewer bytes than the content has");
         let outcome = window.unwrap_or_else(|| Err(wrong())).and_then(|bytes| {
             let length = u64::try_from(bytes.len()).map_err(Error::internal)?;
             Ok((self.remaining.checked_sub(length).ok_or_else(wrong)?, bytes))
@@ -166,7 +166,7 @@ impl Body {
                 let cause = std::error::Error::source(&error).map(tracing::field::display);
                 transfer
                     .span
-                    .in_scope(|| tracing::error!(%error, cause, "broke off an answer"));
+                    .in_scope(|| tracing::error!(%error, cause, "an answer was aborted"));
                 Err(error)
             }
         }

@@ -1,6 +1,6 @@
 //! The body of an answer that reports an error, in the form of the distribution specification ("Error Codes").
 //!
-//! Owns: [`response`] and its entries, and the answer to a head that the transport refused.
+//! Owns: [`response`] and its entries, and the answer to a head that the transport rejects.
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::transport::head_check::HeadError;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// One error.
+/// Builds the entry of one error.
 #[expect(
     clippy::needless_pass_by_value,
     reason = "made for the call; it moves into the entry"
@@ -20,7 +20,7 @@ pub(crate) fn entry(code: Code, message: &str, detail: Value) -> Value {
     json!({ "code": code.as_str(), "message": message, "detail": detail })
 }
 
-/// An answer with these errors.
+/// Builds an answer with these errors.
 pub(crate) fn response(status: StatusCode, errors: &[Value]) -> Response<Body> {
     let text = json!({ "errors": errors }).to_string();
     let mut response = Response::new(Body::full(text.into()));
@@ -31,7 +31,7 @@ pub(crate) fn response(status: StatusCode, errors: &[Value]) -> Response<Body> {
     response
 }
 
-/// The answer to a request whose head is refused.
+/// Builds the answer to a request whose head is rejected.
 pub(crate) fn of_head(refused: &HeadError, request_id: &str) -> Response<Body> {
     let status = refused.status();
     let code = if status == StatusCode::FORBIDDEN {

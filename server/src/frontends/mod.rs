@@ -1,7 +1,6 @@
-//! The protocols in which clients speak to the registry. Each is a folder; they share one transport and do not import
-//! each other.
+//! The protocols of the registry. Each has a folder; they share one transport and do not import each other.
 //!
-//! Owns: what they share: `body` and `source` carry bytes from and to the registry, `error_body` is the form of an
+//! Owns: their shared parts: `body` and `source` carry bytes from and to the registry, `error_body` is the form of an
 //! error.
 
 pub(crate) mod admin;

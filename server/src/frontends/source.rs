@@ -1,6 +1,6 @@
-//! A request's body as the registry reads it.
+//! Implements the registry's source of bytes on a request's body.
 //!
-//! Owns: the map from errors of a body to errors of the registry.
+//! Owns: the map from errors of a body to those of the registry.
 
 use bytes::Bytes;
 

@@ -1,6 +1,6 @@
 //! Error codes (distribution-spec, "Error Codes").
 //!
-//! Owns: [`Code`]. Refuses: statuses; `http::error` holds the only map from errors to those.
+//! Owns: [`Code`]. Refuses: statuses; `frontends::oci::error` has the only map from errors to those.
 
 /// A code of the error body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +23,12 @@ pub enum Code {
     Denied,
     Unsupported,
     TooManyRequests,
-    /// Not the specification's, which governs 4xx only; what clients know from 5xx answers.
+    /// A code for 5xx answers that clients know. The specification defines codes for 4xx only.
     Unknown,
 }
 
 impl Code {
-    /// The code as written in the body.
+    /// Returns the code as written in the body.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::BlobUnknown => "BLOB_UNKNOWN",

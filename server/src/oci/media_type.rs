@@ -1,6 +1,6 @@
 //! Media types.
 //!
-//! Owns: [`MediaType`], and which of them mean what to a registry.
+//! Owns: [`MediaType`], and the meaning of known types to a registry.
 //! Refuses: parameters (distribution-spec: a registry ignores and does not return them).
 
 use std::fmt;
@@ -17,12 +17,12 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker schema 1; the signed form ends in `+prettyjws`.
 const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+";
-/// Artifact manifests of the image-spec's release candidates and of what came before; they have no schema version.
+/// Artifact manifests of the image-spec's release candidates and of ORAS before them; they have no schema version.
 const ARTIFACT_MANIFESTS: [&str; 2] = [
     "application/vnd.oci.artifact.manifest.v1+json",
     "application/vnd.cncf.oras.artifact.manifest.v1+json",
 ];
-/// Beginnings of the types of layers, configs and empty content, which every client pulls as blobs.
+/// Prefixes of the types of layers, configs and empty content, which every client pulls as blobs.
 const BLOBS: [&str; 5] = [
     "application/vnd.oci.image.layer.",
     "application/vnd.oci.image.config.",
@@ -34,7 +34,7 @@ const BLOBS: [&str; 5] = [
 /// Longest media type; RFC 6838 section 4.2 allows 127 characters on each side of the slash.
 const BYTES_MAX: usize = 255;
 
-/// A type and subtype in lower case, without parameters: case means nothing in them (RFC 9110 section 8.3.1).
+/// A type and subtype in lower case, without parameters. They are case-insensitive (RFC 9110 section 8.3.1).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MediaType(Arc<str>);
 
@@ -49,39 +49,38 @@ pub enum Stored {
     Anywhere,
 }
 
-/// The string is no media type.
+/// The error that a string is not a media type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a media type of at most {BYTES_MAX} characters, such as {OCI_MANIFEST}")]
 pub struct InvalidMediaType;
 
 impl MediaType {
-    /// The type in lower case.
+    /// Returns the type in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it names an image manifest.
+    /// Returns whether it names an image manifest.
     pub fn is_image(&self) -> bool {
         matches!(self.as_str(), OCI_MANIFEST | DOCKER_MANIFEST)
     }
 
-    /// Whether it names an index or a manifest list.
+    /// Returns whether it names an index or a manifest list.
     pub fn is_index(&self) -> bool {
         matches!(self.as_str(), OCI_INDEX | DOCKER_LIST)
     }
 
-    /// Whether it names an artifact manifest of before image-spec 1.1.
+    /// Returns whether it names an artifact manifest from before image-spec 1.1.
     pub fn is_artifact(&self) -> bool {
         ARTIFACT_MANIFESTS.contains(&self.as_str())
     }
 
-    /// Whether it names the manifest of Docker's schema 1, which has no digests of uncompressed meaning and
-    /// which no current client pushes.
+    /// Returns whether it names a manifest of Docker's schema 1, which no current client pushes.
     pub fn is_schema1(&self) -> bool {
         self.0.starts_with(DOCKER_SCHEMA1)
     }
 
-    /// Whether a layer of this type may be absent from the registry (image-spec, "Non-distributable layers").
+    /// Returns whether a layer of this type may be absent from the registry (image-spec, "Non-distributable layers").
     pub fn is_nondistributable(&self) -> bool {
         self.0
             .starts_with("application/vnd.oci.image.layer.nondistributable.v1.")
@@ -90,13 +89,13 @@ impl MediaType {
                 .starts_with("application/vnd.docker.image.rootfs.foreign.")
     }
 
-    /// Whether content of this type is JSON. No browser runs that, whatever page asks for it.
+    /// Returns whether content of this type is JSON, which no browser executes.
     pub fn is_json(&self) -> bool {
         let subtype = self.0.strip_prefix("application/");
         subtype.is_some_and(|subtype| subtype == "json" || subtype.ends_with("+json"))
     }
 
-    /// Where clients look for content of this type.
+    /// Returns where clients look for content of this type.
     pub fn stored(&self) -> Stored {
         if self.is_image() || self.is_index() || self.is_artifact() || self.is_schema1() {
             Stored::AsManifest
@@ -108,7 +107,8 @@ impl MediaType {
     }
 }
 
-/// Whether no browser runs or renders content of this type: JSON and the types of vendors, unless they are XML.
+/// Returns whether no browser executes or renders content of this type. That holds for JSON and vendors' types, unless
+/// they are XML.
 pub fn is_inert(media_type: &str) -> bool {
     let text = media_type.to_ascii_lowercase();
     let vendor = text.starts_with("application/vnd.") && !text.ends_with("xml");
@@ -118,7 +118,7 @@ pub fn is_inert(media_type: &str) -> bool {
 impl FromStr for MediaType {
     type Err = InvalidMediaType;
 
-    /// Cuts parameters off.
+    /// Parses a media type and drops its parameters.
     fn from_str(text: &str) -> Result<Self, InvalidMediaType> {
         let essence = text.split(';').next().unwrap_or_default().trim();
         let (kind, subtype) = essence.split_once('/').ok_or(InvalidMediaType)?;
@@ -142,7 +142,7 @@ impl fmt::Display for MediaType {
 mod tests {
     use super::*;
 
-    /// Guards: a type that a browser would run is told from those of manifests, however it is written.
+    /// Guards: a type that a browser would execute is recognized in every spelling.
     #[test]
     fn types_that_browsers_run_are_not_inert() {
         for manifest in [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST] {
@@ -186,7 +186,7 @@ mod tests {
         }
     }
 
-    /// Guards: what a manifest may be served as: nothing that a browser runs.
+    /// Guards: a manifest is never served as a type that a browser executes.
     #[test]
     fn only_json_is_json() {
         for (text, json) in [

@@ -1,10 +1,10 @@
-//! The words of the OCI distribution and image specifications, as types.
+//! Types for the terms of the OCI distribution and image specifications.
 //!
 //! Owns: parsing and printing of names, references, ranges, media types, manifests, error codes, pages.
-//! Refuses: I/O, HTTP types, any knowledge of what is stored.
+//! Refuses: I/O, HTTP types, stored state.
 //!
-//! Invariant: a value that exists is valid; text from a client becomes one of these types at the edge or
-//! goes no further. A digest is [`tonnage_engine::vocabulary::Digest`].
+//! Invariant: every value is valid. Text from a client is parsed into one of these types before any other use. A digest
+//! is [`tonnage_engine::vocabulary::Digest`].
 
 pub mod error;
 pub mod manifest;

@@ -1,7 +1,7 @@
 //! Repository names.
 //!
 //! Owns: [`RepositoryName`] and the grammar of distribution-spec, "Pulling manifests".
-//! Refuses: uppercase, empty components, anything a file system or URL could read in another way.
+//! Refuses: uppercase, empty components, everything that is ambiguous in a path or URL.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +13,7 @@ use tonnage_engine::limits::REPOSITORY_NAME_BYTES_MAX;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepositoryName(Arc<str>);
 
-/// Why a string is no repository name.
+/// Why a string is not a repository name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     /// Longer than the limit.
@@ -30,7 +30,7 @@ pub enum InvalidName {
 }
 
 impl RepositoryName {
-    /// The name as written.
+    /// Returns the name as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -57,7 +57,7 @@ impl fmt::Display for RepositoryName {
     }
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+/// Returns whether the text matches `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn is_component(text: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let (Some(first), Some(last)) = (text.bytes().next(), text.bytes().next_back()) else {
@@ -115,7 +115,7 @@ mod tests {
     }
 
     proptest! {
-        /// Guards: whatever a client sends as a name is answered, never a panic; what is accepted prints back.
+        /// Guards: no name makes the parser panic; an accepted name is printed unchanged.
         #[test]
         fn any_text_is_judged(text in "\\PC{0,40}|[a-z0-9._/-]{0,20}") {
             if let Ok(name) = text.parse::<RepositoryName>() {

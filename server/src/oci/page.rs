@@ -5,22 +5,23 @@
 /// Most entries of one answer; also the default.
 pub const PAGE_MAX: usize = 1000;
 
-/// Which part of a sorted list is asked for.
+/// A requested part of a sorted list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    /// At most this many entries; 0 is a legal question with an empty answer.
+    /// Most entries; 0 is valid and gives an empty page.
     pub limit: usize,
-    /// Entries behind this one only.
+    /// Only entries after this one.
     pub last: Option<String>,
 }
 
-/// `n` is no number.
+/// The error that `n` is not a number.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("n is the number of entries wanted, 0 or more")]
+#[error("the parameter n must be a number of entries, 0 or more")]
 pub struct InvalidPage;
 
 impl Page {
-    /// The page that the query asks for. A parameter without a value counts as not given. More than [`PAGE_MAX`] is cut to it; the answer then carries a Link.
+    /// Parses the page that a query asks for. A parameter without a value is ignored. A larger `n` is reduced to
+    /// [`PAGE_MAX`]; the answer then has a Link.
     pub fn new(n: Option<&str>, last: Option<&str>) -> Result<Self, InvalidPage> {
         let limit = match n {
             None | Some("") => PAGE_MAX,

@@ -1,14 +1,14 @@
-//! Which repositories a rule is for.
+//! Patterns that select repositories.
 //!
 //! Owns: [`RepositoryPattern`]: a name, everything below a prefix (`prefix/*`, at any depth), or everything (`*`).
-//! Refuses: other wildcards, so that nobody has to ask what `a*b` or `**` would mean.
+//! Refuses: other wildcards, such as `a*b` and `**`, whose meaning is not obvious.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::name::{InvalidName, RepositoryName};
 
-/// A repository, or all below a prefix.
+/// A pattern for one repository, all below a prefix, or all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepositoryPattern(Scope);
 
@@ -19,10 +19,10 @@ enum Scope {
     One(RepositoryName),
 }
 
-/// The text is no pattern.
+/// The error that a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "\"{text}\" is no repository: write a name (team/app), everything below one (team/*), or * for all"
+    "\"{text}\" is not a repository pattern: write a name (team/app), everything below one (team/*), or * for all"
 )]
 pub struct InvalidPattern {
     text: String,
@@ -31,7 +31,7 @@ pub struct InvalidPattern {
 }
 
 impl RepositoryPattern {
-    /// Whether the rule is for this repository. `prefix/*` is not for `prefix` itself.
+    /// Returns whether the pattern selects this repository. `prefix/*` does not select `prefix` itself.
     pub fn matches(&self, name: &RepositoryName) -> bool {
         match &self.0 {
             Scope::All => true,
@@ -74,7 +74,7 @@ impl fmt::Display for RepositoryPattern {
 mod tests {
     use super::*;
 
-    /// Guards: a pattern is for what it says and nothing beside it, above all not for `ab` where it says `a/*`.
+    /// Guards: a pattern selects exactly its repositories; `a/*` does not select `ab`.
     #[test]
     fn patterns_match_what_they_say() {
         for (pattern, name, expected) in [

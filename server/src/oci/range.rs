@@ -1,35 +1,34 @@
-//! Byte ranges: of downloads (RFC 9110 section 14) and of upload chunks (distribution-spec, "Pushing a
-//! blob in chunks").
+//! Byte ranges of downloads (RFC 9110 section 14) and of upload chunks (distribution-spec, "Pushing a blob in chunks").
 //!
-//! Owns: [`RangeAnswer`], what a `Range` header means for content of a known length; [`ChunkRange`].
+//! Owns: [`RangeAnswer`], the meaning of a `Range` header for content of a known length; [`ChunkRange`].
 //! Refuses: units other than bytes (they are ignored, as the RFC allows).
 //!
-//! Invariant: every range given out lies inside the content and is not empty.
+//! Invariant: every returned range lies inside the content and is not empty.
 
 use std::ops::Range;
 use std::str::FromStr;
 
-/// Most ranges that one request may ask for; clients that lazily pull send up to this many.
+/// Most ranges of one request. Clients that pull lazily send up to this many.
 pub const RANGES_MAX: usize = 1024;
 
-/// What to answer to a `Range` header.
+/// The kind of answer to a `Range` header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RangeAnswer {
-    /// No range that we understand: the whole content, 200.
+    /// No valid range: the whole content, 200.
     Whole,
     /// One range: 206.
     One(Range<u64>),
-    /// Several, in the order asked, not merged: 206 as multipart/byteranges.
+    /// Several ranges in the order of the request, not merged: 206 as multipart/byteranges.
     Several(Vec<Range<u64>>),
-    /// Nothing of it lies inside the content: 416.
+    /// No range lies inside the content: 416.
     Unsatisfiable,
-    /// Too many ranges, or overlapping ones that add up to more than twice the content: 400, on which
-    /// clients fall back to fewer (RFC 9110 section 17.15).
+    /// Too many ranges, or overlapping ones that add up to more than twice the content: 400. Clients then request fewer
+    /// (RFC 9110 section 17.15).
     Excessive,
 }
 
 impl RangeAnswer {
-    /// What the header means for content of `length` bytes.
+    /// Evaluates the header for content of `length` bytes.
     pub fn of(header: &str, length: u64) -> Self {
         let Some((unit, set)) = header.split_once('=') else {
             return Self::Whole;
@@ -57,11 +56,11 @@ impl RangeAnswer {
                 Spec::Inside(range) => ranges.push(range),
             }
         }
-        // A set of nothing is malformed (`1#range-spec`), and a malformed one is ignored.
+        // An empty set is malformed (`1#range-spec`), and a malformed header is ignored.
         if specs == 0 {
             return Self::Whole;
         }
-        // No Content-Range can say it, so the answer is the whole content, which is empty.
+        // No Content-Range can express it, so the answer is the whole content, which is empty.
         if suffix {
             return Self::Whole;
         }
@@ -92,7 +91,8 @@ fn one(spec: &str, length: u64) -> Spec {
     let (first, last) = (first.trim(), last.trim());
     let range = match (number(first), number(last)) {
         (Some(first), Some(last)) if first <= last => first..last.saturating_add(1).min(length),
-        // Last before first may be ignored or refused; clients and the conformance program expect a refusal.
+        // A last byte before the first may be ignored or rejected; clients and the conformance program expect a
+        // rejection.
         (Some(_), Some(_)) => return Spec::Outside,
         (Some(first), None) if last.is_empty() => first..length,
         (None, Some(suffix)) if first.is_empty() && suffix > 0 && length == 0 => {
@@ -108,7 +108,7 @@ fn one(spec: &str, length: u64) -> Spec {
     }
 }
 
-/// A decimal number; one too large for 64 bits counts as the largest.
+/// Parses a decimal number. One that exceeds 64 bits becomes the largest.
 fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -125,10 +125,10 @@ pub struct ChunkRange {
     pub length: u64,
 }
 
-/// The header is no `first-last`.
+/// The error that the header is not of the form `first-last`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the Content-Range of a chunk is written first-last, two offsets in bytes, last not before first"
+    "the Content-Range of a chunk must be first-last, two offsets in bytes, with last not before first"
 )]
 pub struct InvalidChunkRange;
 
@@ -187,7 +187,7 @@ mod tests {
         assert_eq!(RangeAnswer::of("bytes=0-", 0), Unsatisfiable);
     }
 
-    /// Guards: the bounds on one request's work: number of ranges, and bytes asked for twice.
+    /// Guards: the limits on the work of one request: the number of ranges, and bytes requested repeatedly.
     #[test]
     fn excessive_ranges() {
         let many = |count: usize| format!("bytes={}", vec!["0-0"; count].join(","));

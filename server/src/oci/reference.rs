@@ -1,7 +1,7 @@
-//! What names a manifest inside a repository: a tag or a digest.
+//! References to manifests in a repository: tags and digests.
 //!
 //! Owns: [`Tag`], [`Reference`].
-//! Refuses: anything else; a digest never parses as a tag, since a tag has no colon.
+//! Refuses: every other text. A digest never parses as a tag, because a tag has no colon.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,15 +14,15 @@ use tonnage_engine::vocabulary::{Digest, ParseDigestError};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tag(Arc<str>);
 
-/// The string is no tag.
+/// The error that a string is not a tag.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a tag has 1 to {TAG_BYTES_MAX} letters, digits, '_', '.' or '-', and begins with none of '.' and '-'"
+    "a tag has 1 to {TAG_BYTES_MAX} letters, digits, '_', '.' or '-', and does not begin with '.' or '-'"
 )]
 pub struct InvalidTag;
 
 impl Tag {
-    /// The tag as written.
+    /// Returns the tag as written.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,6 +1,7 @@
-//! What the registry keeps beside a manifest, opaque to storage: its media type and artifact type.
+//! Attributes of a manifest that the registry stores with it: media type and artifact type. Storage does not interpret
+//! them.
 //!
-//! Invariant: written as JSON with names, so that a later release may add to it and an older one reads on.
+//! Invariant: they are JSON with field names, so a later release can add fields that an older one ignores.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -19,10 +20,10 @@ pub(super) struct Attributes {
 impl Attributes {
     pub(super) fn encode(&self) -> Result<Bytes> {
         let bytes = serde_json::to_vec(self).map_err(Error::internal)?;
-        // The bounds in `oci` keep both types far below this.
+        // The limits in `oci` keep both types far below this.
         if bytes.len() > MANIFEST_ATTRIBUTES_BYTES_MAX {
             return Err(Error::internal(
-                "a manifest's attributes exceed what the catalog takes",
+                "the attributes of a manifest exceed the catalog's limit",
             ));
         }
         Ok(bytes.into())
@@ -33,7 +34,7 @@ impl Attributes {
     }
 }
 
-/// Whether bytes of the disk are attributes, for the fuzzers of tests/.
+/// Returns whether bytes are valid attributes, for the fuzzers of tests/.
 #[cfg(feature = "fuzz-entry")]
 pub fn read_attributes(bytes: &[u8]) -> bool {
     Attributes::decode(bytes).is_ok()

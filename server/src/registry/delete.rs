@@ -1,6 +1,6 @@
-//! Deleting tags, manifests and blobs (distribution-spec, "Content Management").
+//! Deletes tags, manifests and blobs (distribution-spec, "Content Management").
 //!
-//! Owns: what each deletion includes: a manifest its tags, a blob its link in this repository and nothing else.
+//! Owns: the scope of each deletion: a manifest with its tags; only the link of a blob in this repository.
 
 use tonnage_engine::vocabulary::{Batch, Change, Digest, Require};
 
@@ -38,7 +38,7 @@ impl Registry {
             .await
             .map_err(|error| match error {
                 CommitError::Failed(error) => error,
-                // Without the thing itself no condition on it matters.
+                // If it does not exist, no condition on it matters.
                 CommitError::Unmet(unmet)
                     if unmet.iter().all(|r| matches!(r, Require::Tag { .. })) =>
                 {
@@ -48,7 +48,7 @@ impl Registry {
             })
     }
 
-    /// Removes a blob from the repository; others keep it.
+    /// Removes a blob from the repository. Other repositories keep it.
     pub async fn delete_blob(&self, delete: &Authorized<Delete>, digest: Digest) -> Result<()> {
         let outcome = self
             .commit_delete(
@@ -63,7 +63,7 @@ impl Registry {
         })
     }
 
-    /// Commits one change that needs these preconditions.
+    /// Commits one change with these preconditions.
     async fn commit_delete(
         &self,
         delete: &Authorized<Delete>,

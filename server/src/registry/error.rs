@@ -1,7 +1,7 @@
-//! What can go wrong in a use case, by what it means to the client.
+//! Errors of use cases, by their meaning to the client.
 //!
-//! Owns: [`Error`]. Refuses: statuses and codes (`http::error` maps them), and anything internal in a message: what
-//! the cause was goes to the log through `source`.
+//! Owns: [`Error`]. Refuses: statuses and codes (`frontends::oci::error` maps them), and internal text in a message:
+//! the cause is `source`, for the log.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// A cause kept for the log.
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// What went wrong. The message is for the client.
+/// Why a use case failed. The message is for the client.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// No credentials, or some that do not hold.
-    #[error("this needs credentials")]
+    /// Credentials are missing or invalid.
+    #[error("credentials are required")]
     Unauthenticated(Challenge),
     /// Credentials that do not suffice.
     #[error("these credentials do not allow this")]
@@ -33,8 +33,10 @@ pub enum Error {
     /// No such repository.
     #[error("there is no repository {0}")]
     NameUnknown(RepositoryName),
-    /// Content of a registry that is not mirrored here.
-    #[error("this registry does not mirror the one that ns= names; ask that one, or leave ns out")]
+    /// The request is for a registry that is not mirrored here.
+    #[error(
+        "this registry does not mirror the one that ns= names; pull from that one, or leave ns out"
+    )]
     NamespaceUnknown,
     /// No such manifest or tag.
     #[error("{repository} has no manifest {reference}")]
@@ -54,23 +56,23 @@ pub enum Error {
     },
     /// No such upload.
     #[error(
-        "there is no such upload; it ended, was cancelled, expired, or was lost in a crash. Begin another"
+        "there is no such upload; it ended, was cancelled, expired, or was lost in a crash; begin another"
     )]
     UploadUnknown,
 
-    /// A name that is none.
+    /// An invalid repository name.
     #[error(transparent)]
     NameInvalid(#[from] InvalidName),
-    /// A tag that is none.
+    /// An invalid tag.
     #[error(transparent)]
     TagInvalid(#[from] InvalidTag),
-    /// A digest that is none, or of an algorithm that is not supported.
+    /// An invalid digest, or one of an algorithm that is not supported.
     #[error(transparent)]
     DigestInvalid(#[from] ParseDigestError),
-    /// An upload closed without saying its digest.
-    #[error("closing an upload needs ?digest= with the digest of the whole blob")]
+    /// The request that closes an upload names no digest.
+    #[error("the request that closes an upload needs ?digest= with the digest of the whole blob")]
     DigestMissing,
-    /// The content is something else than announced.
+    /// The content has another digest than announced.
     #[error("the content is {found}, not {expected}; nothing of this request was kept")]
     DigestMismatch {
         /// Announced.
@@ -78,7 +80,7 @@ pub enum Error {
         /// Received.
         found: Box<Digest>,
     },
-    /// A page that is none.
+    /// An invalid page.
     #[error(transparent)]
     PageInvalid(#[from] InvalidPage),
 
@@ -92,15 +94,15 @@ pub enum Error {
     },
     /// Another request is writing to the upload, or took over from this one.
     #[error(
-        "another request is writing to this upload; ask where it is, and continue with a Content-Range that begins there"
+        "another request is writing to this upload; get its offset, and continue with a Content-Range that begins there"
     )]
     UploadBusy,
-    /// A chunk whose range is none.
+    /// A chunk with an invalid range.
     #[error(transparent)]
     ChunkRangeInvalid(#[from] InvalidChunkRange),
     /// A body that is not as long as its Content-Range.
     #[error(
-        "the Content-Range says {announced} bytes, the body has {received}; nothing of it was kept"
+        "the Content-Range announces {announced} bytes, but the body has {received}; nothing of it was kept"
     )]
     ChunkLength {
         /// By Content-Range.
@@ -109,29 +111,27 @@ pub enum Error {
         received: u64,
     },
     /// The connection failed inside the body.
-    #[error("the request's body broke off before its end; send it again")]
+    #[error("the request's body ended early; send it again")]
     BodyBroken,
     /// The body's transfer coding cannot be read.
-    #[error(
-        "the chunks of the request's body are not framed as HTTP/1.1 says (RFC 9112 section 7.1); send it again"
-    )]
+    #[error("the request's body is not valid chunked coding (RFC 9112 section 7.1); send it again")]
     BodyFraming,
-    /// The same inside the body of a manifest.
-    #[error("the manifest broke off before its end; push it again")]
+    /// The connection failed inside the body of a manifest.
+    #[error("the manifest ended early; push it again")]
     ManifestBroken,
-    /// The client was silent for too long inside the body, or took too long for all of it.
-    #[error("the rest of the request's body did not come in time; send it again")]
+    /// The client paused for too long inside the body, or took too long for all of it.
+    #[error("the request's body did not arrive in time; send it again")]
     BodyTimeout,
-    /// The same inside the body of an upload, which keeps what came.
+    /// The body of an upload did not arrive in time; the upload keeps the received part.
     #[error(
-        "the rest of the request's body did not come in time; ask for the upload's offset and continue there"
+        "the request's body did not arrive in time; get the upload's offset and continue there"
     )]
     UploadTimeout,
-    /// Compressed bodies are not content.
+    /// The body has a Content-Encoding, such as compression.
     #[error("Content-Encoding is not supported; send the bytes that the digest is of")]
     ContentEncoding,
 
-    /// Not a manifest that we take.
+    /// The manifest is rejected.
     #[error(transparent)]
     ManifestInvalid(#[from] ManifestError),
     /// Too large a manifest.
@@ -151,7 +151,7 @@ pub enum Error {
         /// The type that it has.
         stored: String,
     },
-    /// What the manifest lists is not in the repository.
+    /// The manifest lists content that is not in the repository.
     #[error("{}{}", first(.0), more(.0))]
     ManifestBlobUnknown(Vec<Missing>),
     /// Too many tags in one request.
@@ -161,42 +161,44 @@ pub enum Error {
         max: usize,
     },
     /// If-Match or If-None-Match does not hold.
-    #[error("the condition of If-Match or If-None-Match does not hold; nothing was done")]
+    #[error("the condition of If-Match or If-None-Match does not hold; nothing was changed")]
     PreconditionFailed,
 
     /// Too many or overlapping ranges.
-    #[error("too many byte ranges, or overlapping ones; ask for fewer at a time")]
+    #[error("too many byte ranges, or overlapping ones; request fewer at a time")]
     RangesExcessive,
     /// No range inside the content.
-    #[error("no byte range asked for lies inside the {length} bytes")]
+    #[error("no requested byte range lies inside the {length} bytes")]
     RangeUnsatisfiable {
         /// The content's length.
         length: u64,
     },
 
     /// Too many uploads at once.
-    #[error("the registry has {max} unfinished uploads, as many as it takes; try again later")]
+    #[error("the registry has {max} unfinished uploads, which is its limit; try again later")]
     TooManyUploads {
         /// The limit.
         max: usize,
     },
     /// No memory for the head of another request.
     #[error(
-        "too many requests with large heads are under way; send fewer at a time on one connection"
+        "too many requests with large heads are active; send fewer at a time on one connection"
     )]
     TooManyRequests,
     /// No memory for another manifest.
-    #[error("the registry is taking in as many manifests as it has memory for; try again later")]
+    #[error("the registry has no memory for another manifest now; try again later")]
     TooManyManifests,
     /// No memory for another long list.
-    #[error("the registry is sending as many long lists as it has memory for; try again later")]
+    #[error("the registry has no memory for another long list now; try again later")]
     TooManyLists,
     /// No space.
-    #[error("the registry's disk is full; pulls and deletes go on. Free space, then push again")]
+    #[error(
+        "the registry's disk is full; pulls and deletes still work; free space, then push again"
+    )]
     Full(#[source] Cause),
     /// The blob that was announced cannot fit.
     #[error(
-        "the blob's {announced} bytes do not fit: {free} bytes are free on the registry's disk. Free space, then push again"
+        "the blob's {announced} bytes do not fit: {free} bytes are free on the registry's disk; free space, then push again"
     )]
     NoRoom {
         /// Bytes of the blob, as its client says.
@@ -204,18 +206,18 @@ pub enum Error {
         /// Bytes that are free.
         free: u64,
     },
-    /// Not begun, for want of something that the system gives.
-    #[error("the system does not let the registry have {shortage}; nothing was changed, try again")]
+    /// The operation was not attempted, because a resource of the system was exhausted.
+    #[error("the system refused the registry {shortage}; nothing was changed; try again")]
     NotAttempted {
-        /// Of what there is too little.
+        /// The exhausted resource.
         shortage: Shortage,
         /// Why, for the log.
         #[source]
         cause: Cause,
     },
-    /// No writes since a failure.
+    /// The storage has been read-only since a failure.
     #[error(
-        "the registry takes no pushes since its storage failed; pulls go on. Its operator has to look"
+        "the registry is read-only since its storage failed; pulls still work; its operator has to read the log and restart it"
     )]
     ReadOnly(#[source] Cause),
     /// Shutting down.
@@ -224,12 +226,12 @@ pub enum Error {
     /// Stored bytes are damaged.
     #[error("the stored content is damaged and is not served; pushing it again repairs it")]
     Damaged(#[source] Cause),
-    /// Anything else; ours.
-    #[error("the registry failed; its log says why under this request id")]
+    /// Any other error of the server.
+    #[error("the registry failed; its log has the cause under this request id")]
     Internal(#[source] Cause),
 }
 
-/// What the system gives too little of.
+/// A resource of the system that is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shortage {
     /// Descriptors.
@@ -256,7 +258,7 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// Something that a manifest lists and that the repository lacks.
+/// Content that a manifest lists and that the repository lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missing {
     /// Its digest.
@@ -292,12 +294,12 @@ fn more(missing: &[Missing]) -> String {
 }
 
 impl Error {
-    /// A broken expectation of ours, told to the log.
+    /// Wraps an unexpected error, which is logged.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal(Arc::from(cause.into()))
     }
 
-    /// A manifest that is not there.
+    /// Builds the error for a manifest that does not exist.
     pub(crate) fn manifest_unknown(repository: &RepositoryName, reference: &Reference) -> Self {
         Self::ManifestUnknown {
             repository: repository.clone(),
@@ -305,7 +307,7 @@ impl Error {
         }
     }
 
-    /// A blob that is not there.
+    /// Builds the error for a blob that does not exist.
     pub(crate) fn blob_unknown(repository: &RepositoryName, digest: Digest) -> Self {
         Self::BlobUnknown {
             repository: repository.clone(),

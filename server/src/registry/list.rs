@@ -1,10 +1,10 @@
-//! Lists of tags and of repositories, page by page, in the order of bytes.
+//! Lists tags and repositories, page by page, in the order of bytes.
 
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, ListRepositories, Pull};
 use crate::oci::Page;
 
-/// One page.
+/// One page of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listing {
     /// Its entries.
@@ -14,7 +14,7 @@ pub struct Listing {
 }
 
 impl Listing {
-    /// From one entry more than the page has, if there are as many.
+    /// Builds a page from its entries and, if there is one, the next entry.
     fn of(mut entries: Vec<String>, limit: usize) -> Self {
         let more = entries.len() > limit;
         entries.truncate(limit);
@@ -23,7 +23,7 @@ impl Listing {
 }
 
 impl Registry {
-    /// Tags of the repository.
+    /// Lists tags of the repository.
     pub async fn list_tags(&self, pull: &Authorized<Pull>, page: &Page) -> Result<Listing> {
         let repository = pull.repository();
         let view = self.view().await?;
@@ -40,7 +40,7 @@ impl Registry {
         Ok(Listing::of(tags, page.limit))
     }
 
-    /// Names of all repositories.
+    /// Lists the names of all repositories.
     pub async fn list_repositories(
         &self,
         _: &Authorized<ListRepositories>,

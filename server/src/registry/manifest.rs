@@ -1,16 +1,17 @@
-//! Pushing manifests.
+//! Pushes manifests.
 //!
-//! Owns: what a manifest must name that is already there, and the one commit of bytes, edges and tags.
-//! Refuses: manifests whose children the repository lacks, but for the repositories where the operator allows that ("sparse").
-//! A subject may be absent everywhere (distribution-spec, "Pushing Manifests with Subject"). Also refused: a manifest
-//! that the repository has, pushed again as another type.
+//! Owns: the check that a manifest's children exist, and the one commit of bytes, edges and tags.
+//! Refuses: manifests whose children the repository lacks, except in repositories for which the operator allows that
+//! ("sparse"). A subject may be absent (distribution-spec, "Pushing Manifests with Subject"). A stored manifest that is
+//! pushed again with another type is also rejected.
 //!
-//! Invariant: while a repository has a manifest, its media type stays: whoever pulled it by digest knows the type as
-//! well. Repositories do not share it: what one of them answers would tell what another one holds.
+//! Invariant: the media type of a manifest does not change while its repository has it, because clients that pulled it
+//! by digest know the type. Repositories do not share the type: the answers of one would reveal the content of another.
 //!
-//! Invariant: the edges of a manifest lead to everything that it lists, also to what is not there yet (in a sparse repository, or
-//! a non-distributable layer): pushed later, it is held from its first moment on, and no order of the two pushes matters. An edge
-//! gives life, not visibility; only a link does that, so naming a digest shows nobody what other repositories have.
+//! Invariant: a manifest has edges to everything that it lists, also to content that does not exist yet (in a sparse
+//! repository, or a non-distributable layer). If that is pushed later, it is referenced at once, so the order of the
+//! two pushes does not matter. An edge keeps content alive, but only a link makes it visible. So a manifest cannot
+//! reveal content of other repositories by naming its digest.
 
 use std::sync::Arc;
 
@@ -24,15 +25,15 @@ use super::{Error, Missing, Precondition, Registry, Result, Shortage, origin};
 use crate::access::{Authorized, Push};
 use crate::oci::{Child, Manifest, Place, Reference, RepositoryName, Tag};
 
-/// A manifest of this many bytes is read off the async workers, and may list so much that few should be worked on at a time. Most
-/// have a few thousand.
+/// Size in bytes from which a manifest is large: it is parsed outside the async workers, and only a few are processed
+/// at a time. Most manifests have a few thousand bytes.
 pub const LARGE_MANIFEST_BYTES: usize = 128 << 10;
-/// Children looked up before others have a turn on the thread: about a millisecond.
+/// Children that are looked up before the task yields: about a millisecond.
 const CHILDREN_A_TURN: usize = 64;
-/// Children pinned before others have a turn: less than a millisecond.
+/// Children that are pinned before the task yields: less than a millisecond.
 const PINS_A_TURN: usize = 4096;
 
-/// A manifest as it was pushed.
+/// A manifest to be pushed.
 #[derive(Debug)]
 pub struct ManifestPush<'a> {
     /// The tag or digest in the path.
@@ -47,7 +48,7 @@ pub struct ManifestPush<'a> {
     pub precondition: Precondition,
 }
 
-/// What came of it.
+/// The result of a manifest push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushedManifest {
     /// Its digest: of the reference's algorithm, SHA-256 for a tag.
@@ -56,27 +57,27 @@ pub struct PushedManifest {
     pub subject: Option<Digest>,
     /// The further tags, all of which were set.
     pub tags: Vec<Tag>,
-    /// How many of the blobs and manifests it lists the repository lacked; more than none only where that is allowed.
+    /// Number of listed blobs and manifests that the repository lacks. It is 0 unless the repository is sparse.
     pub missing: usize,
 }
 
-/// What a manifest lists, as far as the commit is concerned.
+/// The children of a manifest, for its commit.
 #[derive(Debug, Default)]
 struct Children {
     /// Edges.
     kept: Vec<Digest>,
-    /// What makes sure that they are still there at commit.
+    /// Preconditions that they still exist at the commit.
     requires: Vec<Require>,
-    /// Needed, and not in the repository.
+    /// Required children that are not in the repository.
     missing: Vec<Missing>,
 }
 
-/// As what a child was found, as far as it was looked for.
+/// The places in which a child was found.
 #[derive(Debug)]
 struct FoundChild {
     manifest: bool,
     blob: bool,
-    /// Where clients will look for it and not find it.
+    /// Returns where clients will look for it and not find it.
     missing: Option<Place>,
 }
 
@@ -94,7 +95,7 @@ impl Registry {
             });
         }
         let (digest, manifest) = read_manifest(&pushed).await?;
-        // Before they are looked at: what is there then stays until the commit.
+        // Pinned before they are looked up, so that what is found stays until the commit.
         let pins = self.pin_children(&manifest).await?;
         let found = self.view().await?.repository(repository.as_str()).await?;
         let found = found.as_deref();
@@ -159,7 +160,7 @@ impl Registry {
         })
     }
 
-    /// Why a commit was refused: what lost a race since the view was taken.
+    /// Returns why a commit was refused: another request changed something since the view was taken.
     async fn explain_refusal(
         &self,
         repository: &RepositoryName,
@@ -178,13 +179,13 @@ impl Registry {
                 Require::Manifest(digest) => (digest, Place::Manifest),
                 Require::Attributes { .. } => {
                     let again = self.recheck_type(repository, digest, media_type).await;
-                    // Unless it is gone again by now.
+                    // Unless it was removed again.
                     return again.err().unwrap_or(Error::PreconditionFailed);
                 }
                 Require::Tag { .. } | Require::TagExists(_) => return Error::PreconditionFailed,
                 Require::Repository | Require::LinkedIn { .. } => {
                     return Error::internal(format!(
-                        "a commit was refused for {require:?}, which it did not ask"
+                        "a commit was refused for {require:?}, which it did not require"
                     ));
                 }
             };
@@ -206,13 +207,13 @@ impl Registry {
         known.map_or(Ok(()), |known| check_type(digest, &known, media_type))
     }
 
-    /// Whether manifests of the repository may list what is not there.
+    /// Returns whether manifests of the repository may list content that it lacks.
     fn is_sparse(&self, repository: &RepositoryName) -> bool {
         let rules = &self.limits.sparse;
         rules.iter().any(|pattern| pattern.matches(repository))
     }
 
-    /// Keeps what the manifest lists from being collected.
+    /// Pins what the manifest lists.
     async fn pin_children(&self, manifest: &Manifest) -> Result<Vec<Pinned>> {
         let mut pins = Vec::new();
         for turn in manifest.children.chunks(PINS_A_TURN) {
@@ -233,13 +234,13 @@ impl Registry {
     ) -> Result<Children> {
         let mut children = Children::default();
         for (count, child) in manifest.children.iter().enumerate() {
-            // What is in memory is found without a wait, so nobody else would have a turn on this thread.
+            // Rows in memory are found without a wait, so other tasks would not run on this thread.
             if count % CHILDREN_A_TURN == CHILDREN_A_TURN - 1 {
                 tokio::task::yield_now().await;
             }
             let digest = child.digest;
             let found = self.find_child(repository, child).await?;
-            // What may be missing may also go missing before the commit.
+            // An optional child may also be removed before the commit.
             if !sparse {
                 let manifest = found.manifest.then_some(Require::Manifest(digest));
                 let blob = found.blob.then_some(Require::Linked(digest));
@@ -265,7 +266,7 @@ impl Registry {
             }
             Some(_) | None => false,
         };
-        // Only a digest that must be found in both places is looked for in both once it was found in one.
+        // After a digest was found in one place, it is looked up in the other only if both are required.
         let blob = (matches!(place, Place::Blob | Place::Both)
             || place == Place::Either && !manifest)
             && self.has_intact(repository, digest).await?;
@@ -283,7 +284,7 @@ impl Registry {
     }
 }
 
-/// Lets go of what was pinned, a turn's worth at a time.
+/// Drops pins, and yields after every few.
 async fn unpin(pins: Vec<Pinned>) {
     let mut pins = pins.into_iter();
     drop(pins.next());
@@ -293,7 +294,7 @@ async fn unpin(pins: Vec<Pinned>) {
     }
 }
 
-/// The attributes of a manifest, and what makes sure at the commit that the repository does not have it as another type.
+/// Returns the attributes of a manifest, and a precondition that the repository does not have it with another type.
 async fn require_type(
     repository: Option<&dyn RepositoryView>,
     digest: Digest,
@@ -319,7 +320,7 @@ async fn require_type(
     Ok((attributes, require))
 }
 
-/// An error where the repository has the manifest as another type.
+/// Fails if the repository has the manifest with another type.
 fn check_type(digest: Digest, known: &ManifestEntry, pushed: &str) -> Result<()> {
     let stored = Attributes::decode(&known.attributes)?.media_type;
     if stored == pushed {
@@ -328,7 +329,7 @@ fn check_type(digest: Digest, known: &ManifestEntry, pushed: &str) -> Result<()>
     Err(Error::ManifestTypeStored { digest, stored })
 }
 
-/// Its digest and what it says; off the async workers where that takes milliseconds.
+/// Computes the digest of a manifest and parses it, outside the async workers if that takes milliseconds.
 async fn read_manifest(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> {
     let expected = match pushed.reference {
         Reference::Tag(_) => None,
@@ -343,7 +344,7 @@ async fn read_manifest(pushed: &ManifestPush<'_>) -> Result<(Digest, Manifest)> 
     if pushed.bytes.len() < LARGE_MANIFEST_BYTES {
         return judging();
     }
-    // Few at a time; who hands them to us sees to that. A thread that cannot be started costs this push and nothing else.
+    // The caller limits how many run at a time. If a thread cannot be started, only this push fails.
     let (done, judged) = oneshot::channel();
     let thread = std::thread::Builder::new().name("tonnage-parse".to_owned());
     let started = thread.spawn(move || drop(done.send(judging())));

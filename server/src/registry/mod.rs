@@ -1,11 +1,11 @@
 //! The registry's use cases, in types of `oci` and of the ports.
 //!
-//! Owns: [`Registry`] and what each operation means: which preconditions a push has, what a mount may read, what a
-//! delete takes along.
+//! Owns: [`Registry`] and the meaning of each operation: the preconditions of a push, the sources of a mount, the scope
+//! of a delete.
 //! Refuses: HTTP types, storage details.
 //!
-//! Invariants: every use case takes an `Authorized` action and works on that action's repository; every change
-//! is one commit with preconditions, so two requests at once are explained by some order of the two.
+//! Invariants: every use case takes an `Authorized` action and works on that action's repository; every change is one
+//! commit with preconditions, so concurrent requests have the effect of some serial order.
 
 mod attributes;
 mod delete;
@@ -40,19 +40,19 @@ use crate::access::Requester;
 use crate::oci::RepositoryPattern;
 use ports::{BlobStore, Catalog, CommitError, View};
 
-/// What an operator may set: bounds, and where a rule is another one.
+/// Limits and rules that an operator may configure.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Largest manifest in bytes; the specification wants at least 4 MB.
+    /// Largest manifest in bytes; the specification requires at least 4 MB.
     pub manifest_bytes: u64,
-    /// Most tags that one manifest push sets; the specification wants at least 10.
+    /// Most tags that one manifest push sets; the specification requires at least 10.
     pub tags_per_push: usize,
-    /// Repositories whose manifests may list what is not there.
+    /// Repositories whose manifests may list content that they lack.
     pub sparse: Vec<RepositoryPattern>,
 }
 
 impl Default for Limits {
-    /// 4 MiB is what clients refuse to pull beyond.
+    /// Returns the default limits. Clients do not pull manifests larger than 4 MiB.
     fn default() -> Self {
         Self {
             manifest_bytes: 4 << 20,
@@ -62,16 +62,16 @@ impl Default for Limits {
     }
 }
 
-/// A body on its way in.
+/// A body that is being received.
 pub trait Source: Send {
-    /// Its length in bytes where it was announced.
+    /// Returns its length in bytes if it was announced.
     fn length(&self) -> Option<u64>;
-    /// The next bytes, `None` at the end; [`Error::BodyBroken`] if it ended early, [`Error::BodyTimeout`] if it
-    /// did not come in time.
+    /// Returns the next bytes, or `None` at the end. Fails with [`Error::BodyBroken`] if the body ended early, and with
+    /// [`Error::BodyTimeout`] if it did not arrive in time.
     fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>>> + Send;
 }
 
-/// The registry over one pair of ports. Cheap to clone.
+/// The registry over one pair of ports. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Registry {
     blobs: Arc<dyn BlobStore>,
@@ -83,11 +83,11 @@ pub struct Registry {
     large_manifests: Arc<Semaphore>,
 }
 
-/// Most requests of each kind at a time, where one takes long.
+/// Most long requests of each kind at a time.
 const LONG_REQUESTS_MAX: usize = 2;
 
 impl Registry {
-    /// A registry over `blobs` and `catalog`, which must belong together.
+    /// Creates a registry over `blobs` and `catalog`, which must be a pair.
     pub fn new(blobs: Arc<dyn BlobStore>, catalog: Arc<dyn Catalog>, limits: Limits) -> Self {
         Self {
             blobs,
@@ -98,12 +98,12 @@ impl Registry {
         }
     }
 
-    /// The bounds it keeps.
+    /// Returns its limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// Returns how fit for work its storage is.
+    /// Returns the condition of its storage.
     pub async fn condition(&self) -> ports::Condition {
         self.blobs.condition().await
     }
@@ -113,7 +113,7 @@ impl Registry {
     }
 }
 
-/// Who asked for a commit, as the journal keeps it.
+/// Returns the origin of a commit for the journal.
 fn origin(requester: &Requester) -> Origin {
     Origin {
         actor: requester.caller.subject.clone(),
@@ -122,12 +122,12 @@ fn origin(requester: &Requester) -> Origin {
 }
 
 impl From<CommitError> for Error {
-    /// For use cases that expect every precondition to hold.
+    /// Converts the error for use cases that expect every precondition to hold.
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Failed(error) => error,
             CommitError::Unmet(requires) => Self::internal(format!(
-                "a commit that requires nothing else was refused: {requires:?}"
+                "a commit was refused for preconditions that were expected to hold: {requires:?}"
             )),
         }
     }

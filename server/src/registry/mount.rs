@@ -1,7 +1,8 @@
-//! Mounting a blob of another repository.
+//! Mounts a blob of another repository.
 //!
-//! Owns: which repository may lend it. Refuses: repositories that the caller may not read; those count as not
-//! having it, and the answer is an upload instead (distribution-spec, "Mounting a blob from another repository").
+//! Owns: the choice of the source repository. Refuses: repositories that the caller may not read. They are treated as
+//! not having the blob, and the answer is an upload instead (distribution-spec, "Mounting a blob from another
+//! repository").
 
 use tonnage_engine::vocabulary::{Batch, Change, Digest, Require};
 
@@ -10,12 +11,13 @@ use super::{Registry, Result, origin};
 use crate::access::{Authorized, Gate, Pull, Push};
 use crate::oci::RepositoryName;
 
-/// Holders looked at when the client names no source.
-const HOLDERS_MAX: usize = 1000;
+/// Repositories that are checked when the client names no source. A policy may have to ask another server about each,
+/// so one request must not cause many questions. Without a mount the answer is an upload.
+const HOLDERS_MAX: usize = 32;
 
 impl Registry {
-    /// Links `digest` into the repository, from `source` or, without one, from any repository that holds it and that `gate`
-    /// lets the caller read. Whether it could.
+    /// Links `digest` into the repository, from `source` or, without one, from any repository that has it and that
+    /// `gate` lets the caller read. Returns whether it could.
     pub async fn mount_blob(
         &self,
         push: &Authorized<Push>,
@@ -42,7 +44,7 @@ impl Registry {
         if !self.has_intact(there.as_deref(), digest).await? {
             return Ok(false);
         }
-        // Before the commit, which looks again: what it finds then is held from here on.
+        // Pinned before the commit looks it up again, so that what the commit finds cannot be collected.
         self.blobs.lease(digest).await?;
         let batch = Batch {
             repository: own.to_owned(),

@@ -1,7 +1,7 @@
-//! Pulling manifests and blobs.
+//! Pulls manifests and blobs.
 //!
-//! Owns: what a reference resolves to, and opening its bytes.
-//! Refuses: blobs that the repository does not link, even where the store has them.
+//! Owns: resolving a reference, and opening its bytes.
+//! Refuses: blobs that the repository does not link, even if the store has them.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Found {
 }
 
 impl Registry {
-    /// The manifest that a reference names.
+    /// Finds the manifest that a reference names.
     pub async fn find_manifest(
         &self,
         pull: &Authorized<Pull>,
@@ -68,14 +68,14 @@ impl Registry {
         })
     }
 
-    /// The blob of that digest, if the repository links it, to be read now.
+    /// Finds the blob of that digest in the repository, to be read now.
     pub async fn find_blob(&self, pull: &Authorized<Pull>, digest: Digest) -> Result<Found> {
         let found = self.linked(pull.repository().as_str(), digest).await?;
         let found = found.ok_or_else(|| Error::blob_unknown(pull.repository(), digest))?;
         Ok(Found::blob(found))
     }
 
-    /// The same for an answer that only says that it exists: a promise, for which it is kept.
+    /// Finds the blob for an answer that only states that it exists, and leases it.
     pub async fn check_blob(&self, pull: &Authorized<Pull>, digest: Digest) -> Result<Found> {
         self.find_blob(pull, digest).await?;
         let promised = self
@@ -85,13 +85,13 @@ impl Registry {
         Ok(Found::blob(promised))
     }
 
-    /// Whether its bytes are known to be damaged. An existence check then answers no, so that the client pushes it
-    /// again, which heals it.
+    /// Returns whether its bytes are known to be damaged. An existence check then reports it as missing, so that the
+    /// client pushes it again, which repairs it.
     pub async fn is_damaged(&self, found: &Found) -> Result<bool> {
         self.blobs.is_damaged(found.digest).await
     }
 
-    /// A blob that the repository links, as of now.
+    /// Returns a blob that the repository links now.
     async fn linked(&self, repository: &str, digest: Digest) -> Result<Option<StoredBlob>> {
         match self.view().await?.repository(repository).await? {
             Some(repository) => repository.blob(digest).await,
@@ -99,7 +99,7 @@ impl Registry {
         }
     }
 
-    /// Whether the repository links a blob that is not known to be damaged.
+    /// Returns whether the repository links the blob and it is not known to be damaged.
     pub(super) async fn has_intact(
         &self,
         repository: Option<&dyn RepositoryView>,
@@ -113,8 +113,8 @@ impl Registry {
         }
     }
 
-    /// Leases a blob that was seen in the repository, and looks again: between the look and the lease it may have been deleted
-    /// and collected. If it is still there, the lease holds it from then on.
+    /// Leases a blob that was found in the repository, and looks it up again, because it may have been collected before
+    /// the lease. If it still exists, the lease protects it from then on.
     pub(super) async fn lease_linked(
         &self,
         repository: &str,
@@ -124,12 +124,12 @@ impl Registry {
         self.linked(repository, digest).await
     }
 
-    /// An account for the memory that one client's answers take.
+    /// Returns an account for the memory of one client's answers.
     pub fn read_account(&self) -> Arc<dyn ReadAccount> {
         self.blobs.read_account()
     }
 
-    /// Opens what was found for `client`. `None` if its bytes are gone meanwhile.
+    /// Opens what was found for `client`. Returns `None` if its bytes were collected meanwhile.
     pub async fn open(&self, found: &Found, client: ClientId) -> Result<Option<Box<dyn Blob>>> {
         match &found.stored {
             Some(stored) => self.blobs.open(stored, client).await,

@@ -1,13 +1,11 @@
-//! Pushing blobs.
+//! Pushes blobs.
 //!
-//! Owns: uploads from the client's side: begin, append, close, cancel, and the one-request form.
-//! Refuses: chunks out of order; they change nothing and the upload lives on (distribution-spec, "Pushing a blob
-//! in chunks").
+//! Owns: the operations of uploads: begin, append, close, cancel, and the upload in one request.
+//! Refuses: chunks out of order; they change nothing (distribution-spec, "Pushing a blob in chunks").
 //!
-//! Invariants: a request that is refused leaves the upload as it found it; a connection that breaks leaves what
-//! arrived, so that the client can ask for the offset and go on, or close the upload again with the same bytes; the
-//! newest request that is in order writes, and the one before it ends; an upload closed again is closed again with
-//! the same answer.
+//! Invariants: a rejected request does not change the upload. If a connection fails, the received bytes stay, so the
+//! client can continue at the offset, or close the upload again with the same bytes. The newest request that is in
+//! order writes, and the previous one ends. A repeated close has the same answer.
 
 use tonnage_engine::vocabulary::{
     Algorithm, Batch, Change, Digest, UploadClaim, UploadId, UploadPosition, UploadSpec,
@@ -46,18 +44,18 @@ impl Registry {
         self.blobs.begin(spec).await
     }
 
-    /// Bytes that an upload has received.
+    /// Returns how many bytes an upload has received.
     pub async fn upload_offset(&self, push: &Authorized<Push>, id: UploadId) -> Result<u64> {
         self.blobs.offset(id, push.repository().as_str()).await
     }
 
-    /// Ends an upload without trace.
+    /// Cancels an upload and discards its bytes.
     pub async fn cancel_upload(&self, push: &Authorized<Push>, id: UploadId) -> Result<()> {
         self.blobs.cancel(id, push.repository().as_str()).await
     }
 
-    /// Appends a body, all of it or, where `chunk` says where it belongs, only there. `algorithm` is that of the digest, if the
-    /// request names it. Returns the new offset.
+    /// Appends a body and returns the new offset. If there is a `chunk`, the body must have exactly that range.
+    /// `algorithm` is that of the digest, if the request names it.
     pub async fn append_to_upload(
         &self,
         push: &Authorized<Push>,
@@ -74,7 +72,7 @@ impl Registry {
             algorithm,
         };
         let mut upload = self.resume_upload(push, id, chunk, claim, source).await?;
-        // A length that hyper already holds the body to needs no way back.
+        // hyper enforces the announced length, so no savepoint is needed.
         let way_back = if chunk.is_some() && source.length().is_none() {
             WayBack::Here
         } else {
@@ -84,8 +82,8 @@ impl Registry {
         Ok(upload.offset())
     }
 
-    /// Appends a body, if there is one, and ends the upload as `digest`. Done again by a client that lost the answer, it gets
-    /// the same.
+    /// Appends a body, if there is one, and finishes the upload as `digest`. A client that lost the answer gets the
+    /// same one when it repeats the request.
     pub async fn close_upload(
         &self,
         push: &Authorized<Push>,
@@ -110,7 +108,8 @@ impl Registry {
         let before = receive_body(&mut *upload, chunk, source, way_back).await?;
         match upload.finish(digest, before).await {
             Ok(staged) => self.link_blob(push, staged).await,
-            // All of this request was there when another one took over: most likely the same one, sent again.
+            // All of this request had arrived when another one took over, which is most likely the same one, sent
+            // again.
             Err(Error::UploadBusy) if upload.outcome().await == Some(digest) => {
                 let promised = self
                     .lease_linked(push.repository().as_str(), digest)
@@ -121,7 +120,7 @@ impl Registry {
         }
     }
 
-    /// The answer to a close whose upload ended with one before.
+    /// Answers a close whose upload was finished by an earlier one.
     async fn repeat_close(
         &self,
         push: &Authorized<Push>,
@@ -137,12 +136,13 @@ impl Registry {
         {
             return Err(Error::UploadUnknown);
         }
-        // What it sends is there already; a client that sends before it reads has to get rid of it.
+        // The bytes are stored already. They are read, because some clients send the whole body before they read the
+        // answer.
         while source.next().await?.is_some() {}
         Ok(())
     }
 
-    /// Takes the upload, unless the body cannot be what `chunk` says.
+    /// Opens the upload, unless the length of the body contradicts `chunk`.
     async fn resume_upload(
         &self,
         push: &Authorized<Push>,
@@ -155,7 +155,7 @@ impl Registry {
         if let (Some(ChunkRange { first, length }), Some(received)) = (chunk, source.length())
             && received != length
         {
-            // A request that is refused takes over from nobody.
+            // Checked first, because a rejected request must not take over.
             let offset = self.blobs.offset(id, repository).await?;
             return Err(if first == offset {
                 Error::ChunkLength {
@@ -169,14 +169,14 @@ impl Registry {
         self.blobs.resume(id, repository, claim).await
     }
 
-    /// A whole blob in one request.
+    /// Receives a whole blob in one request.
     pub async fn push_blob(
         &self,
         push: &Authorized<Push>,
         digest: Digest,
         source: &mut impl Source,
     ) -> Result<()> {
-        // The client never learns the id: when this request ends, however it ends, so does the upload.
+        // The client does not know the id, so the upload ends with this request in every case.
         let (algorithm, length) = (digest.algorithm(), source.length());
         let id = self.begin(push, Some(algorithm), length, true).await?;
         self.close_upload(push, id, digest, None, source).await
@@ -195,19 +195,19 @@ impl Registry {
     }
 }
 
-/// Where an upload returns to if the request fails.
+/// The position to which an upload returns if the request fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum WayBack {
-    /// What came stays.
+    /// None: received bytes stay.
     None,
-    /// To where it is now.
+    /// The current position.
     Here,
-    /// To where the last closing request began, if that one had no answer.
+    /// The position at which the last closing request began, if that had no answer.
     Close,
 }
 
-/// Writes the body, unless the request is interrupted while it waits for its client. Returns the place before it, if
-/// anything came and there is a way back.
+/// Writes the body, unless the request is interrupted while it waits for its client. Returns the savepoint before the
+/// body, if there is one and anything was received.
 async fn receive_body(
     upload: &mut dyn Upload,
     chunk: Option<ChunkRange>,
@@ -240,8 +240,8 @@ async fn receive_body(
         }
         if let Err(error) = upload.write(bytes).await {
             if let Some(before) = before {
-                // Without a way back it is over, or has another request, and then this one's bytes are that one's to
-                // judge.
+                // If the rollback fails, the upload has ended or another request has it, which then decides about these
+                // bytes.
                 upload.rollback(before).await.unwrap_or_default();
             }
             return Err(error);

@@ -1,12 +1,13 @@
-//! What refers to a manifest (distribution-spec, "Listing Referrers").
+//! Lists what refers to a manifest (distribution-spec, "Listing Referrers").
 //!
-//! Owns: the way through a subject's referrers, filtered by artifact type. Annotations are read from each referrer's
-//! bytes, the only place where they are kept.
-//! Refuses: saying 404; an unknown subject or repository has no referrers. The size of a page is its taker's matter.
+//! Owns: the scan of a subject's referrers, filtered by artifact type. Annotations are stored only in the bytes of each
+//! referrer and are read from there.
+//! Refuses: 404, because an unknown subject or repository has no referrers; the size of a page, which its
+//! [`ReferrersPage`] decides.
 //!
-//! Some clients read one page and no more, so a page is not ended because of referrers that do not match: it goes on
-//! until it has some, or to the end. That may be a long way. It is gone in pieces, other work has its turn after each,
-//! and only few such lists are gone through at a time.
+//! Some clients read only one page. So a page does not end because of referrers that do not match: the scan continues
+//! until it has some, or to the end. A long scan yields after every [`PIECE`] referrers, and only a few long scans run
+//! at a time.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -21,13 +22,13 @@ use super::{Error, LARGE_MANIFEST_BYTES, Registry, Result};
 use crate::access::{Authorized, Pull};
 use crate::oci::stored_annotations;
 
-/// Bytes of manifests at which a page ends: what one request makes the server read.
+/// Bytes of manifests after which a page ends. It limits what the server reads for one request.
 const READ_BYTES: u64 = 16 << 20;
-/// Referrers looked at for a page that has some.
+/// Most referrers that are scanned for a page that is not empty.
 const SCANNED_MAX: usize = 10_000;
-/// Referrers looked at in one piece: a millisecond at most.
+/// Referrers that are scanned before the task yields: a millisecond at most.
 const PIECE: usize = 100;
-/// Pieces after which a request takes its turn among those with long lists.
+/// Pieces after which a scan counts as long and needs a permit.
 const SHORT: usize = 10;
 
 /// One referrer.
@@ -45,25 +46,25 @@ pub struct Referrer {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Takes the referrers of a page.
+/// A page that receives referrers.
 pub trait ReferrersPage: Send {
-    /// Takes one more; false: the page has no room for it.
+    /// Adds a referrer. Returns false if the page has no room for it.
     fn take(&mut self, referrer: Referrer) -> impl Future<Output = Result<bool>> + Send;
 }
 
-/// Which referrers are wanted.
+/// Which referrers to list.
 #[derive(Debug, Clone)]
 pub struct ReferrersQuery<'a> {
-    /// Of what.
+    /// The manifest to which they refer.
     pub subject: Digest,
-    /// Of this artifact type only.
+    /// Only those of this artifact type.
     pub artifact_type: Option<&'a str>,
-    /// Greater ones only: where the last page ended.
+    /// Only those with a greater digest: the end of the last page.
     pub after: Option<Digest>,
 }
 
 impl Registry {
-    /// Fills a page with referrers in the order of their digests. Returns where the next one begins (exclusive), if
+    /// Fills a page with referrers in the order of their digests. Returns after which digest the next page begins, if
     /// there may be one.
     pub async fn list_referrers(
         &self,
@@ -84,7 +85,7 @@ impl Registry {
                 Some(self.long_lists.acquire().await.map_err(Error::internal)?)
             };
             let entries = repository.referrers(query.subject, after, PIECE).await?;
-            // The page may wait for memory, which a client that does not read holds.
+            // The permit is released first, because the page may wait for memory of a client that does not read.
             drop(turn);
             for entry in &entries {
                 if taken > 0 && (scanned >= SCANNED_MAX || read >= READ_BYTES) {
@@ -110,7 +111,7 @@ impl Registry {
         Ok(None)
     }
 
-    /// Passes a referrer on to the page.
+    /// Adds a referrer to the page.
     async fn add_to_page(
         &self,
         view: &dyn View,
@@ -118,7 +119,7 @@ impl Registry {
         attributes: Attributes,
         page: &mut impl ReferrersPage,
     ) -> Result<bool> {
-        // What it says takes several times its bytes until it is written.
+        // Parsed, it takes several times its bytes until it is written.
         let large = usize::try_from(entry.size).is_ok_and(|size| size >= LARGE_MANIFEST_BYTES);
         let turn = if large {
             Some(
@@ -137,7 +138,7 @@ impl Registry {
             // One damaged referrer must not hide the others.
             Err(error @ Error::Damaged(_)) => {
                 tracing::warn!(digest = %entry.digest, error = &error as &dyn std::error::Error,
-                    "listing a referrer without annotations; its bytes are damaged");
+                    "a referrer is listed without annotations because its bytes are damaged; push it again");
                 BTreeMap::new()
             }
             Err(error) => return Err(error),
@@ -168,9 +169,10 @@ impl Registry {
         while let Some(window) = windows.try_next().await? {
             bytes.extend_from_slice(&window);
         }
-        // It was judged when it was pushed, by the rules of then; one that cannot be read must not hide the others.
+        // It was validated when it was pushed, perhaps by other rules. A referrer that cannot be parsed must not hide
+        // the others.
         Ok(stored_annotations(&bytes).unwrap_or_else(|error| {
-            tracing::warn!(digest = %entry.digest, %error, "listing a referrer without annotations");
+            tracing::warn!(digest = %entry.digest, %error, "a referrer is listed without annotations because it cannot be parsed");
             BTreeMap::new()
         }))
     }

@@ -1,6 +1,6 @@
 //! Conditions under which a tag or manifest is changed: compare-and-set for clients.
 //!
-//! Owns: [`Precondition`] and what it demands of a commit.
+//! Owns: [`Precondition`] and the preconditions of the commit that it implies.
 //! Source: RFC 9110 section 13.1; distribution-spec leaves it open, and permits 412.
 
 use tonnage_engine::vocabulary::{Digest, Require};
@@ -9,7 +9,7 @@ use super::ports::RepositoryView;
 use super::{Error, Result};
 use crate::oci::Reference;
 
-/// What must hold of the reference that a request changes.
+/// A condition on the reference that a request changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Precondition {
     /// Nothing.
@@ -26,7 +26,7 @@ pub enum Precondition {
 }
 
 impl Precondition {
-    /// Judges it now; what is returned makes the commit judge it again.
+    /// Checks the condition now, and returns preconditions by which the commit checks it again.
     pub(super) async fn requires(
         &self,
         repository: Option<&dyn RepositoryView>,
@@ -47,7 +47,7 @@ impl Precondition {
             return Err(Error::PreconditionFailed);
         }
         Ok(match (reference, current) {
-            // Not what it points at now: that may move, and the condition still holds.
+            // Not its current digest: that may change while the condition still holds.
             (Reference::Tag(tag), _) if *self == Self::Exists => {
                 Some(Require::TagExists(tag.as_str().to_owned()))
             }
@@ -56,7 +56,7 @@ impl Precondition {
                 digest,
             }),
             (Reference::Digest(_), Some(digest)) => Some(Require::Manifest(digest)),
-            // Content under a digest is the same whoever pushes it: nothing to lose to a race.
+            // Content named by digest never changes, so there is no race.
             (Reference::Digest(_), None) => None,
         })
     }

@@ -3,8 +3,8 @@
 //! Owns: [`Server`], [`Bound`], [`ServerOptions`].
 //! Refuses: opening a store or reading a configuration, which `tools` does; connections, which are the transport's.
 //!
-//! Invariants: addresses are bound before anything is served, so a caller can say where; after shutdown no
-//! connection is accepted, and active requests have [`ServerOptions::drain`] to end.
+//! Invariants: addresses are bound before anything is served, so a caller can report them. After shutdown no connection
+//! is accepted, and active requests have [`ServerOptions::drain`] to end.
 
 mod options;
 
@@ -36,7 +36,7 @@ use crate::transport::host::HostPolicy;
 pub const ADMIN_CONNECTIONS_MAX: usize = 64;
 /// Time that connections of the admin listener have to end, after the registry's.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
-/// Time that requests have to end after their connections were cut: for the last writes of an upload, or a commit.
+/// Time that requests have to end after their connections were closed, for the last writes of an upload or a commit.
 const CUT_REQUESTS_MAX: Duration = Duration::from_secs(10);
 
 /// Why a server cannot run.
@@ -53,7 +53,7 @@ pub enum ServeError {
         source: io::Error,
     },
     /// The runtime ended a listener's task.
-    #[error("a listener's task ended early: {0}")]
+    #[error("the task of a listener ended early: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
@@ -70,7 +70,7 @@ pub struct Bound {
 }
 
 impl Server {
-    /// Binds the addresses. From now on the kernel queues connections until they are served.
+    /// Binds the addresses. From then on the kernel queues connections until they are served.
     ///
     /// # Panics
     /// Outside of a runtime.
@@ -103,17 +103,17 @@ fn bind(
 }
 
 impl Bound {
-    /// The address of the registry.
+    /// Returns the address of the registry.
     pub fn address(&self) -> SocketAddr {
         self.api.1
     }
 
-    /// The address of metrics and health.
+    /// Returns the address of metrics and health.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref().map(|(_, address)| *address)
     }
 
-    /// The limits that a [`Registry`] for [`Bound::run_registry`] should have.
+    /// Returns the limits that a [`Registry`] for [`Bound::run_registry`] should have.
     pub fn limits(&self) -> &Limits {
         &self.options.limits
     }
@@ -146,7 +146,7 @@ impl Bound {
         let connections_max = self.options.connections_max;
         let operators = self.connection_limits(&clock);
         let draining = CancellationToken::new();
-        // Cancelled by its guard: the admin listener ends after the registry, however that ends.
+        // Cancelled by its guard, so the admin listener ends after the registry in every case.
         let registry_ended = CancellationToken::new();
         let registry_runs = registry_ended.clone().drop_guard();
         let admin = self.admin.map(|(listener, address)| {
@@ -155,7 +155,7 @@ impl Bound {
                 metrics,
                 draining: draining.clone(),
             };
-            // `hostnames` are those of the registry: probes and collectors of metrics reach this listener by others.
+            // `hostnames` are those of the registry. Probes and metrics collectors reach this listener by other names.
             let loopback = address.ip().to_canonical().is_loopback();
             let hostnames = if loopback {
                 self.options.hostnames.clone()
@@ -183,10 +183,12 @@ impl Bound {
             drain: self.options.drain,
         };
         listening.serve(OciFrontEnd(api), shutdown).await;
-        // A push whose connection was cut saves what it received, so the store must not close before.
+        // A push whose connection was closed saves what it received, so the store must stay open until then.
         requests.close();
         if let Err(_late) = clock.timeout(CUT_REQUESTS_MAX, requests.wait()).await {
-            tracing::warn!("requests did not end in time; what they received last may be lost");
+            tracing::warn!(
+                "requests did not end in time; the bytes that they received last may be lost"
+            );
         }
         drop(registry_runs);
         if let Some(admin) = admin {

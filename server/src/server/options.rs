@@ -35,12 +35,12 @@ pub struct ServerOptions {
     pub manifest_budget_bytes: usize,
     /// Time after which a manifest that receives nothing is rejected, while others wait for its memory.
     pub manifest_stall: Duration,
-    /// Longest time that a client may leave an answer unread.
+    /// Longest time for which a client may leave an answer unread.
     pub unread_timeout: Duration,
     /// Most connections at a time. When all slots are taken an idle one is closed for a new one. Each takes a file
     /// descriptor from the store's.
     pub connections_max: usize,
-    /// Shortest chunk of an upload that clients are asked for, in bytes; 0: none. Shorter ones are accepted too.
+    /// Shortest chunk of an upload that clients should send, in bytes; 0 for no limit. Shorter ones are accepted too.
     pub chunk_min_bytes: u64,
     /// Hosts of the registries whose content is mirrored here. A pull with `ns=` of another is 404; if there are none,
     /// `ns` is ignored.
@@ -57,7 +57,7 @@ pub struct ServerOptions {
 }
 
 impl Default for ServerOptions {
-    /// Loopback, everybody may do everything.
+    /// Returns options that listen on loopback and allow everything to every client.
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 5000)),
@@ -70,7 +70,7 @@ impl Default for ServerOptions {
             // A client that reads a slow disk, or whose link fails briefly, pauses for minutes.
             body_idle_timeout: Duration::from_mins(5),
             manifest_timeout: Duration::from_mins(2),
-            // Sixteen of the largest, thousands of the usual ones.
+            // Room for 16 manifests of the largest size, or thousands of usual ones.
             manifest_budget_bytes: 64 << 20,
             manifest_stall: Duration::from_secs(2),
             unread_timeout: Duration::from_mins(5),

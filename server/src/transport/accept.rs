@@ -1,7 +1,7 @@
-//! Accepting connections, and draining them on shutdown.
+//! Accepts connections, and drains them on shutdown.
 //!
 //! Owns: [`Listener`].
-//! Refuses: choosing which connection gets a slot and which is evicted; `slots` does.
+//! Refuses: choosing which connection gets a slot and which is evicted, which `slots` does.
 //!
 //! Invariant: a connection that waits for a slot does not keep later ones from being accepted. At most one connection
 //! beyond the slots and the waiting queue is open.
@@ -27,17 +27,20 @@ use super::slots::{Decision, Slots, WaitingQueue};
 const BACKLOG: u32 = 1024;
 /// Pause after an accept that failed, for example because there were no file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Time between two looks for connections to evict, while others wait for a slot.
+/// Interval of checks for connections to evict, while others wait for a slot.
 const EVICTION_PAUSE: Duration = Duration::from_millis(50);
 
-/// Binds a listener to `address`. Panics outside of a runtime.
+/// Binds a listener to `address`.
+///
+/// # Panics
+/// Outside of a runtime.
 pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()?
     } else {
         TcpSocket::new_v6()?
     };
-    // Else a restart would wait until the kernel has forgotten the connections of the previous run.
+    // Without it, bind fails after a restart until the kernel has dropped the connections of the previous run.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -119,6 +122,6 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 fn set_nodelay(stream: &TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "TCP_NODELAY was refused; small answers may be late");
+        tracing::debug!(%error, "TCP_NODELAY could not be set; small answers may be delayed");
     }
 }

@@ -1,11 +1,11 @@
 //! The active requests of one connection.
 //!
-//! Owns: [`ActiveRequests`] and [`ActiveRequest`]. A request is active from its head until the connection has taken the
-//! last byte of its answer. Meanwhile either the server works on it, or the server waits for the client
-//! ([`ClientWait`]): for more of the request's body, or for the client to take more of the answer. A client of HTTP/2
-//! can leave single answers unread by their windows; the streams of such answers are reset, and the connection
+//! Owns: [`ActiveRequests`] and [`ActiveRequest`]. A request is active from its head until the last byte of its answer
+//! was written to the connection. Meanwhile either the server works on it, or the server waits for the client
+//! ([`ClientWait`]): for more of the request's body, or for the client to read more of the answer. A client of HTTP/2
+//! can leave single answers unread by flow control; the streams of such answers are reset, and the connection
 //! continues.
-//! Refuses: ending connections, which `supervision` does; bytes, which are `tracked_body`'s and `request_body`'s.
+//! Refuses: ending connections, which `supervision` does; bytes, which `tracked_body` and `request_body` carry.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -21,7 +21,7 @@ use super::request_memory::HeldRequest;
 use super::slots::Slot;
 use crate::clock::RunningClock;
 
-/// The active requests. Cheap to clone.
+/// The active requests of a connection. It is cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct ActiveRequests {
     active: Arc<Mutex<Vec<Weak<ActiveRequest>>>>,
@@ -39,7 +39,7 @@ pub(super) struct ActiveRequest {
     client_waits: AtomicUsize,
     /// Whether the answer holds memory of the client's account.
     holds_memory: AtomicBool,
-    /// When the client last took a part of the answer, in microseconds of the clock.
+    /// When the client last read a part of the answer, in microseconds of the clock.
     taken_us: AtomicU64,
     /// Resets the stream of the answer; `None` on HTTP/1.1, before the answer, and after the reset.
     stream: Mutex<Option<StreamReset>>,
@@ -47,7 +47,7 @@ pub(super) struct ActiveRequest {
     held: Option<Arc<HeldRequest>>,
 }
 
-/// The server waits for the client of a request, until this drops.
+/// A mark that the server waits for the client of a request, until it is dropped.
 #[derive(Debug)]
 pub(super) struct ClientWait(Arc<ActiveRequest>);
 
@@ -78,7 +78,7 @@ impl ActiveRequests {
         request
     }
 
-    /// The slot of the connection.
+    /// Returns the slot of the connection.
     pub(super) fn slot(&self) -> &Arc<Slot> {
         &self.slot
     }
@@ -92,7 +92,7 @@ impl ActiveRequests {
         self.client_ended.cancel();
     }
 
-    /// Resolves once there was none for `patience`. It checks on a timer, so that a request causes no wake-up.
+    /// Resolves once no request was active for `timeout`. It checks on a timer, so that a request causes no wake-up.
     pub(super) fn idle(&self, patience: Duration) -> impl Future<Output = ()> + use<> {
         let (clock, slot) = (self.clock.clone(), Arc::clone(&self.slot));
         async move {
@@ -111,7 +111,7 @@ impl ActiveRequests {
         }
     }
 
-    /// Resets each stream of whose answer the client took nothing for `patience`.
+    /// Resets each stream of whose answer the client read nothing for `timeout`.
     pub(super) async fn reset_unread_streams(&self, patience: Duration) -> Infallible {
         loop {
             let now = self.clock.now();
@@ -128,20 +128,20 @@ impl ActiveRequests {
         }
     }
 
-    /// Resets the stream whose answer holds memory and of which the client took nothing for the longest time. False if
-    /// there is none.
+    /// Resets the stream whose answer holds memory and was left unread for the longest time. Returns false if there is
+    /// none.
     pub(super) fn reset_stream_for_memory(&self) -> bool {
         let holds_memory = |request: &ActiveRequest| request.holds_memory.load(Ordering::Relaxed);
         let longest = self.longest_unread(holds_memory);
         longest.inspect(|request| request.reset_stream()).is_some()
     }
 
-    /// The stream whose answer the client has left unread for the longest time.
+    /// Returns the stream whose answer the client has left unread for the longest time.
     fn longest_unread(
         &self,
         counts: impl Fn(&ActiveRequest) -> bool,
     ) -> Option<Arc<ActiveRequest>> {
-        // Collected first: a request that drops here needs the lock.
+        // Collected first, because dropping a request takes the lock.
         let active = self.active.lock().clone();
         let active = active.iter().filter_map(Weak::upgrade);
         let unread = active.filter(|request| request.is_unread() && counts(request));
@@ -150,7 +150,7 @@ impl ActiveRequests {
 }
 
 impl ActiveRequest {
-    /// Resolves once the client has ended its side of the connection: no more will be received.
+    /// Resolves once the client has ended its side of the connection, so no more will be received.
     pub(super) fn client_ended(&self) -> WaitForCancellationFuture<'_> {
         self.requests.client_ended.cancelled()
     }
@@ -166,14 +166,14 @@ impl ActiveRequest {
         *self.stream.lock() = StreamReset::current();
     }
 
-    /// Records that the client took a part of the answer.
+    /// Records that the client read a part of the answer.
     pub(super) fn record_taken(&self) {
         let now = self.requests.clock.recent();
         let now_us = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.taken_us.store(now_us, Ordering::Relaxed);
     }
 
-    /// Whether the answer is one of several on its connection, and may take long.
+    /// Returns whether the answer has a stream that can be reset to free memory.
     pub(super) fn has_stream_for_memory(&self) -> bool {
         self.holds_memory.load(Ordering::Relaxed) && self.stream.lock().is_some()
     }
@@ -200,7 +200,7 @@ impl ClientWait {
         Self(Arc::clone(request))
     }
 
-    /// The request.
+    /// Returns the request.
     pub(super) fn request(&self) -> &Arc<ActiveRequest> {
         &self.0
     }

@@ -1,7 +1,6 @@
 //! How a connection is closed.
-//!
-//! Owns: [`Close`] and [`end`], which carries it out. The lingering close itself is `linger`'s.
-//! Refuses: deciding how; `supervision` does.
+//! Owns: [`Close`] and [`end`], which carries it out. The lingering close is in `linger`.
+//! Refuses: choosing how, which `supervision` does.
 
 use std::time::Duration;
 
@@ -14,29 +13,29 @@ use super::slots::Slot;
 use super::stream::Stream;
 use crate::clock::RunningClock;
 
-/// Time that an idle connection has to end after it was told to.
+/// Time that an idle connection has to end after its eviction.
 pub(super) const EVICTION_TIME_MAX: Duration = Duration::from_millis(100);
-/// The answer to a head of HTTP/1.1 that did not come in time.
+/// The answer to an HTTP/1.1 head that did not arrive in time.
 const REQUEST_TIMEOUT_ANSWER: &[u8] =
     b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Close {
-    /// By a lingering close: the client may have sent more than was read when the last answer was given.
+    /// By a lingering close, because the client may have sent more than was read before the last answer.
     Linger,
-    /// The same, after a 408 to a client whose head did not come in time.
+    /// By a lingering close after a 408, because the head of a request did not arrive in time.
     RequestTimeout,
     /// At once.
     Immediate,
-    /// At once by a reset: the kernel drops what the client did not take.
+    /// At once by a reset, so that the kernel drops what the client did not read.
     Reset,
 }
 
 /// Closes the stream of a connection that has ended.
 pub(super) async fn end(mut stream: impl Stream, close: Close, slot: &Slot, clock: &RunningClock) {
     if close == Close::RequestTimeout {
-        // One attempt: a client that leaves no room takes nothing anyway.
+        // One attempt is enough: a client whose socket buffer is full does not read.
         let written = unconstrained(stream.write(REQUEST_TIMEOUT_ANSWER)).now_or_never();
         if !matches!(written, Some(Ok(_))) {
             tracing::debug!(?written, "the answer to a late request could not be sent");
@@ -50,7 +49,7 @@ pub(super) async fn end(mut stream: impl Stream, close: Close, slot: &Slot, cloc
         Close::Immediate => {}
         Close::Reset => {
             if let Err(error) = stream.set_reset_on_drop() {
-                tracing::debug!(%error, "an unread answer stays with the kernel for a while");
+                tracing::debug!(%error, "the connection could not be reset; the kernel keeps the unread answer for a while");
             }
         }
     }

@@ -28,7 +28,7 @@ use super::tracked_body::TrackedBody;
 use super::watched_stream::WatchedStream;
 use crate::clock::RunningClock;
 
-/// Serves one connection until it ends, and closes it. Once `draining` is cancelled it takes no further requests.
+/// Serves one connection until it ends, and closes it. Once `draining` is cancelled it accepts no further requests.
 pub(super) async fn serve<S: Service>(
     mut stream: impl Stream,
     slot: Slot,
@@ -75,8 +75,8 @@ pub(super) async fn serve<S: Service>(
     }
 }
 
-/// Resolves when the server stops waiting for a client that has sent nothing: after shutdown, once what was on its way
-/// was received.
+/// Resolves when the server stops waiting for a client that has sent nothing: after shutdown, once bytes in flight had
+/// time to arrive.
 async fn stop_waiting(draining: &CancellationToken, clock: &RunningClock) {
     draining.cancelled().await;
     clock.alarm(EVICTION_TIME_MAX).await;
@@ -137,7 +137,7 @@ async fn answer_requests<S: Service>(
         .serve_connection(socket, service);
     let served = supervisor.serve(connection, http2::Connection::graceful_shutdown);
     match served.await {
-        // On HTTP/2 that answer would be a frame.
+        // On HTTP/2 this answer would be read as a frame.
         Close::RequestTimeout => Close::Immediate,
         close @ (Close::Linger | Close::Immediate | Close::Reset) => close,
     }
@@ -187,8 +187,8 @@ mod tests {
         (client, serving)
     }
 
-    /// Guards: a connection is served over any stream, not only over a socket: requests on HTTP/1.1 are answered, and
-    /// the end of the client's side is the connection's end.
+    /// Guards: a connection is served over any stream, not only over a socket. Requests on HTTP/1.1 are answered, and
+    /// the connection ends with the client's side.
     #[tokio::test]
     async fn http1_needs_no_socket() {
         let (mut client, serving) = connect();

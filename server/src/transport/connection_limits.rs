@@ -1,7 +1,7 @@
 //! Limits on the connections of a listener.
 //!
 //! Owns: [`ConnectionLimits`], and the settings derived from them for hyper.
-//! Refuses: enforcing those that hyper does not; `connection`, `watched_stream` and `request_body` do.
+//! Refuses: enforcing those that hyper does not enforce; `connection`, `watched_stream` and `request_body` do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,24 +19,24 @@ use crate::clock::RunningClock;
 
 /// Largest head of an HTTP/1.1 request; a larger one is answered 431.
 const H1_HEAD_BYTES: usize = 64 << 10;
-/// Largest body frame that hyper hands up on HTTP/1.1, and so the unit of copying on a push. `watched_stream` reads
+/// Largest body frame that hyper returns on HTTP/1.1, which is the unit of copying on a push. `watched_stream` reads
 /// less while memory is short.
 const H1_BUFFER_BYTES: usize = 512 << 10;
 const H2_SEND_BUFFER_BYTES: usize = 256 << 10;
 /// Windows of an HTTP/2 connection while receive memory is short: the protocol's default.
 const H2_SMALL_WINDOW_BYTES: u32 = 65_535;
-/// Unanswered pings reveal a peer that vanished.
+/// Interval of pings; unanswered ones show that the peer is gone.
 const H2_PING_EVERY: Duration = Duration::from_secs(30);
 const H2_PONG_WITHIN: Duration = Duration::from_secs(20);
 
-/// Bounds of one HTTP/2 connection.
+/// Limits of one HTTP/2 connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http2Options {
     /// Most requests at a time.
     pub streams: u32,
     /// Bytes that a client may send in one request before they are read.
     pub stream_window_bytes: u32,
-    /// The same for all requests of a connection together.
+    /// Bytes that a client may send in all requests of a connection before they are read.
     pub connection_window_bytes: u32,
     /// Largest head of a request, names and values.
     pub header_bytes: u32,
@@ -54,7 +54,7 @@ impl Default for Http2Options {
     }
 }
 
-/// Limits that hold for every connection of a listener, and the budgets that its connections share.
+/// The limits on each connection of a listener, and the budgets that its connections share.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
     pub(super) http1: http1::Builder,
@@ -63,11 +63,11 @@ pub(crate) struct ConnectionLimits {
     pub(super) header_timeout: Duration,
     pub(super) unread_timeout: Duration,
     pub(super) clock: RunningClock,
-    /// For the large receive buffers of connections.
+    /// Budget for the large receive buffers of connections.
     pub(super) receive: Arc<SharedBudget>,
-    /// For requests beyond what each connection may hold anyway.
+    /// Budget for requests beyond what each connection may always hold.
     pub(super) requests: Arc<SharedBudget>,
-    /// For what the kernel may keep unsent for fast clients.
+    /// Budget for unsent bytes in the kernel, for fast clients.
     pub(super) unsent: Arc<SharedBudget>,
 }
 
@@ -82,7 +82,7 @@ impl ConnectionLimits {
         http1
             .timer(clock.clone())
             .header_read_timeout(header_timeout)
-            // A client may say with the end of its stream that its request is whole, and then wait for the answer.
+            // A client may end its half of the connection after its request, and then wait for the answer.
             .half_close(true)
             .max_header_size(H1_HEAD_BYTES)
             .max_buf_size(H1_BUFFER_BYTES);
@@ -108,13 +108,13 @@ impl ConnectionLimits {
         }
     }
 
-    /// Takes memory for large windows of an HTTP/2 connection; `None` if there is none.
+    /// Reserves memory for large windows of an HTTP/2 connection. Returns `None` if there is none.
     pub(super) fn take_large_windows(&self, slot: &Slot) -> Option<BudgetShare> {
         let bytes = usize::try_from(self.windows.connection_window_bytes).ok()?;
         self.receive.take(slot.peer(), bytes)
     }
 
-    /// HTTP/2 with large windows if there is memory for them.
+    /// Configures HTTP/2, with large windows if there is memory for them.
     pub(super) fn http2(&self, large: Option<&BudgetShare>) -> http2::Builder<StreamExecutor> {
         let window = |bytes: u32| match large {
             Some(_) => bytes,

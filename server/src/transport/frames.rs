@@ -1,8 +1,8 @@
 //! HTTP/2 frames, as far as they show whether a connection makes progress.
 //!
-//! Owns: [`Frames`]. Acknowledgements, pings and window updates are not progress: a client can send and take them
-//! forever.
-//! Refuses: what frames mean beyond that; hyper reads and writes them.
+//! Owns: [`Frames`]. Acknowledgements, pings and window updates are not progress, because a client can send and receive
+//! them forever.
+//! Refuses: any other meaning of frames; hyper reads and writes them.
 
 /// Bytes of a frame before its payload (RFC 9113 section 4.1).
 const HEAD_BYTES: usize = 9;
@@ -13,7 +13,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
 
-/// The progress that some bytes of a connection are.
+/// The kind of progress that bytes of a connection make.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Progress {
     #[default]
@@ -62,7 +62,7 @@ impl Frames {
         moved
     }
 
-    /// What the payload of the frame is.
+    /// Returns the kind of progress that the payload of the frame makes.
     fn kind(&self) -> Progress {
         let [_, _, _, kind, ..] = self.head;
         match kind {
@@ -77,8 +77,8 @@ impl Frames {
 mod tests {
     use super::*;
 
-    /// Guards: a ping, its acknowledgement, settings and windows move nothing, wherever the bytes of a connection are
-    /// cut; heads and content do, from their first byte on.
+    /// Guards: pings, their acknowledgements, settings and window updates are not progress, wherever the bytes are
+    /// split; heads and content are, from their first byte.
     #[test]
     fn pings_move_nothing() {
         let frame = |kind: u8, length: u8| {

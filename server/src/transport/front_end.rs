@@ -1,8 +1,8 @@
-//! What a front end is to the transport.
+//! The interface between the transport and front ends.
 //!
 //! Owns: [`FrontEnd`], [`Service`] and [`AnswerMemory`], which a front end implements, and [`Client`] and
-//! [`ConnectionFacts`], what it is told about the client of a request.
-//! Refuses: knowing any front end; a listener is given one as a value.
+//! [`ConnectionFacts`], which describe the client of a request.
+//! Refuses: dependencies on a front end; a listener gets one as a value.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -19,14 +19,14 @@ use super::request_memory::HeldRequest;
 
 /// A protocol over HTTP that a listener serves.
 pub(crate) trait FrontEnd: Send + Sync + 'static {
-    /// What answers the requests of one connection.
+    /// The type that answers the requests of one connection.
     type Service: Service;
 
-    /// The service of a new connection.
+    /// Creates the service of a new connection.
     fn service(&self) -> Self::Service;
 }
 
-/// Answers the requests of one connection. Cheap to clone.
+/// Answers the requests of one connection. It is cheap to clone.
 pub(crate) trait Service: Clone + Send + 'static {
     /// The body of an answer.
     type Body: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin + Send + 'static;
@@ -38,22 +38,22 @@ pub(crate) trait Service: Clone + Send + 'static {
         client: Client,
     ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
 
-    /// The memory that the answers of the connection take; `None` where they are small.
+    /// Returns the memory of the connection's answers; `None` if they are small.
     fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>>;
 }
 
-/// The memory that one client's answers take, of what all clients share. A client that takes nothing of them gives way
-/// to others.
+/// The memory that one client's answers take from the budget that all clients share. A client that reads nothing gives
+/// way to others.
 pub(crate) trait AnswerMemory: Send + Sync + Debug {
-    /// Notes that the client took bytes.
+    /// Records that the client read bytes.
     fn progressed(&self);
-    /// Resolves once the client has to give way: an answer that it takes nothing of is to be dropped, or all of them.
+    /// Resolves once the client has to give way: an answer that it does not read has to be dropped, or all of them.
     fn revoked(&self) -> BoxFuture<'static, ()>;
-    /// Notes that one of its answers was dropped; [`AnswerMemory::revoked`] resolves again when that is not enough.
+    /// Records that one of its answers was dropped; [`AnswerMemory::revoked`] resolves again when that is not enough.
     fn gave_way(&self);
 }
 
-/// What a connection itself tells about its client, for authentication.
+/// Properties of a connection, for authentication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionFacts {
@@ -85,23 +85,23 @@ impl Client {
         }
     }
 
-    /// The address by which the client is counted.
+    /// Returns the address by which limits per client are counted.
     pub(crate) fn peer(&self) -> IpAddr {
         self.peer
     }
 
-    /// What its connection tells about it.
+    /// Returns the properties of its connection.
     pub(crate) fn connection(&self) -> &ConnectionFacts {
         &self.connection
     }
 
-    /// Whether there was memory for the request. Where there was none, it is to be rejected.
+    /// Returns whether there was memory for the request. Without memory, it has to be rejected.
     pub(crate) fn has_request_memory(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Notes that the answer holds memory of [`Service::answer_memory`] from now on; false where the connection has
-    /// ended.
+    /// Records that the answer holds memory of [`Service::answer_memory`] from now on. Returns false if the connection
+    /// has ended.
     pub(crate) fn hold_answer_memory(&self) -> bool {
         let request = self.under_way.upgrade();
         request.inspect(|request| request.hold_memory()).is_some()

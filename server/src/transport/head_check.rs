@@ -1,10 +1,10 @@
-//! Checks of a request's head that hyper leaves to its user.
+//! Checks of a request's head that hyper does not make.
 //!
 //! Owns: [`check`]: how a body is framed (RFC 9112 section 6), the host (section 3.2), expectations (RFC 9110 section
-//! 10.1.1), and whether a page of another site makes a browser send it.
-//! Refuses: paths and queries, which front ends read, and the form of the answer, which is theirs.
+//! 10.1.1), and whether a web page of another site sent it.
+//! Refuses: paths, queries and the form of the answer, which belong to front ends.
 //!
-//! Invariant: a head that two readers could take for different requests is answered with 400 and ends its connection.
+//! Invariant: a head that two parsers could read as different requests is answered with 400 and ends its connection.
 
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
@@ -14,7 +14,7 @@ use super::host::{Authority, HostPolicy};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// A head is refused before its path is read. The text says why, and what to do.
+/// Why a head is rejected, before its path is parsed. The text says why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub(crate) struct HeadError {
@@ -39,7 +39,7 @@ enum Reason {
     )]
     HostInvalid,
     #[error(
-        "this registry is not reached as {0}; if it should be, set the option hostnames (TONNAGE_HOSTNAMES) to that name, without the port"
+        "{0} is not a host name of this registry; to allow it, add that name without the port to the option hostnames (TONNAGE_HOSTNAMES)"
     )]
     HostUnknown(Authority),
     #[error(
@@ -74,7 +74,7 @@ pub(crate) fn check(head: &Parts, hosts: &HostPolicy) -> Result<Option<Authority
 }
 
 impl HeadError {
-    /// The status of the answer.
+    /// Returns the status of the answer.
     pub(crate) fn status(&self) -> StatusCode {
         match self.reason {
             Reason::Framing | Reason::HostMissing | Reason::HostDoubled | Reason::HostInvalid => {
@@ -86,13 +86,14 @@ impl HeadError {
         }
     }
 
-    /// Whether the answer closes the connection: what follows on it may be meant as something else than it looks like.
+    /// Returns whether the answer closes the connection, because the bytes that follow are ambiguous.
     pub(crate) fn closes_connection(&self) -> bool {
         self.version < Version::HTTP_2
     }
 }
 
-/// hyper takes any list that ends in `chunked`, also one that says it twice, and reads only the last coding.
+/// Checks the framing of the body. hyper accepts any list that ends in `chunked`, also with `chunked` twice, and
+/// decodes only the last coding.
 fn framing(headers: &HeaderMap) -> Result<(), Reason> {
     let codings: Vec<&str> = list(headers, &header::TRANSFER_ENCODING).collect();
     let is_chunked = |coding: &&str| coding.eq_ignore_ascii_case("chunked");
@@ -126,13 +127,13 @@ fn target(head: &Parts) -> Result<Option<Authority>, Reason> {
     match (head.version, named, given) {
         (Version::HTTP_11, _, None) | (Version::HTTP_2, None, None) => Err(Reason::HostMissing),
         (Version::HTTP_2, Some(named), Some(given)) if named != given => Err(Reason::HostDoubled),
-        // The target of a request in absolute form goes before its Host (RFC 9112 section 3.2.2).
+        // The target of a request in absolute form takes precedence over its Host (RFC 9112 section 3.2.2).
         (_, named, given) => Ok(named.or(given)),
     }
 }
 
-/// What changes something is done for a browser only if one of our own pages asks, of which there are none, or the
-/// person behind it does.
+/// Rejects a write that a page of another site sends through a browser. The registry has no pages, so only the user may
+/// cause a write.
 fn same_site(head: &Parts, target: Option<&Authority>, hosts: &HostPolicy) -> Result<(), Reason> {
     if matches!(head.method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
@@ -150,7 +151,7 @@ fn same_site(head: &Parts, target: Option<&Authority>, hosts: &HostPolicy) -> Re
             let from = origin
                 .split_once("://")
                 .and_then(|(_, host)| Authority::parse(host));
-            // A browser that names the site has compared the origin with the target.
+            // A browser that sends Sec-Fetch-Site has compared the origin with the target.
             let same = |from: &Authority| site.is_none() && Some(from) == target;
             from.is_some_and(|from| same(&from) || hosts.is_configured(&from.host))
         }
@@ -162,7 +163,7 @@ fn same_site(head: &Parts, target: Option<&Authority>, hosts: &HostPolicy) -> Re
     Err(Reason::CrossSite(origin.chars().take(128).collect()))
 }
 
-/// HTTP/1.0 has no expectations (RFC 9110 section 10.1.1).
+/// Checks Expect. HTTP/1.0 has no expectations (RFC 9110 section 10.1.1).
 fn expectation(head: &Parts) -> Result<(), Reason> {
     let lines = head.headers.get_all(header::EXPECT).iter();
     let members = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

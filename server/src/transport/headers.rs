@@ -1,18 +1,18 @@
-//! Headers that are the same whatever is served.
+//! Headers that all front ends share.
 //!
-//! Owns: reading lists, what protects browsers, and which answers have no body.
+//! Owns: parsing lists, headers that protect browsers, and removing bodies that an answer must not have.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body::Body;
 
-/// The elements of a header that is a list, over all its lines (RFC 9110 section 5.6.1).
+/// Returns the elements of a list header, over all its lines (RFC 9110 section 5.6.1).
 pub(crate) fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     let lines = headers.get_all(name).iter();
     let elements = lines.flat_map(|line| line.to_str().unwrap_or_default().split(','));
     elements.map(str::trim)
 }
 
-/// Tells browsers to run nothing of an answer: content is whatever anybody pushed.
+/// Adds headers that forbid browsers to execute an answer, because any client may have pushed its content.
 pub(crate) fn set_browser_protection(headers: &mut HeaderMap) {
     let nosniff = HeaderValue::from_static("nosniff");
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
@@ -20,8 +20,8 @@ pub(crate) fn set_browser_protection(headers: &mut HeaderMap) {
     headers.insert(header::CONTENT_SECURITY_POLICY, nothing);
 }
 
-/// Removes the body where the method or the status allows none (RFC 9110 sections 9.3.2 and 6.4.1). hyper does so for
-/// HTTP/1.1 only, and over HTTP/2 such a body is a protocol error.
+/// Removes the body if the method or the status allows none (RFC 9110 sections 9.3.2 and 6.4.1). hyper does so only for
+/// HTTP/1.1; over HTTP/2 such a body is a protocol error.
 pub(crate) fn strip_body<B: Body>(response: &mut Response<B>, method: &Method, empty: B) {
     let status = response.status();
     let never = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

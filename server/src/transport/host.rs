@@ -1,9 +1,9 @@
-//! Hosts: the one that a request is for, and those that are served (RFC 9110 section 7.2).
+//! The host of a request, and the hosts that a listener serves (RFC 9110 section 7.2).
 //!
-//! Owns: [`Host`], [`Authority`] (a host and a port), and [`HostPolicy`]. A browser sends the name that a page was
-//! loaded from. If such a name is made to resolve to loopback (DNS rebinding), the page can read and write a registry
-//! that listens there; the name is all that gives it away.
-//! Refuses: DNS. A name is compared as it is written.
+//! Owns: [`Host`], [`Authority`] (a host and a port), and [`HostPolicy`]. They prevent DNS rebinding: if the name of a
+//! web page is made to resolve to loopback, the page can read and write a registry that listens there. Only the name in
+//! the request shows that, because a browser sends the name from which the page was loaded.
+//! Refuses: DNS; a name is compared as written.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -21,7 +21,7 @@ pub enum Host {
     Name(Box<str>),
 }
 
-/// The text is no host.
+/// The error that a text is not a host.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "not a host: write a name or an IP address without a port, such as registry.example or ::1, or * for any"
@@ -29,8 +29,7 @@ pub enum Host {
 pub struct InvalidHost;
 
 impl Host {
-    /// Whether it is this machine however it is resolved: browsers resolve `localhost` and names below it without DNS
-    /// (RFC 6761).
+    /// Returns whether it is loopback. Browsers resolve `localhost` and names below it without DNS (RFC 6761).
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Address(address) => address.to_canonical().is_loopback(),
@@ -38,7 +37,7 @@ impl Host {
         }
     }
 
-    /// What needs no brackets: an IPv4 address, or a name with letters that DNS names have.
+    /// Parses a host that needs no brackets: an IPv4 address, or a name of characters that DNS names have.
     fn plain(text: &str) -> Option<Self> {
         if let Ok(address) = text.parse() {
             return Some(Self::Address(IpAddr::V4(address)));
@@ -53,7 +52,7 @@ impl Host {
 impl FromStr for Host {
     type Err = InvalidHost;
 
-    /// An IPv6 address may stand in brackets.
+    /// Parses a host. An IPv6 address may be in brackets.
     fn from_str(text: &str) -> Result<Self, InvalidHost> {
         let bare = text
             .strip_prefix('[')
@@ -73,11 +72,11 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// `uri-host [ ":" port ]`; user information is no part of a Host.
+    /// Parses `uri-host [ ":" port ]`. User information is not part of a Host.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (address, port) = rest.split_once(']')?;
-            // A zone says which interface of the client's leads there.
+            // A zone names an interface of the client.
             let address = address.split('%').next().unwrap_or_default();
             (Host::Address(IpAddr::V6(address.parse().ok()?)), port)
         } else {
@@ -110,9 +109,9 @@ impl fmt::Display for Authority {
 /// A host under which clients may reach the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hostname {
-    /// Whatever a client says.
+    /// Any host.
     Any,
-    /// This one.
+    /// This host.
     Only(Host),
 }
 
@@ -127,20 +126,20 @@ impl FromStr for Hostname {
     }
 }
 
-/// Which hosts a listener serves.
+/// The hosts that a listener serves.
 #[derive(Debug)]
 pub(crate) struct HostPolicy {
-    /// Whether there are any that it does not serve.
+    /// Whether there are hosts that it does not serve.
     restricted: bool,
-    /// Whether any IP address is served: no name can be rebound to one, and probes of a cluster use addresses that
-    /// cannot be configured.
+    /// Whether any IP address is served. Addresses cannot be rebound, and probes of a cluster use addresses that cannot
+    /// be configured.
     addresses: bool,
     hostnames: Vec<Hostname>,
 }
 
 impl HostPolicy {
-    /// Of a listener at `address`: on loopback only loopback and what is configured; elsewhere everything, or, where
-    /// something is configured, that and IP addresses.
+    /// Creates the policy of a listener at `address`. On loopback it serves loopback hosts and the configured ones.
+    /// Elsewhere it serves every host, or, if hosts are configured, those and IP addresses.
     pub(crate) fn new(address: SocketAddr, hostnames: Vec<Hostname>) -> Self {
         let loopback = address.ip().to_canonical().is_loopback();
         let restricted = loopback || !hostnames.is_empty();
@@ -159,7 +158,7 @@ impl HostPolicy {
             || self.is_configured(host)
     }
 
-    /// Whether it is one of those that were configured by name.
+    /// Returns whether the host was configured by name.
     pub(crate) fn is_configured(&self, host: &Host) -> bool {
         self.hostnames
             .iter()
@@ -171,7 +170,7 @@ impl HostPolicy {
 mod tests {
     use super::*;
 
-    /// Guards: RFC 9110 section 7.2 with RFC 3986 section 3.2: what a Host is, and what looks like one.
+    /// Guards: RFC 9110 section 7.2 with RFC 3986 section 3.2: which texts are a Host.
     #[test]
     fn hosts_have_one_form() {
         for (text, shown) in [
@@ -213,7 +212,7 @@ mod tests {
         }
     }
 
-    /// Guards: what loopback is called, and what only looks like it.
+    /// Guards: which names and addresses are loopback.
     #[test]
     fn loopback_has_many_names() {
         let loopback = |text: &str| Authority::parse(text).unwrap().host.is_loopback();
@@ -241,7 +240,7 @@ mod tests {
         }
     }
 
-    /// Guards: loopback serves itself and what is configured, other addresses everything unless something is
+    /// Guards: on loopback, loopback hosts and configured ones are served; elsewhere every host, unless hosts are
     /// configured.
     #[test]
     fn listeners_serve_their_hosts() {

@@ -1,8 +1,8 @@
 //! The requests of one HTTP/2 connection, each a task of its own.
 //!
-//! Owns: [`StreamExecutor`], by which hyper runs them, and [`StreamReset`], which ends one: the stream is reset, what
-//! it holds is dropped, and the others continue.
-//! Refuses: deciding which; `active_requests` does.
+//! Owns: [`StreamExecutor`], with which hyper runs them, and [`StreamReset`], which resets one stream and drops what it
+//! holds. The others continue.
+//! Refuses: choosing the stream, which `active_requests` does.
 
 use std::future::Future;
 
@@ -13,12 +13,12 @@ tokio::task_local! {
     static END: StreamReset;
 }
 
-/// Resets one stream. Cheap to clone.
+/// Resets one stream. It is cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StreamReset(CancellationToken);
 
 impl StreamReset {
-    /// That of the stream whose task this is; `None` on HTTP/1.1 and in tasks that a request starts.
+    /// Returns the reset of the current task's stream; `None` on HTTP/1.1 and in tasks that a request starts.
     pub(super) fn current() -> Option<Self> {
         END.try_with(Clone::clone).ok()
     }
@@ -40,7 +40,7 @@ where
         let end = StreamReset::default();
         let reset = end.0.clone();
         tokio::spawn(END.scope(end, async move {
-            // Dropped, hyper's part of the stream resets it.
+            // Dropping hyper's future of the stream resets it.
             if reset.run_until_cancelled(stream).await.is_none() {
                 tracing::debug!("an answer was left unread on its stream");
             }

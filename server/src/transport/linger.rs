@@ -2,7 +2,7 @@
 //!
 //! Owns: [`close`]. A client may still be sending when its answer is already known. If the socket is closed then, the
 //! kernel answers the rest with a reset, and the reset makes the client lose an answer that it has not read yet.
-//! Refuses: reading without end; bytes, silence and time are bounded, and what arrives is discarded.
+//! Refuses: unlimited reading; bytes, pauses and time are limited, and received bytes are discarded.
 
 use std::future::poll_fn;
 use std::io;
@@ -17,13 +17,13 @@ use crate::clock::RunningClock;
 
 /// Longest time that a client may continue to send.
 const TIME_MAX: Duration = Duration::from_secs(30);
-/// Longest pause of the client meanwhile.
+/// Longest pause of the client.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Most bytes that are read before the connection is closed all the same.
+/// Most bytes that are read before the connection is closed.
 const BYTES_MAX: usize = 8 << 30;
 /// Bytes of one read. The buffer is on the stack of one call, so that a lingering connection holds no memory.
 const READ_BYTES: usize = 16 << 10;
-/// Reads before other connections have their turn.
+/// Reads before the task yields.
 const READS_IN_A_ROW: usize = 16;
 
 /// Ends the sending half, and reads until the client has ended its half too.
@@ -77,7 +77,7 @@ mod tests {
 
     use super::*;
 
-    /// How long a close takes whose client sends a byte every `pause`.
+    /// Measures a close whose client sends a byte every `pause`.
     async fn closing(pause: Duration) -> Duration {
         let (stream, mut client) = duplex(1);
         let clock = RunningClock::start();
@@ -95,8 +95,8 @@ mod tests {
         began.elapsed()
     }
 
-    /// Guards: RFC 9112 section 9.6: what a client sends after its answer is read for a bounded time, and its silence
-    /// is not waited for.
+    /// Guards: RFC 9112 section 9.6: bytes that a client sends after its answer are read for a limited time, and a
+    /// pause ends it.
     #[tokio::test(start_paused = true)]
     async fn reading_on_is_bounded() {
         let second = Duration::from_secs(1);

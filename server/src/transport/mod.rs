@@ -1,10 +1,9 @@
-//! HTTP over connections, whatever is served: slots, limits, timeouts, bodies, and how a connection ends.
+//! HTTP connections, independent of what is served: slots, limits, timeouts, bodies, and the end of a connection.
 //!
-//! Owns: everything between a listener and one request. A front end is a value that a listener is given
-//! ([`front_end`]).
-//! Refuses: paths, statuses and content, which are the front ends'.
+//! Owns: everything between a listener and one request. A listener gets its front end as a value ([`front_end`]).
+//! Refuses: paths, statuses and content, which belong to front ends.
 //!
-//! Invariant: what clients share has a bound, and an inactive client gives way to those that wait.
+//! Invariant: every shared resource is bounded, and an inactive client gives way to those that wait.
 
 pub(crate) mod accept;
 mod active_requests;

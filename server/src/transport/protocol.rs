@@ -1,7 +1,7 @@
-//! Which protocol a connection speaks.
+//! Detection of a connection's protocol.
 //!
 //! Owns: [`detect`]. A client of HTTP/2 begins with its preface (RFC 9113 section 3.4); any other beginning is
-//! HTTP/1.1. Until then a connection holds nothing but these bytes.
+//! HTTP/1.1. Until then a connection holds only these bytes.
 
 use std::io;
 

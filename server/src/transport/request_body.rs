@@ -1,7 +1,7 @@
 //! Bodies of requests.
 //!
 //! Owns: [`RequestBody`], and how long a client may pause inside one.
-//! Refuses: limits on the length of a body, which are the front end's.
+//! Refuses: limits on the length of a body, which the front end sets.
 
 use std::error::Error as _;
 use std::io;
@@ -22,7 +22,7 @@ use super::active_requests::{ActiveRequest, ClientWait};
 use super::front_end::Client;
 use crate::clock::RunningClock;
 
-/// Shorter pieces are copied: else each would keep the whole buffer alive that it was read into.
+/// Shorter pieces are copied, because each would keep the whole buffer that it was read into.
 const COPIED_BYTES: usize = 16 << 10;
 
 /// Why a body has no more bytes.
@@ -30,7 +30,7 @@ const COPIED_BYTES: usize = 16 << 10;
 pub(crate) enum BodyError {
     /// It ended early.
     Broken,
-    /// Nothing came for too long.
+    /// Nothing arrived for too long.
     TimedOut,
     /// Its chunked framing is invalid.
     Framing,
@@ -50,12 +50,12 @@ pub(crate) struct RequestBody {
     state: BodyState,
 }
 
-/// How far a body has been read.
+/// The state of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BodyState {
     /// The client waits for a 100 before it sends; hyper writes it when the body is first read.
     Expected,
-    /// More may come.
+    /// More may arrive.
     Coming,
     /// It was read to its end.
     Over,
@@ -64,7 +64,7 @@ enum BodyState {
 }
 
 impl RequestBody {
-    /// The body of the request with this head. `idle` is the longest pause of the client inside it.
+    /// Creates the body of the request with this head. `idle` is the longest pause of the client inside it.
     pub(crate) fn new(
         head: &Parts,
         incoming: Incoming,
@@ -92,35 +92,35 @@ impl RequestBody {
         }
     }
 
-    /// Whether all of it was received.
+    /// Returns whether all of it was received.
     pub(crate) fn is_complete(&self) -> bool {
         self.state == BodyState::Over || self.remaining() == Some(0)
     }
 
-    /// Bytes that are still to come, if that is known.
+    /// Returns how many bytes were not received yet, if that is known.
     pub(crate) fn remaining(&self) -> Option<u64> {
         let coming = self.state == BodyState::Coming;
         self.length.filter(|_| coming).map(|_| self.missing)
     }
 
-    /// Whether more may come.
+    /// Returns whether more may arrive.
     pub(crate) fn is_coming(&self) -> bool {
         self.state == BodyState::Coming
     }
 
-    /// Whether more may come and its length is not known.
+    /// Returns whether more may arrive and the length is not known.
     pub(crate) fn is_chunked(&self) -> bool {
         self.is_coming() && self.length.is_none()
     }
 }
 
 impl RequestBody {
-    /// The announced length in bytes.
+    /// Returns the announced length in bytes.
     pub(crate) fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// The next bytes; `None` at the end.
+    /// Returns the next bytes, or `None` at the end.
     pub(crate) async fn read(&mut self) -> Result<Option<Bytes>, BodyError> {
         match self.state {
             BodyState::Over => return Ok(None),
@@ -137,7 +137,7 @@ impl RequestBody {
                 biased;
                 frame = frame => frame,
                 Some(()) = client_ended => {
-                    // What came after the look above came before the end.
+                    // Bytes that arrived after the check above arrived before the end.
                     let Some(frame) = self.incoming.frame().now_or_never() else {
                         self.state = BodyState::Broken;
                         return Err(BodyError::Broken);
@@ -150,7 +150,7 @@ impl RequestBody {
                     self.state = BodyState::Over;
                     return Ok(None);
                 }
-                // hyper ends a body like this where HTTP/2 resets its stream without an error.
+                // hyper ends a body like this if HTTP/2 resets its stream without an error.
                 Ok(None) => BodyError::Broken,
                 Ok(Some(Ok(frame))) => match frame.into_data() {
                     Ok(bytes) if !bytes.is_empty() => {
@@ -180,7 +180,7 @@ impl RequestBody {
     }
 }
 
-/// Whether hyper found the chunked framing of a body invalid.
+/// Returns whether hyper found the chunked framing of a body invalid.
 fn is_framing(error: &hyper::Error) -> bool {
     let cause = error.source();
     let cause = cause.and_then(|cause| cause.downcast_ref::<io::Error>());

@@ -1,7 +1,7 @@
 //! One id per request, for log, error body and answer.
 //!
-//! Owns: taking over the client's id where it is well formed, and making one otherwise. Ids tell requests apart; they
-//! are not secret and prove nothing.
+//! Owns: keeping the client's id if it is well formed, and generating one otherwise. Ids distinguish requests; they are
+//! not secret and prove nothing.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::LazyLock;
@@ -9,18 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName};
 
-/// The header, both ways.
+/// The header of requests and answers.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const BYTES_MAX: usize = 128;
 
-/// What the ids that this process makes begin with.
+/// The prefix of ids that this process generates.
 static PREFIX: LazyLock<String> = LazyLock::new(|| {
     let random = RandomState::new().hash_one("request ids of this run");
     format!("{random:016x}-")
 });
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// The id of a request with these headers.
+/// Returns the id of a request with these headers.
 pub(crate) fn of(headers: &HeaderMap) -> String {
     let is_well_formed = |id: &&str| {
         (1..=BYTES_MAX).contains(&id.len())
@@ -50,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    /// Guards: a client's id is kept only where it cannot disturb a log or a header.
+    /// Guards: a client's id is kept only if it is safe in a log and in a header.
     #[test]
     fn well_formed_ids_are_kept() {
         let with = |text: &str| {

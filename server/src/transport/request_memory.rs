@@ -1,9 +1,9 @@
-//! Memory for active requests, apart from their bodies and answers.
+//! The memory of active requests, without their bodies and answers.
 //!
 //! Owns: [`RequestMemory`]. An HTTP/2 connection has many requests at a time, each with a head of up to 64 KiB, a task,
-//! and one frame of its body that is buffered. So each connection may hold a small amount; what is beyond counts
-//! against a budget of all connections, of which an address leaves as much as it holds (`shared_budget`). That budget
-//! is separate from the memory for bodies, so that pushes never use up what requests need.
+//! and one frame of its body that is buffered. So each connection may hold a small amount; the rest counts against a
+//! budget of all connections, with a limit for each address (`shared_budget`). That budget is separate from the memory
+//! for bodies, so pushes never use up the memory that requests need.
 //! Refuses: the size of one head, which hyper limits.
 
 use std::net::IpAddr;
@@ -16,16 +16,16 @@ use http_body::Body;
 use super::frames::PAYLOAD_BYTES_MAX;
 use super::shared_budget::{BudgetShare, SharedBudget};
 
-/// Bytes that a connection may hold before they count. One request is always accepted.
+/// Bytes that a connection may hold without the budget. One request is always accepted.
 const FREE_BYTES: usize = 128 << 10;
-/// Budget beyond that, for all connections of a listener together.
+/// Budget for the rest, for all connections of a listener together.
 pub(super) const SHARED_BYTES: usize = 64 << 20;
-/// About what a request takes apart from its head.
+/// Estimate of the memory of a request without its head, in bytes.
 const REQUEST_BYTES: usize = 8 << 10;
 /// Overhead of a header field (RFC 9113 section 6.5.2 counts the same).
 const FIELD_BYTES: usize = 32;
 
-/// Of one connection.
+/// The memory of the requests of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct RequestMemory {
     bytes: Arc<AtomicUsize>,
@@ -33,7 +33,7 @@ pub(super) struct RequestMemory {
     peer: IpAddr,
 }
 
-/// The memory of one request, until it drops.
+/// The memory of one request, until it is dropped.
 #[derive(Debug)]
 pub(super) struct HeldRequest {
     memory: RequestMemory,
@@ -51,7 +51,7 @@ impl RequestMemory {
         }
     }
 
-    /// Takes memory for a request; `None` if there is none.
+    /// Reserves memory for a request. Returns `None` if there is none.
     pub(super) fn hold<B: Body>(&self, request: &Request<B>) -> Option<HeldRequest> {
         let bytes = size(request);
         let before = self.bytes.load(Ordering::Relaxed);
@@ -81,7 +81,7 @@ fn size<B: Body>(request: &Request<B>) -> usize {
     let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + FIELD_BYTES);
     let target = request.uri().path_and_query();
     let target = target.map_or(0, |target| target.as_str().len());
-    // On HTTP/1.1 there is one body at a time, whose buffer counts as the connection's.
+    // On HTTP/1.1 there is one body at a time, and its buffer belongs to the connection.
     let has_frames = request.version() == Version::HTTP_2 && !request.body().is_end_stream();
     let frame = if has_frames { PAYLOAD_BYTES_MAX } else { 0 };
     REQUEST_BYTES + fields.sum::<usize>() + target + usize::try_from(frame).unwrap_or(usize::MAX)
@@ -103,9 +103,9 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
-    /// Guards: many large heads of one address count against what all share, and are refused once it has its part of
-    /// that; those of other addresses are not, nor are a connection's first and small ones; what ends gives its memory
-    /// back.
+    /// Guards: many large heads of one address count against the shared budget, and are rejected once the address has
+    /// its share. Those of other addresses are accepted, and so are the first and the small ones of a connection. A
+    /// request that ends releases its memory.
     #[test]
     fn heads_are_counted() {
         let shared = SharedBudget::new(SHARED_BYTES);
@@ -129,8 +129,8 @@ mod tests {
         assert_eq!(one.bytes.load(Ordering::Relaxed), 0);
     }
 
-    /// Guards: what was read of a body on HTTP/2 and waits to be taken in is counted, for each stream: many streams of
-    /// a connection hold no more than its part and what is shared.
+    /// Guards: the buffered frame of a body on HTTP/2 is counted for each stream, so many streams of a connection stay
+    /// within its part and its share of the budget.
     #[test]
     fn a_frame_of_each_body_is_counted() {
         let shared = SharedBudget::new(0);

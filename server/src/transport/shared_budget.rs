@@ -3,8 +3,9 @@
 //! Owns: [`SharedBudget`] and [`BudgetShare`].
 //! Refuses: waiting. A client that gets no share is rejected, or continues with less.
 //!
-//! Invariant: an address never holds more than it leaves free for others. So a single address has at most a half; n of
-//! them that want all they can get have 1/(n + 1) each, and as much is left for the next one.
+//! Invariant: an address never gets a share after which it would hold more than is left. So a single address has at
+//! most half of the budget. If n addresses take all that they can get, each has 1/(n + 1), and as much is left for the
+//! next one.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ struct Table {
     held: HashMap<IpAddr, usize>,
 }
 
-/// The bytes that one holder has taken, until this drops.
+/// Bytes that are reserved for one holder, until this is dropped.
 #[derive(Debug)]
 pub(super) struct BudgetShare {
     shared: Arc<SharedBudget>,
@@ -44,7 +45,7 @@ impl SharedBudget {
         })
     }
 
-    /// Takes `bytes` for `peer`; `None` if it would then hold more than is left.
+    /// Reserves `bytes` for `peer`. Returns `None` if it would then hold more than is left.
     pub(super) fn take(self: &Arc<Self>, peer: IpAddr, bytes: usize) -> Option<BudgetShare> {
         let mut table = self.table.lock();
         let left = table.free.checked_sub(bytes)?;
@@ -83,8 +84,8 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
-    /// Guards: one address cannot take what all share: it has a half at most, and others that come after it get their
-    /// part; what is dropped comes back whole.
+    /// Guards: one address gets at most half of the budget, and later ones get their part; a dropped share is returned
+    /// whole.
     #[test]
     fn an_address_leaves_as_much_as_it_holds() {
         let shared = SharedBudget::new(1200);

@@ -1,7 +1,7 @@
-//! What a connection's bytes go over.
+//! The interface of a connection's byte stream.
 //!
-//! Owns: [`Stream`]. A stream over another one, as TLS, passes on to it what is asked of the socket.
-//! Refuses: what concerns a socket before it is served, which is `accept`'s.
+//! Owns: [`Stream`]. A stream over another one, such as TLS, forwards the socket operations to it.
+//! Refuses: setting up a socket before it is served, which `accept` does.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,17 +10,15 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-/// Bytes both ways, and what the transport asks of the socket below them.
+/// Bytes in both directions, and the operations of the transport on the socket below.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// The address of the client's end. It fails where the client has gone.
+    /// Returns the address of the client's end. Fails if the client has disconnected.
     fn peer(&self) -> io::Result<SocketAddr>;
 
-    /// Sets how much of what was written the kernel may keep that is not on its way yet, in bytes
-    /// (`TCP_NOTSENT_LOWAT`).
+    /// Limits how many written bytes the kernel may keep unsent (`TCP_NOTSENT_LOWAT`).
     fn set_unsent_max(&self, bytes: u32) -> io::Result<()>;
 
-    /// Makes the kernel forget what the client did not take, once the stream drops, and reset the connection
-    /// (`SO_LINGER` of zero).
+    /// Makes the kernel reset the connection and discard unread bytes when the stream is dropped (`SO_LINGER` of zero).
     fn set_reset_on_drop(&self) -> io::Result<()>;
 }
 
@@ -44,7 +42,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe in memory has no socket below.
+    /// A pipe in memory has no socket.
     impl Stream for DuplexStream {
         fn peer(&self) -> io::Result<SocketAddr> {
             Ok(([10, 0, 0, 1], 1).into())

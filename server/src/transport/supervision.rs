@@ -1,10 +1,10 @@
-//! Everything that ends a connection from outside.
+//! Supervision of a connection: everything that ends it from outside.
 //!
 //! Owns: [`Supervisor`]: shutdown, idleness, eviction, and answers that are left unread. hyper limits the wait for a
-//! head of HTTP/1.1; but it would keep an HTTP/2 client forever that answers pings and sends no request.
+//! head of HTTP/1.1. But it would keep an HTTP/2 connection forever whose client answers pings and sends no request.
 //!
-//! Invariant: on shutdown and after idleness, active requests end first. A connection is cut off only if its answer is
-//! not read, if nothing moves on it while others wait for its slot, or if it was told to end and sent no request since.
+//! Invariant: on shutdown and after idleness, active requests end first. A connection is closed during a request only
+//! if its answer is not read, if `slots` evicts it for another, or if an earlier attempt to end it had no effect.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -20,12 +20,12 @@ use super::connection_limits::ConnectionLimits;
 use super::front_end::AnswerMemory;
 use super::slots::{Eviction, Slot};
 
-/// Time that an idle connection has to end on shutdown: HTTP/2 waits for an answer of its client.
+/// Time that an idle connection has to end on shutdown, because HTTP/2 waits for an answer of its client.
 const STOP_MAX: Duration = Duration::from_secs(1);
-/// A client that leaves no room to write for this long reads none of its streams.
+/// If there is no room to write for this long, the client reads none of its streams.
 const BLOCKED_MIN: Duration = Duration::from_secs(1);
 
-/// What is watched beside a connection.
+/// The supervisor of one connection.
 pub(super) struct Supervisor<'a> {
     pub(super) requests: ActiveRequests,
     pub(super) memory: Option<Arc<dyn AnswerMemory>>,
@@ -35,7 +35,7 @@ pub(super) struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    /// Resolves once others need the memory of answers that the client does not take.
+    /// Resolves once others need the memory of answers that the client does not read.
     fn revoked(&self) -> BoxFuture<'static, ()> {
         match &self.memory {
             Some(memory) => memory.revoked(),
@@ -43,8 +43,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Resets an HTTP/2 stream of which the client takes nothing. False where that would free no memory, because what
-    /// is being written stays with the connection.
+    /// Resets an HTTP/2 stream that the client does not read. Returns false if that would free no memory, because bytes
+    /// that are being written stay with the connection.
     fn reset_stream_for_memory(&self) -> bool {
         let blocked = self.slot.blocked_for().unwrap_or_default();
         let ended = blocked < BLOCKED_MIN && self.requests.reset_stream_for_memory();
@@ -54,7 +54,7 @@ impl Supervisor<'_> {
         ended
     }
 
-    /// Answers requests until the connection ends. `shut_down` makes it take no more, and end after the active ones.
+    /// Answers requests until the connection ends. `shut_down` makes it accept no more, and end after the active ones.
     pub(super) async fn serve<C: Future<Output = hyper::Result<()>>>(
         self,
         connection: C,
@@ -75,9 +75,9 @@ impl Supervisor<'_> {
             tokio::select! {
                 ended = connection.as_mut() => {
                     let Err(error) = ended else { return close };
-                    // Clients disconnect all the time; errors of the server were logged where they happened.
+                    // Clients disconnect often; errors of the server were logged where they occurred.
                     tracing::debug!(%error, "a connection ended");
-                    // hyper has answered a request that it cannot parse, but not one that is late.
+                    // hyper has answered a request that it cannot parse, but not a late one.
                     return match (error.is_parse(), error.is_timeout()) {
                         (true, _) => Close::Linger,
                         (false, true) if self.slot.has_request_pending() => Close::RequestTimeout,
@@ -95,15 +95,15 @@ impl Supervisor<'_> {
                 }
                 eviction = self.slot.evicted() => {
                     if eviction == Eviction::Now {
-                        tracing::debug!("a connection was cut while others waited for its slot");
+                        tracing::debug!("a connection was closed because others waited for its slot");
                         return Close::Reset;
                     }
                     patience = EVICTION_TIME_MAX;
                 }
                 () = &mut idle => {
-                    // It was told to end and did not: HTTP/2 waits for an answer to that.
+                    // It did not end in time: HTTP/2 waits for an answer to that.
                     if ending && self.slot.blocked_for().is_none() {
-                        tracing::debug!("an idle connection did not end when told to");
+                        tracing::debug!("an idle connection was closed because it did not end in time");
                         return Close::Immediate;
                     }
                     if self.slot.is_evicted() {

@@ -1,11 +1,11 @@
-//! The body of an answer, as its connection takes it.
+//! The body of an answer that tracks how its connection reads it.
 //!
-//! Owns: [`TrackedBody`], which keeps its request active until the connection has taken the last byte. It records
-//! whether the server waits for the client to take more, and when the client last took something.
+//! Owns: [`TrackedBody`], which keeps its request active until the connection has read the last byte. It records
+//! whether the server waits for the client to read more, and when the client last did.
 //!
-//! Invariant: on HTTP/2 an answer that holds memory keeps the task of its stream for as long as it has the memory, so
-//! that resetting the stream gives it back. hyper ends the task with the last piece of an answer, taken or not; so the
-//! last byte is a piece of its own.
+//! Invariant: on HTTP/2 an answer that holds memory keeps the task of its stream while it holds the memory, so
+//! resetting the stream releases it. hyper ends the task with the last piece of an answer, even if it is unread. So the
+//! last byte is a separate piece.
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -22,13 +22,13 @@ use super::active_requests::{ActiveRequest, ClientWait};
 pub(super) struct TrackedBody<B> {
     body: B,
     request: Arc<ActiveRequest>,
-    /// `None` while more of the answer was asked for and is not there yet.
+    /// `None` while the connection has polled for more that is not ready yet.
     client_wait: Option<ClientWait>,
-    /// The last byte, once all others were given out.
+    /// The last byte, once all others were returned.
     last: Option<Bytes>,
 }
 
-/// A part of an answer that does the same until the connection has taken it.
+/// A part of an answer that keeps its request active until the connection has read it.
 #[derive(Debug)]
 pub(super) struct TrackedData {
     bytes: Bytes,
@@ -77,7 +77,7 @@ impl<B: Body + Unpin> Body for TrackedBody<B> {
             return Poll::Pending;
         };
         if this.client_wait.is_none() {
-            // Before it counts as unread: the time until now was the server's.
+            // Recorded before it counts as unread, because the server needed the time until now.
             this.request.record_taken();
             this.client_wait = Some(ClientWait::begin(&this.request));
         }
@@ -135,8 +135,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    /// Guards: the time in which the server prepares a part of an answer does not count as one in which the client left
-    /// it unread; the time after that does.
+    /// Guards: the time in which the server prepares a part of an answer does not count as unread; the time after that
+    /// does.
     #[tokio::test(start_paused = true)]
     async fn time_of_the_server_is_not_the_clients() {
         let clock = RunningClock::start();

@@ -1,9 +1,9 @@
-//! What happens to the rest of a request's body that no handler read.
+//! Handling of the rest of a request's body that no handler read.
 //!
-//! Owns: the choice between keeping the connection, for which the rest of the body is read beside the answer, and
-//! closing it after the answer. A closed one lingers (`linger`), so that a client that sends before it reads sees its
-//! answer. On HTTP/2 a bounded part of the rest is read, and then the stream is reset.
-//! Refuses: reading much in order to keep a connection; a new one is cheaper.
+//! Owns: the choice between keeping the connection, for which the rest of the body is read during the answer, and
+//! closing it after the answer. A closed one lingers (`linger`), so that a client that sends before it reads gets its
+//! answer. On HTTP/2 a limited part of the rest is read, and then the stream is reset.
+//! Refuses: reading much to keep a connection, because a new one is cheaper.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::clock::RunningClock;
 const BYTES_MAX: u64 = 256 << 10;
 /// Most bytes that are read of an HTTP/2 stream before it is reset.
 const STREAM_BYTES_MAX: u64 = 16 << 20;
-/// Longest time for that; then the connection is closed or the stream reset.
+/// Longest time of that reading; then the connection is closed or the stream reset.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Drains the rest of a body whose answer is known, or makes the answer close the connection.
@@ -34,8 +34,8 @@ pub(crate) fn drain_or_close<B>(
     }
     let is_http2 = head.version >= Version::HTTP_2;
     let most = if is_http2 {
-        // A reset without an error (RFC 9113 section 8.1) would do, but some clients that are still sending take it for
-        // the answer.
+        // A reset without an error (RFC 9113 section 8.1) would be enough, but some clients that are still sending
+        // treat it as the answer.
         Some(STREAM_BYTES_MAX).filter(|_| body.is_coming())
     } else {
         let rest = body.remaining().filter(|bytes| *bytes <= BYTES_MAX);
@@ -53,7 +53,7 @@ pub(crate) fn drain_or_close<B>(
     }
 }
 
-/// Whether the client wants to keep the connection (RFC 9112 section 9.3).
+/// Returns whether the client wants to keep the connection (RFC 9112 section 9.3).
 fn wants_keep_alive(head: &Parts) -> bool {
     let says = |wanted: &str| {
         let mut options = headers::list(&head.headers, &header::CONNECTION);
@@ -73,7 +73,7 @@ async fn read(body: &mut RequestBody, most: u64) {
     }
 }
 
-/// Whether all of it was read or can be read without waiting.
+/// Returns whether all of it was read or can be read without waiting.
 fn is_complete(body: &mut RequestBody) -> bool {
     if body.is_complete() {
         return true;
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// Guards: nothing is waited for to keep a connection that the client wants closed.
+    /// Guards: no time is spent to keep a connection that the client wants closed.
     #[test]
     fn clients_say_whether_the_connection_is_kept() {
         let is_kept = |version, options: &[&str]| {

@@ -1,10 +1,10 @@
-//! How much of an answer the kernel may keep that is not sent yet.
+//! The limit on unsent bytes of an answer in the kernel.
 //!
-//! Owns: [`UnsentLimit`]. With a low limit the server soon sees that a client takes nothing, and a client that
-//! disconnects leaves little behind; the price is a wake-up for every half of it, which slows a fast client down. So a
-//! connection begins with a low limit. It has a high one while its client takes much without pauses, if the budget that
-//! all connections share has room.
-//! Refuses: bytes that are sent and not acknowledged, which the system limits (`tcp_wmem`).
+//! Owns: [`UnsentLimit`]. With a low limit the server soon detects that a client reads nothing, and a disconnected
+//! client leaves little in the kernel. But it costs a wake-up for every half of it, which slows a fast client. So a
+//! connection begins with a low limit. It has a high one while its client reads much without pauses, if the shared
+//! budget has room.
+//! Refuses: bytes that are sent but not acknowledged, which the system limits (`tcp_wmem`).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,17 +15,17 @@ use super::stream::Stream;
 
 /// Limit for a client that is not known to be fast. The socket becomes writable once half of it is sent.
 const SLOW_CLIENT_BYTES: u32 = 256 << 10;
-/// Limit for a fast one: a window.
+/// Limit for a fast client: one window.
 const FAST_CLIENT_BYTES: u32 = 1 << 20;
-/// Budget of all fast clients of a listener, for what is beyond the limit of the others.
+/// Budget of all fast clients of a listener, for the part of their limits above that of the others.
 pub(super) const SHARED_BYTES: usize = 256 << 20;
-/// Slot without a pause, this makes a client fast.
+/// A client that reads this many bytes without a pause is fast.
 const FAST_FROM_BYTES: u64 = 8 << 20;
-/// A write that waits this long for room is a pause: the client took less than half of the limit meanwhile, 1.2 MiB/s.
-/// For a fast client, whose limit is four times as high, it is four times as long.
+/// A write that waits this long for room is a pause: the client read less than half of the limit meanwhile, or 1.2
+/// MiB/s. For a fast client, whose limit is four times as high, it is four times as long.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const FAST_PAUSE_MIN: Duration = Duration::from_millis(400);
-/// Most bytes of a write after a pause, so that the next progress of the client is seen soon.
+/// Most bytes of a write after a pause, so that the next progress of the client is detected soon.
 const AFTER_PAUSE_BYTES: usize = 16 << 10;
 
 /// The limit of one connection.
@@ -35,7 +35,7 @@ pub(super) struct UnsentLimit {
     peer: IpAddr,
     /// Bytes written since the last pause.
     since_pause: u64,
-    /// That of a fast client.
+    /// The share of a fast client.
     fast: Option<BudgetShare>,
 }
 
@@ -51,7 +51,7 @@ impl UnsentLimit {
         }
     }
 
-    /// Most bytes of a write that waited for room for `pause`.
+    /// Returns the most bytes of a write that waited for room for `pause`.
     pub(super) fn write_max(&self, pause: Duration) -> usize {
         if self.fast.is_some() && pause >= FAST_PAUSE_MIN {
             AFTER_PAUSE_BYTES
@@ -67,7 +67,7 @@ impl UnsentLimit {
         }
     }
 
-    /// The new limit, if it changed.
+    /// Returns the new limit, if it changed.
     fn change(&mut self, bytes: usize, pause: Duration) -> Option<u32> {
         let pause_min = if self.fast.is_some() {
             FAST_PAUSE_MIN
@@ -93,7 +93,7 @@ impl UnsentLimit {
 
 fn set(stream: &impl Stream, bytes: u32) {
     if let Err(error) = stream.set_unsent_max(bytes) {
-        tracing::debug!(%error, "cannot limit what the kernel keeps unsent; continuing without");
+        tracing::debug!(%error, "the limit on unsent bytes could not be set; continuing without it");
     }
 }
 
@@ -101,8 +101,8 @@ fn set(stream: &impl Stream, bytes: u32) {
 mod tests {
     use super::*;
 
-    /// Guards: the kernel keeps much for a client that takes much, as long as there is some left, and little again once
-    /// it pauses; then a write is short, so that the client is seen to take something soon.
+    /// Guards: a client that reads much has the high limit while the budget has room, and the low one once it pauses.
+    /// Then a write is short, so that the next progress is detected soon.
     #[test]
     fn a_client_is_fast_until_it_pauses() {
         let shared = SharedBudget::new(2 * usize::try_from(FAST_CLIENT_BYTES).unwrap());

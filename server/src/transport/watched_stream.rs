@@ -1,10 +1,10 @@
-//! A connection's stream, watched for clients that are inactive.
+//! A connection's stream that detects inactive clients.
 //!
-//! Owns: the time that an answer may be left unread, which hyper does not limit; how much is read at once; and the
+//! Owns: the time for which an answer may be left unread, which hyper does not limit; the size of reads; and the
 //! records of progress by which `slots` chooses connections to evict. On HTTP/2 only heads and content count as
-//! progress, and for an answer only content: with pings any client would look active.
-//! Refuses: limits inside a request, which are `request_body`'s and the front ends'; how much the kernel keeps, which
-//! is `unsent`'s; closing, which is `close`'s: it gets the stream back once hyper is done with it.
+//! progress, and for an answer only content, because any client can send pings.
+//! Refuses: limits inside a request, which `request_body` and the front ends set; the limit on unsent bytes (`unsent`);
+//! closing: `close` gets the stream back after hyper has dropped it.
 //!
 //! Invariant: an error here ends the connection; slow progress never does.
 
@@ -34,20 +34,20 @@ use crate::clock::{Alarm, RunningClock};
 
 /// Bytes that a connection receives before its buffers may become large, if its reads fill the small ones.
 const LARGE_FROM_BYTES: u64 = 256 << 10;
-/// Memory of large buffers: one being filled, one being processed.
+/// Memory of large buffers in bytes: one is filled while one is processed.
 const LARGE_BUFFERS_BYTES: usize = 2 * LARGE_READ_BYTES;
 
-/// A stream under watch.
+/// A stream whose progress is recorded.
 pub(super) struct WatchedStream<S: Stream> {
-    /// `Some` until this drops.
+    /// `Some` until this is dropped.
     stream: Option<Take<S>>,
-    /// Takes the stream then.
+    /// Receives the stream when this is dropped.
     returned: Option<oneshot::Sender<S>>,
     /// Bytes read before the protocol was known.
     preread: Bytes,
     /// Bytes read since.
     received: u64,
-    /// Budget for large buffers; `None` on HTTP/2, where windows do the same.
+    /// Budget for large buffers; `None` on HTTP/2, where windows have that role.
     memory: Option<Arc<SharedBudget>>,
     /// The share of it that large buffers have.
     large: Option<BudgetShare>,
@@ -73,7 +73,7 @@ pub(super) struct WatchedStream<S: Stream> {
 }
 
 impl<S: Stream> WatchedStream<S> {
-    /// Wraps `stream`. The receiver gets it back after the wrapper dropped.
+    /// Wraps `stream`. The receiver gets it back when the wrapper is dropped.
     pub(super) fn new(
         stream: S,
         begun: Bytes,
@@ -139,7 +139,7 @@ impl<S: Stream> WatchedStream<S> {
         let count = buffer.filled().len() - before;
         let is_end = count == 0 && buffer.remaining() > 0 && outcome.is_ok();
         if is_end && self.frames.is_some() && !std::mem::replace(&mut self.is_ended, true) {
-            // hyper would take this for the end of the connection, and drop active requests and those that it has read.
+            // hyper would treat this as the end of the connection, and drop active requests and those that it has read.
             self.requests.set_client_ended();
             self.ended = Some(self.requests.idle(EVICTION_TIME_MAX).boxed());
             return self.poll_receive(cx, buffer);
@@ -172,7 +172,7 @@ impl<S: Stream> WatchedStream<S> {
         Poll::Ready(outcome)
     }
 
-    /// How long there has been no room to write.
+    /// Returns for how long there has been no room to write.
     fn pause(&self) -> Duration {
         let since = self.blocked_since;
         since.map_or(Duration::ZERO, |since| {
@@ -210,7 +210,7 @@ impl<S: Stream> WatchedStream<S> {
 }
 
 impl<S: Stream> WatchedStream<S> {
-    /// Records that the stream took `count` bytes of `pieces`.
+    /// Records that `count` bytes of `pieces` were written to the stream.
     fn record_written(&mut self, pieces: &[IoSlice<'_>], count: usize) {
         let moved = match &mut self.frames {
             None => Progress::Data,
@@ -238,7 +238,7 @@ impl<S: Stream> WatchedStream<S> {
 impl<S: Stream> Drop for WatchedStream<S> {
     fn drop(&mut self) {
         if let (Some(stream), Some(returned)) = (self.stream.take(), self.returned.take()) {
-            // Without a receiver the stream closes.
+            // Without a receiver the stream is closed.
             drop(returned.send(stream.into_inner()));
         }
     }

@@ -1,7 +1,7 @@
-//! `tonnage check-config`: everything that is wrong with a configuration, at once.
+//! `tonnage check-config`: reports all errors of a configuration at once.
 //!
 //! Owns: the report.
-//! Refuses: touching the data directory or opening a port.
+//! Refuses: access to the data directory or to ports.
 
 use std::path::PathBuf;
 
@@ -62,8 +62,8 @@ fn verdict(loaded: &Loaded) -> String {
         None => "variables and flags (no file was given; --config names one)".to_owned(),
     };
     match loaded.mistakes.len() {
-        0 => format!("no mistakes in {what}"),
-        1 => format!("1 mistake in {what}"),
-        count => format!("{count} mistakes in {what}"),
+        0 => format!("no errors in {what}"),
+        1 => format!("1 error in {what}"),
+        count => format!("{count} errors in {what}"),
     }
 }

@@ -1,6 +1,7 @@
-//! `tonnage config show`: every effective value, and where it came from.
+//! `tonnage config show`: prints every effective value and its source.
 //!
-//! Owns: the listing. It lists nothing if the configuration has mistakes, because the values would not be the effective ones.
+//! Owns: the listing. It lists nothing if the configuration has errors, because the values would not be the effective
+//! ones.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -71,7 +72,7 @@ fn row(option: &OptionInfo) -> Row<'_> {
     }
 }
 
-/// A value for a program: sizes in bytes, durations in milliseconds.
+/// Returns a value for programs: sizes in bytes, durations in milliseconds.
 fn json(form: Form, text: &str) -> Value {
     let value = match form {
         Form::Path | Form::Address | Form::Word => None,
@@ -93,7 +94,7 @@ fn json(form: Form, text: &str) -> Value {
 mod tests {
     use super::*;
 
-    /// Guards: a program gets numbers, booleans and arrays where there are any; a mask stays one.
+    /// Guards: values have their types in JSON, and a masked secret stays masked.
     #[test]
     fn values_are_typed_in_json() {
         for (form, text, expected) in [

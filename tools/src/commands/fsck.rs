@@ -1,6 +1,6 @@
-//! `tonnage fsck`: everything in a closed store, checked.
+//! `tonnage fsck`: checks a closed store completely.
 //!
-//! Owns: the report's two forms and the progress. Refuses: repairing, and judging; the engine grades findings.
+//! Owns: the report's two forms and the progress. Refuses: repairing, and grading findings, which the engine does.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -146,7 +146,7 @@ fn print(report: &Report) -> Result<(), Failure> {
         .count();
     output::result(&match (damage, report.findings.len()) {
         (0, 0) => "sound".to_owned(),
-        (0, _) => "sound; what is listed above costs no content".to_owned(),
+        (0, _) => "sound; the findings above affect no content".to_owned(),
         (count, _) => format!("DAMAGED: {count} finding(s) of damage; nothing was changed"),
     })?;
     Ok(())

@@ -1,4 +1,4 @@
-//! `tonnage inspect`: what a file of a store says.
+//! `tonnage inspect`: decodes files of a store.
 //!
 //! Owns: the choice of paths and the text form.
 //! Refuses: writing; it needs no lock and may run beside a server.
@@ -39,7 +39,7 @@ struct Inspected {
     findings: Findings,
 }
 
-/// Looks at every path.
+/// Inspects every path.
 pub(crate) fn run(arguments: &Inspect) -> Result<Exit, Failure> {
     let mut files = Vec::new();
     for path in arguments.paths.iter().chain(&arguments.data) {
@@ -98,7 +98,7 @@ fn print(file: &Inspected) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A value without quotes. What a client chose (names, actors) is escaped, so that it cannot move the cursor.
+/// Formats a value without quotes. Control characters are escaped, because clients choose names and actors.
 fn plain(value: &Value) -> String {
     match value.as_str() {
         Some("") => "-".to_owned(),

@@ -1,7 +1,7 @@
 //! One file for each command.
 //!
-//! Owns: which function carries out which command.
-//! Refuses: work that two commands share; it belongs beside them, not here.
+//! Owns: the map from commands to functions.
+//! Refuses: work that two commands share, which has its own modules.
 
 pub(crate) mod check_config;
 pub(crate) mod config_show;

@@ -1,4 +1,4 @@
-//! `tonnage repo delete`: a repository with everything in it.
+//! `tonnage repo delete`: deletes a repository with everything in it.
 //!
 //! Owns: the text and JSON forms. Refuses: asking for confirmation; `--dry-run` prints what would be deleted.
 

@@ -1,4 +1,4 @@
-//! `tonnage repo list`: the names of all repositories.
+//! `tonnage repo list`: prints the names of all repositories.
 //!
 //! Owns: the text and JSON forms. Refuses: holding more than a page of names.
 
@@ -23,7 +23,7 @@ pub(crate) struct RepoList {
 pub(crate) fn run(arguments: &RepoList) -> Result<Exit, Failure> {
     let mut target = Target::find(&arguments.target)?;
     let mut request = ListRepositories::default();
-    // What is printed from the first page on is a result.
+    // Entries are printed page by page, so the first page is printed before the last is read.
     let mut page = target.ask(request.clone())?;
     let mut list = List::new(arguments.json, "repositories");
     loop {

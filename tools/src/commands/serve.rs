@@ -1,7 +1,7 @@
 //! `tonnage serve`: runs the registry.
 //!
-//! Owns: the way from arguments to a runtime with logging.
-//! Refuses: the server's life; `crate::serve` has it.
+//! Owns: starting a runtime and logging from arguments.
+//! Refuses: running the server, which `crate::serve` does.
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
@@ -17,7 +17,7 @@ pub(crate) struct Serve {
     flags: ConfigFlags,
 }
 
-/// Serves until a signal comes.
+/// Serves until a signal arrives.
 pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
     let config = config::load(&arguments.flags).without_mistakes()?.config;
     let json = config.log_format == "json";
@@ -40,7 +40,10 @@ pub(crate) fn run(arguments: &Serve) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|error| {
-            Failure::new(Exit::Disk, format!("no runtime could be started: {error}"))
+            Failure::new(
+                Exit::Disk,
+                format!("the runtime could not be started: {error}"),
+            )
         })?;
     runtime.block_on(serve::serve(options))
 }

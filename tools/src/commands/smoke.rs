@@ -1,7 +1,7 @@
-//! `tonnage smoke`: whether a registry works, and how fast, with no other client.
+//! `tonnage smoke`: tests whether a registry works, and how fast, without another client.
 //!
 //! Owns: arguments and the summary.
-//! Refuses: credentials and TLS, which it cannot speak.
+//! Refuses: credentials and TLS, which it does not support.
 
 use std::time::Duration;
 
@@ -28,13 +28,13 @@ pub(crate) struct Smoke {
     /// Seed of the content; the same seed makes the same bytes [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// Longest wait without a byte moving
+    /// Longest time without progress
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = units::parse_duration)]
     timeout: Duration,
-    /// Fail also where the registry lacks an optional part of the protocol
+    /// Fail also if the registry lacks an optional part of the protocol
     #[arg(long)]
     strict: bool,
-    /// Leave what was pushed on the registry
+    /// Keep what was pushed on the registry
     #[arg(long)]
     keep: bool,
     /// Print the result as JSON, at the end
@@ -44,7 +44,7 @@ pub(crate) struct Smoke {
 
 fn size(text: &str) -> Result<u64, String> {
     match units::parse_size(text)? {
-        0 => Err("the layer needs at least one byte".to_owned()),
+        0 => Err("the layer must have at least one byte".to_owned()),
         bytes => Ok(bytes),
     }
 }
@@ -68,7 +68,7 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
         None => getrandom::u64().map_err(|error| {
             Failure::new(
                 Exit::Disk,
-                format!("no random seed from the system: {error}"),
+                format!("the system provided no random seed: {error}"),
             )
         })?,
     };
@@ -87,7 +87,10 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
         .enable_all()
         .build();
     let runtime = runtime.map_err(|error| {
-        Failure::new(Exit::Disk, format!("no runtime could be started: {error}"))
+        Failure::new(
+            Exit::Disk,
+            format!("the runtime could not be started: {error}"),
+        )
     })?;
     let recorder = runtime.block_on(smoke::run(&options));
     report(arguments, &options, &recorder)?;
@@ -103,7 +106,7 @@ fn unreachable_registry(options: &SmokeOptions) -> Failure {
         Exit::Network,
         format!("no registry answered at {}", options.url),
     )
-    .next("is it running, and is this its address?")
+    .next("check that it is running and that this is its address")
 }
 
 fn report(arguments: &Smoke, options: &SmokeOptions, recorder: &Recorder) -> Result<(), Failure> {
@@ -139,7 +142,7 @@ fn report(arguments: &Smoke, options: &SmokeOptions, recorder: &Recorder) -> Res
     Ok(())
 }
 
-/// `http://host:port` of what was typed.
+/// Parses an address that a user typed into `http://host:port`.
 fn base_of(url: &str) -> Result<String, Failure> {
     let usage = |what: String| Failure::new(Exit::Usage, what);
     let typed = if url.contains("://") {
@@ -151,11 +154,11 @@ fn base_of(url: &str) -> Result<String, Failure> {
         .parse()
         .map_err(|error| usage(format!("{url} is no address: {error}")))?;
     if uri.scheme_str() != Some("http") {
-        return Err(usage(format!("{url}: smoke speaks plain http only")));
+        return Err(usage(format!("{url}: smoke supports plain http only")));
     }
     let Some(authority) = uri.authority().filter(|a| !a.as_str().contains('@')) else {
         return Err(usage(format!(
-            "{url} names no host, or credentials, which smoke does not send"
+            "{url} has no host, or has credentials, which smoke does not support"
         )));
     };
     if !matches!(uri.path(), "" | "/") {
@@ -170,7 +173,7 @@ fn base_of(url: &str) -> Result<String, Failure> {
 mod tests {
     use super::*;
 
-    /// Guards: what people type for a registry is understood, and what smoke cannot speak is refused.
+    /// Guards: usual forms of a registry's address are accepted, and what smoke does not support is rejected.
     #[test]
     fn addresses_are_understood() {
         for typed in [

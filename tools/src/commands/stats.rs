@@ -1,4 +1,4 @@
-//! `tonnage stats`: what a store holds.
+//! `tonnage stats`: prints counts and sizes of a store.
 //!
 //! Owns: the text and JSON forms. Refuses: reading payloads; `fsck` does.
 
@@ -33,7 +33,7 @@ struct Counted<'a> {
     stats: admin::Stats,
 }
 
-/// Prints what the store holds.
+/// Prints counts and sizes of the store.
 pub(crate) fn run(arguments: &Stats) -> Result<Exit, Failure> {
     let mut target = Target::find(&arguments.target)?;
     let stats = target.ask(GetStats {})?;
@@ -55,7 +55,7 @@ fn print(counted: &Counted<'_>) -> Result<(), Failure> {
     let state = match (open, stats.poisoned) {
         (false, _) => "closed",
         (true, false) => "open, a server runs",
-        (true, true) => "open, but it takes no writes since a failure; the server's log says which",
+        (true, true) => "open, but read-only since a failure; the server's log has the cause",
     };
     let stored = format_about(stats.blob_bytes);
     let free = format_about(stats.disk_available_bytes);

@@ -1,4 +1,4 @@
-//! `tonnage tag delete`: tags, all or none.
+//! `tonnage tag delete`: deletes tags, all or none.
 //!
 //! Owns: the text and JSON forms. Refuses: asking for confirmation; `--dry-run` prints what would be deleted.
 

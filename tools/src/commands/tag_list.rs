@@ -1,4 +1,4 @@
-//! `tonnage tag list`: a repository's tags.
+//! `tonnage tag list`: prints the tags of a repository.
 //!
 //! Owns: the text and JSON forms. Refuses: holding more than a page of tags.
 
@@ -44,7 +44,7 @@ impl<'a> From<&'a TagEntry> for TagRow<'a> {
 }
 
 impl TagRow<'_> {
-    /// The text form; the name is last, since only its length varies.
+    /// Formats the tag as text. The name is last, because only its length varies.
     pub(crate) fn line(&self) -> String {
         format!("{}  {}  {}", self.set, self.digest, self.tag)
     }
@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &TagList) -> Result<Exit, Failure> {
         repository: arguments.repository.clone(),
         last: None,
     };
-    // What is printed from the first page on is a result.
+    // Entries are printed page by page, so the first page is printed before the last is read.
     let mut page = target.ask(request.clone())?;
     let mut list = List::new(arguments.json, "tags").with("repository", &arguments.repository);
     loop {

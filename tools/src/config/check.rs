@@ -1,6 +1,6 @@
-//! Rules between options, which no value can break alone.
+//! Rules between options.
 //!
-//! Owns: these rules. The store checks its own bounds once more when it opens.
+//! Owns: these rules. The store checks its own limits again when it opens.
 
 use crate::config::options::Config;
 use crate::config::reader::Reader;
@@ -11,12 +11,12 @@ pub(super) fn check(config: &Config, reader: &mut Reader) {
     let (listen, admin) = (config.server.listen, config.server.admin_listen);
     // Port 0 takes any free port, so two of them never collide.
     if admin == Some(listen) && listen.port() != 0 {
-        let what = "the registry listens on the same address; take another port, or off";
+        let what = "the registry listens on the same address; use another port, or off";
         reader.reject("admin_listen", what);
     }
     if !listen.ip().to_canonical().is_loopback() && !config.insecure_anonymous {
         let what = format!(
-            "everybody who reaches {listen} could push, pull and delete; listen on 127.0.0.1, or allow it with \
+            "anyone who reaches {listen} could push, pull and delete; listen on 127.0.0.1, or allow it with \
              --insecure-anonymous"
         );
         reader.reject("listen", &what);

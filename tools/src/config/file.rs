@@ -1,6 +1,7 @@
 //! The configuration file: TOML, with the line of every key and value.
 //!
-//! Owns: [`ConfigFile`], and mistakes of form: syntax, unknown keys, a value in place of a table. Values are read by `reader`.
+//! Owns: [`ConfigFile`], and errors of form: syntax, unknown keys, a value in place of a table. Values are read by
+//! `reader`.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::config::kind::Form;
 use crate::config::mistake::{Mistake, Source, nearest};
 use crate::config::reader::{Given, OptionInfo, Reader};
 
-/// A larger file is not a configuration.
+/// Largest configuration file in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A configuration file in memory.
@@ -23,7 +24,7 @@ pub(crate) struct ConfigFile {
     text: String,
 }
 
-/// The values that TOML and options have in common.
+/// The types of values that both TOML and options have.
 #[derive(Deserialize)]
 #[serde(
     untagged,
@@ -43,7 +44,7 @@ impl ConfigFile {
             if found.is_file() && found.len() <= FILE_BYTES_MAX {
                 return std::fs::read_to_string(path);
             }
-            let what = format!("it is no file of at most {FILE_BYTES_MAX} bytes");
+            let what = format!("it is not a file of at most {FILE_BYTES_MAX} bytes");
             Err(std::io::Error::other(what))
         });
         text.map(|text| Self::new(path, text)).map_err(|error| {
@@ -52,7 +53,7 @@ impl ConfigFile {
         })
     }
 
-    /// A file with this text.
+    /// Creates a file with this text.
     pub(super) fn new(path: &Path, text: impl Into<String>) -> Self {
         Self {
             path: path.to_path_buf(),
@@ -60,7 +61,7 @@ impl ConfigFile {
         }
     }
 
-    /// The line at which a span begins.
+    /// Returns the line at which a span begins.
     fn source(&self, span: Option<Range<usize>>) -> Source {
         let before = span.and_then(|span| self.text.get(..span.start));
         Source::File {
@@ -69,7 +70,7 @@ impl ConfigFile {
         }
     }
 
-    /// Gives the options' values to `reader`.
+    /// Passes the values of options to `reader`.
     pub(super) fn read(&self, known: &[OptionInfo], reader: &mut Reader) {
         let (document, errors) = DeTable::parse_recoverable(&self.text);
         for error in errors {
@@ -114,7 +115,7 @@ impl ConfigFile {
     }
 }
 
-/// A value as it would be written in a variable.
+/// Returns a value as it would be written in a variable.
 fn text_of(value: Spanned<DeValue<'_>>, form: Form) -> Result<String, String> {
     match Written::deserialize(ValueDeserializer::from(value)) {
         Ok(Written::Text(text)) => Ok(text),
@@ -126,7 +127,7 @@ fn text_of(value: Spanned<DeValue<'_>>, form: Form) -> Result<String, String> {
     }
 }
 
-/// What to say about an unknown key: an option of the same name in another table, or the nearest key.
+/// Describes an unknown key, with an option of the same name in another table or the most similar key.
 fn unknown(key: &str, known: &[OptionInfo]) -> String {
     let keys = || known.iter().map(|option| option.key);
     let name = |key: &str| key.rsplit('.').next().map(str::to_owned);

@@ -1,7 +1,7 @@
 //! The flags of all options.
 //!
-//! Owns: [`ConfigFlags`], which any command can flatten into its arguments. Values stay text here, so that the mistakes of
-//! all sources are reported together.
+//! Owns: [`ConfigFlags`], which any command can flatten into its arguments. Values stay text here, so that the errors
+//! of all sources are reported together.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::config::mistake::Source;
 use crate::config::options;
 use crate::config::reader::{Given, OptionInfo};
 
-/// What was given on the command line.
+/// The options given on the command line.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConfigFlags {
     /// `--config`.

@@ -1,4 +1,4 @@
-//! Kinds of option values: how each is read and shown.
+//! Kinds of option values, with their parsers and formats.
 //!
 //! Owns: [`Kind`], and one function for each kind there is.
 
@@ -14,7 +14,7 @@ use tonnage_server::{Host, Hostname, Locations};
 
 use crate::units::{format_duration, format_size, parse_duration, parse_size};
 
-/// How values are written, for `--help` and JSON.
+/// The syntax of values, for `--help` and JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Path,
@@ -31,13 +31,13 @@ pub(crate) enum Form {
 /// Reads a value from its text.
 type Parse<T> = Box<dyn Fn(&str) -> Result<T, String>>;
 
-/// How the values of one option are read and shown.
+/// The parser, the format and the limits of one option's values.
 pub(crate) struct Kind<T> {
-    /// How they are written.
+    /// Their syntax.
     pub(crate) form: Form,
-    /// Reads a value; the error says what is wrong with it and what to write.
+    /// Parses a value. The error says what is wrong and what to write.
     pub(crate) parse: Parse<T>,
-    /// Shows a value as it could be typed.
+    /// Formats a value as it could be typed.
     pub(crate) show: fn(&T) -> String,
     /// Minimum and maximum, if there are any.
     pub(crate) range: Option<[String; 2]>,
@@ -60,7 +60,7 @@ impl<T: 'static> Kind<T> {
         }
     }
 
-    /// A type that reads and shows itself.
+    /// Creates a kind from `FromStr` and `Display` of its type.
     fn text(form: Form, expected: &'static str) -> Self
     where
         T: FromStr + Display,
@@ -68,7 +68,7 @@ impl<T: 'static> Kind<T> {
         Self::new(form, move |text| parse(text, expected), T::to_string)
     }
 
-    /// With a minimum and a maximum.
+    /// Adds a minimum and a maximum.
     fn within(self, range: RangeInclusive<T>) -> Self
     where
         T: PartialOrd,
@@ -165,7 +165,7 @@ where
     let bytes = Kind::new(Form::Size, parse_size, |bytes| format_size(*bytes)).within(range);
     let parse = move |text: &str| {
         let size = N::try_from((bytes.parse)(text)?).ok();
-        size.ok_or_else(|| format!("{text} is more than this machine can count"))
+        size.ok_or_else(|| format!("{text} exceeds the largest number of this machine"))
     };
     Kind {
         range: bytes.range,
@@ -192,7 +192,7 @@ pub(crate) fn word(words: &'static [&'static str]) -> Kind<&'static str> {
     Kind::new(Form::Word, parse, |word| (*word).to_owned())
 }
 
-/// How locations are written.
+/// The form of locations.
 pub(crate) fn locations() -> Kind<Locations> {
     let expected = "relative, request, or a URL without a path, such as https://registry.example";
     Kind::new(
@@ -206,7 +206,7 @@ pub(crate) fn locations() -> Kind<Locations> {
     )
 }
 
-/// A list of entries, each with its own text. `none` and the empty text are the empty list.
+/// A list of entries. `none` and the empty text are the empty list.
 fn list<T: 'static>(
     entry: impl Fn(&str) -> Result<T, String> + 'static,
     show: fn(&Vec<T>) -> String,

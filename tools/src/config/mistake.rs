@@ -1,4 +1,4 @@
-//! Mistakes in a configuration, and where they are.
+//! Errors in a configuration, with their places.
 //!
 //! Owns: [`Source`], [`Mistake`], and the suggestion of a known name for an unknown one.
 
@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-/// Where a value came from, the weakest source first.
+/// The source of a value, in ascending precedence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case", tag = "from")]
 pub(crate) enum Source {
-    /// Nobody set it.
+    /// The default.
     Default,
     /// The configuration file.
     File {
@@ -46,7 +46,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// One thing that is wrong, and where.
+/// One error in a configuration, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Mistake {
     /// Where it was written.
@@ -56,7 +56,7 @@ pub(crate) struct Mistake {
 }
 
 impl Mistake {
-    /// A mistake at a place.
+    /// Creates an error at a place.
     pub(crate) fn new(at: &Source, what: impl Into<String>) -> Self {
         Self {
             at: at.clone(),
@@ -71,7 +71,7 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// The known name closest to `unknown`, if at most a third of its letters differ.
+/// Returns the known name most similar to `unknown`, if at most a third of its letters differ.
 pub(crate) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = unknown.len().max(3) / 3;
     known

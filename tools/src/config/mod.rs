@@ -3,7 +3,7 @@
 //! Owns: the order of the sources (a flag, then a variable, then the file, then the default) and [`Loaded`]. To add an
 //! option, add it to `options`: its flag, variable, key, help and place in `config show` follow from there.
 //!
-//! Invariant: one run reports every mistake, also in a value that another source overrides.
+//! Invariant: one run reports every error, also in a value that another source overrides.
 
 mod check;
 mod file;
@@ -28,23 +28,23 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 
-/// A configuration with the source of each value, and what is wrong with it.
+/// A configuration with the source of each value, and its errors.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    /// The options, each as its last source without a mistake sets it.
+    /// The options, each as set by its last source without an error.
     pub(crate) config: Config,
-    /// What `config show` lists, in the order of their declaration.
+    /// The options for `config show`, in the order of their declaration.
     pub(crate) options: Vec<OptionInfo>,
-    /// Everything that is wrong. If there are any, the configuration must not be used.
+    /// All errors. If there are any, the configuration must not be used.
     pub(crate) mistakes: Vec<Mistake>,
-    /// What looks wrong but has no effect.
+    /// Settings that are probably errors but have no effect.
     pub(crate) warnings: Vec<Mistake>,
     /// The file, if one was named.
     pub(crate) file: Option<PathBuf>,
 }
 
 impl Loaded {
-    /// Prints the warnings; fails with all mistakes if there are any.
+    /// Prints the warnings. Fails with all errors if there are any.
     pub(crate) fn without_mistakes(self) -> Result<Self, Failure> {
         for warning in &self.warnings {
             output::note(&format!("warning: {warning}"));
@@ -54,7 +54,7 @@ impl Loaded {
         }
         let failure = Failure::new(
             Exit::Usage,
-            "the configuration has mistakes; nothing was done",
+            "the configuration has errors; nothing was done",
         );
         Err(self.mistakes.iter().fold(failure, |failure, mistake| {
             failure.next(mistake.to_string())

@@ -1,9 +1,9 @@
-//! Every option: its key, type, bounds and help, and where its value goes.
+//! All options: their keys, types, limits, help and fields.
 //!
-//! Owns: [`Config`] and the declaration of each option. The default is what the field holds before it is read, which is
-//! mostly the library's own.
+//! Owns: [`Config`] and the declaration of each option. The default is the value of the field before it is read, which
+//! is usually the library's.
 //!
-//! Invariant: no variable begins with what Kubernetes sets for a service named `tonnage`.
+//! Invariant: no variable begins with a prefix that Kubernetes sets for a service named `tonnage`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,7 +34,7 @@ const YEAR: Duration = Duration::from_hours(365 * 24);
 pub(crate) struct Config {
     /// Directory of the store, as it was typed.
     data: PathBuf,
-    /// Whether everybody may use a server that does not listen on loopback.
+    /// Whether anyone may use a server that does not listen on loopback.
     pub(crate) insecure_anonymous: bool,
     /// Threads that run requests; `None` for one on each core.
     pub(crate) worker_threads: Option<usize>,
@@ -42,7 +42,7 @@ pub(crate) struct Config {
     pub(crate) io: &'static str,
     /// Least severe message that is logged.
     pub(crate) log_level: &'static str,
-    /// How log lines are written.
+    /// Format of log lines.
     pub(crate) log_format: &'static str,
     /// The server's options.
     pub(crate) server: ServerOptions,
@@ -87,16 +87,19 @@ impl Config {
         config
     }
 
-    /// The directory of the store, absolute: what is printed must mean the same in any directory.
+    /// Returns the absolute directory of the store, because printed commands must work in any directory.
     pub(crate) fn data(&self) -> Result<PathBuf, Failure> {
         std::path::absolute(&self.data).map_err(|error| {
             let path = self.data.display();
-            Failure::new(Exit::Disk, format!("{path} has no absolute path: {error}"))
+            Failure::new(
+                Exit::Disk,
+                format!("the absolute path of {path} could not be determined: {error}"),
+            )
         })
     }
 }
 
-/// Each option: its key, where its value goes, its kind with the bounds, and its help.
+/// The declaration of each option: its key, its field, its kind with limits, and its help.
 #[rustfmt::skip]
 impl Config {
     fn read_general(&mut self, reader: &mut Reader) {
@@ -108,15 +111,15 @@ impl Config {
         reader.read("admin_listen", &mut server.admin_listen, address_or_off(),
             "Address of /metrics, /healthz and /readyz, or off");
         reader.read("insecure_anonymous", &mut self.insecure_anonymous, switch(),
-            "Let everybody who reaches a non-loopback address push, pull and delete");
+            "Let anyone who reaches a non-loopback address push, pull and delete");
         reader.read("sparse_repositories", &mut server.limits.sparse, repositories(),
             "Repositories whose manifests may list content that does not exist: names, prefix/* for all below, * for all");
         reader.read("mirror_of", &mut server.mirror_of, registries(),
-            "Registries whose content is mirrored here: a pull with ?ns= of another gets 404; none ignores ns");
+            "Registries whose content is mirrored here: a pull with ?ns= of another is answered 404; none ignores ns");
         reader.read("hostnames", &mut server.hostnames, hosts(),
-            "Hosts under which clients reach the registry; on loopback, others than these and loopback's own are rejected; * for any");
+            "Hosts under which clients reach the registry; on loopback, all but these and loopback hosts are rejected; * for any");
         reader.read("locations", &mut server.locations, locations(),
-            "How Location is written: relative; request, for http:// and the host of the request; or with a URL such as https://registry.example");
+            "Form of Location headers: relative; request, for http:// and the host of the request; or a URL such as https://registry.example");
         reader.read("drain_timeout", &mut server.drain, duration(Duration::ZERO..=DAY),
             "How long requests in flight may take to end after SIGTERM");
         reader.read("worker_threads", &mut self.worker_threads, threads(),
@@ -137,15 +140,15 @@ impl Config {
         reader.read("limits.manifest_bytes", &mut server.limits.manifest_bytes, size(64 * KIB..=4 * MIB),
             "Largest manifest that is accepted");
         reader.read("limits.manifest_memory", &mut server.manifest_budget_bytes, size(8 * MIB..=4 * GIB - 1),
-            "Memory for the bodies of manifests that are being pushed; more wait, but a quarter is for small ones");
+            "Memory for the bodies of manifests that are being pushed; further ones wait; a quarter is reserved for small ones");
         reader.read("limits.chunk_min", &mut server.chunk_min_bytes, size(0..=TIB),
-            "Shortest chunk of an upload that clients are asked for, as advice; 0 B asks for none");
+            "Shortest chunk of an upload that clients should send, as advice; 0 B for no limit");
         reader.read("limits.connections", &mut server.connections_max, count(1..=1_000_000),
-            "Connections at a time; then an idle one is closed for a new one. Fewer if the system allows too few open files, unless this is set");
+            "Most connections at a time; at the limit, an idle one is closed for a new one. Reduced if the system allows too few open files, unless set");
         reader.read("limits.tags_per_push", &mut server.limits.tags_per_push, count(10..=1000),
             "Most tags that one manifest push may set");
         reader.read("limits.uploads", &mut self.store.uploads_max, count(1..=1_000_000),
-            "Unfinished uploads at a time, in all repositories together; then idle ones are dropped");
+            "Most unfinished uploads at a time, in all repositories together; at the limit, idle ones are dropped");
     }
 
     fn read_timeouts(&mut self, reader: &mut Reader) {
@@ -153,9 +156,9 @@ impl Config {
         reader.read("timeouts.header", &mut server.header_timeout, duration(SECOND..=HOUR),
             "How long a connection may be idle, or take to send the head of a request");
         reader.read("timeouts.body_idle", &mut server.body_idle_timeout, duration(SECOND..=HOUR),
-            "How long a client may send nothing inside a body");
+            "Longest pause of a client inside a body");
         reader.read("timeouts.manifest", &mut server.manifest_timeout, duration(SECOND..=HOUR),
-            "How long a whole manifest may take to arrive, and to wait for its memory");
+            "How long a whole manifest may take to arrive, and may wait for memory");
         reader.read("timeouts.unread", &mut server.unread_timeout, duration(SECOND..=DAY),
             "How long a client may leave an answer unread");
     }
@@ -163,11 +166,11 @@ impl Config {
     fn read_http2(&mut self, reader: &mut Reader) {
         let http2 = &mut self.server.http2;
         reader.read("http2.streams", &mut http2.streams, count(1..=10_000),
-            "Requests at a time on one HTTP/2 connection");
+            "Most requests at a time on one HTTP/2 connection");
         reader.read("http2.stream_window", &mut http2.stream_window_bytes, size(64 * KIB..=GIB),
-            "What one HTTP/2 request may send before it is read");
+            "Bytes that one HTTP/2 request may send before they are read");
         reader.read("http2.connection_window", &mut http2.connection_window_bytes, size(64 * KIB..=GIB),
-            "What all requests of an HTTP/2 connection may send before it is read");
+            "Bytes that all requests of an HTTP/2 connection may send before they are read");
         reader.read("http2.header_bytes", &mut http2.header_bytes, size(16 * KIB..=16 * MIB),
             "Largest head of an HTTP/2 request; 1024 byte ranges take 23 KB");
     }
@@ -183,7 +186,7 @@ impl Config {
         reader.read("storage.shared_segment_size", &mut store.shared_segment_bytes, size(16 * MIB..=4 * GIB),
             "Size at which a shared segment is sealed");
         reader.read("storage.open_files", &mut store.open_files_max, count(8..=1_000_000),
-            "Files of blobs open at a time. Fewer if the system allows too few open files, unless this is set");
+            "Most files of blobs open at a time. Reduced if the system allows too few open files, unless set");
         reader.read("storage.journal_file_size", &mut store.journal_file_bytes, size(16 * MIB..=4 * GIB),
             "Size at which the next journal file is begun");
         reader.read("storage.delta_budget", &mut store.delta_budget_bytes, size(MIB..=64 * GIB),
@@ -191,6 +194,6 @@ impl Config {
         reader.read("storage.upload_ttl", &mut store.upload_ttl, duration(MINUTE..=YEAR),
             "How long an unfinished upload is kept after its last byte");
         reader.read("storage.lease_grace", &mut store.lease_grace, duration(MINUTE..=YEAR),
-            "How long content that nothing refers to is kept after it was promised");
+            "How long unreferenced content is kept after an answer promised it");
     }
 }

@@ -1,16 +1,17 @@
-//! Reads one option after another from what flags, variables and the file give for it.
+//! Reads options from the values that flags, variables and the file give.
 //!
-//! Owns: [`Reader`], which `options` calls once for each option, and [`OptionInfo`], which describes the option afterwards.
+//! Owns: [`Reader`], which `options` calls once for each option, and [`OptionInfo`], which describes the option
+//! afterwards.
 //!
-//! Invariant: neither an [`OptionInfo`] nor a mistake contains the value of a secret.
+//! Invariant: neither an [`OptionInfo`] nor an error contains the value of a secret.
 
 use crate::config::kind::{Form, Kind};
 use crate::config::mistake::{Mistake, Source};
 
-/// Shown in place of a secret.
+/// The text that replaces a secret.
 const MASK: &str = "********";
 
-/// A value for an option, as one source gives it.
+/// A value of an option from one source.
 #[derive(Debug, Clone)]
 pub(crate) struct Given {
     /// Key of the option.
@@ -21,14 +22,14 @@ pub(crate) struct Given {
     pub(crate) text: String,
 }
 
-/// An option: its names, its help, its value, and where that came from.
+/// An option: its names, its help, its value and the source of that.
 #[derive(Debug)]
 pub(crate) struct OptionInfo {
     /// Key in the file; a dot separates the table from the key in it.
     pub(crate) key: &'static str,
     /// One line of help.
     pub(crate) help: &'static str,
-    /// How values are written.
+    /// The syntax of values.
     pub(crate) form: Form,
     /// Minimum and maximum, if there are any.
     pub(crate) range: Option<[String; 2]>,
@@ -41,26 +42,26 @@ pub(crate) struct OptionInfo {
 }
 
 impl OptionInfo {
-    /// Name of the environment variable: `TONNAGE_STORAGE_SPILL_THRESHOLD`.
+    /// Returns the name of its environment variable, such as `TONNAGE_STORAGE_SPILL_THRESHOLD`.
     pub(crate) fn variable(&self) -> String {
         let key = self.key.replace('.', "_");
         format!("TONNAGE_{}", key.to_ascii_uppercase())
     }
 
-    /// Name of the flag, without the dashes: `storage-spill-threshold`.
+    /// Returns the name of its flag without the dashes, such as `storage-spill-threshold`.
     pub(crate) fn flag(&self) -> String {
         self.key.replace(['.', '_'], "-")
     }
 }
 
-/// Reads options and collects what is known about them.
+/// Reads options and collects their descriptions and errors.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// What the sources give. Of two values for an option the later one counts.
+    /// The values from all sources. Of two values for an option the later one applies.
     pub(crate) given: Vec<Given>,
     /// Every option that was read, in order.
     pub(crate) options: Vec<OptionInfo>,
-    /// Everything that is wrong.
+    /// All errors.
     pub(crate) mistakes: Vec<Mistake>,
 }
 
@@ -104,7 +105,7 @@ impl Reader {
         });
     }
 
-    /// Reports a mistake in the value of an option, at the source of the value.
+    /// Reports an error in the value of an option, at the source of the value.
     pub(crate) fn reject(&mut self, key: &str, what: &str) {
         let option = self.options.iter().find(|option| option.key == key);
         let source = option.map_or(Source::Default, |option| option.source.clone());
@@ -112,7 +113,7 @@ impl Reader {
             .push(Mistake::new(&source, format!("{key}: {what}")));
     }
 
-    /// Whether somebody set the option.
+    /// Returns whether the option is set.
     pub(crate) fn is_set(&self, key: &str) -> bool {
         self.given.iter().any(|given| given.key == key)
     }

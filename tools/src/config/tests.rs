@@ -1,4 +1,4 @@
-//! What a configuration means, and what is said about one that is wrong.
+//! Tests of the meaning of configurations, and of their errors.
 
 use clap::{Args as _, Command, FromArgMatches as _};
 
@@ -6,7 +6,7 @@ use super::mistake::{Source, nearest};
 use super::reader::Given;
 use super::*;
 
-/// A configuration of the file `t`, these variables and these flags.
+/// Loads a configuration from the file `t`, these variables and these flags.
 fn load_all(text: &str, variables: &[(&str, &str)], flags: &[&str]) -> Loaded {
     let command = ConfigFlags::augment_args(Command::new("test").no_binary_name(true));
     let flags = command.get_matches_from(["--config", "t"].iter().chain(flags));
@@ -56,7 +56,7 @@ fn the_sources_have_an_order() {
     }
 }
 
-/// Guards: values in every form that is accepted, how each is shown, and that what is shown is accepted again.
+/// Guards: every accepted form of a value, its output, and that the output is accepted again.
 #[test]
 fn values_are_shown_as_they_can_be_typed() {
     for case in [
@@ -85,7 +85,8 @@ fn values_are_shown_as_they_can_be_typed() {
     }
 }
 
-/// Guards: every mistake is reported with its line, what is wrong and what to write, also in a value that a flag overrides.
+/// Guards: every error is reported with its line, what is wrong and what to write, also in a value that a flag
+/// overrides.
 #[test]
 fn every_mistake_is_reported() {
     let text = "\
@@ -134,13 +135,13 @@ fn every_mistake_is_reported() {
     assert_eq!(found, expected);
 }
 
-/// Guards: without access control only loopback is served, unless the operator asks for more.
+/// Guards: without access control only loopback is served, unless the operator allows more.
 #[test]
 fn an_open_address_needs_to_be_asked_for() {
     for address in ["0.0.0.0:1", "[::]:1", "10.1.2.3:1", "[::ffff:10.1.2.3]:1"] {
         let flags = ["--listen", address, "--insecure-anonymous"];
         let mistakes = shown(&load_all("", &[], &flags[..2]).mistakes);
-        assert!(mistakes[0].starts_with("--listen: listen: everybody who reaches "));
+        assert!(mistakes[0].starts_with("--listen: listen: anyone who reaches "));
         assert_eq!(shown(&load_all("", &[], &flags).mistakes), [""; 0]);
     }
     for address in ["127.9.9.9:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
@@ -158,7 +159,7 @@ fn options_are_checked_against_each_other() {
         &[],
     );
     let expected =
-        "t:2: admin_listen: the registry listens on the same address; take another port, or off";
+        "t:2: admin_listen: the registry listens on the same address; use another port, or off";
     assert_eq!(shown(&same.mistakes), [expected]);
     let any_port = load_all(
         "listen = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'",
@@ -171,7 +172,7 @@ fn options_are_checked_against_each_other() {
     assert_eq!(shown(&load_all(spill, &[], &[]).mistakes), [expected]);
 }
 
-/// Guards: an unknown variable warns with the nearest name; what Kubernetes and tests set does not.
+/// Guards: an unknown variable causes a warning with the nearest name; variables of Kubernetes and of tests do not.
 #[test]
 fn unknown_variables_warn_and_ignored_ones_do_not() {
     let variables = [
@@ -189,7 +190,7 @@ fn unknown_variables_warn_and_ignored_ones_do_not() {
     assert_eq!(nearest("replicas", ["listen"].into_iter()), None);
 }
 
-/// Guards: every option has a variable of its own that nobody else sets.
+/// Guards: every option has its own variable, which Kubernetes and tests do not set.
 #[test]
 fn names_of_variables_are_free() {
     let variables: Vec<_> = options::all().iter().map(OptionInfo::variable).collect();
@@ -206,7 +207,7 @@ fn names_of_variables_are_free() {
     }
 }
 
-/// Guards: defaults and bounds read back as themselves, and the store, which has the last word, accepts them.
+/// Guards: defaults and limits can be parsed again, and the store accepts them.
 #[test]
 fn defaults_and_bounds_are_accepted() {
     let options = options::all();
@@ -232,7 +233,7 @@ fn defaults_and_bounds_are_accepted() {
     }
 }
 
-/// Guards: a secret is shown neither as a value, nor as a default, nor in a mistake.
+/// Guards: a secret is shown neither as a value, nor as a default, nor in an error.
 #[test]
 fn secrets_are_masked() {
     let given = ["4-hunter", "7"].map(|text| Given {

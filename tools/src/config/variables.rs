@@ -1,6 +1,6 @@
 //! The `TONNAGE_*` environment variables.
 //!
-//! Owns: which variables are options, which are ignored, and which are warned about.
+//! Owns: which variables are options, which are ignored, and which cause a warning.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use crate::config::mistake::{Mistake, Source, nearest};
 use crate::config::reader::{Given, OptionInfo, Reader};
 
-/// Names the file, as `--config` does.
+/// The variable that names the file, like `--config`.
 const FILE: &str = "TONNAGE_CONFIG";
-/// Set by Kubernetes for a service named `tonnage`, or switches of our tests.
+/// Prefixes of variables that Kubernetes sets for a service named `tonnage`, and of switches of the tests.
 const IGNORED: [&str; 3] = ["TONNAGE_PORT", "TONNAGE_SERVICE_", "TONNAGE_TEST_"];
 
-/// Gives the options' values to `reader`. Returns the file that is named, and a warning for each unknown variable.
+/// Passes the values of options to `reader`. Returns the named file, and a warning for each unknown variable.
 pub(super) fn read(
     variables: impl Iterator<Item = (OsString, OsString)>,
     known: &[OptionInfo],
@@ -21,7 +21,7 @@ pub(super) fn read(
 ) -> (Option<PathBuf>, Vec<Mistake>) {
     let (mut file, mut warnings) = (None, Vec::new());
     for (name, value) in variables {
-        // Our names are ASCII; a name that is not UTF-8 is not ours.
+        // Names of options are ASCII, so a name that is not UTF-8 is not an option.
         let name = name.into_string().unwrap_or_default();
         let is_ignored = IGNORED.iter().any(|prefix| name.starts_with(prefix));
         if name == FILE {

@@ -1,4 +1,4 @@
-//! Runs and checkpoints, which are caches. Owns: their headers. Refuses: rows.
+//! Decodes runs and checkpoints, which are caches. Owns: their headers. Refuses: rows.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! A store's directory: which files are there, how many bytes.
+//! Lists the directory of a store: its files and their sizes.
 //!
 //! Owns: the listing. Refuses: opening any file but the superblock.
 
@@ -19,8 +19,9 @@ pub(super) fn look(path: &Path) -> io::Result<Findings> {
         findings.facts = inner.facts;
         findings.problems = inner.problems;
     } else {
-        findings
-            .problem("there is no superblock: this is not a store, or its creation was cut short");
+        findings.problem(
+            "there is no superblock: this is not a store, or its creation was interrupted",
+        );
     }
     for folder in ["journal", "segments", "uploads", "runs"] {
         let (mut files, mut bytes) = (0u64, 0u64);

@@ -1,5 +1,6 @@
-//! Journal files: header, and every transaction in words. Owns: the words.
-//! Refuses: showing the nonce, which keeps clients from forging frames.
+//! Decodes journal files: the header and every transaction as text.
+//! Owns: the text.
+//! Refuses: the nonce, which protects against frames forged by clients.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -36,7 +37,7 @@ pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
     let end = end_by_successor(file, &header);
     if let Some(mark) = Mark::farthest(&bytes, header.nonce) {
         findings.fact("durable up to byte", mark.offset);
-        findings.fact("a file was begun behind it", mark.sealed);
+        findings.fact("a later file was begun", mark.sealed);
     }
     let mut parts = Vec::new();
     let scanned = frames(&bytes, &header, FRAMES_START, end, &mut |transaction| {
@@ -53,7 +54,7 @@ pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
                 match scanned.tail {
                     Tail::Clean => "clean",
                     Tail::Unclosed => "not closed (in use, or the process was killed)",
-                    Tail::Torn => "torn (a write was under way, or the power went)",
+                    Tail::Torn => "torn (a write was in progress, or the power failed)",
                 },
             );
         }
@@ -62,7 +63,7 @@ pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
     Ok(findings)
 }
 
-/// Where the frames end, if a file after this one says so.
+/// Returns where the frames end, if a later file records it.
 fn end_by_successor(file: &Inspected<'_>, header: &JournalHeader) -> Option<u64> {
     let number = header.number.checked_add(1)?;
     let path = file.path.with_file_name(format!("{number:016x}.journal"));

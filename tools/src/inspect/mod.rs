@@ -1,8 +1,8 @@
-//! What the bytes of a store's files say, one file at a time.
+//! Decodes the files of a store, one file at a time.
 //!
-//! Owns: telling files apart by their magic, and [`Findings`], the shape of every answer.
-//! Refuses: writing anything, needing a lock, and judging the store as a whole; a file may be looked at while a
-//! server writes it. Secrets (the index's hash key, journal nonces) are never shown.
+//! Owns: detecting the kind of a file by its magic, and [`Findings`], the form of every result.
+//! Refuses: writing, taking a lock, and checking the store as a whole. A file may be read while a server writes it.
+//! Secrets (the index's hash key, journal nonces) are never shown.
 
 mod cache;
 mod directory;
@@ -20,16 +20,16 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-/// What was found in one file or directory.
+/// The decoded content of one file or directory.
 #[derive(Debug, Serialize)]
 pub(crate) struct Findings {
-    /// What it is, in the words of FORMAT.md.
+    /// The kind of file, in the terms of FORMAT.md.
     pub(crate) kind: &'static str,
     /// Facts about the whole.
     pub(crate) facts: Map<String, Value>,
-    /// Its parts, in the order in which they lie there.
+    /// Its parts, in the order of the file.
     pub(crate) parts: Vec<Value>,
-    /// What does not hold.
+    /// Problems that were found.
     pub(crate) problems: Vec<String>,
 }
 
@@ -56,9 +56,9 @@ impl Findings {
     }
 }
 
-/// Looks at a file of a store, or at the store's directory.
+/// Decodes a file of a store, or lists the store's directory.
 pub(crate) fn look(path: &Path) -> io::Result<Findings> {
-    // Without waiting for somebody at the other end of a FIFO.
+    // Without waiting for the other end of a FIFO.
     let file = File::options()
         .read(true)
         .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
@@ -87,13 +87,13 @@ pub(crate) fn look(path: &Path) -> io::Result<Findings> {
         _ => {
             let mut findings = Findings::new("unknown");
             findings.fact("bytes", file.length);
-            findings.problem("it begins with no magic of a Tonnage file");
+            findings.problem("it does not begin with the magic of a Tonnage file");
             Ok(findings)
         }
     }
 }
 
-/// A file that is being looked at.
+/// A file that is being decoded.
 struct Inspected<'a> {
     file: File,
     path: &'a Path,
@@ -101,22 +101,23 @@ struct Inspected<'a> {
 }
 
 impl Inspected<'_> {
-    /// Up to `count` bytes at `offset`; fewer at the end of the file.
+    /// Reads up to `count` bytes at `offset`, fewer at the end of the file.
     fn read(&self, offset: u64, count: u64) -> io::Result<Vec<u8>> {
         let there = self.length.saturating_sub(offset).min(count);
-        let too_much = |_| io::Error::new(io::ErrorKind::InvalidData, "larger than memory can be");
+        let too_much =
+            |_| io::Error::new(io::ErrorKind::InvalidData, "larger than the address space");
         let mut bytes = vec![0; usize::try_from(there).map_err(too_much)?];
         self.file.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     }
 
-    /// The number in a name such as `000000000000002a.segment`.
+    /// Returns the number in a name such as `000000000000002a.segment`.
     fn number_in_name(&self) -> Option<u64> {
         u64::from_str_radix(self.path.file_stem()?.to_str()?, 16).ok()
     }
 }
 
-/// Bytes as lowercase hexadecimal.
+/// Formats bytes as lowercase hexadecimal.
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String cannot fail.
@@ -125,7 +126,7 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A wall-clock time as RFC 3339 UTC.
+/// Formats a wall-clock time as RFC 3339 UTC.
 fn time(unix_ms: u64) -> Value {
     let timestamp = i64::try_from(unix_ms)
         .ok()
@@ -136,7 +137,7 @@ fn time(unix_ms: u64) -> Value {
     )
 }
 
-/// The 16 bytes at 16, where most headers keep the store id.
+/// Returns the 16 bytes at offset 16, where most headers have the store id.
 fn store_id_in(header: &[u8]) -> [u8; 16] {
     header
         .get(16..32)
@@ -144,7 +145,7 @@ fn store_id_in(header: &[u8]) -> [u8; 16] {
         .unwrap_or_default()
 }
 
-/// The little-endian number at `at`, or 0.
+/// Returns the little-endian number at `at`, or 0.
 fn number_in(header: &[u8], at: usize) -> u64 {
     let bytes = header
         .get(at..at + 8)

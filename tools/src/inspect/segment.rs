@@ -1,5 +1,6 @@
-//! Segments: header and frames. Owns: walking frames from one to the next.
-//! Refuses: reading payloads, and saying which records count; only the index knows.
+//! Decodes segments: the header and the frames.
+//! Owns: walking frames from one to the next.
+//! Refuses: reading payloads, and deciding which records are live, which only the index knows.
 
 use std::io;
 
@@ -41,7 +42,7 @@ pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
     Ok(findings)
 }
 
-/// Leading frames, one behind the other, until one does not hold.
+/// Reads consecutive frames from the start until one is invalid.
 fn walk(file: &Inspected<'_>, header: &SegmentHeader, findings: &mut Findings) -> io::Result<()> {
     let mut at = HEADER_BYTES as u64;
     while at < file.length {
@@ -53,7 +54,7 @@ fn walk(file: &Inspected<'_>, header: &SegmentHeader, findings: &mut Findings) -
             }
         };
         findings.part(part_of(&frame));
-        // A frame's checksum holds, so its length was written by the store; the bound is for a forged file.
+        // The checksum of the frame is valid, so the store wrote its length; the limit is for a forged file.
         let length = frame.length.min(file.length);
         at = pad64(RecordPlaces::leading(at, length).end);
     }
@@ -61,7 +62,7 @@ fn walk(file: &Inspected<'_>, header: &SegmentHeader, findings: &mut Findings) -
     Ok(())
 }
 
-/// The one frame at the end of a dedicated segment.
+/// Reads the one frame at the end of a dedicated segment.
 fn trailing(
     file: &Inspected<'_>,
     header: &SegmentHeader,
@@ -70,7 +71,7 @@ fn trailing(
     let at = file.length.saturating_sub(FRAME_BYTES as u64);
     match frame_at(file, header, at)? {
         Ok(frame) => findings.part(part_of(&frame)),
-        // An upload under way looks like this too, so it is no problem of the file by itself.
+        // An unfinished upload looks the same, so this alone is not a problem.
         Err(what) => findings.fact("unfinished", format!("no frame at its end: {what}")),
     }
     Ok(())

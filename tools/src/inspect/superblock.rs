@@ -1,4 +1,4 @@
-//! The superblock. Owns: its facts without the secret key. Refuses: repairing a damaged copy.
+//! Decodes the superblock. Owns: its facts without the secret key. Refuses: repairing a damaged copy.
 
 use std::io;
 
@@ -31,7 +31,7 @@ pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
             findings.fact("this program may only read it", read_only);
             for copy in damaged_copies {
                 findings.problem(format!(
-                    "copy {copy} of the superblock does not hold, or differs from the others"
+                    "copy {copy} of the superblock is invalid, or differs from the others"
                 ));
             }
         }
@@ -40,7 +40,7 @@ pub(super) fn look(file: &Inspected<'_>) -> io::Result<Findings> {
                 "it needs {needs}, which this program does not have"
             ));
         }
-        Decoded::Damaged(what) => findings.problem(format!("no copy counts: {what}")),
+        Decoded::Damaged(what) => findings.problem(format!("no copy is valid: {what}")),
     }
     Ok(findings)
 }

@@ -1,4 +1,4 @@
-//! Upload logs. Owns: what an unfinished upload could resume from. Refuses: the segment it belongs to.
+//! Decodes upload logs. Owns: the checkpoint from which an unfinished upload could resume. Refuses: its segment.
 
 use std::io;
 

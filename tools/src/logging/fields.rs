@@ -1,10 +1,10 @@
-//! How a log line shows its fields.
+//! The format of fields in a log line.
 //!
-//! Owns: [`PlainFields`], `name=value` without colour; a text is quoted unless it is a plain word, and control characters
-//! are escaped.
+//! Owns: [`PlainFields`], `name=value` without colour; a text is quoted unless it is a plain word, and control
+//! characters are escaped.
 //!
-//! The fields of a request are written for every request, also where nothing is logged, so a word is copied as it is
-//! and not formatted.
+//! The fields of a request are written for every request, even if nothing is logged. So a plain word is copied without
+//! formatting.
 
 use std::fmt;
 
@@ -27,7 +27,7 @@ struct Line {
 
 impl<'w> FormatFields<'w> for PlainFields {
     fn format_fields<R: RecordFields>(&self, mut writer: Writer<'w>, fields: R) -> fmt::Result {
-        // Written at once: the writer's own text grows step by step otherwise.
+        // Written at once, because the writer's string grows with each part.
         let mut line = Line {
             text: String::with_capacity(REQUEST_FIELDS_BYTES),
             written: Ok(()),
@@ -41,7 +41,7 @@ impl<'w> FormatFields<'w> for PlainFields {
 impl Line {
     fn write(&mut self, field: &Field, value: impl FnOnce(&mut String) -> fmt::Result) {
         let name = field.name();
-        // Fields of the `log` crate's records, which say where they come from.
+        // Fields of the `log` crate's records, which name their origin.
         if name.starts_with("log.") || self.written.is_err() {
             return;
         }
@@ -69,8 +69,18 @@ impl Visit for Line {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let is_message = field.name() == "message";
         self.write(field, |text| {
-            fmt::write(&mut Escaped(text), format_args!("{value:?}"))
+            let from = text.len();
+            fmt::write(&mut Escaped(text), format_args!("{value:?}"))?;
+            // What was formatted as a text in quotes stays; other texts are quoted where they look like more than one field.
+            let formatted = &text[from..];
+            if !is_message && !formatted.starts_with('"') && formatted.contains('=') {
+                let quoted = format!("{formatted:?}");
+                text.truncate(from);
+                text.push_str(&quoted);
+            }
+            Ok(())
         });
     }
 }
@@ -117,7 +127,7 @@ mod tests {
         }
     }
 
-    /// Guards: what a client may choose cannot pass for another field or another line.
+    /// Guards: text from a client cannot imitate another field or another line.
     #[test]
     fn texts_are_quoted_unless_they_are_words() {
         let kept = Kept::default();
@@ -133,11 +143,12 @@ mod tests {
             let span = tracing::info_span!("request", id = "a-1", route = "/v2/{name}");
             let error = "no\nroom";
             span.in_scope(|| {
-                tracing::warn!(count = 3, %error, text = "a=b \"c\"\n", empty = "", "full");
+                let feigned = "a status=200";
+                tracing::warn!(count = 3, %error, %feigned, text = "a=b \"c\"\n", empty = "", "full");
             });
         });
         let kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let expected = " WARN request{id=a-1 route=/v2/{name}}: full count=3 error=no\\nroom text=\"a=b \\\"c\\\"\\n\" empty=\"\"\n";
+        let expected = " WARN request{id=a-1 route=/v2/{name}}: full count=3 error=no\\nroom feigned=\"a status=200\" text=\"a=b \\\"c\\\"\\n\" empty=\"\"\n";
         assert_eq!(String::from_utf8_lossy(&kept), expected);
     }
 }

@@ -1,7 +1,7 @@
 //! Log lines: text for people, JSON for programs, both on standard error.
 //!
 //! Owns: the one subscriber of the process.
-//! Refuses: colour where nobody sees it, or where `NO_COLOR` is set.
+//! Refuses: colour outside of terminals, or if `NO_COLOR` is set.
 
 mod fields;
 
@@ -13,13 +13,15 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use fields::PlainFields;
 
-/// Starts logging at `level` and above. Libraries of others speak from `warn` on, so that `debug` shows ours.
+/// Starts logging at `level` and above. Other libraries log from `warn` only, so that `debug` shows messages of this
+/// program.
 pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
     let others = if level == "error" { "error" } else { "warn" };
     let filter = format!("{others},tonnage={level},tonnage_server={level},tonnage_engine={level}");
     let builder = tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(filter))
-        // It would say on stderr that stderr cannot be written to, and panic where that fails: on a full disk, in a request.
+        // Otherwise it would report to stderr that stderr cannot be written, and panic if that fails: on a full disk,
+        // in a request.
         .log_internal_errors(false)
         .with_writer(io::stderr);
     let started = if json {

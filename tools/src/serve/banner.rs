@@ -1,7 +1,7 @@
-//! The first lines of `serve`: where everything is, and what to type next.
+//! The first lines of `serve`: addresses, state and the next commands.
 //!
-//! Owns: both forms, text for people and one log event for programs.
-//! Refuses: standard output; nothing here is a result.
+//! Owns: both forms, text for users and one log event for programs.
+//! Refuses: standard output, because none of this is a result.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -10,7 +10,7 @@ use tonnage_engine::OpenReport;
 
 use crate::output::note;
 
-/// What is known once the server is ready.
+/// The facts about a server that is ready.
 #[derive(Debug)]
 pub(super) struct Started<'a> {
     pub(super) data: &'a Path,
@@ -22,7 +22,7 @@ pub(super) struct Started<'a> {
 }
 
 impl Started<'_> {
-    /// As text.
+    /// Prints the facts as text.
     pub(super) fn print(&self) {
         let (address, reach) = (self.address, reachable(self.address));
         note(&format!("tonnage {}", env!("CARGO_PKG_VERSION")));
@@ -41,7 +41,7 @@ impl Started<'_> {
             self.found()
         ));
         note(&format!(
-            "  access    anybody who reaches {address} may push, pull and delete"
+            "  access    anyone who reaches {address} may push, pull and delete"
         ));
         note("next:");
         note(&format!("  tonnage smoke http://{reach}"));
@@ -53,7 +53,7 @@ impl Started<'_> {
         ));
     }
 
-    /// As one event of the log.
+    /// Logs the facts as one event.
     pub(super) fn log(&self) {
         tracing::info!(
             data = %self.data.display(),
@@ -69,7 +69,7 @@ impl Started<'_> {
         );
     }
 
-    /// What recovery found that somebody has to look at.
+    /// Logs warnings about problems that recovery found.
     pub(super) fn warn(&self) {
         for why in &self.report.checkpoints_unusable {
             tracing::warn!(
@@ -80,19 +80,19 @@ impl Started<'_> {
         for what in &self.report.journal_unsound {
             tracing::error!(
                 %what,
-                "the journal is damaged: the checkpoint is the only copy of what it held; keep runs/ and checkpoint.*, and restore the file"
+                "the journal is damaged, so the checkpoint is the only copy of its changes; keep runs/ and checkpoint.*, and restore the file"
             );
         }
         for copy in &self.report.superblock_copies_damaged {
             tracing::warn!(
                 copy,
-                "a copy of the superblock was damaged and is written again from the others; the drive may be failing"
+                "a copy of the superblock was damaged and has been rewritten from the others; the drive may be failing"
             );
         }
         if self.report.blobs_damaged > 0 {
             tracing::error!(
                 blobs = self.report.blobs_damaged,
-                "blobs were found damaged earlier; clients are told that they are missing until they are pushed again, or read and found whole"
+                "blobs were found damaged earlier; they are reported as missing until they are pushed again, or read and found intact"
             );
         }
         for segment in &self.report.segments_missing {
@@ -104,7 +104,7 @@ impl Started<'_> {
         for segment in &self.report.segments_truncated {
             tracing::error!(
                 %segment,
-                "a segment has lost its end; blobs that lie there cannot be pulled until they are pushed again, or the file is restored and the server restarted"
+                "a segment is truncated; blobs in the missing part cannot be pulled until they are pushed again, or the file is restored and the server restarted"
             );
         }
     }
@@ -112,14 +112,14 @@ impl Started<'_> {
     fn why(&self) -> String {
         match self.asked {
             "auto" => "auto: the only backend of this version".to_owned(),
-            asked => format!("asked for: {asked}"),
+            asked => format!("configured: {asked}"),
         }
     }
 
     fn found(&self) -> String {
         let report = self.report;
         if report.created {
-            return "a new store was made".to_owned();
+            return "new store created".to_owned();
         }
         let mut words = vec![
             if report.clean {
@@ -135,8 +135,11 @@ impl Started<'_> {
         });
         words.push(format!("{} transactions replayed", report.replayed));
         for (count, what) in [
-            (report.uploads_resumed, "unfinished uploads can go on"),
-            (report.orphans_removed, "leftovers of the crash removed"),
+            (report.uploads_resumed, "unfinished uploads can be resumed"),
+            (
+                report.orphans_removed,
+                "orphaned files of the crash removed",
+            ),
         ] {
             if count > 0 {
                 words.push(format!("{count} {what}"));
@@ -146,7 +149,7 @@ impl Started<'_> {
     }
 }
 
-/// The address as a client on this machine would type it.
+/// Returns the address for a client on this machine.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let here: IpAddr = match address {
         SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -1,10 +1,11 @@
-//! How many files the process may have open, and who may have how many of them.
+//! The limit of open files, and its division among connections and blobs.
 //!
-//! Owns: raising the soft limit, which is 1024 by default for the sake of programs that use `select`, to what may be open at once; and
-//! what connections and blobs get where the hard limit is lower.
-//! Refuses: the hard limit, and what the operator asked for; where these contradict each other, nothing is served.
+//! Owns: raising the soft limit, which is 1024 by default because of programs that use `select`; and the shares of
+//! connections and blobs if the hard limit is too low.
+//! Refuses: exceeding the hard limit, and changing what the operator set. If these contradict each other, the server
+//! does not start.
 //!
-//! Invariant: what may be open at once is at most what is allowed, so that no client can use up what others need.
+//! Invariant: all that may be open at once is within the limit, so no client can use up the descriptors of others.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tonnage_engine::DESCRIPTORS_BESIDE_BLOBS;
@@ -15,16 +16,16 @@ use crate::failure::Failure;
 
 /// Standard streams (3), the runtime (4), signals (3), listeners (3).
 const PROCESS_FILES: usize = 3 + 4 + 3 + 3;
-/// Commands of the operator at a time; others wait to be accepted.
+/// Connections of online commands at a time; others wait to be accepted.
 const OPERATORS: usize = 4;
-/// Beside connections and blobs.
+/// Descriptors for everything but connections and blobs.
 const FIXED: usize = PROCESS_FILES + OPERATORS + DESCRIPTORS_BESIDE_BLOBS;
-/// With fewer connections a client of HTTP/1.1 does not get on.
+/// Least number of connections with which a client of HTTP/1.1 works.
 const CONNECTIONS_MIN: usize = 4;
-/// The least that the store takes.
+/// Least number of files that the store accepts.
 const BLOBS_MIN: usize = 8;
 
-/// Who may have how many files open.
+/// The shares of connections and blobs in the limit of open files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shares {
     /// Connections to the registry; the admin listener has as many, but at most 64.
@@ -36,19 +37,19 @@ pub(super) struct Shares {
 /// One share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Share {
-    /// How many.
+    /// The number of files.
     pub(super) count: usize,
-    /// Whether the operator said so.
+    /// Whether the operator set it.
     pub(super) given: bool,
 }
 
 impl Shares {
-    /// What may be open at once.
+    /// Returns how many files may be open at once.
     pub(super) fn needed(&self) -> usize {
         FIXED + connections_with_admin(self.connections.count) + self.blobs.count
     }
 
-    /// As many as fit within `allowed`; of what was not asked for, fewer.
+    /// Reduces the shares that the operator did not set, so that all fit within `allowed`.
     pub(super) fn within(self, allowed: usize) -> Result<Self, Failure> {
         let needed = self.needed();
         if needed <= allowed {
@@ -57,7 +58,7 @@ impl Shares {
         let mut shares = self;
         let room = allowed.saturating_sub(FIXED);
         if !self.connections.given {
-            // A third, as by the defaults, or what the blobs leave.
+            // A third, as with the defaults, or what the blobs leave.
             let blobs = if self.blobs.given {
                 self.blobs.count
             } else {
@@ -81,14 +82,14 @@ impl Shares {
             needed,
             connections = shares.connections.count,
             blobs = shares.blobs.count,
-            "the limit of open files is too low for limits.connections = {} and storage.open_files = {}: there will be fewer of them; raise it (ulimit -Hn, LimitNOFILE=) to {needed}, or set these options lower",
+            "the limit of open files is too low for limits.connections = {} and storage.open_files = {}, so both are reduced; raise it (ulimit -Hn, LimitNOFILE=) to {needed}, or set these options lower",
             self.connections.count,
             self.blobs.count,
         );
         Ok(shares)
     }
 
-    /// What was asked for, and the least of everything else.
+    /// Returns the shares that the operator set, and the minimum of the others.
     fn least(self) -> Self {
         Self {
             connections: self.connections.or_least(CONNECTIONS_MIN),
@@ -108,7 +109,7 @@ impl Share {
     }
 }
 
-/// Connections to the registry and, beside them, to the admin listener; with those that wait for a slot.
+/// Returns the connections of the registry and of the admin listener, with those that wait for a slot.
 fn connections_with_admin(connections: usize) -> usize {
     let with_waiting = |connections| connections + connections_waiting_max(connections);
     with_waiting(connections) + with_waiting(connections.min(ADMIN_CONNECTIONS_MAX))
@@ -118,7 +119,7 @@ fn too_few(wanted: &Shares, allowed: usize, least: usize) -> Failure {
     let (connections, blobs) = (wanted.connections, wanted.blobs);
     let given = |share: Share| if share.given { "set" } else { "the default" };
     let what = format!(
-        "the system allows {allowed} open files, and the server needs {least} at least: limits.connections is {} ({}), storage.open_files is {} ({}), {FIXED} are for the rest",
+        "the system allows {allowed} open files, but the server needs at least {least}: limits.connections is {} ({}), storage.open_files is {} ({}), {FIXED} are for the rest",
         connections.count,
         given(connections),
         blobs.count,
@@ -133,10 +134,10 @@ fn too_few(wanted: &Shares, allowed: usize, least: usize) -> Failure {
     failure
 }
 
-/// Descriptors beyond the bound, for those that wait to be closed.
+/// Descriptors beyond the limit, for files that wait to be closed.
 pub(super) const SLACK: usize = 256;
 
-/// Allows `needed` open files, or as many as the system does, and returns how many that is.
+/// Raises the soft limit to `needed` open files, or as far as the system allows. Returns the new limit.
 pub(super) fn allow(needed: usize) -> usize {
     let found = getrlimit(Resource::Nofile);
     let count = |limit: Option<u64>| {
@@ -174,8 +175,7 @@ mod tests {
         }
     }
 
-    /// Guards: what may be open at once never exceeds what is allowed, whatever that is, and takes nearly all of it; what the operator set
-    /// stays as it is.
+    /// Guards: the shares never exceed the limit and use nearly all of it; what the operator set is not changed.
     #[test]
     fn what_may_be_open_is_what_is_allowed() {
         let defaults = shares((4096, false), (8192, false));
@@ -210,7 +210,7 @@ mod tests {
         defaults.within(128).unwrap();
     }
 
-    /// Guards: a soft limit below the hard one does not bound the server.
+    /// Guards: a soft limit below the hard one does not limit the server.
     #[test]
     fn the_soft_limit_is_raised() {
         let found = getrlimit(Resource::Nofile);

@@ -1,13 +1,13 @@
-//! Memory that requests have used goes back to the system.
+//! Returns free memory to the system.
 
 use std::time::Duration;
 
 use tonnage_engine::io::release_free_memory;
 
-/// Time between two looks.
+/// Interval between two checks.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Starts the thread that looks, for as long as the process lives. Without one the registry serves all the same.
+/// Starts the thread that checks while the process runs. If it cannot be started, the registry serves without it.
 pub(super) fn start() {
     let thread = std::thread::Builder::new().name("tonnage-memory".to_owned());
     let looking = thread.spawn(|| {
@@ -17,6 +17,6 @@ pub(super) fn start() {
         }
     });
     if let Err(error) = looking {
-        tracing::warn!(%error, "no thread gives free memory back; what many requests at once have used stays with this process");
+        tracing::warn!(%error, "the thread that returns free memory to the system could not be started; the process keeps its peak of memory");
     }
 }

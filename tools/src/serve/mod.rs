@@ -1,7 +1,7 @@
-//! The registry's life in one process: listen, open, answer the operator, serve, drain, close.
+//! Runs the registry: listen, open, start the admin socket, serve, drain, close.
 //!
-//! Owns: the order of these, and what is said about them.
-//! Refuses: HTTP and storage; the libraries have them.
+//! Owns: the order of these steps, and their messages.
+//! Refuses: HTTP and storage, which the libraries provide.
 
 mod banner;
 mod files;
@@ -21,7 +21,7 @@ use self::signals::Signals;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// What to serve, and how.
+/// Options of `serve`.
 #[derive(Debug)]
 pub(crate) struct ServeOptions {
     /// Directory of the store, absolute.
@@ -34,13 +34,13 @@ pub(crate) struct ServeOptions {
     pub(crate) connections_given: bool,
     /// Whether the operator set the number of files of blobs.
     pub(crate) open_files_given: bool,
-    /// The I/O backend that was asked for.
+    /// The configured I/O backend.
     pub(crate) io: &'static str,
     /// Whether lines are JSON.
     pub(crate) json: bool,
 }
 
-/// Serves until a signal comes, then drains and closes.
+/// Serves until a signal arrives, then drains and closes.
 pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     keep_within_files(&mut options)?;
     let mut signals = Signals::take()
@@ -51,14 +51,14 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     let backend = env.io.backend();
     let opened = tokio::select! {
         opened = Store::open(env, &options.data, options.store) => opened,
-        // Recovery may be cut off anywhere: there is nothing to drain, and the next start begins it again.
+        // Recovery may be interrupted at any point: there is nothing to drain, and the next start repeats it.
         (name, _) = signals.next() => {
             tracing::info!(signal = name, "stopped while the store was being opened; the next start opens it");
             return Ok(Exit::Done);
         }
     };
     let (store, report) = opened.map_err(|error| Failure::of_store(&error, &options.data))?;
-    let control = answer_operator(&store, &options.data);
+    let mut control = answer_operator(&store, &options.data);
     let started = Started {
         data: &options.data,
         address: bound.address(),
@@ -75,20 +75,21 @@ pub(crate) async fn serve(mut options: ServeOptions) -> Result<Exit, Failure> {
     started.warn();
     memory::start();
     run(bound, store.clone(), signals).await?;
-    // What is still held by a request that was cut must not keep the journal from being closed.
+    if let Some(control) = &mut control {
+        control.drain().await;
+    }
+    // Requests that were aborted may still hold the store, which must not keep the journal from being closed.
     store
         .close()
         .await
         .map_err(|error| Failure::of_store(&error, &options.data))?;
-    // Last, while `store` still holds the lock: the next server's socket has the same name.
-    if let Some(control) = control {
-        control.stop().await;
-    }
+    // Last, while `store` still holds the lock, because the next server's socket has the same name.
+    drop(control);
     tracing::info!("the store is closed");
     Ok(Exit::Done)
 }
 
-/// Allows as many open files as the options may take; where the system does not, takes fewer.
+/// Raises the limit of open files to the options' needs. If the system does not allow that, reduces the options.
 fn keep_within_files(options: &mut ServeOptions) -> Result<(), Failure> {
     let wanted = Shares {
         connections: Share {
@@ -107,14 +108,15 @@ fn keep_within_files(options: &mut ServeOptions) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Pushes and pulls do not depend on it, so a file system without sockets is no reason not to serve.
+/// Starts the admin socket. Pushes and pulls do not depend on it, so the server also runs on a file system without
+/// sockets.
 fn answer_operator(store: &Store, data: &Path) -> Option<AdminSocket> {
     AdminSocket::start(store.clone())
         .inspect_err(|error| {
             tracing::warn!(
                 %error,
                 data = %data.display(),
-                "no socket for the operator: `tonnage stats`, `repo` and `tag` work only while this server is stopped"
+                "the admin socket could not be created: `tonnage stats`, `repo` and `tag` work only while this server is stopped"
             );
         })
         .ok()
@@ -126,10 +128,13 @@ async fn run(bound: Bound, store: Store, mut signals: Signals) -> Result<(), Fai
     let asked = Arc::clone(&drain);
     let watch = async move {
         let (name, _) = signals.next().await;
-        tracing::info!(signal = name, "draining; a second signal ends at once");
+        tracing::info!(
+            signal = name,
+            "draining; a second signal stops the server at once"
+        );
         asked.notify_one();
         let (name, code) = signals.next().await;
-        tracing::warn!(signal = name, "ending at once; the next start recovers");
+        tracing::warn!(signal = name, "stopping at once; the next start recovers");
         ended_by(code)
     };
     let serving = bound.run(store, async move { drain.notified().await });
@@ -140,10 +145,10 @@ async fn run(bound: Bound, store: Store, mut signals: Signals) -> Result<(), Fai
     }
 }
 
-/// Ends the process as a shell expects after a signal.
+/// Ends the process with the exit code that a shell expects after a signal.
 #[expect(
     clippy::exit,
-    reason = "that is what a second signal asks for: no destructor may delay it"
+    reason = "a second signal ends the process at once; no destructor may delay it"
 )]
 fn ended_by(signal: i32) -> ! {
     std::process::exit(128 + signal)
@@ -165,13 +170,13 @@ fn of_listen(error: &ServeError) -> Failure {
     };
     match source.kind() {
         std::io::ErrorKind::AddrInUse => failure
-            .next("another process has this address, perhaps another tonnage")
-            .next(format!("take another one: {flag} 127.0.0.1:PORT")),
+            .next("another process uses this address, perhaps another tonnage")
+            .next(format!("use another one: {flag} 127.0.0.1:PORT")),
         std::io::ErrorKind::PermissionDenied => failure.next(format!(
-            "ports below 1024 need a privilege; take another one: {flag} ADDR"
+            "ports below 1024 require a privilege; use another one: {flag} ADDR"
         )),
         std::io::ErrorKind::AddrNotAvailable => failure.next(format!(
-            "this machine has no such address; name one of its own: {flag} ADDR"
+            "this machine does not have this address; use one that it has: {flag} ADDR"
         )),
         _ => failure,
     }

@@ -1,12 +1,12 @@
 //! SIGTERM and SIGINT: the first asks the server to drain, the second ends the process at once.
 //!
-//! Owns: both signals' handlers. Refuses: cleaning up on the second; a store survives any stop.
+//! Owns: the handlers of both signals. Refuses: cleaning up on the second, because a store survives any stop.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The two signals, taken from the moment this exists.
+/// The two signals, handled from its creation on.
 #[derive(Debug)]
 pub(crate) struct Signals {
     terminate: Signal,
@@ -14,7 +14,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals from their default, which would end the process.
+    /// Installs the handlers in place of the default, which ends the process.
     pub(crate) fn take() -> io::Result<Self> {
         let terminate = signal(SignalKind::terminate())?;
         Ok(Self {
@@ -23,7 +23,7 @@ impl Signals {
         })
     }
 
-    /// Resolves to the name of the next signal.
+    /// Waits for the next signal. Returns its name and number.
     pub(crate) async fn next(&mut self) -> (&'static str, i32) {
         tokio::select! {
             _ = self.terminate.recv() => ("SIGTERM", SignalKind::terminate().as_raw_value()),

@@ -1,7 +1,7 @@
-//! Whether the process may have the threads that a server needs.
+//! Checks that the process can start the threads that a server needs.
 //!
-//! Owns: finding out before anything depends on it. A runtime that gets none ends in a panic, and one that gets too few starts and
-//! then hangs.
+//! Owns: the check before the runtime is started. A runtime that gets no thread panics, and one that gets too few
+//! starts and then hangs.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
-/// Threads beside those that run requests: one for each of the seven lanes of the disk, one that computes, one that reads a large
-/// manifest.
+/// Threads besides those that run requests: one for each of the seven I/O lanes, one for computations, one for large
+/// manifests.
 const BESIDE_WORKERS: usize = 9;
 
-/// An error if a server with `workers` threads for requests could not have all that it needs at once.
+/// Fails if a server with `workers` threads for requests cannot start all threads that it needs.
 pub(crate) fn check(workers: usize) -> Result<(), Failure> {
     let needed = workers + BESIDE_WORKERS;
     let (started, refused) = start(needed);
@@ -21,18 +21,19 @@ pub(crate) fn check(workers: usize) -> Result<(), Failure> {
         return Ok(());
     };
     let what = format!(
-        "a server needs {needed} threads at least, and only {started} could be started: {refused}"
+        "a server needs at least {needed} threads, but only {started} could be started: {refused}"
     );
     Err(of_threads(what))
 }
 
-/// Threads that could not be started.
+/// Returns the failure for threads that could not be started.
 pub(crate) fn of_threads(what: impl Into<String>) -> Failure {
     Failure::new(Exit::Disk, what)
         .next("raise the limit: ulimit -u for this user, pids.max for the control group of a container or service")
 }
 
-/// Starts `wanted` threads that do nothing, lets all of them end, and returns how many there were, with the error of the next one.
+/// Starts up to `wanted` idle threads and ends all of them. Returns how many could be started, and the error of the
+/// next one.
 fn start(wanted: usize) -> (usize, Option<io::Error>) {
     let gate = Arc::new(Mutex::new(()));
     let shut = gate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -48,7 +49,7 @@ fn start(wanted: usize) -> (usize, Option<io::Error>) {
     drop(shut);
     let started = threads.len();
     for thread in threads {
-        // It does nothing that could fail.
+        // The thread does nothing that could fail.
         drop(thread.join());
     }
     (started, refused)
@@ -58,7 +59,7 @@ fn start(wanted: usize) -> (usize, Option<io::Error>) {
 mod tests {
     use super::*;
 
-    /// Guards: threads that can be had are no reason not to start.
+    /// Guards: the check passes if enough threads can be started.
     #[test]
     fn threads_that_can_be_had_are_enough() {
         assert!(check(2).is_ok());

@@ -1,7 +1,7 @@
-//! HTTP as smoke speaks it: requests to one registry, streamed both ways.
+//! The HTTP client of smoke: requests to one registry, streamed in both directions.
 //!
-//! Owns: the connection, addresses, bodies made on the fly, and the meter of bytes that moved.
-//! Refuses: knowing what an answer should be; `steps` does.
+//! Owns: the connection, addresses, generated bodies, and the meter of transferred bytes.
+//! Refuses: checking answers, which `steps` does.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -23,15 +23,15 @@ use hyper_util::rt::TokioExecutor;
 use super::content::{Content, piece_at};
 use super::record::Problem;
 
-/// Largest answer that is taken into memory: tags, referrers, errors.
+/// Largest answer in bytes that is read into memory: tags, referrers, errors.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
-/// Bytes moved in either direction; tells a slow registry from one that stands still.
+/// A counter of bytes in both directions, which distinguishes a slow registry from one without progress.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Meter(Arc<AtomicU64>);
 
 impl Meter {
-    /// Bytes moved so far.
+    /// Returns the bytes transferred so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
@@ -41,7 +41,7 @@ impl Meter {
     }
 }
 
-/// A request's body: a range of some content, made as it is sent.
+/// The body of a request: a range of some content, generated as it is sent.
 #[derive(Debug)]
 pub(crate) struct Upload {
     content: Content,
@@ -86,7 +86,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Speaks to `base`, `http://host:port` without a slash at the end. Connects at the first request.
+    /// Creates a client for `base`, `http://host:port` without a final slash. It connects at the first request.
     pub(crate) fn new(base: String) -> Self {
         let client = Client::builder(TokioExecutor::new()).build_http();
         Self {
@@ -96,7 +96,7 @@ impl Registry {
         }
     }
 
-    /// What moves through it.
+    /// Returns the meter of transferred bytes.
     pub(crate) fn meter(&self) -> &Meter {
         &self.meter
     }
@@ -107,7 +107,7 @@ impl Registry {
             .await
     }
 
-    /// As [`Registry::send`], with headers.
+    /// Sends a request with headers and without a body.
     pub(crate) async fn send_with(
         &self,
         method: Method,
@@ -185,7 +185,7 @@ impl Answer {
             .and_then(|value| value.to_str().ok())
     }
 
-    /// Itself if the status is one of `expected`, otherwise what came instead, with the registry's words.
+    /// Returns the answer if its status is one of `expected`, otherwise a problem with the registry's message.
     pub(crate) async fn expect(self, expected: &[StatusCode]) -> Result<Self, Problem> {
         if expected.contains(&self.status()) {
             return Ok(self);
@@ -193,7 +193,7 @@ impl Answer {
         let codes: Vec<&str> = expected.iter().map(StatusCode::as_str).collect();
         let (what, status) = (self.what.clone(), self.status());
         let words = self.text().await.unwrap_or_default();
-        // An answer to a human may be a whole page; the first line says enough.
+        // An answer for humans may be a whole page; the first line is enough.
         let words: String = words
             .lines()
             .next()
@@ -207,7 +207,7 @@ impl Answer {
         ))
     }
 
-    /// Where the registry wants the next request, with `query` added.
+    /// Returns the location of the next request, with `query` added.
     pub(crate) fn location(&self, query: &str) -> Result<String, Problem> {
         let Some(location) = self.header(LOCATION.as_str()) else {
             return Err(Problem::new(
@@ -225,7 +225,7 @@ impl Answer {
         Ok(format!("{location}{joint}{query}"))
     }
 
-    /// The whole body, if it is small.
+    /// Reads the whole body, if it is small.
     pub(crate) async fn text(self) -> Result<String, Problem> {
         let what = self.what;
         match Limited::new(self.response.into_body(), ANSWER_BYTES_MAX)
@@ -240,7 +240,7 @@ impl Answer {
         }
     }
 
-    /// Reads the body and compares it with bytes `range` of `content`, keeping none of it.
+    /// Reads the body and compares it with bytes `range` of `content`, without keeping it.
     pub(crate) async fn compare(self, content: &Content, range: Range<u64>) -> Result<(), Problem> {
         let Range { start, end } = range;
         let mut body = self.response.into_body();

@@ -1,22 +1,22 @@
-//! Content that smoke makes up: bytes that can be made again at any offset, so that none are kept.
+//! Generated content, whose bytes can be computed at any offset, so that none are kept.
 //!
-//! Owns: [`Content`], its digest, and the comparison of what came back with what was sent.
-//! Refuses: cryptography; the generator only has to make bytes that no disk or link can compress or mix up.
+//! Owns: [`Content`], its digest, and the comparison of received bytes with it.
+//! Refuses: cryptography; the bytes only have to be incompressible and different at every position.
 
 use bytes::Bytes;
 use tonnage_engine::{Algorithm, Digest, Hasher};
 
-/// Bytes made at a time.
+/// Bytes that are generated at a time.
 pub(crate) const PIECE_BYTES: usize = 256 << 10;
 
-/// Bytes that are known without being held.
+/// Content that is generated or small.
 #[derive(Debug, Clone)]
 pub(crate) enum Content {
     /// Pseudo-random bytes that follow from the seed.
     Random {
-        /// Decides every byte.
+        /// Determines every byte.
         seed: u64,
-        /// How many there are.
+        /// Number of bytes.
         length: u64,
     },
     /// A few bytes in memory.
@@ -24,7 +24,7 @@ pub(crate) enum Content {
 }
 
 impl Content {
-    /// How many bytes there are.
+    /// Returns the number of bytes.
     pub(crate) fn length(&self) -> u64 {
         match self {
             Self::Random { length, .. } => *length,
@@ -32,7 +32,7 @@ impl Content {
         }
     }
 
-    /// Writes the bytes from `offset` on into the whole of `out`, which must not reach past the end.
+    /// Fills all of `out` with the bytes from `offset` on. It must not reach past the end.
     pub(crate) fn fill(&self, offset: u64, out: &mut [u8]) {
         assert!(
             offset + out.len() as u64 <= self.length(),
@@ -48,7 +48,7 @@ impl Content {
         }
     }
 
-    /// The digest of all bytes under SHA-256.
+    /// Computes the SHA-256 digest of all bytes.
     pub(crate) fn digest(&self) -> Digest {
         let mut hasher = Hasher::new(Algorithm::Sha256);
         let mut piece = vec![0; PIECE_BYTES];
@@ -63,7 +63,7 @@ impl Content {
         hasher.finish()
     }
 
-    /// Compares `found`, which should be the bytes from `offset` on; the first byte that differs, in words.
+    /// Compares `found` with the bytes from `offset` on. The error describes the first byte that differs.
     pub(crate) fn compare(
         &self,
         offset: u64,
@@ -93,14 +93,14 @@ impl Content {
     }
 }
 
-/// Size of the piece that begins at `offset`.
+/// Returns the size of the piece that begins at `offset`.
 pub(crate) fn piece_at(offset: u64, end: u64) -> usize {
     usize::try_from(end - offset)
         .unwrap_or(usize::MAX)
         .min(PIECE_BYTES)
 }
 
-/// Byte `i` of the stream is byte `i % 8` of word `i / 8`; words are independent of each other.
+/// Fills `out` with bytes of the stream. Byte `i` is byte `i % 8` of word `i / 8`; words are independent of each other.
 fn fill_random(seed: u64, offset: u64, out: &mut [u8]) {
     let into_word = usize::try_from(offset % 8).unwrap_or_default();
     let head_bytes = if into_word == 0 {
@@ -128,7 +128,7 @@ fn fill_random(seed: u64, offset: u64, out: &mut [u8]) {
     tail.copy_from_slice(word.get(..tail.len()).unwrap_or_default());
 }
 
-/// The finalizer of `SplitMix64` over seed and position.
+/// Returns word `index`: the finalizer of `SplitMix64` over seed and position.
 fn word(seed: u64, index: u64) -> u64 {
     let mut z = seed.wrapping_add(index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -140,7 +140,8 @@ fn word(seed: u64, index: u64) -> u64 {
 mod tests {
     use super::*;
 
-    /// Guards: bytes made at any offset are those of the whole stream: a range compares with what was pushed.
+    /// Guards: bytes generated at any offset are those of the whole stream, so a range can be compared with what was
+    /// pushed.
     #[test]
     fn any_range_is_a_part_of_the_whole() {
         let content = Content::Random {
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!(content.digest(), Digest::of(Algorithm::Sha256, &whole));
     }
 
-    /// Guards: one flipped bit is found, and named by its position in the whole blob.
+    /// Guards: one flipped bit is found and reported by its position in the whole blob.
     #[test]
     fn a_flipped_bit_is_found_where_it_is() {
         let content = Content::Random {

@@ -1,7 +1,7 @@
-//! What smoke pushes: a small image and something that refers to it.
+//! The content that smoke pushes: a small image and a referrer.
 //!
 //! Owns: the documents (image-spec: config, manifest; an artifact manifest with a subject) and their digests.
-//! Refuses: being runnable; the layers are random bytes.
+//! Refuses: runnable images; the layers are random bytes.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -17,13 +17,13 @@ const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const ARTIFACT_TYPE: &str = "application/vnd.tonnage.smoke.v1";
-/// The layer that goes up in chunks.
+/// Size in bytes of the layer that is pushed in chunks.
 const CHUNKED_BYTES: u64 = 3 << 20;
 
 /// Content with its digest.
 #[derive(Debug, Clone)]
 pub(crate) struct Blob {
-    /// What to call it.
+    /// Its name in messages.
     pub(crate) name: &'static str,
     /// Its bytes.
     pub(crate) content: Content,
@@ -72,7 +72,7 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Makes up an image whose bytes follow from the seed; hashes all of it.
+    /// Generates an image whose bytes follow from the seed, and hashes it.
     pub(crate) fn make_up(seed: u64, size: u64) -> Self {
         let small = Content::Random {
             seed: seed ^ 1,
@@ -117,7 +117,7 @@ impl Image {
         }
     }
 
-    /// All blobs that are not manifests.
+    /// Returns all blobs that are not manifests.
     pub(crate) fn blobs(&self) -> [&Blob; 4] {
         [&self.config, &self.small, &self.large, &self.empty]
     }

@@ -1,8 +1,7 @@
-//! A registry tried from outside: push, pull, compare, delete.
+//! Tests a registry as a client: push, pull, compare, delete.
 //!
-//! Owns: the order of the steps, and that what was pushed is deleted again however they end.
-//! Refuses: any registry-specific path; it must work against every registry that keeps to OCI's
-//! distribution-spec.
+//! Owns: the order of the steps, and the deletion of what was pushed, also after a failure.
+//! Refuses: registry-specific paths; it must work with every registry that implements the OCI distribution-spec.
 
 mod client;
 mod content;
@@ -27,28 +26,28 @@ const PUSH_LARGE: &str = "push the large layer";
 /// Name of the step that measures pulling.
 const PULL_LARGE: &str = "pull and compare the large layer";
 
-/// What to do, and where.
+/// Options of a run.
 #[derive(Debug)]
 pub(crate) struct SmokeOptions {
     /// `http://host:port`.
     pub(crate) url: String,
-    /// The repository that is made for it.
+    /// The repository to which it pushes.
     pub(crate) repository: String,
-    /// Decides every byte of the content.
+    /// Determines every byte of the content.
     pub(crate) seed: u64,
     /// Bytes of the large layer.
     pub(crate) size_bytes: u64,
-    /// Longest wait without a byte moving.
+    /// Longest time without progress.
     pub(crate) patience: Duration,
-    /// Whether what a registry does not offer counts as a failure.
+    /// Whether a missing optional part counts as a failure.
     pub(crate) strict: bool,
-    /// Whether what was pushed stays.
+    /// Whether what was pushed is kept.
     pub(crate) keep: bool,
     /// Whether steps are printed as they end.
     pub(crate) print: bool,
 }
 
-/// Runs everything.
+/// Runs all steps.
 pub(crate) async fn run(options: &SmokeOptions) -> Recorder {
     let registry = Registry::new(options.url.clone());
     let mut recorder = Recorder::new(
@@ -59,7 +58,7 @@ pub(crate) async fn run(options: &SmokeOptions) -> Recorder {
     );
     let repository = Repository::new(&registry, &options.repository);
     if recorder
-        .step("speak to the registry", 0, repository.ping())
+        .step("connect to the registry", 0, repository.ping())
         .await
         .is_err()
     {
@@ -76,7 +75,7 @@ pub(crate) async fn run(options: &SmokeOptions) -> Recorder {
     }
     match whole {
         Ok(()) => {
-            // A failure is in the report; nothing comes after it.
+            // A failure is in the report, and no step follows it.
             delete(&mut recorder, &repository, &image)
                 .await
                 .unwrap_or(());
@@ -103,9 +102,7 @@ async fn push(recorder: &mut Recorder, to: &Repository<'_>, image: &Image) -> Re
         )
         .await?;
     let refused = to.refuse_wrong_digest(&image.config, &image.large);
-    recorder
-        .step("have a wrong digest refused", 0, refused)
-        .await?;
+    recorder.step("reject a wrong digest", 0, refused).await?;
     let large = &image.large;
     let name = format!("{PUSH_LARGE} ({})", format_size(large.content.length()));
     recorder
@@ -124,7 +121,7 @@ async fn pull(recorder: &mut Recorder, from: &Repository<'_>, image: &Image) -> 
     for blob in [&image.config, &image.small, &image.large] {
         recorder
             .step(
-                format!("ask for {} (HEAD)", blob.name),
+                format!("check {} (HEAD)", blob.name),
                 0,
                 from.head_blob(blob),
             )
@@ -181,7 +178,7 @@ async fn pull(recorder: &mut Recorder, from: &Repository<'_>, image: &Image) -> 
         .await
 }
 
-/// A range that begins and ends off every boundary, where the blob is large enough to have one.
+/// Returns a range that begins and ends away from every boundary, if the blob is large enough.
 fn middle(blob: &Blob) -> (u64, u64) {
     let length = blob.content.length();
     let start = length / 3;
@@ -208,7 +205,7 @@ async fn delete(recorder: &mut Recorder, from: &Repository<'_>, image: &Image) -
     Ok(())
 }
 
-/// After a failure: deletes what there is, and asks for no more than that.
+/// Deletes what was pushed, after a failure, and checks nothing else.
 async fn clean_up(recorder: &mut Recorder, from: &Repository<'_>, image: &Image) {
     let work = async {
         let mut left = Vec::new();
@@ -222,10 +219,12 @@ async fn clean_up(recorder: &mut Recorder, from: &Repository<'_>, image: &Image)
         for blob in image.blobs() {
             left.extend(from.delete_blob(blob).await.err());
         }
-        // What was never pushed cannot be deleted; that says nothing more about the registry.
+        // What was never pushed cannot be deleted, which is not another failure.
         Ok(match left.len() {
             0 => Outcome::Done,
-            count => Outcome::DoneBut(format!("{count} of 6 were not there or stayed")),
+            count => Outcome::DoneBut(format!(
+                "{count} of 6 did not exist or could not be deleted"
+            )),
         })
     };
     recorder
@@ -234,7 +233,7 @@ async fn clean_up(recorder: &mut Recorder, from: &Repository<'_>, image: &Image)
         .unwrap_or(());
 }
 
-/// MiB per second of the large layer: pushed, pulled.
+/// Returns the rates of pushing and pulling the large layer, in MiB/s.
 pub(crate) fn rates(recorder: &Recorder) -> (Option<f64>, Option<f64>) {
     (recorder.rate(PUSH_LARGE), recorder.rate(PULL_LARGE))
 }

@@ -1,7 +1,7 @@
-//! What happened: steps with their times, written down as they end.
+//! The record of a run: steps with their times.
 //!
-//! Owns: [`Recorder`], which times a step, notices that it stands still, and shows progress on terminals.
-//! Refuses: deciding what a step does or what follows from its end.
+//! Owns: [`Recorder`], which times a step, detects a lack of progress, and shows progress on terminals.
+//! Refuses: deciding what a step does or which step follows.
 
 use std::error::Error;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -13,13 +13,13 @@ use super::client::Meter;
 use crate::output;
 use crate::units::format_rate;
 
-/// Time between two looks at the meter.
+/// Interval of readings of the meter.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What should have been and what was.
+/// A failure of a step: what was expected and what was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Problem {
-    /// What the protocol or the pushed content demands.
+    /// What the protocol or the pushed content requires.
     pub(crate) expected: String,
     /// What the registry did.
     pub(crate) found: String,
@@ -29,7 +29,7 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// Two noun phrases.
+    /// Creates a problem from two noun phrases.
     pub(crate) fn new(expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self {
             expected: expected.into(),
@@ -38,7 +38,7 @@ impl Problem {
         }
     }
 
-    /// No answer came; the cause is at the end of the chain of errors.
+    /// Creates the problem for a missing answer. The cause is at the end of the chain of errors.
     pub(crate) fn unanswered(what: &str, error: &dyn Error) -> Self {
         let mut cause = error;
         while let Some(deeper) = cause.source() {
@@ -52,14 +52,14 @@ impl Problem {
     }
 }
 
-/// How a step that was no failure ended.
+/// How a step ended that did not fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// As it should.
     Done,
-    /// As well as could be expected; what is left to say.
+    /// As expected, with a remark.
     DoneBut(String),
-    /// The registry lacks an optional part of the protocol; how it said so.
+    /// The registry lacks an optional part of the protocol; the text is its answer.
     NotOffered(String),
 }
 
@@ -69,7 +69,7 @@ pub(crate) enum Outcome {
 pub(crate) enum Verdict {
     /// As it should.
     Ok,
-    /// Not part of this registry.
+    /// The registry does not offer it.
     NotOffered,
     /// Not as it should.
     Failed,
@@ -89,11 +89,11 @@ pub(crate) struct Step {
     problem: Option<Problem>,
 }
 
-/// The step before this failed: what depends on it makes no sense.
+/// A step failed, so the steps that depend on it are not run.
 #[derive(Debug)]
 pub(crate) struct Stop;
 
-/// Everything that happened so far.
+/// The record of all steps so far.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     steps: Vec<Step>,
@@ -105,8 +105,8 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Nothing yet. A step that moves no byte for `patience` has failed; if `strict`, so has one that is not
-    /// offered. Each step is printed as it ends if `print`.
+    /// Creates an empty record. A step without progress for `stall_timeout` fails; with `strict`, so does one that is
+    /// not offered. With `print`, each step is printed when it ends.
     pub(crate) fn new(meter: Meter, patience: Duration, strict: bool, print: bool) -> Self {
         let progress = print && io::stderr().is_terminal();
         Self {
@@ -119,7 +119,7 @@ impl Recorder {
         }
     }
 
-    /// Runs one step that moves `bytes` of payload to its end and writes it down.
+    /// Runs one step that transfers `bytes` of payload, and records it.
     pub(crate) async fn step(
         &mut self,
         name: impl Into<String>,
@@ -130,7 +130,7 @@ impl Recorder {
         let begin = Instant::now();
         let result = self.watch(&name, bytes, work).await;
         let milliseconds = begin.elapsed().as_secs_f64() * 1000.0;
-        // What is not offered keeps nothing after it from being tried, strict or not.
+        // A step that is not offered does not stop the run, even with `--strict`.
         let go_on = result.is_ok();
         let (verdict, note, problem) = match result {
             Ok(Outcome::Done) => (Verdict::Ok, None, None),
@@ -151,7 +151,7 @@ impl Recorder {
             problem,
         };
         if self.print {
-            // A reader that went away ends the run at the summary; the registry is still cleaned up.
+            // If the output has been closed, the run fails at the summary, so that the registry is still cleaned up.
             output::result(&step.line()).unwrap_or_default();
         }
         self.steps.push(step);
@@ -177,7 +177,7 @@ impl Recorder {
                 (last, last_moved) = (now, Instant::now());
             } else if last_moved.elapsed() > self.patience {
                 let expected = format!("progress within {:.0?}", self.patience);
-                break Err(Problem::new(expected, "the registry stood still"));
+                break Err(Problem::new(expected, "the registry made no progress"));
             }
             self.draw(name, now - start, bytes);
         };
@@ -198,18 +198,18 @@ impl Recorder {
         }
     }
 
-    /// All steps.
+    /// Returns all steps.
     pub(crate) fn steps(&self) -> &[Step] {
         &self.steps
     }
 
-    /// Whether the first thing asked never got an answer.
+    /// Returns whether the first request got no answer.
     pub(crate) fn nobody_there(&self) -> bool {
         let first = self.steps.first().and_then(|step| step.problem.as_ref());
         first.is_some_and(|problem| !problem.answered)
     }
 
-    /// How many steps ended with `verdict`.
+    /// Returns how many steps ended with `verdict`.
     pub(crate) fn count(&self, verdict: Verdict) -> usize {
         self.steps
             .iter()
@@ -217,7 +217,7 @@ impl Recorder {
             .count()
     }
 
-    /// MiB per second of the step whose name begins with `prefix`, if it went well.
+    /// Returns the rate in MiB/s of the step whose name begins with `prefix`, if it succeeded.
     pub(crate) fn rate(&self, prefix: &str) -> Option<f64> {
         let done = |step: &&Step| step.verdict == Verdict::Ok && step.name.starts_with(prefix);
         self.steps.iter().find(done).map(Step::rate)
@@ -275,7 +275,7 @@ mod tests {
         (ended.is_ok(), recorder)
     }
 
-    /// Guards: a missing optional part is no failure, unless it was asked for.
+    /// Guards: a missing optional part fails only with `--strict`.
     #[test]
     fn what_is_not_offered_fails_only_if_strict() {
         let missing = || Ok(Outcome::NotOffered("405".to_owned()));
@@ -285,7 +285,7 @@ mod tests {
         assert!(went_on && recorder.count(Verdict::Failed) == 1);
     }
 
-    /// Guards: a failure says what was expected and what was found, in text and in JSON.
+    /// Guards: a failure reports what was expected and what was found, in text and in JSON.
     #[test]
     fn a_failure_names_both_sides() {
         let (went_on, recorder) = run(false, Err(Problem::new("200", "404")));
@@ -299,7 +299,7 @@ mod tests {
         );
     }
 
-    /// Guards: a registry that stands still ends the step instead of hanging it.
+    /// Guards: a step without progress fails instead of hanging.
     #[test]
     fn a_step_without_progress_ends() {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -309,6 +309,6 @@ mod tests {
         let mut recorder = Recorder::new(Meter::default(), Duration::ZERO, false, false);
         let hangs = std::future::pending();
         assert!(runtime.block_on(recorder.step("hangs", 0, hangs)).is_err());
-        assert!(recorder.steps()[0].line().contains("stood still"));
+        assert!(recorder.steps()[0].line().contains("no progress"));
     }
 }

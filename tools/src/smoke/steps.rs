@@ -1,9 +1,9 @@
-//! The steps of smoke, each one exchange that OCI's distribution-spec describes.
+//! The steps of smoke. Each is one exchange of the OCI distribution-spec.
 //!
-//! Owns: requests and what their answers must be.
-//! Refuses: order; `plan` calls them.
+//! Owns: requests and the checks of their answers.
+//! Refuses: the order of steps, which `smoke` has.
 //!
-//! Invariant: a step leaves nothing of its own open on the registry when it succeeds.
+//! Invariant: a step that succeeds leaves no upload open on the registry.
 
 use http::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderName, RANGE};
 use http::{Method, StatusCode};
@@ -14,12 +14,12 @@ use super::content::Content;
 use super::image::{Blob, INDEX_TYPE, MANIFEST_TYPE};
 use super::record::{Outcome, Problem};
 
-/// What a step comes to.
+/// The result of a step.
 pub(crate) type StepResult = Result<Outcome, Problem>;
 
-/// Optional parts that a registry may refuse to delete by (distribution-spec, "Content Management").
+/// Statuses with which a registry may refuse to delete (distribution-spec, "Content Management").
 const REFUSED: [StatusCode; 2] = [StatusCode::BAD_REQUEST, StatusCode::METHOD_NOT_ALLOWED];
-/// Size of a chunk where the registry names no larger least.
+/// Size of a chunk in bytes, unless the registry requires larger ones.
 const CHUNK_BYTES: u64 = 1 << 20;
 const OCTETS: &str = "application/octet-stream";
 
@@ -31,7 +31,7 @@ pub(crate) struct Repository<'a> {
 }
 
 impl<'a> Repository<'a> {
-    /// A repository; it comes to be with its first push.
+    /// Creates a repository. The registry creates it with the first push.
     pub(crate) fn new(registry: &'a Registry, name: &'a str) -> Self {
         Self { registry, name }
     }
@@ -44,7 +44,7 @@ impl<'a> Repository<'a> {
         self.path(&format!("blobs/{}", blob.digest))
     }
 
-    /// The registry speaks this protocol (end-1).
+    /// Checks that the registry supports this protocol (end-1).
     pub(crate) async fn ping(&self) -> StepResult {
         self.registry
             .send(Method::GET, "/v2/")
@@ -70,7 +70,7 @@ impl<'a> Repository<'a> {
             .await
     }
 
-    /// POST, then everything in one PUT (end-4a, end-6).
+    /// Pushes a blob by POST and one PUT (end-4a, end-6).
     pub(crate) async fn push_in_one_put(&self, blob: &Blob) -> StepResult {
         let target = self
             .begin_upload()
@@ -80,7 +80,7 @@ impl<'a> Repository<'a> {
         pushed(answer, blob).await
     }
 
-    /// Everything in the POST (end-4b); a registry that does not take it answers with an upload to PUT to.
+    /// Pushes a blob in one POST (end-4b). A registry that does not support it answers with an upload for a PUT.
     pub(crate) async fn push_in_one_post(&self, blob: &Blob) -> StepResult {
         let query = format!("digest={}", blob.digest);
         let target = self.path(&format!("blobs/uploads/?{query}"));
@@ -98,11 +98,12 @@ impl<'a> Repository<'a> {
         let target = answer.location(&query)?;
         pushed(self.put_upload(&target, &blob.content).await?, blob).await?;
         Ok(Outcome::NotOffered(
-            "202: it wanted a PUT, and got it".to_owned(),
+            "202: it required a PUT, which was sent".to_owned(),
         ))
     }
 
-    /// POST, several PATCH requests, and an empty PUT; after each PATCH the registry's offset must be ours (end-5).
+    /// Pushes a blob by POST, several PATCH requests and an empty PUT. After each PATCH it checks the registry's offset
+    /// (end-5).
     pub(crate) async fn push_in_chunks(&self, blob: &Blob) -> StepResult {
         let answer = self.begin_upload().await?;
         let least = answer
@@ -135,20 +136,20 @@ impl<'a> Repository<'a> {
         pushed(self.registry.send(Method::PUT, &target).await?, blob).await
     }
 
-    /// Bytes under a digest that is not theirs are refused and leave no blob.
+    /// Checks that bytes with a wrong digest are rejected and leave no blob.
     pub(crate) async fn refuse_wrong_digest(&self, sent: &Blob, claimed: &Blob) -> StepResult {
         let upload = self.begin_upload().await?;
         let target = upload.location(&format!("digest={}", claimed.digest))?;
         let answer = self.put_upload(&target, &sent.content).await?;
         answer.expect(&[StatusCode::BAD_REQUEST]).await?;
-        // The upload may live on, for its right digest; where it does, it is left for nobody. Not every registry cancels.
+        // The upload may still exist, for its right digest, so it is cancelled. Not every registry supports that.
         self.registry
             .send(Method::DELETE, &upload.location("")?)
             .await?;
         self.is_gone(&self.blob_path(claimed)).await
     }
 
-    /// HEAD of a blob: length, and the digest where it is named (end-2).
+    /// Checks HEAD of a blob: its length, and its digest if it is named (end-2).
     pub(crate) async fn head_blob(&self, blob: &Blob) -> StepResult {
         let answer = self
             .registry
@@ -159,7 +160,7 @@ impl<'a> Repository<'a> {
         length_is(&answer, blob)
     }
 
-    /// GET of a whole blob, compared byte for byte (end-2).
+    /// Pulls a whole blob and compares every byte (end-2).
     pub(crate) async fn pull(&self, blob: &Blob) -> StepResult {
         let answer = self
             .registry
@@ -173,7 +174,7 @@ impl<'a> Repository<'a> {
         Ok(Outcome::Done)
     }
 
-    /// GET of bytes `start..end` (RFC 9110, 14.2), which a registry may ignore.
+    /// Pulls bytes `start..end` (RFC 9110, 14.2). A registry may ignore the range.
     pub(crate) async fn pull_range(&self, blob: &Blob, start: u64, end: u64) -> StepResult {
         let headers = [(RANGE, format!("bytes={start}-{}", end - 1))];
         let answer = self
@@ -187,7 +188,9 @@ impl<'a> Repository<'a> {
             answer
                 .compare(&blob.content, 0..blob.content.length())
                 .await?;
-            return Ok(Outcome::NotOffered("200: the whole blob came".to_owned()));
+            return Ok(Outcome::NotOffered(
+                "200: the whole blob was sent".to_owned(),
+            ));
         }
         let expected = format!("bytes {start}-{}/{}", end - 1, blob.content.length());
         header_is(&answer, &CONTENT_RANGE, &expected)?;
@@ -208,12 +211,12 @@ impl<'a> Repository<'a> {
         Ok(answer)
     }
 
-    /// PUT of a manifest under a tag (end-7).
+    /// Pushes a manifest under a tag (end-7).
     pub(crate) async fn put_manifest(&self, tag: &str, manifest: &Blob) -> StepResult {
         self.put(tag, manifest).await.map(|_| Outcome::Done)
     }
 
-    /// PUT of a manifest that has a subject, which the registry must name in its answer.
+    /// Pushes a manifest with a subject, which the registry must name in its answer.
     pub(crate) async fn put_referrer(&self, referrer: &Blob, subject: &Blob) -> StepResult {
         let answer = self.put(&referrer.digest.to_string(), referrer).await?;
         match answer.header("oci-subject") {
@@ -228,7 +231,7 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// HEAD and GET of a manifest, compared byte for byte (end-3).
+    /// Checks HEAD of a manifest, and pulls it and compares every byte (end-3).
     pub(crate) async fn pull_manifest(&self, reference: &str, manifest: &Blob) -> StepResult {
         let target = self.path(&format!("manifests/{reference}"));
         let accept = [(ACCEPT, MANIFEST_TYPE.to_owned())];
@@ -252,7 +255,7 @@ impl<'a> Repository<'a> {
         Ok(Outcome::Done)
     }
 
-    /// The tag is in the list (end-8a).
+    /// Checks that the tag is in the list (end-8a).
     pub(crate) async fn lists_tag(&self, tag: &str) -> StepResult {
         let answer = self
             .registry
@@ -271,7 +274,7 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// The referrer is listed with its subject (end-12a).
+    /// Checks that the referrer is listed for its subject (end-12a).
     pub(crate) async fn lists_referrer(&self, subject: &Blob, referrer: &Blob) -> StepResult {
         let target = self.path(&format!("referrers/{}", subject.digest));
         let answer = self.registry.send(Method::GET, &target).await?;
@@ -295,13 +298,13 @@ impl<'a> Repository<'a> {
         Err(Problem::new(format!("{wanted} among the referrers"), text))
     }
 
-    /// DELETE of a tag or a manifest, after which it is gone (end-9).
+    /// Deletes a tag or a manifest and checks that it is gone (end-9).
     pub(crate) async fn delete_manifest(&self, reference: &str) -> StepResult {
         self.delete(&self.path(&format!("manifests/{reference}")))
             .await
     }
 
-    /// DELETE of a blob, after which it is gone (end-10).
+    /// Deletes a blob and checks that it is gone (end-10).
     pub(crate) async fn delete_blob(&self, blob: &Blob) -> StepResult {
         self.delete(&self.blob_path(blob)).await
     }
@@ -333,7 +336,7 @@ async fn pushed(answer: Answer, blob: &Blob) -> StepResult {
     Ok(Outcome::Done)
 }
 
-/// The header is optional on most answers, but where it is, it must be right.
+/// Checks Docker-Content-Digest, which is optional on most answers but must be right.
 fn named_digest_is(answer: &Answer, blob: &Blob) -> Result<(), Problem> {
     let expected = blob.digest.to_string();
     match answer.header("docker-content-digest") {

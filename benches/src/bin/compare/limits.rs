@@ -1,6 +1,6 @@
-//! What this machine can do at most, measured in the same run: the floors under a push and a pull.
+//! Measures the limits of the machine for a push and a pull, in the same run.
 //!
-//! Owns: [`receive_hash_write_sync`], [`write_from_memory`], [`flush_millis`]. Refuses: anything a registry does beyond it.
+//! Owns: [`receive_hash_write_sync`], [`write_from_memory`], [`flush_millis`]. Refuses: the other work of a registry.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -32,7 +32,8 @@ pub fn receive_hash_write_sync(path: &Path, bytes: &[u8]) -> Result<Duration, St
     took.map_err(|e| format!("receive, hash, write, sync: {e}"))
 }
 
-/// One thread writes a file that is in memory to a loopback socket; another receives and forgets. Time until all was received.
+/// One thread writes a file that is in memory to a loopback socket; another receives and forgets. Time until all was
+/// received.
 pub fn write_from_memory(path: &Path) -> Result<Duration, String> {
     let bytes = std::fs::read(path).map_err(|e| format!("read {}: {e}", path.display()))?;
     let took = over_loopback(&bytes, |mut stream, begin| {

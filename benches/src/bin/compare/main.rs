@@ -1,7 +1,7 @@
-//! Side by side: `tonnage` and Debian's `docker-registry` on loopback, on the same disk, in interleaved rounds, beside the
-//! limits of the machine measured in the same run.
+//! Compares `tonnage` and Debian's `docker-registry` on loopback and the same disk, in interleaved rounds, with the
+//! limits of the machine in the same run.
 //!
-//! Owns: the options, the order of the rounds. Refuses: figures of one registry alone, which nobody could compare with anything.
+//! Owns: the options, the order of the rounds. Refuses: figures of one registry alone, which cannot be compared.
 
 mod limits;
 mod measure;

@@ -1,7 +1,7 @@
-//! The measurements: one function each, of one registry, timed from before the first request to after the last answer.
+//! The measurements of one registry. Each is a function, timed from before the first request to after the last answer.
 //!
-//! Owns: the workloads and what "then fsynced" means for a registry that does not sync. Refuses: work of the client
-//! inside the timed part that could be done before (content, digests).
+//! Owns: the workloads and the meaning of "then fsynced" for a registry that does not sync. Refuses: work of the client
+//! in the timed part that can be done before (content, digests).
 
 use std::fs::File;
 use std::path::Path;

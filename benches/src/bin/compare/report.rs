@@ -1,6 +1,6 @@
-//! Numbers to a table and to JSON: medians over the rounds, and ratios of medians.
+//! Reports the results as a table and as JSON: medians over the rounds, and ratios of medians.
 //!
-//! Owns: [`Samples`], the machine's facts. Refuses: means, which one slow flush of a drive decides.
+//! Owns: [`Samples`], the description of the machine. Refuses: means, which one slow flush of a drive would dominate.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -41,8 +41,8 @@ impl Samples {
             .push(value);
     }
 
-    /// A table of medians. The last two columns are ratios of medians: tonnage to docker-registry (synced where that was measured),
-    /// and tonnage to the limit.
+    /// A table of medians. The last two columns are ratios of medians: tonnage to docker-registry (synced where that
+    /// was measured), and tonnage to the limit.
     pub fn table(&self) -> String {
         let mut text = format!(
             "{:<44}{:>10}{:>10}{:>12}{:>10}{:>10}{:>10}\n",

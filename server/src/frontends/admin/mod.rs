@@ -1,5 +1,5 @@
-//! What operators use, apart from the registry: metrics and health on a listener, and online commands on a socket in
-//! the store's directory.
+//! Interfaces for operators: metrics and health on a listener, and online commands on a socket in the store's
+//! directory.
 
 pub(crate) mod probes;
 pub(crate) mod routes;

@@ -43,7 +43,7 @@ pub(crate) struct Probes(Router);
 pub(crate) struct ProbesService(Router);
 
 impl Probes {
-    /// Answers about `state` to requests for these hosts.
+    /// Creates a front end that reports on `state` to requests for these hosts.
     pub(crate) fn new(state: ProbeState, hosts: HostPolicy) -> Self {
         Self(router(state, hosts))
     }
@@ -111,7 +111,8 @@ async fn metrics(State(state): State<ProbeState>) -> impl IntoResponse {
     }
 }
 
-/// A read-only store still serves pulls, so it counts as ready; the body and a metric say that it is read-only.
+/// Answers `/readyz`. A read-only store still serves pulls, so it counts as ready; the body and a metric report that it
+/// is read-only.
 async fn ready(State(state): State<ProbeState>) -> impl IntoResponse {
     if state.draining.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");

@@ -16,11 +16,11 @@ use crate::admin::{AdminError, AdminRequest, execute};
 
 /// The path that takes an [`AdminRequest`] by POST. It names the version of all requests and answers.
 pub const ADMIN_PATH: &str = "/v1/admin";
-/// Largest request in bytes: the thousand tags that a command deletes at once.
+/// Largest request in bytes. It has room for the 1000 tags that a command deletes at once.
 const REQUEST_BYTES_MAX: usize = 256 << 10;
 const JSON: &str = "application/json";
 
-/// Answers requests about `store`.
+/// Creates the router for requests about `store`.
 pub(super) fn router(store: Store) -> Router {
     Router::new()
         .route(ADMIN_PATH, post(answer))
@@ -39,32 +39,34 @@ async fn answer(State(store): State<Store>, body: Bytes) -> Response {
     }
 }
 
-/// A missing name is 404 with a body that says so; an unknown path is 404 without one.
+/// Maps an error to an answer. A missing name is 404 with a body that names it; an unknown path is 404 without a body.
 fn error_response(error: &AdminError) -> Response {
     if let AdminError::NotFound(missing) = error {
         return json(StatusCode::NOT_FOUND, missing);
     }
-    let refused = matches!(
-        error,
-        AdminError::ReadOnly
-            | AdminError::Store(
-                Error::NoSpace { .. } | Error::NotAttempted { .. } | Error::Poisoned { .. }
-            )
-    );
-    let status = if refused {
-        StatusCode::SERVICE_UNAVAILABLE
-    } else {
-        StatusCode::INTERNAL_SERVER_ERROR
-    };
-    // Whoever may send requests may read the store's files, so the cause is no secret.
+    let status = error_status(error);
+    // Everyone who may send requests may read the store's files, so the cause is no secret.
     (status, format!("{error}\n")).into_response()
+}
+
+/// 503 says that nothing was done. After 500 that is not known: the commit of a failed write may be durable.
+fn error_status(error: &AdminError) -> StatusCode {
+    match error {
+        AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
+        AdminError::NotFound(_) => StatusCode::NOT_FOUND,
+        AdminError::ReadOnly
+        | AdminError::Store(Error::NoSpace { .. } | Error::NotAttempted { .. } | Error::Closed) => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        AdminError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(text) => (status, [(header::CONTENT_TYPE, JSON)], text).into_response(),
         Err(error) => {
-            tracing::error!(%error, "the answer of an admin operation could not be written");
+            tracing::error!(%error, "encoding the answer of an admin operation failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }

@@ -21,7 +21,7 @@ pub(super) async fn handle(
     }
 }
 
-/// Answers GET and HEAD. An answer without bytes promises that the blob exists.
+/// Answers GET and HEAD. An answer without bytes grants a lease, because the client may rely on the blob later.
 pub(super) async fn get(
     context: &RequestContext<'_>,
     name: RepositoryName,
@@ -29,7 +29,7 @@ pub(super) async fn get(
 ) -> Reply {
     let pull = context.authorize(Pull(name)).await?;
     let registry = context.registry();
-    // A 304 sends no bytes either.
+    // A 304 has no bytes either.
     let sends_none = context.is_head() || context.head.headers.contains_key(header::IF_NONE_MATCH);
     let found = if sends_none {
         registry.check_blob(&pull, digest).await?

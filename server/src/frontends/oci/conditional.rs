@@ -1,7 +1,7 @@
 //! Conditional requests (RFC 9110 section 13). An entity tag is the digest in quotes.
 //!
-//! Owns: which condition a request states, and whether content that is served meets it.
-//! Refuses: judging the condition of a PUT or DELETE; the commit does.
+//! Owns: parsing the condition of a request, and comparing served content with it.
+//! Refuses: checking the condition of a PUT or DELETE, which the commit does.
 //!
 //! The registry's tags are strong. A client may hold one in its weak form (`W/`, as proxies that compress make it).
 //! That is enough to know that it has the content, but not to change something (If-Match) or to combine parts
@@ -15,7 +15,7 @@ use crate::registry::Precondition;
 /// Length of the longest entity tag, of a SHA-512 digest.
 const ETAG_BYTES_MAX: usize = 2 + 7 + 128;
 
-/// The entity tag of content.
+/// Returns the entity tag of content.
 pub(super) fn etag(digest: Digest) -> String {
     let mut tag = String::with_capacity(ETAG_BYTES_MAX);
     tag.push('"');
@@ -24,7 +24,7 @@ pub(super) fn etag(digest: Digest) -> String {
     tag
 }
 
-/// Whether the client of a GET or HEAD has the content already: 304.
+/// Returns whether the client of a GET or HEAD already has the content, which is answered 304.
 pub(super) fn not_modified(headers: &HeaderMap, digest: Digest) -> bool {
     match tags(headers, &header::IF_NONE_MATCH, Comparison::Weak) {
         Tags::None => false,
@@ -33,7 +33,8 @@ pub(super) fn not_modified(headers: &HeaderMap, digest: Digest) -> bool {
     }
 }
 
-/// Whether a GET or HEAD wants other content than what is there: 412. Clients send this to resume a pull by tag.
+/// Returns whether a GET or HEAD requests other content than what is stored, which is answered 412. Clients send this
+/// condition to resume a pull by tag.
 pub(super) fn if_match_fails(headers: &HeaderMap, digest: Digest) -> bool {
     match tags(headers, &header::IF_MATCH, Comparison::Strong) {
         Tags::None | Tags::Any => false,
@@ -41,14 +42,14 @@ pub(super) fn if_match_fails(headers: &HeaderMap, digest: Digest) -> bool {
     }
 }
 
-/// Whether a Range counts: without If-Range, or where that is the content's tag.
+/// Returns whether a Range applies: without If-Range, or if that is the content's tag.
 pub(super) fn range_applies(headers: &HeaderMap, digest: Digest) -> bool {
     headers
         .get(header::IF_RANGE)
         .is_none_or(|value| value.as_bytes() == etag(digest).as_bytes())
 }
 
-/// What a PUT or DELETE demands. If-Match goes before If-None-Match, as in the RFC.
+/// Returns the precondition of a PUT or DELETE. If-Match takes precedence over If-None-Match, as in the RFC.
 pub(super) fn precondition(headers: &HeaderMap) -> Precondition {
     match (
         tags(headers, &header::IF_MATCH, Comparison::Strong),
@@ -77,7 +78,7 @@ enum Comparison {
     Weak,
 }
 
-/// The digests of a condition. A tag that is not a digest matches nothing, so it is left out.
+/// Returns the digests of a condition. A tag that is not a digest matches nothing, so it is left out.
 fn tags(headers: &HeaderMap, name: &HeaderName, comparison: Comparison) -> Tags {
     let mut values = headers.get_all(name).iter().peekable();
     if values.peek().is_none() {

@@ -1,4 +1,4 @@
-//! Serving stored bytes: whole, one range, or several.
+//! Serves stored bytes: whole, one range, or several.
 //!
 //! Owns: the headers of content and the choice among 200, 206, 304 and 416 (RFC 9110 section 14).
 //! Refuses: content negotiation; what is stored is served, whatever Accept says.
@@ -27,13 +27,13 @@ const SMALL_BYTES: u64 = 64 << 10;
 /// How long caches may keep an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Caching {
-    /// Named by digest: forever.
+    /// Content named by digest: without limit.
     Immutable,
-    /// Named by tag: not without asking again.
+    /// Content named by tag: caches must revalidate it.
     Revalidate,
 }
 
-/// Answers GET and HEAD for something found; `gone` is the error if its bytes are no longer there.
+/// Answers GET and HEAD for content that was found. `gone` returns the error if its bytes no longer exist.
 pub(super) async fn serve(
     context: &RequestContext<'_>,
     found: &Found,
@@ -107,14 +107,14 @@ pub(super) async fn serve(
     }
 }
 
-/// The text of a header that occurs once. Range is not a list, so two of them have no defined meaning.
+/// Returns the text of a header that occurs once. Range is not a list, so two of them have no defined meaning.
 pub(super) fn single_value<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(value)
 }
 
-/// An answer with what is said of content whatever part of it is sent.
+/// Builds an answer with the headers that content has whichever part of it is sent.
 fn answer(status: StatusCode, found: &Found, caching: Caching, body: Body) -> Reply {
     let cache = match caching {
         Caching::Immutable => "private, max-age=31536000, immutable",
@@ -137,7 +137,7 @@ fn answer(status: StatusCode, found: &Found, caching: Caching, body: Body) -> Re
     Ok(response)
 }
 
-/// The answer with the type and length of its body.
+/// Adds the type and length of the body to an answer.
 fn with_content(mut response: Response<Body>, media_type: &str, length: u64) -> Reply {
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::try_from(media_type)?);
@@ -153,12 +153,12 @@ fn content_range(range: &Range<u64>, length: u64) -> String {
     )
 }
 
-/// The separator of the parts: random, so that no content can be made to contain it.
+/// Returns a random separator of the parts, so that no content can be made to contain it.
 fn boundary() -> String {
     uuid::Uuid::new_v4().simple().to_string()
 }
 
-/// The parts in the order of the request; each is read when the one before was sent.
+/// Builds the parts in the order of the request. Each is read after the previous one was sent.
 fn multipart(
     blob: Box<dyn Blob>,
     ranges: &[Range<u64>],

@@ -1,6 +1,6 @@
-//! What handlers are given.
+//! The arguments of handlers.
 //!
-//! Owns: [`OciState`], the same for all requests, and [`RequestContext`].
+//! Owns: [`OciState`], which all requests share, and [`RequestContext`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::transport::front_end::Client;
 use crate::transport::host::HostPolicy;
 use crate::transport::request_body::RequestBody;
 
-/// What all requests share.
+/// The state that all requests share.
 #[derive(Debug)]
 pub(crate) struct OciState {
     pub(crate) registry: Registry,
@@ -31,7 +31,7 @@ pub(crate) struct OciState {
     pub(crate) body_idle: Duration,
     pub(crate) clock: RunningClock,
     pub(crate) manifests: ManifestMemory,
-    /// Shortest chunk that clients are asked for, in bytes; 0: none.
+    /// Shortest chunk that clients should send, in bytes; 0 for no limit.
     pub(crate) chunk_min_bytes: u64,
     /// Registries whose content is mirrored here; if empty, `ns` is ignored.
     pub(crate) mirror_of: Vec<String>,
@@ -61,13 +61,14 @@ impl RequestContext<'_> {
         Ok(self.state.gate.authorize(&self.requester, action).await?)
     }
 
-    /// The account of the client's answers, for an answer that holds memory; `None` if the connection has ended.
+    /// Returns the account of the client's answers, for an answer that holds memory; `None` if the connection has
+    /// ended.
     pub(super) fn account(&self) -> Option<&Arc<dyn ReadAccount>> {
         let holds = self.client.hold_answer_memory();
         holds.then_some(self.account)
     }
 
-    /// The id by which clients take turns.
+    /// Returns the id of the client, by which reads are scheduled fairly.
     pub(super) fn client_id(&self) -> ClientId {
         match self.client.peer() {
             IpAddr::V4(address) => ClientId(address.to_ipv6_mapped().to_bits()),
@@ -75,7 +76,7 @@ impl RequestContext<'_> {
         }
     }
 
-    /// Waits for memory for a small answer of up to `bytes` that is not read from a blob.
+    /// Reserves memory for a small answer of up to `bytes` that is not read from a blob.
     pub(super) async fn hold(&self, bytes: usize) -> Option<Box<dyn HeldMemory>> {
         match self.account() {
             Some(account) => Some(account.hold(true, bytes).await),
@@ -83,7 +84,7 @@ impl RequestContext<'_> {
         }
     }
 
-    /// The same for a large one.
+    /// Reserves memory for a large answer of up to `bytes`.
     pub(super) async fn hold_large(&self, bytes: usize) -> Option<Box<dyn HeldMemory>> {
         match self.account() {
             Some(account) => Some(account.hold(false, bytes).await),

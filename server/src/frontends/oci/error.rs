@@ -1,7 +1,7 @@
-//! From errors to answers.
+//! Maps errors to answers.
 //!
-//! Owns: the only map from [`Error`] to status and code, and the details of an error beside its message.
-//! Refuses: internal text in a body. A 5xx says what to do and the request id; its cause is logged here.
+//! Owns: the only map from [`Error`] to status and code, and the `detail` of an error.
+//! Refuses: internal text in a body. A 5xx has the request id and says what to do; its cause is logged here.
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use crate::frontends::error_body::{self, entry};
 use crate::oci::Code;
 use crate::registry::Error;
 
-/// Most bytes of a body in which missing children are named one by one; clients read at most 64 KiB of an error.
+/// Longest body in bytes that lists missing children one by one; clients read at most 64 KiB of an error.
 const MISSING_NAMED_BYTES: usize = 48 << 10;
 /// Seconds after which a client may retry, where waiting helps.
 const RETRY_AFTER_SECONDS: &str = "30";
@@ -72,7 +72,7 @@ impl Failure {
     }
 
     pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
-        let message = format!("this path takes {allowed}");
+        let message = format!("method not allowed; this path accepts {allowed}");
         Self::other(StatusCode::METHOD_NOT_ALLOWED, Code::Unsupported, message)
             .with(header::ALLOW, HeaderValue::from_static(allowed))
     }
@@ -83,7 +83,7 @@ impl Failure {
         self
     }
 
-    /// The answer. Logs the cause of a server error.
+    /// Builds the answer. Logs the cause of a server error.
     pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
         let Inner { what, mut headers } = *self.0;
         let (status, errors) = match what {
@@ -120,7 +120,7 @@ impl Failure {
     }
 }
 
-/// The status and code of each error.
+/// Returns the status and code of an error.
 fn answer_to(error: &Error) -> (StatusCode, Code) {
     match error {
         Error::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
@@ -199,7 +199,7 @@ fn details(error: &Error, code: Code, message: &str, request_id: &str) -> Vec<Va
             let named = missing.iter().enumerate().map(|(number, missing)| {
                 let digest = missing.digest.to_string();
                 let detail = json!({ "digest": digest, "requestId": request_id });
-                // Many clients show the first message only, so that is the complete one.
+                // Many clients show only the first message, so it names everything.
                 if number == 0 {
                     entry(code, message, detail)
                 } else {
@@ -230,7 +230,7 @@ mod tests {
 
     use super::*;
 
-    /// Guards: a server error tells the client the request id and nothing of its cause.
+    /// Guards: the answer to a server error has the request id and nothing of its cause.
     #[tokio::test]
     async fn internal_text_stays_inside() {
         let secret = "/srv/data/seg-7: EIO";

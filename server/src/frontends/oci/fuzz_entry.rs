@@ -1,7 +1,7 @@
-//! An entry for fuzzers: all parsers of a request's head, in a row. Compiled only with the feature `fuzz-entry`.
+//! Entry point for fuzzers that runs all parsers of a request's head. Compiled only with the feature `fuzz-entry`.
 //!
 //! Owns: [`Head`].
-//! Refuses: parsing of its own; every line calls what requests go through.
+//! Refuses: parsing of its own; it calls only the parsers that serve requests.
 
 use http::header;
 use http::request::Parts;
@@ -15,7 +15,7 @@ use crate::oci::{Algorithm, MediaType, Page, RangeAnswer, RepositoryName, Tag};
 use crate::transport::host::HostPolicy;
 use crate::transport::{head_check, query, request_id};
 
-/// What was read.
+/// The result of the parsers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The canonical path of the route; `None` where there is no such route.
@@ -26,7 +26,7 @@ pub struct Head {
     pub request_id: String,
 }
 
-/// Parses all that a handler may read of a request before its body, against content named `digest`.
+/// Parses all that a handler may read of a request before its body. `digest` names the content for conditions.
 pub fn read_head(head: &Parts, digest: Digest, mirror_of: &[String]) -> Head {
     let id = request_id::of(&head.headers);
     let mut read = Head {

@@ -1,6 +1,6 @@
 //! Headers of the registry's answers.
 //!
-//! Owns: their names and forms. Locations and links are relative, so that no proxy can make them wrong.
+//! Owns: their names and forms. Locations and links are relative, so they are correct behind any proxy.
 
 use http::HeaderName;
 use tonnage_engine::vocabulary::{Digest, UploadId};
@@ -15,27 +15,27 @@ pub(super) const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 pub(super) const OCI_CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 pub(super) const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// The location at which an upload is continued.
+/// Returns the location at which an upload is continued.
 pub(super) fn upload_location(name: &RepositoryName, id: UploadId) -> String {
     format!("/v2/{name}/blobs/uploads/{id}")
 }
 
-/// The location of a blob.
+/// Returns the location of a blob.
 pub(super) fn blob_location(name: &RepositoryName, digest: Digest) -> String {
     format!("/v2/{name}/blobs/{digest}")
 }
 
-/// The location of a manifest.
+/// Returns the location of a manifest.
 pub(super) fn manifest_location(name: &RepositoryName, digest: Digest) -> String {
     format!("/v2/{name}/manifests/{digest}")
 }
 
-/// `Range` of an upload. An empty one is `0-0` like one of one byte: clients break on `0--1`.
+/// Returns the `Range` of an upload. An empty upload has `0-0`, like one of one byte, because clients fail on `0--1`.
 pub(super) fn upload_range(offset: u64) -> String {
     format!("0-{}", offset.saturating_sub(1))
 }
 
-/// `Link` to the next page (RFC 8288).
+/// Returns the `Link` to the next page (RFC 8288).
 pub(super) fn next_link(path: &str, query: &str) -> String {
     format!("<{path}?{query}>; rel=\"next\"")
 }

@@ -1,7 +1,7 @@
-//! How `Location` is written (RFC 9110 section 10.2.2).
+//! The form of `Location` headers (RFC 9110 section 10.2.2).
 //!
 //! Owns: [`Locations`]. Relative locations are correct behind any proxy; some clients accept only absolute ones.
-//! Refuses: `X-Forwarded-*`, which anybody may send.
+//! Refuses: `X-Forwarded-*`, which any client may send.
 
 use std::str::FromStr;
 
@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Uri, header};
 
 use crate::transport::host::Authority;
 
-/// How the locations of uploads, blobs and manifests are written.
+/// The form of the locations of uploads, blobs and manifests.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Locations {
     /// As paths.
@@ -22,9 +22,9 @@ pub enum Locations {
     Base(String),
 }
 
-/// The text is no way to write locations.
+/// The error that a text is not a form of locations.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("write relative, request, or a URL without a path, such as https://registry.example")]
+#[error("must be relative, request, or a URL without a path, such as https://registry.example")]
 pub struct InvalidLocations;
 
 impl FromStr for Locations {
@@ -51,8 +51,8 @@ impl FromStr for Locations {
 }
 
 impl Locations {
-    /// Writes an answer's `Location` so, if it has one. Without a host in the request, as HTTP/1.0 allows, it stays a
-    /// path.
+    /// Rewrites the `Location` of an answer, if it has one. Without a host in the request, as HTTP/1.0 allows, it stays
+    /// a path.
     pub(super) fn write(&self, headers: &mut HeaderMap, target: Option<&Authority>) {
         let base = match (self, target) {
             (Self::Relative, _) | (Self::Request, None) => return,
@@ -75,7 +75,7 @@ impl Locations {
 mod tests {
     use super::*;
 
-    /// Guards: what may be configured, and that nothing is written twice over.
+    /// Guards: which forms may be configured, and that a base has no final slash.
     #[test]
     fn bases_are_a_scheme_and_a_host() {
         let parse = |text: &str| text.parse::<Locations>();

@@ -1,18 +1,18 @@
-//! Memory for manifests that are being pushed, over all connections.
+//! The memory budget for manifests that are being pushed, over all connections.
 //!
-//! Owns: [`ManifestMemory`]. A manifest is held whole until it is committed, so without a limit clients would decide
-//! how much memory that takes.
-//! Refuses: blobs, which stream through a budget of the engine.
+//! Owns: [`ManifestMemory`]. A manifest is held whole until it is committed, so without a limit clients could use any
+//! amount of memory.
+//! Refuses: blobs, which have a budget in the engine.
 //!
-//! Memory is counted as bytes arrive, never more than twice what has arrived, in the order of the requests; the first
-//! part of each comes from a reserve. So small manifests always get in, and a client that announces much and sends
-//! little holds little. While others wait, the manifest that has received nothing for the longest time is rejected.
+//! Memory is reserved as bytes arrive, in the order of the requests, and never more than twice what has arrived. So a
+//! client that announces much and sends little holds little. The first part of each manifest comes from a reserve, so
+//! small manifests are always accepted. While others wait, the manifest that has received nothing for the longest time
+//! is rejected. If all large manifests wait for memory, one at a time continues without: beyond the budget there is
+//! memory for one manifest of the largest size.
 //!
-//! Where many large ones have used up the memory and wait for more, one at a time continues without: there is memory
-//! for one manifest of the largest size beside the budget.
-//!
-//! The entries of a manifest take several times its bytes, both parsed and as rows of the catalog. So only a few large
-//! ones are processed at a time; then the catalog can delay the next one until the rows of the last one are on disk.
+//! The entries of a manifest take several times its bytes, both parsed and as rows of the catalog. So only
+//! [`LARGE_AT_A_TIME`] large ones are processed at a time. Then the catalog can delay the next one until the rows of
+//! the previous one are on disk.
 //!
 //! Invariant: waiting and receiving end in bounded time.
 
@@ -29,25 +29,25 @@ use crate::clock::RunningClock;
 use crate::registry::{Error, LARGE_MANIFEST_BYTES, Result, Source as _};
 use crate::transport::request_body::RequestBody;
 
-/// Least memory that a manifest takes once its first bytes have arrived.
+/// Smallest reservation of a manifest in bytes, once its first bytes have arrived.
 const FIRST_BYTES: usize = 16 << 10;
 /// Bytes of each manifest that come from the reserve.
 const RESERVED_BYTES: usize = 64 << 10;
 /// Large manifests that are processed at a time.
 const LARGE_AT_A_TIME: usize = 2;
 
-/// The budget.
+/// The memory budget for manifests.
 #[derive(Debug)]
 pub(crate) struct ManifestMemory {
     memory: MemoryBudget,
-    /// Held by the manifest that continues without memory of the budget.
+    /// The permit of the manifest that continues without memory of the budget.
     finish: Arc<Semaphore>,
     large: Arc<Semaphore>,
     patience: Duration,
     clock: RunningClock,
 }
 
-/// A manifest's bytes, and the memory that they take until this drops.
+/// The bytes of a manifest, with the memory that is reserved for them until this is dropped.
 #[derive(Debug)]
 pub(super) struct ReceivedManifest {
     pub(super) bytes: Bytes,
@@ -57,7 +57,7 @@ pub(super) struct ReceivedManifest {
     work: Option<OwnedSemaphorePermit>,
 }
 
-/// The memory of one manifest.
+/// The memory that is reserved for one manifest.
 #[derive(Debug, Default)]
 struct Memory {
     held: Vec<HeldBytes>,
@@ -72,8 +72,8 @@ struct TimeLeft {
 }
 
 impl ManifestMemory {
-    /// A budget of `budget` bytes. Each manifest has `patience` to get memory and as much to arrive. One of which
-    /// nothing arrives for `stall` is rejected while others wait.
+    /// Creates a budget of `budget` bytes. Each manifest may wait `patience` for memory and take as long to arrive. A
+    /// manifest of which nothing arrives for `stall` is rejected while others wait.
     pub(crate) fn new(
         budget: usize,
         patience: Duration,
@@ -90,7 +90,7 @@ impl ManifestMemory {
         }
     }
 
-    /// Reads a whole body of at most `max` bytes, as there is room for it.
+    /// Reads a whole body of at most `max` bytes, as fast as memory for it becomes free.
     pub(super) async fn receive(
         &self,
         body: &mut RequestBody,
@@ -118,7 +118,7 @@ impl ManifestMemory {
         })
     }
 
-    /// Reads a body of at most `wanted` bytes; `None` if there are more.
+    /// Reads a body of at most `wanted` bytes. Returns `None` if it has more.
     async fn arrive(
         &self,
         body: &mut RequestBody,
@@ -151,7 +151,7 @@ impl ManifestMemory {
         Ok(Some((all.freeze(), memory)))
     }
 
-    /// Waits for more memory, or for the turn to continue without.
+    /// Waits for more memory, or for the permit to continue without.
     async fn grow(
         &self,
         memory: &mut Memory,
@@ -175,7 +175,7 @@ impl ManifestMemory {
         Ok(())
     }
 
-    /// Reads to the end of the body or until there are more than `room` bytes. True at the end.
+    /// Reads to the end of the body, or until there are more than `room` bytes. Returns whether the body ended.
     async fn fill(
         &self,
         body: &mut RequestBody,
@@ -204,7 +204,7 @@ impl ManifestMemory {
         self.clock.now().saturating_sub(began)
     }
 
-    /// Waits until a manifest of `bytes` may be processed.
+    /// Waits until a manifest of `bytes` bytes may be processed.
     async fn work(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>> {
         if bytes < LARGE_MANIFEST_BYTES {
             return Ok(None);
@@ -220,7 +220,7 @@ impl ManifestMemory {
     }
 }
 
-/// The error of a manifest whose body failed.
+/// Maps an error of a body to the one for manifests.
 fn of_manifest(error: Error) -> Error {
     if matches!(error, Error::BodyBroken) {
         return Error::ManifestBroken;
@@ -236,7 +236,7 @@ mod tests {
 
     const HOUR: Duration = Duration::from_hours(1);
 
-    /// Guards: what takes many times its bytes is worked on a few at a time, and small ones do not wait for that.
+    /// Guards: only a few large manifests are processed at a time, and small ones do not wait for them.
     #[tokio::test]
     async fn few_large_manifests_are_worked_on_at_a_time() {
         let manifest_memory = ManifestMemory::new(100, HOUR, HOUR, RunningClock::start());
@@ -254,8 +254,8 @@ mod tests {
         assert!(three.is_some());
     }
 
-    /// Guards: where all memory is used one continues without, and the next one has its turn after it; one that waits
-    /// too long is rejected.
+    /// Guards: when all memory is used, one manifest continues without, and the next one after it; one that waits too
+    /// long is rejected.
     #[tokio::test(start_paused = true)]
     async fn one_continues_without_memory() {
         let patience = Duration::from_secs(1);

@@ -56,7 +56,7 @@ async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &R
         Reference::Tag(_) => Vec::new(),
     };
     let max = context.registry().limits().manifest_bytes;
-    // Held until the commit: what is parsed is the body's memory too.
+    // Held until the commit, because the parsed manifest borrows from the body.
     let received = context.state.manifests.receive(context.body, max).await?;
     let pushed = ManifestPush {
         reference,
@@ -77,7 +77,7 @@ async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &R
     }
     if done.missing > 0 {
         let text = format!(
-            "{} of the blobs and manifests that this manifest lists are not in {}; pulling it whole needs them pushed there",
+            "{} of the blobs and manifests that this manifest lists are not in {}; push them there before the whole manifest is pulled",
             done.missing,
             push.repository()
         );
@@ -89,7 +89,8 @@ async fn put(context: RequestContext<'_>, push: &Authorized<Push>, reference: &R
     Ok(builder.body(Body::empty())?)
 }
 
-/// Content-Type as written, if it says anything; refused where it is no text or there are several.
+/// Returns Content-Type as written, or `None` if it is missing or empty. Rejects several values and values that are not
+/// text.
 fn content_type(request: &HeaderMap) -> Result<Option<&str>, Error> {
     let mut values = request.get_all(header::CONTENT_TYPE).iter();
     let Some(value) = values.next().filter(|value| !value.is_empty()) else {

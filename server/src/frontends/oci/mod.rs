@@ -1,4 +1,4 @@
-//! The distribution API of the OCI: routes, headers, statuses.
+//! The front end of the OCI distribution API: routes, headers, statuses.
 
 mod blobs;
 mod catalog;

@@ -1,10 +1,9 @@
 //! `ns=` on pulls: the registry whose content the client means (distribution-spec, "Registry Proxying").
 //!
-//! Owns: [`Scope`]. Clients that use this registry as a mirror ask it for `library/alpine` of `docker.io` and of
-//! `quay.io` by the same path, and accept what they get.
-//! Refuses: guessing. Without `mirror_of`, `ns` is ignored, as the spec allows, and `OCI-Namespace` is not sent: it
-//! would claim that the parameter was used. With it, content of other registries is 404, on which clients try the next
-//! host.
+//! Owns: [`Scope`]. Clients of a mirror request `library/alpine` of `docker.io` and of `quay.io` by the same path, and
+//! accept either content. Without `mirror_of`, `ns` is ignored, as the specification allows, and `OCI-Namespace` is not
+//! sent, because it states that the parameter was used. With `mirror_of`, content of other registries is answered 404,
+//! and clients try the next host.
 
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
@@ -15,7 +14,7 @@ use crate::transport::query;
 
 pub(super) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
-/// What `ns` means for a request.
+/// The meaning of `ns` for a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scope {
     /// There is none, or it is ignored.
@@ -27,7 +26,7 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    /// The scope of a pull of a manifest or blob; `mirror_of` are the registries that are mirrored here.
+    /// Returns the scope of a pull of a manifest or blob. `mirror_of` are the registries that are mirrored here.
     pub(super) fn of(head: &Parts, route: &Route, mirror_of: &[String]) -> Self {
         let pull = matches!(head.method, Method::GET | Method::HEAD)
             && matches!(route, Route::Manifest { .. } | Route::Blob { .. });

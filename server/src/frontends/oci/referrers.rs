@@ -1,8 +1,8 @@
 //! `/v2/<name>/referrers/<digest>` (distribution-spec, "Listing Referrers")
 //!
-//! Owns: the page as it is sent, and its limit: clients accept 4 MiB. A page is memory of the client's account, as what
-//! is read of blobs: a client that does not take its pages loses them when others wait. If there is no memory in time,
-//! for all or for this client, the page is shorter; its Link leads to the rest.
+//! Owns: the encoding of a page, and its limit: clients accept 4 MiB. The memory of a page belongs to the client's
+//! account, like that of blobs. So a client that does not read its pages loses them while others wait. If no memory
+//! becomes free in time, the page is shorter, and its Link leads to the rest.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::transport::query;
 
 /// Most bytes of a page: a little less than what clients accept.
 const PAGE_BYTES: usize = (4 << 20) - (4 << 10);
-/// Bytes of a page that count as a small answer, whose memory comes from the reserve.
+/// Largest page in bytes that counts as a small answer, whose memory comes from the reserve.
 const SMALL_BYTES: usize = 64 << 10;
-/// How long a page waits for memory beyond that. Clients that take nothing give theirs up sooner.
+/// Longest wait of a page for memory beyond that. Clients that read nothing lose theirs sooner.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same for a page whose first referrer needs it, which cannot be shorter.
+/// Longest wait of a page whose first referrer needs the memory, so that it cannot be shorter.
 const LAST_PATIENCE: Duration = Duration::from_secs(30);
 
 const BEGIN: &str =
@@ -72,7 +72,7 @@ pub(super) async fn list(
     Ok(reply.map(|body| body.with_memory(memory)))
 }
 
-/// A page being written.
+/// A page that is being written.
 struct Page<'a> {
     context: &'a RequestContext<'a>,
     text: Vec<u8>,
@@ -128,8 +128,8 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Takes memory for `length` bytes; false if there is none and the page can end here. It waits for all that a page
-    /// may need at once: pages that have a part and wait for more would wait for each other.
+    /// Reserves memory for `length` bytes. Returns false if none becomes free and the page can end here. It reserves
+    /// all that a page may need at once, because pages that hold a part and wait for more would wait for each other.
     async fn make_room(&mut self, length: usize) -> Result<bool> {
         if self.is_large || length <= SMALL_BYTES {
             return Ok(true);
@@ -159,7 +159,7 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Records that the client has nothing to take yet: the page is being written, or waits.
+/// Records that the client has nothing to read yet, because the page is being written or waits.
 fn being_written(memory: Option<Box<dyn HeldMemory>>) -> Option<Box<dyn HeldMemory>> {
     memory.inspect(|memory| memory.set_awaited(false))
 }

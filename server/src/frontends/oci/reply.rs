@@ -1,6 +1,6 @@
 //! Answers of the registry.
 //!
-//! Owns: [`Reply`], its usual forms, and what every answer has.
+//! Owns: [`Reply`], its usual forms, and the headers of every answer.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, response};
@@ -20,7 +20,7 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 /// Room for the headers of an answer with content.
 pub(super) const CONTENT_HEADERS: usize = 12;
 
-/// Completes the answer to a request with this method.
+/// Adds the headers that every answer has, and removes the body where the method requires it.
 pub(super) fn finish(response: &mut Response<Body>, method: &Method, request_id: &str) {
     let fields = response.headers_mut();
     fields.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
@@ -31,13 +31,13 @@ pub(super) fn finish(response: &mut Response<Body>, method: &Method, request_id:
     headers::strip_body(response, method, Body::empty());
 }
 
-/// An answer that lists the methods that may be used, and nothing else.
+/// Builds an answer that only lists the allowed methods.
 pub(super) fn methods(allowed: &'static str) -> Reply {
     let builder = Response::builder().status(StatusCode::NO_CONTENT);
     Ok(builder.header(header::ALLOW, allowed).body(Body::empty())?)
 }
 
-/// An answer with its digest.
+/// Begins an answer with the digest of its content.
 pub(super) fn with_digest(status: StatusCode, digest: Digest) -> response::Builder {
     let mut builder = Response::builder().status(status);
     if let Some(headers) = builder.headers_mut() {
@@ -46,12 +46,12 @@ pub(super) fn with_digest(status: StatusCode, digest: Digest) -> response::Build
     builder.header(DOCKER_CONTENT_DIGEST, digest.to_string())
 }
 
-/// A JSON answer.
+/// Builds a JSON answer.
 pub(super) fn json(status: StatusCode, text: Bytes) -> Reply {
     json_with(Response::builder().status(status), JSON, text)
 }
 
-/// A JSON answer of another media type, or with more headers.
+/// Builds a JSON answer of another media type, or with more headers.
 pub(super) fn json_with(builder: response::Builder, media_type: HeaderValue, text: Bytes) -> Reply {
     let builder = builder
         .header(header::CONTENT_TYPE, media_type)

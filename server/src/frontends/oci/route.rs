@@ -1,9 +1,9 @@
-//! From paths to routes.
+//! Parses paths into routes.
 //!
-//! Owns: [`Route`], [`Resource`] and the only parser of paths. It matches from the right, because a repository's name
-//! may contain `blobs`, `manifests`, `tags` or `uploads` as components: `/v2/a/blobs/uploads/manifests/latest` is the
-//! manifest `latest` of `a/blobs/uploads`.
-//! Refuses: escapes other than of a colon, before anything else reads the path.
+//! Owns: [`Route`], [`Resource`] and the only parser of paths. The parser matches from the right, because a
+//! repository's name may contain `blobs`, `manifests`, `tags` or `uploads` as components:
+//! `/v2/a/blobs/uploads/manifests/latest` is the manifest `latest` of `a/blobs/uploads`.
+//! Refuses: every escape but that of a colon, before any other check of the path.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::oci::{
 };
 use crate::registry::Error;
 
-/// What a path names.
+/// The resource that a path names, with its parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     Base,
@@ -45,7 +45,7 @@ pub(super) enum Route {
     },
 }
 
-/// What kind of thing a route names.
+/// The kind of resource that a route names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Resource {
     Base,
@@ -76,7 +76,7 @@ pub(super) enum RouteError {
 }
 
 impl Resource {
-    /// The methods that it accepts, as in `Allow`.
+    /// Returns the methods that it accepts, in the form of `Allow`.
     pub(super) fn methods(self) -> &'static str {
         match self {
             Self::Base | Self::Catalog | Self::Tags | Self::Referrers => "GET, HEAD",
@@ -121,21 +121,23 @@ impl Route {
         }
     }
 
-    /// The label of metrics and logs.
+    /// Returns the label for metrics and logs.
     pub(super) fn template(&self) -> &'static str {
         self.resource().template()
     }
 }
 
 impl RouteError {
-    /// Reading something that cannot exist is 404, writing it 400.
+    /// Maps the error to an answer. Reading something that cannot exist is 404, writing it 400.
     pub(super) fn into_failure(self, method: &Method) -> Failure {
         match self {
-            Self::NoSuchPath => no_such_path("the registry's paths begin with /v2/"),
-            Self::EmptySegment => no_such_path("it has two slashes in a row; send one"),
-            Self::FinalSlash => no_such_path("it ends in a slash; leave that out"),
+            Self::NoSuchPath => no_such_path("paths of the registry begin with /v2/"),
+            Self::EmptySegment => {
+                no_such_path("it has an empty segment; remove the second of two slashes")
+            }
+            Self::FinalSlash => no_such_path("it ends in a slash; remove it"),
             Self::Escape => no_such_path(
-                "no escape but %3A is read; send the slashes of a name as / and not as %2F, and all else as it is",
+                "%3A is the only escape that is accepted; send the slashes of a name as / and not as %2F",
             ),
             Self::Name(why) => Error::NameInvalid(why).into(),
             Self::Digest(why)
@@ -235,8 +237,7 @@ fn named(path: &str) -> Result<Route, RouteError> {
     Err(RouteError::NoSuchPath)
 }
 
-/// Decodes `%3A`. No other character of a valid path needs an escape, and others (`%2f`, `%2e`) could be read in two
-/// ways.
+/// Decodes `%3A`. No other character of a valid path needs an escape, and `%2f` and `%2e` are ambiguous.
 fn unescape(path: &str) -> Result<Cow<'_, str>, RouteError> {
     if !path.contains('%') {
         return Ok(Cow::Borrowed(path));
@@ -264,7 +265,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// Guards: distribution-spec, "Endpoints", with names that contain our own path components.
+    /// Guards: distribution-spec, "Endpoints", with names that contain components of these paths.
     #[test]
     #[expect(clippy::too_many_lines, reason = "one table")]
     fn paths_are_matched_from_the_right() {
@@ -360,7 +361,7 @@ mod tests {
         }
     }
 
-    /// Guards: what is no path of ours, and which part of it is wrong.
+    /// Guards: which paths are rejected, and which part of them is reported.
     #[test]
     fn other_paths_are_refused() {
         for path in [

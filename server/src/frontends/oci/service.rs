@@ -1,12 +1,12 @@
-//! From one request to one answer.
+//! Answers one request.
 //!
-//! Owns: [`OciFrontEnd`], and the order of checks before a handler. There is one file for each resource; `error` is the
+//! Owns: [`OciFrontEnd`], and the order of checks before a handler. Each resource has its own file; `error` has the
 //! only map from errors to statuses, `route` the only parser of paths.
-//! Refuses: decisions about content; `registry` makes them.
+//! Refuses: decisions about content, which `registry` makes.
 //!
-//! Invariants: a request's framing and host are checked before its path is parsed; its sender is authenticated before
-//! anything is done for it; permission is asked before the body is read; a digest or name from the path is a type
-//! before anything uses it; an answer never has a content-encoding; an unread body is drained within limits.
+//! Invariants: framing and host of a request are checked before its path is used; its sender is authenticated before
+//! any work is done; permission is checked before the body is read; a digest or name from the path is parsed before
+//! use; an answer never has a content-encoding; an unread body is drained within limits.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::time::Instant;
 use futures_util::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument as _;
 
 use super::context::{OciState, RequestContext};
@@ -33,7 +34,7 @@ use crate::transport::front_end::{AnswerMemory, Client, FrontEnd, Service};
 use crate::transport::request_body::RequestBody;
 use crate::transport::{head_check, request_id, unread_body};
 
-/// Every method that some path accepts.
+/// All methods that any path accepts.
 const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
 /// The distribution API of one registry.
@@ -47,7 +48,7 @@ pub(crate) struct OciService {
     account: Arc<dyn ReadAccount>,
 }
 
-/// The account of a connection, for the transport.
+/// Adapts the account of a connection to the transport.
 #[derive(Debug)]
 struct AccountMemory(Arc<dyn ReadAccount>);
 
@@ -84,7 +85,9 @@ impl Service for OciService {
         request: Request<Incoming>,
         client: Client,
     ) -> impl Future<Output = Response<Body>> + Send + 'static {
-        self.answer_whole(request, client)
+        // Taken now and not when the answer is first polled: a drain must not miss a request that was accepted.
+        let accepted = self.state.requests.token();
+        self.answer_whole(request, client, accepted)
     }
 
     fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>> {
@@ -93,19 +96,26 @@ impl Service for OciService {
 }
 
 impl OciService {
-    /// Answers a request. One that writes continues after its client has disconnected, so that no upload stays until
-    /// its expiry and the outcome of every commit is logged and counted.
-    async fn answer_whole(self, request: Request<Incoming>, client: Client) -> Response<Body> {
+    /// Answers a request. A write continues after its client has disconnected. So no upload stays open until it
+    /// expires, and the outcome of every commit is logged and counted.
+    async fn answer_whole(
+        self,
+        request: Request<Incoming>,
+        client: Client,
+        accepted: TaskTrackerToken,
+    ) -> Response<Body> {
         let id = request_id::of(request.headers());
-        let requests = self.state.requests.clone();
         if matches!(*request.method(), Method::GET | Method::HEAD) {
-            // A token, because `track_future` would move the future once more.
-            let _tracked = requests.token();
-            return self.handle(request, &client, &id).await;
+            let answer = self.handle(request, &client, &id).await;
+            drop(accepted);
+            return answer;
         }
         let (under_id, method) = (id.clone(), request.method().clone());
-        let handling = async move { self.handle(request, &client, &under_id).await };
-        let handling = requests.spawn(handling);
+        let handling = tokio::spawn(async move {
+            let answer = self.handle(request, &client, &under_id).await;
+            drop(accepted);
+            answer
+        });
         match handling.await {
             Ok(response) => response,
             Err(error) => {
@@ -130,7 +140,7 @@ impl OciService {
             route.as_ref().map_or("unknown", Route::template),
             &head.method,
         );
-        // Texts, which a subscriber copies without the machinery of formatting.
+        // Strings, which a subscriber copies without formatting.
         let method = head.method.as_str();
         let span = tracing::info_span!("request", id, method, route = labels.route);
         let _in_flight = state.metrics.enter();
@@ -188,7 +198,7 @@ async fn answer(
     scope: &Scope,
 ) -> Reply {
     let head = context.head;
-    // These concern the server and not a path of it (RFC 9110 sections 9.3.6 and 9.3.7).
+    // These address the server and not a path (RFC 9110 sections 9.3.6 and 9.3.7).
     match (&head.method, head.uri.path()) {
         (&Method::OPTIONS, "*") => return reply::methods(METHODS),
         (&Method::CONNECT, _) => return Err(Failure::method_not_allowed(METHODS)),
@@ -205,7 +215,7 @@ async fn answer(
         Route::Manifest { name, reference } if reads => {
             manifests::get(&context, name, &reference).await
         }
-        // Boxed, because a future is as large as the largest that it may become, and every pull would move that much.
+        // Boxed, because a future is as large as its largest state, and every pull would move that much.
         Route::Base
         | Route::Catalog
         | Route::Tags { .. }
@@ -241,12 +251,14 @@ async fn ping(context: &RequestContext<'_>) -> Reply {
 mod tests {
     use super::*;
 
-    /// Size of what a call returns.
-    fn size_of_answer<R>(_: impl FnOnce(OciService, Request<Incoming>, Client) -> R) -> usize {
+    /// Returns the size of what a call returns.
+    fn size_of_answer<R>(
+        _: impl FnOnce(OciService, Request<Incoming>, Client, TaskTrackerToken) -> R,
+    ) -> usize {
         size_of::<R>()
     }
 
-    /// Guards: the future of a request is moved for every request of a connection and kept for its life, so it stays small.
+    /// Guards: the future of a request stays small, because it is moved for every request of a connection.
     #[test]
     fn the_future_of_a_request_is_small() {
         let size = size_of_answer(OciService::answer_whole);

@@ -12,7 +12,7 @@ use crate::oci::{Page, RepositoryName};
 use crate::registry::{Error, Listing};
 use crate::transport::query;
 
-/// About what a page of the longest names takes.
+/// Memory for a page of the longest names, in bytes.
 pub(super) const PAGE_BYTES: usize = 256 << 10;
 
 pub(super) async fn list(context: &RequestContext<'_>, name: RepositoryName) -> Reply {
@@ -27,14 +27,14 @@ pub(super) async fn list(context: &RequestContext<'_>, name: RepositoryName) -> 
     Ok(reply.map(|body| body.with_memory(memory)))
 }
 
-/// The page that a request asks for.
+/// Parses the page that a request asks for.
 pub(super) fn page(context: &RequestContext<'_>) -> Result<Page, Error> {
     let n = query::first(context.head, "n");
     let last = query::first(context.head, "last");
     Ok(Page::new(n.as_deref(), last.as_deref())?)
 }
 
-/// A page as JSON, with a link to the next one where there is one.
+/// Builds a page as JSON, with a link to the next one if there is one.
 pub(super) fn answer(
     path: &str,
     page: &Page,

@@ -17,14 +17,14 @@ use crate::oci::{Algorithm, ChunkRange, Digest, ParseDigestError, RepositoryName
 use crate::registry::Error;
 use crate::transport::query;
 
-/// POST: begins an upload, receives a whole blob, or mounts one.
+/// Answers POST: begins an upload, receives a whole blob, or mounts one.
 pub(super) async fn begin(context: RequestContext<'_>, name: RepositoryName) -> Reply {
     let push = context.authorize(Push(name)).await?;
     refuse_encoding(&context.head.headers)?;
     let announced = algorithm(&context)?;
     let mount = query::first(context.head, "mount").filter(|mount| !mount.is_empty());
     if let Some(mount) = mount {
-        // What is not a digest cannot be mounted, and what cannot be mounted is uploaded.
+        // A value that is not a digest cannot be mounted, so the blob is uploaded.
         let Ok(digest) = mount.parse::<Digest>() else {
             return open_upload(&context, &push, announced).await;
         };
@@ -35,7 +35,7 @@ pub(super) async fn begin(context: RequestContext<'_>, name: RepositoryName) -> 
     }
     if let Some(digest) = digest(&context) {
         let digest: Digest = digest.parse().map_err(Error::DigestInvalid)?;
-        // Without content it can only ask whether the repository has the blob, or begin an upload.
+        // Without content, the request asks whether the repository has the blob, or begins an upload.
         let empty = Digest::of(digest.algorithm(), b"");
         if context.body.length() == Some(0) && digest != empty {
             if has_blob(&context, &push, digest).await? {
@@ -53,7 +53,7 @@ pub(super) async fn begin(context: RequestContext<'_>, name: RepositoryName) -> 
     open_upload(&context, &push, announced).await
 }
 
-/// The methods of one upload.
+/// Answers the methods of one upload.
 pub(super) async fn handle(
     context: RequestContext<'_>,
     name: RepositoryName,
@@ -110,7 +110,7 @@ pub(super) async fn handle(
     }
 }
 
-/// Rejects compressed bodies: digests are of the bytes as they are stored.
+/// Rejects compressed bodies, because digests are those of the stored bytes.
 pub(super) fn refuse_encoding(headers: &HeaderMap) -> Result<(), Error> {
     let plain = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     match headers.get(header::CONTENT_ENCODING) {
@@ -133,7 +133,7 @@ pub(super) fn chunk(headers: &HeaderMap) -> Result<Option<ChunkRange>, Error> {
         .transpose()
 }
 
-/// The parameter `digest`, unless it is empty.
+/// Returns the parameter `digest`, unless it is empty.
 fn digest<'a>(context: &'a RequestContext<'_>) -> Option<Cow<'a, str>> {
     query::first(context.head, "digest").filter(|digest| !digest.is_empty())
 }
@@ -172,7 +172,7 @@ async fn mount_blob(
         .await
 }
 
-/// Whether the repository itself has the blob.
+/// Returns whether the repository itself has the blob.
 async fn has_blob(
     context: &RequestContext<'_>,
     push: &Authorized<Push>,
@@ -192,7 +192,7 @@ async fn open_upload(
     push: &Authorized<Push>,
     algorithm: Option<Algorithm>,
 ) -> Reply {
-    // A plain POST has no content; a length here would be the request's, not the blob's.
+    // A plain POST has no content, so its length is not the blob's.
     let id = context
         .registry()
         .begin_upload(push, algorithm, None)
@@ -233,9 +233,9 @@ fn resume_headers(
     clippy::wildcard_enum_match_arm,
     reason = "only these leave an upload that can be resumed"
 )]
-/// Adds Location and Range to an error that the upload outlives, so that clients can resume. A Range counts as an
-/// answer about the offset. So there is none where the client does not resume: another request writes, or the same
-/// close is to be sent again, and takes back what this one sent.
+/// Adds Location and Range to an error that does not end the upload, so that clients can resume. A Range states the
+/// offset. So it is left out where the client does not resume: another request writes, or the client sends the same
+/// close again, which discards what this one sent.
 async fn with_resume_headers(
     context: &RequestContext<'_>,
     push: &Authorized<Push>,

@@ -1,20 +1,21 @@
-//! `Warning` headers (distribution-spec, "Warnings"): what a person should know about a request that succeeded.
+//! `Warning` headers (distribution-spec, "Warnings") of requests that succeeded, for users.
 //!
-//! Owns: their form, and their limit of 4096 bytes in an answer. Clients print them; none acts on them.
-//! Refuses: errors, which have a status; and advice about what the user of the client cannot change: users would learn
-//! to ignore a line that comes with every push.
+//! Owns: their form, and their limit of 4096 bytes in an answer. Clients only print them.
+//! Refuses: errors, which have a status; advice that the user of the client cannot follow, because users would ignore a
+//! line that every push prints.
 
 use std::fmt::Write as _;
 
 use http::{HeaderName, HeaderValue, response};
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
-/// Of all warnings of an answer: names of headers, separators and line ends count too, to be on the safe side.
+/// Largest size of all warnings of an answer, in bytes. Header names, separators and line ends are included, to be
+/// safe.
 const BYTES_MAX: usize = 4096;
-/// `warning: ` and the line end.
+/// Bytes of `warning: ` and the line end.
 const FRAME_BYTES: usize = 11;
 
-/// The same answer with these warnings, as many as fit.
+/// Adds these warnings to an answer, as many as fit.
 pub(super) fn with<'a>(
     builder: response::Builder,
     texts: impl IntoIterator<Item = &'a str>,
@@ -33,8 +34,8 @@ pub(super) fn with<'a>(
     })
 }
 
-/// Code, agent and a quoted string (RFC 7234 section 5.5, RFC 9110 section 5.6.4). What a header cannot carry becomes a
-/// question mark.
+/// Formats code, agent and a quoted string (RFC 7234 section 5.5, RFC 9110 section 5.6.4). A character that a header
+/// cannot contain becomes a question mark.
 fn quoted(text: &str) -> String {
     let mut value = String::from("299 - \"");
     for letter in text.chars() {
@@ -65,7 +66,7 @@ mod tests {
             .collect()
     }
 
-    /// Guards: spec, "Warnings": code 299, agent `-`, no date, a quoted string that one can read back.
+    /// Guards: spec, "Warnings": code 299, agent `-`, no date, a valid quoted string.
     #[test]
     fn warnings_have_the_one_form() {
         assert_eq!(
@@ -78,7 +79,7 @@ mod tests {
         assert!(warnings(&[]).is_empty());
     }
 
-    /// Guards: spec, "Warnings": never more than 4096 bytes from all headers together; what fits is still said.
+    /// Guards: spec, "Warnings": at most 4096 bytes in all headers together; warnings that fit are still sent.
     #[test]
     fn warnings_are_bounded_together() {
         let long = "x".repeat(1500);

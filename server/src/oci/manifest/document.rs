@@ -1,7 +1,7 @@
-//! A manifest's document, as every reader reads it.
+//! The JSON document of a manifest.
 //!
-//! Owns: [`Document`] and [`Descriptor`], with the kinds of all their fields (image-spec manifest.md, image-index.md,
-//! descriptor.md), also of those that only clients act upon. Refuses: judging what the fields say together (`judge`).
+//! Owns: [`Document`] and [`Descriptor`], with the types of all their fields, also of those that only clients use
+//! (image-spec manifest.md, image-index.md, descriptor.md). Refuses: validating fields in combination (`judge`).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub(super) struct Document<'a> {
     pub(super) config: Option<Descriptor<'a>>,
     pub(super) layers: Option<Vec<Descriptor<'a>>>,
     pub(super) manifests: Option<Vec<Descriptor<'a>>>,
-    /// `manifests` is there and null: what Go writes for an empty list.
+    /// `manifests` is present and null, which Go writes for an empty list.
     pub(super) null_manifests: bool,
     pub(super) blobs: Option<Vec<Descriptor<'a>>>,
     pub(super) subject: Option<Descriptor<'a>>,
@@ -71,7 +71,7 @@ impl<'de> Fields<'de> for Document<'de> {
     }
 }
 
-/// What a manifest says of something that it lists or refers to.
+/// The description of content that a manifest lists or refers to.
 #[derive(Debug, Default)]
 pub(super) struct Descriptor<'a> {
     pub(super) media_type: Option<Cow<'a, str>>,
@@ -114,7 +114,7 @@ impl<'de> Fields<'de> for Descriptor<'de> {
 }
 
 impl Descriptor<'_> {
-    /// Its digest; an error where it, its size or the content that it carries is none.
+    /// Returns its digest. Fails if the digest, the size or the embedded content is missing or invalid.
     pub(super) fn digest(&self, place: &'static str) -> Result<Digest, ManifestError> {
         let (Some(digest), Some(size)) = (&self.digest, self.size) else {
             return Err(ManifestError::Incomplete { place });
@@ -136,7 +136,7 @@ impl Descriptor<'_> {
     }
 }
 
-/// A platform: nothing of it is kept, but clients choose by it what they pull.
+/// A platform. It is not kept, but its types are checked, because clients select content by it.
 #[derive(Debug, Default)]
 struct Platform;
 
@@ -159,7 +159,7 @@ impl<'de> Fields<'de> for Platform {
     }
 }
 
-/// An object of which nothing matters.
+/// An object whose fields are ignored.
 #[derive(Debug, Default)]
 struct Other;
 

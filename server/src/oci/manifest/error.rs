@@ -1,11 +1,11 @@
-//! Why bytes are no manifest that the registry takes.
+//! Errors of manifests that the registry rejects.
 
 use super::super::media_type::{DOCKER_LIST, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 
-/// Longest quotation of a JSON reader's complaint, or of a client's text, in bytes.
+/// Longest quotation of a JSON parser's error, or of a client's text, in bytes.
 const QUOTED_BYTES_MAX: usize = 300;
 
-/// Why bytes are no manifest that we take.
+/// Why the registry rejects a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// Not one JSON object, or fields of the wrong kind, or keys that are read in several ways.
@@ -44,21 +44,19 @@ pub enum ManifestError {
         /// `mediaType`.
         body: String,
     },
-    /// Content-Type or `mediaType` is none.
+    /// Content-Type or `mediaType` is not a media type.
     #[error("{0:?} is not a media type")]
     MediaType(String),
-    /// A Content-Type that the document must confirm.
+    /// The Content-Type requires a `mediaType`, which is missing.
     #[error(
         "the manifest has no mediaType, so its Content-Type must be one of {OCI_MANIFEST}, \
          {OCI_INDEX}, {DOCKER_MANIFEST} and {DOCKER_LIST}, not {0}"
     )]
     MediaTypeMissing(String),
-    /// A type of something other than JSON.
-    #[error(
-        "{0} is not the type of a manifest, which is JSON: application/json or application/...+json"
-    )]
+    /// The media type is not one of JSON.
+    #[error("{0} is not a media type of manifests; use application/json or application/...+json")]
     NotJsonType(String),
-    /// Fields of an image and of an index, or not those that the type demands.
+    /// The fields are those of both an image and an index, or not those that the type requires.
     #[error("{0}")]
     Shape(&'static str),
     /// Too many descriptors, or too long a field.
@@ -74,7 +72,7 @@ pub enum ManifestError {
 }
 
 impl From<serde_json::Error> for ManifestError {
-    /// Says why, without giving the client its own megabytes back: the reader quotes keys and strings whole.
+    /// Converts the error with a limit on its length, because the parser quotes keys and strings whole.
     fn from(error: serde_json::Error) -> Self {
         let mut text = error.to_string();
         if text.len() > QUOTED_BYTES_MAX {
@@ -89,7 +87,7 @@ impl From<serde_json::Error> for ManifestError {
     }
 }
 
-/// The beginning of a client's text.
+/// Returns the beginning of a client's text.
 pub(super) fn quoted(text: &str) -> String {
     let end = text.floor_char_boundary(QUOTED_BYTES_MAX);
     text.get(..end).unwrap_or_default().to_owned()

@@ -1,7 +1,7 @@
-//! What a manifest's fields say together.
+//! Validation of a manifest's fields in combination.
 //!
-//! Owns: the type it is served under, its shape, its artifact type, and what it lists. Pure.
-//! Refuses: fields that fit two shapes, or not the type; types that are not JSON's, which a browser might run.
+//! Owns: deriving its media type, its shape, its artifact type and its children. Pure.
+//! Refuses: fields that fit two shapes or do not fit the type; types other than JSON, which a browser might execute.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,13 +14,13 @@ use super::document::{Descriptor, Document};
 use super::error::{ManifestError, quoted};
 use super::{Child, Kind, Place};
 
-/// Longest artifact type, in bytes as JSON: that is how it is kept and listed.
+/// Longest artifact type in bytes as JSON, which is how it is stored and listed.
 const ARTIFACT_TYPE_BYTES_MAX: usize = 1024;
-/// Most annotations of a referrer, in bytes as JSON: a list of referrers repeats them, and clients take at most 4 MiB
-/// of one.
+/// Largest annotations of a referrer in bytes as JSON. A list of referrers repeats them, and clients accept at most 4
+/// MiB of one.
 const REFERRER_ANNOTATIONS_BYTES_MAX: usize = (4 << 20) - (8 << 10);
 
-/// The type that the manifest is kept and served under.
+/// Returns the type that the manifest is stored and served with.
 pub(super) fn media_type(
     document: &Document<'_>,
     header: Option<&str>,
@@ -34,8 +34,8 @@ pub(super) fn media_type(
     let body = match named.filter(|text| !text.is_empty()) {
         Some(text) => {
             let parsed = parse(text)?;
-            // Parameters are a header's matter. Here they would be cut off what is served, and the document say another
-            // type.
+            // Only a header may have parameters. From the type of a document they would be cut, so it would differ from
+            // what is served.
             if !parsed.as_str().eq_ignore_ascii_case(text) {
                 return Err(ManifestError::MediaType(quoted(text)));
             }
@@ -74,19 +74,17 @@ fn is_image_like(document: &Document<'_>) -> bool {
     document.config.is_some() || document.layers.is_some() || document.blobs.is_some()
 }
 
-/// Whether it lists manifests, if only none: Go writes an empty list as null, and so it may write the fields of the
-/// other shape.
+/// Returns whether the document has a list of manifests, which may be empty. Go writes an empty list as null, and may
+/// also write the fields of the other shape as null.
 fn lists_manifests(document: &Document<'_>) -> bool {
     document.manifests.is_some() || (document.null_manifests && !is_image_like(document))
 }
 
-/// The manifest's shape, which fits its type.
+/// Returns the manifest's shape, and checks that it fits the type.
 pub(super) fn kind(document: &Document<'_>, media_type: &MediaType) -> Result<Kind, ManifestError> {
     let shape = |why| Err(ManifestError::Shape(why));
     if document.manifests.is_some() && is_image_like(document) {
-        return shape(
-            "a document with manifests as well as config, layers or blobs can be read in two ways",
-        );
+        return shape("a document with manifests as well as config, layers or blobs is ambiguous");
     }
     match document.schema_version {
         Some(2) => {}
@@ -106,7 +104,7 @@ pub(super) fn kind(document: &Document<'_>, media_type: &MediaType) -> Result<Ki
     if media_type.is_index() {
         if !lists_manifests {
             return shape(
-                "an index has manifests, if only an empty list, and neither config nor layers",
+                "an index has a list of manifests, which may be empty, and neither config nor layers",
             );
         }
         return Ok(Kind::Index);
@@ -117,10 +115,10 @@ pub(super) fn kind(document: &Document<'_>, media_type: &MediaType) -> Result<Ki
     if is_image_like(document) || media_type.is_artifact() {
         return Ok(Kind::Other);
     }
-    shape("the document is no manifest: it has neither config, layers, blobs nor manifests")
+    shape("the document is not a manifest: it has neither config, layers, blobs nor manifests")
 }
 
-/// What a list of referrers says of it, and whether it fits one.
+/// Returns the artifact type for lists of referrers, and checks that the manifest fits into such a list.
 pub(super) fn artifact_type(
     document: &Document<'_>,
     kind: Kind,
@@ -154,7 +152,7 @@ fn within(what: &'static str, count: usize, max: usize) -> Result<(), ManifestEr
     Err(ManifestError::TooMany { what, count, max })
 }
 
-/// Bytes of a text in JSON as it is written, without its quotes.
+/// Returns the length of a text in bytes as JSON, without its quotes.
 fn json_bytes(text: &str) -> usize {
     let bytes = text.bytes().map(|byte| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 2,
@@ -164,7 +162,7 @@ fn json_bytes(text: &str) -> usize {
     bytes.sum()
 }
 
-/// Everything it lists, each digest once, in order.
+/// Returns everything that the manifest lists, each digest once, in order.
 pub(super) fn children(document: &Document<'_>) -> Result<Vec<Child>, ManifestError> {
     let mut all = Vec::new();
     if let Some(config) = &document.config {
@@ -190,7 +188,7 @@ pub(super) fn children(document: &Document<'_>) -> Result<Vec<Child>, ManifestEr
             }
             Entry::Occupied(at) => {
                 if let Some(same) = unique.get_mut(*at.get()) {
-                    // What is needed in one of its places is needed.
+                    // A child that is required in one place is required.
                     same.place = same.place.and(child.place);
                     same.optional &= child.optional;
                 }

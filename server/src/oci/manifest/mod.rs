@@ -1,11 +1,10 @@
 //! Manifests: images, indexes, artifacts, in their OCI and Docker forms.
 //!
-//! Owns: [`Manifest`], what a registry has to know of a manifest's bytes. The bytes themselves are stored
-//! and served as they came.
-//! Accepts: any JSON manifest or index, unknown fields, no layers, any artifact type, a subject that is
-//! nowhere, index entries that are blobs.
-//! Refuses: documents that two readers may take for different things (`object`, `document`), and those that are no
-//! manifest of the type that they come with (`judge`).
+//! Owns: [`Manifest`], the parts of a manifest that a registry needs. Its bytes are stored and served unchanged.
+//! Accepts: any JSON manifest or index, unknown fields, no layers, any artifact type, a subject that does not exist,
+//! index entries that are blobs.
+//! Refuses: documents that two parsers may read differently (`object`, `document`), and documents that do not fit their
+//! media type (`judge`).
 
 use std::collections::BTreeMap;
 
@@ -27,14 +26,14 @@ pub use error::ManifestError;
 use document::Document;
 use object::Object;
 
-/// What shape a manifest has.
+/// The shape of a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A config and layers.
     Image,
     /// A list of manifests (or, from build caches, of blobs).
     Index,
-    /// Neither of the registered types: whatever its `blobs` or other lists say.
+    /// Neither of the registered types; it may have `blobs` or other lists.
     Other,
 }
 
@@ -52,7 +51,7 @@ pub enum Place {
 }
 
 impl Place {
-    /// Where both looks find it.
+    /// Combines the places of two entries for the same digest.
     fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::Either, place) | (place, Self::Either) => place,
@@ -62,18 +61,18 @@ impl Place {
     }
 }
 
-/// Something a manifest lists.
+/// An entry that a manifest lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Child {
     /// Its digest.
     pub digest: Digest,
     /// Where clients look for it.
     pub place: Place,
-    /// Whether the registry need not have it (non-distributable layers).
+    /// Whether the registry may lack it (non-distributable layers).
     pub optional: bool,
 }
 
-/// What a registry has to know of a manifest.
+/// The parts of a manifest that a registry needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
     /// Served as Content-Type.
@@ -91,7 +90,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a manifest pushed with `content_type` (parameters are cut), or stored with it.
+    /// Parses a manifest that was pushed or stored with `content_type`, whose parameters are ignored.
     pub fn parse(bytes: &[u8], content_type: Option<&str>) -> Result<Self, ManifestError> {
         // Go replaces bytes that are not UTF-8.
         let text = str::from_utf8(bytes).map_err(|why| ManifestError::Json(why.to_string()))?;
@@ -117,7 +116,7 @@ impl Manifest {
     }
 }
 
-/// The annotations of a manifest that was taken before: nothing else of it is judged again.
+/// Parses the annotations of a stored manifest. Nothing else of it is validated again.
 pub fn stored_annotations(bytes: &[u8]) -> Result<BTreeMap<String, String>, ManifestError> {
     #[derive(Deserialize)]
     struct Annotated {

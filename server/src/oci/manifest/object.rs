@@ -1,11 +1,11 @@
-//! JSON values that every reader of a manifest reads alike, or that are refused.
+//! Strict readers of JSON: they reject what two parsers of manifests may read differently.
 //!
 //! Owns: [`Object`] and the other readers that a manifest's fields are made of.
 //! Refuses: a key twice in one object, and a known field's key in another spelling. Go's `encoding/json`, by which most
-//! clients read manifests, takes keys that are equal under Unicode case folding for the same field, the last one wins,
-//! and lists and objects given twice are merged; other readers do neither. Also refused: objects written as lists of
-//! their values, and values of another kind than Go demands of a known field. `null` is read as Go does: as a field
-//! that is not there.
+//! clients read manifests, treats keys that are equal under Unicode case folding as the same field. There the last
+//! value wins, and repeated lists and objects are merged; other parsers do neither. Also rejected are objects written
+//! as lists of their values, and values of another type than Go requires for a known field. `null` is read as in Go: as
+//! a missing field.
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -18,10 +18,10 @@ use tonnage_engine::limits::MANIFEST_CHILDREN_MAX;
 
 /// A type that is read from the known fields of an object.
 pub(super) trait Fields<'de>: Default {
-    /// The fields, as they are spelled.
+    /// The names of the fields.
     const KNOWN: &'static [&'static str];
 
-    /// Reads the value of one of them.
+    /// Reads the value of one field.
     fn read<A: MapAccess<'de>>(&mut self, field: &str, map: &mut A) -> Result<(), A::Error>;
 }
 
@@ -36,15 +36,15 @@ pub(super) struct Nullable<S>(pub(super) S);
 #[derive(Clone, Copy)]
 pub(super) struct List<S>(pub(super) S);
 
-/// Reads an object whose keys are the user's and whose values are texts.
+/// Reads an object with arbitrary keys whose values are strings.
 #[derive(Clone, Copy)]
 pub(super) struct Texts;
 
-/// Reads a text, borrowed from the input where it has no escapes.
+/// Reads a string, borrowed from the input if it has no escapes.
 #[derive(Clone, Copy)]
 pub(super) struct Text;
 
-/// Passes over the value of a field that nobody knows.
+/// Skips the value of an unknown field.
 #[derive(Clone, Copy)]
 struct Unknown;
 
@@ -62,7 +62,7 @@ impl<T> Object<T> {
     }
 }
 
-/// More keys than this are looked up by hash.
+/// Number of keys that are looked up one by one; further ones are looked up by hash.
 const FEW: usize = 16;
 
 /// The keys of one object so far.
@@ -90,8 +90,8 @@ fn repeated<E: Error>(key: &str) -> E {
     E::custom(format_args!("key {key:?} is repeated"))
 }
 
-/// Whether Go takes `key` for the field `known`, which is ASCII: by Unicode's simple case folding, in which two
-/// characters beyond ASCII equal letters of it.
+/// Returns whether Go reads `key` as the field `known`, which is ASCII. Go uses Unicode's simple case folding, in which
+/// two characters outside ASCII equal ASCII letters.
 fn folds_to(key: &str, known: &str) -> bool {
     let folded = key.chars().map(|char| match char {
         '\u{17f}' => 's',
@@ -124,7 +124,7 @@ impl<'de, T: Fields<'de>> Visitor<'de> for Object<T> {
                 value.read(&key, &mut map)?;
             } else if let Some(known) = T::KNOWN.iter().find(|known| folds_to(&key, known)) {
                 return Err(A::Error::custom(format_args!(
-                    "key {key:?} differs from {known:?} only in case, and some readers take it for that"
+                    "key {key:?} differs from {known:?} only in case, and some parsers treat them as equal"
                 )));
             } else {
                 map.next_value_seed(Unknown)?;
@@ -180,7 +180,7 @@ impl<'de, S: DeserializeSeed<'de> + Copy> Visitor<'de> for List<S> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         let mut values = Vec::new();
         while let Some(value) = list.next_element_seed(self.0)? {
-            // Before they are in memory, where each takes many times its bytes.
+            // Checked before more entries are in memory, where each takes many times its bytes.
             if values.len() >= MANIFEST_CHILDREN_MAX {
                 return Err(A::Error::custom(format_args!(
                     "a list has more than {MANIFEST_CHILDREN_MAX} entries"

@@ -1,4 +1,4 @@
-//! What is taken and what is refused.
+//! Tests of which manifests are accepted and which are rejected.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ fn parse(document: &Value, content_type: Option<&str>) -> Result<Manifest, Manif
     Manifest::parse(document.to_string().as_bytes(), content_type)
 }
 
-/// Guards: image-spec manifest.md; unknown fields, repeated and non-distributable layers are taken.
+/// Guards: image-spec manifest.md; unknown fields, repeated and non-distributable layers are accepted.
 #[test]
 fn images_are_read_liberally() {
     let mut document = image();
@@ -96,8 +96,7 @@ fn indexes_are_read_liberally() {
     assert_eq!(parse(&image, None).unwrap().kind, Kind::Image);
 }
 
-/// Guards: where clients look for what is listed, by its type; a digest listed twice must be where either look finds
-/// it.
+/// Guards: where clients look for a child, by its type; a digest that is listed twice must be found in both places.
 #[test]
 fn children_are_looked_for_where_clients_do() {
     let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -133,7 +132,7 @@ fn children_are_looked_for_where_clients_do() {
     assert_eq!(places, [Place::Blob, Place::Either, Place::Blob]);
 }
 
-/// Guards: the type that is stored: known or confirmed by the document, JSON, compared without case.
+/// Guards: the stored type is known or confirmed by the document, is one of JSON, and is compared without case.
 #[test]
 fn types_are_confirmed() {
     let mut silent = image();
@@ -179,7 +178,7 @@ fn types_are_confirmed() {
     assert_eq!(manifest.media_type.as_str(), "application/vnd.x+json");
 }
 
-/// Guards: bounds hold for what is decoded and for what is written of it again.
+/// Guards: limits apply both to decoded values and to their JSON.
 #[test]
 fn bounds_are_on_both_forms() {
     let mut long = image();
@@ -206,7 +205,7 @@ fn bounds_are_on_both_forms() {
     ));
 }
 
-/// Guards: an error body is small whatever the client sent: clients read at most 64 KiB of one.
+/// Guards: an error body is small whatever the client sent, because clients read at most 64 KiB of one.
 #[test]
 fn refusals_do_not_quote_megabytes() {
     let long = "\u{e4}\u{1}".repeat(100_000);
@@ -222,7 +221,7 @@ fn refusals_do_not_quote_megabytes() {
     }
 }
 
-/// The same with every descriptor as a list of its fields' values.
+/// Rewrites every descriptor as a list of its fields' values.
 fn as_lists(image: &Value) -> Value {
     let list = |of: &Value| json!([of["mediaType"], of["digest"], of["size"]]);
     let mut image = image.clone();
@@ -231,7 +230,7 @@ fn as_lists(image: &Value) -> Value {
     image
 }
 
-/// Guards: what a release took that was less strict is still listed among referrers with its annotations.
+/// Guards: a stored manifest that would be rejected today is still listed among referrers, with its annotations.
 #[test]
 fn annotations_of_stored_manifests_are_read_leniently() {
     let mut old = as_lists(&image());
@@ -242,7 +241,7 @@ fn annotations_of_stored_manifests_are_read_leniently() {
     assert!(stored_annotations(b"{\"annotations\":7}").is_err());
 }
 
-/// Guards: no document is taken that two readers may read differently (CVE-2021-41190 and its kin).
+/// Guards: a document that two parsers may read differently is rejected (CVE-2021-41190 and similar).
 #[test]
 fn ambiguous_documents_are_refused() {
     let mut both = image();
@@ -288,7 +287,7 @@ fn refused(bad: &str, what: &str) {
     );
 }
 
-/// Guards: the same of what Go's reader takes for something else: numbers, characters, folded and escaped keys, depth.
+/// Guards: documents that Go reads differently are rejected: numbers, characters, folded and escaped keys, depth.
 #[test]
 fn what_go_reads_otherwise_is_refused() {
     let text = image().to_string();
@@ -338,8 +337,8 @@ fn what_go_reads_otherwise_is_refused() {
     }
 }
 
-/// Guards: the same of what only clients act upon: fields of descriptors and platforms have the kinds that Go's reader
-/// demands, and are spelled in one way. Fields that nobody knows may be anything.
+/// Guards: fields of descriptors and platforms that only clients use have the types that Go requires, and one spelling.
+/// Unknown fields may have any value.
 #[test]
 fn descriptors_are_read_as_clients_do() {
     let with = |field: &str| {
@@ -399,7 +398,7 @@ fn descriptors_are_read_as_clients_do() {
     );
 }
 
-/// Guards: what the registered types demand, and that schema 1 and odd digests are named as such.
+/// Guards: the requirements of the registered types; errors name schema 1 and invalid digests.
 #[test]
 fn shapes_that_contradict_the_type_are_refused() {
     let without = |key: &str| {

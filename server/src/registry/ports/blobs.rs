@@ -16,7 +16,7 @@ use tonnage_engine::vocabulary::{Algorithm, ClientId, Digest, UploadClaim, Uploa
 use super::{AnswerReads, ReadAccount};
 use crate::registry::error::{Error, Result};
 
-/// Windows of a blob's bytes, in order; ends early with an error, never with fewer bytes than asked.
+/// Windows of a blob's bytes, in order. The stream has all requested bytes or ends with an error.
 pub type Windows = BoxStream<'static, Result<Bytes>>;
 
 /// Bytes that are stored but that no commit names yet. When dropped, they are reclaimed.
@@ -26,7 +26,7 @@ pub struct Staged {
     pub digest: Digest,
     /// Their count.
     pub length: u64,
-    /// What the pair's catalog needs of its blob store to place them.
+    /// Data of the blob store for the catalog of the same pair.
     pub ticket: Box<dyn Any + Send + Sync>,
 }
 
@@ -37,7 +37,7 @@ pub struct StoredBlob {
     pub digest: Digest,
     /// Its length in bytes.
     pub length: u64,
-    /// What the pair's blob store needs of its catalog to read it.
+    /// Data of the catalog for the blob store of the same pair.
     pub ticket: Arc<dyn Any + Send + Sync>,
 }
 
@@ -49,12 +49,12 @@ pub struct Pinned(pub Box<dyn Any + Send + Sync>);
 #[derive(Debug)]
 pub struct Savepoint(pub Box<dyn Any + Send + Sync>);
 
-/// How fit for work a pair is.
+/// The condition of a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// Reads and writes.
     Ready,
-    /// Reads only, after a failure that a restart may cure.
+    /// Reads only, after a failure. A restart may fix it.
     ReadOnly,
     /// Neither.
     Closed,
@@ -65,7 +65,7 @@ pub enum Condition {
 /// # Contract
 ///
 /// - What is staged is durable: a commit that names it needs no further write of the bytes.
-/// - A window of a blob's bytes is verified before it is handed out.
+/// - A window of a blob's bytes is verified before it is returned.
 /// - An answer that promises existence (finished, linked, leased) keeps the bytes for the pair's grace period. A
 ///   pinned digest is kept until the pin drops. Both also hold for a digest that is stored later.
 /// - An upload belongs to one repository. To any other repository it is [`Error::UploadUnknown`].
@@ -78,7 +78,7 @@ pub enum Condition {
 pub trait BlobStore: Send + Sync + Debug {
     /// Opens a blob that the pair's catalog found, wherever it is stored by now; `None` if it was collected.
     ///
-    /// Clients that have to wait for an open blob take turns, by `client`.
+    /// If opens have to wait, they are scheduled fairly by `client`.
     ///
     /// # Errors
     ///
@@ -107,10 +107,10 @@ pub trait BlobStore: Send + Sync + Debug {
     /// [`Error::UploadUnknown`] if the repository has no such upload.
     fn offset<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<u64>>;
 
-    /// Takes the upload for writing; waits while it becomes a blob.
+    /// Opens the upload for writing. Waits while it becomes a blob.
     ///
-    /// A request whose bytes belong where the upload is takes over from one that is still there. The older one learns
-    /// it by [`Upload::interrupted`] and writes nothing more.
+    /// A request that begins at the upload's offset takes over from an older one that is still active. For the older
+    /// one [`Upload::interrupted`] resolves, and it writes nothing more.
     ///
     /// # Errors
     ///
@@ -170,7 +170,7 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Those of the trait.
     fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>>;
 
-    /// Returns how fit for work the pair is. A pair that cannot be reached is [`Condition::Closed`].
+    /// Returns the condition of the pair. A pair that cannot be reached is [`Condition::Closed`].
     fn condition(&self) -> BoxFuture<'_, Condition>;
 }
 
@@ -184,7 +184,7 @@ pub trait Blob: Send + Debug {
     ///
     /// # Errors
     ///
-    /// The stream ends with [`Error::Damaged`] where bytes contradict their checksum, before any of them is handed out.
+    /// The stream ends with [`Error::Damaged`] where bytes contradict their checksum, before any of them is returned.
     fn read(&self, range: Range<u64>, answer: Option<&AnswerReads>) -> Windows;
 }
 
@@ -210,30 +210,30 @@ pub trait Upload: Send + Debug {
     /// Resolves once a request that took over has left the upload, to the digest that the upload became, if it did.
     fn outcome(&self) -> BoxFuture<'static, Option<Digest>>;
 
-    /// Takes in more bytes; returns when there is room for more.
+    /// Writes more bytes. Returns when there is room for more.
     ///
     /// # Errors
     ///
     /// Those of the trait. A failed write may end the upload, unless it was [`Error::NotAttempted`].
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
 
-    /// Remembers this position.
+    /// Creates a savepoint of this position.
     ///
     /// # Errors
     ///
     /// Those of the trait.
     fn savepoint(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
 
-    /// Remembers this position as the one where the bytes of a closing request begin. What an earlier close sent from
-    /// there on is forgotten, unless an answer counted it before this request took the upload: this is the same close,
-    /// sent again.
+    /// Creates a savepoint where the bytes of a closing request begin. Bytes that an earlier close sent after this
+    /// position are discarded, because this is the same close, sent again. They stay if an answer has counted them
+    /// before this request opened the upload.
     ///
     /// # Errors
     ///
     /// Those of the trait.
     fn savepoint_of_close(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
 
-    /// Forgets what came after the position.
+    /// Discards the bytes after the position.
     ///
     /// # Errors
     ///

@@ -26,14 +26,14 @@ pub enum CommitError {
 ///
 /// - A batch is durable and visible to every later view when [`Catalog::commit`] returns. It is applied as a whole or
 ///   not at all.
-/// - Preconditions are judged in the order of commits. Of two batches that both require what the other one ends, one
-///   is refused.
-/// - A batch must not link, tag or enter what the storage does not have. Such a change is a precondition that does not
-///   hold.
+/// - Preconditions are checked in the order of commits. Of two batches that each invalidate a precondition of the
+///   other, one is refused.
+/// - A batch must not link, tag or enter content that the storage lacks. Such a change counts as a precondition that
+///   does not hold.
 /// - What a batch links is leased when the commit returns.
 /// - A [`View`] shows one state throughout, that of a commit that is durable.
 pub trait Catalog: Send + Sync + Debug {
-    /// Returns the state now.
+    /// Returns a view of the current state.
     ///
     /// # Errors
     ///
@@ -78,7 +78,7 @@ pub trait View: Send + Sync + Debug {
     /// Returns a stored blob. It does not say who may see it.
     fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>>;
 
-    /// Lists repositories that link the blob, in no promised order.
+    /// Lists repositories that link the blob, in any order.
     fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>>;
 }
 

@@ -1,7 +1,7 @@
 //! The port for the memory of answers.
 //!
 //! Owns: [`ReadAccount`], [`HeldMemory`], [`AnswerReads`]: how the answers of all clients share one budget.
-//! Refuses: storage. All of it is memory of this process, so its methods do not wait, except for memory itself.
+//! Refuses: storage. All of it is memory of this process, so its methods wait only for memory.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -18,13 +18,13 @@ use futures_util::future::BoxFuture;
 ///   resolves. It then calls [`ReadAccount::gave_way`] and waits for [`ReadAccount::revoked`] again.
 /// - Memory is returned when what holds it drops.
 pub trait ReadAccount: Send + Sync + Debug {
-    /// Notes that the client took bytes.
+    /// Records that the client read bytes.
     fn progressed(&self);
 
-    /// Resolves once the client has to give way: an answer of which it takes nothing is to be dropped, or all of them.
+    /// Resolves once the client has to give way: an answer that it does not read has to be dropped, or all of them.
     fn revoked(&self) -> BoxFuture<'static, ()>;
 
-    /// Notes that one of its answers was dropped; [`ReadAccount::revoked`] resolves again if that is not enough.
+    /// Records that one of its answers was dropped; [`ReadAccount::revoked`] resolves again if that is not enough.
     fn gave_way(&self);
 
     /// Begins an answer that is read from blobs; an urgent one is small.
@@ -40,7 +40,7 @@ pub struct AnswerReads(pub Arc<dyn Any + Send + Sync>);
 
 /// Memory of an answer, until it drops.
 pub trait HeldMemory: Send + Sync + Debug {
-    /// Returns what is beyond `bytes`: the answer is shorter than it might have been.
+    /// Releases the memory beyond `bytes`, because the answer is shorter than expected.
     fn shrink(&mut self, bytes: usize);
 
     /// Sets whether the answer waits for its client, as it does at first. While it does not, the client need not give

@@ -4,9 +4,9 @@
 //! Refuses: HTTP, OCI JSON, policy.
 //!
 //! A pair of a blob store and a catalog is one storage: each accepts only the tickets of the other. `embedded`
-//! implements the pair on the engine. A pair on an object store and an SQL database can implement it as well, so
-//! whatever such a pair would have to wait for returns a future, and a commit is one batch with preconditions instead
-//! of locks. The types are this module's own or of `tonnage_engine::vocabulary`, which holds plain words only.
+//! implements the pair on the engine. A pair on an object store and an SQL database can implement it as well. So every
+//! method for which such a pair has to wait returns a future, and a commit is one batch with preconditions instead of
+//! locks. The types are defined here or in `tonnage_engine::vocabulary`, which has plain data only.
 
 mod blobs;
 mod catalog;

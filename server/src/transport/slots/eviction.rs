@@ -1,17 +1,17 @@
 //! The choice of connections that are evicted for one that waits.
 //!
 //! Owns: [`plan_evictions`], a pure function. It prefers, in this order:
-//! 1. Idle connections, the longest idle first. A new one has [`GRACE`] for its first request; those that came later
+//! 1. Idle connections, the longest idle first. A new one has [`GRACE`] for its first request. Those that came later
 //!    and were idle for less time are not evicted before it.
-//! 2. Silent ones: nothing has moved for [`SILENT_MIN`] though the server waits for the client. While the server works
-//!    on a request, its client is not silent.
-//! 3. For a connection that is entitled to a slot, those of addresses with more than their share: silent ones sooner,
-//!    one after its request, and once [`GRACE`] has passed, one is cut: of the address with the most connections, the
-//!    one that moved the fewest bytes in the last seconds.
+//! 2. Silent connections: no byte has moved for [`SILENT_MIN`] while the server waits for the client. While the server
+//!    works on a request, its client is not silent.
+//! 3. For a connection that is entitled to a slot, connections of addresses with more than their share: silent ones
+//!    sooner, and one after its request. Once [`GRACE`] has passed, one is closed: of the address with the most
+//!    connections, the one that moved the fewest bytes in the last seconds.
 //!
-//! Refuses: telling them.
+//! Refuses: closing them.
 //!
-//! Invariant: a connection on which something moves, of an address that has no more than its share, is not chosen.
+//! Invariant: a connection on which bytes move, of an address within its share, is not chosen.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,17 +21,18 @@ use std::time::Duration;
 use super::queue::NextWaiting;
 use super::slot::{Eviction, GRACE, SlotState, microseconds};
 
-/// Time without progress after which a connection with an active request may be cut for another.
+/// Time without progress after which a connection with an active request may be closed for another.
 pub(super) const SILENT_MIN: Duration = Duration::from_secs(10);
-/// The same, for a connection of an address with more than its share, and another that is entitled to a slot.
+/// Time without progress after which a connection of an address with more than its share may be closed for one that is
+/// entitled to a slot.
 pub(super) const EXCESS_SILENT_MIN: Duration = Duration::from_secs(2);
-/// At a time, one in this many slots is evicted of the idle ones.
+/// Of idle connections, one in this many slots is evicted at a time.
 const AT_A_TIME_PART: usize = 64;
 
-/// Why a connection is evicted. The greatest goes first.
+/// Why a connection is evicted. The greatest class is evicted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum EvictionClass {
-    /// Something moves, but its address has more than its share.
+    /// Bytes move, but its address has more than its share.
     Excess,
     Silent {
         over_share: bool,
@@ -49,7 +50,7 @@ struct Demand<'a> {
     now_us: u64,
 }
 
-/// The connections to evict for `next`, and how; none while another is ending already.
+/// Returns the connections to evict for `next`, and how. Returns none while another one is already ending.
 pub(super) fn plan_evictions<'a>(
     slots: impl Iterator<Item = &'a SlotState> + Clone,
     held: &HashMap<IpAddr, usize>,
@@ -84,16 +85,16 @@ pub(super) fn plan_evictions<'a>(
         if slot.is_new() && *age_us < microseconds(GRACE) {
             new_us = new_us.max(Some(*age_us));
         }
-        // Those that came after a new one and were idle for less time stay too.
+        // Connections that came after a new one and were idle for less time stay too.
         new_us.is_none_or(|new_us| *age_us > new_us)
     });
-    // Several at a time, so that many new clients do not wait for one eviction after another.
+    // Several at a time, so that many new clients do not wait for single evictions.
     let leaving = leaving.take((max / AT_A_TIME_PART).max(1));
     let leaving: Vec<_> = leaving
         .map(|(_, _, slot)| (slot, Eviction::WhenIdle))
         .collect();
     let may_cut = next.is_entitled && next.waited_us >= microseconds(GRACE);
-    // The slot of a new one may be free within GRACE.
+    // The slot of a new connection may be free within GRACE.
     if !leaving.is_empty() || (new_us.is_some() && !may_cut) {
         return leaving;
     }
@@ -110,7 +111,7 @@ pub(super) fn plan_evictions<'a>(
             .into_iter()
             .collect();
     }
-    // One slot is enough for one that waits.
+    // One slot is enough for one waiting connection.
     let is_evicted = others.iter().any(|(.., slot)| slot.is_evicted());
     let next = others.first().filter(|_| !is_evicted);
     next.map(|(.., slot)| (*slot, Eviction::WhenIdle))
@@ -123,7 +124,7 @@ impl Demand<'_> {
         self.held.get(&peer).copied().unwrap_or_default()
     }
 
-    /// Why `slot` may be evicted, and since when that is so.
+    /// Returns why `slot` may be evicted, and since when.
     fn class(&self, slot: &SlotState) -> Option<(EvictionClass, u64)> {
         let over_share = self.held(slot.peer) > self.share;
         let (idle_us, progress_us) = (
@@ -140,7 +141,7 @@ impl Demand<'_> {
             SILENT_MIN
         };
         let silent_us = self.now_us.saturating_sub(progress_us);
-        // One that has its share ends no requests of others that have no more than theirs.
+        // A connection of an address at its share does not end requests of addresses within theirs.
         let may_end = over_share || self.next.is_entitled || slot.peer == self.next.peer;
         if may_end && !slot.is_working() && silent_us >= microseconds(silent_min) {
             return Some((EvictionClass::Silent { over_share }, progress_us));
@@ -148,8 +149,8 @@ impl Demand<'_> {
         is_excess.then_some((EvictionClass::Excess, progress_us))
     }
 
-    /// Of the address with the most connections, the one that moved the fewest bytes in the last seconds; of several
-    /// such, the one without progress for the longest time. Those that the server works on come last.
+    /// Returns, of the address with the most connections, the one that moved the fewest bytes in the last seconds; of
+    /// several such, the one without progress for the longest time. Those that the server works on come last.
     fn slowest_over_share<'a>(
         &self,
         slots: impl Iterator<Item = &'a SlotState>,

@@ -1,11 +1,11 @@
 //! The connections that wait for a slot.
 //!
 //! Owns: [`WaitingQueue`]: which connection gets the next slot, and which is closed when the queue is full. A
-//! connection is entitled to a slot if its address, with those of it that wait before, has less than its share.
-//! Entitled ones go first, and are never left in the kernel's queue for one that is not entitled. Once the first has
-//! waited for [`STALL_MIN`], those beyond the length of the queue are closed, so that the surplus of one address does
-//! not block others in the kernel's queue.
-//! Refuses: slots, and whom to evict.
+//! connection is entitled to a slot if its address has less than its share, including its connections that wait before
+//! this one. Entitled connections go first, and are never left in the kernel's queue for one that is not entitled. Once
+//! the first has waited for [`STALL_MIN`], those beyond the length of the queue are closed. So the surplus of one
+//! address does not block others in the kernel's queue.
+//! Refuses: slots, and the choice of connections to evict.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -13,13 +13,13 @@ use std::time::Duration;
 
 use super::slot::microseconds;
 
-/// While the first has waited for less, the queue moves, and connections beyond it wait in the kernel's queue. That is
-/// four times as long (`accept::BACKLOG`), so the last of them is accepted within about a second.
+/// While the first has waited for less, the queue counts as moving, and further connections wait in the kernel's queue.
+/// That is four times as long (`accept::BACKLOG`), so its last one is accepted within about a second.
 pub(super) const STALL_MIN: Duration = Duration::from_millis(250);
 /// Longest queue of a listener.
 const QUEUE_LENGTH_MAX: usize = 256;
 
-/// The number of connections that may wait for a slot where there are `connections` slots.
+/// Returns how many connections may wait for a slot if there are `connections` slots.
 pub fn connections_waiting_max(connections: usize) -> usize {
     (connections / 4).clamp(1, QUEUE_LENGTH_MAX)
 }
@@ -51,7 +51,7 @@ pub(super) struct NextWaiting {
 }
 
 impl<T> WaitingQueue<T> {
-    /// The queue of a listener with so many slots.
+    /// Creates the queue of a listener with so many slots.
     pub(in crate::transport) fn new(connections_max: usize) -> Self {
         Self {
             max: connections_waiting_max(connections_max),
@@ -63,7 +63,7 @@ impl<T> WaitingQueue<T> {
         self.waiting.is_empty()
     }
 
-    /// Whether one more may be accepted. One beyond the length may, because only then its address is known.
+    /// Returns whether one more may be accepted. One beyond the length may, because its address is known only then.
     pub(in crate::transport) fn has_room(&self) -> bool {
         self.waiting.len() <= self.max
     }
@@ -80,7 +80,7 @@ impl<T> WaitingQueue<T> {
         (index < self.waiting.len()).then(|| self.waiting.remove(index).connection)
     }
 
-    /// The share of each address, of `max` slots; `held` are those that each has.
+    /// Returns the share of each address, of `max` slots. `held` are the slots that each has.
     pub(super) fn share(&self, max: usize, held: &HashMap<IpAddr, usize>) -> usize {
         let waiting = self.waiting.iter().map(|waiting| waiting.peer);
         let new: HashSet<_> = waiting.filter(|peer| !held.contains_key(peer)).collect();
@@ -106,8 +106,9 @@ impl<T> WaitingQueue<T> {
         })
     }
 
-    /// The connection to close when the queue is too long: of those that are not entitled, the last one of the address
-    /// of which most wait. While the queue moves nothing is closed, unless an entitled one would have to wait for it.
+    /// Returns the connection to close if the queue is too long: of those that are not entitled, the last one of the
+    /// address with the most waiting. While the queue moves, none is closed, unless an entitled one would have to wait
+    /// for it.
     pub(super) fn surplus(
         &self,
         share: usize,
@@ -136,7 +137,7 @@ impl<T> WaitingQueue<T> {
         most.map(|(index, _)| index)
     }
 
-    /// For each connection, whether it is entitled to a slot.
+    /// Returns for each connection whether it is entitled to a slot.
     fn entitled(&self, share: usize, held: &HashMap<IpAddr, usize>) -> Vec<bool> {
         let mut counts = HashMap::<IpAddr, usize>::new();
         let waiting = self.waiting.iter().map(|waiting| {

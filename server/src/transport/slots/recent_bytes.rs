@@ -1,4 +1,4 @@
-//! How many bytes a connection moved in the last seconds.
+//! A count of the bytes that a connection moved in the last seconds.
 //!
 //! Owns: [`RecentBytes`]: the bytes of the current period and of the one before. Two threads that count at the same
 //! moment may lose some.

@@ -1,4 +1,4 @@
-//! What is known about one connection that has a slot.
+//! The state of one connection that has a slot.
 //!
 //! Owns: [`SlotState`], by which `eviction` chooses, and [`Eviction`]. Connections write the state without a lock;
 //! planning reads it.
@@ -12,8 +12,8 @@ use tokio::sync::Notify;
 
 use super::recent_bytes::RecentBytes;
 
-/// Time that a new connection has for its first request before it is evicted, and that one of an address below its
-/// share waits before another is cut for it.
+/// Time that a new connection has for its first request before it may be evicted. A connection of an address below its
+/// share waits as long before another is closed for it.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 /// `idle_since_us` of a connection with an active request.
 pub(super) const BUSY: u64 = u64::MAX;
@@ -24,17 +24,17 @@ pub(super) struct SlotState {
     pub(super) peer: IpAddr,
     /// Since when no request is active.
     pub(super) idle_since_us: AtomicU64,
-    /// When a byte last moved, or when the server began to wait for the client, if that is later.
+    /// When a byte last moved or the server began to wait for the client, whichever is later.
     pub(super) progress_us: AtomicU64,
-    /// Requests that the server works on. While two threads change it, it may be one too few.
+    /// Requests that the server works on. While two threads change it, it may be one too low.
     pub(super) working: AtomicIsize,
-    /// Since when there is no room to write; 0 while there is.
+    /// Since when there is no room to write; 0 while there is room.
     pub(super) blocked_since_us: AtomicU64,
     /// Whether the last bytes that moved came from the client.
     pub(super) request_pending: AtomicBool,
     /// Bytes that moved in the last seconds.
     pub(super) recent: RecentBytes,
-    /// Whether there was no request yet.
+    /// Whether it had no request yet.
     pub(super) is_new: AtomicBool,
     /// Whether its receive buffers are large.
     pub(super) has_large_buffers: AtomicBool,
@@ -42,7 +42,7 @@ pub(super) struct SlotState {
     pub(super) wake: Notify,
 }
 
-/// When an evicted connection ends.
+/// When an evicted connection has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(in crate::transport) enum Eviction {
@@ -69,7 +69,7 @@ impl SlotState {
         }
     }
 
-    /// Whether its slot will be free soon.
+    /// Returns whether its slot will be free soon.
     pub(super) fn is_leaving(&self) -> bool {
         match self.eviction.load(Ordering::Relaxed) {
             0 => false,
@@ -77,7 +77,7 @@ impl SlotState {
         }
     }
 
-    /// Whether no request is active and nothing waits for room to be written; the head of an answer may.
+    /// Returns whether no request is active and nothing waits for room to be written, such as the head of an answer.
     pub(super) fn is_idle(&self) -> bool {
         let none_active = self.idle_since_us.load(Ordering::Relaxed) != BUSY;
         none_active && self.blocked_since_us.load(Ordering::Relaxed) == 0

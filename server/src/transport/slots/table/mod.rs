@@ -1,7 +1,9 @@
 //! The slots of a listener.
 //!
-//! Owns: [`Slots`] and [`Slot`]. An IPv6 network of 64 bits counts as one address, because that is what one client has.
-//! Refuses: choosing whom to evict, which `eviction` does; closing anything: a connection is told, and ends itself.
+//! Owns: [`Slots`] and [`Slot`]. An IPv6 network of 64 bits counts as one address, because one client has a whole
+//! network.
+//! Refuses: choosing connections to evict, which `eviction` does; closing them: an evicted connection is woken and ends
+//! itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -38,7 +40,7 @@ struct Table {
     planned_us: Option<u64>,
 }
 
-/// What happens to a waiting connection.
+/// The decision about a waiting connection.
 #[derive(Debug)]
 pub(in crate::transport) enum Decision<T> {
     /// It is served in this slot.
@@ -47,7 +49,7 @@ pub(in crate::transport) enum Decision<T> {
     Close(T),
 }
 
-/// One connection's slot. It is free again when this drops.
+/// The slot of one connection. It is free again when this is dropped.
 #[derive(Debug)]
 pub(in crate::transport) struct Slot {
     slots: Arc<Slots>,
@@ -78,8 +80,8 @@ impl Slots {
         );
     }
 
-    /// Serves or closes a connection of `queue`. `None` if all that wait have to wait longer; then others are evicted,
-    /// if any can be.
+    /// Serves or closes a connection of `queue`. Returns `None` if all have to wait longer; then it evicts others, if
+    /// possible.
     pub(in crate::transport) fn decide<T>(
         self: &Arc<Self>,
         queue: &mut WaitingQueue<T>,
@@ -115,7 +117,7 @@ impl Slots {
     }
 }
 
-/// The address as which a client counts.
+/// Returns the address by which a client is counted.
 fn client_address(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -127,7 +129,7 @@ fn client_address(peer: IpAddr) -> IpAddr {
 }
 
 impl Slot {
-    /// The address as which the client counts.
+    /// Returns the address by which the client is counted.
     pub(in crate::transport) fn peer(&self) -> IpAddr {
         self.state.peer
     }
@@ -143,7 +145,7 @@ impl Slot {
         self.state.idle_since_us.store(since, Ordering::Relaxed);
     }
 
-    /// Since when no request is active; `None` while one is.
+    /// Returns since when no request is active; `None` while one is.
     pub(in crate::transport) fn idle_since(&self) -> Option<Duration> {
         let since_us = self.state.idle_since_us.load(Ordering::Relaxed);
         (since_us != BUSY).then(|| Duration::from_micros(since_us))
@@ -161,14 +163,14 @@ impl Slot {
         self.state.working.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Records that it works on one request less: the request ended, or the server waits for its client.
+    /// Records that the server works on one request less: the request ended, or the server waits for its client.
     pub(in crate::transport) fn finish_work(&self) {
         if self.state.working.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.record_progress(0);
         }
     }
 
-    /// Records since when there is no room to write; `None`: there is room.
+    /// Records since when there is no room to write; `None` if there is room.
     pub(in crate::transport) fn set_blocked(&self, since: Option<Duration>) {
         let since_us = since.map_or(0, |since| microseconds(since).max(1));
         self.state
@@ -181,12 +183,12 @@ impl Slot {
         self.state.request_pending.store(pending, Ordering::Relaxed);
     }
 
-    /// Whether the client has begun to send a request that was not answered yet.
+    /// Returns whether the client has begun to send a request that was not answered yet.
     pub(in crate::transport) fn has_request_pending(&self) -> bool {
         self.state.request_pending.load(Ordering::Relaxed)
     }
 
-    /// How long there has been no room to write; `None` while there is some.
+    /// Returns for how long there has been no room to write; `None` while there is room.
     pub(in crate::transport) fn blocked_for(&self) -> Option<Duration> {
         let since_us = self.state.blocked_since_us.load(Ordering::Relaxed);
         let since = (since_us > 0).then(|| Duration::from_micros(since_us));
@@ -198,8 +200,8 @@ impl Slot {
         self.state.has_large_buffers.store(true, Ordering::Relaxed);
     }
 
-    /// Evicts a connection for its large receive buffers, which this one needs: the one that has been idle for the
-    /// longest time. Where the address itself has some, it is one of its own.
+    /// Evicts the longest idle connection with large receive buffers, because this one needs them. If the address of
+    /// this one has such connections, only those are candidates.
     pub(in crate::transport) fn request_large_buffers(&self) {
         let now_us = microseconds(self.slots.clock.now());
         let table = self.slots.table.lock();
@@ -220,12 +222,12 @@ impl Slot {
         }
     }
 
-    /// Whether the connection was told to end.
+    /// Returns whether the connection is evicted.
     pub(in crate::transport) fn is_evicted(&self) -> bool {
         self.state.is_evicted()
     }
 
-    /// Resolves each time the connection is told to end. Of several waits only one resolves.
+    /// Resolves each time the connection is evicted. Of several waits only one resolves.
     pub(in crate::transport) async fn evicted(&self) -> Eviction {
         loop {
             self.state.wake.notified().await;

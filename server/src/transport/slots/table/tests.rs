@@ -1,4 +1,4 @@
-//! Which connections leave for a newcomer.
+//! Tests of which connections are evicted for new ones.
 
 use futures_util::FutureExt as _;
 
@@ -13,14 +13,14 @@ fn slots(max: usize) -> Arc<Slots> {
 }
 
 impl Slots {
-    /// A slot for one that comes now and finds no others waiting.
+    /// Returns a slot for a connection that arrives now and finds no others waiting.
     pub(in crate::transport) fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Slot> {
         let mut queue = WaitingQueue::new(1);
         self.enqueue(&mut queue, peer, ());
         self.served(&mut queue)
     }
 
-    /// A slot for one of `queue`, where the last look was a while ago.
+    /// Returns a slot for one of `queue`, long after the last plan.
     fn served(self: &Arc<Self>, queue: &mut WaitingQueue<()>) -> Option<Slot> {
         self.table.lock().planned_us = None;
         match self.decide(queue)? {
@@ -34,7 +34,7 @@ fn peer(last: u8) -> IpAddr {
     IpAddr::from([10, 0, 0, last])
 }
 
-/// The numbers of the connections that were told to leave, in their order.
+/// Returns the numbers of the evicted connections, in their order.
 fn told(taken: &[Slot]) -> Vec<(usize, Eviction)> {
     let told = taken.iter().map(|taken| taken.evicted().now_or_never());
     told.enumerate()
@@ -42,8 +42,8 @@ fn told(taken: &[Slot]) -> Vec<(usize, Eviction)> {
         .collect()
 }
 
-/// Guards: when all slots are taken the longest idle connection leaves, one at a time where there are few; a busy one
-/// does not while bytes move on it or the server works for it, and does once they have not for long enough.
+/// Guards: when all slots are taken, the longest idle connection is evicted, one at a time if there are few. A busy one
+/// is evicted only after no bytes moved on it and the server did not work on it for long enough.
 #[tokio::test(start_paused = true)]
 async fn the_longest_idle_leaves_first() {
     let slots = slots(3);
@@ -72,8 +72,8 @@ async fn the_longest_idle_leaves_first() {
     assert_eq!(told(&taken), [(2, Eviction::Now)]);
 }
 
-/// Guards: a connection that was just accepted has a moment for its first request, though another wants its
-/// slot; it leaves in its order after that, and no other that was idle for less time leaves before it.
+/// Guards: a connection that was just accepted has GRACE for its first request. Then it is evicted in its order, and
+/// none that was idle for less time is evicted before it.
 #[tokio::test(start_paused = true)]
 async fn new_connections_have_a_moment() {
     let slots = slots(2);
@@ -100,7 +100,7 @@ async fn new_connections_keep_no_others() {
     assert_eq!(told(&taken), [(0, Eviction::WhenIdle)]);
 }
 
-/// Guards: one that is not idle stays while an idle one leaves, and while a new one may leave in a moment.
+/// Guards: a connection that is not idle stays while an idle one ends, and while a new one may become evictable.
 #[tokio::test(start_paused = true)]
 async fn idle_connections_leave_alone() {
     let slots = slots(128);
@@ -118,8 +118,8 @@ async fn idle_connections_leave_alone() {
     assert_eq!(told(&taken), [(126, Eviction::WhenIdle)]);
 }
 
-/// Guards: a connection that wants large receive buffers gets those of one that has been idle for a while, and of no
-/// other; where its address has some already, of one of that address.
+/// Guards: a connection that needs large receive buffers gets those of one that has been idle for long enough; if its
+/// address has some already, of one of that address.
 #[tokio::test(start_paused = true)]
 async fn idle_connections_give_large_buffers_back() {
     let slots = slots(9);
@@ -143,8 +143,8 @@ async fn idle_connections_give_large_buffers_back() {
     assert_eq!(told(&taken), [(2, Eviction::WhenIdle)], "it has none");
 }
 
-/// Guards: one that was told to leave and was asked something since keeps its slot, and another leaves; not before the
-/// next look, however many come meanwhile.
+/// Guards: an evicted connection that received a request since keeps its slot, and another is evicted; not before the
+/// next plan, however many connections arrive.
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_is_asked_again_stays() {
     let slots = slots(2);
@@ -162,9 +162,9 @@ async fn a_connection_that_is_asked_again_stays() {
     assert_eq!(told(&taken), [(1 - first, Eviction::WhenIdle)]);
 }
 
-/// Guards: an address with more than its share loses connections to others, even where bytes move, and never to itself:
-/// first one after its request; once another has waited for a moment the one is cut that moved the fewest bytes lately,
-/// and none of those with less.
+/// Guards: an address with more than its share loses connections to others, even if bytes move, and never to itself:
+/// first one after its request. After GRACE the one that moved the fewest bytes is closed, and none of addresses with
+/// less.
 #[tokio::test(start_paused = true)]
 async fn addresses_have_a_share() {
     let slots = slots(8);
@@ -212,9 +212,9 @@ async fn addresses_have_a_share() {
     assert_eq!(third.peer(), peer(3));
 }
 
-/// Guards: for one that is entitled to a slot a silent connection of an address with more than its share leaves after a
-/// moment, and one that is new does not keep the others; for one of an address that has its share no request of others
-/// ends that have less.
+/// Guards: for an entitled connection, a silent one of an address with more than its share is evicted soon, and a new
+/// one does not protect the others. For a connection of an address at its share, no request of an address with less is
+/// ended.
 #[tokio::test(start_paused = true)]
 async fn silence_ends_sooner_where_there_are_too_many() {
     let slots = slots(4);
@@ -241,8 +241,8 @@ async fn silence_ends_sooner_where_there_are_too_many() {
     assert_eq!(told(&taken), [(0, Eviction::Now)], "of its own");
 }
 
-/// Guards: one that waits keeps nobody behind it from a slot: an address that has its share waits, one that has less is
-/// served first, and beyond the queue the last of those is closed of which most wait.
+/// Guards: a waiting connection does not block later ones: an address at its share waits, one with less is served
+/// first. Beyond the queue, the last connection of the address with the most waiting is closed.
 #[tokio::test(start_paused = true)]
 async fn the_line_is_no_obstacle() {
     let slots = slots(8);
@@ -271,8 +271,7 @@ async fn the_line_is_no_obstacle() {
     assert_eq!(second.peer(), peer(2));
 }
 
-/// Guards: many addresses of one network of IPv6 have one share, and an address of IPv4 is the same one behind a socket
-/// of IPv6.
+/// Guards: all addresses of one IPv6 network have one share, and an IPv4 address counts the same on an IPv6 socket.
 #[test]
 fn one_client_has_one_share() {
     let address = |text: &str| client_address(text.parse().expect("an address"));
