@@ -1,9 +1,9 @@
 //! Leases: expiring pins on digests that nothing references yet (DESIGN D4).
 //!
 //! Owns: which digests must not be collected although nothing references them. An answer that promises existence
-//! (upload finished, HEAD 200, mount 201) grants a lease; work in progress holds a [`Pin`]. Refuses: to decide what is
-//! referenced. The caller grants a lease only for what nothing references, so that a million HEADs of referenced blobs
-//! cost no memory. It ends the lease once a manifest references the digest.
+//! (upload finished, HEAD 200, conditional GET, mount 201) grants a lease; work in progress holds a [`Pin`]. Refuses:
+//! to decide what is referenced. The caller grants a lease only for what nothing references, so that a million HEADs of
+//! referenced blobs cost no memory. It ends the lease once a manifest references the digest.
 //!
 //! Invariants: sharded by keyed hash, because clients choose digests. Collection decides under the lock of a shard. No
 //! lock is held across an I/O, and no two at once. Only [`Leases::end_leases`] shortens a lease. Memory is bounded. The

@@ -101,7 +101,7 @@ impl Checkpoints {
         Arc::clone(&self.merge_due)
     }
 
-    /// Delays a commit (back-pressure). Waits while a checkpoint runs and the live delta has reached twice its budget,
+    /// Delays a commit (back-pressure). Waits while a checkpoint runs and the live delta exceeds twice its budget,
     /// and while a merge runs and there are more than [`RUNS_MAX`] runs.
     pub(super) async fn wait_for_room(&self, inner: &Inner) {
         loop {
