@@ -56,15 +56,15 @@ pub struct Buffer {
     block: Block,
     len: usize,
     limit: usize,
-    home: Option<Box<dyn Home>>,
+    owner: Option<Box<dyn BlockOwner>>,
 }
 
 /// Where a block came from.
-pub(crate) trait Home: Send + Sync + Debug {
+pub(crate) trait BlockOwner: Send + Sync + Debug {
     /// The filled bytes are passed on to the reader.
-    fn hand_over(&mut self);
+    fn deliver(&mut self);
     /// The block is free again.
-    fn take_back(&mut self, block: Block);
+    fn return_block(&mut self, block: Block);
 }
 
 impl Buffer {
@@ -74,17 +74,17 @@ impl Buffer {
             block: Block::new(limit),
             len: 0,
             limit,
-            home: None,
+            owner: None,
         }
     }
 
     /// Makes a buffer of a pool's `block`, of which `limit` bytes may be filled.
-    pub(crate) fn at_home(block: Block, limit: usize, home: Box<dyn Home>) -> Self {
+    pub(crate) fn pooled(block: Block, limit: usize, owner: Box<dyn BlockOwner>) -> Self {
         Self {
             block,
             len: 0,
             limit,
-            home: Some(home),
+            owner: Some(owner),
         }
     }
 
@@ -127,8 +127,8 @@ impl Buffer {
 
     /// Turns the filled part into shared bytes without a copy.
     pub fn freeze(mut self) -> Bytes {
-        if let Some(home) = &mut self.home {
-            home.hand_over();
+        if let Some(owner) = &mut self.owner {
+            owner.deliver();
         }
         Bytes::from_owner(self)
     }
@@ -142,8 +142,8 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Some(mut home) = self.home.take() {
-            home.take_back(std::mem::take(&mut self.block));
+        if let Some(mut owner) = self.owner.take() {
+            owner.return_block(std::mem::take(&mut self.block));
         }
     }
 }

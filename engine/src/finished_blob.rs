@@ -53,11 +53,12 @@ impl FinishedBlob {
         if let Some(guard) = self.abandon.take() {
             guard.keep();
         }
-        self.spared();
+        self.end_commit();
     }
 
-    /// Drops the bytes: a durable transaction names the same content elsewhere.
-    pub(crate) fn spared(self) {
+    /// Reports that the commit is durable, and drops the bytes unless they are kept. For content that the store has
+    /// elsewhere.
+    pub(crate) fn end_commit(self) {
         drop((self.pin, self.abandon));
         if let Some(listener) = self.listener {
             listener.committed();

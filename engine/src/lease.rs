@@ -1,12 +1,12 @@
 //! Leases: expiring pins on digests that nothing references yet (DESIGN D4).
 //!
 //! Owns: which digests must not be collected although nothing references them. An answer that promises existence
-//! (upload finished, HEAD 200, mount 201) grants a lease; work in progress holds a [`Pin`]. Refuses: to decide what is
-//! referenced. The caller grants a lease only for what nothing references, so that a million HEADs of referenced blobs
-//! cost no memory. It ends the lease once a manifest references the digest.
+//! (upload finished, HEAD 200, conditional GET, mount 201) grants a lease; work in progress holds a [`Pin`]. Refuses:
+//! to decide what is referenced. The caller grants a lease only for what nothing references, so that a million HEADs of
+//! referenced blobs cost no memory. It ends the lease once a manifest references the digest.
 //!
 //! Invariants: sharded by keyed hash, because clients choose digests. Collection decides under the lock of a shard. No
-//! lock is held across an I/O, and no two at once. Only [`Leases::referenced`] shortens a lease. Memory is bounded. The
+//! lock is held across an I/O, and no two at once. Only [`Leases::end_leases`] shortens a lease. Memory is bounded. The
 //! clock counts only time in which this process ran.
 
 use std::collections::HashMap;
@@ -98,7 +98,7 @@ impl Leases {
         entry.until = entry.until.max(until);
     }
 
-    /// Returns the time by this clock, for [`Leases::referenced`].
+    /// Returns the time by this clock, for [`Leases::end_leases`].
     pub(crate) fn now(&self) -> Duration {
         self.clock.monotonic()
     }
@@ -106,7 +106,7 @@ impl Leases {
     /// Ends the leases of `digests` that were granted by `since`. Manifests have referenced these digests since then,
     /// and their grace starts when the last reference is removed. A later lease stays, because the reference may have
     /// been removed before it was granted.
-    pub(crate) fn referenced(&self, digests: &[Digest], since: Duration) {
+    pub(crate) fn end_leases(&self, digests: &[Digest], since: Duration) {
         let latest = since.saturating_add(self.grace);
         self.each(digests, |shard, digest| {
             if let Some(entry) = shard.entries.get_mut(digest)
@@ -249,7 +249,7 @@ mod tests {
         leases.grant(digests[0]);
         leases.grant(digests[1]);
         let pin = leases.pin(&digests[1..]);
-        leases.referenced(&digests, leases.now());
+        leases.end_leases(&digests, leases.now());
         assert!(!leases.holds(&digests[0]) && leases.holds(&digests[1]));
         drop(pin);
         assert_eq!(leases.expire(), 0, "memory was left behind");
@@ -263,7 +263,7 @@ mod tests {
         let committed = leases.now();
         *clock.0.lock() += Duration::from_millis(1);
         leases.grant(digest);
-        leases.referenced(&[digest], committed);
+        leases.end_leases(&[digest], committed);
         assert!(leases.holds(&digest));
     }
 

@@ -43,7 +43,7 @@ pub use extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 pub use finished_blob::{Committed, FinishedBlob};
 pub use format::transaction::RepositoryId;
 pub use lease::Pin;
-pub use memory::{HeldBytes, Lane, MemoryAccount, MemoryBudget, Reading};
+pub use memory::{HeldBytes, MemoryAccount, MemoryBudget, MemoryPriority, Reading};
 pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options};
 pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};

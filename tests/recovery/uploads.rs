@@ -348,7 +348,7 @@ fn an_upload_without_space_leaves_a_stop_clean() {
 
 /// Guards: bytes for which there was no memory and then no descriptor do not stay in memory: they are put away, too.
 #[test]
-fn bytes_beyond_the_budget_are_put_away() {
+fn bytes_beyond_the_budget_are_suspended() {
     run(check::options(), async |bench| {
         let id = bench.leave(content(1, 300_000)).await;
         bench.wait().await;

@@ -171,7 +171,7 @@ fn delete_manifest(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Dig
     Ok(())
 }
 
-/// Removes a manifest's row and marks it as retired. Its tags and edges stay until they are cleared away.
+/// Removes a manifest's row and marks it as retired. Its tags and edges stay until they are purged.
 fn retire_manifest(
     draft: &mut Draft<'_>,
     repository: RepositoryId,

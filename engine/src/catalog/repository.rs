@@ -43,7 +43,7 @@ impl<'a> Repository<'a> {
         let Some(value) = found else {
             return Ok(None);
         };
-        if !self.view.counts(self.id, &value)? {
+        if !self.view.is_live_tag(self.id, &value)? {
             return Ok(None);
         }
         Ok(Some(TagInfo {
@@ -64,7 +64,7 @@ impl<'a> Repository<'a> {
             }
             let (key, value) = entry?;
             let value = row(&key, TagValue::decode(&value))?;
-            if self.view.counts(self.id, &value)? {
+            if self.view.is_live_tag(self.id, &value)? {
                 found.push(TagInfo {
                     tag: row(&key, keys::text_after(&key, &prefix))?,
                     digest: value.digest,
@@ -140,7 +140,7 @@ impl<'a> Repository<'a> {
     }
 
     /// Lists the same manifests with their entries.
-    pub fn referring(
+    pub fn referrer_entries(
         &self,
         subject: &Digest,
         after: Option<&Digest>,

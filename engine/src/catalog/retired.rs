@@ -1,6 +1,6 @@
 //! Removal of a large deleted manifest's tags and edges, step by step.
 //!
-//! Owns: which tags count, and [`Clearing`], the position in what is left. Refuses: queueing the steps
+//! Owns: which tags count, and [`ManifestPurge`], the position in what is left. Refuses: queueing the steps
 //! (`store::purge`).
 //!
 //! A manifest may have more tags than a transaction holds, and tens of thousands of edges. Where there are many, its
@@ -40,7 +40,7 @@ pub(crate) async fn count(state: &State) -> Result<u64> {
 
 /// A position in the tags and edges of a marked manifest.
 #[derive(Debug, Clone)]
-pub(crate) struct Clearing {
+pub(crate) struct ManifestPurge {
     repository: RepositoryId,
     digest: Digest,
     /// The deletion whose remains these are.
@@ -49,7 +49,7 @@ pub(crate) struct Clearing {
     after: Option<Bytes>,
 }
 
-impl Clearing {
+impl ManifestPurge {
     /// Returns whether the manifest is still marked by the same deletion, in a repository that exists.
     pub(crate) fn holds(&self, view: &View) -> Result<bool> {
         let marked = view.retired_at(self.repository, &self.digest)?;
@@ -124,7 +124,7 @@ impl View {
     }
 
     /// Returns whether a tag counts: its manifest was not deleted after it was set.
-    pub(super) fn counts(&self, id: RepositoryId, tag: &TagValue) -> Result<bool> {
+    pub(super) fn is_live_tag(&self, id: RepositoryId, tag: &TagValue) -> Result<bool> {
         let marked = self.retired_at(id, &tag.digest)?;
         Ok(marked.is_none_or(|deleted| tag.lsn >= deleted))
     }
@@ -135,7 +135,7 @@ impl View {
     }
 
     /// Returns the marked manifest to be cleared next.
-    pub(crate) fn next_retired(&self) -> Result<Option<Clearing>> {
+    pub(crate) fn next_retired(&self) -> Result<Option<ManifestPurge>> {
         if self.state().retired == 0 {
             return Ok(None);
         }
@@ -145,7 +145,7 @@ impl View {
         };
         let repository = row(&key, keys::owner(&key))?;
         let prefix = keys::retired_of(repository);
-        Ok(Some(Clearing {
+        Ok(Some(ManifestPurge {
             repository,
             digest: row(&key, keys::digest_after(&key, &prefix))?,
             lsn: row(&key, keys::decode_lsn(&value))?,

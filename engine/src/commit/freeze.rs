@@ -1,9 +1,10 @@
 //! The sequencer's part in a checkpoint.
 //!
-//! Owns: freezing the durable state, and installing the runs of a checkpoint or a merge in every state. Refuses: writing
-//! runs (`checkpoint`, `table`).
+//! Owns: freezing the durable state, and installing the runs of a checkpoint or a merge in every state. Refuses:
+//! writing runs (`checkpoint`, `table`).
 //!
-//! Invariants: a checkpoint freezes exactly the durable state. What is in flight or queued is applied again on top of it.
+//! Invariants: a checkpoint freezes exactly the durable state. What is in flight or queued is applied again on top of
+//! it.
 
 use std::sync::Arc;
 

@@ -13,14 +13,14 @@ use crate::sync::oneshot;
 
 /// The two steps in which the journal task ends: the queue is empty, then the stop is declared clean or not.
 #[derive(Debug)]
-pub(crate) struct Ending {
+pub(crate) struct ShutdownSignals {
     /// Sent when the queue is empty and no more transactions can come.
     pub(crate) drained: oneshot::Sender<()>,
     /// Received when the stop is clean. If the sender is dropped instead, the stop is not clean.
     pub(crate) seal: oneshot::Receiver<()>,
 }
 
-/// Runs until the sequencer closes, then closes the journal as `ending` says.
+/// Runs until the sequencer closes, then closes the journal as `shutdown` says.
 ///
 /// A frame that could not be started (no space for a new file) fails everything queued and leaves the journal intact. A
 /// frame that failed half-way stops all writes.
@@ -30,7 +30,7 @@ pub(crate) async fn run_journal(
     sequencer: Arc<Sequencer>,
     mut journal: JournalWriter,
     poison: Arc<Poison>,
-    ending: Ending,
+    shutdown: ShutdownSignals,
 ) -> Result<()> {
     while let Some(group) = sequencer.next_group().await {
         match journal
@@ -49,8 +49,8 @@ pub(crate) async fn run_journal(
         }
     }
     // The receiver is gone if the store was dropped without a close.
-    ending.drained.send(()).unwrap_or_default();
-    let sealed = ending.seal.await.is_ok();
+    shutdown.drained.send(()).unwrap_or_default();
+    let sealed = shutdown.seal.await.is_ok();
     if sealed && poison.cause().is_none() {
         return journal.close().await;
     }

@@ -17,7 +17,7 @@ pub(crate) mod sequencer;
 mod tests;
 
 pub(crate) use freeze::Frozen;
-pub(crate) use group::{Ending, run_journal};
+pub(crate) use group::{ShutdownSignals, run_journal};
 pub(crate) use prevalidate::prevalidate;
 pub(crate) use resolve::resolve;
-pub(crate) use sequencer::{Cleared, Sequencer};
+pub(crate) use sequencer::{ManifestPurgeStep, Sequencer};

@@ -16,9 +16,9 @@ use crate::table::resident_off_worker;
 use crate::vocabulary::{Batch, Require};
 
 /// Preconditions up to which a batch is checked under the sequencer's lock, which is cheaper than another thread.
-pub(crate) const JUDGED_IN_TURN: usize = 256;
+pub(crate) const REQUIRES_INLINE_MAX: usize = 256;
 /// Preconditions in one computation. Other work runs between two computations.
-const JUDGED_AT_ONCE: usize = 1024;
+const REQUIRES_AT_ONCE: usize = 1024;
 
 /// The result of checking preconditions, as of a number of removals.
 #[derive(Debug)]
@@ -39,24 +39,24 @@ pub(crate) async fn prevalidate(
     batch: &mut Batch<FinishedBlob>,
     head: impl FnOnce() -> (View, u64),
 ) -> Result<Option<Prevalidated>> {
-    if batch.requires.len() <= JUDGED_IN_TURN {
+    if batch.requires.len() <= REQUIRES_INLINE_MAX {
         return Ok(None);
     }
-    let (lasting, rest) = std::mem::take(&mut batch.requires)
+    let (prevalidated, rest) = std::mem::take(&mut batch.requires)
         .into_iter()
-        .partition::<Vec<_>, _>(lasts);
+        .partition::<Vec<_>, _>(ends_by_removal_only);
     batch.requires = rest;
     let (view, removals) = head();
-    let (mut requires, mut unmet) = (Vec::with_capacity(lasting.len()), Vec::new());
-    let mut lasting = lasting.into_iter();
+    let (mut requires, mut unmet) = (Vec::with_capacity(prevalidated.len()), Vec::new());
+    let mut prevalidated = prevalidated.into_iter();
     loop {
-        let piece: Vec<Require> = lasting.by_ref().take(JUDGED_AT_ONCE).collect();
+        let piece: Vec<Require> = prevalidated.by_ref().take(REQUIRES_AT_ONCE).collect();
         if piece.is_empty() {
             break;
         }
         let (view, repository) = (view.clone(), batch.repository.clone());
-        let judge = move || judge(&view, &repository, &piece);
-        let (held, failed) = resident_off_worker(env, judge).await?;
+        let check = move || check(&view, &repository, &piece);
+        let (held, failed) = resident_off_worker(env, check).await?;
         requires.extend(held);
         unmet.extend(failed);
     }
@@ -68,7 +68,7 @@ pub(crate) async fn prevalidate(
 }
 
 /// Splits preconditions into those that hold and those that do not.
-fn judge(
+fn check(
     view: &View,
     repository: &str,
     requires: &[Require],
@@ -86,7 +86,7 @@ fn judge(
 }
 
 /// Returns whether only a removal can end this precondition.
-fn lasts(require: &Require) -> bool {
+fn ends_by_removal_only(require: &Require) -> bool {
     match require {
         Require::Repository
         | Require::Linked(_)
@@ -97,7 +97,8 @@ fn lasts(require: &Require) -> bool {
     }
 }
 
-/// Returns whether an operation may end what [`lasts`]. Every operation that is not known to only add counts.
+/// Returns whether an operation may end a prevalidated precondition. An operation counts unless it is known to end
+/// none.
 pub(super) fn removes(operation: &Operation) -> bool {
     !matches!(
         operation,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::prevalidate::{Prevalidated, removes};
 use super::resolve;
-use crate::catalog::retired::Clearing;
+use crate::catalog::retired::ManifestPurge;
 use crate::catalog::{View, apply};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -59,9 +59,9 @@ pub(super) struct Queued {
     payload: Vec<u8>,
     pub(super) after: State,
     done: oneshot::Sender<Result<Committed>>,
-    blobs: Blobs,
+    blobs: StagedBlobs,
     /// Batches that were rejected against the state after this transaction.
-    refused: Vec<Refused>,
+    rejections: Vec<PendingRejection>,
 }
 
 /// A transaction that may be queued.
@@ -74,23 +74,23 @@ struct Prepared {
 
 /// A rejection that is not answered yet, because the state that it rests on is not durable yet.
 #[derive(Debug)]
-struct Refused {
+struct PendingRejection {
     unmet: Vec<Require>,
     done: oneshot::Sender<Result<Committed>>,
 }
 
 /// The finished blobs of a batch, held until its transaction is durable.
 #[derive(Debug, Default)]
-struct Blobs {
+struct StagedBlobs {
     /// Blobs that the transaction places: their files stay.
-    named: Vec<FinishedBlob>,
+    placed: Vec<FinishedBlob>,
     /// Blobs that the store had already: only their pins matter, and their files are removed.
-    spare: Vec<FinishedBlob>,
+    duplicates: Vec<FinishedBlob>,
 }
 
-/// A queued step of clearing away.
+/// A queued step of a purge.
 #[derive(Debug)]
-pub(crate) struct Cleared {
+pub(crate) struct ManifestPurgeStep {
     /// Resolves when the step is durable; `None` if there was nothing to remove this time.
     pub waiting: Option<oneshot::Receiver<Result<Committed>>>,
     /// Whether this step was the last.
@@ -100,13 +100,13 @@ pub(crate) struct Cleared {
 impl Inner {
     /// Rejects a batch that was checked against `head`: at once if all of `head` is durable, else together with its
     /// last transaction.
-    fn refuse(&mut self, unmet: Vec<Require>) -> Result<oneshot::Receiver<Result<Committed>>> {
+    fn reject(&mut self, unmet: Vec<Require>) -> Result<oneshot::Receiver<Result<Committed>>> {
         let last = self.queue.back_mut().or(self.in_flight.back_mut());
         let Some(last) = last else {
             return Err(Error::Unmet(unmet));
         };
         let (done, waiting) = oneshot::channel();
-        last.refused.push(Refused { unmet, done });
+        last.rejections.push(PendingRejection { unmet, done });
         Ok(waiting)
     }
 
@@ -139,14 +139,14 @@ impl Inner {
     }
 }
 
-impl Blobs {
+impl StagedBlobs {
     /// Keeps the files that the transaction names: it is, or may be, in the journal.
     fn keep(self) {
-        for blob in self.named {
+        for blob in self.placed {
             blob.committed();
         }
-        for blob in self.spare {
-            blob.spared();
+        for blob in self.duplicates {
+            blob.end_commit();
         }
     }
 }
@@ -233,7 +233,7 @@ impl Sequencer {
         match prevalidated {
             Some(known) if known.removals == inner.removals => {
                 if !known.unmet.is_empty() {
-                    return inner.refuse(std::mem::take(&mut known.unmet));
+                    return inner.reject(std::mem::take(&mut known.unmet));
                 }
             }
             Some(_) | None => {
@@ -244,18 +244,18 @@ impl Sequencer {
         }
         let view = View::new(Arc::new(inner.head.clone()));
         let operations = match resolve(batch, &view, inner.head.next_repository, damaged) {
-            Err(Error::Unmet(unmet)) => return inner.refuse(unmet),
-            judged => judged?,
+            Err(Error::Unmet(unmet)) => return inner.reject(unmet),
+            resolved => resolved?,
         };
         drop(view);
         let prepared = self.prepare(&inner, batch.origin.clone(), operations)?;
-        let named = |blob: &FinishedBlob| {
+        let is_placed = |blob: &FinishedBlob| {
             prepared.transaction.operations.iter().any(|operation| {
                 matches!(operation, Operation::PlaceBlob { extent, .. } if *extent == blob.extent())
             })
         };
-        let (named, spare) = batch.staged.drain(..).partition(named);
-        Ok(self.queue(&mut inner, prepared, Blobs { named, spare }))
+        let (placed, duplicates) = batch.staged.drain(..).partition(is_placed);
+        Ok(self.queue(&mut inner, prepared, StagedBlobs { placed, duplicates }))
     }
 
     /// Queues the reservation of segment ids below `limit`.
@@ -298,7 +298,7 @@ impl Sequencer {
     /// deletion that the step was computed after has failed.
     ///
     /// The step does not count as a removal for prevalidation: no precondition can name its rows.
-    pub(crate) fn purge(
+    pub(crate) fn purge_repository(
         &self,
         repository: RepositoryId,
         operations: Vec<Operation>,
@@ -317,13 +317,16 @@ impl Sequencer {
     /// was.
     ///
     /// The step is computed under the lock, because tags may be set to the same digest meanwhile.
-    pub(crate) fn clear(&self, clearing: &mut Clearing) -> Result<Option<Cleared>> {
+    pub(crate) fn purge_manifest(
+        &self,
+        purge: &mut ManifestPurge,
+    ) -> Result<Option<ManifestPurgeStep>> {
         let mut inner = self.open_for_writes()?;
         let view = View::new(Arc::new(inner.head.clone()));
-        if !clearing.holds(&view)? {
+        if !purge.holds(&view)? {
             return Ok(None);
         }
-        let (operations, last) = clearing.step(&view)?;
+        let (operations, last) = purge.step(&view)?;
         drop(view);
         let waiting = if operations.is_empty() {
             None
@@ -333,7 +336,7 @@ impl Sequencer {
             inner.removals = removals;
             Some(queued?)
         };
-        Ok(Some(Cleared { waiting, last }))
+        Ok(Some(ManifestPurgeStep { waiting, last }))
     }
 
     fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
@@ -352,7 +355,7 @@ impl Sequencer {
         operations: Vec<Operation>,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let prepared = self.prepare(inner, Origin::default(), operations)?;
-        Ok(self.queue(inner, prepared, Blobs::default()))
+        Ok(self.queue(inner, prepared, StagedBlobs::default()))
     }
 
     /// Encodes a transaction of these operations and computes the state after it. Changes nothing.
@@ -393,7 +396,7 @@ impl Sequencer {
         &self,
         inner: &mut Inner,
         prepared: Prepared,
-        blobs: Blobs,
+        blobs: StagedBlobs,
     ) -> oneshot::Receiver<Result<Committed>> {
         let Prepared {
             transaction,
@@ -410,7 +413,7 @@ impl Sequencer {
             after,
             done,
             blobs,
-            refused: Vec::new(),
+            rejections: Vec::new(),
         });
         self.queued.notify_one();
         waiting
@@ -449,7 +452,7 @@ impl Sequencer {
             drop(queued.done.send(Ok(Committed {
                 lsn: queued.transaction.lsn,
             })));
-            for Refused { unmet, done } in queued.refused {
+            for PendingRejection { unmet, done } in queued.rejections {
                 drop(done.send(Err(Error::Unmet(unmet))));
             }
         }
@@ -476,8 +479,8 @@ impl Sequencer {
             }
             drop(queued.done.send(Err(error.clone())));
             // The reason for the rejection did not become durable; whether another one holds is not known.
-            for refused in queued.refused {
-                drop(refused.done.send(Err(error.clone())));
+            for rejection in queued.rejections {
+                drop(rejection.done.send(Err(error.clone())));
             }
         }
         self.published.notify_waiters();

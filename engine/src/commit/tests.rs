@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 
 use super::prevalidate::Prevalidated;
 use super::sequencer::Sequencer;
-use crate::catalog::remains::Purge;
+use crate::catalog::repository_purge::RepositoryPurge;
 use crate::catalog::{Repository, View};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -492,11 +492,11 @@ fn nothing_is_purged_after_a_deletion_that_failed() {
     drop(rig.submit(vec![], vec![Change::DeleteRepository]).unwrap());
     let (view, _) = rig.sequencer.head();
     let repository = view.next_deleted().unwrap().expect("a deleted repository");
-    let mut purge = Purge::of(repository);
+    let mut purge = RepositoryPurge::of(repository);
     let step = purge.step(&view).unwrap();
     assert!(!step.is_empty());
     rig.sequencer.fail_queued(&Error::Closed, false);
-    let taken = rig.sequencer.purge(repository, step).unwrap();
+    let taken = rig.sequencer.purge_repository(repository, step).unwrap();
     assert!(taken.is_none(), "a step on a repository that is in use");
     drop(rig.push_blob(b"more"));
     rig.write_frame();
@@ -504,9 +504,14 @@ fn nothing_is_purged_after_a_deletion_that_failed() {
 
     drop(rig.submit(vec![], vec![Change::DeleteRepository]).unwrap());
     let (view, _) = rig.sequencer.head();
-    let mut purge = Purge::of(repository);
+    let mut purge = RepositoryPurge::of(repository);
     let step = purge.step(&view).unwrap();
-    assert!(rig.sequencer.purge(repository, step).unwrap().is_some());
+    assert!(
+        rig.sequencer
+            .purge_repository(repository, step)
+            .unwrap()
+            .is_some()
+    );
 }
 
 /// Guards: a poisoned store takes no transactions and still answers reads.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::budget::{Id, Lane};
+use super::budget::{Id, MemoryPriority};
 use super::shared::{MemoryBudget, Permit};
 use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify, oneshot};
 
@@ -121,9 +121,9 @@ impl MemoryAccount {
     }
 
     /// Waits for memory for an answer that is not read from a blob, or for what the client sends.
-    pub async fn hold(&self, lane: Lane, bytes: usize) -> HeldBytes {
-        let mut permit = self.open.memory.acquire(lane, Some(self), bytes).await;
-        permit.hand_over(None);
+    pub async fn hold(&self, priority: MemoryPriority, bytes: usize) -> HeldBytes {
+        let mut permit = self.open.memory.acquire(priority, Some(self), bytes).await;
+        permit.deliver(None);
         HeldBytes(permit)
     }
 }
@@ -151,7 +151,7 @@ impl HeldBytes {
 
     /// Counts these bytes as waiting for the client again.
     pub fn unsettle(&self) {
-        self.0.note_handed(false);
+        self.0.note_delivered(false);
     }
 }
 

@@ -14,7 +14,7 @@ mod read_ahead;
 mod shared;
 
 pub use account::{HeldBytes, MemoryAccount};
-pub use budget::Lane;
+pub use budget::MemoryPriority;
 pub(crate) use pool::ReadPool;
 pub use pool::Reading;
 pub(crate) use read_ahead::ReadAhead;

@@ -13,10 +13,10 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use super::account::{Gate, MemoryAccount};
-use super::budget::Lane;
+use super::budget::MemoryPriority;
 use super::read_ahead::ReadAhead;
 use super::shared::{MemoryBudget, Permit};
-use crate::buffer::{Block, Buffer, Home};
+use crate::buffer::{Block, BlockOwner, Buffer};
 use crate::io::Clock;
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::sync::Mutex;
@@ -102,16 +102,16 @@ impl ReadPool {
             unreachable!("a buffer of {limit} bytes was asked for; see CLASSES")
         };
         let account = reading.account.as_ref();
-        let permit = self.memory.acquire(reading.lane, account, size).await;
+        let permit = self.memory.acquire(reading.priority, account, size).await;
         let room = self.memory.free_bytes();
         let kept = self.blocks.lock().take(class, room);
         let block = kept.unwrap_or_else(|| Block::new(size));
-        let home = PooledBlock {
+        let owner = PooledBlock {
             blocks: Arc::clone(&self.blocks),
             gate: Arc::clone(&reading.gate),
             permit,
         };
-        Buffer::at_home(block, limit, Box::new(home))
+        Buffer::pooled(block, limit, Box::new(owner))
     }
 }
 
@@ -152,12 +152,12 @@ struct PooledBlock {
     permit: Permit,
 }
 
-impl Home for PooledBlock {
-    fn hand_over(&mut self) {
-        self.permit.hand_over(Some(&self.gate));
+impl BlockOwner for PooledBlock {
+    fn deliver(&mut self) {
+        self.permit.deliver(Some(&self.gate));
     }
 
-    fn take_back(&mut self, block: Block) {
+    fn return_block(&mut self, block: Block) {
         // A block that is not kept is dropped without the lock.
         let gone = self.blocks.lock().put_back(block);
         drop(gone);
@@ -167,7 +167,7 @@ impl Home for PooledBlock {
 /// The client of a read, and the order of its windows.
 #[derive(Debug, Clone)]
 pub struct Reading {
-    lane: Lane,
+    priority: MemoryPriority,
     account: Option<MemoryAccount>,
     gate: Arc<Gate>,
 }
@@ -176,7 +176,7 @@ impl Reading {
     /// Describes a read of the engine or its owner, which drops what it gets at once. No client can delay it.
     pub(crate) fn internal() -> Self {
         Self {
-            lane: Lane::Urgent,
+            priority: MemoryPriority::Urgent,
             account: None,
             gate: Arc::default(),
         }
@@ -184,21 +184,21 @@ impl Reading {
 
     /// Describes such a read of a whole blob of `length` bytes; unless it is small, it leaves the reserve to others.
     pub fn content(length: u64) -> Self {
-        let lane = if length <= SMALL_BYTES {
-            Lane::Urgent
+        let priority = if length <= SMALL_BYTES {
+            MemoryPriority::Urgent
         } else {
-            Lane::Bulk
+            MemoryPriority::Bulk
         };
         Self {
-            lane,
+            priority,
             ..Self::internal()
         }
     }
 
     /// Describes an answer to a client. The next window is read once the client took the one before.
-    pub fn answer(account: &MemoryAccount, lane: Lane) -> Self {
+    pub fn answer(account: &MemoryAccount, priority: MemoryPriority) -> Self {
         Self {
-            lane,
+            priority,
             account: Some(account.clone()),
             gate: Arc::default(),
         }
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn windows_of_an_answer_leave_one_by_one() {
         let (pool, _) = pool();
-        let reading = Reading::answer(&pool.memory.account(), Lane::Bulk);
+        let reading = Reading::answer(&pool.memory.account(), MemoryPriority::Bulk);
         reading.turn().now_or_never().unwrap();
         let first = window(&pool, &reading).unwrap();
         let mut turn = std::pin::pin!(reading.turn());
@@ -315,15 +315,15 @@ mod tests {
             .collect();
         let mut windows: Vec<Bytes> = clients
             .iter()
-            .map(|client| window(&pool, &Reading::answer(client, Lane::Bulk)).unwrap())
+            .map(|client| window(&pool, &Reading::answer(client, MemoryPriority::Bulk)).unwrap())
             .collect();
-        let other = Reading::answer(&pool.memory.account(), Lane::Bulk);
+        let other = Reading::answer(&pool.memory.account(), MemoryPriority::Bulk);
         let mut given_up = Box::pin(pool.take(2 << 20, &other));
         let mut waiting = Box::pin(pool.take(2 << 20, &other));
         assert!(given_up.as_mut().now_or_never().is_none());
         assert!(waiting.as_mut().now_or_never().is_none());
         drop(given_up);
-        let told = || {
+        let revoked = || {
             clients
                 .iter()
                 .filter(|client| client.revoked().now_or_never().is_some())
@@ -332,9 +332,9 @@ mod tests {
         clock.0.store(3, Ordering::Relaxed);
         clients[1].progressed();
         clients[2].progressed();
-        assert_eq!(told(), 0);
+        assert_eq!(revoked(), 0);
         assert!(waiting.as_mut().now_or_never().is_none());
-        assert_eq!(told(), 1);
+        assert_eq!(revoked(), 1);
         clients[0]
             .revoked()
             .now_or_never()

@@ -1,4 +1,4 @@
-//! Waiting for the budget.
+//! PendingWait for the budget.
 //!
 //! Owns: [`MemoryBudget`] and [`Permit`]. Refuses: the decision which wait is served (`budget`), and blocks (`pool`).
 //!
@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::account::{Gate, MemoryAccount, Signals};
-use super::budget::{Budget, Id, Lane};
+use super::budget::{Budget, Id, MemoryPriority};
 use crate::io::Clock;
 use crate::sync::{Mutex, oneshot};
 
@@ -19,7 +19,7 @@ use crate::sync::{Mutex, oneshot};
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// With many waiters, each checks less often: as many of them together as one alone, and each at least this often.
-const LOOKERS: u32 = 32;
+const SCANNING_WAITERS: u32 = 32;
 const PAUSE_OF_MANY_MAX: Duration = Duration::from_secs(1);
 
 /// A budget of memory that clients share. Cheap to clone.
@@ -88,21 +88,21 @@ impl MemoryBudget {
     /// Waits for a part of the budget, at most all but the reserve.
     pub(super) async fn acquire(
         &self,
-        lane: Lane,
+        priority: MemoryPriority,
         account: Option<&MemoryAccount>,
         bytes: usize,
     ) -> Permit {
         let id = account.map(MemoryAccount::id);
         let (bytes, window, asked) = self.with(|budget| {
             let bytes = bytes.min(budget.bulk());
-            let asked = budget.ask(lane, id, bytes);
+            let asked = budget.ask(priority, id, bytes);
             (bytes, budget.next_id(), asked)
         });
         if let Some(granted) = asked.granted {
-            let waiting = Waiting {
+            let waiting = PendingWait {
                 memory: self,
                 waiter: asked.id,
-                lane: asked.lane,
+                priority: asked.priority,
                 account: id,
                 bytes,
                 over: false,
@@ -113,13 +113,13 @@ impl MemoryBudget {
             memory: self.clone(),
             account: account.cloned(),
             window,
-            lane: asked.lane,
+            priority: asked.priority,
             bytes,
             taken: None,
         }
     }
 
-    async fn wait(&self, mut waiting: Waiting<'_>, mut granted: oneshot::Receiver<()>) {
+    async fn wait(&self, mut waiting: PendingWait<'_>, mut granted: oneshot::Receiver<()>) {
         loop {
             self.relieve(waiting.account);
             let looked = self.shared.clock.sleep(self.with(|budget| pause(budget)));
@@ -138,8 +138,8 @@ impl MemoryBudget {
         for ahead in relief.ahead {
             ahead.give_up();
         }
-        for told in relief.told {
-            told.revoke();
+        for revoked in relief.revoked {
+            revoked.revoke();
         }
     }
 
@@ -147,8 +147,8 @@ impl MemoryBudget {
     /// already.
     pub(crate) fn revoke_for_file(&self) {
         let now = self.shared.clock.monotonic();
-        let told = self.with(|budget| budget.longest_stalled_with_file(now));
-        told.inspect(|told| told.revoke());
+        let revoked = self.with(|budget| budget.longest_stalled_with_file(now));
+        revoked.inspect(|revoked| revoked.revoke());
     }
 
     /// Returns the time after which a client that takes nothing may be revoked.
@@ -156,14 +156,14 @@ impl MemoryBudget {
         self.with(|budget| budget.stall())
     }
 
-    fn release(&self, account: Option<Id>, lane: Lane, bytes: usize) {
-        grant(self.with(|budget| budget.release(account, lane, bytes)));
+    fn release(&self, account: Option<Id>, priority: MemoryPriority, bytes: usize) {
+        grant(self.with(|budget| budget.release(account, priority, bytes)));
     }
 }
 
 /// Returns how long a waiter waits before it checks again.
 fn pause(budget: &Budget) -> Duration {
-    let many = u32::try_from(budget.waiting()).unwrap_or(u32::MAX) / LOOKERS;
+    let many = u32::try_from(budget.waiting()).unwrap_or(u32::MAX) / SCANNING_WAITERS;
     let pause = (budget.stall() / 8).clamp(PAUSE_MIN, PAUSE_MAX);
     pause.saturating_mul(1 + many).min(PAUSE_OF_MANY_MAX)
 }
@@ -177,16 +177,16 @@ fn grant(granted: Vec<oneshot::Sender<()>>) {
 }
 
 /// A wait that may be given up.
-struct Waiting<'a> {
+struct PendingWait<'a> {
     memory: &'a MemoryBudget,
     waiter: Id,
-    lane: Lane,
+    priority: MemoryPriority,
     account: Option<Id>,
     bytes: usize,
     over: bool,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for PendingWait<'_> {
     fn drop(&mut self) {
         if self.over {
             return;
@@ -197,7 +197,7 @@ impl Drop for Waiting<'_> {
         match withdrawn {
             Some(granted) => grant(granted),
             // It was granted just now.
-            None => self.memory.release(self.account, self.lane, self.bytes),
+            None => self.memory.release(self.account, self.priority, self.bytes),
         }
     }
 }
@@ -208,7 +208,7 @@ pub(super) struct Permit {
     memory: MemoryBudget,
     account: Option<MemoryAccount>,
     window: Id,
-    lane: Lane,
+    priority: MemoryPriority,
     bytes: usize,
     /// Dropped with the bytes, which resolves the gate of the answer.
     taken: Option<oneshot::Sender<()>>,
@@ -216,8 +216,8 @@ pub(super) struct Permit {
 
 impl Permit {
     /// Notes that the client has the bytes. `gate`, for bytes read from a file, resolves when they are returned.
-    pub(super) fn hand_over(&mut self, gate: Option<&Gate>) {
-        self.note_handed(gate.is_some());
+    pub(super) fn deliver(&mut self, gate: Option<&Gate>) {
+        self.note_delivered(gate.is_some());
         if let (Some(gate), Some(_)) = (gate, &self.account) {
             let (taken, gone) = oneshot::channel();
             *gate.lock() = Some(gone);
@@ -226,11 +226,11 @@ impl Permit {
     }
 
     /// Notes that the bytes wait for the client from now on.
-    pub(super) fn note_handed(&self, has_file: bool) {
+    pub(super) fn note_delivered(&self, has_file: bool) {
         if let Some(account) = &self.account {
             let now = self.memory.clock().monotonic();
             self.memory
-                .with(|budget| budget.handed(account.id(), self.window, now, has_file));
+                .with(|budget| budget.delivered(account.id(), self.window, now, has_file));
         }
     }
 
@@ -240,7 +240,7 @@ impl Permit {
         if beyond > 0 {
             self.bytes -= beyond;
             let account = self.account.as_ref().map(MemoryAccount::id);
-            self.memory.release(account, self.lane, beyond);
+            self.memory.release(account, self.priority, beyond);
         }
     }
 
@@ -260,7 +260,7 @@ impl Drop for Permit {
             if let Some(account) = account {
                 budget.settled(account, self.window);
             }
-            budget.release(account, self.lane, self.bytes)
+            budget.release(account, self.priority, self.bytes)
         }));
     }
 }

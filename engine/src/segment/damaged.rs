@@ -59,7 +59,7 @@ impl Damaged {
     }
 
     /// Remembers that `span` of the segment, which `digest` at `extent` needs, cannot be read.
-    pub(crate) fn mark_unread(&self, digest: Digest, extent: Extent, span: Range<u64>) {
+    pub(crate) fn mark_unreadable(&self, digest: Digest, extent: Extent, span: Range<u64>) {
         let mut places = self.lock_to_add();
         let unread = &mut places.entry(digest, extent).unverified;
         subtract(unread, &span);
@@ -151,7 +151,7 @@ impl Damaged {
     }
 
     /// Returns whether `digest` may be damaged in any place. A cheap check before its place is looked up.
-    pub(crate) fn anywhere(&self, digest: &Digest) -> bool {
+    pub(crate) fn may_contain(&self, digest: &Digest) -> bool {
         let truncated = self.truncated.get();
         truncated.is_some_and(|segments| !segments.is_empty())
             || self.places.lock().known.contains_key(digest)

@@ -322,7 +322,7 @@ impl DedicatedWriter {
     }
 
     /// Keeps the unfinished file, because an upload log names it.
-    pub(crate) fn leave(mut self) {
+    pub(crate) fn keep_unfinished(mut self) {
         if let Some(guard) = self.abandon.take() {
             guard.keep();
         }

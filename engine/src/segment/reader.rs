@@ -80,7 +80,7 @@ enum Finding {
     /// Its bytes are not there.
     Wrong,
     /// These bytes of its segment could not be read.
-    Unread(Range<u64>),
+    Unreadable(Range<u64>),
 }
 
 impl OpenFailure {
@@ -97,7 +97,7 @@ impl OpenFailure {
         match self.finding {
             Finding::Nothing => {}
             Finding::Wrong => damaged.mark_wrong(digest, extent),
-            Finding::Unread(span) => damaged.mark_unread(digest, extent, span),
+            Finding::Unreadable(span) => damaged.mark_unreadable(digest, extent, span),
         }
         self.error
     }
@@ -124,7 +124,7 @@ impl BlobReader {
             } else if matches!(error, Error::Io { .. }) {
                 // The file is missing, not readable or not regular. An operator may fix that while the store is open,
                 // and the frame is read after every opening.
-                Finding::Unread(places.frame..places.frame + FRAME_BYTES as u64)
+                Finding::Unreadable(places.frame..places.frame + FRAME_BYTES as u64)
             } else {
                 // An operation that was not attempted says nothing.
                 Finding::Nothing
@@ -446,7 +446,7 @@ impl Source {
                 .map_err(|error| {
                     if error.was_attempted() {
                         self.damaged
-                            .mark_unread(self.digest, self.extent, at..span.end);
+                            .mark_unreadable(self.digest, self.extent, at..span.end);
                     }
                     Error::io("read segment", self.file.path(), error)
                 })?;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::segment::RESERVE_IDS;
 use crate::sync::Notify;
-use crate::upload::LOOK_INTERVAL;
+use crate::upload::SCAN_INTERVAL;
 
 /// Time between two looks for expired leases and uploads.
 const EXPIRY_INTERVAL: Duration = Duration::from_mins(1);
@@ -170,15 +170,15 @@ async fn quiet_uploads(store: Weak<Inner>, held: Arc<Notify>, mut closing: watch
         let mut holding = true;
         while holding {
             let Some(inner) = store.upgrade() else { return };
-            let pause = inner.env.clock.sleep(LOOK_INTERVAL);
+            let pause = inner.env.clock.sleep(SCAN_INTERVAL);
             drop(inner);
             if !or_closing(pause, &mut closing).await {
                 return;
             }
             let Some(inner) = store.upgrade() else { return };
-            let put_away = async { holding = inner.uploads.put_away_quiet().await };
+            let suspend = async { holding = inner.uploads.suspend_quiet().await };
             // Given up when the store closes, because the close saves all uploads.
-            if !or_closing(put_away, &mut closing).await {
+            if !or_closing(suspend, &mut closing).await {
                 return;
             }
         }

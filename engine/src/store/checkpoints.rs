@@ -101,7 +101,7 @@ impl Checkpoints {
         Arc::clone(&self.merge_due)
     }
 
-    /// Delays a commit (back-pressure). Waits while a checkpoint runs and the live delta has reached twice its budget,
+    /// Delays a commit (back-pressure). Waits while a checkpoint runs and the live delta exceeds twice its budget,
     /// and while a merge runs and there are more than [`RUNS_MAX`] runs.
     pub(super) async fn wait_for_room(&self, inner: &Inner) {
         loop {
@@ -119,7 +119,7 @@ impl Checkpoints {
     }
 
     /// Wakes the checkpoint task if the policy says so.
-    pub(super) fn poke_if_due(&self, inner: &Inner) {
+    pub(super) fn start_if_due(&self, inner: &Inner) {
         let since = Backlog {
             delta_bytes: inner.sequencer.delta_bytes(),
             journal_bytes: self.journal_bytes(inner),
@@ -161,7 +161,7 @@ impl Checkpoints {
         };
         // Until it is in a run, the next attempt continues with it, even if this future is dropped.
         progress.pending = Some(frozen.clone());
-        let running = Busy::new(&self.running, inner);
+        let running = FlagGuard::new(&self.running, inner);
         let (history, runs) = (&progress.history, runs_of(inner));
         let layers = &frozen.state.layers;
         let Published {
@@ -196,7 +196,7 @@ impl Checkpoints {
             let Some(due) = runs.due(&self.site) else {
                 return Ok(());
             };
-            let _merging = Busy::new(&self.merging, inner);
+            let _merging = FlagGuard::new(&self.merging, inner);
             self.check_space(inner, &runs, due.clone()).await?;
             let mut merged = None;
             let work = async { merged = Some(table::merge(&self.site, &runs, due).await) };
@@ -246,19 +246,19 @@ fn runs_of(inner: &Inner) -> Runs {
 }
 
 /// Sets a flag until it drops, then wakes the commits that wait for room.
-struct Busy<'a> {
+struct FlagGuard<'a> {
     flag: &'a AtomicBool,
     inner: &'a Inner,
 }
 
-impl<'a> Busy<'a> {
+impl<'a> FlagGuard<'a> {
     fn new(flag: &'a AtomicBool, inner: &'a Inner) -> Self {
         flag.store(true, Ordering::Release);
         Self { flag, inner }
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for FlagGuard<'_> {
     fn drop(&mut self) {
         self.flag.store(false, Ordering::Release);
         self.inner.sequencer.published.notify_waiters();

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::io::Env;
 use crate::recovery::apply;
 use crate::sync::oneshot;
-use crate::upload::surviving;
+use crate::upload::resumable_segments;
 
 /// The close's ends of the channels to the journal task.
 #[derive(Debug)]
@@ -44,11 +44,11 @@ impl Store {
         inner.closing.send_replace(true);
         inner.sequencer.close();
         task.drained.await.map_err(|_gone| Error::Closed)?;
-        let tidied = match (uploads, inner.poison.check()) {
-            (Ok(()), Ok(())) => tidy(inner).await,
+        let cleaned = match (uploads, inner.poison.check()) {
+            (Ok(()), Ok(())) => clean_up(inner).await,
             (uploads, poisoned) => poisoned.and(uploads),
         };
-        if tidied.is_ok() {
+        if cleaned.is_ok() {
             // The task is still there: it waits for this.
             task.seal.send(()).unwrap_or_default();
         } else {
@@ -59,12 +59,12 @@ impl Store {
         inner.closing.closed().await;
         // Ended before another process may open the store.
         inner.segments.files().unlinked().await;
-        tidied.and(ended.map_err(|_gone| Error::Closed)?)
+        cleaned.and(ended.map_err(|_gone| Error::Closed)?)
     }
 }
 
 /// Writes a last checkpoint and removes segment files that nothing names.
-async fn tidy(inner: &Inner) -> Result<()> {
+async fn clean_up(inner: &Inner) -> Result<()> {
     inner.checkpoints.run(inner).await?;
     // The first may have completed one that failed before, of an older state.
     inner.checkpoints.run(inner).await?;
@@ -74,7 +74,7 @@ async fn tidy(inner: &Inner) -> Result<()> {
 
 async fn remove_unnamed(env: &Env, store: &Path, view: &View) -> Result<()> {
     let mut unnamed = apply::list_segments(&*env.io, store).await?;
-    for id in surviving(env, &store.join("uploads")).await? {
+    for id in resumable_segments(env, &store.join("uploads")).await? {
         unnamed.remove(&id);
     }
     let mut segments = view.segments();

@@ -55,7 +55,7 @@ impl ClosedStore {
         let space = self.env.io.space(Class::Directory.call(), &self.path).await;
         let space =
             space.map_err(|source| Error::io("ask for the space on", &self.path, source))?;
-        let uploads = upload::surviving(&self.env, &self.path.join("uploads")).await?;
+        let uploads = upload::resumable_segments(&self.env, &self.path.join("uploads")).await?;
         Ok(StoreStats {
             uploads: uploads.len() as u64,
             ..StoreStats::count(&self.view, space).await?

@@ -68,6 +68,6 @@ pub(super) async fn record(inner: &Inner) -> Result<()> {
                 tracing::info!(%digest, %extent, "a blob that was recorded as damaged was read and is intact");
             }
         }
-        inner.checkpoints.poke_if_due(inner);
+        inner.checkpoints.start_if_due(inner);
     }
 }

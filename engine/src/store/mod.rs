@@ -32,7 +32,7 @@ use tokio::sync::watch;
 
 use self::close::JournalTask;
 use crate::catalog::{BlobInfo, View};
-use crate::commit::prevalidate::JUDGED_IN_TURN;
+use crate::commit::prevalidate::REQUIRES_INLINE_MAX;
 use crate::commit::{Sequencer, prevalidate};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -127,7 +127,7 @@ impl Store {
         }
         drop(pin);
         inner.end_leases(referenced, begun).await;
-        inner.checkpoints.poke_if_due(inner);
+        inner.checkpoints.start_if_due(inner);
         Ok(committed)
     }
 
@@ -170,7 +170,7 @@ impl Store {
     /// Returns whether a blob's bytes are known to be corrupt. Reads find this; pushing the blob again heals it.
     pub async fn is_damaged(&self, digest: &Digest) -> Result<bool> {
         let damaged = self.inner.segments.damaged();
-        if !damaged.anywhere(digest) {
+        if !damaged.may_contain(digest) {
             return Ok(false);
         }
         // Marks of places that the blob has left do not count.
@@ -294,12 +294,12 @@ impl Inner {
     /// workers.
     async fn end_leases(&self, referenced: Vec<Digest>, since: Duration) {
         if referenced.len() < LARGE_LIST {
-            return self.leases.referenced(&referenced, since);
+            return self.leases.end_leases(&referenced, since);
         }
         let leases = Arc::clone(&self.leases);
         let ended = self
             .env
-            .compute(move || leases.referenced(&referenced, since));
+            .compute(move || leases.end_leases(&referenced, since));
         // If it does not run, the program stops, and the leases with it.
         ended.await.unwrap_or_default();
     }
@@ -317,7 +317,7 @@ impl Drop for Inner {
 /// removes is not known yet.
 fn is_large(batch: &Batch<FinishedBlob>) -> bool {
     let deletes = |change: &Change| matches!(change, Change::DeleteManifest(_));
-    batch.requires.len() > JUDGED_IN_TURN || batch.changes.iter().any(deletes)
+    batch.requires.len() > REQUIRES_INLINE_MAX || batch.changes.iter().any(deletes)
 }
 
 /// Lists the digests that a batch makes visible, and so promises.

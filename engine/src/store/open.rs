@@ -16,7 +16,7 @@ use super::close::JournalTask;
 use super::closed;
 use super::{Inner, Store};
 use crate::catalog::View;
-use crate::commit::{Ending, Sequencer, run_journal};
+use crate::commit::{Sequencer, ShutdownSignals, run_journal};
 use crate::digest::Digest;
 use crate::error::{Corruption, Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
@@ -420,12 +420,12 @@ fn start_journal(
     let (seal, when_sealed) = oneshot::channel();
     let (ended, when_ended) = oneshot::channel();
     let (sequencer, poison, lock) = (Arc::clone(sequencer), Arc::clone(poison), Arc::clone(lock));
-    let ending = Ending {
+    let shutdown = ShutdownSignals {
         drained,
         seal: when_sealed,
     };
     let task = async move {
-        let closed = run_journal(sequencer, journal, poison, ending).await;
+        let closed = run_journal(sequencer, journal, poison, shutdown).await;
         drop(lock);
         // The receiver is gone if the store was dropped without a close.
         drop(ended.send(closed));

@@ -1,6 +1,6 @@
 //! Removal of the rows of deleted repositories and manifests, beside all other work.
 //!
-//! Owns: the loop, and when it pauses. Refuses: what a step is (`catalog::remains`, `catalog::retired`).
+//! Owns: the loop, and when it pauses. Refuses: what a step is (`catalog::repository_purge`, `catalog::retired`).
 //!
 //! Invariant: one step at a time, each durable before the next is computed. So no other commit waits longer than one
 //! step, and the memory needed is that of one step and of what no checkpoint has written yet.
@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use super::Inner;
 use super::background::or_closing;
 use crate::catalog::View;
-use crate::catalog::remains::Purge;
-use crate::commit::Cleared;
+use crate::catalog::repository_purge::RepositoryPurge;
+use crate::commit::ManifestPurgeStep;
 use crate::error::{Error, Result};
 use crate::sync::Notify;
 use crate::table::resident_off_worker;
@@ -49,7 +49,7 @@ pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watc
 }
 
 /// Runs one step, durable on return. Returns false if nothing is left.
-async fn step(inner: &Inner, purge: &mut Option<Purge>) -> Result<bool> {
+async fn step(inner: &Inner, purge: &mut Option<RepositoryPurge>) -> Result<bool> {
     inner.checkpoints.wait_for_room(inner).await;
     // The state includes queued transactions: a step queues after the deletion, and fails with it. If the deletion
     // failed earlier, the step is not queued, and the next one is looked up again.
@@ -57,8 +57,8 @@ async fn step(inner: &Inner, purge: &mut Option<Purge>) -> Result<bool> {
     let next = match purge.as_ref().filter(|purge| !purge.is_over()) {
         Some(purge) => purge.clone(),
         None => match view.read(View::next_deleted).await? {
-            Some(repository) => Purge::of(repository),
-            None => return clear(inner, &view).await,
+            Some(repository) => RepositoryPurge::of(repository),
+            None => return purge_manifest(inner, &view).await,
         },
     };
     let sequencer = Arc::clone(&inner.sequencer);
@@ -66,7 +66,10 @@ async fn step(inner: &Inner, purge: &mut Option<Purge>) -> Result<bool> {
     let queue_step = move || {
         let mut next = next.clone();
         let operations = next.step(&view)?;
-        Ok((sequencer.purge(next.repository(), operations)?, next))
+        Ok((
+            sequencer.purge_repository(next.repository(), operations)?,
+            next,
+        ))
     };
     let (queued, next) = resident_off_worker(&inner.env, queue_step).await?;
     let Some(waiting) = queued else {
@@ -75,33 +78,33 @@ async fn step(inner: &Inner, purge: &mut Option<Purge>) -> Result<bool> {
     };
     waiting.await.map_err(|_gone| Error::Closed)??;
     *purge = Some(next);
-    inner.checkpoints.poke_if_due(inner);
+    inner.checkpoints.start_if_due(inner);
     Ok(true)
 }
 
 /// Runs all steps for one deleted manifest. Returns false if there is none.
-async fn clear(inner: &Inner, view: &View) -> Result<bool> {
-    let Some(mut clearing) = view.read(View::next_retired).await? else {
+async fn purge_manifest(inner: &Inner, view: &View) -> Result<bool> {
+    let Some(mut purge) = view.read(View::next_retired).await? else {
         return Ok(false);
     };
     loop {
         inner.checkpoints.wait_for_room(inner).await;
         let sequencer = Arc::clone(&inner.sequencer);
         let step = move || {
-            let mut next = clearing.clone();
-            Ok((sequencer.clear(&mut next)?, next))
+            let mut next = purge.clone();
+            Ok((sequencer.purge_manifest(&mut next)?, next))
         };
-        let (cleared, next) = resident_off_worker(&inner.env, step).await?;
-        let Some(Cleared { waiting, last }) = cleared else {
+        let (step, next) = resident_off_worker(&inner.env, step).await?;
+        let Some(ManifestPurgeStep { waiting, last }) = step else {
             return Ok(true);
         };
         if let Some(waiting) = waiting {
             waiting.await.map_err(|_gone| Error::Closed)??;
         }
-        inner.checkpoints.poke_if_due(inner);
+        inner.checkpoints.start_if_due(inner);
         if last {
             return Ok(true);
         }
-        clearing = next;
+        purge = next;
     }
 }

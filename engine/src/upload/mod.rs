@@ -8,10 +8,10 @@
 //! that receives nothing holds neither bytes in memory nor a descriptor, and may be ended when a limit is reached.
 
 mod body;
-mod digestion;
+mod eviction;
 mod finished;
 mod log;
-mod places;
+mod payload_hash;
 mod quiet;
 mod request;
 mod resume;
@@ -34,9 +34,9 @@ use std::pin::Pin;
 use crate::digest::{Algorithm, Digest};
 use crate::extent::Extent;
 
-pub(crate) use quiet::LOOK_INTERVAL;
+pub(crate) use quiet::SCAN_INTERVAL;
 pub use request::{Savepoint, Upload};
-pub(crate) use resume::surviving;
+pub(crate) use resume::resumable_segments;
 pub(crate) use resume::{FoundLog, ReadLog, logs};
 pub(crate) use sessions::Uploads;
 

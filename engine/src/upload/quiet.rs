@@ -1,6 +1,6 @@
 //! Suspending uploads that receive nothing: their memory and descriptors are freed.
 //!
-//! Owns: when that happens. Refuses: how (`body`), and ending uploads (`places`).
+//! Owns: when that happens. Refuses: how (`body`), and ending uploads (`eviction`).
 //!
 //! Invariant: never waits for a step of a request, because that request may wait for what this frees.
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 
-use super::places::QUIET;
+use super::eviction::QUIET;
 use super::session::Session;
 use super::sessions::Uploads;
 use crate::sync::Notify;
@@ -17,7 +17,7 @@ use crate::sync::Notify;
 /// Replaces [`QUIET`] while memory or descriptors are short.
 const QUIET_WHEN_SHORT: Duration = Duration::from_millis(250);
 /// Time between two scans while an upload holds memory or a descriptor.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+pub(crate) const SCAN_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after which a failed suspension is repeated.
 const RETRY: Duration = Duration::from_secs(10);
 /// Uploads that are suspended at once.
@@ -31,7 +31,7 @@ impl Uploads {
 
     /// Suspends uploads that received nothing for a while, even if a request waits for its client. Returns whether any
     /// upload still holds memory or a descriptor.
-    pub(crate) async fn put_away_quiet(&self) -> bool {
+    pub(crate) async fn suspend_quiet(&self) -> bool {
         let shared = self.shared();
         let writers_wait = shared.segments.files().writers_wait();
         shared.segments.files().forget_wanted();
@@ -41,9 +41,9 @@ impl Uploads {
         let due = self.table().select(|session| session.is_quiet(now, quiet));
         // Those that have a descriptor first, because the others may need one.
         for open in [true, false] {
-            let put_away = |session: Arc<Session>| self.put_away(session, open, now);
+            let suspend = |session: Arc<Session>| self.suspend(session, open, now);
             let due = stream::iter(due.iter().map(Arc::clone));
-            due.for_each_concurrent(AT_ONCE, put_away).await;
+            due.for_each_concurrent(AT_ONCE, suspend).await;
             if open && writers_wait {
                 self.release_descriptors().await;
             }
@@ -52,7 +52,7 @@ impl Uploads {
     }
 
     /// Suspends an upload, if it has a descriptor and `open` is true, or has none and `open` is false.
-    async fn put_away(&self, session: Arc<Session>, open: bool, now: Duration) {
+    async fn suspend(&self, session: Arc<Session>, open: bool, now: Duration) {
         let Some(mut body) = session.try_hold(self) else {
             return;
         };
@@ -60,7 +60,7 @@ impl Uploads {
             return;
         }
         session.keep_answered(&mut body);
-        if let Err(error) = body.put_away().await {
+        if let Err(error) = body.suspend().await {
             tracing::debug!(upload = %session.id(), %error, "a quiet upload could not be suspended");
             session.retry_at(now + RETRY);
         }

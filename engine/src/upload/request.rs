@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 
-use super::body::{Body, BodyMark, Kept};
+use super::body::{Body, BodyMark, BodyStorage};
 use super::session::{Held, Session};
 use super::sessions::Uploads;
 use super::space::with_space;
@@ -92,7 +92,7 @@ impl Upload {
     pub fn outcome(&self) -> impl Future<Output = Option<Digest>> + Send + 'static + use<> {
         let (uploads, session) = (Arc::clone(&self.uploads), Arc::clone(&self.session));
         async move {
-            session.left_alone().await;
+            session.wait_until_idle().await;
             uploads.finished(session.id(), session.repository())
         }
     }
@@ -129,8 +129,8 @@ impl Upload {
     pub async fn savepoint_of_close(&mut self) -> Result<Savepoint> {
         let mut body = self.body().await?;
         if let Some(mark) = body.unanswered().cloned() {
-            self.session.begin_take_back(mark.offset());
-            self.go_back(&mut body, &mark).await?;
+            self.session.begin_rollback(mark.offset());
+            self.roll_back_to(&mut body, &mark).await?;
         }
         let mark = step!(self, body, body.mark_close().await)?;
         Ok(self.at(mark))
@@ -145,11 +145,11 @@ impl Upload {
     pub async fn rollback(&mut self, savepoint: Savepoint) -> Result<()> {
         let mark = self.mark_of(savepoint);
         let mut body = self.body().await?;
-        self.go_back(&mut body, &mark).await
+        self.roll_back_to(&mut body, &mark).await
     }
 
-    async fn go_back(&self, body: &mut Body, mark: &BodyMark) -> Result<()> {
-        step!(self, body, body.back_to(mark).await)
+    async fn roll_back_to(&self, body: &mut Body, mark: &BodyMark) -> Result<()> {
+        step!(self, body, body.roll_back_to(mark).await)
     }
 
     fn mark_of(&self, savepoint: Savepoint) -> BodyMark {
@@ -173,17 +173,17 @@ impl Upload {
     ) -> Result<FinishedBlob> {
         let back_to = back_to.map(|savepoint| self.mark_of(savepoint));
         let mut body = self.body().await?;
-        let ending = Ending::begin(&self.uploads, &self.session, expected)?;
-        match self.try_finish(&mut body, ending, expected).await {
+        let completion = Completion::begin(&self.uploads, &self.session, expected)?;
+        match self.try_finish(&mut body, completion, expected).await {
             Ok(blob) => Ok(blob),
-            Err((error, ending)) => {
+            Err((error, completion)) => {
                 if let Some(mark) = back_to
                     && !body.is_failed()
-                    && let Err(error) = self.go_back(&mut body, &mark).await
+                    && let Err(error) = self.roll_back_to(&mut body, &mark).await
                 {
                     tracing::warn!(upload = %self.id(), %error, "bytes of a close that failed could not be rolled back");
                 }
-                drop(ending);
+                drop(completion);
                 Err(error)
             }
         }
@@ -192,21 +192,21 @@ impl Upload {
     async fn try_finish(
         &self,
         body: &mut Body,
-        mut ending: Ending,
+        mut completion: Completion,
         expected: Digest,
-    ) -> std::result::Result<FinishedBlob, (Error, Ending)> {
+    ) -> std::result::Result<FinishedBlob, (Error, Completion)> {
         let pin = self.uploads.leases().pin(&[expected]);
         let stored = step!(self, body, self.check_and_store(body, expected).await);
         let (extent, abandon) = match stored {
             Ok(stored) => stored,
-            Err(error) => return Err((error, ending)),
+            Err(error) => return Err((error, completion)),
         };
         let length = body.offset();
         // Nothing waits from here on: if it were given up, the upload would be found again at the next open.
-        let finished = ending.finished();
+        let finished = completion.finished();
         body.abandon();
         if let Err(error) = finished {
-            return Err((error, ending));
+            return Err((error, completion));
         }
         Ok(FinishedBlob {
             digest: expected,
@@ -214,7 +214,7 @@ impl Upload {
             extent,
             abandon,
             pin,
-            listener: Some(Box::new(ending)),
+            listener: Some(Box::new(completion)),
         })
     }
 
@@ -241,28 +241,28 @@ impl Upload {
     ) -> Result<(Extent, Option<AbandonGuard>)> {
         let pool = self.uploads.segments().pool().clone();
         let threshold = self.uploads.shared().options.spill_threshold_bytes;
-        let (digestion, kept) = body.flushed();
-        let length = digestion.length();
-        let payload = match kept {
-            Kept::Memory(pieces) => pieces.clone(),
+        let (payload_hash, storage) = body.flushed();
+        let length = payload_hash.length();
+        let payload = match storage {
+            BodyStorage::Memory(pieces) => pieces.clone(),
             // It spilled because it was quiet or memory was short. A segment of its own would stay for good.
-            Kept::Spilled(spill) if length <= SMALL_BYTES.min(threshold) => {
-                let read = spill.read_back(&pool, digestion).await;
+            BodyStorage::Spilled(spill) if length <= SMALL_BYTES.min(threshold) => {
+                let read = spill.read_back(&pool, payload_hash).await;
                 vec![body.fail(read)?]
             }
-            Kept::Spilled(spill) => {
-                let finished = spill.finish(digest, digestion).await;
-                let guard = finished.is_ok().then(|| spill.hand_over());
+            BodyStorage::Spilled(spill) => {
+                let finished = spill.finish(digest, payload_hash).await;
+                let guard = finished.is_ok().then(|| spill.take_segment());
                 // A sync is not repeated, so the bytes count as lost.
                 return Ok((body.fail(finished)?, guard));
             }
         };
-        let (digestion, _) = body.flushed();
+        let (payload_hash, _) = body.flushed();
         let blob = SmallBlob {
             payload,
             length,
             digest,
-            checksums: digestion.table(),
+            checksums: payload_hash.table(),
         };
         let appender = self.uploads.segments().appender();
         Ok((appender.append(blob).await?, None))
@@ -282,14 +282,14 @@ impl Drop for Upload {
 /// An upload that is becoming a blob and being committed. Dropped before it is finished, the upload takes bytes again;
 /// dropped afterwards, the upload ends.
 #[derive(Debug)]
-struct Ending {
+struct Completion {
     uploads: Arc<Uploads>,
     session: Arc<Session>,
     digest: Digest,
     finished: bool,
 }
 
-impl Ending {
+impl Completion {
     fn begin(uploads: &Arc<Uploads>, session: &Arc<Session>, digest: Digest) -> Result<Self> {
         session.begin_finish()?;
         Ok(Self {
@@ -307,13 +307,13 @@ impl Ending {
     }
 }
 
-impl CommitListener for Ending {
+impl CommitListener for Completion {
     fn committed(self: Box<Self>) {
         self.uploads.remember(&self.session, self.digest);
     }
 }
 
-impl Drop for Ending {
+impl Drop for Completion {
     fn drop(&mut self) {
         if self.finished {
             self.session.end();

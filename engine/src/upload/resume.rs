@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::body::Body;
 use super::log::LogFile;
 use super::sessions::Uploads;
-use super::shared::Subject;
+use super::shared::UploadIdentity;
 use super::spill::Spill;
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
@@ -79,13 +79,13 @@ impl Uploads {
         let log = match log.resume(&file, end).await {
             // The next open finds the upload as it was.
             Err(error) if error.is_not_attempted() => {
-                writer.leave();
+                writer.keep_unfinished();
                 return Err(error);
             }
             resumed => resumed?,
         };
         writer.close();
-        let subject = Subject {
+        let identity = UploadIdentity {
             id,
             repository: header.repository.clone(),
             actor: header.actor.clone(),
@@ -93,8 +93,8 @@ impl Uploads {
         };
         let segment = header.segment;
         let spill = Spill::new(Arc::clone(shared), writer, header, log);
-        let body = Body::resume(Arc::clone(shared), subject.clone(), last, spill);
-        self.add(subject, body, false);
+        let body = Body::resume(Arc::clone(shared), identity.clone(), last, spill);
+        self.add(identity, body, false);
         Ok(Some(segment))
     }
 
@@ -159,7 +159,7 @@ async fn log_names(env: &Env, dir: &Path) -> Result<Vec<(String, UploadId)>> {
 }
 
 /// Returns the segments of uploads that the next open can resume, without changing anything.
-pub(crate) async fn surviving(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
+pub(crate) async fn resumable_segments(env: &Env, dir: &Path) -> Result<BTreeSet<SegmentId>> {
     let mut segments = BTreeSet::new();
     for found in logs(env, dir).await? {
         segments.extend(found.read?.log.map(|log| log.header.segment));

@@ -13,9 +13,9 @@ use tokio::sync::futures::Notified;
 
 use super::UploadStatus;
 use super::body::Body;
-use super::places::{IdleSpace, Rank};
+use super::eviction::{IdleSpace, Rank};
 use super::sessions::Uploads;
-use super::shared::Subject;
+use super::shared::UploadIdentity;
 use crate::digest::Algorithm;
 use crate::error::{Error, Result};
 use crate::sync::{Mutex, Notify};
@@ -27,7 +27,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 /// One upload.
 #[derive(Debug)]
 pub(super) struct Session {
-    subject: Subject,
+    identity: UploadIdentity,
     unlisted: bool,
     body: tokio::sync::Mutex<Body>,
     state: Mutex<State>,
@@ -79,7 +79,7 @@ impl State {
 }
 
 impl Session {
-    pub(super) fn new(subject: Subject, unlisted: bool, body: Body, now: Duration) -> Self {
+    pub(super) fn new(identity: UploadIdentity, unlisted: bool, body: Body, now: Duration) -> Self {
         let state = State {
             offset: body.offset(),
             answered: 0,
@@ -94,7 +94,7 @@ impl Session {
             retry_at: Duration::ZERO,
         };
         Self {
-            subject,
+            identity,
             unlisted,
             body: tokio::sync::Mutex::new(body),
             state: Mutex::new(state),
@@ -103,7 +103,7 @@ impl Session {
     }
 
     pub(super) fn id(&self) -> UploadId {
-        self.subject.id
+        self.identity.id
     }
 
     /// Returns whether no other request can open it.
@@ -112,7 +112,7 @@ impl Session {
     }
 
     pub(super) fn repository(&self) -> &str {
-        &self.subject.repository
+        &self.identity.repository
     }
 
     /// Returns the bytes received up to the last completed step.
@@ -131,8 +131,8 @@ impl Session {
         UploadStatus {
             offset: state.offset,
             algorithm: state.algorithm,
-            actor: self.subject.actor.clone(),
-            created_unix_ms: self.subject.created_unix_ms,
+            actor: self.identity.actor.clone(),
+            created_unix_ms: self.identity.created_unix_ms,
         }
     }
 
@@ -203,7 +203,7 @@ impl Session {
     }
 
     /// Notes that bytes from `offset` on are being rolled back: answers name `offset` from now on.
-    pub(super) fn begin_take_back(&self, offset: u64) {
+    pub(super) fn begin_rollback(&self, offset: u64) {
         let mut state = self.state.lock();
         state.offset = state.offset.min(offset);
     }
@@ -237,7 +237,7 @@ impl Session {
     }
 
     /// Waits until it has ended or no request writes to it.
-    pub(super) async fn left_alone(&self) {
+    pub(super) async fn wait_until_idle(&self) {
         loop {
             let changed = self.changed();
             {

@@ -1,6 +1,6 @@
 //! The sessions by their id.
 //!
-//! Owns: [`SessionTable`]: adding within the bound, finding, removing, and ending some to make room (`places`).
+//! Owns: [`SessionTable`]: adding within the bound, finding, removing, and ending some to make room (`eviction`).
 //! Refuses: their bytes; the caller abandons what was removed.
 //!
 //! Invariant: the table's lock is taken before a session's, never after.
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::places::{IdleSpace, Places, QUIET, most_idle};
+use super::eviction::{EvictionOrder, IdleSpace, QUIET, most_idle};
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
@@ -24,7 +24,7 @@ pub(super) struct SessionTable {
 #[derive(Debug, Default)]
 struct Sessions {
     all: HashMap<UploadId, Arc<Session>>,
-    places: Places,
+    eviction: EvictionOrder,
 }
 
 impl SessionTable {
@@ -45,8 +45,8 @@ impl SessionTable {
         // Counted and added under one lock, so that two new ones do not both get the last place.
         while sessions.all.len() >= max {
             let first = |sessions: &Sessions| {
-                let places = &sessions.places;
-                places.evictable(session.repository(), max, now)
+                let eviction = &sessions.eviction;
+                eviction.evictable(session.repository(), max, now)
             };
             let Some(ended) = sessions.evict(first) else {
                 return Err(Error::TooManyUploads { max });
@@ -120,19 +120,19 @@ impl SessionTable {
 
 impl Sessions {
     fn add(&mut self, session: Arc<Session>) {
-        self.places.enter(session.repository());
+        self.eviction.add(session.repository());
         self.note(&session);
         self.all.insert(session.id(), session);
     }
 
     fn note(&mut self, session: &Session) {
         let rank = session.rank();
-        self.places.rank(session.id(), session.repository(), rank);
+        self.eviction.rank(session.id(), session.repository(), rank);
     }
 
     fn remove(&mut self, id: UploadId) -> Option<Arc<Session>> {
         let session = self.all.remove(&id)?;
-        self.places.leave(id, session.repository());
+        self.eviction.remove(id, session.repository());
         Some(session)
     }
 
@@ -146,7 +146,7 @@ impl Sessions {
         loop {
             let id = first(self)?;
             let Some(session) = self.all.get(&id).map(Arc::clone) else {
-                unreachable!("a session leaves the table and the places together")
+                unreachable!("a session is removed from the table and from the order together")
             };
             if session.evict() {
                 return self.remove(id);

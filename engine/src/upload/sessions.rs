@@ -1,7 +1,7 @@
 //! All unfinished uploads of a store.
 //!
 //! Owns: [`Uploads`]: beginning, finding, ending and expiring them. Refuses: what one upload does (`session`,
-//! `request`), and which one is ended for another (`places`).
+//! `request`), and which one is ended for another (`eviction`).
 //!
 //! Invariants: their number is bounded. An upload is found only through its own repository. No lock is held across an
 //! I/O except an upload's own.
@@ -14,7 +14,7 @@ use super::finished::Finished;
 use super::request::Upload;
 use super::session::Session;
 use super::session_table::SessionTable;
-use super::shared::{Shared, Subject};
+use super::shared::{Shared, UploadIdentity};
 use super::space::Space;
 use super::staging::StagingBudget;
 use super::{Existing, UploadStatus};
@@ -145,7 +145,7 @@ impl Uploads {
         let actor = spec
             .actor
             .get(..spec.actor.floor_char_boundary(ORIGIN_BYTES_MAX));
-        let subject = Subject {
+        let identity = UploadIdentity {
             id,
             repository: spec.repository,
             actor: actor.unwrap_or_default().to_owned(),
@@ -154,12 +154,12 @@ impl Uploads {
         let algorithm = spec.algorithm.unwrap_or(Algorithm::Sha256);
         let body = Body::new(
             Arc::clone(&self.shared),
-            subject.clone(),
+            identity.clone(),
             algorithm,
             spec.length_hint,
         );
         let max = self.shared.options.uploads_max;
-        let session = self.session(subject, body, spec.unlisted);
+        let session = self.session(identity, body, spec.unlisted);
         let mut evicted = Vec::new();
         let added = self
             .sessions
@@ -172,12 +172,12 @@ impl Uploads {
     }
 
     /// Adds an upload of before the restart.
-    pub(super) fn add(&self, subject: Subject, body: Body, unlisted: bool) {
-        self.sessions.add(self.session(subject, body, unlisted));
+    pub(super) fn add(&self, identity: UploadIdentity, body: Body, unlisted: bool) {
+        self.sessions.add(self.session(identity, body, unlisted));
     }
 
-    fn session(&self, subject: Subject, body: Body, unlisted: bool) -> Arc<Session> {
-        Arc::new(Session::new(subject, unlisted, body, self.now()))
+    fn session(&self, identity: UploadIdentity, body: Body, unlisted: bool) -> Arc<Session> {
+        Arc::new(Session::new(identity, unlisted, body, self.now()))
     }
 
     fn find(&self, id: UploadId, repository: &str) -> Option<Arc<Session>> {
@@ -207,7 +207,7 @@ impl Uploads {
     ) -> Result<Upload> {
         loop {
             let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
-            let _waiting = Waiting::begin(self, &session);
+            let _waiting = WaitGuard::begin(self, &session);
             let changed = session.changed();
             let turn = {
                 let mut body = session.hold(self).await;
@@ -278,7 +278,7 @@ impl Uploads {
                     continue;
                 }
                 session.keep_answered(&mut body);
-                let why = match body.put_away().await {
+                let why = match body.suspend().await {
                     Ok(true) => continue,
                     Ok(false) => "too many files of blobs are open".to_owned(),
                     Err(error) if error.is_not_attempted() || error.is_no_space() => {
@@ -298,19 +298,19 @@ impl Uploads {
 
 /// A request that waits for its turn, until it drops.
 #[derive(Debug)]
-struct Waiting<'a> {
+struct WaitGuard<'a> {
     uploads: &'a Uploads,
     session: &'a Session,
 }
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitGuard<'a> {
     fn begin(uploads: &'a Uploads, session: &'a Session) -> Self {
         session.begin_wait();
         Self { uploads, session }
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.session.end_wait();
         self.uploads.note(self.session);

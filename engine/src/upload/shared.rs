@@ -27,7 +27,7 @@ pub(super) struct Shared {
 
 /// The id, repository and actor of an upload.
 #[derive(Debug, Clone)]
-pub(super) struct Subject {
+pub(super) struct UploadIdentity {
     pub(super) id: UploadId,
     pub(super) repository: String,
     pub(super) actor: String,

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::digestion::Digestion;
+use super::payload_hash::PayloadHash;
 use super::sessions::Uploads;
 use super::space::with_space;
 use crate::digest::Algorithm;
@@ -29,20 +29,20 @@ impl Uploads {
                 max,
             });
         }
-        let mut digestion = Digestion::new(algorithm);
+        let mut payload_hash = PayloadHash::new(algorithm);
         let payload = vec![content.clone()];
         let hashed = self.shared().env.compute(move || {
-            digestion.take_in(&[content]);
-            digestion
+            payload_hash.update(&[content]);
+            payload_hash
         });
-        let digestion = hashed.await.ok_or(Error::Closed)?;
-        let digest = digestion.digest();
+        let payload_hash = hashed.await.ok_or(Error::Closed)?;
+        let digest = payload_hash.digest();
         let pin = self.leases().pin(&[digest]);
         let stored = self.stored_intact(&digest).await?;
         let extent = if let Some(extent) = stored {
             extent
         } else {
-            let checksums = digestion.table();
+            let checksums = payload_hash.table();
             let blob = SmallBlob {
                 payload,
                 length,

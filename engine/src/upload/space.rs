@@ -1,7 +1,7 @@
 //! Space for uploads on a full disk.
 //!
 //! Owns: ending idle uploads for a write that found the disk full, and the check of announced lengths. Refuses: which
-//! upload is ended (`places`).
+//! upload is ended (`eviction`).
 //!
 //! Invariants: an upload is ended only for bytes that a request is writing, never for an announced length, nor to write
 //! what another idle upload holds in memory. Uploads are ended one at a time, and no further one for a write once
@@ -10,7 +10,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::places::QUIET;
+use super::eviction::QUIET;
 use super::session_table::SessionTable;
 use super::shared::Shared;
 use crate::error::{Error, Result};

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use futures_util::future::{self, BoxFuture, FutureExt as _};
 use futures_util::stream::{StreamExt as _, TryStreamExt as _};
 use tonnage_engine::vocabulary::{Algorithm, ClientId, Digest, UploadClaim, UploadId, UploadSpec};
-use tonnage_engine::{BlobInfo, BlobReader, FinishedBlob, HeldBytes, Lane, Reading, Store};
+use tonnage_engine::{
+    BlobInfo, BlobReader, FinishedBlob, HeldBytes, MemoryPriority, Reading, Store,
+};
 
 use super::error;
 use crate::registry::ports::{
@@ -144,8 +146,12 @@ impl Blob for Reader {
     }
 }
 
-fn lane(urgent: bool) -> Lane {
-    if urgent { Lane::Urgent } else { Lane::Bulk }
+fn priority(urgent: bool) -> MemoryPriority {
+    if urgent {
+        MemoryPriority::Urgent
+    } else {
+        MemoryPriority::Bulk
+    }
 }
 
 impl ReadAccount for Account {
@@ -162,11 +168,11 @@ impl ReadAccount for Account {
     }
 
     fn answer(&self, urgent: bool) -> AnswerReads {
-        AnswerReads(Arc::new(Reading::answer(&self.0, lane(urgent))))
+        AnswerReads(Arc::new(Reading::answer(&self.0, priority(urgent))))
     }
 
     fn hold(&self, urgent: bool, bytes: usize) -> BoxFuture<'_, Box<dyn HeldMemory>> {
-        let holding = self.0.hold(lane(urgent), bytes);
+        let holding = self.0.hold(priority(urgent), bytes);
         let boxed = |held| Box::new(held) as Box<dyn HeldMemory>;
         holding.map(boxed).boxed()
     }

@@ -145,6 +145,6 @@ impl RepositoryView for SnapshotRepository {
         after: Option<Digest>,
         limit: usize,
     ) -> BoxFuture<'_, Result<Vec<ManifestEntry>>> {
-        self.read(move |repository| repository.referring(&subject, after.as_ref(), limit))
+        self.read(move |repository| repository.referrer_entries(&subject, after.as_ref(), limit))
     }
 }

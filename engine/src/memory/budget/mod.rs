@@ -3,10 +3,10 @@
 //! Owns: what is granted, in which order, and which clients are revoked. Refuses: waiting and clocks (`shared`), and
 //! blocks of memory (`pool`).
 //!
-//! Invariants: - Never more than the total is granted, and bulk reads leave the reserve alone. - Within a lane,
-//! accounts are served in turn. - One account takes no more than its share. Its part of the reserve counts separately,
-//! so its large answers do not delay its small ones. - A client is revoked only while others wait, for memory or for an
-//! open file, or while the reserve is low, and only if it took nothing for `stall`; the longest first.
+//! Invariants: never more than the total is granted, and bulk reads leave the reserve alone. Within a priority,
+//! accounts are served in turn. One account takes no more than its share. Its part of the reserve counts separately, so
+//! its large answers do not delay its small ones. A client is revoked only while others wait, for memory or for an open
+//! file, or while the reserve is low, and only if it took nothing for `stall`; the longest first.
 
 mod queue;
 mod stalls;
@@ -25,7 +25,7 @@ const URGENT_SHARE_BYTES: usize = 256 << 10;
 
 /// The part of the budget that a read may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub enum MemoryPriority {
     /// All of it, the reserve too: manifests and small answers.
     Urgent,
     /// All but the reserve.
@@ -46,15 +46,15 @@ pub(super) struct Budget {
     bulk: Queue,
     accounts: HashMap<Id, Account>,
     /// When all accounts were last scanned, for memory and for a file.
-    looked: Option<Duration>,
-    looked_for_file: Option<Duration>,
+    scanned: Option<Duration>,
+    scanned_for_file: Option<Duration>,
     next: Id,
 }
 
 #[derive(Debug)]
 struct Waiter {
     id: Id,
-    lane: Lane,
+    priority: MemoryPriority,
     account: Option<Id>,
     bytes: usize,
     grant: oneshot::Sender<()>,
@@ -62,10 +62,10 @@ struct Waiter {
 
 /// The result of a request for memory.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Request {
     pub(super) id: Id,
-    /// The lane in which the bytes are counted.
-    pub(super) lane: Lane,
+    /// The priority under which the bytes are counted.
+    pub(super) priority: MemoryPriority,
     /// Resolves once the bytes are granted; `None` if they already are.
     pub(super) granted: Option<oneshot::Receiver<()>>,
 }
@@ -81,8 +81,8 @@ impl Budget {
             urgent: Queue::default(),
             bulk: Queue::default(),
             accounts: HashMap::new(),
-            looked: None,
-            looked_for_file: None,
+            scanned: None,
+            scanned_for_file: None,
             next: 0,
         }
     }
@@ -126,9 +126,9 @@ impl Budget {
             urgent: 0,
             bulk: 0,
             parked: VecDeque::new(),
-            handed: Vec::new(),
+            delivered: Vec::new(),
             ahead: Vec::new(),
-            told: None,
+            revoked_at: None,
             slow_since: None,
         };
         self.accounts.insert(id, account);
@@ -141,24 +141,31 @@ impl Budget {
     }
 
     /// Requests `bytes`.
-    pub(super) fn ask(&mut self, lane: Lane, account: Option<Id>, bytes: usize) -> Asked {
+    pub(super) fn ask(
+        &mut self,
+        priority: MemoryPriority,
+        account: Option<Id>,
+        bytes: usize,
+    ) -> Request {
         let id = self.next_id();
         let asking = account.and_then(|id| self.accounts.get_mut(&id));
-        let lane = match &asking {
-            Some(asking) if asking.urgent + bytes > URGENT_SHARE_BYTES => Lane::Bulk,
-            Some(_) | None => lane,
+        let priority = match &asking {
+            Some(asking) if asking.urgent + bytes > URGENT_SHARE_BYTES => MemoryPriority::Bulk,
+            Some(_) | None => priority,
         };
-        let (waiting, free) = match lane {
-            Lane::Urgent => (self.urgent.len(), self.free),
-            Lane::Bulk => (self.bulk.len(), self.free.saturating_sub(self.reserve)),
+        let (waiting, free) = match priority {
+            MemoryPriority::Urgent => (self.urgent.len(), self.free),
+            MemoryPriority::Bulk => (self.bulk.len(), self.free.saturating_sub(self.reserve)),
         };
         let at_once = waiting == 0 && bytes <= free;
         let parked = match asking {
-            Some(asking) if lane == Lane::Bulk && asking.is_beyond(self.share, bytes) => {
+            Some(asking)
+                if priority == MemoryPriority::Bulk && asking.is_beyond(self.share, bytes) =>
+            {
                 Some(&mut asking.parked)
             }
             Some(asking) => {
-                *asking.taken(lane) += bytes;
+                *asking.taken(priority) += bytes;
                 asking.held += if at_once { bytes } else { 0 };
                 None
             }
@@ -167,20 +174,28 @@ impl Budget {
         if at_once && parked.is_none() {
             self.free -= bytes;
             let granted = None;
-            return Asked { id, lane, granted };
+            return Request {
+                id,
+                priority,
+                granted,
+            };
         }
         let (grant, granted) = oneshot::channel();
         let granted = Some(granted);
         let waiter = Waiter {
             id,
-            lane,
+            priority,
             account,
             bytes,
             grant,
         };
         if let Some(parked) = parked {
             parked.push_back(waiter);
-            return Asked { id, lane, granted };
+            return Request {
+                id,
+                priority,
+                granted,
+            };
         }
         self.enqueue(waiter);
         // The new waiter cannot free anything for others, so a grant is its own.
@@ -188,15 +203,19 @@ impl Budget {
             Some(_ours) => None,
             None => granted,
         };
-        Asked { id, lane, granted }
+        Request {
+            id,
+            priority,
+            granted,
+        }
     }
 
     fn enqueue(&mut self, waiter: Waiter) {
         let account = waiter.account.and_then(|id| self.accounts.get(&id));
         let is_slow = account.is_some_and(|account| account.slow_since.is_some());
-        match waiter.lane {
-            Lane::Urgent => self.urgent.push(waiter, is_slow),
-            Lane::Bulk => self.bulk.push(waiter, is_slow),
+        match waiter.priority {
+            MemoryPriority::Urgent => self.urgent.push(waiter, is_slow),
+            MemoryPriority::Bulk => self.bulk.push(waiter, is_slow),
         }
     }
 
@@ -218,12 +237,12 @@ impl Budget {
         }
     }
 
-    /// Takes back `bytes` that were granted in `lane`, and serves the waiters.
+    /// Takes back `bytes` that were granted in `priority`, and serves the waiters.
     #[must_use]
     pub(super) fn release(
         &mut self,
         account: Option<Id>,
-        lane: Lane,
+        priority: MemoryPriority,
         bytes: usize,
     ) -> Vec<oneshot::Sender<()>> {
         self.free += bytes;
@@ -231,16 +250,16 @@ impl Budget {
             && let Some(account) = self.accounts.get_mut(&id)
         {
             account.held -= bytes;
-            *account.taken(lane) -= bytes;
+            *account.taken(priority) -= bytes;
             if !account.signals.is_revoked() {
-                account.told = None;
+                account.revoked_at = None;
             }
         }
         self.unpark(account);
         self.grant()
     }
 
-    /// Moves an account's parked requests to their lanes, as far as its share allows.
+    /// Moves an account's parked requests to their queues, as far as its share allows.
     fn unpark(&mut self, account: Option<Id>) {
         while let Some(id) = account
             && let Some(account) = self.accounts.get_mut(&id)
@@ -270,7 +289,7 @@ impl Budget {
                 .remove(account, id)
                 .or_else(|| self.bulk.remove(account, id))?;
             if let Some(account) = account.and_then(|id| self.accounts.get_mut(&id)) {
-                *account.taken(waiter.lane) -= waiter.bytes;
+                *account.taken(waiter.priority) -= waiter.bytes;
             }
         }
         self.unpark(account);
@@ -282,7 +301,7 @@ impl Budget {
         self.accounts.is_empty()
     }
 
-    /// Returns how many requests wait in the lanes.
+    /// Returns how many requests wait in the queues.
     pub(super) fn waiting(&self) -> usize {
         self.urgent.len() + self.bulk.len()
     }

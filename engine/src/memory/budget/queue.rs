@@ -1,7 +1,7 @@
-//! The waiters of a lane, in the order in which they are served.
+//! The waiters of one priority, in the order in which they are served.
 //!
-//! Invariants: accounts are served in turn ([`RoundRobin`]), so one with many requests does not delay others. Accounts that
-//! were revoked recently are served after all others. A read without an account has a turn of its own.
+//! Invariants: accounts are served in turn ([`RoundRobin`]), so one with many requests does not delay others. Accounts
+//! that were revoked recently are served after all others. A read without an account has a turn of its own.
 
 use super::{Id, Waiter};
 use crate::round_robin::RoundRobin;

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Budget, Id, Lane, Waiter};
+use super::{Budget, Id, MemoryPriority, Waiter};
 use crate::memory::account::Signals;
 use crate::memory::read_ahead::ReadAhead;
 
 /// Time between two scans of all accounts, however many wait.
-pub(super) const LOOK_PAUSE: Duration = Duration::from_millis(10);
+pub(super) const SCAN_PAUSE: Duration = Duration::from_millis(10);
 /// A client that takes a few bytes now and then counts as stalled if it takes less than one window in this many times
 /// `stall`.
 const SLOW_FACTOR: u32 = 10;
@@ -20,23 +20,23 @@ pub(super) struct Account {
     pub(super) signals: Arc<Signals>,
     /// Bytes granted to it.
     pub(super) held: usize,
-    /// Bytes granted, or waiting in a lane, for each lane.
+    /// Bytes granted, or waiting in a queue, for each priority.
     pub(super) urgent: usize,
     pub(super) bulk: usize,
-    /// Requests that wait for the account's own bytes before they wait in a lane.
+    /// Requests that wait for the account's own bytes before they wait in a queue.
     pub(super) parked: VecDeque<Waiter>,
     /// Windows that the client has.
-    pub(super) handed: Vec<Handed>,
+    pub(super) delivered: Vec<DeliveredWindow>,
     pub(super) ahead: Vec<Weak<dyn ReadAhead>>,
     /// When it was revoked.
-    pub(super) told: Option<Duration>,
+    pub(super) revoked_at: Option<Duration>,
     /// When it was last revoked, as long as others are served before it.
     pub(super) slow_since: Option<Duration>,
 }
 
 /// A window that the client has.
 #[derive(Debug)]
-pub(super) struct Handed {
+pub(super) struct DeliveredWindow {
     window: Id,
     at: Duration,
     /// Whether it was read from a file, which stays open until the answer ends. On HTTP/1.1 the last window may outlive
@@ -45,11 +45,11 @@ pub(super) struct Handed {
 }
 
 impl Account {
-    /// Returns its bytes in a lane.
-    pub(super) fn taken(&mut self, lane: Lane) -> &mut usize {
-        match lane {
-            Lane::Urgent => &mut self.urgent,
-            Lane::Bulk => &mut self.bulk,
+    /// Returns its bytes of a priority.
+    pub(super) fn taken(&mut self, priority: MemoryPriority) -> &mut usize {
+        match priority {
+            MemoryPriority::Urgent => &mut self.urgent,
+            MemoryPriority::Bulk => &mut self.bulk,
         }
     }
 
@@ -59,14 +59,15 @@ impl Account {
     }
 
     /// Returns whether it was revoked so recently that it may still react.
-    fn is_told(&self, now: Duration, stall: Duration) -> bool {
-        self.told.is_some_and(|at| now < at.saturating_add(stall))
+    fn is_being_revoked(&self, now: Duration, stall: Duration) -> bool {
+        self.revoked_at
+            .is_some_and(|at| now < at.saturating_add(stall))
     }
 
     /// Returns how long the client took nothing. For one that takes a little, that is a fraction of the time it has had
     /// its oldest window.
     fn stalled(&self, now: Duration) -> Duration {
-        let Some(oldest) = self.handed.iter().map(|handed| handed.at).min() else {
+        let Some(oldest) = self.delivered.iter().map(|delivered| delivered.at).min() else {
             return Duration::ZERO;
         };
         let idle = now.saturating_sub(oldest.max(self.signals.progress()));
@@ -75,7 +76,7 @@ impl Account {
 
     /// Returns whether an answer that waits for the client keeps a file open.
     fn has_file(&self) -> bool {
-        self.handed.iter().any(|handed| handed.has_file)
+        self.delivered.iter().any(|delivered| delivered.has_file)
     }
 }
 
@@ -85,12 +86,12 @@ pub(in crate::memory) struct Relief {
     /// Windows read ahead, to drop.
     pub(in crate::memory) ahead: Vec<Arc<dyn ReadAhead>>,
     /// Accounts to revoke.
-    pub(in crate::memory) told: Vec<Arc<Signals>>,
+    pub(in crate::memory) revoked: Vec<Arc<Signals>>,
 }
 
 impl Budget {
     /// Notes that the client has a window, and whether a file is open for it.
-    pub(in crate::memory) fn handed(
+    pub(in crate::memory) fn delivered(
         &mut self,
         account: Id,
         window: Id,
@@ -102,7 +103,7 @@ impl Budget {
             account
                 .slow_since
                 .take_if(|since| at.saturating_sub(*since) >= while_slow);
-            account.handed.push(Handed {
+            account.delivered.push(DeliveredWindow {
                 window,
                 at,
                 has_file,
@@ -113,7 +114,9 @@ impl Budget {
     /// Notes that a window no longer waits for the client.
     pub(in crate::memory) fn settled(&mut self, account: Id, window: Id) {
         if let Some(account) = self.accounts.get_mut(&account) {
-            account.handed.retain(|handed| handed.window != window);
+            account
+                .delivered
+                .retain(|delivered| delivered.window != window);
         }
     }
 
@@ -125,7 +128,7 @@ impl Budget {
         }
     }
 
-    /// Returns whether anything waits in a lane, or the reserve is low.
+    /// Returns whether anything waits in a queue, or the reserve is low.
     fn is_short(&self) -> bool {
         self.waiting() > 0 || self.free < self.reserve / 2
     }
@@ -143,10 +146,10 @@ impl Budget {
                 .ahead
                 .extend(asking.ahead.iter().filter_map(Weak::upgrade));
         }
-        if !self.is_short() || is_lately(self.looked, now) {
+        if !self.is_short() || is_lately(self.scanned, now) {
             return relief;
         }
-        self.looked = Some(now);
+        self.scanned = Some(now);
         let bulk = match self.bulk.first_bytes() {
             None => self.reserve / 2,
             Some(first) => {
@@ -157,7 +160,7 @@ impl Budget {
         let coming: usize = self
             .accounts
             .values()
-            .filter(|account| account.is_told(now, self.stall))
+            .filter(|account| account.is_being_revoked(now, self.stall))
             .map(|account| account.held)
             .sum();
         let wanted = self.urgent.bytes() + bulk;
@@ -178,17 +181,17 @@ impl Budget {
             && let Some((_, id)) = stalled.pop()
         {
             short = short.saturating_sub(self.accounts.get(&id).map_or(0, |account| account.held));
-            relief.told.extend(self.tell(id, now));
+            relief.revoked.extend(self.revoke(id, now));
         }
         relief
     }
 
     /// Marks an account as revoked and returns its signals. Others that wait are served before it for a while.
-    pub(super) fn tell(&mut self, id: Id, now: Duration) -> Option<Arc<Signals>> {
+    pub(super) fn revoke(&mut self, id: Id, now: Duration) -> Option<Arc<Signals>> {
         self.urgent.set_slow(id);
         self.bulk.set_slow(id);
         let account = self.accounts.get_mut(&id)?;
-        (account.told, account.slow_since) = (Some(now), Some(now));
+        (account.revoked_at, account.slow_since) = (Some(now), Some(now));
         Some(Arc::clone(&account.signals))
     }
 
@@ -198,17 +201,18 @@ impl Budget {
         &mut self,
         now: Duration,
     ) -> Option<Arc<Signals>> {
-        if is_lately(self.looked_for_file, now) {
+        if is_lately(self.scanned_for_file, now) {
             return None;
         }
-        self.looked_for_file = Some(now);
-        let is_coming = |account: &Account| account.has_file() && account.is_told(now, self.stall);
+        self.scanned_for_file = Some(now);
+        let is_coming =
+            |account: &Account| account.has_file() && account.is_being_revoked(now, self.stall);
         if self.accounts.values().any(is_coming) {
             return None;
         }
         let counts = |account: &Account| account.has_file() && !account.signals.is_revoked();
         let (_, id) = self.stalled(now, counts).pop()?;
-        self.tell(id, now)
+        self.revoke(id, now)
     }
 
     /// Lists the accounts selected by `counts` whose clients took nothing for `stall` and were not revoked recently;
@@ -216,7 +220,7 @@ impl Budget {
     fn stalled(&self, now: Duration, counts: impl Fn(&Account) -> bool) -> Vec<(Duration, Id)> {
         let accounts = self.accounts.iter();
         let mut stalled: Vec<_> = accounts
-            .filter(|(_, account)| counts(account) && !account.is_told(now, self.stall))
+            .filter(|(_, account)| counts(account) && !account.is_being_revoked(now, self.stall))
             .map(|(id, account)| (account.stalled(now), *id))
             .filter(|(stalled, _)| *stalled >= self.stall)
             .collect();
@@ -226,6 +230,6 @@ impl Budget {
 }
 
 /// Returns whether a scan was too recent for another one.
-fn is_lately(looked: Option<Duration>, now: Duration) -> bool {
-    looked.is_some_and(|at| now < at.saturating_add(LOOK_PAUSE))
+fn is_lately(scanned: Option<Duration>, now: Duration) -> bool {
+    scanned.is_some_and(|at| now < at.saturating_add(SCAN_PAUSE))
 }

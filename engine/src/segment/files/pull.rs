@@ -1,6 +1,7 @@
 //! Opening a segment for a pull, which waits while too many files are open.
 //!
-//! Owns: how long it waits, and which clients lose their files meanwhile. Refuses: the order of waiting pulls (`pull_queue`).
+//! Owns: how long it waits, and which clients lose their files meanwhile. Refuses: the order of waiting pulls
+//! (`pull_queue`).
 
 use std::pin::pin;
 use std::sync::Arc;

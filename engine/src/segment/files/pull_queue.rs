@@ -2,8 +2,8 @@
 //!
 //! Owns: [`PullQueue`]. Refuses: what a pull does in its turn, and how long it waits (`pull`).
 //!
-//! Invariants: one pull at a time has the turn, and clients are served in turn ([`RoundRobin`]). A wait that is given up
-//! leaves nothing behind.
+//! Invariants: one pull at a time has the turn, and clients are served in turn ([`RoundRobin`]). A wait that is given
+//! up leaves nothing behind.
 
 use crate::round_robin::RoundRobin;
 use crate::sync::{Mutex, oneshot};

@@ -5,32 +5,33 @@
 
 use bytes::Bytes;
 
-use super::{Body, Kept, Work};
+use super::{Body, BodyStorage, HashState};
 use crate::digest::{Algorithm, Digest, Hasher};
 use crate::error::{Error, Result};
 use crate::format::upload_log::UploadCheckpoint;
 use crate::in_flight::InFlight;
 use crate::limits::CHUNK_BYTES;
-use crate::upload::digestion::Digestion;
+use crate::upload::payload_hash::PayloadHash;
 
 /// Largest window, in bytes, that is hashed on the async worker, which is cheaper than another thread.
 const HASH_INLINE_BYTES: u64 = 32 << 10;
 
 impl Body {
     pub(super) fn start_hash(&mut self, pieces: &[Bytes], bytes: u64) {
-        let Work::Ready(mut digestion) = std::mem::replace(&mut self.work, Work::Lost) else {
+        let HashState::Ready(mut payload_hash) = std::mem::replace(&mut self.hash, HashState::Lost)
+        else {
             unreachable!("the hash of the window before was waited for");
         };
         if bytes <= HASH_INLINE_BYTES {
-            digestion.take_in(pieces);
-            self.work = Work::Ready(digestion);
+            payload_hash.update(pieces);
+            self.hash = HashState::Ready(payload_hash);
             return;
         }
         let (env, pieces) = (self.shared.env.clone(), pieces.to_vec());
-        self.work = Work::Hashing(InFlight::start(async move {
+        self.hash = HashState::Hashing(InFlight::start(async move {
             let hashed = env.compute(move || {
-                digestion.take_in(&pieces);
-                digestion
+                payload_hash.update(&pieces);
+                payload_hash
             });
             hashed.await
         }));
@@ -38,14 +39,14 @@ impl Body {
 
     /// Waits until everything submitted is hashed.
     pub(super) async fn settle_hash(&mut self) -> Result<()> {
-        if let Work::Hashing(hashing) = &mut self.work {
-            self.work = match hashing.done().await.take().flatten() {
-                Some(digestion) => Work::Ready(digestion),
-                None => Work::Lost,
+        if let HashState::Hashing(hashing) = &mut self.hash {
+            self.hash = match hashing.done().await.take().flatten() {
+                Some(payload_hash) => HashState::Ready(payload_hash),
+                None => HashState::Lost,
             };
         }
         // A lost computation never ran, which happens only while the program stops.
-        if matches!(self.work, Work::Lost) {
+        if matches!(self.hash, HashState::Lost) {
             Err(Error::Closed)
         } else {
             Ok(())
@@ -54,14 +55,15 @@ impl Body {
 
     /// Computes the hash again after a restart, if no mid-state could be kept.
     pub(super) async fn hash_again_if_due(&mut self) -> Result<()> {
-        let Work::Again(checkpoint) = &self.work else {
+        let HashState::Rehash(checkpoint) = &self.hash else {
             return Ok(());
         };
         let (length, mark) = (checkpoint.mark.length, checkpoint.clone());
         let hasher = self
             .hash_with(checkpoint.algorithm, length, table_of(&mark))
             .await?;
-        self.work = Digestion::with_hasher(hasher, &mark).map_or(Work::Lost, Work::Ready);
+        self.hash =
+            PayloadHash::with_hasher(hasher, &mark).map_or(HashState::Lost, HashState::Ready);
         Ok(())
     }
 
@@ -73,9 +75,9 @@ impl Body {
         table: Vec<u32>,
     ) -> Result<Hasher> {
         let pool = self.shared.segments.pool().clone();
-        match &mut self.kept {
-            Kept::Spilled(spill) => spill.hash_again(&pool, algorithm, length, &table).await,
-            Kept::Memory(pieces) => {
+        match &mut self.storage {
+            BodyStorage::Spilled(spill) => spill.hash_again(&pool, algorithm, length, &table).await,
+            BodyStorage::Memory(pieces) => {
                 let mut hasher = Hasher::new(algorithm);
                 for piece in pieces.clone() {
                     let hashed = self.shared.env.compute(move || {
@@ -93,11 +95,11 @@ impl Body {
     /// again (D9: an exception to the rule that a commit's cost does not depend on the size).
     pub(in crate::upload) async fn digest(&mut self, algorithm: Algorithm) -> Result<Digest> {
         let running = self.algorithm;
-        let digestion = self.flush().await?;
+        let payload_hash = self.flush().await?;
         if algorithm == running {
-            return Ok(digestion.digest());
+            return Ok(payload_hash.digest());
         }
-        let (length, table) = (digestion.length(), digestion.table());
+        let (length, table) = (payload_hash.length(), payload_hash.table());
         Ok(self.hash_with(algorithm, length, table).await?.finish())
     }
 }

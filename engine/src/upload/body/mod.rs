@@ -7,17 +7,17 @@
 //! Invariants: `offset = submitted + pending`. Submitted windows are hashed in order, one at a time. Every wait can be
 //! given up and resumed, because a client may disconnect at any moment.
 
-mod going_back;
 mod hashing;
-mod putting_away;
+mod rollback;
 mod spilling;
+mod suspend;
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::digestion::{Digestion, Progress};
-use super::shared::{Shared, Subject};
+use super::payload_hash::{PayloadHash, Progress};
+use super::shared::{Shared, UploadIdentity};
 use super::spill::Spill;
 use super::staging::Staged;
 use crate::digest::Algorithm;
@@ -26,7 +26,7 @@ use crate::format::upload_log::UploadCheckpoint;
 use crate::in_flight::InFlight;
 use crate::segment::DedicatedWriter;
 
-pub(super) use going_back::BodyMark;
+pub(super) use rollback::BodyMark;
 
 /// Pieces smaller than this, in bytes, are copied together, so that they do not pin the larger blocks that they are
 /// part of.
@@ -36,7 +36,7 @@ const TINY_BYTES: usize = 4 << 10;
 #[derive(Debug)]
 pub(super) struct Body {
     shared: Arc<Shared>,
-    subject: Subject,
+    identity: UploadIdentity,
     algorithm: Algorithm,
     length_hint: Option<u64>,
     /// Received and not yet submitted: whole pieces, then tiny ones copied together.
@@ -44,8 +44,8 @@ pub(super) struct Body {
     tiny: BytesMut,
     pending_bytes: u64,
     submitted: u64,
-    work: Work,
-    kept: Kept,
+    hash: HashState,
+    storage: BodyStorage,
     /// A dedicated segment that is being created; a request that gives up leaves it to the next.
     opening: Option<InFlight<Result<DedicatedWriter>>>,
     staged: Staged,
@@ -57,17 +57,17 @@ pub(super) struct Body {
 
 /// The state of the running hash.
 #[derive(Debug)]
-enum Work {
-    Ready(Digestion),
-    Hashing(InFlight<Option<Digestion>>),
+enum HashState {
+    Ready(PayloadHash),
+    Hashing(InFlight<Option<PayloadHash>>),
     /// Resumed without a mid-state: everything must be hashed again first.
-    Again(UploadCheckpoint),
+    Rehash(UploadCheckpoint),
     Lost,
 }
 
 /// Where submitted bytes are stored.
 #[derive(Debug)]
-pub(super) enum Kept {
+pub(super) enum BodyStorage {
     Memory(Vec<Bytes>),
     Spilled(Box<Spill>),
 }
@@ -75,22 +75,22 @@ pub(super) enum Kept {
 impl Body {
     pub(super) fn new(
         shared: Arc<Shared>,
-        subject: Subject,
+        identity: UploadIdentity,
         algorithm: Algorithm,
         length_hint: Option<u64>,
     ) -> Self {
         let staged = shared.staging.share();
         Self {
             shared,
-            subject,
+            identity,
             algorithm,
             length_hint,
             pending: Vec::new(),
             tiny: BytesMut::new(),
             pending_bytes: 0,
             submitted: 0,
-            work: Work::Ready(Digestion::new(algorithm)),
-            kept: Kept::Memory(Vec::new()),
+            hash: HashState::Ready(PayloadHash::new(algorithm)),
+            storage: BodyStorage::Memory(Vec::new()),
             opening: None,
             staged,
             unanswered: None,
@@ -101,16 +101,16 @@ impl Body {
     /// Continues from a checkpoint, with the bytes that `spill` has.
     pub(super) fn resume(
         shared: Arc<Shared>,
-        subject: Subject,
+        identity: UploadIdentity,
         checkpoint: UploadCheckpoint,
         spill: Spill,
     ) -> Self {
-        let mut body = Self::new(shared, subject, checkpoint.algorithm, None);
+        let mut body = Self::new(shared, identity, checkpoint.algorithm, None);
         body.submitted = checkpoint.mark.length;
-        body.kept = Kept::Spilled(Box::new(spill.at(checkpoint.mark.length)));
-        body.work = match Digestion::resume(&checkpoint) {
-            Some(digestion) => Work::Ready(digestion),
-            None => Work::Again(checkpoint),
+        body.storage = BodyStorage::Spilled(Box::new(spill.at(checkpoint.mark.length)));
+        body.hash = match PayloadHash::resume(&checkpoint) {
+            Some(payload_hash) => HashState::Ready(payload_hash),
+            None => HashState::Rehash(checkpoint),
         };
         body
     }
@@ -129,7 +129,7 @@ impl Body {
     pub(super) fn prefer(&mut self, algorithm: Algorithm) {
         if self.offset() == 0 && algorithm != self.algorithm {
             self.algorithm = algorithm;
-            self.work = Work::Ready(Digestion::new(algorithm));
+            self.hash = HashState::Ready(PayloadHash::new(algorithm));
         }
     }
 
@@ -145,7 +145,8 @@ impl Body {
     /// Remembers an error after which bytes are missing. None are missing after an operation that was not attempted, or
     /// after a write that found the disk full: the next step repeats it.
     pub(super) fn fail<T>(&mut self, result: Result<T>) -> Result<T> {
-        let sync_failed = matches!(&self.kept, Kept::Spilled(spill) if spill.is_sync_failed());
+        let sync_failed =
+            matches!(&self.storage, BodyStorage::Spilled(spill) if spill.is_sync_failed());
         match &result {
             Err(error) if error.is_not_attempted() || (error.is_no_space() && !sync_failed) => {}
             Err(error) => self.end(error),
@@ -168,9 +169,9 @@ impl Body {
 
     /// Returns the bytes on disk, reserved ones included.
     pub(super) fn bytes_on_disk(&self) -> u64 {
-        match &self.kept {
-            Kept::Memory(_) => 0,
-            Kept::Spilled(spill) => spill.bytes_on_disk(),
+        match &self.storage {
+            BodyStorage::Memory(_) => 0,
+            BodyStorage::Spilled(spill) => spill.bytes_on_disk(),
         }
     }
 
@@ -238,9 +239,9 @@ impl Body {
 
     /// Returns the bytes in memory.
     fn held_bytes(&self) -> u64 {
-        let kept = match &self.kept {
-            Kept::Memory(_) => self.submitted,
-            Kept::Spilled(spill) => spill.bytes_in_flight(),
+        let kept = match &self.storage {
+            BodyStorage::Memory(_) => self.submitted,
+            BodyStorage::Spilled(spill) => spill.bytes_in_flight(),
         };
         kept + self.pending_bytes
     }
@@ -251,7 +252,7 @@ impl Body {
             self.submit().await?;
         }
         self.settle_hash().await?;
-        if let Kept::Spilled(spill) = &mut self.kept {
+        if let BodyStorage::Spilled(spill) = &mut self.storage {
             spill.settle_writes(0).await?;
         }
         self.release();
@@ -260,11 +261,19 @@ impl Body {
 
     /// Returns the dedicated segment and the progress, if the hash has everything that was submitted.
     fn spilled(&mut self) -> Option<(&mut Spill, Progress<'_>)> {
-        let (Kept::Spilled(spill), Work::Ready(digestion)) = (&mut self.kept, &self.work) else {
+        let (BodyStorage::Spilled(spill), HashState::Ready(payload_hash)) =
+            (&mut self.storage, &self.hash)
+        else {
             return None;
         };
-        let close = self.unanswered.as_ref().map(|mark| &mark.digestion);
-        Some((spill, Progress { digestion, close }))
+        let close = self.unanswered.as_ref().map(|mark| &mark.payload_hash);
+        Some((
+            spill,
+            Progress {
+                payload_hash,
+                close,
+            },
+        ))
     }
 
     /// Returns memory that is no longer used to the budget.
@@ -290,22 +299,22 @@ impl Body {
         let pieces = std::mem::take(&mut self.pending);
         let bytes = std::mem::take(&mut self.pending_bytes);
         self.start_hash(&pieces, bytes);
-        match &mut self.kept {
-            Kept::Memory(kept) => kept.extend(pieces),
-            Kept::Spilled(spill) => spill.start_write(self.submitted, pieces),
+        match &mut self.storage {
+            BodyStorage::Memory(stored) => stored.extend(pieces),
+            BodyStorage::Spilled(spill) => spill.start_write(self.submitted, pieces),
         }
         self.submitted += bytes;
         Ok(())
     }
 
     /// Submits and hashes everything received.
-    pub(super) async fn flush(&mut self) -> Result<&Digestion> {
+    pub(super) async fn flush(&mut self) -> Result<&PayloadHash> {
         self.check()?;
         let outcome = self.try_flush().await;
         self.fail(outcome)?;
-        match &self.work {
-            Work::Ready(digestion) => Ok(digestion),
-            Work::Hashing(_) | Work::Again(_) | Work::Lost => {
+        match &self.hash {
+            HashState::Ready(payload_hash) => Ok(payload_hash),
+            HashState::Hashing(_) | HashState::Rehash(_) | HashState::Lost => {
                 unreachable!("a flushed body is hashed")
             }
         }
@@ -322,10 +331,15 @@ impl Body {
     /// Returns the flushed bytes, to be finished.
     ///
     /// # Panics If the body is not flushed.
-    pub(super) fn flushed(&mut self) -> (&Digestion, &mut Kept) {
-        match &self.work {
-            Work::Ready(digestion) if self.pending_bytes == 0 => (digestion, &mut self.kept),
-            Work::Ready(_) | Work::Hashing(_) | Work::Again(_) | Work::Lost => {
+    pub(super) fn flushed(&mut self) -> (&PayloadHash, &mut BodyStorage) {
+        match &self.hash {
+            HashState::Ready(payload_hash) if self.pending_bytes == 0 => {
+                (payload_hash, &mut self.storage)
+            }
+            HashState::Ready(_)
+            | HashState::Hashing(_)
+            | HashState::Rehash(_)
+            | HashState::Lost => {
                 unreachable!("only a flushed body is finished")
             }
         }
@@ -333,7 +347,7 @@ impl Body {
 
     /// Waits for operations in flight, whatever their outcome, so that the files can be removed.
     pub(super) async fn settle(&mut self) {
-        if let Kept::Spilled(spill) = &mut self.kept {
+        if let BodyStorage::Spilled(spill) = &mut self.storage {
             let settled = spill.end_operations().await;
             self.fail(settled).unwrap_or_default();
         }
@@ -342,10 +356,10 @@ impl Body {
     /// Drops everything: the upload ended without a result.
     pub(super) fn abandon(&mut self) {
         self.failed.get_or_insert(Error::UnknownUpload);
-        if let Kept::Spilled(spill) = &mut self.kept {
+        if let BodyStorage::Spilled(spill) = &mut self.storage {
             spill.abandon();
         }
-        self.kept = Kept::Memory(Vec::new());
+        self.storage = BodyStorage::Memory(Vec::new());
         self.opening = None;
         (self.pending, self.pending_bytes, self.submitted) = (Vec::new(), 0, 0);
         self.tiny = BytesMut::new();

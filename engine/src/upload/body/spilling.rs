@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Body, Kept};
+use super::{Body, BodyStorage};
 use crate::error::{Error, Result};
 use crate::format::upload_log::UploadHeader;
 use crate::in_flight::InFlight;
@@ -26,7 +26,7 @@ impl Body {
 
     /// Moves the bytes in memory to a dedicated segment.
     pub(in crate::upload) async fn spill(&mut self) -> Result<()> {
-        if matches!(self.kept, Kept::Spilled(_)) {
+        if matches!(self.storage, BodyStorage::Spilled(_)) {
             return Ok(());
         }
         if self.opening.is_some() {
@@ -47,26 +47,26 @@ impl Body {
         let writer = self.create_segment(permit).await?;
         let header = UploadHeader {
             store: self.shared.segments.files().store(),
-            upload: *self.subject.id.as_bytes(),
+            upload: *self.identity.id.as_bytes(),
             segment: writer.id(),
-            created_unix_ms: self.subject.created_unix_ms,
-            repository: self.subject.repository.clone(),
-            actor: self.subject.actor.clone(),
+            created_unix_ms: self.identity.created_unix_ms,
+            repository: self.identity.repository.clone(),
+            actor: self.identity.actor.clone(),
         };
         let open = self.shared.segments.files().open_files();
         let log = LogFile::new(
             self.shared.env.clone(),
             &self.shared.dir,
             open,
-            self.subject.id,
+            self.identity.id,
         );
         let mut spill = Spill::new(Arc::clone(&self.shared), writer, header, log);
-        if let Kept::Memory(pieces) = &mut self.kept
+        if let BodyStorage::Memory(pieces) = &mut self.storage
             && !pieces.is_empty()
         {
             spill.start_write(0, std::mem::take(pieces));
         }
-        self.kept = Kept::Spilled(Box::new(spill));
+        self.storage = BodyStorage::Spilled(Box::new(spill));
         Ok(())
     }
 

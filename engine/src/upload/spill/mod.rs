@@ -6,8 +6,8 @@
 //! checkpoint names only bytes that were synced before it was written. Every wait can be given up and resumed. An
 //! operation that was not attempted loses nothing: the next step that waits repeats it.
 
-mod going_back;
 mod reading;
+mod rollback;
 mod syncs;
 
 use std::collections::VecDeque;
@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::digestion::{Digestion, Progress};
 use super::log::LogFile;
+use super::payload_hash::{PayloadHash, Progress};
 use super::shared::Shared;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -276,16 +276,20 @@ impl Spill {
     }
 
     /// Completes the record after the payload and makes all of it durable.
-    pub(super) async fn finish(&mut self, digest: Digest, digestion: &Digestion) -> Result<Extent> {
+    pub(super) async fn finish(
+        &mut self,
+        digest: Digest,
+        payload_hash: &PayloadHash,
+    ) -> Result<Extent> {
         self.settle().await?;
         self.reopen().await?;
-        let length = digestion.length();
+        let length = payload_hash.length();
         if let Some((earlier, extent)) = self.finished
             && (earlier, extent.length) == (digest, length)
         {
             return Ok(extent);
         }
-        let work = InFlight::start(self.writer().finish(length, digest, &digestion.table()));
+        let work = InFlight::start(self.writer().finish(length, digest, &payload_hash.table()));
         self.finishing = Some(Finishing { digest, work });
         self.settle_finish().await?;
         self.finished.map(|(_, extent)| extent).ok_or(Error::Closed)
@@ -304,7 +308,7 @@ impl Spill {
     /// Ends the upload: removes its log and returns its segment.
     ///
     /// # Panics If it was called before.
-    pub(super) fn hand_over(&mut self) -> AbandonGuard {
+    pub(super) fn take_segment(&mut self) -> AbandonGuard {
         if let Some(log) = &mut self.log {
             log.remove();
         }
@@ -317,7 +321,7 @@ impl Spill {
     /// Ends the upload without a result: removes its log and its segment.
     pub(super) fn abandon(&mut self) {
         if self.writer.is_some() {
-            drop(self.hand_over());
+            drop(self.take_segment());
         }
         if let Some(syncing) = self.syncing.take() {
             let spawn = &self.shared.env.spawn;
@@ -332,7 +336,7 @@ impl Drop for Spill {
         if self.recorded.is_some()
             && let Some(writer) = self.writer.take()
         {
-            writer.leave();
+            writer.keep_unfinished();
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::io::exact::read_exact;
 use crate::limits::{CHUNK_BYTES, READ_BYTES_MAX};
 use crate::memory::{ReadPool, Reading};
 use crate::segment::SegmentFile;
-use crate::upload::digestion::Digestion;
+use crate::upload::payload_hash::PayloadHash;
 
 impl Spill {
     /// Hashes the first `length` bytes of the payload again, checking each chunk against `table`.
@@ -56,17 +56,17 @@ impl Spill {
     pub(in crate::upload) async fn read_back(
         &mut self,
         pool: &ReadPool,
-        digestion: &Digestion,
+        payload_hash: &PayloadHash,
     ) -> Result<Bytes> {
         self.settle_writes(0).await?;
         self.reopen().await?;
         let file = Arc::clone(self.writer().file());
-        let bytes = usize::try_from(digestion.length()).unwrap_or(usize::MAX);
+        let bytes = usize::try_from(payload_hash.length()).unwrap_or(usize::MAX);
         if bytes == 0 {
             return Ok(Bytes::new());
         }
         let piece = read_piece(pool, &file, 0, bytes).await?;
-        match check_chunks(&piece, &digestion.table()) {
+        match check_chunks(&piece, &payload_hash.table()) {
             Ok(()) => Ok(piece),
             Err((at, what)) => {
                 let at = DEDICATED_PAYLOAD + at as u64;

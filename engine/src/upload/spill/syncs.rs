@@ -6,8 +6,8 @@ use super::Spill;
 use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 use crate::limits::CHUNK_BYTES;
-use crate::upload::digestion::Progress;
 use crate::upload::log::LogFile;
+use crate::upload::payload_hash::Progress;
 
 #[derive(Debug)]
 pub(super) struct Syncing {

@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonnage_engine::io::Clock;
-use tonnage_engine::{HeldBytes, Lane, MemoryAccount, MemoryBudget};
+use tonnage_engine::{HeldBytes, MemoryAccount, MemoryBudget, MemoryPriority};
 
 use crate::clock::RunningClock;
 use crate::registry::{Error, LARGE_MANIFEST_BYTES, Result, Source as _};
@@ -135,13 +135,13 @@ impl ManifestMemory {
                 return Ok(None);
             }
             let next = all.len().saturating_mul(2).max(FIRST_BYTES).min(wanted);
-            let lane = if next <= RESERVED_BYTES {
-                Lane::Urgent
+            let priority = if next <= RESERVED_BYTES {
+                MemoryPriority::Urgent
             } else {
-                Lane::Bulk
+                MemoryPriority::Bulk
             };
             let began = self.clock.now();
-            let growing = self.grow(&mut memory, account, lane, next - room);
+            let growing = self.grow(&mut memory, account, priority, next - room);
             self.turn(left.waiting, growing).await??;
             left.waiting = left.waiting.saturating_sub(self.since(began));
             room = next;
@@ -156,7 +156,7 @@ impl ManifestMemory {
         &self,
         memory: &mut Memory,
         account: &MemoryAccount,
-        lane: Lane,
+        priority: MemoryPriority,
         bytes: usize,
     ) -> Result<()> {
         if memory.finishing.is_some() {
@@ -166,7 +166,7 @@ impl ManifestMemory {
         memory.held.iter().for_each(HeldBytes::settle);
         tokio::select! {
             biased;
-            held = account.hold(lane, bytes) => memory.held.push(held),
+            held = account.hold(priority, bytes) => memory.held.push(held),
             turn = Arc::clone(&self.finish).acquire_owned() => {
                 memory.finishing = Some(turn.map_err(Error::internal)?);
                 memory.held.iter().for_each(HeldBytes::unsettle);
@@ -264,13 +264,13 @@ mod tests {
         let mut memory = [(); 3].map(|()| Memory::default());
         let mut waited = Vec::new();
         for (memory, account) in memory.iter_mut().zip(&accounts) {
-            let growing = manifest_memory.grow(memory, account, Lane::Bulk, 75);
+            let growing = manifest_memory.grow(memory, account, MemoryPriority::Bulk, 75);
             waited.push(manifest_memory.turn(timeout, growing).await);
         }
         assert!(memory[0].finishing.is_none() && memory[1].finishing.is_some());
         assert!(matches!(waited[2], Err(Error::TooManyManifests)));
         memory[1] = Memory::default();
-        let growing = manifest_memory.grow(&mut memory[2], &accounts[2], Lane::Bulk, 75);
+        let growing = manifest_memory.grow(&mut memory[2], &accounts[2], MemoryPriority::Bulk, 75);
         growing.now_or_never().expect("its turn").unwrap();
     }
 }

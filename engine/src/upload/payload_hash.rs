@@ -14,7 +14,7 @@ const MID_STATE_VERSION: u8 = 1;
 
 /// The state of everything that is computed over the payload.
 #[derive(Debug, Clone)]
-pub(super) struct Digestion {
+pub(super) struct PayloadHash {
     hasher: Hasher,
     checksums: ChunkChecksums,
 }
@@ -22,14 +22,14 @@ pub(super) struct Digestion {
 /// How far an upload is, and how far its log may name it: no byte of a close without an answer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Progress<'a> {
-    pub(super) digestion: &'a Digestion,
+    pub(super) payload_hash: &'a PayloadHash,
     /// Where that close began.
-    pub(super) close: Option<&'a DigestionMark>,
+    pub(super) close: Option<&'a PayloadHashMark>,
 }
 
 impl Progress<'_> {
     pub(super) fn length(&self) -> u64 {
-        self.digestion.length()
+        self.payload_hash.length()
     }
 
     /// Returns the number of bytes that a checkpoint names.
@@ -40,19 +40,19 @@ impl Progress<'_> {
     /// Makes a checkpoint with the checksums from chunk `first` on.
     pub(super) fn checkpoint(&self, first: u64, unix_ms: u64) -> UploadCheckpoint {
         let mark = self.close.cloned();
-        let mark = mark.unwrap_or_else(|| self.digestion.mark());
-        self.digestion.checkpoint_at(&mark, first, unix_ms)
+        let mark = mark.unwrap_or_else(|| self.payload_hash.mark());
+        self.payload_hash.checkpoint_at(&mark, first, unix_ms)
     }
 }
 
-/// A point of a [`Digestion`] to roll back to.
+/// A point of a [`PayloadHash`] to roll back to.
 #[derive(Debug, Clone)]
-pub(super) struct DigestionMark {
+pub(super) struct PayloadHashMark {
     hasher: Hasher,
     pub(super) mark: ChunkMark,
 }
 
-impl Digestion {
+impl PayloadHash {
     pub(super) fn new(algorithm: Algorithm) -> Self {
         Self {
             hasher: Hasher::new(algorithm),
@@ -76,7 +76,7 @@ impl Digestion {
         Some(Self { hasher, checksums })
     }
 
-    pub(super) fn take_in(&mut self, pieces: &[Bytes]) {
+    pub(super) fn update(&mut self, pieces: &[Bytes]) {
         for piece in pieces {
             self.hasher.update(piece);
             self.checksums.update(piece);
@@ -95,19 +95,19 @@ impl Digestion {
         self.checksums.table()
     }
 
-    pub(super) fn mark(&self) -> DigestionMark {
-        DigestionMark {
+    pub(super) fn mark(&self) -> PayloadHashMark {
+        PayloadHashMark {
             hasher: self.hasher.clone(),
             mark: self.checksums.mark(),
         }
     }
 
-    pub(super) fn back_to(&mut self, mark: &DigestionMark) {
+    pub(super) fn roll_back_to(&mut self, mark: &PayloadHashMark) {
         self.hasher = mark.hasher.clone();
         self.checksums.back_to(mark.mark);
     }
 
-    fn checkpoint_at(&self, at: &DigestionMark, first: u64, unix_ms: u64) -> UploadCheckpoint {
+    fn checkpoint_at(&self, at: &PayloadHashMark, first: u64, unix_ms: u64) -> UploadCheckpoint {
         let chunks = |number| usize::try_from(number).unwrap_or(usize::MAX);
         let named = chunks(first)..chunks(at.mark.length / CHUNK_BYTES as u64);
         let mid_state = at.hasher.mid_state();

@@ -3,7 +3,7 @@
 //! Invariants: what is freed was written to disk first, and survives a restart unless it belongs to a close without an
 //! answer. Nothing here waits for the descriptor of another upload.
 
-use super::{Body, BodyMark, Kept, Work};
+use super::{Body, BodyMark, BodyStorage, HashState};
 use crate::error::Result;
 
 impl Body {
@@ -29,7 +29,7 @@ impl Body {
     /// Makes everything received survive a restart, except for bytes of a close without an answer.
     pub(in crate::upload) async fn record(&mut self) -> Result<()> {
         // A resumed upload that received no bytes is in its log already.
-        if self.offset() == 0 || matches!(self.work, Work::Again(_)) {
+        if self.offset() == 0 || matches!(self.hash, HashState::Rehash(_)) {
             return Ok(());
         }
         self.flush().await?;
@@ -44,16 +44,16 @@ impl Body {
 
     /// Returns whether it has memory or a descriptor that it can free while nothing comes.
     pub(in crate::upload) fn holds(&self) -> bool {
-        let behind = matches!(&self.kept, Kept::Spilled(spill) if spill.is_behind());
+        let behind = matches!(&self.storage, BodyStorage::Spilled(spill) if spill.is_behind());
         // Bytes may exceed the budget ([`Body::stage`]).
         self.is_open() || behind || self.held_bytes() > 0 || !self.staged.is_empty()
     }
 
     /// Returns whether it has a descriptor.
     pub(in crate::upload) fn is_open(&self) -> bool {
-        match &self.kept {
-            Kept::Memory(_) => self.opening.is_some(),
-            Kept::Spilled(spill) => spill.is_open(),
+        match &self.storage {
+            BodyStorage::Memory(_) => self.opening.is_some(),
+            BodyStorage::Spilled(spill) => spill.is_open(),
         }
     }
 
@@ -62,7 +62,7 @@ impl Body {
     ///
     /// Returns false if it would have to wait for the descriptor of another upload, because that one may have to be
     /// suspended first.
-    pub(in crate::upload) async fn put_away(&mut self) -> Result<bool> {
+    pub(in crate::upload) async fn suspend(&mut self) -> Result<bool> {
         if self.is_failed() {
             return Ok(true);
         }
@@ -70,7 +70,7 @@ impl Body {
             return Ok(false);
         }
         self.record().await?;
-        if let Kept::Spilled(spill) = &mut self.kept {
+        if let BodyStorage::Spilled(spill) = &mut self.storage {
             let closed = spill.close().await;
             self.fail(closed)?;
         }
@@ -80,7 +80,7 @@ impl Body {
 
     /// Opens a segment to write what is not recorded, if anything; returns false if no descriptor is free.
     async fn open_at_once(&mut self) -> Result<bool> {
-        if let Kept::Spilled(spill) = &mut self.kept {
+        if let BodyStorage::Spilled(spill) = &mut self.storage {
             let close = self.unanswered.as_ref().map(BodyMark::offset);
             let named = close.unwrap_or(self.submitted);
             let recorded = self.pending_bytes == 0 && spill.is_recorded(self.submitted, named);

@@ -1,7 +1,7 @@
 //! Removal of a deleted repository's rows, step by step.
 //!
-//! Owns: [`Purge`], the position in these rows, and which deleted repositories still have rows. Refuses: queueing the
-//! steps (`store::purge`).
+//! Owns: [`RepositoryPurge`], the position in these rows, and which deleted repositories still have rows. Refuses:
+//! queueing the steps (`store::purge`).
 //!
 //! Deleting a repository removes its name in one small transaction. From then on its rows cannot be reached, and the
 //! name, if it is used again, gets another id. There may be millions of rows, so they are removed in steps of bounded
@@ -27,7 +27,7 @@ const STEP_EDGES: usize = 1024;
 /// A position in the rows of a deleted repository. Without it, every step would scan past the rows removed before,
 /// until a checkpoint drops them.
 #[derive(Debug, Clone)]
-pub(crate) struct Purge {
+pub(crate) struct RepositoryPurge {
     repository: RepositoryId,
     part: Part,
     after: Option<Bytes>,
@@ -44,7 +44,7 @@ enum Part {
     Nothing,
 }
 
-impl Purge {
+impl RepositoryPurge {
     /// Starts at the first row of `repository`.
     pub(crate) fn of(repository: RepositoryId) -> Self {
         Self {

@@ -3,21 +3,21 @@
 //! Invariants: a body rolls back as a whole or not at all. A log that names bytes which are rolled back is replaced
 //! before they are written again.
 
-use super::{Body, Kept, Work};
+use super::{Body, BodyStorage, HashState};
 use crate::error::Result;
-use crate::upload::digestion::DigestionMark;
+use crate::upload::payload_hash::PayloadHashMark;
 
 /// A point of a body to roll back to.
 #[derive(Debug, Clone)]
 pub(in crate::upload) struct BodyMark {
-    pub(super) digestion: DigestionMark,
+    pub(super) payload_hash: PayloadHashMark,
     pieces: usize,
 }
 
 impl BodyMark {
     /// Returns the number of bytes before it.
     pub(in crate::upload) fn offset(&self) -> u64 {
-        self.digestion.mark.length
+        self.payload_hash.mark.length
     }
 }
 
@@ -25,12 +25,15 @@ impl Body {
     /// Marks the present offset.
     pub(in crate::upload) async fn mark(&mut self) -> Result<BodyMark> {
         // Submitted first, so that a mark holds no bytes of its own.
-        let digestion = self.flush().await?.mark();
-        let pieces = match &self.kept {
-            Kept::Memory(pieces) => pieces.len(),
-            Kept::Spilled(_) => 0,
+        let payload_hash = self.flush().await?.mark();
+        let pieces = match &self.storage {
+            BodyStorage::Memory(pieces) => pieces.len(),
+            BodyStorage::Spilled(_) => 0,
         };
-        Ok(BodyMark { digestion, pieces })
+        Ok(BodyMark {
+            payload_hash,
+            pieces,
+        })
     }
 
     /// Returns where a closing request without an answer began.
@@ -51,32 +54,32 @@ impl Body {
     }
 
     /// Rolls back to a mark of this body: bytes after it count as never received.
-    pub(in crate::upload) async fn back_to(&mut self, mark: &BodyMark) -> Result<()> {
+    pub(in crate::upload) async fn roll_back_to(&mut self, mark: &BodyMark) -> Result<()> {
         self.check()?;
-        let outcome = self.try_back_to(mark).await;
+        let outcome = self.try_roll_back_to(mark).await;
         self.fail(outcome)
     }
 
-    async fn try_back_to(&mut self, mark: &BodyMark) -> Result<()> {
+    async fn try_roll_back_to(&mut self, mark: &BodyMark) -> Result<()> {
         self.settle_hash().await?;
-        if let Kept::Spilled(spill) = &mut self.kept {
+        if let BodyStorage::Spilled(spill) = &mut self.storage {
             // A write in flight must not overwrite later bytes.
-            spill.settle_for(mark.offset()).await?;
+            spill.settle_for_rollback(mark.offset()).await?;
         }
         // Nothing waits from here on, so that an upload rolls back as a whole or not at all.
-        let Work::Ready(digestion) = &mut self.work else {
+        let HashState::Ready(payload_hash) = &mut self.hash else {
             unreachable!("the hash was waited for")
         };
-        if mark.digestion.mark.length < digestion.length() {
-            digestion.back_to(&mark.digestion);
+        if mark.payload_hash.mark.length < payload_hash.length() {
+            payload_hash.roll_back_to(&mark.payload_hash);
         }
-        self.submitted = mark.digestion.mark.length;
+        self.submitted = mark.payload_hash.mark.length;
         self.tiny.clear();
         (self.pending, self.pending_bytes) = (Vec::new(), 0);
         self.unanswered = None;
-        match &mut self.kept {
-            Kept::Memory(pieces) => pieces.truncate(mark.pieces),
-            Kept::Spilled(spill) => spill.back_to(self.submitted),
+        match &mut self.storage {
+            BodyStorage::Memory(pieces) => pieces.truncate(mark.pieces),
+            BodyStorage::Spilled(spill) => spill.roll_back_to(self.submitted),
         }
         self.release();
         // If this is given up, the next window repeats it.

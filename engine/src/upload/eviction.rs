@@ -1,7 +1,7 @@
 //! The choice of the upload that is ended when a limit is reached.
 //!
-//! Owns: [`Places`]: the number of uploads of each repository, and the order in which uploads without a request are
-//! ended. Refuses: ending them (`session_table`).
+//! Owns: [`EvictionOrder`]: the number of uploads of each repository, and the order in which uploads without a request
+//! are ended. Refuses: ending them (`session_table`).
 //!
 //! Invariants: an upload that a request holds is never ended. One that was quiet for less than [`QUIET`] is ended only
 //! for a repository with fewer uploads, and only in these cases: its repository has more than half of all places; or it
@@ -50,7 +50,7 @@ pub(super) fn most_idle(uploads: impl Iterator<Item = (UploadId, IdleSpace)>) ->
 
 /// Uploads by repository and rank.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct EvictionOrder {
     repositories: HashMap<Arc<str>, Repository>,
     /// Repositories by their number of uploads.
     by_count: BTreeSet<(usize, Arc<str>)>,
@@ -65,14 +65,14 @@ struct Repository {
     waiting: BTreeSet<Ranked>,
 }
 
-impl Places {
+impl EvictionOrder {
     /// Adds an upload of `repository`.
-    pub(super) fn enter(&mut self, repository: &str) {
+    pub(super) fn add(&mut self, repository: &str) {
         self.count(repository, |count| count + 1);
     }
 
     /// Removes an upload.
-    pub(super) fn leave(&mut self, id: UploadId, repository: &str) {
+    pub(super) fn remove(&mut self, id: UploadId, repository: &str) {
         self.rank(id, repository, None);
         self.count(repository, |count| count.saturating_sub(1));
     }
@@ -164,17 +164,17 @@ mod tests {
     }
 
     /// Makes uploads from (repository, partial, seconds of quiet), numbered from 1; a request holds those with `None`.
-    fn places(uploads: &[(&str, bool, Option<u64>)]) -> Places {
-        let mut places = Places::default();
+    fn order_of(uploads: &[(&str, bool, Option<u64>)]) -> EvictionOrder {
+        let mut order = EvictionOrder::default();
         for (number, (repository, partial, quiet)) in (1..).zip(uploads) {
-            places.enter(repository);
+            order.add(repository);
             let rank = quiet.map(|quiet| Rank {
                 partial: *partial,
                 since: Duration::from_secs(100 - quiet),
             });
-            places.rank(id(number), repository, rank);
+            order.rank(id(number), repository, rank);
         }
-        places
+        order
     }
 
     /// Guards: empty uploads are ended before partial ones, then the longest quiet, and never one that a request holds.
@@ -234,31 +234,31 @@ mod tests {
             ),
         ];
         for (uploads, expected) in cases {
-            let found = places(&uploads).evictable("new", 3, NOW);
+            let found = order_of(&uploads).evictable("new", 3, NOW);
             assert_eq!(found, expected.map(id), "{uploads:?}");
         }
         // Three repositories share all places: each loses an empty one to a repository that has two fewer, and none to
         // the others.
         let crowd = ["a", "b", "c", "a", "b", "c", "a", "b", "c", "new"];
         let crowd: Vec<_> = crowd.map(|name| (name, e, Some(1))).into();
-        let places = places(&crowd);
-        assert!(places.evictable("new", 10, NOW).is_some());
-        assert_eq!(places.evictable("a", 10, NOW), None);
+        let order = order_of(&crowd);
+        assert!(order.evictable("new", 10, NOW).is_some());
+        assert_eq!(order.evictable("a", 10, NOW), None);
     }
 
     /// Guards: an upload that ended leaves no entry.
     #[test]
     fn ended_uploads_leave_nothing() {
-        let mut places = places(&[
+        let mut order = order_of(&[
             ("a", false, Some(9)),
             ("a", true, Some(3)),
             ("b", true, None),
         ]);
         for (number, repository) in [(2, "a"), (1, "a"), (3, "b")] {
-            places.leave(id(number), repository);
+            order.remove(id(number), repository);
         }
-        assert!(places.repositories.is_empty() && places.by_count.is_empty());
-        assert!(places.waiting.is_empty() && places.ranks.is_empty());
+        assert!(order.repositories.is_empty() && order.by_count.is_empty());
+        assert!(order.waiting.is_empty() && order.ranks.is_empty());
     }
 
     /// Guards: on a full disk the upload with the most bytes times idle time is ended.

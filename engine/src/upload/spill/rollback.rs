@@ -7,9 +7,9 @@ use crate::error::{Error, Result};
 use crate::in_flight::InFlight;
 
 impl Spill {
-    /// Settles before [`Spill::back_to`] to `length`. Unlike [`Spill::settle`], it drops a write of later bytes that
-    /// found no space, or was not attempted, instead of repeating it.
-    pub(in crate::upload) async fn settle_for(&mut self, length: u64) -> Result<()> {
+    /// Settles before [`Spill::roll_back_to`] to `length`. Unlike [`Spill::settle`], it drops a write of later bytes
+    /// that found no space, or was not attempted, instead of repeating it.
+    pub(in crate::upload) async fn settle_for_rollback(&mut self, length: u64) -> Result<()> {
         let is_needless = |error: &Error| error.is_no_space() || error.is_not_attempted();
         match self.settle_finish().await {
             Err(error) if !is_needless(&error) || self.is_sync_failed() => return Err(error),
@@ -27,11 +27,11 @@ impl Spill {
         self.settle().await
     }
 
-    /// Rolls back to `length` bytes, after [`Spill::settle_for`]. Bytes after it will be written again, and a
+    /// Rolls back to `length` bytes, after [`Spill::settle_for_rollback`]. Bytes after it will be written again, and a
     /// checkpoint that named them is replaced before.
     ///
     /// # Panics If an operation is in flight.
-    pub(in crate::upload) fn back_to(&mut self, length: u64) {
+    pub(in crate::upload) fn roll_back_to(&mut self, length: u64) {
         assert!(
             self.writes.is_empty() && self.syncing.is_none(),
             "an upload goes back while bytes are on their way"
