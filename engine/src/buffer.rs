@@ -116,7 +116,8 @@ impl Buffer {
 
     /// Counts `count` bytes of the free part as filled.
     ///
-    /// # Panics If that is more than [`Buffer::room`].
+    /// # Panics
+    /// If that is more than [`Buffer::room`].
     pub fn advance(&mut self, count: usize) {
         assert!(
             count <= self.room(),

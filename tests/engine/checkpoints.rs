@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tonnage_engine::format::checkpoint::{CheckpointRecord, RunRef};
 use tonnage_engine::{
-    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, OpenReport, Origin, Store,
+    Algorithm, Change, Digest, Error, FinishedBlob, ManifestEntry, OpenReport, Store,
 };
+use tonnage_tests::batch_of;
 use tonnage_tests::by_name::ByName as _;
 use tonnage_tests::machine::{ENOSPC, Fault, Image, Machine, Noise, OpKind, Outcome, Policy};
 use tonnage_tests::model::generate::options;
@@ -28,14 +29,7 @@ async fn commit(store: &Store, changes: Vec<Change>) -> Result<(), Error> {
 }
 
 async fn push(store: &Store, staged: Vec<FinishedBlob>, changes: Vec<Change>) -> Result<(), Error> {
-    let batch = Batch {
-        repository: REPOSITORY.to_owned(),
-        create_repository: true,
-        requires: vec![],
-        staged,
-        changes,
-        origin: Origin::default(),
-    };
+    let batch = batch_of(REPOSITORY, staged, changes);
     store.commit(batch).await.map(drop)
 }
 

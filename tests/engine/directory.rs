@@ -5,10 +5,10 @@ use std::path::Path;
 
 use tonnage_engine::fsck::{self, FsckOptions};
 use tonnage_engine::{
-    ADMIN_SOCKET, Algorithm, Batch, Change, ClientId, Digest, Error, Options, Origin, SegmentId,
-    Store,
+    ADMIN_SOCKET, Algorithm, Change, ClientId, Digest, Error, Options, SegmentId, Store,
 };
 
+use tonnage_tests::batch_of;
 use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use crate::run;
@@ -77,14 +77,7 @@ async fn put(store: &Store, content: &str) -> Digest {
     let blob = store.put_small(content.to_owned().into(), Algorithm::Sha256);
     let blob = blob.await.unwrap();
     let digest = blob.digest();
-    let batch = Batch {
-        repository: "a".to_owned(),
-        create_repository: true,
-        requires: Vec::new(),
-        staged: vec![blob],
-        changes: vec![Change::Link(digest)],
-        origin: Origin::default(),
-    };
+    let batch = batch_of("a", vec![blob], vec![Change::Link(digest)]);
     store.commit(batch).await.unwrap();
     digest
 }

@@ -702,10 +702,7 @@ fn every_finished_journal_file_is_sealed() {
             name.ends_with(".journal")
         });
         let journals: Vec<_> = journals.map(|(_, content)| content.to_vec()).collect();
-        let with_frames = |bytes: &&Vec<u8>| {
-            let frames = bytes.get(12288..);
-            frames.is_some_and(|frames| frames.starts_with(b"TFRM"))
-        };
+        let with_frames = |bytes: &&Vec<u8>| bytes[12288..].starts_with(b"TFRM");
         let last = journals.iter().rposition(|bytes| with_frames(&bytes));
         let last = last.expect("there are frames");
         for (number, bytes) in journals[..last].iter().enumerate() {

@@ -5,13 +5,14 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
+use tonnage_tests::batch_of;
 use tonnage_tests::by_name::ByName as _;
 
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use tonnage_engine::io::Class;
 use tonnage_engine::{
-    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Options, Origin, Store,
+    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Options, Store,
     UploadClaim, UploadId, UploadSpec,
 };
 use tonnage_tests::machine::{Machine, Noise, OpKind, OpRecord};
@@ -408,14 +409,7 @@ fn a_deletion_given_up_is_cleared_away() {
 }
 
 fn batch(staged: Vec<FinishedBlob>, changes: Vec<Change>) -> Batch<FinishedBlob> {
-    Batch {
-        repository: REPOSITORY.to_owned(),
-        create_repository: true,
-        requires: vec![],
-        staged,
-        changes,
-        origin: Origin::default(),
-    }
+    batch_of(REPOSITORY, staged, changes)
 }
 
 async fn commit(store: &Store, staged: Vec<FinishedBlob>, changes: Vec<Change>) {

@@ -1,9 +1,8 @@
 //! Deleted repositories across a stop: gone at once and for good, and what they leave behind is cleared away by whichever store opens next.
 
 use bytes::Bytes;
-use tonnage_engine::{
-    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Origin, Store,
-};
+use tonnage_engine::{Algorithm, Change, Digest, Error, FinishedBlob, ManifestEntry, Store};
+use tonnage_tests::batch_of;
 use tonnage_tests::by_name::ByName as _;
 use tonnage_tests::machine::{Machine, Outcome, Policy};
 
@@ -24,14 +23,7 @@ async fn commit(
     staged: Vec<FinishedBlob>,
     changes: Vec<Change>,
 ) -> Result<(), Error> {
-    let batch = Batch {
-        repository: name.to_owned(),
-        create_repository: true,
-        requires: vec![],
-        staged,
-        changes,
-        origin: Origin::default(),
-    };
+    let batch = batch_of(name, staged, changes);
     store.commit(batch).await.map(drop)
 }
 

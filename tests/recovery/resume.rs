@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tonnage_engine::{
-    Algorithm, Batch, Change, Digest, Error, FinishedBlob, Origin, Store, Upload, UploadClaim,
-    UploadId, UploadPosition, UploadSpec,
+    Algorithm, Change, Digest, Error, FinishedBlob, Store, Upload, UploadClaim, UploadId,
+    UploadPosition, UploadSpec,
 };
+use tonnage_tests::batch_of;
 use tonnage_tests::machine::{Image, Machine, Outcome, Policy};
 use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
@@ -52,14 +53,7 @@ async fn open(machine: &Machine) -> Store {
 
 async fn link(store: &Store, blob: FinishedBlob) -> Result<(), Error> {
     let digest = blob.digest();
-    let batch = Batch {
-        repository: REPOSITORY.to_owned(),
-        create_repository: true,
-        requires: vec![],
-        staged: vec![blob],
-        changes: vec![Change::Link(digest)],
-        origin: Origin::default(),
-    };
+    let batch = batch_of(REPOSITORY, vec![blob], vec![Change::Link(digest)]);
     store.commit(batch).await.map(drop)
 }
 

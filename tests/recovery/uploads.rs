@@ -10,9 +10,10 @@ use futures_util::future::{join, join_all};
 use tokio::sync::Notify;
 use tonnage_engine::io::Class;
 use tonnage_engine::{
-    Batch, Change, Digest, Error, FinishedBlob, Layout, Options, Origin, Store, Upload,
-    UploadClaim, UploadId, UploadPosition, UploadSpec,
+    Change, Digest, Error, FinishedBlob, Layout, Options, Store, Upload, UploadClaim, UploadId,
+    UploadPosition, UploadSpec,
 };
+use tonnage_tests::batch_of;
 use tonnage_tests::machine::{Fault, Machine, OpKind};
 use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
@@ -110,14 +111,7 @@ impl Bench {
 
     async fn link(&self, blob: FinishedBlob) -> Result<(), Error> {
         let digest = blob.digest();
-        let batch = Batch {
-            repository: REPOSITORY.to_owned(),
-            create_repository: true,
-            requires: vec![],
-            staged: vec![blob],
-            changes: vec![Change::Link(digest)],
-            origin: Origin::default(),
-        };
+        let batch = batch_of(REPOSITORY, vec![blob], vec![Change::Link(digest)]);
         self.store.commit(batch).await.map(drop)
     }
 

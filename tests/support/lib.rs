@@ -1,5 +1,6 @@
 //! Support for the tests: the simulated disk and executor, the reference model, what is fuzzed, servers on loopback.
 
+pub mod batches;
 pub mod by_name;
 pub mod client;
 pub mod content;
@@ -15,4 +16,5 @@ pub mod registry;
 pub mod say;
 pub mod whole_blobs;
 
+pub use batches::batch_of;
 pub use tonnage_machine as machine;

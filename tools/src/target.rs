@@ -15,8 +15,8 @@ use crate::config;
 use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::offline::EngineRuntime;
 use crate::online::Socket;
+use crate::runtime::EngineRuntime;
 
 /// Arguments that name a store.
 #[derive(Debug, clap::Args)]

@@ -25,7 +25,8 @@ pub(crate) struct ShutdownSignals {
 /// A frame that could not be started (no space for a new file) fails everything queued and leaves the journal intact. A
 /// frame that failed half-way stops all writes.
 ///
-/// # Errors The failure that stopped writes, or the one that closing the journal met.
+/// # Errors
+/// The failure that stopped writes, or the one that closing the journal met.
 pub(crate) async fn run_journal(
     sequencer: Arc<Sequencer>,
     mut journal: JournalWriter,

@@ -19,7 +19,8 @@ use crate::vocabulary::{Batch, Change, ManifestEntry, Require};
 /// becomes the id of a repository that the batch creates. `damaged` says whether a blob is known to be corrupt where it
 /// is stored; a new copy then replaces it.
 ///
-/// # Errors [`Error::Unmet`] with everything that does not hold.
+/// # Errors
+/// [`Error::Unmet`] with everything that does not hold.
 pub(crate) fn resolve(
     batch: &Batch<FinishedBlob>,
     view: &View,

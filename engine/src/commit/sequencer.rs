@@ -220,7 +220,8 @@ impl Sequencer {
     /// A rejection that depends on queued transactions is sent when they are durable: until then no reader sees its
     /// reason, and a crash may undo it. What was prevalidated is checked again if anything was removed since.
     ///
-    /// # Errors [`Error::NotResident`] if a row is not in memory: nothing was queued, and the batch still has all that
+    /// # Errors
+    /// [`Error::NotResident`] if a row is not in memory: nothing was queued, and the batch still has all that
     /// is staged. Submit it again once the row is loaded. [`Error::Unmet`] if a precondition does not hold in the
     /// durable state.
     pub(crate) fn submit(

@@ -380,16 +380,10 @@ async fn fill(spec: &JournalSpec, file: &FileRef, path: &Path, capacity: u64) ->
         let run = usize::try_from(capacity - at)
             .unwrap_or(usize::MAX)
             .min(ZERO_RUN_BYTES);
-        let length = run as u64;
         exact::write_all(&**file, Class::Journal.call(), at, vec![zeros.slice(..run)])
             .await
             .map_err(failed)?;
-        // Written back at once: a commit of the file system waits for all data whose place it names, and so would the
-        // syncs of other files.
-        file.write_back(Class::Journal.call(), at, length)
-            .await
-            .map_err(failed)?;
-        at += length;
+        at += run as u64;
     }
     file.sync_data(Class::Journal.call())
         .await

@@ -95,7 +95,8 @@ impl ReadPool {
 
     /// Waits for a buffer with room for exactly `limit` bytes.
     ///
-    /// # Panics If `limit` is more than [`READ_BYTES_MAX`].
+    /// # Panics
+    /// If `limit` is more than [`READ_BYTES_MAX`].
     pub(crate) async fn take(&self, limit: usize, reading: &Reading) -> Buffer {
         let class = CLASSES.iter().position(|size| *size >= limit);
         let Some((class, size)) = class.and_then(|c| CLASSES.get(c).map(|s| (c, *s))) else {

@@ -1,4 +1,4 @@
-//! PendingWait for the budget.
+//! Waits for memory of the budget.
 //!
 //! Owns: [`MemoryBudget`] and [`Permit`]. Refuses: the decision which wait is served (`budget`), and blocks (`pool`).
 //!

@@ -174,7 +174,8 @@ impl DedicatedWriter {
 
     /// Returns the segment, which must be open.
     ///
-    /// # Panics If it is closed.
+    /// # Panics
+    /// If it is closed.
     pub(crate) fn file(&self) -> &Arc<SegmentFile> {
         match &self.file {
             Some(written) => written.file(),
@@ -313,7 +314,8 @@ impl DedicatedWriter {
 
     /// Takes the guard of the finished file, which unlinks it unless [`AbandonGuard::keep`] is called.
     ///
-    /// # Panics If it was taken already.
+    /// # Panics
+    /// If it was taken already.
     pub(crate) fn take_guard(&mut self) -> AbandonGuard {
         match self.abandon.take() {
             Some(guard) => guard,

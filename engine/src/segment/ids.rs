@@ -46,7 +46,8 @@ impl SegmentIds {
 
     /// Returns the next id; waits while all reserved ones are used.
     ///
-    /// # Errors If the store is poisoned.
+    /// # Errors
+    /// If the store is poisoned.
     pub(crate) async fn take(&self) -> Result<SegmentId> {
         loop {
             let mut raised = std::pin::pin!(self.raised.notified());

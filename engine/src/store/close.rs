@@ -30,7 +30,8 @@ impl Store {
     /// Reads continue until the last clone drops, which releases the lock. The store's background tasks and its
     /// removals of segments have ended when this returns.
     ///
-    /// # Errors The first step that failed. The stop is then not clean, and the next open recovers.
+    /// # Errors
+    /// The first step that failed. The stop is then not clean, and the next open recovers.
     pub async fn close(&self) -> Result<()> {
         let inner = &self.inner;
         let task = inner.journal.lock().take();

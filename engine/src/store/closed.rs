@@ -30,11 +30,10 @@ impl ClosedStore {
     /// Locks the store in `path` and reads its catalog and index. Changes nothing. Takes memory for what the journal
     /// has beyond the newest checkpoint.
     ///
-    /// # Errors [`Error::Foreign`] if there is no store.
+    /// # Errors
+    /// [`Error::Foreign`] if there is no store.
     pub async fn open(env: Env, path: &Path) -> Result<Self> {
-        let superblock = identify(&env, path).await?;
-        let directory = DirectoryLock::take(&*env.io, path).await?;
-        let lock = directory.with_superblock(&*env.io, path).await?;
+        let (superblock, _, lock) = lock_existing(&env, path).await?;
         let site = TableContext::new(env.clone(), path, &superblock);
         let Recovered { state, .. } = recovery::replay(&site, &superblock, None).await?;
         Ok(Self {
@@ -63,22 +62,34 @@ impl ClosedStore {
     }
 }
 
-/// Reads the superblock of the store in `path`.
+/// Locks the store in `path` and reads its superblock, with the numbers of damaged copies.
 ///
-/// # Errors [`Error::Foreign`] if there is no store.
-pub(super) async fn identify(env: &Env, path: &Path) -> Result<Superblock> {
+/// # Errors
+/// [`Error::Foreign`] if there is no store.
+pub(super) async fn lock_existing(
+    env: &Env,
+    path: &Path,
+) -> Result<(Superblock, Vec<u32>, StoreLock)> {
+    let io = &*env.io;
     let foreign = |why: &str| Error::Foreign {
         path: path.to_path_buf(),
         why: why.to_owned(),
     };
-    match superblocks::classify(&*env.io, path).await? {
+    let absent = || foreign("there is no such directory");
+    // Any other error is reported under the lock, when no other process can be creating a store here.
+    if let Ok(Kind::Absent) = superblocks::classify(io, path).await {
+        return Err(absent());
+    }
+    let directory = DirectoryLock::take(io, path).await?;
+    match superblocks::classify(io, path).await? {
         Kind::Store => {}
-        Kind::Absent => return Err(foreign("there is no such directory")),
+        Kind::Absent => return Err(absent()),
         Kind::Fresh => return Err(foreign("it has no superblock")),
     }
-    let read = superblocks::read(&*env.io, path).await?;
-    let (superblock, _) = read.ok_or_else(|| {
+    let read = superblocks::read(io, path).await?;
+    let (superblock, damaged_copies) = read.ok_or_else(|| {
         foreign("its creation was cut short; the next start of a server creates it again")
     })?;
-    Ok(superblock)
+    let lock = directory.with_superblock(io, path).await?;
+    Ok((superblock, damaged_copies, lock))
 }

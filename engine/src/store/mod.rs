@@ -100,7 +100,8 @@ impl Store {
 
     /// Makes a batch durable and visible, then leases what it links, unless something references it.
     ///
-    /// # Errors [`Error::Unmet`] with the preconditions that do not hold.
+    /// # Errors
+    /// [`Error::Unmet`] with the preconditions that do not hold.
     pub async fn commit(&self, batch: Batch<FinishedBlob>) -> Result<Committed> {
         let inner = &self.inner;
         inner.checkpoints.wait_for_room(inner).await;

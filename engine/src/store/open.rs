@@ -72,14 +72,25 @@ pub struct OpenReport {
 impl Store {
     /// Opens the store in `path` as [`Store::open`] does, but creates nothing.
     ///
-    /// # Errors [`Error::Foreign`] if there is no store.
+    /// # Errors
+    /// [`Error::Foreign`] if there is no store.
     pub async fn open_existing(
         env: Env,
         path: &Path,
         options: Options,
     ) -> Result<(Self, OpenReport)> {
-        closed::identify(&env, path).await?;
-        Self::open(env, path, options).await
+        options.validate().map_err(Error::BadOptions)?;
+        let began = env.clock.monotonic();
+        let (superblock, damaged_copies, lock) = closed::lock_existing(&env, path).await?;
+        let claim = Claim {
+            path: path.to_path_buf(),
+            lock: Arc::new(lock),
+            superblock,
+            damaged_copies,
+            created: false,
+            env,
+        };
+        Self::recover(claim, options, began).await
     }
 
     /// Opens the store in `path`, creating it if there is none. Recovers after any stop, without a flag.
@@ -87,7 +98,16 @@ impl Store {
         options.validate().map_err(Error::BadOptions)?;
         let began = env.clock.monotonic();
         let claim = claim(env, path).await?;
-        let site = TableContext::new(claim.env.clone(), path, &claim.superblock);
+        Self::recover(claim, options, began).await
+    }
+
+    /// Recovers a claimed store and starts its tasks.
+    async fn recover(
+        claim: Claim,
+        options: Options,
+        began: Duration,
+    ) -> Result<(Self, OpenReport)> {
+        let site = TableContext::new(claim.env.clone(), &claim.path, &claim.superblock);
         let bound = Some(options.delta_budget_bytes);
         let recovered = recovery::replay(&site, &claim.superblock, bound).await;
         let recovered = recovered.map_err(Error::unpoisoned)?;

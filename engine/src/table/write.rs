@@ -164,18 +164,14 @@ impl Output {
             let made = io.open(CLASS.call(), &self.path, OpenMode::CreateNew).await;
             made.map_err(failed("create"))?
         };
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(WRITE_BYTES));
-            let length = piece.len() as u64;
-            let written = exact::write_all(&*file, CLASS.call(), self.offset, vec![piece]).await;
-            written.map_err(failed("write"))?;
-            // Bounds what a sync of the journal may have to wait for: only what the device has not taken yet of this
-            // piece.
-            let written = file.write_back(CLASS.call(), self.offset, length).await;
-            written.map_err(failed("write"))?;
-            self.offset += length;
-        }
+        let length = bytes.len() as u64;
+        let written = exact::write_all(&*file, CLASS.call(), self.offset, vec![bytes]).await;
+        written.map_err(failed("write"))?;
+        // Bounds what a sync of the journal may have to wait for: only what the device has not taken yet of this
+        // piece.
+        let written = file.write_back(CLASS.call(), self.offset, length).await;
+        written.map_err(failed("write"))?;
+        self.offset += length;
         self.file = Some(Arc::clone(&file));
         Ok(file)
     }

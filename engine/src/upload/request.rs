@@ -105,7 +105,8 @@ impl Upload {
 
     /// Takes in the next bytes; waits while hash and disk are busy, until the upload is cancelled.
     ///
-    /// # Errors [`Error::UploadBusy`] if the request lost its turn. Other errors end the upload.
+    /// # Errors
+    /// [`Error::UploadBusy`] if the request lost its turn. Other errors end the upload.
     pub async fn write(&mut self, mut piece: Bytes) -> Result<()> {
         let mut body = self.body().await?;
         let written = async { step!(self, body, body.write(&mut piece).await) };
@@ -163,7 +164,8 @@ impl Upload {
     /// Finishes the upload: its bytes are compared with `expected`, and are on disk and synced on return. It then takes
     /// no more bytes, and ends with the commit of the blob or its drop.
     ///
-    /// # Errors After an error that the upload survives, such as [`Error::DigestMismatch`], it is rolled back to
+    /// # Errors
+    /// After an error that the upload survives, such as [`Error::DigestMismatch`], it is rolled back to
     /// `back_to`, or unchanged without one; no other request can come in between. A failure to write or sync a large
     /// upload ends it.
     pub async fn finish(

@@ -266,7 +266,8 @@ impl Uploads {
 
     /// Makes everything received survive a clean stop, and frees each descriptor for the next upload.
     ///
-    /// # Errors The first one, after all uploads were tried. A lack of descriptors or space is no error: the upload
+    /// # Errors
+    /// The first one, after all uploads were tried. A lack of descriptors or space is no error: the upload
     /// only loses what is not on disk yet.
     pub(crate) async fn checkpoint_all(&self) -> Result<()> {
         let all = self.sessions.select(|_| true);

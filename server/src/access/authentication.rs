@@ -1,8 +1,9 @@
 //! Who sends a request.
+//!
 //! Owns: [`Caller`], the [`Authenticator`] that determines it, and the [`Challenge`] to callers without credentials.
 //! Refuses: what a caller may do, which the policy decides.
 //!
-//! Invariant: only an authenticator makes a [`Caller`]. A name or an id in a request does not.
+//! An authenticator determines the [`Caller`] of every request. A name or an id in a request never does.
 
 use std::fmt::Debug;
 

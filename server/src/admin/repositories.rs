@@ -3,7 +3,7 @@
 //! Owns: [`ListRepositories`], [`DeleteRepository`] and their answers; how a repository is found by name.
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::{Change, Repository, View};
+use tonnage_engine::{Change, Digest, ManifestEntry, Repository, TagInfo, View};
 
 use super::PAGE_ENTRIES_MAX;
 use super::commit::commit;
@@ -93,42 +93,33 @@ pub(super) async fn find<'a>(view: &'a View, name: &str) -> Result<Repository<'a
 /// Counts what a repository holds, page by page.
 async fn count(view: &View, repository: &str) -> Result<RepositoryContent, AdminError> {
     let repository = find(view, repository).await?;
-    let (mut tags, mut manifests, mut blobs) = (0, 0, 0);
-    let mut last = None;
-    loop {
-        let page = view
-            .read(|_| repository.tags(last.as_deref(), ROWS_BEFORE_YIELD))
-            .await?;
-        tags += page.len() as u64;
-        let Some(found) = page.into_iter().next_back() else {
-            break;
-        };
-        last = Some(found.tag);
-        tokio::task::yield_now().await;
-    }
-    let mut last = None;
-    loop {
-        let page = view
-            .read(|_| repository.manifests(last.as_ref(), ROWS_BEFORE_YIELD))
-            .await?;
-        manifests += page.len() as u64;
-        let Some(found) = page.last() else { break };
-        last = Some(found.digest);
-        tokio::task::yield_now().await;
-    }
-    let mut last = None;
-    loop {
-        let page = view
-            .read(|_| repository.links(last.as_ref(), ROWS_BEFORE_YIELD))
-            .await?;
-        blobs += page.len() as u64;
-        let Some(found) = page.last() else { break };
-        last = Some(*found);
-        tokio::task::yield_now().await;
-    }
+    let tags = |last: Option<&TagInfo>| {
+        repository.tags(last.map(|tag| tag.tag.as_str()), ROWS_BEFORE_YIELD)
+    };
+    let manifests = |last: Option<&ManifestEntry>| {
+        repository.manifests(last.map(|entry| &entry.digest), ROWS_BEFORE_YIELD)
+    };
+    let blobs = |last: Option<&Digest>| repository.links(last, ROWS_BEFORE_YIELD);
     Ok(RepositoryContent {
-        tags,
-        manifests,
-        blobs,
+        tags: count_rows(view, tags).await?,
+        manifests: count_rows(view, manifests).await?,
+        blobs: count_rows(view, blobs).await?,
     })
+}
+
+/// Counts the rows of all pages. `page` returns the rows after the last one of the page before.
+async fn count_rows<T: Send + Sync>(
+    view: &View,
+    page: impl Fn(Option<&T>) -> tonnage_engine::Result<Vec<T>> + Send + Sync,
+) -> Result<u64, AdminError> {
+    let (mut count, mut last) = (0, None);
+    loop {
+        let rows = view.read(|_| page(last.as_ref())).await?;
+        count += rows.len() as u64;
+        last = rows.into_iter().next_back();
+        if last.is_none() {
+            return Ok(count);
+        }
+        tokio::task::yield_now().await;
+    }
 }

@@ -12,8 +12,8 @@ use crate::config;
 use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::offline::EngineRuntime;
 use crate::output;
+use crate::runtime::EngineRuntime;
 use crate::units::format_about;
 
 /// Arguments of `fsck`.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
+use crate::runtime::command_runtime;
 use crate::smoke::{self, Recorder, SmokeOptions, Step, Verdict};
 use crate::units;
 
@@ -83,16 +84,7 @@ pub(crate) fn run(arguments: &Smoke) -> Result<Exit, Failure> {
         keep: arguments.keep,
         print: !arguments.json,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(|error| {
-        Failure::new(
-            Exit::Disk,
-            format!("the runtime could not be started: {error}"),
-        )
-    })?;
-    let recorder = runtime.block_on(smoke::run(&options));
+    let recorder = command_runtime()?.block_on(smoke::run(&options));
     report(arguments, &options, &recorder)?;
     match recorder.count(Verdict::Failed) {
         0 => Ok(Exit::Done),

@@ -1,6 +1,6 @@
 //! The format of fields in a log line.
 //!
-//! Owns: [`PlainFields`], `name=value` without colour; a text is quoted unless it is a plain word, and control
+//! Owns: [`PlainFields`]: `name=value` without colour; a text is quoted unless it is a plain word, and control
 //! characters are escaped.
 //!
 //! The fields of a request are written for every request, even if nothing is logged. So a plain word is copied without
@@ -58,14 +58,14 @@ impl Line {
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if !value.is_empty() && value.bytes().all(is_word_byte) {
-            self.write(field, |text| {
+        let is_word = !value.is_empty() && value.bytes().all(is_word_byte);
+        self.write(field, |text| {
+            if is_word {
                 text.push_str(value);
-                Ok(())
-            });
-        } else {
-            self.record_debug(field, &value);
-        }
+                return Ok(());
+            }
+            fmt::write(&mut Escaped(text), format_args!("{value:?}"))
+        });
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
@@ -73,11 +73,9 @@ impl Visit for Line {
         self.write(field, |text| {
             let from = text.len();
             fmt::write(&mut Escaped(text), format_args!("{value:?}"))?;
-            // What was formatted as a text in quotes stays; other texts are quoted where they look like more than one
-            // field.
-            let formatted = &text[from..];
-            if !is_message && !formatted.starts_with('"') && formatted.contains('=') {
-                let quoted = format!("{formatted:?}");
+            // A text that is displayed may contain what looks like another field.
+            if !is_message && text[from..].contains('=') {
+                let quoted = format!("{:?}", &text[from..]);
                 text.truncate(from);
                 text.push_str(&quoted);
             }
@@ -144,12 +142,12 @@ mod tests {
             let span = tracing::info_span!("request", id = "a-1", route = "/v2/{name}");
             let error = "no\nroom";
             span.in_scope(|| {
-                let feigned = "a status=200";
+                let feigned = "\"a\" status=200";
                 tracing::warn!(count = 3, %error, %feigned, text = "a=b \"c\"\n", empty = "", "full");
             });
         });
         let kept = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let expected = " WARN request{id=a-1 route=/v2/{name}}: full count=3 error=no\\nroom feigned=\"a status=200\" text=\"a=b \\\"c\\\"\\n\" empty=\"\"\n";
+        let expected = " WARN request{id=a-1 route=/v2/{name}}: full count=3 error=no\\nroom feigned=\"\\\"a\\\" status=200\" text=\"a=b \\\"c\\\"\\n\" empty=\"\"\n";
         assert_eq!(String::from_utf8_lossy(&kept), expected);
     }
 }

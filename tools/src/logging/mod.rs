@@ -28,11 +28,10 @@ pub(crate) fn start(level: &str, json: bool) -> Result<(), Failure> {
         builder.json().flatten_event(true).try_init()
     } else {
         let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        if io::stderr().is_terminal() && !plain {
-            builder.with_ansi(true).try_init()
-        } else {
-            builder.with_ansi(false).fmt_fields(PlainFields).try_init()
-        }
+        builder
+            .with_ansi(io::stderr().is_terminal() && !plain)
+            .fmt_fields(PlainFields)
+            .try_init()
     };
     started.map_err(|error| Failure::new(Exit::Usage, format!("logging cannot start: {error}")))
 }

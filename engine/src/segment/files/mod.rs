@@ -124,7 +124,8 @@ impl SegmentFiles {
     /// Waits until an upload may open one more segment for writing. First come, first served. Uploads that have a
     /// permit return it after every window while others wait, so the wait is bounded.
     ///
-    /// # Errors A failure that counts as not attempted, after [`PERMIT_WAIT`].
+    /// # Errors
+    /// A failure that counts as not attempted, after [`PERMIT_WAIT`].
     pub(crate) async fn writer_permit(&self) -> Result<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.writers).try_acquire_owned() {
             return Ok(permit);

@@ -330,7 +330,8 @@ impl Body {
 
     /// Returns the flushed bytes, to be finished.
     ///
-    /// # Panics If the body is not flushed.
+    /// # Panics
+    /// If the body is not flushed.
     pub(super) fn flushed(&mut self) -> (&PayloadHash, &mut BodyStorage) {
         match &self.hash {
             HashState::Ready(payload_hash) if self.pending_bytes == 0 => {

@@ -307,7 +307,8 @@ impl Spill {
 
     /// Ends the upload: removes its log and returns its segment.
     ///
-    /// # Panics If it was called before.
+    /// # Panics
+    /// If it was called before.
     pub(super) fn take_segment(&mut self) -> AbandonGuard {
         if let Some(log) = &mut self.log {
             log.remove();

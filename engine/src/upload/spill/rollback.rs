@@ -30,7 +30,8 @@ impl Spill {
     /// Rolls back to `length` bytes, after [`Spill::settle_for_rollback`]. Bytes after it will be written again, and a
     /// checkpoint that named them is replaced before.
     ///
-    /// # Panics If an operation is in flight.
+    /// # Panics
+    /// If an operation is in flight.
     pub(in crate::upload) fn roll_back_to(&mut self, length: u64) {
         assert!(
             self.writes.is_empty() && self.syncing.is_none(),

@@ -1,6 +1,6 @@
-//! A runtime for commands that work on a closed store.
+//! The runtimes of commands other than `serve`.
 //!
-//! Owns: [`EngineRuntime`]. Refuses: the store itself, which the engine opens for reading
+//! Owns: [`command_runtime`], and [`EngineRuntime`] for commands that may open a store. Refuses: the store itself, which the engine opens for reading
 //! ([`tonnage_engine::ClosedStore`]) or for changes.
 
 use tonnage_engine::io::Env;
@@ -8,6 +8,19 @@ use tonnage_engine::io::Env;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::serve::threads;
+
+/// Starts a runtime for tasks. One thread is enough, so the current one is used.
+pub(crate) fn command_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.map_err(|error| {
+        Failure::new(
+            Exit::Disk,
+            format!("the runtime could not be started: {error}"),
+        )
+    })
+}
 
 /// A runtime for commands, with the environment of the engine.
 #[derive(Debug)]
@@ -20,16 +33,7 @@ pub(crate) struct EngineRuntime {
 impl EngineRuntime {
     /// Starts the runtime.
     pub(crate) fn start() -> Result<Self, Failure> {
-        // One thread for tasks is enough, so the current one is used.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        let runtime = runtime.map_err(|error| {
-            Failure::new(
-                Exit::Disk,
-                format!("the runtime could not be started: {error}"),
-            )
-        })?;
+        let runtime = command_runtime()?;
         let entered = runtime.enter();
         let env = tonnage_server::runtime::env().map_err(|error| {
             threads::of_threads(format!("threads could not be started: {error}"))
