@@ -1,7 +1,9 @@
-//! What lookups in index and catalog cost through a view: rows in memory, in runs on disk, and absent ones; lists; opening.
+//! What lookups in index and catalog cost through a view: rows in memory, in runs on disk, and absent ones; lists;
+//! opening.
 //!
-//! `TONNAGE_BENCH_BLOBS` sets the number of blobs (50 000 by default), each with a link. Pages of runs stay in memory up to 32 MiB: with
-//! many more blobs a lookup reads its page from the kernel's cache. What checkpoints and merges cost, the program `million` measures.
+//! `TONNAGE_BENCH_BLOBS` sets the number of blobs (50 000 by default), each with a link. Pages of runs stay in memory
+//! up to 32 MiB: with many more blobs a lookup reads its page from the kernel's cache. What checkpoints and merges
+//! cost, the program `million` measures.
 
 use std::hint::black_box;
 use std::path::Path;

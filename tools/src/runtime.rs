@@ -1,7 +1,7 @@
 //! The runtimes of commands other than `serve`.
 //!
-//! Owns: [`command_runtime`], and [`EngineRuntime`] for commands that may open a store. Refuses: the store itself, which the engine opens for reading
-//! ([`tonnage_engine::ClosedStore`]) or for changes.
+//! Owns: [`command_runtime`], and [`EngineRuntime`] for commands that may open a store. Refuses: the store itself,
+//! which the engine opens for reading ([`tonnage_engine::ClosedStore`]) or for changes.
 
 use tonnage_engine::io::Env;
 
