@@ -2,9 +2,12 @@
 //!
 //! Owns: [`FinishedBlob`], [`CommitListener`], [`Committed`]. Refuses: decisions; `commit` checks and applies.
 
+use std::sync::Arc;
+
 use crate::digest::Digest;
 use crate::extent::{Extent, Lsn};
 use crate::lease::Pin;
+use crate::segment::SegmentInUse;
 
 /// A batch that is durable and visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub struct FinishedBlob {
     pub(crate) extent: Extent,
     /// Unlinks a dedicated segment that was never committed.
     pub(crate) abandon: Option<crate::segment::AbandonGuard>,
+    /// Keeps a shared segment from being removed before the commit.
+    pub(crate) in_use: Option<Arc<SegmentInUse>>,
     pub(crate) pin: Pin,
     pub(crate) listener: Option<Box<dyn CommitListener>>,
 }
@@ -59,7 +64,7 @@ impl FinishedBlob {
     /// Reports that the commit is durable, and drops the bytes unless they are kept. For content that the store has
     /// elsewhere.
     pub(crate) fn end_commit(self) {
-        drop((self.pin, self.abandon));
+        drop((self.pin, self.abandon, self.in_use));
         if let Some(listener) = self.listener {
             listener.committed();
         }

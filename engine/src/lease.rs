@@ -5,7 +5,8 @@
 //! to decide what is referenced. The caller grants a lease only for what nothing references, so that a million HEADs of
 //! referenced blobs cost no memory. It ends the lease once a manifest references the digest.
 //!
-//! Invariants: sharded by keyed hash, because clients choose digests. Collection decides under the lock of a shard. No
+//! Invariants: sharded by keyed hash, because clients choose digests. Collection condemns a digest under the lock of its
+//! shard, and only if nothing protects it; from then on leases and pins wait until the removal is over. No
 //! lock is held across an I/O, and no two at once. Only [`Leases::end_leases`] shortens a lease. Memory is bounded. The
 //! clock counts only time in which this process ran.
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use crate::digest::Digest;
 use crate::io::Clock;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, Notify};
 
 const SHARDS: usize = 64;
 /// Leases in one shard, about 110 bytes each. One more makes the shard protect all of its digests until the last has
@@ -31,6 +32,8 @@ pub(crate) struct Leases {
     hasher: std::hash::RandomState,
     clock: Arc<dyn Clock>,
     grace: Duration,
+    /// Notified when a digest is no longer condemned.
+    settled: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +47,14 @@ struct Shard {
 struct Entry {
     pins: u32,
     until: Duration,
+    /// Whether collection is removing it. No lease is granted until that is over.
+    condemned: bool,
+}
+
+impl Entry {
+    fn is_idle(&self, now: Duration) -> bool {
+        self.pins == 0 && !self.condemned && self.until <= now
+    }
 }
 
 impl Leases {
@@ -55,6 +66,7 @@ impl Leases {
             hasher: std::hash::RandomState::new(),
             clock,
             grace,
+            settled: Notify::new(),
         })
     }
 
@@ -88,14 +100,48 @@ impl Leases {
         }
     }
 
-    /// Protects `digest` from collection for the grace period from now.
-    pub(crate) fn grant(&self, digest: Digest) {
+    /// Protects `digest` from collection for the grace period from now. While collection removes it, this waits. Then
+    /// look the digest up again: it may be gone.
+    pub(crate) async fn grant(&self, digest: Digest) {
+        loop {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            if self.try_grant(digest) {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    /// Grants a lease, unless collection is removing the digest.
+    fn try_grant(&self, digest: Digest) -> bool {
         let now = self.clock.monotonic();
         let until = now + self.grace;
         let mut shard = self.lock(self.index(&digest));
         shard.make_room(&digest, now);
         let entry = shard.entries.entry(digest).or_default();
-        entry.until = entry.until.max(until);
+        if !entry.condemned {
+            entry.until = entry.until.max(until);
+        }
+        !entry.condemned
+    }
+
+    /// Condemns `digest`, unless a pin or a lease protects it. Until the result drops, leases and pins wait.
+    pub(crate) fn condemn(self: &Arc<Self>, digest: Digest) -> Option<Condemned> {
+        let now = self.clock.monotonic();
+        let mut shard = self.lock(self.index(&digest));
+        if shard.holds(&digest, now) {
+            return None;
+        }
+        let entry = shard.entries.entry(digest).or_default();
+        if std::mem::replace(&mut entry.condemned, true) {
+            return None;
+        }
+        drop(shard);
+        Some(Condemned {
+            leases: Arc::clone(self),
+            digest,
+        })
     }
 
     /// Returns the time by this clock, for [`Leases::end_leases`].
@@ -113,30 +159,44 @@ impl Leases {
                 && entry.until <= latest
             {
                 entry.until = Duration::ZERO;
-                if entry.pins == 0 {
+                if entry.is_idle(Duration::ZERO) {
                     shard.entries.remove(digest);
                 }
             }
         });
     }
 
-    /// Protects `digests` from collection until the pin drops.
-    pub(crate) fn pin(self: &Arc<Self>, digests: &[Digest]) -> Pin {
+    /// Protects `digests` from collection until the pin drops. While collection removes one of them, this waits: what
+    /// is looked up after it returns stays.
+    pub(crate) async fn pin(self: &Arc<Self>, digests: &[Digest]) -> Pin {
+        let mut condemned = false;
         self.each(digests, |shard, digest| {
-            shard.entries.entry(*digest).or_default().pins += 1;
+            let entry = shard.entries.entry(*digest).or_default();
+            entry.pins += 1;
+            condemned |= entry.condemned;
         });
-        Pin {
+        let pin = Pin {
             leases: Arc::clone(self),
             digests: digests.to_vec(),
+        };
+        while condemned {
+            let mut settled = std::pin::pin!(self.settled.notified());
+            settled.as_mut().enable();
+            condemned = false;
+            self.each(digests, |shard, digest| {
+                condemned |= shard.entries.get(digest).is_some_and(|at| at.condemned);
+            });
+            if condemned {
+                settled.await;
+            }
         }
+        pin
     }
 
     /// Returns whether a pin or an unexpired lease protects `digest`.
     pub(crate) fn holds(&self, digest: &Digest) -> bool {
         let now = self.clock.monotonic();
-        let shard = self.lock(self.index(digest));
-        let held = |entry: &Entry| entry.pins > 0 || entry.until > now;
-        shard.all_until > now || shard.entries.get(digest).is_some_and(held)
+        self.lock(self.index(digest)).holds(digest, now)
     }
 
     /// Removes expired leases and returns how many digests still have a pin or a lease of their own.
@@ -154,8 +214,12 @@ impl Leases {
 
 impl Shard {
     fn expire(&mut self, now: Duration) {
-        self.entries
-            .retain(|_, entry| entry.pins > 0 || entry.until > now);
+        self.entries.retain(|_, entry| !entry.is_idle(now));
+    }
+
+    fn holds(&self, digest: &Digest, now: Duration) -> bool {
+        let held = |entry: &Entry| entry.pins > 0 || entry.until > now;
+        self.all_until > now || self.entries.get(digest).is_some_and(held)
     }
 
     /// Makes room for a lease of `digest`. If the shard is full, all its leases become one that protects every digest.
@@ -171,8 +235,38 @@ impl Shard {
         self.all_until = self.all_until.max(last.unwrap_or_default());
         self.entries.retain(|_, entry| {
             entry.until = Duration::ZERO;
-            entry.pins > 0
+            !entry.is_idle(Duration::ZERO)
         });
+    }
+}
+
+/// A digest that collection is removing. Drop it once the removal is durable, or has failed.
+#[derive(Debug)]
+pub(crate) struct Condemned {
+    leases: Arc<Leases>,
+    digest: Digest,
+}
+
+impl Condemned {
+    /// Returns the digest.
+    pub(crate) fn digest(&self) -> &Digest {
+        &self.digest
+    }
+}
+
+impl Drop for Condemned {
+    fn drop(&mut self) {
+        let now = self.leases.clock.monotonic();
+        let mut shard = self.leases.lock(self.leases.index(&self.digest));
+        if let Some(entry) = shard.entries.get_mut(&self.digest) {
+            assert!(entry.condemned, "{} was condemned twice", self.digest);
+            entry.condemned = false;
+            if entry.is_idle(now) {
+                shard.entries.remove(&self.digest);
+            }
+        }
+        drop(shard);
+        self.leases.settled.notify_waiters();
     }
 }
 
@@ -190,7 +284,7 @@ impl Drop for Pin {
             if let Some(entry) = shard.entries.get_mut(digest) {
                 assert!(entry.pins > 0, "a pin on {digest} was dropped twice");
                 entry.pins -= 1;
-                if entry.pins == 0 && entry.until <= now {
+                if entry.is_idle(now) {
                     shard.entries.remove(digest);
                 }
             }
@@ -200,6 +294,8 @@ impl Drop for Pin {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
     use crate::digest::Algorithm;
     use crate::io::TaskFuture;
@@ -225,14 +321,48 @@ mod tests {
         }
     }
 
+    fn pin(leases: &Arc<Leases>, digests: &[Digest]) -> Pin {
+        leases.pin(digests).now_or_never().expect("not condemned")
+    }
+
+    fn grant(leases: &Leases, digest: Digest) {
+        leases.grant(digest).now_or_never().expect("not condemned");
+    }
+
+    /// Guards: what is protected is not condemned, what is condemned gets no lease, and neither leaves memory behind.
+    #[test]
+    fn what_is_condemned_is_not_promised() {
+        let (clock, leases) = leases(Duration::from_mins(1));
+        let digest = Digest::of(Algorithm::Sha256, b"a");
+        grant(&leases, digest);
+        assert!(leases.condemn(digest).is_none(), "it is leased");
+        *clock.0.lock() += Duration::from_secs(61);
+        let pin = pin(&leases, &[digest]);
+        assert!(leases.condemn(digest).is_none(), "it is pinned");
+        drop(pin);
+        let condemned = leases.condemn(digest).expect("nothing protects it");
+        assert!(leases.condemn(digest).is_none(), "it is condemned");
+        let mut waiting = Box::pin(leases.grant(digest));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let held = [digest];
+        let mut pinning = Box::pin(leases.pin(&held));
+        assert!(pinning.as_mut().now_or_never().is_none());
+        drop(condemned);
+        assert!(waiting.now_or_never().is_some() && leases.holds(&digest));
+        drop(pinning.now_or_never().expect("it is settled"));
+        *clock.0.lock() += Duration::from_secs(61);
+        drop(leases.condemn(digest).expect("its lease has ended"));
+        assert_eq!(leases.expire(), 0, "memory was left behind");
+    }
+
     /// Guards: a lease ends with its grace, a pin with its drop, and neither leaves memory behind.
     #[test]
     fn leases_end_with_grace_and_pins_with_drop() {
         let (clock, leases) = leases(Duration::from_mins(1));
         let digest = Digest::of(Algorithm::Sha256, b"a");
         assert!(!leases.holds(&digest));
-        leases.grant(digest);
-        let pin = leases.pin(&[digest, digest]);
+        grant(&leases, digest);
+        let pin = pin(&leases, &[digest, digest]);
         *clock.0.lock() += Duration::from_secs(61);
         assert!(leases.holds(&digest), "the pin outlives the lease");
         assert_eq!(leases.expire(), 1);
@@ -246,9 +376,9 @@ mod tests {
     fn a_reference_ends_the_lease() {
         let (_, leases) = leases(Duration::from_mins(1));
         let digests = [b"a", b"b"].map(|content| Digest::of(Algorithm::Sha256, content));
-        leases.grant(digests[0]);
-        leases.grant(digests[1]);
-        let pin = leases.pin(&digests[1..]);
+        grant(&leases, digests[0]);
+        grant(&leases, digests[1]);
+        let pin = pin(&leases, &digests[1..]);
         leases.end_leases(&digests, leases.now());
         assert!(!leases.holds(&digests[0]) && leases.holds(&digests[1]));
         drop(pin);
@@ -262,7 +392,7 @@ mod tests {
         let digest = Digest::of(Algorithm::Sha256, b"a");
         let committed = leases.now();
         *clock.0.lock() += Duration::from_millis(1);
-        leases.grant(digest);
+        grant(&leases, digest);
         leases.end_leases(&[digest], committed);
         assert!(leases.holds(&digest));
     }
@@ -276,9 +406,9 @@ mod tests {
             Digest::new(Algorithm::Sha256, &raw).unwrap()
         };
         let pinned = digest(usize::MAX);
-        let pin = leases.pin(&[pinned]);
+        let pin = pin(&leases, &[pinned]);
         let count = SHARDS * LEASES_MAX * 9 / 8;
-        (0..count).for_each(|number| leases.grant(digest(number)));
+        (0..count).for_each(|number| grant(&leases, digest(number)));
         assert!(leases.expire() <= SHARDS * LEASES_MAX + 1);
         assert!((0..count).all(|number| leases.holds(&digest(number))));
         *clock.0.lock() += Duration::from_secs(61);

@@ -11,6 +11,7 @@
 mod buffer;
 mod catalog;
 mod checkpoint;
+mod collection;
 mod commit;
 mod digest;
 mod error;
@@ -47,7 +48,10 @@ pub use memory::{HeldBytes, MemoryAccount, MemoryBudget, MemoryPriority, Reading
 pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options};
 pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
-pub use store::{CheckpointReport, ClosedStore, OpenReport, RunStats, Store, StoreStats};
+pub use store::{
+    CheckpointReport, ClosedStore, CollectedBlob, CollectionReport, CollectionRequest, OpenReport,
+    RunStats, Store, StoreStats,
+};
 pub use upload::{Savepoint, Upload, UploadStatus};
 pub use vocabulary::{
     Algorithm, Batch, Change, ClientId, Digest, ManifestEntry, Origin, ParseDigestError,

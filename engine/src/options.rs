@@ -35,8 +35,9 @@ pub struct Options {
     pub uploads_max: usize,
     /// Idle time after which an unfinished upload is dropped.
     pub upload_ttl: Duration,
-    /// Time for which unreferenced bytes are kept after an answer promised them.
-    pub lease_grace: Duration,
+    /// Time for which content that nothing references is kept: after an answer promised it, and after its last reference
+    /// was removed.
+    pub collection_grace: Duration,
     /// Memory for rows of index and catalog that no checkpoint holds yet, in bytes. A checkpoint starts when it is used
     /// up.
     pub delta_budget_bytes: usize,
@@ -71,7 +72,7 @@ impl Default for Options {
             open_files_max: 8192,
             uploads_max: 10_000,
             upload_ttl: Duration::from_hours(24),
-            lease_grace: Duration::from_hours(1),
+            collection_grace: Duration::from_hours(1),
             delta_budget_bytes: 32 << 20,
             journal_file_bytes: 16 << 20,
             reserve_bytes: 32 << 20,

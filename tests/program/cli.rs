@@ -181,7 +181,7 @@ fn help_documents_exit_codes_and_variables() {
     assert_eq!(code, 0);
     assert!(stdout.contains("Exit codes"), "{stdout}");
     let (_, stdout, _) = run(&mut tonnage(&["check-config", "--help"]));
-    assert!(stdout.contains("TONNAGE_STORAGE_LEASE_GRACE"), "{stdout}");
+    assert!(stdout.contains("TONNAGE_COLLECTION_GRACE"), "{stdout}");
 }
 
 /// Guards: with nobody at the address, `smoke` ends with the network's code and says what to check.

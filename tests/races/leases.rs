@@ -97,7 +97,7 @@ async fn put(store: Store, deeds: Arc<Deeds>) {
 fn promise<F: Future<Output = ()> + Send + 'static>(promised: fn(Store, Arc<Deeds>) -> F) {
     let world = World::default();
     let store = world.open(Options {
-        lease_grace: Duration::from_secs(1),
+        collection_grace: Duration::from_secs(1),
         ..options()
     });
     block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
@@ -138,7 +138,7 @@ const BETWEEN_LOOKS: Duration = Duration::from_mins(10);
 fn pins() {
     let world = World::default();
     let store = world.open(Options {
-        lease_grace: 100 * BETWEEN_LOOKS,
+        collection_grace: 100 * BETWEEN_LOOKS,
         ..options()
     });
     let pinned = digest("a");

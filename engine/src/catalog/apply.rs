@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
-use crate::format::keys::{self, SegmentUse, Slot, TagValue};
+use crate::format::keys::{self, SegmentUse, Slot, Suspect, TagValue};
 use crate::format::record::RecordPlaces;
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};
@@ -30,25 +30,21 @@ pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Resul
 
 fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction) -> Result<()> {
     match operation {
-        Operation::CreateRepository { id, name } => {
-            draft.put(keys::repository_by_name(name), keys::encode_id(*id));
-            draft.put(
-                keys::repository_by_id(*id),
-                Bytes::copy_from_slice(name.as_bytes()),
-            );
-            draft.changes.next_repository = draft.changes.next_repository.max(id.0 + 1);
-        }
+        Operation::CreateRepository { id, name } => create_repository(draft, *id, name),
         Operation::Link { repository, digest } => {
             draft.put(keys::link(*repository, digest), Bytes::new());
             draft.put(keys::holder(digest, *repository), Bytes::new());
+            suspect(draft, digest, within);
         }
         Operation::Unlink { repository, digest } => {
             draft.delete(keys::link(*repository, digest));
             draft.delete(keys::holder(digest, *repository));
         }
-        Operation::PutManifest { repository, entry } => put_manifest(draft, *repository, entry)?,
+        Operation::PutManifest { repository, entry } => {
+            put_manifest(draft, *repository, entry, within)?;
+        }
         Operation::DeleteManifest { repository, digest } => {
-            delete_manifest(draft, *repository, digest)?;
+            delete_manifest(draft, *repository, digest, within)?;
         }
         Operation::SetTag {
             repository,
@@ -85,7 +81,7 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
             children,
         } => {
             for child in children {
-                drop_edge(draft, *repository, digest, child);
+                drop_edge(draft, *repository, digest, child, within);
             }
         }
         Operation::ForgetManifest { repository, digest } => {
@@ -96,8 +92,17 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         Operation::ReserveSegmentIds { limit } => reserve_segments(draft, *limit),
         Operation::MarkDamaged { digest, extent } => mark_damaged(draft, digest, extent)?,
         Operation::MarkWhole { digest, extent } => mark_whole(draft, digest, extent)?,
+        Operation::RemoveBlob { digest, extent } => remove_blob(draft, digest, extent)?,
+        Operation::ClearSuspect { digest } => draft.delete(keys::suspect(digest)),
     }
     Ok(())
+}
+
+fn create_repository(draft: &mut Draft<'_>, id: RepositoryId, name: &str) {
+    let bytes = Bytes::copy_from_slice(name.as_bytes());
+    draft.put(keys::repository_by_name(name), keys::encode_id(id));
+    draft.put(keys::repository_by_id(id), bytes);
+    draft.changes.next_repository = draft.changes.next_repository.max(id.0 + 1);
 }
 
 fn set_tag(
@@ -123,27 +128,51 @@ fn forget_manifest(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Dig
     Ok(())
 }
 
-fn drop_edge(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest, child: &Digest) {
+fn drop_edge(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    child: &Digest,
+    within: &Transaction,
+) {
     draft.delete(keys::child(repository, digest, child));
     draft.delete(keys::parent(child, repository, digest));
+    suspect(draft, child, within);
+}
+
+/// Makes a digest a suspect, because it lost a reference or has none yet. Others may remain: collection looks, so that
+/// commits need not.
+fn suspect(draft: &mut Draft<'_>, digest: &Digest, within: &Transaction) {
+    let since = Suspect {
+        lsn: within.lsn,
+        unix_ms: within.unix_ms,
+    };
+    draft.put(keys::suspect(digest), since.encode());
 }
 
 fn put_manifest(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
     entry: &ManifestEntry,
+    within: &Transaction,
 ) -> Result<()> {
     // The bytes of a digest never change, but its entry may: an upgrade can learn new edges.
-    delete_manifest(draft, repository, &entry.digest)?;
+    delete_manifest(draft, repository, &entry.digest, within)?;
     if draft.changes.retired > 0 {
         // It was deleted and put again before all of its old edges were removed.
-        drop_edges(draft, repository, &entry.digest)?;
+        drop_edges(draft, repository, &entry.digest, within)?;
     }
     draft.put(
         keys::manifest(repository, &entry.digest),
         keys::encode_manifest(entry),
     );
+    draft.put(
+        keys::manifest_holder(&entry.digest, repository),
+        Bytes::new(),
+    );
+    draft.delete(keys::suspect(&entry.digest));
     for child in &entry.children {
+        draft.delete(keys::suspect(child));
         draft.put(keys::child(repository, &entry.digest, child), Bytes::new());
         draft.put(keys::parent(child, repository, &entry.digest), Bytes::new());
     }
@@ -156,19 +185,37 @@ fn put_manifest(
     Ok(())
 }
 
-fn delete_manifest(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
+fn delete_manifest(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    within: &Transaction,
+) -> Result<()> {
     let key = keys::manifest(repository, digest);
     let Some(value) = draft.get(&key)? else {
         return Ok(());
     };
     let entry =
         keys::decode_manifest(*digest, &value).map_err(|what| Error::bad_row(&key, &what))?;
-    drop_edges(draft, repository, digest)?;
+    drop_edges(draft, repository, digest, within)?;
+    remove_manifest_row(draft, repository, &entry, within);
+    Ok(())
+}
+
+/// Removes the row of a manifest, its reverse, and its place among the referrers of its subject.
+fn remove_manifest_row(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    entry: &ManifestEntry,
+    within: &Transaction,
+) {
+    let digest = &entry.digest;
     if let Some(subject) = &entry.subject {
         draft.delete(keys::referrer(repository, subject, digest));
     }
-    draft.delete(key);
-    Ok(())
+    draft.delete(keys::manifest(repository, digest));
+    draft.delete(keys::manifest_holder(digest, repository));
+    suspect(draft, digest, within);
 }
 
 /// Removes a manifest's row and marks it as retired. Its tags and edges stay until they are purged.
@@ -184,10 +231,7 @@ fn retire_manifest(
     };
     let entry =
         keys::decode_manifest(*digest, &value).map_err(|what| Error::bad_row(&key, &what))?;
-    if let Some(subject) = &entry.subject {
-        draft.delete(keys::referrer(repository, subject, digest));
-    }
-    draft.delete(key);
+    remove_manifest_row(draft, repository, &entry, within);
     let mark = keys::retired(repository, digest);
     if draft.get(&mark)?.is_none() {
         draft.changes.retired = draft.changes.retired.saturating_add(1);
@@ -196,14 +240,18 @@ fn retire_manifest(
     Ok(())
 }
 
-fn drop_edges(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
+fn drop_edges(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    within: &Transaction,
+) -> Result<()> {
     let prefix = keys::children(repository, digest);
     let edges = draft.scan_prefix(&prefix).collect::<Result<Vec<_>>>()?;
     for (edge, _) in edges {
         let child =
             keys::digest_after(&edge, &prefix).map_err(|what| Error::bad_row(&edge, &what))?;
-        draft.delete(keys::parent(&child, repository, digest));
-        draft.delete(edge);
+        drop_edge(draft, repository, digest, &child, within);
     }
     Ok(())
 }
@@ -222,10 +270,9 @@ fn place(
         if draft.get(&mark)?.is_some() {
             draft.delete(mark);
         }
-        adjust(draft, old.extent.segment, |used| {
-            used.live_bytes = used.live_bytes.saturating_sub(old.extent.length);
-            used.live_blobs = used.live_blobs.saturating_sub(1);
-        })?;
+        release(draft, &old.extent)?;
+    } else {
+        suspect(draft, digest, within);
     }
     // If no record can lie around an extent, its first read finds that.
     let end = RecordPlaces::of(&extent).map_or(0, |places| places.end);
@@ -243,6 +290,25 @@ fn place(
         .encode(),
     );
     Ok(())
+}
+
+/// Removes an index row whose blob is at `extent`. A blob that was placed elsewhere since stays.
+fn remove_blob(draft: &mut Draft<'_>, digest: &Digest, extent: &Extent) -> Result<()> {
+    if slot(draft, digest)?.is_some_and(|slot| slot.extent == *extent) {
+        release(draft, extent)?;
+        draft.delete(keys::blob(draft.hash_key(), digest));
+        draft.delete(keys::damaged(digest));
+        draft.delete(keys::suspect(digest));
+    }
+    Ok(())
+}
+
+/// Takes an extent off the live bytes of its segment.
+fn release(draft: &mut Draft<'_>, extent: &Extent) -> Result<()> {
+    adjust(draft, extent.segment, |used| {
+        used.live_bytes = used.live_bytes.saturating_sub(extent.length);
+        used.live_blobs = used.live_blobs.saturating_sub(1);
+    })
 }
 
 fn reserve_segments(draft: &mut Draft<'_>, limit: SegmentId) {
@@ -282,6 +348,11 @@ fn adjust(
         Some(value) => SegmentUse::decode(&value).map_err(|what| Error::bad_row(&key, &what))?,
     };
     change(&mut used);
-    draft.put(key, used.encode());
+    if used.live_blobs == 0 {
+        // Its file may be removed.
+        draft.delete(key);
+    } else {
+        draft.put(key, used.encode());
+    }
     Ok(())
 }

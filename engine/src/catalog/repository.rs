@@ -197,6 +197,11 @@ impl<'a> Repository<'a> {
         self.has(&keys::holder(digest, self.id))
     }
 
+    /// Returns whether the reverse of a manifest is there.
+    pub(crate) fn is_manifest_holder(&self, digest: &Digest) -> Result<bool> {
+        self.has(&keys::manifest_holder(digest, self.id))
+    }
+
     /// Returns whether the reverse of an edge is there.
     pub(crate) fn is_parent(&self, child: &Digest, parent: &Digest) -> Result<bool> {
         self.has(&keys::parent(child, self.id, parent))

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Malformed;
-use crate::format::keys::{self, SegmentUse, Slot};
+use crate::format::keys::{self, SegmentUse, Slot, Suspect};
 use crate::format::transaction::RepositoryId;
 use crate::state::State;
 use crate::table::{Scan, resident};
@@ -131,10 +131,7 @@ impl View {
 
     /// Lists at most `limit` names of repositories in which a blob is visible, in the order of their creation.
     pub fn holders(&self, digest: &Digest, limit: usize) -> Result<Vec<String>> {
-        let prefix = keys::holders(digest);
-        let ids = self.collect(&prefix, None, limit, |key, _| {
-            keys::number_after(key, &prefix).map(RepositoryId)
-        })?;
+        let ids = self.holder_ids(digest, limit)?;
         let mut names = Vec::with_capacity(ids.len());
         for id in ids {
             names.extend(self.repository_name(id)?);
@@ -172,15 +169,49 @@ impl View {
         })
     }
 
-    /// Returns whether a manifest of any repository keeps a digest alive; then it needs no lease. Links do not count:
-    /// they give visibility, not life.
+    /// Returns whether a digest is a manifest of any repository, or a child of one; then it needs no lease. Links do
+    /// not count: they give visibility, not life.
     pub fn referenced(&self, digest: &Digest) -> Result<bool> {
-        Ok(self
-            .state
-            .scan_prefix(&keys::parents(digest), None)
-            .next()
-            .transpose()?
-            .is_some())
+        for prefix in [keys::parents(digest), keys::manifest_holders(digest)] {
+            let first = self.state.scan_prefix(&prefix, None).next();
+            if first.transpose()?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns since when nothing is known to reference a digest; `None` if it is no suspect.
+    pub(crate) fn suspect(&self, digest: &Digest) -> Result<Option<Suspect>> {
+        let key = keys::suspect(digest);
+        let value = self.state.get(&key)?;
+        value
+            .map(|value| row(&key, Suspect::decode(&value)))
+            .transpose()
+    }
+
+    /// Lists all suspects in the order of their digests.
+    pub(crate) fn suspects(&self) -> Rows<(Digest, Suspect)> {
+        self.rows(&keys::suspects(), |key, value, prefix| {
+            Ok((keys::digest_after(key, prefix)?, Suspect::decode(value)?))
+        })
+    }
+
+    /// Lists at most `limit` repositories that link a blob, whether or not they are deleted.
+    pub(crate) fn holder_ids(&self, digest: &Digest, limit: usize) -> Result<Vec<RepositoryId>> {
+        let prefix = keys::holders(digest);
+        self.collect(&prefix, None, limit, |key, _| {
+            keys::number_after(key, &prefix).map(RepositoryId)
+        })
+    }
+
+    /// Returns the use of a segment; `None` if it holds no live blob.
+    pub(crate) fn segment(&self, id: SegmentId) -> Result<Option<SegmentUse>> {
+        let key = keys::segment(id);
+        let value = self.state.get(&key)?;
+        value
+            .map(|value| row(&key, SegmentUse::decode(&value)))
+            .transpose()
     }
 
     /// Lists segments with their use, in the order of their ids.

@@ -11,6 +11,7 @@
 mod freeze;
 pub(crate) mod group;
 pub(crate) mod prevalidate;
+mod removals;
 pub(crate) mod resolve;
 pub(crate) mod sequencer;
 #[cfg(test)]
@@ -19,5 +20,6 @@ mod tests;
 pub(crate) use freeze::Frozen;
 pub(crate) use group::{ShutdownSignals, run_journal};
 pub(crate) use prevalidate::prevalidate;
+pub(crate) use removals::{Candidate, Removals};
 pub(crate) use resolve::resolve;
 pub(crate) use sequencer::{ManifestPurgeStep, Sequencer};

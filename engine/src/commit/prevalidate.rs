@@ -113,5 +113,6 @@ pub(super) fn removes(operation: &Operation) -> bool {
             | Operation::ReserveSegmentIds { .. }
             | Operation::MarkDamaged { .. }
             | Operation::MarkWhole { .. }
+            | Operation::ClearSuspect { .. }
     )
 }

@@ -340,7 +340,7 @@ impl Sequencer {
         Ok(Some(ManifestPurgeStep { waiting, last }))
     }
 
-    fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
+    pub(super) fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
         let inner = self.inner.lock();
         self.poison.check()?;
         if inner.closing {
@@ -350,7 +350,7 @@ impl Sequencer {
     }
 
     /// Queues operations of the store itself.
-    fn queue_own(
+    pub(super) fn queue_own(
         &self,
         inner: &mut Inner,
         operations: Vec<Operation>,

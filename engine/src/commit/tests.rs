@@ -101,7 +101,12 @@ impl Rig {
             length,
             extent,
             abandon: None,
-            pin: self.leases.pin(&[digest]),
+            in_use: None,
+            pin: self
+                .leases
+                .pin(&[digest])
+                .now_or_never()
+                .expect("nothing is condemned"),
             listener: None,
         }
     }

@@ -158,6 +158,19 @@ pub fn manifests(repository: RepositoryId) -> Bytes {
     Key::new(prefix::MANIFEST).number(repository.0).done()
 }
 
+/// Returns the key of a manifest's reverse: a repository that has a digest as a manifest.
+pub fn manifest_holder(digest: &Digest, repository: RepositoryId) -> Bytes {
+    Key::new(prefix::MANIFEST_HOLDER)
+        .digest(digest)
+        .number(repository.0)
+        .done()
+}
+
+/// Returns the prefix of all repositories that have a digest as a manifest.
+pub fn manifest_holders(digest: &Digest) -> Bytes {
+    Key::new(prefix::MANIFEST_HOLDER).digest(digest).done()
+}
+
 /// Returns the key of an edge from a manifest to a child.
 pub fn child(repository: RepositoryId, parent: &Digest, child: &Digest) -> Bytes {
     Key::new(prefix::CHILD)
@@ -292,6 +305,16 @@ pub fn retired_parts(key: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
 /// Returns a decoder of what follows the table and the repository in a key of [`OWNED_PREFIXES`].
 fn after_owner(key: &[u8]) -> Decoder<'_> {
     Decoder::new(key.get(9..).unwrap_or_default())
+}
+
+/// Returns the key of a suspect: a digest that may be garbage.
+pub fn suspect(digest: &Digest) -> Bytes {
+    Key::new(prefix::SUSPECT).digest(digest).done()
+}
+
+/// Returns the prefix of all suspects.
+pub fn suspects() -> Bytes {
+    Key::new(prefix::SUSPECT).done()
 }
 
 /// Encodes the value of a deleted manifest's row: the transaction that deleted it.
@@ -462,6 +485,34 @@ impl TagValue {
         };
         decoder.end()?;
         Ok(tag)
+    }
+}
+
+/// Value of a suspect's row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Suspect {
+    /// Transaction since which nothing is known to reference the digest.
+    pub lsn: Lsn,
+    /// Wall-clock time of that transaction.
+    pub unix_ms: u64,
+}
+
+impl Suspect {
+    /// Encodes the value of a row.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Encoder::new();
+        Bytes::from(out.u64(self.lsn.0).u64(self.unix_ms).finish())
+    }
+
+    /// Decodes the value of a row.
+    pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
+        let mut decoder = Decoder::new(value);
+        let suspect = Self {
+            lsn: Lsn(decoder.counter()?),
+            unix_ms: decoder.u64()?,
+        };
+        decoder.end()?;
+        Ok(suspect)
     }
 }
 

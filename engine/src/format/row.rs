@@ -38,6 +38,10 @@ pub mod table {
     pub const SEGMENT: u8 = b'g';
     /// Deleted manifest of which rows remain.
     pub const RETIRED: u8 = b'x';
+    /// Repository that has a digest as a manifest: the reverse of a manifest.
+    pub const MANIFEST_HOLDER: u8 = b'n';
+    /// Digest that may be garbage: since some transaction, nothing is known to reference it.
+    pub const SUSPECT: u8 = b'z';
 }
 
 const ID_BYTES: usize = 8;
@@ -54,7 +58,7 @@ pub fn filter_key(key: &[u8]) -> &[u8] {
 /// them.
 pub fn group_of(prefix: &[u8]) -> Option<&[u8]> {
     let before_digest = match *prefix.first()? {
-        table::HOLDER | table::PARENT => 1,
+        table::HOLDER | table::PARENT | table::MANIFEST_HOLDER => 1,
         table::CHILD | table::REFERRER | table::TAGGED => 1 + ID_BYTES,
         _ => return None,
     };
@@ -73,14 +77,21 @@ mod tests {
         let sha256 = [&[1_u8][..], &[9; 32]].concat();
         let sha512 = [&[2_u8][..], &[9; 64]].concat();
         for digest in [sha256, sha512] {
-            for (table, id) in [(b"h", 0), (b"p", 0), (b"e", 8), (b"s", 8), (b"u", 8)] {
+            for (table, id) in [
+                (b"h", 0),
+                (b"p", 0),
+                (b"n", 0),
+                (b"e", 8),
+                (b"s", 8),
+                (b"u", 8),
+            ] {
                 let prefix = [&table[..], &vec![3; id], &digest].concat();
                 let row = [&prefix[..], b"more"].concat();
                 assert_eq!(group_of(&prefix), Some(&prefix[..]));
                 assert_eq!(filter_key(&row), &prefix[..]);
                 assert_eq!(group_of(&prefix[..prefix.len() - 1]), None);
             }
-            for table in [b"l", b"t", b"b", b"m"] {
+            for table in [b"l", b"t", b"b", b"m", b"z"] {
                 let row = [&table[..], &[3; 8], &digest].concat();
                 assert_eq!(group_of(&row), None);
                 assert_eq!(filter_key(&row), &row[..]);

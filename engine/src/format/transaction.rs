@@ -148,6 +148,19 @@ pub enum Operation {
         /// Extent of its bytes.
         extent: Extent,
     },
+    /// Removes a blob from the index, because nothing references it. Earlier operations removed its links. The bytes at
+    /// the extent are garbage.
+    RemoveBlob {
+        /// The blob.
+        digest: Digest,
+        /// Extent of its bytes.
+        extent: Extent,
+    },
+    /// Clears a suspect: something references the digest, or it is not stored.
+    ClearSuspect {
+        /// The digest.
+        digest: Digest,
+    },
 }
 
 const SKIPPABLE: u16 = 1;
@@ -273,6 +286,11 @@ impl Operation {
             }
             Self::MarkDamaged { digest, extent } => encode_place(digest, extent, out, 66),
             Self::MarkWhole { digest, extent } => encode_place(digest, extent, out, 67),
+            Self::RemoveBlob { digest, extent } => encode_place(digest, extent, out, 68),
+            Self::ClearSuspect { digest } => {
+                out.digest(digest);
+                69
+            }
         }
     }
 
@@ -330,6 +348,14 @@ impl Operation {
                 repository: RepositoryId(from.counter()?),
                 digest: from.digest()?,
             },
+            _ => return Self::decode_placement(kind, from),
+        };
+        Ok(Some(operation))
+    }
+
+    /// Decodes an operation about places in this store. Returns `None` for an unknown kind.
+    fn decode_placement(kind: u16, from: &mut Decoder<'_>) -> Result<Option<Self>, Malformed> {
+        let operation = match kind {
             64 => Self::PlaceBlob {
                 digest: from.digest()?,
                 extent: decode_extent(from)?,
@@ -344,6 +370,13 @@ impl Operation {
             67 => Self::MarkWhole {
                 digest: from.digest()?,
                 extent: decode_extent(from)?,
+            },
+            68 => Self::RemoveBlob {
+                digest: from.digest()?,
+                extent: decode_extent(from)?,
+            },
+            69 => Self::ClearSuspect {
+                digest: from.digest()?,
             },
             _ => return Ok(None),
         };

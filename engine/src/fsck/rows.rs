@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::{FsckReport, Severity};
 use crate::catalog::{Repository, View};
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::extent::SegmentId;
 use crate::format::keys::SegmentUse;
@@ -147,6 +148,7 @@ async fn links(
                     format!("{name}: blob {digest} is linked, but not stored"),
                 );
             }
+            suspicion(view, (name, digest), store, report).await?;
             if !resident(|| of.is_holder_of(digest)).await? {
                 report.add(
                     Severity::Damage,
@@ -160,6 +162,21 @@ async fn links(
             Some(last) => after = Some(*last),
         }
     }
+}
+
+/// Checks that collection will find a linked blob that nothing references.
+async fn suspicion(
+    view: &View,
+    (name, digest): (&str, &Digest),
+    store: &Path,
+    report: &mut FsckReport,
+) -> Result<()> {
+    let known = |view: &View| Ok(view.referenced(digest)? || view.suspect(digest)?.is_some());
+    if !view.read(known).await? {
+        let what = format!("{name}: nothing references {digest}, and collection does not know it");
+        report.add(Severity::Damage, store, what);
+    }
+    Ok(())
 }
 
 async fn manifests(
@@ -188,6 +205,10 @@ async fn manifests(
                     store,
                     format!("{name}: manifest {digest} is not stored"),
                 ),
+            }
+            if !resident(|| of.is_manifest_holder(digest)).await? {
+                let what = format!("{name}: the manifest {digest} has no reverse");
+                report.add(Severity::Damage, store, what);
             }
             for child in resident(|| of.children(digest, usize::MAX)).await? {
                 if !resident(|| of.is_parent(&child, digest)).await? {

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use super::append_queue::AppendQueue;
 use super::files::{SegmentFile, SegmentFiles};
 use super::ids::SegmentIds;
+use super::in_use::{SegmentInUse, SegmentsInUse};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, VolumeId};
@@ -27,6 +28,7 @@ use crate::format::record::{RECORD_ALIGN, RecordFrame, RecordPlaces, pad64};
 use crate::format::segment::{HEADER_BYTES, SegmentClass};
 use crate::io::exact::write_all_and_sync;
 use crate::io::{Class, IoError};
+use crate::options::Options;
 use crate::poison::Poison;
 use crate::sync::oneshot;
 
@@ -57,10 +59,19 @@ pub(crate) struct Appender {
     large: mpsc::Sender<Job>,
 }
 
+/// A blob that was written.
+#[derive(Debug)]
+pub(crate) struct Appended {
+    /// Where its bytes are.
+    pub extent: Extent,
+    /// Keeps its segment from being removed before the blob is committed.
+    pub in_use: Arc<SegmentInUse>,
+}
+
 #[derive(Debug)]
 struct Job {
     blob: SmallBlob,
-    done: oneshot::Sender<Result<Extent>>,
+    done: oneshot::Sender<Result<Appended>>,
 }
 
 impl Appender {
@@ -68,8 +79,9 @@ impl Appender {
     pub(crate) fn start(
         files: &Arc<SegmentFiles>,
         ids: &Arc<SegmentIds>,
+        in_use: &Arc<SegmentsInUse>,
         poison: &Arc<Poison>,
-        shared_segment_bytes: u64,
+        options: &Options,
     ) -> Self {
         let spawn = &files.env().spawn;
         let start = |name| {
@@ -77,8 +89,9 @@ impl Appender {
             let task = Task {
                 files: Arc::clone(files),
                 ids: Arc::clone(ids),
+                in_use: Arc::clone(in_use),
                 poison: Arc::clone(poison),
-                shared_segment_bytes,
+                shared_segment_bytes: options.shared_segment_bytes,
                 active: None,
             };
             spawn.spawn(name, Box::pin(task.run(jobs)));
@@ -91,7 +104,7 @@ impl Appender {
     }
 
     /// Writes a blob into a shared segment; returns once it is durable.
-    pub(crate) async fn append(&self, blob: SmallBlob) -> Result<Extent> {
+    pub(crate) async fn append(&self, blob: SmallBlob) -> Result<Appended> {
         let (done, result) = oneshot::channel();
         let queue = if blob.length <= SMALL_BYTES {
             &self.small
@@ -108,6 +121,7 @@ impl Appender {
 struct Task {
     files: Arc<SegmentFiles>,
     ids: Arc<SegmentIds>,
+    in_use: Arc<SegmentsInUse>,
     poison: Arc<Poison>,
     shared_segment_bytes: u64,
     active: Option<Active>,
@@ -116,6 +130,7 @@ struct Task {
 /// The segment that a task appends to.
 struct Active {
     file: Arc<SegmentFile>,
+    in_use: Arc<SegmentInUse>,
     /// The end of the last record that was synced, padding included.
     good: u64,
 }
@@ -154,7 +169,7 @@ impl Task {
     }
 
     /// Writes and syncs one batch.
-    async fn write(&mut self, blobs: Vec<SmallBlob>) -> Result<Vec<Extent>> {
+    async fn write(&mut self, blobs: Vec<SmallBlob>) -> Result<Vec<Appended>> {
         self.poison.check()?;
         let size: u64 = blobs
             .iter()
@@ -184,11 +199,17 @@ impl Task {
             }
             return Err(error);
         }
+        let extents = layout.extents.into_iter();
+        let appended = extents.map(|extent| Appended {
+            extent,
+            in_use: Arc::clone(&active.in_use),
+        });
+        let appended = appended.collect();
         self.active = Some(Active {
             good: layout.end,
             ..active
         });
-        Ok(layout.extents)
+        Ok(appended)
     }
 
     /// Creates the next segment: header and name are durable before the first record.
@@ -201,6 +222,7 @@ impl Task {
         }
         Ok(Active {
             file,
+            in_use: self.in_use.enter(id),
             good: HEADER_BYTES as u64,
         })
     }
@@ -251,11 +273,11 @@ fn lay_out(
 }
 
 /// Sends every waiter its result. The record of a waiter that was dropped is garbage, which compaction finds.
-fn answer(waiters: Vec<oneshot::Sender<Result<Extent>>>, written: Result<Vec<Extent>>) {
+fn answer(waiters: Vec<oneshot::Sender<Result<Appended>>>, written: Result<Vec<Appended>>) {
     match written {
-        Ok(extents) => {
-            for (waiter, extent) in waiters.into_iter().zip(extents) {
-                drop(waiter.send(Ok(extent)));
+        Ok(all) => {
+            for (waiter, appended) in waiters.into_iter().zip(all) {
+                drop(waiter.send(Ok(appended)));
             }
         }
         Err(error) => {

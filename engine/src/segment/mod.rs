@@ -12,6 +12,7 @@ mod damaged;
 mod dedicated;
 mod files;
 mod ids;
+mod in_use;
 mod open_files;
 mod reader;
 mod record_check;
@@ -32,11 +33,12 @@ use crate::poison::Poison;
 
 use crate::sync::oneshot;
 use crate::vocabulary::ClientId;
-pub(crate) use appender::{Appender, SmallBlob};
+pub(crate) use appender::{Appended, Appender, SmallBlob};
 pub(crate) use damaged::Damaged;
 pub(crate) use dedicated::DedicatedWriter;
 pub(crate) use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
 pub(crate) use ids::{RESERVE_IDS, SegmentIds};
+pub(crate) use in_use::{SegmentInUse, SegmentsInUse};
 pub(crate) use open_files::{OpenFile, OpenFiles, Purpose};
 pub(crate) use reader::OpenFailure;
 pub use reader::{BlobReader, BlobStream};
@@ -47,6 +49,7 @@ pub(crate) struct Segments {
     files: Arc<SegmentFiles>,
     ids: Arc<SegmentIds>,
     appender: Appender,
+    in_use: Arc<SegmentsInUse>,
     pool: ReadPool,
     damaged: Arc<Damaged>,
 }
@@ -64,13 +67,15 @@ impl Segments {
     ) -> Arc<Self> {
         let clock = Arc::clone(&env.clock);
         let files = SegmentFiles::new(env, dir, store, Arc::clone(poison), options.open_files_max);
-        let appender = Appender::start(&files, &ids, poison, options.shared_segment_bytes);
+        let in_use = Arc::default();
+        let appender = Appender::start(&files, &ids, &in_use, poison, options);
         let pool = ReadPool::new(options.read_budget_bytes, options.read_stall, clock);
         let damaged = Arc::default();
         Arc::new(Self {
             files,
             ids,
             appender,
+            in_use,
             pool,
             damaged,
         })
@@ -89,6 +94,11 @@ impl Segments {
     /// Returns the appender of shared segments.
     pub(crate) fn appender(&self) -> &Appender {
         &self.appender
+    }
+
+    /// Returns whether bytes may still be appended to a segment, or committed in it.
+    pub(crate) fn is_in_use(&self, id: SegmentId) -> bool {
+        self.in_use.contains(id)
     }
 
     /// Returns the memory for reads.

@@ -38,7 +38,7 @@ async fn append(bench: &Workbench, bytes: &[u8]) -> (Digest, Extent) {
     };
     (
         digest,
-        bench.segments.appender().append(blob).await.unwrap(),
+        bench.segments.appender().append(blob).await.unwrap().extent,
     )
 }
 

@@ -18,6 +18,7 @@ mod background;
 mod checkpoints;
 mod close;
 mod closed;
+mod collection;
 mod damage;
 mod open;
 mod purge;
@@ -52,6 +53,7 @@ use crate::sync::{Mutex, Notify, oneshot};
 use crate::vocabulary::{Batch, Change, ClientId, UploadClaim, UploadId, UploadSpec};
 pub use checkpoints::{CheckpointReport, RunStats};
 pub use closed::ClosedStore;
+pub use collection::{CollectedBlob, CollectionReport, CollectionRequest};
 pub use open::OpenReport;
 pub use stats::StoreStats;
 
@@ -77,6 +79,7 @@ struct Inner {
     segments: Arc<Segments>,
     uploads: Arc<Uploads>,
     checkpoints: checkpoints::Checkpoints,
+    collection: collection::Collection,
     /// Notified when something was deleted and is to be purged.
     deleted: Arc<Notify>,
     /// True once the store closes: background tasks end.
@@ -109,7 +112,7 @@ impl Store {
         let linked = linked(&batch.changes);
         let referenced = children(&batch.changes);
         // Held until the lease is granted: nothing references yet what is only linked.
-        let pin = inner.leases.pin(&linked);
+        let pin = inner.leases.pin(&linked).await;
         let begun = inner.leases.now();
         let waiting = inner.submit(batch).await?;
         let committed = waiting.await.map_err(|_gone| Error::Closed)??;
@@ -123,7 +126,7 @@ impl Store {
             // In doubt it is leased: the commit is durable, whatever this read returns.
             let referenced = self.view().read(|view| view.referenced(&digest)).await;
             if !referenced.unwrap_or(false) {
-                inner.leases.grant(digest);
+                inner.leases.grant(digest).await;
             }
         }
         drop(pin);
@@ -183,15 +186,15 @@ impl Store {
     /// manifest references needs no lease and costs no memory.
     pub async fn lease(&self, digest: &Digest) -> Result<()> {
         if !self.view().read(|view| view.referenced(digest)).await? {
-            self.inner.leases.grant(*digest);
+            self.inner.leases.grant(*digest).await;
         }
         Ok(())
     }
 
     /// Protects `digests` from collection until the pin drops: for work that checks them now and names them in a later
     /// commit.
-    pub fn pin(&self, digests: &[Digest]) -> Pin {
-        self.inner.leases.pin(digests)
+    pub async fn pin(&self, digests: &[Digest]) -> Pin {
+        self.inner.leases.pin(digests).await
     }
 
     /// Returns whether an unexpired lease or a pin protects the bytes of `digest`.
@@ -245,6 +248,12 @@ impl Store {
     /// Returns figures for operators.
     pub async fn stats(&self) -> Result<StoreStats> {
         stats::gather(&self.inner).await
+    }
+
+    /// Removes blobs that nothing references and whose grace is over, and unlinks segments without a live blob. The
+    /// store does the same by itself, from time to time.
+    pub async fn collect(&self, request: CollectionRequest) -> Result<CollectionReport> {
+        collection::collect(&self.inner, request).await
     }
 
     /// Writes a checkpoint now, unless nothing changed since the last.

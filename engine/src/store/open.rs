@@ -14,6 +14,7 @@ use super::background;
 use super::checkpoints::Checkpoints;
 use super::close::JournalTask;
 use super::closed;
+use super::collection::Collection;
 use super::{Inner, Store};
 use crate::catalog::View;
 use crate::commit::{Sequencer, ShutdownSignals, run_journal};
@@ -200,7 +201,7 @@ async fn assemble(
         ..
     } = claim;
     let poison = Arc::clone(&site.poison);
-    let leases = Leases::new(Arc::clone(&env.clock), options.lease_grace);
+    let leases = Leases::new(Arc::clone(&env.clock), options.collection_grace);
     // Ids below the limit may have been used before the stop, so only newly reserved ones are used.
     let used = recovered.state.segment_limit;
     let ids = SegmentIds::new(used, used, Arc::clone(&poison));
@@ -229,17 +230,16 @@ async fn assemble(
         epoch: plan.epoch,
         file_bytes: options.journal_file_bytes,
     };
-    let journal = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn);
-    let journal = journal.await.map_err(Error::unpoisoned)?;
+    let journal = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn).await;
+    let journal = journal.map_err(Error::unpoisoned)?;
     // After the first journal file is durable, because a reserve implies that there was one.
     reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
     let position = journal.position();
-    let clock = Arc::clone(&env.clock);
     let sequencer = Arc::new(Sequencer::new(
         recovered.state,
         position,
         plan.first_lsn,
-        clock,
+        Arc::clone(&env.clock),
         Arc::clone(&poison),
     ));
     stored.sequencer.get_or_init(|| Arc::clone(&sequencer));
@@ -247,6 +247,7 @@ async fn assemble(
     let last = plan.previous.map_or(position, |previous| previous.end);
     let inner = Arc::new(Inner {
         checkpoints: Checkpoints::new(site, recovered.history, last),
+        collection: Collection::new(&options, leases.now(), sequencer.durable().lsn),
         env,
         path,
         options,

@@ -18,7 +18,7 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::finished_blob::{CommitListener, FinishedBlob};
-use crate::segment::{AbandonGuard, SmallBlob};
+use crate::segment::{AbandonGuard, Appended, SegmentInUse, SmallBlob};
 use crate::vocabulary::UploadId;
 
 /// An upload that this request writes to, until another request takes over ([`Error::UploadBusy`]) or the upload ends
@@ -197,9 +197,13 @@ impl Upload {
         mut completion: Completion,
         expected: Digest,
     ) -> std::result::Result<FinishedBlob, (Error, Completion)> {
-        let pin = self.uploads.leases().pin(&[expected]);
+        let pin = self.uploads.leases().pin(&[expected]).await;
         let stored = step!(self, body, self.check_and_store(body, expected).await);
-        let (extent, abandon) = match stored {
+        let StoredBytes {
+            extent,
+            abandon,
+            in_use,
+        } = match stored {
             Ok(stored) => stored,
             Err(error) => return Err((error, completion)),
         };
@@ -215,32 +219,29 @@ impl Upload {
             length,
             extent,
             abandon,
+            in_use,
             pin,
             listener: Some(Box::new(completion)),
         })
     }
 
-    async fn check_and_store(
-        &self,
-        body: &mut Body,
-        expected: Digest,
-    ) -> Result<(Extent, Option<AbandonGuard>)> {
+    async fn check_and_store(&self, body: &mut Body, expected: Digest) -> Result<StoredBytes> {
         let found = body.digest(expected.algorithm()).await?;
         if found != expected {
             return Err(Error::DigestMismatch { expected, found });
         }
         if let Some(extent) = self.uploads.stored_intact(&expected).await? {
             body.settle().await;
-            return Ok((extent, None));
+            return Ok(StoredBytes {
+                extent,
+                abandon: None,
+                in_use: None,
+            });
         }
         self.store(body, expected).await
     }
 
-    async fn store(
-        &self,
-        body: &mut Body,
-        digest: Digest,
-    ) -> Result<(Extent, Option<AbandonGuard>)> {
+    async fn store(&self, body: &mut Body, digest: Digest) -> Result<StoredBytes> {
         let pool = self.uploads.segments().pool().clone();
         let threshold = self.uploads.shared().options.spill_threshold_bytes;
         let (payload_hash, storage) = body.flushed();
@@ -256,7 +257,11 @@ impl Upload {
                 let finished = spill.finish(digest, payload_hash).await;
                 let guard = finished.is_ok().then(|| spill.take_segment());
                 // A sync is not repeated, so the bytes count as lost.
-                return Ok((body.fail(finished)?, guard));
+                return Ok(StoredBytes {
+                    extent: body.fail(finished)?,
+                    abandon: guard,
+                    in_use: None,
+                });
             }
         };
         let (payload_hash, _) = body.flushed();
@@ -267,8 +272,20 @@ impl Upload {
             checksums: payload_hash.table(),
         };
         let appender = self.uploads.segments().appender();
-        Ok((appender.append(blob).await?, None))
+        let Appended { extent, in_use } = appender.append(blob).await?;
+        Ok(StoredBytes {
+            extent,
+            abandon: None,
+            in_use: Some(in_use),
+        })
     }
+}
+
+/// The bytes of a finished upload, and what keeps their segment until the commit.
+struct StoredBytes {
+    extent: Extent,
+    abandon: Option<AbandonGuard>,
+    in_use: Option<Arc<SegmentInUse>>,
 }
 
 impl Drop for Upload {

@@ -37,10 +37,10 @@ impl Uploads {
         });
         let payload_hash = hashed.await.ok_or(Error::Closed)?;
         let digest = payload_hash.digest();
-        let pin = self.leases().pin(&[digest]);
+        let pin = self.leases().pin(&[digest]).await;
         let stored = self.stored_intact(&digest).await?;
-        let extent = if let Some(extent) = stored {
-            extent
+        let (extent, in_use) = if let Some(extent) = stored {
+            (extent, None)
         } else {
             let checksums = payload_hash.table();
             let blob = SmallBlob {
@@ -50,13 +50,15 @@ impl Uploads {
                 checksums,
             };
             let appender = self.segments().appender();
-            with_space!(self.shared(), appender.append(blob.clone()).await)?
+            let appended = with_space!(self.shared(), appender.append(blob.clone()).await)?;
+            (appended.extent, Some(appended.in_use))
         };
         Ok(FinishedBlob {
             digest,
             length,
             extent,
             abandon: None,
+            in_use,
             pin,
             listener: None,
         })

@@ -80,7 +80,7 @@ impl Workbench {
             &poison,
             options,
         );
-        let leases = Leases::new(Arc::clone(&env.clock), options.lease_grace);
+        let leases = Leases::new(Arc::clone(&env.clock), options.collection_grace);
         let index = Arc::new(Index::default());
         let uploads = Uploads::new(
             env.clone(),

@@ -76,7 +76,7 @@ impl Specimen {
         machine.executor.block_on(async {
             let opened = Store::open(machine.env.clone(), &store_path(), options.clone()).await;
             let (store, _) = opened.expect("a new store opens");
-            let grace = options.lease_grace;
+            let grace = options.collection_grace;
             let clients = [calls()];
             drive::run_clients(&store, &machine.env, &record, grace, &clients, &[]).await;
             mark_damaged(&machine, &store).await;

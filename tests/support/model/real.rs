@@ -26,7 +26,7 @@ pub async fn run(history: &History, folder: &Path, env: impl Fn() -> Env) -> Res
     for life in &history.lives {
         let (record, env) = (Shared::default(), env());
         let options = history.options();
-        let grace = options.lease_grace;
+        let grace = options.collection_grace;
         let failed =
             |check| move |error: tonnage_engine::Error| Violation::new(check, error.to_string());
         let opened = Store::open(env.clone(), &path, options).await;

@@ -291,7 +291,7 @@ impl Recoveries {
             });
         });
         let (env, options) = (machine.env.clone(), self.task.options.clone());
-        let grace = options.lease_grace;
+        let grace = options.collection_grace;
         let mut opened = Ok(());
         let ran = guarded("panic after a first stop", || {
             machine.executor.block_on(async {

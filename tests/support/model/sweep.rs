@@ -210,7 +210,7 @@ impl LifeRun<'_> {
     /// From the open to the stop.
     fn live(&self, machine: &Machine, record: &Shared, carry: &Carry) -> Ended {
         let options = self.history.options();
-        let grace = options.lease_grace;
+        let grace = options.collection_grace;
         let faulty = self.life.is_faulty();
         machine.executor.block_on(async {
             // The next openings meet the full disk already, the first one has nothing to lose yet.

@@ -193,7 +193,7 @@ impl Config {
             "Memory of changes since the last checkpoint at which the next one begins");
         reader.read("storage.upload_ttl", &mut store.upload_ttl, duration(MINUTE..=YEAR),
             "How long an unfinished upload is kept after its last byte");
-        reader.read("storage.lease_grace", &mut store.lease_grace, duration(MINUTE..=YEAR),
-            "How long unreferenced content is kept after an answer promised it");
+        reader.read("collection.grace", &mut store.collection_grace, duration(SECOND..=YEAR),
+            "How long content that nothing references is kept: after an answer promised it, and after its last reference was removed");
     }
 }

@@ -105,7 +105,8 @@ fn every_error_is_reported() {
         read_budget = '8 MB'
         staging_budget = '1 MiB'
         spill = 1
-        lease_grace = 3600
+        [collection]
+        grace = 3600
         [limits]
         connections = 1.5
         uploads = 1000001
@@ -125,11 +126,11 @@ fn every_error_is_reported() {
         t:13: storage.read_budget: invalid size `8 MB`; write whole bytes or an IEC unit, such as 8 MiB
         t:14: storage.staging_budget: 1 MiB is below the minimum of 2 MiB
         t:15: unknown option `storage.spill`; `tonnage config show` lists all options
-        t:16: storage.lease_grace: invalid duration `3600`; write numbers with units, such as 30s, 1h30m or 7d
-        t:18: limits.connections: write a string, a whole number, true, false, or an array of strings
-        t:19: limits.uploads: 1000001 is above the maximum of 1000000
-        t:20: string values must be quoted, expected literal string
-        t:20: unknown option `limits.x`; `tonnage config show` lists all options";
+        t:17: collection.grace: invalid duration `3600`; write numbers with units, such as 30s, 1h30m or 7d
+        t:19: limits.connections: write a string, a whole number, true, false, or an array of strings
+        t:20: limits.uploads: 1000001 is above the maximum of 1000000
+        t:21: string values must be quoted, expected literal string
+        t:21: unknown option `limits.x`; `tonnage config show` lists all options";
     let found = shown(&load_all(text, &[], &["--listen", "127.0.0.1:1"]).errors);
     let expected: Vec<_> = expected.lines().map(str::trim).collect();
     assert_eq!(found, expected);

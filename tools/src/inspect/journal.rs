@@ -134,5 +134,7 @@ fn words_of(operation: &Operation) -> String {
         Operation::ReserveSegmentIds { limit } => format!("reserve segment ids below {limit}"),
         Operation::MarkDamaged { digest, extent } => format!("mark {digest} damaged at {extent}"),
         Operation::MarkWhole { digest, extent } => format!("mark {digest} whole at {extent}"),
+        Operation::RemoveBlob { digest, extent } => format!("remove {digest} from {extent}"),
+        Operation::ClearSuspect { digest } => format!("clear suspect {digest}"),
     }
 }

@@ -1,0 +1,14 @@
+//! Collection: what happens to a digest that nothing may reference any more.
+//!
+//! Owns: the rules ([`rules`]), and how long grace lasts ([`grace`]). Both are pure. Refuses: carrying them out, which
+//! `store::collection` does, and queueing removals (`commit::removals`).
+//!
+//! Invariant of the rows: a stored blob that nothing references is a suspect. A commit that takes a reference away, or
+//! stores or links a blob, makes its digest a suspect; a commit that references it clears that. So collection reads
+//! suspects only, and never searches the store.
+
+pub(crate) mod grace;
+pub(crate) mod rules;
+
+pub(crate) use grace::GraceClock;
+pub(crate) use rules::{Verdict, judge};

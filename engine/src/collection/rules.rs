@@ -1,0 +1,43 @@
+//! The rules of collection (DESIGN D3 and D4).
+//!
+//! Owns: [`judge`], the only decision about a suspect. It is made twice from the same rules: on the durable state, to
+//! find candidates, and on the newest state when the removal is queued. Refuses: leases and pins, which protect a digest
+//! whatever the rows say.
+
+use crate::catalog::View;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::extent::{Extent, Lsn};
+
+/// What happens to a suspect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing: it is no suspect.
+    Innocent,
+    /// It is cleared: something references it, or it is not stored.
+    Clear,
+    /// It is kept, because it became a suspect too short a time ago, in this transaction.
+    InGrace(Lsn),
+    /// Its blob is removed from the index. The bytes are at this extent.
+    Remove(Extent),
+}
+
+/// Judges `digest` in one state. Grace is over for suspects of transactions up to `due`.
+///
+/// Manifests of a repository and children of manifests are referenced. Links give visibility, not life, and a referrer
+/// keeps its subject no more than a link does.
+pub(crate) fn judge(view: &View, digest: &Digest, due: Lsn) -> Result<Verdict> {
+    let Some(suspect) = view.suspect(digest)? else {
+        return Ok(Verdict::Innocent);
+    };
+    let Some(blob) = view.blob(digest)? else {
+        return Ok(Verdict::Clear);
+    };
+    if view.referenced(digest)? {
+        return Ok(Verdict::Clear);
+    }
+    if suspect.lsn > due {
+        return Ok(Verdict::InGrace(suspect.lsn));
+    }
+    Ok(Verdict::Remove(blob.extent))
+}

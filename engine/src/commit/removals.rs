@@ -1,0 +1,89 @@
+//! Removal of dead blobs from the index, as transactions of the store itself.
+//!
+//! Owns: [`Removals`], what one transaction removed and cleared. Refuses: the rules (`collection::rules`), and choosing
+//! candidates (`store::collection`).
+//!
+//! Invariant: each candidate is judged again on the newest state, under the lock under which its removal is queued.
+
+use std::sync::Arc;
+
+use super::Sequencer;
+use crate::catalog::View;
+use crate::collection::{Verdict, judge};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::extent::{Extent, Lsn};
+use crate::finished_blob::Committed;
+use crate::format::transaction::Operation;
+use crate::sync::oneshot;
+
+/// Links that one transaction removes. A blob with more of them loses these first, and is judged again.
+const UNLINKS_MAX: usize = 256;
+
+/// A suspect to be judged.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate {
+    /// The digest.
+    pub digest: Digest,
+    /// Whether it is condemned. Others are only cleared.
+    pub condemned: bool,
+}
+
+/// What a queued transaction removes.
+#[derive(Debug, Default)]
+pub(crate) struct Removals {
+    /// The blobs, and where their bytes are.
+    pub removed: Vec<(Digest, Extent)>,
+    /// Number of suspects that are cleared.
+    pub cleared: u64,
+    /// Whether a blob has more links than one transaction removes, or there was no room for one: it is still a suspect.
+    pub more: bool,
+    /// Resolves when the transaction is durable; `None` if there was nothing to do.
+    pub waiting: Option<oneshot::Receiver<Result<Committed>>>,
+}
+
+impl Sequencer {
+    /// Queues the removal of those `candidates` that are condemned, and dead in the newest state. Clears those that are
+    /// referenced or not stored.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotResident`] if a row is not in memory; nothing was queued.
+    pub(crate) fn remove_dead(&self, candidates: &[Candidate], due: Lsn) -> Result<Removals> {
+        let mut inner = self.open_for_writes()?;
+        let view = View::new(Arc::new(inner.head.clone()));
+        let mut removals = Removals::default();
+        let mut operations = Vec::new();
+        let mut unlinks = 0;
+        for &Candidate { digest, condemned } in candidates {
+            match judge(&view, &digest, due)? {
+                Verdict::Innocent | Verdict::InGrace(_) => {}
+                Verdict::Remove(_) if !condemned => {}
+                Verdict::Clear => {
+                    operations.push(Operation::ClearSuspect { digest });
+                    removals.cleared += 1;
+                }
+                Verdict::Remove(extent) => {
+                    let room = UNLINKS_MAX - unlinks;
+                    let holders = view.holder_ids(&digest, room + 1)?;
+                    let whole = holders.len() <= room;
+                    for repository in holders.into_iter().take(room) {
+                        operations.push(Operation::Unlink { repository, digest });
+                        unlinks += 1;
+                    }
+                    if whole {
+                        operations.push(Operation::RemoveBlob { digest, extent });
+                        removals.removed.push((digest, extent));
+                    } else {
+                        removals.more = true;
+                        break;
+                    }
+                }
+            }
+        }
+        drop(view);
+        if !operations.is_empty() {
+            removals.waiting = Some(self.queue_own(&mut inner, operations)?);
+        }
+        Ok(removals)
+    }
+}
