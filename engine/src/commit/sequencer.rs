@@ -23,6 +23,7 @@ use crate::io::Clock;
 use crate::journal::Position;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
 use crate::poison::Poison;
+use crate::segment::DamageMark;
 use crate::state::State;
 use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
 use crate::vocabulary::{Batch, Origin, Require};
@@ -270,23 +271,34 @@ impl Sequencer {
 
     /// Queues marks that blobs were found damaged, or intact again. Returns `None` if all marks are there already, or
     /// the blobs are stored elsewhere by now.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the row of one of the blobs does not decode; nothing was queued.
     pub(crate) fn record_damage(
         &self,
-        found: &[(Digest, Extent, bool)],
+        found: &[DamageMark],
     ) -> Result<Option<oneshot::Receiver<Result<Committed>>>> {
         let mut inner = self.open_for_writes()?;
         let mut operations = Vec::new();
-        for &(digest, extent, damaged) in found {
-            let stored = keys::blob(&inner.head.hash_key, &digest);
-            let stored = inner.head.get(&stored)?.map(|slot| Slot::decode(&slot));
-            let here = matches!(stored, Some(Ok(slot)) if slot.extent == extent);
+        for &mark in found {
+            let DamageMark {
+                digest,
+                extent,
+                damaged,
+            } = mark;
+            let key = keys::blob(&inner.head.hash_key, &digest);
+            let stored = inner.head.get(&key)?.map(|value| Slot::decode(&value));
+            let stored = stored
+                .transpose()
+                .map_err(|what| Error::bad_row(&key, &what))?;
+            if stored.is_none_or(|slot| slot.extent != extent) {
+                continue;
+            }
             let recorded = inner.head.get(&keys::damaged(&digest))?.is_some();
             match (damaged, recorded) {
-                (true, false) if here => {
-                    operations.push(Operation::MarkDamaged { digest, extent });
-                }
-                (false, true) if here => operations.push(Operation::MarkWhole { digest, extent }),
-                _ => {}
+                (true, false) => operations.push(Operation::MarkDamaged { digest, extent }),
+                (false, true) => operations.push(Operation::MarkWhole { digest, extent }),
+                (true, true) | (false, false) => {}
             }
         }
         if operations.is_empty() {
