@@ -1,5 +1,11 @@
 //! Commit: from a batch to a durable, visible transaction.
 //!
+//! 1. [`prevalidate()`] checks the preconditions of a large batch, 1024 at a time, without the sequencer's lock.
+//! 2. [`Sequencer::submit`] checks the batch against everything queued before it, and queues its transaction.
+//! 3. [`run_journal`] takes what is queued, and writes and syncs it as one frame.
+//! 4. `Sequencer::publish` makes the frame visible to readers, then answers its committers.
+//! 5. `Sequencer::fail_queued` answers them instead if the frame failed, and drops what was queued behind it.
+//!
 //! Owns: the order of transactions. [`resolve()`] (policy, pure) checks a batch against a state and returns its
 //! operations. [`Sequencer`] queues transactions and publishes those that became durable; its part for checkpoints is
 //! in `freeze`. `run_journal` is the one task that writes frames. Refuses: to hold a lock across an I/O, to show

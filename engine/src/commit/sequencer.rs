@@ -6,6 +6,7 @@
 //! after it.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::sync::Arc;
 
 use super::prevalidate::{Prevalidated, removes};
@@ -456,6 +457,11 @@ impl Sequencer {
         inner.position = position;
         let done = std::mem::take(&mut inner.in_flight);
         if let Some(last) = done.back() {
+            let lsns = done.iter().map(|queued| queued.transaction.lsn);
+            let ascend = iter::once(self.durable().lsn)
+                .chain(lsns)
+                .is_sorted_by(|before, next| before < next);
+            assert!(ascend, "published LSNs do not ascend");
             self.durable.store(Arc::new(last.after.clone()));
         }
         drop(inner);
@@ -485,6 +491,7 @@ impl Sequencer {
         };
         inner.head = (*self.durable.load_full()).clone();
         inner.removals += 1;
+        // `next_lsn` stays: the next open may find a frame that failed, so its LSNs are never used again.
         drop(inner);
         for queued in failed {
             if maybe_written {
