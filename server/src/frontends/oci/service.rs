@@ -53,16 +53,16 @@ pub(crate) struct OciService {
 struct AccountMemory(Arc<dyn ReadAccount>);
 
 impl AnswerMemory for AccountMemory {
-    fn progressed(&self) {
-        self.0.progressed();
+    fn record_progress(&self) {
+        self.0.record_progress();
     }
 
     fn revoked(&self) -> BoxFuture<'static, ()> {
         self.0.revoked()
     }
 
-    fn gave_way(&self) {
-        self.0.gave_way();
+    fn record_drop(&self) {
+        self.0.record_drop();
     }
 }
 
