@@ -3,9 +3,11 @@
 //! `enumerate` stops histories before every write, sync and change of a directory, builds the images that a real disk
 //! might have then, opens each, and stops that open too. `dropped_calls` drops calls before they complete. `resume`
 //! continues uploads after a stop. In `faults` the disk fails, in `damage` and `flips` a closed store was changed, in
-//! `rebuild` its caches are deleted. `repositories` deletes repositories. `uploads` has idle uploads and shortages.
+//! `rebuild` its caches are deleted. `collection` removes what nothing references. `repositories` deletes repositories.
+//! `uploads` has idle uploads and shortages.
 
 mod check;
+mod collection;
 mod damage;
 mod dropped_calls;
 mod enumerate;

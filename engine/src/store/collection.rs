@@ -54,6 +54,8 @@ pub struct CollectionReport {
     pub bytes: u64,
     /// Segments that were unlinked.
     pub segments: u64,
+    /// The last transaction that removed blobs.
+    pub lsn: Option<Lsn>,
     /// The first of the blobs, in the order of their digests.
     pub listed: Vec<CollectedBlob>,
 }
@@ -134,7 +136,7 @@ async fn cycle(inner: &Inner, closing: &watch::Receiver<bool>) -> Result<Collect
     let mut memory = inner.collection.memory.lock().await;
     let due = observe(inner, &mut memory);
     let mut report = CollectionReport::default();
-    if memory.oldest.is_none_or(|oldest| oldest <= due) {
+    if inner.options.collection_automatic && memory.oldest.is_none_or(|oldest| oldest <= due) {
         let request = CollectionRequest::default();
         let stop = || *closing.borrow();
         sweep(inner, &mut memory, due, request, &stop, &mut report).await?;
@@ -255,7 +257,10 @@ async fn settle(
             waiting,
         } = resident_off_worker(&inner.env, queue).await?;
         if let Some(waiting) = waiting {
-            waiting.await.map_err(|_gone| Error::Closed)??;
+            let committed = waiting.await.map_err(|_gone| Error::Closed)??;
+            if !removed.is_empty() {
+                report.lsn = Some(committed.lsn);
+            }
         }
         drop(condemned);
         inner.checkpoints.start_if_due(inner);

@@ -8,7 +8,8 @@ use tonnage_engine::OpenReport;
 
 use super::content::SIZES;
 use super::generate::History;
-use super::operation::Operation;
+use super::operation::{Call, Operation};
+use super::record::Record;
 use crate::machine::call_sites;
 
 /// Counts of one sweep, or of many.
@@ -90,6 +91,18 @@ impl Census {
         for (name, taken) in branches {
             *self.by_branch.entry(name).or_default() += u64::from(taken);
         }
+    }
+
+    /// Counts the contents and manifests that were collected.
+    pub fn note_collected(&mut self, record: &Record) {
+        let removed = record.entries.iter().map(|entry| match &entry.effect {
+            Some(Call {
+                operation: Operation::Collect(removed),
+                ..
+            }) => removed.len() as u64,
+            _ => 0,
+        });
+        *self.by_branch.entry("contents collected").or_default() += removed.sum::<u64>();
     }
 
     /// Counts the call sites that this thread reached since the last call.

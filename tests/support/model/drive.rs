@@ -12,8 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonnage_engine::io::Env;
 use tonnage_engine::{
-    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Origin, Require, Store,
-    Upload, UploadClaim, UploadId, UploadPosition, UploadSpec, UploadStatus,
+    Algorithm, Batch, Change, CollectionRequest, Digest, Error, FinishedBlob, ManifestEntry,
+    Origin, Require, Store, Upload, UploadClaim, UploadId, UploadPosition, UploadSpec,
+    UploadStatus,
 };
 
 use super::content;
@@ -228,6 +229,7 @@ impl Client {
             Operation::Read(content, from, to) => {
                 self.read(repository, *content, (*from, *to)).await
             }
+            Operation::Collect(_) => self.collect(place, call).await,
             Operation::Checkpoint => self.store.checkpoint().await.map(|_| Answer::Done),
             Operation::Wait(time) => {
                 self.env.clock.sleep(*time).await;
@@ -488,11 +490,45 @@ impl Client {
     /// Checks a blob as a HEAD does: if it is linked, the answer leases it.
     async fn head(&self, repository: &str, number: u32) -> Result<Answer, Error> {
         let (view, digest) = (self.store.view(), content::digest(number));
+        if !view.read(|view| view.linked(repository, &digest)).await? {
+            return Ok(Answer::Done);
+        }
+        self.store.lease(&digest).await?;
+        // It may have been collected before the lease.
+        let view = self.store.view();
         if view.read(|view| view.linked(repository, &digest)).await? {
-            self.store.lease(&digest).await?;
             self.leased(digest).await?;
         }
         Ok(Answer::Done)
+    }
+
+    /// Collects garbage. No digest that an answer promised may be among it.
+    async fn collect(&self, place: usize, call: &Call) -> Result<Answer, Error> {
+        let effect = |removed| Call {
+            operation: Operation::Collect(removed),
+            ..call.clone()
+        };
+        self.record.intends(place, effect(Vec::new()));
+        let begun = self.env.clock.monotonic();
+        let promised = self.record.0.lock().leases.clone();
+        let request = CollectionRequest {
+            list_max: usize::MAX,
+            ..CollectionRequest::default()
+        };
+        let report = self.store.collect(request).await?;
+        let removed: Vec<_> = report.listed.iter().map(|blob| blob.digest).collect();
+        for digest in &removed {
+            let until = promised.get(digest);
+            if until.is_some_and(|until| *until > self.env.clock.monotonic()) {
+                let what = format!("{digest} was collected, which an answer promised at {begun:?}");
+                self.record.add_violation("leases", what);
+            }
+        }
+        let Some(lsn) = report.lsn else {
+            return Ok(Answer::Done);
+        };
+        self.record.intends(place, effect(removed));
+        Ok(Answer::Committed(lsn.0))
     }
 
     /// Checks that every lease of an answer that has not expired exists.
@@ -524,6 +560,10 @@ impl Client {
             return Ok(Answer::Done);
         }
         let Some(reader) = self.store.open_blob(&digest).await? else {
+            let view = self.store.view();
+            if !view.read(|view| view.linked(repository, &digest)).await? {
+                return Ok(Answer::Done); // it was collected meanwhile
+            }
             let what = format!("content {number} is linked in {repository} and not stored");
             self.record.add_violation("reads", what);
             return Ok(Answer::Done);

@@ -15,8 +15,10 @@ use super::content::{
 use super::operation::{Call, How, Operation, many_tag};
 use crate::machine::{EDQUOT, EINTR, EIO, ENOSPC, Fault, OpKind, Prng};
 
+/// Some waits of histories are longer.
+const GRACE: Duration = Duration::from_mins(10);
 const TAGS: [&str; 3] = ["latest", "v1", "a-tag"];
-const CHANGE_WEIGHTS: [(u32, Kind); 15] = [
+const CHANGE_WEIGHTS: [(u32, Kind); 16] = [
     (20, Kind::Push),
     (16, Kind::Manifest),
     (6, Kind::Referrer),
@@ -32,6 +34,7 @@ const CHANGE_WEIGHTS: [(u32, Kind); 15] = [
     (6, Kind::Head),
     (10, Kind::Read),
     (5, Kind::Checkpoint),
+    (6, Kind::Collect),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +55,7 @@ enum Kind {
     Head,
     Read,
     Checkpoint,
+    Collect,
 }
 
 /// The lives of a store, one after the other, on one disk.
@@ -134,6 +138,9 @@ pub fn options() -> Options {
         unsynced_bytes_max: 128 << 10,
         upload_window_bytes: 64 << 10,
         journal_file_bytes: 32 << 10,
+        collection_grace: GRACE,
+        // Histories collect by a call, so that the model knows when.
+        collection_automatic: false,
         reserve_bytes: 64 << 10,
         ..Options::default()
     }
@@ -448,6 +455,7 @@ impl Generator {
                 let (from, to) = [(0, 100), (0, 50), (50, 100), (33, 66)][self.prng.below(4)];
                 Operation::Read(self.pushed_to(repository), from, to)
             }
+            Kind::Collect => Operation::Collect(Vec::new()),
             Kind::Checkpoint if self.prng.percent(70) => Operation::Checkpoint,
             Kind::Checkpoint => {
                 let minutes = [1, 20, 50][self.prng.below(3)];

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tonnage_engine::Digest;
+
 /// One call of a client on one repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
@@ -81,6 +83,8 @@ pub enum Operation {
     Head(u32),
     /// Reads a part of a content, from and to in percent.
     Read(u32, u8, u8),
+    /// Collects garbage. As a transaction, it removes these contents and manifests.
+    Collect(Vec<Digest>),
     /// Writes a checkpoint.
     Checkpoint,
     /// Waits.
@@ -127,6 +131,7 @@ impl Operation {
             Self::Cancel => "cancel upload",
             Self::Head(_) => "head",
             Self::Read(..) => "read",
+            Self::Collect(_) => "collect",
             Self::Checkpoint => "checkpoint",
             Self::Wait(_) => "wait",
         }

@@ -141,6 +141,11 @@ impl Model {
                     .remove(&content::digest(*content));
                 require(gone, || format!("content {content} is not linked"))?;
             }
+            Operation::Collect(removed) => {
+                for digest in removed {
+                    self.collect(digest)?;
+                }
+            }
             Operation::Leave { .. }
             | Operation::Resume
             | Operation::Cancel
@@ -158,6 +163,23 @@ impl Model {
         let repository = self.repositories.entry(name.to_owned()).or_default();
         repository.links.insert(digest);
         self.stored.insert(digest);
+    }
+
+    /// Removes a digest that nothing references, with its links.
+    fn collect(&mut self, digest: &Digest) -> Result<(), Refused> {
+        let references = |repository: &Repository| {
+            let mut lists = repository.manifests.values();
+            repository.manifests.contains_key(digest)
+                || lists.any(|manifest| manifest.children.contains(digest))
+        };
+        let referenced = self.repositories.values().any(references);
+        require(!referenced, || format!("{digest} is referenced"))?;
+        let stored = self.stored.remove(digest);
+        require(stored, || format!("{digest} is not stored"))?;
+        for repository in self.repositories.values_mut() {
+            repository.links.remove(digest);
+        }
+        Ok(())
     }
 
     fn existing(&mut self, name: &str) -> Result<&mut Repository, Refused> {

@@ -176,6 +176,7 @@ impl LifeRun<'_> {
         recoveries.add(machine.disk.points(), last.clone());
         census.add(&recoveries.census);
         census.points += machine.disk.points();
+        census.note_collected(&record.0.lock());
         self.check(carry, &record, &recoveries, &machine)?;
         if let Some((stop, violation)) = recoveries.beside.take() {
             return Err(self.failure(&machine, violation, stop));
@@ -197,7 +198,7 @@ impl LifeRun<'_> {
         }
         let left = match ended {
             Ended::Closed(left) => self.certain(left, &record),
-            Ended::Stopped(left) => left,
+            Ended::Stopped(left) => self.uncertain(left, &record),
         };
         Ok(Carry {
             image,
@@ -351,6 +352,14 @@ impl LifeRun<'_> {
             left
         };
         left.into_iter().map(with).collect()
+    }
+
+    /// Returns the uploads of an earlier life after one that was not closed. It may have evicted them.
+    fn uncertain(&self, mut left: Vec<Left>, record: &Shared) -> Vec<Left> {
+        if self.life.is_faulty() || record.may_evict() {
+            left.iter_mut().for_each(|left| left.certain = None);
+        }
+        left
     }
 
     fn failure(&self, machine: &Machine, violation: Violation, stop: String) -> Box<Failure> {

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use super::operation::Call;
+use super::operation::{Call, Operation};
 use super::record::{Answer, Entry, Moment, Record};
 use super::recover::{Found, Violation};
 use super::state::Model;
@@ -199,7 +199,12 @@ fn explains(model: &Model, calls: &[&Call], wanted: &Model) -> bool {
     }
     (0..calls.len()).any(|first| {
         let mut next = model.clone();
-        if next.apply(calls[first]).is_err() {
+        let mut call = calls[first].clone();
+        if let Operation::Collect(removed) = &mut call.operation {
+            // What it was about to remove is not known.
+            *removed = model.stored.difference(&wanted.stored).copied().collect();
+        }
+        if next.apply(&call).is_err() {
             return false;
         }
         let mut rest = calls.to_vec();

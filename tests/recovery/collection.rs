@@ -1,0 +1,321 @@
+//! Collection on the simulated machine, whose time passes at once: what nothing references goes when its grace is over,
+//! and nothing else does.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonnage_engine::{
+    Algorithm, Change, CollectionReport, CollectionRequest, Digest, FinishedBlob, ManifestEntry,
+    Options, Store, UploadClaim, UploadSpec,
+};
+use tonnage_tests::batch_of;
+use tonnage_tests::by_name::ByName as _;
+use tonnage_tests::machine::{Machine, Outcome, Policy};
+use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
+
+use super::check;
+
+const A: &str = "library/a";
+const B: &str = "b";
+const MINUTE: Duration = Duration::from_mins(1);
+const GRACE: Duration = Duration::from_mins(10);
+
+/// Returns options under which the store collects by itself.
+fn automatic() -> Options {
+    Options {
+        collection_grace: GRACE,
+        collection_automatic: true,
+        ..check::options()
+    }
+}
+
+async fn open(machine: &Machine, options: Options) -> Store {
+    let opened = Store::open(machine.env.clone(), &check::store_path(), options).await;
+    opened.expect("the store opens").0
+}
+
+/// Runs `scene` on a new store. Its disk has nothing left that no row names.
+fn on_a_store(options: &Options, scene: impl AsyncFnOnce(&Machine, &Store)) {
+    let machine = Machine::new(1, &check::empty_disk());
+    machine.executor.block_on(async {
+        let store = open(&machine, options.clone()).await;
+        scene(&machine, &store).await;
+        store.close().await.expect("the store closes");
+    });
+    machine.executor.settle();
+    let report = check::fsck_image(1, &machine.disk.live_image()).expect("a sound store");
+    assert!(report.clean && report.findings.is_empty(), "{report:?}");
+}
+
+async fn commit(store: &Store, name: &str, staged: Vec<FinishedBlob>, changes: Vec<Change>) {
+    let batch = batch_of(name, staged, changes);
+    store.commit(batch).await.expect("committed");
+}
+
+/// Pushes a content of 1000 bytes.
+async fn push(store: &Store, name: &str, salt: u8) -> Digest {
+    let content = Bytes::from(vec![salt; 1000]);
+    let blob = store.put_small(content, Algorithm::Sha256).await;
+    let blob = blob.expect("stored");
+    let digest = blob.digest();
+    commit(store, name, vec![blob], vec![Change::Link(digest)]).await;
+    digest
+}
+
+/// Pushes a content that may get a segment of its own.
+async fn upload(store: &Store, name: &str, content: Bytes) {
+    let digest = Digest::of(Algorithm::Sha256, &content);
+    let spec = UploadSpec {
+        repository: name.to_owned(),
+        ..UploadSpec::default()
+    };
+    let id = store.begin_upload(spec).expect("begun");
+    let opened = store.open_upload(id, name, UploadClaim::default()).await;
+    let mut upload = opened.expect("opened");
+    upload.write(content).await.expect("written");
+    let blob = upload.finish(digest, None).await.expect("finished");
+    commit(store, name, vec![blob], vec![Change::Link(digest)]).await;
+}
+
+/// Puts a manifest over `children`.
+async fn put(store: &Store, name: &str, salt: u8, children: &[Digest]) -> Digest {
+    let text = Bytes::from(vec![salt; 200]);
+    let blob = store.put_small(text, Algorithm::Sha256).await;
+    let blob = blob.expect("stored");
+    let digest = blob.digest();
+    let entry = ManifestEntry {
+        digest,
+        size: 200,
+        children: children.to_vec(),
+        subject: None,
+        attributes: Bytes::new(),
+    };
+    let change = Change::PutManifest(entry);
+    commit(store, name, vec![blob], vec![change]).await;
+    digest
+}
+
+async fn delete(store: &Store, name: &str, manifest: Digest) {
+    let change = Change::DeleteManifest(manifest);
+    commit(store, name, vec![], vec![change]).await;
+}
+
+async fn is_stored(store: &Store, digest: &Digest) -> bool {
+    let found = store.view().read(|view| view.blob(digest)).await;
+    found.expect("rows are readable").is_some()
+}
+
+async fn collect(store: &Store) -> CollectionReport {
+    let request = CollectionRequest {
+        list_max: 100,
+        ..CollectionRequest::default()
+    };
+    store.collect(request).await.expect("collected")
+}
+
+/// Guards: a blob that was pushed and never referenced goes after its grace, not before, with its link and its space,
+/// and can be pushed again.
+#[test]
+fn what_is_never_referenced_goes_after_its_grace() {
+    on_a_store(&automatic(), async |machine, store| {
+        let kept = push(store, A, 1).await;
+        put(store, A, 2, &[kept]).await;
+        machine.env.clock.sleep(MINUTE).await;
+        let lost = push(store, A, 3).await;
+        machine.env.clock.sleep(9 * MINUTE).await;
+        assert!(is_stored(store, &lost).await, "it went too early");
+        machine.env.clock.sleep(2 * MINUTE).await;
+        assert!(!is_stored(store, &lost).await, "it is still there");
+        let linked = store.view().read(|view| view.linked(A, &lost)).await;
+        assert!(!linked.expect("rows are readable"));
+        assert!(is_stored(store, &kept).await);
+        assert_eq!(push(store, A, 3).await, lost);
+        let reader = store.open_blob(&lost).await.expect("readable");
+        let bytes = reader.expect("stored").read_whole(1 << 20).await;
+        assert_eq!(bytes.expect("intact"), vec![3; 1000]);
+    });
+}
+
+/// Guards: grace starts when the last reference goes, in whatever repository; a deleted repository references nothing.
+#[test]
+fn grace_starts_with_the_last_reference() {
+    on_a_store(&automatic(), async |machine, store| {
+        let layer = push(store, A, 1).await;
+        let first = put(store, A, 2, &[layer]).await;
+        push(store, B, 1).await;
+        put(store, B, 3, &[layer]).await;
+        machine.env.clock.sleep(30 * MINUTE).await;
+        delete(store, A, first).await;
+        machine.env.clock.sleep(30 * MINUTE).await;
+        assert!(is_stored(store, &layer).await, "another manifest lists it");
+        assert!(!is_stored(store, &first).await, "its manifest is gone");
+        commit(store, B, vec![], vec![Change::DeleteRepository]).await;
+        machine.env.clock.sleep(9 * MINUTE).await;
+        assert!(is_stored(store, &layer).await, "it went too early");
+        machine.env.clock.sleep(2 * MINUTE).await;
+        assert!(!is_stored(store, &layer).await, "it is still there");
+        assert_eq!(store.stats().await.expect("counted").blobs, 0);
+    });
+}
+
+/// Guards: a lease and a pin protect what nothing references, whatever its age, and a new reference saves it.
+#[test]
+fn what_is_promised_stays() {
+    on_a_store(&automatic(), async |machine, store| {
+        let [leased, pinned, saved] =
+            [1, 2, 3].map(|salt| async move { push(store, A, salt).await });
+        let (leased, pinned, saved) = (leased.await, pinned.await, saved.await);
+        machine.env.clock.sleep(9 * MINUTE).await;
+        store.lease(&leased).await.expect("leased");
+        let pin = store.pin(&[pinned]).await;
+        put(store, A, 9, &[saved]).await;
+        machine.env.clock.sleep(9 * MINUTE).await;
+        assert!(is_stored(store, &leased).await, "it was promised");
+        machine.env.clock.sleep(30 * MINUTE).await;
+        assert!(!is_stored(store, &leased).await, "its lease has ended");
+        assert!(is_stored(store, &pinned).await, "it is pinned");
+        assert!(is_stored(store, &saved).await, "it is referenced");
+        drop(pin);
+        machine.env.clock.sleep(MINUTE).await;
+        assert!(!is_stored(store, &pinned).await, "nothing holds it");
+    });
+}
+
+/// Guards: for what was committed before a start, grace starts there: an answer may have promised it just before.
+#[test]
+fn a_restart_begins_grace_anew() {
+    let machine = Machine::new(1, &check::empty_disk());
+    machine.executor.block_on(async {
+        let store = open(&machine, automatic()).await;
+        let lost = push(&store, A, 1).await;
+        machine.env.clock.sleep(9 * MINUTE).await;
+        store.close().await.expect("the store closes");
+        drop(store);
+        let store = open(&machine, automatic()).await;
+        machine.env.clock.sleep(9 * MINUTE).await;
+        assert!(is_stored(&store, &lost).await, "it went too early");
+        machine.env.clock.sleep(2 * MINUTE).await;
+        assert!(!is_stored(&store, &lost).await, "it is still there");
+        store.close().await.expect("the store closes");
+    });
+    machine.executor.settle();
+    let image = machine.disk.live_image();
+    let report = check::fsck_image(1, &image).expect("a sound store");
+    assert!(report.findings.is_empty(), "{report:?}");
+}
+
+/// Guards: a reader keeps its bytes when its blob is collected and its segment unlinked, and the space is free once it
+/// ends.
+#[test]
+fn a_reader_keeps_its_bytes() {
+    let options = Options {
+        collection_automatic: false,
+        ..automatic()
+    };
+    on_a_store(&options, async |machine, store| {
+        let whole = Bytes::from(vec![7; 3 << 20]);
+        let digest = Digest::of(Algorithm::Sha256, &whole);
+        upload(store, A, whole.clone()).await;
+        let reader = store.open_blob(&digest).await.expect("readable");
+        let reader = reader.expect("stored");
+        machine.env.clock.sleep(2 * GRACE).await;
+        let report = collect(store).await;
+        assert_eq!((report.blobs, report.segments), (1, 1), "{report:?}");
+        assert!(store.open_blob(&digest).await.expect("readable").is_none());
+        let bytes = reader
+            .read_whole(1 << 30)
+            .await
+            .expect("its bytes are kept");
+        assert_eq!(bytes, whole);
+    });
+}
+
+/// Guards: a dry run names exactly what a run then removes, and removes nothing; nothing is looked at twice.
+#[test]
+fn a_dry_run_tells_what_a_run_removes() {
+    let options = Options {
+        collection_automatic: false,
+        ..automatic()
+    };
+    on_a_store(&options, async |machine, store| {
+        let kept = push(store, A, 1).await;
+        put(store, A, 2, &[kept]).await;
+        for salt in 10..20 {
+            push(store, A, salt).await;
+        }
+        machine.env.clock.sleep(2 * GRACE).await;
+        let young = push(store, A, 30).await;
+        store
+            .lease(&push(store, A, 10).await)
+            .await
+            .expect("leased");
+        let request = CollectionRequest {
+            dry_run: true,
+            list_max: 100,
+        };
+        let foretold = store.collect(request).await.expect("a dry run");
+        assert_eq!(
+            (foretold.blobs, foretold.bytes, foretold.segments),
+            (9, 9000, 0)
+        );
+        assert_eq!(store.collect(request).await.expect("a dry run"), foretold);
+        let done = collect(store).await;
+        assert_eq!(done.listed, foretold.listed);
+        assert!(is_stored(store, &young).await);
+        let nothing = collect(store).await;
+        assert_eq!((nothing.suspects, nothing.blobs), (2, 0), "{nothing:?}");
+    });
+}
+
+/// Guards: DURABILITY.md, "Collect garbage": after a stop anywhere, a blob is whole or gone as a whole, what is
+/// referenced is there, and a segment that a removal emptied is removed by the next open at the latest.
+#[test]
+fn a_stop_in_a_collection_loses_nothing() {
+    let options = Options {
+        collection_automatic: false,
+        ..automatic()
+    };
+    let scene = async |machine: &Machine, begun: &dyn Fn()| {
+        let opened = Store::open(machine.env.clone(), &check::store_path(), options.clone()).await;
+        let store = opened?.0;
+        let kept = push(&store, A, 1).await;
+        put(&store, A, 2, &[kept]).await;
+        for salt in 10..14 {
+            upload(&store, A, Bytes::from(vec![salt; 400_000])).await;
+        }
+        machine.env.clock.sleep(2 * GRACE).await;
+        begun();
+        let report = store.collect(CollectionRequest::default()).await?;
+        assert_eq!(report.blobs, 4);
+        store.close().await?;
+        Ok::<_, tonnage_engine::Error>(kept)
+    };
+    let machine = Machine::new(5, &check::empty_disk());
+    let from = std::cell::Cell::new(0);
+    let begun = || from.set(machine.disk.points());
+    let whole = machine.executor.block_on(scene(&machine, &begun));
+    let kept = whole.expect("a sound disk");
+    let (from, to) = (from.get(), machine.disk.points());
+    let mut seen = std::collections::BTreeSet::new();
+    for stop_after in from..to {
+        let machine = Machine::new(5, &check::empty_disk());
+        machine.disk.stop_after(stop_after);
+        let stopped = machine.executor.run_until_crash(scene(&machine, &|| {}));
+        assert!(matches!(stopped, Outcome::Crashed), "stop {stop_after}");
+        for image in machine.disk.crash_images(&Policy::coarse(stop_after)) {
+            let next = Machine::new(5, &image.image);
+            next.executor.block_on(async {
+                let store = open(&next, options.clone()).await;
+                assert!(is_stored(&store, &kept).await, "stop {stop_after}");
+                seen.insert(store.stats().await.expect("counted").blobs);
+                store.close().await.expect("the store closes");
+            });
+            next.executor.settle();
+            let report = check::fsck_image(5, &next.disk.live_image());
+            let report = report.unwrap_or_else(|why| panic!("stop {stop_after}: {why}"));
+            assert!(report.findings.is_empty(), "stop {stop_after}: {report:?}");
+        }
+    }
+    println!("stopped at points {from} to {to}");
+    assert_eq!(seen, [2, 6].into(), "blobs that were left");
+}
