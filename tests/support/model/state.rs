@@ -148,7 +148,7 @@ impl Model {
             | Operation::Read(..)
             | Operation::Checkpoint
             | Operation::Wait(_) => {
-                return Err(Refused("it is no transaction".to_owned()));
+                return Err(Refused("the call is no transaction".to_owned()));
             }
         }
         Ok(())
