@@ -15,7 +15,7 @@ use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Options, Store,
     UploadClaim, UploadId, UploadSpec,
 };
-use tonnage_tests::machine::{Machine, Noise, OpKind, OpRecord};
+use tonnage_tests::machine::{Fault, Machine, Noise, OpKind, OpRecord};
 use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use super::check;
@@ -158,6 +158,54 @@ fn a_dropped_rollback_does_not_mix_bytes() {
             done.is_some()
         });
     }
+}
+
+/// Guards: a rollback that fails because nothing could be attempted leaves all bytes or none, like one that is dropped.
+/// A byte that the offset counts is in the blob.
+#[test]
+fn a_rollback_that_fails_loses_no_byte() {
+    const KEPT: usize = 150_000;
+    let (mut failed, mut kept) = (0, 0);
+    for nth in 1..=24 {
+        let machine = Machine::new(nth, &check::empty_disk());
+        machine.executor.block_on(async {
+            let store = open(&machine).await;
+            let id = begin(&store);
+            let mut upload = store
+                .open_upload(id, REPOSITORY, UploadClaim::default())
+                .await
+                .expect("the upload opens");
+            upload.write(bytes(1, KEPT)).await.expect("sent");
+            let before = upload.savepoint().await.expect("a savepoint");
+            let write = Fault::nth(OpKind::Write, nth).on("segments");
+            machine.disk.add_fault(write.not_attempted());
+            let sync = Fault::percent(OpKind::SyncData, 100).on("segments");
+            machine.disk.add_fault(sync.not_attempted());
+            let later = bytes(2, 1_000_000);
+            let written = upload.write(later.clone()).await;
+            let rolled_back = upload.rollback(before).await;
+            machine.disk.clear_faults();
+            if store.upload_status(id, REPOSITORY).is_none() {
+                // A write of which only a part was attempted ends the upload.
+                return;
+            }
+            let offset = usize::try_from(upload.offset()).expect("small");
+            failed += usize::from(written.is_err());
+            kept += usize::from(rolled_back.is_err());
+            assert!(rolled_back.is_err() || offset == KEPT, "offset {offset}");
+            let mut sent = [bytes(1, KEPT), later].concat();
+            sent.truncate(offset);
+            sent.extend_from_slice(&bytes(3, 300_000));
+            upload.write(bytes(3, 300_000)).await.expect("sent");
+            let digest = Digest::of(Algorithm::Sha256, &sent);
+            let blob = upload.finish(digest, None).await.expect("finished");
+            link(&store, blob).await.expect("linked");
+            let stored = read(&store, &digest).await.expect("intact");
+            assert!(stored == sent, "write {nth}: {rolled_back:?}");
+            store.close().await.expect("the store closes");
+        });
+    }
+    assert!(failed > 0 && kept > 0, "{failed} writes, {kept} rollbacks");
 }
 
 /// Guards: a write that is dropped at any wait leaves an upload whose offset is true and from which it continues.

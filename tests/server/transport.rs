@@ -92,6 +92,7 @@ async fn permission_comes_first() {
     for (verdict, status, code) in [
         (Verdict::Unauthenticated, 401, "UNAUTHORIZED"),
         (Verdict::Denied, 403, "DENIED"),
+        (Verdict::Unavailable, 503, "UNKNOWN"),
     ] {
         let options = ServerOptions {
             policy: Arc::new(Nothing(verdict)),
@@ -127,6 +128,7 @@ async fn permission_comes_first() {
                 .await
                 .expect_error(status, code);
             assert_eq!(answer.lacks("www-authenticate"), status != 401);
+            assert_eq!(answer.lacks("retry-after"), status != 503);
         }
         let mut stream = tokio::net::TcpStream::connect(client.address())
             .await

@@ -32,7 +32,8 @@ const READY: &str = "ready to be killed";
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).peekable();
     let fills = arguments.next_if(|first| first == "--fill").is_some();
-    let dir = PathBuf::from(arguments.next().ok_or("usage: million DIR [BLOBS]")?);
+    let dir = arguments.next().filter(|first| !first.starts_with('-'));
+    let dir = PathBuf::from(dir.ok_or("usage: million DIR [BLOBS]")?);
     let blobs = arguments
         .next()
         .map_or(Ok(1_000_000), |text| text.parse::<u64>())?;

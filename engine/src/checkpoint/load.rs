@@ -48,7 +48,7 @@ pub(crate) struct Loaded {
 /// Reads the slots. Opens and checks every run of the newest checkpoint for which that succeeds.
 ///
 /// # Errors
-/// A read that was not attempted: it must not cost a rebuild.
+/// A read or a check that was not attempted: it must not cost a rebuild.
 pub(crate) async fn load(context: &TableContext) -> Result<Loaded> {
     let mut loaded = Loaded::default();
     let mut records = Vec::new();
@@ -82,15 +82,15 @@ pub(crate) async fn load(context: &TableContext) -> Result<Loaded> {
                 loaded.history.newest = Some(Arc::clone(&record));
                 loaded.chosen = Some(Chosen { record, runs });
             }
-            Err(unusable) if !unusable.attempted => {
-                let cause = io::Error::other(unusable.why);
-                let error = IoError::NotAttempted(cause);
-                return Err(Error::io("open run", &unusable.path, error));
+            Err(unusable) => {
+                if let Some(error) = unusable.not_attempted() {
+                    return Err(error);
+                }
+                loaded.rejected.push(Rejected {
+                    path: context.root.join(slot_name(record.sequence)),
+                    why: unusable.to_string(),
+                });
             }
-            Err(unusable) => loaded.rejected.push(Rejected {
-                path: context.root.join(slot_name(record.sequence)),
-                why: unusable.to_string(),
-            }),
         }
     }
     Ok(loaded)
@@ -99,13 +99,25 @@ pub(crate) async fn load(context: &TableContext) -> Result<Loaded> {
 /// Returns what is wrong with the checkpoint that an open falls back to when the newest is unusable, for `fsck`.
 ///
 /// If the newest was unusable, the fallback is the chosen one, and the files of the one before it may be gone.
-pub(crate) async fn check_fallback(context: &TableContext, loaded: &Loaded) -> Option<Rejected> {
-    let older = loaded.history.older.as_ref()?;
+///
+/// # Errors
+/// A read or a check that was not attempted.
+pub(crate) async fn check_fallback(
+    context: &TableContext,
+    loaded: &Loaded,
+) -> Result<Option<Rejected>> {
+    let Some(older) = loaded.history.older.as_ref() else {
+        return Ok(None);
+    };
     if !loaded.rejected.is_empty() {
-        return None;
+        return Ok(None);
     }
-    let opened = Runs::open(context, &older.runs).await;
-    let unusable = opened.err()?;
+    let Err(unusable) = Runs::open(context, &older.runs).await else {
+        return Ok(None);
+    };
+    if let Some(error) = unusable.not_attempted() {
+        return Err(error);
+    }
     // After a rebuild the slots still name checkpoints whose files are gone.
     let there = context
         .env
@@ -113,12 +125,12 @@ pub(crate) async fn check_fallback(context: &TableContext, loaded: &Loaded) -> O
         .open(Class::Background.call(), &unusable.path, OpenMode::Read)
         .await;
     if there.is_err_and(|error| error.kind() == ErrorKind::NotFound) {
-        return None;
+        return Ok(None);
     }
-    Some(Rejected {
+    Ok(Some(Rejected {
         path: context.root.join(slot_name(older.sequence)),
         why: unusable.to_string(),
-    })
+    }))
 }
 
 /// Reads the bytes of a slot; `None` if the slot was never written. A file that is too long for a record is not read.

@@ -6,19 +6,18 @@
 //! after it.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::sync::Arc;
 
 use super::prevalidate::{Prevalidated, removes};
 use super::resolve;
-use crate::catalog::retired::ManifestPurge;
 use crate::catalog::{View, apply};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::extent::{Extent, Lsn, SegmentId};
+use crate::extent::{Extent, Lsn};
 use crate::finished_blob::{Committed, FinishedBlob};
 use crate::format::codec::Encoder;
-use crate::format::keys::{self, Slot};
-use crate::format::transaction::{Operation, RepositoryId, Transaction};
+use crate::format::transaction::{Operation, Transaction};
 use crate::io::Clock;
 use crate::journal::Position;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
@@ -44,7 +43,7 @@ pub(crate) struct Sequencer {
 pub(super) struct Inner {
     pub(super) head: State,
     /// How often something was removed from `head`: by a transaction, or because queued transactions failed.
-    removals: u64,
+    pub(super) removals: u64,
     next_lsn: u64,
     pub(super) in_flight: VecDeque<Queued>,
     pub(super) queue: VecDeque<Queued>,
@@ -86,15 +85,6 @@ struct StagedBlobs {
     placed: Vec<FinishedBlob>,
     /// Blobs that the store had already: only their pins matter, and their files are removed.
     duplicates: Vec<FinishedBlob>,
-}
-
-/// A queued step of a purge.
-#[derive(Debug)]
-pub(crate) struct ManifestPurgeStep {
-    /// Resolves when the step is durable; `None` if there was nothing to remove this time.
-    pub waiting: Option<oneshot::Receiver<Result<Committed>>>,
-    /// Whether this step was the last.
-    pub last: bool,
 }
 
 impl Inner {
@@ -259,104 +249,13 @@ impl Sequencer {
         Ok(self.queue(&mut inner, prepared, StagedBlobs { placed, duplicates }))
     }
 
-    /// Queues the reservation of segment ids below `limit`.
-    pub(crate) fn reserve_segments(
-        &self,
-        limit: SegmentId,
-    ) -> Result<oneshot::Receiver<Result<Committed>>> {
-        let mut inner = self.open_for_writes()?;
-        self.queue_own(&mut inner, vec![Operation::ReserveSegmentIds { limit }])
-    }
-
-    /// Queues marks that blobs were found damaged, or intact again. Returns `None` if all marks are there already, or
-    /// the blobs are stored elsewhere by now.
-    pub(crate) fn record_damage(
-        &self,
-        found: &[(Digest, Extent, bool)],
-    ) -> Result<Option<oneshot::Receiver<Result<Committed>>>> {
-        let mut inner = self.open_for_writes()?;
-        let mut operations = Vec::new();
-        for &(digest, extent, damaged) in found {
-            let stored = keys::blob(&inner.head.hash_key, &digest);
-            let stored = inner.head.get(&stored)?.map(|slot| Slot::decode(&slot));
-            let here = matches!(stored, Some(Ok(slot)) if slot.extent == extent);
-            let recorded = inner.head.get(&keys::damaged(&digest))?.is_some();
-            match (damaged, recorded) {
-                (true, false) if here => {
-                    operations.push(Operation::MarkDamaged { digest, extent });
-                }
-                (false, true) if here => operations.push(Operation::MarkWhole { digest, extent }),
-                _ => {}
-            }
-        }
-        if operations.is_empty() {
-            return Ok(None);
-        }
-        self.queue_own(&mut inner, operations).map(Some)
-    }
-
-    /// Queues a step that removes rows of a deleted repository. Returns `None` if the repository is not deleted: the
-    /// deletion that the step was computed after has failed.
-    ///
-    /// The step does not count as a removal for prevalidation: no precondition can name its rows.
-    pub(crate) fn purge_repository(
-        &self,
-        repository: RepositoryId,
-        operations: Vec<Operation>,
-    ) -> Result<Option<oneshot::Receiver<Result<Committed>>>> {
-        let mut inner = self.open_for_writes()?;
-        if inner.head.get(&keys::deleted(repository))?.is_none() {
-            return Ok(None);
-        }
-        let removals = inner.removals;
-        let queued = self.queue_own(&mut inner, operations);
-        inner.removals = removals;
-        queued.map(Some)
-    }
-
-    /// Queues a step that removes rows of a deleted manifest. Returns `None` if it was deleted again, or its repository
-    /// was.
-    ///
-    /// The step is computed under the lock, because tags may be set to the same digest meanwhile.
-    pub(crate) fn purge_manifest(
-        &self,
-        purge: &mut ManifestPurge,
-    ) -> Result<Option<ManifestPurgeStep>> {
-        let mut inner = self.open_for_writes()?;
-        let view = View::new(Arc::new(inner.head.clone()));
-        if !purge.holds(&view)? {
-            return Ok(None);
-        }
-        let (operations, last) = purge.step(&view)?;
-        drop(view);
-        let waiting = if operations.is_empty() {
-            None
-        } else {
-            let removals = inner.removals;
-            let queued = self.queue_own(&mut inner, operations);
-            inner.removals = removals;
-            Some(queued?)
-        };
-        Ok(Some(ManifestPurgeStep { waiting, last }))
-    }
-
-    fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
+    pub(super) fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
         let inner = self.inner.lock();
         self.poison.check()?;
         if inner.closing {
             return Err(Error::Closed);
         }
         Ok(inner)
-    }
-
-    /// Queues operations of the store itself.
-    fn queue_own(
-        &self,
-        inner: &mut Inner,
-        operations: Vec<Operation>,
-    ) -> Result<oneshot::Receiver<Result<Committed>>> {
-        let prepared = self.prepare(inner, Origin::default(), operations)?;
-        Ok(self.queue(inner, prepared, StagedBlobs::default()))
     }
 
     /// Encodes a transaction of these operations and computes the state after it. Changes nothing.
@@ -420,6 +319,16 @@ impl Sequencer {
         waiting
     }
 
+    /// Queues operations of the store itself.
+    pub(super) fn queue_own(
+        &self,
+        inner: &mut Inner,
+        operations: Vec<Operation>,
+    ) -> Result<oneshot::Receiver<Result<Committed>>> {
+        let prepared = self.prepare(inner, Origin::default(), operations)?;
+        Ok(self.queue(inner, prepared, StagedBlobs::default()))
+    }
+
     /// Waits for transactions and returns what the next frame carries. Returns `None` if the sequencer is closing and
     /// the queue is empty.
     pub(super) async fn next_group(&self) -> Option<Group> {
@@ -444,6 +353,11 @@ impl Sequencer {
         inner.position = position;
         let done = std::mem::take(&mut inner.in_flight);
         if let Some(last) = done.back() {
+            let lsns = done.iter().map(|queued| queued.transaction.lsn);
+            let ascend = iter::once(self.durable().lsn)
+                .chain(lsns)
+                .is_sorted_by(|before, next| before < next);
+            assert!(ascend, "published LSNs do not ascend");
             self.durable.store(Arc::new(last.after.clone()));
         }
         drop(inner);
@@ -473,6 +387,7 @@ impl Sequencer {
         };
         inner.head = (*self.durable.load_full()).clone();
         inner.removals += 1;
+        // `next_lsn` stays: the next open may find a frame that failed, so its LSNs are never used again.
         drop(inner);
         for queued in failed {
             if maybe_written {

@@ -14,10 +14,12 @@ use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 use crate::finished_blob::{Committed, FinishedBlob};
+use crate::format::keys;
 use crate::io::{Clock, TaskFuture};
 use crate::journal::Position;
 use crate::lease::Leases;
 use crate::poison::Poison;
+use crate::segment::DamageMark;
 use crate::state::State;
 use crate::sync::oneshot;
 use crate::table::{Layers, Runs};
@@ -512,6 +514,36 @@ fn nothing_is_purged_after_a_deletion_that_failed() {
             .unwrap()
             .is_some()
     );
+}
+
+/// Guards: a damage mark is dropped if its blob moved, and kept by its caller if the blob's row does not decode.
+#[test]
+fn a_row_that_does_not_decode_loses_no_damage_mark() {
+    let mut rig = Rig::new();
+    let blob = rig.blob(b"layer");
+    let (digest, extent) = (blob.digest(), blob.extent());
+    let link = vec![Change::Link(digest)];
+    drop(rig.submit_staged(vec![], blob, link).unwrap());
+    rig.write_frame();
+    let mark = |extent| DamageMark {
+        digest,
+        extent,
+        damaged: true,
+    };
+    let elsewhere = Extent {
+        offset: extent.offset + 4096,
+        ..extent
+    };
+    let unneeded = rig.sequencer.record_damage(&[mark(elsewhere)]).unwrap();
+    assert!(unneeded.is_none(), "the blob is not there");
+    {
+        let mut inner = rig.sequencer.inner.lock();
+        let key = keys::blob(&inner.head.hash_key, &digest);
+        let value = Some(Bytes::from_static(b"no slot"));
+        inner.head.layers.put(key, value);
+    }
+    let refused = rig.sequencer.record_damage(&[mark(extent)]);
+    assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
 }
 
 /// Guards: a poisoned store takes no transactions and still answers reads.

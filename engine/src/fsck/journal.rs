@@ -30,7 +30,7 @@ pub(super) async fn check(
     let whole = recovery::replay_from_start(context, superblock).await;
     let recovered = recovery::replay(context, superblock, None).await;
     if let Ok(recovered) = &recovered {
-        let fallback = checkpoint::check_fallback(context, &recovered.checkpoints).await;
+        let fallback = checkpoint::check_fallback(context, &recovered.checkpoints).await?;
         for rejected in recovered.checkpoints.rejected.iter().chain(&fallback) {
             report.add(Severity::Cache, &rejected.path, rejected.why.clone());
         }

@@ -27,6 +27,17 @@ pub(crate) struct Damaged {
     found: Notify,
 }
 
+/// A place that is to be recorded as damaged, or as intact again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DamageMark {
+    /// The blob.
+    pub digest: Digest,
+    /// The place.
+    pub extent: Extent,
+    /// Whether the place is damaged; otherwise it is intact again.
+    pub damaged: bool,
+}
+
 #[derive(Debug, Default)]
 struct Places {
     known: HashMap<Digest, HashMap<Extent, Damage>>,
@@ -118,8 +129,8 @@ impl Damaged {
         }
     }
 
-    /// Takes at most `count` places to be recorded, each with whether it is damaged now.
-    pub(crate) fn take_unrecorded(&self, count: usize) -> Vec<(Digest, Extent, bool)> {
+    /// Takes at most `count` places to be recorded, each as it is now.
+    pub(crate) fn take_unrecorded(&self, count: usize) -> Vec<DamageMark> {
         let mut places = self.places.lock();
         let rest = places.unrecorded.len().saturating_sub(count);
         let taken = places.unrecorded.split_off(rest);
@@ -127,17 +138,18 @@ impl Damaged {
             let damage = places.known.get(digest).and_then(|known| known.get(extent));
             damage.is_some_and(|damage| damage.wrong)
         };
-        let judged = taken.into_iter().map(|(digest, extent)| {
-            let wrong = is_wrong(&digest, &extent);
-            (digest, extent, wrong)
+        let marks = taken.into_iter().map(|(digest, extent)| DamageMark {
+            digest,
+            extent,
+            damaged: is_wrong(&digest, &extent),
         });
-        judged.collect()
+        marks.collect()
     }
 
     /// Returns places that could not be recorded, so that they are tried again.
-    pub(crate) fn put_back(&self, unrecorded: Vec<(Digest, Extent, bool)>) {
+    pub(crate) fn put_back(&self, unrecorded: Vec<DamageMark>) {
         let places = unrecorded.into_iter();
-        let places = places.map(|(digest, extent, _)| (digest, extent));
+        let places = places.map(|mark| (mark.digest, mark.extent));
         self.places.lock().unrecorded.extend(places);
     }
 

@@ -33,7 +33,7 @@ use crate::poison::Poison;
 use crate::sync::oneshot;
 use crate::vocabulary::ClientId;
 pub(crate) use appender::{Appender, SmallBlob};
-pub(crate) use damaged::Damaged;
+pub(crate) use damaged::{DamageMark, Damaged};
 pub(crate) use dedicated::DedicatedWriter;
 pub(crate) use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
 pub(crate) use ids::{RESERVE_IDS, SegmentIds};

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::Inner;
 use super::background::or_closing;
 use crate::error::{Error, Result};
-use crate::segment::Damaged;
+use crate::segment::{DamageMark, Damaged};
 use crate::table::resident;
 
 /// Marks in one transaction.
@@ -61,7 +61,12 @@ pub(super) async fn record(inner: &Inner) -> Result<()> {
             damaged.put_back(found);
             return Err(error);
         }
-        for (digest, extent, damaged) in found {
+        for mark in found {
+            let DamageMark {
+                digest,
+                extent,
+                damaged,
+            } = mark;
             if damaged {
                 tracing::error!(%digest, %extent, "a stored blob is damaged; push the same content again to heal it");
             } else {

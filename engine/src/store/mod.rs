@@ -100,8 +100,12 @@ impl Store {
 
     /// Makes a batch durable and visible, then leases what it links, unless something references it.
     ///
+    /// If the returned future is dropped, the batch may still be applied. What it links is then not leased.
+    ///
     /// # Errors
-    /// [`Error::Unmet`] with the preconditions that do not hold.
+    /// [`Error::Unmet`] with the preconditions that do not hold; nothing was changed. [`Error::Poisoned`] if the
+    /// journal failed while it wrote the batch, or earlier: nothing of the batch is visible, but a restart may find it
+    /// applied.
     pub async fn commit(&self, batch: Batch<FinishedBlob>) -> Result<Committed> {
         let inner = &self.inner;
         inner.checkpoints.wait_for_room(inner).await;

@@ -66,6 +66,11 @@ pub(super) async fn open(context: &TableContext, expected: &RunRef) -> Result<Ru
             why: what.0,
             attempted: true,
         }),
+        Err(Failure::NotChecked) => Err(UnusableRun {
+            path,
+            why: "the check did not finish".to_owned(),
+            attempted: false,
+        }),
         Err(Failure::Io(error)) => Err(UnusableRun {
             path,
             why: error.to_string(),
@@ -77,6 +82,8 @@ pub(super) async fn open(context: &TableContext, expected: &RunRef) -> Result<Ru
 #[derive(Debug)]
 enum Failure {
     Malformed(Malformed),
+    /// A computation did not run to its end: nothing is known of the file.
+    NotChecked,
     Io(IoError),
 }
 
@@ -274,6 +281,5 @@ async fn compute<T: Send + 'static>(
     context: &TableContext,
     job: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    let done = context.env.compute(job).await;
-    done.ok_or_else(|| Malformed::new("the check was cut off").into())
+    context.env.compute(job).await.ok_or(Failure::NotChecked)
 }

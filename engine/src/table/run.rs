@@ -8,6 +8,7 @@
 //! read. A media error or a truncated file is an error of that read only.
 
 use std::any::Any;
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -34,8 +35,16 @@ pub(crate) struct UnusableRun {
     pub path: PathBuf,
     /// Why it cannot be used.
     pub why: String,
-    /// Whether the read was attempted. If not, the file may be intact.
+    /// Whether the file was read and checked. If not, it may be intact.
     pub attempted: bool,
+}
+
+impl UnusableRun {
+    /// Returns the error for a caller that cannot continue because the file was not checked; `None` if it was.
+    pub(crate) fn not_attempted(&self) -> Option<Error> {
+        let cause = IoError::NotAttempted(io::Error::other(self.why.clone()));
+        (!self.attempted).then(|| Error::io("open run", &self.path, cause))
+    }
 }
 
 /// Returns the name of a run file in its directory.

@@ -124,8 +124,10 @@ pub(super) async fn write(context: &TableContext, input: Input) -> Result<Option
                 let reference = output.finish(context, end).await?;
                 // Read back and checked before anything names it.
                 let run = open::open(context, &reference).await.map_err(|unusable| {
-                    let what = format!("just written, {}", unusable.why);
-                    Error::corrupt(&unusable.path, 0, what)
+                    unusable.not_attempted().unwrap_or_else(|| {
+                        let what = format!("just written, {}", unusable.why);
+                        Error::corrupt(&unusable.path, 0, what)
+                    })
                 })?;
                 let dir = context.runs_dir();
                 let synced = exact::sync_dir(&*context.env.io, Class::Directory.call(), &dir).await;

@@ -35,8 +35,8 @@ fn seed() -> u64 {
     }
 }
 
-/// Clause: spec, "Content Management" and "Push" (the effect of an answered request is visible to the next one); RFC 9110
-/// section 13.
+/// Clause: spec, "Content Management" and "Push" (the effect of an answered request is visible to the next one); RFC
+/// 9110 section 13.
 /// Guards: concurrent pushes and deletions of tags, manifests and blobs, some with conditions, are answered as in some
 /// serial order. After a restart the state is the one after the last of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

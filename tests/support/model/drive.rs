@@ -1,7 +1,7 @@
 //! A client that carries out calls on a store, simulated or real, and records what it sees.
 //!
-//! Owns: [`Client`]. Refuses: checks of what a stop leaves (`timeline`). What is wrong at once, such as wrong bytes or a
-//! promised lease that is missing, is a violation in the record.
+//! Owns: [`Client`]. Refuses: checks of what a stop leaves (`timeline`). What is wrong at once, such as wrong bytes or
+//! a promised lease that is missing, is a violation in the record.
 
 use crate::by_name::ByName as _;
 use crate::whole_blobs::ByDigest as _;

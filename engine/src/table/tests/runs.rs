@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::checkpoint::{self, History, Loaded, Positions, Published};
 use crate::extent::Lsn;
 use crate::format::superblock::Superblock;
-use crate::io::test_env;
+use crate::io::{Spawn, TaskFuture, test_env};
 use crate::table::context::PageSizes;
 use crate::table::page_cache::PageCache;
 use crate::table::tiers::Tiers;
@@ -562,6 +562,36 @@ fn damage_falls_back_to_the_checkpoint_before() {
         assert_eq!(done.history.newest().unwrap().sequence, 5);
         std::fs::remove_dir_all(root.join("runs")).unwrap();
         assert_eq!(chosen().await, None);
+    });
+}
+
+/// Drops every task and computation instead of running it.
+#[derive(Debug)]
+struct NothingRuns;
+
+impl Spawn for NothingRuns {
+    fn spawn(&self, _: &'static str, task: TaskFuture) {
+        drop(task);
+    }
+
+    fn compute(&self, job: Box<dyn FnOnce() + Send>) {
+        drop(job);
+    }
+}
+
+/// Guards: if the check of a run does not finish, the load fails. Nothing is known to be damaged, so the checkpoint is
+/// not rejected, which would cost a rebuild.
+#[test]
+fn an_unfinished_check_rejects_no_checkpoint() {
+    run(async {
+        let directory = TempDir::new().unwrap();
+        let mut context = context(directory.path());
+        let mut layers = Layers::new(Runs::empty());
+        layers.put(index_key(1), Some(Bytes::from_static(b"v")));
+        checkpoint(&context, &History::default(), &mut layers).await;
+        context.env.spawn = Arc::new(NothingRuns);
+        let failed = checkpoint::load(&context).await.unwrap_err();
+        assert!(failed.is_not_attempted(), "{failed}");
     });
 }
 

@@ -9,22 +9,28 @@ use crate::in_flight::InFlight;
 impl Spill {
     /// Settles before [`Spill::roll_back_to`] to `length`. Unlike [`Spill::settle`], it drops a write of later bytes
     /// that found no space, or was not attempted, instead of repeating it.
+    ///
+    /// After an error that the upload survives, and if it is given up, no write was dropped: the bytes still count.
     pub(in crate::upload) async fn settle_for_rollback(&mut self, length: u64) -> Result<()> {
         let is_needless = |error: &Error| error.is_no_space() || error.is_not_attempted();
         match self.settle_finish().await {
             Err(error) if !is_needless(&error) || self.is_sync_failed() => return Err(error),
             Ok(()) | Err(_) => {}
         }
+        let later = self.writes.iter().filter(|write| write.offset >= length);
+        let later = later.count();
+        self.settle_writes(later).await?;
         self.end_writes().await;
-        while let Some(write) = self.writes.back().filter(|write| write.offset >= length) {
-            if let Some(InFlight::Done(Some(Err(error)))) = &write.work
-                && !is_needless(error)
+        self.settle_sync().await?;
+        // Nothing waits or is repeated from here on.
+        while let Some(write) = self.writes.pop_back() {
+            if let Some(InFlight::Done(Some(Err(error)))) = write.work
+                && !is_needless(&error)
             {
-                return Err(error.clone());
+                return Err(error);
             }
-            self.writes.pop_back();
         }
-        self.settle().await
+        Ok(())
     }
 
     /// Rolls back to `length` bytes, after [`Spill::settle_for_rollback`]. Bytes after it will be written again, and a

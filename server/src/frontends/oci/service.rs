@@ -157,7 +157,7 @@ impl OciService {
                     let caller = state.gate.authenticate(&head, client.connection());
                     let context = RequestContext {
                         requester: Requester {
-                            caller: caller.await.map_err(Error::from)?,
+                            caller: caller.await?,
                             request_id: id.to_owned(),
                         },
                         state,

@@ -26,7 +26,8 @@ pub struct Staged {
     pub digest: Digest,
     /// Their count.
     pub length: u64,
-    /// Data of the blob store for the catalog of the same pair.
+    /// Data of the blob store for the catalog of the same pair, which downcasts it. A ticket of another pair is a bug
+    /// and panics.
     pub ticket: Box<dyn Any + Send + Sync>,
 }
 
@@ -37,7 +38,8 @@ pub struct StoredBlob {
     pub digest: Digest,
     /// Its length in bytes.
     pub length: u64,
-    /// Data of the catalog for the blob store of the same pair.
+    /// Data of the catalog for the blob store of the same pair, which downcasts it. A ticket of another pair is a bug
+    /// and panics.
     pub ticket: Arc<dyn Any + Send + Sync>,
 }
 
@@ -60,7 +62,7 @@ pub enum Condition {
     Closed,
 }
 
-/// Bytes by digest, and uploads.
+/// One half of a pair (see the [module](super)): bytes by digest, and uploads.
 ///
 /// # Contract
 ///
@@ -125,10 +127,6 @@ pub trait BlobStore: Send + Sync + Debug {
 
     /// Returns the digest that an upload of the repository became a short time ago, if it is remembered. It does not
     /// say whether the repository still has the blob.
-    ///
-    /// # Errors
-    ///
-    /// Those of the trait.
     fn finished<'a>(
         &'a self,
         id: UploadId,
@@ -143,10 +141,6 @@ pub trait BlobStore: Send + Sync + Debug {
     fn cancel<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<()>>;
 
     /// Stages a small content, such as a manifest.
-    ///
-    /// # Errors
-    ///
-    /// Those of the trait.
     fn put_small(&self, content: Bytes, algorithm: Algorithm) -> BoxFuture<'_, Result<Staged>>;
 
     /// Keeps a blob for the grace period although nothing may reference it: its existence is about to be promised.
@@ -164,10 +158,6 @@ pub trait BlobStore: Send + Sync + Debug {
     fn pin<'a>(&'a self, digests: &'a [Digest]) -> BoxFuture<'a, Result<Pinned>>;
 
     /// Returns whether the blob's stored bytes are known to be damaged. A push of the same content repairs it.
-    ///
-    /// # Errors
-    ///
-    /// Those of the trait.
     fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>>;
 
     /// Returns the condition of the pair. A pair that cannot be reached is [`Condition::Closed`].
@@ -195,6 +185,10 @@ pub trait Blob: Send + Debug {
 /// - One request writes at a time. After [`Upload::interrupted`] has resolved, no method of this one changes anything.
 /// - Received bytes stay received unless a savepoint is returned to, the upload is cancelled, or a crash loses what
 ///   was not durable yet.
+/// - The futures may be dropped. After a dropped [`Upload::write`], a part of its bytes may be received;
+///   [`Upload::offset`] counts it. A dropped [`Upload::rollback`] discards all of the bytes or none.
+/// - A dropped [`Upload::finish`] stages nothing, and the upload survives. Its bytes are as before, or as at the given
+///   savepoint.
 ///
 /// # Errors
 ///
@@ -218,26 +212,14 @@ pub trait Upload: Send + Debug {
     fn write(&mut self, bytes: Bytes) -> BoxFuture<'_, Result<()>>;
 
     /// Creates a savepoint of this position.
-    ///
-    /// # Errors
-    ///
-    /// Those of the trait.
     fn savepoint(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
 
     /// Creates a savepoint where the bytes of a closing request begin. Bytes that an earlier close sent after this
     /// position are discarded, because this is the same close, sent again. They stay if an answer has counted them
     /// before this request opened the upload.
-    ///
-    /// # Errors
-    ///
-    /// Those of the trait.
     fn savepoint_of_close(&mut self) -> BoxFuture<'_, Result<Savepoint>>;
 
     /// Discards the bytes after the position.
-    ///
-    /// # Errors
-    ///
-    /// Those of the trait.
     fn rollback(&mut self, to: Savepoint) -> BoxFuture<'_, Result<()>>;
 
     /// Ends the upload as `expected`; its bytes are staged.

@@ -20,7 +20,7 @@ pub enum CommitError {
     Failed(Error),
 }
 
-/// Names, links and edges.
+/// The other half of a pair (see the [module](super)): names, links and edges.
 ///
 /// # Contract
 ///

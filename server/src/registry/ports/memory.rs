@@ -15,7 +15,8 @@ use futures_util::future::BoxFuture;
 ///
 /// - A client that reads nothing of its answers loses memory to others that wait for it; one that reads does not.
 /// - The holder reports progress with [`ReadAccount::record_progress`]. It drops an answer when
-///   [`ReadAccount::revoked`] resolves, calls [`ReadAccount::record_drop`] and waits for [`ReadAccount::revoked`] again.
+///   [`ReadAccount::revoked`] resolves, calls [`ReadAccount::record_drop`] and waits for [`ReadAccount::revoked`]
+///   again.
 /// - Memory is returned when what holds it drops.
 pub trait ReadAccount: Send + Sync + Debug {
     /// Records that the client read bytes.
