@@ -21,7 +21,7 @@ pub fn podman(lane: &Lane) -> Result<(), String> {
     };
     let build = ["build", "--isolation=chroot", "-t", &image, "."];
     if let Err(why) = run("build from scratch", &build) {
-        let why = format!("it cannot build on this machine: {why}");
+        let why = format!("cannot build on this machine: {why}");
         return lane.skip(Client::Podman, "verbs", &why);
     }
     let id = ["image", "inspect", "--format", "{{.Id}}", &image];
@@ -73,7 +73,7 @@ pub fn buildah(lane: &Lane) -> Result<(), String> {
         ".",
     ];
     if let Err(why) = run("build from scratch (bud)", &build) {
-        let why = format!("it cannot build on this machine: {why}");
+        let why = format!("cannot build on this machine: {why}");
         return lane.skip(Client::Buildah, "verbs", &why);
     }
     let stepped = format!("{}:v2", image.trim_end_matches(":v1"));

@@ -50,7 +50,7 @@ pub fn pulls_and_pushes(lane: &Lane) -> Result<(), String> {
     ctr(&daemon, "pull with parallel layer fetch", &pull)?;
     let operation = "pulled layers have their digests";
     lane.step(Client::Ctr, operation, || {
-        whole(lane, &daemon, &source, &manifest)
+        check_blobs(lane, &daemon, &source, &manifest)
     })?;
     let ranges = recorder.heads_with("\r\nrange: bytes=");
     let later = ranges
@@ -85,12 +85,12 @@ pub fn pulls_and_pushes(lane: &Lane) -> Result<(), String> {
     let daemon = start(lane, folder.path(), "copy", 0)?;
     ctr(&daemon, "pull what was pushed", &pull(&copy))?;
     lane.step(Client::Ctr, operation, || {
-        whole(lane, &daemon, &source, &manifest)
+        check_blobs(lane, &daemon, &source, &manifest)
     })
 }
 
 /// Checks every blob of the image in the daemon's store.
-fn whole(lane: &Lane, daemon: &Daemon, source: &Path, manifest: &str) -> Result<(), String> {
+fn check_blobs(lane: &Lane, daemon: &Daemon, source: &Path, manifest: &str) -> Result<(), String> {
     let path = source.join("blobs").join(manifest.replace(':', "/"));
     let text = String::from_utf8_lossy(&read(&path)?).into_owned();
     let text = json(&text)?;

@@ -75,7 +75,7 @@ pub fn zstd_chunked(lane: &Lane) -> Result<(), String> {
     )?;
     lane.replay(CHUNKED, "pull: one range comes without parts", || {
         let answer = get(&files[7..8])?.wanted(StatusCode::PARTIAL_CONTENT, "GET")?;
-        holds(&answer.body, files[7], content)
+        check_bytes(&answer.body, files[7], content)
     })
 }
 
@@ -106,7 +106,7 @@ fn parts(answer: &Answer, ranges: &[(u64, u64)], content: Content) -> Result<(),
         }
         let length = (last - from + 1) as usize;
         let bytes = body.get(..length).ok_or("a part that is too short")?;
-        holds(bytes, (*from, *last), content)?;
+        check_bytes(bytes, (*from, *last), content)?;
         rest = &body[length..];
     }
     same(
@@ -116,7 +116,7 @@ fn parts(answer: &Answer, ranges: &[(u64, u64)], content: Content) -> Result<(),
     )
 }
 
-fn holds(bytes: &[u8], (from, last): (u64, u64), content: Content) -> Result<(), String> {
+fn check_bytes(bytes: &[u8], (from, last): (u64, u64), content: Content) -> Result<(), String> {
     let mut wanted = vec![0; (last - from + 1) as usize];
     content.read_at(from, &mut wanted);
     if wanted == bytes {

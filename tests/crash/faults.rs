@@ -217,15 +217,15 @@ impl Lane {
         if accepts_writes && unreadable {
             server.stop()?;
             server.restart()?;
-            return Ok("it was restarted");
+            return Ok("the server was restarted");
         }
         if accepts_writes {
-            return Ok("it accepted writes again");
+            return Ok("the server accepted writes again");
         }
         self.poisoned += 1;
         server.stop()?;
         server.restart()?;
-        Ok("it accepted no more writes and was restarted")
+        Ok("the server accepted no more writes and was restarted")
     }
 
     /// Runs all clients for `time`, or prepares them without one. Then the server is killed, or all clients finish.
@@ -395,6 +395,9 @@ async fn accepts_writes(server: &Server) -> Result<bool, String> {
         Err(_) if pusher.client.ended() == Ended::Answered(StatusCode::SERVICE_UNAVAILABLE) => {
             Ok(false)
         }
-        Err(why) => Err(format!("a push on a sound disk: {why}\n{}", server.log())),
+        Err(why) => Err(format!(
+            "a push on a disk without faults: {why}\n{}",
+            server.log()
+        )),
     }
 }

@@ -109,7 +109,7 @@ impl Ledger {
             name: name.to_owned(),
             ..Tag::default()
         });
-        self.tags.last_mut().expect("it was pushed just now")
+        self.tags.last_mut().expect("a tag was just added")
     }
 
     /// Reads everything, settles what was unknown, and finishes the unfinished upload.

@@ -13,8 +13,8 @@ use crate::ledger::{Ledger, has_manifest, mount_target};
 /// The kind of a test's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// Some blobs are larger than an upload checkpoint (64 MiB); else few are larger than the threshold of a dedicated
-    /// segment.
+    /// Some blobs are larger than an upload checkpoint (64 MiB). Otherwise the largest are just large enough for a
+    /// dedicated segment.
     pub huge: bool,
     /// Reads fail. A blob that could not be read counts as damaged until the next start or the next push: a HEAD, a
     /// mount, and a manifest that names it do not find it.

@@ -241,7 +241,7 @@ fn as_lone_user(data: &Path) -> Option<Vec<String>> {
     if !rustix::process::geteuid().is_root() {
         say::skipped(
             "a limit on threads",
-            "it counts all of a user's processes, and only root may become another user",
+            "the limit counts all of a user's processes, and only root may become another user",
         );
         return None;
     }

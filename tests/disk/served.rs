@@ -96,7 +96,7 @@ impl Served {
     /// Stops it with SIGTERM. Returns the exit code and its output since it served.
     pub fn stop(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the server runs");
         let rest = self.rest.take().expect("stopped once").join();
         let status = self.child.wait().expect("a child");
         (status.code(), rest.expect("the reader ends"))

@@ -91,7 +91,7 @@ async fn locked(path: &Path) -> bool {
 /// Guards: a second process cannot open the store, whatever file was deleted, and by whatever path it reaches the
 /// files.
 #[test]
-fn an_open_store_is_opened_by_nobody_else() {
+fn an_open_store_is_not_opened_again() {
     run(|dir| async move {
         let (path, moved) = (dir.path().join("store"), dir.path().join("moved"));
         let env = tonnage_server::runtime::env().unwrap();
@@ -204,7 +204,7 @@ fn stops_leave_few_runs() {
 /// Guards: a FIFO or directory in the place of a checkpoint, segment, upload log or run file fails no stop and no
 /// checkpoint, and `fsck` names it.
 #[test]
-fn what_is_no_regular_file_is_passed_over() {
+fn non_regular_files_are_skipped() {
     run(|dir| async move {
         let kinds: [(&str, &[&str]); 4] = [
             ("mkfifo", &[]),

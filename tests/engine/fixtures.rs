@@ -28,7 +28,7 @@ fn stores_of_every_version_open() {
     let mut seen = 0;
     let mut entries: Vec<_> = fs::read_dir(folder())
         .expect("there are fixtures")
-        .map(|entry| entry.expect("it can be listed").path())
+        .map(|entry| entry.expect("the directory can be listed").path())
         .collect();
     entries.sort();
     for fixture in entries {
@@ -69,8 +69,8 @@ fn write(name: &str) {
             fixture.display()
         );
         let specimen = Specimen::new(closed);
-        save(&specimen.image, &fixture.join("store")).expect("it can be written");
+        save(&specimen.image, &fixture.join("store")).expect("the fixture can be written");
         let text = describe(&specimen.found);
-        fs::write(fixture.join("expected"), text).expect("it can be written");
+        fs::write(fixture.join("expected"), text).expect("the fixture can be written");
     }
 }

@@ -27,7 +27,7 @@ fn sorted(folder: &Path) -> Vec<PathBuf> {
         Err(error) => panic!("{}: {error}", folder.display()),
     };
     let mut paths: Vec<PathBuf> = entries
-        .map(|entry| entry.expect("it can be listed").path())
+        .map(|entry| entry.expect("the folder can be listed").path())
         .collect();
     paths.sort();
     paths
@@ -64,7 +64,7 @@ fn stored_inputs_pass() {
             inputs.len()
         ));
         for path in inputs {
-            let input = fs::read(&path).expect("it can be read");
+            let input = fs::read(&path).expect("the input can be read");
             let run = std::panic::AssertUnwindSafe(|| run_within_limit(&target, &MEMORY, &input));
             if std::panic::catch_unwind(run).is_err() {
                 panic!("{} fails", path.display());

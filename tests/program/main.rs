@@ -156,7 +156,7 @@ fn the_second_signal_ends_at_once() {
         line.clear();
         assert!(
             server.stderr.read_line(&mut line).unwrap() > 0,
-            "it did not wait"
+            "the server did not wait"
         );
     }
     server.signal("-TERM");

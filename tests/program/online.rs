@@ -115,7 +115,7 @@ fn the_socket_of_a_killed_server_is_replaced() {
 
 /// Guards: a server named on the command line must answer. An invalid path of a socket is a usage error.
 #[test]
-fn a_named_server_must_be_there() {
+fn a_named_server_must_answer() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("admin.sock");
     let (code, _, stderr) = run(tonnage(&["stats", "--server"]).arg(&socket));

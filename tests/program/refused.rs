@@ -88,7 +88,7 @@ fn a_store_in_use_is_refused_by_name() {
 /// Guards: a directory with other content ends with 6 and is unchanged; so does a missing one, for commands that create
 /// none.
 #[test]
-fn a_foreign_directory_is_left_alone() {
+fn a_foreign_directory_is_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("holiday.jpg"), "x").unwrap();
     let before = files(directory.path());
@@ -105,7 +105,7 @@ fn a_foreign_directory_is_left_alone() {
 
 /// Guards: a store of a later format, or with an unknown feature, ends with 7 and is not changed.
 #[test]
-fn a_newer_store_is_left_alone() {
+fn a_newer_store_is_unchanged() {
     let mut later = superblock(0);
     for copy in later.chunks_mut(4096) {
         copy[8..12].copy_from_slice(&2u32.to_le_bytes());

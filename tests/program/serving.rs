@@ -49,7 +49,7 @@ impl Serving {
             let mut line = String::new();
             assert!(
                 stderr.read_line(&mut line).expect("UTF-8") > 0,
-                "it ended:\n{banner}"
+                "the server ended:\n{banner}"
             );
             if let Some((_, rest)) = line.split_once("registry  ") {
                 url = Some(rest.trim().to_owned());

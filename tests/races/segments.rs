@@ -16,10 +16,16 @@ async fn uncommitted(store: &Store) -> FinishedBlob {
     };
     let id = store.begin_upload(spec).expect("there is room");
     let upload = store.open_upload(id, "r", UploadClaim::default()).await;
-    let mut upload = upload.expect("nobody else has it");
+    let mut upload = upload.expect("the upload is not in use");
     let name = digest(&text);
-    upload.write(Bytes::from(text)).await.expect("a sound disk");
-    upload.finish(name, None).await.expect("a sound disk")
+    upload
+        .write(Bytes::from(text))
+        .await
+        .expect("a disk without faults");
+    upload
+        .finish(name, None)
+        .await
+        .expect("a disk without faults")
 }
 
 fn retire() {

@@ -84,8 +84,8 @@ fn same_session() {
 
 /// Guards: a session that two requests open has one writer, and ends once, as a blob or cancelled.
 #[test]
-fn one_session_taken_twice() {
-    explore("one_session_taken_twice", 60, same_session);
+fn one_session_opened_twice() {
+    explore("one_session_opened_twice", 60, same_session);
 }
 
 /// Writes piece after piece in one request and finishes, while another request takes the turn and continues.

@@ -57,13 +57,13 @@ fn in_one_file(script: &Script, closed: bool) -> Machine {
     machine.executor.block_on(async {
         let path = check::store_path();
         let opened = Store::open(machine.env.clone(), &path, options).await;
-        let (store, _) = opened.expect("it opens");
+        let (store, _) = opened.expect("the store opens");
         for step in &script.steps {
             let taken = script.take(&store, &machine.env, step).await;
             taken.expect("the step succeeds");
         }
         if closed {
-            store.close().await.expect("it closes");
+            store.close().await.expect("the store closes");
         } else {
             std::mem::forget(store);
         }
@@ -76,12 +76,12 @@ fn in_one_file(script: &Script, closed: bool) -> Machine {
 fn closed_after(image: &Image, script: &Script, steps: &[Operation]) -> Image {
     let machine = Machine::new(SEED, image);
     machine.executor.block_on(async {
-        let (store, _) = open(&machine).await.expect("it opens");
+        let (store, _) = open(&machine).await.expect("the store opens");
         for step in steps {
             let taken = script.take(&store, &machine.env, step).await;
             taken.expect("the step succeeds");
         }
-        store.close().await.expect("it closes");
+        store.close().await.expect("the store closes");
     });
     machine.executor.settle();
     machine.disk.live_image()
@@ -124,7 +124,7 @@ fn flipped(image: &Image, path: &Path, offset: u64) -> Image {
 
 /// Guards: caches deleted while the store is closed, all or some, are rebuilt from the journal.
 #[test]
-fn deleted_caches_come_back_from_the_journal() {
+fn deleted_caches_are_rebuilt_from_the_journal() {
     let script = script();
     let image = closed(&script);
     for part in ["/runs/", "checkpoint.", "/store/"] {
@@ -148,14 +148,14 @@ fn deleted_caches_come_back_from_the_journal() {
 fn rebuilds(image: &Image, script: &Script) {
     let machine = Machine::new(SEED, image);
     machine.executor.block_on(async {
-        let (store, report) = open(&machine).await.expect("it opens");
+        let (store, report) = open(&machine).await.expect("the store opens");
         assert_eq!(report.checkpoint, None);
         assert!(report.replayed > 0);
         let scripts = std::slice::from_ref(script);
         check::contract(&store, scripts, &all_of(script))
             .await
             .unwrap();
-        store.close().await.expect("it closes");
+        store.close().await.expect("the store closes");
     });
     machine.executor.settle();
     let report = fsck(&machine.disk.live_image());
@@ -344,9 +344,9 @@ fn a_missing_superblock_is_refused_and_one_copy_is_enough() {
     assert!(names(&fsck(&damaged), &path));
     let machine = Machine::new(SEED, &damaged);
     machine.executor.block_on(async {
-        let (store, report) = open(&machine).await.expect("it opens");
+        let (store, report) = open(&machine).await.expect("the store opens");
         assert_eq!(report.superblock_copies_damaged, [0, 1, 3]);
-        store.close().await.expect("it closes");
+        store.close().await.expect("the store closes");
     });
     assert!(machine.disk.live_image().files[&path] == image.files[&path]);
     image.files.retain(|found, _| *found != path);
@@ -362,7 +362,7 @@ fn a_missing_superblock_is_refused_and_one_copy_is_enough() {
 /// and left unchanged, as long as anything else shows that it was used. One that was never written to keeps its
 /// identity.
 #[test]
-fn a_store_without_its_file_systems_is_left_alone() {
+fn a_store_without_its_file_systems_is_unchanged() {
     let mut script = script();
     script.steps.truncate(8);
     let killed = in_one_file(&script, false).disk.live_image();
@@ -428,7 +428,7 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
     let machine = Machine::new(SEED, image);
     let mut whole = 0;
     machine.executor.block_on(async {
-        let (store, report) = open(&machine).await.expect("it opens");
+        let (store, report) = open(&machine).await.expect("the store opens");
         let named = report
             .segments_missing
             .iter()
@@ -444,7 +444,7 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
                 .read(|view| view.blob(digest))
                 .await
                 .unwrap()
-                .expect("it is stored");
+                .expect("the blob is stored");
             let inside = format!("{}.segment", stored.extent.segment) == name;
             let end = stored.extent.offset + stored.extent.length;
             let lost = inside
@@ -456,7 +456,7 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
             );
             whole += usize::from(inside && !lost);
             let read = async {
-                let reader = store.open_blob(digest).await?.expect("it is stored");
+                let reader = store.open_blob(digest).await?.expect("the blob is stored");
                 reader.read_whole(1 << 30).await
             };
             let read = read.await;
@@ -470,14 +470,14 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
         check::contract(&store, scripts, &all_of(script))
             .await
             .unwrap();
-        store.close().await.expect("it closes");
+        store.close().await.expect("the store closes");
     });
     machine.executor.settle();
     let healed = machine.disk.live_image();
     assert!(fsck(&healed).is_sound(), "{why}: {:?}", fsck(&healed));
     let machine = Machine::new(SEED, &healed);
     machine.executor.block_on(async {
-        let (store, _) = open(&machine).await.expect("it opens");
+        let (store, _) = open(&machine).await.expect("the store opens");
         for digest in script.after(script.steps.len()).links {
             assert!(!store.is_damaged(&digest).await.unwrap(), "{why}: {digest}");
         }
@@ -593,28 +593,31 @@ fn damage_is_remembered_until_it_is_healed() {
         let image = closed(&script);
         let machine = Machine::new(SEED, &image);
         let extent = machine.executor.block_on(async {
-            let (store, _) = open(&machine).await.expect("it opens");
+            let (store, _) = open(&machine).await.expect("the store opens");
             let stored = store
                 .view()
                 .read(|view| view.blob(&digest))
                 .await
                 .unwrap()
-                .expect("it is stored");
-            store.close().await.expect("it closes");
+                .expect("the blob is stored");
+            store.close().await.expect("the store closes");
             stored.extent
         });
         let path = check::store_path().join(format!("segments/{}.segment", extent.segment));
         let damaged = flipped(&image, &path, extent.offset + 70_000);
         let machine = Machine::new(SEED, &damaged);
         machine.executor.block_on(async {
-            let (store, _) = open(&machine).await.expect("it opens");
+            let (store, _) = open(&machine).await.expect("the store opens");
             assert!(!store.is_damaged(&digest).await.unwrap());
-            let reader = store.open_blob(&digest).await.expect("it opens");
-            let read = reader.expect("it is stored").read_whole(1 << 30).await;
+            let reader = store.open_blob(&digest).await.expect("the blob opens");
+            let read = reader
+                .expect("the blob is stored")
+                .read_whole(1 << 30)
+                .await;
             assert!(matches!(read, Err(Error::Corrupt(_))), "{read:?}");
             assert!(store.is_damaged(&digest).await.unwrap());
             if closed_then {
-                store.close().await.expect("it closes");
+                store.close().await.expect("the store closes");
             } else {
                 machine.env.clock.sleep(Duration::from_secs(1)).await;
                 std::mem::forget(store);
@@ -625,14 +628,14 @@ fn damage_is_remembered_until_it_is_healed() {
             images.push(machine.disk.durable_image());
         }
         for image in images {
-            whole_again(
+            check_restored_blob(
                 &flipped(&image, &path, extent.offset + 70_000),
                 &digest,
                 &path,
             );
             let machine = Machine::new(SEED, &image);
             machine.executor.block_on(async {
-                let (store, report) = open(&machine).await.expect("it opens");
+                let (store, report) = open(&machine).await.expect("the store opens");
                 assert_eq!(report.blobs_damaged, 1);
                 for number in [1, 3, 5, 6, 7, 8, 9] {
                     let marked = store.is_damaged(&content::digest(number)).await.unwrap();
@@ -645,7 +648,7 @@ fn damage_is_remembered_until_it_is_healed() {
                 check::contract(&store, scripts, &all_of(&script))
                     .await
                     .unwrap();
-                store.close().await.expect("it closes");
+                store.close().await.expect("the store closes");
             });
             machine.executor.settle();
             let healed = machine.disk.live_image();
@@ -653,7 +656,7 @@ fn damage_is_remembered_until_it_is_healed() {
             assert!(report.clean && report.findings.is_empty(), "{report:?}");
             let machine = Machine::new(SEED, &healed);
             machine.executor.block_on(async {
-                let (store, report) = open(&machine).await.expect("it opens");
+                let (store, report) = open(&machine).await.expect("the store opens");
                 assert_eq!(report.blobs_damaged, 0);
                 assert!(!store.is_damaged(&digest).await.unwrap());
             });
@@ -663,22 +666,25 @@ fn damage_is_remembered_until_it_is_healed() {
 
 /// Checks `image`, in which a blob recorded as damaged has its right bytes again: `fsck` lists it, a partial read
 /// clears nothing, a whole read clears the mark permanently.
-fn whole_again(image: &Image, digest: &Digest, segment: &Path) {
+fn check_restored_blob(image: &Image, digest: &Digest, segment: &Path) {
     let report = fsck(image);
     assert!(report.is_sound() && names(&report, segment), "{report:?}");
     let machine = Machine::new(SEED, image);
     machine.executor.block_on(async {
-        let (store, _) = open(&machine).await.expect("it opens");
-        let reader = store.open_blob(digest).await.expect("it opens");
-        let reader = reader.expect("it is stored");
+        let (store, _) = open(&machine).await.expect("the store opens");
+        let reader = store.open_blob(digest).await.expect("the blob opens");
+        let reader = reader.expect("the blob is stored");
         let part = reader.read(0..1).next().await;
         assert!(
             part.is_ok() && store.is_damaged(digest).await.unwrap(),
             "{part:?}"
         );
-        reader.read_whole(1 << 30).await.expect("it is whole");
+        reader
+            .read_whole(1 << 30)
+            .await
+            .expect("the blob is intact");
         assert!(!store.is_damaged(digest).await.unwrap());
-        store.close().await.expect("it closes");
+        store.close().await.expect("the store closes");
     });
     machine.executor.settle();
     let image = machine.disk.live_image();
@@ -686,7 +692,7 @@ fn whole_again(image: &Image, digest: &Digest, segment: &Path) {
     assert!(report.findings.is_empty(), "{report:?}");
     let machine = Machine::new(SEED, &image);
     machine.executor.block_on(async {
-        let (_, report) = open(&machine).await.expect("it opens");
+        let (_, report) = open(&machine).await.expect("the store opens");
         assert_eq!(report.blobs_damaged, 0);
     });
 }

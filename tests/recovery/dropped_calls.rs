@@ -130,24 +130,24 @@ async fn read(store: &Store, digest: &Digest) -> Result<Vec<u8>, Error> {
 fn a_dropped_rollback_does_not_mix_bytes() {
     const KEPT: usize = 150_000;
     // One window, whose place may be written again while its write is in progress; and many, which checkpoints count.
-    for taken_back in [60_000, 500_000] {
+    for rolled_back in [60_000, 500_000] {
         at_every_wait(async |_, store, polls| {
             let id = begin(&store);
             let mut upload = store
                 .open_upload(id, REPOSITORY, UploadClaim::default())
                 .await
-                .expect("it opens");
+                .expect("the upload opens");
             upload.write(bytes(1, KEPT)).await.expect("sent");
             let before = upload.savepoint().await.expect("a savepoint");
-            upload.write(bytes(2, taken_back)).await.expect("sent");
+            upload.write(bytes(2, rolled_back)).await.expect("sent");
             let done = drop_after(polls, upload.rollback(before)).await;
             // The client gets this offset and continues from it.
             let offset = usize::try_from(upload.offset()).expect("small");
             assert!(
-                offset == KEPT || offset == KEPT + taken_back,
+                offset == KEPT || offset == KEPT + rolled_back,
                 "offset {offset}"
             );
-            let mut sent = [bytes(1, KEPT), bytes(2, taken_back)].concat();
+            let mut sent = [bytes(1, KEPT), bytes(2, rolled_back)].concat();
             sent.truncate(offset);
             sent.extend_from_slice(&bytes(3, 300_000));
             upload.write(bytes(3, 300_000)).await.expect("sent");
@@ -174,7 +174,7 @@ fn a_rollback_that_fails_loses_no_byte() {
             let mut upload = store
                 .open_upload(id, REPOSITORY, UploadClaim::default())
                 .await
-                .expect("it opens");
+                .expect("the upload opens");
             upload.write(bytes(1, KEPT)).await.expect("sent");
             let before = upload.savepoint().await.expect("a savepoint");
             let write = Fault::nth(OpKind::Write, nth).on("segments");
@@ -217,15 +217,17 @@ fn a_dropped_write_continues_at_the_offset() {
         let mut upload = store
             .open_upload(id, REPOSITORY, UploadClaim::default())
             .await
-            .expect("it opens");
+            .expect("the upload opens");
         upload.write(whole.slice(..50_000)).await.expect("sent");
         let done = drop_after(polls, upload.write(whole.slice(50_000..500_000))).await;
         drop(upload);
-        let status = store.upload_status(id, REPOSITORY).expect("it lives");
+        let status = store
+            .upload_status(id, REPOSITORY)
+            .expect("the upload exists");
         let mut upload = store
             .open_upload(id, REPOSITORY, UploadClaim::default())
             .await
-            .expect("it opens");
+            .expect("the upload opens");
         assert_eq!(upload.offset(), status.offset);
         let rest = whole.slice(usize::try_from(status.offset).expect("small")..);
         upload.write(rest).await.expect("sent");
@@ -247,7 +249,7 @@ fn a_dropped_finish_can_be_repeated() {
             let mut upload = store
                 .open_upload(id, REPOSITORY, UploadClaim::default())
                 .await
-                .expect("it opens");
+                .expect("the upload opens");
             upload.write(first.clone()).await.expect("sent");
             let digest = Digest::of(Algorithm::Sha256, &first);
             let done = drop_after(polls, upload.finish(digest, None)).await;
@@ -261,7 +263,7 @@ fn a_dropped_finish_can_be_repeated() {
             let mut upload = store
                 .open_upload(id, REPOSITORY, UploadClaim::default())
                 .await
-                .expect("it opens");
+                .expect("the upload opens");
             let whole = [first, bytes(6, more)].concat();
             upload.write(bytes(6, more)).await.expect("sent");
             let digest = Digest::of(Algorithm::Sha256, &whole);
@@ -281,7 +283,7 @@ fn a_cancelled_upload_never_comes_back() {
         let mut upload = store
             .open_upload(id, REPOSITORY, UploadClaim::default())
             .await
-            .expect("it opens");
+            .expect("the upload opens");
         let done = drop_after(polls, upload.write(bytes(7, 400_000))).await;
         store.cancel_upload(id, REPOSITORY).expect("cancelled");
         assert!(store.upload_status(id, REPOSITORY).is_none());
@@ -309,7 +311,7 @@ fn an_upload_that_ends_half_way_leaves_nothing() {
             };
             let id = store.begin_upload(spec).expect("an upload begins");
             let upload = store.open_upload(id, REPOSITORY, UploadClaim::default());
-            let mut upload = upload.await.expect("it opens");
+            let mut upload = upload.await.expect("the upload opens");
             let done = drop_after(polls, upload.write(bytes(8, length))).await;
             drop(upload);
             rest(machine).await;
@@ -339,7 +341,7 @@ fn a_cold_record_is_read_once() {
         let whole = bytes(10, 300_000);
         let id = begin(&store);
         let upload = store.open_upload(id, REPOSITORY, UploadClaim::default());
-        let mut upload = upload.await.expect("it opens");
+        let mut upload = upload.await.expect("the upload opens");
         upload.write(whole.clone()).await.expect("sent");
         let digest = Digest::of(Algorithm::Sha256, &whole);
         let blob = upload.finish(digest, None).await.expect("finished");
@@ -353,7 +355,9 @@ fn a_cold_record_is_read_once() {
         let first = drop_after(polls, store.open_blob(&digest));
         let (first, others) = join(first, others).await;
         for opened in others {
-            opened.expect("a sound disk").expect("the blob is stored");
+            opened
+                .expect("a disk without faults")
+                .expect("the blob is stored");
         }
         let log = machine.disk.log();
         let of_record = |op: &&OpRecord| op.kind == OpKind::Read && op.offset > 300_000;
@@ -406,16 +410,16 @@ fn many_unfinished_uploads_survive_a_close() {
             let mut upload = store
                 .open_upload(id, REPOSITORY, UploadClaim::default())
                 .await
-                .expect("it opens");
+                .expect("the upload opens");
             upload.write(bytes(9, 10)).await.expect("sent");
         }
         store.close().await.expect("the store closes");
         drop(store);
         let path = check::store_path();
         let opened = Store::open(machine.env.clone(), &path, options()).await;
-        let (store, report) = opened.expect("it opens");
+        let (store, report) = opened.expect("the upload opens");
         assert_eq!(report.uploads_resumed, UPLOADS as u64);
-        store.close().await.expect("it closes");
+        store.close().await.expect("the store closes");
     });
 }
 

@@ -64,7 +64,7 @@ fn every_crash_point_recovers() {
 /// Guards: the same histories with real threads in a real directory. Every accepted call was allowed at its LSN, every
 /// rejected one was not, and the state after each stop is the model's.
 #[test]
-fn the_same_histories_hold_on_a_real_folder() {
+fn the_same_histories_hold_in_a_real_directory() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

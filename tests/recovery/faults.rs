@@ -44,7 +44,7 @@ impl Scenario {
     }
 
     /// Takes a step that must succeed.
-    async fn good(&mut self, step: Operation) {
+    async fn succeed(&mut self, step: Operation) {
         let taken = self.attempt(step.clone()).await;
         taken.unwrap_or_else(|error| panic!("{step:?}: {error}"));
     }
@@ -67,7 +67,7 @@ impl Scenario {
     }
 
     /// Checks that everything acknowledged is present and readable.
-    async fn holds(&self) {
+    async fn check_acknowledged(&self) {
         let (scripts, progress) = (std::slice::from_ref(&self.script), [self.progress]);
         let held = check::contract(&self.store, scripts, &progress).await;
         held.unwrap_or_else(|why| panic!("{why}"));
@@ -96,10 +96,10 @@ fn a_full_disk_fails_that_push_alone() {
         let machine = machine(seed);
         let scenario = machine.executor.block_on(async {
             let mut scenario = Scenario::open(&machine).await;
-            scenario.good(push(1)).await;
-            scenario.good(push(7)).await;
+            scenario.succeed(push(1)).await;
+            scenario.succeed(push(7)).await;
             for number in 100..106 {
-                scenario.good(manifest(number, &[1, 7], "latest")).await;
+                scenario.succeed(manifest(number, &[1, 7], "latest")).await;
             }
             machine
                 .disk
@@ -107,20 +107,20 @@ fn a_full_disk_fails_that_push_alone() {
             for number in [4, 9, 5, 8] {
                 let failed = scenario.attempt(push(number)).await;
                 assert!(matches!(failed, Err(Error::NoSpace { .. })), "{failed:?}");
-                scenario.holds().await;
+                scenario.check_acknowledged().await;
             }
             // Frames of 4 KiB in files of 32 KiB: some of these need a new file, whose space comes from the reserve.
             for number in 100..106 {
-                scenario.good(Operation::DeleteManifest(number)).await;
+                scenario.succeed(Operation::DeleteManifest(number)).await;
             }
-            scenario.good(Operation::Unlink(7)).await;
-            scenario.holds().await;
+            scenario.succeed(Operation::Unlink(7)).await;
+            scenario.check_acknowledged().await;
             assert!(scenario.store.poisoned().is_none());
             machine.disk.set_capacity(None);
             for number in [4, 9, 5, 8] {
-                scenario.good(push(number)).await;
+                scenario.succeed(push(number)).await;
             }
-            scenario.holds().await;
+            scenario.check_acknowledged().await;
             scenario.store.close().await.expect("the store closes");
             scenario
         });
@@ -130,12 +130,12 @@ fn a_full_disk_fails_that_push_alone() {
 
 /// Guards: without even the reserve, deletes fail with `NoSpace`, change nothing, and succeed once there is space.
 #[test]
-fn a_journal_without_space_refuses_and_goes_on_later() {
+fn a_journal_without_space_rejects_until_there_is_some() {
     let machine = machine(1);
     let scenario = machine.executor.block_on(async {
         let mut scenario = Scenario::open(&machine).await;
-        scenario.good(push(1)).await;
-        scenario.good(manifest(100, &[1], "latest")).await;
+        scenario.succeed(push(1)).await;
+        scenario.succeed(manifest(100, &[1], "latest")).await;
         machine.disk.set_capacity(Some(machine.disk.used_bytes()));
         let mut taken = 0;
         let refused = loop {
@@ -147,11 +147,11 @@ fn a_journal_without_space_refuses_and_goes_on_later() {
         };
         assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
         assert!(taken > 10, "the reserve allowed only {taken} steps");
-        scenario.holds().await;
+        scenario.check_acknowledged().await;
         assert!(scenario.store.poisoned().is_none());
         machine.disk.set_capacity(None);
-        scenario.good(untag("other")).await;
-        scenario.good(push(9)).await;
+        scenario.succeed(untag("other")).await;
+        scenario.succeed(push(9)).await;
         scenario.store.close().await.expect("the store closes");
         scenario
     });
@@ -164,8 +164,8 @@ fn a_store_opens_on_a_full_disk() {
     let first = machine(1);
     let mut scenario = first.executor.block_on(async {
         let mut scenario = Scenario::open(&first).await;
-        scenario.good(push(9)).await;
-        scenario.good(manifest(100, &[9], "latest")).await;
+        scenario.succeed(push(9)).await;
+        scenario.succeed(manifest(100, &[9], "latest")).await;
         scenario.store.close().await.expect("the store closes");
         scenario
     });
@@ -173,11 +173,11 @@ fn a_store_opens_on_a_full_disk() {
     second.disk.set_capacity(Some(second.disk.used_bytes()));
     second.executor.block_on(async {
         scenario.store = Scenario::open(&second).await.store;
-        scenario.holds().await;
-        scenario.good(Operation::DeleteManifest(100)).await;
+        scenario.check_acknowledged().await;
+        scenario.succeed(Operation::DeleteManifest(100)).await;
         let failed = scenario.attempt(push(8)).await;
         assert!(matches!(failed, Err(Error::NoSpace { .. })), "{failed:?}");
-        scenario.holds().await;
+        scenario.check_acknowledged().await;
     });
     scenario.recovers(&second);
 }
@@ -234,16 +234,16 @@ fn an_error_on_a_large_push_fails_it_alone() {
         let machine = machine(seed as u64);
         let scenario = machine.executor.block_on(async {
             let mut scenario = Scenario::open(&machine).await;
-            scenario.good(push(1)).await;
+            scenario.succeed(push(1)).await;
             let struck = fault.kind != OpKind::SetLen;
             machine.disk.add_fault(fault.clone());
             let failed = scenario.attempt(push(9)).await;
             assert_eq!(failed.is_err(), struck, "{fault:?}: {failed:?}");
             machine.disk.clear_faults();
             assert!(scenario.store.poisoned().is_none(), "{fault:?}");
-            scenario.good(push(2)).await;
-            scenario.good(push(9)).await;
-            scenario.holds().await;
+            scenario.succeed(push(2)).await;
+            scenario.succeed(push(9)).await;
+            scenario.check_acknowledged().await;
             scenario.store.close().await.expect("the store closes");
             scenario
         });
@@ -260,8 +260,8 @@ fn an_error_on_an_upload_log_costs_only_the_resumption() {
             let scenario = machine.executor.block_on(async {
                 let mut scenario = Scenario::open(&machine).await;
                 machine.disk.add_fault(Fault::nth(kind, n).on(".upload"));
-                scenario.good(push(9)).await;
-                scenario.holds().await;
+                scenario.succeed(push(9)).await;
+                scenario.check_acknowledged().await;
                 assert!(scenario.store.poisoned().is_none());
                 scenario.store.close().await.expect("the store closes");
                 scenario
@@ -297,7 +297,7 @@ fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
         let scenario = machine.executor.block_on(async {
             let mut scenario = Scenario::open(&machine).await;
             for step in before {
-                scenario.good(step.clone()).await;
+                scenario.succeed(step.clone()).await;
             }
             machine.disk.add_fault(fault.clone());
             let error = scenario.lost(step).await;
@@ -307,7 +307,7 @@ fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
             );
             machine.disk.clear_faults();
             refuses_writes(&scenario).await;
-            scenario.holds().await;
+            scenario.check_acknowledged().await;
             let closed = scenario.store.close().await;
             assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
             scenario
@@ -332,8 +332,8 @@ fn a_failed_sync_of_a_directory_stops_writes_until_the_next_open() {
         let machine = machine(seed);
         let scenario = machine.executor.block_on(async {
             let mut scenario = Scenario::open(&machine).await;
-            scenario.good(push(1)).await;
-            scenario.good(manifest(100, &[1], "latest")).await;
+            scenario.succeed(push(1)).await;
+            scenario.succeed(manifest(100, &[1], "latest")).await;
             machine.disk.add_fault(fault.clone());
             if fault.path != "/journal" {
                 let written = scenario.store.checkpoint().await;
@@ -353,7 +353,7 @@ fn a_failed_sync_of_a_directory_stops_writes_until_the_next_open() {
                 }
             }
             refuses_writes(&scenario).await;
-            scenario.holds().await;
+            scenario.check_acknowledged().await;
             let closed = scenario.store.close().await;
             assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
             scenario
@@ -405,11 +405,11 @@ fn what_was_not_attempted_fails_that_request_alone() {
                         "{kind:?} {nth}: {error}"
                     );
                     refused += 1;
-                    scenario.good(step).await;
+                    scenario.succeed(step).await;
                 }
             }
             machine.disk.clear_faults();
-            scenario.holds().await;
+            scenario.check_acknowledged().await;
             scenario.store.close().await.expect("the store closes");
             scenario
         });
@@ -439,7 +439,7 @@ fn a_failed_read_is_damage_by_its_cause() {
         let first = machine(1);
         let mut scenario = first.executor.block_on(async {
             let mut scenario = Scenario::open(&first).await;
-            scenario.good(push(number)).await;
+            scenario.succeed(push(number)).await;
             scenario.store.close().await.expect("the store closes");
             scenario
         });
@@ -462,7 +462,7 @@ fn a_failed_read_is_damage_by_its_cause() {
                 damaged,
                 "{case}"
             );
-            scenario.holds().await;
+            scenario.check_acknowledged().await;
             assert!(!scenario.store.is_damaged(&digest).await.unwrap(), "{case}");
         });
     }
@@ -477,8 +477,8 @@ fn a_frame_whose_sync_failed_is_durable_once_it_was_replayed() {
         let step = tag("other", 100);
         let mut scenario = first.executor.block_on(async {
             let mut scenario = Scenario::open(&first).await;
-            scenario.good(push(1)).await;
-            scenario.good(manifest(100, &[1], "latest")).await;
+            scenario.succeed(push(1)).await;
+            scenario.succeed(manifest(100, &[1], "latest")).await;
             // The step writes one frame and nothing else.
             first
                 .disk
@@ -494,8 +494,8 @@ fn a_frame_whose_sync_failed_is_durable_once_it_was_replayed() {
             let next = Scenario::open(&second).await;
             (scenario.store, scenario.env) = (next.store, next.env);
             scenario.progress.done = scenario.progress.begun;
-            scenario.holds().await;
-            scenario.good(push(2)).await;
+            scenario.check_acknowledged().await;
+            scenario.succeed(push(2)).await;
             scenario
         });
         scenario.recovers(&second);
@@ -535,8 +535,8 @@ fn a_store_opens_where_its_last_frame_cannot_be_written_again() {
     let first = machine(1);
     let mut scenario = first.executor.block_on(async {
         let mut scenario = Scenario::open(&first).await;
-        scenario.good(push(1)).await;
-        scenario.good(manifest(100, &[1], "latest")).await;
+        scenario.succeed(push(1)).await;
+        scenario.succeed(manifest(100, &[1], "latest")).await;
         scenario
     });
     let second = Machine::after_kill(1, first.disk.killed());
@@ -545,8 +545,8 @@ fn a_store_opens_where_its_last_frame_cannot_be_written_again() {
     let scenario = second.executor.block_on(async {
         let next = Scenario::open(&second).await;
         (scenario.store, scenario.env) = (next.store, next.env);
-        scenario.holds().await;
-        scenario.good(Operation::DeleteManifest(100)).await;
+        scenario.check_acknowledged().await;
+        scenario.succeed(Operation::DeleteManifest(100)).await;
         scenario
     });
     let log = second.disk.log();
@@ -581,7 +581,7 @@ async fn refuses_writes(scenario: &Scenario) {
 /// Guards: a checkpoint that fails anywhere but at the sync of a directory leaves the store unchanged, and the next one
 /// succeeds.
 #[test]
-fn a_failed_checkpoint_costs_nothing() {
+fn a_failed_checkpoint_changes_nothing() {
     for kind in [
         OpKind::Create,
         OpKind::Write,
@@ -591,15 +591,15 @@ fn a_failed_checkpoint_costs_nothing() {
         let machine = machine(1);
         let scenario = machine.executor.block_on(async {
             let mut scenario = Scenario::open(&machine).await;
-            scenario.good(push(1)).await;
+            scenario.succeed(push(1)).await;
             machine.disk.add_fault(Fault::nth(kind, 1).on(".run"));
             let failed = scenario.store.checkpoint().await;
             assert!(failed.is_err(), "{kind:?}");
-            scenario.good(push(2)).await;
-            scenario.holds().await;
-            scenario.good(Operation::Checkpoint).await;
-            scenario.good(manifest(100, &[1, 2], "latest")).await;
-            scenario.holds().await;
+            scenario.succeed(push(2)).await;
+            scenario.check_acknowledged().await;
+            scenario.succeed(Operation::Checkpoint).await;
+            scenario.succeed(manifest(100, &[1, 2], "latest")).await;
+            scenario.check_acknowledged().await;
             scenario.store.close().await.expect("the store closes");
             scenario
         });
@@ -649,7 +649,7 @@ fn a_push_heals_a_blob_whose_segment_is_gone() {
     let machine = machine(1);
     let scenario = machine.executor.block_on(async {
         let mut scenario = Scenario::open(&machine).await;
-        scenario.good(push(9)).await;
+        scenario.succeed(push(9)).await;
         scenario.store.close().await.expect("the store closes");
         scenario
     });
@@ -680,8 +680,8 @@ fn every_finished_journal_file_is_sealed() {
         machine.disk.set_noise(Noise::NONE);
         machine.executor.block_on(async {
             let mut scenario = Scenario::open(&machine).await;
-            scenario.good(push(1)).await;
-            scenario.good(manifest(100, &[1], "latest")).await;
+            scenario.succeed(push(1)).await;
+            scenario.succeed(manifest(100, &[1], "latest")).await;
             let fault = Fault::nth(OpKind::Write, nth).on("0001.journal");
             machine.disk.add_fault(fault.not_attempted());
             let digest = content::manifest_digest(100);

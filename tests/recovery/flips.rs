@@ -10,12 +10,12 @@ const STEP: usize = 211;
 /// Guards: FORMAT.md, "Blast radius": in a closed store and in a killed one, a flipped bit is noticed wherever the
 /// format covers it, is never served, and costs no more than the format says.
 #[test]
-fn a_turned_bit_is_noticed_and_reaches_no_farther_than_the_format_says() {
+fn a_flipped_bit_is_noticed_and_its_damage_is_limited() {
     for closed in [true, false] {
         let specimen = Specimen::new(closed);
         let mut tally: BTreeMap<Outcome, u64> = BTreeMap::new();
         for (path, size) in specimen.files() {
-            // Headers and the bytes after them are sampled at another phase for each file.
+            // Samples begin at another offset in each file, so that different bytes of the headers are hit.
             let first = path.as_os_str().len() as u64 % 7;
             for at in (first..size).step_by(STEP) {
                 let outcome = specimen.flip(&path, at);

@@ -88,14 +88,14 @@ async fn wait_for_row_removal(machine: &Machine, store: &Store) {
 /// and a deleted one stays deleted. A repository created under its name is empty. The next open removes the remaining
 /// rows and changes nothing else.
 #[test]
-fn a_deleted_repository_stays_deleted_and_is_cleared_away() {
+fn a_deleted_repository_stays_deleted_and_loses_its_rows() {
     let seed = 3;
     let machine = Machine::new(seed, &check::empty_disk());
     let from = std::cell::Cell::new(0);
     machine.executor.block_on(async {
         let store = open(&machine).await;
         let begun = || from.set(machine.disk.points());
-        scene(&store, &begun).await.expect("a sound disk");
+        scene(&store, &begun).await.expect("a disk without faults");
         wait_for_row_removal(&machine, &store).await;
         assert!(
             store

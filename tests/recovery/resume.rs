@@ -131,10 +131,10 @@ async fn continue_upload(store: &Store, progress: &ClientProgress) -> Result<boo
         return Err("an upload that ended is back".to_owned());
     }
     let [first, second, third] = parts();
-    let taken_back: Bytes = [first, second, third].concat().into();
+    let rolled_back: Bytes = [first, second, third].concat().into();
     // Until the rollback is confirmed to the client, the second part may be present.
     let candidates = if phase < 3 {
-        vec![content(), taken_back]
+        vec![content(), rolled_back]
     } else {
         vec![content()]
     };
@@ -220,7 +220,7 @@ fn stop_anywhere(
 /// Guards: an upload left by a crash continues at the offset of its status and ends as what was sent, or it is unknown.
 /// Rolled-back bytes never return once the client knows of the rollback. A committed upload does not return.
 #[test]
-fn an_upload_goes_on_after_a_crash_anywhere() {
+fn an_upload_continues_after_a_crash_anywhere() {
     let client = async |machine: &Machine, progress: &ClientProgress| {
         let store = open(machine).await;
         push(&store, progress).await.expect("the push succeeds");
@@ -290,7 +290,7 @@ async fn close_again(
 /// Guards: an interrupted close without a range is sent again, as a whole, after a stop anywhere, clean or not, and
 /// makes the blob. Its upload has the bytes before the close; if there were none, it may be unknown.
 #[test]
-fn a_close_that_broke_off_is_sent_again_after_a_stop_anywhere() {
+fn an_interrupted_close_is_sent_again_after_a_stop() {
     for kept in [0, KEPT] {
         let client = async |machine: &Machine, progress: &ClientProgress| {
             let store = interrupt_close(machine, progress, kept).await;
@@ -324,7 +324,7 @@ fn a_clean_stop_keeps_what_an_answer_named() {
                 let store = interrupt_close(machine, progress, KEPT)
                     .await
                     .expect("the client sends");
-                let id = progress.id.get().expect("it began");
+                let id = progress.id.get().expect("the upload began");
                 if asked {
                     let status = store.upload_status(*id, REPOSITORY);
                     assert_eq!(status.map(|status| status.offset), Some(410_000));
@@ -335,7 +335,7 @@ fn a_clean_stop_keeps_what_an_answer_named() {
         let machine = Machine::new(4, &machine.disk.live_image());
         machine.executor.block_on(async {
             let store = open(&machine).await;
-            let id = progress.id.get().expect("it began");
+            let id = progress.id.get().expect("the upload began");
             let status = store.upload_status(*id, REPOSITORY);
             let there = if asked { 410_000 } else { KEPT as u64 };
             assert_eq!(status.map(|status| status.offset), Some(there));

@@ -82,8 +82,10 @@ impl Setup {
     /// Sends a part and leaves the upload open.
     async fn leave(&self, part: Bytes) -> UploadId {
         let id = self.begin().expect("room for an upload");
-        let mut upload = self.open(id).await.expect("it is there");
-        send(&mut upload, part).await.expect("a sound disk");
+        let mut upload = self.open(id).await.expect("the upload exists");
+        send(&mut upload, part)
+            .await
+            .expect("a disk without faults");
         id
     }
 
@@ -100,7 +102,10 @@ impl Setup {
         let blob = upload.finish(digest(whole), None).await?;
         self.link(blob).await?;
         let reader = self.store.open_blob(&digest(whole)).await?;
-        let read = reader.expect("it is stored").read_whole(1 << 30).await?;
+        let read = reader
+            .expect("the blob is stored")
+            .read_whole(1 << 30)
+            .await?;
         assert!(read == *whole, "other bytes");
         Ok(())
     }
@@ -124,7 +129,7 @@ impl Setup {
             .await;
         stored
             .expect("a sound row")
-            .expect("it is stored")
+            .expect("the blob is stored")
             .extent
             .layout
     }
@@ -167,10 +172,10 @@ fn quiet_uploads_keep_no_memory() {
         }
         let large = content(99, 300_000);
         let id = setup.begin().expect("room");
-        let mut stalled = setup.open(id).await.expect("it is there");
+        let mut stalled = setup.open(id).await.expect("the upload exists");
         send(&mut stalled, large.slice(..250_000))
             .await
-            .expect("a sound disk");
+            .expect("a disk without faults");
         setup.wait().await;
         assert_eq!(setup.machine.disk.open_files(), open);
         let created = setup.segments_created();
@@ -183,12 +188,12 @@ fn quiet_uploads_keep_no_memory() {
         );
         send(&mut stalled, large.slice(250_000..))
             .await
-            .expect("a sound disk");
+            .expect("a disk without faults");
         let blob = stalled
             .finish(digest(&large), None)
             .await
-            .expect("it is whole");
-        setup.link(blob).await.expect("a sound disk");
+            .expect("the digest matches");
+        setup.link(blob).await.expect("a disk without faults");
         for (id, whole) in left.into_iter().zip(&small) {
             assert_eq!(setup.offset(id), Some(60_000));
             setup
@@ -213,7 +218,7 @@ fn small_pushes_share_segments_when_memory_is_short() {
         }
         for salt in 0..4 {
             let whole = content(200 + salt, 12_000);
-            setup.push(&whole).await.expect("a sound disk");
+            setup.push(&whole).await.expect("a disk without faults");
             assert_eq!(setup.layout(&whole).await, Layout::Leading);
         }
     });
@@ -233,10 +238,10 @@ fn uploads_have_a_share_of_open_files() {
         let mut left = Vec::new();
         for whole in &whole {
             let id = setup.begin().expect("room");
-            let mut upload = setup.open(id).await.expect("it is there");
+            let mut upload = setup.open(id).await.expect("the upload exists");
             send(&mut upload, whole.slice(..200_000))
                 .await
-                .expect("a sound disk");
+                .expect("a disk without faults");
             // Four segments, and two logs of those that are being suspended.
             assert!(setup.machine.disk.open_files() <= open + 6);
             // Half of the requests only wait for their client.
@@ -263,13 +268,13 @@ fn slow_uploads_take_turns() {
         let done = AtomicBool::new(false);
         let trickle = async |salt: usize| {
             let id = setup.leave(content(salt, 200_000)).await;
-            let mut upload = setup.open(id).await.expect("it is there");
+            let mut upload = setup.open(id).await.expect("the upload exists");
             for _ in 0..300 {
                 if done.load(Ordering::Relaxed) {
                     return;
                 }
                 let bit = send(&mut upload, content(salt, 100)).await;
-                bit.expect("a sound disk");
+                bit.expect("a disk without faults");
                 let pause = Duration::from_millis(100);
                 setup.machine.env.clock.sleep(pause).await;
             }
@@ -289,7 +294,7 @@ fn slow_uploads_take_turns() {
 
 /// Guards: uploads that wait for a descriptor in order to be suspended do not block those that would free one.
 #[test]
-fn stalled_uploads_give_descriptors_back() {
+fn stalled_uploads_free_descriptors() {
     let options = Options {
         open_files_max: 8,
         ..check::options()
@@ -298,12 +303,12 @@ fn stalled_uploads_give_descriptors_back() {
         let mut stalled = Vec::new();
         for salt in 0..12 {
             let id = setup.leave(content(salt, 200_000)).await;
-            stalled.push(setup.open(id).await.expect("it is there"));
+            stalled.push(setup.open(id).await.expect("the upload exists"));
         }
         setup.wait().await;
         for upload in &mut stalled {
             let part = send(upload, content(0, 100)).await;
-            part.expect("it stays in memory");
+            part.expect("the bytes stay in memory");
         }
         for salt in 20..24 {
             setup.leave(content(salt, 200_000)).await;
@@ -337,9 +342,9 @@ fn an_upload_without_space_leaves_a_stop_clean() {
         // Idle and partly on disk, and with bytes in memory only.
         let id = setup.leave(content(1, 250_000)).await;
         setup.wait().await;
-        let mut upload = setup.open(id).await.expect("it is there");
+        let mut upload = setup.open(id).await.expect("the upload exists");
         let sent = send(&mut upload, content(2, 10_000)).await;
-        sent.expect("it stays in memory");
+        sent.expect("the bytes stay in memory");
         setup.leave(content(3, 12_000)).await;
         for nth in 1..8 {
             let full = Fault::nth(OpKind::Write, nth).on(".segment");
@@ -359,7 +364,7 @@ fn bytes_beyond_the_budget_are_suspended() {
         }
         let disk = &setup.machine.disk;
         disk.add_fault(Fault::nth(OpKind::Open, 1).on(".segment").not_attempted());
-        let mut upload = setup.open(id).await.expect("it is there");
+        let mut upload = setup.open(id).await.expect("the upload exists");
         let refused = send(&mut upload, content(2, 10_000)).await;
         assert!(
             matches!(refused, Err(Error::NotAttempted { .. })),
@@ -384,7 +389,7 @@ fn bytes_beyond_the_budget_are_suspended() {
 /// Guards: on a full disk the longest idle uploads are evicted, one at a time, for those that continue. One in use is
 /// not. One that was used a moment ago is waited for, because its client may have started over.
 #[test]
-fn idle_uploads_give_way_on_a_full_disk() {
+fn idle_uploads_are_evicted_on_a_full_disk() {
     let options = Options {
         reserve_bytes: 64 << 10,
         ..check::options()
@@ -392,7 +397,7 @@ fn idle_uploads_give_way_on_a_full_disk() {
     run(options, async |setup| {
         let part = || content(1, 250_000);
         let held = setup.leave(part()).await;
-        let holder = setup.open(held).await.expect("it is there");
+        let holder = setup.open(held).await.expect("the upload exists");
         let first = setup.leave(part()).await;
         setup.wait().await;
         let second = setup.leave(part()).await;
@@ -407,7 +412,7 @@ fn idle_uploads_give_way_on_a_full_disk() {
         assert!(matches!(unknown, Err(Error::UnknownUpload)), "{unknown:?}");
 
         // Used a moment ago.
-        drop(setup.open(second).await.expect("it is there"));
+        drop(setup.open(second).await.expect("the upload exists"));
         let clock = &setup.machine.env.clock;
         let (used, before) = (setup.machine.disk.used_bytes(), clock.monotonic());
         setup.machine.disk.set_capacity(Some(used + 200_000));
@@ -443,10 +448,10 @@ fn an_upload_with_a_request_waiting_is_in_use() {
                 None => break opening,
                 // This request was too late: the upload has bytes in memory again, which will be written.
                 Some(upload) => {
-                    let mut upload = upload.expect("it is there");
+                    let mut upload = upload.expect("the upload exists");
                     send(&mut upload, content(1, 10))
                         .await
-                        .expect("a sound disk");
+                        .expect("a disk without faults");
                 }
             }
         };
@@ -456,7 +461,7 @@ fn an_upload_with_a_request_waiting_is_in_use() {
             matches!(other, Err(Error::TooManyUploads { .. })),
             "{other:?}"
         );
-        drop(opening.await.expect("it is there"));
+        drop(opening.await.expect("the upload exists"));
         setup
             .begin_in("library/b")
             .expect("the upload is not in use");
@@ -485,14 +490,14 @@ fn space_is_made_for_bytes_that_are_written() {
                 ..UploadSpec::default()
             });
             let id = id.expect("room for an upload");
-            let mut upload = setup.open(id).await.expect("it is there");
+            let mut upload = setup.open(id).await.expect("the upload exists");
             let sent = send(&mut upload, content(3, 10_000)).await;
             sent.map(|()| (id, upload))
         };
         let refused = announce(100 << 30).await.map(drop);
-        let said = refused.expect_err("it cannot fit").to_string();
+        let said = refused.expect_err("the length cannot fit").to_string();
         assert!(said.contains("107374182400 bytes were announced"), "{said}");
-        let (id, mut upload) = announce(300_000).await.expect("it may fit");
+        let (id, mut upload) = announce(300_000).await.expect("the length may fit");
         assert_eq!(setup.offset(on_disk), Some(250_000));
         let whole = content(3, 300_000);
         send(&mut upload, whole.slice(10_000..))
@@ -520,7 +525,7 @@ fn space_is_made_for_bytes_that_are_written() {
 /// Guards: a rollback evicts no upload, neither its own nor an idle one, for bytes that it discards and that found the
 /// disk full.
 #[test]
-fn bytes_that_are_taken_back_need_no_space() {
+fn rolled_back_bytes_need_no_space() {
     let options = Options {
         spill_threshold_bytes: 100_000,
         ..check::options()
@@ -530,9 +535,9 @@ fn bytes_that_are_taken_back_need_no_space() {
         setup.wait().await;
         let whole = content(2, 500_000);
         let id = setup.begin().expect("room for an upload");
-        let mut upload = setup.open(id).await.expect("it is there");
+        let mut upload = setup.open(id).await.expect("the upload exists");
         let sent = send(&mut upload, whole.slice(..200_000)).await;
-        sent.expect("a sound disk");
+        sent.expect("a disk without faults");
         let before = upload.savepoint().await.expect("a place");
         // All kept bytes are on disk.
         setup.wait().await;
@@ -556,7 +561,7 @@ fn bytes_that_are_taken_back_need_no_space() {
 
 /// Guards: the space of rolled-back bytes is freed. Where that is impossible, it counts as the upload's.
 #[test]
-fn bytes_that_were_taken_back_free_their_space() {
+fn rolled_back_bytes_free_their_space() {
     run(check::options(), async |setup| {
         let disk = &setup.machine.disk;
         let smaller = setup.leave(content(1, 100_000)).await;
@@ -564,11 +569,11 @@ fn bytes_that_were_taken_back_free_their_space() {
         let used = disk.used_bytes();
         let fail_close = async || {
             let id = setup.begin().expect("room for an upload");
-            let mut upload = setup.open(id).await.expect("it is there");
+            let mut upload = setup.open(id).await.expect("the upload exists");
             let before = upload.savepoint_of_close().await.expect("a place");
             send(&mut upload, content(2, 400_000))
                 .await
-                .expect("a sound disk");
+                .expect("a disk without faults");
             let failed = upload.finish(digest(&content(3, 10)), Some(before)).await;
             assert!(matches!(failed, Err(Error::DigestMismatch { .. })));
             assert!(disk.used_bytes() > used + 390_000);
@@ -699,11 +704,11 @@ fn a_failed_close_rolls_back_at_once() {
                 position: UploadPosition::End,
                 ..UploadClaim::default()
             };
-            let mut first = setup.open(id).await.expect("it is there");
+            let mut first = setup.open(id).await.expect("the upload exists");
             let before = first.savepoint_of_close().await.expect("a place");
             send(&mut first, content(2, 100_000))
                 .await
-                .expect("a sound disk");
+                .expect("a disk without faults");
             let wrong = digest(&whole);
             let (failed, second) = futures_util::future::join(
                 first.finish(wrong, Some(before)),
@@ -711,7 +716,7 @@ fn a_failed_close_rolls_back_at_once() {
             )
             .await;
             assert!(matches!(failed, Err(Error::DigestMismatch { .. })));
-            let mut second = second.expect("it is there");
+            let mut second = second.expect("the upload exists");
             assert_eq!(second.offset(), length as u64 / 2);
             send(&mut second, whole.slice(length / 2..))
                 .await
@@ -719,8 +724,8 @@ fn a_failed_close_rolls_back_at_once() {
             let blob = second
                 .finish(digest(&whole), None)
                 .await
-                .expect("it is whole");
-            setup.link(blob).await.expect("a sound disk");
+                .expect("the digest matches");
+            setup.link(blob).await.expect("a disk without faults");
         }
     });
 }
@@ -728,7 +733,7 @@ fn a_failed_close_rolls_back_at_once() {
 /// Guards: the next close decides, when it takes the turn, whether the bytes of a close without an answer are rolled
 /// back. An offset reported after that changes nothing; one reported before keeps the bytes.
 #[test]
-fn a_close_sent_again_decides_when_it_takes_over() {
+fn a_close_sent_again_decides_when_it_takes_the_turn() {
     let close = UploadClaim {
         position: UploadPosition::End,
         ..UploadClaim::default()
@@ -738,26 +743,26 @@ fn a_close_sent_again_decides_when_it_takes_over() {
             let whole = content(kept, 400_000);
             let id = setup.leave(whole.slice(..kept)).await;
             let open = async || setup.store.open_upload(id, REPOSITORY, close).await;
-            let mut older = open().await.expect("it is there");
+            let mut older = open().await.expect("the upload exists");
             older.savepoint_of_close().await.expect("a place");
             let half = whole.slice(kept..200_000);
-            send(&mut older, half).await.expect("a sound disk");
+            send(&mut older, half).await.expect("a disk without faults");
             if asked_before {
                 assert_eq!(setup.offset(id), Some(200_000));
             }
-            let mut newer = open().await.expect("it takes over");
+            let mut newer = open().await.expect("the request takes the turn");
             drop(older);
             assert_eq!(setup.offset(id), Some(200_000));
             newer.savepoint_of_close().await.expect("a place");
             let from = if asked_before { 200_000 } else { kept };
             assert_eq!(newer.offset(), from as u64);
             let rest = whole.slice(from..);
-            send(&mut newer, rest).await.expect("a sound disk");
+            send(&mut newer, rest).await.expect("a disk without faults");
             let blob = newer.finish(digest(&whole), None).await;
             setup
-                .link(blob.expect("it is whole"))
+                .link(blob.expect("the digest matches"))
                 .await
-                .expect("a sound disk");
+                .expect("a disk without faults");
         }
     });
 }

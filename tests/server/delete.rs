@@ -97,7 +97,7 @@ async fn a_manifest_with_very_many_edges() {
             attributes: Bytes::new(),
         };
         let batch = batch(vec![blob], vec![Change::PutManifest(entry)]);
-        store.commit(batch).await.expect("it is put");
+        store.commit(batch).await.expect("the manifest is put");
     };
     let delete = || store.commit(batch(vec![], vec![Change::DeleteManifest(sha256(b"text"))]));
     let held = || {
@@ -108,12 +108,12 @@ async fn a_manifest_with_very_many_edges() {
         held.count()
     };
     put().await;
-    delete().await.expect("it is there");
-    delete().await.expect_err("it is gone");
+    delete().await.expect("the manifest exists");
+    delete().await.expect_err("the manifest is deleted already");
     put().await;
     wait_for_row_removal(&registry).await;
     assert_eq!(held(), 3000);
-    delete().await.expect("it is there");
+    delete().await.expect("the manifest exists");
     wait_for_row_removal(&registry).await;
     assert_eq!(held(), 0);
 }

@@ -291,7 +291,7 @@ async fn silent_clients_get_408() {
 
 /// Guards: an active request is answered after the server is told to stop; the listener closes at once.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_under_way_end_well() {
+async fn active_requests_are_answered() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let mut stream = TcpStream::connect(client.address()).await.unwrap();

@@ -7,7 +7,7 @@ use crate::{push_blob, push_image, sha256};
 
 /// Guards: a parameter without a value counts as absent, as in other registries.
 #[tokio::test(flavor = "multi_thread")]
-async fn parameters_without_a_value_are_not_given() {
+async fn parameters_without_a_value_count_as_absent() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let digest = push_image(&client, "a", "t", b"one").await;

@@ -48,7 +48,7 @@ async fn a_deleted_repository_is_gone() {
         manifests: 2,
         blobs: 3,
     };
-    assert_eq!(held.expect("it is there"), expected);
+    assert_eq!(held.expect("the repository exists"), expected);
 
     let catalog = client.get("/v2/_catalog").await.expect(200);
     assert_eq!(catalog.json(), json!({"repositories": ["team/a/b"]}));
@@ -84,7 +84,7 @@ async fn a_deleted_repository_is_gone() {
     assert_eq!(tags.expect(200).json()["tags"], json!([]));
     delete_repository(&registry.store, "team/z")
         .await
-        .expect_err("it is not there");
+        .expect_err("the repository does not exist");
 }
 
 /// Guards: pushes that are active while their repository is deleted: an upload continues and creates the repository
@@ -98,7 +98,7 @@ async fn active_pushes_start_over() {
     client.patch(&upload, "tw").await.expect(202);
     delete_repository(&registry.store, "a")
         .await
-        .expect("it is there");
+        .expect("the repository exists");
     client
         .put(&format!("{upload}?digest={}", sha256(b"two")), "o")
         .await
@@ -153,7 +153,9 @@ async fn a_deleted_tag_is_reported_with_its_last_digest() {
             tags: vec!["t".to_owned()],
             dry_run: false,
         };
-        let deleted = ask(&registry.store, deletion).await.expect("it is there");
+        let deleted = ask(&registry.store, deletion)
+            .await
+            .expect("the tag exists");
         let last = mover.await.expect("the mover ends");
         assert_eq!(deleted.tags[0].digest, last.to_string(), "round {round}");
     }

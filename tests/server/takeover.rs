@@ -183,7 +183,7 @@ async fn closes_at_once_are_all_answered() {
 /// Guards: the bytes of an interrupted close without a range do not count when it is sent again as a whole. A client
 /// that asks for the offset instead, by a status request or a chunk out of order, continues there.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_close_that_broke_off_is_sent_again() {
+async fn an_interrupted_close_is_sent_again() {
     const SENT: usize = 60_000;
     let registry = TestRegistry::start().await;
     let client = registry.client();

@@ -327,7 +327,7 @@ fn wait_ready(child: &mut Child, address: SocketAddr) -> Result<(), String> {
     let mut last = String::from("no attempt was made");
     while begin.elapsed() < START_BOUND {
         if let Some(status) = child.try_wait().map_err(|e| format!("wait: {e}"))? {
-            return Err(format!("it ended with {status}"));
+            return Err(format!("the server ended with {status}"));
         }
         match ask_v2(address) {
             Ok(status) if status.contains(" 200 ") => return Ok(()),

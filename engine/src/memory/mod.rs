@@ -1,8 +1,8 @@
 //! Memory that clients hold.
 //!
 //! Owns: [`MemoryBudget`], one for each purpose; the part of it that each client has ([`MemoryAccount`]); which clients
-//! give way; [`ReadPool`], the budget and the blocks for reads of clients. Refuses: files and checksums, which
-//! `segment` reads and checks; connections.
+//! lose memory to others; [`ReadPool`], the budget and the blocks for reads of clients. Refuses: files and checksums,
+//! which `segment` reads and checks; connections.
 //!
 //! Invariant: a client on which nothing moves holds a bounded part of a budget, and loses it when others need it. Of an
 //! answer that is not taken it holds one window.

@@ -54,8 +54,8 @@ struct Blocks {
 }
 
 impl ReadPool {
-    /// Creates a pool that never has more than `bytes`. A client that takes nothing for `stall` gives way to those that
-    /// wait.
+    /// Creates a pool that never has more than `bytes`. A client that takes nothing for `stall` loses memory to
+    /// those that wait.
     pub(crate) fn new(bytes: usize, stall: Duration, clock: Arc<dyn Clock>) -> Self {
         let total = bytes.max(2 * READ_BYTES_MAX);
         let share = (total / 16).max(READ_BYTES_MAX);

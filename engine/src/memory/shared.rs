@@ -43,7 +43,7 @@ impl fmt::Debug for MemoryBudget {
 
 impl MemoryBudget {
     /// Creates a budget of `bytes`. One account has at most `share` of it, or the bytes of one wait if they are more. A
-    /// client on which nothing moves for `stall` gives way to those that wait.
+    /// client on which nothing moves for `stall` loses memory to those that wait.
     pub fn new(bytes: usize, share: usize, stall: Duration, clock: Arc<dyn Clock>) -> Self {
         Self {
             shared: Arc::new(Shared {

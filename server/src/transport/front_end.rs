@@ -42,12 +42,12 @@ pub(crate) trait Service: Clone + Send + 'static {
     fn answer_memory(&self) -> Option<Arc<dyn AnswerMemory>>;
 }
 
-/// The memory that one client's answers take from the budget that all clients share. A client that reads nothing gives
-/// way to others.
+/// The memory that one client's answers take from the budget that all clients share. A client that reads nothing
+/// loses memory to others.
 pub(crate) trait AnswerMemory: Send + Sync + Debug {
     /// Records that the client read bytes.
     fn record_progress(&self);
-    /// Resolves once the client has to give way: an answer that it does not read has to be dropped, or all of them.
+    /// Resolves once memory of the client is needed: an answer that it does not read must be dropped, or all of them.
     fn revoked(&self) -> BoxFuture<'static, ()>;
     /// Records that one of its answers was dropped; [`AnswerMemory::revoked`] resolves again when that is not enough.
     fn record_drop(&self);

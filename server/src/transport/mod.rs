@@ -3,7 +3,7 @@
 //! Owns: everything between a listener and one request. A listener gets its front end as a value ([`front_end`]).
 //! Refuses: paths, statuses and content, which belong to front ends.
 //!
-//! Invariant: every shared resource is bounded, and an inactive client gives way to those that wait.
+//! Invariant: every shared resource is bounded, and an inactive client loses its part to those that wait.
 
 pub(crate) mod accept;
 mod active_requests;

@@ -35,8 +35,8 @@ fn seed() -> u64 {
     }
 }
 
-/// Clause: spec, "Content Management" and "Push" (the effect of an answered request is visible to the next one); RFC 9110
-/// section 13.
+/// Clause: spec, "Content Management" and "Push" (the effect of an answered request is visible to the next one); RFC
+/// 9110 section 13.
 /// Guards: concurrent pushes and deletions of tags, manifests and blobs, some with conditions, are answered as in some
 /// serial order. After a restart the state is the one after the last of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -186,13 +186,13 @@ fn broken_registries_are_found() {
         when: Some((1, when)),
     };
     let cases: [(&str, History); 8] = [
-        ("answered before it is visible", vec![(7, 8, saw(None))]),
+        ("acknowledged before it is visible", vec![(7, 8, saw(None))]),
         (
             "a tag that outlives its manifest",
             vec![(7, 8, deleted), (9, 10, saw(Some(0)))],
         ),
         (
-            "a tag list that shows what is deleted",
+            "a tag list with a deleted tag",
             vec![(7, 8, deleted), (9, 10, Step::ListedTags(Set::of([0])))],
         ),
         (
@@ -217,11 +217,11 @@ fn broken_registries_are_found() {
             ],
         ),
         (
-            "a condition that holds and is refused",
+            "a condition that is true and is rejected",
             vec![(7, 8, deleted), (9, 10, refused)],
         ),
         (
-            "a missing blob that is there",
+            "a missing blob that exists",
             vec![(
                 7,
                 8,

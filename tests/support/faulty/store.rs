@@ -413,7 +413,7 @@ impl Disk {
         self.file.set_len(length)
     }
 
-    /// Returns an undo that restores `length` zeros.
+    /// Returns the undo of a write of `length` bytes: the present bytes, with zeros after the end of the file.
     fn undo(&self, offset: u64, length: u64) -> io::Result<Undo> {
         let old_size = self.file.metadata()?.len();
         let there = old_size.saturating_sub(offset).min(length);
@@ -442,7 +442,7 @@ impl Undo {
         }
     }
 
-    /// Excludes a range of the file from the undo.
+    /// Changes the undo so that it keeps a range of the file as it is now.
     fn spare(&mut self, file: &File, range: &Range<u64>) -> io::Result<()> {
         let from = range.start.max(self.offset);
         let mut at = from;

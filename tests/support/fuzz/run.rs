@@ -98,7 +98,7 @@ fn around(header: &FileHeader, run: RunRef, file: &[u8]) -> Image {
 fn check_rows(header: &FileHeader, file: Bytes) {
     let part = |from: u64, to: u64| file.slice(from as usize..to as usize);
     let directory = part(header.directory_offset, header.file_bytes);
-    let pages = decode_directory(&directory, header.pages).expect("it was checked");
+    let pages = decode_directory(&directory, header.pages).expect("fsck checked it");
     let (mut last, mut count) = (None::<Vec<u8>>, 0);
     for entry in pages {
         let place = PagePlace {
@@ -107,9 +107,9 @@ fn check_rows(header: &FileHeader, file: Bytes) {
             offset: entry.offset,
         };
         let bytes = part(entry.offset, entry.offset + u64::from(entry.bytes));
-        let page = Page::open(bytes, place, entry.crc).expect("it was checked");
+        let page = Page::open(bytes, place, entry.crc).expect("fsck checked it");
         for number in 0..page.rows() {
-            let (key, value) = page.row(number).expect("it has so many");
+            let (key, value) = page.row(number).expect("a row of the page");
             assert!(
                 last.is_none_or(|last| *last < *key),
                 "keys are not ascending"

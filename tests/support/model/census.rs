@@ -67,10 +67,10 @@ impl Census {
     /// Counts the branches that an open reported.
     pub fn note_open(&mut self, report: &OpenReport, uploads: usize) {
         let branches = [
-            ("created anew", report.created),
+            ("created", report.created),
             ("after a clean stop", report.clean && !report.created),
             ("after a crash", !report.clean),
-            ("replay behind a checkpoint", report.checkpoint.is_some()),
+            ("replay after a checkpoint", report.checkpoint.is_some()),
             (
                 "replay from the beginning",
                 report.checkpoint.is_none() && !report.created,
@@ -82,7 +82,7 @@ impl Census {
             ("transactions replayed", report.replayed > 0),
             ("orphans removed", report.orphans_removed > 0),
             ("uploads resumed", report.uploads_resumed > 0),
-            ("uploads gone on with", uploads > 0),
+            ("uploads continued", uploads > 0),
             (
                 "damaged superblock copies",
                 !report.superblock_copies_damaged.is_empty(),

@@ -226,7 +226,7 @@ async fn remembered(task: &Task, machine: &Machine, known: &[Digest]) -> Result<
     let (store, _) = opened.map_err(|error| Violation::new("damage", error.to_string()))?;
     let mut forgotten = Vec::new();
     for digest in known {
-        // A blob whose row cannot be read counts as damaged.
+        // A blob whose row cannot be read is not reported as intact.
         if matches!(store.is_damaged(digest).await, Ok(false)) {
             forgotten.push(digest);
         }

@@ -1,7 +1,7 @@
 //! A client that carries out calls on a store, simulated or real, and records what it sees.
 //!
-//! Owns: [`Client`]. Refuses: checks of what a stop leaves (`timeline`). What is wrong at once, such as wrong bytes or a
-//! promised lease that is missing, is a violation in the record.
+//! Owns: [`Client`]. Refuses: checks of what a stop leaves (`timeline`). What is wrong at once, such as wrong bytes or
+//! a promised lease that is missing, is a violation in the record.
 
 use crate::by_name::ByName as _;
 use crate::whole_blobs::ByDigest as _;
@@ -38,7 +38,7 @@ pub struct Client {
     lease_grace: std::time::Duration,
     left: Vec<Left>,
     /// The call has opened an upload.
-    holds: AtomicBool,
+    has_upload: AtomicBool,
 }
 
 /// An upload that was left open.
@@ -71,7 +71,7 @@ impl Client {
             record,
             lease_grace,
             left,
-            holds: AtomicBool::new(false),
+            has_upload: AtomicBool::new(false),
         }
     }
 
@@ -81,10 +81,10 @@ impl Client {
             let place = self
                 .record
                 .begin(self.number, call, self.store.view().lsn().0);
-            self.holds.store(false, Ordering::Relaxed);
+            self.has_upload.store(false, Ordering::Relaxed);
             let taken = self.take(call, place).await;
             let answer = taken.unwrap_or_else(|error| match error {
-                Error::UnknownUpload if self.holds.load(Ordering::Relaxed) => {
+                Error::UnknownUpload if self.has_upload.load(Ordering::Relaxed) => {
                     let what = format!("{call:?}: an upload ended under the request that held it");
                     self.record.add_violation("uploads", what);
                     Answer::Done
@@ -324,10 +324,10 @@ impl Client {
         let upload = SentUpload {
             repository: repository.to_owned(),
             whole: content::bytes(number),
-            with_taken_back: None,
-            taken_back: None,
+            with_rolled_back: None,
+            rolled_back: None,
             digest: content::digest(number),
-            at_rest: None,
+            kept_idle: None,
         };
         let mut record = self.record.0.lock();
         record.uploads.insert(id, upload);
@@ -338,7 +338,7 @@ impl Client {
     async fn open(&self, id: UploadId, repository: &str) -> Result<Upload, Error> {
         let claim = UploadClaim::default();
         let upload = self.store.open_upload(id, repository, claim).await?;
-        self.holds.store(true, Ordering::Relaxed);
+        self.has_upload.store(true, Ordering::Relaxed);
         Ok(upload)
     }
 
@@ -355,10 +355,10 @@ impl Client {
         let half = whole.len() / 2;
         let mut sent = half;
         send(&mut upload, whole.slice(..half)).await?;
-        if how.taken_back {
+        if how.rolled_back {
             let other = Bytes::from(vec![0x5a; ROLLED_BACK]);
             let with = [&whole[..half], &other[..]].concat();
-            self.note(id, |upload| upload.with_taken_back = Some(with.into()));
+            self.note(id, |upload| upload.with_rolled_back = Some(with.into()));
             let before = upload.savepoint().await?;
             send(&mut upload, other).await?;
             let idles = number.is_multiple_of(2);
@@ -368,7 +368,7 @@ impl Client {
             }
             upload.rollback(before).await?;
             let now = self.record.tick();
-            self.note(id, |upload| upload.taken_back = Some(now));
+            self.note(id, |upload| upload.rolled_back = Some(now));
             if idles {
                 // Their space is freed at the next suspension.
                 sent = whole.len().min(half + 1);
@@ -387,7 +387,7 @@ impl Client {
                 Err(error) => return Err(error),
                 Ok(_) => self.record.add_violation(
                     "digest",
-                    format!("content {number} was taken for another one's digest"),
+                    format!("content {number} was accepted under another digest"),
                 ),
             }
         }
@@ -427,7 +427,7 @@ impl Client {
         let mut upload = self.open(id, repository).await?;
         send(&mut upload, whole.slice(..part)).await?;
         drop(upload);
-        self.note(id, |upload| upload.at_rest = Some(part as u64));
+        self.note(id, |upload| upload.kept_idle = Some(part as u64));
         self.left.push(Left {
             id,
             repository: repository.to_owned(),
@@ -441,7 +441,7 @@ impl Client {
         let Some(left) = self.left.pop() else {
             return Ok(Answer::Done);
         };
-        self.note(left.id, |upload| upload.at_rest = None);
+        self.note(left.id, |upload| upload.kept_idle = None);
         let Some(status) = status_of(&self.store, &left, &self.record) else {
             return Ok(Answer::Done);
         };
@@ -470,7 +470,7 @@ impl Client {
 
     fn cancel(&mut self) -> Result<Answer, Error> {
         if let Some(left) = self.left.pop() {
-            self.note(left.id, |upload| upload.at_rest = None);
+            self.note(left.id, |upload| upload.kept_idle = None);
             if status_of(&self.store, &left, &self.record).is_none() {
                 return Ok(Answer::Done); // it was lost in a crash, or evicted
             }
@@ -538,7 +538,7 @@ impl Client {
         for (digest, until) in promised {
             if until > now && !self.store.is_leased(&digest) {
                 let what =
-                    format!("after {after:?}: nothing holds {digest}, which an answer promised");
+                    format!("after {after:?}: {digest}, which an answer promised, has no lease");
                 self.record.add_violation("leases", what);
             }
         }
@@ -588,7 +588,10 @@ pub fn status_of(store: &Store, left: &Left, record: &Shared) -> Option<UploadSt
     let status = store.upload_status(left.id, &left.repository);
     let begun = record.0.lock().uploads.contains_key(&left.id);
     if status.is_none() && begun && !record.may_evict() {
-        let what = format!("upload {} is gone, though there was room for it", left.id);
+        let what = format!(
+            "upload {} is gone, although no upload had to be evicted",
+            left.id
+        );
         record.add_violation("uploads", what);
     }
     status

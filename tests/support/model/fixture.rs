@@ -32,7 +32,7 @@ fn load_into(image: &mut Image, folder: &Path, at: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the store of a disk into a directory, except for files of zeros.
+/// Writes the store of a disk into a directory, except for the reserve, which has no content.
 pub fn save(image: &Image, folder: &Path) -> io::Result<()> {
     let root = store_path();
     for (path, content) in &image.files {

@@ -81,7 +81,7 @@ impl Specimen {
             drive::run_clients(&store, &machine.env, &record, grace, &clients, &[]).await;
             mark_damaged(&machine, &store).await;
             if closed {
-                store.close().await.expect("it closes");
+                store.close().await.expect("the store closes");
             }
         });
         let image = if closed {
@@ -351,10 +351,10 @@ pub fn left() -> SentUpload {
     SentUpload {
         repository: "library/a".to_owned(),
         whole: content::bytes(LEFT),
-        with_taken_back: None,
-        taken_back: None,
+        with_rolled_back: None,
+        rolled_back: None,
         digest: content::digest(LEFT),
-        at_rest: None,
+        kept_idle: None,
     }
 }
 

@@ -343,7 +343,7 @@ impl Generator {
             5 if self.prng.percent(75) => {
                 return Fault::percent(Create, 60).on(".journal").with_errno(ENOSPC);
             }
-            // The files that every open needs are missing.
+            // A sync of the journal fails, on which everything depends.
             7 if self.prng.percent(70) => {
                 return Fault::nth(SyncData, 1 + self.prng.below(4) as u64).on(".journal");
             }
@@ -395,7 +395,7 @@ impl Generator {
                 let how = How {
                     announced: self.prng.percent(40),
                     wrong_digest: self.prng.percent(8),
-                    taken_back: self.prng.percent(20),
+                    rolled_back: self.prng.percent(20),
                     // Not drawn, so that the histories of all seeds stay the same.
                     taken_over: content % 4 == 1,
                 };

@@ -99,7 +99,7 @@ pub struct How {
     /// The first finish names a wrong digest.
     pub wrong_digest: bool,
     /// In the middle, other bytes are sent and rolled back.
-    pub taken_back: bool,
+    pub rolled_back: bool,
     /// In the middle, another request takes the turn.
     pub taken_over: bool,
 }

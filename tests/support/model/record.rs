@@ -55,13 +55,13 @@ pub struct SentUpload {
     /// Its content when finished.
     pub whole: Bytes,
     /// Its content if the bytes in the middle were not rolled back.
-    pub with_taken_back: Option<Bytes>,
+    pub with_rolled_back: Option<Bytes>,
     /// The time at which the client was told of the rollback.
-    pub taken_back: Option<Moment>,
+    pub rolled_back: Option<Moment>,
     /// The digest of `whole`.
     pub digest: Digest,
     /// The number of received bytes while no request has the upload; it survives a clean stop with these.
-    pub at_rest: Option<u64>,
+    pub kept_idle: Option<u64>,
 }
 
 /// What clients saw in one life of a store.

@@ -211,12 +211,12 @@ async fn finish_upload(store: &Store, id: UploadId, sent: &SentUpload) -> Result
         .await
         .map_err(fail)?;
     let offset = upload.offset();
-    let with_taken_back = sent.with_taken_back.as_ref().map(|whole| {
+    let with_rolled_back = sent.with_rolled_back.as_ref().map(|whole| {
         let digest = Digest::of(sent.digest.algorithm(), whole);
         (true, whole, digest)
     });
-    let candidates = [Some((false, &sent.whole, sent.digest)), with_taken_back];
-    for (taken_back, whole, digest) in candidates.into_iter().flatten() {
+    let candidates = [Some((false, &sent.whole, sent.digest)), with_rolled_back];
+    for (rolled_back, whole, digest) in candidates.into_iter().flatten() {
         if offset > whole.len() as u64 {
             continue;
         }
@@ -236,7 +236,7 @@ async fn finish_upload(store: &Store, id: UploadId, sent: &SentUpload) -> Result
                 };
                 store.commit(batch).await.map_err(fail)?;
                 check_content(store, &digest, whole).await?;
-                return Ok(taken_back);
+                return Ok(rolled_back);
             }
             Err(Error::DigestMismatch { .. }) => upload.rollback(before).await.map_err(fail)?,
             Err(error) => return Err(fail(error)),

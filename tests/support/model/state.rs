@@ -4,8 +4,8 @@
 //!
 //! The engine gives every transaction a number (LSN). It promises a state as if they happened one after the other in
 //! that order, and that a stop keeps a prefix of them with everything that was answered. So a model is a value, a
-//! transaction is a function from one to the next, and "what is durable" is a number. [`super::timeline`] checks that what
-//! a stop left is this model after exactly the transactions up to the recovered LSN.
+//! transaction is a function from one to the next, and "what is durable" is a number. [`super::timeline`] checks that
+//! what a stop left is this model after exactly the transactions up to the recovered LSN.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -153,7 +153,7 @@ impl Model {
             | Operation::Read(..)
             | Operation::Checkpoint
             | Operation::Wait(_) => {
-                return Err(Refused("it is no transaction".to_owned()));
+                return Err(Refused("the call is no transaction".to_owned()));
             }
         }
         Ok(())

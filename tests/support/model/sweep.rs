@@ -346,7 +346,7 @@ impl LifeRun<'_> {
         let with = |mut left: Left| {
             let known = record.uploads.get(&left.id);
             left.certain = known
-                .and_then(|sent| sent.at_rest)
+                .and_then(|sent| sent.kept_idle)
                 .or(left.certain)
                 .filter(|bytes| *bytes > 0);
             left

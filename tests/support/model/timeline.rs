@@ -167,10 +167,10 @@ impl<'a> Timeline<'a> {
 
     /// Checks that bytes which a client knows to be rolled back do not return.
     pub fn check_uploads(&self, found: &Found, moment: Moment) -> Result<(), Violation> {
-        for (id, taken_back) in &found.uploads {
+        for (id, rolled_back) in &found.uploads {
             let sent = self.record.uploads.get(id);
-            let told = sent.and_then(|sent| sent.taken_back);
-            if *taken_back && told.is_some_and(|told| told <= moment) {
+            let told = sent.and_then(|sent| sent.rolled_back);
+            if *rolled_back && told.is_some_and(|told| told <= moment) {
                 let what = format!("{id} has bytes that were rolled back");
                 return Err(Violation::new("uploads", what));
             }

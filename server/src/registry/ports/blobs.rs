@@ -98,8 +98,8 @@ pub trait BlobStore: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`Error::TooManyUploads`] if no unfinished upload may give way; [`Error::NoRoom`] if what is announced cannot
-    /// fit.
+    /// [`Error::TooManyUploads`] if no unfinished upload may be evicted; [`Error::NoRoom`] if the announced length
+    /// cannot fit.
     fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>>;
 
     /// Returns how many bytes an upload has received.

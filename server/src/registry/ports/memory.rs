@@ -13,15 +13,16 @@ use futures_util::future::BoxFuture;
 ///
 /// # Contract
 ///
-/// - A client that reads nothing of its answers gives way to others that wait for memory; one that reads does not.
+/// - A client that reads nothing of its answers loses memory to others that wait for it; one that reads does not.
 /// - The holder reports progress with [`ReadAccount::record_progress`]. It drops an answer when
-///   [`ReadAccount::revoked`] resolves, calls [`ReadAccount::record_drop`] and waits for [`ReadAccount::revoked`] again.
+///   [`ReadAccount::revoked`] resolves, calls [`ReadAccount::record_drop`] and waits for [`ReadAccount::revoked`]
+///   again.
 /// - Memory is returned when what holds it drops.
 pub trait ReadAccount: Send + Sync + Debug {
     /// Records that the client read bytes.
     fn record_progress(&self);
 
-    /// Resolves once the client has to give way: an answer that it does not read has to be dropped, or all of them.
+    /// Resolves once memory of the client is needed: an answer that it does not read must be dropped, or all of them.
     fn revoked(&self) -> BoxFuture<'static, ()>;
 
     /// Records that one of its answers was dropped; [`ReadAccount::revoked`] resolves again if that is not enough.
@@ -43,7 +44,7 @@ pub trait HeldMemory: Send + Sync + Debug {
     /// Releases the memory beyond `bytes`, because the answer is shorter than expected.
     fn shrink(&mut self, bytes: usize);
 
-    /// Sets whether the answer waits for its client, as it does at first. While it does not, the client need not give
-    /// way because of it.
+    /// Sets whether the answer waits for its client, as it does at first. While it does not, the client
+    /// loses no memory because of it.
     fn set_awaited(&self, awaited: bool);
 }

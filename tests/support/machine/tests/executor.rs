@@ -67,7 +67,7 @@ fn remaining_tasks_continue_and_end_with_the_executor() {
         std::future::pending::<()>().await;
         drop(owned);
     };
-    executor.block_on(async { env.spawn.spawn("left behind", Box::pin(task)) });
+    executor.block_on(async { env.spawn.spawn("remaining task", Box::pin(task)) });
     executor.settle();
     assert_eq!(disk.live_image().files.len(), 2);
     assert_eq!(Arc::strong_count(&held), 2);
