@@ -79,9 +79,9 @@ impl Scan {
         Self::of(deltas.chain(runs))
     }
 
-    /// Creates a scan over all rows of `runs`, newest first, from supplied pages: for a merge.
-    pub(super) fn supplied(runs: &[Arc<Run>]) -> Self {
-        let runs = runs.iter().cloned().map(RunCursor::supplied);
+    /// Creates a scan over all rows of `runs`, newest first, for a merge, which reads the pages of its cursors ahead.
+    pub(super) fn for_merge(runs: &[Arc<Run>]) -> Self {
+        let runs = runs.iter().cloned().map(RunCursor::for_merge);
         Self::of(runs.map(Cursor::Run))
     }
 
@@ -135,10 +135,10 @@ impl Scan {
         Ok(())
     }
 
-    /// Returns the run cursors that wait for pages: for a merge, which supplies them.
+    /// Returns the run cursors that need their next window: for a merge, which reads it.
     pub(super) fn waiting(&mut self) -> impl Iterator<Item = &mut RunCursor> {
         self.sources.iter_mut().filter_map(|source| match source {
-            Cursor::Run(cursor) if cursor.waits() => Some(cursor),
+            Cursor::Run(cursor) if cursor.needs_window() => Some(cursor),
             Cursor::Run(_) | Cursor::Delta(_) => None,
         })
     }
@@ -149,8 +149,8 @@ impl Scan {
         loop {
             match self.next() {
                 Some(Err(Error::NotResident(page))) => {
-                    let supplied = self.waiting().next().is_some();
-                    assert!(!supplied, "a merge supplies its pages itself");
+                    let for_merge = self.waiting().next().is_some();
+                    assert!(!for_merge, "a merge reads its windows itself");
                     held.push(page.load().await?);
                 }
                 next => return next.transpose(),
