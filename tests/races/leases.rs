@@ -33,7 +33,11 @@ async fn head(store: Store, deeds: Arc<Deeds>) {
     let nobody = Requester::default();
     let pull = gate.authorize(&nobody, Pull(name)).await;
     let pull = pull.expect("anybody may");
-    if registry.check_blob(&pull, digest("a")).await.is_ok() {
+    if registry
+        .find_and_lease_blob(&pull, digest("a"))
+        .await
+        .is_ok()
+    {
         let gone = deeds.collected.load(Ordering::SeqCst);
         assert!(!gone, "a check said yes to what was collected");
         deeds.promised.store(true, Ordering::SeqCst);

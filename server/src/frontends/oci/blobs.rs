@@ -21,7 +21,7 @@ pub(super) async fn get(
     // A 304 has no bytes either.
     let sends_none = context.is_head() || context.head.headers.contains_key(header::IF_NONE_MATCH);
     let found = if sends_none {
-        registry.check_blob(&pull, digest).await?
+        registry.find_and_lease_blob(&pull, digest).await?
     } else {
         registry.find_blob(&pull, digest).await?
     };
