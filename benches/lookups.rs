@@ -1,9 +1,9 @@
-//! What lookups in index and catalog cost through a view: rows in memory, in runs on disk, and absent ones; lists;
+//! Measures lookups in index and catalog through a view: rows in memory, in runs on disk, and absent rows; lists;
 //! opening.
 //!
 //! `TONNAGE_BENCH_BLOBS` sets the number of blobs (50 000 by default), each with a link. Pages of runs stay in memory
-//! up to 32 MiB: with many more blobs a lookup reads its page from the kernel's cache. What checkpoints and merges
-//! cost, the program `million` measures.
+//! up to 32 MiB: with many more blobs a lookup reads its page from the kernel's cache. The program `million` measures
+//! checkpoints and merges.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -16,12 +16,12 @@ use tonnage_engine::{Algorithm, Batch, Change, Digest, Options, Origin, Store, V
 use tonnage_server::runtime;
 
 const REPOSITORY: &str = "bench/lookups";
-/// Blobs of a commit.
+/// Blobs in a commit.
 const BATCH: u64 = 100;
-/// Links of a list.
+/// Links in a list.
 const LIST: usize = 1000;
 
-/// The `n`th value of a fixed sequence that looks random (splitmix64).
+/// Returns the `n`th value of a fixed sequence that looks random (splitmix64).
 fn mixed(n: u64) -> u64 {
     let mut z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -50,7 +50,7 @@ async fn open(root: &Path) -> Store {
     opened.expect("a store").0
 }
 
-/// Stores and links the blobs of a range, and all that make up its last batch.
+/// Stores and links the blobs of a range, and the rest of the last batch.
 async fn fill(store: &Store, blobs: std::ops::Range<u64>) {
     for first in blobs.step_by(BATCH as usize) {
         let mut puts = JoinSet::new();
@@ -78,7 +78,7 @@ async fn fill(store: &Store, blobs: std::ops::Range<u64>) {
     }
 }
 
-/// Lookups of blobs from `from` on, `count` of them in turn.
+/// Measures lookups of `count` blobs from `from` on, in turn.
 fn lookups(criterion: &mut Criterion, layer: &str, view: &View, from: u64, count: u64) {
     // Hashing a content takes longer than looking it up.
     let digests: Vec<Digest> = (0..count.min(50_000))

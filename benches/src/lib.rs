@@ -8,7 +8,7 @@ use tonnage_engine::{Algorithm, Digest};
 pub mod rival;
 pub mod wire;
 
-/// Runs a benchmark on a runtime of two workers; an error goes to stderr under the benchmark's name.
+/// Runs a benchmark on a runtime of two workers. An error goes to stderr under the benchmark's name.
 pub fn run(name: &str, benchmark: impl Future<Output = Result<(), String>>) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -26,7 +26,7 @@ pub fn run(name: &str, benchmark: impl Future<Output = Result<(), String>>) -> E
     }
 }
 
-/// The SHA-256 of `bytes`, as registries write it.
+/// Returns the SHA-256 of `bytes`, as registries write it.
 pub fn digest_of(bytes: &[u8]) -> String {
     Digest::of(Algorithm::Sha256, bytes).to_string()
 }

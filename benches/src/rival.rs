@@ -31,7 +31,7 @@ impl Kind {
         }
     }
 
-    /// What the program says its version is.
+    /// Returns the version that the program reports.
     pub fn version(self, program: &Path) -> String {
         let output = Command::new(program)
             .arg("--version")
@@ -84,8 +84,8 @@ pub struct Rival {
 }
 
 impl Rival {
-    /// Starts `program`, or the tonnage that cargo builds, in a temporary folder in `parent`, which lives as long as
-    /// the second part.
+    /// Starts `program`, or the tonnage that cargo builds, in a temporary folder in `parent`. The folder is removed
+    /// with the second part of the result.
     pub fn tonnage(program: Option<PathBuf>, parent: &Path) -> Result<(Self, TempDir), String> {
         let program = program.map_or_else(find_tonnage, Ok)?;
         fs::create_dir_all(parent).map_err(|e| format!("create the folder: {e}"))?;
@@ -131,27 +131,27 @@ impl Rival {
         let begin = Instant::now();
         while begin.elapsed() < START_BOUND {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(self.complain(&format!("ended with {status}")));
+                return Err(self.error_with_log(&format!("ended with {status}")));
             }
-            if asks_well(self.address).unwrap_or(false) {
+            if answers(self.address).unwrap_or(false) {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Err(self.complain("was not ready in time"))
+        Err(self.error_with_log("was not ready in time"))
     }
 
-    fn complain(&self, what: &str) -> String {
+    fn error_with_log(&self, what: &str) -> String {
         let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         format!("{} {what}:\n{log}", self.kind.name())
     }
 
-    /// CPU seconds it used so far, user and system, all threads.
+    /// Returns the CPU seconds used so far, user and system, of all threads.
     pub fn cpu_seconds(&self) -> Result<f64, String> {
         let path = format!("/proc/{}/stat", self.child.id());
         let stat = fs::read_to_string(&path).map_err(|e| format!("read {path}: {e}"))?;
-        // The program's name may hold spaces; fields are counted behind it. utime and stime are the 14th and 15th of
-        // all.
+        // The program's name may contain spaces, so fields are counted after it. utime and stime are the 14th and 15th
+        // field.
         let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
         let mut fields = fields.split_whitespace().skip(11);
         let mut ticks = || fields.next().and_then(|field| field.parse::<u32>().ok());
@@ -161,22 +161,22 @@ impl Rival {
         }
     }
 
-    /// Its process id.
+    /// Returns its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Its own resident memory in KiB.
+    /// Returns its anonymous memory in KiB.
     pub fn memory_kib(&self) -> u64 {
         anonymous_kib(self.pid()).unwrap_or_default()
     }
 
-    /// Peak of its resident memory in MiB, mapped files included.
+    /// Returns the peak of its resident memory in MiB, mapped files included.
     pub fn peak_mib(&self) -> Option<u64> {
         status_kib(self.pid(), "VmHWM:").map(|kib| kib >> 10)
     }
 
-    /// The file in which docker-registry keeps a blob.
+    /// Returns the file in which docker-registry stores a blob.
     pub fn docker_blob(folder: &Path, digest: &str) -> PathBuf {
         let hex = digest.trim_start_matches("sha256:");
         let blobs = folder.join("data/docker/registry/v2/blobs/sha256");
@@ -184,19 +184,19 @@ impl Rival {
     }
 }
 
-/// `RssAnon` of a process in KiB: what it allocated, without mapped files.
+/// Returns `RssAnon` of a process in KiB: what it allocated, without mapped files.
 pub fn anonymous_kib(pid: u32) -> Option<u64> {
     status_kib(pid, "RssAnon:")
 }
 
-/// A field of `/proc/PID/status` that is in KiB; `name` ends with its colon.
+/// Returns a field of `/proc/PID/status` that is in KiB; `name` ends with its colon.
 pub fn status_kib(pid: u32, name: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let field = status.lines().find_map(|line| line.strip_prefix(name))?;
     field.split_whitespace().next()?.parse().ok()
 }
 
-/// What the kernel counts CPU time in for programs; fixed on every architecture we build for.
+/// The unit in which the kernel reports CPU time; the same on every supported architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 impl Drop for Rival {
@@ -215,7 +215,7 @@ fn docker_config(data: &Path, address: SocketAddr) -> String {
     )
 }
 
-fn asks_well(address: SocketAddr) -> std::io::Result<bool> {
+fn answers(address: SocketAddr) -> std::io::Result<bool> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;

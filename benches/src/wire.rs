@@ -19,7 +19,7 @@ pub struct Wire {
     buffer: Vec<u8>,
 }
 
-/// Status and headers, and the body where it was asked for.
+/// Status and headers, and the body if it was requested.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -28,7 +28,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The value of a header, whatever its case.
+    /// Returns the value of a header, whatever its case.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| {
             let (key, value) = line.split_once(':')?;
@@ -62,7 +62,7 @@ impl Wire {
         })
     }
 
-    /// Sends a request whose body is `parts`, back to back, and reads the answer; `see` gets the body's pieces.
+    /// Sends a request whose body is the concatenation of `parts`, and reads the answer; `see` gets the body's pieces.
     pub async fn request(
         &mut self,
         method: &str,

@@ -29,7 +29,8 @@ pub struct Options {
     /// Unit in which uploads are hashed and written.
     pub upload_window_bytes: usize,
     /// Most files of blobs open at once: segments that are read, written or cached for the next reader, and logs of
-    /// uploads. Uploads use at most three quarters of them.
+    /// uploads. Reads use at most three quarters of them. Uploads use at most three quarters too, and at most half for
+    /// segments that they write.
     pub open_files_max: usize,
     /// Most unfinished uploads at once; beyond it, idle ones are dropped.
     pub uploads_max: usize,

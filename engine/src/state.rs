@@ -38,7 +38,7 @@ impl State {
     }
 
     /// Applies all changes that were drafted on top of this state.
-    pub(crate) fn take_in(&mut self, changes: Changes) {
+    pub(crate) fn apply(&mut self, changes: Changes) {
         for (key, value) in changes.rows {
             self.layers.put(key, value);
         }

@@ -1,4 +1,4 @@
-//! Images built from scratch by podman and buildah, pushed, and pulled again.
+//! Images that podman and buildah build from scratch, push, and pull again.
 //!
 //! Owns: the tests of podman and buildah alone. Refuses: a build that fetches anything.
 
@@ -21,7 +21,7 @@ pub fn podman(lane: &Lane) -> Result<(), String> {
     };
     let build = ["build", "--isolation=chroot", "-t", &image, "."];
     if let Err(why) = run("build from scratch", &build) {
-        let why = format!("it cannot build here: {why}");
+        let why = format!("it cannot build on this machine: {why}");
         return lane.skip(Client::Podman, "verbs", &why);
     }
     let id = ["image", "inspect", "--format", "{{.Id}}", &image];
@@ -45,12 +45,12 @@ pub fn podman(lane: &Lane) -> Result<(), String> {
         ],
     )?;
     drop(registry);
-    // This release prints a heading even where a format was asked for.
+    // This release prints a heading even if a format was requested.
     same("tags", seen.split_whitespace().last(), Some("v1"))
 }
 
-/// Guards: an image that buildah makes, by a file and step by step, is pushed, removed locally, and pulled again with the
-/// same content.
+/// Guards: an image that buildah builds, from a file and step by step, is pushed, removed locally, and pulled again
+/// with the same content.
 pub fn buildah(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Buildah, "verbs")? {
         return Ok(());
@@ -73,7 +73,7 @@ pub fn buildah(lane: &Lane) -> Result<(), String> {
         ".",
     ];
     if let Err(why) = run("build from scratch (bud)", &build) {
-        let why = format!("it cannot build here: {why}");
+        let why = format!("it cannot build on this machine: {why}");
         return lane.skip(Client::Buildah, "verbs", &why);
     }
     let stepped = format!("{}:v2", image.trim_end_matches(":v1"));
@@ -98,7 +98,7 @@ pub fn buildah(lane: &Lane) -> Result<(), String> {
     Ok(())
 }
 
-/// A registry, a folder with what an image is built from, and the image's name.
+/// Starts a registry and writes the build context. Returns both, with the image's name.
 fn prepare(lane: &Lane, client: Client) -> Result<(Registry, PathBuf, String), String> {
     let registry = lane.registry()?;
     let context = registry.path("context");

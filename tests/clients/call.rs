@@ -1,4 +1,4 @@
-//! One run of an outside program: its arguments, a bound on its time, and all it said when it fails.
+//! One run of an external program: its arguments, its time limit, and its output if it fails.
 //!
 //! Owns: [`Call`], [`Running`]. Refuses: a program that never ends.
 
@@ -22,7 +22,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// Of `command`; what it says goes to files that begin with `said`.
+    /// Creates a run of `command`, whose output goes to files that begin with `said`.
     pub fn new(command: Command, said: PathBuf) -> Self {
         let line = Path::new(command.get_program()).display().to_string();
         Self {
@@ -48,14 +48,14 @@ impl Call {
         self
     }
 
-    /// With the bytes of a file as stdin.
+    /// Uses the bytes of a file as stdin.
     pub fn input(mut self, path: &Path) -> Result<Self, String> {
         let file = File::open(path).map_err(|e| format!("open {}: {e}", path.display()))?;
         self.command.stdin(file);
         Ok(self)
     }
 
-    /// Starts it; it ends with what is returned.
+    /// Starts the program, which is killed when the returned value is dropped.
     pub fn spawn(mut self) -> Result<Running, String> {
         let said = self.said.with_extension("err");
         self.command.stdout(Stdio::null()).stderr(create(&said)?);
@@ -70,7 +70,7 @@ impl Call {
         })
     }
 
-    /// Runs to the end and returns stdout. Anything but exit 0 is an error with all it said.
+    /// Runs to the end and returns stdout. Any exit code but 0 is an error with the output.
     pub fn run(mut self) -> Result<String, String> {
         let (out, err) = (
             self.said.with_extension("out"),
@@ -86,14 +86,14 @@ impl Call {
         if status {
             return Ok(said);
         }
-        let complaint = fs::read(&err).unwrap_or_default();
-        let complaint = String::from_utf8_lossy(&complaint);
-        let tail: Vec<&str> = complaint.lines().rev().take(12).collect();
+        let stderr = fs::read(&err).unwrap_or_default();
+        let stderr = String::from_utf8_lossy(&stderr);
+        let tail: Vec<&str> = stderr.lines().rev().take(12).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         Err(format!("`{}` failed: {said}{}", self.line, tail.join("\n")))
     }
 
-    /// Runs with stdout given to `read` as it comes.
+    /// Runs and passes stdout to `read` as it arrives.
     pub fn stream<T>(
         mut self,
         read: impl FnOnce(&mut dyn Read) -> Result<T, String>,
@@ -108,16 +108,16 @@ impl Call {
         let seen = read(&mut stdout);
         drop(stdout);
         let status = wait(&mut child, &self.line)?;
-        let complaint = fs::read_to_string(&err).unwrap_or_default();
+        let stderr = fs::read_to_string(&err).unwrap_or_default();
         match (seen, status) {
             (Ok(value), true) => Ok(value),
-            (Err(why), _) => Err(format!("`{}`: {why} {complaint}", self.line)),
-            (Ok(_), false) => Err(format!("`{}` failed: {complaint}", self.line)),
+            (Err(why), _) => Err(format!("`{}`: {why} {stderr}", self.line)),
+            (Ok(_), false) => Err(format!("`{}` failed: {stderr}", self.line)),
         }
     }
 }
 
-/// A program that runs until this value goes.
+/// A program that runs until this value is dropped.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -126,7 +126,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Asks again and again, until the answer is `Ok`, the program has ended, or the time is up.
+    /// Repeats `ask` until it returns `Ok`, the program has ended, or the time is up.
     pub fn until(&mut self, ask: impl Fn() -> Result<(), String>) -> Result<(), String> {
         let begin = Instant::now();
         loop {

@@ -1,4 +1,4 @@
-//! What tests say of an answer: it parses, it is the same, it is gone.
+//! Checks of answers and contents that several tests share.
 //!
 //! Owns: [`json`], [`same`], [`refused`], [`small_image`]. Refuses: an error that does not show both sides.
 
@@ -24,7 +24,7 @@ pub fn same(what: &str, found: impl Into<Value>, wanted: impl Into<Value>) -> Re
     }
 }
 
-/// `call` must fail: what it asks for was deleted, or is not what it should be.
+/// Checks that `call` fails, because its target was deleted or is invalid.
 pub fn refused(what: &str, call: Call) -> Result<(), String> {
     match call.run() {
         Ok(said) => Err(format!("{what}: {said}")),
@@ -36,7 +36,7 @@ pub fn write(path: &Path, text: impl AsRef<[u8]>) -> Result<(), String> {
     fs::write(path, text).map_err(|e| format!("write {}: {e}", path.display()))
 }
 
-/// A registry, a name in it, and an image in the layout `source`, with its digest.
+/// Pushes an image from the layout `source`. Returns the registry, the repository's name and the manifest's digest.
 pub fn small_image(lane: &Lane, purpose: &str) -> Result<(Registry, String, String), String> {
     let registry = lane.registry()?;
     let manifest = write_image(&lane.programs, &registry.path("source"), Layers::Compressed)?;

@@ -1,7 +1,7 @@
-//! containerd of a 2.x release, asked by its `ctr`: pulls that fetch each layer by several requests at once, and pushes.
+//! containerd 2.x, used through its `ctr`: pulls that fetch each layer by several concurrent requests, and pushes.
 //!
-//! Owns: the test of containerd and the daemon it starts. Refuses: to call a pull parallel because it was configured so;
-//! what it asked for is recorded on the way.
+//! Owns: the test of containerd and the daemon that it starts. Refuses: to call a pull parallel because it is
+//! configured so; its requests are recorded.
 
 use std::fs;
 use std::path::Path;
@@ -15,10 +15,10 @@ use crate::layout::{Layers, push_layout, write_image};
 use crate::program::{Client, locate};
 use crate::recorder::Recorder;
 
-/// Small, so that layers of a few MiB are fetched in pieces. The default of those who set it is 8 MiB and more.
+/// The size of a piece, so small that layers of a few MiB are fetched in pieces. Users usually set 8 MiB or more.
 const BUFFER: usize = 256 << 10;
 
-/// Guards: an image is pulled with open-ended ranges that are closed early, several at a time, and is whole; it is pulled
+/// Guards: an image is pulled whole with several concurrent open-ended ranges that are closed early. It is also pulled
 /// in one stream, pushed to another repository, and pulled from there.
 pub fn pulls_and_pushes(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Ctr, "pulls and pushes")? {
@@ -53,13 +53,13 @@ pub fn pulls_and_pushes(lane: &Lane) -> Result<(), String> {
         whole(lane, &daemon, &source, &manifest)
     })?;
     let ranges = recorder.heads_with("\r\nrange: bytes=");
-    let behind = ranges
+    let later = ranges
         .iter()
         .filter(|head| !head.contains("\r\nrange: bytes=0-\r\n"))
         .count();
-    if behind < 2 || ranges.iter().any(|head| !head.contains("-\r\n")) {
+    if later < 2 || ranges.iter().any(|head| !head.contains("-\r\n")) {
         return Err(format!(
-            "open-ended ranges behind the first: {behind}; heads: {ranges:?}"
+            "open-ended ranges after the first: {later}; heads: {ranges:?}"
         ));
     }
     drop(daemon);
@@ -89,7 +89,7 @@ pub fn pulls_and_pushes(lane: &Lane) -> Result<(), String> {
     })
 }
 
-/// Every blob of the image, as the daemon has it.
+/// Checks every blob of the image in the daemon's store.
 fn whole(lane: &Lane, daemon: &Daemon, source: &Path, manifest: &str) -> Result<(), String> {
     let path = source.join("blobs").join(manifest.replace(':', "/"));
     let text = String::from_utf8_lossy(&read(&path)?).into_owned();
@@ -104,7 +104,7 @@ fn whole(lane: &Lane, daemon: &Daemon, source: &Path, manifest: &str) -> Result<
     Ok(())
 }
 
-/// A daemon with a store of its own; ends with this value.
+/// A daemon with its own store, killed when this value is dropped.
 struct Daemon {
     socket: String,
     _process: Running,

@@ -1,12 +1,12 @@
-//! What crane does besides push and pull: list, validate, copy, change, make indexes, delete.
+//! Operations of crane besides push and pull: list, validate, copy, change, make indexes, delete.
 //!
-//! Owns: the tests of crane alone. Refuses: trust in its exit code where the registry can be asked.
+//! Owns: the tests of crane alone. Refuses: trust in its exit code where the registry itself can be checked.
 
 use crate::checks::{json, refused, same, small_image};
 use crate::lane::Lane;
 use crate::program::Client;
 
-/// Guards: catalog, list, digest, copy with mount, tag, validate and delete, as crane does them.
+/// Guards: catalog, list, digest, copy with mount, tag, validate and delete of crane.
 pub fn verbs(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Crane, "verbs")? {
         return Ok(());
@@ -50,7 +50,7 @@ pub fn verbs(lane: &Lane) -> Result<(), String> {
     refused("a deleted image still has a manifest", gone)
 }
 
-/// Guards: an image that crane changes in the registry, and an index of two that it makes there, hold together.
+/// Guards: an image that crane changes in the registry, and an index of two that it makes there, are valid.
 pub fn changes(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Crane, "mutate and index")? {
         return Ok(());

@@ -1,6 +1,6 @@
-//! A chart goes in by helm and comes out by it.
+//! Charts pushed and pulled by helm.
 //!
-//! Owns: the test of helm. Refuses: a chart that needs anything from elsewhere.
+//! Owns: the test of helm. Refuses: a chart with dependencies.
 
 use std::fs;
 
@@ -9,8 +9,8 @@ use crate::lane::Lane;
 use crate::layout::same_files;
 use crate::program::Client;
 
-/// Guards: a chart is packed, pushed, pulled with the same bytes, and rendered straight from the registry, by its version
-/// (whose `+` a tag cannot have) and as the newest of two.
+/// Guards: a chart is packed, pushed, pulled with the same bytes, and rendered directly from the registry, by its
+/// version (with a `+`, which a tag cannot have) and as the newest of two.
 pub fn charts(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Helm, "charts")? {
         return Ok(());

@@ -1,4 +1,4 @@
-//! An image of a real root file system, pushed by each client and pulled by every one.
+//! An image of a real root file system, pushed by each client and pulled by every client.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ const CLIENTS: [Client; 5] = [
     Client::Regctl,
 ];
 
-/// Guards: what one client pushes, every other client pulls, byte for byte; blobs pushed twice are taken twice.
+/// Guards: every client pulls what any client pushed, byte for byte, and a second push of the same blobs succeeds.
 pub fn round_trips(lane: &Lane) -> Result<(), String> {
     let registry = lane.registry()?;
     let source = registry.path("source");
@@ -63,7 +63,7 @@ fn push(lane: &Lane, client: Client, source: &Path, image: &str) -> Result<(), S
         Client::Oras => lane.run(client, operation, |call| {
             call.args(["cp", "--from-oci-layout", "--to-plain-http", &tagged, image])
         })?,
-        // Podman unpacks the layers and packs them again; the files stay the same, the compressed bytes do not.
+        // Podman unpacks the layers and packs them again: the files stay the same, the compressed bytes do not.
         Client::Podman => lane.step(client, operation, || {
             let archive = source.with_extension("tar");
             let tar = lane
@@ -100,7 +100,7 @@ fn push(lane: &Lane, client: Client, source: &Path, image: &str) -> Result<(), S
             let call = call.args(["--host", &plain_http(image), "image", "copy"]);
             call.arg(format!("ocidir://{tagged}")).arg(image)
         })?,
-        other => return Err(format!("{} pushes no layouts", other.name())),
+        other => return Err(format!("{} cannot push a layout", other.name())),
     };
     Ok(())
 }
@@ -119,7 +119,7 @@ fn pull_and_compare(
         &format!("pull the image that {} pushed, compare", pusher.name()),
         || {
             pull(lane, puller, image, &pulled)?;
-            // Podman's copies are packed again; everyone else must hand over the very bytes.
+            // Podman packs its copies again; every other client must return the same bytes.
             if pusher == Client::Podman || puller == Client::Podman {
                 return same_content(&lane.programs, source, manifest, &pulled);
             }
@@ -175,11 +175,11 @@ fn pull(lane: &Lane, client: Client, image: &str, to: &Path) -> Result<String, S
             .args(["--host", &plain_http(image), "image", "copy", image])
             .arg(format!("ocidir://{tagged}"))
             .run(),
-        other => Err(format!("{} pulls no layouts", other.name())),
+        other => Err(format!("{} cannot pull a layout", other.name())),
     }
 }
 
-/// What regctl wants to be told of the registry of `image`.
+/// Returns the configuration of regctl for the registry of `image`.
 fn plain_http(image: &str) -> String {
     let address = image.split('/').next().unwrap_or(image);
     format!("reg={address},tls=disabled")

@@ -1,6 +1,6 @@
-//! What the tests of this lane share: the registry under test, the clients, and the table of what happened.
+//! State that the tests with clients share: the registry under test, the clients, and the table of results.
 //!
-//! Owns: [`Lane`], [`Registry`], [`Row`]. Refuses: a client that is missing without a line that says so.
+//! Owns: [`Lane`], [`Registry`], [`Row`]. Refuses: to skip a missing client without a message.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tonnage_tests::say;
 use crate::call::Call;
 use crate::program::{Client, Programs, Required};
 
-/// What a test has in its hands; all but its name is shared by all tests.
+/// The context of a test. All but its name is shared by all tests.
 #[derive(Debug, Clone)]
 pub struct Lane {
     pub programs: Arc<Programs>,
@@ -23,7 +23,7 @@ pub struct Lane {
     test: &'static str,
 }
 
-/// One line of the table.
+/// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row {
     pub client: String,
@@ -33,17 +33,17 @@ pub struct Row {
     pub result: String,
 }
 
-/// The registry one test talks to: its own `tonnage`, or the one that `TONNAGE_TEST_REGISTRY` names.
+/// The registry of one test: its own `tonnage`, or the one that `TONNAGE_TEST_REGISTRY` names.
 #[derive(Debug)]
 pub struct Registry {
     pub address: SocketAddr,
     pub server: Option<Server>,
-    /// For what the test writes; goes with this value.
+    /// A directory for the files of the test, removed with this value.
     pub folder: tempfile::TempDir,
 }
 
 impl Registry {
-    /// `HOST:PORT/NAME` as clients write it.
+    /// Returns `HOST:PORT/NAME`, as clients write it.
     pub fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.address)
     }
@@ -64,7 +64,7 @@ impl Lane {
         })
     }
 
-    /// The same lane for the test of this name.
+    /// Returns the same context for the test of this name.
     pub fn of_test(&self, test: &'static str) -> Self {
         Self {
             test,
@@ -72,12 +72,12 @@ impl Lane {
         }
     }
 
-    /// The test it is in the hands of.
+    /// Returns the name of the test.
     pub fn test(&self) -> &'static str {
         self.test
     }
 
-    /// A registry for one test.
+    /// Starts a registry for one test, or returns the configured one.
     pub fn registry(&self) -> Result<Registry, String> {
         let folder = folder()?;
         if let Ok(named) = std::env::var("TONNAGE_TEST_REGISTRY") {
@@ -100,13 +100,13 @@ impl Lane {
         })
     }
 
-    /// A repository that nobody used before, also in a registry that lives longer than this run.
+    /// Returns the name of a repository that was never used, also not in a registry that outlives this run.
     pub fn repository(&self, purpose: &str) -> String {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         format!("lane/{purpose}-{number:x}")
     }
 
-    /// Whether `client` is here; if not, says so, or fails where it is required.
+    /// Returns whether `client` is installed. If not, prints that, or fails if it is required.
     pub fn has(&self, client: Client, test: &str) -> Result<bool, String> {
         let Err(why) = self.programs.get(client) else {
             return Ok(true);
@@ -115,7 +115,7 @@ impl Lane {
         Ok(false)
     }
 
-    /// Notes that something was not tested; an error where the client is required.
+    /// Records that something was not tested. Fails if the client is required.
     pub fn skip(&self, client: Client, test: &str, why: &str) -> Result<(), String> {
         self.row(client, test, "SKIPPED");
         say::skipped(&format!("{} {test}", client.name()), why);
@@ -128,7 +128,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Runs one client once, as prepared by `arguments`, and puts the result into the table.
+    /// Runs one client once, as prepared by `arguments`, and adds the result to the table.
     pub fn run(
         &self,
         client: Client,
@@ -140,7 +140,7 @@ impl Lane {
         })
     }
 
-    /// Does `work`, which is what `client` is judged by, and puts the result into the table.
+    /// Does `work`, which is a result of `client`, and adds the result to the table.
     pub fn step<T>(
         &self,
         client: Client,
@@ -156,7 +156,7 @@ impl Lane {
         result.map_err(|why| format!("{}: {operation}: {why}", client.name()))
     }
 
-    /// Does `work`, which sends what a client that cannot be had sends, and puts the result into the table.
+    /// Does `work`, which sends the requests of a client that is not installed, and adds the result to the table.
     pub fn replay<T>(
         &self,
         (client, version): (&str, &str),
@@ -185,20 +185,20 @@ impl Lane {
         };
         self.rows
             .lock()
-            .expect("nobody panics holding it")
+            .expect("the lock is not poisoned")
             .push(row);
     }
 
-    /// What happened so far, sorted, each once.
+    /// Returns the results so far, sorted, without duplicates.
     pub fn rows(&self) -> Vec<Row> {
-        let mut rows = self.rows.lock().expect("nobody panics holding it").clone();
+        let mut rows = self.rows.lock().expect("the lock is not poisoned").clone();
         rows.sort();
         rows.dedup();
         rows
     }
 }
 
-/// Reads a whole file, naming it when that fails.
+/// Reads a whole file. An error names it.
 pub fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("read {}: {e}", path.display()))
 }

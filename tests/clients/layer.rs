@@ -1,4 +1,5 @@
-//! One layer of random bytes: 64 MiB, or 6 GiB in full runs. Streamed and compared without a copy on disk where the client allows.
+//! One layer of random bytes: 64 MiB, or 6 GiB in full runs. It is streamed and compared without a copy on disk where
+//! the client allows.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read};
@@ -17,19 +18,20 @@ use crate::program::{Client, Required};
 
 const PLAIN: u64 = 64 << 20;
 const FULL: u64 = 6 << 30;
-/// In full runs only. The promise is a second beyond the drive's flush of 64 MiB, which is printed; drives of test machines stall for
-/// seconds, so what is held is that no client gives up: the strictest waits 30 s for the answer to a PUT.
+/// The limit for a commit, checked in full runs only. The goal is one second plus the drive's flush of 64 MiB, which is
+/// printed. Drives of test machines stall for seconds, so the test only requires that no client times out: the
+/// strictest waits 30 s for the answer to a PUT.
 const COMMIT_BOUND: Duration = Duration::from_secs(30);
 
-/// Guards: a layer of any size goes in by one client and comes out by another with the same bytes, and the 201 does
-/// not take longer for a larger layer (the server neither reads it again nor copies it).
+/// Guards: a layer of any size that one client pushes is pulled by another with the same bytes. The 201 takes no longer
+/// for a larger layer: the server neither reads it again nor copies it.
 pub fn round_trips(lane: &Lane) -> Result<(), String> {
     let registry = lane.registry()?;
     let length = length(registry.folder.path())?;
     let seed = u64::from(std::process::id());
-    say::aloud(&format!("layer of {} MiB, seed {seed}", length >> 20));
+    say::print_line(&format!("layer of {} MiB, seed {seed}", length >> 20));
     own_push(lane, &registry, Content::new(seed, length))?;
-    // The second content is other bytes, so that nothing is answered from the first one's blob.
+    // The second content has other bytes, so that the first one's blob cannot answer for it.
     client_push(lane, &registry, Content::new(seed.wrapping_add(1), length))
 }
 
@@ -37,7 +39,7 @@ fn length(folder: &Path) -> Result<u64, String> {
     if !say::full() {
         return Ok(PLAIN);
     }
-    // Two blobs in the registry, one file at the pushing client, and room to breathe.
+    // Two blobs in the registry, one file at the pushing client, and some reserve.
     let (free, needed) = (free_bytes(folder)?, 4 * FULL);
     if free >= needed {
         return Ok(FULL);
@@ -54,7 +56,7 @@ fn length(folder: &Path) -> Result<u64, String> {
     Ok(PLAIN)
 }
 
-/// Pushed by the tests' own client, which sees when its last byte left; pulled by outside clients.
+/// Pushes with the tests' own client, which knows when its last byte was sent, and pulls with external clients.
 fn own_push(lane: &Lane, registry: &Registry, content: Content) -> Result<(), String> {
     let name = lane.repository("layer-own");
     let digest = content.digest();
@@ -72,7 +74,7 @@ fn own_push(lane: &Lane, registry: &Registry, content: Content) -> Result<(), St
             let commit = pusher.blob(content, &digest, shape).await?;
             Ok::<_, String>((commit, commit_small, begin.elapsed()))
         })?;
-        say::aloud(&format!(
+        say::print_line(&format!(
             "layer by {what}: {} MiB in {:.1} s; last byte to 201: {:.3} s; for 9 MiB: {:.3} s",
             content.length >> 20,
             took.as_secs_f64(),
@@ -97,7 +99,7 @@ fn own_push(lane: &Lane, registry: &Registry, content: Content) -> Result<(), St
     Ok(())
 }
 
-/// Pushed by oras from a file, pulled by crane.
+/// Pushes with oras from a file, and pulls with crane.
 fn client_push(lane: &Lane, registry: &Registry, content: Content) -> Result<(), String> {
     if !lane.has(Client::Oras, "layer")? {
         return Ok(());
@@ -137,7 +139,7 @@ fn compare(
     let begin = Instant::now();
     call.stream(|bytes: &mut dyn Read| same_bytes(bytes, content.reader(0)).map(drop))?;
     let rate = (content.length >> 20) as f64 / begin.elapsed().as_secs_f64();
-    say::aloud(&format!(
+    say::print_line(&format!(
         "{} pulled and compared at {rate:.0} MiB/s",
         client.name()
     ));

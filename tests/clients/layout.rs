@@ -1,6 +1,7 @@
-//! OCI image layouts on disk: one made of a real directory tree, and the comparison of two.
+//! OCI image layouts on disk: one made from a real directory tree, and comparisons of two.
 //!
-//! Owns: [`write_image`], [`push_layout`], [`same_layout`], [`same_content`]. Refuses: trust in a file's name; every digest is recomputed from bytes.
+//! Owns: [`write_image`], [`push_layout`], [`same_layout`], [`same_content`]. Refuses: trust in file names; every
+//! digest is computed from bytes.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -18,7 +19,7 @@ use crate::program::Programs;
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Directory trees of the machine itself, whether their layer is compressed, and whether only full runs take them.
+/// Directory trees of this machine, whether their layer is compressed, and whether only full runs use them.
 const TREES: [(&str, bool, bool); 4] = [
     ("usr/sbin", true, false),
     ("usr/share/zoneinfo", false, false),
@@ -29,13 +30,13 @@ const TREES: [(&str, bool, bool); 4] = [
 /// How the layers of an image are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layers {
-    /// Some plain, some compressed, as [`TREES`] says.
+    /// Some plain, some compressed, according to [`TREES`].
     Mixed,
-    /// All compressed: `crane validate` takes every layer for gzip.
+    /// All compressed, because `crane validate` requires gzip for every layer.
     Compressed,
 }
 
-/// Writes an image of this machine's own directories, tagged `v1`, and returns its manifest's digest.
+/// Writes an image of this machine's own directories, tagged `v1`. Returns its manifest's digest.
 pub fn write_image(programs: &Programs, layout: &Path, kind: Layers) -> Result<String, String> {
     let blobs = layout.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(|e| format!("create {}: {e}", blobs.display()))?;
@@ -92,7 +93,7 @@ pub fn write_image(programs: &Programs, layout: &Path, kind: Layers) -> Result<S
     Ok(digest)
 }
 
-/// Pushes the image `manifest` of `layout` as `v1`, by the tests' own client.
+/// Pushes the image `manifest` of `layout` as `v1`, with the tests' own client.
 pub fn push_layout(
     address: SocketAddr,
     name: &str,
@@ -112,7 +113,7 @@ pub fn push_layout(
     })
 }
 
-/// Every byte of the image `manifest` in `pulled` is what it is in `source`.
+/// Checks that every byte of the image `manifest` in `pulled` is as in `source`. Returns the number of bytes.
 pub fn same_layout(source: &Path, pulled: &Path, manifest: &str) -> Result<u64, String> {
     let mut total = same_blob(source, pulled, manifest)?;
     for digest in parts(&parse(&blob(source, manifest))?)? {
@@ -121,8 +122,8 @@ pub fn same_layout(source: &Path, pulled: &Path, manifest: &str) -> Result<u64, 
     Ok(total)
 }
 
-/// `pulled` holds the image whose config has the diff ids of the image `manifest` of `source`: the same files, whatever
-/// compression a client chose on the way. Returns bytes of uncompressed layers.
+/// Checks that the image in `pulled` has the diff ids of the image `manifest` in `source`: the same files, whatever
+/// compression a client used. Returns the number of uncompressed bytes of its layers.
 pub fn same_content(
     programs: &Programs,
     source: &Path,
@@ -182,18 +183,18 @@ fn same_blob(source: &Path, pulled: &Path, digest: &str) -> Result<u64, String> 
     same_files(&blob(source, digest), &blob(pulled, digest))
 }
 
-/// Compares two files byte for byte and returns their length.
+/// Compares two files byte for byte. Returns their length.
 pub fn same_files(left: &Path, right: &Path) -> Result<u64, String> {
     let same = same_bytes(open(left)?, open(right)?);
     same.map_err(|why| format!("{} and {}: {why}", left.display(), right.display()))
 }
 
-/// Digest and length of a file, from its bytes.
+/// Returns digest and length of a file, from its bytes.
 pub fn digest_of_file(path: &Path) -> Result<(String, u64), String> {
     digest_of(open(path)?).map_err(|e| format!("read {}: {e}", path.display()))
 }
 
-/// Config and layers of a manifest.
+/// Returns the digests of config and layers of a manifest.
 fn parts(manifest: &Value) -> Result<Vec<String>, String> {
     let layers = manifest["layers"]
         .as_array()

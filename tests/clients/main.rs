@@ -1,8 +1,8 @@
-//! Real clients against a running registry: what each pushes, lists, copies and deletes, every other one must see.
+//! Real clients on a running registry: what one client pushes, copies and deletes, every other client must see.
 //!
-//! Owns: the list of tests. Refuses: a client that is not here without a loud line. `TONNAGE_TEST_CLIENTS=require` makes
-//! that a failure for those that are built quickly, `=all` for all. `TONNAGE_TEST_REGISTRY=http://127.0.0.1:PORT` aims the lane
-//! at a registry that runs already; otherwise each test starts a `tonnage` of its own. `TONNAGE_TEST_WRITE_TABLE=1` keeps the table.
+//! Owns: the list of tests. Refuses: to skip a missing client silently. `TONNAGE_TEST_CLIENTS=require` makes a missing
+//! client a failure if it is quick to build, `=all` for all. `TONNAGE_TEST_REGISTRY=http://127.0.0.1:PORT` uses a
+//! running registry; otherwise each test starts its own `tonnage`. `TONNAGE_TEST_WRITE_TABLE=1` writes the table.
 
 mod build;
 mod call;
@@ -74,7 +74,7 @@ const TESTS: [(&str, Test); 21] = [
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // Rates and times are printed: tests that share the drive would print each other's.
+    // One at a time, because rates and times are printed, and tests that share the drive would distort them.
     arguments.test_threads.get_or_insert(1);
     let lane = if arguments.list {
         None
@@ -84,7 +84,7 @@ fn main() -> ExitCode {
     let lane = match lane.transpose() {
         Ok(lane) => lane,
         Err(why) => {
-            tonnage_tests::say::aloud(&format!("the lane of clients cannot start: {why}"));
+            tonnage_tests::say::print_line(&format!("the tests with clients cannot start: {why}"));
             return ExitCode::FAILURE;
         }
     };
@@ -100,7 +100,7 @@ fn main() -> ExitCode {
         let rows = lane.rows();
         table::print(&rows);
         if let Err(why) = table::write(&rows, &conclusion) {
-            tonnage_tests::say::aloud(&why);
+            tonnage_tests::say::print_line(&why);
             return ExitCode::FAILURE;
         }
     }

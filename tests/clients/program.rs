@@ -1,7 +1,7 @@
-//! The outside clients: where they are, which version, and running one within a bound.
+//! External clients: their location, their version, and runs with a time limit.
 //!
-//! Owns: [`Client`], [`Programs`]. Refuses: the configuration of the person at this machine (credentials,
-//! mirrors, storage): every client sees an empty home of its own.
+//! Owns: [`Client`], [`Programs`]. Refuses: the configuration of this machine's user (credentials, mirrors, storage).
+//! Every client gets an empty home directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::call::Call;
 
-/// A client that other people wrote.
+/// An external client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Client {
     Skopeo,
@@ -18,18 +18,19 @@ pub enum Client {
     Buildah,
     Crane,
     Oras,
-    /// The Python library `oras`, driven by `oras_py.py`.
+    /// The Python library `oras`, called by `oras_py.py`.
     OrasPy,
     Regctl,
     Helm,
     Notation,
-    /// Of the last line that attaches SBOMs; it writes both forms of signatures, that of tags and that of later releases.
+    /// The last release series that attaches SBOMs. It writes both forms of signatures, tags and those of later
+    /// releases.
     Cosign,
-    /// `ctr`, which asks a `containerd` of the same release.
+    /// `ctr`, used with a `containerd` of the same release.
     Ctr,
 }
 
-/// Who must be there: `TONNAGE_TEST_CLIENTS`.
+/// The clients that must be installed: `TONNAGE_TEST_CLIENTS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Required {
     None,
@@ -84,12 +85,12 @@ impl Client {
         }
     }
 
-    /// Whether `.ci/run` has the time to build it; `.ci/long` builds all.
+    /// Returns whether `.ci/run` has the time to build it; `.ci/long` builds all.
     pub fn is_quick(self) -> bool {
         !matches!(self, Self::Cosign | Self::Helm)
     }
 
-    /// The Go module that it is built from, and the folder below this one whose `go.mod` pins that.
+    /// Returns the Go module from which it is built, and the folder below this one whose `go.mod` pins it.
     pub fn module(self) -> Option<(&'static str, &'static str)> {
         match self {
             Self::Crane => Some(("github.com/google/go-containerregistry", ".")),
@@ -104,12 +105,12 @@ impl Client {
     }
 }
 
-/// Where each client was found, and what it says its version is. A missing one has the reason.
+/// The path and version of each client, or the reason why it is missing.
 #[derive(Debug)]
 pub struct Programs {
     found: Vec<(Client, Result<Found, String>)>,
     home: tempfile::TempDir,
-    /// For what must have a short path: podman takes at most 50 characters for its state.
+    /// A directory with a short path: podman allows at most 50 characters for its state.
     state: tempfile::TempDir,
     calls: AtomicU64,
 }
@@ -121,12 +122,12 @@ pub struct Found {
 }
 
 impl Programs {
-    /// Looks in `tests/clients/bin` (what `go build` and `.ci/run` put there), then on PATH.
+    /// Searches `tests/clients/bin` (where `go build` and `.ci/run` put clients), then PATH.
     pub fn find() -> Result<Self, String> {
         let home = tonnage_tests::process::folder()?;
         let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
         fs::write(home.path().join("policy.json"), policy).map_err(|e| format!("policy: {e}"))?;
-        // Podman wants the file that DOCKER_CONFIG leads to.
+        // Podman requires the file to which DOCKER_CONFIG leads.
         fs::write(home.path().join("config.json"), "{}").map_err(|e| format!("config: {e}"))?;
         let mut programs = Self {
             found: Vec::new(),
@@ -147,7 +148,7 @@ impl Programs {
         })
     }
 
-    /// A client that is here (see [`get`](Self::get)), with the options it always needs.
+    /// Returns a run of an installed client (see [`get`](Self::get)), with the options that it always needs.
     pub fn call(&self, client: Client) -> Result<Call, String> {
         let found = self.get(client).map_err(str::to_owned)?;
         let mut call = self.prepare(&found.path);
@@ -170,17 +171,17 @@ impl Programs {
         }
     }
 
-    /// A signature policy that accepts anything, for clients that want one named.
+    /// Returns a signature policy that accepts everything, for clients that require one.
     pub fn policy(&self) -> PathBuf {
         self.home.path().join("policy.json")
     }
 
-    /// Any other program, in the same empty surroundings.
+    /// Returns a run of any other program in the same empty environment.
     pub fn other(&self, program: &str) -> Call {
         self.prepare(Path::new(program))
     }
 
-    /// The Python that has the packages of this lane.
+    /// Returns the Python that has the packages of these tests.
     pub fn python() -> PathBuf {
         let named = std::env::var_os("TONNAGE_TEST_PYTHON").map(PathBuf::from);
         let own = source_dir().join("bin/python/bin/python3");
@@ -207,7 +208,7 @@ impl Programs {
             .env("COSIGN_PASSWORD", "of a key that signs nothing but tests")
             .env_remove("REGISTRY_AUTH_FILE")
             .stdin(Stdio::null());
-        // Nothing here may leave the machine: whoever asks anybody but loopback is led to a port where nobody listens.
+        // No request may leave the machine: the proxy for all hosts but loopback is a port on which nothing listens.
         for proxy in ["http_proxy", "https_proxy", "all_proxy"] {
             for name in [proxy.to_owned(), proxy.to_uppercase()] {
                 command.env(name, "http://127.0.0.1:9");
@@ -243,8 +244,8 @@ impl Programs {
         Ok(Found { path, version })
     }
 
-    /// Which version of `module` a Go program was built from, as the linker noted in it: a tool that is built as a dependency
-    /// does not know its own version.
+    /// Returns the version of `module` from which a Go program was built, as the linker recorded it. A tool built as a
+    /// dependency does not know its own version.
     fn built_from(&self, program: &Path, module: &str) -> Option<String> {
         let note = format!("\t{module}\tv[^\t]*");
         let grep = self.other("grep");
@@ -259,7 +260,7 @@ pub fn locate(name: &str) -> PathBuf {
     if own.is_file() { own } else { name.into() }
 }
 
-/// The folder of this lane in the sources.
+/// Returns the source folder of these tests.
 pub fn source_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
 }

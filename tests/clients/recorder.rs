@@ -1,13 +1,13 @@
-//! A way to the registry that notes what a client asks for.
+//! A proxy to the registry that records the requests of a client.
 //!
-//! Owns: [`Recorder`]. Refuses: bodies of requests, which it does not tell from heads; it is for pulls.
+//! Owns: [`Recorder`]. Refuses: request bodies, which it cannot distinguish from heads; it is for pulls.
 
 use std::io::{Read, Write, copy};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Passes on every byte, both ways. Ends with this value.
+/// A proxy that passes on every byte in both directions, until this value is dropped.
 #[derive(Debug)]
 pub struct Recorder {
     address: SocketAddr,
@@ -42,9 +42,9 @@ impl Recorder {
         self.address
     }
 
-    /// The heads of requests, in lower case, that contain `text`.
+    /// Returns the heads of requests, in lower case, that contain `text`.
     pub fn heads_with(&self, text: &str) -> Vec<String> {
-        let heads = self.heads.lock().expect("nobody panics holding it");
+        let heads = self.heads.lock().expect("the lock is not poisoned");
         let found = heads.iter().filter(|head| head.contains(text));
         found.cloned().collect()
     }
@@ -53,7 +53,7 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::Relaxed);
-        // Wakes the listener, which sees that it has ended.
+        // Wakes the listener, which then ends.
         drop(TcpStream::connect(self.address));
     }
 }
@@ -62,7 +62,7 @@ fn pass_on(client: TcpStream, to: SocketAddr, heads: &Mutex<Vec<String>>) -> std
     let server = TcpStream::connect(to)?;
     let (mut from, mut back) = (server.try_clone()?, client.try_clone()?);
     let answers = std::thread::spawn(move || {
-        // Whoever closes first ends both ways: a client that has enough is passed on to the server.
+        // The first close ends both directions, so the server sees that a client stopped reading.
         drop(copy(&mut from, &mut back));
         drop(back.shutdown(Shutdown::Both));
         drop(from.shutdown(Shutdown::Both));
@@ -88,7 +88,7 @@ fn requests(
         while let Some(end) = text.find("\r\n\r\n") {
             let rest = text.split_off(end + 4);
             let head = std::mem::replace(&mut text, rest);
-            heads.lock().expect("nobody panics holding it").push(head);
+            heads.lock().expect("the lock is not poisoned").push(head);
         }
         server.write_all(&piece[..length])?;
     }

@@ -1,6 +1,6 @@
-//! What regctl does: copies with referrers and digest tags, artifacts, indexes, single blobs and manifests, delete.
+//! Operations of regctl: copies with referrers and digest tags, artifacts, indexes, single blobs and manifests, delete.
 //!
-//! Owns: the tests of regctl alone. Refuses: trust in its exit code where the registry can be asked.
+//! Owns: the tests of regctl alone. Refuses: trust in its exit code where the registry itself can be checked.
 
 use tonnage_tests::content::digest_of_bytes;
 
@@ -22,7 +22,8 @@ fn run(
     })
 }
 
-/// Guards: an image goes to another repository with its referrers and digest tags (`image copy`), and they are found there.
+/// Guards: `image copy` copies an image to another repository with its referrers and digest tags, and they are found
+/// there.
 pub fn copies(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Regctl, "copies")? {
         return Ok(());
@@ -50,7 +51,7 @@ pub fn copies(lane: &Lane) -> Result<(), String> {
     ];
     let subject = [&put[..], &["--subject", &first]].concat();
     run(with, "attach (artifact put --subject)", &subject)?;
-    // What cosign of before referrers wrote: a tag that is made of the image's digest.
+    // A tag derived from the image's digest, as cosign wrote before it used referrers.
     let digest_tag = manifest.replace(':', "-") + ".sbom";
     let digest_tagged = format!("{image}:{digest_tag}");
     let tagged = [&put[..], &[&digest_tagged]].concat();
@@ -90,7 +91,7 @@ pub fn copies(lane: &Lane) -> Result<(), String> {
     same("registry", part.trim(), registry.address.to_string())
 }
 
-/// Guards: indexes, single blobs and manifests, and deletes of tags and of manifests, as regctl does them.
+/// Guards: indexes, single blobs and manifests, and deletions of tags and manifests by regctl.
 pub fn parts(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Regctl, "parts")? {
         return Ok(());

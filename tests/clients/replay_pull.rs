@@ -1,6 +1,6 @@
-//! The pull of a client that is not here, request by request: zstd:chunked.
+//! Pulls of a client that is not installed, request by request: zstd:chunked.
 //!
-//! Owns: the shapes and what each client checks of the answers. Refuses: to be more lenient than the client is.
+//! Owns: the requests, and each client's checks of the answers. Refuses: to be more lenient than the client.
 
 use hyper::{Method, StatusCode};
 use tonnage_tests::content::Content;
@@ -24,8 +24,9 @@ fn pushed(lane: &Lane, content: Content) -> Result<(Registry, String), String> {
     Ok((registry, format!("/v2/{name}/blobs/{digest}")))
 }
 
-/// Guards: a pull of zstd:chunked as containers/storage does it: two ranges for the lists at the end, then as many as 1024 for
-/// the files that are missing, as many parts in the order asked; too many are 400 (nothing else will do), then halves.
+/// Guards: a pull of zstd:chunked as in containers/storage: two ranges for the lists at the end, then up to 1024 ranges
+/// for the missing files, returned as many parts in order. Too many are 400, which is the only status after which the
+/// client halves the list.
 pub fn zstd_chunked(lane: &Lane) -> Result<(), String> {
     let content = Content::new(5, 12 << 20);
     let (registry, path) = pushed(lane, content)?;
@@ -49,7 +50,7 @@ pub fn zstd_chunked(lane: &Lane) -> Result<(), String> {
     lane.replay(CHUNKED, "pull: two ranges for the lists", || {
         parts(&get(&lists)?, &lists, content)
     })?;
-    // Merged where less than 1 KiB lies between them, so they lie further apart.
+    // The client merges ranges less than 1 KiB apart, so these are further apart.
     let files: Vec<_> = (0..2048_u64)
         .map(|n| (n * 5_000, n * 5_000 + 2_999))
         .collect();
@@ -78,7 +79,7 @@ pub fn zstd_chunked(lane: &Lane) -> Result<(), String> {
     })
 }
 
-/// As many parts as ranges, in their order, each with its bytes.
+/// Checks that there are as many parts as ranges, in their order, each with its bytes.
 fn parts(answer: &Answer, ranges: &[(u64, u64)], content: Content) -> Result<(), String> {
     same(
         "status",

@@ -1,6 +1,7 @@
-//! Pushes of clients that are not here, request by request: docker with its own image store, buildkit and containerd.
+//! Pushes of clients that are not installed, request by request: docker with its own image store, buildkit and
+//! containerd.
 //!
-//! Owns: the shapes and what each client checks of the answers. Refuses: to be more lenient than the client is.
+//! Owns: the requests, and each client's checks of the answers. Refuses: to be more lenient than the client.
 
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const CACHE: &str = "application/vnd.buildkit.cacheconfig.v0";
 
-/// One connection and the repository it works on.
+/// A connection, and the repository to which it pushes.
 struct Session {
     client: Connection,
     name: String,
@@ -56,7 +57,7 @@ impl Session {
         header(&answer.await?, "location")
     }
 
-    /// PUT of a manifest, whose digest must come back.
+    /// Puts a manifest. Checks that the answer has its digest.
     async fn manifest(&mut self, at: &str, kind: &str, text: &Value) -> Result<Answer, String> {
         let text = text.to_string();
         let (path, headers) = (format!("manifests/{at}"), [("content-type", kind)]);
@@ -100,8 +101,8 @@ fn described(kind: &str, text: &Value) -> Value {
     json!({"mediaType": kind, "digest": digest_of_bytes(text.as_bytes()), "size": text.len()})
 }
 
-/// Guards: the push of docker with its own image store: it derives a layer's size from `Range` of the answer to its PATCH,
-/// wants `Content-Length` of the HEAD behind the upload, and the digest in the answer to its manifest.
+/// Guards: a push of docker with its own image store. Docker derives a layer's size from `Range` in the answer to its
+/// PATCH, requires `Content-Length` of the HEAD after the upload, and the digest in the answer to its manifest.
 pub fn docker(lane: &Lane) -> Result<(), String> {
     let registry = lane.registry()?;
     let [config, first, second] = contents();
@@ -180,8 +181,8 @@ async fn docker_blob(docker: &mut Session, blob: Content) -> Result<(), String> 
     header(&answer, "content-type").map(drop)
 }
 
-/// Guards: the push of buildkit and containerd, one PUT a blob: an attestation whose subject is not there yet, the image, its
-/// index; and build caches, as a manifest and as the older index whose entries are layers.
+/// Guards: a push of buildkit and containerd, one PUT for each blob: an attestation before its subject, the image, its
+/// index. Build caches, as a manifest and as the older index whose entries are layers.
 pub fn buildkit(lane: &Lane) -> Result<(), String> {
     let registry = lane.registry()?;
     let [config, first, second] = contents();
@@ -288,6 +289,6 @@ async fn one_put(client: &mut Session, blob: Content) -> Result<(), String> {
     let answer = client
         .send(Method::PUT, &close, &headers, body, StatusCode::CREATED)
         .await?;
-    // Compared only where it is there, but then it must be right.
+    // The header is optional, but it must be right.
     same("digest", header(&answer, "docker-content-digest")?, digest)
 }

@@ -1,13 +1,14 @@
-//! Signatures and SBOMs beside an image: notation and cosign, with keys of their own and no service elsewhere.
+//! Signatures and SBOMs of an image: notation and cosign, with their own keys and without an external service.
 //!
-//! Owns: the tests of notation and cosign. Refuses: a verification that cannot fail; each also judges an image that nobody signed.
+//! Owns: the tests of notation and cosign. Refuses: a verification that cannot fail; each one also checks an unsigned
+//! image.
 
 use crate::checks::{json, refused, same, small_image, write};
 use crate::lane::{Lane, Registry};
 use crate::layout::push_layout;
 use crate::program::Client;
 
-/// Guards: what notation signs with a key of its own (a referrer) it finds and verifies, and nothing else.
+/// Guards: notation finds and verifies what it signed with its own key (a referrer), and nothing else.
 pub fn notation(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Notation, "sign and verify")? {
         return Ok(());
@@ -47,8 +48,8 @@ pub fn notation(lane: &Lane) -> Result<(), String> {
     refused("an image without a signature is verified", other)
 }
 
-/// Guards: what cosign signs with a key of its own it verifies, and nothing else: as a tag made of the digest, and as a
-/// referrer (the form of its release 3); an SBOM that it attaches it downloads.
+/// Guards: cosign verifies what it signed with its own key, and nothing else: as a tag made from the digest, and as a
+/// referrer (the form of its release 3). It downloads an SBOM that it attached.
 pub fn cosign(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Cosign, "sign and verify")? {
         return Ok(());
@@ -60,7 +61,7 @@ pub fn cosign(lane: &Lane) -> Result<(), String> {
         })
     };
     run("make keys (generate-key-pair)", &["generate-key-pair"])?;
-    // With a key nothing more is to be trusted, and without a file cosign would ask a service elsewhere.
+    // With a key no other trust is needed; without this file cosign would ask an external service.
     let nobody = r#"{"mediaType":"application/vnd.dev.sigstore.trustedroot+json;version=0.1"}"#;
     write(&registry.path("nobody.json"), nobody)?;
     let (bundle, trust) = ("--new-bundle-format", "--trusted-root=nobody.json");
@@ -96,7 +97,7 @@ pub fn cosign(lane: &Lane) -> Result<(), String> {
     same("SBOM", json(&seen)?, json(text)?)
 }
 
-/// A registry with two images in two repositories, by digest.
+/// Pushes two images to two repositories. Returns the registry and the images, by digest.
 fn two_images(lane: &Lane, purpose: &str) -> Result<(Registry, [String; 2]), String> {
     let (registry, name, manifest) = small_image(lane, purpose)?;
     let mut images = Vec::new();

@@ -1,6 +1,6 @@
-//! What skopeo does besides push and pull: list, inspect, copy, sync, delete.
+//! Operations of skopeo besides push and pull: list, inspect, copy, sync, delete.
 //!
-//! Owns: the tests of skopeo alone. Refuses: trust in its exit code where the registry can be asked.
+//! Owns: the tests of skopeo alone. Refuses: trust in its exit code where the registry itself can be checked.
 
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use crate::program::Client;
 
 const BOTH: [&str; 2] = ["--src-tls-verify=false", "--dest-tls-verify=false"];
 
-/// Guards: listing tags, inspecting, copying within the registry, and deleting, as skopeo does them.
+/// Guards: skopeo lists tags, inspects, copies within the registry, and deletes.
 pub fn verbs(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Skopeo, "verbs")? {
         return Ok(());
@@ -46,7 +46,8 @@ pub fn verbs(lane: &Lane) -> Result<(), String> {
     refused("a deleted image can still be inspected", gone)
 }
 
-/// Guards: a repository with all its tags goes to a folder, and from there to another repository, with the same bytes.
+/// Guards: skopeo copies a repository with all its tags to a directory, and from there to another repository, with the
+/// same bytes.
 pub fn sync(lane: &Lane) -> Result<(), String> {
     if !lane.has(Client::Skopeo, "sync")? {
         return Ok(());

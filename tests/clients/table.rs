@@ -1,6 +1,7 @@
-//! The table of what was run: printed after every run, and kept as `docs/compatibility.md`.
+//! The table of results: printed after every run, and stored as `docs/compatibility.md`.
 //!
-//! Owns: [`print`], [`write`], [`is_current`]. Refuses: to keep a table of a run in which a test failed or was left out.
+//! Owns: [`print`], [`write`], [`is_current`]. Refuses: to store the table of a run in which a test failed or was
+//! skipped.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -29,7 +30,7 @@ Python package, and skopeo, podman and buildah are those of Debian 12. Operation
 content from one to the other and compared it.
 ";
 
-/// Of the section of one client, whose heading is its name and version.
+/// The head of the section of one client, whose heading is its name and version.
 const SECTION_HEAD: &str = "| operation | result | test |\n|---|---|---|\n";
 
 fn path() -> PathBuf {
@@ -41,17 +42,17 @@ fn is_to_be_written() -> bool {
 }
 
 pub fn print(rows: &[Row]) {
-    say::aloud("\nclient, version, operation, result");
+    say::print_line("\nclient, version, operation, result");
     for row in rows {
         let (client, version) = (&row.client, &row.version);
         let (operation, result) = (&row.operation, &row.result);
-        say::aloud(&format!(
+        say::print_line(&format!(
             "{client:<36} {version:<9} {operation:<66} {result}"
         ));
     }
 }
 
-/// Keeps the table, if that was asked for and the run was whole.
+/// Writes the table, if that was requested and the run was complete.
 pub fn write(rows: &[Row], conclusion: &Conclusion) -> Result<(), String> {
     if !is_to_be_written() {
         return Ok(());
@@ -70,19 +71,20 @@ pub fn write(rows: &[Row], conclusion: &Conclusion) -> Result<(), String> {
     let sections = rows.chunk_by(|a, b| (&a.client, &a.version) == (&b.client, &b.version));
     for section in sections {
         let (client, version) = (&section[0].client, &section[0].version);
-        write!(text, "\n## {client} {version}\n\n{SECTION_HEAD}").expect("a string takes all");
+        write!(text, "\n## {client} {version}\n\n{SECTION_HEAD}").expect("a write to a string");
         for row in section {
             let (operation, result, test) = (&row.operation, &row.result, &row.test);
-            writeln!(text, "| {operation} | {result} | `{test}` |").expect("a string takes all");
+            writeln!(text, "| {operation} | {result} | `{test}` |").expect("a write to a string");
         }
     }
     let path = path();
     fs::write(&path, text).map_err(|e| format!("write {}: {e}", path.display()))?;
-    say::aloud(&format!("written: {}", path.display()));
+    say::print_line(&format!("written: {}", path.display()));
     Ok(())
 }
 
-/// Guards: `docs/compatibility.md` is of these tests and of the versions that `go.mod` pins; who changes either, writes it anew.
+/// Guards: `docs/compatibility.md` has the results of these tests, with the versions that `go.mod` pins. A change of
+/// either requires a new table.
 pub fn is_current(lane: &Lane) -> Result<(), String> {
     if is_to_be_written() {
         return Ok(());
@@ -100,7 +102,7 @@ pub fn is_current(lane: &Lane) -> Result<(), String> {
     let differing: Vec<_> = named.symmetric_difference(&tests).collect();
     if !differing.is_empty() {
         return Err(format!(
-            "tests of the lane and of the table differ: {differing:?}"
+            "tests that only the code or only the table has: {differing:?}"
         ));
     }
     for client in Client::ALL {

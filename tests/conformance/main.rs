@@ -1,10 +1,10 @@
-//! The official OCI conformance program against a `tonnage` of its own: every API and every data set that its
-//! profile of the distribution spec's main branch has on (`OCI_VERSION=dev`), with the default configuration; and all of that once
-//! more with sparse manifests allowed, and the data set on that pushes them.
+//! The official OCI conformance program against its own `tonnage`. The first run has the default configuration and
+//! every API and data set of the program's profile for the main branch of the distribution spec (`OCI_VERSION=dev`).
+//! The second run allows sparse manifests and adds the data set that pushes them.
 //!
-//! Owns: the lane and what a good report is; `program` runs the program, `report` reads what it wrote. Refuses: its exit
-//! code as a proof, for it ends with 0 when it could not begin, and takes a skip for a pass. A program that is not here
-//! is a loud line (`TONNAGE_TEST_CLIENTS=require` makes it a failure).
+//! Owns: the tests, and the criteria of a good report; `program` runs the program, `report` reads its output. Refuses:
+//! its exit code as a proof, because it is 0 also when the program could not begin, and ignores skips. A missing
+//! program prints a message (`TONNAGE_TEST_CLIENTS=require` makes it a failure).
 
 mod program;
 mod report;
@@ -17,17 +17,17 @@ use tonnage_tests::say;
 use crate::program::Program;
 use crate::report::Report;
 
-/// Guards: the distribution API to the letter, as the people who wrote the spec test it: no failure, no error, no skip
-/// (distribution-spec main, whose rules include those of release 1.1).
+/// Guards: the distribution API as its authors test it: no failure, no error, no skip (distribution-spec main, whose
+/// rules include those of release 1.1).
 #[test]
-fn the_official_program_finds_nothing_to_fail_or_skip() {
+fn the_official_program_passes_without_a_skip() {
     conform(false);
 }
 
-/// Guards: the same where the operator allows manifests whose content is not there (spec, "Pushing manifests": "MAY reject"),
-/// with the set of data that pushes such images and indexes.
+/// Guards: the same where the operator allows manifests without their content (spec, "Pushing manifests": "MAY
+/// reject"), with the data set that pushes such images and indexes.
 #[test]
-fn nor_where_sparse_manifests_are_allowed() {
+fn it_passes_with_sparse_manifests_allowed() {
     conform(true);
 }
 
@@ -55,16 +55,17 @@ fn conform(sparse: bool) {
         false => Server::start(),
     };
     let server = server.expect("a server");
-    if let Err(why) = judge(&program, &server, sparse, results.path()) {
+    if let Err(why) = check(&program, &server, sparse, results.path()) {
         panic!(
-            "{why}\nWhat the program wrote is kept (report.html has every request and answer): {}\nThe server said:\n{}",
+            "{why}\nThe program's reports are kept (report.html has every request and answer): {}\n\
+             Log of the server:\n{}",
             results.keep().display(),
             server.log()
         );
     }
 }
 
-fn judge(program: &Program, server: &Server, sparse: bool, results: &Path) -> Result<(), String> {
+fn check(program: &Program, server: &Server, sparse: bool, results: &Path) -> Result<(), String> {
     let said = program.run(server.address(), sparse, results)?;
     let report =
         Report::read(results).map_err(|why| format!("{why}\nThe program ended with {said}"))?;
@@ -73,11 +74,11 @@ fn judge(program: &Program, server: &Server, sparse: bool, results: &Path) -> Re
     } else {
         ""
     };
-    say::aloud(&format!(
+    say::print_line(&format!(
         "conformance {}{with}: {report}",
         program.version()
     ));
-    report.complaints(sparse)?;
+    report.check(sparse)?;
     if said.success {
         return Ok(());
     }

@@ -1,8 +1,8 @@
-//! The conformance program: where it is, which version it is, and one run of it within a bound.
+//! The conformance program: its path, its version, and a run with a time limit.
 //!
-//! Owns: [`Program`], [`Said`]. Refuses: settings of the person at this machine (`OCI_*` variables, a configuration file
-//! in the folder, proxies), which could switch tests off. Invariant: all switches stay as the program's `dev` profile has them,
-//! but for the one set of data that is off there and that a run may add.
+//! Owns: [`Program`], [`Said`]. Refuses: settings of this machine's user (`OCI_*` variables, a configuration file in
+//! the folder, proxies), which could switch tests off. Invariant: all switches are as in the program's `dev` profile,
+//! except for the one data set that a run may add.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// It takes about a second; this is for a server that hangs.
+/// The limit for a run. It takes about a second; the limit is for a server that hangs.
 const RUN_BOUND: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(10);
 const MODULE: &str = "github.com/opencontainers/distribution-spec/conformance";
@@ -23,7 +23,7 @@ pub struct Program {
     version: String,
 }
 
-/// How a run ended, and the last lines it wrote.
+/// The exit status of a run, and the last lines of its output.
 #[derive(Debug)]
 pub struct Said {
     pub success: bool,
@@ -32,14 +32,14 @@ pub struct Said {
 }
 
 impl Program {
-    /// `TONNAGE_TEST_CONFORMANCE`, else what `go build` and `.ci/run` put into `tests/clients/bin`. Not PATH: the
-    /// program's name is too common for that.
+    /// Finds the program: `TONNAGE_TEST_CONFORMANCE`, else what `go build` and `.ci/run` put into `tests/clients/bin`.
+    /// PATH is not searched, because the program's name is too common.
     pub fn find() -> Result<Self, String> {
         let path = match std::env::var_os("TONNAGE_TEST_CONFORMANCE") {
             Some(named) => PathBuf::from(named),
             None => Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/bin/conformance"),
         };
-        // It runs in another folder, so a relative path must end here.
+        // The program runs in another folder, so a relative path is made absolute here.
         let read = path
             .canonicalize()
             .and_then(|path| Ok((fs::read(&path)?, path)));
@@ -53,13 +53,13 @@ impl Program {
         Ok(Self { path, version })
     }
 
-    /// The module's version that Go wrote into the program, which has no option to ask for it.
+    /// Returns the module's version that Go wrote into the program, which has no option to print it.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// Runs all of it against the registry at `address`, over cleartext HTTP; the reports go into `results`. `sparse` adds
-    /// manifests that list what is never pushed.
+    /// Runs all tests against the registry at `address`, over cleartext HTTP. The reports go into `results`. `sparse`
+    /// adds manifests that list content which is never pushed.
     pub fn run(&self, address: SocketAddr, sparse: bool, results: &Path) -> Result<Said, String> {
         let log = results.join("said");
         let out = File::create(&log).map_err(|e| format!("create {}: {e}", log.display()))?;
@@ -116,7 +116,7 @@ impl fmt::Display for Said {
     }
 }
 
-/// What `go version -m` prints as the main module's version.
+/// Returns the main module's version, as `go version -m` prints it.
 fn built_in_version(program: &[u8]) -> Option<String> {
     let key = format!("mod\t{MODULE}\t");
     let found = program
@@ -135,7 +135,7 @@ fn tail(log: &Path) -> String {
     lines.get(from..).unwrap_or_default().join("\n")
 }
 
-/// Guards: the version printed beside the counts is the program's own.
+/// Guards: the printed version is the program's own.
 #[test]
 fn the_version_is_read_out_of_the_program() {
     let program =

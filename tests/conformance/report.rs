@@ -1,19 +1,22 @@
-//! What the conformance program wrote: `results.yaml` (one row per API and per set of data) and `junit.xml` (every test).
+//! The output of the conformance program: `results.yaml` (one row for each API and data set) and `junit.xml` (every
+//! test).
 //!
-//! Owns: [`Report`], which is read from both, and what is wrong with one. Refuses: a report that is shorter than the
-//! program's of today, so that a run that tested little cannot pass, and anything that is neither a pass nor known to be off.
+//! Owns: [`Report`], which is read from both, and the check of it. Refuses: a report shorter than the one of the
+//! present program, so that a run with few tests cannot pass; and any row that is neither a pass nor known to be off.
 
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
-/// The program of August 2026 has as many rows; of tests it counts 986, and lists 793 cases: it counts what encloses a case too.
+/// The minimum of rows. The program of August 2026 has as many. It counts 986 tests and lists 793 cases, because it
+/// also counts what encloses a case.
 const LEAST_APIS: usize = 28;
 const LEAST_DATA: usize = 24;
 const LEAST_TESTS: usize = 900;
 const LEAST_CASES: usize = 700;
 
-/// Off in the program's `dev` profile: what it pushes lacks blobs that the registry refuses to do without by default.
+/// The data set that is off in the program's `dev` profile: it pushes manifests without their blobs, which the registry
+/// rejects by default.
 const SPARSE: &str = "Sparse Manifests";
 
 /// Both reports, as counts and rows.
@@ -21,13 +24,13 @@ const SPARSE: &str = "Sparse Manifests";
 pub struct Report {
     apis: Vec<Row>,
     data: Vec<Row>,
-    /// What the head of `junit.xml` says. Only this sees a skip in what encloses cases.
+    /// The counts in the head of `junit.xml`. Only these show a skip of what encloses cases.
     tests: usize,
     failures: usize,
     errors: usize,
     skipped: usize,
     disabled: usize,
-    /// The cases of `junit.xml` that passed.
+    /// The number of cases in `junit.xml` that passed.
     cases: usize,
     /// Every case that did not pass, as `STATUS NAME: REASON`.
     others: Vec<String>,
@@ -40,7 +43,7 @@ struct Row {
 }
 
 impl Report {
-    /// Reads both files in `results`; an error when one is missing, as it is when the program could not begin.
+    /// Reads both files in `results`. A missing one is an error; it is missing when the program could not begin.
     pub fn read(results: &Path) -> Result<Self, String> {
         let read = |name: &str| {
             let path = results.join(name);
@@ -54,7 +57,7 @@ impl Report {
             .next()
             .ok_or("junit.xml has no test suite")?;
         let count = |name| match attribute(suite, name) {
-            // The program leaves out what is zero.
+            // The program omits counts of zero.
             None if matches!(name, "skipped" | "disabled") => Ok(0),
             None => Err(format!("junit.xml does not say how many {name}: {suite}")),
             Some(said) => said
@@ -83,7 +86,7 @@ impl Report {
                 )),
             }
         }
-        // The program writes none of these today; JUnit's form has them for a case that did not pass.
+        // The program writes none of these today; the JUnit format has them for cases that did not pass.
         for kind in ["skipped", "failure", "error"] {
             for _ in elements(junit, kind) {
                 report.others.push(format!("<{kind}>"));
@@ -92,8 +95,8 @@ impl Report {
         Ok(report)
     }
 
-    /// An error that lists everything that is not as it must be. `sparse`: whether the run had that set of data on.
-    pub fn complaints(&self, sparse: bool) -> Result<(), String> {
+    /// Returns an error that lists everything that is wrong. `sparse` tells whether the run had that data set on.
+    pub fn check(&self, sparse: bool) -> Result<(), String> {
         let mut wrong = Vec::new();
         for (what, there, least) in [
             ("API rows", self.apis.len(), LEAST_APIS),
@@ -127,7 +130,7 @@ impl Report {
             return Ok(());
         }
         Err(format!(
-            "the conformance program is not content:\n  {}",
+            "the conformance program reports:\n  {}",
             wrong.join("\n  ")
         ))
     }
@@ -146,7 +149,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// The rows under the key `head`, which stands at the line's beginning (`config` has keys of the same name further in).
+/// Returns the rows under the key `head` at the beginning of a line (`config` has indented keys of the same name).
 fn section(yaml: &str, head: &str) -> Result<Vec<Row>, String> {
     let mut lines = yaml.lines();
     lines
@@ -166,7 +169,7 @@ fn section(yaml: &str, head: &str) -> Result<Vec<Row>, String> {
         .collect()
 }
 
-/// The opening tag of every element called `name`. Text in it cannot look like a tag: it is escaped.
+/// Returns the opening tag of every element called `name`. Text cannot look like a tag, because it is escaped.
 fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let open = format!("<{name}");
     xml.split('<').skip(1).filter_map(move |piece| {
@@ -176,7 +179,7 @@ fn elements<'a>(xml: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     })
 }
 
-/// What the program says about a case that did not pass.
+/// Returns what the program reports about a case that did not pass.
 fn reason(case: &str) -> String {
     let said = case.split_once("<system-out>").map(|(_, rest)| rest);
     let said = said.and_then(|rest| rest.split('<').next());
@@ -191,24 +194,24 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     whole.then(|| rest.split('"').next())?
 }
 
-/// Guards: the reading of the report, which must tell a good one from every kind of bad one.
+/// Guards: the check of a report accepts a good one and rejects every kind of bad one.
 #[test]
 fn only_a_full_report_without_a_skip_is_a_good_one() {
     let good = (sample_yaml(), sample_junit());
-    let judge =
-        |yaml: &str, junit: &str| Report::parse(yaml, junit).and_then(|r| r.complaints(false));
-    let sparse = |yaml: &str| Report::parse(yaml, &good.1).and_then(|r| r.complaints(true));
-    judge(&good.0, &good.1).expect("a good report");
+    let check = |yaml: &str, junit: &str| Report::parse(yaml, junit).and_then(|r| r.check(false));
+    let sparse = |yaml: &str| Report::parse(yaml, &good.1).and_then(|r| r.check(true));
+    check(&good.0, &good.1).expect("a good report");
 
-    let yaml = |from: &str, to: &str| judge(&good.0.replacen(from, to, 1), &good.1);
+    let yaml = |from: &str, to: &str| check(&good.0.replacen(from, to, 1), &good.1);
     yaml("Api 7: Pass", "Api 7: Skip").expect_err("a skipped API");
     yaml("Api 7: Pass", "Api 7: FAIL").expect_err("a failed API");
     yaml("Data 3: Pass", "Data 3: Disabled").expect_err("a set of data that is off");
     yaml("Data 3: Pass", "Data 3: Error").expect_err("an error");
     yaml("Sparse Manifests: Disabled", "Sparse Manifests: Skip").expect_err("a skipped set");
-    yaml("Sparse Manifests: Disabled", "Sparse Manifests: Pass").expect_err("not what was run");
+    yaml("Sparse Manifests: Disabled", "Sparse Manifests: Pass")
+        .expect_err("a set that was not run");
     yaml("  Sparse Manifests: Disabled\n", "  Api 99: Pass\n").expect_err("the set is unknown");
-    sparse(&good.0).expect_err("the set was asked for and is off");
+    sparse(&good.0).expect_err("a requested set that is off");
     sparse(
         &good
             .0
@@ -218,7 +221,7 @@ fn only_a_full_report_without_a_skip_is_a_good_one() {
     yaml("  Api 7: Pass\n", "").expect_err("an API is gone");
     yaml("\napis:\n", "\n").expect_err("all APIs are gone");
 
-    let junit = |from: &str, to: &str| judge(&good.0, &good.1.replacen(from, to, 1));
+    let junit = |from: &str, to: &str| check(&good.0, &good.1.replacen(from, to, 1));
     junit("failures=\"0\"", "failures=\"1\"").expect_err("a failure");
     junit("errors=\"0\"", "errors=\"1\"").expect_err("an error");
     junit("errors=\"0\"", "errors=\"0\" skipped=\"1\"").expect_err("a skip in the counts");
@@ -226,9 +229,9 @@ fn only_a_full_report_without_a_skip_is_a_good_one() {
     junit("></testcase>", "><skipped/></testcase>").expect_err("a skip inside a test");
     junit("errors=\"0\"", "errors=\"0\" disabled=\"1\"").expect_err("a disabled test");
     junit("<testcase ", "<other ").expect_err("fewer cases than there are");
-    judge(&good.0, "").expect_err("an empty junit.xml");
+    check(&good.0, "").expect_err("an empty junit.xml");
     let few = "<testsuite tests=\"1\" failures=\"0\" errors=\"0\"><testcase name=\"a\" status=\"passed\"/>";
-    judge(&good.0, few).expect_err("a run of one test");
+    check(&good.0, few).expect_err("a run of one test");
 }
 
 #[cfg(test)]

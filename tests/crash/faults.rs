@@ -1,11 +1,11 @@
-//! A hundred clients on a server whose disk fails.
+//! A server with a hundred clients on a failing disk.
 //!
-//! Owns: [`lane`]. Refuses: guesses about which fault hits whom: an error is always right while faults are on, and a promise
-//! that is not kept never is.
+//! Owns: [`lane`]. Refuses: guesses about which fault hits which request. While faults are on, an error is always
+//! allowed; a broken promise never is.
 //!
-//! A phase: one kind of fault is on, everybody pushes, pulls and deletes, and in the end the faults are off. Then either
-//! everybody stops first, or the power goes in the middle of what they do. Then all that was acknowledged is looked at; a store
-//! that takes no more writes is stopped and started before, which is what its log asks for.
+//! In each phase one kind of fault is on while all clients push, pull and delete; then the faults are off. Either all
+//! clients stop first, or the power is cut in the middle of their work. Then everything acknowledged is checked. A
+//! store that accepts no more writes is restarted first, as its log demands.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -27,18 +27,18 @@ use crate::ledger::Ledger;
 use crate::work::{Kind, operation};
 
 const CLIENTS: u64 = 100;
-/// An operation is a few requests; one that takes longer hangs.
+/// An operation is a few requests; one that takes longer counts as hung.
 const OPERATION_BOUND: Duration = Duration::from_secs(150);
-/// A store serves this many phases, then the next one begins with an empty folder: bounds what each check reads.
+/// The number of phases of a store; then the next one begins in an empty directory. This limits what each check reads.
 const PHASES_A_STORE: u64 = 6;
 
-/// How long it goes on: 300 s, 45 s in full runs, 5 s else; or `TONNAGE_TEST_FAULT_SECONDS`.
+/// Returns the duration: 300 s, 45 s in full runs, 5 s otherwise, or `TONNAGE_TEST_FAULT_SECONDS`.
 pub fn seconds() -> Result<u64, String> {
     let asked = number("TONNAGE_TEST_FAULT_SECONDS")?;
     Ok(asked.unwrap_or(if say::full() { 45 } else { 5 }))
 }
 
-/// The kinds of faults, in turn. Each is rare enough that most requests still succeed.
+/// The kinds of faults, used in turn. Each is rare enough that most requests still succeed.
 const KINDS: [(&str, Rates); 6] = {
     const NONE: Rates = Rates {
         reads: 0,
@@ -87,13 +87,13 @@ const KINDS: [(&str, Rates); 6] = {
     ]
 };
 
-/// What all clients of a phase share.
+/// The state that all clients of a phase share.
 #[derive(Debug, Default)]
 struct Phase {
-    /// Reads fail.
+    /// Reads fail in this phase.
     unreadable: bool,
     over: AtomicBool,
-    /// The power is off: connections break.
+    /// The power was cut: connections break.
     killed: AtomicBool,
     done: AtomicU64,
     refused: AtomicU64,
@@ -121,7 +121,7 @@ struct Lane {
 
 /// Runs for about `seconds` of faults.
 pub fn lane(disk: FaultyDisk, seed: u64, seconds: u64) -> Result<(), String> {
-    // Each kind comes twice at least in a long run, and once in all runs.
+    // A long run has each kind at least twice, every run at least once.
     let phase = Duration::from_millis((seconds * 1000 / KINDS.len() as u64).min(12_500));
     let phases = (seconds * 1000).div_ceil(u64::try_from(phase.as_millis()).unwrap_or(1).max(1));
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
@@ -143,14 +143,15 @@ pub fn lane(disk: FaultyDisk, seed: u64, seconds: u64) -> Result<(), String> {
     }
     let [done, refused, broken] = lane.totals;
     let faults = lane.disk.done();
-    say::aloud(&format!(
-        "faulty disk: {CLIENTS} clients for {seconds} s: {done} operations acknowledged, {refused} refused, {broken} cut \
-         off; {} faults ({} of them failed syncs), {} short transfers, {} writes lost; {} power cuts, {} times no more writes",
+    say::print_line(&format!(
+        "faulty disk: {CLIENTS} clients for {seconds} s: {done} operations acknowledged, \
+         {refused} refused, {broken} cut off; {} faults ({} of them failed syncs), {} short transfers, {} writes lost; \
+         {} power cuts, {} times no more writes",
         faults.failed, faults.syncs, faults.short, faults.lost, lane.cuts, lane.poisoned
     ));
     if done == 0 || faults.failed == 0 || faults.short == 0 {
         return Err(
-            "nothing was acknowledged, or no fault was injected: this proves nothing".into(),
+            "nothing was acknowledged, or no fault was injected: the run tests nothing".into(),
         );
     }
     Ok(())
@@ -162,7 +163,7 @@ impl Lane {
         let log = PathBuf::from(format!("{}.log", data.display()));
         let mut server = Server::start_on(&data, &log, &[])?;
         let mut ledgers: Vec<Ledger> = (0..CLIENTS).map(|_| Ledger::default()).collect();
-        let (clean, _) = self.everybody(&mut server, ledgers, Duration::ZERO, false, false)?;
+        let (clean, _) = self.run_clients(&mut server, ledgers, Duration::ZERO, false, false)?;
         ledgers = clean;
         for number in phases {
             let kinds = KINDS.len() as u64;
@@ -170,14 +171,14 @@ impl Lane {
             let cut = self.choices.between(0, 2) == 0;
             let unreadable = rates.reads > 0;
             self.disk.fail(rates);
-            let worked = self.everybody(&mut server, ledgers, self.phase, unreadable, cut);
+            let worked = self.run_clients(&mut server, ledgers, self.phase, unreadable, cut);
             self.disk.fail(Rates::default());
             let phase;
             (ledgers, phase) = worked.map_err(|why| format!("phase {number}, {name}: {why}"))?;
             let after = self.after(&mut server, unreadable, cut)?;
             let [done, refused, broken] =
                 [&phase.done, &phase.refused, &phase.broken].map(|n| n.load(Ordering::SeqCst));
-            say::aloud(&format!(
+            say::print_line(&format!(
                 "phase {number}, {name}: {done} acknowledged, {refused} refused, {broken} cut off; then {after}"
             ));
             for (total, more) in self.totals.iter_mut().zip([done, refused, broken]) {
@@ -197,7 +198,7 @@ impl Lane {
         fsck(&data, "after a clean stop")
     }
 
-    /// A power cut, or a restart where the store takes no more writes, or nothing.
+    /// Cuts the power, or restarts a store that accepts no more writes, or does nothing.
     fn after(
         &mut self,
         server: &mut Server,
@@ -205,30 +206,30 @@ impl Lane {
         cut: bool,
     ) -> Result<&'static str, String> {
         if cut {
-            // It is killed already.
+            // The server is killed already.
             self.disk.cut_power()?;
             self.cuts += 1;
             fsck(server.data(), "after a power cut")?;
             server.restart()?;
             return Ok("the power was cut");
         }
-        let takes_writes = self.runtime.block_on(takes_writes(server))?;
-        if takes_writes && unreadable {
+        let accepts_writes = self.runtime.block_on(accepts_writes(server))?;
+        if accepts_writes && unreadable {
             server.stop()?;
             server.restart()?;
             return Ok("it was restarted");
         }
-        if takes_writes {
-            return Ok("it took writes again");
+        if accepts_writes {
+            return Ok("it accepted writes again");
         }
         self.poisoned += 1;
         server.stop()?;
         server.restart()?;
-        Ok("it took no more writes and was restarted")
+        Ok("it accepted no more writes and was restarted")
     }
 
-    /// Everybody works for `time` (none: prepares); then the server is killed, or everybody comes to an end.
-    fn everybody(
+    /// Runs all clients for `time`, or prepares them without one. Then the server is killed, or all clients finish.
+    fn run_clients(
         &mut self,
         server: &mut Server,
         ledgers: Vec<Ledger>,
@@ -241,11 +242,11 @@ impl Lane {
             ..Phase::default()
         });
         let address = server.address();
-        let mut everybody = JoinSet::new();
+        let mut clients = JoinSet::new();
         let _in = self.runtime.enter();
         for (number, ledger) in (0_u64..).zip(ledgers) {
             let (choices, phase) = (Seeded::new(self.choices.bits()), Arc::clone(&phase));
-            everybody.spawn(async move {
+            clients.spawn(async move {
                 let worked = if time.is_zero() {
                     prepare(address, number).await.map(|()| ledger)
                 } else {
@@ -262,8 +263,8 @@ impl Lane {
             if time.is_zero() {
                 return None;
             }
-            // How long this phase is, and no wait for anything; but whoever ends before it ends it.
-            let ended = tokio::time::timeout(time, everybody.join_next()).await;
+            // This is the length of the phase, not a wait for an event. A client that fails ends the phase early.
+            let ended = tokio::time::timeout(time, clients.join_next()).await;
             ended.ok().flatten()
         });
         let mut ended: Vec<_> = first.into_iter().collect();
@@ -274,7 +275,7 @@ impl Lane {
         phase.over.store(true, Ordering::SeqCst);
         self.disk.fail(Rates::default());
         runtime.block_on(async {
-            while let Some(one) = everybody.join_next().await {
+            while let Some(one) = clients.join_next().await {
                 ended.push(one);
             }
         });
@@ -294,9 +295,9 @@ impl Lane {
     fn check(&self, server: &Server, ledgers: Vec<Ledger>) -> Result<Vec<Ledger>, String> {
         let address = server.address();
         self.runtime.block_on(async {
-            let mut everybody = JoinSet::new();
+            let mut clients = JoinSet::new();
             for (number, mut ledger) in (0_u64..).zip(ledgers) {
-                everybody.spawn(async move {
+                clients.spawn(async move {
                     let client = Connection::connect(address).await?;
                     ledger
                         .check(&mut Pusher::new(client, &repository(number)))
@@ -305,7 +306,7 @@ impl Lane {
                 });
             }
             let mut ledgers = Vec::new();
-            while let Some(one) = everybody.join_next().await {
+            while let Some(one) = clients.join_next().await {
                 ledgers.push(one.map_err(|e| format!("a check ended: {e}"))??);
             }
             ledgers.sort_by_key(|(number, _)| *number);
@@ -318,13 +319,13 @@ fn repository(number: u64) -> String {
     format!("faulty/client-{number}")
 }
 
-/// What every manifest names, pushed before anything fails.
+/// Pushes the blob that every manifest names, before anything fails.
 async fn prepare(address: SocketAddr, number: u64) -> Result<(), String> {
     let client = Connection::connect(address).await?;
     Pusher::new(client, &repository(number)).empty_json().await
 }
 
-/// One client. It ends with the phase, or with the connection once the power is off.
+/// Runs one client. It ends with the phase, or with its connection after the power cut.
 async fn work(
     address: SocketAddr,
     number: u64,
@@ -353,7 +354,7 @@ async fn work(
             }
             Err(why) => {
                 let ended = connected.client.ended();
-                judge(ended, phase).map_err(|how| format!("{how}: {why}"))?;
+                check_end(ended, phase).map_err(|how| format!("{how}: {why}"))?;
                 pusher = None;
             }
         }
@@ -363,30 +364,30 @@ async fn work(
     }
 }
 
-/// Whether a request may end like this on a disk that fails.
-fn judge(ended: Ended, phase: &Phase) -> Result<(), &'static str> {
+/// Checks whether a request may end like this on a failing disk.
+fn check_end(ended: Ended, phase: &Phase) -> Result<(), &'static str> {
     match ended {
         Ended::Answered(status) if status.is_server_error() => {
             phase.refused.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }
-        // An answer whose body cannot be read to its end, an upload that is refused before its end, or the kill.
+        // An answer whose body cannot be read to its end, an upload rejected before its end, or the kill.
         Ended::Broken => {
             phase.broken.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }
-        // A manifest names what could not be read.
+        // The manifest names a blob that could not be read.
         Ended::Answered(StatusCode::BAD_REQUEST) if phase.unreadable => {
             phase.refused.fetch_add(1, Ordering::SeqCst);
             Ok(())
         }
         Ended::Answered(_) => Err("an answer that is wrong whatever the disk does"),
-        Ended::Not => Err("a request without an end"),
+        Ended::Unfinished => Err("a request without an end"),
     }
 }
 
-/// Whether a small push succeeds, with a disk that is sound.
-async fn takes_writes(server: &Server) -> Result<bool, String> {
+/// Checks whether a small push succeeds on a disk without faults. Returns whether it did.
+async fn accepts_writes(server: &Server) -> Result<bool, String> {
     let client = Connection::connect(server.address()).await?;
     let mut pusher = Pusher::new(client, "faulty/probe");
     match pusher.empty_json().await {

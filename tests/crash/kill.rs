@@ -1,7 +1,7 @@
-//! Concurrent pushers, and a `kill -9` in the middle of what they do.
+//! Concurrent pushers, and a `kill -9` in the middle of their work.
 //!
-//! Owns: [`rounds`], for any [`Disk`]. Refuses: a kill by the clock: it comes after a number of acknowledged operations that the seed chooses,
-//! while the other pushers are wherever they are.
+//! Owns: [`rounds`], for any [`Disk`]. Refuses: a kill by the clock. It comes after a number of acknowledged operations
+//! that the seed chooses, wherever the other pushers are.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,10 +23,11 @@ const KIND: Kind = Kind {
     huge: true,
     unreadable: false,
 };
-/// A store serves this many rounds, then the next one begins with an empty folder: bounds the disk this lane takes.
+/// The number of rounds of a store; then the next one begins in an empty directory. This limits the disk space of the
+/// test.
 const ROUNDS_A_STORE: u64 = 10;
 
-/// The disk of a lane: the one that cargo builds on, or one of our own.
+/// The disk of a test: the one that cargo builds on, or a loop device.
 #[derive(Debug)]
 pub enum Disk {
     Own,
@@ -42,8 +43,8 @@ impl Disk {
     }
 }
 
-/// As many rounds as asked for: 5, or 50 in full runs, or `TONNAGE_TEST_KILL_ROUNDS`; on disks of our own a fifth or a sixth
-/// as many, which is none where that is less than one.
+/// Returns the number of rounds: 5, or 50 in full runs, or `TONNAGE_TEST_KILL_ROUNDS`. On a loop device it is 0, or 10
+/// in full runs, or a sixth of `TONNAGE_TEST_KILL_ROUNDS`.
 pub fn wanted(own_disk: bool) -> Result<u64, String> {
     let asked = number("TONNAGE_TEST_KILL_ROUNDS")?;
     Ok(match (asked, own_disk) {
@@ -59,7 +60,7 @@ pub fn wanted(own_disk: bool) -> Result<u64, String> {
 /// Kills and checks `rounds` times.
 pub fn rounds(disk: &Disk, rounds: u64) -> Result<(), String> {
     let (seed, name) = (seed()?, disk.name());
-    say::aloud(&format!(
+    say::print_line(&format!(
         "kill -9 {name}: {rounds} rounds, TONNAGE_TEST_SEED={seed}"
     ));
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
@@ -72,7 +73,7 @@ pub fn rounds(disk: &Disk, rounds: u64) -> Result<(), String> {
         })?;
         left -= now;
     }
-    say::aloud(&format!("kill -9 {name}: passed {rounds} rounds"));
+    say::print_line(&format!("kill -9 {name}: passed {rounds} rounds"));
     Ok(())
 }
 
@@ -89,7 +90,7 @@ fn one_store(
     };
     let data = folder.path().join("data");
     let mut server = Server::start_on(&data, &folder.path().join("log"), &[])?;
-    // One more than pushers: the last one is of the long upload.
+    // One more than there are pushers: the last one belongs to the long upload.
     let mut ledgers: Vec<Ledger> = (0..=PUSHERS).map(|_| Ledger::default()).collect();
     for round in 0..rounds {
         let work = push_until_killed(server, ledgers, choices);
@@ -100,7 +101,7 @@ fn one_store(
         let found = runtime
             .block_on(checked)
             .map_err(|why| format!("round {round}: {why}\nserver log:\n{}", server.log()))?;
-        say::aloud(&format!("round {round}: {found}"));
+        say::print_line(&format!("round {round}: {found}"));
     }
     let status = server.stop()?;
     if !status.success() {
@@ -126,8 +127,8 @@ async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<String, St
         bytes += ledger.resumed.1;
     }
     Ok(format!(
-        "{blobs} blobs and {manifests} manifests are whole, {deleted} deleted ones are gone; so far {uploads} uploads were finished after a \
-         restart, {} MiB of them kept",
+        "{blobs} blobs and {manifests} manifests are whole, {deleted} deleted ones are gone; so far \
+         {uploads} uploads were finished after a restart, {} MiB of them kept",
         bytes >> 20
     ))
 }
@@ -136,20 +137,20 @@ fn repository(number: u64) -> String {
     format!("crash/pusher-{number}")
 }
 
-/// What the pushers of one round share.
+/// The state that the pushers of one round share.
 #[derive(Debug, Default)]
 struct Round {
     acknowledged: AtomicU64,
     target: u64,
     reached: Notify,
-    /// Bytes that the long upload must have sent before the kill.
+    /// The number of bytes that the long upload must have sent before the kill.
     long_target: u64,
     long_reached: Notify,
     killed: AtomicBool,
 }
 
 impl Round {
-    /// A failure before the kill must not leave the kill waiting.
+    /// Ends the wait for the kill after an early failure.
     fn end_early(&self) {
         self.reached.notify_one();
         self.long_reached.notify_one();
@@ -161,7 +162,7 @@ async fn push_until_killed(
     mut ledgers: Vec<Ledger>,
     choices: &mut Seeded,
 ) -> Result<(Server, Vec<Ledger>), String> {
-    // About every third one is well past an upload checkpoint (64 MiB) when the kill comes: it resumes instead of being unknown.
+    // About every third one is well past an upload checkpoint (64 MiB) at the kill, so that it can be resumed.
     let long_target = match choices.between(0, 3) {
         0 => 1 << 20,
         1 => 9 << 20,
@@ -218,13 +219,13 @@ async fn push(
         }
         result = operation(&mut pusher, &mut ledger, &mut choices, KIND).await;
     }
-    // Only a kill breaks connections, and only that may go wrong.
+    // Only a kill breaks connections, so only that failure is allowed.
     if round.killed.load(Ordering::SeqCst) && pusher.client.ended() == Ended::Broken {
         return Ok(ledger);
     }
     round.end_early();
     Err(format!(
-        "not by the kill: {}",
+        "failed before the kill: {}",
         result.err().unwrap_or_default()
     ))
 }
@@ -244,7 +245,7 @@ async fn push_long(
     round.end_early();
     result
         .map(|()| ledger)
-        .map_err(|why| format!("long upload, not by the kill: {why}"))
+        .map_err(|why| format!("the long upload failed before the kill: {why}"))
 }
 
 async fn send_long(

@@ -1,6 +1,7 @@
-//! What the lanes of this folder share: how long they are, the seed that replays them, `fsck` of what they leave.
+//! Settings of the tests in this folder: their length, the seed that replays them, and `fsck` of their stores.
 //!
-//! Owns: [`number`], [`seed`], [`fsck`]. Refuses: a setting that cannot be read; it fails the lane instead of being a default.
+//! Owns: [`number`], [`seed`], [`fsck`]. Refuses: a setting that cannot be parsed; it fails the test instead of
+//! becoming a default.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tonnage_tests::process::program;
 
-/// The environment variable `name`.
+/// Returns the environment variable `name` as a number.
 pub fn number(name: &str) -> Result<Option<u64>, String> {
     let Ok(value) = std::env::var(name) else {
         return Ok(None);
@@ -19,7 +20,7 @@ pub fn number(name: &str) -> Result<Option<u64>, String> {
         .map_err(|e| format!("{name}={value}: {e}"))
 }
 
-/// `TONNAGE_TEST_SEED`, else one of the moment.
+/// Returns `TONNAGE_TEST_SEED`, else a seed from the clock.
 pub fn seed() -> Result<u64, String> {
     Ok(number("TONNAGE_TEST_SEED")?.unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -27,7 +28,7 @@ pub fn seed() -> Result<u64, String> {
     }))
 }
 
-/// `tonnage fsck`, which must find nothing.
+/// Runs `tonnage fsck`, which must have no findings.
 pub fn fsck(data: &Path, when: &str) -> Result<(), String> {
     let mut command = Command::new(program()?);
     command
@@ -39,8 +40,8 @@ pub fn fsck(data: &Path, when: &str) -> Result<(), String> {
     let output = command.output().map_err(|e| format!("run fsck: {e}"))?;
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("fsck {when}: {}: {said}{complaint}", output.status));
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("fsck {when}: {}: {said}{stderr}", output.status));
     }
     let report: Result<serde_json::Value, _> = serde_json::from_str(&said);
     report

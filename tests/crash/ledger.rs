@@ -1,7 +1,7 @@
-//! What the server acknowledged, and what it must therefore still have.
+//! The record of what the server acknowledged and must therefore still have.
 //!
-//! Owns: [`Ledger`] of one pusher and the check of it. Refuses: assumptions about writes that got no answer or an error: they
-//! may have happened or not, but as a whole; once seen, they happened.
+//! Owns: [`Ledger`] of one pusher, and its check. Refuses: assumptions about writes without an answer or with an error.
+//! They may have happened or not, but as a whole; once seen, they happened.
 
 use std::collections::HashSet;
 
@@ -10,16 +10,16 @@ use tonnage_tests::content::{Content, digest_of_bytes};
 use tonnage_tests::http::LastByte;
 use tonnage_tests::push::Pusher;
 
-/// What one pusher knows of its own repository. Nobody else writes there, so it knows all of it.
+/// The state of one pusher's repository. No other pusher writes there, so the record is complete.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// Content of every blob that got its 201 and was not deleted since.
+    /// The content of every blob that got its 201 and was not deleted since.
     pub blobs: Vec<(Content, String)>,
-    /// Blobs that a manifest named. They are not deleted by themselves.
+    /// Blobs that a manifest named. They are not deleted on their own.
     pub named: HashSet<String>,
     /// Digests of blobs whose delete got its 202.
     pub deleted_blobs: Vec<String>,
-    /// Blobs that were being deleted when no 202 came: there, as a whole, or not.
+    /// Blobs whose delete got no 202: present as a whole, or absent.
     pub doubtful_blobs: Vec<(Content, String)>,
     /// Blobs whose mount into the second repository got its 201.
     pub mounted: Vec<(Content, String)>,
@@ -27,39 +27,40 @@ pub struct Ledger {
     pub manifests: Vec<Vec<u8>>,
     /// Digests of manifests whose delete got its 202.
     pub deleted: Vec<String>,
-    /// Manifests that were being written or deleted when no answer came that says so: either state is right.
+    /// Manifests whose write or delete got no answer: either state is right.
     pub doubtful: Vec<Vec<u8>>,
-    /// Each tag this pusher moves.
+    /// The tags that this pusher moves.
     pub tags: Vec<Tag>,
-    /// The upload that was being sent when the connection broke: where, and what it was to become.
+    /// The upload that was being sent when the connection broke: its location and its content.
     pub unfinished: Option<(String, Content)>,
-    /// Uploads that were finished after a restart: how many, and how many bytes of them did not have to be sent again.
+    /// Uploads that were finished after a restart: their number, and how many of their bytes did not have to be sent
+    /// again.
     pub resumed: (u64, u64),
 }
 
-/// Where a tag may point.
+/// The digests to which a tag may point.
 #[derive(Debug, Clone, Default)]
 pub struct Tag {
     pub name: String,
-    /// What the last acknowledged write left (`None`: no such tag).
+    /// The state after the last acknowledged write (`None`: no such tag).
     pub settled: Option<String>,
-    /// What later writes without such an answer would have left.
+    /// The states that later writes without an answer may have left.
     pub in_doubt: Vec<Option<String>>,
 }
 
 impl Tag {
-    /// A write of this was acknowledged, or it was seen there.
+    /// Records that a write of this was acknowledged, or that it was seen.
     pub fn settle(&mut self, at: Option<String>) {
         self.settled = at;
         self.in_doubt.clear();
     }
 
-    /// Whether it may be there, absent, or at a digest.
+    /// Returns whether the tag may be absent, or at this digest.
     pub fn may_be(&self, at: Option<&String>) -> bool {
         self.settled.as_ref() == at || self.in_doubt.iter().any(|one| one.as_ref() == at)
     }
 
-    /// Asks where it is. What is seen there stays; but that something is not there settles nothing while the server may still
+    /// Reads the tag. A digest that is seen there is settled. An absent tag settles nothing while the server may still
     /// find it at its next start.
     pub async fn look(&mut self, pusher: &mut Pusher) -> Result<(), String> {
         let found = self.ask(pusher).await?;
@@ -69,7 +70,7 @@ impl Tag {
         Ok(())
     }
 
-    /// Asks where it is once nothing is unknown any more, which settles it.
+    /// Reads the tag when nothing is unknown any more, which settles it.
     pub async fn check(&mut self, pusher: &mut Pusher) -> Result<(), String> {
         let found = self.ask(pusher).await?;
         self.settle(found);
@@ -88,14 +89,14 @@ impl Tag {
         }
         let path = pusher.manifest_path(&self.name);
         Err(format!(
-            "{path} is {found:?}, not {:?} (in doubt: {:?})",
+            "{path} is {found:?}, not {:?} (unknown: {:?})",
             self.settled, self.in_doubt
         ))
     }
 }
 
-/// Where blobs are mounted from `repository`.
-pub fn beside(repository: &str) -> String {
+/// Returns the repository into which blobs are mounted from `repository`.
+pub fn mount_target(repository: &str) -> String {
     format!("{repository}-beside")
 }
 
@@ -111,7 +112,7 @@ impl Ledger {
         self.tags.last_mut().expect("it was pushed just now")
     }
 
-    /// Asks for everything, settles what was in doubt, and finishes the unfinished upload.
+    /// Reads everything, settles what was unknown, and finishes the unfinished upload.
     pub async fn check(&mut self, pusher: &mut Pusher) -> Result<(), String> {
         self.check_blobs(pusher).await?;
         for bytes in &self.manifests {
@@ -142,12 +143,12 @@ impl Ledger {
     }
 
     async fn check_blobs(&mut self, pusher: &mut Pusher) -> Result<(), String> {
-        let beside = beside(pusher.repository());
+        let mount_target = mount_target(pusher.repository());
         let here = self.blobs.iter().map(|blob| (blob, false));
         for ((content, digest), mounted) in here.chain(self.mounted.iter().map(|blob| (blob, true)))
         {
             let path = if mounted {
-                format!("/v2/{beside}/blobs/{digest}")
+                format!("/v2/{mount_target}/blobs/{digest}")
             } else {
                 pusher.blob_path(digest)
             };
@@ -169,7 +170,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The status tells a true offset if sending the rest from there gives the right digest.
+    /// Finishes the upload. The offset of its status is true if the rest from there gives the right digest.
     async fn finish_upload(&mut self, pusher: &mut Pusher) -> Result<(), String> {
         let Some((at, content)) = self.unfinished.take() else {
             return Ok(());
@@ -199,7 +200,7 @@ impl Ledger {
     }
 }
 
-/// Whether it is there, byte for byte.
+/// Returns whether the manifest is present, byte for byte.
 pub async fn has_manifest(pusher: &mut Pusher, bytes: &[u8]) -> Result<bool, String> {
     let digest = digest_of_bytes(bytes);
     let answer = pusher.get_manifest(&digest).await?;

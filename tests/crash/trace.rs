@@ -1,7 +1,7 @@
 //! The order of writes and syncs before each 201, as the kernel saw it.
 //!
-//! Owns: running the server under strace, and [`judge`], which reads the trace. Refuses: a trace in which nothing was
-//! written (a 201 without a segment and a journal write is not a proof of anything).
+//! Owns: the run of the server under strace, and [`check_order`], which reads the trace. Refuses: a trace without
+//! writes. A 201 without a segment write and a journal write proves nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ const CALLS: &str = "open,openat,openat2,write,pwrite64,pwritev,pwritev2,writev,
 /// The empty object, a small blob, a large one, a manifest.
 const PUSHES: usize = 4;
 
-/// Pushes under strace and judges the trace. Skips aloud where strace cannot run.
+/// Pushes under strace and checks the trace. Prints why it skips where strace cannot run.
 pub fn watch() -> Result<(), String> {
     if let Err(why) = strace_runs() {
         say::skipped("every_201_leaves_after_its_syncs", &why);
@@ -41,7 +41,7 @@ pub fn watch() -> Result<(), String> {
     runtime.block_on(push(&server))?;
     server.stop()?;
     let text = read(&trace)?;
-    let seen = judge(&text).map_err(|why| format!("{why}\ntrace:\n{}", excerpt(&text)))?;
+    let seen = check_order(&text).map_err(|why| format!("{why}\ntrace:\n{}", excerpt(&text)))?;
     if seen != PUSHES {
         return Err(format!(
             "{seen} answers 201 in the trace of {PUSHES} pushes"
@@ -86,7 +86,7 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Only what the judgement looks at, and not too much of it.
+/// Returns the lines that the check reads, up to a limit.
 fn excerpt(trace: &str) -> String {
     let telling = |line: &&str| {
         ["/segments", "/journal", "HTTP/1.1 201"]
@@ -97,18 +97,18 @@ fn excerpt(trace: &str) -> String {
     lines[lines.len().saturating_sub(200)..].join("\n")
 }
 
-/// What is known of one file at a moment of the trace.
+/// The state of one file at a point of the trace.
 #[derive(Debug, Default)]
 struct File {
-    /// Writes that were begun since the last sync began.
+    /// The number of writes that began since the last sync began.
     unsynced: usize,
-    /// Writes begun and not ended, by thread.
+    /// Writes that began and have not ended, by thread.
     writing: Vec<String>,
-    /// `unsynced` at the moment the running sync of a thread began: what it covers when it ends well.
+    /// `unsynced` when the current sync of a thread began: the number of writes that it covers if it succeeds.
     syncing: BTreeMap<String, usize>,
-    /// Created, and its directory not synced since.
+    /// The file was created, and its directory was not synced since.
     unlisted: bool,
-    /// Its creation was in the trace.
+    /// The trace shows the creation of the file.
     created: bool,
 }
 
@@ -119,40 +119,40 @@ struct Call {
     path: String,
     /// New files whose directory this call syncs.
     covered: Vec<String>,
-    /// It may create its file. Said where the call begins, and not where it ends.
+    /// The call may create its file. The trace shows this only where the call begins.
     creates: bool,
 }
 
-/// A place in the trace; counts lines.
+/// A position in the trace: a line number.
 type At = usize;
 
 #[derive(Debug, Default)]
-struct Judge {
+struct Checker {
     files: BTreeMap<String, File>,
-    /// When the last segment write, segment sync or directory sync ended.
+    /// The position where the last segment write, segment sync or directory sync ended.
     data_done: At,
-    /// When the last journal write began.
+    /// The position where the last journal write began.
     journal_written: At,
     segment_writes: usize,
     journal_writes: usize,
-    /// The call each thread is in.
+    /// The current call of each thread.
     open_calls: BTreeMap<String, Call>,
     answers: usize,
 }
 
-/// Reads a trace (`strace -f -y -o`) of a server with one sequential client and returns how many answers 201 it saw, each after
-/// its syncs; or the first that was not.
-pub fn judge(trace: &str) -> Result<usize, String> {
-    let mut judge = Judge::default();
+/// Reads a trace (`strace -f -y -o`) of a server with one sequential client. Returns the number of 201 answers. Fails
+/// at the first one that is not after its syncs.
+pub fn check_order(trace: &str) -> Result<usize, String> {
+    let mut checker = Checker::default();
     for (at, line) in trace.lines().enumerate() {
-        judge
+        checker
             .line(at + 1, line)
             .map_err(|why| format!("line {}: {why}: {line}", at + 1))?;
     }
-    Ok(judge.answers)
+    Ok(checker.answers)
 }
 
-impl Judge {
+impl Checker {
     fn line(&mut self, at: At, line: &str) -> Result<(), String> {
         let Some((thread, rest)) = line.split_once(' ') else {
             return Ok(());
@@ -182,7 +182,7 @@ impl Judge {
         self.end(at, &thread, &call, arguments)
     }
 
-    /// A call enters the kernel. Returns the files of a directory whose creation a sync of it will cover.
+    /// Handles a call that enters the kernel. Returns the new files in a directory that a sync of it covers.
     fn begin(
         &mut self,
         at: At,
@@ -192,7 +192,7 @@ impl Judge {
         arguments: &str,
     ) -> Result<Vec<String>, String> {
         match call {
-            // A mark speaks of what is durable already; the next frame's sync covers it.
+            // A mark covers only frames that are durable already; the next frame's sync makes it durable.
             "pwrite64" | "pwritev" | "pwritev2" if arguments.contains("TMRK") => {}
             "write" | "pwrite64" | "pwritev" | "pwritev2" if is_kept(path) => {
                 let file = self.files.entry(path.to_owned()).or_default();
@@ -207,7 +207,7 @@ impl Judge {
             }
             "fsync" | "fdatasync" if is_kept(path) => {
                 let file = self.files.entry(path.to_owned()).or_default();
-                // A write still in flight when the sync begins is not covered by it.
+                // A sync does not cover a write that has not ended when it begins.
                 let covered = if file.writing.is_empty() {
                     file.unsynced
                 } else {
@@ -231,7 +231,7 @@ impl Judge {
         Ok(Vec::new())
     }
 
-    /// A call leaves the kernel.
+    /// Handles a call that leaves the kernel.
     fn end(&mut self, at: At, thread: &str, call: &Call, rest: &str) -> Result<(), String> {
         let path = call.path.as_str();
         let result = rest.rsplit_once(" = ").map_or("", |(_, result)| result);
@@ -249,7 +249,7 @@ impl Judge {
                     return Err("a sync failed".into());
                 }
                 file.unsynced -= covered.min(file.unsynced);
-                // Another sync that began with the same writes covers them no second time.
+                // A second sync that began with the same writes covers nothing more.
                 let left = file.unsynced;
                 file.syncing
                     .values_mut()
@@ -282,12 +282,12 @@ impl Judge {
         }
     }
 
-    /// A 201 is about to leave: everything before it must be down, in order.
+    /// Checks a 201 that is about to be sent: every write before it must be durable, in order.
     fn answer(&mut self) -> Result<(), String> {
         for (path, file) in &self.files {
             if file.unsynced > 0 {
                 return Err(format!(
-                    "a 201 leaves with {} unsynced writes to {path}",
+                    "a 201 was sent with {} unsynced writes to {path}",
                     file.unsynced
                 ));
             }
@@ -296,19 +296,19 @@ impl Judge {
             }
             if file.unlisted {
                 return Err(format!(
-                    "a 201 leaves and the directory of the new {path} is not synced"
+                    "a 201 was sent before the directory of the new {path} was synced"
                 ));
             }
         }
         if self.segment_writes == 0 {
-            return Err("a 201 leaves and no segment was written for it".into());
+            return Err("a 201 was sent and no segment was written for it".into());
         }
         if self.journal_writes == 0 {
-            return Err("a 201 leaves and the journal was not written for it".into());
+            return Err("a 201 was sent and the journal was not written for it".into());
         }
         if self.journal_written < self.data_done {
             return Err(format!(
-                "the journal was written at line {}, before its data was down at line {}",
+                "the journal was written at line {}, before its data was durable at line {}",
                 self.journal_written, self.data_done
             ));
         }
@@ -318,7 +318,7 @@ impl Judge {
     }
 }
 
-/// The file a call is about, as `-y` shows descriptors: `9</path>`.
+/// Returns the file of a call, as `-y` shows descriptors: `9</path>`.
 fn path_of(call: &str, arguments: &str) -> String {
     if call.starts_with("open") {
         return String::new();
@@ -348,7 +348,7 @@ fn is_folder(path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::judge;
+    use super::check_order;
 
     const GOOD: &[&str] = &[
         r#"1 openat(AT_FDCWD</d>, "/d/journal/01.journal", O_RDWR|O_CREAT|O_EXCL, 0600) = 5</d/journal/01.journal>"#,
@@ -367,16 +367,16 @@ mod tests {
     fn with(change: impl Fn(&mut Vec<&str>)) -> Result<usize, String> {
         let mut lines = GOOD.to_vec();
         change(&mut lines);
-        judge(&lines.join("\n"))
+        check_order(&lines.join("\n"))
     }
 
-    /// Guards: the lane accepts the order that DURABILITY.md promises.
+    /// Guards: the check accepts the order that DURABILITY.md promises.
     #[test]
     fn the_promised_order_is_accepted() {
         assert_eq!(with(|_| {}), Ok(1));
     }
 
-    /// Guards: a new file is noticed also when another thread's call comes in between.
+    /// Guards: a new file is noticed also if another thread's call is between the two lines of its creation.
     #[test]
     fn a_creation_in_two_lines_is_noticed() {
         let without_folder_sync = with(|lines| {
@@ -393,7 +393,7 @@ mod tests {
         assert!(without_folder_sync.unwrap_err().contains("directory"));
     }
 
-    /// Guards: leaving out any one write or sync is noticed.
+    /// Guards: the check fails if any one write or sync is missing.
     #[test]
     fn each_missing_step_is_noticed() {
         for gone in [0, 1, 2, 7, 9] {
@@ -423,7 +423,7 @@ mod tests {
         assert!(without_data_sync.unwrap_err().contains("unsynced"));
     }
 
-    /// Guards: a journal frame that is written before its data is down is noticed.
+    /// Guards: the check fails if a journal frame is written before its data is durable.
     #[test]
     fn the_wrong_order_is_noticed() {
         let early_journal = with(|lines| {
@@ -439,7 +439,7 @@ mod tests {
         assert!(sync_during_write.unwrap_err().contains("unsynced"));
     }
 
-    /// Guards: `sync_file_range` starts writeback and is no sync.
+    /// Guards: `sync_file_range` starts writeback and does not count as a sync.
     #[test]
     fn writeback_is_not_a_sync() {
         let weak = with(|lines| {

@@ -1,26 +1,27 @@
-//! What a pusher does to its repository, one operation after the other, and what it writes down of it.
+//! The operations of a pusher on its repository, and how it records them.
 //!
-//! Owns: [`operation`], used by the lanes of this folder. Refuses: operations whose right answer depends on another
-//! pusher; each has its repository to itself.
+//! Owns: [`operation`], used by the tests of this folder. Refuses: operations whose right answer depends on another
+//! pusher; each pusher has its own repository.
 
 use hyper::{Method, StatusCode};
 use tonnage_tests::content::{Content, Seeded, digest_of_bytes};
 use tonnage_tests::http::Upload;
 use tonnage_tests::push::{Pusher, Shape};
 
-use crate::ledger::{Ledger, beside, has_manifest};
+use crate::ledger::{Ledger, has_manifest, mount_target};
 
-/// What a lane's operations are like.
+/// The kind of a test's operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kind {
-    /// Blobs past an upload checkpoint (64 MiB), now and then; else none larger than what gets a segment of its own.
+    /// Some blobs are larger than an upload checkpoint (64 MiB); else few are larger than the threshold of a dedicated
+    /// segment.
     pub huge: bool,
-    /// Reads fail. What could not be read counts as damaged until the next start or until it is pushed again: it is not there for
-    /// HEAD, for a mount and for a manifest that names it.
+    /// Reads fail. A blob that could not be read counts as damaged until the next start or the next push: a HEAD, a
+    /// mount, and a manifest that names it do not find it.
     pub unreadable: bool,
 }
 
-/// One operation. The ledger is written before it as what may happen, and after its answer as what did.
+/// Carries out one operation. Before it, the ledger records what may happen; after its answer, what did.
 pub async fn operation(
     pusher: &mut Pusher,
     ledger: &mut Ledger,
@@ -50,7 +51,7 @@ async fn push_blob(
         0 => choices.between(8 << 20, 12 << 20),
         1..6 if kind.huge => choices.between(8 << 20, 12 << 20),
         1..12 => choices.between(60_000, 1 << 20),
-        // The Range of an upload's status says the same of one byte and of none.
+        // The status of an upload has the same Range for one byte and for none.
         _ => choices.between(16, 20_000),
     };
     let shape = match choices.between(0, 3) {
@@ -136,7 +137,7 @@ async fn delete_tag(
     Ok(())
 }
 
-/// A manifest's delete takes its tags with it.
+/// Deletes a manifest, and with it its tags.
 async fn delete_manifest(
     pusher: &mut Pusher,
     ledger: &mut Ledger,
@@ -167,7 +168,7 @@ async fn delete_manifest(
     Ok(())
 }
 
-/// One that no manifest names, so that nothing else changes with it.
+/// Deletes a blob that no manifest names, so that nothing else changes.
 async fn delete_blob(
     pusher: &mut Pusher,
     ledger: &mut Ledger,
@@ -192,7 +193,7 @@ async fn delete_blob(
     Ok(())
 }
 
-/// Into a repository beside the pusher's own, where the blob outlives its delete in the first.
+/// Mounts a blob into a second repository, where it outlives its deletion in the first.
 async fn mount(
     pusher: &mut Pusher,
     ledger: &mut Ledger,
@@ -203,7 +204,7 @@ async fn mount(
         return Ok(());
     };
     let from = pusher.repository();
-    let to = beside(from);
+    let to = mount_target(from);
     let target = format!("/v2/{to}/blobs/uploads/?mount={digest}&from={from}");
     let answer = pusher
         .client
@@ -217,7 +218,7 @@ async fn mount(
     Ok(())
 }
 
-/// What was acknowledged is there at any time, whatever goes on.
+/// Pulls acknowledged content, which must be present at any time.
 async fn pull(
     pusher: &mut Pusher,
     ledger: &mut Ledger,
@@ -251,7 +252,7 @@ async fn pull(
         let length = content.length.to_string();
         return match answer.find("content-length") == Some(&length) {
             true => Ok(()),
-            false => Err(format!("HEAD of {path} ({content:?}) tells another length")),
+            false => Err(format!("HEAD of {path} ({content:?}) has another length")),
         };
     }
     if what == 3 {

@@ -1,4 +1,4 @@
-//! The program over run files that are cut while it runs.
+//! The program with run files that are truncated while it runs.
 
 use std::fs::OpenOptions;
 
@@ -23,8 +23,9 @@ async fn push(client: &mut Pusher, blob: &Content) -> Vec<u8> {
     manifest.to_vec()
 }
 
-/// Guards: a run file that is cut while the server runs fails the requests that need it, with the file's name and what to do in the
-/// log; the server lives, rows that it has in memory are served, and the next start rebuilds the file and has everything.
+/// Guards: a run file that is truncated while the server runs fails only the requests that need it; the log names the
+/// file and what to do. The server continues, rows in memory are served, and the next start rebuilds the file and has
+/// everything.
 #[tokio::test]
 async fn a_run_that_is_cut_fails_its_lookups_alone() {
     let mut server = Server::start().unwrap();

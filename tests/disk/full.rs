@@ -1,4 +1,4 @@
-//! A disk that runs full under a serving registry.
+//! A disk that becomes full under a running registry.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ const MIB: u64 = 1 << 20;
 const DISK_MIB: u64 = 192;
 const BALLAST: usize = 40 << 20;
 
-/// Pushes and remembers what was acknowledged.
+/// Pushes blobs and records what was acknowledged.
 struct Pushed {
     client: Client,
     stored: Vec<Content>,
@@ -35,7 +35,7 @@ async fn put(client: &Client, bytes: Vec<u8>) -> Answer {
 }
 
 impl Pushed {
-    /// Pushes blobs of `bytes` until one is refused, and returns the refusal.
+    /// Pushes blobs of `bytes` until one is rejected. Returns that answer.
     async fn until_refused(&mut self, bytes: u64) -> Answer {
         let most = self.stored.len() as u64 + DISK_MIB * MIB / bytes + 1;
         loop {
@@ -61,7 +61,7 @@ impl Pushed {
     }
 }
 
-/// A refusal for want of space: an OCI error that says so, when to come back, and nothing of our insides.
+/// Checks the answer to a push on a full disk: an OCI error that says so, when to retry, and no internals.
 fn check_refusal(answer: Answer, data: &Path) {
     let answer = answer.expect_error(503, "UNKNOWN");
     assert!(answer.header("retry-after").parse::<u32>().is_ok());
@@ -86,7 +86,7 @@ async fn check_admin(served: &Served) {
     assert!(metrics.lines().any(|line| refused(&line)), "{metrics}");
 }
 
-/// An image of one layer under a tag.
+/// Pushes an image of one layer under a tag.
 async fn push_image(client: &Client, layer: Content, tag: &str) {
     put(client, EMPTY_JSON.to_vec()).await.expect(201);
     let manifest = Pusher::manifest(&[(layer.digest(), layer.length)], 1);
@@ -96,8 +96,8 @@ async fn push_image(client: &Client, layer: Content, tag: &str) {
     call.send().await.expect(201);
 }
 
-/// Guards: a full disk fails the push that does not fit, clearly; pulls, deletes and the server go on, also over a
-/// kill and a start; with room, pushes work again; and the store is sound.
+/// Guards: on a full disk only pushes that do not fit fail, with a clear error. Pulls and deletes continue, also over a
+/// kill and a start. With space, pushes work again, and the store is sound.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_fails_pushes_alone() {
     let Some(disk) = SmallDisk::mount(DISK_MIB, "a registry whose disk runs full") else {
@@ -115,7 +115,7 @@ async fn a_full_disk_fails_pushes_alone() {
     put(&client, pushed.stored[0].bytes()).await.expect(201);
     push_image(&client, pushed.stored[0], "first").await;
 
-    // Segments of their own, then the shared one, then its last gaps.
+    // Dedicated segments, then the shared one, then its last gaps.
     for bytes in [12 * MIB, 3 * MIB, 64 << 10] {
         check_refusal(pushed.until_refused(bytes).await, &data);
     }
@@ -137,10 +137,10 @@ async fn a_full_disk_fails_pushes_alone() {
     client.get("/v2/full/manifests/first").await.expect(404);
     assert!(served.runs());
 
-    // Several times, for each start begins a journal file, and what a start frees must not run out.
+    // Several times, because each start begins a journal file, and the space that a start frees must suffice.
     for _ in 0..4 {
         served.kill();
-        served = Served::start(&data).expect("a full disk is no reason not to start");
+        served = Served::start(&data).expect("a start on a full disk");
         pushed.client = Client::new(served.address);
         check_refusal(pushed.until_refused(64 << 10).await, &data);
     }
@@ -160,9 +160,9 @@ async fn a_full_disk_fails_pushes_alone() {
     assert!(code == Some(0) && said.ends_with("sound\n"), "{said}");
 }
 
-/// Guards: a length that cannot fit is refused when its first bytes come, and leaves nothing behind.
+/// Guards: a length that cannot fit is rejected when its first bytes arrive, and leaves no file.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_announced_terabyte_is_refused_at_once() {
+async fn an_announced_terabyte_is_rejected_at_once() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let Some(disk) = SmallDisk::mount(DISK_MIB, "a push of more than the disk has") else {
         return;

@@ -1,7 +1,7 @@
-//! The program where the system gives it too few descriptors or threads, or no larger files.
+//! The program with too few descriptors or threads, or with a limit on the size of files.
 //!
-//! Owns: what a limit costs, and that it costs nothing once it is gone. What is not attempted fails that request; the store takes
-//! writes all the while.
+//! Owns: the tests of what a limit costs, and that it costs nothing once it is lifted. An operation that is not
+//! attempted fails its request; the store accepts writes all the time.
 
 use std::os::unix::fs::chown;
 use std::path::Path;
@@ -16,10 +16,11 @@ use tonnage_tests::push::{Pusher, Shape};
 use tonnage_tests::say;
 
 const MIB: u64 = 1 << 20;
-/// A user that nobody else runs anything as.
+/// A user id under which nothing else runs.
 const LONE_USER: u32 = 61_234;
 
-/// Sets the limit on threads of a server of the lone user, as that user: not even root may always do it to another's process.
+/// Sets the limit on threads of a server of the lone user, as that user: not even root may always change it for a
+/// process of another user.
 fn limit_threads(server: &Server, user: &[String], limit: &str) {
     let (first, rest) = user.split_first().expect("a wrapper");
     let status = Command::new(first)
@@ -31,7 +32,7 @@ fn limit_threads(server: &Server, user: &[String], limit: &str) {
     assert!(status.success(), "prlimit: {status}");
 }
 
-/// Sets a limit of a running server and returns what it was.
+/// Sets a limit of a running server. Returns the former limit.
 fn limit(server: &Server, resource: Resource, current: u64) -> Rlimit {
     let pid = Pid::from_raw(i32::try_from(server.pid()).unwrap());
     let maximum = getrlimit(resource).maximum;
@@ -61,7 +62,7 @@ async fn push(pusher: &mut Pusher, content: Content) -> Result<(), String> {
     pushed.map(drop)
 }
 
-/// Everything that needs nothing new: a small blob, a manifest with a tag, and the tag's removal.
+/// Pushes and deletes what needs no new descriptor: a small blob, a manifest with a tag, and the tag.
 async fn works(pusher: &mut Pusher, number: u64) {
     let small = Content::new(number, 1000);
     push(pusher, small).await.expect("a small blob");
@@ -84,10 +85,11 @@ fn check_refusal(refused: &str, log: &str) {
     assert!(!log.contains("takes no more writes"), "{log}");
 }
 
-/// Guards: a server that has used up its descriptors refuses what needs a new one with 503 and a line in the log; commits need none, a
-/// blob that could not be opened is not taken for damaged, nothing stops writes, and all of it works again once there are some.
+/// Guards: a server without free descriptors rejects requests that need a new one with 503 and a line in the log.
+/// Commits need none, a blob that could not be opened does not count as damaged, writes continue, and everything works
+/// again once there are descriptors.
 #[tokio::test]
-async fn descriptors_that_run_out_cost_the_requests_that_need_one() {
+async fn without_descriptors_only_requests_that_need_one_fail() {
     let mut server = Server::start().unwrap();
     let (cold, large) = (Content::new(1, 9 * MIB), Content::new(2, 9 * MIB));
     push(&mut pusher(&server).await, cold).await.unwrap();
@@ -125,11 +127,11 @@ fn with_open_files(data: &Path, limit: u32, options: &[&str]) -> Result<Server, 
     )
 }
 
-/// Guards: where the hard limit of open files is too low for the defaults, a server takes fewer connections and files, and
-/// says so; large uploads that are more than it has files for give theirs up while nothing comes, so that all go on, and
-/// small pushes, manifests and pulls that need another file, too; nothing stops writes.
+/// Guards: if the hard limit of open files is too low for the defaults, a server accepts fewer connections and files,
+/// and reports that. Large uploads beyond its files close theirs while they receive nothing, so that all uploads, and
+/// small pushes, manifests and pulls that need another file, continue. Writes never stop.
 #[tokio::test]
-async fn uploads_that_are_left_open_stop_nobody() {
+async fn open_uploads_do_not_block_others() {
     let data = folder().unwrap();
     let mut server = with_open_files(data.path(), 140, &[]).unwrap();
     assert!(
@@ -164,8 +166,8 @@ async fn uploads_that_are_left_open_stop_nobody() {
     works(&mut client, 11).await;
 }
 
-/// Guards: a hard limit of open files that is too low for any server, or for what the operator asked for, is an error at the start, which
-/// says how many are needed and what to change.
+/// Guards: a hard limit of open files that is too low for any server, or for the configured values, is an error at the
+/// start. The error names the required number and what to change.
 #[test]
 fn too_few_open_files_are_an_error_at_the_start() {
     let data = folder().unwrap();
@@ -193,8 +195,8 @@ fn too_few_open_files_are_an_error_at_the_start() {
     }
 }
 
-/// Guards: a write beyond the largest file that the process may have (`ulimit -f`) is an error of that upload, with 503 and a line in the
-/// log, and does not end the process; what fits works all the while, and everything does once the limit is gone.
+/// Guards: a write beyond the largest file that the process may have (`ulimit -f`) fails only that upload, with 503 and
+/// a line in the log, and does not end the process. Smaller writes succeed, and all do once the limit is lifted.
 #[tokio::test]
 async fn a_limit_on_the_size_of_files_fails_that_upload_alone() {
     let data = folder().unwrap();
@@ -212,7 +214,7 @@ async fn a_limit_on_the_size_of_files_fails_that_upload_alone() {
         check_refusal(&refused, &server.log());
         works(&mut client, 10 + number).await;
     }
-    // Many of these make a segment that would be too large: the next one takes over.
+    // Many of these fill a segment beyond the limit, so the next one is used.
     for number in 100..124 {
         let content = Content::new(number, MIB);
         if push(&mut client, content).await.is_err() {
@@ -233,7 +235,8 @@ async fn a_limit_on_the_size_of_files_fails_that_upload_alone() {
     works(&mut client, 20).await;
 }
 
-/// A store folder that the lone user may write, and what runs the program as that user; `None` where we may not.
+/// Creates a store directory that the lone user may write to. Returns the command prefix that runs the program as that
+/// user, or `None` without the permission for it.
 fn as_lone_user(data: &Path) -> Option<Vec<String>> {
     if !rustix::process::geteuid().is_root() {
         say::skipped(
@@ -252,7 +255,8 @@ fn as_lone_user(data: &Path) -> Option<Vec<String>> {
     Some(wrapper)
 }
 
-/// Guards: where a server cannot have the threads it needs, it says so at the start and ends; it neither panics nor hangs.
+/// Guards: a server that cannot start the threads that it needs reports this at the start and ends; it neither panics
+/// nor hangs.
 #[test]
 fn too_few_threads_are_an_error_at_the_start() {
     let data = folder().unwrap();
@@ -282,10 +286,10 @@ fn too_few_threads_are_an_error_at_the_start() {
     }
 }
 
-/// Guards: a limit on threads that is reached while the server runs fails nothing but a manifest so large that it needs a thread of its
-/// own; what has no further thread works on with those it has.
+/// Guards: a limit on threads that is reached while the server runs fails only a manifest so large that it needs a
+/// thread of its own. Everything else continues with the existing threads.
 #[tokio::test]
-async fn a_limit_on_threads_that_comes_later_stops_nothing() {
+async fn a_later_limit_on_threads_fails_only_large_manifests() {
     let data = folder().unwrap();
     let Some(user) = as_lone_user(data.path()) else {
         return;
@@ -307,7 +311,7 @@ async fn a_limit_on_threads_that_comes_later_stops_nothing() {
     let manifest = String::from_utf8(manifest)
         .unwrap()
         .replace("\"note\":\"1\"", &format!("\"note\":\"{note}\""));
-    assert!(manifest.len() > 200 << 10, "the note is not in it");
+    assert!(manifest.len() > 200 << 10, "the manifest has no annotation");
     let refused = client
         .put_manifest("large", manifest.as_bytes())
         .await

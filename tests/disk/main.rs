@@ -1,7 +1,6 @@
-//! The program on real file systems that are small or refuse writes.
+//! The program on real file systems that are small or read-only.
 //!
-//! Owns: the tests. Mounting them is `tonnage_tests::mount`'s.
-//! Refuses: filling a disk that anybody else uses.
+//! Owns: the tests; `tonnage_tests::mount` mounts the file systems. Refuses: to fill a disk that is not the test's own.
 
 mod cut_runs;
 mod full;

@@ -1,13 +1,13 @@
-//! A data directory that cannot be written to.
+//! A data directory that is read-only.
 
 use tonnage_tests::mount::SmallDisk;
 
 use crate::served::{SERVE, Served, run};
 
-/// Guards: on a file system that refuses writes `serve` ends with 3 and says that the directory must be writable, for
-/// a store that is there and for one that is not.
+/// Guards: on a read-only file system `serve` ends with 3 and says that the directory must be writable, with an
+/// existing store and without one.
 #[test]
-fn a_read_only_disk_is_refused() {
+fn serve_refuses_a_read_only_disk() {
     let Some(mut disk) = SmallDisk::mount(192, "serving from a read-only file system") else {
         return;
     };
@@ -22,7 +22,7 @@ fn a_read_only_disk_is_refused() {
     }
 }
 
-/// Guards: `fsck` works on a snapshot that cannot be written to, of a store that was closed and of one whose server was killed.
+/// Guards: `fsck` works on a read-only snapshot, of a closed store and of one whose server was killed.
 #[test]
 fn a_read_only_snapshot_is_checked() {
     let Some(mut disk) = SmallDisk::mount(384, "checking a read-only file system") else {

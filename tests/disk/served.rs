@@ -1,4 +1,4 @@
-//! The program under test, with its operator's listener.
+//! The program under test, with its admin listener.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -12,14 +12,14 @@ use tonnage_tests::process;
 #[derive(Debug)]
 pub struct Served {
     child: Child,
-    /// Where the registry is.
+    /// The address of the registry.
     pub address: SocketAddr,
-    /// Where metrics and health are.
+    /// The address of metrics and health.
     pub admin: SocketAddr,
     rest: Option<JoinHandle<String>>,
 }
 
-/// Runs the program to its end: exit code and both outputs.
+/// Runs the program to its end. Returns the exit code and both outputs.
 pub fn run(arguments: &[&str], data: &Path) -> (Option<i32>, String) {
     let output = Command::new(process::program().expect("the program"))
         .args(arguments)
@@ -44,7 +44,7 @@ pub const SERVE: [&str; 5] = [
 ];
 
 impl Served {
-    /// Starts it and waits until it serves; what it said, where it does not.
+    /// Starts a server and waits until it serves. Returns its output if it does not.
     pub fn start(data: &Path) -> Result<Self, String> {
         let mut child = Command::new(process::program()?)
             .args(SERVE)
@@ -69,7 +69,7 @@ impl Served {
             rest.split_whitespace().next()?.parse().ok()
         };
         let (registry, admin) = (address("registry"), address("admin"));
-        // Read on, or it would block once the pipe is full.
+        // The output is read to its end, because a full pipe would block the server.
         let rest = std::thread::spawn(move || {
             let mut rest = String::new();
             drop(stderr.read_to_string(&mut rest));
@@ -83,17 +83,17 @@ impl Served {
         })
     }
 
-    /// Whether it still runs.
+    /// Returns whether it still runs.
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().expect("a child").is_none()
     }
 
-    /// `kill -9`.
+    /// Kills it with `kill -9`.
     pub fn kill(mut self) {
         self.child.kill().expect("a child");
     }
 
-    /// SIGTERM; exit code and what it said since it served.
+    /// Stops it with SIGTERM. Returns the exit code and its output since it served.
     pub fn stop(mut self) -> (Option<i32>, String) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
@@ -105,7 +105,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }

@@ -1,4 +1,4 @@
-//! Checkpoints and merges on a disk that loses power: at every write and sync, and with errors at any of them; and what filters spare.
+//! Checkpoints and merges: stops and errors at every write and sync, and the pages that filters spare.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,12 +33,12 @@ async fn push(store: &Store, staged: Vec<FinishedBlob>, changes: Vec<Change>) ->
     store.commit(batch).await.map(drop)
 }
 
-/// The two manifests that tags point at.
+/// Pushes the two manifests to which tags point.
 async fn manifests(store: &Store) -> [Digest; 2] {
     let mut digests = Vec::new();
     for content in ["one", "other"] {
         let blob = store.put_small(content.into(), Algorithm::Sha256);
-        let blob = blob.await.expect("a sound disk");
+        let blob = blob.await.expect("a disk without faults");
         let entry = ManifestEntry {
             digest: blob.digest(),
             size: content.len() as u64,
@@ -49,14 +49,14 @@ async fn manifests(store: &Store) -> [Digest; 2] {
         digests.push(blob.digest());
         let changes = vec![Change::PutManifest(entry)];
         let pushed = push(store, vec![blob], changes).await;
-        pushed.expect("a sound disk");
+        pushed.expect("a disk without faults");
     }
     [digests[0], digests[1]]
 }
 
 type Tags = BTreeMap<String, Digest>;
 
-/// The tags that round `round` sets: some new, some replaced; and one that it deletes.
+/// Returns the tags that round `round` sets, some new, some replaced, and one that it deletes.
 fn round(round: usize, digests: [Digest; 2]) -> (Tags, String) {
     let name = |n: usize| format!("tag-{:04}", (n * 37 + round * 20) % 90);
     let set = (0..40).map(|n| (name(n), digests[round % 2])).collect();
@@ -72,7 +72,7 @@ async fn take_round(store: &Store, number: usize, digests: [Digest; 2]) -> Resul
     commit(store, vec![Change::DeleteTag(deleted)]).await
 }
 
-/// All tags as of the end of `rounds` rounds.
+/// Returns all tags at the end of `rounds` rounds.
 fn expected(rounds: usize, digests: [Digest; 2]) -> Tags {
     let mut tags = Tags::new();
     for number in 1..=rounds {
@@ -90,12 +90,12 @@ async fn tags(store: &Store) -> Tags {
     found.map(|found| (found.tag, found.digest)).collect()
 }
 
-/// Lets tasks of the store end what they began: the simulated clock stands still while there is anything to do.
-async fn rest(machine: &Machine) {
+/// Waits until tasks of the store are done: the simulated clock does not advance while there is work to do.
+async fn settle(machine: &Machine) {
     machine.env.clock.sleep(Duration::from_secs(1)).await;
 }
 
-/// The run files that the two newest checkpoints name, of those whose files are all there.
+/// Returns the run files that the two newest checkpoints with all their files name.
 fn named(image: &Image) -> BTreeSet<PathBuf> {
     let slots = (0..3).map(|slot| store_path().join(format!("checkpoint.{slot}")));
     let content = slots.filter_map(|slot| Some(image.files.get(&slot)?.to_vec()));
@@ -116,7 +116,8 @@ fn run_files(image: &Image) -> BTreeSet<PathBuf> {
     files.cloned().collect()
 }
 
-/// How far a workload got: rounds whose changes are durable, and the LSNs of the last checkpoint that ended and of the one begun.
+/// The progress of a workload: rounds whose changes are durable, the LSN of the last finished checkpoint, and that of
+/// the one begun.
 #[derive(Debug, Clone, Copy, Default)]
 struct Progress {
     rounds: usize,
@@ -124,12 +125,12 @@ struct Progress {
     begun: u64,
 }
 
-/// Rounds of changes with a checkpoint each, and the merge that the last one makes due.
+/// Runs rounds of changes with a checkpoint each, and the merge that the last one makes due.
 async fn workload(machine: &Machine, store: &Store, digests: [Digest; 2], at: &Cell<Progress>) {
     for number in 1..=ROUNDS {
         take_round(store, number, digests)
             .await
-            .expect("a sound disk");
+            .expect("a disk without faults");
         let begun = store.view().lsn().0;
         let rounds = number;
         at.set(Progress {
@@ -137,18 +138,18 @@ async fn workload(machine: &Machine, store: &Store, digests: [Digest; 2], at: &C
             begun,
             ..at.get()
         });
-        store.checkpoint().await.expect("a sound disk");
+        store.checkpoint().await.expect("a disk without faults");
         at.set(Progress {
             ended: begun,
             ..at.get()
         });
-        rest(machine).await;
+        settle(machine).await;
     }
-    let stats = store.stats().await.expect("a sound disk");
+    let stats = store.stats().await.expect("a disk without faults");
     assert!(stats.runs.merged_bytes > 0, "no merge was due: {stats:?}");
 }
 
-/// Opens what a stop left, checks it, and goes on from there with one more checkpoint.
+/// Opens the image of a stop, checks it, and continues with one more checkpoint.
 fn check_image(image: &Image, at: Progress, digests: [Digest; 2], label: &str) {
     let machine = Machine::new(1, image);
     machine.executor.block_on(async {
@@ -162,7 +163,7 @@ fn check_image(image: &Image, at: Progress, digests: [Digest; 2], label: &str) {
         let there = tags(&store).await;
         let after = expected(at.rounds, digests);
         if there != after {
-            // The round after it may have been under way: whole transactions of it.
+            // The next round may have been in progress: whole transactions of it may be present.
             let (set, _) = round(at.rounds + 1, digests);
             let mut begun = after;
             begun.extend(set);
@@ -171,25 +172,25 @@ fn check_image(image: &Image, at: Progress, digests: [Digest; 2], label: &str) {
         }
         take_round(&store, ROUNDS + 1, digests)
             .await
-            .expect("a sound disk");
-        store.checkpoint().await.expect("a sound disk");
-        rest(&machine).await;
+            .expect("a disk without faults");
+        store.checkpoint().await.expect("a disk without faults");
+        settle(&machine).await;
         let live = machine.disk.live_image();
         assert_eq!(run_files(&live), named(&live), "{label}");
         let there = tags(&store).await;
-        store.close().await.expect("a sound disk");
+        store.close().await.expect("a disk without faults");
         drop(store);
         let (store, _) = open(&machine).await;
         assert_eq!(tags(&store).await, there, "{label}");
-        store.close().await.expect("a sound disk");
+        store.close().await.expect("a disk without faults");
     });
     machine.executor.settle();
     let report = fsck_image(1, &machine.disk.live_image()).expect("a store");
     assert!(report.is_sound(), "{label}: {:?}", report.findings);
 }
 
-/// Guards: after a stop at any write or sync of a checkpoint or merge, the newest checkpoint that ended, or the one being written, is
-/// found with exactly its rows; the next one succeeds over what is left, and leaves only files that are named.
+/// Guards: after a stop at any write or sync of a checkpoint or merge, an open finds the newest finished checkpoint, or
+/// the one in progress, with exactly its rows. The next checkpoint succeeds and leaves only files that are named.
 #[test]
 fn a_stop_anywhere_leaves_the_newest_finished_checkpoint() {
     let seed = 11;
@@ -228,24 +229,25 @@ fn a_stop_anywhere_leaves_the_newest_finished_checkpoint() {
     println!("{} points, {images} images", points - from);
 }
 
-/// Checkpoints without `fault`, one with its merge that meets it, one more; false if the fault met nothing.
+/// Runs checkpoints without `fault`, one with its merge that meets it, and one more. Returns false if no operation met
+/// the fault.
 async fn fails_alone(machine: &Machine, fault: &Fault) -> bool {
     let (store, _) = open(machine).await;
     let digests = manifests(&store).await;
     for number in 1..ROUNDS {
         take_round(&store, number, digests)
             .await
-            .expect("a sound disk");
-        store.checkpoint().await.expect("a sound disk");
+            .expect("a disk without faults");
+        store.checkpoint().await.expect("a disk without faults");
     }
     take_round(&store, ROUNDS, digests)
         .await
-        .expect("a sound disk");
-    rest(machine).await;
+        .expect("a disk without faults");
+    settle(machine).await;
     let before = machine.disk.log().len();
     machine.disk.add_fault(fault.clone());
     let attempt = store.checkpoint().await;
-    rest(machine).await;
+    settle(machine).await;
     machine.disk.clear_faults();
     let log = machine.disk.log();
     let met = log[before..]
@@ -271,9 +273,9 @@ async fn fails_alone(machine: &Machine, fault: &Fault) -> bool {
     }
     take_round(&store, ROUNDS + 1, digests)
         .await
-        .expect("a sound disk");
-    store.checkpoint().await.expect("a sound disk");
-    rest(machine).await;
+        .expect("a disk without faults");
+    store.checkpoint().await.expect("a disk without faults");
+    settle(machine).await;
     assert_eq!(
         tags(&store).await,
         expected(ROUNDS + 1, digests),
@@ -284,8 +286,8 @@ async fn fails_alone(machine: &Machine, fault: &Fault) -> bool {
     met
 }
 
-/// Guards: an error at any write or sync fails that checkpoint or merge alone: the one before is still found, what is in memory is
-/// whole, and the next attempt succeeds and leaves no file behind that nothing names.
+/// Guards: an error at any write or sync fails only that checkpoint or merge. The checkpoint before is still found, the
+/// rows in memory are intact, and the next attempt succeeds and leaves no unnamed file.
 #[test]
 fn an_error_anywhere_fails_one_checkpoint_alone() {
     let kinds = [
@@ -312,15 +314,15 @@ fn an_error_anywhere_fails_one_checkpoint_alone() {
     assert!(failures > 10, "{failures} failures");
 }
 
-/// A digest that nothing has.
+/// Returns a digest that the store does not have.
 fn absent(number: u64) -> Digest {
     Digest::of(Algorithm::Sha256, &number.to_le_bytes())
 }
 
-/// Guards: filters keep 99.9 % of lookups of absent rows off the pages, and lose no row that is there; scans of an absent group read no
-/// page either.
+/// Guards: filters keep 99.9 % of lookups of absent rows from reading pages, and lose no existing row. Scans of an
+/// absent group read no page either.
 #[test]
-fn absent_lookups_stay_off_the_pages() {
+fn absent_lookups_read_no_pages() {
     let machine = Machine::new(5, &empty_disk());
     machine.disk.set_noise(Noise::NONE);
     machine.executor.block_on(async {
@@ -329,10 +331,10 @@ fn absent_lookups_stay_off_the_pages() {
         for number in 0..1000_u64 {
             let content = format!("blob {number}");
             let blob = store.put_small(content.into(), Algorithm::Sha256).await;
-            let blob = blob.expect("a sound disk");
+            let blob = blob.expect("a disk without faults");
             stored.push(blob.digest());
             let pushed = push(&store, vec![blob], vec![]).await;
-            pushed.expect("a sound disk");
+            pushed.expect("a disk without faults");
         }
         let entry = ManifestEntry {
             digest: stored[0],
@@ -343,11 +345,11 @@ fn absent_lookups_stay_off_the_pages() {
         };
         commit(&store, vec![Change::PutManifest(entry)])
             .await
-            .expect("a sound disk");
-        store.close().await.expect("a sound disk");
+            .expect("a disk without faults");
+        store.close().await.expect("a disk without faults");
         drop(store);
         let (store, _) = open(&machine).await;
-        // Every page that is in no memory of the store is read from the disk, and counted.
+        // Every page that is not in the store's memory is read from the disk, and counted.
         machine.disk.set_noise(Noise {
             would_block: 100,
             ..Noise::NONE
@@ -364,21 +366,21 @@ fn absent_lookups_stay_off_the_pages() {
         for number in 0..20_000 {
             let digest = absent(number);
             let found = view.read(|view| Ok((view.blob(&digest)?, view.referenced(&digest)?)));
-            assert_eq!(found.await.expect("a sound disk"), (None, false));
+            assert_eq!(found.await.expect("a disk without faults"), (None, false));
         }
         let read = reads() - opened;
         assert!(read < 40, "{read} of 40,000 absent lookups read a page");
         let before = reads();
         for digest in &stored {
             let found = view.read(|view| view.blob(digest)).await;
-            assert!(found.expect("a sound disk").is_some(), "{digest}");
+            assert!(found.expect("a disk without faults").is_some(), "{digest}");
         }
         assert!(
             view.read(|view| view.referenced(&stored[1]))
                 .await
-                .expect("a sound disk")
+                .expect("a disk without faults")
         );
-        assert!(reads() - before > 5, "no page was read: is it counted?");
-        store.close().await.expect("a sound disk");
+        assert!(reads() - before > 5, "no page read was counted");
+        store.close().await.expect("a disk without faults");
     });
 }

@@ -1,4 +1,4 @@
-//! What commits take of the threads that compute.
+//! The compute threads that a commit uses.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use tonnage_engine::{Algorithm, Batch, Change, Options, Origin, Require, Store};
 
 use crate::run;
 
-/// Counts computations that were given to it and did not end.
+/// A spawner that counts the computations given to it that have not ended.
 #[derive(Debug)]
 struct Counted {
     inner: Arc<dyn Spawn>,
@@ -35,7 +35,7 @@ impl Spawn for Counted {
     }
 }
 
-/// Guards: manifests that list very much never take more than one of the threads that compute, and that one a piece at a time.
+/// Guards: manifests with very many children use at most one compute thread, and release it between pieces.
 #[test]
 fn large_batches_leave_threads_to_others() {
     run(|dir| async move {

@@ -1,4 +1,4 @@
-//! Which directories a store is opened or made in, and which are left alone.
+//! The directories in which a store is opened or created, and those that are left unchanged.
 
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -20,25 +20,25 @@ async fn open(path: &Path) -> Result<bool, Error> {
     Ok(report.created)
 }
 
-/// Guards: fresh ext4 file systems, one for each directory too, and what a server that was killed left behind before its store was
-/// made, are no reason to refuse a directory.
+/// Guards: a store can be created on fresh ext4 file systems, also one for each directory, and over what a killed
+/// server left before its store was created.
 #[test]
-fn a_fresh_file_system_takes_a_store() {
+fn a_store_is_created_on_a_fresh_file_system() {
     run(|dir| async move {
         let path = dir.path();
         for directory in ["", "journal", "segments", "uploads", "runs"] {
             std::fs::create_dir_all(path.join(directory).join("lost+found")).unwrap();
         }
         let _socket = UnixListener::bind(path.join(ADMIN_SOCKET)).unwrap();
-        assert!(open(path).await.unwrap(), "a new store was to be made");
+        assert!(open(path).await.unwrap(), "an existing store was opened");
         assert!(path.join("lost+found").is_dir());
-        assert!(!open(path).await.unwrap(), "the store was there");
+        assert!(!open(path).await.unwrap(), "a second store was created");
     });
 }
 
-/// Guards: a directory with anything else in it is refused by the name of what is there, and nothing is added to it.
+/// Guards: a directory with other content is refused, the error names that content, and nothing is added to it.
 #[test]
-fn a_directory_of_somebody_else_is_left_alone() {
+fn a_directory_with_other_content_is_unchanged() {
     run(|dir| async move {
         let path = dir.path();
         std::fs::create_dir(path.join("lost+found")).unwrap();
@@ -55,9 +55,9 @@ fn a_directory_of_somebody_else_is_left_alone() {
     });
 }
 
-/// Guards: directories above the store's are made, and something in their place is an error, not a loop.
+/// Guards: missing directories above the store's are created; a file in their place is an error, not a loop.
 #[test]
-fn missing_directories_above_are_made() {
+fn missing_directories_above_are_created() {
     run(|dir| async move {
         let path = dir.path().join("a/b/c");
         assert!(open(&path).await.unwrap());
@@ -88,7 +88,8 @@ async fn locked(path: &Path) -> bool {
     matches!(opened, Err(Error::Locked { .. }))
 }
 
-/// Guards: no file that can be deleted lets a second process in, and neither does another way to the same files.
+/// Guards: a second process cannot open the store, whatever file was deleted, and by whatever path it reaches the
+/// files.
 #[test]
 fn an_open_store_is_opened_by_nobody_else() {
     run(|dir| async move {
@@ -119,8 +120,8 @@ fn an_open_store_is_opened_by_nobody_else() {
     });
 }
 
-/// Guards: a store whose directory is moved while it is open goes on in it, and one that is made under the old name meanwhile is
-/// another one: what both acknowledged is in both.
+/// Guards: a store whose directory is moved while it is open continues there. One created under the old name meanwhile
+/// is another store. Each has what it acknowledged.
 #[test]
 fn a_store_that_is_moved_stays_one_store() {
     run(|dir| async move {
@@ -145,8 +146,8 @@ fn a_store_that_is_moved_stays_one_store() {
     });
 }
 
-/// Guards: a reader that was told of a place which the blob has left since takes a fresh view and reads it where it is now; one of a
-/// blob that is gone has nothing. Neither marks damage.
+/// Guards: a reader of a blob that was moved reads it at its new place. A reader of a deleted blob finds nothing.
+/// Neither marks damage.
 #[test]
 fn a_blob_that_moved_is_read_where_it_is() {
     run(|dir| async move {
@@ -174,7 +175,7 @@ fn a_blob_that_moved_is_read_where_it_is() {
     });
 }
 
-/// Guards: a store that is opened and closed often merges what its stops wrote, although it is never busy.
+/// Guards: a store that is opened and closed often merges the runs of its stops, although it is never busy.
 #[test]
 fn stops_leave_few_runs() {
     run(|dir| async move {
@@ -200,8 +201,8 @@ fn stops_leave_few_runs() {
     });
 }
 
-/// Guards: what is no regular file, where a checkpoint, a segment, an upload log or a run file could be, makes no stop fail and no
-/// checkpoint impossible, and `fsck` names it.
+/// Guards: a FIFO or directory in the place of a checkpoint, segment, upload log or run file fails no stop and no
+/// checkpoint, and `fsck` names it.
 #[test]
 fn what_is_no_regular_file_is_passed_over() {
     run(|dir| async move {
@@ -252,7 +253,7 @@ fn what_is_no_regular_file_is_passed_over() {
     });
 }
 
-/// Whether `fsck` finds nothing wrong with the store in `path`, and names `odd`.
+/// Returns whether `fsck` finds no damage in the store in `path`, and names `odd`.
 async fn named_by_fsck(path: &Path, odd: &Path) -> bool {
     let env = tonnage_server::runtime::env().unwrap();
     let checked = fsck::check(&env, path, FsckOptions::default(), &|_, _| {}).await;

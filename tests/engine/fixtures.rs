@@ -1,7 +1,8 @@
-//! Stores that were written by each version of the format, opened by this one.
+//! Stores written by each version of the format, opened by the present one.
 //!
-//! `tests/fixtures/NAME/store` is the store, `expected` beside it says what is in it. `TONNAGE_TEST_WRITE_FIXTURE=NAME` writes
-//! `NAME-closed` and `NAME-stopped` with the present version: once for each change of FORMAT.md, and never again.
+//! `tests/fixtures/NAME/store` is the store, and `expected` beside it lists its content.
+//! `TONNAGE_TEST_WRITE_FIXTURE=NAME` writes `NAME-closed` and `NAME-stopped` with the present version, once for each
+//! change of FORMAT.md.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +18,8 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// Guards: a store that any version wrote opens, holds what it held, goes on with its uploads, and is sound before and after.
+/// Guards: a store written by any version opens, has its content, continues its uploads, and passes `fsck` before and
+/// after.
 #[test]
 fn stores_of_every_version_open() {
     if let Ok(name) = std::env::var("TONNAGE_TEST_WRITE_FIXTURE") {
@@ -43,7 +45,7 @@ fn stores_of_every_version_open() {
     assert!(seen >= 2, "the fixtures are gone");
 }
 
-/// The uploads of a store, by the names of their logs.
+/// Returns the uploads of a store, by the names of their logs.
 fn uploads(image: &Image) -> BTreeMap<UploadId, tonnage_tests::model::record::SentUpload> {
     let directory = store_path().join("uploads");
     let logs = image

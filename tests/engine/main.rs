@@ -1,4 +1,4 @@
-//! Tests of the engine through its public interface, one module per subject.
+//! Tests of the engine through its public interface, one module for each subject.
 
 mod checkpoints;
 mod commits;
@@ -6,7 +6,7 @@ mod directory;
 mod fixtures;
 mod seam;
 
-/// Runs a test on a runtime of its own, in a fresh directory.
+/// Runs a test on its own runtime, in a fresh directory.
 fn run<F: Future<Output = ()>>(test: impl FnOnce(tempfile::TempDir) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

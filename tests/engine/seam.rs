@@ -1,5 +1,5 @@
-//! Both backends keep the seam's promises: the threads on a real file system, and the simulated disk, which
-//! is worth nothing where it behaves otherwise.
+//! The contract of `Io`, checked on both backends: threads on a real file system, and the simulated disk, whose results
+//! would be worthless if it behaved differently.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tonnage_engine::io::{Call, Class, FileRef, Io, LockAttempt, OpenMode, exact}
 use tonnage_tests::machine::{Image, Machine, Noise};
 use tonnage_tests::say;
 
-/// For what does not depend on the class.
+/// The call for tests that do not depend on the class.
 const CALL: Call = Class::Background.call();
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -48,7 +48,7 @@ async fn read(file: &FileRef, offset: u64, count: usize) -> Vec<u8> {
     buffer.filled().to_vec()
 }
 
-/// Guards: each way to open says what stands in its way, with the operating system's code.
+/// Guards: each open mode reports why it failed, with the operating system's error code.
 #[test]
 fn opening_reports_missing_and_existing_names() {
     on_both(async |io, directory| {
@@ -99,7 +99,7 @@ fn files_are_listed_with_their_sizes() {
     });
 }
 
-/// Guards: a file opened for reading takes no writes.
+/// Guards: a file opened for reading rejects writes.
 #[test]
 fn a_file_opened_for_reading_refuses_writes() {
     on_both(async |io, directory| {
@@ -115,7 +115,7 @@ fn a_file_opened_for_reading_refuses_writes() {
     });
 }
 
-/// Guards: a read that meets the end of the file is short, and one behind it moves nothing.
+/// Guards: a read across the end of the file is short, and a read after it returns nothing.
 #[test]
 fn reads_at_the_end_of_a_file_are_short() {
     on_both(async |io, directory| {
@@ -132,8 +132,8 @@ fn reads_at_the_end_of_a_file_are_short() {
     });
 }
 
-/// Guards: what was just written is found in memory (or the file system says it cannot tell), appended
-/// behind what the buffer already has.
+/// Guards: data just written is read from memory (or the file system reports that it cannot tell), appended to what the
+/// buffer has.
 #[test]
 fn what_was_just_written_is_read_from_memory() {
     run(async {
@@ -162,7 +162,7 @@ fn what_was_just_written_is_read_from_memory() {
     });
 }
 
-/// Guards: more slices than one system call takes (1024) are written in order, none lost.
+/// Guards: more slices than one system call takes (1024) are written in order, and none is lost.
 #[test]
 fn many_slices_are_written_in_order() {
     on_both(async |io, directory| {
@@ -181,7 +181,8 @@ fn many_slices_are_written_in_order() {
     });
 }
 
-/// Guards: a held lock is refused with its holder's pid, wherever its directory was moved, and is free again once the guard drops.
+/// Guards: a held lock is refused with its holder's pid, wherever its directory was moved, and is free again once the
+/// guard is dropped.
 #[test]
 fn a_taken_lock_names_its_holder() {
     run(async {
@@ -189,7 +190,7 @@ fn a_taken_lock_names_its_holder() {
         let (path, moved) = (directory.path().join("a"), directory.path().join("b"));
         std::fs::create_dir(&path).unwrap();
         let LockAttempt::Held(guard) = io.lock(CALL, &path).await.unwrap() else {
-            panic!("nobody holds the lock");
+            panic!("the lock is not free");
         };
         assert_eq!(
             std::fs::read_dir(&path).unwrap().count(),
@@ -197,10 +198,10 @@ fn a_taken_lock_names_its_holder() {
             "nothing is written"
         );
         std::fs::rename(&path, &moved).unwrap();
-        // flock belongs to the open file, so a second open in one process stands for another process.
+        // flock belongs to the open file, so a second open in one process acts like another process.
         let other = Threads::start().unwrap();
         let LockAttempt::Taken(holder) = other.lock(CALL, &moved).await.unwrap() else {
-            panic!("the lock was given out twice");
+            panic!("the lock was taken twice");
         };
         assert_eq!(holder, Some(std::process::id()));
         drop(guard);
@@ -209,8 +210,8 @@ fn a_taken_lock_names_its_holder() {
     });
 }
 
-/// Guards: while a directory is locked, its files are reached through it and not by its name, which may lead to another one by
-/// now; afterwards by the name again.
+/// Guards: while a directory is locked, its files are reached through it and not by its name, which may lead to another
+/// directory by now. Afterwards they are reached by name again.
 #[test]
 fn a_locked_directory_is_not_mistaken_for_its_successor() {
     run(async {
@@ -218,7 +219,7 @@ fn a_locked_directory_is_not_mistaken_for_its_successor() {
         let (path, moved) = (directory.path().join("a"), directory.path().join("b"));
         std::fs::create_dir(&path).unwrap();
         let LockAttempt::Held(guard) = io.lock(CALL, &path).await.unwrap() else {
-            panic!("nobody holds the lock");
+            panic!("the lock is not free");
         };
         std::fs::rename(&path, &moved).unwrap();
         std::fs::create_dir(&path).unwrap();
@@ -233,7 +234,7 @@ fn a_locked_directory_is_not_mistaken_for_its_successor() {
     });
 }
 
-/// Guards: a FIFO, a socket or a directory in place of a file is an error at once, not a wait for a writer.
+/// Guards: a FIFO, a socket or a directory in place of a file is an error at once; the open does not wait for a writer.
 #[test]
 fn only_regular_files_are_opened() {
     run(async {
@@ -284,7 +285,7 @@ fn a_lock_of_another_process_is_respected() {
     );
     let LockAttempt::Taken(holder) = run(Threads::start().unwrap().lock(CALL, path)).unwrap()
     else {
-        panic!("the lock was given out twice");
+        panic!("the lock was taken twice");
     };
     assert_eq!(holder, Some(child.id()));
     child.kill().unwrap();
@@ -295,7 +296,7 @@ fn a_lock_of_another_process_is_respected() {
     ));
 }
 
-/// Guards: allocated space counts into the size and reads as zeros; `set_len` cuts it.
+/// Guards: allocated space counts as part of the size and reads as zeros; `set_len` cuts it off.
 #[test]
 fn allocated_space_reads_as_zeros() {
     on_both(async |io, directory| {
@@ -312,7 +313,7 @@ fn allocated_space_reads_as_zeros() {
     });
 }
 
-/// Guards: removing a name leaves open files whole.
+/// Guards: an open file stays readable after its name is removed.
 #[test]
 fn unlink_keeps_open_files_readable() {
     on_both(async |io, directory| {
@@ -328,7 +329,7 @@ fn unlink_keeps_open_files_readable() {
     });
 }
 
-/// Guards: files stay usable when the backend they came from is dropped.
+/// Guards: files stay usable after their backend is dropped.
 #[test]
 fn files_outlive_the_backend() {
     run(async {

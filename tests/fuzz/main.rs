@@ -1,10 +1,10 @@
-//! The fuzzer: one program for all targets, since most of its size is what they share. `tests/fuzz/run` builds and starts it.
+//! The fuzzer: one program for all targets, because most of its size is shared. `tests/fuzz/run` builds and starts it.
 #![no_main]
 
 use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use tonnage_fuzz::{Memory, held_to_its_bounds, memory};
+use tonnage_fuzz::{Memory, memory, run_within_limit};
 use tonnage_tests::fuzz::{TARGETS, Target};
 
 #[global_allocator]
@@ -19,4 +19,4 @@ fn choose() -> Target {
     found.unwrap_or_else(|| panic!("TONNAGE_TEST_FUZZ={name:?} is no target"))
 }
 
-fuzz_target!(|input: &[u8]| held_to_its_bounds(CHOSEN.get_or_init(choose), &MEMORY, input));
+fuzz_target!(|input: &[u8]| run_within_limit(CHOSEN.get_or_init(choose), &MEMORY, input));

@@ -1,19 +1,19 @@
-//! Every input that was kept, once more: what fuzzers found worth keeping, and what once was a finding.
+//! A replay of every stored input: those that fuzzers found useful, and former findings.
 //!
-//! `TONNAGE_TEST_REPLAY=FILE` replays that file alone, under the target that its folder is named after.
+//! `TONNAGE_TEST_REPLAY=FILE` replays only that file, with the target named like its folder.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tonnage_fuzz::{Memory, held_to_its_bounds, memory};
+use tonnage_fuzz::{Memory, memory, run_within_limit};
 use tonnage_tests::fuzz::TARGETS;
 use tonnage_tests::say;
 
-/// This file has one test, so that nobody else's memory is counted.
+/// This file has one test, so that no other test's memory is counted.
 #[global_allocator]
 static MEMORY: Memory = memory();
 
-/// Folders of inputs, a folder for each target in each.
+/// The folders of inputs, each with a folder for each target.
 const KEPT: [&str; 2] = ["corpus", "found"];
 
 fn folder(kept: &str) -> PathBuf {
@@ -33,16 +33,16 @@ fn sorted(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Guards: no input that was kept panics, needs more memory than its target may have, or breaks what its target demands.
+/// Guards: no stored input panics, exceeds its target's memory limit, or violates what its target checks.
 #[test]
-fn inputs_that_were_kept_do_no_harm() {
+fn stored_inputs_pass() {
     if let Ok(path) = std::env::var("TONNAGE_TEST_REPLAY") {
         let path = PathBuf::from(path);
         let name = path.parent().and_then(Path::file_name).expect("a folder");
         let target = TARGETS.into_iter().find(|target| name == target.name);
         let target = target.expect("a folder that is named after a target");
         let input = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        return held_to_its_bounds(&target, &MEMORY, &input);
+        return run_within_limit(&target, &MEMORY, &input);
     }
     for kept in KEPT {
         for path in sorted(&folder(kept)) {
@@ -57,17 +57,17 @@ fn inputs_that_were_kept_do_no_harm() {
             .flat_map(|kept| sorted(&folder(kept).join(target.name)))
             .collect();
         assert!(!inputs.is_empty(), "{} has no inputs", target.name);
-        // Where memory runs out nothing more is said than this: look for the file with TONNAGE_TEST_REPLAY.
-        say::aloud(&format!(
+        // Without memory no more than this can be printed: find the file with TONNAGE_TEST_REPLAY.
+        say::print_line(&format!(
             "replaying {}: {} inputs",
             target.name,
             inputs.len()
         ));
         for path in inputs {
             let input = fs::read(&path).expect("it can be read");
-            let run = std::panic::AssertUnwindSafe(|| held_to_its_bounds(&target, &MEMORY, &input));
+            let run = std::panic::AssertUnwindSafe(|| run_within_limit(&target, &MEMORY, &input));
             if std::panic::catch_unwind(run).is_err() {
-                panic!("{} does harm", path.display());
+                panic!("{} fails", path.display());
             }
         }
     }

@@ -1,3 +1,3 @@
-//! The server under load: what it may use while it works.
+//! The server under load: the memory that it may use.
 
 mod memory;

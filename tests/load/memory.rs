@@ -1,5 +1,5 @@
-//! Memory: eight pushes and eight pulls at once, 2 GiB each in full runs (32 MiB otherwise), while the server's own memory is
-//! sampled ten times a second.
+//! Memory under load: eight concurrent pushes and eight pulls, 2 GiB each in full runs (32 MiB otherwise), while the
+//! server's own memory is sampled ten times a second.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,11 +16,11 @@ use tonnage_tests::say;
 const STREAMS: u64 = 8;
 const PLAIN: u64 = 32 << 20;
 const FULL: u64 = 2 << 30;
-/// `RssAnon + RssShmem`, in KiB.
+/// The limit of `RssAnon + RssShmem`, in KiB.
 const LIMIT_KIB: u64 = 256 << 10;
 
-/// Guards: memory does not grow with the size or the number of bodies on their way: every buffer on the way of a push or a
-/// pull is drawn from a budget.
+/// Guards: memory does not grow with the size or the number of active bodies: every buffer of a push or a pull comes
+/// from a budget.
 #[test]
 fn eight_pushes_and_eight_pulls_stay_within_256_mib() {
     let server = Server::start().unwrap();
@@ -35,7 +35,7 @@ fn eight_pushes_and_eight_pulls_stay_within_256_mib() {
         let (stop, pid) = (Arc::clone(&stop), server.pid());
         move || peak_kib(pid, &stop)
     });
-    // Before anything connects: the server does not wait for long for the head of a request.
+    // Before anything connects, because the server waits only briefly for the head of a request.
     let pulled = Content::new(0xb10b, length);
     let pulled_digest = pulled.digest();
     let pushed: Vec<_> = (0..STREAMS)
@@ -67,7 +67,7 @@ fn eight_pushes_and_eight_pulls_stay_within_256_mib() {
                 let mut client = Connection::connect(address).await?;
                 match client.get_compare(&path, pulled).await? {
                     true => Ok(()),
-                    false => Err("a pull gave other bytes".to_owned()),
+                    false => Err("a pull returned other bytes".to_owned()),
                 }
             });
         }
@@ -81,14 +81,14 @@ fn eight_pushes_and_eight_pulls_stay_within_256_mib() {
     });
     stop.store(true, Ordering::Release);
     let (peak, samples) = sampler.join().unwrap();
-    say::aloud(&format!(
+    say::print_line(&format!(
         "peak RssAnon + RssShmem {} MiB in {samples} samples, {STREAMS} pushes and {STREAMS} pulls of {} MiB",
         peak >> 10,
         length >> 20
     ));
     assert!(
         samples > 0 && peak > 0,
-        "the server's memory was never seen"
+        "the server's memory was never sampled"
     );
     assert!(peak < LIMIT_KIB, "{peak} KiB");
 }
@@ -124,7 +124,7 @@ fn length(data: &Path) -> u64 {
     PLAIN
 }
 
-/// The highest sample until `stop`, and how many there were.
+/// Returns the highest sample until `stop`, and the number of samples.
 fn peak_kib(pid: u32, stop: &AtomicBool) -> (u64, u64) {
     let (mut peak, mut samples) = (0, 0);
     while !stop.load(Ordering::Acquire) {

@@ -1,4 +1,4 @@
-//! The command line as a person or a script meets it: streams, exit codes, messages.
+//! The command line: streams, exit codes, messages.
 
 use std::path::Path;
 use std::process::Command;
@@ -37,7 +37,7 @@ fn three_errors_are_three_reports_with_lines() {
     assert!(lines[3].starts_with("3 errors in "), "{stdout}");
 }
 
-/// Guards: the JSON report carries a version, and the same errors and lines as the text.
+/// Guards: the JSON report has a version, and the same errors and lines as the text.
 #[test]
 fn check_config_reports_as_json() {
     let directory = tempfile::tempdir().unwrap();
@@ -60,7 +60,7 @@ fn check_config_reports_as_json() {
     );
 }
 
-/// Guards: a clean configuration is said to be clean, with exit code 0 and nothing on standard error.
+/// Guards: a valid configuration is reported as such, with exit code 0 and nothing on standard error.
 #[test]
 fn a_clean_configuration_passes() {
     let directory = tempfile::tempdir().unwrap();
@@ -70,7 +70,7 @@ fn a_clean_configuration_passes() {
     assert!(stdout.starts_with("no errors"), "{stdout}");
 }
 
-/// Guards: a file that is not there is an error with its path, not a default.
+/// Guards: a missing file is an error with its path, not a default.
 #[test]
 fn a_missing_file_is_reported() {
     let (code, stdout, _) = run(&mut tonnage(&[
@@ -85,7 +85,7 @@ fn a_missing_file_is_reported() {
     );
 }
 
-/// Guards: flag over variable over file over default, and `config show` says which it was.
+/// Guards: precedence is flag, variable, file, default, and `config show` names the source.
 #[test]
 fn config_show_names_the_source_of_every_value() {
     let directory = tempfile::tempdir().unwrap();
@@ -112,7 +112,7 @@ fn config_show_names_the_source_of_every_value() {
     has("listen", "127.0.0.1:5000", "default");
 }
 
-/// Guards: JSON values are numbers a program can use, with their source and a version.
+/// Guards: JSON values are numbers that a program can use, with their source and a version.
 #[test]
 fn config_show_as_json_has_numbers_and_sources() {
     let mut command = tonnage(&["config", "show", "--json"]);
@@ -128,7 +128,7 @@ fn config_show_as_json_has_numbers_and_sources() {
     assert_eq!(spill["source"]["name"], "TONNAGE_STORAGE_SPILL_THRESHOLD");
 }
 
-/// Guards: `TONNAGE_CONFIG` names the file, and `--config` wins over it.
+/// Guards: `TONNAGE_CONFIG` names the file, and `--config` takes precedence.
 #[test]
 fn the_file_is_named_by_flag_or_variable() {
     let directory = tempfile::tempdir().unwrap();
@@ -140,8 +140,8 @@ fn the_file_is_named_by_flag_or_variable() {
     assert_eq!(code, 0, "{stderr}");
 }
 
-/// Guards: a misspelt variable warns on standard error and changes nothing; what Kubernetes injects for a
-/// service named `tonnage` is silent.
+/// Guards: a misspelt variable causes a warning on standard error and changes nothing. Variables that Kubernetes
+/// injects for a service named `tonnage` cause none.
 #[test]
 fn unknown_variables_warn_and_injected_ones_do_not() {
     let mut command = tonnage(&["config", "show"]);
@@ -159,7 +159,7 @@ fn unknown_variables_warn_and_injected_ones_do_not() {
     );
 }
 
-/// Guards: usage errors end with 2 and print nothing on standard output, also those of values.
+/// Guards: usage errors, invalid values included, end with 2 and print nothing on standard output.
 #[test]
 fn usage_errors_end_with_two() {
     for arguments in [
@@ -184,9 +184,9 @@ fn help_documents_exit_codes_and_variables() {
     assert!(stdout.contains("TONNAGE_STORAGE_LEASE_GRACE"), "{stdout}");
 }
 
-/// Guards: with nobody at the address, `smoke` ends with the network's code and says what to check.
+/// Guards: if nothing listens at the address, `smoke` ends with the exit code for the network and says what to check.
 #[test]
-fn smoke_says_when_nobody_answers() {
+fn smoke_reports_a_missing_server() {
     // A port for privileged programs, on which nothing listens.
     let url = "http://127.0.0.1:1";
     let (code, stdout, stderr) = run(&mut tonnage(&["smoke", url, "--size", "1 MiB"]));
@@ -197,9 +197,9 @@ fn smoke_says_when_nobody_answers() {
     );
 }
 
-/// Guards: `inspect` names a damaged copy of the superblock and ends with 1, and never shows the secret key.
+/// Guards: `inspect` names a damaged copy of the superblock and ends with 1, and never prints the secret key.
 #[test]
-fn inspect_names_what_does_not_hold_and_keeps_secrets() {
+fn inspect_names_damage_and_hides_secrets() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("superblock");
     let superblock = tonnage_engine::format::superblock::Superblock {
@@ -235,7 +235,8 @@ fn inspect_names_what_does_not_hold_and_keeps_secrets() {
     );
 }
 
-/// Guards: a file that is none of ours is said to be so, and one that is not there, or a FIFO, ends with the disk's code.
+/// Guards: a file of another program is reported as such. A missing file or a FIFO ends with the exit code for the
+/// disk.
 #[test]
 fn inspect_refuses_what_is_not_a_store() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-//! The program that ships, as a process: what `tonnage serve` says, how it ends, what it refuses; and the other commands.
+//! The released program as a process: the output of `tonnage serve`, its end, what it refuses; and the other commands.
 //!
-//! Owns: end-to-end tests that need nothing but the program. Refuses: any address but loopback, any port but a free one.
+//! Owns: end-to-end tests that need only the program. Refuses: any address but loopback, any port but a free one.
 
 mod cli;
 mod names;
@@ -14,8 +14,8 @@ use std::net::{TcpListener, TcpStream};
 
 use self::serving::{Serving, run, tonnage};
 
-/// Guards: from start to end: the banner says where everything is, smoke finds nothing wrong, SIGTERM ends with 0, and
-/// the closed store is sound, deeply too, and empties its content into counts.
+/// Guards: a whole life: the banner names the addresses and paths, `smoke` succeeds, SIGTERM ends with 0, and the
+/// closed store is sound, also by a deep check, with the right counts.
 #[test]
 fn a_registry_starts_works_and_ends() {
     let directory = tempfile::tempdir().unwrap();
@@ -75,7 +75,7 @@ fn a_registry_starts_works_and_ends() {
     );
 }
 
-/// Guards: kill -9 costs nothing that was acknowledged, and the next start says that it recovered.
+/// Guards: after kill -9 everything acknowledged is present, and the next start reports the recovery.
 #[test]
 fn a_killed_registry_starts_again() {
     let directory = tempfile::tempdir().unwrap();
@@ -101,7 +101,7 @@ fn a_killed_registry_starts_again() {
     );
 }
 
-/// Guards: an address in use and an open address without permission are refused before the store is touched.
+/// Guards: an address in use, and an open address without permission, are refused before the store is touched.
 #[test]
 fn addresses_are_refused_before_the_store_is_touched() {
     let directory = tempfile::tempdir().unwrap();
@@ -115,10 +115,10 @@ fn addresses_are_refused_before_the_store_is_touched() {
         code == 2 && stderr.contains("--insecure-anonymous"),
         "{code} {stderr}"
     );
-    assert!(!data.exists(), "the store was made all the same");
+    assert!(!data.exists(), "the store was created nevertheless");
 }
 
-/// Guards: while a request is under way the first signal waits for it, and the second ends at once with 128 + 15.
+/// Guards: during an active request the first signal waits for it, and the second ends at once with 128 + 15.
 #[test]
 fn the_second_signal_ends_at_once() {
     let directory = tempfile::tempdir().unwrap();
@@ -138,7 +138,7 @@ fn the_second_signal_ends_at_once() {
     }
     let upload = location.split_once(':').unwrap().1.trim();
     let path = upload.split_once("/v2/").unwrap().1;
-    // The server says 100 when it waits for the body: from there on the request is under way.
+    // The server sends 100 when it waits for the body: from then on the request is active.
     let head = format!("PATCH /v2/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n");
     let expect = format!("{head}Expect: 100-continue\r\n\r\n");
     request.get_mut().write_all(expect.as_bytes()).unwrap();
@@ -164,7 +164,7 @@ fn the_second_signal_ends_at_once() {
     assert_eq!(code, Some(143), "{rest}");
 }
 
-/// Passes everything through to `server`, but flips one bit behind the first 2 MiB of every connection's answers.
+/// Passes everything through to `server`, but flips one bit after the first 2 MiB of every connection's answers.
 fn flipping_proxy(server: String) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -172,7 +172,7 @@ fn flipping_proxy(server: String) -> std::net::SocketAddr {
         for client in listener.incoming() {
             let (client, upstream) = (client.unwrap(), TcpStream::connect(&server).unwrap());
             let (mut from, mut to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
-            // A side that hung up ends its copy; the other notices by itself.
+            // A side that disconnected ends its copy; the other one notices by itself.
             std::thread::spawn(move || drop(std::io::copy(&mut from, &mut to)));
             std::thread::spawn(move || flip(upstream, client));
         }
@@ -193,7 +193,7 @@ fn flip(mut from: TcpStream, mut to: TcpStream) {
     }
 }
 
-/// Guards: one flipped bit in an answer is noticed by `smoke`: it names the byte, ends with 1, and cleans up.
+/// Guards: `smoke` notices one flipped bit in an answer: it names the byte, ends with 1, and removes what it pushed.
 #[test]
 fn smoke_notices_one_flipped_bit() {
     let directory = tempfile::tempdir().unwrap();

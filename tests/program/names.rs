@@ -1,4 +1,4 @@
-//! `repo` and `tag`: lists and deletions, of a running server and of a closed store.
+//! The commands `repo` and `tag`: lists and deletions, on a running server and on a closed store.
 
 use std::path::Path;
 
@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 
 use crate::serving::{Serving, get, run, send, tonnage};
 
-/// SHA-256 of `{}`, which is both config and blob here.
+/// The SHA-256 of `{}`, which is both config and blob here.
 const BLOB: &str = "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// More than two pages of them.
+/// More than two pages of tags.
 const TAGS: usize = 2300;
-/// Set by one push.
+/// The number of tags set by one push.
 const TAGS_A_PUSH: usize = 64;
 
-/// A manifest over a blob, under many tags.
+/// Pushes a manifest over a blob, under many tags.
 fn fill(server: &Serving, data: &Path, name: &str, tags: usize) {
     let url = &server.url;
     let line = format!("POST /v2/{name}/blobs/uploads/?digest={BLOB}");
@@ -40,12 +40,12 @@ fn put(url: &str, path: &str, text: &str) -> u16 {
     send(url, &format!("PUT {path}"), MANIFEST, text.as_bytes()).0
 }
 
-/// What a command with `--data` at its end says.
+/// Runs a command with `--data` at its end. Returns exit code and outputs.
 fn at(data: &Path, arguments: &[&str]) -> (i32, String, String) {
     run(tonnage(arguments).arg("--data").arg(data))
 }
 
-/// The result of a command that does what it was asked.
+/// Returns the output of a command that succeeds.
 fn result(data: &Path, arguments: &[&str]) -> String {
     let (code, stdout, stderr) = at(data, arguments);
     assert_eq!(code, 0, "{arguments:?}: {stderr}");
@@ -58,7 +58,7 @@ fn json_of(data: &Path, arguments: &[&str]) -> Value {
     value
 }
 
-/// Lists, refuses, deletes: the same whoever has the store.
+/// Lists, rejects and deletes: the same on a server and on a closed store.
 fn tags_are_listed_and_deleted(data: &Path) {
     let listed = result(data, &["tag", "list", "a/b"]);
     let lines: Vec<&str> = listed.lines().collect();
@@ -113,7 +113,7 @@ fn tags_are_listed_and_deleted(data: &Path) {
         TAGS - 1
     );
     let (code, _, stderr) = at(data, &["tag", "list", "nowhere"]);
-    // What is said to come next works when it is typed.
+    // The command that the message suggests works.
     let next = format!("tonnage repo list --data {}", data.display());
     assert!(code == 9 && stderr.contains(&next), "{code} {stderr}");
 }
@@ -154,8 +154,8 @@ fn only_c_is_left(url: &str) {
     assert_eq!(get(url, &format!("/v2/c/blobs/{BLOB}")).0, 200);
 }
 
-/// Guards: `repo` and `tag` through a server's socket: lists of several pages, `--json`, `--dry-run`, all or none, what is not there
-/// ends with 9; what was deleted is gone over HTTP at once, and the same blob elsewhere is not.
+/// Guards: `repo` and `tag` through a server's socket: lists of several pages, `--json`, `--dry-run`, all or none, and
+/// 9 for a missing name. Deleted names are gone over HTTP at once; the same blob elsewhere is not.
 #[test]
 fn names_are_listed_and_deleted_online() {
     let directory = tempfile::tempdir().unwrap();
@@ -170,7 +170,7 @@ fn names_are_listed_and_deleted_online() {
     tags_are_listed_and_deleted(directory.path());
     repositories_are_listed_and_deleted(directory.path());
     only_c_is_left(&server.url);
-    // Used anew, the name starts empty.
+    // A repository created under the name is empty.
     fill(&server, directory.path(), "a/b", 1);
     assert_eq!(
         result(directory.path(), &["tag", "list", "a/b"])
@@ -180,7 +180,8 @@ fn names_are_listed_and_deleted_online() {
     );
 }
 
-/// Guards: the same on a closed store, which is sound afterwards and serves what is left; a directory that is no store stays as it was.
+/// Guards: the same on a closed store, which is sound afterwards and serves the rest. A directory without a store is
+/// unchanged.
 #[test]
 fn names_are_listed_and_deleted_offline() {
     let directory = tempfile::tempdir().unwrap();
@@ -203,7 +204,7 @@ fn names_are_listed_and_deleted_offline() {
     assert_eq!(
         std::fs::read_dir(&empty).unwrap().count(),
         0,
-        "a store was begun"
+        "a store was created"
     );
     let socket = empty.join("admin.sock");
     let (code, _, stderr) = run(tonnage(&["repo", "delete", "a/b", "--server"]).arg(&socket));

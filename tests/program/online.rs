@@ -1,4 +1,4 @@
-//! The operator's socket of a running server, and what becomes of it.
+//! The operator's socket of a running server, from its creation to its removal.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,8 +15,8 @@ fn stats(data: &Path) -> Value {
     serde_json::from_str(&stdout).unwrap()
 }
 
-/// Guards: `stats` asks the server while it has the store and reads the store when it is closed: the same fields, the
-/// same content; the socket is its owner's alone and goes with the server.
+/// Guards: `stats` asks the server while it has the store open, and reads a closed store, with the same fields and
+/// content. Only its owner can use the socket, which is removed with the server.
 #[test]
 fn stats_are_the_same_online_and_offline() {
     let directory = tempfile::tempdir().unwrap();
@@ -53,14 +53,14 @@ fn stats_are_the_same_online_and_offline() {
             .collect::<Vec<_>>()
     };
     assert_eq!(fields(&online), fields(&offline));
-    // Not the uploads: one without a byte is no more when the server stops.
+    // The uploads are left out: one without bytes ends when the server stops.
     for field in ["lsn", "repositories", "blobs", "blob_bytes", "segments"] {
         assert_eq!(online[field], offline[field], "{field}");
     }
 }
 
-/// Guards: the form of admin operations on the socket: an answer names its operation, a missing name is 404 and named, what is no
-/// operation is 400, and what is too large is 413; only the one path and POST are there.
+/// Guards: the form of admin operations on the socket: an answer names its operation, a missing name is a 404 that
+/// names it, an invalid operation is 400, and a body too large is 413. No other path or method exists.
 #[test]
 fn the_socket_answers_operations_and_nothing_else() {
     let directory = tempfile::tempdir().unwrap();
@@ -88,7 +88,7 @@ fn the_socket_answers_operations_and_nothing_else() {
         status == 400 && answer.contains("get_stats"),
         "{status} {answer}"
     );
-    // Whether a deletion is a trial is never guessed.
+    // A deletion must say whether it is a dry run.
     let (status, answer) = post(r#"{"operation":"delete_repository","repository":"a"}"#);
     assert!(
         status == 400 && answer.contains("dry_run"),
@@ -99,8 +99,8 @@ fn the_socket_answers_operations_and_nothing_else() {
     assert_eq!(send("POST /v1/stats", "{}").0, 404);
 }
 
-/// Guards: what a killed server left behind is no server: offline commands read the store, and the next server takes
-/// the socket's place.
+/// Guards: the socket of a killed server does not count as a server: offline commands read the store, and the next
+/// server replaces the socket.
 #[test]
 fn the_socket_of_a_killed_server_is_replaced() {
     let directory = tempfile::tempdir().unwrap();
@@ -113,7 +113,7 @@ fn the_socket_of_a_killed_server_is_replaced() {
     assert_eq!(stats(directory.path())["open"], true);
 }
 
-/// Guards: a server that was named must answer; what is no path of a socket is an error on the command line.
+/// Guards: a server named on the command line must answer. An invalid path of a socket is a usage error.
 #[test]
 fn a_named_server_must_be_there() {
     let directory = tempfile::tempdir().unwrap();
@@ -138,7 +138,8 @@ fn a_named_server_must_be_there() {
 #[test]
 fn a_signal_while_opening_ends_with_zero() {
     let directory = tempfile::tempdir().unwrap();
-    // The server tries for a while to lock what is locked here; a signal that comes later finds it gone, and is sent to another one.
+    // The server retries the lock, which is held here, for a while. If a signal comes after that, the attempt is
+    // repeated.
     let lock = std::fs::File::open(directory.path()).unwrap();
     lock.lock().unwrap();
     let (code, stderr) = loop {
@@ -156,7 +157,7 @@ fn a_signal_while_opening_ends_with_zero() {
 
 /// Starts a server and stops it once it listens, which is before it opens its store.
 fn signalled_while_opening(data: &Path) -> (Option<i32>, String) {
-    // Free a moment ago; the tests' servers take others.
+    // The port was free a moment ago; the tests' servers use others.
     let address = TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -168,7 +169,7 @@ fn signalled_while_opening(data: &Path) -> (Option<i32>, String) {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .expect("the binary runs");
-    // Signals are taken before the address is.
+    // Signals are handled before the address is bound.
     while TcpStream::connect(address).is_err() {
         if let Some(ended) = child.try_wait().expect("a child") {
             return (ended.code(), String::new());
@@ -178,7 +179,10 @@ fn signalled_while_opening(data: &Path) -> (Option<i32>, String) {
     let kill = std::process::Command::new("kill")
         .arg(child.id().to_string())
         .status();
-    assert!(kill.expect("kill runs").success(), "it is not reaped yet");
+    assert!(
+        kill.expect("kill runs").success(),
+        "the signal was not sent"
+    );
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     (output.status.code(), stderr)

@@ -1,4 +1,4 @@
-//! What `serve` and the offline commands refuse, by which exit code, and that they leave it as it was.
+//! What `serve` and the offline commands refuse, with which exit code, and that they change nothing.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
@@ -22,7 +22,7 @@ fn serve(data: &Path) -> (i32, String, String) {
     run(tonnage(&SERVE).arg(data))
 }
 
-/// Every file below `directory` with its bytes.
+/// Returns every file below `directory` with its bytes.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -48,7 +48,7 @@ fn superblock(incompatible: u64) -> Vec<u8> {
     superblock.encode()
 }
 
-/// Runs a server on `data`, puts an image in it that stays, and stops it.
+/// Runs a server on `data`, pushes an image that stays, and stops it.
 fn fill(data: &Path) {
     let server = Serving::start(data, &[]);
     let smoke = ["smoke", &server.url, "--size", "1 MiB", "--keep"];
@@ -58,19 +58,19 @@ fn fill(data: &Path) {
     assert_eq!(server.end().0, Some(0));
 }
 
-/// Takes the caches away: whatever is read next is read from the journal.
+/// Deletes the caches, so that the next open reads the journal.
 fn remove_caches(data: &Path) {
     std::fs::remove_dir_all(data.join("runs")).unwrap();
     for number in 0..3 {
-        // Not every one of them has been written.
+        // Some of them may not have been written.
         drop(std::fs::remove_file(
             data.join(format!("checkpoint.{number}")),
         ));
     }
 }
 
-/// Guards: a store has one process; every command that needs it closed names its pid, says what can be asked while it
-/// is open, ends with 5 and touches nothing.
+/// Guards: only one process may open a store. Every command that needs it closed names that process's pid and the
+/// command that works on an open store, ends with 5 and changes nothing.
 #[test]
 fn a_store_in_use_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
@@ -85,8 +85,8 @@ fn a_store_in_use_is_refused_by_name() {
     }
 }
 
-/// Guards: a directory with something else in it ends with 6 and stays as it is; so does one that is not there, for
-/// commands that make none.
+/// Guards: a directory with other content ends with 6 and is unchanged; so does a missing one, for commands that create
+/// none.
 #[test]
 fn a_foreign_directory_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
@@ -103,7 +103,7 @@ fn a_foreign_directory_is_left_alone() {
     }
 }
 
-/// Guards: a store of a later format, or with a feature that this program lacks, ends with 7 and is not changed.
+/// Guards: a store of a later format, or with an unknown feature, ends with 7 and is not changed.
 #[test]
 fn a_newer_store_is_left_alone() {
     let mut later = superblock(0);
@@ -127,7 +127,7 @@ fn a_newer_store_is_left_alone() {
     }
 }
 
-/// Guards: a file where the directory should be, or above it, ends with 3 and says that a directory is wanted.
+/// Guards: a file in place of the directory, or above it, ends with 3 and says that a directory is required.
 #[test]
 fn a_file_is_no_directory() {
     let directory = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ fn a_file_is_no_directory() {
     assert_eq!(std::fs::read(file).unwrap(), b"x");
 }
 
-/// Guards: bytes that contradict their checksum in what was acknowledged end with 8, and nothing is changed.
+/// Guards: bytes of acknowledged content that contradict their checksum end with 8, and nothing is changed.
 #[test]
 fn a_damaged_store_is_not_opened() {
     let directory = tempfile::tempdir().unwrap();
@@ -152,7 +152,7 @@ fn a_damaged_store_is_not_opened() {
     for path in [journal, data.join("superblock")] {
         let whole = std::fs::read(&path).unwrap();
         let mut damaged = whole.clone();
-        // In every block: of the journal, that is the first frame; of the superblock, every copy.
+        // A flip in every block: in the journal that is the first frame, in the superblock every copy.
         for at in (100..damaged.len().min(4 * 4096)).step_by(4096) {
             damaged[at] ^= 1;
         }
@@ -167,7 +167,7 @@ fn a_damaged_store_is_not_opened() {
     drop(Serving::start(&data, &[]));
 }
 
-/// Guards: a FIFO in place of any file of a store keeps neither `fsck` nor a start waiting for a writer.
+/// Guards: a FIFO in place of any file of a store makes neither `fsck` nor a start wait for a writer.
 #[test]
 fn a_fifo_in_place_of_a_file_stops_nothing() {
     let directory = tempfile::tempdir().unwrap();
@@ -175,7 +175,7 @@ fn a_fifo_in_place_of_a_file_stops_nothing() {
     fill(&data);
     for path in files(&data).into_keys() {
         let Ok(whole) = std::fs::read(&path) else {
-            // A start or stop before this removed it: another checkpoint counts now, or it was merged.
+            // An earlier start or stop removed it: another checkpoint counts now, or the run was merged.
             assert!(path.extension().is_some_and(|kind| kind == "run"));
             continue;
         };
@@ -200,7 +200,7 @@ fn a_fifo_in_place_of_a_file_stops_nothing() {
         let decided = until.find(|line| line.contains("podman") || line.contains("FIFO"));
         assert!(
             decided.is_some(),
-            "{}: it neither starts nor says why not",
+            "{}: it neither starts nor names the file",
             name.display()
         );
         let pid = server.id().to_string();
@@ -219,7 +219,7 @@ fn a_fifo_in_place_of_a_file_stops_nothing() {
     }
 }
 
-/// Everything that can be pulled: tags, manifests, blobs.
+/// Returns everything that can be pulled: tags, manifests, blobs.
 fn everything(url: &str) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut fetch = |path: String| {
@@ -257,10 +257,10 @@ fn everything(url: &str) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Guards: the files of index and catalog are caches: deleted while the store is closed, they come back from the
-/// journal, and everything is served as before.
+/// Guards: the files of index and catalog are caches: if they are deleted while the store is closed, they are rebuilt
+/// from the journal, and everything is served as before.
 #[test]
-fn caches_come_back_from_the_journal() {
+fn caches_are_rebuilt_from_the_journal() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     fill(&data);
@@ -273,10 +273,7 @@ fn caches_come_back_from_the_journal() {
     remove_caches(&data);
     let server = Serving::start(&data, &[]);
     assert!(server.banner.contains("no checkpoint"), "{}", server.banner);
-    assert!(
-        everything(&server.url) == before,
-        "something else is served"
-    );
+    assert!(everything(&server.url) == before, "other content is served");
     server.signal("-TERM");
     assert_eq!(server.end().0, Some(0));
     let (code, stdout, _) = run(tonnage(&["fsck", "--data"]).arg(&data));

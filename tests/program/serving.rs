@@ -1,6 +1,6 @@
-//! The program and a server under test.
+//! Runs of the program, and a server under test.
 //!
-//! Owns: [`Serving`], and how the program is run. Refuses: the variables of whoever runs the tests.
+//! Owns: [`Serving`], and how the program is run. Refuses: the environment variables of the user who runs the tests.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -73,7 +73,7 @@ impl Serving {
         assert!(status.success());
     }
 
-    /// Waits for the end: exit code and what was still said.
+    /// Waits for the end. Returns the exit code and the rest of the output.
     pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.stderr.read_to_string(&mut rest).expect("UTF-8");
@@ -83,18 +83,18 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         self.child.kill().unwrap_or_default();
         drop(self.child.wait());
     }
 }
 
-/// GETs a path of a server: status and body.
+/// Sends a GET to a server. Returns status and body.
 pub(crate) fn get(url: &str, path: &str) -> (u16, Vec<u8>) {
     send(url, &format!("GET {path}"), "text/plain", b"")
 }
 
-/// Sends a request: status and body.
+/// Sends a request. Returns status and body.
 pub(crate) fn send(url: &str, line: &str, media_type: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let address = url.trim_start_matches("http://");
     let stream = TcpStream::connect(address).expect("a connection");
@@ -106,7 +106,7 @@ pub(crate) fn send(url: &str, line: &str, media_type: &str, body: &[u8]) -> (u16
     )
 }
 
-/// Sends a request over any stream, after the beginning of its head: status and body.
+/// Sends a request over any stream, whose head begins with `head`. Returns status and body.
 pub(crate) fn send_over(
     mut stream: impl Read + Write,
     head: &str,
@@ -117,7 +117,7 @@ pub(crate) fn send_over(
         "{head}\r\nConnection: close\r\nContent-Type: {media_type}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    // In one piece: a server that does not read the body may end the connection after the head.
+    // In one write, because a server that does not read the body may end the connection after the head.
     let request = [request.as_bytes(), body].concat();
     stream.write_all(&request).expect("a request");
     let mut answer = Vec::new();

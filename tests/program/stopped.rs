@@ -1,4 +1,4 @@
-//! A server that is stopped (SIGSTOP) for longer than its time limits.
+//! A server that is stopped (SIGSTOP) for longer than its timeouts.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::serving::{Serving, send};
 
-/// Every limit that a client is under.
+/// All timeouts of clients.
 const LIMITS: [&str; 8] = [
     "--timeouts-header",
     "2s",
@@ -19,19 +19,19 @@ const LIMITS: [&str; 8] = [
 ];
 /// Longer than each of them.
 const STOP: Duration = Duration::from_secs(4);
-/// SHA-256 of 16 MiB of zeros.
+/// The SHA-256 of 16 MiB of zeros.
 const ZEROS: &str = "sha256:080acf35a507ac9849cfcba47dc2ad83e01b75663a516279c8b9d243b719643e";
-/// More than the kernel keeps for a client that does not read.
+/// More than the kernel buffers for a client that does not read.
 const LENGTH: usize = 16 << 20;
 
-/// A connection that has sent `request`.
+/// Opens a connection and sends `request`.
 fn asked(address: &str, request: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(request.as_bytes()).unwrap();
     stream
 }
 
-/// A connection whose body, `announced` bytes of it, is waited for.
+/// Opens a connection with a request whose body of `announced` bytes the server waits for.
 fn half_sent(address: &str, line: &str, announced: usize) -> TcpStream {
     let head = format!(
         "{line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {announced}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
@@ -43,7 +43,7 @@ fn half_sent(address: &str, line: &str, announced: usize) -> TcpStream {
     stream
 }
 
-/// What comes on the connection until its end, after `more` was sent.
+/// Sends `more`, and returns what arrives until the connection ends.
 fn ended(mut stream: TcpStream, more: &str) -> Vec<u8> {
     stream.write_all(more.as_bytes()).unwrap();
     let mut all = Vec::new();
@@ -51,8 +51,8 @@ fn ended(mut stream: TcpStream, more: &str) -> Vec<u8> {
     all
 }
 
-/// Guards: the limits on clients count only time in which the server ran: a push, a manifest, a pull and an idle connection outlive a
-/// stop that is longer than every limit.
+/// Guards: timeouts of clients count only time in which the server ran: a push, a manifest, a pull and an idle
+/// connection survive a stop longer than every timeout.
 #[test]
 fn clients_of_a_stopped_server_are_not_late() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,11 +1,11 @@
-//! Checkpoints: freeze, stream, publish, drop the old base, while transactions and readers go on.
+//! Checkpoints concurrent with transactions and readers: freeze, write, publish, drop of the old layers.
 
 use shuttle::future::block_on;
 use tonnage_engine::{Change, Digest, Lsn, Store};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{Notes, World, batch, digest, is_linked, link, options, push, thread};
 
-/// The state of the link of each repository that a thread has changed and been answered for.
+/// The state of the link of each repository that a thread changed and got an answer for.
 type Answers = Notes<(Lsn, &'static str, bool)>;
 
 async fn look(store: Store, answers: Answers, linked: Digest) {
@@ -21,9 +21,12 @@ async fn look(store: Store, answers: Answers, linked: Digest) {
         for repository in ["w1", "w2"] {
             let said = answered.iter().rev().find(|(_, of, _)| *of == repository);
             if let Some((lsn, _, wanted)) = said {
-                assert!(view.lsn() >= *lsn, "{lsn} was answered and is not visible");
+                assert!(
+                    view.lsn() >= *lsn,
+                    "{lsn} was acknowledged and is not visible"
+                );
                 let there = is_linked(&view, repository, &linked);
-                // Its thread may have gone on since; only the last word of a thread that ended is final.
+                // Its thread may have continued since; only the last note of a thread that ended is final.
                 let ended = answered
                     .iter()
                     .filter(|(_, of, _)| *of == repository)
@@ -47,7 +50,7 @@ async fn look(store: Store, answers: Answers, linked: Digest) {
     }
 }
 
-/// Links, takes the link away and links again: three rows over one another.
+/// Links, unlinks and links again: three rows for one key.
 async fn change(store: Store, answers: Answers, repository: &'static str) {
     let linked = link(&store, repository, "a")
         .await
@@ -68,14 +71,14 @@ async fn change(store: Store, answers: Answers, repository: &'static str) {
 fn body() {
     let world = World::default();
     let store = world.open(options());
-    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    block_on(push(&store, "r", "a")).expect("a push before any fault");
     let answers = Answers::default();
     let checkpoints = {
         let store = store.clone();
         thread(async move {
             // The fourth makes a merge due.
             for _ in 0..4 {
-                store.checkpoint().await.expect("a sound disk");
+                store.checkpoint().await.expect("a disk without faults");
             }
         })
     };
@@ -100,21 +103,21 @@ fn body() {
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: while checkpoints freeze, merge and swap layers, no row vanishes or comes back, states that readers hold stay as they
-/// were, and the last checkpoint holds everything.
+/// Guards: while checkpoints freeze, merge and replace layers, no row disappears or returns, states that readers hold
+/// do not change, and the last checkpoint has every row.
 #[test]
 fn checkpoints() {
     explore("checkpoints", 40, body);
 }
 
-/// Rows enough for the back-pressure of a tiny delta: committers wait for checkpoints, and each is woken.
+/// Writes enough rows for the back-pressure of a tiny delta: committers wait for checkpoints, and each is woken.
 fn pressure() {
     let world = World::default();
     let store = world.open(tonnage_engine::Options {
         delta_budget_bytes: 64 << 10,
         ..options()
     });
-    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    block_on(push(&store, "r", "a")).expect("a push before any fault");
     let writers = ["x", "y"].map(|prefix| {
         let store = store.clone();
         thread(async move {
@@ -128,7 +131,7 @@ fn pressure() {
                     .collect();
                 let mut batch = batch("r", vec![], changes);
                 batch.changes.insert(0, tonnage_races::world::manifest("a"));
-                store.commit(batch).await.expect("a sound disk");
+                store.commit(batch).await.expect("a disk without faults");
             }
         })
     });
@@ -138,7 +141,7 @@ fn pressure() {
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: a committer that waits for room is woken whenever the checkpoint ends.
+/// Guards: a committer that waits for space in the delta is woken whenever the checkpoint ends.
 #[test]
 fn back_pressure() {
     explore("back_pressure", 3, pressure);

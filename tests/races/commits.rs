@@ -1,4 +1,4 @@
-//! Commit and publish: group commit, preconditions, refusals, and what readers see meanwhile.
+//! Commit and publish: group commit, preconditions, rejections, and the states that readers see meanwhile.
 
 use shuttle::future::block_on;
 use tonnage_engine::{Change, Digest, Error, Lsn, Require, Store};
@@ -8,10 +8,11 @@ use tonnage_races::world::{
     Notes, World, batch, digest, is_linked, link, manifest, options, push, thread,
 };
 
-/// Answers that were given: what readers must see from then on.
+/// Acknowledged commits, which readers must see from then on.
 type Answers = Notes<(Lsn, &'static str)>;
 
-/// A reader goes on looking: never back, never beyond what is durable, never without what was answered before.
+/// Reads again and again. A reader never sees an older state than before, a state that is not durable, or one without
+/// an acknowledged commit.
 async fn read(store: Store, disk: Disk, answers: Answers, linked: Digest) {
     let mut last = Lsn(0);
     for _ in 0..4 {
@@ -24,15 +25,15 @@ async fn read(store: Store, disk: Disk, answers: Answers, linked: Digest) {
             "a reader saw {seen}, which is not durable"
         );
         for (lsn, repository) in answered {
-            assert!(seen >= lsn, "{lsn} was answered, a reader sees {seen}");
+            assert!(seen >= lsn, "{lsn} was acknowledged, a reader sees {seen}");
             let there = is_linked(&view, repository, &linked);
-            assert!(there, "what {lsn} did was answered and is not there");
+            assert!(there, "{lsn} was acknowledged and its row is missing");
         }
         last = seen;
     }
 }
 
-/// Points a tag that must not exist at a manifest; whoever is refused sees why.
+/// Points a tag that must not exist at a manifest. A rejected caller can see the tag.
 async fn create_tag(store: Store, disk: Disk, text: &'static str) -> bool {
     let free = Require::Tag {
         tag: "t".to_owned(),
@@ -47,11 +48,11 @@ async fn create_tag(store: Store, disk: Disk, text: &'static str) -> bool {
         Ok(committed) => {
             assert!(
                 store.view().lsn() >= committed.lsn,
-                "answered before it is visible"
+                "acknowledged before it is visible"
             );
             assert!(
                 disk.durable() >= committed.lsn,
-                "answered before it is durable"
+                "acknowledged before it is durable"
             );
             true
         }
@@ -62,7 +63,7 @@ async fn create_tag(store: Store, disk: Disk, text: &'static str) -> bool {
                 .read(|view| view.repository("r")?.map_or(Ok(None), |r| r.tag("t")))
                 .await
                 .expect("rows are readable");
-            assert!(tag.is_some(), "refused for a tag that nobody sees");
+            assert!(tag.is_some(), "rejected for a tag that is not visible");
             false
         }
         Err(other) => panic!("{other}"),
@@ -77,7 +78,7 @@ fn body() {
         push(&store, "r", "a").await?;
         push(&store, "r", "b").await
     };
-    block_on(blobs).expect("nothing is wrong yet");
+    block_on(blobs).expect("a push before any fault");
     let answers = Answers::default();
     let readers: Vec<_> = (0..2)
         .map(|_| {
@@ -101,7 +102,7 @@ fn body() {
         .map(|tagger| tagger.join().expect("a tagger ends"))
         .filter(|won| *won)
         .count();
-    assert_eq!(won, 1, "one creates the tag, the other is refused");
+    assert_eq!(won, 1, "one creates the tag, the other is rejected");
     for thread in readers.into_iter().chain(writers) {
         thread.join().expect("a thread ends");
     }
@@ -111,8 +112,8 @@ fn body() {
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: whatever the order of threads, readers see only durable states, in order, with everything that was answered; of two who
-/// create the same tag one wins, and the other is refused when it can see why.
+/// Guards: whatever the order of threads, readers see only durable states, in order, with every acknowledged commit. Of
+/// two threads that create the same tag one succeeds, and the other is rejected once it can see the tag.
 #[test]
 fn commits() {
     explore("commits", 60, body);

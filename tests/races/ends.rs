@@ -1,4 +1,4 @@
-//! Ends: a close or a failure while others wait. Nobody may hang: `shuttle` calls that a deadlock.
+//! A close or a failure while other threads wait. No thread may wait forever; `shuttle` reports that as a deadlock.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use tonnage_engine::{Error, Options, Store};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{Notes, ROOT, World, digest, is_linked, link, options, push, thread};
 
-/// Links until told otherwise; notes what was answered.
+/// Links until an error; notes what was acknowledged.
 async fn write(
     store: Store,
     names: [&'static str; 2],
@@ -28,7 +28,10 @@ fn reopened_has(world: &World, answers: &Notes<&'static str>) {
     for name in answers.all() {
         let view = store.view();
         let there = is_linked(&view, name, &digest("a"));
-        assert!(there, "{name} was answered and is gone after the stop");
+        assert!(
+            there,
+            "{name} was acknowledged and is missing after the stop"
+        );
     }
     block_on(store.close()).expect("a clean stop");
 }
@@ -36,7 +39,7 @@ fn reopened_has(world: &World, answers: &Notes<&'static str>) {
 fn close() {
     let world = World::default();
     let store = world.open(options());
-    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    block_on(push(&store, "r", "a")).expect("a push before any fault");
     let answers = Notes::default();
     let writers = [["w1", "w2"], ["w3", "w4"]]
         .map(|names| thread(write(store.clone(), names, answers.clone())));
@@ -55,7 +58,7 @@ fn close() {
     reopened_has(&world, &answers);
 }
 
-/// Guards: whoever commits while the store closes is answered, with a transaction that survives or with a refusal.
+/// Guards: a commit while the store closes is acknowledged and survives, or is rejected.
 #[test]
 fn closing() {
     explore("closing", 60, close);
@@ -63,12 +66,12 @@ fn closing() {
 
 fn poison() {
     let world = World::default();
-    // So large that no next file is prepared: the sync that fails is to be that of a frame.
+    // So large that no next file is prepared: the failing sync must be that of a frame.
     let store = world.open(Options {
         journal_file_bytes: 64 << 10,
         ..options()
     });
-    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    block_on(push(&store, "r", "a")).expect("a push before any fault");
     world.disk.fail_journal_sync();
     let answers = Notes::default();
     let writers = [["w1", "w2"], ["w3", "w4"], ["w5", "w6"]]
@@ -93,7 +96,7 @@ fn poison() {
     assert_eq!(
         answers.all().len(),
         0,
-        "answered although the first sync failed"
+        "acknowledged although the first sync failed"
     );
     assert!(store.poisoned().is_some());
     assert!(
@@ -105,17 +108,17 @@ fn poison() {
     reopened_has(&world, &answers);
 }
 
-/// Guards: a failed sync ends every commit that waits or comes, nothing is written behind it, and reads go on.
+/// Guards: a failed sync ends every waiting and later commit, nothing is written after it, and reads continue.
 #[test]
 fn poisoning() {
     explore("poisoning", 60, poison);
 }
 
-/// The last handle goes while commits wait: they become durable, and the lock is given back.
+/// Drops the last handle while commits wait: they become durable, and the lock is released.
 fn drop_without_close() {
     let world = World::default();
     let store = world.open(options());
-    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    block_on(push(&store, "r", "a")).expect("a push before any fault");
     let answers = Notes::default();
     let writers = [["w1", "w2"], ["w3", "w4"]].map(|names| {
         let answers = answers.clone();
@@ -136,7 +139,7 @@ fn drop_without_close() {
     reopened_has(&world, &answers);
 }
 
-/// Guards: a store that is dropped without a close ends its tasks and gives its lock back, and keeps what was answered.
+/// Guards: a store that is dropped without a close ends its tasks, releases its lock, and keeps what was acknowledged.
 #[test]
 fn dropping() {
     explore("dropping", 20, drop_without_close);

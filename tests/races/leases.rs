@@ -1,7 +1,8 @@
-//! Leases: what an existence check promised is there, although a delete and a collector go on beside it.
+//! Leases: what an existence check promised exists, although a delete and a collector run concurrently.
 //!
-//! The registry's own check (look, lease, look again) over the engine. The collector is a stand-in that does what DESIGN asks of
-//! one: it takes only what nothing links, references or holds, and looks at the catalog before and after it looks at the leases.
+//! The test uses the registry's own check (look, lease, look again) on the engine. The collector is a substitute with
+//! the rules of DESIGN. It takes only blobs that nothing links, references, leases or pins, and reads the catalog
+//! before and after the leases.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,15 +19,15 @@ use tonnage_server::registry::{Limits, ManifestPush, Precondition};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// What both sides did. Ordinary flags: looking at them is no point of its own.
+/// The acts of both sides, as ordinary flags: reading them is no scheduling point.
 #[derive(Default)]
-struct Deeds {
+struct Acts {
     promised: AtomicBool,
     collected: AtomicBool,
 }
 
-/// As HEAD does it.
-async fn head(store: Store, deeds: Arc<Deeds>) {
+/// Checks the blob as HEAD does.
+async fn head(store: Store, acts: Arc<Acts>) {
     let registry = embedded::registry(store, Limits::default());
     let name = "r".parse().expect("a name");
     let gate = Gate::new(Arc::new(Anonymous), Arc::new(GrantAll));
@@ -38,33 +39,33 @@ async fn head(store: Store, deeds: Arc<Deeds>) {
         .await
         .is_ok()
     {
-        let gone = deeds.collected.load(Ordering::SeqCst);
-        assert!(!gone, "a check said yes to what was collected");
-        deeds.promised.store(true, Ordering::SeqCst);
+        let gone = acts.collected.load(Ordering::SeqCst);
+        assert!(!gone, "a check promised a collected blob");
+        acts.promised.store(true, Ordering::SeqCst);
     }
 }
 
-/// Whether the catalog keeps the blob.
+/// Returns whether the catalog keeps the blob.
 fn named(store: &Store) -> bool {
     let view = store.view();
     let holders = view.holders(&digest("a"), 1).expect("rows are readable");
     !holders.is_empty() || view.referenced(&digest("a")).expect("rows are readable")
 }
 
-async fn delete_and_collect(store: Store, deeds: Arc<Deeds>) {
+async fn delete_and_collect(store: Store, acts: Arc<Acts>) {
     let away = batch("r", vec![], vec![Change::Unlink(digest("a"))]);
     store.commit(away).await.expect("what was pushed before");
     for _ in 0..2 {
         if !named(&store) && !store.is_leased(&digest("a")) && !named(&store) {
-            let promised = deeds.promised.load(Ordering::SeqCst);
-            assert!(!promised, "what was promised was collected");
-            deeds.collected.store(true, Ordering::SeqCst);
+            let promised = acts.promised.load(Ordering::SeqCst);
+            assert!(!promised, "a promised blob was collected");
+            acts.collected.store(true, Ordering::SeqCst);
         }
     }
 }
 
-/// Pushes a manifest that lists the blob, where it may also be missing.
-async fn put(store: Store, deeds: Arc<Deeds>) {
+/// Pushes a manifest that lists the blob, which may also be missing.
+async fn put(store: Store, acts: Arc<Acts>) {
     let limits = Limits {
         sparse: vec!["r".parse().expect("a pattern")],
         ..Limits::default()
@@ -88,28 +89,25 @@ async fn put(store: Store, deeds: Arc<Deeds>) {
     };
     let pushed = registry.push_manifest(&push, manifest).await;
     if pushed.expect("a sparse repository").missing == 0 {
-        let gone = deeds.collected.load(Ordering::SeqCst);
-        assert!(
-            !gone,
-            "a manifest was told that what was collected is there"
-        );
-        deeds.promised.store(true, Ordering::SeqCst);
+        let gone = acts.collected.load(Ordering::SeqCst);
+        assert!(!gone, "a manifest's check found a collected blob");
+        acts.promised.store(true, Ordering::SeqCst);
     }
 }
 
-/// A blob whose lease has ended, with one who is promised that it is there and one who deletes and collects it.
-fn promise<F: Future<Output = ()> + Send + 'static>(promised: fn(Store, Arc<Deeds>) -> F) {
+/// Runs one thread that is promised a blob whose lease has ended, and one that deletes and collects it.
+fn promise<F: Future<Output = ()> + Send + 'static>(promised: fn(Store, Arc<Acts>) -> F) {
     let world = World::default();
     let store = world.open(Options {
         lease_grace: Duration::from_secs(1),
         ..options()
     });
-    block_on(push(&store, "r", "a")).expect("nothing is wrong yet");
+    block_on(push(&store, "r", "a")).expect("a push before any fault");
     world.pass(Duration::from_secs(2));
-    let deeds = Arc::new(Deeds::default());
+    let acts = Arc::new(Acts::default());
     let threads = [
-        thread(promised(store.clone(), Arc::clone(&deeds))),
-        thread(delete_and_collect(store.clone(), Arc::clone(&deeds))),
+        thread(promised(store.clone(), Arc::clone(&acts))),
+        thread(delete_and_collect(store.clone(), Arc::clone(&acts))),
     ];
     for thread in threads {
         thread.join().expect("a thread ends");
@@ -118,31 +116,31 @@ fn promise<F: Future<Output = ()> + Send + 'static>(promised: fn(Store, Arc<Deed
 }
 
 fn body() {
-    promise(|store, deeds| async move { head(store, deeds).await });
+    promise(|store, acts| async move { head(store, acts).await });
 }
 
-/// Guards: what a manifest's check found there is held until its commit references it.
+/// Guards: a child that a manifest's check found is protected until the commit references it.
 #[test]
-fn a_manifest_holds_what_it_lists() {
+fn a_manifest_pins_its_children() {
     explore("a_manifest_holds_what_it_lists", 60, || {
-        promise(|store, deeds| async move { put(store, deeds).await });
+        promise(|store, acts| async move { put(store, acts).await });
     });
 }
 
-/// Guards: a check that says yes has the bytes leased before anybody may take them.
+/// Guards: a successful check has leased the bytes before a collector may take them.
 #[test]
 fn leases() {
     explore("leases", 100, body);
 }
 
-/// Longer than the store's task takes to look for leases that have expired, and shorter than a lease.
-const BETWEEN_LOOKS: Duration = Duration::from_mins(10);
+/// Longer than the interval of the task that removes expired leases, and shorter than a lease.
+const BETWEEN_EXPIRIES: Duration = Duration::from_mins(10);
 
-/// Pins come and go around a lease, while the store looks for those that have expired.
+/// Takes and drops pins around a lease, while the store removes expired ones.
 fn pins() {
     let world = World::default();
     let store = world.open(Options {
-        lease_grace: 100 * BETWEEN_LOOKS,
+        lease_grace: 100 * BETWEEN_EXPIRIES,
         ..options()
     });
     let pinned = digest("a");
@@ -151,7 +149,7 @@ fn pins() {
         shuttle::thread::spawn(move || {
             for _ in 0..2 {
                 let pin = store.pin(&[pinned]);
-                assert!(store.is_leased(&pinned), "a pin holds");
+                assert!(store.is_leased(&pinned), "a pinned digest is not protected");
                 drop(pin);
             }
         })
@@ -168,19 +166,20 @@ fn pins() {
     };
     let time = {
         let world = world.clone();
-        shuttle::thread::spawn(move || world.pass(BETWEEN_LOOKS))
+        shuttle::thread::spawn(move || world.pass(BETWEEN_EXPIRIES))
     };
     holder.join().expect("a thread ends");
     granter.join().expect("a thread ends");
     time.join().expect("a thread ends");
     let held = store.is_leased(&pinned);
     assert!(held, "a lease ended before its time");
-    world.pass(100 * BETWEEN_LOOKS);
-    assert!(!store.is_leased(&pinned), "a pin was left behind");
+    world.pass(100 * BETWEEN_EXPIRIES);
+    assert!(!store.is_leased(&pinned), "a pin remained");
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: no lease is lost when a pin of the same digest drops or the table is swept at that moment, and no pin is left behind.
+/// Guards: no lease is lost if a pin of the same digest is dropped or expired leases are removed at that moment, and no
+/// pin remains.
 #[test]
 fn pins_and_leases() {
     explore("pins_and_leases", 100, pins);

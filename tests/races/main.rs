@@ -1,7 +1,5 @@
-//! The engine between threads: every lock, flag, published state and wake-up is a point at which `shuttle` may go on with another
-//! thread, and so is every operation of the disk. The simulator (`tests/recovery`) runs on one thread and cannot see what happens here.
-//!
-//! Each body runs under many schedules (`support/explore`).
+//! The engine under schedules of threads: at every lock, flag, published state, wake-up and disk operation `shuttle`
+//! may switch to another thread. The simulator (`tests/recovery`) runs on one thread and cannot test this.
 
 mod checkpoints;
 mod commits;

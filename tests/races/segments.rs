@@ -1,4 +1,5 @@
-//! Segment files: one handle each, closed in turn, unlinked when the last holder of a retired one lets go.
+//! Handles of segment files: one for each file, closed in turn; a retired file is unlinked when its last holder drops
+//! it.
 
 use bytes::Bytes;
 use shuttle::future::block_on;
@@ -6,7 +7,7 @@ use tonnage_engine::{BlobInfo, ClientId, FinishedBlob, Lsn, Store, UploadClaim, 
 use tonnage_races::explore::explore;
 use tonnage_races::world::{ROOT, World, digest, options, thread};
 
-/// A blob with a segment of its own that no transaction names: dropped, the segment is retired.
+/// Makes a blob with a dedicated segment that no transaction names. When it is dropped, the segment is retired.
 async fn uncommitted(store: &Store) -> FinishedBlob {
     let text = "x".repeat(100 << 10);
     let spec = UploadSpec {
@@ -33,7 +34,7 @@ fn retire() {
     };
     let segment = found.extent.segment.0;
     let path = std::path::Path::new(ROOT).join(format!("segments/{segment:016x}.segment"));
-    assert!(world.disk.has(&path), "it has a segment of its own");
+    assert!(world.disk.has(&path), "the blob has no dedicated segment");
     let readers = [0, 1].map(|_| {
         let store = store.clone();
         thread(async move { drop(store.open_found(&name, &found, ClientId::default()).await) })
@@ -42,17 +43,18 @@ fn retire() {
     for thread in readers.into_iter().chain([retire]) {
         thread.join().expect("a thread ends");
     }
-    // The unlink is a task; it needs nobody to run.
+    // The unlink is a task that runs by itself.
     for _ in 0..1000 {
         if !world.disk.has(&path) {
             return;
         }
         shuttle::thread::yield_now();
     }
-    panic!("a retired segment that nobody holds is still there");
+    panic!("a retired segment without holders still exists");
 }
 
-/// Guards: a segment that is retired while others open it goes when they let go of it, and does not stay among the open ones.
+/// Guards: a segment that is retired while others open it is unlinked when they drop it, and leaves the cache of open
+/// files.
 #[test]
 fn retired_segments_go() {
     explore("retired_segments_go", 100, retire);

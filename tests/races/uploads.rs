@@ -1,4 +1,4 @@
-//! Uploads: one writer at a time, one end, one place for a digest.
+//! Concurrent requests on uploads: one writer at a time, one end, one stored copy of a digest.
 
 use bytes::Bytes;
 use shuttle::future::block_on;
@@ -15,7 +15,8 @@ fn begin(store: &Store) -> tonnage_engine::Result<UploadId> {
     })
 }
 
-/// Takes the session, writes and finishes; whether it made the blob. Small enough to stay in memory, or with a file of its own.
+/// Opens the session, writes and finishes. Returns whether it made the blob. It stays in memory if small, else it has a
+/// file.
 async fn write(store: Store, id: UploadId, text: Bytes) -> bool {
     let name = digest(std::str::from_utf8(&text).expect("text"));
     let mut upload = match store.open_upload(id, "r", UploadClaim::default()).await {
@@ -36,7 +37,7 @@ async fn write(store: Store, id: UploadId, text: Bytes) -> bool {
         Err(other) => panic!("{other}"),
     };
     let committed = store.commit(push_batch("r", finished)).await;
-    committed.expect("a sound disk");
+    committed.expect("a disk without faults");
     true
 }
 
@@ -45,11 +46,13 @@ async fn check_content(store: &Store, text: &str) {
     let found = store.view().blob(&name).expect("rows are readable");
     let found = found.expect("a blob that was committed");
     let opened = store.open_found(&name, &found, ClientId::default()).await;
-    let reader = opened.expect("a sound disk").expect("it is there");
+    let reader = opened
+        .expect("a disk without faults")
+        .expect("the blob is stored");
     assert_eq!(reader.len(), text.len() as u64);
 }
 
-/// Two requests take the same session, and a third cancels it.
+/// Opens the same session from two threads, while a third cancels it.
 fn same_session() {
     let world = World::default();
     let store = world.open(options());
@@ -79,19 +82,19 @@ fn same_session() {
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: a session taken twice has one writer, and ends once: as a blob, or cancelled.
+/// Guards: a session that two requests open has one writer, and ends once, as a blob or cancelled.
 #[test]
 fn one_session_taken_twice() {
     explore("one_session_taken_twice", 60, same_session);
 }
 
-/// A request writes piece after piece and finishes; another one comes and goes on where it is.
+/// Writes piece after piece in one request and finishes, while another request takes the turn and continues.
 fn take_over() {
     let world = World::default();
     let store = world.open(options());
     let id = begin(&store).expect("room for one");
-    let mut upload =
-        block_on(store.open_upload(id, "r", UploadClaim::default())).expect("nobody writes");
+    let mut upload = block_on(store.open_upload(id, "r", UploadClaim::default()))
+        .expect("no request has the turn");
     let older = {
         let store = store.clone();
         thread(async move {
@@ -127,8 +130,8 @@ fn take_over() {
                 upload
                     .write(Bytes::from_static(b"b"))
                     .await
-                    .expect("nobody takes over");
-                // Another digest, if the older request wrote anything after it lost its turn.
+                    .expect("the newest request keeps the turn");
+                // The digest would differ if the older request had written anything after it lost the turn.
                 return commit(&store, upload, &format!("{before}b")).await;
             }
         })
@@ -139,7 +142,7 @@ fn take_over() {
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Makes a blob of it, or finds out that another request did.
+/// Makes a blob of it, or returns that another request did.
 async fn commit(store: &Store, mut upload: Upload, text: &str) -> bool {
     let finished = match upload.finish(digest(text), None).await {
         Ok(finished) => finished,
@@ -148,17 +151,17 @@ async fn commit(store: &Store, mut upload: Upload, text: &str) -> bool {
         Err(other) => panic!("{other}"),
     };
     let committed = store.commit(push_batch("r", finished)).await;
-    committed.expect("a sound disk");
+    committed.expect("a disk without faults");
     true
 }
 
-/// Guards: a request that takes over has what was received before, and nothing that the older one sends later.
+/// Guards: a request that takes the turn has the bytes received before, and none that the older request sends later.
 #[test]
 fn a_newer_request_takes_over() {
     explore("a_newer_request_takes_over", 60, take_over);
 }
 
-/// An upload is closed twice at once.
+/// Closes an upload twice at once.
 fn close_twice() {
     let world = World::default();
     let store = world.open(options());
@@ -178,18 +181,18 @@ fn close_twice() {
         })
     });
     for close in closes {
-        assert!(close.join().expect("a close ends"), "a close was refused");
+        assert!(close.join().expect("a close ends"), "a close was rejected");
     }
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: a close that comes while another one commits finds out what became of it.
+/// Guards: a close that arrives while another one commits returns the result of that one.
 #[test]
 fn an_upload_closed_twice() {
     explore("an_upload_closed_twice", 60, close_twice);
 }
 
-/// Two uploads of the same content, each large enough for a segment of its own.
+/// Uploads the same content twice, each large enough for a dedicated segment.
 fn same_digest() {
     let world = World::default();
     let store = world.open(options());
@@ -200,7 +203,7 @@ fn same_digest() {
             let id = begin(&store).expect("room for two");
             assert!(
                 write(store, id, Bytes::from(text)).await,
-                "nobody else has it"
+                "the upload is not in use"
             );
         })
     });
@@ -211,23 +214,24 @@ fn same_digest() {
     block_on(store.close()).expect("a clean stop");
     drop(store);
     let store = world.open(options());
-    let stats = block_on(store.stats()).expect("a sound disk");
+    let stats = block_on(store.stats()).expect("a disk without faults");
     assert_eq!(
         (stats.blobs, stats.segments),
         (1, 1),
-        "one place for a digest"
+        "more than one copy of a digest is stored"
     );
     block_on(check_content(&store, &text));
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: of two uploads of the same content one is placed, the other's file goes and takes nothing along.
+/// Guards: of two uploads of the same content one is stored; the file of the other is removed without harm to the
+/// first.
 #[test]
 fn one_digest_pushed_twice() {
     explore("one_digest_pushed_twice", 20, same_digest);
 }
 
-/// More begin than may be.
+/// Begins more uploads than allowed.
 fn bound() {
     let world = World::default();
     let store = world.open(Options {
@@ -244,14 +248,14 @@ fn bound() {
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: uploads that begin at the same moment are counted one after the other.
+/// Guards: concurrent beginnings of uploads are counted one after the other.
 #[test]
 fn uploads_are_bounded() {
     explore("uploads_are_bounded", 20, bound);
 }
 
-/// A request takes an upload while another repository's upload needs its place.
-fn give_way() {
+/// Opens an upload while an upload of another repository needs its place.
+fn evict() {
     let world = World::default();
     let store = world.open(Options {
         uploads_max: 1,
@@ -267,7 +271,7 @@ fn give_way() {
                 Err(other) => panic!("{other}"),
             };
             let written = upload.write(Bytes::from_static(b"a")).await;
-            written.expect("an upload in use does not give way");
+            written.expect("an upload in use was evicted");
             commit(&store, upload, "a").await
         })
     };
@@ -284,13 +288,13 @@ fn give_way() {
     let (made, begun) = (writer.join().expect("a writer ends"), other.join());
     assert!(
         made || begun.expect("a thread ends"),
-        "neither got the place"
+        "neither upload succeeded"
     );
     block_on(store.close()).expect("a clean stop");
 }
 
-/// Guards: an upload that a request took does not give way, however close the two come.
+/// Guards: an upload that a request has opened is not evicted, however close the two events are.
 #[test]
-fn an_upload_in_use_does_not_give_way() {
-    explore("an_upload_in_use_does_not_give_way", 60, give_way);
+fn an_upload_in_use_is_not_evicted() {
+    explore("an_upload_in_use_is_not_evicted", 60, evict);
 }

@@ -1,4 +1,4 @@
-//! Is a store, after whatever happened to it, what DURABILITY.md promises?
+//! Checks that a store, whatever happened to it, is as DURABILITY.md promises.
 
 use std::path::Path;
 
@@ -13,8 +13,8 @@ use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 pub use tonnage_tests::model::generate::options;
 pub use tonnage_tests::model::recover::{empty_disk, store_path};
 
-/// Checks an open store: each repository is as its last acknowledged step left it, or as the step in flight would; every
-/// blob and manifest it holds reads back whole.
+/// Checks an open store. Each repository is as its last acknowledged step left it, or as the unacknowledged one would.
+/// Every blob and manifest reads back whole.
 pub async fn contract(
     store: &Store,
     scripts: &[Script],
@@ -27,19 +27,20 @@ pub async fn contract(
         let attempted = script.after(progress.begun);
         if found != acknowledged && found != attempted {
             return Err(format!(
-                "{} after {progress:?}:\n found        {found:?}\n acknowledged {acknowledged:?}\n attempted    {attempted:?}",
+                "{} after {progress:?}:\n found        {found:?}\n \
+                 acknowledged {acknowledged:?}\n attempted    {attempted:?}",
                 script.repository
             ));
         }
         for digest in found.links.iter().chain(found.manifests.keys()) {
-            whole(store, digest).await?;
+            check_blob(store, digest).await?;
         }
     }
     Ok(())
 }
 
-/// Reads a blob and computes its digest anew.
-async fn whole(store: &Store, digest: &Digest) -> Result<(), String> {
+/// Reads a blob and checks its digest.
+async fn check_blob(store: &Store, digest: &Digest) -> Result<(), String> {
     let reader = store
         .open_blob(digest)
         .await
@@ -57,7 +58,7 @@ async fn whole(store: &Store, digest: &Digest) -> Result<(), String> {
     }
 }
 
-/// Runs `fsck` on a disk. Everything but damage may be there after a crash.
+/// Runs `fsck` on a disk. All findings but damage are allowed after a crash.
 pub fn fsck_image(seed: u64, image: &Image) -> Result<FsckReport, String> {
     let machine = Machine::new(seed, image);
     let checked = machine.executor.block_on(fsck_at(&machine, &store_path()));
@@ -73,7 +74,7 @@ async fn fsck_at(machine: &Machine, path: &Path) -> Result<FsckReport, Error> {
     fsck::check(&machine.env, path, FsckOptions { deep: true }, &|_, _| {}).await
 }
 
-/// Opens a crashed disk, checks the contract, closes, and checks with `fsck` before and after.
+/// Opens a crashed disk, checks the contract and closes. Runs `fsck` before and after.
 pub fn recovered(
     seed: u64,
     image: &Image,

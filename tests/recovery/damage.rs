@@ -1,5 +1,5 @@
-//! A closed store that somebody or something changed: what is damaged is never served, `fsck` names it, and nothing is
-//! thrown away on the word of a store that is not whole.
+//! Changes to a closed store: damaged content is never served, `fsck` names it, and nothing is deleted on the basis of
+//! an incomplete store.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,8 @@ use super::workload::{Progress, Script, leave, manifest, push};
 
 const SEED: u64 = 1;
 
-/// Contents of every size in shared segments and segments of their own, names, and a journal of several files.
+/// Returns a script with contents of every size, in shared and dedicated segments, names, and a journal of several
+/// files.
 fn script() -> Script {
     let mut steps: Vec<_> = [1, 3, 5, 6, 7, 8, 9].map(push).to_vec();
     steps.extend((100..122).map(|number| manifest(number, &[1, 3, 9], "latest")));
@@ -34,7 +35,7 @@ fn all_of(script: &Script) -> [Progress; 1] {
     }]
 }
 
-/// Whole files in the journal matter here, not how small they can be.
+/// Returns options under which files of the journal have their usual size.
 fn options() -> Options {
     Options {
         journal_file_bytes: 32 << 10,
@@ -46,7 +47,7 @@ async fn open(machine: &Machine) -> Result<(Store, OpenReport), Error> {
     Store::open(machine.env.clone(), &check::store_path(), options()).await
 }
 
-/// The script is taken in a store whose journal is one file; then it is closed, or the process killed.
+/// Runs the script in a store whose journal is one file. Then the store is closed, or the process killed.
 fn in_one_file(script: &Script, closed: bool) -> Machine {
     let options = Options {
         journal_file_bytes: 1 << 20,
@@ -71,7 +72,7 @@ fn in_one_file(script: &Script, closed: bool) -> Machine {
     machine
 }
 
-/// Takes `steps` in a store on `image` and closes it.
+/// Runs `steps` in a store on `image` and closes it.
 fn closed_after(image: &Image, script: &Script, steps: &[Operation]) -> Image {
     let machine = Machine::new(SEED, image);
     machine.executor.block_on(async {
@@ -86,7 +87,7 @@ fn closed_after(image: &Image, script: &Script, steps: &[Operation]) -> Image {
     machine.disk.live_image()
 }
 
-/// A store that was closed once.
+/// Returns a store that was closed once.
 fn closed(script: &Script) -> Image {
     closed_after(&check::empty_disk(), script, &script.steps)
 }
@@ -105,13 +106,13 @@ fn names(report: &FsckReport, path: &Path) -> bool {
     report.findings.iter().any(|finding| finding.path == path)
 }
 
-/// Files of a store with this extension, in order.
+/// Returns the files of a store with this extension, in order.
 fn files(image: &Image, extension: &str) -> Vec<PathBuf> {
     let wanted = |path: &&PathBuf| path.extension().is_some_and(|found| found == extension);
     image.files.keys().filter(wanted).cloned().collect()
 }
 
-/// The image with one bit of a file turned.
+/// Returns the image with one bit of a file flipped.
 fn flipped(image: &Image, path: &Path, offset: u64) -> Image {
     let mut image = image.clone();
     let content = image.files.get_mut(path).expect("the file is there");
@@ -121,7 +122,7 @@ fn flipped(image: &Image, path: &Path, offset: u64) -> Image {
     image
 }
 
-/// Guards: caches deleted while the store is closed, all or some, come back from the journal.
+/// Guards: caches deleted while the store is closed, all or some, are rebuilt from the journal.
 #[test]
 fn deleted_caches_come_back_from_the_journal() {
     let script = script();
@@ -143,7 +144,7 @@ fn deleted_caches_come_back_from_the_journal() {
     rebuilds(&without, &script);
 }
 
-/// Opens without a checkpoint, with all that was acknowledged.
+/// Checks that the store opens without a checkpoint, with everything acknowledged.
 fn rebuilds(image: &Image, script: &Script) {
     let machine = Machine::new(SEED, image);
     machine.executor.block_on(async {
@@ -177,9 +178,9 @@ fn refused(image: &Image, why: &str) {
     );
 }
 
-/// Guards: a store with a journal file missing is refused, whichever it is, as far as anything left tells of it: the file before or
-/// behind it, a checkpoint, or a segment whose id it reserved. Its segments are not taken for orphans. Where a checkpoint makes up
-/// for the file, the store opens with all that was acknowledged, and says what is missing.
+/// Guards: a store without one of its journal files is refused if anything left shows that the file existed: the file
+/// before or after it, a checkpoint, or a segment whose id it reserved. Its segments are not taken for orphans. If a
+/// checkpoint replaces the file, the store opens with everything acknowledged and reports what is missing.
 #[test]
 fn a_missing_journal_file_is_refused() {
     let script = script();
@@ -221,7 +222,7 @@ fn a_missing_journal_file_is_refused() {
         without.files.remove(path);
     }
     refused(&without, "without any");
-    // Nor is a gap bridged, however wide.
+    // A gap is not bridged either, however wide.
     let mut without = bare;
     for path in &earlier[1..] {
         without.files.remove(path);
@@ -236,7 +237,7 @@ fn zero(image: &mut Image, path: &Path, from: u64) {
     content.write(from, &vec![0; usize::try_from(length).expect("small")]);
 }
 
-/// Where the frames of a journal file start.
+/// Returns the offsets of the frames of a journal file.
 fn frames(image: &Image, path: &Path) -> Vec<u64> {
     let bytes = image.files[path].to_vec();
     let blocks = bytes.chunks(4096).zip((0u64..).step_by(4096));
@@ -244,7 +245,8 @@ fn frames(image: &Image, path: &Path) -> Vec<u64> {
     frames.map(|(_, at)| at).collect()
 }
 
-/// Opens with all that was acknowledged and names `path`, as `fsck` does. False where it is refused instead.
+/// Checks that the store opens with everything acknowledged and names `path`, as `fsck` does. Returns false if it is
+/// refused instead.
 fn only_the_checkpoint(image: &Image, script: &Script, path: &Path) -> bool {
     let found = fsck(image);
     assert!(!found.is_sound() && names(&found, path), "{found:?}");
@@ -266,13 +268,13 @@ fn only_the_checkpoint(image: &Image, script: &Script, path: &Path) -> bool {
         return false;
     }
     assert!(advice.concat().contains("only copy"), "{advice:?}");
-    // And after that as before.
+    // The next open is the same.
     assert!(names(&fsck(&machine.disk.live_image()), path));
     true
 }
 
-/// Guards: a closed store whose journal lost frames at its end, while the checkpoint holds them all: it opens with everything, says
-/// that the checkpoint is the only copy, and nobody is told to delete it.
+/// Guards: if the journal of a closed store lost frames at its end that the checkpoint contains, the store opens with
+/// everything. It reports the checkpoint as the only copy, and advises no one to delete it.
 #[test]
 fn a_checkpoint_that_holds_more_than_the_journal_is_kept() {
     let script = script();
@@ -280,7 +282,7 @@ fn a_checkpoint_that_holds_more_than_the_journal_is_kept() {
     let path = files(&image, "journal").remove(0);
     let frames = frames(&image, &path);
     assert!(frames.len() > 10, "{frames:?}");
-    // The last one says that the store was closed, and holds nothing.
+    // The last frame only records the close.
     for at in &frames[..frames.len() - 1] {
         let mut lost = image.clone();
         zero(&mut lost, &path, *at);
@@ -288,9 +290,9 @@ fn a_checkpoint_that_holds_more_than_the_journal_is_kept() {
     }
 }
 
-/// Guards: a process was killed, and then frames at the end of its journal are lost: zeroed, overwritten or cut off. Everything that
-/// was acknowledged had its mark, so the store is refused instead of opened without it. Without its marks only what a drive
-/// could still have had in flight passes for torn: that is not covered.
+/// Guards: after a kill, frames at the end of the journal that are zeroed, overwritten or cut off are noticed. Every
+/// acknowledged frame has its mark, so the store is refused. Without the marks only frames that the drive may not have
+/// written yet count as torn; that case is not covered.
 #[test]
 fn lost_frames_at_the_end_of_the_journal_are_noticed() {
     let script = script();
@@ -316,7 +318,7 @@ fn lost_frames_at_the_end_of_the_journal_are_noticed() {
             refused(&image, &format!("{how} from byte {at} on"));
             assert!(names(&fsck(&image), &path), "{how} from byte {at} on");
         }
-        // The mark of the last frame became durable with no later one.
+        // No later frame made the mark of the last frame durable.
         if number + 1 < frames.len() {
             let mut zeroed = after_power_cut.clone();
             zero(&mut zeroed, &path, *at);
@@ -328,8 +330,8 @@ fn lost_frames_at_the_end_of_the_journal_are_noticed() {
     }
 }
 
-/// Guards: a store that lost its superblock gets no new one; with three of four copies damaged it opens, `fsck` names
-/// them, and they are whole afterwards.
+/// Guards: a store that lost its superblock gets no new one. With three of four copies damaged it opens, `fsck` names
+/// them, and they are repaired.
 #[test]
 fn a_missing_superblock_is_refused_and_one_copy_is_enough() {
     let script = script();
@@ -356,8 +358,9 @@ fn a_missing_superblock_is_refused_and_one_copy_is_enough() {
     refused(&image, "only the reserve and the checkpoints are left");
 }
 
-/// Guards: a store whose `journal/` and `segments/` are empty, as when nothing is mounted there, is refused and left as it is, as long
-/// as anything else tells that it was used. One that was never written to keeps its identity.
+/// Guards: a store whose `journal/` and `segments/` are empty, as when their file systems are not mounted, is refused
+/// and left unchanged, as long as anything else shows that it was used. One that was never written to keeps its
+/// identity.
 #[test]
 fn a_store_without_its_file_systems_is_left_alone() {
     let mut script = script();
@@ -391,8 +394,9 @@ fn a_store_without_its_file_systems_is_left_alone() {
     );
 }
 
-/// Guards: a segment that is missing or too short is noticed at open, after a clean stop and after a kill: exactly the blobs that are
-/// not whole in it count as damaged before anything reads them, are not served, and a push stores them anew, for good.
+/// Guards: a segment that is missing or too short is noticed at open, after a clean stop and after a kill. Exactly the
+/// blobs that are not whole in it count as damaged before any read. They are not served, and a push stores them again,
+/// permanently.
 #[test]
 fn a_lost_segment_counts_as_damaged_from_the_start() {
     let script = script();
@@ -417,7 +421,8 @@ fn a_lost_segment_counts_as_damaged_from_the_start() {
     }
 }
 
-/// Opens a store of which `path` is gone, or `there` bytes of it are left, and heals it. How many blobs in it were still whole.
+/// Opens a store without `path`, or with `there` bytes of it left, and heals it. Returns how many blobs in that segment
+/// were still whole.
 fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usize {
     let why = format!("{} cut to {there:?}", path.display());
     let machine = Machine::new(SEED, image);
@@ -480,8 +485,8 @@ fn loses(image: &Image, script: &Script, path: &Path, there: Option<u64>) -> usi
     whole
 }
 
-/// Guards: copies of a store leave empty directories out: without `uploads/` it opens, and `fsck` finds nothing wrong; a store that
-/// holds no blob needs no `segments/` either. One that does is refused without it.
+/// Guards: empty directories may be missing, as in some copies of a store. Without `uploads/` it opens, and `fsck` has
+/// no findings. A store without blobs needs no `segments/` either; one with blobs is refused without it.
 #[test]
 fn empty_directories_may_be_missing() {
     let script = script();
@@ -489,11 +494,11 @@ fn empty_directories_may_be_missing() {
     let segments = check::store_path().join("segments");
     let mut image = closed(&script);
     image.dirs.remove(&uploads);
-    goes_on(&image, &script);
+    works(&image, &script);
     let mut empty = closed_after(&check::empty_disk(), &script, &[]);
     empty.dirs.remove(&uploads);
     empty.dirs.remove(&segments);
-    goes_on(&empty, &script);
+    works(&empty, &script);
     image.files.retain(|path, _| !path.starts_with(&segments));
     image.dirs.remove(&segments);
     let machine = Machine::new(SEED, &image);
@@ -505,8 +510,8 @@ fn empty_directories_may_be_missing() {
     assert!(!fsck(&image).is_sound());
 }
 
-/// `fsck` finds nothing, and the store opens and takes the script.
-fn goes_on(image: &Image, script: &Script) {
+/// Checks that `fsck` has no findings, and that the store opens and accepts the script.
+fn works(image: &Image, script: &Script) {
     let report = fsck(image);
     assert!(report.clean && report.findings.is_empty(), "{report:?}");
     let image = closed_after(image, script, &script.steps);
@@ -514,9 +519,9 @@ fn goes_on(image: &Image, script: &Script) {
     assert!(report.clean && report.findings.is_empty(), "{report:?}");
 }
 
-/// Guards: `fsck` goes on after an upload log that it cannot read, and still finds what is damaged behind it.
+/// Guards: `fsck` continues after an upload log that it cannot read, and finds later damage.
 #[test]
-fn fsck_goes_on_after_a_log_that_it_cannot_read() {
+fn fsck_continues_after_an_unreadable_log() {
     let mut script = script();
     script.steps.push(leave(9));
     let image = closed(&script);
@@ -530,7 +535,7 @@ fn fsck_goes_on_after_a_log_that_it_cannot_read() {
     let checked = machine
         .executor
         .block_on(fsck::check(&machine.env, &path, options, &|_, _| {}));
-    let report = checked.expect("the check does not end there");
+    let report = checked.expect("fsck ended at the log");
     assert!(
         names(&report, &log) && names(&report, &segment),
         "{report:?}"
@@ -538,9 +543,9 @@ fn fsck_goes_on_after_a_log_that_it_cannot_read() {
     assert!(!report.is_sound());
 }
 
-/// Guards: `fsck` names a journal file that is damaged where the checkpoint does not need it, and still looks at every blob.
+/// Guards: `fsck` names a damaged journal file that the checkpoint does not need, and still checks every blob.
 #[test]
-fn fsck_looks_at_blobs_behind_a_damaged_journal() {
+fn fsck_checks_blobs_after_a_damaged_journal() {
     let script = script();
     let image = closed(&script);
     let journal = files(&image, "journal").remove(0);
@@ -554,7 +559,8 @@ fn fsck_looks_at_blobs_behind_a_damaged_journal() {
     );
 }
 
-/// Guards: `fsck` reports bytes after the end of a dedicated segment, and not as damage: nothing reads them, and no push clears them.
+/// Guards: `fsck` reports bytes after the end of a dedicated segment, but not as damage: they are never read, and no
+/// push removes them.
 #[test]
 fn bytes_after_a_dedicated_segment_are_reported() {
     let script = script();
@@ -574,11 +580,11 @@ fn bytes_after_a_dedicated_segment_are_reported() {
         assert!(report.is_sound(), "{report:?}");
         noticed += usize::from(dedicated);
     }
-    assert!(noticed > 0, "no segment was a dedicated one");
+    assert!(noticed > 0, "no segment was dedicated");
 }
 
-/// Guards: damage that a read finds is known after the next start, whether the store was closed or killed once the mark was durable, and
-/// until the blob is pushed again; nothing else counts as damaged.
+/// Guards: damage found by a read is known after the next start, whether the store was closed, or killed once the mark
+/// was durable. It stays known until the blob is pushed again. Nothing else counts as damaged.
 #[test]
 fn damage_is_remembered_until_it_is_healed() {
     let script = script();
@@ -655,8 +661,8 @@ fn damage_is_remembered_until_it_is_healed() {
     }
 }
 
-/// In `image` the right bytes of a blob that is recorded as damaged are back: `fsck` lists it, a part that is read clears nothing, all of
-/// it clears the mark for good.
+/// Checks `image`, in which a blob recorded as damaged has its right bytes again: `fsck` lists it, a partial read
+/// clears nothing, a whole read clears the mark permanently.
 fn whole_again(image: &Image, digest: &Digest, segment: &Path) {
     let report = fsck(image);
     assert!(report.is_sound() && names(&report, segment), "{report:?}");

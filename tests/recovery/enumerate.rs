@@ -1,7 +1,8 @@
-//! Generated histories, stopped before every write, sync and change of a name, and the same on a real folder.
+//! Generated histories, stopped before every write, sync and change of a directory, and the same histories in a real
+//! directory.
 //!
-//! A few seeds here; `sim` (tests/sim) runs as many as it is told to. `TONNAGE_TEST_SEED` replays one,
-//! `TONNAGE_TEST_FIRST_SEED` begins elsewhere, `TONNAGE_TEST_FULL=1` runs more.
+//! These tests run few seeds; `sim` (tests/sim) runs as many as requested. `TONNAGE_TEST_SEED` replays one,
+//! `TONNAGE_TEST_FIRST_SEED` sets the first, `TONNAGE_TEST_FULL=1` runs more.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +13,7 @@ use tonnage_tests::model::sweep::{Depth, sweep};
 use tonnage_tests::model::{real, shrink};
 use tonnage_tests::say;
 
-/// The seeds to run: each orders tasks, completions and losses differently.
+/// Returns the seeds to run. Each one orders tasks, completions and losses differently.
 fn seeds(few: u64, many: u64) -> Vec<u64> {
     let number = |name| {
         let text = std::env::var(name).ok();
@@ -28,9 +29,9 @@ fn seeds(few: u64, many: u64) -> Vec<u64> {
     seeds
 }
 
-/// Guards: DURABILITY.md, every row, at every crash point of generated histories and of the openings that follow: whatever the disk
-/// kept of what was not synced, the store opens, holds exactly the transactions up to some LSN that is not below any that was
-/// answered or seen, `fsck` agrees before and after, and damage to a closed store is noticed.
+/// Guards: DURABILITY.md, every row, at every crash point of generated histories and of the following opens. Whatever
+/// unsynced data the disk kept, the store opens and has exactly the transactions up to some LSN, not below any that was
+/// answered or seen. `fsck` agrees before and after, and damage to a closed store is noticed.
 #[test]
 fn every_crash_point_recovers() {
     let mut census = Census::default();
@@ -40,7 +41,7 @@ fn every_crash_point_recovers() {
         census.add(&swept.census);
         if let Some(failure) = swept.failure {
             panic!(
-                "seed {seed}: \"{}\" in life {}, {}: {}\n{}last operations:\n{}\nshorter: sim --seed {seed}",
+                "seed {seed}: \"{}\" in life {}, {}: {}\n{}last operations:\n{}\nto shrink it: sim --seed {seed}",
                 failure.violation.check,
                 failure.life,
                 failure.stop,
@@ -60,8 +61,8 @@ fn every_crash_point_recovers() {
     );
 }
 
-/// Guards: the same histories, carried out in a real folder by real threads: every accepted call was allowed where its LSN puts
-/// it, every refused one was not, and what is there after each stop is the model.
+/// Guards: the same histories with real threads in a real directory. Every accepted call was allowed at its LSN, every
+/// rejected one was not, and the state after each stop is the model's.
 #[test]
 fn the_same_histories_hold_on_a_real_folder() {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -85,10 +86,10 @@ fn the_same_histories_hold_on_a_real_folder() {
     }
 }
 
-/// Guards: the generator reaches every operation, every size around a boundary, and every kind of stop within a hundred
-/// seeds; what it does not generate is not tested.
+/// Guards: within a hundred seeds the generator reaches every operation, every size around a boundary, and every kind
+/// of stop. What it does not generate is not tested.
 #[test]
-fn the_generator_leaves_nothing_out() {
+fn the_generator_reaches_everything() {
     let mut census = Census::default();
     let histories: Vec<_> = (1..=200).map(generate).collect();
     histories

@@ -1,7 +1,7 @@
-//! A disk that fails: what each failure costs, and what it must not cost.
+//! Failures of the disk: what each one may cost, and what it must not.
 //!
-//! A full disk and an error on data cost the push they hit. A failed sync of what many share stops writes until the store is opened
-//! again. Nothing that was acknowledged is lost by either.
+//! A full disk or an error on data fails only that push. A failed sync of a shared file stops writes until the next
+//! open. Neither loses anything acknowledged.
 
 use std::path::Path;
 
@@ -21,15 +21,15 @@ const EACCES: i32 = 13;
 const EINVAL: i32 = 22;
 const REPOSITORY: &str = "library/a";
 
-/// One repository, step by step, with what was acknowledged.
-struct Play {
+/// A store with one repository, and the record of what was acknowledged.
+struct Scenario {
     store: Store,
     env: Env,
     script: Script,
     progress: Progress,
 }
 
-impl Play {
+impl Scenario {
     async fn open(machine: &Machine) -> Self {
         let opened = Store::open(machine.env.clone(), &check::store_path(), check::options()).await;
         Self {
@@ -43,13 +43,13 @@ impl Play {
         }
     }
 
-    /// Takes a step that succeeds.
+    /// Takes a step that must succeed.
     async fn good(&mut self, step: Operation) {
         let taken = self.attempt(step.clone()).await;
         taken.unwrap_or_else(|error| panic!("{step:?}: {error}"));
     }
 
-    /// Takes a step of which nothing is there if it fails.
+    /// Takes a step that leaves no effect if it fails.
     async fn attempt(&mut self, step: Operation) -> Result<(), Error> {
         self.script.take(&self.store, &self.env, &step).await?;
         self.script.steps.push(step);
@@ -58,7 +58,7 @@ impl Play {
         Ok(())
     }
 
-    /// Takes a step that fails, and may be there all the same after the next start.
+    /// Takes a step that must fail, but may have an effect after the next start.
     async fn lost(&mut self, step: Operation) -> Error {
         let taken = self.script.take(&self.store, &self.env, &step).await;
         self.script.steps.push(step);
@@ -66,14 +66,14 @@ impl Play {
         taken.expect_err("the step fails")
     }
 
-    /// What was acknowledged is there and reads back.
+    /// Checks that everything acknowledged is present and readable.
     async fn holds(&self) {
         let (scripts, progress) = (std::slice::from_ref(&self.script), [self.progress]);
         let held = check::contract(&self.store, scripts, &progress).await;
         held.unwrap_or_else(|why| panic!("{why}"));
     }
 
-    /// Every image that the disk may hold after a stop now recovers to what was acknowledged.
+    /// Checks that every image that the disk may have after a stop now recovers everything acknowledged.
     fn recovers(&self, machine: &Machine) {
         let seed = machine.executor.seed();
         let (scripts, progress) = (std::slice::from_ref(&self.script), [self.progress]);
@@ -88,104 +88,104 @@ fn machine(seed: u64) -> Machine {
     Machine::new(seed, &check::empty_disk())
 }
 
-/// Guards: a full disk fails the push that needs space, small or large, with `NoSpace`; reads and deletes go on, also when the
-/// journal needs a new file; the store takes pushes again once there is space.
+/// Guards: a full disk fails the push that needs space, small or large, with `NoSpace`. Reads and deletes continue,
+/// also when the journal needs a new file. The store accepts pushes again once there is space.
 #[test]
 fn a_full_disk_fails_that_push_alone() {
     for seed in 1..=3 {
         let machine = machine(seed);
-        let play = machine.executor.block_on(async {
-            let mut play = Play::open(&machine).await;
-            play.good(push(1)).await;
-            play.good(push(7)).await;
+        let scenario = machine.executor.block_on(async {
+            let mut scenario = Scenario::open(&machine).await;
+            scenario.good(push(1)).await;
+            scenario.good(push(7)).await;
             for number in 100..106 {
-                play.good(manifest(number, &[1, 7], "latest")).await;
+                scenario.good(manifest(number, &[1, 7], "latest")).await;
             }
             machine
                 .disk
                 .set_capacity(Some(machine.disk.used_bytes() + 5000));
             for number in [4, 9, 5, 8] {
-                let failed = play.attempt(push(number)).await;
+                let failed = scenario.attempt(push(number)).await;
                 assert!(matches!(failed, Err(Error::NoSpace { .. })), "{failed:?}");
-                play.holds().await;
+                scenario.holds().await;
             }
-            // Frames of 4 KiB in files of 32 KiB: some of these need a file, whose space the reserve gives.
+            // Frames of 4 KiB in files of 32 KiB: some of these need a new file, whose space comes from the reserve.
             for number in 100..106 {
-                play.good(Operation::DeleteManifest(number)).await;
+                scenario.good(Operation::DeleteManifest(number)).await;
             }
-            play.good(Operation::Unlink(7)).await;
-            play.holds().await;
-            assert!(play.store.poisoned().is_none());
+            scenario.good(Operation::Unlink(7)).await;
+            scenario.holds().await;
+            assert!(scenario.store.poisoned().is_none());
             machine.disk.set_capacity(None);
             for number in [4, 9, 5, 8] {
-                play.good(push(number)).await;
+                scenario.good(push(number)).await;
             }
-            play.holds().await;
-            play.store.close().await.expect("the store closes");
-            play
+            scenario.holds().await;
+            scenario.store.close().await.expect("the store closes");
+            scenario
         });
-        play.recovers(&machine);
+        scenario.recovers(&machine);
     }
 }
 
-/// Guards: when not even the reserve is left, deletes fail with `NoSpace`, change nothing, and succeed once there is space.
+/// Guards: without even the reserve, deletes fail with `NoSpace`, change nothing, and succeed once there is space.
 #[test]
 fn a_journal_without_space_refuses_and_goes_on_later() {
     let machine = machine(1);
-    let play = machine.executor.block_on(async {
-        let mut play = Play::open(&machine).await;
-        play.good(push(1)).await;
-        play.good(manifest(100, &[1], "latest")).await;
+    let scenario = machine.executor.block_on(async {
+        let mut scenario = Scenario::open(&machine).await;
+        scenario.good(push(1)).await;
+        scenario.good(manifest(100, &[1], "latest")).await;
         machine.disk.set_capacity(Some(machine.disk.used_bytes()));
         let mut taken = 0;
         let refused = loop {
-            match play.attempt(tag("other", 100)).await {
+            match scenario.attempt(tag("other", 100)).await {
                 Ok(()) => taken += 1,
                 Err(error) => break error,
             }
             assert!(taken < 100, "the disk is never full");
         };
         assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
-        assert!(taken > 10, "the reserve gave nothing: {taken} steps");
-        play.holds().await;
-        assert!(play.store.poisoned().is_none());
+        assert!(taken > 10, "the reserve allowed only {taken} steps");
+        scenario.holds().await;
+        assert!(scenario.store.poisoned().is_none());
         machine.disk.set_capacity(None);
-        play.good(untag("other")).await;
-        play.good(push(9)).await;
-        play.store.close().await.expect("the store closes");
-        play
+        scenario.good(untag("other")).await;
+        scenario.good(push(9)).await;
+        scenario.store.close().await.expect("the store closes");
+        scenario
     });
-    play.recovers(&machine);
+    scenario.recovers(&machine);
 }
 
-/// Guards: a store opens on a full disk, out of its reserve: reads and deletes are what is needed then.
+/// Guards: a store opens on a full disk with the space of its reserve, because reads and deletes are needed then.
 #[test]
 fn a_store_opens_on_a_full_disk() {
     let first = machine(1);
-    let mut play = first.executor.block_on(async {
-        let mut play = Play::open(&first).await;
-        play.good(push(9)).await;
-        play.good(manifest(100, &[9], "latest")).await;
-        play.store.close().await.expect("the store closes");
-        play
+    let mut scenario = first.executor.block_on(async {
+        let mut scenario = Scenario::open(&first).await;
+        scenario.good(push(9)).await;
+        scenario.good(manifest(100, &[9], "latest")).await;
+        scenario.store.close().await.expect("the store closes");
+        scenario
     });
     let second = Machine::new(1, &first.disk.live_image());
     second.disk.set_capacity(Some(second.disk.used_bytes()));
     second.executor.block_on(async {
-        play.store = Play::open(&second).await.store;
-        play.holds().await;
-        play.good(Operation::DeleteManifest(100)).await;
-        let failed = play.attempt(push(8)).await;
+        scenario.store = Scenario::open(&second).await.store;
+        scenario.holds().await;
+        scenario.good(Operation::DeleteManifest(100)).await;
+        let failed = scenario.attempt(push(8)).await;
         assert!(matches!(failed, Err(Error::NoSpace { .. })), "{failed:?}");
-        play.holds().await;
+        scenario.holds().await;
     });
-    play.recovers(&second);
+    scenario.recovers(&second);
 }
 
-/// Guards: an open that has no descriptor for the reserve fails, instead of leaving the store without one; a reserve of 0 bytes is
-/// none.
+/// Guards: an open without a descriptor for the reserve fails, instead of opening a store without one. A reserve of 0
+/// bytes means none.
 #[test]
-fn the_reserve_is_made_unless_there_is_to_be_none() {
+fn the_reserve_is_created_unless_it_is_zero() {
     let machine = machine(1);
     let path = check::store_path();
     let open = |reserve_bytes| {
@@ -215,7 +215,8 @@ fn the_reserve_is_made_unless_there_is_to_be_none() {
     });
 }
 
-/// Guards: an error on data of a dedicated segment, be it a write or its sync, fails that upload alone; nothing of it stays.
+/// Guards: an error on data of a dedicated segment, in a write or its sync, fails only that upload, and no file of it
+/// remains.
 #[test]
 fn an_error_on_a_large_push_fails_it_alone() {
     let faults = [
@@ -231,50 +232,51 @@ fn an_error_on_a_large_push_fails_it_alone() {
     ];
     for (seed, fault) in faults.into_iter().enumerate() {
         let machine = machine(seed as u64);
-        let play = machine.executor.block_on(async {
-            let mut play = Play::open(&machine).await;
-            play.good(push(1)).await;
+        let scenario = machine.executor.block_on(async {
+            let mut scenario = Scenario::open(&machine).await;
+            scenario.good(push(1)).await;
             let struck = fault.kind != OpKind::SetLen;
             machine.disk.add_fault(fault.clone());
-            let failed = play.attempt(push(9)).await;
+            let failed = scenario.attempt(push(9)).await;
             assert_eq!(failed.is_err(), struck, "{fault:?}: {failed:?}");
             machine.disk.clear_faults();
-            assert!(play.store.poisoned().is_none(), "{fault:?}");
-            play.good(push(2)).await;
-            play.good(push(9)).await;
-            play.holds().await;
-            play.store.close().await.expect("the store closes");
-            play
+            assert!(scenario.store.poisoned().is_none(), "{fault:?}");
+            scenario.good(push(2)).await;
+            scenario.good(push(9)).await;
+            scenario.holds().await;
+            scenario.store.close().await.expect("the store closes");
+            scenario
         });
-        play.recovers(&machine);
+        scenario.recovers(&machine);
     }
 }
 
-/// Guards: a log that cannot be written costs an upload its way over a restart, and nothing else.
+/// Guards: an error on an upload log costs that upload its resumption after a restart, and nothing else.
 #[test]
 fn an_error_on_an_upload_log_costs_only_the_resumption() {
     for kind in [OpKind::Create, OpKind::Write, OpKind::SyncData] {
         for n in 1..=3 {
             let machine = machine(n);
-            let play = machine.executor.block_on(async {
-                let mut play = Play::open(&machine).await;
+            let scenario = machine.executor.block_on(async {
+                let mut scenario = Scenario::open(&machine).await;
                 machine.disk.add_fault(Fault::nth(kind, n).on(".upload"));
-                play.good(push(9)).await;
-                play.holds().await;
-                assert!(play.store.poisoned().is_none());
-                play.store.close().await.expect("the store closes");
-                play
+                scenario.good(push(9)).await;
+                scenario.holds().await;
+                assert!(scenario.store.poisoned().is_none());
+                scenario.store.close().await.expect("the store closes");
+                scenario
             });
-            play.recovers(&machine);
+            scenario.recovers(&machine);
         }
     }
 }
 
-/// Guards: a failed sync of what many share (the shared segment, the directory of segments, the journal) or a failed journal write stops
-/// all writes with `Poisoned`, also when the disk is well again; reads go on; the next open has all that was acknowledged.
+/// Guards: a failed sync of a shared file (shared segment, directory of segments, journal) or a failed journal write
+/// stops all writes with `Poisoned`, also when the disk works again. Reads continue, and the next open has everything
+/// acknowledged.
 #[test]
 fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
-    // The file that frames go to; the next one may be in preparation, and its failure would cost nothing.
+    // The file that receives frames. The next one may be in preparation, and its failure would cost nothing.
     let journal = "0001.journal";
     let there = [push(1), push(9), manifest(100, &[1, 9], "latest")];
     let segments = Fault::nth(OpKind::SyncDir, 1).on("segments");
@@ -286,36 +288,36 @@ fn a_failed_sync_of_what_is_shared_stops_writes_until_the_next_open() {
         ),
         (Fault::nth(OpKind::SyncData, 1).on(journal), &there, push(2)),
         (Fault::nth(OpKind::Write, 1).on(journal), &there, push(2)),
-        // The push makes a segment.
+        // The push creates a segment.
         (segments.clone(), &[], push(1)),
         (segments, &[], push(9)),
     ];
     for (seed, (fault, before, step)) in faults.into_iter().enumerate() {
         let machine = machine(seed as u64);
-        let play = machine.executor.block_on(async {
-            let mut play = Play::open(&machine).await;
+        let scenario = machine.executor.block_on(async {
+            let mut scenario = Scenario::open(&machine).await;
             for step in before {
-                play.good(step.clone()).await;
+                scenario.good(step.clone()).await;
             }
             machine.disk.add_fault(fault.clone());
-            let error = play.lost(step).await;
+            let error = scenario.lost(step).await;
             assert!(
                 matches!(error, Error::Poisoned { .. }),
                 "{fault:?}: {error}"
             );
             machine.disk.clear_faults();
-            refuses_writes(&play).await;
-            play.holds().await;
-            let closed = play.store.close().await;
+            refuses_writes(&scenario).await;
+            scenario.holds().await;
+            let closed = scenario.store.close().await;
             assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
-            play
+            scenario
         });
-        play.recovers(&machine);
+        scenario.recovers(&machine);
     }
 }
 
-/// Guards: a failed sync of `journal/`, which comes while the next file is prepared, or of one of the directories that a checkpoint syncs
-/// (`runs/`, then the store's own) stops all writes and is not tried again. Nothing that was acknowledged is lost.
+/// Guards: a failed sync of a directory stops all writes and is not tried again: of `journal/` while the next file is
+/// prepared, or of `runs/` or the store's directory by a checkpoint. Nothing acknowledged is lost.
 #[test]
 fn a_failed_sync_of_a_directory_stops_writes_until_the_next_open() {
     let faults = [
@@ -328,13 +330,13 @@ fn a_failed_sync_of_a_directory_stops_writes_until_the_next_open() {
         .flat_map(|fault| [1, 2, 3].map(|seed| (fault.clone(), seed)))
     {
         let machine = machine(seed);
-        let play = machine.executor.block_on(async {
-            let mut play = Play::open(&machine).await;
-            play.good(push(1)).await;
-            play.good(manifest(100, &[1], "latest")).await;
+        let scenario = machine.executor.block_on(async {
+            let mut scenario = Scenario::open(&machine).await;
+            scenario.good(push(1)).await;
+            scenario.good(manifest(100, &[1], "latest")).await;
             machine.disk.add_fault(fault.clone());
             if fault.path != "/journal" {
-                let written = play.store.checkpoint().await;
+                let written = scenario.store.checkpoint().await;
                 assert!(
                     matches!(written, Err(Error::Poisoned { .. })),
                     "{fault:?}: {written:?}"
@@ -342,7 +344,7 @@ fn a_failed_sync_of_a_directory_stops_writes_until_the_next_open() {
             }
             // Enough of these need another journal file.
             for number in 0..40 {
-                let taken = play.attempt(tag(["a", "b"][number % 2], 100)).await;
+                let taken = scenario.attempt(tag(["a", "b"][number % 2], 100)).await;
                 if let Err(error) = taken {
                     assert!(
                         matches!(error, Error::Poisoned { .. }),
@@ -350,18 +352,18 @@ fn a_failed_sync_of_a_directory_stops_writes_until_the_next_open() {
                     );
                 }
             }
-            refuses_writes(&play).await;
-            play.holds().await;
-            let closed = play.store.close().await;
+            refuses_writes(&scenario).await;
+            scenario.holds().await;
+            let closed = scenario.store.close().await;
             assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
-            play
+            scenario
         });
-        play.recovers(&machine);
+        scenario.recovers(&machine);
     }
 }
 
-/// Guards: an operation that was not attempted (no descriptor, no thread, no memory), whichever it is, fails the request that needed it
-/// with an error that says so, and nothing else: the same request succeeds at once, nothing stops writes, and nothing is lost.
+/// Guards: an operation that was not attempted (no descriptor, no thread, no memory) fails only the request that needed
+/// it, with an error that says so. The same request succeeds at once, writes continue, and nothing is lost.
 #[test]
 fn what_was_not_attempted_fails_that_request_alone() {
     let kinds = [
@@ -381,8 +383,8 @@ fn what_was_not_attempted_fails_that_request_alone() {
         .flat_map(|kind| [1, 2, 3, 5, 8].map(|nth| (kind, nth)))
     {
         let machine = machine(nth);
-        let play = machine.executor.block_on(async {
-            let mut play = Play::open(&machine).await;
+        let scenario = machine.executor.block_on(async {
+            let mut scenario = Scenario::open(&machine).await;
             machine
                 .disk
                 .add_fault(Fault::nth(kind, nth).not_attempted());
@@ -390,8 +392,11 @@ fn what_was_not_attempted_fails_that_request_alone() {
             // Enough for the journal to need another file.
             steps.extend((0..8).map(|number| tag(["a", "b"][number % 2], 100)));
             for step in steps {
-                let taken = play.attempt(step.clone()).await;
-                assert!(play.store.poisoned().is_none(), "{kind:?} {nth}: {taken:?}");
+                let taken = scenario.attempt(step.clone()).await;
+                assert!(
+                    scenario.store.poisoned().is_none(),
+                    "{kind:?} {nth}: {taken:?}"
+                );
                 if let Err(error) = taken {
                     // A write of which a part was done before counts as attempted.
                     let in_part = kind == OpKind::Write && matches!(error, Error::Io { .. });
@@ -400,21 +405,22 @@ fn what_was_not_attempted_fails_that_request_alone() {
                         "{kind:?} {nth}: {error}"
                     );
                     refused += 1;
-                    play.good(step).await;
+                    scenario.good(step).await;
                 }
             }
             machine.disk.clear_faults();
-            play.holds().await;
-            play.store.close().await.expect("the store closes");
-            play
+            scenario.holds().await;
+            scenario.store.close().await.expect("the store closes");
+            scenario
         });
-        play.recovers(&machine);
+        scenario.recovers(&machine);
     }
-    assert!(refused > 8, "only {refused} requests met one");
+    assert!(refused > 8, "only {refused} requests were affected");
 }
 
-/// Guards: what a read that fails says about the blob. One that was not attempted says nothing. One that the drive or the file's
-/// permissions refuse counts as damage until a read of the same place succeeds, wrong bytes until all of the blob was read and is whole.
+/// Guards: what a failed read says about the blob. One that was not attempted says nothing. One that the drive or the
+/// permissions refuse counts as damage until a read of the same place succeeds; wrong bytes count until the whole blob
+/// was read and is intact.
 #[test]
 fn a_failed_read_is_damage_by_its_cause() {
     let blobs = [1, 9];
@@ -431,75 +437,75 @@ fn a_failed_read_is_damage_by_its_cause() {
         .flat_map(|number| cases.clone().map(move |case| (number, case)))
     {
         let first = machine(1);
-        let mut play = first.executor.block_on(async {
-            let mut play = Play::open(&first).await;
-            play.good(push(number)).await;
-            play.store.close().await.expect("the store closes");
-            play
+        let mut scenario = first.executor.block_on(async {
+            let mut scenario = Scenario::open(&first).await;
+            scenario.good(push(number)).await;
+            scenario.store.close().await.expect("the store closes");
+            scenario
         });
         let second = Machine::new(1, &first.disk.live_image());
-        // Nothing is resident: every read asks the disk.
+        // Nothing is resident, so every read asks the disk.
         second.disk.set_noise(Noise {
             would_block: 100,
             ..Noise::NONE
         });
         let case = format!("{fault:?} {number}");
         second.executor.block_on(async {
-            play.store = Play::open(&second).await.store;
+            scenario.store = Scenario::open(&second).await.store;
             second.disk.add_fault(fault.on(".segment"));
-            let (scripts, progress) = (std::slice::from_ref(&play.script), [play.progress]);
-            let met = check::contract(&play.store, scripts, &progress).await;
+            let (scripts, progress) = (std::slice::from_ref(&scenario.script), [scenario.progress]);
+            let met = check::contract(&scenario.store, scripts, &progress).await;
             assert!(met.is_err(), "{case}: nothing was read");
             let digest = content::digest(number);
             assert_eq!(
-                play.store.is_damaged(&digest).await.unwrap(),
+                scenario.store.is_damaged(&digest).await.unwrap(),
                 damaged,
                 "{case}"
             );
-            play.holds().await;
-            assert!(!play.store.is_damaged(&digest).await.unwrap(), "{case}");
+            scenario.holds().await;
+            assert!(!scenario.store.is_damaged(&digest).await.unwrap(), "{case}");
         });
     }
 }
 
-/// Guards: a frame that the next open finds, though its sync failed, is made durable before anything is built on it: the page
-/// cache shows what the drive may not have, and a power cut after that open must not take it back.
+/// Guards: a frame whose sync failed, but which the next open finds, is made durable before anything is built on it.
+/// The page cache may show what the drive does not have, so a power cut after that open must not lose it.
 #[test]
 fn a_frame_whose_sync_failed_is_durable_once_it_was_replayed() {
     for seed in 1..=4 {
         let first = machine(seed);
         let step = tag("other", 100);
-        let mut play = first.executor.block_on(async {
-            let mut play = Play::open(&first).await;
-            play.good(push(1)).await;
-            play.good(manifest(100, &[1], "latest")).await;
-            // The step is one frame and nothing else.
+        let mut scenario = first.executor.block_on(async {
+            let mut scenario = Scenario::open(&first).await;
+            scenario.good(push(1)).await;
+            scenario.good(manifest(100, &[1], "latest")).await;
+            // The step writes one frame and nothing else.
             first
                 .disk
                 .add_fault(Fault::nth(OpKind::SyncData, 1).on("0001.journal"));
-            play.lost(step.clone()).await;
-            let closed = play.store.close().await;
+            scenario.lost(step.clone()).await;
+            let closed = scenario.store.close().await;
             assert!(matches!(closed, Err(Error::Poisoned { .. })), "{closed:?}");
-            play
+            scenario
         });
-        // The process goes, the page cache stays.
+        // The process ends, the page cache stays.
         let second = Machine::after_kill(seed, first.disk.killed());
-        let play = second.executor.block_on(async {
-            let next = Play::open(&second).await;
-            (play.store, play.env) = (next.store, next.env);
-            play.progress.done = play.progress.begun;
-            play.holds().await;
-            play.good(push(2)).await;
-            play
+        let scenario = second.executor.block_on(async {
+            let next = Scenario::open(&second).await;
+            (scenario.store, scenario.env) = (next.store, next.env);
+            scenario.progress.done = scenario.progress.begun;
+            scenario.holds().await;
+            scenario.good(push(2)).await;
+            scenario
         });
-        play.recovers(&second);
+        scenario.recovers(&second);
     }
 }
 
-/// Guards: the names of the directories above a new store are synced, as far as they can be: one that this process may not read, or that
-/// cannot be synced, was made by somebody else, unless this process has just made a directory in it. A real error is one.
+/// Guards: the names of the directories above a new store are synced where possible. A directory that cannot be read or
+/// synced is skipped, unless this process created a directory in it. A real error fails the open.
 #[test]
-fn directories_above_a_new_store_are_synced_where_that_can_be() {
+fn directories_above_a_new_store_are_synced_where_possible() {
     let (absent, there) = ("/srv", "/srv/store");
     for (dirs, sync, errno, opens) in [
         (there, 1, EACCES, true),
@@ -522,36 +528,40 @@ fn directories_above_a_new_store_are_synced_where_that_can_be() {
     }
 }
 
-/// Guards: a file system that copies on write has no room for the journal's last frame again when it is full; a part of the reserve
-/// makes it, and the store opens for pulls and deletes.
+/// Guards: a full copy-on-write file system has no space to rewrite the journal's last frame. A part of the reserve is
+/// freed for it, and the store opens for pulls and deletes.
 #[test]
 fn a_store_opens_where_its_last_frame_cannot_be_written_again() {
     let first = machine(1);
-    let mut play = first.executor.block_on(async {
-        let mut play = Play::open(&first).await;
-        play.good(push(1)).await;
-        play.good(manifest(100, &[1], "latest")).await;
-        play
+    let mut scenario = first.executor.block_on(async {
+        let mut scenario = Scenario::open(&first).await;
+        scenario.good(push(1)).await;
+        scenario.good(manifest(100, &[1], "latest")).await;
+        scenario
     });
     let second = Machine::after_kill(1, first.disk.killed());
     let no_room = Fault::nth(OpKind::Write, 1).on("0001.journal");
     second.disk.add_fault(no_room.with_errno(ENOSPC));
-    let play = second.executor.block_on(async {
-        let next = Play::open(&second).await;
-        (play.store, play.env) = (next.store, next.env);
-        play.holds().await;
-        play.good(Operation::DeleteManifest(100)).await;
-        play
+    let scenario = second.executor.block_on(async {
+        let next = Scenario::open(&second).await;
+        (scenario.store, scenario.env) = (next.store, next.env);
+        scenario.holds().await;
+        scenario.good(Operation::DeleteManifest(100)).await;
+        scenario
     });
     let log = second.disk.log();
-    let gave_up = |op: &OpRecord| op.kind == OpKind::Unlink && op.path.ends_with("reserve");
-    assert!(log.iter().any(gave_up), "the reserve was not touched");
-    play.recovers(&second);
+    let truncated_reserve =
+        |op: &OpRecord| op.kind == OpKind::Unlink && op.path.ends_with("reserve");
+    assert!(
+        log.iter().any(truncated_reserve),
+        "the reserve was not used"
+    );
+    scenario.recovers(&second);
 }
 
-/// Every kind of write answers `Poisoned`.
-async fn refuses_writes(play: &Play) {
-    let (store, script) = (&play.store, &play.script);
+/// Checks that every kind of write fails with `Poisoned`.
+async fn refuses_writes(scenario: &Scenario) {
+    let (store, script) = (&scenario.store, &scenario.script);
     let spec = UploadSpec {
         repository: REPOSITORY.to_owned(),
         ..UploadSpec::default()
@@ -560,15 +570,16 @@ async fn refuses_writes(play: &Play) {
     let manifest = store
         .put_small(content::manifest(1), Algorithm::Sha256)
         .await;
-    let tagged = script.take(store, &play.env, &tag("other", 100)).await;
-    let untagged = script.take(store, &play.env, &untag("latest")).await;
+    let tagged = script.take(store, &scenario.env, &tag("other", 100)).await;
+    let untagged = script.take(store, &scenario.env, &untag("latest")).await;
     for answer in [begun, manifest.map(drop), tagged, untagged] {
         assert!(matches!(answer, Err(Error::Poisoned { .. })), "{answer:?}");
     }
     assert!(store.poisoned().is_some());
 }
 
-/// Guards: a checkpoint that fails anywhere but at the sync of a directory leaves the store as it was, and the next one succeeds.
+/// Guards: a checkpoint that fails anywhere but at the sync of a directory leaves the store unchanged, and the next one
+/// succeeds.
 #[test]
 fn a_failed_checkpoint_costs_nothing() {
     for kind in [
@@ -578,25 +589,25 @@ fn a_failed_checkpoint_costs_nothing() {
         OpKind::Read,
     ] {
         let machine = machine(1);
-        let play = machine.executor.block_on(async {
-            let mut play = Play::open(&machine).await;
-            play.good(push(1)).await;
+        let scenario = machine.executor.block_on(async {
+            let mut scenario = Scenario::open(&machine).await;
+            scenario.good(push(1)).await;
             machine.disk.add_fault(Fault::nth(kind, 1).on(".run"));
-            let failed = play.store.checkpoint().await;
+            let failed = scenario.store.checkpoint().await;
             assert!(failed.is_err(), "{kind:?}");
-            play.good(push(2)).await;
-            play.holds().await;
-            play.good(Operation::Checkpoint).await;
-            play.good(manifest(100, &[1, 2], "latest")).await;
-            play.holds().await;
-            play.store.close().await.expect("the store closes");
-            play
+            scenario.good(push(2)).await;
+            scenario.holds().await;
+            scenario.good(Operation::Checkpoint).await;
+            scenario.good(manifest(100, &[1, 2], "latest")).await;
+            scenario.holds().await;
+            scenario.store.close().await.expect("the store closes");
+            scenario
         });
-        play.recovers(&machine);
+        scenario.recovers(&machine);
     }
 }
 
-/// Guards: short reads and writes everywhere, and nothing resident, change nothing but the time it takes.
+/// Guards: short reads and writes everywhere, with nothing resident, change only the duration.
 #[test]
 fn short_transfers_change_nothing() {
     for seed in 1..=2 {
@@ -632,35 +643,35 @@ fn short_transfers_change_nothing() {
     }
 }
 
-/// Guards: a blob whose segment file is gone is never taken for stored: once a read has noticed, pushing it again heals it.
+/// Guards: a blob whose segment file is missing never counts as stored. Once a read has noticed that, a push heals it.
 #[test]
 fn a_push_heals_a_blob_whose_segment_is_gone() {
     let machine = machine(1);
-    let play = machine.executor.block_on(async {
-        let mut play = Play::open(&machine).await;
-        play.good(push(9)).await;
-        play.store.close().await.expect("the store closes");
-        play
+    let scenario = machine.executor.block_on(async {
+        let mut scenario = Scenario::open(&machine).await;
+        scenario.good(push(9)).await;
+        scenario.store.close().await.expect("the store closes");
+        scenario
     });
     let mut image = machine.disk.live_image();
     let is_segment = |path: &Path| path.extension().is_some_and(|kind| kind == "segment");
     image.files.retain(|path, _| !is_segment(path));
     let next = Machine::new(1, &image);
     next.executor.block_on(async {
-        let store = Play::open(&next).await.store;
+        let store = Scenario::open(&next).await.store;
         assert!(store.open_blob(&content::digest(9)).await.is_err());
         assert!(store.is_damaged(&content::digest(9)).await.unwrap());
-        let pushed = play.script.take(&store, &next.env, &push(9)).await;
+        let pushed = scenario.script.take(&store, &next.env, &push(9)).await;
         pushed.expect("the push heals it");
         assert!(!store.is_damaged(&content::digest(9)).await.unwrap());
-        let (scripts, progress) = (std::slice::from_ref(&play.script), [play.progress]);
+        let (scripts, progress) = (std::slice::from_ref(&scenario.script), [scenario.progress]);
         check::contract(&store, scripts, &progress).await.unwrap();
         store.close().await.expect("the store closes");
     });
 }
 
-/// Guards: a journal file is sealed although the first attempt was not made and the next transaction needs a file of its own: before
-/// anything in a later file is acknowledged, every file before it says that it is finished.
+/// Guards: a journal file is sealed also if the first attempt was not made and the next transaction needs a new file.
+/// Before anything in a later file is acknowledged, every file before it is sealed.
 #[test]
 fn every_finished_journal_file_is_sealed() {
     let mut rolled = 0;
@@ -668,9 +679,9 @@ fn every_finished_journal_file_is_sealed() {
         let machine = machine(1);
         machine.disk.set_noise(Noise::NONE);
         machine.executor.block_on(async {
-            let mut play = Play::open(&machine).await;
-            play.good(push(1)).await;
-            play.good(manifest(100, &[1], "latest")).await;
+            let mut scenario = Scenario::open(&machine).await;
+            scenario.good(push(1)).await;
+            scenario.good(manifest(100, &[1], "latest")).await;
             let fault = Fault::nth(OpKind::Write, nth).on("0001.journal");
             machine.disk.add_fault(fault.not_attempted());
             let digest = content::manifest_digest(100);
@@ -688,13 +699,13 @@ fn every_finished_journal_file_is_sealed() {
                 origin: Origin::default(),
             };
             for _ in 0..16 {
-                if play.store.commit(tags(1)).await.is_err() {
+                if scenario.store.commit(tags(1)).await.is_err() {
                     break;
                 }
             }
-            // More than what any file has room for.
-            let committed = play.store.commit(tags(150)).await;
-            committed.expect("it has a file of its own");
+            // More than any file has room for.
+            let committed = scenario.store.commit(tags(150)).await;
+            committed.expect("a transaction that needs its own file");
         });
         let image = machine.disk.live_image();
         let journals = image.files.iter().filter(|(path, _)| {
@@ -713,5 +724,5 @@ fn every_finished_journal_file_is_sealed() {
         }
         rolled += last;
     }
-    assert!(rolled > 24, "nothing rolled");
+    assert!(rolled > 24, "only {rolled} files were finished");
 }

@@ -1,4 +1,4 @@
-//! Index and catalog come back from the journal alone, in bounded memory.
+//! Rebuilds of index and catalog from the journal alone, in bounded memory.
 
 use std::sync::Arc;
 use tonnage_tests::by_name::ByName as _;
@@ -14,7 +14,7 @@ use super::check;
 
 const TAGS: usize = 600;
 
-/// Options under which a few hundred rows are more than memory is to hold.
+/// Returns options under which a few hundred rows exceed the memory for the delta.
 fn tight() -> Options {
     Options {
         delta_budget_bytes: 64 << 10,
@@ -31,7 +31,7 @@ fn set_tag(number: usize, digest: Digest) -> Change {
     Change::SetTag { tag, digest }
 }
 
-/// Puts the manifest that all tags point at.
+/// Puts the manifest to which all tags point.
 async fn put_manifest(store: &Store) -> Digest {
     let stored = store.put_small(Bytes::from_static(b"{}"), Algorithm::Sha256);
     let blob = stored.await.expect("stored");
@@ -47,7 +47,7 @@ async fn put_manifest(store: &Store) -> Digest {
     digest
 }
 
-/// A closed store with one manifest and many tags, without its runs and checkpoints.
+/// Returns a closed store with one manifest and many tags, without its runs and checkpoints.
 fn store_without_caches(seed: u64) -> Image {
     let machine = Machine::new(seed, &check::empty_disk());
     machine.executor.block_on(async {
@@ -86,7 +86,7 @@ async fn commit(store: &Store, staged: Option<FinishedBlob>, changes: Vec<Change
     store
         .commit(batch)
         .await
-        .expect("a healthy disk takes a commit");
+        .expect("a commit on a disk without faults");
 }
 
 fn base_files(image: &Image) -> usize {
@@ -97,8 +97,8 @@ fn base_files(image: &Image) -> usize {
         .count()
 }
 
-/// Guards: a rebuild puts rows beyond the delta's budget into runs as it goes, also when it is stopped in between, and ends with
-/// every tag.
+/// Guards: a rebuild writes rows beyond the delta's budget to runs as it proceeds, also when it is stopped in between,
+/// and ends with every tag.
 #[test]
 fn a_rebuild_takes_bounded_memory_and_loses_nothing() {
     let seed = 5;
@@ -121,7 +121,7 @@ struct Opened {
     points: u64,
 }
 
-/// Opens an image, counts its tags unless it is stopped before, and lets the store go without a close.
+/// Opens an image, counts its tags unless it is stopped before, and drops the store without a close.
 fn open_and_count(seed: u64, image: &Image, stop_after: Option<u64>) -> Opened {
     let machine = Machine::new(seed, image);
     if let Some(points) = stop_after {
@@ -151,7 +151,7 @@ fn open_and_count(seed: u64, image: &Image, stop_after: Option<u64>) -> Opened {
     }
 }
 
-/// A store with many tags, killed where the header of its newest journal file was written and not synced.
+/// Returns a store with many tags, killed where the header of its newest journal file was written and not synced.
 fn killed_with_an_unsynced_header(seed: u64) -> Killed {
     let machine = Machine::new(seed, &check::empty_disk());
     let found = Arc::new(Mutex::new(None));
@@ -178,7 +178,7 @@ fn killed_with_an_unsynced_header(seed: u64) -> Killed {
     found.expect("a stop with a header that is not synced")
 }
 
-/// Only what is durable, and everything.
+/// The two extremes: only durable data, and all data.
 const ENDS: Policy = Policy {
     prefixes: 0,
     single_losses: 0,
@@ -195,8 +195,8 @@ fn has_header(image: &Image, number: u64) -> bool {
     file.is_some_and(|file| file.read(0, &mut start) == 8 && start != [0; 8])
 }
 
-/// Guards: a checkpoint that a rebuild writes names a journal file whose header only the page cache may have, after a `kill -9`: that is
-/// made durable first, or a power cut leaves a checkpoint of a journal that is not there.
+/// Guards: after a `kill -9` a rebuild may write a checkpoint that names a journal file whose header only the page
+/// cache has. The header is made durable first; else a power cut would leave a checkpoint without its journal.
 #[test]
 fn a_rebuild_writes_no_checkpoint_over_what_only_the_page_cache_has() {
     let seed = 6;
@@ -229,7 +229,7 @@ fn a_rebuild_writes_no_checkpoint_over_what_only_the_page_cache_has() {
     }
 }
 
-/// Guards: a start does not cost the size of a journal file for good: what the finished one never used is cut off.
+/// Guards: a start does not use the size of a journal file permanently: the unused end of a finished file is cut off.
 #[test]
 fn a_finished_journal_file_keeps_no_unused_space() {
     let machine = Machine::new(3, &check::empty_disk());
@@ -246,13 +246,13 @@ fn a_finished_journal_file_keeps_no_unused_space() {
         let name = format!("journal/{number:016x}.journal");
         image.files[&check::store_path().join(name)].len()
     };
-    // Header, two marks, the frame that reserves segment ids, close frame.
+    // Header, two marks, the frame that reserves segment ids, the close frame.
     assert_eq!(size(1), 5 * 4096);
     assert_eq!(size(2), tight().journal_file_bytes);
 }
 
-/// Guards: a journal file keeps room for the frame that closes it, so that a clean stop is one however many frames came before:
-/// with as many as fit, one less, and one more.
+/// Guards: a journal file keeps room for the frame that closes it, so that a clean stop is possible after any number of
+/// frames: as many as fit, one less, and one more.
 #[test]
 fn a_full_journal_file_can_be_closed() {
     for commits in 0..20 {

@@ -1,4 +1,5 @@
-//! Deleted repositories across a stop: gone at once and for good, and what they leave behind is cleared away by whichever store opens next.
+//! Deletions of repositories across a stop: a deleted repository is gone at once and permanently, and the next open
+//! removes its remaining rows.
 
 use bytes::Bytes;
 use tonnage_engine::{Algorithm, Change, Digest, Error, FinishedBlob, ManifestEntry, Store};
@@ -27,7 +28,7 @@ async fn commit(
     store.commit(batch).await.map(drop)
 }
 
-/// A manifest over a linked blob, both under the same name in either repository.
+/// Puts a manifest over a linked blob, both under the same name in either repository.
 async fn fill(store: &Store, name: &str, number: u8) -> Result<Digest, Error> {
     let content = Bytes::from(vec![number; 100]);
     let blob = store.put_small(content, Algorithm::Sha256).await?;
@@ -53,7 +54,7 @@ fn tag(number: usize, digest: Digest) -> Change {
     Change::SetTag { tag, digest }
 }
 
-/// Fills two repositories, deletes one, pushes to its name again, and goes on in the other meanwhile.
+/// Fills two repositories, deletes one, pushes to its name again, and commits to the other meanwhile.
 async fn scene(store: &Store, deleted: &dyn Fn()) -> Result<(), Error> {
     let mut last = None;
     for number in 0..5 {
@@ -71,8 +72,8 @@ async fn scene(store: &Store, deleted: &dyn Fn()) -> Result<(), Error> {
     fill(store, DOOMED, 77).await.map(drop)
 }
 
-/// Polls until nothing remains; the simulated clock stands still while there is anything to do.
-async fn cleared(machine: &Machine, store: &Store) {
+/// Polls until all rows are removed. The simulated clock does not advance while there is work to do.
+async fn wait_for_row_removal(machine: &Machine, store: &Store) {
     for _ in 0..100 {
         if store.stats().await.unwrap().deletions_unfinished == 0 {
             return;
@@ -80,11 +81,12 @@ async fn cleared(machine: &Machine, store: &Store) {
         let pause = std::time::Duration::from_secs(1);
         machine.env.clock.sleep(pause).await;
     }
-    panic!("what remains is never cleared away");
+    panic!("the remaining rows are never removed");
 }
 
-/// Guards: DURABILITY.md, "Delete a repository": wherever it is stopped, it is there as a whole or not at all; what was
-/// deleted stays so; the name used anew starts empty; the next open clears away the rest, and nothing else is touched.
+/// Guards: DURABILITY.md, "Delete a repository": after a stop anywhere, the repository exists as a whole or not at all,
+/// and a deleted one stays deleted. A repository created under its name is empty. The next open removes the remaining
+/// rows and changes nothing else.
 #[test]
 fn a_deleted_repository_stays_deleted_and_is_cleared_away() {
     let seed = 3;
@@ -94,7 +96,7 @@ fn a_deleted_repository_stays_deleted_and_is_cleared_away() {
         let store = open(&machine).await;
         let begun = || from.set(machine.disk.points());
         scene(&store, &begun).await.expect("a sound disk");
-        cleared(&machine, &store).await;
+        wait_for_row_removal(&machine, &store).await;
         assert!(
             store
                 .view()
@@ -133,7 +135,7 @@ fn a_deleted_repository_stays_deleted_and_is_cleared_away() {
     assert!(interrupted > 2, "no stop fell between two steps");
 }
 
-/// Stops there, opens what the disk may hold then. Whether something was left to clear away.
+/// Stops there and opens what the disk may have then. Returns whether rows were left to remove.
 fn stopped(seed: u64, stop_after: u64, answered: u64) -> bool {
     let machine = Machine::new(seed, &check::empty_disk());
     machine.disk.stop_after(stop_after);
@@ -141,7 +143,7 @@ fn stopped(seed: u64, stop_after: u64, answered: u64) -> bool {
         let store = open(&machine).await;
         // It ends where the disk stops.
         drop(scene(&store, &|| {}).await);
-        cleared(&machine, &store).await;
+        wait_for_row_removal(&machine, &store).await;
         store.close().await
     });
     assert!(matches!(outcome, Outcome::Crashed), "stop {stop_after}");
@@ -164,9 +166,9 @@ fn stopped(seed: u64, stop_after: u64, answered: u64) -> bool {
             assert!(tags == 0 || tags == TAGS, "{stop_after}: {tags} tags");
             assert!(
                 tags == 0 || stop_after < answered,
-                "{stop_after}: back again"
+                "{stop_after}: the deleted repository is back"
             );
-            cleared(&next, &store).await;
+            wait_for_row_removal(&next, &store).await;
             assert_eq!(
                 store
                     .view()

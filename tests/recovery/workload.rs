@@ -1,6 +1,6 @@
-//! Scripted steps of one repository, and how far they got: for tests that need to know which call meets the fault.
+//! Scripted steps of one repository and their progress, for tests that need to know which call a fault hits.
 //!
-//! The calls, their bytes and what they lead to are those of the reference model (tests/support/model).
+//! The calls, their bytes and their effects are those of the reference model (tests/support/model).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tonnage_tests::model::drive;
 use tonnage_tests::model::operation::{Call, How, Operation};
 use tonnage_tests::model::state::{Model, Repository};
 
-/// How far a script had got: steps begun and steps acknowledged.
+/// The progress of a script: steps begun and steps acknowledged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Steps begun.
@@ -30,11 +30,11 @@ pub struct Script {
 }
 
 impl Script {
-    /// What the repository holds after the first `count` steps.
+    /// Returns the repository after the first `count` steps.
     pub fn after(&self, count: usize) -> Repository {
         let mut model = Model::default();
         for step in self.steps.iter().take(count) {
-            // Uploads that are left and checkpoints are no transactions; everything else was accepted.
+            // Unfinished uploads and checkpoints are no transactions; every other step was accepted.
             drop(model.apply(&self.call(step)));
         }
         model
@@ -55,7 +55,7 @@ impl Script {
         drive::take(store, env, &self.call(step)).await
     }
 
-    /// Takes all steps, noting in `progress` when one begins and when it was acknowledged. Ends at the first error.
+    /// Takes all steps. Records in `progress` when one begins and when it is acknowledged. Ends at the first error.
     pub async fn run(
         &self,
         store: Store,
@@ -71,7 +71,7 @@ impl Script {
     }
 }
 
-/// Uploads a content and links it.
+/// Returns a step that uploads a content and links it.
 pub fn push(content: u32) -> Operation {
     Operation::Push {
         content,
@@ -79,7 +79,7 @@ pub fn push(content: u32) -> Operation {
     }
 }
 
-/// Puts a manifest over contents pushed before, and tags it.
+/// Returns a step that puts a manifest over contents pushed before, and tags it.
 pub fn manifest(number: u32, children: &[u32], tag: &str) -> Operation {
     Operation::Manifest {
         number,
@@ -89,7 +89,7 @@ pub fn manifest(number: u32, children: &[u32], tag: &str) -> Operation {
     }
 }
 
-/// Puts a manifest that refers to another.
+/// Returns a step that puts a manifest that refers to another.
 pub fn refer(number: u32, subject: u32) -> Operation {
     Operation::Manifest {
         number,
@@ -99,7 +99,7 @@ pub fn refer(number: u32, subject: u32) -> Operation {
     }
 }
 
-/// Moves a tag to a manifest that is there.
+/// Returns a step that moves a tag to an existing manifest.
 pub fn tag(tag: &str, number: u32) -> Operation {
     Operation::Tag {
         tag: tag.to_owned(),
@@ -108,12 +108,12 @@ pub fn tag(tag: &str, number: u32) -> Operation {
     }
 }
 
-/// Removes a tag.
+/// Returns a step that removes a tag.
 pub fn untag(tag: &str) -> Operation {
     Operation::Untag(tag.to_owned())
 }
 
-/// Sends half of a content and leaves the upload open.
+/// Returns a step that sends half of a content and leaves the upload open.
 pub fn leave(content: u32) -> Operation {
     Operation::Leave {
         content,
@@ -121,7 +121,8 @@ pub fn leave(content: u32) -> Operation {
     }
 }
 
-/// Two repositories that share contents, every kind of step, a checkpoint in the middle of each, uploads left open.
+/// Returns two repositories that share contents, with every kind of step, a checkpoint in the middle of each, and
+/// uploads left open.
 pub fn scripts() -> Vec<Script> {
     use Operation::{Checkpoint, DeleteManifest, Unlink};
     vec![

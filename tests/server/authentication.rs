@@ -1,5 +1,6 @@
-//! Who sends a request, and what a client is told that has to prove it. The authenticator and the policy are of this
-//! file: both have to be waited for, as ones that ask another server are.
+//! Authentication and challenges: which sender a request has, and how a 401 tells a client to authenticate. The
+//! authenticator and the policy are defined in this file. Both answer asynchronously, as ones that ask another server
+//! do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,7 +20,7 @@ use crate::{push_blob, sha256};
 
 const INVALID: &str = r#"Bearer realm="https://auth.example/token",error="invalid_token""#;
 
-/// Knows the token of `alice`, and counts how often it is asked.
+/// Knows the token of `alice`, and counts how often it is called.
 #[derive(Debug, Default)]
 struct Tokens {
     asked: AtomicUsize,
@@ -58,7 +59,7 @@ impl Authenticator for Tokens {
     }
 }
 
-/// Everybody may pull, and `alice` may push to `alice/...`.
+/// Allows every pull, and pushes of `alice` to `alice/...`.
 #[derive(Debug)]
 struct OwnRepositories;
 
@@ -93,7 +94,7 @@ async fn start() -> (TestRegistry, Arc<Tokens>) {
     (TestRegistry::with(options).await, tokens)
 }
 
-/// Begins an upload with or without a token.
+/// Begins an upload, with a token or without.
 async fn push(client: &Client, name: &str, token: Option<&str>) -> tonnage_tests::client::Answer {
     let mut call = client.call(Method::POST, &format!("/v2/{name}/blobs/uploads/"));
     if let Some(token) = token {
@@ -102,8 +103,8 @@ async fn push(client: &Client, name: &str, token: Option<&str>) -> tonnage_tests
     call.send().await
 }
 
-/// Guards: the policy decides about the caller that the authenticator found, and a 401 says how to authenticate for
-/// what was asked (RFC 9110 section 15.5.2).
+/// Guards: the policy decides about the caller that the authenticator found. A 401 names the way to authenticate for
+/// the requested permission (RFC 9110 section 15.5.2).
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_are_authenticated() {
     let (registry, tokens) = start().await;
@@ -122,10 +123,10 @@ async fn callers_are_authenticated() {
     assert_eq!(tokens.asked.load(Ordering::Relaxed), 4);
 }
 
-/// Guards: credentials that do not hold are refused on every path, also where none are needed and where there is
-/// nothing, and the rest of the request is not looked at.
+/// Guards: invalid credentials are rejected on every path, also where none are needed and where no route exists. The
+/// rest of the request is not processed.
 #[tokio::test(flavor = "multi_thread")]
-async fn credentials_that_do_not_hold_are_refused_first() {
+async fn invalid_credentials_are_rejected_first() {
     let (registry, tokens) = start().await;
     let client = registry.client();
     let paths = [
@@ -143,10 +144,10 @@ async fn credentials_that_do_not_hold_are_refused_first() {
     assert_eq!(tokens.asked.load(Ordering::Relaxed), paths.len());
 }
 
-/// Guards: without an authenticator of its own a server takes credentials for nothing: clients that are logged in
-/// elsewhere send them to every registry.
+/// Guards: a server without an authenticator ignores credentials, because clients send those for another registry to
+/// every registry.
 #[tokio::test(flavor = "multi_thread")]
-async fn anonymous_servers_read_no_credentials() {
+async fn anonymous_servers_ignore_credentials() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let digest = push_blob(&client, "a", b"content").await;

@@ -1,4 +1,4 @@
-//! Support for the API, errors, request ids, the admin listener.
+//! Basics of the API: its support check, errors, request ids, the admin listener, restarts.
 
 use http::Method;
 use tonnage_tests::client::{chunked, whole};
@@ -6,9 +6,9 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{content, push_image};
 
-/// Guards: spec, "Determining Support" (end-1), with and without the slash, by GET and HEAD.
+/// Guards: spec, "Determining Support" (end-1): 200 with and without the final slash, on GET and HEAD.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_is_there() {
+async fn the_api_is_supported() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     for path in ["/v2/", "/v2"] {
@@ -26,9 +26,9 @@ async fn the_api_is_there() {
     }
 }
 
-/// Guards: spec, "Error Codes": every refusal is JSON of the specification's form with the request's id.
+/// Guards: spec, "Error Codes": every error has a JSON body of the specification's form, with the id of the request.
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_are_error_json() {
+async fn errors_are_json() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let nowhere = format!("sha256:{}", "0".repeat(64));
@@ -139,7 +139,7 @@ async fn refusals_are_error_json() {
     assert_eq!(answer.header("allow"), "GET, HEAD");
 }
 
-/// Guards: one request id through header and body; a client's own is kept.
+/// Guards: one request id is in the header and the body of an answer; the client's own id is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn request_ids_come_back() {
     let registry = TestRegistry::start().await;
@@ -151,7 +151,7 @@ async fn request_ids_come_back() {
     assert_eq!(answer.header("x-request-id"), "build-7");
 }
 
-/// Guards: a compressed body is refused before it is read; digests are of the bytes sent.
+/// Guards: a body with a content encoding is rejected before it is read, because digests are of the bytes as sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn content_encodings_are_refused() {
     let registry = TestRegistry::start().await;
@@ -170,7 +170,7 @@ async fn content_encodings_are_refused() {
     }
 }
 
-/// Guards: a client that sends all of a refused body still reads the refusal (bounded draining).
+/// Guards: a client that sends the whole body of a rejected request can still read the error (bounded draining).
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unread_body_is_drained() {
     let registry = TestRegistry::start().await;
@@ -184,9 +184,9 @@ async fn an_unread_body_is_drained() {
     }
 }
 
-/// Guards: metrics and health on their own listener, and no names in labels.
+/// Guards: metrics and health are served on their own listener, and no metric has the name of a repository as a label.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_admin_listener_tells_health_and_metrics() {
+async fn the_admin_listener_serves_health_and_metrics() {
     let registry = TestRegistry::start().await;
     push_image(&registry.client(), "secret-name", "latest", b"layer").await;
     registry
@@ -226,7 +226,7 @@ async fn the_admin_listener_tells_health_and_metrics() {
     admin.get("/v2/").await.expect(404);
 }
 
-/// Guards: after shutdown and restart what was pushed is there, and requests under way are not cut.
+/// Guards: pushed content is present after a restart, and active requests are not cut off.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_keeps_everything() {
     let registry = TestRegistry::start().await;

@@ -5,8 +5,8 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{content, push_blob, sha256};
 
-/// Guards: spec, "Pulling blobs" and "Checking if content exists": digest and true length on GET and HEAD, and what
-/// clients need beside them.
+/// Guards: spec, "Pulling blobs" and "Checking if content exists": GET and HEAD send the digest, the true length and
+/// the other headers that clients need.
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_of_a_blob() {
     let registry = TestRegistry::start().await;
@@ -43,7 +43,7 @@ async fn headers_of_a_blob() {
     }
 }
 
-/// Guards: a blob is visible only in repositories that link it, whatever the store has.
+/// Guards: a blob is visible only in the repositories that link it, whatever else the store has.
 #[tokio::test(flavor = "multi_thread")]
 async fn blobs_are_seen_where_they_are_linked() {
     let registry = TestRegistry::start().await;
@@ -58,9 +58,9 @@ async fn blobs_are_seen_where_they_are_linked() {
     }
 }
 
-/// Guards: RFC 9110 section 13.1.2: 304 for content that the client has.
+/// Guards: RFC 9110 section 13.1.2: 304 if the client already has the content.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_client_has_is_not_sent() {
+async fn content_that_the_client_has_is_not_sent() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let digest = push_blob(&client, "a", b"content").await;

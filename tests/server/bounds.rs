@@ -1,4 +1,4 @@
-//! Limits on clients that are slow on purpose, or too many.
+//! Limits on slow clients: heads, manifests and idle connections.
 
 use std::time::Duration;
 
@@ -11,15 +11,16 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{MANIFEST, push_blob, push_layers, wire};
 
-/// By then a wait has failed: far beyond any time out that is tested.
+/// The time after which a wait counts as failed: far beyond every timeout under test.
 const HANG: Duration = Duration::from_secs(60);
-/// Between two bytes of a client that is slow on purpose.
+/// The pause between two bytes of a slow client.
 const PACE: Duration = Duration::from_millis(2);
-/// The time out under test; more than [`PACE`], so that progress alone cannot be what saves the client.
+/// The timeout under test. It is longer than [`PACE`], so that progress alone cannot keep the connection.
 const SOON: Duration = Duration::from_millis(100);
 
-/// Sends `opening`, then one byte of `more` after the other, over and over, until the server has enough of it; what it said.
-async fn dribble(registry: &TestRegistry, opening: &[u8], more: &[u8]) -> Vec<u8> {
+/// Sends `opening`, then the bytes of `more` one at a time, over and over, until the server ends the connection.
+/// Returns what the server sent.
+async fn send_slowly(registry: &TestRegistry, opening: &[u8], more: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(registry.client().address())
         .await
         .unwrap();
@@ -37,34 +38,37 @@ async fn dribble(registry: &TestRegistry, opening: &[u8], more: &[u8]) -> Vec<u8
     };
     let ended = tokio::time::timeout(HANG, async {
         tokio::select! {
-            // A reset is as good an end as an early one.
+            // A reset is an end too.
             end = from.read_to_end(&mut said) => drop(end),
             () = sending => {}
         }
     });
-    assert!(ended.await.is_ok(), "a client that dribbles is kept");
+    assert!(
+        ended.await.is_ok(),
+        "the server kept the connection of a slow client"
+    );
     said
 }
 
-/// Guards: the time for a head is for all of it (slow loris): a client that sends header after header, byte by byte, is let go, and told
-/// why.
+/// Guards: the timeout of a head covers the whole head (slow loris). A client that sends headers byte by byte gets 408,
+/// and its connection ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dribbled_head_ends() {
+async fn a_slow_head_ends() {
     let options = ServerOptions {
         header_timeout: SOON,
         ..ServerOptions::default()
     };
     let registry = TestRegistry::with(options).await;
     let opening = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n";
-    let said = dribble(&registry, opening, b"X-A: b\r\n").await;
+    let said = send_slowly(&registry, opening, b"X-A: b\r\n").await;
     let text = String::from_utf8_lossy(&said);
     assert!(text.starts_with("HTTP/1.1 408"), "{text}");
     registry.client().get("/v2/").await.expect(200);
 }
 
-/// Guards: a manifest has a time for all of it, since it is held in memory and has a place of a budget meanwhile.
+/// Guards: a manifest has a timeout for its whole body, because it is kept in memory and uses a budget meanwhile.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dribbled_manifest_ends() {
+async fn a_slow_manifest_ends() {
     let options = ServerOptions {
         manifest_timeout: SOON,
         ..ServerOptions::default()
@@ -76,16 +80,16 @@ async fn a_dribbled_manifest_ends() {
         )
     };
     let opening = head("/v2/a/manifests/t");
-    let said = dribble(&registry, opening.as_bytes(), b" ").await;
+    let said = send_slowly(&registry, opening.as_bytes(), b" ").await;
     let text = String::from_utf8_lossy(&said);
     assert!(text.starts_with("HTTP/1.1 408"), "{text}");
     assert!(text.contains("connection: close"), "{text}");
     assert!(!text.contains("offset"), "there is no upload: {text}");
 }
 
-/// Guards: a manifest that breaks off is the manifest's error (distribution-spec, "Error Codes").
+/// Guards: a manifest whose body ends early is reported as an invalid manifest (spec, "Error Codes").
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broken_manifest_is_told_so() {
+async fn a_cut_manifest_is_reported_as_invalid() {
     let registry = TestRegistry::start().await;
     let address = registry.client().address();
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -99,10 +103,10 @@ async fn a_broken_manifest_is_told_so() {
     assert!(said.contains("MANIFEST_INVALID"), "{said}");
 }
 
-/// What a client announces of a manifest that is as large as one may be.
+/// The length that a client announces for the largest manifest allowed.
 const LARGEST: usize = 4 << 20;
 
-/// A registry with memory for one and a half of the largest manifests beside a reserve of 2 MiB.
+/// Starts a registry with memory for one and a half of the largest manifests beside a reserve of 2 MiB.
 async fn short_of_memory(stall: Duration) -> TestRegistry {
     let options = ServerOptions {
         manifest_budget_bytes: 8 << 20,
@@ -113,7 +117,7 @@ async fn short_of_memory(stall: Duration) -> TestRegistry {
     TestRegistry::with(options).await
 }
 
-/// A client that announces the largest manifest, once it is asked for it, and has sent the first `sent` bytes.
+/// Announces the largest manifest, waits for 100 Continue, and sends the first `sent` bytes.
 async fn announce(registry: &TestRegistry, sent: usize) -> TcpStream {
     let mut stream = TcpStream::connect(registry.client().address())
         .await
@@ -128,11 +132,11 @@ async fn announce(registry: &TestRegistry, sent: usize) -> TcpStream {
         stream.write_all(&vec![b' '; sent]).await.unwrap();
     };
     let announced = tokio::time::timeout(HANG, announcing).await;
-    announced.expect("an announced manifest is not asked for");
+    announced.expect("no 100 Continue for an announced manifest");
     stream
 }
 
-/// A push of an image's manifest, padded to `bytes`.
+/// Pushes an image's manifest, padded to `bytes`.
 fn put(client: &Client, tag: &str, text: &str, bytes: usize) -> Call {
     let path = format!("/v2/a/manifests/{tag}");
     let call = client.call(Method::PUT, &path);
@@ -140,8 +144,8 @@ fn put(client: &Client, tag: &str, text: &str, bytes: usize) -> Call {
         .body(whole(text.to_owned() + &" ".repeat(bytes - text.len())))
 }
 
-/// Guards: memory for a manifest is counted as it arrives: however many are announced and not sent, manifests of any size are pushed beside
-/// them. One that stops after much has arrived is rejected where others wait.
+/// Guards: a manifest uses memory only as it arrives. However many are announced and not sent, manifests of any size
+/// can be pushed. One that stops after it has received much memory is rejected while others wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn announced_manifests_take_no_memory() {
     let registry = short_of_memory(SOON).await;
@@ -157,13 +161,13 @@ async fn announced_manifests_take_no_memory() {
         let put = put(&client, "t", &text, bytes).send();
         let answer = tokio::time::timeout(HANG, put).await;
         answer
-            .expect("a push waits for those who send nothing")
+            .expect("a push waits for clients that send nothing")
             .expect(201);
     }
 }
 
-/// Guards: large manifests under way share one budget of memory, beside which one goes on, and those beyond it wait; a small one does
-/// not. All of them end.
+/// Guards: large manifests share one memory budget; one of them continues beside it, and the others wait. A small one
+/// does not wait. All of them end.
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_wait_for_memory() {
     let registry = short_of_memory(HANG).await;
@@ -173,7 +177,7 @@ async fn manifests_wait_for_memory() {
     for _ in 0..2 {
         holders.push(announce(&registry, 3 << 20).await);
     }
-    // Not all that the holders have sent may have been received when the first of these begins.
+    // The server may not have received all bytes of the holders when the first of these begins.
     let mut tries = 0;
     let last = loop {
         let mut last = Box::pin(put(&client, "last", &text, LARGEST).send());
@@ -182,26 +186,29 @@ async fn manifests_wait_for_memory() {
             break last;
         }
         tries += 1;
-        assert!(tries < 20, "there was room beyond the budget");
+        assert!(
+            tries < 20,
+            "more manifests were received than the budget allows"
+        );
     };
     let small = put(&client, "small", &text, 1000).send();
     let small = tokio::time::timeout(HANG, small).await;
-    small.expect("a small one waits").expect(201);
+    small.expect("a small manifest waits").expect(201);
     let rest = holders.into_iter().map(|mut holder| async move {
         let more = vec![b' '; LARGEST - (3 << 20)];
         holder.write_all(&more).await.unwrap();
-        // It is no manifest, but it was read to its end.
+        // The padding alone is no manifest, but the server read it to its end.
         let said = wire::rest(holder).await;
         assert!(said.contains("MANIFEST_INVALID"), "{said}");
     });
     let all = futures_util::future::join(futures_util::future::join_all(rest), last);
     let all = tokio::time::timeout(HANG, all).await;
-    let (_, last) = all.expect("they wait for each other");
+    let (_, last) = all.expect("large manifests wait for each other");
     last.expect(201);
 }
 
-/// Guards: an HTTP/2 connection that asks for nothing ends as one of HTTP/1.1 does, also one that never asked; one whose answer is on
-/// its way does not, however long that takes.
+/// Guards: an idle HTTP/2 connection ends as an HTTP/1.1 connection does, also one that never sent a request. One with
+/// an unfinished answer is kept, however long the answer takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_http2_connections_end() {
     let options = ServerOptions {
@@ -217,8 +224,8 @@ async fn idle_http2_connections_end() {
     stream.write_all(opening).await.unwrap();
     let mut said = Vec::new();
     let end = tokio::time::timeout(HANG, stream.read_to_end(&mut said)).await;
-    assert!(end.is_ok(), "an idle HTTP/2 connection is kept");
-    // GOAWAY is frame type 7 (RFC 9113 section 6.8): the client is told, and not just cut off.
+    assert!(end.is_ok(), "the server kept an idle HTTP/2 connection");
+    // GOAWAY is frame type 7 (RFC 9113 section 6.8): the end is announced to the client.
     let mut frames = said.as_slice();
     let mut kinds = Vec::new();
     while let [a, b, c, kind, _, _, _, _, _, rest @ ..] = frames {

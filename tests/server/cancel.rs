@@ -1,4 +1,4 @@
-//! Cancelling an upload that another request still writes to.
+//! Cancellation of an upload to which another request still writes.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -6,8 +6,8 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{begin, sha256};
 
-/// Guards: spec, "Cancel" (end-14): a client that gives up on a request and cancels is told 204 although that request is not
-/// over for the server; the request finds its upload gone, and closing it makes no blob.
+/// Guards: spec, "Cancel" (end-14): a DELETE of an upload is 204 although an abandoned request still writes to it. That
+/// request then finds no upload, and closing it makes no blob.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_upload_can_be_cancelled() {
     let registry = TestRegistry::start().await;
@@ -24,7 +24,7 @@ async fn a_busy_upload_can_be_cancelled() {
              Expect: 100-continue\r\nConnection: close\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The server asks for the body once it holds the upload.
+        // The server asks for the body once the request has the upload's turn.
         let mut interim = [0; 25];
         stream.read_exact(&mut interim).await.unwrap();
         assert!(interim.starts_with(b"HTTP/1.1 100 Continue"));

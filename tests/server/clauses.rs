@@ -1,4 +1,4 @@
-//! Clauses of the specification that no other file here has for its subject, and what clients need beyond them.
+//! Clauses of the specification that no other file tests, and behaviour beyond them that clients need.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ async fn put(client: &Client, path: &str, media_type: &str, text: &str) -> Answe
     call.body(whole(text.to_owned())).send().await
 }
 
-/// Follows Link to the end and returns all entries and the number of pages.
+/// Follows Link to the last page. Returns all entries and the number of pages.
 async fn all_pages(client: &Client, first: &str, field: &str) -> (Vec<Value>, usize) {
     let (mut path, mut all, mut pages) = (first.to_owned(), Vec::new(), 0);
     loop {
@@ -33,13 +33,14 @@ async fn all_pages(client: &Client, first: &str, field: &str) -> (Vec<Value>, us
         let link = answer.header("link").to_owned();
         let (next, rel) = link[1..].split_once('>').expect("a URI");
         assert_eq!(rel, "; rel=\"next\"");
-        assert!(next.starts_with("/v2/"), "relative to this host: {next}");
+        assert!(next.starts_with("/v2/"), "not a path of this host: {next}");
         next.clone_into(&mut path);
     }
 }
 
-/// Guards: spec, "Listing Tags": the registry may send fewer than `n` only with a Link; nothing is lost or repeated on the way through
-/// more tags than a page has; behind the last there is an empty list without one. The same for `/v2/_catalog`, whose names have slashes.
+/// Guards: spec, "Listing Tags": a page has fewer than `n` tags only with a Link, and no tag is lost or repeated over
+/// many pages. After the last tag the list is empty and has no Link. The same holds for `/v2/_catalog`, whose names
+/// contain slashes.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_lists_come_in_pages() {
     let registry = TestRegistry::start().await;
@@ -80,9 +81,10 @@ async fn long_lists_come_in_pages() {
     assert!(none.lacks("link"));
 }
 
-/// Guards: spec, "Error Codes": whatever the refusal, its body is of the one form, with a code of the specification; a HEAD has none.
+/// Guards: spec, "Error Codes": every error body has the one form and a code of the specification; an answer to HEAD
+/// has no body.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_refusal_has_the_one_form() {
+async fn every_kind_of_error_has_one_form() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let digest = push_image(&client, "a", "t", b"layer").await;
@@ -238,9 +240,10 @@ async fn every_kind_of_refusal_has_the_one_form() {
     }
 }
 
-/// Guards: spec, "Error Codes": clients read 64 KiB of an error, so the body of one is never longer, however much is missing.
+/// Guards: spec, "Error Codes": an error body never exceeds the 64 KiB that clients read, however many blobs are
+/// missing.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_is_named_within_what_clients_read() {
+async fn lists_of_missing_blobs_fit_what_clients_read() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let entries: Vec<Value> = (0..3000)
@@ -261,8 +264,9 @@ async fn what_is_missing_is_named_within_what_clients_read() {
     assert!(named > 50, "only {named} are named");
 }
 
-/// Guards: spec, "Pulling manifests" and "Pushing Manifests": the digest and the true length on GET and HEAD, never an encoding whatever
-/// the client accepts, HEAD whole whatever its Range, several ranges with the manifest's type; `?tag=` beside a tag sets nothing.
+/// Guards: spec, "Pulling manifests" and "Pushing Manifests": GET and HEAD send the digest and the true length. No
+/// encoding is used, whatever the client accepts. A HEAD ignores Range. Several ranges carry the manifest's type.
+/// `?tag=` beside a tag sets nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_of_a_manifest() {
     let registry = TestRegistry::start().await;
@@ -316,10 +320,10 @@ async fn headers_of_a_manifest() {
     client.head("/v2/a/manifests/beside").await.expect(404);
 }
 
-/// Guards: spec, "Pushing Manifests": whatever is a manifest is taken as it is: no layers, unknown fields, descriptors with `data`,
-/// artifacts, Docker's types, indexes of indexes, and comes back with its type.
+/// Guards: spec, "Pushing Manifests": every valid manifest is accepted and returned with its type: without layers, with
+/// unknown fields or `data`, artifacts, Docker's types, indexes of indexes.
 #[tokio::test(flavor = "multi_thread")]
-async fn all_kinds_of_manifests_are_taken() {
+async fn all_kinds_of_manifests_are_accepted() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let mut image = push_layers(&client, "a", &[b"one"]).await;
@@ -358,9 +362,10 @@ async fn all_kinds_of_manifests_are_taken() {
     }
 }
 
-/// Guards: spec, "Pulling manifests" and "Listing Referrers": manifests, tags and referrers are of the repository that they were pushed to.
+/// Guards: spec, "Pulling manifests" and "Listing Referrers": manifests, tags and referrers are visible only in the
+/// repository to which they were pushed.
 #[tokio::test(flavor = "multi_thread")]
-async fn repositories_do_not_see_into_each_other() {
+async fn repositories_are_separate() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let subject = push_image(&client, "a", "t", b"layer").await;
@@ -389,9 +394,10 @@ async fn repositories_do_not_see_into_each_other() {
     client.get("/v2/a/manifests/t").await.expect(200);
 }
 
-/// Guards: RFC 9110 section 13.1 on a push or deletion by digest, and If-None-Match on a deletion: 412, and nothing changed.
+/// Guards: RFC 9110 section 13.1: a failed condition on a push or deletion by digest, and If-None-Match on a deletion,
+/// give 412 and change nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn conditions_hold_for_digests_too() {
+async fn conditions_apply_to_digests() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let text = push_layers(&client, "a", &[b"one"]).await.to_string();
@@ -421,8 +427,8 @@ async fn conditions_hold_for_digests_too() {
     client.head(&path).await.expect(404);
 }
 
-/// Guards: what lazy pullers send: 1024 ranges of ten-digit offsets, 23 KB in one header, over HTTP/1.1 too; parts that lie outside are
-/// left out, those inside come in order.
+/// Guards: requests of lazy pullers work over HTTP/1.1 too: 1024 ranges with ten-digit offsets in one header of 23 KB.
+/// Ranges outside the blob are left out, the others come in order.
 #[tokio::test(flavor = "multi_thread")]
 async fn long_headers_over_http1() {
     let registry = TestRegistry::start().await;
@@ -452,11 +458,12 @@ async fn long_headers_over_http1() {
     call.send().await.expect_error(416, "SIZE_INVALID");
 }
 
-/// Guards: spec, "Enabling the Referrers API": what a copy of a registry without it brings: an index under the fallback tag (cut to 64
-/// digits of a longer digest), before or after its entries, once or again. An entry whose manifest has the subject is listed once; the
-/// index itself and entries without a subject are not; the tag stays a tag, and neither its deletion nor its presence changes the list.
+/// Guards: spec, "Enabling the Referrers API": a copy from a registry without that API brings an index under a fallback
+/// tag (longer digests are cut to 64 digits). It may come before or after its entries, once or twice. Each entry whose
+/// manifest has the subject is listed once; the index and entries without a subject are not. The tag stays a tag, and
+/// neither it nor its deletion changes the list.
 #[tokio::test(flavor = "multi_thread")]
-async fn fallback_tags_are_adopted_in_any_order() {
+async fn fallback_tags_change_no_referrers() {
     let limits = Limits {
         sparse: vec!["sparse".parse().unwrap()],
         ..Limits::default()
@@ -477,7 +484,7 @@ async fn fallback_tags_are_adopted_in_any_order() {
             referrer["artifactType"] = json!("application/x.sbom");
             let entry = |of: &Value| {
                 let text = of.to_string();
-                // Older clients leave the artifact type out: the manifest's own counts.
+                // Older clients omit the artifact type; then the one in the manifest counts.
                 json!({"mediaType": MANIFEST, "digest": sha256(text.as_bytes()).to_string(), "size": text.len()})
             };
             let index = json!({
@@ -530,8 +537,8 @@ async fn fallback_tags_are_adopted_in_any_order() {
     }
 }
 
-/// Guards: spec, "Pushing a blob": the id in Location is a UUID, the same on every answer of the session, none of which has a
-/// body; a status asked by HEAD says the same.
+/// Guards: spec, "Pushing a blob": the id in Location is a UUID and the same on every answer of the session. Those
+/// answers have no body, and a HEAD for the status gives the same headers.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_have_a_uuid() {
     let registry = TestRegistry::start().await;

@@ -1,4 +1,4 @@
-//! How requests and connections end: answers without a body, answers that come early, and clients that end their side first.
+//! Ends of requests and connections: answers without a body, early answers, clients that end their half first.
 
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,8 +10,9 @@ use crate::{MANIFEST, begin, push_blob, push_layers, sha256};
 
 const NO_UPLOAD: &str = "/v2/a/blobs/uploads/00000000-0000-4000-8000-000000000000";
 
-/// Guards: RFC 9110 sections 9.3.2 and 6.4.1: no answer to HEAD, no 204 and no 304 has a body, errors included, on HTTP/2 too, where a
-/// client takes one for a protocol error; the answer to HEAD has the length that the one to GET has.
+/// Guards: RFC 9110 sections 9.3.2 and 6.4.1: no answer to HEAD, no 204 and no 304 has a body, errors included. On
+/// HTTP/2 a client treats such a body as a protocol error. The answer to HEAD has the same length header as the one to
+/// GET.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_without_a_body_have_none() {
     let registry = TestRegistry::start().await;
@@ -36,7 +37,7 @@ async fn answers_without_a_body_have_none() {
     ] {
         let call = |method| {
             let call = client.call(method, path).header(header.0, header.1);
-            // Errors repeat it, so their lengths depend on it.
+            // Error bodies repeat the request id, so their lengths depend on it.
             call.header("x-request-id", "1")
         };
         let get = call(Method::GET).send().await.expect(status);
@@ -52,10 +53,10 @@ async fn answers_without_a_body_have_none() {
     }
 }
 
-/// Guards: RFC 9112 section 9.6: a client may end its side once its request is sent; it is answered, what it asked for is done, and a
-/// body that is shorter than it says is still told from a whole one.
+/// Guards: RFC 9112 section 9.6: a client may end its half after its request. The request is carried out and answered.
+/// A body shorter than its announced length is still recognized.
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_may_end_their_side_first() {
+async fn clients_may_end_their_half_first() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let manifest = push_layers(&client, "a", &[b"one"]).await.to_string();
@@ -76,7 +77,7 @@ async fn clients_may_end_their_side_first() {
         (chunked, vec!["201"]),
         (put(manifest.len() + 1), vec!["400"]),
     ] {
-        // More than once: whether the end arrives together with the request is up to the kernel.
+        // Repeated, because the kernel decides whether the end arrives together with the request.
         for _ in 0..20 {
             let mut stream = TcpStream::connect(client.address()).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
@@ -93,10 +94,10 @@ async fn clients_may_end_their_side_first() {
     client.head("/v2/a/manifests/t").await.expect(200);
 }
 
-/// Guards: RFC 9113 section 8.1: a request of HTTP/2 whose stream has ended is whole, so that a client may end its side of the connection
-/// then: it is answered, and what it asked for is done; one whose stream has not ended fails.
+/// Guards: RFC 9113 section 8.1: an HTTP/2 request whose stream has ended is complete, so a client may then end its
+/// half of the connection. The request is carried out and answered. One whose stream has not ended fails.
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_of_http2_may_end_their_side_first() {
+async fn clients_of_http2_may_end_their_half_first() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let manifest = push_layers(&client, "a", &[b"one"]).await.to_string();
@@ -127,7 +128,7 @@ async fn clients_of_http2_may_end_their_side_first() {
         assert_eq!(put.first() == Some(&0x8c), cut, "{put:?}");
         assert_eq!(get.first(), Some(&0x88));
         let ended = tokio::time::timeout(wire::HANG, stream.read_to_end(&mut Vec::new())).await;
-        ended.expect("the connection is kept").unwrap();
+        ended.expect("the server kept the connection").unwrap();
     }
     client.head("/v2/a/manifests/t").await.expect(200);
 }
@@ -145,8 +146,9 @@ async fn send_all(registry: &TestRegistry, head: &str, megabytes: usize) -> Stri
     rest(stream).await
 }
 
-/// Guards: RFC 9112 section 9.6: an answer that is known before the body is read reaches a client that sends all of it before it
-/// listens, whatever its size and whether or not it was told to wait, and says that the connection closes.
+/// Guards: RFC 9112 section 9.6: an answer that is sent before the body is read reaches a client that first sends the
+/// whole body, whatever its size, and whether or not the client waited for 100 Continue. The answer announces that the
+/// connection closes.
 #[tokio::test(flavor = "multi_thread")]
 async fn early_answers_are_not_lost() {
     let registry = TestRegistry::start().await;
@@ -179,8 +181,8 @@ async fn early_answers_are_not_lost() {
     assert!(said.contains("connection: close"), "{said}");
 }
 
-/// Guards: RFC 9113 section 8.1: an early answer to a client that is still sending is not followed by a reset at once, which curl takes
-/// for the answer, on HTTP/2 either: what it sends is read on, and the connection serves other requests meanwhile and after.
+/// Guards: RFC 9113 section 8.1: on HTTP/2 no reset follows directly after an early answer, because curl takes an early
+/// reset for the answer. The body is read further, and the connection serves other requests meanwhile and afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn early_answers_over_http2_are_not_lost() {
     let registry = TestRegistry::start().await;
@@ -194,7 +196,7 @@ async fn early_answers_over_http2_are_not_lost() {
     ];
     stream.write_all(&opening.concat()).await.unwrap();
     let mut seen = Vec::new();
-    // Kind, stream and the end of the stream (RFC 9113 section 4.1).
+    // Frame type, stream, and the flag for the stream's end (RFC 9113 section 4.1).
     let mut next = async |stream: &mut TcpStream| {
         let mut head = [0; 9];
         stream.read_exact(&mut head).await.unwrap();
@@ -215,16 +217,17 @@ async fn early_answers_over_http2_are_not_lost() {
     assert!(!seen.contains(&3), "{seen:?}");
 }
 
-/// Guards: the answer to a head that is too long reaches a client that is still sending it.
+/// Guards: the answer to a head that is too long reaches a client that is still sending the head.
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_to_unreadable_heads_are_not_lost() {
+async fn answers_to_rejected_heads_are_not_lost() {
     let registry = TestRegistry::start().await;
     let head = format!("GET /v2/ HTTP/1.1\r\nX-Long: {}", "x".repeat(16 << 20));
     let said = say(registry.client().address(), head).await;
     assert!(said.starts_with("HTTP/1.1 431"), "{said}");
 }
 
-/// Guards: a small body that nobody reads does not cost the connection; a client that waits for a 100 is not kept waiting.
+/// Guards: a small body that no handler reads does not cost the connection. A client that waits for 100 Continue gets
+/// its answer without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn small_unread_bodies_keep_the_connection() {
     let registry = TestRegistry::start().await;
@@ -245,7 +248,8 @@ async fn small_unread_bodies_keep_the_connection() {
     assert!(said.contains("connection: close"), "{said}");
 }
 
-/// Guards: browsers run nothing that is served, whatever somebody pushed: every answer says so, errors and the other listener's too.
+/// Guards: browsers run no served content, whoever pushed it. Every answer has the headers for this, also errors and
+/// those of the admin listener.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_runs_in_a_browser() {
     let registry = TestRegistry::start().await;

@@ -1,4 +1,4 @@
-//! Requests at the same time.
+//! Concurrent requests for the same blob, tag or upload.
 
 use http::Method;
 use tonnage_tests::client::whole;
@@ -6,7 +6,7 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{MANIFEST, begin, content, push_blob, push_layers, sha256};
 
-/// Guards: the same blob pushed many times at once: every push is told 201 and the blob is whole.
+/// Guards: if the same blob is pushed many times at once, every push gets 201 and the blob is whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_blob_at_once() {
     let registry = TestRegistry::start().await;
@@ -27,7 +27,7 @@ async fn the_same_blob_at_once() {
     }
 }
 
-/// Guards: of many that create one tag with `If-None-Match: *` exactly one wins.
+/// Guards: of many requests that create one tag with `If-None-Match: *`, exactly one succeeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_winner_of_a_tag() {
     let registry = TestRegistry::start().await;
@@ -57,7 +57,7 @@ async fn one_winner_of_a_tag() {
     );
 }
 
-/// Guards: of two writers to one upload one is refused with 416 and the way back, and nothing is mixed.
+/// Guards: of two writers to one upload, one gets 416 with the upload's location, and their bytes are not mixed.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_writer_of_an_upload() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -71,7 +71,7 @@ async fn one_writer_of_an_upload() {
         "PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // The server asks for the body once it holds the upload.
+    // The server asks for the body once the request has the upload's turn.
     let mut interim = [0; 25];
     stream.read_exact(&mut interim).await.unwrap();
     assert!(interim.starts_with(b"HTTP/1.1 100 Continue"));
@@ -80,7 +80,8 @@ async fn one_writer_of_an_upload() {
         .await
         .expect_error(416, "BLOB_UPLOAD_INVALID");
     assert_eq!(answer.header("location"), location);
-    // How far it is changes under the client's eyes, and one of no byte cannot be said: regctl would begin again and again.
+    // The answer names no range: the offset is changing, and a range of zero bytes cannot be written. regctl would
+    // start over again and again.
     assert!(!answer.headers.contains_key("range"));
     stream.write_all(b"0123456789").await.unwrap();
     let mut rest = Vec::new();

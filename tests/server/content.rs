@@ -14,8 +14,8 @@ async fn ranged(client: &Client, path: &str, range: &str) -> Answer {
         .await
 }
 
-/// Guards: 206 with exact Content-Length and Content-Range for first, last, open-ended and clamped ranges; 416 outside,
-/// and for last before first.
+/// Guards: 206 with exact Content-Length and Content-Range for first, last, open-ended and clamped ranges. 416 for a
+/// range outside, and if the last byte is before the first.
 #[tokio::test(flavor = "multi_thread")]
 async fn single_ranges() {
     let registry = TestRegistry::start().await;
@@ -61,8 +61,8 @@ async fn single_ranges() {
         .expect(416);
 }
 
-/// Guards: several ranges come as multipart/byteranges, as many and in the order asked; too many are 400, on which clients
-/// fall back.
+/// Guards: several ranges are sent as multipart/byteranges, in the requested number and order. Too many are 400, after
+/// which clients fall back.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_ranges() {
     let registry = TestRegistry::start().await;
@@ -109,7 +109,7 @@ async fn many_ranges() {
         .expect_error(400, "SIZE_INVALID");
 }
 
-/// Guards: ranges on manifests, which containerd 2.1 asks for.
+/// Guards: manifests can be read in ranges, which containerd 2.1 requests.
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_of_manifests() {
     let registry = TestRegistry::start().await;
@@ -126,7 +126,7 @@ async fn ranges_of_manifests() {
     );
 }
 
-/// Guards: open-ended ranges that clients abandon after a chunk leave the server as it was.
+/// Guards: open-ended ranges that clients abandon after one chunk leave no resources in use.
 #[tokio::test(flavor = "multi_thread")]
 async fn abandoned_ranges() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

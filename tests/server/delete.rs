@@ -1,4 +1,4 @@
-//! Deleting (spec, "Content Management": end-9, end-10).
+//! Deletion of tags, manifests and blobs (spec, "Content Management": end-9, end-10).
 
 use bytes::Bytes;
 use serde_json::json;
@@ -24,15 +24,15 @@ async fn tags(client: &Client) -> serde_json::Value {
     client.get("/v2/a/tags/list").await.expect(200).json()["tags"].clone()
 }
 
-/// What was deleted is cleared away beside all other work.
-async fn cleared(registry: &TestRegistry) {
+/// Waits until the background task has removed the rows of what was deleted.
+async fn wait_for_row_removal(registry: &TestRegistry) {
     while registry.store.stats().await.unwrap().deletions_unfinished > 0 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Guards: spec, "Deleting Manifests": a manifest with more tags than one transaction holds is deleted like any other, with
-/// all of them at once; the same manifest, pushed again before they are cleared away, has only its new one.
+/// Guards: spec, "Deleting Manifests": a manifest with more tags than one transaction holds is deleted like any other,
+/// with all tags at once. If it is pushed again before its rows are removed, it has only its new tag.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_with_very_many_tags() {
     let registry = TestRegistry::start().await;
@@ -65,7 +65,7 @@ async fn a_manifest_with_very_many_tags() {
     push_image(&client, "a", &format!("{:0128}", 40_000), b"another").await;
     let now = json!([format!("{:0128}", 40_000), "other", "t"]);
     assert_eq!(tags(&client).await, now);
-    cleared(&registry).await;
+    wait_for_row_removal(&registry).await;
     assert_eq!(tags(&client).await, now);
     client.delete(&path).await.expect(202);
     client.head("/v2/a/manifests/t").await.expect(404);
@@ -77,8 +77,8 @@ async fn a_manifest_with_very_many_tags() {
     assert!(report.is_sound() && report.tags == 2, "{report:?}");
 }
 
-/// Guards: the same of a manifest with very many edges: they keep nothing alive once they are cleared away, and those of
-/// the same manifest put again stay.
+/// Guards: a manifest with very many edges is deleted in the same way. Its edges keep nothing alive after their
+/// removal. If it is pushed again, its new edges stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manifest_with_very_many_edges() {
     let registry = TestRegistry::start().await;
@@ -111,14 +111,14 @@ async fn a_manifest_with_very_many_edges() {
     delete().await.expect("it is there");
     delete().await.expect_err("it is gone");
     put().await;
-    cleared(&registry).await;
+    wait_for_row_removal(&registry).await;
     assert_eq!(held(), 3000);
     delete().await.expect("it is there");
-    cleared(&registry).await;
+    wait_for_row_removal(&registry).await;
     assert_eq!(held(), 0);
 }
 
-/// Guards: a tag's deletion leaves its manifest; a manifest's takes all tags along; both at once visible.
+/// Guards: deletion of a tag keeps its manifest. Deletion of a manifest removes all its tags. Both are visible at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_and_manifests() {
     let registry = TestRegistry::start().await;
@@ -159,7 +159,7 @@ async fn tags_and_manifests() {
     assert_eq!(answer.json()["tags"], serde_json::json!(["other"]));
 }
 
-/// Guards: a blob's deletion takes it out of one repository, and it can be pushed again.
+/// Guards: deletion of a blob removes it from one repository only, and it can be pushed again.
 #[tokio::test(flavor = "multi_thread")]
 async fn blobs() {
     let registry = TestRegistry::start().await;

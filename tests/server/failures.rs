@@ -1,4 +1,4 @@
-//! When the disk, the client or the operator gets in the way.
+//! Failures of disk and client, and stops by the operator.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tonnage_tests::registry::TestRegistry;
 use crate::wire::rest;
 use crate::{MANIFEST, begin, content, push_blob, push_image, sha256};
 
-/// Turns every place where `needle` stands in a segment into something else.
+/// Overwrites every occurrence of `needle` in a segment.
 fn damage(data: &Path, needle: &[u8]) {
     let mut places = 0;
     for entry in fs::read_dir(data.join("segments")).unwrap() {
@@ -29,11 +29,12 @@ fn damage(data: &Path, needle: &[u8]) {
         }
         fs::write(&path, bytes).unwrap();
     }
-    assert!(places > 0, "the content is not where it was looked for");
+    assert!(places > 0, "the content is in no segment");
 }
 
-/// Guards: damaged bytes are never served: found before the head they are a 500 without internal text; once known, an
-/// existence check says 404, so that the client pushes again, which heals. Other blobs go on.
+/// Guards: damaged bytes are never served. If damage is found before the head is sent, the answer is a 500 without
+/// internal text. Once it is known, an existence check is 404, so that the client pushes again, which heals the blob.
+/// Other blobs are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_blobs_are_not_served_and_heal() {
     let registry = TestRegistry::start().await;
@@ -57,8 +58,9 @@ async fn damaged_blobs_are_not_served_and_heal() {
     assert_eq!(client.get(&path).await.expect(200).body, blob);
 }
 
-/// Guards: segment files that went missing or lost their end while the server was stopped are noticed at the start. Nothing claims
-/// that their blobs are there: HEAD 404, a mount opens an upload, GET is an error. The first push stores the bytes anew, for good.
+/// Guards: segment files that were removed or truncated while the server was stopped are noticed at start. No answer
+/// claims that their blobs exist: HEAD is 404, a mount opens an upload, GET is an error. The first push stores the
+/// bytes again, permanently.
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_segments_are_denied_from_the_start_and_heal() {
     let lose: [fn(&Path); 2] = [
@@ -109,7 +111,7 @@ async fn lost_segments_are_denied_from_the_start_and_heal() {
     }
 }
 
-/// The segment files of a store, in order.
+/// Returns the segment files of a store, in order.
 fn segments(data: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(data.join("segments")).unwrap();
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -117,8 +119,8 @@ fn segments(data: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Guards: a segment that cannot be opened, and not for want of means, is damage: after one failed read HEAD says 404, and the first
-/// push stores the bytes anew, whether or not anything was read before.
+/// Guards: a segment that cannot be opened, although descriptors and memory suffice, is damage. After one failed read
+/// HEAD is 404. The first push stores the bytes again, whether or not anything was read before.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_segment_that_does_not_open_is_damage() {
     let replace: [fn(&Path); 3] = [
@@ -133,7 +135,7 @@ async fn a_segment_that_does_not_open_is_damage() {
         let registry = TestRegistry::start().await;
         let blob = content(1, 9 << 20);
         let digest = push_blob(&registry.client(), "a", &blob).await;
-        // No handle is open from here on.
+        // From here on no handle is open.
         let registry = registry.restart().await;
         let client = registry.client();
         for path in segments(registry.store.path()) {
@@ -151,8 +153,8 @@ async fn a_segment_that_does_not_open_is_damage() {
     }
 }
 
-/// Guards: two dedicated segments of one length whose payloads and tables were exchanged agree with all their checksums, and are
-/// still not each other's blob: neither is served, and a push heals, whether or not anything was read before.
+/// Guards: two dedicated segments of one length whose payloads and tables were exchanged match all their checksums, but
+/// hold each other's blob. Neither is served, and a push heals, whether or not anything was read before.
 #[tokio::test(flavor = "multi_thread")]
 async fn exchanged_payloads_are_never_served() {
     for read_before in [true, false] {
@@ -186,8 +188,8 @@ async fn exchanged_payloads_are_never_served() {
     }
 }
 
-/// Guards: a push of content that is stored reads all of it before it drops its own bytes: the first push of a blob or a manifest
-/// replaces what rotted, though no read had found that.
+/// Guards: a push of stored content reads all of it before it drops the received bytes. So the first push of a blob or
+/// manifest replaces rotted content, even if no read had found that.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_push_replaces_what_rotted_unread() {
     let registry = TestRegistry::start().await;
@@ -219,15 +221,15 @@ async fn the_first_push_replaces_what_rotted_unread() {
     client.get("/v2/a/manifests/latest").await.expect(200);
 }
 
-/// Guards: damage behind the first window breaks the answer off; the client never takes it for whole.
+/// Guards: damage after the first window aborts the answer, so that the client never takes it for whole.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_with_damage_behind_is_broken_off() {
+async fn an_answer_with_later_damage_is_aborted() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let blob = content(2, 12 << 20);
     let digest = push_blob(&client, "a", &blob).await;
     let mut bad = blob.clone();
-    let mark = b"a mark that stands nowhere else in the content";
+    let mark = b"a mark that occurs once in the content";
     bad[11 << 20..(11 << 20) + mark.len()].copy_from_slice(mark);
     let bad_digest = push_blob(&client, "a", &bad).await;
     damage(registry.store.path(), mark);
@@ -235,7 +237,7 @@ async fn an_answer_with_damage_behind_is_broken_off() {
     let head = format!("GET /v2/a/blobs/{bad_digest} HTTP/1.1\r\nHost: x\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut all = Vec::new();
-    // A reset is as good an end as an early one.
+    // A reset is an end too.
     stream.read_to_end(&mut all).await.unwrap_or_default();
     assert!(all.starts_with(b"HTTP/1.1 200"));
     assert!(
@@ -250,10 +252,10 @@ async fn an_answer_with_damage_behind_is_broken_off() {
         .expect(200);
 }
 
-/// Guards: a client that falls silent inside a body, of whatever kind, is told so, not that its content is wrong; it keeps what an upload
-/// has got, and holds nothing up.
+/// Guards: a client that stops sending inside a body, of any kind, gets 408 and no error about its content. It keeps
+/// the bytes that an upload has received, and blocks no other client.
 #[tokio::test(flavor = "multi_thread")]
-async fn silent_clients_are_let_go() {
+async fn silent_clients_get_408() {
     let options = ServerOptions {
         body_idle_timeout: Duration::from_millis(50),
         ..ServerOptions::default()
@@ -287,7 +289,7 @@ async fn silent_clients_are_let_go() {
         .expect(201);
 }
 
-/// Guards: a request under way when the server is told to stop is answered; the listener is closed at once.
+/// Guards: an active request is answered after the server is told to stop; the listener closes at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_under_way_end_well() {
     let registry = TestRegistry::start().await;
@@ -302,7 +304,7 @@ async fn requests_under_way_end_well() {
     let mut interim = [0; 25];
     stream.read_exact(&mut interim).await.unwrap();
     let stopping = tokio::spawn(registry.stop());
-    // The listener closes first; then nobody is let in any more.
+    // The listener closes first; from then on no connection is accepted.
     while TcpStream::connect(client.address()).await.is_ok() {
         tokio::task::yield_now().await;
     }
@@ -317,14 +319,14 @@ async fn requests_under_way_end_well() {
     stopping.await.unwrap();
 }
 
-/// Lets a push wait until it is told to go on.
+/// Blocks a push until the test releases it.
 #[derive(Debug)]
-struct Held {
+struct BlockingPolicy {
     began: mpsc::Sender<()>,
     go_on: Mutex<mpsc::Receiver<()>>,
 }
 
-impl Policy for Held {
+impl Policy for BlockingPolicy {
     fn decide<'a>(&'a self, _: &'a Caller, permission: Permission<'a>) -> Decision<'a, Verdict> {
         if matches!(permission, Permission::Push(_)) {
             self.began.send(()).unwrap();
@@ -334,7 +336,7 @@ impl Policy for Held {
     }
 }
 
-/// Guards: a push whose connection is cut when the time to drain is over still ends before the store is closed.
+/// Guards: a push whose connection is cut at the end of the drain time still ends before the store closes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_push_that_is_cut_off_ends_before_the_store_closes() {
     let (began, has_begun) = mpsc::channel();
@@ -342,7 +344,7 @@ async fn a_push_that_is_cut_off_ends_before_the_store_closes() {
     let go_on = Mutex::new(go_on);
     let options = ServerOptions {
         drain: Duration::ZERO,
-        policy: Arc::new(Held { began, go_on }),
+        policy: Arc::new(BlockingPolicy { began, go_on }),
         ..ServerOptions::default()
     };
     let registry = TestRegistry::with(options).await;

@@ -1,4 +1,4 @@
-//! Heads of requests: framing, hosts, expectations, sites, and how locations are written.
+//! Checks of request heads: framing, hosts, expectations, sites; and the form of locations.
 
 use std::net::SocketAddr;
 
@@ -8,15 +8,15 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::wire::say;
 
-/// The status of a request and all that came with it, until the connection ends.
+/// Sends a request. Returns its status line and everything received until the connection ends.
 async fn status(address: SocketAddr, request: &str) -> (String, String) {
     let said = say(address, request).await;
     let status = said.split(' ').nth(1).unwrap_or_default().to_owned();
     (status, said)
 }
 
-/// Guards: RFC 9112 section 3.2 and 3.2.2: a request of HTTP/1.1 has one Host that is one, also beside a target in absolute form, which
-/// goes before it; HTTP/1.0 may leave it out.
+/// Guards: RFC 9112 sections 3.2 and 3.2.2: an HTTP/1.1 request has exactly one valid Host, also beside a target in
+/// absolute form, which takes precedence. HTTP/1.0 may omit it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_has_one_host() {
     let registry = TestRegistry::start().await;
@@ -62,10 +62,11 @@ async fn a_request_has_one_host() {
     }
 }
 
-/// Guards: on loopback a request whose host is another name is refused, on both listeners and both versions of HTTP, since a page whose
-/// name was made to resolve to loopback sends it (DNS rebinding); names can be configured, and the answer says how.
+/// Guards: on loopback a request for an unknown host is rejected, on both listeners and both versions of HTTP. It may
+/// come from a page whose name was resolved to loopback (DNS rebinding). Names can be configured, and the answer says
+/// how.
 #[tokio::test(flavor = "multi_thread")]
-async fn unknown_hosts_are_refused_on_loopback() {
+async fn unknown_hosts_are_rejected_on_loopback() {
     let options = ServerOptions {
         hostnames: vec!["registry.example".parse().unwrap()],
         ..ServerOptions::default()
@@ -102,7 +103,8 @@ async fn unknown_hosts_are_refused_on_loopback() {
     }
 }
 
-/// Guards: a page of another site cannot make a browser write, whatever the host is; who is no browser, or reads, is not asked.
+/// Guards: a page of another site cannot make a browser write, whatever the host is. Reads, and clients that are no
+/// browsers, are not affected.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_sites_do_not_write() {
     let options = ServerOptions {
@@ -139,8 +141,8 @@ async fn other_sites_do_not_write() {
     }
 }
 
-/// Guards: RFC 9112 section 6: a body that two readers could frame in two ways ends the connection, and what follows is not taken for a
-/// request; a coding that is not supported is 501.
+/// Guards: RFC 9112 section 6: a body whose framing two readers could read differently ends the connection, and what
+/// follows is not read as a request. An unsupported transfer coding is 501.
 #[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_framing_ends_the_connection() {
     let registry = TestRegistry::start().await;
@@ -190,8 +192,8 @@ async fn ambiguous_framing_ends_the_connection() {
     }
 }
 
-/// Guards: an error says what was wrong with the request, and nothing that is not so: chunks that are not framed, a length that does not
-/// fit the disk, a path that is none; a digest without a value counts as not given.
+/// Guards: an error says what is wrong with the request, and nothing false: chunks that are not framed, a length that
+/// does not fit the disk, an invalid path. A digest without a value counts as absent.
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_say_what_was_wrong() {
     let registry = TestRegistry::start().await;
@@ -228,9 +230,10 @@ async fn errors_say_what_was_wrong() {
     }
 }
 
-/// Guards: RFC 9110 section 10.1.1: an expectation that is not known is 417; HTTP/1.0 has none, and who sends one is not kept waiting.
+/// Guards: RFC 9110 section 10.1.1: an unknown expectation is 417. HTTP/1.0 has no expectations, and a client that
+/// sends one gets its answer without 100 Continue.
 #[tokio::test(flavor = "multi_thread")]
-async fn expectations_are_known_or_refused() {
+async fn unknown_expectations_are_rejected() {
     let registry = TestRegistry::start().await;
     let address = registry.client().address();
     let digest = crate::sha256(b"abcde");
@@ -254,7 +257,8 @@ async fn expectations_are_known_or_refused() {
     }
 }
 
-/// Guards: locations are paths, unless the operator has clients that take only absolute ones; links to next pages stay paths.
+/// Guards: locations are paths, unless the operator configures absolute ones for clients that need them. Links to next
+/// pages stay paths.
 #[tokio::test(flavor = "multi_thread")]
 async fn locations_can_be_absolute() {
     for (locations, prefix) in [
@@ -282,7 +286,7 @@ async fn locations_can_be_absolute() {
             ("POST", format!("/v2/b/blobs/uploads/?{mount}"), "", "201"),
             ("PATCH", format!("/v2/a/blobs/uploads/{id}"), "ab", "202"),
             ("GET", format!("/v2/a/blobs/uploads/{id}"), "", "204"),
-            // The way back into an upload is on its errors too.
+            // Errors of an upload carry its location too.
             (
                 "PUT",
                 format!("/v2/a/blobs/uploads/{id}?digest={other}"),

@@ -7,10 +7,11 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{INDEX, LAYER, descriptor, push_blob, sha256};
 
-/// Guards: spec, "Pushing manifests": the way of large manifests (read, looked up, judged and applied off the workers) judges as that of
-/// small ones does: all children there, one missing, one deleted since, and pushed again.
+/// Guards: spec, "Pushing manifests": large manifests, which are parsed, looked up and validated in pieces, get the
+/// same answers as small ones: with all children present, with one missing, after one was deleted, and after it was
+/// pushed again.
 #[tokio::test(flavor = "multi_thread")]
-async fn large_manifests_are_judged_as_small_ones() {
+async fn large_manifests_are_validated_as_small_ones() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let blobs: Vec<String> = (0..300).map(|n| n.to_string()).collect();
@@ -60,7 +61,7 @@ async fn large_manifests_are_judged_as_small_ones() {
     call.send().await.expect_error(400, "DIGEST_INVALID");
 }
 
-/// Guards: a push that changes nothing (by digest, again) is a transaction too, and one that a restart can read.
+/// Guards: a push by digest that changes nothing writes a transaction that a restart can read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_that_changes_nothing_survives_a_restart() {
     let registry = TestRegistry::start().await;

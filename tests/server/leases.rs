@@ -1,4 +1,5 @@
-//! What an answer promises is held from before the last look (DESIGN, "An answer is a lease").
+//! Leases and pins of answers: what an answer promises is leased before its last check (DESIGN, "An answer is a
+//! lease").
 
 use std::sync::Arc;
 
@@ -16,8 +17,8 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{push_blob, push_image, put_manifest, sha256};
 
-/// A blob store before whose every lease somebody deletes the blob from these repositories, and which notes whether this digest was
-/// held when a manifest's bytes were stored.
+/// A blob store in which a blob is deleted from these repositories before each lease. It notes whether `digest` was
+/// leased or pinned when a manifest's bytes were stored.
 #[derive(Debug)]
 struct Interfered {
     real: Arc<dyn BlobStore>,
@@ -97,10 +98,10 @@ impl BlobStore for Interfered {
     }
 }
 
-/// Guards: a blob deleted between the look and the lease is not promised: HEAD is 404, a mount is an upload
+/// Guards: a blob deleted between the first check and the lease is not promised: HEAD is 404, a mount opens an upload
 /// (spec, "Checking if content exists" and "Mounting a blob from another repository").
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_goes_before_the_lease_is_not_promised() {
+async fn a_blob_deleted_before_the_lease_is_not_promised() {
     let deleting = Arc::new(Mutex::new(Vec::new()));
     let meanwhile = Arc::clone(&deleting);
     let registry = TestRegistry::wrapped(move |store, real| {
@@ -119,7 +120,7 @@ async fn what_goes_before_the_lease_is_not_promised() {
     let path = format!("/v2/a/blobs/{digest}");
     client.head(&path).await.expect(200);
     deleting.lock().push("a");
-    // Bytes that are sent are no promise, and cost no lease.
+    // An answer with the bytes promises nothing, so it takes no lease.
     client.get(&path).await.expect(200);
     client.head(&path).await.expect(404);
     let digest = push_blob(&client, "a", b"content").await;
@@ -135,8 +136,9 @@ async fn what_goes_before_the_lease_is_not_promised() {
     client.post(&mount).await.expect(201);
 }
 
-/// Guards: an upload that finished is leased like a blob that a check found, until a manifest references it; from then on checks
-/// cost no lease; a manifest's children are held from its check to its commit, although nothing else holds them.
+/// Guards: a finished upload is leased, like a blob that a check found, until a manifest references it. After that,
+/// checks take no lease. A manifest's children are pinned from its check to its commit, although nothing else protects
+/// them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn leases_begin_with_the_answer_and_end_with_a_reference() {
     let held = Arc::new(Mutex::new(Vec::new()));
@@ -154,23 +156,32 @@ async fn leases_begin_with_the_answer_and_end_with_a_reference() {
     .await;
     let client = registry.client();
     let digest = push_blob(&client, "a", layer).await;
-    assert!(registry.store.is_leased(&digest), "an upload finished");
+    assert!(
+        registry.store.is_leased(&digest),
+        "a finished upload has no lease"
+    );
     let path = format!("/v2/b/blobs/uploads/?mount={digest}&from=a");
     client.post(&path).await.expect(201);
     push_image(&client, "a", "first", layer).await;
     for _ in 0..2 {
-        assert!(!registry.store.is_leased(&digest), "a manifest references");
+        assert!(
+            !registry.store.is_leased(&digest),
+            "a referenced blob has a lease"
+        );
         client
             .head(&format!("/v2/a/blobs/{digest}"))
             .await
             .expect(200);
     }
-    // Its lease ended with the first manifest: only the pin of the second holds it.
+    // Its lease ended with the first manifest; only the pin of the second one protects it.
     held.lock().clear();
     let manifest = client.get("/v2/a/manifests/first").await.expect(200).json();
     put_manifest(&client, "a", "second", &with_annotation(manifest)).await;
     assert_eq!(*held.lock(), [true]);
-    assert!(!registry.store.is_leased(&digest), "the pin is gone");
+    assert!(
+        !registry.store.is_leased(&digest),
+        "the pin outlived the push"
+    );
 }
 
 fn with_annotation(mut manifest: serde_json::Value) -> serde_json::Value {

@@ -1,5 +1,5 @@
-//! The distribution API over real sockets, on the real engine. Each test names the clause it stands for;
-//! "spec" is the OCI distribution specification, main branch.
+//! The distribution API over real sockets, on the real engine. Each test names the clause that it checks; "spec" is the
+//! OCI distribution specification, main branch.
 
 mod authentication;
 mod base;
@@ -18,11 +18,11 @@ mod leases;
 mod manifests;
 mod mount;
 mod namespaces;
-mod places;
 mod queries;
 mod referrers;
 mod repositories;
 mod serial;
+mod slots;
 mod sparse;
 mod strict;
 mod tags;
@@ -45,7 +45,7 @@ fn sha256(content: &[u8]) -> Digest {
     Digest::of(Algorithm::Sha256, content)
 }
 
-/// Content that differs for each seed, the same in every run.
+/// Returns content that differs for each seed and is the same in every run.
 fn content(seed: u8, length: usize) -> Vec<u8> {
     (0..length)
         .map(|n| (n / 251).wrapping_mul(31).wrapping_add(n).to_le_bytes()[0] ^ seed)
@@ -68,7 +68,7 @@ async fn push_blob(client: &Client, name: &str, content: &[u8]) -> Digest {
     digest
 }
 
-/// The text of an image with config `{}` and these layers, which are pushed.
+/// Pushes the config `{}` and these layers. Returns the manifest of an image of them.
 async fn push_layers(client: &Client, name: &str, layers: &[&[u8]]) -> Value {
     push_blob(client, name, b"{}").await;
     for layer in layers {
@@ -98,7 +98,7 @@ async fn put_manifest(client: &Client, name: &str, reference: &str, manifest: &V
     sha256(text.as_bytes())
 }
 
-/// An image with one layer under a tag.
+/// Pushes an image with one layer under a tag.
 async fn push_image(client: &Client, name: &str, tag: &str, layer: &[u8]) -> Digest {
     let manifest = push_layers(client, name, &[layer]).await;
     put_manifest(client, name, tag, &manifest).await

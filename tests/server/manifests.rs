@@ -15,8 +15,8 @@ async fn put(client: &Client, path: &str, media_type: &str, text: &str) -> Answe
     call.body(whole(text.to_owned())).send().await
 }
 
-/// Guards: spec, "Pushing Manifests" (end-7a) and "Pulling manifests" (end-3): bytes and type come back exactly, by tag
-/// and digest, whatever Accept says; a chunked body without a length is taken.
+/// Guards: spec, "Pushing Manifests" (end-7a) and "Pulling manifests" (end-3): bytes and type are returned exactly, by
+/// tag and digest, whatever Accept is. A chunked body without a length is accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_come_back_exactly() {
     let registry = TestRegistry::start().await;
@@ -69,10 +69,10 @@ async fn manifests_come_back_exactly() {
         .expect(304);
 }
 
-/// Guards: spec, "Pushing Manifests": what a manifest lists must be there (MANIFEST_BLOB_UNKNOWN names each); what it
-/// may list without (nondistributable layers) is taken; index entries may be manifests or blobs.
+/// Guards: spec, "Pushing Manifests": the children of a manifest must exist; MANIFEST_BLOB_UNKNOWN names each missing
+/// one. Nondistributable layers may be missing. Index entries may be manifests or blobs.
 #[tokio::test(flavor = "multi_thread")]
-async fn children_must_be_there() {
+async fn children_must_exist() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let mut manifest = push_layers(&client, "a", &[b"one"]).await;
@@ -129,8 +129,9 @@ async fn children_must_be_there() {
         .expect_error(400, "MANIFEST_BLOB_UNKNOWN");
 }
 
-/// Guards: what is listed must be where clients look for it: an entry of a manifest's type among the manifests, layers
-/// and configs among the blobs. The first message names the first that is missing: some clients show nothing else.
+/// Guards: children must be where clients look for them: an entry with a manifest's type among the manifests, layers
+/// and configs among the blobs. The first message names the first missing child, because some clients show nothing
+/// else.
 #[tokio::test(flavor = "multi_thread")]
 async fn children_must_be_where_clients_look() {
     let registry = TestRegistry::start().await;
@@ -176,8 +177,8 @@ async fn children_must_be_where_clients_look() {
         .expect(201);
 }
 
-/// Guards: a manifest keeps its media type while its repository has it, whoever pushes it again as which; the refusal
-/// names the type. Other repositories have their own.
+/// Guards: a manifest keeps its media type while its repository has it; a push under another type is rejected, and the
+/// error names the stored type. Other repositories have types of their own.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stored_type_never_changes() {
     const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -227,7 +228,7 @@ async fn a_stored_type_never_changes() {
         .expect(201);
 }
 
-/// Guards: the same for pushes at the same moment: one type wins, and every answer agrees with it.
+/// Guards: the same for concurrent pushes: one type is stored, and every answer agrees with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn types_do_not_race() {
     const DOCKER: &str = "application/vnd.docker.distribution.manifest.v2+json";
@@ -250,8 +251,8 @@ async fn types_do_not_race() {
     }
 }
 
-/// Guards: nothing that is no manifest is taken, whatever its type; a type that the document does not confirm is one of
-/// the known ones; no type that a browser runs.
+/// Guards: content that is no manifest is rejected, whatever its type. A type that the document does not repeat must be
+/// one of the known ones. A type that a browser runs is rejected.
 #[tokio::test(flavor = "multi_thread")]
 async fn types_are_confirmed_by_the_document() {
     let registry = TestRegistry::start().await;
@@ -313,8 +314,8 @@ async fn types_are_confirmed_by_the_document() {
     assert_eq!(answer.header("content-type"), MANIFEST);
 }
 
-/// Guards: what Go writes for an empty list is one; what is bounded is bounded however it is written, and no manifest
-/// makes the registry fail.
+/// Guards: null is accepted where Go writes it for an empty list. Limits hold however a value is escaped, and no
+/// manifest causes a 500.
 #[tokio::test(flavor = "multi_thread")]
 async fn null_lists_and_long_escapes() {
     let registry = TestRegistry::start().await;
@@ -332,9 +333,10 @@ async fn null_lists_and_long_escapes() {
     answer.expect_error(400, "MANIFEST_INVALID");
 }
 
-/// Guards: documents that can be read in two ways, or contradict their request, are refused and change nothing.
+/// Guards: documents that two readers can read differently, or that contradict their request, are rejected and change
+/// nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn ambiguous_manifests_are_refused() {
+async fn ambiguous_manifests_are_rejected() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let manifest = push_layers(&client, "a", &[b"one"]).await;
@@ -379,7 +381,7 @@ async fn ambiguous_manifests_are_refused() {
         .expect_error(404, "MANIFEST_UNKNOWN");
 }
 
-/// Guards: spec, "Pushing Manifests": 4 MB are taken, more than the limit is 413, with and without a length.
+/// Guards: spec, "Pushing Manifests": 4 MB are accepted, more than the limit is 413, with a length and without.
 #[tokio::test(flavor = "multi_thread")]
 async fn manifests_have_a_limit() {
     let registry = TestRegistry::start().await;
@@ -400,7 +402,8 @@ async fn manifests_have_a_limit() {
     }
 }
 
-/// Guards: spec, end-7b: tags of a push by digest, for sha512 the only way to a tag; all of them come back in OCI-Tag.
+/// Guards: spec, end-7b: a push by digest sets its tags, which is the only way to tag a sha512 manifest. OCI-Tag
+/// repeats all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_of_a_push_by_digest() {
     let registry = TestRegistry::start().await;
@@ -436,7 +439,7 @@ async fn tags_of_a_push_by_digest() {
     put(&client, &many, MANIFEST, &text).await.expect(414);
 }
 
-/// Guards: safe compare-and-set of a tag: If-Match and If-None-Match on PUT and DELETE answer 412 and change nothing.
+/// Guards: compare-and-set of a tag: a failed If-Match or If-None-Match on PUT and DELETE is 412 and changes nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn tags_move_under_conditions() {
     let registry = TestRegistry::start().await;

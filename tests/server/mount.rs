@@ -1,4 +1,4 @@
-//! Mounting blobs of other repositories.
+//! Mounts of blobs from other repositories.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{push_blob, sha256};
 
-/// Guards: spec, "Mounting a blob from another repository" (end-11): 201 and a Location where it can, 202 and a session
-/// where it cannot, with and without `from`.
+/// Guards: spec, "Mounting a blob from another repository" (end-11): 201 with a Location if the mount succeeds, else
+/// 202 with a session, with `from` and without.
 #[tokio::test(flavor = "multi_thread")]
 async fn mounts() {
     let registry = TestRegistry::start().await;
@@ -72,9 +72,9 @@ impl Policy for SecretIsSecret {
     }
 }
 
-/// Guards: what the caller may not read cannot be mounted, and the refusal is a plain 202 that tells nothing.
+/// Guards: a blob that the caller may not read cannot be mounted. The answer is a plain 202 that reveals nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn unreadable_repositories_lend_nothing() {
+async fn nothing_is_mounted_from_unreadable_repositories() {
     let options = ServerOptions {
         policy: Arc::new(SecretIsSecret),
         ..ServerOptions::default()

@@ -1,4 +1,4 @@
-//! `ns=`, and what else a registry may tell its clients: chunk sizes.
+//! Registry namespaces (`ns=`) and advertised chunk sizes.
 
 use http::Method;
 use tonnage_server::ServerOptions;
@@ -6,8 +6,8 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{begin, push_blob, push_image};
 
-/// Guards: spec, "Registry Proxying": `ns` may be ignored, and `OCI-Namespace` is for registries that use it: without
-/// configuration it changes nothing and nothing is claimed.
+/// Guards: spec, "Registry Proxying": without configuration `ns` changes nothing, and no `OCI-Namespace` claims that it
+/// was used.
 #[tokio::test(flavor = "multi_thread")]
 async fn ns_is_no_error_and_claims_nothing() {
     let registry = TestRegistry::start().await;
@@ -20,8 +20,8 @@ async fn ns_is_no_error_and_claims_nothing() {
     }
 }
 
-/// Guards: spec, "Registry Proxying": a registry that scopes by `ns` returns its value in `OCI-Namespace`, and serves nothing under
-/// the name of a registry that it does not mirror; pushes, lists and pulls without `ns` are as ever.
+/// Guards: spec, "Registry Proxying": a registry that scopes by `ns` returns its value in `OCI-Namespace`. It serves
+/// nothing for a registry that it does not mirror. Pushes, lists and pulls without `ns` are unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mirror_serves_what_it_mirrors() {
     let options = ServerOptions {
@@ -71,10 +71,10 @@ async fn a_mirror_serves_what_it_mirrors() {
         .expect(202);
 }
 
-/// Guards: spec, "Pushing a blob in chunks": the shortest chunk is told where an upload begins and only there, and nothing is refused
-/// for being shorter: a client SHOULD, and the last chunk is not known to be the last.
+/// Guards: spec, "Pushing a blob in chunks": the minimum chunk length is sent where an upload begins and only there.
+/// Shorter chunks are accepted: the rule for clients is a SHOULD, and the server cannot know which chunk is the last.
 #[tokio::test(flavor = "multi_thread")]
-async fn short_chunks_are_advised_against_and_taken() {
+async fn short_chunks_are_discouraged_and_accepted() {
     let options = ServerOptions {
         chunk_min_bytes: 1 << 20,
         ..ServerOptions::default()

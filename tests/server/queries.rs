@@ -1,11 +1,11 @@
-//! Parameters without a value or with one that means nothing, and paths that are nearly right.
+//! Query parameters that are empty or invalid, and paths that are almost right.
 
 use http::Method;
 use tonnage_tests::registry::TestRegistry;
 
 use crate::{push_blob, push_image, sha256};
 
-/// Guards: a parameter without a value is not given, as other registries have it.
+/// Guards: a parameter without a value counts as absent, as in other registries.
 #[tokio::test(flavor = "multi_thread")]
 async fn parameters_without_a_value_are_not_given() {
     let registry = TestRegistry::start().await;
@@ -33,9 +33,10 @@ async fn parameters_without_a_value_are_not_given() {
     client.post(path).await.expect(202);
 }
 
-/// Guards: spec, "Mounting a blob from another repository": what cannot be mounted begins an upload, a digest that is none included.
+/// Guards: spec, "Mounting a blob from another repository": a mount that fails begins an upload, also for an invalid
+/// digest.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_mounted_is_uploaded() {
+async fn a_failed_mount_begins_an_upload() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     push_blob(&client, "b", b"content").await;
@@ -58,8 +59,9 @@ async fn what_cannot_be_mounted_is_uploaded() {
     call.body(whole).send().await.expect(201);
 }
 
-/// Guards: spec, "Pushing a blob monolithically": a POST with a digest and no content does not claim that the content is empty: it is
-/// an upload to go on with, or done where the repository has the blob, not where another one has.
+/// Guards: spec, "Pushing a blob monolithically": a POST with a digest and no content does not claim that the content
+/// is empty. It begins an upload, or is done if the repository has the blob; a blob of another repository does not
+/// count.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_without_content_begins_an_upload() {
     let registry = TestRegistry::start().await;
@@ -85,7 +87,7 @@ async fn a_post_without_content_begins_an_upload() {
     call.send_h2().await.expect(202);
 }
 
-/// Guards: RFC 9110 section 14.1.2: the last bytes of nothing are nothing, and nothing else of it can be asked for.
+/// Guards: RFC 9110 section 14.1.2: the suffix range of an empty blob is empty, and every other range of it is 416.
 #[tokio::test(flavor = "multi_thread")]
 async fn suffixes_of_an_empty_blob() {
     let registry = TestRegistry::start().await;
@@ -109,7 +111,7 @@ async fn suffixes_of_an_empty_blob() {
     }
 }
 
-/// Guards: a path that is nearly one says what is wrong with it.
+/// Guards: the error for a path that is almost right says what is wrong with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn paths_say_what_is_wrong_with_them() {
     let registry = TestRegistry::start().await;

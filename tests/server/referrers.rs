@@ -1,4 +1,4 @@
-//! Referrers.
+//! Lists of referrers: content, filters, pages.
 
 use serde_json::{Value, json};
 use tonnage_tests::client::whole;
@@ -6,8 +6,9 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{INDEX, MANIFEST, descriptor, push_image, push_layers, put_manifest, sha256};
 
-/// Guards: spec, "Listing Referrers" (end-12): always 200 and an index; artifact types and annotations as the clause says;
-/// filters; a subject that is not there yet (OCI-Subject on the push); indexes as referrers.
+/// Guards: spec, "Listing Referrers" (end-12): the answer is always 200 and an index, with artifact types and
+/// annotations by the clause. Filters work. A subject may be absent (OCI-Subject on the push). Indexes are referrers
+/// too.
 #[tokio::test(flavor = "multi_thread")]
 async fn referrers_are_listed() {
     let registry = TestRegistry::start().await;
@@ -98,7 +99,7 @@ async fn referrers_are_listed() {
     );
 }
 
-/// Guards: a list too large for one answer goes on behind a Link, keeps its filter, and no entry is lost or repeated.
+/// Guards: a list too large for one answer continues at its Link and keeps its filter. No entry is lost or repeated.
 #[tokio::test(flavor = "multi_thread")]
 async fn referrers_page_by_page() {
     let registry = TestRegistry::start().await;
@@ -108,7 +109,7 @@ async fn referrers_page_by_page() {
     referrer["subject"] = json!({"mediaType": MANIFEST, "digest": subject.to_string(), "size": 1});
     referrer["artifactType"] = json!("a/b");
     for n in 0..9 {
-        // Alone the largest fill a page; control characters take six bytes each.
+        // One of the largest alone fills a page; control characters take six bytes each.
         let big = match n % 4 {
             0 | 2 => "x".repeat(3_900_000),
             1 => "x".repeat(400_000),
@@ -138,8 +139,8 @@ async fn referrers_page_by_page() {
     assert_eq!(seen, (0..9).map(|n| n.to_string()).collect::<Vec<_>>());
 }
 
-/// Guards: spec, "Listing Referrers": a page does not end at referrers that are not of the type asked for, since some
-/// clients read no more than one.
+/// Guards: spec, "Listing Referrers": a page does not end at referrers of other types than the requested one, because
+/// some clients read only one page.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rare_type_is_on_the_first_page() {
     let registry = TestRegistry::start().await;
@@ -181,7 +182,7 @@ async fn a_rare_type_is_on_the_first_page() {
     assert_eq!(listed(&format!("{path}/none")).await, 0);
 }
 
-/// Guards: spec, "Listing Referrers": a page is nearly as large as clients accept.
+/// Guards: spec, "Listing Referrers": a full page is almost as large as clients accept.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_are_as_large_as_clients_accept() {
     let registry = TestRegistry::start().await;

@@ -1,4 +1,4 @@
-//! Repositories that are deleted, as clients see it.
+//! Deletion of repositories and tags by an operator, as clients see it.
 
 use http::Method;
 use serde_json::json;
@@ -30,8 +30,8 @@ async fn delete_repository(store: &Store, name: &str) -> Result<RepositoryConten
     .await
 }
 
-/// Guards: a deleted repository is gone from every list and answer at once, lends nothing and leaves the others as they were; its name,
-/// used anew, starts empty.
+/// Guards: a deleted repository is absent from every list and answer at once, none of its blobs can be mounted, and
+/// other repositories are unchanged. A repository created under its name is empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_repository_is_gone() {
     let registry = TestRegistry::start().await;
@@ -87,10 +87,10 @@ async fn a_deleted_repository_is_gone() {
         .expect_err("it is not there");
 }
 
-/// Guards: what a push under way meets: an upload goes on and makes the repository anew; a manifest whose blobs went with the old one
-/// is refused with their names, on which clients push those again.
+/// Guards: pushes that are active while their repository is deleted: an upload continues and creates the repository
+/// again. A manifest whose blobs are gone is rejected with their names, after which clients push those again.
 #[tokio::test(flavor = "multi_thread")]
-async fn pushes_under_way_start_anew() {
+async fn active_pushes_start_over() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let manifest = push_layers(&client, "a", &[b"one"]).await;
@@ -117,9 +117,10 @@ async fn pushes_under_way_start_anew() {
     client.get(&blob).await.expect(200);
 }
 
-/// Guards: what is told of a deleted tag is what it pointed at when it went, also while somebody moves it all the time.
+/// Guards: the answer to the deletion of a tag names the digest that the tag had at that moment, also while another
+/// client moves the tag.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_tag_is_told_as_it_went() {
+async fn a_deleted_tag_is_reported_with_its_last_digest() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     for round in 0..20 {

@@ -1,4 +1,4 @@
-//! Manifests whose content is not there, where the operator allows them.
+//! Manifests without their content, where the operator allows them.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ async fn registry() -> TestRegistry {
     .await
 }
 
-/// An image of which nothing is pushed.
+/// Returns the manifest of an image of which nothing is pushed.
 fn image() -> Value {
     json!({
         "schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(CONFIG, b"{}"),
@@ -38,10 +38,11 @@ async fn put(client: &Client, name: &str, manifest: &Value) -> Answer {
     call.body(whole(manifest.to_string())).send().await
 }
 
-/// Guards: spec, "Pushing manifests" (a registry MAY reject dangling descriptors): refused everywhere but where the operator
-/// says, images and indexes alike; there the answer warns and says of how many, until all is there.
+/// Guards: spec, "Pushing manifests" (a registry MAY reject dangling descriptors): images and indexes without their
+/// content are rejected except in configured repositories. There the answer warns with the number of missing blobs
+/// until all exist.
 #[tokio::test(flavor = "multi_thread")]
-async fn sparse_manifests_are_taken_where_allowed() {
+async fn sparse_manifests_are_accepted_where_allowed() {
     let registry = registry().await;
     let client = registry.client();
     for name in ["other", "below", "one/more", "onemore"] {
@@ -84,7 +85,7 @@ async fn sparse_manifests_are_taken_where_allowed() {
     }
 }
 
-/// Guards: naming a digest that only another repository has shows nothing of it, neither its bytes nor that it exists.
+/// Guards: a manifest with a digest that only another repository has reveals neither its bytes nor its existence.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sparse_manifest_shows_nothing_of_other_repositories() {
     let registry = registry().await;
@@ -99,10 +100,10 @@ async fn a_sparse_manifest_shows_nothing_of_other_repositories() {
     }
 }
 
-/// Guards: the edges of a manifest lead to all that it lists, there or not, so that what is pushed later is referenced at once;
-/// they go with the manifest, and with the repository's rows every reverse (`fsck` finds nothing).
+/// Guards: a manifest has edges to all that it lists, present or not, so that a blob pushed later is referenced at
+/// once. The edges are removed with the manifest or the repository (`fsck` finds nothing).
 #[tokio::test(flavor = "multi_thread")]
-async fn edges_lead_to_what_is_not_there_yet() {
+async fn edges_lead_to_absent_blobs() {
     let registry = registry().await;
     let client = registry.client();
     let held = |digest: &Digest| registry.store.view().referenced(digest).unwrap();
@@ -120,7 +121,7 @@ async fn edges_lead_to_what_is_not_there_yet() {
     assert!(!held(&layer) && !held(&sha256(b"two")));
 
     put(&client, "below/a", &image()).await.expect(201);
-    // A layer that may be left out everywhere, and comes later.
+    // A layer that may be missing everywhere, and is pushed later.
     let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar";
     let subject = push_image(&client, "other", "s", b"layer").await;
     push_blob(&client, "other", b"{}").await;

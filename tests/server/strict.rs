@@ -1,4 +1,5 @@
-//! What looks right and is not: weak tags where strong ones are needed, empty range sets, objects that are none.
+//! Requests that look valid and are not: weak entity tags where strong ones are required, empty range sets, lists for
+//! objects.
 
 use http::Method;
 use serde_json::json;
@@ -7,8 +8,8 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{CONFIG, MANIFEST, push_blob, push_image, push_layers, sha256};
 
-/// Guards: RFC 9110 sections 8.8.3.2 and 13.1.1: a weak tag never moves or deletes a tag, and a pull of a tag that moved on
-/// since is 412 and not the middle of something else.
+/// Guards: RFC 9110 sections 8.8.3.2 and 13.1.1: a weak entity tag never moves or deletes a tag. A pull by a tag that
+/// has moved since is 412, not a part of other content.
 #[tokio::test(flavor = "multi_thread")]
 async fn weak_entity_tags_change_nothing() {
     let registry = TestRegistry::start().await;
@@ -37,7 +38,7 @@ async fn weak_entity_tags_change_nothing() {
     assert_eq!(answer.header("docker-content-digest"), one.to_string());
 }
 
-/// Guards: RFC 9110 sections 14.1.1 and 14.2: a Range without any range, or given twice, is ignored.
+/// Guards: RFC 9110 sections 14.1.1 and 14.2: a Range without any range, or two Range headers, are ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn empty_and_doubled_ranges_are_ignored() {
     let registry = TestRegistry::start().await;
@@ -55,7 +56,7 @@ async fn empty_and_doubled_ranges_are_ignored() {
     assert_eq!(&twice.send().await.expect(200).body[..], b"content");
 }
 
-/// Guards: spec, "Pushing Manifests": a descriptor is an object; a list of its values is no manifest that other readers know.
+/// Guards: spec, "Pushing Manifests": a descriptor must be an object; other readers do not accept a list of its values.
 #[tokio::test(flavor = "multi_thread")]
 async fn descriptors_are_objects() {
     let registry = TestRegistry::start().await;
@@ -69,8 +70,8 @@ async fn descriptors_are_objects() {
     answer.expect_error(400, "MANIFEST_INVALID");
 }
 
-/// Guards: spec, "Enabling the Referrers API": what a client listed in a fallback tag and has a subject is among the
-/// referrers, whether or not its subject is there; what has none is not.
+/// Guards: spec, "Enabling the Referrers API": an entry of a fallback tag that has a subject is among the referrers,
+/// whether or not the subject exists. One without a subject is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_of_fallback_tags_are_referrers() {
     let registry = TestRegistry::start().await;

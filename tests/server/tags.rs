@@ -49,7 +49,7 @@ async fn tags_page_by_page() {
     }
 }
 
-/// Guards: `/v2/_catalog` in the same way.
+/// Guards: `/v2/_catalog` has pages in the same way.
 #[tokio::test(flavor = "multi_thread")]
 async fn repositories_page_by_page() {
     let registry = TestRegistry::start().await;

@@ -1,4 +1,4 @@
-//! A request that takes over an upload from one that is still there, and a close that is sent again.
+//! Requests that take an upload's turn from an older request, and closes that are sent again.
 
 use http::Method;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -8,28 +8,28 @@ use tonnage_tests::registry::TestRegistry;
 
 use crate::{begin, content, sha256};
 
-/// A request whose client sends `sent` of a body of 200,000 bytes and then nothing more.
+/// Begins a request whose client sends `sent` of a body of 200,000 bytes and then nothing more.
 async fn begun(client: &Client, request: &str, sent: &[u8]) -> TcpStream {
     let mut stream = opened(client, request, 200_000).await;
     stream.write_all(sent).await.unwrap();
     stream
 }
 
-/// A request that has the upload, and of whose body of `length` bytes nothing was sent.
+/// Begins a request that has the upload's turn and sent none of its body of `length` bytes.
 async fn opened(client: &Client, request: &str, length: usize) -> TcpStream {
     let mut stream = TcpStream::connect(client.address()).await.unwrap();
     let head = format!(
         "{request} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    // The server asks for the body once it holds the upload.
+    // The server asks for the body once the request has the upload's turn.
     let mut interim = [0; 25];
     stream.read_exact(&mut interim).await.unwrap();
     assert!(interim.starts_with(b"HTTP/1.1 100 Continue"));
     stream
 }
 
-/// The same, once the server has all of it.
+/// Begins a request in the same way, and waits until the server has received all of `sent`.
 pub(crate) async fn half_open(
     client: &Client,
     request: &str,
@@ -54,8 +54,9 @@ async fn send(client: &Client, method: Method, path: &str, from: usize, bytes: &
     call.body(whole(bytes.to_vec())).send().await
 }
 
-/// Guards: a client that comes back on a new connection and goes on where the upload is does not wait for its old connection
-/// to time out: the old request is told 416, nothing of it is written any more, and the blob is whole. Also where nothing had come.
+/// Guards: a client that reconnects and continues at the upload's offset does not wait until its old connection times
+/// out. The old request gets 416, writes no more bytes, and the blob is whole. The same holds if the old request sent
+/// nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_in_order_takes_over() {
     let registry = TestRegistry::start().await;
@@ -102,7 +103,7 @@ async fn a_request_in_order_takes_over() {
     }
 }
 
-/// Guards: a request that is not in order, or whose length contradicts its range, takes over from nobody.
+/// Guards: a request that is not in order, or whose length contradicts its range, takes no turn.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_out_of_order_takes_nothing_over() {
     let registry = TestRegistry::start().await;
@@ -126,8 +127,8 @@ async fn a_request_out_of_order_takes_nothing_over() {
     client.put(&closing, "").await.expect(201);
 }
 
-/// Guards: a client whose 201 was lost closes again and is told 201 again, with the bytes of the last chunk or without, as
-/// long as the repository has that blob; nobody else is.
+/// Guards: a client whose 201 was lost closes again, with the bytes of the last chunk or without, and gets 201 again,
+/// as long as the repository has that blob. Other clients do not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_sent_again_has_the_same_answer() {
     let registry = TestRegistry::start().await;
@@ -158,7 +159,8 @@ async fn a_close_sent_again_has_the_same_answer() {
     unknown(client.put(&close, "").await);
 }
 
-/// Guards: of many that close one upload at once each is told 201: the later ones wait for the commit of the first.
+/// Guards: of many requests that close one upload at once, each gets 201: the later ones wait for the first one's
+/// commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn closes_at_once_are_all_answered() {
     let registry = TestRegistry::start().await;
@@ -178,8 +180,8 @@ async fn closes_at_once_are_all_answered() {
     }
 }
 
-/// Guards: bytes of a closing request without a range that broke off do not count when it is sent again, whole; a
-/// client that asks for the offset instead, by a status request or a chunk out of order, goes on there.
+/// Guards: the bytes of an interrupted close without a range do not count when it is sent again as a whole. A client
+/// that asks for the offset instead, by a status request or a chunk out of order, continues there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_that_broke_off_is_sent_again() {
     const SENT: usize = 60_000;
@@ -195,7 +197,7 @@ async fn a_close_that_broke_off_is_sent_again() {
             stalled = Some(broken);
         } else {
             broken.shutdown().await.unwrap();
-            // Its request is over.
+            // The interrupted request is over.
             answer_to(broken).await;
         }
         let from = match asked {
@@ -223,11 +225,11 @@ async fn a_close_that_broke_off_is_sent_again() {
     rest.expect(201);
 }
 
-/// Guards: where a close without a range takes over from the same one, and a third from that, the newest makes the blob; the
-/// answers to the older ones, which come first, name no offset and change nothing.
+/// Guards: if equal closes without a range take the turn from each other, the newest makes the blob. The answers to the
+/// older ones come first, name no offset and change nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_of_equal_closes_makes_the_blob() {
-    // More than the sockets of a connection hold, so that the server has received some of it.
+    // More than the socket buffers of a connection hold, so that the server has received some of it.
     const SENT: usize = 16 << 20;
     let registry = TestRegistry::start().await;
     let client = registry.client();

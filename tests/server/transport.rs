@@ -1,4 +1,4 @@
-//! HTTP/2, keep-alive, and permission before bodies.
+//! HTTP/2, keep-alive, and permission checks before bodies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use tonnage_tests::registry::TestRegistry;
 use crate::wire::{self, field, frame, head, next_frame};
 use crate::{content, push_blob, sha256};
 
-/// By then a wait has failed: far beyond any time out that is tested.
+/// The time after which a wait counts as failed: far beyond every timeout under test.
 const HANG: Duration = Duration::from_secs(60);
 
-/// Guards: cleartext HTTP/2 with prior knowledge: push, pull, and a header of 1024 ranges (23 KB).
+/// Guards: HTTP/2 in cleartext with prior knowledge: push, pull, and a header of 1024 ranges (23 KB).
 #[tokio::test(flavor = "multi_thread")]
 async fn http2() {
     let registry = TestRegistry::start().await;
@@ -50,7 +50,7 @@ async fn http2() {
         .expect_error(400, "UNSUPPORTED");
 }
 
-/// Guards: one HTTP/1.1 connection serves request after request, also behind an error.
+/// Guards: one HTTP/1.1 connection serves many requests, also after an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_are_kept() {
     let registry = TestRegistry::start().await;
@@ -85,13 +85,14 @@ impl Policy for Nothing {
     }
 }
 
-/// Guards: no route works without permission, and permission is asked before a body is (no 100 Continue).
+/// Guards: no route works without permission, and permission is checked before the body is requested (no 100 Continue).
 #[tokio::test(flavor = "multi_thread")]
 async fn permission_comes_first() {
     let digest = sha256(b"");
     for (verdict, status, code) in [
         (Verdict::Unauthenticated, 401, "UNAUTHORIZED"),
         (Verdict::Denied, 403, "DENIED"),
+        (Verdict::Unavailable, 503, "UNKNOWN"),
     ] {
         let options = ServerOptions {
             policy: Arc::new(Nothing(verdict)),
@@ -127,6 +128,7 @@ async fn permission_comes_first() {
                 .await
                 .expect_error(status, code);
             assert_eq!(answer.lacks("www-authenticate"), status != 401);
+            assert_eq!(answer.lacks("retry-after"), status != 503);
         }
         let mut stream = tokio::net::TcpStream::connect(client.address())
             .await
@@ -139,9 +141,9 @@ async fn permission_comes_first() {
     }
 }
 
-/// Guards: a connection on which nothing, or not enough to know the protocol, is ever said is closed.
+/// Guards: a connection on which nothing is sent, or too little to determine the protocol, is closed.
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_that_say_nothing_are_closed() {
+async fn silent_connections_are_closed() {
     let options = ServerOptions {
         header_timeout: Duration::from_millis(50),
         ..ServerOptions::default()
@@ -158,14 +160,15 @@ async fn connections_that_say_nothing_are_closed() {
             stream.write_all(opening.as_bytes()).await.unwrap();
             let mut all = Vec::new();
             let end = tokio::time::timeout(HANG, stream.read_to_end(&mut all)).await;
-            assert!(end.is_ok(), "{opening:?} keeps a connection open");
+            assert!(end.is_ok(), "{opening:?} does not end the connection");
         }
     }
 }
 
-/// Guards: a client that asks and does not read gives its buffers back, so that it cannot starve other pulls.
+/// Guards: the answer of a client that does not read is aborted and its buffers are freed, so that it cannot starve
+/// other pulls.
 #[tokio::test(flavor = "multi_thread")]
-async fn unread_answers_are_broken_off() {
+async fn unread_answers_are_aborted() {
     let options = ServerOptions {
         unread_timeout: Duration::from_millis(500),
         ..ServerOptions::default()
@@ -186,15 +189,15 @@ async fn unread_answers_are_broken_off() {
         }
     };
     let end = tokio::time::timeout(HANG, counted).await;
-    assert!(end.is_ok(), "an unread answer is kept");
+    assert!(end.is_ok(), "an unread answer was not aborted");
     let path = format!("/v2/a/blobs/{digest}");
     client.get(&path).await.expect(200);
 }
 
-/// Guards: a body that a reset without an error cuts short is not taken for whole: hyper ends it as if it were
-/// (RFC 9113 section 8.1), and a chunk would be kept that is shorter than it says.
+/// Guards: a body that a reset without an error cuts short does not count as complete. hyper ends it as if it were (RFC
+/// 9113 section 8.1), so a chunk would be kept that is shorter than announced.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_body_is_no_whole_one() {
+async fn a_short_body_is_not_complete() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let digest = sha256(b"abc");
@@ -223,8 +226,8 @@ async fn a_short_body_is_no_whole_one() {
         .expect(404);
 }
 
-/// Guards: a frame of HTTP/2 has at most 16 KiB, as what is counted for a request assumes: its setting is not above that
-/// (SETTINGS_MAX_FRAME_SIZE, RFC 9113 section 6.5.2), on wide connections and others.
+/// Guards: HTTP/2 frames have at most 16 KiB, which the memory counted for a request assumes: SETTINGS_MAX_FRAME_SIZE
+/// is not above that (RFC 9113 section 6.5.2), with large receive buffers and without.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_are_small() {
     let registry = TestRegistry::start().await;
@@ -244,8 +247,8 @@ async fn frames_are_small() {
     }
 }
 
-/// Guards: an HTTP/2 client that leaves single streams unread, while its connection lives, gives their buffers back, a blob's and a list's:
-/// such a stream is reset, and the connection continues.
+/// Guards: an HTTP/2 client that does not read single streams loses their buffers, of blobs and lists, although its
+/// connection is alive. Such a stream is reset, and the connection continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_streams_are_reset() {
     let options = ServerOptions {

@@ -1,4 +1,4 @@
-//! Clients that ask and do not read: the memory that their answers take is needed by others.
+//! Clients that do not read their answers, while other clients need the memory of these answers.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use crate::{
     MANIFEST, content, descriptor, push_blob, push_image, push_layers, put_manifest, sha256,
 };
 
-/// By then a wait has failed; below the 50 s after which a client of HTTP/2 that answers no ping is gone anyway.
+/// The time after which a wait counts as failed. It is below the 50 s after which an HTTP/2 client that answers no ping
+/// is disconnected.
 const HANG: Duration = Duration::from_secs(30);
-/// More than the kernel keeps for a client that does not read.
+/// More than the kernel buffers for a client that does not read.
 const LENGTH: usize = 8 << 20;
 
-/// A registry with little memory for reads, a large blob and an image under the tag `t` in `a`.
+/// Starts a registry with little memory for reads, a large blob, and an image under the tag `t` in `a`.
 async fn short_of_memory() -> (TestRegistry, Digest) {
     let store = Options {
         read_budget_bytes: 4 << 20,
@@ -33,14 +34,14 @@ async fn short_of_memory() -> (TestRegistry, Digest) {
     (registry, digest)
 }
 
-/// A connection that takes few bytes unless they are read.
+/// Opens a connection with a small receive buffer.
 pub(crate) async fn connect(registry: &TestRegistry) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.connect(registry.client().address()).await.unwrap()
 }
 
-/// What others ask for meanwhile, small and large, is answered, over and over.
+/// Checks that small and large requests of other clients are answered, several times.
 async fn others_are_served(registry: &TestRegistry, digest: Digest) {
     let client = registry.client();
     let blob = format!("/v2/a/blobs/{digest}");
@@ -56,8 +57,8 @@ async fn others_are_served(registry: &TestRegistry, digest: Digest) {
     assert!(served.is_ok(), "others wait for clients that do not read");
 }
 
-/// Guards: clients that do not read lose their answers to others, however many they are: every new one gets its first bytes, and the answers of
-/// those who read are whole.
+/// Guards: clients that do not read lose their answers to others, however many they are. Every new client gets its
+/// first bytes, and clients that read get whole answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_answers_leave_memory_to_others() {
     let (registry, digest) = short_of_memory().await;
@@ -94,7 +95,7 @@ async fn begun(stream: &mut TcpStream, count: usize) {
     }
 }
 
-/// Guards: the same for connections of HTTP/2 with many streams that their windows leave unread, blobs and lists.
+/// Guards: the same for HTTP/2 connections with many streams of blobs and lists whose windows stay full.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_streams_leave_memory_to_others() {
     let (registry, digest) = short_of_memory().await;
@@ -119,8 +120,8 @@ async fn unread_streams_leave_memory_to_others() {
     others_are_served(&registry, digest).await;
 }
 
-/// Guards: on a connection of HTTP/2 whose client takes nothing of a list only that stream ends when others need memory: a push on another
-/// stream, which waits for its client, is done, and the connection is not ended.
+/// Guards: if an HTTP/2 client does not read a list, only that stream ends when others need memory. A push on another
+/// stream, which waits for its client, succeeds, and the connection is kept.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unread_list_ends_alone() {
     let (registry, digest) = short_of_memory().await;
@@ -156,10 +157,10 @@ async fn an_unread_list_ends_alone() {
     registry.client().head(&path).await.expect(200);
 }
 
-/// Guards: clients that do not read keep no others from opening files of blobs: where as many are open as may be, each new one is answered,
-/// an answer of which nothing was taken for long ends, and a push that needs files of its own has them.
+/// Guards: clients that do not read do not keep others from opening blob files. At the limit of open files each new
+/// client is answered, an answer that made no progress for long ends, and a push gets the files that it needs.
 #[tokio::test(flavor = "multi_thread")]
-async fn unread_answers_keep_no_files() {
+async fn unread_answers_do_not_keep_files_open() {
     let store = Options {
         open_files_max: 8,
         spill_threshold_bytes: 1 << 20,
@@ -186,8 +187,8 @@ async fn unread_answers_keep_no_files() {
     push_blob(&registry.client(), "a", &content(12, 2 << 20)).await;
 }
 
-/// Guards: pages of referrers that clients do not take, one for each connection or many on one, leave memory to others: the page of one
-/// that reads is whole.
+/// Guards: unread pages of referrers, one for each connection or many on one, leave memory to others: a client that
+/// reads gets a whole page.
 #[tokio::test(flavor = "multi_thread")]
 async fn unread_pages_leave_memory_to_others() {
     let store = Options {
@@ -199,7 +200,7 @@ async fn unread_pages_leave_memory_to_others() {
     let mut referrer = push_layers(&client, "a", &[b"layer"]).await;
     referrer["subject"] = descriptor(MANIFEST, b"subject");
     for number in 0..3 {
-        // Three of them make a page that is nearly as large as one may be.
+        // Three of them make a page of nearly the largest size.
         referrer["annotations"] = json!({"a": "x".repeat((1 << 20) + number)});
         put_manifest(&client, "a", &format!("t{number}"), &referrer).await;
     }

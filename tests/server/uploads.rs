@@ -1,4 +1,4 @@
-//! Pushing blobs: in one request, in two, as a stream, in chunks; and what is refused.
+//! Pushes of blobs: in one request, in two, as a stream, in chunks; and rejected ones.
 
 use http::Method;
 use tokio::io::AsyncWriteExt as _;
@@ -10,7 +10,7 @@ use tonnage_tests::registry::TestRegistry;
 use crate::takeover::{answer_to, half_open};
 use crate::{begin, content, push_blob, sha256};
 
-/// Guards: spec, "Single POST" (end-4b); 201 with a Location that can be pulled.
+/// Guards: spec, "Single POST" (end-4b): 201 with a Location that can be pulled.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_post() {
     let registry = TestRegistry::start().await;
@@ -36,7 +36,7 @@ async fn one_post() {
     }
 }
 
-/// Guards: spec, "POST then PUT" (end-4a, end-6): the shape of containerd, oras and helm.
+/// Guards: spec, "POST then PUT" (end-4a, end-6), as containerd, oras and helm push.
 #[tokio::test(flavor = "multi_thread")]
 async fn post_then_put() {
     let registry = TestRegistry::start().await;
@@ -47,7 +47,7 @@ async fn post_then_put() {
     let location = answer.header("location");
     assert!(
         location.starts_with("/v2/a/blobs/uploads/"),
-        "relative, under the repository: {location}"
+        "not a path under the repository: {location}"
     );
     assert!(location.ends_with(answer.header("docker-upload-uuid")));
     let blob = content(2, 300_000);
@@ -67,7 +67,7 @@ async fn post_then_put() {
         .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
-/// Guards: the shape of docker, podman and crane: PATCH of everything without Content-Range, then an empty PUT.
+/// Guards: pushes of docker, podman and crane: one PATCH of everything without Content-Range, then an empty PUT.
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_then_empty_put() {
     let registry = TestRegistry::start().await;
@@ -96,8 +96,8 @@ async fn stream_then_empty_put() {
     );
 }
 
-/// Guards: spec, "Pushing a blob in chunks" (end-5, end-13): 416 on a chunk out of order by PATCH and by PUT, with the
-/// way back; the session is unchanged and goes on.
+/// Guards: spec, "Pushing a blob in chunks" (end-5, end-13): a chunk out of order is 416 with the upload's location, by
+/// PATCH and by PUT. The session is unchanged and continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_in_and_out_of_order() {
     let registry = TestRegistry::start().await;
@@ -148,7 +148,7 @@ async fn chunks_in_and_out_of_order() {
     );
 }
 
-/// Guards: a body of another length than its Content-Range changes nothing, also when it has no length of its own.
+/// Guards: a body whose length differs from its Content-Range changes nothing, also when it is sent without a length.
 #[tokio::test(flavor = "multi_thread")]
 async fn chunks_of_the_wrong_length() {
     let registry = TestRegistry::start().await;
@@ -183,7 +183,8 @@ async fn chunks_of_the_wrong_length() {
         .expect(201);
 }
 
-/// Guards: an upload closed with the wrong digest is rolled back to before that request's body and lives.
+/// Guards: an upload closed with the wrong digest is rolled back to the state before that request's body, and stays
+/// open.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_digests_change_nothing() {
     let registry = TestRegistry::start().await;
@@ -232,7 +233,7 @@ async fn wrong_digests_change_nothing() {
         .expect(404);
 }
 
-/// Guards: spec, "Cancel" (end-14): 204, then the session is gone; another repository never sees it.
+/// Guards: spec, "Cancel" (end-14): a cancelled upload is 204, then 404. Another repository cannot see the session.
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_and_foreign_uploads() {
     let registry = TestRegistry::start().await;
@@ -262,7 +263,8 @@ async fn cancelled_and_foreign_uploads() {
         .expect_error(404, "BLOB_UPLOAD_UNKNOWN");
 }
 
-/// Guards: every registered algorithm, announced by `digest-algorithm`, by `?digest=` of the body's request, or not at all.
+/// Guards: every registered algorithm works, announced by `digest-algorithm`, by the `?digest=` of the request with the
+/// body, or not at all.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_algorithms_announced_or_not() {
     let registry = TestRegistry::start().await;
@@ -295,7 +297,8 @@ async fn all_algorithms_announced_or_not() {
     }
 }
 
-/// Guards: a blob larger than memory staging goes the other way through the engine and comes back the same.
+/// Guards: a blob too large to be staged in memory, which the engine writes to a dedicated segment, is returned
+/// unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_blob() {
     let registry = TestRegistry::start().await;
@@ -310,7 +313,8 @@ async fn a_large_blob() {
     assert!(answer.body == blob, "20 MiB differ");
 }
 
-/// Guards: a connection that breaks inside a body leaves what arrived; status tells the offset and the upload goes on.
+/// Guards: a connection that breaks inside a body keeps the bytes that arrived. The status gives the offset, and the
+/// upload continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_connection_keeps_the_prefix() {
     use tokio::io::AsyncWriteExt as _;
@@ -329,7 +333,7 @@ async fn a_broken_connection_keeps_the_prefix() {
     tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest)
         .await
         .unwrap_or_default();
-    // The server may still be taking in what came: then another byte is the next.
+    // The server may still be receiving the first part; then the next byte is accepted.
     let kept = loop {
         let answer = client.get(&location).await.expect(204);
         let range = answer.header("range").to_owned();
@@ -348,9 +352,10 @@ async fn a_broken_connection_keeps_the_prefix() {
     client.put(&close, "").await.expect(201);
 }
 
-/// Guards: the algorithm of `?digest=` runs from the first byte, whatever was announced before; a chunk may name it, too.
+/// Guards: the algorithm of `?digest=` is used from the first byte, whatever was announced before. A chunk may name it
+/// too.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_digest_that_comes_with_the_bytes_decides_the_algorithm() {
+async fn the_digest_sent_with_the_bytes_decides_the_algorithm() {
     let registry = TestRegistry::start().await;
     let client = registry.client();
     let blob = content(3, 200_000);
@@ -393,10 +398,10 @@ async fn begin_in(client: &Client, repository: &str) -> Answer {
     client.post(&path).await
 }
 
-/// Guards: uploads that one repository leaves do not take the places of others: they give way, the oldest empty one
-/// first; to itself they do not at once, and one that a request holds never does.
+/// Guards: abandoned uploads of one repository do not use up the places of others: they are evicted, the oldest empty
+/// one first. Within their own repository they are not evicted at once, and an upload in use never is.
 #[tokio::test(flavor = "multi_thread")]
-async fn abandoned_uploads_give_way() {
+async fn abandoned_uploads_are_evicted() {
     let store = tonnage_engine::Options {
         uploads_max: 4,
         ..tonnage_engine::Options::default()
@@ -414,7 +419,7 @@ async fn abandoned_uploads_give_way() {
     refused.expect_error(429, "TOOMANYREQUESTS");
     push_blob(&client, "mine", b"one request").await;
     let other = begin(&client, "mine").await;
-    // Whether the third went as well depends on when the place of the finished upload came back.
+    // Whether the third was evicted too depends on when the finished upload freed its place.
     for (location, status) in left.iter().zip([204, 404]) {
         assert_eq!(client.get(location).await.status, status, "{location}");
     }

@@ -1,4 +1,4 @@
-//! Requests as bytes, for what no client library would send.
+//! Raw requests, for what no client library sends, and frames of HTTP/2.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,24 +6,27 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// By then a wait has failed; below the 50 s after which a client of HTTP/2 that answers no ping is gone anyway.
+/// The time after which a wait counts as failed. It is below the 50 s after which an HTTP/2 client that answers no ping
+/// is disconnected.
 pub(crate) const HANG: Duration = Duration::from_secs(30);
 
-/// Everything that the server says to `bytes` until it closes; the client's side stays open.
+/// Sends `bytes`. Returns everything that the server sends until it closes; the client's half stays open.
 pub(crate) async fn say(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes.as_ref()).await.unwrap();
     rest(stream).await
 }
 
-/// What the server says from here on. A reset is a failure: it may cost a client what it has not read.
+/// Returns what the server sends from here on. A reset fails the test, because it may cost a client bytes that it has
+/// not read.
 pub(crate) async fn rest(mut stream: TcpStream) -> String {
     let mut all = Vec::new();
     stream.read_to_end(&mut all).await.unwrap();
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// How a client of HTTP/2 begins whose streams have a window of `window` bytes (RFC 9113 sections 3.4 and 6.5.2).
+/// Returns the beginning of an HTTP/2 connection whose streams have a window of `window` bytes (RFC 9113 sections 3.4
+/// and 6.5.2).
 pub(crate) fn opening(window: u32) -> Vec<u8> {
     let mut setting = vec![0, 4];
     setting.extend(window.to_be_bytes());
@@ -31,7 +34,7 @@ pub(crate) fn opening(window: u32) -> Vec<u8> {
     [preface.to_vec(), frame(4, 0, 0, &setting)].concat()
 }
 
-/// A frame of HTTP/2 (RFC 9113 section 4.1).
+/// Returns a frame of HTTP/2 (RFC 9113 section 4.1).
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut all = length[1..].to_vec();
@@ -41,7 +44,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     all
 }
 
-/// Headers without compression (RFC 7541 section 6.2.2).
+/// Returns a header field without compression (RFC 7541 section 6.2.2).
 pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     let mut all = vec![0];
     for text in [name, value] {
@@ -51,7 +54,7 @@ pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
     all
 }
 
-/// The headers that every request of HTTP/2 has.
+/// Returns the headers that every HTTP/2 request has.
 pub(crate) fn head(method: &str, path: &str) -> Vec<u8> {
     let fields = [
         field(":method", method),
@@ -62,19 +65,19 @@ pub(crate) fn head(method: &str, path: &str) -> Vec<u8> {
     fields.concat()
 }
 
-/// The payload of the next frame of `kind` on `stream`.
+/// Returns the payload of the next frame of `kind` on `stream`.
 pub(crate) async fn next_frame(from: &mut TcpStream, kind: u8, stream: u32) -> Vec<u8> {
     next(from, |found, of| (found, of) == (kind, stream))
         .await
         .1
 }
 
-/// The next HEADERS, and their stream.
+/// Returns the next HEADERS and their stream.
 pub(crate) async fn next_head(from: &mut TcpStream) -> (u32, Vec<u8>) {
     next(from, |kind, _| kind == 1).await
 }
 
-/// Reads frames up to one of a kind and stream that is wanted: its stream and payload.
+/// Reads frames up to one that is wanted. Returns its stream and payload.
 async fn next(from: &mut TcpStream, wanted: impl Fn(u8, u32) -> bool) -> (u32, Vec<u8>) {
     let reading = async {
         loop {
@@ -91,5 +94,5 @@ async fn next(from: &mut TcpStream, wanted: impl Fn(u8, u32) -> bool) -> (u32, V
         }
     };
     let read = tokio::time::timeout(HANG, reading).await;
-    read.expect("no such frame comes")
+    read.expect("no such frame arrived")
 }

@@ -1,4 +1,4 @@
-//! `--bad-io`: runs the engine over known-bad I/O; each has to be caught.
+//! The option `--bad-io`: runs the engine over known-bad I/O; each kind has to be caught.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,20 +11,20 @@ use tonnage_tests::model::sweep::{Depth, sweep};
 
 use super::options::Options;
 
-/// Histories that known-bad I/O may survive before it counts as not caught.
+/// The number of histories after which known-bad I/O counts as not caught.
 const HISTORIES: u64 = 250;
-/// One history in so many has processes killed: that doubles its time, and few faults need it.
+/// One history in this many has killed processes: that doubles its time, and few faults need it.
 const KILLS_EVERY: u64 = 5;
 
-/// How one fared.
-struct Fate {
+/// The result for one kind.
+struct Verdict {
     name: &'static str,
     caught: Option<&'static str>,
     histories: u64,
     images: u64,
 }
 
-/// Runs all of them, or the one of this name, and prints which check caught each, after how many histories and images.
+/// Runs all kinds, or the one of this name. Prints which check caught each, after how many histories and images.
 pub fn run(options: &Options, which: &str) -> ExitCode {
     let all: Vec<&BadIo> = match (which, bad_io::named(which)) {
         ("all", _) => bad_io::ALL.iter().collect(),
@@ -44,7 +44,7 @@ pub fn run(options: &Options, which: &str) -> ExitCode {
     let (send, receive) = mpsc::channel();
     let mut survivors = 0;
     std::thread::scope(|scope| {
-        // One at a time on each thread: whoever runs the histories of one ahead runs most of them for nothing.
+        // One kind at a time on each thread: histories that run ahead are mostly not needed.
         for _ in 0..options.threads {
             let (send, next, all) = (send.clone(), &next, &all);
             scope.spawn(move || {
@@ -73,9 +73,9 @@ pub fn run(options: &Options, which: &str) -> ExitCode {
     ExitCode::from(u8::from(survivors > 0))
 }
 
-fn run_one(bad: &'static BadIo, options: &Options) -> Fate {
+fn run_one(bad: &'static BadIo, options: &Options) -> Verdict {
     let budget = options.seeds.unwrap_or(HISTORIES);
-    let mut fate = Fate {
+    let mut fate = Verdict {
         name: bad.name,
         caught: None,
         histories: 0,

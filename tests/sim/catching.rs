@@ -1,4 +1,5 @@
-//! `--catch`: the first violation ends the run and names its check. For an engine that is broken on purpose (tests/mutants).
+//! The option `--catch`: the first violation ends the run and names its check. It is for an engine that is broken on
+//! purpose (tests/mutants).
 
 use std::process::{ExitCode, exit};
 
@@ -8,16 +9,16 @@ use tonnage_tests::model::sweep::Depth;
 use super::options::Options;
 use super::runs::in_order;
 
-/// Histories that a broken engine may survive, unless the command line says otherwise.
+/// The number of histories, unless the command line sets another.
 const HISTORIES: u64 = 250;
 
-/// One history in so many has processes killed: that doubles its time, and few faults need it.
+/// One history in this many has killed processes: that doubles its time, and few faults need it.
 const KILLS_EVERY: u64 = 5;
 
-/// Exit status for a violation. Any other failure, a panic of the program among them, ends with another status.
+/// The exit status for a violation. Any other failure, such as a panic of the program, has another status.
 const CAUGHT: i32 = 3;
 
-/// Runs histories until one has a violation: status 3, or 0 if none has.
+/// Runs histories until one has a violation. Exits with status 3, or 0 if none has.
 pub fn run(options: &Options) -> ExitCode {
     let mut census = Census::default();
     let seeds = options.seeds.unwrap_or(HISTORIES);
@@ -32,7 +33,7 @@ pub fn run(options: &Options) -> ExitCode {
                 census.recoveries,
                 failure.violation.what
             );
-            // Other threads are in the middle of later histories, which nobody needs.
+            // Exits at once, because other threads are running later histories.
             exit(CAUGHT);
         }
         true

@@ -1,6 +1,6 @@
-//! Turns one bit in each byte of small stores, on several threads.
+//! The option `--flips`: flips one bit in each byte of small stores, on several threads.
 //!
-//! Owns: handing out the bytes, and the table of what came of them, by kind of file.
+//! Owns: the distribution of the bytes, and the table of outcomes by kind of file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,13 @@ use std::time::Instant;
 
 use tonnage_tests::model::flips::{Outcome, Specimen};
 
-/// Bytes that a thread takes at once.
+/// The number of bytes that a thread takes at a time.
 const SHARE: usize = 256;
 
-/// What came of the bytes of one kind of file.
+/// The outcomes for the bytes of one kind of file.
 type Table = BTreeMap<(String, Outcome), u64>;
 
-/// Looks at every `step`-th byte of a closed store and of a stopped one.
+/// Flips every `step`-th byte of a closed store and of a killed one.
 pub fn run(step: u64, threads: usize) -> ExitCode {
     let mut violations = 0;
     for closed in [true, false] {
@@ -94,7 +94,7 @@ fn every(specimen: &Specimen, step: u64, threads: usize) -> (Table, Vec<String>)
     all.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The kind of a file, by its name.
+/// Returns the kind of a file, by its name.
 fn kind(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match path.extension() {

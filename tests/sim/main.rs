@@ -1,6 +1,7 @@
-//! `sim`: generated histories against the engine on the simulated disk, stopped everywhere; stores with each byte damaged in turn.
+//! The program `sim`: runs generated histories on the simulated disk with a stop at every point, and damages each byte
+//! of stores in turn.
 //!
-//! Owns: the command line, the threads, the tables. Exit status 1 on a violation (3 with `--catch`), 2 on a wrong command line.
+//! Owns: the command line, the threads, the tables. Exit status 1 is a violation (3 with `--catch`), 2 a usage error.
 
 mod bad_io;
 mod catching;
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    // A violation says what a panic of the engine said.
+    // The report of a violation includes the message of a panic of the engine.
     std::panic::set_hook(Box::new(|_| {}));
     if let Some(which) = &options.bad_io {
         return bad_io::run(&options, which);

@@ -2,23 +2,25 @@
 
 use std::path::PathBuf;
 
-/// Printed where the command line is wrong.
+/// The usage message, printed after a usage error.
 pub const USAGE: &str = "usage: sim [--seed S] [--seeds N | --images N] [--state FILE] [--threads N]
-           [--tables] [--places N] [--flips STEP] [--catch | --bad-io NAME]
+           [--tables] [--call-sites N] [--flips STEP] [--catch | --bad-io NAME]
 
   --seed S           first seed (1)
   --seeds N          histories to run (1)
   --images N         run histories until N distinct crash images were recovered
-  --state FILE       go on where FILE says, and write to it how far this got
-  --threads N        histories at once (one a processor)
-  --places N         fail if a place of the engine that changes the disk was reached fewer than N times
-  --bad-io NAME      run the engine over known-bad I/O, or over each with `all`, and print which check caught it and how soon;
-                     250 histories unless --seeds says otherwise
-  --flips STEP       turn one bit in every STEP-th byte of two small stores, one at a time, instead of running histories
-  --catch            end at the first violation, with status 3 and the name of its check; 250 histories unless --seeds says otherwise
-  --tables           print what was generated, how recoveries went and how often each step of the engine was reached";
+  --state FILE       continue the run whose progress FILE has, and write the new progress to it
+  --threads N        histories at a time (one for each processor)
+  --call-sites N     fail if a call site of the engine that changes the disk was reached fewer than N times
+  --bad-io NAME      run the engine over known-bad I/O, or over each kind with `all`, and print which check
+                     caught it and how soon; 250 histories, or as many as --seeds sets
+  --flips STEP       flip one bit in every STEP-th byte of two small stores, one at a time, instead of running
+                     histories
+  --catch            end at the first violation, with status 3 and the name of its check; 250 histories, or as
+                     many as --seeds sets
+  --tables           print what was generated, the results of recoveries, and how often each call site was reached";
 
-/// What is asked for.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub seed: u64,
@@ -27,14 +29,14 @@ pub struct Options {
     pub state: Option<PathBuf>,
     pub threads: usize,
     pub tables: bool,
-    pub places: u64,
+    pub call_sites: u64,
     pub flips: Option<u64>,
     pub catch: bool,
     pub bad_io: Option<String>,
 }
 
 impl Options {
-    /// Reads the arguments behind the program's name.
+    /// Parses the arguments after the program's name.
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, String> {
         let mut options = Self {
             seed: 1,
@@ -43,7 +45,7 @@ impl Options {
             state: None,
             threads: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             tables: false,
-            places: 0,
+            call_sites: 0,
             flips: None,
             catch: false,
             bad_io: None,
@@ -52,7 +54,7 @@ impl Options {
             let mut value = || {
                 arguments
                     .next()
-                    .ok_or_else(|| format!("{argument} wants a value"))
+                    .ok_or_else(|| format!("{argument} needs a value"))
             };
             let number = |text: String| {
                 text.parse::<u64>()
@@ -64,12 +66,12 @@ impl Options {
                 "--images" => options.images = Some(number(value()?)?),
                 "--state" => options.state = Some(value()?.into()),
                 "--threads" => options.threads = number(value()?)?.max(1) as usize,
-                "--places" => options.places = number(value()?)?,
+                "--call-sites" => options.call_sites = number(value()?)?,
                 "--flips" => options.flips = Some(number(value()?)?.max(1)),
                 "--catch" => options.catch = true,
                 "--bad-io" => options.bad_io = Some(value()?),
                 "--tables" => options.tables = true,
-                other => return Err(format!("{other} is not an option")),
+                other => return Err(format!("unknown option {other}")),
             }
         }
         Ok(options)

@@ -1,7 +1,7 @@
 //! Runs histories on several threads, in the order of their seeds.
 //!
-//! Owns: what is run and when it is enough. Results are taken in by seed, so that counts and the first violation do not depend on the
-//! number of threads.
+//! Owns: which seeds are run, and when the run ends. Results are counted in the order of seeds, so that counts and the
+//! first violation do not depend on the number of threads.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,10 +18,10 @@ use tonnage_tests::model::sweep::{Depth, Failure, sweep};
 use super::options::Options;
 use super::tables;
 
-/// Sweeps that shrinking may cost.
+/// The number of sweeps that shrinking may use.
 const SHRINK_ATTEMPTS: usize = 150;
 
-/// Does what was asked for.
+/// Does what the options request.
 pub fn run(options: &Options) -> ExitCode {
     let began = Instant::now();
     let mut state = match options.state.as_deref().map(State::load).transpose() {
@@ -43,9 +43,9 @@ pub fn run(options: &Options) -> ExitCode {
     let depth = |_| Depth::default();
     in_order(options.threads, first..last, depth, |seed, swept| {
         census.add(&swept.0);
-        // A seed that failed is run again by whoever goes on.
+        // The next run starts with a failed seed again.
         if swept.1.is_none() {
-            state.take_in(seed, &swept.0);
+            state.add(seed, &swept.0);
         }
         if let Some(path) = &options.state
             && let Err(error) = state.save(path)
@@ -63,7 +63,8 @@ pub fn run(options: &Options) -> ExitCode {
     }
     let violations = u64::from(failed.is_some());
     println!(
-        "histories {} operations {} crash points {} images {} distinct {} recoveries {} cut openings {} kills {} damaged stores {} stray writes {} violations {violations} seeds {first}..={} in {:.1} s",
+        "histories {} operations {} crash points {} images {} distinct {} recoveries {} cut openings {} \
+         kills {} damaged stores {} stray writes {} violations {violations} seeds {first}..={} in {:.1} s",
         census.histories,
         census.operations,
         census.points,
@@ -84,13 +85,13 @@ pub fn run(options: &Options) -> ExitCode {
         );
     }
     let Some((seed, failure)) = failed else {
-        let rare = census.rare_places(options.places);
+        let rare = census.rare_call_sites(options.call_sites);
         if rare.is_empty() {
             return ExitCode::SUCCESS;
         }
         eprintln!(
             "reached fewer than {} times: {}",
-            options.places,
+            options.call_sites,
             rare.join(", ")
         );
         return ExitCode::FAILURE;
@@ -121,7 +122,8 @@ fn report(seed: u64, failure: Failure) {
 
 pub type Outcome = (Census, Option<Failure>);
 
-/// Sweeps seeds on `threads` threads and hands the results over in the order of the seeds, until `take` says that it is enough.
+/// Sweeps seeds on `threads` threads. Passes the results to `take` in the order of the seeds, until it returns that the
+/// run ends.
 pub fn in_order(
     threads: usize,
     seeds: std::ops::Range<u64>,
@@ -162,7 +164,7 @@ pub fn in_order(
     });
 }
 
-/// How far a run that goes on another day has got.
+/// The progress of a run that another one continues.
 #[derive(Debug)]
 struct State {
     next_seed: u64,
@@ -208,14 +210,14 @@ impl State {
         Ok(state)
     }
 
-    fn take_in(&mut self, seed: u64, census: &Census) {
+    fn add(&mut self, seed: u64, census: &Census) {
         self.next_seed = seed + 1;
         self.histories += census.histories;
         self.images += census.distinct;
         self.recoveries += census.recoveries;
     }
 
-    /// Whole or not at all: a run may be killed at any time.
+    /// Writes the file as a whole or not at all, because a run may be killed at any time.
     fn save(&self, path: &Path) -> std::io::Result<()> {
         let text = format!(
             "next_seed {}\nhistories {}\ndistinct_images {}\nrecoveries {}\n",

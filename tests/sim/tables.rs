@@ -1,11 +1,11 @@
-//! What was generated and reached, as tables.
+//! Tables of what was generated and reached.
 
 use std::fmt::Display;
 
 use tonnage_tests::model::census::Census;
 use tonnage_tests::model::content::SIZES;
 
-/// Prints what was done.
+/// Prints the tables.
 pub fn print(census: &Census) {
     table("calls", census.by_operation.iter());
     let sizes = SIZES
@@ -25,7 +25,7 @@ pub fn print(census: &Census) {
         .iter()
         .filter(|((place, class), _)| !class.is_empty() || !reached(*place))
         .map(|((place, class), count)| (format!("{place} {class}"), count));
-    table("places that change the disk, and their classes", places);
+    table("call sites that change the disk, and their classes", places);
 }
 
 fn table<'a, K: Display>(title: &str, rows: impl Iterator<Item = (K, &'a u64)>) {

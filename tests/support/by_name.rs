@@ -1,13 +1,13 @@
-//! Reads of a repository by its name, for tests: one that does not exist has nothing.
+//! Reads of a repository by its name, for tests. A repository that does not exist has no content.
 
 use tonnage_engine::{Digest, ManifestEntry, Repository, Result, TagInfo, View};
 
-/// As [`Repository`]'s reads, with the name in front.
+/// The reads of [`Repository`], with the repository's name as the first argument.
 pub trait ByName {
-    /// The view itself.
+    /// Returns the view itself.
     fn view(&self) -> &View;
 
-    /// What `read` finds in the repository.
+    /// Returns what `read` finds in the repository.
     fn within<T>(
         &self,
         name: &str,

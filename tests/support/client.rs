@@ -1,5 +1,5 @@
-//! Requests over a connection each, so that nothing a test did before can matter, for tests of which any failure to answer is
-//! the end.
+//! A client with one connection for each request, so that no request depends on earlier ones. A missing answer fails
+//! the test.
 
 use std::net::SocketAddr;
 
@@ -15,7 +15,7 @@ pub struct Client {
     address: SocketAddr,
 }
 
-/// A request in the making.
+/// A request that is being built.
 #[derive(Debug)]
 pub struct Call {
     client: Client,
@@ -25,23 +25,23 @@ pub struct Call {
     body: Upload,
 }
 
-/// A body with a length.
+/// Returns a body with a length.
 pub fn whole(bytes: impl Into<Bytes>) -> Upload {
     Upload::bytes(bytes)
 }
 
-/// A body without: `Transfer-Encoding: chunked`.
+/// Returns a body without a length: `Transfer-Encoding: chunked`.
 pub fn chunked(pieces: Vec<Bytes>) -> Upload {
     Upload::pieces(pieces)
 }
 
 impl Client {
-    /// A client of `address`.
+    /// Creates a client of `address`.
     pub fn new(address: SocketAddr) -> Self {
         Self { address }
     }
 
-    /// Where it connects to.
+    /// Returns the address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -57,33 +57,33 @@ impl Client {
         }
     }
 
-    /// GET.
+    /// Sends a GET.
     pub async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path).send().await
     }
 
-    /// HEAD.
+    /// Sends a HEAD.
     pub async fn head(&self, path: &str) -> Answer {
         self.call(Method::HEAD, path).send().await
     }
 
-    /// POST without a body.
+    /// Sends a POST without a body.
     pub async fn post(&self, path: &str) -> Answer {
         self.call(Method::POST, path).send().await
     }
 
-    /// PUT.
+    /// Sends a PUT.
     pub async fn put(&self, path: &str, body: impl Into<Bytes>) -> Answer {
         self.call(Method::PUT, path).body(whole(body)).send().await
     }
 
-    /// PATCH.
+    /// Sends a PATCH.
     pub async fn patch(&self, path: &str, body: impl Into<Bytes>) -> Answer {
         let call = self.call(Method::PATCH, path);
         call.body(whole(body)).send().await
     }
 
-    /// DELETE.
+    /// Sends a DELETE.
     pub async fn delete(&self, path: &str) -> Answer {
         self.call(Method::DELETE, path).send().await
     }
@@ -103,13 +103,13 @@ impl Call {
         self
     }
 
-    /// Sends it over HTTP/1.1.
+    /// Sends the request over HTTP/1.1.
     pub async fn send(self) -> Answer {
         let connection = Connection::connect(self.client.address).await;
         self.over(connection).await
     }
 
-    /// Sends it over HTTP/2 with prior knowledge.
+    /// Sends the request over HTTP/2 with prior knowledge.
     pub async fn send_h2(self) -> Answer {
         let connection = Connection::connect_h2(self.client.address).await;
         self.over(connection).await

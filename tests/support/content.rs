@@ -1,4 +1,4 @@
-//! Made-up content: bytes that are a pure function of a seed, of any length, without being kept anywhere.
+//! Generated content of any length: bytes that are a pure function of a seed and are not stored.
 //!
 //! Owns: [`Content`], [`Seeded`], digests of bytes and files as strings. Refuses: randomness that cannot be replayed.
 
@@ -6,22 +6,22 @@ use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};
 
-/// `length` pseudo-random bytes that only `seed` decides. Cheap to copy; nothing is held in memory.
+/// `length` pseudo-random bytes that depend only on `seed`. The value is small and cheap to copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content {
-    /// Decides every byte.
+    /// The seed of every byte.
     pub seed: u64,
-    /// In bytes.
+    /// The length in bytes.
     pub length: u64,
 }
 
 impl Content {
-    /// Content of `length` bytes.
+    /// Creates content of `length` bytes.
     pub fn new(seed: u64, length: u64) -> Self {
         Self { seed, length }
     }
 
-    /// The bytes from `offset` on, as many as fit into `buffer` and are there.
+    /// Reads bytes from `offset` on into `buffer`, up to its length or the content's end. Returns their number.
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> usize {
         let left = self.length.saturating_sub(offset);
         let take = usize::try_from(left)
@@ -31,14 +31,14 @@ impl Content {
         take
     }
 
-    /// Everything, for content that fits into memory.
+    /// Returns all bytes, for content that fits in memory.
     pub fn bytes(&self) -> Vec<u8> {
         let mut all = vec![0; usize::try_from(self.length).expect("small content")];
         self.read_at(0, &mut all);
         all
     }
 
-    /// Reads the content from `offset` on.
+    /// Returns a reader of the content from `offset` on.
     pub fn reader(&self, offset: u64) -> Reader {
         Reader {
             stream: self.stream(offset),
@@ -46,10 +46,10 @@ impl Content {
         }
     }
 
-    /// `sha256:...` over all of it.
+    /// Returns `sha256:...` of all bytes.
     pub fn digest(&self) -> String {
         digest_of(self.reader(0))
-            .expect("made-up content cannot fail to be read")
+            .expect("generated content is always readable")
             .0
     }
 
@@ -80,17 +80,17 @@ impl Read for Reader {
     }
 }
 
-/// Choices that only a seed decides (SplitMix64): good enough to vary a workload, and replayable.
+/// A source of choices that depend only on a seed (SplitMix64).
 #[derive(Debug, Clone)]
 pub struct Seeded(u64);
 
 impl Seeded {
-    /// A source that repeats itself for the same seed.
+    /// Creates a source that repeats itself for the same seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Any 64 bits.
+    /// Returns any 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -99,19 +99,19 @@ impl Seeded {
         z ^ (z >> 31)
     }
 
-    /// A number from `low` up to but without `high`.
+    /// Returns a number from `low` up to, but not including, `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
-        assert!(low < high, "an empty range has no number in it");
+        assert!(low < high, "the range is empty");
         low + self.bits() % (high - low)
     }
 }
 
-/// `sha256:...` of bytes in memory.
+/// Returns `sha256:...` of bytes in memory.
 pub fn digest_of_bytes(bytes: &[u8]) -> String {
     name_of(Sha256::digest(bytes).as_slice())
 }
 
-/// `sha256:...` and length of everything a reader yields.
+/// Returns `sha256:...` and the length of everything that a reader yields.
 pub fn digest_of(mut from: impl Read) -> io::Result<(String, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
@@ -136,7 +136,7 @@ fn name_of(digest: &[u8]) -> String {
         })
 }
 
-/// Reads both to their ends and says where they first differ.
+/// Reads both to their ends. Returns their length, or where they first differ.
 pub fn same_bytes(mut left: impl Read, mut right: impl Read) -> Result<u64, String> {
     let (mut a, mut b) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let mut at = 0;
@@ -168,7 +168,8 @@ pub fn same_bytes(mut left: impl Read, mut right: impl Read) -> Result<u64, Stri
 mod tests {
     use super::*;
 
-    /// Guards: a resumed push continues with the bytes the whole content has at that offset.
+    /// Guards: content from an offset equals the whole content from there on, so that a resumed push sends the right
+    /// bytes.
     #[test]
     fn content_is_the_same_from_any_offset() {
         let content = Content::new(7, 200_001);
@@ -186,7 +187,7 @@ mod tests {
         assert_eq!(digest_of_bytes(&all), content.digest());
     }
 
-    /// Guards: a pull that is cut short, too long or changed is not taken for the same bytes.
+    /// Guards: a shorter, longer or changed copy counts as different.
     #[test]
     fn a_difference_is_found() {
         let content = Content::new(1, 3 << 20);

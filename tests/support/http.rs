@@ -1,7 +1,7 @@
-//! A small HTTP client: one connection, one request at a time, bodies of any size made up as they are sent.
+//! A small HTTP client: one connection, one request at a time, bodies of any size generated while they are sent.
 //!
-//! Owns: [`Connection`], [`Answer`], [`Upload`] bodies. `client` opens one for each request. Refuses: retries and pools, which
-//! would hide what the server did.
+//! Owns: [`Connection`], [`Answer`], [`Upload`] bodies. `client` opens one for each request. Refuses: retries and
+//! pools, which would hide what the server did.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -23,7 +23,7 @@ use tokio::net::TcpStream;
 
 use crate::content::Content;
 
-/// The longest any single answer may take; a registry that is stuck fails the test instead of hanging it.
+/// The limit for any single answer. A registry that hangs fails the test instead of blocking it.
 const ANSWER_BOUND: Duration = Duration::from_secs(300);
 const FRAME: u64 = 1 << 20;
 
@@ -46,30 +46,30 @@ enum Sender {
 pub enum Ended {
     /// With a whole answer.
     Answered(StatusCode),
-    /// The connection was closed before or within its answer.
+    /// The connection was closed before or during its answer.
     Broken,
-    /// Not within the bound, or it was given up from outside.
-    Not,
+    /// Not within the limit, or it was dropped.
+    Unfinished,
 }
 
-/// What came back, with the whole body.
+/// An answer with its whole body.
 #[derive(Debug)]
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, unless it was counted away (see [`Connection::get_compare`]).
+    /// The body, unless it was only compared (see [`Connection::get_compare`]).
     pub body: Bytes,
 }
 
 impl Answer {
-    /// A header as text; absent and unreadable are the same to a test.
+    /// Returns a header as text. An unreadable header counts as absent.
     pub fn find(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
-    /// This answer if it has the status `wanted`, else what it said.
+    /// Returns this answer if it has the status `wanted`, else an error with its body.
     pub fn wanted(self, wanted: StatusCode, doing: &str) -> Result<Self, String> {
         if self.status == wanted {
             return Ok(self);
@@ -81,7 +81,7 @@ impl Answer {
         ))
     }
 
-    /// A header that must be there once.
+    /// Returns a header that must occur once.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
         let values: Vec<_> = self.headers.get_all(name).iter().collect();
@@ -89,19 +89,19 @@ impl Answer {
         values[0].to_str().expect("text")
     }
 
-    /// Whether there is no such header.
+    /// Returns whether there is no such header.
     pub fn lacks(&self, name: &str) -> bool {
         !self.headers.contains_key(name)
     }
 
-    /// The body as JSON.
+    /// Returns the body as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
-    /// Asserts the status, showing the body where it differs.
+    /// Asserts the status, and shows the body if it differs.
     #[track_caller]
     pub fn expect(self, status: u16) -> Self {
         let (headers, body) = (&self.headers, &self.body);
@@ -127,21 +127,21 @@ impl Answer {
 }
 
 impl Connection {
-    /// Connects, to speak HTTP/1.1.
+    /// Connects with HTTP/1.1.
     pub async fn connect(address: SocketAddr) -> Result<Self, String> {
         let (sender, connection) = http1::handshake(stream(address).await?)
             .await
             .map_err(|e| format!("handshake: {e}"))?;
-        // Ends with the connection; its error reaches the request that waits on it.
+        // Ends with the connection; its error reaches the request that waits for it.
         tokio::spawn(connection);
         Ok(Self {
             address,
             sender: Sender::One(sender),
-            ended: Ended::Not,
+            ended: Ended::Unfinished,
         })
     }
 
-    /// Connects, to speak HTTP/2 with prior knowledge.
+    /// Connects with HTTP/2 and prior knowledge.
     pub async fn connect_h2(address: SocketAddr) -> Result<Self, String> {
         let (sender, connection) = http2::handshake(TokioExecutor::new(), stream(address).await?)
             .await
@@ -150,11 +150,11 @@ impl Connection {
         Ok(Self {
             address,
             sender: Sender::Two(sender),
-            ended: Ended::Not,
+            ended: Ended::Unfinished,
         })
     }
 
-    /// How the last request ended.
+    /// Returns how the last request ended.
     pub fn ended(&self) -> Ended {
         self.ended
     }
@@ -184,7 +184,7 @@ impl Connection {
         });
         let body = whole
             .await
-            .map_err(|_| format!("{method} {target}: no end of the answer"))??;
+            .map_err(|_| format!("{method} {target}: the answer did not end in time"))??;
         self.ended = Ended::Answered(parts.status);
         Ok(Answer {
             status: parts.status,
@@ -193,7 +193,7 @@ impl Connection {
         })
     }
 
-    /// A GET whose body is compared with `content` as it arrives. A 404 is `Ok(false)`.
+    /// Sends a GET and compares the body with `content` as it arrives. Returns `Ok(false)` for a 404.
     pub async fn get_compare(&mut self, target: &str, content: Content) -> Result<bool, String> {
         let (parts, mut incoming) = self
             .begin(&Method::GET, target, &[], Upload::empty())
@@ -265,7 +265,7 @@ impl Connection {
         if body.counted && !bodiless && !counted {
             request = request.header(CONTENT_LENGTH, body.left());
         }
-        self.ended = Ended::Not;
+        self.ended = Ended::Unfinished;
         let request = request
             .body(body)
             .map_err(|e| format!("{method} {target}: {e}"))?;
@@ -299,7 +299,7 @@ async fn stream(address: SocketAddr) -> Result<TokioIo<TcpStream>, String> {
     Ok(TokioIo::new(stream))
 }
 
-/// Path and query of a Location, which may be relative or absolute.
+/// Returns path and query of a Location, which may be relative or absolute.
 fn path_of(target: &str, address: SocketAddr) -> Result<&str, String> {
     if target.starts_with('/') {
         return Ok(target);
@@ -310,10 +310,10 @@ fn path_of(target: &str, address: SocketAddr) -> Result<&str, String> {
         .ok_or_else(|| format!("{target} does not lead to {address}"))
 }
 
-/// When the last piece of a body was handed to the connection.
+/// The time at which the last piece of a body was passed to the connection.
 pub type LastByte = Arc<Mutex<Option<Instant>>>;
 
-/// A request's body: bytes at hand, or a part of [`Content`] made up while it is sent.
+/// The body of a request: bytes in memory, or a part of [`Content`] generated while it is sent.
 #[derive(Debug)]
 pub struct Upload {
     source: Source,
@@ -328,12 +328,12 @@ enum Source {
 }
 
 impl Upload {
-    /// No body.
+    /// Creates an empty body.
     pub fn empty() -> Self {
         Self::bytes(Bytes::new())
     }
 
-    /// These bytes.
+    /// Creates a body of these bytes.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self {
             source: Source::Pieces(VecDeque::from([bytes.into()])),
@@ -342,7 +342,7 @@ impl Upload {
         }
     }
 
-    /// These, one frame each, their length unknown to the server.
+    /// Creates a body of these pieces, one frame each, without a length.
     pub fn pieces(pieces: Vec<Bytes>) -> Self {
         Self {
             source: Source::Pieces(pieces.into()),
@@ -351,7 +351,7 @@ impl Upload {
         }
     }
 
-    /// The bytes of `content` from `at` up to `end`.
+    /// Creates a body of the bytes of `content` from `at` up to `end`.
     pub fn part(content: Content, at: u64, end: u64) -> Self {
         Self {
             source: Source::Content { content, at, end },
@@ -360,14 +360,14 @@ impl Upload {
         }
     }
 
-    /// Sent with `Transfer-Encoding: chunked`, its length unknown to the server.
+    /// Sends the body with `Transfer-Encoding: chunked`, without a length.
     #[must_use]
     pub fn uncounted(mut self) -> Self {
         self.counted = false;
         self
     }
 
-    /// Notes into `last` when the last piece was handed over.
+    /// Records in `last` when the last piece was passed on.
     #[must_use]
     pub fn noting(mut self, last: &LastByte) -> Self {
         self.last = Some(Arc::clone(last));
@@ -398,7 +398,7 @@ impl Upload {
         if self.left() == 0
             && let Some(last) = &self.last
         {
-            *last.lock().expect("nobody panics holding it") = Some(Instant::now());
+            *last.lock().expect("the lock is not poisoned") = Some(Instant::now());
         }
         Some(piece)
     }

@@ -1,4 +1,4 @@
-//! Support for the tests: the simulated disk and executor, the reference model, what is fuzzed, servers on loopback.
+//! Support for the tests: the simulated disk and executor, the reference model, fuzz targets, servers on loopback.
 
 pub mod batches;
 pub mod by_name;

@@ -1,57 +1,59 @@
-//! Whether some serial order explains what many clients were answered (linearizability).
+//! A check of linearizability: whether some serial order explains the answers that many clients got.
 //!
-//! Owns: [`Object`], what one object does step by step; [`Call`], who asked when and what came; [`explain`].
-//! Refuses: calls without an answer (whoever cuts connections has to model both outcomes), and objects that
-//! depend on each other: those are one object, or are checked each by itself.
+//! Owns: [`Object`], the effect of each step on one object; [`Call`], a request with its times and its answer;
+//! [`explain`].
+//! Refuses: calls without an answer (a test that cuts connections must model both outcomes), and objects that depend on
+//! each other: those are modelled as one object, or are checked separately.
 //!
-//! The search is Wing and Gong's ("Testing and verifying concurrent objects", 1993) with Lowe's two savings ("Testing
-//! for linearizability", 2017): it goes along the history instead of back and forth, and remembers each pair
-//! of a state and of the calls under way that took effect already. A call that can never change anything takes effect as
-//! soon as it fits: whatever order explains the rest without it explains the rest with it. One that only happens to change nothing
-//! now (writing what is there) does not: it may be needed later. Of equal calls under way the one that ends first goes first.
+//! The search is the one of Wing and Gong ("Testing and verifying concurrent objects", 1993) with two optimizations of
+//! Lowe ("Testing for linearizability", 2017). It goes forward through the history without backtracking, and stores
+//! each pair of a state and of the active calls that took effect. A call that can never change anything takes effect as
+//! soon as it fits: an order that explains the rest without it also explains the rest with it. This does not hold for a
+//! call that only happens to change nothing now (a write of the present value): it may be needed later. Of equal active
+//! calls, the one that ends first goes first.
 //!
-//! Invariant: an order respects time; a call takes effect between its beginning and its end.
+//! Invariant: an order respects time: a call takes effect between its beginning and its end.
 
 use std::collections::HashSet;
 use std::fmt::{self, Debug};
 use std::hash::Hash;
 
-/// A state of the object, and what every step makes of it.
+/// A state of the object, and the effect of every step on it.
 pub trait Object: Clone + Eq + Hash + Debug {
     /// A request together with its answer.
     type Step: Debug + PartialEq;
 
-    /// The state behind `step`, `None` if nobody may be answered so in this state.
+    /// Returns the state after `step`, or `None` if this state cannot give this answer.
     fn after(&self, step: &Self::Step) -> Option<Self>;
 
-    /// Whether `step` leaves every state as it is.
+    /// Returns whether `step` leaves every state unchanged.
     fn only_reads(step: &Self::Step) -> bool;
 }
 
 /// One request and its answer.
 #[derive(Debug, Clone)]
 pub struct Call<S> {
-    /// When it began, on a clock on which no two events are at once.
+    /// The time of its beginning, on a clock on which no two events are at once.
     pub begin: u64,
-    /// When its answer was there.
+    /// The time of its answer.
     pub end: u64,
-    /// What was asked and answered.
+    /// The request and its answer.
     pub step: S,
 }
 
-/// How hard it was to explain a history.
+/// The cost of explaining a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Explained {
-    /// Most states that were possible at once.
+    /// The largest number of states that were possible at once.
     pub widest: usize,
-    /// Answers that were judged: all, or those before the search got too wide.
-    pub judged: usize,
+    /// The number of answers that were checked: all, or those before the search became too large.
+    pub checked: usize,
 }
 
 /// An answer that no order explains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contradiction {
-    /// Which call's.
+    /// The number of the call.
     pub call: usize,
     story: String,
 }
@@ -62,24 +64,25 @@ impl fmt::Display for Contradiction {
     }
 }
 
-/// Calls at the same time that one history may have: one bit each.
+/// The maximum number of concurrent calls in a history: one bit each.
 const UNDER_WAY_MAX: usize = 64;
-/// Configurations looked at for one answer, beyond which the search is given up: they take gigabytes, and minutes each.
+/// The maximum number of configurations for one answer. A larger search ends: it takes gigabytes, and minutes for each
+/// answer.
 const LOOKED_AT_MAX: usize = 2_000_000;
-/// States quoted in a contradiction.
+/// The number of states that a contradiction prints.
 const QUOTED_MAX: usize = 8;
 
-/// A state that is possible, and which calls under way took effect already.
+/// A possible state, and the active calls that took effect already.
 type Configuration<T> = (T, u64);
 
-/// Calls under way: each has the place of its bit.
+/// The active calls; the position of each is its bit.
 type UnderWay = Vec<Option<usize>>;
 
-/// Looks for an order of `calls` that begins in `first` and explains every answer.
+/// Searches for an order of `calls` that begins in `first` and explains every answer.
 pub fn explain<T: Object>(first: T, calls: &[Call<T::Step>]) -> Result<Explained, Contradiction> {
     let mut under_way: UnderWay = Vec::new();
     let mut possible = HashSet::from([(first, 0)]);
-    let (mut widest, mut judged) = (1, 0);
+    let (mut widest, mut checked) = (1, 0);
     for (_, ends, call) in events(calls) {
         if !ends {
             enter(&mut under_way, call);
@@ -100,13 +103,13 @@ pub fn explain<T: Object>(first: T, calls: &[Call<T::Step>]) -> Result<Explained
             return Err(contradiction(call, &before, &under_way, calls));
         }
         widest = widest.max(possible.len());
-        judged += 1;
+        checked += 1;
         under_way[place] = None;
     }
-    Ok(Explained { widest, judged })
+    Ok(Explained { widest, checked })
 }
 
-/// Beginnings and ends in the order of time; what begins when another ends is at the same time as it.
+/// Returns beginnings and ends in the order of time. A call that begins when another one ends is concurrent with it.
 fn events<S>(calls: &[Call<S>]) -> Vec<(u64, bool, usize)> {
     let mut events = Vec::with_capacity(calls.len() * 2);
     for (n, call) in calls.iter().enumerate() {
@@ -125,7 +128,7 @@ fn enter(under_way: &mut UnderWay, call: usize) {
     assert!(under_way.len() <= UNDER_WAY_MAX, "too many calls at a time");
 }
 
-/// Calls that did not take effect yet, with their bits.
+/// Returns the calls that have not taken effect, with their bits.
 fn waiting(under_way: &UnderWay, done: u64) -> impl Iterator<Item = (u64, usize)> {
     let calls = under_way.iter().enumerate();
     calls.filter_map(move |(place, call)| {
@@ -134,7 +137,8 @@ fn waiting(under_way: &UnderWay, done: u64) -> impl Iterator<Item = (u64, usize)
     })
 }
 
-/// Of those, the ones that may be next: among equal ones the one that ends first, since any other could change places with it.
+/// Returns those of them that may be next. Of equal ones it is the one that ends first, because any other could be
+/// exchanged with it.
 fn next<S: PartialEq>(under_way: &UnderWay, done: u64, calls: &[Call<S>]) -> Vec<(u64, usize)> {
     let mut all: Vec<_> = waiting(under_way, done).collect();
     all.sort_unstable_by_key(|(_, call)| calls[*call].end);
@@ -148,7 +152,7 @@ fn next<S: PartialEq>(under_way: &UnderWay, done: u64, calls: &[Call<S>]) -> Vec
     chosen
 }
 
-/// Lets everything take effect that fits and can never change anything.
+/// Lets every call take effect that fits and can never change anything.
 fn absorb<T: Object>(
     (state, mut done): Configuration<T>,
     under_way: &UnderWay,
@@ -163,7 +167,8 @@ fn absorb<T: Object>(
     (state, done)
 }
 
-/// Every configuration in which the call at `place` took effect, behind whichever others went before it. `None`: too many.
+/// Returns every configuration in which the call at `place` took effect, after any others, or `None` if there are too
+/// many.
 fn let_take_effect<T: Object>(
     possible: HashSet<Configuration<T>>,
     place: usize,
@@ -206,10 +211,10 @@ fn contradiction<T: Object>(
         "no serial order explains {:?}, the answer to call {call}\n",
         calls[call]
     );
-    // Writing into a string cannot fail.
+    // A write to a string cannot fail.
     let mut line = |text: String| writeln!(story, "{text}").unwrap_or_default();
     for other in under_way.iter().flatten().filter(|other| **other != call) {
-        line(format!("  under way: {:?}", calls[*other]));
+        line(format!("  active: {:?}", calls[*other]));
     }
     let states: HashSet<&T> = before.iter().map(|(state, _)| state).collect();
     for state in states.iter().take(QUOTED_MAX) {
@@ -225,7 +230,7 @@ fn contradiction<T: Object>(
 mod tests {
     use super::*;
 
-    /// A cell that is read, written, and set only where it has the expected value.
+    /// A cell that is read, written, and set only if it has the expected value.
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
     struct Cell(u8);
 
@@ -233,7 +238,7 @@ mod tests {
     enum Step {
         Read(u8),
         Write(u8),
-        /// From, to, whether it was done.
+        /// From, to, and whether it was set.
         Swap(u8, u8, bool),
     }
     use Step::{Read, Swap, Write};
@@ -255,24 +260,24 @@ mod tests {
         }
     }
 
-    fn judge(calls: &[(u64, u64, Step)]) -> Result<Explained, Contradiction> {
+    fn check(calls: &[(u64, u64, Step)]) -> Result<Explained, Contradiction> {
         let calls = calls
             .iter()
             .map(|&(begin, end, step)| Call { begin, end, step });
         explain(Cell(0), &calls.collect::<Vec<_>>())
     }
 
-    /// Guards: the checker itself: what is wrong in each of these hand-written histories is found, at the call that shows it.
+    /// Guards: the checker itself: it finds the violation in each of these histories, at the call that shows it.
     #[test]
     fn bad_histories_are_found() {
         for (what, calls, call) in [
             (
-                "a read behind a write that still sees what was before",
+                "a read after a write that still returns the old value",
                 &[(1, 2, Write(1)), (3, 4, Read(0))][..],
                 1,
             ),
             (
-                "a read of what nobody wrote",
+                "a read of a value that was never written",
                 &[(1, 4, Write(1)), (2, 3, Read(2))],
                 1,
             ),
@@ -313,28 +318,28 @@ mod tests {
                 4,
             ),
         ] {
-            let found = judge(calls).expect_err(what);
+            let found = check(calls).expect_err(what);
             assert_eq!(found.call, call, "{what}: {found}");
             assert!(found.to_string().contains("no serial order"), "{found}");
         }
     }
 
-    /// Guards: the checker itself: histories that look odd and have an order are explained.
+    /// Guards: the checker itself: it explains unusual histories that have an order.
     #[test]
     fn good_histories_are_explained() {
         for calls in [
             &[][..],
-            // A write takes effect between two reads that lie inside it.
+            // A write takes effect between two reads during it.
             &[(1, 10, Write(1)), (2, 3, Read(0)), (4, 5, Read(1))],
             // The later of two overlapping writes may go first.
             &[(1, 5, Write(1)), (2, 6, Write(2)), (7, 8, Read(1))],
-            // A read that ends last saw what was there when it began.
+            // A read that ends last may return the value at its beginning.
             &[(1, 9, Read(0)), (2, 3, Write(1)), (4, 5, Write(2))],
-            // A write that would have changed nothing at first is what brings the value back.
+            // A write that would have changed nothing at first restores the value later.
             &[(1, 20, Write(0)), (2, 3, Write(1)), (4, 5, Read(0))],
-            // One winner, and a loser that came before it was refused by the other.
+            // One winner; the loser, which began earlier, failed because of it.
             &[(1, 6, Swap(0, 1, false)), (2, 5, Swap(0, 2, true))],
-            // A chain in which every call overlaps the next only.
+            // A chain in which every call overlaps only the next one.
             &[
                 (1, 4, Write(1)),
                 (3, 7, Swap(1, 2, true)),
@@ -342,17 +347,17 @@ mod tests {
                 (10, 11, Read(3)),
             ],
         ] {
-            if let Err(found) = judge(calls) {
+            if let Err(found) = check(calls) {
                 panic!("{calls:?}: {found}");
             }
         }
     }
 
-    /// Guards: a history of many calls at a time is judged in bounded work: what changes nothing multiplies nothing.
+    /// Guards: many concurrent calls are checked in bounded work: calls that change nothing do not multiply it.
     #[test]
     fn reads_do_not_multiply_the_search() {
         let reads = (0..60).map(|n| (n + 1, 1000 + n, Read(u8::from(n % 2 == 0))));
         let calls: Vec<_> = reads.chain([(500, 600, Write(1))]).collect();
-        assert!(judge(&calls).expect("an order").widest <= 2);
+        assert!(check(&calls).expect("an order").widest <= 2);
     }
 }

@@ -1,8 +1,8 @@
-//! File systems of our own, which go with the test.
+//! File systems that belong to a test and are unmounted with it.
 //!
-//! Owns: [`Namespace`], a mount namespace that nobody else sees; [`SmallDisk`], a file system in one; the one line, or the
-//! failure, where mounting is not allowed ([`or_skip`]). Refuses: mounts that outlive the process, whatever ends it: the
-//! namespace belongs to a shell that ends with its input.
+//! Owns: [`Namespace`], a mount namespace that other processes do not see; [`SmallDisk`], a file system in one;
+//! [`or_skip`], a message or a failure where mounting is not permitted. Refuses: mounts that outlive the process,
+//! however it ends: the namespace belongs to a shell that ends with its input.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use crate::process;
 use crate::say;
 
-/// What was mounted, or `None`, said aloud, where that is not allowed. With `TONNAGE_TEST_MOUNT=require` that is a failure.
+/// Returns what was mounted, or prints a message and returns `None` where that is not permitted. With
+/// `TONNAGE_TEST_MOUNT=require` that is a failure.
 pub fn or_skip<T>(mounted: Result<T, String>, what: &str) -> Option<T> {
     match mounted {
         Ok(mounted) => Some(mounted),
@@ -25,7 +26,8 @@ pub fn or_skip<T>(mounted: Result<T, String>, what: &str) -> Option<T> {
     }
 }
 
-/// A folder in the mount namespace of a shell, which ends with this value; reached from outside through the shell's root.
+/// A directory in the mount namespace of a shell, which ends with this value. Other processes reach it through the
+/// shell's root.
 #[derive(Debug)]
 pub struct Namespace {
     shell: Child,
@@ -36,9 +38,9 @@ pub struct Namespace {
 }
 
 impl Namespace {
-    /// One in which nothing is mounted yet. `stderr` is the shell's and that of all that it runs.
+    /// Creates a namespace in which nothing is mounted yet. `stderr` is used by the shell and all that it runs.
     pub fn new(stderr: Stdio) -> Result<Self, String> {
-        // Only a mount point: its path is kept short, for a socket in it has at most 107 bytes.
+        // A short path, because the address of a socket in it has at most 107 bytes.
         let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
         let mut command = Command::new("unshare");
         if !rustix::process::geteuid().is_root() {
@@ -62,7 +64,7 @@ impl Namespace {
             path: PathBuf::new(),
             folder,
         };
-        // It answers once the namespace is its own.
+        // The answer shows that the namespace exists.
         namespace.run("true")?;
         let root = PathBuf::from(format!("/proc/{}/root", namespace.shell.id()));
         let inside = namespace.inside().strip_prefix("/");
@@ -88,12 +90,12 @@ impl Namespace {
         }
     }
 
-    /// Where the mount point is for what runs in the namespace.
+    /// Returns the path of the mount point inside the namespace.
     pub fn inside(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where it is for everybody else.
+    /// Returns its path for other processes.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -101,13 +103,13 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // It ends with its input anyway.
+        // The shell ends with its input anyway.
         drop(self.shell.kill());
         drop(self.shell.wait());
     }
 }
 
-/// What is mounted.
+/// A kind of file system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileSystem {
     /// In memory.
@@ -122,7 +124,7 @@ pub enum FileSystem {
 #[derive(Debug)]
 pub struct SmallDisk {
     namespace: Namespace,
-    // Removed last: nothing is mounted from it any more then.
+    // Dropped last, when nothing is mounted from it any more.
     _image: Option<tempfile::TempDir>,
 }
 
@@ -132,7 +134,7 @@ impl SmallDisk {
         or_skip(Self::try_mount(FileSystem::Tmpfs, mebibytes), what)
     }
 
-    /// Mounts one of `kind` and `mebibytes`. XFS takes no less than 300.
+    /// Mounts a file system of `kind` and `mebibytes`. XFS needs at least 300.
     pub fn try_mount(kind: FileSystem, mebibytes: u64) -> Result<Self, String> {
         let mut namespace = Namespace::new(Stdio::null())?;
         let make = match kind {
@@ -153,7 +155,7 @@ impl SmallDisk {
                 std::fs::File::create_new(&image)
                     .and_then(|file| file.set_len(mebibytes << 20))
                     .map_err(|e| format!("create {shown}: {e}"))?;
-                // `true` takes the mount point that comes last.
+                // `true` takes the mount point, which is the last argument.
                 namespace.run(&format!("{make} '{shown}' && true"))?;
                 namespace.run(&format!("mount -o loop '{shown}'"))?;
                 Some(folder)
@@ -167,18 +169,18 @@ impl SmallDisk {
         })
     }
 
-    /// From now on it refuses every write.
+    /// Makes the file system read-only.
     pub fn make_read_only(&mut self) {
         let made = self.namespace.run("mount -o remount,bind,ro");
         made.expect("remounted");
     }
 
-    /// Where it is.
+    /// Returns the path of the mount point.
     pub fn path(&self) -> &Path {
         self.namespace.path()
     }
 
-    /// Bytes that are free on it.
+    /// Returns the free bytes.
     pub fn free(&self) -> u64 {
         process::free_bytes(self.path()).expect("statvfs")
     }

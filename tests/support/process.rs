@@ -1,7 +1,8 @@
-//! The `tonnage` program as a process of its own, the way its users run it.
+//! The `tonnage` program as a process, run as users run it.
 //!
-//! Owns: finding (or building) the program, starting it on a free loopback port and a data folder, `kill -9`, a clean
-//! stop, a restart on the same data. Refuses: sleeping until it is probably up; it asks until the answer comes, within a bound.
+//! Owns: finding or building the program, its start on a free loopback port and a data directory, `kill -9`, a clean
+//! stop, a restart on the same data. Refuses: to sleep until it is probably ready; it asks until the answer comes, up
+//! to a limit.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -20,7 +21,7 @@ const START_BOUND: Duration = Duration::from_secs(120);
 const STOP_BOUND: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(5);
 
-/// A running server and the data it serves. Dropping it kills the process.
+/// A running server and its data. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -28,28 +29,28 @@ pub struct Server {
     data: PathBuf,
     log: PathBuf,
     how: How,
-    // Removed last, when the process is gone.
+    // Dropped last, when the process has ended.
     _folder: Option<tempfile::TempDir>,
 }
 
-/// How a server is run, also after a restart.
+/// The way a server is run, also after a restart.
 #[derive(Debug, Clone, Default)]
 struct How {
-    /// What it runs under (`strace ...`).
+    /// The command that runs it (`strace ...`).
     wrapper: Vec<String>,
     /// Options of `serve` beside those that every test needs.
     options: Vec<String>,
 }
 
 impl Server {
-    /// Starts on an empty data folder that goes when this value goes.
+    /// Starts on an empty data directory that is removed with this value.
     pub fn start() -> Result<Self, String> {
         let folder = folder()?;
         let (data, log) = (folder.path().join("data"), folder.path().join("log"));
         Self::spawn(data, log, How::default(), Some(folder))
     }
 
-    /// The same with further options of `serve`.
+    /// Starts in the same way with further options of `serve`.
     pub fn start_with(options: &[&str]) -> Result<Self, String> {
         let folder = folder()?;
         let (data, log) = (folder.path().join("data"), folder.path().join("log"));
@@ -69,7 +70,7 @@ impl Server {
         Self::spawn(data.to_owned(), log.to_owned(), how, None)
     }
 
-    /// The same with further options of `serve`.
+    /// Starts in the same way with further options of `serve`.
     pub fn start_as(
         data: &Path,
         log: &Path,
@@ -98,34 +99,34 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its data folder.
+    /// Returns its data directory.
     pub fn data(&self) -> &Path {
         &self.data
     }
 
-    /// What it wrote to stdout and stderr since the last start.
+    /// Returns its output since the last start.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Its process id; that of the wrapper, if it runs in one.
+    /// Returns its process id, or that of the wrapper.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// `kill -9`, also of what it was wrapped in. It has no chance to write another byte.
+    /// Sends `kill -9` to the server and its wrapper. It cannot write another byte.
     pub fn kill(&mut self) {
-        // The group is gone already when the process ended by itself; the wait below is what counts.
+        // The group no longer exists if the process ended by itself; the wait below is what counts.
         let _ = kill_process_group(self.group(), Signal::KILL);
         drop(self.child.wait());
     }
 
-    /// SIGTERM; waits until the process has drained and ended.
+    /// Sends SIGTERM and waits until the process has ended.
     pub fn stop(&mut self) -> Result<ExitStatus, String> {
         let pid = self.server_pid()?;
         kill_process(pid, Signal::TERM).map_err(|e| format!("send SIGTERM to {pid:?}: {e}"))?;
@@ -159,7 +160,8 @@ impl Server {
         Pid::from_child(&self.child)
     }
 
-    /// The server itself: the only child of what it is wrapped in, or the wrapper, if that became the program (`prlimit`).
+    /// Returns the process id of the server itself: the only child of its wrapper, or the wrapper if that became the
+    /// program (`prlimit`).
     fn server_pid(&self) -> Result<Pid, String> {
         let own = self.child.id();
         if self.how.wrapper.is_empty() {
@@ -183,7 +185,7 @@ impl Drop for Server {
     }
 }
 
-/// A temporary folder on the disk that cargo builds on, for `/tmp` may be memory, where nothing is ever synced.
+/// Creates a temporary directory on the disk on which cargo builds; `/tmp` may be in memory, where syncs do nothing.
 pub fn folder() -> Result<tempfile::TempDir, String> {
     let parent = target_dir()?.join("test-data");
     fs::create_dir_all(&parent).map_err(|e| format!("create {}: {e}", parent.display()))?;
@@ -193,19 +195,19 @@ pub fn folder() -> Result<tempfile::TempDir, String> {
         .map_err(|e| format!("create a folder in {}: {e}", parent.display()))
 }
 
-/// Bytes that a program without privileges may still write on the file system that holds `path`.
+/// Returns the bytes that a program without privileges may still write on the file system of `path`.
 pub fn free_bytes(path: &Path) -> Result<u64, String> {
     let stat = rustix::fs::statvfs(path).map_err(|e| format!("statvfs {}: {e}", path.display()))?;
     Ok(stat.f_bavail * stat.f_frsize)
 }
 
-/// The `tonnage` program under test, found once per test process: `TONNAGE_TEST_BINARY`, else the program that ships, which is
-/// `cargo build --release -p tonnage`. Cargo's own lock makes several test processes build it once.
+/// Returns the program under test, found once for each test process: `TONNAGE_TEST_BINARY`, else the output of `cargo
+/// build --release -p tonnage`. Cargo's own lock makes several test processes build it once.
 pub fn program() -> Result<&'static Path, String> {
     static FOUND: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
         let path = find_program()?;
-        say::aloud(&format!("program under test: {}", path.display()));
+        say::print_line(&format!("program under test: {}", path.display()));
         Ok(path)
     });
     found.as_deref().map_err(Clone::clone)
@@ -225,8 +227,8 @@ fn find_program() -> Result<PathBuf, String> {
     ))
 }
 
-/// Selects that one package, so that no feature that only tests ask for is unified into it. It is always built, never only
-/// looked for: an older one would test older code.
+/// Builds that one package, so that no feature that only tests enable is unified into it. It is always built, because
+/// an older program would test older code.
 fn build() -> Result<PathBuf, String> {
     let target = target_dir()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -248,7 +250,7 @@ fn build() -> Result<PathBuf, String> {
     ))
 }
 
-/// The target folder: this program is `target/<profile>/deps/<name>` there.
+/// Returns the target directory; this program is `target/<profile>/deps/<name>` in it.
 fn target_dir() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|e| format!("find the own program: {e}"))?;
     let deps = own.parent().filter(|parent| parent.ends_with("deps"));
@@ -258,7 +260,7 @@ fn target_dir() -> Result<PathBuf, String> {
         .ok_or_else(|| format!("{} is not in a target folder", own.display()))
 }
 
-/// Starts the program and waits until it answers. A port that somebody else took in between is retried.
+/// Starts the program and waits until it answers. If another process took the port meanwhile, it tries again.
 fn launch(data: &Path, log: &Path, how: &How) -> Result<(Child, SocketAddr), String> {
     let mut last = String::new();
     for _ in 0..3 {
@@ -299,7 +301,7 @@ fn spawn_process(data: &Path, log: &Path, how: &How, address: SocketAddr) -> Res
         .arg("--data")
         .arg(data)
         .args(["--listen", &address.to_string()])
-        // Metrics have a fixed port by default, which servers of several tests would fight over.
+        // The admin listener is off: servers of several tests would compete for its fixed port.
         .args(["--admin-listen", "off"])
         .args(&how.options);
     command
@@ -319,10 +321,10 @@ fn free_address() -> Result<SocketAddr, String> {
         .map_err(|e| format!("find a port: {e}"))
 }
 
-/// Asks `/v2/` until it answers 200: that is ready in a client's sense, whoever the server is.
+/// Requests `/v2/` until it answers 200, which is ready from a client's view.
 fn wait_ready(child: &mut Child, address: SocketAddr) -> Result<(), String> {
     let begin = Instant::now();
-    let mut last = String::from("nothing was tried");
+    let mut last = String::from("no attempt was made");
     while begin.elapsed() < START_BOUND {
         if let Some(status) = child.try_wait().map_err(|e| format!("wait: {e}"))? {
             return Err(format!("it ended with {status}"));
@@ -337,7 +339,7 @@ fn wait_ready(child: &mut Child, address: SocketAddr) -> Result<(), String> {
     Err(format!("not ready after {START_BOUND:?}: {last}"))
 }
 
-/// The status line of `GET /v2/`.
+/// Returns the status line of `GET /v2/`.
 pub fn ask_v2(address: SocketAddr) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

@@ -1,6 +1,6 @@
-//! How a registry client pushes, spelled out: the three upload shapes, manifests, tags, deletes, status.
+//! Pushes as registry clients send them: the three upload shapes, manifests, tags, deletes, status.
 //!
-//! Owns: [`Shape`], [`Pusher`]. Refuses: the judgement of answers that may be either; it returns them.
+//! Owns: [`Shape`], [`Pusher`]. Refuses: to check answers that may be either; it returns them.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,12 +10,12 @@ use hyper::{Method, StatusCode};
 use crate::content::{Content, digest_of_bytes};
 use crate::http::{Answer, Connection, LastByte, Upload};
 
-/// The media type of the manifests made here.
+/// The media type of the manifests that this client makes.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The empty JSON object that artifacts use as their config.
 pub const EMPTY_JSON: &[u8] = b"{}";
 
-/// The shapes in which clients send a blob.
+/// The request sequences by which clients send a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     /// POST, then one PUT with everything (containerd, oras).
@@ -26,16 +26,16 @@ pub enum Shape {
     Chunked(u64),
 }
 
-/// One client that pushes to one repository.
+/// A client that pushes to one repository.
 #[derive(Debug)]
 pub struct Pusher {
-    /// The connection; free for requests of other kinds.
+    /// The connection, also usable for other requests.
     pub client: Connection,
     repository: String,
 }
 
 impl Pusher {
-    /// A pusher to `repository` over `client`.
+    /// Creates a pusher to `repository` over `client`.
     pub fn new(client: Connection, repository: &str) -> Self {
         Self {
             client,
@@ -43,22 +43,22 @@ impl Pusher {
         }
     }
 
-    /// The repository's name.
+    /// Returns the repository's name.
     pub fn repository(&self) -> &str {
         &self.repository
     }
 
-    /// Path of a blob.
+    /// Returns the path of a blob.
     pub fn blob_path(&self, digest: &str) -> String {
         format!("/v2/{}/blobs/{digest}", self.repository)
     }
 
-    /// Path of a manifest, by tag or digest.
+    /// Returns the path of a manifest, by tag or digest.
     pub fn manifest_path(&self, reference: &str) -> String {
         format!("/v2/{}/manifests/{reference}", self.repository)
     }
 
-    /// Opens an upload and returns where it continues.
+    /// Opens an upload. Returns the location where it continues.
     pub async fn open_upload(&mut self) -> Result<String, String> {
         let path = format!("/v2/{}/blobs/uploads/", self.repository);
         let answer = self
@@ -68,7 +68,7 @@ impl Pusher {
         location(&answer.wanted(StatusCode::ACCEPTED, "open an upload")?)
     }
 
-    /// Pushes `content` under its `digest`; returns how long the 201 took after the last byte was handed over.
+    /// Pushes `content` under its `digest`. Returns how long the 201 took after the last byte was passed on.
     pub async fn blob(
         &mut self,
         content: Content,
@@ -79,7 +79,7 @@ impl Pusher {
         self.send_blob(&mut at, content, digest, shape).await
     }
 
-    /// The same for an upload that is open. `at` always tells where the upload continues, also after an error.
+    /// Sends a blob to an open upload. `at` is always the location where the upload continues, also after an error.
     pub async fn send_blob(
         &mut self,
         at: &mut String,
@@ -105,7 +105,7 @@ impl Pusher {
                 self.close_upload(at, digest, Upload::empty()).await?;
             }
         }
-        let handed = last.lock().expect("nobody panics holding it").take();
+        let handed = last.lock().expect("the lock is not poisoned").take();
         Ok(handed.map_or(Duration::ZERO, |then| Instant::now() - then))
     }
 
@@ -149,7 +149,8 @@ impl Pusher {
             .map(drop)
     }
 
-    /// The offset of the upload at `at`: bytes the server has of it. `None`: it is unknown there.
+    /// Returns the offset of the upload at `at`, the number of bytes that the server has. `None` means that it is
+    /// unknown.
     pub async fn upload_offset(&mut self, at: &str) -> Result<Option<(u64, String)>, String> {
         let answer = self
             .client
@@ -164,12 +165,14 @@ impl Pusher {
         let last: u64 = last
             .and_then(|n| n.parse().ok())
             .ok_or_else(|| format!("the status has the Range {range}"))?;
-        // `0-0` is what an empty upload says too: HTTP ranges cannot say "nothing". A server that has one byte is asked to take it again at 1.
+        // `0-0` is also the status of an empty upload, because an HTTP range cannot be empty. A server that has one
+        // byte gets it again at 1.
         let next = answer.find("location").unwrap_or(at).to_owned();
         Ok(Some((if last == 0 { 0 } else { last + 1 }, next)))
     }
 
-    /// A manifest that names `layers` (digest, length); the config is the empty object, which must be there.
+    /// Returns a manifest that names `layers` (digest, length). Its config is the empty object, which must have been
+    /// pushed.
     pub fn manifest(layers: &[(String, u64)], note: u64) -> Vec<u8> {
         let layers: Vec<_> = layers
             .iter()
@@ -199,7 +202,7 @@ impl Pusher {
             .await
     }
 
-    /// PUTs a manifest under `reference`. `Ok` means the 201 came.
+    /// Puts a manifest under `reference`. `Ok` means that the answer was 201.
     pub async fn put_manifest(&mut self, reference: &str, bytes: &[u8]) -> Result<(), String> {
         let path = self.manifest_path(reference);
         let body = Upload::bytes(bytes.to_vec());
@@ -212,7 +215,7 @@ impl Pusher {
             .map(drop)
     }
 
-    /// GETs a manifest by tag or digest, as it is.
+    /// Gets a manifest by tag or digest. Returns the answer unchecked.
     pub async fn get_manifest(&mut self, reference: &str) -> Result<Answer, String> {
         let path = self.manifest_path(reference);
         self.client
@@ -220,7 +223,7 @@ impl Pusher {
             .await
     }
 
-    /// HEAD of a blob, as it is.
+    /// Sends a HEAD for a blob. Returns the answer unchecked.
     pub async fn head_blob(&mut self, digest: &str) -> Result<Answer, String> {
         let path = self.blob_path(digest);
         self.client
@@ -228,7 +231,7 @@ impl Pusher {
             .await
     }
 
-    /// DELETEs a manifest or tag; returns the answer whatever it is.
+    /// Deletes a manifest or tag. Returns the answer unchecked.
     pub async fn delete_manifest(&mut self, reference: &str) -> Result<Answer, String> {
         let path = self.manifest_path(reference);
         self.client

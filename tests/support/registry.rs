@@ -1,6 +1,6 @@
-//! A registry on loopback over a real store in a directory of its own.
+//! A registry on loopback with a real store in its own directory.
 //!
-//! Owns: starting, stopping and restarting it. Refuses: anything simulated; that is `engine`'s tests.
+//! Owns: its start, stop and restart. Refuses: simulated parts, which the tests of the engine use.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -16,10 +16,10 @@ use tonnage_server::{ServeError, Server, ServerOptions, embedded};
 
 use crate::client::Client;
 
-/// A registry that serves.
+/// A running registry.
 #[derive(Debug)]
 pub struct TestRegistry {
-    /// Its store, for looking behind the protocol.
+    /// Its store, for checks beyond the protocol.
     pub store: Store,
     address: SocketAddr,
     admin: SocketAddr,
@@ -40,7 +40,7 @@ impl TestRegistry {
         Self::over(directory, options).await
     }
 
-    /// Starts one with these options over a store with those.
+    /// Starts one with these options, and a store with those.
     pub async fn with_store(options: ServerOptions, store: Options) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         Self::over_ports(directory, options, store, |_, blobs| blobs).await
@@ -76,7 +76,7 @@ impl TestRegistry {
             admin_listen: Some(free),
             ..options
         };
-        // The host of requests that tests write as bytes.
+        // The host in requests that tests write as bytes.
         options.hostnames.push("x".parse().expect("a host"));
         let bound = Server::bind(options).expect("free ports");
         let (address, admin) = (
@@ -101,17 +101,17 @@ impl TestRegistry {
         }
     }
 
-    /// A client of the registry.
+    /// Returns a client of the registry.
     pub fn client(&self) -> Client {
         Client::new(self.address)
     }
 
-    /// A client of the admin listener.
+    /// Returns a client of the admin listener.
     pub fn admin(&self) -> Client {
         Client::new(self.admin)
     }
 
-    /// Shuts down as on SIGTERM and returns the data.
+    /// Shuts down as on SIGTERM. Returns the data directory.
     pub async fn stop(self) -> TempDir {
         self.stop.send(()).expect("the server is running");
         self.serving
@@ -122,12 +122,12 @@ impl TestRegistry {
         self.directory
     }
 
-    /// Stops and starts again over the same data.
+    /// Stops and starts again on the same data.
     pub async fn restart(self) -> Self {
         self.restart_after(|_| ()).await
     }
 
-    /// Stops, lets `change` have the data directory, and starts again.
+    /// Stops, calls `change` with the data directory, and starts again.
     pub async fn restart_after(self, change: impl FnOnce(&Path)) -> Self {
         let directory = self.stop().await;
         change(&directory.path().join("data"));

@@ -1,12 +1,12 @@
-//! Blobs by their digest and in one piece, for tests.
+//! Reads of whole blobs by their digest, for tests.
 //!
-//! Owns: [`ByDigest`], [`InOnePiece`]. Refuses: judging what was read.
+//! Owns: [`ByDigest`], [`InOnePiece`]. Refuses: checks of what was read.
 
 use tonnage_engine::{BlobReader, ClientId, Digest, Error, Result, Store};
 
-/// As [`Store::open_found`], with the lookup in front.
+/// [`Store::open_found`] with the lookup in front.
 pub trait ByDigest {
-    /// A reader of a blob's bytes; `None` if the store does not have it.
+    /// Returns a reader of a blob's bytes, or `None` if the store does not have it.
     fn open_blob(&self, digest: &Digest)
     -> impl Future<Output = Result<Option<BlobReader>>> + Send;
 }
@@ -20,9 +20,9 @@ impl ByDigest for Store {
     }
 }
 
-/// As [`BlobReader::read`], all of it.
+/// [`BlobReader::read`] of the whole blob.
 pub trait InOnePiece {
-    /// The whole blob: more than `max` bytes are an error.
+    /// Returns the whole blob. More than `max` bytes are an error.
     fn read_whole(&self, max: u64) -> impl Future<Output = Result<Vec<u8>>> + Send;
 }
 

@@ -1,14 +1,14 @@
-//! Imports between the files of a folder, and whether they form a cycle.
+//! Imports between the files of a folder, and the search for cycles among them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// A module, as the names on the way to it.
+/// A module, as the names of its path.
 type Module = Vec<String>;
-/// By module, those that it imports from.
+/// The imports of each module.
 type Imports = BTreeMap<Module, BTreeSet<Module>>;
 
-/// Paths that begin with `crate`, `self` or `super` in a piece of code, lists in braces taken apart.
+/// Returns paths that begin with `crate`, `self` or `super` in a piece of code, with lists in braces expanded.
 fn paths(code: &str) -> Vec<Vec<&str>> {
     let mut found = Vec::new();
     for start in ["crate::", "self::", "super::"] {
@@ -24,7 +24,7 @@ fn paths(code: &str) -> Vec<Vec<&str>> {
     found
 }
 
-/// Takes one path, or a tree of paths, off the front of `code`. Returns the rest.
+/// Takes one path, or a tree of paths, from the front of `code`. Returns the rest.
 fn take<'a>(code: &'a str, way: &mut Vec<&'a str>, found: &mut Vec<Vec<&'a str>>) -> &'a str {
     let depth = way.len();
     let mut rest = code.trim_start();
@@ -55,7 +55,7 @@ fn take<'a>(code: &'a str, way: &mut Vec<&'a str>, found: &mut Vec<Vec<&'a str>>
     rest
 }
 
-/// The imports among `files`: paths below a crate's `src`, each with its code.
+/// Returns the imports among `files`: paths below a crate's `src`, each with its code.
 pub(crate) fn imports<'a>(files: impl IntoIterator<Item = (&'a Path, &'a str)>) -> Imports {
     let files = files.into_iter().map(|(path, code)| {
         let names = path.with_extension("");
@@ -89,7 +89,7 @@ pub(crate) fn imports<'a>(files: impl IntoIterator<Item = (&'a Path, &'a str)>) 
             way.extend(first.into_iter().chain(names).map(str::to_owned));
             used.extend(owner(&way));
         }
-        // A module passes on what those below it have, so that one of them imports nothing from it.
+        // A module re-exports items of those below it, so an import of these from it is not counted.
         let is_below = |other: &&Module| other.len() > module.len() && other.starts_with(module);
         used.extend(files.keys().filter(is_below).cloned());
         used.remove(module);
@@ -98,7 +98,7 @@ pub(crate) fn imports<'a>(files: impl IntoIterator<Item = (&'a Path, &'a str)>) 
     imports
 }
 
-/// A cycle of imports, if there is one: each imports from the next, the last from the first.
+/// Returns a cycle of imports, if there is one: each imports from the next, the last from the first.
 pub(crate) fn cycle(imports: &Imports) -> Option<Vec<String>> {
     fn visit<'a>(
         imports: &'a Imports,

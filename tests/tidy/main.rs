@@ -1,13 +1,13 @@
-//! The rules of the house that a compiler does not check: which way imports point, how long a file is, how it opens.
+//! Rules of the project that the compiler does not check: the direction of imports, the length of a file, its header.
 
 mod cycles;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tonnage_tests::machine::places;
+use tonnage_tests::machine::call_sites;
 
-/// Modules of the engine from the floor up: each may use those before it, none behind it (ARCHITECTURE.md).
+/// The modules of the engine in order: each may use those before it, and none after it (ARCHITECTURE.md).
 const ENGINE: [&str; 27] = [
     "sync",
     "digest",
@@ -37,7 +37,7 @@ const ENGINE: [&str; 27] = [
     "store",
     "fsck",
 ];
-/// Modules of the server from the floor up.
+/// The modules of the server, in the same order.
 const SERVER: [&str; 11] = [
     "clock",
     "transport",
@@ -51,16 +51,16 @@ const SERVER: [&str; 11] = [
     "frontends",
     "server",
 ];
-/// A file longer than this has lost its subject.
+/// The maximum number of lines of a file.
 const LINES_MAX: usize = 800;
-/// Names that say nothing.
+/// Names that say nothing about a file's content.
 const NAMELESS: [&str; 6] = ["util", "utils", "common", "helpers", "manager", "misc"];
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// Every Rust file below `folder`, with its text.
+/// Returns every Rust file below `folder`, with its text.
 fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     for entry in
@@ -84,14 +84,14 @@ fn all() -> Vec<(PathBuf, String)> {
         .collect()
 }
 
-/// The code of a file without its unit tests, which may look anywhere.
+/// Returns the code of a file without its unit tests, which may import anything.
 fn code(text: &str) -> &str {
     text.split("#[cfg(test)]\nmod tests {")
         .next()
         .unwrap_or(text)
 }
 
-/// Modules named behind `crate::` in a piece of code.
+/// Returns the modules named after `crate::` in a piece of code.
 fn imports(code: &str) -> Vec<&str> {
     let word = |rest: &str| {
         rest.find(|c: char| !c.is_ascii_lowercase() && c != '_')
@@ -104,7 +104,7 @@ fn imports(code: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Import by import: is it against the order? Returns how many were looked at.
+/// Checks that no import is against the order. Returns the number of imports.
 fn check_order(source: &Path, order: &[&str]) -> usize {
     let rank = |name: &str| order.iter().position(|module| *module == name);
     let (mut looked, mut wrong) = (0, Vec::new());
@@ -116,13 +116,13 @@ fn check_order(source: &Path, order: &[&str]) -> usize {
             .unwrap()
             .to_string_lossy()
             .replace(".rs", "");
-        // Unit tests may look anywhere.
+        // Unit tests may import anything.
         let tests = inside.ends_with("tests.rs") || inside.iter().any(|folder| folder == "tests");
         if module == "lib" || tests {
             continue;
         }
-        let own = rank(&module)
-            .unwrap_or_else(|| panic!("module {module} has no place in the order; give it one"));
+        let own =
+            rank(&module).unwrap_or_else(|| panic!("module {module} is not in the order; add it"));
         for name in imports(code(&text)) {
             looked += 1;
             if rank(name).is_some_and(|other| other > own) {
@@ -130,22 +130,23 @@ fn check_order(source: &Path, order: &[&str]) -> usize {
             }
         }
     }
-    assert!(wrong.is_empty(), "imports that point up: {wrong:#?}");
+    assert!(wrong.is_empty(), "imports against the order: {wrong:#?}");
     looked
 }
 
-/// Guards: arrows run one way inside the engine.
+/// Guards: imports inside the engine follow the order of its modules.
 #[test]
-fn modules_of_the_engine_use_only_what_is_below_them() {
+fn modules_of_the_engine_import_in_order() {
     assert!(
         check_order(&top().join("engine/src"), &ENGINE) > 200,
         "imports were not recognised"
     );
 }
 
-/// Guards: arrows run one way inside the server, and only its edges know HTTP or the engine's store.
+/// Guards: imports inside the server follow the order of its modules, and only its edges know HTTP or the engine's
+/// store.
 #[test]
-fn modules_of_the_server_use_only_what_is_below_them() {
+fn modules_of_the_server_import_in_order() {
     assert!(
         check_order(&top().join("server/src"), &SERVER) > 40,
         "imports were not recognised"
@@ -170,7 +171,7 @@ fn modules_of_the_server_use_only_what_is_below_them() {
     }
 }
 
-/// Guards: another storage can take the engine's place: use cases and ports know plain words of it and nothing else.
+/// Guards: use cases and ports import only the vocabulary of the engine, so that other storage can replace it.
 #[test]
 fn use_cases_know_only_the_vocabulary_of_the_engine() {
     let server = top().join("server/src");
@@ -183,14 +184,14 @@ fn use_cases_know_only_the_vocabulary_of_the_engine() {
                 looked += 1;
                 let allowed = ["::vocabulary::", "::limits::"];
                 let known = allowed.iter().any(|module| name.starts_with(module));
-                assert!(known, "{} knows more of the engine", path.display());
+                assert!(known, "{} imports more of the engine", path.display());
             }
         }
     }
     assert!(looked > 15, "imports were not recognised");
 }
 
-/// Guards: the transport can be read and changed without knowing what is served, and a front end without knowing the others.
+/// Guards: the transport imports no front end, and no front end another one.
 #[test]
 fn front_ends_know_the_transport_and_not_each_other() {
     let server = top().join("server/src");
@@ -200,19 +201,19 @@ fn front_ends_know_the_transport_and_not_each_other() {
     };
     for (path, text) in sources(&server.join("transport")) {
         let found = names(code(&text), &["tonnage_engine", "axum"]);
-        assert_eq!(found, None, "{} knows it", path.display());
+        assert_eq!(found, None, "{} imports it", path.display());
     }
     for (own, other) in [("oci", "frontends::admin"), ("admin", "frontends::oci")] {
         for (path, text) in sources(&server.join("frontends").join(own)) {
             let found = names(code(&text), &[other]);
-            assert_eq!(found, None, "{} knows it", path.display());
+            assert_eq!(found, None, "{} imports it", path.display());
         }
     }
 }
 
-/// Guards: files of the transport and of the front ends can be read in an order in which each needs only those before it.
+/// Guards: imports among the files of the transport, and of the front ends, form no cycle.
 #[test]
-fn files_of_the_server_import_in_no_circle() {
+fn files_of_the_server_import_without_cycles() {
     let server = top().join("server/src");
     for folder in ["transport", "frontends"] {
         let files = sources(&server.join(folder));
@@ -225,10 +226,10 @@ fn files_of_the_server_import_in_no_circle() {
     }
 }
 
-/// Guards: the check itself; a circle is found through lists, through modules above, and not where there is none.
+/// Guards: the check itself: it finds a cycle through lists and through modules above, and none where there is none.
 #[test]
-fn circles_of_imports_are_found() {
-    let circle = |c: &str| {
+fn cycles_of_imports_are_found() {
+    let cyclic = |c: &str| {
         let files = [
             ("a/mod.rs", "mod b; mod c;"),
             ("a/b.rs", "use super::{\n    c::{self, C},\n};"),
@@ -237,14 +238,14 @@ fn circles_of_imports_are_found() {
         let files = files.iter().map(|(path, code)| (Path::new(*path), *code));
         cycles::cycle(&cycles::imports(files)).is_some()
     };
-    assert!(circle("fn c() { crate::a::b::b() }"));
-    assert!(circle("use super::D;"));
-    assert!(!circle(
+    assert!(cyclic("fn c() { crate::a::b::b() }"));
+    assert!(cyclic("use super::D;"));
+    assert!(!cyclic(
         "pub(in crate::a) struct C; use std::b; use super::super::d;"
     ));
 }
 
-/// Guards: every file says first what it owns, and none has outgrown its reader.
+/// Guards: every file begins with its purpose, has at most 800 lines, and a name that says what it contains.
 #[test]
 fn files_open_with_their_purpose_and_stay_short() {
     let files = all();
@@ -257,35 +258,35 @@ fn files_open_with_their_purpose_and_stay_short() {
         );
         assert!(
             text.lines().count() <= LINES_MAX,
-            "{} is longer than {LINES_MAX} lines",
+            "{} has more than {LINES_MAX} lines",
             path.display()
         );
         let name = path.file_stem().unwrap().to_string_lossy();
         assert!(
             !NAMELESS.contains(&&*name),
-            "{} says nothing by its name",
+            "{} has a name that says nothing",
             path.display()
         );
     }
 }
 
-/// Guards: the check itself; an import that points up is found.
+/// Guards: the check itself: it finds an import against the order.
 #[test]
 fn imports_are_recognised() {
     let text = "use crate::store::Store;\nfn f() { crate::io::exact() }\n#[cfg(test)]\nmod tests { use crate::fsck; }";
     assert_eq!(imports(code(text)), ["store", "io"]);
 }
 
-/// Guards: the list of places that change the disk, which `sim --tables` counts and `--places` holds to, is the whole of them: every
-/// call of the seam is written in the arguments of its operation.
+/// Guards: the list of call sites that change the disk is complete, because every call of the seam is written in the
+/// arguments of its operation. `sim --tables` and `--call-sites` use that list.
 #[test]
-fn every_change_of_the_disk_is_a_place() {
-    let places = places::scan().unwrap_or_else(|why| panic!("{why}"));
+fn every_change_of_the_disk_is_a_call_site() {
+    let places = call_sites::scan().unwrap_or_else(|why| panic!("{why}"));
     assert!(places.len() > 50, "only {} places were found", places.len());
 }
 
-/// Guards: the schedules of `tests/races` switch threads at every lock, flag and wake-up of the engine, because all of them come
-/// from its `sync`; the pool behind the seam, which is replaced there, has its own.
+/// Guards: the schedules of `tests/races` switch threads at every lock, flag and wake-up of the engine, because all of
+/// these come from its `sync`. The thread pool behind the seam, which is replaced there, has its own.
 #[test]
 fn what_threads_share_comes_from_one_module() {
     let shared = [
@@ -309,7 +310,7 @@ fn what_threads_share_comes_from_one_module() {
             continue;
         }
         for line in code(&text).lines().filter(|line| line.starts_with("use ")) {
-            // The guard of an async lock, which is taken or found taken in one step.
+            // The guard of an async lock, which is acquired or found held in one step.
             let line = line.replace("OwnedMutexGuard", "");
             let named = shared.iter().any(|name| line.contains(name));
             looked += usize::from(named);
@@ -328,9 +329,10 @@ fn what_threads_share_comes_from_one_module() {
     assert!(wrong.is_empty(), "not from `sync`:\n{}", wrong.join("\n"));
 }
 
-/// Guards: ARCHITECTURE leads a push and a pull from socket to disk in at most 15 hops, and each is a function of the file it names.
+/// Guards: ARCHITECTURE describes a push and a pull from socket to disk in at most 15 hops, and each is a function of
+/// the named file.
 #[test]
-fn the_paths_of_a_push_and_a_pull_are_there() {
+fn the_paths_of_a_push_and_a_pull_exist() {
     let document = fs::read_to_string(top().join("ARCHITECTURE.md")).unwrap();
     for title in [
         "### A push, from socket to disk",
@@ -361,7 +363,7 @@ fn the_paths_of_a_push_and_a_pull_are_there() {
     }
 }
 
-/// Guards: what checks an invariant stays on in what ships.
+/// Guards: checks of invariants stay on in release builds.
 #[test]
 fn no_invariant_is_checked_in_debug_builds_only() {
     for name in ["engine/src", "server/src"] {

@@ -110,7 +110,9 @@ impl Target {
             AdminError::NotFound(missing) => Failure::not_found(&missing, &self.socket.place()),
             AdminError::Store(error) => Failure::of_store(&error, &self.data),
             AdminError::Invalid(_) => Failure::new(Exit::Usage, error.to_string()),
-            AdminError::ReadOnly => Failure::new(Exit::Disk, error.to_string()),
+            AdminError::ReadOnly | AdminError::Contended => {
+                Failure::new(Exit::Disk, error.to_string())
+            }
         })
     }
 

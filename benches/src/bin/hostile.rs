@@ -19,7 +19,7 @@ use tonnage_benches::digest_of;
 use tonnage_benches::rival::{self, Rival};
 use tonnage_benches::wire::Wire;
 
-/// Measures honest clients beside hostile ones. The table goes to stdout, everything else to stderr.
+/// Measures regular clients beside hostile ones. The table goes to stdout, everything else to stderr.
 #[derive(Debug, Clone, Parser)]
 struct Options {
     /// The tonnage program; built by cargo when not given.
@@ -47,10 +47,10 @@ struct Options {
 
 const LARGE_BYTES: usize = 64 << 20;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Honest clients of each kind, and the time between two requests of each.
+/// Regular clients of each kind, and the time between two requests of each.
 const CLIENTS: usize = 4;
 const PACE: Duration = Duration::from_millis(20);
-/// When memory is looked at again after the hostile clients went.
+/// The time after which memory is read again once the hostile clients are gone.
 const AFTER: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
@@ -115,7 +115,7 @@ async fn run(options: Options) -> Result<(), String> {
     );
     match alone.failed + beside.failed {
         0 => Ok(()),
-        failed => Err(format!("{failed} requests of honest clients failed")),
+        failed => Err(format!("{failed} requests of regular clients failed")),
     }
 }
 
@@ -152,7 +152,7 @@ async fn prepare(address: SocketAddr) -> Result<String, String> {
     push(&mut wire, &vec![7; LARGE_BYTES]).await
 }
 
-/// What honest clients saw.
+/// The latencies that regular clients measured.
 #[derive(Debug, Default)]
 struct Seen {
     gets: Vec<Duration>,
@@ -166,8 +166,8 @@ impl Seen {
     }
 }
 
-/// Clients on a thread of their own. Where all are on one machine, honest ones would wait for the hostile ones here as
-/// well; so would the server for a processor, therefore those are `nice`.
+/// Runs clients on their own thread, so that regular clients do not wait for hostile ones. The hostile ones are `nice`,
+/// so that the server does not wait for a processor.
 async fn on_a_thread<T: Send + 'static>(
     nice: i32,
     clients: impl Future<Output = T> + Send + 'static,
@@ -183,12 +183,12 @@ async fn on_a_thread<T: Send + 'static>(
     ended.await.map_err(|e| format!("clients: {e}"))?
 }
 
-/// What honest clients see in so much time.
+/// Returns the latencies that regular clients measure in this time.
 async fn measure(address: SocketAddr, time: Duration) -> Result<Seen, String> {
-    on_a_thread(0, honest(address, time)).await
+    on_a_thread(0, regular(address, time)).await
 }
 
-async fn honest(address: SocketAddr, time: Duration) -> Seen {
+async fn regular(address: SocketAddr, time: Duration) -> Seen {
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         clients.spawn(async move { (true, repeat(address, time, number, true).await) });
@@ -208,8 +208,7 @@ async fn honest(address: SocketAddr, time: Duration) -> Seen {
     seen
 }
 
-/// One honest client: a request at every beat; a connection that was closed meanwhile is made again, within the same
-/// time.
+/// Runs one regular client: a request at every beat. A closed connection is opened again within the measured time.
 async fn repeat(
     address: SocketAddr,
     time: Duration,
@@ -263,7 +262,7 @@ fn percentile(sorted: &[Duration], part: usize) -> Duration {
     sorted.get(place).copied().unwrap_or_default()
 }
 
-/// The hostile clients, all at once: their connections, and how many posts were answered.
+/// Runs all hostile clients at once. Returns their connections, and how many POSTs were answered.
 async fn attack(address: SocketAddr, options: Options, large: String) -> (Vec<TcpStream>, usize) {
     let mut clients = JoinSet::new();
     let get = format!("GET /v2/a/blobs/{large} HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -300,12 +299,12 @@ async fn attack(address: SocketAddr, options: Options, large: String) -> (Vec<Tc
     (held, answered)
 }
 
-/// Sends `bytes` and, where it `waits`, reads the beginning of the answer.
+/// Sends `bytes` and, if it `waits`, reads the beginning of the answer.
 async fn say(address: SocketAddr, bytes: Vec<u8>, waits: bool) -> Option<(TcpStream, bool)> {
     let socket = TcpSocket::new_v4().ok()?;
     socket.set_recv_buffer_size(4096).ok()?;
     let mut stream = socket.connect(address).await.ok()?;
-    // One that the server has closed meanwhile is none the less a client that was there.
+    // A connection that the server has closed meanwhile counts too.
     let sent = stream.write_all(&bytes).await.is_ok();
     let answered = waits
         && sent
@@ -316,7 +315,7 @@ async fn say(address: SocketAddr, bytes: Vec<u8>, waits: bool) -> Option<(TcpStr
     Some((stream, answered))
 }
 
-/// The most `RssAnon` until `stop`.
+/// Returns the highest `RssAnon` until `stop`.
 fn peak_kib(pid: u32, stop: &AtomicBool) -> u64 {
     let mut peak = 0;
     while !stop.load(Ordering::Acquire) {

@@ -1,9 +1,9 @@
 //! Measures filling, checkpoints and starts of a store of millions of blobs with links, edges and names.
 //!
 //! `cargo run --release -p tonnage-benches --bin million -- DIR [BLOBS]` fills a new store in `DIR` through the
-//! engine's own push path (one manifest, nine blobs and a tag at a time, 64 writers), then prints, each as one line of
-//! JSON: filling, million by million; a checkpoint under load (its peak memory, the bytes it writes, the longest commit
-//! meanwhile); a start after the filling process was killed during its work; a start after a clean stop; and a start
+//! engine's own push path (one manifest, nine blobs and a tag at a time, 64 writers). It prints one line of JSON for
+//! each step: filling, for each million; a checkpoint under load (its peak memory, the bytes it writes, the longest
+//! commit meanwhile); a start after the filling process was killed during its work; a start after a clean stop; a start
 //! from the journal alone (runs and checkpoints deleted).
 
 use std::io::{BufRead as _, BufReader};
@@ -25,14 +25,15 @@ const BLOBS_PER_IMAGE: u64 = 10;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
-/// The last line of a process that fills.
+/// The last line of a filling process.
 const READY: &str = "ready to be killed";
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1).peekable();
     let fills = arguments.next_if(|first| first == "--fill").is_some();
-    let dir = PathBuf::from(arguments.next().ok_or("usage: million DIR [BLOBS]")?);
+    let dir = arguments.next().filter(|first| !first.starts_with('-'));
+    let dir = PathBuf::from(dir.ok_or("usage: million DIR [BLOBS]")?);
     let blobs = arguments
         .next()
         .map_or(Ok(1_000_000), |text| text.parse::<u64>())?;
@@ -51,7 +52,7 @@ async fn main() -> Result<()> {
     start(&dir, "start from the journal alone").await
 }
 
-/// Another process fills the store, and is killed while it pushes on.
+/// Fills the store in another process, which is killed while it pushes.
 fn fill_and_kill(dir: &Path, blobs: u64) -> Result<()> {
     let mut filling = Command::new(std::env::current_exe()?)
         .arg("--fill")
@@ -78,7 +79,7 @@ fn fill_and_kill(dir: &Path, blobs: u64) -> Result<()> {
     }
 }
 
-/// Fills a new store and pushes on until it is killed.
+/// Fills a new store and continues to push until it is killed.
 async fn fill(dir: &Path, blobs: u64) -> Result<()> {
     let (store, _) = Store::open(runtime::env()?, dir, Options::default()).await?;
     let images = blobs / BLOBS_PER_IMAGE;
@@ -112,7 +113,7 @@ async fn fill(dir: &Path, blobs: u64) -> Result<()> {
     Ok(())
 }
 
-/// A checkpoint while the writers continue: memory, bytes and the longest commit.
+/// Writes a checkpoint while the writers continue, and prints memory, bytes and the longest commit.
 async fn checkpoint_under_load(store: &Store, images: u64) -> Result<()> {
     let share = (images / 20).max(100);
     push_images(store, images, share, None).await?;
@@ -153,7 +154,7 @@ async fn start(dir: &Path, step: &str) -> Result<()> {
     Ok(())
 }
 
-/// Pushes `count` images numbered from `first`; returns the longest time one commit took.
+/// Pushes `count` images numbered from `first`. Returns the longest duration of a commit.
 async fn push_images(
     store: &Store,
     first: u64,
@@ -191,7 +192,7 @@ async fn push_images(
     Ok(Duration::from_nanos(longest.load(Ordering::Relaxed)))
 }
 
-/// One manifest with nine blobs of a few hundred bytes, all different, and a tag.
+/// Pushes one manifest with nine blobs of a few hundred bytes, all different, and a tag.
 async fn push_image(store: &Store, number: u64, longest: &AtomicU64) -> Result<()> {
     let repository = format!("load/{:03}", number % 500);
     let mut children = Vec::new();
@@ -244,7 +245,7 @@ async fn commit(
     Ok(())
 }
 
-/// Samples this process's anonymous memory ten times a second until told to stop; the highest, in MiB.
+/// Samples this process's anonymous memory ten times a second until `stop`. Returns the highest value, in MiB.
 async fn peak_rss(stop: Arc<AtomicBool>) -> u64 {
     let mut peak = 0;
     while !stop.load(Ordering::Acquire) {

@@ -20,7 +20,7 @@ use tonnage_benches::digest_of;
 use tonnage_benches::rival::{self, Rival};
 use tonnage_benches::wire::Wire;
 
-/// Works a server for a long time. A line of a table goes to stdout in each interval.
+/// Loads a server for a long time. A line of a table goes to stdout in each interval.
 #[derive(Debug, Clone, Parser)]
 struct Options {
     /// The tonnage program; built by cargo when not given.
@@ -42,10 +42,10 @@ struct Options {
 
 /// Clients of each kind.
 const CLIENTS: u64 = 4;
-/// Large contents, all clients together.
+/// Large contents of all clients together.
 const CONTENTS: u64 = 32;
 const LARGE_BYTES: usize = 8 << 20;
-/// Every so many rounds, a client leaves in the middle of a body.
+/// The number of rounds after which a client disconnects in the middle of a body.
 const LEAVES: u64 = 5;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -83,7 +83,7 @@ async fn run(options: Options) -> Result<(), String> {
     for line in 1..=options.seconds.div_ceil(options.interval.max(1)) {
         let next = Duration::from_secs(line * options.interval);
         tokio::time::sleep(next.saturating_sub(began.elapsed())).await;
-        let held = Held::of(server.pid())?;
+        let held = Resources::of(server.pid())?;
         println!(
             "| {} | {} | {} | {} | {} | {} | {} | {} |",
             began.elapsed().as_secs(),
@@ -106,14 +106,14 @@ async fn run(options: Options) -> Result<(), String> {
     }
 }
 
-/// What a process holds.
-struct Held {
+/// The resources of a process.
+struct Resources {
     memory_kib: u64,
     descriptors: usize,
     threads: usize,
 }
 
-impl Held {
+impl Resources {
     fn of(pid: u32) -> Result<Self, String> {
         let read = |what: &str| format!("/proc/{pid}/{what}");
         let memory_kib = rival::status_kib(pid, "RssAnon:").ok_or("no RssAnon in its status")?;
@@ -126,7 +126,7 @@ impl Held {
     }
 }
 
-/// Bytes of all files below a folder.
+/// Returns the bytes of all files below a folder.
 fn size_of(folder: &std::path::Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -233,8 +233,7 @@ impl Client {
         Ok(())
     }
 
-    /// Begins an upload or asks for a layer, and goes away in the middle; an upload without a byte stays behind as
-    /// well.
+    /// Begins an upload or requests a layer, and disconnects in the middle. Also leaves an upload without bytes.
     async fn leave(&self, round: u64) -> Result<(), String> {
         let v2 = format!("/v2/soak/{}", self.number);
         let mut open = Wire::connect(self.address).await?;
@@ -267,7 +266,7 @@ impl Client {
             .map_err(|e| format!("send: {e}"))
     }
 
-    /// Small contents are always new, large ones are drawn from the set.
+    /// Returns a layer: a new small content, or a large one from the fixed set.
     fn layer(&self, round: u64) -> Vec<u8> {
         let (seed, length) = if self.number < CLIENTS {
             (self.number << 32 | round, 1 << 10)

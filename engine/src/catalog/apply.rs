@@ -24,7 +24,7 @@ pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Resul
     }
     let mut changes = draft.changes;
     changes.lsn = transaction.lsn;
-    state.take_in(changes);
+    state.apply(changes);
     Ok(())
 }
 

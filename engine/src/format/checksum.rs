@@ -83,7 +83,7 @@ impl ChunkChecksums {
     ///
     /// # Panics
     /// If `mark` is after the current position.
-    pub fn back_to(&mut self, mark: ChunkMark) {
+    pub fn rewind(&mut self, mark: ChunkMark) {
         assert!(
             mark.length <= self.length(),
             "a position to rewind to lies before the current one"
@@ -179,7 +179,7 @@ mod tests {
             resumed.update(&payload[cut..]);
             assert_eq!(resumed.table(), expected, "resumed at {cut}");
             first.update(&vec![7; 100_000]);
-            first.back_to(mark);
+            first.rewind(mark);
             first.update(&payload[cut..]);
             assert_eq!(first.table(), expected, "went back to {cut}");
             assert_eq!(first.length(), 200_000);

@@ -56,7 +56,7 @@ impl Signals {
         Duration::from_micros(self.progress_us.load(Ordering::Relaxed))
     }
 
-    pub(super) fn progressed(&self, now: Duration) {
+    pub(super) fn record_progress(&self, now: Duration) {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
         self.progress_us.store(now, Ordering::Relaxed);
     }
@@ -93,14 +93,14 @@ impl MemoryAccount {
     }
 
     /// Notes that bytes moved to or from the client.
-    pub fn progressed(&self) {
+    pub fn record_progress(&self) {
         let now = self.open.memory.clock().monotonic();
-        self.open.signals.progressed(now);
+        self.open.signals.record_progress(now);
     }
 
     /// Resolves once others need what this client holds and does not take.
     ///
-    /// The owner then drops all windows of the client, or one, and reports that with [`MemoryAccount::gave_way`].
+    /// The owner then drops all windows of the client, or one, and reports that with [`MemoryAccount::record_drop`].
     pub fn revoked(&self) -> impl Future<Output = ()> + Send + 'static {
         let signals = Arc::clone(&self.open.signals);
         async move {
@@ -116,7 +116,7 @@ impl MemoryAccount {
 
     /// Notes that the owner drops a window. The client is revoked again if others still wait afterwards, or if nothing
     /// was returned.
-    pub fn gave_way(&self) {
+    pub fn record_drop(&self) {
         self.open.signals.unrevoke();
     }
 

@@ -331,8 +331,8 @@ mod tests {
                 .count()
         };
         clock.0.store(3, Ordering::Relaxed);
-        clients[1].progressed();
-        clients[2].progressed();
+        clients[1].record_progress();
+        clients[2].record_progress();
         assert_eq!(revoked(), 0);
         assert!(waiting.as_mut().now_or_never().is_none());
         assert_eq!(revoked(), 1);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::poison::Poison;
 use crate::sync::{Mutex, Notify};
@@ -26,6 +26,8 @@ pub(crate) struct SegmentIds {
 struct Block {
     next: u64,
     limit: u64,
+    /// Whether no more ids will be reserved.
+    closed: bool,
 }
 
 impl SegmentIds {
@@ -35,6 +37,7 @@ impl SegmentIds {
         let block = Mutex::new(Block {
             next: next.0,
             limit: limit.0,
+            closed: false,
         });
         Arc::new(Self {
             block,
@@ -47,13 +50,13 @@ impl SegmentIds {
     /// Returns the next id; waits while all reserved ones are used.
     ///
     /// # Errors
-    /// If the store is poisoned.
+    /// If the store is poisoned, and if none is left and the store is closing.
     pub(crate) async fn take(&self) -> Result<SegmentId> {
         loop {
             let mut raised = std::pin::pin!(self.raised.notified());
             raised.as_mut().enable();
             self.poison.check()?;
-            let taken = self.try_take();
+            let taken = self.try_take()?;
             if self.is_low() {
                 self.low.notify_one();
             }
@@ -64,14 +67,17 @@ impl SegmentIds {
         }
     }
 
-    fn try_take(&self) -> Option<SegmentId> {
+    fn try_take(&self) -> Result<Option<SegmentId>> {
         let mut block = self.block.lock();
-        if block.next >= block.limit {
-            return None;
+        if block.next < block.limit {
+            let id = SegmentId(block.next);
+            block.next += 1;
+            return Ok(Some(id));
         }
-        let id = SegmentId(block.next);
-        block.next += 1;
-        Some(id)
+        if block.closed {
+            return Err(Error::Closed);
+        }
+        Ok(None)
     }
 
     /// Raises the limit: ids below `limit` are durably reserved.
@@ -82,8 +88,9 @@ impl SegmentIds {
         self.raised.notify_waiters();
     }
 
-    /// Wakes those that wait, after the store was poisoned.
-    pub(crate) fn wake(&self) {
+    /// Ends all waiting: no more ids will be reserved.
+    pub(crate) fn close(&self) {
+        self.block.lock().closed = true;
         self.raised.notify_waiters();
     }
 
@@ -125,5 +132,15 @@ mod tests {
         ids.raise(SegmentId(6 + RESERVE_IDS));
         assert_eq!(waiting.now_or_never().unwrap().unwrap(), SegmentId(6));
         assert!(ids.low().now_or_never().is_none());
+    }
+
+    /// Guards: an upload that waits for an id fails when the store closes, and does not wait forever.
+    #[test]
+    fn waiting_ends_when_the_store_closes() {
+        let ids = SegmentIds::new(SegmentId(5), SegmentId(6), Arc::default());
+        ids.close();
+        assert_eq!(ids.take().now_or_never().unwrap().unwrap(), SegmentId(5));
+        let waited = ids.take().now_or_never().expect("nothing to wait for");
+        assert!(matches!(waited, Err(Error::Closed)));
     }
 }

@@ -126,32 +126,29 @@ async fn merges(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::Receiv
     }
 }
 
+/// Reserves segment ids until the store closes or is poisoned. Those that still wait for one fail then.
 async fn segment_ids(store: Weak<Inner>, mut closing: watch::Receiver<bool>) {
-    loop {
-        let Some(ids) = store
-            .upgrade()
-            .map(|inner| Arc::clone(inner.segments.ids()))
-        else {
-            return;
-        };
-        if !or_closing(ids.low(), &mut closing).await {
-            return;
-        }
-        let Some(inner) = store.upgrade() else { return };
+    let Some(ids) = store
+        .upgrade()
+        .map(|inner| Arc::clone(inner.segments.ids()))
+    else {
+        return;
+    };
+    while or_closing(ids.low(), &mut closing).await {
+        let Some(inner) = store.upgrade() else { break };
         if let Err(error) = reserve(&inner).await {
             if inner.poison.cause().is_some() {
-                // No id will ever come: those that wait for one fail.
-                ids.wake();
-                return;
+                break;
             }
             tracing::warn!(%error, "segment ids could not be reserved; uploads wait");
             let pause = inner.env.clock.sleep(Duration::from_secs(1));
             drop(inner);
             if !or_closing(pause, &mut closing).await {
-                return;
+                break;
             }
         }
     }
+    ids.close();
 }
 
 /// Reserves the next block of segment ids, durable on return.

@@ -32,7 +32,7 @@ const MERGE_LEAVES_BYTES: u64 = 256 << 20;
 /// Checkpoints of an open store.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
-    site: TableContext,
+    context: TableContext,
     progress: tokio::sync::Mutex<Progress>,
     due: Arc<Notify>,
     running: AtomicBool,
@@ -74,9 +74,9 @@ pub struct RunStats {
 
 impl Checkpoints {
     /// Creates the state after the checkpoints in `history`, the newest of which ends at `last`.
-    pub(super) fn new(site: TableContext, history: History, last: Position) -> Self {
+    pub(super) fn new(context: TableContext, history: History, last: Position) -> Self {
         Self {
-            site,
+            context,
             progress: tokio::sync::Mutex::new(Progress {
                 history,
                 pending: None,
@@ -169,7 +169,7 @@ impl Checkpoints {
             history,
             bytes_written,
             ..
-        } = checkpoint::flush(&self.site, history, facts(&frozen), layers, &runs).await?;
+        } = checkpoint::flush(&self.context, history, facts(&frozen), layers, &runs).await?;
         drop(running);
         inner.sequencer.install(&runs);
         *self.last.lock() = frozen.position;
@@ -193,20 +193,20 @@ impl Checkpoints {
     ) -> Result<()> {
         loop {
             let runs = runs_of(inner);
-            let Some(due) = runs.due(&self.site) else {
+            let Some(due) = runs.due(&self.context) else {
                 return Ok(());
             };
             let _merging = FlagGuard::new(&self.merging, inner);
             self.check_space(inner, &runs, due.clone()).await?;
             let mut merged = None;
-            let work = async { merged = Some(table::merge(&self.site, &runs, due).await) };
+            let work = async { merged = Some(table::merge(&self.context, &runs, due).await) };
             // Only the merge is given up at the close: once publishing began, its outcome must be known.
             or_closing(work, closing).await;
             let Some(merged) = merged else { return Ok(()) };
             let merged = merged?;
             let mut progress = self.progress.lock().await;
             let new = merged.over(&runs_of(inner));
-            let done = checkpoint::publish(&self.site, &progress.history, new).await?;
+            let done = checkpoint::publish(&self.context, &progress.history, new).await?;
             inner.sequencer.install_merged(&done.runs);
             progress.history = done.history;
             self.merged_bytes
@@ -226,7 +226,7 @@ impl Checkpoints {
             return Ok(());
         }
         let full = IoError::Failed(io::ErrorKind::StorageFull.into());
-        Err(Error::io("merge runs in", &self.site.runs_dir(), full))
+        Err(Error::io("merge runs in", &self.context.runs_dir(), full))
     }
 
     /// Returns the figures of the runs.

@@ -34,8 +34,8 @@ impl ClosedStore {
     /// [`Error::Foreign`] if there is no store.
     pub async fn open(env: Env, path: &Path) -> Result<Self> {
         let (superblock, _, lock) = lock_existing(&env, path).await?;
-        let site = TableContext::new(env.clone(), path, &superblock);
-        let Recovered { state, .. } = recovery::replay(&site, &superblock, None).await?;
+        let context = TableContext::new(env.clone(), path, &superblock);
+        let Recovered { state, .. } = recovery::replay(&context, &superblock, None).await?;
         Ok(Self {
             env,
             path: path.to_path_buf(),

@@ -107,9 +107,9 @@ impl Store {
         options: Options,
         began: Duration,
     ) -> Result<(Self, OpenReport)> {
-        let site = TableContext::new(claim.env.clone(), &claim.path, &claim.superblock);
+        let context = TableContext::new(claim.env.clone(), &claim.path, &claim.superblock);
         let bound = Some(options.delta_budget_bytes);
-        let recovered = recovery::replay(&site, &claim.superblock, bound).await;
+        let recovered = recovery::replay(&context, &claim.superblock, bound).await;
         let recovered = recovered.map_err(Error::unpoisoned)?;
         let mut report = OpenReport {
             created: claim.created,
@@ -135,7 +135,7 @@ impl Store {
             superblock_copies_damaged: claim.damaged_copies.clone(),
             took: Duration::ZERO,
         };
-        let inner = assemble(claim, options, recovered, site, &mut report).await?;
+        let inner = assemble(claim, options, recovered, context, &mut report).await?;
         report.took = inner.env.clock.monotonic().saturating_sub(began);
         background::start(&inner);
         Ok((Self { inner }, report))
@@ -188,7 +188,7 @@ async fn assemble(
     claim: Claim,
     options: Options,
     recovered: Recovered,
-    site: TableContext,
+    context: TableContext,
     report: &mut OpenReport,
 ) -> Result<Arc<Inner>> {
     let Claim {
@@ -199,7 +199,7 @@ async fn assemble(
         damaged_copies,
         ..
     } = claim;
-    let poison = Arc::clone(&site.poison);
+    let poison = Arc::clone(&context.poison);
     let leases = Leases::new(Arc::clone(&env.clock), options.lease_grace);
     // Ids below the limit may have been used before the stop, so only newly reserved ones are used.
     let used = recovered.state.segment_limit;
@@ -246,7 +246,7 @@ async fn assemble(
     let journal_task = start_journal(&env, &sequencer, journal, &poison, &lock);
     let last = plan.previous.map_or(position, |previous| previous.end);
     let inner = Arc::new(Inner {
-        checkpoints: Checkpoints::new(site, recovered.history, last),
+        checkpoints: Checkpoints::new(context, recovered.history, last),
         env,
         path,
         options,

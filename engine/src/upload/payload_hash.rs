@@ -104,7 +104,7 @@ impl PayloadHash {
 
     pub(super) fn roll_back_to(&mut self, mark: &PayloadHashMark) {
         self.hasher = mark.hasher.clone();
-        self.checksums.back_to(mark.mark);
+        self.checksums.rewind(mark.mark);
     }
 
     fn checkpoint_at(&self, at: &PayloadHashMark, first: u64, unix_ms: u64) -> UploadCheckpoint {

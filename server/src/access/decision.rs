@@ -1,10 +1,16 @@
 //! Answers that are usually available at once.
 //!
-//! Owns: [`Decision`].
+//! Owns: [`Decision`], and the time that one may take.
 
 use std::fmt;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+
+use super::Refused;
+
+/// Time that a pending answer has. Clients give up on a request after about 30 s.
+const DECISION_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// An answer that is available at once, or a future of it. A ready answer costs no allocation.
 pub enum Decision<'a, T> {
@@ -16,10 +22,19 @@ pub enum Decision<'a, T> {
 
 impl<T> Decision<'_, T> {
     /// Waits for the answer.
-    pub async fn wait(self) -> T {
+    ///
+    /// # Errors
+    /// [`Refused::Unavailable`] if it does not come in time.
+    pub(super) async fn wait(self) -> Result<T, Refused> {
         match self {
-            Self::Ready(answer) => answer,
-            Self::Pending(answer) => answer.await,
+            Self::Ready(answer) => Ok(answer),
+            Self::Pending(answer) => {
+                let in_time = tokio::time::timeout(DECISION_TIME_MAX, answer).await;
+                in_time.map_err(|_elapsed| {
+                    tracing::error!(limit = ?DECISION_TIME_MAX, "credentials were not checked in time");
+                    Refused::Unavailable
+                })
+            }
         }
     }
 }
@@ -30,5 +45,19 @@ impl<T: fmt::Debug> fmt::Debug for Decision<'_, T> {
             Self::Ready(answer) => f.debug_tuple("Ready").field(answer).finish(),
             Self::Pending(_) => f.write_str("Pending"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guards: an authenticator whose server does not answer cannot hold a request for longer than its time.
+    #[tokio::test(start_paused = true)]
+    async fn pending_decisions_have_a_deadline() {
+        let never = Decision::<()>::Pending(Box::pin(std::future::pending()));
+        assert_eq!(never.wait().await, Err(Refused::Unavailable));
+        let slow = tokio::time::sleep(DECISION_TIME_MAX / 2);
+        assert_eq!(Decision::Pending(Box::pin(slow)).wait().await, Ok(()));
     }
 }

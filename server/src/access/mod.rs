@@ -70,13 +70,18 @@ impl Authorized<Delete> {
     }
 }
 
-/// Why there is no [`Authorized`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why there is no [`Authorized`]. The message is for the client.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Credentials are missing or invalid.
+    #[error("credentials are required")]
     Unauthenticated(Challenge),
     /// These credentials are not enough.
+    #[error("these credentials do not allow this")]
     Denied,
+    /// The authenticator or the policy could not decide, for example because it asks another server.
+    #[error("the registry could not check the credentials; try again")]
+    Unavailable,
 }
 
 /// The only source of [`Authorized`] values.
@@ -101,10 +106,8 @@ impl Gate {
         head: &Parts,
         connection: &ConnectionFacts,
     ) -> Result<Caller, Refused> {
-        self.authenticator
-            .authenticate(head, connection)
-            .wait()
-            .await
+        let decision = self.authenticator.authenticate(head, connection);
+        decision.wait().await?
     }
 
     /// Asks the policy whether the sender of a request may do `action`.
@@ -115,7 +118,7 @@ impl Gate {
     ) -> Result<Authorized<A>, Refused> {
         let permission = action.permission();
         let verdict = self.policy.decide(&requester.caller, permission);
-        match verdict.wait().await {
+        match verdict.wait().await? {
             Verdict::Granted => Ok(Authorized {
                 action,
                 requester: requester.clone(),
@@ -125,6 +128,7 @@ impl Gate {
                 Err(Refused::Unauthenticated(challenge))
             }
             Verdict::Denied => Err(Refused::Denied),
+            Verdict::Unavailable => Err(Refused::Unavailable),
         }
     }
 }

@@ -31,6 +31,8 @@ pub enum Verdict {
     Unauthenticated,
     /// Rejected with these credentials.
     Denied,
+    /// Undecided, because what the policy asks cannot be reached. The policy logs why.
+    Unavailable,
 }
 
 /// Decides who may do what. It changes nothing, so a request may ask about more than one repository.

@@ -14,6 +14,9 @@ pub enum AdminError {
     /// The request asks for more, or for less, than one request may.
     #[error("{0}")]
     Invalid(String),
+    /// Other requests changed the same tags again and again meanwhile.
+    #[error("other requests kept changing these tags; repeat the command")]
+    Contended,
     /// The operation changes the store, which is open for reading only.
     #[error("the store is open for reading only")]
     ReadOnly,

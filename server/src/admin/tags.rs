@@ -16,6 +16,8 @@ use super::store::AdminStore;
 
 /// Most tags that one request deletes.
 const DELETED_TAGS_MAX: usize = 1000;
+/// Attempts at a deletion whose tags others change meanwhile.
+const ATTEMPTS_MAX: usize = 16;
 
 /// Requests a page of a repository's tags.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -110,7 +112,7 @@ pub(super) async fn delete_tags(
         return Ok(look_up(&store.view(), request).await?.into());
     }
     // A commit fails only if another request moved or deleted one of them; then they are looked up again.
-    loop {
+    for _ in 0..ATTEMPTS_MAX {
         let found = look_up(&store.view(), request).await?;
         let requires = found.iter().map(|tag| Require::Tag {
             tag: tag.tag.clone(),
@@ -123,6 +125,7 @@ pub(super) async fn delete_tags(
             return Ok(found.into());
         }
     }
+    Err(AdminError::Contended)
 }
 
 /// Looks up the named tags, each once. Returns [`AdminError::NotFound`] with those that are missing.

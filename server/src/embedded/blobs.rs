@@ -155,16 +155,16 @@ fn priority(urgent: bool) -> MemoryPriority {
 }
 
 impl ReadAccount for Account {
-    fn progressed(&self) {
-        self.0.progressed();
+    fn record_progress(&self) {
+        self.0.record_progress();
     }
 
     fn revoked(&self) -> BoxFuture<'static, ()> {
         self.0.revoked().boxed()
     }
 
-    fn gave_way(&self) {
-        self.0.gave_way();
+    fn record_drop(&self) {
+        self.0.record_drop();
     }
 
     fn answer(&self, urgent: bool) -> AnswerReads {

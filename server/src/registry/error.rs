@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use tonnage_engine::vocabulary::{Digest, ParseDigestError};
 
-use crate::access::{Challenge, Refused};
 use crate::oci::{
     InvalidName, InvalidPage, InvalidTag, ManifestError, Place, Reference, RepositoryName,
     range::InvalidChunkRange,
@@ -23,13 +22,6 @@ pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 /// Why a use case failed. The message is for the client.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// Credentials are missing or invalid.
-    #[error("credentials are required")]
-    Unauthenticated(Challenge),
-    /// Credentials that do not suffice.
-    #[error("these credentials do not allow this")]
-    Denied,
-
     /// No such repository.
     #[error("there is no repository {0}")]
     NameUnknown(RepositoryName),
@@ -312,15 +304,6 @@ impl Error {
         Self::BlobUnknown {
             repository: repository.clone(),
             digest,
-        }
-    }
-}
-
-impl From<Refused> for Error {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Unauthenticated(challenge) => Self::Unauthenticated(challenge),
-            Refused::Denied => Self::Denied,
         }
     }
 }

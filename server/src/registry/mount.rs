@@ -8,7 +8,7 @@ use tonnage_engine::vocabulary::{Batch, Change, Digest, Require};
 
 use super::ports::CommitError;
 use super::{Registry, Result, origin};
-use crate::access::{Authorized, Gate, Pull, Push};
+use crate::access::{Authorized, Gate, Pull, Push, Refused};
 use crate::oci::RepositoryName;
 
 /// Repositories that are checked when the client names no source. A policy may have to ask another server about each,
@@ -75,8 +75,11 @@ impl Registry {
             let Ok(name) = holder.parse::<RepositoryName>() else {
                 continue;
             };
-            if let Ok(pull) = gate.authorize(push.requester(), Pull(name)).await {
-                return Ok(Some(pull.repository().clone()));
+            match gate.authorize(push.requester(), Pull(name)).await {
+                Ok(pull) => return Ok(Some(pull.repository().clone())),
+                // Asking about every other holder would take as long again each time.
+                Err(Refused::Unavailable) => break,
+                Err(Refused::Unauthenticated(_) | Refused::Denied) => {}
             }
         }
         Ok(None)

@@ -74,7 +74,7 @@ impl Listener {
                             slot,
                             front_end.service(),
                             Arc::clone(&self.limits),
-                            draining.child_token(),
+                            draining.clone(),
                         ));
                     }
                     Decision::Close(stream) => {

@@ -46,11 +46,11 @@ pub(crate) trait Service: Clone + Send + 'static {
 /// way to others.
 pub(crate) trait AnswerMemory: Send + Sync + Debug {
     /// Records that the client read bytes.
-    fn progressed(&self);
+    fn record_progress(&self);
     /// Resolves once the client has to give way: an answer that it does not read has to be dropped, or all of them.
     fn revoked(&self) -> BoxFuture<'static, ()>;
     /// Records that one of its answers was dropped; [`AnswerMemory::revoked`] resolves again when that is not enough.
-    fn gave_way(&self);
+    fn record_drop(&self);
 }
 
 /// Properties of a connection, for authentication.

@@ -49,7 +49,7 @@ impl Supervisor<'_> {
         let blocked = self.slot.blocked_for().unwrap_or_default();
         let ended = blocked < BLOCKED_MIN && self.requests.reset_stream_for_memory();
         if let (true, Some(memory)) = (ended, &self.memory) {
-            memory.gave_way();
+            memory.record_drop();
         }
         ended
     }

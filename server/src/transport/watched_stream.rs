@@ -230,7 +230,7 @@ impl<S: Stream> WatchedStream<S> {
         if moved == Progress::Data
             && let Some(answers) = &self.answers
         {
-            answers.progressed();
+            answers.record_progress();
         }
     }
 }

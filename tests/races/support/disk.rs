@@ -1,7 +1,7 @@
 //! The simulated disk on a machine whose scheduler is `shuttle`.
 //!
-//! Owns: [`Disk`], and what its journal says. Crashes and noise stay with the simulator (`tests/sim`): here it only matters who runs
-//! when.
+//! Owns: [`Disk`], and queries of its journal. Refuses: crashes and noise, which the simulator tests (`tests/sim`).
+//! Here only the order of threads matters.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use tonnage_engine::format::journal::FrameHeader;
 use tonnage_engine::limits::JOURNAL_BLOCK_BYTES;
 use tonnage_machine::{Fault, Host, Image, Noise, OpKind, SimDisk};
 
-/// All clones are one disk.
+/// A simulated disk. All clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Disk(pub SimDisk);
 
 impl Disk {
-    /// An empty disk of `host`.
+    /// Creates an empty disk of `host`.
     pub fn new(host: Arc<dyn Host>) -> Self {
         let disk = SimDisk::on(host, 1, &Image::default());
         disk.set_noise(Noise::NONE);
         Self(disk)
     }
 
-    /// The last transaction that is certainly on the disk.
+    /// Returns the last transaction that is certainly on the disk.
     pub fn durable(&self) -> Lsn {
         let image = self.0.durable_image();
         let journal = image.files.iter().filter(|(path, _)| is_journal(path));
@@ -35,13 +35,13 @@ impl Disk {
         Lsn(blocks.max().unwrap_or_default())
     }
 
-    /// The next sync of a journal file fails.
+    /// Fails the next sync of a journal file.
     pub fn fail_journal_sync(&self) {
         self.0
             .add_fault(Fault::nth(OpKind::SyncData, 1).on("/journal/"));
     }
 
-    /// Whether the file whose sync failed was written to afterwards.
+    /// Returns whether the file whose sync failed was written to afterwards.
     pub fn wrote_after_failure(&self) -> bool {
         let log = self.0.log();
         let mut after = log
@@ -51,7 +51,7 @@ impl Disk {
         after.any(|record| record.kind == OpKind::Write && record.path == failed.path)
     }
 
-    /// Whether there is a file of this name.
+    /// Returns whether a file of this name exists.
     pub fn has(&self, path: &Path) -> bool {
         self.0.live_image().files.contains_key(path)
     }
@@ -61,7 +61,7 @@ fn is_journal(path: &Path) -> bool {
     path.parent().is_some_and(|dir| dir.ends_with("journal"))
 }
 
-/// The last transaction of the frame that begins here; 0 where none does.
+/// Returns the last transaction of the frame that begins here, or 0.
 fn last_lsn(block: &[u8]) -> u64 {
     let nonce = block.get(8..16).and_then(|nonce| nonce.try_into().ok());
     let frame =

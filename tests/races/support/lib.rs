@@ -1,6 +1,7 @@
-//! The engine's outside world under `shuttle`: a disk in memory, a clock that stands, tasks that may be switched at any point.
+//! The environment of the engine under `shuttle`: a disk in memory, a clock that tests advance, tasks that may be
+//! switched at any point.
 //!
-//! Empty without the feature `shuttle`.
+//! The crate is empty without the feature `shuttle`.
 #![cfg(feature = "shuttle")]
 
 pub mod disk;

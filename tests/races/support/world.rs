@@ -1,7 +1,7 @@
-//! An engine in a world whose every switch between threads is the scheduler's.
+//! An environment for the engine in which the scheduler decides every switch between threads.
 //!
-//! Owns: [`World`], and the calls that several tests make. Refuses: time that goes by itself: it goes on by [`World::pass`] alone, so that no
-//! test waits for it.
+//! Owns: [`World`], and calls that several tests make. Refuses: time that advances by itself. Only [`World::pass`]
+//! advances it, so no test waits for it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use tonnage_machine::Host;
 
 use crate::disk::Disk;
 
-/// Where the store is.
+/// The path of the store.
 pub const ROOT: &str = "/store";
 
 /// One machine. All clones are the same one.
@@ -47,7 +47,7 @@ struct Rest {
     random: AtomicU64,
 }
 
-/// The time, and who waits for it to go on.
+/// The time, and the tasks that wait for it to advance.
 #[derive(Debug, Default)]
 struct Now {
     seconds: AtomicU64,
@@ -64,7 +64,7 @@ impl Now {
             if self.get() >= until {
                 return Poll::Ready(());
             }
-            let mut asleep = self.asleep.lock().expect("nobody panics with it");
+            let mut asleep = self.asleep.lock().expect("the lock is not poisoned");
             asleep.push(context.waker().clone());
             Poll::Pending
         })
@@ -73,7 +73,7 @@ impl Now {
 
     fn pass(&self, time: Duration) {
         self.seconds.fetch_add(time.as_secs(), Ordering::Relaxed);
-        let asleep = std::mem::take(&mut *self.asleep.lock().expect("nobody panics with it"));
+        let asleep = std::mem::take(&mut *self.asleep.lock().expect("the lock is not poisoned"));
         asleep.into_iter().for_each(Waker::wake);
     }
 }
@@ -104,7 +104,7 @@ impl Spawn for Rest {
 }
 
 impl Host for Rest {
-    /// A question is answered at once; a change is a task, which happens when it is chosen.
+    /// Answers a query at once. A change is a task, which runs when the scheduler chooses it.
     fn submit(&self, changes: bool, operation: Box<dyn FnOnce() + Send>) {
         if changes {
             drop(shuttle::future::spawn(async move { operation() }));
@@ -127,7 +127,7 @@ impl Rng for Rest {
     }
 }
 
-/// Small enough that a schedule is short.
+/// Returns options so small that a schedule is short.
 pub fn options() -> Options {
     Options {
         journal_file_bytes: 32 << 10,
@@ -139,7 +139,7 @@ pub fn options() -> Options {
 }
 
 impl World {
-    /// What an engine is given.
+    /// Returns the environment for an engine.
     pub fn env(&self) -> Env {
         Env {
             io: Arc::new(self.disk.0.clone()),
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// Time goes on.
+    /// Advances the time.
     pub fn pass(&self, time: Duration) {
         self.rest.now.pass(time);
     }
@@ -161,14 +161,14 @@ impl World {
     }
 }
 
-/// A thread of its own that runs a future to its end.
+/// Runs a future to its end on its own thread.
 pub fn thread<T: Send + 'static>(
     work: impl Future<Output = T> + Send + 'static,
 ) -> shuttle::thread::JoinHandle<T> {
     shuttle::thread::spawn(move || block_on(work))
 }
 
-/// A batch in `repository` that stages nothing.
+/// Returns a batch in `repository` that stages nothing.
 pub fn batch(
     repository: &str,
     requires: Vec<Require>,
@@ -184,14 +184,14 @@ pub fn batch(
     }
 }
 
-/// A batch in `repository` that stores `blob` and makes it visible.
+/// Returns a batch in `repository` that stores `blob` and links it.
 pub fn push_batch(repository: &str, blob: FinishedBlob) -> Batch<FinishedBlob> {
     let mut batch = batch(repository, vec![], vec![Change::Link(blob.digest())]);
     batch.staged.push(blob);
     batch
 }
 
-/// The digest of this text.
+/// Returns the digest of this text.
 pub fn digest(text: &str) -> Digest {
     Digest::of(Algorithm::Sha256, text.as_bytes())
 }
@@ -203,13 +203,13 @@ pub async fn push(store: &Store, repository: &str, text: &str) -> Result<Committ
     store.commit(push_batch(repository, blob)).await
 }
 
-/// Makes `text`, a blob of the store, visible in `repository`.
+/// Links `text`, a blob of the store, in `repository`.
 pub async fn link(store: &Store, repository: &str, text: &str) -> Result<Committed> {
     let changes = vec![Change::Link(digest(text))];
     store.commit(batch(repository, vec![], changes)).await
 }
 
-/// A manifest of `repository` without children, whose bytes are the blob `text`.
+/// Returns a manifest of `repository` without children, whose bytes are the blob `text`.
 pub fn manifest(text: &str) -> Change {
     Change::PutManifest(ManifestEntry {
         digest: digest(text),
@@ -220,7 +220,7 @@ pub fn manifest(text: &str) -> Change {
     })
 }
 
-/// A list that threads of a schedule add to without a point of their own.
+/// A list to which the threads of a schedule add without a scheduling point.
 #[derive(Debug, Clone)]
 pub struct Notes<T>(Arc<Mutex<Vec<T>>>);
 
@@ -233,16 +233,16 @@ impl<T> Default for Notes<T> {
 impl<T: Clone> Notes<T> {
     /// Adds one.
     pub fn add(&self, note: T) {
-        self.0.lock().expect("nobody panics with it").push(note);
+        self.0.lock().expect("the lock is not poisoned").push(note);
     }
 
-    /// All so far.
+    /// Returns all so far.
     pub fn all(&self) -> Vec<T> {
-        self.0.lock().expect("nobody panics with it").clone()
+        self.0.lock().expect("the lock is not poisoned").clone()
     }
 }
 
-/// Whether a blob is linked in the repository of that name; rows are in memory.
+/// Returns whether a blob is linked in the repository of that name; rows are in memory.
 pub fn is_linked(view: &View, name: &str, digest: &Digest) -> bool {
     let repository = view.repository(name).expect("rows are readable");
     repository.is_some_and(|repository| repository.is_linked(digest).expect("rows are readable"))

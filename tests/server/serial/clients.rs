@@ -1,7 +1,8 @@
-//! A client that pushes, pulls and deletes what forty-nine others push, pull and delete, and writes down each answer.
+//! A client that pushes, pulls and deletes the same names as forty-nine others, and records each answer.
 //!
-//! Owns: [`Names`], what stands for the numbers of the model; [`Client`], whose choices only its seed decides.
-//! Refuses: answers that the model has no step for; those are the test's failure at once.
+//! Owns: [`Names`], the names and contents behind the numbers of the model; [`Client`], whose choices depend only on
+//! its seed.
+//! Refuses: answers that the model has no step for; they fail the test at once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use tonnage_tests::linear::Call;
 use super::repository::{BLOBS, Condition, MANIFESTS, Set, Step, TAGS, children};
 use crate::{CONFIG, LAYER, MANIFEST, descriptor, sha256};
 
-/// Repositories that everybody uses.
+/// The number of repositories that all clients share.
 pub const REPOSITORIES: usize = 6;
 
-/// A clock on which no two events are at once: what is before on it was before in time.
+/// A clock with a distinct reading for each event, in the order of time.
 #[derive(Debug, Clone, Default)]
 pub struct Clock(Arc<AtomicU64>);
 
@@ -29,7 +30,7 @@ impl Clock {
     }
 }
 
-/// The contents behind the model's numbers; the same in every repository.
+/// The contents behind the model's numbers, the same in every repository.
 #[derive(Debug)]
 pub struct Names {
     blobs: Vec<Vec<u8>>,
@@ -38,7 +39,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Makes them up.
+    /// Generates them.
     pub fn new() -> Self {
         let blobs: Vec<_> = (0..BLOBS).map(|n| crate::content(n, 700)).collect();
         let subject = b"a subject that is nowhere";
@@ -90,7 +91,7 @@ fn tag_name(tag: u8) -> String {
     format!("t{tag}")
 }
 
-/// One of many.
+/// One of the clients.
 #[derive(Debug)]
 pub struct Client {
     connection: Connection,
@@ -118,7 +119,7 @@ impl Client {
         })
     }
 
-    /// Makes the repositories, with the one config that nobody deletes.
+    /// Creates the repositories, with the one config that is never deleted.
     pub async fn prepare(&mut self) -> Result<(), String> {
         for repository in 0..REPOSITORIES {
             let digest = sha256(b"{}");
@@ -129,8 +130,8 @@ impl Client {
         Ok(())
     }
 
-    /// One request of its own choice, mostly in the repository that is its home for now: so many calls at a time on one of them that they
-    /// meet, and so few that their orders can be counted.
+    /// Sends one request of its own choice, mostly in its current home repository: enough calls at a time on one
+    /// repository that they overlap, and few enough that their orders can be searched.
     pub async fn act(&mut self, home: usize) -> Result<(), String> {
         let elsewhere = self.below(10) == 0;
         let any = self.below(REPOSITORIES as u64) as usize;
@@ -163,8 +164,8 @@ impl Client {
         Ok(())
     }
 
-    /// Looks at everything, when nobody else asks any more.
-    pub async fn look_at_all(&mut self) -> Result<(), String> {
+    /// Reads everything, once all other clients are done.
+    pub async fn read_all(&mut self) -> Result<(), String> {
         for repository in 0..REPOSITORIES {
             for tag in 0..TAGS {
                 let begin = self.clock.tick();
@@ -215,8 +216,8 @@ impl Client {
         self.connection.send(method, target, headers, body).await
     }
 
-    /// Sends a request without body that is answered with one of two statuses; whether it was the first.
-    async fn whether(
+    /// Sends a request without a body that is answered with one of two statuses. Returns whether it was the first.
+    async fn send_either(
         &mut self,
         method: Method,
         target: &str,
@@ -271,7 +272,7 @@ impl Client {
             &format!("blobs/{}", self.names.blob_digest(blob)),
         );
         if self.below(2) == 0 {
-            let there = self.whether(Method::HEAD, &target, [200, 404]).await?;
+            let there = self.send_either(Method::HEAD, &target, [200, 404]).await?;
             return Ok(Step::SawBlob { blob, there });
         }
         let answer = self.send(Method::GET, &target, &[], "").await?;
@@ -288,7 +289,9 @@ impl Client {
             repository,
             &format!("blobs/{}", self.names.blob_digest(blob)),
         );
-        let done = self.whether(Method::DELETE, &target, [202, 404]).await?;
+        let done = self
+            .send_either(Method::DELETE, &target, [202, 404])
+            .await?;
         Ok(Step::DeletedBlob { blob, done })
     }
 
@@ -297,7 +300,7 @@ impl Client {
             .await
     }
 
-    /// By digest, with two tags or none.
+    /// Pushes by digest, with two tags or none.
     async fn put_many(&mut self, repository: usize, manifest: u8) -> Result<Step, String> {
         let digest = self.names.manifest_digest(manifest);
         let first = self.number(TAGS);
@@ -411,7 +414,9 @@ impl Client {
 
     async fn delete_tag(&mut self, repository: usize, tag: u8) -> Result<Step, String> {
         let target = path(repository, &format!("manifests/{}", tag_name(tag)));
-        let done = self.whether(Method::DELETE, &target, [202, 404]).await?;
+        let done = self
+            .send_either(Method::DELETE, &target, [202, 404])
+            .await?;
         let only = None;
         Ok(Step::DeletedTag { tag, only, done })
     }
@@ -442,7 +447,9 @@ impl Client {
     async fn delete_manifest(&mut self, repository: usize, manifest: u8) -> Result<Step, String> {
         let digest = self.names.manifest_digest(manifest);
         let target = path(repository, &format!("manifests/{digest}"));
-        let done = self.whether(Method::DELETE, &target, [202, 404]).await?;
+        let done = self
+            .send_either(Method::DELETE, &target, [202, 404])
+            .await?;
         Ok(Step::DeletedManifest { manifest, done })
     }
 

@@ -1,8 +1,9 @@
-//! Fifty clients at once on the same tags and repositories: is every answer one that some serial order explains?
+//! Fifty concurrent clients on the same tags and repositories. Every answer must be explained by some serial order.
 //!
-//! Owns: the tests. What a repository may answer is in `repository`, what the clients do in `clients`, the search for an
-//! order in `tonnage_tests::linear`. Refuses: choices that cannot be replayed. The seed is printed and
-//! `TONNAGE_TEST_SEED` gives it back; how the requests meet is the machine's, so a replay may need several runs.
+//! Owns: the tests. The file `repository` defines what a repository may answer, `clients` what the clients do, and
+//! `tonnage_tests::linear` searches for an order.
+//! Refuses: choices that cannot be replayed. The seed is printed, and `TONNAGE_TEST_SEED` sets it. The machine decides
+//! how requests overlap, so a replay may need several runs.
 
 mod clients;
 mod repository;
@@ -20,9 +21,9 @@ use repository::{Condition, Repository, Set, Step};
 const CLIENTS: u64 = 50;
 /// Requests of each client before it moves to the next repository.
 const REQUESTS: u64 = 20;
-/// Times that each client moves in the short form.
+/// Moves of each client in the short form.
 const ROUNDS: usize = 3;
-/// How long the full form goes on.
+/// Duration of the full form.
 const FULL: Duration = Duration::from_secs(60);
 
 fn seed() -> u64 {
@@ -34,13 +35,14 @@ fn seed() -> u64 {
     }
 }
 
-/// Clause: spec, "Content Management" and "Push" (what was answered is visible to whoever asks next); RFC 9110 section 13.
-/// Guards: concurrent pushes and deletes of tags, manifests and blobs, conditional ones among them, are answered as if one
-/// went after the other, and after a restart everything is as the last of them left it.
+/// Clause: spec, "Content Management" and "Push" (the effect of an answered request is visible to the next one); RFC 9110
+/// section 13.
+/// Guards: concurrent pushes and deletions of tags, manifests and blobs, some with conditions, are answered as in some
+/// serial order. After a restart the state is the one after the last of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn fifty_clients_are_answered_in_some_order() {
     let seed = seed();
-    say::aloud(&format!("fifty clients: TONNAGE_TEST_SEED={seed}"));
+    say::print_line(&format!("fifty clients: TONNAGE_TEST_SEED={seed}"));
     let registry = TestRegistry::start().await;
     let address = registry.client().address();
     let (clock, names) = (Clock::default(), Arc::new(Names::new()));
@@ -90,14 +92,14 @@ async fn fifty_clients_are_answered_in_some_order() {
     for client in clients {
         add(client.calls);
     }
-    last.look_at_all().await.unwrap();
+    last.read_all().await.unwrap();
     add(last.calls);
     let registry = registry.restart().await;
     let address = registry.client().address();
     let mut after = Client::connect(address, seed, &clock, &names)
         .await
         .unwrap();
-    after.look_at_all().await.unwrap();
+    after.read_all().await.unwrap();
     add(after.calls);
 
     for (number, calls) in calls.iter().enumerate() {
@@ -107,16 +109,18 @@ async fn fifty_clients_are_answered_in_some_order() {
             .count();
         match explain(Repository::default(), calls) {
             Ok(explained) => {
-                say::aloud(&format!(
-                    "fifty clients: r{number}: {} of {} answers, {changes} of these to changes, have an order; at most {} states at once",
-                    explained.judged,
+                say::print_line(&format!(
+                    "fifty clients: r{number}: {} of {} answers, {changes} of these to changes, \
+                     have an order; at most {} states at once",
+                    explained.checked,
                     calls.len(),
                     explained.widest
                 ));
                 assert_eq!(
-                    explained.judged,
+                    explained.checked,
                     calls.len(),
-                    "TONNAGE_TEST_SEED={seed}: r{number}: too many orders were possible to look at all of them; run it again"
+                    "TONNAGE_TEST_SEED={seed}: r{number}: \
+                     there were too many possible orders to search all of them; run it again"
                 );
             }
             Err(found) => {
@@ -137,10 +141,10 @@ async fn fifty_clients_are_answered_in_some_order() {
     }
 }
 
-/// Steps with their beginnings and ends.
+/// Steps with their times of beginning and end.
 type History = Vec<(u64, u64, Step)>;
 
-fn judge(steps: &[(u64, u64, Step)]) -> Result<(), String> {
+fn find_order(steps: &[(u64, u64, Step)]) -> Result<(), String> {
     let calls = steps
         .iter()
         .map(|&(begin, end, step)| Call { begin, end, step });
@@ -158,9 +162,9 @@ fn put(manifest: u8, tag: u8) -> Step {
 }
 
 /// Clause: spec, "Content Management"; RFC 9110 section 13.1.
-/// Guards: the judgement itself: hand-written histories of a registry that breaks a rule have no order.
+/// Guards: the search itself: histories in which a registry breaks a rule have no order.
 #[test]
-fn broken_registries_are_found_out() {
+fn broken_registries_are_found() {
     // Manifest 0 has the blobs 0 and 1.
     let ready = [
         (1, 2, Step::PushedBlob(0)),
@@ -228,7 +232,7 @@ fn broken_registries_are_found_out() {
             )],
         ),
         (
-            "a list that is of no moment: one tag from before, one from after",
+            "a list that never was true: one tag from before, one from after",
             vec![
                 (7, 20, put(0, 1)),
                 (
@@ -255,7 +259,7 @@ fn broken_registries_are_found_out() {
     ];
     for (what, steps) in cases {
         let all: Vec<_> = ready.iter().copied().chain(steps).collect();
-        assert!(judge(&all).is_err(), "{what} was explained");
+        assert!(find_order(&all).is_err(), "{what} has an order");
     }
     let fine = [
         (7, 20, deleted),
@@ -264,5 +268,5 @@ fn broken_registries_are_found_out() {
         (12, 13, Step::ListedTags(Set::default())),
     ];
     let all: Vec<_> = ready.iter().copied().chain(fine).collect();
-    judge(&all).unwrap();
+    find_order(&all).unwrap();
 }

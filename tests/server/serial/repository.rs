@@ -1,20 +1,19 @@
-//! What one repository does, call by call, as the specification has it.
+//! The reference model of one repository: the effect of each request, as the specification defines it.
 //!
-//! Owns: [`Repository`], the whole visible state of a small repository, and [`Step`], each request with its answer.
-//! Refuses: guessing; an answer says what it must have seen, down to which children were missing.
+//! Owns: [`Repository`], the whole visible state of a small repository, and [`Step`], a request with its answer.
+//! Refuses: vague answers. Each answer determines what the request saw, down to the missing children.
 //!
-//! Repositories are independent, so each is an object of its own. A tag and the manifest it points at are not (deleting the
-//! manifest takes its tags along, a manifest needs its blobs), so a repository is one object and not three kinds of them:
-//! one order must explain its tags, its manifests and its blobs together. A mount, which looks into two repositories, is
-//! judged in the one it pushes to.
+//! Repositories are independent, so each is an object of its own. Within one, tags, manifests and blobs depend on each
+//! other: deletion of a manifest removes its tags, and a manifest needs its blobs. So one order must explain all three.
+//! A mount, which reads two repositories, is checked in the one to which it pushes.
 
 use tonnage_tests::linear::Object;
 
-/// Tags that everybody fights for.
+/// The number of tags that all clients change.
 pub const TAGS: u8 = 4;
-/// Manifests.
+/// The number of manifests.
 pub const MANIFESTS: u8 = 6;
-/// Layers, of which each manifest has two.
+/// The number of layers, of which each manifest has two.
 pub const BLOBS: u8 = 4;
 
 /// A set of the small numbers of tags, manifests or blobs.
@@ -22,17 +21,17 @@ pub const BLOBS: u8 = 4;
 pub struct Set(u8);
 
 impl Set {
-    /// The set of these.
+    /// Returns the set of these.
     pub fn of(numbers: impl IntoIterator<Item = u8>) -> Self {
         Self(numbers.into_iter().fold(0, |all, n| all | 1 << n))
     }
 
-    /// Whether `number` is in it.
+    /// Returns whether `number` is in it.
     pub fn has(self, number: u8) -> bool {
         self.0 & 1 << number != 0
     }
 
-    /// Its numbers, from the least.
+    /// Returns its numbers in ascending order.
     pub fn numbers(self) -> impl Iterator<Item = u8> {
         (0..8).filter(move |number| self.has(*number))
     }
@@ -56,12 +55,12 @@ impl std::fmt::Debug for Set {
     }
 }
 
-/// The layers of a manifest.
+/// Returns the layers of a manifest.
 pub fn children(manifest: u8) -> Set {
     Set::of([manifest % BLOBS, (manifest + 1) % BLOBS])
 }
 
-/// Tags, manifests and blobs that are there.
+/// The tags, manifests and blobs of the repository.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Repository {
     tags: [Option<u8>; TAGS as usize],
@@ -69,7 +68,7 @@ pub struct Repository {
     blobs: Set,
 }
 
-/// What If-Match or If-None-Match demands of a tag.
+/// The condition of If-Match or If-None-Match on a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
     /// `If-None-Match: *`
@@ -80,7 +79,7 @@ pub enum Condition {
     Is(u8),
 }
 
-/// A request and its answer; numbers say which tag, manifest or blob.
+/// A request and its answer; numbers stand for tags, manifests and blobs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Push of a blob: 201.
@@ -101,11 +100,11 @@ pub enum Step {
     LackedBlobs { manifest: u8, missing: Set },
     /// PUT or DELETE under a condition: 412.
     Refused { tag: u8, when: Condition },
-    /// HEAD or GET by tag: 200 and which, or 404.
+    /// HEAD or GET by tag: 200 and which manifest, or 404.
     SawTag { tag: u8, manifest: Option<u8> },
     /// HEAD or GET by digest: 200 or 404.
     SawManifest { manifest: u8, there: bool },
-    /// DELETE of a tag: 202 or 404; with `If-Match` where `only` says of what.
+    /// DELETE of a tag: 202 or 404; with `If-Match` if `only` is set.
     DeletedTag {
         tag: u8,
         only: Option<u8>,
@@ -115,7 +114,7 @@ pub enum Step {
     DeletedManifest { manifest: u8, done: bool },
     /// The list of tags.
     ListedTags(Set),
-    /// The list of referrers of the subject that all manifests have.
+    /// The list of referrers of the subject that all manifests share.
     ListedReferrers(Set),
 }
 
@@ -136,11 +135,11 @@ impl Repository {
         }
     }
 
-    /// Whether the answer is the one that this state gives.
+    /// Returns whether this state gives this answer.
     fn allows(&self, step: Step) -> bool {
         match step {
             Step::PushedBlob(_) | Step::Mounted { done: true, .. } => true,
-            // What the repository has already is mounted without looking further.
+            // A blob that the repository has already is mounted without a check of the source.
             Step::Mounted { blob, done: false } => !self.blobs.has(blob),
             Step::SawBlob { blob, there: seen } | Step::DeletedBlob { blob, done: seen } => {
                 self.blobs.has(blob) == seen

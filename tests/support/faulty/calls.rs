@@ -1,7 +1,7 @@
-//! The calls of the kernel on the faulty disk.
+//! Calls of the kernel on the faulty disk.
 //!
-//! Owns: [`Calls`]. Refuses: caching. Names and sizes count as asked for only once, and data goes by direct I/O, so that every
-//! read and write of the program is a call here.
+//! Owns: [`Calls`]. Refuses: caching. Names and sizes are valid for one call only, and data uses direct I/O, so that
+//! every read and write of the program is a call here.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -36,7 +36,7 @@ struct Open {
     disk: Arc<Disk>,
 }
 
-/// Replies that can be an error.
+/// Unwraps a result, or replies with its error.
 macro_rules! answer {
     ($reply:expr, $done:expr) => {
         match $done {
@@ -352,7 +352,7 @@ impl Filesystem for Calls {
         answer!(reply, self.chance(Kind::Name));
         let listed = answer!(reply, fs::read_dir(&path));
         let mut names: Vec<_> = listed.flatten().map(|entry| entry.file_name()).collect();
-        // By name, so that the next call goes on where this one ends.
+        // In the order of names, so that the next call continues where this one ends.
         names.sort();
         let skipped = usize::try_from(offset).expect("a small folder");
         for (at, name) in names.iter().enumerate().skip(skipped) {

@@ -1,13 +1,14 @@
-//! A disk that fails below the real program: a FUSE file system over a folder, with faults that are switched while it runs.
+//! A faulty disk below the real program: a FUSE file system over a directory, with faults that can be switched while it
+//! is mounted.
 //!
-//! Owns: [`FaultyDisk`], [`Rates`]. The state behind it is in `store`, the calls of the kernel in `calls`. Refuses: faults that
-//! no drive has: what a sync covered stays, and a write that failed or fell short says so.
+//! Owns: [`FaultyDisk`], [`Rates`]; the state is in `store`, the calls of the kernel in `calls`. Refuses: faults that
+//! no drive has. What a sync covered stays, and a failed or short write reports that.
 //!
-//! What was not synced is known: a sync that fails may lose it at once or at the next power cut, as a page cache does, and so
-//! does a power cut itself. So an error that the program swallows is a loss that a test can see.
+//! The disk knows what was not synced. A failed sync may lose it at once or at the next power cut, as a page cache
+//! does; so does a power cut itself. So an error that the program ignores becomes a loss that a test can see.
 //!
-//! Invariants: it never waits for anything, so nothing above it can hang for its sake. Only the choice of faults is the seed's;
-//! how requests meet is the machine's.
+//! Invariants: the disk never waits, so it cannot hang a program. The seed decides only the choice of faults; the
+//! machine decides the order of requests.
 
 mod calls;
 mod store;
@@ -23,52 +24,52 @@ use self::store::Store;
 use crate::mount::Namespace;
 use crate::process;
 
-/// Threads that answer the kernel.
+/// The number of threads that answer the kernel.
 const THREADS: usize = 6;
 
-/// How often calls fail, each of 10 000.
+/// Failure rates of calls, in units of 1/10 000.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rates {
-    /// EIO.
+    /// EIO of reads.
     pub reads: u64,
-    /// EIO.
+    /// EIO of writes.
     pub writes: u64,
-    /// EIO. Half of those that fail lose what they covered at once, the others at the next power cut.
+    /// EIO of syncs. Half of the failed ones lose what they covered at once, the others at the next power cut.
     pub syncs: u64,
-    /// EIO on opening, creating and removing names.
+    /// EIO when names are opened, created or removed.
     pub names: u64,
-    /// ENOSPC or EDQUOT on whatever takes space.
+    /// ENOSPC or EDQUOT of calls that take space.
     pub full: u64,
-    /// Reads and writes that end early.
+    /// Short reads and writes.
     pub short: u64,
-    /// EINTR on reads and writes.
+    /// EINTR of reads and writes.
     pub interrupted: u64,
 }
 
-/// What it did so far.
+/// Counts of injected faults.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Calls that failed.
+    /// Failed calls.
     pub failed: u64,
-    /// Reads and writes that ended early.
+    /// Short reads and writes.
     pub short: u64,
-    /// Syncs that failed.
+    /// Failed syncs.
     pub syncs: u64,
-    /// Writes that were lost, by failed syncs and power cuts.
+    /// Writes that were lost by failed syncs and power cuts.
     pub lost: u64,
 }
 
-/// A mounted one. It goes with this value.
+/// A mounted faulty disk, unmounted when this value is dropped.
 #[derive(Debug)]
 pub struct FaultyDisk {
-    // Goes first: the mount ends with it, and the threads with the mount.
+    // Dropped first: this ends the mount, and the mount's end stops the threads.
     namespace: Namespace,
     store: Arc<Store>,
     _backing: tempfile::TempDir,
 }
 
 impl FaultyDisk {
-    /// Mounts one that is sound so far. `Err` where that is not allowed.
+    /// Mounts a disk without faults so far. Returns `Err` if mounting is not permitted.
     pub fn mount(seed: u64) -> Result<Self, String> {
         let backing = process::folder()?;
         let device = std::fs::File::options()
@@ -79,7 +80,7 @@ impl FaultyDisk {
         let shared = device
             .try_clone()
             .map_err(|e| format!("share /dev/fuse: {e}"))?;
-        // The shell's descriptor 2 is the device, which mount(8) passes on to the kernel.
+        // Descriptor 2 of the shell is the device, which mount(8) passes on to the kernel.
         let mut namespace = Namespace::new(Stdio::from(shared))?;
         namespace.run(
             "mount -i -t fuse -o fd=2,rootmode=40000,user_id=0,group_id=0,nosuid,nodev faulty",
@@ -105,25 +106,25 @@ impl FaultyDisk {
         })
     }
 
-    /// Where it is.
+    /// Returns the path of the disk.
     pub fn path(&self) -> &Path {
         self.namespace.path()
     }
 
-    /// From now on it fails as often as `rates` say.
+    /// Sets the failure rates from now on.
     pub fn fail(&self, rates: Rates) {
         self.store.fail(rates);
     }
 
-    /// Loses what was not synced, each write as a whole, in part or not, and names whose directory was not synced. Nobody may
-    /// have a file open in it.
+    /// Loses what was not synced: each write as a whole, in part or not at all, and names whose directory was not
+    /// synced. No file on the disk may be open.
     pub fn cut_power(&self) -> Result<(), String> {
         self.store
             .cut_power()
             .map_err(|e| format!("cut the power: {e}"))
     }
 
-    /// What it did so far.
+    /// Returns the counts so far.
     pub fn done(&self) -> Done {
         self.store.done()
     }

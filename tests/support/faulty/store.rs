@@ -1,7 +1,7 @@
-//! The folder behind the faulty disk, and what of it is not durable yet.
+//! The backing directory of the faulty disk, and what of it is not durable yet.
 //!
-//! Owns: [`Store`], names by number; [`Disk`], one file's bytes and the undo of its unsynced writes. Refuses: syncing the folder
-//! behind it; durable is what this module says is durable, and its file system is not going to stop.
+//! Owns: [`Store`], names by number; [`Disk`], the bytes of one file and the undo of its unsynced writes. Refuses:
+//! syncs of the backing directory. This module decides what is durable, and the file system below does not stop.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -17,13 +17,13 @@ use rustix::io::Errno;
 use super::{Done, Rates};
 use crate::content::Seeded;
 
-/// Drives write these at a time.
+/// The unit of a drive's writes.
 const SECTOR: u64 = 512;
 
 #[derive(Debug)]
 pub(super) struct Store {
     root: PathBuf,
-    /// Where removed files are until that is durable.
+    /// The directory of removed files until their removal is durable.
     kept: PathBuf,
     names: Mutex<Names>,
     chances: Mutex<Chances>,
@@ -46,18 +46,18 @@ struct Names {
     pending: Vec<Change>,
 }
 
-/// What a number stands for.
+/// The file or directory of a number.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) path: PathBuf,
-    /// A file that was opened; kept until it is removed, so that its undo outlives its handles.
+    /// A file that was opened. It is kept until it is removed, so that its undo outlives its handles.
     disk: Option<Arc<Disk>>,
-    /// The same, also when it was removed and somebody still has it open.
+    /// The same, also after its removal while it is open.
     open: Weak<Disk>,
 }
 
 impl Node {
-    /// The file, where it was opened before.
+    /// Returns the file, if it was opened before.
     pub(super) fn disk(&self) -> Option<Arc<Disk>> {
         self.open.upgrade()
     }
@@ -67,7 +67,7 @@ impl Node {
 struct Change {
     directory: PathBuf,
     path: PathBuf,
-    /// Where what was removed is until that is durable; `None`: it was created.
+    /// The path of a removed file until the removal is durable; `None` for a creation.
     kept: Option<PathBuf>,
     /// A sync that should have covered it failed.
     doomed: bool,
@@ -80,11 +80,11 @@ pub(super) struct Disk {
     unsynced: Mutex<Vec<Undo>>,
 }
 
-/// One write or change of size that was not synced.
+/// The undo of one write or change of size that was not synced.
 #[derive(Debug)]
 struct Undo {
     offset: u64,
-    /// What was there. Zeros and holes are not kept as bytes.
+    /// The old content. Zeros and holes are not stored as bytes.
     old: Old,
     old_size: u64,
     doomed: bool,
@@ -96,14 +96,14 @@ enum Old {
     Bytes(Vec<u8>),
 }
 
-/// Kinds of calls, by what may go wrong with them.
+/// The kinds of calls, by the faults that they may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Read,
     Write,
     Space,
     Name,
-    /// A name that takes space.
+    /// A change of a name that takes space.
     NewName,
     Sync,
 }
@@ -142,7 +142,7 @@ impl Store {
         self.chances.lock().done
     }
 
-    /// Whether this call fails, and how.
+    /// Decides whether this call fails, and how.
     pub(super) fn chance(&self, kind: Kind) -> Result<(), Errno> {
         let mut chances = self.chances.lock();
         let rates = chances.rates;
@@ -171,7 +171,7 @@ impl Store {
         Err(failure)
     }
 
-    /// How many of `length` bytes a read or write moves.
+    /// Returns how many of `length` bytes a read or write transfers.
     pub(super) fn moved(&self, length: usize) -> usize {
         let mut chances = self.chances.lock();
         if length < 2 || chances.choices.between(0, 10_000) >= chances.rates.short {
@@ -182,7 +182,7 @@ impl Store {
         usize::try_from(moved).expect("less than the length")
     }
 
-    /// Of `choices` numbers from 0 on.
+    /// Draws one of `choices` numbers from 0 on.
     fn draw(&self, choices: u64) -> u64 {
         self.chances.lock().choices.between(0, choices)
     }
@@ -200,7 +200,7 @@ impl Store {
             .ok_or(Errno::STALE)
     }
 
-    /// The file of `number`, opened once.
+    /// Returns the file of `number`, opened once.
     pub(super) fn disk(&self, number: u64) -> io::Result<Arc<Disk>> {
         let mut names = self.names.lock();
         let node = names.nodes.get_mut(&number).ok_or(Errno::STALE)?;
@@ -269,7 +269,7 @@ impl Store {
         let mut unsynced = disk.unsynced.lock();
         match failed {
             Ok(()) => {
-                // What was lost before is lost, but no more than that: not what was written there again and is durable now.
+                // Bytes lost before are lost, but not those that were written again and are durable now.
                 let size = disk.file.metadata()?.len();
                 while let Some(at) = unsynced.iter().position(|undo| !undo.doomed) {
                     let synced = unsynced.remove(at);
@@ -323,7 +323,7 @@ impl Store {
         Ok(())
     }
 
-    /// All is lost, or nothing, or some of it.
+    /// Loses all unsynced writes, none, or some.
     fn cut_file(&self, disk: &Disk) -> io::Result<()> {
         let all = self.draw(3);
         for undo in disk.unsynced.lock().drain(..).rev() {
@@ -364,7 +364,7 @@ impl Names {
 }
 
 impl Change {
-    /// It is durable.
+    /// Makes the change durable.
     fn end(self) -> Result<(), Errno> {
         match self.kept {
             None => Ok(()),
@@ -372,7 +372,7 @@ impl Change {
         }
     }
 
-    /// It never was. The path whose number no longer counts.
+    /// Undoes the change. Returns a path whose number is no longer valid.
     fn undo(self) -> io::Result<Option<PathBuf>> {
         match self.kept {
             None if self.path.exists() => {
@@ -413,7 +413,7 @@ impl Disk {
         self.file.set_len(length)
     }
 
-    /// `length` zeros where nothing is yet.
+    /// Returns an undo that restores `length` zeros.
     fn undo(&self, offset: u64, length: u64) -> io::Result<Undo> {
         let old_size = self.file.metadata()?.len();
         let there = old_size.saturating_sub(offset).min(length);
@@ -442,7 +442,7 @@ impl Undo {
         }
     }
 
-    /// Leaves a range of the file as it is now.
+    /// Excludes a range of the file from the undo.
     fn spare(&mut self, file: &File, range: &Range<u64>) -> io::Result<()> {
         let from = range.start.max(self.offset);
         let mut at = from;
@@ -455,7 +455,7 @@ impl Undo {
             self.old = Old::Bytes(vec![0; length]);
         }
         let Old::Bytes(old) = &mut self.old else {
-            unreachable!("made a moment ago")
+            unreachable!("the undo was just created")
         };
         while at < to {
             let place = |at: u64| usize::try_from(at - self.offset).expect("in memory");
@@ -468,7 +468,7 @@ impl Undo {
         Ok(())
     }
 
-    /// Puts back what was there, but the first `kept` bytes of the new; with `shrink` also the size.
+    /// Restores the old content, except the first `kept` bytes of the new; with `shrink` also the size.
     fn apply(self, file: &File, kept: u64, shrink: bool) -> io::Result<()> {
         let mut size = file.metadata()?.len();
         if shrink && size > self.old_size {
@@ -492,7 +492,8 @@ impl Undo {
 mod tests {
     use super::*;
 
-    /// Guards: what is written again after a failed sync, and synced, survives a power cut; what is not, does not.
+    /// Guards: what is written again after a failed sync, and synced, survives a power cut; what is not written again
+    /// does not.
     #[test]
     fn a_later_sync_counts_for_what_was_written_again() {
         for seed in 0..16 {

@@ -1,8 +1,8 @@
-//! What Go's `encoding/json` reads from a manifest, written down a second time and independently of the registry.
+//! A second reader of manifests, independent of the registry: what Go's `encoding/json` reads.
 //!
-//! Owns: [`Value`], JSON as it is written, and [`Reading`], what Go's types of image-spec hold after decoding it. Keys
-//! are matched exactly or else under simple case folding, the last of several wins, `null` leaves a field as it was.
-//! Refuses: syntax errors in detail; only documents that the registry took are read.
+//! Owns: [`Value`], JSON as it is written, and [`Reading`], the values of Go's image-spec types after decoding. Keys
+//! match exactly or under simple case folding, the last duplicate counts, `null` leaves a field unchanged. Refuses:
+//! details of syntax errors; only documents that the registry accepted are read.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,13 +18,13 @@ pub enum Value<'a> {
     Object(Vec<(Cow<'a, str>, Value<'a>)>),
 }
 
-/// A manifest as a client in Go sees it.
+/// A manifest as a Go client reads it.
 #[derive(Debug, Default)]
 pub struct Reading<'a> {
     pub schema_version: i64,
     pub media_type: &'a str,
     pub artifact_type: &'a str,
-    /// Media type and digest of each.
+    /// Media type and digest of each child.
     pub config: Option<(&'a str, &'a str)>,
     pub layers: Vec<(&'a str, &'a str)>,
     pub blobs: Vec<(&'a str, &'a str)>,
@@ -33,12 +33,12 @@ pub struct Reading<'a> {
     pub annotations: BTreeMap<&'a str, &'a str>,
 }
 
-/// Go refuses the document.
+/// The error of a document that Go rejects.
 #[derive(Debug)]
 pub struct Refused;
 
 impl<'a> Value<'a> {
-    /// Reads a document that is one value.
+    /// Parses a document that is one value.
     pub fn parse(text: &'a str) -> Result<Self, Refused> {
         let mut rest = text;
         let value = value(&mut rest)?;
@@ -129,7 +129,7 @@ impl<'a> Value<'a> {
         self.list(name)?.iter().map(Self::descriptor).collect()
     }
 
-    /// What Go's types hold of it.
+    /// Decodes the value into Go's types.
     pub fn manifest(&self) -> Result<Reading<'_>, Refused> {
         let one = |name| self.field(name)?.map(Self::descriptor).transpose();
         Ok(Reading {
@@ -146,7 +146,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The least of the characters that `unicode.SimpleFold` leads to, for keys that fold to ASCII.
+/// Returns the least of the characters to which `unicode.SimpleFold` leads, for keys that fold to ASCII.
 fn folded(key: &str) -> String {
     let fold = |char| match char {
         'a'..='z' => char.to_ascii_uppercase(),
@@ -161,7 +161,7 @@ fn space(rest: &mut &str) {
     *rest = rest.trim_start_matches([' ', '\t', '\r', '\n']);
 }
 
-/// Whether `rest` begins with `token`, which is taken.
+/// Removes `token` from the front of `rest`. Returns whether it was there.
 fn token(rest: &mut &str, token: &str) -> bool {
     let after = rest.strip_prefix(token);
     *rest = after.unwrap_or(rest);

@@ -1,7 +1,8 @@
-//! Structures of fixed places: superblock, checkpoint record, and the headers of every kind of file, frame and record.
+//! Fuzz target for structures with fixed fields: superblock, checkpoint record, and the headers of every kind of file,
+//! frame and record.
 //!
-//! The input: which one (a byte; its highest bit asks for a right checksum), then its bytes. Demanded: what is taken is written again as
-//! the same bytes.
+//! The input: which structure (one byte, whose highest bit requests a right checksum), then its bytes. Checked: an
+//! accepted structure is encoded to the same bytes.
 
 use tonnage_engine::format::checkpoint::CheckpointRecord;
 use tonnage_engine::format::checksum::{ChunkChecksums, ChunkMark, check_chunks, decode_table};
@@ -19,7 +20,7 @@ use super::seal;
 
 const BLOCK: usize = 4096;
 
-/// Takes one structure.
+/// Runs the target on one structure.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let which = input.byte();
@@ -52,7 +53,7 @@ pub fn run(bytes: &[u8]) {
 fn superblock(rest: &[u8], sealed: bool) {
     let mut file = rest.to_vec();
     if sealed {
-        // Four copies out of a quarter of the input each.
+        // Four copies, each from a quarter of the input.
         let quarter = rest.len().div_ceil(4).max(1);
         file = rest
             .chunks(quarter)
@@ -72,7 +73,7 @@ fn superblock(rest: &[u8], sealed: bool) {
 }
 
 fn checkpoint(bytes: &[u8]) {
-    // The record's own length decides where its checksum stands.
+    // The record's own length decides where its checksum is.
     let mut bytes = bytes.to_vec();
     if let Some(place) = bytes.get_mut(12..16) {
         let length = u32::from_le_bytes(place.try_into().expect("four bytes"));
@@ -178,7 +179,7 @@ fn directory(bytes: &[u8]) {
     }
 }
 
-/// Where a record lies around an extent, however wild.
+/// Checks where a record lies around an extent, for any extent.
 fn places(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let extent = Extent {
@@ -199,7 +200,7 @@ fn places(bytes: &[u8]) {
     }
 }
 
-/// A checksum table, and going on in the middle of a payload.
+/// Checks a checksum table, and the continuation in the middle of a payload.
 fn chunks(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let mark = ChunkMark {
@@ -217,7 +218,7 @@ fn chunks(bytes: &[u8]) {
         let length = mark.length + payload.len() as u64;
         assert_eq!(resumed.length(), length);
         assert_eq!(resumed.table().len() as u64, length.div_ceil(64 << 10));
-        resumed.back_to(mark);
+        resumed.rewind(mark);
         assert_eq!(resumed.length(), mark.length);
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers and pieces out of a fuzzer's bytes, front to back; what is not there is zero or empty.
+//! A reader of numbers and pieces from a fuzzer's bytes. After the end it returns zeros or empty pieces.
 
 /// The rest of an input.
 #[derive(Debug, Clone, Copy)]
@@ -7,32 +7,32 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// All of `bytes`.
+    /// Creates a reader of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    /// Whether nothing is left.
+    /// Returns whether nothing is left.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// One byte.
+    /// Reads one byte.
     pub fn byte(&mut self) -> u8 {
         self.array::<1>()[0]
     }
 
-    /// Two bytes, little-endian.
+    /// Reads two bytes, little-endian.
     pub fn word(&mut self) -> u16 {
         u16::from_le_bytes(self.array())
     }
 
-    /// Four bytes, little-endian.
+    /// Reads four bytes, little-endian.
     pub fn number(&mut self) -> u32 {
         u32::from_le_bytes(self.array())
     }
 
-    /// `N` bytes, zeros where the input ends before.
+    /// Reads `N` bytes, with zeros after the end of the input.
     pub fn array<const N: usize>(&mut self) -> [u8; N] {
         let mut array = [0; N];
         let taken = self.piece(N);
@@ -40,14 +40,14 @@ impl<'a> Input<'a> {
         array
     }
 
-    /// At most `length` bytes.
+    /// Reads at most `length` bytes.
     pub fn piece(&mut self, length: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(length.min(self.rest.len()));
         self.rest = rest;
         taken
     }
 
-    /// All that is left.
+    /// Reads all that is left.
     pub fn all(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.rest)
     }

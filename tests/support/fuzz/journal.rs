@@ -1,8 +1,8 @@
-//! One file of the journal: its frames, the transactions in them, and the rows that these mean.
+//! Fuzz target for one file of the journal: its frames, their transactions, and the rows that these produce.
 //!
-//! The input: a byte of choices, then either the bytes behind the file's marks as they are, or (lowest bit) pieces of which each becomes
-//! the payload of a frame that holds. Demanded: what is read is written and read again as the same, offsets ascend, and applying any
-//! transaction gives rows or an error.
+//! The input: a byte of choices, then the bytes after the file's marks, or (lowest bit) pieces that become the payloads
+//! of valid frames. Checked: what is read is encoded and read again as the same, offsets ascend, and each transaction
+//! gives rows or an error.
 
 use tonnage_engine::Lsn;
 use tonnage_engine::format::codec::{Decoder, Encoder, checksum};
@@ -20,10 +20,10 @@ pub const NONCE: u64 = 0x0102_0304_0506_0708;
 const FILE: &str = "journal/0000000000000001.journal";
 const BUILD: u8 = 1;
 const ENDS: u8 = 2;
-/// Frames that are built at most.
+/// The maximum number of frames that are built.
 const FRAMES_MAX: usize = 64;
 
-/// Takes one file.
+/// Runs the target on one file.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let choices = input.byte();
@@ -48,7 +48,7 @@ pub fn run(bytes: &[u8]) {
     }
     let _ = scan::first_nonzero(&file, end.unwrap_or_default());
     let image = opened::image(header.store_id, [(FILE, &*file)]);
-    // What cannot be applied is corrupt, and the store does not open.
+    // A transaction that cannot be applied is corrupt, and the store does not open.
     if let (Some(report), Ok(_), None) = (opened::look(&image), scanned, end) {
         assert_eq!(report.replayed, transactions);
     }
@@ -67,7 +67,8 @@ fn header() -> JournalHeader {
     }
 }
 
-/// Frames with right checksums: for each the number of transactions (a byte), the length of the payload, the payload.
+/// Builds frames with right checksums: for each the number of transactions (a byte), the length of the payload, the
+/// payload.
 fn build(file: &mut Vec<u8>, mut input: Input<'_>) {
     let mut previous_crc = 0;
     for _ in 0..FRAMES_MAX {
@@ -95,7 +96,7 @@ fn build(file: &mut Vec<u8>, mut input: Input<'_>) {
     }
 }
 
-/// A transaction that was read is written as one that reads the same. Longer origins than are kept are cut.
+/// Checks that a transaction is encoded as one that reads the same. Origins beyond the maximum length are cut.
 fn written_again(read: &Transaction) {
     let texts = [&read.origin.actor, &read.origin.request];
     if texts.iter().any(|text| text.len() > ORIGIN_BYTES_MAX) {

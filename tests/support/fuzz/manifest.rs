@@ -1,8 +1,8 @@
-//! The JSON of a manifest, and the media type that it comes with.
+//! Fuzz target for the JSON of a manifest and its media type.
 //!
-//! The input: the Content-Type up to a line's end (none if it is empty), then the document. Demanded: what is taken is read the same a
-//! second time, also under the media type that it was taken as, and the same by clients in Go; its bounds hold, it is
-//! served as JSON, and a refusal does not give the document back.
+//! The input: the Content-Type up to the end of a line (none if it is empty), then the document. Checked: an accepted
+//! document is read the same a second time, also under its media type, and the same by clients in Go. Its limits hold,
+//! it is served as JSON, and an error does not repeat the document.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::go_json::{Reading, Value};
 const REFUSAL_BYTES_MAX: usize = 2048;
 const ARTIFACT_TYPE_BYTES_MAX: usize = 1024;
 
-/// Takes one manifest.
+/// Runs the target on one manifest.
 pub fn run(bytes: &[u8]) {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (header, document) = bytes.split_at(end);
@@ -48,15 +48,16 @@ pub fn run(bytes: &[u8]) {
     let index = manifest.media_type.is_index();
     assert!(!image || manifest.kind == Kind::Image);
     assert!(!index || manifest.kind == Kind::Index);
-    let text = std::str::from_utf8(document).unwrap_or_else(|_| panic!("Go replaces bytes of it"));
-    let value = Value::parse(text).unwrap_or_else(|_| panic!("Go refuses its syntax"));
+    let text =
+        std::str::from_utf8(document).unwrap_or_else(|_| panic!("Go replaces some of its bytes"));
+    let value = Value::parse(text).unwrap_or_else(|_| panic!("Go rejects its syntax"));
     let reading = value
         .manifest()
-        .unwrap_or_else(|_| panic!("Go refuses a field"));
+        .unwrap_or_else(|_| panic!("Go rejects a field"));
     agree(&manifest, &reading);
 }
 
-/// The registry and Go's reader found the same.
+/// Checks that the registry and Go's reader found the same.
 fn agree(manifest: &Manifest, reading: &Reading<'_>) {
     let known = manifest.media_type.is_image() || manifest.media_type.is_index();
     assert!(!known || reading.schema_version == 2);
@@ -70,7 +71,7 @@ fn agree(manifest: &Manifest, reading: &Reading<'_>) {
     for (_, digest) in listed {
         let digest: Digest = digest
             .parse()
-            .unwrap_or_else(|_| panic!("{digest:?} was taken"));
+            .unwrap_or_else(|_| panic!("{digest:?} was accepted"));
         if known.insert(digest) {
             digests.push(digest);
         }

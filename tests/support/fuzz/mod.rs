@@ -1,19 +1,19 @@
-//! What is fuzzed: one function a target, from any bytes to nothing or a panic.
+//! The fuzz targets: functions from any bytes to nothing, or to a panic.
 //!
-//! Owns: [`TARGETS`], with the bounds that each is held to, and their bodies. The fuzzer (`tests/fuzz`) makes inputs up and
-//! `cargo test` replays those that were kept (`tests/fuzz/corpus`, `tests/fuzz/found`).
-//! Refuses: randomness, time, and state from one input to the next: the same bytes do the same thing every time.
+//! Owns: [`TARGETS`] with their memory limits, and their bodies. The fuzzer (`tests/fuzz`) generates inputs, and `cargo
+//! test` replays the stored ones (`tests/fuzz/corpus`, `tests/fuzz/found`).
+//! Refuses: randomness, time, and state that survives an input: the same bytes always have the same result.
 //!
 //! | module | decodes |
 //! |---|---|
 //! | [`words`] [`ranges`] [`request`] [`manifest`] | what a client sends |
-//! | [`headers`] [`journal`] [`upload`] [`run`](mod@run) [`rows`] | what lies on the disk, structure by structure |
-//! | [`store`] | a whole store with some of its bytes changed |
+//! | [`headers`] [`journal`] [`upload`] [`run`](mod@run) [`rows`] | structures on disk |
+//! | [`store`] | a whole store with some bytes changed |
 //!
-//! `go_json` is what Go's reader makes of a manifest, to compare with; [`opened`] puts a store around a structure.
+//! `go_json` reads a manifest as Go does, for comparison. [`opened`] builds a store around a structure.
 //!
-//! A decoder of disk bytes stands behind a checksum that a fuzzer would have to guess. So each of these targets can put the right
-//! checksums into what it was given ([`seal`]), and the input says whether it does.
+//! A checksum that a fuzzer would have to guess protects each decoder of bytes on disk. So each of these targets can
+//! compute the right checksums of its input ([`seal`]), and the input decides whether it does.
 
 pub mod go_json;
 pub mod headers;
@@ -30,21 +30,21 @@ pub mod store;
 pub mod upload;
 pub mod words;
 
-/// Something that takes any bytes.
+/// A function that accepts any bytes, with its memory limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name, and that of its folder of inputs.
+    /// The name, also of its folder of inputs.
     pub name: &'static str,
-    /// Takes one input. A panic is a finding.
+    /// Runs one input. A panic is a finding.
     pub run: fn(&[u8]),
-    /// Memory that it may hold at once, whatever the input is.
+    /// The memory that it may hold at once, for any input.
     pub memory_bytes: usize,
-    /// And in addition for each byte of the input.
+    /// Additional memory for each byte of the input.
     pub memory_per_byte: usize,
 }
 
 impl Target {
-    /// Memory that it may hold at once for an input of `bytes`.
+    /// Returns the memory that it may hold at once for an input of `bytes`.
     pub fn memory_for(&self, bytes: usize) -> usize {
         self.memory_bytes + bytes * self.memory_per_byte
     }
@@ -59,12 +59,12 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
     }
 }
 
-/// All of them, those that anybody can reach first.
+/// All targets; those whose input any client can send come first.
 pub const TARGETS: [Target; 10] = [
     target("words", words::run),
     target("ranges", ranges::run),
     target("request", request::run),
-    // A list of descriptors takes several times its bytes; `ARCHITECTURE.md`, "The largest manifest".
+    // A list of descriptors takes several times its bytes (`docs/evidence.md`, "The largest manifest").
     target("manifest", manifest::run),
     target("headers", headers::run),
     Target {

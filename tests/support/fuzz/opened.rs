@@ -1,6 +1,6 @@
-//! A store put together out of single structures, opened and looked at.
+//! A store composed of single structures, opened and read.
 //!
-//! Owns: the files around the one that is fuzzed. Refuses: choosing bytes; the targets do.
+//! Owns: the files around the fuzzed one. Refuses: to choose bytes, which the targets do.
 
 use tonnage_engine::format::superblock::Superblock;
 use tonnage_engine::{OpenReport, Store, View};
@@ -10,7 +10,7 @@ use crate::machine::{Content, Image, Machine, Noise};
 use crate::model::generate::options;
 use crate::model::recover::store_path;
 
-/// A closed store of that id with these files, by their names in it.
+/// Returns a closed store of that id with these files, by their names in it.
 pub fn image<'a>(
     store_id: [u8; 16],
     files: impl IntoIterator<Item = (&'a str, &'a [u8])>,
@@ -38,7 +38,7 @@ pub fn image<'a>(
     image
 }
 
-/// Opens the store, if it does, and reads through the catalog what it says that it has.
+/// Opens the store, if it opens, and reads everything in its catalog.
 pub fn look(image: &Image) -> Option<OpenReport> {
     let machine = Machine::new(1, image);
     machine.disk.set_noise(Noise::NONE);

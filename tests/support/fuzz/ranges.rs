@@ -1,7 +1,7 @@
-//! `Range` of a download and `Content-Range` of an upload's chunk.
+//! Fuzz target for `Range` of a download and `Content-Range` of an upload's chunk.
 //!
-//! The input: the content's length (8 bytes, cut to what a length can be), then the header's text. Demanded: every range lies inside the content and is not
-//! empty, there are not too many, and many do not add up to more than twice the content.
+//! The input: the content's length (8 bytes, cut to a valid length), then the header's text. Checked: every range is
+//! inside the content and not empty, there are not too many, and several do not add up to more than twice the content.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use tonnage_server::oci::{ChunkRange, RangeAnswer};
 
 use super::input::Input;
 
-/// Takes one header.
+/// Runs the target on one header.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let length = u64::from_le_bytes(input.array()) & COUNTER_MAX;
@@ -36,7 +36,7 @@ pub fn run(bytes: &[u8]) {
     }
     if let Ok(chunk) = text.parse::<ChunkRange>() {
         let last = chunk.first.checked_add(chunk.length - 1);
-        let last = last.expect("the chunk ends where offsets do");
+        let last = last.expect("the chunk ends at a valid offset");
         let printed = format!("{}-{last}", chunk.first);
         assert_eq!(printed.parse::<ChunkRange>(), Ok(chunk));
     }

@@ -1,16 +1,16 @@
-//! The head of a request: path, query, conditions, ranges, `ns`, ids.
+//! Fuzz target for the head of a request: path, query, conditions, ranges, `ns`, ids.
 //!
-//! The input is text: `METHOD path?query`, then lines of `name: value`. Demanded: a route's own path leads to the same route, and a
-//! refusal is a small body.
+//! The input is text: `METHOD path?query`, then lines of `name: value`. Checked: a route's own path leads to the same
+//! route, and an error has a small body.
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri};
 use tonnage_engine::{Algorithm, Digest};
 use tonnage_server::fuzz_entry;
 
-/// Clients read at most 64 KiB of an error body, and nothing of ours has to come near it.
+/// The limit for error bodies. Clients read at most 64 KiB of one.
 const REFUSAL_BYTES_MAX: u64 = 8 << 10;
 
-/// Takes one head.
+/// Runs the target on one head.
 pub fn run(bytes: &[u8]) {
     let Some(head) = head(bytes) else { return };
     let (parts, ()) = head.into_parts();
@@ -26,13 +26,13 @@ pub fn run(bytes: &[u8]) {
     if let Some(path) = read.path {
         let again = Request::get(path.as_str())
             .body(())
-            .expect("a path of ours");
+            .expect("the path of a route");
         let (again, ()) = again.into_parts();
         assert_eq!(fuzz_entry::read_head(&again, digest, &[]).path, Some(path));
     }
 }
 
-/// What the HTTP library would hand on; `None` where it would not.
+/// Returns the head that the HTTP library would pass on, or `None` where it would reject.
 fn head(bytes: &[u8]) -> Option<Request<()>> {
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let mut first = lines.next()?.splitn(2, |byte| *byte == b' ');

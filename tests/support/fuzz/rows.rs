@@ -1,6 +1,6 @@
-//! Keys and values of rows, and what the registry keeps beside a manifest.
+//! Fuzz target for keys and values of rows, and for what the registry stores with a manifest.
 //!
-//! The input: which one (a byte), then its bytes. Demanded: what is taken is written again as the same bytes.
+//! The input: which part (one byte), then its bytes. Checked: an accepted part is encoded to the same bytes.
 
 use bytes::Bytes;
 use tonnage_engine::format::codec::{Decoder, Encoder};
@@ -13,7 +13,7 @@ use tonnage_server::fuzz_entry;
 
 use super::input::Input;
 
-/// Takes one row's part.
+/// Runs the target on one part of a row.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let which = input.byte();
@@ -58,7 +58,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// A key behind a prefix whose length is its first byte, as long as the key or longer.
+/// Checks a key after a prefix whose length is its first byte, as long as the key or longer.
 fn key(rest: &[u8]) {
     let mut input = Input::new(rest);
     let prefix = vec![b'x'; usize::from(input.byte())];

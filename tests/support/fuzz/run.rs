@@ -1,8 +1,8 @@
-//! A run file, opened as a checkpoint names it, then searched.
+//! Fuzz target for a run file that a checkpoint names: it is opened, then searched.
 //!
-//! The input: a byte of choices, then the file as it is (with right checksums where the lowest bit says so), or (second bit) pieces that
-//! become pages: a first key and the payload of a page each. Demanded: a file that is taken has at most the rows it claims, in order,
-//! and each is found.
+//! The input: a byte of choices, then the file (with right checksums if the lowest bit is set), or (second bit) pieces
+//! that become pages: a first key and a payload for each. Checked: an accepted file has at most the rows it claims, in
+//! order, and each is found.
 
 use std::path::Path;
 
@@ -25,11 +25,11 @@ use crate::model::recover::fsck_image;
 const SEAL: u8 = 1;
 const BUILD: u8 = 2;
 const PAGE_HEADER: usize = 64;
-/// Of a file that is built.
+/// The store and the number of a file that is built.
 const STORE: [u8; 16] = [7; 16];
 const FILE: u64 = 3;
 
-/// Takes one file.
+/// Runs the target on one file.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let choices = input.byte();
@@ -44,7 +44,7 @@ pub fn run(bytes: &[u8]) {
     let Ok(header) = FileHeader::decode(&file) else {
         return;
     };
-    // Whose file it is, it says itself: a foreign one is refused before anything else is read.
+    // The file itself names its store; one of another store is rejected before anything else is read.
     let reference = RunRef {
         id: header.file_id,
         rows: header.rows,
@@ -60,7 +60,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// A store whose checkpoint names this run, and whose journal says nothing else.
+/// Returns a store whose checkpoint names this run, and whose journal is empty.
 fn around(header: &FileHeader, run: RunRef, file: &[u8]) -> Image {
     let journal = JournalHeader {
         store_id: header.store_id,
@@ -94,7 +94,7 @@ fn around(header: &FileHeader, run: RunRef, file: &[u8]) -> Image {
     opened::image(header.store_id, files)
 }
 
-/// The rows of a file that was taken: as many as it says, in order, and each found in its page.
+/// Checks the rows of an accepted file: as many as it claims, in order, and each found in its page.
 fn check_rows(header: &FileHeader, file: Bytes) {
     let part = |from: u64, to: u64| file.slice(from as usize..to as usize);
     let directory = part(header.directory_offset, header.file_bytes);
@@ -110,7 +110,10 @@ fn check_rows(header: &FileHeader, file: Bytes) {
         let page = Page::open(bytes, place, entry.crc).expect("it was checked");
         for number in 0..page.rows() {
             let (key, value) = page.row(number).expect("it has so many");
-            assert!(last.is_none_or(|last| *last < *key), "keys do not ascend");
+            assert!(
+                last.is_none_or(|last| *last < *key),
+                "keys are not ascending"
+            );
             assert_eq!(page.find(key), Some(value));
             last = Some(key.to_vec());
         }
@@ -119,7 +122,7 @@ fn check_rows(header: &FileHeader, file: Bytes) {
     assert_eq!(count, header.rows);
 }
 
-/// Pages out of pieces: rows (a byte), length of the first key (a byte), length of the payload, key, payload.
+/// Builds pages from pieces: rows (a byte), length of the first key (a byte), length of the payload, key, payload.
 fn build(mut input: Input<'_>) -> Vec<u8> {
     let (mut pages, mut entries, mut rows) = (Vec::new(), Vec::new(), 0);
     while !input.is_empty() {

@@ -1,7 +1,7 @@
-//! Puts right checksums where FORMAT.md has them, so that what stands behind them is reached.
+//! Computes right checksums where FORMAT.md has them, so that a fuzzer reaches the code after their checks.
 //!
-//! Owns: [`block`] for one structure, [`file()`] for a whole file of a store, whatever is wrong with it otherwise. What is no
-//! structure any more stays as it is. A forger with the disk in his hands could do the same.
+//! Owns: [`block`] for one structure, [`file()`] for a whole file of a store, whatever else is wrong with it. Bytes
+//! that are no structure stay unchanged. An attacker who can write to the disk could do the same.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use tonnage_engine::format::codec::checksum;
 
 const BLOCK: usize = 4096;
 
-/// `bytes` cut or filled with zeros to `length`, its last four bytes the checksum of the others.
+/// Returns `bytes`, cut or filled with zeros to `length`, with the checksum of the others in its last four bytes.
 pub fn block(bytes: &[u8], length: usize) -> Vec<u8> {
     let mut sealed = bytes.to_vec();
     sealed.resize(length, 0);
@@ -17,7 +17,7 @@ pub fn block(bytes: &[u8], length: usize) -> Vec<u8> {
     sealed
 }
 
-/// Seals the structures of a store's file, told by its name.
+/// Seals the structures of a store's file, whose kind its name tells.
 pub fn file(path: &Path, bytes: &mut [u8]) {
     let name = path.file_name().map(|name| name.to_string_lossy());
     match path.extension().and_then(|end| end.to_str()) {
@@ -34,12 +34,12 @@ pub fn file(path: &Path, bytes: &mut [u8]) {
     }
 }
 
-/// The header of a run file, for the checkpoint that names it.
+/// Returns the checksum of a run file's header, for the checkpoint that names it.
 pub fn header_crc(file: &[u8]) -> u32 {
     number(file, BLOCK - 4)
 }
 
-/// Puts the checksums of the headers of run files into a checkpoint, in the order in which it names them.
+/// Writes the checksums of run headers into a checkpoint, in the order in which it names them.
 pub fn name_headers(record: &mut [u8], mut crc_of: impl FnMut(u64) -> Option<u32>) {
     let count = number(record, 88).min(64);
     for at in (96..).step_by(32).take(count as usize) {
@@ -53,7 +53,7 @@ pub fn name_headers(record: &mut [u8], mut crc_of: impl FnMut(u64) -> Option<u32
     checkpoint(record);
 }
 
-/// Checksum of the structure of `length` bytes at `at`, in its last four bytes.
+/// Writes the checksum of the structure of `length` bytes at `at` into its last four bytes.
 fn within(bytes: &mut [u8], at: usize, length: usize) {
     let Some(end) = at.checked_add(length).filter(|end| *end <= bytes.len()) else {
         return;
@@ -98,7 +98,7 @@ fn journal(bytes: &mut [u8]) {
     }
 }
 
-/// Header, frames, tables, and the checksum of each chunk.
+/// Seals the header, frames, tables, and the checksum of each chunk.
 fn segment(bytes: &mut [u8]) {
     within(bytes, 0, BLOCK);
     for at in (BLOCK..bytes.len()).step_by(64) {
@@ -136,7 +136,7 @@ fn upload(bytes: &mut [u8]) {
     }
 }
 
-/// Pages, the directory's copy of their checksums, the filter, the directory, the header.
+/// Seals the pages, the directory's copies of their checksums, the filter, the directory, the header.
 fn run(bytes: &mut [u8]) {
     let (filter, directory) = (number(bytes, 64) as usize, number(bytes, 72) as usize);
     let (mut entry, mut page) = (directory, BLOCK);

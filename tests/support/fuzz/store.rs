@@ -1,8 +1,8 @@
-//! A small store that the engine wrote, with some of its bytes changed, then checked, opened, read and closed.
+//! Fuzz target for a small store of the engine with some bytes changed: it is checked, opened, read and closed.
 //!
-//! The input: a byte of choices (which store; whether checksums are put right again), then changes one after the other: what kind, which file,
-//! where, and with what. Demanded: no panic, no end that does not come, no memory without a bound; other bytes than a digest's own are
-//! served only where `fsck --deep` says so; and a store that opened and closed is one that opens again.
+//! The input: a byte of choices (which store; whether checksums are recomputed), then changes: which kind, which file,
+//! where, and with what. Checked: no panic, no endless loop, no unbounded memory. Bytes that do not match their digest
+//! are served only if `fsck --deep` reports them, and a store that opened and closed opens again.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -20,14 +20,14 @@ use crate::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 const STOPPED: u8 = 1;
 const SEAL: u8 = 2;
-/// A file that grows or is cut ends below this, but for the kind of change that makes it huge.
+/// The maximum length of a file, except for the kind of change that makes it huge.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 const CHANGES_MAX: usize = 16;
-/// What is read of a blob that may be too long to be read whole.
+/// The number of bytes that are read of a blob that may be too long to be read whole.
 const PIECE_BYTES: u64 = 100 << 10;
 const SEED: u64 = 1;
 
-/// Takes one set of changes.
+/// Runs the target on one set of changes.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let choices = input.byte();
@@ -57,7 +57,7 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// The store, made once.
+/// Returns the store, created once.
 fn specimen(closed: bool) -> &'static Specimen {
     static CLOSED: OnceLock<Specimen> = OnceLock::new();
     static STOPPED: OnceLock<Specimen> = OnceLock::new();
@@ -65,7 +65,7 @@ fn specimen(closed: bool) -> &'static Specimen {
     which.get_or_init(|| Specimen::new(closed))
 }
 
-/// One change; gives the file.
+/// Makes one change. Returns the file.
 fn change(image: &mut Image, input: &mut Input<'_>) -> Option<PathBuf> {
     let kind = input.byte();
     let paths: Vec<PathBuf> = files(image);
@@ -94,7 +94,7 @@ fn change(image: &mut Image, input: &mut Input<'_>) -> Option<PathBuf> {
             image.files.remove(&path);
         }
         9 => {
-            // Another file's bytes under this name.
+            // The bytes of another file under this name.
             let other = paths.get(usize::from(input.byte()) % paths.len())?;
             let bytes = image.files[other].clone();
             image.files.insert(path.clone(), bytes);
@@ -111,7 +111,7 @@ fn change(image: &mut Image, input: &mut Input<'_>) -> Option<PathBuf> {
             }
         }
         11 => {
-            // A file of a name that the store may take for one of its own.
+            // A file with a name that the store may take for its own.
             let number = u64::from_le_bytes(input.array());
             let end = path
                 .extension()
@@ -134,13 +134,13 @@ fn change(image: &mut Image, input: &mut Input<'_>) -> Option<PathBuf> {
     Some(path)
 }
 
-/// The store's files in the order of their names.
+/// Returns the store's files in the order of their names.
 fn files(image: &Image) -> Vec<PathBuf> {
     let part = |path: &&PathBuf| !path.ends_with("reserve");
     image.files.keys().filter(part).cloned().collect()
 }
 
-/// Runs are read whole at open: none is longer than one input may cost.
+/// Cuts runs to the limit of one input, because they are read whole at open.
 fn cut_runs(image: &mut Image) {
     for (path, content) in &mut image.files {
         if path.extension().is_some_and(|end| end == "run") && content.len() > FILE_BYTES_MAX {
@@ -149,7 +149,7 @@ fn cut_runs(image: &mut Image) {
     }
 }
 
-/// Right checksums in the files that were changed, and in what names them.
+/// Computes right checksums in changed files, and in those that name them.
 fn reseal(image: &mut Image, changed: &[PathBuf]) {
     for path in changed {
         if let Some(content) = image.files.get_mut(path)
@@ -182,7 +182,8 @@ fn reseal(image: &mut Image, changed: &[PathBuf]) {
     }
 }
 
-/// Opens the store, reads all that it has, goes on with its upload, closes it, opens it again. A digest that other bytes were served for.
+/// Opens the store, reads everything, continues its upload, closes it, opens it again. Returns a digest for which other
+/// bytes were served.
 fn open_and_read(specimen: &Specimen, image: &Image) -> Option<Digest> {
     let machine = Machine::new(SEED, image);
     let (wrong, closed) = machine.executor.block_on(async {
@@ -211,19 +212,19 @@ fn open_and_read(specimen: &Specimen, image: &Image) -> Option<Digest> {
         again.executor.block_on(async {
             let opened = Store::open(again.env.clone(), &store_path(), flips::options()).await;
             if let Err(error) = opened {
-                panic!("a store that was closed does not open: {error}");
+                panic!("a closed store does not open: {error}");
             }
         });
     }
     wrong
 }
 
-/// Whether a blob's bytes are its own; an error if they are not served.
+/// Returns whether a blob's bytes match its digest, or an error if they are not served.
 async fn read(store: &Store, digest: &Digest) -> Result<bool, ()> {
     let read = async {
         match store.open_blob(digest).await? {
             Some(reader) => {
-                // As a client that goes away: what is too long for the whole of it is begun all the same.
+                // As a client that disconnects: a read of a blob that is too long is begun and dropped.
                 let mut beginning = reader.read(0..PIECE_BYTES);
                 while beginning.next().await?.is_some() {}
                 reader.read_whole(8 << 20).await.map(Some)
@@ -237,7 +238,7 @@ async fn read(store: &Store, digest: &Digest) -> Result<bool, ()> {
     }
 }
 
-/// Findings are words for people: none empty, none endless.
+/// Checks that findings are messages: none empty, none too long.
 fn look_at(report: &FsckReport) {
     for finding in &report.findings {
         assert!((1..4096).contains(&finding.what.len()), "{finding:?}");

@@ -1,7 +1,8 @@
-//! The log of an unfinished upload, and the hash that goes on from it.
+//! Fuzz target for the log of an unfinished upload, and the hash that continues from it.
 //!
-//! The input: a byte of choices, then the file as it is, or (lowest bit) a header's fields and checkpoints' fields that are completed
-//! with magic, length, place and checksum. Demanded: what the log tells adds up, and a hash goes on from its mid-state or not at all.
+//! The input: a byte of choices, then the file, or (lowest bit) fields of a header and of checkpoints, which are
+//! completed with magic, length, place and checksum. Checked: the values in the log are consistent, and a hash
+//! continues from its mid-state or is rejected.
 
 use tonnage_engine::Hasher;
 use tonnage_engine::format::checksum::ChunkChecksums;
@@ -14,7 +15,7 @@ use super::seal;
 const BUILD: u8 = 1;
 const FIXED_BYTES: usize = 76;
 
-/// Takes one log.
+/// Runs the target on one log.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let choices = input.byte();
@@ -43,15 +44,15 @@ pub fn run(bytes: &[u8]) {
     if let Some(mut hasher) = Hasher::from_mid_state(last.algorithm, &last.mid_state, length) {
         let state = hasher.mid_state();
         let twin = state.and_then(|state| Hasher::from_mid_state(last.algorithm, &state, length));
-        let mut twin = twin.expect("a state that was taken is written and taken again");
+        let mut twin = twin.expect("an accepted state is encoded and accepted again");
         for hasher in [&mut hasher, &mut twin] {
-            hasher.update(b"what comes behind");
+            hasher.update(b"the next bytes");
         }
         assert_eq!(hasher.finish(), twin.finish());
     }
 }
 
-/// A header out of 64 bytes and texts, then checkpoints: length of the rest, named fields, rest.
+/// Builds a header from 64 bytes and texts, then checkpoints: length of the rest, named fields, rest.
 fn build(mut input: Input<'_>) -> Vec<u8> {
     let mut head = b"TNUPLOAD\x01\0\0\0\0\0\0\0".to_vec();
     head.extend([7; 16]);

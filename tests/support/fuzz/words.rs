@@ -1,7 +1,8 @@
-//! Names, references, digests, media types, patterns, pages, ids of uploads: text from a path, a query or a header.
+//! Fuzz target for text values from a path, a query or a header: names, references, digests, media types, patterns,
+//! pages, ids of uploads.
 //!
-//! Demanded: what is taken prints back as it was written (a media type without its parameters) and is taken again; nothing
-//! is longer than its limit.
+//! Checked: an accepted value prints as it was written (a media type without its parameters) and is accepted again, and
+//! none exceeds its limit.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -13,10 +14,10 @@ use tonnage_server::oci::{
     Digest, MediaType, Page, Reference, RepositoryName, RepositoryPattern, Tag,
 };
 
-/// A refusal is a sentence in an error body, not the client's text given back.
+/// The limit for an error message, which must not repeat the client's text.
 const REFUSAL_BYTES_MAX: usize = 2048;
 
-/// Takes one text as each word.
+/// Runs the target on one text, as each kind of value.
 pub fn run(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return;
@@ -28,7 +29,7 @@ pub fn run(bytes: &[u8]) {
     exact::<UploadId>(text, 36);
     let pattern = exact::<RepositoryPattern>(text, REPOSITORY_NAME_BYTES_MAX + 2);
     if let (Some(pattern), Some(name)) = (pattern, name) {
-        assert!(pattern.matches(&name), "{text:?} is not for itself");
+        assert!(pattern.matches(&name), "{text:?} does not match itself");
     }
     if let Some(algorithm) = Algorithm::from_name(text) {
         assert_eq!(algorithm.name(), text);
@@ -46,14 +47,18 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// `text` as a `T`, which prints as it was written.
+/// Parses `text` as a `T`, which must print as it was written.
 fn exact<T: FromStr<Err: Display> + Display + Debug + PartialEq>(
     text: &str,
     bytes_max: usize,
 ) -> Option<T> {
     match text.parse::<T>() {
         Ok(parsed) => {
-            assert!(text.len() <= bytes_max, "{} bytes were taken", text.len());
+            assert!(
+                text.len() <= bytes_max,
+                "{} bytes were accepted",
+                text.len()
+            );
             assert_eq!(parsed.to_string(), text);
             Some(parsed)
         }

@@ -1,9 +1,10 @@
-//! Known-bad I/O: a backend that does one operation of the engine wrong, and says that it did it right.
+//! Known-bad I/O: a backend that does one operation of the engine wrong and reports success.
 //!
-//! Owns: [`BadIo`], a decorator around any `Io`; [`ALL`], the table of what may be wrong, each at one place of the engine; which of them
-//! is on. Tests that do not notice one of these are worth nothing.
+//! Owns: [`BadIo`], a decorator around any `Io`; [`ALL`], the table of known-bad operations, each at one call site of
+//! the engine; which one is active. Tests that do not notice one of these have a gap.
 //!
-//! Invariant: the switch belongs to a thread. The simulated machine runs on one, so that several can run side by side.
+//! Invariant: the active entry belongs to a thread. The simulated machine runs on one thread, so several can run at
+//! once.
 
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -17,22 +18,22 @@ use tonnage_engine::io::{
     Residency, Space, Spawn, TaskFuture,
 };
 
-use crate::places;
+use crate::call_sites;
 
-/// What is done wrong.
+/// The way in which an operation is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wrong {
-    /// A sync is not done.
+    /// A sync is omitted.
     SkipSync,
-    /// A sync is done at some later moment, which nobody waits for.
+    /// A sync is done at some later moment, and its caller does not wait for it.
     LateSync,
-    /// A failed sync is tried again, and what the second one says is believed.
+    /// A failed sync is tried again, and the result of the second one counts.
     RetrySync,
     /// The error of a sync is not reported.
     SwallowSync,
-    /// A write for which there was no space counts as done.
+    /// A write without space counts as done.
     SwallowFull,
-    /// A write of a part counts as one of the whole.
+    /// A partial write counts as a whole one.
     ShortIsWhole,
 }
 
@@ -41,7 +42,7 @@ pub enum Wrong {
 pub struct BadIo {
     /// Its name on the command line of `sim`.
     pub name: &'static str,
-    /// The place of the engine whose operation it is, as [`places`] names it; `None`: every one.
+    /// The call site of the operation, as [`call_sites`] names it, or `None` for every one.
     place: Option<&'static str>,
     wrong: Wrong,
 }
@@ -55,7 +56,7 @@ const FRAME: &str = "journal/writer.rs write: write_all_and_sync";
 const SHARED: &str = "segment/appender.rs write: write_all_and_sync";
 const DEDICATED: &str = "segment/dedicated.rs sync: sync_data";
 
-/// All of them.
+/// All entries.
 pub const ALL: &[BadIo] = &[
     bad("skip-frame-sync", Wrong::SkipSync, FRAME),
     bad("next-frame-before-sync", Wrong::LateSync, FRAME),
@@ -108,7 +109,7 @@ pub const ALL: &[BadIo] = &[
     },
 ];
 
-/// The one of this name.
+/// Returns the entry of this name.
 pub fn named(name: &str) -> Option<&'static BadIo> {
     ALL.iter().find(|bad| bad.name == name)
 }
@@ -117,12 +118,12 @@ thread_local! {
     static ACTIVE: Cell<Option<&'static BadIo>> = const { Cell::new(None) };
 }
 
-/// Switches one on for the machines that this thread makes from now on, or all off.
+/// Activates one entry for the machines that this thread creates from now on, or none.
 pub fn switch(bad: Option<&'static BadIo>) {
     ACTIVE.set(bad);
 }
 
-/// `io`, or what is done wrong around it.
+/// Returns `io`, wrapped in the active entry.
 pub(crate) fn around(io: Arc<dyn Io>, spawn: Arc<dyn Spawn>) -> Arc<dyn Io> {
     match ACTIVE.get() {
         None => io,
@@ -140,14 +141,14 @@ struct Rule {
 }
 
 impl Rule {
-    /// What is wrong with this operation.
+    /// Returns what is wrong with this operation.
     fn of(&self, call: Call) -> Option<Wrong> {
         let place = self.bad.place;
-        let here = place.is_none() || places::name_of(call) == place;
+        let here = place.is_none() || call_sites::name_of(call) == place;
         here.then_some(self.bad.wrong)
     }
 
-    /// A sync, as this call does it.
+    /// Does a sync as this call does it.
     fn sync(&self, call: Call, sync: impl Fn() -> IoFuture<()> + Send + 'static) -> IoFuture<()> {
         match self.of(call) {
             Some(Wrong::SkipSync) => Box::pin(async { Ok(()) }),
@@ -172,7 +173,7 @@ impl Rule {
         }
     }
 
-    /// The outcome of a write of `whole` bytes, as this call tells it.
+    /// Returns the result of a write of `whole` bytes as this call reports it.
     fn wrote(&self, call: Call, whole: usize, count: IoResult<usize>) -> IoResult<usize> {
         match (self.of(call), count) {
             (Some(Wrong::ShortIsWhole), Ok(count)) if count > 0 => Ok(whole),
@@ -331,11 +332,11 @@ impl File for BadFile {
 mod tests {
     use super::*;
 
-    /// Guards: each entry of the table is about a place that the engine has, and no two have one name.
+    /// Guards: each entry of the table names an existing call site of the engine, and no two have one name.
     #[test]
-    fn every_place_of_the_table_exists() {
+    fn every_call_site_of_the_table_exists() {
         for (number, bad) in ALL.iter().enumerate() {
-            let there = |name: &str| places::all().iter().any(|place| place.name == name);
+            let there = |name: &str| call_sites::all().iter().any(|place| place.name == name);
             assert!(bad.place.is_none_or(there), "{}: {:?}", bad.name, bad.place);
             assert!(
                 ALL[..number].iter().all(|other| other.name != bad.name),

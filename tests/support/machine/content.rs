@@ -1,7 +1,7 @@
-//! The bytes of a simulated file: sparse pages that copies share until one of them is written.
+//! The bytes of a simulated file: sparse pages that copies share until one is written.
 //!
-//! Invariant: bytes at and behind the length are zero in every page that is kept, so that growing the file
-//! uncovers zeros and nothing older.
+//! Invariant: bytes at and after the length are zero in every stored page, so that growth of the file reveals only
+//! zeros.
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 const PAGE_BYTES: usize = 4096;
 const ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
-/// A page, and a sum of its bytes once somebody asked: images share most of their pages.
+/// A page, and the sum of its bytes once it was computed: images share most of their pages.
 #[derive(Clone)]
 struct Page {
     bytes: [u8; PAGE_BYTES],
@@ -25,7 +25,7 @@ impl Page {
         })
     }
 
-    /// 0 for a page of zeros, which is the same as no page.
+    /// Returns the sum; 0 for a page of zeros, which equals a missing page.
     fn sum(&self) -> u64 {
         *self.sum.get_or_init(|| {
             if self.bytes == ZEROS {
@@ -39,7 +39,7 @@ impl Page {
         })
     }
 
-    /// The bytes of a page that is ours alone, to be changed.
+    /// Returns the bytes of a page for a change, after copying a shared one.
     fn change(page: &mut Arc<Self>) -> &mut [u8; PAGE_BYTES] {
         let page = Arc::make_mut(page);
         page.sum = OnceLock::new();
@@ -47,7 +47,7 @@ impl Page {
     }
 }
 
-/// What a file holds. Cheap to copy; equal when length and bytes are.
+/// The content of a file. It is cheap to copy, and equal if length and bytes are.
 #[derive(Clone, Default)]
 pub struct Content {
     len: u64,
@@ -69,24 +69,24 @@ impl From<&[u8]> for Content {
 }
 
 impl Content {
-    /// Size in bytes.
+    /// Returns the size in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether the file has no bytes.
+    /// Returns whether the file has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// All bytes.
+    /// Returns all bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.len as usize];
         self.read(0, &mut bytes);
         bytes
     }
 
-    /// Copies what there is from `offset` on into `target`; returns how much that was.
+    /// Copies bytes from `offset` on into `target`. Returns their number.
     pub fn read(&self, offset: u64, target: &mut [u8]) -> usize {
         let there = self.len.saturating_sub(offset).min(target.len() as u64) as usize;
         for (page, within, range) in pieces(offset, there) {
@@ -99,7 +99,7 @@ impl Content {
         there
     }
 
-    /// Puts `bytes` at `offset`; the file grows to their end.
+    /// Writes `bytes` at `offset`; the file grows to their end.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) {
         for (page, within, range) in pieces(offset, bytes.len()) {
             let part = &bytes[range];
@@ -116,7 +116,7 @@ impl Content {
         self.len = self.len.max(len);
     }
 
-    /// Cuts or grows the file to `len` bytes.
+    /// Cuts or extends the file to `len` bytes.
     pub fn set_len(&mut self, len: u64) {
         if len < self.len {
             let (last, within) = (len / PAGE_BYTES as u64, (len % PAGE_BYTES as u64) as usize);
@@ -155,7 +155,7 @@ impl Hash for Content {
     }
 }
 
-/// Cuts a range of the file at page borders: page number, offset in the page, range of the caller's bytes.
+/// Splits a range of the file at page borders: page number, offset in the page, range of the caller's bytes.
 fn pieces(offset: u64, count: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {

@@ -1,42 +1,41 @@
-//! Which images a stop may leave behind.
+//! The images that a stop may leave.
 //!
-//! Owns: [`Policy`] (how many of each sort), [`CrashImage`], the rules.
+//! Owns: [`Policy`] (how many of each kind), [`CrashImage`], the rules.
 //!
-//! The rules: what is durable stays; any of the rest may be lost or there, each by itself; what is there is
-//! applied in the order in which it happened; data under a name that is lost is unreachable; a write may
-//! reach the disk in part, in units of 512 bytes, and what is missing of it reads as what was there before, or
-//! zeros.
+//! The rules: durable effects stay. Any other effect may be lost or kept, independently. Kept effects are applied in
+//! the order in which they happened. Data under a lost name is unreachable. A write may reach the disk in part, in
+//! units of 512 bytes; the missing part reads as the old bytes, or zeros.
 
 use std::collections::{BTreeSet, HashSet};
 
 use super::disk::SimDisk;
 use super::image::Image;
 use super::prng::Prng;
-use super::state::{Data, Fate, MachineState, build_image};
+use super::state::{Data, Durability, MachineState, build_image};
 
-/// What a drive writes as a whole.
+/// The unit that a drive writes as a whole.
 const SECTOR_BYTES: u64 = 512;
 
-/// How many images of each sort; beyond a number, evenly drawn ones are taken. "All durable effects and no
-/// other" and "everything" are always there.
+/// The number of images of each kind. If there are more, evenly drawn ones are used. "Only durable effects" and "all
+/// effects" are always among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
-    /// Everything up to some effect, nothing after.
+    /// All effects up to some effect, none after it.
     pub prefixes: usize,
-    /// Everything but one effect.
+    /// All effects but one.
     pub single_losses: usize,
-    /// Everything but two effects.
+    /// All effects but two.
     pub pairs: usize,
-    /// Everything, but the last write in part: once cut off, once with sectors missing.
+    /// All effects, with the last write in part: once cut off, once with missing sectors.
     pub torn: usize,
-    /// Any subset, some writes in part.
+    /// Any subset, with some writes in part.
     pub subsets: usize,
-    /// For what is drawn.
+    /// The seed for random choices.
     pub seed: u64,
 }
 
 impl Policy {
-    /// A dozen or two images for each stop: for sweeps over every crash point.
+    /// Returns a policy with a dozen or two images for each stop, for sweeps over every crash point.
     pub fn coarse(seed: u64) -> Self {
         Self {
             prefixes: 6,
@@ -48,7 +47,7 @@ impl Policy {
         }
     }
 
-    /// A few images for each stop: for sweeps over many histories.
+    /// Returns a policy with a few images for each stop, for sweeps over many histories.
     pub fn sparse(seed: u64) -> Self {
         Self {
             prefixes: 1,
@@ -60,7 +59,8 @@ impl Policy {
         }
     }
 
-    /// The fewest that have a loss, a torn write and a disorder: for stores whose images take long to judge.
+    /// Returns the smallest policy with a loss, a torn write and a reordering, for stores whose images take long to
+    /// check.
     pub fn thin(seed: u64) -> Self {
         Self {
             prefixes: 0,
@@ -72,7 +72,7 @@ impl Policy {
         }
     }
 
-    /// Up to some hundred images for each stop.
+    /// Returns a policy with up to some hundred images for each stop.
     pub fn thorough(seed: u64) -> Self {
         Self {
             prefixes: 100,
@@ -85,24 +85,24 @@ impl Policy {
     }
 }
 
-/// One thing that may be on the disk after the stop.
+/// A possible content of the disk after the stop.
 #[derive(Debug, Clone)]
 pub struct CrashImage {
-    /// How it came to be, e.g. `without effect 17 of 18`; for messages.
+    /// How it was produced, e.g. `without effect 17 of 18`; for messages.
     pub label: String,
-    /// What is there.
+    /// The content.
     pub image: Image,
-    /// [`Image::stable_hash`] of it.
+    /// Its [`Image::stable_hash`].
     pub hash: u64,
 }
 
-/// What becomes of an effect.
+/// The fate of one effect.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) enum Luck {
+pub(super) enum EffectFate {
     #[default]
     Kept,
     Lost,
-    /// Only these sectors of a write, counted from the one its first byte is in; whether the size counts too.
+    /// Only these sectors of a write, counted from the one of its first byte; and whether the new size is kept.
     Torn {
         sectors: BTreeSet<u64>,
         size: bool,
@@ -110,19 +110,19 @@ pub(super) enum Luck {
 }
 
 impl SimDisk {
-    /// Legal images of this disk after a stop now, each different from the others; the first holds only
-    /// what is durable, the second everything (where it differs).
+    /// Returns the legal images of this disk after a stop now, without duplicates. The first one has only durable
+    /// effects, the second (if it differs) all.
     pub fn crash_images(&self, policy: &Policy) -> Vec<CrashImage> {
         self.with_state(|state| images_of(&state.machine, policy))
     }
 
-    /// What is left if nothing survives that was not synced.
+    /// Returns the image in which nothing survives that was not synced.
     pub fn durable_image(&self) -> Image {
-        self.with_state(|state| build(&state.machine, |_, _| Luck::Lost))
+        self.with_state(|state| build(&state.machine, |_, _| EffectFate::Lost))
     }
 }
 
-/// As [`SimDisk::crash_images`].
+/// Returns the images of [`SimDisk::crash_images`].
 pub(super) fn images_of(machine: &MachineState, policy: &Policy) -> Vec<CrashImage> {
     Enumeration::new(machine, policy).run()
 }
@@ -131,7 +131,7 @@ struct Enumeration<'a> {
     machine: &'a MachineState,
     policy: &'a Policy,
     prng: Prng,
-    /// Numbers of the effects that are not durable, oldest first.
+    /// The numbers of the effects that are not durable, oldest first.
     effects: Vec<u64>,
     seen: HashSet<u64>,
     images: Vec<CrashImage>,
@@ -149,7 +149,9 @@ impl<'a> Enumeration<'a> {
             .values()
             .flatten()
             .map(|effect| (effect.number, effect.fate));
-        let open = data.chain(names).filter(|(_, fate)| *fate != Fate::Durable);
+        let open = data
+            .chain(names)
+            .filter(|(_, fate)| *fate != Durability::Durable);
         let mut effects: Vec<u64> = open.map(|(number, _)| number).collect();
         effects.sort_unstable();
         let prng = Prng::new(policy.seed ^ machine.newest());
@@ -165,16 +167,16 @@ impl<'a> Enumeration<'a> {
 
     fn run(mut self) -> Vec<CrashImage> {
         let total = self.effects.len();
-        self.add("only what is durable".to_owned(), |_, _| Luck::Lost);
-        self.add("everything".to_owned(), |_, _| Luck::Kept);
+        self.add("only what is durable".to_owned(), |_, _| EffectFate::Lost);
+        self.add("everything".to_owned(), |_, _| EffectFate::Kept);
         for count in self.draw(total, self.policy.prefixes) {
             let last = self.effects[count];
             let label = format!("the first {} of {total} effects", count + 1);
             self.add(label, |number, _| {
                 if number <= last {
-                    Luck::Kept
+                    EffectFate::Kept
                 } else {
-                    Luck::Lost
+                    EffectFate::Lost
                 }
             });
         }
@@ -183,9 +185,9 @@ impl<'a> Enumeration<'a> {
             let label = format!("without effect {} of {total}", lost + 1);
             self.add(label, |number, _| {
                 if number == gone {
-                    Luck::Lost
+                    EffectFate::Lost
                 } else {
-                    Luck::Kept
+                    EffectFate::Kept
                 }
             });
         }
@@ -196,9 +198,9 @@ impl<'a> Enumeration<'a> {
             self.add(
                 format!("subset {number} of {total} effects"),
                 |_, data| match prng.below(8) {
-                    0..=3 => Luck::Kept,
-                    4 => data.map_or(Luck::Kept, |data| tear(data, &mut prng)),
-                    _ => Luck::Lost,
+                    0..=3 => EffectFate::Kept,
+                    4 => data.map_or(EffectFate::Kept, |data| tear(data, &mut prng)),
+                    _ => EffectFate::Lost,
                 },
             );
         }
@@ -208,7 +210,7 @@ impl<'a> Enumeration<'a> {
     fn lose_pairs(&mut self) {
         let total = self.effects.len();
         if total < 3 {
-            return; // two of two: the durable image
+            return; // without both of two: the durable image
         }
         for _ in 0..self.policy.pairs.min(total * (total - 1) / 2) {
             let first = self.prng.below(total);
@@ -221,9 +223,9 @@ impl<'a> Enumeration<'a> {
             );
             self.add(label, |number, _| {
                 if gone.contains(&number) {
-                    Luck::Lost
+                    EffectFate::Lost
                 } else {
-                    Luck::Kept
+                    EffectFate::Kept
                 }
             });
         }
@@ -232,14 +234,14 @@ impl<'a> Enumeration<'a> {
     fn tear_last_write(&mut self) {
         let files = self.machine.files.iter().flat_map(|file| &file.effects);
         let writes = files.filter(|effect| {
-            effect.fate != Fate::Durable && matches!(effect.change, Data::Write { .. })
+            effect.fate != Durability::Durable && matches!(effect.change, Data::Write { .. })
         });
         let Some(last) = writes.max_by_key(|effect| effect.number) else {
             return;
         };
         let sectors = sector_count(&last.change);
         for kept in self.draw(sectors as usize, self.policy.torn.div_ceil(2)) {
-            let luck = Luck::Torn {
+            let fate = EffectFate::Torn {
                 sectors: (0..kept as u64).collect(),
                 size: false,
             };
@@ -247,30 +249,30 @@ impl<'a> Enumeration<'a> {
                 format!("the last write cut off after {kept} of {sectors} sectors"),
                 |number, _| {
                     if number == last.number {
-                        luck.clone()
+                        fate.clone()
                     } else {
-                        Luck::Kept
+                        EffectFate::Kept
                     }
                 },
             );
         }
         for number in 0..self.policy.torn / 2 {
             let mut prng = Prng::new(self.prng.next_u64());
-            let luck = tear(&last.change, &mut prng);
+            let fate = tear(&last.change, &mut prng);
             self.add(
                 format!("the last write with sectors missing, {number}"),
                 |number, _| {
                     if number == last.number {
-                        luck.clone()
+                        fate.clone()
                     } else {
-                        Luck::Kept
+                        EffectFate::Kept
                     }
                 },
             );
         }
     }
 
-    /// At most `count` of `0..total`, ascending.
+    /// Draws at most `count` of `0..total`, ascending.
     fn draw(&mut self, total: usize, count: usize) -> Vec<usize> {
         let mut all: Vec<usize> = (0..total).collect();
         if total > count {
@@ -281,8 +283,8 @@ impl<'a> Enumeration<'a> {
         all
     }
 
-    fn add(&mut self, label: String, luck: impl FnMut(u64, Option<&Data>) -> Luck) {
-        let image = build(self.machine, luck);
+    fn add(&mut self, label: String, fate: impl FnMut(u64, Option<&Data>) -> EffectFate) {
+        let image = build(self.machine, fate);
         let hash = image.stable_hash();
         if self.seen.insert(hash) {
             self.images.push(CrashImage { label, image, hash });
@@ -290,14 +292,14 @@ impl<'a> Enumeration<'a> {
     }
 }
 
-/// Builds the image in which each effect that is not durable has the luck it is given.
+/// Builds the image in which each effect that is not durable has the given fate.
 pub(super) fn build(
     machine: &MachineState,
-    mut luck: impl FnMut(u64, Option<&Data>) -> Luck,
+    mut fate: impl FnMut(u64, Option<&Data>) -> EffectFate,
 ) -> Image {
     let mut names = machine.durable_names.clone();
     for entry in machine.entries.values().flatten() {
-        if entry.fate == Fate::Durable || luck(entry.number, None) != Luck::Lost {
+        if entry.fate == Durability::Durable || fate(entry.number, None) != EffectFate::Lost {
             entry.change.apply(&mut names);
         }
     }
@@ -305,14 +307,14 @@ pub(super) fn build(
         let file = &machine.files[inode];
         let mut content = file.durable.clone();
         for effect in &file.effects {
-            if effect.fate == Fate::Durable {
+            if effect.fate == Durability::Durable {
                 effect.change.apply(&mut content);
                 continue;
             }
-            match luck(effect.number, Some(&effect.change)) {
-                Luck::Kept => effect.change.apply(&mut content),
-                Luck::Lost => {}
-                Luck::Torn { sectors, size } => {
+            match fate(effect.number, Some(&effect.change)) {
+                EffectFate::Kept => effect.change.apply(&mut content),
+                EffectFate::Lost => {}
+                EffectFate::Torn { sectors, size } => {
                     for part in torn_parts(&effect.change, &sectors) {
                         part.apply(&mut content);
                     }
@@ -326,7 +328,7 @@ pub(super) fn build(
     })
 }
 
-/// Sectors that a change touches; only writes can be torn.
+/// Returns the number of sectors that a change touches; only writes can be torn.
 fn sector_count(change: &Data) -> u64 {
     match change {
         Data::Write { offset, bytes } => {
@@ -337,13 +339,13 @@ fn sector_count(change: &Data) -> u64 {
     }
 }
 
-/// A random part of a change; what is not a write is there.
-fn tear(change: &Data, prng: &mut Prng) -> Luck {
+/// Tears a change at random; a change that is no write is kept.
+fn tear(change: &Data, prng: &mut Prng) -> EffectFate {
     match sector_count(change) {
-        0 => Luck::Kept,
+        0 => EffectFate::Kept,
         count => {
             let sectors = (0..count).filter(|_| prng.percent(50)).collect();
-            Luck::Torn {
+            EffectFate::Torn {
                 sectors,
                 size: prng.percent(50),
             }
@@ -351,7 +353,7 @@ fn tear(change: &Data, prng: &mut Prng) -> Luck {
     }
 }
 
-/// The parts of a write that fall into `sectors`.
+/// Returns the parts of a write in `sectors`.
 fn torn_parts(change: &Data, sectors: &BTreeSet<u64>) -> Vec<Data> {
     let Data::Write { offset, bytes } = change else {
         return vec![change.clone()];

@@ -1,10 +1,10 @@
-//! The simulated disk behind the seam: operations that take effect in any order, fail, stop, and are logged.
+//! The simulated disk behind the seam: operations take effect in any order, fail, stop, and are logged.
 //!
-//! Owns: [`SimDisk`]. Its `Io` is in `names`, its `File` in `file`; what an operation changes is in `state`,
-//! what goes wrong in `fault`, which images a stop may leave in `crash`.
+//! Owns: [`SimDisk`]. Its `Io` is in `names`, its `File` in `file`, the changes of operations in `state`, faults in
+//! `fault`, the images that a stop may leave in `crash`.
 //!
-//! Invariants: an operation begins at its call and takes effect when the executor picks it. After the stop
-//! nothing changes any more, and what had not taken effect never resolves.
+//! Invariants: an operation begins at its call and takes effect when the executor picks it. After the stop nothing
+//! changes, and operations that had not taken effect never resolve.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -17,17 +17,17 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tonnage_engine::io::{IoError, IoFuture, IoResult};
 
+use super::call_sites;
 use super::crash::{CrashImage, Policy, images_of};
 use super::executor::Executor;
 use super::fault::{ENOSPC, Fault, Noise, OpKind, Struck};
 use super::host::Host;
 use super::image::Image;
 use super::op::{Op, OpRecord};
-use super::places;
 use super::prng::Prng;
 use super::state::{Inode, MachineState};
 
-/// A disk in memory. Cheap to clone; all clones are one disk.
+/// A disk in memory. It is cheap to clone; all clones are the same disk.
 #[derive(Clone)]
 pub struct SimDisk {
     shared: Arc<Shared>,
@@ -54,10 +54,10 @@ pub(super) struct DiskState {
 
 type Watcher = Box<dyn FnMut(&Stop<'_>) + Send>;
 
-/// The machine as it would be found if it stopped right now: a watcher looks at it.
+/// The machine as it would be if it stopped now, for a watcher.
 #[derive(Debug)]
 pub struct Stop<'a> {
-    /// Crash points that took effect.
+    /// The number of crash points that took effect.
     pub points: u64,
     machine: &'a MachineState,
 }
@@ -67,26 +67,26 @@ impl Stop<'_> {
         self.machine
     }
 
-    /// As [`SimDisk::crash_images`].
+    /// Returns the images of [`SimDisk::crash_images`].
     pub fn images(&self, policy: &Policy) -> Vec<CrashImage> {
         images_of(self.machine, policy)
     }
 
-    /// Only the process ends: the machine goes on, and the power may go later.
+    /// Returns the machine after only the process ended; the power may be cut later.
     pub fn killed(&self) -> Killed {
         let machine = self.machine.without_processes();
         Killed { machine }
     }
 }
 
-/// What `kill -9` leaves: a page cache that shows all that took effect, over a disk that need not have it yet.
+/// The state after `kill -9`: a page cache with all effects, over a disk that may not have them yet.
 #[derive(Debug)]
 pub struct Killed {
     machine: MachineState,
 }
 
 impl Killed {
-    /// What the next process sees.
+    /// Returns the image that the next process sees.
     pub fn live_image(&self) -> Image {
         self.machine.live_image()
     }
@@ -103,17 +103,18 @@ impl fmt::Debug for SimDisk {
 }
 
 impl SimDisk {
-    /// A disk that holds `image`, all of it durable, on the machine of `executor`. No faults, some noise.
+    /// Creates a disk with the content of `image`, all durable, on the machine of `executor`, without faults and with
+    /// some noise.
     pub fn new(executor: &Executor, image: &Image) -> Self {
         Self::on(Arc::new(executor.handle()), executor.seed(), image)
     }
 
-    /// The same on another machine.
+    /// Creates the same on another machine.
     pub fn on(host: Arc<dyn Host>, seed: u64, image: &Image) -> Self {
         Self::of(host, seed, MachineState::from_image(image))
     }
 
-    /// The disk and the page cache that a killed process leaves.
+    /// Creates the disk and page cache that a killed process leaves.
     pub fn after_kill(executor: &Executor, killed: Killed) -> Self {
         Self::of(Arc::new(executor.handle()), executor.seed(), killed.machine)
     }
@@ -140,19 +141,19 @@ impl SimDisk {
         }
     }
 
-    /// Stops the machine when the crash point after the `points`-th is about to take effect: that one and all
-    /// later ones never do, and everything that follows from the earlier ones has had its chance to happen.
+    /// Stops the machine when the crash point after the `points`-th is about to take effect. That one and all later
+    /// ones never do; all that follows from the earlier ones had the chance to happen.
     pub fn stop_after(&self, points: u64) {
         self.shared.state.lock().stop_after = Some(points);
     }
 
-    /// Calls `watcher` before each crash point takes effect, when everything that follows from the earlier ones has had its
-    /// chance to happen: one run shows every stop that [`SimDisk::stop_after`] would make.
+    /// Calls `watcher` before each crash point takes effect, when all that follows from the earlier ones had the chance
+    /// to happen. So one run shows every stop that [`SimDisk::stop_after`] could make.
     pub fn watch(&self, watcher: impl FnMut(&Stop<'_>) + Send + 'static) {
         self.shared.state.lock().watcher = Some(Box::new(watcher));
     }
 
-    /// Forgets the watcher.
+    /// Removes the watcher.
     pub fn unwatch(&self) {
         let watcher = self.shared.state.lock().watcher.take();
         drop(watcher);
@@ -164,47 +165,47 @@ impl SimDisk {
         self.shared.host.stop();
     }
 
-    /// Crash points that took effect so far.
+    /// Returns the number of crash points that took effect so far.
     pub fn points(&self) -> u64 {
         self.shared.state.lock().points
     }
 
-    /// Adds a fault; they are asked in the order in which they were added.
+    /// Adds a fault. Faults are tried in the order in which they were added.
     pub fn add_fault(&self, fault: Fault) {
         self.shared.state.lock().faults.push(fault);
     }
 
-    /// Forgets all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.shared.state.lock().faults.clear();
     }
 
-    /// Sets how much a sound disk varies.
+    /// Sets how much a disk without faults varies.
     pub fn set_noise(&self, noise: Noise) {
         self.shared.state.lock().noise = noise;
     }
 
-    /// Sets how many bytes all files together may have, holes included; `None`: no bound.
+    /// Sets how many bytes all files together may have, holes included; `None` means no limit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.shared.state.lock().capacity = bytes;
     }
 
-    /// Bytes of all files that have a name or are open.
+    /// Returns the bytes of all files that have a name or are open.
     pub fn used_bytes(&self) -> u64 {
         self.shared.state.lock().machine.used_bytes()
     }
 
-    /// Handles of files that are open.
+    /// Returns the number of handles of open files.
     pub fn open_files(&self) -> usize {
         self.shared.state.lock().machine.open_files()
     }
 
-    /// Every operation so far, in the order in which they took effect.
+    /// Returns every operation so far, in the order in which they took effect.
     pub fn log(&self) -> Vec<OpRecord> {
         self.shared.state.lock().log.clone()
     }
 
-    /// The log as text, one operation a line.
+    /// Returns the log as text, one operation a line.
     pub fn log_text(&self) -> String {
         self.shared
             .state
@@ -215,12 +216,12 @@ impl SimDisk {
             .collect()
     }
 
-    /// What `kill -9` leaves: all that took effect.
+    /// Returns the image after `kill -9`, with all effects.
     pub fn live_image(&self) -> Image {
         self.shared.state.lock().machine.live_image()
     }
 
-    /// The machine after its processes were killed now.
+    /// Returns the machine after its processes were killed now.
     pub fn killed(&self) -> Killed {
         self.with_state(|state| Killed {
             machine: state.machine.without_processes(),
@@ -231,7 +232,7 @@ impl SimDisk {
         look(&mut self.shared.state.lock())
     }
 
-    /// Starts an operation. `effect` returns its result and how many bytes it moved.
+    /// Starts an operation. `effect` returns its result and the number of bytes that it moved.
     pub(super) fn submit<T: Send + 'static>(
         &self,
         op: Op,
@@ -240,7 +241,7 @@ impl SimDisk {
         self.submit_or(op, effect, |_| ())
     }
 
-    /// As `submit`; where a fault strikes, `failed` happens in place of `effect`.
+    /// Starts an operation as `submit` does; if a fault applies, `failed` is called in place of `effect`.
     pub(super) fn submit_or<T: Send + 'static>(
         &self,
         op: Op,
@@ -253,7 +254,7 @@ impl SimDisk {
         let changes = op.kind.is_crash_point();
         let operation = Box::new(move || {
             if let Some(result) = disk.perform(op, effect, failed) {
-                // The caller may have dropped its future; the operation took effect all the same.
+                // The caller may have dropped its future; the operation took effect nevertheless.
                 drop(done.send(result));
             }
         });
@@ -277,7 +278,7 @@ impl SimDisk {
         })
     }
 
-    /// Starts what is several operations one after the other; it goes on whether or not anybody waits for it.
+    /// Starts a chain of operations, which continues also if its caller drops it.
     pub(super) fn chain<T: Send + 'static>(
         &self,
         operations: impl Future<Output = IoResult<T>> + Send + 'static,
@@ -293,7 +294,7 @@ impl SimDisk {
         })
     }
 
-    /// Lets an operation take effect; `None` if the machine is stopped.
+    /// Lets an operation take effect. Returns `None` if the machine is stopped.
     fn perform<T>(
         &self,
         op: Op,
@@ -310,10 +311,10 @@ impl SimDisk {
             return None;
         }
         if op.kind.is_crash_point() {
-            places::count(op.call);
+            call_sites::count(op.call);
             state.show_stop();
         }
-        let result = match state.strike(&op) {
+        let result = match state.apply_faults(&op) {
             Some(Struck { errno, attempted }) => {
                 let cause = io::Error::from_raw_os_error(errno);
                 if !attempted {
@@ -334,13 +335,13 @@ impl SimDisk {
 }
 
 impl DiskState {
-    /// What the first fault does that strikes this operation.
-    fn strike(&mut self, op: &Op) -> Option<Struck> {
+    /// Returns the effect of the first fault that applies to this operation.
+    fn apply_faults(&mut self, op: &Op) -> Option<Struck> {
         let Self { faults, prng, .. } = self;
         let mut struck = None;
         let apt = |fault: &&mut Fault| !fault.flips && (fault.attempted || !op.linked);
         for fault in faults.iter_mut().filter(apt) {
-            if fault.strikes(op.kind, &op.path, prng) && struck.is_none() {
+            if fault.occurs(op.kind, &op.path, prng) && struck.is_none() {
                 struck = Some(Struck {
                     errno: fault.errno,
                     attempted: fault.attempted,
@@ -350,11 +351,11 @@ impl DiskState {
         struck
     }
 
-    /// Flips a bit of bytes that were just read, where a fault says so.
+    /// Flips a bit of bytes that were just read, if a fault says so.
     pub(super) fn maybe_flip(&mut self, kind: OpKind, path: &Path, bytes: &mut [u8]) {
         let Self { faults, prng, .. } = self;
         for fault in faults.iter_mut().filter(|fault| fault.flips) {
-            if fault.strikes(kind, path, prng) && !bytes.is_empty() {
+            if fault.occurs(kind, path, prng) && !bytes.is_empty() {
                 let at = prng.below(bytes.len());
                 bytes[at] ^= 1 << prng.below(8);
             }
@@ -407,7 +408,7 @@ impl DiskState {
         result
     }
 
-    /// How many of `wanted` bytes the disk can take in addition.
+    /// Returns how many of `wanted` bytes fit on the disk.
     pub(super) fn room(&self, wanted: u64) -> u64 {
         match self.capacity {
             Some(capacity) => capacity
@@ -417,7 +418,7 @@ impl DiskState {
         }
     }
 
-    /// ENOSPC where `wanted` more bytes do not fit.
+    /// Fails with ENOSPC if `wanted` more bytes do not fit.
     pub(super) fn check_room(&self, wanted: u64) -> IoResult<()> {
         if self.room(wanted) < wanted {
             return Err(io::Error::from_raw_os_error(ENOSPC).into());
@@ -425,7 +426,7 @@ impl DiskState {
         Ok(())
     }
 
-    /// `count`, or less where the noise shortens it; never 0 unless `count` is.
+    /// Returns `count`, or less if the noise shortens it; never 0 unless `count` is.
     pub(super) fn maybe_short(&mut self, count: usize) -> usize {
         if count > 1 && self.prng.percent(self.noise.short) {
             1 + self.prng.below(count - 1)
@@ -434,7 +435,7 @@ impl DiskState {
         }
     }
 
-    /// How long an operation waits before it is under way, where the noise delays it.
+    /// Returns how long an operation waits before it begins, if the noise delays it.
     fn maybe_stall(&mut self) -> Option<Duration> {
         let stalls = self.noise.stall > 0 && self.prng.percent(self.noise.stall);
         stalls.then(|| Duration::from_millis(1 + self.prng.below(500) as u64))

@@ -1,12 +1,12 @@
-//! The seeded executor: one thread, and the only place where "what happens next" is decided.
+//! The seeded executor: one thread, and the only place that decides what happens next.
 //!
-//! Owns: [`Executor`]. What engine and disk hold of it is [`Handle`].
+//! Owns: [`Executor`]. The engine and the disk use it through [`Handle`].
 //! Refuses: real time and threads.
 //!
 //! Invariants:
-//! - Each step picks one of: ready tasks, computations, I/O operations. Time moves only when there is none of
-//!   these, and then to the next timer.
-//! - No waker, task, computation or completion runs or is dropped while the state's lock is held.
+//! - Each step picks a ready task, a computation or an I/O operation. Time advances only if there is none of these, to
+//!   the next timer.
+//! - No waker, task, computation or completion runs or is dropped while the lock of the state is held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Debug, Formatter, Write as _};
@@ -22,9 +22,9 @@ use tonnage_engine::io::TaskFuture;
 use super::handle::Handle;
 use super::prng::Prng;
 
-/// The future given to `block_on`; tasks are counted from 1.
+/// The id of the future given to `block_on`; tasks are counted from 1.
 const ROOT: u64 = 0;
-/// More steps than any test needs: beyond, something goes round in circles.
+/// More steps than any test needs. A longer run counts as an endless loop.
 const STEPS_MAX: u64 = 50_000_000;
 
 pub(super) type Job = Box<dyn FnOnce() + Send>;
@@ -34,11 +34,11 @@ pub(super) type Job = Box<dyn FnOnce() + Send>;
 pub enum Outcome<T> {
     /// The future resolved before the machine was stopped.
     Finished(T),
-    /// The machine was stopped; all tasks are gone.
+    /// The machine was stopped; all tasks were dropped.
     Crashed,
 }
 
-/// The owner: runs futures, and drops every task when it drops.
+/// The executor: it runs futures, and drops every task when it is dropped.
 pub struct Executor {
     shared: Arc<Shared>,
 }
@@ -59,17 +59,17 @@ pub(super) struct State {
     pub(super) jobs: Vec<Job>,
     pub(super) operations: Vec<Job>,
     pub(super) timers: BTreeMap<(Duration, u64), oneshot::Sender<()>>,
-    /// Set by a crash or the end; nothing is taken in any more.
+    /// Set by a crash or the end; nothing is accepted any more.
     pub(super) stopped: bool,
 }
 
 pub(super) struct Task {
     pub(super) name: &'static str,
-    /// Taken while it is being polled.
+    /// Taken while the task is polled.
     pub(super) future: Option<TaskFuture>,
 }
 
-/// What one step does.
+/// The action of one step.
 enum Step {
     Root,
     Task(u64, TaskFuture),
@@ -79,7 +79,7 @@ enum Step {
 }
 
 impl Executor {
-    /// A machine whose every choice follows from `seed`.
+    /// Creates a machine whose every choice follows from `seed`.
     pub fn new(seed: u64) -> Self {
         let state = State {
             prng: Prng::new(seed),
@@ -102,20 +102,20 @@ impl Executor {
         }
     }
 
-    /// The seed, for messages.
+    /// Returns the seed, for messages.
     pub fn seed(&self) -> u64 {
         self.shared.seed
     }
 
-    /// What tasks hold of it.
+    /// Returns the handle for tasks.
     pub fn handle(&self) -> Handle {
         Handle {
             shared: Arc::clone(&self.shared),
         }
     }
 
-    /// Runs until `future` resolves. Tasks it left behind go on in the next call. Panics on a deadlock, and
-    /// where the disk stops the machine.
+    /// Runs until `future` resolves. Tasks that it spawned continue in the next call. Panics on a deadlock, and if the
+    /// disk stops the machine.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         match self.run_until_crash(future) {
             Outcome::Finished(output) => output,
@@ -128,8 +128,8 @@ impl Executor {
         }
     }
 
-    /// Runs until `future` resolves or the disk stops the machine; then all tasks are dropped and nothing
-    /// runs here any more. Panics on a deadlock.
+    /// Runs until `future` resolves or the disk stops the machine. Then all tasks are dropped, and nothing runs any
+    /// more. Panics on a deadlock.
     pub fn run_until_crash<F: Future>(&self, future: F) -> Outcome<F::Output> {
         let _note = SeedNote(self.seed());
         let mut root = pin!(future);
@@ -150,7 +150,7 @@ impl Executor {
         Outcome::Crashed
     }
 
-    /// Lets what is under way go on until nothing is left to do without moving time.
+    /// Runs until nothing is left to do without advancing time.
     pub fn settle(&self) {
         let _note = SeedNote(self.seed());
         loop {
@@ -169,7 +169,7 @@ impl Drop for Executor {
 }
 
 impl Shared {
-    /// Chooses what happens next.
+    /// Chooses the next step.
     fn step(&self, may_move_time: bool) -> Step {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -242,7 +242,7 @@ impl Shared {
         future.poll(&mut Context::from_waker(&waker))
     }
 
-    /// Drops everything that is under way.
+    /// Drops all tasks and operations.
     fn stop(&self) {
         self.state.lock().stopped = true;
         let mut state = self.state.lock();
@@ -298,7 +298,7 @@ impl Wake for TaskWaker {
     }
 }
 
-/// Says the seed when a test fails in here.
+/// Prints the seed if a test panics.
 struct SeedNote(u64);
 
 impl Drop for SeedNote {

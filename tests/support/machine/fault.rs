@@ -1,58 +1,58 @@
-//! What goes wrong, and how often: policy only, the disk carries it out.
+//! Faults and how often they occur: policy only; the disk carries it out.
 
 use std::path::Path;
 
 use super::prng::Prng;
 
-/// Code of a drive's error.
+/// The error code of a drive's error.
 pub const EIO: i32 = 5;
-/// Code of a full file system.
+/// The error code of a full file system.
 pub const ENOSPC: i32 = 28;
-/// Code of a quota that is used up.
+/// The error code of an exhausted quota.
 pub const EDQUOT: i32 = 122;
-/// Code of a process that has too many files open.
+/// The error code of a process with too many open files.
 pub const EMFILE: i32 = 24;
-/// Code of a call that a signal interrupted.
+/// The error code of a call that a signal interrupted.
 pub const EINTR: i32 = 4;
 
-/// What an operation does.
+/// The kind of an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OpKind {
-    /// Bytes into a file.
+    /// A write to a file.
     Write,
-    /// Data of a file made durable.
+    /// A sync of a file's data.
     SyncData,
-    /// Entries of a directory made durable.
+    /// A sync of a directory.
     SyncDir,
-    /// A file's name made.
+    /// The creation of a file.
     Create,
-    /// A directory's name made.
+    /// The creation of a directory.
     CreateDir,
-    /// A file's name removed.
+    /// The removal of a file's name.
     Unlink,
-    /// Size set.
+    /// A change of a file's size.
     SetLen,
-    /// Space reserved.
+    /// An allocation of space.
     Allocate,
-    /// Bytes out of a file.
+    /// A read from a file.
     Read,
-    /// A file opened that was there.
+    /// An open of an existing file.
     Open,
-    /// Names listed.
+    /// A list of names.
     List,
-    /// A lock tried.
+    /// An attempt to lock.
     Lock,
-    /// Size or free space asked, writeback hinted.
+    /// A query of size or free space, or a writeback hint.
     Ask,
 }
 
 impl OpKind {
-    /// Whether it makes something durable.
+    /// Returns whether it makes something durable.
     pub(super) fn is_sync(self) -> bool {
         matches!(self, Self::SyncData | Self::SyncDir)
     }
 
-    /// Whether the machine can be stopped right after this operation.
+    /// Returns whether the machine can be stopped right after this operation.
     pub fn is_crash_point(self) -> bool {
         use OpKind::{Allocate, Create, CreateDir, SetLen, SyncData, SyncDir, Unlink, Write};
         matches!(
@@ -62,34 +62,34 @@ impl OpKind {
     }
 }
 
-/// When a fault strikes, among the operations it is about.
+/// When a fault occurs, among the operations to which it applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// Once: at the n-th of them from now, counted from 1.
+    /// Once, at the n-th of them from now, counted from 1.
     Nth(u64),
-    /// Each time, with this chance of 100.
+    /// Each time with this probability in percent.
     Percent(u8),
 }
 
-/// An error that some operations meet.
+/// A fault of some operations.
 #[derive(Debug, Clone)]
 pub struct Fault {
-    /// Which kind of operation.
+    /// The kind of operation.
     pub kind: OpKind,
-    /// Only on paths that contain this; empty is all.
+    /// Only on paths that contain this; empty means all.
     pub path: String,
     /// How often.
     pub when: When,
-    /// Code the operation fails with.
+    /// The error code of the operation.
     pub errno: i32,
-    /// Whether it was begun; if not, it has no effect at all.
+    /// Whether the operation was begun; if not, it has no effect at all.
     pub attempted: bool,
-    /// It does not fail: a read or a map gives bytes of which one bit is wrong. The disk keeps the right ones.
+    /// The operation succeeds, but a read returns bytes with one bit flipped. The disk keeps the right ones.
     pub flips: bool,
 }
 
 impl Fault {
-    /// The n-th operation of a kind from now fails with EIO.
+    /// Fails the n-th operation of a kind from now with EIO.
     pub fn nth(kind: OpKind, n: u64) -> Self {
         Self {
             kind,
@@ -101,7 +101,7 @@ impl Fault {
         }
     }
 
-    /// Each operation of a kind fails with EIO, with a chance of `percent` in 100.
+    /// Fails each operation of a kind with EIO, with a probability of `percent`.
     pub fn percent(kind: OpKind, percent: u8) -> Self {
         Self {
             kind,
@@ -113,32 +113,32 @@ impl Fault {
         }
     }
 
-    /// Only on paths that contain `part`.
+    /// Limits the fault to paths that contain `part`.
     pub fn on(mut self, part: &str) -> Self {
         part.clone_into(&mut self.path);
         self
     }
 
-    /// With another code than EIO.
+    /// Sets another error code than EIO.
     pub fn with_errno(mut self, errno: i32) -> Self {
         self.errno = errno;
         self
     }
 
-    /// The operation is not even begun: there was no descriptor, thread or memory for it.
+    /// Makes the operation not even begin: there was no descriptor, thread or memory for it.
     pub fn not_attempted(mut self) -> Self {
         (self.errno, self.attempted) = (EMFILE, false);
         self
     }
 
-    /// Gives wrong bytes in place of an error; for reads and maps.
+    /// Returns wrong bytes instead of an error, for reads.
     pub fn flipping(mut self) -> Self {
         self.flips = true;
         self
     }
 
-    /// Whether it strikes now; counts down.
-    pub(super) fn strikes(&mut self, kind: OpKind, path: &Path, prng: &mut Prng) -> bool {
+    /// Returns whether it occurs now, and counts down.
+    pub(super) fn occurs(&mut self, kind: OpKind, path: &Path, prng: &mut Prng) -> bool {
         if kind != self.kind || !path.to_string_lossy().contains(&self.path) {
             return false;
         }
@@ -153,20 +153,21 @@ impl Fault {
     }
 }
 
-/// What a fault does to the operation that it strikes.
+/// The effect of a fault on an operation.
 pub(super) struct Struck {
     pub(super) errno: i32,
     pub(super) attempted: bool,
 }
 
-/// What every disk may do without being broken.
+/// The variations of a disk without faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Noise {
-    /// Chance in 100 that a read or write moves fewer bytes than it could.
+    /// Probability in percent that a read or write moves fewer bytes than it could.
     pub short: u8,
-    /// Chance in 100 that a cached read finds nothing resident.
+    /// Probability in percent that a cached read finds nothing resident.
     pub would_block: u8,
-    /// Chance in 100 that an operation waits for some milliseconds before it takes effect, while others overtake it.
+    /// Probability in percent that an operation waits for some milliseconds before it takes effect, while others
+    /// overtake it.
     pub stall: u8,
 }
 
@@ -181,7 +182,7 @@ impl Default for Noise {
 }
 
 impl Noise {
-    /// Whole transfers, everything resident.
+    /// No variation: whole transfers, everything resident.
     pub const NONE: Self = Self {
         short: 0,
         would_block: 0,

@@ -14,7 +14,7 @@ use super::state::{Data, Inode};
 
 const EBADF: i32 = 9;
 const EINVAL: i32 = 22;
-/// As many as Linux takes in one call.
+/// The number of slices that Linux takes in one call.
 const SLICES_MAX: usize = 1024;
 
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(super) struct SimFile {
 }
 
 impl SimFile {
-    /// A handle that the machine has counted already.
+    /// Creates a handle that the machine has counted already.
     pub(super) fn new(disk: SimDisk, path: PathBuf, inode: Inode, mode: OpenMode) -> Self {
         Self {
             disk,
@@ -40,7 +40,7 @@ impl SimFile {
         Op::new(call, kind, &self.path)
     }
 
-    /// Starts an operation that a file opened for reading refuses.
+    /// Starts an operation that a file opened for reading rejects.
     fn change<T: Send + 'static>(
         &self,
         op: Op,
@@ -101,7 +101,7 @@ impl File for SimFile {
         self.change(op, move |state| {
             let len = state.machine.files[inode].live.len();
             let end = offset + bytes.len() as u64;
-            // Of a write over the end of the disk, what fits is written.
+            // A write across the end of the disk writes the part that fits.
             let missing = end.saturating_sub(len);
             let cut = missing - state.room(missing);
             let fits = (bytes.len() as u64).saturating_sub(cut) as usize;
@@ -190,7 +190,7 @@ impl File for SimFile {
     }
 }
 
-/// Starts a sync: it covers what took effect before.
+/// Starts a sync, which covers effects before this call.
 fn sync(disk: &SimDisk, op: Op, inode: Inode) -> IoFuture<()> {
     let covers = disk.with_state(|state| state.machine.newest());
     disk.submit_or(

@@ -1,6 +1,6 @@
-//! What engine and disk hold of the executor: tasks, virtual time, randomness.
+//! The handle of the executor that engine and disk use: tasks, virtual time, randomness.
 //!
-//! Refuses: taking anything in once the machine is stopped; what comes then is dropped.
+//! Refuses: anything new once the machine is stopped; it is dropped.
 
 use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tonnage_engine::io::{Clock, Rng, Spawn, TaskFuture};
 
 use super::executor::{Job, Shared, Task};
 
-/// 2027-01-15, the wall clock when the machine is switched on.
+/// The wall clock when the machine starts, 2027-01-15.
 const WALL_START_MS: u64 = 1_800_000_000_000;
 
-/// What tasks hold of the executor. Cheap to clone.
+/// A handle of the executor. It is cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     pub(super) shared: Arc<Shared>,

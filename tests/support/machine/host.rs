@@ -1,4 +1,4 @@
-//! What a disk needs of the machine it is in.
+//! The interface that a disk needs of its machine.
 
 use tonnage_engine::io::{Clock, Spawn};
 
@@ -7,10 +7,11 @@ use super::handle::Handle;
 
 /// A machine that decides when operations of its disk take effect: the executor, or the scheduler of `tests/races`.
 pub trait Host: Clock + Spawn {
-    /// Takes in an operation, which happens at some later moment. `changes`: whether it changes the disk or makes a change durable.
+    /// Accepts an operation, which happens at some later moment. `changes` tells whether it changes the disk or makes a
+    /// change durable.
     fn submit(&self, changes: bool, operation: Job);
 
-    /// The disk stopped, and with it the machine.
+    /// Stops the machine, because its disk stopped.
     fn stop(&self);
 }
 
@@ -25,7 +26,7 @@ impl Host for Handle {
         }
     }
 
-    /// The run that is going on ends with [`super::Outcome::Crashed`].
+    /// Ends the current run with [`super::Outcome::Crashed`].
     fn stop(&self) {
         self.shared.state.lock().stopped = true;
     }

@@ -1,4 +1,4 @@
-//! What a disk holds after a stop: a plain value from which a new machine starts.
+//! The content of a disk after a stop: a value from which a new machine starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
@@ -8,12 +8,12 @@ use siphasher::sip::SipHasher13;
 
 use super::content::Content;
 
-/// Directories and files by absolute path. Change it freely to damage a store on purpose.
+/// Directories and files by absolute path. Tests change it to damage a store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Image {
-    /// Every directory, `/` included.
+    /// All directories, `/` included.
     pub dirs: BTreeSet<PathBuf>,
-    /// Every file.
+    /// All files.
     pub files: BTreeMap<PathBuf, Content>,
 }
 
@@ -27,7 +27,7 @@ impl Default for Image {
 }
 
 impl Image {
-    /// A disk with the directory `path` and its parents, and nothing else.
+    /// Creates a disk with the directory `path` and its parents, and nothing else.
     pub fn with_dir(path: impl AsRef<Path>) -> Self {
         let mut image = Self::default();
         image
@@ -36,14 +36,14 @@ impl Image {
         image
     }
 
-    /// The same number for the same directories, names and bytes, in every run.
+    /// Returns the same number for the same directories, names and bytes, in every run.
     pub fn stable_hash(&self) -> u64 {
         let mut hasher = SipHasher13::new();
         self.hash(&mut hasher);
         hasher.finish()
     }
 
-    /// Names of all files with their sizes, one a line, for a failed test's message.
+    /// Returns the names of all files with their sizes, one a line, for messages.
     pub fn describe(&self) -> String {
         let mut text = String::new();
         for dir in &self.dirs {

@@ -1,13 +1,14 @@
-//! The simulated machine: one seeded executor and a disk that keeps only what it was made to keep.
+//! The simulated machine: one seeded executor, and a disk that keeps only what was made durable.
 //!
 //! Owns: [`Machine`], [`Executor`], [`SimDisk`], [`Image`], [`Policy`], [`Fault`].
 //! Refuses: threads, real time, real files, and any order that does not follow from the seed.
 //!
-//! A crash test runs its workload once under [`SimDisk::watch`], which shows every crash point with the images that a stop there
-//! may leave, and opens each on a new machine. To go on from one of them, or to stop for good: [`SimDisk::stop_after`]`(k)`
-//! under [`Executor::run_until_crash`].
+//! A crash test runs its workload once under [`SimDisk::watch`], which shows every crash point with the images that a
+//! stop there may leave, and opens each on a new machine. A test that continues from one of them, or stops for good,
+//! uses [`SimDisk::stop_after`]`(k)` with [`Executor::run_until_crash`].
 
 pub mod bad_io;
+pub mod call_sites;
 mod content;
 mod crash;
 mod disk;
@@ -17,12 +18,11 @@ mod file;
 mod handle;
 mod host;
 mod image;
+mod misdirected;
 mod names;
 mod op;
-pub mod places;
 mod prng;
 mod state;
-mod stray;
 #[cfg(test)]
 mod tests;
 
@@ -38,31 +38,32 @@ pub use self::fault::{EDQUOT, EINTR, EIO, EMFILE, ENOSPC, Fault, Noise, OpKind, 
 pub use self::handle::Handle;
 pub use self::host::Host;
 pub use self::image::Image;
+pub use self::misdirected::MisdirectedWrite;
 pub use self::names::SIM_PID;
 pub use self::op::OpRecord;
 pub use self::prng::Prng;
-pub use self::stray::Stray;
 
-/// A machine that was just switched on.
+/// A machine that was just started.
 #[derive(Debug)]
 pub struct Machine {
     /// Runs everything; dropping it drops all tasks.
     pub executor: Executor,
     /// The disk behind `env.io`.
     pub disk: SimDisk,
-    /// What an engine is given.
+    /// The environment of an engine.
     pub env: Env,
 }
 
 impl Machine {
-    /// A machine whose disk holds `image`, all of it durable. Everything that happens follows from `seed`.
+    /// Creates a machine whose disk has the content of `image`, all durable. Everything that happens follows from
+    /// `seed`.
     pub fn new(seed: u64, image: &Image) -> Self {
         let executor = Executor::new(seed);
         let disk = SimDisk::new(&executor, image);
         Self::of(executor, disk)
     }
 
-    /// The same machine after its processes were killed: what was not synced is in its page cache.
+    /// Returns the same machine after its processes were killed, with unsynced data in its page cache.
     pub fn after_kill(seed: u64, killed: Killed) -> Self {
         let executor = Executor::new(seed);
         let disk = SimDisk::after_kill(&executor, killed);

@@ -1,4 +1,4 @@
-//! The name space of the simulated disk: its side of `Io`.
+//! The name space of the simulated disk: its implementation of `Io`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use super::fault::OpKind;
 use super::file::SimFile;
 use super::op::Op;
 
-/// The pid that a taken lock is said to be held by.
+/// The pid that is reported as the holder of a lock.
 pub const SIM_PID: u32 = 4242;
-/// Size of a disk without a capacity.
+/// The size of a disk without a capacity.
 const ENDLESS_BYTES: u64 = 1 << 40;
 
 impl Io for SimDisk {

@@ -1,4 +1,4 @@
-//! One operation of the simulated disk: as it was asked for, and as the log keeps it.
+//! One operation of the simulated disk, as it is called and as the log records it.
 
 use std::fmt;
 use std::io;
@@ -11,19 +11,19 @@ use super::fault::OpKind;
 /// One operation that took effect or failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpRecord {
-    /// Its number among the crash points, where it is one; the first is 1.
+    /// Its number among the crash points, if it is one; the first is 1.
     pub point: Option<u64>,
-    /// What it was for, and which line of the engine asked for it.
+    /// Its class, and the line of the engine that called it.
     pub call: Call,
-    /// What it did.
+    /// Its kind.
     pub kind: OpKind,
-    /// To which file or directory.
+    /// The file or directory.
     pub path: PathBuf,
-    /// From which offset; 0 where there is none.
+    /// The offset; 0 if there is none.
     pub offset: u64,
     /// Bytes moved, or the size set or reserved.
     pub length: u64,
-    /// Code it failed with.
+    /// The error code, if it failed.
     pub errno: Option<i32>,
 }
 
@@ -49,7 +49,7 @@ impl fmt::Display for OpRecord {
     }
 }
 
-/// An operation before it took effect.
+/// An operation before it takes effect.
 pub(super) struct Op {
     pub(super) call: Call,
     pub(super) kind: OpKind,

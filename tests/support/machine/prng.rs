@@ -1,16 +1,16 @@
-//! The one source of chance: SplitMix64 (Steele, Lea, Flood 2014), small and the same everywhere.
+//! The only source of randomness: SplitMix64 (Steele, Lea, Flood 2014), small and the same on every machine.
 
-/// A generator; equal seeds give equal streams.
+/// A generator; equal seeds give equal sequences.
 #[derive(Debug, Clone)]
 pub struct Prng(u64);
 
 impl Prng {
-    /// A stream that depends on nothing but `seed`.
+    /// Creates a sequence that depends only on `seed`.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -19,13 +19,13 @@ impl Prng {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`, which is not 0.
+    /// Returns a number below `bound`, which is not 0.
     pub fn below(&mut self, bound: usize) -> usize {
-        assert!(bound > 0, "no number is below 0");
+        assert!(bound > 0, "the bound is 0");
         ((u128::from(self.next_u64()) * bound as u128) >> 64) as usize
     }
 
-    /// True in `percent` of 100 cases.
+    /// Returns true in `percent` of 100 cases.
     pub fn percent(&mut self, percent: u8) -> bool {
         self.below(100) < usize::from(percent)
     }
@@ -38,7 +38,7 @@ impl Prng {
         }
     }
 
-    /// Puts `items` into some order.
+    /// Puts `items` into a random order.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));

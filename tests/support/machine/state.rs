@@ -1,13 +1,13 @@
-//! What the simulated disk holds: live names and bytes, durable ones, and the effects between the two.
+//! The state of the simulated disk: live names and bytes, durable ones, and the effects between the two.
 //!
-//! Owns: [`MachineState`], pure: no futures, no faults, no chance.
+//! Owns: [`MachineState`], which is pure: no futures, no faults, no randomness.
 //!
 //! Invariants:
-//! - An effect is one completed change of one file or one directory, with a number that grows over the whole
-//!   disk. A sync makes durable exactly the effects of its file or directory that were completed when it was called.
+//! - An effect is one completed change of one file or one directory, with a number that grows over the whole disk. A
+//!   sync makes durable exactly the effects of its file or directory that were complete when it was called.
 //! - The live state is the durable one with every effect applied in order.
 //! - Data belongs to an inode, names to a directory: synced data without a synced name is unreachable.
-//! - After a failed sync what it covered may or may not be on the disk, and no later sync says otherwise.
+//! - After a failed sync the effects that it covered may or may not be on the disk, and no later sync changes that.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,7 +25,7 @@ const EEXIST: i32 = 17;
 const ENOTDIR: i32 = 20;
 const EISDIR: i32 = 21;
 
-/// What a name leads to.
+/// The target of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Node {
     Dir,
@@ -50,7 +50,7 @@ impl Data {
     }
 }
 
-/// A change of a directory: `None` removes the name.
+/// A change of a directory; `None` removes the name.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) path: PathBuf,
@@ -66,25 +66,25 @@ impl Entry {
     }
 }
 
-/// How sure an effect is to survive.
+/// The durability of an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    /// A later sync will cover it.
+pub(super) enum Durability {
+    /// No sync has covered it yet.
     Pending,
     /// A sync that covered it failed.
     Unknown,
-    /// Synced, but behind one that is not.
+    /// Synced, but after one that is not.
     Durable,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Effect<T> {
     pub(super) number: u64,
-    pub(super) fate: Fate,
+    pub(super) fate: Durability,
     pub(super) change: T,
 }
 
-/// Effects of one file or directory, oldest first.
+/// The effects of one file or directory, oldest first.
 type Effects<T> = Vec<Effect<T>>;
 
 #[derive(Debug, Clone, Default)]
@@ -128,7 +128,7 @@ impl MachineState {
         machine
     }
 
-    /// The same disk and page cache with every process gone: nothing is open any more.
+    /// Returns the same disk and page cache without processes: no file is open.
     pub(super) fn without_processes(&self) -> Self {
         let mut machine = self.clone();
         for file in &mut machine.files {
@@ -137,12 +137,12 @@ impl MachineState {
         machine
     }
 
-    /// The image of the names and bytes that the machine sees now.
+    /// Returns the image of the names and bytes that the machine sees now.
     pub(super) fn live_image(&self) -> Image {
         build_image(&self.names, |inode| self.files[inode].live.clone())
     }
 
-    /// Number of the newest effect: what a sync called now covers.
+    /// Returns the number of the newest effect, up to which a sync called now covers.
     pub(super) fn newest(&self) -> u64 {
         self.last_effect
     }
@@ -213,7 +213,7 @@ impl MachineState {
         self.last_effect += 1;
         let effect = Effect {
             number: self.last_effect,
-            fate: Fate::Pending,
+            fate: Durability::Pending,
             change,
         };
         let dir = path
@@ -229,7 +229,7 @@ impl MachineState {
         change.apply(&mut file.live);
         file.effects.push(Effect {
             number: self.last_effect,
-            fate: Fate::Pending,
+            fate: Durability::Pending,
             change,
         });
     }
@@ -258,12 +258,12 @@ impl MachineState {
         self.files[inode].handles -= 1;
     }
 
-    /// Handles of files that are open.
+    /// Returns the number of handles of open files.
     pub(super) fn open_files(&self) -> usize {
         self.files.iter().map(|file| file.handles).sum()
     }
 
-    /// Bytes in use: sizes of all files that have a name or are open. Holes count.
+    /// Returns the bytes in use: the sizes of all files that have a name or are open. Holes count.
     pub(super) fn used_bytes(&self) -> u64 {
         let kept = self
             .files
@@ -273,34 +273,34 @@ impl MachineState {
     }
 }
 
-/// Marks what a sync covered, and applies the durable ones that nothing undecided is in front of.
+/// Marks the effects that a sync covered, and applies the durable ones before the first undecided one.
 fn settle<T>(effects: &mut Effects<T>, covers: u64, succeeded: bool, mut apply: impl FnMut(&T)) {
     let fate = if succeeded {
-        Fate::Durable
+        Durability::Durable
     } else {
-        Fate::Unknown
+        Durability::Unknown
     };
     for effect in effects.iter_mut() {
-        if effect.fate == Fate::Pending && effect.number <= covers {
+        if effect.fate == Durability::Pending && effect.number <= covers {
             effect.fate = fate;
         }
     }
     let settled = effects
         .iter()
-        .take_while(|effect| effect.fate == Fate::Durable)
+        .take_while(|effect| effect.fate == Durability::Durable)
         .count();
     for effect in effects.drain(..settled) {
         apply(&effect.change);
     }
 }
 
-/// Makes an image of `names`: what lies below a missing directory is unreachable.
+/// Builds an image of `names`; names below a missing directory are unreachable.
 pub(super) fn build_image(
     names: &BTreeMap<PathBuf, Node>,
     mut content: impl FnMut(Inode) -> Content,
 ) -> Image {
     let mut image = Image::default();
-    // A directory sorts in front of what is in it.
+    // A directory sorts before its content.
     for (path, node) in names {
         let reachable = path
             .parent()

@@ -1,6 +1,6 @@
-//! What was done, counted: a generator that is not measured proves nothing.
+//! Counts of what was generated and reached, because a generator proves nothing without them.
 //!
-//! Owns: [`Census`]: operations, sizes, answers, images, and how recoveries went.
+//! Owns: [`Census`]: operations, sizes, answers, images, and results of recoveries.
 
 use std::collections::BTreeMap;
 
@@ -9,30 +9,30 @@ use tonnage_engine::OpenReport;
 use super::content::SIZES;
 use super::generate::History;
 use super::operation::Operation;
-use crate::machine::places;
+use crate::machine::call_sites;
 
-/// Counts of a sweep, or of many.
+/// Counts of one sweep, or of many.
 #[derive(Debug, Clone, Default)]
 pub struct Census {
-    /// Histories run.
+    /// Histories that were run.
     pub histories: u64,
-    /// Calls in them.
+    /// Their calls.
     pub operations: u64,
-    /// Crash points passed.
+    /// Crash points that were passed.
     pub points: u64,
-    /// Images that came up.
+    /// Images that occurred.
     pub images: u64,
-    /// Distinct ones that hold a store.
+    /// Distinct images that contain a store.
     pub distinct: u64,
     /// Recoveries, each with `fsck` before and after.
     pub recoveries: u64,
-    /// Openings that were stopped everywhere.
+    /// Opens that were stopped everywhere.
     pub cut_openings: u64,
-    /// Stops that only killed the process, the next one being stopped everywhere.
+    /// Stops that only killed the process, with the next process stopped everywhere.
     pub killed: u64,
-    /// Damaged stores looked at.
+    /// Damaged stores that were checked.
     pub damaged: u64,
-    /// Stores over which an unsynced write went astray.
+    /// Stores with a misdirected unsynced write.
     pub strays: u64,
     /// Calls by name.
     pub by_operation: BTreeMap<&'static str, u64>,
@@ -40,9 +40,10 @@ pub struct Census {
     pub by_size: BTreeMap<usize, u64>,
     /// Branches of recovery by name.
     pub by_branch: BTreeMap<&'static str, u64>,
-    /// Damage by what came of it.
+    /// Damage by its outcome.
     pub by_damage: BTreeMap<&'static str, u64>,
-    /// Places of the engine that change the disk and their classes, by how often they were reached, recoveries included.
+    /// Call sites of the engine that change the disk, with their classes, and how often they were reached, recoveries
+    /// included.
     pub by_place: BTreeMap<(&'static str, &'static str), u64>,
 }
 
@@ -62,7 +63,7 @@ impl Census {
         }
     }
 
-    /// Counts what an open said.
+    /// Counts the branches that an open reported.
     pub fn note_open(&mut self, report: &OpenReport, uploads: usize) {
         let branches = [
             ("created anew", report.created),
@@ -91,15 +92,15 @@ impl Census {
         }
     }
 
-    /// Counts the places that this thread reached since it was last asked.
-    pub fn note_places(&mut self) {
-        for (place, count) in places::take_counts() {
+    /// Counts the call sites that this thread reached since the last call.
+    pub fn note_call_sites(&mut self) {
+        for (place, count) in call_sites::take_counts() {
             *self.by_place.entry(place).or_default() += count;
         }
     }
 
-    /// Places of the engine that were reached fewer than `wanted` times, each with how often.
-    pub fn rare_places(&self, wanted: u64) -> Vec<String> {
+    /// Returns the call sites that were reached fewer than `wanted` times, with their counts.
+    pub fn rare_call_sites(&self, wanted: u64) -> Vec<String> {
         let mut by_name = BTreeMap::<_, u64>::new();
         for ((name, _class), count) in &self.by_place {
             *by_name.entry(*name).or_default() += count;
@@ -109,7 +110,7 @@ impl Census {
             .collect()
     }
 
-    /// Adds another one.
+    /// Adds the counts of another one.
     pub fn add(&mut self, other: &Self) {
         self.histories += other.histories;
         self.operations += other.operations;

@@ -1,6 +1,6 @@
-//! Bytes by number: what histories push, the same in every run.
+//! Numbered contents that histories push, the same in every run.
 //!
-//! Owns: [`SIZES`], the sizes around every boundary there is; [`bytes()`], [`digest()`], and the same of manifests.
+//! Owns: [`SIZES`], the sizes around every boundary; [`bytes()`], [`digest()`], and the same for manifests.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
@@ -11,14 +11,14 @@ use tonnage_engine::{Algorithm, Digest};
 
 use crate::machine::Prng;
 
-/// One chunk under one checksum.
+/// The length of a chunk, which has one checksum.
 const CHUNK: usize = 64 << 10;
-/// From here on a blob has a segment of its own, in stores of [`super::generate::options`].
+/// The length from which a blob has a dedicated segment, in stores of [`super::generate::options`].
 pub const THRESHOLD: usize = 96 << 10;
 /// The same in stores of [`super::generate::roomy_options`], half a shared segment.
 pub const ROOMY_THRESHOLD: usize = 512 << 10;
-/// Two records of these payloads fill a shared segment of 1 MiB to its last byte: header 4096, frame 128, table 64 each, and
-/// the 64 bytes of alignment that the appender asks for.
+/// Two payload lengths whose records fill a shared segment of 1 MiB to its last byte: header 4096, frame 128, table 64
+/// each, and the 64 bytes of alignment that the appender reserves.
 const FIRST_HALF: usize = 522_048;
 const SECOND_HALF: usize = 521_984;
 
@@ -62,7 +62,7 @@ pub const SIZES: [usize; 34] = [
 /// How many of [`SIZES`] are small enough for every history.
 pub const COMMON_SIZES: usize = 25;
 
-/// Repositories of all histories.
+/// The repositories of all histories.
 pub const REPOSITORIES: [&str; 3] = ["library/a", "b", "team/with/a/long/path"];
 /// A content of one byte that no history pushes.
 pub const WITNESS: u32 = 9 * SIZES.len() as u32 + 1;
@@ -70,17 +70,17 @@ pub const WITNESS: u32 = 9 * SIZES.len() as u32 + 1;
 /// Contents by their digests.
 pub type Contents = BTreeMap<Digest, Bytes>;
 
-/// Bytes of content `number`.
+/// Returns the bytes of content `number`.
 pub fn bytes(number: u32) -> Bytes {
     known(number).0
 }
 
-/// Digest of content `number`.
+/// Returns the digest of content `number`.
 pub fn digest(number: u32) -> Digest {
     known(number).1
 }
 
-/// The algorithm that content `number` goes by: SHA-256 for the first two of each size, then one of the others.
+/// Returns the algorithm of content `number`: SHA-256 for the first two of each size, then one of the others.
 pub fn algorithm(number: u32) -> Algorithm {
     match (number as usize / SIZES.len(), number % 2) {
         (0 | 1, _) => Algorithm::Sha256,
@@ -101,12 +101,12 @@ fn known(number: u32) -> (Bytes, Digest) {
     (bytes.clone(), *digest)
 }
 
-/// Bytes of manifest `number`.
+/// Returns the bytes of manifest `number`.
 pub fn manifest(number: u32) -> Bytes {
     Bytes::from(format!("{{\"manifest\":{number}}}"))
 }
 
-/// Digest of manifest `number`.
+/// Returns the digest of manifest `number`.
 pub fn manifest_digest(number: u32) -> Digest {
     Digest::of(Algorithm::Sha256, &manifest(number))
 }

@@ -1,7 +1,8 @@
-//! A stopped store with wrong bytes: flipped bits, sectors of zeros, blocks and unsynced writes that went to another place.
+//! Stopped stores with wrong bytes: flipped bits, zeroed sectors, blocks and unsynced writes at a wrong place.
 //!
-//! Owns: [`check`], [`astray`]. Demanded: nothing wrong is served, nothing panics, no names are lost in silence. The one place where damage
-//! cannot be told from a torn write is the last frame of a journal that was not closed; it is left alone there.
+//! Owns: [`check`], [`check_misdirected`]. Checked: no wrong bytes are served, nothing panics, and no names are lost
+//! unnoticed. The last frame of a journal that was not closed is left unchanged, because damage there cannot be
+//! distinguished from a torn write.
 
 use std::path::PathBuf;
 
@@ -10,17 +11,17 @@ use tonnage_engine::{Digest, Error, Store};
 use super::census::Census;
 use super::found;
 use super::recover::{Found, Task, Violation, fsck_image, guarded, store_path};
-use crate::machine::{Image, Machine, Prng, Stray};
+use crate::machine::{Image, Machine, MisdirectedWrite, Prng};
 use crate::whole_blobs::{ByDigest as _, InOnePiece as _};
 
-/// Damaged copies of each store.
+/// The number of damaged copies of each store.
 const COPIES: usize = 16;
-/// Bytes drawn in search of one that is not zero: most of a small store is padding.
+/// The number of bytes drawn in search of one that is not zero: most of a small store is padding.
 const DRAWS: usize = 6;
 const BLOCK: u64 = 4096;
 const SECTOR: usize = 512;
 
-/// Damages a closed store in several ways, one at a time, and looks at each.
+/// Damages a closed store in several ways, one at a time, and checks each.
 pub fn check(
     task: &Task,
     image: &Image,
@@ -44,10 +45,10 @@ pub fn check(
     Ok(())
 }
 
-/// Looks at a store over which an unsynced write went astray. `found` is what is there without it.
-pub fn astray(
+/// Checks a store with a misdirected unsynced write. `found` is the content without it.
+pub fn check_misdirected(
     task: &Task,
-    stray: &Stray,
+    stray: &MisdirectedWrite,
     found: &Found,
     census: &mut Census,
 ) -> Result<(), Violation> {
@@ -55,7 +56,7 @@ pub fn astray(
     let spared = tail
         .as_ref()
         .is_none_or(|tail| is_spared(tail, &stray.without.image, &stray.image));
-    // A frame is known by its place: over the last one, too, it is no torn write.
+    // A frame contains its place, so it is no torn write at another place, also over the last frame.
     if stray.image == stray.without.image || !(spared || stray.is_frame) {
         return Ok(());
     }
@@ -69,7 +70,7 @@ pub fn astray(
     Ok(())
 }
 
-/// Whether nothing changed from the last frames of the journal on.
+/// Returns whether nothing changed from the last frames of the journal on.
 fn is_spared((journal, from): &(PathBuf, u64), one: &Image, other: &Image) -> bool {
     let end = |image: &Image| {
         let mut bytes = image.files[journal].to_vec();
@@ -78,7 +79,7 @@ fn is_spared((journal, from): &(PathBuf, u64), one: &Image, other: &Image) -> bo
     end(one) == end(other)
 }
 
-/// Where the last frame but one of the journal begins: the last may be torn, and then the one before it is the last that holds.
+/// Returns where the last frame but one of the journal begins: if the last one is torn, that one is the last valid one.
 pub(super) fn last_frames(image: &Image) -> Option<(PathBuf, u64)> {
     let began = |path: &&PathBuf| {
         let mut magic = [0; 8];
@@ -94,7 +95,7 @@ pub(super) fn last_frames(image: &Image) -> Option<(PathBuf, u64)> {
     Some((path.clone(), from))
 }
 
-/// A copy in which one thing is wrong, and what. `tail` is left alone.
+/// Returns a copy with one damage, and its description. `tail` stays unchanged.
 fn damage(
     image: &Image,
     tail: Option<&(PathBuf, u64)>,
@@ -162,7 +163,7 @@ fn damage(
         .then_some((damaged, what))
 }
 
-/// What comes of it: where it is noticed.
+/// Opens a damaged store. Returns where the damage is noticed.
 fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Violation> {
     let noticed = match fsck_image(task.seed, image) {
         Ok(report) => !report.findings.is_empty(),
@@ -216,7 +217,7 @@ fn look(task: &Task, image: &Image, found: &Found) -> Result<&'static str, Viola
     })
 }
 
-/// What reads found damaged is known to the next start, before it reads anything.
+/// Checks that damage found by reads is known to the next start before it reads anything.
 async fn remembered(task: &Task, machine: &Machine, known: &[Digest]) -> Result<(), Violation> {
     if known.is_empty() {
         return Ok(());
@@ -225,7 +226,7 @@ async fn remembered(task: &Task, machine: &Machine, known: &[Digest]) -> Result<
     let (store, _) = opened.map_err(|error| Violation::new("damage", error.to_string()))?;
     let mut forgotten = Vec::new();
     for digest in known {
-        // One whose row cannot be read is not known to be sound.
+        // A blob whose row cannot be read counts as damaged.
         if matches!(store.is_damaged(digest).await, Ok(false)) {
             forgotten.push(digest);
         }
@@ -238,7 +239,7 @@ async fn remembered(task: &Task, machine: &Machine, known: &[Digest]) -> Result<
     Err(Violation::new("damage", what))
 }
 
-/// Whether a blob reads back; other bytes than its own are a violation.
+/// Returns whether a blob reads back. Wrong bytes are a violation.
 pub(super) async fn read(store: &Store, digest: &Digest) -> Result<bool, Violation> {
     let read = async {
         let reader = store.open_blob(digest).await?;

@@ -1,7 +1,7 @@
-//! Carries calls out against a store, simulated or real, and notes what a client sees.
+//! A client that carries out calls on a store, simulated or real, and records what it sees.
 //!
-//! Owns: [`Client`]. Refuses: judging what a stop leaves (`judge`); what is wrong at once (other bytes than were pushed, a
-//! lease that an answer promised and that is not held) is a complaint in the record.
+//! Owns: [`Client`]. Refuses: checks of what a stop leaves (`timeline`). What is wrong at once, such as wrong bytes or a
+//! promised lease that is missing, is a violation in the record.
 
 use crate::by_name::ByName as _;
 use crate::whole_blobs::ByDigest as _;
@@ -20,14 +20,14 @@ use super::content;
 use super::operation::{Call, How, Operation, many_tag};
 use super::record::{Answer, SentUpload, Shared};
 
-/// Bytes that are sent and taken back.
-const TAKEN_BACK: usize = 70_000;
-/// An upload without a byte for this long is idle: it is put away, and makes room for others.
+/// The number of bytes that are sent and rolled back.
+const ROLLED_BACK: usize = 70_000;
+/// The time without bytes after which an upload is idle: it is suspended, and may be evicted.
 pub const IDLE_UPLOAD: Duration = Duration::from_secs(3);
-/// Pieces in which contents are sent.
+/// The length of the pieces in which contents are sent.
 const PIECE: usize = 30_011;
 
-/// One client: makes its calls one after the other.
+/// One client, which makes its calls one after the other.
 #[derive(Debug)]
 pub struct Client {
     number: usize,
@@ -36,7 +36,7 @@ pub struct Client {
     record: Shared,
     lease_grace: std::time::Duration,
     left: Vec<Left>,
-    /// The call holds an upload.
+    /// The call has opened an upload.
     holds: AtomicBool,
 }
 
@@ -47,14 +47,14 @@ pub struct Left {
     pub id: UploadId,
     /// Its repository.
     pub repository: String,
-    /// What it is to become.
+    /// The content that it is to become.
     pub content: u32,
-    /// Bytes that it must have: it was at rest when the store was closed.
+    /// The number of bytes that it must have: it was suspended when the store was closed.
     pub certain: Option<u64>,
 }
 
 impl Client {
-    /// A client of an open store that may go on with uploads of an earlier life.
+    /// Creates a client of an open store, which may continue uploads of an earlier life.
     pub fn new(
         number: usize,
         store: Store,
@@ -74,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Makes all calls, then tells which uploads it left.
+    /// Makes all calls. Returns the uploads that it left.
     pub async fn run(mut self, calls: Vec<Call>) -> Vec<Left> {
         for call in &calls {
             let place = self
@@ -85,12 +85,10 @@ impl Client {
             let answer = taken.unwrap_or_else(|error| match error {
                 Error::UnknownUpload if self.holds.load(Ordering::Relaxed) => {
                     let what = format!("{call:?}: an upload ended under the request that held it");
-                    self.record.complain("uploads", what);
+                    self.record.add_violation("uploads", what);
                     Answer::Done
                 }
-                Error::UnknownUpload | Error::TooManyUploads { .. }
-                    if self.record.may_give_way() =>
-                {
+                Error::UnknownUpload | Error::TooManyUploads { .. } if self.record.may_evict() => {
                     Answer::Done
                 }
                 Error::Unmet(unmet) => Answer::Refused(format!("{unmet:?}")),
@@ -102,7 +100,7 @@ impl Client {
             if let Answer::Committed(lsn) = answer
                 && self.store.view().lsn().0 < lsn
             {
-                self.record.complain(
+                self.record.add_violation(
                     "visible when answered",
                     format!("{call:?} was answered at LSN {lsn}, which readers do not see"),
                 );
@@ -121,8 +119,9 @@ impl Client {
                 let answer = self.link(place, repository, *content, blob).await?;
                 let became = self.store.finished_upload(id, repository);
                 if became != Some(content::digest(*content)) {
-                    let what = format!("upload {id} of content {content} is said to be {became:?}");
-                    self.record.complain("uploads", what);
+                    let what =
+                        format!("upload {id} of content {content} is reported as {became:?}");
+                    self.record.add_violation("uploads", what);
                 }
                 Ok(answer)
             }
@@ -281,7 +280,7 @@ impl Client {
             }
         }
         let committed = self.store.commit(batch).await?;
-        // What was linked is leased with the answer, until a manifest references it.
+        // A linked blob is leased with the answer, until a manifest references it.
         for digest in linked {
             self.leased(digest).await?;
         }
@@ -292,7 +291,7 @@ impl Client {
         Ok(Answer::Committed(committed.lsn.0))
     }
 
-    /// An answer promised this digest just now.
+    /// Records that an answer just promised this digest.
     async fn leased(&self, digest: Digest) -> Result<(), Error> {
         if !self
             .store
@@ -355,21 +354,21 @@ impl Client {
         let mut sent = half;
         send(&mut upload, whole.slice(..half)).await?;
         if how.taken_back {
-            let other = Bytes::from(vec![0x5a; TAKEN_BACK]);
+            let other = Bytes::from(vec![0x5a; ROLLED_BACK]);
             let with = [&whole[..half], &other[..]].concat();
             self.note(id, |upload| upload.with_taken_back = Some(with.into()));
             let before = upload.savepoint().await?;
             send(&mut upload, other).await?;
             let idles = number.is_multiple_of(2);
             if idles {
-                // Its log names these bytes then.
+                // The upload's log contains these bytes then.
                 self.env.clock.sleep(IDLE_UPLOAD).await;
             }
             upload.rollback(before).await?;
             let now = self.record.tick();
             self.note(id, |upload| upload.taken_back = Some(now));
             if idles {
-                // The next time that it is put away, their space is given back.
+                // Their space is freed at the next suspension.
                 sent = whole.len().min(half + 1);
                 send(&mut upload, whole.slice(half..sent)).await?;
                 self.env.clock.sleep(IDLE_UPLOAD).await;
@@ -384,7 +383,7 @@ impl Client {
             match upload.finish(wrong, None).await {
                 Err(Error::DigestMismatch { .. }) => {}
                 Err(error) => return Err(error),
-                Ok(_) => self.record.complain(
+                Ok(_) => self.record.add_violation(
                     "digest",
                     format!("content {number} was taken for another one's digest"),
                 ),
@@ -393,7 +392,7 @@ impl Client {
         Ok((id, upload.finish(content::digest(number), None).await?))
     }
 
-    /// Another request goes on where `older` is, which can write no more.
+    /// Opens the upload in another request, which takes the turn from `older`, which can write no more.
     async fn take_over(&self, mut older: Upload, repository: &str) -> Result<Upload, Error> {
         let claim = UploadClaim {
             position: UploadPosition::At(older.offset()),
@@ -408,7 +407,7 @@ impl Client {
             Err(Error::UploadBusy)
         ) {
             let what = format!("upload {} took bytes of two requests", older.id());
-            self.record.complain("uploads", what);
+            self.record.add_violation("uploads", what);
         }
         Ok(newer)
     }
@@ -448,7 +447,7 @@ impl Client {
         let offset = usize::try_from(status.offset).unwrap_or(usize::MAX);
         if offset > whole.len() {
             let what = format!("upload {} says that it has {offset} bytes", left.id);
-            self.record.complain("uploads", what);
+            self.record.add_violation("uploads", what);
             return Ok(Answer::Done);
         }
         let mut upload = self.open(left.id, &left.repository).await?;
@@ -459,7 +458,7 @@ impl Client {
                     "upload {} went on at {offset} and became {found}, not {expected}",
                     left.id
                 );
-                self.record.complain("uploads", what);
+                self.record.add_violation("uploads", what);
                 return Ok(Answer::Done);
             }
             other => other?,
@@ -471,7 +470,7 @@ impl Client {
         if let Some(left) = self.left.pop() {
             self.note(left.id, |upload| upload.at_rest = None);
             if status_of(&self.store, &left, &self.record).is_none() {
-                return Ok(Answer::Done); // a crash took it, or it gave way
+                return Ok(Answer::Done); // it was lost in a crash, or evicted
             }
             self.store.cancel_upload(left.id, &left.repository)?;
             if self
@@ -480,13 +479,13 @@ impl Client {
                 .is_some()
             {
                 let what = format!("upload {} is there after it was cancelled", left.id);
-                self.record.complain("uploads", what);
+                self.record.add_violation("uploads", what);
             }
         }
         Ok(Answer::Done)
     }
 
-    /// As a HEAD does: a blob that is linked is answered for, and the answer leases it.
+    /// Checks a blob as a HEAD does: if it is linked, the answer leases it.
     async fn head(&self, repository: &str, number: u32) -> Result<Answer, Error> {
         let (view, digest) = (self.store.view(), content::digest(number));
         if view.read(|view| view.linked(repository, &digest)).await? {
@@ -496,7 +495,7 @@ impl Client {
         Ok(Answer::Done)
     }
 
-    /// Every lease that an answer promised and that has not expired is held.
+    /// Checks that every lease of an answer that has not expired exists.
     fn check_leases(&self, after: &Call) {
         let now = self.env.clock.monotonic();
         let promised = self.record.0.lock().leases.clone();
@@ -504,7 +503,7 @@ impl Client {
             if until > now && !self.store.is_leased(&digest) {
                 let what =
                     format!("after {after:?}: nothing holds {digest}, which an answer promised");
-                self.record.complain("leases", what);
+                self.record.add_violation("leases", what);
             }
         }
     }
@@ -526,7 +525,7 @@ impl Client {
         }
         let Some(reader) = self.store.open_blob(&digest).await? else {
             let what = format!("content {number} is linked in {repository} and not stored");
-            self.record.complain("reads", what);
+            self.record.add_violation("reads", what);
             return Ok(Answer::Done);
         };
         let whole = content::bytes(number);
@@ -538,19 +537,19 @@ impl Client {
         }
         if found != whole[at(from)..at(to)] {
             let what = format!("content {number} reads as other bytes from {from} % to {to} %");
-            self.record.complain("reads", what);
+            self.record.add_violation("reads", what);
         }
         Ok(Answer::Done)
     }
 }
 
-/// How far an upload is that was left. One of this life is there, unless it may have given way.
+/// Returns the offset of an upload that was left. One of this life must exist, unless it may have been evicted.
 pub fn status_of(store: &Store, left: &Left, record: &Shared) -> Option<UploadStatus> {
     let status = store.upload_status(left.id, &left.repository);
     let begun = record.0.lock().uploads.contains_key(&left.id);
-    if status.is_none() && begun && !record.may_give_way() {
+    if status.is_none() && begun && !record.may_evict() {
         let what = format!("upload {} is gone, though there was room for it", left.id);
-        record.complain("uploads", what);
+        record.add_violation("uploads", what);
     }
     status
 }
@@ -564,7 +563,7 @@ async fn send(upload: &mut Upload, bytes: Bytes) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs all clients side by side; returns what each left.
+/// Runs all clients concurrently. Returns the uploads that each left.
 pub async fn run_clients(
     store: &Store,
     env: &Env,
@@ -592,7 +591,7 @@ pub async fn run_clients(
     left.into_iter().flatten().collect()
 }
 
-/// A batch in the repository of `call` that requires and stages nothing.
+/// Returns a batch in the repository of `call` without preconditions and staged blobs.
 fn batch(call: &Call, changes: Vec<Change>) -> Batch<FinishedBlob> {
     Batch {
         repository: call.repository.clone(),
@@ -604,7 +603,7 @@ fn batch(call: &Call, changes: Vec<Change>) -> Batch<FinishedBlob> {
     }
 }
 
-/// Carries one call out. What a client would complain of panics.
+/// Carries out one call. Panics on a violation.
 pub async fn take(store: &Store, env: &Env, call: &Call) -> Result<(), Error> {
     let record = Shared::default();
     let grace = std::time::Duration::ZERO;
@@ -618,7 +617,7 @@ pub async fn take(store: &Store, env: &Env, call: &Call) -> Result<(), Error> {
     );
     let place = record.begin(0, call, store.view().lsn().0);
     let taken = client.take(call, place).await;
-    let complaints = &record.0.lock().complaints;
-    assert!(complaints.is_empty(), "{complaints:?}");
+    let violations = &record.0.lock().violations;
+    assert!(violations.is_empty(), "{violations:?}");
     taken.map(drop)
 }

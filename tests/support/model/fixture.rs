@@ -1,6 +1,6 @@
-//! Stores as files in a folder, kept beside the text of what is in them, so that every later version can be held to them.
+//! Stores as files in a directory, with a text of their content, so that every later version can be tested with them.
 //!
-//! Owns: reading and writing such a folder, and the text. Refuses: knowing which versions there are (tests/engine/fixtures.rs).
+//! Owns: reading and writing such a directory, and the text. Refuses: the list of versions (tests/engine/fixtures.rs).
 
 use std::fmt::Write as _;
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::Path;
 use super::recover::{Found, empty_disk, store_path};
 use crate::machine::{Content, Image};
 
-/// What a version wrote, as a disk.
+/// Reads the store of a version as a disk.
 pub fn load(folder: &Path) -> io::Result<Image> {
     let mut image = empty_disk();
     load_into(&mut image, folder, &store_path())?;
@@ -32,7 +32,7 @@ fn load_into(image: &mut Image, folder: &Path, at: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the store of a disk into a folder, but for what says nothing.
+/// Writes the store of a disk into a directory, except for files of zeros.
 pub fn save(image: &Image, folder: &Path) -> io::Result<()> {
     let root = store_path();
     for (path, content) in &image.files {
@@ -49,7 +49,7 @@ pub fn save(image: &Image, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Everything that was found, a line for each fact, in a fixed order.
+/// Returns everything that was found, one fact a line, in a fixed order.
 pub fn describe(found: &Found) -> String {
     let mut text = format!("lsn {}\n", found.lsn);
     let mut line = |words: std::fmt::Arguments<'_>| {

@@ -1,8 +1,8 @@
-//! Every byte of a store with one of its bits turned, one at a time.
+//! A store with one bit of each byte flipped, one at a time.
 //!
-//! Owns: [`Specimen`]: a small store that holds every structure of FORMAT.md, closed or stopped; and what is demanded of each byte of
-//! it ([`Specimen::flip`]): nothing wrong is served, no name is lost, what FORMAT.md marks as covered is noticed, and the damage
-//! reaches no farther than its section "Blast radius" says.
+//! Owns: [`Specimen`], a small store with every structure of FORMAT.md, closed or killed; and the check of each of its
+//! bytes ([`Specimen::flip`]). No wrong bytes are served, no name is lost, what FORMAT.md calls covered is noticed, and
+//! the damage reaches no farther than its section "Blast radius" says.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,14 +27,14 @@ use crate::whole_blobs::ByDigest as _;
 
 const SEED: u64 = 1;
 const CHUNK: u64 = 64 << 10;
-/// Small contents under each algorithm, two chunks in a shared segment, and one with a segment of its own.
+/// Small contents under each algorithm, one of two chunks in a shared segment, and one with a dedicated segment.
 const CONTENTS: [u32; 7] = [0, 1, 11, 6, 20, 68 + 1, 68 + 34 + 10];
 /// The content that is marked as damaged.
 const MARKED: u32 = 6;
-/// The content of the upload that is left open, behind its first checkpoint.
+/// The content of the upload that is left open, after its first checkpoint.
 const LEFT: u32 = 24;
 
-/// What came of a turned bit.
+/// The outcome of a flipped bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// The store does not open.
@@ -43,32 +43,32 @@ pub enum Outcome {
     Unreadable,
     /// `fsck` names the file; readers notice nothing.
     Found,
-    /// The upload that it belongs to goes on from an earlier place, or not at all.
+    /// The upload to which it belongs continues from an earlier offset, or not at all.
     Upload,
-    /// Nobody notices: FORMAT.md says that the byte does not count.
+    /// It is not noticed: FORMAT.md says that the byte is not covered.
     Uncovered,
 }
 
-/// A store whose bytes are turned.
+/// A store whose bits are flipped.
 #[derive(Debug)]
 pub struct Specimen {
     /// Whether it was closed.
     pub closed: bool,
     /// Its bytes.
     pub image: Image,
-    /// What to look for in it.
+    /// The expected content.
     pub task: Task,
-    /// What is in it.
+    /// The content that was found.
     pub found: Found,
-    /// Where each payload lies: file, first byte, length.
+    /// The place of each payload: file, first byte, length.
     payloads: BTreeMap<Digest, (PathBuf, u64, u64)>,
     tail: Option<(PathBuf, u64)>,
-    /// Where uploads go on.
+    /// The offsets at which uploads continue.
     resumed: BTreeMap<UploadId, u64>,
 }
 
 impl Specimen {
-    /// Fills a store; `closed` or with the power gone at its end, everything synced that was answered.
+    /// Creates a store that is `closed`, or whose power is cut at the end with everything answered synced.
     pub fn new(closed: bool) -> Self {
         let options = options();
         let machine = Machine::new(SEED, &empty_disk());
@@ -109,7 +109,7 @@ impl Specimen {
         specimen
     }
 
-    /// Where the uploads of the undamaged store go on.
+    /// Returns the offsets at which the uploads of the undamaged store continue.
     fn offsets(&self) -> BTreeMap<UploadId, u64> {
         let machine = Machine::new(SEED, &self.image);
         machine.executor.block_on(async {
@@ -124,7 +124,7 @@ impl Specimen {
         })
     }
 
-    /// Files and their sizes, but for what is no part of the store or holds nothing.
+    /// Returns files and their sizes, except for those that are no part of the store or are empty.
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
         let part = |(path, content): (&PathBuf, &crate::machine::Content)| {
             let name = path.file_name()?.to_string_lossy().into_owned();
@@ -133,7 +133,7 @@ impl Specimen {
         self.image.files.iter().filter_map(part).collect()
     }
 
-    /// Turns one bit and looks at what comes of it.
+    /// Flips one bit and checks the outcome.
     pub fn flip(&self, path: &Path, at: u64) -> Result<Outcome, Violation> {
         let mut image = self.image.clone();
         let content = image.files.get_mut(path).expect("the file is there");
@@ -162,7 +162,7 @@ impl Specimen {
                 report.findings.iter().any(|finding| named(&finding.what))
             }
             Ok(report) => report.findings.iter().any(|finding| {
-                // A run file is named by what says that its checkpoint cannot be used.
+                // A run file is named by the finding that its checkpoint cannot be used.
                 finding.path == path || finding.what.contains(&*name)
             }),
             Err(_) => true,
@@ -183,10 +183,10 @@ impl Specimen {
                 Err(error) => return wrong(format!("fsck is silent, open says: {error}")),
             };
             let (lost, model) = self.read_all(&store, path, at).await?;
-            let uploads = self.go_on(&store, path).await?;
+            let uploads = self.continue_upload(&store, path).await?;
             drop(store.close().await);
             if tail {
-                // The last frame of a journal that was not closed: what it held may be taken for torn.
+                // The last frame of a journal that was not closed may count as torn.
                 return Ok(Outcome::Found);
             }
             if model != self.found.model {
@@ -199,14 +199,14 @@ impl Specimen {
                 (false, false, _) => Ok(Outcome::Upload),
                 (false, true, true) => Ok(Outcome::Found),
                 (false, true, false) if self.is_covered(path, at) => {
-                    wrong("a covered byte changed, and nobody notices".to_owned())
+                    wrong("a covered byte changed unnoticed".to_owned())
                 }
                 (false, true, false) => Ok(Outcome::Uncovered),
             }
         })
     }
 
-    /// Where the chunk of a blob begins that this byte is in.
+    /// Returns where the chunk of a blob begins that contains this byte.
     fn chunk_at(&self, path: &Path, at: u64) -> Option<u64> {
         let mut payloads = self.payloads.values();
         let (_, first, _) = payloads
@@ -214,7 +214,7 @@ impl Specimen {
         Some(first + (at - first) / CHUNK * CHUNK)
     }
 
-    /// Reads every blob: at most one may be lost, the one that the byte belongs to, and of a payload only the chunk.
+    /// Reads every blob. At most one may be lost: the one to which the byte belongs, and of a payload only the chunk.
     async fn read_all(
         &self,
         store: &Store,
@@ -243,7 +243,7 @@ impl Specimen {
                 Err(wrong(format!("one byte costs {} blobs", lost.len())))
             };
         };
-        // Of an empty blob there is a frame, somewhere in a shared segment.
+        // An empty blob has only a frame, somewhere in a shared segment.
         let Some((file, first, length)) = self.payloads.get(&digest) else {
             return Ok((true, model));
         };
@@ -264,9 +264,9 @@ impl Specimen {
         Ok((true, model))
     }
 
-    /// Whether the upload that was left goes on from where it was. It may go on from earlier or be gone where its own
+    /// Returns whether the upload that was left continues at its offset. It may continue earlier or be gone if its own
     /// files are damaged, and never becomes other bytes than were sent.
-    async fn go_on(&self, store: &Store, path: &Path) -> Result<bool, Violation> {
+    async fn continue_upload(&self, store: &Store, path: &Path) -> Result<bool, Violation> {
         let wrong = |what: String| Violation::new("uploads", what);
         let mut whole = true;
         for (id, sent) in &self.task.uploads {
@@ -286,8 +286,9 @@ impl Specimen {
         Ok(whole)
     }
 
-    /// What FORMAT.md does not cover: behind the record of a checkpoint, behind the last record of a shared segment, behind the last
-    /// checkpoint of an upload, marks of a journal that was not closed.
+    /// Returns whether FORMAT.md covers this byte. It does not cover bytes after the record of a checkpoint, after the
+    /// last record of a shared segment and after the last checkpoint of an upload, and marks of a journal that was not
+    /// closed.
     fn is_covered(&self, path: &Path, at: u64) -> bool {
         let bytes = self.image.files[path].to_vec();
         let unclosed = self.tail.as_ref().is_some_and(|(tail, _)| tail == path);
@@ -309,7 +310,7 @@ impl Specimen {
     }
 }
 
-/// A read that gives a wrong bit, once: the store remembers the blob as damaged, though its bytes are right.
+/// Causes a read with a wrong bit, once: the store records the blob as damaged, although its bytes are right.
 async fn mark_damaged(machine: &Machine, store: &Store) {
     let nothing_resident = Noise {
         would_block: 100,
@@ -331,7 +332,7 @@ async fn mark_damaged(machine: &Machine, store: &Store) {
     assert!(store.view().lsn() > before, "the mark was not recorded");
 }
 
-/// What to look for in such a store, with the uploads that were begun in it.
+/// Returns the expected content of such a store, with the uploads that were begun in it.
 pub fn task(uploads: BTreeMap<UploadId, SentUpload>) -> Task {
     let contents = CONTENTS
         .map(|number| (content::digest(number), content::bytes(number)))
@@ -345,7 +346,7 @@ pub fn task(uploads: BTreeMap<UploadId, SentUpload>) -> Task {
     }
 }
 
-/// The upload that is left open in it.
+/// Returns the upload that is left open in it.
 pub fn left() -> SentUpload {
     SentUpload {
         repository: "library/a".to_owned(),
@@ -357,12 +358,13 @@ pub fn left() -> SentUpload {
     }
 }
 
-/// Options of its store.
+/// Returns the options of its store.
 pub fn options() -> Options {
     generate::options()
 }
 
-/// What fills the store: every kind of row and transaction, a checkpoint in the middle, several journal files.
+/// Returns the calls that fill the store: every kind of row and transaction, a checkpoint in the middle, several
+/// journal files.
 fn calls() -> Vec<Call> {
     let mut calls = Vec::new();
     let mut add = |repository: &str, operation| {
@@ -420,12 +422,12 @@ fn belongs_to_uploads(path: &Path) -> bool {
     path.extension().is_some_and(|found| found == "upload")
 }
 
-/// Only what cannot be made good or told apart keeps a store from opening.
+/// Returns whether a flip in this file may keep the store from opening: only files that nothing can replace.
 fn may_refuse(path: &Path) -> bool {
     is_journal(path)
 }
 
-/// Finds each payload by its bytes; empty ones are nowhere.
+/// Finds each payload by its bytes; empty ones have no place.
 fn payloads(image: &Image, universe: &Contents) -> BTreeMap<Digest, (PathBuf, u64, u64)> {
     let mut places = BTreeMap::new();
     for (path, content) in image.files.iter().filter(|(path, _)| is_segment(path)) {
@@ -456,7 +458,7 @@ async fn read_range(
     Ok(())
 }
 
-/// Goes on with an upload and ends it; returns where it went on.
+/// Continues an upload and finishes it. Returns the offset at which it continued.
 pub async fn resume(store: &Store, id: UploadId, sent: &SentUpload) -> Result<u64, Error> {
     let mut upload = store
         .open_upload(id, &sent.repository, UploadClaim::default())

@@ -1,4 +1,4 @@
-//! What an open store holds, as a value that compares with the model.
+//! The content of an open store, as a value that compares with the model.
 
 use crate::by_name::ByName as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use super::state::{Manifest, Model, Repository};
 
 const ALL: usize = 100_000;
 
-/// Everything that readers of the store can see, read through every listing and each of their reverses.
+/// Returns everything that readers of the store can see, read through every listing and each reverse listing.
 pub async fn snapshot(store: &Store) -> Result<Model, Error> {
     let view = store.view();
     let mut found = Model::default();
@@ -20,7 +20,7 @@ pub async fn snapshot(store: &Store) -> Result<Model, Error> {
     Ok(found)
 }
 
-/// What one repository holds; nothing if it does not exist.
+/// Returns the content of one repository, which is empty if it does not exist.
 pub async fn repository(store: &Store, name: &str) -> Result<Repository, Error> {
     let view = store.view();
     let mut found = Repository {
@@ -53,7 +53,7 @@ pub async fn repository(store: &Store, name: &str) -> Result<Repository, Error> 
     Ok(found)
 }
 
-/// Whether what is listed the other way round agrees: referrers of each subject, holders of each link.
+/// Checks the reverse listings: referrers of each subject, holders of each link.
 pub async fn reverses(store: &Store, found: &Model) -> Result<Result<(), String>, Error> {
     let view = store.view();
     for (name, repository) in &found.repositories {

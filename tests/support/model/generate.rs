@@ -1,8 +1,9 @@
-//! Histories out of a seed.
+//! Histories generated from a seed.
 //!
 //! Owns: [`History`] and [`generate`]. A history is data, so that it can be printed, measured (`census`) and shrunk.
 //!
-//! Small universes on purpose: a few names that clients fight for find more than many names that nobody else uses.
+//! The universe is small on purpose: a few names that all clients change find more errors than many names of single
+//! clients.
 
 use std::time::Duration;
 
@@ -53,47 +54,47 @@ enum Kind {
     Checkpoint,
 }
 
-/// A store's lives, one after the other, on one disk.
+/// The lives of a store, one after the other, on one disk.
 #[derive(Debug, Clone)]
 pub struct History {
-    /// Where it came from; also orders tasks, completions and losses.
+    /// Its seed, also for the order of tasks, completions and losses.
     pub seed: u64,
-    /// Whether two contents fill a shared segment, and the threshold is half of one.
+    /// Whether two contents fill a shared segment, with a threshold of half a segment.
     pub roomy: bool,
-    /// Whether checkpoints come by themselves.
+    /// Whether checkpoints start by themselves.
     pub tight: bool,
     /// Whether the reserve is too small for a journal file.
     pub poor: bool,
-    /// What happens between an open and the next stop.
+    /// The lives, each from an open to the next stop.
     pub lives: Vec<Life>,
 }
 
-/// From an open to a stop.
+/// A life: from an open to a stop.
 #[derive(Debug, Clone)]
 pub struct Life {
-    /// What each client does, side by side.
+    /// The calls of each client; clients run concurrently.
     pub clients: Vec<Vec<Call>>,
-    /// Whether the store is closed; otherwise the power goes.
+    /// Whether the store is closed at the end; else the power is cut.
     pub closed: bool,
-    /// What goes wrong meanwhile.
+    /// The faults meanwhile.
     pub faults: Vec<Fault>,
-    /// Bytes that the disk has left, for a while.
+    /// The bytes that the disk has left, for a while.
     pub room: Option<u64>,
     /// Operations stall, and transfers are short.
     pub slow: bool,
-    /// Ends with a manifest of very many tags.
+    /// The life ends with a manifest of very many tags.
     pub crowded: bool,
 }
 
 impl Life {
-    /// Whether an error may be answered.
+    /// Returns whether an error is an allowed answer.
     pub fn is_faulty(&self) -> bool {
         !self.faults.is_empty() || self.room.is_some()
     }
 }
 
 impl History {
-    /// Options of its store.
+    /// Returns the options of its store.
     pub fn options(&self) -> Options {
         let mut options = if self.roomy {
             roomy_options()
@@ -104,17 +105,17 @@ impl History {
             options.delta_budget_bytes = 64 << 10;
         }
         if self.seed % 8 == 6 {
-            options.uploads_max = 2 + (self.seed / 8 % 3) as usize; // some give way to others
+            options.uploads_max = 2 + (self.seed / 8 % 3) as usize; // some are evicted
         }
         if self.poor {
             options.reserve_bytes = 4 << 10;
         } else if self.seed % 4 == 1 {
-            options.reserve_bytes = 256 << 10; // an opening on a full disk takes a part of it
+            options.reserve_bytes = 256 << 10; // an open on a full disk uses a part of it
         }
         options
     }
 
-    /// Calls in all lives.
+    /// Returns the calls of all lives.
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
         self.lives
             .iter()
@@ -122,7 +123,8 @@ impl History {
     }
 }
 
-/// A store so small that every boundary is crossed: journal files roll, windows fill, uploads spill and checkpoint.
+/// Returns options of a store so small that every boundary is crossed: journal files roll, windows fill, uploads spill
+/// and checkpoint.
 pub fn options() -> Options {
     Options {
         spill_threshold_bytes: THRESHOLD as u64,
@@ -137,7 +139,7 @@ pub fn options() -> Options {
     }
 }
 
-/// The same with a threshold so high that two blobs fill a shared segment.
+/// Returns the same with a threshold so high that two blobs fill a shared segment.
 pub fn roomy_options() -> Options {
     Options {
         spill_threshold_bytes: ROOMY_THRESHOLD as u64,
@@ -145,7 +147,7 @@ pub fn roomy_options() -> Options {
     }
 }
 
-/// The history of a seed.
+/// Generates the history of a seed.
 pub fn generate(seed: u64) -> History {
     Generator::new(seed).history()
 }
@@ -155,12 +157,12 @@ struct Generator {
     seed: u64,
     roomy: bool,
     poor: bool,
-    /// Repositories are deleted.
+    /// Whether repositories are deleted.
     fleeting: bool,
     contents: Vec<u32>,
     manifests: Vec<u32>,
     repositories: usize,
-    /// What was pushed and put so far, as if one after the other: most calls then have something to work on.
+    /// What was pushed and put so far, as if in sequence, so that most calls have a target.
     pushed: Vec<(usize, u32)>,
     put: Vec<(usize, u32)>,
 }
@@ -188,7 +190,7 @@ impl Generator {
 
     fn history(mut self) -> History {
         let tight = self.prng.percent(20) || self.poor;
-        // An opening on a full disk wants a life before it.
+        // An open on a full disk needs an earlier life.
         let count = if self.seed % 8 == 1 { 3 } else { 1 } + self.prng.below(3);
         let mut lives: Vec<Life> = (0..count).map(|number| self.life(number)).collect();
         if self.seed % 32 == 8 {
@@ -203,8 +205,8 @@ impl Generator {
         }
     }
 
-    /// A frame larger than a journal file, and more rows than one write of a checkpoint takes: near the end, for every image from there
-    /// on has all of them.
+    /// Adds a frame larger than a journal file, and more rows than one write of a checkpoint takes. It comes near the
+    /// end, because every later image contains all of them.
     fn crowd(&mut self, lives: &mut [Life]) {
         let (Some(life), Some((repository, number))) = (lives.last_mut(), self.put.last().copied())
         else {
@@ -215,14 +217,14 @@ impl Generator {
             count: 1600,
             number,
         };
-        // Others may have deleted the manifest.
+        // Another client may have deleted the manifest.
         let again = Operation::Manifest {
             number,
             children: Vec::new(),
             subject: None,
             tag: None,
         };
-        // More tags than one step removes: gone at once, and the same manifest comes back without them.
+        // More tags than one step removes: they are gone at once, and the same manifest returns without them.
         let delete = Operation::DeleteManifest(number);
         let back = again.clone();
         let tag_one = Operation::Tag {
@@ -260,7 +262,7 @@ impl Generator {
             }
         }
         let (mut faults, mut room) = (Vec::new(), None);
-        // Every other history is of a sound disk.
+        // Every other history has a disk without faults.
         if self.seed % 2 == 1 && self.prng.percent(85) {
             let full = if self.seed % 8 == 1 { 3 } else { 1 };
             if self.prng.below(5) < full {
@@ -279,7 +281,7 @@ impl Generator {
         }
     }
 
-    /// Bytes left: for some data, or for hardly a journal file.
+    /// Returns the free bytes: for some data, or for hardly a journal file.
     fn room(&mut self) -> u64 {
         if self.seed % 8 == 1 {
             return self.prng.below(8000) as u64;
@@ -294,7 +296,7 @@ impl Generator {
 
     fn fault(&mut self) -> Fault {
         use OpKind::{Create, Read, SetLen, SyncData, SyncDir, Unlink, Write};
-        // Where a failure must cost neither too little nor too much; an empty place is any.
+        // Operations whose failure must cost neither too little nor too much; an empty path means any.
         let places = [
             (SyncData, ".journal"),
             (SyncData, ".journal"),
@@ -323,18 +325,18 @@ impl Generator {
         let codes = [EIO, EIO, ENOSPC, EDQUOT, EINTR];
         let (kind, place) = places[self.prng.below(places.len())];
         let code = codes[self.prng.below(codes.len())];
-        // Failures that chance alone brings too rarely, each to histories of its own.
+        // Failures that are too rare by chance; each has histories of its own.
         match self.seed % 8 {
-            // This store's checkpoints come by themselves, and fail half-way, over and over.
+            // Checkpoints of this store start by themselves, and fail half-way, over and over.
             3 if self.prng.percent(75) => {
                 let kind = [Write, SyncData][self.prng.below(2)];
                 return Fault::percent(kind, 50).on(".run").with_errno(code);
             }
-            // No room for a journal file, now and then: what was queued is refused, and the store goes on.
+            // Sometimes there is no space for a journal file: queued commits are rejected, and the store continues.
             5 if self.prng.percent(75) => {
                 return Fault::percent(Create, 60).on(".journal").with_errno(ENOSPC);
             }
-            // What everything rests on is not there.
+            // The files that every open needs are missing.
             7 if self.prng.percent(70) => {
                 return Fault::nth(SyncData, 1 + self.prng.below(4) as u64).on(".journal");
             }
@@ -387,7 +389,7 @@ impl Generator {
                     announced: self.prng.percent(40),
                     wrong_digest: self.prng.percent(8),
                     taken_back: self.prng.percent(20),
-                    // Not drawn: the histories of all seeds stay what they are.
+                    // Not drawn, so that the histories of all seeds stay the same.
                     taken_over: content % 4 == 1,
                 };
                 Operation::Push { content, how }
@@ -466,7 +468,7 @@ impl Generator {
         TAGS[self.prng.below(TAGS.len())].to_owned()
     }
 
-    /// Something that was pushed there, mostly.
+    /// Returns a content that was pushed to this repository, in most cases.
     fn pushed_to(&mut self, repository: usize) -> u32 {
         let there: Vec<u32> = matching(&self.pushed, repository);
         if there.is_empty() || self.prng.percent(5) {
@@ -489,7 +491,7 @@ fn matching(of: &[(usize, u32)], repository: usize) -> Vec<u32> {
     there.map(|(_, number)| *number).collect()
 }
 
-/// The contents of a history: sizes in turn over the seeds, so that none is left out, and some at random.
+/// Returns the contents of a history: sizes in turn over the seeds, so that each occurs, and some at random.
 fn contents(seed: u64, roomy: bool, prng: &mut Prng) -> Vec<u32> {
     let turn = |n: u64| (n % COMMON_SIZES as u64) as u32;
     let mut chosen: Vec<u32> = (0..3).map(|n| turn(seed * 3 + n)).collect();
@@ -509,7 +511,7 @@ fn contents(seed: u64, roomy: bool, prng: &mut Prng) -> Vec<u32> {
     contents
 }
 
-/// Everything that a history may store.
+/// Returns everything that a history may store.
 pub fn universe(history: &History) -> Contents {
     let blob = |number| (content::digest(number), content::bytes(number));
     let manifest = |number| (content::manifest_digest(number), content::manifest(number));

@@ -2,15 +2,16 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`operation`] [`content`] | what clients do, and the bytes they push |
-//! | [`state`] | the model: what a store holds after a sequence of transactions |
-//! | [`generate`] [`census`] | histories out of a seed; what was generated, counted |
-//! | [`drive`] [`record`] | carries a history out against any store; what clients saw |
-//! | [`found`] [`recover`] | what an open store holds; opens what a stop left |
-//! | [`judge`] | is that what DURABILITY.md promises? |
-//! | [`sweep`] [`recoveries`] [`damage`] [`shrink`] | one history on the simulated disk, stopped everywhere; what that left; damaged; made short |
-//! | [`flips`] [`fixture`] | every byte of a store damaged in turn; stores that earlier versions wrote |
-//! | [`real`] | the same history on a real folder |
+//! | [`operation`] [`content`] | operations of clients, and the bytes that they push |
+//! | [`state`] | the model: the state of a store after a sequence of transactions |
+//! | [`generate`] [`census`] | histories generated from a seed; counts of what was generated |
+//! | [`drive`] [`record`] | runs a history on any store; records what clients saw |
+//! | [`found`] [`recover`] | the content of an open store; opens what a stop left |
+//! | [`timeline`] | checks that against DURABILITY.md |
+//! | [`sweep`] [`recoveries`] | one history on the simulated disk, stopped everywhere; what the stops left |
+//! | [`damage`] [`shrink`] | damaged stores; shorter histories of a failure |
+//! | [`flips`] [`fixture`] | every byte of a store flipped in turn; stores of earlier versions |
+//! | [`real`] | the same history in a real directory |
 
 pub mod census;
 pub mod content;
@@ -20,7 +21,6 @@ pub mod fixture;
 pub mod flips;
 pub mod found;
 pub mod generate;
-pub mod judge;
 pub mod operation;
 pub mod real;
 pub mod record;
@@ -29,3 +29,4 @@ pub mod recoveries;
 pub mod shrink;
 pub mod state;
 pub mod sweep;
+pub mod timeline;

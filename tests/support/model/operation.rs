@@ -1,7 +1,7 @@
-//! What a client of a store may do, as histories say it.
+//! Operations of a client of a store, as histories have them.
 //!
-//! Contents and manifests go by number (`content`), repositories by name. A new kind of transaction is a variant here, an arm of
-//! [`super::state::Model::apply`], one of [`super::drive`] and a weight in [`super::generate`].
+//! Contents and manifests have numbers (`content`), repositories have names. A new kind of transaction is a variant
+//! here, an arm of [`super::state::Model::apply`], one of [`super::drive`], and a weight in [`super::generate`].
 
 use std::time::Duration;
 
@@ -10,27 +10,27 @@ use std::time::Duration;
 pub struct Call {
     /// The repository.
     pub repository: String,
-    /// What is done there.
+    /// The operation.
     pub operation: Operation,
 }
 
-/// What is done.
+/// An operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Uploads a content and links it.
     Push {
-        /// Which.
+        /// The content.
         content: u32,
         /// How it is sent.
         how: How,
     },
-    /// Puts a manifest over contents that are linked, perhaps with a subject and a tag.
+    /// Puts a manifest over linked contents, optionally with a subject and a tag.
     Manifest {
-        /// Which.
+        /// The manifest.
         number: u32,
-        /// What it keeps alive.
+        /// Its children, which it keeps alive.
         children: Vec<u32>,
-        /// The manifest it refers to, which may be absent.
+        /// The manifest to which it refers, which may be absent.
         subject: Option<u32>,
         /// The tag set with it.
         tag: Option<String>,
@@ -41,72 +41,72 @@ pub enum Operation {
         tag: String,
         /// The manifest.
         number: u32,
-        /// What it must point at.
+        /// The manifest to which it must point.
         old: Option<Option<u32>>,
     },
-    /// Points as many tags at a manifest, all in one transaction.
+    /// Points many tags at a manifest in one transaction.
     TagMany {
-        /// How many; their names are as long as names may be.
+        /// Their number; the names have the maximum length.
         count: u32,
         /// The manifest.
         number: u32,
     },
     /// Removes a tag.
     Untag(String),
-    /// Removes a manifest with its tags.
+    /// Deletes a manifest with its tags.
     DeleteManifest(u32),
-    /// Removes a repository with everything in it.
+    /// Deletes a repository with everything in it.
     DeleteRepository,
-    /// Takes a content's visibility away.
+    /// Unlinks a content.
     Unlink(u32),
-    /// Links a content that another repository has.
+    /// Links a content of another repository.
     Mount {
-        /// Which.
+        /// The content.
         content: u32,
         /// The other repository.
         from: String,
     },
     /// Sends a part of a content and leaves the upload open.
     Leave {
-        /// Which.
+        /// The content.
         content: u32,
-        /// How much of it, in percent.
+        /// The part that is sent, in percent.
         percent: u8,
     },
-    /// Goes on with an upload that was left, and commits it.
+    /// Continues an upload that was left, and commits it.
     Resume,
-    /// Ends an upload that was left.
+    /// Cancels an upload that was left.
     Cancel,
-    /// Asks whether a content is there: the answer leases it.
+    /// Checks whether a content exists; the answer leases it.
     Head(u32),
     /// Reads a part of a content, from and to in percent.
     Read(u32, u8, u8),
     /// Writes a checkpoint.
     Checkpoint,
-    /// Lets time pass.
+    /// Waits.
     Wait(Duration),
 }
 
 /// How a content is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct How {
-    /// Its length is announced.
+    /// The length is announced.
     pub announced: bool,
     /// The first finish names a wrong digest.
     pub wrong_digest: bool,
-    /// In the middle, other bytes are sent and taken back.
+    /// In the middle, other bytes are sent and rolled back.
     pub taken_back: bool,
-    /// In the middle another request takes over from the first.
+    /// In the middle, another request takes the turn.
     pub taken_over: bool,
 }
 
-/// The name of one of many tags.
+/// Returns the name of one of many tags.
 pub fn many_tag(number: u32) -> String {
     format!("{number:0128}")
 }
 
 impl Operation {
-    /// Its name in tables.
+    /// Returns its name in tables.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Push { .. } => "push",

@@ -1,7 +1,7 @@
-//! The same histories against a store in a real folder.
+//! Histories on a store in a real directory.
 //!
-//! Owns: [`run`]. The order of things is the machine's own here, so a seed does not replay to the letter; what is demanded does not
-//! depend on it. A life that ends without a close is dropped, as a program that ends does.
+//! Owns: [`run`]. The machine decides the order of events here, so a seed does not replay exactly; the checks do not
+//! depend on it. A life that ends without a close drops the store, as a program that ends does.
 
 use std::path::Path;
 
@@ -12,13 +12,13 @@ use tonnage_engine::io::Env;
 use super::drive::{self, Left};
 use super::found;
 use super::generate::{self, History};
-use super::judge::Timeline;
 use super::operation::Operation;
 use super::record::Shared;
 use super::recover::{Found, Violation};
 use super::state::Model;
+use super::timeline::Timeline;
 
-/// Runs a history in `folder`, with `env` giving each life its own machine. Faults are left out, and so is waiting.
+/// Runs a history in `folder`, with `env` giving each life its own machine. Faults and waits are left out.
 pub async fn run(history: &History, folder: &Path, env: impl Fn() -> Env) -> Result<(), Violation> {
     let path = folder.join("store");
     let (mut model, mut lsn) = (Model::default(), 0);
@@ -68,13 +68,13 @@ pub async fn run(history: &History, folder: &Path, env: impl Fn() -> Env) -> Res
         }
         let record = record.0.lock();
         let timeline = Timeline::new(&model, lsn, &record, false)?;
-        timeline.judge(&found, u64::MAX)?;
+        timeline.check(&found, u64::MAX)?;
         (model, lsn) = (found.model, found.lsn);
     }
     Ok(())
 }
 
-/// `fsck`, once what was dropped has let go of the lock.
+/// Runs `fsck` once the dropped store has released the lock.
 async fn until_unlocked(env: &Env, path: &Path) -> Result<fsck::FsckReport, Violation> {
     loop {
         match fsck::check(env, path, FsckOptions { deep: true }, &|_, _| {}).await {

@@ -1,7 +1,7 @@
-//! What clients saw: which call began when, how it was answered and when.
+//! The record of what clients saw: when each call began, its answer, and when that came.
 //!
-//! Owns: [`Record`], the only thing that a check knows of a run beside the disk. Times are numbers of events, so that "answered
-//! before the stop" is a comparison.
+//! Owns: [`Record`], the only information about a run, beside the disk, that checks use. Times are numbers of events,
+//! so that "answered before the stop" is a comparison.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,86 +18,86 @@ pub type Moment = u64;
 /// How a call ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// A transaction, durable at this LSN.
+    /// Committed: a transaction, durable at this LSN.
     Committed(u64),
-    /// Done; no transaction.
+    /// Done without a transaction.
     Done,
-    /// Refused because of what the store holds; nothing changed.
+    /// Rejected because of the store's state; nothing changed.
     Refused(String),
     /// Failed; nothing of it was written.
     Failed(String),
-    /// Failed, and may be there after the next open.
+    /// Failed, but may have happened after the next open.
     Unknown(String),
 }
 
 /// One call of one client.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Who.
+    /// The client.
     pub client: usize,
-    /// What, for messages.
+    /// The call, for messages.
     pub call: Call,
-    /// The transaction that it comes to, where it is one.
+    /// Its transaction, if it is one.
     pub effect: Option<Call>,
-    /// When it began, and the LSN that readers saw then.
+    /// The time of its beginning.
     pub begun: Moment,
-    /// LSN seen at the beginning.
+    /// The LSN that readers saw at the beginning.
     pub begun_lsn: u64,
-    /// When it was answered, and how.
+    /// The time of its answer, and the answer.
     pub answered: Option<(Moment, Answer)>,
 }
 
-/// An upload that somebody was told of.
+/// An upload whose id a client got.
 #[derive(Debug, Clone)]
 pub struct SentUpload {
     /// Its repository.
     pub repository: String,
-    /// What it is to become.
+    /// Its content when finished.
     pub whole: Bytes,
-    /// What it is if the bytes in the middle were not taken back.
+    /// Its content if the bytes in the middle were not rolled back.
     pub with_taken_back: Option<Bytes>,
-    /// When the client was told that they are.
+    /// The time at which the client was told of the rollback.
     pub taken_back: Option<Moment>,
     /// The digest of `whole`.
     pub digest: Digest,
-    /// Bytes of it that were received while nobody holds it: it survives a clean stop.
+    /// The number of received bytes while no request has the upload; it survives a clean stop with these.
     pub at_rest: Option<u64>,
 }
 
-/// Everything that clients saw in one life of a store.
+/// What clients saw in one life of a store.
 #[derive(Debug, Default)]
 pub struct Record {
     now: Moment,
-    /// Calls, in the order in which they began.
+    /// The calls, in the order in which they began.
     pub entries: Vec<Entry>,
-    /// Uploads whose id a client learnt.
+    /// Uploads whose id a client got.
     pub uploads: BTreeMap<UploadId, SentUpload>,
-    /// What went wrong before any stop: a wrong byte, a lost lease.
-    pub complaints: Vec<(&'static str, String)>,
-    /// On a sound disk, how many uploads can begin before one has to give way.
+    /// A violation before any stop: a wrong byte, a lost lease.
+    pub violations: Vec<(&'static str, String)>,
+    /// On a disk without faults, the number of uploads that can begin before one is evicted.
     pub places: Option<usize>,
-    /// Digests with the time until which an answer's lease holds them.
+    /// Digests, with the time until which the lease of an answer protects them.
     pub leases: BTreeMap<Digest, std::time::Duration>,
 }
 
-/// A record that several clients write. Cheap to clone.
+/// A record that several clients write. It is cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Shared(pub Arc<Mutex<Record>>);
 
 impl Shared {
-    /// The next event.
+    /// Counts the next event.
     pub fn tick(&self) -> Moment {
         let mut record = self.0.lock();
         record.now += 1;
         record.now
     }
 
-    /// How many events there were.
+    /// Returns the number of events so far.
     pub fn now(&self) -> Moment {
         self.0.lock().now
     }
 
-    /// A call begins; returns its place.
+    /// Records the beginning of a call. Returns its place.
     pub fn begin(&self, client: usize, call: &Call, lsn: u64) -> usize {
         let begun = self.tick();
         let mut record = self.0.lock();
@@ -112,30 +112,30 @@ impl Shared {
         record.entries.len() - 1
     }
 
-    /// From now on the call at `place` may become this transaction.
+    /// Records that the call at `place` may become this transaction from now on.
     pub fn intends(&self, place: usize, effect: Call) {
         self.0.lock().entries[place].effect = Some(effect);
     }
 
-    /// The call at `place` was answered.
+    /// Records the answer to the call at `place`.
     pub fn answer(&self, place: usize, answer: Answer) {
         let now = self.tick();
         self.0.lock().entries[place].answered = Some((now, answer));
     }
 
-    /// Whether an upload that no request holds may be gone, or one that begins be refused.
-    pub fn may_give_way(&self) -> bool {
+    /// Returns whether an unused upload may have been evicted, or the beginning of one rejected.
+    pub fn may_evict(&self) -> bool {
         self.0.lock().places.is_none_or(|places| places == 0)
     }
 
-    /// Something is wrong already, without any stop.
-    pub fn complain(&self, check: &'static str, what: String) {
-        self.0.lock().complaints.push((check, what));
+    /// Records a violation that no stop caused.
+    pub fn add_violation(&self, check: &'static str, what: String) {
+        self.0.lock().violations.push((check, what));
     }
 }
 
 impl Record {
-    /// Whether `entry` was answered before `moment`.
+    /// Returns the answer of `entry` if it came before `moment`.
     pub fn answered_before(entry: &Entry, moment: Moment) -> Option<&Answer> {
         entry
             .answered

@@ -1,6 +1,8 @@
-//! Opens what a stop left, looks at everything in it, goes on with its uploads, closes it, and lets `fsck` look before and after.
+//! Recovery of what a stop left: opens it, reads everything, continues its uploads, closes it, and runs `fsck` before
+//! and after.
 //!
-//! Owns: [`recover`]: from an image to what was found there, the same whoever asks. Whether that is what should be there is `judge`'s.
+//! Owns: [`recover`], from an image to its content, the same for every caller. Refuses: to decide whether that content
+//! is right (`timeline`).
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,17 +21,17 @@ use super::state::Model;
 use crate::machine::{Image, Machine};
 use crate::whole_blobs::{ByDigest as _, InOnePiece as _};
 
-/// A promise that does not hold.
+/// A violated promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which check noticed.
+    /// The check that noticed it.
     pub check: &'static str,
     /// What is wrong.
     pub what: String,
 }
 
 impl Violation {
-    /// `check` noticed `what`.
+    /// Creates a violation that `check` noticed.
     pub fn new(check: &'static str, what: impl Into<String>) -> Self {
         Self {
             check,
@@ -38,51 +40,51 @@ impl Violation {
     }
 }
 
-/// What an open made of an image.
+/// The content of an image after its recovery.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// The last transaction.
     pub lsn: u64,
-    /// What readers see, and which blobs are stored.
+    /// The state that readers see, and the stored blobs.
     pub model: Model,
-    /// Uploads that were there: whether what they had was the bytes that were later taken back.
+    /// Uploads that were present, and whether their bytes were the ones that are rolled back later.
     pub uploads: BTreeMap<UploadId, bool>,
-    /// What the open said.
+    /// The report of the open.
     pub report: OpenReport,
-    /// Whether `fsck` finds a checkpoint that does not hold even after the close.
+    /// Whether `fsck` finds an invalid checkpoint even after the close.
     pub torn_checkpoint: bool,
 }
 
-/// Where the store is on the simulated disk.
+/// Returns the path of the store on the simulated disk.
 pub fn store_path() -> PathBuf {
     PathBuf::from("/srv/store")
 }
 
-/// A disk with the directory that the store will be made in.
+/// Returns a disk with the directory in which the store will be created.
 pub fn empty_disk() -> Image {
     Image::with_dir("/srv")
 }
 
-/// Whether anything is there that makes this image differ from those of another seed: a store has a random identity.
+/// Returns whether the image contains a store. A store has a random identity, so images of different seeds differ then.
 pub fn has_store(image: &Image) -> bool {
     let superblock = image.files.get(&store_path().join("superblock"));
     superblock.is_some_and(|content| !content.is_empty())
 }
 
-/// What to look for in an image.
+/// The expected content of an image, and how to recover it.
 #[derive(Debug, Clone)]
 pub struct Task {
-    /// Orders tasks and completions.
+    /// The seed for the order of tasks and completions.
     pub seed: u64,
-    /// Options of the store.
+    /// The options of the store.
     pub options: Options,
-    /// What may be stored.
+    /// The contents that may be stored.
     pub universe: Contents,
-    /// Uploads that may be there.
+    /// The uploads that may be present.
     pub uploads: BTreeMap<UploadId, SentUpload>,
 }
 
-/// Runs `what`; a panic is a violation.
+/// Runs `what`. A panic becomes a violation.
 pub fn guarded<T>(
     check: &'static str,
     what: impl FnOnce() -> Result<T, Violation>,
@@ -92,12 +94,12 @@ pub fn guarded<T>(
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied());
-        let what = text.unwrap_or("a panic without words").to_owned();
+        let what = text.unwrap_or("a panic without a message").to_owned();
         Err(Violation::new(check, what))
     })
 }
 
-/// Recovers `image` and tells what it found.
+/// Recovers `image`. Returns its content.
 pub fn recover(task: &Task, image: &Image) -> Result<Found, Violation> {
     guarded("panic in recovery", || {
         let mut lsn = 0;
@@ -121,7 +123,7 @@ pub fn recover(task: &Task, image: &Image) -> Result<Found, Violation> {
     })
 }
 
-/// `fsck` of an image; damage is a violation, leftovers and caches are not.
+/// Runs `fsck` on an image. Damage is a violation, leftover files and invalid caches are not.
 pub fn sound(seed: u64, image: &Image, check: &'static str) -> Result<FsckReport, Violation> {
     let report = fsck_image(seed, image);
     let report = report.map_err(|error| Violation::new(check, error.to_string()))?;
@@ -132,7 +134,7 @@ pub fn sound(seed: u64, image: &Image, check: &'static str) -> Result<FsckReport
     }
 }
 
-/// `fsck` of an image.
+/// Runs `fsck` on an image.
 pub fn fsck_image(seed: u64, image: &Image) -> Result<FsckReport, Error> {
     let machine = Machine::new(seed, image);
     machine.executor.block_on(fsck_at(&machine, &store_path()))
@@ -170,7 +172,7 @@ async fn look(task: &Task, machine: &Machine, lsn: u64) -> Result<Found, Violati
     let mut uploads = BTreeMap::new();
     for (id, sent) in &task.uploads {
         if store.upload_status(*id, &sent.repository).is_some() {
-            uploads.insert(*id, go_on(&store, *id, sent).await?);
+            uploads.insert(*id, finish_upload(&store, *id, sent).await?);
         }
     }
     store.close().await.map_err(failed("close"))?;
@@ -199,8 +201,9 @@ async fn check_content(store: &Store, digest: &Digest, content: &Bytes) -> Resul
     }
 }
 
-/// Ends an upload that survived, as its client would: from the offset that it tells. True if it had what was taken back later.
-async fn go_on(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, Violation> {
+/// Finishes an upload that survived, as its client would, from its reported offset. Returns whether it had the bytes
+/// that are rolled back later.
+async fn finish_upload(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, Violation> {
     let wrong = |what: String| Violation::new("uploads", format!("{id}: {what}"));
     let fail = |error: Error| wrong(error.to_string());
     let mut upload = store
@@ -240,6 +243,6 @@ async fn go_on(store: &Store, id: UploadId, sent: &SentUpload) -> Result<bool, V
         }
     }
     Err(wrong(format!(
-        "the {offset} bytes that it has are not what was sent"
+        "its {offset} bytes differ from what was sent"
     )))
 }

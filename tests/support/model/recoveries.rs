@@ -1,7 +1,7 @@
-//! The images that come up in one life: each recovered once, and noted each time, with when that was.
+//! The images of one life: each is recovered once, and recorded with its time whenever it occurs.
 //!
-//! Owns: [`Recoveries`], [`Occurrence`]; which openings are themselves stopped everywhere, and what is asked of those. Refuses: what a
-//! first stop must have kept (the `judge` module), and when there is one (`sweep`).
+//! Owns: [`Recoveries`], [`Occurrence`]; which opens are themselves stopped everywhere, and the checks of those.
+//! Refuses: what a first stop must have kept (`timeline`), and when there is one (`sweep`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,24 +13,26 @@ use super::census::Census;
 use super::content::{REPOSITORIES, WITNESS};
 use super::damage;
 use super::drive::{Client, IDLE_UPLOAD};
-use super::judge::Timeline;
 use super::operation::{Call, How, Operation};
 use super::record::{Answer, Moment, Shared};
 use super::recover::{Found, Task, Violation, guarded, has_store, recover, store_path};
-use crate::machine::{CrashImage, Fault, Image, Killed, Machine, OpKind, Policy, Prng, Stray};
+use super::timeline::Timeline;
+use crate::machine::{
+    CrashImage, Fault, Image, Killed, Machine, MisdirectedWrite, OpKind, Policy, Prng,
+};
 
-/// Of distinct images, one in so many has its opening stopped everywhere, too.
+/// Of distinct images, one in this many has its open stopped everywhere too.
 const CUT_EVERY: usize = 24;
 
-/// Less than this has a disk that is full.
+/// A full disk has less space than this.
 const CRAMPED_BYTES: usize = 8000;
 
-/// An image that came up, and when.
+/// An image that occurred, and when.
 #[derive(Debug)]
 pub struct Occurrence {
-    /// Crash points before the first stop.
+    /// The number of crash points before the first stop.
     pub points: u64,
-    /// How it came to be.
+    /// How it was produced.
     pub label: String,
     hash: u64,
     moment: Moment,
@@ -42,42 +44,43 @@ pub struct Occurrence {
 enum After {
     /// Nothing: it is what the stop left.
     Nothing,
-    /// Its image, of this hash, was being opened when the power went again.
+    /// The image of this hash was being opened when the power was cut again.
     Opening(u64),
-    /// Only the process was killed; the next one saw all that the page cache had, an image of this hash, and then the power went.
+    /// Only the process was killed. The next process saw all of the page cache, an image of this hash, and then the
+    /// power was cut.
     Kill {
         seen: u64,
-        /// How far that one had come by then.
+        /// The progress of that process.
         progress: Progress,
     },
 }
 
-/// How far the process after a kill had come.
+/// The progress of the process after a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Progress {
-    /// Nobody has seen anything of what it found.
+    /// No client has seen any state.
     Opening,
     /// What readers see is promised.
     Opened,
-    /// So is what was acknowledged since: [`witness`].
+    /// What was acknowledged since, [`witness`], is promised too.
     Acknowledged,
 }
 
 /// The check that the process after a first stop can do its work.
 const DUTY: &str = "duty";
 
-/// What the disk does to the process after a kill, now and then.
+/// The condition of the disk for the process after a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
-    /// Nothing.
+pub enum DiskCondition {
+    /// No fault.
     Sound,
-    /// It is full but for less than a journal file.
+    /// It is full except for less than a journal file.
     Full,
-    /// Files of checkpoints cannot be written, half of the time.
+    /// Half of the writes to checkpoint files fail.
     FailingBase,
 }
 
-/// A push after a kill: whoever loses something at the next stop does not get away with having had nothing to lose.
+/// Returns a push for the time after a kill, so that a lost transaction is noticed at the next stop.
 fn witness() -> Call {
     let how = How::default();
     Call {
@@ -92,26 +95,31 @@ fn witness() -> Call {
 /// Everything recovered so far in this life.
 #[derive(Debug)]
 pub struct Recoveries {
-    /// What to look for.
+    /// The expected content.
     pub task: Task,
-    /// What was noted.
+    /// The recorded images.
     pub occurrences: Vec<Occurrence>,
     /// Counts.
     pub census: Census,
-    /// The first thing that is wrong with anything but an image that was recovered, and when.
+    /// The first violation outside recovered images, and its stop.
     pub beside: Option<(String, Violation)>,
     record: Shared,
     policy: fn(u64) -> Policy,
-    trouble: Trouble,
+    condition: DiskCondition,
     known: HashMap<u64, Result<Arc<Found>, Violation>>,
-    /// An image was not what it may be: that is enough, what comes later is not looked at.
+    /// An image was wrong; later ones are skipped.
     broken: bool,
     cut: usize,
 }
 
 impl Recoveries {
-    /// None yet.
-    pub fn new(task: Task, record: Shared, policy: fn(u64) -> Policy, trouble: Trouble) -> Self {
+    /// Creates an empty record.
+    pub fn new(
+        task: Task,
+        record: Shared,
+        policy: fn(u64) -> Policy,
+        condition: DiskCondition,
+    ) -> Self {
         Self {
             task,
             occurrences: Vec::new(),
@@ -119,20 +127,20 @@ impl Recoveries {
             beside: None,
             record,
             policy,
-            trouble,
+            condition,
             known: HashMap::new(),
             broken: false,
             cut: 0,
         }
     }
 
-    /// What was found in the image of this hash.
+    /// Returns the result of recovering the image of this hash.
     pub fn known(&self, hash: u64) -> Option<&Result<Arc<Found>, Violation>> {
         self.known.get(&hash)
     }
 
-    /// Recovers what a stop may leave.
-    pub fn take_in(&mut self, points: u64, images: Vec<CrashImage>) {
+    /// Recovers images that a stop may leave.
+    pub fn add(&mut self, points: u64, images: Vec<CrashImage>) {
         for crash in images {
             if self.note(points, &crash, After::Nothing) && has_store(&crash.image) {
                 self.cut += 1;
@@ -143,7 +151,7 @@ impl Recoveries {
         }
     }
 
-    /// Notes an image, and recovers it if it is new.
+    /// Records an image, and recovers it if it is new.
     fn note(&mut self, points: u64, crash: &CrashImage, after: After) -> bool {
         if self.broken {
             return false;
@@ -175,33 +183,33 @@ impl Recoveries {
         self.known.insert(hash, found.map(Arc::new));
     }
 
-    /// Looks at what is left where unsynced writes went astray.
-    pub fn look_astray(&mut self, points: u64, strays: Vec<Stray>) {
+    /// Checks stores in which unsynced writes were misdirected.
+    pub fn check_misdirected(&mut self, points: u64, strays: Vec<MisdirectedWrite>) {
         for stray in strays {
             let hash = stray.without.hash;
-            self.take_in(points, vec![stray.without.clone()]);
+            self.add(points, vec![stray.without.clone()]);
             let Some(Ok(found)) = self.known.get(&hash) else {
-                continue; // that image itself is judged
+                continue; // that image itself is checked
             };
             let found = Arc::clone(found);
             if !has_store(&stray.image) {
                 continue;
             }
-            let looked = damage::astray(&self.task, &stray, &found, &mut self.census);
+            let looked = damage::check_misdirected(&self.task, &stray, &found, &mut self.census);
             if let Err(violation) = looked {
-                self.complain(
-                    format!("a write astray after crash point {points}"),
+                self.add_violation(
+                    format!("a misdirected write after crash point {points}"),
                     violation,
                 );
             }
         }
     }
 
-    fn complain(&mut self, stop: String, violation: Violation) {
+    fn add_violation(&mut self, stop: String, violation: Violation) {
         self.beside.get_or_insert((stop, violation));
     }
 
-    /// Stops the opening of an image everywhere in turn.
+    /// Stops the open of an image at every point in turn.
     fn cut_opening(&mut self, points: u64, crash: &CrashImage) {
         let machine = Machine::new(self.task.seed ^ 0xc7, &crash.image);
         let second = self.second_life(&machine, false);
@@ -210,21 +218,21 @@ impl Recoveries {
         let duty = if second.opened.is_ok() {
             second.ran
         } else {
-            Ok(()) // the judgement of the image itself tells of it
+            Ok(()) // the check of the image itself reports it
         };
-        self.take_in_second(points, &crash.label, second.stops, |_| {
+        self.add_second(points, &crash.label, second.stops, |_| {
             After::Opening(parent)
         });
         if let Err(violation) = duty {
-            self.complain(
+            self.add_violation(
                 format!("opened after crash point {points}, {:?}", crash.label),
                 violation,
             );
         }
     }
 
-    /// Ends the process at this stop and nothing else: the next one opens what the page cache shows, and the power goes at each of
-    /// its own stops in turn.
+    /// Kills only the process at this stop. The next process opens what the page cache has, and the power is cut at
+    /// each of its own stops in turn.
     pub fn kill(&mut self, points: u64, killed: Killed) {
         if self.broken {
             return;
@@ -237,47 +245,47 @@ impl Recoveries {
         };
         self.note(points, &crash, After::Nothing);
         let machine = Machine::after_kill(self.task.seed ^ 0x6b, killed);
-        let trouble = self.make_trouble(points, &machine);
+        let condition = self.degrade_disk(points, &machine);
         let second = self.second_life(&machine, true);
         self.census.killed += 1;
         let seen = crash.hash;
         let after = |progress| After::Kill { seen, progress };
-        self.take_in_second(points, &crash.label, second.stops, after);
-        let excused = match trouble {
-            Trouble::Sound => false,
-            Trouble::Full => second.opened.as_ref().err().is_none_or(Error::is_no_space),
-            Trouble::FailingBase => second.progress == Progress::Acknowledged, // the close needs a checkpoint
+        self.add_second(points, &crash.label, second.stops, after);
+        let excused = match condition {
+            DiskCondition::Sound => false,
+            DiskCondition::Full => second.opened.as_ref().err().is_none_or(Error::is_no_space),
+            DiskCondition::FailingBase => second.progress == Progress::Acknowledged, // the close needs a checkpoint
         };
         if let Err(violation) = second.ran
             && !(excused && violation.check == DUTY)
         {
             let stop = format!("the next process after a kill at crash point {points}");
-            self.complain(stop, violation);
+            self.add_violation(stop, violation);
         }
     }
 
-    /// Breaks the disk now and then, and says how.
-    fn make_trouble(&self, points: u64, machine: &Machine) -> Trouble {
+    /// Puts the disk into a faulty condition now and then. Returns the condition.
+    fn degrade_disk(&self, points: u64, machine: &Machine) -> DiskCondition {
         let mut prng = Prng::new(self.task.seed ^ points);
         if prng.percent(50) {
-            return Trouble::Sound;
+            return DiskCondition::Sound;
         }
-        match self.trouble {
-            Trouble::Sound => {}
-            Trouble::Full => {
+        match self.condition {
+            DiskCondition::Sound => {}
+            DiskCondition::Full => {
                 let room = prng.below(CRAMPED_BYTES) as u64;
                 let used = machine.disk.used_bytes();
                 machine.disk.set_capacity(Some(used + room));
             }
-            Trouble::FailingBase => {
+            DiskCondition::FailingBase => {
                 let kind = [OpKind::Write, OpKind::SyncData][prng.below(2)];
                 machine.disk.add_fault(Fault::percent(kind, 50).on(".run"));
             }
         }
-        self.trouble
+        self.condition
     }
 
-    /// An open, a push and a close, with the images at every stop.
+    /// Runs an open, a push and a close, and collects the images at every stop.
     fn second_life(&self, machine: &Machine, push: bool) -> SecondLife {
         let stops = Arc::new(Mutex::new(Vec::new()));
         let progress = Arc::new(Mutex::new(Progress::Opening));
@@ -305,13 +313,13 @@ impl Recoveries {
                 };
                 *progress.lock() = Progress::Opened;
                 if push {
-                    // Uploads that were resumed may have all places; they make room once they are idle.
+                    // Resumed uploads may use all places; they are evicted once they are idle.
                     env.clock.sleep(IDLE_UPLOAD).await;
                     let record = Shared::default();
                     let client = Client::new(0, store.clone(), env, record.clone(), grace, vec![]);
                     client.run(vec![witness()]).await;
                     let record = record.0.lock();
-                    if let Some((check, what)) = record.complaints.first() {
+                    if let Some((check, what)) = record.violations.first() {
                         return Err(Violation::new(check, what.clone()));
                     }
                     let answer = record
@@ -336,7 +344,7 @@ impl Recoveries {
         }
     }
 
-    fn take_in_second(
+    fn add_second(
         &mut self,
         points: u64,
         label: &str,
@@ -354,21 +362,21 @@ impl Recoveries {
         }
     }
 
-    /// Is this image what it may be?
-    pub fn judge(&self, occurrence: &Occurrence, timeline: &Timeline<'_>) -> Result<(), Violation> {
+    /// Checks whether this image is allowed.
+    pub fn check(&self, occurrence: &Occurrence, timeline: &Timeline<'_>) -> Result<(), Violation> {
         let found = self.known[&occurrence.hash]
             .as_ref()
             .map_err(Clone::clone)?;
         let (before, progress) = match occurrence.after {
             After::Nothing => {
                 no_torn_checkpoint(found)?;
-                return timeline.judge(found, occurrence.moment);
+                return timeline.check(found, occurrence.moment);
             }
             After::Opening(parent) => (parent, None),
             After::Kill { seen, progress } => (seen, Some(progress)),
         };
-        // Two processes may each have left a checkpoint that the power tore, and a close overwrites one of them: the other waits for its
-        // turn, a cache that nobody uses.
+        // Each of two processes may have left a checkpoint that the power cut tore, and a close overwrites one of them.
+        // The other stays until its turn, as an unused cache.
         if progress.is_none() {
             no_torn_checkpoint(found)?;
         }
@@ -379,19 +387,19 @@ impl Recoveries {
         }
         let mut expected = before.model.clone();
         if progress.is_some() && expected.apply(&witness()).is_err() {
-            let what = "the model refuses what was pushed after a kill";
+            let what = "the model rejects what was pushed after a kill";
             return Err(Violation::new("recovery cut off", what));
         }
         let unchanged = found.model == before.model && progress != Some(Progress::Acknowledged);
         // Pushed, and answered or not.
         let pushed = found.model == expected && progress >= Some(Progress::Opened);
-        // LSNs go on behind those of the first stop: what counts is that nothing else changed.
+        // LSNs continue after those of the first stop; apart from that nothing may have changed.
         if unchanged || pushed {
-            return timeline.judge_uploads(found, occurrence.moment);
+            return timeline.check_uploads(found, occurrence.moment);
         }
         if progress == Some(Progress::Opening) {
-            // Nobody saw what the killed process had not made durable.
-            return timeline.judge(found, occurrence.moment);
+            // No client saw what the killed process had not made durable.
+            return timeline.check(found, occurrence.moment);
         }
         let what = format!(
             "{progress:?}:\n found    {:?}\n expected {:?}",
@@ -403,7 +411,7 @@ impl Recoveries {
 
 fn no_torn_checkpoint(found: &Found) -> Result<(), Violation> {
     if found.torn_checkpoint {
-        let what = "fsck finds a checkpoint that does not hold after a clean stop";
+        let what = "fsck finds an invalid checkpoint after a clean stop";
         return Err(Violation::new("clean stop", what));
     }
     Ok(())
@@ -418,7 +426,7 @@ struct SecondLife {
     ran: Result<(), Violation>,
 }
 
-/// A stop of it.
+/// One of its stops.
 struct SecondStop {
     points: u64,
     progress: Progress,

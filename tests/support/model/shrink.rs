@@ -1,12 +1,12 @@
-//! Makes a history that fails short.
+//! Shrinks a history that fails.
 //!
-//! Owns: [`shrink`]: leaves out lives, clients, faults and calls for as long as the same check still fails. Everything a history
-//! needs is made up by its calls, so each shorter one is a history, too.
+//! Owns: [`shrink`], which removes lives, clients, faults and calls as long as the same check fails. The calls of a
+//! history contain everything that it needs, so each shorter one is a history too.
 
 use super::generate::History;
 use super::sweep::{Depth, Failure, sweep};
 
-/// The shortest history that was found within `attempts`, with its failure.
+/// Returns the shortest failing history found within `attempts`, with its failure.
 pub fn shrink(
     history: &History,
     failure: Failure,
@@ -15,7 +15,7 @@ pub fn shrink(
 ) -> (History, Failure) {
     let (mut best, mut failure) = (history.clone(), failure);
     let mut left = attempts;
-    // What comes behind the life that fails never mattered.
+    // Lives after the failing one do not matter.
     best.lives.truncate(failure.life);
     let mut size = usize::MAX;
     while left > 0 && calls(&best) < size {
@@ -45,7 +45,7 @@ fn calls(history: &History) -> usize {
     history.calls().count() + parts.sum::<usize>()
 }
 
-/// Histories with something left out, the largest parts first.
+/// Returns histories with a part removed, the largest parts first.
 fn shorter(history: &History) -> Vec<History> {
     let mut all = Vec::new();
     for life in 0..history.lives.len().saturating_sub(1) {
@@ -81,7 +81,7 @@ fn shorter(history: &History) -> Vec<History> {
     all
 }
 
-/// A history as text, one call a line.
+/// Returns a history as text, one call a line.
 pub fn describe(history: &History) -> String {
     let mut text = format!(
         "history of seed {}{}{}{}\n",

@@ -1,11 +1,11 @@
-//! The reference model: what a store holds after a sequence of transactions. Small enough to check by eye.
+//! The reference model: the state of a store after a sequence of transactions, small enough to be checked by reading.
 //!
-//! Owns: [`Model`]. Refuses: bytes, disks, time and everything else that could go wrong.
+//! Owns: [`Model`]. Refuses: bytes, disks, time and failures.
 //!
-//! The engine gives every transaction a number (LSN) and promises that it is as if they happened one after the other in
-//! that order, and that a stop keeps a prefix of them, with everything that was answered. So a model is a value, a
-//! transaction a function from one to the next, and "what is durable" a number: [`super::judge`] demands that what a stop left is
-//! this model after exactly the transactions up to the LSN it was recovered to.
+//! The engine gives every transaction a number (LSN). It promises a state as if they happened one after the other in
+//! that order, and that a stop keeps a prefix of them with everything that was answered. So a model is a value, a
+//! transaction is a function from one to the next, and "what is durable" is a number. [`super::timeline`] checks that what
+//! a stop left is this model after exactly the transactions up to the recovered LSN.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,23 +14,23 @@ use tonnage_engine::Digest;
 use super::content;
 use super::operation::{Call, Operation, many_tag};
 
-/// What a store holds.
+/// The state of a store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Model {
     /// Repositories by name.
     pub repositories: BTreeMap<String, Repository>,
-    /// Blobs whose bytes are there, whoever may see them.
+    /// Blobs whose bytes are stored, whoever may read them.
     pub stored: BTreeSet<Digest>,
 }
 
-/// What a repository holds.
+/// The state of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Repository {
     /// Visible blobs.
     pub links: BTreeSet<Digest>,
     /// Manifests.
     pub manifests: BTreeMap<Digest, Manifest>,
-    /// Tags and what they point at.
+    /// Tags, and the manifests to which they point.
     pub tags: BTreeMap<String, Digest>,
 }
 
@@ -39,18 +39,18 @@ pub struct Repository {
 pub struct Manifest {
     /// Its bytes.
     pub size: u64,
-    /// What it keeps alive.
+    /// Its children, which it keeps alive.
     pub children: BTreeSet<Digest>,
-    /// What it refers to.
+    /// Its subject.
     pub subject: Option<Digest>,
 }
 
-/// The model does not allow it now: the engine must have refused it, too.
+/// The model does not allow the call now, so the engine must have rejected it too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused(pub String);
 
 impl Model {
-    /// The model after a call that is one transaction; unchanged if that is refused.
+    /// Applies a call that is one transaction. The model is unchanged if the call is rejected.
     pub fn apply(&mut self, call: &Call) -> Result<(), Refused> {
         let mut next = self.clone();
         next.change(call)?;
@@ -168,7 +168,7 @@ impl Model {
 }
 
 impl Repository {
-    /// Manifests that refer to `subject`.
+    /// Returns the manifests that refer to `subject`.
     pub fn referrers(&self, subject: &Digest) -> BTreeSet<Digest> {
         let refers = |manifest: &Manifest| manifest.subject.as_ref() == Some(subject);
         let found = self

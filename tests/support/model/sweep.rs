@@ -1,10 +1,10 @@
-//! One history on the simulated machine: every stop, every kind of image, every image recovered and judged.
+//! One history on the simulated machine: every stop, every kind of image, every image recovered and checked.
 //!
-//! Owns: [`sweep`]. Each life runs once; before every write, sync and change of a name its disk shows the images that a stop there
-//! may leave. An image is recovered once, however often it comes up, and judged each time: what may be in it depends on what was
-//! answered by then. A life that ends without a close leaves one of its images to the next, whose opening is then stopped
-//! everywhere in turn; so are openings of images picked on the way, and openings after a mere `kill -9`, on a page cache that the power
-//! takes away later.
+//! Owns: [`sweep`]. Each life runs once. Before every write, sync and change of a directory its disk returns the images
+//! that a stop there may leave. An image is recovered once, and checked each time it occurs, because what it may
+//! contain depends on the answers so far. A life that ends without a close leaves one of its images to the next one,
+//! whose open is then stopped at every point in turn. So are opens of some other images, and opens after a mere `kill
+//! -9`, on a page cache that a later power cut loses.
 
 use std::sync::Arc;
 
@@ -15,26 +15,26 @@ use super::census::Census;
 use super::damage;
 use super::drive::{self, Left};
 use super::generate::{self, History, Life};
-use super::judge::Timeline;
 use super::record::Shared;
 use super::recover::{Task, Violation, empty_disk, guarded, has_store, store_path};
-use super::recoveries::{Recoveries, Trouble};
+use super::recoveries::{DiskCondition, Recoveries};
 use super::state::Model;
-use crate::machine::places;
+use super::timeline::Timeline;
+use crate::machine::call_sites;
 use crate::machine::{CrashImage, Image, Machine, Noise, Policy, Prng};
 
-/// Of crash points, one in so many is a `kill -9`, too: the next process begins on the page cache.
+/// Of crash points, one in this many is a `kill -9` too: the next process starts with the page cache.
 const KILL_EVERY: u64 = 10;
 
-/// Of crash points, one in so many has unsynced writes go astray, too.
+/// Of crash points, one in this many has misdirected unsynced writes too.
 const STRAY_EVERY: u64 = 8;
-/// How many, each time.
+/// The number of misdirected writes, each time.
 const STRAYS: usize = 2;
 
-/// How far a sweep goes.
+/// The depth of a sweep.
 #[derive(Debug, Clone, Copy)]
 pub struct Depth {
-    /// Whether what the last stop leaves is damaged on purpose, too.
+    /// Whether the image after the last stop is damaged on purpose too.
     pub damage: bool,
     /// Whether some stops only kill the process.
     pub kills: bool,
@@ -49,20 +49,20 @@ impl Default for Depth {
     }
 }
 
-/// A violation and how to get there.
+/// A violation, and how to reproduce it.
 #[derive(Debug, Clone)]
 pub struct Failure {
-    /// What does not hold.
+    /// The violation.
     pub violation: Violation,
-    /// Which life of the history, counted from 1.
+    /// The number of the life in the history, from 1.
     pub life: usize,
-    /// Where it was stopped and what survived.
+    /// The stop, and what survived.
     pub stop: String,
     /// The last operations of the disk before that, newest last.
     pub log: String,
 }
 
-/// What a sweep did, and the first thing that it found wrong.
+/// The counts of a sweep, and its first violation.
 #[derive(Debug, Default)]
 pub struct Swept {
     /// Counts.
@@ -71,10 +71,10 @@ pub struct Swept {
     pub failure: Option<Failure>,
 }
 
-/// Runs a history and everything that may come of it.
+/// Runs a history and every stop in it.
 pub fn sweep(history: &History, depth: Depth) -> Swept {
     let mut swept = Swept::default();
-    drop(places::take_counts());
+    drop(call_sites::take_counts());
     swept.census.note_history(history);
     let mut carry = Carry {
         image: empty_disk(),
@@ -97,11 +97,11 @@ pub fn sweep(history: &History, depth: Depth) -> Swept {
             }
         }
     }
-    swept.census.note_places();
+    swept.census.note_call_sites();
     swept
 }
 
-/// What one life leaves to the next.
+/// The state that one life passes to the next.
 struct Carry {
     image: Image,
     model: Model,
@@ -121,7 +121,7 @@ impl LifeRun<'_> {
         self.history.seed ^ ((self.number as u64 + 1) << 56)
     }
 
-    /// How many images a stop gives: fewer where judging one takes ten times as long.
+    /// Returns the policy for images: fewer where the check of one takes ten times as long.
     fn policy(&self) -> fn(u64) -> Policy {
         if self.life.crowded || self.history.roomy {
             Policy::thin
@@ -140,26 +140,26 @@ impl LifeRun<'_> {
             universe: generate::universe(self.history),
             uploads: std::collections::BTreeMap::new(),
         };
-        let trouble = match self.history.seed % 4 {
-            1 => Trouble::Full,
-            3 => Trouble::FailingBase,
-            _ => Trouble::Sound,
+        let condition = match self.history.seed % 4 {
+            1 => DiskCondition::Full,
+            3 => DiskCondition::FailingBase,
+            _ => DiskCondition::Sound,
         };
         let policy = self.policy();
-        let recoveries = Recoveries::new(task, record.clone(), policy, trouble);
+        let recoveries = Recoveries::new(task, record.clone(), policy, condition);
         let recoveries = Arc::new(Mutex::new(recoveries));
         let (watching, seed) = (Arc::clone(&recoveries), self.seed());
         let Depth { damage, kills, .. } = self.depth;
         machine.disk.watch(move |stop| {
             let images = stop.images(&policy(seed ^ stop.points));
             let mut watching = watching.lock();
-            watching.take_in(stop.points, images);
+            watching.add(stop.points, images);
             if kills && stop.points % KILL_EVERY == seed % KILL_EVERY {
                 watching.kill(stop.points, stop.killed());
             }
             if damage && stop.points.is_multiple_of(STRAY_EVERY) {
-                let strays = stop.strays(seed ^ stop.points, STRAYS);
-                watching.look_astray(stop.points, strays);
+                let strays = stop.misdirected_writes(seed ^ stop.points, STRAYS);
+                watching.check_misdirected(stop.points, strays);
             }
         });
         let ran = guarded("panic", || Ok(self.live(&machine, &record, carry)));
@@ -173,17 +173,17 @@ impl LifeRun<'_> {
         let closed = matches!(ended, Ended::Closed(_));
         let last = machine.disk.crash_images(&policy(seed ^ 0x1a57));
         let mut recoveries = recoveries.lock();
-        recoveries.take_in(machine.disk.points(), last.clone());
+        recoveries.add(machine.disk.points(), last.clone());
         census.add(&recoveries.census);
         census.points += machine.disk.points();
-        self.judge(carry, &record, &recoveries, &machine)?;
+        self.check(carry, &record, &recoveries, &machine)?;
         if let Some((stop, violation)) = recoveries.beside.take() {
             return Err(self.failure(&machine, violation, stop));
         }
         let (image, hash) = self.pick(&last, closed);
         let found = match recoveries.known(hash) {
             Some(Ok(found)) => Arc::clone(found),
-            _ => unreachable!("every image was recovered and judged"),
+            _ => unreachable!("every image was recovered and checked"),
         };
         if self.depth.damage && has_store(&image) {
             let damaged = damage::check(&recoveries.task, &image, &found, closed, census);
@@ -207,13 +207,13 @@ impl LifeRun<'_> {
         })
     }
 
-    /// From the open to the stop.
+    /// Runs a life from the open to the stop.
     fn live(&self, machine: &Machine, record: &Shared, carry: &Carry) -> Ended {
         let options = self.history.options();
         let grace = options.lease_grace;
         let faulty = self.life.is_faulty();
         machine.executor.block_on(async {
-            // The next openings meet the full disk already, the first one has nothing to lose yet.
+            // The full disk applies to the later opens from the start; the first one has nothing to lose yet.
             self.fill_disk(machine, self.number > 0);
             let opened = Store::open(machine.env.clone(), &store_path(), options).await;
             let (store, report) = match opened {
@@ -222,7 +222,7 @@ impl LifeRun<'_> {
                     return Ended::Stopped(Vec::new());
                 }
                 Err(error) => {
-                    record.complain("open", error.to_string());
+                    record.add_violation("open", error.to_string());
                     return Ended::Stopped(Vec::new());
                 }
             };
@@ -256,14 +256,14 @@ impl LifeRun<'_> {
                 Ok(()) => Ended::Closed(left),
                 Err(_) if faulty => Ended::Stopped(left),
                 Err(error) => {
-                    record.complain("close", error.to_string());
+                    record.add_violation("close", error.to_string());
                     Ended::Stopped(left)
                 }
             }
         })
     }
 
-    /// The faults of this life, and somebody who mends the disk when everybody waits.
+    /// Sets the faults of this life, and spawns a task that repairs the disk when all clients wait.
     fn break_disk(&self, machine: &Machine) {
         if !self.life.is_faulty() {
             return;
@@ -278,7 +278,7 @@ impl LifeRun<'_> {
             disk.clear_faults();
             disk.set_capacity(None);
         };
-        machine.env.spawn.spawn("mend the disk", Box::pin(mend));
+        machine.env.spawn.spawn("repair the disk", Box::pin(mend));
     }
 
     fn fill_disk(&self, machine: &Machine, now: bool) {
@@ -300,8 +300,8 @@ impl LifeRun<'_> {
         }
     }
 
-    /// Judges every occurrence of every image.
-    fn judge(
+    /// Checks every occurrence of every image.
+    fn check(
         &self,
         carry: &Carry,
         record: &Shared,
@@ -313,8 +313,8 @@ impl LifeRun<'_> {
         let timeline = timeline
             .map_err(|violation| self.failure(machine, violation, "while it ran".to_owned()))?;
         for occurrence in &recoveries.occurrences {
-            let judged = recoveries.judge(occurrence, &timeline);
-            judged.map_err(|violation| {
+            let checked = recoveries.check(occurrence, &timeline);
+            checked.map_err(|violation| {
                 let stop = format!(
                     "stopped after crash point {}, image {:?}",
                     occurrence.points, occurrence.label
@@ -325,9 +325,9 @@ impl LifeRun<'_> {
         Ok(())
     }
 
-    /// The image that the next life begins with.
+    /// Returns the image with which the next life begins.
     fn pick(&self, last: &[CrashImage], closed: bool) -> (Image, u64) {
-        // After a close all is durable, and after a stop anything goes.
+        // After a close everything is durable; after a stop any image is allowed.
         let number = if closed {
             0
         } else {
@@ -336,7 +336,7 @@ impl LifeRun<'_> {
         (last[number].image.clone(), last[number].hash)
     }
 
-    /// Uploads that were at rest when the store was closed are there at the next open.
+    /// Returns the uploads that were suspended when the store was closed, which must exist at the next open.
     fn certain(&self, left: Vec<Left>, record: &Shared) -> Vec<Left> {
         if self.life.is_faulty() {
             return left;
@@ -383,7 +383,7 @@ fn check_left(store: &Store, left: &[Left], record: &Shared) {
                 "upload {} had {certain} bytes when the store was closed and has {found:?} after it was opened",
                 left.id
             );
-            record.complain("uploads", what);
+            record.add_violation("uploads", what);
         }
     }
 }

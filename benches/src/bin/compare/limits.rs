@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 
 const PIECE: usize = 1 << 20;
 
-/// One thread receives from a loopback socket, hashes, writes; one fdatasync at the end. Time until that returned.
+/// Measures one thread that receives from a loopback socket, hashes and writes, with one fdatasync at the end. Returns
+/// the time until the sync returned.
 pub fn receive_hash_write_sync(path: &Path, bytes: &[u8]) -> Result<Duration, String> {
     let took = over_loopback(bytes, |mut stream, begin| {
         let mut file = File::create(path)?;
@@ -32,8 +33,8 @@ pub fn receive_hash_write_sync(path: &Path, bytes: &[u8]) -> Result<Duration, St
     took.map_err(|e| format!("receive, hash, write, sync: {e}"))
 }
 
-/// One thread writes a file that is in memory to a loopback socket; another receives and forgets. Time until all was
-/// received.
+/// Measures one thread that writes a file in memory to a loopback socket, while another receives and discards it.
+/// Returns the time until all was received.
 pub fn write_from_memory(path: &Path) -> Result<Duration, String> {
     let bytes = std::fs::read(path).map_err(|e| format!("read {}: {e}", path.display()))?;
     let took = over_loopback(&bytes, |mut stream, begin| {
@@ -44,7 +45,7 @@ pub fn write_from_memory(path: &Path) -> Result<Duration, String> {
     took.map_err(|e| format!("write from memory: {e}"))
 }
 
-/// Sends `bytes` from a thread and gives the other end to `receive`, with the moment sending began.
+/// Sends `bytes` from a thread. Passes the other end to `receive`, with the time at which sending began.
 fn over_loopback(
     bytes: &[u8],
     receive: impl FnOnce(TcpStream, Instant) -> io::Result<Duration>,
@@ -68,7 +69,8 @@ fn over_loopback(
     })
 }
 
-/// Median of 50 fdatasyncs after a write of 4 KiB each, in milliseconds: what one durable commit costs at least.
+/// Returns the median of 50 fdatasyncs after a write of 4 KiB each, in milliseconds: the minimum cost of a durable
+/// commit.
 pub fn flush_millis(path: &Path) -> Result<f64, String> {
     let one = |file: &mut File| {
         let begin = Instant::now();

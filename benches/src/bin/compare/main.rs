@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::measure::{Blob, Stretch};
+use crate::measure::{Blob, Interval};
 use crate::report::{DOCKER_SYNCED, LIMIT, Samples};
 use tonnage_benches::rival::{Kind, Rival};
 
@@ -130,7 +130,7 @@ fn print(options: &Options, whole: &serde_json::Value, samples: &Samples) -> Res
     Ok(())
 }
 
-/// One round: both registries on new folders, every measurement of one right after that of the other.
+/// One round: both registries on new folders, with each measurement of one directly after that of the other.
 struct Round<'a> {
     options: &'a Options,
     number: usize,
@@ -148,7 +148,7 @@ impl Round<'_> {
         for (kind, program) in Kind::BOTH.into_iter().zip(programs) {
             rivals.push(Rival::start(kind, program, &self.folder.join(kind.name()))?);
         }
-        // Who goes first alternates: the second finds the drive as the first left it.
+        // The first registry alternates, because the second finds the drive as the first left it.
         if self.number % 2 == 1 {
             rivals.reverse();
         }
@@ -202,7 +202,7 @@ impl Round<'_> {
             mib / limit.as_secs_f64(),
         );
         for rival in rivals {
-            // The first pull proves the bytes and makes them resident where they are not.
+            // The first pull checks the bytes and makes them resident.
             runtime.block_on(measure::check(rival, &blob))?;
             let pull = runtime.block_on(measure::pull_large(rival, &blob))?;
             samples.add(
@@ -260,7 +260,7 @@ impl Round<'_> {
             .collect();
         for rival in rivals {
             let (blobs, manifests) = measure::prepare_gets(rival, &blobs).await?;
-            // A tenth of them first, unmeasured: connections, caches, branch predictors.
+            // A tenth of them are sent first, unmeasured, to warm up connections, caches and branch predictors.
             for (paths, rate, cpu) in [
                 (
                     &blobs,
@@ -288,7 +288,7 @@ fn per_gib(
     measurement: &'static str,
     who: &'static str,
     mib: f64,
-    of: Stretch,
+    of: Interval,
 ) {
     samples.add(measurement, who, of.cpu * 1024.0 / mib);
 }

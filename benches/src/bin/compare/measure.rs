@@ -17,9 +17,9 @@ use tonnage_benches::wire::Wire;
 const OCTETS: &str = "Content-Type: application/octet-stream\r\n";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// One timed stretch: seconds by the clock, and CPU seconds of the server.
+/// One timed interval: seconds by the clock, and CPU seconds of the server.
 #[derive(Debug, Clone, Copy)]
-pub struct Stretch {
+pub struct Interval {
     pub seconds: f64,
     pub cpu: f64,
 }
@@ -33,7 +33,7 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// Unique for `salt`.
+    /// Creates a blob that is unique for `salt`.
     pub fn new(salt: &str, rest: &Arc<Vec<u8>>) -> Self {
         let mut prefix = [0; 64];
         blake3::Hasher::new()
@@ -64,7 +64,7 @@ impl Blob {
     }
 }
 
-/// Pseudo-random bytes, the same in every run.
+/// Returns pseudo-random bytes, the same in every run.
 pub fn bytes(length: usize) -> Arc<Vec<u8>> {
     let mut all = vec![0; length];
     blake3::Hasher::new()
@@ -74,8 +74,8 @@ pub fn bytes(length: usize) -> Arc<Vec<u8>> {
     Arc::new(all)
 }
 
-/// Pushes one blob by POST, one PATCH, PUT. For docker-registry the second stretch ends when its file is down, too.
-pub async fn push_large(rival: &Rival, blob: &Blob) -> Result<(Stretch, Stretch), String> {
+/// Pushes one blob by POST, one PATCH, PUT. For docker-registry the second interval includes the sync of its file.
+pub async fn push_large(rival: &Rival, blob: &Blob) -> Result<(Interval, Interval), String> {
     let mut wire = Wire::connect(rival.address).await?;
     let (begin, cpu) = (Instant::now(), rival.cpu_seconds()?);
     let at = open_upload(&mut wire).await?;
@@ -87,9 +87,9 @@ pub async fn push_large(rival: &Rival, blob: &Blob) -> Result<(Stretch, Stretch)
     wire.request("PUT", &close, OCTETS, &[], |_| {})
         .await?
         .expect(201, "PUT")?;
-    let answered = stretch(rival, begin, cpu)?;
+    let answered = interval(rival, begin, cpu)?;
     sync_if_docker(rival, &blob.digest)?;
-    Ok((answered, stretch(rival, begin, cpu)?))
+    Ok((answered, interval(rival, begin, cpu)?))
 }
 
 /// Pushes blobs by POST and PUT over `concurrency` connections; with `synced`, each file of docker-registry is synced
@@ -99,7 +99,7 @@ pub async fn push_small(
     blobs: &[Blob],
     concurrency: usize,
     synced: bool,
-) -> Result<Stretch, String> {
+) -> Result<Interval, String> {
     let work = move |mut wire: Wire, blob: Blob, rival: Arc<Place>| async move {
         let at = open_upload(&mut wire).await?;
         let close = with_digest(&at, &blob.digest);
@@ -116,8 +116,8 @@ pub async fn push_small(
     each(rival, blobs.to_vec(), concurrency, work).await
 }
 
-/// Reads a blob over one connection and forgets it.
-pub async fn pull_large(rival: &Rival, blob: &Blob) -> Result<Stretch, String> {
+/// Reads a blob over one connection and discards it.
+pub async fn pull_large(rival: &Rival, blob: &Blob) -> Result<Interval, String> {
     let mut wire = Wire::connect(rival.address).await?;
     let (begin, cpu) = (Instant::now(), rival.cpu_seconds()?);
     let target = format!("/v2/compare/blobs/{}", blob.digest);
@@ -132,7 +132,7 @@ pub async fn pull_large(rival: &Rival, blob: &Blob) -> Result<Stretch, String> {
             blob.length()
         ));
     }
-    stretch(rival, begin, cpu)
+    interval(rival, begin, cpu)
 }
 
 /// Reads a blob and compares its digest; not timed.
@@ -159,13 +159,13 @@ pub async fn check(rival: &Rival, blob: &Blob) -> Result<(), String> {
     ))
 }
 
-/// `count` GETs of `targets`, in turn, over `concurrency` connections.
+/// Sends `count` GETs of `targets`, in turn, over `concurrency` connections.
 pub async fn gets(
     rival: &Rival,
     targets: &[String],
     count: usize,
     concurrency: usize,
-) -> Result<Stretch, String> {
+) -> Result<Interval, String> {
     let all = targets.iter().cycle().take(count).cloned().collect();
     let accept = format!("Accept: {MANIFEST}\r\n");
     let work = move |mut wire: Wire, target: String, _| {
@@ -180,7 +180,7 @@ pub async fn gets(
     each(rival, all, concurrency, work).await
 }
 
-/// Pushes what the GETs read: blobs of 4 KiB, and a tagged manifest that names each. Returns the paths of both.
+/// Pushes the targets of the GETs: blobs of 4 KiB, and a tagged manifest for each. Returns the paths of both.
 pub async fn prepare_gets(
     rival: &Rival,
     blobs: &[Blob],
@@ -209,7 +209,7 @@ pub async fn prepare_gets(
     Ok((blob_paths, manifest_paths))
 }
 
-/// What a task needs to know of a registry, without holding its process.
+/// What a task needs to know of a registry, without owning its process.
 #[derive(Debug)]
 struct Place {
     kind: Kind,
@@ -222,13 +222,13 @@ impl Place {
     }
 }
 
-/// Does `work` on each item, the items shared out over `concurrency` connections, and times all of it.
+/// Does `work` on each item, with the items distributed over `concurrency` connections, and times all of it.
 async fn each<T, W, F>(
     rival: &Rival,
     items: Vec<T>,
     concurrency: usize,
     work: W,
-) -> Result<Stretch, String>
+) -> Result<Interval, String>
 where
     T: Clone + Send + Sync + 'static,
     W: Fn(Wire, T, Arc<Place>) -> F + Clone + Send + 'static,
@@ -263,12 +263,12 @@ where
         task.await
             .map_err(|e| format!("a connection's task: {e}"))??;
     }
-    stretch(rival, begin, cpu)
+    interval(rival, begin, cpu)
 }
 
-fn stretch(rival: &Rival, begin: Instant, cpu: f64) -> Result<Stretch, String> {
+fn interval(rival: &Rival, begin: Instant, cpu: f64) -> Result<Interval, String> {
     let seconds = begin.elapsed().as_secs_f64();
-    Ok(Stretch {
+    Ok(Interval {
         seconds,
         cpu: rival.cpu_seconds()? - cpu,
     })
@@ -281,7 +281,7 @@ fn sync_if_docker(rival: &Rival, digest: &str) -> Result<(), String> {
     }
 }
 
-/// What a durable registry would have done: the file, and the entry that names it.
+/// Syncs the file and its directory entry, as a durable registry would.
 fn sync_with_folder(file: &Path) -> Result<(), String> {
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
     sync(file).map_err(|e| format!("sync {}: {e}", file.display()))?;
@@ -296,7 +296,7 @@ async fn open_upload(wire: &mut Wire) -> Result<String, String> {
     location(&answer.expect(202, "POST")?)
 }
 
-/// Path and query of a Location, which one registry gives relative and the other absolute.
+/// Returns path and query of a Location, which one registry sends relative and the other absolute.
 fn location(answer: &tonnage_benches::wire::Answer) -> Result<String, String> {
     let location = answer
         .header("location")

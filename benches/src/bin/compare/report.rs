@@ -9,14 +9,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// All samples, by measurement and by who was measured.
+/// All samples, by measurement and registry.
 #[derive(Debug, Default)]
 pub struct Samples {
     all: BTreeMap<(usize, &'static str), BTreeMap<&'static str, Vec<f64>>>,
     order: Vec<&'static str>,
 }
 
-/// The columns of the table; the first two are what `Kind::name` says.
+/// The columns of the table; the first two are the values of `Kind::name`.
 const TONNAGE: &str = "tonnage";
 const DOCKER: &str = "docker-registry";
 pub const DOCKER_SYNCED: &str = "docker-registry, then fsync";
@@ -41,8 +41,8 @@ impl Samples {
             .push(value);
     }
 
-    /// A table of medians. The last two columns are ratios of medians: tonnage to docker-registry (synced where that
-    /// was measured), and tonnage to the limit.
+    /// Returns a table of medians. The last two columns are ratios of medians: tonnage to docker-registry (synced where
+    /// that was measured), and tonnage to the limit.
     pub fn table(&self) -> String {
         let mut text = format!(
             "{:<44}{:>10}{:>10}{:>12}{:>10}{:>10}{:>10}\n",
@@ -68,7 +68,7 @@ impl Samples {
         text
     }
 
-    /// Every sample, with medians.
+    /// Returns every sample, with medians.
     pub fn json(&self) -> Value {
         let rows = self.all.iter().map(|((_, measurement), columns)| {
             let columns = columns.iter().map(|(who, values)| {
@@ -102,7 +102,7 @@ fn show(value: Option<f64>) -> String {
     }
 }
 
-/// What the figures depend on.
+/// Describes the machine on which the figures depend.
 pub fn machine(folder: &Path, flush_millis: f64) -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let value = |text: &str, key: &str| {

@@ -235,10 +235,10 @@ fn scans_of_accounts_have_a_minimum_interval() {
     );
     budget.delivered(holder, 1000, Duration::ZERO, false);
     let _waiting = budget.ask(MemoryPriority::Bulk, None, 64 * K);
-    signals.progressed(STALL);
+    signals.record_progress(STALL);
     assert!(budget.relieve(STALL, None).revoked.is_empty());
     // As if it had been stalled before.
-    signals.progressed(Duration::ZERO);
+    signals.record_progress(Duration::ZERO);
     let soon = STALL + SCAN_PAUSE / 2;
     assert!(
         budget.relieve(soon, None).revoked.is_empty(),
@@ -324,7 +324,7 @@ fn the_longest_stalled_gives_way() {
         0,
         "none is stalled yet"
     );
-    clients[0].1.progressed(late);
+    clients[0].1.record_progress(late);
     let relief = budget.relieve(late, None);
     assert_eq!(revoked(&relief), 1);
     assert!(Arc::ptr_eq(&clients[1].1, &relief.revoked[0]));
@@ -338,7 +338,7 @@ fn the_longest_stalled_gives_way() {
     send_all(budget.release(Some(clients[1].0), MemoryPriority::Bulk, 64 * K));
     assert!(is_granted(&mut waiting));
     for (_, signals) in &clients {
-        signals.progressed(STALL * 9);
+        signals.record_progress(STALL * 9);
     }
     let _more = budget.ask(MemoryPriority::Bulk, None, 64 * K);
     assert_eq!(
@@ -347,7 +347,7 @@ fn the_longest_stalled_gives_way() {
         "all take bytes"
     );
     for (_, signals) in &clients {
-        signals.progressed(STALL * 10);
+        signals.record_progress(STALL * 10);
     }
     assert_eq!(
         revoked(&budget.relieve(STALL * 10, None)),

@@ -57,17 +57,17 @@ fn superblock() -> Superblock {
 }
 
 /// Creates a context with small pages and tiers of few runs.
-fn site(root: &Path) -> TableContext {
-    let mut site = TableContext::new(test_env::env(), root, &superblock());
-    site.tiers = Tiers {
+fn context(root: &Path) -> TableContext {
+    let mut context = TableContext::new(test_env::env(), root, &superblock());
+    context.tiers = Tiers {
         fanout: 3,
         unit_bytes: 8 << 10,
     };
-    site.pages = PageSizes {
+    context.pages = PageSizes {
         index_bytes: 512,
         other_bytes: 1024,
     };
-    site
+    context
 }
 
 /// The `n`th value of a fixed sequence that looks random (splitmix64).
@@ -95,9 +95,9 @@ fn filled(rows: Range<u64>) -> Layers {
 }
 
 /// Freezes, checkpoints and unfreezes.
-async fn checkpoint(site: &TableContext, history: &History, layers: &mut Layers) -> Published {
+async fn checkpoint(context: &TableContext, history: &History, layers: &mut Layers) -> Published {
     let frozen = layers.freeze();
-    let done = checkpoint::flush(site, history, FACTS, &frozen, frozen.runs())
+    let done = checkpoint::flush(context, history, FACTS, &frozen, frozen.runs())
         .await
         .unwrap();
     *layers = frozen.unfreeze(done.runs.clone());
@@ -106,14 +106,14 @@ async fn checkpoint(site: &TableContext, history: &History, layers: &mut Layers)
 
 /// Merges the runs of a range.
 async fn merge(
-    site: &TableContext,
+    context: &TableContext,
     history: &History,
     layers: &mut Layers,
     range: Range<usize>,
 ) -> Published {
     let runs = layers.runs();
-    let merged = table::merge(site, runs, range).await.unwrap();
-    let done = checkpoint::publish(site, history, merged.over(runs)).await;
+    let merged = table::merge(context, runs, range).await.unwrap();
+    let done = checkpoint::publish(context, history, merged.over(runs)).await;
     let done = done.unwrap();
     *layers = layers.with_runs(done.runs.clone());
     done
@@ -188,7 +188,7 @@ async fn collected(mut scan: Scan) -> Vec<(Vec<u8>, Vec<u8>)> {
 
 /// What a history of steps works on: the table and the model beside it.
 struct World {
-    site: TableContext,
+    context: TableContext,
     history: History,
     layers: Layers,
     model: Rows,
@@ -200,7 +200,7 @@ struct World {
 impl World {
     fn new(root: &Path) -> Self {
         Self {
-            site: site(root),
+            context: context(root),
             history: History::default(),
             layers: Layers::new(Runs::empty()),
             model: Rows::new(),
@@ -235,15 +235,15 @@ impl World {
             Step::Checkpoint => {
                 Box::pin(self.take(&Step::Freeze)).await;
                 let (layers, runs) = (&self.layers, self.layers.runs());
-                let done = checkpoint::flush(&self.site, &self.history, FACTS, layers, runs);
+                let done = checkpoint::flush(&self.context, &self.history, FACTS, layers, runs);
                 let done = done.await.unwrap();
                 self.layers = self.layers.unfreeze(done.runs);
                 self.history = done.history;
                 self.durable = self.frozen.clone();
             }
             Step::Merge => {
-                if let Some(range) = self.layers.runs().due(&self.site) {
-                    let done = merge(&self.site, &self.history, &mut self.layers, range).await;
+                if let Some(range) = self.layers.runs().due(&self.context) {
+                    let done = merge(&self.context, &self.history, &mut self.layers, range).await;
                     self.history = done.history;
                 }
             }
@@ -252,7 +252,7 @@ impl World {
                     chosen,
                     history,
                     rejected,
-                } = checkpoint::load(&self.site).await.unwrap();
+                } = checkpoint::load(&self.context).await.unwrap();
                 assert_eq!(rejected, []);
                 self.layers = Layers::new(chosen.map_or_else(Runs::empty, |chosen| chosen.runs));
                 self.history = history;
@@ -296,13 +296,13 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
     run(async {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
-        let site = site(root);
+        let context = context(root);
         let mut layers = filled(0..12);
         layers.put(Bytes::from_static(b"tag"), Some(Bytes::from(vec![1; 700])));
-        let done = checkpoint(&site, &History::default(), &mut layers).await;
+        let done = checkpoint(&context, &History::default(), &mut layers).await;
         let references = done.runs.references();
         assert_eq!(references.len(), 1);
-        let open = || Runs::open(&site, &references);
+        let open = || Runs::open(&context, &references);
         open().await.unwrap();
         let path = file_of(root, references[0].id);
         let intact = std::fs::read(&path).unwrap();
@@ -326,7 +326,7 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
             store_id: [0; 16],
             ..superblock()
         };
-        let foreign = TableContext::new(site.env.clone(), root, &superblock);
+        let foreign = TableContext::new(context.env.clone(), root, &superblock);
         let foreign = Runs::open(&foreign, &references).await;
         assert!(foreign.unwrap_err().why.contains("another store"));
     });
@@ -338,12 +338,12 @@ fn every_damaged_byte_of_a_run_file_is_noticed() {
 fn runs_hold_what_changed_until_they_are_merged() {
     run(async {
         let directory = TempDir::new().unwrap();
-        let site = site(directory.path());
+        let context = context(directory.path());
         let mut layers = filled(0..3000);
-        let first = checkpoint(&site, &History::default(), &mut layers).await;
+        let first = checkpoint(&context, &History::default(), &mut layers).await;
         layers.put(index_key(5), None);
         layers.put(index_key(6), Some(Bytes::from_static(b"new")));
-        let second = checkpoint(&site, &first.history, &mut layers).await;
+        let second = checkpoint(&context, &first.history, &mut layers).await;
         let counts = |done: &Published| -> Vec<u64> {
             done.runs.references().iter().map(|run| run.rows).collect()
         };
@@ -351,12 +351,12 @@ fn runs_hold_what_changed_until_they_are_merged() {
         for n in 7..10 {
             layers.put(index_key(n), None);
         }
-        let third = checkpoint(&site, &second.history, &mut layers).await;
-        let newer = merge(&site, &third.history, &mut layers, 0..2).await;
+        let third = checkpoint(&context, &second.history, &mut layers).await;
+        let newer = merge(&context, &third.history, &mut layers, 0..2).await;
         assert_eq!(counts(&newer), [5, 3000]);
         for merged in [false, true] {
             if merged {
-                let all = merge(&site, &newer.history, &mut layers, 0..2).await;
+                let all = merge(&context, &newer.history, &mut layers, 0..2).await;
                 assert_eq!(counts(&all), [2996]);
             }
             for n in 0..20 {
@@ -371,8 +371,10 @@ fn runs_hold_what_changed_until_they_are_merged() {
         for n in 0..3000 {
             layers.put(index_key(n), None);
         }
-        let history = checkpoint(&site, &newer.history, &mut layers).await.history;
-        let emptied = merge(&site, &history, &mut layers, 0..2).await;
+        let history = checkpoint(&context, &newer.history, &mut layers)
+            .await
+            .history;
+        let emptied = merge(&context, &history, &mut layers, 0..2).await;
         assert_eq!(counts(&emptied), [0; 0]);
         assert_eq!(get(&layers, &index_key(1)).await, None);
     });
@@ -384,24 +386,24 @@ fn runs_hold_what_changed_until_they_are_merged() {
 fn a_merge_lets_checkpoints_pass() {
     run(async {
         let directory = TempDir::new().unwrap();
-        let site = site(directory.path());
+        let context = context(directory.path());
         let mut layers = Layers::new(Runs::empty());
         let mut history = History::default();
         for value in [&b"1"[..], b"2", b"3"] {
             layers.put(index_key(1), Some(Bytes::from_static(value)));
-            history = checkpoint(&site, &history, &mut layers).await.history;
+            history = checkpoint(&context, &history, &mut layers).await.history;
         }
-        let merged = table::merge(&site, layers.runs(), 0..3).await.unwrap();
+        let merged = table::merge(&context, layers.runs(), 0..3).await.unwrap();
         layers.put(index_key(1), Some(Bytes::from_static(b"4")));
-        history = checkpoint(&site, &history, &mut layers).await.history;
+        history = checkpoint(&context, &history, &mut layers).await.history;
         let new = merged.over(layers.runs());
-        let done = checkpoint::publish(&site, &history, new).await.unwrap();
+        let done = checkpoint::publish(&context, &history, new).await.unwrap();
         assert_eq!(done.runs.count(), 2);
         assert_eq!(
             get(&layers.with_runs(done.runs), &index_key(1)).await,
             Some(b"4".to_vec())
         );
-        let loaded = checkpoint::load(&site).await.unwrap();
+        let loaded = checkpoint::load(&context).await.unwrap();
         assert_eq!(loaded.rejected, []);
         let layers = Layers::new(loaded.chosen.unwrap().runs);
         assert_eq!(layers.runs().count(), 2);
@@ -414,10 +416,10 @@ fn a_merge_lets_checkpoints_pass() {
 fn a_damaged_page_fails_its_lookups_alone() {
     run(async {
         let directory = TempDir::new().unwrap();
-        let mut site = site(directory.path());
-        site.cache = Arc::new(PageCache::new(0));
+        let mut context = context(directory.path());
+        context.cache = Arc::new(PageCache::new(0));
         let mut layers = filled(0..200);
-        let done = checkpoint(&site, &History::default(), &mut layers).await;
+        let done = checkpoint(&context, &History::default(), &mut layers).await;
         let path = file_of(directory.path(), done.runs.references()[0].id);
         let whole = std::fs::read(&path).unwrap();
         let failing = async || {
@@ -459,7 +461,7 @@ fn run_files_are_those_of_two_checkpoints() {
     run(async {
         let directory = TempDir::new().unwrap();
         let root = directory.path();
-        let site = site(root);
+        let context = context(root);
         let mut layers = Layers::new(Runs::empty());
         let mut history = History::default();
         std::fs::create_dir(root.join("runs")).unwrap();
@@ -475,17 +477,17 @@ fn run_files_are_those_of_two_checkpoints() {
                     std::fs::create_dir(slot).unwrap();
                 }
                 let frozen = layers.freeze();
-                checkpoint::flush(&site, &history, FACTS, &frozen, frozen.runs())
+                checkpoint::flush(&context, &history, FACTS, &frozen, frozen.runs())
                     .await
                     .unwrap_err();
-                let loaded = checkpoint::load(&site).await.unwrap();
+                let loaded = checkpoint::load(&context).await.unwrap();
                 assert_eq!(loaded.chosen.unwrap().record.sequence, 3);
                 assert_eq!(loaded.rejected.len(), 2);
                 for slot in &slots {
                     std::fs::remove_dir(slot).unwrap();
                 }
             }
-            history = checkpoint(&site, &history, &mut layers).await.history;
+            history = checkpoint(&context, &history, &mut layers).await.history;
             let (newest, older) = (history.newest().unwrap(), history.older());
             let mut named: Vec<_> = [Some(newest), older]
                 .into_iter()
@@ -517,10 +519,10 @@ fn damage_falls_back_to_the_checkpoint_before() {
         let mut layers = Layers::new(Runs::empty());
         let mut history = History::default();
         {
-            let site = site(root);
+            let context = context(root);
             for round in 0..4 {
                 layers.put(index_key(round), Some(Bytes::from_static(b"v")));
-                history = checkpoint(&site, &history, &mut layers).await.history;
+                history = checkpoint(&context, &history, &mut layers).await.history;
             }
         }
         let newest = Arc::clone(history.newest().unwrap());
@@ -532,7 +534,7 @@ fn damage_falls_back_to_the_checkpoint_before() {
         let intact = std::fs::read(&slot).unwrap();
         let record = std::fs::read(file_of(root, newest.runs[0].id)).unwrap();
         let chosen = async || {
-            let loaded = checkpoint::load(&site(root)).await.unwrap();
+            let loaded = checkpoint::load(&context(root)).await.unwrap();
             loaded
                 .chosen
                 .map(|chosen| (chosen.record.sequence, rows(&chosen.runs)))
@@ -548,15 +550,15 @@ fn damage_falls_back_to_the_checkpoint_before() {
             &record[..record.len() - 1],
         )
         .unwrap();
-        let site = site(root);
-        let loaded = checkpoint::load(&site).await.unwrap();
+        let context = context(root);
+        let loaded = checkpoint::load(&context).await.unwrap();
         assert_eq!(loaded.rejected[0].path, slot);
         assert_eq!(loaded.chosen.as_ref().unwrap().record.sequence, 3);
-        assert_eq!(site.next_file(), newest.next_file);
+        assert_eq!(context.next_file(), newest.next_file);
         // The next one is numbered above the damaged one.
         let mut layers = Layers::new(loaded.chosen.unwrap().runs);
         layers.put(index_key(9), Some(Bytes::from_static(b"v")));
-        let done = checkpoint(&site, &loaded.history, &mut layers).await;
+        let done = checkpoint(&context, &loaded.history, &mut layers).await;
         assert_eq!(done.history.newest().unwrap().sequence, 5);
         std::fs::remove_dir_all(root.join("runs")).unwrap();
         assert_eq!(chosen().await, None);
@@ -583,7 +585,7 @@ impl Spawn for NothingRuns {
 fn an_unfinished_check_rejects_no_checkpoint() {
     run(async {
         let directory = TempDir::new().unwrap();
-        let mut context = site(directory.path());
+        let mut context = context(directory.path());
         let mut layers = Layers::new(Runs::empty());
         layers.put(index_key(1), Some(Bytes::from_static(b"v")));
         checkpoint(&context, &History::default(), &mut layers).await;
@@ -618,17 +620,17 @@ impl<F: Future + Unpin> Future for Cut<F> {
 fn a_dropped_checkpoint_leaves_the_one_before() {
     run(async {
         let directory = TempDir::new().unwrap();
-        let site = site(directory.path());
+        let context = context(directory.path());
         let mut layers = filled(0..500);
-        let mut history = checkpoint(&site, &History::default(), &mut layers)
+        let mut history = checkpoint(&context, &History::default(), &mut layers)
             .await
             .history;
         layers.put(index_key(1000), Some(Bytes::from_static(b"v")));
         let frozen = layers.freeze();
         for polls in 0..1000 {
-            let attempt = checkpoint::flush(&site, &history, FACTS, &frozen, frozen.runs());
+            let attempt = checkpoint::flush(&context, &history, FACTS, &frozen, frozen.runs());
             let done = Cut(Some(Box::pin(attempt)), polls).await;
-            let loaded = checkpoint::load(&site).await.unwrap();
+            let loaded = checkpoint::load(&context).await.unwrap();
             let chosen = loaded.chosen.unwrap();
             if let Some(done) = done {
                 let done = done.unwrap();

@@ -55,6 +55,7 @@ fn error_status(error: &AdminError) -> StatusCode {
         AdminError::Invalid(_) => StatusCode::BAD_REQUEST,
         AdminError::NotFound(_) => StatusCode::NOT_FOUND,
         AdminError::ReadOnly
+        | AdminError::Contended
         | AdminError::Store(Error::NoSpace { .. } | Error::NotAttempted { .. } | Error::Closed) => {
             StatusCode::SERVICE_UNAVAILABLE
         }

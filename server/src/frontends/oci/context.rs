@@ -13,10 +13,10 @@ use tonnage_engine::vocabulary::ClientId;
 
 use super::locations::Locations;
 use super::manifest_memory::ManifestMemory;
-use crate::access::{Action, Authorized, Gate, Requester};
+use crate::access::{Action, Authorized, Gate, Refused, Requester};
 use crate::clock::RunningClock;
+use crate::registry::Registry;
 use crate::registry::ports::{HeldMemory, ReadAccount};
-use crate::registry::{Error, Registry};
 use crate::telemetry::Metrics;
 use crate::transport::front_end::Client;
 use crate::transport::host::HostPolicy;
@@ -57,8 +57,8 @@ impl RequestContext<'_> {
         &self.state.registry
     }
 
-    pub(super) async fn authorize<A: Action>(&self, action: A) -> Result<Authorized<A>, Error> {
-        Ok(self.state.gate.authorize(&self.requester, action).await?)
+    pub(super) async fn authorize<A: Action>(&self, action: A) -> Result<Authorized<A>, Refused> {
+        self.state.gate.authorize(&self.requester, action).await
     }
 
     /// Returns the account of the client's answers, for an answer that holds memory; `None` if the connection has

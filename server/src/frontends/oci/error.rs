@@ -6,6 +6,7 @@
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::access::{Challenge, Refused};
 use crate::frontends::body::Body;
 use crate::frontends::error_body::{self, entry};
 use crate::oci::Code;
@@ -39,6 +40,23 @@ enum FailureKind {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::new(FailureKind::UseCase(error))
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        let (status, code) = match &refused {
+            Refused::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
+            Refused::Denied => (StatusCode::FORBIDDEN, Code::Denied),
+            Refused::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
+        };
+        let failure = Self::other(status, code, refused.to_string());
+        match refused {
+            Refused::Unauthenticated(Challenge(challenge)) => {
+                failure.with(header::WWW_AUTHENTICATE, challenge)
+            }
+            Refused::Denied | Refused::Unavailable => failure,
+        }
     }
 }
 
@@ -85,15 +103,12 @@ impl Failure {
 
     /// Builds the answer. Logs the cause of a server error.
     pub(super) fn into_response(self, request_id: &str) -> Response<Body> {
-        let Inner { kind, mut headers } = *self.0;
+        let Inner { kind, headers } = *self.0;
         let (status, errors) = match kind {
             FailureKind::UseCase(error) => {
                 let (status, code) = answer_to(&error);
                 log(&error, status);
                 let errors = details(&error, code, &error.to_string(), request_id);
-                if let Error::Unauthenticated(challenge) = error {
-                    headers.push((header::WWW_AUTHENTICATE, challenge.0));
-                }
                 (status, errors)
             }
             FailureKind::Protocol {
@@ -123,8 +138,6 @@ impl Failure {
 /// Returns the status and code of an error.
 fn answer_to(error: &Error) -> (StatusCode, Code) {
     match error {
-        Error::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, Code::Unauthorized),
-        Error::Denied => (StatusCode::FORBIDDEN, Code::Denied),
         Error::NameUnknown(_) | Error::NamespaceUnknown => {
             (StatusCode::NOT_FOUND, Code::NameUnknown)
         }

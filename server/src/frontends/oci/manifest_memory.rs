@@ -191,7 +191,7 @@ impl ManifestMemory {
                     Some(bytes) => all.extend_from_slice(&bytes),
                     None => return Ok(true),
                 }
-                account.progressed();
+                account.record_progress();
             }
             Ok(false)
         };

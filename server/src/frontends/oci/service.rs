@@ -53,16 +53,16 @@ pub(crate) struct OciService {
 struct AccountMemory(Arc<dyn ReadAccount>);
 
 impl AnswerMemory for AccountMemory {
-    fn progressed(&self) {
-        self.0.progressed();
+    fn record_progress(&self) {
+        self.0.record_progress();
     }
 
     fn revoked(&self) -> BoxFuture<'static, ()> {
         self.0.revoked()
     }
 
-    fn gave_way(&self) {
-        self.0.gave_way();
+    fn record_drop(&self) {
+        self.0.record_drop();
     }
 }
 
@@ -157,7 +157,7 @@ impl OciService {
                     let caller = state.gate.authenticate(&head, client.connection());
                     let context = RequestContext {
                         requester: Requester {
-                            caller: caller.await.map_err(Error::from)?,
+                            caller: caller.await?,
                             request_id: id.to_owned(),
                         },
                         state,

@@ -14,18 +14,18 @@ use futures_util::future::BoxFuture;
 /// # Contract
 ///
 /// - A client that reads nothing of its answers gives way to others that wait for memory; one that reads does not.
-/// - The holder reports progress with [`ReadAccount::progressed`] and drops an answer when [`ReadAccount::revoked`]
-///   resolves. It then calls [`ReadAccount::gave_way`] and waits for [`ReadAccount::revoked`] again.
+/// - The holder reports progress with [`ReadAccount::record_progress`]. It drops an answer when
+///   [`ReadAccount::revoked`] resolves, calls [`ReadAccount::record_drop`] and waits for [`ReadAccount::revoked`] again.
 /// - Memory is returned when what holds it drops.
 pub trait ReadAccount: Send + Sync + Debug {
     /// Records that the client read bytes.
-    fn progressed(&self);
+    fn record_progress(&self);
 
     /// Resolves once the client has to give way: an answer that it does not read has to be dropped, or all of them.
     fn revoked(&self) -> BoxFuture<'static, ()>;
 
     /// Records that one of its answers was dropped; [`ReadAccount::revoked`] resolves again if that is not enough.
-    fn gave_way(&self);
+    fn record_drop(&self);
 
     /// Begins an answer that is read from blobs; an urgent one is small.
     fn answer(&self, urgent: bool) -> AnswerReads;

@@ -1,4 +1,4 @@
-//! What a running disk does: fills up, fails, varies, locks.
+//! A running disk: full, faulty, noisy, locked.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -9,10 +9,10 @@ use tonnage_engine::io::{LockAttempt, exact};
 
 use super::*;
 
-/// Guards: a full disk takes what fits, then says ENOSPC, and has room again once something goes; a
-/// file that is still open keeps its space.
+/// Guards: a full disk accepts what fits, then returns ENOSPC, and has space again after a removal. A file that is
+/// still open keeps its space.
 #[test]
-fn a_full_disk_says_so() {
+fn a_full_disk_returns_enospc() {
     let Machine {
         executor,
         disk,
@@ -56,9 +56,9 @@ fn a_full_disk_says_so() {
     });
 }
 
-/// Guards: a fault strikes the operation, path and time it is meant for, and then no more.
+/// Guards: a fault affects the operation, path and time for which it is set, and no others.
 #[test]
-fn faults_strike_where_they_are_meant_to() {
+fn faults_affect_the_chosen_operations() {
     let Machine {
         executor,
         disk,
@@ -86,7 +86,7 @@ fn faults_strike_where_they_are_meant_to() {
     });
 }
 
-/// Guards: the noise moves fewer bytes and finds less resident, and the loops above it still get everything.
+/// Guards: the noise shortens transfers and cached reads, and the loops above still transfer everything.
 #[test]
 fn noise_shortens_transfers_and_empties_the_cache() {
     let Machine {
@@ -127,7 +127,7 @@ fn noise_shortens_transfers_and_empties_the_cache() {
     });
 }
 
-/// Guards: the lock is given once, again after its release, and to a new machine after a crash.
+/// Guards: the lock is granted once, again after its release, and to a new machine after a crash.
 #[test]
 fn the_lock_is_released_by_drop_and_by_a_crash() {
     let Machine {

@@ -26,9 +26,9 @@ fn a_deadlock_is_reported() {
     assert!(text.contains("seed 11"), "{text}");
 }
 
-/// Guards: time moves only when nothing else can, and in the order of the timers.
+/// Guards: time advances only if nothing else can happen, and in the order of the timers.
 #[test]
-fn time_moves_only_when_nothing_else_can() {
+fn time_advances_only_when_idle() {
     let Machine {
         executor,
         disk: _disk,
@@ -51,9 +51,9 @@ fn time_moves_only_when_nothing_else_can() {
     });
 }
 
-/// Guards: tasks that a run leaves behind go on, and are dropped with the executor.
+/// Guards: tasks that a run leaves behind continue in the next run, and are dropped with the executor.
 #[test]
-fn tasks_left_behind_go_on_and_end_with_the_executor() {
+fn remaining_tasks_continue_and_end_with_the_executor() {
     let Machine {
         executor,
         disk,

@@ -1,4 +1,4 @@
-//! Which images a stop leaves: nothing that was made durable is missing, nothing else is sure.
+//! The images that a stop leaves: everything durable is present, and nothing else is certain.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::*;
 
-/// Guards: data that was not synced is gone from the durable image and there in the live one.
+/// Guards: unsynced data is absent from the durable image and present in the live one.
 #[test]
 fn unsynced_data_is_lost_in_the_durable_image_only() {
     let Machine {
@@ -26,8 +26,8 @@ fn unsynced_data_is_lost_in_the_durable_image_only() {
     assert_eq!(content(&images[1].image, "a").unwrap(), b"new and longer");
 }
 
-/// Guards: synced data under a name that was not synced is unreachable, and so is what lies below such a
-/// directory; a removal that was not synced may come undone.
+/// Guards: synced data under an unsynced name is unreachable, and so is everything below such a directory. An unsynced
+/// removal may be undone.
 #[test]
 fn unsynced_entries_are_lost_with_all_below() {
     let Machine {
@@ -64,7 +64,7 @@ fn unsynced_entries_are_lost_with_all_below() {
     );
 }
 
-/// Guards: names that were not synced are lost one by one, in any combination.
+/// Guards: unsynced names are lost independently, in any combination.
 #[test]
 fn unsynced_entries_are_lost_independently() {
     let Machine {
@@ -89,7 +89,7 @@ fn unsynced_entries_are_lost_independently() {
     assert_eq!(seen.len(), 4);
 }
 
-/// Guards: a sync covers what was completed when it was called, and nothing that came between call and end.
+/// Guards: a sync covers the effects that were complete when it was called, and none between its call and its end.
 #[test]
 fn a_sync_covers_only_what_was_completed_before_it() {
     let mut later_write_first = 0;
@@ -122,10 +122,9 @@ fn a_sync_covers_only_what_was_completed_before_it() {
     );
 }
 
-/// Guards: a write that was in flight when a directory was synced, or a file that was synced, does not make
-/// another file durable.
+/// Guards: a sync of a directory or of a file makes no other file durable, and no write that was in progress.
 #[test]
-fn a_sync_is_about_one_file() {
+fn a_sync_covers_one_file() {
     let Machine {
         executor,
         disk,
@@ -144,9 +143,9 @@ fn a_sync_is_about_one_file() {
     assert_eq!(content(&disk.durable_image(), "b").unwrap(), b"y");
 }
 
-/// Guards: a failed sync makes nothing durable, and a later one does not promise what it covered.
+/// Guards: a failed sync makes nothing durable, and a later sync does not either for what the failed one covered.
 #[test]
-fn a_failed_sync_is_not_made_good_by_the_next() {
+fn a_later_sync_does_not_repair_a_failed_one() {
     let Machine {
         executor,
         disk,
@@ -172,7 +171,7 @@ fn a_failed_sync_is_not_made_good_by_the_next() {
     assert_eq!(outcomes(&disk, "a"), expected);
 }
 
-/// Guards: what is kept is applied in the order in which it happened; the newest kept write wins.
+/// Guards: kept effects are applied in the order in which they happened, so the newest kept write counts.
 #[test]
 fn effects_on_one_region_keep_their_order() {
     let Machine {
@@ -203,8 +202,8 @@ fn effects_on_one_region_keep_their_order() {
     assert_eq!(found("without effect 3 of 4"), b"23");
 }
 
-/// Guards: the last write reaches the disk in part, cut at sectors and with sectors missing, where the
-/// rest reads as the old bytes or zeros.
+/// Guards: the last write reaches the disk in part, cut at sectors and with sectors missing. The rest reads as the old
+/// bytes or zeros.
 #[test]
 fn a_torn_write_tears_at_sectors() {
     let Machine {
@@ -232,29 +231,29 @@ fn a_torn_write_tears_at_sectors() {
     let hole = |bytes: &Vec<u8>| bytes[512..1024] == [b'o'; 512] && bytes[1024..].contains(&b'n');
     assert!(
         outcomes.iter().any(hole),
-        "a missing sector shows the old bytes"
+        "a missing sector reads as the old bytes"
     );
     let zeros = |bytes: &Vec<u8>| bytes.len() == 2304 && bytes[1024..].contains(&0);
     assert!(
         outcomes.iter().any(zeros),
-        "a missing sector behind the old end reads as zeros"
+        "a missing sector after the old end reads as zeros"
     );
     let size_only = |bytes: &Vec<u8>| bytes.len() == 2304 && bytes[2048..] == [0; 256];
     assert!(
         outcomes.iter().any(size_only),
-        "the size may be there without the last sector"
+        "the size may be kept without the last sector"
     );
     for bytes in &outcomes {
         assert_eq!(
             bytes[..256],
             [b'o'; 256],
-            "what was not written is untouched"
+            "bytes that were not written are unchanged"
         );
         assert!(bytes.len() <= 2304);
     }
 }
 
-/// Guards: contents compare and hash by their bytes, and cutting a file leaves nothing behind its end.
+/// Guards: contents compare and hash by their bytes, and a cut file has no bytes left after its end.
 #[test]
 fn contents_are_equal_when_their_bytes_are() {
     let mut image = Image::with_dir(DIR);

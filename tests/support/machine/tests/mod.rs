@@ -1,4 +1,4 @@
-//! Tests of the tester: a simulator that is too kind makes every crash test pass.
+//! Tests of the simulator: with one that loses too little, every crash test would pass.
 
 mod disk;
 mod executor;
@@ -13,7 +13,7 @@ use tonnage_engine::io::{Call, Class, Env, FileRef, OpenMode, exact};
 
 use super::*;
 
-/// The disk makes no difference between classes.
+/// The class of all calls; the disk does not distinguish classes.
 const CALL: Call = Class::Background.call();
 const DIR: &str = "/store";
 
@@ -44,7 +44,7 @@ fn content(image: &Image, name: &str) -> Option<Vec<u8>> {
     image.files.get(&path(name)).map(Content::to_vec)
 }
 
-/// Bytes of `name` in every crash image.
+/// Returns the bytes of `name` in every crash image.
 fn outcomes(disk: &SimDisk, name: &str) -> BTreeSet<Option<Vec<u8>>> {
     let images = disk.crash_images(&Policy::thorough(1));
     images
@@ -53,7 +53,7 @@ fn outcomes(disk: &SimDisk, name: &str) -> BTreeSet<Option<Vec<u8>>> {
         .collect()
 }
 
-/// A file of this content whose data and name are durable.
+/// Creates a file of this content whose data and name are durable.
 async fn durable(env: &Env, name: &str, bytes: &[u8]) -> FileRef {
     let file = create(env, name).await;
     write(&file, 0, bytes).await;

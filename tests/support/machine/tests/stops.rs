@@ -1,4 +1,4 @@
-//! Stops: at the wanted point, from the same history each time, and nothing after.
+//! Stops: at the chosen point, with the same history each time, and no effects afterwards.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::*;
 
-/// A workload of some tasks with all kinds of operations; returns how it ended.
+/// Runs a workload of some tasks with all kinds of operations. Returns how it ended.
 fn workload(machine: &Machine) -> Outcome<Vec<u8>> {
     let order = Arc::new(Mutex::new(Vec::new()));
     machine.executor.run_until_crash(async {
@@ -42,7 +42,7 @@ fn workload(machine: &Machine) -> Outcome<Vec<u8>> {
     })
 }
 
-/// Guards: everything follows from the seed, and other seeds lead elsewhere.
+/// Guards: everything follows from the seed, and other seeds give other histories.
 #[test]
 fn equal_seeds_give_equal_histories() {
     let run = |seed| {
@@ -58,8 +58,8 @@ fn equal_seeds_give_equal_histories() {
     assert_eq!(orders.len(), 10);
 }
 
-/// Guards: the machine stops after exactly the wanted number of crash points, for every number there is, and
-/// an acknowledgement that was given before the stop is durable afterwards.
+/// Guards: the machine stops after exactly the chosen number of crash points, for every such number, and an
+/// acknowledgement given before the stop is durable afterwards.
 #[test]
 fn the_machine_stops_after_each_crash_point() {
     let whole = machine(3);
@@ -88,7 +88,7 @@ fn the_machine_stops_after_each_crash_point() {
     }
 }
 
-/// Guards: after the stop no operation resolves and no task goes on.
+/// Guards: after the stop no operation resolves and no task continues.
 #[test]
 fn nothing_happens_after_the_stop() {
     let Machine {

@@ -1,6 +1,6 @@
-//! Calls that are given up half-way, as when a client goes: whatever was under way, the store and the upload stay whole.
+//! Calls that are dropped before they complete, as when a client disconnects: the store and the upload stay intact.
 //!
-//! Each test drops a call after its first, second, ... poll until it runs to its end, so every wait in it is one where it is dropped.
+//! Each test drops a call after its first, second, ... poll until it runs to its end. So it is dropped at every wait.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -22,8 +22,8 @@ use super::check;
 
 const REPOSITORY: &str = "library/a";
 
-/// Polls a future at most `polls` times; `None` if it was dropped before its end.
-async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
+/// Polls a future at most `polls` times. Returns `None` if it was dropped before its end.
+async fn drop_after<T>(polls: usize, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut left = polls;
     poll_fn(move |context| match future.as_mut().poll(context) {
@@ -37,8 +37,8 @@ async fn give_up_after<T>(polls: usize, future: impl Future<Output = T>) -> Opti
     .await
 }
 
-/// Plays `scene` with more and more polls until it says that nothing was given up any more; then every file must be one
-/// that something names.
+/// Runs `scene` with more and more polls until it returns that nothing was dropped any more. Then every file must be
+/// one that something names.
 fn at_every_wait(scene: impl AsyncFn(&Machine, Store, usize) -> bool) {
     for seed in 1..=2 {
         let mut polls = 1;
@@ -63,12 +63,12 @@ fn at_every_wait(scene: impl AsyncFn(&Machine, Store, usize) -> bool) {
             polls += 1;
             assert!(polls < 500, "seed {seed}: no end");
         }
-        println!("seed {seed}: given up after 1 to {} polls", polls - 1);
-        assert!(polls > 1, "seed {seed}: nothing was ever given up");
+        println!("seed {seed}: dropped after 1 to {} polls", polls - 1);
+        assert!(polls > 1, "seed {seed}: nothing was ever dropped");
     }
 }
 
-/// Syncs of uploads are rare here: they wait for all writes, and hide what is to be found.
+/// Returns options under which syncs of uploads are rare. A sync waits for all writes and would hide errors.
 fn options() -> Options {
     Options {
         upload_checkpoint_bytes: 256 << 10,
@@ -82,7 +82,7 @@ async fn open(machine: &Machine) -> Store {
     opened.expect("the store opens").0
 }
 
-/// The store as the next start finds it, on a machine of its own.
+/// Opens the store as the next start finds it, on another machine.
 fn after_restart(machine: &Machine, look: impl AsyncFnOnce(&Store)) {
     let next = Machine::new(machine.executor.seed(), &machine.disk.live_image());
     next.executor.block_on(async {
@@ -92,7 +92,7 @@ fn after_restart(machine: &Machine, look: impl AsyncFnOnce(&Store)) {
     });
 }
 
-/// Lets what was begun and given up come to its end.
+/// Lets work that continues after a drop complete.
 async fn rest(machine: &Machine) {
     let pause = std::time::Duration::from_secs(1);
     machine.env.clock.sleep(pause).await;
@@ -106,7 +106,7 @@ fn begin(store: &Store) -> UploadId {
     store.begin_upload(spec).expect("an upload begins")
 }
 
-/// `length` bytes that depend on `salt`.
+/// Returns `length` bytes that depend on `salt`.
 fn bytes(salt: u8, length: usize) -> Bytes {
     (0..length)
         .map(|at| (at % 251) as u8 ^ (at / 4096) as u8 ^ salt)
@@ -124,12 +124,12 @@ async fn read(store: &Store, digest: &Digest) -> Result<Vec<u8>, Error> {
     reader.read_whole(1 << 30).await
 }
 
-/// Guards: going back to a savepoint that is given up leaves no write under way that lands on later bytes, and no checkpoint
-/// that tells of bytes which were replaced: what is pushed afterwards is stored as it was sent.
+/// Guards: a dropped rollback leaves no write in progress that overwrites later bytes, and no checkpoint that counts
+/// replaced bytes. What is pushed afterwards is stored as it was sent.
 #[test]
-fn a_rollback_given_up_does_not_mix_bytes() {
+fn a_dropped_rollback_does_not_mix_bytes() {
     const KEPT: usize = 150_000;
-    // One window, which may be on its way when its place is written again; many, of which checkpoints tell.
+    // One window, whose place may be written again while its write is in progress; and many, which checkpoints count.
     for taken_back in [60_000, 500_000] {
         at_every_wait(async |_, store, polls| {
             let id = begin(&store);
@@ -140,8 +140,8 @@ fn a_rollback_given_up_does_not_mix_bytes() {
             upload.write(bytes(1, KEPT)).await.expect("sent");
             let before = upload.savepoint().await.expect("a savepoint");
             upload.write(bytes(2, taken_back)).await.expect("sent");
-            let done = give_up_after(polls, upload.rollback(before)).await;
-            // What the client is told, and goes on from.
+            let done = drop_after(polls, upload.rollback(before)).await;
+            // The client gets this offset and continues from it.
             let offset = usize::try_from(upload.offset()).expect("small");
             assert!(
                 offset == KEPT || offset == KEPT + taken_back,
@@ -160,8 +160,8 @@ fn a_rollback_given_up_does_not_mix_bytes() {
     }
 }
 
-/// Guards: a rollback that fails because nothing could be attempted leaves all bytes or none, like one that is given up. A
-/// byte that the offset counts is in the blob.
+/// Guards: a rollback that fails because nothing could be attempted leaves all bytes or none, like one that is dropped.
+/// A byte that the offset counts is in the blob.
 #[test]
 fn a_rollback_that_fails_loses_no_byte() {
     const KEPT: usize = 150_000;
@@ -208,9 +208,9 @@ fn a_rollback_that_fails_loses_no_byte() {
     assert!(failed > 0 && kept > 0, "{failed} writes, {kept} rollbacks");
 }
 
-/// Guards: a write that is given up anywhere leaves an upload whose offset is what it has, and which goes on from there.
+/// Guards: a write that is dropped at any wait leaves an upload whose offset is true and from which it continues.
 #[test]
-fn a_write_given_up_goes_on_at_the_offset() {
+fn a_dropped_write_continues_at_the_offset() {
     at_every_wait(async |_, store, polls| {
         let whole = bytes(4, 700_000);
         let id = begin(&store);
@@ -219,7 +219,7 @@ fn a_write_given_up_goes_on_at_the_offset() {
             .await
             .expect("it opens");
         upload.write(whole.slice(..50_000)).await.expect("sent");
-        let done = give_up_after(polls, upload.write(whole.slice(50_000..500_000))).await;
+        let done = drop_after(polls, upload.write(whole.slice(50_000..500_000))).await;
         drop(upload);
         let status = store.upload_status(id, REPOSITORY).expect("it lives");
         let mut upload = store
@@ -237,9 +237,9 @@ fn a_write_given_up_goes_on_at_the_offset() {
     });
 }
 
-/// Guards: an upload whose end is given up can be ended again, with more bytes or without.
+/// Guards: an upload whose finish was dropped can be finished again, with more bytes or without.
 #[test]
-fn a_finish_given_up_can_be_repeated() {
+fn a_dropped_finish_can_be_repeated() {
     for more in [0, 100_000] {
         at_every_wait(async |_, store, polls| {
             let first = bytes(5, 333_333);
@@ -250,7 +250,7 @@ fn a_finish_given_up_can_be_repeated() {
                 .expect("it opens");
             upload.write(first.clone()).await.expect("sent");
             let digest = Digest::of(Algorithm::Sha256, &first);
-            let done = give_up_after(polls, upload.finish(digest, None)).await;
+            let done = drop_after(polls, upload.finish(digest, None)).await;
             let ended = done.is_some();
             if let Some(blob) = done {
                 link(&store, blob.expect("finished")).await.expect("linked");
@@ -273,7 +273,7 @@ fn a_finish_given_up_can_be_repeated() {
     }
 }
 
-/// Guards: an upload that was cancelled, whatever step was given up before, never comes back.
+/// Guards: a cancelled upload never returns, whatever step was dropped before.
 #[test]
 fn a_cancelled_upload_never_comes_back() {
     at_every_wait(async |machine, store, polls| {
@@ -282,7 +282,7 @@ fn a_cancelled_upload_never_comes_back() {
             .open_upload(id, REPOSITORY, UploadClaim::default())
             .await
             .expect("it opens");
-        let done = give_up_after(polls, upload.write(bytes(7, 400_000))).await;
+        let done = drop_after(polls, upload.write(bytes(7, 400_000))).await;
         store.cancel_upload(id, REPOSITORY).expect("cancelled");
         assert!(store.upload_status(id, REPOSITORY).is_none());
         let late = upload.write(bytes(7, 1)).await;
@@ -296,8 +296,8 @@ fn a_cancelled_upload_never_comes_back() {
     });
 }
 
-/// Guards: an upload that is cancelled after its request was given up, or that ends with it since its id is not known,
-/// leaves no file, not even one that was being created, and no place.
+/// Guards: an upload that is cancelled after its request was dropped, or that ends with it because its id is not known,
+/// leaves no file, not even one that was being created, and frees its place.
 #[test]
 fn an_upload_that_ends_half_way_leaves_nothing() {
     for (unlisted, length) in [(false, 200_000), (true, 1_500_000)] {
@@ -310,7 +310,7 @@ fn an_upload_that_ends_half_way_leaves_nothing() {
             let id = store.begin_upload(spec).expect("an upload begins");
             let upload = store.open_upload(id, REPOSITORY, UploadClaim::default());
             let mut upload = upload.await.expect("it opens");
-            let done = give_up_after(polls, upload.write(bytes(8, length))).await;
+            let done = drop_after(polls, upload.write(bytes(8, length))).await;
             drop(upload);
             rest(machine).await;
             if !unlisted {
@@ -331,8 +331,8 @@ fn an_upload_that_ends_half_way_leaves_nothing() {
     }
 }
 
-/// Guards: frame and table of a large blob are read once for all that open its segment at once, and the others succeed
-/// where the one that reads is given up.
+/// Guards: frame and table of a large blob are read once for all concurrent opens of its segment. If the open that
+/// reads is dropped, the others succeed.
 #[test]
 fn a_cold_record_is_read_once() {
     at_every_wait(async |machine, store, polls| {
@@ -350,7 +350,7 @@ fn a_cold_record_is_read_once() {
         });
         let before = machine.disk.log().len();
         let others = join_all((0..3).map(|_| store.open_blob(&digest)));
-        let first = give_up_after(polls, store.open_blob(&digest));
+        let first = drop_after(polls, store.open_blob(&digest));
         let (first, others) = join(first, others).await;
         for opened in others {
             opened.expect("a sound disk").expect("the blob is stored");
@@ -358,23 +358,23 @@ fn a_cold_record_is_read_once() {
         let log = machine.disk.log();
         let of_record = |op: &&OpRecord| op.kind == OpKind::Read && op.offset > 300_000;
         let reads = log[before..].iter().filter(of_record).count();
-        // One that is given up before the others wait for it leaves nothing to them.
+        // One that is dropped before the others wait for it leaves them nothing.
         let most = if first.is_some() { 2 } else { 4 };
         assert!((2..=most).contains(&reads), "{polls} polls: {reads} reads");
         first.is_some()
     });
 }
 
-/// Guards: a checkpoint that is given up is taken up by the next one; commits go on meanwhile.
+/// Guards: a dropped checkpoint is continued by the next one, and commits continue meanwhile.
 #[test]
-fn a_checkpoint_given_up_is_taken_up_by_the_next() {
+fn a_dropped_checkpoint_is_continued_by_the_next() {
     at_every_wait(async |machine, store, polls| {
         let push = async |salt| {
             let blob = store.put_small(bytes(salt, 100), Algorithm::Sha256).await;
             link(&store, blob.expect("stored")).await.expect("linked");
         };
         push(1).await;
-        let done = give_up_after(polls, store.checkpoint()).await;
+        let done = drop_after(polls, store.checkpoint()).await;
         push(2).await;
         rest(machine).await;
         store.checkpoint().await.expect("a checkpoint");
@@ -392,7 +392,8 @@ fn a_checkpoint_given_up_is_taken_up_by_the_next() {
     });
 }
 
-/// Guards: a store closes with more unfinished uploads in memory than segment ids are reserved, and all of them go on.
+/// Guards: a store can be closed with more unfinished uploads in memory than segment ids are reserved, and all of them
+/// continue after it.
 #[test]
 fn many_unfinished_uploads_survive_a_close() {
     const UPLOADS: usize = 1500;
@@ -418,10 +419,10 @@ fn many_unfinished_uploads_survive_a_close() {
     });
 }
 
-/// Guards: a deletion that nobody waits for any more, and that is queued all the same, has what it leaves cleared away by this open of
-/// the store.
+/// Guards: a deletion that is queued although its caller dropped it is completed, and its remaining rows are removed by
+/// this open of the store.
 #[test]
-fn a_deletion_given_up_is_cleared_away() {
+fn a_dropped_deletion_is_completed() {
     let tags = |put: &dyn Fn(String) -> Change| (0..300).map(|n| put(format!("t{n}"))).collect();
     at_every_wait(async |machine, store, polls| {
         let blob = store.put_small(bytes(1, 100), Algorithm::Sha256).await;
@@ -437,7 +438,7 @@ fn a_deletion_given_up_is_cleared_away() {
         commit(&store, vec![blob], vec![Change::PutManifest(entry)]).await;
         commit(&store, vec![], tags(&|tag| Change::SetTag { tag, digest })).await;
         let batch = batch(vec![], vec![Change::DeleteManifest(digest)]);
-        let done = give_up_after(polls, store.commit(batch)).await;
+        let done = drop_after(polls, store.commit(batch)).await;
         rest(machine).await;
         let left = store.stats().await.unwrap().deletions_unfinished;
         assert_eq!(left, 0, "after {polls} polls");

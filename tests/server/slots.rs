@@ -1,4 +1,4 @@
-//! Connections have places, heads have a size.
+//! Slots for connections, and the size limit of heads.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::unread::connect;
 use crate::{MANIFEST, descriptor, push_layers, put_manifest, sha256, wire};
 
 const GET: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
-/// Between two bytes of a client that is slow on purpose.
+/// The pause between two bytes of a slow client.
 const PACE: Duration = Duration::from_millis(20);
-/// By then a wait has failed, below the time for which an idle connection is kept.
+/// The time after which a wait counts as failed, less than the timeout of an idle connection.
 const HANG: Duration = Duration::from_secs(20);
 
 async fn registry_with(connections_max: usize) -> TestRegistry {
@@ -28,19 +28,19 @@ async fn registry_with(connections_max: usize) -> TestRegistry {
     TestRegistry::with(options).await
 }
 
-/// Guards: more connections than a hundred that come at once are let in at once: a client that has no answer to its SYN sends it again only
-/// after a second, and then later and later.
+/// Guards: the kernel's queue holds a burst of more than a hundred connections. A client whose SYN is dropped tries
+/// again only after a second, then at growing intervals.
 #[tokio::test]
-async fn a_burst_of_connections_is_let_in() {
+async fn a_burst_of_connections_is_accepted() {
     let options = ServerOptions {
         listen: "127.0.0.1:0".parse().unwrap(),
         admin_listen: None,
         ..ServerOptions::default()
     };
-    // Nothing is accepted.
+    // The server accepts none of them.
     let bound = Server::bind(options).expect("a free port");
     let address = bound.address();
-    // No queue is longer than the system lets it be.
+    // The system limits the length of every queue.
     let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     let count = most.trim().parse::<usize>().unwrap().min(300);
     let burst = async {
@@ -49,11 +49,11 @@ async fn a_burst_of_connections_is_let_in() {
             waiting.push(TcpStream::connect(address).await.unwrap());
         }
     };
-    let let_in = tokio::time::timeout(HANG, burst).await;
-    assert!(let_in.is_ok(), "the kernel's queue is too short");
+    let connected = tokio::time::timeout(HANG, burst).await;
+    assert!(connected.is_ok(), "the kernel's queue is too short");
 }
 
-/// A connection that has sent `bytes`.
+/// Connects and sends `bytes`.
 async fn sent(registry: &TestRegistry, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(registry.client().address())
         .await
@@ -70,10 +70,10 @@ async fn status(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&line).into_owned()
 }
 
-/// Guards: when all places are taken, the connection that has been idle the longest leaves for a new one: one that said nothing, one of
-/// HTTP/2, and one that was answered, in their order.
+/// Guards: when all slots are taken, the connection that has been idle the longest is evicted for a new one. The order
+/// is the same for one that sent nothing, one of HTTP/2, and one that was answered.
 #[tokio::test(flavor = "multi_thread")]
-async fn idle_connections_leave_for_new_ones() {
+async fn idle_connections_are_evicted_for_new_ones() {
     let registry = registry_with(3).await;
     let silent = sent(&registry, b"").await;
     // The preface and empty SETTINGS (RFC 9113 section 3.4).
@@ -89,28 +89,31 @@ async fn idle_connections_leave_for_new_ones() {
     for mut idle in [silent, http2, answered] {
         let mut new = sent(&registry, GET).await;
         assert_eq!(status(&mut new).await, "HTTP/1.1 200");
-        // It has left before the new one had its place.
+        // It was evicted before the new one got its slot.
         let ended = tokio::time::timeout(HANG, idle.read_to_end(&mut Vec::new())).await;
-        ended.expect("it is kept").unwrap();
+        ended.expect("the server kept the idle connection").unwrap();
         kept.push(new);
     }
 }
 
-/// Guards: a connection that was just accepted may send its first request, though another waits for its place.
+/// Guards: a connection that was just accepted may send its first request, although another waits for its slot.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_connection_may_ask_once() {
+async fn a_new_connection_may_send_one_request() {
     let registry = registry_with(1).await;
     let mut first = sent(&registry, b"").await;
     let mut second = sent(&registry, GET).await;
     let early = tokio::time::timeout(Duration::from_millis(200), first.readable()).await;
-    assert!(early.is_err(), "the first was closed before it could ask");
+    assert!(
+        early.is_err(),
+        "the first was closed before it could send a request"
+    );
     first.write_all(GET).await.unwrap();
     assert_eq!(status(&mut first).await, "HTTP/1.1 200");
     assert_eq!(status(&mut second).await, "HTTP/1.1 200");
 }
 
-/// Guards: a stop waits for no request on a connection on which nothing was sent, nor for one of HTTP/2 that was answered and whose
-/// client does not react.
+/// Guards: a stop does not wait on connections that sent nothing, or on an HTTP/2 connection whose requests were
+/// answered and whose client does not react.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_does_not_wait_for_silent_connections() {
     let registry = TestRegistry::start().await;
@@ -127,14 +130,14 @@ async fn a_stop_does_not_wait_for_silent_connections() {
     assert!(stopped.is_ok(), "the stop waits for the whole drain time");
 }
 
-/// Guards: a connection whose answer is known to its last byte, and not sent yet, is not idle: it keeps its place.
+/// Guards: a connection whose answer is ready but not fully sent is not idle: it keeps its slot.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_connection_keeps_its_place_until_its_answer_is_sent() {
+async fn a_connection_keeps_its_slot_until_its_answer_is_sent() {
     let registry = registry_with(1).await;
     let client = registry.client();
     let mut referrer = push_layers(&client, "a", &[b"layer"]).await;
     referrer["subject"] = descriptor(MANIFEST, b"subject");
-    // One piece, and more than the kernel takes.
+    // One piece, larger than the kernel's buffers.
     referrer["annotations"] = json!({"a": "x".repeat(3 << 20)});
     put_manifest(&client, "a", "t", &referrer).await;
     let mut slow = connect(&registry).await;
@@ -147,14 +150,15 @@ async fn a_connection_keeps_its_place_until_its_answer_is_sent() {
     assert!(early.is_err(), "a second connection was served");
     let mut rest = Vec::new();
     let reading = tokio::time::timeout(HANG, slow.read_to_end(&mut rest)).await;
-    reading.expect("it is kept").unwrap();
-    assert!(rest.ends_with(b"]}"), "it was cut");
+    reading.expect("the connection was evicted").unwrap();
+    assert!(rest.ends_with(b"]}"), "the answer was cut");
     assert_eq!(status(&mut second).await, "HTTP/1.1 200");
 }
 
-/// Guards: a request under way keeps its place, and a client beyond the limit waits for it instead of taking the store's files.
+/// Guards: an active request keeps its slot. A client beyond the limit waits instead of using descriptors that the
+/// store needs.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_busy_connection_keeps_its_place() {
+async fn a_busy_connection_keeps_its_slot() {
     let registry = registry_with(1).await;
     let head = b"PUT /v2/a/manifests/t HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n";
     let mut busy = sent(&registry, head).await;
@@ -166,8 +170,9 @@ async fn a_busy_connection_keeps_its_place() {
     assert_eq!(status(&mut second).await, "HTTP/1.1 200");
 }
 
-/// Pushes byte by byte from another address of this machine, again and again, and notes each time that it is asked for the bytes.
-async fn drip(address: SocketAddr, begun: UnboundedSender<()>) {
+/// Pushes byte by byte from another address of this machine, over and over. Sends a message each time the server asks
+/// for the body.
+async fn push_slowly(address: SocketAddr, begun: UnboundedSender<()>) {
     let digest = sha256(b"");
     let head = format!(
         "POST /v2/a/blobs/uploads/?digest={digest} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\
@@ -189,18 +194,18 @@ async fn drip(address: SocketAddr, begun: UnboundedSender<()>) {
     }
 }
 
-/// Guards: an address whose bodies come byte by byte on all places, and that wants more of them, keeps no other address out: each new
-/// client of that is answered, over and over.
+/// Guards: an address whose slow bodies take all slots, and that wants more of them, does not lock another address out:
+/// each new client of that one is answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_address_does_not_keep_another_out() {
     let registry = registry_with(4).await;
-    let (begun, mut places) = mpsc::unbounded_channel();
-    let mut drips = JoinSet::new();
+    let (begun, mut slots) = mpsc::unbounded_channel();
+    let mut slow_pushes = JoinSet::new();
     for _ in 0..8 {
-        drips.spawn(drip(registry.client().address(), begun.clone()));
+        slow_pushes.spawn(push_slowly(registry.client().address(), begun.clone()));
     }
     for _ in 0..4 {
-        places.recv().await.unwrap();
+        slots.recv().await.unwrap();
     }
     for _ in 0..3 {
         let mut new = sent(&registry, GET).await;
@@ -208,10 +213,10 @@ async fn one_address_does_not_keep_another_out() {
     }
 }
 
-/// Guards: the head of a request has a size of its own, far below what is read of a body at once, and one that is larger is told so
-/// (RFC 6585 section 5).
+/// Guards: heads have a limit of their own, far below the size in which bodies are read. A larger head is 431 (RFC 6585
+/// section 5).
 #[tokio::test(flavor = "multi_thread")]
-async fn heads_have_a_size() {
+async fn heads_have_a_limit() {
     let registry = TestRegistry::start().await;
     let address = registry.client().address();
     let get = |bytes: usize| {

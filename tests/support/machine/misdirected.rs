@@ -1,45 +1,45 @@
-//! Unsynced writes that a drive put elsewhere.
+//! Unsynced writes that a drive put at a wrong place.
 //!
-//! Owns: [`Stray`]. No store can be whole after that: what it must do is notice, so these images are judged as damage is, and stand
+//! Owns: [`MisdirectedWrite`]. No store can be intact after one; it must notice. So these images are checked as damage,
 //! apart from the ones that a stop may leave (`crash`).
 
-use super::crash::{CrashImage, Luck, build};
+use super::crash::{CrashImage, EffectFate, build};
 use super::disk::Stop;
 use super::image::Image;
 use super::prng::Prng;
-use super::state::{Data, Fate, MachineState};
+use super::state::{Data, Durability, MachineState};
 
 /// Bytes of a frame's header, its checksum included (FORMAT.md, "Journal").
 const FRAME_HEADER_BYTES: usize = 64;
-/// What a drive writes as a whole: writes go astray by multiples of it.
+/// The unit that a drive writes as a whole: writes are misdirected by multiples of it.
 const SECTOR_BYTES: u64 = 512;
 
-/// A write that was lost where it belongs, and is somewhere else.
+/// A write that is missing at its place and present at another one.
 #[derive(Debug, Clone)]
-pub struct Stray {
-    /// The image in which it is only lost.
+pub struct MisdirectedWrite {
+    /// The image in which it is only missing.
     pub without: CrashImage,
-    /// The same with its bytes at another place, over what was there.
+    /// The same with its bytes at another place, over the old ones.
     pub image: Image,
-    /// What went where.
+    /// A description of the write and its place, for messages.
     pub label: String,
-    /// Whether it is a frame of the journal: those say where they belong.
+    /// Whether it is a frame of the journal; a frame contains its own place.
     pub is_frame: bool,
 }
 
 impl Stop<'_> {
-    /// Up to `count` of them, drawn by `seed`; none if nothing is unsynced.
-    pub fn strays(&self, seed: u64, count: usize) -> Vec<Stray> {
+    /// Returns up to `count` misdirected writes, drawn by `seed`; none if nothing is unsynced.
+    pub fn misdirected_writes(&self, seed: u64, count: usize) -> Vec<MisdirectedWrite> {
         let mut prng = Prng::new(seed ^ 0x7374_7261_7973);
         let drawn = (0..count).filter_map(|_| stray(self.machine(), &mut prng));
         drawn.collect()
     }
 }
 
-fn stray(machine: &MachineState, prng: &mut Prng) -> Option<Stray> {
+fn stray(machine: &MachineState, prng: &mut Prng) -> Option<MisdirectedWrite> {
     let effects = machine.files.iter().flat_map(|file| &file.effects);
     let writes: Vec<_> = effects
-        .filter(|effect| effect.fate != Fate::Durable)
+        .filter(|effect| effect.fate != Durability::Durable)
         .filter_map(|effect| match &effect.change {
             Data::Write { offset, bytes } if !bytes.is_empty() => {
                 Some((effect.number, *offset, bytes))
@@ -53,9 +53,9 @@ fn stray(machine: &MachineState, prng: &mut Prng) -> Option<Stray> {
     let (gone, offset, bytes) = writes[prng.below(writes.len())];
     let image = build(machine, |number, _| {
         if number == gone {
-            Luck::Lost
+            EffectFate::Lost
         } else {
-            Luck::Kept
+            EffectFate::Kept
         }
     });
     let hash = image.stable_hash();
@@ -80,13 +80,13 @@ fn stray(machine: &MachineState, prng: &mut Prng) -> Option<Stray> {
         path.display()
     );
     content.write(to, &bytes[..room]);
-    // At its own place it went nowhere.
-    let kept = build(machine, |_, _| Luck::Kept);
-    (image != kept).then(|| Stray {
+    // The other place was its own.
+    let kept = build(machine, |_, _| EffectFate::Kept);
+    (image != kept).then(|| MisdirectedWrite {
         without,
         image,
         label,
-        // Less than its header says nothing of where it belongs.
+        // A part of its header does not contain its place.
         is_frame: bytes.starts_with(b"TFRM") && room >= FRAME_HEADER_BYTES,
     })
 }

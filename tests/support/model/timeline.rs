@@ -1,10 +1,11 @@
-//! Is what a stop left what DURABILITY.md promises?
+//! The check of what a stop left against DURABILITY.md.
 //!
-//! Owns: [`Timeline`]: the model after each transaction of one life, in the order that the engine gave them. Refuses: disks.
+//! Owns: [`Timeline`]: the model after each transaction of one life, in the engine's order. Refuses: disks.
 //!
-//! What is demanded: every accepted transaction was allowed where its LSN puts it, every refused one was forbidden at some
-//! moment of its call; what is recovered is the model after exactly the transactions up to the recovered LSN; that LSN is not
-//! below any that was answered, seen by a reader, or the reason of a refusal, before the stop.
+//! Three conditions are checked. Every accepted transaction was allowed at its LSN, and every rejected one was
+//! forbidden at some moment of its call. The recovered state is the model after exactly the transactions up to the
+//! recovered LSN. That LSN is not below any that was answered, seen by a reader, or the reason of a rejection before
+//! the stop.
 
 use std::sync::Arc;
 
@@ -13,31 +14,31 @@ use super::record::{Answer, Entry, Moment, Record};
 use super::recover::{Found, Violation};
 use super::state::Model;
 
-/// More calls of unknown outcome than this are not told apart; there are never more than clients.
+/// The maximum number of calls with unknown outcome whose combinations are tried; there are never more than clients.
 const UNKNOWN_MAX: usize = 5;
 
 /// The model after each transaction of one life.
 #[derive(Debug)]
 pub struct Timeline<'a> {
     record: &'a Record,
-    /// LSN, and the model from there on; the first is what the life began with.
+    /// An LSN, and the model from there on; the first one is the state at the beginning of the life.
     states: Vec<(u64, Arc<Model>)>,
-    /// Calls that failed half-way: each may have happened, behind all that were answered.
+    /// Calls that failed half-way: each may have happened, after all that were answered.
     unknown: Vec<&'a Entry>,
-    /// When a call was refused, and the LSN of the transaction that was the reason.
+    /// The time of each rejection, and the LSN of the transaction that was its reason.
     refused: Vec<(Moment, u64)>,
 }
 
 impl<'a> Timeline<'a> {
-    /// Puts the calls of a life in order, and checks that the engine judged each as the model does.
-    /// Where the disk is not sound (`faulty`), errors are answers, too.
+    /// Puts the calls of a life in order, and checks that the engine decided each as the model does. On a disk with
+    /// faults (`faulty`) errors are answers too.
     pub fn new(
         base: &Model,
         base_lsn: u64,
         record: &'a Record,
         faulty: bool,
     ) -> Result<Self, Violation> {
-        if let Some((check, what)) = record.complaints.first() {
+        if let Some((check, what)) = record.violations.first() {
             return Err(Violation::new(check, what.clone()));
         }
         let mut committed: Vec<(u64, &Entry, &Call)> = Vec::new();
@@ -48,7 +49,7 @@ impl<'a> Timeline<'a> {
                     committed.push((*lsn, entry, effect));
                 }
                 (Some((_, Answer::Unknown(why) | Answer::Failed(why))), _) if !faulty => {
-                    let what = format!("{:?} failed on a sound disk: {why}", entry.call);
+                    let what = format!("{:?} failed on a disk without faults: {why}", entry.call);
                     return Err(Violation::new("errors", what));
                 }
                 (Some((_, Answer::Unknown(_))) | None, Some(_)) => unknown.push(entry),
@@ -79,8 +80,8 @@ impl<'a> Timeline<'a> {
         Ok(timeline)
     }
 
-    /// Every call that was refused had a reason at some moment between its beginning and its answer. Being told of it, the client
-    /// knows that transaction: a stop must not undo it.
+    /// Checks that every rejected call had a reason at some moment between its beginning and its answer. The answer
+    /// reveals that transaction to the client, so a stop must not undo it.
     fn check_refused(&mut self) -> Result<(), Violation> {
         if !self.unknown.is_empty() {
             return Ok(()); // a call that failed later may have been the reason
@@ -99,7 +100,7 @@ impl<'a> Timeline<'a> {
             let mut during = self.states[first.saturating_sub(1)..last.max(first)].iter();
             let refuses = |model: &Arc<Model>| (**model).clone().apply(effect).is_err();
             let Some((reason, _)) = during.find(|(_, model)| refuses(model)) else {
-                let what = format!("{effect:?} was refused ({why}) and was allowed all the time");
+                let what = format!("{effect:?} was rejected ({why}) and was allowed all the time");
                 return Err(Violation::new("refusals", what));
             };
             self.refused.push((*when, *reason));
@@ -107,7 +108,7 @@ impl<'a> Timeline<'a> {
         Ok(())
     }
 
-    /// The highest LSN among calls that began before `moment`.
+    /// Returns the highest LSN among calls that began before `moment`.
     fn newest_begun(&self, moment: Moment) -> u64 {
         let begun = self
             .record
@@ -121,7 +122,7 @@ impl<'a> Timeline<'a> {
         lsns.max().unwrap_or_default()
     }
 
-    /// The least LSN that a stop at `moment` must have kept: all that was answered or seen.
+    /// Returns the least LSN that a stop at `moment` must have kept: every answered or seen one.
     fn promised(&self, moment: Moment) -> u64 {
         let begun = self
             .record
@@ -137,14 +138,14 @@ impl<'a> Timeline<'a> {
         lsns.chain(reasons).max().unwrap_or_default()
     }
 
-    /// The model up to `lsn`.
+    /// Returns the model up to `lsn`.
     fn at(&self, lsn: u64) -> &Arc<Model> {
         let behind = self.states.partition_point(|(at, _)| *at <= lsn);
         &self.states[behind.saturating_sub(1)].1
     }
 
-    /// Judges what a stop at `moment` left.
-    pub fn judge(&self, found: &Found, moment: Moment) -> Result<(), Violation> {
+    /// Checks what a stop at `moment` left.
+    pub fn check(&self, found: &Found, moment: Moment) -> Result<(), Violation> {
         let promised = self.promised(moment);
         if found.lsn < promised {
             let what = format!(
@@ -161,23 +162,23 @@ impl<'a> Timeline<'a> {
             );
             return Err(Violation::new("names and blobs", what));
         }
-        self.judge_uploads(found, moment)
+        self.check_uploads(found, moment)
     }
 
-    /// Bytes that a client was told are taken back do not come back.
-    pub fn judge_uploads(&self, found: &Found, moment: Moment) -> Result<(), Violation> {
+    /// Checks that bytes which a client knows to be rolled back do not return.
+    pub fn check_uploads(&self, found: &Found, moment: Moment) -> Result<(), Violation> {
         for (id, taken_back) in &found.uploads {
             let sent = self.record.uploads.get(id);
             let told = sent.and_then(|sent| sent.taken_back);
             if *taken_back && told.is_some_and(|told| told <= moment) {
-                let what = format!("{id} has bytes that were taken back");
+                let what = format!("{id} has bytes that were rolled back");
                 return Err(Violation::new("uploads", what));
             }
         }
         Ok(())
     }
 
-    /// Whether some of the calls of unknown outcome explain what was found.
+    /// Returns whether some of the calls with unknown outcome explain what was found.
     fn with_unknown(&self, found: &Found, moment: Moment) -> bool {
         let open: Vec<&Call> = self
             .unknown
@@ -191,7 +192,7 @@ impl<'a> Timeline<'a> {
     }
 }
 
-/// Whether `model` with some of `calls`, in some order, is `wanted`.
+/// Returns whether `model` with some of `calls`, in some order, equals `wanted`.
 fn explains(model: &Model, calls: &[&Call], wanted: &Model) -> bool {
     if model == wanted {
         return true;

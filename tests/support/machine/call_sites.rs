@@ -1,8 +1,9 @@
-//! Places of the engine that change the disk: which there are, from its source, and how often each was reached, as the disk saw it.
+//! Call sites of the engine that change the disk: the list of them, from its source, and how often each was reached.
 //!
-//! Owns: [`Place`], [`all`], the counts. A place is one operation in the source, named by its file, its function and what it does.
+//! Owns: [`CallSite`], [`all`], the counts. A call site is one operation in the source, named by its file, its function
+//! and the operation.
 //!
-//! Invariant: counts belong to a thread. The simulated machine runs on one, so that several can run side by side.
+//! Invariant: counts belong to a thread. The simulated machine runs on one thread, so several can run at once.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -12,7 +13,7 @@ use std::sync::OnceLock;
 
 use tonnage_engine::io::Call;
 
-/// Operations of the seam, and the loops over them, that change the disk or make a change durable.
+/// Operations of the seam, and loops over them, that change the disk or make a change durable.
 const CHANGES: [&str; 9] = [
     "write_all",
     "write_all_and_sync",
@@ -24,7 +25,7 @@ const CHANGES: [&str; 9] = [
     "allocate",
     "set_len",
 ];
-/// Those that do neither; `open` changes the disk where it creates.
+/// Operations that do neither; `open` changes the disk if it creates.
 const OTHERS: [&str; 12] = [
     "open",
     "advise",
@@ -40,25 +41,25 @@ const OTHERS: [&str; 12] = [
     "space",
 ];
 
-/// One operation that changes the disk, as it stands in the source.
+/// One operation in the source that changes the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct CallSite {
     /// Its file below `engine/src`.
     pub file: String,
-    /// Line of its `Class::...call()`.
+    /// The line of its `Class::...call()`.
     pub line: u32,
-    /// Names it in tables: file, function, operation, and a number where a function has several alike.
+    /// Its name in tables: file, function, operation, and a number if a function has several of the kind.
     pub name: String,
 }
 
-/// All places, in the order of the source.
-pub fn all() -> &'static [Place] {
-    static ALL: OnceLock<Vec<Place>> = OnceLock::new();
+/// Returns all call sites, in the order of the source.
+pub fn all() -> &'static [CallSite] {
+    static ALL: OnceLock<Vec<CallSite>> = OnceLock::new();
     ALL.get_or_init(|| scan().unwrap_or_else(|why| panic!("{why}")))
 }
 
-/// Reads the engine's source. An error names a call of which it is not plain which operation it belongs to.
-pub fn scan() -> Result<Vec<Place>, String> {
+/// Reads the engine's source. Fails if the operation of a call is not clear.
+pub fn scan() -> Result<Vec<CallSite>, String> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../engine/src");
     let mut files = Vec::new();
     list(&top, &mut files);
@@ -89,13 +90,13 @@ fn list(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// The places of one file.
-fn scan_text(file: &str, text: &str) -> Result<Vec<Place>, String> {
+/// Returns the call sites of one file.
+fn scan_text(file: &str, text: &str) -> Result<Vec<CallSite>, String> {
     let code = text
         .split("#[cfg(test)]\nmod tests {")
         .next()
         .unwrap_or(text);
-    let mut found: Vec<Place> = Vec::new();
+    let mut found: Vec<CallSite> = Vec::new();
     for (at, _) in code.match_indices(".call()") {
         let before = &code[..at];
         let line = before.matches('\n').count() as u32 + 1;
@@ -108,14 +109,14 @@ fn scan_text(file: &str, text: &str) -> Result<Vec<Place>, String> {
                 continue;
             }
             return Err(format!(
-                "{file}:{line}: {operation} is no operation of the seam"
+                "{file}:{line}: {operation} is not an operation of the seam"
             ));
         }
         let function = before.rsplit("fn ").next().unwrap_or_default();
         let function = &function[..function.find(|c: char| !is_word(c)).unwrap_or(0)];
         let operation = if creates { "create" } else { operation };
         let plain = format!("{file} {function}: {operation}");
-        let alike = |place: &&Place| {
+        let alike = |place: &&CallSite| {
             place.name == plain
                 || place
                     .name
@@ -127,7 +128,7 @@ fn scan_text(file: &str, text: &str) -> Result<Vec<Place>, String> {
             earlier => format!("{plain} {}", earlier + 1),
         };
         let file = file.to_owned();
-        found.push(Place { file, line, name });
+        found.push(CallSite { file, line, name });
     }
     Ok(found)
 }
@@ -136,7 +137,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// The name in front of the innermost list of arguments around `at`, and that list.
+/// Returns the name before the innermost list of arguments around `at`, and that list.
 fn enclosing(code: &str, at: usize) -> Option<(&str, &str)> {
     let mut depth = 0;
     let open = code[..at].char_indices().rev().find(|(_, c)| {
@@ -167,20 +168,20 @@ thread_local! {
     static COUNTS: RefCell<HashMap<Call, u64>> = RefCell::default();
 }
 
-/// An operation of this call changed the disk of this thread's machine, or tried to.
+/// Counts an operation of this call that changed the disk of this thread's machine, or tried to.
 pub(crate) fn count(call: Call) {
     COUNTS.with_borrow_mut(|counts| *counts.entry(call).or_default() += 1);
 }
 
-/// The place of a call; `None` for one of a test.
+/// Returns the name of the call site, or `None` for a call of a test.
 pub fn name_of(call: Call) -> Option<&'static str> {
     let file = call.site.file().strip_prefix("engine/src/")?;
-    let here = |place: &&Place| place.line == call.site.line() && place.file == file;
+    let here = |place: &&CallSite| place.line == call.site.line() && place.file == file;
     all().iter().find(here).map(|place| place.name.as_str())
 }
 
-/// How often this thread reached each place since it was last asked, by place and class. A place that was not reached is there with an
-/// empty class. Calls of tests are left out.
+/// Returns how often this thread reached each call site since the last call of this function, by call site and class.
+/// One that was not reached has an empty class. Calls of tests are left out.
 pub fn take_counts() -> Vec<((&'static str, &'static str), u64)> {
     let counts = COUNTS.take();
     let mut taken: Vec<_> = all()
@@ -206,9 +207,10 @@ pub fn take_counts() -> Vec<((&'static str, &'static str), u64)> {
 mod tests {
     use super::*;
 
-    /// Guards: a place is found with the operation it belongs to and with a name that does not depend on its line; what only reads is none.
+    /// Guards: a call site has the operation to which it belongs, and a name that does not depend on its line. A read
+    /// is no call site.
     #[test]
-    fn places_are_named_by_function_and_operation() {
+    fn call_sites_are_named_by_function_and_operation() {
         let text = "async fn put(f: F) {\n  exact::write_all(f.file(), Class::Journal.call(), 0, vec![a()]).await;\n  \
                     f.sync_data(class.call());\n  f.sync_data(\n    Class::Journal.call(),\n  );\n}\n\
                     fn make() { io.open(Class::Journal.call(), &p, OpenMode::CreateNew); io.open(Class::Journal.call(), &p, mode) }\n";
