@@ -34,7 +34,11 @@ async fn head(store: Store, acts: Arc<Acts>) {
     let nobody = Requester::default();
     let pull = gate.authorize(&nobody, Pull(name)).await;
     let pull = pull.expect("anybody may");
-    if registry.check_blob(&pull, digest("a")).await.is_ok() {
+    if registry
+        .find_and_lease_blob(&pull, digest("a"))
+        .await
+        .is_ok()
+    {
         let gone = acts.collected.load(Ordering::SeqCst);
         assert!(!gone, "a check promised a collected blob");
         acts.promised.store(true, Ordering::SeqCst);

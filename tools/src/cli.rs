@@ -122,7 +122,7 @@ fn after_help() -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
 
     use super::*;
 
@@ -130,5 +130,49 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Adds the lines of the examples of a command and all below it.
+    fn add_examples(command: &clap::Command, examples: &mut Vec<String>) {
+        if let Some(text) = command.get_after_help() {
+            let text = text.to_string();
+            let lines = text.lines().filter_map(|line| line.strip_prefix("  "));
+            examples.extend(lines.map(str::to_owned));
+        }
+        for below in command.get_subcommands() {
+            add_examples(below, examples);
+        }
+    }
+
+    /// Splits a line as a shell does, as far as examples need it: single quotes, and variables before the command.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        for (place, part) in line.split('\'').enumerate() {
+            let mut pieces = part.split(' ');
+            let (is_quoted, first) = (place % 2 == 1, pieces.next().unwrap_or_default());
+            let last = words.last_mut().unwrap();
+            if is_quoted {
+                last.push_str(part);
+                continue;
+            }
+            last.push_str(first);
+            words.extend(pieces.map(str::to_owned));
+        }
+        words.retain(|word| !word.is_empty());
+        let variables = words.iter().take_while(|word| word.starts_with("TONNAGE_"));
+        let variables = variables.count();
+        words.split_off(variables)
+    }
+
+    /// Guards: every example in the help is a command line that is accepted.
+    #[test]
+    fn the_examples_are_accepted() {
+        let mut examples = Vec::new();
+        add_examples(&Cli::command(), &mut examples);
+        assert!(examples.len() > 20, "{examples:?}");
+        for example in examples {
+            let parsed = Cli::try_parse_from(words(&example));
+            assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+        }
     }
 }

@@ -17,10 +17,10 @@ use crate::exit::Exit;
 pub(crate) struct Failure {
     /// The exit code of the process.
     pub(crate) exit: Exit,
-    /// What failed; empty if the reader of the output is gone.
-    what: String,
+    /// What failed; `None` if nobody reads it.
+    what: Option<String>,
     /// What to do or type next.
-    next: Vec<String>,
+    hints: Vec<String>,
 }
 
 impl Failure {
@@ -28,28 +28,31 @@ impl Failure {
     pub(crate) fn new(exit: Exit, what: impl Into<String>) -> Self {
         Self {
             exit,
-            what: what.into(),
-            next: Vec::new(),
+            what: Some(what.into()),
+            hints: Vec::new(),
         }
     }
 
     /// Adds a line about what to do next.
     #[must_use]
-    pub(crate) fn next(mut self, line: impl Into<String>) -> Self {
-        self.next.push(line.into());
+    pub(crate) fn hint(mut self, line: impl Into<String>) -> Self {
+        self.hints.push(line.into());
         self
     }
 
     /// Returns whether there is nothing to print.
     pub(crate) fn is_silent(&self) -> bool {
-        self.what.is_empty()
+        self.what.is_none()
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tonnage: {}", self.what)?;
-        self.next
+        let Some(what) = &self.what else {
+            return Ok(());
+        };
+        write!(f, "tonnage: {what}")?;
+        self.hints
             .iter()
             .try_for_each(|line| write!(f, "\n  {line}"))
     }
@@ -60,10 +63,10 @@ impl Failure {
     pub(crate) fn not_found(missing: &NotFound, place: &str) -> Self {
         let failure = Self::new(Exit::NotFound, format!("{missing}; nothing was done"));
         if missing.tags.is_empty() {
-            return failure.next(format!("to list all: tonnage repo list {place}"));
+            return failure.hint(format!("to list all: tonnage repo list {place}"));
         }
         let repository = &missing.repository;
-        failure.next(format!(
+        failure.hint(format!(
             "to list all of them: tonnage tag list {repository} {place}"
         ))
     }
@@ -83,41 +86,41 @@ impl Failure {
                     |pid| format!("process {pid}"),
                 );
                 let failure = Self::new(Exit::InUse, format!("the store {at} is in use by {who}"))
-                    .next("only one process at a time may open a store; nothing was changed")
-                    .next(format!(
+                    .hint("only one process at a time may open a store; nothing was changed")
+                    .hint(format!(
                         "to ask the server that has it open: tonnage stats --data {at}"
                     ));
                 let stop = pid.map(|pid| format!("to stop it: kill {pid}"));
                 stop.into_iter()
-                    .fold(failure, Self::next)
-                    .next("to use another store: --data DIR")
+                    .fold(failure, Self::hint)
+                    .hint("to use another store: --data DIR")
             }
             Error::Foreign { .. } => failure(Exit::NotAStore)
-                .next("use an empty directory, or one that does not exist yet: --data DIR"),
+                .hint("use an empty directory, or one that does not exist yet: --data DIR"),
             Error::Unsupported { .. } => failure(Exit::NewerStore),
             Error::Corrupt(_) => failure(Exit::Damaged)
-                .next("nothing was changed; keep a copy of the directory before anything else")
-                .next(format!(
+                .hint("nothing was changed; keep a copy of the directory before anything else")
+                .hint(format!(
                     "to see what is intact: tonnage inspect --data {at}"
                 )),
             Error::NoSpace { .. } => {
-                failure(Exit::Disk).next("free space, or move the store to a larger disk")
+                failure(Exit::Disk).hint("free space, or move the store to a larger disk")
             }
-            Error::NotAttempted { .. } => failure(Exit::Disk).next(
+            Error::NotAttempted { .. } => failure(Exit::Disk).hint(
                 "free the exhausted resource, or raise the limit (ulimit -a), then try again",
             ),
             Error::Io { source, .. } => match source.kind() {
-                io::ErrorKind::PermissionDenied => failure(Exit::Disk).next(format!(
+                io::ErrorKind::PermissionDenied => failure(Exit::Disk).hint(format!(
                     "this user needs read and write permission on {at} and everything in it"
                 )),
                 io::ErrorKind::ReadOnlyFilesystem => {
-                    failure(Exit::Disk).next(format!("{at} must be writable"))
+                    failure(Exit::Disk).hint(format!("{at} must be writable"))
                 }
                 io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => failure(Exit::Disk)
-                    .next(format!(
+                    .hint(format!(
                         "if this is below {at}: move away what is there while the store is closed"
                     ))
-                    .next("the store and every parent of it must be a directory: --data DIR"),
+                    .hint("the store and every parent of it must be a directory: --data DIR"),
                 _ => failure(Exit::Disk),
             },
             _ => failure(Exit::Disk),
@@ -126,10 +129,16 @@ impl Failure {
 }
 
 /// Converts an error of writing the result. If the reader has closed the pipe (`| head`), nothing is printed.
+///
+/// The exit code is not 0 even then, because `fsck` exits with 0 only if the store is sound.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::new(Exit::Disk, "");
+            return Self {
+                exit: Exit::Disk,
+                what: None,
+                hints: Vec::new(),
+            };
         }
         Self::new(
             Exit::Disk,

@@ -51,7 +51,7 @@ impl Socket {
         let path = server.strip_prefix("unix:").unwrap_or(server);
         if path.is_empty() || path.contains("://") {
             let what = format!("--server {server} is not the path of a socket");
-            return Err(Failure::new(Exit::Usage, what).next(format!(
+            return Err(Failure::new(Exit::Usage, what).hint(format!(
                 "the socket is in the data directory of the server: --server DIR/{ADMIN_SOCKET}"
             )));
         }
@@ -86,7 +86,7 @@ impl Socket {
         let answered = tokio::time::timeout(time_max(request), send(stream, body.into())).await;
         let Ok(answered) = answered else {
             let what = "the server did not answer in time".to_owned();
-            return Err(Failure::new(Exit::Disk, what).next(UNKNOWN_OUTCOME));
+            return Err(Failure::new(Exit::Disk, what).hint(UNKNOWN_OUTCOME));
         };
         let (status, body) = answered.map_err(|error| unusable(&error))?;
         if status == StatusCode::NOT_FOUND
@@ -98,12 +98,12 @@ impl Socket {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             let what = format!("the server refused: {}", text.trim());
             return Err(
-                Failure::new(Exit::Disk, what).next("nothing was done; see the server's log")
+                Failure::new(Exit::Disk, what).hint("nothing was done; see the server's log")
             );
         }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             let what = format!("the server failed: {}", text.trim());
-            return Err(Failure::new(Exit::Disk, what).next(UNKNOWN_OUTCOME));
+            return Err(Failure::new(Exit::Disk, what).hint(UNKNOWN_OUTCOME));
         }
         if status != StatusCode::OK {
             return Err(self.unusable(&format!("{status}: {}", text.trim())));
@@ -129,10 +129,10 @@ impl Socket {
         );
         match error.kind() {
             io::ErrorKind::PermissionDenied => {
-                failure.next("run this command as the user that runs the server, or as root")
+                failure.hint("run this command as the user that runs the server, or as root")
             }
             io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => failure
-                .next("no server is running there; without --server, the closed store is opened"),
+                .hint("no server is running there; without --server, the closed store is opened"),
             _ => failure,
         }
     }
@@ -142,7 +142,7 @@ impl Socket {
         let at = self.path.display();
         let what = format!("the answer of the server at {at} cannot be used: {why}");
         Failure::new(Exit::Network, what)
-            .next("use the same version of tonnage for both; see also the server's log")
+            .hint("use the same version of tonnage for both; see also the server's log")
     }
 }
 

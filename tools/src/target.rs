@@ -92,7 +92,7 @@ impl Target {
         match (&answer, &self.side) {
             (None, Side::Server) => {
                 let what = "the server stopped before the answer was complete";
-                return Err(Failure::new(Exit::Network, what).next("repeat the command"));
+                return Err(Failure::new(Exit::Network, what).hint("repeat the command"));
             }
             (Some(_), _) => self.side = Side::Server,
             (None, _) => {}

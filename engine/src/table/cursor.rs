@@ -1,7 +1,7 @@
 //! The rows of one run in order.
 //!
 //! Owns: [`RunCursor`]: which page comes next, and the row in it. Pages of lookups come from the run. Those of a merge
-//! are supplied to the cursor, so that reading a whole run neither fills the page cache nor needs it.
+//! are read ahead into the cursor, so that reading a whole run neither fills the page cache nor needs it.
 
 use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds};
@@ -29,9 +29,10 @@ pub(super) struct RunCursor {
     /// The current page, and the number of its next row.
     current: Option<(Arc<CachedPage>, usize)>,
     next_page: usize,
-    /// Supplied pages that were not checked yet, in order from `next_page` on. `None`: pages come from the run.
-    supply: Option<VecDeque<Bytes>>,
-    waits: bool,
+    /// Pages that were read ahead and not checked yet, in order from `next_page` on. `None`: pages come from the run.
+    prefetched: Option<VecDeque<Bytes>>,
+    /// The next page has to be read with [`RunCursor::read_window`].
+    needs_window: bool,
 }
 
 impl RunCursor {
@@ -45,15 +46,15 @@ impl RunCursor {
             bounds,
             current: None,
             next_page,
-            supply: None,
-            waits: false,
+            prefetched: None,
+            needs_window: false,
         }
     }
 
-    /// Creates a cursor over all rows, whose pages are supplied.
-    pub(super) fn supplied(run: Arc<Run>) -> Self {
+    /// Creates a cursor over all rows, whose pages are read with [`RunCursor::read_window`].
+    pub(super) fn for_merge(run: Arc<Run>) -> Self {
         let mut cursor = Self::new(run, (Bound::Unbounded, Bound::Unbounded));
-        cursor.supply = Some(VecDeque::new());
+        cursor.prefetched = Some(VecDeque::new());
         cursor
     }
 
@@ -116,24 +117,24 @@ impl RunCursor {
     }
 
     fn page(&mut self) -> Result<Arc<CachedPage>> {
-        let Some(supply) = &mut self.supply else {
+        let Some(prefetched) = &mut self.prefetched else {
             return self.run.try_page(self.next_page);
         };
-        let Some(bytes) = supply.pop_front() else {
-            self.waits = true;
+        let Some(bytes) = prefetched.pop_front() else {
+            self.needs_window = true;
             return Err(self.run.not_resident(self.next_page));
         };
         let page = self.run.checked(self.run.entry(self.next_page)?, bytes)?;
         Ok(Arc::new(CachedPage::new(page)))
     }
 
-    /// Whether a page has to be supplied.
-    pub(super) fn waits(&self) -> bool {
-        self.waits
+    /// Whether [`RunCursor::read_window`] has to be called before the next row.
+    pub(super) fn needs_window(&self) -> bool {
+        self.needs_window
     }
 
     /// Reads the next pages from the disk, one window.
-    pub(super) async fn supply(&mut self) -> Result<()> {
+    pub(super) async fn read_window(&mut self) -> Result<()> {
         let run = &self.run;
         let Some(Window {
             pages,
@@ -151,9 +152,9 @@ impl RunCursor {
         );
         let read = read.await.map_err(|error| run.unreadable(error))?.freeze();
         let entries = run.pages.get(pages).unwrap_or_default();
-        let supply = self.supply.get_or_insert_default();
-        supply.extend(split(entries, &read));
-        self.waits = false;
+        let prefetched = self.prefetched.get_or_insert_default();
+        prefetched.extend(split(entries, &read));
+        self.needs_window = false;
         Ok(())
     }
 }

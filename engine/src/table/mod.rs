@@ -2,17 +2,17 @@
 //!
 //! Owns: [`Layers`], the rows of one state of the store: a live delta, at most one frozen delta (while a checkpoint
 //! runs) and the [`Runs`] on disk. A lookup reads them in that order. The policy (`tiers`) chooses the runs to merge;
-//! `change` and `write` merge them. Refuses: knowing what a row means. A key's first byte names its table; the rest
+//! `merge` and `write` merge them. Refuses: knowing what a row means. A key's first byte names its table; the rest
 //! belongs to the catalog.
 //!
 //! Invariants: a clone never changes; clones share structure and cost O(1). A deletion is kept as long as an older run
 //! exists that may have the row. Only opening, writing and [`resident()`] wait for the disk.
 
 mod builder;
-mod change;
 mod context;
 mod cursor;
 mod filter;
+mod merge;
 mod open;
 mod page_cache;
 mod resident;
@@ -28,8 +28,8 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-pub(crate) use change::{NewRuns, flush, merge};
 pub(crate) use context::TableContext;
+pub(crate) use merge::{NewRuns, flush, merge};
 pub(crate) use resident::{resident, resident_off_worker};
 pub(crate) use run::{file_id, file_name};
 pub(crate) use runs::Runs;

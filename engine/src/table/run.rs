@@ -157,11 +157,11 @@ impl Run {
 
     /// Returns a page by its number, without waiting for the disk.
     pub(super) fn try_page(self: &Arc<Self>, number: usize) -> Result<Arc<CachedPage>> {
-        let there = self
+        let cached = self
             .slots
             .get(number)
             .and_then(|slot| slot.lock().upgrade());
-        if let Some(page) = there {
+        if let Some(page) = cached {
             page.touch();
             return Ok(page);
         }
@@ -208,8 +208,8 @@ impl Run {
         if let Some(slot) = self.slots.get(number) {
             let mut slot = slot.lock();
             // Another task read the same page meanwhile, and its waiters need that copy.
-            if let Some(there) = slot.upgrade() {
-                return Ok(there);
+            if let Some(cached) = slot.upgrade() {
+                return Ok(cached);
             }
             *slot = Arc::downgrade(&page);
         }

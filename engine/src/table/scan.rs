@@ -8,6 +8,7 @@
 //! continues at the same row, once the page is in memory.
 
 use std::cmp::Reverse;
+use std::collections::binary_heap::PeekMut;
 use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -31,17 +32,19 @@ pub(super) type Row = (Bytes, Option<Bytes>);
 #[derive(Debug)]
 pub(crate) struct Scan {
     /// The layers, newest first.
-    sources: Vec<Source>,
-    /// Keys of the heads, ascending; of equal keys the newest layer's first.
-    heads: BinaryHeap<Reverse<(Bytes, usize)>>,
+    sources: Vec<Cursor>,
+    /// The next row of each source that was read and has one.
+    heads: BinaryHeap<Reverse<Head>>,
     /// Sources whose next row was not read yet.
     unread: Vec<usize>,
 }
 
-#[derive(Debug)]
-struct Source {
-    cursor: Cursor,
-    head: Option<Row>,
+/// The next row of a source. Ordered by key, then the newest layer first; no two heads have the same key and source.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Head {
+    key: Bytes,
+    source: usize,
+    value: Option<Bytes>,
 }
 
 #[derive(Debug)]
@@ -76,9 +79,9 @@ impl Scan {
         Self::of(deltas.chain(runs))
     }
 
-    /// Creates a scan over all rows of `runs`, newest first, from supplied pages: for a merge.
-    pub(super) fn supplied(runs: &[Arc<Run>]) -> Self {
-        let runs = runs.iter().cloned().map(RunCursor::supplied);
+    /// Creates a scan over all rows of `runs`, newest first, for a merge, which reads the pages of its cursors ahead.
+    pub(super) fn for_merge(runs: &[Arc<Run>]) -> Self {
+        let runs = runs.iter().cloned().map(RunCursor::for_merge);
         Self::of(runs.map(Cursor::Run))
     }
 
@@ -91,9 +94,7 @@ impl Scan {
     }
 
     fn of(cursors: impl Iterator<Item = Cursor>) -> Self {
-        let sources: Vec<Source> = cursors
-            .map(|cursor| Source { cursor, head: None })
-            .collect();
+        let sources: Vec<Cursor> = cursors.collect();
         Self {
             heads: BinaryHeap::with_capacity(sources.len()),
             unread: (0..sources.len()).collect(),
@@ -104,48 +105,42 @@ impl Scan {
     /// Returns the next row, deletions included.
     pub(super) fn next_row(&mut self) -> Result<Option<Row>> {
         self.read_heads()?;
-        let Some(Reverse((key, newest))) = self.heads.pop() else {
+        let Some(Reverse(newest)) = self.heads.pop() else {
             return Ok(None);
         };
-        let row = self.take_head(newest);
+        self.unread.push(newest.source);
         // Older rows of the same key do not count.
-        while let Some(Reverse((same, _))) = self.heads.peek()
-            && *same == key
+        while let Some(older) = self.heads.peek_mut()
+            && older.0.key == newest.key
         {
-            if let Some(Reverse((_, older))) = self.heads.pop() {
-                self.take_head(older);
-            }
+            let Reverse(older) = PeekMut::pop(older);
+            self.unread.push(older.source);
         }
-        Ok(row)
+        Ok(Some((newest.key, newest.value)))
     }
 
     /// Reads the next row of each source that has no head.
     fn read_heads(&mut self) -> Result<()> {
-        while let Some(&number) = self.unread.last() {
-            if let Some(source) = self.sources.get_mut(number) {
-                source.fill()?;
-                if let Some((key, _)) = &source.head {
-                    self.heads.push(Reverse((key.clone(), number)));
-                }
+        while let Some(&source) = self.unread.last() {
+            // After an error the source stays in the list: after `NotResident` the next call reads the same row again.
+            let row = match self.sources.get_mut(source) {
+                Some(cursor) => cursor.next()?,
+                None => None,
+            };
+            if let Some((key, value)) = row {
+                self.heads.push(Reverse(Head { key, source, value }));
             }
             self.unread.pop();
         }
         Ok(())
     }
 
-    fn take_head(&mut self, number: usize) -> Option<Row> {
-        self.unread.push(number);
-        self.sources.get_mut(number)?.head.take()
-    }
-
-    /// Returns the run cursors that wait for pages: for a merge, which supplies them.
+    /// Returns the run cursors that need their next window: for a merge, which reads it.
     pub(super) fn waiting(&mut self) -> impl Iterator<Item = &mut RunCursor> {
-        self.sources
-            .iter_mut()
-            .filter_map(|source| match &mut source.cursor {
-                Cursor::Run(cursor) if cursor.waits() => Some(cursor),
-                Cursor::Run(_) | Cursor::Delta(_) => None,
-            })
+        self.sources.iter_mut().filter_map(|source| match source {
+            Cursor::Run(cursor) if cursor.needs_window() => Some(cursor),
+            Cursor::Run(_) | Cursor::Delta(_) => None,
+        })
     }
 
     /// Returns the next row, and waits for the disk where needed.
@@ -154,8 +149,8 @@ impl Scan {
         loop {
             match self.next() {
                 Some(Err(Error::NotResident(page))) => {
-                    let supplied = self.waiting().next().is_some();
-                    assert!(!supplied, "a merge supplies its pages itself");
+                    let for_merge = self.waiting().next().is_some();
+                    assert!(!for_merge, "a merge reads its windows itself");
                     held.push(page.load().await?);
                 }
                 next => return next.transpose(),
@@ -188,15 +183,12 @@ impl Iterator for Scan {
     }
 }
 
-impl Source {
-    fn fill(&mut self) -> Result<()> {
-        if self.head.is_none() {
-            self.head = match &mut self.cursor {
-                Cursor::Delta(cursor) => cursor.next(),
-                Cursor::Run(cursor) => cursor.next()?,
-            };
+impl Cursor {
+    fn next(&mut self) -> Result<Option<Row>> {
+        match self {
+            Self::Delta(cursor) => Ok(cursor.next()),
+            Self::Run(cursor) => cursor.next(),
         }
-        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The policy of merges: a pure function of the runs' sizes.
 //!
-//! Owns: [`Tiers`]. Refuses: I/O (`change`).
+//! Owns: [`Tiers`]. Refuses: I/O (`merge`).
 //!
 //! A run belongs to the tier of its size; tier `n + 1` begins at `fanout` times the size of tier `n`. A run counts into
 //! no lower tier than the newer ones before it, so that neighbours in the list are neighbours in tiers. As soon as a

@@ -114,7 +114,7 @@ pub(super) async fn write(context: &TableContext, input: Input) -> Result<Option
         writer = back;
         match piece {
             Piece::Nothing => return Ok(None),
-            Piece::WaitsForPages => writer.supply().await?,
+            Piece::NeedsPages => writer.read_windows().await?,
             Piece::Bytes(bytes) => {
                 file.made = true;
                 output.append(context, bytes).await?;
@@ -211,7 +211,7 @@ enum Piece {
     /// The input has no row.
     Nothing,
     /// The next row is in a page that has to be read first.
-    WaitsForPages,
+    NeedsPages,
     /// Bytes to write after those before.
     Bytes(Bytes),
     /// The end of the file.
@@ -227,10 +227,10 @@ impl Writer {
         }
     }
 
-    /// Reads the pages that the rows wait for.
-    async fn supply(&mut self) -> Result<()> {
+    /// Reads the windows of pages that the next row needs.
+    async fn read_windows(&mut self) -> Result<()> {
         for cursor in self.input.rows.waiting() {
-            cursor.supply().await?;
+            cursor.read_window().await?;
         }
         Ok(())
     }
@@ -254,7 +254,7 @@ impl Writer {
                     builder.finish_rows();
                     self.part = Part::Filter;
                 }
-                Err(Error::NotResident(_)) => return Ok(Piece::WaitsForPages),
+                Err(Error::NotResident(_)) => return Ok(Piece::NeedsPages),
                 Err(error) => return Err(error),
             }
         }

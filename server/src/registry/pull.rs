@@ -76,7 +76,11 @@ impl Registry {
     }
 
     /// Finds the blob for an answer that only states that it exists, and leases it.
-    pub async fn check_blob(&self, pull: &Authorized<Pull>, digest: Digest) -> Result<Found> {
+    pub async fn find_and_lease_blob(
+        &self,
+        pull: &Authorized<Pull>,
+        digest: Digest,
+    ) -> Result<Found> {
         self.find_blob(pull, digest).await?;
         let promised = self
             .lease_linked(pull.repository().as_str(), digest)

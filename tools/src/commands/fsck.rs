@@ -5,7 +5,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tonnage_engine::fsck::{self, FsckOptions, FsckReport, Severity};
 
 use crate::config;
@@ -48,7 +48,8 @@ struct Report {
 
 #[derive(Serialize)]
 struct Found {
-    severity: &'static str,
+    #[serde(serialize_with = "serialize_severity")]
+    severity: Severity,
     path: PathBuf,
     what: String,
 }
@@ -60,16 +61,16 @@ pub(crate) fn run(arguments: &Fsck) -> Result<Exit, Failure> {
     let options = FsckOptions {
         deep: arguments.deep,
     };
-    let shows = io::stderr().is_terminal();
-    let progress = |done: u64, all: u64| {
-        if shows {
-            let line = format!("\rchecked {} of {} MiB\x1b[K", done >> 20, all >> 20);
+    let is_terminal = io::stderr().is_terminal();
+    let progress = |done: u64, total: u64| {
+        if is_terminal {
+            let line = format!("\rchecked {} of {} MiB\x1b[K", done >> 20, total >> 20);
             io::stderr().write_all(line.as_bytes()).unwrap_or_default();
         }
     };
     let runtime = EngineRuntime::start()?;
     let checked = runtime.block_on(fsck::check(runtime.env(), &data, options, &progress));
-    if shows {
+    if is_terminal {
         io::stderr().write_all(b"\r\x1b[K").unwrap_or_default();
     }
     let checked = checked.map_err(|error| Failure::of_store(&error, &data))?;
@@ -103,12 +104,20 @@ fn report_of(checked: FsckReport, data: PathBuf) -> Report {
             .findings
             .into_iter()
             .map(|finding| Found {
-                severity: word_of(finding.severity),
+                severity: finding.severity,
                 path: finding.path,
                 what: finding.what,
             })
             .collect(),
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn serialize_severity<S: Serializer>(severity: &Severity, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(word_of(*severity))
 }
 
 fn word_of(severity: Severity) -> &'static str {
@@ -126,6 +135,7 @@ fn print(report: &Report) -> Result<(), Failure> {
         what,
     } in &report.findings
     {
+        let severity = word_of(*severity);
         output::result(&format!("{severity}: {}: {what}", path.display()))?;
     }
     output::result(&format!(
@@ -139,15 +149,15 @@ fn print(report: &Report) -> Result<(), Failure> {
         report.uploads,
         report.transactions
     ))?;
-    let damage = report
-        .findings
-        .iter()
-        .filter(|found| found.severity == "damage")
-        .count();
-    output::result(&match (damage, report.findings.len()) {
-        (0, 0) => "sound".to_owned(),
-        (0, _) => "sound; the findings above affect no content".to_owned(),
-        (count, _) => format!("DAMAGED: {count} finding(s) of damage; nothing was changed"),
-    })?;
+    let is_damage = |found: &&Found| found.severity == Severity::Damage;
+    let verdict = if !report.ok {
+        let count = report.findings.iter().filter(is_damage).count();
+        format!("DAMAGED: {count} finding(s) of damage; nothing was changed")
+    } else if report.findings.is_empty() {
+        "sound".to_owned()
+    } else {
+        "sound; the findings above affect no content".to_owned()
+    };
+    output::result(&verdict)?;
     Ok(())
 }

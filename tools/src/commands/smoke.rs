@@ -98,7 +98,7 @@ fn unreachable_registry(options: &SmokeOptions) -> Failure {
         Exit::Network,
         format!("no registry answered at {}", options.url),
     )
-    .next("check that it is running and that this is its address")
+    .hint("check that it is running and that this is its address")
 }
 
 fn report(arguments: &Smoke, options: &SmokeOptions, recorder: &Recorder) -> Result<(), Failure> {

@@ -36,6 +36,7 @@ impl Args for ConfigFlags {
             .long("config")
             .value_name("FILE")
             .value_parser(value_parser!(PathBuf))
+            .help_heading(heading("config"))
             .help("TOML file with options [variable: TONNAGE_CONFIG] [default: no file]");
         command.arg(file).args(options::all().iter().map(flag))
     }
@@ -56,6 +57,7 @@ fn flag(option: &OptionInfo) -> Arg {
         .help(format!(
             "{help} [variable: {variable}] [default: {default}]{range}"
         ))
+        .help_heading(heading(option.key))
         .hide_short_help(!COMMON.contains(&option.key));
     if option.form == Form::Switch {
         return flag
@@ -64,6 +66,18 @@ fn flag(option: &OptionInfo) -> Arg {
             .default_missing_value("true");
     }
     flag
+}
+
+/// Returns the heading in the help above the options of a table of the file.
+fn heading(key: &str) -> &'static str {
+    match key.split_once('.') {
+        Some(("log", _)) => "Log",
+        Some(("limits", _)) => "Limits",
+        Some(("timeouts", _)) => "Timeouts",
+        Some(("http2", _)) => "HTTP/2",
+        Some(("storage", _)) => "Storage",
+        Some(_) | None => "General",
+    }
 }
 
 fn placeholder(form: Form) -> &'static str {

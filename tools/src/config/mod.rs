@@ -59,7 +59,7 @@ impl Loaded {
         Err(self
             .errors
             .iter()
-            .fold(failure, |failure, error| failure.next(error.to_string())))
+            .fold(failure, |failure, error| failure.hint(error.to_string())))
     }
 }
 

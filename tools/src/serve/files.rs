@@ -125,11 +125,11 @@ fn too_few(wanted: &Shares, allowed: usize, least: usize) -> Failure {
         blobs.count,
         origin(blobs),
     );
-    let failure = Failure::new(Exit::Disk, what).next(format!(
+    let failure = Failure::new(Exit::Disk, what).hint(format!(
         "raise the limit: ulimit -Hn {least} for this user, LimitNOFILE={least} for a service, --ulimit nofile={least} for a container"
     ));
     if connections.is_set || blobs.is_set {
-        return failure.next("or set limits.connections or storage.open_files lower");
+        return failure.hint("or set limits.connections or storage.open_files lower");
     }
     failure
 }

@@ -170,12 +170,12 @@ fn listen_failure(error: &ServeError) -> Failure {
     };
     match source.kind() {
         std::io::ErrorKind::AddrInUse => failure
-            .next("another process uses this address, perhaps another tonnage")
-            .next(format!("use another one: {flag} 127.0.0.1:PORT")),
-        std::io::ErrorKind::PermissionDenied => failure.next(format!(
+            .hint("another process uses this address, perhaps another tonnage")
+            .hint(format!("use another one: {flag} 127.0.0.1:PORT")),
+        std::io::ErrorKind::PermissionDenied => failure.hint(format!(
             "ports below 1024 require a privilege; use another one: {flag} ADDR"
         )),
-        std::io::ErrorKind::AddrNotAvailable => failure.next(format!(
+        std::io::ErrorKind::AddrNotAvailable => failure.hint(format!(
             "this machine does not have this address; use one that it has: {flag} ADDR"
         )),
         _ => failure,

@@ -29,7 +29,7 @@ pub(crate) fn check(workers: usize) -> Result<(), Failure> {
 /// Returns the failure for threads that could not be started.
 pub(crate) fn of_threads(what: impl Into<String>) -> Failure {
     Failure::new(Exit::Disk, what)
-        .next("raise the limit: ulimit -u for this user, pids.max for the control group of a container or service")
+        .hint("raise the limit: ulimit -u for this user, pids.max for the control group of a container or service")
 }
 
 /// Starts up to `wanted` idle threads and ends all of them. Returns how many could be started, and the error of the

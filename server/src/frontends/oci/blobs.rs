@@ -1,6 +1,6 @@
 //! `/v2/<name>/blobs/<digest>`
 
-use http::{Method, StatusCode, header};
+use http::{StatusCode, header};
 
 use super::content::{self, Caching};
 use super::context::RequestContext;
@@ -9,17 +9,6 @@ use crate::access::{Delete, Pull};
 use crate::frontends::body::Body;
 use crate::oci::{Digest, RepositoryName};
 use crate::registry::Error;
-
-pub(super) async fn handle(
-    context: &RequestContext<'_>,
-    name: RepositoryName,
-    digest: Digest,
-) -> Reply {
-    match context.head.method {
-        Method::DELETE => delete(context, name, digest).await,
-        _ => get(context, name, digest).await,
-    }
-}
 
 /// Answers GET and HEAD. An answer without bytes promises that the blob exists, so it takes a lease.
 pub(super) async fn get(
@@ -32,7 +21,7 @@ pub(super) async fn get(
     // A 304 has no bytes either.
     let sends_none = context.is_head() || context.head.headers.contains_key(header::IF_NONE_MATCH);
     let found = if sends_none {
-        registry.check_blob(&pull, digest).await?
+        registry.find_and_lease_blob(&pull, digest).await?
     } else {
         registry.find_blob(&pull, digest).await?
     };
@@ -43,7 +32,12 @@ pub(super) async fn get(
     content::serve(context, &found, Caching::Immutable, gone).await
 }
 
-async fn delete(context: &RequestContext<'_>, name: RepositoryName, digest: Digest) -> Reply {
+/// Answers DELETE.
+pub(super) async fn delete(
+    context: &RequestContext<'_>,
+    name: RepositoryName,
+    digest: Digest,
+) -> Reply {
     let delete = context.authorize(Delete(name)).await?;
     context.registry().delete_blob(&delete, digest).await?;
     Ok(reply::with_digest(StatusCode::ACCEPTED, digest).body(Body::empty())?)

@@ -47,31 +47,40 @@ pub(super) async fn serve(
     if conditional::not_modified(request, found.digest) {
         return answer(StatusCode::NOT_MODIFIED, found, caching, Body::empty());
     }
-    let kind = match &found.media_type {
-        Some(_) => Pulled::Manifest,
-        None => Pulled::Blob,
-    };
-    let media_type = found.media_type.as_deref().filter(|found| is_inert(found));
-    let media_type = media_type.unwrap_or(OCTETS);
     if context.is_head() {
         if context.registry().is_damaged(found).await? {
             return Err(gone().into());
         }
         let response = answer(StatusCode::OK, found, caching, Body::empty())?;
-        return with_content(response, media_type, found.length);
+        return with_content(response, media_type(found), found.length);
     }
     let blob = context.registry().open(found, context.client_id()).await?;
     let blob = blob.ok_or_else(gone)?;
-    let reads = |length: u64| {
-        let urgent = kind == Pulled::Manifest || length <= SMALL_BYTES;
-        context.account().map(|account| account.answer(urgent))
-    };
     let range = single_value(request, &header::RANGE)
         .filter(|_| conditional::range_applies(request, found.digest));
     let ranges = range.map_or(RangeAnswer::Whole, |range| {
         RangeAnswer::of(range, blob.length())
     });
-    let total = blob.length();
+    serve_range(context, found, caching, blob, ranges).await
+}
+
+/// Answers a GET with `ranges` of `blob`, or all of it.
+async fn serve_range(
+    context: &RequestContext<'_>,
+    found: &Found,
+    caching: Caching,
+    blob: Box<dyn Blob>,
+    ranges: RangeAnswer,
+) -> Reply {
+    let kind = match &found.media_type {
+        Some(_) => Pulled::Manifest,
+        None => Pulled::Blob,
+    };
+    let reads = |length: u64| {
+        let urgent = kind == Pulled::Manifest || length <= SMALL_BYTES;
+        context.account().map(|account| account.answer(urgent))
+    };
+    let (media_type, total) = (media_type(found), blob.length());
     match ranges {
         RangeAnswer::Whole => {
             let windows = blob.read(0..total, reads(total).as_ref());
@@ -105,6 +114,12 @@ pub(super) async fn serve(
         }
         RangeAnswer::Excessive => Err(Error::RangesExcessive.into()),
     }
+}
+
+/// Returns the type to send: the stored one, unless a browser renders it.
+fn media_type(found: &Found) -> &str {
+    let stored = found.media_type.as_deref();
+    stored.filter(|stored| is_inert(stored)).unwrap_or(OCTETS)
 }
 
 /// Returns the text of a header that occurs once. Range is not a list, so two of them have no defined meaning.

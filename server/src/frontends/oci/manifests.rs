@@ -12,21 +12,20 @@ use crate::oci::{ManifestError, Reference, RepositoryName, Tag};
 use crate::registry::{Error, ManifestPush};
 use crate::transport::query;
 
-pub(super) async fn handle(
+/// Answers PUT and DELETE.
+pub(super) async fn write(
     context: RequestContext<'_>,
     name: RepositoryName,
     reference: Reference,
 ) -> Reply {
-    match context.head.method {
-        Method::PUT => {
-            let push = context.authorize(Push(name)).await?;
-            put(context, &push, &reference).await
-        }
-        Method::DELETE => delete(&context, name, &reference).await,
-        _ => get(&context, name, &reference).await,
+    if context.head.method == Method::PUT {
+        let push = context.authorize(Push(name)).await?;
+        return put(context, &push, &reference).await;
     }
+    delete(&context, name, &reference).await
 }
 
+/// Answers GET and HEAD.
 pub(super) async fn get(
     context: &RequestContext<'_>,
     name: RepositoryName,

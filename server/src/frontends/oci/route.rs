@@ -76,7 +76,7 @@ pub(super) enum RouteError {
 }
 
 impl Resource {
-    /// Returns the methods that it accepts, in the form of `Allow`.
+    /// Returns the methods that it accepts, in the form of `Allow`. A handler relies on getting no other one.
     pub(super) fn methods(self) -> &'static str {
         match self {
             Self::Base | Self::Catalog | Self::Tags | Self::Referrers => "GET, HEAD",

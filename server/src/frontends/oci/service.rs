@@ -227,14 +227,15 @@ async fn answer(
     }
 }
 
-/// Answers requests other than pulls.
+/// Answers requests other than pulls, which [`answer`] has answered: of a blob's path only DELETE is left, of a
+/// manifest's PUT and DELETE.
 async fn answer_other(context: RequestContext<'_>, route: Route) -> Reply {
     match route {
         Route::Base => ping(&context).await,
         Route::Catalog => catalog::list(&context).await,
         Route::Tags { name } => tags::list(&context, name).await,
-        Route::Blob { name, digest } => blobs::handle(&context, name, digest).await,
-        Route::Manifest { name, reference } => manifests::handle(context, name, reference).await,
+        Route::Blob { name, digest } => blobs::delete(&context, name, digest).await,
+        Route::Manifest { name, reference } => manifests::write(context, name, reference).await,
         Route::Uploads { name } => uploads::begin(context, name).await,
         Route::Upload { name, id } => uploads::handle(context, name, id).await,
         Route::Referrers { name, subject } => referrers::list(&context, name, subject).await,

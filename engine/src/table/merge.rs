@@ -70,7 +70,7 @@ pub(crate) async fn merge(
     let keeps_deletions = range.end < runs.count();
     let old = runs.list().get(range).unwrap_or_default().to_vec();
     let input = Input {
-        rows: Scan::supplied(&old),
+        rows: Scan::for_merge(&old),
         filter_keys: old.iter().map(|run| run.header.filter_keys).sum(),
         keeps_deletions,
     };
