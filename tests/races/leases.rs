@@ -1,81 +1,48 @@
-//! Leases: what an existence check promised exists, although a delete and a collector run concurrently.
+//! Leases and collection: what an answer promised exists, although a delete and a collection run concurrently.
 //!
-//! The test uses the registry's own check (look, lease, look again) on the engine. The collector is a substitute with
-//! the rules of DESIGN. It takes only blobs that nothing links, references, leases or pins, and reads the catalog
-//! before and after the leases.
+//! The promises are the registry's own: an existence check, a manifest's check of its children, a mount, and a push of
+//! the same content again.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use shuttle::future::block_on;
-use tonnage_engine::{Change, Options, Store};
+use tonnage_engine::{Change, ClientId, CollectionRequest, Options, Require, Store};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{World, batch, digest, options, push, thread};
-use tonnage_server::access::{Anonymous, Gate, GrantAll, Pull, Push, Requester};
+use tonnage_server::access::{
+    Action, Anonymous, Authorized, Gate, GrantAll, Pull, Push, Requester,
+};
 use tonnage_server::embedded;
-use tonnage_server::oci::Reference;
+use tonnage_server::oci::{Reference, RepositoryName};
 use tonnage_server::registry::{Limits, ManifestPush, Precondition};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// The acts of both sides, as ordinary flags: reading them is no scheduling point.
-#[derive(Default)]
-struct Acts {
-    promised: AtomicBool,
-    collected: AtomicBool,
+/// Returns a permission for repository `r`.
+async fn allowed<A: Action>(action: impl Fn(RepositoryName) -> A) -> Authorized<A> {
+    let gate = Gate::new(Arc::new(Anonymous), Arc::new(GrantAll));
+    let action = action("r".parse().expect("a name"));
+    let allowed = gate.authorize(&Requester::default(), action).await;
+    allowed.expect("anybody may")
 }
 
 /// Checks the blob as HEAD does.
-async fn head(store: Store, acts: Arc<Acts>) {
+async fn head(store: Store) -> bool {
     let registry = embedded::registry(store, Limits::default());
-    let name = "r".parse().expect("a name");
-    let gate = Gate::new(Arc::new(Anonymous), Arc::new(GrantAll));
-    let nobody = Requester::default();
-    let pull = gate.authorize(&nobody, Pull(name)).await;
-    let pull = pull.expect("anybody may");
-    if registry
-        .find_and_lease_blob(&pull, digest("a"))
-        .await
-        .is_ok()
-    {
-        let gone = acts.collected.load(Ordering::SeqCst);
-        assert!(!gone, "a check promised a collected blob");
-        acts.promised.store(true, Ordering::SeqCst);
-    }
+    let pull = allowed(Pull).await;
+    let found = registry.find_and_lease_blob(&pull, digest("a")).await;
+    found.is_ok()
 }
 
-/// Returns whether the catalog keeps the blob.
-fn named(store: &Store) -> bool {
-    let view = store.view();
-    let holders = view.holders(&digest("a"), 1).expect("rows are readable");
-    !holders.is_empty() || view.referenced(&digest("a")).expect("rows are readable")
-}
-
-async fn delete_and_collect(store: Store, acts: Arc<Acts>) {
-    let away = batch("r", vec![], vec![Change::Unlink(digest("a"))]);
-    store.commit(away).await.expect("what was pushed before");
-    for _ in 0..2 {
-        if !named(&store) && !store.is_leased(&digest("a")) && !named(&store) {
-            let promised = acts.promised.load(Ordering::SeqCst);
-            assert!(!promised, "a promised blob was collected");
-            acts.collected.store(true, Ordering::SeqCst);
-        }
-    }
-}
-
-/// Pushes a manifest that lists the blob, which may also be missing.
-async fn put(store: Store, acts: Arc<Acts>) {
+/// Pushes a manifest that lists the blob, which may also be missing. Returns whether its check found the blob.
+async fn put(store: Store) -> bool {
     let limits = Limits {
         sparse: vec!["r".parse().expect("a pattern")],
         ..Limits::default()
     };
     let registry = embedded::registry(store, limits);
-    let gate = Gate::new(Arc::new(Anonymous), Arc::new(GrantAll));
-    let push = Push("r".parse().expect("a name"));
-    let nobody = Requester::default();
-    let push = gate.authorize(&nobody, push).await;
-    let push = push.expect("anybody may");
+    let push = allowed(Push).await;
     let layer = digest("a");
     let text = format!(
         r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"x/y","digest":"{layer}","size":1}},"layers":[]}}"#
@@ -88,49 +55,99 @@ async fn put(store: Store, acts: Arc<Acts>) {
         precondition: Precondition::default(),
     };
     let pushed = registry.push_manifest(&push, manifest).await;
-    if pushed.expect("a sparse repository").missing == 0 {
-        let gone = acts.collected.load(Ordering::SeqCst);
-        assert!(!gone, "a manifest's check found a collected blob");
-        acts.promised.store(true, Ordering::SeqCst);
-    }
+    pushed.expect("a sparse repository").missing == 0
 }
 
-/// Runs one thread that is promised a blob whose lease has ended, and one that deletes and collects it.
-fn promise<F: Future<Output = ()> + Send + 'static>(promised: fn(Store, Arc<Acts>) -> F) {
+/// Links the blob in another repository, if it is still in the first.
+async fn mount(store: Store) -> bool {
+    let mut mount = batch("s", vec![], vec![Change::Link(digest("a"))]);
+    mount.requires = vec![Require::LinkedIn {
+        repository: "r".to_owned(),
+        digest: digest("a"),
+    }];
+    store.commit(mount).await.is_ok()
+}
+
+/// Pushes the same content again.
+async fn push_again(store: Store) -> bool {
+    push(&store, "r", "a").await.expect("a sound disk");
+    true
+}
+
+async fn collect(store: &Store) {
+    let collected = store.collect(CollectionRequest::default()).await;
+    collected.expect("a sound disk");
+}
+
+async fn unlink_and_collect(store: Store, unlinks: bool) {
+    if unlinks {
+        let away = batch("r", vec![], vec![Change::Unlink(digest("a"))]);
+        // It fails if the blob was collected.
+        drop(store.commit(away).await);
+    }
+    collect(&store).await;
+}
+
+/// Runs one thread that is promised a blob whose grace is over, and two that collect it, one of them after a delete.
+fn promise<F: Future<Output = bool> + Send + 'static>(promised: fn(Store) -> F) {
     let world = World::default();
     let store = world.open(Options {
-        collection_grace: Duration::from_secs(1),
+        collection_grace: Duration::from_secs(100),
+        collection_automatic: false,
         ..options()
     });
     block_on(push(&store, "r", "a")).expect("a push before any fault");
-    world.pass(Duration::from_secs(2));
-    let acts = Arc::new(Acts::default());
-    let threads = [
-        thread(promised(store.clone(), Arc::clone(&acts))),
-        thread(delete_and_collect(store.clone(), Arc::clone(&acts))),
-    ];
-    for thread in threads {
-        thread.join().expect("a thread ends");
+    block_on(collect(&store));
+    world.pass(Duration::from_secs(200));
+    let promised = thread(promised(store.clone()));
+    let collectors =
+        [true, false].map(|unlinks| thread(unlink_and_collect(store.clone(), unlinks)));
+    let promised = promised.join().expect("a thread ends");
+    for collector in collectors {
+        collector.join().expect("a thread ends");
+    }
+    if promised {
+        block_on(async {
+            collect(&store).await;
+            let digest = digest("a");
+            let stored = store.view().blob(&digest).expect("rows are readable");
+            let stored = stored.expect("a promised blob was collected");
+            let opened = store.open_found(&digest, &stored, ClientId::default());
+            let reader = opened.await.expect("readable").expect("stored");
+            let mut stream = reader.read(0..reader.len());
+            while let Some(piece) = stream.next().await.expect("intact bytes") {
+                assert!(!piece.is_empty(), "a window is empty");
+            }
+        });
     }
     block_on(store.close()).expect("a clean stop");
-}
-
-fn body() {
-    promise(|store, acts| async move { head(store, acts).await });
 }
 
 /// Guards: a child that a manifest's check found is protected until the commit references it.
 #[test]
 fn a_manifest_pins_its_children() {
-    explore("a_manifest_holds_what_it_lists", 60, || {
-        promise(|store, acts| async move { put(store, acts).await });
-    });
+    explore("a_manifest_holds_what_it_lists", 60, || promise(put));
 }
 
-/// Guards: a successful check has leased the bytes before a collector may take them.
+/// Guards: a successful check has leased the bytes before a collection may take them.
 #[test]
 fn leases() {
-    explore("leases", 100, body);
+    explore("leases", 100, || promise(head));
+}
+
+/// Guards: a mount that was accepted has its bytes.
+#[test]
+fn a_mount_keeps_its_blob() {
+    explore("a_mount_keeps_its_blob", 60, || promise(mount));
+}
+
+/// Guards: the same content pushed again during its collection is whole: the push relies on no bytes that are being
+/// removed.
+#[test]
+fn a_push_during_a_collection_is_whole() {
+    explore("a_push_during_a_collection_is_whole", 60, || {
+        promise(push_again)
+    });
 }
 
 /// Longer than the interval of the task that removes expired leases, and shorter than a lease.

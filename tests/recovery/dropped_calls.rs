@@ -15,7 +15,8 @@ use tonnage_engine::{
     Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Options, Store,
     UploadClaim, UploadId, UploadSpec,
 };
-use tonnage_tests::machine::{Fault, Machine, Noise, OpKind, OpRecord};
+use tonnage_tests::machine::{ENOSPC, Fault, Machine, Noise, OpKind, OpRecord, Policy};
+use tonnage_tests::model::drive::IDLE_UPLOAD;
 use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use super::check;
@@ -206,6 +207,44 @@ fn a_rollback_that_fails_loses_no_byte() {
         });
     }
     assert!(failed > 0 && kept > 0, "{failed} writes, {kept} rollbacks");
+}
+
+/// Guards: a rollback whose checkpoint finds no space removes the log that names later bytes, durably. After a power cut
+/// the upload is gone, or has no rolled-back byte.
+#[test]
+fn rolled_back_bytes_do_not_return_after_a_full_disk() {
+    const KEPT: usize = 200_000;
+    let machine = Machine::new(1, &check::empty_disk());
+    let id = machine.executor.block_on(async {
+        let store = open(&machine).await;
+        let id = begin(&store);
+        let claim = UploadClaim::default();
+        let upload = store.open_upload(id, REPOSITORY, claim).await;
+        let mut upload = upload.expect("it opens");
+        upload.write(bytes(1, KEPT)).await.expect("sent");
+        let before = upload.savepoint().await.expect("a savepoint");
+        upload.write(bytes(2, 300_000)).await.expect("sent");
+        // The log names these bytes then.
+        machine.env.clock.sleep(IDLE_UPLOAD).await;
+        let full = Fault::percent(OpKind::Write, 100).on(".upload");
+        machine.disk.add_fault(full.with_errno(ENOSPC));
+        upload.rollback(before).await.expect("rolled back");
+        machine.disk.stop();
+        id
+    });
+    let mut gone = 0;
+    for image in machine.disk.crash_images(&Policy::coarse(1)) {
+        let next = Machine::new(1, &image.image);
+        next.executor.block_on(async {
+            let store = open(&next).await;
+            match store.upload_status(id, REPOSITORY) {
+                None => gone += 1,
+                Some(status) => assert!(status.offset <= KEPT as u64, "{status:?}"),
+            }
+            store.close().await.expect("the store closes");
+        });
+    }
+    assert!(gone > 0, "the log was written");
 }
 
 /// Guards: a write that is dropped at any wait leaves an upload whose offset is true and from which it continues.

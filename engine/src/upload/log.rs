@@ -77,8 +77,8 @@ impl LogFile {
         !self.failed
     }
 
-    /// Appends a checkpoint durably. After a failure the upload does not survive a restart, but continues. An append
-    /// that was not attempted may be repeated.
+    /// Appends a checkpoint durably. After a failure the upload does not survive a restart, but continues; remove the
+    /// log. An append that was not attempted may be repeated.
     pub(super) async fn append(
         &mut self,
         header: &UploadHeader,
@@ -90,11 +90,7 @@ impl LogFile {
         // Also set if this future is dropped half-way.
         self.failed = true;
         let done = self.try_append(header, checkpoint).await;
-        match &done {
-            Ok(()) => self.failed = false,
-            Err(error) if error.is_not_attempted() => self.failed = false,
-            Err(_) => self.remove(),
-        }
+        self.failed = done.as_ref().is_err_and(|error| !error.is_not_attempted());
         done
     }
 
@@ -145,6 +141,19 @@ impl LogFile {
 
     fn error(&self, op: &'static str, error: IoError) -> Error {
         Error::io(op, &self.path, error)
+    }
+
+    /// Removes the file, if there is one, durably: no open finds what it named.
+    pub(super) async fn remove_durably(&mut self) -> Result<()> {
+        self.failed = true;
+        if !std::mem::take(&mut self.exists) {
+            return Ok(());
+        }
+        let io = &self.env.io;
+        let unlinked = io.unlink(Class::UploadWrite.call(), &self.path).await;
+        unlinked.map_err(|error| self.error("remove upload log", error))?;
+        let synced = self.dir.sync(Class::UploadWrite.call()).await;
+        synced.map_err(|error| self.error("sync directory of upload log", error))
     }
 
     /// Removes the file, if there is one, in the background. Open removes what a crash leaves.

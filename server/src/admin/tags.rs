@@ -17,7 +17,7 @@ use super::store::AdminStore;
 /// Most tags that one request deletes.
 const DELETED_TAGS_MAX: usize = 1000;
 /// Attempts at a deletion whose tags others change meanwhile.
-const ATTEMPTS_MAX: usize = 16;
+const ATTEMPTS_MAX: usize = 1000;
 
 /// Requests a page of a repository's tags.
 #[derive(Debug, Clone, Serialize, Deserialize)]

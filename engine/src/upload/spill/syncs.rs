@@ -103,19 +103,24 @@ impl Spill {
                     log: Some((log, None)),
                 };
             }
-            let named = match log.append(&header, &checkpoint).await {
-                Ok(()) => Some(named),
+            let appended = log.append(&header, &checkpoint).await;
+            let outcome = match &appended {
                 Err(error) => {
                     tracing::warn!(%error, "an upload will not survive a restart");
                     if is_log_ahead {
-                        log.remove();
+                        log.remove_durably().await
+                    } else {
+                        if !log.usable() {
+                            log.remove();
+                        }
+                        outcome
                     }
-                    None
                 }
+                Ok(()) => outcome,
             };
             Synced {
                 outcome,
-                log: Some((log, named)),
+                log: Some((log, appended.is_ok().then_some(named))),
             }
         });
         self.sync_started = length;
