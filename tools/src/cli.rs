@@ -6,6 +6,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::check_config::CheckConfig;
+use crate::commands::collect::Collect;
 use crate::commands::config_show::ConfigShow;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
@@ -47,6 +48,13 @@ pub(crate) enum Command {
     /// List and delete tags
     #[command(subcommand)]
     Tag(TagCommand),
+    /// Remove content that nothing references and whose grace is over; the server does it by itself, too
+    #[command(
+        alias = "gc",
+        after_help = "Examples:\n  tonnage collect --dry-run\n  \
+        tonnage collect --data /srv/tonnage --json"
+    )]
+    Collect(Collect),
     /// Check a closed store completely; repairs nothing
     #[command(after_help = "Examples:\n  tonnage fsck --data ./tonnage-data\n  \
         tonnage fsck --data ./tonnage-data --deep --json")]

@@ -101,6 +101,13 @@ impl Target {
     }
 
     fn ask_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, Failure> {
+        if let AdminRequest::CollectGarbage(_) = request {
+            let what = format!(
+                "no server has {} open, and grace counts only while one runs",
+                self.data.display()
+            );
+            return Err(Failure::new(Exit::Network, what).hint("start the server, then collect"));
+        }
         let answer = if request.changes_store() {
             self.change_closed(request)
         } else {

@@ -5,6 +5,7 @@
 
 use tonnage_engine::{Error, Store};
 
+use super::collect::collect_garbage;
 use super::error::AdminError;
 use super::repositories::{delete_repository, list_repositories};
 use super::request::{AdminAnswer, AdminRequest};
@@ -60,6 +61,9 @@ async fn dispatch(
         }
         Request::DeleteTags(request) => {
             AdminAnswer::DeleteTags(delete_tags(store, &request).await?)
+        }
+        Request::CollectGarbage(request) => {
+            AdminAnswer::CollectGarbage(collect_garbage(store, request).await?)
         }
     })
 }

@@ -12,6 +12,7 @@
 //! To add an operation: write its request, its answer and its function, add a line to the table in `request.rs` and
 //! an arm to the executor.
 
+mod collect;
 mod commit;
 mod error;
 mod executor;
@@ -21,6 +22,7 @@ mod stats;
 mod store;
 mod tags;
 
+pub use self::collect::{CollectGarbage, CollectedBlob, CollectedGarbage};
 pub use self::error::{AdminError, NotFound};
 pub use self::executor::execute;
 pub use self::repositories::{

@@ -7,6 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::collect::{CollectGarbage, CollectedGarbage};
 use super::repositories::{DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage};
 use super::stats::{GetStats, Stats};
 use super::tags::{DeleteTags, DeletedTags, ListTags, TagPage};
@@ -69,6 +70,8 @@ operations! {
     DeleteRepository => RepositoryContent,
     /// Deletes tags, all or none.
     DeleteTags => DeletedTags,
+    /// Runs one cycle of collection.
+    CollectGarbage => CollectedGarbage,
 }
 
 impl AdminRequest {
@@ -79,6 +82,7 @@ impl AdminRequest {
             Self::GetStats(_) | Self::ListRepositories(_) | Self::ListTags(_) => false,
             Self::DeleteRepository(request) => !request.dry_run,
             Self::DeleteTags(request) => !request.dry_run,
+            Self::CollectGarbage(request) => !request.dry_run,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Refuses: work that two commands share, which has its own modules.
 
 pub(crate) mod check_config;
+pub(crate) mod collect;
 pub(crate) mod config_show;
 pub(crate) mod fsck;
 pub(crate) mod inspect;
@@ -28,6 +29,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Repo(RepoCommand::Delete(arguments)) => repo_delete::run(&arguments),
         Command::Tag(TagCommand::List(arguments)) => tag_list::run(&arguments),
         Command::Tag(TagCommand::Delete(arguments)) => tag_delete::run(&arguments),
+        Command::Collect(arguments) => collect::run(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

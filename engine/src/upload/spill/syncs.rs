@@ -107,12 +107,10 @@ impl Spill {
             let outcome = match &appended {
                 Err(error) => {
                     tracing::warn!(%error, "an upload will not survive a restart");
-                    if is_log_ahead {
+                    // A later rollback must not find that a power cut brings the log back.
+                    if is_log_ahead || !log.usable() {
                         log.remove_durably().await
                     } else {
-                        if !log.usable() {
-                            log.remove();
-                        }
                         outcome
                     }
                 }

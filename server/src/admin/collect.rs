@@ -1,0 +1,86 @@
+//! Collection on request.
+//!
+//! Owns: [`CollectGarbage`] and its answer. Refuses: the rules, which the engine has.
+
+use serde::{Deserialize, Serialize};
+use tonnage_engine::{CollectionReport, CollectionRequest};
+
+use super::error::AdminError;
+use super::store::AdminStore;
+
+/// Most blobs that an answer lists.
+const LISTED_MAX: usize = 10_000;
+
+/// Requests one cycle of collection.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct CollectGarbage {
+    /// Whether to find what would be removed only, and remove nothing.
+    pub dry_run: bool,
+}
+
+/// What a cycle found and did. [`CollectionReport`] describes each number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "the fields are the engine's, which describes them"
+)]
+pub struct CollectedGarbage {
+    pub suspects: u64,
+    pub cleared: u64,
+    pub in_grace: u64,
+    pub leased: u64,
+    pub blobs: u64,
+    pub bytes: u64,
+    pub segments: u64,
+    /// The first blobs, at most 10,000.
+    pub listed: Vec<CollectedBlob>,
+}
+
+/// A blob that was removed, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectedBlob {
+    /// Its digest.
+    pub digest: String,
+    /// Its payload bytes.
+    pub bytes: u64,
+}
+
+impl From<CollectionReport> for CollectedGarbage {
+    fn from(report: CollectionReport) -> Self {
+        let listed = report.listed.iter().map(|blob| CollectedBlob {
+            digest: blob.digest.to_string(),
+            bytes: blob.bytes,
+        });
+        Self {
+            suspects: report.suspects,
+            cleared: report.cleared,
+            in_grace: report.in_grace,
+            leased: report.leased,
+            blobs: report.blobs,
+            bytes: report.bytes,
+            segments: report.segments,
+            listed: listed.collect(),
+        }
+    }
+}
+
+pub(super) async fn collect_garbage(
+    store: &impl AdminStore,
+    request: CollectGarbage,
+) -> Result<CollectedGarbage, AdminError> {
+    let cycle = CollectionRequest {
+        dry_run: request.dry_run,
+        list_max: LISTED_MAX,
+    };
+    let report = store.writable()?.collect(cycle).await?;
+    if !request.dry_run {
+        let CollectionReport {
+            blobs,
+            bytes,
+            segments,
+            ..
+        } = report;
+        tracing::info!(blobs, bytes, segments, "the operator collected garbage");
+    }
+    Ok(report.into())
+}
