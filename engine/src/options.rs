@@ -39,8 +39,8 @@ pub struct Options {
     /// Time for which content that nothing references is kept: after an answer promised it, and after its last reference
     /// was removed.
     pub collection_grace: Duration,
-    /// Whether the store collects garbage by itself; otherwise only [`crate::Store::collect`] does.
-    pub collection_automatic: bool,
+    /// Whether only [`crate::Store::collect`] collects garbage. Otherwise the store does it by itself, too.
+    pub collection_manual: bool,
     /// Memory for rows of index and catalog that no checkpoint holds yet, in bytes. A checkpoint starts when it is used
     /// up.
     pub delta_budget_bytes: usize,
@@ -76,7 +76,7 @@ impl Default for Options {
             uploads_max: 10_000,
             upload_ttl: Duration::from_hours(24),
             collection_grace: Duration::from_hours(1),
-            collection_automatic: true,
+            collection_manual: false,
             delta_budget_bytes: 32 << 20,
             journal_file_bytes: 16 << 20,
             reserve_bytes: 32 << 20,

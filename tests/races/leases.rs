@@ -93,7 +93,7 @@ fn promise<F: Future<Output = bool> + Send + 'static>(promised: fn(Store) -> F) 
     let world = World::default();
     let store = world.open(Options {
         collection_grace: Duration::from_secs(100),
-        collection_automatic: false,
+        collection_manual: true,
         ..options()
     });
     block_on(push(&store, "r", "a")).expect("a push before any fault");

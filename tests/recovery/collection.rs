@@ -24,7 +24,7 @@ const GRACE: Duration = Duration::from_mins(10);
 fn automatic() -> Options {
     Options {
         collection_grace: GRACE,
-        collection_automatic: true,
+        collection_manual: false,
         ..check::options()
     }
 }
@@ -209,7 +209,7 @@ fn a_restart_begins_grace_anew() {
 #[test]
 fn a_reader_keeps_its_bytes() {
     let options = Options {
-        collection_automatic: false,
+        collection_manual: true,
         ..automatic()
     };
     on_a_store(&options, async |machine, store| {
@@ -234,7 +234,7 @@ fn a_reader_keeps_its_bytes() {
 #[test]
 fn a_dry_run_tells_what_a_run_removes() {
     let options = Options {
-        collection_automatic: false,
+        collection_manual: true,
         ..automatic()
     };
     on_a_store(&options, async |machine, store| {
@@ -272,7 +272,7 @@ fn a_dry_run_tells_what_a_run_removes() {
 #[test]
 fn a_stop_in_a_collection_loses_nothing() {
     let options = Options {
-        collection_automatic: false,
+        collection_manual: true,
         ..automatic()
     };
     let scene = async |machine: &Machine, begun: &dyn Fn()| {

@@ -136,7 +136,7 @@ async fn cycle(inner: &Inner, closing: &watch::Receiver<bool>) -> Result<Collect
     let mut memory = inner.collection.memory.lock().await;
     let due = observe(inner, &mut memory);
     let mut report = CollectionReport::default();
-    if inner.options.collection_automatic && memory.oldest.is_none_or(|oldest| oldest <= due) {
+    if !inner.options.collection_manual && memory.oldest.is_none_or(|oldest| oldest <= due) {
         let request = CollectionRequest::default();
         let stop = || *closing.borrow();
         sweep(inner, &mut memory, due, request, &stop, &mut report).await?;

@@ -140,7 +140,7 @@ pub fn options() -> Options {
         journal_file_bytes: 32 << 10,
         collection_grace: GRACE,
         // Histories collect by a call, so that the model knows when.
-        collection_automatic: false,
+        collection_manual: true,
         reserve_bytes: 64 << 10,
         ..Options::default()
     }

@@ -193,8 +193,8 @@ impl Config {
             "Memory of changes since the last checkpoint at which the next one begins");
         reader.read("storage.upload_ttl", &mut store.upload_ttl, duration(MINUTE..=YEAR),
             "How long an unfinished upload is kept after its last byte");
-        reader.read("collection.automatic", &mut store.collection_automatic, switch(),
-            "Whether the server collects garbage by itself; otherwise only `tonnage collect` does");
+        reader.read("collection.manual", &mut store.collection_manual, switch(),
+            "Collect garbage only when `tonnage collect` asks for it");
         reader.read("collection.grace", &mut store.collection_grace, duration(SECOND..=YEAR),
             "How long content that nothing references is kept: after an answer promised it, and after its last reference was removed");
     }
