@@ -49,8 +49,8 @@ pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options};
 pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
 pub use store::{
-    CheckpointReport, ClosedStore, CollectedBlob, CollectionReport, CollectionRequest, OpenReport,
-    RunStats, Store, StoreStats,
+    CheckpointReport, ClosedStore, CollectedBlob, CollectionReport, CollectionRequest,
+    CollectionTotals, OpenReport, RunStats, Store, StoreStats,
 };
 pub use upload::{Savepoint, Upload, UploadStatus};
 pub use vocabulary::{

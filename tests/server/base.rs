@@ -209,6 +209,10 @@ async fn the_admin_listener_serves_health_and_metrics() {
         "registry_storage_read_only 0",
         "registry_io_failures_total{class=\"journal\",attempted=\"yes\"} 0",
         "registry_io_failures_total{class=\"journal\",attempted=\"no\"} 0",
+        "registry_collected_blobs_total 0",
+        "registry_collected_bytes_total 0",
+        "registry_collected_segments_total 0",
+        "registry_collection_last_success_timestamp_seconds ",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }

@@ -21,6 +21,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::options::Options;
+use crate::sync::Mutex;
 use crate::table::resident_off_worker;
 
 /// Suspects that are settled in one transaction.
@@ -69,10 +70,24 @@ pub struct CollectedBlob {
     pub bytes: u64,
 }
 
+/// Totals of collection since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CollectionTotals {
+    /// Blobs that were removed.
+    pub blobs: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Segments that were unlinked.
+    pub segments: u64,
+    /// Wall-clock time at which the last cycle ended without an error, in Unix ms; 0 before.
+    pub last_success_unix_ms: u64,
+}
+
 /// What collection remembers between two cycles.
 #[derive(Debug)]
 pub(super) struct Collection {
     cycle: Duration,
+    totals: Mutex<CollectionTotals>,
     /// Held by the cycle that runs.
     memory: tokio::sync::Mutex<Memory>,
 }
@@ -93,12 +108,28 @@ impl Collection {
         grace.observe(now, durable);
         Self {
             cycle: (options.collection_grace / 8).clamp(CYCLE.0, CYCLE.1),
+            totals: Mutex::default(),
             memory: tokio::sync::Mutex::new(Memory {
                 grace,
                 emptied: BTreeSet::new(),
                 oldest: None,
             }),
         }
+    }
+}
+
+impl Collection {
+    /// Returns the totals.
+    pub(super) fn totals(&self) -> CollectionTotals {
+        *self.totals.lock()
+    }
+
+    fn add(&self, report: &CollectionReport, now_unix_ms: u64) {
+        let mut totals = self.totals.lock();
+        totals.blobs += report.blobs;
+        totals.bytes += report.bytes;
+        totals.segments += report.segments;
+        totals.last_success_unix_ms = now_unix_ms;
     }
 }
 
@@ -142,6 +173,9 @@ async fn cycle(inner: &Inner, closing: &watch::Receiver<bool>) -> Result<Collect
         sweep(inner, &mut memory, due, request, &stop, &mut report).await?;
     }
     remove_empty(inner, &mut memory, &mut report).await?;
+    inner
+        .collection
+        .add(&report, inner.env.clock.wall_unix_ms());
     Ok(report)
 }
 
@@ -153,6 +187,9 @@ pub(super) async fn collect(inner: &Inner, request: CollectionRequest) -> Result
     sweep(inner, &mut memory, due, request, &|| false, &mut report).await?;
     if !request.dry_run {
         remove_empty(inner, &mut memory, &mut report).await?;
+        inner
+            .collection
+            .add(&report, inner.env.clock.wall_unix_ms());
     }
     Ok(report)
 }

@@ -53,7 +53,7 @@ use crate::sync::{Mutex, Notify, oneshot};
 use crate::vocabulary::{Batch, Change, ClientId, UploadClaim, UploadId, UploadSpec};
 pub use checkpoints::{CheckpointReport, RunStats};
 pub use closed::ClosedStore;
-pub use collection::{CollectedBlob, CollectionReport, CollectionRequest};
+pub use collection::{CollectedBlob, CollectionReport, CollectionRequest, CollectionTotals};
 pub use open::OpenReport;
 pub use stats::StoreStats;
 
@@ -258,6 +258,11 @@ impl Store {
     /// store does the same by itself, from time to time.
     pub async fn collect(&self, request: CollectionRequest) -> Result<CollectionReport> {
         collection::collect(&self.inner, request).await
+    }
+
+    /// Returns the totals of collection since the store was opened.
+    pub fn collection_totals(&self) -> CollectionTotals {
+        self.inner.collection.totals()
     }
 
     /// Writes a checkpoint now, unless nothing changed since the last.

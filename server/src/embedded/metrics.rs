@@ -1,6 +1,6 @@
 //! Exports the engine's counters as metrics.
 //!
-//! Owns: [`StoreMetrics`], the metric families of the disk. Their labels are I/O classes.
+//! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes, and those of collection.
 //! Refuses: gathering; the numbers are read from the store at each scrape.
 
 use std::fmt;
@@ -9,6 +9,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use tonnage_engine::Store;
 
 #[derive(Debug)]
@@ -48,7 +49,41 @@ impl Collector for StoreMetrics {
             "io_failures",
             "Disk operations that failed, or were not attempted because descriptors, threads or memory were missing",
             failures,
-        )
+        )?;
+        self.encode_collection(&mut encoder)
+    }
+}
+
+impl StoreMetrics {
+    fn encode_collection(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let totals = self.0.collection_totals();
+        for (name, help, value) in [
+            (
+                "collected_blobs",
+                "Blobs that collection removed",
+                totals.blobs,
+            ),
+            (
+                "collected_bytes",
+                "Payload bytes of blobs that collection removed",
+                totals.bytes,
+            ),
+            (
+                "collected_segments",
+                "Segments that collection unlinked",
+                totals.segments,
+            ),
+        ] {
+            let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(counter)?;
+        }
+        let last = encoder.encode_descriptor(
+            "collection_last_success_timestamp_seconds",
+            "Unix time at which the last cycle of collection ended without an error; 0 before the first",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(totals.last_success_unix_ms / 1000).encode(last)
     }
 }
 
