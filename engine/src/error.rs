@@ -199,6 +199,15 @@ impl Error {
         }
     }
 
+    /// Wraps an error of an operation that is not repeated, whatever the cause, as [`Error::Io`].
+    pub(crate) fn final_io(op: &'static str, path: &Path, source: IoError) -> Self {
+        Self::Io {
+            op,
+            path: path.to_path_buf(),
+            source: Arc::new(source.into_cause()),
+        }
+    }
+
     /// Creates the error of a corruption at `offset` of `path`.
     pub(crate) fn corrupt(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self::Corrupt(Corruption {

@@ -16,7 +16,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Digest;
+use crate::error::Result;
 use crate::io::Clock;
+use crate::poison::Poison;
 use crate::sync::{Mutex, MutexGuard, Notify};
 
 const SHARDS: usize = 64;
@@ -32,7 +34,8 @@ pub(crate) struct Leases {
     hasher: std::hash::RandomState,
     clock: Arc<dyn Clock>,
     grace: Duration,
-    /// Notified when a digest is no longer condemned.
+    poison: Arc<Poison>,
+    /// Notified when a digest is no longer condemned, or the store was poisoned.
     settled: Notify,
 }
 
@@ -59,13 +62,14 @@ impl Entry {
 
 impl Leases {
     /// Creates an empty set of leases; each grant lasts `grace`.
-    pub(crate) fn new(clock: Arc<dyn Clock>, grace: Duration) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<dyn Clock>, grace: Duration, poison: Arc<Poison>) -> Arc<Self> {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         Arc::new(Self {
             shards,
             hasher: std::hash::RandomState::new(),
             clock,
             grace,
+            poison,
             settled: Notify::new(),
         })
     }
@@ -102,13 +106,17 @@ impl Leases {
 
     /// Protects `digest` from collection for the grace period from now. While collection removes it, this waits. Then
     /// look the digest up again: it may be gone.
-    pub(crate) async fn grant(&self, digest: Digest) {
+    ///
+    /// # Errors
+    /// If the store was poisoned during the removal: the next open may find it.
+    pub(crate) async fn grant(&self, digest: Digest) -> Result<()> {
         loop {
             let mut settled = std::pin::pin!(self.settled.notified());
             settled.as_mut().enable();
             if self.try_grant(digest) {
-                return;
+                return Ok(());
             }
+            self.poison.check()?;
             settled.await;
         }
     }
@@ -168,7 +176,10 @@ impl Leases {
 
     /// Protects `digests` from collection until the pin drops. While collection removes one of them, this waits: what
     /// is looked up after it returns stays.
-    pub(crate) async fn pin(self: &Arc<Self>, digests: &[Digest]) -> Pin {
+    ///
+    /// # Errors
+    /// If the store was poisoned during the removal: the next open may find it.
+    pub(crate) async fn pin(self: &Arc<Self>, digests: &[Digest]) -> Result<Pin> {
         let mut condemned = false;
         self.each(digests, |shard, digest| {
             let entry = shard.entries.entry(*digest).or_default();
@@ -187,10 +198,11 @@ impl Leases {
                 condemned |= shard.entries.get(digest).is_some_and(|at| at.condemned);
             });
             if condemned {
+                self.poison.check()?;
                 settled.await;
             }
         }
-        pin
+        Ok(pin)
     }
 
     /// Returns whether a pin or an unexpired lease protects `digest`.
@@ -260,7 +272,8 @@ impl Drop for Condemned {
         let mut shard = self.leases.lock(self.leases.index(&self.digest));
         if let Some(entry) = shard.entries.get_mut(&self.digest) {
             assert!(entry.condemned, "{} was condemned twice", self.digest);
-            entry.condemned = false;
+            // If the store was poisoned, the frame with the removal may be durable.
+            entry.condemned = self.leases.poison.cause().is_some();
             if entry.is_idle(now) {
                 shard.entries.remove(&self.digest);
             }
@@ -298,6 +311,7 @@ mod tests {
 
     use super::*;
     use crate::digest::Algorithm;
+    use crate::error::Error;
     use crate::io::TaskFuture;
 
     #[derive(Debug, Default)]
@@ -306,7 +320,7 @@ mod tests {
     fn leases(grace: Duration) -> (Arc<HandClock>, Arc<Leases>) {
         let clock = Arc::new(HandClock::default());
         let as_clock: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        (clock, Leases::new(as_clock, grace))
+        (clock, Leases::new(as_clock, grace, Arc::default()))
     }
 
     impl Clock for HandClock {
@@ -322,11 +336,13 @@ mod tests {
     }
 
     fn pin(leases: &Arc<Leases>, digests: &[Digest]) -> Pin {
-        leases.pin(digests).now_or_never().expect("not condemned")
+        let pin = leases.pin(digests).now_or_never();
+        pin.expect("not condemned").expect("not poisoned")
     }
 
     fn grant(leases: &Leases, digest: Digest) {
-        leases.grant(digest).now_or_never().expect("not condemned");
+        let granted = leases.grant(digest).now_or_never();
+        granted.expect("not condemned").expect("not poisoned");
     }
 
     /// Guards: what is protected is not condemned, what is condemned gets no lease, and neither leaves memory behind.
@@ -353,6 +369,22 @@ mod tests {
         *clock.0.lock() += Duration::from_secs(61);
         drop(leases.condemn(digest).expect("its lease has ended"));
         assert_eq!(leases.expire(), 0, "memory was left behind");
+    }
+
+    /// Guards: if the store is poisoned during a removal, nobody is promised what the next open may not find.
+    #[test]
+    fn a_removal_of_a_poisoned_store_is_never_settled() {
+        let (_, leases) = leases(Duration::from_mins(1));
+        let digest = Digest::of(Algorithm::Sha256, b"a");
+        let condemned = leases.condemn(digest).expect("nothing protects it");
+        let mut waiting = Box::pin(leases.grant(digest));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        leases.poison.set(Error::Closed);
+        drop(condemned);
+        assert!(waiting.now_or_never().expect("it ends").is_err());
+        let held = [digest];
+        let pinned = leases.pin(&held).now_or_never();
+        assert!(pinned.expect("it ends").is_err());
     }
 
     /// Guards: a lease ends with its grace, a pin with its drop, and neither leaves memory behind.

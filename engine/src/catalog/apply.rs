@@ -15,17 +15,18 @@ use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};
 use crate::vocabulary::ManifestEntry;
 
-/// Applies a transaction, which becomes the state's last. On an error, such as a row that is not in memory, the state
+/// Applies a transaction, which becomes the state's last. Returns the segments that lost their last live blob. On an error, such as a row that is not in memory, the state
 /// is unchanged.
-pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Result<()> {
+pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Result<Vec<SegmentId>> {
     let mut draft = Draft::of(state);
     for change in &transaction.operations {
         operation(&mut draft, change, transaction)?;
     }
     let mut changes = draft.changes;
     changes.lsn = transaction.lsn;
+    let emptied = std::mem::take(&mut changes.emptied);
     state.apply(changes);
-    Ok(())
+    Ok(emptied)
 }
 
 fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction) -> Result<()> {
@@ -349,8 +350,8 @@ fn adjust(
     };
     change(&mut used);
     if used.live_blobs == 0 {
-        // Its file may be removed.
         draft.delete(key);
+        draft.changes.emptied.push(segment);
     } else {
         draft.put(key, used.encode());
     }

@@ -13,11 +13,11 @@ use crate::extent::{Extent, Lsn};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Nothing: it is no suspect.
-    Innocent,
+    NotSuspect,
     /// It is cleared: something references it, or it is not stored.
     Clear,
-    /// It is kept, because it became a suspect too short a time ago, in this transaction.
-    InGrace(Lsn),
+    /// It is kept, because it became a suspect too short a time ago.
+    InGrace,
     /// Its blob is removed from the index. The bytes are at this extent.
     Remove(Extent),
 }
@@ -28,16 +28,16 @@ pub(crate) enum Verdict {
 /// keeps its subject no more than a link does.
 pub(crate) fn judge(view: &View, digest: &Digest, due: Lsn) -> Result<Verdict> {
     let Some(suspect) = view.suspect(digest)? else {
-        return Ok(Verdict::Innocent);
+        return Ok(Verdict::NotSuspect);
     };
+    if suspect.lsn > due {
+        return Ok(Verdict::InGrace);
+    }
     let Some(blob) = view.blob(digest)? else {
         return Ok(Verdict::Clear);
     };
     if view.referenced(digest)? {
         return Ok(Verdict::Clear);
-    }
-    if suspect.lsn > due {
-        return Ok(Verdict::InGrace(suspect.lsn));
     }
     Ok(Verdict::Remove(blob.extent))
 }

@@ -28,7 +28,7 @@ mod tests;
 pub(crate) use freeze::Frozen;
 pub(crate) use group::{ShutdownSignals, run_journal};
 pub(crate) use prevalidate::prevalidate;
-pub(crate) use removals::{Candidate, Removals};
+pub(crate) use removals::{Candidates, Removals, UNLINKS_MAX};
 pub(crate) use resolve::resolve;
 pub(crate) use sequencer::Sequencer;
 pub(crate) use store_transactions::ManifestPurgeStep;

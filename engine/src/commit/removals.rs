@@ -15,18 +15,19 @@ use crate::error::Result;
 use crate::extent::{Extent, Lsn};
 use crate::finished_blob::Committed;
 use crate::format::transaction::Operation;
+use crate::lease::Condemned;
 use crate::sync::oneshot;
 
 /// Links that one transaction removes. A blob with more of them loses these first, and is judged again.
-const UNLINKS_MAX: usize = 256;
+pub(crate) const UNLINKS_MAX: usize = 64;
 
-/// A suspect to be judged.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Candidate {
-    /// The digest.
-    pub digest: Digest,
-    /// Whether it is condemned. Others are only cleared.
-    pub condemned: bool,
+/// Suspects that one transaction settles.
+#[derive(Debug, Default)]
+pub(crate) struct Candidates {
+    /// The suspects.
+    pub digests: Vec<Digest>,
+    /// Those of them that may be removed. The others are only cleared.
+    pub condemned: Vec<Condemned>,
 }
 
 /// What a queued transaction removes.
@@ -44,20 +45,22 @@ pub(crate) struct Removals {
 
 impl Sequencer {
     /// Queues the removal of those `candidates` that are condemned, and dead in the newest state. Clears those that are
-    /// referenced or not stored.
+    /// referenced or not stored. The queued transaction keeps what is condemned.
     ///
     /// # Errors
     /// [`crate::Error::NotResident`] if a row is not in memory; nothing was queued.
-    pub(crate) fn remove_dead(&self, candidates: &[Candidate], due: Lsn) -> Result<Removals> {
+    pub(crate) fn remove_dead(&self, candidates: &mut Candidates, due: Lsn) -> Result<Removals> {
         let mut inner = self.open_for_writes()?;
         let view = View::new(Arc::new(inner.head.clone()));
         let mut removals = Removals::default();
         let mut operations = Vec::new();
         let mut unlinks = 0;
-        for &Candidate { digest, condemned } in candidates {
+        for &digest in &candidates.digests {
+            let mut condemned = candidates.condemned.iter();
+            let is_condemned = condemned.any(|one| *one.digest() == digest);
             match judge(&view, &digest, due)? {
-                Verdict::Innocent | Verdict::InGrace(_) => {}
-                Verdict::Remove(_) if !condemned => {}
+                Verdict::NotSuspect | Verdict::InGrace => {}
+                Verdict::Remove(_) if !is_condemned => {}
                 Verdict::Clear => {
                     operations.push(Operation::ClearSuspect { digest });
                     removals.cleared += 1;
@@ -70,19 +73,19 @@ impl Sequencer {
                         operations.push(Operation::Unlink { repository, digest });
                         unlinks += 1;
                     }
-                    if whole {
-                        operations.push(Operation::RemoveBlob { digest, extent });
-                        removals.removed.push((digest, extent));
-                    } else {
+                    if !whole {
                         removals.more = true;
                         break;
                     }
+                    operations.push(Operation::RemoveBlob { digest, extent });
+                    removals.removed.push((digest, extent));
                 }
             }
         }
         drop(view);
         if !operations.is_empty() {
-            removals.waiting = Some(self.queue_own(&mut inner, operations)?);
+            let condemned = &mut candidates.condemned;
+            removals.waiting = Some(self.queue_removal(&mut inner, operations, condemned)?);
         }
         Ok(removals)
     }

@@ -5,7 +5,7 @@
 //! Invariants: `durable.lsn` < LSNs in flight < LSNs queued <= `head.lsn`. Each queued transaction holds the state
 //! after it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::iter;
 use std::sync::Arc;
 
@@ -14,12 +14,13 @@ use super::resolve;
 use crate::catalog::{View, apply};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::extent::{Extent, Lsn};
+use crate::extent::{Extent, Lsn, SegmentId};
 use crate::finished_blob::{Committed, FinishedBlob};
 use crate::format::codec::Encoder;
 use crate::format::transaction::{Operation, Transaction};
 use crate::io::Clock;
 use crate::journal::Position;
+use crate::lease::Condemned;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
 use crate::poison::Poison;
 use crate::state::State;
@@ -33,6 +34,8 @@ pub(crate) struct Sequencer {
     pub(super) durable: ArcSwap<State>,
     clock: Arc<dyn Clock>,
     poison: Arc<Poison>,
+    /// Segments that lost their last live blob by a durable transaction.
+    emptied: Mutex<BTreeSet<SegmentId>>,
     /// Notified when something was queued, or the store is closing.
     queued: Notify,
     /// Notified when something was published or a checkpoint ended.
@@ -59,6 +62,9 @@ pub(super) struct Queued {
     pub(super) after: State,
     done: oneshot::Sender<Result<Committed>>,
     blobs: StagedBlobs,
+    /// Digests that it removes: nobody is promised them before it is durable, or has failed.
+    condemned: Vec<Condemned>,
+    emptied: Vec<SegmentId>,
     /// Batches that were rejected against the state after this transaction.
     rejections: Vec<PendingRejection>,
 }
@@ -69,6 +75,7 @@ struct Prepared {
     transaction: Transaction,
     payload: Vec<u8>,
     after: State,
+    emptied: Vec<SegmentId>,
 }
 
 /// A rejection that is not answered yet, because the state that it rests on is not durable yet.
@@ -179,6 +186,7 @@ impl Sequencer {
             durable: ArcSwap::from_pointee(state),
             clock,
             poison,
+            emptied: Mutex::default(),
             queued: Notify::new(),
             published: Notify::new(),
         }
@@ -246,7 +254,8 @@ impl Sequencer {
             })
         };
         let (placed, duplicates) = batch.staged.drain(..).partition(is_placed);
-        Ok(self.queue(&mut inner, prepared, StagedBlobs { placed, duplicates }))
+        let staged = StagedBlobs { placed, duplicates };
+        Ok(self.queue(&mut inner, prepared, staged, Vec::new()))
     }
 
     pub(super) fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
@@ -284,11 +293,12 @@ impl Sequencer {
             });
         }
         let mut after = inner.head.clone();
-        apply::transaction(&mut after, &transaction)?;
+        let emptied = apply::transaction(&mut after, &transaction)?;
         Ok(Prepared {
             transaction,
             payload,
             after,
+            emptied,
         })
     }
 
@@ -297,11 +307,13 @@ impl Sequencer {
         inner: &mut Inner,
         prepared: Prepared,
         blobs: StagedBlobs,
+        condemned: Vec<Condemned>,
     ) -> oneshot::Receiver<Result<Committed>> {
         let Prepared {
             transaction,
             payload,
             after,
+            emptied,
         } = prepared;
         inner.removals += u64::from(transaction.operations.iter().any(removes));
         inner.next_lsn += 1;
@@ -313,6 +325,8 @@ impl Sequencer {
             after,
             done,
             blobs,
+            condemned,
+            emptied,
             rejections: Vec::new(),
         });
         self.queued.notify_one();
@@ -325,8 +339,19 @@ impl Sequencer {
         inner: &mut Inner,
         operations: Vec<Operation>,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
+        self.queue_removal(inner, operations, &mut Vec::new())
+    }
+
+    /// Queues operations of the store itself that remove digests. If they are queued, it takes `condemned`.
+    pub(super) fn queue_removal(
+        &self,
+        inner: &mut Inner,
+        operations: Vec<Operation>,
+        condemned: &mut Vec<Condemned>,
+    ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let prepared = self.prepare(inner, Origin::default(), operations)?;
-        Ok(self.queue(inner, prepared, StagedBlobs::default()))
+        let condemned = std::mem::take(condemned);
+        Ok(self.queue(inner, prepared, StagedBlobs::default(), condemned))
     }
 
     /// Waits for transactions and returns what the next frame carries. Returns `None` if the sequencer is closing and
@@ -362,6 +387,8 @@ impl Sequencer {
         }
         drop(inner);
         for queued in done {
+            self.emptied.lock().extend(queued.emptied);
+            drop(queued.condemned);
             queued.blobs.keep();
             // The committer may have gone; the transaction stands.
             drop(queued.done.send(Ok(Committed {
@@ -400,6 +427,16 @@ impl Sequencer {
             }
         }
         self.published.notify_waiters();
+    }
+
+    /// Takes the segments that lost their last live blob since the last call.
+    pub(crate) fn take_emptied(&self) -> BTreeSet<SegmentId> {
+        std::mem::take(&mut *self.emptied.lock())
+    }
+
+    /// Returns segments that could not be examined.
+    pub(crate) fn put_back_emptied(&self, ids: BTreeSet<SegmentId>) {
+        self.emptied.lock().extend(ids);
     }
 
     /// Rejects further transactions. The journal task ends when the queue is empty.

@@ -78,7 +78,7 @@ impl Rig {
             Arc::clone(&clock),
             Arc::clone(&poison),
         );
-        let leases = Leases::new(clock, Duration::ZERO);
+        let leases = Leases::new(clock, Duration::ZERO, Arc::clone(&poison));
         Self {
             sequencer,
             poison,
@@ -108,7 +108,8 @@ impl Rig {
                 .leases
                 .pin(&[digest])
                 .now_or_never()
-                .expect("nothing is condemned"),
+                .expect("nothing is condemned")
+                .expect("not poisoned"),
             listener: None,
         }
     }

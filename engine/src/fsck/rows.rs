@@ -148,7 +148,7 @@ async fn links(
                     format!("{name}: blob {digest} is linked, but not stored"),
                 );
             }
-            suspicion(view, (name, digest), store, report).await?;
+            check_suspect(view, (name, digest), store, report).await?;
             if !resident(|| of.is_holder_of(digest)).await? {
                 report.add(
                     Severity::Damage,
@@ -165,7 +165,7 @@ async fn links(
 }
 
 /// Checks that collection will find a linked blob that nothing references.
-async fn suspicion(
+async fn check_suspect(
     view: &View,
     (name, digest): (&str, &Digest),
     store: &Path,
@@ -173,7 +173,7 @@ async fn suspicion(
 ) -> Result<()> {
     let known = |view: &View| Ok(view.referenced(digest)? || view.suspect(digest)?.is_some());
     if !view.read(known).await? {
-        let what = format!("{name}: nothing references {digest}, and collection does not know it");
+        let what = format!("{name}: nothing references {digest}, and it is no suspect");
         report.add(Severity::Damage, store, what);
     }
     Ok(())

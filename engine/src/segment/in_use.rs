@@ -13,12 +13,19 @@ use crate::sync::Mutex;
 
 /// The segments in use. Share by `Arc`.
 #[derive(Debug, Default)]
-pub(crate) struct SegmentsInUse(Mutex<BTreeSet<SegmentId>>);
+pub(crate) struct SegmentsInUse(Mutex<Ids>);
+
+#[derive(Debug, Default)]
+struct Ids {
+    in_use: BTreeSet<SegmentId>,
+    /// Those that are no longer in use, until they are taken.
+    released: BTreeSet<SegmentId>,
+}
 
 impl SegmentsInUse {
     /// Marks a new segment as in use until all clones of the result drop.
     pub(super) fn enter(self: &Arc<Self>, id: SegmentId) -> Arc<SegmentInUse> {
-        let new = self.0.lock().insert(id);
+        let new = self.0.lock().in_use.insert(id);
         assert!(new, "segment {id} came into use twice");
         Arc::new(SegmentInUse {
             home: Arc::clone(self),
@@ -28,7 +35,12 @@ impl SegmentsInUse {
 
     /// Returns whether a segment is in use.
     pub(crate) fn contains(&self, id: SegmentId) -> bool {
-        self.0.lock().contains(&id)
+        self.0.lock().in_use.contains(&id)
+    }
+
+    /// Takes the segments whose use has ended since the last call.
+    pub(super) fn take_released(&self) -> BTreeSet<SegmentId> {
+        std::mem::take(&mut self.0.lock().released)
     }
 }
 
@@ -41,6 +53,8 @@ pub(crate) struct SegmentInUse {
 
 impl Drop for SegmentInUse {
     fn drop(&mut self) {
-        self.home.0.lock().remove(&self.id);
+        let mut ids = self.home.0.lock();
+        ids.in_use.remove(&self.id);
+        ids.released.insert(self.id);
     }
 }

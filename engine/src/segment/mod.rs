@@ -19,6 +19,7 @@ mod record_check;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -99,6 +100,11 @@ impl Segments {
     /// Returns whether bytes may still be appended to a segment, or committed in it.
     pub(crate) fn is_in_use(&self, id: SegmentId) -> bool {
         self.in_use.contains(id)
+    }
+
+    /// Takes the shared segments that are no longer in use since the last call.
+    pub(crate) fn take_released(&self) -> BTreeSet<SegmentId> {
+        self.in_use.take_released()
     }
 
     /// Returns the memory for reads.

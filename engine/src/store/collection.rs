@@ -2,11 +2,11 @@
 //!
 //! Owns: [`Collection`] and [`collect`]. Refuses: the rules (`collection`) and queueing removals (`commit::removals`).
 //!
-//! Invariants: a digest is condemned before its removal is queued, and until the removal is durable. One cycle runs at a
-//! time. A transaction removes few blobs, so no other commit waits for long. A segment is removed only if it is not in
-//! use, writes go on, and the durable state has no live blob in it, found in this order.
+//! Invariants: a digest is condemned before its removal is queued; the queued transaction keeps it condemned until it is
+//! durable or has failed. One cycle runs at a time. A transaction removes few blobs, so no other commit waits for long. A
+//! segment is removed only if it is not in use, writes go on, and the durable state has no live blob in it, found in
+//! this order.
 
-use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -16,16 +16,16 @@ use super::Inner;
 use super::background::or_closing;
 use crate::catalog::View;
 use crate::collection::{GraceClock, Verdict, judge};
-use crate::commit::{Candidate, Removals};
+use crate::commit::{Candidates, Removals, UNLINKS_MAX};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::extent::{Extent, Lsn, SegmentId};
+use crate::extent::{Extent, Lsn};
 use crate::options::Options;
 use crate::sync::Mutex;
 use crate::table::resident_off_worker;
 
 /// Suspects that are settled in one transaction.
-const BATCH: usize = 64;
+const BATCH: usize = 16;
 /// Shortest and longest time between two cycles; between them, an eighth of the grace.
 const CYCLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 
@@ -45,7 +45,7 @@ pub struct CollectionReport {
     pub suspects: u64,
     /// Suspects that something references, or that are not stored.
     pub cleared: u64,
-    /// Dead blobs whose grace is not over.
+    /// Suspects whose grace is not over.
     pub in_grace: u64,
     /// Dead blobs that a lease or work in progress protects.
     pub leased: u64,
@@ -95,8 +95,6 @@ pub(super) struct Collection {
 #[derive(Debug)]
 struct Memory {
     grace: GraceClock,
-    /// Segments without a live blob that were in use.
-    emptied: BTreeSet<SegmentId>,
     /// The first transaction of which a suspect is left; `None` if that is not known.
     oldest: Option<Lsn>,
 }
@@ -111,7 +109,6 @@ impl Collection {
             totals: Mutex::default(),
             memory: tokio::sync::Mutex::new(Memory {
                 grace,
-                emptied: BTreeSet::new(),
                 oldest: None,
             }),
         }
@@ -143,7 +140,7 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
             return;
         }
         let Some(inner) = store.upgrade() else { return };
-        match cycle(&inner, &closing).await {
+        match cycle(&inner).await {
             Ok(report) if report.blobs > 0 => {
                 let CollectionReport {
                     blobs,
@@ -162,177 +159,180 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
     }
 }
 
-/// Runs a cycle of the task. Does nothing if grace is over for no suspect.
-async fn cycle(inner: &Inner, closing: &watch::Receiver<bool>) -> Result<CollectionReport> {
-    let mut memory = inner.collection.memory.lock().await;
-    let due = observe(inner, &mut memory);
-    let mut report = CollectionReport::default();
-    if !inner.options.collection_manual && memory.oldest.is_none_or(|oldest| oldest <= due) {
-        let request = CollectionRequest::default();
-        let stop = || *closing.borrow();
-        sweep(inner, &mut memory, due, request, &stop, &mut report).await?;
+/// Runs a cycle of the task. Looks at no suspect if grace is over for none.
+async fn cycle(inner: &Inner) -> Result<CollectionReport> {
+    let mut cycle = Cycle::begin(inner, CollectionRequest::default()).await;
+    let is_due = cycle.memory.oldest.is_none_or(|oldest| oldest <= cycle.due);
+    if is_due && !inner.options.collection_manual {
+        cycle.sweep().await?;
     }
-    remove_empty(inner, &mut memory, &mut report).await?;
-    inner
-        .collection
-        .add(&report, inner.env.clock.wall_unix_ms());
-    Ok(report)
+    cycle.end().await
 }
 
 /// Runs one cycle now.
 pub(super) async fn collect(inner: &Inner, request: CollectionRequest) -> Result<CollectionReport> {
-    let mut memory = inner.collection.memory.lock().await;
-    let due = observe(inner, &mut memory);
-    let mut report = CollectionReport::default();
-    sweep(inner, &mut memory, due, request, &|| false, &mut report).await?;
-    if !request.dry_run {
-        remove_empty(inner, &mut memory, &mut report).await?;
-        inner
-            .collection
-            .add(&report, inner.env.clock.wall_unix_ms());
-    }
-    Ok(report)
+    let mut cycle = Cycle::begin(inner, request).await;
+    cycle.sweep().await?;
+    cycle.end().await
 }
 
-fn observe(inner: &Inner, memory: &mut Memory) -> Lsn {
-    let now = inner.leases.now();
-    memory.grace.observe(now, inner.sequencer.durable().lsn)
-}
-
-/// Looks at all suspects of one state, and settles them a batch at a time. Ends early once `stop` returns true.
-async fn sweep(
-    inner: &Inner,
-    memory: &mut Memory,
-    due: Lsn,
+/// One cycle.
+struct Cycle<'a> {
+    inner: &'a Inner,
+    memory: tokio::sync::MutexGuard<'a, Memory>,
     request: CollectionRequest,
-    stop: &(dyn Fn() -> bool + Sync),
-    report: &mut CollectionReport,
-) -> Result<()> {
-    let view = View::new(inner.sequencer.durable());
-    // Those that come later are of later transactions.
-    let mut oldest = Lsn(view.lsn().0 + 1);
-    // Until it is finished, nothing is known of those that it has not seen.
-    memory.oldest = None;
-    let mut suspects = view.suspects();
-    let (mut batch, mut held) = (Vec::new(), 0);
-    while let Some((digest, suspect)) = suspects.next_resident().await? {
-        if stop() {
-            return Ok(());
+    /// The last transaction for which grace is over.
+    due: Lsn,
+    report: CollectionReport,
+}
+
+impl<'a> Cycle<'a> {
+    /// Waits for the cycle that runs.
+    async fn begin(inner: &'a Inner, request: CollectionRequest) -> Self {
+        let mut memory = inner.collection.memory.lock().await;
+        // Read before the clock, so that no transaction counts as older than it is.
+        let durable = inner.sequencer.durable().lsn;
+        let due = memory.grace.observe(inner.leases.now(), durable);
+        Self {
+            inner,
+            memory,
+            request,
+            due,
+            report: CollectionReport::default(),
         }
-        report.suspects += 1;
-        let verdict = view.read(|view| judge(view, &digest, due)).await?;
-        let dead = match verdict {
-            Verdict::Innocent => continue,
-            Verdict::InGrace(since) => {
-                report.in_grace += 1;
-                oldest = oldest.min(since);
-                continue;
+    }
+
+    /// Looks at all suspects of one state, and settles them a batch at a time. Ends early if the store closes.
+    async fn sweep(&mut self) -> Result<()> {
+        let view = View::new(self.inner.sequencer.durable());
+        // Those that come later are of later transactions.
+        let mut oldest = Lsn(view.lsn().0 + 1);
+        if !self.request.dry_run {
+            // Until it is finished, nothing is known of those that it has not seen.
+            self.memory.oldest = None;
+        }
+        let mut suspects = view.suspects();
+        let mut batch = Vec::new();
+        while let Some((digest, suspect)) = suspects.next_resident().await? {
+            if *self.inner.closing.borrow() {
+                return Err(Error::Closed);
             }
-            Verdict::Clear => false,
-            Verdict::Remove(_) if inner.leases.holds(&digest) => {
-                report.leased += 1;
-                held += 1;
+            self.report.suspects += 1;
+            if suspect.lsn > self.due {
+                self.report.in_grace += 1;
                 oldest = oldest.min(suspect.lsn);
                 continue;
             }
-            Verdict::Remove(extent) => {
-                if request.dry_run {
-                    report.add(digest, &extent, request.list_max);
+            let verdict = view.read(|view| judge(view, &digest, self.due)).await?;
+            if self.request.dry_run {
+                self.preview(digest, verdict);
+                continue;
+            }
+            if let Verdict::Remove(_) = verdict {
+                // Loaded now, so that it is in memory under the sequencer's lock.
+                view.read(|view| view.holder_ids(&digest, UNLINKS_MAX))
+                    .await?;
+            }
+            batch.push((digest, matches!(verdict, Verdict::Remove(_))));
+            if batch.len() >= BATCH {
+                self.settle(std::mem::take(&mut batch)).await?;
+            }
+        }
+        self.settle(batch).await?;
+        if !self.request.dry_run {
+            // Those that were protected are looked at again in the next cycle.
+            self.memory.oldest = (self.report.leased == 0).then_some(oldest);
+        }
+        Ok(())
+    }
+
+    /// Reports what a run would do with a suspect.
+    fn preview(&mut self, digest: Digest, verdict: Verdict) {
+        match verdict {
+            Verdict::Remove(_) if self.inner.leases.holds(&digest) => self.report.leased += 1,
+            Verdict::Remove(extent) => self.report.add(digest, &extent, self.request.list_max),
+            Verdict::Clear => self.report.cleared += 1,
+            Verdict::NotSuspect | Verdict::InGrace => {}
+        }
+    }
+
+    /// Settles suspects, each with whether it may be dead: durable on return.
+    async fn settle(&mut self, mut batch: Vec<(Digest, bool)>) -> Result<()> {
+        let inner = self.inner;
+        while !batch.is_empty() {
+            // Before they are condemned, because checks of what is condemned wait.
+            inner.checkpoints.wait_for_room(inner).await;
+            let mut condemned = Vec::new();
+            batch.retain(|(digest, dead)| {
+                let protects_nothing = !dead || {
+                    let one = inner.leases.condemn(*digest);
+                    let is_condemned = one.is_some();
+                    condemned.extend(one);
+                    is_condemned
+                };
+                self.report.leased += u64::from(!protects_nothing);
+                protects_nothing
+            });
+            let mut candidates = Candidates {
+                digests: batch.iter().map(|(digest, _)| *digest).collect(),
+                condemned,
+            };
+            let (sequencer, due) = (Arc::clone(&inner.sequencer), self.due);
+            let queue = move || sequencer.remove_dead(&mut candidates, due);
+            let Removals {
+                removed,
+                cleared,
+                more,
+                waiting,
+            } = resident_off_worker(&inner.env, queue).await?;
+            if let Some(waiting) = waiting {
+                let committed = waiting.await.map_err(|_gone| Error::Closed)??;
+                if !removed.is_empty() {
+                    self.report.lsn = Some(committed.lsn);
                 }
-                true
             }
-        };
-        if request.dry_run {
-            report.cleared += u64::from(!dead);
-            continue;
-        }
-        batch.push((digest, dead));
-        if batch.len() >= BATCH {
-            let settled = settle(
-                inner,
-                memory,
-                std::mem::take(&mut batch),
-                due,
-                request,
-                report,
-            );
-            settled.await?;
-        }
-    }
-    settle(inner, memory, batch, due, request, report).await?;
-    memory.oldest = (report.leased == held).then_some(oldest);
-    Ok(())
-}
-
-/// Settles suspects, of which each may be dead: durable on return.
-async fn settle(
-    inner: &Inner,
-    memory: &mut Memory,
-    mut batch: Vec<(Digest, bool)>,
-    due: Lsn,
-    request: CollectionRequest,
-    report: &mut CollectionReport,
-) -> Result<()> {
-    while !batch.is_empty() {
-        // Before they are condemned, because checks of what is condemned wait.
-        inner.checkpoints.wait_for_room(inner).await;
-        let condemn = |&(digest, dead): &(Digest, bool)| dead.then(|| inner.leases.condemn(digest));
-        let condemned: Vec<_> = batch.iter().filter_map(condemn).collect();
-        report.leased += condemned.iter().filter(|one| one.is_none()).count() as u64;
-        let condemned: Vec<_> = condemned.into_iter().flatten().collect();
-        let candidates = batch.iter().map(|&(digest, _)| Candidate {
-            digest,
-            condemned: condemned.iter().any(|one| *one.digest() == digest),
-        });
-        let (sequencer, candidates) =
-            (Arc::clone(&inner.sequencer), candidates.collect::<Vec<_>>());
-        let queue = move || sequencer.remove_dead(&candidates, due);
-        let Removals {
-            removed,
-            cleared,
-            more,
-            waiting,
-        } = resident_off_worker(&inner.env, queue).await?;
-        if let Some(waiting) = waiting {
-            let committed = waiting.await.map_err(|_gone| Error::Closed)??;
-            if !removed.is_empty() {
-                report.lsn = Some(committed.lsn);
+            self.report.cleared += cleared;
+            for (digest, extent) in &removed {
+                self.report.add(*digest, extent, self.request.list_max);
             }
+            // The rest of a blob with very many links.
+            let is_removed = |digest: &Digest| removed.iter().any(|(gone, _)| gone == digest);
+            batch.retain(|(digest, _)| more && !is_removed(digest));
+            inner.checkpoints.start_if_due(inner);
         }
-        drop(condemned);
-        inner.checkpoints.start_if_due(inner);
-        report.cleared += cleared;
-        for (digest, extent) in &removed {
-            report.add(*digest, extent, request.list_max);
-            memory.emptied.insert(extent.segment);
-        }
-        if !more {
-            break;
-        }
-        batch.retain(|(digest, _)| removed.iter().all(|(gone, _)| gone != digest));
+        Ok(())
     }
-    Ok(())
-}
 
-/// Unlinks segments without a live blob. Those in use are looked at again after the next cycle.
-async fn remove_empty(
-    inner: &Inner,
-    memory: &mut Memory,
-    report: &mut CollectionReport,
-) -> Result<()> {
-    for id in memory.emptied.clone() {
-        if inner.segments.is_in_use(id) {
-            continue;
+    /// Unlinks segments without a live blob. Returns the report.
+    async fn end(mut self) -> Result<CollectionReport> {
+        if self.request.dry_run {
+            return Ok(self.report);
         }
+        let inner = self.inner;
+        let mut ids = inner.sequencer.take_emptied();
+        ids.append(&mut inner.segments.take_released());
+        // One that is in use is released later.
+        ids.retain(|id| !inner.segments.is_in_use(*id));
         inner.poison.check()?;
         let view = View::new(inner.sequencer.durable());
-        if view.read(|view| view.segment(id)).await?.is_none() {
-            inner.segments.files().retire(id);
-            report.segments += 1;
+        while let Some(id) = ids.first().copied() {
+            match view.read(|view| view.segment(id)).await {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    inner.segments.files().retire(id);
+                    self.report.segments += 1;
+                }
+                Err(error) => {
+                    inner.sequencer.put_back_emptied(ids);
+                    return Err(error);
+                }
+            }
+            ids.remove(&id);
         }
-        memory.emptied.remove(&id);
+        let now_unix_ms = inner.env.clock.wall_unix_ms();
+        inner.collection.add(&self.report, now_unix_ms);
+        Ok(self.report)
     }
-    Ok(())
 }
 
 impl CollectionReport {

@@ -116,7 +116,7 @@ impl Store {
         let linked = linked(&batch.changes);
         let referenced = children(&batch.changes);
         // Held until the lease is granted: nothing references yet what is only linked.
-        let pin = inner.leases.pin(&linked).await;
+        let pin = inner.leases.pin(&linked).await?;
         let begun = inner.leases.now();
         let waiting = inner.submit(batch).await?;
         let committed = waiting.await.map_err(|_gone| Error::Closed)??;
@@ -130,7 +130,8 @@ impl Store {
             // In doubt it is leased: the commit is durable, whatever this read returns.
             let referenced = self.view().read(|view| view.referenced(&digest)).await;
             if !referenced.unwrap_or(false) {
-                inner.leases.grant(digest).await;
+                // It is pinned, so it is not condemned.
+                inner.leases.grant(digest).await?;
             }
         }
         drop(pin);
@@ -190,14 +191,14 @@ impl Store {
     /// manifest references needs no lease and costs no memory.
     pub async fn lease(&self, digest: &Digest) -> Result<()> {
         if !self.view().read(|view| view.referenced(digest)).await? {
-            self.inner.leases.grant(*digest).await;
+            self.inner.leases.grant(*digest).await?;
         }
         Ok(())
     }
 
     /// Protects `digests` from collection until the pin drops: for work that checks them now and names them in a later
     /// commit.
-    pub async fn pin(&self, digests: &[Digest]) -> Pin {
+    pub async fn pin(&self, digests: &[Digest]) -> Result<Pin> {
         self.inner.leases.pin(digests).await
     }
 

@@ -201,7 +201,7 @@ async fn assemble(
         ..
     } = claim;
     let poison = Arc::clone(&context.poison);
-    let leases = Leases::new(Arc::clone(&env.clock), options.collection_grace);
+    let leases = leases(&env, &options, &poison);
     // Ids below the limit may have been used before the stop, so only newly reserved ones are used.
     let used = recovered.state.segment_limit;
     let ids = SegmentIds::new(used, used, Arc::clone(&poison));
@@ -280,6 +280,11 @@ async fn durable_facts(
         resync::resync_tail(&*env.io, path, walked.last_frame, walked.end).await?;
     }
     Ok(facts)
+}
+
+fn leases(env: &Env, options: &Options, poison: &Arc<Poison>) -> Arc<Leases> {
+    let (clock, poison) = (Arc::clone(&env.clock), Arc::clone(poison));
+    Leases::new(clock, options.collection_grace, poison)
 }
 
 fn segments(

@@ -143,17 +143,21 @@ impl LogFile {
         Error::io(op, &self.path, error)
     }
 
-    /// Removes the file, if there is one, durably: no open finds what it named.
+    /// Removes the file, if there is one, durably: no open finds what it named. A failure ends the upload, whatever its
+    /// cause, because the bytes that the log names must not be written again.
     pub(super) async fn remove_durably(&mut self) -> Result<()> {
         self.failed = true;
-        if !std::mem::take(&mut self.exists) {
+        if !self.exists {
             return Ok(());
         }
         let io = &self.env.io;
         let unlinked = io.unlink(Class::UploadWrite.call(), &self.path).await;
-        unlinked.map_err(|error| self.error("remove upload log", error))?;
+        let ended = |op, error| Error::final_io(op, &self.path, error);
+        unlinked.map_err(|error| ended("remove upload log", error))?;
         let synced = self.dir.sync(Class::UploadWrite.call()).await;
-        synced.map_err(|error| self.error("sync directory of upload log", error))
+        synced.map_err(|error| ended("sync directory of upload log", error))?;
+        self.exists = false;
+        Ok(())
     }
 
     /// Removes the file, if there is one, in the background. Open removes what a crash leaves.

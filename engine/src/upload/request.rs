@@ -197,7 +197,10 @@ impl Upload {
         mut completion: Completion,
         expected: Digest,
     ) -> std::result::Result<FinishedBlob, (Error, Completion)> {
-        let pin = self.uploads.leases().pin(&[expected]).await;
+        let pin = match self.uploads.leases().pin(&[expected]).await {
+            Ok(pin) => pin,
+            Err(error) => return Err((error, completion)),
+        };
         let stored = step!(self, body, self.check_and_store(body, expected).await);
         let StoredBytes {
             extent,

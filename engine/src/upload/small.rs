@@ -37,7 +37,7 @@ impl Uploads {
         });
         let payload_hash = hashed.await.ok_or(Error::Closed)?;
         let digest = payload_hash.digest();
-        let pin = self.leases().pin(&[digest]).await;
+        let pin = self.leases().pin(&[digest]).await?;
         let stored = self.stored_intact(&digest).await?;
         let (extent, in_use) = if let Some(extent) = stored {
             (extent, None)

@@ -80,7 +80,11 @@ impl Workbench {
             &poison,
             options,
         );
-        let leases = Leases::new(Arc::clone(&env.clock), options.collection_grace);
+        let leases = Leases::new(
+            Arc::clone(&env.clock),
+            options.collection_grace,
+            Arc::clone(&poison),
+        );
         let index = Arc::new(Index::default());
         let uploads = Uploads::new(
             env.clone(),

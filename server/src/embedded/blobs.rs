@@ -104,7 +104,7 @@ impl BlobStore for StoreBlobs {
     }
 
     fn pin<'a>(&'a self, digests: &'a [Digest]) -> BoxFuture<'a, Result<Pinned>> {
-        async move { Ok(Pinned(Box::new(self.0.pin(digests).await))) }.boxed()
+        async move { Ok(Pinned(Box::new(self.0.pin(digests).await.map_err(error)?))) }.boxed()
     }
 
     fn is_damaged(&self, digest: Digest) -> BoxFuture<'_, Result<bool>> {

@@ -13,6 +13,7 @@ mod pull;
 mod pull_queue;
 mod unlinking;
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::Ordering;
@@ -351,7 +352,10 @@ impl SegmentFiles {
         let (path, io) = (self.path(id), Arc::clone(&self.env.io));
         let removal = self.unlinking.begin();
         let task = async move {
-            if let Err(error) = io.unlink(Class::Directory.call(), &path).await {
+            let unlinked = io.unlink(Class::Directory.call(), &path).await;
+            if let Err(error) = unlinked
+                && error.kind() != ErrorKind::NotFound
+            {
                 tracing::warn!(path = %path.display(), %error, "a segment that is no longer needed could not be removed");
             }
             drop(removal);
