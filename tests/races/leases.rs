@@ -7,8 +7,12 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use shuttle::future::block_on;
-use tonnage_engine::{Change, ClientId, CollectionRequest, Options, Require, Store};
+use tonnage_engine::{
+    Algorithm, Change, ClientId, CollectionRequest, Digest, Options, Require, Store, UploadClaim,
+    UploadSpec,
+};
 use tonnage_races::explore::explore;
 use tonnage_races::world::{World, batch, digest, options, push, thread};
 use tonnage_server::access::{
@@ -69,9 +73,26 @@ async fn mount(store: Store) -> bool {
     store.commit(mount).await.is_ok()
 }
 
-/// Pushes the same content again.
-async fn push_again(store: Store) -> bool {
-    push(&store, "r", "a").await.expect("a sound disk");
+/// Returns a content that gets a segment of its own, which is unlinked with it.
+fn large() -> Bytes {
+    Bytes::from(vec![7; 80 << 10])
+}
+
+/// Pushes the large content.
+async fn upload(store: Store) -> bool {
+    let spec = UploadSpec {
+        repository: "r".to_owned(),
+        ..UploadSpec::default()
+    };
+    let id = store.begin_upload(spec).expect("begun");
+    let opened = store.open_upload(id, "r", UploadClaim::default()).await;
+    let mut upload = opened.expect("opened");
+    upload.write(large()).await.expect("written");
+    let digest = Digest::of(Algorithm::Sha256, &large());
+    let blob = upload.finish(digest, None).await.expect("finished");
+    let mut batch = batch("r", vec![], vec![Change::Link(digest)]);
+    (batch.create_repository, batch.staged) = (true, vec![blob]);
+    store.commit(batch).await.expect("a sound disk");
     true
 }
 
@@ -80,9 +101,9 @@ async fn collect(store: &Store) {
     collected.expect("a sound disk");
 }
 
-async fn unlink_and_collect(store: Store, unlinks: bool) {
+async fn unlink_and_collect(store: Store, digest: Digest, unlinks: bool) {
     if unlinks {
-        let away = batch("r", vec![], vec![Change::Unlink(digest("a"))]);
+        let away = batch("r", vec![], vec![Change::Unlink(digest)]);
         // It fails if the blob was collected.
         drop(store.commit(away).await);
     }
@@ -105,22 +126,32 @@ fn explore_promises(name: &str, seeds: u64, body: fn()) {
     }
 }
 
-/// Runs one thread that is promised a blob whose grace is over, and two that collect it, one of them after a delete.
+/// Runs one thread that is promised a small blob, as in [`promise_of`].
 fn promise<F: Future<Output = bool> + Send + 'static>(promised: fn(Store) -> F) {
+    let pushed = |store: Store| async move { push(&store, "r", "a").await.is_ok() };
+    promise_of(digest("a"), pushed, promised);
+}
+
+/// Runs one thread that is promised a blob whose grace is over, and two that collect it, one of them after a delete.
+fn promise_of<P, F>(digest: Digest, pushed: fn(Store) -> P, promised: fn(Store) -> F)
+where
+    P: Future<Output = bool> + Send + 'static,
+    F: Future<Output = bool> + Send + 'static,
+{
     let world = World::default();
     let store = world.open(Options {
         collection_grace: Duration::from_secs(100),
         collection_manual: true,
         ..options()
     });
-    block_on(push(&store, "r", "a")).expect("a push before any fault");
+    assert!(block_on(pushed(store.clone())), "a push before any fault");
     // Grace begins at the next look.
     world.pass(Duration::from_secs(1));
     block_on(collect(&store));
     world.pass(Duration::from_secs(200));
     let promised = thread(promised(store.clone()));
     let collectors =
-        [true, false].map(|unlinks| thread(unlink_and_collect(store.clone(), unlinks)));
+        [true, false].map(|unlinks| thread(unlink_and_collect(store.clone(), digest, unlinks)));
     let promised = promised.join().expect("a thread ends");
     for collector in collectors {
         collector.join().expect("a thread ends");
@@ -136,7 +167,6 @@ fn promise<F: Future<Output = bool> + Send + 'static>(promised: fn(Store) -> F) 
     if promised {
         block_on(async {
             collect(&store).await;
-            let digest = digest("a");
             let stored = store.view().blob(&digest).expect("rows are readable");
             let stored = stored.expect("a promised blob was collected");
             let opened = store.open_found(&digest, &stored, ClientId::default());
@@ -173,7 +203,7 @@ fn a_mount_keeps_its_blob() {
 #[test]
 fn a_push_during_a_collection_is_whole() {
     explore_promises("a_push_during_a_collection_is_whole", 60, || {
-        promise(push_again)
+        promise_of(Digest::of(Algorithm::Sha256, &large()), upload, upload);
     });
 }
 
