@@ -272,7 +272,7 @@ fn place(
             draft.delete(mark);
         }
         release(draft, &old.extent)?;
-    } else {
+    } else if !is_used(within, digest) {
         suspect(draft, digest, within);
     }
     // If no record can lie around an extent, its first read finds that.
@@ -291,6 +291,15 @@ fn place(
         .encode(),
     );
     Ok(())
+}
+
+/// Returns whether the transaction also links the digest or puts it as a manifest, which decides whether it is a suspect.
+fn is_used(within: &Transaction, digest: &Digest) -> bool {
+    let uses = |operation: &Operation| {
+        matches!(operation, Operation::Link { digest: linked, .. } if linked == digest)
+            || matches!(operation, Operation::PutManifest { entry, .. } if entry.digest == *digest)
+    };
+    within.operations.iter().any(uses)
 }
 
 /// Removes an index row whose blob is at `extent`. A blob that was placed elsewhere since stays.

@@ -53,7 +53,7 @@ pub(crate) async fn flush(context: &TableContext, runs: &Runs, frozen: &Delta) -
     let input = Input {
         rows: Scan::of_delta(frozen.clone()),
         filter_keys: frozen.len() as u64,
-        keeps_deletions: runs.count() > 0,
+        older: runs.clone(),
     };
     let new = write(context, input).await?;
     let newest = new.iter().map(NewRun::run).cloned();
@@ -67,12 +67,13 @@ pub(crate) async fn merge(
     runs: &Runs,
     range: Range<usize>,
 ) -> Result<MergedRuns> {
-    let keeps_deletions = range.end < runs.count();
+    let older = runs.list().get(range.end..).unwrap_or_default();
+    let older = Runs::of(context, older.iter().cloned());
     let old = runs.list().get(range).unwrap_or_default().to_vec();
     let input = Input {
         rows: Scan::for_merge(&old),
         filter_keys: old.iter().map(|run| run.header.filter_keys).sum(),
-        keeps_deletions,
+        older,
     };
     let new = write(context, input).await?;
     Ok(MergedRuns { old, new })

@@ -90,6 +90,13 @@ impl Runs {
         Ok(None)
     }
 
+    /// Returns whether a run may have a row of this key.
+    pub(super) fn may_have(&self, key: &[u8]) -> bool {
+        let hash = self.hash(filter_key(key));
+        self.list().iter().any(|run| run.may_have(hash))
+    }
+
+    /// Returns the hash of a filter key.
     pub(super) fn hash(&self, filter_key: &[u8]) -> KeyHash {
         KeyHash::new(&self.hash_key, filter_key)
     }

@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::TableContext;
 use super::builder::{Builder, FinishedFile};
 use super::context::Claim;
 use super::open;
 use super::run::{Run, file_name};
 use super::scan::Scan;
+use super::{Runs, TableContext};
 use crate::error::{Error, Result};
 use crate::format::checkpoint::RunRef;
 use crate::format::run::FILE_HEADER_BYTES;
@@ -100,8 +100,8 @@ pub(super) struct Input {
     pub(super) rows: Scan,
     /// Upper bound on the number of different filter keys.
     pub(super) filter_keys: u64,
-    /// Whether deletions are written. They are not needed where no older run can have the deleted rows.
-    pub(super) keeps_deletions: bool,
+    /// The runs that are older than all of its rows. A deletion is written only if one of them may have the row.
+    pub(super) older: Runs,
 }
 
 /// Writes the rows of `input`; returns `None` if there are none. File and directory are synced on return.
@@ -247,7 +247,7 @@ impl Writer {
         };
         while self.part == Part::Rows && builder.finished_bytes() < WRITE_BYTES {
             match self.input.rows.next_row() {
-                Ok(Some((_, None))) if !self.input.keeps_deletions => {}
+                Ok(Some((key, None))) if !self.input.older.may_have(&key) => {}
                 Ok(Some((key, value))) => builder.push(&key, value.as_deref()),
                 Ok(None) if builder.is_empty() => return Ok(Piece::Nothing),
                 Ok(None) => {
