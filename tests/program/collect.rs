@@ -36,18 +36,18 @@ fn garbage_is_collected_on_request() {
     assert_eq!(files(), 1);
 
     let begun = Instant::now();
-    let foretold = loop {
+    let previewed = loop {
         let found = collect(&data, &["--dry-run"]);
         if found["blobs"] == 1 {
             break found;
         }
         assert!(begun.elapsed() < DEADLINE, "{found}");
     };
-    assert_eq!(foretold["listed"][0]["digest"], digest, "{foretold}");
+    assert_eq!(previewed["listed"][0]["digest"], digest, "{previewed}");
     let blob = format!("/v2/a/blobs/{digest}");
     assert_eq!(get(&server.url, &blob).0, 200);
     let done = collect(&data, &[]);
-    assert_eq!(done["listed"], foretold["listed"]);
+    assert_eq!(done["listed"], previewed["listed"]);
     assert_eq!(
         (&done["bytes"], &done["segments"]),
         (&(9 << 20).into(), &1.into())

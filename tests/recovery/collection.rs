@@ -259,14 +259,14 @@ fn a_dry_run_tells_what_a_run_removes() {
             .lease(&push(store, A, 10).await)
             .await
             .expect("leased");
-        let foretold = preview(store).await;
+        let previewed = preview(store).await;
         assert_eq!(
-            (foretold.blobs, foretold.bytes, foretold.segments),
+            (previewed.blobs, previewed.bytes, previewed.segments),
             (9, 9000, 0)
         );
-        assert_eq!(preview(store).await, foretold);
+        assert_eq!(preview(store).await, previewed);
         let done = collect(store).await;
-        assert_eq!(done.listed, foretold.listed);
+        assert_eq!(done.listed, previewed.listed);
         assert!(is_stored(store, &young).await);
         let nothing = collect(store).await;
         assert_eq!((nothing.suspects, nothing.blobs), (2, 0), "{nothing:?}");

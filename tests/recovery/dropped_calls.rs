@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use tonnage_engine::io::Class;
 use tonnage_engine::{
-    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Options, Store,
+    Algorithm, Batch, Change, Digest, Error, FinishedBlob, ManifestEntry, Options, Store, Upload,
     UploadClaim, UploadId, UploadSpec,
 };
 use tonnage_tests::machine::{ENOSPC, Fault, Machine, Noise, OpKind, OpRecord, Policy};
@@ -125,6 +125,15 @@ async fn read(store: &Store, digest: &Digest) -> Result<Vec<u8>, Error> {
     reader.read_whole(1 << 30).await
 }
 
+/// Finishes and links an upload of `whole`, and checks that it is stored so.
+async fn finish_as(store: &Store, upload: &mut Upload, whole: &[u8]) {
+    let digest = Digest::of(Algorithm::Sha256, whole);
+    let blob = upload.finish(digest, None).await.expect("finished");
+    link(store, blob).await.expect("linked");
+    let stored = read(store, &digest).await.expect("intact");
+    assert!(stored == whole, "other bytes are stored");
+}
+
 /// Guards: a dropped rollback leaves no write in progress that overwrites later bytes, and no checkpoint that counts
 /// replaced bytes. What is pushed afterwards is stored as it was sent.
 #[test]
@@ -152,10 +161,7 @@ fn a_dropped_rollback_does_not_mix_bytes() {
             sent.truncate(offset);
             sent.extend_from_slice(&bytes(3, 300_000));
             upload.write(bytes(3, 300_000)).await.expect("sent");
-            let digest = Digest::of(Algorithm::Sha256, &sent);
-            let blob = upload.finish(digest, None).await.expect("finished");
-            link(&store, blob).await.expect("linked");
-            assert!(read(&store, &digest).await.expect("intact") == sent);
+            finish_as(&store, &mut upload, &sent).await;
             done.is_some()
         });
     }
@@ -281,10 +287,7 @@ fn a_dropped_write_continues_at_the_offset() {
         assert_eq!(upload.offset(), status.offset);
         let rest = whole.slice(usize::try_from(status.offset).expect("small")..);
         upload.write(rest).await.expect("sent");
-        let digest = Digest::of(Algorithm::Sha256, &whole);
-        let blob = upload.finish(digest, None).await.expect("finished");
-        link(&store, blob).await.expect("linked");
-        assert!(read(&store, &digest).await.expect("intact") == whole);
+        finish_as(&store, &mut upload, &whole).await;
         done.is_some()
     });
 }

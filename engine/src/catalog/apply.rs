@@ -15,8 +15,8 @@ use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};
 use crate::vocabulary::ManifestEntry;
 
-/// Applies a transaction, which becomes the state's last. Returns the segments that lost their last live blob. On an error, such as a row that is not in memory, the state
-/// is unchanged.
+/// Applies a transaction, which becomes the state's last. Returns the segments that lost their last live blob. On an
+/// error, such as a row that is not in memory, the state is unchanged.
 pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Result<Vec<SegmentId>> {
     let mut draft = Draft::of(state);
     for change in &transaction.operations {
@@ -293,7 +293,8 @@ fn place(
     Ok(())
 }
 
-/// Returns whether the transaction also links the digest or puts it as a manifest, which decides whether it is a suspect.
+/// Returns whether the transaction also links the digest or puts it as a manifest. That decides whether it is a
+/// suspect.
 fn is_used(within: &Transaction, digest: &Digest) -> bool {
     let uses = |operation: &Operation| {
         matches!(operation, Operation::Link { digest: linked, .. } if linked == digest)

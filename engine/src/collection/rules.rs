@@ -1,13 +1,14 @@
 //! The rules of collection (DESIGN D3 and D4).
 //!
 //! Owns: [`judge`], the only decision about a suspect. It is made twice from the same rules: on the durable state, to
-//! find candidates, and on the newest state when the removal is queued. Refuses: leases and pins, which protect a digest
-//! whatever the rows say.
+//! find candidates, and on the newest state when the removal is queued. Refuses: leases and pins, which protect a
+//! digest whatever the rows say.
 
 use crate::catalog::View;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::extent::{Extent, Lsn};
+use crate::format::keys::Suspect;
 
 /// What happens to a suspect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,11 @@ pub(crate) enum Verdict {
     Remove(Extent),
 }
 
+/// Returns whether a suspect became one too short a time ago. Grace is over for transactions up to `due`.
+pub(crate) fn is_in_grace(suspect: &Suspect, due: Lsn) -> bool {
+    suspect.lsn > due
+}
+
 /// Judges `digest` in one state. Grace is over for suspects of transactions up to `due`.
 ///
 /// Manifests of a repository and children of manifests are referenced. Links give visibility, not life, and a referrer
@@ -30,7 +36,7 @@ pub(crate) fn judge(view: &View, digest: &Digest, due: Lsn) -> Result<Verdict> {
     let Some(suspect) = view.suspect(digest)? else {
         return Ok(Verdict::NotSuspect);
     };
-    if suspect.lsn > due {
+    if is_in_grace(&suspect, due) {
         return Ok(Verdict::InGrace);
     }
     let Some(blob) = view.blob(digest)? else {

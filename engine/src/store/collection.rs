@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::Inner;
 use super::background::or_closing;
 use crate::catalog::View;
-use crate::collection::{GraceClock, Verdict, judge};
+use crate::collection::{GraceClock, Verdict, is_in_grace, judge};
 use crate::commit::{Candidates, Removals, UNLINKS_MAX};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -113,9 +113,7 @@ impl Collection {
             }),
         }
     }
-}
 
-impl Collection {
     /// Returns the totals.
     pub(super) fn totals(&self) -> CollectionTotals {
         *self.totals.lock()
@@ -218,7 +216,8 @@ impl<'a> Cycle<'a> {
                 return Err(Error::Closed);
             }
             self.report.suspects += 1;
-            if suspect.lsn > self.due {
+            // Before anything of it is looked up.
+            if is_in_grace(&suspect, self.due) {
                 self.report.in_grace += 1;
                 oldest = oldest.min(suspect.lsn);
                 continue;
@@ -264,14 +263,11 @@ impl<'a> Cycle<'a> {
             inner.checkpoints.wait_for_room(inner).await;
             let mut condemned = Vec::new();
             batch.retain(|(digest, dead)| {
-                let protects_nothing = !dead || {
-                    let one = inner.leases.condemn(*digest);
-                    let is_condemned = one.is_some();
-                    condemned.extend(one);
-                    is_condemned
-                };
-                self.report.leased += u64::from(!protects_nothing);
-                protects_nothing
+                let one = dead.then(|| inner.leases.condemn(*digest)).flatten();
+                let is_protected = *dead && one.is_none();
+                self.report.leased += u64::from(is_protected);
+                condemned.extend(one);
+                !is_protected
             });
             let mut candidates = Candidates {
                 digests: batch.iter().map(|(digest, _)| *digest).collect(),
