@@ -194,7 +194,7 @@ impl Store {
     /// Protects `digest` from collection for the grace period; called before an answer promises that it exists. What a
     /// manifest references needs no lease and costs no memory.
     pub async fn lease(&self, digest: &Digest) -> Result<()> {
-        if !self.view().read(|view| view.referenced(digest)).await? {
+        if self.view().read(|view| view.needs_lease(digest)).await? {
             self.inner.leases.grant(*digest).await?;
         }
         Ok(())
