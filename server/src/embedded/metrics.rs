@@ -1,6 +1,7 @@
 //! Exports the engine's counters as metrics.
 //!
-//! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes, and those of collection.
+//! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes, of its free space, and
+//! those of collection.
 //! Refuses: gathering; the numbers are read from the store at each scrape.
 
 use std::fmt;
@@ -50,11 +51,40 @@ impl Collector for StoreMetrics {
             "Disk operations that failed, or were not attempted because descriptors, threads or memory were missing",
             failures,
         )?;
+        self.encode_space(&mut encoder)?;
         self.encode_collection(&mut encoder)
     }
 }
 
 impl StoreMetrics {
+    fn encode_space(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        // The system may not say.
+        let Some(space) = self.0.disk_space() else {
+            return Ok(());
+        };
+        for (name, help, value) in [
+            (
+                "storage_free_bytes",
+                "Bytes free on the store's file system, measured at the last push or scrape",
+                space.available_bytes,
+            ),
+            (
+                "storage_free_min_bytes",
+                "Free bytes below which pushes are refused",
+                space.free_min_bytes,
+            ),
+            (
+                "storage_nearly_full",
+                "Whether fewer bytes are free than that (1) or not (0)",
+                u64::from(space.is_low()),
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(gauge)?;
+        }
+        Ok(())
+    }
+
     fn encode_collection(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let totals = self.0.collection_totals();
         for (name, help, value) in [
