@@ -24,7 +24,7 @@ use crate::lease::Condemned;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
 use crate::poison::Poison;
 use crate::state::State;
-use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
+use crate::sync::{ArcSwap, AtomicU64, Mutex, MutexGuard, Notify, oneshot};
 use crate::vocabulary::{Batch, Origin, Require};
 
 /// Orders the transactions of an open store. Share by `Arc`.
@@ -32,8 +32,10 @@ use crate::vocabulary::{Batch, Origin, Require};
 pub(crate) struct Sequencer {
     pub(super) inner: Mutex<Inner>,
     pub(super) durable: ArcSwap<State>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     poison: Arc<Poison>,
+    /// Longest time for which a removal of dead blobs held the lock of `inner`.
+    pub(super) removal_hold_nanos: AtomicU64,
     /// Segments that lost their last live blob by a durable transaction.
     emptied: Mutex<BTreeSet<SegmentId>>,
     /// Notified when something was queued, or the store is closing.
@@ -186,6 +188,7 @@ impl Sequencer {
             durable: ArcSwap::from_pointee(state),
             clock,
             poison,
+            removal_hold_nanos: AtomicU64::new(0),
             emptied: Mutex::default(),
             queued: Notify::new(),
             published: Notify::new(),

@@ -278,7 +278,10 @@ impl Store {
 
     /// Returns the totals of collection since the store was opened.
     pub fn collection_totals(&self) -> CollectionTotals {
-        self.inner.collection.totals()
+        CollectionTotals {
+            lock_hold_max: self.inner.sequencer.removal_hold_max(),
+            ..self.inner.collection.totals()
+        }
     }
 
     /// Writes a checkpoint now, unless nothing changed since the last.

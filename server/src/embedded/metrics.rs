@@ -5,6 +5,7 @@
 //! Refuses: gathering; the numbers are read from the store at each scrape.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
@@ -89,6 +90,11 @@ impl StoreMetrics {
         let totals = self.0.collection_totals();
         for (name, help, value) in [
             (
+                "collection_candidates",
+                "Suspects whose grace was over, so that collection looked them up",
+                totals.candidates,
+            ),
+            (
                 "collected_blobs",
                 "Blobs that collection removed",
                 totals.blobs,
@@ -106,6 +112,27 @@ impl StoreMetrics {
         ] {
             let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(counter)?;
+        }
+        let milliseconds = Duration::from_millis;
+        for (name, help, value) in [
+            (
+                "collection_lag_seconds",
+                "Longest time, grace included, from a blob's last reference lost to its space returned, in the last cycle that removed blobs",
+                milliseconds(totals.lag_last_ms),
+            ),
+            (
+                "collection_lag_max_seconds",
+                "The same in all cycles since the start",
+                milliseconds(totals.lag_max_ms),
+            ),
+            (
+                "collection_lock_hold_max_seconds",
+                "Longest time since the start for which collection held the lock under which commits are queued",
+                totals.lock_hold_max,
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value.as_secs_f64()).encode(gauge)?;
         }
         let last = encoder.encode_descriptor(
             "collection_last_success_timestamp_seconds",
