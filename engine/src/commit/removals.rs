@@ -6,9 +6,11 @@
 //! Invariant: each candidate is judged again on the newest state, under the lock under which its removal is queued.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Sequencer;
-use super::sequencer::Held;
+use super::sequencer::{Held, Inner};
 use crate::catalog::View;
 use crate::collection::{Due, Verdict, judge};
 use crate::digest::Digest;
@@ -48,6 +50,8 @@ pub(crate) struct Removals {
     pub removed: Vec<(Digest, Extent)>,
     /// Number of suspects that are cleared.
     pub cleared: u64,
+    /// Wall-clock time at which the first of the removed blobs lost its last reference, in Unix ms.
+    pub lost_unix_ms: Option<u64>,
     /// Whether a blob has more links than one transaction removes, or there was no room for one: it is still a suspect.
     pub more: bool,
     /// Resolves when the transaction is durable; `None` if there was nothing to do.
@@ -62,6 +66,26 @@ impl Sequencer {
     /// [`crate::Error::NotResident`] if a row is not in memory; nothing was queued.
     pub(crate) fn remove_dead(&self, candidates: &mut Candidates, due: Due) -> Result<Removals> {
         let mut inner = self.open_for_writes()?;
+        let begun = self.clock.monotonic();
+        let removals = self.queue_dead(&mut inner, candidates, due);
+        drop(inner);
+        let held = self.clock.monotonic().saturating_sub(begun).as_nanos();
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        self.removal_hold_nanos.fetch_max(held, Ordering::Relaxed);
+        removals
+    }
+
+    /// Returns the longest time for which a removal held the lock.
+    pub(crate) fn removal_hold_max(&self) -> Duration {
+        Duration::from_nanos(self.removal_hold_nanos.load(Ordering::Relaxed))
+    }
+
+    fn queue_dead(
+        &self,
+        inner: &mut Inner,
+        candidates: &mut Candidates,
+        due: Due,
+    ) -> Result<Removals> {
         let view = View::new(Arc::new(inner.head.clone()));
         let mut removals = Removals::default();
         let mut operations = Vec::new();
@@ -88,6 +112,8 @@ impl Sequencer {
                         removals.more = true;
                         break;
                     }
+                    let lost = view.suspect(&digest)?.map(|suspect| suspect.unix_ms);
+                    removals.lost_unix_ms = lost.into_iter().chain(removals.lost_unix_ms).min();
                     operations.push(Operation::RemoveBlob { digest, extent });
                     removals.removed.push((digest, extent));
                 }
@@ -96,7 +122,7 @@ impl Sequencer {
         drop(view);
         if !operations.is_empty() {
             let held = &mut candidates.held;
-            removals.waiting = Some(self.queue_holding(&mut inner, operations, held)?);
+            removals.waiting = Some(self.queue_holding(inner, operations, held)?);
         }
         Ok(removals)
     }

@@ -25,7 +25,7 @@ use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_T
 use crate::poison::Poison;
 use crate::segment::SegmentInUse;
 use crate::state::State;
-use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
+use crate::sync::{ArcSwap, AtomicU64, Mutex, MutexGuard, Notify, oneshot};
 use crate::vocabulary::{Batch, Origin, Require};
 
 /// Orders the transactions of an open store. Share by `Arc`.
@@ -33,8 +33,10 @@ use crate::vocabulary::{Batch, Origin, Require};
 pub(crate) struct Sequencer {
     pub(super) inner: Mutex<Inner>,
     pub(super) durable: ArcSwap<State>,
-    clock: Arc<dyn Clock>,
+    pub(super) clock: Arc<dyn Clock>,
     poison: Arc<Poison>,
+    /// Longest time for which a removal of dead blobs held the lock of `inner`.
+    pub(super) removal_hold_nanos: AtomicU64,
     /// Segments that lost a live blob by a durable transaction.
     shrunk: Mutex<BTreeSet<SegmentId>>,
     /// Notified when something was queued, or the store is closing.
@@ -196,6 +198,7 @@ impl Sequencer {
             durable: ArcSwap::from_pointee(state),
             clock,
             poison,
+            removal_hold_nanos: AtomicU64::new(0),
             shrunk: Mutex::default(),
             queued: Notify::new(),
             published: Notify::new(),
