@@ -6,8 +6,6 @@
 //! Invariant: each candidate is judged again on the newest state, under the lock under which its removal is queued.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::Sequencer;
 use super::sequencer::{Held, Inner};
@@ -65,19 +63,7 @@ impl Sequencer {
     /// # Errors
     /// [`crate::Error::NotResident`] if a row is not in memory; nothing was queued.
     pub(crate) fn remove_dead(&self, candidates: &mut Candidates, due: Due) -> Result<Removals> {
-        let mut inner = self.open_for_writes()?;
-        let begun = self.clock.monotonic();
-        let removals = self.queue_dead(&mut inner, candidates, due);
-        drop(inner);
-        let held = self.clock.monotonic().saturating_sub(begun).as_nanos();
-        let held = u64::try_from(held).unwrap_or(u64::MAX);
-        self.removal_hold_nanos.fetch_max(held, Ordering::Relaxed);
-        removals
-    }
-
-    /// Returns the longest time for which a removal held the lock.
-    pub(crate) fn removal_hold_max(&self) -> Duration {
-        Duration::from_nanos(self.removal_hold_nanos.load(Ordering::Relaxed))
+        self.with_hold_measured(|inner| self.queue_dead(inner, candidates, due))
     }
 
     fn queue_dead(

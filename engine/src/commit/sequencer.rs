@@ -8,6 +8,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::iter;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::prevalidate::{Prevalidated, removes};
 use super::resolve;
@@ -33,10 +35,10 @@ use crate::vocabulary::{Batch, Origin, Require};
 pub(crate) struct Sequencer {
     pub(super) inner: Mutex<Inner>,
     pub(super) durable: ArcSwap<State>,
-    pub(super) clock: Arc<dyn Clock>,
+    clock: Arc<dyn Clock>,
     poison: Arc<Poison>,
-    /// Longest time for which a removal of dead blobs held the lock of `inner`.
-    pub(super) removal_hold_nanos: AtomicU64,
+    /// Longest time for which a removal or a move held the lock of `inner`.
+    longest_hold_nanos: AtomicU64,
     /// Segments that lost a live blob by a durable transaction.
     shrunk: Mutex<BTreeSet<SegmentId>>,
     /// Notified when something was queued, or the store is closing.
@@ -198,7 +200,7 @@ impl Sequencer {
             durable: ArcSwap::from_pointee(state),
             clock,
             poison,
-            removal_hold_nanos: AtomicU64::new(0),
+            longest_hold_nanos: AtomicU64::new(0),
             shrunk: Mutex::default(),
             queued: Notify::new(),
             published: Notify::new(),
@@ -278,6 +280,26 @@ impl Sequencer {
             return Err(Error::Closed);
         }
         Ok(inner)
+    }
+
+    /// Calls `work` under the lock, for removals and moves, and notes how long that took.
+    pub(super) fn with_hold_measured<T>(
+        &self,
+        work: impl FnOnce(&mut Inner) -> Result<T>,
+    ) -> Result<T> {
+        let mut inner = self.open_for_writes()?;
+        let begun = self.clock.monotonic();
+        let done = work(&mut inner);
+        drop(inner);
+        let held = self.clock.monotonic().saturating_sub(begun).as_nanos();
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        self.longest_hold_nanos.fetch_max(held, Ordering::Relaxed);
+        done
+    }
+
+    /// Returns the longest time for which a removal or a move held the lock.
+    pub(crate) fn longest_hold(&self) -> Duration {
+        Duration::from_nanos(self.longest_hold_nanos.load(Ordering::Relaxed))
     }
 
     /// Encodes a transaction of these operations and computes the state after it. Changes nothing.

@@ -94,7 +94,7 @@ pub struct CollectionTotals {
     pub lag_last_ms: u64,
     /// The longest of all cycles.
     pub lag_max_ms: u64,
-    /// Longest time for which collection held the lock under which commits are queued.
+    /// Longest time for which collection or compaction held the lock under which commits are queued.
     pub lock_hold_max: Duration,
     /// Wall-clock time at which the last cycle ended without an error, in Unix ms; 0 before.
     pub last_success_unix_ms: u64,

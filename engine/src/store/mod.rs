@@ -283,7 +283,7 @@ impl Store {
     /// Returns the totals of collection since the store was opened.
     pub fn collection_totals(&self) -> CollectionTotals {
         CollectionTotals {
-            lock_hold_max: self.inner.sequencer.removal_hold_max(),
+            lock_hold_max: self.inner.sequencer.longest_hold(),
             ..self.inner.collection.totals()
         }
     }

@@ -53,7 +53,8 @@ impl Collector for StoreMetrics {
             failures,
         )?;
         self.encode_space(&mut encoder)?;
-        self.encode_collection(&mut encoder)
+        self.encode_collection(&mut encoder)?;
+        self.encode_compaction(&mut encoder)
     }
 }
 
@@ -86,6 +87,40 @@ impl StoreMetrics {
         Ok(())
     }
 
+    fn encode_compaction(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let compacted = self.0.compaction_totals();
+        for (name, help, value) in [
+            (
+                "compacted_segments",
+                "Segments that compaction freed",
+                compacted.segments,
+            ),
+            (
+                "compacted_blobs",
+                "Blobs that compaction moved",
+                compacted.blobs,
+            ),
+            (
+                "compaction_written_bytes",
+                "Bytes of records that compaction copied",
+                compacted.moved_bytes,
+            ),
+            (
+                "compaction_read_bytes",
+                "Bytes that compaction read from segments",
+                compacted.read_bytes,
+            ),
+            (
+                "compaction_freed_bytes",
+                "Dead bytes whose space compaction returned",
+                compacted.freed_bytes,
+            ),
+        ] {
+            counter(encoder, name, help, value)?;
+        }
+        Ok(())
+    }
+
     fn encode_collection(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let totals = self.0.collection_totals();
         for (name, help, value) in [
@@ -110,8 +145,7 @@ impl StoreMetrics {
                 totals.segments,
             ),
         ] {
-            let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(value).encode(counter)?;
+            counter(encoder, name, help, value)?;
         }
         let milliseconds = Duration::from_millis;
         for (name, help, value) in [
@@ -127,7 +161,7 @@ impl StoreMetrics {
             ),
             (
                 "collection_lock_hold_max_seconds",
-                "Longest time since the start for which collection held the lock under which commits are queued",
+                "Longest time since the start for which collection or compaction held the lock under which commits are queued",
                 totals.lock_hold_max,
             ),
         ] {
@@ -142,6 +176,11 @@ impl StoreMetrics {
         )?;
         ConstGauge::new(totals.last_success_unix_ms / 1000).encode(last)
     }
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    ConstCounter::new(value).encode(counter)
 }
 
 /// Encodes a family of counters.
