@@ -12,5 +12,5 @@ pub(crate) mod rules;
 pub(crate) mod trial;
 
 pub(crate) use grace::GraceClock;
-pub(crate) use rules::{Verdict, is_in_grace, judge};
+pub(crate) use rules::{Due, Verdict, is_in_grace, judge};
 pub use trial::{DeletionTrial, Freed};

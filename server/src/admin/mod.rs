@@ -23,7 +23,7 @@ mod store;
 mod tags;
 mod usage;
 
-pub use self::collect::{CollectGarbage, CollectedBlob, CollectedGarbage};
+pub use self::collect::{CollectGarbage, CollectedBlob, CollectedGarbage, Compacted};
 pub use self::error::{AdminError, NotFound};
 pub use self::executor::execute;
 pub use self::repositories::{
