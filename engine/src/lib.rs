@@ -21,6 +21,7 @@ pub mod format;
 pub mod fsck;
 mod in_flight;
 pub mod io;
+mod jobs;
 mod journal;
 mod lease;
 pub mod limits;
@@ -29,6 +30,7 @@ mod options;
 mod poison;
 mod recovery;
 mod round_robin;
+mod scrub;
 mod segment;
 mod state;
 mod store;
@@ -37,12 +39,13 @@ mod table;
 mod upload;
 pub mod vocabulary;
 
-pub use catalog::{BlobInfo, Repository, TagInfo, View};
+pub use catalog::{BlobInfo, NeededBy, Repository, TagInfo, View};
 pub use digest::Hasher;
 pub use error::{Corruption, Error, Result};
 pub use extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 pub use finished_blob::{Committed, FinishedBlob};
 pub use format::transaction::RepositoryId;
+pub use jobs::{JobControl, JobInfo, JobKind};
 pub use lease::Pin;
 pub use memory::{HeldBytes, MemoryAccount, MemoryBudget, MemoryPriority, Reading};
 pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options};
@@ -50,7 +53,8 @@ pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
 pub use store::{
     CheckpointReport, ClosedStore, CollectedBlob, CollectionReport, CollectionRequest,
-    CollectionTotals, OpenReport, RunStats, Store, StoreStats,
+    CollectionTotals, OpenReport, RunStats, ScrubReport, ScrubRequest, ScrubTotals, Store,
+    StoreStats,
 };
 pub use upload::{Savepoint, Upload, UploadStatus};
 pub use vocabulary::{

@@ -16,5 +16,6 @@ mod flips;
 mod rebuild;
 mod repositories;
 mod resume;
+mod scrub;
 mod uploads;
 mod workload;

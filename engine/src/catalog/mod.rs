@@ -9,10 +9,12 @@
 //! segment's live bytes, which each placement adjusts.
 
 pub(crate) mod apply;
+mod needed_by;
 mod repository;
 pub(crate) mod repository_purge;
 pub(crate) mod retired;
 pub(crate) mod view;
 
+pub use needed_by::NeededBy;
 pub use repository::Repository;
 pub use view::{BlobInfo, TagInfo, View};

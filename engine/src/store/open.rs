@@ -23,6 +23,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::superblock::Superblock;
 use crate::io::{Class, Directory, Env};
+use crate::jobs::Jobs;
 use crate::journal::writer::{JournalSpec, JournalWriter};
 use crate::journal::{self, reserve, resync};
 use crate::lease::Leases;
@@ -212,8 +213,7 @@ async fn assemble(
     let uploads = uploads(&env, dir, &segments, &leases, &stored, &options);
     let mut facts = durable_facts(&env, &path, &recovered, report.clean).await?;
     let placed = placed(&recovered.state).await?;
-    let committed = move |id| placed.contains(&id);
-    let uploading = uploads.resume(&committed).await?;
+    let uploading = uploads.resume(&move |id| placed.contains(&id)).await?;
     report.uploads_resumed = uploading.len() as u64;
     facts.uploading = uploading.into_iter().collect();
 
@@ -230,8 +230,7 @@ async fn assemble(
         epoch: plan.epoch,
         file_bytes: options.journal_file_bytes,
     };
-    let journal = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn).await;
-    let journal = journal.map_err(Error::unpoisoned)?;
+    let journal = begin_journal(&env, spec, &plan).await?;
     // After the first journal file is durable, because a reserve implies that there was one.
     reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
     let position = journal.position();
@@ -247,6 +246,8 @@ async fn assemble(
     let last = plan.previous.map_or(position, |previous| previous.end);
     let inner = Arc::new(Inner {
         checkpoints: Checkpoints::new(context, recovered.history, last),
+        scrub: Arc::default(),
+        jobs: Jobs::new(Arc::clone(&env.clock)),
         collection: Collection::new(&options, leases.now(), sequencer.durable().lsn),
         env,
         path,
@@ -432,6 +433,11 @@ async fn placed(state: &State) -> Result<BTreeSet<SegmentId>> {
         placed.insert(id);
     }
     Ok(placed)
+}
+
+async fn begin_journal(env: &Env, spec: JournalSpec, plan: &Plan) -> Result<JournalWriter> {
+    let begun = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn).await;
+    begun.map_err(Error::unpoisoned)
 }
 
 /// Starts the journal task; it holds the store's lock until it ends.

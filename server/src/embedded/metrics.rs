@@ -1,6 +1,7 @@
 //! Exports the engine's counters as metrics.
 //!
-//! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes, and those of collection.
+//! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes, and those of collection
+//! and scrub.
 //! Refuses: gathering; the numbers are read from the store at each scrape.
 
 use std::fmt;
@@ -50,7 +51,8 @@ impl Collector for StoreMetrics {
             "Disk operations that failed, or were not attempted because descriptors, threads or memory were missing",
             failures,
         )?;
-        self.encode_collection(&mut encoder)
+        self.encode_collection(&mut encoder)?;
+        self.encode_scrub(&mut encoder)
     }
 }
 
@@ -84,6 +86,40 @@ impl StoreMetrics {
             MetricType::Gauge,
         )?;
         ConstGauge::new(totals.last_success_unix_ms / 1000).encode(last)
+    }
+}
+
+impl StoreMetrics {
+    fn encode_scrub(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let totals = self.0.scrub_totals();
+        for (name, help, value) in [
+            ("scrub_bytes", "Bytes that scrub read", totals.bytes),
+            ("scrub_blobs", "Blobs that scrub found intact", totals.blobs),
+            (
+                "scrub_damaged_blobs",
+                "Blobs that scrub found damaged; one that stays so counts in each pass",
+                totals.damaged,
+            ),
+        ] {
+            let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(counter)?;
+        }
+        for (name, help, unix_ms) in [
+            (
+                "scrub_last_success_timestamp_seconds",
+                "Unix time at which the last complete pass of scrub ended; 0 before the first",
+                totals.last_success_unix_ms,
+            ),
+            (
+                "scrub_last_digests_timestamp_seconds",
+                "Unix time at which the last complete pass of scrub with digests ended; 0 before the first",
+                totals.last_digests_unix_ms,
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(unix_ms / 1000).encode(gauge)?;
+        }
+        Ok(())
     }
 }
 
