@@ -101,12 +101,9 @@ impl Target {
     }
 
     fn ask_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, Failure> {
-        if let AdminRequest::CollectGarbage(_) = request {
-            let what = format!(
-                "no server has {} open, and grace counts only while one runs",
-                self.data.display()
-            );
-            return Err(Failure::new(Exit::Network, what).hint("start the server, then collect"));
+        if let Some((why, hint)) = needs_server(&request) {
+            let what = format!("no server has {} open, and {why}", self.data.display());
+            return Err(Failure::new(Exit::Network, what).hint(hint));
         }
         let answer = if request.changes_store() {
             self.change_closed(request)
@@ -150,5 +147,27 @@ impl Target {
             closed?;
             Ok(answer)
         })
+    }
+}
+
+/// Returns why a request needs a running server, and what to do; `None` if it does not.
+fn needs_server(request: &AdminRequest) -> Option<(&'static str, &'static str)> {
+    match request {
+        AdminRequest::CollectGarbage(_) => Some((
+            "grace counts only while one runs",
+            "start the server, then collect",
+        )),
+        AdminRequest::StartScrub(_) | AdminRequest::GetScrub(_) => Some((
+            "scrub is the check of a running one",
+            "to check a closed store: tonnage fsck, with --deep to compute digests",
+        )),
+        AdminRequest::ListJobs(_) | AdminRequest::ControlJobs(_) => {
+            Some(("only a running one has jobs", "start the server"))
+        }
+        AdminRequest::GetStats(_)
+        | AdminRequest::ListRepositories(_)
+        | AdminRequest::ListTags(_)
+        | AdminRequest::DeleteRepository(_)
+        | AdminRequest::DeleteTags(_) => None,
     }
 }

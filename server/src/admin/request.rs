@@ -8,7 +8,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::collect::{CollectGarbage, CollectedGarbage};
+use super::jobs::{ControlJobs, JobList, ListJobs};
 use super::repositories::{DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage};
+use super::scrub::{GetScrub, ScrubState, StartScrub, StartedScrub};
 use super::stats::{GetStats, Stats};
 use super::tags::{DeleteTags, DeletedTags, ListTags, TagPage};
 
@@ -72,6 +74,14 @@ operations! {
     DeleteTags => DeletedTags,
     /// Runs one cycle of collection.
     CollectGarbage => CollectedGarbage,
+    /// Starts a pass of scrub.
+    StartScrub => StartedScrub,
+    /// Returns the state of such a pass.
+    GetScrub => ScrubState,
+    /// Lists the jobs that run.
+    ListJobs => JobList,
+    /// Pauses, resumes or cancels jobs.
+    ControlJobs => JobList,
 }
 
 impl AdminRequest {
@@ -79,7 +89,13 @@ impl AdminRequest {
     /// begun, it is completed.
     pub fn changes_store(&self) -> bool {
         match self {
-            Self::GetStats(_) | Self::ListRepositories(_) | Self::ListTags(_) => false,
+            Self::GetStats(_)
+            | Self::ListRepositories(_)
+            | Self::ListTags(_)
+            | Self::StartScrub(_)
+            | Self::GetScrub(_)
+            | Self::ListJobs(_)
+            | Self::ControlJobs(_) => false,
             Self::DeleteRepository(request) => !request.dry_run,
             Self::DeleteTags(request) => !request.dry_run,
             Self::CollectGarbage(request) => !request.dry_run,
