@@ -13,6 +13,7 @@ mod catalog;
 mod checkpoint;
 mod collection;
 mod commit;
+mod compaction;
 mod digest;
 mod error;
 mod extent;
@@ -53,8 +54,8 @@ pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
 pub use store::{
     CheckpointReport, ClosedStore, CollectedBlob, CollectionReport, CollectionRequest,
-    CollectionTotals, OpenReport, RunStats, ScrubReport, ScrubRequest, ScrubTotals, Store,
-    StoreStats,
+    CollectionTotals, CompactionReport, OpenReport, RunStats, ScrubReport, ScrubRequest,
+    ScrubTotals, Store, StoreStats,
 };
 pub use upload::{Savepoint, Upload, UploadStatus};
 pub use vocabulary::{

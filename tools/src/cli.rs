@@ -6,7 +6,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::check_config::CheckConfig;
-use crate::commands::collect::Collect;
+use crate::commands::collect::{Collect, Compact};
 use crate::commands::config_show::ConfigShow;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
@@ -54,7 +54,7 @@ pub(crate) enum Command {
     #[command(
         alias = "gc",
         after_help = "Examples:\n  tonnage collect --dry-run\n  \
-        tonnage collect --data /srv/tonnage --json"
+        tonnage collect --full --data /srv/tonnage --json"
     )]
     Collect(Collect),
     /// Let a running server read and verify all content now; it does so by itself, too
@@ -65,6 +65,12 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  tonnage jobs --json\n  \
         tonnage jobs pause scrub\n  tonnage jobs cancel 7 --data /srv/tonnage")]
     Jobs(Jobs),
+    /// Bring a closed store to the least space: collect garbage, then compact segments
+    #[command(
+        after_help = "Examples:\n  tonnage compact --data /srv/tonnage --dry-run\n  \
+        tonnage compact --data /srv/tonnage --json"
+    )]
+    Compact(Compact),
     /// Check a closed store completely; repairs nothing
     #[command(after_help = "Examples:\n  tonnage fsck --data ./tonnage-data\n  \
         tonnage fsck --data ./tonnage-data --deep --json")]

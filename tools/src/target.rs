@@ -63,12 +63,25 @@ impl Target {
         })
     }
 
+    /// Finds the closed store that the flags name.
+    pub(crate) fn closed(flags: &ConfigFlags) -> Result<Self, Failure> {
+        let config = config::load(flags).into_valid()?.config;
+        let data = config.data()?;
+        Ok(Self {
+            side: Side::Undecided,
+            socket: Socket::find(None, &data)?,
+            data,
+            options: config.store,
+            runtime: EngineRuntime::start()?,
+        })
+    }
+
     /// Executes an operation on the server, or in this process if no server has the store open.
     pub(crate) fn ask<O: Operation>(&mut self, operation: O) -> Result<O::Answer, Failure> {
         let request = operation.into();
         let answer = match self.ask_server(&request)? {
             Some(answer) => answer,
-            None => self.ask_closed(request)?,
+            None => self.execute_closed(request)?,
         };
         O::answer(answer).ok_or_else(|| self.socket.unusable("it is for another operation"))
     }
@@ -100,10 +113,22 @@ impl Target {
         Ok(answer)
     }
 
-    fn ask_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, Failure> {
+    /// Executes an operation in this process.
+    ///
+    /// # Errors
+    /// A server has the store open.
+    pub(crate) fn ask_closed<O: Operation>(&mut self, operation: O) -> Result<O::Answer, Failure> {
+        let answer = self.execute_closed(operation.into())?;
+        O::answer(answer).ok_or_else(|| self.socket.unusable("it is for another operation"))
+    }
+
+    fn execute_closed(&mut self, mut request: AdminRequest) -> Result<AdminAnswer, Failure> {
         if let Some((why, hint)) = needs_server(&request) {
             let what = format!("no server has {} open, and {why}", self.data.display());
             return Err(Failure::new(Exit::Network, what).hint(hint));
+        }
+        if let AdminRequest::CollectGarbage(collect) = &mut request {
+            collect.was_closed = true;
         }
         let answer = if request.changes_store() {
             self.change_closed(request)
@@ -138,7 +163,12 @@ impl Target {
     fn change_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
         // Closed first, because a store that is open for reading holds the lock.
         self.side = Side::Undecided;
-        let (env, options) = (self.runtime.env().clone(), self.options.clone());
+        let env = self.runtime.env().clone();
+        let options = Options {
+            // Nothing but the request changes the store.
+            collection_manual: true,
+            ..self.options.clone()
+        };
         self.runtime.block_on(async {
             let (store, _) = Store::open_existing(env, &self.data, options).await?;
             let answer = execute(&store, request).await;
@@ -153,10 +183,6 @@ impl Target {
 /// Returns why a request needs a running server, and what to do; `None` if it does not.
 fn needs_server(request: &AdminRequest) -> Option<(&'static str, &'static str)> {
     match request {
-        AdminRequest::CollectGarbage(_) => Some((
-            "grace counts only while one runs",
-            "start the server, then collect",
-        )),
         AdminRequest::StartScrub(_) | AdminRequest::GetScrub(_) => Some((
             "scrub is the check of a running one",
             "to check a closed store: tonnage fsck, with --deep to compute digests",
@@ -165,6 +191,7 @@ fn needs_server(request: &AdminRequest) -> Option<(&'static str, &'static str)> 
             Some(("only a running one has jobs", "start the server"))
         }
         AdminRequest::GetStats(_)
+        | AdminRequest::CollectGarbage(_)
         | AdminRequest::ListRepositories(_)
         | AdminRequest::ListTags(_)
         | AdminRequest::DeleteRepository(_)

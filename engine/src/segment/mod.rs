@@ -17,6 +17,7 @@ mod open_files;
 mod reader;
 mod record_check;
 mod record_walk;
+mod records;
 #[cfg(test)]
 mod tests;
 mod uncached;
@@ -47,6 +48,7 @@ pub(crate) use open_files::{OpenFile, OpenFiles, Purpose};
 pub(crate) use reader::OpenFailure;
 pub use reader::{BlobReader, BlobStream};
 pub(crate) use record_walk::RecordWalk;
+pub(crate) use records::{FoundRecord, RecordScan};
 pub(crate) use uncached::UncachedSegment;
 pub(crate) use verifier::RecordVerifier;
 
@@ -155,19 +157,8 @@ impl Segments {
         UncachedSegment::open(&self.files, &self.pool, id).await
     }
 
-    /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if
-    /// they are collected.
-    pub(crate) async fn open_blob(
-        &self,
-        digest: Digest,
-        extent: Extent,
-        client: ClientId,
-    ) -> Result<BlobReader> {
-        let opened = self.try_open_blob(digest, extent, client).await;
-        opened.map_err(|failure| self.mark(failure, digest, extent))
-    }
-
-    /// Opens a blob that may no longer be at `extent`: unlike [`Segments::open_blob`], a failure marks no damage.
+    /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if they
+    /// are collected. A failure marks no damage yet, because the blob may have moved since `extent` was looked up.
     pub(crate) async fn try_open_blob(
         &self,
         digest: Digest,
@@ -192,6 +183,11 @@ impl Segments {
         }
         let (files, pool, damaged) = (&self.files, &self.pool, &self.damaged);
         BlobReader::open(files, pool, damaged, (digest, extent), client).await
+    }
+
+    /// Opens a segment to walk its records; `None` if it is not shared, as far as its header says.
+    pub(crate) async fn records(&self, id: SegmentId) -> Result<Option<RecordScan>> {
+        RecordScan::open(&self.files, &self.damaged, id).await
     }
 
     /// Marks what a failure found, because the blob is still at `extent`.

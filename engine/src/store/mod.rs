@@ -19,9 +19,11 @@ mod checkpoints;
 mod close;
 mod closed;
 mod collection;
+mod compaction;
 mod damage;
 mod open;
 mod purge;
+mod reclaim;
 mod scrub;
 mod stats;
 
@@ -56,6 +58,7 @@ use crate::vocabulary::{Batch, Change, ClientId, UploadClaim, UploadId, UploadSp
 pub use checkpoints::{CheckpointReport, RunStats};
 pub use closed::ClosedStore;
 pub use collection::{CollectedBlob, CollectionReport, CollectionRequest, CollectionTotals};
+pub use compaction::CompactionReport;
 pub use open::OpenReport;
 pub use scrub::{ScrubReport, ScrubRequest, ScrubTotals};
 pub use stats::StoreStats;
@@ -85,6 +88,7 @@ struct Inner {
     collection: collection::Collection,
     scrub: Arc<scrub::Scrub>,
     jobs: Arc<Jobs>,
+    compaction: compaction::Compaction,
     /// Notified when something was deleted and is to be purged.
     deleted: Arc<Notify>,
     /// True once the store closes: background tasks end.
@@ -195,7 +199,7 @@ impl Store {
     /// Protects `digest` from collection for the grace period; called before an answer promises that it exists. What a
     /// manifest references needs no lease and costs no memory.
     pub async fn lease(&self, digest: &Digest) -> Result<()> {
-        if !self.view().read(|view| view.referenced(digest)).await? {
+        if self.view().read(|view| view.needs_lease(digest)).await? {
             self.inner.leases.grant(*digest).await?;
         }
         Ok(())
@@ -260,8 +264,8 @@ impl Store {
         stats::gather(&self.inner).await
     }
 
-    /// Removes blobs that nothing references and whose grace is over, and unlinks segments without a live blob. The
-    /// store does the same by itself, from time to time.
+    /// Removes blobs that nothing references and whose grace is over, and unlinks segments without a live blob; compacts
+    /// others if that is asked for. The store does the same by itself, from time to time.
     pub async fn collect(&self, request: CollectionRequest) -> Result<CollectionReport> {
         collection::collect(&self.inner, request).await
     }
@@ -269,6 +273,11 @@ impl Store {
     /// Returns the totals of collection since the store was opened.
     pub fn collection_totals(&self) -> CollectionTotals {
         self.inner.collection.totals()
+    }
+
+    /// Returns the totals of compaction since the store was opened.
+    pub fn compaction_totals(&self) -> CompactionReport {
+        self.inner.compaction.totals()
     }
 
     /// Reads all live blobs now and verifies them; damage is marked, as that which other reads find. The store does the

@@ -15,6 +15,7 @@ use super::checkpoints::Checkpoints;
 use super::close::JournalTask;
 use super::closed;
 use super::collection::Collection;
+use super::compaction::Compaction;
 use super::{Inner, Store};
 use crate::catalog::View;
 use crate::commit::{Sequencer, ShutdownSignals, run_journal};
@@ -213,7 +214,7 @@ async fn assemble(
     let uploads = uploads(&env, dir, &segments, &leases, &stored, &options);
     let mut facts = durable_facts(&env, &path, &recovered, report.clean).await?;
     let placed = placed(&recovered.state).await?;
-    let uploading = uploads.resume(&move |id| placed.contains(&id)).await?;
+    let uploading = uploads.resume(&|id| placed.contains(&id)).await?;
     report.uploads_resumed = uploading.len() as u64;
     facts.uploading = uploading.into_iter().collect();
 
@@ -230,9 +231,7 @@ async fn assemble(
         epoch: plan.epoch,
         file_bytes: options.journal_file_bytes,
     };
-    let journal = begin_journal(&env, spec, &plan).await?;
-    // After the first journal file is durable, because a reserve implies that there was one.
-    reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
+    let journal = begin_journal(&env, spec, &plan, options.reserve_bytes).await?;
     let position = journal.position();
     let sequencer = Arc::new(Sequencer::new(
         recovered.state,
@@ -249,6 +248,7 @@ async fn assemble(
         scrub: Arc::default(),
         jobs: Jobs::new(Arc::clone(&env.clock)),
         collection: Collection::new(&options, leases.now(), sequencer.durable().lsn),
+        compaction: Compaction::default(),
         env,
         path,
         options,
@@ -435,9 +435,19 @@ async fn placed(state: &State) -> Result<BTreeSet<SegmentId>> {
     Ok(placed)
 }
 
-async fn begin_journal(env: &Env, spec: JournalSpec, plan: &Plan) -> Result<JournalWriter> {
+/// Begins the epoch's journal, and makes the reserve again.
+async fn begin_journal(
+    env: &Env,
+    spec: JournalSpec,
+    plan: &Plan,
+    reserve_bytes: u64,
+) -> Result<JournalWriter> {
+    let path = spec.store.clone();
     let begun = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn).await;
-    begun.map_err(Error::unpoisoned)
+    let journal = begun.map_err(Error::unpoisoned)?;
+    // After the first journal file is durable, because a reserve implies that there was one.
+    reserve::ensure(&*env.io, &path, reserve_bytes).await?;
+    Ok(journal)
 }
 
 /// Starts the journal task; it holds the store's lock until it ends.

@@ -98,7 +98,8 @@ impl AdminRequest {
             | Self::ControlJobs(_) => false,
             Self::DeleteRepository(request) => !request.dry_run,
             Self::DeleteTags(request) => !request.dry_run,
-            Self::CollectGarbage(request) => !request.dry_run,
+            // A closed store is opened for its cycle, which is the engine's.
+            Self::CollectGarbage(request) => !request.dry_run || request.was_closed,
         }
     }
 }

@@ -34,6 +34,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Collect(arguments) => collect::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
         Command::Jobs(arguments) => jobs::run(&arguments),
+        Command::Compact(arguments) => collect::compact(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

@@ -14,7 +14,7 @@ impl SegmentFiles {
         id: SegmentId,
     ) -> Result<(FileRef, OpenFile)> {
         let path = self.path(id);
-        let admitted = self.admit(Purpose::Read);
+        let admitted = self.admit(Purpose::Background);
         let opened = open(
             self,
             Class::Background.call(),

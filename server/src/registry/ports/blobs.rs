@@ -38,6 +38,8 @@ pub struct StoredBlob {
     pub digest: Digest,
     /// Its length in bytes.
     pub length: u64,
+    /// Whether nothing else protects it from collection, so that an answer has to lease it.
+    pub needs_lease: bool,
     /// Data of the catalog for the blob store of the same pair, which downcasts it. A ticket of another pair is a bug
     /// and panics.
     pub ticket: Arc<dyn Any + Send + Sync>,
