@@ -251,30 +251,33 @@ mod tests {
 
     /// Guards: a job is listed while it runs. A pause stops it at its next checkpoint until it is resumed, a
     /// cancellation ends it, and the end of the store ends a paused one.
-    #[tokio::test]
-    async fn jobs_stop_at_their_checkpoints() {
+    #[test]
+    fn jobs_stop_at_their_checkpoints() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        let runtime = runtime.unwrap();
+        let _entered = runtime.enter();
         let jobs = Jobs::new(test_env::env().clock);
         let (first, second) = (jobs.begin(JobKind::Scrub), jobs.begin(JobKind::Scrub));
         first.set_total(10);
         first.progress(4);
         let listed = jobs.list();
         assert_eq!((listed[0].done, listed[0].total, listed.len()), (4, 10, 2));
-        first.checkpoint().await.unwrap();
+        first.checkpoint().now_or_never().unwrap().unwrap();
         assert!(jobs.control(first.id(), JobControl::Pause));
         let mut paused = Box::pin(first.checkpoint());
         assert!(paused.as_mut().now_or_never().is_none());
         assert!(jobs.list()[0].paused);
         jobs.control(first.id(), JobControl::Resume);
-        paused.await.unwrap();
+        paused.now_or_never().unwrap().unwrap();
         jobs.control(first.id(), JobControl::Cancel);
-        let ended = first.checkpoint().await;
-        assert!(matches!(ended, Err(Error::Cancelled)));
+        let ended = first.checkpoint().now_or_never();
+        assert!(matches!(ended, Some(Err(Error::Cancelled))));
         drop(first);
         assert!(!jobs.control(1, JobControl::Pause));
         jobs.control(second.id(), JobControl::Pause);
         let mut paused = Box::pin(second.checkpoint());
         assert!(paused.as_mut().now_or_never().is_none());
         jobs.close();
-        assert!(matches!(paused.await, Err(Error::Closed)));
+        assert!(matches!(paused.now_or_never(), Some(Err(Error::Closed))));
     }
 }
