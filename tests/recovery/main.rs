@@ -17,6 +17,7 @@ mod flips;
 mod rebuild;
 mod repositories;
 mod resume;
+mod scrub;
 mod uploads;
 mod watermark;
 mod workload;

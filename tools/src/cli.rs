@@ -10,8 +10,10 @@ use crate::commands::collect::{Collect, Compact};
 use crate::commands::config_show::ConfigShow;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
+use crate::commands::jobs::Jobs;
 use crate::commands::repo_delete::RepoDelete;
 use crate::commands::repo_list::RepoList;
+use crate::commands::scrub::Scrub;
 use crate::commands::serve::Serve;
 use crate::commands::smoke::Smoke;
 use crate::commands::stats::Stats;
@@ -67,6 +69,14 @@ pub(crate) enum Command {
         tonnage collect --full --data /srv/tonnage --json"
     )]
     Collect(Collect),
+    /// Let a running server read and verify all content now; it does so by itself, too
+    #[command(after_help = "Examples:\n  tonnage scrub\n  \
+        tonnage scrub --digests --rate '100 MiB' --data /srv/tonnage --json")]
+    Scrub(Scrub),
+    /// List what a running server does in the background; pause, resume or cancel it
+    #[command(after_help = "Examples:\n  tonnage jobs --json\n  \
+        tonnage jobs pause scrub\n  tonnage jobs cancel 7 --data /srv/tonnage")]
+    Jobs(Jobs),
     /// Bring a closed store to the least space: collect garbage, then compact segments
     #[command(
         after_help = "Examples:\n  tonnage compact --data /srv/tonnage --dry-run\n  \

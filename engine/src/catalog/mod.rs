@@ -9,6 +9,7 @@
 //! segment's live bytes, which each placement adjusts, and the usage of repositories.
 
 pub(crate) mod apply;
+mod needed_by;
 mod references;
 mod repository;
 pub(crate) mod repository_purge;
@@ -16,5 +17,6 @@ pub(crate) mod retired;
 mod usage;
 pub(crate) mod view;
 
+pub use needed_by::NeededBy;
 pub use repository::Repository;
 pub use view::{BlobInfo, TagInfo, View};

@@ -236,6 +236,14 @@ impl View {
         })
     }
 
+    /// Lists segments after `after` in the same way.
+    pub(crate) fn segments_after(&self, after: Option<SegmentId>) -> Rows<(SegmentId, SegmentUse)> {
+        let after = after.map(keys::segment);
+        let mut rows = self.segments();
+        rows.scan = self.state.scan_prefix(&keys::segments(), after.as_deref());
+        rows
+    }
+
     /// Lists every index row, key and slot, in the order of the keyed hash.
     pub(crate) fn slots(&self) -> Rows<(Bytes, Slot)> {
         self.rows(&keys::blobs(), |key, value, _| {

@@ -62,6 +62,27 @@ pub fn blob(hash_key: &[u8; 16], digest: &Digest) -> Bytes {
     Bytes::from(bytes)
 }
 
+/// Returns the prefixes of all tables whose keys begin with a digest. Together they have every digest that is stored.
+pub fn by_digest() -> [Bytes; 4] {
+    [
+        prefix::HOLDER,
+        prefix::MANIFEST_HOLDER,
+        prefix::PARENT,
+        prefix::SUSPECT,
+    ]
+    .map(|table| Key::new(table).done())
+}
+
+/// Returns the digest with which a key of [`by_digest`] begins.
+pub fn first_digest(key: &[u8]) -> Result<Digest, Malformed> {
+    Decoder::new(key.get(1..).unwrap_or_default()).digest()
+}
+
+/// Returns the digest of the blob of an index row; `None` if it has 64 bytes, of which the row has only a hash.
+pub fn digest_of_blob(key: &[u8]) -> Option<Digest> {
+    Decoder::new(key.get(9..)?).digest().ok()
+}
+
 /// Returns the digest of the blob of an index row, for messages. The row of a 64-byte digest has only its hashed key.
 pub fn name_of_blob(key: &[u8]) -> String {
     let digest = Decoder::new(key.get(9..).unwrap_or_default()).digest();

@@ -7,8 +7,10 @@ use tonnage_engine::{Error, Store};
 
 use super::collect::collect_garbage;
 use super::error::AdminError;
+use super::jobs::{ListJobs, control_jobs, list_jobs};
 use super::repositories::{delete_repository, list_repositories};
 use super::request::{AdminAnswer, AdminRequest};
+use super::scrub::{get_scrub, start_scrub};
 use super::stats::{GetStats, get_stats};
 use super::store::AdminStore;
 use super::tags::{delete_tags, list_tags};
@@ -70,5 +72,9 @@ async fn dispatch(
         Request::TryDeletion(request) => {
             AdminAnswer::TryDeletion(try_deletion(store, &request).await?)
         }
+        Request::StartScrub(request) => AdminAnswer::StartScrub(start_scrub(store, request)?),
+        Request::GetScrub(request) => AdminAnswer::GetScrub(get_scrub(store, request).await?),
+        Request::ListJobs(ListJobs {}) => AdminAnswer::ListJobs(list_jobs(store)?),
+        Request::ControlJobs(request) => AdminAnswer::ControlJobs(control_jobs(store, &request)?),
     })
 }

@@ -16,8 +16,10 @@ mod collect;
 mod commit;
 mod error;
 mod executor;
+mod jobs;
 mod repositories;
 mod request;
+mod scrub;
 mod stats;
 mod store;
 mod tags;
@@ -26,10 +28,12 @@ mod usage;
 pub use self::collect::{CollectGarbage, CollectedBlob, CollectedGarbage, Compacted};
 pub use self::error::{AdminError, NotFound};
 pub use self::executor::execute;
+pub use self::jobs::{ControlJobs, JobAction, JobEntry, JobList, ListJobs};
 pub use self::repositories::{
     DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage,
 };
 pub use self::request::{AdminAnswer, AdminRequest, Operation};
+pub use self::scrub::{DamagedBlob, GetScrub, ScrubState, ScrubbedStore, StartScrub, StartedScrub};
 pub use self::stats::{GetStats, Stats};
 pub use self::store::AdminStore;
 pub use self::tags::{DeleteTags, DeletedTags, ListTags, TagEntry, TagPage};

@@ -8,7 +8,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::collect::{CollectGarbage, CollectedGarbage};
+use super::jobs::{ControlJobs, JobList, ListJobs};
 use super::repositories::{DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage};
+use super::scrub::{GetScrub, ScrubState, StartScrub, StartedScrub};
 use super::stats::{GetStats, Stats};
 use super::tags::{DeleteTags, DeletedTags, ListTags, TagPage};
 use super::usage::{DeletionEffect, ListUsage, TryDeletion, UsagePage};
@@ -77,6 +79,14 @@ operations! {
     ListUsage => UsagePage,
     /// Finds what a deletion would free.
     TryDeletion => DeletionEffect,
+    /// Starts a pass of scrub.
+    StartScrub => StartedScrub,
+    /// Returns the state of such a pass.
+    GetScrub => ScrubState,
+    /// Lists the jobs that run.
+    ListJobs => JobList,
+    /// Pauses, resumes or cancels jobs.
+    ControlJobs => JobList,
 }
 
 impl AdminRequest {
@@ -88,7 +98,11 @@ impl AdminRequest {
             | Self::ListRepositories(_)
             | Self::ListTags(_)
             | Self::ListUsage(_)
-            | Self::TryDeletion(_) => false,
+            | Self::TryDeletion(_)
+            | Self::StartScrub(_)
+            | Self::GetScrub(_)
+            | Self::ListJobs(_)
+            | Self::ControlJobs(_) => false,
             Self::DeleteRepository(request) => !request.dry_run,
             Self::DeleteTags(request) => !request.dry_run,
             // A closed store is opened for its cycle, which is the engine's.

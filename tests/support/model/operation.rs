@@ -87,6 +87,8 @@ pub enum Operation {
     Collect(Vec<Digest>),
     /// Writes a checkpoint.
     Checkpoint,
+    /// Verifies all live blobs on the drive, with their digests or without.
+    Scrub(bool),
     /// Waits.
     Wait(Duration),
 }
@@ -133,6 +135,7 @@ impl Operation {
             Self::Read(..) => "read",
             Self::Collect(_) => "collect",
             Self::Checkpoint => "checkpoint",
+            Self::Scrub(_) => "scrub",
             Self::Wait(_) => "wait",
         }
     }

@@ -152,6 +152,7 @@ impl Model {
             | Operation::Head(_)
             | Operation::Read(..)
             | Operation::Checkpoint
+            | Operation::Scrub(_)
             | Operation::Wait(_) => {
                 return Err(Refused("the call is no transaction".to_owned()));
             }
