@@ -13,6 +13,7 @@ mod catalog;
 mod checkpoint;
 mod collection;
 mod commit;
+mod compaction;
 mod digest;
 mod error;
 mod extent;
@@ -50,7 +51,7 @@ pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
 pub use store::{
     CheckpointReport, ClosedStore, CollectedBlob, CollectionReport, CollectionRequest,
-    CollectionTotals, OpenReport, RunStats, Store, StoreStats,
+    CollectionTotals, CompactionReport, OpenReport, RunStats, Store, StoreStats,
 };
 pub use upload::{Savepoint, Upload, UploadStatus};
 pub use vocabulary::{

@@ -41,6 +41,8 @@ pub struct Options {
     pub collection_grace: Duration,
     /// Whether only [`crate::Store::collect`] collects garbage. Otherwise the store does it by itself, too.
     pub collection_manual: bool,
+    /// Bytes per second that compaction reads and writes, in the background; 0 compacts only on request.
+    pub compaction_rate_bytes: u64,
     /// Memory for rows of index and catalog that no checkpoint holds yet, in bytes. A checkpoint starts when it is used
     /// up.
     pub delta_budget_bytes: usize,
@@ -52,10 +54,10 @@ pub struct Options {
 
 /// Descriptors that an open store needs beside those of [`Options::open_files_max`].
 ///
-/// They are: lock and superblock, three directories, three files of the journal, four shared segments (two being
-/// closed), the runs and two that are being written, two files of a checkpoint. For a moment also one for each thread
-/// that examines names (8) or works in the background (4).
-pub const DESCRIPTORS_BESIDE_BLOBS: usize = 2 + 3 + 3 + 4 + (RUNS_MAX + 2) + 2 + 8 + 4;
+/// They are: lock and superblock, three directories, three files of the journal, six shared segments (three being
+/// closed), two that are compacted or scrubbed, the runs and two that are being written, two files of a checkpoint. For
+/// a moment also one for each thread that examines names (8) or works in the background (4).
+pub const DESCRIPTORS_BESIDE_BLOBS: usize = 2 + 3 + 3 + 6 + 2 + (RUNS_MAX + 2) + 2 + 8 + 4;
 
 /// Number of runs beyond which commits wait for a running merge. Each run costs a lookup a probe of its filter, and a
 /// descriptor.
@@ -77,6 +79,7 @@ impl Default for Options {
             upload_ttl: Duration::from_hours(24),
             collection_grace: Duration::from_hours(1),
             collection_manual: false,
+            compaction_rate_bytes: 64 << 20,
             delta_budget_bytes: 32 << 20,
             journal_file_bytes: 16 << 20,
             reserve_bytes: 32 << 20,

@@ -61,8 +61,8 @@ pub(crate) struct Changes {
     pub segment_limit: SegmentId,
     /// As in [`State`].
     pub retired: u64,
-    /// Segments that lost their last live blob.
-    pub emptied: Vec<SegmentId>,
+    /// Segments that lost a live blob.
+    pub shrunk: Vec<SegmentId>,
 }
 
 /// Changes that are being collected on top of a state. The state stays as it is, because reading a row may fail in the
@@ -83,7 +83,7 @@ impl<'a> Draft<'a> {
             next_repository: state.next_repository,
             segment_limit: state.segment_limit,
             retired: state.retired,
-            emptied: Vec::new(),
+            shrunk: Vec::new(),
         };
         Self { state, changes }
     }

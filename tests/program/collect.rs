@@ -1,4 +1,4 @@
-//! The command `collect`: what nothing references goes when its grace is over, on a running server.
+//! The commands `collect` and `compact`: what nothing references goes when its grace is over, and its space comes back.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,7 +20,6 @@ fn collect(data: &Path, more: &[&str]) -> Value {
 }
 
 /// Guards: `collect` removes an unreferenced blob with its space once its grace is over, and a dry run says so before.
-/// On a closed store it says what to do.
 #[test]
 fn garbage_is_collected_on_request() {
     let directory = tempfile::tempdir().unwrap();
@@ -57,9 +56,79 @@ fn garbage_is_collected_on_request() {
     server.signal("-TERM");
     assert_eq!(server.end().0, Some(0));
     assert_eq!(files(), 0);
-    let (code, _, stderr) = run(tonnage(&["gc", "--data"]).arg(&data));
+}
+
+/// Guards: `compact` brings a closed store to the bytes of its live blobs, and a dry run changes none. `collect --full`
+/// does the same on a server, where `compact` says so. A closed store counts grace by the wall clock.
+#[test]
+fn a_closed_store_is_compacted() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let options = ["--collection-grace", "1h", "--collection-manual"];
+    let server = Serving::start(&data, &options);
+    for salt in 0..8 {
+        let content = vec![salt; 1 << 20];
+        let digest = Digest::of(Algorithm::Sha256, &content).to_string();
+        let line = format!("POST /v2/a/blobs/uploads/?digest={digest}");
+        let pushed = send(&server.url, &line, "application/octet-stream", &content);
+        assert_eq!(pushed.0, 201);
+        if salt == 0 {
+            let manifest = format!(
+                r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{{"mediaType":"application/octet-stream","digest":"{digest}","size":1048576}}]}}"#
+            );
+            let kind = "application/vnd.oci.image.index.v1+json";
+            let put = send(
+                &server.url,
+                "PUT /v2/a/manifests/v1",
+                kind,
+                manifest.as_bytes(),
+            );
+            assert_eq!(put.0, 201);
+        }
+    }
+    let compact = |more: &[&str]| {
+        let command = ["compact", "--json", "--data"];
+        let ran = run(tonnage(&command).arg(&data).args(more));
+        (ran.0, serde_json::from_str::<Value>(&ran.1).ok(), ran.2)
+    };
+    let (code, _, stderr) = compact(&[]);
     assert!(
-        code == 4 && stderr.contains("start the server"),
+        code == 5 && stderr.contains("tonnage collect --full"),
         "{code} {stderr}"
     );
+    assert_eq!(collect(&data, &["--full"])["in_grace"], 7);
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(0));
+
+    let files = || std::fs::read_dir(data.join("segments")).unwrap();
+    let bytes = || {
+        files()
+            .map(|file| file.unwrap().metadata().unwrap().len())
+            .sum::<u64>()
+    };
+    let (whole, found) = (bytes(), compact(&["--dry-run"]).1.unwrap());
+    assert_eq!(
+        (&found["blobs"], &found["in_grace"]),
+        (&0.into(), &7.into())
+    );
+    let begun = Instant::now();
+    let found = loop {
+        let found = compact(&["--dry-run", "--collection-grace", "1s"]);
+        let found = found.1.unwrap();
+        if found["blobs"] == 7 {
+            break found;
+        }
+        assert!(begun.elapsed() < DEADLINE, "{found}");
+    };
+    assert_eq!(bytes(), whole);
+    let done = compact(&["--collection-grace", "1s"]).1.unwrap();
+    assert_eq!(done["listed"], found["listed"], "{done}");
+    assert!(
+        done["compaction"]["freed_bytes"].as_u64().unwrap() > 7 << 20,
+        "{done}"
+    );
+    let live = 1 << 20;
+    assert!(bytes() < live + live / 20, "{} bytes are left", bytes());
+    let (code, stdout, stderr) = run(tonnage(&["fsck", "--deep", "--data"]).arg(&data));
+    assert_eq!(code, 0, "{stdout}{stderr}");
 }

@@ -113,7 +113,7 @@ fn files(image: &Image, extension: &str) -> Vec<PathBuf> {
 }
 
 /// Returns the image with one bit of a file flipped.
-fn flipped(image: &Image, path: &Path, offset: u64) -> Image {
+pub fn flipped(image: &Image, path: &Path, offset: u64) -> Image {
     let mut image = image.clone();
     let content = image.files.get_mut(path).expect("the file is there");
     let mut byte = [0];

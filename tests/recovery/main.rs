@@ -8,6 +8,7 @@
 
 mod check;
 mod collection;
+mod compaction;
 mod damage;
 mod dropped_calls;
 mod enumerate;

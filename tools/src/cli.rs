@@ -6,7 +6,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::check_config::CheckConfig;
-use crate::commands::collect::Collect;
+use crate::commands::collect::{Collect, Compact};
 use crate::commands::config_show::ConfigShow;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
@@ -52,9 +52,15 @@ pub(crate) enum Command {
     #[command(
         alias = "gc",
         after_help = "Examples:\n  tonnage collect --dry-run\n  \
-        tonnage collect --data /srv/tonnage --json"
+        tonnage collect --full --data /srv/tonnage --json"
     )]
     Collect(Collect),
+    /// Bring a closed store to the least space: collect garbage, then compact segments
+    #[command(
+        after_help = "Examples:\n  tonnage compact --data /srv/tonnage --dry-run\n  \
+        tonnage compact --data /srv/tonnage --json"
+    )]
+    Compact(Compact),
     /// Check a closed store completely; repairs nothing
     #[command(after_help = "Examples:\n  tonnage fsck --data ./tonnage-data\n  \
         tonnage fsck --data ./tonnage-data --deep --json")]

@@ -63,12 +63,25 @@ impl Target {
         })
     }
 
+    /// Finds the closed store that the flags name.
+    pub(crate) fn closed(flags: &ConfigFlags) -> Result<Self, Failure> {
+        let config = config::load(flags).into_valid()?.config;
+        let data = config.data()?;
+        Ok(Self {
+            side: Side::Undecided,
+            socket: Socket::find(None, &data)?,
+            data,
+            options: config.store,
+            runtime: EngineRuntime::start()?,
+        })
+    }
+
     /// Executes an operation on the server, or in this process if no server has the store open.
     pub(crate) fn ask<O: Operation>(&mut self, operation: O) -> Result<O::Answer, Failure> {
         let request = operation.into();
         let answer = match self.ask_server(&request)? {
             Some(answer) => answer,
-            None => self.ask_closed(request)?,
+            None => self.execute_closed(request)?,
         };
         O::answer(answer).ok_or_else(|| self.socket.unusable("it is for another operation"))
     }
@@ -100,13 +113,18 @@ impl Target {
         Ok(answer)
     }
 
-    fn ask_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, Failure> {
-        if let AdminRequest::CollectGarbage(_) = request {
-            let what = format!(
-                "no server has {} open, and grace counts only while one runs",
-                self.data.display()
-            );
-            return Err(Failure::new(Exit::Network, what).hint("start the server, then collect"));
+    /// Executes an operation in this process.
+    ///
+    /// # Errors
+    /// A server has the store open.
+    pub(crate) fn ask_closed<O: Operation>(&mut self, operation: O) -> Result<O::Answer, Failure> {
+        let answer = self.execute_closed(operation.into())?;
+        O::answer(answer).ok_or_else(|| self.socket.unusable("it is for another operation"))
+    }
+
+    fn execute_closed(&mut self, mut request: AdminRequest) -> Result<AdminAnswer, Failure> {
+        if let AdminRequest::CollectGarbage(collect) = &mut request {
+            collect.was_closed = true;
         }
         let answer = if request.changes_store() {
             self.change_closed(request)
@@ -141,7 +159,12 @@ impl Target {
     fn change_closed(&mut self, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
         // Closed first, because a store that is open for reading holds the lock.
         self.side = Side::Undecided;
-        let (env, options) = (self.runtime.env().clone(), self.options.clone());
+        let env = self.runtime.env().clone();
+        let options = Options {
+            // Nothing but the request changes the store.
+            collection_manual: true,
+            ..self.options.clone()
+        };
         self.runtime.block_on(async {
             let (store, _) = Store::open_existing(env, &self.data, options).await?;
             let answer = execute(&store, request).await;

@@ -15,7 +15,7 @@ use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};
 use crate::vocabulary::ManifestEntry;
 
-/// Applies a transaction, which becomes the state's last. Returns the segments that lost their last live blob. On an
+/// Applies a transaction, which becomes the state's last. Returns the segments that lost a live blob. On an
 /// error, such as a row that is not in memory, the state is unchanged.
 pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Result<Vec<SegmentId>> {
     let mut draft = Draft::of(state);
@@ -24,9 +24,9 @@ pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Resul
     }
     let mut changes = draft.changes;
     changes.lsn = transaction.lsn;
-    let emptied = std::mem::take(&mut changes.emptied);
+    let shrunk = std::mem::take(&mut changes.shrunk);
     state.apply(changes);
-    Ok(emptied)
+    Ok(shrunk)
 }
 
 fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction) -> Result<()> {
@@ -276,11 +276,14 @@ fn place(
         suspect(draft, digest, within);
     }
     // If no record can lie around an extent, its first read finds that.
-    let end = RecordPlaces::of(&extent).map_or(0, |places| places.end);
+    let places = RecordPlaces::of(&extent).ok();
     adjust(draft, extent.segment, |used| {
         used.live_bytes = used.live_bytes.saturating_add(extent.length);
         used.live_blobs += 1;
-        used.end = used.end.max(end);
+        if let Some(places) = places {
+            used.record_bytes = used.record_bytes.saturating_add(places.occupied_bytes());
+            used.end = used.end.max(places.end);
+        }
     })?;
     draft.put(
         keys::blob(draft.hash_key(), digest),
@@ -316,9 +319,12 @@ fn remove_blob(draft: &mut Draft<'_>, digest: &Digest, extent: &Extent) -> Resul
 
 /// Takes an extent off the live bytes of its segment.
 fn release(draft: &mut Draft<'_>, extent: &Extent) -> Result<()> {
+    let record = RecordPlaces::of(extent).map_or(0, |places| places.occupied_bytes());
+    draft.changes.shrunk.push(extent.segment);
     adjust(draft, extent.segment, |used| {
         used.live_bytes = used.live_bytes.saturating_sub(extent.length);
         used.live_blobs = used.live_blobs.saturating_sub(1);
+        used.record_bytes = used.record_bytes.saturating_sub(record);
     })
 }
 
@@ -361,7 +367,6 @@ fn adjust(
     change(&mut used);
     if used.live_blobs == 0 {
         draft.delete(key);
-        draft.changes.emptied.push(segment);
     } else {
         draft.put(key, used.encode());
     }

@@ -11,4 +11,4 @@ pub(crate) mod grace;
 pub(crate) mod rules;
 
 pub(crate) use grace::GraceClock;
-pub(crate) use rules::{Verdict, is_in_grace, judge};
+pub(crate) use rules::{Due, Verdict, is_in_grace, judge};

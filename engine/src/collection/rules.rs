@@ -23,16 +23,28 @@ pub(crate) enum Verdict {
     Remove(Extent),
 }
 
-/// Returns whether a suspect became one too short a time ago. Grace is over for transactions up to `due`.
-pub(crate) fn is_in_grace(suspect: &Suspect, due: Lsn) -> bool {
-    suspect.lsn > due
+/// For which suspects grace is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// For those of transactions up to this one: grace was counted while the process ran.
+    UpTo(Lsn),
+    /// For those of transactions until this time, in Unix ms: the store was closed, and the wall clock counts.
+    Until(u64),
 }
 
-/// Judges `digest` in one state. Grace is over for suspects of transactions up to `due`.
+/// Returns whether a suspect became one too short a time ago.
+pub(crate) fn is_in_grace(suspect: &Suspect, due: Due) -> bool {
+    match due {
+        Due::UpTo(lsn) => suspect.lsn > lsn,
+        Due::Until(unix_ms) => suspect.unix_ms > unix_ms,
+    }
+}
+
+/// Judges `digest` in one state.
 ///
 /// Manifests of a repository and children of manifests are referenced. Links give visibility, not life, and a referrer
 /// keeps its subject no more than a link does.
-pub(crate) fn judge(view: &View, digest: &Digest, due: Lsn) -> Result<Verdict> {
+pub(crate) fn judge(view: &View, digest: &Digest, due: Due) -> Result<Verdict> {
     let Some(suspect) = view.suspect(digest)? else {
         return Ok(Verdict::NotSuspect);
     };

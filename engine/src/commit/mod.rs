@@ -17,6 +17,7 @@
 
 mod freeze;
 pub(crate) mod group;
+mod moves;
 pub(crate) mod prevalidate;
 mod removals;
 pub(crate) mod resolve;
@@ -27,6 +28,7 @@ mod tests;
 
 pub(crate) use freeze::Frozen;
 pub(crate) use group::{ShutdownSignals, run_journal};
+pub(crate) use moves::{Move, Moves};
 pub(crate) use prevalidate::prevalidate;
 pub(crate) use removals::{Candidates, Removals, UNLINKS_MAX};
 pub(crate) use resolve::resolve;

@@ -8,11 +8,12 @@
 use std::sync::Arc;
 
 use super::Sequencer;
+use super::sequencer::Held;
 use crate::catalog::View;
-use crate::collection::{Verdict, judge};
+use crate::collection::{Due, Verdict, judge};
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::extent::{Extent, Lsn};
+use crate::extent::Extent;
 use crate::finished_blob::Committed;
 use crate::format::transaction::Operation;
 use crate::lease::Condemned;
@@ -25,9 +26,19 @@ pub(crate) const UNLINKS_MAX: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct Candidates {
     /// The suspects.
-    pub digests: Vec<Digest>,
-    /// Those of them that may be removed. The others are only cleared.
-    pub condemned: Vec<Condemned>,
+    digests: Vec<Digest>,
+    held: Held,
+}
+
+impl Candidates {
+    /// Lists suspects, of which those that are `condemned` may be removed. The others are only cleared.
+    pub(crate) fn new(digests: Vec<Digest>, condemned: Vec<Condemned>) -> Self {
+        let held = Held {
+            condemned,
+            ..Held::default()
+        };
+        Self { digests, held }
+    }
 }
 
 /// What a queued transaction removes.
@@ -49,14 +60,14 @@ impl Sequencer {
     ///
     /// # Errors
     /// [`crate::Error::NotResident`] if a row is not in memory; nothing was queued.
-    pub(crate) fn remove_dead(&self, candidates: &mut Candidates, due: Lsn) -> Result<Removals> {
+    pub(crate) fn remove_dead(&self, candidates: &mut Candidates, due: Due) -> Result<Removals> {
         let mut inner = self.open_for_writes()?;
         let view = View::new(Arc::new(inner.head.clone()));
         let mut removals = Removals::default();
         let mut operations = Vec::new();
         let mut unlinks = 0;
         for &digest in &candidates.digests {
-            let mut condemned = candidates.condemned.iter();
+            let mut condemned = candidates.held.condemned.iter();
             let is_condemned = condemned.any(|one| *one.digest() == digest);
             match judge(&view, &digest, due)? {
                 Verdict::NotSuspect | Verdict::InGrace => {}
@@ -84,8 +95,8 @@ impl Sequencer {
         }
         drop(view);
         if !operations.is_empty() {
-            let condemned = &mut candidates.condemned;
-            removals.waiting = Some(self.queue_removal(&mut inner, operations, condemned)?);
+            let held = &mut candidates.held;
+            removals.waiting = Some(self.queue_holding(&mut inner, operations, held)?);
         }
         Ok(removals)
     }

@@ -23,6 +23,7 @@ use crate::journal::Position;
 use crate::lease::Condemned;
 use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
 use crate::poison::Poison;
+use crate::segment::SegmentInUse;
 use crate::state::State;
 use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
 use crate::vocabulary::{Batch, Origin, Require};
@@ -34,8 +35,8 @@ pub(crate) struct Sequencer {
     pub(super) durable: ArcSwap<State>,
     clock: Arc<dyn Clock>,
     poison: Arc<Poison>,
-    /// Segments that lost their last live blob by a durable transaction.
-    emptied: Mutex<BTreeSet<SegmentId>>,
+    /// Segments that lost a live blob by a durable transaction.
+    shrunk: Mutex<BTreeSet<SegmentId>>,
     /// Notified when something was queued, or the store is closing.
     queued: Notify,
     /// Notified when something was published or a checkpoint ended.
@@ -62,11 +63,20 @@ pub(super) struct Queued {
     pub(super) after: State,
     done: oneshot::Sender<Result<Committed>>,
     blobs: StagedBlobs,
-    /// Digests that it removes: nobody is promised them before it is durable, or has failed.
-    condemned: Vec<Condemned>,
-    emptied: Vec<SegmentId>,
+    /// Held until it is durable, or has failed.
+    held: Held,
+    shrunk: Vec<SegmentId>,
     /// Batches that were rejected against the state after this transaction.
     rejections: Vec<PendingRejection>,
+}
+
+/// What a transaction of the store itself holds until it is durable, or has failed.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    /// Digests that it removes. Nobody is promised them meanwhile.
+    pub(super) condemned: Vec<Condemned>,
+    /// Segments into which it moves blobs. They are not removed meanwhile.
+    pub(super) in_use: Vec<Arc<SegmentInUse>>,
 }
 
 /// A transaction that may be queued.
@@ -75,7 +85,7 @@ struct Prepared {
     transaction: Transaction,
     payload: Vec<u8>,
     after: State,
-    emptied: Vec<SegmentId>,
+    shrunk: Vec<SegmentId>,
 }
 
 /// A rejection that is not answered yet, because the state that it rests on is not durable yet.
@@ -186,7 +196,7 @@ impl Sequencer {
             durable: ArcSwap::from_pointee(state),
             clock,
             poison,
-            emptied: Mutex::default(),
+            shrunk: Mutex::default(),
             queued: Notify::new(),
             published: Notify::new(),
         }
@@ -255,7 +265,7 @@ impl Sequencer {
         };
         let (placed, duplicates) = batch.staged.drain(..).partition(is_placed);
         let staged = StagedBlobs { placed, duplicates };
-        Ok(self.queue(&mut inner, prepared, staged, Vec::new()))
+        Ok(self.queue(&mut inner, prepared, staged, Held::default()))
     }
 
     pub(super) fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
@@ -293,12 +303,12 @@ impl Sequencer {
             });
         }
         let mut after = inner.head.clone();
-        let emptied = apply::transaction(&mut after, &transaction)?;
+        let shrunk = apply::transaction(&mut after, &transaction)?;
         Ok(Prepared {
             transaction,
             payload,
             after,
-            emptied,
+            shrunk,
         })
     }
 
@@ -307,13 +317,13 @@ impl Sequencer {
         inner: &mut Inner,
         prepared: Prepared,
         blobs: StagedBlobs,
-        condemned: Vec<Condemned>,
+        held: Held,
     ) -> oneshot::Receiver<Result<Committed>> {
         let Prepared {
             transaction,
             payload,
             after,
-            emptied,
+            shrunk,
         } = prepared;
         inner.removals += u64::from(transaction.operations.iter().any(removes));
         inner.next_lsn += 1;
@@ -325,8 +335,8 @@ impl Sequencer {
             after,
             done,
             blobs,
-            condemned,
-            emptied,
+            held,
+            shrunk,
             rejections: Vec::new(),
         });
         self.queued.notify_one();
@@ -339,19 +349,19 @@ impl Sequencer {
         inner: &mut Inner,
         operations: Vec<Operation>,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
-        self.queue_removal(inner, operations, &mut Vec::new())
+        self.queue_holding(inner, operations, &mut Held::default())
     }
 
-    /// Queues operations of the store itself that remove digests. If they are queued, it takes `condemned`.
-    pub(super) fn queue_removal(
+    /// Queues operations of the store itself. If they are queued, it takes `held`.
+    pub(super) fn queue_holding(
         &self,
         inner: &mut Inner,
         operations: Vec<Operation>,
-        condemned: &mut Vec<Condemned>,
+        held: &mut Held,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let prepared = self.prepare(inner, Origin::default(), operations)?;
-        let condemned = std::mem::take(condemned);
-        Ok(self.queue(inner, prepared, StagedBlobs::default(), condemned))
+        let held = std::mem::take(held);
+        Ok(self.queue(inner, prepared, StagedBlobs::default(), held))
     }
 
     /// Waits for transactions and returns what the next frame carries. Returns `None` if the sequencer is closing and
@@ -387,8 +397,8 @@ impl Sequencer {
         }
         drop(inner);
         for queued in done {
-            self.emptied.lock().extend(queued.emptied);
-            drop(queued.condemned);
+            self.shrunk.lock().extend(queued.shrunk);
+            drop(queued.held);
             queued.blobs.keep();
             // The committer may have gone; the transaction stands.
             drop(queued.done.send(Ok(Committed {
@@ -429,14 +439,14 @@ impl Sequencer {
         self.published.notify_waiters();
     }
 
-    /// Takes the segments that lost their last live blob since the last call.
-    pub(crate) fn take_emptied(&self) -> BTreeSet<SegmentId> {
-        std::mem::take(&mut *self.emptied.lock())
+    /// Takes the segments that lost a live blob since the last call.
+    pub(crate) fn take_shrunk(&self) -> BTreeSet<SegmentId> {
+        std::mem::take(&mut *self.shrunk.lock())
     }
 
     /// Returns segments that could not be examined.
-    pub(crate) fn put_back_emptied(&self, ids: BTreeSet<SegmentId>) {
-        self.emptied.lock().extend(ids);
+    pub(crate) fn put_back_shrunk(&self, ids: BTreeSet<SegmentId>) {
+        self.shrunk.lock().extend(ids);
     }
 
     /// Rejects further transactions. The journal task ends when the queue is empty.

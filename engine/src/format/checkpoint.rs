@@ -7,7 +7,7 @@ use crate::extent::Lsn;
 
 /// Largest record that is read. 64 MiB name more runs than a volume can hold.
 pub const RECORD_BYTES_MAX: u64 = 64 << 20;
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const MAGIC: &[u8; 8] = b"TNCHKPNT";
 const FIXED_BYTES: usize = 96;
 const RUN_BYTES: usize = 32;

@@ -523,6 +523,8 @@ pub struct SegmentUse {
     pub live_bytes: u64,
     /// Number of these blobs.
     pub live_blobs: u64,
+    /// Bytes that their records take in the file, padding included.
+    pub record_bytes: u64,
     /// End of the farthest record that was ever placed here. The file has at least this many bytes.
     pub end: u64,
 }
@@ -531,7 +533,10 @@ impl SegmentUse {
     /// Encodes the value of a row.
     pub fn encode(&self) -> Bytes {
         let mut out = Encoder::new();
-        out.u64(self.live_bytes).u64(self.live_blobs).u64(self.end);
+        out.u64(self.live_bytes)
+            .u64(self.live_blobs)
+            .u64(self.record_bytes)
+            .u64(self.end);
         Bytes::from(out.finish())
     }
 
@@ -541,6 +546,7 @@ impl SegmentUse {
         let used = Self {
             live_bytes: decoder.counter()?,
             live_blobs: decoder.counter()?,
+            record_bytes: decoder.counter()?,
             end: decoder.counter()?,
         };
         decoder.end()?;

@@ -74,6 +74,11 @@ impl RecordPlaces {
         }
     }
 
+    /// Returns the bytes that the record takes in its segment, padding included.
+    pub fn occupied_bytes(&self) -> u64 {
+        pad64(self.end).saturating_sub(self.frame.min(self.payload))
+    }
+
     /// Returns the offsets of the record around `extent`.
     ///
     /// # Errors

@@ -56,8 +56,10 @@ async fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<
         // Rows may be forged.
         used.live_bytes = used.live_bytes.saturating_add(slot.extent.length);
         used.live_blobs += 1;
-        let end = RecordPlaces::of(&slot.extent).map_or(0, |places| places.end);
-        used.end = used.end.max(end);
+        if let Ok(places) = RecordPlaces::of(&slot.extent) {
+            used.record_bytes = used.record_bytes.saturating_add(places.occupied_bytes());
+            used.end = used.end.max(places.end);
+        }
     }
     let mut segments = view.segments();
     while let Some((id, kept)) = segments.next_resident().await? {

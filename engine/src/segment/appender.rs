@@ -4,8 +4,8 @@
 //! appending to a segment from before the last open, because recovery seals what it finds; the order of waiting blobs
 //! (`append_queue`).
 //!
-//! There are two appenders, each with a segment of its own, so that the smallest blobs never wait for writes of
-//! megabytes.
+//! There are three appenders, each with a segment of its own. So the smallest blobs never wait for writes of megabytes,
+//! and neither waits for blobs that compaction moves.
 //!
 //! Invariants: records follow each other without gaps. An extent is returned only after the sync that covers it. Bytes
 //! at or after the good offset belong to no extent, and may be written again.
@@ -57,6 +57,7 @@ pub(crate) struct SmallBlob {
 pub(crate) struct Appender {
     small: mpsc::Sender<Job>,
     large: mpsc::Sender<Job>,
+    moved: mpsc::Sender<Job>,
 }
 
 /// A blob that was written.
@@ -69,9 +70,23 @@ pub(crate) struct Appended {
 }
 
 #[derive(Debug)]
-struct Job {
+enum Job {
+    Append(AppendJob),
+    /// Writes what follows into another segment, and answers.
+    Seal(oneshot::Sender<()>),
+}
+
+#[derive(Debug)]
+struct AppendJob {
     blob: SmallBlob,
     done: oneshot::Sender<Result<Appended>>,
+}
+
+/// Who waits for the writes of an appender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    Commit,
+    Background,
 }
 
 impl Appender {
@@ -84,7 +99,7 @@ impl Appender {
         options: &Options,
     ) -> Self {
         let spawn = &files.env().spawn;
-        let start = |name| {
+        let start = |name, urgency| {
             let (queue, jobs) = mpsc::channel(QUEUE_BLOBS);
             let task = Task {
                 files: Arc::clone(files),
@@ -92,30 +107,57 @@ impl Appender {
                 in_use: Arc::clone(in_use),
                 poison: Arc::clone(poison),
                 shared_segment_bytes: options.shared_segment_bytes,
+                urgency,
                 active: None,
             };
             spawn.spawn(name, Box::pin(task.run(jobs)));
             queue
         };
         Self {
-            small: start("append small blobs"),
-            large: start("append larger blobs"),
+            small: start("append small blobs", Urgency::Commit),
+            large: start("append larger blobs", Urgency::Commit),
+            moved: start("append moved blobs", Urgency::Background),
         }
     }
 
     /// Writes a blob into a shared segment; returns once it is durable.
     pub(crate) async fn append(&self, blob: SmallBlob) -> Result<Appended> {
-        let (done, result) = oneshot::channel();
         let queue = if blob.length <= SMALL_BYTES {
             &self.small
         } else {
             &self.large
         };
-        if queue.send(Job { blob, done }).await.is_err() {
-            return Err(Error::Closed);
-        }
-        result.await.unwrap_or(Err(Error::Closed))
+        append_to(queue, blob).await
     }
+
+    /// Writes a blob of another segment into one for moved blobs; returns once it is durable.
+    pub(crate) async fn append_moved(&self, blob: SmallBlob) -> Result<Appended> {
+        append_to(&self.moved, blob).await
+    }
+
+    /// Makes every appender continue in another segment. The present ones are released once all that was written to
+    /// them is committed or dropped.
+    pub(crate) async fn seal(&self) -> Result<()> {
+        for queue in [&self.small, &self.large, &self.moved] {
+            let (done, sealed) = oneshot::channel();
+            let sent = queue.send(Job::Seal(done)).await;
+            sent.map_err(|_closed| Error::Closed)?;
+            sealed.await.map_err(|_gone| Error::Closed)?;
+        }
+        Ok(())
+    }
+}
+
+async fn append_to(queue: &mpsc::Sender<Job>, blob: SmallBlob) -> Result<Appended> {
+    let (done, result) = oneshot::channel();
+    if queue
+        .send(Job::Append(AppendJob { blob, done }))
+        .await
+        .is_err()
+    {
+        return Err(Error::Closed);
+    }
+    result.await.unwrap_or(Err(Error::Closed))
 }
 
 struct Task {
@@ -124,6 +166,7 @@ struct Task {
     in_use: Arc<SegmentsInUse>,
     poison: Arc<Poison>,
     shared_segment_bytes: u64,
+    urgency: Urgency,
     active: Option<Active>,
 }
 
@@ -150,14 +193,17 @@ impl Task {
                 let Some(first) = jobs.recv().await else {
                     return;
                 };
-                waiting.push(first.blob.length, first);
+                self.accept(first, &mut waiting);
             }
             while waiting.len() < ORDERED_BLOBS_MAX
                 && let Ok(job) = jobs.try_recv()
             {
-                waiting.push(job.blob.length, job);
+                self.accept(job, &mut waiting);
             }
             let batch = waiting.take_batch();
+            if batch.is_empty() {
+                continue;
+            }
             let mut blobs = Vec::with_capacity(batch.len());
             let mut waiters = Vec::with_capacity(batch.len());
             for job in batch {
@@ -165,6 +211,17 @@ impl Task {
                 waiters.push(job.done);
             }
             answer(waiters, self.write(blobs).await);
+        }
+    }
+
+    fn accept(&mut self, job: Job, waiting: &mut AppendQueue<AppendJob>) {
+        match job {
+            Job::Append(job) => waiting.push(job.blob.length, job),
+            Job::Seal(done) => {
+                // Between two writes, so no bytes are being written to it.
+                self.active = None;
+                done.send(()).unwrap_or_default();
+            }
         }
     }
 
@@ -181,8 +238,13 @@ impl Task {
         };
         let layout = lay_out(blobs, &active.file, active.good, self.files.store())?;
         let file = Arc::clone(&active.file);
-        let (to, at) = (file.file(), active.good);
-        let written = write_all_and_sync(to, Class::CommitData.call(), at, layout.slices).await;
+        let (to, at, slices) = (file.file(), active.good, layout.slices);
+        let written = match self.urgency {
+            Urgency::Commit => write_all_and_sync(to, Class::CommitData.call(), at, slices).await,
+            Urgency::Background => {
+                write_all_and_sync(to, Class::Background.call(), at, slices).await
+            }
+        };
         if let Err(error) = written {
             let sync_failed = matches!(error, IoError::SyncFailed(_));
             let too_large = error.kind() == ErrorKind::FileTooLarge;

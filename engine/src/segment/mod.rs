@@ -16,6 +16,7 @@ mod in_use;
 mod open_files;
 mod reader;
 mod record_check;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ pub(crate) use in_use::{SegmentInUse, SegmentsInUse};
 pub(crate) use open_files::{OpenFile, OpenFiles, Purpose};
 pub(crate) use reader::OpenFailure;
 pub use reader::{BlobReader, BlobStream};
+pub(crate) use records::{FoundRecord, RecordScan};
 
 /// The segments of an open store.
 #[derive(Debug)]
@@ -144,19 +146,8 @@ impl Segments {
         DedicatedWriter::resume(Arc::clone(&self.files), id, length).await
     }
 
-    /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if
-    /// they are collected.
-    pub(crate) async fn open_blob(
-        &self,
-        digest: Digest,
-        extent: Extent,
-        client: ClientId,
-    ) -> Result<BlobReader> {
-        let opened = self.try_open_blob(digest, extent, client).await;
-        opened.map_err(|failure| self.mark(failure, digest, extent))
-    }
-
-    /// Opens a blob that may no longer be at `extent`: unlike [`Segments::open_blob`], a failure marks no damage.
+    /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if they
+    /// are collected. A failure marks no damage yet, because the blob may have moved since `extent` was looked up.
     pub(crate) async fn try_open_blob(
         &self,
         digest: Digest,
@@ -172,6 +163,11 @@ impl Segments {
         }
         let (files, pool, damaged) = (&self.files, &self.pool, &self.damaged);
         BlobReader::open(files, pool, damaged, (digest, extent), client).await
+    }
+
+    /// Opens a segment to walk its records; `None` if it is not shared, as far as its header says.
+    pub(crate) async fn records(&self, id: SegmentId) -> Result<Option<RecordScan>> {
+        RecordScan::open(&self.files, &self.damaged, id).await
     }
 
     /// Marks what a failure found, because the blob is still at `extent`.

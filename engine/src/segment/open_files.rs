@@ -3,8 +3,9 @@
 //! Owns: [`OpenFiles`], their count and bound, and [`OpenFile`], one of them. Refuses: opening and closing (`files`).
 //!
 //! Reads leave a quarter to uploads, and uploads a quarter to reads, so neither stops the other by keeping files for
-//! long. Among reads, those whose clients take nothing are ended for others (`files`). Commits are never rejected; the
-//! few shared segments that they write are counted beside the bound ([`crate::options::DESCRIPTORS_BESIDE_BLOBS`]).
+//! long. Among reads, those whose clients take nothing are ended for others (`files`). Commits and work of
+//! the store itself are never rejected; the few segments that they use are counted beside the bound
+//! ([`crate::options::DESCRIPTORS_BESIDE_BLOBS`]).
 
 use std::io;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::sync::Mutex;
 pub(crate) enum Purpose {
     /// Small blobs of many pushes.
     Commit,
+    /// A segment that the store itself reads, one at a time.
+    Background,
     /// A segment that a client reads.
     Read,
     /// The segment of one large upload.
@@ -79,7 +82,8 @@ impl OpenFiles {
         let mut counts = self.counts.lock();
         let log = purpose == Purpose::UploadLog;
         let upload = log || purpose == Purpose::Upload;
-        if purpose != Purpose::Commit && counts.all >= self.max {
+        let bounded = !matches!(purpose, Purpose::Commit | Purpose::Background);
+        if bounded && counts.all >= self.max {
             return Err(Full::All);
         }
         // Files that commits wrote are kept for reads.

@@ -309,11 +309,10 @@ fn a_retired_segment_goes_with_its_last_reader() {
         let bench = Workbench::open(dir.path(), 1, &Options::default()).await;
         let bytes = content(1, 3 << 20);
         let (digest, extent) = dedicated(&bench, &bytes, None).await;
-        let reader = bench
+        let opened = bench
             .segments
-            .open_blob(digest, extent, ClientId::default())
-            .await
-            .unwrap();
+            .try_open_blob(digest, extent, ClientId::default());
+        let reader = opened.await.unwrap();
         let mut stream = reader.read(0..u64::MAX);
         let first = stream.next().await.unwrap().unwrap();
         bench.segments.files().retire(extent.segment);

@@ -1,11 +1,10 @@
-//! Collection, beside all other work: the cycle, the task that repeats it, and the removal of empty segments.
+//! Collection, beside all other work: the cycle, and the task that repeats it.
 //!
-//! Owns: [`Collection`] and [`collect`]. Refuses: the rules (`collection`) and queueing removals (`commit::removals`).
+//! Owns: [`Collection`] and [`collect`]. Refuses: the rules (`collection`), queueing removals (`commit::removals`), and
+//! returning space (`store::reclaim`, `store::compaction`).
 //!
 //! Invariants: a digest is condemned before its removal is queued; the queued transaction keeps it condemned until it is
-//! durable or has failed. One cycle runs at a time. A transaction removes few blobs, so no other commit waits for long. A
-//! segment is removed only if it is not in use, writes go on, and the durable state has no live blob in it, found in
-//! this order.
+//! durable or has failed. One cycle runs at a time. A transaction removes few blobs, so no other commit waits for long.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,9 +13,12 @@ use tokio::sync::watch;
 
 use super::Inner;
 use super::background::or_closing;
+use super::compaction::{self, CompactionReport};
+use super::reclaim::reclaim;
 use crate::catalog::View;
-use crate::collection::{GraceClock, Verdict, is_in_grace, judge};
+use crate::collection::{Due, GraceClock, Verdict, is_in_grace, judge};
 use crate::commit::{Candidates, Removals, UNLINKS_MAX};
+use crate::compaction::Effort;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn};
@@ -34,6 +36,10 @@ const CYCLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 pub struct CollectionRequest {
     /// Finds what would be removed and removes nothing.
     pub dry_run: bool,
+    /// Also compacts shared segments, until hardly any dead bytes are left.
+    pub full: bool,
+    /// Whether no server had the store open until now: then grace is counted by the wall clock.
+    pub was_closed: bool,
     /// Most blobs that the report names.
     pub list_max: usize,
 }
@@ -53,8 +59,10 @@ pub struct CollectionReport {
     pub blobs: u64,
     /// Their payload bytes.
     pub bytes: u64,
-    /// Segments that were unlinked.
+    /// Segments that were unlinked, without those that were compacted.
     pub segments: u64,
+    /// What compaction did, or would do.
+    pub compaction: CompactionReport,
     /// The last transaction that removed blobs.
     pub lsn: Option<Lsn>,
     /// The first of the blobs, in the order of their digests.
@@ -119,6 +127,11 @@ impl Collection {
         *self.totals.lock()
     }
 
+    /// Returns the time between two cycles.
+    pub(super) fn pause(&self) -> Duration {
+        self.cycle
+    }
+
     fn add(&self, report: &CollectionReport, now_unix_ms: u64) {
         let mut totals = self.totals.lock();
         totals.blobs += report.blobs;
@@ -160,7 +173,8 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
 /// Runs a cycle of the task. Looks at no suspect if grace is over for none.
 async fn cycle(inner: &Inner) -> Result<CollectionReport> {
     let mut cycle = Cycle::begin(inner, CollectionRequest::default()).await;
-    let is_due = cycle.memory.oldest.is_none_or(|oldest| oldest <= cycle.due);
+    let oldest = cycle.memory.oldest;
+    let is_due = oldest.is_none_or(|oldest| matches!(cycle.due, Due::UpTo(lsn) if oldest <= lsn));
     if is_due && !inner.options.collection_manual {
         cycle.sweep().await?;
     }
@@ -179,8 +193,7 @@ struct Cycle<'a> {
     inner: &'a Inner,
     memory: tokio::sync::MutexGuard<'a, Memory>,
     request: CollectionRequest,
-    /// The last transaction for which grace is over.
-    due: Lsn,
+    due: Due,
     report: CollectionReport,
 }
 
@@ -190,7 +203,14 @@ impl<'a> Cycle<'a> {
         let mut memory = inner.collection.memory.lock().await;
         // Read before the clock, so that no transaction counts as older than it is.
         let durable = inner.sequencer.durable().lsn;
-        let due = memory.grace.observe(inner.leases.now(), durable);
+        let lsn = memory.grace.observe(inner.leases.now(), durable);
+        let due = if request.was_closed {
+            let grace = inner.options.collection_grace.as_millis();
+            let grace = u64::try_from(grace).unwrap_or(u64::MAX);
+            Due::Until(inner.env.clock.wall_unix_ms().saturating_sub(grace))
+        } else {
+            Due::UpTo(lsn)
+        };
         Self {
             inner,
             memory,
@@ -269,10 +289,8 @@ impl<'a> Cycle<'a> {
                 condemned.extend(one);
                 !is_protected
             });
-            let mut candidates = Candidates {
-                digests: batch.iter().map(|(digest, _)| *digest).collect(),
-                condemned,
-            };
+            let digests = batch.iter().map(|(digest, _)| *digest).collect();
+            let mut candidates = Candidates::new(digests, condemned);
             let (sequencer, due) = (Arc::clone(&inner.sequencer), self.due);
             let queue = move || sequencer.remove_dead(&mut candidates, due);
             let Removals {
@@ -299,34 +317,24 @@ impl<'a> Cycle<'a> {
         Ok(())
     }
 
-    /// Unlinks segments without a live blob. Returns the report.
+    /// Unlinks segments without a live blob; compacts others if that was asked for. Returns the report.
     async fn end(mut self) -> Result<CollectionReport> {
+        let (inner, full) = (self.inner, self.request.full);
         if self.request.dry_run {
+            if full {
+                self.report.compaction = compaction::preview(inner).await?;
+            }
             return Ok(self.report);
         }
-        let inner = self.inner;
-        let mut ids = inner.sequencer.take_emptied();
-        ids.append(&mut inner.segments.take_released());
-        // One that is in use is released later.
-        ids.retain(|id| !inner.segments.is_in_use(*id));
-        inner.poison.check()?;
-        let view = View::new(inner.sequencer.durable());
-        while let Some(id) = ids.first().copied() {
-            match view.read(|view| view.segment(id)).await {
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    inner.segments.files().retire(id);
-                    self.report.segments += 1;
-                }
-                Err(error) => {
-                    inner.sequencer.put_back_emptied(ids);
-                    return Err(error);
-                }
-            }
-            ids.remove(&id);
-        }
+        self.report.segments = reclaim(inner).await?;
         let now_unix_ms = inner.env.clock.wall_unix_ms();
         inner.collection.add(&self.report, now_unix_ms);
+        // The next cycle need not wait for compaction.
+        drop(self.memory);
+        if full {
+            self.report.compaction = compaction::compact(inner, Effort::Full, None).await?;
+            inner.segments.files().unlinked().await;
+        }
         Ok(self.report)
     }
 }

@@ -19,9 +19,11 @@ mod checkpoints;
 mod close;
 mod closed;
 mod collection;
+mod compaction;
 mod damage;
 mod open;
 mod purge;
+mod reclaim;
 mod stats;
 
 use std::path::{Path, PathBuf};
@@ -54,6 +56,7 @@ use crate::vocabulary::{Batch, Change, ClientId, UploadClaim, UploadId, UploadSp
 pub use checkpoints::{CheckpointReport, RunStats};
 pub use closed::ClosedStore;
 pub use collection::{CollectedBlob, CollectionReport, CollectionRequest, CollectionTotals};
+pub use compaction::CompactionReport;
 pub use open::OpenReport;
 pub use stats::StoreStats;
 
@@ -80,6 +83,7 @@ struct Inner {
     uploads: Arc<Uploads>,
     checkpoints: checkpoints::Checkpoints,
     collection: collection::Collection,
+    compaction: compaction::Compaction,
     /// Notified when something was deleted and is to be purged.
     deleted: Arc<Notify>,
     /// True once the store closes: background tasks end.
@@ -255,8 +259,8 @@ impl Store {
         stats::gather(&self.inner).await
     }
 
-    /// Removes blobs that nothing references and whose grace is over, and unlinks segments without a live blob. The
-    /// store does the same by itself, from time to time.
+    /// Removes blobs that nothing references and whose grace is over, and unlinks segments without a live blob; compacts
+    /// others if that is asked for. The store does the same by itself, from time to time.
     pub async fn collect(&self, request: CollectionRequest) -> Result<CollectionReport> {
         collection::collect(&self.inner, request).await
     }
@@ -264,6 +268,11 @@ impl Store {
     /// Returns the totals of collection since the store was opened.
     pub fn collection_totals(&self) -> CollectionTotals {
         self.inner.collection.totals()
+    }
+
+    /// Returns the totals of compaction since the store was opened.
+    pub fn compaction_totals(&self) -> CompactionReport {
+        self.inner.compaction.totals()
     }
 
     /// Writes a checkpoint now, unless nothing changed since the last.

@@ -15,6 +15,7 @@ use super::checkpoints::Checkpoints;
 use super::close::JournalTask;
 use super::closed;
 use super::collection::Collection;
+use super::compaction::Compaction;
 use super::{Inner, Store};
 use crate::catalog::View;
 use crate::commit::{Sequencer, ShutdownSignals, run_journal};
@@ -212,8 +213,7 @@ async fn assemble(
     let uploads = uploads(&env, dir, &segments, &leases, &stored, &options);
     let mut facts = durable_facts(&env, &path, &recovered, report.clean).await?;
     let placed = placed(&recovered.state).await?;
-    let committed = move |id| placed.contains(&id);
-    let uploading = uploads.resume(&committed).await?;
+    let uploading = uploads.resume(&|id| placed.contains(&id)).await?;
     report.uploads_resumed = uploading.len() as u64;
     facts.uploading = uploading.into_iter().collect();
 
@@ -248,6 +248,7 @@ async fn assemble(
     let inner = Arc::new(Inner {
         checkpoints: Checkpoints::new(context, recovered.history, last),
         collection: Collection::new(&options, leases.now(), sequencer.durable().lsn),
+        compaction: Compaction::default(),
         env,
         path,
         options,

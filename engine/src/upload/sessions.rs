@@ -26,7 +26,7 @@ use crate::lease::Leases;
 use crate::limits::{ORIGIN_BYTES_MAX, REPOSITORY_NAME_BYTES_MAX};
 use crate::memory::Reading;
 use crate::options::Options;
-use crate::segment::Segments;
+use crate::segment::{BlobReader, Segments};
 use crate::sync::Mutex;
 use crate::vocabulary::{ClientId, UploadClaim, UploadId, UploadSpec};
 
@@ -95,26 +95,37 @@ impl Uploads {
     /// Returns where the store has `digest`, unless it is damaged there. All of it is read, because the received bytes
     /// are dropped for it: another exception to the rule that a commit's cost does not depend on the size (D9).
     pub(super) async fn stored_intact(&self, digest: &Digest) -> Result<Option<Extent>> {
-        let Some(extent) = self.existing.stored(*digest).await else {
-            return Ok(None);
-        };
         let damaged = self.segments().damaged();
-        if !damaged.contains(digest, &extent) {
-            match self.read_through(*digest, extent).await {
+        let mut stored = self.existing.stored(*digest).await;
+        while let Some(extent) = stored
+            && !damaged.contains(digest, &extent)
+        {
+            let opened = self
+                .segments()
+                .try_open_blob(*digest, extent, ClientId::default());
+            let read = match opened.await {
+                Ok(reader) => Self::read_through(reader).await,
+                Err(failure) => {
+                    let now = self.existing.stored(*digest).await;
+                    if now != stored {
+                        // Compaction moved it meanwhile.
+                        stored = now;
+                        continue;
+                    }
+                    Err(self.segments().mark(failure, *digest, extent))
+                }
+            };
+            match read {
                 // In doubt it must not count as stored, or the bytes could be lost with a 201.
                 Err(error) if error.is_not_attempted() => return Err(error),
                 // Any other failure is marked as damage.
-                Ok(()) | Err(_) => {}
+                Ok(()) | Err(_) => break,
             }
         }
-        Ok((!damaged.contains(digest, &extent)).then_some(extent))
+        Ok(stored.filter(|extent| !damaged.contains(digest, extent)))
     }
 
-    async fn read_through(&self, digest: Digest, extent: Extent) -> Result<()> {
-        let opened = self
-            .segments()
-            .open_blob(digest, extent, ClientId::default());
-        let reader = opened.await?;
+    async fn read_through(reader: BlobReader) -> Result<()> {
         let mut stream = reader.read_for(0..reader.len(), Reading::content(reader.len()));
         while stream.next().await?.is_some() {}
         Ok(())

@@ -128,10 +128,11 @@ impl Workbench {
         extent: Extent,
         range: std::ops::Range<u64>,
     ) -> Result<Vec<u8>> {
-        let reader = self
+        let opened = self
             .segments
-            .open_blob(digest, extent, ClientId::default())
-            .await?;
+            .try_open_blob(digest, extent, ClientId::default());
+        let opened = opened.await;
+        let reader = opened.map_err(|failure| self.segments.mark(failure, digest, extent))?;
         let mut stream = reader.read(range);
         let mut all = Vec::new();
         while let Some(piece) = stream.next().await? {

@@ -3,7 +3,7 @@
 //! Owns: [`CollectGarbage`] and its answer. Refuses: the rules, which the engine has.
 
 use serde::{Deserialize, Serialize};
-use tonnage_engine::{CollectionReport, CollectionRequest};
+use tonnage_engine::{CollectionReport, CollectionRequest, CompactionReport};
 
 use super::error::AdminError;
 use super::store::AdminStore;
@@ -11,11 +11,16 @@ use super::store::AdminStore;
 /// Most blobs that an answer lists.
 const LISTED_MAX: usize = 10_000;
 
-/// Requests one cycle of collection.
+/// Requests one cycle of collection, and perhaps a compaction.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct CollectGarbage {
     /// Whether to find what would be removed only, and remove nothing.
     pub dry_run: bool,
+    /// Whether to compact shared segments too.
+    pub full: bool,
+    /// Whether no server had the store open until now. Never sent: the program that opens the store knows it.
+    #[serde(skip)]
+    pub was_closed: bool,
 }
 
 /// What a cycle found and did. [`CollectionReport`] describes each number.
@@ -32,8 +37,22 @@ pub struct CollectedGarbage {
     pub blobs: u64,
     pub bytes: u64,
     pub segments: u64,
+    pub compaction: Compacted,
     /// The first blobs, at most 10,000.
     pub listed: Vec<CollectedBlob>,
+}
+
+/// What compaction did. [`CompactionReport`] describes each number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "the fields are the engine's, which describes them"
+)]
+pub struct Compacted {
+    pub segments: u64,
+    pub blobs: u64,
+    pub moved_bytes: u64,
+    pub freed_bytes: u64,
 }
 
 /// A blob that was removed, or would be.
@@ -59,7 +78,19 @@ impl From<CollectionReport> for CollectedGarbage {
             blobs: report.blobs,
             bytes: report.bytes,
             segments: report.segments,
+            compaction: report.compaction.into(),
             listed: listed.collect(),
+        }
+    }
+}
+
+impl From<CompactionReport> for Compacted {
+    fn from(report: CompactionReport) -> Self {
+        Self {
+            segments: report.segments,
+            blobs: report.blobs,
+            moved_bytes: report.moved_bytes,
+            freed_bytes: report.freed_bytes,
         }
     }
 }
@@ -70,6 +101,8 @@ pub(super) async fn collect_garbage(
 ) -> Result<CollectedGarbage, AdminError> {
     let cycle = CollectionRequest {
         dry_run: request.dry_run,
+        full: request.full,
+        was_closed: request.was_closed,
         list_max: LISTED_MAX,
     };
     let report = store.writable()?.collect(cycle).await?;
@@ -80,7 +113,14 @@ pub(super) async fn collect_garbage(
             segments,
             ..
         } = report;
-        tracing::info!(blobs, bytes, segments, "the operator collected garbage");
+        let compacted = report.compaction.segments;
+        tracing::info!(
+            blobs,
+            bytes,
+            segments,
+            compacted,
+            "the operator collected garbage"
+        );
     }
     Ok(report.into())
 }

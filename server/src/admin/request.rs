@@ -82,7 +82,8 @@ impl AdminRequest {
             Self::GetStats(_) | Self::ListRepositories(_) | Self::ListTags(_) => false,
             Self::DeleteRepository(request) => !request.dry_run,
             Self::DeleteTags(request) => !request.dry_run,
-            Self::CollectGarbage(request) => !request.dry_run,
+            // A closed store is opened for its cycle, which is the engine's.
+            Self::CollectGarbage(request) => !request.dry_run || request.was_closed,
         }
     }
 }

@@ -1,10 +1,11 @@
-//! `tonnage collect`: removes what nothing references and whose grace is over, on a running server.
+//! `tonnage collect` and `tonnage compact`: remove what nothing references, and return its space.
 //!
-//! Owns: the text and JSON forms. Refuses: closed stores, because grace counts only while a server runs.
+//! Owns: the text and JSON forms of both. `compact` is a full collection of a store that no server has open.
 
 use serde::Serialize;
-use tonnage_server::admin::{CollectGarbage, CollectedGarbage};
+use tonnage_server::admin::{CollectGarbage, CollectedGarbage, Compacted};
 
+use crate::config::flags::ConfigFlags;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
@@ -17,11 +18,27 @@ pub(crate) struct Collect {
     /// Only print what would be removed
     #[arg(long)]
     dry_run: bool,
+    /// Also compact shared segments, until hardly any dead bytes are left
+    #[arg(long)]
+    full: bool,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     target: TargetArguments,
+}
+
+/// Arguments of `compact`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Compact {
+    /// Only print what would be removed
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    flags: ConfigFlags,
 }
 
 #[derive(Debug, Serialize)]
@@ -33,22 +50,47 @@ struct Collection {
 
 /// Runs one cycle of collection, or prints what it would remove.
 pub(crate) fn run(arguments: &Collect) -> Result<Exit, Failure> {
+    let (dry_run, full) = (arguments.dry_run, arguments.full);
+    let found = Target::find(&arguments.target)?.ask(request(dry_run, full))?;
+    show(dry_run, full, found, arguments.json)
+}
+
+/// Collects and compacts a closed store, or prints what that would remove.
+pub(crate) fn compact(arguments: &Compact) -> Result<Exit, Failure> {
     let dry_run = arguments.dry_run;
-    let mut target = Target::find(&arguments.target)?;
-    let found = target.ask(CollectGarbage { dry_run })?;
+    let mut target = Target::closed(&arguments.flags)?;
+    let found = target.ask_closed(request(dry_run, true));
+    let found = found.map_err(|failure| {
+        if failure.exit == Exit::InUse {
+            return failure.hint("or let the server do it: tonnage collect --full");
+        }
+        failure
+    })?;
+    show(dry_run, true, found, arguments.json)
+}
+
+fn request(dry_run: bool, full: bool) -> CollectGarbage {
+    CollectGarbage {
+        dry_run,
+        full,
+        was_closed: false,
+    }
+}
+
+fn show(dry_run: bool, full: bool, found: CollectedGarbage, json: bool) -> Result<Exit, Failure> {
     let collection = Collection {
         removed: !dry_run,
         found,
     };
-    if arguments.json {
+    if json {
         output::json(&collection)?;
     } else {
-        print(&collection)?;
+        print(&collection, full)?;
     }
     Ok(Exit::Done)
 }
 
-fn print(collection: &Collection) -> Result<(), Failure> {
+fn print(collection: &Collection, full: bool) -> Result<(), Failure> {
     let Collection { removed, found } = collection;
     let verb = if *removed { "removed" } else { "would remove" };
     for blob in &found.listed {
@@ -61,6 +103,23 @@ fn print(collection: &Collection) -> Result<(), Failure> {
         total = format!("{total}; unlinked {} segments", found.segments);
     }
     output::result(&total)?;
+    if full {
+        let Compacted {
+            segments,
+            moved_bytes,
+            freed_bytes,
+            ..
+        } = found.compaction;
+        let (moved, freed) = (format_about(moved_bytes), format_about(freed_bytes));
+        let compacted = if *removed {
+            format!("compacted {segments} segments: moved {moved}, freed {freed}")
+        } else {
+            format!(
+                "would compact {segments} segments beside that: move at most {moved}, free {freed}"
+            )
+        };
+        output::result(&compacted)?;
+    }
     let kept = format!(
         "kept {} whose grace is not over, and {} that were promised or are in use",
         found.in_grace, found.leased

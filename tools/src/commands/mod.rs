@@ -30,6 +30,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Tag(TagCommand::List(arguments)) => tag_list::run(&arguments),
         Command::Tag(TagCommand::Delete(arguments)) => tag_delete::run(&arguments),
         Command::Collect(arguments) => collect::run(&arguments),
+        Command::Compact(arguments) => collect::compact(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),

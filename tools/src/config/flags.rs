@@ -76,7 +76,7 @@ fn heading(key: &str) -> &'static str {
         Some(("timeouts", _)) => "Timeouts",
         Some(("http2", _)) => "HTTP/2",
         Some(("storage", _)) => "Storage",
-        Some(("collection", _)) => "Collection",
+        Some(("collection" | "compaction", _)) => "Collection and compaction",
         Some(_) | None => "General",
     }
 }

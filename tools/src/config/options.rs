@@ -197,5 +197,7 @@ impl Config {
             "Collect garbage only when `tonnage collect` asks for it");
         reader.read("collection.grace", &mut store.collection_grace, duration(SECOND..=YEAR),
             "How long content that nothing references is kept: after an answer promised it, and after its last reference was removed");
+        reader.read("compaction.rate", &mut store.compaction_rate_bytes, size(0..=TIB),
+            "Bytes per second that compaction reads and writes in the background; 0: only on request");
     }
 }

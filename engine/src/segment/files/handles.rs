@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::SegmentFiles;
 use crate::extent::SegmentId;
+use crate::format::segment::SegmentClass;
 use crate::io::FileRef;
 use crate::segment::open_files::OpenFile;
 use crate::segment::record_check::RecordCheck;
@@ -65,7 +66,8 @@ pub(crate) struct SegmentFile {
     pub(super) file: FileRef,
     pub(super) retired: AtomicBool,
     pub(super) home: Weak<SegmentFiles>,
-    pub(super) header_holds: bool,
+    /// Its class; `None` if its header does not hold.
+    pub(super) class: Option<SegmentClass>,
     /// The check of a dedicated segment's record, without its payload.
     pub(super) record_check: RecordCheck,
     pub(super) _counted: OpenFile,
@@ -80,6 +82,11 @@ impl SegmentFile {
     /// Returns its path, for messages.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Returns its class; `None` if its header does not hold.
+    pub(crate) fn class(&self) -> Option<SegmentClass> {
+        self.class
     }
 
     /// Returns the check that frame and table of a dedicated segment belong to its blob.

@@ -190,7 +190,7 @@ impl SegmentFiles {
         let opened = open(self, io_class.call(), &path, OpenMode::CreateNew, admitted);
         let opened = opened.await;
         let opened = opened.map_err(|error| Error::io("create segment", &path, error))?;
-        let file = self.keep(id, path, opened, true);
+        let file = self.keep(id, path, opened, Some(class));
         let header = SegmentHeader {
             class,
             store: self.store,
@@ -220,7 +220,7 @@ impl SegmentFiles {
         permit: OwnedSemaphorePermit,
     ) -> Result<WrittenFile> {
         let file = match self.find(id) {
-            Some(file) if !file.header_holds => {
+            Some(file) if file.class.is_none() => {
                 let what = Malformed::new("segment header: it does not hold");
                 return Err(Error::corrupt(file.path(), 0, what.0));
             }
@@ -231,6 +231,18 @@ impl SegmentFiles {
             }
         };
         Ok(WrittenFile { file, permit })
+    }
+
+    /// Opens a segment for work of the store itself, which is never refused a file.
+    pub(crate) async fn open_for_background(
+        self: &Arc<Self>,
+        id: SegmentId,
+    ) -> Result<Arc<SegmentFile>> {
+        if let Some(file) = self.find(id) {
+            return Ok(file);
+        }
+        let admitted = self.admit(Purpose::Background);
+        self.open_admitted(id, OpenMode::Read, admitted).await
     }
 
     /// Opens a segment that is not open, if that was `admitted`.
@@ -254,7 +266,7 @@ impl SegmentFiles {
         .await;
         let header = header.map_err(|error| Error::io("read header of segment", &path, error))?;
         let checked = SegmentHeader::decode_of(header.filled(), &self.store, id);
-        let header_holds = checked.is_ok();
+        let class = checked.as_ref().ok().map(|header| header.class);
         if let Err(what) = checked {
             // An intact header of another segment means a wrong file. With a rotten header, the records still identify
             // themselves.
@@ -263,7 +275,7 @@ impl SegmentFiles {
             }
             tracing::error!(path = %path.display(), %what, "the header of a segment is corrupt; its blobs are read by their own frames");
         }
-        Ok(self.keep(id, path, (file, counted), header_holds))
+        Ok(self.keep(id, path, (file, counted), class))
     }
 
     /// Returns the count of open files, for files of blobs that are no segments.
@@ -308,7 +320,7 @@ impl SegmentFiles {
         id: SegmentId,
         path: PathBuf,
         (file, counted): (FileRef, OpenFile),
-        header_holds: bool,
+        class: Option<SegmentClass>,
     ) -> Arc<SegmentFile> {
         let home = Arc::downgrade(self);
         let opened = Arc::new(SegmentFile {
@@ -317,7 +329,7 @@ impl SegmentFiles {
             file,
             retired: AtomicBool::new(false),
             home,
-            header_holds,
+            class,
             record_check: RecordCheck::default(),
             _counted: counted,
         });

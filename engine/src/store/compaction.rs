@@ -1,0 +1,341 @@
+//! Compaction, beside all other work: copying live blobs out of segments that are mostly garbage.
+//!
+//! Owns: [`Compaction`] and [`compact`], the task that repeats it, and its pace. Refuses: choosing segments
+//! (`compaction`), queueing moves (`commit::moves`) and unlinking (`store::reclaim`).
+//!
+//! Invariants: one compaction runs at a time. A record is checked as it is read, and copied with its checksums; one that
+//! is damaged stays where it is, and so does its segment. A copy is durable before the transaction that places it. So a
+//! stop at any point loses nothing, and the next run continues with the blobs that are still in the segment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tokio::sync::watch;
+
+use super::Inner;
+use super::background::or_closing;
+use super::reclaim::reclaim;
+use crate::catalog::View;
+use crate::commit::{Move, Moves};
+use crate::compaction::{Candidate, Effort, choose};
+use crate::error::{Error, Result};
+use crate::extent::SegmentId;
+use crate::recovery::apply::segment_sizes;
+use crate::segment::{FoundRecord, RecordScan, SmallBlob};
+use crate::sync::Mutex;
+use crate::table::resident;
+
+/// Most blobs that one transaction moves. It holds the sequencer's lock while it is applied.
+const BATCH_BLOBS: usize = 64;
+/// Most bytes of a segment that are held in memory, beside one record.
+const BATCH_SPAN_BYTES: u64 = 4 << 20;
+
+/// What a compaction did, or would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CompactionReport {
+    /// Segments whose live blobs were moved, or would be.
+    pub segments: u64,
+    /// Blobs that were moved. In a dry run this is not known.
+    pub blobs: u64,
+    /// Bytes of their records, or of those that would be moved.
+    pub moved_bytes: u64,
+    /// Bytes read from the segments.
+    pub read_bytes: u64,
+    /// Dead bytes of these segments, whose space comes back.
+    pub freed_bytes: u64,
+}
+
+impl CompactionReport {
+    /// Adds another compaction.
+    fn add(&mut self, other: &Self) {
+        self.segments += other.segments;
+        self.blobs += other.blobs;
+        self.moved_bytes += other.moved_bytes;
+        self.read_bytes += other.read_bytes;
+        self.freed_bytes += other.freed_bytes;
+    }
+}
+
+/// What compaction remembers between two runs.
+#[derive(Debug, Default)]
+pub(super) struct Compaction {
+    /// Segments that lost a live blob, and have others.
+    shrunk: Mutex<BTreeSet<SegmentId>>,
+    totals: Mutex<CompactionReport>,
+    /// Held by the compaction that runs.
+    memory: tokio::sync::Mutex<Memory>,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// Whether the segments of earlier opens were looked at.
+    knows_all: bool,
+    /// Segments that a run left with this number of live blobs, because these are damaged.
+    stuck: BTreeMap<SegmentId, u64>,
+}
+
+impl Compaction {
+    /// Notes a segment that lost a live blob.
+    pub(super) fn add_candidate(&self, id: SegmentId) {
+        self.shrunk.lock().insert(id);
+    }
+
+    /// Returns the totals since the store was opened.
+    pub(super) fn totals(&self) -> CompactionReport {
+        *self.totals.lock()
+    }
+}
+
+/// Compacts in the background until the store closes.
+pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>) {
+    loop {
+        let Some(inner) = store.upgrade() else { return };
+        let pause = inner.env.clock.sleep(inner.collection.pause());
+        drop(inner);
+        if !or_closing(pause, &mut closing).await {
+            return;
+        }
+        let Some(inner) = store.upgrade() else { return };
+        let rate = inner.options.compaction_rate_bytes;
+        if rate == 0 || inner.options.collection_manual {
+            continue;
+        }
+        match compact(&inner, Effort::Background, Some(rate)).await {
+            Ok(report) if report.segments > 0 => {
+                let CompactionReport {
+                    segments,
+                    blobs,
+                    moved_bytes,
+                    freed_bytes,
+                    ..
+                } = report;
+                tracing::info!(
+                    segments,
+                    blobs,
+                    moved_bytes,
+                    freed_bytes,
+                    "segments were compacted"
+                );
+            }
+            Ok(_) => {}
+            Err(Error::Closed | Error::Poisoned { .. }) => return,
+            Err(error) => {
+                tracing::warn!(%error, "segments could not be compacted; their space is not free yet; trying again");
+            }
+        }
+    }
+}
+
+/// Compacts segments that are worth `effort`, at `rate` bytes per second, and unlinks them.
+pub(super) async fn compact(
+    inner: &Inner,
+    effort: Effort,
+    rate: Option<u64>,
+) -> Result<CompactionReport> {
+    let mut memory = inner.compaction.memory.lock().await;
+    let candidates = memory.candidates(inner, effort).await?;
+    let mut chosen = choose(candidates, effort);
+    if chosen.iter().any(|one| inner.segments.is_in_use(one.id)) {
+        if effort == Effort::Full {
+            inner.segments.appender().seal().await?;
+        }
+        chosen.retain(|one| !inner.segments.is_in_use(one.id));
+    }
+    let mut report = CompactionReport::default();
+    let mut chosen = chosen.into_iter();
+    while let Some(candidate) = chosen.next() {
+        let mut run = Run::new(inner, rate);
+        let ended = async {
+            run.segment(&candidate).await?;
+            memory.note_end(inner, &candidate, &mut run.report).await?;
+            reclaim(inner).await
+        };
+        let ended = ended.await;
+        inner.compaction.totals.lock().add(&run.report);
+        report.add(&run.report);
+        if let Err(error) = ended {
+            // Tried again by the next run.
+            inner.compaction.add_candidate(candidate.id);
+            chosen.for_each(|rest| inner.compaction.add_candidate(rest.id));
+            return Err(error);
+        }
+    }
+    Ok(report)
+}
+
+/// Returns what a full compaction would do.
+pub(super) async fn preview(inner: &Inner) -> Result<CompactionReport> {
+    let mut memory = inner.compaction.memory.lock().await;
+    let mut report = CompactionReport::default();
+    for candidate in choose(memory.candidates(inner, Effort::Full).await?, Effort::Full) {
+        report.segments += 1;
+        report.moved_bytes += candidate.live;
+        report.freed_bytes += candidate.dead();
+    }
+    Ok(report)
+}
+
+impl Memory {
+    /// Lists the segments that may be worth `effort`: in the background those that lost a blob, and once after the open,
+    /// as on request, all.
+    async fn candidates(&mut self, inner: &Inner, effort: Effort) -> Result<Vec<Candidate>> {
+        let view = View::new(inner.sequencer.durable());
+        let mut found = Vec::new();
+        if effort == Effort::Full {
+            let sizes = segment_sizes(&*inner.env.io, &inner.path).await?;
+            let mut segments = view.segments();
+            while let Some((id, used)) = segments.next_resident().await? {
+                found.push(Candidate::new(id, &used, sizes.get(&id).copied()));
+            }
+            return Ok(found);
+        }
+        if !self.knows_all {
+            let mut segments = view.segments();
+            while let Some((id, _)) = segments.next_resident().await? {
+                inner.compaction.add_candidate(id);
+            }
+            self.knows_all = true;
+        }
+        let ids = std::mem::take(&mut *inner.compaction.shrunk.lock());
+        for id in ids {
+            let used = view.read(|view| view.segment(id)).await?;
+            let is_stuck = |live: u64| self.stuck.get(&id) == Some(&live);
+            if let Some(used) = used
+                && !is_stuck(used.live_blobs)
+            {
+                found.push(Candidate::new(id, &used, None));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Looks at what a run left in a segment.
+    async fn note_end(
+        &mut self,
+        inner: &Inner,
+        candidate: &Candidate,
+        report: &mut CompactionReport,
+    ) -> Result<()> {
+        let view = View::new(inner.sequencer.durable());
+        if let Some(left) = view.read(|view| view.segment(candidate.id)).await? {
+            self.stuck.insert(candidate.id, left.live_blobs);
+        } else {
+            self.stuck.remove(&candidate.id);
+            report.segments = 1;
+            report.freed_bytes = candidate.dead();
+        }
+        Ok(())
+    }
+}
+
+/// The compaction of one segment.
+struct Run<'a> {
+    inner: &'a Inner,
+    rate: Option<u64>,
+    report: CompactionReport,
+}
+
+impl<'a> Run<'a> {
+    fn new(inner: &'a Inner, rate: Option<u64>) -> Self {
+        Self {
+            inner,
+            rate,
+            report: CompactionReport::default(),
+        }
+    }
+
+    /// Moves all live and intact blobs of a segment.
+    async fn segment(&mut self, candidate: &Candidate) -> Result<()> {
+        let inner = self.inner;
+        let Some(mut records) = inner.segments.records(candidate.id).await? else {
+            return Ok(());
+        };
+        let mut batch = Vec::new();
+        while let Some(record) = records.next().await? {
+            if *inner.closing.borrow() {
+                return Err(Error::Closed);
+            }
+            if !self.is_movable(&record).await? {
+                continue;
+            }
+            let Some(content) = records.read(&record).await? else {
+                continue;
+            };
+            let first = batch
+                .first()
+                .map_or(&record, |(first, _): &(FoundRecord, _)| first);
+            let span = record.extent.offset + record.extent.length - first.extent.offset;
+            let blob = SmallBlob {
+                payload: content.payload,
+                length: record.extent.length,
+                digest: record.digest,
+                checksums: content.checksums,
+            };
+            batch.push((record, blob));
+            if batch.len() >= BATCH_BLOBS || span >= BATCH_SPAN_BYTES {
+                self.flush(std::mem::take(&mut batch), &records).await?;
+            }
+        }
+        self.flush(batch, &records).await
+    }
+
+    /// Returns whether a record is the place of a blob that is not known to be damaged.
+    async fn is_movable(&self, record: &FoundRecord) -> Result<bool> {
+        let FoundRecord { digest, extent, .. } = record;
+        let view = View::new(self.inner.sequencer.durable());
+        let stored = view.read(|view| view.blob(digest)).await?;
+        let is_here = stored.is_some_and(|stored| stored.extent == *extent);
+        Ok(is_here && !self.inner.segments.damaged().contains(digest, extent))
+    }
+
+    /// Writes copies and places them: durable on return.
+    async fn flush(
+        &mut self,
+        batch: Vec<(FoundRecord, SmallBlob)>,
+        records: &RecordScan,
+    ) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let inner = self.inner;
+        let begun = inner.env.clock.monotonic();
+        let appender = inner.segments.appender();
+        let copies = batch.into_iter().map(|(record, blob)| async move {
+            let to = appender.append_moved(blob).await?;
+            let (digest, from) = (record.digest, record.extent);
+            Ok::<_, Error>((record.occupied_bytes(), Move { digest, from, to }))
+        });
+        let (sizes, moves): (Vec<_>, Vec<_>) = try_join_all(copies).await?.into_iter().unzip();
+        inner.checkpoints.wait_for_room(inner).await;
+        let damaged = Arc::clone(inner.segments.damaged());
+        let Moves { placed, waiting } =
+            resident(|| inner.sequencer.place_moved(&moves, &damaged)).await?;
+        if let Some(waiting) = waiting {
+            waiting.await.map_err(|_gone| Error::Closed)??;
+        }
+        for (digest, extent) in &placed {
+            damaged.keep_only(digest, extent);
+        }
+        inner.checkpoints.start_if_due(inner);
+        let bytes: u64 = sizes.iter().sum();
+        let read = records.read_bytes() - self.report.read_bytes;
+        self.report.blobs += placed.len() as u64;
+        self.report.moved_bytes += bytes;
+        self.report.read_bytes += read;
+        self.keep_pace(bytes + read, begun).await;
+        Ok(())
+    }
+
+    /// Waits as long as these bytes should have taken, less the time that they took.
+    async fn keep_pace(&self, bytes: u64, begun: Duration) {
+        let Some(rate) = self.rate else { return };
+        let due = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1));
+        let clock = &self.inner.env.clock;
+        let took = clock.monotonic().saturating_sub(begun);
+        if let Some(rest) = due.checked_sub(took) {
+            or_closing(clock.sleep(rest), &mut self.inner.closing.subscribe()).await;
+        }
+    }
+}
