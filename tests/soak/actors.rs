@@ -24,10 +24,16 @@ pub struct Job {
 }
 
 /// All of them.
-pub const COMMANDS: &[Job] = &[Job {
-    arguments: &["collect"],
-    each: 150,
-}];
+pub const COMMANDS: &[Job] = &[
+    Job {
+        arguments: &["collect"],
+        each: 150,
+    },
+    Job {
+        arguments: &["collect", "--full"],
+        each: 1000,
+    },
+];
 
 /// What the runs of a command did together.
 #[derive(Debug, Default)]
@@ -38,6 +44,8 @@ pub struct Done {
     pub blobs: AtomicU64,
     /// Segments that they unlinked.
     pub segments: AtomicU64,
+    /// Blobs that they moved out of segments with much garbage.
+    pub moved: AtomicU64,
 }
 
 /// Runs a command until the run is over. `actor` is its place in the history.
@@ -65,6 +73,8 @@ pub fn repeat(world: &World, actor: usize, job: &Job, done: &Done) {
                 done.blobs.fetch_add(count("blobs"), Ordering::Relaxed);
                 done.segments
                     .fetch_add(count("segments"), Ordering::Relaxed);
+                let moved = found["compaction"]["blobs"].as_u64().unwrap_or_default();
+                done.moved.fetch_add(moved, Ordering::Relaxed);
             }
             Err(why) => return world.fail(actor, "", why),
         }

@@ -155,6 +155,7 @@ impl Client {
         while !self.unfinished.is_empty() {
             self.cancel_upload().await?;
         }
+        self.push_share().await?;
         for own in 0..REPOSITORIES {
             self.list_tags(own).await?;
             let manifests = self.world.repositories[self.global(own)]

@@ -14,6 +14,9 @@ mod pushes; // requests that add
 mod time; // the time of the server
 mod world; // what all clients share
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,6 +42,8 @@ const EVENTS: u64 = 6000;
 const EVENTS_A_STOP: u64 = 2000;
 /// Longer than this, the end of the last grace does not take on any machine.
 const SETTLE_BOUND: Duration = Duration::from_mins(2);
+/// Most bytes of a record beside its payload: frame, checksums and padding (FORMAT.md, "Records").
+const RECORD_BYTES: u64 = 512;
 /// Lines of the server's log that a violation shows.
 const LOG_LINES: usize = 60;
 
@@ -176,8 +181,8 @@ fn summary(world: &World, done: &[Done], stopped: u64, time: Duration) -> String
     let get = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
     let jobs = COMMANDS.iter().zip(done).map(|(job, done)| {
         let (runs, blobs, segments) = (get(&done.runs), get(&done.blobs), get(&done.segments));
-        let name = job.arguments.join(" ");
-        format!("{runs} times {name} ({blobs} blobs, {segments} segments)")
+        let (name, moved) = (job.arguments.join(" "), get(&done.moved));
+        format!("{runs} times {name} ({blobs} blobs, {segments} segments, {moved} moved)")
     });
     format!(
         "{events} requests in {} s, {} a second; {}; {stopped} stops; {} requests relied on a promise alone, {} of them \
@@ -215,9 +220,18 @@ fn check_end(world: &World, server: &mut Server) -> Result<String, String> {
             "{blobs} blobs of {bytes} bytes are referenced: {stats}"
         ));
     }
+    let full = actors::run(world, &["collect", "--full"])?;
+    let background = server.log().matches("segments were compacted").count();
     let status = server.stop()?;
     if !status.success() {
         return Err(format!("after SIGTERM: {status}"));
+    }
+    let disk = segment_bytes(&world.data)?;
+    let most = bytes + bytes / 20 + RECORD_BYTES * blobs as u64;
+    if disk > most {
+        return Err(format!(
+            "segments take {disk} bytes, {bytes} of them in {blobs} live blobs; at most {most} are allowed: {full}"
+        ));
     }
     let output = Command::new(program()?)
         .args(["fsck", "--deep", "--data"])
@@ -230,7 +244,19 @@ fn check_end(world: &World, server: &mut Server) -> Result<String, String> {
         return Err(format!("fsck --deep: {}: {said}{stderr}", output.status));
     }
     Ok(format!(
-        "; {blobs} blobs of {} MiB stayed, fsck --deep is clean",
-        bytes >> 20
+        "; compaction ran {background} times in the background; {blobs} blobs of {bytes} bytes stayed, in segments of \
+         {disk} bytes; fsck --deep is clean"
     ))
+}
+
+/// Returns the bytes that segments take on the disk.
+fn segment_bytes(data: &Path) -> Result<u64, String> {
+    let list = || {
+        let mut bytes = 0;
+        for entry in fs::read_dir(data.join("segments"))? {
+            bytes += entry?.metadata()?.blocks() * 512;
+        }
+        Ok::<_, std::io::Error>(bytes)
+    };
+    list().map_err(|e| format!("list the segments of {}: {e}", data.display()))
 }

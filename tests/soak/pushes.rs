@@ -13,7 +13,7 @@ use tonnage_tests::http::Upload;
 use tonnage_tests::push::{Pusher, Shape};
 
 use crate::client::{Ask, Checked, Client, Edge, Seen, Unfinished, unexpected, violation};
-use crate::world::{Manifest, World};
+use crate::world::{Manifest, REPOSITORIES, World};
 
 /// A push whose blobs vanish this often, each time after their grace, makes no progress.
 const ATTEMPTS: u32 = 30;
@@ -187,6 +187,17 @@ impl Client {
         self.push_manifest(own, blobs).await
     }
 
+    /// Pushes an image of this client's share of all contents, so that the store is not almost empty at the end.
+    pub async fn push_share(&mut self) -> Checked {
+        let (number, clients) = (self.number, self.world.repositories.len() / REPOSITORIES);
+        let is_own = |blob: &usize| *blob == 0 || blob % clients == number;
+        let blobs: Vec<_> = (0..self.world.blobs.len()).filter(is_own).collect();
+        for blob in blobs.clone() {
+            self.provide(0, blob).await?;
+        }
+        self.push_manifest(0, blobs).await
+    }
+
     /// Pushes a manifest of blobs whose existence was promised, after older ones were deleted.
     pub async fn push_manifest(&mut self, own: usize, blobs: Vec<usize>) -> Checked {
         while self.count_manifests(own) >= MANIFESTS_MAX {
@@ -298,7 +309,7 @@ impl Client {
         for blob in &held {
             self.found(own, *blob, seen);
         }
-        let repository = &self.world.repositories[self.number * crate::world::REPOSITORIES + own];
+        let repository = &self.world.repositories[self.global(own)];
         let mut shared = repository.lock();
         if shared
             .manifests
