@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use tonnage_engine::{Algorithm, Digest};
 
+pub mod images;
 pub mod rival;
 pub mod wire;
 

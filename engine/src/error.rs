@@ -55,14 +55,25 @@ pub enum Error {
         /// Cause.
         source: Arc<io::Error>,
     },
+    /// Less space is free than uploads must leave; the request was refused before its bytes were received. Reads,
+    /// deletes and small commits still work.
+    #[error(
+        "{free} bytes are free on the disk, fewer than the {min} that uploads must leave; free space or delete content"
+    )]
+    NearlyFull {
+        /// Bytes that are free.
+        free: u64,
+        /// The low watermark ([`crate::Options::free_space_min_bytes`]).
+        min: u64,
+    },
     /// Announced bytes cannot fit; none of them was written.
     #[error(
-        "{announced} bytes were announced, {free} are free and {idle} are of idle uploads; free space or delete content"
+        "{announced} bytes were announced, {free} are free for uploads and {idle} are of idle ones; free space or delete content"
     )]
     NoSpaceAnnounced {
         /// Size of the whole blob in bytes, as its client announced it.
         announced: u64,
-        /// Bytes that are free.
+        /// Bytes that are free above the low watermark.
         free: u64,
         /// Bytes of idle uploads, which are dropped when others need the space.
         idle: u64,
@@ -274,9 +285,12 @@ impl Error {
             if source.raw_os_error().is_none_or(|number| numbers.contains(&number)))
     }
 
-    /// Whether no space was left.
+    /// Whether no space was left, or less than uploads must leave.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::NoSpace { .. } | Self::NoSpaceAnnounced { .. })
+        matches!(
+            self,
+            Self::NoSpace { .. } | Self::NoSpaceAnnounced { .. } | Self::NearlyFull { .. }
+        )
     }
 }
 

@@ -53,7 +53,7 @@ pub use store::{
     CheckpointReport, ClosedStore, CollectedBlob, CollectionReport, CollectionRequest,
     CollectionTotals, CompactionReport, OpenReport, RunStats, Store, StoreStats,
 };
-pub use upload::{Savepoint, Upload, UploadStatus};
+pub use upload::{DiskSpace, Savepoint, Upload, UploadStatus};
 pub use vocabulary::{
     Algorithm, Batch, Change, ClientId, Digest, ManifestEntry, Origin, ParseDigestError,
     ParseUploadIdError, Require, UploadClaim, UploadId, UploadPosition, UploadSpec,

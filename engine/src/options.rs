@@ -48,6 +48,9 @@ pub struct Options {
     pub delta_budget_bytes: usize,
     /// Size of a journal file in bytes.
     pub journal_file_bytes: u64,
+    /// Free space that uploads must leave, in bytes: below it, their bytes are refused. 0 refuses none. `None` is a
+    /// twentieth of the file system, at most 1 GiB.
+    pub free_space_min_bytes: Option<u64>,
     /// Space reserved so that deletes can be journalled on a full disk, in bytes; 0 reserves none.
     pub reserve_bytes: u64,
 }
@@ -82,6 +85,7 @@ impl Default for Options {
             compaction_rate_bytes: 64 << 20,
             delta_budget_bytes: 32 << 20,
             journal_file_bytes: 16 << 20,
+            free_space_min_bytes: None,
             reserve_bytes: 32 << 20,
         }
     }

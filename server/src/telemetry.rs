@@ -184,7 +184,8 @@ impl Metrics {
     }
 
     pub(crate) fn set_condition(&self, condition: Condition) {
-        self.read_only.set(i64::from(condition != Condition::Ready));
+        let is_read_only = matches!(condition, Condition::ReadOnly | Condition::Closed);
+        self.read_only.set(i64::from(is_read_only));
     }
 
     /// Encodes all families in the `OpenMetrics` text format.

@@ -5,5 +5,6 @@
 mod cut_runs;
 mod full;
 mod limits;
+mod nearly_full;
 mod read_only;
 mod served;

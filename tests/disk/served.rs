@@ -46,8 +46,14 @@ pub const SERVE: [&str; 5] = [
 impl Served {
     /// Starts a server and waits until it serves. Returns its output if it does not.
     pub fn start(data: &Path) -> Result<Self, String> {
+        Self::start_with(data, &[])
+    }
+
+    /// Starts in the same way with further options of `serve`.
+    pub fn start_with(data: &Path, options: &[&str]) -> Result<Self, String> {
         let mut child = Command::new(process::program()?)
             .args(SERVE)
+            .args(options)
             .arg("--data")
             .arg(data)
             .stdin(Stdio::null())

@@ -3,6 +3,7 @@
 
 mod checkpoints;
 mod commits;
+mod compaction;
 mod ends;
 mod leases;
 mod segments;

@@ -123,7 +123,7 @@ async fn preview(store: &Store) -> CollectionReport {
 }
 
 /// Guards: a blob that was pushed and never referenced goes after its grace, not before, with its link and its space,
-/// and can be pushed again.
+/// and can be pushed again. The totals count it, and have the time since it was pushed.
 #[test]
 fn what_is_never_referenced_goes_after_its_grace() {
     on_a_store(&automatic(), async |machine, store| {
@@ -140,6 +140,11 @@ fn what_is_never_referenced_goes_after_its_grace() {
         let linked = store.view().read(|view| view.linked(A, &lost)).await;
         assert!(!linked.expect("rows are readable"));
         assert!(is_stored(store, &kept).await);
+        let totals = store.collection_totals();
+        assert_eq!((totals.candidates, totals.blobs), (1, 1));
+        let grace_ms = 10 * 60_000;
+        assert!((grace_ms..grace_ms + 60_000).contains(&totals.lag_last_ms));
+        assert_eq!(totals.lag_max_ms, totals.lag_last_ms);
         assert_eq!(push(store, A, 3).await, lost);
         let reader = store.open_blob(&lost).await.expect("readable");
         let bytes = reader.expect("stored").read_whole(1 << 20).await;

@@ -4,7 +4,7 @@
 //! might have then, opens each, and stops that open too. `dropped_calls` drops calls before they complete. `resume`
 //! continues uploads after a stop. In `faults` the disk fails, in `damage` and `flips` a closed store was changed, in
 //! `rebuild` its caches are deleted. `collection` removes what nothing references. `repositories` deletes repositories.
-//! `uploads` has idle uploads and shortages.
+//! `uploads` has idle uploads and shortages, `watermark` a disk that is nearly full.
 
 mod check;
 mod collection;
@@ -18,4 +18,5 @@ mod rebuild;
 mod repositories;
 mod resume;
 mod uploads;
+mod watermark;
 mod workload;

@@ -20,17 +20,17 @@ use tonnage_tests::whole_blobs::{ByDigest as _, InOnePiece as _};
 
 use super::check;
 
-const REPOSITORY: &str = "library/a";
+pub const REPOSITORY: &str = "library/a";
 const ENOSPC: i32 = 28;
 /// Far more than the time after which an upload is quiet.
 const LONG: Duration = Duration::from_secs(5);
 
-struct Setup {
-    machine: Machine,
-    store: Store,
+pub struct Setup {
+    pub machine: Machine,
+    pub store: Store,
 }
 
-fn run(options: Options, test: impl AsyncFn(&Setup)) {
+pub fn run(options: Options, test: impl AsyncFn(&Setup)) {
     for seed in 1..=3 {
         let setup = Setup::start(Machine::new(seed, &check::empty_disk()), options.clone());
         setup.machine.executor.block_on(async {
@@ -44,12 +44,12 @@ fn run(options: Options, test: impl AsyncFn(&Setup)) {
 }
 
 /// Returns bytes that differ for each salt.
-fn content(salt: usize, length: usize) -> Bytes {
+pub fn content(salt: usize, length: usize) -> Bytes {
     let bytes = (0..length).map(|at| (at % 241) as u8 ^ (at / 4096) as u8 ^ salt as u8);
     bytes.collect()
 }
 
-fn digest(whole: &Bytes) -> Digest {
+pub fn digest(whole: &Bytes) -> Digest {
     Digest::of(tonnage_engine::Algorithm::Sha256, whole)
 }
 
@@ -63,7 +63,7 @@ impl Setup {
         Self { machine, store }
     }
 
-    fn begin(&self) -> Result<UploadId, Error> {
+    pub fn begin(&self) -> Result<UploadId, Error> {
         self.begin_in(REPOSITORY)
     }
 
@@ -74,13 +74,13 @@ impl Setup {
         })
     }
 
-    async fn open(&self, id: UploadId) -> Result<Upload, Error> {
+    pub async fn open(&self, id: UploadId) -> Result<Upload, Error> {
         let claim = UploadClaim::default();
         self.store.open_upload(id, REPOSITORY, claim).await
     }
 
     /// Sends a part and leaves the upload open.
-    async fn leave(&self, part: Bytes) -> UploadId {
+    pub async fn leave(&self, part: Bytes) -> UploadId {
         let id = self.begin().expect("room for an upload");
         let mut upload = self.open(id).await.expect("the upload exists");
         send(&mut upload, part)
@@ -89,7 +89,7 @@ impl Setup {
         id
     }
 
-    fn offset(&self, id: UploadId) -> Option<u64> {
+    pub fn offset(&self, id: UploadId) -> Option<u64> {
         let status = self.store.upload_status(id, REPOSITORY);
         status.map(|status| status.offset)
     }
@@ -110,12 +110,12 @@ impl Setup {
         Ok(())
     }
 
-    async fn push(&self, whole: &Bytes) -> Result<(), Error> {
+    pub async fn push(&self, whole: &Bytes) -> Result<(), Error> {
         let id = self.begin()?;
         self.finish_upload(id, whole).await
     }
 
-    async fn link(&self, blob: FinishedBlob) -> Result<(), Error> {
+    pub async fn link(&self, blob: FinishedBlob) -> Result<(), Error> {
         let digest = blob.digest();
         let batch = batch_of(REPOSITORY, vec![blob], vec![Change::Link(digest)]);
         self.store.commit(batch).await.map(drop)
@@ -134,7 +134,7 @@ impl Setup {
             .layout
     }
 
-    async fn wait(&self) {
+    pub async fn wait(&self) {
         self.machine.env.clock.sleep(LONG).await;
     }
 
@@ -149,7 +149,7 @@ impl Setup {
     }
 }
 
-async fn send(upload: &mut Upload, mut bytes: Bytes) -> Result<(), Error> {
+pub async fn send(upload: &mut Upload, mut bytes: Bytes) -> Result<(), Error> {
     while !bytes.is_empty() {
         upload
             .write(bytes.split_to(bytes.len().min(30_011)))
@@ -588,6 +588,8 @@ fn rolled_back_bytes_free_their_space() {
         let id = fail_close().await;
         setup.wait().await;
         disk.clear_faults();
+        // The longest idle is ended first.
+        drop(setup.open(smaller).await.expect("the upload exists"));
         disk.set_capacity(Some(disk.used_bytes()));
         setup
             .push(&content(4, 300_000))

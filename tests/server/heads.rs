@@ -211,7 +211,7 @@ async fn errors_say_what_was_wrong() {
         (
             &*push,
             &*format!("Content-Length: {large}\r\n\r\n{}", "x".repeat(1 << 10)),
-            "503",
+            "507",
             "9223372036854775808 bytes do not fit",
         ),
         ("GET /V2/", "\r\n", "404", "begin with /v2/"),

@@ -10,20 +10,12 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use bytes::Bytes;
-use tonnage_benches::rival::anonymous_kib;
-use tonnage_engine::{
-    Algorithm, Batch, Change, Digest, FinishedBlob, ManifestEntry, Options, Origin, Store,
-};
+use tonnage_benches::images::{BLOBS_PER_IMAGE, Result, peak_rss, push_images, rss_anon_mib};
+use tonnage_engine::{Options, Store};
 use tonnage_server::runtime;
-
-const WRITERS: u64 = 64;
-const BLOBS_PER_IMAGE: u64 = 10;
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// The last line of a filling process.
 const READY: &str = "ready to be killed";
@@ -152,112 +144,6 @@ async fn start(dir: &Path, step: &str) -> Result<()> {
     );
     store.close().await?;
     Ok(())
-}
-
-/// Pushes `count` images numbered from `first`. Returns the longest duration of a commit.
-async fn push_images(
-    store: &Store,
-    first: u64,
-    count: u64,
-    stop: Option<Arc<AtomicBool>>,
-) -> Result<Duration> {
-    let next = Arc::new(AtomicU64::new(0));
-    let longest = Arc::new(AtomicU64::new(0));
-    let mut writers = tokio::task::JoinSet::new();
-    for _ in 0..WRITERS {
-        let (store, next, longest, stop) = (
-            store.clone(),
-            Arc::clone(&next),
-            Arc::clone(&longest),
-            stop.clone(),
-        );
-        writers.spawn(async move {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= count
-                    || stop
-                        .as_ref()
-                        .is_some_and(|stop| stop.load(Ordering::Acquire))
-                {
-                    return Ok(());
-                }
-                push_image(&store, first + number, &longest).await?;
-            }
-        });
-    }
-    while let Some(done) = writers.join_next().await {
-        let done: Result<()> = done?;
-        done?;
-    }
-    Ok(Duration::from_nanos(longest.load(Ordering::Relaxed)))
-}
-
-/// Pushes one manifest with nine blobs of a few hundred bytes, all different, and a tag.
-async fn push_image(store: &Store, number: u64, longest: &AtomicU64) -> Result<()> {
-    let repository = format!("load/{:03}", number % 500);
-    let mut children = Vec::new();
-    for part in 0..BLOBS_PER_IMAGE - 1 {
-        let content = Bytes::from(format!("{number}/{part}/").repeat(32));
-        let blob = store.put_small(content, Algorithm::Sha256).await?;
-        children.push(blob.digest());
-        let changes = vec![Change::Link(blob.digest())];
-        commit(store, &repository, blob, changes, longest).await?;
-    }
-    let content = Bytes::from(format!("manifest {number}").repeat(24));
-    let size = content.len() as u64;
-    let blob = store.put_small(content, Algorithm::Sha256).await?;
-    let digest: Digest = blob.digest();
-    let attributes = Bytes::from_static(b"application/vnd.oci.image.manifest.v1+json");
-    let entry = ManifestEntry {
-        digest,
-        size,
-        children,
-        subject: None,
-        attributes,
-    };
-    let tag = Change::SetTag {
-        tag: format!("v{number}"),
-        digest,
-    };
-    let changes = vec![Change::PutManifest(entry), tag];
-    commit(store, &repository, blob, changes, longest).await
-}
-
-async fn commit(
-    store: &Store,
-    repository: &str,
-    blob: FinishedBlob,
-    changes: Vec<Change>,
-    longest: &AtomicU64,
-) -> Result<()> {
-    let batch = Batch {
-        repository: repository.to_owned(),
-        create_repository: true,
-        requires: Vec::new(),
-        staged: vec![blob],
-        changes,
-        origin: Origin::default(),
-    };
-    let began = Instant::now();
-    store.commit(batch).await?;
-    let nanos = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    longest.fetch_max(nanos, Ordering::Relaxed);
-    Ok(())
-}
-
-/// Samples this process's anonymous memory ten times a second until `stop`. Returns the highest value, in MiB.
-async fn peak_rss(stop: Arc<AtomicBool>) -> u64 {
-    let mut peak = 0;
-    while !stop.load(Ordering::Acquire) {
-        peak = peak.max(rss_anon_mib().unwrap_or_default());
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    peak
-}
-
-fn rss_anon_mib() -> Result<u64> {
-    let kib = anonymous_kib(std::process::id()).ok_or("no RssAnon in /proc/self/status")?;
-    Ok(kib / 1024)
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -122,6 +122,11 @@ impl<'a> Repository<'a> {
         }
     }
 
+    /// Returns whether nothing but a lease protects a digest, whichever repository has it; see [`View::needs_lease`].
+    pub fn needs_lease(&self, digest: &Digest) -> Result<bool> {
+        self.view.needs_lease(digest)
+    }
+
     /// Lists at most `limit` blobs that are visible here, after `after`, in the order of their keys.
     pub fn links(&self, after: Option<&Digest>, limit: usize) -> Result<Vec<Digest>> {
         let after = after.map(|digest| keys::link(self.id, digest));

@@ -169,8 +169,14 @@ impl View {
         })
     }
 
-    /// Returns whether a digest is a manifest of any repository, or a child of one; then it needs no lease. Links do
-    /// not count: they give visibility, not life.
+    /// Returns whether nothing but a lease protects a digest: a suspect that nothing references. What is no suspect is
+    /// referenced or not stored; if it loses its last reference later, its grace starts then.
+    pub fn needs_lease(&self, digest: &Digest) -> Result<bool> {
+        Ok(self.suspect(digest)?.is_some() && !self.referenced(digest)?)
+    }
+
+    /// Returns whether a digest is a manifest of any repository, or a child of one. Links do not count: they give
+    /// visibility, not life.
     pub fn referenced(&self, digest: &Digest) -> Result<bool> {
         for prefix in [keys::parents(digest), keys::manifest_holders(digest)] {
             let first = self.state.scan_prefix(&prefix, None).next();

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::Sequencer;
-use super::sequencer::Held;
+use super::sequencer::{Held, Inner};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::Extent;
@@ -45,7 +45,10 @@ impl Sequencer {
     /// # Errors
     /// [`Error::NotResident`] if a row is not in memory; nothing was queued.
     pub(crate) fn place_moved(&self, moves: &[Move], damaged: &Damaged) -> Result<Moves> {
-        let mut inner = self.open_for_writes()?;
+        self.with_hold_measured(|inner| self.queue_moves(inner, moves, damaged))
+    }
+
+    fn queue_moves(&self, inner: &mut Inner, moves: &[Move], damaged: &Damaged) -> Result<Moves> {
         let mut operations = Vec::with_capacity(moves.len());
         let mut placed = Vec::with_capacity(moves.len());
         let mut held = Held::default();
@@ -68,7 +71,7 @@ impl Sequencer {
         let waiting = if operations.is_empty() {
             None
         } else {
-            Some(self.queue_holding(&mut inner, operations, &mut held)?)
+            Some(self.queue_holding(inner, operations, &mut held)?)
         };
         Ok(Moves { placed, waiting })
     }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::Sequencer;
-use super::sequencer::Held;
+use super::sequencer::{Held, Inner};
 use crate::catalog::View;
 use crate::collection::{Due, Verdict, judge};
 use crate::digest::Digest;
@@ -48,6 +48,8 @@ pub(crate) struct Removals {
     pub removed: Vec<(Digest, Extent)>,
     /// Number of suspects that are cleared.
     pub cleared: u64,
+    /// Wall-clock time at which the first of the removed blobs lost its last reference, in Unix ms.
+    pub lost_unix_ms: Option<u64>,
     /// Whether a blob has more links than one transaction removes, or there was no room for one: it is still a suspect.
     pub more: bool,
     /// Resolves when the transaction is durable; `None` if there was nothing to do.
@@ -61,7 +63,15 @@ impl Sequencer {
     /// # Errors
     /// [`crate::Error::NotResident`] if a row is not in memory; nothing was queued.
     pub(crate) fn remove_dead(&self, candidates: &mut Candidates, due: Due) -> Result<Removals> {
-        let mut inner = self.open_for_writes()?;
+        self.with_hold_measured(|inner| self.queue_dead(inner, candidates, due))
+    }
+
+    fn queue_dead(
+        &self,
+        inner: &mut Inner,
+        candidates: &mut Candidates,
+        due: Due,
+    ) -> Result<Removals> {
         let view = View::new(Arc::new(inner.head.clone()));
         let mut removals = Removals::default();
         let mut operations = Vec::new();
@@ -88,6 +98,8 @@ impl Sequencer {
                         removals.more = true;
                         break;
                     }
+                    let lost = view.suspect(&digest)?.map(|suspect| suspect.unix_ms);
+                    removals.lost_unix_ms = lost.into_iter().chain(removals.lost_unix_ms).min();
                     operations.push(Operation::RemoveBlob { digest, extent });
                     removals.removed.push((digest, extent));
                 }
@@ -96,7 +108,7 @@ impl Sequencer {
         drop(view);
         if !operations.is_empty() {
             let held = &mut candidates.held;
-            removals.waiting = Some(self.queue_holding(&mut inner, operations, held)?);
+            removals.waiting = Some(self.queue_holding(inner, operations, held)?);
         }
         Ok(removals)
     }

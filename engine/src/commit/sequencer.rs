@@ -8,6 +8,8 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::iter;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::prevalidate::{Prevalidated, removes};
 use super::resolve;
@@ -25,7 +27,7 @@ use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_T
 use crate::poison::Poison;
 use crate::segment::SegmentInUse;
 use crate::state::State;
-use crate::sync::{ArcSwap, Mutex, MutexGuard, Notify, oneshot};
+use crate::sync::{ArcSwap, AtomicU64, Mutex, MutexGuard, Notify, oneshot};
 use crate::vocabulary::{Batch, Origin, Require};
 
 /// Orders the transactions of an open store. Share by `Arc`.
@@ -35,6 +37,8 @@ pub(crate) struct Sequencer {
     pub(super) durable: ArcSwap<State>,
     clock: Arc<dyn Clock>,
     poison: Arc<Poison>,
+    /// Longest time for which a removal or a move held the lock of `inner`.
+    longest_hold_nanos: AtomicU64,
     /// Segments that lost a live blob by a durable transaction.
     shrunk: Mutex<BTreeSet<SegmentId>>,
     /// Notified when something was queued, or the store is closing.
@@ -196,6 +200,7 @@ impl Sequencer {
             durable: ArcSwap::from_pointee(state),
             clock,
             poison,
+            longest_hold_nanos: AtomicU64::new(0),
             shrunk: Mutex::default(),
             queued: Notify::new(),
             published: Notify::new(),
@@ -275,6 +280,26 @@ impl Sequencer {
             return Err(Error::Closed);
         }
         Ok(inner)
+    }
+
+    /// Calls `work` under the lock, for removals and moves, and notes how long that took.
+    pub(super) fn with_hold_measured<T>(
+        &self,
+        work: impl FnOnce(&mut Inner) -> Result<T>,
+    ) -> Result<T> {
+        let mut inner = self.open_for_writes()?;
+        let begun = self.clock.monotonic();
+        let done = work(&mut inner);
+        drop(inner);
+        let held = self.clock.monotonic().saturating_sub(begun).as_nanos();
+        let held = u64::try_from(held).unwrap_or(u64::MAX);
+        self.longest_hold_nanos.fetch_max(held, Ordering::Relaxed);
+        done
+    }
+
+    /// Returns the longest time for which a removal or a move held the lock.
+    pub(crate) fn longest_hold(&self) -> Duration {
+        Duration::from_nanos(self.longest_hold_nanos.load(Ordering::Relaxed))
     }
 
     /// Encodes a transaction of these operations and computes the state after it. Changes nothing.

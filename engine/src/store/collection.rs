@@ -87,6 +87,15 @@ pub struct CollectionTotals {
     pub bytes: u64,
     /// Segments that were unlinked.
     pub segments: u64,
+    /// Suspects whose grace was over, so that they were looked up.
+    pub candidates: u64,
+    /// Time in ms from the loss of a last reference to the end of the cycle that removed the blob and unlinked its
+    /// segment: the longest of the last such cycle.
+    pub lag_last_ms: u64,
+    /// The longest of all cycles.
+    pub lag_max_ms: u64,
+    /// Longest time for which collection or compaction held the lock under which commits are queued.
+    pub lock_hold_max: Duration,
     /// Wall-clock time at which the last cycle ended without an error, in Unix ms; 0 before.
     pub last_success_unix_ms: u64,
 }
@@ -132,11 +141,16 @@ impl Collection {
         self.cycle
     }
 
-    fn add(&self, report: &CollectionReport, now_unix_ms: u64) {
+    fn add(&self, report: &CollectionReport, lost_unix_ms: Option<u64>, now_unix_ms: u64) {
         let mut totals = self.totals.lock();
         totals.blobs += report.blobs;
         totals.bytes += report.bytes;
         totals.segments += report.segments;
+        totals.candidates += report.suspects - report.in_grace;
+        if let Some(lost) = lost_unix_ms {
+            totals.lag_last_ms = now_unix_ms.saturating_sub(lost);
+            totals.lag_max_ms = totals.lag_max_ms.max(totals.lag_last_ms);
+        }
         totals.last_success_unix_ms = now_unix_ms;
     }
 }
@@ -195,6 +209,8 @@ struct Cycle<'a> {
     request: CollectionRequest,
     due: Due,
     report: CollectionReport,
+    /// When the first of the removed blobs lost its last reference.
+    lost_unix_ms: Option<u64>,
 }
 
 impl<'a> Cycle<'a> {
@@ -217,6 +233,7 @@ impl<'a> Cycle<'a> {
             request,
             due,
             report: CollectionReport::default(),
+            lost_unix_ms: None,
         }
     }
 
@@ -296,6 +313,7 @@ impl<'a> Cycle<'a> {
             let Removals {
                 removed,
                 cleared,
+                lost_unix_ms,
                 more,
                 waiting,
             } = resident_off_worker(&inner.env, queue).await?;
@@ -306,6 +324,7 @@ impl<'a> Cycle<'a> {
                 }
             }
             self.report.cleared += cleared;
+            self.lost_unix_ms = self.lost_unix_ms.into_iter().chain(lost_unix_ms).min();
             for (digest, extent) in &removed {
                 self.report.add(*digest, extent, self.request.list_max);
             }
@@ -328,7 +347,9 @@ impl<'a> Cycle<'a> {
         }
         self.report.segments = reclaim(inner).await?;
         let now_unix_ms = inner.env.clock.wall_unix_ms();
-        inner.collection.add(&self.report, now_unix_ms);
+        inner
+            .collection
+            .add(&self.report, self.lost_unix_ms, now_unix_ms);
         // The next cycle need not wait for compaction.
         drop(self.memory);
         if full {

@@ -249,11 +249,21 @@ impl<'a> Run<'a> {
     /// Moves all live and intact blobs of a segment.
     async fn segment(&mut self, candidate: &Candidate) -> Result<()> {
         let inner = self.inner;
-        let Some(mut records) = inner.segments.records(candidate.id).await? else {
-            return Ok(());
+        let mut records = match inner.segments.records(candidate.id).await {
+            Ok(Some(records)) => records,
+            Ok(None) => return Ok(()),
+            Err(error) => return self.unreadable(candidate, error).await,
         };
         let mut batch = Vec::new();
-        while let Some(record) = records.next().await? {
+        loop {
+            let record = match records.next().await {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(error) => {
+                    self.flush(batch, &records).await?;
+                    return self.unreadable(candidate, error).await;
+                }
+            };
             if *inner.closing.borrow() {
                 return Err(Error::Closed);
             }
@@ -279,6 +289,23 @@ impl<'a> Run<'a> {
             }
         }
         self.flush(batch, &records).await
+    }
+
+    /// Decides about a segment that cannot be opened or read. It may be gone, because its last blob was removed. One that
+    /// is damaged stays.
+    async fn unreadable(&self, candidate: &Candidate, error: Error) -> Result<()> {
+        if error.is_not_attempted() {
+            return Err(error);
+        }
+        let view = View::new(self.inner.sequencer.durable());
+        if view
+            .read(|view| view.segment(candidate.id))
+            .await?
+            .is_some()
+        {
+            tracing::error!(%error, "a segment cannot be read as a whole, so it is not compacted; `tonnage fsck` lists its blobs");
+        }
+        Ok(())
     }
 
     /// Returns whether a record is the place of a blob that is not known to be damaged.

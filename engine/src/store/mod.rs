@@ -49,7 +49,7 @@ use crate::poison::Poison;
 use crate::recovery::lock::StoreLock;
 use crate::segment::{BlobReader, Segments};
 use crate::table::{resident, resident_off_worker};
-use crate::upload::{Upload, UploadStatus, Uploads};
+use crate::upload::{DiskSpace, Upload, UploadStatus, Uploads};
 
 use crate::sync::{Mutex, Notify, oneshot};
 use crate::vocabulary::{Batch, Change, ClientId, UploadClaim, UploadId, UploadSpec};
@@ -194,7 +194,7 @@ impl Store {
     /// Protects `digest` from collection for the grace period; called before an answer promises that it exists. What a
     /// manifest references needs no lease and costs no memory.
     pub async fn lease(&self, digest: &Digest) -> Result<()> {
-        if !self.view().read(|view| view.referenced(digest)).await? {
+        if self.view().read(|view| view.needs_lease(digest)).await? {
             self.inner.leases.grant(*digest).await?;
         }
         Ok(())
@@ -211,6 +211,20 @@ impl Store {
         self.inner.leases.holds(digest)
     }
 
+    /// Admits an upload before its first byte. If the disk is nearly full, idle uploads are ended first.
+    ///
+    /// # Errors
+    /// [`Error::NearlyFull`] if less space is free than uploads must leave.
+    pub async fn admit_upload(&self) -> Result<()> {
+        self.inner.poison.check()?;
+        self.inner.uploads.admit().await
+    }
+
+    /// Returns the last measurement of free space, and measures again for the next call. Never waits.
+    pub fn disk_space(&self) -> Option<DiskSpace> {
+        self.inner.uploads.disk_space()
+    }
+
     /// Begins an upload; creates no file until its bytes outgrow memory.
     pub fn begin_upload(&self, spec: UploadSpec) -> Result<UploadId> {
         self.inner.poison.check()?;
@@ -222,7 +236,8 @@ impl Store {
         self.inner.uploads.status(id, repository)
     }
 
-    /// Opens an upload for a request, which takes the turn from the one before if it may.
+    /// Opens an upload for a request, which takes the turn from the one before if it may. A request that brings bytes
+    /// is admitted first ([`Store::admit_upload`]).
     pub async fn open_upload(
         &self,
         id: UploadId,
@@ -267,7 +282,10 @@ impl Store {
 
     /// Returns the totals of collection since the store was opened.
     pub fn collection_totals(&self) -> CollectionTotals {
-        self.inner.collection.totals()
+        CollectionTotals {
+            lock_hold_max: self.inner.sequencer.longest_hold(),
+            ..self.inner.collection.totals()
+        }
     }
 
     /// Returns the totals of compaction since the store was opened.

@@ -138,6 +138,7 @@ impl Store {
             took: Duration::ZERO,
         };
         let inner = assemble(claim, options, recovered, context, &mut report).await?;
+        inner.uploads.measure_space().await;
         report.took = inner.env.clock.monotonic().saturating_sub(began);
         background::start(&inner);
         Ok((Self { inner }, report))

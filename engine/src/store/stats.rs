@@ -8,6 +8,7 @@ use crate::catalog::View;
 use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::io::{Class, Space};
+use crate::upload::DiskSpace;
 
 /// Figures of a store at one LSN.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub struct StoreStats {
     pub disk_total_bytes: u64,
     /// Bytes available on it.
     pub disk_available_bytes: u64,
+    /// Free bytes below which the bytes of uploads are refused; 0 for a closed store, which takes none.
+    pub free_space_min_bytes: u64,
     /// Whether an earlier failure stopped writes.
     pub poisoned: bool,
 }
@@ -55,6 +58,7 @@ impl StoreStats {
             runs: RunStats::default(),
             disk_total_bytes: space.total_bytes,
             disk_available_bytes: space.available_bytes,
+            free_space_min_bytes: 0,
             poisoned: false,
         };
         let mut segments = view.segments();
@@ -79,6 +83,8 @@ pub(super) async fn gather(inner: &Inner) -> Result<StoreStats> {
         uploads: inner.uploads.len() as u64,
         delta_bytes: inner.sequencer.delta_bytes() as u64,
         runs: inner.checkpoints.stats(inner),
+        free_space_min_bytes: DiskSpace::new(space, inner.options.free_space_min_bytes)
+            .free_min_bytes,
         poisoned: inner.poison.cause().is_some(),
         ..StoreStats::count(&view, space).await?
     })

@@ -40,12 +40,13 @@ pub(super) struct IdleSpace {
     pub(super) idle: Duration,
 }
 
-/// Chooses the upload that is ended when the disk is full: the one with the most bytes on disk times idle time. So an
-/// abandoned upload is ended before a larger one whose client pauses, and few large ones before many small ones.
-pub(super) fn most_idle(uploads: impl Iterator<Item = (UploadId, IdleSpace)>) -> Option<UploadId> {
-    let weight = |space: &IdleSpace| u128::from(space.bytes) * space.idle.as_millis();
-    let most = uploads.max_by_key(|(_, space)| weight(space));
-    most.map(|(id, _)| id)
+/// Chooses the upload that is ended when the disk is full or nearly full: the longest idle one, because its client is
+/// the least likely to return. Of equally idle ones, the one with the most bytes on disk.
+pub(super) fn longest_idle(
+    uploads: impl Iterator<Item = (UploadId, IdleSpace)>,
+) -> Option<UploadId> {
+    let longest = uploads.max_by_key(|(_, space)| (space.idle, space.bytes));
+    longest.map(|(id, _)| id)
 }
 
 /// Uploads by repository and rank.
@@ -261,13 +262,13 @@ mod tests {
         assert!(order.waiting.is_empty() && order.ranks.is_empty());
     }
 
-    /// Guards: on a full disk the upload with the most bytes times idle time is ended.
+    /// Guards: on a full disk the longest idle upload is ended, of equally idle ones the largest.
     #[test]
-    fn the_most_idle_space_is_freed() {
+    fn the_longest_idle_space_is_freed() {
         let cases = [
             (vec![(100, 5), (100, 9), (100, 7)], Some(2)),
             (vec![(100, 5), (900, 5)], Some(2)),
-            (vec![(1 << 40, 3), (1 << 30, 9000)], Some(2)),
+            (vec![(1 << 40, 3), (1 << 10, 9000)], Some(2)),
             (vec![], None),
         ];
         for (idle, expected) in cases {
@@ -275,7 +276,7 @@ mod tests {
                 let idle = Duration::from_secs(seconds);
                 (id(number), IdleSpace { bytes, idle })
             });
-            assert_eq!(most_idle(idle), expected.map(id));
+            assert_eq!(longest_idle(idle), expected.map(id));
         }
     }
 }

@@ -25,6 +25,7 @@ mod spill;
 mod staging;
 #[cfg(test)]
 mod tests;
+mod watermark;
 #[cfg(test)]
 pub(crate) mod workbench;
 
@@ -39,6 +40,7 @@ pub use request::{Savepoint, Upload};
 pub(crate) use resume::resumable_segments;
 pub(crate) use resume::{FoundLog, ReadLog, logs};
 pub(crate) use sessions::Uploads;
+pub use watermark::DiskSpace;
 
 /// Returns whether `name` is that of an upload log.
 pub(crate) fn is_log_name(name: &str) -> bool {

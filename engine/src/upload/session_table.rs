@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::eviction::{EvictionOrder, IdleSpace, QUIET, most_idle};
+use super::eviction::{EvictionOrder, IdleSpace, QUIET, longest_idle};
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::sync::Mutex;
@@ -85,11 +85,11 @@ impl SessionTable {
         }
     }
 
-    /// Ends the upload that keeps the most space on disk while it is idle ([`most_idle`]), and returns it.
+    /// Ends the longest idle upload that has bytes on disk ([`longest_idle`]), and returns it.
     pub(super) fn evict_for_space(&self, now: Duration) -> Option<Arc<Session>> {
         let mut sessions = self.sessions.lock();
         let is_quiet = |(_, space): &(UploadId, IdleSpace)| space.idle >= QUIET;
-        sessions.evict(|sessions| most_idle(sessions.idle_spaces(now).filter(is_quiet)))
+        sessions.evict(|sessions| longest_idle(sessions.idle_spaces(now).filter(is_quiet)))
     }
 
     /// Returns the time until an unused upload may be ended for space; `None` if there is none.

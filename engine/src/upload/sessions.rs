@@ -17,6 +17,7 @@ use super::session_table::SessionTable;
 use super::shared::{Shared, UploadIdentity};
 use super::space::Space;
 use super::staging::StagingBudget;
+use super::watermark::Measurement;
 use super::{Existing, UploadStatus};
 use crate::digest::{Algorithm, Digest};
 use crate::error::{Error, Result};
@@ -60,6 +61,7 @@ impl Uploads {
             options,
             staging,
             space: Space::default(),
+            measurement: Measurement::default(),
             sessions: Arc::downgrade(&sessions),
             held: Arc::default(),
         });
@@ -210,15 +212,22 @@ impl Uploads {
     ///
     /// Waits for a step that is under way, never for a client. If the upload is becoming a blob, it waits for the
     /// outcome.
+    ///
+    /// # Errors
+    /// [`Error::NearlyFull`] if the request brings bytes and the disk is nearly full; the upload is unchanged, and
+    /// the turn stays with the request before.
     pub(crate) async fn open(
         self: &Arc<Self>,
         id: UploadId,
         repository: &str,
         claim: UploadClaim,
     ) -> Result<Upload> {
+        let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
+        let _waiting = WaitGuard::begin(self, &session);
+        if claim.brings_bytes {
+            self.admit().await?;
+        }
         loop {
-            let session = self.find(id, repository).ok_or(Error::UnknownUpload)?;
-            let _waiting = WaitGuard::begin(self, &session);
             let changed = session.changed();
             let turn = {
                 let mut body = session.hold(self).await;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use super::session_table::SessionTable;
 use super::space::Space;
 use super::staging::StagingBudget;
+use super::watermark::Measurement;
 use crate::io::{Directory, Env};
 use crate::options::Options;
 use crate::segment::Segments;
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     pub(super) options: Options,
     pub(super) staging: Arc<StagingBudget>,
     pub(super) space: Space,
+    pub(super) measurement: Measurement,
     pub(super) sessions: Weak<SessionTable>,
     /// Notified when an upload holds memory or a descriptor that it did not hold before.
     pub(super) held: Arc<Notify>,

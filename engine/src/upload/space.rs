@@ -1,9 +1,9 @@
 //! Space for uploads on a full disk.
 //!
 //! Owns: ending idle uploads for a write that found the disk full, and the check of announced lengths. Refuses: which
-//! upload is ended (`eviction`).
+//! upload is ended (`eviction`), and the measurement of free space (`watermark`).
 //!
-//! Invariants: an upload is ended only for bytes that a request is writing, never for an announced length, nor to write
+//! Invariants: an upload is ended only for bytes that a request is writing or brings, never for an announced length, nor to write
 //! what another idle upload holds in memory. Uploads are ended one at a time, and no further one for a write once
 //! ending one freed nothing. An upload that was used a moment ago is not ended yet: its client may continue.
 
@@ -14,7 +14,6 @@ use super::eviction::QUIET;
 use super::session_table::SessionTable;
 use super::shared::Shared;
 use crate::error::{Error, Result};
-use crate::io::Class;
 use crate::sync::AtomicU64;
 
 /// The state of ending uploads for space.
@@ -68,6 +67,11 @@ macro_rules! with_space {
 pub(super) use with_space;
 
 impl Space {
+    /// Waits until no upload is being ended, and prevents that another one is.
+    pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.ending.lock().await
+    }
+
     fn freed(&self) -> u64 {
         self.freed.load(Ordering::Acquire)
     }
@@ -90,7 +94,7 @@ impl Shared {
         let clock = &self.env.clock;
         let until = clock.monotonic() + QUIET;
         loop {
-            let one_at_a_time = self.space.ending.lock().await;
+            let one_at_a_time = self.space.lock().await;
             if self.space.freed() != freed_before {
                 return Some(true);
             }
@@ -105,16 +109,18 @@ impl Shared {
         }
     }
 
-    async fn end_one(&self, sessions: &SessionTable, now: Duration) -> Option<bool> {
-        let free_before = self.free_bytes().await;
+    /// Ends the longest idle upload and waits until its files are removed; returns whether that freed space, or `None`
+    /// if none can be ended. The caller holds [`Space::lock`].
+    pub(super) async fn end_one(&self, sessions: &SessionTable, now: Duration) -> Option<bool> {
+        let free_before = self.measure().await;
         let session = sessions.evict_for_space(now)?;
-        tracing::info!(upload = %session.id(), repository = session.repository(), "an idle upload was ended because the disk is full");
+        tracing::info!(upload = %session.id(), repository = session.repository(), "an idle upload was ended because the disk is full or nearly full");
         session.settle_and_abandon().await;
         drop(session);
         self.segments.files().unlinked().await;
         // If it is not known, the next attempt shows it.
-        let freed = match (free_before, self.free_bytes().await) {
-            (Some(before), Some(after)) => after > before,
+        let freed = match (free_before, self.measure().await) {
+            (Some(before), Some(after)) => after.available_bytes > before.available_bytes,
             _ => true,
         };
         if freed {
@@ -127,9 +133,10 @@ impl Shared {
     /// promise, because others write as well.
     pub(super) async fn check_announced(&self, length: u64) -> Result<()> {
         // If it is not known, the writes show it.
-        let Some(free) = self.free_bytes().await else {
+        let Some(space) = self.measure().await else {
             return Ok(());
         };
+        let free = space.available_bytes.saturating_sub(space.free_min_bytes);
         if length <= free {
             return Ok(());
         }
@@ -144,11 +151,5 @@ impl Shared {
             free,
             idle,
         })
-    }
-
-    async fn free_bytes(&self) -> Option<u64> {
-        let dir = self.segments.files().dir();
-        let space = self.env.io.space(Class::Directory.call(), dir).await;
-        space.ok().map(|space| space.available_bytes)
     }
 }

@@ -94,4 +94,6 @@ pub struct UploadClaim {
     pub position: UploadPosition,
     /// Algorithm of the digest that it names. An upload without bytes switches to it.
     pub algorithm: Option<Algorithm>,
+    /// Whether it brings bytes. It is refused if the disk is nearly full.
+    pub brings_bytes: bool,
 }

@@ -27,6 +27,7 @@ pub struct Stats {
     pub delta_bytes: u64,
     pub disk_total_bytes: u64,
     pub disk_available_bytes: u64,
+    pub free_space_min_bytes: u64,
     pub poisoned: bool,
 }
 
@@ -42,6 +43,7 @@ impl From<StoreStats> for Stats {
             delta_bytes: stats.delta_bytes,
             disk_total_bytes: stats.disk_total_bytes,
             disk_available_bytes: stats.disk_available_bytes,
+            free_space_min_bytes: stats.free_space_min_bytes,
             poisoned: stats.poisoned,
         }
     }

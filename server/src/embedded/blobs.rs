@@ -52,7 +52,11 @@ impl BlobStore for StoreBlobs {
     }
 
     fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>> {
-        future::ready(self.0.begin_upload(spec).map_err(error)).boxed()
+        async move {
+            self.0.admit_upload().await.map_err(error)?;
+            self.0.begin_upload(spec).map_err(error)
+        }
+        .boxed()
     }
 
     fn offset<'a>(&'a self, id: UploadId, repository: &'a str) -> BoxFuture<'a, Result<u64>> {
@@ -114,6 +118,8 @@ impl BlobStore for StoreBlobs {
     fn condition(&self) -> BoxFuture<'_, Condition> {
         let condition = if self.0.poisoned().is_some() {
             Condition::ReadOnly
+        } else if self.0.disk_space().is_some_and(|space| space.is_low()) {
+            Condition::NearlyFull
         } else {
             Condition::Ready
         };

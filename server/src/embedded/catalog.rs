@@ -76,7 +76,11 @@ impl View for Snapshot {
     }
 
     fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>> {
-        self.read(move |view| Ok(view.blob(&digest)?.map(|found| stored(digest, found))))
+        self.read(move |view| {
+            Ok(view
+                .blob(&digest)?
+                .map(|found| stored(digest, found, false)))
+        })
     }
 
     fn holders(&self, digest: Digest, limit: usize) -> BoxFuture<'_, Result<Vec<String>>> {
@@ -85,10 +89,11 @@ impl View for Snapshot {
 }
 
 /// Converts a blob for the blob store of this pair of ports.
-fn stored(digest: Digest, found: engine::BlobInfo) -> StoredBlob {
+fn stored(digest: Digest, found: engine::BlobInfo, needs_lease: bool) -> StoredBlob {
     StoredBlob {
         digest,
         length: found.length,
+        needs_lease,
         ticket: Arc::new(found),
     }
 }
@@ -134,8 +139,11 @@ impl RepositoryView for SnapshotRepository {
 
     fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>> {
         self.read(move |repository| {
-            let found = repository.blob(&digest)?;
-            Ok(found.map(|found| stored(digest, found)))
+            let Some(found) = repository.blob(&digest)? else {
+                return Ok(None);
+            };
+            let needs_lease = repository.needs_lease(&digest)?;
+            Ok(Some(stored(digest, found, needs_lease)))
         })
     }
 

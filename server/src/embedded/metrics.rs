@@ -1,9 +1,11 @@
 //! Exports the engine's counters as metrics.
 //!
-//! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes, and those of collection.
+//! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes, of its free space, and
+//! those of collection.
 //! Refuses: gathering; the numbers are read from the store at each scrape.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
@@ -50,14 +52,83 @@ impl Collector for StoreMetrics {
             "Disk operations that failed, or were not attempted because descriptors, threads or memory were missing",
             failures,
         )?;
-        self.encode_collection(&mut encoder)
+        self.encode_space(&mut encoder)?;
+        self.encode_collection(&mut encoder)?;
+        self.encode_compaction(&mut encoder)
     }
 }
 
 impl StoreMetrics {
+    fn encode_space(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        // The system may not say.
+        let Some(space) = self.0.disk_space() else {
+            return Ok(());
+        };
+        for (name, help, value) in [
+            (
+                "storage_free_bytes",
+                "Bytes free on the store's file system, measured at the last push or scrape",
+                space.available_bytes,
+            ),
+            (
+                "storage_free_min_bytes",
+                "Free bytes below which pushes are refused",
+                space.free_min_bytes,
+            ),
+            (
+                "storage_nearly_full",
+                "Whether fewer bytes are free than that (1) or not (0)",
+                u64::from(space.is_low()),
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(gauge)?;
+        }
+        Ok(())
+    }
+
+    fn encode_compaction(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let compacted = self.0.compaction_totals();
+        for (name, help, value) in [
+            (
+                "compacted_segments",
+                "Segments that compaction freed",
+                compacted.segments,
+            ),
+            (
+                "compacted_blobs",
+                "Blobs that compaction moved",
+                compacted.blobs,
+            ),
+            (
+                "compaction_written_bytes",
+                "Bytes of records that compaction copied",
+                compacted.moved_bytes,
+            ),
+            (
+                "compaction_read_bytes",
+                "Bytes that compaction read from segments",
+                compacted.read_bytes,
+            ),
+            (
+                "compaction_freed_bytes",
+                "Dead bytes whose space compaction returned",
+                compacted.freed_bytes,
+            ),
+        ] {
+            counter(encoder, name, help, value)?;
+        }
+        Ok(())
+    }
+
     fn encode_collection(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let totals = self.0.collection_totals();
         for (name, help, value) in [
+            (
+                "collection_candidates",
+                "Suspects whose grace was over, so that collection looked them up",
+                totals.candidates,
+            ),
             (
                 "collected_blobs",
                 "Blobs that collection removed",
@@ -74,8 +145,28 @@ impl StoreMetrics {
                 totals.segments,
             ),
         ] {
-            let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            ConstCounter::new(value).encode(counter)?;
+            counter(encoder, name, help, value)?;
+        }
+        let milliseconds = Duration::from_millis;
+        for (name, help, value) in [
+            (
+                "collection_lag_seconds",
+                "Longest time, grace included, from a blob's last reference lost to its space returned, in the last cycle that removed blobs",
+                milliseconds(totals.lag_last_ms),
+            ),
+            (
+                "collection_lag_max_seconds",
+                "The same in all cycles since the start",
+                milliseconds(totals.lag_max_ms),
+            ),
+            (
+                "collection_lock_hold_max_seconds",
+                "Longest time since the start for which collection or compaction held the lock under which commits are queued",
+                totals.lock_hold_max,
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value.as_secs_f64()).encode(gauge)?;
         }
         let last = encoder.encode_descriptor(
             "collection_last_success_timestamp_seconds",
@@ -85,6 +176,11 @@ impl StoreMetrics {
         )?;
         ConstGauge::new(totals.last_success_unix_ms / 1000).encode(last)
     }
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    ConstCounter::new(value).encode(counter)
 }
 
 /// Encodes a family of counters.

@@ -66,6 +66,7 @@ fn error(error: tonnage_engine::Error) -> Error {
         Engine::OutOfOrder { first, offset } => Error::OutOfOrder { first, offset },
         Engine::TooManyUploads { max } => Error::TooManyUploads { max },
         Engine::NoSpace { .. } => Error::Full(Arc::new(error)),
+        Engine::NearlyFull { free, min } => Error::NearlyFull { free, min },
         Engine::NoSpaceAnnounced {
             announced, free, ..
         } => Error::NoRoom { announced, free },

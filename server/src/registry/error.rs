@@ -188,14 +188,25 @@ pub enum Error {
         "the registry's disk is full; pulls and deletes still work; free space, then push again"
     )]
     Full(#[source] Cause),
+    /// Less space is free than uploads must leave.
+    #[error(
+        "the registry's disk is nearly full: {free} bytes are free, fewer than the {min} that pushes must leave; pulls \
+         and deletes still work; delete content or free space, then push again"
+    )]
+    NearlyFull {
+        /// Bytes that are free.
+        free: u64,
+        /// The low watermark.
+        min: u64,
+    },
     /// The blob that was announced cannot fit.
     #[error(
-        "the blob's {announced} bytes do not fit: {free} bytes are free on the registry's disk; free space, then push again"
+        "the blob's {announced} bytes do not fit: {free} bytes are free for pushes on the registry's disk; free space, then push again"
     )]
     NoRoom {
         /// Bytes of the blob, as its client says.
         announced: u64,
-        /// Bytes that are free.
+        /// Bytes that are free above the low watermark.
         free: u64,
     },
     /// The operation was not attempted, because a resource of the system was exhausted.

@@ -68,25 +68,16 @@ impl Registry {
         })
     }
 
-    /// Finds the blob of that digest in the repository, to be read now.
+    /// Finds the blob of that digest in the repository. The answer promises that it exists, so it is leased, unless a
+    /// manifest references it.
     pub async fn find_blob(&self, pull: &Authorized<Pull>, digest: Digest) -> Result<Found> {
-        let found = self.linked(pull.repository().as_str(), digest).await?;
-        let found = found.ok_or_else(|| Error::blob_unknown(pull.repository(), digest))?;
+        let name = pull.repository();
+        let mut found = self.linked(name.as_str(), digest).await?;
+        if found.as_ref().is_some_and(|found| found.needs_lease) {
+            found = self.lease_linked(name.as_str(), digest).await?;
+        }
+        let found = found.ok_or_else(|| Error::blob_unknown(name, digest))?;
         Ok(Found::blob(found))
-    }
-
-    /// Finds the blob for an answer that only states that it exists, and leases it.
-    pub async fn find_and_lease_blob(
-        &self,
-        pull: &Authorized<Pull>,
-        digest: Digest,
-    ) -> Result<Found> {
-        self.find_blob(pull, digest).await?;
-        let promised = self
-            .lease_linked(pull.repository().as_str(), digest)
-            .await?;
-        let promised = promised.ok_or_else(|| Error::blob_unknown(pull.repository(), digest))?;
-        Ok(Found::blob(promised))
     }
 
     /// Returns whether its bytes are known to be damaged. An existence check then reports it as missing, so that the

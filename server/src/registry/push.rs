@@ -70,6 +70,7 @@ impl Registry {
         let claim = UploadClaim {
             position,
             algorithm,
+            brings_bytes: source.length() != Some(0),
         };
         let mut upload = self.resume_upload(push, id, chunk, claim, source).await?;
         // hyper enforces the announced length, so no savepoint is needed.
@@ -95,11 +96,26 @@ impl Registry {
         let claim = UploadClaim {
             position: chunk.map_or(UploadPosition::End, |chunk| UploadPosition::At(chunk.first)),
             algorithm: Some(digest.algorithm()),
+            // Without bytes it only finishes what was received.
+            brings_bytes: source.length() != Some(0),
         };
-        let mut upload = match self.resume_upload(push, id, chunk, claim, source).await {
+        let upload = match self.resume_upload(push, id, chunk, claim, source).await {
             Err(Error::UploadUnknown) => return self.repeat_close(push, id, digest, source).await,
             taken => taken?,
         };
+        self.receive_and_finish(push, upload, digest, chunk, source)
+            .await
+    }
+
+    /// Appends a body to an upload that the request has, and finishes it.
+    async fn receive_and_finish(
+        &self,
+        push: &Authorized<Push>,
+        mut upload: Box<dyn Upload>,
+        digest: Digest,
+        chunk: Option<ChunkRange>,
+        source: &mut impl Source,
+    ) -> Result<()> {
         let rollback_to = if chunk.is_some() {
             RollbackTo::Current
         } else {
@@ -179,7 +195,15 @@ impl Registry {
         // The client does not know the id, so the upload ends with this request in every case.
         let (algorithm, length) = (digest.algorithm(), source.length());
         let id = self.begin(push, Some(algorithm), length, true).await?;
-        self.close_upload(push, id, digest, None, source).await
+        let claim = UploadClaim {
+            position: UploadPosition::End,
+            algorithm: Some(algorithm),
+            // It was admitted when it began. A refusal now would leave the upload.
+            brings_bytes: false,
+        };
+        let upload = self.resume_upload(push, id, None, claim, source).await?;
+        self.receive_and_finish(push, upload, digest, None, source)
+            .await
     }
 
     async fn link_blob(&self, push: &Authorized<Push>, staged: Staged) -> Result<()> {

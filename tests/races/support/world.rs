@@ -131,6 +131,7 @@ impl Rng for Rest {
 pub fn options() -> Options {
     Options {
         journal_file_bytes: 32 << 10,
+        free_space_min_bytes: Some(0),
         reserve_bytes: 4096,
         shared_segment_bytes: 1 << 20,
         spill_threshold_bytes: 64 << 10,

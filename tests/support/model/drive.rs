@@ -93,9 +93,10 @@ impl Client {
                     Answer::Done
                 }
                 Error::Unmet(unmet) => Answer::Refused(format!("{unmet:?}")),
-                error @ (Error::NoSpace { .. } | Error::UnknownUpload | Error::UploadBusy) => {
-                    Answer::Failed(error.to_string())
-                }
+                error @ (Error::NoSpace { .. }
+                | Error::NearlyFull { .. }
+                | Error::UnknownUpload
+                | Error::UploadBusy) => Answer::Failed(error.to_string()),
                 error => Answer::Unknown(error.to_string()),
             });
             if let Answer::Committed(lsn) = answer
@@ -350,6 +351,7 @@ impl Client {
     ) -> Result<(UploadId, FinishedBlob), Error> {
         let whole = content::bytes(number);
         let hint = how.announced.then_some(whole.len() as u64);
+        self.store.admit_upload().await?;
         let id = self.begin(repository, number, hint)?;
         let mut upload = self.open(id, repository).await?;
         let half = whole.len() / 2;
@@ -398,6 +400,7 @@ impl Client {
     async fn take_over(&self, mut older: Upload, repository: &str) -> Result<Upload, Error> {
         let claim = UploadClaim {
             position: UploadPosition::At(older.offset()),
+            brings_bytes: true,
             ..UploadClaim::default()
         };
         let newer = self

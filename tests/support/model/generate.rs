@@ -116,6 +116,9 @@ impl History {
         } else if self.seed % 4 == 1 {
             options.reserve_bytes = 256 << 10; // an open on a full disk uses a part of it
         }
+        if self.seed % 8 == 7 {
+            options.free_space_min_bytes = Some(64 << 10); // some pushes are refused early
+        }
         options
     }
 
@@ -141,6 +144,8 @@ pub fn options() -> Options {
         collection_grace: GRACE,
         // Histories collect by a call, so that the model knows when.
         collection_manual: true,
+        // Most tests fill the disk to its end.
+        free_space_min_bytes: Some(0),
         reserve_bytes: 64 << 10,
         ..Options::default()
     }

@@ -52,14 +52,20 @@ pub(crate) fn run(arguments: &Stats) -> Result<Exit, Failure> {
 
 fn print(counted: &Counted<'_>) -> Result<(), Failure> {
     let Counted { data, open, stats } = counted;
-    let state = match (open, stats.poisoned) {
-        (false, _) => "closed",
-        (true, false) => "open, a server runs",
-        (true, true) => "open, but read-only since a failure; the server's log has the cause",
+    let is_low = stats.disk_available_bytes < stats.free_space_min_bytes;
+    let state = match (open, stats.poisoned, is_low) {
+        (false, _, _) => "closed",
+        (true, false, false) => "open, a server runs",
+        (true, false, true) => "open, but pushes are refused: the disk is nearly full",
+        (true, true, _) => "open, but read-only since a failure; the server's log has the cause",
     };
     let stored = format_about(stats.blob_bytes);
     let free = format_about(stats.disk_available_bytes);
     let total = format_about(stats.disk_total_bytes);
+    let kept = match stats.free_space_min_bytes {
+        0 => String::new(),
+        min => format!(", uploads must leave {}", format_about(min)),
+    };
     for (name, value) in [
         ("store", data.display().to_string()),
         ("state", state.to_owned()),
@@ -67,7 +73,7 @@ fn print(counted: &Counted<'_>) -> Result<(), Failure> {
         ("blobs", format!("{}, {stored}", stats.blobs)),
         ("uploads", format!("{} unfinished", stats.uploads)),
         ("segments", stats.segments.to_string()),
-        ("disk", format!("{free} of {total} free")),
+        ("disk", format!("{free} of {total} free{kept}")),
         ("last LSN", stats.lsn.to_string()),
     ] {
         output::result(&format!("{name:<12}  {value}"))?;

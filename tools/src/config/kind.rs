@@ -175,6 +175,21 @@ where
     }
 }
 
+/// Returns the kind of sizes in bytes, or `auto`.
+pub(crate) fn size_or_auto(range: RangeInclusive<u64>) -> Kind<Option<u64>> {
+    let Kind { parse, range, .. } = size::<u64>(range);
+    let parse = move |text: &str| match text {
+        "auto" => Ok(None),
+        _ => parse(text).map(Some),
+    };
+    Kind {
+        range,
+        ..Kind::new(Form::Size, parse, |size| {
+            size.map_or("auto".to_owned(), format_size)
+        })
+    }
+}
+
 /// Returns the kind of durations.
 pub(crate) fn duration(range: RangeInclusive<Duration>) -> Kind<Duration> {
     let kind = Kind::new(Form::Duration, parse_duration, |duration| {

@@ -13,7 +13,7 @@ use tonnage_server::ServerOptions;
 
 use crate::config::kind::{
     address, address_or_off, count, duration, hosts, locations, path, registries, repositories,
-    size, switch, threads, word,
+    size, size_or_auto, switch, threads, word,
 };
 use crate::config::reader::{OptionInfo, Reader};
 use crate::exit::Exit;
@@ -23,6 +23,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
+const PIB: u64 = 1 << 50;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -191,6 +192,8 @@ impl Config {
             "Size at which the next journal file is begun");
         reader.read("storage.delta_budget", &mut store.delta_budget_bytes, size(MIB..=64 * GIB),
             "Memory of changes since the last checkpoint at which the next one begins");
+        reader.read("storage.free_space_min", &mut store.free_space_min_bytes, size_or_auto(0..=PIB),
+            "Free space below which pushes are refused; pulls and deletes still work; auto is a twentieth of the file system, at most 1 GiB; 0 B for none");
         reader.read("storage.upload_ttl", &mut store.upload_ttl, duration(MINUTE..=YEAR),
             "How long an unfinished upload is kept after its last byte");
         reader.read("collection.manual", &mut store.collection_manual, switch(),

@@ -111,14 +111,18 @@ async fn metrics(State(state): State<ProbeState>) -> impl IntoResponse {
     }
 }
 
-/// Answers `/readyz`. A read-only store still serves pulls, so it counts as ready; the body and a metric report that it
-/// is read-only.
+/// Answers `/readyz`. A store that is read-only, or whose disk is nearly full, still serves pulls, so it counts as
+/// ready; the body and a metric report it.
 async fn ready(State(state): State<ProbeState>) -> impl IntoResponse {
     if state.draining.is_cancelled() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n");
     }
     match state.registry.condition().await {
         Condition::Ready => (StatusCode::OK, "ready\n"),
+        Condition::NearlyFull => (
+            StatusCode::OK,
+            "pushes are refused: the disk is nearly full; free space or delete content\n",
+        ),
         Condition::ReadOnly => (
             StatusCode::OK,
             "read-only: the storage failed a write; see the log\n",

@@ -1,6 +1,6 @@
 //! `/v2/<name>/blobs/<digest>`
 
-use http::{StatusCode, header};
+use http::StatusCode;
 
 use super::content::{self, Caching};
 use super::context::RequestContext;
@@ -10,21 +10,14 @@ use crate::frontends::body::Body;
 use crate::oci::{Digest, RepositoryName};
 use crate::registry::Error;
 
-/// Answers GET and HEAD. An answer without bytes promises that the blob exists, so it takes a lease.
+/// Answers GET and HEAD.
 pub(super) async fn get(
     context: &RequestContext<'_>,
     name: RepositoryName,
     digest: Digest,
 ) -> Reply {
     let pull = context.authorize(Pull(name)).await?;
-    let registry = context.registry();
-    // A 304 has no bytes either.
-    let sends_none = context.is_head() || context.head.headers.contains_key(header::IF_NONE_MATCH);
-    let found = if sends_none {
-        registry.find_and_lease_blob(&pull, digest).await?
-    } else {
-        registry.find_blob(&pull, digest).await?
-    };
+    let found = context.registry().find_blob(&pull, digest).await?;
     let gone = || Error::BlobUnknown {
         repository: pull.repository().clone(),
         digest,

@@ -175,11 +175,13 @@ fn answer_to(error: &Error) -> (StatusCode, Code) {
         | Error::TooManyRequests
         | Error::TooManyManifests
         | Error::TooManyLists => (StatusCode::TOO_MANY_REQUESTS, Code::TooManyRequests),
-        Error::Full(_)
-        | Error::NoRoom { .. }
-        | Error::NotAttempted { .. }
-        | Error::ReadOnly(_)
-        | Error::Closing => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
+        // The answer to a full disk is not 503: see ARCHITECTURE.md, "Full and nearly full disks".
+        Error::Full(_) | Error::NoRoom { .. } | Error::NearlyFull { .. } => {
+            (StatusCode::INSUFFICIENT_STORAGE, Code::Unknown)
+        }
+        Error::NotAttempted { .. } | Error::ReadOnly(_) | Error::Closing => {
+            (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
+        }
         Error::Damaged(_) | Error::Internal(_) => {
             (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown)
         }
@@ -192,8 +194,11 @@ fn log(error: &Error, status: StatusCode) {
         return;
     }
     let cause = std::error::Error::source(error).map(tracing::field::display);
-    // Clients cause these, for example by announcing more than fits.
-    if matches!(error, Error::Closing | Error::NoRoom { .. }) {
+    // Clients cause these, for example by announcing more than fits, or every push repeats them.
+    if matches!(
+        error,
+        Error::Closing | Error::NoRoom { .. } | Error::NearlyFull { .. }
+    ) {
         tracing::info!(%error, "refused");
     } else {
         tracing::error!(%error, cause, "failed");

@@ -38,6 +38,8 @@ pub struct StoredBlob {
     pub digest: Digest,
     /// Its length in bytes.
     pub length: u64,
+    /// Whether nothing else protects it from collection, so that an answer has to lease it.
+    pub needs_lease: bool,
     /// Data of the catalog for the blob store of the same pair, which downcasts it. A ticket of another pair is a bug
     /// and panics.
     pub ticket: Arc<dyn Any + Send + Sync>,
@@ -56,6 +58,8 @@ pub struct Savepoint(pub Box<dyn Any + Send + Sync>);
 pub enum Condition {
     /// Reads and writes.
     Ready,
+    /// Reads, deletes and small writes; uploads are refused until there is space.
+    NearlyFull,
     /// Reads only, after a failure. A restart may fix it.
     ReadOnly,
     /// Neither.
@@ -98,8 +102,8 @@ pub trait BlobStore: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// [`Error::TooManyUploads`] if no unfinished upload may be evicted; [`Error::NoRoom`] if the announced length
-    /// cannot fit.
+    /// [`Error::TooManyUploads`] if no unfinished upload may be evicted; [`Error::NearlyFull`]; [`Error::NoRoom`] if
+    /// the announced length cannot fit.
     fn begin(&self, spec: UploadSpec) -> BoxFuture<'_, Result<UploadId>>;
 
     /// Returns how many bytes an upload has received.
@@ -117,7 +121,8 @@ pub trait BlobStore: Send + Sync + Debug {
     /// # Errors
     ///
     /// [`Error::UploadUnknown`] if the repository has no such upload; [`Error::OutOfOrder`] if the claimed position is
-    /// not where the upload is; [`Error::UploadBusy`] if another request writes and this one may not take over.
+    /// not where the upload is; [`Error::UploadBusy`] if another request writes and this one may not take over;
+    /// [`Error::NearlyFull`] if the request brings bytes.
     fn resume<'a>(
         &'a self,
         id: UploadId,
