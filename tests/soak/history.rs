@@ -63,7 +63,9 @@ impl History {
         let mut about: Vec<_> = Vec::new();
         for (number, events) in self.clients.iter().enumerate() {
             let events = events.lock();
-            let found = events.iter().filter(|event| event.digest == digest);
+            let found = events
+                .iter()
+                .filter(|event| !digest.is_empty() && event.digest == digest);
             about.extend(found.map(|event| (number, event.clone())));
         }
         about.sort_by_key(|(_, event)| event.sent);

@@ -5,7 +5,7 @@
 //! Refuses: promises that may have ended.
 //!
 //! A link must be there while something that this client pushed references its blob, and while a promise of it holds:
-//! after a 201 or a HEAD, and after the last reference was removed.
+//! after a 201, a HEAD or a GET, and after the last reference was removed.
 
 use std::collections::HashMap;
 use std::time::Instant;

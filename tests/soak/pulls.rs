@@ -13,7 +13,7 @@ use tonnage_tests::http::Upload;
 
 use crate::client::{Ask, Checked, Client, unexpected, violation};
 use crate::pushes::TAGS;
-use crate::world::{Manifest, Tag, World};
+use crate::world::{Manifest, REPOSITORIES, Tag, World};
 
 /// Pulls of a client that are not finished, at most.
 const SLOW_PULLS_MAX: usize = 16;
@@ -179,9 +179,16 @@ impl Client {
         let range = in_part.then(|| format!("bytes={first}-{}", last - 1));
         let seen = self.ask_range(ask, range.as_deref()).await?;
         let expected = bytes.slice(first..last);
+        let own = repository.checked_sub(self.global(0));
+        let own = own.filter(|own| *own < REPOSITORIES);
         match seen.status() {
-            200 if !in_part && seen.answer.body == expected => Ok(true),
-            206 if in_part && seen.answer.body == expected => Ok(true),
+            200 | 206 if in_part == (seen.status() == 206) && seen.answer.body == expected => {
+                if let Some(own) = own {
+                    self.found(own, blob, &seen);
+                    self.ledger.promised(own, blob, seen.sent);
+                }
+                Ok(true)
+            }
             200 | 206 => {
                 let got = seen.answer.body.len();
                 violation(
@@ -190,6 +197,9 @@ impl Client {
                 )
             }
             404 if manifest.is_deleted.load(Ordering::SeqCst) => {
+                if let Some(own) = own {
+                    self.missed(own, blob, &seen, "pull")?;
+                }
                 self.world.counts.deleted.fetch_add(1, Ordering::Relaxed);
                 Ok(false)
             }
