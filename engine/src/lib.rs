@@ -39,10 +39,12 @@ mod upload;
 pub mod vocabulary;
 
 pub use catalog::{BlobInfo, Repository, TagInfo, View};
+pub use collection::{DeletionTrial, Freed};
 pub use digest::Hasher;
 pub use error::{Corruption, Error, Result};
 pub use extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 pub use finished_blob::{Committed, FinishedBlob};
+pub use format::keys::RepositoryUsage;
 pub use format::transaction::RepositoryId;
 pub use lease::Pin;
 pub use memory::{HeldBytes, MemoryAccount, MemoryBudget, MemoryPriority, Reading};

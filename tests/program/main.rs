@@ -9,6 +9,7 @@ mod online;
 mod refused;
 mod serving;
 mod stopped;
+mod usage;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -17,6 +17,7 @@ use crate::commands::smoke::Smoke;
 use crate::commands::stats::Stats;
 use crate::commands::tag_delete::TagDelete;
 use crate::commands::tag_list::TagList;
+use crate::commands::usage::Usage;
 use crate::exit::Exit;
 
 /// A container and model registry for bare metal, on a storage engine of its own.
@@ -48,6 +49,17 @@ pub(crate) enum Command {
     /// List and delete tags
     #[command(subcommand)]
     Tag(TagCommand),
+    /// Print what repositories have, or what a deletion would free
+    #[command(
+        long_about = "Print what repositories have, or what a deletion would free.\n\n\
+        Logical is what a repository has: its blobs and manifests, each once. Unique is the part that no other \
+        repository has, shared the rest. A repository that was deleted counts as another one until its rows are \
+        removed in the background.",
+        after_help = "Examples:\n  tonnage usage\n  \
+        tonnage usage 'team/*' --json\n  \
+        tonnage usage --if-deleted team/app:v1 --data /srv/tonnage"
+    )]
+    Usage(Usage),
     /// Remove content that nothing references and whose grace is over; the server does it by itself, too
     #[command(
         alias = "gc",

@@ -24,6 +24,11 @@ impl<'a> Repository<'a> {
         Self { view, id }
     }
 
+    /// Returns the view in which it was looked up.
+    pub(super) fn view(&self) -> &'a View {
+        self.view
+    }
+
     /// Returns its id, which no other repository ever has.
     pub fn id(&self) -> RepositoryId {
         self.id

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Malformed;
-use crate::format::keys::{self, SegmentUse, Slot, Suspect};
+use crate::format::keys::{self, RepositoryUsage, SegmentUse, Slot, Suspect};
 use crate::format::transaction::RepositoryId;
 use crate::state::State;
 use crate::table::{Scan, resident};
@@ -211,6 +211,14 @@ impl View {
         })
     }
 
+    /// Lists the usage of repositories, deleted ones included, in the order of their ids.
+    pub(crate) fn usages(&self) -> Rows<(RepositoryId, RepositoryUsage)> {
+        self.rows(&keys::usages(), |key, value, prefix| {
+            let id = keys::number_after(key, prefix)?;
+            Ok((RepositoryId(id), RepositoryUsage::decode(value)?))
+        })
+    }
+
     /// Returns the use of a segment; `None` if it holds no live blob.
     pub(crate) fn segment(&self, id: SegmentId) -> Result<Option<SegmentUse>> {
         let key = keys::segment(id);
@@ -235,7 +243,7 @@ impl View {
         })
     }
 
-    fn rows<T>(&self, prefix: &Bytes, decode: Decode<T>) -> Rows<T> {
+    pub(super) fn rows<T>(&self, prefix: &Bytes, decode: Decode<T>) -> Rows<T> {
         Rows {
             scan: self.state.scan_prefix(prefix, None),
             prefix: prefix.clone(),

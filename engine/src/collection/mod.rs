@@ -1,7 +1,7 @@
 //! Collection: what happens to a digest that nothing may reference any more.
 //!
-//! Owns: the rules ([`rules`]), and how long grace lasts ([`grace`]). Both are pure. Refuses: carrying them out, which
-//! `store::collection` does, and queueing removals (`commit::removals`).
+//! Owns: the rules ([`rules`]), how long grace lasts ([`grace`]), and what a deletion would make garbage ([`trial`]).
+//! Refuses: carrying the rules out, which `store::collection` does, and queueing removals (`commit::removals`).
 //!
 //! Invariant of the rows: a stored blob that nothing references is a suspect. A commit that takes a reference away, or
 //! stores or links a blob, makes its digest a suspect; a commit that references it clears that. So collection reads
@@ -9,6 +9,8 @@
 
 pub(crate) mod grace;
 pub(crate) mod rules;
+pub(crate) mod trial;
 
 pub(crate) use grace::GraceClock;
 pub(crate) use rules::{Due, Verdict, is_in_grace, judge};
+pub use trial::{DeletionTrial, Freed};

@@ -119,6 +119,34 @@ pub fn owner(key: &[u8]) -> Result<RepositoryId, Malformed> {
     Ok(RepositoryId(u64::from_be_bytes(decoder.array()?)))
 }
 
+/// Returns the key of a repository's usage.
+pub fn usage(repository: RepositoryId) -> Bytes {
+    Key::new(prefix::USAGE).number(repository.0).done()
+}
+
+/// Returns the prefix of all usages.
+pub fn usages() -> Bytes {
+    Key::new(prefix::USAGE).done()
+}
+
+/// Returns the prefix of all links of all repositories.
+pub fn all_links() -> Bytes {
+    Key::new(prefix::LINK).done()
+}
+
+/// Returns the prefix of all manifests of all repositories.
+pub fn all_manifests() -> Bytes {
+    Key::new(prefix::MANIFEST).done()
+}
+
+/// Returns the repository and digest of the key of a link, manifest or deleted manifest.
+pub fn owned_digest(key: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
+    let mut decoder = after_owner(key);
+    let digest = decoder.digest()?;
+    decoder.end()?;
+    Ok((owner(key)?, digest))
+}
+
 /// Returns the key of a link: a blob's visibility in a repository.
 pub fn link(repository: RepositoryId, digest: &Digest) -> Bytes {
     Key::new(prefix::LINK)
@@ -216,6 +244,22 @@ pub fn parents(child: &Digest) -> Bytes {
     Key::new(prefix::PARENT).digest(child).done()
 }
 
+/// Returns the prefix of all manifests of a repository that keep a digest alive. It sorts before them.
+pub fn parents_in(child: &Digest, repository: RepositoryId) -> Bytes {
+    Key::new(prefix::PARENT)
+        .digest(child)
+        .number(repository.0)
+        .done()
+}
+
+/// Returns the repository and manifest that end the key of an edge's reverse, after the prefix [`parents`].
+pub fn parent_after(key: &[u8], prefix: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
+    let rest = key.get(prefix.len()..).unwrap_or_default();
+    let (id, parent) = rest.split_at(rest.len().min(8));
+    let id = number_after(id, &[])?;
+    Ok((RepositoryId(id), digest_after(parent, &[])?))
+}
+
 /// Returns the key of an edge from a subject to a referrer.
 pub fn referrer(repository: RepositoryId, subject: &Digest, referrer: &Digest) -> Bytes {
     Key::new(prefix::REFERRER)
@@ -292,14 +336,6 @@ pub fn retired_of(repository: RepositoryId) -> Bytes {
 /// Returns the prefix of all deleted manifests of which rows remain.
 pub fn all_retired() -> Bytes {
     Key::new(prefix::RETIRED).done()
-}
-
-/// Returns the repository and manifest of the key of a deleted manifest.
-pub fn retired_parts(key: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
-    let mut decoder = after_owner(key);
-    let digest = decoder.digest()?;
-    decoder.end()?;
-    Ok((owner(key)?, digest))
 }
 
 /// Returns a decoder of what follows the table and the repository in a key of [`OWNED_PREFIXES`].
@@ -551,6 +587,44 @@ impl SegmentUse {
         };
         decoder.end()?;
         Ok(used)
+    }
+}
+
+/// Value of a usage row: what a repository has, as links and manifests. A digest that is both counts once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RepositoryUsage {
+    /// Number of digests.
+    pub blobs: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Number of digests that no other repository has.
+    pub unique_blobs: u64,
+    /// Their payload bytes.
+    pub unique_bytes: u64,
+}
+
+impl RepositoryUsage {
+    /// Encodes the value of a row.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Encoder::new();
+        out.u64(self.blobs)
+            .u64(self.bytes)
+            .u64(self.unique_blobs)
+            .u64(self.unique_bytes);
+        Bytes::from(out.finish())
+    }
+
+    /// Decodes the value of a row.
+    pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
+        let mut decoder = Decoder::new(value);
+        let usage = Self {
+            blobs: decoder.counter()?,
+            bytes: decoder.counter()?,
+            unique_blobs: decoder.counter()?,
+            unique_bytes: decoder.counter()?,
+        };
+        decoder.end()?;
+        Ok(usage)
     }
 }
 

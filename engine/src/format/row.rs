@@ -42,6 +42,8 @@ pub mod table {
     pub const MANIFEST_HOLDER: u8 = b'n';
     /// Digest that may be garbage: since some transaction, nothing is known to reference it.
     pub const SUSPECT: u8 = b'z';
+    /// Usage of a repository.
+    pub const USAGE: u8 = b'v';
 }
 
 const ID_BYTES: usize = 8;
@@ -91,7 +93,7 @@ mod tests {
                 assert_eq!(filter_key(&row), &prefix[..]);
                 assert_eq!(group_of(&prefix[..prefix.len() - 1]), None);
             }
-            for table in [b"l", b"t", b"b", b"m", b"z"] {
+            for table in [b"l", b"t", b"b", b"m", b"z", b"v"] {
                 let row = [&table[..], &[3; 8], &digest].concat();
                 assert_eq!(group_of(&row), None);
                 assert_eq!(filter_key(&row), &row[..]);

@@ -12,6 +12,7 @@ use super::request::{AdminAnswer, AdminRequest};
 use super::stats::{GetStats, get_stats};
 use super::store::AdminStore;
 use super::tags::{delete_tags, list_tags};
+use super::usage::{list_usage, try_deletion};
 
 /// Carries out a request. One that changes the store continues, and is logged, also if the returned future is dropped.
 ///
@@ -64,6 +65,10 @@ async fn dispatch(
         }
         Request::CollectGarbage(request) => {
             AdminAnswer::CollectGarbage(collect_garbage(store, request).await?)
+        }
+        Request::ListUsage(request) => AdminAnswer::ListUsage(list_usage(store, &request).await?),
+        Request::TryDeletion(request) => {
+            AdminAnswer::TryDeletion(try_deletion(store, &request).await?)
         }
     })
 }

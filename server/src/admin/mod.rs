@@ -21,6 +21,7 @@ mod request;
 mod stats;
 mod store;
 mod tags;
+mod usage;
 
 pub use self::collect::{CollectGarbage, CollectedBlob, CollectedGarbage, Compacted};
 pub use self::error::{AdminError, NotFound};
@@ -32,6 +33,9 @@ pub use self::request::{AdminAnswer, AdminRequest, Operation};
 pub use self::stats::{GetStats, Stats};
 pub use self::store::AdminStore;
 pub use self::tags::{DeleteTags, DeletedTags, ListTags, TagEntry, TagPage};
+pub use self::usage::{
+    DeletionEffect, ListUsage, ManifestReference, TryDeletion, UsageEntry, UsagePage,
+};
 
 /// Most entries of a page.
 const PAGE_ENTRIES_MAX: usize = 1000;

@@ -11,6 +11,7 @@ use super::collect::{CollectGarbage, CollectedGarbage};
 use super::repositories::{DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage};
 use super::stats::{GetStats, Stats};
 use super::tags::{DeleteTags, DeletedTags, ListTags, TagPage};
+use super::usage::{DeletionEffect, ListUsage, TryDeletion, UsagePage};
 
 /// A request with the type of its answer.
 pub trait Operation: Into<AdminRequest> {
@@ -72,6 +73,10 @@ operations! {
     DeleteTags => DeletedTags,
     /// Runs one cycle of collection.
     CollectGarbage => CollectedGarbage,
+    /// Lists the usage of repositories.
+    ListUsage => UsagePage,
+    /// Finds what a deletion would free.
+    TryDeletion => DeletionEffect,
 }
 
 impl AdminRequest {
@@ -79,7 +84,11 @@ impl AdminRequest {
     /// begun, it is completed.
     pub fn changes_store(&self) -> bool {
         match self {
-            Self::GetStats(_) | Self::ListRepositories(_) | Self::ListTags(_) => false,
+            Self::GetStats(_)
+            | Self::ListRepositories(_)
+            | Self::ListTags(_)
+            | Self::ListUsage(_)
+            | Self::TryDeletion(_) => false,
             Self::DeleteRepository(request) => !request.dry_run,
             Self::DeleteTags(request) => !request.dry_run,
             // A closed store is opened for its cycle, which is the engine's.

@@ -15,6 +15,7 @@ pub(crate) mod smoke;
 pub(crate) mod stats;
 pub(crate) mod tag_delete;
 pub(crate) mod tag_list;
+pub(crate) mod usage;
 
 use crate::cli::{Cli, Command, ConfigCommand, RepoCommand, TagCommand};
 use crate::exit::Exit;
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Repo(RepoCommand::Delete(arguments)) => repo_delete::run(&arguments),
         Command::Tag(TagCommand::List(arguments)) => tag_list::run(&arguments),
         Command::Tag(TagCommand::Delete(arguments)) => tag_delete::run(&arguments),
+        Command::Usage(arguments) => usage::run(&arguments),
         Command::Collect(arguments) => collect::run(&arguments),
         Command::Compact(arguments) => collect::compact(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
