@@ -22,6 +22,7 @@ use crate::compaction::Effort;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn};
+use crate::jobs::JobKind;
 use crate::options::Options;
 use crate::sync::Mutex;
 use crate::table::resident_off_worker;
@@ -177,6 +178,7 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
             }
             Ok(_) => {}
             Err(Error::Closed | Error::Poisoned { .. }) => return,
+            Err(Error::Cancelled) => tracing::info!("an operator cancelled the collection"),
             Err(error) => {
                 tracing::warn!(%error, "garbage could not be collected; its space is not free yet; trying again");
             }
@@ -248,10 +250,10 @@ impl<'a> Cycle<'a> {
         }
         let mut suspects = view.suspects();
         let mut batch = Vec::new();
+        let job = self.inner.jobs.begin(JobKind::Collection);
         while let Some((digest, suspect)) = suspects.next_resident().await? {
-            if *self.inner.closing.borrow() {
-                return Err(Error::Closed);
-            }
+            job.checkpoint().await?;
+            job.progress(1);
             self.report.suspects += 1;
             // Before anything of it is looked up.
             if is_in_grace(&suspect, self.due) {

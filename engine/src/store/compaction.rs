@@ -22,8 +22,11 @@ use crate::commit::{Move, Moves};
 use crate::compaction::{Candidate, Effort, choose};
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
+use crate::format::record::RecordPlaces;
+use crate::jobs::{Job, JobKind};
 use crate::recovery::apply::segment_sizes;
-use crate::segment::{FoundRecord, RecordScan, SmallBlob};
+use crate::scrub::Pace;
+use crate::segment::{RecordScan, SmallBlob, WalkedRecord};
 use crate::sync::Mutex;
 use crate::table::resident;
 
@@ -121,6 +124,7 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
             }
             Ok(_) => {}
             Err(Error::Closed | Error::Poisoned { .. }) => return,
+            Err(Error::Cancelled) => tracing::info!("an operator cancelled the compaction"),
             Err(error) => {
                 tracing::warn!(%error, "segments could not be compacted; their space is not free yet; trying again");
             }
@@ -144,9 +148,20 @@ pub(super) async fn compact(
         chosen.retain(|one| !inner.segments.is_in_use(one.id));
     }
     let mut report = CompactionReport::default();
+    if chosen.is_empty() {
+        return Ok(report);
+    }
+    let job = inner.jobs.begin(JobKind::Compaction);
+    job.set_total(chosen.iter().map(|one| one.live).sum());
+    let mut pace = Pace::new(rate.unwrap_or_default(), inner.env.clock.monotonic());
     let mut chosen = chosen.into_iter();
     while let Some(candidate) = chosen.next() {
-        let mut run = Run::new(inner, rate);
+        let mut run = Run {
+            inner,
+            job: &job,
+            pace: &mut pace,
+            report: CompactionReport::default(),
+        };
         let ended = async {
             run.segment(&candidate).await?;
             memory.note_end(inner, &candidate, &mut run.report).await?;
@@ -156,9 +171,11 @@ pub(super) async fn compact(
         inner.compaction.totals.lock().add(&run.report);
         report.add(&run.report);
         if let Err(error) = ended {
-            // Tried again by the next run.
-            inner.compaction.add_candidate(candidate.id);
-            chosen.for_each(|rest| inner.compaction.add_candidate(rest.id));
+            // Tried again by the next run, unless an operator does not want that.
+            if !matches!(error, Error::Cancelled) {
+                inner.compaction.add_candidate(candidate.id);
+                chosen.for_each(|rest| inner.compaction.add_candidate(rest.id));
+            }
             return Err(error);
         }
     }
@@ -233,25 +250,17 @@ impl Memory {
 /// The compaction of one segment.
 struct Run<'a> {
     inner: &'a Inner,
-    rate: Option<u64>,
+    job: &'a Job,
+    pace: &'a mut Pace,
     report: CompactionReport,
 }
 
-impl<'a> Run<'a> {
-    fn new(inner: &'a Inner, rate: Option<u64>) -> Self {
-        Self {
-            inner,
-            rate,
-            report: CompactionReport::default(),
-        }
-    }
-
+impl Run<'_> {
     /// Moves all live and intact blobs of a segment.
     async fn segment(&mut self, candidate: &Candidate) -> Result<()> {
         let inner = self.inner;
         let mut records = match inner.segments.records(candidate.id).await {
-            Ok(Some(records)) => records,
-            Ok(None) => return Ok(()),
+            Ok(records) => records,
             Err(error) => return self.unreadable(candidate, error).await,
         };
         let mut batch = Vec::new();
@@ -260,13 +269,10 @@ impl<'a> Run<'a> {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
                 Err(error) => {
-                    self.flush(batch, &records).await?;
+                    self.flush(batch, &mut records).await?;
                     return self.unreadable(candidate, error).await;
                 }
             };
-            if *inner.closing.borrow() {
-                return Err(Error::Closed);
-            }
             if !self.is_movable(&record).await? {
                 continue;
             }
@@ -275,7 +281,7 @@ impl<'a> Run<'a> {
             };
             let first = batch
                 .first()
-                .map_or(&record, |(first, _): &(FoundRecord, _)| first);
+                .map_or(&record, |(first, _): &(WalkedRecord, _)| first);
             let span = record.extent.offset + record.extent.length - first.extent.offset;
             let blob = SmallBlob {
                 payload: content.payload,
@@ -285,10 +291,10 @@ impl<'a> Run<'a> {
             };
             batch.push((record, blob));
             if batch.len() >= BATCH_BLOBS || span >= BATCH_SPAN_BYTES {
-                self.flush(std::mem::take(&mut batch), &records).await?;
+                self.flush(std::mem::take(&mut batch), &mut records).await?;
             }
         }
-        self.flush(batch, &records).await
+        self.flush(batch, &mut records).await
     }
 
     /// Decides about a segment that cannot be opened or read. It may be gone, because its last blob was removed. One that
@@ -309,8 +315,8 @@ impl<'a> Run<'a> {
     }
 
     /// Returns whether a record is the place of a blob that is not known to be damaged.
-    async fn is_movable(&self, record: &FoundRecord) -> Result<bool> {
-        let FoundRecord { digest, extent, .. } = record;
+    async fn is_movable(&self, record: &WalkedRecord) -> Result<bool> {
+        let WalkedRecord { digest, extent } = record;
         let view = View::new(self.inner.sequencer.durable());
         let stored = view.read(|view| view.blob(digest)).await?;
         let is_here = stored.is_some_and(|stored| stored.extent == *extent);
@@ -320,19 +326,21 @@ impl<'a> Run<'a> {
     /// Writes copies and places them: durable on return.
     async fn flush(
         &mut self,
-        batch: Vec<(FoundRecord, SmallBlob)>,
-        records: &RecordScan,
+        batch: Vec<(WalkedRecord, SmallBlob)>,
+        records: &mut RecordScan,
     ) -> Result<()> {
-        if batch.is_empty() {
-            return Ok(());
-        }
         let inner = self.inner;
-        let begun = inner.env.clock.monotonic();
+        let read = records.take_read_bytes();
+        self.report.read_bytes += read;
+        if batch.is_empty() {
+            return self.keep_pace(read).await;
+        }
         let appender = inner.segments.appender();
         let copies = batch.into_iter().map(|(record, blob)| async move {
             let to = appender.append_moved(blob).await?;
             let (digest, from) = (record.digest, record.extent);
-            Ok::<_, Error>((record.occupied_bytes(), Move { digest, from, to }))
+            let bytes = RecordPlaces::of(&from).map_or(0, |places| places.occupied_bytes());
+            Ok::<_, Error>((bytes, Move { digest, from, to }))
         });
         let (sizes, moves): (Vec<_>, Vec<_>) = try_join_all(copies).await?.into_iter().unzip();
         inner.checkpoints.wait_for_room(inner).await;
@@ -346,23 +354,23 @@ impl<'a> Run<'a> {
             damaged.keep_only(digest, extent);
         }
         inner.checkpoints.start_if_due(inner);
-        let bytes: u64 = sizes.iter().sum();
-        let read = records.read_bytes() - self.report.read_bytes;
+        let moved: u64 = sizes.iter().sum();
         self.report.blobs += placed.len() as u64;
-        self.report.moved_bytes += bytes;
-        self.report.read_bytes += read;
-        self.keep_pace(bytes + read, begun).await;
-        Ok(())
+        self.report.moved_bytes += moved;
+        self.job.progress(moved);
+        self.keep_pace(read + moved).await
     }
 
-    /// Waits as long as these bytes should have taken, less the time that they took.
-    async fn keep_pace(&self, bytes: u64, begun: Duration) {
-        let Some(rate) = self.rate else { return };
-        let due = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1));
-        let clock = &self.inner.env.clock;
-        let took = clock.monotonic().saturating_sub(begun);
-        if let Some(rest) = due.checked_sub(took) {
-            or_closing(clock.sleep(rest), &mut self.inner.closing.subscribe()).await;
+    /// Waits as long as the budget and the operator want.
+    async fn keep_pace(&mut self, bytes: u64) -> Result<()> {
+        let inner = self.inner;
+        let wait = self.pace.spend(bytes, inner.env.clock.monotonic());
+        if wait > Duration::ZERO {
+            or_closing(inner.env.clock.sleep(wait), &mut inner.closing.subscribe()).await;
         }
+        if *inner.closing.borrow() {
+            return Err(Error::Closed);
+        }
+        self.job.checkpoint().await
     }
 }
