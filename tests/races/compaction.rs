@@ -93,6 +93,8 @@ fn compaction(pushes: bool) {
     block_on(async {
         let stored = store.view().blob(&digest(MOVED)).expect("readable");
         assert!(stored.is_some() || !pushes, "the pushed blob is gone");
+        let returned = removed && !pushes && stored.is_some();
+        assert!(!returned, "a removed blob returned with its copy");
         assert!(!store.is_damaged(&digest(MOVED)).await.expect("known"));
         // Whatever the schedule, what is left in segments can be removed.
         collect(&store, true).await;

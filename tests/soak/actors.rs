@@ -33,6 +33,10 @@ pub const COMMANDS: &[Job] = &[
         arguments: &["collect", "--full"],
         each: 1000,
     },
+    Job {
+        arguments: &["scrub"],
+        each: 2000,
+    },
 ];
 
 /// What the runs of a command did together.
