@@ -171,6 +171,24 @@ fn rot_is_not_moved() {
     });
 }
 
+/// Guards: the space of a segment that is being written comes back by itself once all in it is dead, although nothing
+/// else is pushed.
+#[test]
+fn an_idle_store_returns_the_space_of_its_active_segment() {
+    let options = Options {
+        collection_manual: false,
+        ..manual()
+    };
+    on_a_store(&options, async |machine, store| {
+        for salt in 0..5 {
+            push_bytes(store, content(salt, 300_000)).await;
+        }
+        assert!(segment_bytes(machine) > 1_500_000);
+        machine.env.clock.sleep(2 * GRACE).await;
+        assert_eq!(segment_bytes(machine), 0);
+    });
+}
+
 /// Guards: the store compacts by itself, once a quarter of a segment is dead, and at its pace.
 #[test]
 fn the_store_compacts_by_itself() {

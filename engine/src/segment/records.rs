@@ -66,28 +66,18 @@ impl RecordScan {
         Ok(found.filter(|record| record.extent.layout == Layout::Leading))
     }
 
-    /// Reads and checks a record that is live. Returns `None` if it is damaged, which is marked.
-    ///
-    /// # Errors
-    /// An operation that was not attempted. It says nothing about the record.
-    pub(crate) async fn read(&mut self, record: &WalkedRecord) -> Result<Option<RecordContent>> {
+    /// Marks what such an error found, because the blob is still in this place.
+    pub(crate) fn mark(&self, record: &WalkedRecord, error: &Error) {
         let WalkedRecord { digest, extent } = *record;
-        let content = self.read_checked(record).await;
-        match &content {
-            Ok(_) => {}
-            Err(Error::Corrupt(what)) => {
-                tracing::error!(%digest, %what, "compaction found damage; the blob stays where it is");
-                self.damaged.mark_wrong_until(digest, extent, Proof::Drive);
-            }
-            Err(error) if error.is_not_attempted() => return Err(error.clone()),
-            Err(error) => {
-                tracing::error!(%digest, %error, "compaction could not read a blob; it stays where it is");
-                let places = self.places(&digest, record)?;
-                let span = places.frame..places.end;
-                self.damaged.mark_unreadable(digest, extent, span);
-            }
+        if matches!(error, Error::Corrupt(_)) {
+            let proof = Proof::Drive;
+            self.damaged.mark_wrong_until(digest, extent, proof);
+        } else if let Ok(places) = RecordPlaces::of(&extent) {
+            let span = places.frame..places.end;
+            let proof = Proof::Drive;
+            self.damaged
+                .mark_unreadable_until(digest, extent, span, proof);
         }
-        Ok(content.ok())
     }
 
     fn places(&self, digest: &Digest, record: &WalkedRecord) -> Result<RecordPlaces> {
@@ -99,13 +89,19 @@ impl RecordScan {
         Error::corrupt(self.segment.path(), at, format!("{what} (blob {digest})"))
     }
 
-    async fn read_checked(&mut self, record: &WalkedRecord) -> Result<RecordContent> {
+    /// Reads and checks a record.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if its bytes are wrong, [`Error::Io`] if they could not be read.
+    pub(crate) async fn read(&mut self, record: &WalkedRecord) -> Result<RecordContent> {
         let WalkedRecord { digest, extent } = *record;
         let places = self.places(&digest, record)?;
         let frame = places.frame..places.frame + FRAME_BYTES as u64;
-        let frame = self.segment.window(frame).await?;
-        let frame = FoundFrame::decode_of(&frame, self.segment.store(), &digest, &extent);
-        let frame = frame.map_err(|what| self.wrong(&digest, places.frame, &what.0))?;
+        let frame = {
+            let frame = self.segment.window(frame).await?;
+            let frame = FoundFrame::decode_of(&frame, self.segment.store(), &digest, &extent);
+            frame.map_err(|what| self.wrong(&digest, places.frame, &what.0))?
+        };
         let table = places.table..places.table + table_bytes(extent.length);
         let table = self.segment.window(table).await?;
         let (stored, computed) = (frame.table_checksum, checksum(&table));

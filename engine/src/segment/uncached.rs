@@ -99,8 +99,12 @@ impl UncachedSegment {
             let at = span.start - span.start % UNCACHED_ALIGN_BYTES;
             let room = usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX);
             let buffer = self.pool.take(room, &Reading::content(WINDOW_BYTES)).await;
-            self.window = self.read(at, buffer, span.end).await?.freeze();
-            self.window_at = at;
+            match self.read(at, buffer, span.end).await {
+                Ok(read) => (self.window, self.window_at) = (read.freeze(), at),
+                // Perhaps for a sector of the window that the caller does not want.
+                Err(Error::Io { .. }) => return self.aside(span).await,
+                Err(error) => return Err(error),
+            }
         }
         let offset = |place: u64| usize::try_from(place - self.window_at).unwrap_or(usize::MAX);
         Ok(self.window.slice(offset(span.start)..offset(span.end)))

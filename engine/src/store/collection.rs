@@ -268,8 +268,11 @@ impl<'a> Cycle<'a> {
             }
             if let Verdict::Remove(_) = verdict {
                 // Loaded now, so that it is in memory under the sequencer's lock.
-                view.read(|view| view.holder_ids(&digest, UNLINKS_MAX))
-                    .await?;
+                let holders = view.read(|view| view.holder_ids(&digest, UNLINKS_MAX));
+                for holder in holders.await? {
+                    view.read(|view| view.read_ahead_of_loss(holder, &digest))
+                        .await?;
+                }
             }
             batch.push((digest, matches!(verdict, Verdict::Remove(_))));
             if batch.len() >= BATCH {

@@ -23,10 +23,11 @@ use crate::compaction::{Candidate, Effort, choose};
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::format::record::RecordPlaces;
+use crate::io::Class;
 use crate::jobs::{Job, JobKind};
 use crate::recovery::apply::segment_sizes;
 use crate::scrub::Pace;
-use crate::segment::{RecordScan, SmallBlob, WalkedRecord};
+use crate::segment::{SmallBlob, WalkedRecord};
 use crate::sync::Mutex;
 use crate::table::resident;
 
@@ -34,6 +35,8 @@ use crate::table::resident;
 const BATCH_BLOBS: usize = 64;
 /// Most bytes of a segment that are held in memory, beside one record.
 const BATCH_SPAN_BYTES: u64 = 4 << 20;
+/// Time until a segment with damaged blobs is tried again, and a compaction that an operator cancelled.
+const RETRY: Duration = Duration::from_hours(1);
 
 /// What a compaction did, or would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -48,6 +51,8 @@ pub struct CompactionReport {
     pub read_bytes: u64,
     /// Dead bytes of these segments, whose space comes back.
     pub freed_bytes: u64,
+    /// Segments that were left as they are: blobs in them are damaged, they are in use, or there is no space for copies.
+    pub left: u64,
 }
 
 impl CompactionReport {
@@ -58,13 +63,14 @@ impl CompactionReport {
         self.moved_bytes += other.moved_bytes;
         self.read_bytes += other.read_bytes;
         self.freed_bytes += other.freed_bytes;
+        self.left += other.left;
     }
 }
 
 /// What compaction remembers between two runs.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
-    /// Segments that lost a live blob, and have others.
+    /// Segments that lost a live blob, until they are compacted or found to be not worth it.
     shrunk: Mutex<BTreeSet<SegmentId>>,
     totals: Mutex<CompactionReport>,
     /// Held by the compaction that runs.
@@ -75,8 +81,10 @@ pub(super) struct Compaction {
 struct Memory {
     /// Whether the segments of earlier opens were looked at.
     knows_all: bool,
-    /// Segments that a run left with this number of live blobs, because these are damaged.
-    stuck: BTreeMap<SegmentId, u64>,
+    /// Segments that a run left with this number of live blobs, because these are damaged, and when.
+    stuck: BTreeMap<SegmentId, (u64, Duration)>,
+    /// Nothing runs in the background before this time, because an operator cancelled it.
+    not_before: Duration,
 }
 
 impl Compaction {
@@ -139,14 +147,10 @@ pub(super) async fn compact(
     rate: Option<u64>,
 ) -> Result<CompactionReport> {
     let mut memory = inner.compaction.memory.lock().await;
-    let candidates = memory.candidates(inner, effort).await?;
-    let mut chosen = choose(candidates, effort);
-    if chosen.iter().any(|one| inner.segments.is_in_use(one.id)) {
-        if effort == Effort::Full {
-            inner.segments.appender().seal().await?;
-        }
-        chosen.retain(|one| !inner.segments.is_in_use(one.id));
+    if effort == Effort::Background && inner.env.clock.monotonic() < memory.not_before {
+        return Ok(CompactionReport::default());
     }
+    let chosen = memory.choose(inner, effort).await?;
     let mut report = CompactionReport::default();
     if chosen.is_empty() {
         return Ok(report);
@@ -154,8 +158,11 @@ pub(super) async fn compact(
     let job = inner.jobs.begin(JobKind::Compaction);
     job.set_total(chosen.iter().map(|one| one.live).sum());
     let mut pace = Pace::new(rate.unwrap_or_default(), inner.env.clock.monotonic());
-    let mut chosen = chosen.into_iter();
-    while let Some(candidate) = chosen.next() {
+    for candidate in chosen {
+        if inner.segments.is_in_use(candidate.id) || !has_room(inner, candidate.live).await {
+            report.left += 1;
+            continue;
+        }
         let mut run = Run {
             inner,
             job: &job,
@@ -171,10 +178,8 @@ pub(super) async fn compact(
         inner.compaction.totals.lock().add(&run.report);
         report.add(&run.report);
         if let Err(error) = ended {
-            // Tried again by the next run, unless an operator does not want that.
-            if !matches!(error, Error::Cancelled) {
-                inner.compaction.add_candidate(candidate.id);
-                chosen.for_each(|rest| inner.compaction.add_candidate(rest.id));
+            if matches!(error, Error::Cancelled) {
+                memory.not_before = inner.env.clock.monotonic() + RETRY;
             }
             return Err(error);
         }
@@ -182,11 +187,23 @@ pub(super) async fn compact(
     Ok(report)
 }
 
+/// Returns whether there is space for copies of `live` bytes, beside what commits and checkpoints need.
+async fn has_room(inner: &Inner, live: u64) -> bool {
+    let space = inner
+        .env
+        .io
+        .space(Class::Directory.call(), &inner.path)
+        .await;
+    let needed = live.saturating_add(inner.options.reserve_bytes);
+    // Some file systems report no sizes at all.
+    space.is_ok_and(|space| space.total_bytes == 0 || space.available_bytes >= needed)
+}
+
 /// Returns what a full compaction would do.
 pub(super) async fn preview(inner: &Inner) -> Result<CompactionReport> {
     let mut memory = inner.compaction.memory.lock().await;
     let mut report = CompactionReport::default();
-    for candidate in choose(memory.candidates(inner, Effort::Full).await?, Effort::Full) {
+    for candidate in choose(memory.all(inner).await?, Effort::Full) {
         report.segments += 1;
         report.moved_bytes += candidate.live;
         report.freed_bytes += candidate.dead();
@@ -195,19 +212,36 @@ pub(super) async fn preview(inner: &Inner) -> Result<CompactionReport> {
 }
 
 impl Memory {
-    /// Lists the segments that may be worth `effort`: in the background those that lost a blob, and once after the open,
-    /// as on request, all.
-    async fn candidates(&mut self, inner: &Inner, effort: Effort) -> Result<Vec<Candidate>> {
-        let view = View::new(inner.sequencer.durable());
-        let mut found = Vec::new();
-        if effort == Effort::Full {
-            let sizes = segment_sizes(&*inner.env.io, &inner.path).await?;
-            let mut segments = view.segments();
-            while let Some((id, used)) = segments.next_resident().await? {
-                found.push(Candidate::new(id, &used, sizes.get(&id).copied()));
-            }
-            return Ok(found);
+    /// Chooses the segments that are worth `effort`. Those that are being written are sealed, so that they can be
+    /// compacted or unlinked.
+    async fn choose(&mut self, inner: &Inner, effort: Effort) -> Result<Vec<Candidate>> {
+        let (chosen, empty_in_use) = match effort {
+            Effort::Full => (choose(self.all(inner).await?, effort), false),
+            Effort::Background => self.shrunk(inner).await?,
+        };
+        let in_use = chosen.iter().any(|one| inner.segments.is_in_use(one.id));
+        if empty_in_use || in_use {
+            inner.segments.appender().seal().await?;
+            reclaim(inner).await?;
         }
+        Ok(chosen)
+    }
+
+    /// Lists all segments, with the sizes of their files.
+    async fn all(&mut self, inner: &Inner) -> Result<Vec<Candidate>> {
+        let view = View::new(inner.sequencer.durable());
+        let sizes = segment_sizes(&*inner.env.io, &inner.path).await?;
+        let (mut found, mut segments) = (Vec::new(), view.segments());
+        while let Some((id, used)) = segments.next_resident().await? {
+            found.push(Candidate::new(id, &used, sizes.get(&id).copied()));
+        }
+        Ok(found)
+    }
+
+    /// Chooses among the segments that lost a blob, and once after the open among all. Also returns whether one without
+    /// a live blob is still being written.
+    async fn shrunk(&mut self, inner: &Inner) -> Result<(Vec<Candidate>, bool)> {
+        let view = View::new(inner.sequencer.durable());
         if !self.knows_all {
             let mut segments = view.segments();
             while let Some((id, _)) = segments.next_resident().await? {
@@ -215,17 +249,37 @@ impl Memory {
             }
             self.knows_all = true;
         }
-        let ids = std::mem::take(&mut *inner.compaction.shrunk.lock());
+        let (now, ids) = (
+            inner.env.clock.monotonic(),
+            inner.compaction.shrunk.lock().clone(),
+        );
+        let (mut found, mut done, mut empty_in_use) = (Vec::new(), Vec::new(), false);
         for id in ids {
-            let used = view.read(|view| view.segment(id)).await?;
-            let is_stuck = |live: u64| self.stuck.get(&id) == Some(&live);
-            if let Some(used) = used
-                && !is_stuck(used.live_blobs)
-            {
-                found.push(Candidate::new(id, &used, None));
+            match view.read(|view| view.segment(id)).await? {
+                None if inner.segments.is_in_use(id) => empty_in_use = true,
+                None => done.push(id),
+                Some(used) => {
+                    let stuck = self.stuck.get(&id);
+                    let is_stuck = stuck
+                        .is_some_and(|(live, at)| *live == used.live_blobs && now < *at + RETRY);
+                    if !is_stuck {
+                        found.push(Candidate::new(id, &used, None));
+                    }
+                }
             }
         }
-        Ok(found)
+        let worth = choose(found.clone(), Effort::Background);
+        // They are added again when they lose another blob.
+        done.extend(found.iter().map(|one| one.id));
+        let mut shrunk = inner.compaction.shrunk.lock();
+        for id in done {
+            if !worth.iter().any(|one| one.id == id) {
+                shrunk.remove(&id);
+                self.stuck.remove(&id);
+            }
+        }
+        drop(shrunk);
+        Ok((worth, empty_in_use))
     }
 
     /// Looks at what a run left in a segment.
@@ -237,9 +291,12 @@ impl Memory {
     ) -> Result<()> {
         let view = View::new(inner.sequencer.durable());
         if let Some(left) = view.read(|view| view.segment(candidate.id)).await? {
-            self.stuck.insert(candidate.id, left.live_blobs);
+            let now = inner.env.clock.monotonic();
+            self.stuck.insert(candidate.id, (left.live_blobs, now));
+            report.left = 1;
         } else {
             self.stuck.remove(&candidate.id);
+            inner.compaction.shrunk.lock().remove(&candidate.id);
             report.segments = 1;
             report.freed_bytes = candidate.dead();
         }
@@ -269,15 +326,24 @@ impl Run<'_> {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
                 Err(error) => {
-                    self.flush(batch, &mut records).await?;
+                    self.flush(batch).await?;
                     return self.unreadable(candidate, error).await;
                 }
             };
+            self.spend(records.take_read_bytes()).await?;
             if !self.is_movable(&record).await? {
                 continue;
             }
-            let Some(content) = records.read(&record).await? else {
-                continue;
+            let content = match records.read(&record).await {
+                Ok(content) => content,
+                Err(error) if error.is_not_attempted() => return Err(error),
+                Err(error) => {
+                    if self.is_movable(&record).await? {
+                        tracing::error!(%error, "compaction found damage; the blob stays where it is");
+                        records.mark(&record, &error);
+                    }
+                    continue;
+                }
             };
             let first = batch
                 .first()
@@ -291,10 +357,10 @@ impl Run<'_> {
             };
             batch.push((record, blob));
             if batch.len() >= BATCH_BLOBS || span >= BATCH_SPAN_BYTES {
-                self.flush(std::mem::take(&mut batch), &mut records).await?;
+                self.flush(std::mem::take(&mut batch)).await?;
             }
         }
-        self.flush(batch, &mut records).await
+        self.flush(batch).await
     }
 
     /// Decides about a segment that cannot be opened or read. It may be gone, because its last blob was removed. One that
@@ -324,17 +390,11 @@ impl Run<'_> {
     }
 
     /// Writes copies and places them: durable on return.
-    async fn flush(
-        &mut self,
-        batch: Vec<(WalkedRecord, SmallBlob)>,
-        records: &mut RecordScan,
-    ) -> Result<()> {
-        let inner = self.inner;
-        let read = records.take_read_bytes();
-        self.report.read_bytes += read;
+    async fn flush(&mut self, batch: Vec<(WalkedRecord, SmallBlob)>) -> Result<()> {
         if batch.is_empty() {
-            return self.keep_pace(read).await;
+            return Ok(());
         }
+        let inner = self.inner;
         let appender = inner.segments.appender();
         let copies = batch.into_iter().map(|(record, blob)| async move {
             let to = appender.append_moved(blob).await?;
@@ -358,7 +418,16 @@ impl Run<'_> {
         self.report.blobs += placed.len() as u64;
         self.report.moved_bytes += moved;
         self.job.progress(moved);
-        self.keep_pace(read + moved).await
+        self.keep_pace(moved).await
+    }
+
+    /// Counts what was read from the segment, and keeps the pace.
+    async fn spend(&mut self, read: u64) -> Result<()> {
+        if read == 0 {
+            return Ok(());
+        }
+        self.report.read_bytes += read;
+        self.keep_pace(read).await
     }
 
     /// Waits as long as the budget and the operator want.

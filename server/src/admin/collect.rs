@@ -53,6 +53,7 @@ pub struct Compacted {
     pub blobs: u64,
     pub moved_bytes: u64,
     pub freed_bytes: u64,
+    pub left: u64,
 }
 
 /// A blob that was removed, or would be.
@@ -91,6 +92,7 @@ impl From<CompactionReport> for Compacted {
             blobs: report.blobs,
             moved_bytes: report.moved_bytes,
             freed_bytes: report.freed_bytes,
+            left: report.left,
         }
     }
 }
