@@ -36,8 +36,8 @@ pub struct Options {
     pub uploads_max: usize,
     /// Idle time after which an unfinished upload is dropped.
     pub upload_ttl: Duration,
-    /// Time for which content that nothing references is kept: after an answer promised it, and after its last reference
-    /// was removed.
+    /// Time for which content that nothing references is kept: after an answer promised it, and after its last
+    /// reference was removed.
     pub collection_grace: Duration,
     /// Whether only [`crate::Store::collect`] collects garbage. Otherwise the store does it by itself, too.
     pub collection_manual: bool,

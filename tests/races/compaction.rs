@@ -113,8 +113,8 @@ fn explore_moves(name: &str, body: fn()) {
     }
 }
 
-/// Guards: a blob is moved or removed, never both at once: no row points to bytes that are gone, no reader finds damage,
-/// and a segment with a copy that waits for its commit stays.
+/// Guards: a blob is moved or removed, never both at once: no row points to bytes that are gone, no reader finds
+/// damage, and a segment with a copy that waits for its commit stays.
 #[test]
 fn a_move_beside_a_removal() {
     explore_moves("a_move_beside_a_removal", || compaction(false));

@@ -1,7 +1,7 @@
 //! What runs beside the clients: admin commands, and stops of a process.
 //!
-//! Owns: [`COMMANDS`], each run again and again, and [`Stops`]. Their pace is the number of requests of clients, so that
-//! a run has a certain number of them. Refuses: a command that fails, whatever happens at the same time.
+//! Owns: [`COMMANDS`], each run again and again, and [`Stops`]. Their pace is the number of requests of clients, so
+//! that a run has a certain number of them. Refuses: a command that fails, whatever happens at the same time.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -51,8 +51,8 @@ const LOG_LINES: usize = 60;
 static ALONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
 /// Guards: DURABILITY.md, "How long it stays", with everything at once: pushes, pulls, checks, mounts, moved tags and
-/// deletions, of repositories too, while collection and checkpoints run. No push that got its 201s lacks a blob, no pull
-/// returns wrong or short bytes, and at the end exactly what is referenced is stored, whole.
+/// deletions, of repositories too, while collection and checkpoints run. No push that got its 201s lacks a blob, no
+/// pull returns wrong or short bytes, and at the end exactly what is referenced is stored, whole.
 #[test]
 fn promises_hold_while_everything_is_collected() {
     soak("soak", |_| Stops::None, 1);

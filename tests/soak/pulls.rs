@@ -153,8 +153,8 @@ impl Client {
         Ok(())
     }
 
-    /// Pulls a blob of a manifest, byte for byte. Returns whether it is there, which it must be unless a deletion of the
-    /// manifest was begun.
+    /// Pulls a blob of a manifest, byte for byte. Returns whether it is there, which it must be unless a deletion of
+    /// the manifest was begun.
     async fn pull_blob(
         &mut self,
         repository: usize,

@@ -157,8 +157,8 @@ impl Segments {
         UncachedSegment::open(&self.files, &self.pool, id).await
     }
 
-    /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if they
-    /// are collected. A failure marks no damage yet, because the blob may have moved since `extent` was looked up.
+    /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if
+    /// they are collected. A failure marks no damage yet, because the blob may have moved since `extent` was looked up.
     pub(crate) async fn try_open_blob(
         &self,
         digest: Digest,

@@ -3,8 +3,8 @@
 //! Owns: [`RecordScan`]: the walk, and the check of each record that is read. Refuses: knowing which of them are live
 //! (index).
 //!
-//! Invariants: what is returned was checked in this read, and its checksums are those that are stored. Memory is bounded
-//! by one window and one record, which is a copy, so no window is held while the next one waits for memory.
+//! Invariants: what is returned was checked in this read, and its checksums are those that are stored. Memory is
+//! bounded by one window and one record, which is a copy, so no window is held while the next one waits for memory.
 
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 //!
 //! Owns: [`UncachedSegment`]. Refuses: what the bytes mean (`verifier`).
 //!
-//! Invariants: memory is that of one window, from the pool for reads. The caller drops the bytes of one window before it
-//! asks for the next: a reader that holds some memory and waits for more can block others.
+//! Invariants: memory is that of one window, from the pool for reads. The caller drops the bytes of one window before
+//! it asks for the next: a reader that holds some memory and waits for more can block others.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -3,8 +3,9 @@
 //! Owns: [`Collection`] and [`collect`]. Refuses: the rules (`collection`), queueing removals (`commit::removals`), and
 //! returning space (`store::reclaim`, `store::compaction`).
 //!
-//! Invariants: a digest is condemned before its removal is queued; the queued transaction keeps it condemned until it is
-//! durable or has failed. One cycle runs at a time. A transaction removes few blobs, so no other commit waits for long.
+//! Invariants: a digest is condemned before its removal is queued; the queued transaction keeps it condemned until it
+//! is durable or has failed. One cycle runs at a time. A transaction removes few blobs, so no other commit waits for
+//! long.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

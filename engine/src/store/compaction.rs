@@ -3,9 +3,9 @@
 //! Owns: [`Compaction`] and [`compact`], the task that repeats it, and its pace. Refuses: choosing segments
 //! (`compaction`), queueing moves (`commit::moves`) and unlinking (`store::reclaim`).
 //!
-//! Invariants: one compaction runs at a time. A record is checked as it is read, and copied with its checksums; one that
-//! is damaged stays where it is, and so does its segment. A copy is durable before the transaction that places it. So a
-//! stop at any point loses nothing, and the next run continues with the blobs that are still in the segment.
+//! Invariants: one compaction runs at a time. A record is checked as it is read, and copied with its checksums; one
+//! that is damaged stays where it is, and so does its segment. A copy is durable before the transaction that places it.
+//! So a stop at any point loses nothing, and the next run continues with the blobs that are still in the segment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -51,7 +51,8 @@ pub struct CompactionReport {
     pub read_bytes: u64,
     /// Dead bytes of these segments, whose space comes back.
     pub freed_bytes: u64,
-    /// Segments that were left as they are: blobs in them are damaged, they are in use, or there is no space for copies.
+    /// Segments that were left as they are: blobs in them are damaged, they are in use, or there is no space for
+    /// copies.
     pub left: u64,
 }
 
@@ -363,8 +364,8 @@ impl Run<'_> {
         self.flush(batch).await
     }
 
-    /// Decides about a segment that cannot be opened or read. It may be gone, because its last blob was removed. One that
-    /// is damaged stays.
+    /// Decides about a segment that cannot be opened or read. It may be gone, because its last blob was removed. One
+    /// that is damaged stays.
     async fn unreadable(&self, candidate: &Candidate, error: Error) -> Result<()> {
         if error.is_not_attempted() {
             return Err(error);
