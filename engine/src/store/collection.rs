@@ -193,7 +193,7 @@ async fn cycle(inner: &Inner) -> Result<CollectionReport> {
     let oldest = cycle.memory.oldest;
     let is_due = oldest.is_none_or(|oldest| matches!(cycle.due, Due::UpTo(lsn) if oldest <= lsn));
     if is_due && !inner.options.collection_manual {
-        cycle.sweep().await?;
+        cycle.settle_suspects().await?;
     }
     cycle.end().await
 }
@@ -201,7 +201,7 @@ async fn cycle(inner: &Inner) -> Result<CollectionReport> {
 /// Runs one cycle now.
 pub(super) async fn collect(inner: &Inner, request: CollectionRequest) -> Result<CollectionReport> {
     let mut cycle = Cycle::begin(inner, request).await;
-    cycle.sweep().await?;
+    cycle.settle_suspects().await?;
     cycle.end().await
 }
 
@@ -241,7 +241,7 @@ impl<'a> Cycle<'a> {
     }
 
     /// Looks at all suspects of one state, and settles them a batch at a time. Ends early if the store closes.
-    async fn sweep(&mut self) -> Result<()> {
+    async fn settle_suspects(&mut self) -> Result<()> {
         let view = View::new(self.inner.sequencer.durable());
         // Those that come later are of later transactions.
         let mut oldest = Lsn(view.lsn().0 + 1);
