@@ -18,6 +18,7 @@ use crate::format::keys;
 use crate::io::{Clock, TaskFuture};
 use crate::journal::Position;
 use crate::lease::Leases;
+use crate::limits::FRAME_TRANSACTIONS_MAX;
 use crate::poison::Poison;
 use crate::segment::DamageMark;
 use crate::state::State;
@@ -581,4 +582,20 @@ fn a_freeze_splits_at_the_durable_state() {
     assert!(has(b"durable") && has(b"queued"));
     let rows = frozen.state.layers.frozen().unwrap().len();
     assert!(rows > 0 && frozen.state.layers.delta_bytes() == 0);
+}
+
+/// Guards: a frame that is full takes no more transactions. Readers see the state at its end, not what was queued after
+/// it, even if a checkpoint froze the state between.
+#[test]
+fn a_full_frame_ends_before_the_next_transaction() {
+    let rig = Rig::new();
+    let last = 100 + FRAME_TRANSACTIONS_MAX as u64;
+    for limit in 101..=last + 1 {
+        drop(rig.sequencer.reserve_segments(SegmentId(limit)).unwrap());
+    }
+    rig.sequencer.freeze().unwrap().unwrap();
+    assert_eq!(rig.write_frame() as usize, FRAME_TRANSACTIONS_MAX);
+    assert_eq!(rig.sequencer.durable().segment_limit, SegmentId(last));
+    assert_eq!(rig.write_frame(), 1);
+    assert_eq!(rig.sequencer.durable().segment_limit, SegmentId(last + 1));
 }
