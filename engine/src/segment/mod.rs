@@ -39,7 +39,7 @@ use crate::poison::Poison;
 use crate::sync::oneshot;
 use crate::vocabulary::ClientId;
 pub(crate) use appender::{Appended, Appender, SmallBlob};
-pub(crate) use damaged::{DamageMark, Damaged, Proof};
+pub(crate) use damaged::{DamageMark, Damaged};
 pub(crate) use dedicated::DedicatedWriter;
 pub(crate) use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
 pub(crate) use ids::{RESERVE_IDS, SegmentIds};

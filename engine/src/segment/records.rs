@@ -11,12 +11,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Segments;
-use super::damaged::{Damaged, Proof};
+use super::damaged::Damaged;
 use super::record_walk::{RecordWalk, WalkedRecord};
 use super::uncached::UncachedSegment;
 use super::verifier::RecordVerifier;
 use crate::error::{Error, Result};
 use crate::extent::{Layout, SegmentId};
+use crate::format::proof::Proof;
 use crate::format::record::RecordPlaces;
 use crate::io::Env;
 

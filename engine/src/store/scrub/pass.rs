@@ -17,10 +17,11 @@ use crate::commit::Sequencer;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
+use crate::format::proof::Proof;
 use crate::io::Env;
 use crate::jobs::{Job, JobKind};
 use crate::pace::Pace;
-use crate::segment::{Proof, RecordVerifier, RecordWalk, Segments, UncachedSegment};
+use crate::segment::{RecordVerifier, RecordWalk, Segments, UncachedSegment};
 use crate::store::Inner;
 
 /// Pause before a segment that could not be opened is tried again, and how often that is.
