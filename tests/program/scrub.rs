@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tonnage_engine::{Algorithm, Digest};
 
+use crate::pushing::{digest, push_blob, push_image};
 use crate::serving::{Serving, get, run, send, tonnage};
 
 /// Longer than this, no step takes on any machine.
@@ -25,13 +25,6 @@ fn json(data: &Path, arguments: &[&str]) -> (i32, Value) {
     )
 }
 
-fn push(url: &str, content: &[u8]) -> String {
-    let digest = Digest::of(Algorithm::Sha256, content).to_string();
-    let line = format!("POST /v2/a/blobs/uploads/?digest={digest}");
-    assert_eq!(send(url, &line, "application/octet-stream", content).0, 201);
-    digest
-}
-
 /// Guards: `scrub` finds a byte that changed on the drive, names the tag that needs it, and exits with 1. HEAD is 404
 /// from then on, until a push heals it. A healthy store is exit 0, a closed one is explained.
 #[test]
@@ -40,21 +33,8 @@ fn scrub_finds_damage_and_names_what_needs_it() {
     let data = directory.path().join("data");
     let server = Serving::start(&data, &[]);
     let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
-    let digest = push(&server.url, &content);
-    let config = push(&server.url, b"{}");
-    let layer = "application/vnd.oci.image.layer.v1.tar";
-    let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[{{"mediaType":"{layer}","digest":"{digest}","size":{}}}]}}"#,
-        content.len()
-    );
-    let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let put = send(
-        &server.url,
-        "PUT /v2/a/manifests/v1",
-        media_type,
-        manifest.as_bytes(),
-    );
-    assert_eq!(put.0, 201);
+    push_image(&server, "a", "v1", &[b"{}", &content]);
+    let digest = digest(&content);
     let (code, found) = json(&data, &["scrub", "--digests", "--json"]);
     assert_eq!(
         (code, &found["blobs"], &found["damaged"]),
@@ -84,7 +64,7 @@ fn scrub_finds_damage_and_names_what_needs_it() {
         code == 1 && stdout.contains("needed by tag a:v1"),
         "{stdout}"
     );
-    push(&server.url, &content);
+    push_blob(&server, "a", &content);
     assert_eq!(json(&data, &["scrub", "--json"]).0, 0);
     assert_eq!(
         get(&server.url, &format!("/v2/a/blobs/{digest}")).1,
@@ -107,7 +87,7 @@ fn jobs_are_listed_and_controlled() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let server = Serving::start(&data, &[]);
-    push(&server.url, &vec![7; 20 << 20]);
+    push_blob(&server, "a", &vec![7; 20 << 20]);
     assert_eq!(
         json(&data, &["jobs", "--json"]).1["jobs"],
         Value::Array(Vec::new())
