@@ -80,6 +80,56 @@ fn scrub_finds_damage_and_names_what_needs_it() {
     );
 }
 
+/// Guards: a segment with a damaged header, and one that compaction leaves, is named once in the log, however often scrub
+/// and compaction meet it. Its blobs are served, and none counts as damaged.
+#[test]
+fn a_segment_that_cannot_be_compacted_is_logged_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let options = ["--collection-grace", "1s", "--collection-manual"];
+    let server = Serving::start(&data, &options);
+    let kept = vec![1; 100_000];
+    push_image(&server, "a", "v1", &[&kept]);
+    push_blob(&server, "a", &vec![2; 100_000]);
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(0));
+    let segments: Vec<_> = std::fs::read_dir(data.join("segments"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    for path in &segments {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[99], 30).unwrap();
+    }
+    let server = Serving::start(&data, &options);
+    let begun = Instant::now();
+    while json(&data, &["collect", "--json"]).1["blobs"] != 1 {
+        assert!(begun.elapsed() < DEADLINE);
+    }
+    for _ in 0..2 {
+        let (code, found) = json(&data, &["scrub", "--json"]);
+        assert_eq!((code, &found["blobs"]), (0, &2.into()), "{found}");
+        let (code, found) = json(&data, &["collect", "--full", "--json"]);
+        assert_eq!(
+            (code, &found["compaction"]["left"]),
+            (0, &1.into()),
+            "{found}"
+        );
+    }
+    let read = get(&server.url, &format!("/v2/a/blobs/{}", digest(&kept)));
+    assert!(read == (200, kept));
+    server.signal("-TERM");
+    let (code, log) = server.end();
+    assert_eq!(code, Some(0));
+    let lines = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(
+        lines("the header of a segment is damaged"),
+        segments.len(),
+        "{log}"
+    );
+    assert_eq!(lines("a segment could not be compacted"), 1, "{log}");
+}
+
 /// Guards: `jobs` lists a running scrub, pauses and cancels it by its name or number. The command that waits for it
 /// reports the end. A job that does not run is exit 9.
 #[test]

@@ -44,13 +44,18 @@ impl RecordScan {
     /// Opens a segment and starts at its first record.
     pub(super) async fn open(segments: &Segments, id: SegmentId) -> Result<Self> {
         let mut segment = segments.open_uncached(id).await?;
-        let walk = RecordWalk::start(&mut segment, u64::MAX).await?;
+        let walk = segments.walk(&mut segment, u64::MAX).await?;
         Ok(Self {
             segment,
             walk,
             damaged: Arc::clone(segments.damaged()),
             env: segments.files().env().clone(),
         })
+    }
+
+    /// Returns whether the segment's header is intact.
+    pub(crate) fn has_header(&self) -> bool {
+        self.walk.is_some()
     }
 
     /// Takes the number of bytes that were read from the file since the last call.
