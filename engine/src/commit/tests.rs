@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 use crate::finished_blob::{Committed, FinishedBlob};
 use crate::format::keys;
+use crate::format::proof::Proof;
 use crate::io::{Clock, TaskFuture};
 use crate::journal::Position;
 use crate::lease::Leases;
@@ -527,7 +528,7 @@ fn a_row_that_does_not_decode_loses_no_damage_mark() {
     let mark = |extent| DamageMark {
         digest,
         extent,
-        damaged: true,
+        proof: Some(Proof::Read),
     };
     let elsewhere = Extent {
         offset: extent.offset + 4096,
@@ -543,6 +544,48 @@ fn a_row_that_does_not_decode_loses_no_damage_mark() {
     }
     let refused = rig.sequencer.record_damage(&[mark(extent)]);
     assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+}
+
+/// Guards: a mark of damage is replaced by one with a stronger proof, never by a weaker or an equal one, and any is
+/// cleared by a read that proves enough.
+#[test]
+fn a_stronger_proof_replaces_a_mark() {
+    let mut rig = Rig::new();
+    let blob = rig.blob(b"layer");
+    let (digest, extent) = (blob.digest(), blob.extent());
+    let link = vec![Change::Link(digest)];
+    drop(rig.submit_staged(vec![], blob, link).unwrap());
+    rig.write_frame();
+    let (read, drive, whole) = (Proof::Read, Proof::Drive, Proof::Digest);
+    for (found, recorded) in [
+        (Some(drive), Some(drive)),
+        (Some(read), Some(drive)),
+        (Some(drive), Some(drive)),
+        (Some(whole), Some(whole)),
+        (Some(drive), Some(whole)),
+        (None, None),
+        (None, None),
+        (Some(read), Some(read)),
+    ] {
+        let before = recorded_proof(&rig, &digest);
+        let mark = DamageMark {
+            digest,
+            extent,
+            proof: found,
+        };
+        let queued = rig.sequencer.record_damage(&[mark]).unwrap();
+        assert_eq!(queued.is_some(), before != recorded, "{found:?}");
+        if queued.is_some() {
+            rig.write_frame();
+        }
+        assert_eq!(recorded_proof(&rig, &digest), recorded, "{found:?}");
+    }
+}
+
+/// Returns the proof of the mark on a blob.
+fn recorded_proof(rig: &Rig, digest: &Digest) -> Option<Proof> {
+    let (view, _) = rig.sequencer.head();
+    view.damage(digest).unwrap().map(|place| place.proof)
 }
 
 /// Guards: a poisoned store takes no transactions and still answers reads.
