@@ -17,20 +17,31 @@ use crate::io::Env;
 use crate::poison::Poison;
 use crate::sync::{AtomicU64, Mutex};
 
+/// Tables of which a request reads single rows, or the few rows of one digest.
+const LOOKED_UP: [u8; 7] = [
+    table::BLOB,
+    table::LINK,
+    table::HOLDER,
+    table::MANIFEST,
+    table::MANIFEST_HOLDER,
+    table::PARENT,
+    table::TAG,
+];
+
 /// Target sizes of pages in bytes, by the table of their rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PageSizes {
-    /// Pages of index rows, which are looked up one at a time.
-    pub index_bytes: usize,
-    /// Pages of other rows, which are mostly scanned.
-    pub other_bytes: usize,
+    /// Pages of rows that are looked up one at a time.
+    pub lookup_bytes: usize,
+    /// Pages of rows that are mostly scanned.
+    pub scan_bytes: usize,
 }
 
 impl Default for PageSizes {
     fn default() -> Self {
         Self {
-            index_bytes: 4 << 10,
-            other_bytes: 16 << 10,
+            lookup_bytes: 4 << 10,
+            scan_bytes: 16 << 10,
         }
     }
 }
@@ -38,10 +49,10 @@ impl Default for PageSizes {
 impl PageSizes {
     /// Returns the target size of the pages of a table. A larger row has a page of its own.
     pub(crate) fn of(self, table: u8) -> usize {
-        let wanted = if table == table::BLOB {
-            self.index_bytes
+        let wanted = if LOOKED_UP.contains(&table) {
+            self.lookup_bytes
         } else {
-            self.other_bytes
+            self.scan_bytes
         };
         wanted.min(PAGE_BYTES_MAX / 2)
     }

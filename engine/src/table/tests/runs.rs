@@ -64,8 +64,8 @@ fn context(root: &Path) -> TableContext {
         unit_bytes: 8 << 10,
     };
     context.pages = PageSizes {
-        index_bytes: 512,
-        other_bytes: 1024,
+        lookup_bytes: 512,
+        scan_bytes: 1024,
     };
     context
 }
