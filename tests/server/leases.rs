@@ -45,6 +45,9 @@ impl BlobStore for Interfered {
         self.real.lease(digest)
     }
 
+    fn lease_manifest(&self, digest: Digest) -> BoxFuture<'_, Result<()>> {
+        self.real.lease_manifest(digest)
+    }
     fn open<'a>(
         &'a self,
         found: &'a StoredBlob,

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use super::manifest_suspects;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
@@ -46,6 +47,8 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         }
         Operation::DeleteManifest { repository, digest } => {
             delete_manifest(draft, *repository, digest, within)?;
+            manifest_suspects::clear(draft, *repository, digest)?;
+            manifest_suspects::was_deleted(draft, *repository, digest, within)?;
         }
         Operation::SetTag {
             repository,
@@ -59,6 +62,10 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
                 unix_ms: within.unix_ms,
             };
             set_tag(draft, *repository, tag, value, old.as_ref());
+            manifest_suspects::got_keeper(draft, *repository, digest)?;
+            if let Some(old) = old.as_ref().filter(|old| *old != digest) {
+                manifest_suspects::lost_keeper(draft, *repository, old, within)?;
+            }
         }
         Operation::DeleteTag {
             repository,
@@ -67,6 +74,7 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         } => {
             draft.delete(keys::tag(*repository, tag));
             draft.delete(keys::tagged(*repository, old, tag));
+            manifest_suspects::lost_keeper(draft, *repository, old, within)?;
         }
         Operation::DeleteRepository { id, name } => {
             draft.delete(keys::repository_by_name(name));
@@ -75,6 +83,7 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         }
         Operation::RetireManifest { repository, digest } => {
             retire_manifest(draft, *repository, digest, within)?;
+            manifest_suspects::clear(draft, *repository, digest)?;
         }
         Operation::DropEdges {
             repository,
@@ -82,11 +91,19 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
             children,
         } => {
             for child in children {
-                drop_edge(draft, *repository, digest, child, within);
+                drop_edge(draft, *repository, digest, child, within)?;
             }
         }
         Operation::ForgetManifest { repository, digest } => {
             forget_manifest(draft, *repository, digest)?;
+        }
+        Operation::FollowSubject {
+            repository,
+            subject,
+            referrers,
+        } => manifest_suspects::follow_subject(draft, *repository, subject, referrers, within)?,
+        Operation::SuspectManifest { repository, digest } => {
+            manifest_suspects::was_put(draft, *repository, digest, within)?;
         }
         Operation::ForgetRepository { id } => draft.delete(keys::deleted(*id)),
         Operation::PlaceBlob { digest, extent } => place(draft, digest, *extent, within)?,
@@ -95,6 +112,9 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         Operation::MarkWhole { digest, extent } => mark_whole(draft, digest, extent)?,
         Operation::RemoveBlob { digest, extent } => remove_blob(draft, digest, extent)?,
         Operation::ClearSuspect { digest } => draft.delete(keys::suspect(digest)),
+        Operation::ClearManifest { repository, digest } => {
+            manifest_suspects::clear(draft, *repository, digest)?;
+        }
     }
     Ok(())
 }
@@ -135,10 +155,11 @@ fn drop_edge(
     digest: &Digest,
     child: &Digest,
     within: &Transaction,
-) {
+) -> Result<()> {
     draft.delete(keys::child(repository, digest, child));
     draft.delete(keys::parent(child, repository, digest));
     suspect(draft, child, within);
+    manifest_suspects::lost_keeper(draft, repository, child, within)
 }
 
 /// Makes a digest a suspect, because it lost a reference or has none yet. Others may remain: collection looks, so that
@@ -176,6 +197,7 @@ fn put_manifest(
         draft.delete(keys::suspect(child));
         draft.put(keys::child(repository, &entry.digest, child), Bytes::new());
         draft.put(keys::parent(child, repository, &entry.digest), Bytes::new());
+        manifest_suspects::got_keeper(draft, repository, child)?;
     }
     if let Some(subject) = &entry.subject {
         draft.put(
@@ -183,7 +205,7 @@ fn put_manifest(
             Bytes::new(),
         );
     }
-    Ok(())
+    manifest_suspects::was_put(draft, repository, &entry.digest, within)
 }
 
 fn delete_manifest(
@@ -252,7 +274,7 @@ fn drop_edges(
     for (edge, _) in edges {
         let child =
             keys::digest_after(&edge, &prefix).map_err(|what| Error::bad_row(&edge, &what))?;
-        drop_edge(draft, repository, digest, &child, within);
+        drop_edge(draft, repository, digest, &child, within)?;
     }
     Ok(())
 }

@@ -235,7 +235,7 @@ impl View {
         })
     }
 
-    fn rows<T>(&self, prefix: &Bytes, decode: Decode<T>) -> Rows<T> {
+    pub(super) fn rows<T>(&self, prefix: &Bytes, decode: Decode<T>) -> Rows<T> {
         Rows {
             scan: self.state.scan_prefix(prefix, None),
             prefix: prefix.clone(),

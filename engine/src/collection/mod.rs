@@ -1,14 +1,16 @@
-//! Collection: what happens to a digest that nothing may reference any more.
+//! Collection: what happens to a digest that nothing may reference any more, and to a manifest that nothing may keep.
 //!
-//! Owns: the rules ([`rules`]), and how long grace lasts ([`grace`]). Both are pure. Refuses: carrying them out, which
-//! `store::collection` does, and queueing removals (`commit::removals`).
+//! Owns: the rules for blobs ([`rules`]) and for manifests ([`manifests`]), and how long grace lasts ([`grace`]). All are
+//! pure. Refuses: carrying them out (`store::collection`, `store::untagged`), and queueing removals (`commit`).
 //!
 //! Invariant of the rows: a stored blob that nothing references is a suspect. A commit that takes a reference away, or
 //! stores or links a blob, makes its digest a suspect; a commit that references it clears that. So collection reads
 //! suspects only, and never searches the store.
 
 pub(crate) mod grace;
+pub(crate) mod manifests;
 pub(crate) mod rules;
 
 pub(crate) use grace::GraceClock;
+pub(crate) use manifests::{ManifestVerdict, Terms, VISITED_MAX, judge_manifest};
 pub(crate) use rules::{Due, Verdict, is_in_grace, judge};

@@ -122,6 +122,23 @@ pub enum Operation {
         /// The manifest.
         digest: Digest,
     },
+    /// States that the subject of these manifests was deleted, so that they follow it. It was retired earlier.
+    FollowSubject {
+        /// The repository.
+        repository: RepositoryId,
+        /// The subject.
+        subject: Digest,
+        /// Manifests that refer to it.
+        referrers: Vec<Digest>,
+    },
+    /// Makes a manifest a suspect since this transaction, which follows no subject. It was pushed again, or is kept by
+    /// suspects only.
+    SuspectManifest {
+        /// The repository.
+        repository: RepositoryId,
+        /// The manifest.
+        digest: Digest,
+    },
     /// Places a blob: from this LSN on its bytes are at an extent.
     PlaceBlob {
         /// The blob.
@@ -159,6 +176,13 @@ pub enum Operation {
     /// Clears a suspect: something references the digest, or it is not stored.
     ClearSuspect {
         /// The digest.
+        digest: Digest,
+    },
+    /// Clears a suspect among the manifests: something keeps it.
+    ClearManifest {
+        /// The repository.
+        repository: RepositoryId,
+        /// The manifest.
         digest: Digest,
     },
 }
@@ -272,13 +296,21 @@ impl Operation {
                 digest,
                 children,
             } => {
-                out.u64(repository.0).digest(digest).count(children.len());
-                for child in children {
-                    out.digest(child);
-                }
+                named(out, *repository, digest, 0);
+                encode_digests(children, out);
                 11
             }
             Self::ForgetManifest { repository, digest } => named(out, *repository, digest, 12),
+            Self::FollowSubject {
+                repository,
+                subject,
+                referrers,
+            } => {
+                named(out, *repository, subject, 0);
+                encode_digests(referrers, out);
+                13
+            }
+            Self::SuspectManifest { repository, digest } => named(out, *repository, digest, 14),
             Self::PlaceBlob { digest, extent } => encode_place(digest, extent, out, 64),
             Self::ReserveSegmentIds { limit } => {
                 out.u64(limit.0);
@@ -291,6 +323,7 @@ impl Operation {
                 out.digest(digest);
                 69
             }
+            Self::ClearManifest { repository, digest } => named(out, *repository, digest, 70),
         }
     }
 
@@ -342,9 +375,18 @@ impl Operation {
             11 => Self::DropEdges {
                 repository: RepositoryId(from.counter()?),
                 digest: from.digest()?,
-                children: decode_children(from)?,
+                children: decode_digests(from)?,
             },
             12 => Self::ForgetManifest {
+                repository: RepositoryId(from.counter()?),
+                digest: from.digest()?,
+            },
+            13 => Self::FollowSubject {
+                repository: RepositoryId(from.counter()?),
+                subject: from.digest()?,
+                referrers: decode_digests(from)?,
+            },
+            14 => Self::SuspectManifest {
                 repository: RepositoryId(from.counter()?),
                 digest: from.digest()?,
             },
@@ -378,6 +420,10 @@ impl Operation {
             69 => Self::ClearSuspect {
                 digest: from.digest()?,
             },
+            70 => Self::ClearManifest {
+                repository: RepositoryId(from.counter()?),
+                digest: from.digest()?,
+            },
             _ => return Ok(None),
         };
         Ok(Some(operation))
@@ -394,17 +440,21 @@ fn encode_manifest(entry: &ManifestEntry, out: &mut Encoder) {
     out.digest(&entry.digest)
         .u64(entry.size)
         .optional_digest(entry.subject.as_ref());
-    out.count(entry.children.len());
-    for child in &entry.children {
-        out.digest(child);
-    }
+    encode_digests(&entry.children, out);
     out.count(entry.attributes.len()).bytes(&entry.attributes);
 }
 
-fn decode_children(from: &mut Decoder<'_>) -> Result<Vec<Digest>, Malformed> {
+fn encode_digests(digests: &[Digest], out: &mut Encoder) {
+    out.count(digests.len());
+    for digest in digests {
+        out.digest(digest);
+    }
+}
+
+fn decode_digests(from: &mut Decoder<'_>) -> Result<Vec<Digest>, Malformed> {
     let count = from.count()?;
     if count > MANIFEST_CHILDREN_MAX {
-        return Err(Malformed(format!("a manifest with {count} children")));
+        return Err(Malformed(format!("a list of {count} digests")));
     }
     (0..count).map(|_| from.digest()).collect()
 }
@@ -413,7 +463,7 @@ fn decode_manifest(from: &mut Decoder<'_>) -> Result<ManifestEntry, Malformed> {
     let digest = from.digest()?;
     let size = from.counter()?;
     let subject = from.optional_digest()?;
-    let children = decode_children(from)?;
+    let children = decode_digests(from)?;
     let length = from.count()?;
     if length > MANIFEST_ATTRIBUTES_BYTES_MAX {
         return Err(Malformed(format!(
@@ -539,6 +589,13 @@ mod tests {
         let digest = wide;
         kinds.push(Operation::MarkDamaged { digest, extent });
         kinds.push(Operation::MarkWhole { digest, extent });
+        kinds.push(Operation::FollowSubject {
+            repository,
+            subject: digest,
+            referrers: vec![digest],
+        });
+        kinds.push(Operation::SuspectManifest { repository, digest });
+        kinds.push(Operation::ClearManifest { repository, digest });
         kinds
     }
 
@@ -566,11 +623,11 @@ mod tests {
     fn golden_bytes() {
         let bytes = encoded(&sample());
         assert_eq!(Transaction::decode(&mut Decoder::new(&bytes)), Ok(sample()));
-        assert_eq!(bytes.len(), 1297);
+        assert_eq!(bytes.len(), 1609);
         assert_eq!(crate::format::codec::checksum(&bytes), GOLDEN);
     }
 
-    const GOLDEN: u32 = 2_404_338_894;
+    const GOLDEN: u32 = 409_168_514;
 
     /// Guards: a cut or changed transaction is an error, never a panic or a read past its end.
     #[test]

@@ -22,7 +22,9 @@ mod stats;
 mod store;
 mod tags;
 
-pub use self::collect::{CollectGarbage, CollectedBlob, CollectedGarbage, Compacted};
+pub use self::collect::{
+    CollectGarbage, CollectedBlob, CollectedGarbage, CollectedManifest, Compacted,
+};
 pub use self::error::{AdminError, NotFound};
 pub use self::executor::execute;
 pub use self::repositories::{
