@@ -169,6 +169,9 @@ pub enum Error {
     /// The store is closing.
     #[error("the store is closing")]
     Closed,
+    /// An operator cancelled the job.
+    #[error("the job was cancelled")]
+    Cancelled,
 }
 
 /// A page that a read needs and that is not in memory.

@@ -22,6 +22,7 @@ pub mod format;
 pub mod fsck;
 mod in_flight;
 pub mod io;
+mod jobs;
 mod journal;
 mod lease;
 pub mod limits;
@@ -30,6 +31,7 @@ mod options;
 mod poison;
 mod recovery;
 mod round_robin;
+mod scrub;
 mod segment;
 mod state;
 mod store;
@@ -38,12 +40,15 @@ mod table;
 mod upload;
 pub mod vocabulary;
 
-pub use catalog::{BlobInfo, Repository, TagInfo, View};
+pub use catalog::{BlobInfo, NeededBy, Repository, TagInfo, View};
+pub use collection::{DeletionTrial, Freed};
 pub use digest::Hasher;
 pub use error::{Corruption, Error, Result};
 pub use extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 pub use finished_blob::{Committed, FinishedBlob};
+pub use format::keys::RepositoryUsage;
 pub use format::transaction::RepositoryId;
+pub use jobs::{JobControl, JobInfo, JobKind};
 pub use lease::Pin;
 pub use memory::{HeldBytes, MemoryAccount, MemoryBudget, MemoryPriority, Reading};
 pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options, UntaggedPolicy};
@@ -51,7 +56,8 @@ pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
 pub use store::{
     CheckpointReport, ClosedStore, CollectedBlob, CollectedManifest, CollectionReport,
-    CollectionRequest, CollectionTotals, CompactionReport, OpenReport, RunStats, Store, StoreStats,
+    CollectionRequest, CollectionTotals, CompactionReport, OpenReport, RunStats, ScrubReport,
+    ScrubRequest, ScrubTotals, Store, StoreStats,
 };
 pub use upload::{DiskSpace, Savepoint, Upload, UploadStatus};
 pub use vocabulary::{

@@ -45,6 +45,12 @@ pub struct Options {
     pub untagged: UntaggedPolicy,
     /// Whether only [`crate::Store::collect`] collects garbage. Otherwise the store does it by itself, too.
     pub collection_manual: bool,
+    /// Bytes in a second that the store reads to find damage, without being asked; 0 for none.
+    pub scrub_bytes_per_second: u64,
+    /// Time from the begin of one such pass to that of the next.
+    pub scrub_every: Duration,
+    /// Time from the begin of one pass that computes digests, too, to that of the next.
+    pub scrub_digests_every: Duration,
     /// Bytes per second that compaction reads and writes, in the background; 0 compacts only on request.
     pub compaction_rate_bytes: u64,
     /// Memory for rows of index and catalog that no checkpoint holds yet, in bytes. A checkpoint starts when it is used
@@ -131,6 +137,9 @@ impl Default for Options {
             collection_grace: Duration::from_hours(1),
             untagged: UntaggedPolicy::default(),
             collection_manual: false,
+            scrub_bytes_per_second: 16 << 20,
+            scrub_every: Duration::from_hours(24),
+            scrub_digests_every: Duration::from_hours(30 * 24),
             compaction_rate_bytes: 64 << 20,
             delta_budget_bytes: 32 << 20,
             journal_file_bytes: 16 << 20,

@@ -96,10 +96,10 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Returns the rows whose key starts with `prefix`, in order, changes included.
-    pub(crate) fn scan_prefix(&self, prefix: &[u8]) -> Scan {
+    /// Returns the rows whose key starts with `prefix`, strictly after `after`, in order, changes included.
+    pub(crate) fn scan_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> Scan {
         let changes = self.changes.rows.clone();
-        self.state.layers.scan_prefix_under(changes, prefix)
+        self.state.layers.scan_prefix_under(changes, prefix, after)
     }
 
     /// Returns the secret key of the index's hash.

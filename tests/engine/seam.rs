@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tonnage_engine::io::Buffer;
 use tonnage_engine::io::threads::Threads;
-use tonnage_engine::io::{Call, Class, FileRef, Io, LockAttempt, OpenMode, exact};
+use tonnage_engine::io::{Call, Class, FileRef, Io, LockAttempt, OpenMode, Residency, exact};
 use tonnage_tests::machine::{Image, Machine, Noise};
 use tonnage_tests::say;
 
@@ -96,6 +96,35 @@ fn files_are_listed_with_their_sizes() {
         found.sort();
         let expected = (0..2100).map(|number| (name(number), number as u64 % 3));
         assert!(found.into_iter().eq(expected));
+    });
+}
+
+/// Guards: reads past the page cache return what other reads do, also at the end of a file. They leave in the page cache
+/// what is there, and add nothing.
+#[test]
+fn uncached_reads_leave_the_page_cache_as_it_is() {
+    on_both(async |io, directory| {
+        let content: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).collect();
+        let whole = content.len().next_multiple_of(4096);
+        for kept in [true, false] {
+            let path = directory.join(if kept { "kept" } else { "dropped" });
+            let written = create(io, &path, &content).await;
+            written.sync_data(CALL).await.unwrap();
+            if !kept {
+                let dropped = written.advise(CALL, 0, whole as u64, Residency::Done);
+                dropped.await.unwrap();
+            }
+            let file = io.open(CALL, &path, OpenMode::ReadUncached).await.unwrap();
+            for _ in 0..2 {
+                let buffer = Buffer::unpooled(whole);
+                let read = exact::read_at_least(&*file, CALL, 0, buffer, content.len()).await;
+                assert_eq!(read.unwrap().filled(), content);
+            }
+            // Asked once, because a question starts read-ahead. The simulated disk has no page cache.
+            let mut buffer = Buffer::unpooled(4096);
+            let found = written.read_cached(CALL, 400_000 / 4096 * 4096, &mut buffer);
+            assert_eq!(found.is_ok(), kept || io.backend() != "threads");
+        }
     });
 }
 

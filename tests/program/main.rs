@@ -7,8 +7,10 @@ mod collect;
 mod names;
 mod online;
 mod refused;
+mod scrub;
 mod serving;
 mod stopped;
+mod usage;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -197,6 +197,46 @@ fn what_is_promised_stays() {
     });
 }
 
+/// Guards: a manifest that is linked as a blob, too, is referenced by its own entry.
+#[test]
+fn a_manifest_that_is_linked_stays() {
+    on_a_store(&automatic(), async |machine, store| {
+        let manifest = put(store, A, 2, &[]).await;
+        commit(store, B, vec![], vec![Change::Link(manifest)]).await;
+        machine.env.clock.sleep(3 * GRACE).await;
+        assert!(is_stored(store, &manifest).await, "it is a manifest");
+    });
+}
+
+/// Guards: a segment without a live blob stays while bytes in it wait for their commit, also once it is sealed.
+#[test]
+fn bytes_that_wait_for_a_commit_keep_their_segment() {
+    let options = Options {
+        collection_manual: true,
+        ..automatic()
+    };
+    on_a_store(&options, async |machine, store| {
+        push(store, A, 1).await;
+        let content = Bytes::from(vec![2; 1000]);
+        let waiting = store.put_small(content, Algorithm::Sha256).await;
+        let waiting = waiting.expect("stored");
+        let digest = waiting.digest();
+        machine.env.clock.sleep(2 * GRACE).await;
+        for full in [false, true] {
+            let request = CollectionRequest {
+                full,
+                ..CollectionRequest::default()
+            };
+            let report = store.collect(request).await.expect("collected");
+            assert_eq!(report.segments, 0, "the segment is gone");
+        }
+        commit(store, A, vec![waiting], vec![Change::Link(digest)]).await;
+        let reader = store.open_blob(&digest).await.expect("readable");
+        let bytes = reader.expect("stored").read_whole(1 << 20).await;
+        assert_eq!(bytes.expect("intact"), vec![2; 1000]);
+    });
+}
+
 /// Guards: for what was committed before a start, grace starts there: an answer may have promised it just before.
 #[test]
 fn a_restart_begins_grace_anew() {

@@ -99,7 +99,7 @@ fn the_generator_reaches_everything() {
     assert_eq!(sizes, SIZES.into_iter().collect());
     assert_eq!(
         census.by_operation.len(),
-        19,
+        20,
         "{:?}",
         census.by_operation.keys()
     );

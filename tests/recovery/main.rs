@@ -18,6 +18,7 @@ mod flips;
 mod rebuild;
 mod repositories;
 mod resume;
+mod scrub;
 mod untagged;
 mod uploads;
 mod watermark;

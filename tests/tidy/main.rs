@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tonnage_tests::machine::call_sites;
 
 /// The modules of the engine in order: each may use those before it, and none after it (ARCHITECTURE.md).
-const ENGINE: [&str; 29] = [
+const ENGINE: [&str; 31] = [
     "sync",
     "digest",
     "extent",
@@ -22,6 +22,7 @@ const ENGINE: [&str; 29] = [
     "poison",
     "in_flight",
     "round_robin",
+    "jobs",
     "memory",
     "lease",
     "journal",
@@ -31,6 +32,7 @@ const ENGINE: [&str; 29] = [
     "finished_blob",
     "catalog",
     "collection",
+    "scrub",
     "compaction",
     "checkpoint",
     "commit",

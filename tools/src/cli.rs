@@ -10,13 +10,16 @@ use crate::commands::collect::{Collect, Compact};
 use crate::commands::config_show::ConfigShow;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
+use crate::commands::jobs::Jobs;
 use crate::commands::repo_delete::RepoDelete;
 use crate::commands::repo_list::RepoList;
+use crate::commands::scrub::Scrub;
 use crate::commands::serve::Serve;
 use crate::commands::smoke::Smoke;
 use crate::commands::stats::Stats;
 use crate::commands::tag_delete::TagDelete;
 use crate::commands::tag_list::TagList;
+use crate::commands::usage::Usage;
 use crate::exit::Exit;
 
 /// A container and model registry for bare metal, on a storage engine of its own.
@@ -48,6 +51,17 @@ pub(crate) enum Command {
     /// List and delete tags
     #[command(subcommand)]
     Tag(TagCommand),
+    /// Print what repositories have, or what a deletion would free
+    #[command(
+        long_about = "Print what repositories have, or what a deletion would free.\n\n\
+        Logical is what a repository has: its blobs and manifests, each once. Unique is the part that no other \
+        repository has, shared the rest. A repository that was deleted counts as another one until its rows are \
+        removed in the background.",
+        after_help = "Examples:\n  tonnage usage\n  \
+        tonnage usage 'team/*' --json\n  \
+        tonnage usage --if-deleted team/app:v1 --data /srv/tonnage"
+    )]
+    Usage(Usage),
     /// Remove content that nothing references and whose grace is over; the server does it by itself, too
     #[command(
         alias = "gc",
@@ -55,6 +69,14 @@ pub(crate) enum Command {
         tonnage collect --full --data /srv/tonnage --json"
     )]
     Collect(Collect),
+    /// Let a running server read and verify all content now; it does so by itself, too
+    #[command(after_help = "Examples:\n  tonnage scrub\n  \
+        tonnage scrub --digests --rate '100 MiB' --data /srv/tonnage --json")]
+    Scrub(Scrub),
+    /// List what a running server does in the background; pause, resume or cancel it
+    #[command(after_help = "Examples:\n  tonnage jobs --json\n  \
+        tonnage jobs pause scrub\n  tonnage jobs cancel 7 --data /srv/tonnage")]
+    Jobs(Jobs),
     /// Bring a closed store to the least space: collect garbage, then compact segments
     #[command(
         after_help = "Examples:\n  tonnage compact --data /srv/tonnage --dry-run\n  \

@@ -66,7 +66,7 @@ impl Exit {
         match self {
             Self::Done => "done",
             Self::Problems => {
-                "the check was completed and found problems (check-config, fsck, inspect, smoke)"
+                "the check was completed and found problems (check-config, fsck, inspect, scrub, smoke)"
             }
             Self::Usage => "the command line or the configuration is wrong; nothing was done",
             Self::Disk => {

@@ -62,7 +62,7 @@ impl Failure {
     /// Returns the failure for names that do not exist. `place` are the options that select the same store.
     pub(crate) fn not_found(missing: &NotFound, place: &str) -> Self {
         let failure = Self::new(Exit::NotFound, format!("{missing}; nothing was done"));
-        if missing.tags.is_empty() {
+        if missing.is_repository() {
             return failure.hint(format!("to list all: tonnage repo list {place}"));
         }
         let repository = &missing.repository;

@@ -78,12 +78,21 @@ impl List {
     }
 
     /// Prints the end of the list. After an error it is not called, so the JSON stays incomplete.
-    pub(crate) fn end(mut self) -> io::Result<()> {
+    pub(crate) fn end(self) -> io::Result<()> {
+        self.end_with(&[])
+    }
+
+    /// Prints the end of the list, in JSON with fields after the entries.
+    pub(crate) fn end_with(mut self, fields: &[(&str, Value)]) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
         if self.json {
             let line = if self.begun { "\n" } else { "" };
             self.begin(&mut stdout)?;
-            writeln!(stdout, "{line}  ]\n}}")?;
+            write!(stdout, "{line}  ]")?;
+            for (name, value) in fields {
+                write!(stdout, ",\n  \"{name}\": {value}")?;
+            }
+            writeln!(stdout, "\n}}")?;
         }
         stdout.flush()
     }

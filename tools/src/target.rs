@@ -123,6 +123,10 @@ impl Target {
     }
 
     fn execute_closed(&mut self, mut request: AdminRequest) -> Result<AdminAnswer, Failure> {
+        if let Some((why, hint)) = needs_server(&request) {
+            let what = format!("no server has {} open, and {why}", self.data.display());
+            return Err(Failure::new(Exit::Network, what).hint(hint));
+        }
         if let AdminRequest::CollectGarbage(collect) = &mut request {
             collect.was_closed = true;
         }
@@ -173,5 +177,26 @@ impl Target {
             closed?;
             Ok(answer)
         })
+    }
+}
+
+/// Returns why a request needs a running server, and what to do; `None` if it does not.
+fn needs_server(request: &AdminRequest) -> Option<(&'static str, &'static str)> {
+    match request {
+        AdminRequest::StartScrub(_) | AdminRequest::GetScrub(_) => Some((
+            "scrub is the check of a running one",
+            "to check a closed store: tonnage fsck, with --deep to compute digests",
+        )),
+        AdminRequest::ListJobs(_) | AdminRequest::ControlJobs(_) => {
+            Some(("only a running one has jobs", "start the server"))
+        }
+        AdminRequest::GetStats(_)
+        | AdminRequest::CollectGarbage(_)
+        | AdminRequest::ListRepositories(_)
+        | AdminRequest::ListTags(_)
+        | AdminRequest::ListUsage(_)
+        | AdminRequest::TryDeletion(_)
+        | AdminRequest::DeleteRepository(_)
+        | AdminRequest::DeleteTags(_) => None,
     }
 }

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 
 use super::manifest_suspects;
+use super::usage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
@@ -34,14 +35,10 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
     match operation {
         Operation::CreateRepository { id, name } => create_repository(draft, *id, name),
         Operation::Link { repository, digest } => {
-            draft.put(keys::link(*repository, digest), Bytes::new());
-            draft.put(keys::holder(digest, *repository), Bytes::new());
+            link(draft, *repository, digest)?;
             suspect(draft, digest, within);
         }
-        Operation::Unlink { repository, digest } => {
-            draft.delete(keys::link(*repository, digest));
-            draft.delete(keys::holder(digest, *repository));
-        }
+        Operation::Unlink { repository, digest } => unlink(draft, *repository, digest)?,
         Operation::PutManifest { repository, entry } => {
             put_manifest(draft, *repository, entry, within)?;
         }
@@ -105,7 +102,10 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         Operation::SuspectManifest { repository, digest } => {
             manifest_suspects::was_put(draft, *repository, digest, within)?;
         }
-        Operation::ForgetRepository { id } => draft.delete(keys::deleted(*id)),
+        Operation::ForgetRepository { id } => {
+            draft.delete(keys::deleted(*id));
+            draft.delete(keys::usage(*id));
+        }
         Operation::PlaceBlob { digest, extent } => place(draft, digest, *extent, within)?,
         Operation::ReserveSegmentIds { limit } => reserve_segments(draft, *limit),
         Operation::MarkDamaged { digest, extent } => mark_damaged(draft, digest, extent)?,
@@ -124,6 +124,20 @@ fn create_repository(draft: &mut Draft<'_>, id: RepositoryId, name: &str) {
     draft.put(keys::repository_by_name(name), keys::encode_id(id));
     draft.put(keys::repository_by_id(id), bytes);
     draft.changes.next_repository = draft.changes.next_repository.max(id.0 + 1);
+}
+
+fn link(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
+    usage::track(draft, repository, digest, |draft| {
+        draft.put(keys::link(repository, digest), Bytes::new());
+        draft.put(keys::holder(digest, repository), Bytes::new());
+    })
+}
+
+fn unlink(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
+    usage::track(draft, repository, digest, |draft| {
+        draft.delete(keys::link(repository, digest));
+        draft.delete(keys::holder(digest, repository));
+    })
 }
 
 fn set_tag(
@@ -184,14 +198,11 @@ fn put_manifest(
         // It was deleted and put again before all of its old edges were removed.
         drop_edges(draft, repository, &entry.digest, within)?;
     }
-    draft.put(
-        keys::manifest(repository, &entry.digest),
-        keys::encode_manifest(entry),
-    );
-    draft.put(
-        keys::manifest_holder(&entry.digest, repository),
-        Bytes::new(),
-    );
+    usage::track(draft, repository, &entry.digest, |draft| {
+        let (digest, row) = (&entry.digest, keys::encode_manifest(entry));
+        draft.put(keys::manifest(repository, digest), row);
+        draft.put(keys::manifest_holder(digest, repository), Bytes::new());
+    })?;
     draft.delete(keys::suspect(&entry.digest));
     for child in &entry.children {
         draft.delete(keys::suspect(child));
@@ -221,8 +232,7 @@ fn delete_manifest(
     let entry =
         keys::decode_manifest(*digest, &value).map_err(|what| Error::bad_row(&key, &what))?;
     drop_edges(draft, repository, digest, within)?;
-    remove_manifest_row(draft, repository, &entry, within);
-    Ok(())
+    remove_manifest_row(draft, repository, &entry, within)
 }
 
 /// Removes the row of a manifest, its reverse, and its place among the referrers of its subject.
@@ -231,14 +241,17 @@ fn remove_manifest_row(
     repository: RepositoryId,
     entry: &ManifestEntry,
     within: &Transaction,
-) {
+) -> Result<()> {
     let digest = &entry.digest;
     if let Some(subject) = &entry.subject {
         draft.delete(keys::referrer(repository, subject, digest));
     }
-    draft.delete(keys::manifest(repository, digest));
-    draft.delete(keys::manifest_holder(digest, repository));
+    usage::track(draft, repository, digest, |draft| {
+        draft.delete(keys::manifest(repository, digest));
+        draft.delete(keys::manifest_holder(digest, repository));
+    })?;
     suspect(draft, digest, within);
+    Ok(())
 }
 
 /// Removes a manifest's row and marks it as retired. Its tags and edges stay until they are purged.
@@ -254,7 +267,7 @@ fn retire_manifest(
     };
     let entry =
         keys::decode_manifest(*digest, &value).map_err(|what| Error::bad_row(&key, &what))?;
-    remove_manifest_row(draft, repository, &entry, within);
+    remove_manifest_row(draft, repository, &entry, within)?;
     let mark = keys::retired(repository, digest);
     if draft.get(&mark)?.is_none() {
         draft.changes.retired = draft.changes.retired.saturating_add(1);
@@ -270,7 +283,9 @@ fn drop_edges(
     within: &Transaction,
 ) -> Result<()> {
     let prefix = keys::children(repository, digest);
-    let edges = draft.scan_prefix(&prefix).collect::<Result<Vec<_>>>()?;
+    let edges = draft
+        .scan_prefix(&prefix, None)
+        .collect::<Result<Vec<_>>>()?;
     for (edge, _) in edges {
         let child =
             keys::digest_after(&edge, &prefix).map_err(|what| Error::bad_row(&edge, &what))?;
@@ -369,7 +384,8 @@ fn mark_whole(draft: &mut Draft<'_>, digest: &Digest, extent: &Extent) -> Result
     Ok(())
 }
 
-fn slot(draft: &Draft<'_>, digest: &Digest) -> Result<Option<Slot>> {
+/// Returns the index row of a digest.
+pub(super) fn slot(draft: &Draft<'_>, digest: &Digest) -> Result<Option<Slot>> {
     let key = keys::blob(draft.hash_key(), digest);
     let value = draft.get(&key)?;
     let slot = value.map(|value| Slot::decode(&value));

@@ -123,7 +123,9 @@ pub(super) fn was_deleted(
         return Ok(());
     }
     let prefix = keys::referrers(repository, subject);
-    let rows = draft.scan_prefix(&prefix).collect::<Result<Vec<_>>>()?;
+    let rows = draft
+        .scan_prefix(&prefix, None)
+        .collect::<Result<Vec<_>>>()?;
     for (key, _) in rows {
         let referrer =
             keys::digest_after(&key, &prefix).map_err(|what| Error::bad_row(&key, &what))?;
@@ -180,7 +182,7 @@ impl Repository<'_> {
         let (view, id, digest) = (self.view(), self.id(), &entry.digest);
         if view.manifest_suspect(id, digest)?.is_some()
             || self.has_live_tag(digest)?
-            || !self.parents(digest, 1)?.is_empty()
+            || self.parents(digest).next().transpose()?.is_some()
         {
             return Ok(true);
         }

@@ -24,14 +24,14 @@ impl<'a> Repository<'a> {
         Self { view, id }
     }
 
+    /// Returns the view in which it was looked up.
+    pub(super) fn view(&self) -> &'a View {
+        self.view
+    }
+
     /// Returns its id, which no other repository ever has.
     pub fn id(&self) -> RepositoryId {
         self.id
-    }
-
-    /// Returns the snapshot.
-    pub(super) fn view(&self) -> &View {
-        self.view
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
@@ -195,11 +195,6 @@ impl<'a> Repository<'a> {
             }
         }
         Ok(false)
-    }
-
-    /// Lists at most `limit` digests that list one here, whether or not they are manifests still.
-    pub(crate) fn parents(&self, child: &Digest, limit: usize) -> Result<Vec<Digest>> {
-        self.digests(&keys::parents_in(child, self.id), None, limit)
     }
 
     /// Returns whether a manifest follows a subject that was deleted.

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Malformed;
-use crate::format::keys::{self, SegmentUse, Slot, Suspect};
+use crate::format::keys::{self, RepositoryUsage, SegmentUse, Slot, Suspect};
 use crate::format::transaction::RepositoryId;
 use crate::state::State;
 use crate::table::{Scan, resident};
@@ -211,6 +211,14 @@ impl View {
         })
     }
 
+    /// Lists the usage of repositories, deleted ones included, in the order of their ids.
+    pub(crate) fn usages(&self) -> Rows<(RepositoryId, RepositoryUsage)> {
+        self.rows(&keys::usages(), |key, value, prefix| {
+            let id = keys::number_after(key, prefix)?;
+            Ok((RepositoryId(id), RepositoryUsage::decode(value)?))
+        })
+    }
+
     /// Returns the use of a segment; `None` if it holds no live blob.
     pub(crate) fn segment(&self, id: SegmentId) -> Result<Option<SegmentUse>> {
         let key = keys::segment(id);
@@ -226,6 +234,14 @@ impl View {
             let id = keys::number_after(key, prefix)?;
             Ok((SegmentId(id), SegmentUse::decode(value)?))
         })
+    }
+
+    /// Lists segments after `after` in the same way.
+    pub(crate) fn segments_after(&self, after: Option<SegmentId>) -> Rows<(SegmentId, SegmentUse)> {
+        let after = after.map(keys::segment);
+        let mut rows = self.segments();
+        rows.scan = self.state.scan_prefix(&keys::segments(), after.as_deref());
+        rows
     }
 
     /// Lists every index row, key and slot, in the order of the keyed hash.

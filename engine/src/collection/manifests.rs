@@ -106,7 +106,8 @@ fn search(of: Repository<'_>, digest: &Digest, terms: Terms) -> Result<Found> {
             return Ok(Found::Kept);
         }
         dead.push(digest);
-        let mut keepers = of.parents(&digest, VISITED_MAX + 1)?;
+        let parents = of.parents(&digest).take(VISITED_MAX + 1);
+        let mut keepers = parents.collect::<Result<Vec<_>>>()?;
         keepers.extend(of.manifest(&digest)?.and_then(|entry| entry.subject));
         for keeper in keepers {
             // Edges of a retired manifest are no manifest.

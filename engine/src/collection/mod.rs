@@ -1,7 +1,8 @@
 //! Collection: what happens to a digest that nothing may reference any more, and to a manifest that nothing may keep.
 //!
-//! Owns: the rules for blobs ([`rules`]) and for manifests ([`manifests`]), and how long grace lasts ([`grace`]). All are
-//! pure. Refuses: carrying them out (`store::collection`, `store::untagged`), and queueing removals (`commit`).
+//! Owns: the rules for blobs ([`rules`]) and for manifests ([`manifests`]), how long grace lasts ([`grace`]), and what a
+//! deletion would make garbage ([`trial`]). Refuses: carrying the rules out (`store::collection`, `store::untagged`), and
+//! queueing removals (`commit`).
 //!
 //! Invariant of the rows: a stored blob that nothing references is a suspect. A commit that takes a reference away, or
 //! stores or links a blob, makes its digest a suspect; a commit that references it clears that. So collection reads
@@ -10,7 +11,9 @@
 pub(crate) mod grace;
 pub(crate) mod manifests;
 pub(crate) mod rules;
+pub(crate) mod trial;
 
 pub(crate) use grace::GraceClock;
 pub(crate) use manifests::{ManifestVerdict, Terms, VISITED_MAX, judge_manifest};
 pub(crate) use rules::{Due, Verdict, is_in_grace, judge};
+pub use trial::{DeletionTrial, Freed};

@@ -24,7 +24,7 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 }
 
 /// A CRC-32 (IEEE) of bytes that arrive in pieces.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct RunningChecksum(crc32fast::Hasher);
 
 impl RunningChecksum {

@@ -62,6 +62,27 @@ pub fn blob(hash_key: &[u8; 16], digest: &Digest) -> Bytes {
     Bytes::from(bytes)
 }
 
+/// Returns the prefixes of all tables whose keys begin with a digest. Together they have every digest that is stored.
+pub fn by_digest() -> [Bytes; 4] {
+    [
+        prefix::HOLDER,
+        prefix::MANIFEST_HOLDER,
+        prefix::PARENT,
+        prefix::SUSPECT,
+    ]
+    .map(|table| Key::new(table).done())
+}
+
+/// Returns the digest with which a key of [`by_digest`] begins.
+pub fn first_digest(key: &[u8]) -> Result<Digest, Malformed> {
+    Decoder::new(key.get(1..).unwrap_or_default()).digest()
+}
+
+/// Returns the digest of the blob of an index row; `None` if it has 64 bytes, of which the row has only a hash.
+pub fn digest_of_blob(key: &[u8]) -> Option<Digest> {
+    Decoder::new(key.get(9..)?).digest().ok()
+}
+
 /// Returns the digest of the blob of an index row, for messages. The row of a 64-byte digest has only its hashed key.
 pub fn name_of_blob(key: &[u8]) -> String {
     let digest = Decoder::new(key.get(9..).unwrap_or_default()).digest();
@@ -119,6 +140,34 @@ pub fn owned(table: u8, id: RepositoryId) -> Bytes {
 pub fn owner(key: &[u8]) -> Result<RepositoryId, Malformed> {
     let mut decoder = Decoder::new(key.get(1..).unwrap_or_default());
     Ok(RepositoryId(u64::from_be_bytes(decoder.array()?)))
+}
+
+/// Returns the key of a repository's usage.
+pub fn usage(repository: RepositoryId) -> Bytes {
+    Key::new(prefix::USAGE).number(repository.0).done()
+}
+
+/// Returns the prefix of all usages.
+pub fn usages() -> Bytes {
+    Key::new(prefix::USAGE).done()
+}
+
+/// Returns the prefix of all links of all repositories.
+pub fn all_links() -> Bytes {
+    Key::new(prefix::LINK).done()
+}
+
+/// Returns the prefix of all manifests of all repositories.
+pub fn all_manifests() -> Bytes {
+    Key::new(prefix::MANIFEST).done()
+}
+
+/// Returns the repository and digest of the key of a link, manifest or deleted manifest.
+pub fn owned_digest(key: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
+    let mut decoder = after_owner(key);
+    let digest = decoder.digest()?;
+    decoder.end()?;
+    Ok((owner(key)?, digest))
 }
 
 /// Returns the key of a link: a blob's visibility in a repository.
@@ -218,12 +267,20 @@ pub fn parents(child: &Digest) -> Bytes {
     Key::new(prefix::PARENT).digest(child).done()
 }
 
-/// Returns the prefix of all manifests of a repository that keep a digest alive.
+/// Returns the prefix of all manifests of a repository that keep a digest alive. It sorts before them.
 pub fn parents_in(child: &Digest, repository: RepositoryId) -> Bytes {
     Key::new(prefix::PARENT)
         .digest(child)
         .number(repository.0)
         .done()
+}
+
+/// Returns the repository and manifest that end the key of an edge's reverse, after the prefix [`parents`].
+pub fn parent_after(key: &[u8], prefix: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
+    let rest = key.get(prefix.len()..).unwrap_or_default();
+    let (id, parent) = rest.split_at(rest.len().min(8));
+    let id = number_after(id, &[])?;
+    Ok((RepositoryId(id), digest_after(parent, &[])?))
 }
 
 /// Returns the key of an edge from a subject to a referrer.
@@ -302,14 +359,6 @@ pub fn retired_of(repository: RepositoryId) -> Bytes {
 /// Returns the prefix of all deleted manifests of which rows remain.
 pub fn all_retired() -> Bytes {
     Key::new(prefix::RETIRED).done()
-}
-
-/// Returns the repository and manifest of the key of a deleted manifest.
-pub fn retired_parts(key: &[u8]) -> Result<(RepositoryId, Digest), Malformed> {
-    let mut decoder = after_owner(key);
-    let digest = decoder.digest()?;
-    decoder.end()?;
-    Ok((owner(key)?, digest))
 }
 
 /// Returns a decoder of what follows the table and the repository in a key of [`OWNED_PREFIXES`].
@@ -577,6 +626,44 @@ impl SegmentUse {
         };
         decoder.end()?;
         Ok(used)
+    }
+}
+
+/// Value of a usage row: what a repository has, as links and manifests. A digest that is both counts once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RepositoryUsage {
+    /// Number of digests.
+    pub blobs: u64,
+    /// Their payload bytes.
+    pub bytes: u64,
+    /// Number of digests that no other repository has.
+    pub unique_blobs: u64,
+    /// Their payload bytes.
+    pub unique_bytes: u64,
+}
+
+impl RepositoryUsage {
+    /// Encodes the value of a row.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Encoder::new();
+        out.u64(self.blobs)
+            .u64(self.bytes)
+            .u64(self.unique_blobs)
+            .u64(self.unique_bytes);
+        Bytes::from(out.finish())
+    }
+
+    /// Decodes the value of a row.
+    pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
+        let mut decoder = Decoder::new(value);
+        let usage = Self {
+            blobs: decoder.counter()?,
+            bytes: decoder.counter()?,
+            unique_blobs: decoder.counter()?,
+            unique_bytes: decoder.counter()?,
+        };
+        decoder.end()?;
+        Ok(usage)
     }
 }
 

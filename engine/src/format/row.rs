@@ -46,6 +46,8 @@ pub mod table {
     pub const UNTAGGED: u8 = b'y';
     /// Manifest of a repository whose subject was deleted.
     pub const FOLLOWER: u8 = b'f';
+    /// Usage of a repository.
+    pub const USAGE: u8 = b'v';
 }
 
 const ID_BYTES: usize = 8;
@@ -95,7 +97,7 @@ mod tests {
                 assert_eq!(filter_key(&row), &prefix[..]);
                 assert_eq!(group_of(&prefix[..prefix.len() - 1]), None);
             }
-            for table in [b"l", b"t", b"b", b"m", b"z", b"y", b"f"] {
+            for table in [b"l", b"t", b"b", b"m", b"z", b"y", b"f", b"v"] {
                 let row = [&table[..], &[3; 8], &digest].concat();
                 assert_eq!(group_of(&row), None);
                 assert_eq!(filter_key(&row), &row[..]);

@@ -4,8 +4,9 @@
 //!
 //! Checked are: the superblock's copies; every frame of the journal from its beginning; that the newest checkpoint
 //! leads to the same rows as the whole journal; that rows and their reverses agree; that rows of deleted manifests are
-//! marked; every record that the index names, chunk by chunk; with `deep`, every digest; what unfinished uploads would
-//! continue from; files that nothing names. An unreadable file is a finding, and the check continues.
+//! marked; the usage of repositories; every record that the index names, chunk by chunk; with `deep`, every digest; what
+//! unfinished uploads would continue from; files that nothing names. An unreadable file is a finding, and the check
+//! continues.
 
 mod blobs;
 mod files;
@@ -13,6 +14,7 @@ mod journal;
 mod retired;
 mod rows;
 mod uploads;
+mod usage;
 
 use std::path::{Path, PathBuf};
 
@@ -151,6 +153,7 @@ pub async fn check(
     };
     rows::check(&view, path, &mut report).await?;
     retired::check(&view, path, &mut report).await?;
+    usage::check(&view, path, &mut report).await?;
     files::check(&context, &view, &walked, &mut report).await?;
     blobs::check(&context, &view, options, progress, &mut report).await?;
     Ok(report)

@@ -25,7 +25,7 @@ async fn marks(view: &View, store: &Path, report: &mut FsckReport) -> Result<()>
     while let Some((key, value)) = marks.next_resident().await? {
         counted += 1;
         let bad = |what| Error::bad_row(&key, &what);
-        let (id, digest) = keys::retired_parts(&key).map_err(bad)?;
+        let (id, digest) = keys::owned_digest(&key).map_err(bad)?;
         let lsn = keys::decode_lsn(&value).map_err(bad)?;
         if lsn > view.lsn() {
             let (id, last) = (id.0, view.lsn());

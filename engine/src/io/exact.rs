@@ -19,10 +19,23 @@ pub async fn read_up_to(
     file: &dyn File,
     call: Call,
     offset: u64,
+    buffer: Buffer,
+) -> IoResult<Buffer> {
+    let least = buffer.room();
+    read_at_least(file, call, offset, buffer, least).await
+}
+
+/// Adds at least `least` bytes from `offset` to `buffer`, and at most as many as it has room for. Adds fewer at the end
+/// of the file.
+pub async fn read_at_least(
+    file: &dyn File,
+    call: Call,
+    offset: u64,
     mut buffer: Buffer,
+    least: usize,
 ) -> IoResult<Buffer> {
     let start = buffer.len();
-    while buffer.room() > 0 {
+    while buffer.len() - start < least {
         let at = offset + (buffer.len() - start) as u64;
         let (back, count) = file.read_at(call, at, buffer).await?;
         buffer = back;

@@ -59,11 +59,18 @@ pub type DirRef = Arc<dyn Dir>;
 pub enum OpenMode {
     /// Existing file, reads only.
     Read,
+    /// Existing file, reads only: of what the drive has, if the file system allows it, and without a change to what is
+    /// in the page cache. Offsets and the room of buffers are multiples of [`UNCACHED_ALIGN_BYTES`]. So is the count of
+    /// a short read, except at the end of the file.
+    ReadUncached,
     /// Existing file, reads and writes.
     Write,
     /// New file, reads and writes; `AlreadyExists` if the name is taken.
     CreateNew,
 }
+
+/// What offsets and lengths of reads past the page cache are multiples of, in bytes.
+pub const UNCACHED_ALIGN_BYTES: u64 = 4096;
 
 /// The expected use of a range of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

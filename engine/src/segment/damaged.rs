@@ -52,8 +52,22 @@ struct Damage {
     /// Whether its bytes were wrong, which is recorded. Otherwise they could not be read, which is forgotten at the
     /// stop.
     wrong: bool,
+    /// The least proof that clears it.
+    proof: Proof,
     /// Spans of the segment that were not verified since.
     unverified: Vec<Range<u64>>,
+}
+
+/// What a verified read proves. A later one includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) enum Proof {
+    /// The bytes match their checksums. They may come from the page cache, which may have what the drive lost.
+    #[default]
+    Read,
+    /// So do the bytes on the drive.
+    Drive,
+    /// The whole has its digest, too.
+    Digest,
 }
 
 impl Damaged {
@@ -89,12 +103,23 @@ impl Damaged {
     /// Notes that `span` of the segment was read for `digest` at `extent`, and its checksums hold. If that was the last
     /// span in doubt, the place is intact; if its damage was recorded, so is that.
     pub(crate) fn verified(&self, digest: &Digest, extent: &Extent, span: &Range<u64>) {
+        self.verified_by(digest, extent, span, Proof::Read);
+    }
+
+    /// Notes the same of a read that proves `proof`. Damage that only a stronger proof shows stays.
+    pub(crate) fn verified_by(
+        &self,
+        digest: &Digest,
+        extent: &Extent,
+        span: &Range<u64>,
+        proof: Proof,
+    ) {
         if !self.has_places.load(Ordering::Acquire) {
             return;
         }
         let mut healed = false;
         let mut places = self.retain(digest, |at, damage| {
-            if at == extent {
+            if at == extent && damage.proof <= proof {
                 subtract(&mut damage.unverified, span);
                 healed |= damage.wrong && damage.unverified.is_empty();
             }
@@ -115,6 +140,25 @@ impl Damaged {
             drop(places);
             self.found.notify_one();
         }
+    }
+
+    /// Remembers the same, until a read that proves `proof` clears it.
+    pub(crate) fn mark_wrong_until(&self, digest: Digest, extent: Extent, proof: Proof) {
+        let mut places = self.lock_to_add();
+        let needed = &mut places.entry(digest, extent).proof;
+        *needed = proof.max(*needed);
+        drop(places);
+        self.mark_wrong(digest, extent);
+    }
+
+    /// Returns whether the bytes of `digest` at `extent` match their checksums, but are not the content of that digest.
+    pub(crate) fn is_other_content(&self, digest: &Digest, extent: &Extent) -> bool {
+        if !self.has_places.load(Ordering::Acquire) {
+            return false;
+        }
+        let places = self.places.lock();
+        let damage = places.known.get(digest).and_then(|known| known.get(extent));
+        damage.is_some_and(|damage| damage.proof == Proof::Digest)
     }
 
     /// Adds a place that was recorded before this open.

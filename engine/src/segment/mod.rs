@@ -16,9 +16,12 @@ mod in_use;
 mod open_files;
 mod reader;
 mod record_check;
+mod record_walk;
 mod records;
 #[cfg(test)]
 mod tests;
+mod uncached;
+mod verifier;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -36,7 +39,7 @@ use crate::poison::Poison;
 use crate::sync::oneshot;
 use crate::vocabulary::ClientId;
 pub(crate) use appender::{Appended, Appender, SmallBlob};
-pub(crate) use damaged::{DamageMark, Damaged};
+pub(crate) use damaged::{DamageMark, Damaged, Proof};
 pub(crate) use dedicated::DedicatedWriter;
 pub(crate) use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
 pub(crate) use ids::{RESERVE_IDS, SegmentIds};
@@ -44,7 +47,10 @@ pub(crate) use in_use::{SegmentInUse, SegmentsInUse};
 pub(crate) use open_files::{OpenFile, OpenFiles, Purpose};
 pub(crate) use reader::OpenFailure;
 pub use reader::{BlobReader, BlobStream};
+pub(crate) use record_walk::RecordWalk;
 pub(crate) use records::{FoundRecord, RecordScan};
+pub(crate) use uncached::UncachedSegment;
+pub(crate) use verifier::RecordVerifier;
 
 /// The segments of an open store.
 #[derive(Debug)]
@@ -146,6 +152,11 @@ impl Segments {
         DedicatedWriter::resume(Arc::clone(&self.files), id, length).await
     }
 
+    /// Opens a segment for reads of the drive, which leave the page cache as it is.
+    pub(crate) async fn open_uncached(&self, id: SegmentId) -> Result<UncachedSegment> {
+        UncachedSegment::open(&self.files, &self.pool, id).await
+    }
+
     /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if they
     /// are collected. A failure marks no damage yet, because the blob may have moved since `extent` was looked up.
     pub(crate) async fn try_open_blob(
@@ -160,6 +171,15 @@ impl Segments {
             );
             let path = self.files.path(extent.segment);
             return Err(OpenFailure::known(Error::corrupt(&path, there, what)));
+        }
+        if self.damaged.is_other_content(&digest, &extent) {
+            let what = format!("the bytes are not the content of {digest}; push it again");
+            let path = self.files.path(extent.segment);
+            return Err(OpenFailure::known(Error::corrupt(
+                &path,
+                extent.offset,
+                what,
+            )));
         }
         let (files, pool, damaged) = (&self.files, &self.pool, &self.damaged);
         BlobReader::open(files, pool, damaged, (digest, extent), client).await

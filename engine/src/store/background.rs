@@ -14,7 +14,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::sync::watch;
 
-use super::{Inner, collection, compaction, damage, purge};
+use super::{Inner, collection, compaction, damage, purge, scrub};
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
 use crate::segment::RESERVE_IDS;
@@ -59,6 +59,8 @@ pub(super) fn start(inner: &Arc<Inner>) {
     );
     let task = collection::task(Arc::downgrade(inner), inner.closing.subscribe());
     spawn.spawn("collection", Box::pin(task));
+    let task = scrub::task(Arc::downgrade(inner), inner.closing.subscribe());
+    spawn.spawn("scrub", Box::pin(task));
     let task = compaction::task(Arc::downgrade(inner), inner.closing.subscribe());
     spawn.spawn("compaction", Box::pin(task));
     let damaged = Arc::clone(inner.segments.damaged());

@@ -43,6 +43,7 @@ impl Store {
             tracing::warn!(%error, "damage that was found is not recorded; reads find it again");
         }
         inner.closing.send_replace(true);
+        inner.jobs.close();
         inner.sequencer.close();
         task.drained.await.map_err(|_gone| Error::Closed)?;
         let cleaned = match (uploads, inner.poison.check()) {

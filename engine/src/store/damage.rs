@@ -10,12 +10,15 @@ use tokio::sync::watch;
 
 use super::Inner;
 use super::background::or_closing;
+use crate::catalog::View;
 use crate::error::{Error, Result};
 use crate::segment::{DamageMark, Damaged};
 use crate::table::resident;
 
 /// Marks in one transaction.
 const BATCH: usize = 256;
+/// Names that need a damaged blob, in a line of the log.
+const NAMED_MAX: usize = 8;
 /// Pause after a failed attempt (mostly a full disk) before the next one.
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -68,7 +71,11 @@ pub(super) async fn record(inner: &Inner) -> Result<()> {
                 damaged,
             } = mark;
             if damaged {
-                tracing::error!(%digest, %extent, "a stored blob is damaged; push the same content again to heal it");
+                let needed = View::new(inner.sequencer.durable());
+                let needed = needed.read(|view| view.needed_by(&digest, NAMED_MAX)).await;
+                let needed_by =
+                    needed.map_or_else(|error| error.to_string(), |names| names.to_string());
+                tracing::error!(%digest, %extent, %needed_by, "a stored blob is damaged; push the same content again to heal it");
             } else {
                 tracing::info!(%digest, %extent, "a blob that was recorded as damaged was read and is intact");
             }

@@ -24,6 +24,7 @@ mod damage;
 mod open;
 mod purge;
 mod reclaim;
+mod scrub;
 mod stats;
 mod untagged;
 
@@ -43,6 +44,7 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::finished_blob::{Committed, FinishedBlob};
 use crate::io::{ClassCount, Env};
+use crate::jobs::{JobControl, JobInfo, Jobs};
 use crate::lease::{Leases, Pin};
 use crate::memory::MemoryAccount;
 use crate::options::Options;
@@ -59,6 +61,7 @@ pub use closed::ClosedStore;
 pub use collection::{CollectedBlob, CollectionReport, CollectionRequest, CollectionTotals};
 pub use compaction::CompactionReport;
 pub use open::OpenReport;
+pub use scrub::{ScrubReport, ScrubRequest, ScrubTotals};
 pub use stats::StoreStats;
 pub use untagged::CollectedManifest;
 
@@ -85,6 +88,8 @@ struct Inner {
     uploads: Arc<Uploads>,
     checkpoints: checkpoints::Checkpoints,
     collection: collection::Collection,
+    scrub: Arc<scrub::Scrub>,
+    jobs: Arc<Jobs>,
     compaction: compaction::Compaction,
     /// Notified when something was deleted and is to be purged.
     deleted: Arc<Notify>,
@@ -308,6 +313,37 @@ impl Store {
     /// Returns the totals of compaction since the store was opened.
     pub fn compaction_totals(&self) -> CompactionReport {
         self.inner.compaction.totals()
+    }
+
+    /// Reads all live blobs now and verifies them; damage is marked, as that which other reads find. The store does the
+    /// same by itself, from time to time.
+    pub async fn scrub(&self, request: ScrubRequest) -> Result<ScrubReport> {
+        scrub::scrub(&self.inner, request).await
+    }
+
+    /// Starts the same beside all other work. Returns the number of its job.
+    pub fn start_scrub(&self, request: ScrubRequest) -> u64 {
+        scrub::start(&self.inner, request)
+    }
+
+    /// Returns the result of one of the last passes that were started and have ended.
+    pub fn scrub_result(&self, job: u64) -> Option<Result<ScrubReport>> {
+        self.inner.scrub.result(job)
+    }
+
+    /// Returns the totals of scrub since the store was opened.
+    pub fn scrub_totals(&self) -> ScrubTotals {
+        self.inner.scrub.totals()
+    }
+
+    /// Lists the jobs that run, in the order of their beginnings.
+    pub fn jobs(&self) -> Vec<JobInfo> {
+        self.inner.jobs.list()
+    }
+
+    /// Pauses, resumes or cancels a job. Returns false if it does not run.
+    pub fn control_job(&self, id: u64, control: JobControl) -> bool {
+        self.inner.jobs.control(id, control)
     }
 
     /// Writes a checkpoint now, unless nothing changed since the last.

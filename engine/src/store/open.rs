@@ -24,6 +24,7 @@ use crate::error::{Corruption, Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::superblock::Superblock;
 use crate::io::{Class, Directory, Env};
+use crate::jobs::Jobs;
 use crate::journal::writer::{JournalSpec, JournalWriter};
 use crate::journal::{self, reserve, resync};
 use crate::lease::Leases;
@@ -231,10 +232,7 @@ async fn assemble(
         epoch: plan.epoch,
         file_bytes: options.journal_file_bytes,
     };
-    let journal = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn).await;
-    let journal = journal.map_err(Error::unpoisoned)?;
-    // After the first journal file is durable, because a reserve implies that there was one.
-    reserve::ensure(&*env.io, &path, options.reserve_bytes).await?;
+    let journal = begin_journal(&env, spec, &plan, options.reserve_bytes).await?;
     let position = journal.position();
     let sequencer = Arc::new(Sequencer::new(
         recovered.state,
@@ -248,6 +246,8 @@ async fn assemble(
     let last = plan.previous.map_or(position, |previous| previous.end);
     let inner = Arc::new(Inner {
         checkpoints: Checkpoints::new(context, recovered.history, last),
+        scrub: Arc::default(),
+        jobs: Jobs::new(Arc::clone(&env.clock)),
         collection: Collection::new(&options, leases.now(), sequencer.durable().lsn),
         compaction: Compaction::default(),
         env,
@@ -434,6 +434,21 @@ async fn placed(state: &State) -> Result<BTreeSet<SegmentId>> {
         placed.insert(id);
     }
     Ok(placed)
+}
+
+/// Begins the epoch's journal, and makes the reserve again.
+async fn begin_journal(
+    env: &Env,
+    spec: JournalSpec,
+    plan: &Plan,
+    reserve_bytes: u64,
+) -> Result<JournalWriter> {
+    let path = spec.store.clone();
+    let begun = JournalWriter::begin(env.clone(), spec, plan.previous, plan.first_lsn).await;
+    let journal = begun.map_err(Error::unpoisoned)?;
+    // After the first journal file is durable, because a reserve implies that there was one.
+    reserve::ensure(&*env.io, &path, reserve_bytes).await?;
+    Ok(journal)
 }
 
 /// Starts the journal task; it holds the store's lock until it ends.

@@ -8,6 +8,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 use super::Inner;
@@ -16,11 +17,14 @@ use crate::catalog::View;
 use crate::catalog::repository_purge::RepositoryPurge;
 use crate::commit::ManifestPurgeStep;
 use crate::error::{Error, Result};
+use crate::format::transaction::Operation;
 use crate::sync::Notify;
 use crate::table::resident_off_worker;
 
 /// Pause after a failed step (mostly a full disk) before the next attempt.
 const RETRY: Duration = Duration::from_secs(10);
+/// Lookups at a time.
+const READ_AHEAD: usize = 16;
 
 /// Continues what an earlier stop left, then handles each deletion that `due` announces.
 pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::Receiver<bool>) {
@@ -61,18 +65,17 @@ async fn step(inner: &Inner, purge: &mut Option<RepositoryPurge>) -> Result<bool
             None => return purge_manifest(inner, &view).await,
         },
     };
-    let sequencer = Arc::clone(&inner.sequencer);
+    let at = view.clone();
     // A manifest may have tens of thousands of edges.
-    let queue_step = move || {
+    let compute_step = move || {
         let mut next = next.clone();
-        let operations = next.step(&view)?;
-        Ok((
-            sequencer.purge_repository(next.repository(), operations)?,
-            next,
-        ))
+        Ok((next.step(&at)?, next))
     };
-    let (queued, next) = resident_off_worker(&inner.env, queue_step).await?;
-    let Some(waiting) = queued else {
+    let (operations, next) = resident_off_worker(&inner.env, compute_step).await?;
+    read_ahead(&view, &operations).await?;
+    let (sequencer, repository) = (Arc::clone(&inner.sequencer), next.repository());
+    let queue_step = move || sequencer.purge_repository(repository, operations.clone());
+    let Some(waiting) = resident_off_worker(&inner.env, queue_step).await? else {
         *purge = None;
         return Ok(true);
     };
@@ -80,6 +83,26 @@ async fn step(inner: &Inner, purge: &mut Option<RepositoryPurge>) -> Result<bool
     *purge = Some(next);
     inner.checkpoints.start_if_due(inner);
     Ok(true)
+}
+
+/// Reads the rows by which a step is counted, several at a time. Under the sequencer's lock each page that is not in
+/// memory would repeat the whole step.
+async fn read_ahead(view: &View, operations: &[Operation]) -> Result<()> {
+    for some in operations.chunks(READ_AHEAD) {
+        let reads = some.iter().map(|operation| read_for(view, operation));
+        try_join_all(reads).await?;
+    }
+    Ok(())
+}
+
+async fn read_for(view: &View, operation: &Operation) -> Result<()> {
+    if let Operation::Unlink { repository, digest }
+    | Operation::DeleteManifest { repository, digest } = operation
+    {
+        view.read(|view| view.read_ahead_of_loss(*repository, digest))
+            .await?;
+    }
+    Ok(())
 }
 
 /// Runs all steps for one deleted manifest. Returns false if there is none.

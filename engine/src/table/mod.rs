@@ -97,6 +97,16 @@ impl Layers {
     ///
     /// The scan is a snapshot: it does not see later changes. Pages are read one by one, as rows are taken.
     pub(crate) fn scan_prefix(&self, prefix: &[u8], after: Option<&[u8]>) -> Scan {
+        self.scan_prefix_under(Delta::new(), prefix, after)
+    }
+
+    /// Does the same with `changes` as the newest layer.
+    pub(crate) fn scan_prefix_under(
+        &self,
+        changes: Delta,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+    ) -> Scan {
         let from = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             Some(_) | None => Bound::Included(prefix),
@@ -104,17 +114,8 @@ impl Layers {
         let end = prefix_end(prefix);
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let group = group_of(prefix).map(|group| self.runs.hash(group));
-        Scan::new(self.deltas(), self.runs.list(), (from, to), group)
-    }
-
-    /// Returns the rows whose keys start with `prefix`, with `changes` as the newest layer.
-    pub(crate) fn scan_prefix_under(&self, changes: Delta, prefix: &[u8]) -> Scan {
-        let end = prefix_end(prefix);
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let group = group_of(prefix).map(|group| self.runs.hash(group));
         let deltas = std::iter::once(changes).chain(self.deltas());
-        let bounds = (Bound::Included(prefix), to);
-        Scan::new(deltas, self.runs.list(), bounds, group)
+        Scan::new(deltas, self.runs.list(), (from, to), group)
     }
 
     /// Sets or (with `None`) deletes a row of the live delta, in place if no clone shares it.

@@ -25,14 +25,17 @@ pub enum AdminError {
     Store(#[from] Error),
 }
 
-/// A repository that does not exist, or tags that an existing repository does not have.
+/// A repository that does not exist, or tags or a manifest that an existing repository does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{}", self.describe())]
 pub struct NotFound {
     /// The repository.
     pub repository: String,
-    /// The missing tags. Empty if the repository itself is missing.
+    /// The missing tags.
     pub tags: Vec<String>,
+    /// The digest of the missing manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
 }
 
 impl NotFound {
@@ -40,11 +43,24 @@ impl NotFound {
         Self {
             repository: name.to_owned(),
             tags: Vec::new(),
+            manifest: None,
         }
     }
 
+    /// Returns whether the repository itself is missing.
+    pub fn is_repository(&self) -> bool {
+        self.tags.is_empty() && self.manifest.is_none()
+    }
+
     fn describe(&self) -> String {
-        let Self { repository, tags } = self;
+        let Self {
+            repository,
+            tags,
+            manifest,
+        } = self;
+        if let Some(manifest) = manifest {
+            return format!("{repository} has no manifest {manifest}");
+        }
         if tags.is_empty() {
             return format!("there is no repository {repository}");
         }

@@ -7,11 +7,14 @@ use tonnage_engine::{Error, Store};
 
 use super::collect::collect_garbage;
 use super::error::AdminError;
+use super::jobs::{ListJobs, control_jobs, list_jobs};
 use super::repositories::{delete_repository, list_repositories};
 use super::request::{AdminAnswer, AdminRequest};
+use super::scrub::{get_scrub, start_scrub};
 use super::stats::{GetStats, get_stats};
 use super::store::AdminStore;
 use super::tags::{delete_tags, list_tags};
+use super::usage::{list_usage, try_deletion};
 
 /// Carries out a request. One that changes the store continues, and is logged, also if the returned future is dropped.
 ///
@@ -65,5 +68,13 @@ async fn dispatch(
         Request::CollectGarbage(request) => {
             AdminAnswer::CollectGarbage(collect_garbage(store, request).await?)
         }
+        Request::ListUsage(request) => AdminAnswer::ListUsage(list_usage(store, &request).await?),
+        Request::TryDeletion(request) => {
+            AdminAnswer::TryDeletion(try_deletion(store, &request).await?)
+        }
+        Request::StartScrub(request) => AdminAnswer::StartScrub(start_scrub(store, request)?),
+        Request::GetScrub(request) => AdminAnswer::GetScrub(get_scrub(store, request).await?),
+        Request::ListJobs(ListJobs {}) => AdminAnswer::ListJobs(list_jobs(store)?),
+        Request::ControlJobs(request) => AdminAnswer::ControlJobs(control_jobs(store, &request)?),
     })
 }

@@ -16,24 +16,32 @@ mod collect;
 mod commit;
 mod error;
 mod executor;
+mod jobs;
 mod repositories;
 mod request;
+mod scrub;
 mod stats;
 mod store;
 mod tags;
+mod usage;
 
 pub use self::collect::{
     CollectGarbage, CollectedBlob, CollectedGarbage, CollectedManifest, Compacted,
 };
 pub use self::error::{AdminError, NotFound};
 pub use self::executor::execute;
+pub use self::jobs::{ControlJobs, JobAction, JobEntry, JobList, ListJobs};
 pub use self::repositories::{
     DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage,
 };
 pub use self::request::{AdminAnswer, AdminRequest, Operation};
+pub use self::scrub::{DamagedBlob, GetScrub, ScrubState, ScrubbedStore, StartScrub, StartedScrub};
 pub use self::stats::{GetStats, Stats};
 pub use self::store::AdminStore;
 pub use self::tags::{DeleteTags, DeletedTags, ListTags, TagEntry, TagPage};
+pub use self::usage::{
+    DeletionEffect, ListUsage, ManifestReference, TryDeletion, UsageEntry, UsagePage,
+};
 
 /// Most entries of a page.
 const PAGE_ENTRIES_MAX: usize = 1000;

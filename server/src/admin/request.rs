@@ -8,9 +8,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::collect::{CollectGarbage, CollectedGarbage};
+use super::jobs::{ControlJobs, JobList, ListJobs};
 use super::repositories::{DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage};
+use super::scrub::{GetScrub, ScrubState, StartScrub, StartedScrub};
 use super::stats::{GetStats, Stats};
 use super::tags::{DeleteTags, DeletedTags, ListTags, TagPage};
+use super::usage::{DeletionEffect, ListUsage, TryDeletion, UsagePage};
 
 /// A request with the type of its answer.
 pub trait Operation: Into<AdminRequest> {
@@ -72,6 +75,18 @@ operations! {
     DeleteTags => DeletedTags,
     /// Runs one cycle of collection.
     CollectGarbage => CollectedGarbage,
+    /// Lists the usage of repositories.
+    ListUsage => UsagePage,
+    /// Finds what a deletion would free.
+    TryDeletion => DeletionEffect,
+    /// Starts a pass of scrub.
+    StartScrub => StartedScrub,
+    /// Returns the state of such a pass.
+    GetScrub => ScrubState,
+    /// Lists the jobs that run.
+    ListJobs => JobList,
+    /// Pauses, resumes or cancels jobs.
+    ControlJobs => JobList,
 }
 
 impl AdminRequest {
@@ -79,7 +94,15 @@ impl AdminRequest {
     /// begun, it is completed.
     pub fn changes_store(&self) -> bool {
         match self {
-            Self::GetStats(_) | Self::ListRepositories(_) | Self::ListTags(_) => false,
+            Self::GetStats(_)
+            | Self::ListRepositories(_)
+            | Self::ListTags(_)
+            | Self::ListUsage(_)
+            | Self::TryDeletion(_)
+            | Self::StartScrub(_)
+            | Self::GetScrub(_)
+            | Self::ListJobs(_)
+            | Self::ControlJobs(_) => false,
             Self::DeleteRepository(request) => !request.dry_run,
             Self::DeleteTags(request) => !request.dry_run,
             // A closed store is opened for its cycle, which is the engine's.

@@ -145,5 +145,6 @@ async fn look_up(view: &View, request: &DeleteTags) -> Result<Vec<TagInfo>, Admi
     Err(AdminError::NotFound(NotFound {
         repository: request.repository.clone(),
         tags: missing,
+        manifest: None,
     }))
 }

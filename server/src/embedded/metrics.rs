@@ -1,7 +1,7 @@
 //! Exports the engine's counters as metrics.
 //!
 //! Owns: [`StoreMetrics`], the metric families of the disk, whose labels are I/O classes, of its free space, and
-//! those of collection.
+//! those of collection, compaction and scrub.
 //! Refuses: gathering; the numbers are read from the store at each scrape.
 
 use std::fmt;
@@ -54,7 +54,8 @@ impl Collector for StoreMetrics {
         )?;
         self.encode_space(&mut encoder)?;
         self.encode_collection(&mut encoder)?;
-        self.encode_compaction(&mut encoder)
+        self.encode_compaction(&mut encoder)?;
+        self.encode_scrub(&mut encoder)
     }
 }
 
@@ -186,6 +187,39 @@ impl StoreMetrics {
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     ConstCounter::new(value).encode(counter)
+}
+
+impl StoreMetrics {
+    fn encode_scrub(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let totals = self.0.scrub_totals();
+        for (name, help, value) in [
+            ("scrub_bytes", "Bytes that scrub read", totals.bytes),
+            ("scrub_blobs", "Blobs that scrub found intact", totals.blobs),
+            (
+                "scrub_damaged_blobs",
+                "Blobs that scrub found damaged; one that stays so counts in each pass",
+                totals.damaged,
+            ),
+        ] {
+            counter(encoder, name, help, value)?;
+        }
+        for (name, help, unix_ms) in [
+            (
+                "scrub_last_success_timestamp_seconds",
+                "Unix time at which the last complete pass of scrub ended; 0 before the first",
+                totals.last_success_unix_ms,
+            ),
+            (
+                "scrub_last_digests_timestamp_seconds",
+                "Unix time at which the last complete pass of scrub with digests ended; 0 before the first",
+                totals.last_digests_unix_ms,
+            ),
+        ] {
+            let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(unix_ms / 1000).encode(gauge)?;
+        }
+        Ok(())
+    }
 }
 
 /// Encodes a family of counters.

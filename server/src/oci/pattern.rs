@@ -31,6 +31,24 @@ pub struct InvalidPattern {
 }
 
 impl RepositoryPattern {
+    /// Returns the repository, if the pattern is a name.
+    pub fn name(&self) -> Option<&RepositoryName> {
+        match &self.0 {
+            Scope::One(name) => Some(name),
+            Scope::All | Scope::Below(_) => None,
+        }
+    }
+
+    /// Returns the beginning of the names that the pattern selects. If it is not a name, every name that begins like
+    /// this is selected.
+    pub fn prefix(&self) -> String {
+        match &self.0 {
+            Scope::All => String::new(),
+            Scope::Below(name) => format!("{name}/"),
+            Scope::One(name) => name.as_str().to_owned(),
+        }
+    }
+
     /// Returns whether the pattern selects this repository. `prefix/*` does not select `prefix` itself.
     pub fn matches(&self, name: &RepositoryName) -> bool {
         match &self.0 {
@@ -96,6 +114,9 @@ mod tests {
                 "{pattern} {name}"
             );
             assert_eq!(parsed.to_string(), pattern);
+            if parsed.name().is_none() {
+                assert_eq!(name.starts_with(&parsed.prefix()), expected);
+            }
         }
         for bad in [
             "", "/*", "a/", "a*", "*/a", "a/**", "A", "a/*/b", "a,b", "**",

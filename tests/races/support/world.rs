@@ -135,6 +135,7 @@ pub fn options() -> Options {
         reserve_bytes: 4096,
         shared_segment_bytes: 1 << 20,
         spill_threshold_bytes: 64 << 10,
+        scrub_bytes_per_second: 0,
         ..Options::default()
     }
 }

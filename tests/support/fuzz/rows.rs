@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use tonnage_engine::format::codec::{Decoder, Encoder};
 use tonnage_engine::format::keys::{
-    self, SegmentUse, Slot, TagValue, digest_after, number_after, text_after,
+    self, RepositoryUsage, SegmentUse, Slot, TagValue, digest_after, number_after, text_after,
 };
 use tonnage_engine::format::record::RecordPlaces;
 use tonnage_engine::{Algorithm, Digest};
@@ -54,6 +54,11 @@ pub fn run(bytes: &[u8]) {
                 assert_eq!(keys::encode_place(&extent), rest);
             }
         }
+        8 => {
+            if let Ok(usage) = RepositoryUsage::decode(rest) {
+                assert_eq!(usage.encode(), rest);
+            }
+        }
         _ => {}
     }
 }
@@ -79,7 +84,8 @@ fn key(rest: &[u8]) {
         assert_eq!(behind.len(), 8);
     }
     drop(keys::parent_of(key));
-    if let Ok((id, digest)) = keys::retired_parts(key) {
+    drop(keys::parent_after(key, &prefix));
+    if let Ok((id, digest)) = keys::owned_digest(key) {
         assert_eq!(keys::retired(id, &digest)[1..], key[1..]);
     }
     if let Ok((id, digest, tag)) = keys::tagged_parts(key) {

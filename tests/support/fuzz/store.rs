@@ -193,6 +193,7 @@ fn open_and_read(specimen: &Specimen, image: &Image) -> Option<Digest> {
         };
         if let Ok(model) = found::snapshot(&store).await {
             drop(found::reverses(&store, &model).await);
+            drop(found::usages(&store).await);
         }
         let mut wrong = None;
         for digest in specimen.task.universe.keys() {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use bytes::{Bytes, BytesMut};
 use tonnage_engine::io::Buffer;
-use tonnage_engine::io::{Call, File, IoError, IoFuture, IoResult, OpenMode, Residency};
+use tonnage_engine::io::{
+    Call, File, IoError, IoFuture, IoResult, OpenMode, Residency, UNCACHED_ALIGN_BYTES,
+};
 
 use super::disk::{DiskState, SimDisk};
 use super::fault::{ENOSPC, OpKind};
@@ -22,7 +24,7 @@ pub(super) struct SimFile {
     disk: SimDisk,
     path: PathBuf,
     inode: Inode,
-    writable: bool,
+    mode: OpenMode,
 }
 
 impl SimFile {
@@ -32,7 +34,7 @@ impl SimFile {
             disk,
             path,
             inode,
-            writable: mode != OpenMode::Read,
+            mode,
         }
     }
 
@@ -46,7 +48,7 @@ impl SimFile {
         op: Op,
         effect: impl FnOnce(&mut DiskState) -> IoResult<(T, u64)> + Send + 'static,
     ) -> IoFuture<T> {
-        let writable = self.writable;
+        let writable = matches!(self.mode, OpenMode::Write | OpenMode::CreateNew);
         self.disk.submit(op, move |state| {
             if !writable {
                 return Err(io::Error::from_raw_os_error(EBADF).into());
@@ -66,11 +68,22 @@ impl File for SimFile {
     fn read_at(&self, call: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
         let op = self.op(call, OpKind::Read).at(offset, buffer.room() as u64);
         let (inode, path) = (self.inode, self.path.clone());
+        let uncached = self.mode == OpenMode::ReadUncached;
+        let is_block = |bytes: u64| bytes.is_multiple_of(UNCACHED_ALIGN_BYTES);
+        assert!(
+            !uncached || (is_block(offset) && is_block(buffer.room() as u64)),
+            "direct I/O of {} bytes at {offset}",
+            buffer.room()
+        );
         self.disk.submit(op, move |state| {
             let there = state.machine.files[inode]
                 .live
                 .read(offset, buffer.free_mut());
-            let count = state.maybe_short(there);
+            let mut count = state.maybe_short(there);
+            if uncached && count < there {
+                let block = UNCACHED_ALIGN_BYTES as usize;
+                count = (count / block * block).max(block).min(there);
+            }
             state.maybe_flip(OpKind::Read, &path, &mut buffer.free_mut()[..count]);
             buffer.advance(count);
             Ok(((buffer, count), count as u64))

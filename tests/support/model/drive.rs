@@ -5,6 +5,7 @@
 
 use crate::by_name::ByName as _;
 use crate::whole_blobs::ByDigest as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,9 +13,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonnage_engine::io::Env;
 use tonnage_engine::{
-    Algorithm, Batch, Change, CollectionRequest, Digest, Error, FinishedBlob, ManifestEntry,
-    Origin, Require, Store, Upload, UploadClaim, UploadId, UploadPosition, UploadSpec,
-    UploadStatus, View,
+    Algorithm, Batch, Change, CollectionRequest, Corruption, Digest, Error, FinishedBlob,
+    ManifestEntry, Origin, Require, ScrubRequest, Store, Upload, UploadClaim, UploadId,
+    UploadPosition, UploadSpec, UploadStatus, View,
 };
 
 use super::content;
@@ -241,10 +242,29 @@ impl Client {
             Operation::Collect(_) => self.collect(place, call).await,
             Operation::CollectManifests(_) => unreachable!("no client makes this call"),
             Operation::Checkpoint => self.store.checkpoint().await.map(|_| Answer::Done),
+            Operation::Scrub(digests) => self.scrub(*digests).await,
             Operation::Wait(time) => {
                 self.env.clock.sleep(*time).await;
                 Ok(Answer::Done)
             }
+        }
+    }
+
+    /// Verifies everything. What it finds is an error, which only a faulty disk explains.
+    async fn scrub(&self, digests: bool) -> Result<Answer, Error> {
+        let request = ScrubRequest {
+            digests,
+            list_max: 1,
+            ..ScrubRequest::default()
+        };
+        let report = self.store.scrub(request).await?;
+        match report.listed.first() {
+            None => Ok(Answer::Done),
+            Some(digest) => Err(Error::Corrupt(Corruption {
+                path: PathBuf::from("segments"),
+                offset: 0,
+                what: format!("scrub marked {digest}"),
+            })),
         }
     }
 

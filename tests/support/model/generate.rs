@@ -148,6 +148,8 @@ pub fn options() -> Options {
         collection_manual: true,
         // Most tests fill the disk to its end.
         free_space_min_bytes: Some(0),
+        // They scrub by a call, too.
+        scrub_bytes_per_second: 0,
         reserve_bytes: 64 << 10,
         ..Options::default()
     }
@@ -472,10 +474,11 @@ impl Generator {
             }
             Kind::Collect => Operation::Collect(Vec::new()),
             Kind::Checkpoint if self.prng.percent(70) => Operation::Checkpoint,
-            Kind::Checkpoint => {
-                let minutes = [1, 20, 50][self.prng.below(3)];
-                Operation::Wait(Duration::from_mins(minutes))
-            }
+            Kind::Checkpoint => match self.prng.below(3) {
+                0 => Operation::Scrub(repository == 0),
+                1 => Operation::Wait(Duration::from_mins(20)),
+                _ => Operation::Wait(Duration::from_mins(50)),
+            },
         }
     }
 

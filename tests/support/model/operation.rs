@@ -91,6 +91,8 @@ pub enum Operation {
     CollectManifests(Vec<(String, Digest)>),
     /// Writes a checkpoint.
     Checkpoint,
+    /// Verifies all live blobs on the drive, with their digests or without.
+    Scrub(bool),
     /// Waits.
     Wait(Duration),
 }
@@ -138,6 +140,7 @@ impl Operation {
             Self::Collect(_) => "collect",
             Self::CollectManifests(_) => "collect manifests",
             Self::Checkpoint => "checkpoint",
+            Self::Scrub(_) => "scrub",
             Self::Wait(_) => "wait",
         }
     }

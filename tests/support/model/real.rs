@@ -48,6 +48,8 @@ pub async fn run(history: &History, folder: &Path, env: impl Fn() -> Env) -> Res
                 seen.stored.insert(digest);
             }
         }
+        let usages = found::usages(&store).await.map_err(failed("usage"))?;
+        usages.map_err(|what| Violation::new("usage", what))?;
         if life.closed {
             store.close().await.map_err(failed("close"))?;
         }

@@ -157,6 +157,8 @@ async fn look(task: &Task, machine: &Machine, lsn: u64) -> Result<Found, Violati
         .await
         .map_err(failed("names"))?;
     reverses.map_err(|what| Violation::new("names", what))?;
+    let usages = found::usages(&store).await.map_err(failed("usage"))?;
+    usages.map_err(|what| Violation::new("usage", what))?;
     for (digest, content) in &task.universe {
         if store
             .view()

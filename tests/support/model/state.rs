@@ -156,6 +156,7 @@ impl Model {
             | Operation::Head(_)
             | Operation::Read(..)
             | Operation::Checkpoint
+            | Operation::Scrub(_)
             | Operation::Wait(_) => {
                 return Err(Refused("the call is no transaction".to_owned()));
             }
@@ -211,6 +212,12 @@ impl Model {
         Ok(())
     }
 
+    /// Returns whether no repository but `name` has a digest, as a link or a manifest.
+    pub fn is_unique(&self, name: &str, digest: &Digest) -> bool {
+        let mut others = self.repositories.iter().filter(|(other, _)| *other != name);
+        !others.any(|(_, repository)| repository.digests().contains(digest))
+    }
+
     fn existing(&mut self, name: &str) -> Result<&mut Repository, Refused> {
         self.repositories
             .get_mut(name)
@@ -219,6 +226,12 @@ impl Model {
 }
 
 impl Repository {
+    /// Returns its links and manifests.
+    pub fn digests(&self) -> BTreeSet<Digest> {
+        let manifests = self.manifests.keys();
+        self.links.iter().chain(manifests).copied().collect()
+    }
+
     /// Returns the manifests that refer to `subject`.
     pub fn referrers(&self, subject: &Digest) -> BTreeSet<Digest> {
         let refers = |manifest: &Manifest| manifest.subject.as_ref() == Some(subject);

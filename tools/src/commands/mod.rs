@@ -8,13 +8,16 @@ pub(crate) mod collect;
 pub(crate) mod config_show;
 pub(crate) mod fsck;
 pub(crate) mod inspect;
+pub(crate) mod jobs;
 pub(crate) mod repo_delete;
 pub(crate) mod repo_list;
+pub(crate) mod scrub;
 pub(crate) mod serve;
 pub(crate) mod smoke;
 pub(crate) mod stats;
 pub(crate) mod tag_delete;
 pub(crate) mod tag_list;
+pub(crate) mod usage;
 
 use crate::cli::{Cli, Command, ConfigCommand, RepoCommand, TagCommand};
 use crate::exit::Exit;
@@ -29,7 +32,10 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Repo(RepoCommand::Delete(arguments)) => repo_delete::run(&arguments),
         Command::Tag(TagCommand::List(arguments)) => tag_list::run(&arguments),
         Command::Tag(TagCommand::Delete(arguments)) => tag_delete::run(&arguments),
+        Command::Usage(arguments) => usage::run(&arguments),
         Command::Collect(arguments) => collect::run(&arguments),
+        Command::Scrub(arguments) => scrub::run(&arguments),
+        Command::Jobs(arguments) => jobs::run(&arguments),
         Command::Compact(arguments) => collect::compact(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),

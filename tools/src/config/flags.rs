@@ -77,6 +77,7 @@ fn heading(key: &str) -> &'static str {
         Some(("http2", _)) => "HTTP/2",
         Some(("storage", _)) => "Storage",
         Some(("collection" | "compaction", _)) => "Collection and compaction",
+        Some(("scrub", _)) => "Scrub",
         Some(_) | None => "General",
     }
 }

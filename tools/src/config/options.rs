@@ -201,6 +201,12 @@ impl Config {
             "Free space below which pushes are refused; pulls and deletes still work; auto is a twentieth of the file system, at most 1 GiB; 0 B for none");
         reader.read("storage.upload_ttl", &mut store.upload_ttl, duration(MINUTE..=YEAR),
             "How long an unfinished upload is kept after its last byte");
+        reader.read("scrub.rate", &mut store.scrub_bytes_per_second, size(0..=TIB),
+            "Bytes in a second that are read to find damaged content; 0 B for none");
+        reader.read("scrub.every", &mut store.scrub_every, duration(MINUTE..=YEAR),
+            "Time from one reading of all content to the next, if the rate suffices");
+        reader.read("scrub.digests_every", &mut store.scrub_digests_every, duration(MINUTE..=YEAR),
+            "The same for a reading that computes all digests");
         reader.read("collection.manual", &mut store.collection_manual, switch(),
             "Collect garbage only when `tonnage collect` asks for it");
         reader.read("collection.grace", &mut store.collection_grace, duration(SECOND..=YEAR),

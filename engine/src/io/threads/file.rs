@@ -14,6 +14,7 @@ use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 
 use super::errno::{operation_error, sync_error};
 use super::pool::{Blocking, Pool};
+use super::uncached::Uncached;
 use crate::buffer::Buffer;
 use crate::io::{Call, Dir, File, IoFuture, IoResult, Residency};
 
@@ -24,6 +25,8 @@ const SLICES_MAX: usize = 1024;
 pub(super) struct ThreadFile {
     descriptor: Arc<OwnedFd>,
     pool: Arc<Pool>,
+    /// Set if reads leave the page cache as it is.
+    uncached: Option<Arc<Uncached>>,
 }
 
 impl ThreadFile {
@@ -31,6 +34,17 @@ impl ThreadFile {
         Self {
             descriptor: Arc::new(descriptor),
             pool,
+            uncached: None,
+        }
+    }
+
+    /// Makes a file whose reads leave the page cache as it is; `direct` is whether it was opened for direct I/O.
+    pub(super) fn uncached(descriptor: OwnedFd, pool: Arc<Pool>, direct: bool) -> Self {
+        let uncached = Some(Arc::new(Uncached::new(&descriptor, direct)));
+        Self {
+            descriptor: Arc::new(descriptor),
+            pool,
+            uncached,
         }
     }
 
@@ -54,9 +68,13 @@ impl Drop for ThreadFile {
 
 impl File for ThreadFile {
     fn read_at(&self, call: Call, offset: u64, mut buffer: Buffer) -> IoFuture<(Buffer, usize)> {
+        let uncached = self.uncached.clone();
         self.run(call, Blocking::Transfer, move |descriptor| {
-            let read = retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset));
-            let count = read.map_err(operation_error)?;
+            let count = match uncached {
+                Some(uncached) => uncached.read(descriptor, offset, &mut buffer)?,
+                None => retry_on_intr(|| rustix::io::pread(descriptor, buffer.free_mut(), offset))
+                    .map_err(operation_error)?,
+            };
             buffer.advance(count);
             Ok((buffer, count))
         })

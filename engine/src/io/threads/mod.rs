@@ -20,6 +20,7 @@ mod file;
 mod lock;
 mod pool;
 mod resolve;
+mod uncached;
 pub(super) mod workers;
 
 use std::io;
@@ -111,8 +112,11 @@ impl Io for Threads {
     fn open(&self, call: Call, path: &Path, mode: OpenMode) -> IoFuture<FileRef> {
         let (place, pool) = (self.roots.resolve(path), Arc::clone(&self.pool));
         self.pool.run(call, Blocking::Transfer, move || {
+            if mode == OpenMode::ReadUncached {
+                return open_uncached(&pool, &place);
+            }
             let flags = match mode {
-                OpenMode::Read => OFlags::RDONLY,
+                OpenMode::Read | OpenMode::ReadUncached => OFlags::RDONLY,
                 OpenMode::Write => OFlags::RDWR,
                 OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
             };
@@ -156,6 +160,22 @@ impl Io for Threads {
         let closed = self.pool.closed();
         Box::pin(async move { closed.await.unwrap_or_default() })
     }
+}
+
+/// Opens a file for reads that leave the page cache as it is: with direct I/O where it is supported.
+fn open_uncached(pool: &Arc<Pool>, place: &ResolvedPath) -> IoResult<FileRef> {
+    let direct = opening(pool, || place.open_file(OFlags::RDONLY | OFlags::DIRECT));
+    let (descriptor, direct) = match direct {
+        Err(error) if error.cause().raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+            (opening(pool, || place.open_file(OFlags::RDONLY))?, false)
+        }
+        opened => (opened?, true),
+    };
+    Ok(Arc::new(ThreadFile::uncached(
+        descriptor,
+        Arc::clone(pool),
+        direct,
+    )))
 }
 
 /// Runs `open`, which needs a descriptor. If there is none, closes the files that wait to be closed, and tries again.

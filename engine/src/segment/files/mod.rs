@@ -11,6 +11,7 @@ mod handles;
 mod names;
 mod pull;
 mod pull_queue;
+mod uncached;
 mod unlinking;
 
 use std::io::ErrorKind;

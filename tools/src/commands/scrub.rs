@@ -1,0 +1,129 @@
+//! `tonnage scrub`: lets a running server read and verify all of its content now.
+//!
+//! Owns: waiting for the end, progress, the text and JSON forms. Refuses: closed stores, which `fsck` checks.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use tonnage_server::admin::{GetScrub, ScrubState, ScrubbedStore, StartScrub};
+
+use super::jobs::progress;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+use crate::target::{Target, TargetArguments};
+use crate::units::{format_about, parse_size};
+
+/// Shortest and longest time between two questions how far it is.
+const ASK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Arguments of `scrub`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Scrub {
+    /// Compute all digests, too; otherwise only checksums are compared
+    #[arg(long)]
+    digests: bool,
+    /// Most bytes to read in a second [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    rate: Option<u64>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+/// Runs one pass, and waits for its end.
+pub(crate) fn run(arguments: &Scrub) -> Result<Exit, Failure> {
+    let mut target = Target::find(&arguments.target)?;
+    let started = target.ask(StartScrub {
+        digests: arguments.digests,
+        bytes_per_second: arguments.rate.unwrap_or_default(),
+    })?;
+    let job = started.job;
+    let found = wait(&mut target, job)?;
+    if arguments.json {
+        output::json(&found)?;
+    } else {
+        print(&found)?;
+    }
+    Ok(if found.damaged > 0 {
+        Exit::Problems
+    } else if found.skipped > 0 {
+        Exit::Disk
+    } else {
+        Exit::Done
+    })
+}
+
+/// Waits for the end of a pass, and shows its progress on a terminal.
+fn wait(target: &mut Target, job: u64) -> Result<ScrubbedStore, Failure> {
+    let is_terminal = io::stderr().is_terminal();
+    let show = |line: &str| {
+        if is_terminal {
+            let line = format!("\r{line}\x1b[K");
+            io::stderr().write_all(line.as_bytes()).unwrap_or_default();
+        }
+    };
+    if is_terminal {
+        output::note(&format!(
+            "job {job}; it continues without this command; to end it: tonnage jobs cancel {job}"
+        ));
+    }
+    let mut pause = ASK.0;
+    loop {
+        let state = target.ask(GetScrub { job })?;
+        if let ScrubState::Running(job) = &state {
+            let paused = if job.paused { ", paused" } else { "" };
+            show(&format!("verified {}{paused}", progress(job)));
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(ASK.1);
+            continue;
+        }
+        show("");
+        let failed = match state {
+            ScrubState::Complete(found) => return Ok(found),
+            ScrubState::Cancelled => "the scrub was cancelled".to_owned(),
+            ScrubState::Failed { why } => format!("the scrub failed: {why}"),
+            ScrubState::Running(_) | ScrubState::Unknown => {
+                "the server does not know this scrub any more; was it restarted?".to_owned()
+            }
+        };
+        return Err(Failure::new(Exit::Disk, failed)
+            .hint("what was found before is marked; see the server's log"));
+    }
+}
+
+fn print(found: &ScrubbedStore) -> Result<(), Failure> {
+    for blob in &found.listed {
+        output::result(&format!("damaged {}", blob.digest))?;
+        let kinds = [
+            ("tag", &blob.tags),
+            ("manifest", &blob.manifests),
+            ("repository", &blob.repositories),
+        ];
+        for (kind, names) in kinds {
+            for name in names {
+                output::result(&format!("  needed by {kind} {name}"))?;
+            }
+        }
+        if blob.more {
+            output::result("  and more")?;
+        }
+    }
+    let bytes = format_about(found.bytes);
+    output::result(&format!(
+        "read {bytes} in {} segments; {} blobs are intact, {} are damaged",
+        found.segments, found.blobs, found.damaged
+    ))?;
+    if found.damaged > 0 {
+        output::result("push the same content again to heal it; until then a HEAD of it is 404")?;
+    }
+    if found.skipped > 0 {
+        let skipped = found.skipped;
+        output::result(&format!(
+            "{skipped} segments or blobs could not be read for lack of resources; see the server's log"
+        ))?;
+    }
+    Ok(())
+}
