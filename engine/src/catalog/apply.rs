@@ -44,7 +44,6 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         }
         Operation::DeleteManifest { repository, digest } => {
             delete_manifest(draft, *repository, digest, within)?;
-            manifest_suspects::clear(draft, *repository, digest)?;
             manifest_suspects::was_deleted(draft, *repository, digest, within)?;
         }
         Operation::SetTag {
@@ -53,26 +52,13 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
             digest,
             old,
         } => {
-            let value = TagValue {
-                digest: *digest,
-                lsn: within.lsn,
-                unix_ms: within.unix_ms,
-            };
-            set_tag(draft, *repository, tag, value, old.as_ref());
-            manifest_suspects::got_keeper(draft, *repository, digest)?;
-            if let Some(old) = old.as_ref().filter(|old| *old != digest) {
-                manifest_suspects::lost_keeper(draft, *repository, old, within)?;
-            }
+            set_tag(draft, *repository, (tag, digest), old.as_ref(), within)?;
         }
         Operation::DeleteTag {
             repository,
             tag,
             old,
-        } => {
-            draft.delete(keys::tag(*repository, tag));
-            draft.delete(keys::tagged(*repository, old, tag));
-            manifest_suspects::lost_keeper(draft, *repository, old, within)?;
-        }
+        } => delete_tag(draft, *repository, (tag, old), within)?,
         Operation::DeleteRepository { id, name } => {
             draft.delete(keys::repository_by_name(name));
             draft.delete(keys::repository_by_id(*id));
@@ -87,9 +73,8 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
             digest,
             children,
         } => {
-            for child in children {
-                drop_edge(draft, *repository, digest, child, within)?;
-            }
+            let mut children = children.iter();
+            children.try_for_each(|child| drop_edge(draft, *repository, digest, child, within))?;
         }
         Operation::ForgetManifest { repository, digest } => {
             forget_manifest(draft, *repository, digest)?;
@@ -143,15 +128,38 @@ fn unlink(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> R
 fn set_tag(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
-    tag: &str,
-    value: TagValue,
+    (tag, digest): (&str, &Digest),
     old: Option<&Digest>,
-) {
+    within: &Transaction,
+) -> Result<()> {
     if let Some(old) = old {
         draft.delete(keys::tagged(repository, old, tag));
     }
+    let value = TagValue {
+        digest: *digest,
+        lsn: within.lsn,
+        unix_ms: within.unix_ms,
+    };
     draft.put(keys::tag(repository, tag), value.encode());
-    draft.put(keys::tagged(repository, &value.digest, tag), Bytes::new());
+    draft.put(keys::tagged(repository, digest, tag), Bytes::new());
+    manifest_suspects::got_keeper(draft, repository, digest)?;
+    match old {
+        Some(old) if old != digest => {
+            manifest_suspects::lost_keeper(draft, repository, old, within)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn delete_tag(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    (tag, old): (&str, &Digest),
+    within: &Transaction,
+) -> Result<()> {
+    draft.delete(keys::tag(repository, tag));
+    draft.delete(keys::tagged(repository, old, tag));
+    manifest_suspects::lost_keeper(draft, repository, old, within)
 }
 
 fn forget_manifest(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {

@@ -112,13 +112,14 @@ pub(super) fn clear(
     delete_known(draft, keys::follower(repository, digest))
 }
 
-/// Makes all referrers of a deleted manifest followers.
+/// Clears a deleted manifest, and makes all its referrers followers.
 pub(super) fn was_deleted(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
     subject: &Digest,
     within: &Transaction,
 ) -> Result<()> {
+    clear(draft, repository, subject)?;
     if !exists(draft, repository)? {
         return Ok(());
     }

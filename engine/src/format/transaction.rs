@@ -295,21 +295,13 @@ impl Operation {
                 repository,
                 digest,
                 children,
-            } => {
-                named(out, *repository, digest, 0);
-                encode_digests(children, out);
-                11
-            }
+            } => listed(out, *repository, digest, children, 11),
             Self::ForgetManifest { repository, digest } => named(out, *repository, digest, 12),
             Self::FollowSubject {
                 repository,
                 subject,
                 referrers,
-            } => {
-                named(out, *repository, subject, 0);
-                encode_digests(referrers, out);
-                13
-            }
+            } => listed(out, *repository, subject, referrers, 13),
             Self::SuspectManifest { repository, digest } => named(out, *repository, digest, 14),
             Self::PlaceBlob { digest, extent } => encode_place(digest, extent, out, 64),
             Self::ReserveSegmentIds { limit } => {
@@ -433,6 +425,19 @@ impl Operation {
 /// Writes an operation that consists of a repository and a digest.
 fn named(out: &mut Encoder, repository: RepositoryId, digest: &Digest, kind: u16) -> u16 {
     out.u64(repository.0).digest(digest);
+    kind
+}
+
+/// Writes an operation that consists of a repository, a digest and a list of others.
+fn listed(
+    out: &mut Encoder,
+    repository: RepositoryId,
+    digest: &Digest,
+    digests: &[Digest],
+    kind: u16,
+) -> u16 {
+    named(out, repository, digest, kind);
+    encode_digests(digests, out);
     kind
 }
 
@@ -586,17 +591,28 @@ mod tests {
                 limit: SegmentId(4096),
             },
         ];
-        let digest = wide;
-        kinds.push(Operation::MarkDamaged { digest, extent });
-        kinds.push(Operation::MarkWhole { digest, extent });
-        kinds.push(Operation::FollowSubject {
-            repository,
-            subject: digest,
-            referrers: vec![digest],
-        });
-        kinds.push(Operation::SuspectManifest { repository, digest });
-        kinds.push(Operation::ClearManifest { repository, digest });
+        kinds.extend(marks(wide, extent));
+        kinds.extend(of_suspects(repository, wide));
         kinds
+    }
+
+    fn marks(digest: Digest, extent: Extent) -> [Operation; 2] {
+        [
+            Operation::MarkDamaged { digest, extent },
+            Operation::MarkWhole { digest, extent },
+        ]
+    }
+
+    fn of_suspects(repository: RepositoryId, digest: Digest) -> [Operation; 3] {
+        [
+            Operation::FollowSubject {
+                repository,
+                subject: digest,
+                referrers: vec![digest],
+            },
+            Operation::SuspectManifest { repository, digest },
+            Operation::ClearManifest { repository, digest },
+        ]
     }
 
     fn sample() -> Transaction {

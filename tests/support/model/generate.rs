@@ -489,9 +489,9 @@ impl Generator {
         let following = 100 + (number - 100 + 1) % count;
         match subject {
             Some(subject) if subject == number => Vec::new(),
-            Some(subject) if (number + subject) % 2 == 0 => vec![subject],
+            Some(subject) if (number + subject).is_multiple_of(2) => vec![subject],
             Some(_) => vec![following],
-            None if self.put.len() % 2 == 0 => vec![following],
+            None if self.put.len().is_multiple_of(2) => vec![following],
             None => Vec::new(),
         }
     }
