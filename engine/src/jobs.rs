@@ -1,7 +1,7 @@
 //! What works on the store in the background: which jobs run, how far they are, and how an operator stops them.
 //!
-//! Owns: [`Jobs`], the list of running jobs, and [`Job`], the handle by which one reports and is controlled. Refuses: the
-//! work, and when it starts.
+//! Owns: [`Jobs`], the list of running jobs, and [`Job`], the handle by which one reports and is controlled. Refuses:
+//! the work, and when it starts.
 //!
 //! Invariants: a job is listed from its beginning until its handle drops. It is paused and cancelled only at its own
 //! checkpoints, between two steps, so a step is never left half done.

@@ -5,10 +5,10 @@
 //! to decide what is referenced. The caller grants a lease only for what nothing references, so that a million HEADs of
 //! referenced blobs cost no memory. It ends the lease once a manifest references the digest.
 //!
-//! Invariants: sharded by keyed hash, because clients choose digests. Collection condemns a digest under the lock of its
-//! shard, and only if nothing protects it; from then on leases and pins wait until the removal is over. No lock is held
-//! across an I/O, and no two at once. Only [`Leases::end_leases`] shortens a lease. Memory is bounded. The
-//! clock counts only time in which this process ran.
+//! Invariants: sharded by keyed hash, because clients choose digests. Collection condemns a digest under the lock of
+//! its shard, and only if nothing protects it; from then on leases and pins wait until the removal is over. No lock is
+//! held across an I/O, and no two at once. Only [`Leases::end_leases`] shortens a lease. Memory is bounded. The clock
+//! counts only time in which this process ran.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

@@ -38,8 +38,8 @@ pub struct Options {
     pub uploads_max: usize,
     /// Idle time after which an unfinished upload is dropped.
     pub upload_ttl: Duration,
-    /// Time for which content that nothing references is kept: after an answer promised it, and after its last reference
-    /// was removed.
+    /// Time for which content that nothing references is kept: after an answer promised it, and after its last
+    /// reference was removed.
     pub collection_grace: Duration,
     /// Which repositories remove untagged manifests, and after how long.
     pub untagged: UntaggedPolicy,

@@ -22,6 +22,7 @@ use tonnage_tests::process::Server;
 use tonnage_tests::push::Pusher;
 use tonnage_tests::say;
 
+use crate::kill::collecting;
 use crate::lane::{fsck, number};
 use crate::ledger::Ledger;
 use crate::work::{Kind, operation};
@@ -161,8 +162,15 @@ impl Lane {
     fn one_store(&mut self, phases: std::ops::Range<u64>) -> Result<(), String> {
         let data = self.disk.path().join(format!("data{}", phases.start));
         let log = PathBuf::from(format!("{}.log", data.display()));
-        let mut server = Server::start_on(&data, &log, &[])?;
-        let mut ledgers: Vec<Ledger> = (0..CLIENTS).map(|_| Ledger::default()).collect();
+        // Every second store, in long runs.
+        let collects = !(phases.start / PHASES_A_STORE).is_multiple_of(2);
+        let options = if collects { collecting() } else { Vec::new() };
+        let mut server = Server::start_as(&data, &log, &[], options)?;
+        let ledger = |_| Ledger {
+            collects,
+            ..Ledger::default()
+        };
+        let mut ledgers: Vec<Ledger> = (0..CLIENTS).map(ledger).collect();
         let (clean, _) = self.run_clients(&mut server, ledgers, Duration::ZERO, false, false)?;
         ledgers = clean;
         for number in phases {

@@ -65,13 +65,14 @@ pub fn rounds(disk: &Disk, rounds: u64) -> Result<(), String> {
     ));
     let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("start a runtime: {e}"))?;
     let mut choices = Seeded::new(seed);
-    let mut left = rounds;
+    let (mut left, mut collects) = (rounds, false);
     while left > 0 {
-        let now = left.min(ROUNDS_A_STORE);
-        one_store(&runtime, disk, &mut choices, now).map_err(|why| {
+        let now = left.min(ROUNDS_A_STORE).min(rounds.div_ceil(2));
+        one_store(&runtime, disk, &mut choices, now, collects).map_err(|why| {
             format!("{name}, TONNAGE_TEST_SEED={seed}, {left} rounds before the end: {why}")
         })?;
         left -= now;
+        collects = !collects;
     }
     say::print_line(&format!("kill -9 {name}: passed {rounds} rounds"));
     Ok(())
@@ -82,6 +83,7 @@ fn one_store(
     disk: &Disk,
     choices: &mut Seeded,
     rounds: u64,
+    collects: bool,
 ) -> Result<(), String> {
     let folder = match disk {
         Disk::Own => folder()?,
@@ -89,9 +91,14 @@ fn one_store(
             .map_err(|e| format!("create a folder in {}: {e}", disk.path().display()))?,
     };
     let data = folder.path().join("data");
-    let mut server = Server::start_on(&data, &folder.path().join("log"), &[])?;
+    let options = if collects { collecting() } else { Vec::new() };
+    let mut server = Server::start_as(&data, &folder.path().join("log"), &[], options)?;
     // One more than there are pushers: the last one belongs to the long upload.
-    let mut ledgers: Vec<Ledger> = (0..=PUSHERS).map(|_| Ledger::default()).collect();
+    let ledger = |_| Ledger {
+        collects,
+        ..Ledger::default()
+    };
+    let mut ledgers: Vec<Ledger> = (0..=PUSHERS).map(ledger).collect();
     for round in 0..rounds {
         let work = push_until_killed(server, ledgers, choices);
         (server, ledgers) = runtime.block_on(work)?;
@@ -111,6 +118,18 @@ fn one_store(
         ));
     }
     fsck(&data, "after a clean stop")
+}
+
+/// Options under which blobs that no manifest names go at once, and their space with them.
+pub fn collecting() -> Vec<String> {
+    [
+        "--collection-grace",
+        "1s",
+        "--storage-shared-segment-size",
+        "16MiB",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 async fn check_all(server: &Server, ledgers: &mut [Ledger]) -> Result<String, String> {

@@ -36,6 +36,8 @@ pub struct Ledger {
     /// Uploads that were finished after a restart: their number, and how many of their bytes did not have to be sent
     /// again.
     pub resumed: (u64, u64),
+    /// Whether the server collects with a short grace: a blob that no acknowledged manifest names may be gone.
+    pub collects: bool,
 }
 
 /// The digests to which a tag may point.
@@ -101,6 +103,15 @@ pub fn mount_target(repository: &str) -> String {
 }
 
 impl Ledger {
+    /// Returns whether a blob that got its 201 may be gone.
+    pub fn may_be_gone(&self, digest: &str) -> bool {
+        let names = |manifest: &Vec<u8>| {
+            let mut parts = manifest.windows(digest.len());
+            parts.any(|part| part == digest.as_bytes())
+        };
+        self.collects && !self.manifests.iter().any(names)
+    }
+
     pub fn tag(&mut self, name: &str) -> &mut Tag {
         if let Some(at) = self.tags.iter().position(|tag| tag.name == name) {
             return &mut self.tags[at];
@@ -145,6 +156,7 @@ impl Ledger {
     async fn check_blobs(&mut self, pusher: &mut Pusher) -> Result<(), String> {
         let mount_target = mount_target(pusher.repository());
         let here = self.blobs.iter().map(|blob| (blob, false));
+        let mut gone = HashSet::new();
         for ((content, digest), mounted) in here.chain(self.mounted.iter().map(|blob| (blob, true)))
         {
             let path = if mounted {
@@ -152,10 +164,18 @@ impl Ledger {
             } else {
                 pusher.blob_path(digest)
             };
-            if !pusher.client.get_compare(&path, *content).await? {
+            if pusher.client.get_compare(&path, *content).await? {
+                continue;
+            }
+            if !self.may_be_gone(digest) {
                 return Err(format!("acknowledged blob {path} ({content:?}) is gone"));
             }
+            gone.insert((mounted, digest.clone()));
         }
+        self.blobs
+            .retain(|(_, digest)| !gone.contains(&(false, digest.clone())));
+        self.mounted
+            .retain(|(_, digest)| !gone.contains(&(true, digest.clone())));
         for digest in &self.deleted_blobs {
             let answer = pusher.head_blob(digest).await?;
             let what = format!("HEAD of the deleted blob {digest}");

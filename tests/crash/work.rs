@@ -83,11 +83,25 @@ async fn push_manifest(
     let bytes = Pusher::manifest(&layers, choices.bits());
     let digest = digest_of_bytes(&bytes);
     ledger.doubtful.push(bytes.clone());
-    if choices.between(0, 3) == 0 {
-        pusher.put_manifest(&digest, &bytes).await?;
+    let loose = |(layer, _): &(String, u64)| ledger.may_be_gone(layer);
+    let may_be_unknown = layers.iter().any(loose);
+    let pushed = if choices.between(0, 3) == 0 {
+        pusher.put_manifest(&digest, &bytes).await
     } else {
-        put_tag(pusher, ledger, choices, &bytes).await?;
+        put_tag(pusher, ledger, choices, &bytes).await
+    };
+    if let Err(why) = &pushed
+        && may_be_unknown
+        && why.contains("MANIFEST_BLOB_UNKNOWN")
+    {
+        // It was not written, and some of its layers are collected.
+        ledger.doubtful.pop();
+        for tag in &mut ledger.tags {
+            tag.in_doubt.retain(|at| at.as_ref() != Some(&digest));
+        }
+        return Ok(());
     }
+    pushed?;
     ledger.doubtful.pop();
     ledger.manifests.push(bytes);
     Ok(())
@@ -187,7 +201,10 @@ async fn delete_blob(
         .client
         .send(Method::DELETE, &path, &[], Upload::empty());
     let what = format!("DELETE of {path}");
-    answer.await?.wanted(StatusCode::ACCEPTED, &what)?;
+    let answer = answer.await?;
+    if !(ledger.may_be_gone(&digest) && answer.status == StatusCode::NOT_FOUND) {
+        answer.wanted(StatusCode::ACCEPTED, &what)?;
+    }
     ledger.doubtful_blobs.pop();
     ledger.deleted_blobs.push(digest);
     Ok(())
@@ -210,7 +227,8 @@ async fn mount(
         .client
         .send(Method::POST, &target, &[], Upload::empty());
     let answer = answer.await?;
-    if kind.unreadable && answer.status == StatusCode::ACCEPTED {
+    let may_be_gone = kind.unreadable || ledger.may_be_gone(&digest);
+    if may_be_gone && answer.status == StatusCode::ACCEPTED {
         return Ok(());
     }
     answer.wanted(StatusCode::CREATED, "mount a blob")?;
@@ -243,9 +261,10 @@ async fn pull(
         return Ok(());
     };
     let path = pusher.blob_path(digest);
+    let may_be_gone = ledger.may_be_gone(digest);
     if what == 2 {
         let answer = pusher.head_blob(digest).await?;
-        if kind.unreadable && answer.status == StatusCode::NOT_FOUND {
+        if (kind.unreadable || may_be_gone) && answer.status == StatusCode::NOT_FOUND {
             return Ok(());
         }
         let answer = answer.wanted(StatusCode::OK, &format!("HEAD of {path}"))?;
@@ -258,10 +277,11 @@ async fn pull(
     if what == 3 {
         let first = choices.between(0, content.length);
         let last = choices.between(first, content.length);
-        return pull_range(pusher, &path, *content, first, last).await;
+        return pull_range(pusher, &path, *content, (first, last), may_be_gone).await;
     }
     match pusher.client.get_compare(&path, *content).await? {
         true => Ok(()),
+        false if may_be_gone => Ok(()),
         false => Err(format!("acknowledged blob {path} ({content:?}) is gone")),
     }
 }
@@ -270,8 +290,8 @@ async fn pull_range(
     pusher: &mut Pusher,
     path: &str,
     content: Content,
-    first: u64,
-    last: u64,
+    (first, last): (u64, u64),
+    may_be_gone: bool,
 ) -> Result<(), String> {
     let range = format!("bytes={first}-{last}");
     let headers = [("range", range.as_str())];
@@ -279,7 +299,11 @@ async fn pull_range(
         .client
         .send(Method::GET, path, &headers, Upload::empty());
     let what = format!("GET of {path}, {range}");
-    let answer = answer.await?.wanted(StatusCode::PARTIAL_CONTENT, &what)?;
+    let answer = answer.await?;
+    if may_be_gone && answer.status == StatusCode::NOT_FOUND {
+        return Ok(());
+    }
+    let answer = answer.wanted(StatusCode::PARTIAL_CONTENT, &what)?;
     let length = usize::try_from(last - first + 1).expect("small content");
     let mut wanted = vec![0; length];
     content.read_at(first, &mut wanted);

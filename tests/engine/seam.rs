@@ -99,8 +99,8 @@ fn files_are_listed_with_their_sizes() {
     });
 }
 
-/// Guards: reads past the page cache return what other reads do, also at the end of a file. They leave in the page cache
-/// what is there, and add nothing.
+/// Guards: reads past the page cache return what other reads do, also at the end of a file. They leave in the page
+/// cache what is there, and add nothing.
 #[test]
 fn uncached_reads_leave_the_page_cache_as_it_is() {
     on_both(async |io, directory| {

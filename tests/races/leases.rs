@@ -322,6 +322,7 @@ fn pins() {
         ..options()
     });
     let pinned = digest("a");
+    block_on(push(&store, "r", "a")).expect("a push before any fault");
     let holder = {
         let store = store.clone();
         shuttle::thread::spawn(move || {

@@ -319,8 +319,8 @@ fn a_dry_run_tells_what_a_run_removes() {
     });
 }
 
-/// Guards: DURABILITY.md, "Collect garbage" and "Compact": after a stop anywhere, a blob is whole or gone as a whole, what
-/// is referenced is there, and a segment that a removal emptied is removed by the next open at the latest.
+/// Guards: DURABILITY.md, "Collect garbage" and "Compact": after a stop anywhere, a blob is whole or gone as a whole,
+/// what is referenced is there, and a segment that a removal emptied is removed by the next open at the latest.
 #[test]
 fn a_stop_in_a_collection_loses_nothing() {
     let options = Options {

@@ -121,6 +121,8 @@ fn a_slow_reader_survives_two_compactions() {
             seen.extend_from_slice(&piece);
         }
         assert_eq!(seen, bytes);
+        // The last reader of the first segment.
+        drop(stream);
         let client = tonnage_engine::vocabulary::ClientId::default();
         let reader = store.open_found(&digest, &found, client).await;
         let reader = reader.expect("readable").expect("stored");
@@ -166,6 +168,24 @@ fn rot_is_not_moved() {
         collect_fully(&store).await;
         assert!(segment_bytes(&machine) < 450_000, "its segment is gone");
         store.close().await.expect("the store closes");
+    });
+}
+
+/// Guards: the space of a segment that is being written comes back by itself once all in it is dead, although nothing
+/// else is pushed.
+#[test]
+fn an_idle_store_returns_the_space_of_its_active_segment() {
+    let options = Options {
+        collection_manual: false,
+        ..manual()
+    };
+    on_a_store(&options, async |machine, store| {
+        for salt in 0..5 {
+            push_bytes(store, content(salt, 300_000)).await;
+        }
+        assert!(segment_bytes(machine) > 1_500_000);
+        machine.env.clock.sleep(2 * GRACE).await;
+        assert_eq!(segment_bytes(machine), 0);
     });
 }
 

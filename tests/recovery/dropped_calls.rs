@@ -215,8 +215,8 @@ fn a_rollback_that_fails_loses_no_byte() {
     assert!(failed > 0 && kept > 0, "{failed} writes, {kept} rollbacks");
 }
 
-/// Guards: if a checkpoint finds no space, that of a rollback or one before it, the log is removed durably. After a power
-/// cut the upload is gone, or has no rolled-back byte.
+/// Guards: if a checkpoint finds no space, that of a rollback or one before it, the log is removed durably. After a
+/// power cut the upload is gone, or has no rolled-back byte.
 #[test]
 fn rolled_back_bytes_do_not_return_after_a_full_disk() {
     for full_before_rollback in [false, true] {

@@ -127,8 +127,8 @@ fn finds(image: &Image, lost: &[Digest], why: &str) {
     });
 }
 
-/// Guards: damage in any part of a record is found by scrub, although a damaged frame names nobody. So is a segment that
-/// is missing. The marks are durable, nothing else is marked, and a push heals.
+/// Guards: damage in any part of a record is found by scrub, although a damaged frame names nobody. So is a segment
+/// that is missing. The marks are durable, nothing else is marked, and a push heals.
 #[test]
 fn scrub_finds_damage_before_a_read_does() {
     let image = closed();

@@ -104,8 +104,8 @@ impl BlobStore for Interfered {
     }
 }
 
-/// Guards: a blob deleted between the first check and the lease is not promised: HEAD and GET are 404, a mount opens an upload
-/// (spec, "Checking if content exists" and "Mounting a blob from another repository").
+/// Guards: a blob deleted between the first check and the lease is not promised: HEAD and GET are 404, a mount opens an
+/// upload (spec, "Checking if content exists" and "Mounting a blob from another repository").
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_blob_deleted_before_the_lease_is_not_promised() {
     let deleting = Arc::new(Mutex::new(Vec::new()));

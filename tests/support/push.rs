@@ -48,6 +48,11 @@ impl Pusher {
         &self.repository
     }
 
+    /// Pushes to another repository from now on.
+    pub fn set_repository(&mut self, repository: &str) {
+        repository.clone_into(&mut self.repository);
+    }
+
     /// Returns the path of a blob.
     pub fn blob_path(&self, digest: &str) -> String {
         format!("/v2/{}/blobs/{digest}", self.repository)

@@ -78,6 +78,9 @@ pub(crate) enum Command {
         tonnage jobs pause scrub\n  tonnage jobs cancel 7 --data /srv/tonnage")]
     Jobs(Jobs),
     /// Bring a closed store to the least space: collect garbage, then compact segments
+    ///
+    /// Content that nothing references goes if that has been so for collection.grace by the clock of this machine.
+    /// Clients that a HEAD or GET confirmed it to since, just before the server stopped, may miss it.
     #[command(
         after_help = "Examples:\n  tonnage compact --data /srv/tonnage --dry-run\n  \
         tonnage compact --data /srv/tonnage --json"

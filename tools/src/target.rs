@@ -167,6 +167,7 @@ impl Target {
         let options = Options {
             // Nothing but the request changes the store.
             collection_manual: true,
+            scrub_bytes_per_second: 0,
             ..self.options.clone()
         };
         self.runtime.block_on(async {

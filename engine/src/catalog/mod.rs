@@ -1,9 +1,9 @@
 //! The catalog and the index as rows: names, links, edges, referrers, and where blobs are.
 //!
 //! Owns: the rows that an operation changes ([`apply`]), typed reads of them ([`view`]), what each repository has
-//! ([`usage`]), the manifests that may be garbage ([`manifest_suspects`]), and the steps that remove the rows of a deleted
-//! repository ([`repository_purge`]) and of a large deleted manifest ([`retired`]). Refuses: storage of rows (`table`),
-//! durability and preconditions (`commit`).
+//! ([`usage`]), the manifests that may be garbage ([`manifest_suspects`]), and the steps that remove the rows of a
+//! deleted repository ([`repository_purge`]) and of a large deleted manifest ([`retired`]). Refuses: storage of rows
+//! (`table`), durability and preconditions (`commit`).
 //!
 //! Invariants: every row is a function of the journal. A fact and its reverse (edge and parent, tag and tagged
 //! manifest, link and holder) change in the same operation. Counts that a scan can compute are not stored, except a

@@ -1,7 +1,8 @@
 //! What the deletion of a manifest or repository would make garbage.
 //!
-//! Owns: [`DeletionTrial`], a local trial over what is asked: it looks at what the deletion would take a reference from,
-//! and for each such digest at its references, until one is found that stays. Refuses: leases, and deleting anything.
+//! Owns: [`DeletionTrial`], a local trial over what is asked: it looks at what the deletion would take a reference
+//! from, and for each such digest at its references, until one is found that stays. Refuses: leases, and deleting
+//! anything.
 //!
 //! The rules are those of [`super::rules`], for the state after the deletion and after all purges. So references of
 //! repositories and manifests that were deleted before do not count. What nothing references already is not counted: it

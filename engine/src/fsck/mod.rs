@@ -4,9 +4,9 @@
 //!
 //! Checked are: the superblock's copies; every frame of the journal from its beginning; that the newest checkpoint
 //! leads to the same rows as the whole journal; that rows and their reverses agree; that rows of deleted manifests are
-//! marked; the usage of repositories; every record that the index names, chunk by chunk; with `deep`, every digest; what
-//! unfinished uploads would continue from; files that nothing names. An unreadable file is a finding, and the check
-//! continues.
+//! marked; the usage of repositories; every record that the index names, chunk by chunk; with `deep`, every digest;
+//! what unfinished uploads would continue from; files that nothing names. An unreadable file is a finding, and the
+//! check continues.
 
 mod blobs;
 mod files;

@@ -85,8 +85,21 @@ impl Damaged {
 
     /// Remembers that `span` of the segment, which `digest` at `extent` needs, cannot be read.
     pub(crate) fn mark_unreadable(&self, digest: Digest, extent: Extent, span: Range<u64>) {
+        self.mark_unreadable_until(digest, extent, span, Proof::Read);
+    }
+
+    /// Remembers the same, until a read that proves `proof` clears it.
+    pub(crate) fn mark_unreadable_until(
+        &self,
+        digest: Digest,
+        extent: Extent,
+        span: Range<u64>,
+        proof: Proof,
+    ) {
         let mut places = self.lock_to_add();
-        let unread = &mut places.entry(digest, extent).unverified;
+        let damage = places.entry(digest, extent);
+        damage.proof = proof.max(damage.proof);
+        let unread = &mut damage.unverified;
         subtract(unread, &span);
         unread.push(span);
         if unread.len() > UNREAD_SPANS_MAX {
@@ -134,12 +147,7 @@ impl Damaged {
 
     /// Remembers that the bytes of `digest` at `extent` are wrong, and that this is to be recorded for the next open.
     pub(crate) fn mark_wrong(&self, digest: Digest, extent: Extent) {
-        let mut places = self.lock_to_add();
-        if places.set_wrong(digest, extent) {
-            places.unrecorded.push((digest, extent));
-            drop(places);
-            self.found.notify_one();
-        }
+        self.mark_wrong_until(digest, extent, Proof::Read);
     }
 
     /// Remembers the same, until a read that proves `proof` clears it.
@@ -147,8 +155,11 @@ impl Damaged {
         let mut places = self.lock_to_add();
         let needed = &mut places.entry(digest, extent).proof;
         *needed = proof.max(*needed);
-        drop(places);
-        self.mark_wrong(digest, extent);
+        if places.set_wrong(digest, extent) {
+            places.unrecorded.push((digest, extent));
+            drop(places);
+            self.found.notify_one();
+        }
     }
 
     /// Returns whether the bytes of `digest` at `extent` match their checksums, but are not the content of that digest.

@@ -1,6 +1,7 @@
 //! Shared segments that must not be removed, although no blob in them is live.
 //!
-//! Owns: [`SegmentsInUse`]. A segment is in use while an appender writes to it, and while bytes in it wait for a commit.
+//! Owns: [`SegmentsInUse`]. A segment is in use while an appender writes to it, and while bytes in it wait for a
+//! commit.
 //!
 //! Invariant: a segment that is not in use never comes into use again, because an appender takes a new one. So once it
 //! is not, and the durable state has no live blob in it, no commit can place one there.

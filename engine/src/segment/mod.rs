@@ -47,8 +47,8 @@ pub(crate) use in_use::{SegmentInUse, SegmentsInUse};
 pub(crate) use open_files::{OpenFile, OpenFiles, Purpose};
 pub(crate) use reader::OpenFailure;
 pub use reader::{BlobReader, BlobStream};
-pub(crate) use record_walk::RecordWalk;
-pub(crate) use records::{FoundRecord, RecordScan};
+pub(crate) use record_walk::{RecordWalk, WalkedRecord};
+pub(crate) use records::RecordScan;
 pub(crate) use uncached::UncachedSegment;
 pub(crate) use verifier::RecordVerifier;
 
@@ -157,8 +157,8 @@ impl Segments {
         UncachedSegment::open(&self.files, &self.pool, id).await
     }
 
-    /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if they
-    /// are collected. A failure marks no damage yet, because the blob may have moved since `extent` was looked up.
+    /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if
+    /// they are collected. A failure marks no damage yet, because the blob may have moved since `extent` was looked up.
     pub(crate) async fn try_open_blob(
         &self,
         digest: Digest,
@@ -185,9 +185,9 @@ impl Segments {
         BlobReader::open(files, pool, damaged, (digest, extent), client).await
     }
 
-    /// Opens a segment to walk its records; `None` if it is not shared, as far as its header says.
-    pub(crate) async fn records(&self, id: SegmentId) -> Result<Option<RecordScan>> {
-        RecordScan::open(&self.files, &self.damaged, id).await
+    /// Opens a shared segment to copy its records.
+    pub(crate) async fn records(&self, id: SegmentId) -> Result<RecordScan> {
+        RecordScan::open(self, id).await
     }
 
     /// Marks what a failure found, because the blob is still at `extent`.

@@ -2,8 +2,8 @@
 //!
 //! Owns: [`UncachedSegment`]. Refuses: what the bytes mean (`verifier`).
 //!
-//! Invariants: memory is that of one window, from the pool for reads. The caller drops the bytes of one window before it
-//! asks for the next: a reader that holds some memory and waits for more can block others.
+//! Invariants: memory is that of one window, from the pool for reads. The caller drops the bytes of one window before
+//! it asks for the next: a reader that holds some memory and waits for more can block others.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -99,8 +99,12 @@ impl UncachedSegment {
             let at = span.start - span.start % UNCACHED_ALIGN_BYTES;
             let room = usize::try_from(WINDOW_BYTES).unwrap_or(usize::MAX);
             let buffer = self.pool.take(room, &Reading::content(WINDOW_BYTES)).await;
-            self.window = self.read(at, buffer, span.end).await?.freeze();
-            self.window_at = at;
+            match self.read(at, buffer, span.end).await {
+                Ok(read) => (self.window, self.window_at) = (read.freeze(), at),
+                // Perhaps for a sector of the window that the caller does not want.
+                Err(Error::Io { .. }) => return self.aside(span).await,
+                Err(error) => return Err(error),
+            }
         }
         let offset = |place: u64| usize::try_from(place - self.window_at).unwrap_or(usize::MAX);
         Ok(self.window.slice(offset(span.start)..offset(span.end)))

@@ -2,8 +2,8 @@
 //!
 //! Owns: [`RecordVerifier`]. Refuses: choosing records (`store::scrub`), and marking what it finds.
 //!
-//! Invariants: the whole record is read: frame, table, payload. A frame must name the blob and the place. Memory does not
-//! grow with the record, except for the table of a leading one.
+//! Invariants: the whole record is read: frame, table, payload. A frame must name the blob and the place. Memory does
+//! not grow with the record, except for the table of a leading one.
 
 use std::ops::Range;
 

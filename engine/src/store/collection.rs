@@ -3,8 +3,9 @@
 //! Owns: [`Collection`] and [`collect`]. Refuses: the rules (`collection`), queueing removals (`commit::removals`), and
 //! returning space (`store::reclaim`, `store::compaction`).
 //!
-//! Invariants: a digest is condemned before its removal is queued; the queued transaction keeps it condemned until it is
-//! durable or has failed. One cycle runs at a time. A transaction removes few blobs, so no other commit waits for long.
+//! Invariants: a digest is condemned before its removal is queued; the queued transaction keeps it condemned until it
+//! is durable or has failed. One cycle runs at a time. A transaction removes few blobs, so no other commit waits for
+//! long.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -23,6 +24,7 @@ use crate::compaction::Effort;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn};
+use crate::jobs::JobKind;
 use crate::options::Options;
 use crate::sync::Mutex;
 use crate::table::resident_off_worker;
@@ -191,6 +193,7 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
             }
             Ok(_) => {}
             Err(Error::Closed | Error::Poisoned { .. }) => return,
+            Err(Error::Cancelled) => tracing::info!("an operator cancelled the collection"),
             Err(error) => {
                 tracing::warn!(%error, "garbage could not be collected; its space is not free yet; trying again");
             }
@@ -305,10 +308,10 @@ impl<'a> Cycle<'a> {
         }
         let mut suspects = view.suspects();
         let mut batch = Vec::new();
+        let job = self.inner.jobs.begin(JobKind::Collection);
         while let Some((digest, suspect)) = suspects.next_resident().await? {
-            if *self.inner.closing.borrow() {
-                return Err(Error::Closed);
-            }
+            job.checkpoint().await?;
+            job.progress(1);
             self.report.suspects += 1;
             // Before anything of it is looked up.
             if is_in_grace(&suspect, self.due) {
@@ -323,8 +326,11 @@ impl<'a> Cycle<'a> {
             }
             if let Verdict::Remove(_) = verdict {
                 // Loaded now, so that it is in memory under the sequencer's lock.
-                view.read(|view| view.holder_ids(&digest, UNLINKS_MAX))
-                    .await?;
+                let holders = view.read(|view| view.holder_ids(&digest, UNLINKS_MAX));
+                for holder in holders.await? {
+                    view.read(|view| view.read_ahead_of_loss(holder, &digest))
+                        .await?;
+                }
             }
             batch.push((digest, matches!(verdict, Verdict::Remove(_))));
             if batch.len() >= BATCH {

@@ -3,9 +3,9 @@
 //! Owns: [`Compaction`] and [`compact`], the task that repeats it, and its pace. Refuses: choosing segments
 //! (`compaction`), queueing moves (`commit::moves`) and unlinking (`store::reclaim`).
 //!
-//! Invariants: one compaction runs at a time. A record is checked as it is read, and copied with its checksums; one that
-//! is damaged stays where it is, and so does its segment. A copy is durable before the transaction that places it. So a
-//! stop at any point loses nothing, and the next run continues with the blobs that are still in the segment.
+//! Invariants: one compaction runs at a time. A record is checked as it is read, and copied with its checksums; one
+//! that is damaged stays where it is, and so does its segment. A copy is durable before the transaction that places it.
+//! So a stop at any point loses nothing, and the next run continues with the blobs that are still in the segment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -22,8 +22,12 @@ use crate::commit::{Move, Moves};
 use crate::compaction::{Candidate, Effort, choose};
 use crate::error::{Error, Result};
 use crate::extent::SegmentId;
+use crate::format::record::RecordPlaces;
+use crate::io::Class;
+use crate::jobs::{Job, JobKind};
 use crate::recovery::apply::segment_sizes;
-use crate::segment::{FoundRecord, RecordScan, SmallBlob};
+use crate::scrub::Pace;
+use crate::segment::{SmallBlob, WalkedRecord};
 use crate::sync::Mutex;
 use crate::table::resident;
 
@@ -31,6 +35,8 @@ use crate::table::resident;
 const BATCH_BLOBS: usize = 64;
 /// Most bytes of a segment that are held in memory, beside one record.
 const BATCH_SPAN_BYTES: u64 = 4 << 20;
+/// Time until a segment with damaged blobs is tried again, and a compaction that an operator cancelled.
+const RETRY: Duration = Duration::from_hours(1);
 
 /// What a compaction did, or would do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +51,9 @@ pub struct CompactionReport {
     pub read_bytes: u64,
     /// Dead bytes of these segments, whose space comes back.
     pub freed_bytes: u64,
+    /// Segments that were left as they are: blobs in them are damaged, they are in use, or there is no space for
+    /// copies.
+    pub left: u64,
 }
 
 impl CompactionReport {
@@ -55,13 +64,14 @@ impl CompactionReport {
         self.moved_bytes += other.moved_bytes;
         self.read_bytes += other.read_bytes;
         self.freed_bytes += other.freed_bytes;
+        self.left += other.left;
     }
 }
 
 /// What compaction remembers between two runs.
 #[derive(Debug, Default)]
 pub(super) struct Compaction {
-    /// Segments that lost a live blob, and have others.
+    /// Segments that lost a live blob, until they are compacted or found to be not worth it.
     shrunk: Mutex<BTreeSet<SegmentId>>,
     totals: Mutex<CompactionReport>,
     /// Held by the compaction that runs.
@@ -72,8 +82,10 @@ pub(super) struct Compaction {
 struct Memory {
     /// Whether the segments of earlier opens were looked at.
     knows_all: bool,
-    /// Segments that a run left with this number of live blobs, because these are damaged.
-    stuck: BTreeMap<SegmentId, u64>,
+    /// Segments that a run left with this number of live blobs, because these are damaged, and when.
+    stuck: BTreeMap<SegmentId, (u64, Duration)>,
+    /// Nothing runs in the background before this time, because an operator cancelled it.
+    not_before: Duration,
 }
 
 impl Compaction {
@@ -121,6 +133,7 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
             }
             Ok(_) => {}
             Err(Error::Closed | Error::Poisoned { .. }) => return,
+            Err(Error::Cancelled) => tracing::info!("an operator cancelled the compaction"),
             Err(error) => {
                 tracing::warn!(%error, "segments could not be compacted; their space is not free yet; trying again");
             }
@@ -135,18 +148,28 @@ pub(super) async fn compact(
     rate: Option<u64>,
 ) -> Result<CompactionReport> {
     let mut memory = inner.compaction.memory.lock().await;
-    let candidates = memory.candidates(inner, effort).await?;
-    let mut chosen = choose(candidates, effort);
-    if chosen.iter().any(|one| inner.segments.is_in_use(one.id)) {
-        if effort == Effort::Full {
-            inner.segments.appender().seal().await?;
-        }
-        chosen.retain(|one| !inner.segments.is_in_use(one.id));
+    if effort == Effort::Background && inner.env.clock.monotonic() < memory.not_before {
+        return Ok(CompactionReport::default());
     }
+    let chosen = memory.choose(inner, effort).await?;
     let mut report = CompactionReport::default();
-    let mut chosen = chosen.into_iter();
-    while let Some(candidate) = chosen.next() {
-        let mut run = Run::new(inner, rate);
+    if chosen.is_empty() {
+        return Ok(report);
+    }
+    let job = inner.jobs.begin(JobKind::Compaction);
+    job.set_total(chosen.iter().map(|one| one.live).sum());
+    let mut pace = Pace::new(rate.unwrap_or_default(), inner.env.clock.monotonic());
+    for candidate in chosen {
+        if inner.segments.is_in_use(candidate.id) || !has_room(inner, candidate.live).await {
+            report.left += 1;
+            continue;
+        }
+        let mut run = Run {
+            inner,
+            job: &job,
+            pace: &mut pace,
+            report: CompactionReport::default(),
+        };
         let ended = async {
             run.segment(&candidate).await?;
             memory.note_end(inner, &candidate, &mut run.report).await?;
@@ -156,20 +179,32 @@ pub(super) async fn compact(
         inner.compaction.totals.lock().add(&run.report);
         report.add(&run.report);
         if let Err(error) = ended {
-            // Tried again by the next run.
-            inner.compaction.add_candidate(candidate.id);
-            chosen.for_each(|rest| inner.compaction.add_candidate(rest.id));
+            if matches!(error, Error::Cancelled) {
+                memory.not_before = inner.env.clock.monotonic() + RETRY;
+            }
             return Err(error);
         }
     }
     Ok(report)
 }
 
+/// Returns whether there is space for copies of `live` bytes, beside what commits and checkpoints need.
+async fn has_room(inner: &Inner, live: u64) -> bool {
+    let space = inner
+        .env
+        .io
+        .space(Class::Directory.call(), &inner.path)
+        .await;
+    let needed = live.saturating_add(inner.options.reserve_bytes);
+    // Some file systems report no sizes at all.
+    space.is_ok_and(|space| space.total_bytes == 0 || space.available_bytes >= needed)
+}
+
 /// Returns what a full compaction would do.
 pub(super) async fn preview(inner: &Inner) -> Result<CompactionReport> {
     let mut memory = inner.compaction.memory.lock().await;
     let mut report = CompactionReport::default();
-    for candidate in choose(memory.candidates(inner, Effort::Full).await?, Effort::Full) {
+    for candidate in choose(memory.all(inner).await?, Effort::Full) {
         report.segments += 1;
         report.moved_bytes += candidate.live;
         report.freed_bytes += candidate.dead();
@@ -178,19 +213,36 @@ pub(super) async fn preview(inner: &Inner) -> Result<CompactionReport> {
 }
 
 impl Memory {
-    /// Lists the segments that may be worth `effort`: in the background those that lost a blob, and once after the open,
-    /// as on request, all.
-    async fn candidates(&mut self, inner: &Inner, effort: Effort) -> Result<Vec<Candidate>> {
-        let view = View::new(inner.sequencer.durable());
-        let mut found = Vec::new();
-        if effort == Effort::Full {
-            let sizes = segment_sizes(&*inner.env.io, &inner.path).await?;
-            let mut segments = view.segments();
-            while let Some((id, used)) = segments.next_resident().await? {
-                found.push(Candidate::new(id, &used, sizes.get(&id).copied()));
-            }
-            return Ok(found);
+    /// Chooses the segments that are worth `effort`. Those that are being written are sealed, so that they can be
+    /// compacted or unlinked.
+    async fn choose(&mut self, inner: &Inner, effort: Effort) -> Result<Vec<Candidate>> {
+        let (chosen, empty_in_use) = match effort {
+            Effort::Full => (choose(self.all(inner).await?, effort), false),
+            Effort::Background => self.shrunk(inner).await?,
+        };
+        let in_use = chosen.iter().any(|one| inner.segments.is_in_use(one.id));
+        if empty_in_use || in_use {
+            inner.segments.appender().seal().await?;
+            reclaim(inner).await?;
         }
+        Ok(chosen)
+    }
+
+    /// Lists all segments, with the sizes of their files.
+    async fn all(&mut self, inner: &Inner) -> Result<Vec<Candidate>> {
+        let view = View::new(inner.sequencer.durable());
+        let sizes = segment_sizes(&*inner.env.io, &inner.path).await?;
+        let (mut found, mut segments) = (Vec::new(), view.segments());
+        while let Some((id, used)) = segments.next_resident().await? {
+            found.push(Candidate::new(id, &used, sizes.get(&id).copied()));
+        }
+        Ok(found)
+    }
+
+    /// Chooses among the segments that lost a blob, and once after the open among all. Also returns whether one without
+    /// a live blob is still being written.
+    async fn shrunk(&mut self, inner: &Inner) -> Result<(Vec<Candidate>, bool)> {
+        let view = View::new(inner.sequencer.durable());
         if !self.knows_all {
             let mut segments = view.segments();
             while let Some((id, _)) = segments.next_resident().await? {
@@ -198,17 +250,37 @@ impl Memory {
             }
             self.knows_all = true;
         }
-        let ids = std::mem::take(&mut *inner.compaction.shrunk.lock());
+        let (now, ids) = (
+            inner.env.clock.monotonic(),
+            inner.compaction.shrunk.lock().clone(),
+        );
+        let (mut found, mut done, mut empty_in_use) = (Vec::new(), Vec::new(), false);
         for id in ids {
-            let used = view.read(|view| view.segment(id)).await?;
-            let is_stuck = |live: u64| self.stuck.get(&id) == Some(&live);
-            if let Some(used) = used
-                && !is_stuck(used.live_blobs)
-            {
-                found.push(Candidate::new(id, &used, None));
+            match view.read(|view| view.segment(id)).await? {
+                None if inner.segments.is_in_use(id) => empty_in_use = true,
+                None => done.push(id),
+                Some(used) => {
+                    let stuck = self.stuck.get(&id);
+                    let is_stuck = stuck
+                        .is_some_and(|(live, at)| *live == used.live_blobs && now < *at + RETRY);
+                    if !is_stuck {
+                        found.push(Candidate::new(id, &used, None));
+                    }
+                }
             }
         }
-        Ok(found)
+        let worth = choose(found.clone(), Effort::Background);
+        // They are added again when they lose another blob.
+        done.extend(found.iter().map(|one| one.id));
+        let mut shrunk = inner.compaction.shrunk.lock();
+        for id in done {
+            if !worth.iter().any(|one| one.id == id) {
+                shrunk.remove(&id);
+                self.stuck.remove(&id);
+            }
+        }
+        drop(shrunk);
+        Ok((worth, empty_in_use))
     }
 
     /// Looks at what a run left in a segment.
@@ -220,9 +292,12 @@ impl Memory {
     ) -> Result<()> {
         let view = View::new(inner.sequencer.durable());
         if let Some(left) = view.read(|view| view.segment(candidate.id)).await? {
-            self.stuck.insert(candidate.id, left.live_blobs);
+            let now = inner.env.clock.monotonic();
+            self.stuck.insert(candidate.id, (left.live_blobs, now));
+            report.left = 1;
         } else {
             self.stuck.remove(&candidate.id);
+            inner.compaction.shrunk.lock().remove(&candidate.id);
             report.segments = 1;
             report.freed_bytes = candidate.dead();
         }
@@ -233,25 +308,17 @@ impl Memory {
 /// The compaction of one segment.
 struct Run<'a> {
     inner: &'a Inner,
-    rate: Option<u64>,
+    job: &'a Job,
+    pace: &'a mut Pace,
     report: CompactionReport,
 }
 
-impl<'a> Run<'a> {
-    fn new(inner: &'a Inner, rate: Option<u64>) -> Self {
-        Self {
-            inner,
-            rate,
-            report: CompactionReport::default(),
-        }
-    }
-
+impl Run<'_> {
     /// Moves all live and intact blobs of a segment.
     async fn segment(&mut self, candidate: &Candidate) -> Result<()> {
         let inner = self.inner;
         let mut records = match inner.segments.records(candidate.id).await {
-            Ok(Some(records)) => records,
-            Ok(None) => return Ok(()),
+            Ok(records) => records,
             Err(error) => return self.unreadable(candidate, error).await,
         };
         let mut batch = Vec::new();
@@ -260,22 +327,28 @@ impl<'a> Run<'a> {
                 Ok(Some(record)) => record,
                 Ok(None) => break,
                 Err(error) => {
-                    self.flush(batch, &records).await?;
+                    self.flush(batch).await?;
                     return self.unreadable(candidate, error).await;
                 }
             };
-            if *inner.closing.borrow() {
-                return Err(Error::Closed);
-            }
+            self.spend(records.take_read_bytes()).await?;
             if !self.is_movable(&record).await? {
                 continue;
             }
-            let Some(content) = records.read(&record).await? else {
-                continue;
+            let content = match records.read(&record).await {
+                Ok(content) => content,
+                Err(error) if error.is_not_attempted() => return Err(error),
+                Err(error) => {
+                    if self.is_movable(&record).await? {
+                        tracing::error!(%error, "compaction found damage; the blob stays where it is");
+                        records.mark(&record, &error);
+                    }
+                    continue;
+                }
             };
             let first = batch
                 .first()
-                .map_or(&record, |(first, _): &(FoundRecord, _)| first);
+                .map_or(&record, |(first, _): &(WalkedRecord, _)| first);
             let span = record.extent.offset + record.extent.length - first.extent.offset;
             let blob = SmallBlob {
                 payload: content.payload,
@@ -285,14 +358,14 @@ impl<'a> Run<'a> {
             };
             batch.push((record, blob));
             if batch.len() >= BATCH_BLOBS || span >= BATCH_SPAN_BYTES {
-                self.flush(std::mem::take(&mut batch), &records).await?;
+                self.flush(std::mem::take(&mut batch)).await?;
             }
         }
-        self.flush(batch, &records).await
+        self.flush(batch).await
     }
 
-    /// Decides about a segment that cannot be opened or read. It may be gone, because its last blob was removed. One that
-    /// is damaged stays.
+    /// Decides about a segment that cannot be opened or read. It may be gone, because its last blob was removed. One
+    /// that is damaged stays.
     async fn unreadable(&self, candidate: &Candidate, error: Error) -> Result<()> {
         if error.is_not_attempted() {
             return Err(error);
@@ -309,8 +382,8 @@ impl<'a> Run<'a> {
     }
 
     /// Returns whether a record is the place of a blob that is not known to be damaged.
-    async fn is_movable(&self, record: &FoundRecord) -> Result<bool> {
-        let FoundRecord { digest, extent, .. } = record;
+    async fn is_movable(&self, record: &WalkedRecord) -> Result<bool> {
+        let WalkedRecord { digest, extent } = record;
         let view = View::new(self.inner.sequencer.durable());
         let stored = view.read(|view| view.blob(digest)).await?;
         let is_here = stored.is_some_and(|stored| stored.extent == *extent);
@@ -318,21 +391,17 @@ impl<'a> Run<'a> {
     }
 
     /// Writes copies and places them: durable on return.
-    async fn flush(
-        &mut self,
-        batch: Vec<(FoundRecord, SmallBlob)>,
-        records: &RecordScan,
-    ) -> Result<()> {
+    async fn flush(&mut self, batch: Vec<(WalkedRecord, SmallBlob)>) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         let inner = self.inner;
-        let begun = inner.env.clock.monotonic();
         let appender = inner.segments.appender();
         let copies = batch.into_iter().map(|(record, blob)| async move {
             let to = appender.append_moved(blob).await?;
             let (digest, from) = (record.digest, record.extent);
-            Ok::<_, Error>((record.occupied_bytes(), Move { digest, from, to }))
+            let bytes = RecordPlaces::of(&from).map_or(0, |places| places.occupied_bytes());
+            Ok::<_, Error>((bytes, Move { digest, from, to }))
         });
         let (sizes, moves): (Vec<_>, Vec<_>) = try_join_all(copies).await?.into_iter().unzip();
         inner.checkpoints.wait_for_room(inner).await;
@@ -346,23 +415,32 @@ impl<'a> Run<'a> {
             damaged.keep_only(digest, extent);
         }
         inner.checkpoints.start_if_due(inner);
-        let bytes: u64 = sizes.iter().sum();
-        let read = records.read_bytes() - self.report.read_bytes;
+        let moved: u64 = sizes.iter().sum();
         self.report.blobs += placed.len() as u64;
-        self.report.moved_bytes += bytes;
-        self.report.read_bytes += read;
-        self.keep_pace(bytes + read, begun).await;
-        Ok(())
+        self.report.moved_bytes += moved;
+        self.job.progress(moved);
+        self.keep_pace(moved).await
     }
 
-    /// Waits as long as these bytes should have taken, less the time that they took.
-    async fn keep_pace(&self, bytes: u64, begun: Duration) {
-        let Some(rate) = self.rate else { return };
-        let due = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1));
-        let clock = &self.inner.env.clock;
-        let took = clock.monotonic().saturating_sub(begun);
-        if let Some(rest) = due.checked_sub(took) {
-            or_closing(clock.sleep(rest), &mut self.inner.closing.subscribe()).await;
+    /// Counts what was read from the segment, and keeps the pace.
+    async fn spend(&mut self, read: u64) -> Result<()> {
+        if read == 0 {
+            return Ok(());
         }
+        self.report.read_bytes += read;
+        self.keep_pace(read).await
+    }
+
+    /// Waits as long as the budget and the operator want.
+    async fn keep_pace(&mut self, bytes: u64) -> Result<()> {
+        let inner = self.inner;
+        let wait = self.pace.spend(bytes, inner.env.clock.monotonic());
+        if wait > Duration::ZERO {
+            or_closing(inner.env.clock.sleep(wait), &mut inner.closing.subscribe()).await;
+        }
+        if *inner.closing.borrow() {
+            return Err(Error::Closed);
+        }
+        self.job.checkpoint().await
     }
 }

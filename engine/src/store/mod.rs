@@ -296,8 +296,8 @@ impl Store {
         stats::gather(&self.inner).await
     }
 
-    /// Removes blobs that nothing references and whose grace is over, and unlinks segments without a live blob; compacts
-    /// others if that is asked for. The store does the same by itself, from time to time.
+    /// Removes blobs that nothing references and whose grace is over, and unlinks segments without a live blob;
+    /// compacts others if that is asked for. The store does the same by itself, from time to time.
     pub async fn collect(&self, request: CollectionRequest) -> Result<CollectionReport> {
         collection::collect(&self.inner, request).await
     }

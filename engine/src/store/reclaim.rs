@@ -14,8 +14,14 @@ use crate::error::Result;
 pub(super) async fn reclaim(inner: &Inner) -> Result<u64> {
     let mut ids = inner.sequencer.take_shrunk();
     ids.append(&mut inner.segments.take_released());
-    // One that is in use is released later.
-    ids.retain(|id| !inner.segments.is_in_use(*id));
+    ids.retain(|id| {
+        let is_in_use = inner.segments.is_in_use(*id);
+        if is_in_use {
+            // It is released later; compaction sees to it if nothing else is pushed.
+            inner.compaction.add_candidate(*id);
+        }
+        !is_in_use
+    });
     inner.poison.check()?;
     let view = View::new(inner.sequencer.durable());
     let mut unlinked = 0;

@@ -3,9 +3,9 @@
 //! Owns: ending idle uploads for a write that found the disk full, and the check of announced lengths. Refuses: which
 //! upload is ended (`eviction`), and the measurement of free space (`watermark`).
 //!
-//! Invariants: an upload is ended only for bytes that a request is writing or brings, never for an announced length, nor to write
-//! what another idle upload holds in memory. Uploads are ended one at a time, and no further one for a write once
-//! ending one freed nothing. An upload that was used a moment ago is not ended yet: its client may continue.
+//! Invariants: an upload is ended only for bytes that a request is writing or brings, never for an announced length,
+//! nor to write what another idle upload holds in memory. Uploads are ended one at a time, and no further one for a
+//! write once ending one freed nothing. An upload that was used a moment ago is not ended yet: its client may continue.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

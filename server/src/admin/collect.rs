@@ -56,6 +56,7 @@ pub struct Compacted {
     pub blobs: u64,
     pub moved_bytes: u64,
     pub freed_bytes: u64,
+    pub left: u64,
 }
 
 /// A blob that was removed, or would be.
@@ -110,6 +111,7 @@ impl From<CompactionReport> for Compacted {
             blobs: report.blobs,
             moved_bytes: report.moved_bytes,
             freed_bytes: report.freed_bytes,
+            left: report.left,
         }
     }
 }

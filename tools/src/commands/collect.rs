@@ -115,6 +115,7 @@ fn print(collection: &Collection, full: bool) -> Result<(), Failure> {
             segments,
             moved_bytes,
             freed_bytes,
+            left,
             ..
         } = found.compaction;
         let (moved, freed) = (format_about(moved_bytes), format_about(freed_bytes));
@@ -126,6 +127,11 @@ fn print(collection: &Collection, full: bool) -> Result<(), Failure> {
             )
         };
         output::result(&compacted)?;
+        if left > 0 {
+            output::result(&format!(
+                "left {left} segments: blobs in them are damaged, they are in use, or there is no space for copies"
+            ))?;
+        }
     }
     let kept = format!(
         "kept {} whose grace is not over, and {} that were promised or are in use",

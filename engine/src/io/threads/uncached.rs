@@ -3,8 +3,8 @@
 //! Owns: [`Uncached`], how one file is read. Refuses: files that are written.
 //!
 //! Direct I/O is the rule: it reads what the drive has, where a read of a cached page would only show that memory is
-//! intact. Some file systems do not have it. There the pages that a read brings in are dropped again. Read-ahead is off,
-//! so that nothing else comes in with them.
+//! intact. Some file systems do not have it. There the pages that a read brings in are dropped again. Read-ahead is
+//! off, so that nothing else comes in with them.
 
 use std::io::IoSliceMut;
 use std::num::NonZeroU64;

@@ -84,11 +84,6 @@ impl SegmentFile {
         &self.path
     }
 
-    /// Returns its class; `None` if its header does not hold.
-    pub(crate) fn class(&self) -> Option<SegmentClass> {
-        self.class
-    }
-
     /// Returns the check that frame and table of a dedicated segment belong to its blob.
     pub(in crate::segment) fn record_check(&self) -> &RecordCheck {
         &self.record_check

@@ -234,18 +234,6 @@ impl SegmentFiles {
         Ok(WrittenFile { file, permit })
     }
 
-    /// Opens a segment for work of the store itself, which is never refused a file.
-    pub(crate) async fn open_for_background(
-        self: &Arc<Self>,
-        id: SegmentId,
-    ) -> Result<Arc<SegmentFile>> {
-        if let Some(file) = self.find(id) {
-            return Ok(file);
-        }
-        let admitted = self.admit(Purpose::Background);
-        self.open_admitted(id, OpenMode::Read, admitted).await
-    }
-
     /// Opens a segment that is not open, if that was `admitted`.
     async fn open_admitted(
         self: &Arc<Self>,

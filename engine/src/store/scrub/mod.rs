@@ -1,7 +1,7 @@
 //! Scrub: reads what is stored and finds damage before a client does.
 //!
-//! Owns: the task that repeats passes, passes on request, and the results. Refuses: one pass (`pass`), when and how fast
-//! (`crate::scrub`), and healing: a push of the blob does.
+//! Owns: the task that repeats passes, passes on request, and the results. Refuses: one pass (`pass`), when and how
+//! fast (`crate::scrub`), and healing: a push of the blob does.
 
 mod pass;
 mod unnamed;

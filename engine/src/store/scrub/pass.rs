@@ -135,6 +135,10 @@ impl Pass {
         match walked {
             Ok(()) => {}
             Err(error) if is_about_file(&error) => {
+                // Removed meanwhile.
+                if self.view().read(|view| view.segment(id)).await?.is_none() {
+                    return Ok(());
+                }
                 tracing::warn!(%error, "scrub could not read a segment from one end to the other; its blobs are read one by one");
             }
             Err(error) if error.is_not_attempted() => {
@@ -210,7 +214,7 @@ impl Pass {
             }
             Err(error) if is_about_file(&error) => {
                 tracing::error!(%digest, %error, "scrub could not read a blob");
-                damaged.mark_unreadable(digest, extent, verifier.span());
+                damaged.mark_unreadable_until(digest, extent, verifier.span(), Proof::Drive);
                 self.add_damage(digest);
             }
             Err(error) if error.is_not_attempted() => {
@@ -291,7 +295,7 @@ impl Pass {
         if damaged.truncated_at(&extent).is_none()
             && let Ok(verifier) = RecordVerifier::new(digest, extent, false)
         {
-            damaged.mark_unreadable(digest, extent, verifier.span());
+            damaged.mark_unreadable_until(digest, extent, verifier.span(), Proof::Drive);
         }
         self.add_damage(digest);
     }
