@@ -28,6 +28,7 @@ mod lease;
 pub mod limits;
 mod memory;
 mod options;
+mod pace;
 mod poison;
 mod recovery;
 mod round_robin;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::error::Result;
 use crate::extent::{Lsn, SegmentId};
-use crate::table::{Delta, Layers, Scan};
+use crate::table::{Delta, Layers, Runs, Scan};
 
 /// The rows and counters at one LSN.
 #[derive(Debug, Clone)]
@@ -27,6 +27,18 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Returns the state of a store without transactions.
+    pub(crate) fn empty(hash_key: [u8; 16]) -> Self {
+        Self {
+            lsn: Lsn(0),
+            layers: Layers::new(Runs::empty()),
+            next_repository: 1,
+            segment_limit: SegmentId(1),
+            retired: 0,
+            hash_key,
+        }
+    }
+
     /// Returns the value of a row.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.layers.get(key)

@@ -121,8 +121,9 @@ fn a_slow_reader_survives_two_compactions() {
             seen.extend_from_slice(&piece);
         }
         assert_eq!(seen, bytes);
-        // The last reader of the first segment.
+        // The last reader of the first segment, which is unlinked now.
         drop(stream);
+        machine.env.clock.sleep(GRACE).await;
         let client = tonnage_engine::vocabulary::ClientId::default();
         let reader = store.open_found(&digest, &found, client).await;
         let reader = reader.expect("readable").expect("stored");

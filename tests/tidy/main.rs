@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tonnage_tests::machine::call_sites;
 
 /// The modules of the engine in order: each may use those before it, and none after it (ARCHITECTURE.md).
-const ENGINE: [&str; 31] = [
+const ENGINE: [&str; 32] = [
     "sync",
     "digest",
     "extent",
@@ -22,6 +22,7 @@ const ENGINE: [&str; 31] = [
     "poison",
     "in_flight",
     "round_robin",
+    "pace",
     "jobs",
     "memory",
     "lease",

@@ -52,24 +52,20 @@ enum Side {
 impl Target {
     /// Finds the store that the command line names, without opening it or connecting.
     pub(crate) fn find(arguments: &TargetArguments) -> Result<Self, Failure> {
-        let config = config::load(&arguments.flags).into_valid()?.config;
-        let data = config.data()?;
-        Ok(Self {
-            side: Side::Undecided,
-            socket: Socket::find(arguments.server.as_deref(), &data)?,
-            data,
-            options: config.store,
-            runtime: EngineRuntime::start()?,
-        })
+        Self::at(&arguments.flags, arguments.server.as_deref())
     }
 
     /// Finds the closed store that the flags name.
     pub(crate) fn closed(flags: &ConfigFlags) -> Result<Self, Failure> {
+        Self::at(flags, None)
+    }
+
+    fn at(flags: &ConfigFlags, server: Option<&str>) -> Result<Self, Failure> {
         let config = config::load(flags).into_valid()?.config;
         let data = config.data()?;
         Ok(Self {
             side: Side::Undecided,
-            socket: Socket::find(None, &data)?,
+            socket: Socket::find(server, &data)?,
             data,
             options: config.store,
             runtime: EngineRuntime::start()?,

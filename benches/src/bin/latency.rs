@@ -2,9 +2,9 @@
 //!
 //! `cargo run --release -p tonnage-benches --bin latency -- DIR [PAIRS]` opens a new store in `DIR` that collects and
 //! compacts by itself. It first measures how many operations saturate it, half pushes and half pulls of 4 KiB. Then it
-//! sends half as many, at fixed times, in pairs of windows: before one window it pushes content that manifests list,
-//! before the other the same amount that none does, whose grace ends in the window. It prints the 99th percentiles of
-//! each window, counted from the time at which an operation was due, and the median of the ratios.
+//! sends half as many, at fixed times, in pairs of windows. Before one of them it pushes small blobs that no manifest
+//! lists, whose grace ends in the window; before the other, nothing. It prints the 99th percentiles of each window,
+//! counted from the time at which an operation was due, and the median of the ratios.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tonnage_benches::images::{Result, push_dead, push_images};
+use tonnage_benches::images::{Result, push_dead};
 use tonnage_engine::{
     Algorithm, Batch, Change, ClientId, Digest, ManifestEntry, Options, Origin, Store,
 };
@@ -45,7 +45,7 @@ async fn main() -> Result<()> {
     }
     let rate = saturation(&load).await? / 2;
     println!("{{\"step\":\"saturation\",\"half_per_second\":{rate}}}");
-    let (mut images, mut dead) = (0, 0);
+    let mut dead = 0;
     let (mut pushes, mut pulls) = (Vec::new(), Vec::new());
     for pair in 0..pairs {
         let mut p99 = [[Duration::ZERO; 2]; 2];
@@ -54,9 +54,6 @@ async fn main() -> Result<()> {
             if collects {
                 push_dead(&store, dead, BEFORE).await?;
                 dead += BEFORE;
-            } else {
-                push_images(&store, images, BEFORE / 10, None).await?;
-                images += BEFORE / 10;
             }
             let before = (store.collection_totals(), store.compaction_totals());
             let found = window(&load, rate).await?;

@@ -185,7 +185,6 @@ mod tests {
     use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
     use crate::format::transaction::{Operation, Transaction};
     use crate::state::State;
-    use crate::table::{Layers, Runs};
     use crate::vocabulary::{ManifestEntry, Origin};
 
     const FIRST: RepositoryId = RepositoryId(1);
@@ -251,14 +250,7 @@ mod tests {
             },
         };
         let delete = |repository| Operation::DeleteManifest { repository, digest };
-        let mut rig = Rig(State {
-            lsn: Lsn(0),
-            layers: Layers::new(Runs::empty()),
-            next_repository: 1,
-            segment_limit: SegmentId(1),
-            retired: 0,
-            hash_key: [5; 16],
-        });
+        let mut rig = Rig(State::empty([5; 16]));
         rig.apply(vec![Operation::PlaceBlob { digest, extent }]);
         rig.check(&link(SECOND), [(0, 0), (1, 1), (0, 0)]);
         rig.check(&put(SECOND), [(0, 0), (1, 1), (0, 0)]);

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use super::Sequencer;
 use super::sequencer::{Held, Inner};
+use crate::catalog::View;
 use crate::digest::Digest;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::extent::Extent;
 use crate::finished_blob::Committed;
-use crate::format::keys::{self, Slot};
 use crate::format::transaction::Operation;
 use crate::segment::{Appended, Damaged};
 use crate::sync::oneshot;
@@ -43,23 +43,20 @@ impl Sequencer {
     /// Queues those `moves` whose blob is still at the place that was copied, in the newest state, and not damaged.
     ///
     /// # Errors
-    /// [`Error::NotResident`] if a row is not in memory; nothing was queued.
+    /// [`crate::Error::NotResident`] if a row is not in memory; nothing was queued.
     pub(crate) fn place_moved(&self, moves: &[Move], damaged: &Damaged) -> Result<Moves> {
         self.with_hold_measured(|inner| self.queue_moves(inner, moves, damaged))
     }
 
     fn queue_moves(&self, inner: &mut Inner, moves: &[Move], damaged: &Damaged) -> Result<Moves> {
+        let view = View::new(Arc::new(inner.head.clone()));
         let mut operations = Vec::with_capacity(moves.len());
         let mut placed = Vec::with_capacity(moves.len());
         let mut held = Held::default();
         for one in moves {
             let Move { digest, from, to } = one;
-            let key = keys::blob(&inner.head.hash_key, digest);
-            let slot = inner.head.get(&key)?.map(|value| Slot::decode(&value));
-            let slot = slot
-                .transpose()
-                .map_err(|what| Error::bad_row(&key, &what))?;
-            let is_there = slot.is_some_and(|slot| slot.extent == *from);
+            let stored = view.blob(digest)?;
+            let is_there = stored.is_some_and(|stored| stored.extent == *from);
             if !is_there || damaged.contains(digest, from) {
                 continue;
             }
@@ -68,6 +65,7 @@ impl Sequencer {
             placed.push((digest, extent));
             held.in_use.push(Arc::clone(&to.in_use));
         }
+        drop(view);
         let waiting = if operations.is_empty() {
             None
         } else {

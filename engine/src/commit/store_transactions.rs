@@ -11,10 +11,10 @@ use super::Sequencer;
 use super::sequencer::Inner;
 use crate::catalog::View;
 use crate::catalog::retired::ManifestPurge;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::extent::SegmentId;
 use crate::finished_blob::Committed;
-use crate::format::keys::{self, Slot};
+use crate::format::keys;
 use crate::format::transaction::{Operation, RepositoryId};
 use crate::segment::DamageMark;
 use crate::sync::oneshot;
@@ -42,12 +42,13 @@ impl Sequencer {
     /// the blobs are stored elsewhere by now.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the row of one of the blobs does not decode; nothing was queued.
+    /// [`crate::Error::Corrupt`] if the row of one of the blobs does not decode; nothing was queued.
     pub(crate) fn record_damage(
         &self,
         found: &[DamageMark],
     ) -> Result<Option<oneshot::Receiver<Result<Committed>>>> {
         let mut inner = self.open_for_writes()?;
+        let view = View::new(Arc::new(inner.head.clone()));
         let mut operations = Vec::new();
         for &mark in found {
             let DamageMark {
@@ -55,12 +56,8 @@ impl Sequencer {
                 extent,
                 damaged,
             } = mark;
-            let key = keys::blob(&inner.head.hash_key, &digest);
-            let stored = inner.head.get(&key)?.map(|value| Slot::decode(&value));
-            let stored = stored
-                .transpose()
-                .map_err(|what| Error::bad_row(&key, &what))?;
-            if stored.is_none_or(|slot| slot.extent != extent) {
+            let stored = view.blob(&digest)?;
+            if stored.is_none_or(|stored| stored.extent != extent) {
                 continue;
             }
             let recorded = inner.head.get(&keys::damaged(&digest))?.is_some();
@@ -70,6 +67,7 @@ impl Sequencer {
                 (true, true) | (false, false) => {}
             }
         }
+        drop(view);
         if operations.is_empty() {
             return Ok(None);
         }

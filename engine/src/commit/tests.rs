@@ -23,7 +23,6 @@ use crate::poison::Poison;
 use crate::segment::DamageMark;
 use crate::state::State;
 use crate::sync::oneshot;
-use crate::table::{Layers, Runs};
 use crate::vocabulary::{Batch, Change, ManifestEntry, Origin, Require};
 
 /// Returns what `read` finds in the repository `r`, or the default if there is none.
@@ -58,14 +57,7 @@ type Waiting = oneshot::Receiver<Result<Committed>>;
 
 impl Rig {
     fn new() -> Self {
-        let state = State {
-            lsn: Lsn(0),
-            layers: Layers::new(Runs::empty()),
-            next_repository: 1,
-            segment_limit: SegmentId(1),
-            retired: 0,
-            hash_key: [5; 16],
-        };
+        let state = State::empty([5; 16]);
         let poison = Arc::new(Poison::default());
         let clock: Arc<dyn Clock> = Arc::new(StoppedClock);
         let position = Position {

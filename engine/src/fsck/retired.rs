@@ -100,10 +100,9 @@ mod tests {
     use super::*;
     use crate::catalog::apply;
     use crate::digest::Algorithm;
-    use crate::extent::{Lsn, SegmentId};
+    use crate::extent::Lsn;
     use crate::format::transaction::{Operation, Transaction};
     use crate::state::State;
-    use crate::table::{Layers, Runs};
     use crate::vocabulary::{ManifestEntry, Origin};
 
     const REPOSITORY: RepositoryId = RepositoryId(1);
@@ -114,14 +113,7 @@ mod tests {
 
     /// Returns a store in which a manifest with an edge and a tag was deleted, and none of its rows removed yet.
     fn deleted() -> State {
-        let mut state = State {
-            lsn: Lsn(0),
-            layers: Layers::new(Runs::empty()),
-            next_repository: 1,
-            segment_limit: SegmentId(1),
-            retired: 0,
-            hash_key: [5; 16],
-        };
+        let mut state = State::empty([5; 16]);
         let (repository, digest) = (REPOSITORY, digest(1));
         let operations = vec![
             Operation::CreateRepository {

@@ -153,10 +153,9 @@ mod tests {
     use super::*;
     use crate::catalog::apply;
     use crate::digest::Algorithm;
-    use crate::extent::{Lsn, SegmentId};
+    use crate::extent::Lsn;
     use crate::format::transaction::{Operation, Transaction};
     use crate::state::State;
-    use crate::table::{Layers, Runs};
     use crate::vocabulary::Origin;
 
     fn findings(state: &State) -> Vec<String> {
@@ -174,14 +173,7 @@ mod tests {
     /// Guards: a usage that differs from the links, that is missing, or of a repository without content is damage.
     #[test]
     fn a_wrong_usage_is_damage() {
-        let mut state = State {
-            lsn: Lsn(0),
-            layers: Layers::new(Runs::empty()),
-            next_repository: 1,
-            segment_limit: SegmentId(1),
-            retired: 0,
-            hash_key: [5; 16],
-        };
+        let mut state = State::empty([5; 16]);
         let digest = Digest::of(Algorithm::Sha256, b"content");
         let link = |id| Operation::Link {
             repository: RepositoryId(id),

@@ -19,13 +19,13 @@ use crate::catalog::apply as rows;
 use crate::catalog::retired;
 use crate::checkpoint::{self, History};
 use crate::error::{Error, Result};
-use crate::extent::{Lsn, SegmentId};
+use crate::extent::SegmentId;
 use crate::format::superblock::Superblock;
 use crate::format::transaction::Transaction;
 use crate::journal::read::{JournalWalk, Visitor};
 use crate::journal::{self, Position};
 use crate::state::State;
-use crate::table::{self, Layers, Runs, TableContext, resident};
+use crate::table::{self, Layers, TableContext, resident};
 
 /// The result of a replay.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(crate) async fn replay(
     let checkpoints = checkpoint::load(context).await?;
     let (state, start) = match &checkpoints.chosen {
         Some(chosen) => (state_of(chosen, superblock).await?, chosen_position(chosen)),
-        None => (empty(superblock), Position::FIRST),
+        None => (State::empty(superblock.hash_key), Position::FIRST),
     };
     let history = checkpoints.history.clone();
     let mut replay = Replay {
@@ -87,7 +87,7 @@ pub(crate) async fn replay_from_start(
     let history = History::default();
     let mut replay = Replay {
         context,
-        state: empty(superblock),
+        state: State::empty(superblock.hash_key),
         bound_bytes: None,
         history,
         pending: VecDeque::new(),
@@ -205,15 +205,4 @@ async fn state_of(chosen: &checkpoint::Chosen, superblock: &Superblock) -> Resul
     };
     state.retired = retired::count(&state).await?;
     Ok(state)
-}
-
-fn empty(superblock: &Superblock) -> State {
-    State {
-        lsn: Lsn(0),
-        layers: Layers::new(Runs::empty()),
-        next_repository: 1,
-        segment_limit: SegmentId(1),
-        retired: 0,
-        hash_key: superblock.hash_key,
-    }
 }

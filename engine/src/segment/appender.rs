@@ -55,9 +55,9 @@ pub(crate) struct SmallBlob {
 /// The channels to the appending tasks. Cheap to clone; the tasks end when the last clone drops.
 #[derive(Debug, Clone)]
 pub(crate) struct Appender {
-    small: mpsc::Sender<Job>,
-    large: mpsc::Sender<Job>,
-    moved: mpsc::Sender<Job>,
+    small: mpsc::Sender<Request>,
+    large: mpsc::Sender<Request>,
+    moved: mpsc::Sender<Request>,
 }
 
 /// A blob that was written.
@@ -70,14 +70,14 @@ pub(crate) struct Appended {
 }
 
 #[derive(Debug)]
-enum Job {
-    Append(AppendJob),
+enum Request {
+    Append(AppendRequest),
     /// Writes what follows into another segment, and answers.
     Seal(oneshot::Sender<()>),
 }
 
 #[derive(Debug)]
-struct AppendJob {
+struct AppendRequest {
     blob: SmallBlob,
     done: oneshot::Sender<Result<Appended>>,
 }
@@ -140,7 +140,7 @@ impl Appender {
     pub(crate) async fn seal(&self) -> Result<()> {
         for queue in [&self.small, &self.large, &self.moved] {
             let (done, sealed) = oneshot::channel();
-            let sent = queue.send(Job::Seal(done)).await;
+            let sent = queue.send(Request::Seal(done)).await;
             sent.map_err(|_closed| Error::Closed)?;
             sealed.await.map_err(|_gone| Error::Closed)?;
         }
@@ -148,10 +148,10 @@ impl Appender {
     }
 }
 
-async fn append_to(queue: &mpsc::Sender<Job>, blob: SmallBlob) -> Result<Appended> {
+async fn append_to(queue: &mpsc::Sender<Request>, blob: SmallBlob) -> Result<Appended> {
     let (done, result) = oneshot::channel();
     if queue
-        .send(Job::Append(AppendJob { blob, done }))
+        .send(Request::Append(AppendRequest { blob, done }))
         .await
         .is_err()
     {
@@ -186,7 +186,7 @@ struct BatchLayout {
 }
 
 impl Task {
-    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Request>) {
         let mut waiting = AppendQueue::new();
         loop {
             if waiting.len() == 0 {
@@ -214,10 +214,10 @@ impl Task {
         }
     }
 
-    fn accept(&mut self, job: Job, waiting: &mut AppendQueue<AppendJob>) {
-        match job {
-            Job::Append(job) => waiting.push(job.blob.length, job),
-            Job::Seal(done) => {
+    fn accept(&mut self, request: Request, waiting: &mut AppendQueue<AppendRequest>) {
+        match request {
+            Request::Append(job) => waiting.push(job.blob.length, job),
+            Request::Seal(done) => {
                 // Between two writes, so no bytes are being written to it.
                 self.active = None;
                 done.send(()).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The records of a shared segment, read to be copied.
 //!
-//! Owns: [`RecordScan`]: the walk, and the check of each record that is read. Refuses: knowing which of them are live
-//! (index).
+//! Owns: [`RecordScan`], which joins the walk and the check of each record that is read. Refuses: knowing which of them
+//! are live (index).
 //!
 //! Invariants: what is returned was checked in this read, and its checksums are those that are stored. Memory is
 //! bounded by one window and one record, which is a copy, so no window is held while the next one waits for memory.
@@ -14,13 +14,11 @@ use super::Segments;
 use super::damaged::{Damaged, Proof};
 use super::record_walk::{RecordWalk, WalkedRecord};
 use super::uncached::UncachedSegment;
-use crate::digest::Digest;
+use super::verifier::RecordVerifier;
 use crate::error::{Error, Result};
 use crate::extent::{Layout, SegmentId};
-use crate::format::checksum::{check_chunks, chunk_count, decode_table};
-use crate::format::codec::checksum;
-use crate::format::record::{FRAME_BYTES, FoundFrame, RecordPlaces, table_bytes};
-use crate::limits::CHUNK_BYTES;
+use crate::format::record::RecordPlaces;
+use crate::io::Env;
 
 /// A walk over the records of one shared segment.
 #[derive(Debug)]
@@ -29,6 +27,7 @@ pub(crate) struct RecordScan {
     /// `None` if the segment's header is not intact: then nothing of it is copied.
     walk: Option<RecordWalk>,
     damaged: Arc<Damaged>,
+    env: Env,
 }
 
 /// The content of a record, checked.
@@ -49,6 +48,7 @@ impl RecordScan {
             segment,
             walk,
             damaged: Arc::clone(segments.damaged()),
+            env: segments.files().env().clone(),
         })
     }
 
@@ -66,69 +66,33 @@ impl RecordScan {
         Ok(found.filter(|record| record.extent.layout == Layout::Leading))
     }
 
-    /// Marks what such an error found, because the blob is still in this place.
-    pub(crate) fn mark(&self, record: &WalkedRecord, error: &Error) {
-        let WalkedRecord { digest, extent } = *record;
-        if matches!(error, Error::Corrupt(_)) {
-            let proof = Proof::Drive;
-            self.damaged.mark_wrong_until(digest, extent, proof);
-        } else if let Ok(places) = RecordPlaces::of(&extent) {
-            let span = places.frame..places.end;
-            let proof = Proof::Drive;
-            self.damaged
-                .mark_unreadable_until(digest, extent, span, proof);
-        }
-    }
-
-    fn places(&self, digest: &Digest, record: &WalkedRecord) -> Result<RecordPlaces> {
-        let offset = record.extent.offset;
-        RecordPlaces::of(&record.extent).map_err(|what| self.wrong(digest, offset, &what.0))
-    }
-
-    fn wrong(&self, digest: &Digest, at: u64, what: &str) -> Error {
-        Error::corrupt(self.segment.path(), at, format!("{what} (blob {digest})"))
-    }
-
     /// Reads and checks a record.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if its bytes are wrong, [`Error::Io`] if they could not be read.
+    /// As those of [`RecordVerifier`]: [`Error::Corrupt`] if the bytes on the drive are wrong.
     pub(crate) async fn read(&mut self, record: &WalkedRecord) -> Result<RecordContent> {
         let WalkedRecord { digest, extent } = *record;
-        let places = self.places(&digest, record)?;
-        let frame = places.frame..places.frame + FRAME_BYTES as u64;
-        let frame = {
-            let frame = self.segment.window(frame).await?;
-            let frame = FoundFrame::decode_of(&frame, self.segment.store(), &digest, &extent);
-            frame.map_err(|what| self.wrong(&digest, places.frame, &what.0))?
-        };
-        let table = places.table..places.table + table_bytes(extent.length);
-        let table = self.segment.window(table).await?;
-        let (stored, computed) = (frame.table_checksum, checksum(&table));
-        if computed != stored {
-            let what = format!(
-                "checksum table: its checksum is {stored:08x}, its bytes give {computed:08x}"
-            );
-            return Err(self.wrong(&digest, places.table, &what));
-        }
-        let checksums = decode_table(&table);
-        drop(table);
-        let mut rest = checksums.as_slice();
+        let verifier = RecordVerifier::new(digest, extent, false);
+        let path = self.segment.path();
+        let mut verifier = verifier.map_err(|what| Error::corrupt(path, extent.offset, what.0))?;
+        verifier.begin(&mut self.segment).await?;
+        let checksums = verifier.checksums().to_vec();
         let mut payload = Vec::new();
-        let mut at = places.payload;
-        while at < places.end {
-            let chunk = CHUNK_BYTES as u64;
-            let to = places
-                .end
-                .min(at + UncachedSegment::reach(at) / chunk * chunk);
-            let piece = Bytes::copy_from_slice(&self.segment.window(at..to).await?);
-            check_chunks(&piece, rest)
-                .map_err(|(offset, what)| self.wrong(&digest, at + offset as u64, &what.0))?;
-            let chunks = usize::try_from(chunk_count(to - at)).unwrap_or(usize::MAX);
-            rest = rest.get(chunks..).unwrap_or_default();
-            payload.push(piece);
-            at = to;
+        while let Some(window) = verifier.step(&mut self.segment, &self.env).await? {
+            payload.push(Bytes::copy_from_slice(&window));
         }
         Ok(RecordContent { payload, checksums })
+    }
+
+    /// Marks what such an error found, because the blob is still in this place.
+    pub(crate) fn mark(&self, record: &WalkedRecord, error: &Error) {
+        let WalkedRecord { digest, extent } = *record;
+        let (damaged, proof) = (&self.damaged, Proof::Drive);
+        if matches!(error, Error::Corrupt(_)) {
+            damaged.mark_wrong_until(digest, extent, proof);
+        } else if let Ok(places) = RecordPlaces::of(&extent) {
+            let span = places.frame..places.end;
+            damaged.mark_unreadable_until(digest, extent, span, proof);
+        }
     }
 }

@@ -97,15 +97,24 @@ impl RecordVerifier {
         Ok(())
     }
 
-    /// Checks the next window of the payload. Returns false once the whole record is checked.
+    /// Returns the checksums of a leading record, as they are stored, once its table is checked.
+    pub(super) fn checksums(&self) -> &[u32] {
+        &self.table
+    }
+
+    /// Checks the next window of the payload and returns it; `None` once the whole record is checked.
     ///
     /// # Errors
     /// As [`RecordVerifier::begin`], and [`Error::DigestMismatch`].
-    pub(crate) async fn step(&mut self, segment: &mut UncachedSegment, env: &Env) -> Result<bool> {
+    pub(crate) async fn step(
+        &mut self,
+        segment: &mut UncachedSegment,
+        env: &Env,
+    ) -> Result<Option<Bytes>> {
         let length = self.extent.length;
         if self.position >= length {
             self.finish(segment)?;
-            return Ok(false);
+            return Ok(None);
         }
         if self.extent.layout == Layout::Trailing
             && self.position.is_multiple_of(SLICE_CHUNKS * CHUNK)
@@ -128,13 +137,13 @@ impl RecordVerifier {
                 &format!("chunk {chunk}: {what}"),
             )
         })?;
-        self.hash(payload, env).await?;
+        self.hash(&payload, env).await?;
         self.position = to;
         if to == length {
             // The padding before a table that follows has no checksum, and no use.
             self.span.end = self.span.end.max(self.places.table);
         }
-        Ok(true)
+        Ok(Some(payload))
     }
 
     /// Reads the next slice of a table after the payload.
@@ -150,10 +159,11 @@ impl RecordVerifier {
     }
 
     /// Adds checked bytes to the digest, off the async workers: it takes about a millisecond.
-    async fn hash(&mut self, payload: Bytes, env: &Env) -> Result<()> {
+    async fn hash(&mut self, payload: &Bytes, env: &Env) -> Result<()> {
         let Some(mut hasher) = self.hasher.take() else {
             return Ok(());
         };
+        let payload = payload.clone();
         let hashed = env.compute(move || {
             hasher.update(&payload);
             hasher

@@ -16,7 +16,7 @@ use super::Inner;
 use super::background::or_closing;
 use super::compaction::{self, CompactionReport};
 use super::reclaim::reclaim;
-use super::untagged::{CollectedManifest, FoundManifests, ManifestSweep, NextManifest};
+use super::untagged::{CollectedManifest, FoundManifests, ManifestPass, NextManifest};
 use crate::catalog::View;
 use crate::collection::{Due, GraceClock, Verdict, is_in_grace, judge};
 use crate::commit::{Candidates, Removals, UNLINKS_MAX};
@@ -24,7 +24,7 @@ use crate::compaction::Effort;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn};
-use crate::jobs::JobKind;
+use crate::jobs::{Job, JobKind};
 use crate::options::Options;
 use crate::sync::Mutex;
 use crate::table::resident_off_worker;
@@ -206,14 +206,16 @@ async fn cycle(inner: &Inner) -> Result<CollectionReport> {
     let mut cycle = Cycle::begin(inner, CollectionRequest::default()).await;
     let oldest = cycle.memory.oldest;
     let is_due = oldest.is_none_or(|oldest| matches!(cycle.due, Due::UpTo(lsn) if oldest <= lsn));
-    if !inner.options.collection_manual {
-        let now_unix_ms = inner.env.clock.wall_unix_ms();
-        let manifests = cycle.memory.manifests;
-        if manifests.is_none_or(|next| next.is_due(cycle.due, now_unix_ms)) {
-            cycle.sweep_manifests().await?;
+    let now_unix_ms = inner.env.clock.wall_unix_ms();
+    let next_manifest = cycle.memory.manifests;
+    let manifests_due = next_manifest.is_none_or(|next| next.is_due(cycle.due, now_unix_ms));
+    if (is_due || manifests_due) && !inner.options.collection_manual {
+        let job = inner.jobs.begin(JobKind::Collection);
+        if manifests_due {
+            cycle.settle_manifests(&job).await?;
         }
         if is_due {
-            cycle.sweep().await?;
+            cycle.settle_suspects(&job).await?;
         }
     }
     cycle.end().await
@@ -222,8 +224,10 @@ async fn cycle(inner: &Inner) -> Result<CollectionReport> {
 /// Runs one cycle now.
 pub(super) async fn collect(inner: &Inner, request: CollectionRequest) -> Result<CollectionReport> {
     let mut cycle = Cycle::begin(inner, request).await;
-    cycle.sweep_manifests().await?;
-    cycle.sweep().await?;
+    let job = inner.jobs.begin(JobKind::Collection);
+    cycle.settle_manifests(&job).await?;
+    cycle.settle_suspects(&job).await?;
+    drop(job);
     cycle.end().await
 }
 
@@ -263,7 +267,7 @@ impl<'a> Cycle<'a> {
     }
 
     /// Removes manifests that nothing keeps. Their blobs become suspects, and stay for their grace.
-    async fn sweep_manifests(&mut self) -> Result<()> {
+    async fn settle_manifests(&mut self, job: &Job) -> Result<()> {
         let CollectionRequest {
             dry_run, list_max, ..
         } = self.request;
@@ -271,8 +275,8 @@ impl<'a> Cycle<'a> {
             // Until it is finished, nothing is known of those that it has not seen.
             self.memory.manifests = None;
         }
-        let sweep = ManifestSweep::new(self.inner, self.due, dry_run, list_max);
-        let (found, next) = sweep.run().await?;
+        let pass = ManifestPass::new(self.inner, self.due, dry_run, list_max);
+        let (found, next) = pass.run(job).await?;
         if !dry_run {
             self.memory.manifests = next;
         }
@@ -297,7 +301,7 @@ impl<'a> Cycle<'a> {
     }
 
     /// Looks at all suspects of one state, and settles them a batch at a time. Ends early if the store closes.
-    async fn sweep(&mut self) -> Result<()> {
+    async fn settle_suspects(&mut self, job: &Job) -> Result<()> {
         let view = View::new(self.inner.sequencer.durable());
         let leased = self.report.leased;
         // Those that come later are of later transactions.
@@ -308,7 +312,6 @@ impl<'a> Cycle<'a> {
         }
         let mut suspects = view.suspects();
         let mut batch = Vec::new();
-        let job = self.inner.jobs.begin(JobKind::Collection);
         while let Some((digest, suspect)) = suspects.next_resident().await? {
             job.checkpoint().await?;
             job.progress(1);

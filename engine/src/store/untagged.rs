@@ -1,6 +1,6 @@
 //! Removal of manifests that nothing keeps, as a part of a collection's cycle.
 //!
-//! Owns: [`ManifestSweep`], one look at all suspects among the manifests. Refuses: the rules
+//! Owns: [`ManifestPass`], one look at all suspects among the manifests. Refuses: the rules
 //! (`collection::manifests`), queueing removals (`commit::manifest_removals`), and the cycle (`store::collection`).
 //!
 //! Invariants: all manifests of a removal are condemned before it is queued; the queued transaction keeps them
@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::extent::Lsn;
 use crate::format::keys::Suspect;
 use crate::format::transaction::RepositoryId;
+use crate::jobs::Job;
 use crate::lease::Condemned;
 use crate::table::resident_off_worker;
 
@@ -50,7 +51,7 @@ impl NextManifest {
     }
 }
 
-/// What a sweep found and did.
+/// What a pass found and did.
 #[derive(Debug, Default)]
 pub(super) struct FoundManifests {
     /// Suspects that were looked at.
@@ -70,7 +71,7 @@ pub(super) struct FoundManifests {
 }
 
 /// One look at all suspects among the manifests of one state.
-pub(super) struct ManifestSweep<'a> {
+pub(super) struct ManifestPass<'a> {
     inner: &'a Inner,
     due: Due,
     now_unix_ms: u64,
@@ -86,7 +87,7 @@ pub(super) struct ManifestSweep<'a> {
     names: BTreeMap<RepositoryId, String>,
 }
 
-impl<'a> ManifestSweep<'a> {
+impl<'a> ManifestPass<'a> {
     /// Takes the durable state.
     pub(super) fn new(inner: &'a Inner, due: Due, dry_run: bool, list_max: usize) -> Self {
         let view = View::new(inner.sequencer.durable());
@@ -112,10 +113,10 @@ impl<'a> ManifestSweep<'a> {
 
     /// Looks at all suspects and settles them. Returns what was found, and when to look again; `None`: in the next
     /// cycle.
-    pub(super) async fn run(mut self) -> Result<(FoundManifests, Option<NextManifest>)> {
-        self.kind(SuspectKind::Follower).await?;
+    pub(super) async fn run(mut self, job: &Job) -> Result<(FoundManifests, Option<NextManifest>)> {
+        self.kind(SuspectKind::Follower, job).await?;
         if !self.inner.options.untagged.keeps_all() {
-            self.kind(SuspectKind::Untagged).await?;
+            self.kind(SuspectKind::Untagged, job).await?;
         }
         self.settle().await?;
         let of = |one: &CollectedManifest| (one.repository.clone(), one.digest);
@@ -124,7 +125,7 @@ impl<'a> ManifestSweep<'a> {
         Ok((self.found, next))
     }
 
-    async fn kind(&mut self, kind: SuspectKind) -> Result<()> {
+    async fn kind(&mut self, kind: SuspectKind, job: &Job) -> Result<()> {
         let view = self.view.clone();
         let mut from = RepositoryId(0);
         while let Some(id) = view
@@ -148,9 +149,8 @@ impl<'a> ManifestSweep<'a> {
             };
             let mut suspects = view.manifest_suspects(kind, id);
             while let Some((digest, suspect)) = suspects.next_resident().await? {
-                if *self.inner.closing.borrow() {
-                    return Err(Error::Closed);
-                }
+                job.checkpoint().await?;
+                job.progress(1);
                 self.found.suspects += 1;
                 let stays = policy.filter(|_| kind == SuspectKind::Untagged);
                 if !self.is_due(&suspect, stays) {

@@ -127,7 +127,8 @@ pub(super) async fn collect_garbage(
         list_max: LISTED_MAX,
     };
     let report = store.writable()?.collect(cycle).await?;
-    if !request.dry_run {
+    let changed = report.blobs > 0 || report.segments > 0 || report.compaction.segments > 0;
+    if changed && !request.dry_run {
         let CollectionReport {
             manifests,
             blobs,

@@ -90,7 +90,7 @@ pub(super) fn list_jobs(store: &impl AdminStore) -> Result<JobList, AdminError> 
     })
 }
 
-/// Returns the jobs that were told; none if no such job runs.
+/// Returns the jobs that were controlled; none if no such job runs.
 pub(super) fn control_jobs(
     store: &impl AdminStore,
     request: &ControlJobs,
@@ -98,14 +98,14 @@ pub(super) fn control_jobs(
     let store = store.writable()?;
     let is_meant =
         |job: &JobInfo| request.job == job.kind.name() || request.job == job.id.to_string();
-    let mut told = Vec::new();
+    let mut controlled = Vec::new();
     for job in store.jobs().into_iter().filter(is_meant) {
         // One that ended meanwhile is left out.
         if store.control_job(job.id, request.action.into()) {
             let (id, name, action) = (job.id, job.kind.name(), request.action);
             tracing::info!(id, name, ?action, "the operator controlled a job");
-            told.push(JobEntry::from(job));
+            controlled.push(JobEntry::from(job));
         }
     }
-    Ok(JobList { jobs: told })
+    Ok(JobList { jobs: controlled })
 }

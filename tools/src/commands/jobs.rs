@@ -105,12 +105,12 @@ pub(crate) fn progress(job: &JobEntry) -> String {
 fn control(one: &OneJob, action: JobAction, what: &str) -> Result<Exit, Failure> {
     let mut target = Target::find(&one.target)?;
     let job = one.job.clone();
-    let told = target.ask(ControlJobs { job, action })?;
-    if told.jobs.is_empty() {
+    let controlled = target.ask(ControlJobs { job, action })?;
+    if controlled.jobs.is_empty() {
         let missing = format!("no job {} runs; nothing was done", one.job);
         return Err(Failure::new(Exit::NotFound, missing).hint("to list all: tonnage jobs"));
     }
-    for job in &told.jobs {
+    for job in &controlled.jobs {
         output::result(&format!("{} {} {what}", job.name, job.id))?;
     }
     Ok(Exit::Done)

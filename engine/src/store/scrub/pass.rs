@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
 use crate::io::Env;
 use crate::jobs::{Job, JobKind};
-use crate::scrub::Pace;
+use crate::pace::Pace;
 use crate::segment::{Proof, RecordVerifier, RecordWalk, Segments, UncachedSegment};
 use crate::store::Inner;
 
@@ -244,7 +244,7 @@ impl Pass {
         let verified = |span, proof| damaged.verified_by(digest, extent, &span, proof);
         verifier.begin(segment).await?;
         verified(verifier.span(), Proof::Drive);
-        while verifier.step(segment, &self.env).await? {
+        while verifier.step(segment, &self.env).await?.is_some() {
             let span = verifier.span();
             let payload_end = span.end.min(extent.offset + extent.length);
             self.job.progress(payload_end.saturating_sub(span.start));
