@@ -1,5 +1,5 @@
-//! Manifests that nothing keeps, on the simulated machine: where a policy removes untagged manifests they go after their
-//! time, referrers follow their subject everywhere, and nothing else goes.
+//! Untagged manifests, on the simulated machine: where a policy removes them they go after their time, and nothing else
+//! goes.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use tonnage_tests::by_name::ByName as _;
 use tonnage_tests::machine::{Machine, Outcome, Policy};
 
 use super::check;
-use super::collection::{GRACE, commit, delete, is_stored, on_a_store, open, push};
+use super::collection::{GRACE, commit, is_stored, on_a_store, open, push};
 
 /// A repository that removes untagged manifests after [`STAYS`].
-const REMOVES: &str = "removes";
+pub(super) const REMOVES: &str = "removes";
 /// A repository that keeps them.
-const KEEPS: &str = "keeps";
-const STAYS: Duration = Duration::from_hours(2);
+pub(super) const KEEPS: &str = "keeps";
+pub(super) const STAYS: Duration = Duration::from_hours(2);
 
-fn options() -> Options {
+pub(super) fn options() -> Options {
     Options {
         collection_grace: GRACE,
         collection_manual: true,
@@ -35,21 +35,21 @@ fn text(salt: u8) -> Bytes {
     Bytes::from(vec![salt; 200])
 }
 
-fn named(salt: u8) -> Digest {
+pub(super) fn named(salt: u8) -> Digest {
     Digest::of(Algorithm::Sha256, &text(salt))
 }
 
 /// A manifest to be put.
 #[derive(Default)]
-struct Put<'a> {
-    salt: u8,
-    lists: &'a [Digest],
-    subject: Option<Digest>,
-    tag: Option<&'a str>,
+pub(super) struct Put<'a> {
+    pub(super) salt: u8,
+    pub(super) lists: &'a [Digest],
+    pub(super) subject: Option<Digest>,
+    pub(super) tag: Option<&'a str>,
 }
 
 impl Put<'_> {
-    async fn into(self, store: &Store, name: &str) -> Digest {
+    pub(super) async fn into(self, store: &Store, name: &str) -> Digest {
         let blob = store.put_small(text(self.salt), Algorithm::Sha256).await;
         let blob = blob.expect("stored");
         let digest = blob.digest();
@@ -67,14 +67,14 @@ impl Put<'_> {
     }
 }
 
-fn set_tag(tag: &str, digest: Digest) -> Change {
+pub(super) fn set_tag(tag: &str, digest: Digest) -> Change {
     Change::SetTag {
         tag: tag.to_owned(),
         digest,
     }
 }
 
-async fn untag(store: &Store, name: &str, tag: &str) {
+pub(super) async fn untag(store: &Store, name: &str, tag: &str) {
     let change = Change::DeleteTag(tag.to_owned());
     commit(store, name, vec![], vec![change]).await;
 }
@@ -99,13 +99,13 @@ async fn collect(store: &Store) -> Vec<Digest> {
 }
 
 /// Lets `time` pass. Grace begins at a look of the store.
-async fn pass(machine: &Machine, store: &Store, time: Duration) -> Vec<Digest> {
+pub(super) async fn pass(machine: &Machine, store: &Store, time: Duration) -> Vec<Digest> {
     assert_eq!(collect(store).await, [], "it went too early");
     machine.env.clock.sleep(time).await;
     collect(store).await
 }
 
-async fn has(store: &Store, name: &str, digest: Digest) -> bool {
+pub(super) async fn has(store: &Store, name: &str, digest: Digest) -> bool {
     let view = store.view();
     let found = view.read(|view| match view.repository(name)? {
         Some(repository) => Ok(repository.manifest(&digest)?.is_some()),
@@ -172,7 +172,13 @@ fn what_is_kept_stays() {
             ..Put::default()
         };
         let index = index.into(store, REMOVES).await;
-        assert_eq!(pass(machine, store, 2 * STAYS).await, []);
+        commit(store, REMOVES, vec![], vec![set_tag("u", child)]).await;
+        untag(store, REMOVES, "u").await;
+        assert_eq!(
+            pass(machine, store, 2 * STAYS).await,
+            [],
+            "its index is tagged"
+        );
         untag(store, REMOVES, "t").await;
         assert_eq!(pass(machine, store, STAYS - GRACE).await, []);
         Put {
@@ -199,158 +205,6 @@ fn what_is_kept_stays() {
     });
 }
 
-/// Guards: referrers follow their deleted subject after grace, also where untagged manifests are kept, and their own
-/// referrers follow them. One whose subject returns stays, as does a tagged one and one whose subject was never there.
-#[test]
-fn referrers_follow_their_subject() {
-    for name in [KEEPS, REMOVES] {
-        on_a_store(&options(), async |machine, store| {
-            let subject = Put {
-                salt: 1,
-                tag: Some("t"),
-                ..Put::default()
-            };
-            let subject = subject.into(store, name).await;
-            let refer = |salt, subject| Put {
-                salt,
-                subject: Some(subject),
-                ..Put::default()
-            };
-            let first = refer(2, subject).into(store, name).await;
-            let second = refer(3, first).into(store, name).await;
-            let tagged = Put {
-                tag: Some("s"),
-                ..refer(4, subject)
-            };
-            let tagged = tagged.into(store, name).await;
-            let early = Put {
-                tag: (name == REMOVES).then_some("e"),
-                ..refer(5, named(99))
-            };
-            early.into(store, name).await;
-            assert_eq!(pass(machine, store, 2 * STAYS).await, []);
-            delete(store, name, subject).await;
-            assert_eq!(pass(machine, store, GRACE / 2).await, []);
-            Put {
-                salt: 1,
-                tag: Some("t"),
-                ..Put::default()
-            }
-            .into(store, name)
-            .await;
-            assert_eq!(pass(machine, store, 2 * STAYS).await, [], "it came back");
-            delete(store, name, subject).await;
-            assert_eq!(pass(machine, store, 2 * GRACE).await, [first]);
-            assert_eq!(pass(machine, store, 2 * GRACE).await, [second]);
-            assert_eq!(pass(machine, store, 2 * STAYS).await, [], "it is tagged");
-            untag(store, name, "s").await;
-            assert_eq!(pass(machine, store, 2 * GRACE).await, [tagged]);
-            assert!(has(store, name, named(5)).await);
-        });
-    }
-}
-
-/// Guards: an index that lists its own subject, directly or through a child, keeps it while something keeps the index.
-/// Then the circle goes at once, after the grace of each of its manifests.
-#[test]
-fn circles_go_at_once() {
-    for through_a_child in [false, true] {
-        on_a_store(&options(), async |machine, store| {
-            let subject = Put {
-                salt: 1,
-                tag: Some("t"),
-                ..Put::default()
-            };
-            let subject = subject.into(store, REMOVES).await;
-            let mut dead = vec![subject];
-            let mut lists = subject;
-            if through_a_child {
-                let child = Put {
-                    salt: 2,
-                    lists: &[subject],
-                    ..Put::default()
-                };
-                lists = child.into(store, REMOVES).await;
-                dead.push(lists);
-            }
-            let index = Put {
-                salt: 3,
-                lists: &[lists],
-                subject: Some(subject),
-                tag: Some("i"),
-            };
-            dead.push(index.into(store, REMOVES).await);
-            dead.sort();
-            untag(store, REMOVES, "t").await;
-            assert_eq!(
-                pass(machine, store, 2 * STAYS).await,
-                [],
-                "the index is tagged"
-            );
-            commit(store, REMOVES, vec![], vec![set_tag("t", subject)]).await;
-            untag(store, REMOVES, "i").await;
-            assert_eq!(
-                pass(machine, store, 2 * STAYS).await,
-                [],
-                "the subject is tagged"
-            );
-            untag(store, REMOVES, "t").await;
-            // The others become suspects when the first one's time is over.
-            assert_eq!(pass(machine, store, STAYS).await, []);
-            let mut gone = pass(machine, store, 2 * STAYS).await;
-            gone.sort();
-            assert_eq!(gone, dead, "through a child: {through_a_child}");
-            assert_eq!(pass(machine, store, 2 * GRACE).await, []);
-            assert!(!is_stored(store, &subject).await);
-        });
-    }
-}
-
-/// Guards: a manifest with more edges than one transaction removes goes as a whole, with the referrers that are dead with
-/// it. If a client deletes it, its referrers follow.
-#[test]
-fn large_manifests_go() {
-    on_a_store(&options(), async |machine, store| {
-        let many: Vec<_> = (0..2000_u32)
-            .map(|number| Digest::of(Algorithm::Sha256, &number.to_le_bytes()))
-            .collect();
-        let put = async |name| {
-            let child = Put {
-                salt: 9,
-                ..Put::default()
-            }
-            .into(store, name)
-            .await;
-            let lists = [&many[..], &[child]].concat();
-            let large = Put {
-                salt: 1,
-                lists: &lists,
-                ..Put::default()
-            };
-            let large = large.into(store, name).await;
-            let refers = Put {
-                salt: 2,
-                subject: Some(large),
-                ..Put::default()
-            };
-            let refers = refers.into(store, name).await;
-            (child, large, refers)
-        };
-        let (child, large, refers) = put(REMOVES).await;
-        let mut gone = pass(machine, store, STAYS).await;
-        gone.sort();
-        let mut dead = [large, refers];
-        dead.sort();
-        assert_eq!(gone, dead);
-        machine.env.clock.sleep(Duration::from_mins(1)).await;
-        assert_eq!(pass(machine, store, STAYS).await, [child]);
-        let (_, large, refers) = put(KEEPS).await;
-        delete(store, KEEPS, large).await;
-        machine.env.clock.sleep(Duration::from_mins(1)).await;
-        assert_eq!(pass(machine, store, 2 * GRACE).await, [refers]);
-    });
-}
-
 /// Guards: a manifest that an answer promised stays for its grace, and so do all that are dead with it.
 #[test]
 fn a_lease_keeps_a_manifest() {
@@ -373,6 +227,67 @@ fn a_lease_keeps_a_manifest() {
         assert_eq!(collect(store).await, []);
         machine.env.clock.sleep(GRACE).await;
         assert_eq!(collect(store).await, [manifest]);
+    });
+}
+
+/// Guards: a push that lists a manifest in another repository keeps its bytes, and does not end the lease that keeps it in
+/// its own.
+#[test]
+fn a_push_elsewhere_does_not_end_a_lease() {
+    on_a_store(&options(), async |machine, store| {
+        let manifest = Put {
+            salt: 1,
+            ..Put::default()
+        }
+        .into(store, REMOVES)
+        .await;
+        assert_eq!(pass(machine, store, STAYS - GRACE).await, []);
+        machine.env.clock.sleep(2 * GRACE).await;
+        store.lease_manifest(&manifest).await.expect("leased");
+        let index = Put {
+            salt: 2,
+            lists: &[manifest],
+            ..Put::default()
+        };
+        index.into(store, KEEPS).await;
+        assert_eq!(collect(store).await, [], "it is promised");
+        machine.env.clock.sleep(GRACE).await;
+        assert_eq!(collect(store).await, [manifest]);
+        assert_eq!(pass(machine, store, 2 * GRACE).await, []);
+        assert!(is_stored(store, &manifest).await, "the index lists it");
+    });
+}
+
+/// Guards: a repository that is deleted and created again has its own manifests, whose time begins with their push.
+#[test]
+fn a_repository_created_again_begins_anew() {
+    on_a_store(&options(), async |machine, store| {
+        let put = async || {
+            let child = Put {
+                salt: 1,
+                ..Put::default()
+            };
+            let child = child.into(store, REMOVES).await;
+            let index = Put {
+                salt: 2,
+                lists: &[child],
+                tag: Some("t"),
+                ..Put::default()
+            };
+            index.into(store, REMOVES).await;
+            untag(store, REMOVES, "t").await;
+            child
+        };
+        let child = put().await;
+        assert_eq!(pass(machine, store, STAYS - GRACE).await, []);
+        commit(store, REMOVES, vec![], vec![Change::DeleteRepository]).await;
+        put().await;
+        assert_eq!(pass(machine, store, 2 * GRACE).await, []);
+        assert!(has(store, REMOVES, child).await);
+        assert_eq!(pass(machine, store, STAYS).await, [named(2)]);
+        commit(store, REMOVES, vec![], vec![Change::DeleteRepository]).await;
+        assert_eq!(pass(machine, store, 2 * STAYS).await, []);
+        assert!(!is_stored(store, &child).await);
     });
 }
 

@@ -210,7 +210,7 @@ impl Store {
     /// Protects a manifest from collection for the grace period, whatever keeps it: called before an answer promises it,
     /// where [`crate::Repository::manifest_needs_lease`]. Then look it up again: it may be gone.
     pub async fn lease_manifest(&self, digest: &Digest) -> Result<()> {
-        self.inner.leases.grant(*digest).await
+        self.inner.leases.grant_manifest(*digest).await
     }
 
     /// Returns whether a repository of that name keeps untagged manifests.
