@@ -28,10 +28,18 @@ pub(crate) const TAGS_AT_ONCE: usize = 256;
 /// Most edges that a deletion removes itself; more are left to later steps.
 pub(crate) const EDGES_AT_ONCE: usize = 1024;
 
-/// Returns whether a manifest has more than `max` children, or more referrers.
-pub(crate) fn has_more_edges(of: Repository<'_>, digest: &Digest, max: usize) -> Result<bool> {
-    Ok(of.children(digest, max + 1)?.len() > max
-        || of.referrers(digest, None, max + 1)?.len() > max)
+/// Counts the children and referrers of a manifest; `None` if there are more than `max` of either.
+pub(crate) fn count_edges(
+    of: Repository<'_>,
+    digest: &Digest,
+    max: usize,
+) -> Result<Option<usize>> {
+    let children = of.children(digest, max + 1)?.len();
+    if children > max {
+        return Ok(None);
+    }
+    let referrers = of.referrers(digest, None, max + 1)?.len();
+    Ok((referrers <= max).then_some(children + referrers))
 }
 
 /// Counts the marked manifests.

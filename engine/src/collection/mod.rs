@@ -14,6 +14,6 @@ pub(crate) mod rules;
 pub(crate) mod trial;
 
 pub(crate) use grace::GraceClock;
-pub(crate) use manifests::{ManifestVerdict, Terms, VISITED_MAX, judge_manifest};
+pub(crate) use manifests::{ManifestVerdict, Terms, judge_manifest};
 pub(crate) use rules::{Due, Verdict, is_in_grace, judge};
 pub use trial::{DeletionTrial, Freed};

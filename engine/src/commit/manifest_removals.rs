@@ -20,8 +20,8 @@ use crate::format::transaction::{Operation, RepositoryId};
 use crate::lease::Condemned;
 use crate::sync::oneshot;
 
-/// Edges that one manifest's removal removes itself; the others of such a manifest are left to later steps.
-const EDGES_MAX: usize = 64;
+/// Most edges that one transaction removes. A manifest with more than are left leaves its own to later steps.
+const EDGES_MAX: usize = 256;
 
 /// A suspect among the manifests.
 #[derive(Debug, Clone, Copy)]
@@ -88,6 +88,7 @@ impl Sequencer {
         let condemned: BTreeSet<Digest> = condemned.map(|one| *one.digest()).collect();
         let mut removals = ManifestRemovals::default();
         let mut operations = Vec::new();
+        let mut edges_left = EDGES_MAX;
         for suspect in &candidates.suspects {
             let SuspectManifest {
                 repository,
@@ -110,15 +111,16 @@ impl Sequencer {
                     }
                     for digest in dead {
                         if removals.removed.insert((repository, digest)) {
-                            let (operation, whole) = removal(&view, repository, digest)?;
-                            operations.push(operation);
-                            removals.retired |= !whole;
+                            let of = Repository::new(&view, repository);
+                            operations.push(removal(of, digest, &mut edges_left)?);
                         }
                     }
                 }
             }
         }
         drop(view);
+        let retires = |operation: &Operation| matches!(operation, Operation::RetireManifest { .. });
+        removals.retired = operations.iter().any(retires);
         if !operations.is_empty() {
             let held = &mut candidates.held;
             removals.waiting = Some(self.queue_holding(inner, operations, held)?);
@@ -127,11 +129,13 @@ impl Sequencer {
     }
 }
 
-/// Returns the operation that removes a manifest without tags, and whether it removes all of its edges.
-fn removal(view: &View, repository: RepositoryId, digest: Digest) -> Result<(Operation, bool)> {
-    let of = Repository::new(view, repository);
-    if retired::has_more_edges(of, &digest, EDGES_MAX)? {
-        return Ok((Operation::RetireManifest { repository, digest }, false));
-    }
-    Ok((Operation::DeleteManifest { repository, digest }, true))
+/// Returns the operation that removes a manifest without tags. It removes the edges, too, if there are at most
+/// `edges_left`, and counts them.
+fn removal(of: Repository<'_>, digest: Digest, edges_left: &mut usize) -> Result<Operation> {
+    let repository = of.id();
+    let Some(edges) = retired::count_edges(of, &digest, *edges_left)? else {
+        return Ok(Operation::RetireManifest { repository, digest });
+    };
+    *edges_left = edges_left.saturating_sub(edges);
+    Ok(Operation::DeleteManifest { repository, digest })
 }

@@ -261,7 +261,7 @@ impl Resolver<'_> {
         let rows = self.here.tags_of(&digest, retired::TAGS_AT_ONCE + 1)?;
         let edges_max = retired::EDGES_AT_ONCE;
         let large = rows.len() > retired::TAGS_AT_ONCE
-            || retired::has_more_edges(self.here, &digest, edges_max)?;
+            || retired::count_edges(self.here, &digest, edges_max)?.is_none();
         if !large {
             tags.extend(rows.into_iter().filter(|tag| !self.tags.contains_key(tag)));
         }

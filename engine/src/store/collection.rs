@@ -16,7 +16,7 @@ use super::Inner;
 use super::background::or_closing;
 use super::compaction::{self, CompactionReport};
 use super::reclaim::reclaim;
-use super::untagged::{CollectedManifest, FoundManifests, ManifestPass, NextManifest};
+use super::untagged::{CollectedManifest, ManifestPass, NextManifest};
 use crate::catalog::View;
 use crate::collection::{Due, GraceClock, Verdict, is_in_grace, judge};
 use crate::commit::{Candidates, Removals, UNLINKS_MAX};
@@ -266,7 +266,8 @@ impl<'a> Cycle<'a> {
         }
     }
 
-    /// Removes manifests that nothing keeps. Their blobs become suspects, and stay for their grace.
+    /// Removes manifests that nothing keeps, before anything else. Their blobs become suspects, and stay for their
+    /// grace.
     async fn settle_manifests(&mut self, job: &Job) -> Result<()> {
         let CollectionRequest {
             dry_run, list_max, ..
@@ -276,27 +277,11 @@ impl<'a> Cycle<'a> {
             self.memory.manifests = None;
         }
         let pass = ManifestPass::new(self.inner, self.due, dry_run, list_max);
-        let (found, next) = pass.run(job).await?;
+        let (report, next) = pass.run(job).await?;
+        self.report = report;
         if !dry_run {
             self.memory.manifests = next;
         }
-        let FoundManifests {
-            suspects,
-            cleared,
-            in_grace,
-            leased,
-            manifests,
-            listed,
-            lsn,
-        } = found;
-        let report = &mut self.report;
-        report.suspects += suspects;
-        report.cleared += cleared;
-        report.in_grace += in_grace;
-        report.leased += leased;
-        report.manifests += manifests;
-        report.listed_manifests = listed;
-        report.manifests_lsn = lsn;
         Ok(())
     }
 

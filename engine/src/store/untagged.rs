@@ -11,8 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Inner;
-use crate::catalog::{SuspectKind, View};
-use crate::collection::{Due, ManifestVerdict, Terms, VISITED_MAX, is_in_grace, judge_manifest};
+use super::collection::CollectionReport;
+use crate::catalog::{Repository, SuspectKind, View};
+use crate::collection::{Due, ManifestVerdict, Terms, is_in_grace, judge_manifest};
 use crate::commit::{ManifestCandidates, ManifestRemovals, SuspectManifest};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -23,8 +24,10 @@ use crate::jobs::Job;
 use crate::lease::Condemned;
 use crate::table::resident_off_worker;
 
-/// Manifests that are removed in one transaction, and suspects that are settled in one.
+/// Suspects that are settled in one transaction.
 const BATCH: usize = 16;
+/// Manifests and edges that one transaction removes: no other commit waits for long. The last suspect may exceed it.
+const ROWS: usize = 128;
 
 /// A manifest that was removed, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,25 +54,6 @@ impl NextManifest {
     }
 }
 
-/// What a pass found and did.
-#[derive(Debug, Default)]
-pub(super) struct FoundManifests {
-    /// Suspects that were looked at.
-    pub suspects: u64,
-    /// Those that are kept.
-    pub cleared: u64,
-    /// Those whose time is not over.
-    pub in_grace: u64,
-    /// Dead ones that a lease or work in progress protects, or others that are dead with them.
-    pub leased: u64,
-    /// Manifests that were removed, or would be.
-    pub manifests: u64,
-    /// The first of them.
-    pub listed: Vec<CollectedManifest>,
-    /// The last transaction that removed manifests.
-    pub lsn: Option<Lsn>,
-}
-
 /// One look at all suspects among the manifests of one state.
 pub(super) struct ManifestPass<'a> {
     inner: &'a Inner,
@@ -78,11 +62,13 @@ pub(super) struct ManifestPass<'a> {
     dry_run: bool,
     list_max: usize,
     view: View,
-    found: FoundManifests,
+    report: CollectionReport,
     next: NextManifest,
     /// What a dry run has listed.
     listed: BTreeSet<(RepositoryId, Digest)>,
     batch: Vec<(SuspectManifest, Vec<Digest>)>,
+    /// Manifests and edges that the batch removes.
+    rows: usize,
     /// Names of the repositories in `batch`.
     names: BTreeMap<RepositoryId, String>,
 }
@@ -100,29 +86,33 @@ impl<'a> ManifestPass<'a> {
             dry_run,
             list_max,
             view,
-            found: FoundManifests::default(),
+            report: CollectionReport::default(),
             next: NextManifest {
                 oldest,
                 unix_ms: u64::MAX,
             },
             listed: BTreeSet::new(),
             batch: Vec::new(),
+            rows: 0,
             names: BTreeMap::new(),
         }
     }
 
-    /// Looks at all suspects and settles them. Returns what was found, and when to look again; `None`: in the next
+    /// Looks at all suspects and settles them. Returns the report of that, and when to look again; `None`: in the next
     /// cycle.
-    pub(super) async fn run(mut self, job: &Job) -> Result<(FoundManifests, Option<NextManifest>)> {
+    pub(super) async fn run(
+        mut self,
+        job: &Job,
+    ) -> Result<(CollectionReport, Option<NextManifest>)> {
         self.kind(SuspectKind::Follower, job).await?;
         if !self.inner.options.untagged.keeps_all() {
             self.kind(SuspectKind::Untagged, job).await?;
         }
         self.settle().await?;
         let of = |one: &CollectedManifest| (one.repository.clone(), one.digest);
-        self.found.listed.sort_by_cached_key(of);
-        let next = (self.found.leased == 0).then_some(self.next);
-        Ok((self.found, next))
+        self.report.listed_manifests.sort_by_cached_key(of);
+        let next = (self.report.leased == 0).then_some(self.next);
+        Ok((self.report, next))
     }
 
     async fn kind(&mut self, kind: SuspectKind, job: &Job) -> Result<()> {
@@ -151,10 +141,10 @@ impl<'a> ManifestPass<'a> {
             while let Some((digest, suspect)) = suspects.next_resident().await? {
                 job.checkpoint().await?;
                 job.progress(1);
-                self.found.suspects += 1;
+                self.report.suspects += 1;
                 let stays = policy.filter(|_| kind == SuspectKind::Untagged);
                 if !self.is_due(&suspect, stays) {
-                    self.found.in_grace += 1;
+                    self.report.in_grace += 1;
                     continue;
                 }
                 let suspect = SuspectManifest {
@@ -192,11 +182,11 @@ impl<'a> ManifestPass<'a> {
         let dead = match self.view.read(judge).await? {
             ManifestVerdict::Stays => return Ok(()),
             ManifestVerdict::InGrace => {
-                self.found.in_grace += 1;
+                self.report.in_grace += 1;
                 return Ok(());
             }
             ManifestVerdict::Clear if self.dry_run => {
-                self.found.cleared += 1;
+                self.report.cleared += 1;
                 return Ok(());
             }
             ManifestVerdict::Clear | ManifestVerdict::Suspect(_) => Vec::new(),
@@ -206,17 +196,34 @@ impl<'a> ManifestPass<'a> {
             self.preview(repository, dead);
             return Ok(());
         }
+        for digest in &dead {
+            self.rows += self.read_ahead(repository, digest).await?;
+        }
         self.batch.push((suspect, dead));
-        let members: usize = self.batch.iter().map(|(_, dead)| dead.len()).sum();
-        if self.batch.len() >= BATCH || members >= VISITED_MAX {
+        if self.batch.len() >= BATCH || self.rows >= ROWS {
             self.settle().await?;
         }
         Ok(())
     }
 
+    /// Reads what the removal of a manifest reads, so that it is in memory under the sequencer's lock. Returns the
+    /// number of rows, at most about [`ROWS`].
+    async fn read_ahead(&self, repository: RepositoryId, digest: &Digest) -> Result<usize> {
+        let read = |view: &View| {
+            view.read_ahead_of_loss(repository, digest)?;
+            let of = Repository::new(view, repository);
+            let children = of.children(digest, ROWS)?;
+            for child in &children {
+                of.has_manifest(child)?;
+            }
+            Ok(1 + children.len())
+        };
+        self.view.read(read).await
+    }
+
     fn preview(&mut self, repository: RepositoryId, dead: Vec<Digest>) {
         if dead.iter().any(|digest| self.inner.leases.holds(digest)) {
-            self.found.leased += 1;
+            self.report.leased += 1;
             return;
         }
         for digest in dead {
@@ -227,11 +234,11 @@ impl<'a> ManifestPass<'a> {
     }
 
     fn add(&mut self, repository: RepositoryId, digest: Digest) {
-        self.found.manifests += 1;
-        if self.found.listed.len() < self.list_max {
+        self.report.manifests += 1;
+        if self.report.listed_manifests.len() < self.list_max {
             let repository = self.names.get(&repository).cloned().unwrap_or_default();
             let listed = CollectedManifest { repository, digest };
-            self.found.listed.push(listed);
+            self.report.listed_manifests.push(listed);
         }
     }
 
@@ -243,13 +250,14 @@ impl<'a> ManifestPass<'a> {
         }
         // Before they are condemned, because checks of what is condemned wait.
         inner.checkpoints.wait_for_room(inner).await;
+        self.rows = 0;
         let mut condemned = BTreeMap::new();
         let mut suspects = Vec::new();
         for (suspect, dead) in std::mem::take(&mut self.batch) {
             if self.condemn(&dead, &mut condemned) {
                 suspects.push(suspect);
             } else {
-                self.found.leased += 1;
+                self.report.leased += 1;
             }
         }
         let condemned = condemned.into_values().collect();
@@ -265,13 +273,13 @@ impl<'a> ManifestPass<'a> {
         if let Some(waiting) = waiting {
             let committed = waiting.await.map_err(|_gone| Error::Closed)??;
             if !removed.is_empty() {
-                self.found.lsn = Some(committed.lsn);
+                self.report.manifests_lsn = Some(committed.lsn);
             }
         }
         if retired {
             inner.deleted.notify_one();
         }
-        self.found.cleared += cleared;
+        self.report.cleared += cleared;
         for (repository, digest) in removed {
             self.add(repository, digest);
         }

@@ -127,7 +127,8 @@ pub(super) async fn collect_garbage(
         list_max: LISTED_MAX,
     };
     let report = store.writable()?.collect(cycle).await?;
-    let changed = report.blobs > 0 || report.segments > 0 || report.compaction.segments > 0;
+    let removed = report.manifests > 0 || report.blobs > 0 || report.segments > 0;
+    let changed = removed || report.compaction.segments > 0;
     if changed && !request.dry_run {
         let CollectionReport {
             manifests,
