@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Sequencer;
-use super::sequencer::{Held, Inner};
+use super::queue::{Held, Inner};
 use crate::catalog::{Repository, View, retired};
 use crate::collection::{ManifestVerdict, Terms, judge_manifest};
 use crate::digest::Digest;
@@ -21,7 +21,7 @@ use crate::lease::Condemned;
 use crate::sync::oneshot;
 
 /// Most edges that one transaction removes. A manifest with more than are left leaves its own to later steps.
-const EDGES_MAX: usize = 256;
+const EDGES_MAX: usize = 128;
 
 /// A suspect among the manifests.
 #[derive(Debug, Clone, Copy)]

@@ -25,9 +25,9 @@ use crate::lease::Condemned;
 use crate::table::resident_off_worker;
 
 /// Suspects that are settled in one transaction.
-const BATCH: usize = 16;
+const BATCH: usize = 8;
 /// Manifests and edges that one transaction removes: no other commit waits for long. The last suspect may exceed it.
-const ROWS: usize = 128;
+const ROWS: usize = 64;
 
 /// A manifest that was removed, or would be.
 #[derive(Debug, Clone, PartialEq, Eq)]
