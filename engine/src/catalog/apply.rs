@@ -11,7 +11,8 @@ use super::usage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
-use crate::format::keys::{self, SegmentUse, Slot, Suspect, TagValue};
+use crate::format::keys::{self, DamagedPlace, SegmentUse, Slot, Suspect, TagValue};
+use crate::format::proof::Proof;
 use crate::format::record::RecordPlaces;
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};
@@ -34,10 +35,7 @@ pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Resul
 fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction) -> Result<()> {
     match operation {
         Operation::CreateRepository { id, name } => create_repository(draft, *id, name),
-        Operation::Link { repository, digest } => {
-            link(draft, *repository, digest)?;
-            suspect(draft, digest, within);
-        }
+        Operation::Link { repository, digest } => link(draft, *repository, digest, within)?,
         Operation::Unlink { repository, digest } => unlink(draft, *repository, digest)?,
         Operation::PutManifest { repository, entry } => {
             put_manifest(draft, *repository, entry, within)?;
@@ -66,7 +64,6 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         }
         Operation::RetireManifest { repository, digest } => {
             retire_manifest(draft, *repository, digest, within)?;
-            manifest_suspects::clear(draft, *repository, digest)?;
         }
         Operation::DropEdges {
             repository,
@@ -93,7 +90,11 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         }
         Operation::PlaceBlob { digest, extent } => place(draft, digest, *extent, within)?,
         Operation::ReserveSegmentIds { limit } => reserve_segments(draft, *limit),
-        Operation::MarkDamaged { digest, extent } => mark_damaged(draft, digest, extent)?,
+        Operation::MarkDamaged {
+            digest,
+            extent,
+            proof,
+        } => mark_damaged(draft, digest, *extent, *proof)?,
         Operation::MarkWhole { digest, extent } => mark_whole(draft, digest, extent)?,
         Operation::RemoveBlob { digest, extent } => remove_blob(draft, digest, extent)?,
         Operation::ClearSuspect { digest } => draft.delete(keys::suspect(digest)),
@@ -111,11 +112,18 @@ fn create_repository(draft: &mut Draft<'_>, id: RepositoryId, name: &str) {
     draft.changes.next_repository = draft.changes.next_repository.max(id.0 + 1);
 }
 
-fn link(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
+fn link(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    within: &Transaction,
+) -> Result<()> {
     usage::track(draft, repository, digest, |draft| {
         draft.put(keys::link(repository, digest), Bytes::new());
         draft.put(keys::holder(digest, repository), Bytes::new());
-    })
+    })?;
+    suspect(draft, digest, within);
+    Ok(())
 }
 
 fn unlink(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
@@ -281,7 +289,7 @@ fn retire_manifest(
         draft.changes.retired = draft.changes.retired.saturating_add(1);
     }
     draft.put(mark, keys::encode_lsn(within.lsn));
-    Ok(())
+    manifest_suspects::clear(draft, repository, digest)
 }
 
 fn drop_edges(
@@ -377,9 +385,15 @@ fn reserve_segments(draft: &mut Draft<'_>, limit: SegmentId) {
     draft.changes.segment_limit = draft.changes.segment_limit.max(limit);
 }
 
-fn mark_damaged(draft: &mut Draft<'_>, digest: &Digest, extent: &Extent) -> Result<()> {
-    if slot(draft, digest)?.is_some_and(|slot| slot.extent == *extent) {
-        draft.put(keys::damaged(digest), keys::encode_place(extent));
+fn mark_damaged(
+    draft: &mut Draft<'_>,
+    digest: &Digest,
+    extent: Extent,
+    proof: Proof,
+) -> Result<()> {
+    if slot(draft, digest)?.is_some_and(|slot| slot.extent == extent) {
+        let place = DamagedPlace { extent, proof };
+        draft.put(keys::damaged(digest), place.encode());
     }
     Ok(())
 }

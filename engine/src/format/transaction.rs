@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed};
+use super::proof::Proof;
 use crate::digest::Digest;
 use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 use crate::limits::{MANIFEST_ATTRIBUTES_BYTES_MAX, MANIFEST_CHILDREN_MAX, ORIGIN_BYTES_MAX};
@@ -157,6 +158,8 @@ pub enum Operation {
         digest: Digest,
         /// Extent of the damaged bytes.
         extent: Extent,
+        /// What a read must prove to clear the mark.
+        proof: Proof,
     },
     /// Clears the mark of damage: a later read found the bytes at this extent intact.
     MarkWhole {
@@ -286,10 +289,7 @@ impl Operation {
                 out.u64(id.0).text(name);
                 8
             }
-            Self::ForgetRepository { id } => {
-                out.u64(id.0);
-                9
-            }
+            Self::ForgetRepository { id } => numbered(out, id.0, 9),
             Self::RetireManifest { repository, digest } => named(out, *repository, digest, 10),
             Self::DropEdges {
                 repository,
@@ -304,11 +304,16 @@ impl Operation {
             } => listed(out, *repository, subject, referrers, 13),
             Self::SuspectManifest { repository, digest } => named(out, *repository, digest, 14),
             Self::PlaceBlob { digest, extent } => encode_place(digest, extent, out, 64),
-            Self::ReserveSegmentIds { limit } => {
-                out.u64(limit.0);
-                65
+            Self::ReserveSegmentIds { limit } => numbered(out, limit.0, 65),
+            Self::MarkDamaged {
+                digest,
+                extent,
+                proof,
+            } => {
+                let kind = encode_place(digest, extent, out, 66);
+                proof.encode(out);
+                kind
             }
-            Self::MarkDamaged { digest, extent } => encode_place(digest, extent, out, 66),
             Self::MarkWhole { digest, extent } => encode_place(digest, extent, out, 67),
             Self::RemoveBlob { digest, extent } => encode_place(digest, extent, out, 68),
             Self::ClearSuspect { digest } => {
@@ -400,6 +405,7 @@ impl Operation {
             66 => Self::MarkDamaged {
                 digest: from.digest()?,
                 extent: decode_extent(from)?,
+                proof: Proof::decode(from)?,
             },
             67 => Self::MarkWhole {
                 digest: from.digest()?,
@@ -420,6 +426,12 @@ impl Operation {
         };
         Ok(Some(operation))
     }
+}
+
+/// Writes an operation that consists of a number.
+fn numbered(out: &mut Encoder, number: u64, kind: u16) -> u16 {
+    out.u64(number);
+    kind
 }
 
 /// Writes an operation that consists of a repository and a digest.
@@ -528,13 +540,6 @@ mod tests {
         let repository = RepositoryId(7);
         let digest = Digest::of(Algorithm::Sha256, b"x");
         let wide = Digest::of(Algorithm::Sha512, b"x");
-        let extent = Extent {
-            volume: VolumeId(0),
-            segment: SegmentId(3),
-            offset: 4096,
-            length: 1 << 33,
-            layout: Layout::Trailing,
-        };
         let entry = ManifestEntry {
             digest,
             size: 512,
@@ -586,20 +591,35 @@ mod tests {
                 repository,
                 digest: wide,
             },
-            Operation::PlaceBlob { digest, extent },
-            Operation::ReserveSegmentIds {
-                limit: SegmentId(4096),
-            },
         ];
-        kinds.extend(marks(wide, extent));
+        kinds.extend(every_placement(digest, wide));
         kinds.extend(of_suspects(repository, wide));
         kinds
     }
 
-    fn marks(digest: Digest, extent: Extent) -> [Operation; 2] {
+    fn every_placement(digest: Digest, wide: Digest) -> [Operation; 6] {
+        let extent = Extent {
+            volume: VolumeId(0),
+            segment: SegmentId(3),
+            offset: 4096,
+            length: 1 << 33,
+            layout: Layout::Trailing,
+        };
+        let limit = SegmentId(4096);
         [
-            Operation::MarkDamaged { digest, extent },
-            Operation::MarkWhole { digest, extent },
+            Operation::PlaceBlob { digest, extent },
+            Operation::ReserveSegmentIds { limit },
+            Operation::MarkDamaged {
+                digest: wide,
+                extent,
+                proof: Proof::Digest,
+            },
+            Operation::MarkWhole {
+                digest: wide,
+                extent,
+            },
+            Operation::RemoveBlob { digest, extent },
+            Operation::ClearSuspect { digest },
         ]
     }
 
@@ -639,11 +659,11 @@ mod tests {
     fn golden_bytes() {
         let bytes = encoded(&sample());
         assert_eq!(Transaction::decode(&mut Decoder::new(&bytes)), Ok(sample()));
-        assert_eq!(bytes.len(), 1609);
+        assert_eq!(bytes.len(), 1719);
         assert_eq!(crate::format::codec::checksum(&bytes), GOLDEN);
     }
 
-    const GOLDEN: u32 = 409_168_514;
+    const GOLDEN: u32 = 802_875_273;
 
     /// Guards: a cut or changed transaction is an error, never a panic or a read past its end.
     #[test]

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::Inner;
 use super::background::{or_closing, yield_now};
 use super::compaction::{self, CompactionReport};
+use super::purge;
 use super::reclaim::reclaim;
 use super::untagged::{CollectedManifest, ManifestPass, NextManifest};
 use crate::catalog::View;
@@ -261,6 +262,10 @@ async fn cycle(inner: &Inner) -> Result<CollectionReport> {
 
 /// Runs one cycle now.
 pub(super) async fn collect(inner: &Inner, request: CollectionRequest) -> Result<CollectionReport> {
+    if request.was_closed && !request.dry_run {
+        // This open ends with the cycle, and what is left of deletions holds blobs.
+        purge::finished(inner).await?;
+    }
     let mut cycle = Cycle::begin(inner, request, false).await;
     let job = inner.jobs.begin(JobKind::Collection);
     cycle.settle_manifests(&job).await?;
