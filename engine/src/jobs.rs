@@ -19,7 +19,7 @@ use crate::sync::{AtomicBool, AtomicU64, Mutex, Notify};
 /// The kind of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum JobKind {
-    /// Removes blobs that nothing references.
+    /// Removes manifests that nothing keeps and blobs that nothing references.
     Collection,
     /// Copies live blobs out of mostly dead segments.
     Compaction,

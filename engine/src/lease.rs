@@ -7,8 +7,9 @@
 //!
 //! Invariants: sharded by keyed hash, because clients choose digests. Collection condemns a digest under the lock of
 //! its shard, and only if nothing protects it; from then on leases and pins wait until the removal is over. No lock is
-//! held across an I/O, and no two at once. Only [`Leases::end_leases`] shortens a lease. Memory is bounded. The clock
-//! counts only time in which this process ran.
+//! held across an I/O, and no two at once. Only [`Leases::end_leases`] shortens a lease, and never that of a manifest: a
+//! reference keeps its bytes, not its place in a repository. Memory is bounded. The clock counts only time in which this
+//! process ran.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -50,6 +51,8 @@ struct Shard {
 struct Entry {
     pins: u32,
     until: Duration,
+    /// Whether the lease is that of a manifest, which no reference ends.
+    of_manifest: bool,
     /// Whether collection is removing it. No lease is granted until that is over.
     condemned: bool,
 }
@@ -110,10 +113,22 @@ impl Leases {
     /// # Errors
     /// If the store was poisoned during the removal: the next open may find it.
     pub(crate) async fn grant(&self, digest: Digest) -> Result<()> {
+        self.grant_as(digest, false).await
+    }
+
+    /// Protects a manifest in the same way. No reference ends this lease.
+    ///
+    /// # Errors
+    /// Those of [`Leases::grant`].
+    pub(crate) async fn grant_manifest(&self, digest: Digest) -> Result<()> {
+        self.grant_as(digest, true).await
+    }
+
+    async fn grant_as(&self, digest: Digest, of_manifest: bool) -> Result<()> {
         loop {
             let mut settled = std::pin::pin!(self.settled.notified());
             settled.as_mut().enable();
-            if self.try_grant(digest) {
+            if self.try_grant(digest, of_manifest) {
                 return Ok(());
             }
             self.poison.check()?;
@@ -122,13 +137,14 @@ impl Leases {
     }
 
     /// Grants a lease, unless collection is removing the digest.
-    fn try_grant(&self, digest: Digest) -> bool {
+    fn try_grant(&self, digest: Digest, of_manifest: bool) -> bool {
         let now = self.clock.monotonic();
         let until = now + self.grace;
         let mut shard = self.lock(self.index(&digest));
         shard.make_room(&digest, now);
         let entry = shard.entries.entry(digest).or_default();
         if !entry.condemned {
+            entry.of_manifest = of_manifest || entry.of_manifest && entry.until > now;
             entry.until = entry.until.max(until);
         }
         !entry.condemned
@@ -157,14 +173,15 @@ impl Leases {
         self.clock.monotonic()
     }
 
-    /// Ends the leases of `digests` that were granted by `since`. Manifests have referenced these digests since then,
-    /// and their grace starts when the last reference is removed. A later lease stays, because the reference may have
+    /// Ends the leases of `digests` that were granted by `since`, except those of manifests. Manifests have referenced
+    /// these digests since then, and their grace starts when the last reference is removed. A later lease stays, because the reference may have
     /// been removed before it was granted.
     pub(crate) fn end_leases(&self, digests: &[Digest], since: Duration) {
         let latest = since.saturating_add(self.grace);
         self.each(digests, |shard, digest| {
             if let Some(entry) = shard.entries.get_mut(digest)
                 && entry.until <= latest
+                && !entry.of_manifest
             {
                 entry.until = Duration::ZERO;
                 if entry.is_idle(Duration::ZERO) {
@@ -415,6 +432,24 @@ mod tests {
         assert!(!leases.holds(&digests[0]) && leases.holds(&digests[1]));
         drop(pin);
         assert_eq!(leases.expire(), 0, "memory was left behind");
+    }
+
+    /// Guards: a reference does not end the lease of a manifest, because that protects its place in a repository. Once it
+    /// has expired, the next lease of the digest is an ordinary one.
+    #[test]
+    fn a_reference_does_not_end_the_lease_of_a_manifest() {
+        let (clock, leases) = leases(Duration::from_mins(1));
+        let digest = Digest::of(Algorithm::Sha256, b"a");
+        let granted = leases.grant_manifest(digest).now_or_never();
+        granted.expect("not condemned").expect("not poisoned");
+        grant(&leases, digest);
+        leases.end_leases(&[digest], leases.now());
+        assert!(leases.holds(&digest));
+        *clock.0.lock() += Duration::from_secs(61);
+        assert!(!leases.holds(&digest));
+        grant(&leases, digest);
+        leases.end_leases(&[digest], leases.now());
+        assert!(!leases.holds(&digest));
     }
 
     /// Guards: a lease granted after the commit is not ended by it, because the reference may be gone by then.

@@ -52,13 +52,13 @@ pub use format::transaction::RepositoryId;
 pub use jobs::{JobControl, JobInfo, JobKind};
 pub use lease::Pin;
 pub use memory::{HeldBytes, MemoryAccount, MemoryBudget, MemoryPriority, Reading};
-pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options};
+pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options, UntaggedPolicy};
 pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
 pub use store::{
-    CheckpointReport, ClosedStore, CollectedBlob, CollectionReport, CollectionRequest,
-    CollectionTotals, CompactionReport, OpenReport, RunStats, ScrubReport, ScrubRequest,
-    ScrubTotals, Store, StoreStats,
+    CheckpointReport, ClosedStore, CollectedBlob, CollectedManifest, CollectionReport,
+    CollectionRequest, CollectionTotals, CompactionReport, OpenReport, RunStats, ScrubReport,
+    ScrubRequest, ScrubTotals, Store, StoreStats,
 };
 pub use upload::{DiskSpace, Savepoint, Upload, UploadStatus};
 pub use vocabulary::{

@@ -2,6 +2,8 @@
 //!
 //! Owns: [`Options`] and their bounds. Refuses: options that change a format; the superblock has those.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::{
@@ -39,6 +41,8 @@ pub struct Options {
     /// Time for which content that nothing references is kept: after an answer promised it, and after its last
     /// reference was removed.
     pub collection_grace: Duration,
+    /// Which repositories remove untagged manifests, and after how long.
+    pub untagged: UntaggedPolicy,
     /// Whether only [`crate::Store::collect`] collects garbage. Otherwise the store does it by itself, too.
     pub collection_manual: bool,
     /// Bytes in a second that the store reads to find damage, without being asked; 0 for none.
@@ -60,6 +64,50 @@ pub struct Options {
     /// Space reserved so that deletes can be journalled on a full disk, in bytes; 0 reserves none.
     pub reserve_bytes: u64,
 }
+
+/// Which repositories remove untagged manifests. The default is none.
+#[derive(Clone, Default)]
+pub struct UntaggedPolicy(Option<Arc<Rule>>);
+
+/// Returns after how long a repository of that name removes untagged manifests.
+type Rule = dyn Fn(&str) -> Option<Duration> + Send + Sync;
+
+impl UntaggedPolicy {
+    /// Creates a policy from a rule: from a repository's name to how long an untagged manifest stays, or `None` for
+    /// ever. Grace is the minimum.
+    pub fn new(rule: impl Fn(&str) -> Option<Duration> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(rule)))
+    }
+
+    /// Returns after how long a repository removes untagged manifests; `None` if it keeps them.
+    pub fn removes_after(&self, repository: &str) -> Option<Duration> {
+        self.0.as_ref().and_then(|rule| rule(repository))
+    }
+
+    /// Returns whether every repository keeps untagged manifests.
+    pub(crate) fn keeps_all(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl fmt::Debug for UntaggedPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.keeps_all() { "keep" } else { "by name" })
+    }
+}
+
+/// Policies are equal if they are clones of one.
+impl PartialEq for UntaggedPolicy {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+}
+
+impl Eq for UntaggedPolicy {}
 
 /// Descriptors that an open store needs beside those of [`Options::open_files_max`].
 ///
@@ -87,6 +135,7 @@ impl Default for Options {
             uploads_max: 10_000,
             upload_ttl: Duration::from_hours(24),
             collection_grace: Duration::from_hours(1),
+            untagged: UntaggedPolicy::default(),
             collection_manual: false,
             scrub_bytes_per_second: 16 << 20,
             scrub_every: Duration::from_hours(24),

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use shuttle::future::block_on;
 use tonnage_engine::{
-    Algorithm, Change, ClientId, CollectionRequest, Digest, Options, Require, Store, UploadClaim,
-    UploadSpec,
+    Algorithm, Change, ClientId, CollectionRequest, Digest, ManifestEntry, Options, Require, Store,
+    UntaggedPolicy, UploadClaim, UploadSpec,
 };
 use tonnage_races::explore::explore;
 use tonnage_races::world::{World, batch, digest, options, push, thread};
@@ -205,6 +205,110 @@ fn a_push_during_a_collection_is_whole() {
     explore_promises("a_push_during_a_collection_is_whole", 60, || {
         promise_of(Digest::of(Algorithm::Sha256, &large()), upload, upload);
     });
+}
+
+/// A manifest that its repository's policy removes after grace.
+const UNTAGGED: &str = "untagged";
+
+/// Puts a manifest without a tag.
+async fn put_untagged(store: &Store) {
+    let content = Bytes::from(UNTAGGED);
+    let blob = store.put_small(content, Algorithm::Sha256).await;
+    let blob = blob.expect("a sound disk");
+    let entry = ManifestEntry {
+        digest: blob.digest(),
+        size: UNTAGGED.len() as u64,
+        children: Vec::new(),
+        subject: None,
+        attributes: Bytes::from(format!(r#"{{"mediaType":"{MANIFEST}"}}"#)),
+    };
+    let mut put = batch("r", vec![], vec![Change::PutManifest(entry)]);
+    (put.create_repository, put.staged) = (true, vec![blob]);
+    store.commit(put).await.expect("a sound disk");
+}
+
+/// Moves a tag to the manifest and away, and to it again. Returns whether it was there.
+async fn move_tag(store: Store) -> bool {
+    let set = |tag: &str| Change::SetTag {
+        tag: tag.to_owned(),
+        digest: digest(UNTAGGED),
+    };
+    let to = batch("r", vec![], vec![set("t")]);
+    let is_there = store.commit(to).await.is_ok();
+    let away = batch("r", vec![], vec![Change::DeleteTag("t".to_owned())]);
+    assert_eq!(store.commit(away).await.is_ok(), is_there);
+    let again = batch("r", vec![], vec![set("u")]);
+    assert_eq!(
+        store.commit(again).await.is_ok(),
+        is_there,
+        "grace starts anew"
+    );
+    is_there
+}
+
+/// Pulls the manifest by its digest. Returns whether it was promised.
+async fn pull(store: Store) -> bool {
+    let registry = embedded::registry(store, Limits::default());
+    let pull = allowed(Pull).await;
+    let reference = Reference::Digest(digest(UNTAGGED));
+    registry.find_manifest(&pull, &reference).await.is_ok()
+}
+
+fn a_tag_moves_during_a_removal() {
+    let world = World::default();
+    let store = world.open(Options {
+        collection_grace: Duration::from_secs(100),
+        collection_manual: true,
+        // Its grace is longer.
+        untagged: UntaggedPolicy::new(|_| Some(Duration::ZERO)),
+        ..options()
+    });
+    block_on(put_untagged(&store));
+    // Grace begins at the next look.
+    world.pass(Duration::from_secs(1));
+    block_on(collect(&store));
+    world.pass(Duration::from_secs(200));
+    let mover = thread(move_tag(store.clone()));
+    let puller = thread(pull(store.clone()));
+    let collector = {
+        let store = store.clone();
+        thread(async move { collect(&store).await })
+    };
+    let moved = mover.join().expect("a thread ends");
+    let promised = puller.join().expect("a thread ends");
+    collector.join().expect("a thread ends");
+    let removed = store.collection_totals().manifests > 0;
+    SEEN.with(|seen| {
+        let (promises, removals) = seen.get();
+        let promise = u64::from(moved || promised);
+        seen.set((promises + promise, removals + u64::from(removed)));
+    });
+    let view = store.view();
+    let found = view
+        .repository("r")
+        .expect("readable")
+        .expect("it is there");
+    let there = found
+        .manifest(&digest(UNTAGGED))
+        .expect("readable")
+        .is_some();
+    assert_ne!(there, removed);
+    assert!(there || !moved, "a tag points at nothing");
+    assert!(there || !promised, "a promised manifest was removed");
+    let tag = found.tag("u").expect("readable");
+    assert_eq!(tag.is_some(), moved);
+    block_on(store.close()).expect("a clean stop");
+}
+
+/// Guards: a tag that is moved while an untagged manifest is removed keeps it or is refused, and a pull that found it
+/// keeps it.
+#[test]
+fn tag_moves_against_removals() {
+    explore_promises(
+        "tag_moves_against_removals",
+        100,
+        a_tag_moves_during_a_removal,
+    );
 }
 
 /// Longer than the interval of the task that removes expired leases, and shorter than a lease.

@@ -84,6 +84,7 @@ pub fn manifest(number: u32, children: &[u32], tag: &str) -> Operation {
     Operation::Manifest {
         number,
         children: children.to_vec(),
+        manifests: Vec::new(),
         subject: None,
         tag: Some(tag.to_owned()),
     }
@@ -94,6 +95,7 @@ pub fn refer(number: u32, subject: u32) -> Operation {
     Operation::Manifest {
         number,
         children: Vec::new(),
+        manifests: Vec::new(),
         subject: Some(subject),
         tag: None,
     }

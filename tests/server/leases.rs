@@ -2,13 +2,16 @@
 //! lease").
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tonnage_engine::{
-    Algorithm, Batch, Change, ClientId, Digest, Origin, Store, UploadClaim, UploadId, UploadSpec,
+    Algorithm, Batch, Change, ClientId, Digest, Options, Origin, Store, UntaggedPolicy,
+    UploadClaim, UploadId, UploadSpec,
 };
+use tonnage_server::ServerOptions;
 use tonnage_server::registry::Result;
 use tonnage_server::registry::ports::{
     Blob, BlobStore, Condition, Pinned, ReadAccount, Staged, StoredBlob, Upload,
@@ -45,6 +48,9 @@ impl BlobStore for Interfered {
         self.real.lease(digest)
     }
 
+    fn lease_manifest(&self, digest: Digest) -> BoxFuture<'_, Result<()>> {
+        self.real.lease_manifest(digest)
+    }
     fn open<'a>(
         &'a self,
         found: &'a StoredBlob,
@@ -190,4 +196,34 @@ async fn leases_begin_with_the_answer_and_end_with_a_reference() {
 fn with_annotation(mut manifest: serde_json::Value) -> serde_json::Value {
     manifest["annotations"] = serde_json::json!({ "a": "b" });
     manifest
+}
+
+/// Guards: GET and HEAD lease a manifest that its repository's policy may remove, and no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn manifests_that_may_go_are_leased() {
+    let untagged = UntaggedPolicy::new(|name| (name == "a").then_some(Duration::from_hours(2)));
+    let options = Options {
+        untagged,
+        ..Options::default()
+    };
+    let registry = TestRegistry::with_store(ServerOptions::default(), options).await;
+    let client = registry.client();
+    for (name, leased) in [("b", false), ("a", true)] {
+        push_image(&client, name, "t", b"layer").await;
+        let manifest = client
+            .get(&format!("/v2/{name}/manifests/t"))
+            .await
+            .expect(200)
+            .body;
+        let digest = sha256(&manifest);
+        let path = format!("/v2/{name}/manifests/{digest}");
+        client.head(&path).await.expect(200);
+        assert!(!registry.store.is_leased(&digest), "it is tagged");
+        client
+            .delete(&format!("/v2/{name}/manifests/t"))
+            .await
+            .expect(202);
+        client.head(&path).await.expect(200);
+        assert_eq!(registry.store.is_leased(&digest), leased, "{name}");
+    }
 }

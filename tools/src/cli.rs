@@ -56,7 +56,8 @@ pub(crate) enum Command {
         long_about = "Print what repositories have, or what a deletion would free.\n\n\
         Logical is what a repository has: its blobs and manifests, each once. Unique is the part that no other \
         repository has, shared the rest. A repository that was deleted counts as another one until its rows are \
-        removed in the background.",
+        removed in the background.\n\n\
+        A deletion frees what nothing references then. Referrers that follow a deleted manifest are not counted.",
         after_help = "Examples:\n  tonnage usage\n  \
         tonnage usage 'team/*' --json\n  \
         tonnage usage --if-deleted team/app:v1 --data /srv/tonnage"

@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use super::manifest_suspects;
 use super::usage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -34,16 +35,14 @@ pub(crate) fn transaction(state: &mut State, transaction: &Transaction) -> Resul
 fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction) -> Result<()> {
     match operation {
         Operation::CreateRepository { id, name } => create_repository(draft, *id, name),
-        Operation::Link { repository, digest } => {
-            link(draft, *repository, digest)?;
-            suspect(draft, digest, within);
-        }
+        Operation::Link { repository, digest } => link(draft, *repository, digest, within)?,
         Operation::Unlink { repository, digest } => unlink(draft, *repository, digest)?,
         Operation::PutManifest { repository, entry } => {
             put_manifest(draft, *repository, entry, within)?;
         }
         Operation::DeleteManifest { repository, digest } => {
             delete_manifest(draft, *repository, digest, within)?;
+            manifest_suspects::was_deleted(draft, *repository, digest, within)?;
         }
         Operation::SetTag {
             repository,
@@ -51,21 +50,13 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
             digest,
             old,
         } => {
-            let value = TagValue {
-                digest: *digest,
-                lsn: within.lsn,
-                unix_ms: within.unix_ms,
-            };
-            set_tag(draft, *repository, tag, value, old.as_ref());
+            set_tag(draft, *repository, (tag, digest), old.as_ref(), within)?;
         }
         Operation::DeleteTag {
             repository,
             tag,
             old,
-        } => {
-            draft.delete(keys::tag(*repository, tag));
-            draft.delete(keys::tagged(*repository, old, tag));
-        }
+        } => delete_tag(draft, *repository, (tag, old), within)?,
         Operation::DeleteRepository { id, name } => {
             draft.delete(keys::repository_by_name(name));
             draft.delete(keys::repository_by_id(*id));
@@ -79,12 +70,19 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
             digest,
             children,
         } => {
-            for child in children {
-                drop_edge(draft, *repository, digest, child, within);
-            }
+            let mut children = children.iter();
+            children.try_for_each(|child| drop_edge(draft, *repository, digest, child, within))?;
         }
         Operation::ForgetManifest { repository, digest } => {
             forget_manifest(draft, *repository, digest)?;
+        }
+        Operation::FollowSubject {
+            repository,
+            subject,
+            referrers,
+        } => manifest_suspects::follow_subject(draft, *repository, subject, referrers, within)?,
+        Operation::SuspectManifest { repository, digest } => {
+            manifest_suspects::was_put(draft, *repository, digest, within)?;
         }
         Operation::ForgetRepository { id } => {
             draft.delete(keys::deleted(*id));
@@ -100,6 +98,9 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         Operation::MarkWhole { digest, extent } => mark_whole(draft, digest, extent)?,
         Operation::RemoveBlob { digest, extent } => remove_blob(draft, digest, extent)?,
         Operation::ClearSuspect { digest } => draft.delete(keys::suspect(digest)),
+        Operation::ClearManifest { repository, digest } => {
+            manifest_suspects::clear(draft, *repository, digest)?;
+        }
     }
     Ok(())
 }
@@ -111,11 +112,18 @@ fn create_repository(draft: &mut Draft<'_>, id: RepositoryId, name: &str) {
     draft.changes.next_repository = draft.changes.next_repository.max(id.0 + 1);
 }
 
-fn link(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
+fn link(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    digest: &Digest,
+    within: &Transaction,
+) -> Result<()> {
     usage::track(draft, repository, digest, |draft| {
         draft.put(keys::link(repository, digest), Bytes::new());
         draft.put(keys::holder(digest, repository), Bytes::new());
-    })
+    })?;
+    suspect(draft, digest, within);
+    Ok(())
 }
 
 fn unlink(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
@@ -128,15 +136,38 @@ fn unlink(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> R
 fn set_tag(
     draft: &mut Draft<'_>,
     repository: RepositoryId,
-    tag: &str,
-    value: TagValue,
+    (tag, digest): (&str, &Digest),
     old: Option<&Digest>,
-) {
+    within: &Transaction,
+) -> Result<()> {
     if let Some(old) = old {
         draft.delete(keys::tagged(repository, old, tag));
     }
+    let value = TagValue {
+        digest: *digest,
+        lsn: within.lsn,
+        unix_ms: within.unix_ms,
+    };
     draft.put(keys::tag(repository, tag), value.encode());
-    draft.put(keys::tagged(repository, &value.digest, tag), Bytes::new());
+    draft.put(keys::tagged(repository, digest, tag), Bytes::new());
+    manifest_suspects::got_keeper(draft, repository, digest)?;
+    match old {
+        Some(old) if old != digest => {
+            manifest_suspects::lost_keeper(draft, repository, old, within)
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn delete_tag(
+    draft: &mut Draft<'_>,
+    repository: RepositoryId,
+    (tag, old): (&str, &Digest),
+    within: &Transaction,
+) -> Result<()> {
+    draft.delete(keys::tag(repository, tag));
+    draft.delete(keys::tagged(repository, old, tag));
+    manifest_suspects::lost_keeper(draft, repository, old, within)
 }
 
 fn forget_manifest(draft: &mut Draft<'_>, repository: RepositoryId, digest: &Digest) -> Result<()> {
@@ -154,10 +185,11 @@ fn drop_edge(
     digest: &Digest,
     child: &Digest,
     within: &Transaction,
-) {
+) -> Result<()> {
     draft.delete(keys::child(repository, digest, child));
     draft.delete(keys::parent(child, repository, digest));
     suspect(draft, child, within);
+    manifest_suspects::lost_keeper(draft, repository, child, within)
 }
 
 /// Makes a digest a suspect, because it lost a reference or has none yet. Others may remain: collection looks, so that
@@ -192,6 +224,7 @@ fn put_manifest(
         draft.delete(keys::suspect(child));
         draft.put(keys::child(repository, &entry.digest, child), Bytes::new());
         draft.put(keys::parent(child, repository, &entry.digest), Bytes::new());
+        manifest_suspects::got_keeper(draft, repository, child)?;
     }
     if let Some(subject) = &entry.subject {
         draft.put(
@@ -199,7 +232,7 @@ fn put_manifest(
             Bytes::new(),
         );
     }
-    Ok(())
+    manifest_suspects::was_put(draft, repository, &entry.digest, within)
 }
 
 fn delete_manifest(
@@ -256,7 +289,7 @@ fn retire_manifest(
         draft.changes.retired = draft.changes.retired.saturating_add(1);
     }
     draft.put(mark, keys::encode_lsn(within.lsn));
-    Ok(())
+    manifest_suspects::clear(draft, repository, digest)
 }
 
 fn drop_edges(
@@ -272,7 +305,7 @@ fn drop_edges(
     for (edge, _) in edges {
         let child =
             keys::digest_after(&edge, &prefix).map_err(|what| Error::bad_row(&edge, &what))?;
-        drop_edge(draft, repository, digest, &child, within);
+        drop_edge(draft, repository, digest, &child, within)?;
     }
     Ok(())
 }

@@ -182,6 +182,34 @@ impl<'a> Repository<'a> {
         self.view.collect(&prefix, None, limit, decode)
     }
 
+    /// Returns whether a tag points at a manifest. Tags that do not count are passed over.
+    pub(crate) fn has_live_tag(&self, digest: &Digest) -> Result<bool> {
+        let prefix = keys::tagged_prefix(self.id, digest);
+        for found in self.view.state().scan_prefix(&prefix, None) {
+            let (key, _) = found?;
+            if self
+                .tag(&row(&key, keys::text_after(&key, &prefix))?)?
+                .is_some()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns whether a manifest follows a subject that was deleted.
+    pub(crate) fn is_follower(&self, digest: &Digest) -> Result<bool> {
+        self.has(&keys::follower(self.id, digest))
+    }
+
+    /// Returns whether only a lease protects a manifest that is here. `keeps` is whether the repository keeps untagged
+    /// manifests. What is no suspect is kept; if it loses its last keeper later, its grace starts then.
+    pub fn manifest_needs_lease(&self, digest: &Digest, keeps: bool) -> Result<bool> {
+        let is_suspect =
+            self.is_follower(digest)? || !keeps && self.has(&keys::untagged(self.id, digest))?;
+        Ok(is_suspect && !self.has_live_tag(digest)?)
+    }
+
     /// Returns whether a manifest is here.
     pub(crate) fn has_manifest(&self, digest: &Digest) -> Result<bool> {
         self.has(&keys::manifest(self.id, digest))

@@ -158,6 +158,17 @@ impl View {
         rows.map(|found| found.map(|_| 1)).sum()
     }
 
+    /// Returns the first repository from `from` on that has rows in a table of [`keys::OWNED_PREFIXES`].
+    pub(super) fn next_owner(&self, table: u8, from: RepositoryId) -> Result<Option<RepositoryId>> {
+        // No row of these tables ends with the repository's id, so the first row after the bare prefix is its first.
+        let from = keys::owned(table, from);
+        let first = self.state().scan_prefix(&[table], Some(&from)).next();
+        let first = first.transpose()?;
+        first
+            .map(|(key, _)| row(&key, keys::owner(&key)))
+            .transpose()
+    }
+
     /// Finds rows of repositories that neither exist nor were deleted: pairs of repository and table. Costs one lookup
     /// for each repository and table.
     pub(crate) fn ownerless(&self) -> Result<Vec<(RepositoryId, u8)>> {
@@ -165,14 +176,9 @@ impl View {
         for table in keys::OWNED_PREFIXES {
             let mut next = RepositoryId(0);
             loop {
-                // No row of these tables ends with the repository's id, so the first row after the bare prefix is its
-                // first.
-                let from = keys::owned(table, next);
-                let first = self.state().scan_prefix(&[table], Some(&from)).next();
-                let Some((key, _)) = first.transpose()? else {
+                let Some(id) = self.next_owner(table, next)? else {
                     break;
                 };
-                let id = row(&key, keys::owner(&key))?;
                 let known = self.repository_name(id)?.is_some()
                     || self.state().get(&keys::deleted(id))?.is_some();
                 if !known {

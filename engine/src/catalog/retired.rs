@@ -1,12 +1,12 @@
-//! Removal of a large deleted manifest's tags and edges, step by step.
+//! Removal of a large deleted manifest's tags and edges, step by step, and of what its referrers followed.
 //!
 //! Owns: which tags count, and [`ManifestPurge`], the position in what is left. Refuses: queueing the steps
 //! (`store::purge`).
 //!
-//! A manifest may have more tags than a transaction holds, and tens of thousands of edges. Where there are many, its
-//! deletion removes its row and marks its digest with the LSN of the deletion. A tag that points at a marked digest
-//! counts only if it was set later. So all tags are gone at once, and the same manifest, pushed again, has none. Tags
-//! and edges are then removed in steps of bounded size, between other commits, and the mark last.
+//! A manifest may have more tags than a transaction holds, and tens of thousands of edges or referrers. Where there are
+//! many, its deletion removes its row and marks its digest with the LSN of the deletion. A tag that points at a marked
+//! digest counts only if it was set later. So all tags are gone at once, and the same manifest, pushed again, has none.
+//! Tags and edges are then removed in steps of bounded size, between other commits, and the mark last.
 //!
 //! Invariants: a tag's row and its reverse are there together, whether or not the tag counts. The tags of a mark only
 //! become fewer. Edges of a manifest that was put again are its own.
@@ -28,6 +28,20 @@ pub(crate) const TAGS_AT_ONCE: usize = 256;
 /// Most edges that a deletion removes itself; more are left to later steps.
 pub(crate) const EDGES_AT_ONCE: usize = 1024;
 
+/// Counts the children and referrers of a manifest; `None` if there are more than `max` of either.
+pub(crate) fn count_edges(
+    of: Repository<'_>,
+    digest: &Digest,
+    max: usize,
+) -> Result<Option<usize>> {
+    let children = of.children(digest, max + 1)?.len();
+    if children > max {
+        return Ok(None);
+    }
+    let referrers = of.referrers(digest, None, max + 1)?.len();
+    Ok((referrers <= max).then_some(children + referrers))
+}
+
 /// Counts the marked manifests.
 pub(crate) async fn count(state: &State) -> Result<u64> {
     let mut marks = state.scan_prefix(&keys::all_retired(), None);
@@ -45,8 +59,18 @@ pub(crate) struct ManifestPurge {
     digest: Digest,
     /// The deletion whose remains these are.
     lsn: Lsn,
-    tags_done: bool,
+    part: Part,
+    /// The last tag or referrer that was looked at.
     after: Option<Bytes>,
+}
+
+/// What is looked at, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Tags,
+    /// The manifests whose subject it was. Their rows stay.
+    Referrers,
+    Edges,
 }
 
 impl ManifestPurge {
@@ -61,14 +85,20 @@ impl ManifestPurge {
     pub(crate) fn step(&mut self, view: &View) -> Result<(Vec<Operation>, bool)> {
         let (repository, digest) = (self.repository, self.digest);
         let of = Repository::new(view, repository);
-        if !self.tags_done {
+        if self.part == Part::Tags {
             let operations = self.tags(view)?;
-            if !operations.is_empty() || !self.tags_done {
+            if !operations.is_empty() || self.part == Part::Tags {
                 return Ok((operations, false));
             }
         }
         if of.has_manifest(&digest)? {
             return Ok((vec![Operation::ForgetManifest { repository, digest }], true));
+        }
+        if self.part == Part::Referrers {
+            let operations = self.referrers(view)?;
+            if !operations.is_empty() {
+                return Ok((operations, false));
+            }
         }
         let children = of.children(&digest, EDGES_AT_ONCE)?;
         let last = children.len() < EDGES_AT_ONCE;
@@ -105,8 +135,31 @@ impl ManifestPurge {
             }
             self.after = Some(key);
         }
-        self.tags_done = true;
+        (self.part, self.after) = (Part::Referrers, None);
         Ok(operations)
+    }
+
+    fn referrers(&mut self, view: &View) -> Result<Vec<Operation>> {
+        let (repository, subject) = (self.repository, self.digest);
+        let prefix = keys::referrers(repository, &subject);
+        let rows = view.state().scan_prefix(&prefix, self.after.as_deref());
+        let mut referrers = Vec::new();
+        for found in rows.take(EDGES_AT_ONCE) {
+            let (key, _) = found?;
+            referrers.push(row(&key, keys::digest_after(&key, &prefix))?);
+            self.after = Some(key);
+        }
+        if referrers.len() < EDGES_AT_ONCE {
+            (self.part, self.after) = (Part::Edges, None);
+        }
+        if referrers.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(vec![Operation::FollowSubject {
+            repository,
+            subject,
+            referrers,
+        }])
     }
 }
 
@@ -149,7 +202,7 @@ impl View {
             repository,
             digest: row(&key, keys::digest_after(&key, &prefix))?,
             lsn: row(&key, keys::decode_lsn(&value))?,
-            tags_done: false,
+            part: Part::Tags,
             after: None,
         }))
     }

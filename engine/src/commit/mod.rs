@@ -17,6 +17,7 @@
 
 mod freeze;
 pub(crate) mod group;
+mod manifest_removals;
 mod moves;
 pub(crate) mod prevalidate;
 mod queue;
@@ -29,6 +30,7 @@ mod tests;
 
 pub(crate) use freeze::Frozen;
 pub(crate) use group::{ShutdownSignals, run_journal};
+pub(crate) use manifest_removals::{ManifestCandidates, ManifestRemovals, SuspectManifest};
 pub(crate) use moves::{Move, Moves};
 pub(crate) use prevalidate::prevalidate;
 pub(crate) use removals::{Candidates, Removals, UNLINKS_MAX};

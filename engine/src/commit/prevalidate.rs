@@ -114,5 +114,8 @@ pub(super) fn removes(operation: &Operation) -> bool {
             | Operation::MarkDamaged { .. }
             | Operation::MarkWhole { .. }
             | Operation::ClearSuspect { .. }
+            | Operation::ClearManifest { .. }
+            | Operation::SuspectManifest { .. }
+            | Operation::FollowSubject { .. }
     )
 }

@@ -217,6 +217,12 @@ impl Resolver<'_> {
         self.need_stored(&entry.digest)?;
         self.entered.insert(entry.digest);
         if self.is_entered_already(entry)? {
+            let (repository, digest) = (self.repository, entry.digest);
+            if self.view.manifest_suspect(repository, &digest)?.is_some() {
+                // The answer promises it anew.
+                self.operations
+                    .push(Operation::SuspectManifest { repository, digest });
+            }
             return Ok(());
         }
         self.operations.push(Operation::PutManifest {
@@ -253,8 +259,9 @@ impl Resolver<'_> {
         let here = self.tags.iter().filter(|(_, at)| **at == Some(digest));
         let mut tags: Vec<String> = here.map(|(tag, _)| tag.clone()).collect();
         let rows = self.here.tags_of(&digest, retired::TAGS_AT_ONCE + 1)?;
-        let edges = self.here.children(&digest, retired::EDGES_AT_ONCE + 1)?;
-        let large = rows.len() > retired::TAGS_AT_ONCE || edges.len() > retired::EDGES_AT_ONCE;
+        let edges_max = retired::EDGES_AT_ONCE;
+        let large = rows.len() > retired::TAGS_AT_ONCE
+            || retired::count_edges(self.here, &digest, edges_max)?.is_none();
         if !large {
             tags.extend(rows.into_iter().filter(|tag| !self.tags.contains_key(tag)));
         }

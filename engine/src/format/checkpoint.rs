@@ -7,7 +7,7 @@ use crate::extent::Lsn;
 
 /// Largest record that is read. 64 MiB name more runs than a volume can hold.
 pub const RECORD_BYTES_MAX: u64 = 64 << 20;
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 const MAGIC: &[u8; 8] = b"TNCHKPNT";
 const FIXED_BYTES: usize = 96;
 const RUN_BYTES: usize = 32;
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let bytes = sample().encode();
-        let mut expected = b"TNCHKPNT\x04\0\0\0\x84\0\0\0".to_vec();
+        let mut expected = b"TNCHKPNT\x05\0\0\0\x84\0\0\0".to_vec();
         expected.extend([7; 16]);
         expected.extend([5, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5, 4, 3, 2, 1]);
         for value in [3_u64, 4096, 11, 12, 13, 1, 9, 2, 8192] {

@@ -119,7 +119,7 @@ pub fn all_deleted() -> Bytes {
 }
 
 /// Tables whose keys continue with a repository's id.
-pub const OWNED_PREFIXES: [u8; 7] = [
+pub const OWNED_PREFIXES: [u8; 9] = [
     prefix::LINK,
     prefix::MANIFEST,
     prefix::CHILD,
@@ -127,6 +127,8 @@ pub const OWNED_PREFIXES: [u8; 7] = [
     prefix::TAG,
     prefix::TAGGED,
     prefix::RETIRED,
+    prefix::UNTAGGED,
+    prefix::FOLLOWER,
 ];
 
 /// Returns the prefix of a repository's rows in one table of [`OWNED_PREFIXES`].
@@ -373,6 +375,22 @@ pub fn suspect(digest: &Digest) -> Bytes {
 /// Returns the prefix of all suspects.
 pub fn suspects() -> Bytes {
     Key::new(prefix::SUSPECT).done()
+}
+
+/// Returns the key of a manifest that nothing may keep.
+pub fn untagged(repository: RepositoryId, digest: &Digest) -> Bytes {
+    Key::new(prefix::UNTAGGED)
+        .number(repository.0)
+        .digest(digest)
+        .done()
+}
+
+/// Returns the key of a manifest whose subject was deleted.
+pub fn follower(repository: RepositoryId, digest: &Digest) -> Bytes {
+    Key::new(prefix::FOLLOWER)
+        .number(repository.0)
+        .digest(digest)
+        .done()
 }
 
 /// Encodes the value of a deleted manifest's row: the transaction that deleted it.

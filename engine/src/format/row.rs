@@ -42,6 +42,10 @@ pub mod table {
     pub const MANIFEST_HOLDER: u8 = b'n';
     /// Digest that may be garbage: since some transaction, nothing is known to reference it.
     pub const SUSPECT: u8 = b'z';
+    /// Manifest of a repository that nothing may keep.
+    pub const UNTAGGED: u8 = b'y';
+    /// Manifest of a repository whose subject was deleted.
+    pub const FOLLOWER: u8 = b'f';
     /// Usage of a repository.
     pub const USAGE: u8 = b'v';
 }
@@ -93,7 +97,7 @@ mod tests {
                 assert_eq!(filter_key(&row), &prefix[..]);
                 assert_eq!(group_of(&prefix[..prefix.len() - 1]), None);
             }
-            for table in [b"l", b"t", b"b", b"m", b"z", b"v"] {
+            for table in [b"l", b"t", b"b", b"m", b"z", b"y", b"f", b"v"] {
                 let row = [&table[..], &[3; 8], &digest].concat();
                 assert_eq!(group_of(&row), None);
                 assert_eq!(filter_key(&row), &row[..]);

@@ -123,6 +123,23 @@ pub enum Operation {
         /// The manifest.
         digest: Digest,
     },
+    /// States that the subject of these manifests was deleted, so that they follow it. It was retired earlier.
+    FollowSubject {
+        /// The repository.
+        repository: RepositoryId,
+        /// The subject.
+        subject: Digest,
+        /// Manifests that refer to it.
+        referrers: Vec<Digest>,
+    },
+    /// Makes a manifest a suspect since this transaction, which follows no subject. It was pushed again, or is kept by
+    /// suspects only.
+    SuspectManifest {
+        /// The repository.
+        repository: RepositoryId,
+        /// The manifest.
+        digest: Digest,
+    },
     /// Places a blob: from this LSN on its bytes are at an extent.
     PlaceBlob {
         /// The blob.
@@ -162,6 +179,13 @@ pub enum Operation {
     /// Clears a suspect: something references the digest, or it is not stored.
     ClearSuspect {
         /// The digest.
+        digest: Digest,
+    },
+    /// Clears a suspect among the manifests: something keeps it.
+    ClearManifest {
+        /// The repository.
+        repository: RepositoryId,
+        /// The manifest.
         digest: Digest,
     },
 }
@@ -271,14 +295,14 @@ impl Operation {
                 repository,
                 digest,
                 children,
-            } => {
-                out.u64(repository.0).digest(digest).count(children.len());
-                for child in children {
-                    out.digest(child);
-                }
-                11
-            }
+            } => listed(out, *repository, digest, children, 11),
             Self::ForgetManifest { repository, digest } => named(out, *repository, digest, 12),
+            Self::FollowSubject {
+                repository,
+                subject,
+                referrers,
+            } => listed(out, *repository, subject, referrers, 13),
+            Self::SuspectManifest { repository, digest } => named(out, *repository, digest, 14),
             Self::PlaceBlob { digest, extent } => encode_place(digest, extent, out, 64),
             Self::ReserveSegmentIds { limit } => numbered(out, limit.0, 65),
             Self::MarkDamaged {
@@ -296,6 +320,7 @@ impl Operation {
                 out.digest(digest);
                 69
             }
+            Self::ClearManifest { repository, digest } => named(out, *repository, digest, 70),
         }
     }
 
@@ -347,9 +372,18 @@ impl Operation {
             11 => Self::DropEdges {
                 repository: RepositoryId(from.counter()?),
                 digest: from.digest()?,
-                children: decode_children(from)?,
+                children: decode_digests(from)?,
             },
             12 => Self::ForgetManifest {
+                repository: RepositoryId(from.counter()?),
+                digest: from.digest()?,
+            },
+            13 => Self::FollowSubject {
+                repository: RepositoryId(from.counter()?),
+                subject: from.digest()?,
+                referrers: decode_digests(from)?,
+            },
+            14 => Self::SuspectManifest {
                 repository: RepositoryId(from.counter()?),
                 digest: from.digest()?,
             },
@@ -384,6 +418,10 @@ impl Operation {
             69 => Self::ClearSuspect {
                 digest: from.digest()?,
             },
+            70 => Self::ClearManifest {
+                repository: RepositoryId(from.counter()?),
+                digest: from.digest()?,
+            },
             _ => return Ok(None),
         };
         Ok(Some(operation))
@@ -402,21 +440,38 @@ fn named(out: &mut Encoder, repository: RepositoryId, digest: &Digest, kind: u16
     kind
 }
 
+/// Writes an operation that consists of a repository, a digest and a list of others.
+fn listed(
+    out: &mut Encoder,
+    repository: RepositoryId,
+    digest: &Digest,
+    digests: &[Digest],
+    kind: u16,
+) -> u16 {
+    named(out, repository, digest, kind);
+    encode_digests(digests, out);
+    kind
+}
+
 fn encode_manifest(entry: &ManifestEntry, out: &mut Encoder) {
     out.digest(&entry.digest)
         .u64(entry.size)
         .optional_digest(entry.subject.as_ref());
-    out.count(entry.children.len());
-    for child in &entry.children {
-        out.digest(child);
-    }
+    encode_digests(&entry.children, out);
     out.count(entry.attributes.len()).bytes(&entry.attributes);
 }
 
-fn decode_children(from: &mut Decoder<'_>) -> Result<Vec<Digest>, Malformed> {
+fn encode_digests(digests: &[Digest], out: &mut Encoder) {
+    out.count(digests.len());
+    for digest in digests {
+        out.digest(digest);
+    }
+}
+
+fn decode_digests(from: &mut Decoder<'_>) -> Result<Vec<Digest>, Malformed> {
     let count = from.count()?;
     if count > MANIFEST_CHILDREN_MAX {
-        return Err(Malformed(format!("a manifest with {count} children")));
+        return Err(Malformed(format!("a list of {count} digests")));
     }
     (0..count).map(|_| from.digest()).collect()
 }
@@ -425,7 +480,7 @@ fn decode_manifest(from: &mut Decoder<'_>) -> Result<ManifestEntry, Malformed> {
     let digest = from.digest()?;
     let size = from.counter()?;
     let subject = from.optional_digest()?;
-    let children = decode_children(from)?;
+    let children = decode_digests(from)?;
     let length = from.count()?;
     if length > MANIFEST_ATTRIBUTES_BYTES_MAX {
         return Err(Malformed(format!(
@@ -538,6 +593,7 @@ mod tests {
             },
         ];
         kinds.extend(every_placement(digest, wide));
+        kinds.extend(of_suspects(repository, wide));
         kinds
     }
 
@@ -567,6 +623,18 @@ mod tests {
         ]
     }
 
+    fn of_suspects(repository: RepositoryId, digest: Digest) -> [Operation; 3] {
+        [
+            Operation::FollowSubject {
+                repository,
+                subject: digest,
+                referrers: vec![digest],
+            },
+            Operation::SuspectManifest { repository, digest },
+            Operation::ClearManifest { repository, digest },
+        ]
+    }
+
     fn sample() -> Transaction {
         let origin = Origin {
             actor: "alice".into(),
@@ -591,11 +659,11 @@ mod tests {
     fn golden_bytes() {
         let bytes = encoded(&sample());
         assert_eq!(Transaction::decode(&mut Decoder::new(&bytes)), Ok(sample()));
-        assert_eq!(bytes.len(), 1407);
+        assert_eq!(bytes.len(), 1719);
         assert_eq!(crate::format::codec::checksum(&bytes), GOLDEN);
     }
 
-    const GOLDEN: u32 = 1_816_427_838;
+    const GOLDEN: u32 = 802_875_273;
 
     /// Guards: a cut or changed transaction is an error, never a panic or a read past its end.
     #[test]

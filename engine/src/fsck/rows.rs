@@ -15,6 +15,7 @@ use crate::format::keys::{DamagedPlace, SegmentUse};
 use crate::format::record::RecordPlaces;
 use crate::recovery::apply::segment_path;
 use crate::table::resident;
+use crate::vocabulary::ManifestEntry;
 
 /// Rows taken from a listing at a time.
 const PAGE: usize = 1000;
@@ -182,6 +183,21 @@ async fn check_suspect(
     Ok(())
 }
 
+/// Checks that collection will find a manifest that nothing keeps.
+async fn check_keeper(
+    (of, name): (Repository<'_>, &str),
+    entry: &ManifestEntry,
+    store: &Path,
+    report: &mut FsckReport,
+) -> Result<()> {
+    let digest = &entry.digest;
+    if !resident(|| of.is_kept_or_suspect(entry)).await? {
+        let what = format!("{name}: nothing keeps the manifest {digest}, and it is no suspect");
+        report.add(Severity::Damage, store, what);
+    }
+    Ok(())
+}
+
 async fn manifests(
     view: &View,
     (of, name): (Repository<'_>, &str),
@@ -209,6 +225,7 @@ async fn manifests(
                     format!("{name}: manifest {digest} is not stored"),
                 ),
             }
+            check_keeper((of, name), entry, store, report).await?;
             if !resident(|| of.is_manifest_holder(digest)).await? {
                 let what = format!("{name}: the manifest {digest} has no reverse");
                 report.add(Severity::Damage, store, what);

@@ -20,6 +20,7 @@ use super::background::{or_closing, yield_now};
 use super::compaction::{self, CompactionReport};
 use super::purge;
 use super::reclaim::reclaim;
+use super::untagged::{CollectedManifest, ManifestPass, NextManifest};
 use crate::catalog::View;
 use crate::collection::{Due, GraceClock, Verdict, is_in_grace, judge};
 use crate::commit::{Candidates, Removals, UNLINKS_MAX};
@@ -27,7 +28,7 @@ use crate::compaction::Effort;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn};
-use crate::jobs::JobKind;
+use crate::jobs::{Job, JobKind};
 use crate::options::Options;
 use crate::sync::{AtomicU64, Mutex};
 use crate::table::resident_off_worker;
@@ -56,21 +57,23 @@ pub struct CollectionRequest {
     pub full: bool,
     /// Whether no server had the store open until now: then grace is counted by the wall clock.
     pub was_closed: bool,
-    /// Most blobs that the report names.
+    /// Most blobs, and most manifests, that the report names.
     pub list_max: usize,
 }
 
 /// What a cycle found and did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CollectionReport {
-    /// Suspects that were looked at.
+    /// Suspects that were looked at: blobs, and manifests of repositories.
     pub suspects: u64,
-    /// Suspects that something references, or that are not stored.
+    /// Suspects that something references or keeps, or that are not stored.
     pub cleared: u64,
     /// Suspects whose grace is not over.
     pub in_grace: u64,
-    /// Dead blobs that a lease or work in progress protects.
+    /// Dead blobs and manifests that a lease or work in progress protects.
     pub leased: u64,
+    /// Manifests that were removed from their repositories, or would be. Their blobs become suspects by that.
+    pub manifests: u64,
     /// Blobs that were removed, or would be.
     pub blobs: u64,
     /// Their payload bytes.
@@ -81,8 +84,12 @@ pub struct CollectionReport {
     pub compaction: CompactionReport,
     /// The last transaction that removed blobs.
     pub lsn: Option<Lsn>,
+    /// The last transaction that removed manifests.
+    pub manifests_lsn: Option<Lsn>,
     /// The first of the blobs, in the order of their digests.
     pub listed: Vec<CollectedBlob>,
+    /// The first of the manifests.
+    pub listed_manifests: Vec<CollectedManifest>,
 }
 
 /// A blob that was removed, or would be.
@@ -97,6 +104,8 @@ pub struct CollectedBlob {
 /// Totals of collection since the store was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CollectionTotals {
+    /// Manifests that were removed from their repositories.
+    pub manifests: u64,
     /// Blobs that were removed.
     pub blobs: u64,
     /// Their payload bytes.
@@ -132,6 +141,8 @@ struct Memory {
     grace: GraceClock,
     /// The first transaction of which a suspect is left; `None` if that is not known.
     oldest: Option<Lsn>,
+    /// When a manifest may be removed; `None` if that is not known.
+    manifests: Option<NextManifest>,
 }
 
 impl Collection {
@@ -145,6 +156,7 @@ impl Collection {
             memory: tokio::sync::Mutex::new(Memory {
                 grace,
                 oldest: None,
+                manifests: None,
             }),
             waiting: AtomicU64::new(0),
         }
@@ -168,6 +180,7 @@ impl Collection {
 
     fn add(&self, report: &CollectionReport, lost_unix_ms: Option<u64>, now_unix_ms: u64) {
         let mut totals = self.totals.lock();
+        totals.manifests += report.manifests;
         totals.blobs += report.blobs;
         totals.bytes += report.bytes;
         totals.segments += report.segments;
@@ -207,14 +220,15 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
         }
         let Some(inner) = store.upgrade() else { return };
         match cycle(&inner).await {
-            Ok(report) if report.blobs > 0 => {
+            Ok(report) if report.blobs > 0 || report.manifests > 0 => {
                 let CollectionReport {
+                    manifests,
                     blobs,
                     bytes,
                     segments,
                     ..
                 } = report;
-                tracing::info!(blobs, bytes, segments, "garbage was collected");
+                tracing::info!(manifests, blobs, bytes, segments, "garbage was collected");
             }
             Ok(_) => {}
             Err(Error::Closed | Error::Poisoned { .. }) => return,
@@ -231,8 +245,17 @@ async fn cycle(inner: &Inner) -> Result<CollectionReport> {
     let mut cycle = Cycle::begin(inner, CollectionRequest::default(), true).await;
     let oldest = cycle.memory.oldest;
     let is_due = oldest.is_none_or(|oldest| matches!(cycle.due, Due::UpTo(lsn) if oldest <= lsn));
-    if is_due && !inner.options.collection_manual {
-        cycle.settle_suspects().await?;
+    let now_unix_ms = inner.env.clock.wall_unix_ms();
+    let next_manifest = cycle.memory.manifests;
+    let manifests_due = next_manifest.is_none_or(|next| next.is_due(cycle.due, now_unix_ms));
+    if (is_due || manifests_due) && !inner.options.collection_manual {
+        let job = inner.jobs.begin(JobKind::Collection);
+        if manifests_due {
+            cycle.settle_manifests(&job).await?;
+        }
+        if is_due {
+            cycle.settle_suspects(&job).await?;
+        }
     }
     cycle.end().await
 }
@@ -244,7 +267,10 @@ pub(super) async fn collect(inner: &Inner, request: CollectionRequest) -> Result
         purge::finished(inner).await?;
     }
     let mut cycle = Cycle::begin(inner, request, false).await;
-    cycle.settle_suspects().await?;
+    let job = inner.jobs.begin(JobKind::Collection);
+    cycle.settle_manifests(&job).await?;
+    cycle.settle_suspects(&job).await?;
+    drop(job);
     cycle.end().await
 }
 
@@ -288,9 +314,29 @@ impl<'a> Cycle<'a> {
         }
     }
 
+    /// Removes manifests that nothing keeps, before anything else. Their blobs become suspects, and stay for their
+    /// grace.
+    async fn settle_manifests(&mut self, job: &Job) -> Result<()> {
+        let CollectionRequest {
+            dry_run, list_max, ..
+        } = self.request;
+        if !dry_run {
+            // Until it is finished, nothing is known of those that it has not seen.
+            self.memory.manifests = None;
+        }
+        let pass = ManifestPass::new(self.inner, self.due, dry_run, list_max);
+        let (report, next) = pass.run(job).await?;
+        self.report = report;
+        if !dry_run {
+            self.memory.manifests = next;
+        }
+        Ok(())
+    }
+
     /// Looks at all suspects of one state, and settles them a batch at a time. Ends early if the store closes.
-    async fn settle_suspects(&mut self) -> Result<()> {
+    async fn settle_suspects(&mut self, job: &Job) -> Result<()> {
         let view = View::new(self.inner.sequencer.durable());
+        let leased = self.report.leased;
         // Those that come later are of later transactions.
         let mut oldest = Lsn(view.lsn().0 + 1);
         if !self.request.dry_run {
@@ -299,7 +345,6 @@ impl<'a> Cycle<'a> {
         }
         let mut suspects = view.suspects();
         let mut batch = Vec::new();
-        let job = self.inner.jobs.begin(JobKind::Collection);
         while let Some((digest, suspect)) = suspects.next_resident().await? {
             job.checkpoint().await?;
             job.progress(1);
@@ -318,7 +363,7 @@ impl<'a> Cycle<'a> {
         self.settle_batch(&view, batch).await?;
         if !self.request.dry_run {
             // Those that were protected are looked at again in the next cycle.
-            self.memory.oldest = (self.report.leased == 0).then_some(oldest);
+            self.memory.oldest = (self.report.leased == leased).then_some(oldest);
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ mod purge;
 mod reclaim;
 mod scrub;
 mod stats;
+mod untagged;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,6 +63,7 @@ pub use compaction::CompactionReport;
 pub use open::OpenReport;
 pub use scrub::{ScrubReport, ScrubRequest, ScrubTotals};
 pub use stats::StoreStats;
+pub use untagged::CollectedManifest;
 
 /// Digests whose leases are ended on the async worker; more would take a millisecond.
 const LARGE_LIST: usize = 4096;
@@ -203,6 +205,21 @@ impl Store {
             self.inner.leases.grant(*digest).await?;
         }
         Ok(())
+    }
+
+    /// Protects a manifest from collection for the grace period, whatever keeps it: called before an answer promises it,
+    /// where [`crate::Repository::manifest_needs_lease`]. Then look it up again: it may be gone.
+    pub async fn lease_manifest(&self, digest: &Digest) -> Result<()> {
+        self.inner.leases.grant_manifest(*digest).await
+    }
+
+    /// Returns whether a repository of that name keeps untagged manifests.
+    pub fn keeps_untagged(&self, repository: &str) -> bool {
+        self.inner
+            .options
+            .untagged
+            .removes_after(repository)
+            .is_none()
     }
 
     /// Protects `digests` from collection until the pin drops: for work that checks them now and names them in a later

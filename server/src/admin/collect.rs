@@ -8,7 +8,7 @@ use tonnage_engine::{CollectionReport, CollectionRequest, CompactionReport};
 use super::error::AdminError;
 use super::store::AdminStore;
 
-/// Most blobs that an answer lists.
+/// Most blobs, and most manifests, that an answer lists.
 const LISTED_MAX: usize = 10_000;
 
 /// Requests one cycle of collection, and perhaps a compaction.
@@ -34,12 +34,15 @@ pub struct CollectedGarbage {
     pub cleared: u64,
     pub in_grace: u64,
     pub leased: u64,
+    pub manifests: u64,
     pub blobs: u64,
     pub bytes: u64,
     pub segments: u64,
     pub compaction: Compacted,
     /// The first blobs, at most 10,000.
     pub listed: Vec<CollectedBlob>,
+    /// The first manifests, at most 10,000.
+    pub listed_manifests: Vec<CollectedManifest>,
 }
 
 /// What compaction did. [`CompactionReport`] describes each number.
@@ -65,22 +68,38 @@ pub struct CollectedBlob {
     pub bytes: u64,
 }
 
+/// A manifest that was removed from its repository, or would be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectedManifest {
+    /// The name of the repository.
+    pub repository: String,
+    /// Its digest.
+    pub digest: String,
+}
+
 impl From<CollectionReport> for CollectedGarbage {
     fn from(report: CollectionReport) -> Self {
         let listed = report.listed.iter().map(|blob| CollectedBlob {
             digest: blob.digest.to_string(),
             bytes: blob.bytes,
         });
+        let manifests = report.listed_manifests.into_iter();
+        let manifests = manifests.map(|manifest| CollectedManifest {
+            repository: manifest.repository,
+            digest: manifest.digest.to_string(),
+        });
         Self {
             suspects: report.suspects,
             cleared: report.cleared,
             in_grace: report.in_grace,
             leased: report.leased,
+            manifests: report.manifests,
             blobs: report.blobs,
             bytes: report.bytes,
             segments: report.segments,
             compaction: report.compaction.into(),
             listed: listed.collect(),
+            listed_manifests: manifests.collect(),
         }
     }
 }
@@ -108,9 +127,11 @@ pub(super) async fn collect_garbage(
         list_max: LISTED_MAX,
     };
     let report = store.writable()?.collect(cycle).await?;
-    let changed = report.blobs > 0 || report.segments > 0 || report.compaction.segments > 0;
+    let removed = report.manifests > 0 || report.blobs > 0 || report.segments > 0;
+    let changed = removed || report.compaction.segments > 0;
     if changed && !request.dry_run {
         let CollectionReport {
+            manifests,
             blobs,
             bytes,
             segments,
@@ -118,6 +139,7 @@ pub(super) async fn collect_garbage(
         } = report;
         let compacted = report.compaction.segments;
         tracing::info!(
+            manifests,
             blobs,
             bytes,
             segments,

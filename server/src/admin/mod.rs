@@ -25,7 +25,9 @@ mod store;
 mod tags;
 mod usage;
 
-pub use self::collect::{CollectGarbage, CollectedBlob, CollectedGarbage, Compacted};
+pub use self::collect::{
+    CollectGarbage, CollectedBlob, CollectedGarbage, CollectedManifest, Compacted,
+};
 pub use self::error::{AdminError, NotFound};
 pub use self::executor::execute;
 pub use self::jobs::{ControlJobs, JobAction, JobEntry, JobList, ListJobs};

@@ -107,6 +107,10 @@ impl BlobStore for StoreBlobs {
         async move { self.0.lease(&digest).await.map_err(error) }.boxed()
     }
 
+    fn lease_manifest(&self, digest: Digest) -> BoxFuture<'_, Result<()>> {
+        async move { self.0.lease_manifest(&digest).await.map_err(error) }.boxed()
+    }
+
     fn pin<'a>(&'a self, digests: &'a [Digest]) -> BoxFuture<'a, Result<Pinned>> {
         async move { Ok(Pinned(Box::new(self.0.pin(digests).await.map_err(error)?))) }.boxed()
     }

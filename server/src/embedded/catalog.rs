@@ -14,12 +14,13 @@ use crate::registry::ports::{Catalog, CommitError, RepositoryView, Staged, Store
 #[derive(Debug)]
 pub(super) struct StoreCatalog(pub(super) Store);
 
+/// A view, and the store that has the policies of its repositories.
 #[derive(Debug)]
-struct Snapshot(engine::View);
+struct Snapshot(engine::View, Store);
 
 impl Catalog for StoreCatalog {
     fn view(&self) -> BoxFuture<'_, Result<Box<dyn View>>> {
-        let view: Box<dyn View> = Box::new(Snapshot(self.0.view()));
+        let view: Box<dyn View> = Box::new(Snapshot(self.0.view(), self.0.clone()));
         future::ready(Ok(view)).boxed()
     }
 
@@ -61,7 +62,11 @@ impl View for Snapshot {
         self.read(move |view| {
             let found = view.repository(name)?;
             Ok(found.map(|found| {
-                let repository = SnapshotRepository(view.clone(), found.id());
+                let repository = SnapshotRepository {
+                    view: view.clone(),
+                    id: found.id(),
+                    keeps_untagged: self.1.keeps_untagged(name),
+                };
                 Box::new(repository) as Box<dyn RepositoryView>
             }))
         })
@@ -100,7 +105,11 @@ fn stored(digest: Digest, found: engine::BlobInfo, needs_lease: bool) -> StoredB
 
 /// A repository of a snapshot.
 #[derive(Debug)]
-struct SnapshotRepository(engine::View, RepositoryId);
+struct SnapshotRepository {
+    view: engine::View,
+    id: RepositoryId,
+    keeps_untagged: bool,
+}
 
 impl SnapshotRepository {
     /// Calls `read` until all rows that it needs are in memory, and returns its result.
@@ -108,7 +117,7 @@ impl SnapshotRepository {
         &'a self,
         read: impl Fn(engine::Repository<'_>) -> engine::Result<T> + Send + 'a,
     ) -> BoxFuture<'a, Result<T>> {
-        let Self(view, id) = self;
+        let Self { view, id, .. } = self;
         let read = move |view: &engine::View| read(engine::Repository::new(view, *id));
         async move { view.read(read).await.map_err(error) }.boxed()
     }
@@ -135,6 +144,16 @@ impl RepositoryView for SnapshotRepository {
 
     fn manifest(&self, digest: Digest) -> BoxFuture<'_, Result<Option<ManifestEntry>>> {
         self.read(move |repository| repository.manifest(&digest))
+    }
+
+    fn manifest_blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>> {
+        self.read(move |repository| {
+            let Some(found) = self.view.blob(&digest)? else {
+                return Ok(None);
+            };
+            let needs_lease = repository.manifest_needs_lease(&digest, self.keeps_untagged)?;
+            Ok(Some(stored(digest, found, needs_lease)))
+        })
     }
 
     fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>> {

@@ -131,6 +131,11 @@ impl StoreMetrics {
                 totals.candidates,
             ),
             (
+                "collected_manifests",
+                "Manifests that collection removed from their repositories",
+                totals.manifests,
+            ),
+            (
                 "collected_blobs",
                 "Blobs that collection removed",
                 totals.blobs,

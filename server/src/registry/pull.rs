@@ -11,7 +11,7 @@ use super::attributes::Attributes;
 use super::ports::{Blob, ReadAccount, RepositoryView, StoredBlob};
 use super::{Error, Registry, Result};
 use crate::access::{Authorized, Pull};
-use crate::oci::Reference;
+use crate::oci::{Reference, RepositoryName};
 
 /// Content that exists in the repository.
 #[derive(Debug, Clone)]
@@ -38,13 +38,26 @@ impl Found {
 }
 
 impl Registry {
-    /// Finds the manifest that a reference names.
+    /// Finds the manifest that a reference names. The answer promises that it exists, so it is leased, unless something
+    /// keeps it.
     pub async fn find_manifest(
         &self,
         pull: &Authorized<Pull>,
         reference: &Reference,
     ) -> Result<Found> {
-        let name = pull.repository();
+        let found = self.manifest(pull.repository(), reference).await?;
+        match &found.stored {
+            Some(stored) if stored.needs_lease => {
+                self.blobs.lease_manifest(found.digest).await?;
+                // It may have been removed before the lease. If it still exists, the lease protects it from then on.
+                self.manifest(pull.repository(), &Reference::Digest(found.digest))
+                    .await
+            }
+            Some(_) | None => Ok(found),
+        }
+    }
+
+    async fn manifest(&self, name: &RepositoryName, reference: &Reference) -> Result<Found> {
         let view = self.view().await?;
         let Some(repository) = view.repository(name.as_str()).await? else {
             return Err(Error::NameUnknown(name.clone()));
@@ -64,7 +77,7 @@ impl Registry {
             digest: entry.digest,
             length: entry.size,
             media_type: Some(Attributes::decode(&entry.attributes)?.media_type),
-            stored: view.blob(entry.digest).await?,
+            stored: repository.manifest_blob(entry.digest).await?,
         })
     }
 

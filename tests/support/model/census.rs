@@ -103,6 +103,14 @@ impl Census {
             _ => 0,
         });
         *self.by_branch.entry("contents collected").or_default() += removed.sum::<u64>();
+        let manifests = record.entries.iter().map(|entry| match &entry.effect {
+            Some(Call {
+                operation: Operation::CollectManifests(removed),
+                ..
+            }) => removed.len() as u64,
+            _ => 0,
+        });
+        *self.by_branch.entry("manifests collected").or_default() += manifests.sum::<u64>();
     }
 
     /// Counts the call sites that this thread reached since the last call.

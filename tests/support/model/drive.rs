@@ -15,7 +15,7 @@ use tonnage_engine::io::Env;
 use tonnage_engine::{
     Algorithm, Batch, Change, CollectionRequest, Corruption, Digest, Error, FinishedBlob,
     ManifestEntry, Origin, Require, ScrubRequest, Store, Upload, UploadClaim, UploadId,
-    UploadPosition, UploadSpec, UploadStatus,
+    UploadPosition, UploadSpec, UploadStatus, View,
 };
 
 use super::content;
@@ -131,6 +131,7 @@ impl Client {
             Operation::Manifest {
                 number,
                 children,
+                manifests,
                 subject,
                 tag,
             } => {
@@ -148,6 +149,7 @@ impl Client {
                     children: children
                         .iter()
                         .map(|child| content::digest(*child))
+                        .chain(manifests.iter().map(|one| content::manifest_digest(*one)))
                         .collect(),
                     subject: subject.map(content::manifest_digest),
                     attributes: Bytes::from_static(b"test"),
@@ -165,7 +167,13 @@ impl Client {
                     staged: vec![blob],
                     ..batch(call, changes)
                 };
-                self.commit(place, call.clone(), batch).await
+                let begun = self.env.clock.monotonic();
+                let answer = self.commit(place, call.clone(), batch).await?;
+                if matches!(answer, Answer::Committed(_)) {
+                    let digest = content::manifest_digest(*number);
+                    self.promise_manifest(repository, digest, begun);
+                }
+                Ok(answer)
             }
             Operation::Tag { tag, number, old } => {
                 let digest = content::manifest_digest(*number);
@@ -232,6 +240,7 @@ impl Client {
                 self.read(repository, *content, (*from, *to)).await
             }
             Operation::Collect(_) => self.collect(place, call).await,
+            Operation::CollectManifests(_) => unreachable!("no client makes this call"),
             Operation::Checkpoint => self.store.checkpoint().await.map(|_| Answer::Done),
             Operation::Scrub(digests) => self.scrub(*digests).await,
             Operation::Wait(time) => {
@@ -510,8 +519,43 @@ impl Client {
         Ok(Answer::Done)
     }
 
-    /// Checks a blob as a HEAD does: if it is linked, the answer leases it.
+    /// Checks a manifest as a HEAD by digest does: if something may remove it, the answer leases it.
+    async fn head_manifest(&self, repository: &str, digest: Digest) -> Result<(), Error> {
+        let keeps = self.store.keeps_untagged(repository);
+        let look = |view: &View| {
+            let Some(found) = view.repository(repository)? else {
+                return Ok(None);
+            };
+            let there = found.manifest(&digest)?.is_some();
+            let needs_lease = found.manifest_needs_lease(&digest, keeps)?;
+            Ok(there.then_some(needs_lease))
+        };
+        let begun = self.env.clock.monotonic();
+        let mut found = self.store.view().read(look).await?;
+        if found == Some(true) {
+            self.store.lease_manifest(&digest).await?;
+            // It may have been removed before the lease.
+            found = self.store.view().read(look).await?;
+        }
+        if found.is_some() {
+            self.promise_manifest(repository, digest, begun);
+        }
+        Ok(())
+    }
+
+    /// Records that an answer promises a manifest from `begun` on.
+    fn promise_manifest(&self, repository: &str, digest: Digest, begun: std::time::Duration) {
+        let mut record = self.record.0.lock();
+        let until = begun + self.lease_grace;
+        record
+            .manifests
+            .insert((repository.to_owned(), digest), until);
+    }
+
+    /// Checks a blob as a HEAD does: if it is linked, the answer leases it. Checks a manifest too.
     async fn head(&self, repository: &str, number: u32) -> Result<Answer, Error> {
+        let manifest = content::manifest_digest(100 + number % 6);
+        self.head_manifest(repository, manifest).await?;
         let (view, digest) = (self.store.view(), content::digest(number));
         if !view.read(|view| view.linked(repository, &digest)).await? {
             return Ok(Answer::Done);
@@ -525,34 +569,70 @@ impl Client {
         Ok(Answer::Done)
     }
 
-    /// Collects garbage. No digest that an answer promised may be among it.
+    /// Collects garbage. Nothing that an answer promised may be among it.
     async fn collect(&self, place: usize, call: &Call) -> Result<Answer, Error> {
-        let effect = |removed| Call {
-            operation: Operation::Collect(removed),
+        let effect = |operation| Call {
+            operation,
             ..call.clone()
         };
-        self.record.intends(place, effect(Vec::new()));
-        let begun = self.env.clock.monotonic();
-        let promised = self.record.0.lock().leases.clone();
+        let begun_lsn = self.store.view().lsn().0;
+        let manifests = self.record.begin(self.number, call, begun_lsn);
+        let none = Operation::CollectManifests(Vec::new());
+        self.record.intends(manifests, effect(none));
+        let none = Operation::Collect(Vec::new());
+        self.record.intends(place, effect(none));
+        let (promised, promised_manifests) = {
+            let record = self.record.0.lock();
+            (record.leases.clone(), record.manifests.clone())
+        };
         let request = CollectionRequest {
             // Compaction changes nothing that a reader sees.
             full: place.is_multiple_of(2),
             list_max: usize::MAX,
             ..CollectionRequest::default()
         };
-        let report = self.store.collect(request).await?;
+        let report = match self.store.collect(request).await {
+            Ok(report) => report,
+            Err(error) => {
+                // The other transaction may have failed.
+                let answer = Answer::Unknown(error.to_string());
+                self.record.answer(manifests, answer);
+                return Err(error);
+            }
+        };
+        let now = self.env.clock.monotonic();
+        let gone = report.listed_manifests.into_iter();
+        let gone: Vec<_> = gone.map(|one| (one.repository, one.digest)).collect();
+        for one in &gone {
+            if promised_manifests
+                .get(one)
+                .is_some_and(|until| *until > now)
+            {
+                let what = format!("{one:?} was removed, which an answer promised");
+                self.record.add_violation("leases", what);
+            }
+        }
+        let answer = match report.manifests_lsn {
+            None => Answer::Done,
+            Some(lsn) => {
+                let gone = Operation::CollectManifests(gone);
+                self.record.intends(manifests, effect(gone));
+                Answer::Committed(lsn.0)
+            }
+        };
+        self.record.answer(manifests, answer);
         let removed: Vec<_> = report.listed.iter().map(|blob| blob.digest).collect();
         for digest in &removed {
-            let until = promised.get(digest);
-            if until.is_some_and(|until| *until > self.env.clock.monotonic()) {
-                let what = format!("{digest} was collected, which an answer promised at {begun:?}");
+            if promised.get(digest).is_some_and(|until| *until > now) {
+                let what = format!("{digest} was collected, which an answer promised");
                 self.record.add_violation("leases", what);
             }
         }
         let Some(lsn) = report.lsn else {
             return Ok(Answer::Done);
         };
-        self.record.intends(place, effect(removed));
+        self.record
+            .intends(place, effect(Operation::Collect(removed)));
         Ok(Answer::Committed(lsn.0))
     }
 

@@ -394,6 +394,7 @@ fn calls() -> Vec<Call> {
     let manifest = |number, children: &[u32], subject, tag: &str| Operation::Manifest {
         number,
         children: children.to_vec(),
+        manifests: Vec::new(),
         subject,
         tag: (!tag.is_empty()).then(|| tag.to_owned()),
     };

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use tonnage_engine::Options;
+use tonnage_engine::{Options, UntaggedPolicy};
 
 use super::content::{
     self, COMMON_SIZES, Contents, REPOSITORIES, ROOMY_THRESHOLD, SIZES, THRESHOLD, WITNESS,
@@ -105,6 +105,8 @@ impl History {
         } else {
             options()
         };
+        options.untagged =
+            UntaggedPolicy::new(|repository| removes_untagged(repository).then_some(GRACE));
         if self.tight {
             options.delta_budget_bytes = 64 << 10;
         }
@@ -151,6 +153,11 @@ pub fn options() -> Options {
         reserve_bytes: 64 << 10,
         ..Options::default()
     }
+}
+
+/// Returns whether the policy of histories removes untagged manifests of a repository.
+pub fn removes_untagged(repository: &str) -> bool {
+    repository == REPOSITORIES[0]
 }
 
 /// Returns the same with a threshold so high that two blobs fill a shared segment.
@@ -235,6 +242,7 @@ impl Generator {
         let again = Operation::Manifest {
             number,
             children: Vec::new(),
+            manifests: Vec::new(),
             subject: None,
             tag: None,
         };
@@ -419,10 +427,12 @@ impl Generator {
                     (0..count).map(|_| self.pushed_to(repository)).collect();
                 children.sort_unstable();
                 children.dedup();
+                let manifests = self.listed(number, subject);
                 self.put.push((repository, number));
                 Operation::Manifest {
                     number,
                     children,
+                    manifests,
                     subject,
                     tag: self.prng.percent(60).then(|| self.tag()),
                 }
@@ -469,6 +479,20 @@ impl Generator {
                 1 => Operation::Wait(Duration::from_mins(20)),
                 _ => Operation::Wait(Duration::from_mins(50)),
             },
+        }
+    }
+
+    /// Returns the manifests that a manifest lists: its own subject, or one that may list that. Not drawn, so that the
+    /// histories of all seeds stay the same.
+    fn listed(&self, number: u32, subject: Option<u32>) -> Vec<u32> {
+        let count = self.manifests.len() as u32;
+        let following = 100 + (number - 100 + 1) % count;
+        match subject {
+            Some(subject) if subject == number => Vec::new(),
+            Some(subject) if (number + subject).is_multiple_of(2) => vec![subject],
+            Some(_) => vec![following],
+            None if self.put.len().is_multiple_of(2) => vec![following],
+            None => Vec::new(),
         }
     }
 

@@ -32,6 +32,8 @@ pub enum Operation {
         number: u32,
         /// Its children, which it keeps alive.
         children: Vec<u32>,
+        /// Manifests that it lists too, present or not, its own subject among them.
+        manifests: Vec<u32>,
         /// The manifest to which it refers, which may be absent.
         subject: Option<u32>,
         /// The tag set with it.
@@ -85,6 +87,8 @@ pub enum Operation {
     Read(u32, u8, u8),
     /// Collects garbage. As a transaction, it removes these contents and manifests.
     Collect(Vec<Digest>),
+    /// The other transaction of a collection: removes these manifests of repositories. No client makes this call.
+    CollectManifests(Vec<(String, Digest)>),
     /// Writes a checkpoint.
     Checkpoint,
     /// Verifies all live blobs on the drive, with their digests or without.
@@ -134,6 +138,7 @@ impl Operation {
             Self::Head(_) => "head",
             Self::Read(..) => "read",
             Self::Collect(_) => "collect",
+            Self::CollectManifests(_) => "collect manifests",
             Self::Checkpoint => "checkpoint",
             Self::Scrub(_) => "scrub",
             Self::Wait(_) => "wait",

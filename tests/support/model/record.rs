@@ -78,6 +78,8 @@ pub struct Record {
     pub places: Option<usize>,
     /// Digests, with the time until which the lease of an answer protects them.
     pub leases: BTreeMap<Digest, std::time::Duration>,
+    /// The same for manifests of repositories, which a later answer keeps in some other way.
+    pub manifests: BTreeMap<(String, Digest), std::time::Duration>,
 }
 
 /// A record that several clients write. It is cheap to clone.

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tonnage_engine::Digest;
 
 use super::content;
+use super::generate::removes_untagged;
 use super::operation::{Call, Operation, many_tag};
 
 /// The state of a store.
@@ -74,6 +75,7 @@ impl Model {
             Operation::Manifest {
                 number,
                 children,
+                manifests,
                 subject,
                 tag,
             } => {
@@ -87,6 +89,7 @@ impl Model {
                     children: children
                         .iter()
                         .map(|child| content::digest(*child))
+                        .chain(manifests.iter().map(|one| content::manifest_digest(*one)))
                         .collect(),
                     subject: subject.map(content::manifest_digest),
                 };
@@ -146,6 +149,7 @@ impl Model {
                     self.collect(digest)?;
                 }
             }
+            Operation::CollectManifests(removed) => self.collect_manifests(removed)?,
             Operation::Leave { .. }
             | Operation::Resume
             | Operation::Cancel
@@ -179,6 +183,31 @@ impl Model {
         require(stored, || format!("{digest} is not stored"))?;
         for repository in self.repositories.values_mut() {
             repository.links.remove(digest);
+        }
+        Ok(())
+    }
+
+    /// Removes manifests that nothing else keeps: no tag, no manifest that lists them, and no subject. Where untagged
+    /// manifests are kept, only those go whose subject is absent.
+    fn collect_manifests(&mut self, removed: &[(String, Digest)]) -> Result<(), Refused> {
+        let mut gone = Vec::new();
+        for (name, digest) in removed {
+            let manifest = self.existing(name)?.manifests.remove(digest);
+            require(manifest.is_some(), || format!("{digest} is not in {name}"))?;
+            gone.extend(manifest.map(|manifest| (name, digest, manifest)));
+        }
+        for (name, digest, manifest) in gone {
+            let repository = self.existing(name)?;
+            let tagged = repository.tags.values().any(|target| target == digest);
+            require(!tagged, || format!("{digest} is tagged in {name}"))?;
+            let mut others = repository.manifests.values();
+            let listed = others.any(|other| other.children.contains(digest));
+            require(!listed, || format!("{digest} is listed in {name}"))?;
+            let subject = manifest.subject;
+            let refers = subject.is_some_and(|subject| repository.manifests.contains_key(&subject));
+            require(!refers, || format!("{digest} has its subject in {name}"))?;
+            let goes = subject.is_some() || removes_untagged(name);
+            require(goes, || format!("{name} keeps untagged manifests"))?;
         }
         Ok(())
     }

@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use tonnage_engine::Digest;
+
 use super::operation::{Call, Operation};
 use super::record::{Answer, Entry, Moment, Record};
 use super::recover::{Found, Violation};
@@ -204,6 +206,9 @@ fn explains(model: &Model, calls: &[&Call], wanted: &Model) -> bool {
             // What it was about to remove is not known.
             *removed = model.stored.difference(&wanted.stored).copied().collect();
         }
+        if let Operation::CollectManifests(removed) = &mut call.operation {
+            *removed = missing_manifests(model, wanted);
+        }
         if next.apply(&call).is_err() {
             return false;
         }
@@ -211,4 +216,18 @@ fn explains(model: &Model, calls: &[&Call], wanted: &Model) -> bool {
         rest.remove(first);
         explains(&next, &rest, wanted)
     })
+}
+
+/// Returns the manifests of `model` that `wanted` lacks in the same repository.
+fn missing_manifests(model: &Model, wanted: &Model) -> Vec<(String, Digest)> {
+    let mut missing = Vec::new();
+    for (name, repository) in &model.repositories {
+        let Some(left) = wanted.repositories.get(name) else {
+            continue;
+        };
+        let digests = repository.manifests.keys();
+        let gone = digests.filter(|digest| !left.manifests.contains_key(*digest));
+        missing.extend(gone.map(|digest| (name.clone(), *digest)));
+    }
+    missing
 }

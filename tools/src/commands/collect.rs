@@ -93,12 +93,19 @@ fn show(dry_run: bool, full: bool, found: CollectedGarbage, json: bool) -> Resul
 fn print(collection: &Collection, full: bool) -> Result<(), Failure> {
     let Collection { removed, found } = collection;
     let verb = if *removed { "removed" } else { "would remove" };
+    for manifest in &found.listed_manifests {
+        let (repository, digest) = (&manifest.repository, &manifest.digest);
+        output::result(&format!("{verb} manifest {repository}@{digest}"))?;
+    }
     for blob in &found.listed {
         let bytes = format_about(blob.bytes);
         output::result(&format!("{verb} {}, {bytes}", blob.digest))?;
     }
     let bytes = format_about(found.bytes);
-    let mut total = format!("{verb} {} blobs, {bytes}", found.blobs);
+    let mut total = format!(
+        "{verb} {} manifests and {} blobs, {bytes}",
+        found.manifests, found.blobs
+    );
     if *removed {
         total = format!("{total}; unlinked {} segments", found.segments);
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tonnage_server::oci::RepositoryPattern;
 use tonnage_server::{Host, Hostname, Locations};
 
+use crate::config::untagged::UntaggedRule;
 use crate::units::{format_duration, format_size, parse_duration, parse_size};
 
 /// The syntax of values, for `--help` and JSON.
@@ -245,6 +246,13 @@ fn join(entries: impl Iterator<Item = String>) -> String {
 pub(crate) fn repositories() -> Kind<Vec<RepositoryPattern>> {
     let expected = "a repository such as team/app, team/* for all below it, or * for all";
     let show = |list: &Vec<_>| join(list.iter().map(RepositoryPattern::to_string));
+    list(move |text| parse(text, expected), show)
+}
+
+/// Returns the kind of lists of rules for untagged manifests.
+pub(crate) fn untagged_rules() -> Kind<Vec<UntaggedRule>> {
+    let expected = "a repository pattern and a duration or keep, such as ci/*=7d or *=keep";
+    let show = |list: &Vec<_>| join(list.iter().map(UntaggedRule::to_string));
     list(move |text| parse(text, expected), show)
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod options;
 pub(crate) mod reader;
 #[cfg(test)]
 mod tests;
+mod untagged;
 mod variables;
 
 use std::ffi::OsString;

@@ -13,9 +13,10 @@ use tonnage_server::ServerOptions;
 
 use crate::config::kind::{
     address, address_or_off, count, duration, hosts, locations, path, registries, repositories,
-    size, size_or_auto, switch, threads, word,
+    size, size_or_auto, switch, threads, untagged_rules, word,
 };
 use crate::config::reader::{OptionInfo, Reader};
+use crate::config::untagged::{self, UntaggedRule};
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -49,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) server: ServerOptions,
     /// The store's options.
     pub(crate) store: Options,
+    /// Which repositories remove untagged manifests; a part of the store's options.
+    untagged: Vec<UntaggedRule>,
     /// Whether the operator set the number of connections.
     pub(crate) connections_set: bool,
     /// Whether the operator set the number of open files.
@@ -74,6 +77,7 @@ impl Config {
             log_format: "text",
             server: ServerOptions::default(),
             store: Options::default(),
+            untagged: Vec::new(),
             connections_set: false,
             open_files_set: false,
         };
@@ -83,6 +87,7 @@ impl Config {
         config.read_timeouts(reader);
         config.read_http2(reader);
         config.read_storage(reader);
+        config.store.untagged = untagged::policy(&config.untagged);
         config.connections_set = reader.is_set("limits.connections");
         config.open_files_set = reader.is_set("storage.open_files");
         config
@@ -206,6 +211,8 @@ impl Config {
             "Collect garbage only when `tonnage collect` asks for it");
         reader.read("collection.grace", &mut store.collection_grace, duration(SECOND..=YEAR),
             "How long content that nothing references is kept: after an answer promised it, and after its last reference was removed");
+        reader.read("collection.untagged", &mut self.untagged, untagged_rules(),
+            "Which repositories remove untagged manifests, and after how long: PATTERN=DURATION or PATTERN=keep, the first match counts; at least collection.grace");
         reader.read("compaction.rate", &mut store.compaction_rate_bytes, size(0..=TIB),
             "Bytes per second that compaction reads and writes in the background; 0: only on request");
     }

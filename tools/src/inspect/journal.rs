@@ -140,5 +140,16 @@ fn words_of(operation: &Operation) -> String {
         Operation::MarkWhole { digest, extent } => format!("mark {digest} whole at {extent}"),
         Operation::RemoveBlob { digest, extent } => format!("remove {digest} from {extent}"),
         Operation::ClearSuspect { digest } => format!("clear suspect {digest}"),
+        Operation::FollowSubject {
+            repository,
+            subject,
+            referrers,
+        } => format!("{} follow {subject} in {}", referrers.len(), repository.0),
+        Operation::SuspectManifest { repository, digest } => {
+            format!("suspect manifest {digest} in {}", repository.0)
+        }
+        Operation::ClearManifest { repository, digest } => {
+            format!("clear manifest {digest} in {}", repository.0)
+        }
     }
 }

@@ -155,6 +155,14 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Those of the trait; then nothing may be promised.
     fn lease(&self, digest: Digest) -> BoxFuture<'_, Result<()>>;
 
+    /// Keeps a manifest in its repositories for the grace period although nothing else may keep it there: its existence
+    /// is about to be promised.
+    ///
+    /// # Errors
+    ///
+    /// Those of the trait; then nothing may be promised.
+    fn lease_manifest(&self, digest: Digest) -> BoxFuture<'_, Result<()>>;
+
     /// Keeps blobs, stored or not, from being collected until the pin drops.
     ///
     /// # Errors

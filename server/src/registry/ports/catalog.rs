@@ -105,6 +105,9 @@ pub trait RepositoryView: Send + Sync + Debug {
     /// Returns one of its manifests.
     fn manifest(&self, digest: Digest) -> BoxFuture<'_, Result<Option<ManifestEntry>>>;
 
+    /// Returns the bytes of one of its manifests, and whether an answer has to lease the manifest.
+    fn manifest_blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>>;
+
     /// Returns a blob that it links and that is stored.
     fn blob(&self, digest: Digest) -> BoxFuture<'_, Result<Option<StoredBlob>>>;
 
