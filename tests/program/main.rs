@@ -7,6 +7,7 @@ mod collect;
 mod names;
 mod online;
 mod refused;
+mod repair;
 mod scrub;
 mod serving;
 mod stopped;
