@@ -30,6 +30,8 @@ pub struct StartRepair {
     pub credentials: Option<RegistryCredentials>,
     /// Certificates, in PEM form, to trust beside those of the system.
     pub authorities: Option<String>,
+    /// Most bytes to receive in a second; 0 for no limit.
+    pub bytes_per_second: u64,
     /// Whether to list only what would be asked for.
     pub dry_run: bool,
     /// Whether the store was opened for this repair, whose end is then waited for.
@@ -151,7 +153,8 @@ pub(super) async fn start_repair(
     let from = request.from.to_string();
     let client = RegistryClient::new(request.from, request.credentials, request.authorities).await;
     let client = client.map_err(|error| AdminError::Invalid(error.to_string()))?;
-    let repair = open.repairs().start(store.clone(), Arc::new(client));
+    let rate = request.bytes_per_second;
+    let repair = open.repairs().start(store.clone(), Arc::new(client), rate);
     let job = repair.job();
     tracing::info!(job, from, "the operator started a repair");
     if request.was_closed {

@@ -151,7 +151,15 @@ impl Running {
             let news = counted.received.saturating_sub(counted.most);
             counted.most += news;
             self.job.progress(news);
+            let pause = self.pace.lock().spend(bytes.len() as u64, self.clock.now());
             upload.write(bytes).await?;
+            if !pause.is_zero() {
+                tokio::select! {
+                    biased;
+                    why = self.job.stopped() => return Err(why.into()),
+                    () = self.clock.alarm(pause) => {}
+                }
+            }
         }
         check_length(planned, counted.received)?;
         let staged = upload.finish(digest, None).await?;

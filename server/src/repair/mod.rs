@@ -17,11 +17,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tonnage_engine::{DamagedBlobs, Error, Job, JobKind, Store};
+use tonnage_engine::{DamagedBlobs, Error, Job, JobKind, Pace, Store};
 
 pub(crate) use self::plan::plan;
 pub use self::plan::{Place, PlannedBlob};
 pub use self::report::{BlobOutcome, HealError, HealedFrom, RepairReport, RepairedBlob};
+use crate::clock::RunningClock;
 use crate::registry::peer::Peer;
 
 /// Blobs that are healed at a time, so that the next one is received while one is committed.
@@ -55,11 +56,11 @@ pub enum RepairError {
 }
 
 impl Repairs {
-    /// Starts a repair from `peer` beside all other work. Returns it with the number of its job.
+    /// Starts a repair from `peer` beside all other work. It receives at most so many bytes in a second; 0 is no limit.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start(&self, store: Store, peer: Arc<dyn Peer>) -> Arc<Repair> {
+    pub fn start(&self, store: Store, peer: Arc<dyn Peer>, bytes_per_second: u64) -> Arc<Repair> {
         let job = store.begin_job(JobKind::Repair);
         let repair = Arc::new(Repair {
             id: job.id(),
@@ -72,7 +73,10 @@ impl Repairs {
         }
         kept.push_back(Arc::clone(&repair));
         drop(kept);
+        let clock = RunningClock::start();
         let running = Running {
+            pace: Mutex::new(Pace::new(bytes_per_second, clock.now())),
+            clock,
             store,
             peer,
             job,
@@ -122,6 +126,9 @@ struct Running {
     peer: Arc<dyn Peer>,
     job: Job,
     repair: Arc<Repair>,
+    clock: RunningClock,
+    pace: Mutex<Pace>,
+    /// Blobs in a row for which the peer could not be reached.
     unreachable: Mutex<u32>,
 }
 

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -99,10 +99,10 @@ async fn client(address: &str) -> RegistryClient {
     client.await.unwrap()
 }
 
-/// Repairs the store from `address`. Returns its report.
-async fn repair(store: &Store, address: &str) -> RepairReport {
+/// Repairs the store from `address`, at a rate. Returns its report.
+async fn repair(store: &Store, address: &str, rate: u64) -> RepairReport {
     let repairs = Repairs::default();
-    let repair = repairs.start(store.clone(), Arc::new(client(address).await));
+    let repair = repairs.start(store.clone(), Arc::new(client(address).await), rate);
     repair.wait().await.unwrap();
     assert!(repairs.get(repair.job()).is_some());
     repair.report()
@@ -258,7 +258,8 @@ async fn bad_peers_heal_nothing_and_harm_nothing() {
     let (store, digest) = damaged_store(directory.path()).await;
     for (name, why, script) in bad_content().into_iter().chain(bad_directions()) {
         let peer = ScriptedPeer::start(script).await;
-        let report = repair(&store, &format!("http://127.0.0.1:{}/{name}", peer.port)).await;
+        let address = format!("http://127.0.0.1:{}/{name}", peer.port);
+        let report = repair(&store, &address, 0).await;
         let reason = reason(&report);
         assert!(reason.contains(why), "{name}: {reason}");
         assert!(store.is_damaged(&digest).await.unwrap(), "{name}");
@@ -273,14 +274,14 @@ async fn bad_peers_heal_nothing_and_harm_nothing() {
     let port = closed.local_addr().unwrap().port();
     drop(closed);
     for scheme in ["http", "https"] {
-        let report = repair(&store, &format!("{scheme}://127.0.0.1:{port}")).await;
+        let report = repair(&store, &format!("{scheme}://127.0.0.1:{port}"), 0).await;
         assert!(reason(&report).contains("it cannot be reached"));
     }
     assert!(store.jobs().is_empty());
 }
 
 /// Guards: a registry that asks for a token, under a path, and redirects to another host heals the blob; the token goes
-/// to no other host than the registry, and the password only to the server of tokens.
+/// to no other host than the registry, and the password only to the server of tokens. The rate holds.
 #[tokio::test]
 async fn a_token_and_a_redirect_lead_to_the_content() {
     let directory = tempfile::tempdir().unwrap();
@@ -305,7 +306,12 @@ async fn a_token_and_a_redirect_lead_to_the_content() {
         ))
     };
     let peer = ScriptedPeer::start(Arc::new(script)).await;
-    let report = repair(&store, &format!("http://127.0.0.1:{}/pre/fix", peer.port)).await;
+    let (address, begun) = (
+        format!("http://127.0.0.1:{}/pre/fix", peer.port),
+        Instant::now(),
+    );
+    let report = repair(&store, &address, 4 * LENGTH as u64).await;
+    assert!(begun.elapsed() >= Duration::from_millis(240));
     assert_eq!((report.healed, report.left), (1, 0), "{report:?}");
     let heads = peer.heads.lock().join("");
     let signed = heads
@@ -345,12 +351,12 @@ async fn a_waiting_repair_can_be_ended() {
     let address = format!("http://127.0.0.1:{}", peer.port).parse().unwrap();
     let client = Arc::new(RegistryClient::new(address, None, None).await.unwrap());
     let repairs = Repairs::default();
-    let first = repairs.start(store.clone(), Arc::clone(&client) as Arc<dyn Peer>);
+    let first = repairs.start(store.clone(), Arc::clone(&client) as Arc<dyn Peer>, 0);
     asked.notified().await;
     assert!(store.control_job(first.job(), tonnage_engine::JobControl::Cancel));
     let ended = first.wait().await;
     assert!(matches!(ended, Err(RepairError::Store(Error::Cancelled))));
-    let second = repairs.start(store.clone(), client);
+    let second = repairs.start(store.clone(), client, 0);
     asked.notified().await;
     store.close().await.unwrap();
     let ended = second.wait().await;

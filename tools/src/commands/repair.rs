@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output;
 use crate::target::{Target, TargetArguments};
-use crate::units::format_about;
+use crate::units::{format_about, parse_size};
 use crate::waiting::Waiting;
 
 /// The variable with the password.
@@ -39,6 +39,9 @@ pub(crate) struct RepairArguments {
     /// Trust the certificates in this PEM file, too, beside those of the system
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Most bytes to receive in a second [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    rate: Option<u64>,
     /// Only list what is damaged and would be asked for
     #[arg(long)]
     dry_run: bool,
@@ -56,6 +59,7 @@ pub(crate) fn run(arguments: &RepairArguments) -> Result<Exit, Failure> {
         from: arguments.from.clone(),
         credentials: credentials(arguments)?,
         authorities: arguments.ca.as_deref().map(read_authorities).transpose()?,
+        bytes_per_second: arguments.rate.unwrap_or_default(),
         dry_run: arguments.dry_run,
         was_closed: false,
     })?;
