@@ -68,6 +68,10 @@ mod watched {
         pub(crate) fn store(&self, value: Arc<T>) {
             *self.0.lock() = value;
         }
+
+        pub(crate) fn swap(&self, value: Arc<T>) -> Arc<T> {
+            std::mem::replace(&mut *self.0.lock(), value)
+        }
     }
 
     /// Stands in for the standard library's type, as far as it is used. The function that fills it must not use

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::Sequencer;
-use super::sequencer::Inner;
+use super::queue::Inner;
 use crate::catalog::apply;
 use crate::error::Result;
 use crate::journal::Position;

@@ -7,9 +7,9 @@
 //! 5. `Sequencer::fail_queued` answers them instead if the frame failed, and drops what was queued after it.
 //!
 //! Owns: the order of transactions. [`resolve()`] (policy, pure) checks a batch against a state and returns its
-//! operations. [`Sequencer`] queues transactions and publishes those that became durable. Its part for checkpoints is
-//! in `freeze`, and its part for transactions of the store itself in `store_transactions`. `run_journal` is the one
-//! task that writes frames. Refuses: to hold a lock across an I/O, to show readers what is not durable, to reject a
+//! operations. [`Sequencer`] queues transactions and publishes those that became durable. What its lock guards is in
+//! `queue`, its part for checkpoints in `freeze`, and its part for transactions of the store itself in
+//! `store_transactions`, `removals` and `moves`. `run_journal` is the one task that writes frames. Refuses: to hold a lock across an I/O, to show readers what is not durable, to reject a
 //! batch for a reason that is not durable, and to retry a failed frame.
 //!
 //! Invariants: a batch is checked against the durable state plus everything queued before it. Each queued transaction
@@ -19,6 +19,7 @@ mod freeze;
 pub(crate) mod group;
 mod moves;
 pub(crate) mod prevalidate;
+mod queue;
 mod removals;
 pub(crate) mod resolve;
 pub(crate) mod sequencer;

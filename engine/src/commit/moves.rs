@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::Sequencer;
-use super::sequencer::{Held, Inner};
+use super::queue::{Held, Inner};
 use crate::catalog::View;
 use crate::digest::Digest;
 use crate::error::Result;

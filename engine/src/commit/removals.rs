@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::Sequencer;
-use super::sequencer::{Held, Inner};
+use super::queue::{Held, Inner};
 use crate::catalog::View;
 use crate::collection::{Due, Verdict, judge};
 use crate::digest::Digest;
@@ -20,7 +20,7 @@ use crate::lease::Condemned;
 use crate::sync::oneshot;
 
 /// Links that one transaction removes. A blob with more of them loses these first, and is judged again.
-pub(crate) const UNLINKS_MAX: usize = 64;
+pub(crate) const UNLINKS_MAX: usize = 32;
 
 /// Suspects that one transaction settles.
 #[derive(Debug, Default)]
@@ -50,8 +50,8 @@ pub(crate) struct Removals {
     pub cleared: u64,
     /// Wall-clock time at which the first of the removed blobs lost its last reference, in Unix ms.
     pub lost_unix_ms: Option<u64>,
-    /// Whether a blob has more links than one transaction removes, or there was no room for one: it is still a suspect.
-    pub more: bool,
+    /// Candidates that are not settled: one that has more links than one transaction removes, and those after it.
+    pub left: Vec<Digest>,
     /// Resolves when the transaction is durable; `None` if there was nothing to do.
     pub waiting: Option<oneshot::Receiver<Result<Committed>>>,
 }
@@ -76,7 +76,7 @@ impl Sequencer {
         let mut removals = Removals::default();
         let mut operations = Vec::new();
         let mut unlinks = 0;
-        for &digest in &candidates.digests {
+        for (number, &digest) in candidates.digests.iter().enumerate() {
             let mut condemned = candidates.held.condemned.iter();
             let is_condemned = condemned.any(|one| *one.digest() == digest);
             match judge(&view, &digest, due)? {
@@ -95,7 +95,7 @@ impl Sequencer {
                         unlinks += 1;
                     }
                     if !whole {
-                        removals.more = true;
+                        removals.left = candidates.digests.iter().skip(number).copied().collect();
                         break;
                     }
                     let lost = view.suspect(&digest)?.map(|suspect| suspect.unix_ms);

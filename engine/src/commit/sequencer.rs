@@ -1,9 +1,8 @@
-//! The queue of transactions, and the states after them.
+//! The order of transactions: queued, written, published.
 //!
-//! Owns: LSNs, the head state (durable plus queued), and the durable state that readers see. Refuses: I/O.
+//! Owns: LSNs, the lock of the [`queue`](super::queue), and the durable state that readers see. Refuses: I/O.
 //!
-//! Invariants: `durable.lsn` < LSNs in flight < LSNs queued <= `head.lsn`. Each queued transaction holds the state
-//! after it.
+//! Invariant: `durable.lsn` < LSNs in flight.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::iter;
@@ -11,7 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::prevalidate::{Prevalidated, removes};
+use super::prevalidate::Prevalidated;
+use super::queue::{Group, Held, Inner, PendingRejection, Prepared, StagedBlobs, Writing};
 use super::resolve;
 use crate::catalog::{View, apply};
 use crate::digest::Digest;
@@ -22,13 +22,11 @@ use crate::format::codec::Encoder;
 use crate::format::transaction::{Operation, Transaction};
 use crate::io::Clock;
 use crate::journal::Position;
-use crate::lease::Condemned;
-use crate::limits::{FRAME_PAYLOAD_BYTES_MAX, FRAME_PAYLOAD_BYTES_TARGET, FRAME_TRANSACTIONS_MAX};
+use crate::limits::FRAME_PAYLOAD_BYTES_MAX;
 use crate::poison::Poison;
-use crate::segment::SegmentInUse;
 use crate::state::State;
-use crate::sync::{ArcSwap, AtomicU64, Mutex, MutexGuard, Notify, oneshot};
-use crate::vocabulary::{Batch, Origin, Require};
+use crate::sync::{ArcSwap, AtomicU64, Mutex, Notify, oneshot};
+use crate::vocabulary::{Batch, Origin};
 
 /// Orders the transactions of an open store. Share by `Arc`.
 #[derive(Debug)]
@@ -45,132 +43,6 @@ pub(crate) struct Sequencer {
     queued: Notify,
     /// Notified when something was published or a checkpoint ended.
     pub(crate) published: Notify,
-}
-
-#[derive(Debug)]
-pub(super) struct Inner {
-    pub(super) head: State,
-    /// How often something was removed from `head`: by a transaction, or because queued transactions failed.
-    pub(super) removals: u64,
-    next_lsn: u64,
-    pub(super) in_flight: VecDeque<Queued>,
-    pub(super) queue: VecDeque<Queued>,
-    /// The end of the durable state's last frame.
-    pub(super) position: Position,
-    closing: bool,
-}
-
-#[derive(Debug)]
-pub(super) struct Queued {
-    pub(super) transaction: Transaction,
-    payload: Vec<u8>,
-    pub(super) after: State,
-    done: oneshot::Sender<Result<Committed>>,
-    blobs: StagedBlobs,
-    /// Held until it is durable, or has failed.
-    held: Held,
-    shrunk: Vec<SegmentId>,
-    /// Batches that were rejected against the state after this transaction.
-    rejections: Vec<PendingRejection>,
-}
-
-/// What a transaction of the store itself holds until it is durable, or has failed.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    /// Digests that it removes. Nobody is promised them meanwhile.
-    pub(super) condemned: Vec<Condemned>,
-    /// Segments into which it moves blobs. They are not removed meanwhile.
-    pub(super) in_use: Vec<Arc<SegmentInUse>>,
-}
-
-/// A transaction that may be queued.
-#[derive(Debug)]
-struct Prepared {
-    transaction: Transaction,
-    payload: Vec<u8>,
-    after: State,
-    shrunk: Vec<SegmentId>,
-}
-
-/// A rejection that is not answered yet, because the state that it rests on is not durable yet.
-#[derive(Debug)]
-struct PendingRejection {
-    unmet: Vec<Require>,
-    done: oneshot::Sender<Result<Committed>>,
-}
-
-/// The finished blobs of a batch, held until its transaction is durable.
-#[derive(Debug, Default)]
-struct StagedBlobs {
-    /// Blobs that the transaction places: their files stay.
-    placed: Vec<FinishedBlob>,
-    /// Blobs that the store had already: only their pins matter, and their files are removed.
-    duplicates: Vec<FinishedBlob>,
-}
-
-impl Inner {
-    /// Rejects a batch that was checked against `head`: at once if all of `head` is durable, else together with its
-    /// last transaction.
-    fn reject(&mut self, unmet: Vec<Require>) -> Result<oneshot::Receiver<Result<Committed>>> {
-        let last = self.queue.back_mut().or(self.in_flight.back_mut());
-        let Some(last) = last else {
-            return Err(Error::Unmet(unmet));
-        };
-        let (done, waiting) = oneshot::channel();
-        last.rejections.push(PendingRejection { unmet, done });
-        Ok(waiting)
-    }
-
-    /// Takes what the next frame carries, if anything is queued.
-    fn take_group(&mut self) -> Option<Group> {
-        assert!(
-            self.in_flight.is_empty(),
-            "a frame is taken while another is in flight"
-        );
-        let first_lsn = self.queue.front()?.transaction.lsn;
-        let mut group = Group {
-            first_lsn,
-            transactions: 0,
-            payload: Vec::new(),
-        };
-        while let Some(next) = self.queue.front() {
-            let full = group.payload.len() + next.payload.len() > FRAME_PAYLOAD_BYTES_TARGET
-                || self.in_flight.len() >= FRAME_TRANSACTIONS_MAX;
-            if full && group.transactions > 0 {
-                break;
-            }
-            let Some(mut next) = self.queue.pop_front() else {
-                break;
-            };
-            group.payload.append(&mut next.payload);
-            group.transactions += 1;
-            self.in_flight.push_back(next);
-        }
-        Some(group)
-    }
-}
-
-impl StagedBlobs {
-    /// Keeps the files that the transaction names: it is, or may be, in the journal.
-    fn keep(self) {
-        for blob in self.placed {
-            blob.committed();
-        }
-        for blob in self.duplicates {
-            blob.end_commit();
-        }
-    }
-}
-
-/// The content of one journal frame.
-#[derive(Debug)]
-pub(crate) struct Group {
-    /// LSN of its first transaction.
-    pub first_lsn: Lsn,
-    /// Number of transactions.
-    pub transactions: u32,
-    /// Their encodings, one after another.
-    pub payload: Vec<u8>,
 }
 
 impl Sequencer {
@@ -270,16 +142,17 @@ impl Sequencer {
         };
         let (placed, duplicates) = batch.staged.drain(..).partition(is_placed);
         let staged = StagedBlobs { placed, duplicates };
-        Ok(self.queue(&mut inner, prepared, staged, Held::default()))
+        Ok(inner.enqueue(prepared, staged, Held::default()))
     }
 
-    pub(super) fn open_for_writes(&self) -> Result<MutexGuard<'_, Inner>> {
+    /// Locks the queue, to add to it.
+    pub(super) fn open_for_writes(&self) -> Result<Writing<'_>> {
         let inner = self.inner.lock();
         self.poison.check()?;
         if inner.closing {
             return Err(Error::Closed);
         }
-        Ok(inner)
+        Ok(Writing::new(inner, &self.queued))
     }
 
     /// Calls `work` under the lock, for removals and moves, and notes how long that took.
@@ -290,8 +163,8 @@ impl Sequencer {
         let mut inner = self.open_for_writes()?;
         let begun = self.clock.monotonic();
         let done = work(&mut inner);
-        drop(inner);
         let held = self.clock.monotonic().saturating_sub(begun).as_nanos();
+        drop(inner);
         let held = u64::try_from(held).unwrap_or(u64::MAX);
         self.longest_hold_nanos.fetch_max(held, Ordering::Relaxed);
         done
@@ -337,37 +210,6 @@ impl Sequencer {
         })
     }
 
-    fn queue(
-        &self,
-        inner: &mut Inner,
-        prepared: Prepared,
-        blobs: StagedBlobs,
-        held: Held,
-    ) -> oneshot::Receiver<Result<Committed>> {
-        let Prepared {
-            transaction,
-            payload,
-            after,
-            shrunk,
-        } = prepared;
-        inner.removals += u64::from(transaction.operations.iter().any(removes));
-        inner.next_lsn += 1;
-        inner.head = after.clone();
-        let (done, waiting) = oneshot::channel();
-        inner.queue.push_back(Queued {
-            transaction,
-            payload,
-            after,
-            done,
-            blobs,
-            held,
-            shrunk,
-            rejections: Vec::new(),
-        });
-        self.queued.notify_one();
-        waiting
-    }
-
     /// Queues operations of the store itself.
     pub(super) fn queue_own(
         &self,
@@ -386,7 +228,7 @@ impl Sequencer {
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
         let prepared = self.prepare(inner, Origin::default(), operations)?;
         let held = std::mem::take(held);
-        Ok(self.queue(inner, prepared, StagedBlobs::default(), held))
+        Ok(inner.enqueue(prepared, StagedBlobs::default(), held))
     }
 
     /// Waits for transactions and returns what the next frame carries. Returns `None` if the sequencer is closing and
@@ -412,15 +254,18 @@ impl Sequencer {
         let mut inner = self.inner.lock();
         inner.position = position;
         let done = std::mem::take(&mut inner.in_flight);
+        let mut before = None;
         if let Some(last) = done.back() {
             let lsns = done.iter().map(|queued| queued.transaction.lsn);
             let ascend = iter::once(self.durable().lsn)
                 .chain(lsns)
                 .is_sorted_by(|before, next| before < next);
             assert!(ascend, "published LSNs do not ascend");
-            self.durable.store(Arc::new(last.after.clone()));
+            // Dropped after the lock: it may be the last owner of many rows.
+            before = Some(self.durable.swap(Arc::new(last.after.clone())));
         }
         drop(inner);
+        drop(before);
         for queued in done {
             self.shrunk.lock().extend(queued.shrunk);
             drop(queued.held);

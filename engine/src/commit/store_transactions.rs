@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::Sequencer;
-use super::sequencer::Inner;
+use super::queue::Inner;
 use crate::catalog::View;
 use crate::catalog::retired::ManifestPurge;
 use crate::error::Result;

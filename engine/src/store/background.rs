@@ -6,9 +6,10 @@
 //! Invariants: a task holds the store weakly, so a store that is dropped without a close ends its tasks. Only the
 //! journal task outlives it, until its queue is empty, and holds the store's lock until then.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -94,6 +95,19 @@ pub(super) async fn or_closing(
     // An error means that the store was dropped.
     let closed = pin!(closing.wait_for(|closing| *closing));
     matches!(select(pin!(event), closed).await, Either::Left(_))
+}
+
+/// Lets other tasks run.
+pub(super) async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn checkpoints(store: Weak<Inner>, due: Arc<Notify>, mut closing: watch::Receiver<bool>) {

@@ -7,13 +7,16 @@
 //! is durable or has failed. One cycle runs at a time. A transaction removes few blobs, so no other commit waits for
 //! long.
 
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 use super::Inner;
-use super::background::or_closing;
+use super::background::{or_closing, yield_now};
 use super::compaction::{self, CompactionReport};
 use super::reclaim::reclaim;
 use crate::catalog::View;
@@ -25,11 +28,21 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn};
 use crate::jobs::JobKind;
 use crate::options::Options;
-use crate::sync::Mutex;
+use crate::sync::{AtomicU64, Mutex};
 use crate::table::resident_off_worker;
 
-/// Suspects that are settled in one transaction.
-const BATCH: usize = 16;
+/// Suspects that are settled together: their transactions wait for one sync.
+const BATCH: usize = 64;
+/// Suspects of one transaction. It is computed under the sequencer's lock.
+const TRANSACTION: usize = 8;
+/// Suspects that are looked up at the same time.
+const LOOKUPS: usize = 8;
+/// How much longer than it works a cycle rests after each batch.
+const REST: u32 = 3;
+/// Longest rest.
+const REST_MAX: Duration = Duration::from_millis(100);
+/// Time after which a cycle rests no longer, so that space is back soon.
+const RESTING_MAX: Duration = Duration::from_secs(20);
 /// Shortest and longest time between two cycles; between them, an eighth of the grace.
 const CYCLE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(15));
 
@@ -109,6 +122,8 @@ pub(super) struct Collection {
     totals: Mutex<CollectionTotals>,
     /// Held by the cycle that runs.
     memory: tokio::sync::Mutex<Memory>,
+    /// Number of requests that wait for the cycle that runs.
+    waiting: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -130,6 +145,7 @@ impl Collection {
                 grace,
                 oldest: None,
             }),
+            waiting: AtomicU64::new(0),
         }
     }
 
@@ -143,6 +159,12 @@ impl Collection {
         self.cycle
     }
 
+    /// Waits for the cycle that runs, which no longer rests meanwhile.
+    async fn lock(&self) -> tokio::sync::MutexGuard<'_, Memory> {
+        let _waits = Waits::begin(&self.waiting);
+        self.memory.lock().await
+    }
+
     fn add(&self, report: &CollectionReport, lost_unix_ms: Option<u64>, now_unix_ms: u64) {
         let mut totals = self.totals.lock();
         totals.blobs += report.blobs;
@@ -154,6 +176,22 @@ impl Collection {
             totals.lag_max_ms = totals.lag_max_ms.max(totals.lag_last_ms);
         }
         totals.last_success_unix_ms = now_unix_ms;
+    }
+}
+
+/// Counts one that waits, until it drops.
+struct Waits<'a>(&'a AtomicU64);
+
+impl<'a> Waits<'a> {
+    fn begin(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -189,7 +227,7 @@ pub(super) async fn task(store: Weak<Inner>, mut closing: watch::Receiver<bool>)
 
 /// Runs a cycle of the task. Looks at no suspect if grace is over for none.
 async fn cycle(inner: &Inner) -> Result<CollectionReport> {
-    let mut cycle = Cycle::begin(inner, CollectionRequest::default()).await;
+    let mut cycle = Cycle::begin(inner, CollectionRequest::default(), true).await;
     let oldest = cycle.memory.oldest;
     let is_due = oldest.is_none_or(|oldest| matches!(cycle.due, Due::UpTo(lsn) if oldest <= lsn));
     if is_due && !inner.options.collection_manual {
@@ -200,7 +238,7 @@ async fn cycle(inner: &Inner) -> Result<CollectionReport> {
 
 /// Runs one cycle now.
 pub(super) async fn collect(inner: &Inner, request: CollectionRequest) -> Result<CollectionReport> {
-    let mut cycle = Cycle::begin(inner, request).await;
+    let mut cycle = Cycle::begin(inner, request, false).await;
     cycle.settle_suspects().await?;
     cycle.end().await
 }
@@ -210,6 +248,9 @@ struct Cycle<'a> {
     inner: &'a Inner,
     memory: tokio::sync::MutexGuard<'a, Memory>,
     request: CollectionRequest,
+    /// Whether no operator asked for it.
+    is_background: bool,
+    begun: Duration,
     due: Due,
     report: CollectionReport,
     /// When the first of the removed blobs lost its last reference.
@@ -218,8 +259,8 @@ struct Cycle<'a> {
 
 impl<'a> Cycle<'a> {
     /// Waits for the cycle that runs.
-    async fn begin(inner: &'a Inner, request: CollectionRequest) -> Self {
-        let mut memory = inner.collection.memory.lock().await;
+    async fn begin(inner: &'a Inner, request: CollectionRequest, is_background: bool) -> Self {
+        let mut memory = inner.collection.lock().await;
         // Read before the clock, so that no transaction counts as older than it is.
         let durable = inner.sequencer.durable().lsn;
         let lsn = memory.grace.observe(inner.leases.now(), durable);
@@ -234,6 +275,8 @@ impl<'a> Cycle<'a> {
             inner,
             memory,
             request,
+            is_background,
+            begun: inner.env.clock.monotonic(),
             due,
             report: CollectionReport::default(),
             lost_unix_ms: None,
@@ -262,30 +305,65 @@ impl<'a> Cycle<'a> {
                 oldest = oldest.min(suspect.lsn);
                 continue;
             }
-            let verdict = view.read(|view| judge(view, &digest, self.due)).await?;
-            if self.request.dry_run {
-                self.preview(digest, verdict);
-                continue;
-            }
-            if let Verdict::Remove(_) = verdict {
-                // Loaded now, so that it is in memory under the sequencer's lock.
-                let holders = view.read(|view| view.holder_ids(&digest, UNLINKS_MAX));
-                for holder in holders.await? {
-                    view.read(|view| view.read_ahead_of_loss(holder, &digest))
-                        .await?;
-                }
-            }
-            batch.push((digest, matches!(verdict, Verdict::Remove(_))));
+            batch.push(digest);
             if batch.len() >= BATCH {
-                self.settle(std::mem::take(&mut batch)).await?;
+                self.settle_batch(&view, std::mem::take(&mut batch)).await?;
             }
         }
-        self.settle(batch).await?;
+        self.settle_batch(&view, batch).await?;
         if !self.request.dry_run {
             // Those that were protected are looked at again in the next cycle.
             self.memory.oldest = (self.report.leased == 0).then_some(oldest);
         }
         Ok(())
+    }
+
+    /// Looks up suspects whose grace is over, and settles them. Rests afterwards.
+    async fn settle_batch(&mut self, view: &View, digests: Vec<Digest>) -> Result<()> {
+        let begun = self.inner.env.clock.monotonic();
+        let mut batch = Vec::with_capacity(digests.len());
+        for some in digests.chunks(LOOKUPS) {
+            let verdicts = try_join_all(some.iter().map(|digest| self.look_up(view, digest)));
+            for (digest, verdict) in some.iter().zip(verdicts.await?) {
+                if self.request.dry_run {
+                    self.preview(*digest, verdict);
+                } else {
+                    batch.push((*digest, matches!(verdict, Verdict::Remove(_))));
+                }
+            }
+            yield_now().await;
+        }
+        self.settle(batch).await?;
+        self.rest(begun).await;
+        Ok(())
+    }
+
+    /// Judges a suspect. What a removal reads is in memory afterwards, so that it seldom waits under the sequencer's
+    /// lock.
+    async fn look_up(&self, view: &View, digest: &Digest) -> Result<Verdict> {
+        let verdict = view.read(|view| judge(view, digest, self.due)).await?;
+        if matches!(verdict, Verdict::Remove(_)) && !self.request.dry_run {
+            let holders = view.read(|view| view.holder_ids(digest, UNLINKS_MAX));
+            for holder in holders.await? {
+                view.read(|view| view.read_ahead_of_loss(holder, digest))
+                    .await?;
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// Leaves the machine to requests, for a multiple of the time since `begun`. A cycle that an operator asked for or
+    /// waits for does not rest, and none does for long.
+    async fn rest(&self, begun: Duration) {
+        let (inner, clock) = (self.inner, &self.inner.env.clock);
+        let now = clock.monotonic();
+        let is_urgent = !self.is_background
+            || inner.collection.waiting.load(Ordering::Relaxed) > 0
+            || now.saturating_sub(self.begun) >= RESTING_MAX;
+        let rest = (now.saturating_sub(begun) * REST).min(REST_MAX);
+        if !is_urgent && rest > Duration::ZERO {
+            or_closing(clock.sleep(rest), &mut inner.closing.subscribe()).await;
+        }
     }
 
     /// Reports what a run would do with a suspect.
@@ -304,42 +382,70 @@ impl<'a> Cycle<'a> {
         while !batch.is_empty() {
             // Before they are condemned, because checks of what is condemned wait.
             inner.checkpoints.wait_for_room(inner).await;
-            let mut condemned = Vec::new();
-            batch.retain(|(digest, dead)| {
-                let one = dead.then(|| inner.leases.condemn(*digest)).flatten();
-                let is_protected = *dead && one.is_none();
-                self.report.leased += u64::from(is_protected);
-                condemned.extend(one);
-                !is_protected
-            });
-            let digests = batch.iter().map(|(digest, _)| *digest).collect();
-            let mut candidates = Candidates::new(digests, condemned);
-            let (sequencer, due) = (Arc::clone(&inner.sequencer), self.due);
-            let queue = move || sequencer.remove_dead(&mut candidates, due);
-            let Removals {
-                removed,
-                cleared,
-                lost_unix_ms,
-                more,
-                waiting,
-            } = resident_off_worker(&inner.env, queue).await?;
-            if let Some(waiting) = waiting {
-                let committed = waiting.await.map_err(|_gone| Error::Closed)??;
-                if !removed.is_empty() {
-                    self.report.lsn = Some(committed.lsn);
-                }
+            let mut left = Vec::new();
+            for removals in self.queue(&batch).await? {
+                left.extend(self.finish(removals).await?);
             }
-            self.report.cleared += cleared;
-            self.lost_unix_ms = self.lost_unix_ms.into_iter().chain(lost_unix_ms).min();
-            for (digest, extent) in &removed {
-                self.report.add(*digest, extent, self.request.list_max);
-            }
-            // The rest of a blob with very many links.
-            let is_removed = |digest: &Digest| removed.iter().any(|(gone, _)| gone == digest);
-            batch.retain(|(digest, _)| more && !is_removed(digest));
+            batch.retain(|(digest, _)| left.contains(digest));
             inner.checkpoints.start_if_due(inner);
         }
         Ok(())
+    }
+
+    /// Queues the transactions that settle a batch. Other commits come between them.
+    async fn queue(&mut self, batch: &[(Digest, bool)]) -> Result<Vec<Removals>> {
+        let (inner, due) = (self.inner, self.due);
+        let mut unqueued: VecDeque<_> = batch
+            .chunks(TRANSACTION)
+            .map(|chunk| self.candidates(chunk))
+            .collect();
+        let (sequencer, mut queued) = (Arc::clone(&inner.sequencer), Vec::new());
+        let queue = move || {
+            while let Some(candidates) = unqueued.front_mut() {
+                queued.push(sequencer.remove_dead(candidates, due)?);
+                unqueued.pop_front();
+            }
+            Ok(std::mem::take(&mut queued))
+        };
+        resident_off_worker(&inner.env, queue).await
+    }
+
+    /// Condemns those that may be dead, and leaves out those that are protected.
+    fn candidates(&mut self, chunk: &[(Digest, bool)]) -> Candidates {
+        let (mut digests, mut condemned) = (Vec::new(), Vec::new());
+        for (digest, dead) in chunk {
+            let one = dead.then(|| self.inner.leases.condemn(*digest)).flatten();
+            if *dead && one.is_none() {
+                self.report.leased += 1;
+                continue;
+            }
+            digests.push(*digest);
+            condemned.extend(one);
+        }
+        Candidates::new(digests, condemned)
+    }
+
+    /// Waits until a transaction is durable, and reports what it removed. Returns what it left.
+    async fn finish(&mut self, removals: Removals) -> Result<Vec<Digest>> {
+        let Removals {
+            removed,
+            cleared,
+            lost_unix_ms,
+            left,
+            waiting,
+        } = removals;
+        if let Some(waiting) = waiting {
+            let committed = waiting.await.map_err(|_gone| Error::Closed)??;
+            if !removed.is_empty() {
+                self.report.lsn = Some(committed.lsn);
+            }
+        }
+        self.report.cleared += cleared;
+        self.lost_unix_ms = self.lost_unix_ms.into_iter().chain(lost_unix_ms).min();
+        for (digest, extent) in &removed {
+            self.report.add(*digest, extent, self.request.list_max);
+        }
+        Ok(left)
     }
 
     /// Unlinks segments without a live blob; compacts others if that was asked for. Returns the report.

@@ -31,8 +31,12 @@ use crate::segment::{SmallBlob, WalkedRecord};
 use crate::sync::Mutex;
 use crate::table::resident;
 
-/// Most blobs that one transaction moves. It holds the sequencer's lock while it is applied.
+/// Most blobs that are moved together: their transactions wait for one sync.
 const BATCH_BLOBS: usize = 64;
+/// Most blobs that one transaction moves. It is computed under the sequencer's lock.
+const TRANSACTION_BLOBS: usize = 16;
+/// Bytes as which a move counts at least in the pace: moving a smaller blob costs as much.
+const BLOB_BYTES_MIN: u64 = 4 << 10;
 /// Most bytes of a segment that are held in memory, beside one record.
 const BATCH_SPAN_BYTES: u64 = 4 << 20;
 /// Time until a segment with damaged blobs is tried again, and a compaction that an operator cancelled.
@@ -406,20 +410,25 @@ impl Run<'_> {
         let (sizes, moves): (Vec<_>, Vec<_>) = try_join_all(copies).await?.into_iter().unzip();
         inner.checkpoints.wait_for_room(inner).await;
         let damaged = Arc::clone(inner.segments.damaged());
-        let Moves { placed, waiting } =
-            resident(|| inner.sequencer.place_moved(&moves, &damaged)).await?;
-        if let Some(waiting) = waiting {
-            waiting.await.map_err(|_gone| Error::Closed)??;
+        let mut queued = Vec::new();
+        for moves in moves.chunks(TRANSACTION_BLOBS) {
+            queued.push(resident(|| inner.sequencer.place_moved(moves, &damaged)).await?);
         }
-        for (digest, extent) in &placed {
-            damaged.keep_only(digest, extent);
+        for Moves { placed, waiting } in queued {
+            if let Some(waiting) = waiting {
+                waiting.await.map_err(|_gone| Error::Closed)??;
+            }
+            for (digest, extent) in &placed {
+                damaged.keep_only(digest, extent);
+            }
+            self.report.blobs += placed.len() as u64;
         }
         inner.checkpoints.start_if_due(inner);
         let moved: u64 = sizes.iter().sum();
-        self.report.blobs += placed.len() as u64;
         self.report.moved_bytes += moved;
         self.job.progress(moved);
-        self.keep_pace(moved).await
+        let counted = sizes.iter().map(|bytes| (*bytes).max(BLOB_BYTES_MIN));
+        self.keep_pace(counted.sum()).await
     }
 
     /// Counts what was read from the segment, and keeps the pace.
