@@ -4,7 +4,7 @@
 //! one blob (`heal`), and reaching the other registry, which is behind the port [`Peer`].
 //!
 //! Invariants: memory does not grow with the number of damaged blobs. A blob that cannot be healed stays as it is, and
-//! the repair continues with the next. A peer that cannot be reached for [`UNREACHABLE_MAX`] blobs in a row ends it.
+//! the repair continues with the next. A peer that cannot be reached for several blobs in a row ends it.
 
 mod heal;
 mod plan;
