@@ -49,6 +49,7 @@ const KINDS: [(&str, Rates); 6] = {
         full: 0,
         short: 0,
         interrupted: 0,
+        direct: 0,
     };
     const SHORT: Rates = Rates {
         short: 3000,
@@ -83,6 +84,7 @@ const KINDS: [(&str, Rates); 6] = {
                 full: 50,
                 short: 1000,
                 interrupted: 200,
+                direct: 1000,
             },
         ),
     ]

@@ -1,4 +1,4 @@
-//! The program on real file systems that are small or read-only.
+//! The program on real file systems that are small, read-only or without direct I/O.
 //!
 //! Owns: the tests; `tonnage_tests::mount` mounts the file systems. Refuses: to fill a disk that is not the test's own.
 
@@ -6,5 +6,6 @@ mod cut_runs;
 mod full;
 mod limits;
 mod nearly_full;
+mod no_direct_io;
 mod read_only;
 mod served;

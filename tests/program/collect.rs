@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tonnage_engine::{Algorithm, Digest};
 
-use crate::serving::{Serving, get, run, send, tonnage};
+use crate::pushing::{push_blob, push_index};
+use crate::serving::{Serving, get, run, tonnage};
 
 /// Longer than this, the grace of 1 s does not take on any machine.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -27,10 +27,7 @@ fn garbage_is_collected_on_request() {
     let options = ["--collection-grace", "1s", "--collection-manual"];
     let server = Serving::start(&data, &options);
     let content = vec![7; 9 << 20];
-    let digest = Digest::of(Algorithm::Sha256, &content).to_string();
-    let line = format!("POST /v2/a/blobs/uploads/?digest={digest}");
-    let pushed = send(&server.url, &line, "application/octet-stream", &content);
-    assert_eq!(pushed.0, 201);
+    let digest = push_blob(&server, "a", &content);
     let files = || std::fs::read_dir(data.join("segments")).unwrap().count();
     assert_eq!(files(), 1);
 
@@ -67,22 +64,9 @@ fn a_closed_store_is_compacted() {
     let server = Serving::start(&data, &options);
     for salt in 0..8 {
         let content = vec![salt; 1 << 20];
-        let digest = Digest::of(Algorithm::Sha256, &content).to_string();
-        let line = format!("POST /v2/a/blobs/uploads/?digest={digest}");
-        let pushed = send(&server.url, &line, "application/octet-stream", &content);
-        assert_eq!(pushed.0, 201);
+        push_blob(&server, "a", &content);
         if salt == 0 {
-            let manifest = format!(
-                r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{{"mediaType":"application/octet-stream","digest":"{digest}","size":1048576}}]}}"#
-            );
-            let kind = "application/vnd.oci.image.index.v1+json";
-            let put = send(
-                &server.url,
-                "PUT /v2/a/manifests/v1",
-                kind,
-                manifest.as_bytes(),
-            );
-            assert_eq!(put.0, 201);
+            push_index(&server, "a", "v1", "application/octet-stream", &content);
         }
     }
     let compact = |more: &[&str]| {

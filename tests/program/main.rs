@@ -6,6 +6,7 @@ mod cli;
 mod collect;
 mod names;
 mod online;
+mod pushing;
 mod refused;
 mod repair;
 mod scrub;

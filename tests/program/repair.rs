@@ -4,12 +4,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tonnage_engine::{Algorithm, Digest};
 
+use crate::pushing::{digest, push_image};
 use crate::serving::{Serving, get, run, send, tonnage};
-
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 fn json(data: &Path, arguments: &[&str]) -> (i32, Value) {
     let (code, stdout, stderr) = run(tonnage(arguments).arg("--json").arg("--data").arg(data));
@@ -18,27 +15,6 @@ fn json(data: &Path, arguments: &[&str]) -> (i32, Value) {
         code,
         parsed.unwrap_or_else(|error| panic!("{error}: {stdout} {stderr}")),
     )
-}
-
-fn push(url: &str, repository: &str, content: &[u8]) -> String {
-    let digest = Digest::of(Algorithm::Sha256, content).to_string();
-    let line = format!("POST /v2/{repository}/blobs/uploads/?digest={digest}");
-    assert_eq!(send(url, &line, "application/octet-stream", content).0, 201);
-    digest
-}
-
-/// Pushes an image of one layer as `v1`. Returns its digests: layer, config, manifest.
-fn push_image(url: &str, repository: &str, layer: &[u8]) -> [String; 3] {
-    let (layer_digest, config) = (push(url, repository, layer), push(url, repository, b"{}"));
-    let size = layer.len();
-    let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"{MANIFEST}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[{{"mediaType":"{LAYER}","digest":"{layer_digest}","size":{size}}}]}}"#
-    );
-    let line = format!("PUT /v2/{repository}/manifests/v1");
-    let put = send(url, &line, MANIFEST, manifest.as_bytes());
-    assert_eq!(put.0, 201);
-    let digest = Digest::of(Algorithm::Sha256, manifest.as_bytes());
-    [layer_digest, config, digest.to_string()]
 }
 
 /// Returns the segments, the largest first.
@@ -63,12 +39,13 @@ fn repair_heals_from_another_registry() {
     let data = directory.path().join("data");
     let layer: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let peer = Serving::start(&directory.path().join("peer"), &[]);
-    push_image(&peer.url, "mirror/a", &layer);
+    push_image(&peer, "mirror/a", "v1", &[b"{}", &layer]);
     let from = format!("{}/mirror", peer.url);
     let repair = ["repair", "--from", &from];
 
     let server = Serving::start(&data, &[]);
-    let [blob, config, manifest] = push_image(&server.url, "a", &layer);
+    let manifest = digest(&push_image(&server, "a", "v1", &[b"{}", &layer]));
+    let (blob, config) = (digest(&layer), digest(b"{}"));
     let (code, found) = json(&data, &repair);
     assert_eq!((code, &found["healed"]), (0, &0.into()), "{found}");
     stop(server);

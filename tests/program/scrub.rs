@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tonnage_engine::{Algorithm, Digest};
 
+use crate::pushing::{digest, push_blob, push_image};
 use crate::serving::{Serving, get, run, send, tonnage};
 
 /// Longer than this, no step takes on any machine.
@@ -25,13 +25,6 @@ fn json(data: &Path, arguments: &[&str]) -> (i32, Value) {
     )
 }
 
-fn push(url: &str, content: &[u8]) -> String {
-    let digest = Digest::of(Algorithm::Sha256, content).to_string();
-    let line = format!("POST /v2/a/blobs/uploads/?digest={digest}");
-    assert_eq!(send(url, &line, "application/octet-stream", content).0, 201);
-    digest
-}
-
 /// Guards: `scrub` finds a byte that changed on the drive, names the tag that needs it, and exits with 1. HEAD is 404
 /// from then on, until a push heals it. A healthy store is exit 0, a closed one is explained.
 #[test]
@@ -40,21 +33,8 @@ fn scrub_finds_damage_and_names_what_needs_it() {
     let data = directory.path().join("data");
     let server = Serving::start(&data, &[]);
     let content: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
-    let digest = push(&server.url, &content);
-    let config = push(&server.url, b"{}");
-    let layer = "application/vnd.oci.image.layer.v1.tar";
-    let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":2}},"layers":[{{"mediaType":"{layer}","digest":"{digest}","size":{}}}]}}"#,
-        content.len()
-    );
-    let media_type = "application/vnd.oci.image.manifest.v1+json";
-    let put = send(
-        &server.url,
-        "PUT /v2/a/manifests/v1",
-        media_type,
-        manifest.as_bytes(),
-    );
-    assert_eq!(put.0, 201);
+    push_image(&server, "a", "v1", &[b"{}", &content]);
+    let digest = digest(&content);
     let (code, found) = json(&data, &["scrub", "--digests", "--json"]);
     assert_eq!(
         (code, &found["blobs"], &found["damaged"]),
@@ -84,7 +64,7 @@ fn scrub_finds_damage_and_names_what_needs_it() {
         code == 1 && stdout.contains("needed by tag a:v1"),
         "{stdout}"
     );
-    push(&server.url, &content);
+    push_blob(&server, "a", &content);
     assert_eq!(json(&data, &["scrub", "--json"]).0, 0);
     assert_eq!(
         get(&server.url, &format!("/v2/a/blobs/{digest}")).1,
@@ -100,6 +80,56 @@ fn scrub_finds_damage_and_names_what_needs_it() {
     );
 }
 
+/// Guards: a segment with a damaged header, and one that compaction leaves, is named once in the log, however often scrub
+/// and compaction meet it. Its blobs are served, and none counts as damaged.
+#[test]
+fn a_segment_that_cannot_be_compacted_is_logged_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let options = ["--collection-grace", "1s", "--collection-manual"];
+    let server = Serving::start(&data, &options);
+    let kept = vec![1; 100_000];
+    push_image(&server, "a", "v1", &[&kept]);
+    push_blob(&server, "a", &vec![2; 100_000]);
+    server.signal("-TERM");
+    assert_eq!(server.end().0, Some(0));
+    let segments: Vec<_> = std::fs::read_dir(data.join("segments"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    for path in &segments {
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        file.write_all_at(&[99], 30).unwrap();
+    }
+    let server = Serving::start(&data, &options);
+    let begun = Instant::now();
+    while json(&data, &["collect", "--json"]).1["blobs"] != 1 {
+        assert!(begun.elapsed() < DEADLINE);
+    }
+    for _ in 0..2 {
+        let (code, found) = json(&data, &["scrub", "--json"]);
+        assert_eq!((code, &found["blobs"]), (0, &2.into()), "{found}");
+        let (code, found) = json(&data, &["collect", "--full", "--json"]);
+        assert_eq!(
+            (code, &found["compaction"]["left"]),
+            (0, &1.into()),
+            "{found}"
+        );
+    }
+    let read = get(&server.url, &format!("/v2/a/blobs/{}", digest(&kept)));
+    assert!(read == (200, kept));
+    server.signal("-TERM");
+    let (code, log) = server.end();
+    assert_eq!(code, Some(0));
+    let lines = |part: &str| log.lines().filter(|line| line.contains(part)).count();
+    assert_eq!(
+        lines("the header of a segment is damaged"),
+        segments.len(),
+        "{log}"
+    );
+    assert_eq!(lines("a segment could not be compacted"), 1, "{log}");
+}
+
 /// Guards: `jobs` lists a running scrub, pauses and cancels it by its name or number. The command that waits for it
 /// reports the end. A job that does not run is exit 9.
 #[test]
@@ -107,7 +137,7 @@ fn jobs_are_listed_and_controlled() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let server = Serving::start(&data, &[]);
-    push(&server.url, &vec![7; 20 << 20]);
+    push_blob(&server, "a", &vec![7; 20 << 20]);
     assert_eq!(
         json(&data, &["jobs", "--json"]).1["jobs"],
         Value::Array(Vec::new())

@@ -4,59 +4,18 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tonnage_engine::{Algorithm, Digest};
 
+use crate::pushing::{IMAGE, digest, push_blob, push_image, push_index};
 use crate::serving::{Serving, run, send, tonnage};
 
 /// Longer than this, the grace of 1 s does not take on any machine.
 const DEADLINE: Duration = Duration::from_mins(2);
-const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 /// Runs a command with `--json`.
 fn ask(data: &Path, arguments: &[&str]) -> Value {
     let (code, stdout, stderr) = run(tonnage(arguments).arg("--json").arg("--data").arg(data));
     assert_eq!(code, 0, "{arguments:?}: {stderr}");
     serde_json::from_str(&stdout).expect("JSON")
-}
-
-fn digest(content: &[u8]) -> String {
-    Digest::of(Algorithm::Sha256, content).to_string()
-}
-
-fn descriptor(media_type: &str, content: &[u8]) -> Value {
-    json!({"mediaType": media_type, "digest": digest(content), "size": content.len()})
-}
-
-fn push_blob(server: &Serving, name: &str, content: &[u8]) {
-    let line = format!("POST /v2/{name}/blobs/uploads/?digest={}", digest(content));
-    let pushed = send(&server.url, &line, "application/octet-stream", content);
-    assert_eq!(pushed.0, 201);
-}
-
-fn push_manifest(server: &Serving, name: &str, tag: &str, media_type: &str, content: &[u8]) {
-    let line = format!("PUT /v2/{name}/manifests/{tag}");
-    let (status, body) = send(&server.url, &line, media_type, content);
-    assert_eq!(status, 201, "{}", String::from_utf8_lossy(&body));
-}
-
-/// Pushes an image of blobs, and returns its manifest. The first blob is its config.
-fn push_image(server: &Serving, name: &str, tag: &str, blobs: &[&[u8]]) -> Vec<u8> {
-    for blob in blobs {
-        push_blob(server, name, blob);
-    }
-    let config = descriptor("application/vnd.oci.image.config.v1+json", blobs[0]);
-    let layers = blobs[1..].iter();
-    let layers = layers.map(|layer| descriptor("application/vnd.oci.image.layer.v1.tar", layer));
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": IMAGE,
-        "config": config,
-        "layers": layers.collect::<Vec<_>>(),
-    });
-    let manifest = manifest.to_string().into_bytes();
-    push_manifest(server, name, tag, IMAGE, &manifest);
-    manifest
 }
 
 /// Collects until the grace of everything is over and at least `expected` blobs went. Returns how many did, and their
@@ -145,13 +104,7 @@ fn a_deletion_frees_what_was_said() {
     );
     let second = push_image(&server, "team/app", "v2", &[b"{ }", b"both", b"own"]);
     push_image(&server, "other", "v1", &[b"{  }", b"elsewhere"]);
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": INDEX,
-        "manifests": [descriptor(IMAGE, &first)],
-    });
-    let index = index.to_string().into_bytes();
-    push_manifest(&server, "team/app", "all", INDEX, &index);
+    let index = push_index(&server, "team/app", "all", IMAGE, &first);
     let frees = |what: &str, blobs: &[&[u8]], shared: usize| {
         let said = ask(&data, &["usage", "--if-deleted", what]);
         let bytes: usize = blobs.iter().map(|blob| blob.len()).sum();

@@ -10,7 +10,8 @@ use super::usage;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
-use crate::format::keys::{self, SegmentUse, Slot, Suspect, TagValue};
+use crate::format::keys::{self, DamagedPlace, SegmentUse, Slot, Suspect, TagValue};
+use crate::format::proof::Proof;
 use crate::format::record::RecordPlaces;
 use crate::format::transaction::{Operation, RepositoryId, Transaction};
 use crate::state::{Draft, State};
@@ -91,7 +92,11 @@ fn operation(draft: &mut Draft<'_>, operation: &Operation, within: &Transaction)
         }
         Operation::PlaceBlob { digest, extent } => place(draft, digest, *extent, within)?,
         Operation::ReserveSegmentIds { limit } => reserve_segments(draft, *limit),
-        Operation::MarkDamaged { digest, extent } => mark_damaged(draft, digest, extent)?,
+        Operation::MarkDamaged {
+            digest,
+            extent,
+            proof,
+        } => mark_damaged(draft, digest, *extent, *proof)?,
         Operation::MarkWhole { digest, extent } => mark_whole(draft, digest, extent)?,
         Operation::RemoveBlob { digest, extent } => remove_blob(draft, digest, extent)?,
         Operation::ClearSuspect { digest } => draft.delete(keys::suspect(digest)),
@@ -347,9 +352,15 @@ fn reserve_segments(draft: &mut Draft<'_>, limit: SegmentId) {
     draft.changes.segment_limit = draft.changes.segment_limit.max(limit);
 }
 
-fn mark_damaged(draft: &mut Draft<'_>, digest: &Digest, extent: &Extent) -> Result<()> {
-    if slot(draft, digest)?.is_some_and(|slot| slot.extent == *extent) {
-        draft.put(keys::damaged(digest), keys::encode_place(extent));
+fn mark_damaged(
+    draft: &mut Draft<'_>,
+    digest: &Digest,
+    extent: Extent,
+    proof: Proof,
+) -> Result<()> {
+    if slot(draft, digest)?.is_some_and(|slot| slot.extent == extent) {
+        let place = DamagedPlace { extent, proof };
+        draft.put(keys::damaged(digest), place.encode());
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
 use crate::format::codec::Malformed;
-use crate::format::keys::{self, RepositoryUsage, SegmentUse, Slot, Suspect};
+use crate::format::keys::{self, DamagedPlace, RepositoryUsage, SegmentUse, Slot, Suspect};
 use crate::format::transaction::RepositoryId;
 use crate::state::State;
 use crate::table::{Scan, resident};
@@ -163,10 +163,22 @@ impl View {
     }
 
     /// Lists blobs that were found damaged, each with the place that is damaged.
-    pub(crate) fn damaged(&self) -> Rows<(Digest, Extent)> {
+    pub(crate) fn damaged(&self) -> Rows<(Digest, DamagedPlace)> {
         self.rows(&keys::all_damaged(), |key, value, prefix| {
-            Ok((keys::digest_after(key, prefix)?, keys::decode_place(value)?))
+            Ok((
+                keys::digest_after(key, prefix)?,
+                DamagedPlace::decode(value)?,
+            ))
         })
+    }
+
+    /// Returns where a blob was found damaged.
+    pub(crate) fn damage(&self, digest: &Digest) -> Result<Option<DamagedPlace>> {
+        let key = keys::damaged(digest);
+        let value = self.state.get(&key)?;
+        value
+            .map(|value| row(&key, DamagedPlace::decode(&value)))
+            .transpose()
     }
 
     /// Returns whether nothing but a lease protects a digest: a suspect that nothing references. What is no suspect is

@@ -9,7 +9,6 @@
 use std::sync::Arc;
 
 use super::Sequencer;
-use super::queue::Inner;
 use crate::catalog::apply;
 use crate::error::Result;
 use crate::journal::Position;
@@ -36,17 +35,17 @@ impl Sequencer {
         let mut frozen = (*durable).clone();
         frozen.layers = durable.layers.freeze();
         let mut head = frozen.clone();
-        let Inner {
-            in_flight, queue, ..
-        } = &mut *inner;
         // All or nothing: if a row cannot be read, every state stays as it was.
-        let mut states = Vec::with_capacity(in_flight.len() + queue.len());
-        for queued in in_flight.iter().chain(queue.iter()) {
-            apply::transaction(&mut head, &queued.transaction)?;
+        let mut states = Vec::new();
+        for transactions in inner.frames() {
+            for queued in transactions {
+                apply::transaction(&mut head, &queued.transaction)?;
+            }
             states.push(head.clone());
         }
-        for (queued, after) in in_flight.iter_mut().chain(queue).zip(states) {
-            queued.after = after;
+        // There is no state for the last frame of the queue, after which it is `head`.
+        for (after, state) in inner.states_mut().zip(states) {
+            *after = state;
         }
         inner.head = head;
         let state = Arc::new(frozen);
@@ -76,12 +75,7 @@ impl Sequencer {
         };
         // Dropped after the lock: dropping the last owner of a delta takes milliseconds.
         let mut old = vec![replace(&mut inner.head)];
-        let Inner {
-            in_flight, queue, ..
-        } = &mut *inner;
-        for queued in in_flight.iter_mut().chain(queue) {
-            old.push(replace(&mut queued.after));
-        }
+        old.extend(inner.states_mut().map(replace));
         let before = self.durable();
         let mut durable = (*before).clone();
         old.push(replace(&mut durable));

@@ -12,8 +12,8 @@
 //! `store_transactions`, `removals` and `moves`. `run_journal` is the one task that writes frames. Refuses: to hold a lock across an I/O, to show readers what is not durable, to reject a
 //! batch for a reason that is not durable, and to retry a failed frame.
 //!
-//! Invariants: a batch is checked against the durable state plus everything queued before it. Each queued transaction
-//! carries the state after it, so publishing is one pointer swap. States are published in the order of their LSNs.
+//! Invariants: a batch is checked against the durable state plus everything queued before it. Each frame carries the
+//! state after it, so publishing is one pointer swap. States are published in the order of their LSNs.
 
 mod freeze;
 pub(crate) mod group;

@@ -11,9 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::prevalidate::Prevalidated;
-use super::queue::{Group, Held, Inner, PendingRejection, Prepared, StagedBlobs, Writing};
+use super::queue::{FrameInFlight, Group, Held, Inner, PendingRejection, StagedBlobs, Writing};
 use super::resolve;
-use crate::catalog::{View, apply};
+use crate::catalog::View;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, Lsn, SegmentId};
@@ -62,7 +62,7 @@ impl Sequencer {
             head: state.clone(),
             removals: 0,
             next_lsn: next_lsn.0,
-            in_flight: VecDeque::new(),
+            in_flight: None,
             queue: VecDeque::new(),
             position,
             closing: false,
@@ -134,15 +134,16 @@ impl Sequencer {
             resolved => resolved?,
         };
         drop(view);
-        let prepared = self.prepare(&inner, batch.origin.clone(), operations)?;
-        let is_placed = |blob: &FinishedBlob| {
-            prepared.transaction.operations.iter().any(|operation| {
-                matches!(operation, Operation::PlaceBlob { extent, .. } if *extent == blob.extent())
-            })
-        };
-        let (placed, duplicates) = batch.staged.drain(..).partition(is_placed);
-        let staged = StagedBlobs { placed, duplicates };
-        Ok(inner.enqueue(prepared, staged, Held::default()))
+        let (transaction, payload) = self.encode(&inner, batch.origin.clone(), operations)?;
+        inner.enqueue(transaction, payload, |transaction| {
+            let is_placed = |blob: &FinishedBlob| {
+                transaction.operations.iter().any(|operation| {
+                    matches!(operation, Operation::PlaceBlob { extent, .. } if *extent == blob.extent())
+                })
+            };
+            let (placed, duplicates) = batch.staged.drain(..).partition(is_placed);
+            (StagedBlobs { placed, duplicates }, Held::default())
+        })
     }
 
     /// Locks the queue, to add to it.
@@ -175,13 +176,13 @@ impl Sequencer {
         Duration::from_nanos(self.longest_hold_nanos.load(Ordering::Relaxed))
     }
 
-    /// Encodes a transaction of these operations and computes the state after it. Changes nothing.
-    fn prepare(
+    /// Returns a transaction of these operations, and its encoding.
+    fn encode(
         &self,
         inner: &Inner,
         origin: Origin,
         operations: Vec<Operation>,
-    ) -> Result<Prepared> {
+    ) -> Result<(Transaction, Vec<u8>)> {
         let unix_ms = self.clock.wall_unix_ms();
         let transaction = Transaction {
             lsn: Lsn(inner.next_lsn),
@@ -200,14 +201,7 @@ impl Sequencer {
                 max,
             });
         }
-        let mut after = inner.head.clone();
-        let shrunk = apply::transaction(&mut after, &transaction)?;
-        Ok(Prepared {
-            transaction,
-            payload,
-            after,
-            shrunk,
-        })
+        Ok((transaction, payload))
     }
 
     /// Queues operations of the store itself.
@@ -226,9 +220,10 @@ impl Sequencer {
         operations: Vec<Operation>,
         held: &mut Held,
     ) -> Result<oneshot::Receiver<Result<Committed>>> {
-        let prepared = self.prepare(inner, Origin::default(), operations)?;
-        let held = std::mem::take(held);
-        Ok(inner.enqueue(prepared, StagedBlobs::default(), held))
+        let (transaction, payload) = self.encode(inner, Origin::default(), operations)?;
+        inner.enqueue(transaction, payload, |_| {
+            (StagedBlobs::default(), std::mem::take(held))
+        })
     }
 
     /// Waits for transactions and returns what the next frame carries. Returns `None` if the sequencer is closing and
@@ -253,20 +248,23 @@ impl Sequencer {
     pub(super) fn publish(&self, position: Position) {
         let mut inner = self.inner.lock();
         inner.position = position;
-        let done = std::mem::take(&mut inner.in_flight);
-        let mut before = None;
-        if let Some(last) = done.back() {
-            let lsns = done.iter().map(|queued| queued.transaction.lsn);
-            let ascend = iter::once(self.durable().lsn)
-                .chain(lsns)
-                .is_sorted_by(|before, next| before < next);
-            assert!(ascend, "published LSNs do not ascend");
-            // Dropped after the lock: it may be the last owner of many rows.
-            before = Some(self.durable.swap(Arc::new(last.after.clone())));
-        }
+        let Some(FrameInFlight {
+            transactions,
+            after,
+        }) = inner.in_flight.take()
+        else {
+            return;
+        };
+        let lsns = transactions.iter().map(|queued| queued.transaction.lsn);
+        let ascend = iter::once(self.durable().lsn)
+            .chain(lsns)
+            .is_sorted_by(|before, next| before < next);
+        assert!(ascend, "published LSNs do not ascend");
+        // Dropped after the lock: it may be the last owner of many rows.
+        let before = self.durable.swap(Arc::new(after));
         drop(inner);
         drop(before);
-        for queued in done {
+        for queued in transactions {
             self.shrunk.lock().extend(queued.shrunk);
             drop(queued.held);
             queued.blobs.keep();
@@ -286,12 +284,7 @@ impl Sequencer {
     /// `maybe_written` says that a frame may have reached the disk, so the next open may find its transactions.
     pub(super) fn fail_queued(&self, error: &Error, maybe_written: bool) {
         let mut inner = self.inner.lock();
-        let failed: Vec<_> = {
-            let Inner {
-                in_flight, queue, ..
-            } = &mut *inner;
-            in_flight.drain(..).chain(queue.drain(..)).collect()
-        };
+        let failed = inner.take_all();
         inner.head = (*self.durable.load_full()).clone();
         inner.removals += 1;
         // `next_lsn` stays: the next open may find a frame that failed, so its LSNs are never used again.

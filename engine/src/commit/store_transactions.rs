@@ -38,8 +38,8 @@ impl Sequencer {
         self.queue_own(&mut inner, vec![Operation::ReserveSegmentIds { limit }])
     }
 
-    /// Queues marks that blobs were found damaged, or intact again. Returns `None` if all marks are there already, or
-    /// the blobs are stored elsewhere by now.
+    /// Queues marks that blobs were found damaged, or intact again. Returns `None` if all marks are there already, as
+    /// strong as these, or the blobs are stored elsewhere by now.
     ///
     /// # Errors
     /// [`crate::Error::Corrupt`] if the row of one of the blobs does not decode; nothing was queued.
@@ -50,21 +50,27 @@ impl Sequencer {
         let mut inner = self.open_for_writes()?;
         let view = View::new(Arc::new(inner.head.clone()));
         let mut operations = Vec::new();
-        for &mark in found {
+        for mark in found {
             let DamageMark {
                 digest,
                 extent,
-                damaged,
-            } = mark;
+                proof,
+            } = *mark;
             let stored = view.blob(&digest)?;
             if stored.is_none_or(|stored| stored.extent != extent) {
                 continue;
             }
-            let recorded = inner.head.get(&keys::damaged(&digest))?.is_some();
-            match (damaged, recorded) {
-                (true, false) => operations.push(Operation::MarkDamaged { digest, extent }),
-                (false, true) => operations.push(Operation::MarkWhole { digest, extent }),
-                (true, true) | (false, false) => {}
+            let recorded = view.damage(&digest)?.map(|place| place.proof);
+            match proof {
+                Some(proof) if recorded < Some(proof) => operations.push(Operation::MarkDamaged {
+                    digest,
+                    extent,
+                    proof,
+                }),
+                None if recorded.is_some() => {
+                    operations.push(Operation::MarkWhole { digest, extent });
+                }
+                Some(_) | None => {}
             }
         }
         drop(view);

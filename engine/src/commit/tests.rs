@@ -15,9 +15,11 @@ use crate::error::{Error, Result};
 use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 use crate::finished_blob::{Committed, FinishedBlob};
 use crate::format::keys;
+use crate::format::proof::Proof;
 use crate::io::{Clock, TaskFuture};
 use crate::journal::Position;
 use crate::lease::Leases;
+use crate::limits::FRAME_TRANSACTIONS_MAX;
 use crate::poison::Poison;
 use crate::segment::DamageMark;
 use crate::state::State;
@@ -526,7 +528,7 @@ fn a_row_that_does_not_decode_loses_no_damage_mark() {
     let mark = |extent| DamageMark {
         digest,
         extent,
-        damaged: true,
+        proof: Some(Proof::Read),
     };
     let elsewhere = Extent {
         offset: extent.offset + 4096,
@@ -542,6 +544,48 @@ fn a_row_that_does_not_decode_loses_no_damage_mark() {
     }
     let refused = rig.sequencer.record_damage(&[mark(extent)]);
     assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+}
+
+/// Guards: a mark of damage is replaced by one with a stronger proof, never by a weaker or an equal one, and any is
+/// cleared by a read that proves enough.
+#[test]
+fn a_stronger_proof_replaces_a_mark() {
+    let mut rig = Rig::new();
+    let blob = rig.blob(b"layer");
+    let (digest, extent) = (blob.digest(), blob.extent());
+    let link = vec![Change::Link(digest)];
+    drop(rig.submit_staged(vec![], blob, link).unwrap());
+    rig.write_frame();
+    let (read, drive, whole) = (Proof::Read, Proof::Drive, Proof::Digest);
+    for (found, recorded) in [
+        (Some(drive), Some(drive)),
+        (Some(read), Some(drive)),
+        (Some(drive), Some(drive)),
+        (Some(whole), Some(whole)),
+        (Some(drive), Some(whole)),
+        (None, None),
+        (None, None),
+        (Some(read), Some(read)),
+    ] {
+        let before = recorded_proof(&rig, &digest);
+        let mark = DamageMark {
+            digest,
+            extent,
+            proof: found,
+        };
+        let queued = rig.sequencer.record_damage(&[mark]).unwrap();
+        assert_eq!(queued.is_some(), before != recorded, "{found:?}");
+        if queued.is_some() {
+            rig.write_frame();
+        }
+        assert_eq!(recorded_proof(&rig, &digest), recorded, "{found:?}");
+    }
+}
+
+/// Returns the proof of the mark on a blob.
+fn recorded_proof(rig: &Rig, digest: &Digest) -> Option<Proof> {
+    let (view, _) = rig.sequencer.head();
+    view.damage(digest).unwrap().map(|place| place.proof)
 }
 
 /// Guards: a poisoned store takes no transactions and still answers reads.
@@ -581,4 +625,20 @@ fn a_freeze_splits_at_the_durable_state() {
     assert!(has(b"durable") && has(b"queued"));
     let rows = frozen.state.layers.frozen().unwrap().len();
     assert!(rows > 0 && frozen.state.layers.delta_bytes() == 0);
+}
+
+/// Guards: a frame that is full takes no more transactions. Readers see the state at its end, not what was queued after
+/// it, even if a checkpoint froze the state between.
+#[test]
+fn a_full_frame_ends_before_the_next_transaction() {
+    let rig = Rig::new();
+    let last = 100 + FRAME_TRANSACTIONS_MAX as u64;
+    for limit in 101..=last + 1 {
+        drop(rig.sequencer.reserve_segments(SegmentId(limit)).unwrap());
+    }
+    rig.sequencer.freeze().unwrap().unwrap();
+    assert_eq!(rig.write_frame() as usize, FRAME_TRANSACTIONS_MAX);
+    assert_eq!(rig.sequencer.durable().segment_limit, SegmentId(last));
+    assert_eq!(rig.write_frame(), 1);
+    assert_eq!(rig.sequencer.durable().segment_limit, SegmentId(last + 1));
 }

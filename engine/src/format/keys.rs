@@ -9,6 +9,7 @@ use bytes::Bytes;
 use siphasher::sip::SipHasher13;
 
 use super::codec::{Decoder, Encoder, Malformed};
+use super::proof::Proof;
 use super::row::table as prefix;
 use super::transaction::{RepositoryId, decode_extent, encode_extent};
 use crate::digest::Digest;
@@ -398,19 +399,32 @@ pub fn all_damaged() -> Bytes {
     Key::new(prefix::DAMAGED).done()
 }
 
-/// Encodes the value of a mark of damage: the extent that is damaged.
-pub fn encode_place(extent: &Extent) -> Bytes {
-    let mut out = Encoder::new();
-    encode_extent(extent, &mut out);
-    Bytes::from(out.finish())
+/// The value of a mark of damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DamagedPlace {
+    /// The extent that is damaged.
+    pub extent: Extent,
+    /// What a read must prove to clear the mark.
+    pub proof: Proof,
 }
 
-/// Decodes the value of a mark of damage.
-pub fn decode_place(value: &[u8]) -> Result<Extent, Malformed> {
-    let mut decoder = Decoder::new(value);
-    let extent = decode_extent(&mut decoder)?;
-    decoder.end()?;
-    Ok(extent)
+impl DamagedPlace {
+    /// Encodes the value.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Encoder::new();
+        encode_extent(&self.extent, &mut out);
+        self.proof.encode(&mut out);
+        Bytes::from(out.finish())
+    }
+
+    /// Decodes the value.
+    pub fn decode(value: &[u8]) -> Result<Self, Malformed> {
+        let mut decoder = Decoder::new(value);
+        let extent = decode_extent(&mut decoder)?;
+        let proof = Proof::decode(&mut decoder)?;
+        decoder.end()?;
+        Ok(Self { extent, proof })
+    }
 }
 
 /// Returns the key of a segment's row.

@@ -11,6 +11,7 @@ pub mod codec;
 pub mod journal;
 pub mod keys;
 pub mod mark;
+pub mod proof;
 pub mod record;
 pub mod row;
 pub mod run;

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use super::codec::{Decoder, Encoder, Malformed};
+use super::proof::Proof;
 use crate::digest::Digest;
 use crate::extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 use crate::limits::{MANIFEST_ATTRIBUTES_BYTES_MAX, MANIFEST_CHILDREN_MAX, ORIGIN_BYTES_MAX};
@@ -140,6 +141,8 @@ pub enum Operation {
         digest: Digest,
         /// Extent of the damaged bytes.
         extent: Extent,
+        /// What a read must prove to clear the mark.
+        proof: Proof,
     },
     /// Clears the mark of damage: a later read found the bytes at this extent intact.
     MarkWhole {
@@ -262,10 +265,7 @@ impl Operation {
                 out.u64(id.0).text(name);
                 8
             }
-            Self::ForgetRepository { id } => {
-                out.u64(id.0);
-                9
-            }
+            Self::ForgetRepository { id } => numbered(out, id.0, 9),
             Self::RetireManifest { repository, digest } => named(out, *repository, digest, 10),
             Self::DropEdges {
                 repository,
@@ -280,11 +280,16 @@ impl Operation {
             }
             Self::ForgetManifest { repository, digest } => named(out, *repository, digest, 12),
             Self::PlaceBlob { digest, extent } => encode_place(digest, extent, out, 64),
-            Self::ReserveSegmentIds { limit } => {
-                out.u64(limit.0);
-                65
+            Self::ReserveSegmentIds { limit } => numbered(out, limit.0, 65),
+            Self::MarkDamaged {
+                digest,
+                extent,
+                proof,
+            } => {
+                let kind = encode_place(digest, extent, out, 66);
+                proof.encode(out);
+                kind
             }
-            Self::MarkDamaged { digest, extent } => encode_place(digest, extent, out, 66),
             Self::MarkWhole { digest, extent } => encode_place(digest, extent, out, 67),
             Self::RemoveBlob { digest, extent } => encode_place(digest, extent, out, 68),
             Self::ClearSuspect { digest } => {
@@ -366,6 +371,7 @@ impl Operation {
             66 => Self::MarkDamaged {
                 digest: from.digest()?,
                 extent: decode_extent(from)?,
+                proof: Proof::decode(from)?,
             },
             67 => Self::MarkWhole {
                 digest: from.digest()?,
@@ -382,6 +388,12 @@ impl Operation {
         };
         Ok(Some(operation))
     }
+}
+
+/// Writes an operation that consists of a number.
+fn numbered(out: &mut Encoder, number: u64, kind: u16) -> u16 {
+    out.u64(number);
+    kind
 }
 
 /// Writes an operation that consists of a repository and a digest.
@@ -473,13 +485,6 @@ mod tests {
         let repository = RepositoryId(7);
         let digest = Digest::of(Algorithm::Sha256, b"x");
         let wide = Digest::of(Algorithm::Sha512, b"x");
-        let extent = Extent {
-            volume: VolumeId(0),
-            segment: SegmentId(3),
-            offset: 4096,
-            length: 1 << 33,
-            layout: Layout::Trailing,
-        };
         let entry = ManifestEntry {
             digest,
             size: 512,
@@ -531,15 +536,35 @@ mod tests {
                 repository,
                 digest: wide,
             },
-            Operation::PlaceBlob { digest, extent },
-            Operation::ReserveSegmentIds {
-                limit: SegmentId(4096),
-            },
         ];
-        let digest = wide;
-        kinds.push(Operation::MarkDamaged { digest, extent });
-        kinds.push(Operation::MarkWhole { digest, extent });
+        kinds.extend(every_placement(digest, wide));
         kinds
+    }
+
+    fn every_placement(digest: Digest, wide: Digest) -> [Operation; 6] {
+        let extent = Extent {
+            volume: VolumeId(0),
+            segment: SegmentId(3),
+            offset: 4096,
+            length: 1 << 33,
+            layout: Layout::Trailing,
+        };
+        let limit = SegmentId(4096);
+        [
+            Operation::PlaceBlob { digest, extent },
+            Operation::ReserveSegmentIds { limit },
+            Operation::MarkDamaged {
+                digest: wide,
+                extent,
+                proof: Proof::Digest,
+            },
+            Operation::MarkWhole {
+                digest: wide,
+                extent,
+            },
+            Operation::RemoveBlob { digest, extent },
+            Operation::ClearSuspect { digest },
+        ]
     }
 
     fn sample() -> Transaction {
@@ -566,11 +591,11 @@ mod tests {
     fn golden_bytes() {
         let bytes = encoded(&sample());
         assert_eq!(Transaction::decode(&mut Decoder::new(&bytes)), Ok(sample()));
-        assert_eq!(bytes.len(), 1297);
+        assert_eq!(bytes.len(), 1407);
         assert_eq!(crate::format::codec::checksum(&bytes), GOLDEN);
     }
 
-    const GOLDEN: u32 = 2_404_338_894;
+    const GOLDEN: u32 = 1_816_427_838;
 
     /// Guards: a cut or changed transaction is an error, never a panic or a read past its end.
     #[test]

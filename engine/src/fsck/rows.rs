@@ -11,7 +11,7 @@ use crate::catalog::{Repository, View};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::extent::SegmentId;
-use crate::format::keys::SegmentUse;
+use crate::format::keys::{DamagedPlace, SegmentUse};
 use crate::format::record::RecordPlaces;
 use crate::recovery::apply::segment_path;
 use crate::table::resident;
@@ -84,7 +84,8 @@ async fn segments(view: &View, store: &Path, report: &mut FsckReport) -> Result<
 /// Checks the marks of damage: each must be of the stored extent, because a new copy clears the mark. Lists them all.
 async fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<()> {
     let mut marks = view.damaged();
-    while let Some((digest, extent)) = marks.next_resident().await? {
+    while let Some((digest, place)) = marks.next_resident().await? {
+        let DamagedPlace { extent, proof } = place;
         if view
             .read(|view| view.blob(&digest))
             .await?
@@ -94,8 +95,8 @@ async fn damaged(view: &View, store: &Path, report: &mut FsckReport) -> Result<(
             report.add(Severity::Damage, store, what);
         } else {
             let what = format!(
-                "{digest} at {extent} was found damaged by an earlier read, and is not served; a full read that \
-                 finds it intact, or a push of the same content, clears the mark"
+                "{digest} at {extent} was found damaged by {proof}, and is not served; another one that finds all \
+                 of it intact, or a push of the same content, clears the mark"
             );
             report.add(
                 Severity::Leftover,

@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering;
 
 use crate::digest::Digest;
 use crate::extent::{Extent, SegmentId};
+use crate::format::keys::DamagedPlace;
+use crate::format::proof::Proof;
 use crate::format::record::RecordPlaces;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Notify, OnceLock};
 
@@ -34,8 +36,8 @@ pub(crate) struct DamageMark {
     pub digest: Digest,
     /// The place.
     pub extent: Extent,
-    /// Whether the place is damaged; otherwise it is intact again.
-    pub damaged: bool,
+    /// What a read must prove to clear the damage; `None` if the place is intact again.
+    pub proof: Option<Proof>,
 }
 
 #[derive(Debug, Default)]
@@ -56,18 +58,6 @@ struct Damage {
     proof: Proof,
     /// Spans of the segment that were not verified since.
     unverified: Vec<Range<u64>>,
-}
-
-/// What a verified read proves. A later one includes those before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) enum Proof {
-    /// The bytes match their checksums. They may come from the page cache, which may have what the drive lost.
-    #[default]
-    Read,
-    /// So do the bytes on the drive.
-    Drive,
-    /// The whole has its digest, too.
-    Digest,
 }
 
 impl Damaged {
@@ -153,9 +143,7 @@ impl Damaged {
     /// Remembers the same, until a read that proves `proof` clears it.
     pub(crate) fn mark_wrong_until(&self, digest: Digest, extent: Extent, proof: Proof) {
         let mut places = self.lock_to_add();
-        let needed = &mut places.entry(digest, extent).proof;
-        *needed = proof.max(*needed);
-        if places.set_wrong(digest, extent) {
+        if places.set_wrong(digest, extent, proof) {
             places.unrecorded.push((digest, extent));
             drop(places);
             self.found.notify_one();
@@ -173,8 +161,9 @@ impl Damaged {
     }
 
     /// Adds a place that was recorded before this open.
-    pub(crate) fn set_recorded(&self, digest: Digest, extent: Extent) {
-        self.lock_to_add().set_wrong(digest, extent);
+    pub(crate) fn set_recorded(&self, digest: Digest, place: &DamagedPlace) {
+        let DamagedPlace { extent, proof } = *place;
+        self.lock_to_add().set_wrong(digest, extent, proof);
     }
 
     /// Resolves when there is something to record; for the one task that records.
@@ -189,14 +178,15 @@ impl Damaged {
         let mut places = self.places.lock();
         let rest = places.unrecorded.len().saturating_sub(count);
         let taken = places.unrecorded.split_off(rest);
-        let is_wrong = |digest: &Digest, extent: &Extent| {
+        let proof = |digest: &Digest, extent: &Extent| {
             let damage = places.known.get(digest).and_then(|known| known.get(extent));
-            damage.is_some_and(|damage| damage.wrong)
+            let wrong = damage.filter(|damage| damage.wrong);
+            wrong.map(|damage| damage.proof)
         };
         let marks = taken.into_iter().map(|(digest, extent)| DamageMark {
             digest,
             extent,
-            damaged: is_wrong(&digest, &extent),
+            proof: proof(&digest, &extent),
         });
         marks.collect()
     }
@@ -268,14 +258,16 @@ impl Places {
         known.entry(extent).or_default()
     }
 
-    /// Marks a place as wrong; returns whether that is new. All of the payload must be verified to clear it, which
-    /// includes frame and table.
-    fn set_wrong(&mut self, digest: Digest, extent: Extent) -> bool {
+    /// Marks a place as wrong until a read proves `proof`; returns whether that is new, or was known by a weaker proof.
+    /// All of the payload must be verified to clear it, which includes frame and table.
+    fn set_wrong(&mut self, digest: Digest, extent: Extent, proof: Proof) -> bool {
         let damage = self.entry(digest, extent);
+        let is_stronger = damage.proof < proof;
+        damage.proof = damage.proof.max(proof);
         let end = extent.offset.saturating_add(extent.length.max(1));
         damage.unverified.clear();
         damage.unverified.push(extent.offset..end);
-        !std::mem::replace(&mut damage.wrong, true)
+        !std::mem::replace(&mut damage.wrong, true) || is_stronger
     }
 
     /// Keeps the places of `digest` for which `keep` returns true.

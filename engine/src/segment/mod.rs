@@ -23,7 +23,7 @@ mod tests;
 mod uncached;
 mod verifier;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -35,11 +35,10 @@ use crate::io::{Directory, Env};
 use crate::memory::ReadPool;
 use crate::options::Options;
 use crate::poison::Poison;
-
-use crate::sync::oneshot;
+use crate::sync::{Mutex, oneshot};
 use crate::vocabulary::ClientId;
 pub(crate) use appender::{Appended, Appender, SmallBlob};
-pub(crate) use damaged::{DamageMark, Damaged, Proof};
+pub(crate) use damaged::{DamageMark, Damaged};
 pub(crate) use dedicated::DedicatedWriter;
 pub(crate) use files::{AbandonGuard, SegmentFile, SegmentFiles, parse_segment_name, segment_name};
 pub(crate) use ids::{RESERVE_IDS, SegmentIds};
@@ -61,6 +60,8 @@ pub(crate) struct Segments {
     in_use: Arc<SegmentsInUse>,
     pool: ReadPool,
     damaged: Arc<Damaged>,
+    /// Segments whose header was found damaged and logged.
+    bad_headers: Mutex<HashSet<SegmentId>>,
 }
 
 impl Segments {
@@ -87,6 +88,7 @@ impl Segments {
             in_use,
             pool,
             damaged,
+            bad_headers: Mutex::default(),
         })
     }
 
@@ -155,6 +157,23 @@ impl Segments {
     /// Opens a segment for reads of the drive, which leave the page cache as it is.
     pub(crate) async fn open_uncached(&self, id: SegmentId) -> Result<UncachedSegment> {
         UncachedSegment::open(&self.files, &self.pool, id).await
+    }
+
+    /// Starts a walk over the records of a segment, which end at `end`. Returns `None` if its header is not intact, and
+    /// logs that once.
+    pub(crate) async fn walk(
+        &self,
+        segment: &mut UncachedSegment,
+        end: u64,
+    ) -> Result<Option<RecordWalk>> {
+        let what = match RecordWalk::start(segment, end).await? {
+            Ok(walk) => return Ok(Some(walk)),
+            Err(what) => what,
+        };
+        if self.bad_headers.lock().insert(segment.id()) {
+            tracing::error!(segment = %segment.id(), %what, "the header of a segment is damaged, so it is never compacted; its blobs are served, and scrub checks each; check the drive");
+        }
+        Ok(None)
     }
 
     /// Opens the blob `digest` at `extent` for `client`. The reader keeps the bytes readable until it drops, even if

@@ -8,6 +8,7 @@ use super::uncached::UncachedSegment;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::extent::{Extent, Layout};
+use crate::format::codec::Malformed;
 use crate::format::record::{FRAME_BYTES, FoundFrame, RECORD_ALIGN, RecordPlaces, pad64};
 use crate::format::segment::{HEADER_BYTES, SegmentClass, SegmentHeader};
 
@@ -30,16 +31,20 @@ pub(crate) struct RecordWalk {
 }
 
 impl RecordWalk {
-    /// Starts at the first record of a segment whose records end at `end`. Returns `None` if the header is not intact.
-    pub(crate) async fn start(segment: &mut UncachedSegment, end: u64) -> Result<Option<Self>> {
+    /// Starts at the first record of a segment whose records end at `end`. The inner error says why the header is not
+    /// intact.
+    pub(super) async fn start(
+        segment: &mut UncachedSegment,
+        end: u64,
+    ) -> Result<std::result::Result<Self, Malformed>> {
         let header_end = HEADER_BYTES as u64;
         if segment.len() < header_end {
-            return Ok(None);
+            return Ok(Err(Malformed("the file ends in it".to_owned())));
         }
         let header = segment.window(0..header_end).await?;
         let header = SegmentHeader::decode_of(&header, segment.store(), segment.id());
         let end = end.min(segment.len());
-        Ok(header.ok().map(|header| Self {
+        Ok(header.map(|header| Self {
             class: header.class,
             at: match header.class {
                 SegmentClass::Shared => header_end,

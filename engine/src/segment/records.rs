@@ -11,12 +11,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::Segments;
-use super::damaged::{Damaged, Proof};
+use super::damaged::Damaged;
 use super::record_walk::{RecordWalk, WalkedRecord};
 use super::uncached::UncachedSegment;
 use super::verifier::RecordVerifier;
 use crate::error::{Error, Result};
 use crate::extent::{Layout, SegmentId};
+use crate::format::proof::Proof;
 use crate::format::record::RecordPlaces;
 use crate::io::Env;
 
@@ -43,13 +44,18 @@ impl RecordScan {
     /// Opens a segment and starts at its first record.
     pub(super) async fn open(segments: &Segments, id: SegmentId) -> Result<Self> {
         let mut segment = segments.open_uncached(id).await?;
-        let walk = RecordWalk::start(&mut segment, u64::MAX).await?;
+        let walk = segments.walk(&mut segment, u64::MAX).await?;
         Ok(Self {
             segment,
             walk,
             damaged: Arc::clone(segments.damaged()),
             env: segments.files().env().clone(),
         })
+    }
+
+    /// Returns whether the segment's header is intact.
+    pub(crate) fn has_header(&self) -> bool {
+        self.walk.is_some()
     }
 
     /// Takes the number of bytes that were read from the file since the last call.

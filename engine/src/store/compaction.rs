@@ -173,10 +173,11 @@ pub(super) async fn compact(
             job: &job,
             pace: &mut pace,
             report: CompactionReport::default(),
+            left_because: None,
         };
         let ended = async {
             run.segment(&candidate).await?;
-            memory.note_end(inner, &candidate, &mut run.report).await?;
+            memory.note_end(&candidate, &mut run).await?;
             reclaim(inner).await
         };
         let ended = ended.await;
@@ -287,18 +288,19 @@ impl Memory {
         Ok((worth, empty_in_use))
     }
 
-    /// Looks at what a run left in a segment.
-    async fn note_end(
-        &mut self,
-        inner: &Inner,
-        candidate: &Candidate,
-        report: &mut CompactionReport,
-    ) -> Result<()> {
+    /// Looks at what a run left in a segment. Logs once that it stays.
+    async fn note_end(&mut self, candidate: &Candidate, run: &mut Run<'_>) -> Result<()> {
+        let (inner, report) = (run.inner, &mut run.report);
         let view = View::new(inner.sequencer.durable());
         if let Some(left) = view.read(|view| view.segment(candidate.id)).await? {
             let now = inner.env.clock.monotonic();
-            self.stuck.insert(candidate.id, (left.live_blobs, now));
+            let known = self.stuck.insert(candidate.id, (left.live_blobs, now));
             report.left = 1;
+            if known.is_none_or(|(live, _)| live != left.live_blobs) {
+                let why = run.left_because.take();
+                let why = why.unwrap_or_else(|| "blobs in it are damaged".to_owned());
+                tracing::error!(segment = %candidate.id, blobs = left.live_blobs, %why, "a segment could not be compacted, and its dead bytes stay; push the content again that `tonnage scrub` reports as damaged; compaction tries again every hour");
+            }
         } else {
             self.stuck.remove(&candidate.id);
             inner.compaction.shrunk.lock().remove(&candidate.id);
@@ -315,6 +317,8 @@ struct Run<'a> {
     job: &'a Job,
     pace: &'a mut Pace,
     report: CompactionReport,
+    /// Why the segment stays, if not for damaged blobs.
+    left_because: Option<String>,
 }
 
 impl Run<'_> {
@@ -323,8 +327,11 @@ impl Run<'_> {
         let inner = self.inner;
         let mut records = match inner.segments.records(candidate.id).await {
             Ok(records) => records,
-            Err(error) => return self.unreadable(candidate, error).await,
+            Err(error) => return self.unreadable(error),
         };
+        if !records.has_header() {
+            self.left_because = Some("its header is damaged".to_owned());
+        }
         let mut batch = Vec::new();
         loop {
             let record = match records.next().await {
@@ -332,7 +339,7 @@ impl Run<'_> {
                 Ok(None) => break,
                 Err(error) => {
                     self.flush(batch).await?;
-                    return self.unreadable(candidate, error).await;
+                    return self.unreadable(error);
                 }
             };
             self.spend(records.take_read_bytes()).await?;
@@ -370,18 +377,11 @@ impl Run<'_> {
 
     /// Decides about a segment that cannot be opened or read. It may be gone, because its last blob was removed. One
     /// that is damaged stays.
-    async fn unreadable(&self, candidate: &Candidate, error: Error) -> Result<()> {
+    fn unreadable(&mut self, error: Error) -> Result<()> {
         if error.is_not_attempted() {
             return Err(error);
         }
-        let view = View::new(self.inner.sequencer.durable());
-        if view
-            .read(|view| view.segment(candidate.id))
-            .await?
-            .is_some()
-        {
-            tracing::error!(%error, "a segment cannot be read as a whole, so it is not compacted; `tonnage fsck` lists its blobs");
-        }
+        self.left_because = Some(error.to_string());
         Ok(())
     }
 

@@ -315,8 +315,8 @@ async fn mark_damage(
     let truncated = gone.chain(plan.truncated.iter().copied());
     segments.damaged().set_truncated(truncated.collect());
     let mut damaged = View::new(Arc::new(state.clone())).damaged();
-    while let Some((digest, extent)) = damaged.next_resident().await? {
-        segments.damaged().set_recorded(digest, extent);
+    while let Some((digest, place)) = damaged.next_resident().await? {
+        segments.damaged().set_recorded(digest, &place);
         report.blobs_damaged += 1;
     }
     Ok(())

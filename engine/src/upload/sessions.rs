@@ -15,7 +15,7 @@ use super::request::Upload;
 use super::session::Session;
 use super::session_table::SessionTable;
 use super::shared::{Shared, UploadIdentity};
-use super::space::Space;
+use super::space::EvictionState;
 use super::staging::StagingBudget;
 use super::watermark::Measurement;
 use super::{Existing, UploadStatus};
@@ -60,7 +60,7 @@ impl Uploads {
             segments,
             options,
             staging,
-            space: Space::default(),
+            evictions: EvictionState::default(),
             measurement: Measurement::default(),
             sessions: Arc::downgrade(&sessions),
             held: Arc::default(),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use super::session_table::SessionTable;
-use super::space::Space;
+use super::space::EvictionState;
 use super::staging::StagingBudget;
 use super::watermark::Measurement;
 use crate::io::{Directory, Env};
@@ -20,7 +20,7 @@ pub(super) struct Shared {
     pub(super) segments: Arc<Segments>,
     pub(super) options: Options,
     pub(super) staging: Arc<StagingBudget>,
-    pub(super) space: Space,
+    pub(super) evictions: EvictionState,
     pub(super) measurement: Measurement,
     pub(super) sessions: Weak<SessionTable>,
     /// Notified when an upload holds memory or a descriptor that it did not hold before.

@@ -16,9 +16,9 @@ use super::shared::Shared;
 use crate::error::{Error, Result};
 use crate::sync::AtomicU64;
 
-/// The state of ending uploads for space.
+/// Which idle uploads are being ended for space, and how often that freed some.
 #[derive(Debug, Default)]
-pub(super) struct Space {
+pub(super) struct EvictionState {
     /// Held while an upload is being ended.
     ending: tokio::sync::Mutex<()>,
     /// Number of times that space was freed.
@@ -44,7 +44,7 @@ impl Attempts<'_> {
         let Some(freed) = self.shared.make_space(self.freed_before).await else {
             return false;
         };
-        self.freed_before = self.shared.space.freed();
+        self.freed_before = self.shared.evictions.freed();
         self.may_end = freed;
         true
     }
@@ -66,7 +66,7 @@ macro_rules! with_space {
 
 pub(super) use with_space;
 
-impl Space {
+impl EvictionState {
     /// Waits until no upload is being ended, and prevents that another one is.
     pub(super) async fn lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.ending.lock().await
@@ -82,7 +82,7 @@ impl Shared {
     pub(super) fn attempts(&self) -> Attempts<'_> {
         Attempts {
             shared: self,
-            freed_before: self.space.freed(),
+            freed_before: self.evictions.freed(),
             may_end: true,
         }
     }
@@ -94,8 +94,8 @@ impl Shared {
         let clock = &self.env.clock;
         let until = clock.monotonic() + QUIET;
         loop {
-            let one_at_a_time = self.space.lock().await;
-            if self.space.freed() != freed_before {
+            let one_at_a_time = self.evictions.lock().await;
+            if self.evictions.freed() != freed_before {
                 return Some(true);
             }
             let sessions = self.sessions.upgrade()?;
@@ -110,7 +110,7 @@ impl Shared {
     }
 
     /// Ends the longest idle upload and waits until its files are removed; returns whether that freed space, or `None`
-    /// if none can be ended. The caller holds [`Space::lock`].
+    /// if none can be ended. The caller holds [`EvictionState::lock`].
     pub(super) async fn end_one(&self, sessions: &SessionTable, now: Duration) -> Option<bool> {
         let free_before = self.measure().await;
         let session = sessions.evict_for_space(now)?;
@@ -124,7 +124,7 @@ impl Shared {
             _ => true,
         };
         if freed {
-            self.space.freed.fetch_add(1, Ordering::AcqRel);
+            self.evictions.freed.fetch_add(1, Ordering::AcqRel);
         }
         Some(freed)
     }

@@ -130,7 +130,7 @@ impl Shared {
         let clock = &self.env.clock;
         let began = clock.monotonic();
         loop {
-            let one_at_a_time = self.space.lock().await;
+            let one_at_a_time = self.evictions.lock().await;
             let stale = clock.monotonic().saturating_sub(STALE_AFTER);
             if !self.measurement.is_newer_than(stale) {
                 self.measure().await;

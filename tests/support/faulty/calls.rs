@@ -20,6 +20,7 @@ use fuser::{
     ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
+use rustix::fs::OFlags;
 
 use super::store::{Disk, Kind, Store};
 
@@ -101,7 +102,7 @@ impl Calls {
 
     fn create_file(&self, path: &Path, mode: u32, flags: i32) -> io::Result<()> {
         self.chance(Kind::NewName)?;
-        let exclusive = rustix::fs::OFlags::EXCL.bits().cast_signed();
+        let exclusive = OFlags::EXCL.bits().cast_signed();
         fs::File::options()
             .read(true)
             .write(true)
@@ -253,8 +254,11 @@ impl Filesystem for Calls {
         reply.ok();
     }
 
-    fn open(&self, _: &Request, number: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, number: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         answer!(reply, self.chance(Kind::Name));
+        if flags.0 & OFlags::DIRECT.bits().cast_signed() != 0 {
+            answer!(reply, self.chance(Kind::Direct));
+        }
         let (handle, flags) = answer!(reply, self.open_disk(number.0));
         reply.opened(handle, flags);
     }

@@ -44,6 +44,8 @@ pub struct Rates {
     pub short: u64,
     /// EINTR of reads and writes.
     pub interrupted: u64,
+    /// EINVAL of opens for direct I/O.
+    pub direct: u64,
 }
 
 /// Counts of injected faults.
@@ -55,6 +57,8 @@ pub struct Done {
     pub short: u64,
     /// Failed syncs.
     pub syncs: u64,
+    /// Failed opens for direct I/O.
+    pub direct: u64,
     /// Writes that were lost by failed syncs and power cuts.
     pub lost: u64,
 }

@@ -106,6 +106,8 @@ pub(super) enum Kind {
     /// A change of a name that takes space.
     NewName,
     Sync,
+    /// An open for direct I/O.
+    Direct,
 }
 
 impl Store {
@@ -153,9 +155,12 @@ impl Store {
             Kind::Name => (rates.names, 0, 0),
             Kind::NewName => (rates.names, rates.full, 0),
             Kind::Sync => (rates.syncs, 0, 0),
+            Kind::Direct => (rates.direct, 0, 0),
         };
         let drawn = chances.choices.between(0, 10_000);
-        let failure = if drawn < broken {
+        let failure = if drawn < broken && kind == Kind::Direct {
+            Errno::INVAL
+        } else if drawn < broken {
             Errno::IO
         } else if drawn < broken + full / 2 {
             Errno::NOSPC
@@ -168,6 +173,7 @@ impl Store {
         };
         chances.done.failed += 1;
         chances.done.syncs += u64::from(kind == Kind::Sync);
+        chances.done.direct += u64::from(kind == Kind::Direct);
         Err(failure)
     }
 

@@ -5,7 +5,8 @@
 use bytes::Bytes;
 use tonnage_engine::format::codec::{Decoder, Encoder};
 use tonnage_engine::format::keys::{
-    self, RepositoryUsage, SegmentUse, Slot, TagValue, digest_after, number_after, text_after,
+    self, DamagedPlace, RepositoryUsage, SegmentUse, Slot, TagValue, digest_after, number_after,
+    text_after,
 };
 use tonnage_engine::format::record::RecordPlaces;
 use tonnage_engine::{Algorithm, Digest};
@@ -50,8 +51,8 @@ pub fn run(bytes: &[u8]) {
         5 => key(rest),
         6 => drop(fuzz_entry::read_attributes(rest)),
         7 => {
-            if let Ok(extent) = keys::decode_place(rest) {
-                assert_eq!(keys::encode_place(&extent), rest);
+            if let Ok(place) = DamagedPlace::decode(rest) {
+                assert_eq!(place.encode(), rest);
             }
         }
         8 => {

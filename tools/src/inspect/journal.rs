@@ -132,7 +132,11 @@ fn words_of(operation: &Operation) -> String {
         }
         Operation::PlaceBlob { digest, extent } => format!("place {digest} in {extent}"),
         Operation::ReserveSegmentIds { limit } => format!("reserve segment ids below {limit}"),
-        Operation::MarkDamaged { digest, extent } => format!("mark {digest} damaged at {extent}"),
+        Operation::MarkDamaged {
+            digest,
+            extent,
+            proof,
+        } => format!("mark {digest} damaged at {extent}, found by {proof}"),
         Operation::MarkWhole { digest, extent } => format!("mark {digest} whole at {extent}"),
         Operation::RemoveBlob { digest, extent } => format!("remove {digest} from {extent}"),
         Operation::ClearSuspect { digest } => format!("clear suspect {digest}"),

@@ -17,10 +17,11 @@ use crate::commit::Sequencer;
 use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::extent::{Extent, SegmentId};
+use crate::format::proof::Proof;
 use crate::io::Env;
 use crate::jobs::{Job, JobKind};
 use crate::pace::Pace;
-use crate::segment::{Proof, RecordVerifier, RecordWalk, Segments, UncachedSegment};
+use crate::segment::{RecordVerifier, Segments, UncachedSegment};
 use crate::store::Inner;
 
 /// Pause before a segment that could not be opened is tried again, and how often that is.
@@ -163,7 +164,7 @@ impl Pass {
         end: u64,
         named: &mut HashSet<u64>,
     ) -> Result<()> {
-        let walk = RecordWalk::start(segment, end).await?;
+        let walk = self.segments.walk(segment, end).await?;
         let Some(mut walk) = walk else { return Ok(()) };
         while let Some(record) = walk.next(segment).await? {
             let (digest, extent) = (record.digest, record.extent);
