@@ -2,7 +2,9 @@
 //! removes its remaining rows.
 
 use bytes::Bytes;
-use tonnage_engine::{Algorithm, Change, Digest, Error, FinishedBlob, ManifestEntry, Store};
+use tonnage_engine::{
+    Algorithm, Change, CollectionRequest, Digest, Error, FinishedBlob, ManifestEntry, Store,
+};
 use tonnage_tests::batch_of;
 use tonnage_tests::by_name::ByName as _;
 use tonnage_tests::machine::{Machine, Outcome, Policy};
@@ -86,7 +88,7 @@ async fn wait_for_row_removal(machine: &Machine, store: &Store) {
 
 /// Guards: DURABILITY.md, "Delete a repository": after a stop anywhere, the repository exists as a whole or not at all,
 /// and a deleted one stays deleted. A repository created under its name is empty. The next open removes the remaining
-/// rows and changes nothing else.
+/// rows and changes nothing else. A collection of a closed store waits for that.
 #[test]
 fn a_deleted_repository_stays_deleted_and_loses_its_rows() {
     let seed = 3;
@@ -168,7 +170,13 @@ fn stopped(seed: u64, stop_after: u64, answered: u64) -> bool {
                 tags == 0 || stop_after < answered,
                 "{stop_after}: the deleted repository is back"
             );
-            wait_for_row_removal(&next, &store).await;
+            let request = CollectionRequest {
+                was_closed: true,
+                ..CollectionRequest::default()
+            };
+            store.collect(request).await.expect("collected");
+            let left_rows = store.stats().await.unwrap().deletions_unfinished;
+            assert_eq!(left_rows, 0, "collection waits until all rows are removed");
             assert_eq!(
                 store
                     .view()

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::Inner;
 use super::background::{or_closing, yield_now};
 use super::compaction::{self, CompactionReport};
+use super::purge;
 use super::reclaim::reclaim;
 use crate::catalog::View;
 use crate::collection::{Due, GraceClock, Verdict, is_in_grace, judge};
@@ -238,6 +239,10 @@ async fn cycle(inner: &Inner) -> Result<CollectionReport> {
 
 /// Runs one cycle now.
 pub(super) async fn collect(inner: &Inner, request: CollectionRequest) -> Result<CollectionReport> {
+    if request.was_closed && !request.dry_run {
+        // This open ends with the cycle, and what is left of deletions holds blobs.
+        purge::finished(inner).await?;
+    }
     let mut cycle = Cycle::begin(inner, request, false).await;
     cycle.settle_suspects().await?;
     cycle.end().await

@@ -5,6 +5,7 @@
 //! Invariant: one step at a time, each durable before the next is computed. So no other commit waits longer than one
 //! step, and the memory needed is that of one step and of what no checkpoint has written yet.
 
+use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -48,6 +49,28 @@ pub(super) async fn task(store: Weak<Inner>, due: Arc<Notify>, mut closing: watc
                     return;
                 }
             }
+        }
+    }
+}
+
+/// Waits until no rows of deleted repositories and manifests are left.
+///
+/// # Errors
+/// [`Error::Closed`] if the store closes first.
+pub(super) async fn finished(inner: &Inner) -> Result<()> {
+    let mut closing = inner.closing.subscribe();
+    loop {
+        inner.poison.check()?;
+        // Enabled before the state is read, so that no step is missed.
+        let mut published = pin!(inner.sequencer.published.notified());
+        published.as_mut().enable();
+        let view = View::new(inner.sequencer.durable());
+        let deleted = view.read(View::next_deleted).await?.is_some();
+        if !deleted && view.read(View::next_retired).await?.is_none() {
+            return Ok(());
+        }
+        if !or_closing(published, &mut closing).await {
+            return Err(Error::Closed);
         }
     }
 }
