@@ -4,7 +4,8 @@
 //! the work, and when it starts.
 //!
 //! Invariants: a job is listed from its beginning until its handle drops. It is paused and cancelled only at its own
-//! checkpoints, between two steps, so a step is never left half done.
+//! checkpoints, between two steps, so a step is never left half done. A step that waits for something outside of the
+//! store may end early ([`Job::stopped`]).
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -25,6 +26,8 @@ pub enum JobKind {
     Compaction,
     /// Reads and verifies blobs.
     Scrub,
+    /// Fetches damaged blobs from another registry.
+    Repair,
 }
 
 impl JobKind {
@@ -34,6 +37,7 @@ impl JobKind {
             Self::Collection => "collection",
             Self::Compaction => "compaction",
             Self::Scrub => "scrub",
+            Self::Repair => "repair",
         }
     }
 
@@ -41,7 +45,7 @@ impl JobKind {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Collection => "suspects",
-            Self::Compaction | Self::Scrub => "bytes",
+            Self::Compaction | Self::Scrub | Self::Repair => "bytes",
         }
     }
 }
@@ -181,7 +185,7 @@ impl State {
 
 /// A running job. It is no longer listed once this drops.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub struct Job {
     jobs: Arc<Jobs>,
     id: u64,
     state: Arc<State>,
@@ -189,17 +193,17 @@ pub(crate) struct Job {
 
 impl Job {
     /// Returns its number.
-    pub(crate) fn id(&self) -> u64 {
+    pub fn id(&self) -> u64 {
         self.id
     }
 
     /// Sets how far the job has to go.
-    pub(crate) fn set_total(&self, total: u64) {
+    pub fn set_total(&self, total: u64) {
         self.state.total.store(total, Ordering::Relaxed);
     }
 
     /// Adds units that are done.
-    pub(crate) fn progress(&self, units: u64) {
+    pub fn progress(&self, units: u64) {
         self.state.done.fetch_add(units, Ordering::Relaxed);
     }
 
@@ -207,7 +211,7 @@ impl Job {
     ///
     /// # Errors
     /// [`Error::Cancelled`] if an operator cancelled the job, [`Error::Closed`] if the store closes.
-    pub(crate) async fn checkpoint(&self) -> Result<()> {
+    pub async fn checkpoint(&self) -> Result<()> {
         let clock = &self.jobs.clock;
         let began = clock.monotonic();
         let mut waited = false;
@@ -215,11 +219,8 @@ impl Job {
             // Enabled before the flags are read, so that no change is missed.
             let mut changed = pin!(self.state.changed.notified());
             changed.as_mut().enable();
-            if self.jobs.closed.load(Ordering::Acquire) {
-                return Err(Error::Closed);
-            }
-            if self.state.ended.load(Ordering::Acquire) {
-                return Err(Error::Cancelled);
+            if let Some(why) = self.end() {
+                return Err(why);
             }
             if !self.state.paused.load(Ordering::Acquire) {
                 break;
@@ -233,6 +234,27 @@ impl Job {
             self.state.paused_ms.fetch_add(pause, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Resolves once the job must end, to the reason: for a job that waits inside a step for something else.
+    pub async fn stopped(&self) -> Error {
+        loop {
+            let mut changed = pin!(self.state.changed.notified());
+            changed.as_mut().enable();
+            if let Some(why) = self.end() {
+                return why;
+            }
+            changed.await;
+        }
+    }
+
+    /// Returns why the job must end, if it must.
+    fn end(&self) -> Option<Error> {
+        if self.jobs.closed.load(Ordering::Acquire) {
+            return Some(Error::Closed);
+        }
+        let cancelled = self.state.ended.load(Ordering::Acquire);
+        cancelled.then_some(Error::Cancelled)
     }
 }
 
@@ -270,6 +292,7 @@ mod tests {
         jobs.control(first.id(), JobControl::Resume);
         paused.now_or_never().unwrap().unwrap();
         jobs.control(first.id(), JobControl::Cancel);
+        assert!(first.stopped().now_or_never().is_some());
         let ended = first.checkpoint().now_or_never();
         assert!(matches!(ended, Some(Err(Error::Cancelled))));
         drop(first);

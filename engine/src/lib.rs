@@ -49,16 +49,17 @@ pub use extent::{Extent, Layout, Lsn, SegmentId, VolumeId};
 pub use finished_blob::{Committed, FinishedBlob};
 pub use format::keys::RepositoryUsage;
 pub use format::transaction::RepositoryId;
-pub use jobs::{JobControl, JobInfo, JobKind};
+pub use jobs::{Job, JobControl, JobInfo, JobKind};
 pub use lease::Pin;
 pub use memory::{HeldBytes, MemoryAccount, MemoryBudget, MemoryPriority, Reading};
 pub use options::{DESCRIPTORS_BESIDE_BLOBS, Options, UntaggedPolicy};
+pub use pace::Pace;
 pub use recovery::superblock::ADMIN_SOCKET;
 pub use segment::{BlobReader, BlobStream};
 pub use store::{
     CheckpointReport, ClosedStore, CollectedBlob, CollectedManifest, CollectionReport,
-    CollectionRequest, CollectionTotals, CompactionReport, OpenReport, RunStats, ScrubReport,
-    ScrubRequest, ScrubTotals, Store, StoreStats,
+    CollectionRequest, CollectionTotals, CompactionReport, DamagedBlobs, OpenReport, RunStats,
+    ScrubReport, ScrubRequest, ScrubTotals, Store, StoreStats,
 };
 pub use upload::{DiskSpace, Savepoint, Upload, UploadStatus};
 pub use vocabulary::{

@@ -3,7 +3,8 @@
 //! Layers, each using only those before it: `transport` (HTTP connections, for any content), [`oci`] (the
 //! specification's types, pure), [`registry`] (use cases, which use storage through [`registry::ports`]), `frontends`
 //! (routes, headers, statuses; one folder for each protocol). [`access`] determines who sends a request and decides
-//! what they may do; [`admin`] has the operations for users who may open the store's files.
+//! what they may do; [`admin`] has the operations for users who may open the store's files. [`repair`] heals damaged
+//! blobs from another registry, which [`outgoing`] reaches by HTTP.
 #![forbid(unsafe_code)]
 
 pub mod access;
@@ -12,10 +13,13 @@ mod clock;
 pub mod embedded;
 mod frontends;
 pub mod oci;
+pub mod outgoing;
 pub mod registry;
+pub mod repair;
 pub mod runtime;
 mod server;
 mod telemetry;
+mod tls;
 mod transport;
 
 #[cfg(feature = "fuzz-entry")]

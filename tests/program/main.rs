@@ -8,6 +8,7 @@ mod names;
 mod online;
 mod pushing;
 mod refused;
+mod repair;
 mod scrub;
 mod serving;
 mod stopped;

@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::json;
 use tonnage_engine::{Batch, Change, Error, Origin, Require, Store};
 use tonnage_server::admin::{
-    AdminError, DeleteRepository, DeleteTags, Operation, RepositoryContent, execute,
+    AdminError, DeleteRepository, DeleteTags, OpenStore, Operation, RepositoryContent, execute,
 };
 use tonnage_tests::client::whole;
 use tonnage_tests::registry::TestRegistry;
@@ -13,7 +13,7 @@ use crate::{MANIFEST, begin, push_blob, push_image, push_layers, put_manifest, s
 
 /// Carries out an admin operation on an open store.
 async fn ask<O: Operation>(store: &Store, operation: O) -> Result<O::Answer, AdminError> {
-    let answer = execute(store, operation.into()).await?;
+    let answer = execute(&OpenStore::new(store.clone()), operation.into()).await?;
     Ok(O::answer(answer).expect("the answer to this operation"))
 }
 

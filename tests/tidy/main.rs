@@ -43,13 +43,16 @@ const ENGINE: [&str; 32] = [
     "fsck",
 ];
 /// The modules of the server, in the same order.
-const SERVER: [&str; 11] = [
+const SERVER: [&str; 14] = [
     "clock",
+    "tls",
     "transport",
     "oci",
     "access",
     "registry",
     "embedded",
+    "outgoing",
+    "repair",
     "admin",
     "runtime",
     "telemetry",

@@ -11,6 +11,7 @@ use crate::commands::config_show::ConfigShow;
 use crate::commands::fsck::Fsck;
 use crate::commands::inspect::Inspect;
 use crate::commands::jobs::Jobs;
+use crate::commands::repair::RepairArguments;
 use crate::commands::repo_delete::RepoDelete;
 use crate::commands::repo_list::RepoList;
 use crate::commands::scrub::Scrub;
@@ -74,6 +75,17 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  tonnage scrub\n  \
         tonnage scrub --digests --rate '100 MiB' --data /srv/tonnage --json")]
     Scrub(Scrub),
+    /// Heal damaged blobs with content from another registry
+    ///
+    /// What scrub, reads or the last start found damaged is asked for there, under the names of the repositories that
+    /// have it here. What arrives is checked like a push. Exit codes are those of e2fsck: 0 nothing was damaged,
+    /// 1 all damage was healed, 4 there is still damage.
+    #[command(
+        after_help = "Examples:\n  tonnage repair --from https://registry.example.com --dry-run\n  \
+        tonnage repair --from https://mirror.example.com/prefix --username ci --password-stdin\n  \
+        tonnage repair --from http://10.0.0.2:5000 --data /srv/tonnage --json"
+    )]
+    Repair(RepairArguments),
     /// List what a running server does in the background; pause, resume or cancel it
     #[command(after_help = "Examples:\n  tonnage jobs --json\n  \
         tonnage jobs pause scrub\n  tonnage jobs cancel 7 --data /srv/tonnage")]

@@ -46,6 +46,11 @@ impl Exit {
         Self::NotFound,
     ];
 
+    /// For `repair`, in the manner of e2fsck: there was damage, and all of it was healed.
+    pub(crate) const HEALED: Self = Self::Problems;
+    /// For `repair`, in the manner of e2fsck: there is still damage.
+    pub(crate) const UNHEALED: Self = Self::Network;
+
     /// Returns the exit code. Codes are never reused for another meaning.
     const fn code(self) -> u8 {
         match self {
@@ -66,13 +71,15 @@ impl Exit {
         match self {
             Self::Done => "done",
             Self::Problems => {
-                "the check was completed and found problems (check-config, fsck, inspect, scrub, smoke)"
+                "the check was completed and found problems (check-config, fsck, inspect, scrub, smoke); repair: there was damage, all of it is healed"
             }
             Self::Usage => "the command line or the configuration is wrong; nothing was done",
             Self::Disk => {
                 "the disk, the output or a limit of the system prevented it: not writable, full, an I/O error, too few threads or open files"
             }
-            Self::Network => "a server cannot be reached, or an address cannot be listened on",
+            Self::Network => {
+                "a server cannot be reached, or an address cannot be listened on; repair: there is still damage"
+            }
             Self::InUse => "the store is in use by another process",
             Self::NotAStore => "the directory is not a store; nothing was changed",
             Self::NewerStore => "the store needs a newer tonnage; nothing was changed",

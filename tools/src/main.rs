@@ -18,6 +18,7 @@ mod serve;
 mod smoke;
 mod target;
 mod units;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -105,6 +105,11 @@ impl Socket {
             let what = format!("the server failed: {}", text.trim());
             return Err(Failure::new(Exit::Disk, what).hint(UNKNOWN_OUTCOME));
         }
+        if status == StatusCode::BAD_REQUEST {
+            let what = format!("the server rejected the request: {}", text.trim());
+            return Err(Failure::new(Exit::Usage, what)
+                .hint("nothing was done; use the same version of tonnage for both"));
+        }
         if status != StatusCode::OK {
             return Err(self.unusable(&format!("{status}: {}", text.trim())));
         }

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 
 use tonnage_engine::{ClosedStore, Options, Store};
-use tonnage_server::admin::{AdminAnswer, AdminError, AdminRequest, Operation, execute};
+use tonnage_server::admin::{AdminAnswer, AdminError, AdminRequest, OpenStore, Operation, execute};
 
 use crate::config;
 use crate::config::flags::ConfigFlags;
@@ -126,6 +126,9 @@ impl Target {
         if let AdminRequest::CollectGarbage(collect) = &mut request {
             collect.was_closed = true;
         }
+        if let AdminRequest::StartRepair(repair) = &mut request {
+            repair.was_closed = true;
+        }
         let answer = if request.changes_store() {
             self.change_closed(request)
         } else {
@@ -168,7 +171,7 @@ impl Target {
         };
         self.runtime.block_on(async {
             let (store, _) = Store::open_existing(env, &self.data, options).await?;
-            let answer = execute(&store, request).await;
+            let answer = execute(&OpenStore::new(store.clone()), request).await;
             let closed = store.close().await;
             let answer = answer?;
             closed?;
@@ -184,11 +187,16 @@ fn needs_server(request: &AdminRequest) -> Option<(&'static str, &'static str)> 
             "scrub is the check of a running one",
             "to check a closed store: tonnage fsck, with --deep to compute digests",
         )),
+        AdminRequest::GetRepair(_) => Some((
+            "a closed store has no repair that was started before",
+            "to repair it: tonnage repair",
+        )),
         AdminRequest::ListJobs(_) | AdminRequest::ControlJobs(_) => {
             Some(("only a running one has jobs", "start the server"))
         }
         AdminRequest::GetStats(_)
         | AdminRequest::CollectGarbage(_)
+        | AdminRequest::StartRepair(_)
         | AdminRequest::ListRepositories(_)
         | AdminRequest::ListTags(_)
         | AdminRequest::ListUsage(_)

@@ -198,6 +198,20 @@ impl Damaged {
         self.places.lock().unrecorded.extend(places);
     }
 
+    /// Returns whether any segment was truncated at open.
+    pub(crate) fn has_truncated(&self) -> bool {
+        let truncated = self.truncated.get();
+        truncated.is_some_and(|segments| !segments.is_empty())
+    }
+
+    /// Lists the blobs with a damaged place that reads or scrub found, in the order of their digests. A place may be
+    /// one that the blob has left.
+    pub(crate) fn marked(&self) -> Vec<Digest> {
+        let mut digests: Vec<_> = self.places.lock().known.keys().copied().collect();
+        digests.sort_unstable();
+        digests
+    }
+
     /// Returns whether `digest` is damaged at `extent`.
     pub(crate) fn contains(&self, digest: &Digest, extent: &Extent) -> bool {
         let marked = |places: &Places| {
@@ -209,9 +223,7 @@ impl Damaged {
 
     /// Returns whether `digest` may be damaged in any place. A cheap check before its place is looked up.
     pub(crate) fn may_contain(&self, digest: &Digest) -> bool {
-        let truncated = self.truncated.get();
-        truncated.is_some_and(|segments| !segments.is_empty())
-            || self.places.lock().known.contains_key(digest)
+        self.has_truncated() || self.places.lock().known.contains_key(digest)
     }
 
     /// Forgets damage of `digest` elsewhere, because its bytes are at `extent` now.

@@ -75,7 +75,7 @@ pub(super) async fn record(inner: &Inner) -> Result<()> {
                 let needed = needed.read(|view| view.needed_by(&digest, NAMED_MAX)).await;
                 let needed_by =
                     needed.map_or_else(|error| error.to_string(), |names| names.to_string());
-                tracing::error!(%digest, %extent, found_by = %proof, %needed_by, "a stored blob is damaged; push the same content again to heal it");
+                tracing::error!(%digest, %extent, found_by = %proof, %needed_by, "a stored blob is damaged; push the same content again or run `tonnage repair` to heal it");
             } else {
                 tracing::info!(%digest, %extent, "a blob that was recorded as damaged was read and is intact");
             }

@@ -21,6 +21,7 @@ mod closed;
 mod collection;
 mod compaction;
 mod damage;
+mod damaged_blobs;
 mod open;
 mod purge;
 mod reclaim;
@@ -44,7 +45,7 @@ use crate::error::{Error, Result};
 use crate::extent::Extent;
 use crate::finished_blob::{Committed, FinishedBlob};
 use crate::io::{ClassCount, Env};
-use crate::jobs::{JobControl, JobInfo, Jobs};
+use crate::jobs::{Job, JobControl, JobInfo, JobKind, Jobs};
 use crate::lease::{Leases, Pin};
 use crate::memory::MemoryAccount;
 use crate::options::Options;
@@ -60,6 +61,7 @@ pub use checkpoints::{CheckpointReport, RunStats};
 pub use closed::ClosedStore;
 pub use collection::{CollectedBlob, CollectionReport, CollectionRequest, CollectionTotals};
 pub use compaction::CompactionReport;
+pub use damaged_blobs::DamagedBlobs;
 pub use open::OpenReport;
 pub use scrub::{ScrubReport, ScrubRequest, ScrubTotals};
 pub use stats::StoreStats;
@@ -334,6 +336,16 @@ impl Store {
     /// Returns the totals of scrub since the store was opened.
     pub fn scrub_totals(&self) -> ScrubTotals {
         self.inner.scrub.totals()
+    }
+
+    /// Lists the blobs that are known to be damaged where they are stored, from the first one on.
+    pub fn damaged_blobs(&self) -> DamagedBlobs {
+        DamagedBlobs::new(self.clone())
+    }
+
+    /// Lists a job that the caller does, until the result drops.
+    pub fn begin_job(&self, kind: JobKind) -> Job {
+        self.inner.jobs.begin(kind)
     }
 
     /// Lists the jobs that run, in the order of their beginnings.

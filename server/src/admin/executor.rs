@@ -3,16 +3,17 @@
 //! Owns: [`execute`], the only function that carries out an [`AdminRequest`], and the log of failures.
 //! Refuses: the work of an operation, which is in the file of its subject.
 
-use tonnage_engine::{Error, Store};
+use tonnage_engine::Error;
 
 use super::collect::collect_garbage;
 use super::error::AdminError;
 use super::jobs::{ListJobs, control_jobs, list_jobs};
+use super::repair::{get_repair, start_repair};
 use super::repositories::{delete_repository, list_repositories};
 use super::request::{AdminAnswer, AdminRequest};
 use super::scrub::{get_scrub, start_scrub};
 use super::stats::{GetStats, get_stats};
-use super::store::AdminStore;
+use super::store::{AdminStore, OpenStore};
 use super::tags::{delete_tags, list_tags};
 use super::usage::{list_usage, try_deletion};
 
@@ -25,13 +26,16 @@ pub async fn execute(
     request: AdminRequest,
 ) -> Result<AdminAnswer, AdminError> {
     if request.changes_store() {
-        return run_to_completion(store.writable()?.clone(), request).await;
+        return run_to_completion(store.open()?.clone(), request).await;
     }
     run(store, request).await
 }
 
 /// Runs a request as a task of its own, so that it continues after its client has disconnected.
-async fn run_to_completion(store: Store, request: AdminRequest) -> Result<AdminAnswer, AdminError> {
+async fn run_to_completion(
+    store: OpenStore,
+    request: AdminRequest,
+) -> Result<AdminAnswer, AdminError> {
     let task = tokio::spawn(async move { run(&store, request).await });
     task.await.unwrap_or_else(|error| {
         tracing::error!(%error, "an admin operation panicked or was cancelled");
@@ -74,6 +78,10 @@ async fn dispatch(
         }
         Request::StartScrub(request) => AdminAnswer::StartScrub(start_scrub(store, request)?),
         Request::GetScrub(request) => AdminAnswer::GetScrub(get_scrub(store, request).await?),
+        Request::StartRepair(request) => {
+            AdminAnswer::StartRepair(start_repair(store, request).await?)
+        }
+        Request::GetRepair(request) => AdminAnswer::GetRepair(get_repair(store, request)?),
         Request::ListJobs(ListJobs {}) => AdminAnswer::ListJobs(list_jobs(store)?),
         Request::ControlJobs(request) => AdminAnswer::ControlJobs(control_jobs(store, &request)?),
     })

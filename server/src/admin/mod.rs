@@ -17,6 +17,7 @@ mod commit;
 mod error;
 mod executor;
 mod jobs;
+mod repair;
 mod repositories;
 mod request;
 mod scrub;
@@ -31,13 +32,17 @@ pub use self::collect::{
 pub use self::error::{AdminError, NotFound};
 pub use self::executor::execute;
 pub use self::jobs::{ControlJobs, JobAction, JobEntry, JobList, ListJobs};
+pub use self::repair::{
+    GetRepair, PlannedEntry, PlannedRepair, RefusedPlace, RepairState, RepairedEntry,
+    RepairedStore, StartRepair,
+};
 pub use self::repositories::{
     DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage,
 };
 pub use self::request::{AdminAnswer, AdminRequest, Operation};
 pub use self::scrub::{DamagedBlob, GetScrub, ScrubState, ScrubbedStore, StartScrub, StartedScrub};
 pub use self::stats::{GetStats, Stats};
-pub use self::store::AdminStore;
+pub use self::store::{AdminStore, OpenStore};
 pub use self::tags::{DeleteTags, DeletedTags, ListTags, TagEntry, TagPage};
 pub use self::usage::{
     DeletionEffect, ListUsage, ManifestReference, TryDeletion, UsageEntry, UsagePage,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::collect::{CollectGarbage, CollectedGarbage};
 use super::jobs::{ControlJobs, JobList, ListJobs};
+use super::repair::{GetRepair, RepairState, StartRepair};
 use super::repositories::{DeleteRepository, ListRepositories, RepositoryContent, RepositoryPage};
 use super::scrub::{GetScrub, ScrubState, StartScrub, StartedScrub};
 use super::stats::{GetStats, Stats};
@@ -83,6 +84,10 @@ operations! {
     StartScrub => StartedScrub,
     /// Returns the state of such a pass.
     GetScrub => ScrubState,
+    /// Starts a repair from another registry, or lists what it would ask for.
+    StartRepair => RepairState,
+    /// Returns the state of a repair.
+    GetRepair => RepairState,
     /// Lists the jobs that run.
     ListJobs => JobList,
     /// Pauses, resumes or cancels jobs.
@@ -101,10 +106,13 @@ impl AdminRequest {
             | Self::TryDeletion(_)
             | Self::StartScrub(_)
             | Self::GetScrub(_)
+            | Self::GetRepair(_)
             | Self::ListJobs(_)
             | Self::ControlJobs(_) => false,
             Self::DeleteRepository(request) => !request.dry_run,
             Self::DeleteTags(request) => !request.dry_run,
+            // A job of its own, which continues anyway. A closed store is opened for it, and closed after it.
+            Self::StartRepair(request) => request.was_closed,
             // A closed store is opened for its cycle, which is the engine's.
             Self::CollectGarbage(request) => !request.dry_run || request.was_closed,
         }

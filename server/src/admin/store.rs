@@ -1,12 +1,14 @@
 //! A store as admin operations use it.
 //!
-//! Owns: [`AdminStore`], for an open store and for a closed one that is only read.
+//! Owns: [`AdminStore`], for an open store and for a closed one that is only read, and [`OpenStore`].
 
 use std::future::Future;
+use std::sync::Arc;
 
 use tonnage_engine::{ClosedStore, Store, StoreStats, View};
 
 use super::error::AdminError;
+use crate::repair::Repairs;
 
 /// A store that [`execute`](super::execute()) works on.
 pub trait AdminStore: Sync {
@@ -16,20 +18,47 @@ pub trait AdminStore: Sync {
     /// Counts what the store holds.
     fn stats(&self) -> impl Future<Output = tonnage_engine::Result<StoreStats>> + Send;
 
+    /// Returns the open store, or [`AdminError::ReadOnly`] if it is only read.
+    fn open(&self) -> Result<&OpenStore, AdminError>;
+
     /// Returns the store for changes, or [`AdminError::ReadOnly`] if it is only read.
-    fn writable(&self) -> Result<&Store, AdminError>;
+    fn writable(&self) -> Result<&Store, AdminError> {
+        Ok(&self.open()?.store)
+    }
 }
 
-impl AdminStore for Store {
+/// An open store with what operators started on it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct OpenStore {
+    store: Store,
+    repairs: Arc<Repairs>,
+}
+
+impl OpenStore {
+    /// Wraps a store. Use one for all requests, because a request asks for what another one started.
+    pub fn new(store: Store) -> Self {
+        Self {
+            store,
+            repairs: Arc::default(),
+        }
+    }
+
+    /// Returns the repairs that were started.
+    pub(super) fn repairs(&self) -> &Repairs {
+        &self.repairs
+    }
+}
+
+impl AdminStore for OpenStore {
     fn view(&self) -> View {
-        Self::view(self)
+        self.store.view()
     }
 
     async fn stats(&self) -> tonnage_engine::Result<StoreStats> {
-        Self::stats(self).await
+        self.store.stats().await
     }
 
-    fn writable(&self) -> Result<&Store, AdminError> {
+    fn open(&self) -> Result<&OpenStore, AdminError> {
         Ok(self)
     }
 }
@@ -43,7 +72,7 @@ impl AdminStore for ClosedStore {
         Self::stats(self).await
     }
 
-    fn writable(&self) -> Result<&Store, AdminError> {
+    fn open(&self) -> Result<&OpenStore, AdminError> {
         Err(AdminError::ReadOnly)
     }
 }

@@ -13,6 +13,7 @@ pub mod error;
 mod list;
 mod manifest;
 mod mount;
+pub mod peer;
 pub mod ports;
 mod pull;
 mod push;

@@ -9,6 +9,7 @@ pub(crate) mod config_show;
 pub(crate) mod fsck;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
+pub(crate) mod repair;
 pub(crate) mod repo_delete;
 pub(crate) mod repo_list;
 pub(crate) mod scrub;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Usage(arguments) => usage::run(&arguments),
         Command::Collect(arguments) => collect::run(&arguments),
         Command::Scrub(arguments) => scrub::run(&arguments),
+        Command::Repair(arguments) => repair::run(&arguments),
         Command::Jobs(arguments) => jobs::run(&arguments),
         Command::Compact(arguments) => collect::compact(&arguments),
         Command::Fsck(arguments) => fsck::run(&arguments),

@@ -2,9 +2,6 @@
 //!
 //! Owns: waiting for the end, progress, the text and JSON forms. Refuses: closed stores, which `fsck` checks.
 
-use std::io::{self, IsTerminal as _, Write as _};
-use std::time::Duration;
-
 use tonnage_server::admin::{GetScrub, ScrubState, ScrubbedStore, StartScrub};
 
 use super::jobs::progress;
@@ -13,9 +10,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::target::{Target, TargetArguments};
 use crate::units::{format_about, parse_size};
-
-/// Shortest and longest time between two questions how far it is.
-const ASK: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+use crate::waiting::Waiting;
 
 /// Arguments of `scrub`.
 #[derive(Debug, clap::Args)]
@@ -58,29 +53,15 @@ pub(crate) fn run(arguments: &Scrub) -> Result<Exit, Failure> {
 
 /// Waits for the end of a pass, and shows its progress on a terminal.
 fn wait(target: &mut Target, job: u64) -> Result<ScrubbedStore, Failure> {
-    let is_terminal = io::stderr().is_terminal();
-    let show = |line: &str| {
-        if is_terminal {
-            let line = format!("\r{line}\x1b[K");
-            io::stderr().write_all(line.as_bytes()).unwrap_or_default();
-        }
-    };
-    if is_terminal {
-        output::note(&format!(
-            "job {job}; it continues without this command; to end it: tonnage jobs cancel {job}"
-        ));
-    }
-    let mut pause = ASK.0;
+    let mut waiting = Waiting::begin(job);
     loop {
         let state = target.ask(GetScrub { job })?;
         if let ScrubState::Running(job) = &state {
             let paused = if job.paused { ", paused" } else { "" };
-            show(&format!("verified {}{paused}", progress(job)));
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(ASK.1);
+            waiting.show(&format!("verified {}{paused}", progress(job)));
             continue;
         }
-        show("");
+        waiting.end();
         let failed = match state {
             ScrubState::Complete(found) => return Ok(found),
             ScrubState::Cancelled => "the scrub was cancelled".to_owned(),
@@ -117,7 +98,9 @@ fn print(found: &ScrubbedStore) -> Result<(), Failure> {
         found.segments, found.blobs, found.damaged
     ))?;
     if found.damaged > 0 {
-        output::result("push the same content again to heal it; until then a HEAD of it is 404")?;
+        output::result(
+            "to heal it: tonnage repair --from REGISTRY, or push the same content again; until then a HEAD of it is 404",
+        )?;
     }
     if found.skipped > 0 {
         let skipped = found.skipped;

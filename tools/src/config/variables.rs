@@ -10,8 +10,14 @@ use crate::config::reader::{Given, OptionInfo, Reader};
 
 /// The variable that names the file, like `--config`.
 const FILE: &str = "TONNAGE_CONFIG";
-/// Prefixes of variables that Kubernetes sets for a service named `tonnage`, and of switches of the tests.
-const IGNORED: [&str; 3] = ["TONNAGE_PORT", "TONNAGE_SERVICE_", "TONNAGE_TEST_"];
+/// Prefixes of variables that Kubernetes sets for a service named `tonnage`, and of switches of the tests; and the
+/// password that `repair` reads.
+const IGNORED: [&str; 4] = [
+    "TONNAGE_PORT",
+    "TONNAGE_SERVICE_",
+    "TONNAGE_TEST_",
+    "TONNAGE_REPAIR_PASSWORD",
+];
 
 /// Passes the values of options to `reader`. Returns the named file, and a warning for each unknown variable.
 pub(super) fn read(

@@ -12,7 +12,7 @@ use http::{StatusCode, header};
 use serde::Serialize;
 use tonnage_engine::{Error, Store};
 
-use crate::admin::{AdminError, AdminRequest, execute};
+use crate::admin::{AdminError, AdminRequest, OpenStore, execute};
 
 /// The path that takes an [`AdminRequest`] by POST. It names the version of all requests and answers.
 pub const ADMIN_PATH: &str = "/v1/admin";
@@ -25,10 +25,10 @@ pub(super) fn router(store: Store) -> Router {
     Router::new()
         .route(ADMIN_PATH, post(answer))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
-        .with_state(store)
+        .with_state(OpenStore::new(store))
 }
 
-async fn answer(State(store): State<Store>, body: Bytes) -> Response {
+async fn answer(State(store): State<OpenStore>, body: Bytes) -> Response {
     let request: AdminRequest = match serde_json::from_slice(&body) {
         Ok(request) => request,
         Err(error) => return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),

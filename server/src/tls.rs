@@ -1,0 +1,69 @@
+//! TLS configuration.
+//!
+//! Owns: the crypto provider and the certificates that are trusted. Refuses: connections.
+//!
+//! Trusted are the system's root certificates, as for other programs on the machine: an operator adds an own authority
+//! there once. A list compiled into the program would not know it, and would age with the program. The verifiers of
+//! operating systems have no advantage on Linux: they read the same files.
+
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+
+/// Why there is no TLS configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The file of an authority has no usable certificate.
+    #[error("the file of the certificate authority cannot be used: {0}")]
+    Authority(String),
+    /// The system has no root certificates, and no authority was named.
+    #[error("this machine has no root certificates; install them or name a certificate authority")]
+    NoRoots,
+    /// The TLS library rejects the configuration.
+    #[error(transparent)]
+    Rustls(#[from] rustls::Error),
+}
+
+/// Creates the configuration for connections to other servers. It trusts the roots of the system, and the certificates
+/// in `authorities`, which is PEM. Reads files.
+///
+/// # Errors
+/// [`TlsError::NoRoots`] only if TLS is `required`; without roots, every connection by TLS fails.
+pub(crate) fn client_config(
+    authorities: Option<&str>,
+    required: bool,
+) -> Result<ClientConfig, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    for error in &system.errors {
+        tracing::warn!(%error, "some root certificates of the system could not be read");
+    }
+    // Old certificates that the library rejects are no reason not to connect to a server that needs others.
+    roots.add_parsable_certificates(system.certs);
+    if let Some(pem) = authorities {
+        add_authorities(&mut roots, pem)?;
+    }
+    if required && roots.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config =
+        ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn add_authorities(roots: &mut RootCertStore, pem: &str) -> Result<(), TlsError> {
+    let unusable = |error: &dyn std::fmt::Display| TlsError::Authority(error.to_string());
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| unusable(&error))?;
+        roots.add(certificate).map_err(|error| unusable(&error))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(unusable(&"it has no certificate in PEM form"));
+    }
+    Ok(())
+}

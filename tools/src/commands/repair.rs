@@ -1,0 +1,204 @@
+//! `tonnage repair`: heals damaged blobs of an open or closed store with content from another registry.
+//!
+//! Owns: the options about the other registry, waiting for the end, the text and JSON forms. Refuses: the repair
+//! itself, which the server does, or this process on a closed store.
+//!
+//! Invariant: a password comes from standard input or from a variable, never from the command line, which others see.
+
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use tonnage_server::admin::{GetRepair, PlannedRepair, RepairState, RepairedStore, StartRepair};
+use tonnage_server::outgoing::{RegistryAddress, RegistryCredentials, Secret};
+
+use super::jobs::progress;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::output;
+use crate::target::{Target, TargetArguments};
+use crate::units::{format_about, parse_size};
+use crate::waiting::Waiting;
+
+/// The variable with the password.
+const PASSWORD: &str = "TONNAGE_REPAIR_PASSWORD";
+/// Most bytes that are read of a password or of a file of certificates.
+const INPUT_BYTES_MAX: u64 = 128 << 10;
+
+/// Arguments of `repair`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RepairArguments {
+    /// The registry to fetch from, optionally with a path before the names of repositories
+    #[arg(long, value_name = "URL")]
+    from: RegistryAddress,
+    /// User name at that registry; the password is in the variable `TONNAGE_REPAIR_PASSWORD`, or see --password-stdin
+    #[arg(long, value_name = "NAME")]
+    username: Option<String>,
+    /// Read the password from standard input
+    #[arg(long, requires = "username")]
+    password_stdin: bool,
+    /// Trust the certificates in this PEM file, too, beside those of the system
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Most bytes to receive in a second [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    rate: Option<u64>,
+    /// Only list what is damaged and would be asked for
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: TargetArguments,
+}
+
+/// Repairs, and waits for the end.
+pub(crate) fn run(arguments: &RepairArguments) -> Result<Exit, Failure> {
+    let mut target = Target::find(&arguments.target)?;
+    let mut state = target.ask(StartRepair {
+        from: arguments.from.clone(),
+        credentials: credentials(arguments)?,
+        authorities: arguments.ca.as_deref().map(read_authorities).transpose()?,
+        bytes_per_second: arguments.rate.unwrap_or_default(),
+        dry_run: arguments.dry_run,
+        was_closed: false,
+    })?;
+    if let RepairState::Running { job, .. } = state {
+        state = wait(&mut target, job)?;
+    }
+    match state {
+        RepairState::Planned(plan) => print_plan(arguments, &plan),
+        RepairState::Complete(done) => {
+            print_done(arguments, &done)?;
+            Ok(match (done.left, done.healed) {
+                (0, 0) => Exit::Done,
+                (0, _) => Exit::HEALED,
+                _ => Exit::UNHEALED,
+            })
+        }
+        RepairState::Failed { why, done, .. } => {
+            print_done(arguments, &done)?;
+            let what = format!("the repair ended before it had tried every damaged blob: {why}");
+            Err(Failure::new(Exit::UNHEALED, what).hint("what it healed stays; repeat the command"))
+        }
+        RepairState::Running { .. } | RepairState::Unknown => {
+            let what = "the server does not know this repair any more; was it restarted?";
+            Err(Failure::new(Exit::UNHEALED, what).hint("what it healed stays; repeat the command"))
+        }
+    }
+}
+
+/// Waits for the end of a repair, and shows its progress on a terminal.
+fn wait(target: &mut Target, job: u64) -> Result<RepairState, Failure> {
+    let mut waiting = Waiting::begin(job);
+    loop {
+        let state = target.ask(GetRepair { job })?;
+        let RepairState::Running {
+            entry,
+            healed,
+            left,
+            ..
+        } = &state
+        else {
+            waiting.end();
+            return Ok(state);
+        };
+        let (far, paused) = match entry {
+            Some(entry) if entry.paused => (progress(entry), ", paused"),
+            Some(entry) => (progress(entry), ""),
+            None => (String::new(), ""),
+        };
+        waiting.show(&format!(
+            "{far}; {healed} healed, {left} not healed{paused}"
+        ));
+    }
+}
+
+fn credentials(arguments: &RepairArguments) -> Result<Option<RegistryCredentials>, Failure> {
+    let Some(username) = arguments.username.clone() else {
+        return Ok(None);
+    };
+    let password = if arguments.password_stdin {
+        let mut text = String::new();
+        let read = io::stdin().take(INPUT_BYTES_MAX).read_to_string(&mut text);
+        read.map_err(|error| usage(format!("the password cannot be read: {error}")))?;
+        text.trim_end_matches(['\r', '\n']).to_owned()
+    } else {
+        std::env::var(PASSWORD).unwrap_or_default()
+    };
+    if password.is_empty() {
+        let what = format!("there is no password for {username}");
+        return Err(usage(what).hint(format!("set {PASSWORD}, or use --password-stdin")));
+    }
+    let password = Secret::new(password);
+    Ok(Some(RegistryCredentials { username, password }))
+}
+
+fn read_authorities(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(INPUT_BYTES_MAX).read_to_string(&mut text));
+    let at = path.display();
+    read.map_err(|error| usage(format!("--ca {at} cannot be read: {error}")))?;
+    Ok(text)
+}
+
+fn usage(what: String) -> Failure {
+    Failure::new(Exit::Usage, what)
+}
+
+fn print_plan(arguments: &RepairArguments, plan: &PlannedRepair) -> Result<Exit, Failure> {
+    let exit = if plan.damaged == 0 {
+        Exit::Done
+    } else {
+        Exit::UNHEALED
+    };
+    if arguments.json {
+        output::json(plan)?;
+        return Ok(exit);
+    }
+    for blob in &plan.listed {
+        output::result(&format!(
+            "damaged {} ({})",
+            blob.digest,
+            format_about(blob.bytes)
+        ))?;
+        for place in &blob.places {
+            output::result(&format!("  to ask for: {place}"))?;
+        }
+    }
+    let (damaged, bytes) = (plan.damaged, format_about(plan.bytes));
+    let from = &arguments.from;
+    output::result(&format!(
+        "{damaged} blobs with {bytes} are damaged; {from} would be asked for them"
+    ))?;
+    Ok(exit)
+}
+
+fn print_done(arguments: &RepairArguments, done: &RepairedStore) -> Result<(), Failure> {
+    if arguments.json {
+        output::json(done)?;
+        return Ok(());
+    }
+    for blob in &done.listed {
+        let (digest, from) = (&blob.digest, &arguments.from);
+        let line = match (&blob.place, blob.healed) {
+            (Some(place), _) => format!("healed {digest}: {place}, from {from}"),
+            (None, true) => format!("healed {digest}: it was pushed or removed meanwhile"),
+            (None, false) => format!("still damaged {digest}"),
+        };
+        output::result(&line)?;
+        for refused in &blob.refused {
+            output::result(&format!("  {}: {}", refused.place, refused.why))?;
+        }
+        if !blob.healed && blob.refused.is_empty() {
+            output::result("  no repository needs it, so there is no name to ask for")?;
+        }
+    }
+    let (healed, left) = (done.healed, done.left);
+    let bytes = format_about(done.healed_bytes);
+    output::result(&format!(
+        "{healed} blobs with {bytes} were healed; {left} are still damaged"
+    ))?;
+    Ok(())
+}
