@@ -2,10 +2,13 @@
 //!
 //! `cargo run --release -p tonnage-benches --bin collection -- cost DIR LIVE` fills a new store in `DIR` with `LIVE`
 //! blobs that manifests list and 1,000 that none does, spread among them, and collects these. `... -- half DIR BLOBS`
-//! fills it with `BLOBS` blobs of which every second one is dead, collects them and compacts. Each prints one line of
-//! JSON: what was looked at, read and copied, the time, the peak memory, and the longest hold of the queue's lock.
+//! fills it with `BLOBS` blobs of which every second one is dead, collects them and compacts. `... -- space DIR BLOBS
+//! LOADED` fills it in the same way, and measures how long after the end of the grace the store has returned the space
+//! by itself; with `true`, while images are pushed. Each prints lines of JSON: what was looked at, read and copied, the
+//! time, and the peak memory.
 
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -21,16 +24,24 @@ const DEAD: u64 = 1000;
 /// Pieces in which live and dead blobs are pushed in turn.
 const PIECES: u64 = 100;
 const GRACE: Duration = Duration::from_secs(1);
+/// Grace of `space`: longer than the fill.
+const SPACE_GRACE: Duration = Duration::from_mins(1);
+/// Size of the segments of `space`.
+const SPACE_SEGMENT_BYTES: u64 = 16 << 20;
+/// Segments that are written at the same time, or wait to be unlinked.
+const SEGMENTS_IN_USE: u64 = 4;
+/// Bytes of a record beside its payload, on average.
+const RECORD_BYTES: u64 = 160;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    const USAGE: &str = "usage: collection cost DIR LIVE | collection half DIR BLOBS";
+    const USAGE: &str = "usage: collection cost DIR LIVE | half DIR BLOBS | space DIR BLOBS LOADED";
     let mut arguments = std::env::args().skip(1);
-    let (what, dir) = (
-        arguments.next().ok_or(USAGE)?,
-        arguments.next().ok_or(USAGE)?,
-    );
-    let blobs: u64 = arguments.next().ok_or(USAGE)?.parse()?;
+    let mut next = || arguments.next().ok_or(USAGE);
+    let (what, dir, blobs) = (next()?, next()?, next()?.parse()?);
+    if what == "space" {
+        return space(&PathBuf::from(dir), blobs, next()?.parse()?).await;
+    }
     let options = Options {
         collection_grace: GRACE,
         collection_manual: true,
@@ -43,6 +54,7 @@ async fn main() -> Result<()> {
         _ => return Err(USAGE.into()),
     };
     fill(&store, live, dead).await?;
+    wait_for_grace(&store, dead).await?;
     store.checkpoint().await?;
     let before = rss_anon_mib()?;
     let stop = Arc::new(AtomicBool::new(false));
@@ -68,13 +80,68 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-/// Pushes live and dead blobs in turn, and waits until the grace of the dead ones is over.
+/// Measures how long after the grace the store has only as much space as compaction in the background leaves.
+async fn space(dir: &Path, blobs: u64, with_load: bool) -> Result<()> {
+    let options = Options {
+        collection_grace: SPACE_GRACE,
+        shared_segment_bytes: SPACE_SEGMENT_BYTES,
+        ..Options::default()
+    };
+    let (store, _) = Store::open(runtime::env()?, dir, options).await?;
+    let (live, dead) = (blobs / 2, blobs / 2);
+    fill(&store, live, dead).await?;
+    let grace_ends = Instant::now() + SPACE_GRACE;
+    let filled = segment_bytes(dir)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = with_load.then(|| {
+        let (store, stop) = (store.clone(), Arc::clone(&stop));
+        tokio::spawn(async move { push_images(&store, live, u64::MAX - live, Some(stop)).await })
+    });
+    let is_back = async || {
+        let stats = store.stats().await?;
+        let records = stats.blob_bytes + stats.blobs * RECORD_BYTES;
+        let allowed = records * 4 / 3 + SEGMENTS_IN_USE * SPACE_SEGMENT_BYTES;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(segment_bytes(dir)? <= allowed)
+    };
+    while store.collection_totals().blobs < dead / PIECES * PIECES || !is_back().await? {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let seconds = grace_ends.elapsed().as_secs_f64();
+    stop.store(true, Ordering::Release);
+    let pushed = store.stats().await?.blobs.saturating_sub(live);
+    if let Some(load) = load {
+        load.await??;
+    }
+    println!(
+        "{{\"step\":\"space\",\"dead\":{dead},\"loaded\":{with_load},\"pushed_meanwhile\":{pushed},\"segment_bytes_before\":{filled},\"segment_bytes_after\":{},\"seconds_after_grace\":{seconds:.1}}}",
+        segment_bytes(dir)?,
+    );
+    store.close().await?;
+    Ok(())
+}
+
+/// Returns the bytes of all segments.
+fn segment_bytes(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir.join("segments"))? {
+        // One that is unlinked meanwhile counts as nothing.
+        bytes += entry?.metadata().map_or(0, |file| file.blocks() * 512);
+    }
+    Ok(bytes)
+}
+
+/// Pushes live and dead blobs in turn.
 async fn fill(store: &Store, live: u64, dead: u64) -> Result<()> {
     let images = live / BLOBS_PER_IMAGE / PIECES;
     for piece in 0..PIECES {
         push_images(store, piece * images, images, None).await?;
         push_dead(store, piece * dead / PIECES, dead / PIECES).await?;
     }
+    Ok(())
+}
+
+/// Waits until the grace of the dead blobs is over.
+async fn wait_for_grace(store: &Store, dead: u64) -> Result<()> {
     // The first look starts grace; a dry run shows whether it is over.
     let request = CollectionRequest {
         dry_run: true,
