@@ -87,6 +87,10 @@ pub(crate) enum Command {
     )]
     Repair(RepairArguments),
     /// List what a running server does in the background; pause, resume or cancel it
+    ///
+    /// A cycle of collection or compaction that the server repeats by itself ends when it is paused, and none begins
+    /// until it is resumed. So it holds nothing, and `tonnage collect` runs meanwhile. Any other job waits after its
+    /// current step, and keeps its place.
     #[command(after_help = "Examples:\n  tonnage jobs --json\n  \
         tonnage jobs pause scrub\n  tonnage jobs cancel 7 --data /srv/tonnage")]
     Jobs(Jobs),

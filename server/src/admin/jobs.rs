@@ -65,7 +65,7 @@ pub struct ControlJobs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobAction {
-    /// Let it wait after its current step.
+    /// Let it wait after its current step. A cycle that the server repeats by itself ends, and none begins.
     Pause,
     /// Let it continue.
     Resume,
