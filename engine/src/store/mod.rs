@@ -331,17 +331,13 @@ impl Store {
     /// Reads all live blobs now and verifies them; damage is marked, as that which other reads find. The store does the
     /// same by itself, from time to time.
     pub async fn scrub(&self, request: ScrubRequest) -> Result<ScrubReport> {
-        scrub::scrub(&self.inner, request).await
+        let job = self.begin_job(JobKind::Scrub);
+        self.scrub_as(&job, request).await
     }
 
-    /// Starts the same beside all other work. Returns the number of its job.
-    pub fn start_scrub(&self, request: ScrubRequest) -> u64 {
-        scrub::start(&self.inner, request)
-    }
-
-    /// Returns the result of one of the last passes that were started and have ended.
-    pub fn scrub_result(&self, job: u64) -> Option<Result<ScrubReport>> {
-        self.inner.scrub.result(job)
+    /// Does the same as a job that the caller began.
+    pub async fn scrub_as(&self, job: &Job, request: ScrubRequest) -> Result<ScrubReport> {
+        scrub::scrub(&self.inner, job, request).await
     }
 
     /// Returns the totals of scrub since the store was opened.
