@@ -1,12 +1,12 @@
 //! Measures how much collection and compaction slow down pushes and pulls.
 //!
-//! `cargo run --release -p tonnage-benches --bin latency -- DIR [PAIRS]` opens a new store in `DIR` that collects and
-//! compacts by itself. It first measures how many operations saturate it, half pushes and half pulls of 4 KiB. Then it
-//! sends half as many, at fixed times, in pairs of windows. Before one of them it pushes small blobs that no manifest
-//! lists, whose grace ends in the window; before the other, nothing. It prints the 99th percentiles of each window,
-//! counted from the time at which an operation was due, and the median of the ratios.
+//! `cargo run --release -p tonnage-benches --bin latency -- DIR [PAIRS]` opens two new stores in `DIR`, of which only one
+//! collects and compacts. It first measures how many operations saturate one, half pushes and half pulls of 4 KiB. Then
+//! it sends half as many, at fixed times, in pairs of windows, to each store in turn. Before each window it pushes small
+//! blobs that no manifest lists, whose grace ends in the window, and waits for a checkpoint. It prints the 99th
+//! percentiles of each window, counted from the time at which an operation was due, and the median of the ratios.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use tonnage_engine::{
 };
 use tonnage_server::runtime;
 
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(2);
 const WINDOW: Duration = Duration::from_secs(6);
 const WORKERS: u64 = 32;
 /// Small blobs that are pushed before each window.
@@ -29,46 +29,35 @@ async fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let dir = PathBuf::from(arguments.next().ok_or("usage: latency DIR [PAIRS]")?);
     let pairs: u64 = arguments.next().map_or(Ok(9), |text| text.parse())?;
-    let options = Options {
-        collection_grace: GRACE,
-        shared_segment_bytes: 16 << 20,
-        ..Options::default()
-    };
-    let (store, _) = Store::open(runtime::env()?, &dir, options).await?;
-    let load = Arc::new(Load {
-        store: store.clone(),
-        next: AtomicU64::new(0),
-    });
-    // What is pulled.
-    for _ in 0..1000 {
-        load.push().await?;
-    }
-    let rate = saturation(&load).await? / 2;
+    let loads = [
+        Load::open(&dir.join("kept"), true).await?,
+        Load::open(&dir.join("collected"), false).await?,
+    ];
+    let rate = saturation(&loads[1]).await? / 2;
     println!("{{\"step\":\"saturation\",\"half_per_second\":{rate}}}");
-    let mut dead = 0;
     let (mut pushes, mut pulls) = (Vec::new(), Vec::new());
     for pair in 0..pairs {
         let mut p99 = [[Duration::ZERO; 2]; 2];
         for turn in 0..2 {
-            let collects = (pair + turn) % 2 == 0;
-            if collects {
-                push_dead(&store, dead, BEFORE).await?;
-                dead += BEFORE;
-            }
+            let which = usize::from((pair + turn) % 2 == 0);
+            let Load { store, .. } = &*loads[which];
+            push_dead(store, pair * BEFORE, BEFORE).await?;
+            store.checkpoint().await?;
             let before = (store.collection_totals(), store.compaction_totals());
-            let found = window(&load, rate).await?;
+            let found = window(&loads[which], rate).await?;
             let after = (store.collection_totals(), store.compaction_totals());
             println!(
-                "{{\"step\":\"window\",\"collects\":{collects},\"push_p99_ms\":{:.2},\"pull_p99_ms\":{:.2},\"collected\":{},\"moved_bytes\":{},\"lock_hold_max_us\":{}}}",
+                "{{\"step\":\"window\",\"collects\":{},\"push_p99_ms\":{:.2},\"pull_p99_ms\":{:.2},\"collected\":{},\"moved_bytes\":{},\"lock_hold_max_us\":{}}}",
+                which == 1,
                 found[0].as_secs_f64() * 1e3,
                 found[1].as_secs_f64() * 1e3,
                 after.0.blobs - before.0.blobs,
                 after.1.moved_bytes - before.1.moved_bytes,
                 after.0.lock_hold_max.as_micros(),
             );
-            p99[usize::from(collects)] = found;
+            p99[which] = found;
             // What is left of the garbage belongs to no window.
-            tokio::time::sleep(3 * GRACE).await;
+            tokio::time::sleep(GRACE).await;
         }
         let ratio = |which: usize| p99[1][which].as_secs_f64() / p99[0][which].as_secs_f64();
         pushes.push(ratio(0));
@@ -79,7 +68,9 @@ async fn main() -> Result<()> {
         median(pushes),
         median(pulls)
     );
-    store.close().await?;
+    for load in loads {
+        load.store.close().await?;
+    }
     Ok(())
 }
 
@@ -95,6 +86,23 @@ struct Load {
 }
 
 impl Load {
+    /// Opens a new store, and pushes what is pulled. A `manual` one neither collects nor compacts.
+    async fn open(dir: &Path, manual: bool) -> Result<Arc<Self>> {
+        let options = Options {
+            collection_grace: GRACE,
+            collection_manual: manual,
+            shared_segment_bytes: 16 << 20,
+            ..Options::default()
+        };
+        let (store, _) = Store::open(runtime::env()?, dir, options).await?;
+        let next = AtomicU64::new(0);
+        let load = Arc::new(Self { store, next });
+        for _ in 0..1000 {
+            load.push().await?;
+        }
+        Ok(load)
+    }
+
     fn content(number: u64) -> Bytes {
         Bytes::from(format!("{number:016}").repeat(256))
     }

@@ -66,7 +66,7 @@ fn values_are_shown_as_they_can_be_typed() {
         "insecure_anonymous = true -> true",
         "sparse_repositories = ['a/b', 'mirror/*'] -> a/b,mirror/*",
         "sparse_repositories = [] -> none",
-        "collection.untagged = ['a/b=keep', '*=36h'] -> a/b=keep,*=1d12h",
+        "collection.untagged = ['a/b=keep', '*=36h'] -> a/b=keep,*=36h",
         "mirror_of = 'docker.io, [::1]:5000' -> docker.io,[::1]:5000",
         "hostnames = ['*', 'A.example', '[::1]'] -> *,a.example,::1",
         "locations = 'https://a.example' -> https://a.example",
